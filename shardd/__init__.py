@@ -1,0 +1,1 @@
+"""shardd keeps thousands of WhatsApp devices sending, and tells the truth about every message."""

@@ -1,0 +1,89 @@
+"""The errors of shardd: a small hierarchy, so that a caller can tell what an error obliges it to do.
+
+`SharddError` and its children below `SendError` carry the text that a user reads. A `SendError` says what is known about
+one message after a try, which decides the next state of its job (see `shardd.states`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar
+
+
+class SharddError(Exception):
+    """An error whose text is written for the user of shardd."""
+
+    exit_code: ClassVar[int] = 70  # EX_SOFTWARE of sysexits.h
+
+
+class UsageError(SharddError):
+    """The command line asks for something that cannot be done as written."""
+
+    exit_code = 64
+
+
+class DatabaseError(SharddError):
+    """PostgreSQL cannot be reached, refuses us, or lacks something that shardd needs."""
+
+    exit_code = 69
+
+
+class AlreadyRunningError(SharddError):
+    """Another supervisor holds this state folder."""
+
+    exit_code = 75
+
+
+class NotRunningError(SharddError):
+    """No supervisor answers at the control socket."""
+
+    exit_code = 3
+
+
+class ConfigError(SharddError):
+    """The config file cannot be used; the text lists every mistake in it."""
+
+    exit_code = 78
+
+
+class JournalError(SharddError):
+    """A shard's journal cannot be read or written, so no message of that shard may leave."""
+
+
+class SendError(SharddError):
+    """What is known about a message that was not simply sent."""
+
+
+class PermanentError(SendError):
+    """The message was not sent, and the same message can never be."""
+
+
+class TransientError(SendError):
+    """The message was not sent; the same message may succeed later."""
+
+    def __init__(self, text: str, *, retry_after: float | None = None) -> None:
+        """`retry_after`: seconds that the other side asked us to wait, if it did."""
+        super().__init__(text)
+        self.retry_after = retry_after
+
+
+class DeviceUnavailableError(SendError):
+    """The message was not sent because its device cannot send now; the job waits for the device."""
+
+    def __init__(
+        self, text: str, *, state: str | None = None, until: datetime | None = None, retry_after: float | None = None
+    ) -> None:
+        """Say what is wrong with the device.
+
+        `state`: the device state (`shardd.states.DeviceState`) that this error proves, or None when the device is only
+        unreachable at the moment. `until`: when the state ends by itself. `retry_after`: seconds before the device is tried
+        again when the state stays as it is.
+        """
+        super().__init__(text)
+        self.state = state
+        self.until = until
+        self.retry_after = retry_after
+
+
+class InDoubtError(SendError):
+    """The message was handed over and nobody can know whether it was sent."""

@@ -1,0 +1,198 @@
+"""The words between supervisor and worker, and their framing.
+
+One socketpair per worker carries length-prefixed msgpack frames (4 bytes, big endian, then the payload) both ways. A frame
+holds a list of messages: whatever was said in one turn of the event loop travels as one write. The supervisor decides
+and owns the database; the worker owns clients and the journal. Times are POSIX seconds of the wall clock where they leave the
+process, durations are seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+MAX_FRAME: Final = 64 * 1024 * 1024
+"""Bytes. 500 jobs of 65,536 characters each, in four-byte characters, are twice this; the router claims by bytes too."""
+
+
+class DeviceSpec(msgspec.Struct, frozen=True, array_like=True):
+    """What a worker must know of a device."""
+
+    id: str
+    transport: str
+    settings: dict[str, Any] = {}
+    session: str | None = None
+    """The whatsmeow key of the stored session (`628…:1@s.whatsapp.net`); None: not paired."""
+    proxy: str | None = None
+    """Upstream proxy URL (http, socks5) of this device's connections."""
+
+
+class JobSpec(msgspec.Struct, frozen=True, array_like=True):
+    """A claimed job on its way to a worker; (id, epoch, attempt) names the claim."""
+
+    id: int
+    epoch: int
+    attempt: int
+    device_id: str
+    recipient: str
+    kind: str = "text"
+    body: str = ""
+    media: str | None = None
+    file_name: str | None = None
+    mime_type: str | None = None
+    details: dict[str, Any] | None = None
+    """Location: latitude, longitude, name, address. Contact: name, phone."""
+
+
+class Outcome(msgspec.Struct, frozen=True, array_like=True):
+    """What a claim came to."""
+
+    id: int
+    epoch: int
+    attempt: int
+    verdict: str
+    message_id: str | None = None
+    error: str | None = None
+    retry_after: float | None = None
+    """Seconds before the job (transient) or the device (unavailable) may be tried again."""
+    at: float = 0.0
+    """When the outcome was known, POSIX seconds."""
+
+
+# ---- supervisor → worker
+
+
+class Setup(msgspec.Struct, frozen=True, tag="setup"):
+    """The first message: who the worker is and how it sends."""
+
+    node: str
+    shard: int
+    epoch: int
+    journal: str
+    """Path of the shard's journal; the worker holds its lock."""
+    send_timeout: float
+    transports: dict[str, Any]
+    """The `transports` part of the config, as plain data."""
+    devices: list[DeviceSpec]
+    heartbeat_every: float = 1.0
+    fsync: bool = False
+    sessions_dsn: str | None = None
+
+
+class Send(msgspec.Struct, frozen=True, tag="send"):
+    """Send these; each is answered by one Outcome."""
+
+    jobs: list[JobSpec]
+
+
+class Devices(msgspec.Struct, frozen=True, tag="devices"):
+    """Devices that came, changed or went."""
+
+    changed: list[DeviceSpec] = []
+    removed: list[str] = []
+
+
+class Settled(msgspec.Struct, frozen=True, tag="settled"):
+    """These claims are settled in the database: the journal may forget them."""
+
+    claims: list[tuple[int, int]]
+    """(job id, attempt)"""
+
+
+class Drain(msgspec.Struct, frozen=True, tag="drain"):
+    """Finish what is in hand, send the rest back as `returned`, close every client, answer Drained and exit."""
+
+    timeout: float
+
+
+class Close(msgspec.Struct, frozen=True, tag="close"):
+    """Close the clients of these devices, so that another process may use their sessions (pairing, take-over)."""
+
+    devices: list[str]
+    request: int
+
+
+# ---- worker → supervisor
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The worker has its journal's lock and its transports, and takes jobs."""
+
+    pid: int
+
+
+class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
+    """Said by the worker's event loop every `heartbeat_every` seconds; counters count from the worker's start."""
+
+    lag: float
+    """Seconds that the loop was late for this beat."""
+    devices: int
+    open_clients: int
+    in_flight: int
+    sent: int
+    failed: int
+    rss: int
+    """Bytes."""
+    fds: int
+    connects: int = 0
+    """Connect cycles since the start: each leaks a little in the library."""
+
+
+class Outcomes(msgspec.Struct, frozen=True, tag="outcomes"):
+    """Claims that ended."""
+
+    outcomes: list[Outcome]
+
+
+class DeviceChanged(msgspec.Struct, frozen=True, tag="device_changed"):
+    """A device turned out to be in another state."""
+
+    device_id: str
+    state: str
+    reason: str
+    until: float | None = None
+    at: float = 0.0
+
+
+class Receipt(msgspec.Struct, frozen=True, tag="receipt"):
+    """WhatsApp confirmed a message: delivered or read."""
+
+    device_id: str
+    message_ids: list[str]
+    kind: str
+    at: float
+
+
+class Drained(msgspec.Struct, frozen=True, tag="drained"):
+    """Nothing is in hand any more; the worker exits."""
+
+
+class Closed(msgspec.Struct, frozen=True, tag="closed"):
+    """Answer to Close."""
+
+    request: int
+
+
+ToWorker = Setup | Send | Devices | Settled | Drain | Close
+ToSupervisor = Ready | Heartbeat | Outcomes | DeviceChanged | Receipt | Drained | Closed
+
+_encoder = msgspec.msgpack.Encoder()
+_to_worker = msgspec.msgpack.Decoder(list[ToWorker])
+_to_supervisor = msgspec.msgpack.Decoder(list[ToSupervisor])
+
+
+def encode(messages: list[Any]) -> bytes:
+    """One frame with these messages, ready to be written."""
+    payload = _encoder.encode(messages)
+    return len(payload).to_bytes(4, "big") + payload
+
+
+def decode_to_worker(payload: bytes) -> list[ToWorker]:
+    """The messages of one frame from the supervisor. Raises msgspec.DecodeError."""
+    return _to_worker.decode(payload)
+
+
+def decode_to_supervisor(payload: bytes) -> list[ToSupervisor]:
+    """The messages of one frame from a worker. Raises msgspec.DecodeError."""
+    return _to_supervisor.decode(payload)

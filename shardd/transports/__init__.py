@@ -1,0 +1,1 @@
+"""How a device sends: one module or package per transport."""

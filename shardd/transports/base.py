@@ -1,0 +1,79 @@
+"""What a transport is: the way a kind of device sends.
+
+A send has two halves, because the journal stands between them. `prepare` does everything that can fail without a message
+leaving: fetch the media, look at the recipient, take a healthy client or rebuild it. Then the worker writes `started` to the journal
+and calls `deliver`, after which only positive proof is called sent and only positive proof is called not sent; every other
+end, an unexpected exception and a deadline included, is in doubt.
+
+Both raise `shardd.errors.SendError`. `prepare` raises PermanentError, TransientError or DeviceUnavailableError; `deliver`
+those too, where it is certain that nothing left, and InDoubtError.
+
+The worker calls both for one device at a time (the device's lock) unless `in_hand` is more than one. `fetch` comes before the
+device's turn is used, without the lock.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from shardd.ipc import DeviceSpec, JobSpec
+
+
+class Events(Protocol):
+    """Where a transport reports what it learns about devices and messages outside a call."""
+
+    def device_changed(self, device_id: str, state: str, reason: str, until: float | None = None) -> None:
+        """A device is in another state (`shardd.states.DeviceState`); `until` in POSIX seconds."""
+
+    def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float) -> None:
+        """`kind` is `delivered` or `read`; `at` in POSIX seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """Positive proof that a message was taken over by the other side."""
+
+    message_id: str
+
+
+class Transport(ABC):
+    """One per worker and transport name; owns all clients of its devices."""
+
+    name: ClassVar[str]
+    in_hand: ClassVar[int] = 1
+    """How many jobs of one device the worker may have in hand."""
+
+    @abstractmethod
+    def __init__(self, settings: dict[str, Any], events: Events) -> None:
+        """`settings`: the transport's part of the config, as plain data."""
+
+    async def start(self) -> None:
+        """Load what sending needs. Called once, before the worker says that it is ready."""
+
+    async def fetch(self, device: DeviceSpec, job: JobSpec) -> Any:
+        """Get what the job needs from elsewhere (media), before the device's turn is used."""
+        return None
+
+    @abstractmethod
+    async def prepare(self, device: DeviceSpec, job: JobSpec, fetched: Any) -> Any:
+        """Make everything ready so that `deliver` only hands over; nothing may leave here."""
+
+    @abstractmethod
+    async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Any) -> Sent:
+        """Hand the message over."""
+
+    async def close_device(self, device_id: str) -> None:
+        """Close what is open for this device and wait for its end."""
+
+    async def close(self) -> None:
+        """Close everything."""
+
+    def open_clients(self) -> int:
+        """How many clients are open now."""
+        return 0
+
+    def connects(self) -> int:
+        """Connect cycles since the start."""
+        return 0
