@@ -1,0 +1,185 @@
+-- Claiming and settling jobs, and finding the devices that have some.
+
+-- name: claim_jobs
+-- The next jobs of every device that can send now, claimed for the epochs under which this node holds their shards.
+-- Arrays, one element per device: device_ids, epochs, low_ords and low_ids (where the device's line is known to begin: keeps the
+-- claim flat when a long transaction holds back VACUUM), rooms (how many jobs of the device may be taken).
+-- A lease that has run out by the database's clock claims nothing. Rows come in no order.
+WITH next AS MATERIALIZED (
+    SELECT j.id, d.epoch
+      FROM unnest(%(device_ids)s::text[], %(epochs)s::bigint[], %(low_ords)s::bigint[], %(low_ids)s::bigint[],
+                  %(rooms)s::integer[]) AS d(device_id, epoch, low_ord, low_id, room)
+      JOIN shardd.leases l ON l.epoch = d.epoch AND l.expires_at > now()
+      CROSS JOIN LATERAL (
+          SELECT id FROM shardd.jobs
+           WHERE device_id = d.device_id AND NOT scheduled AND (ord, id) >= (d.low_ord, d.low_id) AND claimed_epoch IS NULL
+           ORDER BY ord, id LIMIT d.room FOR UPDATE SKIP LOCKED
+      ) j
+)
+UPDATE shardd.jobs j SET attempt = j.attempt + 1, claimed_epoch = next.epoch, claimed_at = now()
+  FROM next WHERE j.id = next.id
+RETURNING j.id, j.claimed_epoch, j.attempt, j.device_id, j.recipient, j.kind, j.body, j.media, j.file_name, j.mime_type,
+          j.details, j.ord, j.failures, j.max_attempts, j.on_doubt;
+
+-- name: finish_jobs
+-- Moves claims that came to an end into the archive. Arrays, one element per claim. A claim that is not the row's present one
+-- (id, epoch, attempt) changes nothing: settling twice is harmless. Returns the ids that moved.
+WITH ended AS MATERIALIZED (
+    SELECT * FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[], %(attempts)s::integer[], %(states)s::text[],
+                         %(failures)s::smallint[], %(message_ids)s::text[], %(errors)s::text[])
+        AS e(id, epoch, attempt, state, failures, message_id, error)
+), gone AS (
+    DELETE FROM shardd.jobs j USING ended e
+     WHERE j.id = e.id AND j.claimed_epoch = e.epoch AND j.attempt = e.attempt
+    RETURNING j.*, e.state, e.failures AS failures_now, e.message_id, e.error AS error_now
+)
+INSERT INTO shardd.archive (id, device_id, recipient, kind, body, media, file_name, mime_type, details, priority, run_at,
+                            max_attempts, on_doubt, dedupe_key, reference, created_at, attempt, failures, claimed_epoch,
+                            claimed_at, state, message_id, error)
+SELECT id, device_id, recipient, kind, body, media, file_name, mime_type, details, priority, run_at, max_attempts, on_doubt,
+       dedupe_key, reference, created_at, attempt, failures_now, claimed_epoch, claimed_at, state, message_id, error_now
+  FROM gone
+RETURNING id;
+
+-- name: release_jobs
+-- Puts claims back into the queue: at once, or at due_at (POSIX seconds; NULL: at once). Arrays, one element per claim, fenced
+-- like finish_jobs. Returns the ids that were released.
+UPDATE shardd.jobs j
+   SET claimed_epoch = NULL, claimed_at = NULL, failures = e.failures, error = e.error,
+       scheduled = e.due_at IS NOT NULL, due_at = to_timestamp(e.due_at)
+  FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[], %(attempts)s::integer[], %(failures)s::smallint[],
+              %(due_ats)s::double precision[], %(errors)s::text[]) AS e(id, epoch, attempt, failures, due_at, error)
+ WHERE j.id = e.id AND j.claimed_epoch = e.epoch AND j.attempt = e.attempt
+RETURNING j.id;
+
+-- name: count_sends
+-- Adds to what devices sent on a day. Arrays, one element per device; `days` are the days of the config's time zone.
+INSERT INTO shardd.device_days AS t (device_id, day, sent, last_at)
+SELECT * FROM unnest(%(device_ids)s::text[], %(days)s::date[], %(sents)s::integer[], %(last_ats)s::timestamptz[])
+ON CONFLICT (device_id, day) DO UPDATE SET sent = t.sent + EXCLUDED.sent, last_at = greatest(t.last_at, EXCLUDED.last_at);
+
+-- name: resolve_doubts
+-- A journal that was out of reach came back: what was in doubt is known after all. Arrays, one element per claim.
+UPDATE shardd.archive a SET state = e.state, message_id = e.message_id, error = e.error
+  FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[], %(attempts)s::integer[], %(states)s::text[], %(message_ids)s::text[],
+              %(errors)s::text[]) AS e(id, epoch, attempt, state, message_id, error)
+ WHERE a.id = e.id AND a.state = 'in_doubt' AND a.claimed_epoch = e.epoch AND a.attempt = e.attempt
+RETURNING a.id;
+
+-- name: promote_due
+-- Lets up to `most` scheduled jobs whose time has come join the line of their device. Returns where each stands in it.
+WITH due AS MATERIALIZED (
+    SELECT id FROM shardd.jobs WHERE scheduled AND due_at <= now() ORDER BY due_at LIMIT %(most)s FOR UPDATE SKIP LOCKED
+)
+UPDATE shardd.jobs j SET scheduled = false, due_at = NULL FROM due WHERE j.id = due.id
+RETURNING j.device_id, j.ord, j.id;
+
+-- name: new_work
+-- Where the lines of devices begin that got jobs since the id `seen`, and the highest id seen now. Commits become visible out of
+-- order, so this alone would miss rows: `find_work` is the guarantee.
+SELECT DISTINCT ON (device_id) device_id, ord, id, max(id) OVER () AS newest
+  FROM shardd.jobs WHERE id > %(seen)s AND NOT scheduled AND claimed_epoch IS NULL
+ ORDER BY device_id, ord, id;
+
+-- name: newest_id
+-- The highest id of a live job; 0 when there is none.
+SELECT coalesce(max(id), 0) FROM shardd.jobs;
+
+-- name: find_work
+-- Every device that has a job in its line, and where the line begins: a skip scan, one index probe per device.
+WITH RECURSIVE head AS (
+    (SELECT device_id, ord, id FROM shardd.jobs WHERE NOT scheduled ORDER BY device_id, ord, id LIMIT 1)
+    UNION ALL
+    SELECT n.device_id, n.ord, n.id FROM head CROSS JOIN LATERAL (
+        SELECT device_id, ord, id FROM shardd.jobs
+         WHERE NOT scheduled AND device_id > head.device_id ORDER BY device_id, ord, id LIMIT 1
+    ) n
+)
+SELECT device_id, ord, id FROM head;
+
+-- name: claims_of_epochs
+-- Live claims under these epochs: after a broken connection, what the database thinks is in our hand.
+SELECT id, claimed_epoch, attempt, device_id, failures, max_attempts, on_doubt
+  FROM shardd.jobs WHERE claimed_epoch = ANY (%(epochs)s::bigint[]);
+
+-- name: orphaned_claims
+-- Live claims whose epoch holds no lease that is still good, with the node that made them.
+SELECT j.id, j.claimed_epoch, j.attempt, j.device_id, j.failures, j.max_attempts, j.on_doubt, e.node, e.shard,
+       n.incarnation IS NOT DISTINCT FROM e.incarnation AND n.seen_at > now() - make_interval(secs => %(grace)s) AS node_alive
+  FROM shardd.jobs j
+  JOIN shardd.epochs e ON e.epoch = j.claimed_epoch
+  LEFT JOIN shardd.nodes n ON n.name = e.node
+ WHERE j.claimed_epoch IS NOT NULL
+   AND NOT EXISTS (SELECT FROM shardd.leases l WHERE l.epoch = j.claimed_epoch AND l.expires_at > now());
+
+-- name: save_receipt
+-- A receipt for messages of a device: the earliest time stands. `kind` is delivered or read; what was read was delivered.
+UPDATE shardd.archive
+   SET delivered_at = least(delivered_at, to_timestamp(%(at)s)),
+       read_at = CASE WHEN %(kind)s = 'read' THEN least(read_at, to_timestamp(%(at)s)) ELSE read_at END
+ WHERE message_id = ANY (%(message_ids)s::text[]) AND device_id = %(device_id)s;
+
+-- name: queue_depth
+-- Live jobs by state, and the age in seconds of the oldest job that could have been sent by now.
+SELECT count(*) FILTER (WHERE claimed_epoch IS NULL AND NOT scheduled) AS queued,
+       count(*) FILTER (WHERE scheduled) AS scheduled,
+       count(*) FILTER (WHERE claimed_epoch IS NOT NULL) AS sending,
+       extract(epoch FROM now() - min(greatest(run_at, created_at)) FILTER (WHERE claimed_epoch IS NULL AND NOT scheduled))
+           AS oldest
+  FROM shardd.jobs;
+
+-- name: finished_counts
+-- Finished jobs by state since a time.
+SELECT state, count(*) AS jobs FROM shardd.archive WHERE settled_at >= %(since)s GROUP BY state;
+
+-- name: list_jobs
+-- Jobs, newest first; NULL filters pass everything.
+SELECT * FROM shardd.outcomes
+ WHERE (%(state)s::text IS NULL OR state = %(state)s) AND (%(device_id)s::text IS NULL OR device_id = %(device_id)s)
+   AND (%(reference)s::text IS NULL OR reference = %(reference)s)
+ ORDER BY id DESC LIMIT %(most)s;
+
+-- name: show_job
+-- One job, whole.
+SELECT o.*, coalesce(j.body, a.body) AS body, coalesce(j.media, a.media) AS media
+  FROM shardd.outcomes o
+  LEFT JOIN shardd.jobs j ON j.id = o.id
+  LEFT JOIN shardd.archive a ON a.id = o.id
+ WHERE o.id = %(id)s;
+
+-- name: retry_jobs
+-- Brings finished jobs back into the queue under their own ids, with all their attempts anew; a sent one stays sent.
+WITH back AS (
+    DELETE FROM shardd.archive WHERE id = ANY (%(ids)s::bigint[]) AND state IN ('failed', 'cancelled', 'in_doubt') RETURNING *
+)
+INSERT INTO shardd.jobs (id, device_id, recipient, kind, body, media, file_name, mime_type, details, priority, run_at,
+                         max_attempts, on_doubt, dedupe_key, reference, created_at, attempt)
+OVERRIDING SYSTEM VALUE
+SELECT id, device_id, recipient, kind, body, media, file_name, mime_type, details, priority, run_at, max_attempts, on_doubt,
+       dedupe_key, reference, created_at, attempt
+  FROM back
+RETURNING id;
+
+-- name: cancel_jobs
+-- Ends jobs that nobody has in hand.
+WITH gone AS (
+    DELETE FROM shardd.jobs WHERE id = ANY (%(ids)s::bigint[]) AND claimed_epoch IS NULL RETURNING *
+)
+INSERT INTO shardd.archive (id, device_id, recipient, kind, body, media, file_name, mime_type, details, priority, run_at,
+                            max_attempts, on_doubt, dedupe_key, reference, created_at, attempt, failures, state, error)
+SELECT id, device_id, recipient, kind, body, media, file_name, mime_type, details, priority, run_at, max_attempts, on_doubt,
+       dedupe_key, reference, created_at, attempt, failures, 'cancelled', %(why)s
+  FROM gone
+RETURNING id;
+
+-- name: jobs_of_device
+-- Ids of the live jobs of a device that nobody has in hand.
+SELECT id FROM shardd.jobs WHERE device_id = %(device_id)s AND claimed_epoch IS NULL;
+
+-- name: move_jobs
+-- Hands the queued jobs of one device to another.
+UPDATE shardd.jobs SET device_id = %(to)s WHERE device_id = %(device_id)s AND claimed_epoch IS NULL RETURNING id;
+
+-- name: prepare_archive
+-- Makes the archive's partitions of this month and the next two.
+SELECT shardd.prepare_archive();
