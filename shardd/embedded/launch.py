@@ -1,0 +1,43 @@
+"""Become another program: as another account, and not outliving the process that asked.
+
+Run as a script (`python -I -S launch.py UID GID PARENT_PID PROGRAM ARGUMENT…`), it changes to the account, asks the kernel to
+interrupt the program when its parent dies, and replaces itself by the program. A script, and not `preexec_fn`, because
+between fork and exec no Python code is safe in a process with threads. The order matters: changing the account clears
+the parent-death signal. It imports nothing of shardd, so that it starts in a few milliseconds.
+
+The kernel means the *thread* that started this script when it says parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main(arguments: list[str]) -> None:
+    """Change to the account, tie the life to the parent's, become the program; errors leave one line and status 126."""
+    uid, gid, parent = (int(number) for number in arguments[:3])
+    command = arguments[3:]
+    try:
+        if os.geteuid() != uid:
+            os.setgroups([gid])
+            os.setgid(gid)
+            os.setuid(uid)
+        # SIGINT is PostgreSQL's fast shutdown: transactions are rolled back, what was committed is written.
+        if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        if os.getppid() != parent:  # it died before the kernel knew that we care
+            return
+        os.execv(command[0], command)
+    except OSError as error:
+        sys.stderr.write(f"cannot run {command[0]} as uid {uid}: {error.strerror}\n")
+        sys.exit(126)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
