@@ -1,0 +1,48 @@
+"""The config file `shards.yaml`: read, checked, and handed on as a frozen model.
+
+Durations are seconds (float), sizes are bytes (int). Every mistake of a file is told at once, each with its line and its mend.
+"""
+
+from shardd.config.changes import Change, diff_config
+from shardd.config.fields import Reload
+from shardd.config.load import load_config, parse_config
+from shardd.config.model import Config
+from shardd.config.sections import (
+    BackoffConfig,
+    BreakerConfig,
+    ControlConfig,
+    DatabaseConfig,
+    LeaseConfig,
+    LogConfig,
+    PacingConfig,
+    QueueConfig,
+    RecycleConfig,
+    RestartBackoffConfig,
+    SupervisorConfig,
+    WorkerConfig,
+)
+from shardd.config.transports import SandboxConfig, TransportsConfig, WhatsappConfig
+
+__all__ = [
+    "BackoffConfig",
+    "BreakerConfig",
+    "Change",
+    "Config",
+    "ControlConfig",
+    "DatabaseConfig",
+    "LeaseConfig",
+    "LogConfig",
+    "PacingConfig",
+    "QueueConfig",
+    "RecycleConfig",
+    "Reload",
+    "RestartBackoffConfig",
+    "SandboxConfig",
+    "SupervisorConfig",
+    "TransportsConfig",
+    "WhatsappConfig",
+    "WorkerConfig",
+    "diff_config",
+    "load_config",
+    "parse_config",
+]

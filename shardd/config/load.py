@@ -1,0 +1,180 @@
+"""From a config file to the model, or to one error that tells every mistake in it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from shardd.config.fields import Section, extra_of, reader_of, section_type, walk
+from shardd.config.mistakes import Mistake, config_error
+from shardd.config.mistakes import Path as Keys
+from shardd.config.model import Config, default_state_dir
+from shardd.config.source import Document, read_document
+from shardd.config.values import closest
+from shardd.errors import ConfigError
+
+MAX_SIZE: Final = 256 * 1024
+"""Bytes: fifty times the sample, and little enough that a wrong file is refused at once."""
+
+FIELDS: Final[dict[Keys, FieldInfo]] = dict(walk(Config))
+_MISSING_DSN: Final = (
+    "is empty; write `dsn: postgresql://…` below it, or delete the line for a PostgreSQL of shardd's own"
+)
+
+
+def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
+    """Read a config file. Raises ConfigError with all mistakes in it, one a line."""
+    return parse_config(_read(path), str(path), os.environ if environ is None else environ)
+
+
+def parse_config(text: str, name: str, environ: Mapping[str, str]) -> Config:
+    """Read the text of a config file.
+
+    `name`: path of the file, for messages; relative paths in the text start at its folder. Raises ConfigError with all mistakes.
+    """
+    document = read_document(text, environ)
+    source = Path(name).absolute()
+    context: dict[str, Any] = {"base": source.parent, "source": source, "broken": []}
+    mistakes = document.mistakes
+    if not document.readable:
+        raise config_error(name, mistakes)
+    data = {} if document.data is None else document.data
+    if not isinstance(data, dict):
+        raise config_error(
+            name, [*mistakes, Mistake(document.line(()), (), "this is not a config; write lines such as `shards: 8`")]
+        )
+    _open_empty_sections(data, Config)
+    _set_state_dir(data, environ, mistakes)
+    wrong: set[Keys] = {mistake.path for mistake in mistakes}
+    try:
+        config = Config.model_validate(data, context=context)
+    except ValidationError as error:
+        for details in error.errors(include_url=False):
+            keys = tuple(str(key) for key in details["loc"])
+            if keys not in wrong:
+                mistakes.append(_mistake(keys, details, document))
+                wrong.add(keys)
+        # Once more without what is wrong: only then are the rules between the options asked.
+        for keys in wrong:
+            _mend(data, keys)
+        context["broken"].clear()
+        config = Config.model_validate(data, context=context)
+    for broken in context["broken"]:
+        if wrong.isdisjoint(broken.fields):
+            blamed = next((field for field in broken.fields if field in document.places), broken.fields[0])
+            mistakes.append(Mistake(document.line(blamed), broken.fields[0], broken.text, broken.value))
+    if mistakes:
+        raise config_error(name, mistakes)
+    return config
+
+
+def _read(path: Path) -> str:
+    """The text of a file. Anything else (a folder, a pipe that may never end) is refused, not waited for."""
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ConfigError(f"{path}: is a folder; name the config file in it, such as {path / 'shards.yaml'}")
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(f"{path}: is not a regular file; write the config to a file")
+        if status.st_size > MAX_SIZE:
+            raise ConfigError(f"{path}: has {status.st_size} bytes, so it is not a config; name another file")
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file; `shardd config sample` prints one to begin with") from None
+    except PermissionError:
+        raise ConfigError(f"{path}: may not be read by {_user()}; change the file's owner or mode") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ConfigError(f"{path}: cannot be read: {reason}") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        byte = content[error.start]
+        raise ConfigError(f"{path}:{line}: is not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8") from None
+
+
+def _user() -> str:
+    return f"user {os.geteuid()}"
+
+
+def _open_empty_sections(data: dict[str, Any], model: type[Section]) -> None:
+    """A section whose options are all commented out is None in YAML; it means its defaults."""
+    for name, field in model.model_fields.items():
+        if (inner := section_type(field)) and name in data:
+            if data[name] is None:
+                data[name] = {}
+            if isinstance(data[name], dict):
+                _open_empty_sections(data[name], inner)
+
+
+def _set_state_dir(data: dict[str, Any], environ: Mapping[str, str], mistakes: list[Mistake]) -> None:
+    if "state_dir" in data:
+        return
+    if default := default_state_dir(environ):
+        data["state_dir"] = default
+    else:
+        text = "is missing, and without HOME there is no default; write state_dir: /var/lib/shardd"
+        mistakes.append(Mistake(1, ("state_dir",), text))
+
+
+def _mistake(keys: Keys, details: Any, document: Document) -> Mistake:
+    """What one finding of pydantic means in the file."""
+    field = FIELDS.get(keys)
+    reader = reader_of(field) if field else None
+    place = document.places.get(keys)
+    value = None if place is None or reader is None or reader.secret else place.shown
+    line = document.line(keys)
+    kind = details["type"]
+    if kind == "extra_forbidden":
+        return Mistake(line, keys, _unknown(keys))
+    if kind == "missing":
+        return (
+            Mistake(line, keys[:-1], _MISSING_DSN)
+            if keys == ("database", "dsn")
+            else Mistake(line, keys, "is missing; write it")
+        )
+    if field and section_type(field):
+        options = ", ".join(section_type(field).model_fields)  # type: ignore[union-attr]
+        return Mistake(line, keys, f"is not a section; write its options below it, indented: {options}")
+    if details["input"] is None:
+        return Mistake(line, keys, f"is null; {_example(field, reader)}")
+    error = details.get("ctx", {}).get("error")
+    return Mistake(line, keys, str(error) if error else f"is not valid ({details['msg']})", value)
+
+
+def _example(field: FieldInfo | None, reader: Any) -> str:
+    if field is None or reader is None or field.default_factory or field.is_required():
+        return "write a value, or delete the line"
+    return f"delete the line for the default ({field.default}), or write a value"
+
+
+def _unknown(keys: Keys) -> str:
+    """What to do about a key that no section has: a near one, the section where it belongs, or all that are known."""
+    *above, key = keys
+    siblings = [path[-1] for path in FIELDS if path[:-1] == tuple(above)]
+    where = ".".join(above) or "the config"
+    if near := closest(key.lower().replace("-", "_"), siblings):
+        return f"is not an option of {where}; did you mean {near}?"
+    if elsewhere := [path for path in FIELDS if path[-1] == key]:
+        return f"is not an option of {where}; did you mean {' or '.join('.'.join(path) for path in elsewhere)}?"
+    return f"is not an option of {where}; known are {', '.join(siblings)}"
+
+
+def _mend(data: dict[str, Any], keys: Keys) -> None:
+    """Take out what is wrong; an option that must be there gets the sample's value."""
+    *above, key = keys
+    inner: Any = data
+    for name in above:
+        inner = inner.get(name) if isinstance(inner, dict) else None
+    if isinstance(inner, dict):
+        inner.pop(key, None)
+        field = FIELDS.get(keys)
+        if field is not None and field.is_required():
+            inner[key] = extra_of(field, "sample")

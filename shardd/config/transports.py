@@ -1,0 +1,92 @@
+"""The sections of the transports: they travel to the workers as plain data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from shardd.config.fields import Section, section, setting
+from shardd.config.special_values import FilePath, Region
+from shardd.config.values import Bytes, Flag, Fraction, Seconds, Whole
+
+
+class SandboxConfig(Section):
+    """A stand-in that delivers to nobody: for trying, testing and measuring."""
+
+    latency_min: Annotated[float, Seconds("0", "1h")] = setting(
+        "50ms", "Shortest time that a send takes.", reload="shard"
+    )
+    latency_max: Annotated[float, Seconds("0", "1h")] = setting(
+        "200ms", "Longest time that a send takes.", reload="shard"
+    )
+    transient_rate: Annotated[float, Fraction()] = setting(
+        "0.0", "Share of sends that fail and may be tried again.", reload="shard"
+    )
+    permanent_rate: Annotated[float, Fraction()] = setting("0.0", "Share of sends that fail for good.", reload="shard")
+    unavailable_rate: Annotated[float, Fraction()] = setting(
+        "0.0", "Share of sends whose device turns out unable.", reload="shard"
+    )
+    in_doubt_rate: Annotated[float, Fraction()] = setting(
+        "0.0", "Share of sends whose end nobody can know.", reload="shard"
+    )
+    hang_rate: Annotated[float, Fraction()] = setting("0.0", "Share of sends that hang.", reload="shard")
+    hang_for: Annotated[float, Seconds("0", "1d")] = setting("5m", "How long a send hangs.", reload="shard")
+    record: Annotated[bool, Flag()] = setting(
+        "true", "Whether each message is written to a file that a test can read.", reload="shard"
+    )
+    in_hand: Annotated[int, Whole(1, 1000)] = setting("1", "Messages of one device at the same time.", reload="shard")
+
+
+class WhatsappConfig(Section):
+    """Devices that are paired with WhatsApp, through neonize."""
+
+    default_region: Annotated[str | None, Region()] = setting(
+        None,
+        "Country of phone numbers without + and country code, such as ID; null: such numbers are refused.",
+        reload="shard",
+    )
+    media_dir: Annotated[Path | None, FilePath()] = setting(
+        None, "Folder below which jobs may name files to send; null: none, only URLs and data: URIs.", reload="shard"
+    )
+    media_max_bytes: Annotated[int, Bytes("1KiB", "2GiB")] = setting(
+        "16MiB", "Largest media file; bigger ones fail the job.", reload="shard"
+    )
+    fetch_timeout: Annotated[float, Seconds("1s", "10m")] = setting(
+        "20s", "How long fetching a media file may take.", reload="shard"
+    )
+    connect_timeout: Annotated[float, Seconds("1s", "10m")] = setting(
+        "20s", "How long dialling and login may take.", reload="shard"
+    )
+    probe_after: Annotated[float, Seconds("1s", "1h")] = setting(
+        "20s", "A client that heard nothing from the server for this long is probed before it sends.", reload="shard"
+    )
+    probe_timeout: Annotated[float, Seconds("100ms", "1m")] = setting(
+        "3s", "A client that does not answer a probe in this time is rebuilt.", reload="shard"
+    )
+    idle_close: Annotated[float, Seconds("1s", "1d")] = setting(
+        "60s",
+        "A client without work for this long is closed. Longer: fewer logins, more memory and connections.",
+        reload="shard",
+    )
+    max_open_clients: Annotated[int, Whole(1, 100_000)] = setting(
+        "200", "Open clients per worker; the least recently used is closed first. About 1 MiB each.", reload="shard"
+    )
+    max_connecting: Annotated[int, Whole(1, 1000)] = setting(
+        "8", "Logins at the same time per worker, so that a restart is no storm.", reload="shard"
+    )
+    pgbouncer: Annotated[bool, Flag()] = setting(
+        "false", "true if sessions are reached through PgBouncer in transaction mode.", reload="shard"
+    )
+
+
+class TransportsConfig(Section):
+    """The ways in which devices send."""
+
+    sandbox: SandboxConfig = section(
+        SandboxConfig, "A stand-in that delivers to nobody: for trying, testing and measuring."
+    )
+    whatsapp: WhatsappConfig = section(WhatsappConfig, "Devices that are paired with WhatsApp.")
+
+    def as_plain(self) -> dict[str, Any]:
+        """All sections as dicts of str, int, float, bool and None, ready for msgpack; durations in seconds, sizes in bytes."""
+        return self.model_dump(mode="json")
