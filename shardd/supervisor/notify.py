@@ -88,7 +88,8 @@ class Notifier:
         except OSError as error:
             self._unsent = _compact(said)
             if not self._complained:
-                _log.warning("systemd cannot be told", action="notify_failed", error=error, socket=self._address)
+                name = self._address.replace("\0", "@")
+                _log.warning("systemd cannot be told", action="notify_failed", error=error, socket=name)
             self._complained = True
         else:
             self._unsent = []
