@@ -1,0 +1,275 @@
+"""The egress gate: an HTTP CONNECT proxy inside the worker's own event loop, through which all bytes of its clients pass.
+
+The library underneath hides its sockets, cannot be told a deadline, reconnects by itself and cannot be stopped while it dials.
+Whoever owns the connection owns all of that: the gate knows each client object by a credential of its own, gives it an
+upstream proxy, counts its bytes, knows when the server was last heard, and can cut it off. A client may dial its main host
+only while it is being refreshed (`dials` times, then never again once it is sealed), so nothing reconnects in the background.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import secrets
+from collections.abc import Callable
+from typing import Final
+
+from shardd.transports.relay import HandshakeError, Side, join
+from shardd.transports.upstream import Proxy, dial
+
+MAX_HEAD: Final = 8 * 1024
+"""Bytes of a CONNECT request."""
+HEAD_TIMEOUT: Final = 10.0
+"""Seconds in which a CONNECT request must be complete."""
+BACKLOG: Final = 1024
+
+_REASONS: Final = {
+    400: "Bad Request",
+    403: "Forbidden",
+    405: "Method Not Allowed",
+    407: "Proxy Authentication Required",
+    502: "Bad Gateway",
+    504: "Gateway Timeout",
+}
+
+
+class Egress:
+    """What the gate knows of one client object, and the handle on its connections. Times are those of the event loop."""
+
+    def __init__(
+        self, gate: Gate, main_host: str, proxy: Proxy | None, dials: int, on_lost: Callable[[], None]
+    ) -> None:
+        self._gate = gate
+        self._main_host = main_host
+        self._tunnels: dict[Tunnel, None] = {}
+        self._on_lost = on_lost
+        self.proxy = proxy
+        user, password = secrets.token_urlsafe(12), secrets.token_urlsafe(24)
+        self.credential = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+        self.url = f"http://{user}:{password}@127.0.0.1:{gate.port}"
+        self.dials_left = dials
+        """How often the main host may still be dialled."""
+        self.closed = False
+        self.lost = False
+        """The connection to the main host is gone, and none may follow it."""
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.main_bytes_out = 0
+        self.last_inbound: float | None = None
+        """When the main host was last heard."""
+        self.failure: str | None = None
+        """Why the last dial failed, in words for the user."""
+
+    def seal(self) -> None:
+        """No more dials to the main host: the client is logged in, and if this connection ends it stays ended."""
+        self.dials_left = 0
+        self._check_lost()
+
+    def kill(self) -> None:
+        """Cut every connection now and let no other come; whatever the client waits for there ends with an error."""
+        self.closed = True
+        self._gate.dismiss(self)
+        for tunnel in tuple(self._tunnels):
+            tunnel.abort()
+
+    @property
+    def connections(self) -> int:
+        """Connections that stand or are being made."""
+        return len(self._tunnels)
+
+    def refusal(self, host: str) -> str | None:
+        """Why this client may not dial `host` now, or None."""
+        if self.closed:
+            return "this client is closed"
+        if host == self._main_host and self.dials_left <= 0:
+            return "this client is not being refreshed"
+        return None
+
+    def entered(self, tunnel: Tunnel) -> None:
+        """A dial begins."""
+        self._tunnels[tunnel] = None
+        if self.is_main(tunnel):
+            self.dials_left -= 1
+
+    def left(self, tunnel: Tunnel) -> None:
+        """A connection, or the attempt to make one, is over."""
+        self._tunnels.pop(tunnel, None)
+        if self.is_main(tunnel):
+            self._check_lost()
+
+    def is_main(self, tunnel: Tunnel) -> bool:
+        """Whether this connection is the client's life."""
+        return tunnel.host == self._main_host
+
+    def silenced(self) -> None:
+        """A server has said its last word; for a main host that is the end, though the client may not have left yet."""
+        self._check_lost()
+
+    def _check_lost(self) -> None:
+        if self.closed or self.lost or self.dials_left > 0:
+            return
+        if any(self.is_main(tunnel) and not tunnel.deaf for tunnel in self._tunnels):
+            return
+        self.lost = True
+        self._on_lost()
+
+
+class Tunnel:
+    """One connection of a client, from its CONNECT request to its end."""
+
+    def __init__(self, egress: Egress, client: Side, host: str, port: int) -> None:
+        self.host = host
+        self.deaf = False
+        """The server sends nothing more."""
+        self._port = port
+        self._egress = egress
+        self._client = client
+        self._upstream: Side | None = None
+        self._dialling: asyncio.Task[None] | None = None
+
+    async def open(self, timeout: float) -> None:
+        """Dial and join; answers the client either way."""
+        self._dialling = asyncio.current_task()
+        self._client.on_end = self.abort
+        self._egress.entered(self)
+        target = f"{self.host}:{self._port}"
+        try:
+            async with asyncio.timeout(timeout):
+                self._upstream = await dial(self.host, self._port, self._egress.proxy)
+        except TimeoutError:
+            self._refuse(504, f"{target} did not answer within {timeout:g} seconds")
+        except (OSError, HandshakeError) as error:
+            self._refuse(502, f"{target} cannot be reached: {error}")
+        except asyncio.CancelledError:
+            self._client.abort()  # it left, or was cut off: there is nobody left to tell
+        finally:
+            self._dialling = None
+        if self._upstream is None:
+            self._egress.left(self)
+            return
+        self._egress.failure = None
+        self._client.on_end = self._upstream.on_end = self._ended
+        self._client.on_bytes = self._count_out
+        self._upstream.on_bytes = self._count_in
+        self._upstream.on_finish = self._finished
+        self._client.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        join(self._client, self._upstream)
+
+    def abort(self) -> None:
+        """Cut both sides, or the dial."""
+        if self._dialling is not None:
+            self._dialling.cancel()
+        elif self._upstream is not None:
+            self._upstream.abort()
+            self._client.abort()
+
+    def _refuse(self, status: int, why: str) -> None:
+        self._egress.failure = why
+        _answer(self._client, status, why)
+
+    def _ended(self) -> None:
+        """One side is gone: the end of the tunnel for the client, whatever the other side still writes out."""
+        self._egress.left(self)
+
+    def _finished(self) -> None:
+        self.deaf = True
+        self._egress.silenced()
+
+    def _count_in(self, size: int) -> None:
+        self._egress.bytes_in += size
+        if self._egress.is_main(self):
+            self._egress.last_inbound = asyncio.get_running_loop().time()
+
+    def _count_out(self, size: int) -> None:
+        self._egress.bytes_out += size
+        if self._egress.is_main(self):
+            self._egress.main_bytes_out += size
+
+
+class Gate:
+    """The proxy itself; listens on a free port of the loopback interface."""
+
+    def __init__(self, *, connect_timeout: float, proxy: Proxy | None = None) -> None:
+        """`connect_timeout`: seconds for reaching a host, its proxy's handshake included. `proxy`: of whoever has none."""
+        self.port = 0
+        self._connect_timeout = connect_timeout
+        self._proxy = proxy
+        self._server: asyncio.Server | None = None
+        self._clients: dict[str, Egress] = {}
+        self._handshakes: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Listen. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: Side(on_open=self._opened), host="127.0.0.1", port=0, backlog=BACKLOG
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Cut everything and stop listening."""
+        for egress in tuple(self._clients.values()):
+            egress.kill()
+        for task in tuple(self._handshakes):
+            task.cancel()
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+
+    def admit(
+        self, main_host: str, *, on_lost: Callable[[], None], proxy: Proxy | None = None, dials: int = 1
+    ) -> Egress:
+        """A new client object: it dials through `Egress.url`, its `main_host` at most `dials` times.
+
+        `on_lost` is called once, when the connection to the main host is gone, no other may follow, and we did not cut it.
+        """
+        egress = Egress(self, main_host, proxy or self._proxy, dials, on_lost)
+        self._clients[egress.credential] = egress
+        return egress
+
+    def dismiss(self, egress: Egress) -> None:
+        """Forget a client object: its credential is worth nothing from now on."""
+        self._clients.pop(egress.credential, None)
+
+    def _opened(self, side: Side) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(side))
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+
+    async def _serve(self, side: Side) -> None:
+        try:
+            async with asyncio.timeout(HEAD_TIMEOUT):
+                head = await side.read_until(b"\r\n\r\n", MAX_HEAD)
+        except (TimeoutError, HandshakeError):
+            side.abort()
+            return
+        method, host, port, credential = _parse_request(head)
+        egress = self._clients.get(credential)
+        if method != "CONNECT":
+            _answer(side, 405, "this proxy only serves CONNECT")
+        elif not host or not port:
+            _answer(side, 400, "CONNECT wants host:port")
+        elif egress is None:
+            _answer(side, 407, "no client has this credential")
+        elif refusal := egress.refusal(host):
+            _answer(side, 403, refusal)
+        else:
+            await Tunnel(egress, side, host, port).open(self._connect_timeout)
+
+
+def _parse_request(head: bytes) -> tuple[str, str, int, str]:
+    """(method, host, port, credential) of a request; what is missing is empty or 0."""
+    lines = head.decode("latin-1").split("\r\n")
+    words = lines[0].split(" ")
+    host, _, port = (words[1] if len(words) > 1 else "").rpartition(":")
+    headers = dict(line.split(":", 1) for line in lines[1:] if ":" in line)
+    credential = next((value for name, value in headers.items() if name.lower() == "proxy-authorization"), "")
+    return words[0], host.strip("[]").lower(), int(port) if port.isdecimal() else 0, credential.strip()
+
+
+def _answer(side: Side, status: int, why: str) -> None:
+    body = f"{why}\n".encode()
+    extra = 'Proxy-Authenticate: Basic realm="shardd"\r\n' if status == 407 else ""
+    head = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{extra}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    side.write(head.encode("latin-1") + body)
+    side.close()
