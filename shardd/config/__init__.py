@@ -7,6 +7,7 @@ from shardd.config.changes import Change, diff_config
 from shardd.config.fields import Reload
 from shardd.config.load import load_config, parse_config
 from shardd.config.model import Config
+from shardd.config.sample import sample_config
 from shardd.config.sections import (
     BackoffConfig,
     BreakerConfig,
@@ -45,4 +46,5 @@ __all__ = [
     "diff_config",
     "load_config",
     "parse_config",
+    "sample_config",
 ]

@@ -39,16 +39,24 @@ def parse_config(text: str, name: str, environ: Mapping[str, str]) -> Config:
     `name`: path of the file, for messages; relative paths in the text start at its folder. Raises ConfigError with all mistakes.
     """
     document = read_document(text, environ)
-    source = Path(name).absolute()
-    context: dict[str, Any] = {"base": source.parent, "source": source, "broken": []}
-    mistakes = document.mistakes
-    if not document.readable:
-        raise config_error(name, mistakes)
     data = {} if document.data is None else document.data
-    if not isinstance(data, dict):
-        raise config_error(
-            name, [*mistakes, Mistake(document.line(()), (), "this is not a config; write lines such as `shards: 8`")]
+    if document.readable and not isinstance(data, dict):
+        document.mistakes.append(
+            Mistake(document.line(()), (), "this is not a config; write lines such as `shards: 8`")
         )
+        document.readable = False
+    if not document.readable:
+        raise config_error(name, document.mistakes)
+    source = Path(name).absolute()
+    config = _checked(document, data, {"base": source.parent, "source": source, "broken": []}, environ)
+    if document.mistakes:
+        raise config_error(name, document.mistakes)
+    return config
+
+
+def _checked(document: Document, data: dict[str, Any], context: dict[str, Any], environ: Mapping[str, str]) -> Config:
+    """The model of what is right in `data`; what is wrong is added to the document's mistakes."""
+    mistakes = document.mistakes
     _open_empty_sections(data, Config)
     _set_state_dir(data, environ, mistakes)
     wrong: set[Keys] = {mistake.path for mistake in mistakes}
@@ -60,17 +68,17 @@ def parse_config(text: str, name: str, environ: Mapping[str, str]) -> Config:
             if keys not in wrong:
                 mistakes.append(_mistake(keys, details, document))
                 wrong.add(keys)
+                if details["type"] == "extra_forbidden" and (near := _near(keys)):
+                    wrong.add((*keys[:-1], near))  # what was meant for it is not known either
         # Once more without what is wrong: only then are the rules between the options asked.
         for keys in wrong:
             _mend(data, keys)
         context["broken"].clear()
         config = Config.model_validate(data, context=context)
     for broken in context["broken"]:
-        if wrong.isdisjoint(broken.fields):
-            blamed = next((field for field in broken.fields if field in document.places), broken.fields[0])
+        if not any(keys == option[: len(keys)] for keys in wrong for option in broken.fields):
+            blamed = next((option for option in broken.fields if option in document.places), broken.fields[0])
             mistakes.append(Mistake(document.line(blamed), broken.fields[0], broken.text, broken.value))
-    if mistakes:
-        raise config_error(name, mistakes)
     return config
 
 
@@ -155,16 +163,23 @@ def _example(field: FieldInfo | None, reader: Any) -> str:
     return f"delete the line for the default ({field.default}), or write a value"
 
 
+def _siblings(keys: Keys) -> list[str]:
+    return [path[-1] for path in FIELDS if path[:-1] == keys[:-1]]
+
+
+def _near(keys: Keys) -> str | None:
+    """The option of the same section that was probably meant."""
+    return closest(keys[-1].lower().replace("-", "_"), _siblings(keys))
+
+
 def _unknown(keys: Keys) -> str:
     """What to do about a key that no section has: a near one, the section where it belongs, or all that are known."""
-    *above, key = keys
-    siblings = [path[-1] for path in FIELDS if path[:-1] == tuple(above)]
-    where = ".".join(above) or "the config"
-    if near := closest(key.lower().replace("-", "_"), siblings):
-        return f"is not an option of {where}; did you mean {near}?"
-    if elsewhere := [path for path in FIELDS if path[-1] == key]:
-        return f"is not an option of {where}; did you mean {' or '.join('.'.join(path) for path in elsewhere)}?"
-    return f"is not an option of {where}; known are {', '.join(siblings)}"
+    where = f"an option of {'.'.join(keys[:-1])}" if len(keys) > 1 else "an option"
+    if near := _near(keys):
+        return f"is not {where}; did you mean {near}?"
+    if elsewhere := [path for path in FIELDS if path[-1] == keys[-1]]:
+        return f"is not {where}; did you mean {' or '.join('.'.join(path) for path in elsewhere)}?"
+    return f"is not {where}; known are {', '.join(_siblings(keys))}"
 
 
 def _mend(data: dict[str, Any], keys: Keys) -> None:

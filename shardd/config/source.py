@@ -88,18 +88,13 @@ class _Builder:
 
     def _value(self, event: Any, path: Path) -> Any:
         line = event.start_mark.line + 1
+        # What stands after the sign is not shown: a password may begin with it.
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            sign = f"*{event.anchor}" if isinstance(event, yaml.AliasEvent) else f"&{event.anchor}"
-            raise _Refusal(
-                Mistake(
-                    line, path, "is a YAML alias or anchor; write the value itself, in quotes if it begins so", sign
-                )
-            )
+            sign = "*" if isinstance(event, yaml.AliasEvent) else "&"
+            text = f"begins with {sign}, a YAML {'alias' if sign == '*' else 'anchor'}; put the value in quotes"
+            raise _Refusal(Mistake(line, path, text))
         if event.tag is not None:
-            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            self._document.mistakes.append(
-                Mistake(line, path, "is a YAML tag; write the value without it", printable(tag))
-            )
+            self._document.mistakes.append(Mistake(line, path, "begins with !, a YAML tag; put the value in quotes"))
         if len(path) > MAX_DEPTH:
             raise _Refusal(
                 Mistake(
@@ -125,12 +120,18 @@ class _Builder:
                 first = self._document.places[inner].line
                 text = f"is written twice, first in line {first}; keep one of them"
                 self._document.mistakes.append(Mistake(line, inner, text))
-                # Read on, so that mistakes below it are found too; its places must not replace those of the first one.
-                self._value(next(self._events), (*path, f"{key} (again)"))
+                found[key] = self._again(found[key], inner)
                 continue
             self._document.places[inner] = Place(line)
             found[key] = self._value(next(self._events), inner)
         return found
+
+    def _again(self, first: Any, path: Path) -> Any:
+        """Read a section that is written twice, so that mistakes in both are found; what stands first counts."""
+        places = dict(self._document.places)
+        second = self._value(next(self._events), path)
+        self._document.places |= places
+        return {**second, **first} if isinstance(first, dict) and isinstance(second, dict) else first
 
     def _sequence(self, path: Path) -> list[Any]:
         found: list[Any] = []

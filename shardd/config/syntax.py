@@ -48,5 +48,7 @@ def syntax_mistake(error: yaml.YAMLError, text: str) -> Mistake:
         mark = start
     elif start is not None and mark is not None and start.line != mark.line and "bracket" in words:
         words += f"; it opens in line {start.line + 1}"
+    if "bracket" in words and "${" in text:
+        words += "; a value with ${…} inside { } or [ ] needs quotes"
     line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
     return Mistake(line, (), f"this is not YAML: {words}", column=column)
