@@ -1,0 +1,3 @@
+"""Loads the fixtures, each of which lives in a module named for what it provides."""
+
+pytest_plugins = ["tests.fix_postgres"]
