@@ -1,0 +1,277 @@
+"""The control port: newline-delimited JSON on loopback TCP, by which a test steers the server and reads its record.
+
+A request is ``{"do": name, …parameters}``; the answer ``{"ok": true, "result": …}`` or ``{"ok": false, "error": text}``.
+Requests of one connection are answered in turn, so a waiting request wants a connection of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import inspect
+import json
+import resource
+import time
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any
+
+from tests.whatsapp_server import incoming, pairing
+from tests.whatsapp_server.accounts import LinkedDevice, UnknownDeviceError
+from tests.whatsapp_server.connection import ChatConnection, stream_error
+from tests.whatsapp_server.faults import Fault, device_matches
+from tests.whatsapp_server.groups import UnknownGroupError
+from tests.whatsapp_server.messages import receipt
+from tests.whatsapp_server.network import Network, Receipts
+from tests.whatsapp_server.nodes import GROUP_SERVER, JID, lid_jid
+from tests.whatsapp_server.record import EventFilter, MessageFilter
+
+MAX_REQUEST = 64 * 1024 * 1024
+LOGGED_OUT = 401
+_EXPECTED_ERRORS = (
+    pairing.PairingRefusedError,
+    incoming.CannotWriteError,
+    UnknownDeviceError,
+    UnknownGroupError,
+    ValueError,
+    TypeError,
+    TimeoutError,
+)
+
+
+class ControlServer:
+    """Serves the control port of one network."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._commands = Commands(network)
+        self._listener: asyncio.Server | None = None
+        self.port = 0
+
+    async def start(self, port: int = 0) -> None:
+        """Listen on 127.0.0.1; port 0 takes a free one."""
+        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", port, limit=MAX_REQUEST)
+        self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    async def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+            name = request.pop("do")
+            command = None if name.startswith("_") else getattr(self._commands, name, None)
+            if command is None:
+                return {"ok": False, "error": f"unknown request {name!r}"}
+            result = command(**request)
+            if inspect.isawaitable(result):
+                result = await result
+        except _EXPECTED_ERRORS as error:
+            return {"ok": False, "error": f"{type(error).__name__}: {error}"}
+        except (KeyError, AttributeError) as error:
+            return {"ok": False, "error": f"bad request {line!r}: {error!r}"}
+        return {"ok": True, "result": result}
+
+
+class Commands:
+    """One method for each request; their parameters and results are JSON."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    # Faults
+
+    def inject(self, **fault: Any) -> int:
+        """Put a fault into force (fields of ``Fault``); gives its id."""
+        return self._network.faults.inject(Fault(**fault)).id
+
+    def remove_fault(self, fault: int) -> bool:
+        """End one fault; false if it was used up."""
+        return self._network.faults.remove(fault)
+
+    def clear_faults(self) -> None:
+        """End all faults."""
+        self._network.faults.clear()
+
+    # The record
+
+    def messages(self, *, accepted_only: bool = True, **wanted: str) -> list[dict[str, Any]]:
+        """Messages that match (fields of ``MessageFilter``)."""
+        found = self._network.record.messages(MessageFilter(**wanted), accepted_only=accepted_only)
+        return [message.as_dict() for message in found]
+
+    async def wait_messages(self, count: int, timeout: float, **wanted: str) -> list[dict[str, Any]]:
+        """Accepted messages that match, once there are ``count``; fewer are an error after ``timeout`` seconds."""
+        found = await self._network.record.wait_messages(MessageFilter(**wanted), count, timeout)
+        _demand(len(found), count, "messages", timeout)
+        return [message.as_dict() for message in found]
+
+    def events(self, **wanted: Any) -> list[dict[str, Any]]:
+        """Events that match (fields of ``EventFilter``)."""
+        return [event.as_dict() for event in self._network.record.events(EventFilter(**wanted))]
+
+    async def wait_events(self, count: int, timeout: float, **wanted: Any) -> list[dict[str, Any]]:
+        """Events that match, once there are ``count``; fewer are an error after ``timeout`` seconds."""
+        found = await self._network.record.wait_events(EventFilter(**wanted), count, timeout)
+        _demand(len(found), count, "events", timeout)
+        return [event.as_dict() for event in found]
+
+    def stats(self) -> dict[str, Any]:
+        """Counts of everything, who is online, and what this process costs (seconds of CPU, bytes of memory)."""
+        online = sorted(device.name for device in self._network.accounts.online())
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        memory = {"rss": _resident_bytes(), "peak_rss": usage.ru_maxrss * 1024}
+        return {
+            "counts": dict(self._network.record.counts),
+            "online": len(online),
+            "devices": online,
+            "faults": len(self._network.faults.in_force()),
+            "cpu": time.process_time(),
+            **memory,
+        }
+
+    def reset(self) -> None:
+        """Back to the start, but devices stay paired and connected."""
+        self._network.reset()
+
+    # Pairing
+
+    def scan(self, qr: str, number: str) -> str:
+        """The owner of ``number`` scans a QR code; gives the device's address."""
+        return str(pairing.scan(self._network, qr, number))
+
+    async def enter_code(self, number: str, code: str, timeout: float = 20) -> str:
+        """The owner of ``number`` types a code; gives ``paired`` or ``wrong_code``."""
+        record = self._network.record
+        seen = max((event.number for event in record.events(EventFilter())), default=0)
+        pairing.enter_code(self._network, number, code)
+        outcomes: list[Awaitable[Any]] = [
+            record.wait_events(EventFilter("paired", number, seen), 1, timeout),
+            record.wait_events(EventFilter("wrong_code", number, seen), 1, timeout),
+        ]
+        tasks = [asyncio.ensure_future(outcome) for outcome in outcomes]
+        done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        found = done.pop().result()
+        _demand(len(found), 1, "outcomes of the code", timeout)
+        return str(found[0].kind)
+
+    # What the phones and their owners do
+
+    def settings(self, **changes: Any) -> None:
+        """Change how the phones behave (fields of ``Settings``)."""
+        for name, value in changes.items():
+            if not hasattr(self._network.settings, name):
+                raise ValueError(f"unknown setting {name!r}")
+            setattr(self._network.settings, name, Receipts(value) if name == "receipts" else value)
+
+    def not_on_whatsapp(self, numbers: list[str]) -> None:
+        """From now on these numbers, and only these, are not on WhatsApp."""
+        self._network.not_on_whatsapp = set(numbers)
+
+    def write(self, device: str, sender: str, text: str, group: str = "") -> str:
+        """A phone writes to a device; gives the message id."""
+        message = incoming.text_message(text)
+        return incoming.write_to_device(self._network, self._device(device), sender, message, group)
+
+    def write_media(
+        self, device: str, sender: str, *, kind: str, data: str, mime_type: str, caption: str = "", group: str = ""
+    ) -> str:
+        """A phone sends a file (base64) to a device; gives the message id."""
+        plain = base64.b64decode(data)
+        message = incoming.media_message(self._network, kind, plain, mime_type, caption)
+        return incoming.write_to_device(self._network, self._device(device), sender, message, group)
+
+    def receipt(
+        self, device: str, recipient: str, message_id: str, *, read: bool = False, participant: str = ""
+    ) -> None:
+        """A phone confirms a message: as delivered, or as read; in a group, ``participant`` does it."""
+        to = JID(recipient, GROUP_SERVER) if participant else lid_jid(recipient)
+        node = receipt(to, message_id, "read" if read else "", lid_jid(participant) if participant else None)
+        self._device(device).deliver(node)
+
+    def create_group(self, subject: str, members: list[str]) -> str:
+        """A new group of these numbers; gives its id."""
+        return self._network.groups.create(subject, members).id
+
+    def add_contacts(self, number: str, recipients: list[str]) -> None:
+        """These recipients are no strangers to ``number`` any more."""
+        self._network.accounts.account(number).contacts.update(recipients)
+
+    # What WhatsApp does to a device
+
+    async def remove_device(self, device: str) -> None:
+        """The owner unlinks the device: it is logged out if online, and refused (401) from now on."""
+        linked = self._device(device)
+        connection = linked.connection
+        self._network.accounts.remove(linked)
+        if connection is not None:
+            await connection.stream_error(LOGGED_OUT, "device_removed")
+
+    async def replace(self, device: str) -> None:
+        """Another client with the same session takes the device's place."""
+        await self._connection(device).stream_error(conflict="replaced")
+
+    async def stream_error(
+        self, device: str, code: int | None = None, conflict: str = "", hang_up: bool = True
+    ) -> None:
+        """Send ``<stream:error>``, and hang up unless told otherwise."""
+        connection = self._connection(device)
+        if hang_up:
+            await connection.stream_error(code, conflict)
+        else:
+            connection.send(stream_error(code, conflict))
+
+    def cut(self, device: str = "") -> int:
+        """Cut the TCP connections of a device, or of all; gives how many."""
+        devices = [linked for linked in self._network.accounts.online() if device_matches(device, linked.name)]
+        for linked in devices:
+            if linked.connection is not None:
+                linked.connection.cut()
+        return len(devices)
+
+    def mute(self, device: str) -> None:
+        """From now on the device's connection answers nothing; TCP stays up."""
+        self._connection(device).muted = True
+
+    async def ban(self, number: str, seconds: float, code: int = 101) -> None:
+        """Ban an account for a while: devices online are cut, and logins are refused with 402 until it ends."""
+        account = self._network.accounts.account(number)
+        account.banned_until, account.ban_code = time.time() + seconds, code
+        self.cut(number)
+
+    def restrict(self, number: str, seconds: float) -> None:
+        """For a while, messages to strangers are refused with 463."""
+        self._network.accounts.account(number).restricted_until = time.time() + seconds
+
+    def forgive(self, number: str) -> None:
+        """End a ban and a restriction now."""
+        account = self._network.accounts.account(number)
+        account.banned_until = account.restricted_until = 0.0
+
+    def _device(self, name: str) -> LinkedDevice:
+        return self._network.accounts.device(name)
+
+    def _connection(self, name: str) -> ChatConnection:
+        connection = self._device(name).connection
+        if connection is None:
+            raise UnknownDeviceError(f"{name} is not online")
+        return connection
+
+
+def _demand(found: int, wanted: int, what: str, timeout: float) -> None:
+    if found < wanted:
+        raise TimeoutError(f"{found} of {wanted} {what} after {timeout:g} s")
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()

@@ -1,0 +1,237 @@
+"""The control port as Python: ``ControlClient`` for plain code, ``AsyncControlClient`` for asyncio.
+
+Each request has a connection of its own, so a waiting one holds up nobody; both classes may be shared freely.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tests.whatsapp_server.record import Arrival, Event, Media, Message
+
+WAIT = 30.0
+_SLACK = 30.0  # seconds beyond a request's own timeout after which the server is taken for dead
+
+
+class ControlError(Exception):
+    """The server refused a request, or what was waited for did not come; the text says what."""
+
+
+class ControlClient:
+    """Steers a running test server. A device is named ``number:index``, or ``number`` for its latest one."""
+
+    def __init__(self, control_port: int) -> None:
+        self._address = ("127.0.0.1", control_port)
+
+    def call(self, do: str, **parameters: Any) -> Any:
+        """Make one request by name; parameters that are None are left out.
+
+        Raises:
+            ControlError: The server said no.
+        """
+        request = {"do": do, **{name: value for name, value in parameters.items() if value is not None}}
+        with socket.create_connection(self._address, timeout=parameters.get("timeout", 0) + _SLACK) as connection:
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            with connection.makefile("rb") as lines:
+                line = lines.readline()
+        if not line:
+            raise ControlError(f"the server hung up on {do!r}")
+        answer = json.loads(line)
+        if not answer["ok"]:
+            raise ControlError(answer["error"])
+        return answer["result"]
+
+    def fault(
+        self,
+        kind: str,
+        at: str,
+        *,
+        device: str = "",
+        recipient: str = "",
+        times: int | None = 1,
+        probability: float = 1.0,
+        **details: Any,
+    ) -> int:
+        """Put a fault into force; kinds, stages and details are those of ``faults.Fault``. Gives its id."""
+        request = {"kind": kind, "at": at, "device": device, "recipient": recipient, "probability": probability}
+        # ``times=None`` means "without end" and must not be left out like other parameters that are None.
+        unlimited = {"times": times} if times is not None else {"times": 1 << 60}
+        return int(self.call("inject", **request, **unlimited, **details))
+
+    def remove_fault(self, fault: int) -> bool:
+        """End one fault; False if it was used up."""
+        return bool(self.call("remove_fault", fault=fault))
+
+    def clear_faults(self) -> None:
+        """End all faults."""
+        self.call("clear_faults")
+
+    def messages(
+        self, *, sender: str = "", recipient: str = "", text: str = "", message_id: str = "", accepted_only: bool = True
+    ) -> list[Message]:
+        """Messages as WhatsApp knows them: each once, with its arrivals."""
+        wanted = {"sender": sender, "recipient": recipient, "text": text, "message_id": message_id}
+        return [_message(found) for found in self.call("messages", accepted_only=accepted_only, **wanted)]
+
+    def wait_messages(
+        self,
+        count: int = 1,
+        *,
+        timeout: float = WAIT,
+        sender: str = "",
+        recipient: str = "",
+        text: str = "",
+        message_id: str = "",
+    ) -> list[Message]:
+        """Accepted messages that match, once there are ``count``.
+
+        Raises:
+            ControlError: There were fewer after ``timeout`` seconds.
+        """
+        wanted = {"sender": sender, "recipient": recipient, "text": text, "message_id": message_id}
+        return [_message(found) for found in self.call("wait_messages", count=count, timeout=timeout, **wanted)]
+
+    def resent(self) -> list[Message]:
+        """Messages that arrived more than once under one id, which WhatsApp shows once."""
+        return [message for message in self.messages() if len(message.arrivals) > 1]
+
+    def doubled(self) -> list[list[Message]]:
+        """Accepted messages of one sender to one recipient with equal kind and text but ids of their own.
+
+        That is what a person would see twice; a test that counts duplicates gives every message its own text.
+        """
+        groups: dict[tuple[str, str, str, str], list[Message]] = {}
+        for message in self.messages():
+            groups.setdefault((message.sender, message.recipient, message.kind, message.text), []).append(message)
+        return [group for group in groups.values() if len(group) > 1]
+
+    def events(self, kind: str = "", *, device: str = "", after: int = 0) -> list[Event]:
+        """Events: login, login_refused, disconnect, paired, logout, upload, download, client_receipt, fault, and so on."""
+        return [Event(**found) for found in self.call("events", kind=kind, device=device, after=after)]
+
+    def wait_events(
+        self, kind: str, count: int = 1, *, device: str = "", after: int = 0, timeout: float = WAIT
+    ) -> list[Event]:
+        """Events that match, once there are ``count``; ``after`` is the ``number`` of an event already seen.
+
+        Raises:
+            ControlError: There were fewer after ``timeout`` seconds.
+        """
+        wanted = {"kind": kind, "device": device, "after": after}
+        return [Event(**found) for found in self.call("wait_events", count=count, timeout=timeout, **wanted)]
+
+    def stats(self) -> dict[str, Any]:
+        """``counts`` by name, ``online``, ``devices``, ``faults``, ``cpu`` (seconds), ``rss``, ``peak_rss`` (bytes)."""
+        return dict(self.call("stats"))
+
+    def reset(self) -> None:
+        """Forget faults, record, groups, media, settings and standing; devices stay paired and connected."""
+        self.call("reset")
+
+    def scan(self, qr: str, number: str) -> str:
+        """The owner of ``number`` scans a QR code; gives the address that the device gets."""
+        return str(self.call("scan", qr=qr, number=number))
+
+    def enter_code(self, number: str, code: str, *, timeout: float = WAIT) -> str:
+        """The owner of ``number`` types a code; gives ``paired`` or ``wrong_code``."""
+        return str(self.call("enter_code", number=number, code=code, timeout=timeout))
+
+    def settings(
+        self, *, receipts: str | None = None, receipt_delay: float | None = None, decrypt: bool | None = None
+    ) -> None:
+        """Change how phones behave: receipts ``off``, ``delivered`` or ``read``, their delay (seconds), decryption."""
+        self.call("settings", receipts=receipts, receipt_delay=receipt_delay, decrypt=decrypt)
+
+    def not_on_whatsapp(self, *numbers: str) -> None:
+        """These numbers, and only these, are not on WhatsApp."""
+        self.call("not_on_whatsapp", numbers=list(numbers))
+
+    def write(self, device: str, sender: str, text: str, *, group: str = "") -> str:
+        """A phone writes to a device, at its next login if it is offline; gives the message id."""
+        return str(self.call("write", device=device, sender=sender, text=text, group=group))
+
+    def write_media(
+        self, device: str, sender: str, kind: str, data: bytes, mime_type: str, *, caption: str = "", group: str = ""
+    ) -> str:
+        """A phone sends an image, video, audio or document to a device; gives the message id."""
+        details = {"mime_type": mime_type, "caption": caption, "group": group}
+        encoded = base64.b64encode(data).decode()
+        return str(self.call("write_media", device=device, sender=sender, kind=kind, data=encoded, **details))
+
+    def receipt(
+        self, device: str, recipient: str, message_id: str, *, read: bool = False, participant: str = ""
+    ) -> None:
+        """A phone confirms a message as delivered or as read, at the next login if the device is offline."""
+        self.call(
+            "receipt", device=device, recipient=recipient, message_id=message_id, read=read, participant=participant
+        )
+
+    def create_group(self, subject: str, members: list[str]) -> str:
+        """A group of these numbers, the device's own among them; gives its id, the address is ``id@g.us``."""
+        return str(self.call("create_group", subject=subject, members=members))
+
+    def add_contacts(self, number: str, *recipients: str) -> None:
+        """These recipients are no strangers to ``number`` any more."""
+        self.call("add_contacts", number=number, recipients=list(recipients))
+
+    def remove_device(self, device: str) -> None:
+        """The owner unlinks the device: 401 ``device_removed`` now if it is online, and at every login."""
+        self.call("remove_device", device=device)
+
+    def replace(self, device: str) -> None:
+        """Another client takes the device's place: conflict ``replaced``."""
+        self.call("replace", device=device)
+
+    def stream_error(self, device: str, *, code: int | None = None, conflict: str = "", hang_up: bool = True) -> None:
+        """Send ``<stream:error>`` to a device that is online."""
+        self.call("stream_error", device=device, code=code, conflict=conflict, hang_up=hang_up)
+
+    def cut(self, device: str = "") -> int:
+        """Cut the TCP connections of a device, or of all; gives how many."""
+        return int(self.call("cut", device=device))
+
+    def mute(self, device: str) -> None:
+        """The device's connection answers nothing any more; TCP stays up."""
+        self.call("mute", device=device)
+
+    def ban(self, number: str, seconds: float, *, code: int = 101) -> None:
+        """Ban an account temporarily: cut now, and 402 with the time left at every login."""
+        self.call("ban", number=number, seconds=seconds, code=code)
+
+    def restrict(self, number: str, seconds: float) -> None:
+        """Refuse messages to strangers with 463 for a while."""
+        self.call("restrict", number=number, seconds=seconds)
+
+    def forgive(self, number: str) -> None:
+        """End a ban and a restriction now."""
+        self.call("forgive", number=number)
+
+
+class AsyncControlClient:
+    """The same methods, to be awaited: ``await server.wait_messages(3)``."""
+
+    def __init__(self, control_port: int) -> None:
+        self._client = ControlClient(control_port)
+        # Not the loop's own executor: a test may have filled that one with clients on purpose.
+        self._threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="control")
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        method = getattr(self._client, name)
+
+        async def run(*args: Any, **parameters: Any) -> Any:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, lambda: method(*args, **parameters))
+
+        return run
+
+
+def _message(found: dict[str, Any]) -> Message:
+    media = found.pop("media")
+    arrivals = [Arrival(**arrival) for arrival in found.pop("arrivals")]
+    return Message(**found, media=Media(**media) if media else None, arrivals=arrivals)

@@ -1,0 +1,173 @@
+"""Faults: what goes wrong, where, for whom, and how often.
+
+A fault is a kind (what happens) at a stage (where on the way). The first fault that applies is used, and used up.
+
+=============  ======================================================================================================
+kind           what happens
+=============  ======================================================================================================
+mute           the stage is not answered, nor anything after it; TCP stays up
+ignore         this one stanza is not answered; the connection lives on
+delay          the answer comes ``seconds`` late (at ``message``: accepted at once, the ack late)
+drop           the TCP connection is cut
+error          the answer is the error ``code``: an ack error, an iq error, or an HTTP status, by stage
+failure        at ``login`` or ``online``: ``<failure reason=code [expire]>`` and the end of the connection
+stream_error   ``<stream:error [code]>`` with an optional ``conflict``, and the end of the connection
+=============  ======================================================================================================
+
+Stages before the login know the device only by the user name of its proxy credential.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Stage(StrEnum):
+    """Where on the way a fault strikes."""
+
+    CONNECT = "connect"
+    TLS = "tls"
+    UPGRADE = "upgrade"
+    LOGIN = "login"
+    ONLINE = "online"  # right after <success>
+    MESSAGE = "message"
+    USYNC = "usync"
+    PREKEYS = "prekeys"
+    IQ = "iq"  # every other request
+    UPLOAD = "upload"
+    DOWNLOAD = "download"
+
+
+class Kind(StrEnum):
+    """What a fault does."""
+
+    MUTE = "mute"
+    IGNORE = "ignore"
+    DELAY = "delay"
+    DROP = "drop"
+    ERROR = "error"
+    FAILURE = "failure"
+    STREAM_ERROR = "stream_error"
+
+
+HTTP_STAGES = frozenset({Stage.CONNECT, Stage.UPGRADE, Stage.UPLOAD, Stage.DOWNLOAD})
+STREAM_STAGES = frozenset({Stage.LOGIN, Stage.ONLINE, Stage.MESSAGE, Stage.USYNC, Stage.PREKEYS, Stage.IQ})
+_STAGES_OF_KIND = {
+    Kind.IGNORE: STREAM_STAGES - {Stage.LOGIN, Stage.ONLINE},
+    Kind.ERROR: frozenset(Stage) - {Stage.TLS, Stage.LOGIN, Stage.ONLINE},
+    Kind.FAILURE: frozenset({Stage.LOGIN, Stage.ONLINE}),
+    Kind.STREAM_ERROR: STREAM_STAGES,
+}
+_identities = itertools.count(1)
+
+
+@dataclass
+class Fault:
+    """One rule.
+
+    Attributes:
+        kind: What happens.
+        at: Where.
+        device: ``number`` or ``number:index``; before the login, the proxy's user name. Empty: every device.
+        recipient: Number or group, at ``message`` only. Empty: every recipient.
+        times: How often it strikes before it is used up; None: without end.
+        probability: Chance to strike, each time it could.
+        seconds: For ``delay``.
+        code: For ``error``, ``failure`` and ``stream_error``.
+        expire: For ``failure`` 402: seconds until the ban ends.
+        conflict: For ``stream_error``: ``replaced`` or ``device_removed``.
+        accepted: At ``message``, for ``mute``, ``ignore`` and ``drop``: WhatsApp took the message before it went wrong.
+        strangers_only: At ``message``: only for recipients that the account never wrote to before.
+        xmlns: At ``iq``: only for requests in this namespace.
+    """
+
+    kind: Kind
+    at: Stage
+    device: str = ""
+    recipient: str = ""
+    times: int | None = 1
+    probability: float = 1.0
+    seconds: float = 0.0
+    code: int | None = None
+    expire: int | None = None
+    conflict: str = ""
+    accepted: bool = False
+    strangers_only: bool = False
+    xmlns: str = ""
+    id: int = field(default_factory=lambda: next(_identities))
+    struck: int = 0
+
+    def __post_init__(self) -> None:
+        self.kind, self.at = Kind(self.kind), Stage(self.at)
+        if self.at not in _STAGES_OF_KIND.get(self.kind, frozenset(Stage)):
+            raise ValueError(f"a fault of kind {self.kind} cannot strike at {self.at}")
+        if self.kind is Kind.ERROR and self.code is None and self.at is not Stage.CONNECT:
+            raise ValueError("a fault of kind error needs a code")
+        if not 0 < self.probability <= 1:
+            raise ValueError(f"probability must be above 0 and at most 1, not {self.probability}")
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """A moment at which a fault could strike."""
+
+    at: Stage
+    device: str = ""
+    recipient: str = ""
+    stranger: bool = False
+    xmlns: str = ""
+
+
+class FaultList:
+    """The faults in force, in the order in which they were injected."""
+
+    def __init__(self, chance: random.Random | None = None) -> None:
+        self._faults: list[Fault] = []
+        self._chance = chance or random.Random()
+
+    def inject(self, fault: Fault) -> Fault:
+        """Put a fault into force, after those that are."""
+        self._faults.append(fault)
+        return fault
+
+    def remove(self, fault_id: int) -> bool:
+        """End one fault; False if it was used up or removed before."""
+        before = len(self._faults)
+        self._faults = [fault for fault in self._faults if fault.id != fault_id]
+        return len(self._faults) < before
+
+    def clear(self) -> None:
+        """End all faults."""
+        self._faults.clear()
+
+    def in_force(self) -> list[Fault]:
+        """The faults that can still strike."""
+        return list(self._faults)
+
+    def strike(self, occasion: Occasion) -> Fault | None:
+        """The first fault that applies now, counted as used once."""
+        for fault in self._faults:
+            if self._applies(fault, occasion):
+                fault.struck += 1
+                if fault.times is not None and fault.struck >= fault.times:
+                    self._faults.remove(fault)
+                return fault
+        return None
+
+    def _applies(self, fault: Fault, occasion: Occasion) -> bool:
+        return (
+            fault.at is occasion.at
+            and device_matches(fault.device, occasion.device)
+            and fault.recipient in ("", occasion.recipient)
+            and fault.xmlns in ("", occasion.xmlns)
+            and (occasion.stranger or not fault.strangers_only)
+            and (fault.probability == 1 or self._chance.random() < fault.probability)
+        )
+
+
+def device_matches(pattern: str, device: str) -> bool:
+    """Whether ``number`` or ``number:index`` names the device; the empty pattern names every one."""
+    return not pattern or pattern == device or pattern == device.partition(":")[0]

@@ -1,0 +1,76 @@
+"""Everything that the simulated WhatsApp knows, in one place for the connections and the control port to share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from tests.whatsapp_server.accounts import AccountBook
+from tests.whatsapp_server.codec import Codec
+from tests.whatsapp_server.faults import FaultList
+from tests.whatsapp_server.groups import GroupBook
+from tests.whatsapp_server.media import MediaStore
+from tests.whatsapp_server.neonize_library import read_tokens
+from tests.whatsapp_server.noise import ServerIdentity
+from tests.whatsapp_server.phones import Phone
+from tests.whatsapp_server.record import Record
+
+if TYPE_CHECKING:
+    from tests.whatsapp_server.pairing import PairingOffer
+
+
+class Receipts(StrEnum):
+    """Which receipts the simulated phones send by themselves."""
+
+    OFF = "off"
+    DELIVERED = "delivered"
+    READ = "read"  # delivered, then read
+
+
+@dataclass
+class Settings:
+    """How the simulated phones behave.
+
+    Attributes:
+        receipts: Which receipts they send.
+        receipt_delay: Seconds before each receipt.
+        decrypt: Whether they decrypt; off, a load test measures the client and not this server.
+    """
+
+    receipts: Receipts = Receipts.DELIVERED
+    receipt_delay: float = 0.0
+    decrypt: bool = True
+
+
+@dataclass
+class Network:
+    """The state of the simulated WhatsApp."""
+
+    identity: ServerIdentity
+    settings: Settings = field(default_factory=Settings)
+    codec: Codec = field(default_factory=lambda: Codec(read_tokens()))
+    accounts: AccountBook = field(default_factory=AccountBook)
+    groups: GroupBook = field(default_factory=GroupBook)
+    media: MediaStore = field(default_factory=MediaStore)
+    faults: FaultList = field(default_factory=FaultList)
+    record: Record = field(default_factory=Record)
+    pairing_offers: dict[str, PairingOffer] = field(default_factory=dict)  # by each reference of its QR codes
+    not_on_whatsapp: set[str] = field(default_factory=set)
+    _phones: dict[str, Phone] = field(default_factory=dict)
+
+    def phone(self, number: str) -> Phone:
+        """The phone with that number."""
+        if number not in self._phones:
+            self._phones[number] = Phone(number)
+        return self._phones[number]
+
+    def reset(self) -> None:
+        """Forget faults, record, groups, media and unknown numbers, and all standing; pairings and sessions stay."""
+        self.faults.clear()
+        self.record.reset()
+        self.groups.clear()
+        self.media.clear()
+        self.not_on_whatsapp.clear()
+        self.settings = Settings()
+        self.accounts.clear_standing()
