@@ -24,7 +24,7 @@ MAX_SIZE: Final = 256 * 1024
 
 FIELDS: Final[dict[Keys, FieldInfo]] = dict(walk(Config))
 _MISSING_DSN: Final = (
-    "is empty; write `dsn: postgresql://…` below it, or delete the line for a PostgreSQL of shardd's own"
+    "has no dsn; write `dsn: postgresql://…` below it, or delete the line for a PostgreSQL of shardd's own"
 )
 
 
@@ -65,9 +65,9 @@ def _checked(document: Document, data: dict[str, Any], context: dict[str, Any], 
     except ValidationError as error:
         for details in error.errors(include_url=False):
             keys = tuple(str(key) for key in details["loc"])
-            if keys not in wrong:
+            wrong.add(keys)
+            if keys not in document.unknown:
                 mistakes.append(_mistake(keys, details, document))
-                wrong.add(keys)
                 if details["type"] == "extra_forbidden" and (near := _near(keys)):
                     wrong.add((*keys[:-1], near))  # what was meant for it is not known either
         # Once more without what is wrong: only then are the rules between the options asked.

@@ -39,7 +39,7 @@ class DatabaseConfig(Section):
     )
     sessions_dsn: Annotated[str | None, Dsn(), Field(repr=False)] = setting(
         None,
-        "Where WhatsApp sessions are kept, if not in the database of dsn: for example through PgBouncer, or with another user.",
+        "Where WhatsApp sessions are kept. null: in the database of dsn. Write it to reach them through PgBouncer.",
         reload="restart",
     )
 
@@ -59,7 +59,10 @@ class LeaseConfig(Section):
         reload="restart",
     )
     margin: Annotated[float, Seconds("500ms", "10m")] = setting(
-        "5s", "How long before the end of ttl a node that cannot renew closes its clients.", reload="restart"
+        "5s",
+        "How long before the end of ttl a node that cannot renew closes its clients. Longer if closing takes long or "
+        "processes are sometimes paused.",
+        reload="restart",
     )
 
 
@@ -87,10 +90,14 @@ class RestartBackoffConfig(BackoffConfig):
 class BreakerConfig(Section):
     """When a shard that crashes again and again is stopped."""
 
-    crashes: Annotated[int, Whole(2, 1000)] = setting("5", "This many crashes …", reload="live")
-    within: Annotated[float, Seconds("1s", "1d")] = setting("2m", "… in this time stop the shard.", reload="live")
+    crashes: Annotated[int, Whole(2, 1000)] = setting(
+        "5", "This many crashes within the time below stop the shard.", reload="live"
+    )
+    within: Annotated[float, Seconds("1s", "1d")] = setting(
+        "2m", "The time in which crashes are counted.", reload="live"
+    )
     probe_every: Annotated[float, Seconds("1s", "1d")] = setting(
-        "5m", "How often a stopped shard is tried again.", reload="live"
+        "5m", "How often a stopped shard is tried again; `shardd restart SHARD` does it at once.", reload="live"
     )
 
 
@@ -98,13 +105,17 @@ class SupervisorConfig(Section):
     """How workers are started, watched and replaced."""
 
     start_timeout: Annotated[float, Seconds("1s", "1h")] = setting(
-        "60s", "How long a worker may take until it is ready. Longer on a slow or busy machine.", reload="live"
+        "60s",
+        "How long a worker may take until it is ready; then it is killed and started again. Longer on a slow or busy machine.",
+        reload="live",
     )
     heartbeat_every: Annotated[float, Seconds("50ms", "1m")] = setting(
-        "1s", "How often a worker reports.", reload="shard"
+        "1s", "How often a worker reports. Rarer with hundreds of shards on one host.", reload="shard"
     )
     heartbeat_timeout: Annotated[float, Seconds("1s", "1h")] = setting(
-        "20s", "A worker that is silent this long hangs: it is killed and started again.", reload="live"
+        "20s",
+        "A worker that is silent this long hangs: it is killed and started again. Longer if a busy machine delays healthy ones.",
+        reload="live",
     )
     drain_timeout: Annotated[float, Seconds("1s", "1h")] = setting(
         "30s",
@@ -127,16 +138,25 @@ class SupervisorConfig(Section):
 class RecycleConfig(Section):
     """Budgets of a worker; one that has spent a budget is drained and replaced, one shard at a time. 0: no budget."""
 
-    connects: Annotated[int, Whole()] = setting("20000", "Connects to WhatsApp; each leaks a little.", reload="live")
-    fds: Annotated[int, Whole()] = setting("0", "Open files.", reload="live")
-    rss: Annotated[int, Bytes()] = setting("1GiB", "Memory. More if a shard has many devices.", reload="live")
+    connects: Annotated[int, Whole()] = setting(
+        "20000", "Connects to WhatsApp. The library leaks about 34 kB and 2 file descriptors with each.", reload="live"
+    )
+    fds: Annotated[int, Whole()] = setting(
+        "0", "Open file descriptors. Stay below the limit of the service (LimitNOFILE).", reload="live"
+    )
+    rss: Annotated[int, Bytes()] = setting(
+        "1GiB", "Resident memory. More if a healthy worker of yours needs more.", reload="live"
+    )
 
 
 class WorkerConfig(Section):
     """The worker processes, one per shard."""
 
     go_memory_limit: Annotated[int, Bytes("32MiB")] = setting(
-        "512MiB", "Soft memory limit of the WhatsApp library (GOMEMLIMIT), per worker.", reload="shard"
+        "512MiB",
+        "Memory above which the WhatsApp library collects its garbage harder (GOMEMLIMIT), per worker. More if workers with many "
+        "open clients use much CPU at this size; less on a small host.",
+        reload="shard",
     )
     journal_fsync: Annotated[bool, Flag()] = setting(
         "false",
@@ -153,16 +173,24 @@ class WorkerConfig(Section):
 class QueueConfig(Section):
     """How jobs are taken from the database."""
 
-    batch: Annotated[int, Whole(1, 5000)] = setting("500", "Jobs per claim, at most.", reload="live")
+    batch: Annotated[int, Whole(1, 5000)] = setting(
+        "500", "Jobs per claim, at most. Less if messages are very large.", reload="live"
+    )
     poll_every: Annotated[float, Seconds("10ms", "1m")] = setting(
-        "250ms", "How often the queue is looked at when no notification comes.", reload="live"
+        "250ms",
+        "How often the queue is looked at when no notification comes. Rarer to spare an idle database.",
+        reload="live",
     )
     scan_every: Annotated[float, Seconds("100ms", "10m")] = setting(
-        "3s", "How often every device is looked at: the longest that a due job can be overlooked.", reload="live"
+        "3s",
+        "How often every device is looked at: the longest that a due job can be overlooked. Rarer with a "
+        "very large number of devices.",
+        reload="live",
     )
     send_timeout: Annotated[float, Seconds("1s", "1h")] = setting(
         "90s",
-        "How long one send may take, connecting included. A send cut off after the hand-over is in doubt.",
+        "How long one send may take, connecting included. A send that is cut off after the "
+        "hand-over is in doubt, so rather long than short.",
         reload="shard",
     )
     backoff: BackoffConfig = section(
@@ -179,7 +207,7 @@ class PacingConfig(Section):
         reload="live",
     )
     gap_max: Annotated[float, Seconds("0", "1d")] = setting(
-        "15s", "Longest pause. Numbers that send like machines are banned.", reload="live"
+        "15s", "Longest pause. The shorter the pauses, the likelier WhatsApp bans the number.", reload="live"
     )
     daily_limit: Annotated[int, Whole(0, 1_000_000)] = setting(
         "1000",
@@ -187,7 +215,7 @@ class PacingConfig(Section):
         reload="live",
     )
     timezone: Annotated[str, TimeZone()] = setting(
-        "UTC", "Whose midnight begins a new day, such as Asia/Jakarta.", reload="live"
+        "UTC", "Whose midnight begins a new day for daily_limit, such as Asia/Jakarta.", reload="live"
     )
 
     @property
@@ -215,7 +243,9 @@ class LogConfig(Section):
     """What is logged, to stderr."""
 
     level: Annotated[str, Choice(("debug", "info", "warning", "error"))] = setting(
-        "info", "debug, info, warning or error. debug names every message's way.", reload="live"
+        "info",
+        "debug, info, warning or error. debug follows every message: for finding a fault, not for every day.",
+        reload="live",
     )
     format: Annotated[str, Choice(("auto", "console", "json"))] = setting(
         "auto", "auto (console on a terminal, else json), console or json.", reload="restart"

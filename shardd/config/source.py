@@ -39,6 +39,8 @@ class Document:
     """dict, list, str or None, nested."""
     places: dict[Path, Place] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
+    unknown: set[Path] = field(default_factory=set)
+    """Values whose variable is missing: they have their mistake, and nothing else can be said of them."""
     readable: bool = True
     """Whether the whole file could be read; if not, `data` is not complete."""
 
@@ -148,6 +150,7 @@ class _Builder:
         except RefusedError as refused:
             # The text may hold a secret beside the variable, so it is not shown; `refused` names the variable.
             self._document.mistakes.append(Mistake(line, path, str(refused)))
+            self._document.unknown.add(path)
             return raw
         if text != raw:
             self._document.places[path] = Place(line, f"{printable(raw)} ({printable(text)})")

@@ -32,9 +32,15 @@ class SandboxConfig(Section):
     hang_rate: Annotated[float, Fraction()] = setting("0.0", "Share of sends that hang.", reload="shard")
     hang_for: Annotated[float, Seconds("0", "1d")] = setting("5m", "How long a send hangs.", reload="shard")
     record: Annotated[bool, Flag()] = setting(
-        "true", "Whether each message is written to a file that a test can read.", reload="shard"
+        "true",
+        "Whether each message is written to a file that a test can read. false for measuring speed.",
+        reload="shard",
     )
-    in_hand: Annotated[int, Whole(1, 1000)] = setting("1", "Messages of one device at the same time.", reload="shard")
+    in_hand: Annotated[int, Whole(1, 1000)] = setting(
+        "1",
+        "Messages of one device at the same time. More for measuring speed; then their order is not kept.",
+        reload="shard",
+    )
 
 
 class WhatsappConfig(Section):
@@ -42,26 +48,28 @@ class WhatsappConfig(Section):
 
     default_region: Annotated[str | None, Region()] = setting(
         None,
-        "Country of phone numbers without + and country code, such as ID; null: such numbers are refused.",
+        "Country of phone numbers that are written without + and country code, such as ID. null: such numbers are refused.",
         reload="shard",
     )
     media_dir: Annotated[Path | None, FilePath()] = setting(
         None, "Folder below which jobs may name files to send; null: none, only URLs and data: URIs.", reload="shard"
     )
     media_max_bytes: Annotated[int, Bytes("1KiB", "2GiB")] = setting(
-        "16MiB", "Largest media file; bigger ones fail the job.", reload="shard"
+        "16MiB",
+        "Largest media file; a bigger one fails its job. Each is held in memory while it is sent.",
+        reload="shard",
     )
     fetch_timeout: Annotated[float, Seconds("1s", "10m")] = setting(
-        "20s", "How long fetching a media file may take.", reload="shard"
+        "20s", "How long fetching a media file may take. Longer for large files from slow servers.", reload="shard"
     )
     connect_timeout: Annotated[float, Seconds("1s", "10m")] = setting(
-        "20s", "How long dialling and login may take.", reload="shard"
+        "20s", "How long dialling and login may take. Longer behind slow proxies.", reload="shard"
     )
     probe_after: Annotated[float, Seconds("1s", "1h")] = setting(
         "20s", "A client that heard nothing from the server for this long is probed before it sends.", reload="shard"
     )
     probe_timeout: Annotated[float, Seconds("100ms", "1m")] = setting(
-        "3s", "A client that does not answer a probe in this time is rebuilt.", reload="shard"
+        "3s", "A client that does not answer a probe in this time is rebuilt. Longer on a slow line.", reload="shard"
     )
     idle_close: Annotated[float, Seconds("1s", "1d")] = setting(
         "60s",
@@ -69,10 +77,15 @@ class WhatsappConfig(Section):
         reload="shard",
     )
     max_open_clients: Annotated[int, Whole(1, 100_000)] = setting(
-        "200", "Open clients per worker; the least recently used is closed first. About 1 MiB each.", reload="shard"
+        "200",
+        "Open clients per worker; the least recently used is closed first. "
+        "Each takes about 0.3 MiB and 3 file descriptors. More if more devices than that send within idle_close.",
+        reload="shard",
     )
     max_connecting: Annotated[int, Whole(1, 1000)] = setting(
-        "8", "Logins at the same time per worker, so that a restart is no storm.", reload="shard"
+        "8",
+        "Logins at the same time per worker, so that a restart is no storm. More if waking many idle devices takes too long.",
+        reload="shard",
     )
     pgbouncer: Annotated[bool, Flag()] = setting(
         "false", "true if sessions are reached through PgBouncer in transaction mode.", reload="shard"

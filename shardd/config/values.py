@@ -186,7 +186,7 @@ _NAMES: Final = {
     **dict.fromkeys(("hr", "hrs", "hour", "hours", "H"), "h"),
     **dict.fromkeys(("day", "days", "D"), "d"),
 }
-_NUMBER: Final = r"[0-9]{1,12}(?:\.[0-9]{1,6})?"
+_NUMBER: Final = r"[0-9]{1,15}(?:\.[0-9]{1,6})?"
 _PARTS: Final = re.compile(rf"(?:{_NUMBER}(?:ms|[dhms]))+")
 _DURATION_HELP: Final = "write a duration such as 250ms, 30s, 5m, 1h30m or 1d"
 

@@ -1,0 +1,255 @@
+"""Durations, sizes, numbers and the other kinds of values: what is read, and what is said about the rest."""
+
+from __future__ import annotations
+
+import sys
+import zoneinfo
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shardd.config.special_values import Dsn, FilePath, LoopbackAddress, NodeName, Region, TimeZone, node_name_from
+from shardd.config.values import (
+    Bytes,
+    Choice,
+    Flag,
+    Fraction,
+    Reader,
+    RefusedError,
+    Seconds,
+    Whole,
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_size,
+)
+
+BASE = Path("/etc/shardd")
+
+
+def read(reader: Reader, text: str) -> object:
+    return reader.check(reader.read(text, BASE))
+
+
+def refusal(reader: Reader, text: str) -> str:
+    with pytest.raises(RefusedError) as caught:
+        read(reader, text)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0),
+        ("250ms", 0.25),
+        ("30s", 30),
+        ("5m", 300),
+        ("1h30m", 5400),
+        ("1d", 86400),
+        ("1.5h", 5400),
+        ("0.1s", 0.1),
+    ],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert read(Seconds(), text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "mend"),
+    [
+        ("30", "write 30s for seconds"),
+        ("5min", "write 5m"),
+        ("30 s", "write 30s"),
+        ("2 Hours", "is not a duration"),
+        ("2 hours", "write 2h"),
+        ("30m1h", "largest first"),
+        ("1s1s", "out of order or twice"),
+        ("-5s", "is negative"),
+        ("", "is not a duration"),
+        ("1e3s", "is not a duration"),
+        ("12:30", "is not a duration"),
+        ("9999d", "is too large; write a value from 0 to 366d"),
+    ],
+)
+def test_refused_durations_say_how_to_write_them(text: str, mend: str) -> None:
+    assert mend in refusal(Seconds(), text)
+
+
+def test_bounds_of_durations_are_inclusive_and_named() -> None:
+    reader = Seconds("100ms", "5m")
+    assert read(reader, "100ms") == 0.1
+    assert read(reader, "5m") == 300.0
+    assert refusal(reader, "99ms") == "is too small; write a value from 100ms to 5m"
+
+
+@given(st.integers(min_value=0, max_value=366 * 86_400_000))
+def test_every_duration_is_written_so_that_it_reads_back(milliseconds: int) -> None:
+    assert parse_duration(format_duration(milliseconds / 1000)) == pytest.approx(milliseconds / 1000, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("0", 0), ("17B", 17), ("512KiB", 524288), ("16MiB", 16 * 2**20), ("1.5GiB", 3 * 2**29)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert read(Bytes(), text) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "mend"),
+    [("512", "write 512MiB"), ("512MB", "write 512MiB"), ("1g", "write 1GiB"), ("much", "is not a size")],
+)
+def test_refused_sizes_say_how_to_write_them(text: str, mend: str) -> None:
+    assert mend in refusal(Bytes(), text)
+
+
+@given(st.integers(min_value=0, max_value=2**40))
+def test_every_size_is_written_so_that_it_reads_back(size: int) -> None:
+    assert parse_size(format_size(size)) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "mend"),
+    [
+        ("010", "octal; write 10"),
+        ("0o10", "write 8"),
+        ("0x1F", "write 31"),
+        ("1e3", "write 1000"),
+        ("1_000", "write 1000"),
+        ("1,000", "write 1000"),
+        ("8.0", "write 8"),
+        ("8.5", "write a number from 1 to 256"),
+        ("12:30", "write a number from 1 to 256"),
+        (".inf", "write a number from 1 to 256"),
+        ("eight", "write a number from 1 to 256"),
+        ("٨", "write a number from 1 to 256"),
+        ("9" * 5000, "write a number from 1 to 256"),
+        ("0", "is too small; write a value from 1 to 256"),
+        ("-3", "is too small; write a value from 1 to 256"),
+        ("257", "is too large; write a value from 1 to 256"),
+    ],
+)
+def test_only_plain_digits_are_whole_numbers(text: str, mend: str) -> None:
+    assert mend in refusal(Whole(1, 256), text)
+
+
+def test_fractions() -> None:
+    assert read(Fraction(), "0.25") == 0.25
+    assert read(Fraction(), "1") == 1.0
+    assert refusal(Fraction(), "5%") == "is a percentage; write 0.05"
+    assert "from 0.0 to 1.0" in refusal(Fraction(), "1.5")
+    assert "is not a number" in refusal(Fraction(), ".nan")
+
+
+def test_flags_are_true_or_false() -> None:
+    assert read(Flag(), "true") is True
+    assert read(Flag(), "False") is False
+    for text, mend in (
+        ("yes", "write true"),
+        ("off", "write false"),
+        ("1", "write true"),
+        ("perhaps", "true or false"),
+    ):
+        assert refusal(Flag(), text).endswith(mend)
+
+
+def test_choices_suggest_the_nearest_word() -> None:
+    levels = Choice(("debug", "info", "warning", "error"))
+    assert read(levels, "info") == "info"
+    assert refusal(levels, "WARN") == "is none of debug, info, warning, error; write warning"
+    assert refusal(levels, "loud").endswith("write one of these")
+
+
+def test_node_names() -> None:
+    assert read(NodeName(), "host-a.example") == "host-a.example"
+    for text in ("", "Host", "a" * 64, "host_a", "-a", "höst", "a\n"):
+        assert "is not a node name" in refusal(NodeName(), text)
+
+
+@given(st.text())
+def test_every_host_name_has_a_node_name(host_name: str) -> None:
+    assert read(NodeName(), node_name_from(host_name))
+
+
+def test_paths_start_at_the_folder_of_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/x")
+    assert read(FilePath(), "../state") == Path("/etc/state")
+    assert read(FilePath(), "/var/lib/./shardd/") == Path("/var/lib/shardd")
+    assert read(FilePath(), "~/shardd") == Path("/home/x/shardd")
+    assert "home folder" in refusal(FilePath(), "~nobody-of-this-name/x")
+    assert "is not a path" in refusal(FilePath(), " ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://u:p%40@h:5433/db?sslmode=require",
+        "postgres:///db",
+        "host=/run/postgresql dbname=x",
+        "service=x",
+        "postgresql://a:1,b:2/db",
+    ],
+)
+def test_connection_strings(text: str) -> None:
+    assert read(Dsn(), text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "mend"),
+    [
+        ("", "is empty"),
+        ("postgresql+asyncpg://u:geheim@h/db", "write postgresql://"),
+        ("mysql://u:geheim@h/db", "write postgresql://"),
+        ("postgresql://u:ge@heim@h/db", "%40 for @"),
+        ("postgresql://u:ge/heim@h/db", "%2F for /"),
+        ("postgresql://u:ge%heim@h/db", "%25 for %"),
+        ("postgresql://u:geheim@h:99999/db", "1 to 65535"),
+        ("host=h port=x password=geheim", "1 to 65535"),
+        ("host=h password=ge heim", "single quotes"),
+        ("host=h pasword=geheim", "postgresql://user:password@host"),
+    ],
+)
+def test_refused_connection_strings_never_show_a_password(text: str, mend: str) -> None:
+    said = refusal(Dsn(), text)
+    assert mend in said
+    assert "heim" not in said
+
+
+def test_metrics_are_served_on_loopback_only() -> None:
+    for text in ("127.0.0.1:9464", "127.9.9.9:1", "[::1]:9464", "localhost:9464"):
+        assert read(LoopbackAddress(), text) == text
+    for text, mend in (
+        ("0.0.0.0:9464", "write 127.0.0.1:9464"),
+        ("[::]:80", "write 127.0.0.1:80"),
+        ("example.com:80", "other hosts"),
+        ("::1:80", r"write [::1]:9464"),
+        ("9464", "not an address"),
+        ("127.0.0.1:0", "1 to 65535"),
+        (":80", "other hosts"),
+    ):
+        assert mend in refusal(LoopbackAddress(), text)
+
+
+def test_time_zones() -> None:
+    assert read(TimeZone(), "Asia/Jakarta") == "Asia/Jakarta"
+    assert refusal(TimeZone(), "jakarta").endswith("write Asia/Jakarta")
+    for text in ("", "Europe", "../../etc/passwd", "/etc/passwd", "WIB/x", "a\x00b"):
+        assert "is not a known time zone" in refusal(TimeZone(), text)
+
+
+def test_utc_needs_no_time_zone_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "tzdata", None)  # as if the package were not installed
+    zoneinfo.reset_tzpath([str(tmp_path)])
+    zoneinfo.ZoneInfo.clear_cache()
+    try:
+        assert read(TimeZone(), "UTC") == "UTC"
+        assert "install tzdata" in refusal(TimeZone(), "Asia/Jakarta")
+    finally:
+        zoneinfo.reset_tzpath()
+
+
+def test_regions() -> None:
+    assert read(Region(), "NO") == "NO"
+    for text, mend in (("UK", "GB"), ("id", "ID"), ("Indonesia", "two capital letters")):
+        assert f"write {mend}" in refusal(Region(), text)
