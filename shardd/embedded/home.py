@@ -124,7 +124,7 @@ def prepare_home(state_dir: Path, spare: Path = SPARE) -> Home:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = find_home(state_dir)
         if folder is None:
-            folder = _make(state_dir, me) if me.uid else _make_for_other(state_dir, _unprivileged(), spare)
+            folder = _make(state_dir) if me.uid else _make_for_other(state_dir, _unprivileged(), spare)
     except OSError as error:
         raise DatabaseError(
             f"the embedded PostgreSQL cannot have a folder in state_dir {state_dir}: {error.strerror or error}"
@@ -170,7 +170,7 @@ def _unprivileged() -> Account:
     )
 
 
-def _make(state_dir: Path, _me: Account) -> Path:
+def _make(state_dir: Path) -> Path:
     folder = state_dir / "pg"
     folder.mkdir(mode=0o700)
     return folder.resolve(strict=True)

@@ -28,12 +28,10 @@ def main(arguments: list[str]) -> None:
             os.setgid(gid)
             os.setuid(uid)
         # SIGINT is PostgreSQL's fast shutdown: transactions are rolled back, what was committed is written.
-        if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)  # cannot fail with a valid signal
         if os.getppid() != parent:  # it died before the kernel knew that we care
             return
-        os.execv(command[0], command)
+        os.execv(command[0], command)  # noqa: S606  # no shell is what is wanted
     except OSError as error:
         sys.stderr.write(f"cannot run {command[0]} as uid {uid}: {error.strerror}\n")
         sys.exit(126)

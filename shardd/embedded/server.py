@@ -1,17 +1,18 @@
 """PostgreSQL as a child of shardd: made on first use, started and stopped with it.
 
-Who may connect. The server listens on one UNIX socket, in a folder of mode 0700, and on no network. Entering that folder
-is not enough: `peer` authentication asks the kernel who is at the other end of the socket, and a map lets in root, and the user that
-shardd runs as, as any of the roles `shardd` (the daemon), `producer` (inserts jobs, reads outcomes) and `postgres` (superuser). With
-`trust`, another program of the account that runs the server (`nobody` often runs several) could come in as
-superuser; a password would have to lie in a file beside the data, readable by the same people that peer lets in.
-So a producer on the same machine runs as the daemon's user or as root; anything else is what a real server is for.
+Who may connect. The server listens on one UNIX socket, in a folder of mode 0700, and on no network. Entering that
+folder is not enough: `peer` authentication asks the kernel who is at the other end of the socket, and a map lets in root,
+and the user that shardd runs as, as any of the roles `shardd` (the daemon), `producer` (inserts jobs, reads
+outcomes) and `postgres` (superuser). With `trust`, another program of the account that runs the server (`nobody` often
+runs several) could come in as superuser; a password would have to lie in a file beside the data, readable by the same
+people that peer lets in. So a producer on the same machine runs as the daemon's user or as root; anything else is what a
+real server is for.
 
-Who owns the process. The server is our own child, never a daemon of its own: when shardd is killed, the kernel interrupts
-the server, which then shuts down in order. A lock (`STATE_DIR/pg.lock`) says which process is the parent, so whatever runs
-on the data while we hold it is an orphan on its way out: it is asked to stop, and waited for. Nothing here waits on an event
-loop's own objects, so an instance may be used from one `asyncio.run` after another, but always from a thread that lives
-as long as the server should (see `shardd.embedded.launch`).
+Who owns the process. The server is our own child, never a daemon of its own: when shardd is killed, the kernel
+interrupts the server, which then shuts down in order. A lock (`STATE_DIR/pg.lock`) says which process is the parent, so
+whatever runs on the data while we hold it is an orphan on its way out: it is asked to stop, and waited for. Nothing here
+waits on an event loop's own objects, so an instance may be used from one `asyncio.run` after another, but always from a
+thread that lives as long as the server should (see `shardd.embedded.launch`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ import psycopg
 
 from shardd.embedded.binaries import Binaries, find_binaries
 from shardd.embedded.home import SPARE, Home, find_home, my_name, prepare_home
+from shardd.embedded.pid_file import is_ready, pid_in, works_in
 from shardd.errors import AlreadyRunningError, DatabaseError
 
 ROLES: Final = ("shardd", "producer", "postgres")
@@ -75,8 +77,8 @@ def _dsn(folder: Path, role: str, database: str = "shardd") -> str:
 class EmbeddedPostgres:
     """The PostgreSQL of one state folder.
 
-    `bin_dir`: use the programs of this folder. `settings`: more server settings, over the built-in ones. `spare`: where root keeps
-    the data of a state folder that is closed to the server's account.
+    `bin_dir`: use the programs of this folder. `settings`: more server settings, over the built-in ones. `spare`: where
+    root keeps the data of a state folder that is closed to the server's account.
     """
 
     def __init__(
@@ -96,6 +98,12 @@ class EmbeddedPostgres:
         self._lock: IO[bytes] | None = None
         self._wanted = False
         self._log_start = 0
+
+    @property
+    def home(self) -> Home:
+        """Where the server lives, known once it was started."""
+        assert self._home is not None
+        return self._home
 
     @property
     def log_file(self) -> Path:
@@ -149,7 +157,9 @@ class EmbeddedPostgres:
                     break
                 process.send_signal(stop_signal)
                 deadline = time.monotonic() + patience
-                while process.poll() is None and time.monotonic() < deadline:
+                while time.monotonic() < deadline:
+                    if process.poll() is not None:
+                        break
                     await asyncio.sleep(_POLL)
         finally:
             if self._lock is not None:
@@ -184,7 +194,7 @@ class EmbeddedPostgres:
         pid_file = home.data / "postmaster.pid"
         deadline = time.monotonic() + _STOP_TIMEOUT
         asked = False
-        while (pid := _pid_in(pid_file)) is not None and _works_in(pid, home.data):
+        while (pid := pid_in(pid_file)) is not None and works_in(pid, home.data):
             if not asked:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGINT)
@@ -243,7 +253,7 @@ class EmbeddedPostgres:
             with self._open_log() as log:
                 self._process = process = home.account.spawn(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
             while process.poll() is None:
-                if _status_in(home.data / "postmaster.pid", process.pid) == "ready":
+                if is_ready(home.data / "postmaster.pid", process.pid):
                     return
                 if time.monotonic() > deadline:
                     raise DatabaseError(
@@ -283,29 +293,3 @@ class EmbeddedPostgres:
             log.seek(self._log_start)
             lines = log.read().decode(errors="replace").splitlines()[-4:]
         return " / ".join(line.strip() for line in lines if line.strip()) + f" (see {self.log_file})"
-
-
-def _lines(pid_file: Path) -> list[str]:
-    try:
-        return pid_file.read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-
-
-def _pid_in(pid_file: Path) -> int | None:
-    lines = _lines(pid_file)
-    return int(lines[0]) if lines and lines[0].isdigit() else None
-
-
-def _status_in(pid_file: Path, pid: int) -> str | None:
-    """Eighth line of postmaster.pid (miscadmin.h, LOCK_FILE_LINE_PM_STATUS), if the file is of this process."""
-    lines = _lines(pid_file)
-    return lines[7].strip() if len(lines) > 7 and lines[0] == str(pid) else None
-
-
-def _works_in(pid: int, folder: Path) -> bool:
-    """Whether a process works in this folder; a PostgreSQL server does in its data folder."""
-    try:
-        return Path(f"/proc/{pid}/cwd").resolve() == folder.resolve()
-    except OSError:
-        return False

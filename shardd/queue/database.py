@@ -1,12 +1,12 @@
 """The connections to PostgreSQL: a pool whose every wait ends, and a listener that comes back by itself.
 
-Deadlines. The server gives up a statement at nine tenths of `statement_timeout`, so that its clear answer arrives before our own
-deadline does. At that deadline the socket is shut down, which ends every wait on it at once. Cancelling instead would itself wait for
-the server, and a frozen server or a network that swallows packets answers no cancel request either.
+Deadlines. The server gives up a statement at nine tenths of `statement_timeout`, so that its clear answer arrives before
+our own deadline does. At that deadline the socket is shut down, which ends every wait on it at once. Cancelling instead
+would itself wait for the server, and a frozen server or a network that swallows packets answers no cancel request either.
 
-Restarts. A connection from the pool is looked at before it is used: a socket of an idle connection that has something to read
-carries the server's farewell. That costs one system call and no round trip. A pool that is out of connections asks for a new one with
-each request, so a database that is back is used again within two seconds.
+Restarts. A connection from the pool is looked at before it is used: a socket of an idle connection that has something to
+read carries the server's farewell. That costs one system call and no round trip. A pool that is out of connections asks
+for a new one with each request, so a database that is back is used again within two seconds.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ class ListenEvent:
 class Database:
     """A pool of autocommit connections to one database; `async with` opens and closes it.
 
-    All times in seconds. `connect_timeout` bounds the wait for a connection, `statement_timeout` the work done with one. Every method raises
-    DatabaseError with psycopg's error as its cause. `prepare_threshold=None` is for PgBouncer's transaction mode.
+    All times in seconds. `connect_timeout` bounds the wait for a connection, `statement_timeout` the work done with one.
+    Every method raises DatabaseError with psycopg's error as its cause. `prepare_threshold=None` is for PgBouncer's
+    transaction mode.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class Database:
         deadline = _Deadline(connection, limit)
         try:
             yield connection
-        except (psycopg.Error, OSError) as error:
+        except psycopg.Error as error:
             raise self._describe(error, deadline) from error
         finally:
             deadline.cancel()
@@ -194,7 +195,7 @@ class Database:
         deadline = _Deadline(connection, self.statement_timeout)
         try:
             await connection.execute(statement)
-        except (psycopg.Error, OSError) as error:
+        except psycopg.Error as error:
             raise self._describe(error, deadline) from error
         finally:
             deadline.cancel()

@@ -1,9 +1,10 @@
 """Bringing a database to the schema of this release.
 
-Migrations are the files `shardd/queue/migrations/NNNN_name.sql`. All that are missing are applied in one transaction under an
-advisory lock: either the database is at this release afterwards or nothing happened, and of two supervisors that
-start at once the second waits and then finds nothing to do. A file's SHA-256 is kept, because a file that was edited after it was applied would
-make databases that differ with nobody knowing. `grants.sql` is run at the end each time, once the producers' role exists.
+Migrations are the files `shardd/queue/migrations/NNNN_name.sql`. All that are missing are applied in one transaction under
+an advisory lock: either the database is at this release afterwards or nothing happened, and of two supervisors that start
+at once the second waits and then finds nothing to do. A file's SHA-256 is kept, because a file that was edited after it
+was applied would make databases that differ with nobody knowing. `grants.sql` is run at the end each time, once the
+producers' role exists.
 """
 
 from __future__ import annotations
@@ -221,8 +222,8 @@ def _refuse_strange(states: Sequence[MigrationState]) -> None:
         label = f"{state.version:04}_{state.name}.sql"
         if state.state == "unknown":
             raise DatabaseError(
-                f"the database was migrated by a newer shardd: {label}, applied at {state.applied_at:%Y-%m-%d %H:%M} UTC, is unknown "
-                "here. Upgrade shardd, or restore the backup that was made before"
+                f"the database was migrated by a newer shardd: {label}, applied at {state.applied_at:%Y-%m-%d %H:%M} UTC, "
+                "is unknown here. Upgrade shardd, or restore the backup that was made before"
             )
         if state.state == "changed":
             raise DatabaseError(

@@ -1,8 +1,8 @@
 """The SQL statements of shardd, read from the files in `shardd/queue/sql`.
 
-A statement stands under a line `-- name: claim_jobs` and comment lines that describe it, and reaches to the next name. Its parameters are
-psycopg's, `%(device)s`; a percent sign that is none is doubled. The description stays out of what is sent: the server
-would parse it each time, and psycopg would look for parameters in it.
+A statement stands under a line `-- name: claim_jobs` and comment lines that describe it, and reaches to the next name. Its
+parameters are psycopg's, `%(device)s`; a percent sign that is none is doubled. The description stays out of what is sent:
+the server would parse it each time, and psycopg would look for parameters in it.
 """
 
 from __future__ import annotations

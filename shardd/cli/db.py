@@ -1,0 +1,133 @@
+"""`shardd db`: the database's schema, and where it is.
+
+Without `database:` in the config these commands mean the embedded PostgreSQL: the running one, else one that is started for
+the command and stopped after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from shardd.config import Config, load_config
+from shardd.embedded import EmbeddedPostgres, embedded_dsn
+from shardd.embedded.server import ROLES
+from shardd.errors import AlreadyRunningError, UsageError
+from shardd.queue.migrate import NO_PRODUCER_ROLE, DatabaseState, migrate, migration_status
+
+NOT_CURRENT: Final = 1
+"""Exit code of `shardd db status` when the database is not at this release."""
+
+_config_option = click.option(
+    "--config", "config_file", required=True, type=click.Path(path_type=Path), help="Config file, such as shards.yaml."
+)
+
+
+@click.group("db")
+def db_group() -> None:
+    """Migrate the database, look at it, or tell where it is."""
+
+
+@db_group.command("migrate")
+@_config_option
+def migrate_command(config_file: Path) -> None:
+    """Bring the database to the schema of this release."""
+    applied, state = asyncio.run(_migrate(load_config(config_file)))
+    for name in applied:
+        click.echo(f"applied {name}")
+    if not applied:
+        click.echo("nothing to apply: the database is current")
+    _tell_notes(state)
+
+
+@db_group.command("status")
+@_config_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status_command(config_file: Path, as_json: bool) -> None:
+    """Show the database and its migrations; exit with 0 when it is current, else with 1."""
+    state = asyncio.run(_status(load_config(config_file)))
+    if as_json:
+        click.echo(json.dumps({**asdict(state), "current": state.current}, default=str, indent=2))
+    else:
+        _show(state)
+        _tell_notes(state)
+    if not state.current:
+        raise click.exceptions.Exit(NOT_CURRENT)
+
+
+@db_group.command("dsn")
+@_config_option
+@click.option(
+    "--role", type=click.Choice(ROLES), default="shardd", show_default=True, help="Role of the embedded database."
+)
+def dsn_command(config_file: Path, role: str) -> None:
+    """Print where the database is, for psql and other programs: psql "$(shardd db dsn --config F)"."""
+    config = load_config(config_file)
+    if config.database is None:
+        click.echo(embedded_dsn(config.state_dir, role))
+    elif role == "shardd":
+        click.echo(config.database.dsn)
+    else:
+        raise UsageError(
+            f"--role {role} is one of the embedded database, and {config_file} names a server: its roles are yours to make, "
+            "such as CREATE ROLE app LOGIN PASSWORD '…' IN ROLE shardd_producer"
+        )
+
+
+async def _migrate(config: Config) -> tuple[list[str], DatabaseState]:
+    async with _reach(config, make=True) as dsn:
+        return await migrate(dsn), await migration_status(dsn)
+
+
+async def _status(config: Config) -> DatabaseState:
+    async with _reach(config, make=False) as dsn:
+        return await migration_status(dsn)
+
+
+@asynccontextmanager
+async def _reach(config: Config, *, make: bool) -> AsyncGenerator[str]:
+    """The DSN of a database that answers; `make` says whether an embedded one may come into being by this."""
+    if config.database is not None:
+        yield config.database.dsn
+        return
+    if not make:
+        embedded_dsn(config.state_dir)  # raises when there is none
+    server = EmbeddedPostgres(config.state_dir)
+    try:
+        dsn = await server.start()
+    except AlreadyRunningError:
+        yield embedded_dsn(config.state_dir)
+        return
+    try:
+        yield dsn
+    finally:
+        await server.stop()
+
+
+def _show(state: DatabaseState) -> None:
+    click.echo(f"PostgreSQL {state.version}, database {state.database} ({state.size}), as {state.role}")
+    table = Table("migration", "state", "applied")
+    for one in state.migrations:
+        at = f"{one.applied_at:%Y-%m-%d %H:%M:%S %Z}" if one.applied_at else ""
+        table.add_row(f"{one.version:04} {one.name}", one.state, at)
+    Console().print(table)
+
+
+def _tell_notes(state: DatabaseState) -> None:
+    if not state.producer_role:
+        click.echo(f"note: {NO_PRODUCER_ROLE}", err=True)
+    if state.superuser:
+        click.echo(
+            f"note: {state.role} is a superuser, and shardd needs no such rights: use a role of its own", err=True
+        )
+    if state.read_only:
+        click.echo("note: this server is a read-only standby: name the primary in the DSN", err=True)
