@@ -9,6 +9,7 @@ import zoneinfo
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import phonenumbers
 import psycopg
@@ -91,6 +92,31 @@ class Dsn(Reader):
 
 _DSN_HELP: Final = "write postgresql://user:password@host:5432/database or host=… dbname=… user=…"
 _URL_HELP: Final = "write special characters of user and password as %40 for @, %2F for /, %3A for :, %25 for %"
+
+
+@dataclass(frozen=True)
+class ProxyUrl(Reader):
+    """`http://user:password@host:port` or `socks5://…`; what is wrong with it is told without repeating any of it."""
+
+    secret = True
+
+    def read(self, text: str, base: Path) -> str:  # noqa: ARG002 - the signature of every reader
+        """The URL."""
+        return text.strip()
+
+    def check(self, value: Any) -> Any:
+        """A kind of proxy that shardd can use, with a host."""
+        mend = "write http://user:password@host:port or socks5://user:password@host:port"
+        try:
+            parts = urlsplit(value)
+            port = parts.port
+        except ValueError:
+            raise RefusedError(f"is not a proxy URL with a port from 1 to 65535; {mend}; {_URL_HELP}") from None
+        if parts.scheme not in {"http", "socks5", "socks5h"}:
+            raise RefusedError(f"is not the URL of an http or socks5 proxy; {mend}")
+        if not parts.hostname or port == 0 or parts.path not in {"", "/"} or parts.query or parts.fragment:
+            raise RefusedError(f"is not just a host and a port; {mend}; {_URL_HELP}")
+        return value
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+from pydantic import Field
+
 from shardd.config.fields import Section, section, setting
-from shardd.config.special_values import FilePath, Region
+from shardd.config.special_values import FilePath, ProxyUrl, Region
 from shardd.config.values import Bytes, Flag, Fraction, Seconds, Whole
 
 
@@ -65,6 +67,12 @@ class WhatsappConfig(Section):
     connect_timeout: Annotated[float, Seconds("1s", "10m")] = setting(
         "20s", "How long dialling and login may take. Longer behind slow proxies.", reload="shard"
     )
+    upload_timeout: Annotated[float, Seconds("1s", "30m")] = setting(
+        "45s", "How long uploading a media file to WhatsApp may take. Longer on a slow line.", reload="shard"
+    )
+    answer_timeout: Annotated[float, Seconds("1s", "10m")] = setting(
+        "30s", "How long WhatsApp may take to confirm a message before it is in doubt.", reload="shard"
+    )
     probe_after: Annotated[float, Seconds("1s", "1h")] = setting(
         "20s", "A client that heard nothing from the server for this long is probed before it sends.", reload="shard"
     )
@@ -85,6 +93,17 @@ class WhatsappConfig(Section):
     max_connecting: Annotated[int, Whole(1, 1000)] = setting(
         "8",
         "Logins at the same time per worker, so that a restart is no storm. More if waking many idle devices takes too long.",
+        reload="shard",
+    )
+    restricted_for: Annotated[float, Seconds("1m", "30d")] = setting(
+        "6h",
+        "How long a device that WhatsApp keeps from writing to new contacts waits before it tries again; WhatsApp does not say "
+        "how long that lasts.",
+        reload="shard",
+    )
+    proxy: Annotated[str | None, ProxyUrl(), Field(repr=False)] = setting(
+        None,
+        "Proxy of devices that name none of their own: http://user:${NAME}@host:port or socks5://… null: none.",
         reload="shard",
     )
     pgbouncer: Annotated[bool, Flag()] = setting(

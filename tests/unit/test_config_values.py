@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardd.config.special_values import Dsn, FilePath, LoopbackAddress, NodeName, Region, TimeZone, node_name_from
+from shardd.config.special_values import (
+    Dsn,
+    FilePath,
+    LoopbackAddress,
+    NodeName,
+    ProxyUrl,
+    Region,
+    TimeZone,
+    node_name_from,
+)
 from shardd.config.values import (
     Bytes,
     Choice,
@@ -214,6 +223,22 @@ def test_refused_connection_strings_never_show_a_password(text: str, mend: str) 
     said = refusal(Dsn(), text)
     assert mend in said
     assert "heim" not in said
+
+
+def test_proxies_never_show_a_password() -> None:
+    for text in ("http://h:8080", "socks5://u:p%40@[::1]:1080", "socks5h://h"):
+        assert read(ProxyUrl(), text) == text
+    for text, mend in (
+        ("h:8080", "write http://user:password@host:port"),
+        ("https://u:geheim@h:1", "http or socks5"),
+        ("http://u:ge/heim@h:1", "%2F for /"),
+        ("http://u:geheim@h:99999", "1 to 65535"),
+        ("http://:80", "host and a port"),
+        ("", "http or socks5"),
+    ):
+        said = refusal(ProxyUrl(), text)
+        assert mend in said
+        assert "heim" not in said
 
 
 def test_metrics_are_served_on_loopback_only() -> None:
