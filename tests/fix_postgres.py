@@ -21,6 +21,7 @@ import pytest
 from psycopg import sql
 
 from shardd.embedded import EmbeddedPostgres
+from shardd.embedded.home import find_home
 from shardd.queue.database import Database
 from shardd.queue.migrate import migrate
 
@@ -101,12 +102,20 @@ def make_state_dir() -> Path:
     return folder
 
 
+def remove_state_dir(folder: Path) -> None:
+    """Also where root had to keep the data elsewhere."""
+    home = find_home(folder)
+    if home is not None and not home.is_relative_to(folder):
+        shutil.rmtree(home.parent)
+    shutil.rmtree(folder)
+
+
 @pytest.fixture
 def state_dir() -> Iterator[Path]:
     """An empty state folder, in which an embedded PostgreSQL can live too."""
     folder = make_state_dir()
     yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_state_dir(folder)
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +129,7 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
     finally:
         run(cluster.stop())
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_state_dir(folder)
 
 
 @pytest.fixture

@@ -135,6 +135,10 @@ def prepare_home(state_dir: Path, spare: Path = SPARE) -> Home:
             f"state_dir {state_dir} is too long for the embedded PostgreSQL's socket ({length} bytes of at most "
             f"{MAX_SOCKET_PATH}): write a path that is {length - MAX_SOCKET_PATH} bytes shorter"
         )
+    if "," in str(folder):
+        raise DatabaseError(
+            f"state_dir {state_dir} has a comma, which parts hosts in a connection string: choose a path without"
+        )
     return Home(folder, _owner(folder, me))
 
 

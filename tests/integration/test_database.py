@@ -36,13 +36,13 @@ async def test_runs_named_queries(database: Database) -> None:
 
 
 async def test_prepares_its_connections(dsn: str) -> None:
-    async with Database(dsn, application_name="shardd/node-a", statement_timeout=2) as database:
-        async with database.connection() as connection:
-            cursor = await connection.execute(
-                "SELECT name, setting FROM pg_settings WHERE name IN ('application_name', 'jit', 'plan_cache_mode', "
-                "'statement_timeout', 'idle_in_transaction_session_timeout')"
-            )
-            settings = dict(await cursor.fetchall())
+    database = Database(dsn, application_name="shardd/node-a", statement_timeout=2)
+    async with database, database.connection() as connection:
+        cursor = await connection.execute(
+            "SELECT name, setting FROM pg_settings WHERE name IN ('application_name', 'jit', 'plan_cache_mode', "
+            "'statement_timeout', 'idle_in_transaction_session_timeout')"
+        )
+        settings = dict(await cursor.fetchall())
     assert settings == {
         "application_name": "shardd/node-a",
         "jit": "off",
@@ -81,17 +81,20 @@ async def test_a_stopped_server_is_named_and_used_again_when_it_is_back(dsn: str
 
 
 async def test_a_connection_lost_in_the_middle_is_told_and_replaced(database: Database, superuser_dsn: str) -> None:
-    with pytest.raises(DatabaseError, match="was lost"):
+    async def ask() -> None:
         async with database.connection() as connection:
             with psycopg.connect(superuser_dsn, autocommit=True) as superuser:
                 superuser.execute("SELECT pg_terminate_backend(%s, 5000)", (connection.info.backend_pid,))
             await connection.execute("SELECT 1")
+
+    with pytest.raises(DatabaseError, match="was lost"):
+        await ask()
     assert await database.fetch_all("is_answering") == [(1,)]
 
 
 async def test_the_server_gives_up_a_slow_statement(dsn: str) -> None:
     async with Database(dsn, statement_timeout=0.3) as database:
-        with pytest.raises(DatabaseError, match="did not finish a statement in time.*canceling statement"):
+        with pytest.raises(DatabaseError, match=r"did not finish a statement in time.*canceling statement"):
             async with database.connection(timeout=HANG) as connection:
                 await connection.execute("SELECT pg_sleep(60)")
         assert await database.fetch_all("is_answering") == [(1,)]

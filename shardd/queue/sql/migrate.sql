@@ -1,7 +1,7 @@
 -- The record of applied migrations.
 
 -- name: lock_migrations
--- One migrates at a time; held to the end of the transaction. 
+-- One migrates at a time; held to the end of the transaction.
 SELECT pg_advisory_xact_lock(hashtextextended('shardd.migrations', 0));
 
 -- name: limit_waiting

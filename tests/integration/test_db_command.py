@@ -1,0 +1,91 @@
+"""`shardd db` as a person meets it, on a named server and on the embedded one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+
+from shardd.cli.db import db_group
+from shardd.embedded import EmbeddedPostgres
+from shardd.errors import DatabaseError, UsageError
+
+
+def shardd_db(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(db_group, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def config_of(tmp_path: Path) -> Path:
+    return tmp_path / "shards.yaml"
+
+
+@pytest.fixture
+def named(config_of: Path, empty_dsn: str) -> Path:
+    """A config that names a server, whose database is empty."""
+    config_of.write_text(f"state_dir: state\ndatabase:\n  dsn: {json.dumps(empty_dsn)}\n")
+    return config_of
+
+
+@pytest.fixture
+def embedded(config_of: Path, state_dir: Path) -> Path:
+    """A config without `database:`."""
+    config_of.write_text(f"state_dir: {state_dir}\n")
+    return config_of
+
+
+def test_migrates_and_tells_what_it_did(named: Path) -> None:
+    first = shardd_db("migrate", "--config", named)
+    assert (first.exit_code, "applied 0001_queue.sql" in first.output) == (0, True)
+    again = shardd_db("migrate", "--config", named)
+    assert (again.exit_code, again.output) == (0, "nothing to apply: the database is current\n")
+
+
+def test_status_tells_by_its_exit_code_whether_the_database_is_current(named: Path) -> None:
+    before = shardd_db("status", "--config", named)
+    assert (before.exit_code, "pending" in before.output) == (1, True)
+    shardd_db("migrate", "--config", named)
+    after = shardd_db("status", "--config", named)
+    assert (after.exit_code, "pending" in after.output, "as shardd" in after.output) == (0, False, True)
+
+
+def test_status_for_programs(named: Path) -> None:
+    shardd_db("migrate", "--config", named)
+    told = json.loads(shardd_db("status", "--config", named, "--json").stdout)
+    assert told["current"] is True
+    assert told["superuser"] is False
+    assert told["migrations"][0]["name"] == "queue"
+    assert told["migrations"][0]["state"] == "applied"
+
+
+def test_dsn_of_a_named_server(named: Path, empty_dsn: str) -> None:
+    assert shardd_db("dsn", "--config", named).output == f"{empty_dsn}\n"
+    assert isinstance(shardd_db("dsn", "--config", named, "--role", "producer").exception, UsageError)
+
+
+def test_an_embedded_database_comes_into_being_by_migrate_only(embedded: Path) -> None:
+    for command in ("status", "dsn"):
+        error = shardd_db(command, "--config", embedded).exception
+        assert isinstance(error, DatabaseError)
+        assert "there is no embedded database" in str(error)
+    assert shardd_db("migrate", "--config", embedded).exit_code == 0
+    assert shardd_db("status", "--config", embedded).exit_code == 0
+
+
+def test_a_running_embedded_database_is_asked_and_left_running(embedded: Path, state_dir: Path) -> None:
+    server = EmbeddedPostgres(state_dir, settings={"fsync": "off"})
+    asyncio.run(server.start())
+    try:
+        pid = server.pid
+        assert shardd_db("migrate", "--config", embedded).exit_code == 0
+        assert shardd_db("status", "--config", embedded).exit_code == 0
+        assert server.pid == pid
+        dsn = shardd_db("dsn", "--config", embedded, "--role", "producer").output.strip()
+        with psycopg.connect(dsn) as producer:
+            assert producer.execute("SELECT count(*) FROM shardd.outcomes").fetchone() == (0,)
+    finally:
+        asyncio.run(server.stop())
