@@ -1,7 +1,7 @@
 """The errors of shardd: a small hierarchy, so that a caller can tell what an error obliges it to do.
 
-`SharddError` and its children below `SendError` carry the text that a user reads. A `SendError` says what is known about
-one message after a try, which decides the next state of its job (see `shardd.states`).
+`SharddError` and its children below `SendError` carry the text that a user reads. A `SendError` says what is known
+about one message after a try, which decides the next state of its job (see `shardd.states`).
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class DeviceUnavailableError(SendError):
         """Say what is wrong with the device.
 
         `state`: the device state (`shardd.states.DeviceState`) that this error proves, or None when the device is only
-        unreachable at the moment. `until`: when the state ends by itself. `retry_after`: seconds before the device is tried
-        again when the state stays as it is.
+        unreachable at the moment. `until`: when the state ends by itself. `retry_after`: seconds before the device is
+        tried again when the state stays as it is.
         """
         super().__init__(text)
         self.state = state

@@ -1,9 +1,9 @@
 """The words between supervisor and worker, and their framing.
 
-One socketpair per worker carries length-prefixed msgpack frames (4 bytes, big endian, then the payload) both ways. A frame
-holds a list of messages: whatever was said in one turn of the event loop travels as one write. The supervisor decides
-and owns the database; the worker owns clients and the journal. Times are POSIX seconds of the wall clock where they leave the
-process, durations are seconds.
+One socketpair per worker carries length-prefixed msgpack frames (4 bytes, big endian, then the payload) both ways. A
+frame holds a list of messages: whatever was said in one turn of the event loop travels as one write. The supervisor
+decides and owns the database; the worker owns clients and the journal. Times are POSIX seconds of the wall clock where
+they leave the process, durations are seconds.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     error: str | None = None
     retry_after: float | None = None
     """Seconds before the job (transient) or the device (unavailable) may be tried again."""
+    device_state: str | None = None
+    """With `unavailable`: the state of the device that this proves (`shardd.states.DeviceState`)."""
     at: float = 0.0
     """When the outcome was known, POSIX seconds."""
 

@@ -1,8 +1,9 @@
 """The descriptor that log lines leave by: whole lines, no exception, no long wait for a reader that stands still.
 
-Before each write the descriptor is polled. Where it has no room, the first line waits a little, as a burst may just have
-outrun its reader; the next ones are counted as lost until there is room again. Writes are of at most PIPE_BUF bytes: a pipe
-that polls as writable takes that many without blocking, and keeps the lines of all the processes that share it apart.
+Before each write the descriptor is polled. Where it has no room, the first line waits a little, as a burst may just
+have outrun its reader; the next ones are counted as lost until there is room again. Writes are of at most PIPE_BUF
+bytes: a pipe that polls as writable takes that many without blocking, and keeps the lines of all the processes that
+share it apart.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     log = get_logger(__name__)
     log.info("Shard 3 is running", action="shard_running", shard=3, pid=812)
 
-`event` is the sentence for a person, `action` its stable name for a program. Everything passes one pipeline, which may be
-reconfigured at any time (a reload changes the level of loggers that exist already); the loggers of libraries flow through it
-too, from warning on, because their lower levels carry protocol traffic.
+`event` is the sentence for a person, `action` its stable name for a program. Everything passes one pipeline, which may
+be reconfigured at any time (a reload changes the level of loggers that exist already); the loggers of libraries flow
+through it too, from warning on, because their lower levels carry protocol traffic.
 
 Two rules shape the code. A log call never raises and never blocks for long: whoever holds a lease must go on renewing
 it while a terminal is stopped or a pager does not read (`shardd.log_outlet`). And no secret gets out: passwords within

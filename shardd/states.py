@@ -1,7 +1,7 @@
 """Every state of a job, a device and a shard, and every transition between them, as data.
 
-A transition that is not in a table is a defect, and asking for it raises `KeyError`. The SQL of the queue spells the same
-words; `tests/unit/test_states.py` holds the two together.
+A transition that is not in a table is a defect, and asking for it raises `KeyError`. The SQL of the queue spells the
+same words; `tests/unit/test_states.py` holds the two together.
 """
 
 from __future__ import annotations

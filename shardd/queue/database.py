@@ -31,7 +31,7 @@ from shardd.errors import DatabaseError
 from shardd.queue.database_errors import OLDEST_SERVER, describe_error, parse_dsn
 from shardd.queue.queries import all_queries, load_queries
 
-__all__ = ["Database", "ListenEvent", "Params", "load_queries"]
+__all__ = ["Database", "ListenEvent", "Params", "load_queries", "server_of"]
 
 Params = Mapping[str, Any]
 
@@ -275,6 +275,12 @@ class _Deadline:
         # A duplicate, because closing the Python object must not close libpq's descriptor.
         with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=_duplicate(self._connection)) as twin:
             twin.shutdown(socket.SHUT_RDWR)
+
+
+def server_of(dsn: str) -> str:
+    """Where a DSN leads, without its password: host:port/database. Raises DatabaseError when it is none."""
+    parts = parse_dsn(dsn)
+    return f"{parts.get('host', 'localhost')}:{parts.get('port', 5432)}/{parts.get('dbname', parts.get('user', ''))}"
 
 
 def _duplicate(connection: AsyncConnection[TupleRow]) -> int:

@@ -1,8 +1,8 @@
 """What the supervisor tells systemd: the notify protocol of sd_notify(3), and the watchdog.
 
-Without NOTIFY_SOCKET in the environment every method does nothing, so callers need not ask. Nothing here raises or blocks: the
-supervision tick calls it. What the socket did not take is kept and leads the next datagram (systemd reads one in order and
-the last word on a subject wins), so a READY is late at worst, by one watchdog beat.
+Without NOTIFY_SOCKET in the environment every method does nothing, so callers need not ask. Nothing here raises or
+blocks: the supervision tick calls it. What the socket did not take is kept and leads the next datagram (systemd reads
+one in order and the last word on a subject wins), so a READY is late at worst, by one watchdog beat.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """What a transport is: the way a kind of device sends.
 
-A send has two halves, because the journal stands between them. `prepare` does everything that can fail without a message
-leaving: fetch the media, look at the recipient, take a healthy client or rebuild it. Then the worker writes `started` to the journal
-and calls `deliver`, after which only positive proof is called sent and only positive proof is called not sent; every other
-end, an unexpected exception and a deadline included, is in doubt.
+A send has two halves, because the journal stands between them. `prepare` does everything that can fail without a
+message leaving: fetch the media, look at the recipient, take a healthy client or rebuild it. Then the worker writes
+`started` to the journal and calls `deliver`, after which only positive proof is called sent and only positive proof is
+called not sent; every other end, an unexpected exception and a deadline included, is in doubt.
 
-Both raise `shardd.errors.SendError`. `prepare` raises PermanentError, TransientError or DeviceUnavailableError; `deliver`
-those too, where it is certain that nothing left, and InDoubtError.
+Both raise `shardd.errors.SendError`. `prepare` raises PermanentError, TransientError or DeviceUnavailableError;
+`deliver` those too, where it is certain that nothing left, and InDoubtError.
 
-The worker calls both for one device at a time (the device's lock) unless `in_hand` is more than one. `fetch` comes before the
-device's turn is used, without the lock.
+The worker calls both for one device at a time (the device's lock) unless `in_hand` is more than one. `fetch` comes
+before the device's turn is used, without the lock.
 """
 
 from __future__ import annotations

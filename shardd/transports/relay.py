@@ -1,8 +1,9 @@
 """One side of a tunnel, and how two sides are joined.
 
-A side is first read in pieces, while a handshake goes on, and then joined to the other: from there on bytes pass without a
-task. A side whose send buffer is full pauses the reading of the other, so a slow peer costs at most one buffer; the end of one
-direction is passed on and the other direction may go on for a while (half-close), which is what TLS and HTTP expect of TCP.
+A side is first read in pieces, while a handshake goes on, and then joined to the other: from there on bytes pass
+without a task. A side whose send buffer is full pauses the reading of the other, so a slow peer costs at most one
+buffer; the end of one direction is passed on and the other direction may go on for a while (half-close), which is what
+TLS and HTTP expect of TCP.
 """
 
 from __future__ import annotations

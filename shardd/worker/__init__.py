@@ -1,1 +1,1 @@
-"""One process per shard: owns its devices’ clients and the shard’s journal."""
+"""One process per shard: owns its devices' clients and the shard's journal."""

@@ -1,0 +1,43 @@
+"""Asking the running supervisor, over its control socket."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+
+from shardd.errors import NotRunningError, SharddError, UsageError
+
+DEADLINE: Final = 5.0
+"""Seconds for an answer that needs no work."""
+
+
+async def ask(socket: Path, method: str, path: str, *, timeout: float = DEADLINE) -> Any:
+    """The answer, decoded. Raises NotRunningError when nobody answers, UsageError or SharddError when the answer is a refusal."""
+    limit = aiohttp.ClientTimeout(total=timeout)
+    try:
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket)), timeout=limit) as session,
+            session.request(method, f"http://shardd{path}") as response,
+        ):
+            answer = await response.json()
+    except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, FileNotFoundError) as error:
+        if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, PermissionError):
+            raise SharddError(
+                f"{socket}: permission denied: run this as the user that runs shardd, or as root"
+            ) from error
+        raise NotRunningError(f"no shardd answers at {socket}: is it running with this config?") from error
+    except TimeoutError as error:
+        raise SharddError(f"shardd at {socket} gave no answer within {timeout:g} s") from error
+    if response.status == 400:
+        raise UsageError(answer["error"])
+    if response.status != 200:
+        raise SharddError(answer.get("error", f"shardd answered {response.status}"))
+    return answer
+
+
+def ask_now(socket: Path, method: str, path: str, *, timeout: float = DEADLINE) -> Any:
+    """`ask` from a program without an event loop."""
+    return asyncio.run(ask(socket, method, path, timeout=timeout))

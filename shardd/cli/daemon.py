@@ -1,0 +1,93 @@
+"""`shardd start`, `stop`, `drain`, `restart`: the life of the daemon and its shards."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import os
+import time
+from pathlib import Path
+
+import click
+import uvloop
+
+from shardd.cli.client import ask, ask_now
+from shardd.cli.options import config_option
+from shardd.config import Config, load_config
+from shardd.errors import SharddError
+from shardd.logs import configure_logs, log_uncaught
+from shardd.supervisor.notify import Notifier
+from shardd.supervisor.supervisor import Supervisor
+
+GRACE = 30.0
+"""Seconds beyond the drain timeout for starting, settling and closing."""
+
+
+@click.command()
+@config_option
+def start(config_file: Path) -> None:
+    """Run the supervisor in the foreground, until SIGTERM or ^C. SIGHUP reads the config again."""
+    config = load_config(config_file)
+    # For the watchdog's SIGABRT: the stacks go to the log.
+    faulthandler.enable()
+    configure_logs(config.log.level, config.log.format, node=config.node)
+    log_uncaught()
+    notifier = Notifier(os.environ)
+    uvloop.run(_run(config, notifier))
+
+
+async def _run(config: Config, notifier: Notifier) -> None:
+    await Supervisor(config, notifier).run()
+
+
+@click.command()
+@config_option
+def stop(config_file: Path) -> None:
+    """Drain every shard and stop; returns when the supervisor is gone."""
+    config = load_config(config_file)
+    asyncio.run(_stop(config))
+    click.echo("stopped")
+
+
+async def _stop(config: Config) -> None:
+    pid = (await ask(config.control_socket, "GET", "/status"))["pid"]
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    gone = asyncio.Event()
+    asyncio.get_running_loop().add_reader(fd, gone.set)
+    try:
+        await ask(config.control_socket, "POST", "/stop")
+        limit = config.supervisor.drain_timeout + GRACE
+        try:
+            async with asyncio.timeout(limit):
+                await gone.wait()
+        except TimeoutError:
+            raise SharddError(f"shardd (pid {pid}) is still stopping after {limit:g} s; its log says why") from None
+    finally:
+        asyncio.get_running_loop().remove_reader(fd)
+        os.close(fd)
+
+
+@click.command()
+@click.argument("shard", type=click.IntRange(min=0))
+@config_option
+def drain(shard: int, config_file: Path) -> None:
+    """Finish what SHARD has in hand and stop its worker; it stays down until `shardd restart SHARD`."""
+    config = load_config(config_file)
+    ask_now(config.control_socket, "POST", f"/shards/{shard}/drain", timeout=config.supervisor.drain_timeout + GRACE)
+    click.echo(f"shard {shard} is drained; bring it back with: shardd restart {shard}")
+
+
+@click.command()
+@click.argument("shards", type=click.IntRange(min=0), nargs=-1, metavar="[SHARD]...")
+@config_option
+def restart(shards: tuple[int, ...], config_file: Path) -> None:
+    """Replace the workers of these shards, one after the other; all of them when none is named."""
+    config = load_config(config_file)
+    timeout = config.supervisor.drain_timeout + config.supervisor.start_timeout + GRACE
+    for shard in shards or range(config.shards):
+        began = time.monotonic()
+        ask_now(config.control_socket, "POST", f"/shards/{shard}/restart", timeout=timeout)
+        click.echo(f"shard {shard} restarted in {time.monotonic() - began:.1f} s")

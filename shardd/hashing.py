@@ -1,0 +1,30 @@
+"""Rendezvous hashing: devices to shards, shards to nodes.
+
+Every (key, bucket) pair has a weight, and the bucket with the highest weight owns the key. When a bucket is added, only
+the keys that it wins move. The hash must never change between releases or machines: devices would change owners.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+
+
+def _weight(key: str, bucket: str) -> bytes:
+    return blake2b(f"{bucket}\x00{key}".encode(), digest_size=8).digest()
+
+
+def owner(key: str, buckets: Sequence[str]) -> str:
+    """The bucket that owns the key; buckets may come in any order. Raises ValueError when there is none."""
+    return max(buckets, key=lambda bucket: (_weight(key, bucket), bucket))
+
+
+def shard_of(device_id: str, shards: int) -> int:
+    """The shard (0 … shards-1) that owns a device."""
+    return max(range(shards), key=lambda shard: _weight(device_id, f"shard-{shard}"))
+
+
+def assignment(shards: int, nodes: Iterable[str]) -> dict[int, str]:
+    """The node that should hold each shard. Raises ValueError when there is no node."""
+    names = list(nodes)
+    return {shard: owner(f"shard-{shard}", names) for shard in range(shards)}

@@ -1,0 +1,96 @@
+"""Devices in the database: the statements of `sql/devices.sql` as typed calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from psycopg.rows import TupleRow
+
+from shardd.ipc import DeviceSpec
+from shardd.queue.database import Database
+from shardd.states import CAN_SEND, DeviceState
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A row of shardd.devices, with what it sent today."""
+
+    id: str
+    transport: str
+    label: str | None
+    session: str | None
+    proxy: str | None
+    settings: dict[str, Any]
+    state: DeviceState
+    reason: str | None
+    state_since: datetime
+    state_until: datetime | None
+    paused_at: datetime | None
+    paused_why: str | None
+    gap_min: float | None
+    gap_max: float | None
+    daily_limit: int | None
+    sent_today: int = 0
+    last_at: datetime | None = None
+
+    @property
+    def can_send(self) -> bool:
+        """Whether its jobs may be claimed, its pace aside."""
+        return self.paused_at is None and self.state in CAN_SEND
+
+    @property
+    def spec(self) -> DeviceSpec:
+        """What its worker needs to know."""
+        return DeviceSpec(
+            id=self.id, transport=self.transport, settings=self.settings, session=self.session, proxy=self.proxy
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """Something that was learned about a device; times in POSIX seconds."""
+
+    device_id: str
+    state: DeviceState
+    reason: str
+    until: float | None
+    at: float
+
+
+class Devices:
+    """The devices' statements over a database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def all(self, day: date) -> list[Device]:
+        """Every device that is not removed; `day` is today in the config's time zone."""
+        rows = await self._database.fetch_all("all_devices", {"day": day})
+        return [_device(row) for row in rows]
+
+    async def set_states(self, changes: Sequence[StateChange]) -> None:
+        """Write what was learned."""
+        await self._database.execute(
+            "set_device_states",
+            {
+                "ids": [c.device_id for c in changes],
+                "states": [c.state.value for c in changes],
+                "reasons": [c.reason for c in changes],
+                "untils": [c.until for c in changes],
+                "ats": [c.at for c in changes],
+            },
+        )
+
+    async def heal(self) -> list[str]:
+        """Make devices ready whose ban or restriction is over; returns their ids."""
+        rows = await self._database.fetch_all("heal_devices")
+        return [row[0] for row in rows]
+
+
+def _device(row: TupleRow) -> Device:
+    fields = list(row)
+    fields[6] = DeviceState(fields[6])
+    return Device(*fields)

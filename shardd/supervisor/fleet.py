@@ -1,0 +1,319 @@
+"""The set of workers: starts them one after the other, watches them, replaces them, and reaches them for others.
+
+Everything happens in `tick`, a few times a second, and when a worker speaks or dies. Before a shard gets a new worker,
+everything that the old one had in hand is settled from its journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from shardd import ipc
+from shardd.backoff import Breaker
+from shardd.config import Config
+from shardd.errors import JournalError, UsageError
+from shardd.logs import get_logger
+from shardd.states import ShardState, Verdict
+from shardd.supervisor.process import Launch, WorkerProcess, describe_exit
+from shardd.supervisor.recovery import journal_path, open_journal, verdicts
+from shardd.supervisor.router import Router
+from shardd.supervisor.shard import Intent, Shard
+
+log = get_logger(__name__)
+
+JOURNAL_RETRY: Final = 5.0
+"""Seconds between tries to read the journal of a dead worker."""
+
+
+class Fleet:
+    """All shards of the config; those whose lease this node holds have a worker."""
+
+    def __init__(
+        self,
+        config: Config,
+        launch: Launch,
+        *,
+        router: Router,
+        devices_of: Callable[[int], list[ipc.DeviceSpec]],
+        sessions_dsn: str | None,
+        device_changed: Callable[[ipc.DeviceChanged], None],
+        receipt: Callable[[ipc.Receipt], None],
+    ) -> None:
+        """`devices_of` a shard; `device_changed` and `receipt` get what workers say of these."""
+        self._config = config
+        self._launch = launch
+        self._router = router
+        self._devices_of = devices_of
+        self._sessions_dsn = sessions_dsn
+        self._device_changed = device_changed
+        self._receipt = receipt
+        self.shards = [self._new_shard(index) for index in range(config.shards)]
+        self._last_spawn = 0.0
+        self._stopping = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._requests: dict[int, asyncio.Future[None]] = {}
+        self._changed = asyncio.Condition()
+
+    # ---- what others ask for
+
+    def configure(self, config: Config) -> None:
+        """The config was reloaded: what workers are told at their start changes for those that start from now on."""
+        self._config = config
+        for shard in self.shards:
+            shard.rules = config.supervisor
+
+    def say(self, index: int, message: ipc.ToWorker) -> bool:
+        """Tell a shard's worker something; False when it could not be told."""
+        shard = self.shards[index] if 0 <= index < len(self.shards) else None
+        if shard is None or shard.process is None:
+            return False
+        if isinstance(message, ipc.Send) and shard.state is not ShardState.RUNNING:
+            return False
+        return shard.process.say(message)
+
+    def leases(self, epochs: dict[int, int]) -> None:
+        """Which shards this node holds now."""
+        for shard in self.shards:
+            epoch = epochs.get(shard.index)
+            if shard.epoch is not None and epoch != shard.epoch:
+                self.fence([shard.index])
+            shard.epoch = epoch
+
+    def fence(self, indexes: Iterable[int]) -> None:
+        """The lease is lost or may be: the clients must be gone now."""
+        for index in indexes:
+            shard = self.shards[index]
+            shard.epoch = None
+            self._router.shard_down(index)
+            if shard.process is not None:
+                log.warning("lease lost: stopping the worker", action="fence", shard=index)
+                shard.intent = "fence"
+                shard.process.kill()
+
+    async def give_back(self, index: int) -> None:
+        """Drain a shard whose lease goes to another node."""
+        await self._drain(self.shards[index], "fence")
+
+    async def drain(self, index: int) -> None:
+        """Drain a shard on a person's word; it stays down until `restart`. Raises UsageError."""
+        shard = self._shard(index)
+        shard.held = True
+        if shard.state in (ShardState.BACKOFF, ShardState.BROKEN):
+            shard.move("drain")
+        await self._drain(shard, "drained")
+
+    async def restart(self, index: int) -> None:
+        """Replace a shard's worker, or bring a drained or broken shard back; returns when it runs. Raises UsageError."""
+        shard = self._shard(index)
+        await self._drain(shard, "respawn")
+        shard.forgive(time.monotonic())
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: shard.state in (ShardState.RUNNING, ShardState.BROKEN, ShardState.STOPPED)
+            )
+
+    async def close_device(self, index: int, device_id: str) -> None:
+        """Close the client of a device, so that another process may use its session."""
+        request = len(self._requests) + 1
+        future = self._requests[request] = asyncio.get_running_loop().create_future()
+        try:
+            if self.say(index, ipc.Close(devices=[device_id], request=request)):
+                await future
+        finally:
+            del self._requests[request]
+
+    async def stop(self) -> None:
+        """Drain everything; returns when no worker is left and what they had in hand is settled or in a journal."""
+        self._stopping = True
+        await asyncio.gather(*(self._drain(shard, "stop") for shard in self.shards))
+        for shard in self.shards:
+            if shard.state is not ShardState.STOPPED:
+                shard.move("stop")
+
+    def hurry(self) -> None:
+        """Do not wait for what is in hand any longer."""
+        for shard in self.shards:
+            if shard.process is not None:
+                shard.process.say(ipc.Drain(timeout=0.0))
+                shard.kill_at = time.monotonic() + 2.0
+
+    # ---- the tick
+
+    async def tick(self) -> None:
+        """Start, watch, replace."""
+        now = time.monotonic()
+        for shard in self.shards:
+            shard.sample(now, self._router.sent_by(shard.index))
+            self._watch(shard, now)
+        if not self._stopping:
+            await self._start_next(now)
+            self._recycle_one()
+
+    async def _start_next(self, now: float) -> None:
+        if now < self._last_spawn + self._config.supervisor.spawn_every:
+            return
+        for shard in self.shards:
+            if shard.may_start(now):
+                self._last_spawn = now
+                await self._spawn(shard)
+                return
+
+    async def _spawn(self, shard: Shard) -> None:
+        assert shard.epoch is not None
+        process = WorkerProcess(
+            shard.index, self._launch, lambda m: self._heard(shard, m), lambda status: self._died(shard, status)
+        )
+        try:
+            await process.start(self._setup(shard.index, shard.epoch))
+        except OSError as error:
+            shard.spawned(process)
+            shard.died(f"could not be started: {error.strerror}", crashed=True, now=time.monotonic())
+            shard.clean = True
+            return
+        shard.spawned(process)
+
+    def _setup(self, index: int, epoch: int) -> ipc.Setup:
+        return ipc.Setup(
+            node=self._config.node,
+            shard=index,
+            epoch=epoch,
+            journal=str(journal_path(self._config.state_dir, index)),
+            send_timeout=self._config.queue.send_timeout,
+            transports=self._config.transports.as_plain(),
+            devices=self._devices_of(index),
+            heartbeat_every=self._config.supervisor.heartbeat_every,
+            fsync=self._config.worker.journal_fsync,
+            sessions_dsn=self._sessions_dsn,
+        )
+
+    def _watch(self, shard: Shard, now: float) -> None:
+        process = shard.process
+        if process is None:
+            return
+        rules = self._config.supervisor
+        if shard.kill_at is not None and now > shard.kill_at:
+            process.kill()
+        elif shard.state is ShardState.STARTING and now - process.started_at > rules.start_timeout:
+            shard.last_error = f"not ready within {rules.start_timeout:g} s"
+            process.abort()
+        elif shard.state is ShardState.RUNNING and process.silent_for() > rules.heartbeat_timeout:
+            shard.last_error = f"no heartbeat for {rules.heartbeat_timeout:g} s"
+            process.abort()
+        elif shard.state is ShardState.RUNNING:
+            shard.proven(now)
+
+    def _recycle_one(self) -> None:
+        """Replace a worker that has spent its budget: one at a time, and only while all others are well."""
+        if any(s.epoch is not None and not s.held and s.state is not ShardState.RUNNING for s in self.shards):
+            return
+        budget = self._config.worker.recycle
+        for shard in self.shards:
+            beat = shard.process.beat if shard.process is not None else None
+            if beat is None or shard.state is not ShardState.RUNNING:
+                continue
+            spent = [
+                f"{name} {value}"
+                for name, value, most in (
+                    ("connects", beat.connects, budget.connects),
+                    ("fds", beat.fds, budget.fds),
+                    ("rss", beat.rss, budget.rss),
+                )
+                if 0 < most <= value
+            ]
+            if spent:
+                log.info("worker has spent its budget", action="recycle", shard=shard.index, spent=", ".join(spent))
+                self._begin(self._drain(shard, "respawn"))
+                return
+
+    # ---- what workers say and do
+
+    def _heard(self, shard: Shard, message: ipc.ToSupervisor) -> None:
+        match message:
+            case ipc.Outcomes():
+                self._router.outcomes(shard.index, message.outcomes)
+            case ipc.Ready():
+                shard.ready()
+                if shard.state is ShardState.RUNNING and shard.epoch is not None:
+                    # What changed while it started.
+                    self.say(shard.index, ipc.Devices(changed=self._devices_of(shard.index)))
+                    self._router.shard_up(shard.index, shard.epoch)
+                self._begin(self._notify())
+            case ipc.DeviceChanged():
+                self._device_changed(message)
+            case ipc.Receipt():
+                self._receipt(message)
+            case ipc.Closed():
+                future = self._requests.get(message.request)
+                if future is not None and not future.done():
+                    future.set_result(None)
+
+    def _died(self, shard: Shard, status: int) -> None:
+        self._router.shard_down(shard.index)
+        shard.died(describe_exit(status), crashed=status != 0, now=time.monotonic())
+        self._begin(self._bury(shard))
+
+    async def _bury(self, shard: Shard) -> None:
+        """Settle what the dead worker had in hand, as its journal says."""
+        try:
+            journal = await open_journal(journal_path(self._config.state_dir, shard.index))
+        except JournalError as error:
+            shard.last_error = str(error)
+            log.error("journal cannot be read", action="bury", shard=shard.index, error=str(error))
+            await asyncio.sleep(JOURNAL_RETRY)
+            self._begin(self._bury(shard))
+            return
+        try:
+            claims = self._router.in_hand(shard.index)
+            outcomes = verdicts(claims, journal.read())
+            doubts = sum(o.verdict == Verdict.IN_DOUBT for o in outcomes)
+            if outcomes:
+                log.info(
+                    "settled from the journal", action="bury", shard=shard.index, jobs=len(outcomes), in_doubt=doubts
+                )
+            self._router.outcomes(shard.index, outcomes)
+            await self._notify()
+            await self._router.wait_settled(shard.index)
+            journal.clear()
+        finally:
+            journal.close()
+        shard.clean = True
+        await self._notify()
+
+    async def _drain(self, shard: Shard, intent: Intent) -> None:
+        """Drain a shard's worker and wait until it is gone and settled, or cannot be settled within the time."""
+        timeout = self._config.supervisor.drain_timeout
+        self._router.shard_down(shard.index)
+        if shard.process is not None:
+            shard.drain(intent, timeout, time.monotonic())
+            shard.process.say(ipc.Drain(timeout=timeout))
+            await shard.process.gone.wait()
+        try:
+            async with asyncio.timeout(timeout), self._changed:
+                await self._changed.wait_for(lambda: shard.clean)
+        except TimeoutError:
+            log.warning("not settled yet; the journal remembers", action="drain", shard=shard.index)
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _begin(self, step: Any) -> None:
+        task = asyncio.get_running_loop().create_task(step)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _shard(self, index: int) -> Shard:
+        if not 0 <= index < len(self.shards):
+            raise UsageError(f"shard {index} is unknown: this config has shards 0 to {len(self.shards) - 1}")
+        return self.shards[index]
+
+    def _new_shard(self, index: int) -> Shard:
+        breaker = self._config.supervisor.breaker
+        return Shard(
+            index=index,
+            rules=self._config.supervisor,
+            breaker=Breaker(crashes=breaker.crashes, within=breaker.within, probe_every=breaker.probe_every),
+        )

@@ -1,0 +1,167 @@
+"""One worker process, seen from the supervisor: start, channel, heartbeat, death.
+
+It is exec'd, never forked, with everything that the Go library reads once in its environment. Death is seen through a
+pidfd, so a reused pid cannot be mistaken for it. Restarting is somebody else's business (`shardd.supervisor.shard`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from shardd import ipc
+from shardd.channel import Channel
+from shardd.logs import get_logger
+from shardd.supervisor.notify import clean_environ
+
+log = get_logger(__name__)
+
+ABORT_GRACE: Final = 2.0
+"""Seconds between SIGABRT, which makes a worker print its stacks, and SIGKILL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How every worker of this node is started."""
+
+    node: str
+    go_memory_limit: int
+    """Bytes; GOMEMLIMIT."""
+    log_level: str
+    log_format: str
+    lifeline: int
+    """Read end of a pipe whose write end only the supervisor has."""
+
+
+class WorkerProcess:
+    """A running worker. `heard` gets its messages; `died` is called once, with the exit status, when the process is gone."""
+
+    def __init__(self, shard: int, launch: Launch, heard: Callable[[Any], None], died: Callable[[int], None]) -> None:
+        self.shard = shard
+        self._launch = launch
+        self._heard = heard
+        self._died = died
+        self._channel: Channel | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pidfd = -1
+        self.started_at = time.monotonic()
+        self.ready_at: float | None = None
+        self.beat_at: float | None = None
+        self.beat: ipc.Heartbeat | None = None
+        self.gone = asyncio.Event()
+        self._aborted_at: float | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id; 0 before `start`."""
+        return self._process.pid if self._process is not None else 0
+
+    async def start(self, setup: ipc.Setup) -> None:
+        """Exec the worker and tell it who it is. Call it on the main thread."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: ASYNC220  # an exec of some ms; uvloop's own spawn cannot hand over a pidfd
+                self._command(theirs.fileno()),
+                env=self._environ(),
+                pass_fds=(theirs.fileno(), self._launch.lifeline),
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno(),
+            )
+        self._pidfd = os.pidfd_open(self._process.pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
+        self._channel = await Channel.connect(ours, ipc.decode_to_supervisor, self._hear, lambda: None)
+        self.say(setup)
+
+    def say(self, message: ipc.ToWorker) -> bool:
+        """Tell the worker something; False when it is gone."""
+        if self._channel is None or self.gone.is_set():
+            return False
+        self._channel.say(message)
+        return True
+
+    def signal(self, signum: int) -> None:
+        """Send a signal, unless the process is gone."""
+        if self._pidfd >= 0:
+            signal.pidfd_send_signal(self._pidfd, signum)
+
+    def abort(self) -> None:
+        """End a worker that does not answer: its stacks into the log, then death."""
+        now = time.monotonic()
+        if self._aborted_at is None:
+            self._aborted_at = now
+            self.signal(signal.SIGABRT)
+        elif now > self._aborted_at + ABORT_GRACE:
+            self.signal(signal.SIGKILL)
+
+    def kill(self) -> None:
+        """End it now."""
+        self.signal(signal.SIGKILL)
+
+    def silent_for(self) -> float:
+        """Seconds since it was last heard, or since its start."""
+        return time.monotonic() - (self.beat_at or self.ready_at or self.started_at)
+
+    def _hear(self, message: ipc.ToSupervisor) -> None:
+        match message:
+            case ipc.Heartbeat():
+                self.beat, self.beat_at = message, time.monotonic()
+            case ipc.Ready():
+                self.ready_at = time.monotonic()
+        self._heard(message)
+
+    def _reap(self) -> None:
+        assert self._process is not None
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        status = self._process.wait()
+        os.close(self._pidfd)
+        self._pidfd = -1
+        # What it still said lies in the socket's buffer: let the loop read it before anybody concludes anything.
+        asyncio.get_running_loop().call_later(0.05, self._bury, status)
+
+    def _bury(self, status: int) -> None:
+        self.gone.set()
+        if self._channel is not None:
+            self._channel.close()
+        self._died(status)
+
+    def _command(self, fd: int) -> list[str]:
+        return [
+            sys.executable,
+            "-m",
+            "shardd.worker",
+            f"--node={self._launch.node}",
+            f"--shard={self.shard}",
+            f"--channel={fd}",
+            f"--lifeline={self._launch.lifeline}",
+            f"--log-level={self._launch.log_level}",
+            f"--log-format={self._launch.log_format}",
+        ]
+
+    def _environ(self) -> dict[str, str]:
+        return {
+            **clean_environ(os.environ),
+            # Parallel connects and stops crash the Go library on its unlocked maps when it runs on more than one
+            # processor.
+            "GOMAXPROCS": "1",
+            "GOMEMLIMIT": str(self._launch.go_memory_limit),
+            "NEONIZE_BOT_TAG": "off",
+            "MALLOC_ARENA_MAX": "2",
+        }
+
+
+def describe_exit(status: int) -> str:
+    """An exit status in words."""
+    if status >= 0:
+        return f"exit code {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"

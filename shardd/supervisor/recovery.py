@@ -1,0 +1,145 @@
+"""After a crash: what became of the claims that nobody answered for.
+
+The journal decides. Claimed but never started → returned. Outcome known → settled. Started without outcome → in doubt.
+And where the journal cannot be trusted to be whole (the machine went down), "never started" is in doubt too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from shardd.errors import JournalError
+from shardd.ipc import Outcome
+from shardd.journal import Journal, Record, read_pid
+from shardd.logs import get_logger
+from shardd.queue.jobs import Jobs, Settlement
+from shardd.queue.settle import Claim, Finish, JobBackoff, settle
+from shardd.states import Verdict
+
+log = get_logger(__name__)
+
+ORPHAN_WAIT: Final = 12.0
+"""Seconds that a worker of a dead supervisor may take to finish; past twice its own grace it is killed."""
+DIED: Final = "the worker died after the message was handed over and before an answer came"
+LOST: Final = "the journal of that moment is lost, so nobody knows whether the message was handed over"
+
+
+def journal_path(state_dir: Path, shard: int) -> Path:
+    """Where a shard's journal stands."""
+    return state_dir / "journal" / f"shard-{shard:03d}.journal"
+
+
+def verdicts(claims: Iterable[Claim], record: Record) -> list[Outcome]:
+    """What the journal says about each claim."""
+    now = time.time()
+    found = []
+    for claim in claims:
+        key = (claim.id, claim.epoch, claim.attempt)
+        known = record.outcomes.get(key)
+        if known is not None:
+            found.append(known)
+        elif key in record.started:
+            found.append(Outcome(*key, Verdict.IN_DOUBT.value, error=DIED, at=now))
+        elif record.complete:
+            found.append(Outcome(*key, Verdict.RETURNED.value, at=now))
+        else:
+            found.append(Outcome(*key, Verdict.IN_DOUBT.value, error=LOST, at=now))
+    return found
+
+
+async def open_journal(path: Path) -> Journal:
+    """Open a shard's journal once its worker is dead; one that outlives its grace is killed. Raises JournalError."""
+    deadline = time.monotonic() + ORPHAN_WAIT
+    killed = False
+    while True:
+        try:
+            return Journal.open(path)
+        except JournalError:
+            if time.monotonic() > deadline + 2:
+                raise
+            if time.monotonic() > deadline and not killed:
+                killed = True
+                _kill_holder(path)
+            await asyncio.sleep(0.05)
+
+
+async def recover(state_dir: Path, jobs: Jobs, *, node: str, backoff: JobBackoff, grace: float) -> None:
+    """Before any worker starts: settle what an earlier supervisor of this node left behind. Raises DatabaseError, JournalError.
+
+    Call it when this incarnation holds its leases, so that every earlier epoch of this node is without one. `grace`:
+    seconds.
+    """
+    journals = [await open_journal(path) for path in sorted((state_dir / "journal").glob("shard-*.journal"))]
+    try:
+        merged = Record()
+        for journal in journals:
+            record = journal.read()
+            merged.started |= record.started
+            merged.outcomes |= record.outcomes
+            merged.complete = merged.complete and record.complete
+        orphans = await jobs.orphaned_claims(grace)
+        claims = [claim for claim, its_node, _, alive in orphans if its_node == node and not alive]
+        outcomes = verdicts(claims, merged)
+        await settle_all(jobs, claims, outcomes, backoff)
+        # Another node may have called some of them in doubt meanwhile; our journal knows better.
+        await jobs.resolve_doubts(list(merged.outcomes.values()))
+        for journal in journals:
+            journal.clear()
+    finally:
+        for journal in journals:
+            journal.close()
+    if outcomes:
+        doubts = sum(o.verdict == Verdict.IN_DOUBT for o in outcomes)
+        log.warning("recovered the claims of an earlier run", action="recover", jobs=len(outcomes), in_doubt=doubts)
+
+
+async def sweep(jobs: Jobs, *, backoff: JobBackoff, grace: float) -> int:
+    """Call in doubt what nodes had in hand that are gone; returns how many. Their journals may still resolve it later."""
+    orphans = [(claim, node) for claim, node, _, alive in await jobs.orphaned_claims(grace) if not alive]
+    now = time.time()
+    outcomes = [
+        Outcome(c.id, c.epoch, c.attempt, Verdict.IN_DOUBT.value, error=f"node {node} was lost with it in hand", at=now)
+        for c, node in orphans
+    ]
+    await settle_all(jobs, [claim for claim, _ in orphans], outcomes, backoff)
+    if orphans:
+        log.warning("claims of lost nodes", action="sweep", jobs=len(orphans))
+    return len(orphans)
+
+
+async def settle_all(jobs: Jobs, claims: list[Claim], outcomes: list[Outcome], backoff: JobBackoff) -> None:
+    """Settle outside the router."""
+    settlement = Settlement()
+    for claim, outcome in zip(claims, outcomes, strict=True):
+        decision = settle(claim, outcome, backoff, time.time())
+        if isinstance(decision, Finish):
+            settlement.finishes.append(decision)
+        else:
+            settlement.releases.append(decision)
+    if settlement:
+        await jobs.cycle(settlement, [])
+
+
+def _kill_holder(path: Path) -> None:
+    pid = read_pid(path)
+    if pid is None:
+        return
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        # The header may be stale and its pid somebody else's by now.
+        if b"shardd.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            log.warning("killing a worker that outlived its supervisor", action="recover", pid=pid)
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+    except FileNotFoundError:
+        return
+    finally:
+        os.close(fd)

@@ -1,0 +1,294 @@
+"""The router: from the table to the workers and back.
+
+One loop turns the wheel: settle what ended, claim for the devices whose turn it is, in one round trip and one commit;
+hand the jobs to their shards. While a turn is in the database, outcomes gather for the next one, so the batch sizes
+itself. It is the only claimer of this node.
+
+When the database does not answer, nothing is lost and nothing is claimed: outcomes wait here (and in the journals), and
+after the first answer an audit asks what the database thinks is in our hand, because a claim may have been committed
+whose answer we never saw.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, tzinfo
+
+from shardd import ipc
+from shardd.backoff import full_jitter
+from shardd.errors import DatabaseError
+from shardd.ipc import JobSpec, Outcome
+from shardd.logs import get_logger
+from shardd.pacing import day_of
+from shardd.queue.jobs import Ask, Count, Jobs, Settlement
+from shardd.queue.settle import Claim, Finish, JobBackoff, Release, settle
+from shardd.states import Verdict
+from shardd.supervisor.lines import Lines
+
+log = get_logger(__name__)
+
+RETRY_FIRST, RETRY_CAP = 0.2, 5.0
+"""Seconds between tries while the database does not answer."""
+
+Key = tuple[int, int]
+"""(job id, attempt)"""
+
+
+class Router:
+    """Claims, dispatches and settles; `say(shard, message)` reaches a shard's worker and tells whether it could."""
+
+    def __init__(
+        self,
+        *,
+        jobs: Jobs,
+        lines: Lines,
+        say: Callable[[int, ipc.ToWorker], bool],
+        may_claim: Callable[[], bool],
+        zone: tzinfo,
+        batch: int,
+        backoff: JobBackoff,
+    ) -> None:
+        """`may_claim`: whether this node's leases are surely good now; `batch`: the most jobs of one claim."""
+        self._jobs = jobs
+        self.lines = lines
+        self._say = say
+        self._may_claim = may_claim
+        self._zone = zone
+        self.batch = batch
+        self.backoff = backoff
+        self._in_hand: dict[int, dict[Key, Claim]] = {}
+        self._pending: list[tuple[int, Claim, Outcome, Finish | Release]] = []
+        self._settling: list[tuple[int, Claim, Outcome, Finish | Release]] = []
+        self._epochs: set[int] = set()
+        self._audit_due = False
+        self._failures = 0
+        self._wake = asyncio.Event()
+        self._settled = asyncio.Condition()
+        self._claiming = True
+        self._closing = False
+        self.totals: Counter[str] = Counter()
+        self.shard_totals: dict[int, Counter[str]] = {}
+        self.database_error: str | None = None
+
+    # ---- what others tell the router
+
+    def wake(self) -> None:
+        """There may be something to do."""
+        self._wake.set()
+
+    def shard_up(self, shard: int, epoch: int) -> None:
+        """A shard's worker takes jobs."""
+        self._epochs.add(epoch)
+        self.lines.shard_up(shard, epoch, time.monotonic())
+        self._wake.set()
+
+    def shard_down(self, shard: int) -> None:
+        """A shard's worker takes no more jobs; what it has in hand stays in hand."""
+        self.lines.shard_down(shard)
+
+    def outcomes(self, shard: int, outcomes: Iterable[Outcome]) -> None:
+        """Claims of a shard ended. What is not in its hand was settled before and is ignored."""
+        now, wall = time.monotonic(), time.time()
+        hand = self._in_hand.get(shard, {})
+        for outcome in outcomes:
+            claim = hand.get((outcome.id, outcome.attempt))
+            if claim is None or claim.epoch != outcome.epoch:
+                continue
+            del hand[outcome.id, outcome.attempt]
+            self._end(shard, claim, outcome, now, wall)
+        self._wake.set()
+
+    def in_hand(self, shard: int) -> list[Claim]:
+        """What a shard has in hand."""
+        return list(self._in_hand.get(shard, {}).values())
+
+    def in_hand_count(self, shard: int) -> int:
+        """How many jobs a shard has in hand."""
+        return len(self._in_hand.get(shard, ()))
+
+    def sent_by(self, shard: int) -> int:
+        """How many messages a shard has sent since the supervisor's start."""
+        totals = self.shard_totals.get(shard)
+        return totals[Verdict.SENT] if totals is not None else 0
+
+    async def wait_settled(self, shard: int) -> None:
+        """Until nothing of a shard is in hand or waits to be settled. Bounded by the caller: the database may be away."""
+        async with self._settled:
+            await self._settled.wait_for(lambda: self.unsettled(shard) == 0)
+
+    def unsettled(self, shard: int) -> int:
+        """How many claims of a shard are not settled yet."""
+        waiting = sum(1 for entry in (*self._pending, *self._settling) if entry[0] == shard)
+        return waiting + self.in_hand_count(shard)
+
+    def stop_claiming(self) -> None:
+        """Claim nothing any more; settling goes on."""
+        self._claiming = False
+
+    def close(self) -> None:
+        """End `run` after one more try to settle what is known."""
+        self._claiming = False
+        self._closing = True
+        self._wake.set()
+
+    # ---- the wheel
+
+    async def run(self) -> None:
+        """Turn the wheel until `close`."""
+        while True:
+            closing = self._closing
+            if not closing:
+                await self._wait_for_work()
+            try:
+                await self._turn()
+                self._answered()
+            except DatabaseError as error:
+                if closing:
+                    left = len(self._pending)
+                    log.error(
+                        "not settled before the end; the journals remember",
+                        action="settle",
+                        jobs=left,
+                        error=str(error),
+                    )
+                    return
+                await self._unanswered(error)
+            if closing and not self._pending:
+                return
+
+    async def _wait_for_work(self) -> None:
+        if self._pending or self._audit_due:
+            return
+        wait = self.lines.next_turn(time.monotonic()) if self._claiming and self._may_claim() else None
+        if wait != 0.0:
+            try:
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+        self._wake.clear()
+
+    async def _turn(self) -> None:
+        if self._audit_due:
+            await self._cycle([])
+            await self._audit()
+        asks = self.lines.asks(self.batch, time.monotonic()) if self._claiming and self._may_claim() else []
+        if asks or self._pending:
+            await self._cycle(asks)
+
+    async def _cycle(self, asks: list[Ask]) -> None:
+        batch = self._settling = self._pending[: 4 * self.batch]
+        self._pending = self._pending[len(batch) :]
+        try:
+            cycle = await self._jobs.cycle(self._settlement(batch), asks)
+        except DatabaseError:
+            self._pending = batch + self._pending
+            self.lines.unasked(asks, time.monotonic())
+            raise
+        finally:
+            self._settling = []
+        self.lines.claimed(asks, cycle.jobs, time.monotonic())
+        self._dispatch(cycle.jobs)
+        await self._tell_settled(batch, cycle.settled)
+
+    def _settlement(self, batch: list[tuple[int, Claim, Outcome, Finish | Release]]) -> Settlement:
+        settlement = Settlement()
+        counts: dict[str, list[Outcome]] = {}
+        for _, claim, outcome, decision in batch:
+            if isinstance(decision, Finish):
+                settlement.finishes.append(decision)
+            else:
+                settlement.releases.append(decision)
+            line = self.lines.by_id.get(claim.device_id)
+            if line is not None and line.pace.limited and outcome.verdict in (Verdict.SENT, Verdict.IN_DOUBT):
+                counts.setdefault(claim.device_id, []).append(outcome)
+        for device_id, outcomes in counts.items():
+            last = datetime.fromtimestamp(max(o.at for o in outcomes), UTC)
+            settlement.counts.append(Count(device_id, day_of(last, self._zone), len(outcomes), last))
+        return settlement
+
+    def _dispatch(self, jobs: list[tuple[JobSpec, Claim]]) -> None:
+        by_shard: dict[int, list[JobSpec]] = {}
+        good = self._may_claim()
+        for spec, claim in jobs:
+            line = self.lines.by_id.get(claim.device_id)
+            shard = -1 if line is None else line.shard
+            self._in_hand.setdefault(shard, {})[claim.id, claim.attempt] = claim
+            by_shard.setdefault(shard, []).append(spec)
+        for shard, specs in by_shard.items():
+            # A shard that went down during the claim, or a lease that may have run out: the jobs have gone nowhere.
+            if shard < 0 or not good or not self._say(shard, ipc.Send(jobs=specs)):
+                self.outcomes(shard, [_returned(spec) for spec in specs])
+
+    async def _tell_settled(self, batch: list[tuple[int, Claim, Outcome, Finish | Release]], settled: set[int]) -> None:
+        if not batch:
+            return
+        by_shard: dict[int, list[Key]] = {}
+        for shard, claim, _, _ in batch:
+            by_shard.setdefault(shard, []).append((claim.id, claim.attempt))
+        for shard, claims in by_shard.items():
+            self._say(shard, ipc.Settled(claims=claims))
+        async with self._settled:
+            self._settled.notify_all()
+        stale = [outcome for _, claim, outcome, _ in batch if claim.id not in settled]
+        if stale:
+            changed = await self._jobs.resolve_doubts(stale)
+            log.info("settled before", action="settle", jobs=len(stale), resolved=len(changed))
+
+    def _end(self, shard: int, claim: Claim, outcome: Outcome, now: float, wall: float) -> None:
+        decision = settle(claim, outcome, self.backoff, wall)
+        back = isinstance(decision, Release) and decision.due_at is None
+        self._pending.append((shard, claim, outcome, decision))
+        self.lines.ended(claim, outcome, now, back=back)
+        self.totals[outcome.verdict] += 1
+        self.shard_totals.setdefault(shard, Counter())[outcome.verdict] += 1
+        if outcome.verdict != Verdict.SENT:
+            log.info(
+                "not sent",
+                action="outcome",
+                shard=shard,
+                device=claim.device_id,
+                job=claim.id,
+                verdict=outcome.verdict,
+                error=outcome.error,
+            )
+
+    # ---- when the database does not answer
+
+    async def _audit(self) -> None:
+        """Return the claims that the database has under our epochs and we do not know of."""
+        known = {key for hand in self._in_hand.values() for key in hand} | {
+            (e[1].id, e[1].attempt) for e in self._pending
+        }
+        now, wall = time.monotonic(), time.time()
+        lost = [c for c in await self._jobs.claims_of_epochs(sorted(self._epochs)) if (c.id, c.attempt) not in known]
+        for claim in lost:
+            line = self.lines.by_id.get(claim.device_id)
+            if line is not None:
+                line.in_hand += 1
+            outcome = Outcome(claim.id, claim.epoch, claim.attempt, Verdict.RETURNED.value, at=wall)
+            self._end(-1 if line is None else line.shard, claim, outcome, now, wall)
+        self._audit_due = False
+        if lost:
+            log.warning("claims without an answer returned to the queue", action="audit", jobs=len(lost))
+
+    async def _unanswered(self, error: DatabaseError) -> None:
+        self._failures += 1
+        self._audit_due = True
+        if self._failures == 1:
+            log.warning("database does not answer; outcomes wait", action="database", error=str(error))
+        self.database_error = str(error)
+        await asyncio.sleep(full_jitter(self._failures, RETRY_FIRST, RETRY_CAP))
+
+    def _answered(self) -> None:
+        if self._failures:
+            log.info("database answers again", action="database", tries=self._failures)
+        self._failures = 0
+        self.database_error = None
+
+
+def _returned(spec: JobSpec) -> Outcome:
+    return Outcome(spec.id, spec.epoch, spec.attempt, Verdict.RETURNED.value, at=time.time())

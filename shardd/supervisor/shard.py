@@ -1,0 +1,143 @@
+"""One shard: its state, its process, and when it may be started again.
+
+The states and their transitions stand in `shardd.states.SHARD_TRANSITIONS`; this module knows when each event happens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from shardd.backoff import Breaker, full_jitter
+from shardd.config import SupervisorConfig
+from shardd.logs import get_logger
+from shardd.states import SHARD_TRANSITIONS, ShardState
+from shardd.supervisor.process import WorkerProcess
+
+log = get_logger(__name__)
+
+RATE_WINDOW: Final = 10.0
+"""Seconds over which messages a second are averaged."""
+
+Intent = Literal["drained", "stop", "respawn", "fence"]
+
+
+@dataclass(slots=True)
+class Shard:
+    """What the supervisor knows about a shard."""
+
+    index: int
+    rules: SupervisorConfig
+    breaker: Breaker
+    state: ShardState = ShardState.WAITING
+    epoch: int | None = None
+    """Of the lease that this node holds; None: it holds none."""
+    process: WorkerProcess | None = None
+    intent: Intent | None = None
+    """Why the worker is being drained."""
+    clean: bool = True
+    """Everything of the last worker is settled, so that a new one may begin a new journal."""
+    held: bool = False
+    """Drained by an operator: it stays down until somebody restarts it."""
+    crashes_in_a_row: int = 0
+    restarts: int = 0
+    next_start: float = 0.0
+    kill_at: float | None = None
+    last_error: str | None = None
+    since: float = field(default_factory=time.time)
+    _samples: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def move(self, event: str) -> None:
+        """Take a transition. KeyError: a defect, the table has none."""
+        before, self.state = self.state, SHARD_TRANSITIONS[self.state][event]
+        self.since = time.time()
+        log.info("shard is %s", self.state.value, action="shard", shard=self.index, before=before.value, cause=event)
+
+    def may_start(self, now: float) -> bool:
+        """Whether a worker should be started now."""
+        return (
+            self.process is None
+            and self.clean
+            and not self.held
+            and self.epoch is not None
+            and self.state in (ShardState.WAITING, ShardState.BACKOFF, ShardState.BROKEN, ShardState.DRAINED)
+            and now >= self.next_start
+        )
+
+    def spawned(self, process: WorkerProcess) -> None:
+        """A worker was started."""
+        self.process, self.clean, self.kill_at, self.intent = process, False, None, None
+        self.move("spawn")
+
+    def ready(self) -> None:
+        """Its worker takes jobs."""
+        if self.state is ShardState.STARTING:
+            self.move("ready")
+            self.last_error = None
+
+    def drain(self, intent: Intent, timeout: float, now: float) -> None:
+        """Its worker was told to finish; it is killed when it has not after `timeout` seconds and a grace."""
+        if self.state in (ShardState.STARTING, ShardState.RUNNING):
+            self.move("drain")
+        self.intent = intent
+        self.kill_at = now + timeout + 5.0
+
+    def died(self, how: str, *, crashed: bool, now: float) -> None:
+        """Its worker is gone."""
+        self.process = None
+        self._samples.clear()
+        intent, self.intent = self.intent, None
+        if intent == "fence" or self.epoch is None:
+            self._waits("fence")
+            return
+        if self.state is ShardState.DRAINING:
+            self.move(intent or "respawn")
+            self.next_start = now
+            return
+        self.restarts += 1
+        if not crashed:
+            self.move("died")
+            self.next_start = now
+            return
+        self.crashes_in_a_row += 1
+        self.last_error = f"worker died: {how}"
+        if self.breaker.crashed(now):
+            self.move("broke")
+            self.next_start = self.breaker.next_probe() or now
+        else:
+            self.move("died")
+            self.next_start = now + full_jitter(self.crashes_in_a_row, self.rules.backoff.first, self.rules.backoff.cap)
+        log.error("worker died", action="crash", shard=self.index, how=how, again_in=round(self.next_start - now, 1))
+
+    def forgive(self, now: float) -> None:
+        """A person wants it back: breaker, backoff and hold are forgotten."""
+        self.breaker.healthy()
+        self.crashes_in_a_row, self.next_start, self.held = 0, now, False
+
+    def proven(self, now: float) -> None:
+        """It has run long enough to forget earlier crashes."""
+        process = self.process
+        if not self.crashes_in_a_row or process is None or process.ready_at is None:
+            return
+        if now - process.ready_at >= self.rules.backoff.reset_after:
+            self.crashes_in_a_row = 0
+            self.breaker.healthy()
+
+    def sample(self, now: float, sent: int) -> None:
+        """Note how many messages were sent so far, for `rate`."""
+        self._samples.append((now, sent))
+        while self._samples[0][0] < now - RATE_WINDOW:
+            self._samples.popleft()
+
+    def rate(self) -> float:
+        """Messages a second, lately."""
+        if len(self._samples) < 2:
+            return 0.0
+        (first, before), (last, after) = self._samples[0], self._samples[-1]
+        return (after - before) / (last - first) if last > first else 0.0
+
+    def _waits(self, event: str) -> None:
+        if event in SHARD_TRANSITIONS[self.state]:
+            self.move(event)

@@ -1,0 +1,94 @@
+"""A stand-in that delivers to nobody: for demos, benchmarks and the tests of everything around a transport.
+
+It takes time, fails and hangs as its settings say, and appends every message that it "delivered" to a file, one JSON
+object a line, so that order, duplicates and losses can be counted from outside. Its message ids begin with `sandbox-`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+
+from shardd.errors import DeviceUnavailableError, InDoubtError, PermanentError, TransientError
+from shardd.ipc import DeviceSpec, JobSpec
+from shardd.transports.base import Events, Sent, Transport
+
+_encode = msgspec.json.Encoder().encode
+
+
+class SandboxTransport(Transport):
+    """See `shardd.config.SandboxConfig` for its settings; `record_dir` and `shard` come from the worker."""
+
+    name: ClassVar[str] = "sandbox"
+
+    def __init__(self, settings: dict[str, Any], events: Events) -> None:
+        self._latency = (float(settings.get("latency_min", 0)), float(settings.get("latency_max", 0)))
+        self._rates = {
+            what: float(settings.get(f"{what}_rate", 0)) for what in ("permanent", "transient", "unavailable")
+        }
+        self._in_doubt_rate = float(settings.get("in_doubt_rate", 0))
+        self._hang_rate = float(settings.get("hang_rate", 0))
+        self._hang_for = float(settings.get("hang_for", 0))
+        self._record: Path | None = None
+        if settings.get("record", True) and settings.get("record_dir"):
+            self._record = Path(settings["record_dir"]) / f"shard-{settings['shard']:03d}.jsonl"
+        self._fd = -1
+        self._events = events
+
+    async def start(self) -> None:
+        """Open the record."""
+        if self._record is not None:
+            self._record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._fd = os.open(self._record, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    async def prepare(self, device: DeviceSpec, job: JobSpec, fetched: Any) -> None:
+        """Fail as often as the settings say; nothing has left."""
+        if self._hits(self._rates["unavailable"]):
+            raise DeviceUnavailableError(f"sandbox: {device.id} is out of reach, as configured", retry_after=1.0)
+        if self._hits(self._rates["permanent"]):
+            raise PermanentError(f"sandbox: {job.recipient} refused, as configured")
+
+    async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Any) -> Sent:
+        """Take the configured time, then record the message."""
+        if self._latency[1] > 0:
+            await asyncio.sleep(random.uniform(*self._latency))  # noqa: S311  # jitter, not a secret
+        if self._hits(self._rates["transient"]):
+            raise TransientError("sandbox: refused for now, as configured")
+        message_id = f"sandbox-{job.id}-{job.attempt}"
+        self._write(device, job, message_id)
+        if self._hits(self._hang_rate):
+            await asyncio.sleep(self._hang_for)
+        if self._hits(self._in_doubt_rate):
+            raise InDoubtError("sandbox: no answer, as configured")
+        return Sent(message_id=message_id)
+
+    async def close(self) -> None:
+        """Close the record."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    @staticmethod
+    def _hits(rate: float) -> bool:
+        return rate > 0 and random.random() < rate  # noqa: S311  # a coin, not a secret
+
+    def _write(self, device: DeviceSpec, job: JobSpec, message_id: str) -> None:
+        if self._fd < 0:
+            return
+        line = {
+            "at": time.time(),
+            "device": device.id,
+            "job": job.id,
+            "attempt": job.attempt,
+            "recipient": job.recipient,
+            "kind": job.kind,
+            "body": job.body,
+            "message_id": message_id,
+        }
+        os.write(self._fd, _encode(line) + b"\n")

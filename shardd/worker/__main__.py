@@ -1,0 +1,66 @@
+"""The worker's process: `python -m shardd.worker --node NODE --shard SHARD --channel FD --lifeline FD`.
+
+The supervisor execs it (a forked child that calls into the Go library would hang) with everything that Go reads once,
+at load, in its environment. It is not for people.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+import uvloop
+
+from shardd.logs import configure_logs
+from shardd.worker.worker import ORPHAN_GRACE, Worker
+
+
+def main() -> int:
+    """Run one worker; returns the exit code."""
+    # Before any library of Go is loaded: Go chains to handlers that it finds.
+    faulthandler.enable()
+    args = _arguments()
+    configure_logs(args.log_level, args.log_format, node=args.node, shard=args.shard)
+    threading.Thread(target=_watch_lifeline, args=(args.lifeline,), daemon=True, name="lifeline").start()
+    # A terminal's ^C reaches the whole group; the supervisor decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()
+    sock = socket.socket(fileno=args.channel)
+    return uvloop.run(_run(sock))
+
+
+async def _run(sock: socket.socket) -> int:
+    return await Worker().run(sock)
+
+
+def _watch_lifeline(fd: int) -> None:
+    """End the process when the supervisor is gone and the event loop, which should have seen it, did not end it."""
+    os.read(fd, 1)
+    time.sleep(ORPHAN_GRACE * 2)
+    os._exit(70)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="shardd-worker", description="A shard's worker; started by shardd start.")
+    parser.add_argument("--node", required=True)
+    parser.add_argument("--shard", type=int, required=True)
+    parser.add_argument("--channel", type=int, required=True, help="file descriptor of the socketpair")
+    parser.add_argument("--lifeline", type=int, required=True, help="file descriptor that closes with the supervisor")
+    parser.add_argument("--log-level", default="info")
+    parser.add_argument("--log-format", default="auto")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    code = main()
+    # Threads of the library may never end; nothing of ours is left to do.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,221 @@
+"""One job through its transport, and what is known about it afterwards.
+
+The order of the steps is the promise of shardd: fetch → the device's lock → prepare → journal `started` → deliver →
+journal `outcome` → report. Up to `started` every end is harmless, because nothing has left; after it, only positive
+proof counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from shardd.errors import (
+    DeviceUnavailableError,
+    InDoubtError,
+    JournalError,
+    PermanentError,
+    SendError,
+    TransientError,
+)
+from shardd.ipc import DeviceSpec, JobSpec, Outcome
+from shardd.journal import Journal
+from shardd.logs import get_logger
+from shardd.states import Verdict
+from shardd.transports.base import Events, Sent, Transport
+
+log = get_logger(__name__)
+
+JOURNAL_RETRY = 30.0
+"""Seconds before a device is tried again after its journal refused a line: a full disk does not mend itself in one."""
+
+
+@dataclass(slots=True)
+class Hand:
+    """A job in hand."""
+
+    job: JobSpec
+    task: asyncio.Task[None]
+    begun: bool = False
+    started: bool = False
+    """The journal says so: the message may have left."""
+
+
+class Sender:
+    """Sends the jobs of one worker, one at a time per device."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        transports: dict[str, Transport],
+        devices: dict[str, DeviceSpec],
+        events: Events,
+        report: Callable[[Outcome], None],
+        send_timeout: float,
+    ) -> None:
+        self._journal = journal
+        self._transports = transports
+        self._devices = devices
+        self._events = events
+        self._report = report
+        self._send_timeout = send_timeout
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._hands: dict[tuple[int, int], Hand] = {}
+        self._draining = False
+        self.sent = 0
+        self.failed = 0
+
+    @property
+    def in_flight(self) -> int:
+        """How many jobs are in hand."""
+        return len(self._hands)
+
+    def take(self, jobs: list[JobSpec]) -> None:
+        """Begin to send these."""
+        for job in jobs:
+            if self._draining:
+                self._report(_outcome(job, Verdict.RETURNED))
+                continue
+            self._hands[job.id, job.attempt] = Hand(job=job, task=asyncio.Task(self._send(job)))
+
+    async def drain(self, timeout: float) -> None:
+        """Send back what has not started, give the rest `timeout` seconds to end, and call what is left in doubt."""
+        self._draining = True
+        for claim, hand in list(self._hands.items()):
+            if not hand.begun:
+                # Cancelled before its first step, a task runs no line of its own, not even the one that reports.
+                del self._hands[claim]
+                self._report(_outcome(hand.job, Verdict.RETURNED))
+            if not hand.started:
+                hand.task.cancel()
+        await self._wait(timeout)
+        for hand in list(self._hands.values()):
+            hand.task.cancel()
+        # Cancelled tasks end at once, unless a transport swallows it; then the journal tells the truth.
+        await self._wait(1.0)
+
+    def lock_of(self, device_id: str) -> asyncio.Lock:
+        """The lock under which a device is used."""
+        lock = self._locks.get(device_id)
+        if lock is None:
+            lock = self._locks[device_id] = asyncio.Lock()
+        return lock
+
+    async def _wait(self, timeout: float) -> None:
+        tasks = [hand.task for hand in self._hands.values()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout)
+
+    async def _send(self, job: JobSpec) -> None:
+        hand = self._hands[job.id, job.attempt]
+        hand.begun = True
+        try:
+            outcome = await self._outcome_of(job, hand)
+            if hand.started:
+                self._remember(outcome)
+        finally:
+            del self._hands[job.id, job.attempt]
+        if outcome.verdict == Verdict.SENT:
+            self.sent += 1
+        elif outcome.verdict in (Verdict.PERMANENT, Verdict.TRANSIENT, Verdict.IN_DOUBT):
+            self.failed += 1
+        self._report(outcome)
+
+    async def _outcome_of(self, job: JobSpec, hand: Hand) -> Outcome:  # noqa: PLR0911  # one return for each way to end
+        device = self._devices.get(job.device_id)
+        if device is None:
+            return _outcome(job, Verdict.RETURNED, error="its device left this shard")
+        transport = self._transports.get(device.transport)
+        if transport is None:
+            return _outcome(
+                job, Verdict.UNAVAILABLE, error=f"transport {device.transport!r} is not there", retry_after=60.0
+            )
+        try:
+            async with asyncio.timeout(self._send_timeout):
+                sent = await self._deliver(transport, device, job, hand)
+            return _outcome(job, Verdict.SENT, message_id=sent.message_id)
+        except SendError as error:
+            return self._judge(error, job, device)
+        except JournalError as error:
+            return _outcome(job, Verdict.UNAVAILABLE, error=str(error), retry_after=JOURNAL_RETRY)
+        except TimeoutError:
+            if hand.started:
+                return _outcome(job, Verdict.IN_DOUBT, error=f"no answer within {self._send_timeout:g} s")
+            return _outcome(job, Verdict.TRANSIENT, error=f"not ready to send within {self._send_timeout:g} s")
+        except asyncio.CancelledError:
+            if hand.started:
+                return _outcome(job, Verdict.IN_DOUBT, error="the worker had to stop before the answer came")
+            return _outcome(job, Verdict.RETURNED)
+        except Exception as error:
+            # A defect in a transport must not take the worker's other devices down, nor be called an outcome that it is
+            # not.
+            log.exception("send failed unexpectedly", action="send", device=job.device_id, job=job.id)
+            verdict = Verdict.IN_DOUBT if hand.started else Verdict.TRANSIENT
+            return _outcome(job, verdict, error=f"unexpected: {type(error).__name__}: {error}")
+
+    async def _deliver(self, transport: Transport, device: DeviceSpec, job: JobSpec, hand: Hand) -> Sent:
+        fetched = await transport.fetch(device, job)
+        if transport.in_hand > 1:
+            return await self._hand_over(transport, device, job, hand, fetched)
+        async with self.lock_of(device.id):
+            return await self._hand_over(transport, device, job, hand, fetched)
+
+    async def _hand_over(
+        self, transport: Transport, device: DeviceSpec, job: JobSpec, hand: Hand, fetched: Any
+    ) -> Sent:
+        prepared = await transport.prepare(device, job, fetched)
+        self._journal.started((job.id, job.epoch, job.attempt))
+        hand.started = True
+        return await transport.deliver(device, job, prepared)
+
+    def _judge(self, error: SendError, job: JobSpec, device: DeviceSpec) -> Outcome:
+        text = str(error)
+        match error:
+            case PermanentError():
+                return _outcome(job, Verdict.PERMANENT, error=text)
+            case TransientError():
+                return _outcome(job, Verdict.TRANSIENT, error=text, retry_after=error.retry_after)
+            case DeviceUnavailableError():
+                retry_after = error.retry_after
+                if error.state is not None:
+                    until = error.until.timestamp() if error.until else None
+                    self._events.device_changed(device.id, error.state, text, until)
+                    if until is not None:
+                        retry_after = max(0.0, until - time.time())
+                return _outcome(job, Verdict.UNAVAILABLE, error=text, retry_after=retry_after, state=error.state)
+            case InDoubtError():
+                return _outcome(job, Verdict.IN_DOUBT, error=text)
+        raise AssertionError(f"{type(error).__name__} is a SendError that nobody judges")
+
+    def _remember(self, outcome: Outcome) -> None:
+        try:
+            self._journal.outcome(outcome)
+        except JournalError:
+            # The outcome still reaches the supervisor by word; only a crash in the next moment would lose it.
+            log.exception("journal refused an outcome", action="journal", job=outcome.id)
+
+
+def _outcome(
+    job: JobSpec,
+    verdict: Verdict,
+    *,
+    message_id: str | None = None,
+    error: str | None = None,
+    retry_after: float | None = None,
+    state: str | None = None,
+) -> Outcome:
+    return Outcome(
+        id=job.id,
+        epoch=job.epoch,
+        attempt=job.attempt,
+        verdict=verdict.value,
+        message_id=message_id,
+        error=error,
+        retry_after=retry_after,
+        device_state=state,
+        at=time.time(),
+    )

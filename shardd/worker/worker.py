@@ -1,0 +1,238 @@
+"""A worker: one process, one event loop, the clients of one shard's devices.
+
+It does what its supervisor says over the channel and nothing else: no queue, no timers per device. Its heartbeat comes
+from the event loop, so that a hung loop is seen. When the supervisor is gone it finishes what it has started and exits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from shardd import ipc
+from shardd.channel import Channel
+from shardd.errors import JournalError, SharddError
+from shardd.ipc import DeviceSpec, Outcome
+from shardd.journal import Journal
+from shardd.logs import get_logger
+from shardd.transports.base import Transport
+from shardd.transports.registry import make_transport
+from shardd.worker.sender import Sender
+
+log = get_logger(__name__)
+
+ORPHAN_GRACE: Final = 5.0
+"""Seconds that a worker without a supervisor gives to what it has started."""
+LOCK_WAIT: Final = 30.0
+"""Seconds that a new worker waits for the journal of its predecessor."""
+LAGGING: Final = 1.0
+"""Seconds of loop lag worth a line in the log."""
+
+
+class Worker:
+    """The worker's life: setup, then messages, until it is drained or orphaned."""
+
+    def __init__(self) -> None:
+        self._channel: Channel | None = None
+        self._journal: Journal | None = None
+        self._sender: Sender | None = None
+        self._transports: dict[str, Transport] = {}
+        self._transport_settings: dict[str, Any] = {}
+        self._devices: dict[str, DeviceSpec] = {}
+        self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, sock: socket.socket) -> int:
+        """Live until the end; returns the exit code."""
+        self._channel = await Channel.connect(sock, ipc.decode_to_worker, self._heard, self._orphaned)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: self._start(self._drain(ORPHAN_GRACE)))
+        try:
+            return await self._ended
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            for transport in self._transports.values():
+                await transport.close()
+            self._channel.close()
+            if self._journal is not None:
+                self._journal.close()
+
+    # ---- transports.base.Events
+
+    def device_changed(self, device_id: str, state: str, reason: str, until: float | None = None) -> None:
+        """A transport learned something about a device."""
+        self._say(ipc.DeviceChanged(device_id=device_id, state=state, reason=reason, until=until, at=time.time()))
+
+    def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float) -> None:
+        """A message was delivered or read."""
+        self._say(ipc.Receipt(device_id=device_id, message_ids=message_ids, kind=kind, at=at))
+
+    # ---- what the supervisor says
+
+    def _heard(self, message: ipc.ToWorker) -> None:
+        match message:
+            case ipc.Setup():
+                self._start(self._set_up(message))
+            case ipc.Send() if self._sender is not None:
+                self._sender.take(message.jobs)
+            case ipc.Settled() if self._journal is not None:
+                self._forget(message.claims)
+            case ipc.Devices():
+                self._start(self._change_devices(message))
+            case ipc.Close():
+                self._start(self._close_devices(message))
+            case ipc.Drain():
+                self._start(self._drain(message.timeout))
+
+    async def _set_up(self, setup: ipc.Setup) -> None:
+        self._devices = {device.id: device for device in setup.devices}
+        self._journal = await self._open_journal(setup)
+        self._journal.begin(setup.shard)
+        self._transport_settings = {
+            name: {
+                **settings,
+                "node": setup.node,
+                "shard": setup.shard,
+                "record_dir": str(Path(setup.journal).parent.parent / "sandbox"),
+                "sessions_dsn": setup.sessions_dsn,
+            }
+            for name, settings in setup.transports.items()
+        }
+        self._sender = Sender(
+            journal=self._journal,
+            transports=self._transports,
+            devices=self._devices,
+            events=self,
+            report=self._report,
+            send_timeout=setup.send_timeout,
+        )
+        await self._load_transports()
+        self._start(self._beat(setup.heartbeat_every))
+        self._say(ipc.Ready(pid=os.getpid()))
+
+    async def _open_journal(self, setup: ipc.Setup) -> Journal:
+        deadline = time.monotonic() + LOCK_WAIT
+        while True:
+            try:
+                return Journal.open(Path(setup.journal), fsync=setup.fsync)
+            except JournalError:
+                if time.monotonic() > deadline:
+                    raise
+                # flock has no deadline of its own; the predecessor is on its way out.
+                await asyncio.sleep(0.02)
+
+    async def _load_transports(self) -> None:
+        for name in {device.transport for device in self._devices.values()} - self._transports.keys():
+            try:
+                transport = make_transport(name, self._transport_settings.get(name, {}), self)
+                await transport.start()
+            except SharddError as error:
+                # Devices of other transports are not to blame; these report `unavailable` with every job.
+                log.error("transport not available", action="transport", transport=name, error=str(error))
+                continue
+            self._transports[name] = transport
+
+    async def _change_devices(self, message: ipc.Devices) -> None:
+        for device in message.changed:
+            self._devices[device.id] = device
+        await self._load_transports()
+        for device_id in message.removed:
+            await self._close_client(device_id)
+            self._devices.pop(device_id, None)
+
+    async def _close_devices(self, message: ipc.Close) -> None:
+        for device_id in message.devices:
+            await self._close_client(device_id)
+        self._say(ipc.Closed(request=message.request))
+
+    async def _close_client(self, device_id: str) -> None:
+        device = self._devices.get(device_id)
+        if device is not None and self._sender is not None and device.transport in self._transports:
+            async with self._sender.lock_of(device_id):
+                await self._transports[device.transport].close_device(device_id)
+
+    async def _drain(self, timeout: float) -> None:
+        if self._sender is not None:
+            await self._sender.drain(timeout)
+        self._say(ipc.Drained())
+        self._end(0)
+
+    # ---- what the worker says
+
+    def _say(self, message: ipc.ToSupervisor) -> None:
+        if self._channel is not None:
+            self._channel.say(message)
+
+    def _report(self, outcome: Outcome) -> None:
+        self._say(ipc.Outcomes(outcomes=[outcome]))
+
+    async def _beat(self, every: float) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while self._sender is not None:
+            lag = max(0.0, loop.time() - due)
+            if lag > LAGGING:
+                log.warning("event loop lags", action="heartbeat", lag=round(lag, 3))
+            self._say(
+                ipc.Heartbeat(
+                    lag=lag,
+                    devices=len(self._devices),
+                    open_clients=sum(t.open_clients() for t in self._transports.values()),
+                    in_flight=self._sender.in_flight,
+                    sent=self._sender.sent,
+                    failed=self._sender.failed,
+                    rss=_rss(),
+                    fds=_open_fds(),
+                    connects=sum(t.connects() for t in self._transports.values()),
+                )
+            )
+            due = loop.time() + every
+            await asyncio.sleep(every)
+
+    # ---- its end
+
+    def _forget(self, claims: list[tuple[int, int]]) -> None:
+        assert self._journal is not None
+        try:
+            self._journal.settled(claims)
+        except JournalError as error:
+            # Entries that are kept too long are harmless: settling is idempotent.
+            log.warning("journal not trimmed", action="journal", error=str(error))
+
+    def _orphaned(self) -> None:
+        log.warning("supervisor is gone: finishing what has started", action="orphan")
+        self._start(self._drain(ORPHAN_GRACE))
+
+    def _start(self, step: Any) -> None:
+        task = asyncio.get_running_loop().create_task(step)
+        self._tasks.add(task)
+        task.add_done_callback(self._step_ended)
+
+    def _step_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, SharddError):
+            log.error("worker cannot go on", action="worker", error=str(error))
+        else:
+            log.error("worker cannot go on", action="worker", exc_info=error)
+        self._end(70)
+
+    def _end(self, code: int) -> None:
+        if not self._ended.done():
+            self._ended.set_result(code)
+
+
+def _open_fds() -> int:
+    return sum(1 for _ in os.scandir("/proc/self/fd"))
+
+
+def _rss() -> int:
+    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123  # once a second in every worker: no Path object for it
+        return int(file.read().split()[1]) * resource.getpagesize()
