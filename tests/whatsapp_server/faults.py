@@ -169,5 +169,7 @@ class FaultList:
 
 
 def device_matches(pattern: str, device: str) -> bool:
-    """Whether ``number`` or ``number:index`` names the device; the empty pattern names every one."""
-    return not pattern or pattern == device or pattern == device.partition(":")[0]
+    """Whether ``number`` or ``number:index`` names the device, whose own index may be unknown yet; "" names every one."""
+    number, _, index = pattern.partition(":")
+    device_number, _, device_index = device.partition(":")
+    return not pattern or (number == device_number and (index == device_index or not index or not device_index))

@@ -45,8 +45,8 @@ class ServerProcess:
     async_control: AsyncControlClient
 
     def proxy_url(self, user: str = "", *, scheme: str = "http") -> str:
-        """Proxy address for a client; ``user`` names it to faults that strike before the login."""
-        credential = f"{user}:secret@" if user else ""
+        """Proxy address for a client; ``user``, a device's number, names it to faults that strike before the login."""
+        credential = f"{user.partition(':')[0]}:secret@" if user else ""
         return f"{scheme}://{credential}127.0.0.1:{self.proxy_port}"
 
     def client_environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -106,7 +106,7 @@ def code_stage(connection: ChatConnection, request: Node, registration: Node) ->
         offered.link_code = link_code.LinkCodeExchange(registration.jid("jid").number, wrapped)
         reference = Node("link_code_pairing_ref", None, offered.link_code.reference.encode())
         connection.answer(request, Node("link_code_companion_reg", {"stage": stage}, [reference]))
-        connection.network.record.note("code_requested", number=offered.link_code.number)
+        connection.network.record.note("code_requested", offered.link_code.number)
     elif stage == "companion_finish" and offered.link_code is not None:
         connection.answer(request)
         _finish_code(connection.network, offered, registration)
@@ -157,7 +157,7 @@ def _finish_code(network: Network, offered: PairingOffer, registration: Node) ->
         bundle = registration.need("link_code_pairing_wrapped_key_bundle").data
         adv_secret = exchange.open_bundle(bundle, identity, offered.keys.identity)
     except link_code.WrongCodeError:
-        network.record.note("wrong_code", number=exchange.number)
+        network.record.note("wrong_code", exchange.number)
         return
     _link(network, offered, exchange.number, adv_secret)
 
