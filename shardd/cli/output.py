@@ -1,0 +1,126 @@
+"""How the commands speak: tables for people, JSON for programs, numbers and times in the same words everywhere.
+
+On a terminal a table fits its width. Elsewhere (a pipe, a file) nothing is cut, because a program or a pager reads it, and
+nothing is coloured. `NO_COLOR` and `COLUMNS` are respected.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from shardd.states import DeviceState, JobState, ShardState
+
+PIPE_WIDTH: Final = 200
+"""Columns where there is no terminal to fit."""
+SANDBOX: Final = "sandbox"
+SANDBOX_STYLE: Final = "bold magenta"
+
+STATE_STYLES: Final[dict[str, str]] = {
+    ShardState.RUNNING: "green",
+    ShardState.STARTING: "yellow",
+    ShardState.DRAINING: "yellow",
+    ShardState.DRAINED: "dim",
+    ShardState.WAITING: "dim",
+    ShardState.STOPPED: "dim",
+    ShardState.BACKOFF: "red",
+    ShardState.BROKEN: "bold red",
+    JobState.SENDING: "cyan",
+    JobState.SENT: "green",
+    JobState.FAILED: "red",
+    JobState.CANCELLED: "dim",
+    JobState.IN_DOUBT: "bold yellow",
+    DeviceState.READY: "green",
+    DeviceState.RESTRICTED: "yellow",
+    DeviceState.UNPAIRED: "yellow",
+    DeviceState.BANNED: "red",
+    DeviceState.LOGGED_OUT: "red",
+    DeviceState.REPLACED: "red",
+    DeviceState.CLIENT_OUTDATED: "red",
+    "paused": "yellow",
+}
+"""The styles of the states' words; what is not here is shown plain."""
+
+
+def make_console() -> Console:
+    """A console on stdout."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that cannot spell a character shows a question mark, not a traceback.
+        sys.stdout.reconfigure(errors="replace")
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    return Console(width=width, highlight=False, markup=False, emoji=False)
+
+
+def make_table(*headers: str, right: Iterable[str] = ()) -> Table:
+    """A table without lines; the columns named in `right` hold numbers."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    numbers = set(right)
+    for header in headers:
+        table.add_column(header, justify="right" if header in numbers else "left", no_wrap=True, overflow="ellipsis")
+    return table
+
+
+def print_json(value: Any) -> None:
+    """For programs: indented JSON; times in ISO 8601."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+
+
+def state_text(state: str) -> Text:
+    """A state's word in its colour."""
+    return Text(state, STATE_STYLES.get(state, ""))
+
+
+def sandbox_line(sandbox: int, all_of_them: int, what: str) -> str:
+    """The sentence that tells which of the things shown are only for trying."""
+    return f"{sandbox} of {all_of_them} {what} are sandbox: their messages reach nobody"
+
+
+def span(seconds: float) -> str:
+    """A duration in at most two units: `12ms`, `0.9s`, `42s`, `3m 5s`, `2h 10m`, `5d 3h`."""
+    if seconds < 0.1:
+        return f"{seconds * 1000:.0f}ms"
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    for size, unit, small, small_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if whole >= size:
+            rest = whole % size // small
+            return f"{whole // size}{unit} {rest}{small_unit}" if rest else f"{whole // size}{unit}"
+    return f"{whole}s"
+
+
+def ago(moment: datetime | None, now: datetime | None = None) -> str:
+    """How long ago, or how soon; empty when there is no moment."""
+    if moment is None:
+        return ""
+    seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
+    # The database's clock may be a little ahead of ours.
+    if abs(seconds) < 1:
+        return "now"
+    return f"{span(seconds)} ago" if seconds > 0 else f"in {span(-seconds)}"
+
+
+def moment_text(moment: datetime | None) -> str:
+    """A moment, absolute and relative; empty when there is none."""
+    return "" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC ({ago(moment)})"
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """`1 job`, `6,000 jobs`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no JSON form")

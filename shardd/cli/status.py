@@ -1,0 +1,52 @@
+"""`shardd status`: whether the node is well, for people and for programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import msgspec
+
+from shardd.cli.client import ask_now
+from shardd.cli.options import config_option
+from shardd.cli.output import make_console, print_json
+from shardd.cli.status_view import render_status
+from shardd.config import load_config
+from shardd.errors import SharddError
+from shardd.supervisor.status import Status
+
+DEGRADED: Final = 1
+"""Exit code when shardd answers and is not healthy."""
+
+
+@click.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="For programs; the shape is described above.")
+def status(config_file: Path, as_json: bool) -> None:
+    """Show the shards, the queue, and what is wrong. Exits with 0: healthy, 1: degraded, 3: not running.
+
+    With --json: an object with version, node, pid, state (starting, running, stopping), healthy, problems and notes (lists of
+    sentences), started_at, now, database, config, shards (a list), totals, and queue (null until it was counted). Times are
+    POSIX seconds, durations seconds, sizes bytes. Fields are added over time, never renamed.
+    """
+    config = load_config(config_file)
+    answer = ask_now(config.control_socket, "GET", "/status")
+    node = read_status(answer)
+    if as_json:
+        print_json(answer)
+    else:
+        console = make_console()
+        console.print(render_status(node, width=console.width))
+    if not node.healthy:
+        raise click.exceptions.Exit(DEGRADED)
+
+
+def read_status(answer: Any) -> Status:
+    """The answer as data. Raises SharddError when it is one of another release."""
+    try:
+        return msgspec.convert(answer, Status)
+    except msgspec.ValidationError as error:
+        raise SharddError(
+            f"the shardd that runs is of another release than this command ({error}): restart it"
+        ) from None

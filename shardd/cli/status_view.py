@@ -1,0 +1,180 @@
+"""The picture of a node's health: what `shardd status` prints and `--watch` paints.
+
+What matters most stands first, so that a small terminal cuts off only shards that are well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from shardd.cli.output import SANDBOX_STYLE, count, make_table, sandbox_line, span, state_text
+from shardd.states import ShardState
+from shardd.supervisor.status import ShardStatus, Status, Totals
+
+WIDE = 110
+"""Columns from which on the words are written out and the worker's resources are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    wide: str
+    narrow: str
+    cell: Callable[[ShardStatus], Text]
+    total: Callable[[Totals], str] = lambda _: ""
+    only_wide: bool = False
+
+
+def render_status(status: Status, *, width: int, height: int | None = None, banner: Text | None = None) -> Group:
+    """The whole picture, for a terminal of this size; `height` None: as long as it takes.
+
+    `banner` is a line at the top, for what is to be said beyond the status.
+    """
+    head: list[RenderableType] = [banner] if banner is not None else []
+    head += [_title(status), *_sandbox(status), *_facts(status), *_remarks(status), Text()]
+    room = None
+    if height is not None:
+        # A remark may take more than one line; the table's header takes two, the total one, the last remark one.
+        used = sum(-(-max(1, len(line.plain)) // width) for line in head if isinstance(line, Text))
+        room = max(3, height - used - 4)
+    shards, hidden = _choose(status.shards, room)
+    parts = [*head, _table(shards, status.totals, width)]
+    if hidden:
+        parts.append(Text(_hidden_words(hidden), "dim"))
+    return Group(*parts)
+
+
+def _title(status: Status) -> Text:
+    word, style = ("healthy", "bold green") if status.healthy else (status.state, "bold yellow")
+    if not status.healthy and status.state == "running":
+        word, style = "degraded", "bold red"
+    title = Text.assemble((f"shardd {status.version}", "bold"), f" on {status.node}: ", (word, style))
+    title.append(f"  up {span(status.now - status.started_at)}, pid {status.pid}, database {status.database}", "dim")
+    return title
+
+
+def _sandbox(status: Status) -> list[Text]:
+    totals = status.totals
+    if not totals.sandbox_devices:
+        return []
+    return [Text(sandbox_line(totals.sandbox_devices, totals.devices, "devices"), SANDBOX_STYLE)]
+
+
+def _facts(status: Status) -> list[Text]:
+    totals, queue = status.totals, status.queue
+    devices = Text.assemble(("devices  ", "bold"), f"{totals.ready:,} ready, {totals.parked:,} parked")
+    devices.append(f", {count(totals.open_clients, 'open client')}")
+    if queue is None:
+        jobs = Text.assemble(("queue    ", "bold"), ("not counted yet", "dim"))
+    else:
+        jobs = Text.assemble(
+            ("queue    ", "bold"), f"{queue.queued:,} queued, {queue.scheduled:,} scheduled, {queue.sending:,} sending"
+        )
+        if queue.oldest_due_age is not None:
+            jobs.append(f"; the oldest due job is {span(max(0.0, queue.oldest_due_age))} old")
+    sent = Text.assemble(("sent     ", "bold"), f"{totals.sent:,} since the start, {_rate(totals.sent_per_second)}/s; ")
+    sent.append(f"{totals.failed:,} failed, ", "red" if totals.failed else "")
+    sent.append(f"{totals.in_doubt:,} in doubt", "bold yellow" if totals.in_doubt else "")
+    return [devices, jobs, sent]
+
+
+def _remarks(status: Status) -> list[Text]:
+    problems = [Text.assemble(("problem  ", "bold red"), problem) for problem in status.problems]
+    return problems + [Text.assemble(("note     ", "bold yellow"), note) for note in status.notes]
+
+
+def _choose(shards: Sequence[ShardStatus], room: int | None) -> tuple[list[ShardStatus], list[ShardStatus]]:
+    """The shards to show in `room` lines, and the others: those that are not well are shown first."""
+    if room is None or len(shards) <= room:
+        return list(shards), []
+    ranked = sorted(shards, key=lambda s: (_is_well(s), s.epoch is None, s.shard))
+    shown = {s.shard for s in ranked[: room - 1]}
+    return [s for s in shards if s.shard in shown], [s for s in shards if s.shard not in shown]
+
+
+def _hidden_words(hidden: Sequence[ShardStatus]) -> str:
+    words = "all well" if all(_is_well(s) for s in hidden) else "not all well"
+    return f"and {count(len(hidden), 'more shard')}, {words}: a taller terminal or `shardd status` shows them"
+
+
+def _is_well(shard: ShardStatus) -> bool:
+    return shard.epoch is None or shard.state in (ShardState.RUNNING, ShardState.DRAINED)
+
+
+def _table(shards: Sequence[ShardStatus], totals: Totals, width: int) -> Table:
+    wide = width >= WIDE
+    columns = [column for column in _COLUMNS if wide or not column.only_wide]
+    headers = [column.wide if wide else column.narrow for column in columns]
+    table = make_table(*headers, right=[h for h in headers if h != "state"])
+    if wide:
+        table.padding = (0, 2, 0, 0)
+    for shard in shards:
+        table.add_row(*(column.cell(shard) for column in columns), style=None if shard.epoch is not None else "dim")
+    if len(shards) != 1:
+        table.add_row(*(Text(column.total(totals), "bold") for column in columns))
+    return table
+
+
+def _number(name: str, warn: str = "") -> Callable[[ShardStatus], Text]:
+    """The cell of a count, styled with `warn` when it is not 0."""
+
+    def cell(shard: ShardStatus) -> Text:
+        value: int = getattr(shard, name)
+        return Text(_amount(value), warn if value else "")
+
+    return cell
+
+
+def _ready_and_parked(shard: ShardStatus) -> Text:
+    return Text.assemble(f"{shard.ready}/", (str(shard.parked), "yellow" if shard.parked else ""))
+
+
+def _seconds(value: float | None, doubtful: float, bad: float) -> Text:
+    if value is None:
+        return Text("-", "dim")
+    return Text(span(max(0.0, value)), "bold red" if value >= bad else "yellow" if value >= doubtful else "")
+
+
+def _or_dash(value: str | None) -> Text:
+    return Text("-", "dim") if value is None else Text(value)
+
+
+def _amount(value: int) -> str:
+    """Exact as long as it fits: `1234567`, then `12.3M`."""
+    for size, unit in ((10**9, "G"), (10**6, "M")):
+        if value >= 10 * size:
+            return f"{value / size:.1f}{unit}"
+    return str(value)
+
+
+def _rate(value: float) -> str:
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def _bytes(value: int | None) -> str | None:
+    if value is None:
+        return None
+    return f"{value / 2**30:.1f}GiB" if value >= 2**30 else f"{value / 2**20:.0f}MiB"
+
+
+_COLUMNS = (
+    _Column("shard", "#", lambda s: Text(str(s.shard)), lambda _: "all"),
+    _Column("state", "state", lambda s: state_text(s.state)),
+    _Column("pid", "pid", lambda s: _or_dash(None if s.pid is None else str(s.pid))),
+    _Column("ready/\nparked", "ready/\nparked", _ready_and_parked, lambda t: f"{t.ready}/{t.parked}"),
+    _Column("open\nclients", "", _number("open_clients"), lambda t: str(t.open_clients), only_wide=True),
+    _Column("in\nflight", "in\nflight", _number("in_flight"), lambda t: _amount(t.in_flight)),
+    _Column("sent/s", "sent/s", lambda s: Text(_rate(s.sent_per_second)), lambda t: _rate(t.sent_per_second)),
+    _Column("sent", "sent", _number("sent"), lambda t: _amount(t.sent)),
+    _Column("failed", "failed", _number("failed", "red"), lambda t: _amount(t.failed)),
+    _Column("in\ndoubt", "in\ndoubt", _number("in_doubt", "bold yellow"), lambda t: _amount(t.in_doubt)),
+    _Column("restarts", "re-\nstarts", _number("restarts", "yellow")),
+    _Column("lag", "lag", lambda s: _seconds(s.lag, 0.25, 1.0)),
+    _Column("heartbeat\nage", "beat", lambda s: _seconds(s.heartbeat_age, 5.0, 10.0)),
+    _Column("memory", "", lambda s: _or_dash(_bytes(s.rss)), only_wide=True),
+    _Column("fds", "", lambda s: _or_dash(None if s.fds is None else str(s.fds)), only_wide=True),
+)
