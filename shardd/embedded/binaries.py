@@ -79,7 +79,7 @@ def _candidates() -> Iterator[Path]:
 def _probe(home: Home, folder: Path) -> Binaries | str:
     """Ask the program for its version, as the account that is to run it; where that fails, the reason."""
     status, said = home.account.run([str(folder / "postgres"), "--version"])
-    if status == 126 and _is_wheel(folder):
+    if status == 126 and _is_wheel(folder) and home.base.stat().st_uid == os.geteuid():
         folder = _copy_wheel(folder, home)
         status, said = home.account.run([str(folder / "postgres"), "--version"])
     version = re.search(r"\(PostgreSQL\) (\d+)", said)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import stat
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -91,6 +92,18 @@ class Home:
     def base(self) -> Path:
         """The folder above, which belongs to shardd."""
         return self.folder.parent
+
+
+def open_own(path: Path) -> IO[bytes]:
+    """Open a file of the state folder for appending, mode 0600; never through a link that somebody put there."""
+    try:
+        return os.fdopen(
+            os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "ab"
+        )
+    except OSError as error:
+        raise DatabaseError(
+            f"the embedded PostgreSQL needs to write {path}, and cannot: {error.strerror}. Was shardd run as another user before?"
+        ) from error
 
 
 def my_name() -> str:
@@ -201,10 +214,11 @@ def _make_for_other(state_dir: Path, account: Account, spare: Path) -> Path:
 
 
 def _let_through(folder: Path, account: Account) -> None:
-    """The account's group may walk through root's own folder, and not list it."""
-    if folder.stat().st_uid == 0 and not account.can_reach(folder):
+    """The account's group may walk through root's own folder, and not list it; a group that has rights there keeps them."""
+    status = folder.stat()
+    if status.st_uid == 0 and status.st_mode & 0o070 == 0 and not account.can_reach(folder):
         os.chown(folder, -1, account.gid)
-        folder.chmod((folder.stat().st_mode & 0o707) | 0o010)
+        folder.chmod(stat.S_IMODE(status.st_mode) | 0o010)
 
 
 def _give(folder: Path, account: Account) -> Path:

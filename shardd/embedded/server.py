@@ -34,7 +34,7 @@ from urllib.parse import quote
 import psycopg
 
 from shardd.embedded.binaries import Binaries, find_binaries
-from shardd.embedded.home import SPARE, Home, find_home, my_name, prepare_home
+from shardd.embedded.home import SPARE, Home, find_home, my_name, open_own, prepare_home
 from shardd.embedded.pid_file import is_ready, pid_in, works_in
 from shardd.errors import AlreadyRunningError, DatabaseError
 
@@ -180,8 +180,7 @@ class EmbeddedPostgres:
     def _take_lock(self) -> None:
         if self._lock is not None:
             return
-        path = self._state_dir / "pg.lock"
-        lock = path.open("ab")
+        lock = open_own(self._state_dir / "pg.lock")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -282,10 +281,10 @@ class EmbeddedPostgres:
             ) from error
 
     def _open_log(self) -> IO[bytes]:
-        size = self.log_file.stat().st_size if self.log_file.exists() else 0
-        log = self.log_file.open("ab" if size < _MAX_LOG else "wb")
-        os.fchmod(log.fileno(), 0o600)
-        self._log_start = log.tell()
+        log = open_own(self.log_file)
+        if log.tell() > _MAX_LOG:
+            log.truncate(0)
+        self._log_start = os.fstat(log.fileno()).st_size
         return log
 
     def _last_words(self) -> str:

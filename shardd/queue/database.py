@@ -1,22 +1,14 @@
 """The connections to PostgreSQL: a pool whose every wait ends, and a listener that comes back by itself.
 
-Deadlines. The server gives up a statement at nine tenths of `statement_timeout`, so that its clear answer arrives before
-our own deadline does. At that deadline the socket is shut down, which ends every wait on it at once. Cancelling instead
-would itself wait for the server, and a frozen server or a network that swallows packets answers no cancel request either.
-
-Restarts. A connection from the pool is looked at before it is used: a socket of an idle connection that has something to
-read carries the server's farewell. That costs one system call and no round trip. A pool that is out of connections asks
-for a new one with each request, so a database that is back is used again within two seconds.
+The server gives up a statement at nine tenths of `statement_timeout`, so that its clear answer arrives before our own
+deadline does (`shardd.queue.liveness`). A pool that is out of connections asks for a new one with each request, so a
+database that is back is used again within two seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-import os
-import select
-import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,6 +21,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from shardd.errors import DatabaseError
 from shardd.queue.database_errors import OLDEST_SERVER, describe_error, parse_dsn
+from shardd.queue.liveness import KEEPALIVE, Deadline, is_fresh
 from shardd.queue.queries import all_queries, load_queries
 
 __all__ = ["Database", "ListenEvent", "Params", "load_queries", "server_of"]
@@ -83,10 +76,9 @@ class Database:
             "application_name": application_name,
             "connect_timeout": math.ceil(connect_timeout),
             "prepare_threshold": prepare_threshold,
-            # A peer that vanished without a farewell; TCP only, ignored on a socket file.
-            "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
+            **KEEPALIVE,
             "tcp_user_timeout": round(max(connect_timeout, statement_timeout) * 1000),
-        }  # fmt: skip
+        }
         self.pool: AsyncConnectionPool[AsyncConnection[TupleRow]] = AsyncConnectionPool(
             dsn,
             connection_class=self._connection_class(),
@@ -133,7 +125,7 @@ class Database:
         """
         limit = self.statement_timeout if timeout is None else timeout
         connection = await self._acquire()
-        deadline = _Deadline(connection, limit)
+        deadline = Deadline(connection, limit)
         try:
             yield connection
         except psycopg.Error as error:
@@ -192,7 +184,7 @@ class Database:
             await self._ask(connection, statement)
 
     async def _ask(self, connection: AsyncConnection[TupleRow], statement: bytes | sql.Composed) -> None:
-        deadline = _Deadline(connection, self.statement_timeout)
+        deadline = Deadline(connection, self.statement_timeout)
         try:
             await connection.execute(statement)
         except psycopg.Error as error:
@@ -219,7 +211,7 @@ class Database:
         try:
             for _ in range(self._max_size):
                 connection = await self.pool.getconn(self.connect_timeout)
-                if _is_fresh(connection):
+                if is_fresh(connection):
                     return connection
                 await self.pool.putconn(connection)
             return await self.pool.getconn(self.connect_timeout)
@@ -229,13 +221,13 @@ class Database:
             raise describe_error(error, self._dsn) from error
 
     async def _configure(self, connection: AsyncConnection[TupleRow]) -> None:
-        deadline = _Deadline(connection, self.statement_timeout)
+        deadline = Deadline(connection, self.statement_timeout)
         try:
             await connection.execute(self.queries["prepare_connection"], self._session, prepare=False)
         finally:
             deadline.cancel()
 
-    def _describe(self, error: BaseException, deadline: _Deadline | None) -> DatabaseError:
+    def _describe(self, error: BaseException, deadline: Deadline | None) -> DatabaseError:
         if deadline is not None and deadline.passed:
             return describe_error(psycopg.errors.QueryCanceled(f"no answer within {deadline.limit:g} s"), self._dsn)
         return describe_error(error, self._dsn)
@@ -258,44 +250,7 @@ class Database:
         return Remembering
 
 
-class _Deadline:
-    """Shuts a connection's socket down when its time is over."""
-
-    def __init__(self, connection: AsyncConnection[TupleRow], limit: float) -> None:
-        self.limit = limit
-        self.passed = False
-        self._connection = connection
-        self._timer = asyncio.get_running_loop().call_later(limit, self._pass)
-
-    def cancel(self) -> None:
-        self._timer.cancel()
-
-    def _pass(self) -> None:
-        self.passed = True
-        # A duplicate, because closing the Python object must not close libpq's descriptor.
-        with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=_duplicate(self._connection)) as twin:
-            twin.shutdown(socket.SHUT_RDWR)
-
-
 def server_of(dsn: str) -> str:
     """Where a DSN leads, without its password: host:port/database. Raises DatabaseError when it is none."""
     parts = parse_dsn(dsn)
     return f"{parts.get('host', 'localhost')}:{parts.get('port', 5432)}/{parts.get('dbname', parts.get('user', ''))}"
-
-
-def _duplicate(connection: AsyncConnection[TupleRow]) -> int:
-    return os.dup(connection.pgconn.socket)
-
-
-def _is_fresh(connection: AsyncConnection[TupleRow]) -> bool:
-    """Whether an idle connection still has its server, judged by what its socket has to tell."""
-    try:
-        poll = select.poll()
-        poll.register(connection.pgconn.socket, select.POLLIN)
-        for _ in range(4):  # a farewell, then the end of the stream
-            if not poll.poll(0):
-                break
-            connection.pgconn.consume_input()
-    except (psycopg.Error, OSError):
-        return False
-    return not connection.closed

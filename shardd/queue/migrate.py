@@ -26,6 +26,7 @@ from psycopg.rows import TupleRow
 
 from shardd.errors import DatabaseError
 from shardd.queue.database_errors import OLDEST_SERVER, describe_error
+from shardd.queue.liveness import KEEPALIVE
 from shardd.queue.queries import all_queries
 
 GRANTS: Final = "grants.sql"
@@ -156,7 +157,7 @@ async def _connect(dsn: str) -> AsyncGenerator[Connection]:
     try:
         async with asyncio.timeout(_CONNECT_TIMEOUT):
             connection = await AsyncConnection.connect(
-                dsn, autocommit=True, application_name="shardd migrate", connect_timeout=_CONNECT_TIMEOUT
+                dsn, autocommit=True, application_name="shardd migrate", connect_timeout=_CONNECT_TIMEOUT, **KEEPALIVE
             )
         async with connection:
             if connection.info.server_version // 10_000 < OLDEST_SERVER:

@@ -115,7 +115,7 @@ async def test_listens_on_no_network_and_in_a_closed_folder(server: EmbeddedPost
     dsn = await server.start()
     assert ask(dsn, "SELECT current_setting('listen_addresses')") == ""
     assert mode_of(server.home.folder) == 0o700
-    assert mode_of((server.home.folder / ".s.PGSQL.5432")) == 0o700
+    assert mode_of(server.home.folder / ".s.PGSQL.5432") == 0o700
     assert mode_of(server.log_file) == 0o600
 
 
@@ -255,6 +255,26 @@ def test_root_runs_it_as_somebody_else_and_opens_its_own_folder_only(state_dir: 
     assert mode_of(folder) == 0o710
     assert folder.stat().st_uid == 0
     assert mode_of(state_dir) == above
+
+
+@as_root
+def test_root_leaves_a_folder_to_the_group_that_has_rights_there(state_dir: Path) -> None:
+    folder = state_dir / "state"
+    folder.mkdir()
+    folder.chmod(0o750)
+    home = prepare_home(folder, state_dir / "spare")
+    assert mode_of(folder) == 0o750
+    assert home.folder.is_relative_to(state_dir / "spare")
+
+
+@as_root
+async def test_root_writes_through_no_link_that_another_user_put_there(
+    server: EmbeddedPostgres, state_dir: Path
+) -> None:
+    (state_dir / "postgres.log").symlink_to(state_dir / "precious")
+    with pytest.raises(DatabaseError, match=r"needs to write .*/postgres\.log, and cannot"):
+        await server.start()
+    assert not (state_dir / "precious").exists()
 
 
 @as_root
