@@ -50,6 +50,7 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "listen_addresses": "",
     "port": "5432",
     "unix_socket_permissions": "0700",
+    "max_connections": "300",  # every open WhatsApp client holds up to two
     "max_wal_size": "512MB",
     "autovacuum_naptime": "10s",  # the queue's live table turns over quickly
     "jit": "off",
