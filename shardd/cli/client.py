@@ -23,14 +23,14 @@ async def ask(socket: Path, method: str, path: str, *, timeout: float = DEADLINE
             session.request(method, f"http://shardd{path}") as response,
         ):
             answer = await response.json()
-    except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, FileNotFoundError) as error:
+    except TimeoutError as error:
+        raise SharddError(f"shardd at {socket} gave no answer within {timeout:g} s") from error
+    except (aiohttp.ClientError, OSError) as error:
         if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, PermissionError):
             raise SharddError(
                 f"{socket}: permission denied: run this as the user that runs shardd, or as root"
             ) from error
         raise NotRunningError(f"no shardd answers at {socket}: is it running with this config?") from error
-    except TimeoutError as error:
-        raise SharddError(f"shardd at {socket} gave no answer within {timeout:g} s") from error
     if response.status == 400:
         raise UsageError(answer["error"])
     if response.status != 200:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,8 +14,9 @@ from shardd.cli.client import ask_now
 from shardd.cli.options import config_option
 from shardd.cli.output import make_console, print_json
 from shardd.cli.status_view import render_status
+from shardd.cli.watch import Watch, watch_status
 from shardd.config import load_config
-from shardd.errors import SharddError
+from shardd.errors import SharddError, UsageError
 from shardd.supervisor.status import Status
 
 DEGRADED: Final = 1
@@ -23,7 +26,8 @@ DEGRADED: Final = 1
 @click.command()
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="For programs; the shape is described above.")
-def status(config_file: Path, as_json: bool) -> None:
+@click.option("--watch", is_flag=True, help="A live picture, also while shardd comes and goes; q or ^C ends it.")
+def status(config_file: Path, as_json: bool, watch: bool) -> None:
     """Show the shards, the queue, and what is wrong. Exits with 0: healthy, 1: degraded, 3: not running.
 
     With --json: an object with version, node, pid, state (starting, running, stopping), healthy, problems and notes (lists of
@@ -31,6 +35,9 @@ def status(config_file: Path, as_json: bool) -> None:
     POSIX seconds, durations seconds, sizes bytes. Fields are added over time, never renamed.
     """
     config = load_config(config_file)
+    if watch:
+        _watch(config.control_socket, as_json=as_json)
+        return
     answer = ask_now(config.control_socket, "GET", "/status")
     node = read_status(answer)
     if as_json:
@@ -50,3 +57,9 @@ def read_status(answer: Any) -> Status:
         raise SharddError(
             f"the shardd that runs is of another release than this command ({error}): restart it"
         ) from None
+
+
+def _watch(socket: Path, *, as_json: bool) -> None:
+    if as_json or not sys.stdout.isatty():
+        raise UsageError("--watch paints a terminal; a program asks again and again with: shardd status --json")
+    asyncio.run(watch_status(Watch(socket, read_status), make_console()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +18,9 @@ from shardd.supervisor.status import ShardStatus, Status, Totals
 
 WIDE = 110
 """Columns from which on the words are written out and the worker's resources are shown."""
+
+
+_MEASURE = Console()  # rich wraps text only with a console at hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +37,16 @@ def render_status(status: Status, *, width: int, height: int | None = None, bann
 
     `banner` is a line at the top, for what is to be said beyond the status.
     """
-    head: list[RenderableType] = [banner] if banner is not None else []
-    head += [_title(status), *_sandbox(status), *_facts(status), *_remarks(status), Text()]
+    head: list[Text] = [banner] if banner is not None else []
+    head += [_title(status), *_sandbox(status), *_facts(status)]
+    head += [*_remarks(status, None if height is None else max(3, height // 5)), Text()]
     room = None
     if height is not None:
         # A remark may take more than one line; the table's header takes two, the total one, the last remark one.
-        used = sum(-(-max(1, len(line.plain)) // width) for line in head if isinstance(line, Text))
+        used = sum(len(line.wrap(_MEASURE, width)) for line in head)
         room = max(3, height - used - 4)
     shards, hidden = _choose(status.shards, room)
-    parts = [*head, _table(shards, status.totals, width)]
+    parts: list[RenderableType] = [*head, _table(shards, status.totals, width)]
     if hidden:
         parts.append(Text(_hidden_words(hidden), "dim"))
     return Group(*parts)
@@ -82,8 +86,10 @@ def _facts(status: Status) -> list[Text]:
     return [devices, jobs, sent]
 
 
-def _remarks(status: Status) -> list[Text]:
-    problems = [Text.assemble(("problem  ", "bold red"), problem) for problem in status.problems]
+def _remarks(status: Status, most: int | None) -> list[Text]:
+    problems = [Text.assemble(("problem  ", "bold red"), problem) for problem in status.problems[:most]]
+    if len(problems) < len(status.problems):
+        problems.append(Text(f"         and {count(len(status.problems) - len(problems), 'more problem')}", "red"))
     return problems + [Text.assemble(("note     ", "bold yellow"), note) for note in status.notes]
 
 
