@@ -1,0 +1,259 @@
+"""The demonstration: a daemon, devices, a producer that is not shardd, a picture of it, a summary; nothing stays behind.
+
+Each run begins anew: it deletes the state that an earlier run left, so that it never trips over an older release's data.
+What this run leaves in the state folder can be looked at afterwards with `shardd start --config=config/demo.yaml`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import psycopg
+from demo_picture import Moment, Picture
+from rich.console import Console
+
+from shardd.cli.client import ask_now
+from shardd.config import Config, load_config
+from shardd.embedded import embedded_dsn, launch
+from shardd.errors import NotRunningError, SharddError
+from shardd.supervisor.lock import StateLock
+
+HERE = Path(__file__).resolve().parent
+SHARDD = Path(sys.executable).with_name("shardd")
+MARK = "made-by-demo"
+"""A file that says that a state folder is the demonstration's own and may be deleted."""
+START_LIMIT = 180.0
+"""Seconds for everything up to the last worker, on a slow machine."""
+STUCK_AFTER = 60.0
+"""Seconds without any change after which the demonstration gives up."""
+STOP_LIMIT = 90.0
+"""Seconds for the daemon's orderly end."""
+LOOK_EVERY = 0.2
+
+
+class Stopped(BaseException):
+    """A signal asks for the end."""
+
+
+def main() -> int:
+    """Run; returns the exit status."""
+    options = _options()
+    console = Console()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    try:
+        config = load_config(options.config)
+        _begin_anew(config)
+        with _daemon(options.config, config, console):
+            return _demonstrate(config, options, console)
+    except Stopped:
+        console.print("stopped")
+        return 130
+    except SharddError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./scripts/demo", description=__doc__)
+    parser.add_argument("--devices", type=int, default=3000, help="sandbox devices (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=6000, help="rows to insert (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=6.0, help="spread the inserts over them (default: %(default)s)"
+    )
+    parser.add_argument("--config", type=Path, default=HERE.parent / "config" / "demo.yaml", help="another config file")
+    options = parser.parse_args()
+    if options.devices < 1 or options.jobs < 1:
+        parser.error("--devices and --jobs: 1 or more")
+    return options
+
+
+def _stop(number: int, _: object) -> NoReturn:
+    raise Stopped(number)
+
+
+def _begin_anew(config: Config) -> None:
+    folder = config.state_dir
+    if config.database is not None:
+        raise SharddError("the demonstration runs on a PostgreSQL of its own: leave `database:` out of its config")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
+        raise SharddError(
+            f"{folder} was not made by the demonstration, which would delete it: choose another state_dir"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (folder / MARK).touch()
+        with StateLock(folder):
+            for entry in folder.iterdir():
+                if entry.name in {MARK, "supervisor.lock"}:
+                    continue
+                if entry.is_symlink():  # root's PostgreSQL, where its account cannot reach this folder
+                    shutil.rmtree(entry.resolve().parent, ignore_errors=True)
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
+    except OSError as error:
+        raise SharddError(
+            f"{folder} of an earlier run cannot be deleted: {error.strerror}: {error.filename}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _daemon(config_file: Path, config: Config, console: Console) -> Iterator[None]:
+    """shardd, from READY until it has stopped in order."""
+    log = config.state_dir / "shardd.log"
+    # Tied to this process: should it be killed, the daemon stops too.
+    tie = [sys.executable, "-I", "-S", launch.__file__, str(os.geteuid()), str(os.getegid()), str(os.getpid())]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*tie, str(SHARDD), "start", f"--config={config_file}"],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+    try:
+        console.print("starting shardd and a PostgreSQL of its own …", style="dim")
+        _await_running(process, config, log)
+        yield
+    finally:
+        _end(process)
+
+
+def _await_running(process: subprocess.Popen[bytes], config: Config, log: Path) -> None:
+    deadline = time.monotonic() + START_LIMIT
+    while time.monotonic() < deadline:
+        with contextlib.suppress(NotRunningError):
+            if _status(config)["state"] == "running":
+                return
+        if process.poll() is not None:
+            break
+        time.sleep(0.1)
+    told = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    ended = f"ended with status {process.returncode}" if process.returncode is not None else "does not become ready"
+    raise SharddError(f"shardd {ended}. The end of {log}:\n{told}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask the daemon to drain and stop, and wait; an impatient second ^C hurries it."""
+    hurry: Callable[..., None] = lambda *_: process.terminate()  # noqa: E731  # a handler in one expression
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, hurry)
+    process.terminate()
+    try:
+        process.wait(STOP_LIMIT)
+    except subprocess.TimeoutExpired:
+        process.kill()  # its workers and its PostgreSQL are tied to it
+        process.wait()
+
+
+def _status(config: Config) -> dict[str, Any]:
+    status: dict[str, Any] = ask_now(config.control_socket, "GET", "/status")
+    return status
+
+
+def _demonstrate(config: Config, options: argparse.Namespace, console: Console) -> int:
+    _add_devices(config, options)
+    console.print(
+        f"{options.devices} sandbox devices (they deliver to nobody) on {config.shards} shards; a program that knows "
+        f"only PostgreSQL inserts {options.jobs} jobs\n"
+    )
+    dsn = embedded_dsn(config.state_dir, "producer")
+    command = [sys.executable, str(HERE / "demo_producer.py"), dsn]
+    arguments = [str(options.devices), str(options.jobs), str(options.seconds)]
+    producer = subprocess.Popen([*command, *arguments], start_new_session=True)
+    try:
+        with psycopg.connect(dsn, autocommit=True) as connection, Picture(console) as picture:
+            last = _watch(config, options.jobs, producer, connection, picture)
+            return _sum_up(config, last, connection, console)
+    finally:
+        producer.kill()
+        producer.wait()
+
+
+def _add_devices(config: Config, options: argparse.Namespace) -> None:
+    ids = [f"demo-{number:04}" for number in range(options.devices)]
+    with psycopg.connect(embedded_dsn(config.state_dir)) as connection:
+        connection.execute("INSERT INTO shardd.devices (id, transport) SELECT unnest(%s::text[]), 'sandbox'", [ids])
+
+
+def _watch(
+    config: Config,
+    wanted: int,
+    producer: subprocess.Popen[bytes],
+    connection: psycopg.Connection[Any],
+    picture: Picture,
+) -> Moment:
+    """Show what goes on until every job has come to an end."""
+    began = changed_at = time.monotonic()
+    before: dict[str, int] = {}
+    while True:
+        inserting = producer.poll() is None
+        rows = connection.execute("SELECT state, count(*) FROM shardd.outcomes GROUP BY state").fetchall()
+        moment = Moment(wanted, time.monotonic() - began, states=dict(rows), node=_status(config))
+        done = not inserting and moment.live == 0
+        picture.show(moment, last=done)
+        if done:
+            return moment
+        if moment.states != before:
+            before, changed_at = dict(moment.states), time.monotonic()
+        elif time.monotonic() - changed_at > STUCK_AFTER:
+            raise SharddError(f"nothing has changed for {STUCK_AFTER:.0f} s; see {config.state_dir / 'shardd.log'}")
+        time.sleep(LOOK_EVERY)
+
+
+SUMMARY = """
+SELECT extract(epoch FROM max(settled_at) - min(created_at)),
+       1000 * percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM settled_at - created_at)),
+       1000 * percentile_cont(0.99) WITHIN GROUP (ORDER BY extract(epoch FROM settled_at - created_at))
+FROM shardd.outcomes WHERE settled_at IS NOT NULL
+"""
+
+
+def _sum_up(config: Config, last: Moment, connection: psycopg.Connection[Any], console: Console) -> int:
+    row = connection.execute(SUMMARY).fetchone()
+    assert row is not None
+    seconds, median, slow = (float(value or 0) for value in row)
+    node = _status(config)
+    sent = last.states.get("sent", 0)
+    delivered = _delivered(config)
+    twice = sum(1 for times in delivered.values() if times > 1)
+    states = ", ".join(f"{count} {state}" for state, count in sorted(last.states.items())) or "none"
+    console.print(f"\n[bold]{last.inserted} jobs[/]: {states}", highlight=False)
+    console.print(
+        f"{sent / seconds if seconds else 0:.0f} jobs/s over {seconds:.1f} s, from the first insert to the last outcome"
+    )
+    console.print(f"insert to outcome: half within {median:.0f} ms, 99 % within {slow:.0f} ms")
+    for what in ("devices", "sent"):
+        counts = [shard[what] for shard in node["shards"]]
+        mean = sum(counts) / len(counts)
+        console.print(
+            f"{what} per shard: {min(counts)} to {max(counts)}, balance (max/mean) {max(counts) / mean if mean else 0:.2f}"
+        )
+    console.print(f"messages that reached the sandbox: {sum(delivered.values())}, twice: {twice}")
+    good = last.inserted == last.wanted == sent == len(delivered) and twice == 0
+    console.print("[green]every job was sent exactly once[/]" if good else "[red]that is not what was to be shown[/]")
+    return 0 if good else 1
+
+
+def _delivered(config: Config) -> Counter[int]:
+    """How often the sandbox was given each job, from its own record."""
+    times: Counter[int] = Counter()
+    for record in sorted((config.state_dir / "sandbox").glob("*.jsonl")):
+        with record.open(encoding="utf-8") as lines:
+            times.update(json.loads(line)["job"] for line in lines)
+    return times
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,19 @@
+"""Exit with 0 when this machine has a PostgreSQL that the demonstration can run, else with 1."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from shardd.embedded.binaries import find_binaries
+from shardd.embedded.home import prepare_home
+from shardd.errors import DatabaseError
+
+with tempfile.TemporaryDirectory() as name:
+    folder = Path(name)
+    folder.chmod(0o711)  # root asks as the account that would run the server
+    try:
+        find_binaries(prepare_home(folder, spare=folder / "spare"))
+    except DatabaseError:
+        sys.exit(1)

@@ -1,0 +1,101 @@
+# Sourced by the scripts beside this folder: finds a Python, makes the clone's virtual environment, installs packages.
+# Everything here may be repeated; what is current is left alone.
+
+ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
+VENV=$ROOT/.venv
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+    say "${0##*/}: $1"
+    shift
+    for line in "$@"; do say "  $line"; done
+    exit 1
+}
+
+can_install() { [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; }
+
+# install_packages NAME…: Debian packages, of which those that are there already are left alone.
+install_packages() {
+    local missing=() name
+    for name in "$@"; do
+        [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$name" 2> /dev/null)" = installed ] || missing+=("$name")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    say "installing Debian packages: ${missing[*]}"
+    # Nothing of what we install shall start services or ask questions.
+    export DEBIAN_FRONTEND=noninteractive
+    { apt-get install --yes --quiet --no-install-recommends "${missing[@]}" ||
+        { apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends "${missing[@]}"; }; } > /dev/null ||
+        die "apt-get could not install: ${missing[*]}"
+}
+
+_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2> /dev/null; }
+_is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; }
+_makes_venvs() { "$1" -c 'import ensurepip, venv' 2> /dev/null; }
+
+# Sets PYTHON to an interpreter that can make a virtual environment.
+_find_python() {
+    local candidate version seen=() bare=""
+    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.14 /usr/bin/python3}; do
+        version=$(_version "$candidate") || continue
+        seen+=("$candidate is $version")
+        _is_new_enough "$candidate" || continue
+        if _makes_venvs "$candidate"; then
+            PYTHON=$candidate
+            return
+        fi
+        bare=${bare:-$candidate}
+    done
+    if [ -z "$bare" ]; then
+        die "Python 3.11 or newer is needed, and none was found (${seen[*]:-no python3 in PATH})." \
+            "Debian 12, Ubuntu 24.04: apt-get install python3 python3-venv" \
+            "If it lies elsewhere: PYTHON=/path/to/python3.12 $0"
+    fi
+    version=$(_version "$bare")
+    if can_install; then
+        install_packages "python$version-venv"
+        PYTHON=$bare
+        _makes_venvs "$bare" && return
+    fi
+    die "$bare ($version) cannot make virtual environments: its modules venv and ensurepip are missing." \
+        "Debian, Ubuntu: apt-get install python$version-venv      (as root)" \
+        "Or name another Python: PYTHON=/path/to/python3.12 $0"
+}
+
+_check_machine() {
+    [ "$(uname -s)" = Linux ] || die "shardd runs on Linux, and this is $(uname -s)."
+    if ldd --version 2>&1 | grep -qi musl; then
+        die "this system's C library is musl, for which the WhatsApp library has no build: use one with glibc (Debian, Ubuntu, Fedora)."
+    fi
+    [ -w "$ROOT" ] || die "$ROOT cannot be written by $(id -un): clone the project into a folder of your own."
+}
+
+_install() {
+    local name=$1 wanted stamp=$VENV/.shardd-$1
+    shift
+    if ! { "$VENV/bin/python" -m pip --version > /dev/null 2>&1 && _is_new_enough "$VENV/bin/python"; }; then
+        _find_python
+        say "making a virtual environment in $VENV ($("$PYTHON" --version))"
+        "$PYTHON" -m venv --clear "$VENV" || die "the virtual environment $VENV could not be made; see above."
+    fi
+    wanted="$("$VENV/bin/python" -VV) $* $(sha256sum < "$ROOT/pyproject.toml")"
+    [ "$(cat "$stamp" 2> /dev/null)" != "$wanted" ] || return 0
+    say "installing ($name; the first time takes a minute or two)"
+    # Dependency groups need pip 25.1.
+    { "$VENV/bin/python" -m pip install -qq --disable-pip-version-check 'pip>=25.1' &&
+        (cd "$ROOT" && "$VENV/bin/python" -m pip install -qq --disable-pip-version-check "$@"); } ||
+        die "pip could not install the project; see above." "Is the package index in reach? Then run $0 again: it goes on where it stopped."
+    printf '%s' "$wanted" > "$stamp"
+}
+
+# prepare_venv NAME PIP-ARGUMENT…: the clone's virtual environment with these installed. NAME stands for the set of arguments.
+prepare_venv() {
+    _check_machine
+    # One at a time: two scripts of one clone may start together.
+    if command -v flock > /dev/null; then
+        (flock 9 && _install "$@") 9< "$ROOT/pyproject.toml" || exit 1
+    else
+        (_install "$@") || exit 1
+    fi
+}
