@@ -1,9 +1,10 @@
 """The egress gate: an HTTP CONNECT proxy inside the worker's own event loop, through which all bytes of its clients pass.
 
-The library underneath hides its sockets, cannot be told a deadline, reconnects by itself and cannot be stopped while it dials.
-Whoever owns the connection owns all of that: the gate knows each client object by a credential of its own, gives it an
-upstream proxy, counts its bytes, knows when the server was last heard, and can cut it off. A client may dial its main host
-only while it is being refreshed (`dials` times, then never again once it is sealed), so nothing reconnects in the background.
+The library underneath hides its sockets, cannot be told a deadline, reconnects by itself and cannot be stopped while it
+dials. Whoever owns the connection owns all of that: the gate knows each client object by a credential of its own, gives
+it an upstream proxy, counts its bytes, knows when the server was last heard, and can cut it off. A client may dial its
+main host only while it is being refreshed (`dials` times, then never again once it is sealed), so nothing reconnects in
+the background.
 """
 
 from __future__ import annotations
@@ -189,11 +190,10 @@ class Tunnel:
 class Gate:
     """The proxy itself; listens on a free port of the loopback interface."""
 
-    def __init__(self, *, connect_timeout: float, proxy: Proxy | None = None) -> None:
-        """`connect_timeout`: seconds for reaching a host, its proxy's handshake included. `proxy`: of whoever has none."""
+    def __init__(self, *, connect_timeout: float) -> None:
+        """`connect_timeout`: seconds for reaching a host, its proxy's handshake included."""
         self.port = 0
         self._connect_timeout = connect_timeout
-        self._proxy = proxy
         self._server: asyncio.Server | None = None
         self._clients: dict[str, Egress] = {}
         self._handshakes: set[asyncio.Task[None]] = set()
@@ -221,9 +221,10 @@ class Gate:
     ) -> Egress:
         """A new client object: it dials through `Egress.url`, its `main_host` at most `dials` times.
 
-        `on_lost` is called once, when the connection to the main host is gone, no other may follow, and we did not cut it.
+        `on_lost` is called once, when the connection to the main host is gone, no other may follow, and we did not cut
+        it.
         """
-        egress = Egress(self, main_host, proxy or self._proxy, dials, on_lost)
+        egress = Egress(self, main_host, proxy, dials, on_lost)
         self._clients[egress.credential] = egress
         return egress
 

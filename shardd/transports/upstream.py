@@ -1,6 +1,7 @@
 """Upstream proxies: their URLs, and how a connection is opened through them (HTTP CONNECT, SOCKS5 of RFC 1928 and 1929).
 
-The proxy resolves the host name: that is the point of a proxy per device, and it keeps name look-ups out of this process.
+The proxy resolves the host name: that is the point of a proxy per device, and it keeps name look-ups out of this
+process.
 """
 
 from __future__ import annotations

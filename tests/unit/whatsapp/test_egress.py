@@ -132,10 +132,11 @@ async def test_kill_cuts_what_stands_and_what_is_being_made(gate: Gate) -> None:
 
 async def test_a_host_that_does_not_answer_costs_the_deadline_and_says_so() -> None:
     silent = socket.create_server(("127.0.0.1", 0), backlog=8)
-    gate = Gate(connect_timeout=0.2, proxy=parse_proxy(f"http://127.0.0.1:{silent.getsockname()[1]}"))
+    gate = Gate(connect_timeout=0.2)
     await gate.start()
     lost = asyncio.Event()
-    egress = gate.admit("far.example", on_lost=lost.set)
+    proxy = parse_proxy(f"http://127.0.0.1:{silent.getsockname()[1]}")
+    egress = gate.admit("far.example", on_lost=lost.set, proxy=proxy)
     head, _, _ = await connect(egress, "far.example:443")
     assert head.startswith("HTTP/1.1 504 ")
     await lost.wait()

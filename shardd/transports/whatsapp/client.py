@@ -1,0 +1,264 @@
+"""One client: one object of the library, from its connect to its end, never used again.
+
+A refresh is a new object, so this one only knows how to open, work, and close for good. It has a uuid of its own (the library
+keys its clients by phone number, so that an old object's finalizer would stop a new one), and its bytes pass the egress gate,
+which tells when its connection is lost. Every wait has a deadline or ends with the connection: a thread that hangs in the
+library is freed by cutting its sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
+from uuid import uuid4
+
+from neonize._binder import ProxySettings
+from neonize.aioze import events as library_events
+from neonize.exc import NeonizeError
+from neonize.proto.Neonize_pb2 import Receipt
+
+from shardd.logs import get_logger
+from shardd.transports.egress import Gate
+from shardd.transports.upstream import Proxy
+from shardd.transports.whatsapp import failures
+from shardd.transports.whatsapp.failures import Trouble
+from shardd.transports.whatsapp.library import CHAT_HOST, JID, NewAClient, parse_jid
+
+log = get_logger(__name__)
+
+DIALS: Final = 2
+"""Dials of one refresh: WhatsApp may ask for one more (stream error 515)."""
+EXPLAIN: Final = 0.5
+"""Seconds that an event may come later than the end of the connection that it explains."""
+GRACEFUL: Final = 1.0
+"""Seconds for an orderly goodbye, before the sockets are cut."""
+END_TIMEOUT: Final = 10.0
+"""Seconds in which a client whose sockets are cut must have ended."""
+
+# Neonize.proto, Receipt.ReceiptType.
+_RECEIPTS: Final = {Receipt.DELIVERED: "delivered", Receipt.READ: "read", Receipt.PLAYED: "read"}
+
+_TROUBLES: Final[tuple[tuple[Any, Callable[[Any], Trouble]], ...]] = (
+    (library_events.LoggedOutEv, failures.logged_out),
+    (library_events.StreamReplacedEv, failures.replaced),
+    (library_events.TemporaryBanEv, failures.banned),
+    (library_events.ClientOutdatedEv, failures.outdated),
+    (library_events.ConnectFailureEv, failures.refused),
+    (library_events.StreamErrorEv, failures.stream_error),
+)
+
+LOST: Final = Trouble("the connection to WhatsApp was lost")
+
+T = TypeVar("T")
+
+
+class Listener(Protocol):
+    """Who is told what a client learns."""
+
+    def ended(self, client: Client, trouble: Trouble) -> None:
+        """The client is of no use any more, and somebody has to close it. Said once, after a successful `open`."""
+
+    def receipt(self, client: Client, message_ids: list[str], kind: str, at: float) -> None:
+        """A message was `delivered` or `read`; `at` in POSIX seconds."""
+
+
+class TroubleError(Exception):
+    """A client could not be opened."""
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(trouble.text)
+        self.trouble = trouble
+
+
+class Client:
+    """One neonize client. Open it once, use it while `alive`, close it always."""
+
+    def __init__(
+        self, device_id: str, session: str, *, dsn: str, gate: Gate, proxy: Proxy | None, listener: Listener
+    ) -> None:
+        """`session`: a JID whose row has just been seen in the store; `dsn`: the store's URL for the library."""
+        self.device_id = device_id
+        self.session = session
+        self.handle = NewAClient(dsn, jid=parse_jid(session))
+        self.handle.uuid = uuid4().hex.encode()
+        self.handle._stop_finalizer.detach()  # noqa: SLF001 - it would call into the library at any time, for any client
+        self.trouble: Trouble | None = None
+        self.egress = gate.admit(CHAT_HOST, on_lost=self._lost, proxy=proxy, dials=DIALS)
+        self._listener = listener
+        self._open = False
+        self._running: asyncio.Task[None] | None = None
+        self._logged_in = asyncio.Event()
+        self._failed = asyncio.Event()
+        self._calls: set[asyncio.Future[Any]] = set()
+        self._closing: asyncio.Task[bool] | None = None
+        self._register()
+
+    @property
+    def alive(self) -> bool:
+        """Logged in, and its connection stands as far as anybody knows."""
+        return self._open and self.trouble is None and self._closing is None
+
+    def silent_for(self) -> float:
+        """Seconds since the server was last heard."""
+        heard = self.egress.last_inbound
+        return float("inf") if heard is None else asyncio.get_running_loop().time() - heard
+
+    async def open(self, timeout: float) -> None:
+        """Connect and wait until logged in. Raises TroubleError; the client must be closed then, too."""
+        self._running = await self.handle.connect(ProxySettings(self.egress.url))
+        watch = [asyncio.create_task(event.wait()) for event in (self._logged_in, self._failed)]
+        try:
+            await asyncio.wait([self._running, *watch], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in watch:
+                task.cancel()
+        if self.trouble is None and not self._logged_in.is_set():
+            self._fail(self._unexplained(timeout))
+        if self.trouble is not None:
+            raise TroubleError(self.trouble)
+        self._open = True
+        self.egress.seal()
+
+    async def probe(self, timeout: float) -> bool:
+        """Whether the server answers: one small round trip, bounded by `timeout` seconds."""
+        try:
+            await self.call(lambda: self.handle.set_passive(False), timeout)
+        except (TimeoutError, TroubleError, NeonizeError):
+            return False
+        return self.alive
+
+    async def call(self, step: Callable[[], Awaitable[T]], timeout: float) -> T:
+        """Let the library do something that hands over no message. Raises TimeoutError, TroubleError or NeonizeError."""
+        working = self._begin(step)
+        failed = asyncio.create_task(self._failed.wait())
+        watched: list[asyncio.Future[Any]] = [working, failed]
+        try:
+            await asyncio.wait(watched, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            failed.cancel()
+        if working.done():
+            return working.result()
+        if self.trouble is not None:
+            raise TroubleError(self.trouble)
+        raise TimeoutError
+
+    async def send(self, to: JID, message: Any, timeout: float) -> str:
+        """Hand a message over: its id, once the server has taken it.
+
+        Raises TroubleError when it was not even begun, NeonizeError with the library's text, or TimeoutError. Nothing of it
+        leaves afterwards: a send without an answer is ended by closing the client, which makes the library say how far it came.
+        """
+        sending = self._begin(lambda: self.handle.send_message(to, message))
+        try:
+            await asyncio.wait([sending], timeout=timeout)
+            if not sending.done():
+                self._fail(Trouble(f"WhatsApp did not answer within {timeout:g} seconds"))
+                await self.close()
+                await asyncio.wait([sending], timeout=GRACEFUL)
+        finally:
+            if not sending.done():
+                self._fail(Trouble("a send was given up before its answer came"))
+                self.egress.kill()
+        if not sending.done():
+            raise TimeoutError
+        return str(sending.result().ID)
+
+    async def close(self) -> bool:
+        """Close for good and wait for the end; True when the library has let go of its thread. May be called often."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        return await asyncio.shield(self._closing)
+
+    # ---- inside
+
+    def _register(self) -> None:
+        on = self.handle.event
+        for kind, read in _TROUBLES:
+            on(kind)(self._handler(partial(self._heard, read)))
+        on(library_events.ConnectedEv)(self._handler(lambda _: self._logged_in.set()))
+        on(library_events.DisconnectedEv)(self._handler(lambda _: None))
+        on(library_events.ReceiptEv)(self._handler(self._receipt))
+
+    def _heard(self, read: Callable[[Any], Trouble], event: Any) -> None:
+        self._fail(read(event))
+
+    @staticmethod
+    def _handler(act: Callable[[Any], None]) -> Callable[[Any, Any], Awaitable[None]]:
+        async def handle(_: Any, event: Any) -> None:
+            act(event)
+
+        return handle
+
+    def _receipt(self, event: Any) -> None:
+        if kind := _RECEIPTS.get(event.Type):
+            self._listener.receipt(self, list(event.MessageIDs), kind, float(event.Timestamp) or time.time())
+
+    def _fail(self, trouble: Trouble) -> None:
+        """The first reason counts, unless it only said that the connection is gone and this one says why."""
+        first = self.trouble is None
+        if first or (self.trouble is not None and self.trouble.state is None and trouble.state is not None):
+            self.trouble = trouble
+        self._failed.set()
+        if self._open and self._closing is None and (first or trouble.state is not None):
+            self._listener.ended(self, trouble)
+
+    def _lost(self) -> None:
+        """The gate says that the connection is gone; the library may be about to say why."""
+        asyncio.get_running_loop().call_later(EXPLAIN if self.trouble is None else 0.0, self._explain)
+
+    def _explain(self) -> None:
+        if self.trouble is None and self._closing is None:
+            self._fail(Trouble(self.egress.failure or LOST.text))
+
+    def _unexplained(self, timeout: float) -> Trouble:
+        if self._running is not None and self._running.done() and not self._running.cancelled():
+            error = self._running.exception()
+            return Trouble(self.egress.failure or f"the login ended: {error or 'without a reason'}")
+        reached = self.egress.last_inbound is not None
+        text = "WhatsApp did not complete the login" if reached else "WhatsApp could not be reached"
+        return Trouble(self.egress.failure or f"{text} within {timeout:g} seconds")
+
+    def _begin(self, step: Callable[[], Awaitable[T]]) -> asyncio.Future[T]:
+        """Start a call of the library. Never once it is closing: many of its calls end the process when the client is gone."""
+        if not self.alive:
+            raise TroubleError(self.trouble or LOST)
+        working = asyncio.ensure_future(step())
+        self._calls.add(working)
+        working.add_done_callback(self._finished)
+        return working
+
+    def _finished(self, call: asyncio.Future[Any]) -> None:
+        self._calls.discard(call)
+        _read(call)
+
+    async def _close(self) -> bool:
+        if self._calls:
+            # They end at once when the client is told to disconnect, and must have ended before `stop` forgets it.
+            pending = [*self._calls, asyncio.ensure_future(self.handle.disconnect())]
+            await asyncio.wait(pending, timeout=GRACEFUL)
+            self.egress.kill()
+            await asyncio.wait(pending, timeout=END_TIMEOUT)
+        ends = [asyncio.ensure_future(self.handle.stop())]
+        if self._running is not None:
+            ends.append(self._running)
+        await asyncio.wait(ends, timeout=GRACEFUL)
+        self.egress.kill()
+        await asyncio.wait(ends, timeout=END_TIMEOUT)
+        ended = all(end.done() for end in ends)
+        if not ended:
+            log.error("a client did not end: its thread is lost", action="client_stuck", device=self.device_id)
+        elif any(map(_read, ends)):
+            # It failed while it connected, perhaps after `stop` had found nothing to stop: the library still lists it.
+            await self.handle.stop()
+        return ended
+
+
+def _read(future: asyncio.Future[Any]) -> BaseException | None:
+    """Take note of an error that nobody waits for, or asyncio complains about it."""
+    with suppress(asyncio.CancelledError, asyncio.InvalidStateError):
+        return future.exception()
+    return None

@@ -1,0 +1,300 @@
+"""get_or_refresh: a healthy client for a device, now, or the reason why there is none.
+
+Healthy is: logged in, and the server was heard a moment ago. A client that was silent for longer is asked with one small round
+trip; one that does not answer, or that lost its connection, is replaced: under the lock of its device the old one is closed and
+its end awaited, the session's row is read (connecting without it ends the process), and a new one connects, a few at a time.
+Nothing happens for a device in between: one sweep for all devices closes clients that had no work, and it runs only while
+there are any.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from shardd.errors import DatabaseError, DeviceUnavailableError
+from shardd.ipc import DeviceSpec
+from shardd.logs import get_logger
+from shardd.states import DeviceState
+from shardd.transports.base import Events
+from shardd.transports.egress import Gate
+from shardd.transports.upstream import Proxy, parse_proxy
+from shardd.transports.whatsapp.client import Client, TroubleError
+from shardd.transports.whatsapp.dsn import library_dsn
+from shardd.transports.whatsapp.failures import Trouble
+from shardd.transports.whatsapp.sessions import SessionStore
+from shardd.transports.whatsapp.settings import Settings
+
+log = get_logger(__name__)
+
+SWEEPS: Final = 4
+"""Sweeps within the idle time: a client is closed at most a quarter of it too late."""
+HOLD: Final = 1.0
+"""Seconds between preparing and handing over in which a client is not closed."""
+CLOSINGS: Final = 4
+"""Clients that one sweep closes at the same time."""
+
+
+@dataclass(eq=False)
+class Seat:
+    """A device's place: its lock, and its client while it has one. Times are those of the event loop."""
+
+    device_id: str
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    client: Client | None = None
+    used_at: float = 0.0
+    held_until: float = 0.0
+    in_use: int = 0
+    gone: Trouble | None = None
+    """What ended the session, until the device comes back with another or is paired anew."""
+    session: str | None = None
+
+
+class Clients:
+    """All clients of one worker."""
+
+    def __init__(self, settings: Settings, gate: Gate, store: SessionStore, events: Events) -> None:
+        self.connects = 0
+        self._settings = settings
+        self._library_dsn = library_dsn(settings.sessions_dsn, pgbouncer=settings.pgbouncer)
+        self._gate = gate
+        self._store = store
+        self._events = events
+        self._seats: dict[str, Seat] = {}
+        self._taken = 0
+        self._freed = asyncio.Event()
+        self._connecting = asyncio.Semaphore(settings.max_connecting)
+        self._sweeping: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    @property
+    def open_clients(self) -> int:
+        """Clients that are open, or on their way in or out."""
+        return self._taken
+
+    async def get_or_refresh(self, device: DeviceSpec) -> Client:
+        """A healthy client of this device. Raises DeviceUnavailableError with the reason why there is none."""
+        seat = self._seats.setdefault(device.id, Seat(device.id))
+        if (client := self._fresh(seat, device)) is not None:
+            return client
+        async with seat.lock:
+            if (client := self._fresh(seat, device)) is not None:  # somebody else did it while we waited
+                return client
+            old = seat.client
+            if old is not None and self._fits(old, device) and await old.probe(self._settings.probe_timeout):
+                return old
+            await self._close_client(seat)
+            return await self._rebuild(seat, device)
+
+    @asynccontextmanager
+    async def in_use(self, client: Client) -> AsyncIterator[None]:
+        """While a client is in use it is neither idle nor the least recently used one."""
+        seat = self._seats.get(client.device_id)
+        if seat is not None:
+            seat.in_use += 1
+        try:
+            yield
+        finally:
+            if seat is not None:
+                seat.in_use -= 1
+                seat.held_until = 0.0
+                self._touch(seat)
+                self._freed.set()
+
+    def hold(self, client: Client) -> None:
+        """It is about to be used: spare it for a moment."""
+        if (seat := self._seats.get(client.device_id)) is not None:
+            seat.held_until = asyncio.get_running_loop().time() + HOLD
+
+    async def close_device(self, device_id: str) -> None:
+        """Close what is open for this device, and forget what is known of it."""
+        seat = self._seats.get(device_id)
+        if seat is not None:
+            async with seat.lock:
+                await self._close_client(seat)
+                self._seats.pop(device_id, None)
+
+    async def close(self) -> None:
+        """Close every client."""
+        self._closed = True
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        await asyncio.gather(*(self.close_device(device_id) for device_id in tuple(self._seats)))
+
+    # ---- client.Listener
+
+    def ended(self, client: Client, trouble: Trouble) -> None:
+        """An open client is of no use any more: close it now, so that nothing of it goes on in the background."""
+        log.info("client ended", action="client_ended", device=client.device_id, reason=trouble.text)
+        if trouble.state is not None:
+            seat = self._seats.get(client.device_id)
+            if seat is not None and seat.client is client:
+                self._remember(seat, trouble)
+            self._events.device_changed(client.device_id, trouble.state.value, trouble.text, trouble.until)
+        self._spawn(self._retire(client))
+
+    def receipt(self, client: Client, message_ids: list[str], kind: str, at: float) -> None:
+        """Passed on."""
+        self._events.receipt(client.device_id, message_ids, kind, at)
+
+    # ---- inside
+
+    def _fits(self, client: Client, device: DeviceSpec) -> bool:
+        return client.alive and client.session == device.session and client.egress.proxy == self._proxy_of(device)
+
+    def _fresh(self, seat: Seat, device: DeviceSpec) -> Client | None:
+        client = seat.client
+        if client is None or not self._fits(client, device) or client.silent_for() > self._settings.probe_after:
+            return None
+        self._touch(seat)
+        return client
+
+    def _proxy_of(self, device: DeviceSpec) -> Proxy | None:
+        url = device.proxy or self._settings.proxy
+        if url is None:
+            return None
+        try:
+            return parse_proxy(url)
+        except ValueError as error:
+            raise DeviceUnavailableError(f"the proxy of device {device.id} cannot be used: {error}") from None
+
+    async def _rebuild(self, seat: Seat, device: DeviceSpec) -> Client:
+        session = await self._stored_session(seat, device)
+        await self._take_place()
+        try:
+            async with self._turn(device):
+                client = self._make(device, session)
+                self.connects += 1
+                try:
+                    await client.open(self._settings.connect_timeout)
+                except BaseException:
+                    await client.close()
+                    raise
+        except BaseException as error:
+            self._give_place()
+            if isinstance(error, TroubleError):
+                self._remember(seat, error.trouble)
+                raise error.trouble.as_error() from None
+            raise
+        seat.client, seat.session = client, session
+        self._touch(seat)
+        self._sweep()
+        return client
+
+    def _make(self, device: DeviceSpec, session: str) -> Client:
+        if self._closed:
+            raise DeviceUnavailableError("this worker is closing")
+        proxy = self._proxy_of(device)
+        return Client(device.id, session, dsn=self._library_dsn, gate=self._gate, proxy=proxy, listener=self)
+
+    async def _stored_session(self, seat: Seat, device: DeviceSpec) -> str:
+        """The device's session, seen in the store a moment ago."""
+        if device.session is None:
+            raise DeviceUnavailableError(f"device {device.id} is not paired", state=DeviceState.UNPAIRED.value)
+        if seat.gone is not None and seat.session == device.session:
+            # The library may not have deleted the row yet; connecting while it does would end the process.
+            raise seat.gone.as_error()
+        try:
+            found = await self._store.session_exists(device.session)
+        except DatabaseError as error:
+            raise DeviceUnavailableError(str(error)) from error
+        if not found:
+            text = f"the session {device.session} of device {device.id} is not in the session store"
+            raise DeviceUnavailableError(text, state=DeviceState.UNPAIRED.value)
+        seat.gone, seat.session = None, device.session
+        return device.session
+
+    @staticmethod
+    def _remember(seat: Seat, trouble: Trouble) -> None:
+        if trouble.state is DeviceState.LOGGED_OUT:
+            seat.gone = trouble
+
+    async def _take_place(self) -> None:
+        """Count one more open client; the least recently used one makes room."""
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout):
+                while self._taken >= self._settings.max_open_clients:
+                    self._freed.clear()
+                    victim = min(filter(_idle, self._seats.values()), key=lambda seat: seat.used_at, default=None)
+                    if victim is None:
+                        with suppress(TimeoutError):
+                            await asyncio.wait_for(self._freed.wait(), HOLD)
+                        continue
+                    async with victim.lock:
+                        await self._close_client(victim)
+        except TimeoutError:
+            text = f"all {self._settings.max_open_clients} clients of this worker are in use (max_open_clients)"
+            raise DeviceUnavailableError(text, retry_after=1.0) from None
+        self._taken += 1
+
+    def _give_place(self) -> None:
+        self._taken -= 1
+        self._freed.set()
+
+    @asynccontextmanager
+    async def _turn(self, device: DeviceSpec) -> AsyncIterator[None]:
+        """Connects are few at a time, so that a restart is no storm."""
+        timeout = self._settings.connect_timeout
+        try:
+            async with asyncio.timeout(timeout):
+                await self._connecting.acquire()
+        except TimeoutError:
+            text = f"device {device.id} did not get its turn to connect within {timeout:g} seconds (max_connecting)"
+            raise DeviceUnavailableError(text) from None
+        try:
+            yield
+        finally:
+            self._connecting.release()
+
+    async def _close_client(self, seat: Seat) -> None:
+        """Close a seat's client and wait for its end; the caller holds the lock."""
+        client, seat.client = seat.client, None
+        if client is not None:
+            try:
+                await client.close()
+            finally:
+                self._give_place()
+
+    async def _retire(self, client: Client) -> None:
+        await client.close()
+        seat = self._seats.get(client.device_id)
+        if seat is None:
+            return
+        async with seat.lock:
+            if seat.client is client:
+                await self._close_client(seat)
+
+    def _touch(self, seat: Seat) -> None:
+        seat.used_at = asyncio.get_running_loop().time()
+
+    def _sweep(self) -> None:
+        if self._sweeping is None or self._sweeping.done():
+            self._sweeping = asyncio.get_running_loop().create_task(self._close_idle())
+
+    async def _close_idle(self) -> None:
+        while self._taken:
+            await asyncio.sleep(self._settings.idle_close / SWEEPS)
+            limit = asyncio.get_running_loop().time() - self._settings.idle_close
+            idle = [seat for seat in self._seats.values() if _idle(seat) and seat.used_at <= limit]
+            for start in range(0, len(idle), CLOSINGS):
+                await asyncio.gather(*(self._close_if_idle(seat, limit) for seat in idle[start : start + CLOSINGS]))
+
+    async def _close_if_idle(self, seat: Seat, limit: float) -> None:
+        async with seat.lock:
+            if _idle(seat, locked=True) and seat.used_at <= limit:
+                await self._close_client(seat)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _idle(seat: Seat, *, locked: bool = False) -> bool:
+    if seat.client is None or seat.in_use or (seat.lock.locked() and not locked):
+        return False
+    return seat.held_until <= asyncio.get_running_loop().time()

@@ -1,0 +1,181 @@
+"""What the library's events and error texts mean: for the device, and for the message.
+
+The library speaks in events without a message and in error strings. This module is the one place that reads them; every line
+of its tables was seen against a protocol-level server, or stands in whatsmeow's source. A text that is not known here never
+counts as proof of anything.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Final
+
+from shardd.errors import DeviceUnavailableError, InDoubtError, PermanentError, SendError, TransientError
+from shardd.states import DeviceState
+
+RATE_PAUSE: Final = 60.0
+"""Seconds that a device rests after WhatsApp said that it asks too often."""
+
+# Neonize.proto, ConnectFailureReason, in WhatsApp's own numbers.
+_LOGOUT_REASONS: Final = MappingProxyType(
+    {
+        2: "the phone removed it (401)",
+        4: "the account is locked, or its main phone is gone (403)",
+        5: "the account is banned or unknown (406)",
+    }
+)
+_FAILURE_NAMES: Final = MappingProxyType(
+    {1: "400", 6: "405", 7: "409, bad user agent", 8: "500", 9: "501, experimental", 10: "503"}
+)
+# Neonize.proto, TemporaryBan.TempBanReason.
+_BAN_REASONS: Final = MappingProxyType(
+    {
+        1: "it wrote to too many people who do not have it as a contact",
+        2: "too many people blocked it",
+        3: "it created too many groups with people who do not have it as a contact",
+        4: "it sent the same message too often",
+        5: "it sent too many messages to a broadcast list",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a client cannot go on. `state` None: the device is as it was, only unreachable now. `until`: POSIX seconds."""
+
+    text: str
+    state: DeviceState | None = None
+    until: float | None = None
+    retry_after: float | None = None
+
+    def as_error(self) -> DeviceUnavailableError:
+        """The same, as what a send raises."""
+        until = datetime.fromtimestamp(self.until, UTC) if self.until is not None else None
+        return DeviceUnavailableError(
+            self.text, state=self.state and self.state.value, until=until, retry_after=self.retry_after
+        )
+
+
+def logged_out(event: Any) -> Trouble:
+    """LoggedOut: the library has deleted the session."""
+    reason = _LOGOUT_REASONS.get(event.Reason, f"reason {event.Reason}")
+    return Trouble(f"WhatsApp ended this session: {reason}", DeviceState.LOGGED_OUT)
+
+
+def replaced(_: Any) -> Trouble:
+    """StreamReplaced: the same session logged in elsewhere."""
+    return Trouble("another client logged in with this session", DeviceState.REPLACED)
+
+
+def banned(event: Any) -> Trouble:
+    """TemporaryBan: `Expire` is seconds from now."""
+    reason = _BAN_REASONS.get(event.Code, f"code {event.Code}")
+    return Trouble(f"WhatsApp banned this account for a time: {reason}", DeviceState.BANNED, time.time() + event.Expire)
+
+
+def outdated(_: Any) -> Trouble:
+    """ClientOutdated: failure 405."""
+    return Trouble("WhatsApp refuses this version of the library (405)", DeviceState.CLIENT_OUTDATED)
+
+
+def refused(event: Any) -> Trouble:
+    """ConnectFailure: every other failure of a login."""
+    name = _FAILURE_NAMES.get(event.Reason, f"reason {event.Reason}")
+    said = f": {event.Message}" if event.Message else ""
+    return Trouble(f"WhatsApp refused the login ({name}){said}", retry_after=RATE_PAUSE)
+
+
+def stream_error(event: Any) -> Trouble:
+    """StreamError: a code that whatsmeow does not know."""
+    return Trouble(f"WhatsApp ended the connection (stream error {event.Code or 'without a code'})")
+
+
+@dataclass(frozen=True, slots=True)
+class SendContext:
+    """What the reading of an error text needs to know."""
+
+    recipient: str
+    restricted_until: float
+    """POSIX seconds: until when the device rests from new contacts, should this be what the server says."""
+
+
+def _server_refused(match: re.Match[str], context: SendContext) -> SendError:
+    """An ack with an error is proof: the server has seen the message and did not take it."""
+    code = int(match[1])
+    if code == 463:
+        return Trouble(
+            f"WhatsApp does not let this account write to new contacts for now (463); {context.recipient} is one",
+            DeviceState.RESTRICTED,
+            context.restricted_until,
+        ).as_error()
+    if code == 429:
+        return DeviceUnavailableError("WhatsApp says that this account sends too fast (429)", retry_after=RATE_PAUSE)
+    if code in {400, 403, 404, 405, 406}:
+        return PermanentError(f"WhatsApp refused this message to {context.recipient} ({code})")
+    return TransientError(f"WhatsApp did not take the message (error {code})")
+
+
+def _rate_limited(_: re.Match[str], __: SendContext) -> SendError:
+    return DeviceUnavailableError("WhatsApp says that this account asks too often (429)", retry_after=RATE_PAUSE)
+
+
+def _unknown_recipient(_: re.Match[str], context: SendContext) -> SendError:
+    return PermanentError(f"{context.recipient} is not on WhatsApp")
+
+
+def _no_group(_: re.Match[str], context: SendContext) -> SendError:
+    return PermanentError(f"group {context.recipient}: this account is no member of it, or it does not exist")
+
+
+def _not_connected(_: re.Match[str], __: SendContext) -> SendError:
+    return DeviceUnavailableError("the connection to WhatsApp ended before the message left")
+
+
+def _not_asked(match: re.Match[str], __: SendContext) -> SendError:
+    return TransientError(f"WhatsApp did not answer a question that comes before the message: {match.string}")
+
+
+def _never(match: re.Match[str], context: SendContext) -> SendError:
+    return PermanentError(f"a message to {context.recipient} cannot be sent: {match.string}")
+
+
+def _store(match: re.Match[str], __: SendContext) -> SendError:
+    return DeviceUnavailableError(f"the session store failed: {match.string}")
+
+
+# Read from top to bottom; the first that matches decides. whatsmeow asks (info queries), encrypts, sends one frame, then
+# waits for its ack: an error of a step before the frame is proof that nothing left.
+_SEND_ERRORS: Final[tuple[tuple[str, Callable[[re.Match[str], SendContext], SendError]], ...]] = (
+    (r"server returned error (\d+)$", _server_refused),
+    (r"no LID found for .* from server", _unknown_recipient),
+    (r"failed to get group members: .*(not participating|does not exist|403|404)", _no_group),
+    (r"(info query returned status 429|rate-overlimit)", _rate_limited),
+    (r"websocket disconnected before info query( \(retry\))? returned response", _not_connected),
+    (r"^(failed to send message node: )?(websocket not connected|frame socket is closed)$", _not_connected),
+    (r"^(the store doesn't contain a device JID|client is nil)$", _not_connected),
+    (r"info query (timed out|returned)", _not_asked),
+    (r"^failed to (get user info|get device list|get group members)", _not_asked),
+    (r"^failed to (get LID for PN|fetch LID mappings|prefetch sessions|save cached sessions)", _store),
+    (r"^(can't send message to unknown server|message recipient must be a user JID|sending to non-status)", _never),
+    (r"^(failed to send message node: )?frame too large", _never),
+)
+
+
+def send_error(text: str, context: SendContext) -> SendError:
+    """What an error text of `send_message` says about the message."""
+    for pattern, read in _SEND_ERRORS:
+        if match := re.search(pattern, text):
+            return read(match, context)
+    return InDoubtError(f"no answer from WhatsApp to a message that was handed over: {text}")
+
+
+def upload_error(text: str) -> SendError:
+    """What an error text of `upload` says: the message itself has not been handed over."""
+    if re.search(r"status code (400|413|415)\b", text):
+        return PermanentError(f"WhatsApp refused the media: {text}")
+    return TransientError(f"the media could not be uploaded: {text}")

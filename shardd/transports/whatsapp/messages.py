@@ -1,0 +1,166 @@
+"""Jobs as WhatsApp messages. What has to be uploaded is uploaded before, so these functions only put together."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+import magic
+from neonize.proto.Neonize_pb2 import UploadResponse
+from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import (
+    AudioMessage,
+    ContactMessage,
+    DocumentMessage,
+    ImageMessage,
+    LocationMessage,
+    Message,
+    VideoMessage,
+)
+from neonize.utils.enum import MediaType
+from PIL import Image, UnidentifiedImageError
+
+from shardd.errors import PermanentError
+from shardd.ipc import JobSpec
+from shardd.transports.whatsapp.media import Media
+
+MEDIA_TYPES: Final = MappingProxyType(
+    {
+        "image": MediaType.MediaImage,
+        "video": MediaType.MediaVideo,
+        "audio": MediaType.MediaAudio,
+        "voice": MediaType.MediaAudio,
+        "document": MediaType.MediaDocument,
+    }
+)
+"""The kinds of jobs that carry media, and as what they are uploaded."""
+
+IMAGE_FORMATS: Final = frozenset({"JPEG", "PNG", "WEBP", "GIF"})
+THUMBNAIL_PIXELS: Final = 72
+MAX_PIXELS: Final = 100_000_000
+"""An image beyond this is refused before it is unpacked."""
+VOICE_MIME: Final = "audio/ogg; codecs=opus"
+"""The only form in which phones play a voice message."""
+
+
+def needs_media(job: JobSpec) -> bool:
+    """Whether this kind of job carries media. Raises PermanentError for a kind that WhatsApp does not have."""
+    if job.kind in MEDIA_TYPES:
+        if not job.media:
+            raise PermanentError(f"kind is {job.kind!r}, but media is empty")
+        return True
+    if job.kind not in {"text", "location", "contact"}:
+        known = ", ".join(["text", *MEDIA_TYPES, "location", "contact"])
+        raise PermanentError(f"kind {job.kind!r} is not known to transport 'whatsapp': write one of {known}")
+    return False
+
+
+def plain_message(job: JobSpec) -> Message:
+    """A message without media. Raises PermanentError when something in the job's details is missing or wrong."""
+    if job.kind == "text":
+        return Message(conversation=job.body)
+    details = job.details or {}
+    if job.kind == "location":
+        location = LocationMessage(
+            degreesLatitude=_degrees(details, "latitude", 90), degreesLongitude=_degrees(details, "longitude", 180)
+        )
+        for field in ("name", "address"):
+            if details.get(field):
+                setattr(location, field, str(details[field]))
+        return Message(locationMessage=location)
+    name, phone = str(details.get("name") or "").strip(), re.sub(r"[^0-9]", "", str(details.get("phone") or ""))
+    if not name or not phone:
+        raise PermanentError("a contact needs details.name and details.phone, such as +6281234567890")
+    return Message(contactMessage=ContactMessage(displayName=name, vcard=_vcard(name, phone)))
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a message says about its media. `thumbnail`: a small JPEG of an image; `size`: its width and height in pixels."""
+
+    mime_type: str
+    thumbnail: bytes | None = None
+    size: tuple[int, int] | None = None
+
+
+def look_at(job: JobSpec, media: Media) -> Look:
+    """Look at what is to be sent. Raises PermanentError when it is not what its kind says."""
+    if not media.data:
+        raise PermanentError("the media is empty")
+    sniffed = str(magic.from_buffer(media.data[:4096], mime=True))
+    if job.kind == "image":
+        return _look_at_image(job, media.data)
+    if job.kind == "voice":
+        return Look(job.mime_type or VOICE_MIME)
+    named = (
+        media.mime_type if media.mime_type not in {None, "application/octet-stream", "binary/octet-stream"} else None
+    )
+    mime_type = job.mime_type or (named or sniffed if job.kind == "document" else sniffed)
+    if job.kind in {"audio", "video"} and mime_type.partition("/")[0] not in {job.kind, "application"}:
+        raise PermanentError(f"kind is {job.kind!r}, but the media is {mime_type}: send it as a document")
+    return Look(mime_type)
+
+
+def media_message(job: JobSpec, media: Media, look: Look, upload: UploadResponse) -> Message:
+    """The message that carries what was uploaded."""
+    common: dict[str, Any] = {
+        "URL": upload.url,
+        "directPath": upload.DirectPath,
+        "mediaKey": upload.MediaKey,
+        "fileEncSHA256": upload.FileEncSHA256,
+        "fileSHA256": upload.FileSHA256,
+        "fileLength": upload.FileLength,
+        "mimetype": look.mime_type,
+    }
+    caption: dict[str, Any] = {"caption": job.body} if job.body else {}
+    match job.kind:
+        case "image":
+            shape = {"width": look.size[0], "height": look.size[1]} if look.size else {}
+            return Message(imageMessage=ImageMessage(**common, **caption, **shape, JPEGThumbnail=look.thumbnail))
+        case "video":
+            return Message(videoMessage=VideoMessage(**common, **caption))
+        case "audio" | "voice":
+            return Message(audioMessage=AudioMessage(**common, PTT=job.kind == "voice"))
+        case _:
+            name = job.file_name or media.file_name or "document"
+            return Message(documentMessage=DocumentMessage(**common, **caption, fileName=name, title=name))
+
+
+def _degrees(details: dict[str, Any], field: str, limit: int) -> float:
+    value = details.get(field)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -limit <= value <= limit:
+        raise PermanentError(f"details.{field} is {value!r}; write a number between -{limit} and {limit}")
+    return float(value)
+
+
+def _vcard(name: str, phone: str) -> str:
+    # RFC 2426: backslash, comma, semicolon and line breaks are escaped in a text value.
+    escaped = re.sub(r"([\\,;])", r"\\\1", name).replace("\r", "").replace("\n", "\\n")
+    lines = ["BEGIN:VCARD", "VERSION:3.0", f"N:;{escaped};;;", f"FN:{escaped}", f"TEL;type=CELL;waid={phone}:+{phone}"]
+    return "\n".join([*lines, "END:VCARD"])
+
+
+def _look_at_image(job: JobSpec, data: bytes) -> Look:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            size, kind = image.size, str(image.format)
+            if kind not in IMAGE_FORMATS:
+                raise PermanentError(
+                    f"an image of format {kind} is not shown by WhatsApp: send JPEG, PNG, or a document"
+                )
+            if size[0] * size[1] > MAX_PIXELS:
+                raise PermanentError(
+                    f"the image has {size[0]} by {size[1]} pixels, which is too much: send it as a document"
+                )
+            image.draft("RGB", (THUMBNAIL_PIXELS * 2, THUMBNAIL_PIXELS * 2))  # JPEG: unpack no more than is needed
+            small = image.convert("RGB")
+            small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+            thumbnail = io.BytesIO()
+            small.save(thumbnail, format="JPEG", quality=60)
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError):
+        raise PermanentError(
+            "the media is not an image that can be read: send JPEG or PNG, or send it as a document"
+        ) from None
+    return Look(job.mime_type or Image.MIME[kind], thumbnail.getvalue(), size)

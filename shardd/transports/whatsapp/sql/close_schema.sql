@@ -1,0 +1,2 @@
+-- In case somebody opened it.
+REVOKE ALL ON SCHEMA {schema} FROM PUBLIC

@@ -1,0 +1,208 @@
+"""The transport `whatsapp`: jobs through clients that are refreshed on demand.
+
+`prepare` ends with a healthy client, an upload that is done, and a message put together, so that `deliver` is one call of the
+library. What that call says is read by `failures`; what nobody can know is in doubt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from neonize.exc import NeonizeError, SendMessageError
+
+from shardd.errors import DatabaseError, DeviceUnavailableError, InDoubtError, PermanentError, SendError
+from shardd.ipc import DeviceSpec, JobSpec
+from shardd.logs import get_logger
+from shardd.states import DeviceState
+from shardd.transports.base import Events, Sent, Transport
+from shardd.transports.egress import Gate
+from shardd.transports.whatsapp import messages
+from shardd.transports.whatsapp.client import Client, TroubleError
+from shardd.transports.whatsapp.clients import Clients
+from shardd.transports.whatsapp.failures import SendContext, Trouble, send_error, upload_error
+from shardd.transports.whatsapp.library import adopt_loop, parse_jid
+from shardd.transports.whatsapp.media import Media, MediaFetcher
+from shardd.transports.whatsapp.recipients import Directory, Recipient, parse_recipient
+from shardd.transports.whatsapp.sessions import SessionStore
+from shardd.transports.whatsapp.settings import read_settings
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything that `deliver` needs."""
+
+    client: Client
+    recipient: Recipient
+    jid: str
+    message: Any
+
+
+class WhatsappTransport(Transport):
+    """Real WhatsApp devices, through neonize."""
+
+    name: ClassVar[str] = "whatsapp"
+
+    def __init__(self, settings: dict[str, Any], events: Events) -> None:
+        """`settings`: see `shardd.transports.whatsapp.settings`. Raises SharddError."""
+        self._settings = read_settings(settings)
+        self._gate = Gate(connect_timeout=self._settings.connect_timeout)
+        self._store = SessionStore(self._settings.sessions_dsn)
+        self._clients = Clients(self._settings, self._gate, self._store, events)
+        self._directory = Directory()
+        self._restricted: dict[str, float] = {}
+        """Device → POSIX time until when it rests from new contacts."""
+        self._media = MediaFetcher(
+            folder=self._settings.media_dir,
+            max_bytes=self._settings.media_max_bytes,
+            timeout=self._settings.fetch_timeout,
+        )
+
+    async def start(self) -> None:
+        """Open the gate."""
+        adopt_loop()
+        await self._gate.start()
+
+    async def fetch(self, device: DeviceSpec, job: JobSpec) -> Media | None:  # noqa: ARG002 - any device may fetch it
+        """The job's media, if it has any."""
+        return await self._media.fetch(str(job.media)) if messages.needs_media(job) else None
+
+    async def prepare(self, device: DeviceSpec, job: JobSpec, fetched: Any) -> Prepared:
+        """Look at the recipient, refresh the client, upload."""
+        recipient = parse_recipient(job.recipient, self._settings.default_region)
+        known, jid = self._directory.lookup(recipient.number) if recipient.number else (False, None)
+        if known and jid is None:
+            raise PermanentError(f"{job.recipient} is not on WhatsApp")
+        message = None if messages.needs_media(job) else messages.plain_message(job)
+        await self._respect_restriction(device, recipient)
+        client = await self._clients.get_or_refresh(device)
+        async with self._clients.in_use(client):
+            if message is None:
+                if not known and recipient.number:
+                    # An upload is dear; whether there is anybody to see it is cheap to ask.
+                    jid = await self._find(client, recipient.number)
+                message = await self._upload(client, job, fetched)
+        self._clients.hold(client)
+        return Prepared(client, recipient, jid or recipient.jid, message)
+
+    async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Prepared) -> Sent:
+        """One call of the library, and what it came to."""
+        async with self._clients.in_use(prepared.client):
+            try:
+                message_id = await self._send(prepared, prepared.jid)
+            except _UnknownRecipientError:
+                # Nothing left. WhatsApp may know this account under another number: ask, and write there.
+                number = str(prepared.recipient.number)
+                jid = await self._find(prepared.client, number)
+                if jid == prepared.jid:
+                    self._directory.learn(number, None)
+                    raise PermanentError(f"{job.recipient} is not on WhatsApp") from None
+                try:
+                    message_id = await self._send(prepared, jid)
+                except _UnknownRecipientError as error:
+                    raise PermanentError(str(error)) from None
+            except DeviceUnavailableError as error:
+                if error.state == DeviceState.RESTRICTED and error.until is not None:
+                    self._restricted[device.id] = error.until.timestamp()
+                raise
+        return Sent(message_id=message_id)
+
+    async def close_device(self, device_id: str) -> None:
+        """Close the device's client and wait for its end."""
+        self._restricted.pop(device_id, None)
+        await self._clients.close_device(device_id)
+
+    async def close(self) -> None:
+        """Close every client, then the gate."""
+        await self._clients.close()
+        await self._gate.close()
+        await self._media.close()
+        await self._store.close()
+
+    def open_clients(self) -> int:
+        """Clients that are open now."""
+        return self._clients.open_clients
+
+    def connects(self) -> int:
+        """Connect cycles since the start."""
+        return self._clients.connects
+
+    # ---- inside
+
+    async def _send(self, prepared: Prepared, jid: str) -> str:
+        recipient = prepared.recipient
+        context = SendContext(recipient.number or recipient.jid, time.time() + self._settings.restricted_for)
+        try:
+            message_id = await prepared.client.send(parse_jid(jid), prepared.message, self._settings.answer_timeout)
+        except TroubleError as error:
+            raise error.trouble.as_error() from None
+        except TimeoutError:
+            raise InDoubtError("no answer from WhatsApp to a message that was handed over") from None
+        except SendMessageError as error:
+            read = send_error(str(error), context)
+            if recipient.number and isinstance(read, PermanentError) and "no LID found" in str(error):
+                raise _UnknownRecipientError(str(read)) from None
+            raise read from None
+        if recipient.number:
+            self._directory.learn(recipient.number, jid)
+        return message_id
+
+    async def _find(self, client: Client, number: str) -> str:
+        """The JID of a number. Raises PermanentError when WhatsApp does not know it."""
+        try:
+            answers = await client.call(
+                lambda: client.handle.is_on_whatsapp("+" + number), self._settings.answer_timeout
+            )
+        except (NeonizeError, TimeoutError, TroubleError) as error:
+            raise _not_sent(error) from None
+        if not answers or not answers[0].IsIn:
+            self._directory.learn(number, None)
+            raise PermanentError(f"+{number} is not on WhatsApp")
+        found = answers[0].JID
+        jid = f"{found.User}@{found.Server}"
+        self._directory.learn(number, jid)
+        return jid
+
+    async def _upload(self, client: Client, job: JobSpec, media: Media) -> Any:
+        look = await asyncio.to_thread(messages.look_at, job, media)
+        kind = messages.MEDIA_TYPES[job.kind]
+        try:
+            upload = await client.call(lambda: client.handle.upload(media.data, kind), self._settings.upload_timeout)
+        except NeonizeError as error:
+            raise upload_error(str(error)) from None
+        except (TimeoutError, TroubleError) as error:
+            raise _not_sent(error) from None
+        return messages.media_message(job, media, look, upload)
+
+    async def _respect_restriction(self, device: DeviceSpec, recipient: Recipient) -> None:
+        """While WhatsApp keeps a device from new contacts, only those it knows are written to."""
+        until = self._restricted.get(device.id)
+        if until is None or recipient.number is None or device.session is None:
+            return
+        if until <= time.time():
+            del self._restricted[device.id]
+            return
+        try:
+            if await self._store.knows_recipient(device.session, recipient.number):
+                return
+        except DatabaseError as error:
+            raise DeviceUnavailableError(str(error)) from error
+        text = f"WhatsApp does not let this account write to new contacts for now (463); {recipient.number} may be one"
+        raise Trouble(text, DeviceState.RESTRICTED, until).as_error()
+
+
+class _UnknownRecipientError(SendError):
+    """WhatsApp found no account at this address; nothing was sent."""
+
+
+def _not_sent(error: Exception) -> SendError:
+    """A step before the message went wrong."""
+    if isinstance(error, TroubleError):
+        return error.trouble.as_error()
+    text = str(error) or "WhatsApp did not answer in time"
+    read = send_error(text, SendContext("the recipient", 0.0))
+    return DeviceUnavailableError(f"before the message: {text}") if isinstance(read, InDoubtError) else read

@@ -1,0 +1,113 @@
+"""A process with nothing but the transport in it, told what to do by JSON lines: what a worker does, without a supervisor.
+
+neonize reads its environment once, at the start of a process, so a test cannot load it itself. What the Go library prints to
+the standard output must not get between the answers: those go to a copy of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from shardd.errors import DeviceUnavailableError, SendError, TransientError
+from shardd.ipc import DeviceSpec, JobSpec
+from shardd.transports.whatsapp.transport import WhatsappTransport
+
+
+class Host:
+    """The transport, and the events that it reports."""
+
+    def __init__(self, settings: dict[str, Any], answers: int) -> None:
+        self._answers = answers
+        self._transport = WhatsappTransport(settings, self)
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    # ---- Events
+
+    def device_changed(self, device_id: str, state: str, reason: str, until: float | None = None) -> None:
+        self._say({"event": "device_changed", "device": device_id, "state": state, "reason": reason, "until": until})
+
+    def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float) -> None:
+        self._say({"event": "receipt", "device": device_id, "ids": message_ids, "kind": kind, "at": at})
+
+    # ---- requests
+
+    async def start(self) -> None:
+        await self._transport.start()
+
+    async def send(self, device: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
+        """fetch, prepare, deliver, in the order and under the lock of a worker."""
+        spec = DeviceSpec(**{"transport": "whatsapp", **device})
+        work = JobSpec(**{"id": 1, "epoch": 1, "attempt": 1, "device_id": spec.id, **job})
+        step = "fetch"
+        try:
+            fetched = await self._transport.fetch(spec, work)
+            async with self._locks.setdefault(spec.id, asyncio.Lock()):
+                step = "prepare"
+                prepared = await self._transport.prepare(spec, work, fetched)
+                step = "deliver"
+                sent = await self._transport.deliver(spec, work, prepared)
+        except SendError as error:
+            told: dict[str, Any] = {"step": step, "error": type(error).__name__, "text": str(error)}
+            if isinstance(error, DeviceUnavailableError):
+                told |= {"state": error.state, "until": error.until and error.until.timestamp()}
+            if isinstance(error, DeviceUnavailableError | TransientError):
+                told |= {"retry_after": error.retry_after}
+            return told
+        return {"message_id": sent.message_id}
+
+    async def close_device(self, device: str) -> None:
+        await self._transport.close_device(device)
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+    async def counts(self) -> dict[str, int]:
+        """What this process holds."""
+        return {
+            "open": self._transport.open_clients(),
+            "connects": self._transport.connects(),
+            "threads": threading.active_count(),
+            "fds": len(list(Path("/proc/self/fd").iterdir())),
+            "tasks": len(asyncio.all_tasks()),
+        }
+
+    # ---- the line
+
+    async def serve(self, reader: asyncio.StreamReader) -> None:
+        tasks = set()
+        while line := await reader.readline():
+            task = asyncio.create_task(self._do(json.loads(line)))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    async def _do(self, request: dict[str, Any]) -> None:
+        number, what = request.pop("request"), request.pop("do")
+        try:
+            self._say({"request": number, "result": await getattr(self, what)(**request)})
+        except Exception as error:  # noqa: BLE001 - the test is told, and fails
+            self._say({"request": number, "failed": repr(error)})
+
+    def _say(self, words: dict[str, Any]) -> None:
+        os.write(self._answers, json.dumps(words).encode() + b"\n")
+
+
+async def main(answers: int) -> None:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=1 << 26)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await Host(json.loads(sys.argv[1]), answers).serve(reader)
+
+
+if __name__ == "__main__":
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    uvloop.run(main(kept))
+    os._exit(0)
