@@ -217,6 +217,8 @@ class EmbeddedPostgres:
             str(binaries.folder / "initdb"), "--pgdata", str(fresh), "--username=postgres", "--auth=peer",
             "--encoding=UTF8", "--no-locale",
         ]  # fmt: skip
+        if self._settings.get("fsync") == "off":
+            command.append("--no-sync")
         with self._open_log() as log:
             process = home.account.spawn(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self._process = process
