@@ -1,0 +1,131 @@
+"""The tables of states against themselves, and against the words that the SQL of the queue spells."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from string import Formatter
+
+import pytest
+
+from shardd.states import (
+    CAN_SEND,
+    DEVICE_REMEDY,
+    FINISHED,
+    JOB_TRANSITIONS,
+    SELF_HEALING,
+    SHARD_TRANSITIONS,
+    DeviceState,
+    JobState,
+    ShardState,
+    Verdict,
+)
+
+MIGRATION = files("shardd.queue").joinpath("migrations/0001_queue.sql").read_text(encoding="utf-8")
+QUERIES = {
+    file.name: file.read_text(encoding="utf-8")
+    for file in files("shardd.queue").joinpath("sql").iterdir()
+    if file.name.endswith(".sql")
+}
+
+
+def words_of(pattern: str, text: str = MIGRATION) -> set[str]:
+    """The quoted words in the first group of the only match."""
+    (found,) = re.findall(pattern, text, re.DOTALL)
+    words = set(re.findall(r"'([a-z_]+)'", found))
+    assert words
+    return words
+
+
+def test_every_state_has_a_row_in_its_table() -> None:
+    assert set(JOB_TRANSITIONS) == set(JobState)
+    assert set(SHARD_TRANSITIONS) == set(ShardState)
+    assert set(DEVICE_REMEDY) == set(DeviceState)
+
+
+@pytest.mark.parametrize("table", [JOB_TRANSITIONS, SHARD_TRANSITIONS])
+def test_every_transition_leads_to_a_state_of_the_table(table: dict[str, dict[str, str]]) -> None:
+    for events in table.values():
+        assert set(events.values()) <= set(table)
+
+
+def test_the_tables_cannot_be_changed() -> None:
+    with pytest.raises(TypeError):
+        JOB_TRANSITIONS[JobState.SENT] = {}  # type: ignore[index]  # that it is refused is the point
+    with pytest.raises(TypeError):
+        SHARD_TRANSITIONS[ShardState.STOPPED]["spawn"] = ShardState.STARTING  # type: ignore[index]  # the same
+
+
+def test_every_verdict_ends_a_claim() -> None:
+    assert set(Verdict) <= set(JOB_TRANSITIONS[JobState.SENDING])
+
+
+def test_a_sent_job_stays_sent_and_a_claimed_one_is_not_cancelled() -> None:
+    assert not JOB_TRANSITIONS[JobState.SENT]
+    assert "cancel" not in JOB_TRANSITIONS[JobState.SENDING]
+
+
+def test_live_jobs_can_be_ended_and_finished_ones_leave_only_on_somebodys_word() -> None:
+    live = set(JobState) - FINISHED
+    for state in live:
+        assert set(JOB_TRANSITIONS[state].values()) & FINISHED, state
+    for state in FINISHED:
+        assert set(JOB_TRANSITIONS[state]) <= {"retry", Verdict.SENT, Verdict.PERMANENT}, state
+
+
+def test_every_job_can_come_to_an_end_from_everywhere() -> None:
+    reached = set(FINISHED)
+    for _ in JobState:
+        reached |= {state for state, events in JOB_TRANSITIONS.items() if set(events.values()) & reached}
+    assert reached == set(JobState)
+
+
+def test_a_shard_comes_back_to_running_from_everywhere_but_stopped() -> None:
+    reached = {ShardState.RUNNING}
+    for _ in ShardState:
+        reached |= {state for state, events in SHARD_TRANSITIONS.items() if set(events.values()) & reached}
+    assert reached == set(ShardState) - {ShardState.STOPPED}
+    assert not SHARD_TRANSITIONS[ShardState.STOPPED]
+
+
+def test_a_shard_can_be_fenced_wherever_a_worker_may_live() -> None:
+    for state in (ShardState.STARTING, ShardState.RUNNING, ShardState.DRAINING):
+        assert SHARD_TRANSITIONS[state]["fence"] is ShardState.WAITING
+
+
+def test_devices_that_cannot_send_say_what_a_person_does() -> None:
+    for state, remedy in DEVICE_REMEDY.items():
+        fields = {field for _, field, _, _ in Formatter().parse(remedy) if field}
+        assert fields <= {"id"}, state
+    assert set(DeviceState) >= SELF_HEALING
+    assert {DeviceState.READY} < CAN_SEND
+
+
+# ---- the same words in SQL
+
+
+def test_the_devices_table_knows_the_same_states() -> None:
+    assert words_of(r"device_state_is_known CHECK \(state IN\s*\((.*?)\)\)") == set(DeviceState)
+
+
+def test_the_archive_takes_finished_states_only() -> None:
+    assert words_of(r"archived_state_is_final CHECK \(state IN \((.*?)\)\)") == {state.value for state in FINISHED}
+
+
+def test_the_view_says_the_same_words_of_live_jobs() -> None:
+    words = words_of(r"CASE WHEN j\.claimed_epoch IS NOT NULL (THEN 'sending'.*?) END AS state")
+    assert words == {state.value for state in set(JobState) - FINISHED}
+
+
+def test_the_view_says_that_the_same_devices_can_send() -> None:
+    assert words_of(r"WHEN d\.state NOT IN \((.*?)\)") == {state.value for state in CAN_SEND}
+
+
+def test_the_same_devices_heal_by_themselves() -> None:
+    found = words_of(r"-- name: heal_devices.*?WHERE state IN \((.*?)\)", QUERIES["devices.sql"])
+    assert found == {state.value for state in SELF_HEALING}
+
+
+def test_the_same_jobs_can_be_retried() -> None:
+    found = words_of(r"-- name: retry_jobs.*?AND state IN \((.*?)\)", QUERIES["jobs.sql"])
+    assert found == {state.value for state, events in JOB_TRANSITIONS.items() if "retry" in events}
