@@ -32,13 +32,15 @@ class _Column:
     only_wide: bool = False
 
 
-def render_status(status: Status, *, width: int, height: int | None = None, banner: Text | None = None) -> Group:
+def render_status(
+    status: Status, *, width: int, height: int | None = None, banner: Text | None = None, stale: bool = False
+) -> Group:
     """The whole picture, for a terminal of this size; `height` None: as long as it takes.
 
-    `banner` is a line at the top, for what is to be said beyond the status.
+    `banner` is a line at the top, for what is to be said beyond the status; `stale` says that the status is no longer true.
     """
     head: list[Text] = [banner] if banner is not None else []
-    head += [_title(status), *_sandbox(status), *_facts(status)]
+    head += [_title(status, stale=stale), *_sandbox(status), *_facts(status)]
     head += [*_remarks(status, None if height is None else max(3, height // 5)), Text()]
     room = None
     if height is not None:
@@ -52,10 +54,12 @@ def render_status(status: Status, *, width: int, height: int | None = None, bann
     return Group(*parts)
 
 
-def _title(status: Status) -> Text:
+def _title(status: Status, *, stale: bool) -> Text:
     word, style = ("healthy", "bold green") if status.healthy else (status.state, "bold yellow")
     if not status.healthy and status.state == "running":
         word, style = "degraded", "bold red"
+    if stale:
+        word, style = f"was {word}", "bold"
     title = Text.assemble((f"shardd {status.version}", "bold"), f" on {status.node}: ", (word, style))
     title.append(f"  up {span(status.now - status.started_at)}, pid {status.pid}, database {status.database}", "dim")
     return title

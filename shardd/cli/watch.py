@@ -68,7 +68,8 @@ class Watch:
         banner = self._banner(time.monotonic())
         if self._status is None:
             return Group(banner)
-        return render_status(self._status, width=console.width, height=console.height, banner=banner)
+        stale = self._error is not None
+        return render_status(self._status, width=console.width, height=console.height, banner=banner, stale=stale)
 
     def _banner(self, now: float) -> Text:
         if self._error is not None:
