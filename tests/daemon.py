@@ -1,0 +1,222 @@
+"""A real `shardd start` for tests: its config, its process, and what can be asked of it.
+
+Readiness and every later state are awaited through the notify socket that systemd would listen to, so nothing sleeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import yaml
+
+from shardd.cli.client import ask
+
+PATIENCE = 60.0
+"""Seconds after which a test calls something hung."""
+
+
+class Daemon:
+    """One supervisor over a state folder; start, kill and start again as you like."""
+
+    def __init__(self, state_dir: Path, dsn: str | None, **config: Any) -> None:
+        """`config`: sections of shards.yaml that differ from what suits tests."""
+        self.state_dir = state_dir
+        self.dsn = dsn
+        self.config_file = state_dir / "shards.yaml"
+        self.log_file = state_dir / "daemon.log"
+        self.environ: dict[str, str] = {}
+        settings: dict[str, Any] = {
+            "node": "test",
+            "state_dir": str(state_dir),
+            "shards": 2,
+            "pacing": {"gap_min": 0, "gap_max": 0, "daily_limit": 0},
+            "transports": {"sandbox": {"latency_min": "1ms", "latency_max": "5ms"}},
+            "supervisor": {"spawn_every": "10ms", "backoff": {"first": "100ms", "cap": "1s"}, "drain_timeout": "10s"},
+            "log": {"level": "info", "format": "json"},
+        }
+        if dsn is not None:
+            settings["database"] = {"dsn": dsn}
+        self.settings = _merge(settings, config)
+        self.process: asyncio.subprocess.Process | None = None
+        self._notify: socket.socket | None = None
+        self.said: list[str] = []
+
+    @property
+    def socket(self) -> Path:
+        return self.state_dir / "control.sock"
+
+    def write_config(self, **config: Any) -> None:
+        self.settings = _merge(self.settings, config)
+        self.config_file.write_text(yaml.safe_dump(self.settings))
+
+    async def start(self, *, wait: bool = True) -> None:
+        self.write_config()
+        path = self.state_dir / "notify.sock"
+        path.unlink(missing_ok=True)
+        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notify.bind(str(path))
+        self._notify.setblocking(False)
+        with self.log_file.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "shardd.cli.main", "start", f"--config={self.config_file}"),
+                env={**os.environ, **self.environ, "NOTIFY_SOCKET": str(path)},
+                stderr=log,
+                stdout=log,
+            )
+        if wait:
+            await self.wait_said("READY=1")
+
+    async def wait_said(self, word: str) -> str:
+        """The next notification that contains a word."""
+        assert self._notify is not None
+        assert self.process is not None
+        ended = asyncio.create_task(self.process.wait())
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    heard = asyncio.create_task(loop.sock_recv(self._notify, 4096))
+                    await asyncio.wait([heard, ended], return_when=asyncio.FIRST_COMPLETED)
+                    if not heard.done():
+                        heard.cancel()
+                        raise AssertionError(f"shardd ended: {self.log_tail()}")
+                    text = heard.result().decode()
+                    self.said.append(text)
+                    if word in text:
+                        return text
+        except TimeoutError:
+            raise AssertionError(f"never said {word!r}: {self.said[-3:]} {self.log_tail()}") from None
+        finally:
+            ended.cancel()
+
+    async def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.terminate()
+        return await self.wait_end()
+
+    async def wait_end(self) -> int:
+        assert self.process is not None
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self.process.wait()
+        except TimeoutError:
+            self.process.kill()
+            raise AssertionError(f"shardd did not end: {self.log_tail()}") from None
+
+    def kill(self, signum: int = signal.SIGKILL) -> None:
+        assert self.process is not None
+        self.process.send_signal(signum)
+
+    async def close(self) -> None:
+        """End it by all means, with its workers."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+        for pid in self.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+        if self._notify is not None:
+            self._notify.close()
+
+    def worker_pids(self) -> list[int]:
+        """Every worker process of this state folder that is alive, whoever its parent is."""
+        return [pid for pid, files in _processes_with(self.state_dir / "journal") if files]
+
+    async def status(self) -> dict[str, Any]:
+        answer: dict[str, Any] = await ask(self.socket, "GET", "/status")
+        return answer
+
+    async def until(self, true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first status that fulfils a condition; one is asked for whenever shardd announces a change."""
+        while True:
+            status = await self.status()
+            if true(status):
+                return status
+            await self.wait_said("STATUS=")
+
+    def log_tail(self, lines: int = 15) -> str:
+        return "\n".join(self.log_file.read_text().splitlines()[-lines:]) if self.log_file.exists() else ""
+
+    def messages(self) -> list[dict[str, Any]]:
+        """What the sandbox delivered, in the order of each file."""
+        found = []
+        for file in sorted((self.state_dir / "sandbox").glob("shard-*.jsonl")):
+            found += [json.loads(line) for line in file.read_text().splitlines()]
+        return found
+
+
+class Producer:
+    """A program that is not shardd: inserts rows and reads outcomes."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+
+    def execute(self, statement: str, *params: Any) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            cursor = connection.execute(statement, params)
+            return cursor.fetchall() if cursor.description else []
+
+    def add_devices(self, count: int, transport: str = "sandbox", prefix: str = "d") -> list[str]:
+        rows = self.execute(
+            "INSERT INTO shardd.devices (id, transport) SELECT %s || g, %s FROM generate_series(1, %s) g RETURNING id",
+            *(prefix, transport, count),
+        )
+        return [row[0] for row in rows]
+
+    def add_jobs(self, count: int, devices: int, prefix: str = "d") -> None:
+        """Jobs whose body is their number in the line of their device."""
+        self.execute(
+            "INSERT INTO shardd.jobs (device_id, recipient, body) "
+            "SELECT %s || 1 + g %% %s, '+49151' || 1000000 + g, (g / %s)::text FROM generate_series(0, %s - 1) g",
+            *(prefix, devices, devices, count),
+        )
+
+    def states(self) -> Counter[str]:
+        return Counter(dict(self.execute("SELECT state, count(*) FROM shardd.outcomes GROUP BY state")))
+
+    async def until_finished(self, daemon: Daemon, count: int, patience: float = PATIENCE) -> Counter[str]:
+        """Until so many jobs are sent, failed, cancelled or in doubt."""
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                states = self.states()
+            except psycopg.OperationalError:
+                states = Counter()
+            if sum(states[s] for s in ("sent", "failed", "cancelled", "in_doubt")) >= count:
+                return states
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not finished: {states}\n{daemon.log_tail(40)}")
+            await daemon.wait_said("STATUS=")
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        inner = base.get(key)
+        merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _processes_with(folder: Path) -> list[tuple[int, list[str]]]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"shardd.worker" not in (process / "cmdline").read_bytes():
+                continue
+            files = [os.readlink(fd) for fd in (process / "fd").iterdir()]
+        except (FileNotFoundError, PermissionError, ProcessLookupError):
+            continue
+        found.append((int(process.name), [f for f in files if f.startswith(str(folder))]))
+    return found
