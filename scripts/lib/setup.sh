@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts beside this folder: finds a Python, makes the clone's virtual environment, installs packages.
 # Everything here may be repeated; what is current is left alone.
 
