@@ -282,8 +282,10 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- For each row, because a statement that changes none must announce nothing: the router answers an announcement with an UPDATE
+-- that seldom finds anything. A transaction's equal notifications become one.
 CREATE TRIGGER announce_devices AFTER INSERT OR UPDATE OR DELETE ON shardd.devices
-    FOR EACH STATEMENT EXECUTE FUNCTION shardd.announce_devices();
+    FOR EACH ROW EXECUTE FUNCTION shardd.announce_devices();
 
 -- What a producer reads: every job, live or finished, and what it waits for.
 CREATE VIEW shardd.outcomes AS
