@@ -37,7 +37,8 @@ class Verdict(StrEnum):
 FINISHED: Final = frozenset({JobState.SENT, JobState.FAILED, JobState.CANCELLED, JobState.IN_DOUBT})
 
 # from state → event → next state. `transient_last` is a transient verdict that used up the last attempt;
-# `in_doubt_retry` an in-doubt verdict of a job whose producer asked for `on_doubt: retry`.
+# `in_doubt_retry` an in-doubt verdict of a job whose producer asked for `on_doubt: retry`; `restricted` an unavailable
+# verdict that concerns this message only, because its recipient is a new contact.
 JOB_TRANSITIONS: Final = MappingProxyType(
     {
         JobState.SCHEDULED: MappingProxyType({"due": JobState.QUEUED, "cancel": JobState.CANCELLED}),
@@ -49,6 +50,7 @@ JOB_TRANSITIONS: Final = MappingProxyType(
                 Verdict.TRANSIENT: JobState.SCHEDULED,
                 "transient_last": JobState.FAILED,
                 Verdict.UNAVAILABLE: JobState.QUEUED,
+                "restricted": JobState.SCHEDULED,
                 Verdict.RETURNED: JobState.QUEUED,
                 Verdict.IN_DOUBT: JobState.IN_DOUBT,
                 "in_doubt_retry": JobState.SCHEDULED,

@@ -69,10 +69,12 @@ def settle(claim: Claim, outcome: Outcome, backoff: JobBackoff, now: float) -> F
         event = "transient_last"
     elif verdict is Verdict.IN_DOUBT and claim.on_doubt == "retry" and failures < claim.max_attempts:
         event = "in_doubt_retry"
+    elif verdict is Verdict.UNAVAILABLE and outcome.device_state == DeviceState.RESTRICTED:
+        # Only this message must wait; the device goes on with contacts that it knows.
+        event = "restricted"
     state = table[event]
     match state:
-        case JobState.QUEUED if outcome.device_state == DeviceState.RESTRICTED:
-            # Only this message must wait; the device goes on with contacts that it knows.
+        case JobState.SCHEDULED if event == "restricted":
             wait = RESTRICTED_WAIT if outcome.retry_after is None else outcome.retry_after
             return Release(claim, failures, now + wait, outcome.error)
         case JobState.QUEUED:
