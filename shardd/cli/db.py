@@ -1,15 +1,9 @@
-"""`shardd db`: the database's schema, and where it is.
-
-Without `database:` in the config these commands mean the embedded PostgreSQL: the running one, else one that is started for
-the command and stopped after it.
-"""
+"""`shardd db`: the database's schema, and where it is."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -18,10 +12,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from shardd.cli.reach import reach_dsn
 from shardd.config import Config, load_config
-from shardd.embedded import EmbeddedPostgres, embedded_dsn
+from shardd.embedded import embedded_dsn
 from shardd.embedded.server import ROLES
-from shardd.errors import AlreadyRunningError, UsageError
+from shardd.errors import UsageError
 from shardd.queue.migrate import NO_PRODUCER_ROLE, DatabaseState, migrate, migration_status
 
 NOT_CURRENT: Final = 1
@@ -84,33 +79,13 @@ def dsn_command(config_file: Path, role: str) -> None:
 
 
 async def _migrate(config: Config) -> tuple[list[str], DatabaseState]:
-    async with _reach(config, make=True) as dsn:
+    async with reach_dsn(config, make=True) as dsn:
         return await migrate(dsn), await migration_status(dsn)
 
 
 async def _status(config: Config) -> DatabaseState:
-    async with _reach(config, make=False) as dsn:
+    async with reach_dsn(config, make=False) as dsn:
         return await migration_status(dsn)
-
-
-@asynccontextmanager
-async def _reach(config: Config, *, make: bool) -> AsyncGenerator[str]:
-    """The DSN of a database that answers; `make` says whether an embedded one may come into being by this."""
-    if config.database is not None:
-        yield config.database.dsn
-        return
-    if not make:
-        embedded_dsn(config.state_dir)  # raises when there is none
-    server = EmbeddedPostgres(config.state_dir)
-    try:
-        dsn = await server.start()
-    except AlreadyRunningError:
-        yield embedded_dsn(config.state_dir)
-        return
-    try:
-        yield dsn
-    finally:
-        await server.stop()
 
 
 def _show(state: DatabaseState) -> None:

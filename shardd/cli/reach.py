@@ -1,0 +1,55 @@
+"""Reaching the database from a command.
+
+Without `database:` in the config that is the embedded PostgreSQL: the running one, else one that is started for the command
+and stopped after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from shardd.config import Config
+from shardd.embedded import EmbeddedPostgres, embedded_dsn
+from shardd.errors import AlreadyRunningError
+from shardd.queue.database import Database
+
+PATIENCE: Final = 60.0
+"""Seconds that one statement of a command may take: a person waits for it, no lease hangs on it."""
+
+
+@asynccontextmanager
+async def reach_dsn(config: Config, *, make: bool) -> AsyncGenerator[str]:
+    """The DSN of a database that answers; `make` says whether an embedded one may come into being by this."""
+    if config.database is not None:
+        yield config.database.dsn
+        return
+    if not make:
+        embedded_dsn(config.state_dir)  # raises when there is none
+    server = EmbeddedPostgres(config.state_dir)
+    try:
+        dsn = await server.start()
+    except AlreadyRunningError:
+        yield embedded_dsn(config.state_dir)
+        return
+    try:
+        yield dsn
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def reach_database(config: Config) -> AsyncGenerator[Database]:
+    """A pool on the database. Raises DatabaseError."""
+    async with (
+        reach_dsn(config, make=False) as dsn,
+        Database(
+            dsn,
+            application_name="shardd/command",
+            connect_timeout=config.connect_timeout,
+            statement_timeout=PATIENCE,
+            max_size=1,
+        ) as database,
+    ):
+        yield database
