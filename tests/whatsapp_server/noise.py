@@ -21,6 +21,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from neonize.proto.waCert import WACert_pb2 as certificates  # noqa: E402
 from neonize.proto.waWa6 import WAWebProtobufsWa6_pb2 as handshake  # noqa: E402
 
+__all__ = ["HandshakeError", "NoiseCipher", "NoiseHandshake", "ServerIdentity", "certificates", "handshake"]
+
 PROTOCOL_NAME = b"Noise_XX_25519_AESGCM_SHA256\0\0\0\0"  # exactly one hash long, so it is not hashed
 ROOT_SERIAL, INTERMEDIATE_SERIAL, LEAF_SERIAL = 0, 1, 2
 _DAY = 86400

@@ -55,10 +55,10 @@ def _parse_connect(head: str) -> ProxyRequest:
         raise ProxyRequestError(f"only CONNECT is served, not {request_line!r}")
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in header_lines)}
     try:
-        credential = base64.b64decode(headers.get("proxy-authorization", "").removeprefix("Basic ")).decode()
+        credential = base64.b64decode(headers.get("proxy-authorization", "").removeprefix("Basic "), validate=True)
+        user = credential.decode().partition(":")[0]
     except (binascii.Error, UnicodeDecodeError) as error:
         raise ProxyRequestError("the Proxy-Authorization header is not Basic") from error
-    user = credential.partition(":")[0]
     return ProxyRequest(host, int(port), user, b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
 
 

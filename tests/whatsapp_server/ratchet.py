@@ -76,7 +76,8 @@ class Chain:
         if index - self.next > MAX_SKIPPED:
             raise CannotDecryptError(f"message {index} is too far ahead of {self.next}")
         while self.next < index:
-            self._skipped[self.next] = self.advance()
+            skipped = self.next
+            self._skipped[skipped] = self.advance()
         return self.advance()
 
 
