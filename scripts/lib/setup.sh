@@ -73,16 +73,17 @@ _check_machine() {
 }
 
 _install() {
-    local name=$1 wanted stamp=$VENV/.shardd-$1
+    local what=$1 wanted stamp
     shift
+    stamp=$VENV/.installed-$(printf '%s' "$*" | sha256sum | cut -c 1-12)
     if ! { "$VENV/bin/python" -m pip --version > /dev/null 2>&1 && _is_new_enough "$VENV/bin/python"; }; then
         _find_python
         say "making a virtual environment in $VENV ($("$PYTHON" --version))"
         "$PYTHON" -m venv --clear "$VENV" || die "the virtual environment $VENV could not be made; see above."
     fi
-    wanted="$("$VENV/bin/python" -VV) $* $(sha256sum < "$ROOT/pyproject.toml")"
+    wanted="$("$VENV/bin/python" -VV) $(sha256sum < "$ROOT/pyproject.toml")"
     [ "$(cat "$stamp" 2> /dev/null)" != "$wanted" ] || return 0
-    say "installing ($name; the first time takes a minute or two)"
+    say "installing $what; the first time this may take a minute or two"
     # Dependency groups need pip 25.1.
     { "$VENV/bin/python" -m pip install -qq --disable-pip-version-check 'pip>=25.1' &&
         (cd "$ROOT" && "$VENV/bin/python" -m pip install -qq --disable-pip-version-check "$@"); } ||
@@ -90,7 +91,7 @@ _install() {
     printf '%s' "$wanted" > "$stamp"
 }
 
-# prepare_venv NAME PIP-ARGUMENT…: the clone's virtual environment with these installed. NAME stands for the set of arguments.
+# prepare_venv WHAT PIP-ARGUMENT…: the clone's virtual environment with these installed; WHAT says it to a person.
 prepare_venv() {
     _check_machine
     # One at a time: two scripts of one clone may start together.
