@@ -77,18 +77,16 @@ async def recover(state_dir: Path, jobs: Jobs, *, node: str, backoff: JobBackoff
     """
     journals = [await open_journal(path) for path in sorted((state_dir / "journal").glob("shard-*.journal"))]
     try:
-        merged = Record()
-        for journal in journals:
-            record = journal.read()
-            merged.started |= record.started
-            merged.outcomes |= record.outcomes
-            merged.complete = merged.complete and record.complete
-        orphans = await jobs.orphaned_claims(grace)
-        claims = [claim for claim, its_node, _, alive in orphans if its_node == node and not alive]
-        outcomes = verdicts(claims, merged)
-        await settle_all(jobs, claims, outcomes, backoff)
-        # Another node may have called some of them in doubt meanwhile; our journal knows better.
-        await jobs.resolve_doubts(list(merged.outcomes.values()))
+        records = {journal.path: journal.read() for journal in journals}
+        claims: dict[Path, list[Claim]] = {}
+        for claim, its_node, shard, alive in await jobs.orphaned_claims(grace):
+            if its_node == node and not alive:
+                claims.setdefault(journal_path(state_dir, shard), []).append(claim)
+        # A journal that is gone proves nothing.
+        outcomes = [outcome for path in claims for outcome in verdicts(claims[path], records.get(path, Record()))]
+        await settle_all(jobs, [claim for path in claims for claim in claims[path]], outcomes, backoff)
+        # Another node may have called some of them in doubt meanwhile; our journals know better.
+        await jobs.resolve_doubts([outcome for record in records.values() for outcome in record.outcomes.values()])
         for journal in journals:
             journal.clear()
     finally:
