@@ -15,8 +15,6 @@ from tests.whatsapp_server.control_client import ControlError
 from tests.whatsapp_server.launch import ServerProcess
 from tests.whatsapp_server.plain_device import PlainDevice
 
-pytest_plugins = ["tests.fix_whatsapp"]
-
 FRIEND = "6281299990001"
 
 

@@ -14,8 +14,6 @@ from PIL import Image
 from tests.whatsapp_server.client_process import ClientError
 from tests.whatsapp_server.plain_device import PlainDevice
 
-pytest_plugins = ["tests.fix_whatsapp"]
-
 FRIEND, STRANGER = "6281299990001", "6281299990009"
 
 

@@ -150,6 +150,7 @@ async def frame_server(pki: Pki, serve: Callable[[FrameChannel], Awaitable[None]
         channel = FrameChannel(stream)
         await channel.read_upgrade()
         await serve(channel)
+        await stream.close()
 
     async with listening(accept) as port:
         yield f"wss://localhost:{port}/ws"
