@@ -10,7 +10,7 @@ import asyncio
 import base64
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from shardd.transports.relay import HandshakeError, Side
 
@@ -43,6 +43,13 @@ class Proxy:
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """With user and password, for a program that dials by itself."""
+        login = "" if self.user is None else f"{quote(self.user, safe='')}:{quote(self.password, safe='')}@"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{login}{host}:{self.port}"
 
 
 def parse_proxy(url: str) -> Proxy:

@@ -242,6 +242,8 @@ class Client:
             await asyncio.wait(pending, timeout=GRACEFUL)
             self.egress.kill()
             await asyncio.wait(pending, timeout=END_TIMEOUT)
+        if not self._open or self.trouble is not None:
+            self.egress.kill()  # there is nobody to say goodbye to, and a dial in progress blocks `stop`
         ends = [asyncio.ensure_future(self.handle.stop())]
         if self._running is not None:
             ends.append(self._running)

@@ -1,74 +1,54 @@
 """Creates the library's tables, once, before any worker starts.
 
 Only the library knows its tables, and it makes them while it connects, without a lock: two processes on an empty database fail
-with duplicate keys. So one process of its own does nothing but that (`python -m shardd.transports.whatsapp.store_setup`), under
-a lock, and ends. The supervisor never loads the library. The address comes through the environment: arguments can be read by
-everybody.
+with duplicate keys. So one process of its own does nothing but that, under a lock, and ends.
 """
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
-import json
-import os
-import sys
 from typing import Any, Final
 
 import psycopg
 from psycopg import sql as composing
 
-from shardd.errors import DatabaseError
-from shardd.transports.whatsapp import sql
+from shardd.errors import DatabaseError, SharddError
+from shardd.transports.whatsapp import oneshot, sql
 from shardd.transports.whatsapp.dsn import library_dsn
 from shardd.transports.whatsapp.sessions import connect
 
 TIMEOUT: Final = 60.0
-DSN_VARIABLE: Final = "SHARDD_SESSIONS_DSN"
-PGBOUNCER_VARIABLE: Final = "SHARDD_SESSIONS_PGBOUNCER"
+MODULE: Final = "shardd.transports.whatsapp.store_setup"
 
 
 async def prepare_store(dsn: str, *, pgbouncer: bool = False) -> None:
-    """Make the session store ready: schema, tables, nobody else's rights. Does nothing where all is there already.
+    """Make the session store ready: its schema and its tables. Does nothing where all is there already.
 
-    `dsn`: as psycopg reads it. Runs the library in a process of its own and waits for its end. Raises DatabaseError.
+    `dsn`: as psycopg reads it. Takes about a second, in a process of its own. Raises DatabaseError.
     """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        __name__,
-        env={**os.environ, DSN_VARIABLE: dsn, PGBOUNCER_VARIABLE: "1" if pgbouncer else ""},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    request = {"dsn": dsn, "pgbouncer": pgbouncer}
     try:
-        async with asyncio.timeout(TIMEOUT):
-            output, noise = await process.communicate()
-    except TimeoutError:
-        raise DatabaseError(f"the session store was not ready within {TIMEOUT:g} seconds") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-    if process.returncode == 0:
-        return
-    try:
-        error = json.loads(output.splitlines()[-1])["error"]
-    except (IndexError, ValueError, KeyError):
-        last = noise.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
-        error = last[0]
-    raise DatabaseError(f"the session store cannot be prepared: {error}")
+        said = [words async for words in oneshot.converse(MODULE, request, timeout=TIMEOUT)][-1]
+    except SharddError as error:
+        raise DatabaseError(f"the session store cannot be prepared: {error}") from error
+    if said["event"] != "ready":
+        raise DatabaseError(f"the session store cannot be prepared: {said['reason']}")
 
 
-async def _prepare(dsn: str, *, pgbouncer: bool) -> None:
-    async with await connect(dsn) as locked, await connect(dsn) as other, locked.transaction():
-        await locked.execute(sql.load("lock_store"))
-        # The library is another client and finds only what is committed: so not in the locked transaction.
-        await _make_schema(other)
-        _make_tables(library_dsn(dsn, pgbouncer=pgbouncer))
-        found = await (await other.execute(sql.load("has_tables"))).fetchone()
-        if found is None or not found["found"]:
-            raise DatabaseError("the library made its tables elsewhere: does the search path lead to one schema?")
+async def _prepare(request: dict[str, Any], say: oneshot.Say) -> None:
+    dsn = request["dsn"]
+    try:
+        async with await connect(dsn) as locked, await connect(dsn) as other, locked.transaction():
+            await locked.execute(sql.load("lock_store"))
+            # The library is another client and finds only what is committed: so not in the locked transaction.
+            await _make_schema(other)
+            _make_tables(library_dsn(dsn, pgbouncer=request["pgbouncer"]))
+            found = await (await other.execute(sql.load("has_tables"))).fetchone()
+            if found is None or not found["found"]:
+                raise DatabaseError("the library made its tables elsewhere: does the search path lead to one schema?")
+    except psycopg.Error as error:
+        raise DatabaseError(" ".join(str(error).split())) from error
+    say({"event": "ready"})
 
 
 async def _make_schema(connection: psycopg.AsyncConnection[dict[str, Any]]) -> None:
@@ -93,16 +73,5 @@ def _make_tables(url: str) -> None:
         raise DatabaseError(answer.decode(errors="replace").removeprefix("error: "))
 
 
-def main() -> int:
-    """Prepare the store that the environment names; prints one line of JSON when it cannot."""
-    try:
-        asyncio.run(_prepare(os.environ[DSN_VARIABLE], pgbouncer=bool(os.environ.get(PGBOUNCER_VARIABLE))))
-    except (DatabaseError, psycopg.Error) as error:
-        print(json.dumps({"error": " ".join(str(error).split())}), flush=True)  # noqa: T201 - its answer
-        return 69
-    return 0
-
-
 if __name__ == "__main__":
-    code = main()
-    os._exit(code)  # threads of the library never end
+    oneshot.run(_prepare)

@@ -117,28 +117,27 @@ async def test_too_many_questions_rest_the_device(
 
 
 @pytest.mark.parametrize(
-    ("at", "kind", "details", "state"),
+    ("fault_kind", "state"),
     [
-        ("login", "failure", {"code": 401}, "logged_out"),
-        ("login", "failure", {"code": 403}, "logged_out"),
-        ("login", "failure", {"code": 405}, "client_outdated"),
-        ("login", "failure", {"code": 402, "expire": 3600}, "banned"),
-        ("online", "stream_error", {"code": 401, "conflict": "device_removed"}, "logged_out"),
-        ("online", "stream_error", {"conflict": "replaced"}, "replaced"),
-        ("login", "failure", {"code": 400}, None),
-        ("login", "failure", {"code": 503, "times": None}, None),
-        ("login", "drop", {"times": None}, None),
+        (("login", "failure", {"code": 401}), "logged_out"),
+        (("login", "failure", {"code": 403}), "logged_out"),
+        (("login", "failure", {"code": 405}), "client_outdated"),
+        (("login", "failure", {"code": 402, "expire": 3600}), "banned"),
+        (("online", "stream_error", {"code": 401, "conflict": "device_removed"}), "logged_out"),
+        (("online", "stream_error", {"conflict": "replaced"}), "replaced"),
+        (("login", "failure", {"code": 400}), None),
+        (("login", "failure", {"code": 503, "times": None}), None),
+        (("login", "drop", {"times": None}), None),
     ],
 )
 async def test_a_login_that_fails_says_what_became_of_the_device(
     host: HostProcess,
     device: dict[str, Any],
     whatsapp: ServerProcess,
-    at: str,
-    kind: str,
-    details: dict[str, Any],
+    fault_kind: tuple[str, str, dict[str, Any]],
     state: str | None,
 ) -> None:
+    at, kind, details = fault_kind
     fault(whatsapp, device, kind, at, **details)
     told = await host.send(device, NUMBER)
     assert (told["step"], told["error"], told["state"]) == ("prepare", "DeviceUnavailableError", state), told
@@ -179,15 +178,13 @@ async def test_an_open_client_that_is_thrown_out_is_reported_and_closed(
 # ---- nobody there
 
 
-@pytest.mark.parametrize(
-    ("kind", "at"), [("mute", "connect"), ("mute", "tls"), ("mute", "upgrade"), ("mute", "login"), ("mute", "online")]
-)
+@pytest.mark.parametrize("at", ["connect", "tls", "upgrade", "login", "online"])
 async def test_a_hang_on_the_way_in_costs_its_device_the_deadline_and_others_nothing(
-    start_host: StartHost, make_device: MakeDevice, whatsapp: ServerProcess, fresh_number: str, kind: str, at: str
+    start_host: StartHost, make_device: MakeDevice, whatsapp: ServerProcess, fresh_number: str, at: str
 ) -> None:
     host = await start_host(connect_timeout=2)
     hung, well = make_device(fresh_number), make_device(str(int(fresh_number) + 500_000))
-    fault(whatsapp, hung, kind, at)
+    fault(whatsapp, hung, "mute", at)
     sending = asyncio.create_task(host.send(hung, NUMBER))
     await sends(host, well, whatsapp, "not delayed")
     assert not sending.done()

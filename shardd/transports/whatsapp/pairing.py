@@ -1,0 +1,219 @@
+"""Pairing: a phone links this computer as one of its devices, by a QR code or by a code that its owner types.
+
+It runs in a process of its own, because a pairing that is given up leaves a thread in the library that never ends, and beside a
+running daemon, since a new session disturbs no other. A session is bound to the account whose phone scanned: when that is not
+the expected one, it is unlinked again before anybody can use it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import uuid4
+
+from shardd.errors import SharddError
+from shardd.transports.upstream import parse_proxy
+from shardd.transports.whatsapp import oneshot
+from shardd.transports.whatsapp.dsn import library_dsn
+from shardd.transports.whatsapp.sessions import SessionStore, StoredSession
+
+MODULE: Final = "shardd.transports.whatsapp.pairing"
+TIMEOUT: Final = 180.0
+"""Seconds: WhatsApp shows six QR codes, the first for a minute, the others for 20 seconds each."""
+SETTLE: Final = 3.0
+"""Seconds that a new session stays online, in which the phone hands over what it wants to."""
+LOGIN_TIMEOUT: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class PairingEvent:
+    """What happens in a pairing, told by `kind`.
+
+    `qr`: show `code` as a QR code, it replaces the last one. `code`: `code` is to be typed on the phone. `scanned`: the phone
+    of `number` linked us. At the end one of `paired` (`jid`, `lid`, `number`), `failed` and `timeout` (`reason`).
+    """
+
+    kind: str
+    code: str | None = None
+    jid: str | None = None
+    lid: str | None = None
+    number: str | None = None
+    reason: str | None = None
+
+
+async def pair(
+    sessions_dsn: str,
+    *,
+    pgbouncer: bool = False,
+    phone: str | None = None,
+    expected: str | None = None,
+    proxy: str | None = None,
+    timeout: float = TIMEOUT,
+    settle: float = SETTLE,
+) -> AsyncGenerator[PairingEvent]:
+    """Pair a new session in the store: what happens, the outcome last. Closing the generator gives the pairing up.
+
+    `sessions_dsn`: of a store that is prepared. `phone`: pair by a typed code with this number (with country code) instead of
+    by QR. `expected`: the only number that may be paired; with `phone` it is that one. `proxy`: the device's upstream proxy.
+    `timeout`: seconds for the phone's owner. Raises SharddError when it cannot even be tried.
+    """
+    request = {
+        "dsn": sessions_dsn,
+        "pgbouncer": pgbouncer,
+        "phone": _digits(phone),
+        "expected": _digits(expected or phone),
+        "proxy": _proxy_url(proxy),
+        "patience": timeout,
+        "settle": settle,
+    }
+    # What follows a scan has deadlines of its own: a session that exists is never given up half-way.
+    deadline = timeout + settle + 4 * LOGIN_TIMEOUT
+    async with aclosing(oneshot.converse(MODULE, request, timeout=deadline)) as conversation:
+        async for said in conversation:
+            yield PairingEvent(kind=said.pop("event"), **said)
+
+
+def _digits(number: str | None) -> str | None:
+    return re.sub(r"[^0-9]", "", number) if number else None
+
+
+def _proxy_url(proxy: str | None) -> str | None:
+    try:
+        return parse_proxy(proxy).url if proxy else None
+    except ValueError as error:
+        raise SharddError(f"the proxy cannot be used: {error}") from None
+
+
+class _Pairing:
+    """The process's side of one pairing."""
+
+    def __init__(self, request: dict[str, Any], say: oneshot.Say) -> None:
+        # Only this process may load the library.
+        from neonize.aioze import events  # noqa: PLC0415
+        from neonize.aioze.client import NewAClient  # noqa: PLC0415
+        from neonize.proto.waCompanionReg.WAWebProtobufsCompanionReg_pb2 import DeviceProps  # noqa: PLC0415
+
+        self._request = request
+        self._say = say
+        self._scanned: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._connected = asyncio.Event()
+        self._code_asked = False
+        url = library_dsn(request["dsn"], pgbouncer=request["pgbouncer"])
+        props = DeviceProps(os="shardd", platformType=DeviceProps.CHROME)
+        self._client = NewAClient(url, props=props, new_device=True)
+        self._client.uuid = uuid4().hex.encode()
+        self._client._stop_finalizer.detach()  # noqa: SLF001 - it would stop the client at any time
+        self._client.event.qr(self._qr)
+        on = self._client.event
+        on(events.PairStatusEv)(self._pair_status)
+        on(events.ConnectedEv)(self._on_connected)
+        on(events.ClientOutdatedEv)(self._refused("WhatsApp refuses this version of the library (405): upgrade shardd"))
+        on(events.ConnectFailureEv)(self._refused("WhatsApp refused the connection"))
+        on(events.TemporaryBanEv)(self._refused("WhatsApp banned this account for a time"))
+
+    async def run(self) -> None:
+        """To the outcome, which is said."""
+        from neonize._binder import ProxySettings  # noqa: PLC0415 - see above
+
+        proxy = ProxySettings(self._request["proxy"]) if self._request["proxy"] else None
+        running = await self._client.connect(proxy)
+        running.add_done_callback(self._ended)
+        try:
+            async with asyncio.timeout(self._request["patience"]):
+                jid = await self._scanned
+        except TimeoutError:
+            text = f"no phone was linked within {self._request['patience']:g} seconds"
+            self._say({"event": "timeout", "reason": text})
+            return
+        number = jid.User
+        self._say({"event": "scanned", "number": number})
+        # WhatsApp ends the connection after a pairing; the library comes back with the new session.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOGIN_TIMEOUT):
+                await self._connected.wait()
+        expected = self._request["expected"]
+        if expected and number != expected:
+            await self._undo(f"{number}:{jid.Device}@{jid.Server}")
+            raise SharddError(f"the phone that was linked is +{number}, not +{expected}: it has been unlinked again")
+        if not self._connected.is_set():
+            await self._undo(f"{number}:{jid.Device}@{jid.Server}")
+            raise SharddError("the phone was linked, but the first login with the new session failed; please try again")
+        await asyncio.sleep(self._request["settle"])
+        await self._client.stop()
+        session = await self._stored(f"{number}:{jid.Device}@{jid.Server}")
+        self._say({"event": "paired", "jid": session.jid, "lid": session.lid, "number": number})
+
+    async def _undo(self, jid: str) -> None:
+        from neonize.exc import NeonizeError  # noqa: PLC0415 - see above
+
+        store = SessionStore(self._request["dsn"])
+        try:
+            with suppress(NeonizeError, TimeoutError):
+                async with asyncio.timeout(LOGIN_TIMEOUT):
+                    await self._client.logout()
+            await self._client.stop()
+            await store.delete_session(jid)
+        finally:
+            await store.close()
+
+    async def _stored(self, jid: str) -> StoredSession:
+        store = SessionStore(self._request["dsn"])
+        try:
+            return next(session for session in await store.list_sessions() if session.jid == jid)
+        except StopIteration:
+            raise SharddError(f"the phone was linked, but its session {jid} is not in the session store") from None
+        finally:
+            await store.close()
+
+    # ---- what the library says
+
+    async def _qr(self, _: Any, code: bytes) -> None:
+        if not self._request["phone"]:
+            self._say({"event": "qr", "code": code.decode()})
+        elif not self._code_asked:
+            # The connection is ready for a code when it shows the first QR.
+            self._code_asked = True
+            try:
+                typed = await self._client.PairPhone(self._request["phone"], show_push_notification=True)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+                self._fail(f"WhatsApp gave no code for +{self._request['phone']}: {error}")
+            else:
+                self._say({"event": "code", "code": typed})
+
+    async def _pair_status(self, _: Any, status: Any) -> None:
+        if status.Error:
+            self._fail(f"the phone could not be linked: {status.Error}")
+        elif not self._scanned.done():
+            self._scanned.set_result(status.ID)
+
+    async def _on_connected(self, _: Any, __: Any) -> None:
+        self._connected.set()
+
+    def _refused(self, reason: str) -> Any:
+        async def handle(_: Any, __: Any) -> None:
+            self._fail(reason)
+
+        return handle
+
+    def _ended(self, running: asyncio.Task[None]) -> None:
+        if not running.cancelled() and (error := running.exception()) is not None:
+            self._fail(f"WhatsApp could not be reached: {error}")
+
+    def _fail(self, reason: str) -> None:
+        if not self._scanned.done():
+            self._scanned.set_exception(SharddError(reason))
+
+
+async def _pair(request: dict[str, Any], say: oneshot.Say) -> None:
+    from shardd.transports.whatsapp.library import adopt_loop  # noqa: PLC0415 - see above
+
+    adopt_loop()
+    await _Pairing(request, say).run()
+
+
+if __name__ == "__main__":
+    oneshot.run(_pair)

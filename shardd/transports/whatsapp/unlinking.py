@@ -1,0 +1,91 @@
+"""Unlinking: WhatsApp is told that a session is over, so that the phone no longer lists it, and the store forgets it.
+
+In a process of its own, with a client that nobody else has open: the worker must have closed the device's before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from shardd.errors import SharddError
+from shardd.transports.upstream import parse_proxy
+from shardd.transports.whatsapp import oneshot
+from shardd.transports.whatsapp.dsn import library_dsn
+from shardd.transports.whatsapp.sessions import SessionStore
+
+MODULE: Final = "shardd.transports.whatsapp.unlinking"
+TIMEOUT: Final = 60.0
+CONNECT_TIMEOUT: Final = 20.0
+
+
+async def unlink(
+    sessions_dsn: str, jid: str, *, pgbouncer: bool = False, proxy: str | None = None, timeout: float = TIMEOUT
+) -> None:
+    """Log a session out and forget it. A session that WhatsApp has ended already is only forgotten.
+
+    Raises SharddError when WhatsApp cannot be told; the session is kept then (`forget_session` drops it all the same).
+    """
+    request = {"dsn": sessions_dsn, "pgbouncer": pgbouncer, "jid": jid, "proxy": proxy}
+    said = [words async for words in oneshot.converse(MODULE, request, timeout=timeout)][-1]
+    if said["event"] != "unlinked":
+        raise SharddError(f"session {jid} could not be logged out: {said['reason']}")
+
+
+async def forget_session(sessions_dsn: str, jid: str) -> None:
+    """Delete a session from the store without telling WhatsApp: the phone still lists it. Raises DatabaseError."""
+    store = SessionStore(sessions_dsn)
+    try:
+        await store.delete_session(jid)
+    finally:
+        await store.close()
+
+
+class _Quiet:
+    """Nobody listens to this client's events."""
+
+    def ended(self, client: Any, trouble: Any) -> None:
+        """The call that waits for the answer is told, too."""
+
+    def receipt(self, client: Any, message_ids: list[str], kind: str, at: float) -> None:
+        """Of no use here."""
+
+
+async def _unlink(request: dict[str, Any], say: oneshot.Say) -> None:
+    # Only this process may load the library.
+    from neonize.exc import NeonizeError  # noqa: PLC0415
+
+    from shardd.states import DeviceState  # noqa: PLC0415
+    from shardd.transports.egress import Gate  # noqa: PLC0415
+    from shardd.transports.whatsapp.client import Client, TroubleError  # noqa: PLC0415
+    from shardd.transports.whatsapp.library import adopt_loop  # noqa: PLC0415
+
+    adopt_loop()
+    store = SessionStore(request["dsn"])
+    if not await store.session_exists(request["jid"]):
+        say({"event": "unlinked"})
+        return
+    gate = Gate(connect_timeout=CONNECT_TIMEOUT)
+    await gate.start()
+    try:
+        proxy = parse_proxy(request["proxy"]) if request["proxy"] else None
+    except ValueError as error:
+        raise SharddError(f"the proxy cannot be used: {error}") from None
+    url = library_dsn(request["dsn"], pgbouncer=request["pgbouncer"])
+    client = Client("unlink", request["jid"], dsn=url, gate=gate, proxy=proxy, listener=_Quiet())
+    try:
+        await client.open(CONNECT_TIMEOUT)
+        await client.call(client.handle.logout, CONNECT_TIMEOUT)
+    except TroubleError as error:
+        if error.trouble.state is not DeviceState.LOGGED_OUT:
+            raise SharddError(error.trouble.text) from None
+    except (NeonizeError, TimeoutError) as error:
+        raise SharddError(str(error) or "WhatsApp did not answer") from None
+    finally:
+        await asyncio.wait([asyncio.ensure_future(client.close())], timeout=CONNECT_TIMEOUT)
+    await store.delete_session(request["jid"])
+    say({"event": "unlinked"})
+
+
+if __name__ == "__main__":
+    oneshot.run(_unlink)

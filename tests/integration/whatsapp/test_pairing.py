@@ -1,0 +1,132 @@
+"""Pairing and unlinking, each in its process of its own, with the phone played by the test server."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import psycopg
+import pytest
+
+from shardd.errors import SharddError
+from shardd.transports.whatsapp.pairing import PairingEvent, pair
+from shardd.transports.whatsapp.sessions import SessionStore
+from shardd.transports.whatsapp.unlinking import unlink
+from tests.integration.whatsapp.conftest import MakeDevice
+from tests.integration.whatsapp.host_process import HostProcess
+from tests.whatsapp_server.launch import ServerProcess
+
+NUMBER = "6281234567890"
+
+
+@pytest.fixture
+def trusting(whatsapp: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that this test starts trust the test server."""
+    for name, value in whatsapp.client_environment().items():
+        if os.environ.get(name) != value:
+            monkeypatch.setenv(name, value)
+
+
+async def stored(store: str, number: str) -> list[str]:
+    sessions = SessionStore(store)
+    try:
+        return [session.jid for session in await sessions.list_sessions() if session.number == number]
+    finally:
+        await sessions.close()
+
+
+async def next_of(events: AsyncIterator[PairingEvent], kind: str) -> PairingEvent:
+    """The next event of a kind; whatever ends the pairing before is a failure."""
+    async for event in events:
+        if event.kind == kind:
+            return event
+        assert event.kind not in {"failed", "timeout", "paired"}, event
+    raise AssertionError(f"the pairing ended without {kind}")
+
+
+@pytest.mark.usefixtures("trusting")
+async def test_a_scanned_qr_becomes_a_session_that_sends(
+    store: str, whatsapp: ServerProcess, fresh_number: str, host: HostProcess
+) -> None:
+    events = pair(store, proxy=whatsapp.proxy_url(), expected=f"+{fresh_number}", settle=0)
+    qr = await next_of(events, "qr")
+    await whatsapp.async_control.scan(qr.code, fresh_number)
+    paired = await next_of(events, "paired")
+    assert paired == PairingEvent("paired", jid=f"{fresh_number}:1@s.whatsapp.net", lid=paired.lid, number=fresh_number)
+    assert paired.lid is not None
+    assert paired.lid.endswith(":1@lid")
+    assert [event async for event in events] == []
+    told = await host.send({"id": "new", "session": paired.jid, "proxy": whatsapp.proxy_url()}, NUMBER, "first words")
+    (message,) = await whatsapp.async_control.wait_messages(1, sender=fresh_number)
+    assert (told, message.text) == ({"message_id": message.id}, "first words")
+
+
+@pytest.mark.usefixtures("trusting")
+async def test_a_typed_code_becomes_a_session(store: str, whatsapp: ServerProcess, fresh_number: str) -> None:
+    proxy = whatsapp.proxy_url(scheme="socks5")
+    async with aclosing(pair(store, proxy=proxy, phone=f"+{fresh_number}", settle=0)) as events:
+        typed = await next_of(events, "code")
+        assert await whatsapp.async_control.enter_code(fresh_number, typed.code) == "paired"
+        assert (await next_of(events, "paired")).number == fresh_number
+    assert await stored(store, fresh_number) == [f"{fresh_number}:1@s.whatsapp.net"]
+
+
+@pytest.mark.usefixtures("trusting")
+async def test_the_wrong_phone_is_unlinked_again(store: str, whatsapp: ServerProcess, fresh_number: str) -> None:
+    events = pair(store, proxy=whatsapp.proxy_url(), expected="6280000000000", settle=0)
+    qr = await next_of(events, "qr")
+    await whatsapp.async_control.scan(qr.code, fresh_number)
+    assert (await next_of(events, "scanned")).number == fresh_number
+    (failed,) = [event async for event in events]
+    assert (failed.kind, failed.reason) == (
+        "failed",
+        f"the phone that was linked is +{fresh_number}, not +6280000000000: it has been unlinked again",
+    )
+    assert await stored(store, fresh_number) == []
+    await whatsapp.async_control.wait_events("logout", device=fresh_number)
+
+
+@pytest.mark.usefixtures("trusting")
+async def test_a_phone_that_never_comes_is_a_timeout(store: str, whatsapp: ServerProcess) -> None:
+    events = [event async for event in pair(store, proxy=whatsapp.proxy_url(), timeout=2)]
+    assert [event.kind for event in events] == ["qr", "timeout"]
+    assert events[-1].reason == "no phone was linked within 2 seconds"
+
+
+@pytest.mark.usefixtures("trusting")
+async def test_an_unreachable_server_fails_at_once(store: str) -> None:
+    (failed,) = [event async for event in pair(store, proxy="http://127.0.0.1:1")]
+    assert failed.kind == "failed"
+    assert str(failed.reason).startswith("WhatsApp could not be reached: ")
+
+
+async def test_a_proxy_that_cannot_be_is_told_before_anything_starts(store: str) -> None:
+    with pytest.raises(SharddError, match="the proxy cannot be used: a proxy of kind 'ftp'"):
+        await anext(pair(store, proxy="ftp://x"))
+
+
+@pytest.mark.usefixtures("trusting")
+async def test_unlinking_tells_whatsapp_and_forgets_the_session(
+    store: str, whatsapp: ServerProcess, device: dict[str, Any]
+) -> None:
+    await unlink(store, device["session"], proxy=device["proxy"])
+    number = device["session"].partition(":")[0]
+    assert await stored(store, number) == []
+    await whatsapp.async_control.wait_events("logout", device=number)
+    await unlink(store, device["session"], proxy=device["proxy"])  # nothing is left to do
+
+
+@pytest.mark.usefixtures("trusting")
+async def test_a_session_that_cannot_be_unlinked_is_kept(store: str, device: dict[str, Any]) -> None:
+    with pytest.raises(SharddError, match=r"could not be logged out: .*cannot be reached"):
+        await unlink(store, device["session"], proxy="http://127.0.0.1:1")
+    assert await stored(store, device["session"].partition(":")[0]) == [device["session"]]
+
+
+async def test_session_keys_are_the_daemons_alone(store: str, make_device: MakeDevice, cluster: Any) -> None:
+    name = psycopg.conninfo.conninfo_to_dict(store)["dbname"]
+    with (
+        psycopg.connect(cluster.dsn(name, "producer"), autocommit=True) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute("SELECT noise_key FROM shardd_sessions.whatsmeow_device")
