@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from shardd.cli.options import config_option
 from shardd.cli.reach import reach_dsn
 from shardd.config import Config, load_config
 from shardd.embedded import embedded_dsn
@@ -22,10 +23,6 @@ from shardd.queue.migrate import NO_PRODUCER_ROLE, DatabaseState, migrate, migra
 NOT_CURRENT: Final = 1
 """Exit code of `shardd db status` when the database is not at this release."""
 
-_config_option = click.option(
-    "--config", "config_file", required=True, type=click.Path(path_type=Path), help="Config file, such as shards.yaml."
-)
-
 
 @click.group("db")
 def db_group() -> None:
@@ -33,7 +30,7 @@ def db_group() -> None:
 
 
 @db_group.command("migrate")
-@_config_option
+@config_option
 def migrate_command(config_file: Path) -> None:
     """Bring the database to the schema of this release."""
     applied, state = asyncio.run(_migrate(load_config(config_file)))
@@ -45,7 +42,7 @@ def migrate_command(config_file: Path) -> None:
 
 
 @db_group.command("status")
-@_config_option
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status_command(config_file: Path, as_json: bool) -> None:
     """Show the database and its migrations; exit with 0 when it is current, else with 1."""
@@ -60,7 +57,7 @@ def status_command(config_file: Path, as_json: bool) -> None:
 
 
 @db_group.command("dsn")
-@_config_option
+@config_option
 @click.option(
     "--role", type=click.Choice(ROLES), default="shardd", show_default=True, help="Role of the embedded database."
 )

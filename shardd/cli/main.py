@@ -14,6 +14,8 @@ from shardd import __version__
 from shardd.cli.config import config_group
 from shardd.cli.daemon import drain, restart, start, stop
 from shardd.cli.db import db_group
+from shardd.cli.device import device_group
+from shardd.cli.job import job_group
 from shardd.cli.status import status
 from shardd.errors import SharddError
 
@@ -24,7 +26,7 @@ def cli() -> None:
     """Keep thousands of WhatsApp devices sending, and tell the truth about every message."""
 
 
-for command in (start, stop, drain, restart, status, config_group, db_group):
+for command in (start, stop, drain, restart, status, job_group, device_group, config_group, db_group):
     cli.add_command(command)
 
 

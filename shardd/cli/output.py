@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, Final
 
 import click
@@ -21,6 +22,7 @@ from rich.text import Text
 
 from shardd.states import DeviceState, JobState, ShardState
 
+_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 PIPE_WIDTH: Final = 200
 """Columns where there is no terminal to fit."""
 SANDBOX: Final = "sandbox"
@@ -92,7 +94,7 @@ def span(seconds: float) -> str:
     if seconds < 9.95:
         return f"{seconds:.1f}s"
     whole = round(seconds)
-    for size, unit, small, small_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+    for (size, unit), (small, small_unit) in pairwise(_UNITS):
         if whole >= size:
             rest = whole % size // small
             return f"{whole // size}{unit} {rest}{small_unit}" if rest else f"{whole // size}{unit}"
@@ -100,14 +102,15 @@ def span(seconds: float) -> str:
 
 
 def ago(moment: datetime | None, now: datetime | None = None) -> str:
-    """How long ago, or how soon; empty when there is no moment."""
+    """How long ago, or how soon, in one unit; empty when there is no moment."""
     if moment is None:
         return ""
     seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
     # The database's clock may be a little ahead of ours.
     if abs(seconds) < 1:
         return "now"
-    return f"{span(seconds)} ago" if seconds > 0 else f"in {span(-seconds)}"
+    whole = next(f"{abs(seconds) // size:.0f}{unit}" for size, unit in _UNITS if abs(seconds) >= size)
+    return f"{whole} ago" if seconds > 0 else f"in {whole}"
 
 
 def moment_text(moment: datetime | None) -> str:

@@ -6,14 +6,17 @@ and stopped after it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 from shardd.config import Config
 from shardd.embedded import EmbeddedPostgres, embedded_dsn
 from shardd.errors import AlreadyRunningError
 from shardd.queue.database import Database
+
+Result = TypeVar("Result")
 
 PATIENCE: Final = 60.0
 """Seconds that one statement of a command may take: a person waits for it, no lease hangs on it."""
@@ -53,3 +56,13 @@ async def reach_database(config: Config) -> AsyncGenerator[Database]:
         ) as database,
     ):
         yield database
+
+
+def with_database(config: Config, work: Callable[[Database], Awaitable[Result]]) -> Result:
+    """Do `work` on the database, from a program without an event loop. Raises DatabaseError."""
+
+    async def run() -> Result:
+        async with reach_database(config) as database:
+            return await work(database)
+
+    return asyncio.run(run())

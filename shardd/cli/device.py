@@ -1,0 +1,263 @@
+"""`shardd device`: the sending accounts.
+
+The commands talk to the database, so they work whether shardd runs or not; a shardd that runs takes changes over at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from shardd.cli.device_view import device_json, show_device, show_devices
+from shardd.cli.names import Refusals, device_ids, some
+from shardd.cli.options import config_option
+from shardd.cli.output import SANDBOX, count, print_json
+from shardd.cli.reach import with_database
+from shardd.config import Config, load_config
+from shardd.config.special_values import ProxyUrl
+from shardd.config.values import RefusedError, parse_duration
+from shardd.errors import UsageError
+from shardd.pacing import day_of
+from shardd.queue.admin import PAUSED, DeviceAdmin, JobAdmin, NewDevices
+from shardd.queue.database import Database
+from shardd.states import DeviceState
+from shardd.transports.registry import TRANSPORTS
+
+IN_HAND_PATIENCE: Final = 10.0
+"""Seconds that `device remove --cancel-jobs` waits for jobs that a worker has in hand."""
+LOOK_EVERY: Final = 0.2
+CANCELLED_WITH_DEVICE: Final = "cancelled: its device was removed"
+
+_ids = click.argument("ids", nargs=-1, required=True, metavar="ID...")
+
+
+@click.group("device")
+def device_group() -> None:
+    """Add, look at, pause and remove the devices that send.
+
+    ID may be - in every command: ids are read from stdin, one per line.
+    """
+
+
+@device_group.command("add")
+@_ids
+@click.option("--transport", required=True, type=click.Choice(list(TRANSPORTS)), help="How they send.")
+@click.option("--label", help="A name for people.")
+@click.option("--proxy", help="Proxy of their connections: http://user:password@host:port or socks5://…")
+@click.option(
+    "--gap", metavar="MIN..MAX", help="Random pause between two messages, such as 5s..15s; else as configured."
+)
+@click.option("--gap-min", metavar="DURATION", help="The shortest pause, such as 5s.")
+@click.option("--gap-max", metavar="DURATION", help="The longest pause, such as 15s.")
+@click.option(
+    "--daily-limit", type=click.IntRange(0, 1_000_000), help="Messages a day; 0: no limit; else as configured."
+)
+@click.option("--settings", metavar="JSON", help="Settings of the transport, as a JSON object.")
+@config_option
+def add(
+    *,
+    ids: tuple[str, ...],
+    transport: str,
+    label: str | None,
+    proxy: str | None,
+    gap: str | None,
+    gap_min: str | None,
+    gap_max: str | None,
+    daily_limit: int | None,
+    settings: str | None,
+    config_file: Path,
+) -> None:
+    """Add devices that differ in nothing but their ids. A device that was removed comes back with these settings."""
+    low, high = _gaps(gap, gap_min, gap_max)
+    new = NewDevices(
+        ids=device_ids(ids),
+        transport=transport,
+        # The sandbox needs no session; every other transport must be shown one first.
+        state=DeviceState.READY if transport == SANDBOX else DeviceState.UNPAIRED,
+        label=label,
+        proxy=_checked_proxy(proxy),
+        settings=_checked_settings(settings),
+        gap_min=low,
+        gap_max=high,
+        daily_limit=daily_limit,
+    )
+    config = load_config(config_file)
+    _check_gap_of(config, new)
+    added = with_database(config, lambda database: DeviceAdmin(database).add(new))
+    if added:
+        click.echo(f"added {count(len(added), f'{transport} device')}{_what_next(new, added)}")
+    refusals = Refusals()
+    refusals.tell([one for one in new.ids if one not in added], "device", "there already; nothing was changed")
+    refusals.finish()
+
+
+@device_group.command("list")
+@click.option(
+    "--state", type=click.Choice([*(state.value for state in DeviceState), PAUSED]), help="Only devices in this state."
+)
+@click.option("--transport", type=click.Choice(list(TRANSPORTS)), help="Only devices that send in this way.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="For programs: a list of objects as `device show --json` prints one."
+)
+@config_option
+def list_(state: str | None, transport: str | None, as_json: bool, config_file: Path) -> None:
+    """List the devices."""
+    config = load_config(config_file)
+    found = with_database(
+        config, lambda database: DeviceAdmin(database).find(_today(config), state=state, transport=transport)
+    )
+    if as_json:
+        print_json([device_json(one, config) for one in found])
+    else:
+        show_devices(found, config)
+
+
+@device_group.command("show")
+@click.argument("device_id", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="For programs; passwords are masked.")
+@config_option
+def show(device_id: str, as_json: bool, config_file: Path) -> None:
+    """Show one device: its state and why, what to do, and what waits for it."""
+    ids = device_ids([device_id])
+    config = load_config(config_file)
+    found = with_database(config, lambda database: DeviceAdmin(database).find(_today(config), ids=ids))
+    if not found:
+        raise UsageError(f"device {some(ids)} is unknown; the others: shardd device list")
+    if as_json:
+        print_json(device_json(found[0], config))
+    else:
+        show_device(found[0], config)
+
+
+@device_group.command("pause")
+@_ids
+@click.option("--why", help="Shown wherever somebody asks why its jobs wait.")
+@config_option
+def pause(ids: tuple[str, ...], why: str | None, config_file: Path) -> None:
+    """Hold devices back; their jobs wait. What a worker has in hand is finished."""
+    names = device_ids(ids)
+    done = with_database(load_config(config_file), lambda database: DeviceAdmin(database).pause(names, why))
+    _tell_done("paused", names, done)
+
+
+@device_group.command("resume")
+@_ids
+@config_option
+def resume(ids: tuple[str, ...], config_file: Path) -> None:
+    """Let paused devices send again."""
+    names = device_ids(ids)
+    done = with_database(load_config(config_file), lambda database: DeviceAdmin(database).resume(names))
+    _tell_done("resumed", names, done)
+
+
+@device_group.command("remove")
+@_ids
+@click.option("--cancel-jobs", is_flag=True, help="Cancel the jobs that wait for them.")
+@config_option
+def remove(ids: tuple[str, ...], cancel_jobs: bool, config_file: Path) -> None:
+    """Take devices out of service. Their finished jobs stay readable; `device add` brings them back."""
+    names = device_ids(ids)
+    with_database(load_config(config_file), lambda database: _remove(database, names, cancel_jobs=cancel_jobs)).finish()
+
+
+async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) -> Refusals:
+    devices, jobs = DeviceAdmin(database), JobAdmin(database)
+    there = {one.id for one in await devices.find(datetime.now(UTC).date(), ids=names)}
+    removed = await devices.remove(names)
+    cancelled = 0
+    deadline = time.monotonic() + IN_HAND_PATIENCE
+    while cancel_jobs and removed != there:
+        live = await jobs.weigh_live(device_ids=sorted(there - removed))
+        cancelled += len(await jobs.cancel([job.id for job in live], CANCELLED_WITH_DEVICE))
+        removed |= await devices.remove(sorted(there - removed))
+        if time.monotonic() > deadline:
+            break
+        if removed != there:
+            await asyncio.sleep(LOOK_EVERY)
+    if cancelled:
+        click.echo(f"cancelled {count(cancelled, 'job')}")
+    if removed:
+        click.echo(f"removed {count(len(removed), 'device')}")
+    refusals = Refusals()
+    left = sorted(there - removed)
+    why = (
+        "not removed, because a worker still has a job in hand; pause it (shardd device pause), then try again"
+        if cancel_jobs
+        else "not removed, because jobs wait; cancel them with --cancel-jobs (shardd job list --device ID shows them)"
+    )
+    refusals.tell(left, "device", why)
+    refusals.tell([one for one in names if one not in there], "device", "unknown")
+    return refusals
+
+
+def _today(config: Config) -> date:
+    return day_of(datetime.now(UTC), config.pacing.zone)
+
+
+def _tell_done(word: str, names: list[str], done: set[str]) -> None:
+    if done:
+        click.echo(f"{word} {count(len(done), 'device')}")
+    refusals = Refusals()
+    refusals.tell([one for one in names if one not in done], "device", "unknown")
+    refusals.finish()
+
+
+def _what_next(new: NewDevices, added: set[str]) -> str:
+    if new.transport == SANDBOX:
+        return ": their messages reach nobody"
+    first = next(one for one in new.ids if one in added)
+    return f"; pair {'it' if len(added) == 1 else 'each'}: shardd device pair {first}"
+
+
+def _gaps(gap: str | None, gap_min: str | None, gap_max: str | None) -> tuple[float | None, float | None]:
+    if gap is not None:
+        if gap_min is not None or gap_max is not None:
+            raise UsageError("--gap says both ends already: leave --gap-min and --gap-max out")
+        gap_min, dots, gap_max = gap.partition("..")
+        if not dots:
+            raise UsageError(f"--gap: {gap} is not a range; write both ends, such as 5s..15s")
+    return _duration("--gap-min", gap_min), _duration("--gap-max", gap_max)
+
+
+def _duration(option: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return parse_duration(text)
+    except RefusedError as error:
+        raise UsageError(f"{option}: {text} {error}") from None
+
+
+def _check_gap_of(config: Config, new: NewDevices) -> None:
+    """One end may come from the config."""
+    low = config.pacing.gap_min if new.gap_min is None else new.gap_min
+    high = config.pacing.gap_max if new.gap_max is None else new.gap_max
+    if (new.gap_min is not None or new.gap_max is not None) and low > high:
+        raise UsageError(f"the shortest gap, {low:g} s, is longer than the longest, {high:g} s: write --gap MIN..MAX")
+
+
+def _checked_proxy(proxy: str | None) -> str | None:
+    if proxy is None:
+        return None
+    try:
+        return str(ProxyUrl().check(proxy.strip()))
+    except RefusedError as error:
+        raise UsageError(f"--proxy: the value (not shown) {error}") from None
+
+
+def _checked_settings(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        settings = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"--settings: not JSON ({error}); write an object such as '{{\"key\": 1}}'") from None
+    if not isinstance(settings, dict):
+        raise UsageError("--settings: JSON, but no object; write one such as '{\"key\": 1}'")
+    return settings

@@ -1,0 +1,202 @@
+"""Devices as people and programs see them. Passwords are masked in both."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from shardd.cli.output import (
+    SANDBOX,
+    SANDBOX_STYLE,
+    ago,
+    count,
+    make_console,
+    make_table,
+    moment_text,
+    sandbox_line,
+    state_text,
+)
+from shardd.config import Config
+from shardd.config.values import format_duration
+from shardd.hashing import shard_of
+from shardd.pacing import Pace
+from shardd.queue.admin import PAUSED, DeviceRow
+from shardd.states import DEVICE_REMEDY, DeviceState
+
+MASK: Final = "***"
+WIDE: Final = 110
+_SECRET: Final = re.compile(r"token|secret|password|key|auth", re.IGNORECASE)
+
+
+def device_json(device: DeviceRow, config: Config) -> dict[str, Any]:
+    """What `--json` prints of a device: its row, and what follows from it and the config."""
+    pace = _pace(device, config)
+    return dataclasses.asdict(device) | {
+        "proxy": _masked_proxy(device.proxy),
+        "settings": _masked(device.settings),
+        "shown_state": device.shown_state,
+        "to_do": _to_do(device),
+        "shard": shard_of(device.id, config.shards),
+        "pace": {"gap_min": pace.gap_min, "gap_max": pace.gap_max, "daily_limit": pace.daily_limit},
+    }
+
+
+def show_devices(devices: Sequence[DeviceRow], config: Config) -> None:
+    """A table, and below it which of them are sandbox."""
+    console = make_console()
+    if not devices:
+        console.print("no devices; add some with: shardd device add ID --transport whatsapp")
+        return
+    wide = console.width >= WIDE
+    headers = ["id", "transport", "state", "jobs", "today", "last sent", *(["shard", "label"] if wide else []), "why"]
+    table = make_table(*headers, right=("jobs", "today", "shard"))
+    for device in devices:
+        row = [
+            Text(device.id),
+            _transport_text(device.transport),
+            state_text(device.shown_state),
+            Text(str(device.jobs)),
+            Text(_today(device, _pace(device, config))),
+            Text(ago(device.last_sent)),
+        ]
+        if wide:
+            row += [Text(str(shard_of(device.id, config.shards))), Text(device.label or "")]
+        table.add_row(*row, Text(_why(device)))
+    console.print(table)
+    sandbox = sum(device.transport == SANDBOX for device in devices)
+    console.print(Text(count(len(devices), "device"), "dim"))
+    if sandbox:
+        console.print(Text(sandbox_line(sandbox, len(devices), "devices"), SANDBOX_STYLE))
+
+
+def show_device(device: DeviceRow, config: Config) -> None:
+    """One device, line by line."""
+    console = make_console()
+    pace = _pace(device, config)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    transport = _transport_text(device.transport)
+    if device.transport == SANDBOX:
+        transport.append(": its messages reach nobody")
+    rows: list[tuple[str, Text | str]] = [
+        ("device", device.id),
+        ("label", device.label or ""),
+        ("transport", transport),
+    ]
+    rows += _state_rows(device)
+    rows += [
+        ("to do", _to_do(device)),
+        ("jobs", _jobs(device)),
+        ("sent today", _sent_today(device, pace)),
+        ("last sent", moment_text(device.last_sent)),
+        ("gap", _gap_words(device, pace)),
+        ("shard", f"{shard_of(device.id, config.shards)} of {config.shards}"),
+        ("session", device.session or ""),
+        ("proxy", _masked_proxy(device.proxy) or ""),
+        ("settings", str(_masked(device.settings)) if device.settings else ""),
+        ("added", moment_text(device.created_at)),
+    ]
+    for name, value in rows:
+        if value:
+            table.add_row(name, value)
+    _print(console, table)
+
+
+def _state_rows(device: DeviceRow) -> list[tuple[str, Text | str]]:
+    rows: list[tuple[str, Text | str]] = []
+    if device.paused_at is not None:
+        paused = state_text(PAUSED).append(f" since {moment_text(device.paused_at)}", "default")
+        rows += [("state", paused), ("why", device.paused_why or ""), ("otherwise", state_text(device.state))]
+    else:
+        rows.append(("state", state_text(device.state)))
+    if device.state != DeviceState.READY:
+        rows += [("reason", device.reason or ""), ("since", moment_text(device.state_since))]
+        rows.append(("until", moment_text(device.state_until)))
+    return rows
+
+
+def _print(console: Console, table: Table) -> None:
+    console.print(table)
+
+
+def _transport_text(transport: str) -> Text:
+    return Text(transport, SANDBOX_STYLE if transport == SANDBOX else "")
+
+
+def _why(device: DeviceRow) -> str:
+    if device.paused_at is not None:
+        return device.paused_why or ""
+    parts = [device.reason or ""]
+    if device.state_until is not None:
+        parts.append(f"until {device.state_until:%Y-%m-%d %H:%M} UTC")
+    return ", ".join(part for part in parts if part)
+
+
+def _to_do(device: DeviceRow) -> str:
+    remedy = DEVICE_REMEDY[DeviceState(device.state)].format(id=device.id)
+    if device.paused_at is None:
+        return remedy
+    resume = f"let it send again: shardd device resume {device.id}"
+    return resume if device.state == DeviceState.READY else f"{resume}; and {remedy}"
+
+
+def _jobs(device: DeviceRow) -> str:
+    words = count(device.jobs, "live job")
+    return words + (f", {device.in_hand} in the hand of a worker" if device.in_hand else "")
+
+
+def _pace(device: DeviceRow, config: Config) -> Pace:
+    pacing = config.pacing
+    return Pace(
+        gap_min=pacing.gap_min if device.gap_min is None else device.gap_min,
+        gap_max=pacing.gap_max if device.gap_max is None else device.gap_max,
+        daily_limit=pacing.daily_limit if device.daily_limit is None else device.daily_limit,
+    )
+
+
+def _today(device: DeviceRow, pace: Pace) -> str:
+    if not pace.limited:
+        return "-"
+    return f"{device.sent_today}/{pace.daily_limit}" if pace.daily_limit else str(device.sent_today)
+
+
+def _sent_today(device: DeviceRow, pace: Pace) -> str:
+    if not pace.limited:
+        return "not counted: it has neither a gap nor a daily limit"
+    if not pace.daily_limit:
+        return f"{device.sent_today}, no limit"
+    spent = "; the rest waits for midnight" if pace.spent(device.sent_today) else ""
+    return f"{device.sent_today} of {pace.daily_limit}{spent}"
+
+
+def _gap_words(device: DeviceRow, pace: Pace) -> str:
+    if pace.gap_max <= 0:
+        return "none"
+    origin = " (as configured)" if device.gap_min is None and device.gap_max is None else ""
+    return f"{format_duration(pace.gap_min)} to {format_duration(pace.gap_max)}{origin}"
+
+
+def _masked_proxy(proxy: str | None) -> str | None:
+    if proxy is None:
+        return None
+    parts = urlsplit(proxy)
+    if parts.password is None:
+        return proxy
+    place = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{parts.username}:{MASK}@{place}").geturl()
+
+
+def _masked(value: Any, name: str = "") -> Any:
+    if isinstance(value, dict):
+        return {key: _masked(inner, key) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_masked(inner, name) for inner in value]
+    return MASK if _SECRET.search(name) else value

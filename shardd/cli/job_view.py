@@ -1,0 +1,119 @@
+"""Jobs as people and programs see them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from rich.table import Table
+from rich.text import Text
+
+from shardd.cli.output import (
+    SANDBOX,
+    SANDBOX_STYLE,
+    ago,
+    count,
+    make_console,
+    make_table,
+    moment_text,
+    sandbox_line,
+    state_text,
+)
+from shardd.queue.admin import JobRow, WholeJob
+
+WIDE: Final = 110
+_NAMED: Final = 64  # characters of a data: URI that are shown; it holds a whole file
+
+
+def job_json(job: JobRow) -> dict[str, Any]:
+    """What `--json` prints of a job."""
+    return dataclasses.asdict(job)
+
+
+def show_jobs(jobs: Sequence[JobRow], limit: int) -> None:
+    """A table, and below it what it leaves out and which jobs are sandbox."""
+    console = make_console()
+    if not jobs:
+        console.print("no such jobs")
+        return
+    wide = console.width >= WIDE
+    extra = ["transport", "kind", "tries", "reference"] if wide else []
+    table = make_table(
+        "id", "state", "device", "recipient", "changed", *extra, "waits for, or error", right=("id", "tries")
+    )
+    for job in jobs:
+        row = [
+            Text(str(job.id)),
+            state_text(job.state),
+            Text(job.device_id),
+            Text(job.recipient),
+            Text(ago(job.settled_at or job.created_at)),
+        ]
+        if wide:
+            transport = job.transport or "?"
+            row.append(Text(transport, SANDBOX_STYLE if transport == SANDBOX else ""))
+            row += [Text(job.kind), Text(f"{job.failures}/{job.max_attempts}"), Text(job.reference or "")]
+        table.add_row(*row, Text(job.waits_for or job.error or ""))
+    console.print(table)
+    more = "; older ones: --limit" if len(jobs) == limit else ""
+    console.print(Text(count(len(jobs), "job") + more, "dim"))
+    sandbox = sum(job.transport == SANDBOX for job in jobs)
+    if sandbox:
+        console.print(Text(sandbox_line(sandbox, len(jobs), "jobs"), SANDBOX_STYLE))
+
+
+def show_job(job: WholeJob) -> None:
+    """One job, line by line, its message last."""
+    console = make_console()
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    device = Text(job.device_id)
+    if job.transport == SANDBOX:
+        device.append(" (sandbox: its messages reach nobody)", SANDBOX_STYLE)
+    where = f"shard {job.shard} on {job.node}" if job.node is not None else ""
+    rows: list[tuple[str, Text | str]] = [
+        ("job", str(job.id)),
+        ("state", state_text(job.state)),
+        ("waits for", job.waits_for or ""),
+        ("error", job.error or ""),
+        ("device", device),
+        ("recipient", job.recipient),
+        ("reference", job.reference or ""),
+        ("tries", f"{job.failures} of {job.max_attempts} failed; claimed {count(job.claims, 'time')}"),
+        ("on doubt", job.on_doubt),
+        ("priority", str(job.priority) if job.priority else ""),
+        ("inserted", moment_text(job.created_at)),
+        ("run at", moment_text(job.run_at) if job.run_at != job.created_at else ""),
+        ("due at", moment_text(job.due_at)),
+        ("claimed", moment_text(job.claimed_at)),
+        ("by", where),
+        ("ended", moment_text(job.settled_at)),
+        ("delivered", moment_text(job.delivered_at)),
+        ("read", moment_text(job.read_at)),
+        ("message id", job.message_id or ""),
+        ("dedupe key", job.dedupe_key or ""),
+        ("kind", job.kind),
+        ("media", _short(job.media)),
+        ("file name", job.file_name or ""),
+        ("mime type", job.mime_type or ""),
+        ("details", json.dumps(job.details, ensure_ascii=False) if job.details else ""),
+        ("body", _printable(job.body)),
+    ]
+    for name, value in rows:
+        if value:
+            table.add_row(name, value)
+    console.print(table)
+
+
+def _short(media: str | None) -> str:
+    if media is None or not media.startswith("data:") or len(media) <= _NAMED:
+        return media or ""
+    return f"{media[:_NAMED]}… ({count(len(media), 'character')})"
+
+
+def _printable(text: str) -> str:
+    """A message comes from anywhere: what would move a terminal's cursor is spelled out."""
+    return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)

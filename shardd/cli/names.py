@@ -1,0 +1,85 @@
+"""Naming many things at once: ids as arguments, or one per line on stdin."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import click
+
+from shardd.cli.output import count
+from shardd.errors import UsageError
+
+SHOWN: Final = 10
+"""Names that an error lists before it only counts."""
+_DEVICE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+@-]{0,63}")
+_BIGGEST_ID: Final = 2**63 - 1
+
+
+def read_names(arguments: Iterable[str]) -> list[str]:
+    """The arguments without doubles, with `-` replaced by the lines of stdin; empty lines and lines with # are skipped."""
+    names: dict[str, None] = {}
+    for argument in arguments:
+        lines: Iterable[str] = sys.stdin if argument == "-" else [argument]
+        for line in lines:
+            if (name := line.strip()) and not name.startswith("#"):
+                names[name] = None
+    return list(names)
+
+
+def device_ids(arguments: Iterable[str]) -> list[str]:
+    """Ids of devices. Raises UsageError when there is none, or one that cannot be one."""
+    ids = read_names(arguments)
+    if not ids:
+        raise UsageError("no device is named: write its id, several, or - for ids on stdin, one per line")
+    bad = [one for one in ids if not _DEVICE_ID.fullmatch(one)]
+    if bad:
+        raise UsageError(
+            f"{some(bad)}: not {'a device id' if len(bad) == 1 else 'device ids'}; write at most 64 of the characters "
+            "A-Z a-z 0-9 . _ : + @ -, the first a letter or a digit"
+        )
+    return ids
+
+
+def job_ids(arguments: Iterable[str]) -> list[int]:
+    """Ids of jobs. Raises UsageError for one that cannot be one."""
+    names = read_names(arguments)
+    bad = [one for one in names if not (one.isascii() and one.isdigit() and 0 < int(one) <= _BIGGEST_ID)]
+    if bad:
+        raise UsageError(f"{some(bad)}: not {'a job id' if len(bad) == 1 else 'job ids'}; write numbers such as 42")
+    return [int(one) for one in names]
+
+
+def some(names: Sequence[object]) -> str:
+    """The names in one line: all, or the first ones and how many more."""
+    shown = ", ".join(str(name) if str(name).isprintable() else repr(name) for name in names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN:,} more"
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask, unless `yes` was given. Raises UsageError when nobody is there to answer, click's Abort when the answer is no."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"this needs a yes, and nobody is there to give it: add --yes ({question})")
+    click.confirm(question, abort=True, err=True)
+
+
+class Refusals:
+    """What could not be done, told line by line while the rest is done; `finish` makes the exit code."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def tell(self, names: Sequence[object], one: str, why: str) -> None:
+        """`why` is the rest of a sentence that begins with the names of things called `one`; nothing for no names."""
+        if names:
+            self._told = True
+            click.echo(f"{one if len(names) == 1 else count(len(names), one)} {some(names)}: {why}", err=True)
+
+    def finish(self) -> None:
+        """Exit with UsageError's code if anything was told."""
+        if self._told:
+            raise click.exceptions.Exit(UsageError.exit_code)
