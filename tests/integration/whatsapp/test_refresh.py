@@ -1,11 +1,22 @@
+"""get_or_refresh against the real library: what is opened, used again, closed, and what is left when nothing is to do."""
+
+import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
+from tests.integration.whatsapp.conftest import MakeDevice, StartHost
 from tests.integration.whatsapp.host_process import HostProcess
 from tests.whatsapp_server.launch import ServerProcess
 
 RECIPIENT = "+62 812-3456-7890"
 NUMBER = "6281234567890"
+
+
+def connections_to(port: int) -> int:
+    """Established TCP connections of this machine to a port (proc(5): remote address, state 01)."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return sum(line.split()[2].endswith(f":{port:04X}") and line.split()[3] == "01" for line in lines)
 
 
 async def test_a_cold_device_sends_and_the_phone_reads_the_exact_text(
@@ -20,10 +31,111 @@ async def test_a_cold_device_sends_and_the_phone_reads_the_exact_text(
     assert abs(receipt["at"] - time.time()) < 60
 
 
+async def test_a_read_message_says_so(host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess) -> None:
+    whatsapp.control.settings(receipts="read")
+    told = await host.send(device, RECIPIENT)
+    receipt = await host.event("receipt", device["id"], kind="read")
+    assert receipt["ids"] == [told["message_id"]]
+
+
 async def test_a_healthy_client_is_used_again(
     host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
 ) -> None:
     for text in ("one", "two", "three"):
         assert "message_id" in await host.send(device, RECIPIENT, text)
     assert (await host.ask("counts"))["connects"] == 1
-    assert [m.text for m in await whatsapp.async_control.wait_messages(3, recipient=NUMBER)] == ["one", "two", "three"]
+    seen = await whatsapp.async_control.wait_messages(3, recipient=NUMBER)
+    assert [message.text for message in seen] == ["one", "two", "three"]
+
+
+async def test_a_quiet_client_is_probed_and_used_again(start_host: StartHost, device: dict[str, Any]) -> None:
+    host = await start_host(probe_after=0.001)
+    for _ in range(3):
+        assert "message_id" in await host.send(device, RECIPIENT)
+    assert (await host.ask("counts"))["connects"] == 1
+
+
+async def test_after_the_idle_time_nothing_of_a_device_is_left(
+    start_host: StartHost, make_device: MakeDevice, whatsapp: ServerProcess, fresh_number: str
+) -> None:
+    host = await start_host(idle_close=0.5)
+    empty = await host.ask("counts")
+    assert connections_to(whatsapp.proxy_port) == 0
+    devices = [make_device(str(int(fresh_number) + 300_000 + n)) for n in range(5)]
+    await asyncio.gather(*(host.send(device, RECIPIENT) for device in devices))
+    assert connections_to(whatsapp.proxy_port) > 0
+    left = await host.until(open=0, threads=empty["threads"], tasks=empty["tasks"])
+    assert left["connects"] == 5
+    assert connections_to(whatsapp.proxy_port) == 0
+
+
+async def test_a_client_whose_server_vanished_is_closed_and_does_not_come_back_by_itself(
+    host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
+) -> None:
+    empty = await host.ask("counts")
+    await host.send(device, RECIPIENT)
+    whatsapp.control.cut()
+    await host.until(open=0, threads=empty["threads"])
+    assert len(whatsapp.control.events("login", device=device["session"].partition("@")[0])) == 1
+    assert connections_to(whatsapp.proxy_port) == 0
+    assert "message_id" in await host.send(device, RECIPIENT)
+    assert (await host.ask("counts"))["connects"] == 2
+
+
+async def test_the_least_recently_used_client_makes_room(
+    start_host: StartHost, make_device: MakeDevice, fresh_number: str
+) -> None:
+    host = await start_host(max_open_clients=2, max_connecting=1)
+    first, second, third = (make_device(str(int(fresh_number) + 400_000 + n)) for n in range(3))
+    for device in (first, second, first, third):
+        assert "message_id" in await host.send(device, RECIPIENT)
+        assert (await host.ask("counts"))["open"] <= 2
+    assert (await host.ask("counts"))["connects"] == 3
+    assert "message_id" in await host.send(first, RECIPIENT)
+    assert (await host.ask("counts"))["connects"] == 3
+    assert "message_id" in await host.send(second, RECIPIENT)
+    assert (await host.ask("counts"))["connects"] == 4
+
+
+async def test_a_crowd_gets_through_a_narrow_door(
+    start_host: StartHost, make_device: MakeDevice, whatsapp: ServerProcess, fresh_number: str
+) -> None:
+    host = await start_host(max_open_clients=4, max_connecting=2)
+    devices = [make_device(str(int(fresh_number) + 600_000 + n)) for n in range(24)]
+    told = await asyncio.gather(*(host.send(device, RECIPIENT, device["id"]) for device in devices))
+    assert all("message_id" in answer for answer in told), told
+    seen = await whatsapp.async_control.wait_messages(24, recipient=NUMBER)
+    assert sorted(message.text for message in seen) == sorted(device["id"] for device in devices)
+    assert (await host.ask("counts"))["open"] <= 4
+
+
+async def test_two_jobs_of_one_device_open_one_client(
+    host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
+) -> None:
+    told = await asyncio.gather(*(host.send(device, RECIPIENT, str(n)) for n in range(4)))
+    assert all("message_id" in answer for answer in told)
+    assert len(whatsapp.control.events("login", device=device["session"].partition("@")[0])) == 1
+
+
+async def test_a_closed_device_opens_again_when_asked(host: HostProcess, device: dict[str, Any]) -> None:
+    await host.send(device, RECIPIENT)
+    await host.ask("close_device", device=device["id"])
+    assert (await host.ask("counts"))["open"] == 0
+    assert "message_id" in await host.send(device, RECIPIENT)
+
+
+async def test_another_session_of_the_device_replaces_its_client(
+    host: HostProcess, device: dict[str, Any], make_device: MakeDevice, fresh_number: str
+) -> None:
+    await host.send(device, RECIPIENT)
+    other = {**make_device(str(int(fresh_number) + 700_000)), "id": device["id"]}
+    assert "message_id" in await host.send(other, RECIPIENT)
+    counts = await host.ask("counts")
+    assert (counts["open"], counts["connects"]) == (1, 2)
+
+
+async def test_closing_ends_everything(host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess) -> None:
+    await host.send(device, RECIPIENT)
+    await host.ask("close")
+    assert (await host.ask("counts"))["open"] == 0
+    assert connections_to(whatsapp.proxy_port) == 0
