@@ -1,6 +1,7 @@
 """One end of the socketpair between supervisor and worker: frames of `shardd.ipc` over an asyncio transport.
 
-What is said in one turn of the event loop leaves as one frame, so that a thousand outcomes cost one write.
+What is said in one turn of the event loop leaves as one frame, so that a thousand outcomes cost one write; only what
+is larger than a frame may be is divided.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ class Channel(asyncio.Protocol):
     def flush(self) -> None:
         """Send now what was said."""
         if self._outbox and self._transport is not None:
-            self._transport.write(ipc.encode(self._outbox))
-            self._outbox.clear()
+            messages, self._outbox = self._outbox, []
+            self._write(self._transport, messages)
 
     def close(self) -> None:
         """Send what was said and hang up; `lost` is not called for this."""
@@ -95,6 +96,15 @@ class Channel(asyncio.Protocol):
         if self._transport is not None:
             self._transport = None
             self._lost()
+
+    def _write(self, transport: asyncio.Transport, messages: list[Any]) -> None:
+        frame = ipc.encode(messages)
+        if len(frame) > _HEADER + ipc.MAX_FRAME and len(messages) > 1:
+            half = len(messages) // 2
+            self._write(transport, messages[:half])
+            self._write(transport, messages[half:])
+        else:
+            transport.write(frame)
 
     def _break(self) -> None:
         if self._transport is not None:

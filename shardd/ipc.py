@@ -8,12 +8,15 @@ they leave the process, durations are seconds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 
 MAX_FRAME: Final = 64 * 1024 * 1024
-"""Bytes. 500 jobs of 65,536 characters each, in four-byte characters, are twice this; the router claims by bytes too."""
+"""Bytes. 500 jobs of 65,536 characters each, in four-byte characters, are twice this: see `divide`."""
+_JOB_REST: Final = 16 * 1024
+"""Bytes; more than all of a job but its body and media (the queue's INSERT sees to it)."""
 
 
 class DeviceSpec(msgspec.Struct, frozen=True, array_like=True):
@@ -188,6 +191,21 @@ def encode(messages: list[Any]) -> bytes:
     """One frame with these messages, ready to be written."""
     payload = _encoder.encode(messages)
     return len(payload).to_bytes(4, "big") + payload
+
+
+def divide(jobs: list[JobSpec]) -> Iterator[Send]:
+    """These jobs in as many messages as it takes for each to fit into a frame."""
+    room = MAX_FRAME
+    part: list[JobSpec] = []
+    for job in jobs:
+        size = _JOB_REST + 4 * (len(job.body) + len(job.media or ""))
+        if size > room and part:
+            yield Send(jobs=part)
+            part, room = [], MAX_FRAME
+        part.append(job)
+        room -= size
+    if part:
+        yield Send(jobs=part)
 
 
 def decode_to_worker(payload: bytes) -> list[ToWorker]:

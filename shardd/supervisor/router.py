@@ -219,9 +219,10 @@ class Router:
             self._in_hand.setdefault(shard, {})[claim.id, claim.attempt] = claim
             by_shard.setdefault(shard, []).append(spec)
         for shard, specs in by_shard.items():
-            # A shard that went down during the claim, or a lease that may have run out: the jobs have gone nowhere.
-            if shard < 0 or not good or not self._say(shard, ipc.Send(jobs=specs)):
-                self.outcomes(shard, [_returned(spec) for spec in specs])
+            for part in ipc.divide(specs):
+                # A shard that went down during the claim, or a lease that may have run out: the jobs have gone nowhere.
+                if shard < 0 or not good or not self._say(shard, part):
+                    self.outcomes(shard, [_returned(spec) for spec in part.jobs])
 
     async def _tell_settled(self, batch: list[tuple[int, Claim, Outcome, Finish | Release]], settled: set[int]) -> None:
         if not batch:
