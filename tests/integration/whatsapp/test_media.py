@@ -1,0 +1,181 @@
+"""Every kind of message, as the simulated phone gets it."""
+
+import base64
+import hashlib
+import io
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from PIL import Image
+
+from tests.integration.whatsapp.conftest import MakeDevice, StartHost
+from tests.integration.whatsapp.host_process import HostProcess
+from tests.whatsapp_server.launch import ServerProcess
+
+NUMBER = "6281234567890"
+
+
+def picture() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (640, 480), (200, 30, 30)).save(out, "PNG")
+    return out.getvalue()
+
+
+PICTURE = picture()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "media"
+    folder.mkdir()
+    (folder / "red.png").write_bytes(PICTURE)
+    (folder / "price list.pdf").write_bytes(b"%PDF-1.4\n" + b"x" * 2000)
+    (folder / "hello.ogg").write_bytes(b"OggS" + b"\0" * 24 + b"OpusHead" + b"\0" * 500)
+    (folder / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + b"\0" * 500)
+    return folder
+
+
+@pytest.fixture
+async def sender(start_host: StartHost, folder: Path) -> HostProcess:
+    return await start_host(media_dir=str(folder))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "mime_type", "seen_name"),
+    [
+        ("image", "red.png", "image/png", ""),
+        ("video", "clip.mp4", "video/mp4", ""),
+        ("audio", "hello.ogg", "audio/ogg", ""),
+        ("voice", "hello.ogg", "audio/ogg; codecs=opus", ""),
+        ("document", "price list.pdf", "application/pdf", "price list.pdf"),
+    ],
+)
+async def test_a_file_arrives_as_it_is(
+    sender: HostProcess,
+    device: dict[str, Any],
+    whatsapp: ServerProcess,
+    folder: Path,
+    kind: str,
+    name: str,
+    mime_type: str,
+    seen_name: str,
+) -> None:
+    told = await sender.send(device, NUMBER, "a caption", kind=kind, media=name)
+    assert "message_id" in told, told
+    (message,) = await whatsapp.async_control.wait_messages(1, recipient=NUMBER)
+    data = (folder / name).read_bytes()
+    assert message.media is not None
+    assert message.media.intact
+    assert message.media.sha256 == hashlib.sha256(data).hexdigest()
+    assert (message.media.mime_type, message.media.file_name) == (mime_type, seen_name)
+    if kind in {"image", "video", "document"}:
+        assert message.text == "a caption"
+
+
+async def test_a_document_bears_the_name_and_type_it_was_given(
+    sender: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
+) -> None:
+    await sender.send(
+        device,
+        NUMBER,
+        "",
+        kind="document",
+        media="data:;base64," + base64.b64encode(b"a,b\n1,2\n").decode(),
+        file_name="Harga ☕.csv",
+        mime_type="text/csv",
+    )
+    (message,) = await whatsapp.async_control.wait_messages(1, recipient=NUMBER)
+    assert message.media is not None
+    assert (message.media.file_name, message.media.mime_type) == ("Harga ☕.csv", "text/csv")
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[str]:
+    """A web site with one picture."""
+
+    async def serve(_: web.Request) -> web.Response:
+        return web.Response(body=PICTURE, content_type="image/png")
+
+    app = web.Application()
+    app.router.add_get("/red.png", serve)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    listener = web.TCPSite(runner, "127.0.0.1", 0)
+    await listener.start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+async def test_an_image_from_a_url_arrives(
+    host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess, site: str
+) -> None:
+    await host.send(device, NUMBER, "from afar", kind="image", media=f"{site}/red.png")
+    (message,) = await whatsapp.async_control.wait_messages(1, recipient=NUMBER)
+    assert message.media is not None
+    assert message.media.sha256 == hashlib.sha256(PICTURE).hexdigest()
+
+
+async def test_what_is_missing_fails_before_anything_is_opened(
+    sender: HostProcess, device: dict[str, Any], site: str
+) -> None:
+    for media in (f"{site}/nothing.png", "nothing.png", "../host-0.log", "/etc/passwd"):
+        told = await sender.send(device, NUMBER, kind="image", media=media)
+        assert (told["step"], told["error"]) == ("fetch", "PermanentError"), told
+    told = await sender.send(device, NUMBER, kind="image", media="price list.pdf")
+    assert (told["step"], told["error"]) == ("prepare", "PermanentError")
+
+
+@pytest.mark.parametrize("details", [{"kind": "error", "code": 500}, {"kind": "drop"}])
+async def test_an_upload_that_fails_is_proof_that_nothing_left(
+    sender: HostProcess, device: dict[str, Any], whatsapp: ServerProcess, details: dict[str, Any]
+) -> None:
+    whatsapp.control.fault(details.pop("kind"), "upload", times=None, **details)
+    told = await sender.send(device, NUMBER, kind="image", media="red.png")
+    assert (told["step"], told["error"]) == ("prepare", "TransientError"), told
+    assert whatsapp.control.messages(accepted_only=False) == []
+    whatsapp.control.clear_faults()
+    assert "message_id" in await sender.send(device, NUMBER, kind="image", media="red.png")
+    assert (await sender.ask("counts"))["connects"] == 1
+
+
+async def test_a_picture_for_nobody_is_not_uploaded(
+    sender: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
+) -> None:
+    whatsapp.control.not_on_whatsapp("6281234567899")
+    told = await sender.send(device, "6281234567899", kind="image", media="red.png")
+    assert (told["step"], told["error"], told["text"]) == (
+        "prepare",
+        "PermanentError",
+        "+6281234567899 is not on WhatsApp",
+    )
+    assert whatsapp.control.events("upload") == []
+
+
+async def test_a_place_and_a_contact_arrive(host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess) -> None:
+    place = {"latitude": -6.1754, "longitude": 106.8272, "name": "Monas", "address": "Jakarta"}
+    assert "message_id" in await host.send(device, NUMBER, "", kind="location", details=place)
+    contact = {"name": "Budi; Santoso", "phone": "+62 811 222 333"}
+    assert "message_id" in await host.send(device, NUMBER, "", kind="contact", details=contact)
+    seen = await whatsapp.async_control.wait_messages(2, recipient=NUMBER)
+    assert [message.kind for message in seen] == ["location", "contact"]
+
+
+async def test_a_group_gets_a_text(
+    host: HostProcess, device: dict[str, Any], make_device: MakeDevice, whatsapp: ServerProcess
+) -> None:
+    number = device["session"].partition(":")[0]
+    group = whatsapp.control.create_group("friends", [number, NUMBER, "6281234567891"])
+    told = await host.send(device, f"{group}@g.us", "hello all")
+    assert "message_id" in told, told
+    (message,) = await whatsapp.async_control.wait_messages(1, text="hello all")
+    assert sorted(message.read_by) == [NUMBER, "6281234567891"]
+
+
+async def test_a_group_that_we_are_not_in_fails_for_good(
+    host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
+) -> None:
+    told = await host.send(device, "120363000000000000@g.us", "hello?")
+    assert (told["step"], told["error"]) == ("deliver", "PermanentError"), told
