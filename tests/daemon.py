@@ -1,6 +1,7 @@
 """A real `shardd start` for tests: its config, its process, and what can be asked of it.
 
-Readiness and every later state are awaited through the notify socket that systemd would listen to, so nothing sleeps.
+Readiness and the end are awaited through the notify socket that systemd would listen to. A condition on the status or on the rows is looked
+at again with every notification, and at least a few times a second, because not every change is announced.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from shardd.cli.client import ask
 
 PATIENCE = 60.0
 """Seconds after which a test calls something hung."""
+LOOK_AGAIN = 0.2
+"""Seconds after which a condition is looked at again, announced or not."""
 
 
 class Daemon:
@@ -83,20 +86,23 @@ class Daemon:
         assert self.process is not None
         ended = asyncio.create_task(self.process.wait())
         loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE
         try:
-            async with asyncio.timeout(PATIENCE):
-                while True:
-                    heard = asyncio.create_task(loop.sock_recv(self._notify, 4096))
-                    await asyncio.wait([heard, ended], return_when=asyncio.FIRST_COMPLETED)
+            while True:
+                heard = asyncio.create_task(loop.sock_recv(self._notify, 4096))
+                try:
+                    await asyncio.wait(
+                        [heard, ended], return_when=asyncio.FIRST_COMPLETED, timeout=deadline - loop.time()
+                    )
                     if not heard.done():
-                        heard.cancel()
-                        raise AssertionError(f"shardd ended: {self.log_tail()}")
-                    text = heard.result().decode()
-                    self.said.append(text)
-                    if word in text:
-                        return text
-        except TimeoutError:
-            raise AssertionError(f"never said {word!r}: {self.said[-3:]} {self.log_tail()}") from None
+                        what = "ended" if ended.done() else f"never said {word!r}, but {self.said[-3:]}"
+                        raise AssertionError(f"shardd {what}\n{self.log_tail()}")
+                finally:
+                    heard.cancel()
+                text = heard.result().decode()
+                self.said.append(text)
+                if word in text:
+                    return text
         finally:
             ended.cancel()
 
@@ -139,12 +145,22 @@ class Daemon:
         return answer
 
     async def until(self, true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """The first status that fulfils a condition; one is asked for whenever shardd announces a change."""
+        """The first status that fulfils a condition."""
+        deadline = time.monotonic() + PATIENCE
         while True:
             status = await self.status()
             if true(status):
                 return status
-            await self.wait_said("STATUS=")
+            assert time.monotonic() < deadline, f"never came true: {status}\n{self.log_tail(40)}"
+            await self.wait_change()
+
+    async def wait_change(self) -> None:
+        """Until shardd announces something, but not for long."""
+        try:
+            async with asyncio.timeout(LOOK_AGAIN):
+                await self.wait_said("STATUS=")
+        except TimeoutError:
+            pass
 
     def log_tail(self, lines: int = 15) -> str:
         return "\n".join(self.log_file.read_text().splitlines()[-lines:]) if self.log_file.exists() else ""
@@ -196,9 +212,8 @@ class Producer:
                 states = Counter()
             if sum(states[s] for s in ("sent", "failed", "cancelled", "in_doubt")) >= count:
                 return states
-            if time.monotonic() > deadline:
-                raise AssertionError(f"not finished: {states}\n{daemon.log_tail(40)}")
-            await daemon.wait_said("STATUS=")
+            assert time.monotonic() < deadline, f"not finished: {states}\n{daemon.log_tail(40)}"
+            await daemon.wait_change()
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -210,13 +225,21 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _processes_with(folder: Path) -> list[tuple[int, list[str]]]:
+    """Worker processes, with the files below a folder that each has open."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if b"shardd.worker" not in (process / "cmdline").read_bytes():
                 continue
-            files = [os.readlink(fd) for fd in (process / "fd").iterdir()]
+            fds = list((process / "fd").iterdir())
         except (FileNotFoundError, PermissionError, ProcessLookupError):
             continue
-        found.append((int(process.name), [f for f in files if f.startswith(str(folder))]))
+        found.append((int(process.name), [target for fd in fds if (target := _target(fd)).startswith(str(folder))]))
     return found
+
+
+def _target(fd: Path) -> str:
+    try:
+        return os.readlink(fd)
+    except OSError:  # closed meanwhile
+        return ""

@@ -61,17 +61,16 @@ async def test_killed_workers_lose_nothing_and_repeat_nothing(
     make_daemon: Callable[..., Daemon], producer: Producer
 ) -> None:
     daemon = make_daemon(
-        transports={"sandbox": {"latency_min": "5ms", "latency_max": "50ms"}},
+        transports={"sandbox": {"latency_min": "20ms", "latency_max": "100ms"}},
         supervisor={"breaker": {"crashes": 50}},
     )
     producer.add_devices(DEVICES)
     producer.add_jobs(8000, DEVICES)
     await daemon.start()
     for round_ in range(6):
-        goal = 500 * (round_ + 1)
-        await daemon.until(lambda s, goal=goal: s["totals"]["sent"] + s["totals"]["in_doubt"] >= goal)  # type: ignore[misc]
-        victims = daemon.worker_pids()
-        os.kill(victims[round_ % len(victims)], signal.SIGKILL)
+        goal = 1000 * (round_ + 1)
+        status = await daemon.until(lambda s, goal=goal: s["healthy"] and _ended(s) >= goal)  # type: ignore[misc]
+        os.kill(status["shards"][round_ % 2]["pid"], signal.SIGKILL)
         await daemon.until(lambda s, n=round_ + 1: sum(x["restarts"] for x in s["shards"]) >= n)  # type: ignore[misc]
     await producer.until_finished(daemon, 8000)
     assert await daemon.stop() == 0
@@ -155,11 +154,11 @@ async def test_twenty_thousand_jobs_through_every_kind_of_death(
     producer.add_jobs(jobs, devices)
     await daemon.start()
 
-    async def reach(goal: int) -> None:
-        await daemon.until(lambda s: s["totals"]["sent"] + s["totals"]["in_doubt"] >= goal)
+    async def reach(goal: int) -> dict[str, Any]:
+        return await daemon.until(lambda s: s["healthy"] and _ended(s) >= goal)
 
-    await reach(2000)
-    os.kill(daemon.worker_pids()[0], signal.SIGKILL)
+    status = await reach(2000)
+    os.kill(status["shards"][0]["pid"], signal.SIGKILL)
     await reach(4000)
     await postgres.restart()
     await reach(6000)
@@ -212,6 +211,10 @@ async def test_second_sigterm_hurries(make_daemon: Callable[..., Daemon], produc
     assert await daemon.wait_end() == 0
     # They hung after the delivery: nobody here can know, so nobody claims to.
     assert check(daemon, producer, 4) == {"in_doubt": 4}
+
+
+def _ended(status: dict[str, Any]) -> int:
+    return int(status["totals"]["sent"] + status["totals"]["in_doubt"])
 
 
 async def _wait_gone(pid: int) -> None:
