@@ -43,9 +43,11 @@ def device_ids(arguments: Iterable[str]) -> list[str]:
     return ids
 
 
-def job_ids(arguments: Iterable[str]) -> list[int]:
-    """Ids of jobs. Raises UsageError for one that cannot be one."""
+def job_ids(arguments: Sequence[str]) -> list[int]:
+    """Ids of jobs. Raises UsageError for one that cannot be one, and when stdin was to name some and did not."""
     names = read_names(arguments)
+    if arguments and not names:
+        raise UsageError("no job is named: write its id, several, or - for ids on stdin, one per line")
     bad = [one for one in names if not (one.isascii() and one.isdigit() and 0 < int(one) <= _BIGGEST_ID)]
     if bad:
         raise UsageError(f"{some(bad)}: not {'a job id' if len(bad) == 1 else 'job ids'}; write numbers such as 42")

@@ -14,13 +14,12 @@ from rich.text import Text
 
 from shardd.cli.output import SANDBOX_STYLE, count, make_table, sandbox_line, span, state_text
 from shardd.states import ShardState
-from shardd.supervisor.status import ShardStatus, Status, Totals
+from shardd.supervisor.status import QueueStatus, ShardStatus, Status, Totals
 
 WIDE = 110
 """Columns from which on the words are written out and the worker's resources are shown."""
-
-
-_MEASURE = Console()  # rich wraps text only with a console at hand
+AIRY = 130
+"""Columns from which on the table's columns stand further apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +38,23 @@ def render_status(
 
     `banner` is a line at the top, for what is to be said beyond the status; `stale` says that the status is no longer true.
     """
-    head: list[Text] = [banner] if banner is not None else []
-    head += [_title(status, stale=stale), *_sandbox(status), *_facts(status)]
-    head += [*_remarks(status, None if height is None else max(3, height // 5)), Text()]
+    most = None if height is None else max(3, height // 5)
+    head: list[RenderableType] = [banner] if banner is not None else []
+    head += [_title(status, stale=stale), *_sandbox(status), _facts(status, most), Text()]
     room = None
     if height is not None:
-        # A remark may take more than one line; the table's header takes two, the total one, the last remark one.
-        used = sum(len(line.wrap(_MEASURE, width)) for line in head)
-        room = max(3, height - used - 4)
+        # The table's header takes two lines, its total one, and the remark about hidden shards one or two.
+        room = max(3, height - _height(Group(*head), width) - 5)
     shards, hidden = _choose(status.shards, room)
-    parts: list[RenderableType] = [*head, _table(shards, status.totals, width)]
+    parts = [*head, _table(shards, status.totals, width)]
     if hidden:
         parts.append(Text(_hidden_words(hidden), "dim"))
     return Group(*parts)
+
+
+def _height(what: RenderableType, width: int) -> int:
+    console = Console(width=width)
+    return len(console.render_lines(what, pad=False))
 
 
 def _title(status: Status, *, stale: bool) -> Text:
@@ -72,29 +75,33 @@ def _sandbox(status: Status) -> list[Text]:
     return [Text(sandbox_line(totals.sandbox_devices, totals.devices, "devices"), SANDBOX_STYLE)]
 
 
-def _facts(status: Status) -> list[Text]:
+def _facts(status: Status, most: int | None) -> Table:
+    """Sums, then up to `most` problems, then notes."""
     totals, queue = status.totals, status.queue
-    devices = Text.assemble(("devices  ", "bold"), f"{totals.ready:,} ready, {totals.parked:,} parked")
-    devices.append(f", {count(totals.open_clients, 'open client')}")
-    if queue is None:
-        jobs = Text.assemble(("queue    ", "bold"), ("not counted yet", "dim"))
-    else:
-        jobs = Text.assemble(
-            ("queue    ", "bold"), f"{queue.queued:,} queued, {queue.scheduled:,} scheduled, {queue.sending:,} sending"
-        )
-        if queue.oldest_due_age is not None:
-            jobs.append(f"; the oldest due job is {span(max(0.0, queue.oldest_due_age))} old")
-    sent = Text.assemble(("sent     ", "bold"), f"{totals.sent:,} since the start, {_rate(totals.sent_per_second)}/s; ")
+    facts = Table.grid(padding=(0, 2, 0, 0))
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column()
+    clients = count(totals.open_clients, "open client")
+    facts.add_row("devices", f"{totals.ready:,} ready, {totals.parked:,} parked, {clients}")
+    facts.add_row("queue", Text("not counted yet", "dim") if queue is None else _queue_words(queue))
+    sent = Text(f"{totals.sent:,} since the start, {_rate(totals.sent_per_second)}/s; ")
     sent.append(f"{totals.failed:,} failed, ", "red" if totals.failed else "")
     sent.append(f"{totals.in_doubt:,} in doubt", "bold yellow" if totals.in_doubt else "")
-    return [devices, jobs, sent]
+    facts.add_row("sent", sent)
+    for problem in status.problems[:most]:
+        facts.add_row(Text("problem", "red"), problem)
+    if most is not None and len(status.problems) > most:
+        facts.add_row("", Text(f"and {count(len(status.problems) - most, 'more problem')}", "red"))
+    for note in status.notes:
+        facts.add_row(Text("note", "yellow"), note)
+    return facts
 
 
-def _remarks(status: Status, most: int | None) -> list[Text]:
-    problems = [Text.assemble(("problem  ", "bold red"), problem) for problem in status.problems[:most]]
-    if len(problems) < len(status.problems):
-        problems.append(Text(f"         and {count(len(status.problems) - len(problems), 'more problem')}", "red"))
-    return problems + [Text.assemble(("note     ", "bold yellow"), note) for note in status.notes]
+def _queue_words(queue: QueueStatus) -> str:
+    words = f"{queue.queued:,} queued, {queue.scheduled:,} scheduled, {queue.sending:,} sending"
+    if queue.oldest_due_age is None:
+        return words
+    return f"{words}; oldest due {span(max(0.0, queue.oldest_due_age))}"
 
 
 def _choose(shards: Sequence[ShardStatus], room: int | None) -> tuple[list[ShardStatus], list[ShardStatus]]:
@@ -108,7 +115,7 @@ def _choose(shards: Sequence[ShardStatus], room: int | None) -> tuple[list[Shard
 
 def _hidden_words(hidden: Sequence[ShardStatus]) -> str:
     words = "all well" if all(_is_well(s) for s in hidden) else "not all well"
-    return f"and {count(len(hidden), 'more shard')}, {words}: a taller terminal or `shardd status` shows them"
+    return f"and {count(len(hidden), 'more shard')}, {words}; `shardd status` shows them"
 
 
 def _is_well(shard: ShardStatus) -> bool:
@@ -120,7 +127,7 @@ def _table(shards: Sequence[ShardStatus], totals: Totals, width: int) -> Table:
     columns = [column for column in _COLUMNS if wide or not column.only_wide]
     headers = [column.wide if wide else column.narrow for column in columns]
     table = make_table(*headers, right=[h for h in headers if h != "state"])
-    if wide:
+    if width >= AIRY:
         table.padding = (0, 2, 0, 0)
     for shard in shards:
         table.add_row(*(column.cell(shard) for column in columns), style=None if shard.epoch is not None else "dim")
