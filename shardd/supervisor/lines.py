@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from shardd.states import CAN_SEND, DeviceState, Verdict
 TROUBLE_FIRST, TROUBLE_CAP = 5.0, 600.0
 """Seconds before a device that could not be reached is tried again, after the first and after many failures."""
 FIRST_PLACE: Place = (-(2**63), 0)
+IN_TURNS = -math.inf
 
 
 @dataclass(slots=True, eq=False)
@@ -39,7 +41,8 @@ class Line:
     room: int
     state: DeviceState
     in_hand: int = 0
-    not_before: float = 0.0
+    gap_ends: float = 0.0
+    trouble_ends: float = 0.0
     sent_today: int = 0
     has_work: bool = False
     fresh: bool = False
@@ -47,8 +50,13 @@ class Line:
     low: Place = FIRST_PLACE
     troubles: int = 0
     """Times in a row that the device could not be reached."""
-    waiting: bool = False
-    """Stands in the queue of turns or in the heap of gaps."""
+    due: float | None = None
+    """When its gap ends, while it waits for that; IN_TURNS; None: it does not stand in line."""
+
+    @property
+    def not_before(self) -> float:
+        """When it may send next."""
+        return max(self.gap_ends, self.trouble_ends)
 
 
 @dataclass(slots=True)
@@ -78,14 +86,18 @@ class Lines:
     # ---- what the world says
 
     def look(
-        self, devices: Iterable[Device], now: float, *, unwritten: Mapping[str, StateChange]
+        self, devices: Iterable[Device], now: float, *, wall: float, unwritten: Mapping[str, StateChange]
     ) -> dict[int, Changes]:
-        """Take over the devices as the database has them; `unwritten` are states that are known here and not there yet."""
+        """Take over the devices as the database has them; `unwritten` are states that are known here and not there yet.
+
+        `wall`: this moment in POSIX seconds, in which the database says when a device sent last.
+        """
         changes: dict[int, Changes] = {}
         seen = set()
         for device in devices:
             seen.add(device.id)
             line = self.by_id.get(device.id)
+            is_new = line is None
             state = unwritten[device.id].state if device.id in unwritten else device.state
             if line is None:
                 line = self.by_id[device.id] = self._new_line(device, state)
@@ -95,8 +107,12 @@ class Lines:
                     changes.setdefault(line.shard, Changes()).changed.append(device.spec)
                 line.pace, line.room = self._pace_of(device), self._room_of(device.transport)
                 if state in CAN_SEND and line.state not in CAN_SEND:
-                    line.troubles, line.not_before = 0, now
+                    line.troubles, line.trouble_ends = 0, now
                 line.device = device
+            if is_new or line.shard not in self._epochs:
+                # Another process sent for it, or another node does: what the database says is all that is known.
+                line.gap_ends = max(line.gap_ends, now + self._rest_of_gap(line, wall))
+            line.sent_today = max(line.sent_today, device.sent_today)
             line.state = state
             self._offer(line, now)
         for device_id in self.by_id.keys() - seen:
@@ -154,14 +170,14 @@ class Lines:
         room = most
         while room > 0 and self._turns:
             line = self._turns.popleft()
-            line.waiting = False
+            line.due = None
             if not self._can_send(line):
                 continue
             if line.not_before > now:
                 self._offer(line, now)
                 continue
             line.fresh = False
-            take = min(room, line.room - line.in_hand)
+            take = min(room, self._free(line))
             asks.append(Ask(line.device.id, self._epochs[line.shard], line.low, take))
             room -= take
         return asks
@@ -174,7 +190,8 @@ class Lines:
             line = self.by_id.get(claim.device_id)
             if line is not None:
                 line.in_hand += 1
-                line.low = max(line.low, (claim.ord, claim.id))
+                if not line.fresh:
+                    line.low = max(line.low, (claim.ord, claim.id))
         for ask in asks:
             line = self.by_id.get(ask.device_id)
             if line is not None:
@@ -202,7 +219,7 @@ class Lines:
             self._trouble(line, outcome, now)
         elif verdict is not Verdict.RETURNED:
             line.troubles = 0
-            line.not_before = now + line.pace.gap()
+            line.gap_ends = now + line.pace.gap()
         if back:
             line.low = min(line.low, (claim.ord, claim.id))
             line.has_work = line.fresh = True
@@ -223,37 +240,58 @@ class Lines:
             pace=self._pace_of(device),
             room=self._room_of(device.transport),
             state=state,
-            sent_today=device.sent_today,
         )
+
+    @staticmethod
+    def _rest_of_gap(line: Line, wall: float) -> float:
+        """Seconds that are left of the gap after what another process sent."""
+        if line.device.last_at is None:
+            return 0.0
+        gap = line.pace.gap()
+        return min(gap, max(0.0, line.device.last_at.timestamp() + gap - wall))
 
     def _trouble(self, line: Line, outcome: Outcome, now: float) -> None:
         if outcome.device_state is not None:
             line.state = DeviceState(outcome.device_state)
+            line.gap_ends = now + line.pace.gap()
             return
         line.troubles += 1
         wait = outcome.retry_after
-        line.not_before = now + (full_jitter(line.troubles, TROUBLE_FIRST, TROUBLE_CAP) if wait is None else wait)
+        line.trouble_ends = now + (full_jitter(line.troubles, TROUBLE_FIRST, TROUBLE_CAP) if wait is None else wait)
 
     def _can_send(self, line: Line) -> bool:
         return (
             line.has_work
-            and line.in_hand < line.room
+            and self._free(line) > 0
             and line.state in CAN_SEND
             and line.device.paused_at is None
             and line.shard in self._epochs
-            and not line.pace.spent(line.sent_today + line.in_hand)
             and self.by_id.get(line.device.id) is line
         )
 
+    @staticmethod
+    def _free(line: Line) -> int:
+        """How many more jobs the device may have in hand."""
+        # A gap is the time between two messages, so with a gap there is one at a time.
+        room = 1 if line.pace.gap_max > 0 else line.room
+        if line.pace.daily_limit > 0:
+            room = min(room, line.pace.daily_limit - line.sent_today)
+        return room - line.in_hand
+
     def _offer(self, line: Line, now: float) -> None:
-        if line.waiting or not self._can_send(line):
+        if not self._can_send(line) or (line.due is not None and line.due <= line.not_before):
             return
-        line.waiting = True
         if line.not_before > now:
-            heapq.heappush(self._gaps, (line.not_before, next(self._ties), line))
+            line.due = line.not_before
+            heapq.heappush(self._gaps, (line.due, next(self._ties), line))
         else:
+            line.due = IN_TURNS
             self._turns.append(line)
 
     def _end_gaps(self, now: float) -> None:
         while self._gaps and self._gaps[0][0] <= now:
-            self._turns.append(heapq.heappop(self._gaps)[2])
+            due, _, line = heapq.heappop(self._gaps)
+            # Another due time means that its turn came otherwise: the gap was shortened.
+            if line.due == due:
+                line.due = IN_TURNS
+                self._turns.append(line)

@@ -141,7 +141,7 @@ class DeviceWatch:
         today = day_of(datetime.now(UTC), self._zone)
         devices = await self._devices.all(today)
         now = time.monotonic()
-        for shard, changes in self.lines.look(devices, now, unwritten=self._unwritten).items():
+        for shard, changes in self.lines.look(devices, now, wall=time.time(), unwritten=self._unwritten).items():
             self._tell(shard, changes)
         if self._day is not None and today != self._day:
             self.lines.new_day(now)
