@@ -41,6 +41,7 @@ from shardd.supervisor.recovery import recover, sweep
 from shardd.supervisor.reload import plan_reload
 from shardd.supervisor.router import Router
 from shardd.supervisor.status import QueueStatus, Status, problems_of, shard_status, sum_up
+from shardd.supervisor.tasks import end_tasks
 from shardd.supervisor.watchers import DeviceWatch, WorkWatch
 
 log = get_logger(__name__)
@@ -202,9 +203,7 @@ class Supervisor:
         log.info("stopping", action="stop")
         self._router.stop_claiming()
         await self._fleet.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         await self._receipts.flush()
         self._router.close()
         await asyncio.wait([router])
