@@ -49,7 +49,8 @@ class MediaFetcher:
 
     async def fetch(self, source: str) -> Media:
         """The bytes behind `source`. Raises PermanentError or TransientError."""
-        scheme = urlsplit(source[:16]).scheme.lower() if ":" in source[:16] else ""
+        scheme, colon, _ = source.partition(":")
+        scheme = scheme.lower() if colon and scheme.isalpha() else ""
         if scheme in {"http", "https"}:
             return await self._download(source)
         if scheme == "data":
@@ -83,8 +84,12 @@ class MediaFetcher:
                 return Media(bytes(data), response.content_type if known else None, name or None)
         except TimeoutError:
             raise TransientError(f"media {_short(url)} did not arrive within {self._timeout:g} seconds") from None
-        except (aiohttp.InvalidURL, aiohttp.TooManyRedirects, aiohttp.NonHttpUrlClientError) as error:
-            raise PermanentError(f"media {_short(url)} cannot be fetched: {type(error).__name__}") from error
+        except aiohttp.TooManyRedirects:
+            raise PermanentError(
+                f"media {_short(url)} cannot be fetched: more than {MAX_REDIRECTS} redirects"
+            ) from None
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError):
+            raise PermanentError(f"media {_short(url)} cannot be fetched: it is, or leads to, no http(s) URL") from None
         except (aiohttp.ClientError, OSError) as error:
             raise TransientError(
                 f"media {_short(url)} cannot be fetched: {str(error) or type(error).__name__}"
@@ -127,7 +132,7 @@ class MediaFetcher:
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else "not a path"
             raise PermanentError(f"media {_short(path)} cannot be read in {self._folder}: {why}") from None
-        with os.fdopen(handle, "rb") as file:
+        try:
             place = Path(f"/proc/self/fd/{handle}").readlink()
             status = os.fstat(handle)
             if not place.is_relative_to(self._folder):
@@ -137,7 +142,10 @@ class MediaFetcher:
             if not stat.S_ISREG(status.st_mode):
                 raise PermanentError(f"media {_short(path)} is not a file")
             self._check_size(path, status.st_size)
-            data = file.read(self._max_bytes + 1)
+            with os.fdopen(os.dup(handle), "rb") as file:
+                data = file.read(self._max_bytes + 1)
+        finally:
+            os.close(handle)
         self._check_size(path, len(data))
         return Media(data, None, place.name)
 

@@ -6,7 +6,6 @@ with duplicate keys. So one process of its own does nothing but that, under a lo
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any, Final
 
 import psycopg
@@ -67,7 +66,6 @@ def _make_tables(url: str) -> None:
     from neonize._binder import func_callback_bytes2, gocode  # noqa: PLC0415 - only this process may load the library
 
     callback = func_callback_bytes2(lambda _text, _size: None)
-    gocode.GetAllDevices.restype = ctypes.c_char_p
     answer: bytes = gocode.GetAllDevices(url.encode(), callback) or b""
     if answer.startswith(b"error"):
         raise DatabaseError(answer.decode(errors="replace").removeprefix("error: "))

@@ -44,24 +44,24 @@ async def sender(start_host: StartHost, folder: Path) -> HostProcess:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "mime_type", "seen_name"),
+    ("kind", "name", "described"),
     [
-        ("image", "red.png", "image/png", ""),
-        ("video", "clip.mp4", "video/mp4", ""),
-        ("audio", "hello.ogg", "audio/ogg", ""),
-        ("voice", "hello.ogg", "audio/ogg; codecs=opus", ""),
-        ("document", "price list.pdf", "application/pdf", "price list.pdf"),
+        ("image", "red.png", ("image/png", "")),
+        ("video", "clip.mp4", ("video/mp4", "")),
+        ("audio", "hello.ogg", ("audio/ogg", "")),
+        ("voice", "hello.ogg", ("audio/ogg; codecs=opus", "")),
+        ("document", "price list.pdf", ("application/pdf", "price list.pdf")),
     ],
 )
 async def test_a_file_arrives_as_it_is(
     sender: HostProcess,
     device: dict[str, Any],
     whatsapp: ServerProcess,
+    *,
     folder: Path,
     kind: str,
     name: str,
-    mime_type: str,
-    seen_name: str,
+    described: tuple[str, str],
 ) -> None:
     told = await sender.send(device, NUMBER, "a caption", kind=kind, media=name)
     assert "message_id" in told, told
@@ -70,7 +70,7 @@ async def test_a_file_arrives_as_it_is(
     assert message.media is not None
     assert message.media.intact
     assert message.media.sha256 == hashlib.sha256(data).hexdigest()
-    assert (message.media.mime_type, message.media.file_name) == (mime_type, seen_name)
+    assert (message.media.mime_type, message.media.file_name) == described
     if kind in {"image", "video", "document"}:
         assert message.text == "a caption"
 

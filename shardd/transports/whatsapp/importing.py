@@ -1,0 +1,109 @@
+"""Adopting the sessions of another whatsmeow store in PostgreSQL: no phone has to be paired again.
+
+The rows are copied as they are, table by table, in one transaction: all of the chosen sessions or none. Columns that only one
+side has are left to their defaults, so a store of a somewhat older library will do. Whoever used the sessions before has to
+be stopped first: two programs on one session replace each other for ever.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql as composing
+
+from shardd.errors import DatabaseError
+from shardd.transports.whatsapp import sql
+from shardd.transports.whatsapp.sessions import SessionStore, StoredSession, connect
+
+Connection = psycopg.AsyncConnection[dict[str, Any]]
+Statement = composing.SQL | composing.Composed
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One of the library's tables. `session_column` None: its rows belong to no session."""
+
+    session_column: str | None
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImportPlan:
+    """What an import would do: sessions that come over, and those that are here already."""
+
+    new: tuple[StoredSession, ...]
+    present: tuple[StoredSession, ...]
+
+
+async def plan_import(source_dsn: str, target_dsn: str) -> ImportPlan:
+    """Look at both stores; changes nothing. Raises DatabaseError that names the side."""
+    here = {session.jid for session in await _sessions(target_dsn, "the session store")}
+    there = await _sessions(source_dsn, "the store to import from")
+    return ImportPlan(
+        new=tuple(session for session in there if session.jid not in here),
+        present=tuple(session for session in there if session.jid in here),
+    )
+
+
+async def import_sessions(source_dsn: str, target_dsn: str, jids: list[str]) -> int:
+    """Copy these sessions with all that hangs on them: how many rows came over. All or nothing. Raises DatabaseError."""
+    try:
+        async with await connect(source_dsn) as source, await connect(target_dsn) as target, target.transaction():
+            theirs, ours = await _tables(source), await _tables(target)
+            rows = 0
+            for name, table in ours.items():
+                if name in theirs and table.session_column is not None:
+                    rows += await _copy_table(source, target, name, _shared(theirs[name], table), jids)
+            if "whatsmeow_lid_map" in theirs:
+                await _merge_numbers(source, target)
+            return rows
+    except psycopg.Error as error:
+        raise DatabaseError(f"nothing was imported: {' '.join(str(error).split())}") from error
+
+
+async def _sessions(dsn: str, which: str) -> list[StoredSession]:
+    store = SessionStore(dsn)
+    try:
+        return await store.list_sessions()
+    except DatabaseError as error:
+        raise DatabaseError(f"{which}: {error}") from error
+    finally:
+        await store.close()
+
+
+async def _tables(connection: Connection) -> dict[str, Table]:
+    rows = await (await connection.execute(sql.load("describe_tables"))).fetchall()
+    return {row["table_name"]: Table(row["session_column"], tuple(row["columns"])) for row in rows}
+
+
+def _shared(theirs: Table, ours: Table) -> Table:
+    return Table(theirs.session_column, tuple(column for column in ours.columns if column in theirs.columns))
+
+
+async def _copy_table(source: Connection, target: Connection, name: str, table: Table, jids: list[str]) -> int:
+    if table.session_column is None:
+        return 0
+    parts = {
+        "table": composing.Identifier(name),
+        "columns": composing.SQL(", ").join(map(composing.Identifier, table.columns)),
+    }
+    selected = {"session_column": composing.Identifier(table.session_column), "sessions": composing.Literal(jids)}
+    outward = composing.SQL(sql.load("copy_sessions_out")).format(**parts, **selected)
+    return await _pipe(source, outward, target, composing.SQL(sql.load("copy_rows_in")).format(**parts))
+
+
+async def _merge_numbers(source: Connection, target: Connection) -> None:
+    await target.execute(sql.load("stage_numbers"))
+    outward, inward = composing.SQL(sql.load("copy_numbers_out")), composing.SQL(sql.load("copy_numbers_in"))
+    await _pipe(source, outward, target, inward)
+    await target.execute(sql.load("merge_numbers"))
+
+
+async def _pipe(source: Connection, outward: Statement, target: Connection, inward: Statement) -> int:
+    async with source.cursor() as reading, target.cursor() as writing:
+        async with reading.copy(outward) as rows, writing.copy(inward) as sink:
+            async for data in rows:
+                await sink.write(data)
+        return writing.rowcount

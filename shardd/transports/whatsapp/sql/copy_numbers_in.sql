@@ -1,0 +1,2 @@
+-- Into that room.
+COPY imported_numbers (lid, pn) FROM STDIN (FORMAT binary)

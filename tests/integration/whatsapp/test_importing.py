@@ -1,0 +1,68 @@
+import psycopg
+import pytest
+
+from shardd.errors import DatabaseError
+from shardd.transports.whatsapp.dsn import sessions_dsn
+from shardd.transports.whatsapp.importing import import_sessions, plan_import
+from shardd.transports.whatsapp.store_setup import prepare_store
+from tests.fix_postgres import Cluster
+from tests.integration.whatsapp.host_process import HostProcess
+from tests.whatsapp_server.launch import ServerProcess
+from tests.whatsapp_server.seed import seed_postgres
+
+
+@pytest.fixture
+async def foreign(empty_dsn: str) -> str:
+    """Another program's store, in a database of its own, in its public schema."""
+    await prepare_store(empty_dsn)
+    return empty_dsn
+
+
+async def test_sessions_come_over_with_all_their_rows_and_send(
+    store: str, foreign: str, fresh_number: str, host: HostProcess, whatsapp: ServerProcess
+) -> None:
+    numbers = [str(int(fresh_number) + 800_000 + n) for n in range(3)]
+    jids = seed_postgres(foreign, numbers)
+    seed_postgres(store, numbers[2:])
+    plan = await plan_import(foreign, store)
+    assert [session.jid for session in plan.new] == jids[:2]
+    assert [session.number for session in plan.present] == numbers[2:]
+    assert plan.new[0].push_name == f"Device {numbers[0]}"
+    assert await import_sessions(foreign, store, [session.jid for session in plan.new]) > 2
+    assert (await plan_import(foreign, store)).new == ()
+    for jid in jids[:2]:
+        told = await host.send({"id": jid, "session": jid, "proxy": whatsapp.proxy_url()}, "+6281234567890", jid)
+        assert "message_id" in told, told
+    seen = await whatsapp.async_control.wait_messages(2, recipient="6281234567890")
+    assert [message.text for message in seen] == jids[:2]
+
+
+async def test_an_import_is_all_or_nothing(store: str, foreign: str, fresh_number: str) -> None:
+    numbers = [str(int(fresh_number) + 900_000 + n) for n in range(2)]
+    jids = seed_postgres(foreign, numbers)
+    seed_postgres(store, numbers[1:])
+    with pytest.raises(DatabaseError, match=r"nothing was imported: .*duplicate key"):
+        await import_sessions(foreign, store, jids)
+    assert [session.jid for session in (await plan_import(foreign, store)).new] == jids[:1]
+
+
+async def test_a_database_without_sessions_is_named(store: str, cluster: Cluster) -> None:
+    name = cluster.create_database()
+    with pytest.raises(DatabaseError, match=r"the store to import from: .*whatsmeow_device"):
+        await plan_import(cluster.dsn(name), store)
+    cluster.drop_database(name)
+
+
+async def test_the_store_is_made_once_by_many_and_keeps_what_it_has(empty_dsn: str, fresh_number: str) -> None:
+    dsn = sessions_dsn(empty_dsn)
+    await prepare_store(dsn)
+    seed_postgres(dsn, [fresh_number])
+    await prepare_store(dsn)
+    with psycopg.connect(dsn) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM shardd_sessions.whatsmeow_device").fetchone() or (0,)
+    assert count == 1
+
+
+async def test_a_store_that_cannot_be_made_says_why() -> None:
+    with pytest.raises(DatabaseError, match=r"the session store cannot be prepared: .*refused"):
+        await prepare_store("postgresql://me@127.0.0.1:1/nowhere")

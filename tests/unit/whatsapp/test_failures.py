@@ -1,0 +1,97 @@
+from types import SimpleNamespace
+
+import pytest
+
+from shardd.errors import DeviceUnavailableError, InDoubtError, PermanentError, SendError, TransientError
+from shardd.states import DeviceState
+from shardd.transports.whatsapp import failures
+from shardd.transports.whatsapp.failures import SendContext, send_error, upload_error
+
+CONTEXT = SendContext("6281234567890", 1_900_000_000.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("server returned error 463", DeviceUnavailableError),
+        ("server returned error 429", DeviceUnavailableError),
+        ("server returned error 479", TransientError),
+        ("server returned error 503", TransientError),
+        ("server returned error 403", PermanentError),
+        ("no LID found for 6281234567890@s.whatsapp.net from server", PermanentError),
+        ("failed to get group members: you're not participating in that group", PermanentError),
+        ("failed to get group members: that group does not exist", PermanentError),
+        ("failed to get device list: info query returned status 429: rate-overlimit", DeviceUnavailableError),
+        ("failed to get device list: info query returned status 500: internal-server-error", TransientError),
+        ("failed to get device list: info query timed out", TransientError),
+        ("failed to get user info for x to fill LID cache: info query timed out", TransientError),
+        (
+            "failed to get device list: websocket disconnected before info query returned response",
+            DeviceUnavailableError,
+        ),
+        ("websocket not connected", DeviceUnavailableError),
+        ("failed to send message node: websocket not connected", DeviceUnavailableError),
+        ("failed to send message node: frame socket is closed", DeviceUnavailableError),
+        ("client is nil", DeviceUnavailableError),
+        (
+            "failed to get LID for PN 62@s.whatsapp.net: pq: the database system is shutting down",
+            DeviceUnavailableError,
+        ),
+        ("failed to prefetch sessions: driver: bad connection", DeviceUnavailableError),
+        ("can't send message to unknown server newsletterx", PermanentError),
+        # From here on the frame may have left: nothing of this is proof.
+        ("websocket disconnected before message send returned response", InDoubtError),
+        ("websocket disconnected before message send (retry) returned response", InDoubtError),
+        ("timed out waiting for message send response", InDoubtError),
+        ("failed to send message node: write tcp 127.0.0.1:1: broken pipe", InDoubtError),
+        ("server returned error 463 and more", InDoubtError),
+        ("something that nobody has seen", InDoubtError),
+        ("", InDoubtError),
+    ],
+)
+def test_an_error_text_proves_what_it_proves_and_no_more(text: str, kind: type[SendError]) -> None:
+    assert type(send_error(text, CONTEXT)) is kind
+
+
+def test_463_says_until_when() -> None:
+    error = send_error("server returned error 463", CONTEXT)
+    assert isinstance(error, DeviceUnavailableError)
+    assert error.state == DeviceState.RESTRICTED
+    assert error.until is not None
+    assert error.until.timestamp() == CONTEXT.restricted_until
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("upload failed with status code 413", PermanentError),
+        ("upload failed with status code 500", TransientError),
+        ("failed to execute request: EOF", TransientError),
+        ("failed to refresh media connections: info query timed out", TransientError),
+    ],
+)
+def test_an_upload_never_leaves_doubt(text: str, kind: type[SendError]) -> None:
+    assert type(upload_error(text)) is kind
+
+
+@pytest.mark.parametrize(
+    ("read", "event", "state", "words"),
+    [
+        (failures.logged_out, {"Reason": 2}, DeviceState.LOGGED_OUT, "the phone removed it"),
+        (failures.logged_out, {"Reason": 99}, DeviceState.LOGGED_OUT, "reason 99"),
+        (failures.replaced, {}, DeviceState.REPLACED, "another client"),
+        (failures.banned, {"Code": 4, "Expire": 60}, DeviceState.BANNED, "the same message too often"),
+        (failures.outdated, {}, DeviceState.CLIENT_OUTDATED, "405"),
+        (failures.refused, {"Reason": 1, "Message": "no"}, None, "(400): no"),
+        (failures.stream_error, {"Code": "516"}, None, "516"),
+    ],
+)
+def test_an_event_moves_the_device(
+    read: object, event: dict[str, object], state: DeviceState | None, words: str
+) -> None:
+    assert callable(read)
+    trouble = read(SimpleNamespace(**event))
+    assert (trouble.state, words in trouble.text) == (state, True)
+    error = trouble.as_error()
+    assert error.state == (state.value if state else None)
+    assert (error.until is not None) == (state is DeviceState.BANNED)
