@@ -11,6 +11,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from shardd.ipc import JobSpec, Outcome
+from shardd.queue.arrays import integers, texts
 from shardd.queue.database import Database
 from shardd.queue.settle import Claim, Finish, Release
 from shardd.states import JobState, Verdict
@@ -163,15 +164,16 @@ async def _run_cycle(
     return rows if asks else [*rows, []]
 
 
-def _finish_arrays(finishes: list[Finish]) -> dict[str, list[Any]]:
+def _finish_arrays(finishes: list[Finish]) -> dict[str, str]:
+    claims = [f.claim for f in finishes]
     return {
-        "ids": [f.claim.id for f in finishes],
-        "epochs": [f.claim.epoch for f in finishes],
-        "attempts": [f.claim.attempt for f in finishes],
-        "states": [f.state.value for f in finishes],
-        "failures": [f.failures for f in finishes],
-        "message_ids": [f.message_id for f in finishes],
-        "errors": [f.error for f in finishes],
+        "ids": integers([c.id for c in claims]),
+        "epochs": integers([c.epoch for c in claims]),
+        "attempts": integers([c.attempt for c in claims]),
+        "states": texts([f.state.value for f in finishes]),
+        "failures": integers([f.failures for f in finishes]),
+        "message_ids": texts([f.message_id for f in finishes]),
+        "errors": texts([f.error for f in finishes]),
     }
 
 
@@ -195,13 +197,13 @@ def _count_arrays(counts: list[Count]) -> dict[str, list[Any]]:
     }
 
 
-def _claim_arrays(asks: Sequence[Ask]) -> dict[str, list[Any]]:
+def _claim_arrays(asks: Sequence[Ask]) -> dict[str, str]:
     return {
-        "device_ids": [a.device_id for a in asks],
-        "epochs": [a.epoch for a in asks],
-        "low_ords": [a.low[0] for a in asks],
-        "low_ids": [a.low[1] for a in asks],
-        "rooms": [a.room for a in asks],
+        "device_ids": texts([a.device_id for a in asks]),
+        "epochs": integers([a.epoch for a in asks]),
+        "low_ords": integers([a.low[0] for a in asks]),
+        "low_ids": integers([a.low[1] for a in asks]),
+        "rooms": integers([a.room for a in asks]),
     }
 
 
