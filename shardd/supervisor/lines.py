@@ -105,7 +105,7 @@ class Lines:
             elif line.device != device:
                 if line.device.spec != device.spec:
                     changes.setdefault(line.shard, Changes()).changed.append(device.spec)
-                line.pace, line.room = self._pace_of(device), self._room_of(device.transport)
+                self._repace(line, device, now)
                 if state in CAN_SEND and line.state not in CAN_SEND:
                     line.troubles, line.trouble_ends = 0, now
                 line.device = device
@@ -135,7 +135,7 @@ class Lines:
     def repace(self, now: float) -> None:
         """The config's limits have changed."""
         for line in self.by_id.values():
-            line.pace, line.room = self._pace_of(line.device), self._room_of(line.device.transport)
+            self._repace(line, line.device, now)
             self._offer(line, now)
 
     def shard_up(self, shard: int, epoch: int, now: float) -> None:
@@ -241,6 +241,11 @@ class Lines:
             room=self._room_of(device.transport),
             state=state,
         )
+
+    def _repace(self, line: Line, device: Device, now: float) -> None:
+        """Take over the limits; a gap that is running ends no later than the longest one that is allowed now."""
+        line.pace, line.room = self._pace_of(device), self._room_of(device.transport)
+        line.gap_ends = min(line.gap_ends, now + line.pace.gap_max)
 
     @staticmethod
     def _rest_of_gap(line: Line, wall: float) -> float:

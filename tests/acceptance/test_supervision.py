@@ -143,9 +143,9 @@ async def test_reload_takes_a_good_file_and_refuses_a_bad_one_whole(
     status = await daemon.until(lambda s: s["notes"] and "shards" in s["notes"][0])
     assert "takes effect with a restart" in status["notes"][0]
     assert len(status["shards"]) == 2
-    # The device's running gap ends as it began; what comes after it goes by the new file.
-    producer.execute("UPDATE shardd.devices SET paused_at = now()")
     assert "RELOADING=1" in "".join(daemon.said)
+    # The gap of an hour that was running ends with the new file.
+    assert await producer.until_finished(daemon, 3) == {"sent": 3}
 
 
 async def test_failures_are_retried_with_backoff_and_end(make_daemon: Callable[..., Daemon], producer: Producer) -> None:
