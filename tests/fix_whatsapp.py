@@ -30,9 +30,8 @@ def whatsapp_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
 
 @pytest.fixture
 def whatsapp(whatsapp_process: ServerProcess) -> Iterator[ServerProcess]:
-    """The server, as new but for pairings; the test fails if the server itself failed meanwhile."""
-    whatsapp_process.control.cut()
-    whatsapp_process.control.reset()
+    """The server, as new; the test fails if the server itself failed meanwhile."""
+    whatsapp_process.control.start_over()
     yield whatsapp_process
     defects = whatsapp_process.control.events("server_error") + whatsapp_process.control.events("protocol_error")
     assert not defects, f"the WhatsApp test server failed, see its log: {defects}"

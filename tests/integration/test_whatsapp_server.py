@@ -30,6 +30,7 @@ async def test_a_device_pairs_by_qr_and_its_text_is_decrypted(plain_device: Plai
         "selamat pagi",
     )
     assert message.read_by == [FRIEND]
+    assert not message.bot_tag
     assert [arrival.outcome for arrival in message.arrivals] == ["ack"]
     paired = await plain_device.event("PairStatus")
     assert paired.details["ID"]["User"] == plain_device.number
@@ -95,6 +96,17 @@ async def test_receipts_come_by_themselves_and_on_demand(plain_device: PlainDevi
     late = await plain_device.event("Receipt")
     assert late.details["MessageIDs"] == [second]
     assert late.details["Type"] == read.details["Type"]
+
+
+async def test_a_receipt_of_a_message_sent_before_a_drop_comes_after_it(plain_device: PlainDevice) -> None:
+    control = plain_device.control
+    await control.settings(receipts="off")
+    message_id = await plain_device.send(FRIEND, "sent")
+    await plain_device.close()
+    await control.wait_events("disconnect", device=plain_device.name)
+    await control.receipt(plain_device.name, FRIEND, message_id)
+    await plain_device.open()
+    assert (await plain_device.event("Receipt")).details["MessageIDs"] == [message_id]
 
 
 async def test_what_a_phone_writes_reaches_the_device_now_or_at_its_next_login(plain_device: PlainDevice) -> None:

@@ -251,6 +251,15 @@ async def test_a_refused_stage_is_tried_again(plain_device: PlainDevice, kind: s
     assert await plain_device.control.events("fault")
 
 
+async def test_starting_over_does_not_wait_for_what_a_fault_holds_up(plain_device: PlainDevice) -> None:
+    await plain_device.control.fault("delay", "login", seconds=3600)
+    await plain_device.control.cut(plain_device.name)
+    await plain_device.control.wait_events("fault", device=plain_device.number)
+
+    await plain_device.control.start_over()
+    await plain_device.control.wait_events("login", device=plain_device.name)
+
+
 async def test_a_failed_upload_fails_the_send(plain_device: PlainDevice) -> None:
     await plain_device.control.fault("error", "upload", code=507, times=None)
     picture = io.BytesIO()

@@ -77,7 +77,7 @@ class LinkedDevice:
 
     def deliver(self, node: Node) -> None:
         """Send it now, or when the device next logs in."""
-        if self.connection is None:
+        if self.connection is None or self.connection.muted:
             self.waiting.append(node)
         else:
             self.connection.send(node)

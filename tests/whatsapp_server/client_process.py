@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.whatsapp_server.launch import PROJECT, ServerProcess
 
+LIBRARY_SETTINGS = {"GOMAXPROCS": "1", "NEONIZE_BOT_TAG": "off"}
 DEADLINE = 60.0
 MAX_LINE = 1 << 26
 
@@ -50,7 +51,7 @@ class ClientProcess:
                 "-m",
                 "tests.whatsapp_server.plain_client",
                 cwd=PROJECT,
-                env=server.client_environment(),
+                env=server.client_environment() | LIBRARY_SETTINGS,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,

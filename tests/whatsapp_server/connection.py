@@ -31,6 +31,7 @@ class ChatConnection:
         self.proxy_user = proxy_user
         self.device: LinkedDevice | None = None
         self.muted = False
+        self.serving: asyncio.Task[Any] | None = None
         self.noise_key = b""
         self.pairing: pairing.PairingOffer | None = None
         self._stream = stream
@@ -40,6 +41,8 @@ class ChatConnection:
 
     async def run(self) -> None:
         """Serve the connection to its end."""
+        self.serving = asyncio.current_task()
+        self.network.connections.add(self)
         try:
             await self._begin()
             while True:
@@ -173,6 +176,7 @@ class ChatConnection:
             await self.strike(fault)
 
     def _forget(self) -> None:
+        self.network.connections.discard(self)
         for task in list(self._tasks):
             if task is not asyncio.current_task():
                 task.cancel()

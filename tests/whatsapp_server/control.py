@@ -132,10 +132,15 @@ class Commands:
             "counts": dict(self._network.record.counts),
             "online": len(online),
             "devices": online,
+            "connections": len(self._network.connections),
             "faults": len(self._network.faults.in_force()),
             "cpu": time.process_time(),
             **memory,
         }
+
+    async def start_over(self) -> None:
+        """Cut every connection and forget everything: a new server."""
+        await self._network.start_over()
 
     def reset(self) -> None:
         """Back to the start, but devices stay paired and connected."""

@@ -127,8 +127,16 @@ class ControlClient:
         return [Event(**found) for found in self.call("wait_events", count=count, timeout=timeout, **wanted)]
 
     def stats(self) -> dict[str, Any]:
-        """``counts`` by name, ``online``, ``devices``, ``faults``, ``cpu`` (seconds), ``rss``, ``peak_rss`` (bytes)."""
+        """What the server counts, holds and costs.
+
+        ``counts`` by name, ``online`` (devices logged in), ``devices`` (their names), ``connections`` (open now), ``faults``,
+        ``cpu`` (seconds), ``rss`` and ``peak_rss`` (bytes).
+        """
         return dict(self.call("stats"))
+
+    def start_over(self) -> None:
+        """Cut every connection and forget everything, pairings too: a new server for the next test."""
+        self.call("start_over")
 
     def reset(self) -> None:
         """Forget faults, record, groups, media, settings and standing; devices stay paired and connected."""

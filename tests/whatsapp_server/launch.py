@@ -60,8 +60,6 @@ class ServerProcess:
         environment["PYTHONPATH"] = os.pathsep.join(part for part in search_path if part)
         environment["SSL_CERT_FILE"] = self.ca
         environment["SHARDD_TEST_NOISE_ROOT"] = self.noise_root
-        environment["NEONIZE_BOT_TAG"] = "off"
-        environment.setdefault("GOMAXPROCS", "1")
         return environment
 
     def stop(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -37,13 +38,14 @@ async def receive(connection: ChatConnection, node: Node) -> None:
     if fault is None and stranger and account.is_restricted:
         error = RESTRICTED
     accepted = error is None and (fault is None or _counts(fault))
-    message = _open(network, device, node)
-    message = network.record.arrive(message, _outcome(fault, error), accepted=accepted)
-    if accepted:
+    known = network.record.known(device.number, node.text("id"))
+    is_new = known is None or not known.accepted
+    message = network.record.arrive(_open(network, device, node), _outcome(fault, error), accepted=accepted)
+    if accepted and is_new:
         account.contacts.add(to.number)
         _pass_on(network, device, node)
         if network.settings.receipts is not Receipts.OFF and _reached_somebody(message):
-            _send_receipts(connection, node, message)
+            network.start(_send_receipts(network, device, to, message))
     acknowledgement = _ack(node, error)
     if fault is None or fault.kind is Kind.ERROR:
         connection.send(acknowledgement)
@@ -79,7 +81,7 @@ def _ack(node: Node, error: int | None) -> Node:
 def _open(network: Network, device: LinkedDevice, node: Node) -> Message:
     """What the message says, as far as the phones it was encrypted to can read it."""
     to = node.jid("to")
-    message = Message(device.number, device.name, to.number, node.text("id"))
+    message = Message(device.number, device.name, to.number, node.text("id"), bot_tag=node.find("bot") is not None)
     for copy in (node.find("participants") or node).children:
         if copy.tag != "to" or copy.find("enc") is None:
             continue
@@ -143,14 +145,14 @@ def _reached_somebody(message: Message) -> bool:
     return bool(message.read_by) or (message.copies > 0 and not message.error)
 
 
-def _send_receipts(connection: ChatConnection, node: Node, message: Message) -> None:
-    settings, to = connection.network.settings, node.jid("to")
+async def _send_receipts(network: Network, device: LinkedDevice, to: JID, message: Message) -> None:
+    """What the readers' phones send back; a device that is offline by then gets it at its next login."""
+    settings = network.settings
     readers: list[JID | None] = [lid_jid(number) for number in message.read_by] if to.server == GROUP_SERVER else [None]
-    for reader in readers:
-        delivered = receipt(to, message.id, participant=reader)
-        connection.later(settings.receipt_delay, delivered)
-        if settings.receipts is Receipts.READ:
-            connection.later(2 * settings.receipt_delay, receipt(to, message.id, "read", reader))
+    for kind in ("", "read") if settings.receipts is Receipts.READ else ("",):
+        await asyncio.sleep(settings.receipt_delay)
+        for reader in readers:
+            device.deliver(receipt(to, message.id, kind, reader))
 
 
 def _pass_on(network: Network, sender: LinkedDevice, node: Node) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.whatsapp_server.accounts import AccountBook
 from tests.whatsapp_server.codec import Codec
@@ -17,6 +19,7 @@ from tests.whatsapp_server.phones import Phone
 from tests.whatsapp_server.record import Record
 
 if TYPE_CHECKING:
+    from tests.whatsapp_server.connection import ChatConnection
     from tests.whatsapp_server.pairing import PairingOffer
 
 
@@ -57,13 +60,34 @@ class Network:
     record: Record = field(default_factory=Record)
     pairing_offers: dict[str, PairingOffer] = field(default_factory=dict)  # by each reference of its QR codes
     not_on_whatsapp: set[str] = field(default_factory=set)
+    connections: set[ChatConnection] = field(default_factory=set)  # logged in, or on their way
     _phones: dict[str, Phone] = field(default_factory=dict)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def phone(self, number: str) -> Phone:
         """The phone with that number."""
         if number not in self._phones:
             self._phones[number] = Phone(number)
         return self._phones[number]
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something that outlives the connection it began on."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def start_over(self) -> None:
+        """Cut all connections, and forget everything once the last one has ended."""
+        for task in self._tasks:
+            task.cancel()
+        serving = [connection.serving for connection in self.connections if connection.serving is not None]
+        for task in serving:
+            task.cancel()
+        if serving:
+            await asyncio.wait(serving)
+        self.accounts = AccountBook()
+        self._phones.clear()
+        self.reset()
 
     def reset(self) -> None:
         """Forget faults, record, groups, media and unknown numbers, and all standing; pairings and sessions stay."""

@@ -49,6 +49,7 @@ class Message:
     copies: int = 0
     read_by: list[str] = field(default_factory=list)
     error: str = ""
+    bot_tag: bool = False  # the sender marked itself as a bot
     accepted: bool = False
     arrivals: list[Arrival] = field(default_factory=list)
 

@@ -163,6 +163,14 @@ async def test_the_client_raises_what_the_server_refuses(control: int) -> None:
         await server.settings(receipts="sometimes")
 
 
+async def test_starting_over_forgets_devices_and_phones_too(network: Network, control: int) -> None:
+    before = network.phone("62811")
+    network.accounts.link("62811", 1, b"", None)
+    await AsyncControlClient(control).start_over()
+    assert network.phone("62811") is not before
+    assert network.accounts.account("62811").next_index() == 1
+
+
 async def test_reset_forgets_what_tests_left(network: Network, control: int) -> None:
     server = AsyncControlClient(control)
     await server.fault("error", "message", code=1, times=None)
