@@ -29,6 +29,7 @@ class _Column:
     cell: Callable[[ShardStatus], Text]
     total: Callable[[Totals], str] = lambda _: ""
     only_wide: bool = False
+    total_only_wide: bool = False
 
 
 def render_status(
@@ -132,7 +133,8 @@ def _table(shards: Sequence[ShardStatus], totals: Totals, width: int) -> Table:
     for shard in shards:
         table.add_row(*(column.cell(shard) for column in columns), style=None if shard.epoch is not None else "dim")
     if len(shards) != 1:
-        table.add_row(*(Text(column.total(totals), "bold") for column in columns))
+        sums = ("" if column.total_only_wide and not wide else column.total(totals) for column in columns)
+        table.add_row(*(Text(one, "bold") for one in sums))
     return table
 
 
@@ -182,7 +184,9 @@ _COLUMNS = (
     _Column("shard", "#", lambda s: Text(str(s.shard)), lambda _: "all"),
     _Column("state", "state", lambda s: state_text(s.state)),
     _Column("pid", "pid", lambda s: _or_dash(None if s.pid is None else str(s.pid))),
-    _Column("ready/\nparked", "ready/\nparked", _ready_and_parked, lambda t: f"{t.ready}/{t.parked}"),
+    _Column(
+        "ready/\nparked", "ready/\nparked", _ready_and_parked, lambda t: f"{t.ready}/{t.parked}", total_only_wide=True
+    ),
     _Column("open\nclients", "", _number("open_clients"), lambda t: str(t.open_clients), only_wide=True),
     _Column("in\nflight", "in\nflight", _number("in_flight"), lambda t: _amount(t.in_flight)),
     _Column("sent/s", "sent/s", lambda s: Text(_rate(s.sent_per_second)), lambda t: _rate(t.sent_per_second)),

@@ -1,0 +1,162 @@
+"""`shardd device` over a real database, with the daemon down; its arrival at a daemon is in test_cli_jobs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from shardd.embedded.home import find_home
+from shardd.embedded.pid_file import pid_in
+from shardd.hashing import shard_of
+from tests.command import Command
+from tests.daemon import Producer
+
+
+async def test_devices_are_added_shown_paused_and_removed(shardd: Command, producer: Producer) -> None:
+    added = await shardd("device", "add", "a1", "-", "--transport=sandbox", "--label=try", stdin="a2\n\n# no\na3\na2\n")
+    assert (added.code, added.err) == (0, "")
+    assert added.out == "added 3 sandbox devices: their messages reach nobody\n"
+
+    again = await shardd("device", "add", "a3", "a4", "--transport", "sandbox")
+    assert (again.code, again.err) == (64, "device a3: there already; nothing was changed\n")
+    assert again.out.startswith("added 1 sandbox device:")
+
+    paused = await shardd("device", "pause", "a2", "nobody", "--why", "holidays")
+    assert (paused.code, paused.out, paused.err) == (64, "paused 1 device\n", "device nobody: unknown\n")
+    rows = (await shardd("device", "list", "--json")).json
+    assert [(row["id"], row["shown_state"], row["paused_why"]) for row in rows] == [
+        ("a1", "ready", None),
+        ("a2", "paused", "holidays"),
+        ("a3", "ready", None),
+        ("a4", "ready", None),
+    ]
+    assert (await shardd("device", "list", "--state", "paused", "--json")).json == [rows[1]]
+    table = (await shardd("device", "list")).out
+    assert "4 of 4 devices are sandbox: their messages reach nobody" in table
+
+    assert (await shardd("device", "resume", "a2")).code == 0
+    assert (await shardd("device", "list", "--state", "paused", "--json")).json == []
+
+    removed = await shardd("device", "remove", "a1", "a2", "a1")
+    assert (removed.code, removed.out) == (0, "removed 2 devices\n")
+    gone = await shardd("device", "show", "a1")
+    assert (gone.code, gone.out) == (64, "")
+    assert gone.err == "shardd: device a1 is unknown; the others: shardd device list\n"
+    assert "added 1 sandbox device" in (await shardd("device", "add", "a1", "--transport", "sandbox")).out
+    assert producer.execute("SELECT count(*) FROM shardd.devices WHERE removed_at IS NULL") == [(3,)]
+
+
+async def test_a_device_tells_its_state_what_to_do_and_its_limits_but_no_secret(
+    shardd: Command, producer: Producer
+) -> None:
+    added = await shardd(
+        *("device", "add", "n62-1", "--transport", "whatsapp", "--gap", "1s..2m", "--daily-limit", "40"),
+        *("--proxy", "socks5://me:hunter2@proxy.example:1080", "--settings", '{"api_token": "hunter3", "a": [1]}'),
+    )
+    assert (added.code, added.out) == (0, "added 1 whatsapp device; pair it: shardd device pair n62-1\n")
+    producer.execute("INSERT INTO shardd.jobs (device_id, recipient, body) VALUES ('n62-1', '+4915112345', 'hello')")
+    producer.execute(
+        "INSERT INTO shardd.device_days VALUES ('n62-1', (now() AT TIME ZONE 'UTC')::date, 40, now() - interval '3 hours')"
+    )
+    producer.execute(
+        "UPDATE shardd.devices SET state = 'banned', reason = 'spam', state_until = now() + interval '1 day'"
+    )
+
+    shown = await shardd("device", "show", "n62-1")
+    words = " ".join(shown.out.split())
+    for piece in (
+        "state banned reason spam since",
+        "to do wait: WhatsApp lifts this ban by itself",
+        "jobs 1 live job",
+        "sent today 40 of 40; the rest waits for midnight",
+        "(3h ago)",
+        "gap 1s to 2m",
+        f"shard {shard_of('n62-1', 2)} of 2",
+        "socks5://me:***@proxy.example:1080",
+    ):
+        assert piece in words, piece
+    row = (await shardd("device", "show", "n62-1", "--json")).json
+    assert row["settings"] == {"api_token": "***", "a": [1]}
+    assert row["pace"] == {"gap_min": 1.0, "gap_max": 120.0, "daily_limit": 40}
+    assert (row["jobs"], row["in_hand"], row["sent_today"], row["shard"]) == (1, 0, 40, shard_of("n62-1", 2))
+    assert row["to_do"].startswith("wait: ")
+    assert "hunter" not in shown.out + (await shardd("device", "list")).out + str(row)
+    assert "sandbox" not in shown.out
+
+
+async def test_a_device_with_waiting_jobs_is_removed_only_with_them(shardd: Command, producer: Producer) -> None:
+    producer.add_devices(2)
+    producer.add_jobs(6, 2)
+    refused = await shardd("device", "remove", "d1")
+    assert (refused.code, refused.out) == (64, "")
+    assert refused.err.startswith("device d1: not removed, because jobs wait; cancel them with --cancel-jobs")
+    removed = await shardd("device", "remove", "d1", "--cancel-jobs")
+    assert (removed.code, removed.out) == (0, "cancelled 3 jobs\nremoved 1 device\n")
+    assert producer.states() == {"cancelled": 3, "queued": 3}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["add", "a b", "--transport=sandbox"], "shardd: a b: not a device id; write at most 64"),
+        (["add", "a", "--transport=sandbox", "--gap=5..6"], "shardd: --gap-min: 5 has no unit; write 5s for seconds"),
+        (["add", "a", "--transport=sandbox", "--gap=5s"], "shardd: --gap: 5s is not a range; write both ends"),
+        (
+            ["add", "a", "--transport=sandbox", "--gap-min=20s"],
+            "shardd: the shortest gap, 20 s, is longer than the longest",
+        ),
+        (["add", "a", "--transport=sandbox", "--settings=[]"], "shardd: --settings: JSON, but no object; write one"),
+        (["add", "a", "--transport=sandbox", "--settings={"], "shardd: --settings: not JSON ("),
+        (
+            ["add", "a", "--transport=whatsapp", "--proxy=ftp://x:hunter2@h"],
+            "shardd: --proxy: the value (not shown) is not",
+        ),
+        (["add", "a", "--transport=pigeon"], "Invalid value for '--transport': 'pigeon' is not one of"),
+        (["pause", "-"], "shardd: no device is named: write its id"),
+    ],
+)
+async def test_bad_input_is_refused_in_one_line(shardd: Command, arguments: list[str], error: str) -> None:
+    ran = await shardd("device", *arguments)
+    assert (ran.code, ran.out) == (64, "")
+    assert error in ran.err
+    assert "hunter2" not in ran.err
+
+
+async def test_a_database_that_is_away_is_told_in_one_line(tmp_path: Path) -> None:
+    away = await command(tmp_path, "postgresql://shardd@127.0.0.1:1/shardd")("device", "list")
+    assert (away.code, away.out, away.err.count("\n")) == (69, "", 1)
+    assert "nothing answers at 127.0.0.1:1" in away.err
+
+
+async def test_a_database_that_is_empty_is_told_in_one_line(tmp_path: Path, empty_dsn: str) -> None:
+    empty = await command(tmp_path, empty_dsn)("job", "list")
+    assert (empty.code, empty.out, empty.err.count("\n")) == (69, "", 1)
+    assert "shardd db migrate" in empty.err
+
+
+async def test_an_embedded_database_is_served_for_the_command_when_the_daemon_is_down(state_dir: Path) -> None:
+    shardd = command(state_dir, None)
+    none = await shardd("device", "list")
+    assert (none.code, none.err.count("\n")) == (69, 1)
+    assert "there is no embedded database" in none.err
+    assert (await shardd("db", "migrate")).code == 0
+    assert (await shardd("device", "add", "d1", "--transport", "sandbox")).code == 0
+    assert [row["id"] for row in (await shardd("device", "list", "--json")).json] == ["d1"]
+    assert not pids_on(state_dir)
+
+
+def command(folder: Path, dsn: str | None) -> Command:
+    file = folder / "shards.yaml"
+    database = "" if dsn is None else f"database: {{dsn: {json.dumps(dsn)}}}\n"
+    file.write_text(f"state_dir: {folder}\n{database}")
+    return Command(file)
+
+
+def pids_on(folder: Path) -> list[int]:
+    """The PostgreSQL processes that work in a state folder."""
+    home = find_home(folder)
+    assert home is not None
+    pid = pid_in(home / "data" / "postmaster.pid")
+    return [] if pid is None else [pid]

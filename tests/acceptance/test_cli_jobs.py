@@ -1,0 +1,162 @@
+"""`shardd job` over jobs that a real daemon brought to their ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.command import Command
+from tests.daemon import Daemon, Producer
+
+
+def ids(producer: Producer, state: str) -> list[int]:
+    return [row[0] for row in producer.execute("SELECT id FROM shardd.outcomes WHERE state = %s ORDER BY id", state)]
+
+
+async def test_failed_jobs_are_retried_and_sent_ones_stay_sent(
+    make_daemon: Callable[..., Daemon], producer: Producer
+) -> None:
+    daemon = make_daemon(transports={"sandbox": {"permanent_rate": 1.0}})
+    shardd = Command(daemon.config_file)
+    producer.add_devices(2)
+    producer.add_jobs(4, 2)
+    await daemon.start()
+    await producer.until_finished(daemon, 4)
+    await daemon.stop()
+
+    assert producer.states() == {"failed": 4}
+    rows = (await shardd("job", "list", "--state", "failed", "--limit", "3", "--json")).json
+    assert [row["id"] for row in rows] == ids(producer, "failed")[:0:-1]
+    assert all("as configured" in row["error"] and row["transport"] == "sandbox" for row in rows)
+
+    unasked = await shardd("job", "retry", "--state", "failed")
+    assert (unasked.code, unasked.out) == (64, "")
+    assert "add --yes (Retry 4 failed jobs?)" in unasked.err
+    one = ids(producer, "failed")[0]
+    assert (await shardd("job", "retry", one)).out == "retried 1 job\n"
+    assert (await shardd("job", "retry", "--state", "failed", "--device", "d2", "--yes")).out == "retried 2 jobs\n"
+    assert producer.states() == {"queued": 3, "failed": 1}
+
+    daemon.write_config(transports={"sandbox": {"permanent_rate": 0.0}})
+    await daemon.start()
+    await producer.until_finished(daemon, 4)
+    await daemon.stop()
+    assert producer.states() == {"sent": 3, "failed": 1}
+
+    refused = await shardd("job", "retry", one, 10**6, *ids(producer, "failed"))
+    assert (refused.code, refused.out) == (64, "retried 1 job\n")
+    assert refused.err.splitlines() == [
+        "job 1000000: unknown",
+        f"job {one}: sent already, and a sent message stays sent; insert a new job to send it again",
+    ]
+    assert len([m for m in daemon.messages() if m["job"] == one]) == 1
+
+    shown = await shardd("job", "show", one)
+    words = " ".join(shown.out.split())
+    assert f"job {one} state sent" in words
+    assert "(sandbox: its messages reach nobody)" in words
+    assert f"message id sandbox-{one}-2" in words
+    assert "on test" in words
+    assert (await shardd("job", "show", one, "--json")).json["claims"] == 2
+
+
+async def test_a_job_in_doubt_is_retried_only_knowingly(make_daemon: Callable[..., Daemon], producer: Producer) -> None:
+    daemon = make_daemon(transports={"sandbox": {"in_doubt_rate": 1.0}})
+    shardd = Command(daemon.config_file)
+    producer.add_devices(1)
+    producer.add_jobs(2, 1)
+    await daemon.start()
+    await producer.until_finished(daemon, 2)
+    await daemon.stop()
+    first, second = ids(producer, "in_doubt")
+
+    unasked = await shardd("job", "retry", first)
+    assert (unasked.code, unasked.out) == (64, "")
+    assert "1 job in doubt reached its recipient: retried, it may be sent a second time" in unasked.err
+    assert producer.states() == {"in_doubt": 2}
+    known = await shardd("job", "retry", "-", "--yes", stdin=f"{first}\n{second}\n")
+    assert (known.code, known.out) == (0, "retried 2 jobs\n")
+    assert "2 jobs in doubt reached their recipient" in known.err
+    assert producer.states() == {"queued": 2}
+
+
+async def test_what_a_worker_has_in_hand_is_not_cancelled(
+    make_daemon: Callable[..., Daemon], producer: Producer
+) -> None:
+    daemon = make_daemon(transports={"sandbox": {"hang_rate": 1.0}})
+    shardd = Command(daemon.config_file)
+    await daemon.start()
+    # A daemon that runs hears of new devices at once.
+    assert (await shardd("device", "add", "d1", "d2", "--transport", "sandbox")).code == 0
+    await daemon.until(lambda status: status["totals"]["devices"] == 2)
+    producer.add_jobs(6, 2)
+    await daemon.until(lambda status: status["totals"]["in_flight"] == 2)
+    first, second = ids(producer, "sending")
+
+    waiting = ids(producer, "queued")
+    refused = await shardd("job", "cancel", first, waiting[0])
+    assert (refused.code, refused.out) == (64, "cancelled 1 job\n")
+    assert refused.err == f"job {first}: a worker has it in hand, and a message on its way cannot be stopped\n"
+    of_device = await shardd("job", "cancel", "--device", "d2")
+    assert of_device.code == 64
+    assert f"job {second}: a worker has it in hand" in of_device.err
+    assert len(ids(producer, "sending")) == 2
+
+    listed = await shardd("job", "list")
+    assert "6 of 6 jobs are sandbox: their messages reach nobody" in listed.out
+    assert (await shardd("device", "show", "d1", "--json")).json["in_hand"] == 1
+
+
+async def test_jobs_are_cancelled_by_reference_and_come_back(shardd: Command, producer: Producer) -> None:
+    producer.add_devices(2)
+    producer.execute(
+        "INSERT INTO shardd.jobs (device_id, recipient, body, reference) SELECT 'd' || g, '+4915112345', 'hi', 'order-7' "
+        "FROM generate_series(1, 2) g"
+    )
+    producer.add_jobs(2, 2)
+    cancelled = await shardd("job", "cancel", "--reference", "order-7")
+    assert (cancelled.code, cancelled.out) == (0, "cancelled 2 jobs\n")
+    rows = (await shardd("job", "list", "--reference", "order-7", "--json")).json
+    assert [(row["state"], row["error"]) for row in rows] == [("cancelled", "cancelled by an operator")] * 2
+
+    again = await shardd("job", "cancel", rows[0]["id"])
+    assert (again.code, again.err) == (64, f"job {rows[0]['id']}: cancelled already\n")
+    await shardd("device", "remove", "d2", "--cancel-jobs")
+    back = await shardd("job", "retry", "--state", "cancelled", "--yes")
+    assert (back.code, back.out) == (64, "retried 1 job\n")
+    assert "the device was removed; bring it back with: shardd device add" in back.err
+    assert producer.states() == {"queued": 2, "cancelled": 2}
+
+
+async def test_a_message_cannot_move_the_terminal(shardd: Command, producer: Producer) -> None:
+    producer.add_devices(1)
+    producer.execute(
+        "INSERT INTO shardd.jobs (device_id, recipient, body) VALUES ('d1', '+4915112345', %s)", "one\ntwo\x1b[2J"
+    )
+    shown = (await shardd("job", "show", 1)).out
+    assert "\x1b" not in shown
+    assert "two\\x1b[2J" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["retry"], "shardd: say which jobs: their ids, or --state failed, cancelled or in_doubt"),
+        (["retry", "1", "--state", "failed"], "shardd: say which jobs"),
+        (["retry", "--device", "d1"], "shardd: say which jobs"),
+        (["retry", "--state", "sent"], "'sent' is not one of 'cancelled', 'failed', 'in_doubt'"),
+        (["retry", "1e5"], "shardd: 1e5: not a job id; write numbers such as 42"),
+        (["retry", "9223372036854775808"], "not a job id"),
+        (["cancel"], "shardd: say which jobs: their ids, or --device, or --reference"),
+        (["cancel", "-"], "shardd: no job is named"),
+        (["cancel", "--device", "nobody"], "shardd: device nobody is unknown"),
+        (["list", "--device", "nobody"], "shardd: device nobody is unknown"),
+        (["list", "--limit", "0"], "Invalid value for '--limit'"),
+        (["show", "7"], "shardd: job 7 is unknown"),
+    ],
+)
+async def test_bad_input_is_refused_in_one_line(shardd: Command, arguments: list[str], error: str) -> None:
+    ran = await shardd("job", *arguments)
+    assert (ran.code, ran.out) == (64, "")
+    assert error in ran.err

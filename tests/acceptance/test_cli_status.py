@@ -1,0 +1,151 @@
+"""`shardd status` of a real daemon: once, for programs, and live on a terminal of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import re
+import signal
+import struct
+import termios
+from collections.abc import Callable
+from typing import Self
+
+import msgspec
+
+from shardd.supervisor.status import Status
+from tests.command import PATIENCE, PROGRAM, Command
+from tests.daemon import Daemon, Producer
+
+
+async def test_status_of_a_healthy_a_degraded_and_a_stopped_node(
+    make_daemon: Callable[..., Daemon], producer: Producer
+) -> None:
+    # A worker that crashed once stays away, so that the node stays degraded for as long as the test looks.
+    daemon = make_daemon(supervisor={"backoff": {"first": "1h", "cap": "1h"}, "breaker": {"crashes": 2}})
+    shardd = Command(daemon.config_file)
+    producer.add_devices(6)
+    producer.add_devices(2, transport="whatsapp", prefix="w")
+    producer.execute("UPDATE shardd.devices SET state = 'unpaired' WHERE transport = 'whatsapp'")
+    producer.add_jobs(12, 6)
+    await daemon.start()
+    await producer.until_finished(daemon, 12)
+
+    told = await shardd("status", "--json")
+    assert (told.code, told.err) == (0, "")
+    status = msgspec.convert(told.json, Status)
+    assert (status.totals.sent, status.totals.sandbox_devices, status.totals.parked) == (12, 6, 2)
+    shown = await shardd("status")
+    assert (shown.code, shown.err) == (0, "")
+    assert "on test: healthy" in shown.out
+    assert "6 of 8 devices are sandbox: their messages reach nobody" in shown.out
+    assert "6 ready, 2 parked" in shown.out
+    assert "12 since the start" in shown.out
+    rows = [line.split()[:3] for line in shown.out.splitlines() if re.match(r" +\d ", line)]
+    assert rows == [[str(s.shard), "running", str(s.pid)] for s in status.shards]
+    assert "\x1b" not in shown.out
+
+    pid = status.shards[0].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    await daemon.until(lambda answer: not answer["healthy"])
+    degraded = await shardd("status")
+    assert degraded.code == 1
+    assert "on test: degraded" in degraded.out
+    assert re.search(r"problem +shard 0 is (backoff|broken): ", degraded.out)
+    assert (await shardd("status", "--json")).code == 1
+
+    assert await daemon.stop() == 0
+    for option in ((), ("--json",)):
+        away = await shardd("status", *option)
+        assert (away.code, away.out) == (3, "")
+        assert away.err == f"shardd: no shardd answers at {daemon.socket}: is it running with this config?\n"
+
+
+async def test_watching_without_a_terminal_is_refused(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon()
+    daemon.write_config()
+    refused = await Command(daemon.config_file)("status", "--watch")
+    assert (refused.code, refused.out) == (64, "")
+    assert "shardd status --json" in refused.err
+
+
+class Terminal:
+    """A terminal of 100 by 30 that `shardd status --watch` paints on."""
+
+    def __init__(self, command: Command) -> None:
+        self._command = command
+        self.painted = ""
+
+    async def __aenter__(self) -> Self:
+        self.fd, inner = os.openpty()
+        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        self.before = termios.tcgetattr(inner)
+        self.inner = inner
+        environ = {key: value for key, value in self._command.environ.items() if key not in ("COLUMNS", "NO_COLOR")}
+        self.process = await asyncio.create_subprocess_exec(
+            *(str(PROGRAM), "status", "--watch"),
+            env={**environ, "TERM": "xterm-256color"},
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+            start_new_session=True,
+        )
+        os.set_blocking(self.fd, False)
+        self.changed = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self.fd, self._read)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        asyncio.get_running_loop().remove_reader(self.fd)
+        if self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+        os.close(self.fd)
+        os.close(self.inner)
+
+    def _read(self) -> None:
+        self.painted += os.read(self.fd, 65536).decode(errors="replace")
+        self.changed.set()
+
+    async def shows(self, words: str) -> None:
+        """Until the words are painted anew."""
+        self.painted = ""
+        async with asyncio.timeout(PATIENCE):
+            while words not in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.painted):
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def end(self) -> int:
+        async with asyncio.timeout(PATIENCE):
+            return await self.process.wait()
+
+
+async def test_watching_goes_on_while_the_daemon_comes_and_goes(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon()
+    daemon.write_config()
+    async with Terminal(Command(daemon.config_file)) as terminal:
+        await terminal.shows("no answer for")
+        await daemon.start()
+        await terminal.shows("shardd is back after")
+        await terminal.shows("on test: healthy")
+        daemon.kill()
+        await daemon.wait_end()
+        await terminal.shows("on test: was healthy")
+        await daemon.start()
+        await terminal.shows("shardd is back after")
+        os.write(terminal.fd, b"q")
+        assert await terminal.end() == 0
+        assert termios.tcgetattr(terminal.inner) == terminal.before
+
+
+async def test_watching_ends_cleanly_by_an_interrupt(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon()
+    daemon.write_config()
+    async with Terminal(Command(daemon.config_file)) as terminal:
+        await terminal.shows("no answer for")
+        terminal.process.send_signal(signal.SIGINT)
+        assert await terminal.end() == 0
+        assert termios.tcgetattr(terminal.inner) == terminal.before
+        assert "Traceback" not in terminal.painted
