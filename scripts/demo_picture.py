@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +19,8 @@ LINE_EVERY = 1.0
 """Seconds between two lines where there is no terminal."""
 BAR = 24
 """Width of a shard's bar, in characters."""
+RATE_WINDOW = 2.0
+"""Seconds over which messages a second are averaged."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,12 @@ class Moment:
         return sum(self.states.values())
 
     @property
+    def shards(self) -> Sequence[Mapping[str, Any]]:
+        """The status of each shard."""
+        shards: Sequence[Mapping[str, Any]] = self.node.get("shards", ())
+        return shards
+
+    @property
     def live(self) -> int:
         """Jobs that were inserted and have not come to an end."""
         return sum(self.states.get(state, 0) for state in ("scheduled", "queued", "sending"))
@@ -51,6 +60,7 @@ class Picture:
         self._console = console
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._next_line = 0.0
+        self._lately: deque[Moment] = deque()
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -67,16 +77,19 @@ class Picture:
 
     def show(self, moment: Moment, *, last: bool = False) -> None:
         """Draw; where there is no terminal, write a line when it is time for one."""
+        self._lately.append(moment)
+        while self._lately[0].seconds < moment.seconds - RATE_WINDOW:
+            self._lately.popleft()
         if self._live is not None:
-            self._live.update(_draw(moment), refresh=True)
+            self._live.update(_draw(moment, self._lately[0]), refresh=True)
         elif last or time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_EVERY
             counts = ", ".join(f"{state} {count}" for state, count in sorted(moment.states.items()))
             self._console.print(f"{moment.seconds:5.1f} s  inserted {moment.inserted} of {moment.wanted}: {counts}")
 
 
-def _draw(moment: Moment) -> Group:
-    return Group(_progress(moment), Text(), _shards(moment), Text(), _footer(moment))
+def _draw(moment: Moment, before: Moment) -> Group:
+    return Group(_progress(moment), Text(), _shards(moment, before), Text(), _footer(moment, before))
 
 
 def _progress(moment: Moment) -> Table:
@@ -87,9 +100,7 @@ def _progress(moment: Moment) -> Table:
     return grid
 
 
-def _shards(moment: Moment) -> Table:
-    shards = moment.node.get("shards", [])
-    most = max((shard["sent"] for shard in shards), default=0)
+def _shards(moment: Moment, before: Moment) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("shard", justify="right")
     table.add_column("state")
@@ -97,17 +108,24 @@ def _shards(moment: Moment) -> Table:
         table.add_column(name, justify="right")
     table.add_column("", width=BAR)
     table.add_column("sent/s", justify="right")
-    for shard in shards:
+    devices = sum(shard["devices"] for shard in moment.shards)
+    for shard, earlier in zip(moment.shards, before.shards, strict=True):
         state = Text(shard["state"], style="green" if shard["state"] == "running" else "yellow")
+        share = moment.wanted * shard["devices"] / max(devices, 1)
         table.add_row(
             str(shard["shard"]), state, str(shard["pid"] or ""), str(shard["devices"]), str(shard["in_flight"]),
-            str(shard["sent"]), ProgressBar(total=max(most, 1), completed=shard["sent"], width=BAR),
-            f"{shard['sent_per_second']:.0f}",
+            str(shard["sent"]), ProgressBar(total=max(share, 1), completed=shard["sent"], width=BAR),
+            f"{_rate(shard['sent'] - earlier['sent'], moment, before):.0f}",
         )  # fmt: skip
     return table
 
 
-def _footer(moment: Moment) -> Text:
-    waiting, sending = moment.states.get("queued", 0), moment.states.get("sending", 0)
-    rate = moment.node.get("totals", {}).get("sent_per_second", 0.0)
+def _footer(moment: Moment, before: Moment) -> Text:
+    sent, waiting, sending = (moment.states.get(state, 0) for state in ("sent", "queued", "sending"))
+    rate = _rate(sent - before.states.get("sent", 0), moment, before)
     return Text(f"{moment.seconds:.1f} s · {waiting} queued · {sending} sending · {rate:.0f} sent/s · ^C stops", "dim")
+
+
+def _rate(count: int, moment: Moment, before: Moment) -> float:
+    seconds = moment.seconds - before.seconds
+    return count / seconds if seconds > 0 else 0.0

@@ -163,11 +163,9 @@ def _status(config: Config) -> dict[str, Any]:
 
 
 def _demonstrate(config: Config, options: argparse.Namespace, console: Console) -> int:
-    _add_devices(config, options)
-    console.print(
-        f"{options.devices} sandbox devices (they deliver to nobody) on {config.shards} shards; a program that knows "
-        f"only PostgreSQL inserts {options.jobs} jobs\n"
-    )
+    _add_devices(options)
+    console.print(f"{options.devices} devices of the sandbox, which delivers to nobody, on {config.shards} shards")
+    console.print(f"a program that knows only PostgreSQL inserts {options.jobs} jobs\n")
     dsn = embedded_dsn(config.state_dir, "producer")
     command = [sys.executable, str(HERE / "demo_producer.py"), dsn]
     arguments = [str(options.devices), str(options.jobs), str(options.seconds)]
@@ -181,10 +179,12 @@ def _demonstrate(config: Config, options: argparse.Namespace, console: Console) 
         producer.wait()
 
 
-def _add_devices(config: Config, options: argparse.Namespace) -> None:
-    ids = [f"demo-{number:04}" for number in range(options.devices)]
-    with psycopg.connect(embedded_dsn(config.state_dir)) as connection:
-        connection.execute("INSERT INTO shardd.devices (id, transport) SELECT unnest(%s::text[]), 'sandbox'", [ids])
+def _add_devices(options: argparse.Namespace) -> None:
+    ids = "".join(f"demo-{number:04}\n" for number in range(options.devices))
+    command = [str(SHARDD), "device", "add", "--transport=sandbox", f"--config={options.config}", "-"]
+    done = subprocess.run(command, input=ids, text=True, capture_output=True, check=False)
+    if done.returncode != 0:
+        raise SharddError(f"the devices could not be added: {done.stderr.strip()}")
 
 
 def _watch(
