@@ -45,6 +45,7 @@ class Worker:
         self._transports: dict[str, Transport] = {}
         self._transport_settings: dict[str, Any] = {}
         self._devices: dict[str, DeviceSpec] = {}
+        self._outcomes: list[Outcome] = []
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -166,11 +167,21 @@ class Worker:
     # ---- what the worker says
 
     def _say(self, message: ipc.ToSupervisor) -> None:
+        # Outcomes first: `Drained` must not overtake them.
+        self._say_outcomes()
         if self._channel is not None:
             self._channel.say(message)
 
     def _report(self, outcome: Outcome) -> None:
-        self._say(ipc.Outcomes(outcomes=[outcome]))
+        # Those of one turn of the loop travel together: a message for each would double the work of both sides.
+        if not self._outcomes:
+            asyncio.get_running_loop().call_soon(self._say_outcomes)
+        self._outcomes.append(outcome)
+
+    def _say_outcomes(self) -> None:
+        if self._outcomes and self._channel is not None:
+            outcomes, self._outcomes = self._outcomes, []
+            self._channel.say(ipc.Outcomes(outcomes=outcomes))
 
     async def _beat(self, every: float) -> None:
         loop = asyncio.get_running_loop()
