@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, tzinfo
 
@@ -70,7 +70,7 @@ class Router:
         self._claiming = True
         self._closing = False
         self.totals: Counter[str] = Counter()
-        self.shard_totals: dict[int, Counter[str]] = {}
+        self.shard_totals: defaultdict[int, Counter[str]] = defaultdict(Counter)
         self.database_error: str | None = None
 
     # ---- what others tell the router
@@ -245,7 +245,7 @@ class Router:
         self._pending.append((shard, claim, outcome, decision))
         self.lines.ended(claim, outcome, now, back=back)
         self.totals[outcome.verdict] += 1
-        self.shard_totals.setdefault(shard, Counter())[outcome.verdict] += 1
+        self.shard_totals[shard][outcome.verdict] += 1
         if outcome.verdict != Verdict.SENT:
             log.info(
                 "not sent",
