@@ -151,12 +151,18 @@ DECLARE
     first date := date_trunc('month', now() AT TIME ZONE 'UTC')::date;
     month date;
 BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('shardd.prepare_archive', 0));
     FOR i IN 0 .. 2 LOOP
         month := first + make_interval(months => i);
-        EXECUTE format(
-            'CREATE TABLE IF NOT EXISTS shardd.%I PARTITION OF shardd.archive FOR VALUES FROM (%L) TO (%L)',
-            'archive_' || to_char(month, 'YYYY_MM'),
-            month || ' 00:00:00+00', (month + interval '1 month')::date || ' 00:00:00+00');
+        BEGIN
+            EXECUTE format(
+                'CREATE TABLE IF NOT EXISTS shardd.%I PARTITION OF shardd.archive FOR VALUES FROM (%L) TO (%L)',
+                'archive_' || to_char(month, 'YYYY_MM'),
+                month || ' 00:00:00+00', (month + interval '1 month')::date || ' 00:00:00+00');
+        EXCEPTION WHEN check_violation THEN
+            -- The default partition has rows of this month already, from a time without a supervisor: it keeps the month.
+            NULL;
+        END;
     END LOOP;
 END $$;
 
@@ -167,8 +173,9 @@ SELECT shardd.prepare_archive();
 -- rights, because a producer may not read devices.
 CREATE FUNCTION shardd.admit_job() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
-    digits integer;
-    gone   timestamptz;
+    digits   integer;
+    gone     timestamptz;
+    too_long text;
 BEGIN
     SELECT d.removed_at INTO gone FROM shardd.devices d WHERE d.id = NEW.device_id;
     IF NOT FOUND OR gone IS NOT NULL THEN
@@ -180,7 +187,7 @@ BEGIN
     IF NEW.recipient !~ '^\+?[0-9]{6,15}$' AND NEW.recipient !~ '^[0-9]{5,20}@(s\.whatsapp\.net|lid)$'
         AND NEW.recipient !~ '^[0-9]{5,25}(-[0-9]{5,15})?@g\.us$' THEN
         digits := length(regexp_replace(NEW.recipient, '[^0-9]', '', 'g'));
-        IF NEW.recipient !~ '^[+(]?[0-9][0-9 ()./-]*$' OR digits < 6 OR digits > 15 THEN
+        IF NEW.recipient !~ '^[+(]?[0-9][0-9 ()./-]{0,39}$' OR digits < 6 OR digits > 15 THEN
             RAISE EXCEPTION USING ERRCODE = 'check_violation', SCHEMA = 'shardd', TABLE = 'jobs', COLUMN = 'recipient',
                 MESSAGE = format('recipient %L is neither a phone number nor a WhatsApp address', left(NEW.recipient, 80)),
                 HINT = 'Write a phone number with its country code, such as +4915112345678, or an address that ends with '
@@ -211,6 +218,12 @@ BEGIN
                 MESSAGE = 'details lack the numbers latitude and longitude',
                 HINT = 'Such as {"latitude": 52.52, "longitude": 13.40, "name": "Berlin"}.';
         END IF;
+        IF abs((NEW.details ->> 'latitude')::numeric) > 90 OR abs((NEW.details ->> 'longitude')::numeric) > 180 THEN
+            RAISE EXCEPTION USING ERRCODE = 'check_violation', SCHEMA = 'shardd', TABLE = 'jobs', COLUMN = 'details',
+                MESSAGE = format('latitude %s, longitude %s is no place', left(NEW.details ->> 'latitude', 20),
+                                 left(NEW.details ->> 'longitude', 20)),
+                HINT = 'Degrees: latitude from -90 to 90, longitude from -180 to 180.';
+        END IF;
     ELSIF NEW.kind = 'contact' THEN
         IF coalesce(NEW.details ->> 'name', '') !~ '\S' OR coalesce(NEW.details ->> 'phone', '') !~ '[0-9]{3}' THEN
             RAISE EXCEPTION USING ERRCODE = 'check_violation', SCHEMA = 'shardd', TABLE = 'jobs', COLUMN = 'details',
@@ -227,6 +240,24 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'check_violation', SCHEMA = 'shardd', TABLE = 'jobs', COLUMN = 'body',
             MESSAGE = format('body has %s characters', length(NEW.body)),
             HINT = 'At most 65536 characters fit in one message: split it, or send a document.';
+    END IF;
+    too_long := CASE
+        WHEN length(NEW.reference) > 200 THEN 'reference'
+        WHEN length(NEW.dedupe_key) > 200 THEN 'dedupe_key'
+        WHEN length(NEW.file_name) > 255 THEN 'file_name'
+        WHEN length(NEW.mime_type) > 255 THEN 'mime_type'
+        WHEN octet_length(NEW.media) > 1048576 THEN 'media'
+        WHEN octet_length(NEW.details::text) > 8192 THEN 'details' END;
+    IF too_long IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'check_violation', SCHEMA = 'shardd', TABLE = 'jobs', COLUMN = too_long,
+            MESSAGE = format('%s is too long', too_long),
+            HINT = 'At most 200 characters in reference and dedupe_key, 255 in file_name and mime_type, 8192 bytes in details, '
+                   'and 1 MiB in media: a larger file goes by its URL or path.';
+    END IF;
+    IF NEW.dedupe_key = '' THEN
+        RAISE EXCEPTION USING ERRCODE = 'check_violation', SCHEMA = 'shardd', TABLE = 'jobs', COLUMN = 'dedupe_key',
+            MESSAGE = 'dedupe_key is empty',
+            HINT = 'All jobs with the same key are one job: leave it out (NULL) for a job that stands for itself.';
     END IF;
     IF NEW.priority NOT BETWEEN -100 AND 100 THEN
         RAISE EXCEPTION USING ERRCODE = 'check_violation', SCHEMA = 'shardd', TABLE = 'jobs', COLUMN = 'priority',
