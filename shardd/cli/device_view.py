@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -71,7 +71,9 @@ def show_devices(devices: Sequence[DeviceRow], config: Config) -> None:
         table.add_row(*row, Text(_why(device)))
     console.print(table)
     sandbox = sum(device.transport == SANDBOX for device in devices)
-    console.print(Text(count(len(devices), "device"), "dim"))
+    states = Counter(device.shown_state for device in devices)
+    sums = ", ".join(f"{number:,} {state}" for state, number in states.most_common())
+    console.print(Text(f"{count(len(devices), 'device')}: {sums}", "dim"))
     if sandbox:
         console.print(Text(sandbox_line(sandbox, len(devices), "devices"), SANDBOX_STYLE))
 
@@ -107,7 +109,7 @@ def show_device(device: DeviceRow, config: Config) -> None:
     for name, value in rows:
         if value:
             table.add_row(name, value)
-    _print(console, table)
+    console.print(table)
 
 
 def _state_rows(device: DeviceRow) -> list[tuple[str, Text | str]]:
@@ -121,10 +123,6 @@ def _state_rows(device: DeviceRow) -> list[tuple[str, Text | str]]:
         rows += [("reason", device.reason or ""), ("since", moment_text(device.state_since))]
         rows.append(("until", moment_text(device.state_until)))
     return rows
-
-
-def _print(console: Console, table: Table) -> None:
-    console.print(table)
 
 
 def _transport_text(transport: str) -> Text:

@@ -60,6 +60,7 @@ def read_status(answer: Any) -> Status:
 
 
 def _watch(socket: Path, *, as_json: bool) -> None:
-    if as_json or not sys.stdout.isatty():
+    console = make_console()
+    if as_json or not sys.stdout.isatty() or console.is_dumb_terminal:
         raise UsageError("--watch paints a terminal; a program asks again and again with: shardd status --json")
-    asyncio.run(watch_status(Watch(socket, read_status), make_console()))
+    asyncio.run(watch_status(Watch(socket, read_status), console))

@@ -34,6 +34,7 @@ async def test_devices_are_added_shown_paused_and_removed(shardd: Command, produ
     ]
     assert (await shardd("device", "list", "--state", "paused", "--json")).json == [rows[1]]
     table = (await shardd("device", "list")).out
+    assert "4 devices: 3 ready, 1 paused" in table
     assert "4 of 4 devices are sandbox: their messages reach nobody" in table
 
     assert (await shardd("device", "resume", "a2")).code == 0
