@@ -24,7 +24,6 @@ install_packages() {
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     say "installing Debian packages: ${missing[*]}"
-    # Nothing of what we install shall start services or ask questions.
     export DEBIAN_FRONTEND=noninteractive
     { apt-get install --yes --quiet --no-install-recommends "${missing[@]}" ||
         { apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends "${missing[@]}"; }; } > /dev/null ||
