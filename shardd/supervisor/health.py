@@ -1,0 +1,65 @@
+"""The health of a running node, put together from its parts."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from shardd import __version__
+from shardd.states import ShardState
+from shardd.supervisor.lines import Line
+from shardd.supervisor.parts import Parts
+from shardd.supervisor.status import QueueStatus, Status, problems_of, shard_status, sum_up
+
+
+def node_status(
+    parts: Parts, *, state: str, started_at: float, notes: list[str], database: str, queue: QueueStatus | None
+) -> Status:
+    """See `shardd.supervisor.status.Status`."""
+    config = parts.rules.config
+    by_shard: dict[int, list[Line]] = {shard.index: [] for shard in parts.fleet.shards}
+    for line in parts.lines.by_id.values():
+        by_shard[line.shard].append(line)
+    shards = [
+        shard_status(
+            shard,
+            by_shard[shard.index],
+            parts.router.shard_totals.get(shard.index, {}),
+            parts.router.in_hand_count(shard.index),
+        )
+        for shard in parts.fleet.shards
+    ]
+    problems = problems_of(shards, database_error=parts.router.database_error, leases_good=parts.keeper.good())
+    sandbox = sum(line.device.transport == "sandbox" for line in parts.lines.by_id.values())
+    return Status(
+        version=__version__,
+        node=config.node,
+        pid=os.getpid(),
+        state=state,
+        healthy=state == "running" and not problems,
+        problems=problems,
+        notes=notes,
+        started_at=started_at,
+        now=time.time(),
+        database=database,
+        config=str(config.source) if config.source else None,
+        shards=shards,
+        totals=sum_up(shards, sandbox_devices=sandbox),
+        queue=queue,
+    )
+
+
+def has_started(parts: Parts) -> bool:
+    """Whether every shard of this node runs or has failed, and at least one runs."""
+    shards = [shard for shard in parts.fleet.shards if shard.epoch is not None]
+    settled = (ShardState.RUNNING, ShardState.BROKEN, ShardState.BACKOFF, ShardState.DRAINED)
+    running = any(shard.state is ShardState.RUNNING for shard in shards)
+    return (running or not shards) and all(shard.state in settled for shard in shards)
+
+
+def in_one_line(status: Status) -> str:
+    """For systemd: 14/16 shards, 2871/3000 devices, 12.5/s."""
+    mine = [shard for shard in status.shards if shard.epoch is not None]
+    running = sum(shard.state == ShardState.RUNNING for shard in mine)
+    totals = status.totals
+    return f"{running}/{len(mine)} shards, {totals.ready}/{totals.devices} devices, {totals.sent_per_second:g}/s"

@@ -1,0 +1,123 @@
+"""The parts of a supervisor, put together: who is given whom.
+
+Arrows of calls: watchers hint the router, the router tells the fleet, the fleet tells the workers; workers' words go
+back the same way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shardd import ipc
+from shardd.config import Config
+from shardd.hashing import shard_of
+from shardd.pacing import Pace
+from shardd.queue.database import Database
+from shardd.queue.devices import Device, Devices
+from shardd.queue.jobs import Jobs
+from shardd.queue.settle import JobBackoff
+from shardd.supervisor.fleet import Fleet
+from shardd.supervisor.leases import LeaseKeeper
+from shardd.supervisor.lines import Lines
+from shardd.supervisor.process import Launch
+from shardd.supervisor.receipts import Receipts
+from shardd.supervisor.router import Router
+from shardd.supervisor.watchers import DeviceWatch, WorkWatch
+
+
+class Rules:
+    """What the config says about devices and jobs; `config` is replaced by a reload."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @property
+    def job_backoff(self) -> JobBackoff:
+        """Of failed jobs."""
+        return JobBackoff(first=self.config.queue.backoff.first, cap=self.config.queue.backoff.cap)
+
+    def pace_of(self, device: Device) -> Pace:
+        """A device's own limits, over the config's."""
+        pacing = self.config.pacing
+        gap_min = pacing.gap_min if device.gap_min is None else device.gap_min
+        gap_max = pacing.gap_max if device.gap_max is None else device.gap_max
+        limit = pacing.daily_limit if device.daily_limit is None else device.daily_limit
+        return Pace(gap_min=gap_min, gap_max=max(gap_min, gap_max), daily_limit=limit)
+
+    def room_of(self, transport: str) -> int:
+        """How many jobs a device of this transport may have in hand."""
+        return self.config.transports.sandbox.in_hand if transport == "sandbox" else 1
+
+
+@dataclass(slots=True)
+class Parts:
+    """One of each."""
+
+    rules: Rules
+    jobs: Jobs
+    keeper: LeaseKeeper
+    lines: Lines
+    router: Router
+    fleet: Fleet
+    device_watch: DeviceWatch
+    work_watch: WorkWatch
+    receipts: Receipts
+
+    def configure(self, config: Config, now: float) -> None:
+        """The config was reloaded; `now` on the monotonic clock."""
+        self.rules.config = config
+        self.router.batch, self.router.backoff = config.queue.batch, self.rules.job_backoff
+        self.work_watch.poll_every = config.queue.poll_every
+        self.work_watch.scan_every = config.queue.scan_every
+        self.fleet.configure(config)
+        self.lines.repace(now)
+        self.router.wake()
+
+
+def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn: str) -> Parts:
+    """Make the parts; nothing runs yet. `sessions_dsn`: where workers find the sessions of their devices."""
+    rules = Rules(config)
+    jobs = Jobs(database)
+    keeper = LeaseKeeper(
+        database, node=config.node, shards=config.shards, ttl=config.lease.ttl, margin=config.lease.margin
+    )
+    lines = Lines(
+        shard_of=lambda device_id: shard_of(device_id, config.shards), pace_of=rules.pace_of, room_of=rules.room_of
+    )
+
+    def say(shard: int, message: ipc.ToWorker) -> bool:
+        return fleet.say(shard, message)
+
+    router = Router(
+        jobs=jobs,
+        lines=lines,
+        say=say,
+        may_claim=keeper.good,
+        zone=config.pacing.zone,
+        batch=config.queue.batch,
+        backoff=rules.job_backoff,
+    )
+    device_watch = DeviceWatch(database, Devices(database), router, say=say, zone=config.pacing.zone)
+    receipts = Receipts(jobs)
+    fleet = Fleet(
+        config,
+        launch,
+        router=router,
+        devices_of=lambda shard: [line.device.spec for line in lines.of_shard(shard)],
+        sessions_dsn=sessions_dsn,
+        device_changed=device_watch.changed,
+        receipt=receipts.add,
+    )
+    return Parts(
+        rules=rules,
+        jobs=jobs,
+        keeper=keeper,
+        lines=lines,
+        router=router,
+        fleet=fleet,
+        device_watch=device_watch,
+        work_watch=WorkWatch(
+            database, jobs, router, poll_every=config.queue.poll_every, scan_every=config.queue.scan_every
+        ),
+        receipts=receipts,
+    )
