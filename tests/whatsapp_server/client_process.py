@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.whatsapp_server.launch import PROJECT, ServerProcess
 
-LIBRARY_SETTINGS = {"GOMAXPROCS": "1", "NEONIZE_BOT_TAG": "off"}
+LIBRARY_SETTINGS = {"NEONIZE_BOT_TAG": "off"}
 DEADLINE = 60.0
 MAX_LINE = 1 << 26
 

@@ -14,7 +14,8 @@ failure        at ``login`` or ``online``: ``<failure reason=code [expire]>`` an
 stream_error   ``<stream:error [code]>`` with an optional ``conflict``, and the end of the connection
 =============  ======================================================================================================
 
-Stages before the login know the device only by the user name of its proxy credential.
+Stages before the login, and ``upload`` and ``download``, know the device only by the user name of its proxy credential: its
+number, if the client was given ``ServerProcess.proxy_url(number)``.
 """
 
 from __future__ import annotations

@@ -60,6 +60,7 @@ class ServerProcess:
         environment["PYTHONPATH"] = os.pathsep.join(part for part in search_path if part)
         environment["SSL_CERT_FILE"] = self.ca
         environment["SHARDD_TEST_NOISE_ROOT"] = self.noise_root
+        environment.setdefault("GOMAXPROCS", "1")  # with more, neonize's unguarded maps kill a process now and then
         return environment
 
     def stop(self) -> None:
