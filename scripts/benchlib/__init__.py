@@ -1,0 +1,1 @@
+"""What `scripts/bench` measures, and how. Each measurement starts what it needs and ends it."""

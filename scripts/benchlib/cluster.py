@@ -1,0 +1,90 @@
+"""A PostgreSQL of the benchmark's own: durable, in a temporary folder, gone afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+
+from shardd.embedded import EmbeddedPostgres
+from shardd.embedded.binaries import find_binaries
+
+REPORTED: Final = (
+    "server_version", "fsync", "synchronous_commit", "full_page_writes", "wal_level", "shared_buffers", "max_wal_size",
+    "autovacuum_naptime", "jit",
+)  # fmt: skip
+"""Settings of the server that a reader of the results wants to know."""
+
+
+class Cluster:
+    """The server as `shardd start` runs it without a `database:`; every queue gets databases of its own in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._server = EmbeddedPostgres(folder / "server", spare=folder / "spare")
+
+    def dsn(self, database: str, role: str = "shardd") -> str:
+        """Connection string of a role; `postgres` is the superuser."""
+        return self._server.dsn(role, database)
+
+    def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
+        """A connection of the superuser."""
+        return psycopg.connect(self.dsn(database, "postgres"), autocommit=True)
+
+    @asynccontextmanager
+    async def database(self, name: str) -> AsyncIterator[str]:
+        """A new empty database that belongs to the role `shardd`, by its connection string; dropped at the end."""
+        identifier = sql.Identifier(name)
+        with self.connect() as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {} OWNER shardd").format(identifier))
+        try:
+            yield self.dsn(name)
+        finally:
+            with self.connect() as connection:
+                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+
+    def settle_down(self) -> None:
+        """Write out what earlier measurements left in memory, so that the next one does not pay for it."""
+        with self.connect() as connection:
+            connection.execute("CHECKPOINT")
+
+    def settings(self) -> dict[str, str]:
+        """What the server says about itself."""
+        with self.connect() as connection:
+            return {name: connection.execute(f"SHOW {name}").fetchone()[0] for name in REPORTED}  # type: ignore[index]  # SHOW always has a row
+
+    def program(self, name: str) -> str | None:
+        """Path of a program that came with the server, or of one in PATH; None: there is none."""
+        beside = find_binaries(self._server.home).folder / name
+        return str(beside) if beside.exists() else shutil.which(name)
+
+    async def start(self) -> None:
+        """Make and start the server."""
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Stop the server."""
+        await self._server.stop()
+
+
+@asynccontextmanager
+async def temporary_cluster() -> AsyncIterator[Cluster]:
+    """A running cluster; nothing of it is left afterwards."""
+    # Short, because a socket path has 107 bytes at most, and open to the account that the server runs as.
+    folder = Path(tempfile.mkdtemp(prefix="shardd-bench-", dir="/tmp"))
+    os.chmod(folder, 0o711)  # noqa: PTH101  # one system call; a Path's method would be called blocking here
+    cluster = Cluster(folder)
+    try:
+        await cluster.start()
+        yield cluster
+    finally:
+        await asyncio.shield(cluster.stop())
+        shutil.rmtree(folder)

@@ -1,0 +1,176 @@
+"""Numbers of several rounds, what they say against the goals, and how they are shown."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from statistics import median
+from typing import Any, Final
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+NAMES: Final = {
+    "shardd": "shardd",
+    "pgqueuer": "PgQueuer",
+    "procrastinate": "procrastinate",
+    "sql": "bare SQL (pgbench)",
+}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of the rounds, and their extremes."""
+
+    rounds: list[float]
+
+    @property
+    def median(self) -> float:
+        """What is compared."""
+        return median(self.rounds)
+
+    def text(self, digits: int = 0) -> str:
+        """Median (lowest-highest)."""
+        low, high = min(self.rounds), max(self.rounds)
+        return f"{self.median:,.{digits}f} ({low:,.{digits}f}-{high:,.{digits}f})"
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"median": self.median, "min": min(self.rounds), "max": max(self.rounds), "rounds": self.rounds}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A ratio that shardd should reach."""
+
+    what: str
+    reached: float
+    wanted: float
+    at_least: bool = True
+    beyond: bool = False
+    """Nice to have."""
+
+    @property
+    def met(self) -> bool:
+        """Whether it is."""
+        return self.reached >= self.wanted if self.at_least else self.reached <= self.wanted
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that `scripts/bench queue` measured."""
+
+    drain: dict[str, Spread]
+    """Jobs a second by queue."""
+    jobs: dict[str, int]
+    """Jobs of a round by queue."""
+    pick_up: dict[str, dict[str, Spread]]
+    """Milliseconds by queue: p50, p99."""
+    cost: dict[str, dict[int, Spread]]
+    """`claim`, `settle` → finished rows → milliseconds per 500 jobs."""
+    server: dict[str, str]
+    quick: bool
+
+    def goals(self) -> list[Goal]:
+        """What shardd promises of itself against others on the same machine in the same run."""
+        rate = {name: spread.median for name, spread in self.drain.items()}
+        pick_up = {name: spreads["p50"].median for name, spreads in self.pick_up.items()}
+        small, large = sorted(self.cost["claim"])
+        claim = {finished: spread.median for finished, spread in self.cost["claim"].items()}
+        goals = [
+            Goal("drain rate against procrastinate's", rate["shardd"] / rate["procrastinate"], 8.0),
+            Goal("drain rate against PgQueuer's", rate["shardd"] / rate["pgqueuer"], 0.5),
+            Goal(
+                "idle pick-up (p50) against procrastinate's",
+                pick_up["shardd"] / pick_up["procrastinate"],
+                1.0,
+                at_least=False,
+            ),
+            Goal(
+                f"claim beside {large:,} finished rows against {small:,}",
+                claim[large] / claim[small],
+                1.5,
+                at_least=False,
+            ),
+            Goal("drain rate against PgQueuer's", rate["shardd"] / rate["pgqueuer"], 1.0, beyond=True),
+        ]
+        if "sql" in rate:
+            goals.append(Goal("drain rate against the bare SQL limit", rate["shardd"] / rate["sql"], 0.5, beyond=True))
+        return goals
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON. Rates in jobs a second, times in milliseconds."""
+        return {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "quick": self.quick,
+            "machine": machine(),
+            "server": self.server,
+            "versions": {name: version(name) for name in ("shardd", "procrastinate", "pgqueuer", "asyncpg", "psycopg")},
+            "drain_jobs_per_second": {name: {**s.plain(), "jobs": self.jobs[name]} for name, s in self.drain.items()},
+            "pick_up_ms": {name: {p: s.plain() for p, s in spreads.items()} for name, spreads in self.pick_up.items()},
+            "cost_ms_per_500": {
+                what: {str(finished): s.plain() for finished, s in by_rows.items()} for what, by_rows in self.cost.items()
+            },
+            "goals": [
+                {"what": g.what, "ratio": g.reached, "wanted": g.wanted, "at_least": g.at_least, "beyond": g.beyond, "met": g.met}
+                for g in self.goals()
+            ],
+        }  # fmt: skip
+
+    def show(self, console: Console) -> None:
+        """The tables."""
+        here = machine()
+        console.print(
+            f"{here['cores']} cores, {here['cpu']}, Python {here['python']}, PostgreSQL {self.server['server_version']}, "
+            f"load {here['load']:.1f}; fsync {self.server['fsync']}, synchronous_commit {self.server['synchronous_commit']}"
+        )
+        table = Table(
+            box=SIMPLE,
+            title="No-op jobs, and pick-up of single jobs on an idle system: median of rounds (lowest-highest)",
+            title_justify="left",
+        )
+        for title in ("queue", "jobs/s", "shardd is", "pick-up p50, ms", "p99, ms"):
+            table.add_column(title, justify="left" if title == "queue" else "right")
+        ours = self.drain["shardd"].median
+        for name, spread in self.drain.items():
+            latency = self.pick_up.get(name)
+            shown = (latency["p50"].text(1), latency["p99"].text(1)) if latency else ("", "")
+            table.add_row(
+                NAMES[name], spread.text(), "" if name == "shardd" else f"{ours / spread.median:.2f}x", *shown
+            )
+        console.print(table)
+        table = Table(
+            box=SIMPLE,
+            title="Claiming and settling 500 jobs, ms: median of rounds (lowest-highest)",
+            title_justify="left",
+        )
+        table.add_column("finished rows", justify="right")
+        for what in self.cost:
+            table.add_column(what, justify="right")
+        for finished in sorted(self.cost["claim"]):
+            table.add_row(f"{finished:,}", *(self.cost[what][finished].text(1) for what in self.cost))
+        console.print(table)
+        for goal in self.goals():
+            sign = "≥" if goal.at_least else "≤"
+            verdict = "reached" if goal.met else "MISSED" if not goal.beyond else "not reached"
+            aim = "goal beyond" if goal.beyond else "goal"
+            console.print(
+                f"{goal.what}: {goal.reached:.2f}x, {aim} {sign} {goal.wanted:g}x: {verdict}", highlight=False
+            )
+
+
+def machine() -> dict[str, Any]:
+    """Where this runs."""
+    with open("/proc/cpuinfo") as file:  # noqa: PTH123  # a plain look
+        models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "cpu": models[0] if models else platform.machine(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "load": os.getloadavg()[0],
+    }

@@ -1,0 +1,150 @@
+"""shardd end to end: `shardd start` with real workers, whose devices deliver to nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+import yaml
+
+from benchlib.cluster import Cluster
+from benchlib.workload import BODY, DEVICES
+from shardd.cli.client import ask
+from shardd.embedded.home import Account, my_name
+from shardd.errors import NotRunningError
+from shardd.queue.migrate import migrate
+
+SHARDS: Final = 2
+DEADLINE: Final = 120.0
+"""Seconds for anything here: a benchmark that hangs must say so."""
+
+
+async def drain(cluster: Cluster, jobs: int) -> float:
+    """Jobs a second, from the moment that the devices may send to the commit that settles the last job."""
+    async with cluster.database("shardd_drain") as dsn, _daemon(cluster, dsn, record=False):
+        with psycopg.connect(dsn, autocommit=True) as producer:
+            producer.execute("UPDATE shardd.devices SET paused_at = now()")
+            insert_jobs(producer, jobs)
+            cluster.settle_down()
+            began = time.time()
+            producer.execute("UPDATE shardd.devices SET paused_at = NULL")
+            await _until_settled(producer, jobs)
+            row = producer.execute(
+                "SELECT count(*) FILTER (WHERE state = 'sent'), extract(epoch FROM max(settled_at))::float8 FROM shardd.archive"
+            ).fetchone()
+    assert row is not None
+    assert row[0] == jobs, f"{jobs - row[0]} of {jobs} jobs were not sent"
+    return jobs / (float(row[1]) - began)
+
+
+async def pick_up(cluster: Cluster, jobs: int) -> list[float]:
+    """Seconds from the commit of a job's INSERT to its delivery, of jobs that come singly to an idle daemon."""
+    committed: dict[int, float] = {}
+    async with cluster.database("shardd_pick_up") as dsn, _daemon(cluster, dsn, record=True) as state_dir:
+        with psycopg.connect(dsn, autocommit=True) as producer:
+            for number in range(jobs):
+                await asyncio.sleep(random.uniform(0.02, 0.06))
+                row = producer.execute(
+                    "INSERT INTO shardd.jobs (device_id, recipient, body) VALUES (%s, %s, %s) RETURNING id",
+                    (f"bench-{number % DEVICES:04d}", f"+49151{number:08d}", BODY),
+                ).fetchone()
+                assert row is not None
+                committed[row[0]] = time.time()
+            await _until_settled(producer, jobs)
+        records = [
+            json.loads(line)
+            for path in (state_dir / "sandbox").glob("*.jsonl")
+            for line in path.read_text().splitlines()
+        ]
+    return [record["at"] - committed[record["job"]] for record in records]
+
+
+def insert_devices(connection: psycopg.Connection[Any]) -> None:
+    """Sandbox devices."""
+    connection.execute(
+        "INSERT INTO shardd.devices (id, transport) SELECT 'bench-' || to_char(n, 'FM0000'), 'sandbox' "
+        "FROM generate_series(0, %s) n",
+        (DEVICES - 1,),
+    )
+
+
+def insert_jobs(connection: psycopg.Connection[Any], jobs: int) -> None:
+    """Jobs in line, the same number for each device; as if VACUUM had just seen them, like every queue's."""
+    connection.execute(
+        "INSERT INTO shardd.jobs (device_id, recipient, body) "
+        "SELECT 'bench-' || to_char(n %% %s, 'FM0000'), '+49151' || to_char(n, 'FM00000000'), %s "
+        "FROM generate_series(0, %s) n",
+        (DEVICES, BODY, jobs - 1),
+    )
+    connection.execute("VACUUM (ANALYZE) shardd.jobs")
+
+
+@asynccontextmanager
+async def _daemon(cluster: Cluster, dsn: str, *, record: bool) -> AsyncIterator[Path]:
+    """A running `shardd start` with its devices; its state folder."""
+    await migrate(dsn)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        insert_devices(connection)
+    state_dir = cluster.folder / ("state-record" if record else "state")
+    config = cluster.folder / "shards.yaml"
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "node": "bench",
+                "state_dir": str(state_dir),
+                "shards": SHARDS,
+                "database": {"dsn": dsn},
+                "pacing": {"gap_min": 0, "gap_max": 0, "daily_limit": 0},
+                "transports": {"sandbox": {"latency_min": 0, "latency_max": 0, "record": record}},
+                "log": {"level": "warning", "format": "json"},
+            }
+        )
+    )
+    account = Account(my_name(), os.geteuid(), os.getegid())
+    with (cluster.folder / "shardd.log").open("ab") as log:
+        # Spawned like the server: should the benchmark be killed, the kernel tells the daemon to stop.
+        process = account.spawn(
+            [sys.executable, "-m", "shardd.cli.main", "start", "--config", str(config)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        async with asyncio.timeout(DEADLINE):
+            while not await _is_running(state_dir / "control.sock"):
+                if process.poll() is not None:
+                    raise RuntimeError(f"shardd start failed: {(cluster.folder / 'shardd.log').read_text()}")
+                await asyncio.sleep(0.05)
+        yield state_dir
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.to_thread(process.wait, DEADLINE)
+        finally:
+            process.kill()
+
+
+async def _until_settled(connection: psycopg.Connection[Any], jobs: int) -> None:
+    """Look seldom: this takes time from what is measured, and when the last job was settled stands in its row."""
+    async with asyncio.timeout(DEADLINE):
+        while connection.execute("SELECT count(*) FROM shardd.archive").fetchone() != (jobs,):  # noqa: ASYNC110  # see above
+            await asyncio.sleep(0.25)
+
+
+async def _is_running(socket: Path) -> bool:
+    try:
+        status = await ask(socket, "GET", "/status")
+    except NotRunningError:
+        return False
+    return bool(status["state"] == "running")
