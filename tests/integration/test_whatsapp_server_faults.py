@@ -26,7 +26,7 @@ def session_rows(device: PlainDevice) -> int:
 async def session_goes(device: PlainDevice) -> None:
     """neonize tells of a logout before it deletes the row, and nothing tells of that: look until it is so."""
     async with asyncio.timeout(30):
-        while session_rows(device):
+        while session_rows(device):  # noqa: ASYNC110 - another process deletes it
             await asyncio.sleep(0.01)
 
 
