@@ -1,0 +1,503 @@
+"""The queue's statements against a real server: order, fences, races, and what is found."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, date, datetime
+
+import psycopg
+import pytest
+
+from shardd.errors import DatabaseError
+from shardd.ipc import Outcome
+from shardd.queue.admin import JobAdmin
+from shardd.queue.database import Database
+from shardd.queue.jobs import Ask, Count, Jobs, Settlement
+from shardd.queue.settle import Claim
+from shardd.states import JobState, Verdict
+from shardd.supervisor.lines import FIRST_PLACE
+from tests.fix_postgres import Cluster
+from tests.queue_rows import add_devices, claim, connect, finish, insert_jobs, release, row_of, states, take_epoch
+
+HANG = 30.0  # seconds; no test waits that long, it only keeps a broken one from hanging
+PAST = "2026-01-01 00:00:00+00"
+
+
+@pytest.fixture
+def jobs(database: Database) -> Jobs:
+    return Jobs(database)
+
+
+@pytest.fixture
+async def epoch(dsn: str, database: Database) -> int:
+    add_devices(dsn, "a", "b", "c")
+    return await take_epoch(database)
+
+
+async def one_by_one(jobs: Jobs, epoch: int, device: str) -> list[int]:
+    """Sends everything that a device has in line, one after the other; the ids in that order."""
+    order = []
+    while claims := await claim(jobs, epoch, device):
+        (first,) = claims
+        order.append(first.id)
+        await jobs.cycle(finish(first), [])
+    return order
+
+
+# ---- claiming
+
+
+async def test_a_claim_brings_the_whole_job(dsn: str, jobs: Jobs, epoch: int) -> None:
+    (job,) = insert_jobs(
+        dsn, "a", kind="image", body="caption", media="https://x/y", file_name="y.png", mime_type="image/png",
+        details='{"x": [1, null]}', max_attempts=3, on_doubt="retry",
+    )  # fmt: skip
+    cycle = await jobs.cycle(Settlement(), [Ask("a", epoch, FIRST_PLACE, 1)])
+    ((spec, its_claim),) = cycle.jobs
+    assert (spec.id, spec.epoch, spec.attempt, spec.device_id, spec.recipient) == (job, epoch, 1, "a", "+6281234567")
+    assert (spec.kind, spec.body, spec.media, spec.file_name, spec.mime_type) == (
+        "image", "caption", "https://x/y", "y.png", "image/png",
+    )  # fmt: skip
+    assert spec.details == {"x": [1, None]}
+    assert its_claim == Claim(job, epoch, 1, "a", 0, 3, "retry", its_claim.ord)
+    assert row_of(dsn, job)["state"] == "sending"
+
+
+async def test_jobs_leave_in_the_order_of_priority_time_and_id(dsn: str, jobs: Jobs, epoch: int) -> None:
+    keys = []
+    for priority in (0, 5, -5):
+        for moment in ("2026-03-01 00:00:00+00", "2026-02-01 00:00:00+00"):
+            keys += [
+                ((-priority, moment, job), job) for job in insert_jobs(dsn, "a", 2, priority=priority, run_at=moment)
+            ]
+    insert_jobs(dsn, "b", priority=100)
+    assert await one_by_one(jobs, epoch, "a") == [job for _, job in sorted(keys)]
+
+
+async def test_several_jobs_of_a_device_come_in_the_order_of_its_line(dsn: str, jobs: Jobs, epoch: int) -> None:
+    low = insert_jobs(dsn, "a", 5)
+    high = insert_jobs(dsn, "a", 5, priority=1)
+    assert [c.id for c in await claim(jobs, epoch, "a", room=7)] == high + low[:2]
+
+
+async def test_the_order_survives_backoffs_promotions_and_retries(
+    dsn: str, database: Database, jobs: Jobs, epoch: int
+) -> None:
+    first, second, third, fourth = insert_jobs(dsn, "a", 4, run_at=PAST)
+    (urgent,) = insert_jobs(dsn, "a", priority=1)
+    (later,) = insert_jobs(dsn, "a", run_at=datetime.fromtimestamp(time.time() + 3600, UTC))
+    claims = {c.id: c for c in await claim(jobs, epoch, "a", room=5)}
+    await jobs.cycle(release(claims[first], due_at=time.time() - 1, failures=1), [])
+    await jobs.cycle(release(claims[third]), [])
+    await jobs.cycle(release(claims[urgent], due_at=time.time() - 1, failures=1), [])
+    await jobs.cycle(finish(claims[second], JobState.FAILED), [])
+    await jobs.cycle(release(claims[fourth]), [])
+    assert {place[1] for _, place in await jobs.promote_due(100)} == {first, urgent}
+    assert await JobAdmin(database).retry([second]) == {second}
+    assert await one_by_one(jobs, epoch, "a") == [urgent, first, second, third, fourth]
+    assert row_of(dsn, later)["state"] == "scheduled"
+
+
+async def test_a_claim_begins_where_the_line_is_known_to_begin(dsn: str, jobs: Jobs, epoch: int) -> None:
+    first, second, third = insert_jobs(dsn, "a", 3, run_at=PAST)
+    ((_, place), *_) = await jobs.find_work()
+    assert place[1] == first
+    cycle = await jobs.cycle(Settlement(), [Ask("a", epoch, (place[0], second), 5)])
+    assert [c.id for _, c in cycle.jobs] == [second, third]
+
+
+async def test_claims_are_hot_updates(dsn: str, postgres: Cluster) -> None:
+    names = [f"d{number:02d}" for number in range(40)]
+    add_devices(dsn, *names)
+    async with Database(dsn) as database:
+        epoch = await take_epoch(database)
+        for name in names:
+            insert_jobs(dsn, name, 10)
+        jobs = Jobs(database)
+        for _ in range(10):
+            assert len(await claim(jobs, epoch, *names)) == 40
+    # The counters are written when the connections that did it are gone.
+    with connect(dsn) as connection:
+        deadline = time.monotonic() + HANG
+        updates = hot = 0
+        while updates < 400 and time.monotonic() < deadline:
+            row = connection.execute(
+                "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relid = 'shardd.jobs'::regclass"
+            ).fetchone()
+            assert row is not None
+            updates, hot = row
+        indexed = connection.execute(
+            "SELECT string_agg(pg_get_indexdef(indexrelid), ' ') FROM pg_index WHERE indrelid = 'shardd.jobs'::regclass"
+        ).fetchone()
+    assert updates == 400
+    assert hot >= 0.95 * updates
+    assert indexed is not None
+    assert not any(column in indexed[0] for column in ("claimed", "attempt"))
+
+
+@pytest.mark.parametrize("what", ["expired", "released", "replaced", "never"])
+async def test_without_a_good_lease_nothing_is_claimed(
+    dsn: str, database: Database, jobs: Jobs, epoch: int, what: str
+) -> None:
+    insert_jobs(dsn, "a")
+    with connect(dsn) as connection:
+        match what:
+            case "expired":
+                connection.execute("UPDATE shardd.leases SET expires_at = now()")
+            case "released":
+                connection.execute("DELETE FROM shardd.leases")
+            case "replaced":
+                assert await take_epoch(database) != epoch
+            case "never":
+                epoch += 1000
+    assert await claim(jobs, epoch, "a") == []
+    assert set(states(dsn).values()) == {"queued"}
+
+
+async def test_one_bad_epoch_does_not_stop_the_others(dsn: str, database: Database, jobs: Jobs, epoch: int) -> None:
+    (mine,) = insert_jobs(dsn, "a")
+    insert_jobs(dsn, "b")
+    cycle = await jobs.cycle(Settlement(), [Ask("a", epoch, FIRST_PLACE, 1), Ask("b", epoch + 99, FIRST_PLACE, 1)])
+    assert [c.id for _, c in cycle.jobs] == [mine]
+
+
+async def test_two_claimers_never_get_the_same_job(dsn: str, jobs: Jobs, epoch: int) -> None:
+    names = [f"d{number:02d}" for number in range(20)]
+    add_devices(dsn, *names)
+    for name in names:
+        insert_jobs(dsn, name, 25)
+    got: Counter[int] = Counter()
+    rounds: Counter[int] = Counter()
+
+    async def claimer(number: int) -> None:
+        async with Database(dsn) as database:
+            mine = Jobs(database)
+            while claims := await claim(mine, epoch, *names, room=2):
+                got.update(c.id for c in claims)
+                rounds[number] += 1
+                assert all(c.attempt == 1 for c in claims)
+
+    await asyncio.gather(*(claimer(number) for number in range(4)))
+    while claims := await claim(jobs, epoch, *names, room=25):
+        # What a claimer passed by because another one just had it locked.
+        got.update(c.id for c in claims)
+    assert len(got) == 500
+    assert set(got.values()) == {1}
+    assert len(rounds) > 1
+
+
+async def test_a_job_that_somebody_locks_is_passed_by(dsn: str, jobs: Jobs, epoch: int) -> None:
+    first, second = insert_jobs(dsn, "a", 2)
+    with psycopg.connect(dsn) as other:
+        other.execute("SELECT FROM shardd.jobs WHERE id = %s FOR UPDATE", [first])
+        assert [c.id for c in await claim(jobs, epoch, "a")] == [second]
+
+
+# ---- settling
+
+
+async def test_a_finished_job_is_archived_as_it_was(dsn: str, jobs: Jobs, epoch: int) -> None:
+    (job,) = insert_jobs(dsn, "a", reference="order-7", priority=3)
+    (its_claim,) = await claim(jobs, epoch, "a")
+    before = row_of(dsn, job)
+    cycle = await jobs.cycle(finish(replace(its_claim, failures=2), message_id="3EB0", error="twice refused"), [])
+    assert cycle.settled == {job}
+    after = row_of(dsn, job)
+    assert after["settled_at"] is not None
+    assert {name for name in before if before[name] != after[name]} == {
+        "state",
+        "settled_at",
+        "message_id",
+        "failures",
+        "error",
+    }
+    assert (after["state"], after["message_id"], after["failures"], after["error"]) == (
+        "sent",
+        "3EB0",
+        2,
+        "twice refused",
+    )
+
+
+@pytest.mark.parametrize("settlement", [finish, release])
+async def test_settling_twice_changes_nothing(dsn: str, jobs: Jobs, epoch: int, settlement: object) -> None:
+    assert callable(settlement)
+    (job,) = insert_jobs(dsn, "a")
+    (its_claim,) = await claim(jobs, epoch, "a")
+    assert (await jobs.cycle(settlement(its_claim), [])).settled == {job}
+    seen = row_of(dsn, job)
+    assert (await jobs.cycle(settlement(its_claim), [])).settled == set()
+    assert (await jobs.cycle(finish(its_claim, JobState.FAILED), [])).settled == set()
+    assert row_of(dsn, job) == seen
+
+
+@pytest.mark.parametrize("settlement", [finish, release])
+@pytest.mark.parametrize("stale", [{"attempt": 1}, {"epoch": 12345}, {"id": 999_999}])
+async def test_only_the_present_claim_settles(
+    dsn: str, jobs: Jobs, epoch: int, settlement: object, stale: dict[str, int]
+) -> None:
+    assert callable(settlement)
+    (job,) = insert_jobs(dsn, "a")
+    (first,) = await claim(jobs, epoch, "a")
+    await jobs.cycle(release(first), [])
+    (second,) = await claim(jobs, epoch, "a")
+    assert second.attempt == 2
+    assert (await jobs.cycle(settlement(replace(second, **stale)), [])).settled == set()
+    assert row_of(dsn, job)["state"] == "sending"
+    assert (await jobs.cycle(settlement(second), [])).settled == {job}
+
+
+async def test_a_lease_that_was_lost_does_not_keep_a_claim_from_being_settled(dsn: str, jobs: Jobs, epoch: int) -> None:
+    (job,) = insert_jobs(dsn, "a")
+    (its_claim,) = await claim(jobs, epoch, "a")
+    with connect(dsn) as connection:
+        connection.execute("DELETE FROM shardd.leases")
+    assert (await jobs.cycle(finish(its_claim), [])).settled == {job}
+
+
+async def test_a_release_says_when_and_why(dsn: str, jobs: Jobs, epoch: int) -> None:
+    job, other = insert_jobs(dsn, "a", 2)
+    its_claim, others = await claim(jobs, epoch, "a", room=2)
+    at = float(int(time.time()) + 3600)
+    await jobs.cycle(
+        Settlement(releases=[*release(its_claim, at, 2, "busy").releases, *release(others, None, 0, None).releases]), []
+    )
+    seen = row_of(dsn, job)
+    assert (seen["state"], seen["failures"], seen["error"]) == ("scheduled", 2, "busy")
+    assert seen["due_at"].timestamp() == at
+    assert row_of(dsn, other)["state"] == "queued"
+    assert [c.id for c in await claim(jobs, epoch, "a", room=2)] == [other]
+
+
+async def test_settle_and_claim_are_one(dsn: str, jobs: Jobs, epoch: int) -> None:
+    done, given_back = insert_jobs(dsn, "a", 2)
+    first, second = await claim(jobs, epoch, "a", room=2)
+    settlement = Settlement(finishes=finish(first).finishes, releases=release(second).releases)
+    with pytest.raises(DatabaseError):
+        await jobs.cycle(settlement, [Ask("a", epoch, FIRST_PLACE, 2**40)])
+    assert states(dsn) == {done: "sending", given_back: "sending"}
+    cycle = await jobs.cycle(settlement, [Ask("a", epoch, FIRST_PLACE, 5)])
+    assert cycle.settled == {done, given_back}
+    # What the same cycle gave back can be claimed by it.
+    assert [(c.id, c.attempt) for _, c in cycle.jobs] == [(given_back, 2)]
+
+
+async def test_an_empty_cycle_does_nothing(jobs: Jobs) -> None:
+    cycle = await jobs.cycle(Settlement(), [])
+    assert (cycle.settled, cycle.jobs) == (set(), [])
+
+
+async def test_sends_are_added_up_by_day(dsn: str, jobs: Jobs, epoch: int) -> None:
+    insert_jobs(dsn, "a", 2)
+    early, late = (datetime(2026, 5, 1, hour, tzinfo=UTC) for hour in (8, 9))
+    for its_claim, moment in zip(await claim(jobs, epoch, "a", room=2), (late, early), strict=True):
+        counts = [Count("a", date(2026, 5, 1), 2, moment), Count("b", date(2026, 5, 1), 1, moment)]
+        await jobs.cycle(replace(finish(its_claim), counts=counts), [])
+    with connect(dsn) as connection:
+        rows = connection.execute("SELECT device_id, day, sent, last_at FROM shardd.device_days ORDER BY 1").fetchall()
+    assert rows == [("a", date(2026, 5, 1), 4, late), ("b", date(2026, 5, 1), 2, late)]
+
+
+# ---- doubts
+
+
+def outcome_of(its_claim: Claim, verdict: Verdict, **more: object) -> Outcome:
+    return Outcome(its_claim.id, its_claim.epoch, its_claim.attempt, verdict.value, **more)  # type: ignore[arg-type]  # by name
+
+
+@pytest.mark.parametrize(("verdict", "state"), [(Verdict.SENT, "sent"), (Verdict.PERMANENT, "failed")])
+async def test_a_doubt_is_resolved_by_a_journal(dsn: str, jobs: Jobs, epoch: int, verdict: Verdict, state: str) -> None:
+    (job,) = insert_jobs(dsn, "a")
+    (its_claim,) = await claim(jobs, epoch, "a")
+    await jobs.cycle(finish(its_claim, JobState.IN_DOUBT, error="lost"), [])
+    for stale in ({"attempt": 2}, {"epoch": epoch + 1}):
+        assert await jobs.resolve_doubts([outcome_of(replace(its_claim, **stale), verdict)]) == []
+    assert await jobs.resolve_doubts([outcome_of(its_claim, verdict, message_id="3EB0", error="why")]) == [job]
+    seen = row_of(dsn, job)
+    assert (seen["state"], seen["message_id"], seen["error"]) == (state, "3EB0", "why")
+    assert await jobs.resolve_doubts([outcome_of(its_claim, Verdict.PERMANENT)]) == []
+    assert row_of(dsn, job) == seen
+
+
+@pytest.mark.parametrize("verdict", [Verdict.TRANSIENT, Verdict.UNAVAILABLE, Verdict.RETURNED, Verdict.IN_DOUBT])
+async def test_other_verdicts_resolve_no_doubt(dsn: str, jobs: Jobs, epoch: int, verdict: Verdict) -> None:
+    (job,) = insert_jobs(dsn, "a")
+    (its_claim,) = await claim(jobs, epoch, "a")
+    await jobs.cycle(finish(its_claim, JobState.IN_DOUBT), [])
+    assert await jobs.resolve_doubts([outcome_of(its_claim, verdict)]) == []
+    assert row_of(dsn, job)["state"] == "in_doubt"
+
+
+async def test_a_retried_job_cannot_be_settled_by_its_earlier_claim(
+    dsn: str, database: Database, jobs: Jobs, epoch: int
+) -> None:
+    (job,) = insert_jobs(dsn, "a", dedupe_key="order-7")
+    (first,) = await claim(jobs, epoch, "a")
+    await jobs.cycle(finish(first, JobState.IN_DOUBT), [])
+    assert await JobAdmin(database).retry([job]) == {job}
+    assert await jobs.resolve_doubts([outcome_of(first, Verdict.SENT)]) == []
+    (second,) = await claim(jobs, epoch, "a")
+    assert (second.id, second.attempt, second.failures) == (job, 2, 0)
+    assert (await jobs.cycle(finish(first), [])).settled == set()
+    assert (await jobs.cycle(finish(second), [])).settled == {job}
+    # Its key is still taken.
+    assert insert_jobs(dsn, "a", dedupe_key="order-7") == []
+
+
+# ---- finding work
+
+
+async def test_new_work_tells_where_new_jobs_begin(dsn: str, jobs: Jobs, epoch: int) -> None:
+    assert await jobs.newest_id() == 0
+    first, second = insert_jobs(dsn, "a", 2, run_at=PAST)
+    (urgent,) = insert_jobs(dsn, "a", priority=9)
+    (other,) = insert_jobs(dsn, "b")
+    places, newest = await jobs.new_work(0)
+    assert {device: place[1] for device, place in places} == {"a": urgent, "b": other}
+    assert newest == other == await jobs.newest_id()
+    assert await jobs.new_work(newest) == ([], newest)
+    places, newest = await jobs.new_work(first)
+    assert {device: place[1] for device, place in places} == {"a": urgent, "b": other}
+    assert second < urgent
+
+
+async def test_work_that_is_not_due_or_in_hand_is_no_new_work(dsn: str, jobs: Jobs, epoch: int) -> None:
+    insert_jobs(dsn, "a")
+    insert_jobs(dsn, "b", run_at="2090-01-01 00:00:00+00")
+    await claim(jobs, epoch, "a")
+    assert await jobs.new_work(0) == ([], 0)
+
+
+async def test_out_of_order_commits_are_missed_by_the_tail_and_found_by_the_scan(
+    dsn: str, jobs: Jobs, epoch: int
+) -> None:
+    with psycopg.connect(dsn) as slow:
+        (early,) = insert_jobs(slow, "a")
+        (late,) = insert_jobs(dsn, "b")
+        places, seen = await jobs.new_work(0)
+        assert ({device for device, _ in places}, seen) == ({"b"}, late)
+        slow.commit()
+    assert early < late
+    assert (await jobs.new_work(seen))[0] == []
+    assert {device: place[1] for device, place in await jobs.find_work()} == {"a": early, "b": late}
+
+
+async def test_the_scan_finds_every_device_once(dsn: str, jobs: Jobs, epoch: int) -> None:
+    names = [f"d{number:03d}" for number in range(300)]
+    add_devices(dsn, *names)
+    firsts = {}
+    for name in names[::3]:
+        firsts[name] = insert_jobs(dsn, name, 2, run_at=PAST)[0]
+    insert_jobs(dsn, names[1], run_at="2090-01-01 00:00:00+00")
+    found = await jobs.find_work()
+    assert {device: place[1] for device, place in found} == firsts
+    assert len(found) == len(firsts)
+
+
+async def test_due_jobs_join_their_line_in_time(dsn: str, jobs: Jobs, epoch: int) -> None:
+    ids = insert_jobs(dsn, "a", 5, run_at=PAST)
+    claims = await claim(jobs, epoch, "a", room=5)
+    now = time.time()
+    for number, its_claim in enumerate(claims):
+        await jobs.cycle(release(its_claim, now - 10 + number if number < 3 else now + 3600), [])
+    assert [place[1] for _, place in await jobs.promote_due(2)] == ids[:2]
+    promoted = await jobs.promote_due(100)
+    assert promoted == [("a", (claims[2].ord, ids[2]))]
+    assert await jobs.promote_due(100) == []
+    assert [row_of(dsn, job)["state"] for job in ids] == ["queued"] * 3 + ["scheduled"] * 2
+
+
+async def test_two_promoters_share_the_work(dsn: str, jobs: Jobs, epoch: int) -> None:
+    ids = insert_jobs(dsn, "a", 200)
+    claims = await claim(jobs, epoch, "a", room=200)
+    due = [r for its_claim in claims for r in release(its_claim, time.time() - 1).releases]
+    await jobs.cycle(Settlement(releases=due), [])
+    async with Database(dsn) as other:
+        lots = await asyncio.gather(*(who.promote_due(30) for who in (jobs, Jobs(other)) for _ in range(4)))
+    promoted = [place[1] for lot in lots for _, place in lot]
+    promoted += [place[1] for _, place in await jobs.promote_due(1000)]
+    assert sorted(promoted) == ids
+
+
+async def test_the_depth_counts_every_live_job_once(dsn: str, jobs: Jobs, epoch: int) -> None:
+    assert await jobs.depth() == {"queued": 0, "scheduled": 0, "sending": 0, "oldest_due_age": None}
+    insert_jobs(dsn, "a", 3)
+    insert_jobs(dsn, "b", 2, run_at="2090-01-01 00:00:00+00")
+    await claim(jobs, epoch, "a")
+    depth = await jobs.depth()
+    age = depth.pop("oldest_due_age")
+    assert depth == {"queued": 2, "scheduled": 2, "sending": 1}
+    assert 0 <= age < HANG
+
+
+# ---- what is in whose hand
+
+
+async def test_claims_are_found_by_their_epochs(dsn: str, database: Database, jobs: Jobs, epoch: int) -> None:
+    insert_jobs(dsn, "a", 2)
+    insert_jobs(dsn, "b")
+    other = await take_epoch(database, shard=1)
+    mine = await claim(jobs, epoch, "a", room=2)
+    await claim(jobs, other, "b")
+    found = await jobs.claims_of_epochs([epoch, 12345])
+    assert sorted(found, key=lambda c: c.id) == [replace(c, ord=0) for c in mine]
+    assert await jobs.claims_of_epochs([]) == []
+
+
+async def test_orphans_are_claims_without_a_lease(dsn: str, database: Database, jobs: Jobs, epoch: int) -> None:
+    insert_jobs(dsn, "a")
+    (mine,) = await claim(jobs, epoch, "a")
+    assert await jobs.orphaned_claims(60) == []
+    with connect(dsn) as connection:
+        connection.execute("UPDATE shardd.leases SET expires_at = now()")
+    ((found, node, shard, alive),) = await jobs.orphaned_claims(60)
+    assert (found, node, shard) == (replace(mine, ord=0), "node-a", 0)
+    # The same supervisor was seen just now: it may settle them yet.
+    assert alive
+    with connect(dsn) as connection:
+        connection.execute("UPDATE shardd.nodes SET seen_at = now() - interval '61 seconds'")
+    assert [entry[3] for entry in await jobs.orphaned_claims(60)] == [False]
+    # A new incarnation of the node knows nothing of them.
+    await take_epoch(database, shard=5)
+    assert [entry[3] for entry in await jobs.orphaned_claims(60)] == [False]
+
+
+# ---- receipts
+
+
+async def test_a_receipt_finds_its_message_and_the_earliest_stands(dsn: str, jobs: Jobs, epoch: int) -> None:
+    (job,) = insert_jobs(dsn, "a")
+    (its_claim,) = await claim(jobs, epoch, "a")
+    assert await jobs.save_receipt("a", ["M1"], "delivered", 100.0) == 0
+    await jobs.cycle(finish(its_claim, message_id="M1"), [])
+    assert await jobs.save_receipt("b", ["M1"], "delivered", 100.0) == 0
+    assert await jobs.save_receipt("a", ["M1", "M2"], "read", 300.0) == 1
+    seen = row_of(dsn, job)
+    assert (seen["delivered_at"].timestamp(), seen["read_at"].timestamp()) == (300.0, 300.0)
+    await jobs.save_receipt("a", ["M1"], "delivered", 200.0)
+    await jobs.save_receipt("a", ["M1"], "read", 400.0)
+    seen = row_of(dsn, job)
+    assert (seen["delivered_at"].timestamp(), seen["read_at"].timestamp()) == (200.0, 300.0)
+
+
+# ---- waking up
+
+
+@pytest.mark.parametrize("writers", [1, 5])
+async def test_an_insert_wakes_the_router(dsn: str, database: Database, writers: int) -> None:
+    add_devices(dsn, "a")
+    connected, woken = asyncio.Event(), asyncio.Event()
+
+    async def listen() -> None:
+        async for event in database.listen("shardd_jobs"):
+            (connected if event.kind == "connected" else woken).set()
+
+    listener = asyncio.create_task(listen())
+    async with asyncio.timeout(HANG):
+        await connected.wait()
+        await asyncio.gather(*(asyncio.to_thread(insert_jobs, dsn, "a", 10) for _ in range(writers)))
+        await woken.wait()
+    listener.cancel()

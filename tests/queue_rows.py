@@ -1,0 +1,86 @@
+"""Rows of the queue for tests: devices, jobs and a lease, written as their owners write them."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from shardd.queue.database import Database
+from shardd.queue.jobs import Ask, Jobs, Settlement
+from shardd.queue.leases import Leases
+from shardd.queue.settle import Claim, Finish, Release
+from shardd.states import JobState
+from shardd.supervisor.lines import FIRST_PLACE
+
+Connection = psycopg.Connection[Any]
+
+
+def connect(dsn: str) -> Connection:
+    return psycopg.connect(dsn, autocommit=True)
+
+
+def add_devices(dsn: str, *names: str, **fields: Any) -> None:
+    columns = {"transport": "sandbox", **fields}
+    statement = sql.SQL("INSERT INTO shardd.devices (id, {}) SELECT unnest(%s::text[]), {}").format(
+        sql.SQL(", ").join(map(sql.Identifier, columns)), sql.SQL(", ").join(sql.Placeholder() * len(columns))
+    )
+    with connect(dsn) as connection:
+        connection.execute(statement, [list(names), *columns.values()])
+
+
+def insert_jobs(target: str | Connection, device: str, count: int = 1, **fields: Any) -> list[int]:
+    """Ids of new jobs, in order. `target`: a DSN, or a connection whose transaction they belong to."""
+    if isinstance(target, str):
+        with connect(target) as connection:
+            return insert_jobs(connection, device, count, **fields)
+    columns = {"device_id": device, "recipient": "+6281234567", "body": "hello", **fields}
+    statement = sql.SQL("INSERT INTO shardd.jobs ({}) SELECT {} FROM generate_series(1, %s) RETURNING id").format(
+        sql.SQL(", ").join(map(sql.Identifier, columns)), sql.SQL(", ").join(sql.Placeholder() * len(columns))
+    )
+    return sorted(row[0] for row in target.execute(statement, [*columns.values(), count]))
+
+
+async def take_epoch(database: Database, shard: int = 0, node: str = "node-a", ttl: float = 600.0) -> int:
+    """The epoch of a new lease."""
+    leases = Leases(database, node=node, incarnation=uuid4(), ttl=ttl)
+    await leases.register(8, "test")
+    epoch = await leases.take(shard)
+    assert epoch is not None
+    return epoch
+
+
+async def claim(jobs: Jobs, epoch: int, *devices: str, room: int = 1) -> list[Claim]:
+    """Claims of these devices' next jobs."""
+    cycle = await jobs.cycle(Settlement(), [Ask(device, epoch, FIRST_PLACE, room) for device in devices])
+    return [claim for _, claim in cycle.jobs]
+
+
+def finish(
+    claim: Claim, state: JobState = JobState.SENT, message_id: str | None = None, error: str | None = None
+) -> Settlement:
+    return Settlement(finishes=[Finish(claim, state, claim.failures, message_id, error)])
+
+
+def release(claim: Claim, due_at: float | None = None, failures: int = 0, error: str | None = None) -> Settlement:
+    return Settlement(releases=[Release(claim, failures, due_at, error)])
+
+
+def row_of(dsn: str, job: int) -> dict[str, Any]:
+    """The job as the producers' view shows it."""
+    with connect(dsn) as connection:
+        row = (
+            connection.cursor(row_factory=dict_row)
+            .execute("SELECT * FROM shardd.outcomes WHERE id = %s", [job])
+            .fetchone()
+        )
+    assert row is not None
+    return row
+
+
+def states(dsn: str) -> dict[int, str]:
+    with connect(dsn) as connection:
+        return dict(connection.execute("SELECT id, state FROM shardd.outcomes ORDER BY id").fetchall())
