@@ -187,7 +187,8 @@ async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) ->
     refusals = Refusals()
     left = sorted(there - removed)
     why = (
-        "not removed, because a worker still has a job in hand; pause it (shardd device pause), then try again"
+        "not removed, because a worker has a job in hand (shardd job list --state sending); try again when it has ended, "
+        "which needs shardd to run"
         if cancel_jobs
         else "not removed, because jobs wait; cancel them with --cancel-jobs (shardd job list --device ID shows them)"
     )
