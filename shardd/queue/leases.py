@@ -31,6 +31,10 @@ class Leases:
         """Say that this incarnation has started."""
         await self._database.execute("register_node", {**self._who, "shards": shards, "version": version})
 
+    async def release_earlier(self) -> None:
+        """End the leases of earlier incarnations of this node."""
+        await self._database.execute("release_earlier_leases", self._who)
+
     async def live_nodes(self) -> list[Node]:
         """The nodes that were seen within a lease's time."""
         return [Node(*row) for row in await self._database.fetch_all("live_nodes", {"ttl": self._ttl})]

@@ -58,6 +58,8 @@ class LeaseKeeper:
                     "all nodes on one database need the same number: stop that node first, or change this config"
                 )
         await self._leases.register(self._shards, __version__)
+        # Also of shards that now belong elsewhere: what was in hand under them is settled from this node's journals.
+        await self._leases.release_earlier()
 
     async def turn(self, give_back: Callable[[int], Awaitable[None]]) -> set[int]:
         """Renew, take and give back; returns the shards that were lost. Raises DatabaseError: nothing is known then.

@@ -20,12 +20,20 @@ UPDATE shardd.leases SET expires_at = now() + make_interval(secs => %(ttl)s)
  WHERE epoch = ANY (%(epochs)s::bigint[]) AND expires_at > now() AND EXISTS (SELECT FROM seen)
 RETURNING epoch;
 
+-- name: release_earlier_leases
+-- Ends the leases of earlier incarnations of this node, which the state folder's lock proves dead.
+DELETE FROM shardd.leases l USING shardd.epochs e
+ WHERE e.epoch = l.epoch AND e.node = %(node)s AND e.incarnation <> %(incarnation)s
+RETURNING l.shard;
+
 -- name: take_lease
--- Takes a shard that is free, has run out, or belongs to an earlier incarnation of this node (which the state folder's lock proves
--- dead). Returns the new epoch, or no row when another node holds it.
+-- Takes a shard that is free, has run out, or belongs to an earlier incarnation of this node. Returns the new epoch, or no row when
+-- another node holds it, or when this incarnation is itself an earlier one: two supervisors under one name must not take shards
+-- from each other for ever.
 WITH free AS MATERIALIZED (
     SELECT %(shard)s::integer AS shard
-     WHERE NOT EXISTS (
+     WHERE EXISTS (SELECT FROM shardd.nodes WHERE name = %(node)s AND incarnation = %(incarnation)s)
+       AND NOT EXISTS (
          SELECT FROM shardd.leases WHERE shard = %(shard)s AND expires_at > now() AND node <> %(node)s FOR UPDATE)
 ), next AS (
     INSERT INTO shardd.epochs (shard, node, incarnation) SELECT shard, %(node)s, %(incarnation)s FROM free RETURNING epoch, shard
