@@ -111,6 +111,12 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     timeout: float
 
 
+class LogLevel(msgspec.Struct, frozen=True, tag="log_level"):
+    """Log from this level on."""
+
+    level: str
+
+
 class Close(msgspec.Struct, frozen=True, tag="close"):
     """Close the clients of these devices, so that another process may use their sessions (pairing, take-over)."""
 
@@ -179,7 +185,7 @@ class Closed(msgspec.Struct, frozen=True, tag="closed"):
     request: int
 
 
-ToWorker = Setup | Send | Devices | Settled | Drain | Close
+ToWorker = Setup | Send | Devices | Settled | Drain | Close | LogLevel
 ToSupervisor = Ready | Heartbeat | Outcomes | DeviceChanged | Receipt | Drained | Closed
 
 _encoder = msgspec.msgpack.Encoder()

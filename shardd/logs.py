@@ -91,15 +91,20 @@ def configure_logs(level: str, fmt: str, stream: TextIO | None = None, **bound: 
     stream = sys.stderr if stream is None else stream
     terminal = stream is not None and stream.isatty()  # Python has no sys.stderr when descriptor 2 was closed
     console = fmt == "console" or (fmt == "auto" and terminal)
-    _pipeline.level = LEVELS[level]
     _pipeline.bound = bound
     _pipeline.render = _console_renderer(colors=terminal and "NO_COLOR" not in os.environ) if console else _render_json
     _pipeline.outlet = Outlet(stream)
     root = logging.getLogger()
     # All of them: neonize adds a handler of its own when it is imported first.
     root.handlers[:] = [_ForeignHandler()]
-    root.setLevel(max(_pipeline.level, logging.WARNING) if level != "debug" else logging.INFO)
     logging.captureWarnings(capture=True)
+    set_log_level(level)
+
+
+def set_log_level(level: str) -> None:
+    """Write events from this level on; loggers that exist follow."""
+    _pipeline.level = LEVELS[level]
+    logging.getLogger().setLevel(max(_pipeline.level, logging.WARNING) if level != "debug" else logging.INFO)
 
 
 def log_uncaught() -> None:

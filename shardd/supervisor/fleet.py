@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 from shardd import ipc
@@ -62,8 +63,10 @@ class Fleet:
     def configure(self, config: Config) -> None:
         """The config was reloaded: what workers are told at their start changes for those that start from now on."""
         self._config = config
+        self._launch = replace(self._launch, go_memory_limit=config.worker.go_memory_limit, log_level=config.log.level)
         for shard in self.shards:
-            shard.rules = config.supervisor
+            shard.configure(config.supervisor)
+            self.say(shard.index, ipc.LogLevel(level=config.log.level))
 
     def say(self, index: int, message: ipc.ToWorker) -> bool:
         """Tell a shard's worker something; False when it could not be told."""

@@ -69,6 +69,7 @@ class Parts:
         self.router.batch, self.router.backoff = config.queue.batch, self.rules.job_backoff
         self.work_watch.poll_every = config.queue.poll_every
         self.work_watch.scan_every = config.queue.scan_every
+        self.router.zone = self.device_watch.zone = config.pacing.zone
         self.fleet.configure(config)
         self.lines.repace(now)
         self.router.wake()

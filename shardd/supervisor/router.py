@@ -56,7 +56,7 @@ class Router:
         self.lines = lines
         self._say = say
         self._may_claim = may_claim
-        self._zone = zone
+        self.zone = zone
         self.batch = batch
         self.backoff = backoff
         self._in_hand: dict[int, dict[Key, Claim]] = {}
@@ -207,7 +207,7 @@ class Router:
                 counts.setdefault(claim.device_id, []).append(outcome)
         for device_id, outcomes in counts.items():
             last = datetime.fromtimestamp(max(o.at for o in outcomes), UTC)
-            settlement.counts.append(Count(device_id, day_of(last, self._zone), len(outcomes), last))
+            settlement.counts.append(Count(device_id, day_of(last, self.zone), len(outcomes), last))
         return settlement
 
     def _dispatch(self, jobs: list[tuple[JobSpec, Claim]]) -> None:

@@ -49,6 +49,12 @@ class Shard:
     since: float = field(default_factory=time.time)
     _samples: deque[tuple[float, int]] = field(default_factory=deque)
 
+    def configure(self, rules: SupervisorConfig) -> None:
+        """The config was reloaded."""
+        self.rules = rules
+        self.breaker.crashes, self.breaker.within = rules.breaker.crashes, rules.breaker.within
+        self.breaker.probe_every = rules.breaker.probe_every
+
     def move(self, event: str) -> None:
         """Take a transition. KeyError: a defect, the table has none."""
         before, self.state = self.state, SHARD_TRANSITIONS[self.state][event]

@@ -19,7 +19,7 @@ from typing import Final
 from shardd.config import Config, load_config
 from shardd.embedded import EmbeddedPostgres
 from shardd.errors import SharddError, UsageError
-from shardd.logs import get_logger
+from shardd.logs import get_logger, set_log_level
 from shardd.queue.database import Database, server_of
 from shardd.queue.migrate import migrate
 from shardd.supervisor.control import Control
@@ -54,6 +54,7 @@ class Supervisor:
         self._embedded: EmbeddedPostgres | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._failed: BaseException | None = None
+        self._reloading = asyncio.Lock()
 
     async def run(self) -> None:
         """Start, serve, stop. Raises SharddError."""
@@ -202,6 +203,10 @@ class Supervisor:
 
     async def reload(self) -> list[str]:
         """Read the config file again. Raises ConfigError: nothing changes then."""
+        async with self._reloading:
+            return await self._reload()
+
+    async def _reload(self) -> list[str]:
         if self._config.source is None:
             raise UsageError("this node was started without a config file")
         self._notifier.reloading()
@@ -214,6 +219,7 @@ class Supervisor:
         finally:
             self._notifier.ready("reloaded")
         self._config, self._notes = plan.config, plan.notes
+        set_log_level(plan.config.log.level)
         self._parts.configure(plan.config, time.monotonic())
         for index in plan.shards_to_restart(self._parts.keeper.epochs):
             await self._parts.fleet.restart(index)

@@ -19,7 +19,7 @@ from shardd.logs import get_logger
 from shardd.pacing import day_of
 from shardd.queue.database import Database
 from shardd.queue.devices import Devices, StateChange
-from shardd.queue.jobs import Jobs, Place
+from shardd.queue.jobs import Jobs, Place, read_place
 from shardd.states import DeviceState
 from shardd.supervisor.lines import Changes, Lines
 from shardd.supervisor.router import Router
@@ -73,8 +73,11 @@ class WorkWatch:
     async def listen(self) -> None:
         """Turn notifications into looks, until cancelled."""
         async for event in self._database.listen("shardd_jobs"):
-            if event.kind != "lost":
-                self._wake.set()
+            if event.kind == "lost":
+                continue
+            if (place := read_place(event.text)) is not None:
+                self._hint([place])
+            self._wake.set()
 
     def _hint(self, places: list[tuple[str, Place]]) -> None:
         now = time.monotonic()
@@ -100,7 +103,7 @@ class DeviceWatch:
         self._devices = devices
         self._router = router
         self._say = say
-        self._zone = zone
+        self.zone = zone
         self._wake = asyncio.Event()
         self._unwritten: dict[str, StateChange] = {}
         self._day: date | None = None
@@ -138,7 +141,7 @@ class DeviceWatch:
             await self._devices.set_states(list(written.values()))
             self._unwritten = {i: c for i, c in self._unwritten.items() if written.get(i) is not c}
         await self._devices.heal()
-        today = day_of(datetime.now(UTC), self._zone)
+        today = day_of(datetime.now(UTC), self.zone)
         devices = await self._devices.all(today)
         now = time.monotonic()
         for shard, changes in self.lines.look(devices, now, wall=time.time(), unwritten=self._unwritten).items():

@@ -18,7 +18,7 @@ import time
 
 import uvloop
 
-from shardd.logs import configure_logs
+from shardd.logs import configure_logs, log_uncaught
 from shardd.worker.worker import ORPHAN_GRACE, Worker
 
 
@@ -28,6 +28,7 @@ def main() -> int:
     faulthandler.enable()
     args = _arguments()
     configure_logs(args.log_level, args.log_format, node=args.node, shard=args.shard)
+    log_uncaught()
     threading.Thread(target=_watch_lifeline, args=(args.lifeline,), daemon=True, name="lifeline").start()
     # A terminal's ^C reaches the whole group; the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

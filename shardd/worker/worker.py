@@ -20,7 +20,7 @@ from shardd.channel import Channel
 from shardd.errors import JournalError, SharddError
 from shardd.ipc import DeviceSpec, Outcome
 from shardd.journal import Journal
-from shardd.logs import get_logger
+from shardd.logs import get_logger, set_log_level
 from shardd.transports.base import Transport
 from shardd.transports.registry import make_transport
 from shardd.worker.sender import Sender
@@ -90,6 +90,8 @@ class Worker:
                 self._start(self._close_devices(message))
             case ipc.Drain():
                 self._start(self._drain(message.timeout))
+            case ipc.LogLevel():
+                set_log_level(message.level)
 
     async def _set_up(self, setup: ipc.Setup) -> None:
         self._devices = {device.id: device for device in setup.devices}
