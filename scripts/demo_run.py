@@ -32,8 +32,10 @@ from shardd.supervisor.lock import StateLock
 
 HERE = Path(__file__).resolve().parent
 SHARDD = Path(sys.executable).with_name("shardd")
+OWN_STATE = HERE.parent / ".shardd" / "demo"
+"""The state folder of config/demo.yaml, which says that it may be deleted."""
 MARK = "made-by-demo"
-"""A file that says that a state folder is the demonstration's own and may be deleted."""
+"""A file that says the same of another state folder."""
 START_LIMIT = 180.0
 """Seconds for everything up to the last worker, on a slow machine."""
 STUCK_AFTER = 60.0
@@ -88,7 +90,8 @@ def _begin_anew(config: Config) -> None:
     folder = config.state_dir
     if config.database is not None:
         raise SharddError("the demonstration runs on a PostgreSQL of its own: leave `database:` out of its config")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
+    mine = folder == OWN_STATE or (folder / MARK).exists()
+    if not mine and folder.is_dir() and any(folder.iterdir()):
         raise SharddError(
             f"{folder} was not made by the demonstration, which would delete it: choose another state_dir"
         )
