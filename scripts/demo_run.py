@@ -90,7 +90,7 @@ def _begin_anew(config: Config) -> None:
     folder = config.state_dir
     if config.database is not None:
         raise SharddError("the demonstration runs on a PostgreSQL of its own: leave `database:` out of its config")
-    mine = folder == OWN_STATE or (folder / MARK).exists()
+    mine = folder.resolve() == OWN_STATE or (folder / MARK).exists()
     if not mine and folder.is_dir() and any(folder.iterdir()):
         raise SharddError(
             f"{folder} was not made by the demonstration, which would delete it: choose another state_dir"
