@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
@@ -18,6 +19,9 @@ from shardd.states import JobState, Verdict
 
 Place = tuple[int, int]
 """(ord, id): where a job stands in its device's line."""
+
+_Bigint = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_notification = msgspec.json.Decoder(tuple[str, _Bigint, _Bigint])
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,18 @@ class Jobs:
     async def prepare_archive(self) -> None:
         """Make the archive's next partitions."""
         await self._database.execute("prepare_archive")
+
+
+def read_place(notification: str) -> tuple[str, Place] | None:
+    """The (device, place) that a notification of new work names; None: it names none.
+
+    Every role of the database may notify, so nonsense is no error.
+    """
+    try:
+        device_id, place, job_id = _notification.decode(notification)
+    except msgspec.DecodeError:
+        return None
+    return device_id, (place, job_id)
 
 
 async def _run_cycle(
