@@ -36,10 +36,11 @@ _makes_venvs() { "$1" -c 'import ensurepip, venv' 2> /dev/null; }
 
 # Sets PYTHON to an interpreter that can make a virtual environment.
 _find_python() {
-    local candidate version seen=() bare=""
-    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.14 /usr/bin/python3}; do
+    local candidate version seen="" bare=""
+    local candidates=${PYTHON:-python3 python3.13 python3.12 python3.11 python3.14 /usr/bin/python3}
+    for candidate in $candidates; do
         version=$(_version "$candidate") || continue
-        seen+=("$candidate is $version")
+        seen="${seen:+$seen, }$candidate is $version"
         _is_new_enough "$candidate" || continue
         if _makes_venvs "$candidate"; then
             PYTHON=$candidate
@@ -48,7 +49,7 @@ _find_python() {
         bare=${bare:-$candidate}
     done
     if [ -z "$bare" ]; then
-        die "Python 3.11 or newer is needed, and none was found (${seen[*]:-no python3 in PATH})." \
+        die "Python 3.11 or newer is needed, and none was found (${seen:-tried $candidates})." \
             "Debian 12, Ubuntu 24.04: apt-get install python3 python3-venv" \
             "If it lies elsewhere: PYTHON=/path/to/python3.12 $0"
     fi
