@@ -6,8 +6,6 @@ import asyncio
 from pathlib import Path
 from typing import Any, Final
 
-import aiohttp
-
 from shardd.errors import NotRunningError, SharddError, UsageError
 
 DEADLINE: Final = 5.0
@@ -16,6 +14,8 @@ DEADLINE: Final = 5.0
 
 async def ask(socket: Path, method: str, path: str, *, timeout: float = DEADLINE) -> Any:
     """The answer, decoded. Raises NotRunningError when nobody answers, UsageError or SharddError when the answer is a refusal."""
+    import aiohttp  # noqa: PLC0415  # half of the start of a command that does not ask
+
     limit = aiohttp.ClientTimeout(total=timeout)
     try:
         async with (

@@ -9,15 +9,11 @@ import time
 from pathlib import Path
 
 import click
-import uvloop
 
 from shardd.cli.client import ask, ask_now
 from shardd.cli.options import config_option
 from shardd.config import Config, load_config
 from shardd.errors import SharddError
-from shardd.logs import configure_logs, log_uncaught
-from shardd.supervisor.notify import Notifier
-from shardd.supervisor.supervisor import Supervisor
 
 GRACE = 30.0
 """Seconds beyond the drain timeout for starting, settling and closing."""
@@ -27,17 +23,24 @@ GRACE = 30.0
 @config_option
 def start(config_file: Path) -> None:
     """Run the supervisor in the foreground, until SIGTERM or ^C. SIGHUP reads the config again."""
+    # Only the daemon needs these; every other command starts in half the time without them.
+    import uvloop  # noqa: PLC0415
+
+    from shardd.logs import configure_logs, log_uncaught  # noqa: PLC0415
+    from shardd.supervisor.notify import Notifier  # noqa: PLC0415
+    from shardd.supervisor.supervisor import Supervisor  # noqa: PLC0415
+
     config = load_config(config_file)
     # For the watchdog's SIGABRT: the stacks go to the log.
     faulthandler.enable()
     configure_logs(config.log.level, config.log.format, node=config.node)
     log_uncaught()
     notifier = Notifier(os.environ)
-    uvloop.run(_run(config, notifier))
 
+    async def run() -> None:
+        await Supervisor(config, notifier).run()
 
-async def _run(config: Config, notifier: Notifier) -> None:
-    await Supervisor(config, notifier).run()
+    uvloop.run(run())
 
 
 @click.command()
