@@ -15,8 +15,22 @@ import msgspec
 
 MAX_FRAME: Final = 64 * 1024 * 1024
 """Bytes. 500 jobs of 65,536 characters each, in four-byte characters, are twice this: see `divide`."""
+MAX_TEXT: Final = 2000
+"""Characters of an error, a reason or a message id."""
 _JOB_REST: Final = 16 * 1024
 """Bytes; more than all of a job but its body and media (the queue's INSERT sees to it)."""
+
+
+def storable(text: str) -> str:
+    """The text as UTF-8 and PostgreSQL can hold it: no NUL, no half of a surrogate pair; at most MAX_TEXT characters."""
+    if text.isascii() and "\0" not in text and len(text) <= MAX_TEXT:
+        return text
+    return text[:MAX_TEXT].replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+
+
+def _keep_storable(message: msgspec.Struct, field: str, text: str | None) -> None:
+    if text is not None and (clean := storable(text)) is not text:
+        msgspec.structs.force_setattr(message, field, clean)
 
 
 class DeviceSpec(msgspec.Struct, frozen=True, array_like=True):
@@ -63,6 +77,11 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     """With `unavailable`: the state of the device that this proves (`shardd.states.DeviceState`)."""
     at: float = 0.0
     """When the outcome was known, POSIX seconds."""
+
+    def __post_init__(self) -> None:
+        """Texts of strangers end up in the database: one that it cannot hold must not stop the settling of all others."""
+        _keep_storable(self, "error", self.error)
+        _keep_storable(self, "message_id", self.message_id)
 
 
 # ---- supervisor → worker
@@ -165,6 +184,10 @@ class DeviceChanged(msgspec.Struct, frozen=True, tag="device_changed"):
     until: float | None = None
     at: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Like Outcome's."""
+        _keep_storable(self, "reason", self.reason)
+
 
 class Receipt(msgspec.Struct, frozen=True, tag="receipt"):
     """WhatsApp confirmed a message: delivered or read."""
@@ -173,6 +196,14 @@ class Receipt(msgspec.Struct, frozen=True, tag="receipt"):
     message_ids: list[str]
     kind: str
     at: float
+
+    def __post_init__(self) -> None:
+        """Like Outcome's."""
+        msgspec.structs.force_setattr(self, "message_ids", [storable(text) for text in self.message_ids])
+
+
+class Leaving(msgspec.Struct, frozen=True, tag="leaving"):
+    """Somebody else told the worker to end (SIGTERM): it takes no more jobs and exits when what it has in hand has ended."""
 
 
 class Drained(msgspec.Struct, frozen=True, tag="drained"):
@@ -186,7 +217,7 @@ class Closed(msgspec.Struct, frozen=True, tag="closed"):
 
 
 ToWorker = Setup | Send | Devices | Settled | Drain | Close | LogLevel
-ToSupervisor = Ready | Heartbeat | Outcomes | DeviceChanged | Receipt | Drained | Closed
+ToSupervisor = Ready | Heartbeat | Outcomes | DeviceChanged | Receipt | Leaving | Drained | Closed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker = msgspec.msgpack.Decoder(list[ToWorker])

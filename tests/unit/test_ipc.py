@@ -21,6 +21,7 @@ TO_WORKER = [
     ipc.Devices([DEVICE], ["b"]),
     ipc.Settled([(1, 2), (2**62, 3)]),
     ipc.Drain(0.0),
+    ipc.LogLevel("debug"),
     ipc.Close(["a"], 4),
 ]
 TO_SUPERVISOR = [
@@ -99,3 +100,32 @@ def test_the_longest_jobs_of_the_largest_claim_fit() -> None:
     parts = list(ipc.divide(jobs))
     assert len(parts) > 1
     assert all(len(ipc.encode([part])) <= 4 + ipc.MAX_FRAME for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("plain", "plain"),
+        ("ünï \U0001f600", "ünï \U0001f600"),
+        ("a\0b", "a\N{REPLACEMENT CHARACTER}b"),
+        ("half \ud83d", "half ?"),
+        ("x" * 5000, "x" * ipc.MAX_TEXT),
+    ],
+)
+def test_texts_of_strangers_become_what_a_database_can_hold(said: str, kept: str) -> None:
+    outcome = ipc.Outcome(1, 1, 1, "permanent", said, said)
+    assert (outcome.error, outcome.message_id) == (kept, kept)
+    changed = ipc.DeviceChanged("a", "banned", said)
+    assert changed.reason == kept
+    receipt = ipc.Receipt("a", ["ok", said], "read", 1.0)
+    assert receipt.message_ids == ["ok", kept]
+    messages = [ipc.Outcomes([outcome]), changed, receipt]
+    assert ipc.decode_to_supervisor(payload(ipc.encode(messages))) == messages
+
+
+@given(st.text(st.characters()))
+def test_every_text_can_be_stored(said: str) -> None:
+    kept = ipc.storable(said)
+    assert "\0" not in kept
+    assert kept.encode().decode() == kept
+    assert len(kept) <= ipc.MAX_TEXT
