@@ -39,7 +39,10 @@ class Hand:
 
     job: JobSpec
     task: asyncio.Task[None]
-    begun: bool = False
+    deadline: float | None = None
+    """On the loop's clock; None: its task has not taken its first step."""
+    late: bool = False
+    """Cancelled because its deadline has passed."""
     started: bool = False
     """The journal says so: the message may have left."""
 
@@ -65,6 +68,7 @@ class Sender:
         self._send_timeout = send_timeout
         self._locks: dict[str, asyncio.Lock] = {}
         self._hands: dict[tuple[int, int], Hand] = {}
+        self._watch: asyncio.TimerHandle | None = None
         self._draining = False
         self.sent = 0
         self.failed = 0
@@ -86,7 +90,7 @@ class Sender:
         """Send back what has not started, give the rest `timeout` seconds to end, and call what is left in doubt."""
         self._draining = True
         for claim, hand in list(self._hands.items()):
-            if not hand.begun:
+            if hand.deadline is None:
                 # Cancelled before its first step, a task runs no line of its own, not even the one that reports.
                 del self._hands[claim]
                 self._report(_outcome(hand.job, Verdict.RETURNED))
@@ -112,7 +116,7 @@ class Sender:
 
     async def _send(self, job: JobSpec) -> None:
         hand = self._hands[job.id, job.attempt]
-        hand.begun = True
+        self._set_deadline(hand)
         try:
             outcome = await self._outcome_of(job, hand)
             if hand.started:
@@ -135,18 +139,17 @@ class Sender:
                 job, Verdict.UNAVAILABLE, error=f"transport {device.transport!r} is not there", retry_after=60.0
             )
         try:
-            async with asyncio.timeout(self._send_timeout):
-                sent = await self._deliver(transport, device, job, hand)
+            sent = await self._deliver(transport, device, job, hand)
             return _outcome(job, Verdict.SENT, message_id=sent.message_id)
         except SendError as error:
             return self._judge(error, job, device)
         except JournalError as error:
             return _outcome(job, Verdict.UNAVAILABLE, error=str(error), retry_after=JOURNAL_RETRY)
-        except TimeoutError:
-            if hand.started:
-                return _outcome(job, Verdict.IN_DOUBT, error=f"no answer within {self._send_timeout:g} s")
-            return _outcome(job, Verdict.TRANSIENT, error=f"not ready to send within {self._send_timeout:g} s")
         except asyncio.CancelledError:
+            if hand.late and hand.started:
+                return _outcome(job, Verdict.IN_DOUBT, error=f"no answer within {self._send_timeout:g} s")
+            if hand.late:
+                return _outcome(job, Verdict.TRANSIENT, error=f"not ready to send within {self._send_timeout:g} s")
             if hand.started:
                 return _outcome(job, Verdict.IN_DOUBT, error="the worker had to stop before the answer came")
             return _outcome(job, Verdict.RETURNED)
@@ -156,6 +159,27 @@ class Sender:
             log.exception("send failed unexpectedly", action="send", device=job.device_id, job=job.id)
             verdict = Verdict.IN_DOUBT if hand.started else Verdict.TRANSIENT
             return _outcome(job, verdict, error=f"unexpected: {type(error).__name__}: {error}")
+
+    def _set_deadline(self, hand: Hand) -> None:
+        # One timer for all, since all have the same time: a timer for each would be a quarter of a quick send's work.
+        loop = asyncio.get_running_loop()
+        hand.deadline = loop.time() + self._send_timeout
+        if self._watch is None:
+            self._watch = loop.call_at(hand.deadline, self._cancel_late)
+
+    def _cancel_late(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        self._watch = None
+        for hand in self._hands.values():
+            if hand.deadline is None or hand.late:
+                continue
+            if hand.deadline > now:
+                # Those that follow began later.
+                self._watch = loop.call_at(hand.deadline, self._cancel_late)
+                return
+            hand.late = True
+            hand.task.cancel()
 
     async def _deliver(self, transport: Transport, device: DeviceSpec, job: JobSpec, hand: Hand) -> Sent:
         fetched = await transport.fetch(device, job)
