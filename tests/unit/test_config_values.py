@@ -264,7 +264,10 @@ def test_time_zones() -> None:
 
 
 def test_utc_needs_no_time_zone_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "tzdata", None)  # as if the package were not installed
+    # As if the package were not installed; its modules stay loaded once a test has used them.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tzdata"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tzdata", None)
     zoneinfo.reset_tzpath([str(tmp_path)])
     zoneinfo.ZoneInfo.clear_cache()
     try:
