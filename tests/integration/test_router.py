@@ -1,0 +1,482 @@
+"""The router against a real database; the workers' side is a list that answers: the router knows nothing of them but `say`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from shardd import ipc
+from shardd.ipc import JobSpec, Outcome
+from shardd.pacing import Pace
+from shardd.queue.database import Database
+from shardd.queue.devices import Devices
+from shardd.queue.jobs import Jobs
+from shardd.queue.settle import JobBackoff
+from shardd.states import Verdict
+from shardd.supervisor.lines import Lines
+from shardd.supervisor.router import Router
+from tests.queue_rows import add_devices, connect, insert_jobs, row_of, states, take_epoch
+
+HANG = 45.0  # seconds; no test waits that long, it only keeps a broken one from hanging
+
+
+class Workers:
+    """Stands where the fleet stands: hears what the router says, and answers each job as `answer` wants, or holds it."""
+
+    def __init__(self) -> None:
+        self.router: Router
+        self.got: list[JobSpec] = []
+        self.held: list[tuple[int, JobSpec]] = []
+        self.settled: list[tuple[int, int]] = []
+        self.up = True
+        self.answer: Callable[[JobSpec], Outcome | None] = outcome
+        self.at_settled: Callable[[], None] = lambda: None
+        self.news = asyncio.Condition()
+
+    def say(self, shard: int, message: ipc.ToWorker) -> bool:
+        if not self.up:
+            return False
+        if isinstance(message, ipc.Send):
+            for job in message.jobs:
+                self.got.append(job)
+                answered = self.answer(job)
+                if answered is None:
+                    self.held.append((shard, job))
+                else:
+                    asyncio.get_running_loop().call_soon(self.router.outcomes, shard, [answered])
+        elif isinstance(message, ipc.Settled):
+            self.settled += message.claims
+            self.at_settled()
+        asyncio.get_running_loop().create_task(self._tell())
+        return True
+
+    def end_held(self, verdict: Verdict = Verdict.SENT) -> None:
+        held, self.held = self.held, []
+        for shard, job in held:
+            self.router.outcomes(shard, [outcome(job, verdict)])
+
+    async def until(self, what: Callable[[], Any]) -> None:
+        async with asyncio.timeout(HANG), self.news:
+            await self.news.wait_for(what)
+
+    async def _tell(self) -> None:
+        async with self.news:
+            self.news.notify_all()
+
+
+def outcome(job: JobSpec, verdict: Verdict = Verdict.SENT, **more: Any) -> Outcome:
+    more.setdefault("message_id", f"m-{job.id}-{job.attempt}" if verdict is Verdict.SENT else None)
+    return Outcome(job.id, job.epoch, job.attempt, verdict.value, at=time.time(), **more)
+
+
+async def until(what: Callable[[], Any]) -> None:
+    """For what announces itself to nobody."""
+    async with asyncio.timeout(HANG):
+        while not what():  # noqa: ASYNC110  # there is no event to wait for
+            await asyncio.sleep(0.005)
+
+
+class Node:
+    """A router that runs, its lines and its workers, without the watchers: `find_work` is called by hand."""
+
+    def __init__(self, database: Database, pace: Pace | None = None, room: int = 1) -> None:
+        self.database = database
+        self.jobs = Jobs(database)
+        self.workers = Workers()
+        self.good: Callable[[], bool] = lambda: True
+        lines = Lines(shard_of=lambda _: 0, pace_of=lambda _: pace or Pace(), room_of=lambda _: room)
+        self.router = self.workers.router = Router(
+            jobs=self.jobs, lines=lines, say=self.workers.say, may_claim=self._may_claim, zone=UTC, batch=50,
+            backoff=JobBackoff(first=5, cap=600),
+        )  # fmt: skip
+        self.task = asyncio.create_task(self.router.run())
+
+    def _may_claim(self) -> bool:
+        return self.good()
+
+    async def begin(self, epoch: int) -> None:
+        devices = await Devices(self.database).all(datetime.now(UTC).date())
+        self.router.lines.look(devices, time.monotonic(), wall=time.time(), unwritten={})
+        self.router.shard_up(0, epoch)
+        await self.find_work()
+
+    async def find_work(self) -> None:
+        for device, place in await self.jobs.find_work():
+            self.router.lines.hint(device, place, time.monotonic())
+        self.router.wake()
+
+    async def settled(self) -> None:
+        """Until every job that was handed out is settled."""
+        async with asyncio.timeout(HANG):
+            await self.router.wait_settled(0)
+
+    async def end(self) -> None:
+        self.router.close()
+        async with asyncio.timeout(HANG):
+            await self.task
+
+
+@pytest.fixture
+async def epoch(dsn: str, database: Database) -> int:
+    add_devices(dsn, "a", "b")
+    return await take_epoch(database)
+
+
+@pytest.fixture
+async def node(database: Database, epoch: int) -> AsyncIterator[Node]:
+    node = Node(database)
+    yield node
+    if not node.task.done():
+        await node.end()
+
+
+# ---- from the table to the workers and back
+
+
+async def test_every_job_is_sent_once_in_the_order_of_its_line(dsn: str, node: Node, epoch: int) -> None:
+    names = [f"d{number:02d}" for number in range(30)]
+    add_devices(dsn, *names)
+    lines = {name: insert_jobs(dsn, name, 3) + insert_jobs(dsn, name, 3, priority=-1) for name in names}
+    await node.begin(epoch)
+    await node.workers.until(lambda: len(node.workers.got) == 180)
+    await node.settled()
+    assert {name: [job.id for job in node.workers.got if job.device_id == name] for name in names} == lines
+    assert set(states(dsn).values()) == {"sent"}
+    assert {row_of(dsn, job)["message_id"] for job in lines["d00"]} == {f"m-{job}-1" for job in lines["d00"]}
+    assert node.router.sent_by(0) == 180
+
+
+async def test_a_device_has_one_job_in_hand(dsn: str, node: Node, epoch: int) -> None:
+    node.workers.answer = lambda _: None
+    insert_jobs(dsn, "a", 5)
+    insert_jobs(dsn, "b", 5)
+    await node.begin(epoch)
+    for number in range(1, 6):
+        await node.workers.until(lambda: len(node.workers.held) == 2)
+        await node.find_work()
+        assert Counter(job.device_id for job in node.workers.got) == {"a": number, "b": number}
+        assert node.router.in_hand_count(0) == 2
+        node.workers.end_held()
+    await node.settled()
+    assert set(states(dsn).values()) == {"sent"}
+
+
+async def test_a_long_line_does_not_hold_up_a_short_one(dsn: str, node: Node, epoch: int) -> None:
+    insert_jobs(dsn, "a", 500)
+    (short,) = insert_jobs(dsn, "b")
+    await node.begin(epoch)
+    await node.workers.until(lambda: any(job.id == short for job in node.workers.got))
+    assert len(node.workers.got) < 10
+    await node.workers.until(lambda: len(node.workers.got) == 501)
+
+
+async def test_the_worker_hears_that_a_claim_is_settled_only_when_it_is(dsn: str, node: Node, epoch: int) -> None:
+    seen: list[set[str]] = []
+    (job,) = insert_jobs(dsn, "a")
+    node.workers.at_settled = lambda: seen.append(set(states(dsn).values()))
+    await node.begin(epoch)
+    await node.workers.until(lambda: node.workers.settled)
+    assert node.workers.settled == [(job, 1)]
+    assert seen == [{"sent"}]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "state"),
+    [(Verdict.PERMANENT, "failed"), (Verdict.TRANSIENT, "scheduled"), (Verdict.IN_DOUBT, "in_doubt")],
+)
+async def test_what_a_worker_says_is_written(dsn: str, node: Node, epoch: int, *, verdict: Verdict, state: str) -> None:
+    node.workers.answer = lambda job: outcome(job, verdict, error="why")
+    (job,) = insert_jobs(dsn, "a")
+    await node.begin(epoch)
+    await node.workers.until(lambda: node.workers.settled)
+    seen = row_of(dsn, job)
+    assert (seen["state"], seen["error"], seen["failures"]) == (state, "why", 1)
+
+
+async def test_jobs_of_a_device_out_of_reach_stay_queued_and_the_device_waits(dsn: str, node: Node, epoch: int) -> None:
+    node.workers.answer = lambda job: outcome(job, Verdict.UNAVAILABLE, error="no route", retry_after=3600.0)
+    jobs = insert_jobs(dsn, "a", 3)
+    await node.begin(epoch)
+    await node.workers.until(lambda: node.workers.settled)
+    await node.find_work()
+    await node.settled()
+    assert len(node.workers.got) == 1
+    assert [row_of(dsn, job)["state"] for job in jobs] == ["queued"] * 3
+    assert row_of(dsn, jobs[0])["failures"] == 0
+
+
+async def test_an_answer_that_no_table_can_hold_stops_nobody(dsn: str, node: Node, epoch: int) -> None:
+    node.workers.answer = lambda job: outcome(job, Verdict.PERMANENT, error="bad \0 text")
+    jobs = insert_jobs(dsn, "a", 2)
+    await node.begin(epoch)
+    await node.workers.until(lambda: len(node.workers.settled) == 2)
+    assert [row_of(dsn, job)["state"] for job in jobs] == ["failed"] * 2
+
+
+@pytest.mark.parametrize("stale", [{"attempt": 9}, {"epoch": 999}, {"id": 10**9}])
+async def test_an_outcome_of_another_claim_is_ignored(dsn: str, node: Node, epoch: int, stale: dict[str, int]) -> None:
+    node.workers.answer = lambda _: None
+    (job,) = insert_jobs(dsn, "a")
+    await node.begin(epoch)
+    await node.workers.until(lambda: node.workers.held)
+    node.router.outcomes(0, [Outcome(**{"id": job, "epoch": epoch, "attempt": 1, "verdict": "sent", **stale})])
+    node.router.outcomes(5, [outcome(node.workers.got[0])])
+    assert node.router.in_hand_count(0) == 1
+    node.workers.end_held(Verdict.PERMANENT)
+    node.router.outcomes(0, [outcome(node.workers.got[0])])
+    await node.settled()
+    assert row_of(dsn, job)["state"] == "failed"
+    assert node.router.totals == {"permanent": 1}
+
+
+async def test_sends_of_a_paced_device_are_counted_for_the_day(dsn: str, database: Database, epoch: int) -> None:
+    node = Node(database, Pace(daily_limit=3))
+    insert_jobs(dsn, "a", 9)
+    await node.begin(epoch)
+    await node.workers.until(lambda: len(node.workers.settled) == 3)
+    await node.find_work()
+    await node.end()
+    assert len(node.workers.got) == 3
+    with connect(dsn) as connection:
+        assert connection.execute("SELECT device_id, sent FROM shardd.device_days").fetchall() == [("a", 3)]
+
+
+# ---- when a shard or a lease is not there
+
+
+async def test_jobs_for_a_worker_that_is_gone_return_to_their_place(dsn: str, node: Node, epoch: int) -> None:
+    node.workers.up = False
+    jobs = insert_jobs(dsn, "a", 3)
+    await node.begin(epoch)
+    await until(lambda: node.router.totals["returned"])
+    node.router.shard_down(0)
+    await node.settled()
+    assert set(states(dsn).values()) == {"queued"}
+    node.workers.up = True
+    node.router.shard_up(0, epoch)
+    await node.find_work()
+    await node.workers.until(lambda: len(node.workers.got) == 3)
+    assert [job.id for job in node.workers.got] == jobs
+    await node.settled()
+
+
+async def test_without_good_leases_nothing_is_claimed_and_settling_goes_on(dsn: str, node: Node, epoch: int) -> None:
+    node.workers.answer = lambda _: None
+    first, second = insert_jobs(dsn, "a", 2)
+    await node.begin(epoch)
+    await node.workers.until(lambda: node.workers.held)
+    node.good = lambda: False
+    node.workers.end_held()
+    await node.find_work()
+    await node.settled()
+    assert states(dsn) == {first: "sent", second: "queued"}
+    node.good = lambda: True
+    node.router.wake()
+    await node.workers.until(lambda: len(node.workers.got) == 2)
+
+
+async def test_a_lease_that_ends_while_a_claim_is_under_way_lets_no_job_out(dsn: str, node: Node, epoch: int) -> None:
+    (job,) = insert_jobs(dsn, "a")
+    # Good until the database has the claim, which is before its answer is read.
+    node.good = lambda: "sending" not in states(dsn).values()
+    await node.begin(epoch)
+    await until(lambda: node.router.totals["returned"])
+    await node.settled()
+    assert node.workers.got == []
+    assert row_of(dsn, job)["state"] == "queued"
+
+
+# ---- its end
+
+
+async def test_it_stops_claiming_and_settles_what_is_in_hand(dsn: str, node: Node, epoch: int) -> None:
+    node.workers.answer = lambda _: None
+    first, second = insert_jobs(dsn, "a", 2)
+    await node.begin(epoch)
+    await node.workers.until(lambda: node.workers.held)
+    node.router.stop_claiming()
+    node.workers.end_held()
+    await node.end()
+    assert states(dsn) == {first: "sent", second: "queued"}
+
+
+async def test_its_end_does_not_wait_for_a_database_that_is_away(
+    dsn: str, database: Database, node: Node, epoch: int
+) -> None:
+    node.workers.answer = lambda _: None
+    (job,) = insert_jobs(dsn, "a")
+    await node.begin(epoch)
+    await node.workers.until(lambda: node.workers.held)
+    await database.close()
+    node.workers.end_held()
+    await node.end()
+    assert row_of(dsn, job)["state"] == "sending"
+
+
+# ---- commits whose answer never came
+
+
+class Tunnel:
+    """Between the router and PostgreSQL: lets everything through, or swallows what the server says, then breaks."""
+
+    def __init__(self, target: str, folder: Path) -> None:
+        self.target = target
+        self.folder = folder
+        self.deaf = False
+        self.writers: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> None:
+        self.server = await asyncio.start_unix_server(self._serve, self.folder / ".s.PGSQL.5432")
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_unix_connection(self.target)
+        ends = {writer, up_writer}
+        self.writers |= ends
+        with contextlib.suppress(ConnectionError):
+            await asyncio.wait(
+                [
+                    asyncio.create_task(self._pump(reader, up_writer, lambda: False)),
+                    asyncio.create_task(self._pump(up_reader, writer, lambda: self.deaf)),
+                ],
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        for end in ends:
+            end.close()
+        self.writers -= ends
+
+    @staticmethod
+    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, swallow: Callable[[], bool]) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if not swallow():
+                    writer.write(data)
+
+    def cut(self) -> None:
+        self.deaf = False
+        for writer in list(self.writers):
+            writer.transport.abort()
+
+    async def stop(self) -> None:
+        self.server.close()
+        self.cut()
+
+
+@pytest.fixture
+async def tunnel(dsn: str, postgres: Any) -> AsyncIterator[Tunnel]:
+    with connect(dsn) as connection:
+        host, port = connection.info.host, connection.info.port
+    folder = Path(tempfile.mkdtemp(prefix="tunnel-", dir="/tmp"))
+    tunnel = Tunnel(f"{host}/.s.PGSQL.{port}", folder)
+    await tunnel.start()
+    yield tunnel
+    await tunnel.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+async def far_node(dsn: str, tunnel: Tunnel, epoch: int) -> AsyncIterator[Node]:
+    """A node whose database is at the other end of the tunnel."""
+    async with Database(make_conninfo(dsn, host=str(tunnel.folder), port=5432)) as database:
+        node = Node(database)
+        yield node
+        if not node.task.done():
+            await node.end()
+
+
+async def until_state(dsn: str, job: int, state: str) -> None:
+    await until(lambda: row_of(dsn, job)["state"] == state)
+
+
+async def test_a_claim_whose_answer_is_lost_is_found_and_returned(
+    dsn: str, tunnel: Tunnel, far_node: Node, epoch: int
+) -> None:
+    await far_node.begin(epoch)
+    (job,) = insert_jobs(dsn, "a")
+    await far_node.find_work()
+    await far_node.workers.until(lambda: far_node.workers.settled)
+    (job,) = insert_jobs(dsn, "a")
+    places = await far_node.jobs.find_work()
+    tunnel.deaf = True
+    for device, place in places:
+        far_node.router.lines.hint(device, place, time.monotonic())
+    far_node.router.wake()
+    await until_state(dsn, job, "sending")
+    assert [got.id for got in far_node.workers.got] != [job]
+    tunnel.cut()
+    await far_node.workers.until(lambda: (job, 2) in far_node.workers.settled)
+    assert [(got.id, got.attempt) for got in far_node.workers.got][1:] == [(job, 2)]
+    assert row_of(dsn, job)["state"] == "sent"
+    assert far_node.router.database_error is None
+
+
+async def test_a_settle_whose_answer_is_lost_is_repeated_without_harm(
+    dsn: str, tunnel: Tunnel, far_node: Node, epoch: int
+) -> None:
+    far_node.workers.answer = lambda _: None
+    (job,) = insert_jobs(dsn, "a")
+    await far_node.begin(epoch)
+    await far_node.workers.until(lambda: far_node.workers.held)
+    tunnel.deaf = True
+    far_node.workers.end_held()
+    await until_state(dsn, job, "sent")
+    assert far_node.workers.settled == []
+    seen = row_of(dsn, job)
+    tunnel.cut()
+    await far_node.workers.until(lambda: far_node.workers.settled)
+    assert far_node.workers.settled == [(job, 1)]
+    assert row_of(dsn, job) == seen
+    with connect(dsn) as connection:
+        assert connection.execute("SELECT count(*) FROM shardd.archive").fetchone() == (1,)
+
+
+async def test_killed_connections_neither_lose_nor_double_a_message(
+    dsn: str, superuser_dsn: str, database: Database, epoch: int
+) -> None:
+    names = [f"d{number:02d}" for number in range(20)]
+    add_devices(dsn, *names)
+    for name in names:
+        insert_jobs(dsn, name, 15)
+    node = Node(database)
+    await node.begin(epoch)
+    with connect(superuser_dsn) as killer:
+        for goal in range(30, 300, 30):
+            await node.workers.until(lambda goal=goal: len(node.workers.got) >= goal)
+            killer.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND application_name = 'shardd/test'"
+            )
+    await node.workers.until(lambda: len(node.workers.got) == 300)
+    await node.settled()
+    await node.end()
+    assert max(Counter(job.id for job in node.workers.got).values()) == 1
+    assert Counter(states(dsn).values()) == {"sent": 300}
+    order = {name: [job.id for job in node.workers.got if job.device_id == name] for name in names}
+    assert all(ids == sorted(ids) for ids in order.values())
+
+
+async def test_while_the_database_is_away_outcomes_wait(dsn: str, tunnel: Tunnel, far_node: Node, epoch: int) -> None:
+    far_node.workers.answer = lambda _: None
+    first, second = insert_jobs(dsn, "a")[0], insert_jobs(dsn, "b")[0]
+    await far_node.begin(epoch)
+    await far_node.workers.until(lambda: len(far_node.workers.held) == 2)
+    tunnel.server.close()
+    tunnel.cut()
+    far_node.workers.end_held()
+    await until(lambda: far_node.router.database_error)
+    assert far_node.router.unsettled(0) == 2
+    assert states(dsn) == {first: "sending", second: "sending"}
+    (tunnel.folder / ".s.PGSQL.5432").unlink(missing_ok=True)
+    await tunnel.start()
+    await far_node.settled()
+    assert states(dsn) == {first: "sent", second: "sent"}
