@@ -7,6 +7,7 @@ everything that the old one had in hand is settled from its journal.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -56,6 +57,7 @@ class Fleet:
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._requests: dict[int, asyncio.Future[None]] = {}
+        self._request_ids = itertools.count(1)
         self._changed = asyncio.Condition()
 
     # ---- what others ask for
@@ -120,7 +122,7 @@ class Fleet:
 
     async def close_device(self, index: int, device_id: str) -> None:
         """Close the client of a device, so that another process may use its session."""
-        request = len(self._requests) + 1
+        request = next(self._request_ids)
         future = self._requests[request] = asyncio.get_running_loop().create_future()
         try:
             if self.say(index, ipc.Close(devices=[device_id], request=request)):
@@ -244,6 +246,8 @@ class Fleet:
                     self.say(shard.index, ipc.Devices(changed=self._devices_of(shard.index)))
                     self._router.shard_up(shard.index, shard.epoch)
                 self._begin(self._notify())
+            case ipc.Leaving():
+                self._router.shard_down(shard.index)
             case ipc.DeviceChanged():
                 self._device_changed(message)
             case ipc.Receipt():

@@ -26,11 +26,14 @@ from shardd.journal import Journal
 from shardd.logs import get_logger
 from shardd.states import Verdict
 from shardd.transports.base import Events, Sent, Transport
+from shardd.worker.transports import Transports
 
 log = get_logger(__name__)
 
 JOURNAL_RETRY = 30.0
 """Seconds before a device is tried again after its journal refused a line: a full disk does not mend itself in one."""
+TRANSPORT_RETRY = 60.0
+"""Seconds before a device is tried again whose transport could not be loaded: a missing library takes a person."""
 
 
 @dataclass(slots=True)
@@ -54,7 +57,7 @@ class Sender:
         self,
         *,
         journal: Journal,
-        transports: dict[str, Transport],
+        transports: Transports,
         devices: dict[str, DeviceSpec],
         events: Events,
         report: Callable[[Outcome], None],
@@ -133,13 +136,8 @@ class Sender:
         device = self._devices.get(job.device_id)
         if device is None:
             return _outcome(job, Verdict.RETURNED, error="its device left this shard")
-        transport = self._transports.get(device.transport)
-        if transport is None:
-            return _outcome(
-                job, Verdict.UNAVAILABLE, error=f"transport {device.transport!r} is not there", retry_after=60.0
-            )
         try:
-            sent = await self._deliver(transport, device, job, hand)
+            sent = await self._deliver(device, job, hand)
             return _outcome(job, Verdict.SENT, message_id=sent.message_id)
         except SendError as error:
             return self._judge(error, job, device)
@@ -181,7 +179,12 @@ class Sender:
             hand.late = True
             hand.task.cancel()
 
-    async def _deliver(self, transport: Transport, device: DeviceSpec, job: JobSpec, hand: Hand) -> Sent:
+    async def _deliver(self, device: DeviceSpec, job: JobSpec, hand: Hand) -> Sent:
+        transport = self._transports.get(device.transport) or await self._transports.load(device.transport)
+        if transport is None:
+            raise DeviceUnavailableError(
+                f"transport {device.transport!r} cannot be loaded", retry_after=TRANSPORT_RETRY
+            )
         fetched = await transport.fetch(device, job)
         if transport.in_hand > 1:
             return await self._hand_over(transport, device, job, hand, fetched)

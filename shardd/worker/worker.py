@@ -21,9 +21,8 @@ from shardd.errors import JournalError, SharddError
 from shardd.ipc import DeviceSpec, Outcome
 from shardd.journal import Journal
 from shardd.logs import get_logger, set_log_level
-from shardd.transports.base import Transport
-from shardd.transports.registry import make_transport
 from shardd.worker.sender import Sender
+from shardd.worker.transports import Transports
 
 log = get_logger(__name__)
 
@@ -42,8 +41,7 @@ class Worker:
         self._channel: Channel | None = None
         self._journal: Journal | None = None
         self._sender: Sender | None = None
-        self._transports: dict[str, Transport] = {}
-        self._transport_settings: dict[str, Any] = {}
+        self._transports = Transports({}, self)
         self._devices: dict[str, DeviceSpec] = {}
         self._outcomes: list[Outcome] = []
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -52,14 +50,13 @@ class Worker:
     async def run(self, sock: socket.socket) -> int:
         """Live until the end; returns the exit code."""
         self._channel = await Channel.connect(sock, ipc.decode_to_worker, self._heard, self._orphaned)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: self._start(self._drain(ORPHAN_GRACE)))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._leave)
         try:
             return await self._ended
         finally:
             for task in self._tasks:
                 task.cancel()
-            for transport in self._transports.values():
-                await transport.close()
+            await self._transports.close()
             self._channel.close()
             if self._journal is not None:
                 self._journal.close()
@@ -97,7 +94,7 @@ class Worker:
         self._devices = {device.id: device for device in setup.devices}
         self._journal = await self._open_journal(setup)
         self._journal.begin(setup.shard)
-        self._transport_settings = {
+        settings = {
             name: {
                 **settings,
                 "node": setup.node,
@@ -107,6 +104,7 @@ class Worker:
             }
             for name, settings in setup.transports.items()
         }
+        self._transports = Transports(settings, self)
         self._sender = Sender(
             journal=self._journal,
             transports=self._transports,
@@ -115,7 +113,8 @@ class Worker:
             report=self._report,
             send_timeout=setup.send_timeout,
         )
-        await self._load_transports()
+        for name in {device.transport for device in self._devices.values()}:
+            await self._transports.load(name)
         self._start(self._beat(setup.heartbeat_every))
         self._say(ipc.Ready(pid=os.getpid()))
 
@@ -130,21 +129,9 @@ class Worker:
                 # flock has no deadline of its own; the predecessor is on its way out.
                 await asyncio.sleep(0.02)
 
-    async def _load_transports(self) -> None:
-        for name in {device.transport for device in self._devices.values()} - self._transports.keys():
-            try:
-                transport = make_transport(name, self._transport_settings.get(name, {}), self)
-                await transport.start()
-            except SharddError as error:
-                # Devices of other transports are not to blame; these report `unavailable` with every job.
-                log.error("transport not available", action="transport", transport=name, error=str(error))
-                continue
-            self._transports[name] = transport
-
     async def _change_devices(self, message: ipc.Devices) -> None:
         for device in message.changed:
             self._devices[device.id] = device
-        await self._load_transports()
         for device_id in message.removed:
             await self._close_client(device_id)
             self._devices.pop(device_id, None)
@@ -156,9 +143,10 @@ class Worker:
 
     async def _close_client(self, device_id: str) -> None:
         device = self._devices.get(device_id)
-        if device is not None and self._sender is not None and device.transport in self._transports:
+        transport = self._transports.get(device.transport) if device is not None else None
+        if transport is not None and self._sender is not None:
             async with self._sender.lock_of(device_id):
-                await self._transports[device.transport].close_device(device_id)
+                await transport.close_device(device_id)
 
     async def _drain(self, timeout: float) -> None:
         if self._sender is not None:
@@ -196,13 +184,13 @@ class Worker:
                 ipc.Heartbeat(
                     lag=lag,
                     devices=len(self._devices),
-                    open_clients=sum(t.open_clients() for t in self._transports.values()),
+                    open_clients=self._transports.open_clients(),
                     in_flight=self._sender.in_flight,
                     sent=self._sender.sent,
                     failed=self._sender.failed,
                     rss=_rss(),
                     fds=_open_fds(),
-                    connects=sum(t.connects() for t in self._transports.values()),
+                    connects=self._transports.connects(),
                 )
             )
             due = loop.time() + every
@@ -217,6 +205,11 @@ class Worker:
         except JournalError as error:
             # Entries that are kept too long are harmless: settling is idempotent.
             log.warning("journal not trimmed", action="journal", error=str(error))
+
+    def _leave(self) -> None:
+        log.warning("told to end: finishing what has started", action="leave")
+        self._say(ipc.Leaving())
+        self._start(self._drain(ORPHAN_GRACE))
 
     def _orphaned(self) -> None:
         log.warning("supervisor is gone: finishing what has started", action="orphan")

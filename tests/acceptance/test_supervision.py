@@ -87,6 +87,21 @@ async def test_drain_and_restart_touch_one_shard(make_daemon: Callable[..., Daem
         await ask(daemon.socket, "POST", "/shards/7/drain")
 
 
+async def test_a_worker_that_is_told_to_end_finishes_and_is_replaced(
+    make_daemon: Callable[..., Daemon], producer: Producer
+) -> None:
+    daemon = make_daemon(transports={"sandbox": {"latency_min": "100ms", "latency_max": "200ms"}})
+    producer.add_devices(40)
+    producer.add_jobs(400, 40)
+    await daemon.start()
+    status = await daemon.until(lambda s: s["totals"]["sent"] >= 40)
+    os.kill(shard(status, 0)["pid"], signal.SIGTERM)
+    await daemon.until(lambda s: shard(s, 0)["restarts"] == 1 and shard(s, 0)["state"] == "running")
+    assert await producer.until_finished(daemon, 400) == {"sent": 400}
+    # What it had not started went back once, not again and again.
+    assert producer.execute("SELECT max(attempt) <= 2 FROM shardd.outcomes") == [(True,)]
+
+
 async def test_no_second_supervisor_on_one_state_folder(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon()
     await daemon.start()

@@ -9,8 +9,8 @@ import pytest
 from shardd.ipc import DeviceSpec, JobSpec, Outcome
 from shardd.journal import Journal
 from shardd.states import Verdict
-from shardd.transports.sandbox import SandboxTransport
 from shardd.worker.sender import Sender
+from shardd.worker.transports import Transports
 
 TIMEOUT = 0.2
 
@@ -22,7 +22,7 @@ class Bench:
         self.reported: asyncio.Queue[Outcome] = asyncio.Queue()
         self.sender = Sender(
             journal=journal,
-            transports={"sandbox": SandboxTransport({"record": False, **settings}, self)},
+            transports=Transports({"sandbox": {"record": False, **settings}}, self),
             devices={name: DeviceSpec(id=name, transport="sandbox") for name in "ab"},
             events=self,
             report=self.reported.put_nowait,
