@@ -1,92 +1,378 @@
-"""Sends that take too long, with the real journal and the sandbox that hangs."""
+"""One job through its transport with a real journal: the order of the steps, and what each way to end is called."""
+
+from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import resource
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
+from shardd.errors import DeviceUnavailableError, InDoubtError, PermanentError, SendError, TransientError
 from shardd.ipc import DeviceSpec, JobSpec, Outcome
 from shardd.journal import Journal
-from shardd.states import Verdict
+from shardd.transports.base import Sent, Transport
+from shardd.worker import sender as sender_module
 from shardd.worker.sender import Sender
-from shardd.worker.transports import Transports
 
-TIMEOUT = 0.2
+HANG = 30.0  # seconds; no test waits that long, it only keeps a broken one from hanging
 
 
-class Bench:
-    """A sender with devices `a` and `b`, and what it reports."""
+class Scripted(Transport):
+    """Does at each step what a test says: a step may be a coroutine function or raise."""
 
-    def __init__(self, journal: Journal, **settings: float) -> None:
-        self.reported: asyncio.Queue[Outcome] = asyncio.Queue()
+    name: ClassVar[str] = "scripted"
+
+    def __init__(self) -> None:
+        self.steps: dict[str, Any] = {}
+        self.seen: list[tuple[str, int]] = []
+        self.news = asyncio.Condition()
+
+    async def fetch(self, device: DeviceSpec, job: JobSpec) -> Any:
+        return await self._step("fetch", job)
+
+    async def prepare(self, device: DeviceSpec, job: JobSpec, fetched: Any) -> Any:
+        return await self._step("prepare", job)
+
+    async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Any) -> Sent:
+        await self._step("deliver", job)
+        self.seen.append(("delivered", job.id))
+        return Sent(message_id=f"m-{job.id}")
+
+    async def until(self, what: Callable[[], Any]) -> None:
+        async with asyncio.timeout(HANG), self.news:
+            await self.news.wait_for(what)
+
+    async def _step(self, name: str, job: JobSpec) -> Any:
+        self.seen.append((name, job.id))
+        async with self.news:
+            self.news.notify_all()
+        step = self.steps.get(name)
+        if isinstance(step, BaseException):
+            raise step
+        return None if step is None else await step(job)
+
+
+class Loaded(dict[str, Transport]):
+    """The worker's transports: what is not loaded cannot be."""
+
+    async def load(self, name: str) -> None:
+        return None
+
+
+class Desk:
+    """A sender, and everything that it says."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.transport = Scripted()
+        self.outcomes: list[Outcome] = []
+        self.changes: list[tuple[str, str, str, float | None]] = []
+        self.at_report: Callable[[Outcome], None] = lambda _: None
         self.sender = Sender(
             journal=journal,
-            transports=Transports({"sandbox": {"record": False, **settings}}, self),
-            devices={name: DeviceSpec(id=name, transport="sandbox") for name in "ab"},
-            events=self,
-            report=self.reported.put_nowait,
-            send_timeout=TIMEOUT,
+            transports=Loaded(scripted=self.transport),  # type: ignore[arg-type]  # has what the sender asks of it
+            devices={
+                name: DeviceSpec(name, transport)
+                for name, transport in (("a", "scripted"), ("b", "scripted"), ("x", "missing"))
+            },
+            events=self,  # type: ignore[arg-type]  # receipts do not pass through the sender
+            report=self._report,
+            send_timeout=600.0,
         )
 
     def device_changed(self, device_id: str, state: str, reason: str, until: float | None = None) -> None:
-        raise AssertionError("the sandbox changes no device here")
+        self.changes.append((device_id, state, reason, until))
 
-    def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float) -> None:
-        raise AssertionError("the sandbox sends no receipts")
+    async def until_ended(self, count: int = 1) -> Outcome:
+        await self.transport.until(lambda: len(self.outcomes) >= count)
+        return self.outcomes[-1]
+
+    def started(self) -> set[int]:
+        return {claim[0] for claim in self.journal.read().started}
+
+    def remembered(self) -> list[Outcome]:
+        return list(self.journal.read().outcomes.values())
+
+    def _report(self, outcome: Outcome) -> None:
+        self.at_report(outcome)
+        self.outcomes.append(outcome)
+
+        async def tell() -> None:
+            async with self.transport.news:
+                self.transport.news.notify_all()
+
+        self._telling = asyncio.ensure_future(tell())
 
 
-def job(number: int, device: str) -> JobSpec:
-    return JobSpec(number, epoch=1, attempt=1, device_id=device, recipient="+4915112345678", body="hello")
+def job(number: int = 1, device: str = "a") -> JobSpec:
+    return JobSpec(number, 7, 1, device, "+628")
+
+
+async def for_ever(_: JobSpec) -> None:
+    await asyncio.Event().wait()
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Callable[..., Bench]]:
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     journal = Journal.open(tmp_path / "shard-000.journal")
     journal.begin(0)
-    yield lambda **settings: Bench(journal, **settings)
+    desk = Desk(journal)
+    yield desk
+    await desk.sender.drain(0.0)
     journal.close()
 
 
-async def test_a_send_without_an_answer_in_time_is_in_doubt(bench: Callable[..., Bench]) -> None:
-    hanging = bench(hang_rate=1.0, hang_for=3600.0)
-    hanging.sender.take([job(1, "a"), job(2, "b")])
-    outcomes = [await hanging.reported.get(), await hanging.reported.get()]
-    assert {(o.id, o.verdict, o.error) for o in outcomes} == {
-        (1, Verdict.IN_DOUBT, "no answer within 0.2 s"),
-        (2, Verdict.IN_DOUBT, "no answer within 0.2 s"),
-    }
-    assert hanging.sender.in_flight == 0
+# ---- the order of the steps
 
 
-async def test_a_send_that_never_got_its_device_may_be_tried_again(bench: Callable[..., Bench]) -> None:
-    waiting = bench()
-    async with waiting.sender.lock_of("a"):
-        waiting.sender.take([job(1, "a")])
-        outcome = await waiting.reported.get()
-    assert (outcome.verdict, outcome.error) == (Verdict.TRANSIENT, "not ready to send within 0.2 s")
+async def test_the_journal_knows_before_anybody_else(desk: Desk) -> None:
+    seen: list[tuple[str, set[int], int]] = []
+
+    def note(what: str) -> None:
+        seen.append((what, desk.started(), len(desk.remembered())))
+
+    async def deliver(_: JobSpec) -> None:
+        note("deliver")
+
+    async def prepare(_: JobSpec) -> None:
+        note("prepare")
+
+    desk.transport.steps.update(prepare=prepare, deliver=deliver)
+    desk.at_report = lambda _: note("report")
+    desk.sender.take([job()])
+    outcome = await desk.until_ended()
+    assert seen == [("prepare", set(), 0), ("deliver", {1}, 0), ("report", {1}, 1)]
+    assert desk.transport.seen == [("fetch", 1), ("prepare", 1), ("deliver", 1), ("delivered", 1)]
+    assert (outcome.verdict, outcome.message_id, outcome.id, outcome.epoch, outcome.attempt) == ("sent", "m-1", 1, 7, 1)
+    assert desk.remembered() == [outcome]
+    assert (desk.sender.sent, desk.sender.failed, desk.sender.in_flight) == (1, 0, 0)
 
 
-async def test_each_send_has_its_own_time(bench: Callable[..., Bench]) -> None:
-    loop = asyncio.get_running_loop()
-    hanging = bench(hang_rate=1.0, hang_for=3600.0)
-    began = loop.time()
-    hanging.sender.take([job(1, "a")])
-    await asyncio.sleep(TIMEOUT / 2)
-    second = loop.time()
-    hanging.sender.take([job(2, "b")])
-    assert (await hanging.reported.get()).id == 1
-    assert loop.time() >= began + TIMEOUT
-    assert (await hanging.reported.get()).id == 2
-    assert loop.time() >= second + TIMEOUT
+# ---- the ways to end
+
+UNTIL = datetime(2100, 1, 1, tzinfo=UTC)
+ERRORS: list[tuple[SendError, str]] = [
+    (PermanentError("no"), "permanent"),
+    (TransientError("later", retry_after=5.0), "transient"),
+    (DeviceUnavailableError("away", retry_after=9.0), "unavailable"),
+    (InDoubtError("who knows"), "in_doubt"),
+]
 
 
-async def test_the_watch_goes_on_after_quick_sends(bench: Callable[..., Bench]) -> None:
-    quick = bench()
-    quick.sender.take([job(1, "a")])
-    assert (await quick.reported.get()).verdict == Verdict.SENT
-    async with quick.sender.lock_of("b"):
-        quick.sender.take([job(2, "b")])
-        assert (await quick.reported.get()).verdict == Verdict.TRANSIENT
-        quick.sender.take([job(3, "b")])
-        assert (await quick.reported.get()).verdict == Verdict.TRANSIENT
+@pytest.mark.parametrize("step", ["fetch", "prepare"])
+@pytest.mark.parametrize(("error", "verdict"), ERRORS[:3])
+async def test_an_error_before_the_hand_over(desk: Desk, step: str, *, error: SendError, verdict: str) -> None:
+    desk.transport.steps[step] = error
+    desk.sender.take([job()])
+    outcome = await desk.until_ended()
+    assert (outcome.verdict, outcome.error, outcome.retry_after) == (
+        verdict,
+        str(error),
+        getattr(error, "retry_after", None),
+    )
+    assert desk.started() == set()
+    assert ("deliver", 1) not in desk.transport.seen
+
+
+@pytest.mark.parametrize(("error", "verdict"), ERRORS)
+async def test_an_error_of_the_hand_over(desk: Desk, error: SendError, verdict: str) -> None:
+    desk.transport.steps["deliver"] = error
+    desk.sender.take([job()])
+    outcome = await desk.until_ended()
+    assert (outcome.verdict, outcome.error) == (verdict, str(error))
+    assert desk.remembered() == [outcome]
+    assert desk.sender.failed == (verdict != "unavailable")
+
+
+@pytest.mark.parametrize(
+    ("step", "verdict"), [("fetch", "transient"), ("prepare", "transient"), ("deliver", "in_doubt")]
+)
+@pytest.mark.parametrize("error", [RuntimeError("a defect"), KeyError("x"), TimeoutError(), OSError(5, "io")])
+async def test_a_defect_of_a_transport_is_no_proof(desk: Desk, step: str, *, verdict: str, error: Exception) -> None:
+    desk.transport.steps[step] = error
+    desk.sender.take([job(), job(2, "b")])
+    await desk.until_ended(2)
+    assert [outcome.verdict for outcome in desk.outcomes] == [verdict] * 2
+    assert type(error).__name__ in (desk.outcomes[0].error or "")
+
+
+async def test_what_an_error_proves_about_the_device_is_told_before_the_outcome(desk: Desk) -> None:
+    desk.transport.steps["deliver"] = DeviceUnavailableError("for spam", state="banned", until=UNTIL)
+    changes_at_report: list[int] = []
+    desk.at_report = lambda _: changes_at_report.append(len(desk.changes))
+    desk.sender.take([job()])
+    outcome = await desk.until_ended()
+    assert desk.changes == [("a", "banned", "for spam", UNTIL.timestamp())]
+    assert changes_at_report == [1]
+    assert outcome.device_state == "banned"
+    assert outcome.retry_after is not None
+    assert outcome.retry_after > 3600
+
+
+@pytest.mark.parametrize(
+    ("step", "verdict", "words"),
+    [
+        ("fetch", "transient", "not ready to send within 0.05 s"),
+        ("prepare", "transient", "not ready to send within 0.05 s"),
+        ("deliver", "in_doubt", "no answer within 0.05 s"),
+    ],
+)
+async def test_no_step_takes_for_ever(desk: Desk, *, step: str, verdict: str, words: str) -> None:
+    desk.sender._send_timeout = 0.05
+    desk.transport.steps[step] = for_ever
+    desk.sender.take([job(), job(2, "b")])
+    await desk.until_ended(2)
+    assert [(outcome.verdict, outcome.error) for outcome in desk.outcomes] == [(verdict, words)] * 2
+    desk.transport.steps.clear()
+    desk.sender.take([job(3)])
+    assert (await desk.until_ended(3)).verdict == "sent"
+
+
+async def test_a_device_that_left_gives_its_job_back(desk: Desk) -> None:
+    desk.sender.take([job(1, "nobody")])
+    assert (await desk.until_ended()).verdict == "returned"
+
+
+async def test_a_transport_that_is_not_there_makes_its_devices_unavailable(desk: Desk) -> None:
+    desk.sender.take([job(1, "x"), job(2)])
+    await desk.until_ended(2)
+    by_id = {outcome.id: outcome for outcome in desk.outcomes}
+    assert (by_id[1].verdict, by_id[2].verdict) == ("unavailable", "sent")
+    assert "missing" in (by_id[1].error or "")
+    assert by_id[1].retry_after
+
+
+# ---- a journal that refuses
+
+
+@contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    """The journal cannot grow."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+async def test_nothing_leaves_that_the_journal_does_not_know(desk: Desk) -> None:
+    with full_disk(desk.journal.path):
+        desk.sender.take([job()])
+        outcome = await desk.until_ended()
+    assert outcome.verdict == "unavailable"
+    assert outcome.retry_after == sender_module.JOURNAL_RETRY
+    assert ("deliver", 1) not in desk.transport.seen
+    desk.sender.take([job(2)])
+    assert (await desk.until_ended(2)).verdict == "sent"
+    assert desk.started() == {2}
+
+
+async def test_an_outcome_that_the_journal_refuses_is_still_told(desk: Desk) -> None:
+    release = asyncio.Event()
+
+    async def deliver(_: JobSpec) -> None:
+        await release.wait()
+
+    desk.transport.steps["deliver"] = deliver
+    desk.sender.take([job()])
+    await desk.transport.until(lambda: ("deliver", 1) in desk.transport.seen)
+    with full_disk(desk.journal.path):
+        release.set()
+        assert (await desk.until_ended()).verdict == "sent"
+    assert desk.remembered() == []
+
+
+# ---- one at a time
+
+
+async def test_a_device_sends_one_after_the_other_in_order(desk: Desk) -> None:
+    inside: list[int] = []
+
+    async def deliver(which: JobSpec) -> None:
+        inside.append(which.id)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert inside == [which.id]
+        inside.remove(which.id)
+
+    desk.transport.steps["deliver"] = deliver
+    desk.sender.take([job(number) for number in range(20)])
+    await desk.until_ended(20)
+    assert [outcome.verdict for outcome in desk.outcomes] == ["sent"] * 20
+    assert [number for step, number in desk.transport.seen if step == "delivered"] == list(range(20))
+
+
+async def test_devices_do_not_wait_for_each_other(desk: Desk) -> None:
+    async def deliver(which: JobSpec) -> None:
+        if which.device_id == "a":
+            await asyncio.Event().wait()
+
+    desk.transport.steps["deliver"] = deliver
+    desk.sender.take([job(1, "a"), job(2, "b")])
+    assert (await desk.until_ended()).id == 2
+    assert desk.sender.in_flight == 1
+
+
+async def test_a_transport_may_take_several_of_a_device_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scripted, "in_hand", 5)
+    desk.transport.steps["deliver"] = for_ever
+    desk.sender.take([job(number) for number in range(5)])
+    await desk.transport.until(lambda: sum(step == "deliver" for step, _ in desk.transport.seen) == 5)
+
+
+# ---- drain
+
+
+async def test_a_drain_gives_back_what_has_not_left(desk: Desk) -> None:
+    desk.transport.steps["prepare"] = for_ever
+    desk.sender.take([job(1, "a"), job(2, "a"), job(3, "b")])
+    await desk.transport.until(lambda: sum(step == "prepare" for step, _ in desk.transport.seen) == 2)
+    desk.sender.take([job(4, "b"), job(5, "a")])  # these have not taken their first step
+    await desk.sender.drain(0.0)
+    assert sorted((outcome.id, outcome.verdict) for outcome in desk.outcomes) == [(n, "returned") for n in range(1, 6)]
+    assert desk.started() == set()
+    assert desk.sender.in_flight == 0
+
+
+async def test_a_drain_waits_for_what_has_left(desk: Desk) -> None:
+    release = asyncio.Event()
+
+    async def deliver(_: JobSpec) -> None:
+        await release.wait()
+
+    desk.transport.steps["deliver"] = deliver
+    desk.sender.take([job(1), job(2)])
+    await desk.transport.until(lambda: ("deliver", 1) in desk.transport.seen)
+    drain = asyncio.create_task(desk.sender.drain(HANG))
+    await desk.transport.until(lambda: desk.outcomes)
+    assert (desk.outcomes[0].id, desk.outcomes[0].verdict) == (2, "returned")
+    release.set()
+    await drain
+    assert (desk.outcomes[1].id, desk.outcomes[1].verdict) == (1, "sent")
+    assert len(desk.outcomes) == 2
+
+
+async def test_what_outlasts_a_drain_is_in_doubt(desk: Desk) -> None:
+    desk.transport.steps["deliver"] = for_ever
+    desk.sender.take([job(1)])
+    await desk.transport.until(lambda: ("deliver", 1) in desk.transport.seen)
+    await desk.sender.drain(0.0)
+    (outcome,) = desk.outcomes
+    assert (outcome.verdict, outcome.error) == ("in_doubt", "the worker had to stop before the answer came")
+    assert desk.remembered() == [outcome]
+
+
+async def test_after_a_drain_everything_is_given_back(desk: Desk) -> None:
+    await desk.sender.drain(0.0)
+    desk.sender.take([job(1), job(2)])
+    assert [(outcome.id, outcome.verdict) for outcome in desk.outcomes] == [(1, "returned"), (2, "returned")]
+    assert desk.transport.seen == []
