@@ -46,6 +46,12 @@ class ConfigError(SharddError):
     exit_code = 78
 
 
+class PairingError(SharddError):
+    """A device got no session; nothing has changed, so it may be tried again."""
+
+    exit_code = 75
+
+
 class JournalError(SharddError):
     """A shard's journal cannot be read or written, so no message of that shard may leave."""
 

@@ -15,6 +15,7 @@ from shardd.cli.config import config_group
 from shardd.cli.daemon import drain, restart, start, stop
 from shardd.cli.db import db_group
 from shardd.cli.device import device_group
+from shardd.cli.device_pair import pair
 from shardd.cli.job import job_group
 from shardd.cli.status import status
 from shardd.errors import SharddError
@@ -28,6 +29,8 @@ def cli() -> None:
 
 for command in (start, stop, drain, restart, status, job_group, device_group, config_group, db_group):
     cli.add_command(command)
+for command in (pair,):
+    device_group.add_command(command)
 
 
 def main() -> None:

@@ -1,0 +1,244 @@
+"""`shardd device pair`: a phone links this computer, and the new session becomes the device's.
+
+Works beside a running daemon, which goes on sending with the old session, if there is one, until the new one is bound. A
+session is bound by one UPDATE that holds only if nothing has changed meanwhile; one that may not be bound is unlinked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Final
+
+import click
+
+from shardd.cli.names import device_ids
+from shardd.cli.options import config_option
+from shardd.cli.pair_view import ScreenView, View, open_view
+from shardd.cli.sessions import Desk, open_desk
+from shardd.config import Config, load_config
+from shardd.config.values import RefusedError, format_duration, parse_duration
+from shardd.errors import PairingError, PermanentError, SharddError, UsageError
+from shardd.queue.admin import DeviceRow
+from shardd.queue.sessions import number_of
+from shardd.states import CAN_SEND, DeviceState
+from shardd.transports.whatsapp.pairing import TIMEOUT, PairingEvent
+from shardd.transports.whatsapp.pairing import pair as pair_session
+from shardd.transports.whatsapp.recipients import parse_recipient
+from shardd.transports.whatsapp.store_setup import prepare_store
+from shardd.transports.whatsapp.unlinking import forget_session, unlink
+
+SHORTEST: Final = 1.0
+LONGEST: Final = TIMEOUT
+"""Seconds: WhatsApp has no more codes then."""
+AFTERWARDS: Final = 600.0
+"""Seconds beyond the wait for the phone in which a pairing holds its lock: every step of it has a shorter deadline."""
+
+
+@click.command("pair")
+@click.argument("device_id", metavar="ID")
+@click.option(
+    "--phone", metavar="NUMBER", help="Pair by a code that is typed on the phone of this number, without a camera."
+)
+@click.option("--new-number", is_flag=True, help="Allow another number than the device had before.")
+@click.option(
+    "--timeout", "timeout_text", default="3m", show_default=True, metavar="DURATION", help="How long codes are shown."
+)
+@click.option("--json", "as_json", is_flag=True, help="For a front end: one JSON object a line, as things happen.")
+@config_option
+def pair(
+    *, device_id: str, phone: str | None, new_number: bool, timeout_text: str, as_json: bool, config_file: Path
+) -> None:
+    """Link a phone to the device ID, by a QR code or (--phone) by a typed code.
+
+    Works while shardd runs. A device that had a number before gets no other one, unless --new-number says so.
+
+    The events of --json are qr (code), code (code), scanned (number), and at the end paired (session, number), failed or
+    timeout (reason), or given_up. Exit code 0: paired; 75: no phone was linked; 130: given up.
+    """
+    (device_id,) = device_ids([device_id])
+    timeout = _timeout(timeout_text)
+    config = load_config(config_file)
+    number = None if phone is None else _number(phone, config)
+    try:
+        with open_view(device_id, as_json=as_json, patience=format_duration(timeout)) as view:
+            pairing = Pairing(view, device_id, number=number, new_number=new_number, timeout=timeout)
+            asyncio.run(pairing.run(config))
+    except asyncio.CancelledError:
+        raise click.Abort from None
+    if not as_json:
+        click.echo(f"device {device_id} is paired with +{pairing.number}")
+        for remark in pairing.remarks:
+            click.echo(remark)
+
+
+class Pairing:
+    """One try to pair one device."""
+
+    def __init__(self, view: View, device_id: str, *, number: str | None, new_number: bool, timeout: float) -> None:
+        """`number`: pair by a typed code with it. `timeout`: seconds for the phone's owner."""
+        self.remarks: list[str] = []
+        """What the person should know in the end."""
+        self.number = number
+        self._view = view
+        self._device_id = device_id
+        self._by_code = number is not None
+        self._new_number = new_number
+        self._timeout = timeout
+        self._linked = False
+
+    async def run(self, config: Config) -> None:
+        """To the end. Raises SharddError, or CancelledError when it is given up."""
+        task = asyncio.current_task()
+        assert task is not None
+        _on_signals(lambda: self._give_up(task), self._view)
+        try:
+            async with (
+                open_desk(config) as desk,
+                desk.sessions.hold_pairing(self._device_id, patience=self._timeout + AFTERWARDS) as ours,
+            ):
+                if not ours:
+                    raise PairingError(f"device {self._device_id} is being paired by somebody else right now")
+                await self._pair(desk)
+        except asyncio.CancelledError:
+            self._view.tell(PairingEvent("given_up"))
+            raise
+        except SharddError as error:
+            if not isinstance(error, _TimedOutError):
+                self._view.tell(PairingEvent("failed", reason=str(error)))
+            raise
+
+    async def _pair(self, desk: Desk) -> None:
+        device = await desk.whatsapp_device(self._device_id)
+        expected = await self._expected_number(desk, device)
+        await prepare_store(desk.store, pgbouncer=desk.pgbouncer)
+        paired = await self._link(desk, device, expected)
+        assert paired.jid is not None
+        if not await desk.sessions.bind(device.id, paired.jid, old=device.session):
+            await self._undo(desk, device, paired)
+        self.number = paired.number
+        await self._retire(desk, device, paired.jid)
+        self._view.tell(PairingEvent("paired", jid=paired.jid, number=paired.number))
+        if device.paused_at is not None:
+            self.remarks.append(f"it is paused; let it send: shardd device resume {device.id}")
+
+    async def _expected_number(self, desk: Desk, device: DeviceRow) -> str | None:
+        """The only number that may be linked, if that is known. Raises UsageError when the wanted one cannot be."""
+        before = number_of(device.session) if device.session and not self._new_number else None
+        if before and self.number and before != self.number:
+            raise UsageError(
+                f"device {device.id} had the number +{before}, not +{self.number}; "
+                "to give it another number, add --new-number"
+            )
+        if self.number and (holder := await desk.sessions.number_holder(self.number, but=device.id)):
+            raise UsageError(f"+{self.number} is the number of device {holder}: two devices cannot share one")
+        return self.number or before
+
+    async def _link(self, desk: Desk, device: DeviceRow, expected: str | None) -> PairingEvent:
+        """The event `paired`. Raises PairingError."""
+        events = pair_session(
+            desk.store,
+            pgbouncer=desk.pgbouncer,
+            phone=self.number if self._by_code else None,
+            expected=expected,
+            proxy=desk.proxy_of(device),
+            timeout=self._timeout,
+        )
+        async with aclosing(events):
+            async for event in events:
+                match event.kind:
+                    case "paired":
+                        return event
+                    case "failed":
+                        raise PairingError(
+                            f"device {device.id} is not paired: {event.reason}{self._hint(expected, event)}"
+                        )
+                    case "timeout":
+                        self._view.tell(event)
+                        raise _TimedOutError(f"device {device.id} is not paired: {event.reason}")
+                    case "scanned":
+                        self._linked = True
+                self._view.tell(event)
+        raise PairingError(f"device {device.id} is not paired: the pairing ended without an outcome")
+
+    def _hint(self, expected: str | None, event: PairingEvent) -> str:
+        wrong = expected is not None and f"not +{expected}" in str(event.reason)
+        return "; to give the device another number, add --new-number" if wrong and not self._by_code else ""
+
+    async def _undo(self, desk: Desk, device: DeviceRow, paired: PairingEvent) -> None:
+        """A session that may not be the device's: the phone must not list it. Raises PairingError."""
+        holder = await desk.sessions.number_holder(str(paired.number), but=device.id)
+        why = (
+            f"+{paired.number} is the number of device {holder}, and two devices cannot share one"
+            if holder
+            else "it was changed or removed meanwhile"
+        )
+        undone = await self._unlink(desk, device, str(paired.jid))
+        raise PairingError(f"device {device.id} is not paired: {why}{'' if undone is None else f'; {undone}'}")
+
+    async def _retire(self, desk: Desk, device: DeviceRow, session: str) -> None:
+        """Nobody uses the old session any more: end it."""
+        try:
+            await desk.close_client(device.id)
+        except SharddError as error:
+            self.remarks.append(f"the running shardd may still use the old session for a moment: {error}")
+            return
+        if device.session is None or device.session == session:
+            return
+        if device.state in CAN_SEND or device.state == DeviceState.UNPAIRED:
+            self._view.note("ending the old session…")
+            if (remark := await self._unlink(desk, device, device.session)) is not None:
+                self.remarks.append(remark)
+        else:
+            # WhatsApp has ended it, or another program uses it.
+            await forget_session(desk.store, device.session)
+
+    async def _unlink(self, desk: Desk, device: DeviceRow, session: str) -> str | None:
+        """Unlink a session; a remark when WhatsApp could not be told."""
+        try:
+            await unlink(desk.store, session, pgbouncer=desk.pgbouncer, proxy=desk.proxy_of(device))
+        except SharddError as error:
+            await forget_session(desk.store, session)
+            return f"remove the linked device shardd on the phone of +{number_of(session)} yourself: {error}"
+        return None
+
+    def _give_up(self, task: asyncio.Task[None]) -> None:
+        if self._linked:
+            self._view.note("the phone is linked already: this ends in a moment…")
+        else:
+            task.cancel()
+
+
+class _TimedOutError(PairingError):
+    """No phone came."""
+
+
+def _on_signals(give_up: Callable[[], None], view: View) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, give_up)
+    if isinstance(view, ScreenView):
+        loop.add_signal_handler(signal.SIGWINCH, view.draw)
+
+
+def _timeout(text: str) -> float:
+    try:
+        timeout = parse_duration(text)
+    except RefusedError as error:
+        raise UsageError(f"--timeout: {text} {error}") from None
+    if not SHORTEST <= timeout <= LONGEST:
+        raise UsageError(f"--timeout: {text} is not between {SHORTEST:g}s and {LONGEST / 60:g}m")
+    return timeout
+
+
+def _number(phone: str, config: Config) -> str:
+    try:
+        number = parse_recipient(phone, config.transports.whatsapp.default_region).number
+    except PermanentError as error:
+        raise UsageError(f"--phone: {str(error).removeprefix('recipient ')}") from None
+    if number is None:
+        raise UsageError(f"--phone: {phone} is no phone number; write it as +6281234567890")
+    return number

@@ -1,0 +1,54 @@
+"""Which session belongs to which device: the statements of `sql/sessions.sql` as typed calls.
+
+A change is announced to every supervisor by the table's trigger, like all changes of devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from shardd.queue.database import Database
+
+
+def number_of(session: str) -> str:
+    """The phone number of a session, digits only."""
+    return session.partition("@")[0].partition(":")[0]
+
+
+class SessionAdmin:
+    """Sessions of devices, over a database. Every call raises DatabaseError; removed devices count as unknown."""
+
+    def __init__(self, database: Database) -> None:
+        """`database`: with room for two connections if `hold_pairing` is used, which keeps one."""
+        self._database = database
+
+    @asynccontextmanager
+    async def hold_pairing(self, device_id: str, *, patience: float) -> AsyncGenerator[bool]:
+        """Whether the device's pairing is ours, for as long as the block lasts: `patience` seconds at most."""
+        queries, params = self._database.queries, {"id": device_id}
+        async with self._database.connection(timeout=patience) as connection:
+            row = await (await connection.execute(queries["lock_pairing"], params)).fetchone()
+            ours = bool(row and row[0])
+            try:
+                yield ours
+            finally:
+                if ours and not connection.broken:
+                    await connection.execute(queries["unlock_pairing"], params)
+
+    async def number_holder(self, number: str, *, but: str) -> str | None:
+        """The device other than `but` that has a session of this number."""
+        rows = await self._database.fetch_all("number_holder", {"number": number, "id": but})
+        return str(rows[0][0]) if rows else None
+
+    async def bind(self, device_id: str, session: str, *, old: str | None) -> bool:
+        """Give a device its session and make it ready.
+
+        False when its session is not `old` any more, when it was removed, or when another device holds the number.
+        """
+        number = number_of(session)
+        params = {"id": device_id, "session": session, "old": old, "number": number}
+        queries = self._database.queries
+        async with self._database.connection() as connection, connection.transaction():
+            await connection.execute(queries["lock_number"], {"number": number})
+            return (await connection.execute(queries["bind_session"], params)).rowcount == 1
