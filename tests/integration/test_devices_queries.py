@@ -1,0 +1,166 @@
+"""What is known about devices, as the daemon reads and writes it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+
+from shardd.queue.admin import DeviceAdmin
+from shardd.queue.cycle import Count, Settlement
+from shardd.queue.database import Database
+from shardd.queue.devices import Device, Devices, StateChange
+from shardd.queue.jobs import Jobs
+from shardd.states import CAN_SEND, SELF_HEALING, DeviceState
+from tests.queue_rows import add_devices, claim, connect, finish, insert_jobs, take_epoch
+
+TODAY = date(2026, 5, 2)
+HANG = 30.0  # seconds; no test waits that long, it only keeps a broken one from hanging
+
+
+@pytest.fixture
+def devices(database: Database) -> Devices:
+    return Devices(database)
+
+
+async def one(devices: Devices, name: str = "a") -> Device:
+    (found,) = [device for device in await devices.all(TODAY) if device.id == name]
+    return found
+
+
+def set_row(dsn: str, name: str, assignments: str) -> None:
+    with connect(dsn) as connection:
+        connection.execute(f"UPDATE shardd.devices SET {assignments} WHERE id = %s", [name])  # type: ignore[arg-type]  # ours
+
+
+def add_old_devices(dsn: str, *names: str) -> float:
+    """Devices that were added an hour ago; returns this moment."""
+    add_devices(dsn, *names)
+    with connect(dsn) as connection:
+        connection.execute("UPDATE shardd.devices SET state_since = now() - interval '1 hour'")
+    return time.time()
+
+
+def learned(
+    state: DeviceState, *, at: float, name: str = "a", until: float | None = None, reason: str = "why"
+) -> StateChange:
+    return StateChange(name, state, reason, until, at)
+
+
+async def test_a_device_comes_with_everything_that_was_written(dsn: str, devices: Devices) -> None:
+    add_devices(
+        dsn, "a", transport="whatsapp", label="shop", session="628:1@s.whatsapp.net", proxy="socks5://p",
+        settings='{"region": ["ID", null]}', gap_min=1.5, gap_max=2.5, daily_limit=7,
+    )  # fmt: skip
+    found = await one(devices)
+    fields: dict[str, Any] = {
+        "id": "a", "transport": "whatsapp", "label": "shop", "session": "628:1@s.whatsapp.net", "proxy": "socks5://p",
+        "settings": {"region": ["ID", None]}, "state": DeviceState.READY, "reason": None, "state_until": None,
+        "paused_at": None, "paused_why": None, "gap_min": 1.5, "gap_max": 2.5, "daily_limit": 7, "sent_today": 0,
+        "last_at": None,
+    }  # fmt: skip
+    assert {name: getattr(found, name) for name in fields} == fields
+    assert found.can_send
+    assert (found.spec.id, found.spec.session, found.spec.settings) == ("a", found.session, found.settings)
+
+
+async def test_removed_devices_are_not_there(dsn: str, database: Database, devices: Devices) -> None:
+    add_devices(dsn, "c", "a", "b")
+    assert await DeviceAdmin(database).remove(["b"]) == {"b"}
+    assert [device.id for device in await devices.all(TODAY)] == ["a", "c"]
+
+
+async def test_only_the_days_own_messages_count(dsn: str, database: Database, devices: Devices) -> None:
+    add_devices(dsn, "a", "b")
+    epoch = await take_epoch(database)
+    insert_jobs(dsn, "a")
+    (its_claim,) = await claim(Jobs(database), epoch, "a")
+    moment = datetime(2026, 5, 2, 3, tzinfo=UTC)
+    counts = [Count("a", TODAY, 5, moment), Count("b", date(2026, 5, 1), 9, moment)]
+    await Jobs(database).cycle(Settlement(finishes=finish(its_claim).finishes, counts=counts), [])
+    assert [(d.id, d.sent_today, d.last_at) for d in await devices.all(TODAY)] == [("a", 5, moment), ("b", 0, None)]
+
+
+@pytest.mark.parametrize("state", list(DeviceState))
+async def test_what_was_learned_is_written(dsn: str, devices: Devices, state: DeviceState) -> None:
+    now = add_old_devices(dsn, "a", "b")
+    await devices.set_states([learned(state, at=now - 100, until=now + 500, reason="because")])
+    found = await one(devices)
+    assert (found.state, found.reason) == (state, "because")
+    assert found.state_until is not None
+    assert found.state_since.timestamp() == pytest.approx(now - 100, abs=HANG)
+    assert found.state_until.timestamp() == pytest.approx(now + 500, abs=HANG)
+    assert found.can_send == (state in CAN_SEND)
+    assert (await one(devices, "b")).reason is None
+
+
+async def test_later_knowledge_stands(dsn: str, devices: Devices) -> None:
+    now = add_old_devices(dsn, "a")
+    await devices.set_states([learned(DeviceState.BANNED, at=now - 500)])
+    await devices.set_states([learned(DeviceState.READY, at=now - 900)])
+    assert (await one(devices)).state is DeviceState.BANNED
+    await devices.set_states([learned(DeviceState.READY, at=now - 100)])
+    assert (await one(devices)).state is DeviceState.READY
+
+
+async def test_the_same_again_does_not_restart_the_time(dsn: str, devices: Devices) -> None:
+    now = add_old_devices(dsn, "a")
+    await devices.set_states([learned(DeviceState.LOGGED_OUT, at=now - 500)])
+    before = await one(devices)
+    await devices.set_states([learned(DeviceState.LOGGED_OUT, at=now - 100)])
+    assert await one(devices) == before
+
+
+async def test_many_are_written_at_once_and_strangers_are_ignored(dsn: str, devices: Devices) -> None:
+    names = [f"d{number}" for number in range(50)]
+    at = add_old_devices(dsn, *names) - 10
+    states = [state for state in DeviceState for _ in range(8)][:50]
+    changes = [learned(state, at=at, name=name) for name, state in zip(names, states, strict=True)]
+    await devices.set_states([*changes, learned(DeviceState.BANNED, at=at, name="stranger")])
+    assert {device.id: device.state for device in await devices.all(TODAY)} == dict(zip(names, states, strict=True))
+    await devices.set_states([])
+
+
+@pytest.mark.parametrize("state", list(DeviceState))
+async def test_a_state_that_ends_by_itself_ends(dsn: str, devices: Devices, state: DeviceState) -> None:
+    add_devices(dsn, "over", "not-yet", "for-ever", "gone")
+    past, future = "now() - interval '1 second'", "now() + interval '1 hour'"
+    for name, until in (("over", past), ("not-yet", future), ("for-ever", "NULL"), ("gone", past)):
+        set_row(dsn, name, f"state = '{state.value}', reason = 'why', state_until = {until}")
+    set_row(dsn, "gone", "removed_at = now()")
+    healed = await devices.heal()
+    assert healed == (["over"] if state in SELF_HEALING else [])
+    for name in ("over", "not-yet", "for-ever"):
+        found = await one(devices, name)
+        assert found.state is (DeviceState.READY if name in healed else state)
+        assert (found.reason, found.state_until) == ((None, None) if name in healed else ("why", found.state_until))
+
+
+async def test_a_paused_device_keeps_its_state(dsn: str, database: Database, devices: Devices) -> None:
+    add_devices(dsn, "a", state="restricted")
+    assert await DeviceAdmin(database).pause(["a"], "tea") == {"a"}
+    found = await one(devices)
+    assert (found.can_send, found.state, found.paused_why) == (False, DeviceState.RESTRICTED, "tea")
+    await DeviceAdmin(database).resume(["a"])
+    assert (await one(devices)).can_send
+
+
+async def test_changes_are_announced(dsn: str, database: Database, devices: Devices) -> None:
+    now = add_old_devices(dsn, "a")
+    connected, told = asyncio.Event(), asyncio.Event()
+
+    async def listen() -> None:
+        async for event in database.listen("shardd_devices"):
+            (connected if event.kind == "connected" else told).set()
+
+    listener = asyncio.create_task(listen())
+    async with asyncio.timeout(HANG):
+        await connected.wait()
+        for number, state in enumerate((DeviceState.BANNED, DeviceState.READY)):
+            told.clear()
+            await devices.set_states([learned(state, at=now - 100 + number)])
+            await told.wait()
+    listener.cancel()
