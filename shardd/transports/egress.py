@@ -50,6 +50,8 @@ class Egress:
         self.url = f"http://{user}:{password}@127.0.0.1:{gate.port}"
         self.dials_left = dials
         """How often the main host may still be dialled."""
+        self.dialled = asyncio.Event()
+        """Set when the main host is dialled for the first time."""
         self.closed = False
         self.lost = False
         """The connection to the main host is gone, and none may follow it."""
@@ -91,6 +93,7 @@ class Egress:
         self._tunnels[tunnel] = None
         if self.is_main(tunnel):
             self.dials_left -= 1
+            self.dialled.set()
 
     def left(self, tunnel: Tunnel) -> None:
         """A connection, or the attempt to make one, is over."""

@@ -27,6 +27,7 @@ from shardd.transports.upstream import Proxy
 from shardd.transports.whatsapp import failures
 from shardd.transports.whatsapp.failures import Trouble
 from shardd.transports.whatsapp.library import CHAT_HOST, JID, NewAClient, parse_jid
+from shardd.transports.whatsapp.turnstile import PATIENCE, Turnstile
 
 log = get_logger(__name__)
 
@@ -78,7 +79,15 @@ class Client:
     """One neonize client. Open it once, use it while `alive`, close it always."""
 
     def __init__(
-        self, device_id: str, session: str, *, dsn: str, gate: Gate, proxy: Proxy | None, listener: Listener
+        self,
+        device_id: str,
+        session: str,
+        *,
+        dsn: str,
+        gate: Gate,
+        turnstile: Turnstile,
+        proxy: Proxy | None,
+        listener: Listener,
     ) -> None:
         """`session`: a JID whose row has just been seen in the store; `dsn`: the store's URL for the library."""
         self.device_id = device_id
@@ -88,6 +97,7 @@ class Client:
         self.handle._stop_finalizer.detach()  # noqa: SLF001 - it would call into the library at any time, for any client
         self.trouble: Trouble | None = None
         self.egress = gate.admit(CHAT_HOST, on_lost=self._lost, proxy=proxy, dials=DIALS)
+        self._turnstile = turnstile
         self._listener = listener
         self._open = False
         self._running: asyncio.Task[None] | None = None
@@ -109,12 +119,19 @@ class Client:
 
     async def open(self, timeout: float) -> None:
         """Connect and wait until logged in. Raises TroubleError; the client must be closed then, too."""
-        self._running = await self.handle.connect(ProxySettings(self.egress.url))
-        watch = [asyncio.create_task(event.wait()) for event in (self._logged_in, self._failed)]
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
+        dialled, logged_in, failed = (
+            asyncio.create_task(event.wait()) for event in (self.egress.dialled, self._logged_in, self._failed)
+        )
         try:
-            await asyncio.wait([self._running, *watch], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            async with self._turnstile.alone():
+                self._running = await self.handle.connect(ProxySettings(self.egress.url))
+                # When it dials it has written all that it writes.
+                await _first(self._running, dialled, timeout=PATIENCE)
+            await _first(self._running, logged_in, failed, timeout=max(0.0, end - loop.time()))
         finally:
-            for task in watch:
+            for task in (dialled, logged_in, failed):
                 task.cancel()
         if self.trouble is None and not self._logged_in.is_set():
             self._fail(self._unexplained(timeout))
@@ -133,11 +150,10 @@ class Client:
 
     async def call(self, step: Callable[[], Awaitable[T]], timeout: float) -> T:
         """Let the library do something that hands over no message. Raises TimeoutError, TroubleError or NeonizeError."""
-        working = self._begin(step)
+        working = await self._begin(step)
         failed = asyncio.create_task(self._failed.wait())
-        watched: list[asyncio.Future[Any]] = [working, failed]
         try:
-            await asyncio.wait(watched, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            await _first(working, failed, timeout=timeout)
         finally:
             failed.cancel()
         if working.done():
@@ -152,17 +168,18 @@ class Client:
         Raises TroubleError when it was not even begun, NeonizeError with the library's text, or TimeoutError. Nothing of it
         leaves afterwards: a send without an answer is ended by closing the client, which makes the library say how far it came.
         """
-        sending = self._begin(lambda: self.handle.send_message(to, message))
+        sending: asyncio.Future[Any] | None = None
         try:
+            sending = await self._begin(lambda: self.handle.send_message(to, message))
             await asyncio.wait([sending], timeout=timeout)
             if not sending.done():
                 self._fail(Trouble(f"WhatsApp did not answer within {timeout:g} seconds"))
                 await self.close()
-                await asyncio.wait([sending], timeout=GRACEFUL)
-        finally:
-            if not sending.done():
+        except asyncio.CancelledError:
+            if sending is None or not sending.done():
                 self._fail(Trouble("a send was given up before its answer came"))
                 self.egress.kill()
+            raise
         if not sending.done():
             raise TimeoutError
         return str(sending.result().ID)
@@ -222,41 +239,54 @@ class Client:
         text = "WhatsApp did not complete the login" if reached else "WhatsApp could not be reached"
         return Trouble(self.egress.failure or f"{text} within {timeout:g} seconds")
 
-    def _begin(self, step: Callable[[], Awaitable[T]]) -> asyncio.Future[T]:
+    async def _begin(self, step: Callable[[], Awaitable[T]]) -> asyncio.Future[T]:
         """Start a call of the library. Never once it is closing: many of its calls end the process when the client is gone."""
-        if not self.alive:
-            raise TroubleError(self.trouble or LOST)
-        working = asyncio.ensure_future(step())
-        self._calls.add(working)
-        working.add_done_callback(self._finished)
-        return working
+
+        def start() -> asyncio.Future[T]:
+            if not self.alive:
+                raise TroubleError(self.trouble or LOST)
+            working = asyncio.ensure_future(step())
+            self._calls.add(working)
+            working.add_done_callback(self._finished)
+            return working
+
+        return await self._turnstile.begin(start)
 
     def _finished(self, call: asyncio.Future[Any]) -> None:
         self._calls.discard(call)
         _read(call)
 
     async def _close(self) -> bool:
-        if self._calls:
-            # They end at once when the client is told to disconnect, and must have ended before `stop` forgets it.
-            pending = [*self._calls, asyncio.ensure_future(self.handle.disconnect())]
-            await asyncio.wait(pending, timeout=GRACEFUL)
-            self.egress.kill()
-            await asyncio.wait(pending, timeout=END_TIMEOUT)
         if not self._open or self.trouble is not None:
-            self.egress.kill()  # there is nobody to say goodbye to, and a dial in progress blocks `stop`
-        ends = [asyncio.ensure_future(self.handle.stop())]
+            self.egress.kill()  # there is nobody to say goodbye to, and a dial in progress blocks everything else
+        if self._open:
+            # Calls in flight end at once with this, and must have ended before `stop` forgets the client.
+            leaving = await self._turnstile.begin(lambda: asyncio.ensure_future(self.handle.disconnect()))
+            ending = [leaving, *self._calls]
+            await asyncio.wait(ending, timeout=GRACEFUL)
+            self.egress.kill()
+            await asyncio.wait(ending, timeout=END_TIMEOUT)
+        ends = [await self._stop()]
         if self._running is not None:
             ends.append(self._running)
-        await asyncio.wait(ends, timeout=GRACEFUL)
-        self.egress.kill()
         await asyncio.wait(ends, timeout=END_TIMEOUT)
         ended = all(end.done() for end in ends)
         if not ended:
             log.error("a client did not end: its thread is lost", action="client_stuck", device=self.device_id)
         elif any(map(_read, ends)):
             # It failed while it connected, perhaps after `stop` had found nothing to stop: the library still lists it.
-            await self.handle.stop()
+            await self._stop()
         return ended
+
+    async def _stop(self) -> asyncio.Future[None]:
+        async with self._turnstile.alone():
+            stopping: asyncio.Future[None] = asyncio.ensure_future(self.handle.stop())
+            await asyncio.wait([stopping], timeout=PATIENCE)
+            return stopping
+
+
+async def _first(*futures: asyncio.Future[Any], timeout: float) -> None:
+    await asyncio.wait(futures, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
 
 def _read(future: asyncio.Future[Any]) -> BaseException | None:

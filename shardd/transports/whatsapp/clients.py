@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Final
 
 from shardd.errors import DatabaseError, DeviceUnavailableError
@@ -25,32 +24,17 @@ from shardd.transports.upstream import Proxy, parse_proxy
 from shardd.transports.whatsapp.client import Client, TroubleError
 from shardd.transports.whatsapp.dsn import library_dsn
 from shardd.transports.whatsapp.failures import Trouble
+from shardd.transports.whatsapp.seats import HOLD, Seat, least_recently_used
 from shardd.transports.whatsapp.sessions import SessionStore
 from shardd.transports.whatsapp.settings import Settings
+from shardd.transports.whatsapp.turnstile import Turnstile
 
 log = get_logger(__name__)
 
 SWEEPS: Final = 4
 """Sweeps within the idle time: a client is closed at most a quarter of it too late."""
-HOLD: Final = 1.0
-"""Seconds between preparing and handing over in which a client is not closed."""
 CLOSINGS: Final = 4
 """Clients that one sweep closes at the same time."""
-
-
-@dataclass(eq=False)
-class Seat:
-    """A device's place: its lock, and its client while it has one. Times are those of the event loop."""
-
-    device_id: str
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    client: Client | None = None
-    used_at: float = 0.0
-    held_until: float = 0.0
-    in_use: int = 0
-    gone: Trouble | None = None
-    """What ended the session, until the device comes back with another or is paired anew."""
-    session: str | None = None
 
 
 class Clients:
@@ -61,6 +45,7 @@ class Clients:
         self._settings = settings
         self._library_dsn = library_dsn(settings.sessions_dsn, pgbouncer=settings.pgbouncer)
         self._gate = gate
+        self._turnstile = Turnstile()
         self._store = store
         self._events = events
         self._seats: dict[str, Seat] = {}
@@ -100,23 +85,24 @@ class Clients:
             yield
         finally:
             if seat is not None:
-                seat.in_use -= 1
-                seat.held_until = 0.0
-                self._touch(seat)
+                seat.release()
                 self._freed.set()
 
     def hold(self, client: Client) -> None:
         """It is about to be used: spare it for a moment."""
         if (seat := self._seats.get(client.device_id)) is not None:
-            seat.held_until = asyncio.get_running_loop().time() + HOLD
+            seat.hold()
 
     async def close_device(self, device_id: str) -> None:
-        """Close what is open for this device, and forget what is known of it."""
+        """Close what is open for this device, and forget why it could not be opened.
+
+        The seat stays: somebody may be waiting for its lock, and a second seat would be a second client.
+        """
         seat = self._seats.get(device_id)
         if seat is not None:
             async with seat.lock:
                 await self._close_client(seat)
-                self._seats.pop(device_id, None)
+                seat.gone = None
 
     async def close(self) -> None:
         """Close every client."""
@@ -150,7 +136,7 @@ class Clients:
         client = seat.client
         if client is None or not self._fits(client, device) or client.silent_for() > self._settings.probe_after:
             return None
-        self._touch(seat)
+        seat.touch()
         return client
 
     def _proxy_of(self, device: DeviceSpec) -> Proxy | None:
@@ -181,7 +167,7 @@ class Clients:
                 raise error.trouble.as_error() from None
             raise
         seat.client, seat.session = client, session
-        self._touch(seat)
+        seat.touch()
         self._sweep()
         return client
 
@@ -189,7 +175,15 @@ class Clients:
         if self._closed:
             raise DeviceUnavailableError("this worker is closing")
         proxy = self._proxy_of(device)
-        return Client(device.id, session, dsn=self._library_dsn, gate=self._gate, proxy=proxy, listener=self)
+        return Client(
+            device.id,
+            session,
+            dsn=self._library_dsn,
+            gate=self._gate,
+            turnstile=self._turnstile,
+            proxy=proxy,
+            listener=self,
+        )
 
     async def _stored_session(self, seat: Seat, device: DeviceSpec) -> str:
         """The device's session, seen in the store a moment ago."""
@@ -219,7 +213,7 @@ class Clients:
             async with asyncio.timeout(self._settings.connect_timeout):
                 while self._taken >= self._settings.max_open_clients:
                     self._freed.clear()
-                    victim = min(filter(_idle, self._seats.values()), key=lambda seat: seat.used_at, default=None)
+                    victim = least_recently_used(self._seats.values())
                     if victim is None:
                         with suppress(TimeoutError):
                             await asyncio.wait_for(self._freed.wait(), HOLD)
@@ -268,9 +262,6 @@ class Clients:
             if seat.client is client:
                 await self._close_client(seat)
 
-    def _touch(self, seat: Seat) -> None:
-        seat.used_at = asyncio.get_running_loop().time()
-
     def _sweep(self) -> None:
         if self._sweeping is None or self._sweeping.done():
             self._sweeping = asyncio.get_running_loop().create_task(self._close_idle())
@@ -279,22 +270,16 @@ class Clients:
         while self._taken:
             await asyncio.sleep(self._settings.idle_close / SWEEPS)
             limit = asyncio.get_running_loop().time() - self._settings.idle_close
-            idle = [seat for seat in self._seats.values() if _idle(seat) and seat.used_at <= limit]
+            idle = [seat for seat in self._seats.values() if seat.is_idle() and seat.used_at <= limit]
             for start in range(0, len(idle), CLOSINGS):
                 await asyncio.gather(*(self._close_if_idle(seat, limit) for seat in idle[start : start + CLOSINGS]))
 
     async def _close_if_idle(self, seat: Seat, limit: float) -> None:
         async with seat.lock:
-            if _idle(seat, locked=True) and seat.used_at <= limit:
+            if seat.is_idle() and seat.used_at <= limit:
                 await self._close_client(seat)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _idle(seat: Seat, *, locked: bool = False) -> bool:
-    if seat.client is None or seat.in_use or (seat.lock.locked() and not locked):
-        return False
-    return seat.held_until <= asyncio.get_running_loop().time()

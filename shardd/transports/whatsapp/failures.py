@@ -156,7 +156,7 @@ _SEND_ERRORS: Final[tuple[tuple[str, Callable[[re.Match[str], SendContext], Send
     (r"failed to get group members: .*(not participating|does not exist|403|404)", _no_group),
     (r"(info query returned status 429|rate-overlimit)", _rate_limited),
     (r"websocket disconnected before info query( \(retry\))? returned response", _not_connected),
-    (r"^(failed to send message node: )?(websocket not connected|frame socket is closed)$", _not_connected),
+    (r"(websocket not connected|frame socket is closed)$", _not_connected),
     (r"^(the store doesn't contain a device JID|client is nil)$", _not_connected),
     (r"info query (timed out|returned)", _not_asked),
     (r"^failed to (get user info|get device list|get group members)", _not_asked),

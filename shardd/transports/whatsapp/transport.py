@@ -26,6 +26,7 @@ from shardd.transports.whatsapp.failures import SendContext, Trouble, send_error
 from shardd.transports.whatsapp.library import adopt_loop, parse_jid
 from shardd.transports.whatsapp.media import Media, MediaFetcher
 from shardd.transports.whatsapp.recipients import Directory, Recipient, parse_recipient
+from shardd.transports.whatsapp.restrictions import Restrictions
 from shardd.transports.whatsapp.sessions import SessionStore
 from shardd.transports.whatsapp.settings import read_settings
 
@@ -54,8 +55,7 @@ class WhatsappTransport(Transport):
         self._store = SessionStore(self._settings.sessions_dsn)
         self._clients = Clients(self._settings, self._gate, self._store, events)
         self._directory = Directory()
-        self._restricted: dict[str, float] = {}
-        """Device → POSIX time until when it rests from new contacts."""
+        self._restrictions = Restrictions(self._store)
         self._media = MediaFetcher(
             folder=self._settings.media_dir,
             max_bytes=self._settings.media_max_bytes,
@@ -107,13 +107,15 @@ class WhatsappTransport(Transport):
                     raise PermanentError(str(error)) from None
             except DeviceUnavailableError as error:
                 if error.state == DeviceState.RESTRICTED and error.until is not None:
-                    self._restricted[device.id] = error.until.timestamp()
+                    self._restrictions.refused(device.id, error.until.timestamp())
                 raise
+            if prepared.recipient.number:
+                self._restrictions.accepted(device.id, prepared.recipient.number)
         return Sent(message_id=message_id)
 
     async def close_device(self, device_id: str) -> None:
         """Close the device's client and wait for its end."""
-        self._restricted.pop(device_id, None)
+        self._restrictions.forget(device_id)
         await self._clients.close_device(device_id)
 
     async def close(self) -> None:
@@ -180,19 +182,17 @@ class WhatsappTransport(Transport):
 
     async def _respect_restriction(self, device: DeviceSpec, recipient: Recipient) -> None:
         """While WhatsApp keeps a device from new contacts, only those it knows are written to."""
-        until = self._restricted.get(device.id)
-        if until is None or recipient.number is None or device.session is None:
-            return
-        if until <= time.time():
-            del self._restricted[device.id]
+        if recipient.number is None or device.session is None:
             return
         try:
-            if await self._store.knows_recipient(device.session, recipient.number):
-                return
+            until = await self._restrictions.holds_back(device.id, device.session, recipient.number)
         except DatabaseError as error:
             raise DeviceUnavailableError(str(error)) from error
-        text = f"WhatsApp does not let this account write to new contacts for now (463); {recipient.number} may be one"
-        raise Trouble(text, DeviceState.RESTRICTED, until).as_error()
+        if until is not None:
+            text = (
+                f"WhatsApp does not let this account write to new contacts for now (463); {recipient.number} may be one"
+            )
+            raise Trouble(text, DeviceState.RESTRICTED, until).as_error()
 
 
 class _UnknownRecipientError(SendError):

@@ -81,13 +81,16 @@ async def test_463_restricts_the_device_to_those_it_knows(
     host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
 ) -> None:
     number = device["session"].partition(":")[0]
+    await sends(host, device, whatsapp, "a first message, to a friend from now on")
     whatsapp.control.restrict(number, 600)
-    told = await host.send(device, NUMBER, "to a stranger")
+    whatsapp.control.add_contacts(number, NUMBER)
+    told = await host.send(device, "6281234567892", "to a stranger")
     assert (told["step"], told["error"], told["state"]) == ("deliver", "DeviceUnavailableError", "restricted")
     assert 5 * 3600 < told["until"] - time.time() < 7 * 3600
     again = await host.send(device, "6281234567891", "to another stranger")
     assert (again["step"], again["state"], again["until"]) == ("prepare", "restricted", told["until"])
-    assert len(whatsapp.control.messages(accepted_only=False)) == 1
+    await sends(host, device, whatsapp, "a friend is still written to")
+    assert len(whatsapp.control.messages(accepted_only=False)) == 3
 
 
 async def test_a_number_without_an_account_fails_for_good_and_is_remembered(

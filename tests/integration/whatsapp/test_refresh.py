@@ -124,6 +124,18 @@ async def test_a_closed_device_opens_again_when_asked(host: HostProcess, device:
     assert "message_id" in await host.send(device, RECIPIENT)
 
 
+async def test_closing_a_device_while_it_sends_never_makes_a_second_client(
+    host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
+) -> None:
+    for _ in range(10):
+        sending = [asyncio.create_task(host.send(device, RECIPIENT)) for _ in range(3)]
+        await asyncio.gather(*(host.ask("close_device", device=device["id"]) for _ in range(3)))
+        await asyncio.gather(*sending)
+    assert [event for event in host.events if event["event"] == "device_changed"] == []
+    await host.ask("close_device", device=device["id"])
+    assert (await host.ask("counts"))["open"] == 0
+
+
 async def test_another_session_of_the_device_replaces_its_client(
     host: HostProcess, device: dict[str, Any], make_device: MakeDevice, fresh_number: str
 ) -> None:

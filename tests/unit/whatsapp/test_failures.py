@@ -32,6 +32,7 @@ CONTEXT = SendContext("6281234567890", 1_900_000_000.0)
         ("websocket not connected", DeviceUnavailableError),
         ("failed to send message node: websocket not connected", DeviceUnavailableError),
         ("failed to send message node: frame socket is closed", DeviceUnavailableError),
+        ("failed to get device list: failed to send usync query: websocket not connected", DeviceUnavailableError),
         ("client is nil", DeviceUnavailableError),
         (
             "failed to get LID for PN 62@s.whatsapp.net: pq: the database system is shutting down",

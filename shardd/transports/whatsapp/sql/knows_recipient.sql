@@ -1,9 +1,15 @@
--- Whether this session has a privacy token of this contact, under its number or its hidden id: then it is no stranger to
--- WhatsApp. $1 is the session's JID, $2 the contact's number.
+-- Whether this contact is no stranger to the session's account: WhatsApp gave it a token for writing to it, or the phone has
+-- it as a contact or has heard from it. Looked up under its number and under its hidden id.
+WITH contact AS (
+    SELECT %(number)s || '@s.whatsapp.net' AS jid
+    UNION ALL
+    SELECT map.lid || '@lid' FROM whatsmeow_lid_map AS map WHERE map.pn = %(number)s
+)
 SELECT EXISTS (
-    SELECT
-    FROM whatsmeow_privacy_tokens AS token
+    SELECT FROM whatsmeow_privacy_tokens AS token JOIN contact ON contact.jid = token.their_jid
     WHERE token.our_jid IN (%(jid)s, split_part(split_part(%(jid)s, '@', 1), ':', 1) || '@s.whatsapp.net')
-      AND (token.their_jid = %(number)s || '@s.whatsapp.net'
-           OR token.their_jid = (SELECT map.lid FROM whatsmeow_lid_map AS map WHERE map.pn = %(number)s) || '@lid')
+      AND length(token.token) > 0
+) OR EXISTS (
+    SELECT FROM whatsmeow_contacts AS known JOIN contact ON contact.jid = known.their_jid
+    WHERE known.our_jid = %(jid)s
 ) AS found
