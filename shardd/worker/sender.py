@@ -189,6 +189,8 @@ class Sender:
         if transport.in_hand > 1:
             return await self._hand_over(transport, device, job, hand, fetched)
         async with self.lock_of(device.id):
+            # It may have got another session meanwhile, and the lock says that nobody uses the old one any more.
+            device = self._devices.get(device.id, device)
             return await self._hand_over(transport, device, job, hand, fetched)
 
     async def _hand_over(

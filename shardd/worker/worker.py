@@ -130,11 +130,18 @@ class Worker:
                 await asyncio.sleep(0.02)
 
     async def _change_devices(self, message: ipc.Devices) -> None:
+        others = []
         for device in message.changed:
+            before = self._devices.get(device.id)
+            if before is not None and before.session != device.session:
+                others.append(device.id)
             self._devices[device.id] = device
         for device_id in message.removed:
             await self._close_client(device_id)
             self._devices.pop(device_id, None)
+        for device_id in others:
+            # Its old session may be somebody else's from now on, or is about to be ended.
+            await self._close_client(device_id)
 
     async def _close_devices(self, message: ipc.Close) -> None:
         for device_id in message.devices:
