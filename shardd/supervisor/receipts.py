@@ -1,26 +1,38 @@
 """Receipts on their way to the job's row.
 
-A receipt can arrive before the job is settled: the phone of a friend answers within milliseconds. So receipts are
-gathered and written once a second, and one that finds no row is tried a few more times.
+A receipt can arrive before the job is settled: the phone of a friend answers within milliseconds, and WhatsApp may confirm a
+message late. So receipts are gathered and written once a second, and one that finds no row is tried again, less and less
+often, for longer than a send can take. Most that never find one are of messages that the owner of the phone wrote.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from dataclasses import dataclass
 from typing import Final
 
 from shardd import ipc
 from shardd.errors import DatabaseError
-from shardd.logs import get_logger
 from shardd.queue.jobs import Jobs
-
-log = get_logger(__name__)
 
 EVERY: Final = 1.0
 """Seconds between writes."""
-TRIES: Final = 5
+FIRST_WAIT: Final = 1.0
+"""Seconds until a receipt that found no row is tried again; they double with each try."""
+TRIES: Final = 8
+"""The last one comes two minutes after the first."""
 MOST: Final = 100_000
 """Receipts kept while the database is away; more than these are dropped, oldest first."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A receipt that is not written yet. `due`: when to try, on the monotonic clock."""
+
+    receipt: ipc.Receipt
+    due: float = 0.0
+    tries: int = 0
 
 
 class Receipts:
@@ -28,27 +40,35 @@ class Receipts:
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
-        self._waiting: list[tuple[ipc.Receipt, int]] = []
+        self._waiting: list[_Waiting] = []
 
     def add(self, receipt: ipc.Receipt) -> None:
         """Keep a receipt for the next write."""
-        self._waiting.append((receipt, TRIES))
+        self._waiting.append(_Waiting(receipt))
         del self._waiting[:-MOST]
 
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
             await asyncio.sleep(EVERY)
-            await self.flush()
+            await self._write(time.monotonic())
 
     async def flush(self) -> None:
-        """Write what is there; what finds no row, or no database, waits for the next time."""
-        batch, self._waiting = self._waiting, []
-        for index, (receipt, tries) in enumerate(batch):
+        """Write everything that has a row by now."""
+        await self._write(float("inf"))
+
+    async def _write(self, now: float) -> None:
+        """Write what is due; what finds no row, or no database, waits for another time."""
+        due = [waiting for waiting in self._waiting if waiting.due <= now]
+        self._waiting = [waiting for waiting in self._waiting if waiting.due > now]
+        for index, waiting in enumerate(due):
+            receipt = waiting.receipt
             try:
                 found = await self._jobs.save_receipt(receipt.device_id, receipt.message_ids, receipt.kind, receipt.at)
             except DatabaseError:
-                self._waiting = batch[index:] + self._waiting
+                self._waiting = due[index:] + self._waiting
                 return
-            if found < len(receipt.message_ids) and tries > 1:
-                self._waiting.append((receipt, tries - 1))
+            waiting.tries += 1
+            if found < len(receipt.message_ids) and waiting.tries < TRIES:
+                waiting.due = now + FIRST_WAIT * 2 ** (waiting.tries - 1)
+                self._waiting.append(waiting)
