@@ -73,7 +73,8 @@ class WorkerProcess:
                 env=self._environ(),
                 pass_fds=(theirs.fileno(), self._launch.lifeline),
                 stdin=subprocess.DEVNULL,
-                stdout=sys.stderr.fileno(),
+                # The library prints remarks for people there, in the midst of our lines of JSON; its dying words go to stderr.
+                stdout=subprocess.DEVNULL,
             )
         self._pidfd = os.pidfd_open(self._process.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
