@@ -95,7 +95,7 @@ class WhatsappConfig(Section):
         "Logins at the same time per worker, so that a restart is no storm. More if waking many idle devices takes too long.",
         reload="shard",
     )
-    restricted_for: Annotated[float, Seconds("1m", "30d")] = setting(
+    restricted_for: Annotated[float, Seconds("1s", "30d")] = setting(
         "6h",
         "How long a device that WhatsApp keeps from writing to new contacts waits before it tries again; WhatsApp does not say "
         "how long that lasts.",
