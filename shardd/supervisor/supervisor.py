@@ -235,7 +235,8 @@ class Supervisor:
         await self._parts.fleet.restart(shard)
 
     async def close_device(self, device_id: str) -> None:
-        """Close a device's client. Raises UsageError."""
+        """Close a device's client, which a session that it has no more opens not again. Raises SharddError."""
+        await self._parts.device_watch.look()
         line = self._parts.lines.by_id.get(device_id)
         if line is None:
             raise UsageError(f"device {device_id!r} is unknown")

@@ -107,6 +107,7 @@ class DeviceWatch:
         self._wake = asyncio.Event()
         self._unwritten: dict[str, StateChange] = {}
         self._day: date | None = None
+        self._looking = asyncio.Lock()
 
     @property
     def lines(self) -> Lines:
@@ -136,6 +137,10 @@ class DeviceWatch:
 
     async def look(self) -> None:
         """Write what is unwritten, then read every device. Raises DatabaseError."""
+        async with self._looking:  # an older picture must not be taken over after a newer one
+            await self._look()
+
+    async def _look(self) -> None:
         written = dict(self._unwritten)
         if written:
             await self._devices.set_states(list(written.values()))
