@@ -100,6 +100,8 @@ class Fleet:
 
     async def give_back(self, index: int) -> None:
         """Drain a shard whose lease goes to another node."""
+        # From now on it gets no new worker, also not between the end of this one and the end of the lease.
+        self.shards[index].epoch = None
         await self._drain(self.shards[index], "fence")
 
     async def drain(self, index: int) -> None:

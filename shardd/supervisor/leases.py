@@ -9,8 +9,10 @@ margin: one renewal may fail without consequence.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
 from uuid import UUID, uuid4
 
 from shardd import __version__
@@ -21,6 +23,9 @@ from shardd.queue.database import Database
 from shardd.queue.leases import Leases
 
 log = get_logger(__name__)
+
+RENEWALS: Final = 5
+"""Times that leases are renewed within their time while shards are given back."""
 
 
 class LeaseKeeper:
@@ -64,19 +69,13 @@ class LeaseKeeper:
     async def turn(self, give_back: Callable[[int], Awaitable[None]]) -> set[int]:
         """Renew, take and give back; returns the shards that were lost. Raises DatabaseError: nothing is known then.
 
-        `give_back` drains a shard that another node should have, before its lease is released.
+        `give_back` drains a shard that another node should have, before its lease is released. That may take longer than a
+        lease lasts, so the others are renewed meanwhile.
         """
-        began = time.monotonic()
-        good = await self._leases.renew(list(self._epochs.values()))
-        lost = {shard for shard, epoch in self._epochs.items() if epoch not in good}
-        for shard in lost:
-            del self._epochs[shard]
-        self._deadline = began + self._ttl - self._margin
+        lost = await self._renew()
         wanted = await self._wanted()
-        for shard in sorted(self._epochs.keys() - wanted):
-            log.info("shard goes to another node", action="lease", shard=shard)
-            await give_back(shard)
-            await self._leases.release([self._epochs.pop(shard)])
+        if surplus := self._epochs.keys() - wanted:
+            lost |= await self._give_back(surplus, give_back)
         for shard in sorted(wanted - self._epochs.keys() - lost):
             epoch = await self._leases.take(shard)
             if epoch is not None:
@@ -98,6 +97,41 @@ class LeaseKeeper:
         except DatabaseError as error:
             log.warning("leases not given back; they run out by themselves", action="lease", error=str(error))
         self._epochs.clear()
+
+    async def _renew(self) -> set[int]:
+        """Prolong what is held; returns the shards that were lost."""
+        began = time.monotonic()
+        good = await self._leases.renew(list(self._epochs.values()))
+        lost = {shard for shard, epoch in self._epochs.items() if epoch not in good}
+        for shard in lost:
+            del self._epochs[shard]
+        self._deadline = began + self._ttl - self._margin
+        return lost
+
+    async def _give_back(self, shards: Iterable[int], drain: Callable[[int], Awaitable[None]]) -> set[int]:
+        """Give these back, all at once; returns the shards that were lost meanwhile."""
+        lost: set[int] = set()
+        going = asyncio.gather(*(self._hand_over(shard, drain) for shard in sorted(shards)))
+        try:
+            while not going.done():
+                await asyncio.wait([going], timeout=(self._ttl - self._margin) / RENEWALS)
+                try:
+                    lost |= await self._renew()
+                except DatabaseError as error:
+                    log.warning(
+                        "leases not renewed", action="lease", left=round(self.seconds_left(), 1), error=str(error)
+                    )
+        finally:
+            going.cancel()
+        await going
+        return lost
+
+    async def _hand_over(self, shard: int, drain: Callable[[int], Awaitable[None]]) -> None:
+        log.info("shard goes to another node", action="lease", shard=shard)
+        await drain(shard)
+        epoch = self._epochs.pop(shard, None)
+        if epoch is not None:
+            await self._leases.release([epoch])
 
     async def _wanted(self) -> set[int]:
         names = [node.name for node in await self._leases.live_nodes()]

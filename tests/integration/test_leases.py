@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
@@ -217,6 +218,39 @@ async def test_two_nodes_share_as_the_hash_says(dsn: str, database: Database, dr
     assert holders(dsn) == wanted
     assert set(a.epochs) | set(b.epochs) == set(range(8))
     assert not set(a.epochs) & set(b.epochs)
+
+
+async def test_a_slow_drain_costs_the_other_shards_nothing(dsn: str, database: Database) -> None:
+    a, b = keeper(database, "a", ttl=8.0, margin=3.0), keeper(database, "b", ttl=8.0, margin=3.0)
+    drained = asyncio.Event()
+    draining: list[int] = []
+
+    async def slowly(shard: int) -> None:
+        draining.append(shard)
+        await drained.wait()
+
+    def deadline() -> float:
+        return time.monotonic() + a.seconds_left()
+
+    await a.register()
+    await a.turn(slowly)
+    await b.register()
+    turn = asyncio.create_task(a.turn(slowly))
+    async with asyncio.timeout(60):
+        while not draining:  # noqa: ASYNC110  # `slowly` is called by a task that cannot be awaited yet
+            await asyncio.sleep(0.01)
+        # All of them at once, and none is released before it is drained.
+        theirs = sorted(shard for shard, node in assignment(8, ["a", "b"]).items() if node == "b")
+        assert sorted(draining) == theirs
+        before = deadline()
+        while deadline() < before + 2:
+            assert not turn.done()
+            assert a.good()
+            await asyncio.sleep(0.01)
+        assert set(holders(dsn).values()) == {"a"}
+        drained.set()
+        assert await turn == set()
+    assert sorted(holders(dsn)) == sorted(a.epochs) == sorted(set(range(8)) - set(theirs))
 
 
 async def test_a_lost_lease_is_told_and_taken_again_only_by_the_next_turn(
