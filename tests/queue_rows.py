@@ -9,8 +9,9 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from shardd.queue.cycle import Ask, Settlement
 from shardd.queue.database import Database
-from shardd.queue.jobs import Ask, Jobs, Settlement
+from shardd.queue.jobs import Jobs
 from shardd.queue.leases import Leases
 from shardd.queue.settle import Claim, Finish, Release
 from shardd.states import JobState

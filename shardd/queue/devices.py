@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -73,14 +74,15 @@ class Devices:
 
     async def set_states(self, changes: Sequence[StateChange]) -> None:
         """Write what was learned."""
+        now = time.time()
         await self._database.execute(
             "set_device_states",
             {
                 "ids": [c.device_id for c in changes],
                 "states": [c.state.value for c in changes],
                 "reasons": [c.reason for c in changes],
-                "untils": [c.until for c in changes],
-                "ats": [c.at for c in changes],
+                "remainings": [None if c.until is None else c.until - now for c in changes],
+                "ages": [max(0.0, now - c.at) for c in changes],
             },
         )
 

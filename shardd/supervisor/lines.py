@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from shardd.backoff import full_jitter
 from shardd.ipc import DeviceSpec, JobSpec, Outcome
 from shardd.pacing import Pace
+from shardd.queue.cycle import Ask, Place
 from shardd.queue.devices import Device, StateChange
-from shardd.queue.jobs import Ask, Place
 from shardd.queue.settle import Claim
 from shardd.states import CAN_SEND, DeviceState, Verdict
 

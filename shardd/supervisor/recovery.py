@@ -18,7 +18,8 @@ from shardd.errors import JournalError
 from shardd.ipc import Outcome
 from shardd.journal import Journal, Record, read_pid
 from shardd.logs import get_logger
-from shardd.queue.jobs import Jobs, Settlement
+from shardd.queue.cycle import Settlement
+from shardd.queue.jobs import Jobs
 from shardd.queue.settle import Claim, Finish, JobBackoff, settle
 from shardd.states import Verdict
 

@@ -23,7 +23,8 @@ from shardd.errors import DatabaseError
 from shardd.ipc import JobSpec, Outcome
 from shardd.logs import get_logger
 from shardd.pacing import day_of
-from shardd.queue.jobs import Ask, Count, Jobs, Settlement
+from shardd.queue.cycle import Ask, Count, Settlement
+from shardd.queue.jobs import Jobs
 from shardd.queue.settle import Claim, Finish, JobBackoff, Release, settle
 from shardd.states import Verdict
 from shardd.supervisor.lines import Lines

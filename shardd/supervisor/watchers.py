@@ -17,9 +17,10 @@ from shardd import ipc
 from shardd.errors import DatabaseError
 from shardd.logs import get_logger
 from shardd.pacing import day_of
+from shardd.queue.cycle import Place
 from shardd.queue.database import Database
 from shardd.queue.devices import Devices, StateChange
-from shardd.queue.jobs import Jobs, Place, read_place
+from shardd.queue.jobs import Jobs, read_place
 from shardd.states import DeviceState
 from shardd.supervisor.lines import Changes, Lines
 from shardd.supervisor.router import Router

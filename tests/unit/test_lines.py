@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from shardd.ipc import JobSpec, Outcome
 from shardd.pacing import Pace
+from shardd.queue.cycle import Ask, Place
 from shardd.queue.devices import Device, StateChange
-from shardd.queue.jobs import Ask, Place
 from shardd.queue.settle import Claim
 from shardd.states import CAN_SEND, DeviceState, Verdict
 from shardd.supervisor.lines import FIRST_PLACE, TROUBLE_CAP, TROUBLE_FIRST, Lines
@@ -606,10 +606,10 @@ class LinesMachine(RuleBasedStateMachine):
             for claim in list(self.hand.values()):
                 del self.hand[claim.id]
                 end(self.lines, claim, self.now)
-            wait = self.lines.next_turn(self.now)
-            if wait is None:
+            if not any(self.jobs.values()):
                 break
-            self.now += wait
+            # Nobody's turn may come any more today: the next midnight is due.
+            self.now += self.lines.next_turn(self.now) or 0.0
         assert not any(self.jobs.values())
 
 

@@ -10,13 +10,16 @@ SELECT d.id, d.transport, d.label, d.session, d.proxy, d.settings, d.state, d.re
  ORDER BY d.id;
 
 -- name: set_device_states
--- What was learned about devices. Arrays, one element per device; times in POSIX seconds. Later knowledge stands.
+-- What was learned about devices. Arrays, one element per device; how many seconds ago, and in how many it ends (NULL: not by
+-- itself): hosts and the database need no clock in common. Later knowledge stands; the same again changes nothing.
 UPDATE shardd.devices d
-   SET state = e.state, reason = e.reason, state_since = to_timestamp(e.at), state_until = to_timestamp(e.until)
-  FROM unnest(%(ids)s::text[], %(states)s::text[], %(reasons)s::text[], %(untils)s::double precision[],
-              %(ats)s::double precision[]) AS e(id, state, reason, until, at)
- WHERE d.id = e.id AND (d.state, d.reason, d.state_until) IS DISTINCT FROM (e.state, e.reason, to_timestamp(e.until))
-   AND d.state_since <= to_timestamp(e.at)
+   SET state = e.state, reason = e.reason, state_since = now() - make_interval(secs => e.age),
+       state_until = now() + make_interval(secs => e.remaining)
+  FROM unnest(%(ids)s::text[], %(states)s::text[], %(reasons)s::text[], %(remainings)s::double precision[],
+              %(ages)s::double precision[]) AS e(id, state, reason, remaining, age)
+ WHERE d.id = e.id AND d.state_since <= now() - make_interval(secs => e.age)
+   AND ((d.state, d.reason, d.state_until IS NULL) IS DISTINCT FROM (e.state, e.reason, e.remaining IS NULL)
+        OR abs(extract(epoch FROM d.state_until - now()) - e.remaining) > 1)
 RETURNING d.id;
 
 -- name: heal_devices

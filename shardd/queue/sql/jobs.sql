@@ -42,13 +42,13 @@ SELECT id, device_id, recipient, kind, body, media, file_name, mime_type, detail
 RETURNING id;
 
 -- name: release_jobs
--- Puts claims back into the queue: at once, or at due_at (POSIX seconds; NULL: at once). Arrays, one element per claim, fenced
+-- Puts claims back into the queue: at once (delay NULL) or in `delay` seconds. Arrays, one element per claim, fenced
 -- like finish_jobs. Returns the ids that were released.
 UPDATE shardd.jobs j
    SET claimed_epoch = NULL, claimed_at = NULL, failures = e.failures, error = e.error,
-       scheduled = e.due_at IS NOT NULL, due_at = to_timestamp(e.due_at)
+       scheduled = e.delay IS NOT NULL, due_at = now() + make_interval(secs => e.delay)
   FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[], %(attempts)s::integer[], %(failures)s::smallint[],
-              %(due_ats)s::double precision[], %(errors)s::text[]) AS e(id, epoch, attempt, failures, due_at, error)
+              %(delays)s::double precision[], %(errors)s::text[]) AS e(id, epoch, attempt, failures, delay, error)
  WHERE j.id = e.id AND j.claimed_epoch = e.epoch AND j.attempt = e.attempt
 RETURNING j.id;
 
