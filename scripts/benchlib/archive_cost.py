@@ -13,8 +13,8 @@ import psycopg
 from benchlib.cluster import Cluster
 from benchlib.shardd_queue import insert_devices, insert_jobs
 from benchlib.workload import BODY, DEVICES, Sizes, device
-from shardd.queue.database import Database
 from shardd.queue.cycle import Ask, Place, Settlement
+from shardd.queue.database import Database
 from shardd.queue.jobs import Jobs
 from shardd.queue.migrate import migrate
 from shardd.queue.settle import Finish

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import random
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -18,7 +17,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-import asyncpg
+import asyncpg  # type: ignore[import-untyped]  # it ships no types
 import procrastinate
 import psycopg
 from pgqueuer.db import AsyncpgDriver
@@ -26,7 +25,7 @@ from pgqueuer.queries import Queries
 
 from benchlib.cluster import Cluster
 from benchlib.peer_worker import procrastinate_app
-from benchlib.workload import message
+from benchlib.workload import insert_singly, message
 
 DEADLINE: Final = 120.0
 """Seconds for anything here."""
@@ -42,6 +41,8 @@ class Peer(ABC):
     """Worker processes that drain."""
     ended: ClassVar[str]
     """Query: POSIX time of the last settling transaction, and how many jobs ended well."""
+    insert: ClassVar[str]
+    """Statement that adds one job, whose message is the JSON parameter; the queue's triggers do the rest."""
 
     @abstractmethod
     def producer(self, dsn: str) -> contextlib.AbstractAsyncContextManager[Producer]:
@@ -67,26 +68,22 @@ class Peer(ABC):
         return jobs / (float(row[0]) - began)
 
     async def pick_up(self, cluster: Cluster, jobs: int) -> list[float]:
-        """Seconds from the commit of a job to the run of its handler, of jobs that come singly to an idle worker."""
-        committed: dict[int, float] = {}
+        """Seconds from the INSERT to the run of the handler, of jobs that come singly to an idle worker."""
         async with (
             cluster.database(f"{self.name}_pick_up") as dsn,
-            self.producer(dsn) as producer,
+            self.producer(dsn),
             self._workers(dsn, "listen", 1) as (worker,),
         ):
             # Ready means connected; the worker listens a moment later.
             await asyncio.sleep(1.0)
-            for number in range(jobs):
-                await asyncio.sleep(random.uniform(0.02, 0.06))
-                await producer.add([message(number)])
-                committed[number] = time.time()
+            sent = await insert_singly(dsn, self.insert, lambda number: (json.dumps(message(number)),), jobs)
             await asyncio.sleep(1.0)
             _tell(worker)
             assert worker.stdout is not None
             async with asyncio.timeout(DEADLINE):
                 handled = {int(n): at for n, at in json.loads(await worker.stdout.readline()).items()}
-        assert handled.keys() == committed.keys(), f"{self.name}: {len(committed) - len(handled)} jobs were not done"
-        return [handled[number] - committed[number] for number in handled]
+        assert handled.keys() == sent.keys(), f"{self.name}: {len(sent) - len(handled)} jobs were not done"
+        return [handled[number] - sent[number] for number in handled]
 
     @asynccontextmanager
     async def _workers(self, dsn: str, mode: str, count: int) -> AsyncIterator[list[asyncio.subprocess.Process]]:
@@ -125,6 +122,7 @@ class Procrastinate(Peer):
     name = "procrastinate"
     processes = 2
     ended = "SELECT extract(epoch FROM max(at))::float8, count(*) FROM procrastinate_events WHERE type = 'succeeded'"
+    insert = "INSERT INTO procrastinate_jobs (queue_name, task_name, args) VALUES ('default', 'send', %s)"
 
     @asynccontextmanager
     async def producer(self, dsn: str) -> AsyncIterator[Producer]:
@@ -140,10 +138,7 @@ class _ProcrastinateProducer(Producer):
         self._task = app.tasks["send"]
 
     async def add(self, messages: list[dict[str, Any]]) -> None:
-        if len(messages) == 1:
-            await self._task.defer_async(**messages[0])
-        else:
-            await self._task.batch_defer_async(*messages)
+        await self._task.batch_defer_async(*messages)
 
 
 class PgQueuer(Peer):
@@ -152,6 +147,7 @@ class PgQueuer(Peer):
     name = "pgqueuer"
     processes = 2
     ended = "SELECT extract(epoch FROM max(created))::float8, count(*) FROM pgqueuer_log WHERE status = 'successful'"
+    insert = "INSERT INTO pgqueuer (priority, entrypoint, payload, status) VALUES (0, 'send', convert_to(%s, 'UTF8'), 'queued')"
 
     @asynccontextmanager
     async def producer(self, dsn: str) -> AsyncIterator[Producer]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import psycopg
 import yaml
 
 from benchlib.cluster import Cluster
-from benchlib.workload import BODY, DEVICES
+from benchlib.workload import BODY, DEVICES, device, insert_singly, recipient
 from shardd.cli.client import ask
 from shardd.embedded.home import Account, my_name
 from shardd.errors import NotRunningError
@@ -49,25 +48,21 @@ async def drain(cluster: Cluster, jobs: int) -> float:
 
 
 async def pick_up(cluster: Cluster, jobs: int) -> list[float]:
-    """Seconds from the commit of a job's INSERT to its delivery, of jobs that come singly to an idle daemon."""
-    committed: dict[int, float] = {}
+    """Seconds from a job's INSERT to its delivery, of jobs that come singly to an idle daemon."""
     async with cluster.database("shardd_pick_up") as dsn, _daemon(cluster, dsn, record=True) as state_dir:
-        with psycopg.connect(dsn, autocommit=True) as producer:
-            for number in range(jobs):
-                await asyncio.sleep(random.uniform(0.02, 0.06))
-                row = producer.execute(
-                    "INSERT INTO shardd.jobs (device_id, recipient, body) VALUES (%s, %s, %s) RETURNING id",
-                    (f"bench-{number % DEVICES:04d}", f"+49151{number:08d}", BODY),
-                ).fetchone()
-                assert row is not None
-                committed[row[0]] = time.time()
-            await _until_settled(producer, jobs)
+        for old in (state_dir / "sandbox").glob("*.jsonl"):
+            os.truncate(old, 0)  # the workers append
+        statement = "INSERT INTO shardd.jobs (device_id, recipient, body) VALUES (%s, %s, %s)"
+        sent = await insert_singly(dsn, statement, lambda number: (device(number), recipient(number), BODY), jobs)
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            await _until_settled(connection, jobs)
         records = [
             json.loads(line)
             for path in (state_dir / "sandbox").glob("*.jsonl")
             for line in path.read_text().splitlines()
         ]
-    return [record["at"] - committed[record["job"]] for record in records]
+    delivered = {record["recipient"]: record["at"] for record in records}
+    return [delivered[recipient(number)] - at for number, at in sent.items()]
 
 
 def insert_devices(connection: psycopg.Connection[Any]) -> None:
