@@ -8,12 +8,13 @@ import signal
 import sys
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
 from rich.console import Console
 
-from benchlib import queue_bench
+from benchlib import queue_bench, whatsapp_bench
+from benchlib import soak as soak_bench
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -32,8 +33,51 @@ def queue(quick: bool, json_path: str | None) -> None:
     Starts a PostgreSQL of its own, durable, in a temporary folder. Takes about ten minutes on two cores; let the machine be
     idle meanwhile.
     """
-    talk = Console(stderr=True)
-    results = _run(queue_bench.run(quick=quick, say=lambda text: talk.print(text, style="dim", highlight=False)))
+    _report(_run(queue_bench.run(quick=quick, say=_say)), json_path)
+
+
+@cli.command()
+@click.option("--quick", is_flag=True, help="A look within two minutes: one round of few devices, and a smaller sweep.")
+@click.option("--devices", type=click.IntRange(1, 50_000), help="Devices of the sweep.  [default: 3000; quick: 300]")
+@click.option(
+    "--json", "json_path", metavar="PATH", help="Write the results as JSON; - for stdout, instead of the tables."
+)
+def whatsapp(quick: bool, devices: int | None, json_path: str | None) -> None:
+    """WhatsApp devices, beside plain neonize: CPU, memory, threads, connections; and a sweep of thousands, all cold.
+
+    Talks to the project's own WhatsApp server on loopback only. Starts it and a PostgreSQL in a temporary folder, and a
+    PgBouncer where there is one. Takes about fifteen minutes on two cores; let the machine be idle meanwhile.
+    """
+    devices = devices or (300 if quick else 3000)
+    _report(_run(whatsapp_bench.run(quick=quick, devices=devices, say=_say)), json_path)
+
+
+@cli.command()
+@click.option("--refreshes", type=click.IntRange(1), default=5000, show_default=True, help="How many.")
+@click.option(
+    "--recycle", type=click.IntRange(1), default=1000, show_default=True, help="Replace a worker after so many of them."
+)
+@click.option(
+    "--json", "json_path", metavar="PATH", help="Write the results as JSON; - for stdout, instead of the table."
+)
+def soak(refreshes: int, recycle: int, json_path: str | None) -> None:
+    """Thousands of refreshes: whether memory and files of the workers stay flat, and what each refresh leaks.
+
+    Talks to the project's own WhatsApp server on loopback only. Takes some minutes; much longer without a PgBouncer.
+    """
+    _report(_run(soak_bench.run(refreshes=refreshes, recycle=recycle, say=_say)), json_path)
+
+
+class _Results(Protocol):
+    def plain(self) -> dict[str, Any]: ...
+    def show(self, console: Console) -> None: ...
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(text, style="dim", highlight=False)
+
+
+def _report(results: _Results, json_path: str | None) -> None:
     if json_path == "-":
         print(json.dumps(results.plain(), indent=2))
         return

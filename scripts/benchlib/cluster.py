@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,7 @@ from psycopg import sql
 
 from shardd.embedded import EmbeddedPostgres
 from shardd.embedded.binaries import find_binaries
+from shardd.embedded.home import Home
 
 REPORTED: Final = (
     "server_version", "fsync", "synchronous_commit", "full_page_writes", "wal_level", "shared_buffers", "max_wal_size",
@@ -27,9 +28,10 @@ REPORTED: Final = (
 class Cluster:
     """The server as `shardd start` runs it without a `database:`; every queue gets databases of its own in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+        """`settings`: of the server, over its own."""
         self.folder = folder
-        self._server = EmbeddedPostgres(folder / "server", spare=folder / "spare")
+        self._server = EmbeddedPostgres(folder / "server", settings=settings, spare=folder / "spare")
 
     def dsn(self, database: str, role: str = "shardd") -> str:
         """Connection string of a role; `postgres` is the superuser."""
@@ -61,6 +63,16 @@ class Cluster:
         with self.connect() as connection:
             return {name: connection.execute(f"SHOW {name}").fetchone()[0] for name in REPORTED}  # type: ignore[index]  # SHOW always has a row
 
+    def open_to_own_account(self) -> Home:
+        """Let the account that the server runs as be the role `shardd`, too: for a pooler beside the server."""
+        home = self._server.home
+        rows, row = home.folder / "ident.conf", f'shardd "{home.account.name}" "shardd"\n'
+        if row not in (known := rows.read_text()):
+            home.account.write(rows, known + row)
+        with self.connect() as connection:
+            connection.execute("SELECT pg_reload_conf()")
+        return home
+
     def program(self, name: str) -> str | None:
         """Path of a program that came with the server, or of one in PATH; None: there is none."""
         beside = find_binaries(self._server.home).folder / name
@@ -76,12 +88,12 @@ class Cluster:
 
 
 @asynccontextmanager
-async def temporary_cluster() -> AsyncIterator[Cluster]:
-    """A running cluster; nothing of it is left afterwards."""
+async def temporary_cluster(settings: Mapping[str, str] | None = None) -> AsyncIterator[Cluster]:
+    """A running cluster, with these settings over its own; nothing of it is left afterwards."""
     # Short, because a socket path has 107 bytes at most, and open to the account that the server runs as.
     folder = Path(tempfile.mkdtemp(prefix="shardd-bench-", dir="/tmp"))
     os.chmod(folder, 0o711)  # noqa: PTH101  # one system call; a Path's method would be called blocking here
-    cluster = Cluster(folder)
+    cluster = Cluster(folder, settings)
     try:
         await cluster.start()
         yield cluster

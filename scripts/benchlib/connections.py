@@ -1,0 +1,46 @@
+"""How many connections a PostgreSQL server has had at most, by looking often."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import psycopg
+
+LOOK_EVERY: Final = 0.2
+
+
+class Peak:
+    """The most that was seen."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+
+
+@asynccontextmanager
+async def watched(superuser_dsn: str) -> AsyncIterator[Peak]:
+    """Counts the clients' connections of the whole server while it is entered, ours excepted."""
+    peak = Peak()
+    async with await psycopg.AsyncConnection.connect(superuser_dsn, autocommit=True) as connection:
+
+        async def look() -> None:
+            while True:
+                cursor = await connection.execute(
+                    "SELECT count(*) FROM pg_stat_activity "
+                    "WHERE backend_type = 'client backend' AND application_name <> 'shardd-bench' AND pid <> pg_backend_pid()"
+                )
+                row = await cursor.fetchone()
+                assert row is not None
+                peak.connections = max(peak.connections, row[0])
+                await asyncio.sleep(LOOK_EVERY)
+
+        looking = asyncio.create_task(look())
+        try:
+            yield peak
+        finally:
+            looking.cancel()
+            await asyncio.wait([looking])
+            if not looking.cancelled() and (error := looking.exception()):
+                raise error

@@ -1,0 +1,177 @@
+"""Paired WhatsApp devices in a database, their jobs, and the config of a daemon that sends them."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+
+from benchlib.cluster import Cluster
+from benchlib.daemon import Daemon, running_daemon
+from benchlib.pooler import pooled
+from benchlib.workload import BODY
+from shardd.queue.migrate import migrate
+from shardd.transports.whatsapp.dsn import SCHEMA, sessions_dsn
+from shardd.transports.whatsapp.store_setup import prepare_store
+from tests.whatsapp_server.launch import ServerProcess
+from tests.whatsapp_server.seed import seed_postgres
+
+FIRST_NUMBER: Final = 628150000000
+FIRST_RECIPIENT: Final = 628120000000
+ENVIRONMENT: Final = ("PYTHONPATH", "SSL_CERT_FILE", "SHARDD_TEST_NOISE_ROOT")
+"""What makes a process trust the test server; the daemon passes it on to its workers."""
+
+
+@dataclass(frozen=True)
+class Stock:
+    """A database with a session store of paired devices."""
+
+    dsn: str
+    sessions: list[str]
+    """JIDs: the devices' sessions."""
+
+    @property
+    def store(self) -> str:
+        """The session store, as psycopg reads it."""
+        return sessions_dsn(self.dsn)
+
+
+@asynccontextmanager
+async def stocked(cluster: Cluster, name: str, devices: int, first: int = 0) -> AsyncIterator[Stock]:
+    """A new database with so many paired devices; `first` chooses their numbers."""
+    async with cluster.database(name) as dsn:
+        await prepare_store(sessions_dsn(dsn))
+        numbers = [str(FIRST_NUMBER + first + number) for number in range(devices)]
+        yield Stock(dsn, seed_postgres(dsn, numbers, schema=SCHEMA))
+
+
+def recipients_of(session: str, messages: int) -> list[str]:
+    """A contact of a device's own, so many times: each device writes to somebody else, and always to the same."""
+    number = session.partition(":")[0]
+    return [str(FIRST_RECIPIENT + int(number) - FIRST_NUMBER)] * messages
+
+
+class Fleet:
+    """A daemon that runs, with paired devices, and a producer of their jobs."""
+
+    def __init__(self, daemon: Daemon, producer: psycopg.AsyncConnection[Any], stock: Stock) -> None:
+        self.daemon = daemon
+        self._producer = producer
+        self._stock = stock
+        self.inserted = 0
+
+    def insert(self, devices: range, messages: int = 1) -> Any:
+        """Insert jobs of these devices; awaits the commit."""
+        self.inserted += len(devices) * messages
+        jobs = [
+            (session, f"+{recipient}", BODY)
+            for session in self._stock.sessions[devices.start : devices.stop]
+            for recipient in recipients_of(session, messages)
+        ]
+        return self._copy(jobs)
+
+    async def send(self, devices: range, messages: int = 1, *, deadline: float) -> None:
+        """Insert jobs and wait until all of them are sent."""
+        await self.insert(devices, messages)
+        await self.until_sent(deadline=deadline)
+
+    async def until_sent(self, *, deadline: float) -> None:
+        """Until every job that was inserted is settled. Raises RuntimeError unless all are sent."""
+        end = time.monotonic() + deadline
+        while (await self.settled()) < self.inserted:
+            if time.monotonic() > end:
+                raise RuntimeError(
+                    f"{await self.states()} after {deadline:g} s; log: {self.daemon.log.read_text()[-3000:]}"
+                )
+            await asyncio.sleep(0.1)
+        states = await self.states()
+        if states != {"sent": self.inserted}:
+            raise RuntimeError(f"not everything was sent: {states}; log: {self.daemon.log.read_text()[-3000:]}")
+
+    async def settled(self) -> int:
+        """Jobs that are done, well or not."""
+        return int((await self._rows("SELECT count(*) FROM shardd.archive"))[0][0])
+
+    async def states(self) -> dict[str, int]:
+        """Jobs by state."""
+        return dict(await self._rows("SELECT state, count(*) FROM shardd.outcomes GROUP BY state"))
+
+    async def sent_by_second(self) -> list[int]:
+        """How many jobs were settled in each second, from the first one's insertion on."""
+        rows = await self._rows(
+            "SELECT floor(extract(epoch FROM settled_at - (SELECT min(created_at) FROM shardd.archive)))::int, count(*) "
+            "FROM shardd.archive GROUP BY 1"
+        )
+        counts = dict(rows)
+        return [counts.get(second, 0) for second in range(max(counts, default=-1) + 1)]
+
+    async def tries(self) -> int:
+        """How many times a job was handed to a worker beyond its first."""
+        return int((await self._rows("SELECT coalesce(sum(attempt - 1), 0) FROM shardd.archive"))[0][0])
+
+    async def close_clients(self, devices: range, *, at_once: int) -> None:
+        """Close their clients, and wait for the end of each."""
+        turns = asyncio.Semaphore(at_once)
+
+        async def close(session: str) -> None:
+            async with turns:
+                await self.daemon.close_device(session)
+
+        await asyncio.gather(*map(close, self._stock.sessions[devices.start : devices.stop]))
+
+    async def _copy(self, jobs: list[tuple[str, str, str]]) -> None:
+        statement = "COPY shardd.jobs (device_id, recipient, body) FROM STDIN"
+        async with self._producer.cursor() as cursor, cursor.copy(statement) as copy:
+            for job in jobs:
+                await copy.write_row(job)
+
+    async def _rows(self, statement: Any) -> list[tuple[Any, ...]]:
+        return await (await self._producer.execute(statement)).fetchall()
+
+
+@asynccontextmanager
+async def fleet(
+    cluster: Cluster,
+    server: ServerProcess,
+    stock: Stock,
+    *,
+    shards: int,
+    pgbouncer: bool = False,
+    worker: dict[str, Any] | None = None,
+    **whatsapp: Any,
+) -> AsyncIterator[Fleet]:
+    """A daemon that sends for these devices; `whatsapp` are settings of the transport that differ from the defaults."""
+    await migrate(stock.dsn)
+    async with AsyncExitStack() as stack:
+        connect = psycopg.AsyncConnection.connect(stock.dsn, autocommit=True, application_name="shardd-bench")
+        producer = await stack.enter_async_context(await connect)
+        await producer.cursor().executemany(
+            "INSERT INTO shardd.devices (id, transport, session) VALUES (%s, 'whatsapp', %s)",
+            [(session, session) for session in stock.sessions],
+        )
+        database = {"dsn": stock.dsn}
+        if pgbouncer:
+            database["sessions_dsn"] = await stack.enter_async_context(
+                pooled(cluster, stock.dsn.partition("@/")[2].partition("?")[0])
+            )
+        config = {
+            "shards": shards,
+            "database": database,
+            "pacing": {"gap_min": 0, "gap_max": 0, "daily_limit": 0},
+            "worker": worker or {},
+            "transports": {"whatsapp": {"proxy": server.proxy_url(), "pgbouncer": pgbouncer, **whatsapp}},
+            "log": {"level": "info", "format": "json"},
+        }
+        trust = server.client_environment()
+        environment = {name: trust[name] for name in ENVIRONMENT}
+        # A journal belongs to one database: a folder of its own.
+        folder = Path(tempfile.mkdtemp(dir=cluster.folder))
+        daemon = await stack.enter_async_context(running_daemon(folder, config, environment))
+        yield Fleet(daemon, producer, stock)
