@@ -142,7 +142,7 @@ class RecycleConfig(Section):
         "20000", "Connects to WhatsApp. The library leaks about 34 kB and 2 file descriptors with each.", reload="live"
     )
     fds: Annotated[int, Whole()] = setting(
-        "0", "Open file descriptors. Stay below the limit of the service (LimitNOFILE).", reload="live"
+        "0", "Open file descriptors. 0: seven tenths of the limit (LimitNOFILE of the service).", reload="live"
     )
     rss: Annotated[int, Bytes()] = setting(
         "1GiB", "Resident memory. More if a healthy worker of yours needs more.", reload="live"

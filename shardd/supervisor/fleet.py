@@ -19,6 +19,7 @@ from shardd.config import Config
 from shardd.errors import JournalError, UsageError
 from shardd.logs import get_logger
 from shardd.states import ShardState, Verdict
+from shardd.supervisor.budget import spent
 from shardd.supervisor.process import Launch, WorkerProcess, describe_exit
 from shardd.supervisor.recovery import journal_path, open_journal, verdicts
 from shardd.supervisor.router import Router
@@ -221,17 +222,9 @@ class Fleet:
             beat = shard.process.beat if shard.process is not None else None
             if beat is None or shard.state is not ShardState.RUNNING:
                 continue
-            spent = [
-                f"{name} {value}"
-                for name, value, most in (
-                    ("connects", beat.connects, budget.connects),
-                    ("fds", beat.fds, budget.fds),
-                    ("rss", beat.rss, budget.rss),
-                )
-                if 0 < most <= value
-            ]
-            if spent:
-                log.info("worker has spent its budget", action="recycle", shard=shard.index, spent=", ".join(spent))
+            what = spent(beat, budget)
+            if what is not None:
+                log.info("worker has spent its budget", action="recycle", shard=shard.index, spent=what)
                 self._begin(self._drain(shard, "respawn"))
                 return
 
@@ -261,7 +254,8 @@ class Fleet:
 
     def _died(self, shard: Shard, status: int) -> None:
         self._router.shard_down(shard.index)
-        shard.died(describe_exit(status), crashed=status != 0, now=time.monotonic())
+        how = shard.process.how_it_ended(status) if shard.process is not None else describe_exit(status)
+        shard.died(how, crashed=status != 0, now=time.monotonic())
         self._begin(self._bury(shard))
 
     async def _bury(self, shard: Shard) -> None:

@@ -15,11 +15,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from shardd import ipc
 from shardd.channel import Channel
 from shardd.logs import get_logger
+from shardd.supervisor.last_words import last_words, open_words, words_path
 from shardd.supervisor.notify import clean_environ
 
 log = get_logger(__name__)
@@ -39,6 +41,7 @@ class Launch:
     log_format: str
     lifeline: int
     """Read end of a pipe whose write end only the supervisor has."""
+    state_dir: Path
 
 
 class WorkerProcess:
@@ -58,6 +61,7 @@ class WorkerProcess:
         self.beat: ipc.Heartbeat | None = None
         self.gone = asyncio.Event()
         self._aborted_at: float | None = None
+        self._words = words_path(launch.state_dir, shard)
 
     @property
     def pid(self) -> int:
@@ -67,15 +71,21 @@ class WorkerProcess:
     async def start(self, setup: ipc.Setup) -> None:
         """Exec the worker and tell it who it is. Call it on the main thread."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        words, log_fd = open_words(self._words), os.dup(2)
+        try:
             self._process = subprocess.Popen(  # noqa: ASYNC220  # an exec of some ms; uvloop's own spawn cannot hand over a pidfd
-                self._command(theirs.fileno()),
+                self._command(theirs.fileno(), log_fd),
                 env=self._environ(),
-                pass_fds=(theirs.fileno(), self._launch.lifeline),
+                pass_fds=(theirs.fileno(), self._launch.lifeline, log_fd),
                 stdin=subprocess.DEVNULL,
                 # The library prints remarks for people there, in the midst of our lines of JSON; its dying words go to stderr.
                 stdout=subprocess.DEVNULL,
+                stderr=words,
             )
+        finally:
+            theirs.close()
+            os.close(words)
+            os.close(log_fd)
         self._pidfd = os.pidfd_open(self._process.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
         self._channel = await Channel.connect(ours, ipc.decode_to_supervisor, self._hear, lambda: None)
@@ -133,7 +143,12 @@ class WorkerProcess:
             self._channel.close()
         self._died(status)
 
-    def _command(self, fd: int) -> list[str]:
+    def how_it_ended(self, status: int) -> str:
+        """The exit status in words, with what the process itself said at the end."""
+        how, said = describe_exit(status), last_words(self._words)
+        return f"{how}: {said}" if said and status != 0 else how
+
+    def _command(self, fd: int, log_fd: int) -> list[str]:
         return [
             sys.executable,
             "-m",
@@ -142,6 +157,7 @@ class WorkerProcess:
             f"--shard={self.shard}",
             f"--channel={fd}",
             f"--lifeline={self._launch.lifeline}",
+            f"--log={log_fd}",
             f"--log-level={self._launch.log_level}",
             f"--log-format={self._launch.log_format}",
         ]

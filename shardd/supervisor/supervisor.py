@@ -92,6 +92,7 @@ class Supervisor:
             log_level=config.log.level,
             log_format=config.log.format,
             lifeline=lifeline,
+            state_dir=config.state_dir,
         )
         database = Database(
             dsn,

@@ -1,4 +1,4 @@
-"""The worker's process: `python -m shardd.worker --node NODE --shard SHARD --channel FD --lifeline FD`.
+"""The worker's process: `python -m shardd.worker --node NODE --shard SHARD --channel FD --lifeline FD --log FD`.
 
 The supervisor execs it (a forked child that calls into the Go library would hang) with everything that Go reads once,
 at load, in its environment. It is not for people.
@@ -24,10 +24,11 @@ from shardd.worker.worker import ORPHAN_GRACE, Worker
 
 def main() -> int:
     """Run one worker; returns the exit code."""
-    # Before any library of Go is loaded: Go chains to handlers that it finds.
+    # Into the file of last words. Before any library of Go is loaded: Go chains to handlers that it finds.
     faulthandler.enable()
     args = _arguments()
-    configure_logs(args.log_level, args.log_format, node=args.node, shard=args.shard)
+    log = os.fdopen(args.log, "w", encoding="utf-8")
+    configure_logs(args.log_level, args.log_format, log, node=args.node, shard=args.shard)
     log_uncaught()
     threading.Thread(target=_watch_lifeline, args=(args.lifeline,), daemon=True, name="lifeline").start()
     # A terminal's ^C reaches the whole group; the supervisor decides what it means.
@@ -54,6 +55,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--shard", type=int, required=True)
     parser.add_argument("--channel", type=int, required=True, help="file descriptor of the socketpair")
     parser.add_argument("--lifeline", type=int, required=True, help="file descriptor that closes with the supervisor")
+    parser.add_argument("--log", type=int, required=True, help="file descriptor of the log")
     parser.add_argument("--log-level", default="info")
     parser.add_argument("--log-format", default="auto")
     return parser.parse_args()
