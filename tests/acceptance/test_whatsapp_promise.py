@@ -1,0 +1,133 @@
+"""The promise, counted by WhatsApp itself: no message twice, none missing, whatever dies in the middle."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from tests.daemon import Daemon
+from tests.whatsapp_fleet import Fleet
+
+SLOW_ACKS = {"kind": "delay", "at": "message", "times": None, "seconds": 0.2}
+
+
+def _ended(status: dict[str, Any]) -> int:
+    return int(status["totals"]["sent"] + status["totals"]["in_doubt"])
+
+
+async def test_killed_workers_repeat_nothing_and_lose_nothing(fleet: Fleet) -> None:
+    # Late acks, so that every kill finds messages that have left and are not confirmed.
+    fleet.server.control.fault(**SLOW_ACKS)
+    phones = fleet.add(12)
+    daemon = fleet.daemon(supervisor={"breaker": {"crashes": 50}, "backoff": {"first": "100ms", "cap": "300ms"}})
+    await daemon.start()
+    jobs = fleet.send_many(phones, 12)
+    for round_ in range(4):
+        goal = 25 * (round_ + 1)
+        status = await daemon.until(lambda s, goal=goal: s["healthy"] and _ended(s) >= goal)  # type: ignore[misc]
+        os.kill(status["shards"][round_ % 2]["pid"], signal.SIGKILL)
+        await daemon.until(lambda s, n=round_ + 1: sum(x["restarts"] for x in s["shards"]) >= n)  # type: ignore[misc]
+    await fleet.finished(jobs)
+    assert await daemon.stop() == 0
+    states = fleet.check_deliveries()
+    assert states["sent"] + states["in_doubt"] == jobs
+    # At most what four dying workers had in hand; and their kills did hit messages on the way.
+    assert 0 < states["in_doubt"] <= 4 * len(phones)
+    assert fleet.server.control.resent() == []
+    for row in fleet.rows("SELECT error FROM shardd.archive WHERE state = 'in_doubt'"):
+        assert "handed over" in row["error"]
+
+
+async def test_a_killed_daemon_goes_on_with_the_same_sessions(fleet: Fleet) -> None:
+    phones = fleet.add(8)
+    daemon = fleet.daemon()
+    await daemon.start()
+    jobs = fleet.send_many(phones, 10)
+    await daemon.until(lambda s: s["totals"]["sent"] >= 20)
+    daemon.kill(signal.SIGKILL)
+    await daemon.wait_end()
+    await daemon.start()
+    await daemon.until(lambda s: s["totals"]["sent"] >= 20)
+    # In order, this time.
+    assert await daemon.stop() == 0
+    assert fleet.server.control.stats()["online"] == 0
+    await daemon.start()
+    await fleet.finished(jobs)
+    assert await daemon.stop() == 0
+    # The orphaned workers finished what they had started and wrote it down.
+    assert fleet.check_deliveries() == {"sent": jobs}
+    fleet.check_one_client_each()
+
+
+async def test_spent_workers_are_replaced_one_at_a_time_while_jobs_flow(fleet: Fleet) -> None:
+    # So few may be open that nearly every job is a connect.
+    phones = fleet.add(16)
+    daemon = fleet.daemon(
+        worker={"recycle": {"connects": 12}}, transports={"whatsapp": {"max_open_clients": 2, "max_connecting": 2}}
+    )
+    await daemon.start()
+    before = [shard["pid"] for shard in (await daemon.status())["shards"]]
+    jobs = fleet.send_many(phones, 4)
+    states: list[tuple[str, ...]] = []
+
+    def done(status: dict[str, Any]) -> bool:
+        states.append(tuple(shard["state"] for shard in status["shards"]))
+        return _ended(status) >= jobs
+
+    status = await daemon.until(done)
+    assert all(shard["pid"] != pid for shard, pid in zip(status["shards"], before, strict=True))
+    assert [shard["restarts"] for shard in status["shards"]] == [0, 0], "a recycled worker was called crashed"
+    assert all("running" in pair for pair in states), "two shards were replaced at the same time"
+    recycled = [line for line in daemon.log_file.read_text().splitlines() if '"action":"recycle"' in line]
+    assert len(recycled) >= 2
+    assert await daemon.stop() == 0
+    assert fleet.check_deliveries() == {"sent": jobs}
+    fleet.check_one_client_each()
+
+
+def two_nodes(fleet: Fleet) -> tuple[Daemon, Daemon]:
+    """Two daemons on one database, each with one of its two shards, which notice soon when the other is gone."""
+    quick = {
+        "database": {"dsn": fleet.dsn, "connect_timeout": "2s", "statement_timeout": "2s"},
+        "lease": {"ttl": "8s", "renew_every": "1s", "margin": "2s"},
+        "shards": 2,
+    }
+    return fleet.daemon(node="node-1", **quick), fleet.daemon(node="node-2", **quick)
+
+
+def shards_of(status: dict[str, Any]) -> set[int]:
+    return {shard["shard"] for shard in status["shards"] if shard["state"] == "running"}
+
+
+async def test_sessions_move_to_the_node_that_is_left(fleet: Fleet) -> None:
+    phones = fleet.add(12)
+    first, second = two_nodes(fleet)
+    await first.start()
+    jobs = fleet.send_many(phones, 2)
+    await fleet.finished(jobs)
+    await second.start()
+    await second.until(lambda s: bool(shards_of(s)))
+    await first.until(lambda s: len(shards_of(s)) == 1)
+    jobs += _more(fleet, "shared", [phone.id for phone in phones])
+    await fleet.finished(jobs)
+    assert min([(await node.status())["totals"]["sent"] for node in (first, second)]) > 0
+    first.kill(signal.SIGKILL)
+    await first.wait_end()
+    await second.until(lambda s: shards_of(s) == {0, 1})
+    jobs += _more(fleet, "moved", [phone.id for phone in phones])
+    await fleet.finished(jobs)
+    assert await second.stop() == 0
+    assert fleet.check_deliveries() == {"sent": jobs}
+    fleet.check_one_client_each()
+    assert {fleet.device(phone)["state"] for phone in phones} == {"ready"}
+
+
+def _more(fleet: Fleet, body: str, devices: list[str]) -> int:
+    """One more job for each device; returns how many."""
+    for device in devices:
+        fleet.rows(
+            "INSERT INTO shardd.jobs (device_id, recipient, body) VALUES (%s, %s, %s)",
+            *(device, "+" + fleet.stranger(), f"{device} {body}"),
+        )
+    return len(devices)
