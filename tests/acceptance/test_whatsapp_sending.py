@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import psycopg
+import pytest
+
 from tests.whatsapp_fleet import Fleet
 
 TEXT = "selamat pagi ☀ \n *bold* — 'quoted' \\n"
@@ -23,3 +26,34 @@ async def test_a_row_becomes_a_message_and_its_receipts_come_back(fleet: Fleet) 
     assert (fleet.device(phone)["state"], fleet.device(phone)["reason"]) == ("ready", None)
     assert await daemon.stop() == 0
     assert fleet.server.control.stats()["online"] == 0
+
+
+async def test_three_hundred_devices_wake_at_once(fleet: Fleet) -> None:
+    phones = fleet.add(300)
+    daemon = fleet.daemon(transports={"whatsapp": {"max_connecting": 4}})
+    await daemon.start()
+    jobs = fleet.send_many(phones, 1)
+    most = 0
+    while sum(fleet.states()[state] for state in ("queued", "sending", "scheduled")):
+        stats = await fleet.control.stats()
+        most = max(most, stats["connections"] - stats["online"])
+    assert await daemon.stop() == 0
+    assert fleet.check_deliveries() == {"sent": jobs}
+    assert len(fleet.logins()) == 300
+    assert 0 < most <= 2 * 4, "logins in progress"
+    assert fleet.rows("SELECT max(failures) AS most FROM shardd.archive") == [{"most": 0}]
+
+
+async def test_sessions_are_the_daemons_alone(fleet: Fleet) -> None:
+    fleet.add(1)
+    with psycopg.connect(fleet.dsn.replace("//shardd@", "//producer@"), autocommit=True) as producer:
+        assert producer.execute("SELECT pg_has_role('producer', 'shardd_producer', 'member')").fetchone() == (True,)
+        for statement in (
+            "SELECT * FROM shardd_sessions.whatsmeow_device",
+            "SELECT noise_key FROM shardd_sessions.whatsmeow_device",
+            "DELETE FROM shardd_sessions.whatsmeow_sessions",
+            "CREATE TABLE shardd_sessions.mine (id int)",
+            "SELECT session FROM shardd.devices",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                producer.execute(statement)
