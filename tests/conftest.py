@@ -3,6 +3,7 @@
 pytest_plugins = [
     "tests.fix_command",
     "tests.fix_daemon",
+    "tests.fix_pairing",
     "tests.fix_postgres",
     "tests.fix_whatsapp",
     "tests.whatsapp_fleet",

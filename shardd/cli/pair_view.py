@@ -128,7 +128,7 @@ class ScreenView:
     def draw(self) -> None:
         """Everything anew, for the size that the window has now."""
         size = shutil.get_terminal_size()
-        sys.stdout.write(CLEAR + "\r\n".join(self._lines(size.columns, size.lines)))
+        sys.stdout.write(CLEAR + "\n".join(self._lines(size.columns, size.lines)))
         sys.stdout.flush()
 
     def _lines(self, columns: int, lines: int) -> list[str]:
