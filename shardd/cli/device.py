@@ -6,22 +6,20 @@ The commands talk to the database, so they work whether shardd runs or not; a sh
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
+from shardd.cli.device_settings import check_gaps, read_gaps, read_proxy, read_settings
 from shardd.cli.device_view import device_json, show_device, show_devices
 from shardd.cli.names import Refusals, device_ids, some
 from shardd.cli.options import config_option
 from shardd.cli.output import SANDBOX, count, print_json
 from shardd.cli.reach import with_database
 from shardd.config import Config, load_config
-from shardd.config.special_values import ProxyUrl
-from shardd.config.values import RefusedError, parse_duration
 from shardd.errors import UsageError
 from shardd.pacing import day_of
 from shardd.queue.admin import PAUSED, DeviceAdmin, JobAdmin, NewDevices
@@ -39,9 +37,9 @@ _ids = click.argument("ids", nargs=-1, required=True, metavar="ID...")
 
 @click.group("device")
 def device_group() -> None:
-    """Add, look at, pause and remove the devices that send.
+    """Add, pair, look at, pause and remove the devices that send.
 
-    ID may be - in every command: ids are read from stdin, one per line.
+    Commands that take several IDs read them from stdin, one per line, where - stands for an ID.
     """
 
 
@@ -74,21 +72,21 @@ def add(
     config_file: Path,
 ) -> None:
     """Add devices that differ in nothing but their ids. A device that was removed comes back with these settings."""
-    low, high = _gaps(gap, gap_min, gap_max)
+    low, high = read_gaps(gap, gap_min, gap_max)
     new = NewDevices(
         ids=device_ids(ids),
         transport=transport,
         # The sandbox needs no session; every other transport must be shown one first.
         state=DeviceState.READY if transport == SANDBOX else DeviceState.UNPAIRED,
         label=label,
-        proxy=_checked_proxy(proxy),
-        settings=_checked_settings(settings),
+        proxy=read_proxy(proxy),
+        settings=read_settings(settings),
         gap_min=low,
         gap_max=high,
         daily_limit=daily_limit,
     )
     config = load_config(config_file)
-    _check_gap_of(config, new)
+    check_gaps(config, new.gap_min, new.gap_max)
     added = with_database(config, lambda database: DeviceAdmin(database).add(new))
     if added:
         click.echo(f"added {count(len(added), f'{transport} device')}{_what_next(new, added)}")
@@ -214,51 +212,3 @@ def _what_next(new: NewDevices, added: set[str]) -> str:
         return ": their messages reach nobody"
     first = next(one for one in new.ids if one in added)
     return f"; pair {'it' if len(added) == 1 else 'each'}: shardd device pair {first}"
-
-
-def _gaps(gap: str | None, gap_min: str | None, gap_max: str | None) -> tuple[float | None, float | None]:
-    if gap is not None:
-        if gap_min is not None or gap_max is not None:
-            raise UsageError("--gap says both ends already: leave --gap-min and --gap-max out")
-        gap_min, dots, gap_max = gap.partition("..")
-        if not dots:
-            raise UsageError(f"--gap: {gap} is not a range; write both ends, such as 5s..15s")
-    return _duration("--gap-min", gap_min), _duration("--gap-max", gap_max)
-
-
-def _duration(option: str, text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        return parse_duration(text)
-    except RefusedError as error:
-        raise UsageError(f"{option}: {text} {error}") from None
-
-
-def _check_gap_of(config: Config, new: NewDevices) -> None:
-    """One end may come from the config."""
-    low = config.pacing.gap_min if new.gap_min is None else new.gap_min
-    high = config.pacing.gap_max if new.gap_max is None else new.gap_max
-    if (new.gap_min is not None or new.gap_max is not None) and low > high:
-        raise UsageError(f"the shortest gap, {low:g} s, is longer than the longest, {high:g} s: write --gap MIN..MAX")
-
-
-def _checked_proxy(proxy: str | None) -> str | None:
-    if proxy is None:
-        return None
-    try:
-        return str(ProxyUrl().check(proxy.strip()))
-    except RefusedError as error:
-        raise UsageError(f"--proxy: the value (not shown) {error}") from None
-
-
-def _checked_settings(text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    try:
-        settings = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"--settings: not JSON ({error}); write an object such as '{{\"key\": 1}}'") from None
-    if not isinstance(settings, dict):
-        raise UsageError("--settings: JSON, but no object; write one such as '{\"key\": 1}'")
-    return settings

@@ -15,7 +15,10 @@ from shardd.cli.config import config_group
 from shardd.cli.daemon import drain, restart, start, stop
 from shardd.cli.db import db_group
 from shardd.cli.device import device_group
+from shardd.cli.device_import import import_
 from shardd.cli.device_pair import pair
+from shardd.cli.device_replace import replace
+from shardd.cli.device_session import logout, take_over
 from shardd.cli.job import job_group
 from shardd.cli.status import status
 from shardd.errors import SharddError
@@ -29,7 +32,7 @@ def cli() -> None:
 
 for command in (start, stop, drain, restart, status, job_group, device_group, config_group, db_group):
     cli.add_command(command)
-for command in (pair,):
+for command in (pair, take_over, logout, import_, replace):
     device_group.add_command(command)
 
 

@@ -173,6 +173,14 @@ class JobAdmin:
             gone.update(row[0] for row in await self._database.fetch_all("cancel_jobs", {"ids": chunk, "why": why}))
         return gone
 
+    async def move(self, ids: Sequence[int], *, old: str, new: str) -> set[int]:
+        """Give jobs of device `old` that nobody has in hand to `new`; returns those that moved."""
+        moved: set[int] = set()
+        for chunk in _chunks(ids):
+            params = {"ids": chunk, "old": old, "new": new}
+            moved.update(row[0] for row in await self._database.fetch_all("hand_over_jobs", params))
+        return moved
+
 
 class DeviceAdmin:
     """Devices, over a database. Every call raises DatabaseError; removed devices count as unknown."""

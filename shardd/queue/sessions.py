@@ -5,15 +5,30 @@ A change is announced to every supervisor by the table's trigger, like all chang
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
+from shardd.queue.admin import DeviceRow
 from shardd.queue.database import Database
 
 
 def number_of(session: str) -> str:
     """The phone number of a session, digits only."""
     return session.partition("@")[0].partition(":")[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption:
+    """Sessions and the devices that get them, in the same order; gaps in seconds, None: as the config says."""
+
+    ids: Sequence[str]
+    sessions: Sequence[str]
+    labels: Sequence[str | None]
+    proxy: str | None = None
+    gap_min: float | None = None
+    gap_max: float | None = None
+    daily_limit: int | None = None
 
 
 class SessionAdmin:
@@ -52,3 +67,39 @@ class SessionAdmin:
         async with self._database.connection() as connection, connection.transaction():
             await connection.execute(queries["lock_number"], {"number": number})
             return (await connection.execute(queries["bind_session"], params)).rowcount == 1
+
+    async def unbind(self, device_id: str, session: str, reason: str) -> bool:
+        """Take a device's session away; False when it has another one or none."""
+        params = {"id": device_id, "session": session, "reason": reason}
+        return await self._database.execute("unbind_session", params) == 1
+
+    async def restore(self, device: DeviceRow) -> bool:
+        """Undo `unbind`: session and state as they are in `device`; False when it has a session again."""
+        params = {
+            "id": device.id,
+            "session": device.session,
+            "state": device.state,
+            "reason": device.reason,
+            "until": device.state_until,
+        }
+        return await self._database.execute("restore_session", params) == 1
+
+    async def take_over(self, device_id: str) -> bool:
+        """Make a replaced device ready; False when it is in another state."""
+        return await self._database.execute("take_over_session", {"id": device_id}) == 1
+
+    async def adopt(self, new: Adoption) -> set[str]:
+        """Give stored sessions to devices; returns the ids of those that got theirs.
+
+        A session whose number a device has, or whose id is taken, is left out.
+        """
+        params = {
+            "ids": list(new.ids),
+            "sessions": list(new.sessions),
+            "labels": list(new.labels),
+            "proxy": new.proxy,
+            "gap_min": new.gap_min,
+            "gap_max": new.gap_max,
+            "daily_limit": new.daily_limit,
+        }
+        return {row[0] for row in await self._database.fetch_all("adopt_sessions", params)}

@@ -82,6 +82,14 @@ SELECT id, device_id, recipient, kind, body, media, file_name, mime_type, detail
   FROM gone
 RETURNING id;
 
+-- name: hand_over_jobs
+-- Gives jobs of one device that nobody has in hand to another one. What made them wait was the old device: of their waiting
+-- times only the producer's is left. Returns the ids of those that moved.
+UPDATE shardd.jobs
+   SET device_id = %(new)s, scheduled = run_at > now(), due_at = CASE WHEN run_at > now() THEN run_at END
+ WHERE id = ANY (%(ids)s::bigint[]) AND device_id = %(old)s AND claimed_epoch IS NULL
+RETURNING id;
+
 -- name: list_devices
 -- Devices with their live jobs, what they sent on the day `day`, and when they last sent; NULL filters pass everything.
 WITH chosen AS (

@@ -1,0 +1,80 @@
+"""`shardd device replace`: the jobs of a number that is dead go to another one."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from shardd.cli.names import device_ids
+from shardd.cli.options import config_option
+from shardd.cli.output import SANDBOX, count
+from shardd.cli.reach import reach_database
+from shardd.config import Config, load_config
+from shardd.errors import UsageError
+from shardd.pacing import day_of
+from shardd.queue.admin import DeviceAdmin, DeviceRow, JobAdmin
+from shardd.queue.database import Database
+from shardd.states import CAN_SEND, DEVICE_REMEDY, DeviceState, JobState
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What came of it."""
+
+    moved: int
+    left: int
+    new: DeviceRow
+
+
+@click.command("replace")
+@click.argument("old")
+@click.argument("new")
+@config_option
+def replace(old: str, new: str, config_file: Path) -> None:
+    """Move the jobs that wait for the device OLD to the device NEW.
+
+    A job that a worker has in hand stays with OLD. The gap and the daily limit of NEW hold for all its jobs. OLD itself is
+    left as it is: point the producers to NEW, too.
+    """
+    old, new = device_ids([old])[0], device_ids([new])[0]
+    if old == new:
+        raise UsageError(f"{old} cannot replace itself: name two devices")
+    result = asyncio.run(_replace(load_config(config_file), old, new))
+    click.echo(f"moved {count(result.moved, 'job')} from {old} to {new}")
+    if result.left:
+        verb = "stays" if result.left == 1 else "stay"
+        click.echo(
+            f"{count(result.left, 'job')} {verb} with {old}: a worker has them in hand; try again for what comes back"
+        )
+    if result.new.paused_at is not None:
+        click.echo(f"they wait: {new} is paused; let it send: shardd device resume {new}")
+    elif (state := DeviceState(result.new.state)) not in CAN_SEND:
+        click.echo(f"they wait: {new} is {state}; {DEVICE_REMEDY[state].format(id=new)}")
+
+
+async def _replace(config: Config, old: str, new: str) -> Moved:
+    async with reach_database(config) as database:
+        before, after = await _both(database, config, old, new)
+        if (before.transport == SANDBOX) != (after.transport == SANDBOX):
+            raise UsageError(
+                f"{old} sends by {before.transport} and {new} by {after.transport}: "
+                "what is meant for people and what is meant for nobody are kept apart"
+            )
+        jobs = JobAdmin(database)
+        waiting = [job.id for job in await jobs.weigh_live(device_ids=[old]) if job.state != JobState.SENDING]
+        moved = await jobs.move(waiting, old=old, new=new)
+        left = await jobs.weigh_live(device_ids=[old])
+        return Moved(len(moved), sum(job.state == JobState.SENDING for job in left), after)
+
+
+async def _both(database: Database, config: Config, old: str, new: str) -> tuple[DeviceRow, DeviceRow]:
+    today = day_of(datetime.now(UTC), config.pacing.zone)
+    found = {device.id: device for device in await DeviceAdmin(database).find(today, ids=[old, new])}
+    for one in (old, new):
+        if one not in found:
+            raise UsageError(f"device {one} is unknown; the others: shardd device list")
+    return found[old], found[new]
