@@ -34,6 +34,9 @@ class Verdict(StrEnum):
     IN_DOUBT = "in_doubt"
 
 
+MAY_HAVE_LEFT: Final = frozenset({Verdict.SENT, Verdict.IN_DOUBT})
+"""What counts for limits: a message that left, or may have."""
+
 FINISHED: Final = frozenset({JobState.SENT, JobState.FAILED, JobState.CANCELLED, JobState.IN_DOUBT})
 
 # from state → event → next state. `transient_last` is a transient verdict that used up the last attempt;

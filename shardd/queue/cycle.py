@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime, tzinfo
 from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from shardd.ipc import JobSpec
+from shardd.pacing import day_of
 from shardd.queue.arrays import integers, texts
 from shardd.queue.settle import Claim, Finish, Release
 
@@ -37,6 +38,14 @@ class Count:
     day: date
     sent: int
     last_at: datetime
+
+
+def count_sends(sends: Iterable[tuple[str, float]], zone: tzinfo) -> list[Count]:
+    """Add up (device, POSIX time) of messages that left or may have, by device and day of the zone."""
+    times: dict[tuple[str, date], list[float]] = {}
+    for device_id, at in sends:
+        times.setdefault((device_id, day_of(datetime.fromtimestamp(at, UTC), zone)), []).append(at)
+    return [Count(device, day, len(ats), datetime.fromtimestamp(max(ats), UTC)) for (device, day), ats in times.items()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Any, Final
 from shardd import ipc
 from shardd.backoff import Breaker
 from shardd.config import Config
-from shardd.errors import JournalError, UsageError
+from shardd.errors import JournalError, SharddError, UsageError
 from shardd.logs import get_logger
 from shardd.states import ShardState, Verdict
 from shardd.supervisor.budget import spent
@@ -29,6 +29,8 @@ log = get_logger(__name__)
 
 JOURNAL_RETRY: Final = 5.0
 """Seconds between tries to read the journal of a dead worker."""
+CLOSE_TIMEOUT: Final = 30.0
+"""Seconds that a device's send may take before its client can be closed."""
 
 
 class Fleet:
@@ -114,24 +116,40 @@ class Fleet:
         await self._drain(shard, "drained")
 
     async def restart(self, index: int) -> None:
-        """Replace a shard's worker, or bring a drained or broken shard back; returns when it runs. Raises UsageError."""
+        """Replace a shard's worker, or bring a drained or broken shard back; returns when it runs.
+
+        Raises UsageError, and SharddError when the new worker does not come up.
+        """
         shard = self._shard(index)
         await self._drain(shard, "respawn")
         shard.forgive(time.monotonic())
+        deaths = shard.restarts
         async with self._changed:
             await self._changed.wait_for(
-                lambda: shard.state in (ShardState.RUNNING, ShardState.BROKEN, ShardState.STOPPED)
+                lambda: shard.state is ShardState.RUNNING or shard.restarts > deaths or not self._may_run(shard)
             )
+        if shard.state is not ShardState.RUNNING:
+            raise SharddError(f"shard {index} did not come up: {shard.last_error or 'this node gave it away'}")
 
     async def close_device(self, index: int, device_id: str) -> None:
-        """Close the client of a device, so that another process may use its session."""
+        """Close the client of a device, so that another process may use its session. Raises SharddError."""
+        process = self.shards[index].process
+        if process is None:
+            return
         request = next(self._request_ids)
         future = self._requests[request] = asyncio.get_running_loop().create_future()
+        gone = asyncio.ensure_future(process.gone.wait())
         try:
-            if self.say(index, ipc.Close(devices=[device_id], request=request)):
-                await future
+            process.say(ipc.Close(devices=[device_id], request=request))
+            # With its worker, its client is gone too.
+            done, _ = await asyncio.wait([future, gone], timeout=CLOSE_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            gone.cancel()
             del self._requests[request]
+        if not done:
+            raise SharddError(
+                f"device {device_id} is still sending after {CLOSE_TIMEOUT:g} s: pause it, then try again"
+            )
 
     async def stop(self) -> None:
         """Drain everything; returns when no worker is left and what they had in hand is settled or in a journal."""
@@ -178,7 +196,7 @@ class Fleet:
             await process.start(self._setup(shard.index, shard.epoch))
         except OSError as error:
             shard.spawned(process)
-            shard.died(f"could not be started: {error.strerror}", crashed=True, now=time.monotonic())
+            shard.died(f"could not be started: {error.strerror}", now=time.monotonic())
             shard.clean = True
             return
         shard.spawned(process)
@@ -255,7 +273,7 @@ class Fleet:
     def _died(self, shard: Shard, status: int) -> None:
         self._router.shard_down(shard.index)
         how = shard.process.how_it_ended(status) if shard.process is not None else describe_exit(status)
-        shard.died(how, crashed=status != 0, now=time.monotonic())
+        shard.died(how, now=time.monotonic())
         self._begin(self._bury(shard))
 
     async def _bury(self, shard: Shard) -> None:
@@ -308,9 +326,14 @@ class Fleet:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def _may_run(self, shard: Shard) -> bool:
+        return shard.epoch is not None and not self._stopping
+
     def _shard(self, index: int) -> Shard:
         if not 0 <= index < len(self.shards):
             raise UsageError(f"shard {index} is unknown: this config has shards 0 to {len(self.shards) - 1}")
+        if self.shards[index].epoch is None:
+            raise UsageError(f"shard {index} is not this node's now: ask the node that has it (shardd status on each)")
         return self.shards[index]
 
     def _new_shard(self, index: int) -> Shard:

@@ -29,7 +29,7 @@ def node_status(
         )
         for shard in parts.fleet.shards
     ]
-    problems = problems_of(shards, database_error=parts.router.database_error, leases_good=parts.keeper.good())
+    problems = problems_of(shards, database_error=parts.router.database_error, leases_known=parts.keeper.known())
     sandbox = sum(line.device.transport == "sandbox" for line in parts.lines.by_id.values())
     return Status(
         version=__version__,

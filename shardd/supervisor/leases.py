@@ -50,6 +50,10 @@ class LeaseKeeper:
         """Whether the leases are surely this node's at this moment."""
         return bool(self._epochs) and time.monotonic() < self._deadline
 
+    def known(self) -> bool:
+        """Whether what this node holds, be it nothing, was seen in the database lately."""
+        return time.monotonic() < self._deadline
+
     def seconds_left(self) -> float:
         """Until `good` ends by itself."""
         return self._deadline - time.monotonic()

@@ -23,7 +23,7 @@ from shardd.pacing import Pace
 from shardd.queue.cycle import Ask, Place
 from shardd.queue.devices import Device, StateChange
 from shardd.queue.settle import Claim
-from shardd.states import CAN_SEND, DeviceState, Verdict
+from shardd.states import CAN_SEND, MAY_HAVE_LEFT, DeviceState, Verdict
 
 TROUBLE_FIRST, TROUBLE_CAP = 5.0, 600.0
 """Seconds before a device that could not be reached is tried again, after the first and after many failures."""
@@ -213,7 +213,7 @@ class Lines:
             return
         line.in_hand = max(0, line.in_hand - 1)
         verdict = Verdict(outcome.verdict)
-        if verdict in (Verdict.SENT, Verdict.IN_DOUBT):
+        if verdict in MAY_HAVE_LEFT:
             line.sent_today += 1
         if verdict is Verdict.UNAVAILABLE:
             self._trouble(line, outcome, now)

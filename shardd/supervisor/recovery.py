@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable
+from datetime import tzinfo
 from pathlib import Path
 from typing import Final
 
@@ -18,10 +19,10 @@ from shardd.errors import JournalError
 from shardd.ipc import Outcome
 from shardd.journal import Journal, Record, read_pid
 from shardd.logs import get_logger
-from shardd.queue.cycle import Settlement
+from shardd.queue.cycle import Settlement, count_sends
 from shardd.queue.jobs import Jobs
 from shardd.queue.settle import Claim, Finish, JobBackoff, settle
-from shardd.states import Verdict
+from shardd.states import MAY_HAVE_LEFT, Verdict
 
 log = get_logger(__name__)
 
@@ -70,13 +71,19 @@ async def open_journal(path: Path) -> Journal:
             await asyncio.sleep(0.05)
 
 
-async def recover(state_dir: Path, jobs: Jobs, *, node: str, backoff: JobBackoff, grace: float) -> None:
+async def outlive_orphans(state_dir: Path) -> None:
+    """Until no worker of an earlier supervisor is left: before this one says that its leases are its own. Raises JournalError."""
+    for path in _journals(state_dir):
+        (await open_journal(path)).close()
+
+
+async def recover(state_dir: Path, jobs: Jobs, *, node: str, backoff: JobBackoff, grace: float, zone: tzinfo) -> None:
     """Before any worker starts: settle what an earlier supervisor of this node left behind. Raises DatabaseError, JournalError.
 
     Call it when this incarnation holds its leases, so that every earlier epoch of this node is without one. `grace`:
-    seconds.
+    seconds; `zone`: whose midnight begins a day of the daily limits.
     """
-    journals = [await open_journal(path) for path in sorted((state_dir / "journal").glob("shard-*.journal"))]
+    journals = [await open_journal(path) for path in _journals(state_dir)]
     try:
         records = {journal.path: journal.read() for journal in journals}
         claims: dict[Path, list[Claim]] = {}
@@ -85,7 +92,7 @@ async def recover(state_dir: Path, jobs: Jobs, *, node: str, backoff: JobBackoff
                 claims.setdefault(journal_path(state_dir, shard), []).append(claim)
         # A journal that is gone proves nothing.
         outcomes = [outcome for path in claims for outcome in verdicts(claims[path], records.get(path, Record()))]
-        await settle_all(jobs, [claim for path in claims for claim in claims[path]], outcomes, backoff)
+        await settle_all(jobs, [claim for path in claims for claim in claims[path]], outcomes, backoff, zone)
         # Another node may have called some of them in doubt meanwhile; our journals know better.
         await jobs.resolve_doubts([outcome for record in records.values() for outcome in record.outcomes.values()])
         for journal in journals:
@@ -98,7 +105,7 @@ async def recover(state_dir: Path, jobs: Jobs, *, node: str, backoff: JobBackoff
         log.warning("recovered the claims of an earlier run", action="recover", jobs=len(outcomes), in_doubt=doubts)
 
 
-async def sweep(jobs: Jobs, *, backoff: JobBackoff, grace: float) -> int:
+async def sweep(jobs: Jobs, *, backoff: JobBackoff, grace: float, zone: tzinfo) -> int:
     """Call in doubt what nodes had in hand that are gone; returns how many. Their journals may still resolve it later."""
     orphans = [(claim, node) for claim, node, _, alive in await jobs.orphaned_claims(grace) if not alive]
     now = time.time()
@@ -106,16 +113,20 @@ async def sweep(jobs: Jobs, *, backoff: JobBackoff, grace: float) -> int:
         Outcome(c.id, c.epoch, c.attempt, Verdict.IN_DOUBT.value, error=f"node {node} was lost with it in hand", at=now)
         for c, node in orphans
     ]
-    await settle_all(jobs, [claim for claim, _ in orphans], outcomes, backoff)
+    await settle_all(jobs, [claim for claim, _ in orphans], outcomes, backoff, zone)
     if orphans:
         log.warning("claims of lost nodes", action="sweep", jobs=len(orphans))
     return len(orphans)
 
 
-async def settle_all(jobs: Jobs, claims: list[Claim], outcomes: list[Outcome], backoff: JobBackoff) -> None:
+async def settle_all(
+    jobs: Jobs, claims: list[Claim], outcomes: list[Outcome], backoff: JobBackoff, zone: tzinfo
+) -> None:
     """Settle outside the router."""
-    settlement = Settlement()
-    for claim, outcome in zip(claims, outcomes, strict=True):
+    pairs = list(zip(claims, outcomes, strict=True))
+    left = [(claim.device_id, outcome.at) for claim, outcome in pairs if outcome.verdict in MAY_HAVE_LEFT]
+    settlement = Settlement(counts=count_sends(left, zone))
+    for claim, outcome in pairs:
         decision = settle(claim, outcome, backoff, time.time())
         if isinstance(decision, Finish):
             settlement.finishes.append(decision)
@@ -123,6 +134,10 @@ async def settle_all(jobs: Jobs, claims: list[Claim], outcomes: list[Outcome], b
             settlement.releases.append(decision)
     if settlement:
         await jobs.cycle(settlement, [])
+
+
+def _journals(state_dir: Path) -> list[Path]:
+    return sorted((state_dir / "journal").glob("shard-*.journal"))
 
 
 def _kill_holder(path: Path) -> None:

@@ -14,19 +14,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, tzinfo
+from collections.abc import Callable, Iterable, Iterator
+from datetime import tzinfo
 
 from shardd import ipc
 from shardd.backoff import full_jitter
 from shardd.errors import DatabaseError
 from shardd.ipc import JobSpec, Outcome
 from shardd.logs import get_logger
-from shardd.pacing import day_of
-from shardd.queue.cycle import Ask, Count, Settlement
+from shardd.queue.cycle import Ask, Settlement, count_sends
 from shardd.queue.jobs import Jobs
 from shardd.queue.settle import Claim, Finish, JobBackoff, Release, settle
-from shardd.states import Verdict
+from shardd.states import MAY_HAVE_LEFT, Verdict
 from shardd.supervisor.lines import Lines
 
 log = get_logger(__name__)
@@ -36,6 +35,9 @@ RETRY_FIRST, RETRY_CAP = 0.2, 5.0
 
 Key = tuple[int, int]
 """(job id, attempt)"""
+
+Entry = tuple[int, Claim, Outcome, Finish | Release]
+"""A claim that ended: its shard, what was known and what is to be written."""
 
 
 class Router:
@@ -61,8 +63,8 @@ class Router:
         self.batch = batch
         self.backoff = backoff
         self._in_hand: dict[int, dict[Key, Claim]] = {}
-        self._pending: list[tuple[int, Claim, Outcome, Finish | Release]] = []
-        self._settling: list[tuple[int, Claim, Outcome, Finish | Release]] = []
+        self._pending: list[Entry] = []
+        self._settling: list[Entry] = []
         self._epochs: set[int] = set()
         self._audit_due = False
         self._failures = 0
@@ -195,21 +197,21 @@ class Router:
         self._dispatch(cycle.jobs)
         await self._tell_settled(batch, cycle.settled)
 
-    def _settlement(self, batch: list[tuple[int, Claim, Outcome, Finish | Release]]) -> Settlement:
-        settlement = Settlement()
-        counts: dict[str, list[Outcome]] = {}
-        for _, claim, outcome, decision in batch:
+    def _settlement(self, batch: list[Entry]) -> Settlement:
+        settlement = Settlement(counts=count_sends(self._counted(batch), self.zone))
+        for _, _, _, decision in batch:
             if isinstance(decision, Finish):
                 settlement.finishes.append(decision)
             else:
                 settlement.releases.append(decision)
-            line = self.lines.by_id.get(claim.device_id)
-            if line is not None and line.pace.limited and outcome.verdict in (Verdict.SENT, Verdict.IN_DOUBT):
-                counts.setdefault(claim.device_id, []).append(outcome)
-        for device_id, outcomes in counts.items():
-            last = datetime.fromtimestamp(max(o.at for o in outcomes), UTC)
-            settlement.counts.append(Count(device_id, day_of(last, self.zone), len(outcomes), last))
         return settlement
+
+    def _counted(self, batch: list[Entry]) -> Iterator[tuple[str, float]]:
+        """Sends of devices whose limits need a count."""
+        for _, claim, outcome, _ in batch:
+            line = self.lines.by_id.get(claim.device_id)
+            if outcome.verdict in MAY_HAVE_LEFT and line is not None and line.pace.limited:
+                yield claim.device_id, outcome.at
 
     def _dispatch(self, jobs: list[tuple[JobSpec, Claim]]) -> None:
         by_shard: dict[int, list[JobSpec]] = {}
@@ -225,20 +227,33 @@ class Router:
                 if shard < 0 or not good or not self._say(shard, part):
                     self.outcomes(shard, [_returned(spec) for spec in part.jobs])
 
-    async def _tell_settled(self, batch: list[tuple[int, Claim, Outcome, Finish | Release]], settled: set[int]) -> None:
+    async def _tell_settled(self, batch: list[Entry], settled: set[int]) -> None:
         if not batch:
             return
+        self._forget([entry for entry in batch if entry[1].id in settled])
+        if stale := [entry for entry in batch if entry[1].id not in settled]:
+            await self._resolve(stale)
+            self._forget(stale)
+        async with self._settled:
+            self._settled.notify_all()
+
+    def _forget(self, entries: list[Entry]) -> None:
+        """Tell the workers that their journals need not remember these."""
         by_shard: dict[int, list[Key]] = {}
-        for shard, claim, _, _ in batch:
+        for shard, claim, _, _ in entries:
             by_shard.setdefault(shard, []).append((claim.id, claim.attempt))
         for shard, claims in by_shard.items():
             self._say(shard, ipc.Settled(claims=claims))
-        async with self._settled:
-            self._settled.notify_all()
-        stale = [outcome for _, claim, outcome, _ in batch if claim.id not in settled]
-        if stale:
-            changed = await self._jobs.resolve_doubts(stale)
-            log.info("settled before", action="settle", jobs=len(stale), resolved=len(changed))
+
+    async def _resolve(self, stale: list[Entry]) -> None:
+        """Claims that were settled before, by us or by somebody who could only call them in doubt."""
+        try:
+            changed = await self._jobs.resolve_doubts([outcome for _, _, outcome, _ in stale])
+        except DatabaseError:
+            # Nobody is told yet that the journal may forget them; settling once more is harmless.
+            self._pending = stale + self._pending
+            raise
+        log.info("settled before", action="settle", jobs=len(stale), resolved=len(changed))
 
     def _end(self, shard: int, claim: Claim, outcome: Outcome, now: float, wall: float) -> None:
         decision = settle(claim, outcome, self.backoff, wall)

@@ -90,7 +90,7 @@ class Shard:
         self.intent = intent
         self.kill_at = now + timeout + 5.0
 
-    def died(self, how: str, *, crashed: bool, now: float) -> None:
+    def died(self, how: str, *, now: float) -> None:
         """Its worker is gone."""
         self.process = None
         self._samples.clear()
@@ -102,11 +102,8 @@ class Shard:
             self.move(intent or "respawn")
             self.next_start = now
             return
+        # Unasked, so it counts as a crash whatever the exit code: a worker that ends at once each time must not spin.
         self.restarts += 1
-        if not crashed:
-            self.move("died")
-            self.next_start = now
-            return
         self.crashes_in_a_row += 1
         self.last_error = f"worker died: {how}"
         if self.breaker.crashed(now):

@@ -91,13 +91,13 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     queue: QueueStatus | None
 
 
-def problems_of(shards: list[ShardStatus], *, database_error: str | None, leases_good: bool) -> list[str]:
+def problems_of(shards: list[ShardStatus], *, database_error: str | None, leases_known: bool) -> list[str]:
     """What keeps a node from being healthy; a shard that an operator drained is not a problem, nor one of another node."""
     problems = []
     if database_error:
         problems.append(f"database: {database_error}")
-    elif not leases_good:
-        problems.append("no lease is good: nothing is claimed")
+    elif not leases_known:
+        problems.append("leases cannot be renewed: nothing is claimed")
     fine = (ShardState.RUNNING, ShardState.DRAINED)
     problems += [
         f"shard {s.shard} is {s.state}" + (f": {s.error}" if s.error else "")

@@ -28,7 +28,7 @@ from shardd.supervisor.lock import StateLock
 from shardd.supervisor.notify import Notifier
 from shardd.supervisor.parts import Parts, assemble
 from shardd.supervisor.process import Launch
-from shardd.supervisor.recovery import recover
+from shardd.supervisor.recovery import outlive_orphans, recover
 from shardd.supervisor.reload import plan_reload
 from shardd.supervisor.sessions import prepare_sessions, sessions_dsn_of
 from shardd.supervisor.status import Status
@@ -118,6 +118,7 @@ class Supervisor:
     async def _take_over(self, parts: Parts) -> None:
         """Take the leases, then what an earlier run of this node left behind."""
         config = self._config
+        await outlive_orphans(config.state_dir)
         await parts.keeper.register()
         await parts.keeper.turn(parts.fleet.give_back)
         await recover(
@@ -126,6 +127,7 @@ class Supervisor:
             node=config.node,
             backoff=parts.rules.job_backoff,
             grace=LOST_AFTER * config.lease.ttl,
+            zone=config.pacing.zone,
         )
         await parts.jobs.prepare_archive()
         await parts.device_watch.look()

@@ -1,8 +1,8 @@
 """Ending tasks for certain.
 
-Before Python 3.12 `asyncio.wait_for`, with which psycopg's pool waits for a connection, forgets a cancellation that comes at
-the moment of its result (bpo-37658). A task that was cancelled once may thus live on, and waiting for its end would last
-for ever.
+Before Python 3.12 `asyncio.wait_for`, with which psycopg's pool waits for a connection, forgets a cancellation that
+comes at the moment of its result (bpo-37658). A task that was cancelled once may thus live on, and waiting for its end
+would last for ever.
 """
 
 from __future__ import annotations

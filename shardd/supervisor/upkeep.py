@@ -60,7 +60,8 @@ class Upkeep:
 
     async def _sweep(self) -> None:
         rules = self._parts.rules
-        await sweep(self._parts.jobs, backoff=rules.job_backoff, grace=LOST_AFTER * rules.config.lease.ttl)
+        grace, zone = LOST_AFTER * rules.config.lease.ttl, rules.config.pacing.zone
+        await sweep(self._parts.jobs, backoff=rules.job_backoff, grace=grace, zone=zone)
         await self._parts.jobs.prepare_archive()
 
     async def _revive(self) -> None:

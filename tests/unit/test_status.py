@@ -79,7 +79,7 @@ def test_it_is_plain_json() -> None:
 
 
 def problems(*shards: ShardStatus, error: str | None = None, leases: bool = True) -> list[str]:
-    return problems_of(list(shards), database_error=error, leases_good=leases)
+    return problems_of(list(shards), database_error=error, leases_known=leases)
 
 
 def test_a_node_whose_shards_run_is_well() -> None:
@@ -99,7 +99,7 @@ def test_a_shard_of_another_node_is_not_ours_to_worry_about() -> None:
 
 def test_a_database_that_is_away_is_named_before_the_leases() -> None:
     assert problems(shard(), error="nothing answers", leases=False) == ["database: nothing answers"]
-    assert problems(shard(), leases=False) == ["no lease is good: nothing is claimed"]
+    assert problems(shard(), leases=False) == ["leases cannot be renewed: nothing is claimed"]
 
 
 # ---- one shard

@@ -42,7 +42,7 @@ def shard(index: int, state: ShardState, *, sent: int) -> ShardStatus:
 def node(shards: int, *, down: dict[int, ShardState] | None = None, sent: int = 1_234_567) -> Status:
     states = down or {}
     rows = [shard(index, states.get(index, ShardState.RUNNING), sent=sent) for index in range(shards)]
-    problems = problems_of(rows, database_error=None, leases_good=True)
+    problems = problems_of(rows, database_error=None, leases_known=True)
     return Status(
         version="1.2.3",
         node="host-a",
