@@ -59,6 +59,8 @@ class StateChange:
     reason: str
     until: float | None
     at: float
+    epoch: int | None = None
+    """Of the lease under which a worker learned it; None: nobody's."""
 
 
 class Devices:
@@ -83,6 +85,7 @@ class Devices:
                 "reasons": [c.reason for c in changes],
                 "remainings": [None if c.until is None else c.until - now for c in changes],
                 "ages": [max(0.0, now - c.at) for c in changes],
+                "epochs": [c.epoch for c in changes],
             },
         )
 

@@ -44,10 +44,10 @@ class Fleet:
         router: Router,
         devices_of: Callable[[int], list[ipc.DeviceSpec]],
         sessions_dsn: str | None,
-        device_changed: Callable[[ipc.DeviceChanged], None],
+        device_changed: Callable[[ipc.DeviceChanged, int], None],
         receipt: Callable[[ipc.Receipt], None],
     ) -> None:
-        """`devices_of` a shard; `device_changed` and `receipt` get what workers say of these."""
+        """`devices_of` a shard; `device_changed` (with its lease's epoch) and `receipt` get what workers say of these."""
         self._config = config
         self._launch = launch
         self._router = router
@@ -261,8 +261,8 @@ class Fleet:
                 self._begin(self._notify())
             case ipc.Leaving():
                 self._router.shard_down(shard.index)
-            case ipc.DeviceChanged():
-                self._device_changed(message)
+            case ipc.DeviceChanged() if shard.epoch is not None:
+                self._device_changed(message, shard.epoch)
             case ipc.Receipt():
                 self._receipt(message)
             case ipc.Closed():

@@ -119,9 +119,11 @@ class DeviceWatch:
         """Look soon."""
         self._wake.set()
 
-    def changed(self, message: ipc.DeviceChanged) -> None:
-        """A worker learned something about a device."""
-        change = StateChange(message.device_id, DeviceState(message.state), message.reason, message.until, message.at)
+    def changed(self, message: ipc.DeviceChanged, epoch: int) -> None:
+        """A worker learned something about a device, under a lease."""
+        change = StateChange(
+            message.device_id, DeviceState(message.state), message.reason, message.until, message.at, epoch
+        )
         line = self.lines.by_id.get(change.device_id)
         log.log(
             20 if change.state is DeviceState.READY else 30,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -104,6 +105,21 @@ async def test_later_knowledge_stands(dsn: str, devices: Devices) -> None:
     assert (await one(devices)).state is DeviceState.BANNED
     await devices.set_states([learned(DeviceState.READY, at=now - 100)])
     assert (await one(devices)).state is DeviceState.READY
+
+
+async def test_what_is_learned_under_a_lost_lease_counts_for_nothing(
+    dsn: str, database: Database, devices: Devices
+) -> None:
+    now = add_old_devices(dsn, "a")
+    lost = await take_epoch(database)
+    with connect(dsn) as connection:
+        connection.execute("DELETE FROM shardd.leases")
+    held = await take_epoch(database)
+    change = learned(DeviceState.REPLACED, at=now - 10)
+    await devices.set_states([replace(change, epoch=lost)])
+    assert (await one(devices)).state is DeviceState.READY
+    await devices.set_states([replace(change, epoch=held)])
+    assert (await one(devices)).state is DeviceState.REPLACED
 
 
 async def test_the_same_again_does_not_restart_the_time(dsn: str, devices: Devices) -> None:

@@ -11,15 +11,17 @@ SELECT d.id, d.transport, d.label, d.session, d.proxy, d.settings, d.state, d.re
 
 -- name: set_device_states
 -- What was learned about devices. Arrays, one element per device; how many seconds ago, and in how many it ends (NULL: not by
--- itself): hosts and the database need no clock in common. Later knowledge stands; the same again changes nothing.
+-- itself): hosts and the database need no clock in common. Later knowledge stands; the same again changes nothing. What a node
+-- learned under a lease that it has lost counts for nothing: its clients were replaced by those of the device's new owner.
 UPDATE shardd.devices d
    SET state = e.state, reason = e.reason, state_since = now() - make_interval(secs => e.age),
        state_until = now() + make_interval(secs => e.remaining)
   FROM unnest(%(ids)s::text[], %(states)s::text[], %(reasons)s::text[], %(remainings)s::double precision[],
-              %(ages)s::double precision[]) AS e(id, state, reason, remaining, age)
+              %(ages)s::double precision[], %(epochs)s::bigint[]) AS e(id, state, reason, remaining, age, epoch)
  WHERE d.id = e.id AND d.state_since <= now() - make_interval(secs => e.age)
    AND ((d.state, d.reason, d.state_until IS NULL) IS DISTINCT FROM (e.state, e.reason, e.remaining IS NULL)
         OR abs(extract(epoch FROM d.state_until - now()) - e.remaining) > 1)
+   AND (e.epoch IS NULL OR EXISTS (SELECT FROM shardd.leases l WHERE l.epoch = e.epoch))
 RETURNING d.id;
 
 -- name: heal_devices
