@@ -30,8 +30,12 @@ class Spread:
 
     @property
     def median(self) -> float:
-        """What is compared."""
+        """Of the rounds."""
         return median(self.rounds)
+
+    def over(self, other: Spread) -> float:
+        """The median of the ratios of each round: what else the machine did slowed both sides of a round, but not all rounds."""
+        return median(ours / theirs for ours, theirs in zip(self.rounds, other.rounds, strict=True))
 
     def text(self, digits: int = 0) -> str:
         """Median (lowest-highest)."""
@@ -77,29 +81,30 @@ class Results:
 
     def goals(self) -> list[Goal]:
         """What shardd promises of itself against others on the same machine in the same run."""
-        rate = {name: spread.median for name, spread in self.drain.items()}
-        pick_up = {name: spreads["p50"].median for name, spreads in self.pick_up.items()}
-        small, large = sorted(self.cost["claim"])
-        claim = {finished: spread.median for finished, spread in self.cost["claim"].items()}
+        drain, pick_up, claim = self.drain, self.pick_up, self.cost["claim"]
+        small, large = sorted(claim)
+        against_pgqueuer = drain["shardd"].over(drain["pgqueuer"])
         goals = [
-            Goal("drain rate against procrastinate's", rate["shardd"] / rate["procrastinate"], 8.0),
-            Goal("drain rate against PgQueuer's", rate["shardd"] / rate["pgqueuer"], 0.5),
+            Goal("drain rate against procrastinate's", drain["shardd"].over(drain["procrastinate"]), 8.0),
+            Goal("drain rate against PgQueuer's", against_pgqueuer, 0.5),
             Goal(
                 "idle pick-up (p50) against procrastinate's",
-                pick_up["shardd"] / pick_up["procrastinate"],
+                pick_up["shardd"]["p50"].over(pick_up["procrastinate"]["p50"]),
                 1.0,
                 at_least=False,
             ),
             Goal(
                 f"claim beside {large:,} finished rows against {small:,}",
-                claim[large] / claim[small],
+                claim[large].over(claim[small]),
                 1.5,
                 at_least=False,
             ),
-            Goal("drain rate against PgQueuer's", rate["shardd"] / rate["pgqueuer"], 1.0, beyond=True),
+            Goal("drain rate against PgQueuer's", against_pgqueuer, 1.0, beyond=True),
         ]
-        if "sql" in rate:
-            goals.append(Goal("drain rate against the bare SQL limit", rate["shardd"] / rate["sql"], 0.5, beyond=True))
+        if "sql" in drain:
+            goals.append(
+                Goal("drain rate against the bare SQL limit", drain["shardd"].over(drain["sql"]), 0.5, beyond=True)
+            )
         return goals
 
     def plain(self) -> dict[str, Any]:
@@ -135,13 +140,11 @@ class Results:
         )
         for title in ("queue", "jobs/s", "shardd is", "pick-up p50, ms", "p99, ms"):
             table.add_column(title, justify="left" if title == "queue" else "right")
-        ours = self.drain["shardd"].median
+        ours = self.drain["shardd"]
         for name, spread in self.drain.items():
             latency = self.pick_up.get(name)
             shown = (latency["p50"].text(1), latency["p99"].text(1)) if latency else ("", "")
-            table.add_row(
-                NAMES[name], spread.text(), "" if name == "shardd" else f"{ours / spread.median:.2f}x", *shown
-            )
+            table.add_row(NAMES[name], spread.text(), "" if name == "shardd" else f"{ours.over(spread):.2f}x", *shown)
         console.print(table)
         table = Table(
             box=SIMPLE,
