@@ -21,7 +21,7 @@ from shardd.cli.pair_view import ScreenView, View, open_view
 from shardd.cli.sessions import Desk, open_desk
 from shardd.config import Config, load_config
 from shardd.config.values import RefusedError, format_duration, parse_duration
-from shardd.errors import PairingError, PermanentError, SharddError, UsageError
+from shardd.errors import DatabaseError, PairingError, PermanentError, SharddError, UsageError
 from shardd.queue.admin import DeviceRow
 from shardd.queue.sessions import number_of
 from shardd.states import CAN_SEND, DeviceState
@@ -34,6 +34,8 @@ from shardd.transports.whatsapp.unlinking import forget_session, unlink
 SHORTEST: Final = 1.0
 LONGEST: Final = TIMEOUT
 """Seconds: WhatsApp has no more codes then."""
+GIVEN_UP: Final = 130
+"""The exit code of what ^C ends."""
 AFTERWARDS: Final = 600.0
 """Seconds beyond the wait for the phone in which a pairing holds its lock: every step of it has a shorter deadline."""
 
@@ -68,7 +70,8 @@ def pair(
             pairing = Pairing(view, device_id, number=number, new_number=new_number, timeout=timeout)
             asyncio.run(pairing.run(config))
     except asyncio.CancelledError:
-        raise click.Abort from None
+        click.echo("given up; nothing has changed", err=True)
+        raise click.exceptions.Exit(GIVEN_UP) from None
     if not as_json:
         click.echo(f"device {device_id} is paired with +{pairing.number}")
         for remark in pairing.remarks:
@@ -117,11 +120,19 @@ class Pairing:
         await prepare_store(desk.store, pgbouncer=desk.pgbouncer)
         paired = await self._link(desk, device, expected)
         assert paired.jid is not None
-        if not await desk.sessions.bind(device.id, paired.jid, old=device.session):
+        try:
+            bound = await desk.sessions.bind(device.id, paired.jid, old=device.session)
+        except DatabaseError as error:
+            raise PairingError(
+                f"+{paired.number} is linked, but that could not be written: {error}; "
+                "remove the linked device shardd on the phone, then pair again"
+            ) from error
+        if not bound:
             await self._undo(desk, device, paired)
         self.number = paired.number
+        self._tell(PairingEvent("paired", jid=paired.jid, number=paired.number))
+        self._view.note("a running shardd changes over to the new session…")
         await self._retire(desk, device, paired.jid)
-        self._view.tell(PairingEvent("paired", jid=paired.jid, number=paired.number))
         if device.paused_at is not None:
             self.remarks.append(f"it is paused; let it send: shardd device resume {device.id}")
 
@@ -161,7 +172,7 @@ class Pairing:
                         raise _TimedOutError(f"device {device.id} is not paired: {event.reason}")
                     case "scanned":
                         self._linked = True
-                self._view.tell(event)
+                self._tell(event)
         raise PairingError(f"device {device.id} is not paired: the pairing ended without an outcome")
 
     def _hint(self, expected: str | None, event: PairingEvent) -> str:
@@ -180,21 +191,20 @@ class Pairing:
         raise PairingError(f"device {device.id} is not paired: {why}{'' if undone is None else f'; {undone}'}")
 
     async def _retire(self, desk: Desk, device: DeviceRow, session: str) -> None:
-        """Nobody uses the old session any more: end it."""
+        """End the old session, once nobody uses it any more."""
         try:
             await desk.close_client(device.id)
+            if device.session is None or device.session == session:
+                return
+            if device.state in CAN_SEND or device.state == DeviceState.UNPAIRED:
+                self._view.note("ending the old session…")
+                if (remark := await self._unlink(desk, device, device.session)) is not None:
+                    self.remarks.append(remark)
+            else:
+                # WhatsApp has ended it, or another program uses it.
+                await forget_session(desk.store, device.session)
         except SharddError as error:
-            self.remarks.append(f"the running shardd may still use the old session for a moment: {error}")
-            return
-        if device.session is None or device.session == session:
-            return
-        if device.state in CAN_SEND or device.state == DeviceState.UNPAIRED:
-            self._view.note("ending the old session…")
-            if (remark := await self._unlink(desk, device, device.session)) is not None:
-                self.remarks.append(remark)
-        else:
-            # WhatsApp has ended it, or another program uses it.
-            await forget_session(desk.store, device.session)
+            self.remarks.append(f"the old session is not ended: {error}")
 
     async def _unlink(self, desk: Desk, device: DeviceRow, session: str) -> str | None:
         """Unlink a session; a remark when WhatsApp could not be told."""
@@ -204,6 +214,14 @@ class Pairing:
             await forget_session(desk.store, session)
             return f"remove the linked device shardd on the phone of +{number_of(session)} yourself: {error}"
         return None
+
+    def _tell(self, event: PairingEvent) -> None:
+        try:
+            self._view.tell(event)
+        except OSError:
+            # A reader that is gone wants no code any more; but a phone that is linked gets its device.
+            if not self._linked:
+                raise
 
     def _give_up(self, task: asyncio.Task[None]) -> None:
         if self._linked:

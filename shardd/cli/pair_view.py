@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
+import termios
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import click
 
+from shardd.cli.big_letters import draw_letters
 from shardd.cli.qr import draw_qr
 from shardd.transports.whatsapp.pairing import PairingEvent
 
@@ -26,7 +27,7 @@ DARK_ON_LIGHT: Final = "\x1b[38;5;16;48;5;231m"
 """Black on white whatever the theme: a camera needs the contrast, and most cannot read a code that is light on dark."""
 BOLD: Final = "\x1b[1m"
 PLAIN: Final = "\x1b[0m"
-WAY: Final = "On the phone: WhatsApp, Settings, Linked devices, Link a device"
+WAY: Final = "On the phone: WhatsApp > Settings (Android: the three dots) > Linked devices > Link a device"
 BESIDE: Final = 34
 """Columns that the words need beside the code; else they stand below it."""
 
@@ -103,16 +104,19 @@ class ScreenView:
         self._device_id = device_id
         self._patience = patience
         self._event = PairingEvent("starting")
-        self._note = "asking WhatsApp for a code…"
+        self._note = "Asking WhatsApp for a code…"
+        self._echoing = _set_echo(None)
         sys.stdout.write(ENTER_SCREEN)
         self.draw()
 
     def tell(self, event: PairingEvent) -> None:
         """Draw it."""
+        if event.kind not in {"qr", "code", "scanned"}:
+            return  # the outcome is told when the terminal is back
         self._event = event
-        self._note = (
-            f"+{event.number} is linked; its first login takes a few seconds…" if event.kind == "scanned" else ""
-        )
+        self._note = ""
+        if event.kind == "scanned":
+            self._note = f"+{event.number} is linked; its first login takes a few seconds…"
         self.draw()
 
     def note(self, text: str) -> None:
@@ -124,29 +128,31 @@ class ScreenView:
         """Give the terminal back."""
         sys.stdout.write(LEAVE_SCREEN)
         sys.stdout.flush()
+        _set_echo(self._echoing)
 
     def draw(self) -> None:
         """Everything anew, for the size that the window has now."""
-        size = shutil.get_terminal_size()
+        # Not by COLUMNS and LINES: a picture that is a little too large is of no use at all.
+        size = os.get_terminal_size(sys.stdout.fileno())
         sys.stdout.write(CLEAR + "\n".join(self._lines(size.columns, size.lines)))
         sys.stdout.flush()
 
     def _lines(self, columns: int, lines: int) -> list[str]:
         title = f"Pair device {self._device_id}"
-        last = [f"^C gives up. {self._note}".strip()]
-        if self._event.kind == "qr" and not self._note:
+        head = [BOLD + title + PLAIN, ""]
+        if self._note:
+            return [*head, *_wrapped([self._note], columns)]
+        if self._event.kind == "qr":
             words = [
                 f"{WAY}; then scan this code.",
                 f"A new code replaces it by itself, for {self._patience}. ^C gives up.",
             ]
             drawn = _qr_lines(str(self._event.code), title, words, (columns, lines))
-            return drawn or [BOLD + title + PLAIN, "", *_wrapped([self._too_small()], columns)]
-        if self._event.kind == "code" and not self._note:
-            words = [f"{WAY}, Link with phone number instead; then type this code:"]
-            body = ["", f"    {BOLD}{_spaced(str(self._event.code))}{PLAIN}", ""]
-            last = [f"It is good for {self._patience} at most. ^C gives up."]
-            return [BOLD + title + PLAIN, "", *_wrapped(words, columns), *body, *_wrapped(last, columns)]
-        return [BOLD + title + PLAIN, "", *_wrapped(last, columns)]
+            return drawn or [*head, *_wrapped([self._too_small()], columns)]
+        words = [f"{WAY} > Link with phone number instead; then type this code:"]
+        body = ["", *(f"    {line}" for line in _large(str(self._event.code), columns - 4)), ""]
+        last = [f"It is good for {self._patience} at most. ^C gives up."]
+        return [*head, *_wrapped(words, columns), *body, *_wrapped(last, columns)]
 
     def _too_small(self) -> str:
         need = "80 columns by 24 lines" if _shows_sextants() else "80 columns by 40 lines"
@@ -185,6 +191,23 @@ def _qr_lines(code: str, title: str, words: Sequence[str], size: tuple[int, int]
         if (drawn := draw_qr(code, columns=columns, lines=lines - len(below), sextants=dense)) is not None:
             return [*(DARK_ON_LIGHT + row + PLAIN for row in drawn), *below]
     return []
+
+
+def _large(code: str, columns: int) -> list[str]:
+    """The code in large letters, and once more in plain ones, for those who copy it."""
+    plain = f"{BOLD}{_spaced(code)}{PLAIN}"
+    large = draw_letters(_spaced(code))
+    return [plain] if large is None or len(large[0]) > columns else [*large, "", plain]
+
+
+def _set_echo(before: list[Any] | None) -> list[Any] | None:
+    """Keep keys from spoiling the picture, or (`before`) make the terminal what it was; what it was, if there is a keyboard."""
+    if not sys.stdin.isatty():
+        return None
+    found = termios.tcgetattr(sys.stdin)
+    quiet = [*found[:3], found[3] & ~termios.ECHO, *found[4:]]
+    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, quiet if before is None else before)
+    return found
 
 
 def _shows_sextants() -> bool:

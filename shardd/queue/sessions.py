@@ -6,8 +6,10 @@ A change is announced to every supervisor by the table's trigger, like all chang
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+
+import psycopg
 
 from shardd.queue.admin import DeviceRow
 from shardd.queue.database import Database
@@ -48,8 +50,10 @@ class SessionAdmin:
             try:
                 yield ours
             finally:
-                if ours and not connection.broken:
-                    await connection.execute(queries["unlock_pairing"], params)
+                if ours:
+                    # A connection that is lost has given its lock back.
+                    with suppress(psycopg.Error):
+                        await connection.execute(queries["unlock_pairing"], params)
 
     async def number_holder(self, number: str, *, but: str) -> str | None:
         """The device other than `but` that has a session of this number."""

@@ -119,7 +119,7 @@ async def test_one_pairing_of_a_device_at_a_time_and_one_that_is_given_up_leaves
     assert err == "shardd: device shop is being paired by somebody else right now\n"
     first.process.send_signal(signal.SIGINT)
     code, told, err = await first.end()
-    assert (code, told[-1], err) == (130, {"event": "given_up", "device": "shop"}, "aborted\n")
+    assert (code, told[-1], err) == (130, {"event": "given_up", "device": "shop"}, "given up; nothing has changed\n")
     assert (place.row("shop"), place.sessions()) == ((None, "unpaired", None), [])
     late = await place.pair("shop", "--timeout", "2s")
     code, told, err = await late.end()
