@@ -123,6 +123,31 @@ async def test_sessions_move_to_the_node_that_is_left(fleet: Fleet) -> None:
     assert {fleet.device(phone)["state"] for phone in phones} == {"ready"}
 
 
+async def test_a_node_that_was_paused_repeats_nothing_and_spoils_nothing(fleet: Fleet) -> None:
+    fleet.server.control.fault(**SLOW_ACKS)
+    phones = fleet.add(12)
+    first, second = two_nodes(fleet)
+    await first.start()
+    await second.start()
+    for node in (first, second):
+        await node.until(lambda s: len(shards_of(s)) == 1)
+    jobs = fleet.send_many(phones, 8)
+    await fleet.until(lambda: fleet.states()["sent"] >= 20)
+    # Its workers and their clients live on; its successor's logins throw those out, which must not be called the device's state.
+    first.kill(signal.SIGSTOP)
+    await second.until(lambda s: shards_of(s) == {0, 1})
+    jobs += _more(fleet, "meanwhile", [phone.id for phone in phones])
+    await fleet.until(lambda: fleet.states()["queued"] == 0)
+    first.kill(signal.SIGCONT)
+    await first.until(lambda s: len(shards_of(s)) == 1)
+    jobs += _more(fleet, "back", [phone.id for phone in phones])
+    await fleet.finished(jobs)
+    assert await first.stop() == await second.stop() == 0
+    # What it had in hand when it stopped was sent by its worker, and the outcome waited for it.
+    assert fleet.check_deliveries() == {"sent": jobs}
+    assert {fleet.device(phone)["state"] for phone in phones} == {"ready"}
+
+
 def _more(fleet: Fleet, body: str, devices: list[str]) -> int:
     """One more job for each device; returns how many."""
     for device in devices:
