@@ -1,7 +1,8 @@
 """A real `shardd start` for tests: its config, its process, and what can be asked of it.
 
-Readiness and the end are awaited through the notify socket that systemd would listen to. A condition on the status or on the rows is looked
-at again with every notification, and at least a few times a second, because not every change is announced.
+Readiness and the end are awaited through the notify socket that systemd would listen to. A condition on the status or
+on the rows is looked at again with every notification, and at least a few times a second, because not every change is
+announced.
 """
 
 from __future__ import annotations
@@ -240,6 +241,6 @@ def _processes_with(folder: Path) -> list[tuple[int, list[str]]]:
 
 def _target(fd: Path) -> str:
     try:
-        return os.readlink(fd)
+        return str(fd.readlink())
     except OSError:  # closed meanwhile
         return ""

@@ -58,6 +58,7 @@ class Fleet:
         self.shards = [self._new_shard(index) for index in range(config.shards)]
         self._last_spawn = 0.0
         self._stopping = False
+        self._spawning = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._requests: dict[int, asyncio.Future[None]] = {}
         self._request_ids = itertools.count(1)
@@ -154,6 +155,8 @@ class Fleet:
     async def stop(self) -> None:
         """Drain everything; returns when no worker is left and what they had in hand is settled or in a journal."""
         self._stopping = True
+        async with self._spawning:
+            pass  # whatever was being started is there now, and drained like the others
         await asyncio.gather(*(self._drain(shard, "stop") for shard in self.shards))
         for shard in self.shards:
             if shard.state is not ShardState.STOPPED:
@@ -184,7 +187,8 @@ class Fleet:
         for shard in self.shards:
             if shard.may_start(now):
                 self._last_spawn = now
-                await self._spawn(shard)
+                async with self._spawning:
+                    await self._spawn(shard)
                 return
 
     async def _spawn(self, shard: Shard) -> None:

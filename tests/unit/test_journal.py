@@ -387,8 +387,7 @@ def test_a_compaction_without_room_keeps_the_old_file_and_works_later(path: Path
 def test_every_line_is_flushed_when_asked(tmp_path: Path) -> None:
     """As the kernel saw it: after each write a flush of the same file, and of the folder for a new or replaced file."""
     strace = shutil.which("strace")
-    if strace is None:
-        pytest.skip("strace is not installed")
+    assert strace is not None, "needs strace: apt-get install strace, or ./scripts/test as root"
     program = """
 import sys
 from pathlib import Path

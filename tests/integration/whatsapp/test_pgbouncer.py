@@ -24,8 +24,7 @@ from tests.whatsapp_server.seed import seed_postgres
 SHIPPED = Path(__file__).resolve().parents[3] / "config" / "pgbouncer.ini"
 PROGRAM = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
 DEADLINE = 30.0
-
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs pgbouncer (Debian: apt-get install pgbouncer)")
+assert PROGRAM is not None, "needs pgbouncer: apt-get install pgbouncer, or ./scripts/test as root"
 
 
 def free_port() -> int:
