@@ -130,14 +130,6 @@ SELECT count(*) FILTER (WHERE j.claimed_epoch IS NULL AND NOT j.scheduled) AS qu
                      AND d.state IN ('ready', 'restricted'))) AS oldest
   FROM shardd.jobs j LEFT JOIN shardd.devices d ON d.id = j.device_id;
 
--- name: finished_counts
--- Finished jobs by state since a time.
-SELECT state, count(*) AS jobs FROM shardd.archive WHERE settled_at >= %(since)s GROUP BY state;
-
--- name: move_jobs
--- Hands the queued jobs of one device to another.
-UPDATE shardd.jobs SET device_id = %(to)s WHERE device_id = %(device_id)s AND claimed_epoch IS NULL RETURNING id;
-
 -- name: prepare_archive
 -- Makes the archive's partitions of this month and the next two.
 SELECT shardd.prepare_archive();

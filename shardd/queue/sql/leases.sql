@@ -48,11 +48,6 @@ RETURNING epoch;
 -- Gives shards back, so that another node need not wait for them to run out.
 DELETE FROM shardd.leases WHERE epoch = ANY (%(epochs)s::bigint[]) RETURNING shard;
 
--- name: all_leases
--- Every lease that is still good.
-SELECT shard, epoch, node, extract(epoch FROM expires_at - now()) AS seconds_left
-  FROM shardd.leases WHERE expires_at > now() ORDER BY shard;
-
 -- name: forget_node
 -- A supervisor that stopped in order is not waited for.
 UPDATE shardd.nodes SET seen_at = '-infinity' WHERE name = %(node)s AND incarnation = %(incarnation)s;
