@@ -125,6 +125,10 @@ async def test_one_pairing_of_a_device_at_a_time_and_one_that_is_given_up_leaves
     code, told, err = await late.end()
     assert (code, [event["event"] for event in told]) == (75, ["qr", "timeout"])
     assert err == "shardd: device shop is not paired: no phone was linked within 2 seconds\n"
+    plain = await place.shardd("device", "pair", "shop", "--timeout", "2s")
+    assert (plain.code, plain.out.count("\n")) == (75, 1)
+    assert plain.out.startswith("https://wa.me/settings/linked_devices#")
+    assert plain.err.endswith(err)
 
 
 async def test_the_picture_on_a_terminal_can_be_scanned(place: Place, fresh_number: str) -> None:
