@@ -174,8 +174,9 @@ def _demonstrate(config: Config, options: argparse.Namespace, console: Console) 
     arguments = [str(options.devices), str(options.jobs), str(options.seconds)]
     producer = subprocess.Popen([*command, *arguments], start_new_session=True)
     try:
-        with psycopg.connect(dsn, autocommit=True) as connection, Picture(console) as picture:
-            last = _watch(config, options.jobs, producer, connection, picture)
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            with Picture(console) as picture:
+                last = _watch(config, options.jobs, producer, connection, picture)
             return _sum_up(config, last, connection, console)
     finally:
         producer.kill()
