@@ -11,6 +11,7 @@ from tests.whatsapp_fleet import Fleet, Phone, tasks_of
 
 HANG = 45
 """Seconds that a hung device holds out, longer than the rest of the test takes."""
+PROBE_AFTER = 1.0
 RUNTIME_THREADS = 4
 """Threads that Go and the event loop may have started for themselves meanwhile: a constant of the process, not of a device."""
 
@@ -42,15 +43,18 @@ async def delays(fleet: Fleet, phones: list[Phone], rounds: range) -> list[float
 
 
 async def test_hung_devices_delay_no_other(fleet: Fleet) -> None:
-    healthy, hung = fleet.add(6), fleet.add(5)
+    # More that hang in a connect than may connect at the same time.
+    healthy, hung = fleet.add(6), fleet.add(8)
     daemon = fleet.daemon(
         shards=1,
+        supervisor={"drain_timeout": "2s"},
         transports={
             "whatsapp": {
+                "max_connecting": 4,
                 "connect_timeout": f"{HANG}s",
                 "answer_timeout": f"{HANG}s",
                 "probe_timeout": f"{HANG}s",
-                "probe_after": "1s",
+                "probe_after": f"{PROBE_AFTER:g}s",
             }
         },
     )
@@ -59,18 +63,23 @@ async def test_hung_devices_delay_no_other(fleet: Fleet) -> None:
     for phone in (unanswered, mute):
         await fleet.job_is(fleet.send(phone, f"{phone.id} before"), "sent")
     before = await delays(fleet, healthy, range(4))
-    for phone, stage in zip(dialling, ("tls", "upgrade", "login"), strict=True):
+    for phone, stage in zip(dialling, ("connect", "tls", "upgrade", "login") * 2, strict=False):
         fleet.server.control.fault("mute", stage, device=phone.name)
     fleet.server.control.fault("ignore", "message", device=unanswered.name)
     fleet.server.control.mute(mute.name)
+    await asyncio.sleep(PROBE_AFTER * 1.5)  # silence has to last before anybody doubts
     stuck = [fleet.send(phone, f"{phone.id} stuck") for phone in hung]
-    await fleet.until(lambda: len(fleet.server.control.events("fault")) == 4)
+    await fleet.until(lambda: len(fleet.server.control.events("fault")) == len(dialling) + 1)
     await fleet.until(lambda: all(fleet.job(job)["state"] == "sending" for job in stuck))
     # Devices that are open, and some that have to connect beside those that hang in it.
     during = await delays(fleet, healthy + fleet.add(3), range(4, 8))
     assert all(fleet.job(job)["state"] == "sending" for job in stuck), "they hung too short to delay anybody"
     assert statistics.median(during) < statistics.median(before) + 1.0
     assert max(during) < HANG / 2
+    # Nor do they keep the daemon from stopping; what never left waits for its next start.
+    assert await daemon.stop() == 0
+    states = {job: fleet.job(job)["state"] for job in stuck}
+    assert list(states.values()) == ["queued"] * len(dialling) + ["in_doubt", "queued"]
 
 
 async def test_after_the_idle_time_nothing_of_a_device_is_left(fleet: Fleet) -> None:

@@ -33,6 +33,8 @@ log = get_logger(__name__)
 
 SWEEPS: Final = 4
 """Sweeps within the idle time: a client is closed at most a quarter of it too late."""
+TURN: Final = 1.0
+"""Seconds of a connect that count for `max_connecting`: one that takes longer waits for somebody else and costs nothing."""
 CLOSINGS: Final = 4
 """Clients that one sweep closes at the same time."""
 
@@ -231,18 +233,21 @@ class Clients:
 
     @asynccontextmanager
     async def _turn(self, device: DeviceSpec) -> AsyncIterator[None]:
-        """Connects are few at a time, so that a restart is no storm."""
-        timeout = self._settings.connect_timeout
+        """Connects are few at a time, so that a restart is no storm; those that hang keep nobody out."""
+        loop, timeout = asyncio.get_running_loop(), self._settings.connect_timeout
         try:
             async with asyncio.timeout(timeout):
                 await self._connecting.acquire()
         except TimeoutError:
             text = f"device {device.id} did not get its turn to connect within {timeout:g} seconds (max_connecting)"
             raise DeviceUnavailableError(text) from None
+        over = loop.call_later(TURN, self._connecting.release)
         try:
             yield
         finally:
-            self._connecting.release()
+            if loop.time() < over.when():
+                over.cancel()
+                self._connecting.release()
 
     async def _close_client(self, seat: Seat) -> None:
         """Close a seat's client and wait for its end; the caller holds the lock."""
