@@ -31,7 +31,6 @@ BANNED_FOR = 10.0
 ABSENT = "6281999999999"
 REMARK = "Press Ctrl+C to exit"
 """The library writes this where its dying words go, too, and nobody can stop it."""
-TAKE_OVER = "UPDATE shardd.devices SET state = 'ready', reason = NULL, state_since = now() WHERE id = %s"
 
 
 class Faults:
@@ -415,7 +414,8 @@ async def _needs_a_person(f: Faults, phone: Phone, sent: tuple[int, str], state:
     assert f.arrivals(body) == []
     f.expected[phone.id] = state, "device pair"
     if state == "replaced":
-        f.fleet.rows(TAKE_OVER, phone.id)
+        ran = await Command(f.fleet.daemons[0].config_file)("device", "take-over", phone.id, "--yes")
+        assert ran.code == 0, ran.err
         f.expected[phone.id] = "ready", "nothing"
         await f.fleet.job_is(job, "sent")
         assert f.arrivals(body) == ["ack"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import psycopg
 import pytest
 
@@ -26,6 +28,23 @@ async def test_a_row_becomes_a_message_and_its_receipts_come_back(fleet: Fleet) 
     assert (fleet.device(phone)["state"], fleet.device(phone)["reason"]) == ("ready", None)
     assert await daemon.stop() == 0
     assert fleet.server.control.stats()["online"] == 0
+
+
+async def test_receipts_that_come_while_the_client_is_closed_come_with_its_next_login(fleet: Fleet) -> None:
+    fleet.server.control.settings(receipt_delay=4)
+    (phone,) = fleet.add(1)
+    daemon = fleet.daemon(transports={"whatsapp": {"idle_close": "1s", "probe_after": "1s"}})
+    await daemon.start()
+    first = fleet.send(phone, "first")
+    await fleet.job_is(first, "sent")
+    await daemon.until(lambda s: s["totals"]["open_clients"] == 0)
+    assert fleet.job(first)["delivered_at"] is None
+    settled = fleet.job(first)["settled_at"]
+    await fleet.until(lambda: (datetime.now(UTC) - settled).total_seconds() > 5)
+    assert fleet.job(first)["delivered_at"] is None, "a client was open without work"
+    await fleet.job_is(fleet.send(phone, "second"), "sent")
+    await fleet.until(lambda: fleet.job(first)["delivered_at"])
+    assert len(fleet.logins()) == 2
 
 
 async def test_three_hundred_devices_wake_at_once(fleet: Fleet) -> None:
