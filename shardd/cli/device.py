@@ -166,8 +166,9 @@ def remove(ids: tuple[str, ...], cancel_jobs: bool, config_file: Path) -> None:
 
 async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) -> Refusals:
     devices, jobs = DeviceAdmin(database), JobAdmin(database)
-    there = {one.id for one in await devices.find(datetime.now(UTC).date(), ids=names)}
-    removed = await devices.remove(names)
+    found = {one.id: one for one in await devices.find(datetime.now(UTC).date(), ids=names)}
+    there = {name for name, one in found.items() if one.session is None}
+    removed = await devices.remove(sorted(there))
     cancelled = 0
     deadline = time.monotonic() + IN_HAND_PATIENCE
     while cancel_jobs and removed != there:
@@ -191,7 +192,9 @@ async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) ->
         else "not removed, because jobs wait; cancel them with --cancel-jobs (shardd job list --device ID shows them)"
     )
     refusals.tell(left, "device", why)
-    refusals.tell([one for one in names if one not in there], "device", "unknown")
+    paired = sorted(found.keys() - there)
+    refusals.tell(paired, "device", "not removed, because a phone is linked to it; first: shardd device logout ID")
+    refusals.tell([one for one in names if one not in found], "device", "unknown")
     return refusals
 
 

@@ -98,6 +98,17 @@ async def test_a_device_with_waiting_jobs_is_removed_only_with_them(shardd: Comm
     assert producer.states() == {"cancelled": 3, "queued": 3}
 
 
+async def test_a_paired_device_is_not_removed_behind_its_phones_back(shardd: Command, producer: Producer) -> None:
+    producer.add_devices(2)
+    producer.execute("UPDATE shardd.devices SET session = '4915112345678:1@s.whatsapp.net' WHERE id = 'd1'")
+    ran = await shardd("device", "remove", "d1", "d2", "d3")
+    assert (ran.code, ran.out) == (64, "removed 1 device\n")
+    assert ran.err.splitlines() == [
+        "device d1: not removed, because a phone is linked to it; first: shardd device logout ID",
+        "device d3: unknown",
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

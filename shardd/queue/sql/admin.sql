@@ -141,7 +141,8 @@ UPDATE shardd.devices SET paused_at = NULL, paused_why = NULL
  WHERE id = ANY (%(ids)s::text[]) AND removed_at IS NULL RETURNING id;
 
 -- name: remove_devices
--- Takes devices out of service for which no live job waits. Their finished jobs stay readable. Returns the ids that were there.
-UPDATE shardd.devices d SET removed_at = now(), session = NULL
- WHERE id = ANY (%(ids)s::text[]) AND removed_at IS NULL AND NOT EXISTS (SELECT FROM shardd.jobs j WHERE j.device_id = d.id)
+-- Takes devices out of service for which no live job waits and to which no phone is linked. Their finished jobs stay readable.
+-- Returns the ids that were there.
+UPDATE shardd.devices d SET removed_at = now()
+ WHERE id = ANY (%(ids)s::text[]) AND removed_at IS NULL AND session IS NULL AND NOT EXISTS (SELECT FROM shardd.jobs j WHERE j.device_id = d.id)
 RETURNING id;
