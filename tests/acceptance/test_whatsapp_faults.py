@@ -29,8 +29,6 @@ PROBE_AFTER = 1.0
 RESTRICTED_FOR = 12.0
 BANNED_FOR = 10.0
 ABSENT = "6281999999999"
-REMARK = "Press Ctrl+C to exit"
-"""The library writes this where its dying words go, too, and nobody can stop it."""
 
 
 class Faults:
@@ -325,7 +323,7 @@ async def a_login_that_is_not_answered_is_tried_again(f: Faults, phone: Phone) -
 
 @case
 async def a_server_out_of_reach_is_told_and_tried_again(f: Faults, phone: Phone) -> None:
-    f.strike(phone, "error", "connect", times=4)
+    f.strike(phone, "error", "connect", times=2)
     job, _ = f.send(phone)
     await f.fleet.until(lambda: "cannot be reached" in (f.fleet.job(job)["error"] or ""))
     await f.fleet.job_is(job, "sent")
@@ -486,4 +484,4 @@ async def test_nothing_was_sent_twice_and_no_worker_died(running: Running) -> No
     assert faults.control.stats()["online"] == 0
     assert not faults.control.events("server_error") + faults.control.events("protocol_error")
     for line in daemon.log_file.read_text().splitlines():
-        assert line == REMARK or json.loads(line)
+        json.loads(line)
