@@ -1,5 +1,6 @@
 """Loads the fixtures, each of which lives in a module named for what it provides."""
 
+# Each after those that it imports, or pytest could not explain its asserts.
 pytest_plugins = [
     "tests.fix_command",
     "tests.fix_daemon",
@@ -7,4 +8,5 @@ pytest_plugins = [
     "tests.fix_postgres",
     "tests.fix_whatsapp",
     "tests.whatsapp_fleet",
+    "tests.whatsapp_faults",
 ]

@@ -1,0 +1,196 @@
+"""What WhatsApp can do to a login or to an open client, and what the device's row and its jobs say about it afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.command import Command
+from tests.whatsapp_faults import CONNECT_TIMEOUT, PROBE_AFTER, Cases, Faults, Running
+from tests.whatsapp_fleet import Phone
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+
+CASES = Cases()
+BANNED_FOR = 10.0
+
+
+# ---- the login
+
+
+def refused_login(
+    code: int, state: str, why: str, to_do: str, **details: object
+) -> Callable[[Faults, Phone], Awaitable[None]]:
+    async def refused(f: Faults, phone: Phone) -> None:
+        f.strike(phone, "failure", "login", code=code, times=None, **details)
+        job, body = f.send(phone)
+        await f.waits(phone, job, why)
+        row = await f.fleet.device_is(phone, state)
+        if state != "ready":
+            assert why in row["reason"]
+        f.expected[phone.id] = state, to_do
+        assert f.arrivals(body) == []
+
+    return refused
+
+
+CASES["failure_401_needs_a_pairing"] = refused_login(401, "logged_out", "401", "device pair")
+CASES["failure_403_needs_a_pairing"] = refused_login(403, "logged_out", "403", "device pair")
+CASES["failure_405_needs_an_upgrade"] = refused_login(405, "client_outdated", "405", "upgrade")
+CASES["failure_400_rests_the_device"] = refused_login(400, "ready", "400", "nothing")
+CASES["failure_402_bans_for_a_time"] = refused_login(402, "banned", "banned", "wait", expire=3600)
+
+
+@CASES.add
+async def a_ban_ends_by_itself(f: Faults, phone: Phone) -> None:
+    await f.works(phone)
+    await f.fleet.control.ban(phone.number, BANNED_FOR)
+    job, body = f.send(phone)
+    row = await f.fleet.device_is(phone, "banned")
+    assert 0 < (row["state_until"] - row["state_since"]).total_seconds() <= BANNED_FOR + 2
+    assert f.fleet.job(job)["waits_for"].startswith("its device: banned")
+    await f.fleet.job_is(job, "sent")
+    assert f.fleet.job(job)["failures"] == 0
+    row = await f.fleet.device_is(phone, "ready")
+    assert (row["reason"], row["state_until"]) == (None, None)
+    assert f.arrivals(body) == ["ack"]
+
+
+@CASES.add
+async def failure_503_is_over_soon(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "failure", "login", code=503)
+    await f.works(phone)
+
+
+@CASES.add
+async def error_503_after_the_login_is_over_soon(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "stream_error", "online", code=503)
+    await f.works(phone)
+
+
+@CASES.add
+async def error_515_after_the_login_is_another_login(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "stream_error", "online", code=515)
+    await f.works(phone)
+    assert len(f.fleet.logins(phone)) == 2
+
+
+@CASES.add
+async def a_login_that_is_dropped_is_tried_again(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "drop", "login")
+    await f.works(phone)
+
+
+@CASES.add
+async def a_login_that_is_not_answered_is_tried_again(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "mute", "login")
+    await f.works(phone)
+
+
+@CASES.add
+async def a_server_out_of_reach_is_told_and_tried_again(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "error", "connect", times=2)
+    job, _ = f.send(phone)
+    await f.fleet.until(lambda: "cannot be reached" in (f.fleet.job(job)["error"] or ""))
+    await f.fleet.job_is(job, "sent")
+
+
+@CASES.add
+async def an_upgrade_that_is_never_answered_is_given_up(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "mute", "upgrade")
+    job, _ = f.send(phone)
+    await f.fleet.until(lambda: f"{CONNECT_TIMEOUT:g} seconds" in (f.fleet.job(job)["error"] or ""))
+    await f.fleet.job_is(job, "sent")
+    assert len(f.fleet.logins(phone)) == 1
+
+
+@CASES.add
+async def slow_tls_is_waited_for(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "delay", "tls", seconds=2)
+    await f.works(phone)
+    assert len(f.fleet.logins(phone)) == 1
+
+
+# ---- an open client
+
+
+@CASES.add
+async def replaced_at_the_login_needs_a_person(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "stream_error", "online", conflict="replaced")
+    await _needs_a_person(f, phone, f.send(phone), "replaced")
+
+
+@CASES.add
+async def replaced_while_open_is_known_without_any_job(f: Faults, phone: Phone) -> None:
+    await f.works(phone)
+    await f.fleet.control.replace(phone.name)
+    await f.fleet.device_is(phone, "replaced")
+    await _needs_a_person(f, phone, f.send(phone), "replaced")
+
+
+@CASES.add
+async def removed_at_the_login_needs_a_pairing(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "stream_error", "online", code=401, conflict="device_removed")
+    await _needs_a_person(f, phone, f.send(phone), "logged_out")
+
+
+@CASES.add
+async def removed_while_open_is_known_without_any_job(f: Faults, phone: Phone) -> None:
+    await f.works(phone)
+    await f.fleet.control.remove_device(phone.name)
+    await f.fleet.device_is(phone, "logged_out")
+    await _needs_a_person(f, phone, f.send(phone), "logged_out")
+
+
+@CASES.add
+async def a_mute_connection_is_found_out_and_rebuilt(f: Faults, phone: Phone) -> None:
+    await f.works(phone)
+    f.control.mute(phone.name)
+    await asyncio.sleep(PROBE_AFTER * 1.5)  # silence has to last before anybody doubts
+    job, body = f.send(phone)
+    assert (await f.fleet.job_is(job, "sent"))["failures"] == 0
+    assert f.arrivals(body) == ["ack"]
+    assert len(f.fleet.logins(phone)) == 2
+
+
+@CASES.add
+async def a_session_that_is_not_stored_is_called_unpaired(f: Faults, phone: Phone) -> None:
+    lost = Phone(f"{phone.id}-lost", f"{phone.number}0")
+    f.fleet.rows(
+        "INSERT INTO shardd.devices (id, transport, session) VALUES (%s, 'whatsapp', %s)",
+        *(lost.id, f"{lost.name}@s.whatsapp.net"),
+    )
+    await _needs_a_person(f, lost, f.send(lost), "unpaired")
+
+
+async def _needs_a_person(f: Faults, phone: Phone, sent: tuple[int, str], state: str) -> None:
+    job, body = sent
+    row = await f.fleet.device_is(phone, state)
+    assert row["reason"]
+    assert row["state_until"] is None
+    before = len(f.fleet.logins(phone))
+    assert before <= 1
+    await f.works(f.witness)
+    assert len(f.fleet.logins(phone)) == before, "it came back by itself"
+    waiting = f.fleet.job(job)
+    assert (waiting["state"], waiting["failures"]) == ("queued", 0)
+    assert waiting["waits_for"] == f"its device: {state}, {row['reason']}"
+    assert f.arrivals(body) == []
+    f.expected[phone.id] = state, "device pair"
+    if state == "replaced":
+        ran = await Command(f.fleet.daemons[0].config_file)("device", "take-over", phone.id, "--yes")
+        assert ran.code == 0, ran.err
+        f.expected[phone.id] = "ready", "nothing"
+        await f.fleet.job_is(job, "sent")
+        assert f.arrivals(body) == ["ack"]
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_fault(running: Running, name: str) -> None:
+    await running.tasks[name]
+
+
+async def test_all_of_them_left_nothing_behind(running: Running) -> None:
+    await running.end()

@@ -1,0 +1,191 @@
+"""What WhatsApp can do to a message, and what the rows of its job and its device say about it afterwards."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.whatsapp_faults import ABSENT, RESTRICTED_FOR, Cases, Faults, Running
+from tests.whatsapp_fleet import Phone
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+
+CASES = Cases()
+
+
+# ---- answers to a message
+
+
+@CASES.add
+async def error_479_is_tried_again(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "error", "message", code=479)
+    job, body = f.send(phone)
+    row = await f.fleet.job_is(job, "sent")
+    assert row["failures"] == 1
+    assert f.arrivals(body) == ["error 479", "ack"]
+
+
+@CASES.add
+async def error_479_for_ever_fails_the_job_and_not_the_device(f: Faults, phone: Phone) -> None:
+    stranger = f.fleet.stranger()
+    f.strike(phone, "error", "message", code=479, recipient=stranger, times=None)
+    job, body = f.send(phone, stranger)
+    row = await f.fleet.job_is(job, "failed")
+    assert (row["failures"], row["max_attempts"]) == (5, 5)
+    assert "479" in row["error"]
+    assert f.arrivals(body) == ["error 479"] * 5
+    await f.works(phone)
+
+
+@CASES.add
+async def error_429_rests_the_device(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "error", "message", code=429)
+    job, _ = f.send(phone)
+    await f.waits(phone, job, "429")
+    assert f.fleet.device(phone)["state"] == "ready"
+
+
+@CASES.add
+async def error_403_fails_the_job(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "error", "message", code=403)
+    job, _ = f.send(phone)
+    assert "403" in (await f.fleet.job_is(job, "failed"))["error"]
+    await f.works(phone)
+
+
+@CASES.add
+async def a_late_ack_is_waited_for_and_receipts_before_it_are_kept(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "delay", "message", seconds=8)
+    job, body = f.send(phone)
+    row = await f.fleet.job_is(job, "sent")
+    (message,) = f.fleet.seen(body)
+    assert row["message_id"] == message.id
+    await f.fleet.until(lambda: f.fleet.job(job)["delivered_at"])
+    assert f.fleet.job(job)["delivered_at"] < row["settled_at"]
+
+
+@CASES.add
+async def no_ack_is_in_doubt(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "ignore", "message", accepted=True)
+    job, body = f.send(phone)
+    row = await f.fleet.job_is(job, "in_doubt")
+    assert row["waits_for"].startswith("a person")
+    await f.works(phone)
+    assert f.arrivals(body) == ["ignore"]
+
+
+@CASES.add
+async def no_ack_is_retried_if_the_producer_said_so(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "ignore", "message", accepted=False)
+    job, body = f.send(phone, on_doubt="retry")
+    assert (await f.fleet.job_is(job, "sent"))["failures"] == 1
+    assert f.arrivals(body) == ["ignore", "ack"]
+
+
+@CASES.add
+async def a_connection_that_dies_with_the_message_taken_is_in_doubt(f: Faults, phone: Phone) -> None:
+    await f.works(phone)
+    f.strike(phone, "drop", "message", accepted=True)
+    job, body = f.send(phone)
+    await f.fleet.job_is(job, "in_doubt")
+    await f.works(phone)
+    assert f.arrivals(body) == ["drop"]
+
+
+@CASES.add
+async def a_connection_that_dies_with_the_message_lost_is_in_doubt(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "drop", "message", accepted=False)
+    job, body = f.send(phone)
+    await f.fleet.job_is(job, "in_doubt")
+    await f.works(phone)
+    assert f.arrivals(body) == ["drop"]
+
+
+@CASES.add
+async def a_connection_that_goes_mute_with_the_message_is_in_doubt(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "mute", "message", accepted=True)
+    job, body = f.send(phone)
+    await f.fleet.job_is(job, "in_doubt")
+    await f.works(phone)
+    assert f.arrivals(body) == ["mute"]
+
+
+@CASES.add
+async def error_515_at_the_message_is_in_doubt(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "stream_error", "message", code=515)
+    job, body = f.send(phone)
+    await f.fleet.job_is(job, "in_doubt")
+    await f.works(phone)
+    assert f.arrivals(body) == ["stream_error"]
+
+
+@CASES.add
+async def a_number_without_whatsapp_fails_its_job(f: Faults, phone: Phone) -> None:
+    job, body = f.send(phone, ABSENT)
+    row = await f.fleet.job_is(job, "failed")
+    assert row["error"] == f"+{ABSENT} is not on WhatsApp"
+    await f.works(phone)
+    assert f.arrivals(body) == []
+
+
+@CASES.add
+async def usync_429_rests_the_device(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "error", "usync", code=429)
+    job, body = f.send(phone)
+    await f.waits(phone, job, "429")
+    assert f.fleet.device(phone)["state"] == "ready"
+    assert f.arrivals(body) == []
+
+
+@CASES.add
+async def a_usync_that_fails_is_tried_again(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "error", "usync", code=500)
+    job, body = f.send(phone)
+    assert (await f.fleet.job_is(job, "sent"))["failures"] == 1
+    assert f.arrivals(body) == ["ack"]
+
+
+@CASES.add
+async def a_prekey_error_reaches_nobody_and_no_receipt_is_claimed(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "error", "prekeys", code=500, times=None)
+    job, _ = f.send(phone)
+    row = await f.fleet.job_is(job, "sent")
+    (message,) = f.control.messages(message_id=row["message_id"])
+    assert message.copies == 0
+    assert f.fleet.job(job)["delivered_at"] is None
+
+
+# ---- new contacts
+
+
+@CASES.add
+async def error_463_holds_jobs_to_new_contacts_until_it_ends(f: Faults, phone: Phone) -> None:
+    known = f.fleet.stranger()
+    await f.works(phone, known)
+    f.control.restrict(phone.number, RESTRICTED_FOR - 2)
+    first, body = f.send(phone)
+    row = await f.fleet.device_is(phone, "restricted")
+    assert "463" in row["reason"]
+    assert 0 < (row["state_until"] - datetime.now(UTC)).total_seconds() <= RESTRICTED_FOR
+    second, other = f.send(phone)
+    third, _ = f.send(phone, known)
+    await f.fleet.job_is(third, "sent")
+    assert f.fleet.device(phone)["state"] == "restricted"
+    held = [f.fleet.job(job) for job in (first, second)]
+    assert [(job["state"], job["failures"]) for job in held] == [("scheduled", 0)] * 2
+    assert all("463" in job["waits_for"] for job in held)
+    assert f.arrivals(body) + f.arrivals(other) == ["error 463"], "another stranger was tried in vain"
+    for job in (first, second):
+        await f.fleet.job_is(job, "sent")
+    assert (await f.fleet.device_is(phone, "ready"))["reason"] is None
+    assert f.arrivals(body)[-1] == f.arrivals(other)[-1] == "ack"
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_fault(running: Running, name: str) -> None:
+    await running.tasks[name]
+
+
+async def test_all_of_them_left_nothing_behind(running: Running) -> None:
+    await running.end()
