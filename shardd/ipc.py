@@ -130,6 +130,18 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     timeout: float
 
 
+class Lease(msgspec.Struct, frozen=True, tag="lease"):
+    """The shard is this node's for so long: a worker that hears no more of it ends by itself.
+
+    A supervisor that hangs, or a host that was paused, would otherwise leave clients open whose devices belong to another.
+    """
+
+    left: float
+    """Seconds, counted from when this is heard."""
+    grace: float
+    """Seconds beyond that for what has started."""
+
+
 class LogLevel(msgspec.Struct, frozen=True, tag="log_level"):
     """Log from this level on."""
 
@@ -216,7 +228,7 @@ class Closed(msgspec.Struct, frozen=True, tag="closed"):
     request: int
 
 
-ToWorker = Setup | Send | Devices | Settled | Drain | Close | LogLevel
+ToWorker = Setup | Send | Devices | Settled | Drain | Close | Lease | LogLevel
 ToSupervisor = Ready | Heartbeat | Outcomes | DeviceChanged | Receipt | Leaving | Drained | Closed
 
 _encoder = msgspec.msgpack.Encoder()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -46,6 +46,7 @@ class Fleet:
         sessions_dsn: str | None,
         device_changed: Callable[[ipc.DeviceChanged, int], None],
         receipt: Callable[[ipc.Receipt], None],
+        lease_left: Callable[[], float],
     ) -> None:
         """`devices_of` a shard; `device_changed` (with its lease's epoch) and `receipt` get what workers say of these."""
         self._config = config
@@ -55,6 +56,7 @@ class Fleet:
         self._sessions_dsn = sessions_dsn
         self._device_changed = device_changed
         self._receipt = receipt
+        self._lease_left = lease_left
         self.shards = [self._new_shard(index) for index in range(config.shards)]
         self._last_spawn = 0.0
         self._stopping = False
@@ -90,6 +92,17 @@ class Fleet:
             if shard.epoch is not None and epoch != shard.epoch:
                 self.fence([shard.index])
             shard.epoch = epoch
+
+    def renewed(self, epochs: Mapping[int, int]) -> None:
+        """These leases were renewed: let the workers know how long they may go on."""
+        for shard in self.shards:
+            if shard.epoch == epochs.get(shard.index):
+                self._tell_lease(shard)
+
+    def _tell_lease(self, shard: Shard) -> None:
+        if shard.epoch is not None:
+            grace = self._config.lease.margin / 2
+            self.say(shard.index, ipc.Lease(left=max(0.0, self._lease_left()), grace=grace))
 
     def fence(self, indexes: Iterable[int]) -> None:
         """The lease is lost or may be: the clients must be gone now."""
@@ -204,6 +217,7 @@ class Fleet:
             shard.clean = True
             return
         shard.spawned(process)
+        self._tell_lease(shard)
 
     def _setup(self, index: int, epoch: int) -> ipc.Setup:
         return ipc.Setup(

@@ -40,6 +40,8 @@ class LeaseKeeper:
         self._leases = Leases(database, node=node, incarnation=self.incarnation, ttl=ttl)
         self._epochs: dict[int, int] = {}
         self._deadline = 0.0
+        self.on_renewed: Callable[[dict[int, int]], None] = lambda _: None
+        """Told shard → epoch after each renewal."""
 
     @property
     def epochs(self) -> dict[int, int]:
@@ -110,6 +112,7 @@ class LeaseKeeper:
         for shard in lost:
             del self._epochs[shard]
         self._deadline = began + self._ttl - self._margin
+        self.on_renewed(self.epochs)
         return lost
 
     async def _give_back(self, shards: Iterable[int], drain: Callable[[int], Awaitable[None]]) -> set[int]:

@@ -108,7 +108,9 @@ def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn
         sessions_dsn=sessions_dsn,
         device_changed=device_watch.changed,
         receipt=receipts.add,
+        lease_left=keeper.seconds_left,
     )
+    keeper.on_renewed = fleet.renewed
     return Parts(
         rules=rules,
         jobs=jobs,

@@ -46,6 +46,7 @@ class Worker:
         self._outcomes: list[Outcome] = []
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._lease_end: asyncio.TimerHandle | None = None
 
     async def run(self, sock: socket.socket) -> int:
         """Live until the end; returns the exit code."""
@@ -87,6 +88,8 @@ class Worker:
                 self._start(self._close_devices(message))
             case ipc.Drain():
                 self._start(self._drain(message.timeout))
+            case ipc.Lease():
+                self._hold(message)
             case ipc.LogLevel():
                 set_log_level(message.level)
 
@@ -212,6 +215,15 @@ class Worker:
         except JournalError as error:
             # Entries that are kept too long are harmless: settling is idempotent.
             log.warning("journal not trimmed", action="journal", error=str(error))
+
+    def _hold(self, lease: ipc.Lease) -> None:
+        if self._lease_end is not None:
+            self._lease_end.cancel()
+        self._lease_end = asyncio.get_running_loop().call_later(lease.left, self._lease_over, lease.grace)
+
+    def _lease_over(self, grace: float) -> None:
+        log.warning("the lease was not renewed: the shard may be another node's", action="lease")
+        self._start(self._drain(grace))
 
     def _leave(self) -> None:
         log.warning("told to end: finishing what has started", action="leave")

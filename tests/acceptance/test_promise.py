@@ -5,7 +5,6 @@ Each test counts what the sandbox really delivered against what the rows say.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from collections import Counter
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-from tests.daemon import Daemon, Producer
+from tests.daemon import Daemon, Producer, wait_gone
 from tests.fix_postgres import Cluster
 
 DEVICES = 200
@@ -94,7 +93,7 @@ async def test_killed_supervisor_leaves_no_orphan_and_no_doubt(
         daemon.kill(signal.SIGKILL)
         await daemon.wait_end()
         for pid in workers:
-            await _wait_gone(pid)
+            await wait_gone(pid)
         await daemon.start()
     await producer.until_finished(daemon, 6000)
     assert await daemon.stop() == 0
@@ -216,19 +215,3 @@ async def test_second_sigterm_hurries(make_daemon: Callable[..., Daemon], produc
 
 def _ended(status: dict[str, Any]) -> int:
     return int(status["totals"]["sent"] + status["totals"]["in_doubt"])
-
-
-async def _wait_gone(pid: int) -> None:
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    gone = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_reader(fd, gone.set)
-    try:
-        async with asyncio.timeout(20):
-            await gone.wait()
-    finally:
-        loop.remove_reader(fd)
-        os.close(fd)

@@ -16,7 +16,7 @@ import pytest
 
 from shardd.cli.client import ask
 from shardd.errors import UsageError
-from tests.daemon import Daemon, Producer
+from tests.daemon import Daemon, Producer, wait_gone
 
 SHARDD = [sys.executable, "-m", "shardd.cli.main"]
 
@@ -154,7 +154,7 @@ async def test_reload_takes_a_good_file_and_refuses_a_bad_one_whole(
     daemon.write_config(pacing={"gap_min": 0, "gap_max": 0}, shards=5)
     daemon.kill(signal.SIGHUP)
     assert "MONOTONIC_USEC=" in await daemon.wait_said("RELOADING=1")
-    status = await daemon.until(lambda s: s["notes"] and "shards" in s["notes"][0])
+    status = await daemon.until(lambda s: s["notes"] and "shards: 2" in s["notes"][0])
     assert "takes effect with a restart" in status["notes"][0]
     assert len(status["shards"]) == 2
     # The gap of an hour that was running ends with the new file.
@@ -278,3 +278,19 @@ async def test_a_dead_workers_last_words_are_told(make_daemon: Callable[..., Dae
     status = await daemon.until(lambda s: shard(s, 0)["restarts"] == 1)
     assert "SIGABRT" in shard(status, 0)["error"]
     assert "Fatal Python error: Aborted" in shard(status, 0)["error"]
+
+
+async def test_workers_of_a_supervisor_that_hangs_end_with_their_lease(
+    make_daemon: Callable[..., Daemon], producer: Producer
+) -> None:
+    daemon = make_daemon(lease={"ttl": "4s", "renew_every": "500ms", "margin": "1s"})
+    daemon.settings["database"] |= {"connect_timeout": "1s", "statement_timeout": "1s"}
+    producer.add_devices(10)
+    await daemon.start()
+    workers = [x["pid"] for x in (await daemon.status())["shards"]]
+    daemon.kill(signal.SIGSTOP)
+    for pid in workers:
+        await wait_gone(pid)
+    daemon.kill(signal.SIGCONT)
+    producer.add_jobs(20, 10)
+    assert await producer.until_finished(daemon, 20) == {"sent": 20}

@@ -21,6 +21,7 @@ TO_WORKER = [
     ipc.Devices([DEVICE], ["b"]),
     ipc.Settled([(1, 2), (2**62, 3)]),
     ipc.Drain(0.0),
+    ipc.Lease(20.0, 2.5),
     ipc.LogLevel("debug"),
     ipc.Close(["a"], 4),
 ]
