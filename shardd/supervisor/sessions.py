@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from shardd.config import Config
 from shardd.errors import DatabaseError
 from shardd.logs import get_logger
+from shardd.queue.database import Database
 from shardd.supervisor.lines import Lines
 from shardd.transports.whatsapp.dsn import sessions_dsn
 from shardd.transports.whatsapp.store_setup import prepare_store
 
 log = get_logger(__name__)
+
+PER_CLIENT: Final = 2
+"""Connections to the store that the library keeps for each open client."""
 
 
 def sessions_dsn_of(config: Config, dsn: str) -> str:
@@ -18,17 +24,26 @@ def sessions_dsn_of(config: Config, dsn: str) -> str:
     return configured or sessions_dsn(dsn)
 
 
-async def prepare_sessions(config: Config, lines: Lines, store: str) -> str | None:
-    """Make the store's tables if a device may need them; a remark for `status` when that cannot be done.
+async def prepare_sessions(config: Config, lines: Lines, database: Database, store: str) -> list[str]:
+    """Make the store's tables if a device may need them; remarks for `status` about what will not go well.
 
     A machine without WhatsApp devices need not have what the library needs, and one whose library cannot be loaded
-    still serves its other devices.
+    still serves its other devices. Raises DatabaseError when `database` does not answer.
     """
-    if not any(line.device.transport == "whatsapp" for line in lines.by_id.values()):
-        return None
+    devices = sum(line.device.transport == "whatsapp" for line in lines.by_id.values())
+    if devices == 0:
+        return []
+    settings = config.transports.whatsapp
     try:
-        await prepare_store(store, pgbouncer=config.transports.whatsapp.pgbouncer)
+        await prepare_store(store, pgbouncer=settings.pgbouncer)
     except DatabaseError as error:
         log.error("WhatsApp devices cannot send", action="sessions", error=str(error))
-        return f"WhatsApp devices cannot send: {error}"
-    return None
+        return [f"WhatsApp devices cannot send: {error}"]
+    if settings.pgbouncer or (config.database and config.database.sessions_dsn):
+        return []
+    rows = await database.fetch_all("connection_limit")
+    wanted, limit = PER_CLIENT * min(devices, config.shards * settings.max_open_clients), rows[0][0]
+    if wanted <= limit:
+        return []
+    text = f"{devices} WhatsApp devices may take up to {wanted} connections to PostgreSQL, which allows {limit}"
+    return [f"{text}: put PgBouncer between (config/pgbouncer.ini), or lower transports.whatsapp.max_open_clients"]

@@ -51,6 +51,7 @@ class Supervisor:
         self._state = "starting"
         self._stop = asyncio.Event()
         self._notes: list[str] = []
+        self._store_notes: list[str] = []
         self._embedded: EmbeddedPostgres | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._failed: BaseException | None = None
@@ -106,8 +107,7 @@ class Supervisor:
             self._parts = parts = assemble(config, database, launch, sessions_dsn=sessions)
             self._upkeep = Upkeep(parts, self._embedded)
             await self._take_over(parts)
-            if (note := await prepare_sessions(config, parts.lines, sessions)) is not None:
-                self._notes.append(note)
+            self._store_notes = await prepare_sessions(config, parts.lines, database, sessions)
             control = Control(self, socket=config.control_socket, metrics=config.control.metrics)
             await control.start()
             try:
@@ -251,7 +251,7 @@ class Supervisor:
             self._parts,
             state=self._state,
             started_at=self._started_at,
-            notes=self._notes,
+            notes=self._store_notes + self._notes,
             database=self._where,
             queue=self._upkeep.queue,
         )

@@ -19,3 +19,7 @@ SELECT 1;
 -- name: listen
 -- {channel} is filled in as an identifier.
 LISTEN {channel};
+
+-- name: connection_limit
+-- How many connections the server allows to all its clients.
+SELECT current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer;
