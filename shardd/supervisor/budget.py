@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Sequence
 from typing import Final
 
 from shardd.config import RecycleConfig
 from shardd.ipc import Heartbeat
+from shardd.states import ShardState
+from shardd.supervisor.shard import Shard
 
 FDS_SHARE: Final = 0.7
 """Of the limit (RLIMIT_NOFILE): the budget where the config names none."""
@@ -25,3 +28,14 @@ def spent(beat: Heartbeat, budget: RecycleConfig) -> str | None:
         if 0 < most <= value
     ]
     return ", ".join(over) or None
+
+
+def next_to_recycle(shards: Sequence[Shard], budget: RecycleConfig) -> tuple[Shard, str] | None:
+    """A shard whose worker should be replaced and why: one at a time, and only while all others are well."""
+    if any(s.epoch is not None and not s.held and s.state is not ShardState.RUNNING for s in shards):
+        return None
+    for shard in shards:
+        beat = shard.process.beat if shard.process is not None else None
+        if beat is not None and shard.state is ShardState.RUNNING and (what := spent(beat, budget)) is not None:
+            return shard, what
+    return None

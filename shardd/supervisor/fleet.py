@@ -7,7 +7,6 @@ everything that the old one had in hand is settled from its journal.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -18,10 +17,11 @@ from shardd.backoff import Breaker
 from shardd.config import Config
 from shardd.errors import JournalError, SharddError, UsageError
 from shardd.logs import get_logger
-from shardd.states import ShardState, Verdict
-from shardd.supervisor.budget import spent
+from shardd.states import ShardState
+from shardd.supervisor.budget import next_to_recycle
+from shardd.supervisor.closings import Closings
 from shardd.supervisor.process import Launch, WorkerProcess, describe_exit
-from shardd.supervisor.recovery import journal_path, open_journal, verdicts
+from shardd.supervisor.recovery import journal_path, settle_from_journal
 from shardd.supervisor.router import Router
 from shardd.supervisor.shard import Intent, Shard
 
@@ -29,8 +29,6 @@ log = get_logger(__name__)
 
 JOURNAL_RETRY: Final = 5.0
 """Seconds between tries to read the journal of a dead worker."""
-CLOSE_TIMEOUT: Final = 30.0
-"""Seconds that a device's send may take before its client can be closed."""
 
 
 class Fleet:
@@ -62,8 +60,7 @@ class Fleet:
         self._stopping = False
         self._spawning = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._requests: dict[int, asyncio.Future[None]] = {}
-        self._request_ids = itertools.count(1)
+        self._closings = Closings()
         self._changed = asyncio.Condition()
 
     # ---- what others ask for
@@ -148,22 +145,8 @@ class Fleet:
     async def close_device(self, index: int, device_id: str) -> None:
         """Close the client of a device, so that another process may use its session. Raises SharddError."""
         process = self.shards[index].process
-        if process is None:
-            return
-        request = next(self._request_ids)
-        future = self._requests[request] = asyncio.get_running_loop().create_future()
-        gone = asyncio.ensure_future(process.gone.wait())
-        try:
-            process.say(ipc.Close(devices=[device_id], request=request))
-            # With its worker, its client is gone too.
-            done, _ = await asyncio.wait([future, gone], timeout=CLOSE_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-            del self._requests[request]
-        if not done:
-            raise SharddError(
-                f"device {device_id} is still sending after {CLOSE_TIMEOUT:g} s: pause it, then try again"
-            )
+        if process is not None:
+            await self._closings.close(process, device_id)
 
     async def stop(self) -> None:
         """Drain everything; returns when no worker is left and what they had in hand is settled or in a journal."""
@@ -250,19 +233,12 @@ class Fleet:
             shard.proven(now)
 
     def _recycle_one(self) -> None:
-        """Replace a worker that has spent its budget: one at a time, and only while all others are well."""
-        if any(s.epoch is not None and not s.held and s.state is not ShardState.RUNNING for s in self.shards):
-            return
-        budget = self._config.worker.recycle
-        for shard in self.shards:
-            beat = shard.process.beat if shard.process is not None else None
-            if beat is None or shard.state is not ShardState.RUNNING:
-                continue
-            what = spent(beat, budget)
-            if what is not None:
-                log.info("worker has spent its budget", action="recycle", shard=shard.index, spent=what)
-                self._begin(self._drain(shard, "respawn"))
-                return
+        """Replace a worker that has spent its budget."""
+        found = next_to_recycle(self.shards, self._config.worker.recycle)
+        if found is not None:
+            shard, what = found
+            log.info("worker has spent its budget", action="recycle", shard=shard.index, spent=what)
+            self._begin(self._drain(shard, "respawn"))
 
     # ---- what workers say and do
 
@@ -284,9 +260,7 @@ class Fleet:
             case ipc.Receipt():
                 self._receipt(message)
             case ipc.Closed():
-                future = self._requests.get(message.request)
-                if future is not None and not future.done():
-                    future.set_result(None)
+                self._closings.closed(message.request)
 
     def _died(self, shard: Shard, status: int) -> None:
         self._router.shard_down(shard.index)
@@ -297,27 +271,13 @@ class Fleet:
     async def _bury(self, shard: Shard) -> None:
         """Settle what the dead worker had in hand, as its journal says."""
         try:
-            journal = await open_journal(journal_path(self._config.state_dir, shard.index))
+            await settle_from_journal(self._config.state_dir, shard.index, self._router)
         except JournalError as error:
             shard.last_error = str(error)
             log.error("journal cannot be read", action="bury", shard=shard.index, error=str(error))
             await asyncio.sleep(JOURNAL_RETRY)
             self._begin(self._bury(shard))
             return
-        try:
-            claims = self._router.in_hand(shard.index)
-            outcomes = verdicts(claims, journal.read())
-            doubts = sum(o.verdict == Verdict.IN_DOUBT for o in outcomes)
-            if outcomes:
-                log.info(
-                    "settled from the journal", action="bury", shard=shard.index, jobs=len(outcomes), in_doubt=doubts
-                )
-            self._router.outcomes(shard.index, outcomes)
-            await self._notify()
-            await self._router.wait_settled(shard.index)
-            journal.clear()
-        finally:
-            journal.close()
         shard.clean = True
         await self._notify()
 

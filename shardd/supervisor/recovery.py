@@ -23,6 +23,7 @@ from shardd.queue.cycle import Settlement, count_sends
 from shardd.queue.jobs import Jobs
 from shardd.queue.settle import Claim, Finish, JobBackoff, settle
 from shardd.states import MAY_HAVE_LEFT, Verdict
+from shardd.supervisor.router import Router
 
 log = get_logger(__name__)
 
@@ -69,6 +70,21 @@ async def open_journal(path: Path) -> Journal:
                 killed = True
                 _kill_holder(path)
             await asyncio.sleep(0.05)
+
+
+async def settle_from_journal(state_dir: Path, shard: int, router: Router) -> None:
+    """Settle what a dead worker had in hand, as its journal says; returns when it is settled. Raises JournalError."""
+    journal = await open_journal(journal_path(state_dir, shard))
+    try:
+        outcomes = verdicts(router.in_hand(shard), journal.read())
+        doubts = sum(o.verdict == Verdict.IN_DOUBT for o in outcomes)
+        if outcomes:
+            log.info("settled from the journal", action="bury", shard=shard, jobs=len(outcomes), in_doubt=doubts)
+        router.outcomes(shard, outcomes)
+        await router.wait_settled(shard)
+        journal.clear()
+    finally:
+        journal.close()
 
 
 async def outlive_orphans(state_dir: Path) -> None:
