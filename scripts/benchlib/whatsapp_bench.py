@@ -35,7 +35,7 @@ async def bed(max_connections: int = MAX_CONNECTIONS) -> AsyncIterator[tuple[Clu
 
 async def run(*, quick: bool, devices: int, say: Say) -> WhatsappResults:
     """Measure everything; `devices` are the sweep's, and `say` is told what goes on."""
-    load, number_of_rounds = (Load(40, 4), 1) if quick else (Load(150, 10), 5)
+    load, number_of_rounds = (Load(40, 4), 1) if quick else (Load(100, 10), 5)
     subjects: dict[str, Measure] = {"plain": plain_round, "shardd": shardd_round}
     if pooler.PROGRAM is not None:
         subjects["pooled"] = shardd_pooled_round

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Protocol
 
 from benchlib.cluster import Cluster
@@ -84,7 +83,9 @@ async def plain_round(cluster: Cluster, server: ServerProcess, load: Load) -> Fi
     """Plain neonize."""
     clients = load.devices + WARMERS
     async with stocked(cluster, "plain", clients) as stock, watched(cluster.dsn("postgres", "postgres")) as peak:
-        store, log = library_dsn(stock.store, pgbouncer=False), Path(cluster.folder / "plain.log")
+        # As people write it, but for the end of idle connections: without that the server would soon have none left.
+        store = library_dsn(stock.store, pgbouncer=False).replace("&binary_parameters=yes", "")
+        log = cluster.folder / "plain.log"
         async with plain_process(server, store, log, at_once=AT_ONCE, clients=clients) as process:
             return await _measure(_Plain(process, stock), load, lambda: peak.connections)
 

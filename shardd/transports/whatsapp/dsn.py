@@ -58,9 +58,9 @@ def library_dsn(dsn: str, *, pgbouncer: bool) -> str:
     query.setdefault("sslmode", "prefer")
     hosts = str(parameters.get("host") or parameters.get("hostaddr") or "").split(",")
     host, port = hosts[0], str(parameters.get("port") or "5432").split(",")[0]
-    if pgbouncer:
-        query["binary_parameters"] = "yes"
-    else:
+    # Else the driver prepares each statement with values, in a round trip of its own, and forgets it.
+    query["binary_parameters"] = "yes"
+    if not pgbouncer:
         query["idle_session_timeout"] = str(IDLE_SESSION_MS)
         if found := _SEARCH_PATH.search(str(parameters.get("options") or "")):
             query["search_path"] = re.sub(r"\\(.)", r"\1", found[1])

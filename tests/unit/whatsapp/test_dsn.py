@@ -31,6 +31,7 @@ def test_the_default_is_a_schema_of_its_own_in_the_same_database(dsn: str) -> No
     assert parse_qs(url.query) == {
         "sslmode": ["prefer"],
         "search_path": [SCHEMA],
+        "binary_parameters": ["yes"],
         "idle_session_timeout": ["15000"],
     }
 
@@ -56,7 +57,12 @@ def test_a_socket_is_named_as_the_library_wants_it() -> None:
 
 def test_what_only_one_reader_knows_does_not_reach_the_other() -> None:
     url = library_dsn("host=h dbname=d target_session_attrs=read-write keepalives=1 connect_timeout=3", pgbouncer=False)
-    assert parse_qs(urlsplit(url).query).keys() == {"sslmode", "connect_timeout", "idle_session_timeout"}
+    assert parse_qs(urlsplit(url).query).keys() == {
+        "sslmode",
+        "connect_timeout",
+        "binary_parameters",
+        "idle_session_timeout",
+    }
 
 
 def test_an_unreadable_address_is_told() -> None:
