@@ -35,6 +35,8 @@ SWEEPS: Final = 4
 """Sweeps within the idle time: a client is closed at most a quarter of it too late."""
 TURN: Final = 1.0
 """Seconds of a connect that count for `max_connecting`: one that takes longer waits for somebody else and costs nothing."""
+BUSY_RETRY: Final = 1.0
+"""Seconds until a device comes again that this worker had no room for: nothing is wrong with it, so the wait does not grow."""
 CLOSINGS: Final = 4
 """Clients that one sweep closes at the same time."""
 
@@ -224,7 +226,7 @@ class Clients:
                         await self._close_client(victim)
         except TimeoutError:
             text = f"all {self._settings.max_open_clients} clients of this worker are in use (max_open_clients)"
-            raise DeviceUnavailableError(text, retry_after=1.0) from None
+            raise DeviceUnavailableError(text, retry_after=BUSY_RETRY) from None
         self._taken += 1
 
     def _give_place(self) -> None:
@@ -240,7 +242,7 @@ class Clients:
                 await self._connecting.acquire()
         except TimeoutError:
             text = f"device {device.id} did not get its turn to connect within {timeout:g} seconds (max_connecting)"
-            raise DeviceUnavailableError(text) from None
+            raise DeviceUnavailableError(text, retry_after=BUSY_RETRY) from None
         over = loop.call_later(TURN, self._connecting.release)
         try:
             yield

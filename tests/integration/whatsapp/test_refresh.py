@@ -109,6 +109,18 @@ async def test_a_crowd_gets_through_a_narrow_door(
     assert (await host.ask("counts"))["open"] <= 4
 
 
+async def test_a_device_that_does_not_get_in_comes_again_soon(
+    start_host: StartHost, make_device: MakeDevice, whatsapp: ServerProcess, fresh_number: str
+) -> None:
+    host = await start_host(max_connecting=1, connect_timeout=0.5)
+    devices = [make_device(str(int(fresh_number) + 700_000 + n)) for n in range(3)]
+    whatsapp.control.fault("mute", "upgrade", times=None)
+    told = await asyncio.gather(*(host.send(device, RECIPIENT) for device in devices))
+    kept_out = [answer for answer in told if "its turn" in answer["text"]]
+    assert kept_out, told
+    assert {answer["retry_after"] for answer in kept_out} == {1.0}
+
+
 async def test_two_jobs_of_one_device_open_one_client(
     host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
 ) -> None:
