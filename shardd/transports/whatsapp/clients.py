@@ -55,6 +55,7 @@ class Clients:
         self._seats: dict[str, Seat] = {}
         self._taken = 0
         self._freed = asyncio.Event()
+        self._looking = asyncio.Lock()
         self._connecting = asyncio.Semaphore(settings.max_connecting)
         self._sweeping: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -216,18 +217,24 @@ class Clients:
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
                 while self._taken >= self._settings.max_open_clients:
-                    self._freed.clear()
-                    victim = least_recently_used(self._seats.values())
-                    if victim is None:
-                        with suppress(TimeoutError):
-                            await asyncio.wait_for(self._freed.wait(), HOLD)
-                        continue
-                    async with victim.lock:
-                        await self._close_client(victim)
+                    if (victim := await self._next_victim()) is not None:
+                        async with victim.lock:
+                            await self._close_client(victim)
         except TimeoutError:
             text = f"all {self._settings.max_open_clients} clients of this worker are in use (max_open_clients)"
             raise DeviceUnavailableError(text, retry_after=BUSY_RETRY) from None
         self._taken += 1
+
+    async def _next_victim(self) -> Seat | None:
+        """Wait until a client may make room; None when there is room without. One at a time: each look is at all seats."""
+        async with self._looking:
+            while self._taken >= self._settings.max_open_clients:
+                self._freed.clear()
+                if (victim := least_recently_used(self._seats.values())) is not None:
+                    return victim
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._freed.wait(), HOLD)
+        return None
 
     def _give_place(self) -> None:
         self._taken -= 1
