@@ -9,8 +9,10 @@ anything else and lets 1 lead to where 2 does.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Final, NoReturn
@@ -40,6 +42,7 @@ async def converse(module: str, request: dict[str, Any], *, timeout: float) -> A
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,  # a ^C at the terminal is the caller's to handle
     )
+    pidfd = os.pidfd_open(process.pid)
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
@@ -56,8 +59,10 @@ async def converse(module: str, request: dict[str, Any], *, timeout: float) -> A
     except TimeoutError:
         raise SharddError(f"it did not end within {timeout:g} seconds") from None
     finally:
-        if process.returncode is None:
-            process.kill()
+        # Not by process.kill(): that looks whether the child has ended, which takes its exit code from asyncio's own watcher.
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
         await process.wait()
         last = (await noise).decode(errors="replace").strip().splitlines()[-1:]
     if process.returncode != 0 or not said:
