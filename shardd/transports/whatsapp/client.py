@@ -257,6 +257,8 @@ class Client:
         _read(call)
 
     async def _close(self) -> bool:
+        if self._running is not None and not self._open and self.trouble is None:
+            await self._finish_login()
         if not self._open or self.trouble is not None:
             self.egress.kill()  # there is nobody to say goodbye to, and a dial in progress blocks everything else
         if self._open:
@@ -277,6 +279,16 @@ class Client:
             # It failed while it connected, perhaps after `stop` had found nothing to stop: the library still lists it.
             await self._stop()
         return ended
+
+    async def _finish_login(self) -> None:
+        """Given up while it logs in. Cut in the middle of the handshake, the library would wait 20 seconds for the rest of it."""
+        assert self._running is not None
+        logged_in, failed = (asyncio.create_task(event.wait()) for event in (self._logged_in, self._failed))
+        try:
+            await _first(self._running, logged_in, failed, timeout=GRACEFUL)
+        finally:
+            logged_in.cancel()
+            failed.cancel()
 
     async def _stop(self) -> asyncio.Future[None]:
         async with self._turnstile.alone():
