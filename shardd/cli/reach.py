@@ -42,19 +42,21 @@ async def reach_dsn(config: Config, *, make: bool) -> AsyncGenerator[str]:
         await server.stop()
 
 
+def command_pool(config: Config, dsn: str, *, connections: int = 1) -> Database:
+    """A pool for a command that a person waits for; `async with` opens it."""
+    return Database(
+        dsn,
+        application_name="shardd/command",
+        connect_timeout=config.connect_timeout,
+        statement_timeout=PATIENCE,
+        max_size=connections,
+    )
+
+
 @asynccontextmanager
 async def reach_database(config: Config) -> AsyncGenerator[Database]:
     """A pool on the database. Raises DatabaseError."""
-    async with (
-        reach_dsn(config, make=False) as dsn,
-        Database(
-            dsn,
-            application_name="shardd/command",
-            connect_timeout=config.connect_timeout,
-            statement_timeout=PATIENCE,
-            max_size=1,
-        ) as database,
-    ):
+    async with reach_dsn(config, make=False) as dsn, command_pool(config, dsn) as database:
         yield database
 
 

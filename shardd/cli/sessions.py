@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import quote
 
 from shardd.cli.client import ask
-from shardd.cli.reach import PATIENCE, reach_dsn
+from shardd.cli.reach import command_pool, reach_dsn
 from shardd.config import Config
 from shardd.errors import NotRunningError, UsageError
 from shardd.pacing import day_of
@@ -74,12 +74,6 @@ async def open_desk(config: Config) -> AsyncGenerator[Desk]:
     """Reach the database. Raises DatabaseError."""
     async with (
         reach_dsn(config, make=False) as dsn,
-        Database(
-            dsn,
-            application_name="shardd/command",
-            connect_timeout=config.connect_timeout,
-            statement_timeout=PATIENCE,
-            max_size=2,  # one is kept by a pairing
-        ) as database,
+        command_pool(config, dsn, connections=2) as database,  # one is kept by a pairing
     ):
         yield Desk(config, database, sessions_dsn_of(config, dsn))

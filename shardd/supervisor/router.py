@@ -72,7 +72,6 @@ class Router:
         self._settled = asyncio.Condition()
         self._claiming = True
         self._closing = False
-        self.totals: Counter[str] = Counter()
         self.shard_totals: defaultdict[int, Counter[str]] = defaultdict(Counter)
         self.database_error: str | None = None
 
@@ -114,8 +113,7 @@ class Router:
 
     def sent_by(self, shard: int) -> int:
         """How many messages a shard has sent since the supervisor's start."""
-        totals = self.shard_totals.get(shard)
-        return totals[Verdict.SENT] if totals is not None else 0
+        return self.shard_totals[shard][Verdict.SENT]
 
     async def wait_settled(self, shard: int) -> None:
         """Until nothing of a shard is in hand or waits to be settled. Bounded by the caller: the database may be away."""
@@ -260,7 +258,6 @@ class Router:
         back = isinstance(decision, Release) and decision.due_at is None
         self._pending.append((shard, claim, outcome, decision))
         self.lines.ended(claim, outcome, now, back=back)
-        self.totals[outcome.verdict] += 1
         self.shard_totals[shard][outcome.verdict] += 1
         if outcome.verdict != Verdict.SENT:
             log.info(
