@@ -7,7 +7,26 @@ about one message after a try, which decides the next state of its job (see `sha
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import ClassVar
+
+
+class ErrorClass(StrEnum):
+    """What kind of thing kept a message from being sent; the same words in SQL and on the command line."""
+
+    RECIPIENT = "recipient"  # nobody there, or no address
+    CONTENT = "content"  # the message itself: its media, its length, its template
+    RATE_LIMIT = "rate_limit"  # the other side asked for fewer messages
+    ACCOUNT = "account"  # credentials, ban, a session that is gone
+    CONNECTION = "connection"  # the network between us and the other side
+    SERVER = "server"  # the other side answered that it failed
+    TIMEOUT = "timeout"  # no answer in time
+    DEVICE = "device"  # the device could not send, for another reason
+    WORKER = "worker"  # our own process died or had to stop
+    EXPIRED = "expired"  # too late
+    OPTED_OUT = "opted_out"  # the recipient wants no more messages
+    CANCELLED = "cancelled"  # somebody decided so
+    UNKNOWN = "unknown"
 
 
 class SharddError(Exception):
@@ -59,6 +78,11 @@ class JournalError(SharddError):
 class SendError(SharddError):
     """What is known about a message that was not simply sent."""
 
+    def __init__(self, text: str, *, error_class: ErrorClass = ErrorClass.UNKNOWN) -> None:
+        """`error_class`: what kind of thing went wrong, for those who retry or cancel many jobs at once."""
+        super().__init__(text)
+        self.error_class = error_class
+
 
 class PermanentError(SendError):
     """The message was not sent, and the same message can never be."""
@@ -67,9 +91,11 @@ class PermanentError(SendError):
 class TransientError(SendError):
     """The message was not sent; the same message may succeed later."""
 
-    def __init__(self, text: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self, text: str, *, retry_after: float | None = None, error_class: ErrorClass = ErrorClass.UNKNOWN
+    ) -> None:
         """`retry_after`: seconds that the other side asked us to wait, if it did."""
-        super().__init__(text)
+        super().__init__(text, error_class=error_class)
         self.retry_after = retry_after
 
 
@@ -77,18 +103,26 @@ class DeviceUnavailableError(SendError):
     """The message was not sent because its device cannot send now; the job waits for the device."""
 
     def __init__(
-        self, text: str, *, state: str | None = None, until: datetime | None = None, retry_after: float | None = None
+        self,
+        text: str,
+        *,
+        state: str | None = None,
+        until: datetime | None = None,
+        retry_after: float | None = None,
+        whole_account: bool = False,
+        error_class: ErrorClass = ErrorClass.DEVICE,
     ) -> None:
         """Say what is wrong with the device.
 
         `state`: the device state (`shardd.states.DeviceState`) that this error proves, or None when the device is only
         unreachable at the moment. `until`: when the state ends by itself. `retry_after`: seconds before the device is
-        tried again when the state stays as it is.
+        tried again when the state stays as it is. `whole_account`: the wait is meant for every device of the same account.
         """
-        super().__init__(text)
+        super().__init__(text, error_class=error_class)
         self.state = state
         self.until = until
         self.retry_after = retry_after
+        self.whole_account = whole_account
 
 
 class InDoubtError(SendError):

@@ -59,7 +59,9 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True):
     file_name: str | None = None
     mime_type: str | None = None
     details: dict[str, Any] | None = None
-    """Location: latitude, longitude, name, address. Contact: name, phone."""
+    """Location: latitude, longitude, name, address. Contact: name, phone. Template: name, language, components."""
+    expires_in: float | None = None
+    """Seconds from the claim after which the message must not leave any more."""
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
@@ -77,6 +79,10 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     """With `unavailable`: the state of the device that this proves (`shardd.states.DeviceState`)."""
     at: float = 0.0
     """When the outcome was known, POSIX seconds."""
+    error_class: str | None = None
+    """What kind of thing went wrong (`shardd.errors.ErrorClass`)."""
+    whole_account: bool = False
+    """With `unavailable`: every device of the same account must wait for `retry_after`."""
 
     def __post_init__(self) -> None:
         """Texts of strangers end up in the database: one that it cannot hold must not stop the settling of all others."""
