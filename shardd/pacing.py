@@ -1,45 +1,204 @@
-"""When a device may send next: the gap between its messages and its daily limit.
+"""When a device may send next, and why not now: gaps, limits, quiet hours, warm-up and bursts, across everything that it sends.
 
-The gap is counted from the end of one message to the start of the next, across everything that the device sends. The
-daily limit counts what was sent, and what may have been sent (in doubt), on a calendar day of the configured time zone.
+The gap is counted from the end of one message to the start of the next. Limits count what was sent, and what may have been sent
+(in doubt), by the device's own calendar and clock. A class of jobs may have a pace of its own: its numbers are compared with the
+same counts, so that `daily_limit: 500` for marketing leaves the rest of the day's thousand to the other classes.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta, tzinfo
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from types import MappingProxyType
 from typing import Final
 
 # Spreads load; nothing secret depends on it.
 _RNG: Final = random.Random()  # noqa: S311
 
+CLASSES: Final = ("marketing", "service", "reply")
+"""The classes of jobs: nobody waits for it, somebody does, it answers a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuietHours:
+    """A part of the day in which nothing is sent; it may reach over midnight."""
+
+    start: time
+    end: time
+
+    def until(self, local: datetime) -> datetime | None:
+        """When the quiet that reigns at this moment of the device's clock ends; None: none reigns."""
+        clock = local.time()
+        over_midnight = self.end <= self.start
+        if over_midnight:
+            quiet = clock >= self.start or clock < self.end
+        else:
+            quiet = self.start <= clock < self.end
+        if not quiet:
+            return None
+        days = 1 if over_midnight and clock >= self.start else 0
+        return datetime.combine(local.date() + timedelta(days=days), self.end, tzinfo=local.tzinfo)
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The limits of one device."""
+    """The limits of one class of jobs on one device."""
 
     gap_min: float = 0.0
     """Seconds."""
     gap_max: float = 0.0
     """Seconds; not below gap_min."""
+    hourly_limit: int = 0
+    """Messages an hour; 0: none."""
     daily_limit: int = 0
-    """Messages a day; 0: none."""
+    """Messages a day; 0: none, and no warm-up."""
+    quiet: QuietHours | None = None
+    burst: int = 0
+    """How many messages of the class may follow each other with its own gap; then the device's gap counts. 0: always its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePace:
+    """All limits of one device."""
+
+    base: Pace = field(default_factory=Pace)
+    classes: Mapping[str, Pace] = MappingProxyType({})
+    """Of the classes that differ from the base."""
+    zone: tzinfo = UTC
+    warm_up: tuple[int, ...] = ()
+    """The daily limits of the first days on which the device sends."""
+
+    def of(self, job_class: str) -> Pace:
+        """The pace of a class."""
+        return self.classes.get(job_class, self.base)
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether there is a pause between two messages, so that one at a time is in hand."""
+        return self.base.gap_max > 0
 
     @property
     def limited(self) -> bool:
         """Whether the device's sends must be counted in the database at all."""
-        return self.gap_max > 0 or self.daily_limit > 0
+        paces = (self.base, *self.classes.values())
+        return any(pace.gap_max > 0 or pace.hourly_limit > 0 or pace.daily_limit > 0 for pace in paces)
 
-    def gap(self, rng: random.Random | None = None) -> float:
-        """A gap in seconds, drawn from gap_min … gap_max."""
-        if self.gap_max <= 0:
-            return 0.0
-        return (rng or _RNG).uniform(self.gap_min, self.gap_max)
 
-    def spent(self, sent_today: int) -> bool:
-        """Whether nothing more may be sent today."""
-        return 0 < self.daily_limit <= sent_today
+@dataclass(slots=True)
+class Tally:
+    """What a device has sent, as far as its pace asks. Moments are of the caller's monotonic clock unless they are called local."""
+
+    ended: float = float("-inf")
+    """When its last message ended."""
+    draw: float = field(default_factory=_RNG.random)
+    """Where between gap_min and gap_max the gap after it lies, from 0 to 1."""
+    tokens: float = 0.0
+    """Messages of a burst that were left at `ended`."""
+    day: date | None = None
+    """The last local day on which it sent."""
+    sent: int = 0
+    """Messages of that day."""
+    hour: int = 0
+    hour_sent: int = 0
+    """Messages of the last local hour in which it sent."""
+    days: int = 0
+    """How many days before `day` it sent on, at least as many as the warm-up has."""
+
+    def count(self, local: datetime) -> None:
+        """A message left, or may have, at this moment of the device's clock."""
+        if self.day is None or local.date() > self.day:
+            self.days += self.day is not None
+            self.day, self.sent, self.hour, self.hour_sent = local.date(), 0, local.hour, 0
+        self.sent += 1
+        if local.date() == self.day and local.hour > self.hour:
+            self.hour, self.hour_sent = local.hour, 0
+        self.hour_sent += 1
+
+    def end(self, now: float, pace: DevicePace, job_class: str, rng: random.Random | None = None) -> None:
+        """A message of this class ended: the gap begins."""
+        burst = pace.of(job_class).burst
+        left = self.tokens_at(now, pace, max(burst, max((p.burst for p in pace.classes.values()), default=0)))
+        self.tokens = max(0.0, left - 1) if burst else left
+        self.ended = now
+        self.draw = (rng or _RNG).random()
+
+    def tokens_at(self, now: float, pace: DevicePace, burst: int) -> float:
+        """Messages of a burst that are left: one comes back with each gap of the device that passes."""
+        if pace.base.gap_max <= 0 or self.ended == float("-inf"):
+            return float(burst)
+        return min(float(burst), self.tokens + (now - self.ended) / pace.base.gap_max)
+
+    def today(self, local: datetime) -> tuple[int, int, int]:
+        """(messages of this local day, of this local hour, days before this one on which it sent)."""
+        if self.day is None or local.date() > self.day:
+            return 0, 0, self.days + (self.day is not None)
+        return self.sent, self.hour_sent if local.hour <= self.hour else 0, self.days
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """When a message may be sent, and what it waits for until then."""
+
+    at: float
+    why: str | None = None
+    """None: nothing."""
+
+
+def gap_ends(pace: DevicePace, job_class: str, tally: Tally, now: float) -> float:
+    """When the gap before a message of this class ends."""
+    own, base = pace.of(job_class), pace.base
+    if own.burst and tally.tokens_at(now, pace, own.burst) < 1:
+        own = base
+    return tally.ended + own.gap_min + tally.draw * (own.gap_max - own.gap_min)
+
+
+def daily_limit(pace: DevicePace, job_class: str, days: int) -> tuple[int, str]:
+    """The limit of a device that sent on `days` days before this one, and what it is called; 0: none."""
+    limit = pace.of(job_class).daily_limit
+    if limit > 0 and days < len(pace.warm_up) and pace.warm_up[days] < limit:
+        return pace.warm_up[days], "its warm-up"
+    return limit, "its daily limit"
+
+
+def next_turn(pace: DevicePace, job_class: str, tally: Tally, *, now: float, ahead: float, in_hand: int = 0) -> Turn:
+    """The first moment at which a message of this class may be sent.
+
+    `ahead`: what must be added to a moment of the monotonic clock to get POSIX seconds. `in_hand`: messages that are being sent
+    and not counted yet.
+    """
+    own = pace.of(job_class)
+    at = max(now, gap_ends(pace, job_class, tally, now))
+    why = "its gap" if at > now else None
+    if not (own.hourly_limit or own.daily_limit or own.quiet):
+        return Turn(at, why)
+    # Each reason moves the moment on, where another may be found: at most a few times, because later hours and days are empty.
+    for _ in range(8):
+        local = datetime.fromtimestamp(at + ahead, pace.zone)
+        end, reason = _held_back(pace, job_class, tally, local, in_hand if at <= now else 0)
+        if end is None:
+            break
+        at, why = max(at, end.timestamp() - ahead), reason
+    return Turn(at, why)
+
+
+def _held_back(
+    pace: DevicePace, job_class: str, tally: Tally, local: datetime, in_hand: int
+) -> tuple[datetime | None, str | None]:
+    """Until when a message is held back that would be sent at this local time, and by what."""
+    own = pace.of(job_class)
+    sent, hour_sent, days = tally.today(local)
+    limit, name = daily_limit(pace, job_class, days)
+    if 0 < limit <= sent + in_hand:
+        return next_midnight(local, pace.zone), name
+    if 0 < own.hourly_limit <= hour_sent + in_hand:
+        # In absolute time: an hour that the clock shows twice is not skipped.
+        rest = timedelta(hours=1) - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
+        return (local.astimezone(UTC) + rest).astimezone(pace.zone), "its hourly limit"
+    if own.quiet is not None and (end := own.quiet.until(local)) is not None:
+        return end, "its quiet hours"
+    return None, None
 
 
 def day_of(moment: datetime, zone: tzinfo) -> date:

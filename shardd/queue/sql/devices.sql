@@ -1,11 +1,17 @@
 -- The sending accounts.
 
 -- name: all_devices
--- Every device that is not removed, with what it sent on the day `day` and when it last sent.
+-- Every device that is not removed, with the last day on which it sent, and on how many days before that it did, up to `warm_days`.
 SELECT d.id, d.transport, d.label, d.session, d.proxy, d.settings, d.state, d.reason, d.state_since, d.state_until,
-       d.paused_at, d.paused_why, d.gap_min, d.gap_max, d.daily_limit,
-       coalesce(t.sent, 0) AS sent_today, t.last_at
-  FROM shardd.devices d LEFT JOIN shardd.device_days t ON t.device_id = d.id AND t.day = %(day)s::date
+       d.paused_at, d.paused_why, d.gap_min, d.gap_max, d.hourly_limit, d.daily_limit, d.quiet_hours, d.timezone, d.warm, d.classes,
+       t.day, t.sent, t.hour, t.hour_sent, t.last_at,
+       CASE WHEN d.warm THEN %(warm_days)s ELSE (
+           SELECT count(*) FROM (SELECT FROM shardd.device_days e WHERE e.device_id = d.id AND e.day < t.day
+                                  ORDER BY e.day DESC LIMIT %(warm_days)s) days) END AS days
+  FROM shardd.devices d
+  LEFT JOIN LATERAL (
+      SELECT day, sent, hour, hour_sent, last_at FROM shardd.device_days WHERE device_id = d.id ORDER BY day DESC LIMIT 1
+  ) t ON true
  WHERE d.removed_at IS NULL
  ORDER BY d.id;
 

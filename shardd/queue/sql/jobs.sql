@@ -1,43 +1,55 @@
 -- Claiming and settling jobs, and finding the devices that have some.
 
 -- name: claim_jobs
--- The next jobs of every device that can send now, claimed for the epochs under which this node holds their shards.
--- Arrays, one element per device: device_ids, epochs, low_ords and low_ids (where the device's line is known to begin: keeps the
--- claim flat when a long transaction holds back VACUUM), rooms (how many jobs of the device may be taken).
--- A lease that has run out by the database's clock claims nothing. Rows come in no order.
+-- The next jobs of every line whose turn it is, claimed for the epochs under which this node holds their devices' shards.
+-- Arrays, one element per line: device_ids, lanes, epochs, low_ords and low_ids (where the line is known to begin: keeps the claim
+-- flat when a long transaction holds back VACUUM), rooms (how many jobs may be taken). A lease that has run out by the database's
+-- clock claims nothing, nor does a campaign that does not run. `opted_out`: the recipient wants no such message, and the job must
+-- not be sent. `next`: (ord, id) of the job that now stands first, when one was asked for. Rows come in no order.
 WITH next AS MATERIALIZED (
-    SELECT j.id, d.epoch
-      FROM unnest(%(device_ids)s::text[], %(epochs)s::bigint[], %(low_ords)s::bigint[], %(low_ids)s::bigint[],
-                  %(rooms)s::integer[]) AS d(device_id, epoch, low_ord, low_id, room)
+    SELECT j.id, d.epoch, d.room
+      FROM unnest(%(device_ids)s::text[], %(lanes)s::text[], %(epochs)s::bigint[], %(low_ords)s::bigint[], %(low_ids)s::bigint[],
+                  %(rooms)s::integer[]) AS d(device_id, lane, epoch, low_ord, low_id, room)
       JOIN shardd.leases l ON l.epoch = d.epoch AND l.expires_at > now()
       CROSS JOIN LATERAL (
           SELECT id FROM shardd.jobs
-           WHERE device_id = d.device_id AND NOT scheduled AND (ord, id) >= (d.low_ord, d.low_id) AND claimed_epoch IS NULL
+           WHERE device_id = d.device_id AND lane = d.lane AND NOT scheduled AND (ord, id) >= (d.low_ord, d.low_id)
+             AND claimed_epoch IS NULL AND (expires_at IS NULL OR expires_at > now())
            ORDER BY ord, id LIMIT d.room FOR UPDATE SKIP LOCKED
       ) j
+     WHERE left(d.lane, 1) = '/' OR EXISTS (
+         SELECT FROM shardd.campaigns c WHERE c.id = split_part(d.lane, '/', 1) AND c.state = 'running')
 )
 UPDATE shardd.jobs j SET attempt = j.attempt + 1, claimed_epoch = next.epoch, claimed_at = now()
   FROM next WHERE j.id = next.id
 RETURNING j.id, j.claimed_epoch, j.attempt, j.device_id, j.recipient, j.kind, j.body, j.media, j.file_name, j.mime_type,
-          j.details, j.ord, j.failures, j.max_attempts, j.on_doubt;
+          j.details, extract(epoch FROM j.expires_at - now())::double precision,
+          j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane, j.order_group, j.address,
+          shardd.opted_out(j.address, j.class, j.confirms) AS opted_out,
+          CASE WHEN next.room = 1 THEN (
+              SELECT array[n.ord, n.id] FROM shardd.jobs n
+               WHERE n.device_id = j.device_id AND n.lane = j.lane AND NOT n.scheduled AND (n.ord, n.id) > (j.ord, j.id)
+                 AND n.claimed_epoch IS NULL
+               ORDER BY n.ord, n.id LIMIT 1) END AS next;
 
 -- name: finish_jobs
 -- Moves claims that came to an end into the archive. Arrays, one element per claim. A claim that is not the row's present one
 -- (id, epoch, attempt) changes nothing: settling twice is harmless. Returns the ids that moved.
 WITH ended AS MATERIALIZED (
     SELECT * FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[], %(attempts)s::integer[], %(states)s::text[],
-                         %(failures)s::smallint[], %(message_ids)s::text[], %(errors)s::text[])
-        AS e(id, epoch, attempt, state, failures, message_id, error)
+                         %(failures)s::smallint[], %(message_ids)s::text[], %(errors)s::text[], %(error_classes)s::text[])
+        AS e(id, epoch, attempt, state, failures, message_id, error, error_class)
 ), gone AS (
     DELETE FROM shardd.jobs j USING ended e
      WHERE j.id = e.id AND j.claimed_epoch = e.epoch AND j.attempt = e.attempt
-    RETURNING j.*, e.state, e.failures AS failures_now, e.message_id, e.error AS error_now
+    RETURNING j.*, e.state, e.failures AS failures_now, e.message_id, e.error AS error_now, e.error_class AS error_class_now
 )
-INSERT INTO shardd.archive (id, device_id, recipient, kind, body, media, file_name, mime_type, details, priority, run_at,
-                            max_attempts, on_doubt, dedupe_key, reference, created_at, attempt, failures, claimed_epoch,
-                            claimed_at, state, message_id, error)
-SELECT id, device_id, recipient, kind, body, media, file_name, mime_type, details, priority, run_at, max_attempts, on_doubt,
-       dedupe_key, reference, created_at, attempt, failures_now, claimed_epoch, claimed_at, state, message_id, error_now
+INSERT INTO shardd.archive (id, device_id, device_group, recipient, kind, body, variables, media, file_name, mime_type, details, class,
+                            campaign, priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group, reference, metadata,
+                            created_at, rendered, confirms, attempt, failures, claimed_epoch, claimed_at, state, message_id, error, error_class)
+SELECT id, device_id, device_group, recipient, kind, body, variables, media, file_name, mime_type, details, class, campaign,
+       priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group, reference, metadata, created_at, rendered,
+       confirms, attempt, failures_now, claimed_epoch, claimed_at, state, message_id, error_now, error_class_now
   FROM gone
 RETURNING id;
 
@@ -45,57 +57,111 @@ RETURNING id;
 -- Puts claims back into the queue: at once (delay NULL) or in `delay` seconds. Arrays, one element per claim, fenced
 -- like finish_jobs. Returns the ids that were released.
 UPDATE shardd.jobs j
-   SET claimed_epoch = NULL, claimed_at = NULL, failures = e.failures, error = e.error,
+   SET claimed_epoch = NULL, claimed_at = NULL, failures = e.failures, error = e.error, error_class = e.error_class,
        scheduled = e.delay IS NOT NULL, due_at = now() + make_interval(secs => e.delay)
   FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[], %(attempts)s::integer[], %(failures)s::smallint[],
-              %(delays)s::double precision[], %(errors)s::text[]) AS e(id, epoch, attempt, failures, delay, error)
+              %(delays)s::double precision[], %(errors)s::text[], %(error_classes)s::text[])
+       AS e(id, epoch, attempt, failures, delay, error, error_class)
  WHERE j.id = e.id AND j.claimed_epoch = e.epoch AND j.attempt = e.attempt
 RETURNING j.id;
 
 -- name: count_sends
--- Adds to what devices sent on a day. Arrays, one element per device; `days` are the days of the config's time zone.
-INSERT INTO shardd.device_days AS t (device_id, day, sent, last_at)
-SELECT * FROM unnest(%(device_ids)s::text[], %(days)s::date[], %(sents)s::integer[], %(last_ats)s::timestamptz[])
-ON CONFLICT (device_id, day) DO UPDATE SET sent = t.sent + EXCLUDED.sent, last_at = greatest(t.last_at, EXCLUDED.last_at);
+-- Adds to what devices sent. Arrays, one element per device, day and hour of the device's own clock. An earlier hour than the last
+-- one counts for the day only.
+INSERT INTO shardd.device_days AS t (device_id, day, sent, hour, hour_sent, last_at)
+SELECT device_id, day, sum(sent), max(hour), sum(sent) FILTER (WHERE hour = last_hour), max(last_at)
+  FROM (SELECT *, max(hour) OVER (PARTITION BY device_id, day) AS last_hour
+          FROM unnest(%(device_ids)s::text[], %(days)s::date[], %(hours)s::smallint[], %(sents)s::integer[],
+                      %(last_ats)s::timestamptz[]) AS e(device_id, day, hour, sent, last_at)) e
+ GROUP BY device_id, day
+ON CONFLICT (device_id, day) DO UPDATE SET
+    sent = t.sent + EXCLUDED.sent, last_at = greatest(t.last_at, EXCLUDED.last_at),
+    hour = greatest(t.hour, EXCLUDED.hour),
+    hour_sent = CASE WHEN t.hour = EXCLUDED.hour THEN t.hour_sent + EXCLUDED.hour_sent
+                     WHEN t.hour < EXCLUDED.hour THEN EXCLUDED.hour_sent ELSE t.hour_sent END;
+
+-- name: count_campaign_sends
+-- Adds to what campaigns with a cap sent through devices. Arrays, one element per campaign, device and day.
+INSERT INTO shardd.campaign_days AS t (campaign, device_id, day, sent)
+SELECT * FROM unnest(%(campaigns)s::text[], %(device_ids)s::text[], %(days)s::date[], %(sents)s::integer[])
+ON CONFLICT (campaign, device_id, day) DO UPDATE SET sent = t.sent + EXCLUDED.sent;
+
+-- name: advance_order_groups
+-- Of these order groups, lets the first job into its line that waits for nobody any more: the ones before it were sent. Returns
+-- where each stands, as promote_due does.
+UPDATE shardd.jobs j
+   SET held = false, scheduled = j.run_at > now(), due_at = CASE WHEN j.run_at > now() THEN j.run_at END
+  FROM (SELECT DISTINCT name FROM unnest(%(groups)s::text[]) name) names
+ CROSS JOIN LATERAL (
+     SELECT id FROM shardd.jobs WHERE order_group = names.name AND held ORDER BY id LIMIT 1
+ ) first
+ WHERE j.id = first.id AND j.held
+   AND NOT EXISTS (SELECT FROM shardd.jobs o WHERE o.order_group = names.name AND NOT o.held)
+   AND NOT EXISTS (SELECT FROM shardd.archive a WHERE a.order_group = names.name AND a.state <> 'sent' AND a.id < j.id)
+RETURNING j.device_id, j.lane, j.ord, j.id, j.scheduled;
+
+-- name: held_order_groups
+-- Order groups in which a job waits, though none of them stands in a line: what `advance_order_groups` could not see when the job
+-- before was settled, and what an operator decided meanwhile.
+WITH RECURSIVE held AS (
+    (SELECT order_group FROM shardd.jobs WHERE held ORDER BY order_group LIMIT 1)
+    UNION ALL
+    SELECT n.order_group FROM held CROSS JOIN LATERAL (
+        SELECT order_group FROM shardd.jobs WHERE held AND order_group > held.order_group ORDER BY order_group LIMIT 1
+    ) n
+)
+SELECT order_group FROM held
+ WHERE NOT EXISTS (SELECT FROM shardd.jobs o WHERE o.order_group = held.order_group AND NOT o.held);
+
+-- name: expire_jobs
+-- Ends up to `most` jobs whose time is over and that nobody has in hand.
+SELECT shardd.end_jobs(array(
+    SELECT id FROM shardd.jobs WHERE expires_at <= now() AND claimed_epoch IS NULL ORDER BY expires_at LIMIT %(most)s
+), 'expired', 'not sent before expires_at', 'expired');
 
 -- name: resolve_doubts
 -- A journal that was out of reach came back: what was in doubt is known after all. Arrays, one element per claim.
-UPDATE shardd.archive a SET state = e.state, message_id = e.message_id, error = e.error
+UPDATE shardd.archive a SET state = e.state, message_id = e.message_id, error = e.error, error_class = e.error_class
   FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[], %(attempts)s::integer[], %(states)s::text[], %(message_ids)s::text[],
-              %(errors)s::text[]) AS e(id, epoch, attempt, state, message_id, error)
+              %(errors)s::text[], %(error_classes)s::text[])
+       AS e(id, epoch, attempt, state, message_id, error, error_class)
  WHERE a.id = e.id AND a.state = 'in_doubt' AND a.claimed_epoch = e.epoch AND a.attempt = e.attempt
 RETURNING a.id;
 
 -- name: promote_due
--- Lets up to `most` scheduled jobs whose time has come join the line of their device. Returns where each stands in it.
+-- Lets up to `most` scheduled jobs whose time has come join the line of their device. Returns where each stands in it; a job of a
+-- device group has none yet.
 WITH due AS MATERIALIZED (
-    SELECT id FROM shardd.jobs WHERE scheduled AND due_at <= now() ORDER BY due_at LIMIT %(most)s FOR UPDATE SKIP LOCKED
+    SELECT id FROM shardd.jobs WHERE scheduled AND NOT held AND due_at <= now()
+     ORDER BY due_at LIMIT %(most)s FOR UPDATE SKIP LOCKED
 )
 UPDATE shardd.jobs j SET scheduled = false, due_at = NULL FROM due WHERE j.id = due.id
-RETURNING j.device_id, j.ord, j.id;
+RETURNING j.device_id, j.lane, j.ord, j.id;
 
 -- name: new_work
 -- Where the lines of devices begin that got jobs since the id `seen`, and the highest id seen now. Commits become visible out of
 -- order, so this alone would miss rows: `find_work` is the guarantee.
-SELECT DISTINCT ON (device_id) device_id, ord, id, max(id) OVER () AS newest
+SELECT DISTINCT ON (device_id, lane) device_id, lane, ord, id, max(id) OVER () AS newest
   FROM shardd.jobs WHERE id > %(seen)s AND NOT scheduled AND claimed_epoch IS NULL
- ORDER BY device_id, ord, id;
+ ORDER BY device_id, lane, ord, id;
 
 -- name: newest_id
 -- The highest id of a live job; 0 when there is none.
 SELECT coalesce(max(id), 0) FROM shardd.jobs;
 
 -- name: find_work
--- Every device that has a job in its line, and where the line begins: a skip scan, one index probe per device.
+-- Every line that has a job, and where it begins: a skip scan, one index probe per line.
 WITH RECURSIVE head AS (
-    (SELECT device_id, ord, id FROM shardd.jobs WHERE NOT scheduled ORDER BY device_id, ord, id LIMIT 1)
+    (SELECT device_id, lane, ord, id FROM shardd.jobs WHERE NOT scheduled AND device_id IS NOT NULL
+      ORDER BY device_id, lane, ord, id LIMIT 1)
     UNION ALL
-    SELECT n.device_id, n.ord, n.id FROM head CROSS JOIN LATERAL (
-        SELECT device_id, ord, id FROM shardd.jobs
-         WHERE NOT scheduled AND device_id > head.device_id ORDER BY device_id, ord, id LIMIT 1
+    SELECT n.device_id, n.lane, n.ord, n.id FROM head CROSS JOIN LATERAL (
+        SELECT device_id, lane, ord, id FROM shardd.jobs
+         WHERE NOT scheduled AND device_id IS NOT NULL AND (device_id, lane) > (head.device_id, head.lane)
+         ORDER BY device_id, lane, ord, id LIMIT 1
     ) n
 )
-SELECT device_id, ord, id FROM head;
+SELECT device_id, lane, ord, id FROM head;
 
 -- name: claims_of_epochs
 -- Live claims under these epochs: after a broken connection, what the database thinks is in our hand.

@@ -1,0 +1,118 @@
+-- Who sends: devices and their groups, what each has sent, and which node owns which shard of them.
+
+CREATE TABLE shardd.devices (
+    id           text PRIMARY KEY,
+    transport    text NOT NULL,
+    label        text,
+    session      text,                     -- key of the stored WhatsApp session: 628…:1@s.whatsapp.net
+    proxy        text,                     -- upstream proxy of this device's connections
+    settings     jsonb NOT NULL DEFAULT '{}',
+    state        text NOT NULL DEFAULT 'ready',
+    reason       text,
+    state_since  timestamptz NOT NULL DEFAULT now(),
+    state_until  timestamptz,              -- when the state ends by itself
+    paused_at    timestamptz,
+    paused_why   text,
+    gap_min      double precision,         -- seconds; NULL here and below: the config's
+    gap_max      double precision,
+    hourly_limit integer,                  -- messages an hour of the device's clock; 0: none
+    daily_limit  integer,                  -- messages a day of the device's calendar; 0: none, and no warm-up
+    quiet_hours  text,                     -- 21:00-08:00 by the device's clock, or none
+    timezone     text,
+    warm         boolean NOT NULL DEFAULT false,  -- it has sent for long elsewhere: no warm-up
+    classes      jsonb NOT NULL DEFAULT '{}',     -- what differs for a class: {"reply": {"gap_min": 1, "gap_max": 3}}
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    removed_at   timestamptz,
+    CONSTRAINT device_id_is_a_short_name CHECK (id ~ '^[A-Za-z0-9][A-Za-z0-9._:+@-]{0,63}$'),
+    CONSTRAINT transport_is_known CHECK (transport IN ('sandbox', 'whatsapp', 'cloud_api', 'wablas', 'whacenter')),
+    CONSTRAINT device_state_is_known CHECK (state IN
+        ('ready', 'unpaired', 'logged_out', 'replaced', 'banned', 'restricted', 'client_outdated')),
+    CONSTRAINT gap_is_a_range CHECK (gap_min >= 0 AND gap_max >= gap_min),
+    CONSTRAINT hourly_limit_is_not_negative CHECK (hourly_limit >= 0),
+    CONSTRAINT daily_limit_is_not_negative CHECK (daily_limit >= 0),
+    CONSTRAINT quiet_hours_are_two_times CHECK (
+        quiet_hours ~ '^(none|([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9])$'),
+    CONSTRAINT classes_is_an_object CHECK (jsonb_typeof(classes) = 'object')
+);
+
+-- One session has one device: two devices on one session would replace each other for ever.
+CREATE UNIQUE INDEX devices_session ON shardd.devices (session) WHERE session IS NOT NULL AND removed_at IS NULL;
+
+-- Devices that share work: a job that names a group is given to one of them.
+CREATE TABLE shardd.device_groups (
+    id         text PRIMARY KEY,
+    label      text,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT group_id_is_a_short_name CHECK (id ~ '^[A-Za-z0-9][A-Za-z0-9._:+@-]{0,63}$')
+);
+
+CREATE TABLE shardd.device_group_members (
+    device_group text NOT NULL REFERENCES shardd.device_groups (id) ON DELETE CASCADE,
+    device_id    text NOT NULL REFERENCES shardd.devices (id),
+    PRIMARY KEY (device_group, device_id)
+);
+
+-- What a device sent on a day of its own calendar, and in the last hour of it that it sent in, for its limits; and when last,
+-- so that a restart does not forget the gap. How many days there are tells how far its warm-up is.
+CREATE TABLE shardd.device_days (
+    device_id text NOT NULL REFERENCES shardd.devices (id),
+    day       date NOT NULL,
+    sent      integer NOT NULL DEFAULT 0,
+    hour      smallint NOT NULL DEFAULT 0,
+    hour_sent integer NOT NULL DEFAULT 0,
+    last_at   timestamptz NOT NULL,
+    PRIMARY KEY (device_id, day)
+) WITH (fillfactor = 70);
+
+CREATE TABLE shardd.nodes (
+    name        text PRIMARY KEY,
+    incarnation uuid NOT NULL,             -- new at every start of a supervisor
+    shards      integer NOT NULL,          -- every live node must agree, or a device would have two owners
+    version     text NOT NULL,
+    started_at  timestamptz NOT NULL DEFAULT now(),
+    seen_at     timestamptz NOT NULL DEFAULT now()
+);
+
+-- Every time that a node took a shard. An epoch is never used twice.
+CREATE TABLE shardd.epochs (
+    epoch       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    shard       integer NOT NULL,
+    node        text NOT NULL,
+    incarnation uuid NOT NULL,
+    started_at  timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE shardd.leases (
+    shard      integer PRIMARY KEY CHECK (shard >= 0),
+    epoch      bigint NOT NULL UNIQUE REFERENCES shardd.epochs (epoch),
+    node       text NOT NULL,
+    expires_at timestamptz NOT NULL        -- by this database's clock
+) WITH (fillfactor = 50);
+
+CREATE FUNCTION shardd.announce_devices() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+BEGIN
+    PERFORM pg_notify('shardd_devices', '');
+    RETURN NULL;
+END $$;
+
+-- For each row, because a statement that changes none must announce nothing: the router answers an announcement with an UPDATE
+-- that seldom finds anything. A transaction's equal notifications become one.
+CREATE TRIGGER announce_devices AFTER INSERT OR UPDATE OR DELETE ON shardd.devices
+    FOR EACH ROW EXECUTE FUNCTION shardd.announce_devices();
+
+CREATE TRIGGER announce_members AFTER INSERT OR UPDATE OR DELETE ON shardd.device_group_members
+    FOR EACH ROW EXECUTE FUNCTION shardd.announce_devices();
+
+-- A time zone that nobody knows would stop its device in the middle of the night.
+CREATE FUNCTION shardd.check_device() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+    IF NEW.timezone IS NOT NULL AND NOT EXISTS (SELECT FROM pg_timezone_names WHERE name = NEW.timezone) THEN
+        RAISE EXCEPTION USING ERRCODE = 'check_violation', SCHEMA = 'shardd', TABLE = 'devices', COLUMN = 'timezone',
+            MESSAGE = format('timezone %L is unknown', NEW.timezone),
+            HINT = 'Write a name of the tz database, such as Asia/Jakarta.';
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER check_device BEFORE INSERT OR UPDATE OF timezone ON shardd.devices
+    FOR EACH ROW WHEN (NEW.timezone IS NOT NULL) EXECUTE FUNCTION shardd.check_device();

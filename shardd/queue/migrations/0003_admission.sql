@@ -1,0 +1,257 @@
+-- The gate of the queue: a bad row is refused at INSERT, in words for whoever wrote the INSERT.
+
+-- Ends a statement with what is wrong, where, and how to mend it.
+CREATE FUNCTION shardd.refuse(
+    at_column text, message text, hint text, at_table text DEFAULT 'jobs', code text DEFAULT 'check_violation')
+    RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION USING ERRCODE = code, SCHEMA = 'shardd', TABLE = at_table, COLUMN = at_column, MESSAGE = message, HINT = hint;
+END $$;
+
+-- A recipient in one spelling, whatever the producer wrote: the digits of a phone number, or ID@lid and ID@g.us as they are.
+CREATE FUNCTION shardd.address_of(recipient text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT AS $$
+    SELECT CASE WHEN recipient ~ '@(lid|g\.us)$' THEN recipient
+                WHEN recipient ~ '@' THEN split_part(split_part(recipient, '@', 1), ':', 1)
+                ELSE regexp_replace(regexp_replace(recipient, '[^0-9]', '', 'g'), '^00', '') END
+$$;
+
+-- The body with its variables: {name}, {name|said when name is missing or empty}, {{ and }} for braces. A value is put in as it
+-- is and not looked at again.
+CREATE FUNCTION shardd.render_body(body text, variables jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog AS $$
+DECLARE
+    rendered text := '';
+    piece    text[];
+    variable text;
+    kind     text;
+    value    text;
+BEGIN
+    IF jsonb_typeof(variables) <> 'object' THEN
+        PERFORM shardd.refuse('variables', 'variables is no JSON object', 'Such as {"name": "Ada", "city": "Bandung"}.');
+    END IF;
+    FOR piece IN SELECT m FROM regexp_matches(body, '([^{}]*)(\{\{|\}\}|\{[^{}]*\}|[{}]|$)', 'g') m LOOP
+        rendered := rendered || piece[1];
+        CONTINUE WHEN piece[2] = '';
+        IF piece[2] IN ('{{', '}}') THEN
+            rendered := rendered || left(piece[2], 1);
+            CONTINUE;
+        END IF;
+        variable := substring(piece[2] FROM '^\{([A-Za-z_][A-Za-z0-9_]*)[|}]');
+        IF variable IS NULL THEN
+            PERFORM shardd.refuse('body', format('body has %L, which is no variable', left(piece[2], 80)),
+                'Write {name} or {name|otherwise}, and {{ or }} for a brace that stands for itself.');
+        END IF;
+        kind := jsonb_typeof(variables -> variable);
+        value := variables ->> variable;
+        IF kind IN ('object', 'array') THEN
+            PERFORM shardd.refuse('variables', format('variable %L is an %s', variable, kind),
+                'Give a text, a number or a boolean.');
+        ELSIF value IS NULL OR value = '' THEN
+            IF strpos(piece[2], '|') = 0 THEN
+                PERFORM shardd.refuse('variables', format('variable %L is %s, but the body needs it', variable,
+                                                          CASE WHEN value = '' THEN 'empty' ELSE 'missing' END),
+                    format('Give it a value, or write {%s|otherwise} in the body.', variable));
+            END IF;
+            value := substr(piece[2], strpos(piece[2], '|') + 1, length(piece[2]) - strpos(piece[2], '|') - 1);
+        END IF;
+        rendered := rendered || value;
+    END LOOP;
+    RETURN rendered;
+END $$;
+
+-- What a kind of message must have, and no more than fits.
+CREATE FUNCTION shardd.check_content(job shardd.jobs) RETURNS void LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog AS $$
+DECLARE
+    too_long text;
+BEGIN
+    IF job.kind = 'text' THEN
+        IF job.body !~ '\S' THEN
+            PERFORM shardd.refuse('body', 'body is empty', 'A text message needs a body.');
+        ELSIF job.media IS NOT NULL THEN
+            PERFORM shardd.refuse('kind', 'kind is ''text'', but media is given',
+                'Name the kind of the media: image, video, audio, voice or document.');
+        END IF;
+    ELSIF job.kind IN ('image', 'video', 'audio', 'voice', 'document') THEN
+        IF job.media IS NULL OR job.media !~ '\S' THEN
+            PERFORM shardd.refuse('media', format('media is empty, but kind is %L', job.kind),
+                'Give an http(s) URL, a data: URI, or a file below the configured media folder.');
+        END IF;
+    ELSIF job.kind = 'location' THEN
+        IF jsonb_typeof(job.details -> 'latitude') IS DISTINCT FROM 'number'
+            OR jsonb_typeof(job.details -> 'longitude') IS DISTINCT FROM 'number' THEN
+            PERFORM shardd.refuse('details', 'details lack the numbers latitude and longitude',
+                'Such as {"latitude": 52.52, "longitude": 13.40, "name": "Berlin"}.');
+        ELSIF abs((job.details ->> 'latitude')::numeric) > 90 OR abs((job.details ->> 'longitude')::numeric) > 180 THEN
+            PERFORM shardd.refuse('details',
+                format('latitude %s, longitude %s is no place', left(job.details ->> 'latitude', 20),
+                       left(job.details ->> 'longitude', 20)),
+                'Degrees: latitude from -90 to 90, longitude from -180 to 180.');
+        END IF;
+    ELSIF job.kind = 'contact' THEN
+        IF coalesce(job.details ->> 'name', '') !~ '\S' OR coalesce(job.details ->> 'phone', '') !~ '[0-9]{3}' THEN
+            PERFORM shardd.refuse('details', 'details lack the name and the phone of the contact',
+                'Such as {"name": "Ada", "phone": "+4915112345678"}.');
+        END IF;
+    ELSIF job.kind = 'template' THEN
+        IF coalesce(job.details ->> 'name', '') !~ '\S' OR coalesce(job.details ->> 'language', '') !~ '\S' THEN
+            PERFORM shardd.refuse('details', 'details lack the name and the language of the template',
+                'Such as {"name": "order_sent", "language": "en_US", "components": []}.');
+        END IF;
+    ELSE
+        PERFORM shardd.refuse('kind', format('kind %L is unknown', job.kind),
+            'One of: text, image, video, audio, voice, document, location, contact, template.');
+    END IF;
+    IF length(job.body) > 65536 THEN
+        PERFORM shardd.refuse('body', format('body has %s characters', length(job.body)),
+            'At most 65536 characters fit in one message: split it, or send a document.');
+    END IF;
+    too_long := CASE
+        WHEN length(job.reference) > 200 THEN 'reference'
+        WHEN length(job.dedupe_key) > 200 THEN 'dedupe_key'
+        WHEN length(job.order_group) > 200 THEN 'order_group'
+        WHEN length(job.file_name) > 255 THEN 'file_name'
+        WHEN length(job.mime_type) > 255 THEN 'mime_type'
+        WHEN octet_length(job.media) > 1048576 THEN 'media'
+        WHEN octet_length(job.details::text) > 8192 THEN 'details'
+        WHEN octet_length(job.variables::text) > 65536 THEN 'variables'
+        WHEN octet_length(job.metadata::text) > 8192 THEN 'metadata' END;
+    IF too_long IS NOT NULL THEN
+        PERFORM shardd.refuse(too_long, format('%s is too long', too_long),
+            'At most 200 characters in reference, dedupe_key and order_group, 255 in file_name and mime_type, 8192 bytes in '
+            'details and metadata, 65536 in variables, and 1 MiB in media: a larger file goes by its URL or path.');
+    END IF;
+END $$;
+
+-- How, when and by whom a job wants to be sent.
+CREATE FUNCTION shardd.check_terms(job shardd.jobs) RETURNS void LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog AS $$
+BEGIN
+    IF job.class NOT IN ('marketing', 'service', 'reply') THEN
+        PERFORM shardd.refuse('class', format('class is %L', job.class),
+            'marketing: nobody waits for it; service: somebody does; reply: it answers a message.');
+    ELSIF job.dedupe_key = '' THEN
+        PERFORM shardd.refuse('dedupe_key', 'dedupe_key is empty',
+            'All jobs with the same key are one job: leave it out (NULL) for a job that stands for itself.');
+    ELSIF job.order_group = '' THEN
+        PERFORM shardd.refuse('order_group', 'order_group is empty',
+            'Jobs of one group are sent one after the other: leave it out (NULL) for a job that stands for itself.');
+    ELSIF job.priority NOT BETWEEN -100 AND 100 THEN
+        PERFORM shardd.refuse('priority', format('priority is %s', job.priority), 'Between -100 and 100; the higher the sooner.');
+    ELSIF job.max_attempts NOT BETWEEN 1 AND 100 THEN
+        PERFORM shardd.refuse('max_attempts', format('max_attempts is %s', job.max_attempts), 'Between 1 and 100.');
+    ELSIF job.on_doubt NOT IN ('hold', 'retry') THEN
+        PERFORM shardd.refuse('on_doubt', format('on_doubt is %L', job.on_doubt),
+            'hold: wait for a person when nobody can know whether it was sent; retry: send again.');
+    -- ord keeps run_at in 52 bits of microseconds beside the priority.
+    ELSIF job.run_at NOT BETWEEN '1971-01-01 00:00:00+00' AND '2100-01-01 00:00:00+00' THEN
+        PERFORM shardd.refuse('run_at', format('run_at is %s', job.run_at), 'A time between the years 1971 and 2100.');
+    ELSIF job.expires_at <= job.run_at THEN
+        PERFORM shardd.refuse('expires_at', format('expires_at is %s, not later than run_at, %s', job.expires_at, job.run_at),
+            'It would never be sent: give a later time, or leave it out.');
+    END IF;
+END $$;
+
+-- Whether this address wants no such message.
+CREATE FUNCTION shardd.opted_out(address text, class text, confirms boolean) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+    SELECT EXISTS (SELECT FROM shardd.opt_outs o WHERE o.address = opted_out.address) AND NOT confirms
+           AND NOT coalesce((SELECT s.value ? class FROM shardd.settings s WHERE s.name = 'opt_outs.exempt'), false)
+$$;
+
+-- Runs with its owner's rights, because a producer may not read what it looks at.
+CREATE FUNCTION shardd.admit_job() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+DECLARE
+    gone   timestamptz;
+    digits integer;
+    state  text;
+BEGIN
+    IF (NEW.device_id IS NULL) = (NEW.device_group IS NULL) THEN
+        PERFORM shardd.refuse('device_id',
+            format('device_id and device_group are %s', CASE WHEN NEW.device_id IS NULL THEN 'empty' ELSE 'both given' END),
+            'Name the device that sends it, or a group of devices, one of which will.');
+    END IF;
+    IF NEW.device_id IS NOT NULL THEN
+        SELECT d.removed_at INTO gone FROM shardd.devices d WHERE d.id = NEW.device_id;
+        IF NOT FOUND OR gone IS NOT NULL THEN
+            PERFORM shardd.refuse('device_id',
+                format('device_id %L is %s', NEW.device_id, CASE WHEN gone IS NULL THEN 'unknown' ELSE 'removed' END),
+                'List the devices with: shardd device list. Add one with: shardd device add.', code => 'foreign_key_violation');
+        END IF;
+    ELSIF NOT EXISTS (SELECT FROM shardd.device_groups g WHERE g.id = NEW.device_group) THEN
+        PERFORM shardd.refuse('device_group', format('device_group %L is unknown', NEW.device_group),
+            'List the groups with: shardd group list. Make one with: shardd group add.', code => 'foreign_key_violation');
+    END IF;
+    IF NEW.campaign IS NOT NULL THEN
+        SELECT c.state INTO state FROM shardd.campaigns c WHERE c.id = NEW.campaign;
+        IF NOT FOUND THEN
+            PERFORM shardd.refuse('campaign', format('campaign %L is unknown', NEW.campaign),
+                'Begin it with: INSERT INTO shardd.campaigns (id) VALUES (…), or: shardd campaign add.',
+                code => 'foreign_key_violation');
+        ELSIF state = 'cancelled' THEN
+            PERFORM shardd.refuse('campaign', format('campaign %L is cancelled', NEW.campaign),
+                'Begin a new one under another id.');
+        END IF;
+    END IF;
+
+    IF NEW.recipient !~ '^\+?[0-9]{6,15}$' AND NEW.recipient !~ '^[0-9]{5,20}@(s\.whatsapp\.net|lid)$'
+        AND NEW.recipient !~ '^[0-9]{5,25}(-[0-9]{5,15})?@g\.us$' THEN
+        digits := length(regexp_replace(NEW.recipient, '[^0-9]', '', 'g'));
+        IF NEW.recipient !~ '^[+(]?[0-9][0-9 ()./-]{0,39}$' OR digits < 6 OR digits > 15 THEN
+            PERFORM shardd.refuse('recipient',
+                format('recipient %L is neither a phone number nor a WhatsApp address', left(NEW.recipient, 80)),
+                'Write a phone number with its country code, such as +4915112345678, or an address that ends with '
+                '@s.whatsapp.net, @lid or @g.us.');
+        END IF;
+    END IF;
+    NEW.address := shardd.address_of(NEW.recipient);
+
+    IF NEW.variables IS NOT NULL AND NOT NEW.rendered THEN
+        NEW.body := shardd.render_body(NEW.body, NEW.variables);
+        NEW.rendered := true;
+    END IF;
+    PERFORM shardd.check_content(NEW);
+    PERFORM shardd.check_terms(NEW);
+
+    -- Of an order group only the first unsent job may stand in a line. The lock makes two transactions that add to one group
+    -- see each other.
+    IF NEW.order_group IS NOT NULL THEN
+        PERFORM pg_advisory_xact_lock(hashtextextended('shardd.order_group:' || NEW.order_group, 0));
+        NEW.held := EXISTS (SELECT FROM shardd.jobs j WHERE j.order_group = NEW.order_group AND (j.id < NEW.id OR NOT j.held))
+            OR EXISTS (SELECT FROM shardd.archive a
+                        WHERE a.order_group = NEW.order_group AND a.state <> 'sent' AND a.id < NEW.id);
+    END IF;
+    NEW.opted_out := shardd.opted_out(NEW.address, NEW.class, NEW.confirms);
+    NEW.scheduled := NEW.held OR NEW.opted_out OR NEW.run_at > now();
+    NEW.due_at := CASE WHEN NEW.scheduled AND NOT NEW.held THEN NEW.run_at END;
+
+    -- A key that was used before makes the INSERT do nothing: the producer may repeat itself safely. A job that an operator
+    -- sends again comes back under its own id.
+    IF NEW.dedupe_key IS NOT NULL THEN
+        INSERT INTO shardd.dedupe_keys AS k (key, job_id) VALUES (NEW.dedupe_key, NEW.id)
+            ON CONFLICT (key) DO UPDATE SET job_id = EXCLUDED.job_id WHERE k.job_id = EXCLUDED.job_id;
+        IF NOT FOUND THEN
+            RETURN NULL;
+        END IF;
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER admit_job BEFORE INSERT ON shardd.jobs FOR EACH ROW EXECUTE FUNCTION shardd.admit_job();
+
+-- Ends at once what goes to somebody who opted out, and wakes the router for the rest. NOTIFY serialises the commits of all
+-- writers, so only one of them at a time notifies; a lost one is made good by the router's poll. A statement that inserted one
+-- job says where it stands, which spares the router a question.
+CREATE FUNCTION shardd.welcome_jobs() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+BEGIN
+    IF EXISTS (SELECT FROM added WHERE opted_out) THEN
+        PERFORM shardd.end_jobs(array(SELECT id FROM added WHERE opted_out), 'opted_out', 'the recipient opted out', 'opted_out');
+    END IF;
+    IF pg_try_advisory_xact_lock(hashtext('shardd.welcome_jobs')) THEN
+        PERFORM pg_notify('shardd_jobs', CASE WHEN count(*) = 1 THEN coalesce(min(place), '') ELSE '' END)
+           FROM (SELECT CASE WHEN device_id IS NOT NULL THEN json_build_array(device_id, lane, ord, id)::text END AS place
+                   FROM added WHERE NOT scheduled LIMIT 2) one;
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER welcome_jobs AFTER INSERT ON shardd.jobs REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION shardd.welcome_jobs();

@@ -1,0 +1,28 @@
+-- What a producer reads: every job, live or finished, and what it waits for.
+CREATE VIEW shardd.outcomes AS
+    SELECT j.id, j.reference, j.device_id, j.device_group, j.recipient, j.kind, j.class, j.campaign, j.order_group,
+           CASE WHEN j.claimed_epoch IS NOT NULL THEN 'sending' WHEN j.scheduled THEN 'scheduled' ELSE 'queued' END AS state,
+           CASE WHEN j.claimed_epoch IS NOT NULL THEN NULL
+                WHEN c.state = 'cancelled' THEN 'nothing: its campaign was cancelled'
+                WHEN j.held THEN 'the job before it in its order group'
+                WHEN j.scheduled AND j.failures > 0 THEN 'the end of a backoff'
+                WHEN j.scheduled AND j.error IS NOT NULL THEN j.error
+                WHEN j.scheduled THEN 'its time'
+                WHEN c.state = 'paused' THEN 'its campaign: paused' || coalesce(', ' || c.why, '')
+                WHEN j.device_id IS NULL THEN 'a device of its group'
+                WHEN d.removed_at IS NOT NULL THEN 'nothing: its device was removed'
+                WHEN d.paused_at IS NOT NULL THEN 'its device: paused' || coalesce(', ' || d.paused_why, '')
+                WHEN d.state NOT IN ('ready', 'restricted') THEN 'its device: ' || d.state || coalesce(', ' || d.reason, '')
+                ELSE 'its turn' END AS waits_for,
+           j.attempt, j.failures, j.max_attempts, j.priority, j.run_at, j.expires_at, j.due_at, j.created_at,
+           NULL::timestamptz AS settled_at, NULL::text AS message_id, j.error, j.error_class,
+           NULL::timestamptz AS delivered_at, NULL::timestamptz AS read_at, j.metadata
+      FROM shardd.jobs j
+      LEFT JOIN shardd.devices d ON d.id = j.device_id
+      LEFT JOIN shardd.campaigns c ON c.id = j.campaign
+    UNION ALL
+    SELECT a.id, a.reference, a.device_id, a.device_group, a.recipient, a.kind, a.class, a.campaign, a.order_group, a.state,
+           CASE a.state WHEN 'in_doubt' THEN 'a person: shardd job retry, or leave it' END,
+           a.attempt, a.failures, a.max_attempts, a.priority, a.run_at, a.expires_at, NULL, a.created_at,
+           a.settled_at, a.message_id, a.error, a.error_class, a.delivered_at, a.read_at, a.metadata
+      FROM shardd.archive a;
