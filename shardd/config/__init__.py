@@ -7,6 +7,7 @@ from shardd.config.changes import Change, diff_config
 from shardd.config.fields import Reload
 from shardd.config.load import load_config, parse_config
 from shardd.config.model import Config
+from shardd.config.platforms import CloudApiConfig, CloudWebhookConfig, WablasConfig, WhacenterConfig
 from shardd.config.sample import sample_config
 from shardd.config.sections import (
     BackoffConfig,
@@ -28,6 +29,8 @@ __all__ = [
     "BackoffConfig",
     "BreakerConfig",
     "Change",
+    "CloudApiConfig",
+    "CloudWebhookConfig",
     "Config",
     "ControlConfig",
     "DatabaseConfig",
@@ -41,6 +44,8 @@ __all__ = [
     "SandboxConfig",
     "SupervisorConfig",
     "TransportsConfig",
+    "WablasConfig",
+    "WhacenterConfig",
     "WhatsappConfig",
     "WorkerConfig",
     "diff_config",

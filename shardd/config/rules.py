@@ -41,6 +41,7 @@ def broken_rules(config: Config) -> list[Broken]:
         *_heartbeat(config),
         *_sandbox(config),
         *_whatsapp(config),
+        *_cloud_webhook(config),
         *_socket(config),
     ]
 
@@ -130,6 +131,16 @@ def _whatsapp(config: Config) -> Iterator[Broken]:
         text = f"is more than max_open_clients ({whatsapp.max_open_clients}); write {whatsapp.max_open_clients} or less"
         fields = (("transports", "whatsapp", "max_connecting"), ("transports", "whatsapp", "max_open_clients"))
         yield Broken(fields, str(whatsapp.max_connecting), text)
+
+
+def _cloud_webhook(config: Config) -> Iterator[Broken]:
+    """Whoever listens must be able to tell Meta from everybody else."""
+    webhook = config.transports.cloud_api.webhook
+    above = ("transports", "cloud_api", "webhook")
+    for name in ("app_secret", "verify_token"):
+        if webhook.listen is not None and getattr(webhook, name) is None:
+            text = f"has no {name} beside it; write {name}: ${{NAME}}, or listen: null"
+            yield Broken(((*above, "listen"), (*above, name)), webhook.listen, text)
 
 
 def _socket(config: Config) -> Iterator[Broken]:

@@ -130,7 +130,7 @@ class LoopbackAddress(Reader):
     def check(self, value: Any) -> Any:
         """Loopback, with a port."""
         host, port = split_address(value)
-        if host != "localhost" and not _is_loopback(host):
+        if host != "localhost" and not is_loopback(host):
             raise RefusedError(
                 f"can be reached from other hosts; write 127.0.0.1:{port} and put a proxy with a password before it"
             )
@@ -147,7 +147,8 @@ def split_address(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an IP address is of this host alone."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

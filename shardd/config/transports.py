@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from shardd.config.fields import Section, section, setting
+from shardd.config.platforms import CloudApiConfig, WablasConfig, WhacenterConfig
 from shardd.config.special_values import FilePath, ProxyUrl, Region
 from shardd.config.values import Bytes, Flag, Fraction, Seconds, Whole
 
@@ -118,7 +119,15 @@ class TransportsConfig(Section):
         SandboxConfig, "A stand-in that delivers to nobody: for trying, testing and measuring."
     )
     whatsapp: WhatsappConfig = section(WhatsappConfig, "Devices that are paired with WhatsApp.")
+    wablas: WablasConfig = section(WablasConfig, "Devices that send through Wablas.")
+    whacenter: WhacenterConfig = section(WhacenterConfig, "Devices that send through Whacenter.")
+    cloud_api: CloudApiConfig = section(
+        CloudApiConfig, "Devices that send through the official WhatsApp Business Cloud API."
+    )
 
     def as_plain(self) -> dict[str, Any]:
-        """All sections as dicts of str, int, float, bool and None, ready for msgpack; durations in seconds, sizes in bytes."""
-        return self.model_dump(mode="json")
+        """All sections as dicts of str, int, float, bool and None, ready for msgpack; durations in seconds, sizes in bytes.
+
+        Without the webhook, whose secrets no worker needs.
+        """
+        return self.model_dump(mode="json", exclude={"cloud_api": {"webhook"}})

@@ -96,7 +96,8 @@ transports:
         beats,
         "x.yaml:18: control: is not a section; write its options below it, indented: socket, metrics",
         "x.yaml:20: transports.sandbox.record: is a section; write one value",
-        "x.yaml:21: transports.telegram: is not an option of transports; known are sandbox, whatsapp",
+        "x.yaml:21: transports.telegram: is not an option of transports; known are sandbox, whatsapp, wablas, whacenter, "
+        "cloud_api",
     ]
 
 
