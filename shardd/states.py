@@ -21,6 +21,8 @@ class JobState(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     IN_DOUBT = "in_doubt"  # handed over, outcome unknown to everybody
+    EXPIRED = "expired"  # its time was over before it was sent
+    OPTED_OUT = "opted_out"  # its recipient wants no more messages
 
 
 class Verdict(StrEnum):
@@ -32,20 +34,40 @@ class Verdict(StrEnum):
     UNAVAILABLE = "unavailable"  # the device could not send; no attempt is used up
     RETURNED = "returned"  # never started: drained, or its worker died before the hand-over; no attempt is used up
     IN_DOUBT = "in_doubt"
+    EXPIRED = "expired"  # too late; nothing left
+    OPTED_OUT = "opted_out"  # the recipient wants no such message; nothing left
 
 
 MAY_HAVE_LEFT: Final = frozenset({Verdict.SENT, Verdict.IN_DOUBT})
 """What counts for limits: a message that left, or may have."""
 
-FINISHED: Final = frozenset({JobState.SENT, JobState.FAILED, JobState.CANCELLED, JobState.IN_DOUBT})
+FINISHED: Final = frozenset(
+    {
+        JobState.SENT,
+        JobState.FAILED,
+        JobState.CANCELLED,
+        JobState.IN_DOUBT,
+        JobState.EXPIRED,
+        JobState.OPTED_OUT,
+    }
+)
 
 # from state → event → next state. `transient_last` is a transient verdict that used up the last attempt;
 # `in_doubt_retry` an in-doubt verdict of a job whose producer asked for `on_doubt: retry`; `restricted` an unavailable
 # verdict that concerns this message only, because its recipient is a new contact.
 JOB_TRANSITIONS: Final = MappingProxyType(
     {
-        JobState.SCHEDULED: MappingProxyType({"due": JobState.QUEUED, "cancel": JobState.CANCELLED}),
-        JobState.QUEUED: MappingProxyType({"claim": JobState.SENDING, "cancel": JobState.CANCELLED}),
+        JobState.SCHEDULED: MappingProxyType(
+            {
+                "due": JobState.QUEUED,
+                "cancel": JobState.CANCELLED,
+                "expire": JobState.EXPIRED,
+                "opt_out": JobState.OPTED_OUT,
+            }
+        ),
+        JobState.QUEUED: MappingProxyType(
+            {"claim": JobState.SENDING, "cancel": JobState.CANCELLED, "expire": JobState.EXPIRED}
+        ),
         JobState.SENDING: MappingProxyType(
             {
                 Verdict.SENT: JobState.SENT,
@@ -57,10 +79,14 @@ JOB_TRANSITIONS: Final = MappingProxyType(
                 Verdict.RETURNED: JobState.QUEUED,
                 Verdict.IN_DOUBT: JobState.IN_DOUBT,
                 "in_doubt_retry": JobState.SCHEDULED,
+                Verdict.EXPIRED: JobState.EXPIRED,
+                Verdict.OPTED_OUT: JobState.OPTED_OUT,
             }
         ),
         JobState.FAILED: MappingProxyType({"retry": JobState.QUEUED}),
         JobState.CANCELLED: MappingProxyType({"retry": JobState.QUEUED}),
+        JobState.EXPIRED: MappingProxyType({}),
+        JobState.OPTED_OUT: MappingProxyType({}),
         JobState.IN_DOUBT: MappingProxyType(
             {
                 "retry": JobState.QUEUED,
@@ -69,7 +95,8 @@ JOB_TRANSITIONS: Final = MappingProxyType(
                 Verdict.PERMANENT: JobState.FAILED,
             }
         ),
-        JobState.SENT: MappingProxyType({}),
+        # A platform that took a message over may say later that it could not deliver it.
+        JobState.SENT: MappingProxyType({"refused": JobState.FAILED}),
     }
 )
 
