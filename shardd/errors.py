@@ -41,6 +41,10 @@ class UsageError(SharddError):
     exit_code = 64
 
 
+class DeviceSettingsError(UsageError):
+    """A device's settings are not what its transport needs; the text names the setting and the mend, never a secret."""
+
+
 class DatabaseError(SharddError):
     """PostgreSQL cannot be reached, refuses us, or lacks something that shardd needs."""
 
