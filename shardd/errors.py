@@ -51,6 +51,12 @@ class DatabaseError(SharddError):
     exit_code = 69
 
 
+class SourceError(SharddError):
+    """What another system left cannot be read as it is."""
+
+    exit_code = 65
+
+
 class AlreadyRunningError(SharddError):
     """Another supervisor holds this state folder."""
 
