@@ -22,8 +22,9 @@ from shardd.cli.reach import with_database
 from shardd.config import Config, load_config
 from shardd.errors import UsageError
 from shardd.pacing import day_of
-from shardd.queue.admin import PAUSED, DeviceAdmin, JobAdmin, NewDevices
 from shardd.queue.database import Database
+from shardd.queue.device_admin import PAUSED, DeviceAdmin, NewDevices
+from shardd.queue.job_admin import JobAdmin
 from shardd.states import DeviceState
 from shardd.transports.registry import TRANSPORTS
 

@@ -27,7 +27,7 @@ from shardd.cli.sessions import WHATSAPP, Desk, open_desk
 from shardd.config import Config, load_config
 from shardd.errors import UsageError
 from shardd.pacing import day_of
-from shardd.queue.admin import DeviceAdmin, DeviceRow
+from shardd.queue.device_admin import DeviceAdmin, DeviceRow
 from shardd.queue.sessions import Adoption, number_of
 from shardd.transports.whatsapp.importing import ImportPlan, import_sessions, plan_import
 from shardd.transports.whatsapp.sessions import StoredSession

@@ -22,7 +22,7 @@ from shardd.cli.sessions import Desk, open_desk
 from shardd.config import Config, load_config
 from shardd.config.values import RefusedError, format_duration, parse_duration
 from shardd.errors import DatabaseError, PairingError, PermanentError, SharddError, UsageError
-from shardd.queue.admin import DeviceRow
+from shardd.queue.device_admin import DeviceRow
 from shardd.queue.sessions import number_of
 from shardd.states import CAN_SEND, DeviceState
 from shardd.transports.whatsapp.pairing import TIMEOUT, PairingEvent

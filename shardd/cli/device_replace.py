@@ -16,8 +16,9 @@ from shardd.cli.reach import reach_database
 from shardd.config import Config, load_config
 from shardd.errors import UsageError
 from shardd.pacing import day_of
-from shardd.queue.admin import DeviceAdmin, DeviceRow, JobAdmin
 from shardd.queue.database import Database
+from shardd.queue.device_admin import DeviceAdmin, DeviceRow
+from shardd.queue.job_admin import JobAdmin
 from shardd.states import CAN_SEND, DEVICE_REMEDY, DeviceState, JobState
 
 

@@ -27,7 +27,7 @@ from shardd.config import Config
 from shardd.config.values import format_duration
 from shardd.hashing import shard_of
 from shardd.pacing import Pace
-from shardd.queue.admin import PAUSED, DeviceRow
+from shardd.queue.device_admin import PAUSED, DeviceRow
 from shardd.states import DEVICE_REMEDY, DeviceState
 
 MASK: Final = "***"

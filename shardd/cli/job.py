@@ -20,8 +20,9 @@ from shardd.cli.output import count, print_json
 from shardd.cli.reach import with_database
 from shardd.config import load_config
 from shardd.errors import UsageError
-from shardd.queue.admin import DeviceAdmin, JobAdmin, JobRow, WeighedJob, WholeJob
 from shardd.queue.database import Database
+from shardd.queue.device_admin import DeviceAdmin
+from shardd.queue.job_admin import JobAdmin, JobRow, WeighedJob, WholeJob
 from shardd.states import JOB_TRANSITIONS, JobState
 
 CANCELLED_BY_HAND: Final = "cancelled by an operator"

@@ -21,7 +21,7 @@ from shardd.cli.output import (
     sandbox_line,
     state_text,
 )
-from shardd.queue.admin import JobRow, WholeJob
+from shardd.queue.job_admin import JobRow, WholeJob
 
 WIDE: Final = 110
 _NAMED: Final = 64  # characters of a data: URI that are shown; it holds a whole file

@@ -14,8 +14,8 @@ from shardd.cli.reach import command_pool, reach_dsn
 from shardd.config import Config
 from shardd.errors import NotRunningError, UsageError
 from shardd.pacing import day_of
-from shardd.queue.admin import DeviceAdmin, DeviceRow
 from shardd.queue.database import Database
+from shardd.queue.device_admin import DeviceAdmin, DeviceRow
 from shardd.queue.sessions import SessionAdmin
 from shardd.supervisor.sessions import sessions_dsn_of
 

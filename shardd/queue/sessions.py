@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import psycopg
 
-from shardd.queue.admin import DeviceRow
 from shardd.queue.database import Database
+from shardd.queue.device_admin import DeviceRow
 
 
 def number_of(session: str) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from shardd.queue.admin import DeviceAdmin
 from shardd.queue.cycle import Count, Settlement
 from shardd.queue.database import Database
+from shardd.queue.device_admin import DeviceAdmin
 from shardd.queue.devices import Device, Devices, StateChange
 from shardd.queue.jobs import Jobs
 from shardd.states import CAN_SEND, SELF_HEALING, DeviceState

@@ -13,9 +13,9 @@ import pytest
 
 from shardd.errors import DatabaseError
 from shardd.ipc import Outcome
-from shardd.queue.admin import JobAdmin
 from shardd.queue.cycle import Ask, Count, Settlement
 from shardd.queue.database import Database
+from shardd.queue.job_admin import JobAdmin
 from shardd.queue.jobs import Jobs
 from shardd.queue.settle import Claim
 from shardd.states import JobState, Verdict

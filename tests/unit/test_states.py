@@ -127,5 +127,5 @@ def test_the_same_devices_heal_by_themselves() -> None:
 
 
 def test_the_same_jobs_can_be_retried() -> None:
-    found = words_of(r"-- name: retry_jobs.*?AND state IN \((.*?)\)", QUERIES["admin.sql"])
+    found = words_of(r"-- name: retry_jobs.*?AND state IN \((.*?)\)", QUERIES["job_admin.sql"])
     assert found == {state.value for state, events in JOB_TRANSITIONS.items() if "retry" in events}

@@ -1,0 +1,119 @@
+"""What an operator asks and does about devices: the statements of `sql/device_admin.sql` as typed calls.
+
+They work with the daemon up or down; a daemon that runs learns of changed devices by the table's trigger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Final
+
+from psycopg.types.json import Jsonb
+
+from shardd.queue.database import Database, Params
+from shardd.queue.typed_rows import fetch_rows
+from shardd.states import DeviceState
+
+PAUSED: Final = "paused"
+"""What a paused device's state is called in lists, whatever else is known about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRow:
+    """A device, its live jobs and what it sent; `last_sent` is known only of devices with a gap or a daily limit."""
+
+    id: str
+    transport: str
+    label: str | None
+    session: str | None
+    proxy: str | None
+    settings: dict[str, Any]
+    state: str
+    reason: str | None
+    state_since: datetime
+    state_until: datetime | None
+    paused_at: datetime | None
+    paused_why: str | None
+    gap_min: float | None
+    gap_max: float | None
+    daily_limit: int | None
+    created_at: datetime
+    jobs: int
+    in_hand: int
+    sent_today: int
+    last_sent: datetime | None
+
+    @property
+    def shown_state(self) -> str:
+        """The state, or that the device is paused."""
+        return self.state if self.paused_at is None else PAUSED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewDevices:
+    """Devices that differ in nothing but their ids; gaps in seconds, None: as the config says."""
+
+    ids: Sequence[str]
+    transport: str
+    state: DeviceState
+    label: str | None = None
+    proxy: str | None = None
+    settings: dict[str, Any] | None = None
+    gap_min: float | None = None
+    gap_max: float | None = None
+    daily_limit: int | None = None
+
+
+class DeviceAdmin:
+    """Devices, over a database. Every call raises DatabaseError; removed devices count as unknown."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(
+        self,
+        day: date,
+        *,
+        ids: Sequence[str] | None = None,
+        transport: str | None = None,
+        state: str | None = None,
+    ) -> list[DeviceRow]:
+        """Devices in the order of their ids; `day` is today in the config's time zone, `state` may be `paused`."""
+        params = {"day": day, "ids": None if ids is None else list(ids), "transport": transport, "state": state}
+        return await fetch_rows(self._database, DeviceRow, "list_devices", params)
+
+    async def was_there(self, device_id: str) -> bool:
+        """Whether there is or ever was such a device."""
+        return bool((await self._database.fetch_all("device_was_there", {"id": device_id}))[0][0])
+
+    async def add(self, devices: NewDevices) -> set[str]:
+        """Add devices, or bring removed ones back; returns the ids that were not there."""
+        params = {
+            "ids": list(devices.ids),
+            "transport": devices.transport,
+            "state": devices.state,
+            "label": devices.label,
+            "proxy": devices.proxy,
+            "settings": Jsonb(devices.settings or {}),
+            "gap_min": devices.gap_min,
+            "gap_max": devices.gap_max,
+            "daily_limit": devices.daily_limit,
+        }
+        return await self._ids("add_devices", params)
+
+    async def pause(self, ids: Sequence[str], why: str | None) -> set[str]:
+        """Hold devices back; returns those that exist."""
+        return await self._ids("pause_devices", {"ids": list(ids), "why": why})
+
+    async def resume(self, ids: Sequence[str]) -> set[str]:
+        """Let devices send again; returns those that exist."""
+        return await self._ids("resume_devices", {"ids": list(ids)})
+
+    async def remove(self, ids: Sequence[str]) -> set[str]:
+        """Take devices out of service; returns those that were there and had no live job."""
+        return await self._ids("remove_devices", {"ids": list(ids)})
+
+    async def _ids(self, name: str, params: Params) -> set[str]:
+        return {row[0] for row in await self._database.fetch_all(name, params)}
