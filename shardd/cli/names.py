@@ -14,7 +14,7 @@ from shardd.errors import UsageError
 
 SHOWN: Final = 10
 """Names that an error lists before it only counts."""
-_DEVICE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+@-]{0,63}")
+_SHORT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+@-]{0,63}")
 _BIGGEST_ID: Final = 2**63 - 1
 
 
@@ -31,13 +31,18 @@ def read_names(arguments: Iterable[str]) -> list[str]:
 
 def device_ids(arguments: Iterable[str]) -> list[str]:
     """Ids of devices. Raises UsageError when there is none, or one that cannot be one."""
+    return short_names(arguments, "device")
+
+
+def short_names(arguments: Iterable[str], one: str) -> list[str]:
+    """Ids of things called `one`. Raises UsageError when there is none, or one that cannot be one."""
     ids = read_names(arguments)
     if not ids:
-        raise UsageError("no device is named: write its id, several, or - for ids on stdin, one per line")
-    bad = [one for one in ids if not _DEVICE_ID.fullmatch(one)]
+        raise UsageError(f"no {one} is named: write its id, several, or - for ids on stdin, one per line")
+    bad = [name for name in ids if not _SHORT_NAME.fullmatch(name)]
     if bad:
         raise UsageError(
-            f"{some(bad)}: not {'a device id' if len(bad) == 1 else 'device ids'}; write at most 64 of the characters "
+            f"{some(bad)}: not {f'a {one} id' if len(bad) == 1 else f'{one} ids'}; write at most 64 of the characters "
             "A-Z a-z 0-9 . _ : + @ -, the first a letter or a digit"
         )
     return ids
