@@ -8,10 +8,10 @@ same counts, so that `daily_limit: 500` for marketing leaves the rest of the day
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
-from types import MappingProxyType
 from typing import Final
 
 # Spreads load; nothing secret depends on it.
@@ -19,6 +19,9 @@ _RNG: Final = random.Random()  # noqa: S311
 
 CLASSES: Final = ("marketing", "service", "reply")
 """The classes of jobs: nobody waits for it, somebody does, it answers a message."""
+NO_QUIET: Final = "none"
+"""How one writes that there are no quiet hours."""
+_HOURS: Final = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +31,33 @@ class QuietHours:
     start: time
     end: time
 
+    @classmethod
+    def read(cls, text: str) -> QuietHours | None:
+        """The hours of a text such as `21:00-08:00`; None for `none`. Raises ValueError."""
+        if text == NO_QUIET:
+            return None
+        if not _HOURS.fullmatch(text):
+            raise ValueError(f"{text} is no range of hours")
+        start, end = (time.fromisoformat(part) for part in text.split("-"))
+        if start == end:
+            raise ValueError(f"{text} is no range of hours")
+        return cls(start, end)
+
     def until(self, local: datetime) -> datetime | None:
-        """When the quiet that reigns at this moment of the device's clock ends; None: none reigns."""
+        """When the quiet that reigns at this moment of the device's clock ends; None: none reigns.
+
+        An end that the clock skips counts by the clock before the change, one that it shows twice counts each time.
+        """
         clock = local.time()
         over_midnight = self.end <= self.start
-        if over_midnight:
-            quiet = clock >= self.start or clock < self.end
-        else:
-            quiet = self.start <= clock < self.end
+        since_start, until_end = clock >= self.start, clock < self.end
+        quiet = (since_start or until_end) if over_midnight else (since_start and until_end)
         if not quiet:
             return None
-        days = 1 if over_midnight and clock >= self.start else 0
-        return datetime.combine(local.date() + timedelta(days=days), self.end, tzinfo=local.tzinfo)
+        days = 1 if over_midnight and since_start else 0
+        return datetime.combine(
+            local.date() + timedelta(days=days), self.end.replace(fold=local.fold), tzinfo=local.tzinfo
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +82,7 @@ class DevicePace:
     """All limits of one device."""
 
     base: Pace = field(default_factory=Pace)
-    classes: Mapping[str, Pace] = MappingProxyType({})
+    classes: Mapping[str, Pace] = field(default_factory=dict)
     """Of the classes that differ from the base."""
     zone: tzinfo = UTC
     warm_up: tuple[int, ...] = ()
@@ -77,7 +95,7 @@ class DevicePace:
     @property
     def has_gap(self) -> bool:
         """Whether there is a pause between two messages, so that one at a time is in hand."""
-        return self.base.gap_max > 0
+        return any(pace.gap_max > 0 for pace in (self.base, *self.classes.values()))
 
     @property
     def limited(self) -> bool:
@@ -88,7 +106,10 @@ class DevicePace:
 
 @dataclass(slots=True)
 class Tally:
-    """What a device has sent, as far as its pace asks. Moments are of the caller's monotonic clock unless they are called local."""
+    """What a device has sent, as far as its pace asks.
+
+    Moments are of the caller's monotonic clock unless they are called local.
+    """
 
     ended: float = float("-inf")
     """When its last message ended."""
@@ -146,12 +167,14 @@ class Turn:
     """None: nothing."""
 
 
-def gap_ends(pace: DevicePace, job_class: str, tally: Tally, now: float) -> float:
-    """When the gap before a message of this class ends."""
+def gap_ends(pace: DevicePace, job_class: str, tally: Tally) -> float:
+    """When the gap before a message of this class ends: its own one, or the device's while no message of a burst is left."""
     own, base = pace.of(job_class), pace.base
-    if own.burst and tally.tokens_at(now, pace, own.burst) < 1:
-        own = base
-    return tally.ended + own.gap_min + tally.draw * (own.gap_max - own.gap_min)
+    ends = tally.ended + own.gap_min + tally.draw * (own.gap_max - own.gap_min)
+    if own.burst and (missing := 1 - tally.tokens_at(tally.ended, pace, own.burst)) > 0:
+        base_ends = tally.ended + base.gap_min + tally.draw * (base.gap_max - base.gap_min)
+        return min(base_ends, max(ends, tally.ended + missing * base.gap_max))
+    return ends
 
 
 def daily_limit(pace: DevicePace, job_class: str, days: int) -> tuple[int, str]:
@@ -169,7 +192,7 @@ def next_turn(pace: DevicePace, job_class: str, tally: Tally, *, now: float, ahe
     and not counted yet.
     """
     own = pace.of(job_class)
-    at = max(now, gap_ends(pace, job_class, tally, now))
+    at = max(now, gap_ends(pace, job_class, tally))
     why = "its gap" if at > now else None
     if not (own.hourly_limit or own.daily_limit or own.quiet):
         return Turn(at, why)
@@ -194,7 +217,9 @@ def _held_back(
         return next_midnight(local, pace.zone), name
     if 0 < own.hourly_limit <= hour_sent + in_hand:
         # In absolute time: an hour that the clock shows twice is not skipped.
-        rest = timedelta(hours=1) - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
+        rest = timedelta(hours=1) - timedelta(
+            minutes=local.minute, seconds=local.second, microseconds=local.microsecond
+        )
         return (local.astimezone(UTC) + rest).astimezone(pace.zone), "its hourly limit"
     if own.quiet is not None and (end := own.quiet.until(local)) is not None:
         return end, "its quiet hours"
