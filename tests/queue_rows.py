@@ -15,7 +15,7 @@ from shardd.queue.jobs import Jobs
 from shardd.queue.leases import Leases
 from shardd.queue.settle import Claim, Finish, Release
 from shardd.states import JobState
-from shardd.supervisor.lines import FIRST_PLACE
+from shardd.supervisor.line import FIRST_PLACE
 
 Connection = psycopg.Connection[Any]
 
@@ -54,10 +54,10 @@ async def take_epoch(database: Database, shard: int = 0, node: str = "node-a", t
     return epoch
 
 
-async def claim(jobs: Jobs, epoch: int, *devices: str, room: int = 1) -> list[Claim]:
+async def claim(jobs: Jobs, epoch: int, *devices: str, room: int = 1, lane: str = "/marketing") -> list[Claim]:
     """Claims of these devices' next jobs."""
-    cycle = await jobs.cycle(Settlement(), [Ask(device, epoch, FIRST_PLACE, room) for device in devices])
-    return [claim for _, claim in cycle.jobs]
+    cycle = await jobs.cycle(Settlement(), [Ask(device, lane, epoch, FIRST_PLACE, room) for device in devices])
+    return [taken.claim for taken in cycle.taken]
 
 
 def finish(

@@ -12,40 +12,73 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from shardd.ipc import JobSpec
-from shardd.pacing import day_of
 from shardd.queue.arrays import integers, texts
 from shardd.queue.settle import Claim, Finish, Release
+from shardd.states import JobState
 
 Place = tuple[int, int]
-"""(ord, id): where a job stands in its device's line."""
+"""(ord, id): where a job stands in its lane."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A device that can send now, and how many of its jobs may be claimed."""
+    """A lane of a device that can send now, and how many of its jobs may be claimed."""
 
     device_id: str
+    lane: str
     epoch: int
     low: Place
     room: int
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
-    """What a device sent on a day."""
+class Taken:
+    """A job that was claimed."""
+
+    spec: JobSpec
+    claim: Claim
+    opted_out: bool = False
+    """Its recipient wants no such message: it must not be sent."""
+    next: Place | None = None
+    """Where the job stands that follows in its lane, if the ask was for one; None: nowhere, or not asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sends:
+    """What a device sent in an hour of its own clock; with a campaign: what that one sent through it."""
 
     device_id: str
     day: date
+    hour: int
     sent: int
     last_at: datetime
+    campaign: str = ""
+    """Empty: all that the device sent."""
 
 
-def count_sends(sends: Iterable[tuple[str, float]], zone: tzinfo) -> list[Count]:
-    """Add up (device, POSIX time) of messages that left or may have, by device and day of the zone."""
-    times: dict[tuple[str, date], list[float]] = {}
-    for device_id, at in sends:
-        times.setdefault((device_id, day_of(datetime.fromtimestamp(at, UTC), zone)), []).append(at)
-    return [Count(device, day, len(ats), datetime.fromtimestamp(max(ats), UTC)) for (device, day), ats in times.items()]
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A message that left or may have; `at` in POSIX seconds, `zone` the device's."""
+
+    device_id: str
+    at: float
+    zone: tzinfo
+    campaign: str = ""
+    """One with a cap; empty: none."""
+
+
+def count_sends(sends: Iterable[Send]) -> list[Sends]:
+    """Add up by device, local day and hour, and by campaign."""
+    times: dict[tuple[str, date, int, str], list[float]] = {}
+    for send in sends:
+        local = datetime.fromtimestamp(send.at, send.zone)
+        times.setdefault((send.device_id, local.date(), local.hour, ""), []).append(send.at)
+        if send.campaign:
+            times.setdefault((send.device_id, local.date(), 0, send.campaign), []).append(send.at)
+    return [
+        Sends(device, day, hour, len(ats), datetime.fromtimestamp(max(ats), UTC), campaign)
+        for (device, day, hour, campaign), ats in times.items()
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +87,7 @@ class Settlement:
 
     finishes: list[Finish] = field(default_factory=list)
     releases: list[Release] = field(default_factory=list)
-    counts: list[Count] = field(default_factory=list)
+    counts: list[Sends] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         """Whether there is anything to write."""
@@ -67,8 +100,10 @@ class Cycle:
 
     settled: set[int]
     """Ids of settled claims that were the rows' present ones."""
-    jobs: list[tuple[JobSpec, Claim]]
-    """In the order of each device's line."""
+    taken: list[Taken]
+    """In the order of each lane."""
+    advanced: list[tuple[str, str, Place]] = field(default_factory=list)
+    """(device, lane, place) of jobs that joined their lanes because the job before in their order group was sent."""
 
 
 async def run_cycle(
@@ -76,21 +111,33 @@ async def run_cycle(
 ) -> Cycle:
     """Settle, then claim: one round trip and one commit. Raises psycopg.Error; then both may or may not have happened."""
     cursors = []
+    advanced = None
     async with connection.pipeline():
         if settlement.finishes:
             cursors.append(await connection.execute(queries["finish_jobs"], _finish_arrays(settlement.finishes)))
         if settlement.releases:
             cursors.append(await connection.execute(queries["release_jobs"], _release_arrays(settlement.releases)))
-        if settlement.counts:
-            await connection.execute(queries["count_sends"], _count_arrays(settlement.counts))
+        if devices := [count for count in settlement.counts if not count.campaign]:
+            await connection.execute(queries["count_sends"], _count_arrays(devices))
+        if campaigns := [count for count in settlement.counts if count.campaign]:
+            await connection.execute(queries["count_campaign_sends"], _campaign_arrays(campaigns))
+        if groups := _advancing(settlement.finishes):
+            advanced = await connection.execute(queries["advance_order_groups"], {"groups": groups})
         if asks:
             cursors.append(await connection.execute(queries["claim_jobs"], _claim_arrays(asks)))
     results = [await cursor.fetchall() for cursor in cursors]
     claimed = results.pop() if asks else []
     settled = {row[0] for rows in results for row in rows}
-    jobs = [(JobSpec(*row[:11]), _claim(row)) for row in claimed]
-    jobs.sort(key=lambda job: (job[1].ord, job[1].id))
-    return Cycle(settled=settled, jobs=jobs)
+    taken = [_taken(row) for row in claimed]
+    taken.sort(key=lambda job: (job.claim.ord, job.claim.id))
+    joined = await advanced.fetchall() if advanced is not None else []
+    return Cycle(settled, taken, [(row[0], row[1], (row[2], row[3])) for row in joined if row[0] and not row[4]])
+
+
+def _advancing(finishes: list[Finish]) -> list[str]:
+    """The order groups whose next job may join its lane."""
+    sent = [f.claim.order_group for f in finishes if f.state is JobState.SENT]
+    return [group for group in sent if group is not None]
 
 
 def _finish_arrays(finishes: list[Finish]) -> dict[str, str]:
@@ -103,6 +150,7 @@ def _finish_arrays(finishes: list[Finish]) -> dict[str, str]:
         "failures": integers([f.failures for f in finishes]),
         "message_ids": texts([f.message_id for f in finishes]),
         "errors": texts([f.error for f in finishes]),
+        "error_classes": texts([f.error_class for f in finishes]),
     }
 
 
@@ -116,21 +164,33 @@ def _release_arrays(releases: list[Release]) -> dict[str, list[Any]]:
         "failures": [r.failures for r in releases],
         "delays": [None if r.due_at is None else max(0.0, r.due_at - now) for r in releases],
         "errors": [r.error for r in releases],
+        "error_classes": [r.error_class for r in releases],
     }
 
 
-def _count_arrays(counts: list[Count]) -> dict[str, list[Any]]:
+def _count_arrays(counts: list[Sends]) -> dict[str, list[Any]]:
     return {
         "device_ids": [c.device_id for c in counts],
         "days": [c.day for c in counts],
+        "hours": [c.hour for c in counts],
         "sents": [c.sent for c in counts],
         "last_ats": [c.last_at for c in counts],
+    }
+
+
+def _campaign_arrays(counts: list[Sends]) -> dict[str, list[Any]]:
+    return {
+        "campaigns": [c.campaign for c in counts],
+        "device_ids": [c.device_id for c in counts],
+        "days": [c.day for c in counts],
+        "sents": [c.sent for c in counts],
     }
 
 
 def _claim_arrays(asks: Sequence[Ask]) -> dict[str, str]:
     return {
         "device_ids": texts([a.device_id for a in asks]),
+        "lanes": texts([a.lane for a in asks]),
         "epochs": integers([a.epoch for a in asks]),
         "low_ords": integers([a.low[0] for a in asks]),
         "low_ids": integers([a.low[1] for a in asks]),
@@ -138,6 +198,7 @@ def _claim_arrays(asks: Sequence[Ask]) -> dict[str, str]:
     }
 
 
-def _claim(row: TupleRow) -> Claim:
-    """Of a row of claim_jobs."""
-    return Claim(row[0], row[1], row[2], row[3], row[12], row[13], row[14], row[11])
+def _taken(row: TupleRow) -> Taken:
+    """A row of claim_jobs."""
+    claim = Claim(row[0], row[1], row[2], row[3], *row[12:19])
+    return Taken(JobSpec(*row[:12]), claim, row[19], None if row[20] is None else (row[20][0], row[20][1]))

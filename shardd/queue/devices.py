@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
@@ -33,9 +33,22 @@ class Device:
     paused_why: str | None
     gap_min: float | None
     gap_max: float | None
-    daily_limit: int | None
-    sent_today: int = 0
+    hourly_limit: int | None = None
+    daily_limit: int | None = None
+    quiet_hours: str | None = None
+    """`21:00-08:00`, or `none`."""
+    timezone: str | None = None
+    warm: bool = False
+    classes: dict[str, Any] = field(default_factory=dict)
+    """What differs for a class of jobs."""
+    day: date | None = None
+    """The last day of its own calendar on which it sent, with what it sent then and in the last hour of that."""
+    sent: int = 0
+    hour: int = 0
+    hour_sent: int = 0
     last_at: datetime | None = None
+    days: int = 0
+    """On how many days before `day` it sent, counted up to the length of a warm-up."""
 
     @property
     def can_send(self) -> bool:
@@ -69,9 +82,9 @@ class Devices:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def all(self, day: date) -> list[Device]:
-        """Every device that is not removed; `day` is today in the config's time zone."""
-        rows = await self._database.fetch_all("all_devices", {"day": day})
+    async def all(self, warm_days: int) -> list[Device]:
+        """Every device that is not removed; `warm_days`: how long the longest warm-up is."""
+        rows = await self._database.fetch_all("all_devices", {"warm_days": warm_days})
         return [_device(row) for row in rows]
 
     async def set_states(self, changes: Sequence[StateChange]) -> None:
@@ -98,4 +111,5 @@ class Devices:
 def _device(row: TupleRow) -> Device:
     fields = list(row)
     fields[6] = DeviceState(fields[6])
+    fields[21:24] = [number or 0 for number in fields[21:24]]
     return Device(*fields)

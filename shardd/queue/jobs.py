@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
+from psycopg.rows import TupleRow
 
 from shardd.ipc import Outcome
 from shardd.queue.cycle import Ask, Cycle, Place, Settlement, run_cycle
@@ -14,7 +15,10 @@ from shardd.queue.settle import Claim
 from shardd.states import JobState, Verdict
 
 _Bigint = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-_notification = msgspec.json.Decoder(tuple[str, _Bigint, _Bigint])
+_notification = msgspec.json.Decoder(tuple[str, str, _Bigint, _Bigint])
+
+Hint = tuple[str, str, Place]
+"""(device, lane, place): where a job may stand."""
 
 
 class Jobs:
@@ -45,29 +49,41 @@ class Jobs:
                 "states": [state.value for _, state in known],
                 "message_ids": [o.message_id for o, _ in known],
                 "errors": [o.error for o, _ in known],
+                "error_classes": [o.error_class for o, _ in known],
             },
         )
         return [row[0] for row in rows]
 
-    async def promote_due(self, most: int) -> list[tuple[str, Place]]:
-        """Let due jobs join their lines: (device, place) of each."""
+    async def promote_due(self, most: int) -> tuple[int, list[Hint]]:
+        """Let due jobs join their lanes: how many did, and where those stand that have a device."""
         rows = await self._database.fetch_all("promote_due", {"most": most})
-        return [(row[0], (row[1], row[2])) for row in rows]
+        return len(rows), [_hint(row) for row in rows if row[0] is not None]
 
-    async def new_work(self, seen: int) -> tuple[list[tuple[str, Place]], int]:
-        """Devices that got jobs since the id `seen`, with where their new jobs begin; and the highest id seen now."""
+    async def new_work(self, seen: int) -> tuple[list[Hint], int]:
+        """Lanes that got jobs since the id `seen`, with where their new jobs begin; and the highest id seen now."""
         rows = await self._database.fetch_all("new_work", {"seen": seen})
-        return [(row[0], (row[1], row[2])) for row in rows], rows[0][3] if rows else seen
+        return [_hint(row) for row in rows if row[0] is not None], rows[0][4] if rows else seen
 
     async def newest_id(self) -> int:
         """The highest id of a live job."""
         rows = await self._database.fetch_all("newest_id")
         return int(rows[0][0])
 
-    async def find_work(self) -> list[tuple[str, Place]]:
-        """Every device that has jobs in line, with where its line begins."""
-        rows = await self._database.fetch_all("find_work")
-        return [(row[0], (row[1], row[2])) for row in rows]
+    async def find_work(self) -> list[Hint]:
+        """Every lane that has jobs, with where it begins."""
+        return [_hint(row) for row in await self._database.fetch_all("find_work")]
+
+    async def expire(self, most: int) -> int:
+        """End jobs whose time is over; returns how many did."""
+        return len(await self._database.fetch_all("expire_jobs", {"most": most}))
+
+    async def advance_order_groups(self) -> list[Hint]:
+        """Let jobs join their lanes that wait for nobody any more; settling does so, too, but cannot see everything."""
+        groups = [row[0] for row in await self._database.fetch_all("held_order_groups")]
+        if not groups:
+            return []
+        rows = await self._database.fetch_all("advance_order_groups", {"groups": groups})
+        return [_hint(row) for row in rows if row[0] is not None and not row[4]]
 
     async def claims_of_epochs(self, epochs: Sequence[int]) -> list[Claim]:
         """What the database thinks is claimed under these epochs."""
@@ -77,7 +93,7 @@ class Jobs:
     async def orphaned_claims(self, grace: float) -> list[tuple[Claim, str, int, bool]]:
         """Claims without a lease: (claim, node, shard, whether that node's same supervisor still lives)."""
         rows = await self._database.fetch_all("orphaned_claims", {"grace": grace})
-        return [(Claim(*row[:7]), row[7], row[8], row[9]) for row in rows]
+        return [(Claim(*row[:11]), row[11], row[12], row[13]) for row in rows]
 
     async def save_receipt(self, device_id: str, message_ids: Sequence[str], kind: str, at: float) -> int:
         """Note that messages were delivered or read; `at` in POSIX seconds. Returns how many have a finished job."""
@@ -96,13 +112,17 @@ class Jobs:
         await self._database.execute("prepare_archive")
 
 
-def read_place(notification: str) -> tuple[str, Place] | None:
-    """The (device, place) that a notification of new work names; None: it names none.
+def read_hint(notification: str) -> Hint | None:
+    """The (device, lane, place) that a notification of new work names; None: it names none.
 
     Every role of the database may notify, so nonsense is no error.
     """
     try:
-        device_id, place, job_id = _notification.decode(notification)
+        device_id, lane, place, job_id = _notification.decode(notification)
     except msgspec.DecodeError:
         return None
-    return device_id, (place, job_id)
+    return device_id, lane, (place, job_id)
+
+
+def _hint(row: TupleRow) -> Hint:
+    return row[0], row[1], (row[2], row[3])

@@ -25,7 +25,17 @@ class Claim:
     max_attempts: int
     on_doubt: str
     ord: int = 0
-    """Place in the device's line."""
+    """Place in its lane."""
+    lane: str = "/marketing"
+    """`campaign/class`"""
+    order_group: str | None = None
+    address: str = ""
+    """The recipient in one spelling, as far as the database can tell."""
+
+    @property
+    def campaign(self) -> str:
+        """Empty: none."""
+        return self.lane.rpartition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,7 @@ class Finish:
     failures: int
     message_id: str | None
     error: str | None
+    error_class: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,7 @@ class Release:
     failures: int
     due_at: float | None
     error: str | None
+    error_class: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +90,12 @@ def settle(claim: Claim, outcome: Outcome, backoff: JobBackoff, now: float) -> F
     match state:
         case JobState.SCHEDULED if event == "restricted":
             wait = RESTRICTED_WAIT if outcome.retry_after is None else outcome.retry_after
-            return Release(claim, failures, now + wait, outcome.error)
+            return Release(claim, failures, now + wait, outcome.error, outcome.error_class)
         case JobState.QUEUED:
-            return Release(claim, failures, None, outcome.error)
+            return Release(claim, failures, None, outcome.error, outcome.error_class)
         case JobState.SCHEDULED:
             wait = half_jitter(failures, backoff.first, backoff.cap)
-            return Release(claim, failures, now + max(wait, outcome.retry_after or 0.0), outcome.error)
+            due_at = now + max(wait, outcome.retry_after or 0.0)
+            return Release(claim, failures, due_at, outcome.error, outcome.error_class)
         case _:
-            return Finish(claim, state, failures, outcome.message_id, outcome.error)
+            return Finish(claim, state, failures, outcome.message_id, outcome.error, outcome.error_class)

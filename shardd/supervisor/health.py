@@ -7,7 +7,7 @@ import time
 
 from shardd import __version__
 from shardd.states import ShardState
-from shardd.supervisor.lines import Line
+from shardd.supervisor.line import Line
 from shardd.supervisor.parts import Parts
 from shardd.supervisor.status import QueueStatus, Status, problems_of, shard_status, sum_up
 

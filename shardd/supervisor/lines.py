@@ -1,9 +1,9 @@
 """Which devices can send now: the router's memory of every device, and the order in which their turns come.
 
-A device stands in line for a claim when its shard runs, its state and its day allow it, its gap has passed, it has room
-in hand and there may be work for it. Turns are taken round robin, so a device with a million jobs waits for its turn
-like one with a single job. What is known about work is only a hint (a notification, a poll, a scan): a hint too many
-costs one empty claim, one too few is made good by the next scan.
+A device stands in line for a claim when its shard runs, its state allows it, it has room in hand and one of its lanes may send
+(see `shardd.supervisor.line`). Turns are taken round robin, so a device with a million jobs waits for its turn like one with a
+single job. What is known about work is only a hint (a notification, a poll, a scan): a hint too many costs one empty claim, one
+too few is made good by the next scan.
 
 No I/O and no clock of its own: times are seconds of the caller's monotonic clock.
 """
@@ -16,47 +16,24 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
 
 from shardd.backoff import full_jitter
-from shardd.ipc import DeviceSpec, JobSpec, Outcome
-from shardd.pacing import Pace
-from shardd.queue.cycle import Ask, Place
+from shardd.ipc import DeviceSpec, Outcome
+from shardd.pacing import CLASSES, DevicePace, Turn
+from shardd.queue.campaigns import Campaign
+from shardd.queue.cycle import Ask, Place, Taken
 from shardd.queue.devices import Device, StateChange
 from shardd.queue.settle import Claim
 from shardd.states import CAN_SEND, MAY_HAVE_LEFT, DeviceState, Verdict
+from shardd.supervisor.line import NEVER, Lane, Line
 
 TROUBLE_FIRST, TROUBLE_CAP = 5.0, 600.0
 """Seconds before a device that could not be reached is tried again, after the first and after many failures."""
-FIRST_PLACE: Place = (-(2**63), 0)
 IN_TURNS = -math.inf
-
-
-@dataclass(slots=True, eq=False)
-class Line:
-    """One device and its place in the turns."""
-
-    device: Device
-    shard: int
-    pace: Pace
-    room: int
-    state: DeviceState
-    in_hand: int = 0
-    gap_ends: float = 0.0
-    trouble_ends: float = 0.0
-    sent_today: int = 0
-    has_work: bool = False
-    fresh: bool = False
-    """A hint came since the last ask: an empty answer to that ask proves nothing."""
-    low: Place = FIRST_PLACE
-    troubles: int = 0
-    """Times in a row that the device could not be reached."""
-    due: float | None = None
-    """When its gap ends, while it waits for that; IN_TURNS; None: it does not stand in line."""
-
-    @property
-    def not_before(self) -> float:
-        """When it may send next."""
-        return max(self.gap_ends, self.trouble_ends)
+NOTHING_LEFT: Final = frozenset({Verdict.RETURNED, Verdict.EXPIRED, Verdict.OPTED_OUT})
+"""After these no gap begins: the device was not used."""
 
 
 @dataclass(slots=True)
@@ -71,17 +48,29 @@ class Lines:
     """All devices of this node's database, by id; only those of running shards get turns."""
 
     def __init__(
-        self, *, shard_of: Callable[[str], int], pace_of: Callable[[Device], Pace], room_of: Callable[[str], int]
+        self,
+        *,
+        shard_of: Callable[[str], int],
+        pace_of: Callable[[Device], DevicePace],
+        room_of: Callable[[str], int],
+        account_of: Callable[[Device], str | None] = lambda _: None,
     ) -> None:
-        """`shard_of` a device id, `pace_of` a device, `room_of` a transport's name."""
+        """`shard_of` a device id, `pace_of` a device, `room_of` a transport's name.
+
+        `account_of` a device: whose rate limit it shares.
+        """
         self._shard_of = shard_of
         self._pace_of = pace_of
         self._room_of = room_of
+        self._account_of = account_of
         self.by_id: dict[str, Line] = {}
+        self.campaigns: Mapping[str, Campaign] = {}
         self._epochs: dict[int, int] = {}
         self._turns: deque[Line] = deque()
-        self._gaps: list[tuple[float, int, Line]] = []
+        self._waits: list[tuple[float, int, Line]] = []
         self._ties = itertools.count()
+        self._rests: dict[str, float] = {}
+        self._ahead = 0.0
 
     # ---- what the world says
 
@@ -92,6 +81,7 @@ class Lines:
 
         `wall`: this moment in POSIX seconds, in which the database says when a device sent last.
         """
+        self._ahead = wall - now
         changes: dict[int, Changes] = {}
         seen = set()
         for device in devices:
@@ -105,14 +95,12 @@ class Lines:
             elif line.device != device:
                 if line.device.spec != device.spec:
                     changes.setdefault(line.shard, Changes()).changed.append(device.spec)
-                self._repace(line, device, now)
+                self._set_up(line, device)
                 if state in CAN_SEND and line.state not in CAN_SEND:
                     line.troubles, line.trouble_ends = 0, now
-                line.device = device
             if is_new or line.shard not in self._epochs:
                 # Another process sent for it, or another node does: what the database says is all that is known.
-                line.gap_ends = max(line.gap_ends, now + self._rest_of_gap(line, wall))
-            line.sent_today = max(line.sent_today, device.sent_today)
+                line.take_over(device, now=now, ahead=self._ahead)
             line.state = state
             self._offer(line, now)
         for device_id in self.by_id.keys() - seen:
@@ -120,22 +108,25 @@ class Lines:
             changes.setdefault(line.shard, Changes()).removed.append(device_id)
         return changes
 
+    def set_campaigns(self, campaigns: Mapping[str, Campaign], now: float) -> None:
+        """The campaigns that run."""
+        if campaigns == self.campaigns:
+            return
+        self.campaigns = campaigns
+        for line in self.by_id.values():
+            if any(lane.campaign for lane in line.lanes.values()):
+                self._offer(line, now)
+
     def state_changed(self, change: StateChange) -> None:
         """A device turned out to be in another state."""
         line = self.by_id.get(change.device_id)
         if line is not None:
             line.state = change.state
 
-    def new_day(self, now: float) -> None:
-        """Midnight: daily limits begin anew."""
-        for line in self.by_id.values():
-            line.sent_today = 0
-            self._offer(line, now)
-
     def repace(self, now: float) -> None:
         """The config's limits have changed."""
         for line in self.by_id.values():
-            self._repace(line, line.device, now)
+            self._set_up(line, line.device)
             self._offer(line, now)
 
     def shard_up(self, shard: int, epoch: int, now: float) -> None:
@@ -152,20 +143,23 @@ class Lines:
         """The lines of a shard."""
         return [line for line in self.by_id.values() if line.shard == shard]
 
-    def hint(self, device_id: str, place: Place, now: float) -> None:
-        """There may be work for this device, at this place of its line or after it."""
+    def is_up(self, line: Line) -> bool:
+        """Whether its shard takes jobs."""
+        return line.shard in self._epochs
+
+    def hint(self, device_id: str, lane: str, place: Place, now: float) -> None:
+        """There may be work for this device, at this place of this lane or after it."""
         line = self.by_id.get(device_id)
         if line is None:
             return
-        line.low = min(line.low, place)
-        line.has_work = line.fresh = True
+        line.lane(lane).hint(place)
         self._offer(line, now)
 
     # ---- turns
 
     def asks(self, most: int, now: float) -> list[Ask]:
-        """The devices whose turn it is, for up to `most` jobs."""
-        self._end_gaps(now)
+        """The lanes whose turn it is, for up to `most` jobs; one of each device."""
+        self._end_waits(now)
         asks: list[Ask] = []
         room = most
         while room > 0 and self._turns:
@@ -173,96 +167,135 @@ class Lines:
             line.due = None
             if not self._can_send(line):
                 continue
-            if line.not_before > now:
-                self._offer(line, now)
+            lane, at = (None, self._rest_of(line)) if self._rest_of(line) > now else self._choose(line, now)
+            if lane is None:
+                self._wait(line, at)
                 continue
-            line.fresh = False
+            lane.fresh = False
             take = min(room, self._free(line))
-            asks.append(Ask(line.device.id, self._epochs[line.shard], line.low, take))
+            asks.append(Ask(line.device.id, lane.name, self._epochs[line.shard], lane.low, take))
             room -= take
         return asks
 
-    def claimed(self, asks: Iterable[Ask], jobs: Iterable[tuple[JobSpec, Claim]], now: float) -> None:
+    def claimed(self, asks: Iterable[Ask], taken: Iterable[Taken], now: float) -> None:
         """What the asks brought."""
-        got: dict[str, int] = {}
-        for _, claim in jobs:
-            got[claim.device_id] = got.get(claim.device_id, 0) + 1
+        got: dict[tuple[str, str], int] = {}
+        follows: dict[tuple[str, str], Place | None] = {}
+        for job in taken:
+            claim = job.claim
+            key = (claim.device_id, claim.lane)
+            got[key] = got.get(key, 0) + 1
+            follows[key] = job.next
             line = self.by_id.get(claim.device_id)
             if line is not None:
-                line.in_hand += 1
-                if not line.fresh:
-                    line.low = max(line.low, (claim.ord, claim.id))
+                lane = line.lane(claim.lane)
+                line.serve(lane, self.campaigns)
+                if not lane.fresh:
+                    lane.low = max(lane.low, (claim.ord, claim.id))
         for ask in asks:
             line = self.by_id.get(ask.device_id)
-            if line is not None:
-                line.has_work = line.fresh or got.get(ask.device_id, 0) >= ask.room
-                self._offer(line, now)
+            if line is None:
+                continue
+            lane, key = line.lane(ask.lane), (ask.device_id, ask.lane)
+            if ask.room == 1 and key in follows and not lane.fresh:
+                place = follows[key]
+                lane.has_work = place is not None
+                if place is not None:
+                    lane.low = lane.head = place
+            else:
+                lane.has_work = lane.fresh or got.get(key, 0) >= ask.room
+            line.forget_empty_lanes()
+            self._offer(line, now)
 
     def unasked(self, asks: Iterable[Ask], now: float) -> None:
-        """The claim failed: nothing is known about these devices."""
+        """The claim failed: nothing is known about these lanes."""
         for ask in asks:
             line = self.by_id.get(ask.device_id)
             if line is not None:
-                line.has_work = True
+                line.lane(ask.lane).has_work = True
                 self._offer(line, now)
+
+    def regained(self, claim: Claim) -> None:
+        """A claim that the database knows and nobody here: it is in hand."""
+        line = self.by_id.get(claim.device_id)
+        if line is not None:
+            line.in_hand += 1
+            line.lane(claim.lane).in_hand += 1
 
     def ended(self, claim: Claim, outcome: Outcome, now: float, *, back: bool) -> None:
         """A claim ended; `back`: its job returns to the line at once."""
         line = self.by_id.get(claim.device_id)
         if line is None:
             return
-        line.in_hand = max(0, line.in_hand - 1)
+        lane = line.lane(claim.lane)
+        line.in_hand, lane.in_hand = max(0, line.in_hand - 1), max(0, lane.in_hand - 1)
         verdict = Verdict(outcome.verdict)
-        if verdict in MAY_HAVE_LEFT:
-            line.sent_today += 1
+        if verdict in MAY_HAVE_LEFT and (line.pace.limited or lane.campaign):
+            line.count(lane.campaign, datetime.fromtimestamp(now + self._ahead, UTC), self.campaigns)
         if verdict is Verdict.UNAVAILABLE:
-            self._trouble(line, outcome, now)
-        elif verdict is not Verdict.RETURNED:
+            self._trouble(line, lane.job_class, outcome, now)
+        elif verdict not in NOTHING_LEFT:
             line.troubles = 0
-            line.gap_ends = now + line.pace.gap()
+            line.tally.end(now, line.pace, lane.job_class)
         if back:
-            line.low = min(line.low, (claim.ord, claim.id))
-            line.has_work = line.fresh = True
+            lane.hint((claim.ord, claim.id))
         self._offer(line, now)
 
     def next_turn(self, now: float) -> float | None:
         """Seconds until somebody's turn; None when nobody waits for one."""
         if self._turns:
             return 0.0
-        return max(0.0, self._gaps[0][0] - now) if self._gaps else None
+        return max(0.0, self._waits[0][0] - now) if self._waits else None
+
+    def outlook(self, device_id: str, now: float) -> dict[str, Turn] | None:
+        """By class, when a job may be sent and what it waits for, the device's state aside; None: no such device."""
+        line = self.by_id.get(device_id)
+        if line is None:
+            return None
+        rest = self._rest_of(line)
+        turns = {}
+        for job_class in CLASSES:
+            turn = line.turn_of(Lane(f"/{job_class}", "", job_class), self.campaigns, now, self._ahead)
+            turns[job_class] = Turn(rest, line.trouble or "a rest of its account") if rest > turn.at else turn
+        return turns
+
+    def turn_at(self, line: Line, lane: str, now: float) -> float:
+        """When a job of this lane might be sent, the device's state aside."""
+        campaign, _, job_class = lane.rpartition("/")
+        turn = line.turn_of(Lane(lane, campaign, job_class), self.campaigns, now, self._ahead)
+        return max(turn.at, self._rest_of(line))
 
     # ----
 
     def _new_line(self, device: Device, state: DeviceState) -> Line:
-        return Line(
-            device=device,
-            shard=self._shard_of(device.id),
-            pace=self._pace_of(device),
-            room=self._room_of(device.transport),
-            state=state,
+        line = Line(device, self._shard_of(device.id), self._pace_of(device), 1, state)
+        self._set_up(line, device)
+        return line
+
+    def _set_up(self, line: Line, device: Device) -> None:
+        """Take over the device's row; its limits hold at once, also for the gap that is running."""
+        line.device = device
+        line.pace, line.room, line.account = (
+            self._pace_of(device),
+            self._room_of(device.transport),
+            self._account_of(device),
         )
 
-    def _repace(self, line: Line, device: Device, now: float) -> None:
-        """Take over the limits; a gap that is running ends no later than the longest one that is allowed now."""
-        line.pace, line.room = self._pace_of(device), self._room_of(device.transport)
-        line.gap_ends = min(line.gap_ends, now + line.pace.gap_max)
+    def _rest_of(self, line: Line) -> float:
+        """Until when the device, or the account that it belongs to, is not used."""
+        return max(line.trouble_ends, self._rests.get(line.account, 0.0)) if line.account else line.trouble_ends
 
-    @staticmethod
-    def _rest_of_gap(line: Line, wall: float) -> float:
-        """Seconds that are left of the gap after what another process sent."""
-        if line.device.last_at is None:
-            return 0.0
-        gap = line.pace.gap()
-        return min(gap, max(0.0, line.device.last_at.timestamp() + gap - wall))
-
-    def _trouble(self, line: Line, outcome: Outcome, now: float) -> None:
+    def _trouble(self, line: Line, job_class: str, outcome: Outcome, now: float) -> None:
         if outcome.device_state is not None:
             line.state = DeviceState(outcome.device_state)
-            line.gap_ends = now + line.pace.gap()
+            line.tally.end(now, line.pace, job_class)
             return
         line.troubles += 1
         wait = outcome.retry_after
         line.trouble_ends = now + (full_jitter(line.troubles, TROUBLE_FIRST, TROUBLE_CAP) if wait is None else wait)
+        line.trouble = outcome.error
+        if outcome.whole_account and line.account is not None:
+            self._rests[line.account] = max(self._rests.get(line.account, 0.0), line.trouble_ends)
 
     def _can_send(self, line: Line) -> bool:
         return (
@@ -276,27 +309,38 @@ class Lines:
 
     @staticmethod
     def _free(line: Line) -> int:
-        """How many more jobs the device may have in hand."""
-        # A gap is the time between two messages, so with a gap there is one at a time.
-        room = 1 if line.pace.gap_max > 0 else line.room
-        if line.pace.daily_limit > 0:
-            room = min(room, line.pace.daily_limit - line.sent_today)
-        return room - line.in_hand
+        """How many more jobs the device may have in hand: with limits one at a time, since the next may be one too many."""
+        if line.room == 1 or line.pace.has_gap:
+            return 1 - line.in_hand
+        if line.pace.limited or any(lane.campaign for lane in line.lanes.values()):
+            return min(1, line.room - line.in_hand)
+        return line.room - line.in_hand
+
+    def _choose(self, line: Line, now: float) -> tuple[Lane | None, float]:
+        return line.choose(self.campaigns, now, self._ahead)
 
     def _offer(self, line: Line, now: float) -> None:
-        if not self._can_send(line) or (line.due is not None and line.due <= line.not_before):
+        """Give a device that can send its place in the turns, or note when it can."""
+        if line.due == IN_TURNS or not self._can_send(line):
             return
-        if line.not_before > now:
-            line.due = line.not_before
-            heapq.heappush(self._gaps, (line.due, next(self._ties), line))
+        rest = self._rest_of(line)
+        at = rest if rest > now else self._choose(line, now)[1]
+        if at > now:
+            self._wait(line, at)
         else:
             line.due = IN_TURNS
             self._turns.append(line)
 
-    def _end_gaps(self, now: float) -> None:
-        while self._gaps and self._gaps[0][0] <= now:
-            due, _, line = heapq.heappop(self._gaps)
-            # Another due time means that its turn came otherwise: the gap was shortened.
+    def _wait(self, line: Line, at: float) -> None:
+        if at == NEVER or (line.due is not None and line.due <= at):
+            return
+        line.due = at
+        heapq.heappush(self._waits, (at, next(self._ties), line))
+
+    def _end_waits(self, now: float) -> None:
+        while self._waits and self._waits[0][0] <= now:
+            due, _, line = heapq.heappop(self._waits)
+            # Another due time means that its turn came otherwise.
             if line.due == due:
                 line.due = IN_TURNS
                 self._turns.append(line)

@@ -7,16 +7,21 @@ back the same way.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import tzinfo
 
 from shardd import ipc
 from shardd.config import Config
 from shardd.hashing import shard_of
-from shardd.pacing import Pace
+from shardd.pacing import DevicePace, Pace
+from shardd.queue.campaigns import Campaigns
 from shardd.queue.database import Database
 from shardd.queue.devices import Device, Devices
+from shardd.queue.groups import Groups
 from shardd.queue.jobs import Jobs
 from shardd.queue.settle import JobBackoff
+from shardd.supervisor.campaigns import CampaignWatch
 from shardd.supervisor.fleet import Fleet
+from shardd.supervisor.groups import GroupWork
 from shardd.supervisor.leases import LeaseKeeper
 from shardd.supervisor.lines import Lines
 from shardd.supervisor.process import Launch
@@ -36,13 +41,18 @@ class Rules:
         """Of failed jobs."""
         return JobBackoff(first=self.config.queue.backoff.first, cap=self.config.queue.backoff.cap)
 
-    def pace_of(self, device: Device) -> Pace:
+    def pace_of(self, device: Device) -> DevicePace:
         """A device's own limits, over the config's."""
         pacing = self.config.pacing
         gap_min = pacing.gap_min if device.gap_min is None else device.gap_min
         gap_max = pacing.gap_max if device.gap_max is None else device.gap_max
         limit = pacing.daily_limit if device.daily_limit is None else device.daily_limit
-        return Pace(gap_min=gap_min, gap_max=max(gap_min, gap_max), daily_limit=limit)
+        return DevicePace(Pace(gap_min=gap_min, gap_max=max(gap_min, gap_max), daily_limit=limit), zone=pacing.zone)
+
+    @property
+    def warm_days(self) -> int:
+        """How many days a warm-up takes."""
+        return 0
 
     def room_of(self, transport: str) -> int:
         """How many jobs a device of this transport may have in hand."""
@@ -61,7 +71,14 @@ class Parts:
     fleet: Fleet
     device_watch: DeviceWatch
     work_watch: WorkWatch
+    campaign_watch: CampaignWatch
+    group_work: GroupWork
     receipts: Receipts
+
+    def zone_of(self, device_id: str) -> tzinfo:
+        """Whose midnight begins a device's day."""
+        line = self.lines.by_id.get(device_id)
+        return self.rules.config.pacing.zone if line is None else line.pace.zone
 
     def configure(self, config: Config, now: float) -> None:
         """The config was reloaded; `now` on the monotonic clock."""
@@ -69,7 +86,7 @@ class Parts:
         self.router.batch, self.router.backoff = config.queue.batch, self.rules.job_backoff
         self.work_watch.poll_every = config.queue.poll_every
         self.work_watch.scan_every = config.queue.scan_every
-        self.router.zone = self.device_watch.zone = config.pacing.zone
+        self.group_work.every = config.queue.poll_every
         self.fleet.configure(config)
         self.lines.repace(now)
         self.router.wake()
@@ -94,11 +111,13 @@ def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn
         lines=lines,
         say=say,
         may_claim=keeper.good,
-        zone=config.pacing.zone,
         batch=config.queue.batch,
         backoff=rules.job_backoff,
     )
-    device_watch = DeviceWatch(database, Devices(database), router, say=say, zone=config.pacing.zone)
+    device_watch = DeviceWatch(database, Devices(database), router, say=say, warm_days=lambda: rules.warm_days)
+    work_watch = WorkWatch(
+        database, jobs, router, poll_every=config.queue.poll_every, scan_every=config.queue.scan_every
+    )
     receipts = Receipts(jobs)
     fleet = Fleet(
         config,
@@ -119,8 +138,8 @@ def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn
         router=router,
         fleet=fleet,
         device_watch=device_watch,
-        work_watch=WorkWatch(
-            database, jobs, router, poll_every=config.queue.poll_every, scan_every=config.queue.scan_every
-        ),
+        work_watch=work_watch,
+        campaign_watch=CampaignWatch(database, Campaigns(database), router),
+        group_work=GroupWork(Groups(database), lines, work_watch.hint, every=config.queue.poll_every),
         receipts=receipts,
     )

@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import tzinfo
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ from shardd.errors import JournalError
 from shardd.ipc import Outcome
 from shardd.journal import Journal, Record, read_pid
 from shardd.logs import get_logger
-from shardd.queue.cycle import Settlement, count_sends
+from shardd.queue.cycle import Send, Settlement, count_sends
 from shardd.queue.jobs import Jobs
 from shardd.queue.settle import Claim, Finish, JobBackoff, settle
 from shardd.states import MAY_HAVE_LEFT, Verdict
@@ -29,6 +29,8 @@ log = get_logger(__name__)
 
 ORPHAN_WAIT: Final = 12.0
 """Seconds that a worker of a dead supervisor may take to finish; past twice its own grace it is killed."""
+Zones = Callable[[str], tzinfo]
+"""The time zone of a device."""
 DIED: Final = "the worker died after the message was handed over and before an answer came"
 LOST: Final = "the journal of that moment is lost, so nobody knows whether the message was handed over"
 
@@ -93,11 +95,11 @@ async def outlive_orphans(state_dir: Path) -> None:
         (await open_journal(path)).close()
 
 
-async def recover(state_dir: Path, jobs: Jobs, *, node: str, backoff: JobBackoff, grace: float, zone: tzinfo) -> None:
+async def recover(state_dir: Path, jobs: Jobs, *, node: str, backoff: JobBackoff, grace: float, zones: Zones) -> None:
     """Before any worker starts: settle what an earlier supervisor of this node left behind. Raises DatabaseError, JournalError.
 
     Call it when this incarnation holds its leases, so that every earlier epoch of this node is without one. `grace`:
-    seconds; `zone`: whose midnight begins a day of the daily limits.
+    seconds; `zones`: of the devices, whose days and hours the limits count.
     """
     journals = [await open_journal(path) for path in _journals(state_dir)]
     try:
@@ -108,7 +110,7 @@ async def recover(state_dir: Path, jobs: Jobs, *, node: str, backoff: JobBackoff
                 claims.setdefault(journal_path(state_dir, shard), []).append(claim)
         # A journal that is gone proves nothing.
         outcomes = [outcome for path in claims for outcome in verdicts(claims[path], records.get(path, Record()))]
-        await settle_all(jobs, [claim for path in claims for claim in claims[path]], outcomes, backoff, zone)
+        await settle_all(jobs, [claim for path in claims for claim in claims[path]], outcomes, backoff, zones)
         # Another node may have called some of them in doubt meanwhile; our journals know better.
         await jobs.resolve_doubts([outcome for record in records.values() for outcome in record.outcomes.values()])
         for journal in journals:
@@ -121,7 +123,7 @@ async def recover(state_dir: Path, jobs: Jobs, *, node: str, backoff: JobBackoff
         log.warning("recovered the claims of an earlier run", action="recover", jobs=len(outcomes), in_doubt=doubts)
 
 
-async def sweep(jobs: Jobs, *, backoff: JobBackoff, grace: float, zone: tzinfo) -> int:
+async def sweep(jobs: Jobs, *, backoff: JobBackoff, grace: float, zones: Zones) -> int:
     """Call in doubt what nodes had in hand that are gone; returns how many. Their journals may still resolve it later."""
     orphans = [(claim, node) for claim, node, _, alive in await jobs.orphaned_claims(grace) if not alive]
     now = time.time()
@@ -129,19 +131,24 @@ async def sweep(jobs: Jobs, *, backoff: JobBackoff, grace: float, zone: tzinfo) 
         Outcome(c.id, c.epoch, c.attempt, Verdict.IN_DOUBT.value, error=f"node {node} was lost with it in hand", at=now)
         for c, node in orphans
     ]
-    await settle_all(jobs, [claim for claim, _ in orphans], outcomes, backoff, zone)
+    await settle_all(jobs, [claim for claim, _ in orphans], outcomes, backoff, zones)
     if orphans:
         log.warning("claims of lost nodes", action="sweep", jobs=len(orphans))
     return len(orphans)
 
 
 async def settle_all(
-    jobs: Jobs, claims: list[Claim], outcomes: list[Outcome], backoff: JobBackoff, zone: tzinfo
+    jobs: Jobs, claims: list[Claim], outcomes: list[Outcome], backoff: JobBackoff, zones: Zones
 ) -> None:
     """Settle outside the router."""
     pairs = list(zip(claims, outcomes, strict=True))
-    left = [(claim.device_id, outcome.at) for claim, outcome in pairs if outcome.verdict in MAY_HAVE_LEFT]
-    settlement = Settlement(counts=count_sends(left, zone))
+    left = [
+        # Whether a campaign has a cap is not known yet: a count too many harms nobody.
+        Send(claim.device_id, outcome.at, zones(claim.device_id), claim.campaign)
+        for claim, outcome in pairs
+        if outcome.verdict in MAY_HAVE_LEFT
+    ]
+    settlement = Settlement(counts=count_sends(left))
     for claim, outcome in pairs:
         decision = settle(claim, outcome, backoff, time.time())
         if isinstance(decision, Finish):

@@ -14,15 +14,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from datetime import tzinfo
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 from shardd import ipc
 from shardd.backoff import full_jitter
-from shardd.errors import DatabaseError
+from shardd.errors import DatabaseError, ErrorClass
 from shardd.ipc import JobSpec, Outcome
 from shardd.logs import get_logger
-from shardd.queue.cycle import Ask, Settlement, count_sends
+from shardd.queue.cycle import Ask, Send, Settlement, Taken, count_sends
 from shardd.queue.jobs import Jobs
 from shardd.queue.settle import Claim, Finish, JobBackoff, Release, settle
 from shardd.states import MAY_HAVE_LEFT, Verdict
@@ -35,6 +34,9 @@ RETRY_FIRST, RETRY_CAP = 0.2, 5.0
 
 Key = tuple[int, int]
 """(job id, attempt)"""
+
+Screen = Callable[[Sequence[Taken]], Awaitable[set[int]]]
+"""Tells which of these jobs must not be sent, because their recipients opted out. Raises DatabaseError."""
 
 Entry = tuple[int, Claim, Outcome, Finish | Release]
 """A claim that ended: its shard, what was known and what is to be written."""
@@ -50,17 +52,20 @@ class Router:
         lines: Lines,
         say: Callable[[int, ipc.ToWorker], bool],
         may_claim: Callable[[], bool],
-        zone: tzinfo,
         batch: int,
         backoff: JobBackoff,
+        screen: Screen | None = None,
     ) -> None:
-        """`may_claim`: whether this node's leases are surely good now; `batch`: the most jobs of one claim."""
+        """`may_claim`: whether this node's leases are surely good now; `batch`: the most jobs of one claim.
+
+        `screen`: a second look for opt-outs, at what the database cannot tell by itself.
+        """
         self._jobs = jobs
         self.lines = lines
         self._say = say
         self._may_claim = may_claim
-        self.zone = zone
         self.batch = batch
+        self._screen = screen
         self.backoff = backoff
         self._in_hand: dict[int, dict[Key, Claim]] = {}
         self._pending: list[Entry] = []
@@ -191,12 +196,15 @@ class Router:
             raise
         finally:
             self._settling = []
-        self.lines.claimed(asks, cycle.jobs, time.monotonic())
-        self._dispatch(cycle.jobs)
+        now = time.monotonic()
+        self.lines.claimed(asks, cycle.taken, now)
+        for device_id, lane, place in cycle.advanced:
+            self.lines.hint(device_id, lane, place, now)
+        await self._dispatch(cycle.taken)
         await self._tell_settled(batch, cycle.settled)
 
     def _settlement(self, batch: list[Entry]) -> Settlement:
-        settlement = Settlement(counts=count_sends(self._counted(batch), self.zone))
+        settlement = Settlement(counts=count_sends(self._counted(batch)))
         for _, _, _, decision in batch:
             if isinstance(decision, Finish):
                 settlement.finishes.append(decision)
@@ -204,26 +212,45 @@ class Router:
                 settlement.releases.append(decision)
         return settlement
 
-    def _counted(self, batch: list[Entry]) -> Iterator[tuple[str, float]]:
-        """Sends of devices whose limits need a count."""
+    def _counted(self, batch: list[Entry]) -> Iterator[Send]:
+        """Sends that limits or caps need a count of."""
         for _, claim, outcome, _ in batch:
             line = self.lines.by_id.get(claim.device_id)
-            if outcome.verdict in MAY_HAVE_LEFT and line is not None and line.pace.limited:
-                yield claim.device_id, outcome.at
+            if outcome.verdict not in MAY_HAVE_LEFT or line is None:
+                continue
+            campaign = self.lines.campaigns.get(claim.campaign)
+            capped = campaign is not None and campaign.device_cap is not None
+            if capped or line.pace.limited:
+                yield Send(claim.device_id, outcome.at, line.pace.zone, claim.campaign if capped else "")
 
-    def _dispatch(self, jobs: list[tuple[JobSpec, Claim]]) -> None:
+    async def _dispatch(self, taken: list[Taken]) -> None:
+        unwanted = {job.claim.id for job in taken if job.opted_out}
+        untold: set[int] = set()
+        if self._screen is not None and taken:
+            try:
+                unwanted |= await self._screen(taken)
+            except DatabaseError as error:
+                # Whoever may have opted out is not written to.
+                untold = {job.claim.id for job in taken}
+                log.warning("opt-outs could not be looked up; jobs go back", action="screen", error=str(error))
         by_shard: dict[int, list[JobSpec]] = {}
         good = self._may_claim()
-        for spec, claim in jobs:
+        for job in taken:
+            claim = job.claim
             line = self.lines.by_id.get(claim.device_id)
             shard = -1 if line is None else line.shard
             self._in_hand.setdefault(shard, {})[claim.id, claim.attempt] = claim
-            by_shard.setdefault(shard, []).append(spec)
+            if claim.id in unwanted:
+                self.outcomes(shard, [_ended(job.spec, Verdict.OPTED_OUT, "the recipient opted out")])
+            elif claim.id in untold:
+                self.outcomes(shard, [_ended(job.spec, Verdict.RETURNED)])
+            else:
+                by_shard.setdefault(shard, []).append(job.spec)
         for shard, specs in by_shard.items():
             for part in ipc.divide(specs):
                 # A shard that went down during the claim, or a lease that may have run out: the jobs have gone nowhere.
                 if shard < 0 or not good or not self._say(shard, part):
-                    self.outcomes(shard, [_returned(spec) for spec in part.jobs])
+                    self.outcomes(shard, [_ended(spec, Verdict.RETURNED) for spec in part.jobs])
 
     async def _tell_settled(self, batch: list[Entry], settled: set[int]) -> None:
         if not batch:
@@ -259,7 +286,7 @@ class Router:
         self._pending.append((shard, claim, outcome, decision))
         self.lines.ended(claim, outcome, now, back=back)
         self.shard_totals[shard][outcome.verdict] += 1
-        if outcome.verdict != Verdict.SENT:
+        if outcome.verdict not in (Verdict.SENT, Verdict.OPTED_OUT):
             log.info(
                 "not sent",
                 action="outcome",
@@ -281,8 +308,7 @@ class Router:
         lost = [c for c in await self._jobs.claims_of_epochs(sorted(self._epochs)) if (c.id, c.attempt) not in known]
         for claim in lost:
             line = self.lines.by_id.get(claim.device_id)
-            if line is not None:
-                line.in_hand += 1
+            self.lines.regained(claim)
             outcome = Outcome(claim.id, claim.epoch, claim.attempt, Verdict.RETURNED.value, at=wall)
             self._end(-1 if line is None else line.shard, claim, outcome, now, wall)
         self._audit_due = False
@@ -304,5 +330,9 @@ class Router:
         self.database_error = None
 
 
-def _returned(spec: JobSpec) -> Outcome:
-    return Outcome(spec.id, spec.epoch, spec.attempt, Verdict.RETURNED.value, at=time.time())
+def _ended(spec: JobSpec, verdict: Verdict, error: str | None = None) -> Outcome:
+    """Of a job that no worker was told of."""
+    error_class = ErrorClass.OPTED_OUT.value if verdict is Verdict.OPTED_OUT else None
+    return Outcome(
+        spec.id, spec.epoch, spec.attempt, verdict.value, error=error, at=time.time(), error_class=error_class
+    )

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from shardd.states import CAN_SEND, ShardState, Verdict
-from shardd.supervisor.lines import Line
+from shardd.supervisor.line import Line
 from shardd.supervisor.shard import Shard
 
 

@@ -121,16 +121,19 @@ class Supervisor:
         await outlive_orphans(config.state_dir)
         await parts.keeper.register()
         await parts.keeper.turn(parts.fleet.give_back)
+        await parts.device_watch.look()
         await recover(
             config.state_dir,
             parts.jobs,
             node=config.node,
             backoff=parts.rules.job_backoff,
             grace=LOST_AFTER * config.lease.ttl,
-            zone=config.pacing.zone,
+            zones=parts.zone_of,
         )
         await parts.jobs.prepare_archive()
+        # Once more, with what recovery has counted.
         await parts.device_watch.look()
+        await parts.campaign_watch.look()
         parts.fleet.leases(parts.keeper.epochs)
 
     async def _live(self, parts: Parts) -> None:
@@ -141,6 +144,9 @@ class Supervisor:
             parts.work_watch.listen(),
             parts.device_watch.run(),
             parts.device_watch.listen(),
+            parts.campaign_watch.run(),
+            parts.campaign_watch.listen(),
+            parts.group_work.run(),
             parts.receipts.run(),
             self._tick(parts),
             *self._upkeep.loops(),

@@ -20,6 +20,12 @@ SWEEP_EVERY: Final = 60.0
 """Seconds between looks for claims of lost nodes."""
 DEPTH_EVERY: Final = 2.0
 """Seconds between counts of the queue, at least; a count that takes long is repeated seldom."""
+EXPIRE_EVERY: Final = 1.0
+"""Seconds between looks for jobs whose time is over. None is sent late meanwhile: the claim and the worker look, too."""
+EXPIRE_MOST: Final = 2000
+"""Jobs that are ended with one statement."""
+ORDER_EVERY: Final = 2.0
+"""Seconds between looks at order groups, at least; mostly the settling of a job has let the next one go."""
 POSTGRES_EVERY: Final = 0.5
 """Seconds between looks at the embedded PostgreSQL."""
 LOST_AFTER: Final = 2.0
@@ -41,6 +47,8 @@ class Upkeep:
             _every(lease.renew_every, self._renew, "leases not renewed", first=lease.renew_every),
             _every(DEPTH_EVERY, self._count, "queue not counted"),
             _every(SWEEP_EVERY, self._sweep, "lost claims not looked for"),
+            _every(EXPIRE_EVERY, self._expire, "expired jobs not ended"),
+            _every(ORDER_EVERY, self._advance, "order groups not looked at"),
         ]
         if self._embedded is not None:
             loops.append(_every(POSTGRES_EVERY, self._revive, "embedded PostgreSQL not started"))
@@ -59,10 +67,20 @@ class Upkeep:
         await asyncio.sleep(20 * (time.monotonic() - began))
 
     async def _sweep(self) -> None:
-        rules = self._parts.rules
-        grace, zone = LOST_AFTER * rules.config.lease.ttl, rules.config.pacing.zone
-        await sweep(self._parts.jobs, backoff=rules.job_backoff, grace=grace, zone=zone)
-        await self._parts.jobs.prepare_archive()
+        parts, rules = self._parts, self._parts.rules
+        grace = LOST_AFTER * rules.config.lease.ttl
+        await sweep(parts.jobs, backoff=rules.job_backoff, grace=grace, zones=parts.zone_of)
+        await parts.jobs.prepare_archive()
+
+    async def _expire(self) -> None:
+        while await self._parts.jobs.expire(EXPIRE_MOST) == EXPIRE_MOST:
+            pass
+
+    async def _advance(self) -> None:
+        began = time.monotonic()
+        self._parts.work_watch.hint(await self._parts.jobs.advance_order_groups())
+        # With very many groups the look itself is work: it stays a small part of the database's.
+        await asyncio.sleep(20 * (time.monotonic() - began))
 
     async def _revive(self) -> None:
         assert self._embedded is not None

@@ -10,17 +10,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from datetime import UTC, date, datetime, tzinfo
 from typing import Final
 
 from shardd import ipc
 from shardd.errors import DatabaseError
 from shardd.logs import get_logger
-from shardd.pacing import day_of
-from shardd.queue.cycle import Place
 from shardd.queue.database import Database
 from shardd.queue.devices import Devices, StateChange
-from shardd.queue.jobs import Jobs, read_place
+from shardd.queue.jobs import Hint, Jobs, read_hint
 from shardd.states import DeviceState
 from shardd.supervisor.lines import Changes, Lines
 from shardd.supervisor.router import Router
@@ -55,16 +52,16 @@ class WorkWatch:
                 if time.monotonic() >= scanned + self.scan_every:
                     # Newest first, then the scan: whatever is committed in between is seen by the next tail query.
                     self._seen = max(self._seen, await self._jobs.newest_id())
-                    self._hint(await self._jobs.find_work())
+                    self.hint(await self._jobs.find_work())
                     scanned = time.monotonic()
-                places, self._seen = await self._jobs.new_work(self._seen)
-                self._hint(places)
-                due = await self._jobs.promote_due(PROMOTE_MOST)
-                self._hint(due)
+                hints, self._seen = await self._jobs.new_work(self._seen)
+                self.hint(hints)
+                due, hints = await self._jobs.promote_due(PROMOTE_MOST)
+                self.hint(hints)
             except DatabaseError as error:
                 log.debug("no look at the queue", action="poll", error=str(error))
-                due = []
-            if len(due) < PROMOTE_MOST:
+                due = 0
+            if due < PROMOTE_MOST:
                 try:
                     async with asyncio.timeout(self.poll_every):
                         await self._wake.wait()
@@ -76,15 +73,16 @@ class WorkWatch:
         async for event in self._database.listen("shardd_jobs"):
             if event.kind == "lost":
                 continue
-            if (place := read_place(event.text)) is not None:
-                self._hint([place])
+            if (hint := read_hint(event.text)) is not None:
+                self.hint([hint])
             self._wake.set()
 
-    def _hint(self, places: list[tuple[str, Place]]) -> None:
+    def hint(self, hints: list[Hint]) -> None:
+        """Somebody knows where jobs may stand."""
         now = time.monotonic()
-        for device_id, place in places:
-            self._router.lines.hint(device_id, place, now)
-        if places:
+        for device_id, lane, place in hints:
+            self._router.lines.hint(device_id, lane, place, now)
+        if hints:
             self._router.wake()
 
 
@@ -98,16 +96,16 @@ class DeviceWatch:
         router: Router,
         *,
         say: Callable[[int, ipc.ToWorker], bool],
-        zone: tzinfo,
+        warm_days: Callable[[], int],
     ) -> None:
+        """`warm_days`: how many days a warm-up takes."""
         self._database = database
         self._devices = devices
         self._router = router
         self._say = say
-        self.zone = zone
+        self._warm_days = warm_days
         self._wake = asyncio.Event()
         self._unwritten: dict[str, StateChange] = {}
-        self._day: date | None = None
         self._looking = asyncio.Lock()
 
     @property
@@ -149,14 +147,10 @@ class DeviceWatch:
             await self._devices.set_states(list(written.values()))
             self._unwritten = {i: c for i, c in self._unwritten.items() if written.get(i) is not c}
         await self._devices.heal()
-        today = day_of(datetime.now(UTC), self.zone)
-        devices = await self._devices.all(today)
+        devices = await self._devices.all(self._warm_days())
         now = time.monotonic()
         for shard, changes in self.lines.look(devices, now, wall=time.time(), unwritten=self._unwritten).items():
             self._tell(shard, changes)
-        if self._day is not None and today != self._day:
-            self.lines.new_day(now)
-        self._day = today
         self._router.wake()
 
     async def run(self) -> None:

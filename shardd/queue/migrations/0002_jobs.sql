@@ -114,6 +114,7 @@ CREATE TABLE shardd.jobs (
 
 CREATE INDEX jobs_line ON shardd.jobs (device_id, lane, ord, id) WHERE NOT scheduled AND device_id IS NOT NULL;
 CREATE INDEX jobs_pool ON shardd.jobs (device_group, lane, ord, id) WHERE NOT scheduled AND device_id IS NULL;
+CREATE INDEX jobs_assigned ON shardd.jobs (device_id) WHERE device_group IS NOT NULL AND device_id IS NOT NULL;
 CREATE INDEX jobs_due ON shardd.jobs (due_at) WHERE scheduled AND NOT held;
 CREATE INDEX jobs_expiry ON shardd.jobs (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX jobs_held ON shardd.jobs (order_group, id) WHERE held;

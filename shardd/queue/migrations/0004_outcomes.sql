@@ -26,3 +26,19 @@ CREATE VIEW shardd.outcomes AS
            a.attempt, a.failures, a.max_attempts, a.priority, a.run_at, a.expires_at, NULL, a.created_at,
            a.settled_at, a.message_id, a.error, a.error_class, a.delivered_at, a.read_at, a.metadata
       FROM shardd.archive a;
+
+-- Finished jobs that an operator may bring back, and in one word what keeps a job from it; NULL: nothing.
+CREATE VIEW shardd.retries AS
+    SELECT a.id, a.state, a.device_id, a.class, a.campaign, a.order_group, a.reference, a.error_class,
+           CASE WHEN a.device_group IS NULL AND (d.id IS NULL OR d.removed_at IS NOT NULL) THEN 'device'
+                WHEN a.device_group IS NOT NULL AND g.id IS NULL THEN 'group'
+                WHEN a.campaign IS NOT NULL AND coalesce(c.state, 'cancelled') = 'cancelled' THEN 'campaign'
+                WHEN a.expires_at <= now() THEN 'expired'
+                WHEN shardd.opted_out(shardd.address_of(a.recipient), a.class, a.confirms) THEN 'opted_out'
+                WHEN k.job_id <> a.id THEN 'key' END AS obstacle
+      FROM shardd.archive a
+      LEFT JOIN shardd.devices d ON d.id = a.device_id
+      LEFT JOIN shardd.device_groups g ON g.id = a.device_group
+      LEFT JOIN shardd.campaigns c ON c.id = a.campaign
+      LEFT JOIN shardd.dedupe_keys k ON k.key = a.dedupe_key
+     WHERE a.state IN ('failed', 'cancelled', 'in_doubt');

@@ -165,12 +165,13 @@ SELECT device_id, lane, ord, id FROM head;
 
 -- name: claims_of_epochs
 -- Live claims under these epochs: after a broken connection, what the database thinks is in our hand.
-SELECT id, claimed_epoch, attempt, device_id, failures, max_attempts, on_doubt
+SELECT id, claimed_epoch, attempt, device_id, failures, max_attempts, on_doubt, ord, lane, order_group, address
   FROM shardd.jobs WHERE claimed_epoch = ANY (%(epochs)s::bigint[]);
 
 -- name: orphaned_claims
 -- Live claims whose epoch holds no lease that is still good, with the node that made them.
-SELECT j.id, j.claimed_epoch, j.attempt, j.device_id, j.failures, j.max_attempts, j.on_doubt, e.node, e.shard,
+SELECT j.id, j.claimed_epoch, j.attempt, j.device_id, j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane, j.order_group,
+       j.address, e.node, e.shard,
        n.incarnation IS NOT DISTINCT FROM e.incarnation AND n.seen_at > now() - make_interval(secs => %(grace)s) AS node_alive
   FROM shardd.jobs j
   JOIN shardd.epochs e ON e.epoch = j.claimed_epoch

@@ -1,0 +1,57 @@
+"""Jobs of device groups: the statements of `sql/groups.sql` as typed calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from shardd.queue.database import Database
+from shardd.queue.jobs import Hint
+
+
+@dataclass(frozen=True, slots=True)
+class PoolJob:
+    """A job that waits for one of a group's devices."""
+
+    id: int
+    address: str
+    known: str | None
+    """The device that its recipient knows."""
+
+
+class Groups:
+    """The groups' statements over a database. Every call raises DatabaseError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def members(self) -> dict[str, list[str]]:
+        """The devices of each group."""
+        groups: dict[str, list[str]] = {}
+        for group, device_id in await self._database.fetch_all("group_members"):
+            groups.setdefault(group, []).append(device_id)
+        return groups
+
+    async def pools(self) -> list[tuple[str, str]]:
+        """(group, lane) of all lanes in which jobs wait for a device."""
+        return [(row[0], row[1]) for row in await self._database.fetch_all("find_pools")]
+
+    async def share_out(
+        self, group: str, lane: str, most: int, choose: Callable[[Sequence[PoolJob]], Mapping[int, str]]
+    ) -> list[Hint]:
+        """Give the first `most` jobs of a lane to the devices that `choose` names by job id; the rest stays."""
+        async with self._database.connection() as connection, connection.transaction():
+            queries = self._database.queries
+            params = {"device_group": group, "lane": lane, "most": most}
+            cursor = await connection.execute(queries["pool_jobs"], params)
+            given = choose([PoolJob(*row) for row in await cursor.fetchall()])
+            if not given:
+                return []
+            params = {"ids": list(given), "device_ids": list(given.values())}
+            cursor = await connection.execute(queries["assign_jobs"], params)
+            return [(row[0], row[1], (row[2], row[3])) for row in await cursor.fetchall()]
+
+    async def take_back(self, device_ids: Sequence[str], most: int) -> int:
+        """Put jobs of devices that cannot send back into the pool; returns how many."""
+        params = {"device_ids": list(device_ids), "most": most}
+        return len(await self._database.fetch_all("unassign_jobs", params))

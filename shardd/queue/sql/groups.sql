@@ -1,0 +1,55 @@
+-- Jobs of device groups: which wait for a device, and to whom they are given.
+
+-- name: group_members
+-- Which devices are in which group.
+SELECT device_group, device_id FROM shardd.device_group_members ORDER BY device_group, device_id;
+
+-- name: find_pools
+-- Every lane of a device group in which jobs wait for a device: a skip scan, one index probe per lane.
+WITH RECURSIVE pool AS (
+    (SELECT device_group, lane FROM shardd.jobs WHERE NOT scheduled AND device_id IS NULL
+      ORDER BY device_group, lane, ord, id LIMIT 1)
+    UNION ALL
+    SELECT n.device_group, n.lane FROM pool CROSS JOIN LATERAL (
+        SELECT device_group, lane FROM shardd.jobs
+         WHERE NOT scheduled AND device_id IS NULL AND (device_group, lane) > (pool.device_group, pool.lane)
+         ORDER BY device_group, lane, ord, id LIMIT 1
+    ) n
+)
+SELECT device_group, lane FROM pool;
+
+-- name: pool_jobs
+-- The first jobs of a group's lane, locked for this transaction, with the device that their recipients know.
+SELECT j.id, j.address, c.device_id
+  FROM (SELECT id, address, ord FROM shardd.jobs
+         WHERE device_group = %(device_group)s AND lane = %(lane)s AND NOT scheduled AND device_id IS NULL
+         ORDER BY ord, id LIMIT %(most)s FOR UPDATE SKIP LOCKED) j
+  LEFT JOIN shardd.contacts c ON c.device_group = %(device_group)s AND c.address = j.address
+ ORDER BY j.ord, j.id;
+
+-- name: assign_jobs
+-- Gives jobs of a group to devices, and notes whom their recipients know from now on. Arrays, one element per job. Returns where
+-- each stands, as promote_due does.
+WITH given AS (
+    SELECT * FROM unnest(%(ids)s::bigint[], %(device_ids)s::text[]) AS e(id, device_id)
+), moved AS (
+    UPDATE shardd.jobs j SET device_id = given.device_id FROM given
+     WHERE j.id = given.id AND j.device_id IS NULL
+    RETURNING j.device_id, j.lane, j.ord, j.id, j.device_group, j.address
+), known AS (
+    INSERT INTO shardd.contacts AS c (device_group, address, device_id)
+    SELECT DISTINCT ON (device_group, address) device_group, address, device_id FROM moved
+     ORDER BY device_group, address, ord DESC
+    ON CONFLICT (device_group, address) DO UPDATE SET device_id = EXCLUDED.device_id, last_at = now()
+)
+SELECT device_id, lane, ord, id FROM moved;
+
+-- name: unassign_jobs
+-- Puts up to `most` jobs of groups back into the pool whose device cannot send; those in hand and those that wait for a time stay.
+WITH stranded AS MATERIALIZED (
+    SELECT id FROM shardd.jobs
+     WHERE device_id = ANY (%(device_ids)s::text[]) AND device_group IS NOT NULL AND claimed_epoch IS NULL AND NOT scheduled
+     LIMIT %(most)s FOR UPDATE SKIP LOCKED
+)
+UPDATE shardd.jobs j SET device_id = NULL FROM stranded WHERE j.id = stranded.id
+RETURNING j.id;

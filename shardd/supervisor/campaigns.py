@@ -1,0 +1,68 @@
+"""Keeps the lines up to date with the campaigns: which run, their weights and caps, and what they sent."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from shardd.errors import DatabaseError
+from shardd.logs import get_logger
+from shardd.queue.campaigns import Campaigns
+from shardd.queue.database import Database
+from shardd.supervisor.router import Router
+
+log = get_logger(__name__)
+
+EVERY: Final = 0.5
+"""Seconds between looks when nothing announces a change: a campaign that was resumed waits no longer."""
+SENDS_EVERY: Final = 2.0
+"""Seconds between looks at what campaigns with a cap have sent, which another node may have counted."""
+
+
+class CampaignWatch:
+    """The router's knowledge of campaigns. That a paused one sends nothing is seen to by the claim itself."""
+
+    def __init__(self, database: Database, campaigns: Campaigns, router: Router) -> None:
+        self._database = database
+        self._campaigns = campaigns
+        self._router = router
+        self._wake = asyncio.Event()
+        self._sends_seen = float("-inf")
+
+    async def look(self) -> None:
+        """Read which campaigns run. Raises DatabaseError."""
+        lines, now = self._router.lines, time.monotonic()
+        running = await self._campaigns.running()
+        capped = any(campaign.device_cap is not None for campaign in running.values())
+        if capped and (running != lines.campaigns or now >= self._sends_seen + SENDS_EVERY):
+            # Before the campaigns are known, so that none of them is without its count for a moment.
+            since = (datetime.now(UTC) - timedelta(days=2)).date()
+            for campaign, device_id, day, sent in await self._campaigns.sends(since):
+                if (line := lines.by_id.get(device_id)) is not None:
+                    line.note_campaign(campaign, day, sent)
+            self._sends_seen = now
+        if running != lines.campaigns:
+            lines.set_campaigns(running, time.monotonic())
+            self._router.wake()
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(EVERY):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            try:
+                await self.look()
+            except DatabaseError as error:
+                log.debug("no look at the campaigns", action="poll", error=str(error))
+
+    async def listen(self) -> None:
+        """Turn notifications into looks, until cancelled."""
+        async for event in self._database.listen("shardd_campaigns"):
+            if event.kind != "lost":
+                self._wake.set()

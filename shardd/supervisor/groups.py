@@ -1,0 +1,125 @@
+"""Device groups: each job gets its device shortly before it is sent.
+
+A recipient keeps the device that it knows, as long as that one can send at all; a new recipient gets the device with the most
+room. Only a few jobs are given to a device ahead of time, and none to one that is far from its next turn, so that there is
+little to take back when it dies. Which device is the choice of one pure function, `choose_devices`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from shardd.errors import DatabaseError
+from shardd.logs import get_logger
+from shardd.queue.groups import Groups, PoolJob
+from shardd.queue.jobs import Hint
+from shardd.states import CAN_SEND, DeviceState
+from shardd.supervisor.line import Line
+from shardd.supervisor.lines import Lines
+
+log = get_logger(__name__)
+
+AHEAD: Final = 2
+"""Jobs of a lane that a device with a gap is given ahead of time."""
+AHEAD_WITHOUT_GAP: Final = 50
+HORIZON: Final = 60.0
+"""Seconds; a device whose next turn is farther away than this, and than its gap, is given nothing new."""
+MEMBERS_EVERY: Final = 2.0
+"""Seconds between looks at who is in which group."""
+TAKE_BACK_MOST: Final = 2000
+SLACK: Final = 200
+"""Jobs that are looked at beyond the room that there is, for recipients who know a device."""
+
+
+def choose_devices(
+    jobs: Sequence[PoolJob], rooms: Mapping[str, int], can_have: Callable[[str], bool]
+) -> dict[int, str]:
+    """Which device gets which job, by job id. `rooms`: how many new ones a device may be given; `can_have`: it can send at all.
+
+    Jobs are looked at in their order, up to the first for which there is no device now.
+    """
+    left = dict(rooms)
+    given: dict[int, str] = {}
+    met: dict[str, str] = {}  # recipients of two jobs at once
+    for job in jobs:
+        known = met.get(job.address, job.known)
+        if known is None or not can_have(known):
+            known = max(left, key=lambda device_id: (left[device_id], device_id), default=None)
+            if known is None or left[known] <= 0:
+                break
+            left[known] -= 1
+        elif known in left:
+            left[known] -= 1
+        given[job.id] = met[job.address] = known
+    return given
+
+
+class GroupWork:
+    """Gives the jobs of device groups to devices of this node."""
+
+    def __init__(self, groups: Groups, lines: Lines, hint: Callable[[list[Hint]], None], *, every: float) -> None:
+        """`hint` is told where the given jobs stand; `every`: seconds between looks."""
+        self._groups = groups
+        self._lines = lines
+        self._hint = hint
+        self.every = every
+        self._members: dict[str, list[str]] = {}
+        self._looked = float("-inf")
+
+    async def run(self) -> None:
+        """Give until cancelled."""
+        while True:
+            try:
+                busy = await self._turn(time.monotonic())
+            except DatabaseError as error:
+                log.debug("no look at the groups", action="poll", error=str(error))
+                busy = False
+            await asyncio.sleep(0.01 if busy else self.every)
+
+    async def _turn(self, now: float) -> bool:
+        """Whether a device without a gap got work, and may soon need more."""
+        if now >= self._looked + MEMBERS_EVERY:
+            self._members = await self._groups.members()
+            self._looked = now
+        if not self._members:
+            return False
+        dead = [d for d in {d for members in self._members.values() for d in members} if not self._can_send(d)]
+        if dead and (back := await self._groups.take_back(dead, TAKE_BACK_MOST)):
+            log.info("jobs of devices that cannot send go to others of their groups", action="groups", jobs=back)
+        busy = False
+        for group, lane in await self._groups.pools():
+            busy |= await self._share_out(group, lane, now)
+        return busy
+
+    async def _share_out(self, group: str, lane: str, now: float) -> bool:
+        members = set(self._members.get(group, ()))
+        rooms = {d: room for d in members if (room := self._room(d, lane, now)) > 0}
+        most = sum(rooms.values()) + SLACK
+        hints = await self._groups.share_out(
+            group, lane, most, lambda jobs: choose_devices(jobs, rooms, lambda d: d in members and self._can_send(d))
+        )
+        self._hint(hints)
+        return any(not self._lines.by_id[d].pace.has_gap for d, _, _ in hints if d in self._lines.by_id)
+
+    def _can_send(self, device_id: str) -> bool:
+        line = self._lines.by_id.get(device_id)
+        return line is not None and line.state in CAN_SEND and line.device.paused_at is None
+
+    def _room(self, device_id: str, name: str, now: float) -> int:
+        """How many new jobs of this lane a device may be given."""
+        line = self._lines.by_id.get(device_id)
+        if line is None or not self._lines.is_up(line) or not self._can_send(device_id):
+            return 0
+        lane = line.lanes.get(name)
+        if line.state is not DeviceState.READY or (lane is not None and lane.has_work):
+            return 0
+        if self._lines.turn_at(line, name, now) > now + max(HORIZON, line.pace.base.gap_max):
+            return 0
+        return _ahead(line)
+
+
+def _ahead(line: Line) -> int:
+    return AHEAD if line.pace.has_gap or line.room == 1 else AHEAD_WITHOUT_GAP

@@ -1,0 +1,203 @@
+"""One device as the router remembers it: its lanes, and which of them may send next.
+
+A lane is the device's line of one campaign and one class. So what may not be sent now (its campaign is paused or has reached
+its cap, its class has quiet hours) stands in nobody's way. Among the lanes that may send, the highest priority goes first; among
+equals, campaigns share the device by their weights (start-time fair queueing); within a campaign, the oldest goes first.
+
+No I/O and no clock of its own: times are seconds of the caller's monotonic clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Final
+
+from shardd.pacing import DevicePace, Tally, Turn, next_midnight, next_turn
+from shardd.queue.campaigns import NO_CAMPAIGN, Campaign
+from shardd.queue.cycle import Place
+from shardd.queue.devices import Device
+from shardd.states import DeviceState
+
+FIRST_PLACE: Final[Place] = (-(2**63), 0)
+NEVER: Final = math.inf
+PRIORITY_SHIFT: Final = 52
+"""Bits of a place that hold the time; the priority stands above them (see 0002_jobs.sql)."""
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """The jobs of one campaign and class on one device."""
+
+    name: str
+    campaign: str
+    """Empty: none."""
+    job_class: str
+    has_work: bool = False
+    fresh: bool = False
+    """A hint came since the last ask: an empty answer to that ask proves nothing."""
+    low: Place = FIRST_PLACE
+    """Nothing stands before this place."""
+    head: Place = FIRST_PLACE
+    """Where the first job probably stands."""
+    in_hand: int = 0
+
+    @property
+    def priority(self) -> int:
+        """Of the job that probably stands first."""
+        return -(self.head[0] >> PRIORITY_SHIFT)
+
+    def hint(self, place: Place) -> None:
+        """There may be a job at this place, or after it."""
+        self.low = min(self.low, place)
+        self.head = min(self.head, place) if self.has_work else place
+        self.has_work = self.fresh = True
+
+
+@dataclass(slots=True)
+class CampaignDay:
+    """What a campaign sent through a device on a day."""
+
+    day: date
+    sent: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """One device and its place in the turns."""
+
+    device: Device
+    shard: int
+    pace: DevicePace
+    room: int
+    state: DeviceState
+    account: str | None = None
+    """Whose rate limit it shares; None: its own."""
+    tally: Tally = field(default_factory=Tally)
+    in_hand: int = 0
+    trouble_ends: float = 0.0
+    trouble: str | None = None
+    """What it rests for until `trouble_ends`."""
+    troubles: int = 0
+    """Times in a row that the device could not be reached."""
+    lanes: dict[str, Lane] = field(default_factory=dict)
+    campaign_days: dict[str, CampaignDay] = field(default_factory=dict)
+    """Of campaigns with a cap."""
+    finishes: dict[str, float] = field(default_factory=dict)
+    """Virtual times up to which campaigns have had their share."""
+    served: float = 0.0
+    """Virtual time of the last share."""
+    due: float | None = None
+    """When it may send, while it waits for that; minus infinity: it stands in the turns; None: it waits for nothing."""
+
+    def lane(self, name: str) -> Lane:
+        """The lane of this name (`campaign/class`), a new one if need be."""
+        found = self.lanes.get(name)
+        if found is None:
+            campaign, _, job_class = name.rpartition("/")
+            found = self.lanes[name] = Lane(name, campaign, job_class)
+        return found
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there may be work in any lane."""
+        return any(lane.has_work for lane in self.lanes.values())
+
+    def forget_empty_lanes(self) -> None:
+        """Nothing is known of a lane that has no work."""
+        if len(self.lanes) > 1:
+            self.lanes = {
+                name: lane for name, lane in self.lanes.items() if lane.has_work or lane.in_hand or lane.fresh
+            }
+        if self.finishes:
+            self.finishes = {name: finish for name, finish in self.finishes.items() if finish > self.served}
+
+    def turn_of(self, lane: Lane, campaigns: Mapping[str, Campaign], now: float, ahead: float) -> Turn:
+        """When this lane may send; NEVER: not before somebody decides so. `ahead`: see `shardd.pacing.next_turn`."""
+        campaign = campaigns.get(lane.campaign) if lane.campaign else NO_CAMPAIGN
+        if campaign is None:
+            return Turn(NEVER, "its campaign")
+        turn = next_turn(self.pace, lane.job_class, self.tally, now=now, ahead=ahead, in_hand=self.in_hand)
+        if campaign.device_cap is not None:
+            local = datetime.fromtimestamp(turn.at + ahead, self.pace.zone)
+            if self._campaign_sent(lane.campaign, local.date()) >= campaign.device_cap:
+                midnight = next_midnight(local, self.pace.zone).timestamp() - ahead
+                turn = next_turn(self.pace, lane.job_class, self.tally, now=midnight, ahead=ahead)
+                return Turn(turn.at, "its campaign's cap")
+        return turn
+
+    def choose(self, campaigns: Mapping[str, Campaign], now: float, ahead: float) -> tuple[Lane | None, float]:
+        """(the lane that may send now, now) or (None, when one may).
+
+        Only lanes that may have work count; NEVER when none may send before somebody decides so.
+        """
+        best: Lane | None = None
+        best_rank: tuple[int, float, Place] | None = None
+        soonest = NEVER
+        turns: dict[str, Turn] = {}  # of lanes without a campaign: they differ by class only
+        for lane in self.lanes.values():
+            if not lane.has_work:
+                continue
+            turn = self.turn_of(lane, campaigns, now, ahead) if lane.campaign else turns.get(lane.job_class)
+            if turn is None:
+                turn = turns[lane.job_class] = self.turn_of(lane, campaigns, now, ahead)
+            if turn.at > now:
+                soonest = min(soonest, turn.at)
+                continue
+            rank = (-lane.priority, max(self.served, self.finishes.get(lane.campaign, 0.0)), lane.head)
+            if best_rank is None or rank < best_rank:
+                best, best_rank = lane, rank
+        return (best, now) if best is not None else (None, soonest)
+
+    def serve(self, lane: Lane, campaigns: Mapping[str, Campaign]) -> None:
+        """A job of this lane was taken: its campaign has had a share."""
+        self.in_hand += 1
+        lane.in_hand += 1
+        campaign = campaigns.get(lane.campaign, NO_CAMPAIGN)
+        self.served = max(self.served, self.finishes.get(lane.campaign, 0.0))
+        self.finishes[lane.campaign] = self.served + 1.0 / campaign.weight
+
+    def count(self, campaign: str, moment: datetime, campaigns: Mapping[str, Campaign]) -> None:
+        """A message left, or may have; `moment` is aware."""
+        local = moment.astimezone(self.pace.zone)
+        self.tally.count(local)
+        known = campaigns.get(campaign)
+        if known is not None and known.device_cap is not None:
+            self.note_campaign(campaign, local.date(), self._campaign_counted(campaign, local.date()) + 1)
+
+    def note_campaign(self, campaign: str, day: date, sent: int) -> None:
+        """Somebody knows what a campaign sent on a day: the highest count stands."""
+        known = self.campaign_days.get(campaign)
+        if known is None or known.day < day:
+            self.campaign_days[campaign] = CampaignDay(day, sent)
+        elif known.day == day:
+            known.sent = max(known.sent, sent)
+
+    def _campaign_counted(self, campaign: str, day: date) -> int:
+        known = self.campaign_days.get(campaign)
+        return known.sent if known is not None and known.day == day else 0
+
+    def _campaign_sent(self, campaign: str, day: date) -> int:
+        """What it sent on this day, and what is in hand."""
+        in_hand = sum(lane.in_hand for lane in self.lanes.values() if lane.campaign == campaign)
+        return self._campaign_counted(campaign, day) + in_hand
+
+    def take_over(self, device: Device, *, now: float, ahead: float) -> None:
+        """What the database knows of its sends, which may be more than is known here."""
+        tally = self.tally
+        if device.last_at is not None:
+            ended = min(now, device.last_at.timestamp() - ahead)
+            if ended > tally.ended:
+                tally.ended, tally.tokens = ended, 0.0
+        if device.day is None:
+            return
+        if tally.day is None or device.day > tally.day:
+            tally.day, tally.sent, tally.hour, tally.hour_sent = device.day, device.sent, device.hour, device.hour_sent
+            tally.days = device.days
+        elif device.day == tally.day:
+            tally.sent, tally.days = max(tally.sent, device.sent), max(tally.days, device.days)
+            if device.hour >= tally.hour:
+                known = tally.hour_sent if device.hour == tally.hour else 0
+                tally.hour, tally.hour_sent = device.hour, max(known, device.hour_sent)
