@@ -5,6 +5,7 @@ pytest_plugins = [
     "tests.fix_command",
     "tests.fix_daemon",
     "tests.fix_pairing",
+    "tests.fix_platforms",
     "tests.fix_postgres",
     "tests.fix_whatsapp",
     "tests.whatsapp_fleet",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shardd.backoff import ceiling
+from shardd.errors import ErrorClass
 
 TROUBLE_FIRST, TROUBLE_CAP = 5.0, 600.0
 """Seconds that an account rests after the first and after many answers in a row that left a message in doubt: while its platform
@@ -16,11 +17,21 @@ is down, each further message would only be one more in doubt."""
 MAX_ACCOUNTS: Final = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What is left of a rest."""
+
+    seconds: float
+    why: str
+    error_class: ErrorClass
+
+
 @dataclass(slots=True)
 class _Account:
     next_at: float = 0.0
     rests_until: float = 0.0
     why: str = ""
+    error_class: ErrorClass = ErrorClass.UNKNOWN
     troubles: int = 0
 
 
@@ -32,10 +43,12 @@ class AccountLimits:
         self._spacing = 1 / rate if rate > 0 else 0.0
         self._accounts: dict[str, _Account] = {}
 
-    def rest_of(self, account: str, now: float) -> tuple[float, str]:
-        """Seconds that the account must still rest, and why; 0 when it need not."""
+    def rest_of(self, account: str, now: float) -> Rest | None:
+        """The rest that the account must still take."""
         known = self._accounts.get(account)
-        return (max(0.0, known.rests_until - now), known.why) if known else (0.0, "")
+        if known is None or known.rests_until <= now:
+            return None
+        return Rest(known.rests_until - now, known.why, known.error_class)
 
     def wait_of(self, account: str, now: float) -> float:
         """Seconds until the account's next message may leave."""
@@ -50,17 +63,17 @@ class AccountLimits:
         known.next_at = turn + self._spacing
         return turn - now
 
-    def rest(self, account: str, seconds: float, why: str, now: float) -> None:
+    def rest(self, account: str, seconds: float, why: str, error_class: ErrorClass, now: float) -> None:
         """The platform asked for a rest. A longer one that is running already stays."""
         known = self._of(account)
         if now + seconds > known.rests_until:
-            known.rests_until, known.why = now + seconds, why
+            known.rests_until, known.why, known.error_class = now + seconds, why, error_class
 
     def troubled(self, account: str, why: str, now: float) -> None:
         """The platform left a message in doubt."""
         known = self._of(account)
         known.troubles += 1
-        self.rest(account, ceiling(known.troubles, TROUBLE_FIRST, TROUBLE_CAP), why, now)
+        self.rest(account, ceiling(known.troubles, TROUBLE_FIRST, TROUBLE_CAP), why, ErrorClass.SERVER, now)
 
     def answered(self, account: str) -> None:
         """The platform said clearly what it did with a message."""

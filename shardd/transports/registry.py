@@ -16,8 +16,14 @@ TRANSPORTS: Final = MappingProxyType(
     {
         "sandbox": "shardd.transports.sandbox:SandboxTransport",
         "whatsapp": "shardd.transports.whatsapp.transport:WhatsappTransport",
+        "cloud_api": "shardd.transports.cloud_api:CloudApiTransport",
+        "wablas": "shardd.transports.wablas:WablasTransport",
+        "whacenter": "shardd.transports.whacenter:WhacenterTransport",
     }
 )
+
+NEEDS_SESSION: Final = frozenset({"whatsapp"})
+"""Those whose devices must be paired before they can send."""
 
 
 def make_transport(name: str, settings: dict[str, Any], events: Events) -> Transport:

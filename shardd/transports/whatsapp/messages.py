@@ -22,7 +22,7 @@ from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import (
 from neonize.utils.enum import MediaType
 from PIL import Image, UnidentifiedImageError
 
-from shardd.errors import PermanentError
+from shardd.errors import ErrorClass, PermanentError
 from shardd.ipc import JobSpec
 from shardd.transports.whatsapp.media import Media
 
@@ -51,6 +51,11 @@ def needs_media(job: JobSpec) -> bool:
         if not job.media:
             raise PermanentError(f"kind is {job.kind!r}, but media is empty")
         return True
+    if job.kind == "template":
+        raise PermanentError(
+            "kind is 'template', which only the Cloud API has: write to a device of transport 'cloud_api', or send a text",
+            error_class=ErrorClass.CONTENT,
+        )
     if job.kind not in {"text", "location", "contact"}:
         known = ", ".join(["text", *MEDIA_TYPES, "location", "contact"])
         raise PermanentError(f"kind {job.kind!r} is not known to transport 'whatsapp': write one of {known}")

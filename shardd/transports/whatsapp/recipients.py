@@ -14,7 +14,7 @@ from typing import Final
 
 import phonenumbers
 
-from shardd.errors import PermanentError
+from shardd.errors import ErrorClass, PermanentError
 
 USER_SERVER: Final = "s.whatsapp.net"
 GROUP_SERVER: Final = "g.us"
@@ -38,13 +38,16 @@ class Recipient:
     number: str | None = None
 
 
-def parse_recipient(text: str, default_region: str | None) -> Recipient:
-    """Read a recipient as a producer wrote it. Raises PermanentError that says how to write it."""
+def parse_recipient(text: str, default_region: str | None, *, transport: str = "whatsapp") -> Recipient:
+    """Read a recipient as a producer wrote it. Raises PermanentError that says how to write it.
+
+    `transport`: whose section of the config has `default_region`.
+    """
     text = text.strip()
     if "@" in text:
         match = _JID.fullmatch(text)
         if match is None:
-            raise PermanentError(
+            raise _no_address(
                 f"recipient {text!r} is no address of WhatsApp: write a phone number such as +6281234567890, "
                 "or NUMBER@s.whatsapp.net, or ID@g.us for a group"
             )
@@ -52,27 +55,31 @@ def parse_recipient(text: str, default_region: str | None) -> Recipient:
         if server in {USER_SERVER, "c.us"}:
             return Recipient(f"{user}@{USER_SERVER}", user)
         return Recipient(f"{user}@{server}")
-    number = _parse_number(text, default_region)
+    number = _parse_number(text, default_region, transport)
     return Recipient(f"{number}@{USER_SERVER}", number)
 
 
-def _parse_number(text: str, region: str | None) -> str:
+def _parse_number(text: str, region: str | None, transport: str) -> str:
     digits = _SPELLING.sub("", text)
     if digits.startswith("00"):
         digits = "+" + digits[2:]
     if not re.fullmatch(r"\+?[0-9]+", digits, re.ASCII):
-        raise PermanentError(f"recipient {text!r} is no phone number: write it as +6281234567890")
+        raise _no_address(f"recipient {text!r} is no phone number: write it as +6281234567890")
     if digits.startswith("+"):
         number = _try(digits, None)
         if number is not None and phonenumbers.is_possible_number(number):
             return _digits(number)
-        raise PermanentError(f"recipient {text!r} cannot be a phone number: it has too few or too many digits")
+        raise _no_address(f"recipient {text!r} cannot be a phone number: it has too few or too many digits")
     # Without a plus it may be a number of the default region, or one with its country code: only a sure reading counts.
     for number in (_try(digits, region), _try("+" + digits, None)):
         if number is not None and phonenumbers.is_valid_number(number):
             return _digits(number)
-    mend = "write it with + and country code" + ("" if region else ", or set transports.whatsapp.default_region")
-    raise PermanentError(f"recipient {text!r} is no phone number that can be told without its country: {mend}")
+    mend = "write it with + and country code" + ("" if region else f", or set transports.{transport}.default_region")
+    raise _no_address(f"recipient {text!r} is no phone number that can be told without its country: {mend}")
+
+
+def _no_address(text: str) -> PermanentError:
+    return PermanentError(text, error_class=ErrorClass.RECIPIENT)
 
 
 def _try(digits: str, region: str | None) -> phonenumbers.PhoneNumber | None:

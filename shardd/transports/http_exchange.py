@@ -1,0 +1,155 @@
+"""One POST to a platform, and what is certain about it afterwards.
+
+Until a connection stands nothing can have left, so every failure before that is only a device that is out of reach. From then on
+the request is being written, and nobody can know what the other side read of it: a reset or a silence leaves the message in
+doubt. An answer whose body is lost still has its status.
+
+Each request has a connection of its own. On a kept one a platform may hang up just as the next request is written, which looks
+like a request that was read and lost; a handshake per message is cheap at the pace of a device. So nothing is ever repeated
+here: not by this module, and not by the library beneath, which repeats only on kept connections. Redirects are not followed,
+because that too would send the request twice.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, Final
+
+import aiohttp
+
+from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError
+
+MAX_ANSWER: Final = 256 * 1024
+"""Bytes; a platform's answer has a few hundred."""
+MAX_RETRY_AFTER: Final = 24 * 3600.0
+"""Seconds: a longer Retry-After is a mistake of the other side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is posted. Its text shows neither headers nor body, which hold secrets and messages."""
+
+    url: str
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    proxy: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back. `retry_after`: seconds, if the platform said so; `body` None: not all of it came, `lost` says why."""
+
+    status: int
+    body: bytes | None
+    retry_after: float | None = None
+    lost: str = ""
+
+
+@dataclass(slots=True)
+class _Progress:
+    connected: bool = False
+
+
+class HttpExchange:
+    """Posts requests; needs a running event loop."""
+
+    def __init__(self, *, connect_timeout: float, answer_timeout: float) -> None:
+        """In seconds; the look-up of the host name and the TLS handshake are part of connecting."""
+        self._answer_timeout = answer_timeout
+        trace = aiohttp.TraceConfig(trace_config_ctx_factory=SimpleNamespace)
+        trace.on_connection_create_end.append(_connected)
+        self._session = aiohttp.ClientSession(
+            # No limit, since a device has one request at a time; a limit would only make devices wait for slow strangers.
+            connector=aiohttp.TCPConnector(force_close=True, limit=0),
+            # One account's cookies are nobody else's business.
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=connect_timeout + answer_timeout, connect=connect_timeout),
+            # Unpacked, a small answer can become a huge one.
+            auto_decompress=False,
+            headers={"User-Agent": "shardd", "Accept": "application/json", "Accept-Encoding": "identity"},
+            trace_configs=[trace],
+        )
+
+    async def close(self) -> None:
+        """Cut what is open."""
+        await self._session.close()
+
+    async def post(self, request: Request) -> Answer:
+        """Post once. Raises DeviceUnavailableError when nothing left, InDoubtError when nobody can know."""
+        progress = _Progress()
+        try:
+            async with self._session.post(
+                request.url,
+                data=request.body,
+                headers=request.headers,
+                proxy=request.proxy,
+                allow_redirects=False,
+                trace_request_ctx=progress,
+            ) as response:
+                retry_after = read_retry_after(response.headers.get("Retry-After"), time.time())
+                body, lost = await _read(response)
+                return Answer(response.status, body, retry_after, lost)
+        except TimeoutError:
+            if not progress.connected:
+                raise _out_of_reach(request, "no connection in time") from None
+            raise InDoubtError(
+                f"no answer from {_host(request)} within {self._answer_timeout:g} s to a message that was handed over",
+                error_class=ErrorClass.TIMEOUT,
+            ) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            why = _told(error)
+            if not progress.connected:
+                raise _out_of_reach(request, why) from None
+            raise InDoubtError(
+                f"the connection to {_host(request)} ended without an answer to a message that was handed over: {why}",
+                error_class=ErrorClass.CONNECTION,
+            ) from None
+
+
+async def _connected(_: aiohttp.ClientSession, context: Any, __: aiohttp.TraceConnectionCreateEndParams) -> None:
+    context.trace_request_ctx.connected = True
+
+
+async def _read(response: aiohttp.ClientResponse) -> tuple[bytes | None, str]:
+    """The body, or None and why it is not known."""
+    body = bytearray()
+    try:
+        async for chunk in response.content.iter_chunked(MAX_ANSWER):
+            body += chunk
+            if len(body) > MAX_ANSWER:
+                return None, f"it is longer than {MAX_ANSWER} bytes"
+    except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        return None, f"it was cut off ({_told(error)})"
+    return bytes(body), ""
+
+
+def read_retry_after(text: str | None, now: float) -> float | None:
+    """Seconds from `now` (POSIX seconds) that a Retry-After header means, or None; RFC 9110, section 10.2.3."""
+    if text is None:
+        return None
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text[:12]), MAX_RETRY_AFTER)
+    try:
+        at = email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return min(max(0.0, at - now), MAX_RETRY_AFTER)
+
+
+def _host(request: Request) -> str:
+    return request.url.split("/")[2]
+
+
+def _out_of_reach(request: Request, why: str) -> DeviceUnavailableError:
+    return DeviceUnavailableError(
+        f"{_host(request)} cannot be reached: {why}; nothing was sent", error_class=ErrorClass.CONNECTION
+    )
+
+
+def _told(error: Exception) -> str:
+    return str(error) or type(error).__name__

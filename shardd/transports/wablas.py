@@ -1,0 +1,52 @@
+"""The transport `wablas`: text and images through Wablas, whose devices are known by their tokens.
+
+POST {base}/api/send-message with `phone` and `message`, or {base}/api/send-image with `phone`, `image` (a URL) and `caption`,
+both url-encoded; the token stands in the header Authorization by itself. Success is JSON `status: true`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+from urllib.parse import urlencode
+
+from shardd.ipc import JobSpec
+from shardd.transports.http_answers import Context, Said
+from shardd.transports.http_exchange import Request
+from shardd.transports.http_platform import HttpPlatform
+from shardd.transports.status_answers import read_status
+
+
+class WablasTransport(HttpPlatform):
+    """Settings of a device: token, and maybe base."""
+
+    name: ClassVar[str] = "wablas"
+    kinds: ClassVar[tuple[str, ...]] = ("text", "image")
+    media_kinds: ClassVar[frozenset[str]] = frozenset({"image"})
+
+    def request(self, own: Mapping[str, str], job: JobSpec, number: str, proxy: str | None) -> Request:
+        """A form, url-encoded."""
+        if job.kind == "image":
+            path, form = "send-image", {"phone": number, "image": job.media or "", "caption": job.body}
+        else:
+            path, form = "send-message", {"phone": number, "message": job.body}
+        return Request(
+            url=f"{self.base_of(own)}/api/{path}",
+            body=urlencode(form).encode(),
+            headers={"Authorization": own["token"], "Content-Type": "application/x-www-form-urlencoded"},
+            proxy=proxy,
+        )
+
+    def read(self, said: Mapping[str, Any], status: int, context: Context) -> Said:  # noqa: ARG002 - the words suffice
+        """`status`, and `message` for people."""
+        return read_status(said, "message", context, _message_id(said))
+
+
+def _message_id(said: Mapping[str, Any]) -> str | None:
+    """The id that an answer names, if it does: data.messages[0].id, or data.id."""
+    data = said.get("data")
+    messages = data.get("messages") if isinstance(data, dict) else None
+    for place in (messages[0] if isinstance(messages, list) and messages else None, data):
+        if isinstance(place, dict) and isinstance(place.get("id"), str) and place["id"]:
+            return str(place["id"])
+    return None

@@ -1,0 +1,51 @@
+"""The transport `whacenter`: text and files through Whacenter, whose devices are known by a secret id.
+
+POST {base}/api/send, multipart, with `device_id`, `number`, `message`, and `file` (a URL) for an image. Success is JSON
+`status: true`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from shardd.ipc import JobSpec
+from shardd.transports.http_answers import Context, Said
+from shardd.transports.http_exchange import Request
+from shardd.transports.http_platform import HttpPlatform
+from shardd.transports.status_answers import read_status
+
+
+class WhacenterTransport(HttpPlatform):
+    """Settings of a device: device_id, and maybe base."""
+
+    name: ClassVar[str] = "whacenter"
+    kinds: ClassVar[tuple[str, ...]] = ("text", "image")
+    media_kinds: ClassVar[frozenset[str]] = frozenset({"image"})
+
+    def request(self, own: Mapping[str, str], job: JobSpec, number: str, proxy: str | None) -> Request:
+        """A form, multipart."""
+        form = {"device_id": own["device_id"], "number": number, "message": job.body}
+        if job.kind == "image":
+            form["file"] = job.media or ""
+        boundary = secrets.token_hex(16)
+        return Request(
+            url=f"{self.base_of(own)}/api/send",
+            body=multipart(form, boundary),
+            headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
+            proxy=proxy,
+        )
+
+    def read(self, said: Mapping[str, Any], status: int, context: Context) -> Said:  # noqa: ARG002 - the words suffice
+        """`status`, and `msg` for people."""
+        return read_status(said, "msg", context, None)
+
+
+def multipart(form: Mapping[str, str], boundary: str) -> bytes:
+    """A form of plain words (RFC 7578). `boundary`: something that stands in no value; the names need no quoting."""
+    parts = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in form.items()
+    ]
+    return "".join([*parts, f"--{boundary}--\r\n"]).encode()

@@ -1,0 +1,90 @@
+"""A device of an HTTP platform for tests: jobs go through the real transport, in the order in which a worker calls it."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from shardd.errors import SendError
+from shardd.ipc import DeviceSpec, JobSpec
+from shardd.transports.base import Sent, Transport
+from shardd.transports.registry import make_transport
+
+TO = "+62 812-3456-7890"
+NUMBER = "6281234567890"
+_numbers = itertools.count(1)
+
+
+class NoEvents:
+    """These transports learn nothing outside a call."""
+
+    def device_changed(self, device_id: str, state: str, reason: str, until: float | None = None) -> None:
+        raise AssertionError(f"{device_id} is {state}: {reason}")
+
+    def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float) -> None:
+        raise AssertionError(f"{device_id}: {kind} {message_ids}")
+
+
+def settings_of(transport: str) -> dict[str, str]:
+    """Settings that no other device has."""
+    number = next(_numbers)
+    match transport:
+        case "wablas":
+            return {"token": f"wablas-token-{number}"}
+        case "whacenter":
+            return {"device_id": f"whacenter-id-{number}"}
+        case _:
+            return {"phone_number_id": f"1000{number}", "token": f"cloud-token-{number}"}
+
+
+def key_of(settings: dict[str, str]) -> str:
+    """The secret of a device."""
+    return settings.get("token") or settings["device_id"]
+
+
+class PlatformDevice:
+    """One device, with a transport of its own unless it is given another's."""
+
+    def __init__(self, transport: Transport, settings: dict[str, str], proxy: str | None = None) -> None:
+        self.transport = transport
+        self.settings = settings
+        self.device = DeviceSpec(id=f"p{next(_numbers)}", transport=transport.name, settings=settings, proxy=proxy)
+
+    async def send(self, **job: Any) -> Sent:
+        """Raises SendError."""
+        return await self.hand_over(await self.prepare(**job))
+
+    async def prepare(self, **job: Any) -> tuple[JobSpec, Any]:
+        spec = JobSpec(
+            **{"id": next(_numbers), "epoch": 1, "attempt": 1, "device_id": self.device.id, "recipient": TO, **job}
+        )
+        fetched = await self.transport.fetch(self.device, spec)
+        return spec, await self.transport.prepare(self.device, spec, fetched)
+
+    async def hand_over(self, prepared: tuple[JobSpec, Any]) -> Sent:
+        return await self.transport.deliver(self.device, *prepared)
+
+    async def fail(self, **job: Any) -> SendError:
+        """The error of a job that must not be called sent."""
+        with pytest.raises(SendError) as caught:
+            await self.send(**{"body": "hello", **job})
+        assert key_of(self.settings) not in f"{caught.value!s} {caught.value!r}", "the secret is in the error"
+        return caught.value
+
+
+async def make_device(
+    transport: str,
+    base: str,
+    *,
+    settings: dict[str, str] | None = None,
+    proxy: str | None = None,
+    **config: Any,
+) -> PlatformDevice:
+    """`config`: of the transport, beside its base. Close its transport."""
+    version = {"version": "v23.0"} if transport == "cloud_api" else {}
+    plain = {"base": base, "connect_timeout": 5.0, "answer_timeout": 20.0, **version, **config}
+    made = make_transport(transport, plain, NoEvents())
+    await made.start()
+    return PlatformDevice(made, settings or settings_of(transport), proxy)

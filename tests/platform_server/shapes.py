@@ -1,0 +1,108 @@
+"""What each platform wants to be told, and what it answers: a request of the wrong shape is refused, so a test sees it."""
+
+from __future__ import annotations
+
+import email.parser
+import email.policy
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs
+
+from tests.platform_server.wire import Request
+
+Reply = tuple[int, Mapping[str, Any]]
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Received:
+    """A request as its platform understood it. `key`: the secret that it came with; `content`: its fields."""
+
+    platform: str
+    key: str
+    recipient: str
+    content: Mapping[str, Any]
+    headers: Mapping[str, str]
+    at: float
+    number: int = field(default_factory=lambda: next(_numbers))
+
+
+class WrongShapeError(Exception):
+    """A request that no platform understands."""
+
+
+def understand(request: Request, at: float) -> Received:
+    """Raises WrongShapeError."""
+    if request.method != "POST":
+        raise WrongShapeError(f"{request.method} {request.path}")
+    if request.path in {"/api/send-message", "/api/send-image"}:
+        return _wablas(request, at)
+    if request.path == "/api/send":
+        return _whacenter(request, at)
+    if match := re.fullmatch(r"/(v\d+\.\d+)/(\d+)/messages", request.path):
+        return _cloud_api(request, at, *match.groups())
+    raise WrongShapeError(f"there is no {request.path}")
+
+
+def accept(received: Received) -> Reply:
+    """The answer to a message that is taken over."""
+    message_id = f"{received.platform}.{received.number}"
+    match received.platform:
+        case "wablas":
+            data = {"messages": [{"id": message_id, "phone": received.recipient, "status": "pending"}]}
+            return 200, {"status": True, "message": "Success", "data": data}
+        case "whacenter":
+            return 200, {"status": True, "msg": "Message queued"}
+        case _:
+            contacts = [{"input": received.recipient, "wa_id": received.recipient}]
+            return 200, {"messaging_product": "whatsapp", "contacts": contacts, "messages": [{"id": message_id}]}
+
+
+def _wablas(request: Request, at: float) -> Received:
+    _want_type(request, "application/x-www-form-urlencoded")
+    form = {name: values[0] for name, values in parse_qs(request.body.decode(), keep_blank_values=True).items()}
+    image = request.path == "/api/send-image"
+    _want_fields(form, {"phone", "image", "caption"} if image else {"phone", "message"})
+    token = request.headers.get("authorization", "")
+    if not token or " " in token:
+        raise WrongShapeError(f"authorization {token!r}")
+    return Received("wablas", token, form["phone"], form, request.headers, at)
+
+
+def _whacenter(request: Request, at: float) -> Received:
+    _want_type(request, "multipart/form-data")
+    head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
+    whole = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + request.body)
+    form = {
+        str(part.get_param("name", header="content-disposition")): (part.get_payload(decode=True) or b"").decode()
+        for part in whole.iter_parts()
+    }
+    _want_fields(form, {"device_id", "number", "message"} | ({"file"} & form.keys()))
+    return Received("whacenter", form["device_id"], form["number"], form, request.headers, at)
+
+
+def _cloud_api(request: Request, at: float, version: str, phone_number_id: str) -> Received:
+    _want_type(request, "application/json")
+    said = json.loads(request.body)
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme != "Bearer" or not token:
+        raise WrongShapeError(f"authorization {scheme!r}")
+    kind = said.get("type")
+    if said.get("messaging_product") != "whatsapp" or not said.get("to", "").isdigit() or kind not in said:
+        raise WrongShapeError(f"message {said}")
+    where = {"version": version, "phone_number_id": phone_number_id}
+    return Received("cloud_api", token, said["to"], said | where, request.headers, at)
+
+
+def _want_type(request: Request, kind: str) -> None:
+    if request.headers.get("content-type", "").split(";")[0] != kind:
+        raise WrongShapeError(f"content-type {request.headers.get('content-type')!r}")
+
+
+def _want_fields(form: Mapping[str, str], names: set[str]) -> None:
+    if form.keys() != names:
+        raise WrongShapeError(f"fields {sorted(form)}")
