@@ -28,6 +28,7 @@ from shardd.supervisor.process import Launch
 from shardd.supervisor.receipts import Receipts
 from shardd.supervisor.router import Router
 from shardd.supervisor.watchers import DeviceWatch, WorkWatch
+from shardd.transports.accounts import account_of
 
 
 class Rules:
@@ -100,7 +101,10 @@ def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn
         database, node=config.node, shards=config.shards, ttl=config.lease.ttl, margin=config.lease.margin
     )
     lines = Lines(
-        shard_of=lambda device_id: shard_of(device_id, config.shards), pace_of=rules.pace_of, room_of=rules.room_of
+        shard_of=lambda device_id: shard_of(device_id, config.shards),
+        pace_of=rules.pace_of,
+        room_of=rules.room_of,
+        account_of=lambda device: account_of(device.transport, device.settings),
     )
 
     def say(shard: int, message: ipc.ToWorker) -> bool:
