@@ -1,0 +1,301 @@
+-- What happened, for programs that want to be told: an outbox that is written with the change itself, read in an order that misses
+-- nothing, and emptied from its old end. shardd.events is what a program reads; a webhook is a reader that shardd runs for it.
+
+-- The facts of a job stand in columns and become JSON when somebody reads them: that costs a settle a quarter of what building
+-- JSON at once did. Append-only, and bounded by purge_events.
+CREATE TABLE shardd.outbox (
+    xid          xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    id           bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
+    at           timestamptz NOT NULL DEFAULT now(),
+    kind         text NOT NULL,
+    job_id       bigint,
+    device_id    text,
+    campaign     text,
+    reference    text,
+    detail       jsonb,                    -- the data of an event that is about no job
+    recipient    text,
+    device_group text,
+    class        text,
+    job_kind     text,
+    state        text,
+    message_id   text,
+    error        text,
+    error_class  text,
+    metadata     jsonb,
+    attempt      integer,
+    failures     smallint,
+    run_at       timestamptz,
+    created_at   timestamptz,
+    settled_at   timestamptz,
+    delivered_at timestamptz,
+    read_at      timestamptz,
+    -- Ids become visible out of their order, because transactions commit out of the order in which they took them. In this order,
+    -- and up to the oldest transaction that still writes, nothing can appear later.
+    PRIMARY KEY (xid, id)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
+        autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 50000);
+
+CREATE FUNCTION shardd.keep_outbox() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+    IF current_setting('shardd.tends_outbox', true) IS DISTINCT FROM 'yes' THEN
+        RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state', SCHEMA = 'shardd', TABLE = 'outbox',
+            MESSAGE = 'events are neither changed nor deleted',
+            HINT = 'Old ones go by themselves: see `events` in the config file.';
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER keep_outbox BEFORE UPDATE OR DELETE OR TRUNCATE ON shardd.outbox
+    FOR EACH STATEMENT EXECUTE FUNCTION shardd.keep_outbox();
+
+-- NOTIFY serialises the commits of all who notify, so only one of them at a time does; readers look now and then anyway.
+CREATE FUNCTION shardd.announce_events() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+    IF pg_try_advisory_xact_lock(hashtext('shardd.announce_events')) THEN
+        PERFORM pg_notify('shardd_events', '');
+    END IF;
+END $$;
+
+-- Whether events are written at all: `events.keep: 0` says no.
+CREATE FUNCTION shardd.keeps_events() RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT NOT EXISTS (SELECT FROM shardd.settings WHERE name = 'events.keep' AND value = '0')
+$$;
+
+-- A job ended. Runs with its owner's rights, because a producer's INSERT can end a job at once.
+CREATE FUNCTION shardd.tell_ends() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+BEGIN
+    IF shardd.keeps_events() THEN
+        INSERT INTO shardd.outbox (kind, job_id, device_id, campaign, reference, recipient, device_group, class, job_kind, state,
+                                   message_id, error, error_class, metadata, attempt, failures, run_at, created_at, settled_at)
+        SELECT 'job.' || state, id, device_id, campaign, reference, recipient, device_group, class, kind, state,
+               message_id, error, error_class, metadata, attempt, failures, run_at, created_at, settled_at
+          FROM ended;
+        IF FOUND THEN
+            PERFORM shardd.announce_events();
+        END IF;
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER tell_ends AFTER INSERT ON shardd.archive REFERENCING NEW TABLE AS ended
+    FOR EACH STATEMENT EXECUTE FUNCTION shardd.tell_ends();
+
+-- More became known of a job that had ended: a receipt, the end of a doubt, or a platform that could not deliver after all.
+CREATE FUNCTION shardd.tell_news() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+BEGIN
+    IF shardd.keeps_events() THEN
+        INSERT INTO shardd.outbox (kind, job_id, device_id, campaign, reference, recipient, device_group, class, job_kind, state,
+                                   message_id, error, error_class, metadata, attempt, failures, run_at, created_at, settled_at,
+                                   delivered_at, read_at)
+        SELECT news.kind, NEW.id, NEW.device_id, NEW.campaign, NEW.reference, NEW.recipient, NEW.device_group, NEW.class, NEW.kind,
+               NEW.state, NEW.message_id, NEW.error, NEW.error_class, NEW.metadata, NEW.attempt, NEW.failures, NEW.run_at,
+               NEW.created_at, NEW.settled_at, NEW.delivered_at, NEW.read_at
+          FROM (VALUES (1, 'job.' || NEW.state, OLD.state <> NEW.state),
+                       (2, 'job.delivered', OLD.delivered_at IS NULL AND NEW.delivered_at IS NOT NULL),
+                       (3, 'job.read', OLD.read_at IS NULL AND NEW.read_at IS NOT NULL)) AS news(place, kind, happened)
+         WHERE news.happened ORDER BY news.place;
+        PERFORM shardd.announce_events();
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER tell_news AFTER UPDATE ON shardd.archive FOR EACH ROW
+    WHEN (OLD.state <> NEW.state OR (OLD.delivered_at IS NULL AND NEW.delivered_at IS NOT NULL)
+          OR (OLD.read_at IS NULL AND NEW.read_at IS NOT NULL))
+    EXECUTE FUNCTION shardd.tell_news();
+
+-- A job that had ended is in the queue again. What retention deletes is in no queue, so nothing is told of it.
+CREATE FUNCTION shardd.tell_retry() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+BEGIN
+    IF shardd.keeps_events() THEN
+        INSERT INTO shardd.outbox (kind, job_id, device_id, campaign, reference, recipient, device_group, class, job_kind, state,
+                                   metadata, attempt, failures, run_at, created_at)
+        SELECT 'job.retried', j.id, j.device_id, j.campaign, j.reference, j.recipient, j.device_group, j.class, j.kind,
+               CASE WHEN j.scheduled THEN 'scheduled' ELSE 'queued' END, j.metadata, j.attempt, j.failures, j.run_at, j.created_at
+          FROM shardd.jobs j WHERE j.id = OLD.id;
+        IF FOUND THEN
+            PERFORM shardd.announce_events();
+        END IF;
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER tell_retry AFTER DELETE ON shardd.archive FOR EACH ROW
+    WHEN (OLD.state <> 'sent') EXECUTE FUNCTION shardd.tell_retry();
+
+-- In one word what a device is: removed, paused, or the state that it is in.
+CREATE FUNCTION shardd.standing(device shardd.devices) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN device.removed_at IS NOT NULL THEN 'removed'
+                WHEN device.paused_at IS NOT NULL THEN 'paused' ELSE device.state END
+$$;
+
+-- The moment as ISO 8601 in UTC, whatever the time zone of who asks.
+CREATE FUNCTION shardd.iso_time(moment timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT to_char(moment AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+$$;
+
+CREATE FUNCTION shardd.tell_device() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+DECLARE
+    was text := CASE WHEN TG_OP = 'UPDATE' THEN shardd.standing(OLD) END;
+    now_is text := shardd.standing(NEW);
+BEGIN
+    IF shardd.keeps_events() THEN
+        INSERT INTO shardd.outbox (kind, device_id, detail) VALUES ('device.state', NEW.id, jsonb_build_object(
+            'device_id', NEW.id, 'transport', NEW.transport, 'label', NEW.label, 'from', was, 'to', now_is, 'state', NEW.state,
+            'reason', CASE WHEN now_is = 'paused' THEN NEW.paused_why ELSE NEW.reason END,
+            'until', CASE WHEN now_is NOT IN ('paused', 'removed') THEN shardd.iso_time(NEW.state_until) END));
+        PERFORM shardd.announce_events();
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER tell_new_device AFTER INSERT ON shardd.devices FOR EACH ROW EXECUTE FUNCTION shardd.tell_device();
+CREATE TRIGGER tell_device AFTER UPDATE ON shardd.devices FOR EACH ROW
+    WHEN (OLD.state <> NEW.state OR shardd.standing(OLD) <> shardd.standing(NEW)) EXECUTE FUNCTION shardd.tell_device();
+
+-- What a program reads. `data` is what a webhook carries.
+CREATE VIEW shardd.events AS
+    SELECT id, at, kind, job_id, device_id, campaign, reference,
+           CASE WHEN job_id IS NULL THEN coalesce(detail, '{}') ELSE jsonb_build_object(
+               'job_id', job_id, 'reference', reference, 'recipient', recipient, 'device_id', device_id,
+               'device_group', device_group, 'campaign', campaign, 'class', class, 'kind', job_kind, 'state', state,
+               'message_id', message_id, 'error', error, 'error_class', error_class, 'metadata', metadata, 'attempt', attempt,
+               'failures', failures, 'run_at', shardd.iso_time(run_at), 'created_at', shardd.iso_time(created_at),
+               'settled_at', shardd.iso_time(settled_at), 'delivered_at', shardd.iso_time(delivered_at),
+               'read_at', shardd.iso_time(read_at)) END AS data,
+           xid
+      FROM shardd.outbox;
+
+-- The patterns of LIKE for kinds such as job.sent, job.* and *; NULL passes everything.
+CREATE FUNCTION shardd.kind_patterns(kinds text[]) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN kinds IS NULL THEN '{%}'
+                ELSE array(SELECT replace(replace(replace(kind, '\', '\\'), '_', '\_'), '*', '%') FROM unnest(kinds) kind) END
+$$;
+
+-- The position behind every event that can be read now: where a program begins that wants only what comes.
+CREATE FUNCTION shardd.events_end() RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+    SELECT pg_snapshot_xmin(pg_current_snapshot()) || '-0'
+$$;
+
+-- The next events after a position, oldest first; NULL: from the first that is kept. `kinds`: job.sent, job.*, device.state; NULL:
+-- all. A position is opaque: keep the last one that was worked off and pass it next time. Nothing is passed over, whatever the
+-- order of commits; what a transaction wrote is shown once every transaction that began to write before it has ended.
+CREATE FUNCTION shardd.read_events(after text DEFAULT NULL, most integer DEFAULT 100, kinds text[] DEFAULT NULL)
+    RETURNS TABLE ("position" text, id bigint, at timestamptz, kind text, job_id bigint, device_id text, campaign text,
+                   reference text, data jsonb)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+DECLARE
+    last_xid xid8 := '0';
+    last_id  bigint := 0;
+    patterns text[] := shardd.kind_patterns(kinds);
+BEGIN
+    IF after IS NOT NULL THEN
+        IF after !~ '^[0-9]{1,18}-[0-9]{1,18}$' THEN
+            PERFORM shardd.refuse('after', format('after is %L, which is no position', left(after, 80)),
+                'Pass the position of an event that was read, or NULL for the first one.', 'events', 'invalid_parameter_value');
+        END IF;
+        last_xid := split_part(after, '-', 1)::xid8;
+        last_id := split_part(after, '-', 2)::bigint;
+        IF last_xid > pg_snapshot_xmax(pg_current_snapshot()) THEN
+            PERFORM shardd.refuse('after', format('after is %L, a position of another database', after),
+                'A restored copy counts anew: begin with NULL, or with shardd.events_end().', 'events', 'invalid_parameter_value');
+        END IF;
+    END IF;
+    RETURN QUERY
+        SELECT e.xid || '-' || e.id, e.id, e.at, e.kind, e.job_id, e.device_id, e.campaign, e.reference, e.data
+          FROM shardd.events e
+         WHERE (e.xid, e.id) > (last_xid, last_id) AND e.xid < pg_snapshot_xmin(pg_current_snapshot())
+           AND e.kind LIKE ANY (patterns)
+         ORDER BY e.xid, e.id LIMIT most;
+END $$;
+
+-- How far each webhook is, and who delivers for it: one node at a time, by this database's clock, under an epoch that is never
+-- used twice.
+CREATE TABLE shardd.webhook_cursors (
+    name          text PRIMARY KEY,
+    xid           xid8 NOT NULL DEFAULT pg_snapshot_xmin(pg_current_snapshot()),  -- what is not later is done
+    id            bigint NOT NULL DEFAULT 0,
+    kinds         text[] NOT NULL,
+    target        text NOT NULL,                -- a digest of URL and kinds: another one lifts `disabled`
+    epoch         bigint NOT NULL DEFAULT 1,
+    node          text NOT NULL,
+    incarnation   uuid NOT NULL,
+    expires_at    timestamptz NOT NULL,
+    delivered     bigint NOT NULL DEFAULT 0,
+    dropped       bigint NOT NULL DEFAULT 0,    -- given up; the last of them stand in webhook_failures
+    missed        bigint NOT NULL DEFAULT 0,    -- went with the outbox's old end before they were delivered
+    delivered_at  timestamptz,
+    failing_since timestamptz,
+    failures      integer NOT NULL DEFAULT 0,   -- in a row
+    next_at       timestamptz,                  -- when it is tried again
+    error         text,
+    disabled_at   timestamptz,
+    retries_asked bigint NOT NULL DEFAULT 0,    -- how often an operator asked for a try at once
+    created_at    timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);
+
+-- Events that a receiver would not take, with what it was sent: the newest thousand of each webhook.
+CREATE TABLE shardd.webhook_failures (
+    name     text NOT NULL REFERENCES shardd.webhook_cursors (name) ON DELETE CASCADE,
+    event_id bigint NOT NULL,
+    at       timestamptz NOT NULL,
+    kind     text NOT NULL,
+    data     jsonb NOT NULL,
+    tries    integer NOT NULL,
+    error    text NOT NULL,
+    given_up_at timestamptz NOT NULL DEFAULT now(),
+    again    boolean NOT NULL DEFAULT false,    -- an operator wants it sent once more
+    PRIMARY KEY (name, event_id)
+);
+
+-- Deletes up to `chunk` events that are older than `keep` or have `most` newer ones, and notes which webhooks miss them. Returns how
+-- many went: call it until that is less than `chunk`.
+CREATE FUNCTION shardd.purge_events(keep interval, most bigint, chunk integer) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+DECLARE
+    newest bigint := (SELECT o.id FROM shardd.outbox o ORDER BY o.xid DESC, o.id DESC LIMIT 1);
+    deleted bigint;
+BEGIN
+    PERFORM set_config('shardd.tends_outbox', 'yes', true);
+    WITH old AS MATERIALIZED (
+        SELECT first.xid, first.id
+          FROM (SELECT o.xid, o.id, o.at FROM shardd.outbox o ORDER BY o.xid, o.id LIMIT chunk) first
+         WHERE first.at < now() - keep OR first.id <= newest - most
+    ), gone AS MATERIALIZED (
+        DELETE FROM shardd.outbox o USING old WHERE (o.xid, o.id) = (old.xid, old.id) RETURNING o.xid, o.id, o.kind
+    ), readers AS MATERIALIZED (
+        SELECT w.name, w.xid, w.id, shardd.kind_patterns(w.kinds) AS patterns FROM shardd.webhook_cursors w
+    ), missed AS (
+        UPDATE shardd.webhook_cursors c SET missed = c.missed + late.events
+          FROM (SELECT r.name, count(*) AS events
+                  FROM readers r JOIN gone g ON (g.xid, g.id) > (r.xid, r.id) AND g.kind LIKE ANY (r.patterns)
+                 GROUP BY r.name) late
+         WHERE c.name = late.name
+    )
+    SELECT count(*) INTO deleted FROM gone;
+    PERFORM set_config('shardd.tends_outbox', '', true);
+    RETURN deleted;
+END $$;
+
+-- In a database that was restored from a dump the counter of transactions began anew: what was written before would never be shown,
+-- and a webhook would wait for it for ever. Such events come first from now on, in the order of their ids, and a webhook begins
+-- again with the first that it had not delivered. Returns how many events were of that kind; finds none with one index probe.
+CREATE FUNCTION shardd.mend_events() RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+DECLARE
+    mended bigint;
+BEGIN
+    IF NOT EXISTS (SELECT FROM shardd.outbox o WHERE o.xid > pg_snapshot_xmax(pg_current_snapshot()))
+        AND NOT EXISTS (SELECT FROM shardd.webhook_cursors c WHERE c.xid > pg_snapshot_xmax(pg_current_snapshot())) THEN
+        RETURN 0;
+    END IF;
+    LOCK TABLE shardd.outbox IN SHARE ROW EXCLUSIVE MODE;
+    UPDATE shardd.webhook_cursors c SET xid = '0', id = coalesce(
+        (SELECT min(o.id) - 1 FROM shardd.outbox o WHERE (o.xid, o.id) > (c.xid, c.id)),
+        (SELECT max(o.id) FROM shardd.outbox o), 0)
+     WHERE c.xid > pg_snapshot_xmax(pg_current_snapshot());
+    PERFORM set_config('shardd.tends_outbox', 'yes', true);
+    UPDATE shardd.outbox o SET xid = '0' WHERE o.xid > pg_snapshot_xmax(pg_current_snapshot());
+    GET DIAGNOSTICS mended = ROW_COUNT;
+    PERFORM set_config('shardd.tends_outbox', '', true);
+    RETURN mended;
+END $$;
