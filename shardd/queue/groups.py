@@ -28,7 +28,7 @@ class Groups:
     async def members(self) -> dict[str, list[str]]:
         """The devices of each group."""
         groups: dict[str, list[str]] = {}
-        for group, device_id in await self._database.fetch_all("group_members"):
+        for group, device_id in await self._database.fetch_all("members_of_groups"):
             groups.setdefault(group, []).append(device_id)
         return groups
 

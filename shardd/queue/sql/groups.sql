@@ -1,6 +1,6 @@
 -- Jobs of device groups: which wait for a device, and to whom they are given.
 
--- name: group_members
+-- name: members_of_groups
 -- Which devices are in which group.
 SELECT device_group, device_id FROM shardd.device_group_members ORDER BY device_group, device_id;
 
