@@ -138,11 +138,11 @@ class CampaignAdmin:
         """Those of these campaigns that exist."""
         return await fetch_rows(self._database, WeighedCampaign, "weigh_campaigns", {"ids": list(ids)})
 
-    async def add(self, ids: Sequence[str], terms: CampaignTerms, state: CampaignState, why: str | None) -> set[str]:
+    async def add(self, ids: Sequence[str], terms: CampaignTerms, state: CampaignState) -> set[str]:
         """Add campaigns; returns the ids that were not there."""
-        return await self._ids("add_campaigns", _params(ids, terms) | {"state": state, "why": why})
+        return await self._ids("add_campaigns", _params(ids, terms) | {"state": state})
 
-    async def set(self, ids: Sequence[str], terms: CampaignTerms) -> set[str]:
+    async def change(self, ids: Sequence[str], terms: CampaignTerms) -> set[str]:
         """Change what is said; returns the ids that exist."""
         return await self._ids("set_campaigns", _params(ids, terms))
 

@@ -1,8 +1,8 @@
 """Moves the jobs of cancelled campaigns to the archive, in chunks.
 
 Nothing waits for it: no claim takes a job of a cancelled campaign, and the outcomes say that such a job waits for nothing. It
-keeps the live table small. After each chunk it rests as long as the chunk took, so that ending a million jobs takes at most half of
-the database's time from the claims.
+keeps the live table small. After each chunk it rests as long as the chunk took, so that ending a million jobs takes the claims at
+most half of the database's time.
 """
 
 from __future__ import annotations

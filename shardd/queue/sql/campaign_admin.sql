@@ -72,8 +72,8 @@ SELECT j.device_group, j.jobs, count(d.id) AS devices,
 
 -- name: add_campaigns
 -- Adds campaigns that differ in nothing but their ids. Returns the ids that are new.
-INSERT INTO shardd.campaigns (id, label, weight, device_cap, state, why)
-SELECT id, %(label)s, coalesce(%(weight)s, 1), nullif(%(device_cap)s::integer, 0), %(state)s, %(why)s
+INSERT INTO shardd.campaigns (id, label, weight, device_cap, state)
+SELECT id, nullif(%(label)s, ''), coalesce(%(weight)s, 1), nullif(%(device_cap)s::integer, 0), %(state)s
   FROM unnest(%(ids)s::text[]) id
 ON CONFLICT (id) DO NOTHING
 RETURNING id;

@@ -1,0 +1,121 @@
+"""How far a campaign is: shares, rate, time left, and what keeps it from moving. No I/O."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from shardd.cli.output import ago, count
+from shardd.queue.campaign_admin import CampaignDetails, CampaignState, DeviceShare
+from shardd.states import CAN_SEND, FINISHED, JobState
+
+WINDOW: Final = 600.0
+"""Seconds over which the rate is taken: those of `sent_lately`."""
+SHORTEST: Final = 60.0
+"""Seconds over which it is taken at least, so that the first message is no rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A campaign's sums at one moment."""
+
+    states: dict[JobState, int]
+    total: int
+    ended: int
+    rate: float
+    """Messages a minute over the last ten minutes, or since the first one."""
+    seconds_left: float | None
+    """For the jobs whose devices can send, at this rate; None: nobody can tell."""
+    waits_for: str | None
+    """What keeps the whole campaign from moving; None: nothing does, or nothing is left."""
+    held_back: int
+    """Waiting jobs whose devices cannot send, or have sent the campaign's cap."""
+    held_back_by: str | None
+    first_sent: datetime | None
+    last_sent: datetime | None
+
+    @property
+    def percent(self) -> float:
+        """Of the jobs, how many have ended; 0 when there is none."""
+        return 100 * self.ended / self.total if self.total else 0.0
+
+
+def progress_of(details: CampaignDetails, now: datetime) -> Progress:
+    """The sums over a campaign's devices; `now` is an aware moment."""
+    shares = details.shares
+    states = {state: sum(getattr(share, state) for share in shares) for state in JobState}
+    total = sum(states.values())
+    ended = sum(states[state] for state in FINISHED)
+    first = min((share.first_sent for share in shares if share.first_sent), default=None)
+    rate = _rate(sum(share.sent_lately for share in shares), first, now)
+    obstacles, held_back = _obstacles(details)
+    movable = total - ended - held_back
+    moves = details.row.state == CampaignState.RUNNING and rate > 0
+    progress = Progress(
+        states=states,
+        total=total,
+        ended=ended,
+        rate=rate,
+        seconds_left=60 * movable / rate if moves and movable else None,
+        waits_for=None,
+        held_back=held_back,
+        held_back_by=obstacles,
+        first_sent=first,
+        last_sent=max((share.last_sent for share in shares if share.last_sent), default=None),
+    )
+    return replace(progress, waits_for=_waits_for(details, progress, now))
+
+
+def _rate(sent_lately: int, first_sent: datetime | None, now: datetime) -> float:
+    if first_sent is None:
+        return 0.0
+    return 60 * sent_lately / min(WINDOW, max(SHORTEST, (now - first_sent).total_seconds()))
+
+
+def _obstacles(details: CampaignDetails) -> tuple[str | None, int]:
+    """What keeps devices from sending, in words, and how many jobs that holds back."""
+    cap = details.row.device_cap
+    held = [(share, why) for share in details.shares if share.waiting and (why := _obstacle(share, cap))]
+    words = [f"{count(number, 'device')} {why}" for why, number in Counter(why for _, why in held).most_common()]
+    stuck = [pool for pool in details.pools if not pool.able]
+    words += [f"group {pool.device_group}: none of its {count(pool.devices, 'device')} can send" for pool in stuck]
+    return ", ".join(words) or None, sum(share.waiting for share, _ in held) + sum(pool.jobs for pool in stuck)
+
+
+def _obstacle(share: DeviceShare, cap: int | None) -> str | None:
+    if share.device_id is None:
+        return None
+    if share.device_state not in CAN_SEND:
+        return share.device_state or "unknown"
+    return f"at the cap of {cap} a day" if cap is not None and share.sent_today >= cap else None
+
+
+def _waits_for(details: CampaignDetails, progress: Progress, now: datetime) -> str | None:
+    states, row = progress.states, details.row
+    live = progress.total - progress.ended
+    if row.state == CampaignState.CANCELLED:
+        return "nothing: it was cancelled, and its jobs end while shardd runs" if live else None
+    if row.state == CampaignState.PAUSED:
+        return "a person: it is paused" + (f", {row.why}" if row.why else "")
+    if not live:
+        return None if progress.total else "its first job"
+    return None if states[JobState.SENDING] else _stands_still(details, progress, now)
+
+
+def _stands_still(details: CampaignDetails, progress: Progress, now: datetime) -> str | None:
+    """What jobs wait for of which none is on its way."""
+    if progress.held_back == progress.total - progress.ended:
+        return progress.held_back_by
+    if not progress.states[JobState.QUEUED]:
+        return _time_of(details.shares, now)
+    return None if progress.rate else "the turns of its devices: shardd device show ID tells when a device may send"
+
+
+def _time_of(shares: Sequence[DeviceShare], now: datetime) -> str:
+    due = min((share.next_due for share in shares if share.next_due), default=None)
+    if due is None:
+        return "the jobs before its own in their order groups"
+    return f"the time of its jobs: the next one is due {ago(due, now)}" if due > now else "its turn"

@@ -1,0 +1,128 @@
+"""`shardd group`: devices that share work.
+
+A job that names a device group instead of a device waits in the group's pool until one of its devices is free. The commands talk
+to the database, so they work whether shardd runs or not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from shardd.cli.group_view import group_json, show_group, show_groups, whole_group_json
+from shardd.cli.names import Refusals, device_ids, short_names
+from shardd.cli.options import config_option
+from shardd.cli.output import count, print_json
+from shardd.cli.reach import with_database
+from shardd.config import load_config
+from shardd.errors import UsageError
+from shardd.queue.database import Database
+from shardd.queue.group_admin import GroupAdmin, GroupRow, Member
+
+_group = click.argument("group", metavar="GROUP")
+_devices = click.argument("devices", nargs=-1, metavar="DEVICE...")
+
+
+@click.group("group")
+def group_group() -> None:
+    """Make, look at, change and delete groups of devices that share work.
+
+    DEVICE may be -: ids are read from stdin, one per line.
+    """
+
+
+@group_group.command("add")
+@_group
+@_devices
+@click.option("--label", help="A name for people.")
+@config_option
+def add(group: str, devices: tuple[str, ...], label: str | None, config_file: Path) -> None:
+    """Make a group, or put more devices into one that is there. A device may be in several groups."""
+    (name,), names = short_names([group], "group"), device_ids(devices) if devices else []
+    added = with_database(load_config(config_file), lambda database: GroupAdmin(database).add(name, names, label))
+    if added.group_is_new:
+        click.echo(f"made group {name}" + (f" of {count(len(added.new), 'device')}" if added.new else ""))
+    elif names:
+        click.echo(f"put {count(len(added.new), 'device')} into group {name}")
+    else:
+        click.echo(f"group {name} is there" + ("" if label is None else ", and has this label now"))
+    refusals = Refusals()
+    refusals.tell([one for one in names if one not in added.known], "device", "unknown; add it with: shardd device add")
+    refusals.finish()
+
+
+@group_group.command("remove")
+@_group
+@_devices
+@config_option
+def remove(group: str, devices: tuple[str, ...], config_file: Path) -> None:
+    """Take devices out of a group. What they were given already stays theirs; the pool is left to the others."""
+    (name,), names = short_names([group], "group"), device_ids(devices)
+
+    async def work(database: Database) -> set[str]:
+        await _find(database, name)
+        return await GroupAdmin(database).remove(name, names)
+
+    gone = with_database(load_config(config_file), work)
+    click.echo(f"took {count(len(gone), 'device')} out of group {name}")
+    rest = [one for one in names if one not in gone]
+    if rest:
+        click.echo(f"not in it: {', '.join(rest)}")
+
+
+@group_group.command("list")
+@click.option("--json", "as_json", is_flag=True, help="For programs: a list of objects; times in ISO 8601.")
+@config_option
+def list_(*, as_json: bool, config_file: Path) -> None:
+    """List the groups."""
+    groups = with_database(load_config(config_file), lambda database: GroupAdmin(database).all())
+    if as_json:
+        print_json([group_json(group) for group in groups])
+    else:
+        show_groups(groups)
+
+
+@group_group.command("show")
+@_group
+@click.option("--json", "as_json", is_flag=True, help="For programs; times in ISO 8601.")
+@config_option
+def show(group: str, *, as_json: bool, config_file: Path) -> None:
+    """Show one group: its devices and their states, its pool, and how many recipients know each device."""
+    (name,) = short_names([group], "group")
+
+    async def work(database: Database) -> tuple[GroupRow, list[Member]]:
+        return await _find(database, name), await GroupAdmin(database).members(name)
+
+    found, members = with_database(load_config(config_file), work)
+    if as_json:
+        print_json(whole_group_json(found, members))
+    else:
+        show_group(found, members)
+
+
+@group_group.command("delete")
+@_group
+@config_option
+def delete(group: str, config_file: Path) -> None:
+    """Delete a group that no waiting job names. Its devices stay; which of them a recipient knows is forgotten."""
+    (name,) = short_names([group], "group")
+
+    async def work(database: Database) -> None:
+        found = await _find(database, name)
+        if await GroupAdmin(database).delete(name):
+            return
+        raise UsageError(
+            f"group {name} is not deleted, because {count(found.pooled + found.given, 'live job')} "
+            f"{'names' if found.pooled + found.given == 1 else 'name'} it: wait for their end, or cancel them (shardd job cancel)"
+        )
+
+    with_database(load_config(config_file), work)
+    click.echo(f"deleted group {name}")
+
+
+async def _find(database: Database, name: str) -> GroupRow:
+    found = await GroupAdmin(database).find(name)
+    if found is None:
+        raise UsageError(f"group {name} is unknown; the others: shardd group list")
+    return found

@@ -1,0 +1,64 @@
+-- What an operator asks and does about device groups, through `shardd group`.
+
+-- name: list_groups
+-- Device groups, with how many devices they have, how many of them can send, and the live jobs that name the group: those in its pool,
+-- which have no device yet, and those that one of its devices was given. NULL passes everything.
+WITH live AS (
+    SELECT device_group, count(*) FILTER (WHERE device_id IS NULL) AS pooled, count(device_id) AS given
+      FROM shardd.jobs
+     WHERE device_group IS NOT NULL AND (%(ids)s::text[] IS NULL OR device_group = ANY (%(ids)s::text[]))
+     GROUP BY device_group
+)
+SELECT g.id, g.label, g.created_at, m.devices, m.able, coalesce(l.pooled, 0) AS pooled, coalesce(l.given, 0) AS given
+  FROM shardd.device_groups g
+  LEFT JOIN live l ON l.device_group = g.id
+ CROSS JOIN LATERAL (
+     SELECT count(*) AS devices,
+            count(*) FILTER (WHERE d.paused_at IS NULL AND d.state IN ('ready', 'restricted')) AS able
+       FROM shardd.device_group_members x JOIN shardd.devices d ON d.id = x.device_id AND d.removed_at IS NULL
+      WHERE x.device_group = g.id
+ ) m
+ WHERE %(ids)s::text[] IS NULL OR g.id = ANY (%(ids)s::text[])
+ ORDER BY g.id;
+
+-- name: group_members
+-- The devices of a group: their state, the group's live jobs that they were given, and the recipients that know them.
+SELECT m.device_id, d.transport,
+       CASE WHEN d.removed_at IS NOT NULL THEN 'removed' WHEN d.paused_at IS NOT NULL THEN 'paused' ELSE d.state END AS state,
+       CASE WHEN d.paused_at IS NOT NULL THEN d.paused_why ELSE d.reason END AS why,
+       coalesce(l.jobs, 0) AS jobs, coalesce(c.contacts, 0) AS contacts
+  FROM shardd.device_group_members m
+  JOIN shardd.devices d ON d.id = m.device_id
+  LEFT JOIN (SELECT device_id, count(*) AS jobs FROM shardd.jobs
+              WHERE device_group = %(id)s AND device_id IS NOT NULL GROUP BY device_id) l ON l.device_id = m.device_id
+  LEFT JOIN (SELECT device_id, count(*) AS contacts FROM shardd.contacts
+              WHERE device_group = %(id)s GROUP BY device_id) c ON c.device_id = m.device_id
+ WHERE m.device_group = %(id)s
+ ORDER BY m.device_id;
+
+-- name: add_group
+-- Makes a device group; one that is there gets the label, if one is given. An empty label is none.
+INSERT INTO shardd.device_groups AS g (id, label) VALUES (%(id)s, nullif(%(label)s, ''))
+ON CONFLICT (id) DO UPDATE SET label = CASE WHEN %(label)s::text IS NULL THEN g.label ELSE EXCLUDED.label END
+RETURNING xmax = 0 AS is_new;
+
+-- name: add_members
+-- Puts devices into a group. Returns those of these devices that exist and are not removed, and whether each is new in it.
+WITH chosen AS MATERIALIZED (
+    SELECT id FROM shardd.devices WHERE id = ANY (%(device_ids)s::text[]) AND removed_at IS NULL
+), added AS (
+    INSERT INTO shardd.device_group_members (device_group, device_id) SELECT %(id)s, id FROM chosen
+    ON CONFLICT DO NOTHING RETURNING device_id
+)
+SELECT id, id IN (SELECT device_id FROM added) AS is_new FROM chosen;
+
+-- name: remove_members
+-- Takes devices out of a group; what they were given stays theirs. Returns those that were in it.
+DELETE FROM shardd.device_group_members WHERE device_group = %(id)s AND device_id = ANY (%(device_ids)s::text[])
+RETURNING device_id;
+
+-- name: delete_group
+-- Deletes a group that no live job names, with what its recipients know. Returns its id.
+DELETE FROM shardd.device_groups g
+ WHERE id = %(id)s AND NOT EXISTS (SELECT FROM shardd.jobs j WHERE j.device_group = g.id)
+RETURNING id;
