@@ -100,7 +100,7 @@ async def _daemon(cluster: Cluster, dsn: str, *, record: bool) -> AsyncIterator[
                 "state_dir": str(state_dir),
                 "shards": SHARDS,
                 "database": {"dsn": dsn},
-                "pacing": {"gap_min": 0, "gap_max": 0, "daily_limit": 0},
+                "pacing": {"gap_min": 0, "gap_max": 0, "hourly_limit": 0, "daily_limit": 0},
                 "transports": {"sandbox": {"latency_min": 0, "latency_max": 0, "record": record}},
                 "log": {"level": "warning", "format": "json"},
             }

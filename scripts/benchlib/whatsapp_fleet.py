@@ -164,7 +164,7 @@ async def fleet(
         config = {
             "shards": shards,
             "database": database,
-            "pacing": {"gap_min": 0, "gap_max": 0, "daily_limit": 0},
+            "pacing": {"gap_min": 0, "gap_max": 0, "hourly_limit": 0, "daily_limit": 0},
             "worker": worker or {},
             "transports": {"whatsapp": {"proxy": server.proxy_url(), "pgbouncer": pgbouncer, **whatsapp}},
             "log": {"level": "info", "format": "json"},

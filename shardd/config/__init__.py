@@ -7,6 +7,7 @@ from shardd.config.changes import Change, diff_config
 from shardd.config.fields import Reload
 from shardd.config.load import load_config, parse_config
 from shardd.config.model import Config
+from shardd.config.pacing import ClassesConfig, ClassPaceConfig, PacingConfig
 from shardd.config.platforms import CloudApiConfig, CloudWebhookConfig, WablasConfig, WhacenterConfig
 from shardd.config.sample import sample_config
 from shardd.config.sections import (
@@ -16,7 +17,6 @@ from shardd.config.sections import (
     DatabaseConfig,
     LeaseConfig,
     LogConfig,
-    PacingConfig,
     QueueConfig,
     RecycleConfig,
     RestartBackoffConfig,
@@ -29,6 +29,8 @@ __all__ = [
     "BackoffConfig",
     "BreakerConfig",
     "Change",
+    "ClassPaceConfig",
+    "ClassesConfig",
     "CloudApiConfig",
     "CloudWebhookConfig",
     "Config",

@@ -11,13 +11,13 @@ from typing import Annotated, Any, Final
 from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
 
 from shardd.config.fields import Section, section, setting
+from shardd.config.pacing import PacingConfig
 from shardd.config.rules import broken_rules
 from shardd.config.sections import (
     ControlConfig,
     DatabaseConfig,
     LeaseConfig,
     LogConfig,
-    PacingConfig,
     QueueConfig,
     SupervisorConfig,
     WorkerConfig,

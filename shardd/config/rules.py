@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from shardd.config.values import format_duration
+from shardd.pacing import CLASSES
 
 if TYPE_CHECKING:  # the model asks for its rules
     from shardd.config.model import Config
+    from shardd.config.pacing import ClassPaceConfig
 
 MAX_SOCKET_PATH: Final = 100
 """Bytes. Linux takes 107 (sun_path); a little room is left for what the system puts before a path, such as a mount."""
@@ -37,6 +39,7 @@ def broken_rules(config: Config) -> list[Broken]:
     """All rules that this config breaks."""
     return [
         *_orders(config),
+        *_class_gaps(config),
         *_lease(config),
         *_heartbeat(config),
         *_sandbox(config),
@@ -69,6 +72,29 @@ def _orders(config: Config) -> Iterator[Broken]:
                 f"write {format_duration(high)} or less, or a longer {high_field[-1]}"
             )
             yield Broken((low_field, high_field), format_duration(low), text)
+
+
+def _class_gaps(config: Config) -> Iterator[Broken]:
+    """An end of a class's pause may be the one of all classes."""
+    pacing = config.pacing
+    for name in CLASSES:
+        own: ClassPaceConfig = getattr(pacing.classes, name)
+        low = pacing.gap_min if own.gap_min is None else own.gap_min
+        high = pacing.gap_max if own.gap_max is None else own.gap_max
+        if low <= high or (own.gap_min is None and own.gap_max is None):
+            continue
+        ends: tuple[Field, ...] = (("pacing", "classes", name, "gap_min"), ("pacing", "classes", name, "gap_max"))
+        above: tuple[Field, ...] = (("pacing", "gap_min"), ("pacing", "gap_max"))
+        least, most = format_duration(low), format_duration(high)
+        if own.gap_min is None:
+            text = (
+                f"is shorter than pacing.gap_min ({least}); write gap_min: {most} or less beside it, or {least} or more"
+            )
+            yield Broken((*reversed(ends), *above), most, text)
+        else:
+            longer = "pacing.gap_max" if own.gap_max is None else "gap_max beside it"
+            text = f"is longer than {longer} ({most}); write {most} or less, or a longer gap_max beside it"
+            yield Broken((*ends, *above), least, text)
 
 
 def _lease(config: Config) -> Iterator[Broken]:

@@ -6,15 +6,13 @@ must hold between options stands in `shardd.config.rules`.
 
 from __future__ import annotations
 
-import datetime as dt
-import zoneinfo
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from shardd.config.fields import Section, section, setting
-from shardd.config.special_values import Dsn, FilePath, LoopbackAddress, TimeZone
+from shardd.config.special_values import Dsn, FilePath, LoopbackAddress
 from shardd.config.values import Bytes, Choice, Flag, Seconds, Whole
 
 
@@ -196,32 +194,6 @@ class QueueConfig(Section):
     backoff: BackoffConfig = section(
         BackoffConfig, "Waits before a job that failed for a passing reason is tried again."
     )
-
-
-class PacingConfig(Section):
-    """How fast each device sends; a device's own values come first."""
-
-    gap_min: Annotated[float, Seconds("0", "1d")] = setting(
-        "5s",
-        "Shortest pause between two messages of a device; the pause is random between gap_min and gap_max.",
-        reload="live",
-    )
-    gap_max: Annotated[float, Seconds("0", "1d")] = setting(
-        "15s", "Longest pause. The shorter the pauses, the likelier WhatsApp bans the number.", reload="live"
-    )
-    daily_limit: Annotated[int, Whole(0, 1_000_000)] = setting(
-        "1000",
-        "Messages per device and day; the rest waits for midnight. Less for young numbers. 0 = no limit.",
-        reload="live",
-    )
-    timezone: Annotated[str, TimeZone()] = setting(
-        "UTC", "Whose midnight begins a new day for daily_limit, such as Asia/Jakarta.", reload="live"
-    )
-
-    @property
-    def zone(self) -> dt.tzinfo:
-        """The time zone itself."""
-        return dt.UTC if self.timezone == "UTC" else zoneinfo.ZoneInfo(self.timezone)
 
 
 class ControlConfig(Section):

@@ -41,7 +41,7 @@ def test_every_option_is_explained_read_by_a_reader_and_knows_its_reload(name: s
 def test_the_demo_file() -> None:
     config = load_config(CONFIG / "demo.yaml")
     assert (config.node, config.shards, config.database, config.log.level) == ("demo", 8, None, "warning")
-    assert (config.pacing.gap_min, config.pacing.gap_max, config.pacing.daily_limit) == (0, 0, 0)
+    assert (config.pacing.gap_max, config.pacing.hourly_limit, config.pacing.daily_limit) == (0, 0, 0)
     assert config.state_dir == CONFIG.parent / ".shardd" / "demo"
 
 
