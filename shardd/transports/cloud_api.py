@@ -47,8 +47,10 @@ class CloudApiTransport(HttpPlatform):
         error, messages = said.get("error"), said.get("messages")
         first = messages[0] if isinstance(messages, list) and messages else None
         message_id = first.get("id") if isinstance(first, dict) else None
+        if isinstance(message_id, str) and message_id:
+            if status == 200 and error is None:
+                return Accepted(message_id)
+            return Silent(f"the id of a message with status {status} or an error beside it", mixed=True)
         if isinstance(error, dict):
-            return Silent("an error and a message at once") if message_id else read_error(error, status, context)
-        if status == 200 and isinstance(message_id, str) and message_id:
-            return Accepted(message_id)
+            return read_error(error, status, context)
         return Silent("JSON with neither an error nor the id of a message")

@@ -51,9 +51,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """The platform's words say neither; `why` goes on after "it answered …"."""
+    """The platform's words say neither; `why`: what they are instead. `mixed`: they say both, so the status does not help."""
 
     why: str
+    mixed: bool = False
 
 
 Said = Accepted | Refused | Silent
@@ -152,7 +153,9 @@ def verdict(  # noqa: PLR0911  # one return for each row of the table that it is
             return TransientError(str(error), retry_after=answer.retry_after, error_class=ErrorClass.SERVER)
         case Refused(error):
             return error
-    reader: Callable[[str, Context], SendError] = SILENT_STATUSES.get(answer.status, _doubtful)
+    reader: Callable[[str, Context], SendError] = _doubtful
+    if not said.mixed:
+        reader = SILENT_STATUSES.get(answer.status, _doubtful)
     text = f"{context.platform} answered {answer.status}"
     if reader is _doubtful:
         text += f" without saying whether it took the message: {answer.lost or said.why}"

@@ -123,8 +123,7 @@ async def test_a_devices_own_version_and_base_come_first(
         (
             "cloud_api",
             {"kind": "location", "details": {"latitude": "x"}},
-            "details.latitude is 'x'",
-            ErrorClass.CONTENT,
+            ("details.latitude is 'x'", ErrorClass.CONTENT),
         ),
         ("wablas", {"recipient": "120363000@g.us"}, ("sends to phone numbers only", ErrorClass.RECIPIENT)),
         ("cloud_api", {"recipient": "12345678@lid"}, ("sends to phone numbers only", ErrorClass.RECIPIENT)),
