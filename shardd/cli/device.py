@@ -24,7 +24,7 @@ from shardd.errors import UsageError
 from shardd.pacing import day_of
 from shardd.queue.database import Database
 from shardd.queue.device_admin import PAUSED, DeviceAdmin, NewDevices
-from shardd.queue.job_admin import JobAdmin
+from shardd.queue.job_admin import JobAdmin, Traits
 from shardd.states import DeviceState
 from shardd.transports.registry import TRANSPORTS
 
@@ -173,8 +173,7 @@ async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) ->
     cancelled = 0
     deadline = time.monotonic() + IN_HAND_PATIENCE
     while cancel_jobs and removed != there:
-        live = await jobs.weigh_live(device_ids=sorted(there - removed))
-        cancelled += len(await jobs.cancel([job.id for job in live], CANCELLED_WITH_DEVICE))
+        cancelled += await jobs.cancel_all(Traits(device_ids=sorted(there - removed)), CANCELLED_WITH_DEVICE)
         removed |= await devices.remove(sorted(there - removed))
         if time.monotonic() > deadline:
             break

@@ -18,7 +18,7 @@ from shardd.errors import UsageError
 from shardd.pacing import day_of
 from shardd.queue.database import Database
 from shardd.queue.device_admin import DeviceAdmin, DeviceRow
-from shardd.queue.job_admin import JobAdmin
+from shardd.queue.job_admin import JobAdmin, Traits
 from shardd.states import CAN_SEND, DEVICE_REMEDY, DeviceState, JobState
 
 
@@ -66,10 +66,9 @@ async def _replace(config: Config, old: str, new: str) -> Moved:
                 "what is meant for people and what is meant for nobody are kept apart"
             )
         jobs = JobAdmin(database)
-        waiting = [job.id for job in await jobs.weigh_live(device_ids=[old]) if job.state != JobState.SENDING]
-        moved = await jobs.move(waiting, old=old, new=new)
-        left = await jobs.weigh_live(device_ids=[old])
-        return Moved(len(moved), sum(job.state == JobState.SENDING for job in left), after)
+        moved = await jobs.move(old=old, new=new)
+        left = await jobs.count_cancels(Traits(state=JobState.SENDING, device_ids=[old]))
+        return Moved(moved, sum(pile.jobs for pile in left), after)
 
 
 async def _both(database: Database, config: Config, old: str, new: str) -> tuple[DeviceRow, DeviceRow]:

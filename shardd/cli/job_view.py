@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rich.table import Table
@@ -21,7 +21,7 @@ from shardd.cli.output import (
     sandbox_line,
     state_text,
 )
-from shardd.queue.job_admin import JobRow, WholeJob
+from shardd.queue.job_admin import JobRow, Pile, WholeJob
 
 WIDE: Final = 110
 _NAMED: Final = 64  # characters of a data: URI that are shown; it holds a whole file
@@ -29,7 +29,12 @@ _NAMED: Final = 64  # characters of a data: URI that are shown; it holds a whole
 
 def job_json(job: JobRow) -> dict[str, Any]:
     """What `--json` prints of a job."""
-    return dataclasses.asdict(job)
+    return _plain(job)
+
+
+def pile_json(pile: Pile) -> dict[str, Any]:
+    """What `--json` prints of jobs that are alike."""
+    return _plain(pile)
 
 
 def show_jobs(jobs: Sequence[JobRow], limit: int) -> None:
@@ -39,7 +44,7 @@ def show_jobs(jobs: Sequence[JobRow], limit: int) -> None:
         console.print("no such jobs")
         return
     wide = console.width >= WIDE
-    extra = ["transport", "kind", "tries", "reference"] if wide else []
+    extra = ["transport", "kind", "class", "campaign", "tries", "reference"] if wide else []
     table = make_table(
         "id", "state", "device", "recipient", "changed", *extra, "waits for, or error", right=("id", "tries")
     )
@@ -47,14 +52,15 @@ def show_jobs(jobs: Sequence[JobRow], limit: int) -> None:
         row = [
             Text(str(job.id)),
             state_text(job.state),
-            Text(job.device_id),
+            Text(job.device_id or f"({job.device_group})"),
             Text(job.recipient),
             Text(ago(job.settled_at or job.created_at)),
         ]
         if wide:
-            transport = job.transport or "?"
+            transport = job.transport or ("" if job.device_id is None else "?")
             row.append(Text(transport, SANDBOX_STYLE if transport == SANDBOX else ""))
-            row += [Text(job.kind), Text(f"{job.failures}/{job.max_attempts}"), Text(job.reference or "")]
+            row += [Text(job.kind), Text(job.job_class), Text(job.campaign or "")]
+            row += [Text(f"{job.failures}/{job.max_attempts}"), Text(job.reference or "")]
         table.add_row(*row, Text(job.waits_for or job.error or ""))
     console.print(table)
     more = "; older ones: --limit" if len(jobs) == limit else ""
@@ -64,13 +70,24 @@ def show_jobs(jobs: Sequence[JobRow], limit: int) -> None:
         console.print(Text(sandbox_line(sandbox, len(jobs), "jobs"), SANDBOX_STYLE))
 
 
+def show_piles(piles: Sequence[Pile], obstacles: Mapping[str, str]) -> None:
+    """A table of jobs that are alike; `obstacles`: what keeps them from what was asked, in words."""
+    table = make_table("jobs", "state", "class", "campaign", "why not", right=("jobs",))
+    for pile in sorted(piles, key=lambda pile: (pile.obstacle is not None, -pile.jobs)):
+        why = "" if pile.obstacle is None else obstacles[pile.obstacle]
+        table.add_row(
+            f"{pile.jobs:,}", state_text(pile.state), Text(pile.job_class), Text(pile.campaign or ""), Text(why)
+        )
+    make_console().print(table)
+
+
 def show_job(job: WholeJob) -> None:
     """One job, line by line, its message last."""
     console = make_console()
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    device = Text(job.device_id)
+    device = Text(job.device_id or "")
     if job.transport == SANDBOX:
         device.append(" (sandbox: its messages reach nobody)", SANDBOX_STYLE)
     where = f"shard {job.shard} on {job.node}" if job.node is not None else ""
@@ -79,8 +96,13 @@ def show_job(job: WholeJob) -> None:
         ("state", state_text(job.state)),
         ("waits for", job.waits_for or ""),
         ("error", job.error or ""),
+        ("error class", job.error_class or ""),
         ("device", device),
+        ("device group", job.device_group or ""),
         ("recipient", job.recipient),
+        ("class", job.job_class),
+        ("campaign", job.campaign or ""),
+        ("order group", job.order_group or ""),
         ("reference", job.reference or ""),
         ("tries", f"{job.failures} of {job.max_attempts} failed; claimed {count(job.claims, 'time')}"),
         ("on doubt", job.on_doubt),
@@ -88,6 +110,7 @@ def show_job(job: WholeJob) -> None:
         ("inserted", moment_text(job.created_at)),
         ("run at", moment_text(job.run_at) if job.run_at != job.created_at else ""),
         ("due at", moment_text(job.due_at)),
+        ("expires at", moment_text(job.expires_at)),
         ("claimed", moment_text(job.claimed_at)),
         ("by", where),
         ("ended", moment_text(job.settled_at)),
@@ -99,13 +122,23 @@ def show_job(job: WholeJob) -> None:
         ("media", _short(job.media)),
         ("file name", job.file_name or ""),
         ("mime type", job.mime_type or ""),
-        ("details", json.dumps(job.details, ensure_ascii=False) if job.details else ""),
+        ("details", _json_text(job.details)),
+        ("metadata", _json_text(job.metadata)),
+        ("variables", _json_text(job.variables)),
         ("body", _printable(job.body)),
     ]
     for name, value in rows:
         if value:
             table.add_row(name, value)
     console.print(table)
+
+
+def _plain(row: JobRow | Pile) -> dict[str, Any]:
+    return {"class" if name == "job_class" else name: value for name, value in dataclasses.asdict(row).items()}
+
+
+def _json_text(value: Any) -> str:
+    return "" if value is None else _printable(json.dumps(value, ensure_ascii=False))
 
 
 def _short(media: str | None) -> str:

@@ -11,6 +11,7 @@ import sys
 import click
 
 from shardd import __version__
+from shardd.cli.campaign import campaign_group
 from shardd.cli.config import config_group
 from shardd.cli.daemon import drain, restart, start, stop
 from shardd.cli.db import db_group
@@ -19,7 +20,9 @@ from shardd.cli.device_import import import_
 from shardd.cli.device_pair import pair
 from shardd.cli.device_replace import replace
 from shardd.cli.device_session import logout, take_over
+from shardd.cli.group import group_group
 from shardd.cli.job import job_group
+from shardd.cli.job_bulk import cancel, retry
 from shardd.cli.status import status
 from shardd.errors import SharddError
 
@@ -30,10 +33,24 @@ def cli() -> None:
     """Keep thousands of WhatsApp devices sending, and tell the truth about every message."""
 
 
-for command in (start, stop, drain, restart, status, job_group, device_group, config_group, db_group):
+for command in (
+    start,
+    stop,
+    drain,
+    restart,
+    status,
+    job_group,
+    campaign_group,
+    device_group,
+    group_group,
+    config_group,
+    db_group,
+):
     cli.add_command(command)
 for command in (pair, take_over, logout, import_, replace):
     device_group.add_command(command)
+for command in (retry, cancel):
+    job_group.add_command(command)
 
 
 def main() -> None:

@@ -59,10 +59,11 @@ def job_ids(arguments: Sequence[str]) -> list[int]:
     return [int(one) for one in names]
 
 
-def some(names: Sequence[object]) -> str:
-    """The names in one line: all, or the first ones and how many more."""
+def some(names: Sequence[object], number: int | None = None) -> str:
+    """The names in one line: all, or the first ones and how many more. `number`: of how many `names` are the first."""
     shown = ", ".join(str(name) if str(name).isprintable() else repr(name) for name in names[:SHOWN])
-    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN:,} more"
+    more = (len(names) if number is None else number) - len(names[:SHOWN])
+    return f"{shown} and {more:,} more" if more else shown
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -80,11 +81,16 @@ class Refusals:
     def __init__(self) -> None:
         self._told = False
 
-    def tell(self, names: Sequence[object], one: str, why: str) -> None:
-        """`why` is the rest of a sentence that begins with the names of things called `one`; nothing for no names."""
-        if names:
+    def tell(self, names: Sequence[object], one: str, why: str, *, number: int | None = None) -> None:
+        """`why` is the rest of a sentence that begins with the names of things called `one`; nothing for none of them.
+
+        `number`: how many there are, where `names` are only some of them, or none.
+        """
+        many = len(names) if number is None else number
+        if many:
             self._told = True
-            click.echo(f"{one if len(names) == 1 else count(len(names), one)} {some(names)}: {why}", err=True)
+            who = f" {some(names, many)}" if names else ""
+            click.echo(f"{one if many == 1 and names else count(many, one)}{who}: {why}", err=True)
 
     def finish(self) -> None:
         """Exit with UsageError's code if anything was told."""

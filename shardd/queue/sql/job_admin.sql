@@ -2,11 +2,16 @@
 
 -- name: list_jobs
 -- Jobs, newest first; NULL filters pass everything.
-SELECT o.id, o.state, o.device_id, d.transport, o.recipient, o.kind, o.reference, o.waits_for, o.failures, o.max_attempts,
-       o.priority, o.run_at, o.due_at, o.created_at, o.settled_at, o.message_id, o.error, o.delivered_at, o.read_at
+SELECT o.id, o.state, o.device_id, o.device_group, d.transport, o.recipient, o.kind, o.class AS job_class, o.campaign,
+       o.order_group, o.reference, o.waits_for, o.failures, o.max_attempts, o.priority, o.run_at, o.expires_at, o.due_at,
+       o.created_at, o.settled_at, o.message_id, o.error, o.error_class, o.delivered_at, o.read_at, o.metadata
   FROM (SELECT * FROM shardd.outcomes
          WHERE (%(state)s::text IS NULL OR state = %(state)s)
            AND (%(device_id)s::text IS NULL OR device_id = %(device_id)s)
+           AND (%(campaign)s::text IS NULL OR campaign = %(campaign)s)
+           AND (%(job_class)s::text IS NULL OR class = %(job_class)s)
+           AND (%(error_class)s::text IS NULL OR error_class = %(error_class)s)
+           AND (%(order_group)s::text IS NULL OR order_group = %(order_group)s)
            AND (%(reference)s::text IS NULL OR reference = %(reference)s)
          ORDER BY id DESC LIMIT %(most)s) o
   LEFT JOIN shardd.devices d ON d.id = o.device_id
@@ -14,73 +19,117 @@ SELECT o.id, o.state, o.device_id, d.transport, o.recipient, o.kind, o.reference
 
 -- name: show_job
 -- One job, whole, with the node and shard of its last claim.
-SELECT o.id, o.state, o.device_id, d.transport, o.recipient, o.kind, o.reference, o.waits_for, o.failures, o.max_attempts,
-       o.priority, o.run_at, o.due_at, o.created_at, o.settled_at, o.message_id, o.error, o.delivered_at, o.read_at,
-       w.body, w.media, w.file_name, w.mime_type, w.details, w.on_doubt, w.dedupe_key, o.attempt AS claims, w.claimed_at,
-       e.node, e.shard
+SELECT o.id, o.state, o.device_id, o.device_group, d.transport, o.recipient, o.kind, o.class AS job_class, o.campaign,
+       o.order_group, o.reference, o.waits_for, o.failures, o.max_attempts, o.priority, o.run_at, o.expires_at, o.due_at,
+       o.created_at, o.settled_at, o.message_id, o.error, o.error_class, o.delivered_at, o.read_at, o.metadata,
+       w.body, w.variables, w.media, w.file_name, w.mime_type, w.details, w.on_doubt, w.dedupe_key, o.attempt AS claims,
+       w.claimed_at, e.node, e.shard
   FROM shardd.outcomes o
   CROSS JOIN LATERAL (
-      SELECT body, media, file_name, mime_type, details, on_doubt, dedupe_key, claimed_at, claimed_epoch
+      SELECT body, variables, media, file_name, mime_type, details, on_doubt, dedupe_key, claimed_at, claimed_epoch
         FROM shardd.jobs WHERE id = o.id
       UNION ALL
-      SELECT body, media, file_name, mime_type, details, on_doubt, dedupe_key, claimed_at, claimed_epoch
+      SELECT body, variables, media, file_name, mime_type, details, on_doubt, dedupe_key, claimed_at, claimed_epoch
         FROM shardd.archive WHERE id = o.id
   ) w
   LEFT JOIN shardd.epochs e ON e.epoch = w.claimed_epoch
   LEFT JOIN shardd.devices d ON d.id = o.device_id
  WHERE o.id = %(id)s;
 
--- name: weigh_jobs
--- What can be done with jobs: where each one is, and whether its device can still be used.
-SELECT o.id, o.state, o.device_id, d.transport, d.id IS NULL OR d.removed_at IS NOT NULL AS orphaned
-  FROM shardd.outcomes o LEFT JOIN shardd.devices d ON d.id = o.device_id
- WHERE o.id = ANY (%(ids)s::bigint[]);
+-- name: states_of_jobs
+-- Where each of these jobs is.
+SELECT id, state FROM shardd.outcomes WHERE id = ANY (%(ids)s::bigint[]);
 
--- name: weigh_finished_jobs
--- Like weigh_jobs, for finished jobs in a state, of one device or (NULL) of all.
-SELECT a.id, a.state, a.device_id, d.transport, d.id IS NULL OR d.removed_at IS NOT NULL AS orphaned
-  FROM shardd.archive a LEFT JOIN shardd.devices d ON d.id = a.device_id
- WHERE a.state = %(state)s AND (%(device_id)s::text IS NULL OR a.device_id = %(device_id)s)
- ORDER BY a.id;
-
--- name: weigh_live_jobs
--- Like weigh_jobs, for live jobs; NULL filters pass everything.
-SELECT j.id, CASE WHEN j.claimed_epoch IS NOT NULL THEN 'sending' WHEN j.scheduled THEN 'scheduled' ELSE 'queued' END AS state,
-       j.device_id, d.transport, d.id IS NULL OR d.removed_at IS NOT NULL AS orphaned
-  FROM shardd.jobs j LEFT JOIN shardd.devices d ON d.id = j.device_id
- WHERE (%(device_ids)s::text[] IS NULL OR j.device_id = ANY (%(device_ids)s::text[]))
-   AND (%(reference)s::text IS NULL OR j.reference = %(reference)s)
- ORDER BY j.id;
+-- name: count_retries
+-- How many finished jobs could be brought back, and what keeps others from it; NULL filters pass everything.
+SELECT state, class AS job_class, campaign, obstacle, count(*) AS jobs
+  FROM shardd.retries
+ WHERE (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[]))
+   AND (%(state)s::text IS NULL OR state = %(state)s)
+   AND (%(device_ids)s::text[] IS NULL OR device_id = ANY (%(device_ids)s::text[]))
+   AND (%(campaign)s::text IS NULL OR campaign = %(campaign)s)
+   AND (%(job_class)s::text IS NULL OR class = %(job_class)s)
+   AND (%(error_class)s::text IS NULL OR error_class = %(error_class)s)
+   AND (%(order_group)s::text IS NULL OR order_group = %(order_group)s)
+   AND (%(reference)s::text IS NULL OR reference = %(reference)s)
+ GROUP BY state, class, campaign, obstacle;
 
 -- name: retry_jobs
--- Brings finished jobs back into the queue under their own ids, with all their attempts anew; a sent one stays sent.
-WITH back AS (
-    DELETE FROM shardd.archive WHERE id = ANY (%(ids)s::bigint[]) AND state IN ('failed', 'cancelled', 'in_doubt') RETURNING *
+-- Looks at up to `most` finished jobs after the id `after`, and brings those back that nothing keeps from it: into the queue, under
+-- their own ids, with all their attempts anew. The job of a device group gets a device anew, too. Filters as in count_retries.
+-- Returns every job that was looked at: `done`, or what its obstacle was.
+WITH picked AS MATERIALIZED (
+    SELECT id, state, obstacle
+      FROM shardd.retries
+     WHERE id > %(after)s
+       AND (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[]))
+       AND (%(state)s::text IS NULL OR state = %(state)s)
+       AND (%(device_ids)s::text[] IS NULL OR device_id = ANY (%(device_ids)s::text[]))
+       AND (%(campaign)s::text IS NULL OR campaign = %(campaign)s)
+       AND (%(job_class)s::text IS NULL OR class = %(job_class)s)
+       AND (%(error_class)s::text IS NULL OR error_class = %(error_class)s)
+       AND (%(order_group)s::text IS NULL OR order_group = %(order_group)s)
+       AND (%(reference)s::text IS NULL OR reference = %(reference)s)
+     ORDER BY id LIMIT %(most)s
+), back AS (
+    DELETE FROM shardd.archive a
+     WHERE a.id = ANY (array(SELECT id FROM picked WHERE obstacle IS NULL)) AND a.state IN ('failed', 'cancelled', 'in_doubt')
+    RETURNING *
+), added AS (
+    INSERT INTO shardd.jobs (id, device_id, device_group, recipient, kind, body, variables, media, file_name, mime_type, details,
+                             class, campaign, priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group,
+                             reference, metadata, created_at, rendered, confirms, attempt)
+    OVERRIDING SYSTEM VALUE
+    SELECT id, CASE WHEN device_group IS NULL THEN device_id END, device_group, recipient, kind, body, variables, media, file_name,
+           mime_type, details, class, campaign, priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group,
+           reference, metadata, created_at, rendered, confirms, attempt
+      FROM back ORDER BY id
+    RETURNING id
 )
-INSERT INTO shardd.jobs (id, device_id, recipient, kind, body, media, file_name, mime_type, details, priority, run_at,
-                         max_attempts, on_doubt, dedupe_key, reference, created_at, attempt)
-OVERRIDING SYSTEM VALUE
-SELECT id, device_id, recipient, kind, body, media, file_name, mime_type, details, priority, run_at, max_attempts, on_doubt,
-       dedupe_key, reference, created_at, attempt
-  FROM back
-RETURNING id;
+SELECT p.id, p.state, p.obstacle, a.id IS NOT NULL AS done FROM picked p LEFT JOIN added a ON a.id = p.id ORDER BY p.id;
+
+-- name: count_cancels
+-- How many live jobs there are; `sending` ones cannot be cancelled. NULL filters pass everything.
+SELECT j.state, j.class AS job_class, j.campaign, CASE j.state WHEN 'sending' THEN 'in_hand' END AS obstacle, count(*) AS jobs
+  FROM (SELECT *, CASE WHEN claimed_epoch IS NOT NULL THEN 'sending' WHEN scheduled THEN 'scheduled' ELSE 'queued' END AS state
+          FROM shardd.jobs) j
+ WHERE (%(ids)s::bigint[] IS NULL OR j.id = ANY (%(ids)s::bigint[]))
+   AND (%(state)s::text IS NULL OR j.state = %(state)s)
+   AND (%(device_ids)s::text[] IS NULL OR j.device_id = ANY (%(device_ids)s::text[]))
+   AND (%(campaign)s::text IS NULL OR j.campaign = %(campaign)s)
+   AND (%(job_class)s::text IS NULL OR j.class = %(job_class)s)
+   AND (%(error_class)s::text IS NULL OR j.error_class = %(error_class)s)
+   AND (%(order_group)s::text IS NULL OR j.order_group = %(order_group)s)
+   AND (%(reference)s::text IS NULL OR j.reference = %(reference)s)
+ GROUP BY j.state, j.class, j.campaign;
 
 -- name: cancel_jobs
--- Ends jobs that nobody has in hand.
-WITH gone AS (
-    DELETE FROM shardd.jobs WHERE id = ANY (%(ids)s::bigint[]) AND claimed_epoch IS NULL RETURNING *
+-- Looks at up to `most` live jobs after the id `after`, and ends those that nobody has in hand. Filters as in count_cancels.
+-- Returns every job that was looked at: `done`, or what its obstacle was.
+WITH picked AS MATERIALIZED (
+    SELECT j.id, j.state, CASE j.state WHEN 'sending' THEN 'in_hand' END AS obstacle
+      FROM (SELECT *, CASE WHEN claimed_epoch IS NOT NULL THEN 'sending' WHEN scheduled THEN 'scheduled' ELSE 'queued' END AS state
+              FROM shardd.jobs) j
+     WHERE j.id > %(after)s
+       AND (%(ids)s::bigint[] IS NULL OR j.id = ANY (%(ids)s::bigint[]))
+       AND (%(state)s::text IS NULL OR j.state = %(state)s)
+       AND (%(device_ids)s::text[] IS NULL OR j.device_id = ANY (%(device_ids)s::text[]))
+       AND (%(campaign)s::text IS NULL OR j.campaign = %(campaign)s)
+       AND (%(job_class)s::text IS NULL OR j.class = %(job_class)s)
+       AND (%(error_class)s::text IS NULL OR j.error_class = %(error_class)s)
+       AND (%(order_group)s::text IS NULL OR j.order_group = %(order_group)s)
+       AND (%(reference)s::text IS NULL OR j.reference = %(reference)s)
+     ORDER BY j.id LIMIT %(most)s
+), gone AS (
+    SELECT shardd.end_jobs(array(SELECT id FROM picked WHERE obstacle IS NULL), 'cancelled', %(why)s, 'cancelled') AS id
 )
-INSERT INTO shardd.archive (id, device_id, recipient, kind, body, media, file_name, mime_type, details, priority, run_at,
-                            max_attempts, on_doubt, dedupe_key, reference, created_at, attempt, failures, state, error)
-SELECT id, device_id, recipient, kind, body, media, file_name, mime_type, details, priority, run_at, max_attempts, on_doubt,
-       dedupe_key, reference, created_at, attempt, failures, 'cancelled', %(why)s
-  FROM gone
-RETURNING id;
+SELECT p.id, p.state, p.obstacle, g.id IS NOT NULL AS done FROM picked p LEFT JOIN gone g ON g.id = p.id ORDER BY p.id;
 
 -- name: hand_over_jobs
--- Gives jobs of one device that nobody has in hand to another one. What made them wait was the old device: of their waiting
--- times only the producer's is left. Returns the ids of those that moved.
+-- Gives up to `most` jobs of one device that nobody has in hand to another one. What made them wait was the old device: of their
+-- waiting times only the producer's is left, and the place in an order group. Returns the ids of those that moved.
 UPDATE shardd.jobs
-   SET device_id = %(new)s, scheduled = run_at > now(), due_at = CASE WHEN run_at > now() THEN run_at END
- WHERE id = ANY (%(ids)s::bigint[]) AND device_id = %(old)s AND claimed_epoch IS NULL
+   SET device_id = %(new)s, scheduled = held OR run_at > now(), due_at = CASE WHEN NOT held AND run_at > now() THEN run_at END
+ WHERE id = ANY (array(SELECT id FROM shardd.jobs WHERE device_id = %(old)s AND claimed_epoch IS NULL LIMIT %(most)s))
+   AND device_id = %(old)s AND claimed_epoch IS NULL
 RETURNING id;

@@ -1,0 +1,270 @@
+"""`shardd job retry` and `shardd job cancel`: what a person decides about one message or a million.
+
+A job that a worker has in hand belongs to that worker, and a sent message stays sent. Both commands may be repeated: what is as
+it was asked to be is no error.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from shardd.cli.job_choice import Choice, check_names, read_choice, trait_options
+from shardd.cli.job_view import show_piles
+from shardd.cli.names import SHOWN, Refusals, confirm
+from shardd.cli.options import config_option
+from shardd.cli.output import count, print_json
+from shardd.cli.reach import with_database
+from shardd.config import load_config
+from shardd.errors import UsageError
+from shardd.queue.database import Database
+from shardd.queue.job_admin import Handled, JobAdmin, Pile, Traits
+from shardd.states import JOB_TRANSITIONS, JobState
+
+CANCELLED_BY_HAND: Final = "cancelled by an operator"
+
+_CAN_RETRY: Final = tuple(state for state, events in JOB_TRANSITIONS.items() if "retry" in events)
+_CAN_CANCEL: Final = tuple(state for state, events in JOB_TRANSITIONS.items() if "cancel" in events)
+_CHANGED: Final = "changed in the meantime; look again"
+
+_OBSTACLES: Final = {
+    "device": "the device was removed; bring it back with: shardd device add",
+    "group": "the device group was removed; bring it back with: shardd group add",
+    "campaign": "the campaign was cancelled, which is for good; insert a new job into another campaign",
+    "expired": "expires_at has passed, and it is never sent later; insert a new job",
+    "opted_out": "the recipient opted out",
+    "key": "the dedupe key belongs to another job now; insert a new job",
+    "in_hand": "a worker has it in hand, and a message on its way cannot be stopped",
+}
+"""The rest of a sentence that begins with a job, by the words of `shardd.retries` and `count_cancels`."""
+_NO_RETRY: Final = {
+    JobState.SENT: "sent already, and a sent message stays sent; insert a new job to send it again",
+    JobState.EXPIRED: _OBSTACLES["expired"],
+    JobState.OPTED_OUT: _OBSTACLES["opted_out"],
+}
+_NO_CANCEL: Final = {
+    JobState.SENDING: _OBSTACLES["in_hand"],
+    JobState.SENT: "sent already",
+    JobState.FAILED: "ended already: failed",
+    JobState.IN_DOUBT: "ended already: in doubt",
+    JobState.EXPIRED: "ended already: expired",
+    JobState.OPTED_OUT: "ended already: the recipient opted out",
+}
+
+_dry_run = click.option("--dry-run", is_flag=True, help="Only count what would be done.")
+_yes = click.option("--yes", is_flag=True, help="Do not ask.")
+_as_json = click.option("--json", "as_json", is_flag=True, help="For programs: an object with counts and refusals.")
+_ids = click.argument("ids", nargs=-1, metavar="[ID]...")
+
+
+@dataclass(slots=True)
+class Report:
+    """What a command did: how many jobs, and how many it left alone for which reason, with the first ids."""
+
+    done: int = 0
+    left: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[int]] = field(default_factory=dict)
+    already: int = 0
+    """Named jobs that were as they were asked to be."""
+
+    def leave(self, why: str, number: int) -> None:
+        """Count the job `number`, which was left alone."""
+        self.left[why] = self.left.get(why, 0) + 1
+        shown = self.examples.setdefault(why, [])
+        if len(shown) < SHOWN:
+            shown.append(number)
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """What one command does; the two commands differ in nothing else."""
+
+    verb: str
+    past: str
+    count: Callable[[JobAdmin, Traits, Sequence[int] | None], Awaitable[list[Pile]]]
+    handle: Callable[[JobAdmin, Traits, Sequence[int] | None], AsyncIterator[list[Handled]]]
+    refusals: Mapping[JobState, str]
+    """Of named jobs that it did not look at."""
+    wanted: frozenset[JobState]
+    """Named jobs in these states are as they were asked to be."""
+
+
+_RETRY: Final = Deed(
+    verb="retry",
+    past="retried",
+    count=JobAdmin.count_retries,
+    handle=JobAdmin.retry,
+    refusals=_NO_RETRY,
+    wanted=frozenset({JobState.QUEUED, JobState.SCHEDULED, JobState.SENDING}),
+)
+_CANCEL: Final = Deed(
+    verb="cancel",
+    past="cancelled",
+    count=JobAdmin.count_cancels,
+    handle=lambda jobs, traits, ids: jobs.cancel(traits, CANCELLED_BY_HAND, ids),
+    refusals=_NO_CANCEL,
+    wanted=frozenset({JobState.CANCELLED}),
+)
+
+
+@click.command("retry")
+@_ids
+@trait_options(_CAN_RETRY)
+@_dry_run
+@_yes
+@_as_json
+@config_option
+def retry(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, config_file: Path, **options: Any) -> None:
+    """Bring failed, cancelled or in-doubt jobs back into the queue, with all their attempts anew.
+
+    Without ids, those in the state that --state names: failed ones, if it names none. A job in doubt may have been sent:
+    retrying it may send it twice, so that is asked first.
+    """
+    choice = read_choice(ids, options)
+    if choice.ids is None and choice.traits.state is None:
+        choice = read_choice(ids, {**options, "state": JobState.FAILED})
+    _carry_out(_RETRY, choice, dry_run=dry_run, yes=yes, as_json=as_json, config_file=config_file)
+
+
+@click.command("cancel")
+@_ids
+@trait_options(_CAN_CANCEL)
+@_dry_run
+@_yes
+@_as_json
+@config_option
+def cancel(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, config_file: Path, **options: Any) -> None:
+    """Cancel jobs that wait. What a worker has in hand cannot be stopped. `job retry` brings cancelled jobs back."""
+    choice = read_choice(ids, options)
+    _carry_out(_CANCEL, choice, dry_run=dry_run, yes=yes, as_json=as_json, config_file=config_file)
+
+
+def _carry_out(deed: Deed, choice: Choice, *, dry_run: bool, yes: bool, as_json: bool, config_file: Path) -> None:
+    config = load_config(config_file)
+
+    async def weigh(database: Database) -> list[Pile]:
+        piles = await deed.count(JobAdmin(database), choice.traits, choice.ids)
+        if not piles:
+            await check_names(database, choice.traits)
+        return piles
+
+    async def carry_out(database: Database) -> Report:
+        return await _handle_all(deed, JobAdmin(database), choice, sum(pile.jobs for pile in piles))
+
+    # Between the two steps a person may think; no connection is held for that long.
+    piles = with_database(config, weigh)
+    if dry_run:
+        _show_plan(deed, piles, as_json=as_json)
+        return
+    good = [pile for pile in piles if pile.obstacle is None]
+    _ask(deed, good, by_traits=choice.ids is None, yes=yes)
+    report = with_database(config, carry_out) if good or choice.ids else _all_left(piles)
+    _tell(deed, report, by_traits=choice.ids is None, as_json=as_json)
+
+
+async def _handle_all(deed: Deed, jobs: JobAdmin, choice: Choice, expected: int) -> Report:
+    report = Report()
+    seen: set[int] = set()
+    # Hidden where nobody watches; the numbers are on stdout in any case.
+    with click.progressbar(
+        length=expected, label=deed.past, file=sys.stderr, hidden=not sys.stderr.isatty() or expected < 10_000
+    ) as bar:
+        async for handled in deed.handle(jobs, choice.traits, choice.ids):
+            for one in handled:
+                if one.done:
+                    report.done += 1
+                elif one.obstacle is not None:
+                    report.leave(_OBSTACLES[one.obstacle], one.id)
+                elif choice.ids is None:
+                    report.leave(_CHANGED, one.id)
+            if choice.ids is not None:
+                seen.update(one.id for one in handled if one.done or one.obstacle is not None)
+            bar.update(len(handled))
+    if choice.ids is not None:
+        await _explain_rest(deed, jobs, [number for number in choice.ids if number not in seen], choice, report)
+    return report
+
+
+def _all_left(piles: list[Pile]) -> Report:
+    """Nothing can be done about any of them: no need to look at each."""
+    report = Report()
+    for pile in piles:
+        why = _OBSTACLES[str(pile.obstacle)]
+        report.left[why] = report.left.get(why, 0) + pile.jobs
+    return report
+
+
+async def _explain_rest(deed: Deed, jobs: JobAdmin, ids: list[int], choice: Choice, report: Report) -> None:
+    """Why named jobs were not looked at, or changed in that moment."""
+    states = await jobs.states(ids)
+    only_ids = choice.traits == Traits()
+    for number in ids:
+        state = states.get(number)
+        if state is None:
+            report.leave("unknown", number)
+        elif not only_ids:
+            report.leave("not among those asked for", number)
+        elif state in deed.wanted:
+            report.already += 1
+        else:
+            report.leave(deed.refusals.get(state, _CHANGED), number)
+
+
+def _ask(deed: Deed, piles: list[Pile], *, by_traits: bool, yes: bool) -> None:
+    if not piles:
+        return
+    doubts = sum(pile.jobs for pile in piles if pile.state == JobState.IN_DOUBT)
+    if doubts:
+        their, they = ("its", "it") if doubts == 1 else ("their", "they")
+        click.echo(
+            f"warning: nobody knows whether {count(doubts, 'job')} in doubt reached {their} recipient: retried, {they} may be "
+            "sent a second time",
+            err=True,
+        )
+    if doubts or by_traits:
+        by_state: dict[str, int] = {}
+        for pile in piles:
+            by_state[pile.state] = by_state.get(pile.state, 0) + pile.jobs
+        what = " and ".join(f"{number:,} {state}" for state, number in sorted(by_state.items()))
+        confirm(f"{deed.verb.title()} {what} {'job' if sum(by_state.values()) == 1 else 'jobs'}?", yes=yes)
+
+
+def _show_plan(deed: Deed, piles: list[Pile], *, as_json: bool) -> None:
+    good = sum(pile.jobs for pile in piles if pile.obstacle is None)
+    if as_json:
+        rows = [
+            {
+                "state": pile.state,
+                "class": pile.job_class,
+                "campaign": pile.campaign,
+                "obstacle": pile.obstacle,
+                "jobs": pile.jobs,
+            }
+            for pile in piles
+        ]
+        print_json({"dry_run": True, deed.past: good, "piles": rows})
+        return
+    if piles:
+        show_piles(piles, _OBSTACLES)
+    click.echo(f"would {deed.verb} {count(good, 'job')}; nothing was changed")
+
+
+def _tell(deed: Deed, report: Report, *, by_traits: bool, as_json: bool) -> None:
+    if as_json:
+        left = [
+            {"why": why, "jobs": number, "ids": report.examples.get(why, [])} for why, number in report.left.items()
+        ]
+        print_json({"dry_run": False, deed.past: report.done, "already": report.already, "left": left})
+        raise click.exceptions.Exit(UsageError.exit_code if left else 0)
+    if report.done or report.already or by_traits:
+        already = f"; {count(report.already, 'job')} {'was' if report.already == 1 else 'were'} that already"
+        click.echo(f"{deed.past} {count(report.done, 'job')}{already if report.already else ''}")
+    refusals = Refusals()
+    for why, number in report.left.items():
+        refusals.tell(report.examples.get(why, []), "job", why, number=number)
+    refusals.finish()

@@ -1,0 +1,85 @@
+"""Saying which jobs a command is for: their ids, or what they have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import click
+
+from shardd.cli.names import device_ids, job_ids
+from shardd.errors import ErrorClass, UsageError
+from shardd.queue.campaign_admin import CampaignAdmin
+from shardd.queue.database import Database
+from shardd.queue.device_admin import DeviceAdmin
+from shardd.queue.job_admin import Traits
+from shardd.states import JobState
+
+JOB_CLASSES: Final = ("marketing", "service", "reply")
+
+_OPTIONS: Final = (
+    click.option("--device", "device_id", metavar="ID", help="Only jobs of this device."),
+    click.option("--campaign", metavar="ID", help="Only jobs of this campaign."),
+    click.option("--class", "job_class", type=click.Choice(JOB_CLASSES), help="Only jobs of this class."),
+    click.option(
+        "--error-class",
+        type=click.Choice([one.value for one in ErrorClass]),
+        help="Only jobs whose last error was of this kind.",
+    ),
+    click.option("--order-group", metavar="TEXT", help="Only jobs of this order group."),
+    click.option("--reference", metavar="TEXT", help="Only jobs with this reference of the producer."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which jobs; `ids` None: all that have the traits."""
+
+    ids: list[int] | None
+    traits: Traits
+
+
+def trait_options(states: Iterable[JobState]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Options that name what jobs have in common; `states`: those that may be asked for."""
+    words = [state.value for state in states]
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(_OPTIONS):
+            command = option(command)
+        return click.option("--state", type=click.Choice(words), help="Only jobs in this state.")(command)
+
+    return add
+
+
+def read_traits(options: dict[str, Any]) -> Traits:
+    """What `trait_options` read."""
+    state, device = options["state"], options["device_id"]
+    return Traits(
+        state=None if state is None else JobState(state),
+        device_ids=None if device is None else device_ids([device]),
+        campaign=options["campaign"],
+        job_class=options["job_class"],
+        error_class=options["error_class"],
+        order_group=options["order_group"],
+        reference=options["reference"],
+    )
+
+
+def read_choice(ids: tuple[str, ...], options: dict[str, Any]) -> Choice:
+    """The ids and the traits together. Raises UsageError when neither is given."""
+    numbers, traits = job_ids(ids), read_traits(options)
+    if not ids and traits == Traits():
+        raise UsageError(
+            "say which jobs: their ids, or --state, --device, --campaign, --class, --error-class, --order-group or --reference"
+        )
+    return Choice(numbers if ids else None, traits)
+
+
+async def check_names(database: Database, traits: Traits) -> None:
+    """Raise UsageError for a device or a campaign that never was: a slip of the pen must not look like "no such jobs"."""
+    for device in traits.device_ids or ():
+        if not await DeviceAdmin(database).was_there(device):
+            raise UsageError(f"device {device} is unknown; the others: shardd device list")
+    if traits.campaign is not None and not await CampaignAdmin(database).weigh([traits.campaign]):
+        raise UsageError(f"campaign {traits.campaign!r} is unknown; the others: shardd campaign list")
