@@ -15,7 +15,7 @@ from shardd.states import CAN_SEND, FINISHED, JobState
 WINDOW: Final = 600.0
 """Seconds over which the rate is taken: those of `sent_lately`."""
 SHORTEST: Final = 60.0
-"""Seconds over which it is taken at least, so that the first message is no rate."""
+"""Seconds over which it is taken at least, so that the first message is no rate; after so many without a message it stands still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,8 @@ def _stands_still(details: CampaignDetails, progress: Progress, now: datetime) -
         return progress.held_back_by
     if not progress.states[JobState.QUEUED]:
         return _time_of(details.shares, now)
-    return None if progress.rate else "the turns of its devices: shardd device show ID tells when a device may send"
+    moving = progress.last_sent is not None and (now - progress.last_sent).total_seconds() < SHORTEST
+    return None if moving else "the turns of its devices: shardd device show ID tells when a device may send"
 
 
 def _time_of(shares: Sequence[DeviceShare], now: datetime) -> str:

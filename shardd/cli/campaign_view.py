@@ -84,7 +84,7 @@ def show_campaign(details: CampaignDetails) -> None:
         ("progress", _bar(progress)),
         ("waiting", _numbers(progress, _STEPS)),
         ("ended", _numbers(progress, [state for state in JobState if state in FINISHED])),
-        ("rate", _rate(progress)),
+        ("rate", _rate(progress) if row.state == CampaignState.RUNNING else ""),
         ("time left", _time_left(progress)),
         ("weight", f"{row.weight:g}"),
         ("cap", "" if row.device_cap is None else f"{count(row.device_cap, 'message')} per device and day"),

@@ -20,6 +20,7 @@ from shardd.queue.groups import Groups
 from shardd.queue.jobs import Jobs
 from shardd.queue.settle import JobBackoff
 from shardd.supervisor.campaigns import CampaignWatch
+from shardd.supervisor.cancelled import CancelledJobs
 from shardd.supervisor.fleet import Fleet
 from shardd.supervisor.groups import GroupWork
 from shardd.supervisor.leases import LeaseKeeper
@@ -73,6 +74,7 @@ class Parts:
     device_watch: DeviceWatch
     work_watch: WorkWatch
     campaign_watch: CampaignWatch
+    cancelled: CancelledJobs
     group_work: GroupWork
     receipts: Receipts
 
@@ -144,6 +146,7 @@ def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn
         device_watch=device_watch,
         work_watch=work_watch,
         campaign_watch=CampaignWatch(database, Campaigns(database), router),
+        cancelled=CancelledJobs(database),
         group_work=GroupWork(Groups(database), lines, work_watch.hint, every=config.queue.poll_every),
         receipts=receipts,
     )
