@@ -41,13 +41,15 @@ END $$;
 CREATE TRIGGER announce_campaigns AFTER INSERT OR UPDATE OR DELETE ON shardd.campaigns
     FOR EACH ROW EXECUTE FUNCTION shardd.announce_campaigns();
 
--- Who wants no more messages. Final: a row is neither changed nor deleted.
+-- Who wants no more messages. Final: 0006_opt_outs sees to it, and to what may stand here.
 CREATE TABLE shardd.opt_outs (
     address    text PRIMARY KEY,           -- as shardd.address_of writes it
+    recipient  text NOT NULL,              -- as it was given
     source     text NOT NULL DEFAULT 'producer',
     device_id  text,                       -- that heard it
     words      text,                       -- what the recipient wrote
     note       text,
+    said_at    timestamptz,                -- when the recipient said so, where that is known
     created_by text NOT NULL DEFAULT session_user,
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT opt_out_source_is_known CHECK (source IN ('producer', 'message', 'operator', 'import'))
