@@ -1,0 +1,31 @@
+"""The kinds of events, as they stand in `shardd.events` and in the `kinds` of a webhook.
+
+A kind is `job.` and the state in which the job ended, or what became known of it later; the triggers of the outbox write them
+(`shardd/queue/migrations`), and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+
+
+class EventKind(StrEnum):
+    """What happened."""
+
+    JOB_SENT = "job.sent"
+    JOB_FAILED = "job.failed"
+    JOB_IN_DOUBT = "job.in_doubt"
+    JOB_EXPIRED = "job.expired"
+    JOB_OPTED_OUT = "job.opted_out"
+    JOB_CANCELLED = "job.cancelled"
+    JOB_RETRIED = "job.retried"  # it had ended and is in the queue again
+    JOB_DELIVERED = "job.delivered"
+    JOB_READ = "job.read"
+    DEVICE_STATE = "device.state"  # a device was added, paused, resumed or removed, or is in another state
+
+
+def names_a_kind(pattern: str) -> bool:
+    """Whether a pattern such as `job.sent`, `job.*` or `*` can fit any kind."""
+    fits = re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
+    return any(fits.fullmatch(kind) for kind in EventKind)
