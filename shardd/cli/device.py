@@ -26,7 +26,8 @@ from shardd.queue.database import Database
 from shardd.queue.device_admin import PAUSED, DeviceAdmin, NewDevices
 from shardd.queue.job_admin import JobAdmin, Traits
 from shardd.states import DeviceState
-from shardd.transports.registry import TRANSPORTS
+from shardd.transports.device_settings import check_device
+from shardd.transports.registry import NEEDS_SESSION, TRANSPORTS
 
 IN_HAND_PATIENCE: Final = 10.0
 """Seconds that `device remove --cancel-jobs` waits for jobs that a worker has in hand."""
@@ -77,8 +78,7 @@ def add(
     new = NewDevices(
         ids=device_ids(ids),
         transport=transport,
-        # The sandbox needs no session; every other transport must be shown one first.
-        state=DeviceState.READY if transport == SANDBOX else DeviceState.UNPAIRED,
+        state=DeviceState.UNPAIRED if transport in NEEDS_SESSION else DeviceState.READY,
         label=label,
         proxy=read_proxy(proxy),
         settings=read_settings(settings),
@@ -86,6 +86,7 @@ def add(
         gap_max=high,
         daily_limit=daily_limit,
     )
+    check_device(transport, new.settings or {}, new.proxy)
     config = load_config(config_file)
     check_gaps(config, new.gap_min, new.gap_max)
     added = with_database(config, lambda database: DeviceAdmin(database).add(new))
@@ -213,5 +214,7 @@ def _tell_done(word: str, names: list[str], done: set[str]) -> None:
 def _what_next(new: NewDevices, added: set[str]) -> str:
     if new.transport == SANDBOX:
         return ": their messages reach nobody"
+    if new.transport not in NEEDS_SESSION:
+        return ""
     first = next(one for one in new.ids if one in added)
     return f"; pair {'it' if len(added) == 1 else 'each'}: shardd device pair {first}"

@@ -19,7 +19,8 @@ from shardd.pacing import day_of
 from shardd.queue.database import Database
 from shardd.queue.device_admin import DeviceAdmin, DeviceRow
 from shardd.queue.job_admin import JobAdmin, Traits
-from shardd.states import CAN_SEND, DEVICE_REMEDY, DeviceState, JobState
+from shardd.states import CAN_SEND, DeviceState, JobState
+from shardd.transports.device_settings import remedy_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def replace(old: str, new: str, config_file: Path) -> None:
     if result.new.paused_at is not None:
         click.echo(f"they wait: {new} is paused; let it send: shardd device resume {new}")
     elif (state := DeviceState(result.new.state)) not in CAN_SEND:
-        click.echo(f"they wait: {new} is {state}; {DEVICE_REMEDY[state].format(id=new)}")
+        click.echo(f"they wait: {new} is {state}; {remedy_of(result.new.transport, state).format(id=new)}")
 
 
 async def _replace(config: Config, old: str, new: str) -> Moved:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
@@ -28,11 +27,10 @@ from shardd.config.values import format_duration
 from shardd.hashing import shard_of
 from shardd.pacing import Pace
 from shardd.queue.device_admin import PAUSED, DeviceRow
-from shardd.states import DEVICE_REMEDY, DeviceState
+from shardd.states import DeviceState
+from shardd.transports.device_settings import MASK, masked_settings, remedy_of
 
-MASK: Final = "***"
 WIDE: Final = 110
-_SECRET: Final = re.compile(r"token|secret|password|key|auth", re.IGNORECASE)
 
 
 def device_json(device: DeviceRow, config: Config) -> dict[str, Any]:
@@ -40,7 +38,7 @@ def device_json(device: DeviceRow, config: Config) -> dict[str, Any]:
     pace = _pace(device, config)
     return dataclasses.asdict(device) | {
         "proxy": _masked_proxy(device.proxy),
-        "settings": _masked(device.settings),
+        "settings": masked_settings(device.transport, device.settings),
         "shown_state": device.shown_state,
         "to_do": _to_do(device),
         "shard": shard_of(device.id, config.shards),
@@ -103,7 +101,7 @@ def show_device(device: DeviceRow, config: Config) -> None:
         ("shard", f"{shard_of(device.id, config.shards)} of {config.shards}"),
         ("session", device.session or ""),
         ("proxy", _masked_proxy(device.proxy) or ""),
-        ("settings", str(_masked(device.settings)) if device.settings else ""),
+        ("settings", str(masked_settings(device.transport, device.settings)) if device.settings else ""),
         ("added", moment_text(device.created_at)),
     ]
     for name, value in rows:
@@ -139,7 +137,7 @@ def _why(device: DeviceRow) -> str:
 
 
 def _to_do(device: DeviceRow) -> str:
-    remedy = DEVICE_REMEDY[DeviceState(device.state)].format(id=device.id)
+    remedy = remedy_of(device.transport, DeviceState(device.state)).format(id=device.id)
     if device.paused_at is None:
         return remedy
     resume = f"let it send again: shardd device resume {device.id}"
@@ -190,11 +188,3 @@ def _masked_proxy(proxy: str | None) -> str | None:
         return proxy
     place = parts.netloc.rpartition("@")[2]
     return parts._replace(netloc=f"{parts.username}:{MASK}@{place}").geturl()
-
-
-def _masked(value: Any, name: str = "") -> Any:
-    if isinstance(value, dict):
-        return {key: _masked(inner, key) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_masked(inner, name) for inner in value]
-    return MASK if _SECRET.search(name) else value

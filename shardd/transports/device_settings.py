@@ -16,6 +16,7 @@ from shardd.config.platform_values import PlatformUrl
 from shardd.config.substitute import substitute
 from shardd.config.values import RefusedError, closest
 from shardd.errors import DeviceSettingsError
+from shardd.states import DEVICE_REMEDY, DeviceState
 from shardd.transports.upstream import parse_proxy
 
 MASK: Final = "***"
@@ -50,6 +51,14 @@ PLATFORM_SETTINGS: Final = MappingProxyType(
     }
 )
 """The HTTP platforms, by the name of their transport. Settings of other transports are not looked at."""
+
+
+def remedy_of(transport: str, state: DeviceState) -> str:
+    """What a person does about a device in this state, with {id} for its name."""
+    if state is DeviceState.LOGGED_OUT and transport in PLATFORM_SETTINGS:
+        names = " and ".join(sorted(secret_names(transport)))
+        return f"the platform refuses its {names}; give it another: shardd device set {{id}} --settings JSON"
+    return DEVICE_REMEDY[state]
 
 
 def check_device(transport: str, settings: Mapping[str, Any], proxy: str | None) -> None:
