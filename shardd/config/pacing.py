@@ -1,6 +1,6 @@
 """The section `pacing`: how fast a device sends, and what differs for a class of jobs.
 
-How a device's own settings and these come together is told in `shardd.supervisor.rules`.
+How a device's own settings and these come together is told in `shardd.config.device_pace`.
 """
 
 from __future__ import annotations

@@ -12,13 +12,11 @@ from datetime import tzinfo
 from shardd import ipc
 from shardd.config import Config
 from shardd.hashing import shard_of
-from shardd.pacing import DevicePace, Pace
 from shardd.queue.campaigns import Campaigns
 from shardd.queue.database import Database
-from shardd.queue.devices import Device, Devices
+from shardd.queue.devices import Devices
 from shardd.queue.groups import Groups
 from shardd.queue.jobs import Jobs
-from shardd.queue.settle import JobBackoff
 from shardd.supervisor.campaigns import CampaignWatch
 from shardd.supervisor.cancelled import CancelledJobs
 from shardd.supervisor.fleet import Fleet
@@ -28,37 +26,9 @@ from shardd.supervisor.lines import Lines
 from shardd.supervisor.process import Launch
 from shardd.supervisor.receipts import Receipts
 from shardd.supervisor.router import Router
+from shardd.supervisor.rules import Rules
 from shardd.supervisor.watchers import DeviceWatch, WorkWatch
 from shardd.transports.accounts import account_of
-
-
-class Rules:
-    """What the config says about devices and jobs; `config` is replaced by a reload."""
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-
-    @property
-    def job_backoff(self) -> JobBackoff:
-        """Of failed jobs."""
-        return JobBackoff(first=self.config.queue.backoff.first, cap=self.config.queue.backoff.cap)
-
-    def pace_of(self, device: Device) -> DevicePace:
-        """A device's own limits, over the config's."""
-        pacing = self.config.pacing
-        gap_min = pacing.gap_min if device.gap_min is None else device.gap_min
-        gap_max = pacing.gap_max if device.gap_max is None else device.gap_max
-        limit = pacing.daily_limit if device.daily_limit is None else device.daily_limit
-        return DevicePace(Pace(gap_min=gap_min, gap_max=max(gap_min, gap_max), daily_limit=limit), zone=pacing.zone)
-
-    @property
-    def warm_days(self) -> int:
-        """How many days a warm-up takes."""
-        return 0
-
-    def room_of(self, transport: str) -> int:
-        """How many jobs a device of this transport may have in hand."""
-        return self.config.transports.sandbox.in_hand if transport == "sandbox" else 1
 
 
 @dataclass(slots=True)
