@@ -33,6 +33,24 @@ def add_devices(dsn: str, *names: str, **fields: Any) -> None:
         connection.execute(statement, [list(names), *columns.values()])
 
 
+def add_campaigns(dsn: str, *names: str, **fields: Any) -> None:
+    with connect(dsn) as connection:
+        for name in names:
+            columns = {"id": name, **fields}
+            statement = sql.SQL("INSERT INTO shardd.campaigns ({}) VALUES ({})").format(
+                sql.SQL(", ").join(map(sql.Identifier, columns)), sql.SQL(", ").join(sql.Placeholder() * len(columns))
+            )
+            connection.execute(statement, list(columns.values()))
+
+
+def add_group(dsn: str, name: str, *devices: str) -> None:
+    with connect(dsn) as connection:
+        connection.execute("INSERT INTO shardd.device_groups (id) VALUES (%s)", [name])
+        connection.execute(
+            "INSERT INTO shardd.device_group_members SELECT %s, unnest(%s::text[])", [name, list(devices)]
+        )
+
+
 def insert_jobs(target: str | Connection, device: str, count: int = 1, **fields: Any) -> list[int]:
     """Ids of new jobs, in order. `target`: a DSN, or a connection whose transaction they belong to."""
     if isinstance(target, str):

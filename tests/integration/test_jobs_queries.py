@@ -6,23 +6,35 @@ import asyncio
 import time
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import psycopg
 import pytest
 
 from shardd.errors import DatabaseError
 from shardd.ipc import Outcome
-from shardd.queue.cycle import Ask, Count, Settlement
+from shardd.queue.cycle import Ask, Cycle, Sends, Settlement
 from shardd.queue.database import Database
-from shardd.queue.job_admin import JobAdmin
-from shardd.queue.jobs import Jobs
+from shardd.queue.job_admin import JobAdmin, Traits
+from shardd.queue.jobs import Hint, Jobs
 from shardd.queue.settle import Claim
 from shardd.states import JobState, Verdict
-from shardd.supervisor.lines import FIRST_PLACE
+from shardd.supervisor.line import FIRST_PLACE
 from tests.fix_postgres import Cluster
-from tests.queue_rows import add_devices, claim, connect, finish, insert_jobs, release, row_of, states, take_epoch
+from tests.queue_rows import (
+    add_campaigns,
+    add_devices,
+    claim,
+    connect,
+    finish,
+    insert_jobs,
+    release,
+    row_of,
+    states,
+    take_epoch,
+)
 
+LANE = "/marketing"
 HANG = 30.0  # seconds; no test waits that long, it only keeps a broken one from hanging
 PAST = "2026-01-01 00:00:00+00"
 
@@ -38,6 +50,21 @@ async def epoch(dsn: str, database: Database) -> int:
     return await take_epoch(database)
 
 
+def claims_of(cycle: Cycle) -> list[Claim]:
+    return [taken.claim for taken in cycle.taken]
+
+
+def ids_of(hints: list[Hint]) -> list[int]:
+    """The jobs that stand where the hints say, in the order of their lanes."""
+    return [place[1] for _, _, place in sorted(hints, key=lambda hint: hint[2])]
+
+
+def firsts_of(hints: list[Hint]) -> dict[str, int]:
+    """Which job is the first of each device; every job is in the same lane."""
+    assert {lane for _, lane, _ in hints} <= {LANE}
+    return {device: place[1] for device, _, place in hints}
+
+
 async def one_by_one(jobs: Jobs, epoch: int, device: str) -> list[int]:
     """Sends everything that a device has in line, one after the other; the ids in that order."""
     order = []
@@ -48,6 +75,11 @@ async def one_by_one(jobs: Jobs, epoch: int, device: str) -> list[int]:
     return order
 
 
+async def retry(database: Database, job: int) -> bool:
+    """Whether an operator brought it back into the queue."""
+    return [one.done async for chunk in JobAdmin(database).retry(Traits(), [job]) for one in chunk] == [True]
+
+
 # ---- claiming
 
 
@@ -56,14 +88,15 @@ async def test_a_claim_brings_the_whole_job(dsn: str, jobs: Jobs, epoch: int) ->
         dsn, "a", kind="image", body="caption", media="https://x/y", file_name="y.png", mime_type="image/png",
         details='{"x": [1, null]}', max_attempts=3, on_doubt="retry",
     )  # fmt: skip
-    cycle = await jobs.cycle(Settlement(), [Ask("a", epoch, FIRST_PLACE, 1)])
-    ((spec, its_claim),) = cycle.jobs
+    cycle = await jobs.cycle(Settlement(), [Ask("a", LANE, epoch, FIRST_PLACE, 1)])
+    (taken,) = cycle.taken
+    spec, its_claim = taken.spec, taken.claim
     assert (spec.id, spec.epoch, spec.attempt, spec.device_id, spec.recipient) == (job, epoch, 1, "a", "+6281234567")
     assert (spec.kind, spec.body, spec.media, spec.file_name, spec.mime_type) == (
         "image", "caption", "https://x/y", "y.png", "image/png",
     )  # fmt: skip
     assert spec.details == {"x": [1, None]}
-    assert its_claim == Claim(job, epoch, 1, "a", 0, 3, "retry", its_claim.ord)
+    assert its_claim == Claim(job, epoch, 1, "a", 0, 3, "retry", its_claim.ord, LANE, None, "6281234567")
     assert row_of(dsn, job)["state"] == "sending"
 
 
@@ -96,18 +129,18 @@ async def test_the_order_survives_backoffs_promotions_and_retries(
     await jobs.cycle(release(claims[urgent], due_at=time.time() - 1, failures=1), [])
     await jobs.cycle(finish(claims[second], JobState.FAILED), [])
     await jobs.cycle(release(claims[fourth]), [])
-    assert {place[1] for _, place in await jobs.promote_due(100)} == {first, urgent}
-    assert await JobAdmin(database).retry([second]) == {second}
+    assert ids_of((await jobs.promote_due(100))[1]) == [urgent, first]
+    assert await retry(database, second)
     assert await one_by_one(jobs, epoch, "a") == [urgent, first, second, third, fourth]
     assert row_of(dsn, later)["state"] == "scheduled"
 
 
 async def test_a_claim_begins_where_the_line_is_known_to_begin(dsn: str, jobs: Jobs, epoch: int) -> None:
     first, second, third = insert_jobs(dsn, "a", 3, run_at=PAST)
-    ((_, place), *_) = await jobs.find_work()
-    assert place[1] == first
-    cycle = await jobs.cycle(Settlement(), [Ask("a", epoch, (place[0], second), 5)])
-    assert [c.id for _, c in cycle.jobs] == [second, third]
+    ((_, lane, place),) = await jobs.find_work()
+    assert (lane, place[1]) == (LANE, first)
+    cycle = await jobs.cycle(Settlement(), [Ask("a", LANE, epoch, (place[0], second), 5)])
+    assert [c.id for c in claims_of(cycle)] == [second, third]
 
 
 async def test_claims_are_hot_updates(dsn: str, postgres: Cluster) -> None:
@@ -161,8 +194,9 @@ async def test_without_a_good_lease_nothing_is_claimed(
 async def test_one_bad_epoch_does_not_stop_the_others(dsn: str, database: Database, jobs: Jobs, epoch: int) -> None:
     (mine,) = insert_jobs(dsn, "a")
     insert_jobs(dsn, "b")
-    cycle = await jobs.cycle(Settlement(), [Ask("a", epoch, FIRST_PLACE, 1), Ask("b", epoch + 99, FIRST_PLACE, 1)])
-    assert [c.id for _, c in cycle.jobs] == [mine]
+    asks = [Ask("a", LANE, epoch, FIRST_PLACE, 1), Ask("b", LANE, epoch + 99, FIRST_PLACE, 1)]
+    cycle = await jobs.cycle(Settlement(), asks)
+    assert [c.id for c in claims_of(cycle)] == [mine]
 
 
 async def test_two_claimers_never_get_the_same_job(dsn: str, jobs: Jobs, epoch: int) -> None:
@@ -279,28 +313,64 @@ async def test_settle_and_claim_are_one(dsn: str, jobs: Jobs, epoch: int) -> Non
     first, second = await claim(jobs, epoch, "a", room=2)
     settlement = Settlement(finishes=finish(first).finishes, releases=release(second).releases)
     with pytest.raises(DatabaseError):
-        await jobs.cycle(settlement, [Ask("a", epoch, FIRST_PLACE, 2**40)])
+        await jobs.cycle(settlement, [Ask("a", LANE, epoch, FIRST_PLACE, 2**40)])
     assert states(dsn) == {done: "sending", given_back: "sending"}
-    cycle = await jobs.cycle(settlement, [Ask("a", epoch, FIRST_PLACE, 5)])
+    cycle = await jobs.cycle(settlement, [Ask("a", LANE, epoch, FIRST_PLACE, 5)])
     assert cycle.settled == {done, given_back}
     # What the same cycle gave back can be claimed by it.
-    assert [(c.id, c.attempt) for _, c in cycle.jobs] == [(given_back, 2)]
+    assert [(c.id, c.attempt) for c in claims_of(cycle)] == [(given_back, 2)]
 
 
 async def test_an_empty_cycle_does_nothing(jobs: Jobs) -> None:
     cycle = await jobs.cycle(Settlement(), [])
-    assert (cycle.settled, cycle.jobs) == (set(), [])
+    assert (cycle.settled, cycle.taken) == (set(), [])
 
 
-async def test_sends_are_added_up_by_day(dsn: str, jobs: Jobs, epoch: int) -> None:
+def sends_of(device: str, sent: int, at: datetime) -> Sends:
+    return Sends(device, at.date(), at.hour, sent, at)
+
+
+def counted(dsn: str) -> list[tuple[str, date, int, int, int, datetime]]:
+    with connect(dsn) as connection:
+        return connection.execute(
+            "SELECT device_id, day, sent, hour, hour_sent, last_at FROM shardd.device_days ORDER BY device_id, day"
+        ).fetchall()
+
+
+async def test_sends_are_added_up_by_day_and_last_hour(dsn: str, jobs: Jobs, epoch: int) -> None:
+    insert_jobs(dsn, "a", 4)
+    day, morning = date(2026, 5, 1), datetime(2026, 5, 1, 8, tzinfo=UTC)
+    evening, next_day = morning + timedelta(hours=9), morning + timedelta(days=1)
+    # In one batch and over several; an hour that is reported late counts for its day only.
+    batches = [
+        [sends_of("a", 2, morning), sends_of("b", 1, morning)],
+        [sends_of("a", 3, morning), sends_of("a", 4, evening), sends_of("b", 1, next_day)],
+        [sends_of("a", 5, evening), sends_of("b", 1, evening)],
+        [sends_of("a", 6, morning)],
+    ]
+    for its_claim, counts in zip(await claim(jobs, epoch, "a", room=4), batches, strict=True):
+        await jobs.cycle(replace(finish(its_claim), counts=counts), [])
+    assert counted(dsn) == [
+        ("a", day, 20, 17, 9, evening),
+        ("b", day, 2, 17, 1, evening),
+        ("b", date(2026, 5, 2), 1, 8, 1, next_day),
+    ]
+
+
+async def test_sends_of_campaigns_are_added_up_by_device_and_day(dsn: str, jobs: Jobs, epoch: int) -> None:
+    add_campaigns(dsn, "spring", "fall")
     insert_jobs(dsn, "a", 2)
-    early, late = (datetime(2026, 5, 1, hour, tzinfo=UTC) for hour in (8, 9))
-    for its_claim, moment in zip(await claim(jobs, epoch, "a", room=2), (late, early), strict=True):
-        counts = [Count("a", date(2026, 5, 1), 2, moment), Count("b", date(2026, 5, 1), 1, moment)]
+    moment = datetime(2026, 5, 1, 8, tzinfo=UTC)
+    batches = [
+        [replace(sends_of("a", 2, moment), campaign="spring"), replace(sends_of("b", 1, moment), campaign="spring")],
+        [replace(sends_of("a", 3, moment), campaign="spring"), replace(sends_of("a", 1, moment), campaign="fall")],
+    ]
+    for its_claim, counts in zip(await claim(jobs, epoch, "a", room=2), batches, strict=True):
         await jobs.cycle(replace(finish(its_claim), counts=counts), [])
     with connect(dsn) as connection:
-        rows = connection.execute("SELECT device_id, day, sent, last_at FROM shardd.device_days ORDER BY 1").fetchall()
-    assert rows == [("a", date(2026, 5, 1), 4, late), ("b", date(2026, 5, 1), 2, late)]
+        rows = connection.execute("SELECT campaign, device_id, sent FROM shardd.campaign_days ORDER BY 1, 2").fetchall()
+    assert rows == [("fall", "a", 1), ("spring", "a", 5), ("spring", "b", 1)]
+    assert counted(dsn) == []
 
 
 # ---- doubts
@@ -339,7 +409,7 @@ async def test_a_retried_job_cannot_be_settled_by_its_earlier_claim(
     (job,) = insert_jobs(dsn, "a", dedupe_key="order-7")
     (first,) = await claim(jobs, epoch, "a")
     await jobs.cycle(finish(first, JobState.IN_DOUBT), [])
-    assert await JobAdmin(database).retry([job]) == {job}
+    assert await retry(database, job)
     assert await jobs.resolve_doubts([outcome_of(first, Verdict.SENT)]) == []
     (second,) = await claim(jobs, epoch, "a")
     assert (second.id, second.attempt, second.failures) == (job, 2, 0)
@@ -358,11 +428,11 @@ async def test_new_work_tells_where_new_jobs_begin(dsn: str, jobs: Jobs, epoch: 
     (urgent,) = insert_jobs(dsn, "a", priority=9)
     (other,) = insert_jobs(dsn, "b")
     places, newest = await jobs.new_work(0)
-    assert {device: place[1] for device, place in places} == {"a": urgent, "b": other}
+    assert firsts_of(places) == {"a": urgent, "b": other}
     assert newest == other == await jobs.newest_id()
     assert await jobs.new_work(newest) == ([], newest)
     places, newest = await jobs.new_work(first)
-    assert {device: place[1] for device, place in places} == {"a": urgent, "b": other}
+    assert firsts_of(places) == {"a": urgent, "b": other}
     assert second < urgent
 
 
@@ -380,11 +450,11 @@ async def test_out_of_order_commits_are_missed_by_the_tail_and_found_by_the_scan
         (early,) = insert_jobs(slow, "a")
         (late,) = insert_jobs(dsn, "b")
         places, seen = await jobs.new_work(0)
-        assert ({device for device, _ in places}, seen) == ({"b"}, late)
+        assert (firsts_of(places), seen) == ({"b": late}, late)
         slow.commit()
     assert early < late
     assert (await jobs.new_work(seen))[0] == []
-    assert {device: place[1] for device, place in await jobs.find_work()} == {"a": early, "b": late}
+    assert firsts_of(await jobs.find_work()) == {"a": early, "b": late}
 
 
 async def test_the_scan_finds_every_device_once(dsn: str, jobs: Jobs, epoch: int) -> None:
@@ -395,7 +465,7 @@ async def test_the_scan_finds_every_device_once(dsn: str, jobs: Jobs, epoch: int
         firsts[name] = insert_jobs(dsn, name, 2, run_at=PAST)[0]
     insert_jobs(dsn, names[1], run_at="2090-01-01 00:00:00+00")
     found = await jobs.find_work()
-    assert {device: place[1] for device, place in found} == firsts
+    assert firsts_of(found) == firsts
     assert len(found) == len(firsts)
 
 
@@ -405,10 +475,10 @@ async def test_due_jobs_join_their_line_in_time(dsn: str, jobs: Jobs, epoch: int
     now = time.time()
     for number, its_claim in enumerate(claims):
         await jobs.cycle(release(its_claim, now - 10 + number if number < 3 else now + 3600), [])
-    assert [place[1] for _, place in await jobs.promote_due(2)] == ids[:2]
-    promoted = await jobs.promote_due(100)
-    assert promoted == [("a", (claims[2].ord, ids[2]))]
-    assert await jobs.promote_due(100) == []
+    many, places = await jobs.promote_due(2)
+    assert (many, ids_of(places)) == (2, ids[:2])
+    assert await jobs.promote_due(100) == (1, [("a", LANE, (claims[2].ord, ids[2]))])
+    assert await jobs.promote_due(100) == (0, [])
     assert [row_of(dsn, job)["state"] for job in ids] == ["queued"] * 3 + ["scheduled"] * 2
 
 
@@ -419,9 +489,9 @@ async def test_two_promoters_share_the_work(dsn: str, jobs: Jobs, epoch: int) ->
     await jobs.cycle(Settlement(releases=due), [])
     async with Database(dsn) as other:
         lots = await asyncio.gather(*(who.promote_due(30) for who in (jobs, Jobs(other)) for _ in range(4)))
-    promoted = [place[1] for lot in lots for _, place in lot]
-    promoted += [place[1] for _, place in await jobs.promote_due(1000)]
-    assert sorted(promoted) == ids
+    lots.append(await jobs.promote_due(1000))
+    assert sorted(job for _, places in lots for job in ids_of(places)) == ids
+    assert sum(many for many, _ in lots) == len(ids)
 
 
 async def test_the_depth_counts_every_live_job_once(dsn: str, jobs: Jobs, epoch: int) -> None:
@@ -445,7 +515,7 @@ async def test_claims_are_found_by_their_epochs(dsn: str, database: Database, jo
     mine = await claim(jobs, epoch, "a", room=2)
     await claim(jobs, other, "b")
     found = await jobs.claims_of_epochs([epoch, 12345])
-    assert sorted(found, key=lambda c: c.id) == [replace(c, ord=0) for c in mine]
+    assert sorted(found, key=lambda c: c.id) == mine
     assert await jobs.claims_of_epochs([]) == []
 
 
@@ -456,7 +526,7 @@ async def test_orphans_are_claims_without_a_lease(dsn: str, database: Database, 
     with connect(dsn) as connection:
         connection.execute("UPDATE shardd.leases SET expires_at = now()")
     ((found, node, shard, alive),) = await jobs.orphaned_claims(60)
-    assert (found, node, shard) == (replace(mine, ord=0), "node-a", 0)
+    assert (found, node, shard) == (mine, "node-a", 0)
     # The same supervisor was seen just now: it may settle them yet.
     assert alive
     with connect(dsn) as connection:

@@ -69,7 +69,7 @@ async def start_again(database: Database, node: str = "node-a") -> None:
 async def recovered(tmp_path: Path, database: Database, node: str = "node-a") -> None:
     await start_again(database, node)
     async with asyncio.timeout(HANG):
-        await recover(tmp_path, Jobs(database), node=node, backoff=BACKOFF, grace=GRACE, zone=UTC)
+        await recover(tmp_path, Jobs(database), node=node, backoff=BACKOFF, grace=GRACE, zones=lambda _: UTC)
 
 
 def write_journal(tmp_path: Path, *entries: Outcome | Claim, shard: int = 0, fsync: bool = False) -> Path:
@@ -328,11 +328,11 @@ async def test_the_claims_of_another_node_are_left_alone(
 
 async def test_a_living_node_settles_its_own_claims(dsn: str, jobs: Jobs, epoch: int) -> None:
     (its_claim,) = await in_hand(dsn, jobs, epoch)
-    assert await sweep(jobs, backoff=BACKOFF, grace=GRACE, zone=UTC) == 0
+    assert await sweep(jobs, backoff=BACKOFF, grace=GRACE, zones=lambda _: UTC) == 0
     with connect(dsn) as connection:
         # Its lease has run out, but it was seen within the grace: it may come back with the answer.
         connection.execute("UPDATE shardd.leases SET expires_at = now()")
-    assert await sweep(jobs, backoff=BACKOFF, grace=GRACE, zone=UTC) == 0
+    assert await sweep(jobs, backoff=BACKOFF, grace=GRACE, zones=lambda _: UTC) == 0
     assert row_of(dsn, its_claim.id)["state"] == "sending"
 
 
@@ -344,10 +344,10 @@ async def test_what_a_lost_node_had_in_hand_is_in_doubt_until_its_journal_is_bac
     with connect(dsn) as connection:
         connection.execute("UPDATE shardd.leases SET expires_at = now()")
         connection.execute("UPDATE shardd.nodes SET seen_at = now() - interval '1 hour'")
-    assert await sweep(jobs, backoff=BACKOFF, grace=GRACE, zone=UTC) == 4
+    assert await sweep(jobs, backoff=BACKOFF, grace=GRACE, zones=lambda _: UTC) == 4
     assert set(states(dsn).values()) == {"in_doubt"}
     assert row_of(dsn, sent.id)["error"] == "node node-a was lost with it in hand"
-    assert await sweep(jobs, backoff=BACKOFF, grace=GRACE, zone=UTC) == 0
+    assert await sweep(jobs, backoff=BACKOFF, grace=GRACE, zones=lambda _: UTC) == 0
     await recovered(tmp_path, database)
     assert states(dsn) == {sent.id: "sent", failed.id: "failed", started.id: "in_doubt", silent.id: "in_doubt"}
     assert row_of(dsn, sent.id)["message_id"] == "3EB0"

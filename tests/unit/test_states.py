@@ -21,7 +21,11 @@ from shardd.states import (
     Verdict,
 )
 
-MIGRATION = files("shardd.queue").joinpath("migrations/0001_queue.sql").read_text(encoding="utf-8")
+MIGRATIONS = "\n".join(
+    file.read_text(encoding="utf-8")
+    for file in files("shardd.queue").joinpath("migrations").iterdir()
+    if file.name.startswith("0")
+)
 QUERIES = {
     file.name: file.read_text(encoding="utf-8")
     for file in files("shardd.queue").joinpath("sql").iterdir()
@@ -29,7 +33,7 @@ QUERIES = {
 }
 
 
-def words_of(pattern: str, text: str = MIGRATION) -> set[str]:
+def words_of(pattern: str, text: str = MIGRATIONS) -> set[str]:
     """The quoted words in the first group of the only match."""
     (found,) = re.findall(pattern, text, re.DOTALL)
     words = set(re.findall(r"'([a-z_]+)'", found))
@@ -60,9 +64,15 @@ def test_every_verdict_ends_a_claim() -> None:
     assert set(Verdict) <= set(JOB_TRANSITIONS[JobState.SENDING])
 
 
-def test_a_sent_job_stays_sent_and_a_claimed_one_is_not_cancelled() -> None:
-    assert not JOB_TRANSITIONS[JobState.SENT]
+def test_a_sent_job_is_never_sent_again_and_a_claimed_one_is_not_cancelled() -> None:
+    assert set(JOB_TRANSITIONS[JobState.SENT].values()) <= {JobState.FAILED}
+    assert "retry" not in JOB_TRANSITIONS[JobState.SENT]
     assert "cancel" not in JOB_TRANSITIONS[JobState.SENDING]
+
+
+@pytest.mark.parametrize("state", [JobState.EXPIRED, JobState.OPTED_OUT])
+def test_what_may_not_be_sent_any_more_stays_unsent(state: JobState) -> None:
+    assert not JOB_TRANSITIONS[state]
 
 
 def test_live_jobs_can_be_ended_and_finished_ones_leave_only_on_somebodys_word() -> None:
@@ -70,7 +80,7 @@ def test_live_jobs_can_be_ended_and_finished_ones_leave_only_on_somebodys_word()
     for state in live:
         assert set(JOB_TRANSITIONS[state].values()) & FINISHED, state
     for state in FINISHED:
-        assert set(JOB_TRANSITIONS[state]) <= {"retry", Verdict.SENT, Verdict.PERMANENT}, state
+        assert set(JOB_TRANSITIONS[state]) <= {"retry", "refused", Verdict.SENT, Verdict.PERMANENT}, state
 
 
 def test_every_job_can_come_to_an_end_from_everywhere() -> None:
@@ -109,7 +119,7 @@ def test_the_devices_table_knows_the_same_states() -> None:
 
 
 def test_the_archive_takes_finished_states_only() -> None:
-    assert words_of(r"archived_state_is_final CHECK \(state IN \((.*?)\)\)") == {state.value for state in FINISHED}
+    assert words_of(r"archived_state_is_final CHECK \(state IN\s*\((.*?)\)\)") == {state.value for state in FINISHED}
 
 
 def test_the_view_says_the_same_words_of_live_jobs() -> None:
@@ -127,5 +137,14 @@ def test_the_same_devices_heal_by_themselves() -> None:
 
 
 def test_the_same_jobs_can_be_retried() -> None:
-    found = words_of(r"-- name: retry_jobs.*?AND state IN \((.*?)\)", QUERIES["job_admin.sql"])
-    assert found == {state.value for state, events in JOB_TRANSITIONS.items() if "retry" in events}
+    wanted = {state.value for state, events in JOB_TRANSITIONS.items() if "retry" in events}
+    assert words_of(r"VIEW shardd\.retries AS.*?WHERE a\.state IN \((.*?)\)") == wanted
+    assert words_of(r"-- name: retry_jobs.*?AND a\.state IN \((.*?)\)", QUERIES["job_admin.sql"]) == wanted
+
+
+def test_jobs_that_end_without_a_claim_end_in_a_state_that_the_table_knows() -> None:
+    calls = r"end_jobs\(array\(.*?\), '([a-z_]+)',"
+    ended = set(re.findall(calls, MIGRATIONS + "".join(QUERIES.values()), re.DOTALL))
+    live = (JOB_TRANSITIONS[JobState.SCHEDULED], JOB_TRANSITIONS[JobState.QUEUED])
+    assert ended == {JobState.CANCELLED, JobState.EXPIRED, JobState.OPTED_OUT}
+    assert ended <= {state.value for events in live for state in events.values()}
