@@ -78,10 +78,14 @@ class Jobs:
         return len(await self._database.fetch_all("expire_jobs", {"most": most}))
 
     async def advance_order_groups(self) -> list[Hint]:
-        """Let jobs join their lanes that wait for nobody any more; settling does so, too, but cannot see everything."""
+        """Let jobs join their lanes that wait for nobody any more; settling does so, too, but cannot see everything.
+
+        Those that wait for a job that will never be sent end.
+        """
         groups = [row[0] for row in await self._database.fetch_all("held_order_groups")]
         if not groups:
             return []
+        await self._database.fetch_all("end_dead_order_groups", {"groups": groups})
         rows = await self._database.fetch_all("advance_order_groups", {"groups": groups})
         return [_hint(row) for row in rows if row[0] is not None and not row[4]]
 

@@ -4,7 +4,10 @@ CREATE VIEW shardd.outcomes AS
            CASE WHEN j.claimed_epoch IS NOT NULL THEN 'sending' WHEN j.scheduled THEN 'scheduled' ELSE 'queued' END AS state,
            CASE WHEN j.claimed_epoch IS NOT NULL THEN NULL
                 WHEN c.state = 'cancelled' THEN 'nothing: its campaign was cancelled'
-                WHEN j.held THEN 'the job before it in its order group'
+                WHEN j.held THEN coalesce(
+                    (SELECT format('job %s of its order group, which is %s', a.id, a.state) FROM shardd.archive a
+                      WHERE a.order_group = j.order_group AND a.state <> 'sent' AND a.id < j.id ORDER BY a.id LIMIT 1),
+                    'the job before it in its order group')
                 WHEN j.scheduled AND j.failures > 0 THEN 'the end of a backoff'
                 WHEN j.scheduled AND j.error IS NOT NULL THEN j.error
                 WHEN j.scheduled THEN 'its time'

@@ -113,6 +113,18 @@ WITH RECURSIVE held AS (
 SELECT order_group FROM held
  WHERE NOT EXISTS (SELECT FROM shardd.jobs o WHERE o.order_group = held.order_group AND NOT o.held);
 
+-- name: end_dead_order_groups
+-- Ends the jobs of these order groups that wait for one which will never be sent: it expired, or its recipient opted out. What
+-- failed, was cancelled or is in doubt may still be retried, so that what follows it waits.
+SELECT shardd.end_jobs(array(
+    SELECT j.id FROM (SELECT DISTINCT name FROM unnest(%(groups)s::text[]) name) names
+     CROSS JOIN LATERAL (
+         SELECT min(a.id) AS id FROM shardd.archive a
+          WHERE a.order_group = names.name AND a.state <> 'sent' AND a.state IN ('expired', 'opted_out')
+     ) dead
+      JOIN shardd.jobs j ON j.order_group = names.name AND j.held AND j.id > dead.id
+), 'cancelled', 'a job before it in its order group will never be sent', 'cancelled');
+
 -- name: expire_jobs
 -- Ends up to `most` jobs whose time is over and that nobody has in hand.
 SELECT shardd.end_jobs(array(
