@@ -15,7 +15,7 @@ from shardd.states import CAN_SEND, FINISHED, JobState
 WINDOW: Final = 600.0
 """Seconds over which the rate is taken: those of `sent_lately`."""
 SHORTEST: Final = 60.0
-"""Seconds over which it is taken at least, so that the first message is no rate; after so many without a message it stands still."""
+"""Seconds over which it is taken at least, so that one message is no rate; after so many without a message it stands still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def _obstacles(details: CampaignDetails) -> tuple[str | None, int]:
     held = [(share, why) for share in details.shares if share.waiting and (why := _obstacle(share, cap))]
     words = [f"{count(number, 'device')} {why}" for why, number in Counter(why for _, why in held).most_common()]
     stuck = [pool for pool in details.pools if not pool.able]
-    words += [f"group {pool.device_group}: none of its {count(pool.devices, 'device')} can send" for pool in stuck]
+    words += [f"group {pool.device_group}: 0 of {count(pool.devices, 'device')} can send" for pool in stuck]
     return ", ".join(words) or None, sum(share.waiting for share, _ in held) + sum(pool.jobs for pool in stuck)
 
 

@@ -48,7 +48,7 @@ def add(group: str, devices: tuple[str, ...], label: str | None, config_file: Pa
     else:
         click.echo(f"group {name} is there" + ("" if label is None else ", and has this label now"))
     refusals = Refusals()
-    refusals.tell([one for one in names if one not in added.known], "device", "unknown; add it with: shardd device add")
+    refusals.tell([one for one in names if one not in added.known], "device", "unknown; add devices with: shardd device add")
     refusals.finish()
 
 
