@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
 
 from shardd.config.fields import Section, section, setting
+from shardd.config.opt_outs import OptOutsConfig
 from shardd.config.pacing import PacingConfig
 from shardd.config.rules import broken_rules
 from shardd.config.sections import (
@@ -72,6 +73,7 @@ class Config(Section):
     worker: WorkerConfig = section(WorkerConfig, "The worker processes, one per shard.")
     queue: QueueConfig = section(QueueConfig, "How jobs are taken from the database.")
     pacing: PacingConfig = section(PacingConfig, "How fast each device sends, unless the device itself says otherwise.")
+    opt_outs: OptOutsConfig = section(OptOutsConfig, "How recipients say that they want no more messages.")
     transports: TransportsConfig = section(TransportsConfig, "The ways in which devices send.")
     control: ControlConfig = section(ControlConfig, "Where the running shardd can be asked.")
     log: LogConfig = section(LogConfig, "What is logged, to stderr.")
