@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shardd.queue.cycle import Count, Settlement
+from shardd.queue.cycle import Sends, Settlement
 from shardd.queue.database import Database
 from shardd.queue.device_admin import DeviceAdmin
 from shardd.queue.devices import Device, Devices, StateChange
@@ -18,7 +18,7 @@ from shardd.queue.jobs import Jobs
 from shardd.states import CAN_SEND, SELF_HEALING, DeviceState
 from tests.queue_rows import add_devices, claim, connect, finish, insert_jobs, take_epoch
 
-TODAY = date(2026, 5, 2)
+WARM_DAYS = 3
 HANG = 30.0  # seconds; no test waits that long, it only keeps a broken one from hanging
 
 
@@ -28,7 +28,7 @@ def devices(database: Database) -> Devices:
 
 
 async def one(devices: Devices, name: str = "a") -> Device:
-    (found,) = [device for device in await devices.all(TODAY) if device.id == name]
+    (found,) = [device for device in await devices.all(WARM_DAYS) if device.id == name]
     return found
 
 
@@ -54,14 +54,16 @@ def learned(
 async def test_a_device_comes_with_everything_that_was_written(dsn: str, devices: Devices) -> None:
     add_devices(
         dsn, "a", transport="whatsapp", label="shop", session="628:1@s.whatsapp.net", proxy="socks5://p",
-        settings='{"region": ["ID", null]}', gap_min=1.5, gap_max=2.5, daily_limit=7,
+        settings='{"region": ["ID", null]}', gap_min=1.5, gap_max=2.5, daily_limit=7, hourly_limit=5, quiet_hours="21:00-08:00",
+        timezone="Asia/Jakarta", warm=True, classes='{"reply": {"gap_min": 1}}',
     )  # fmt: skip
     found = await one(devices)
     fields: dict[str, Any] = {
         "id": "a", "transport": "whatsapp", "label": "shop", "session": "628:1@s.whatsapp.net", "proxy": "socks5://p",
         "settings": {"region": ["ID", None]}, "state": DeviceState.READY, "reason": None, "state_until": None,
-        "paused_at": None, "paused_why": None, "gap_min": 1.5, "gap_max": 2.5, "daily_limit": 7, "sent_today": 0,
-        "last_at": None,
+        "paused_at": None, "paused_why": None, "gap_min": 1.5, "gap_max": 2.5, "daily_limit": 7, "hourly_limit": 5,
+        "quiet_hours": "21:00-08:00", "timezone": "Asia/Jakarta", "warm": True, "classes": {"reply": {"gap_min": 1}},
+        "day": None, "sent": 0, "hour": 0, "hour_sent": 0, "last_at": None, "days": WARM_DAYS,
     }  # fmt: skip
     assert {name: getattr(found, name) for name in fields} == fields
     assert found.can_send
@@ -71,18 +73,44 @@ async def test_a_device_comes_with_everything_that_was_written(dsn: str, devices
 async def test_removed_devices_are_not_there(dsn: str, database: Database, devices: Devices) -> None:
     add_devices(dsn, "c", "a", "b")
     assert await DeviceAdmin(database).remove(["b"]) == {"b"}
-    assert [device.id for device in await devices.all(TODAY)] == ["a", "c"]
+    assert [device.id for device in await devices.all(WARM_DAYS)] == ["a", "c"]
 
 
-async def test_only_the_days_own_messages_count(dsn: str, database: Database, devices: Devices) -> None:
+def sent_on(dsn: str, device: str, day: int, sent: int = 1) -> None:
+    """On this day of May."""
+    with connect(dsn) as connection:
+        connection.execute(
+            "INSERT INTO shardd.device_days (device_id, day, sent, hour, hour_sent, last_at)"
+            " VALUES (%s, make_date(2026, 5, %s), %s, 7, 1, make_timestamptz(2026, 5, %s, 7, 0, 0, 'UTC'))",
+            [device, day, sent, day],
+        )
+
+
+async def test_the_last_day_and_its_last_hour_come_with_a_device(
+    dsn: str, database: Database, devices: Devices
+) -> None:
     add_devices(dsn, "a", "b")
     epoch = await take_epoch(database)
     insert_jobs(dsn, "a")
     (its_claim,) = await claim(Jobs(database), epoch, "a")
-    moment = datetime(2026, 5, 2, 3, tzinfo=UTC)
-    counts = [Count("a", TODAY, 5, moment), Count("b", date(2026, 5, 1), 9, moment)]
+    moment, hour_before = datetime(2026, 5, 2, 3, tzinfo=UTC), datetime(2026, 5, 2, 2, tzinfo=UTC)
+    sent_on(dsn, "a", 1, 9)
+    counts = [Sends("a", moment.date(), 3, 5, moment), Sends("a", moment.date(), 2, 4, hour_before)]
     await Jobs(database).cycle(Settlement(finishes=finish(its_claim).finishes, counts=counts), [])
-    assert [(d.id, d.sent_today, d.last_at) for d in await devices.all(TODAY)] == [("a", 5, moment), ("b", 0, None)]
+    seen = [(d.id, d.day, d.sent, d.hour, d.hour_sent, d.last_at) for d in await devices.all(WARM_DAYS)]
+    assert seen == [("a", date(2026, 5, 2), 9, 3, 5, moment), ("b", None, 0, 0, 0, None)]
+
+
+@pytest.mark.parametrize(("sent", "days"), [([], 0), ([4], 0), ([4, 9], 1), ([1, 2, 3, 4, 5, 6], WARM_DAYS)])
+async def test_the_days_before_the_last_one_tell_how_warm_a_device_is(
+    dsn: str, devices: Devices, sent: list[int], days: int
+) -> None:
+    add_devices(dsn, "a")
+    for day in sent:
+        sent_on(dsn, "a", day)
+    found = await one(devices)
+    assert (found.day.day if found.day else None, found.days) == (sent[-1] if sent else None, days)
+    assert [device.days for device in await devices.all(0)] == [0]
 
 
 @pytest.mark.parametrize("state", list(DeviceState))
@@ -136,7 +164,7 @@ async def test_many_are_written_at_once_and_strangers_are_ignored(dsn: str, devi
     states = [state for state in DeviceState for _ in range(8)][:50]
     changes = [learned(state, at=at, name=name) for name, state in zip(names, states, strict=True)]
     await devices.set_states([*changes, learned(DeviceState.BANNED, at=at, name="stranger")])
-    assert {device.id: device.state for device in await devices.all(TODAY)} == dict(zip(names, states, strict=True))
+    assert {device.id: device.state for device in await devices.all(WARM_DAYS)} == dict(zip(names, states, strict=True))
     await devices.set_states([])
 
 

@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from psycopg.conninfo import make_conninfo
 
 from shardd import ipc
 from shardd.ipc import JobSpec, Outcome
-from shardd.pacing import Pace
+from shardd.pacing import DevicePace, Pace
 from shardd.queue.database import Database
 from shardd.queue.devices import Devices
 from shardd.queue.jobs import Jobs
@@ -90,15 +89,15 @@ async def until(what: Callable[[], Any]) -> None:
 class Node:
     """A router that runs, its lines and its workers, without the watchers: `find_work` is called by hand."""
 
-    def __init__(self, database: Database, pace: Pace | None = None, room: int = 1) -> None:
+    def __init__(self, database: Database, pace: Pace | None = None, room: int = 1, **more: Any) -> None:
         self.database = database
         self.jobs = Jobs(database)
         self.workers = Workers()
         self.good: Callable[[], bool] = lambda: True
-        lines = Lines(shard_of=lambda _: 0, pace_of=lambda _: pace or Pace(), room_of=lambda _: room)
+        lines = Lines(shard_of=lambda _: 0, pace_of=lambda _: DevicePace(pace or Pace()), room_of=lambda _: room)
         self.router = self.workers.router = Router(
-            jobs=self.jobs, lines=lines, say=self.workers.say, may_claim=self._may_claim, zone=UTC, batch=50,
-            backoff=JobBackoff(first=5, cap=600),
+            jobs=self.jobs, lines=lines, say=self.workers.say, may_claim=self._may_claim, batch=50,
+            backoff=JobBackoff(first=5, cap=600), **more,
         )  # fmt: skip
         self.task = asyncio.create_task(self.router.run())
 
@@ -111,14 +110,14 @@ class Node:
         return self.good()
 
     async def begin(self, epoch: int) -> None:
-        devices = await Devices(self.database).all(datetime.now(UTC).date())
+        devices = await Devices(self.database).all(0)
         self.router.lines.look(devices, time.monotonic(), wall=time.time(), unwritten={})
         self.router.shard_up(0, epoch)
         await self.find_work()
 
     async def find_work(self) -> None:
-        for device, place in await self.jobs.find_work():
-            self.router.lines.hint(device, place, time.monotonic())
+        for device, lane, place in await self.jobs.find_work():
+            self.router.lines.hint(device, lane, place, time.monotonic())
         self.router.wake()
 
     async def settled(self) -> None:
@@ -413,8 +412,8 @@ async def test_a_claim_whose_answer_is_lost_is_found_and_returned(
     (job,) = insert_jobs(dsn, "a")
     places = await far_node.jobs.find_work()
     tunnel.deaf = True
-    for device, place in places:
-        far_node.router.lines.hint(device, place, time.monotonic())
+    for device, lane, place in places:
+        far_node.router.lines.hint(device, lane, place, time.monotonic())
     far_node.router.wake()
     await until_state(dsn, job, "sending")
     assert [got.id for got in far_node.workers.got] != [job]
