@@ -109,6 +109,10 @@ class TransientError(SendError):
         self.retry_after = retry_after
 
 
+class ExpiredError(SendError):
+    """The message was not sent because its time was over."""
+
+
 class DeviceUnavailableError(SendError):
     """The message was not sent because its device cannot send now; the job waits for the device."""
 

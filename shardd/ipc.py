@@ -60,8 +60,8 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True):
     mime_type: str | None = None
     details: dict[str, Any] | None = None
     """Location: latitude, longitude, name, address. Contact: name, phone. Template: name, language, components."""
-    expires_in: float | None = None
-    """Seconds from the claim after which the message must not leave any more."""
+    expires_at: float | None = None
+    """POSIX seconds, by the clock of this host, after which the message must not leave any more."""
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):

@@ -112,6 +112,7 @@ async def run_cycle(
     """Settle, then claim: one round trip and one commit. Raises psycopg.Error; then both may or may not have happened."""
     cursors = []
     advanced = None
+    began = time.time()
     async with connection.pipeline():
         if settlement.finishes:
             cursors.append(await connection.execute(queries["finish_jobs"], _finish_arrays(settlement.finishes)))
@@ -128,7 +129,7 @@ async def run_cycle(
     results = [await cursor.fetchall() for cursor in cursors]
     claimed = results.pop() if asks else []
     settled = {row[0] for rows in results for row in rows}
-    taken = [_taken(row) for row in claimed]
+    taken = [_taken(row, began) for row in claimed]
     taken.sort(key=lambda job: (job.claim.ord, job.claim.id))
     joined = await advanced.fetchall() if advanced is not None else []
     return Cycle(settled, taken, [(row[0], row[1], (row[2], row[3])) for row in joined if row[0] and not row[4]])
@@ -198,7 +199,8 @@ def _claim_arrays(asks: Sequence[Ask]) -> dict[str, str]:
     }
 
 
-def _taken(row: TupleRow) -> Taken:
-    """A row of claim_jobs."""
+def _taken(row: TupleRow, began: float) -> Taken:
+    """A row of claim_jobs. `began`: when it was asked for, so that the time left to send is rather too short than too long."""
     claim = Claim(row[0], row[1], row[2], row[3], *row[12:19])
-    return Taken(JobSpec(*row[:12]), claim, row[19], None if row[20] is None else (row[20][0], row[20][1]))
+    job = JobSpec(*row[:11], expires_at=None if row[11] is None else began + row[11])
+    return Taken(job, claim, row[19], None if row[20] is None else (row[20][0], row[20][1]))

@@ -15,6 +15,8 @@ from typing import Any
 
 from shardd.errors import (
     DeviceUnavailableError,
+    ErrorClass,
+    ExpiredError,
     InDoubtError,
     JournalError,
     PermanentError,
@@ -135,28 +137,47 @@ class Sender:
     async def _outcome_of(self, job: JobSpec, hand: Hand) -> Outcome:  # noqa: PLR0911  # one return for each way to end
         device = self._devices.get(job.device_id)
         if device is None:
-            return _outcome(job, Verdict.RETURNED, error="its device left this shard")
+            return _outcome(job, Verdict.RETURNED, error="its device left this shard", error_class=ErrorClass.DEVICE)
         try:
             sent = await self._deliver(device, job, hand)
             return _outcome(job, Verdict.SENT, message_id=sent.message_id)
         except SendError as error:
             return self._judge(error, job, device)
         except JournalError as error:
-            return _outcome(job, Verdict.UNAVAILABLE, error=str(error), retry_after=JOURNAL_RETRY)
+            return _outcome(
+                job, Verdict.UNAVAILABLE, error=str(error), retry_after=JOURNAL_RETRY, error_class=ErrorClass.WORKER
+            )
         except asyncio.CancelledError:
             if hand.late and hand.started:
-                return _outcome(job, Verdict.IN_DOUBT, error=f"no answer within {self._send_timeout:g} s")
+                return _outcome(
+                    job,
+                    Verdict.IN_DOUBT,
+                    error=f"no answer within {self._send_timeout:g} s",
+                    error_class=ErrorClass.TIMEOUT,
+                )
             if hand.late:
-                return _outcome(job, Verdict.TRANSIENT, error=f"not ready to send within {self._send_timeout:g} s")
+                return _outcome(
+                    job,
+                    Verdict.TRANSIENT,
+                    error=f"not ready to send within {self._send_timeout:g} s",
+                    error_class=ErrorClass.TIMEOUT,
+                )
             if hand.started:
-                return _outcome(job, Verdict.IN_DOUBT, error="the worker had to stop before the answer came")
+                return _outcome(
+                    job,
+                    Verdict.IN_DOUBT,
+                    error="the worker had to stop before the answer came",
+                    error_class=ErrorClass.WORKER,
+                )
             return _outcome(job, Verdict.RETURNED)
         except Exception as error:
             # A defect in a transport must not take the worker's other devices down, nor be called an outcome that it is
             # not.
             log.exception("send failed unexpectedly", action="send", device=job.device_id, job=job.id)
             verdict = Verdict.IN_DOUBT if hand.started else Verdict.TRANSIENT
-            return _outcome(job, verdict, error=f"unexpected: {type(error).__name__}: {error}")
+            return _outcome(
+                job, verdict, error=f"unexpected: {type(error).__name__}: {error}", error_class=ErrorClass.UNKNOWN
+            )
 
     def _set_deadline(self, hand: Hand) -> None:
         # One timer for all, since all have the same time: a timer for each would be a quarter of a quick send's work.
@@ -183,8 +204,11 @@ class Sender:
         transport = self._transports.get(device.transport) or await self._transports.load(device.transport)
         if transport is None:
             raise DeviceUnavailableError(
-                f"transport {device.transport!r} cannot be loaded", retry_after=TRANSPORT_RETRY
+                f"transport {device.transport!r} cannot be loaded",
+                retry_after=TRANSPORT_RETRY,
+                error_class=ErrorClass.WORKER,
             )
+        _keep_time(job)
         fetched = await transport.fetch(device, job)
         if transport.in_hand > 1:
             return await self._hand_over(transport, device, job, hand, fetched)
@@ -197,17 +221,21 @@ class Sender:
         self, transport: Transport, device: DeviceSpec, job: JobSpec, hand: Hand, fetched: Any
     ) -> Sent:
         prepared = await transport.prepare(device, job, fetched)
+        # Connecting and uploading may have taken long. From here to the hand-over nothing waits.
+        _keep_time(job)
         self._journal.started((job.id, job.epoch, job.attempt))
         hand.started = True
         return await transport.deliver(device, job, prepared)
 
     def _judge(self, error: SendError, job: JobSpec, device: DeviceSpec) -> Outcome:
-        text = str(error)
+        text, kind = str(error), error.error_class
         match error:
             case PermanentError():
-                return _outcome(job, Verdict.PERMANENT, error=text)
+                return _outcome(job, Verdict.PERMANENT, error=text, error_class=kind)
             case TransientError():
-                return _outcome(job, Verdict.TRANSIENT, error=text, retry_after=error.retry_after)
+                return _outcome(job, Verdict.TRANSIENT, error=text, retry_after=error.retry_after, error_class=kind)
+            case ExpiredError():
+                return _outcome(job, Verdict.EXPIRED, error=text, error_class=kind)
             case DeviceUnavailableError():
                 retry_after = error.retry_after
                 if error.state is not None:
@@ -215,9 +243,17 @@ class Sender:
                     self._events.device_changed(device.id, error.state, text, until)
                     if until is not None:
                         retry_after = max(0.0, until - time.time())
-                return _outcome(job, Verdict.UNAVAILABLE, error=text, retry_after=retry_after, state=error.state)
+                return _outcome(
+                    job,
+                    Verdict.UNAVAILABLE,
+                    error=text,
+                    retry_after=retry_after,
+                    state=error.state,
+                    error_class=kind,
+                    whole_account=error.whole_account,
+                )
             case InDoubtError():
-                return _outcome(job, Verdict.IN_DOUBT, error=text)
+                return _outcome(job, Verdict.IN_DOUBT, error=text, error_class=kind)
         raise AssertionError(f"{type(error).__name__} is a SendError that nobody judges")
 
     def _remember(self, outcome: Outcome) -> None:
@@ -236,6 +272,8 @@ def _outcome(
     error: str | None = None,
     retry_after: float | None = None,
     state: str | None = None,
+    error_class: ErrorClass | None = None,
+    whole_account: bool = False,
 ) -> Outcome:
     return Outcome(
         id=job.id,
@@ -247,4 +285,11 @@ def _outcome(
         retry_after=retry_after,
         device_state=state,
         at=time.time(),
+        error_class=error_class,
+        whole_account=whole_account,
     )
+
+
+def _keep_time(job: JobSpec) -> None:
+    if job.expires_at is not None and time.time() >= job.expires_at:
+        raise ExpiredError("not sent before expires_at", error_class=ErrorClass.EXPIRED)

@@ -21,6 +21,7 @@ from neonize.aioze import events as library_events
 from neonize.exc import NeonizeError
 from neonize.proto.Neonize_pb2 import Receipt
 
+from shardd.errors import ErrorClass
 from shardd.logs import get_logger
 from shardd.transports.egress import Gate
 from shardd.transports.upstream import Proxy
@@ -52,7 +53,7 @@ _TROUBLES: Final[tuple[tuple[Any, Callable[[Any], Trouble]], ...]] = (
     (library_events.StreamErrorEv, failures.stream_error),
 )
 
-LOST: Final = Trouble("the connection to WhatsApp was lost")
+LOST: Final = Trouble("the connection to WhatsApp was lost", error_class=ErrorClass.CONNECTION)
 
 T = TypeVar("T")
 
@@ -173,11 +174,13 @@ class Client:
             sending = await self._begin(lambda: self.handle.send_message(to, message))
             await asyncio.wait([sending], timeout=timeout)
             if not sending.done():
-                self._fail(Trouble(f"WhatsApp did not answer within {timeout:g} seconds"))
+                self._fail(
+                    Trouble(f"WhatsApp did not answer within {timeout:g} seconds", error_class=ErrorClass.TIMEOUT)
+                )
                 await self.close()
         except asyncio.CancelledError:
             if sending is None or not sending.done():
-                self._fail(Trouble("a send was given up before its answer came"))
+                self._fail(Trouble("a send was given up before its answer came", error_class=ErrorClass.TIMEOUT))
                 self.egress.kill()
             raise
         if not sending.done():
@@ -229,15 +232,18 @@ class Client:
 
     def _explain(self) -> None:
         if self.trouble is None and self._closing is None:
-            self._fail(Trouble(self.egress.failure or LOST.text))
+            self._fail(Trouble(self.egress.failure or LOST.text, error_class=ErrorClass.CONNECTION))
 
     def _unexplained(self, timeout: float) -> Trouble:
         if self._running is not None and self._running.done() and not self._running.cancelled():
             error = self._running.exception()
-            return Trouble(self.egress.failure or f"the login ended: {error or 'without a reason'}")
+            return Trouble(
+                self.egress.failure or f"the login ended: {error or 'without a reason'}",
+                error_class=ErrorClass.CONNECTION,
+            )
         reached = self.egress.last_inbound is not None
         text = "WhatsApp did not complete the login" if reached else "WhatsApp could not be reached"
-        return Trouble(self.egress.failure or f"{text} within {timeout:g} seconds")
+        return Trouble(self.egress.failure or f"{text} within {timeout:g} seconds", error_class=ErrorClass.TIMEOUT)
 
     async def _begin(self, step: Callable[[], Awaitable[T]]) -> asyncio.Future[T]:
         """Start a call of the library. Never once it is closing: many of its calls end the process when the client is gone."""

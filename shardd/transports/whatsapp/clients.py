@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-from shardd.errors import DatabaseError, DeviceUnavailableError
+from shardd.errors import DatabaseError, DeviceUnavailableError, ErrorClass
 from shardd.ipc import DeviceSpec
 from shardd.logs import get_logger
 from shardd.states import DeviceState
@@ -151,7 +151,9 @@ class Clients:
         try:
             return parse_proxy(url)
         except ValueError as error:
-            raise DeviceUnavailableError(f"the proxy of device {device.id} cannot be used: {error}") from None
+            raise DeviceUnavailableError(
+                f"the proxy of device {device.id} cannot be used: {error}", error_class=ErrorClass.CONNECTION
+            ) from None
 
     async def _rebuild(self, seat: Seat, device: DeviceSpec) -> Client:
         session = await self._stored_session(seat, device)
@@ -178,7 +180,7 @@ class Clients:
 
     def _make(self, device: DeviceSpec, session: str) -> Client:
         if self._closed:
-            raise DeviceUnavailableError("this worker is closing")
+            raise DeviceUnavailableError("this worker is closing", error_class=ErrorClass.WORKER)
         proxy = self._proxy_of(device)
         return Client(
             device.id,
@@ -193,7 +195,9 @@ class Clients:
     async def _stored_session(self, seat: Seat, device: DeviceSpec) -> str:
         """The device's session, seen in the store a moment ago."""
         if device.session is None:
-            raise DeviceUnavailableError(f"device {device.id} is not paired", state=DeviceState.UNPAIRED.value)
+            raise DeviceUnavailableError(
+                f"device {device.id} is not paired", state=DeviceState.UNPAIRED.value, error_class=ErrorClass.ACCOUNT
+            )
         if seat.gone is not None and seat.session == device.session:
             # The library may not have deleted the row yet; connecting while it does would end the process.
             raise seat.gone.as_error()
@@ -203,7 +207,7 @@ class Clients:
             raise DeviceUnavailableError(str(error)) from error
         if not found:
             text = f"the session {device.session} of device {device.id} is not in the session store"
-            raise DeviceUnavailableError(text, state=DeviceState.UNPAIRED.value)
+            raise DeviceUnavailableError(text, state=DeviceState.UNPAIRED.value, error_class=ErrorClass.ACCOUNT)
         seat.gone, seat.session = None, device.session
         return device.session
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-from shardd.errors import DeviceUnavailableError, InDoubtError, PermanentError, SendError, TransientError
+from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError, PermanentError, SendError, TransientError
 from shardd.states import DeviceState
 
 RATE_PAUSE: Final = 60.0
@@ -32,6 +32,7 @@ _LOGOUT_REASONS: Final = MappingProxyType(
 _FAILURE_NAMES: Final = MappingProxyType(
     {1: "400", 6: "405", 7: "409, bad user agent", 8: "500", 9: "501, experimental", 10: "503"}
 )
+_ITS_FAULT: Final = frozenset({8, 9, 10})
 # Neonize.proto, TemporaryBan.TempBanReason.
 _BAN_REASONS: Final = MappingProxyType(
     {
@@ -52,12 +53,17 @@ class Trouble:
     state: DeviceState | None = None
     until: float | None = None
     retry_after: float | None = None
+    error_class: ErrorClass = ErrorClass.ACCOUNT
 
     def as_error(self) -> DeviceUnavailableError:
         """The same, as what a send raises."""
         until = datetime.fromtimestamp(self.until, UTC) if self.until is not None else None
         return DeviceUnavailableError(
-            self.text, state=self.state and self.state.value, until=until, retry_after=self.retry_after
+            self.text,
+            state=self.state and self.state.value,
+            until=until,
+            retry_after=self.retry_after,
+            error_class=self.error_class,
         )
 
 
@@ -80,19 +86,23 @@ def banned(event: Any) -> Trouble:
 
 def outdated(_: Any) -> Trouble:
     """ClientOutdated: failure 405."""
-    return Trouble("WhatsApp refuses this version of the library (405)", DeviceState.CLIENT_OUTDATED)
+    return Trouble(
+        "WhatsApp refuses this version of the library (405)", DeviceState.CLIENT_OUTDATED, error_class=ErrorClass.DEVICE
+    )
 
 
 def refused(event: Any) -> Trouble:
     """ConnectFailure: every other failure of a login."""
     name = _FAILURE_NAMES.get(event.Reason, f"reason {event.Reason}")
     said = f": {event.Message}" if event.Message else ""
-    return Trouble(f"WhatsApp refused the login ({name}){said}", retry_after=RATE_PAUSE)
+    error_class = ErrorClass.SERVER if event.Reason in _ITS_FAULT else ErrorClass.ACCOUNT
+    return Trouble(f"WhatsApp refused the login ({name}){said}", retry_after=RATE_PAUSE, error_class=error_class)
 
 
 def stream_error(event: Any) -> Trouble:
     """StreamError: a code that whatsmeow does not know."""
-    return Trouble(f"WhatsApp ended the connection (stream error {event.Code or 'without a code'})")
+    text = f"WhatsApp ended the connection (stream error {event.Code or 'without a code'})"
+    return Trouble(text, error_class=ErrorClass.CONNECTION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,34 +124,45 @@ def _server_refused(match: re.Match[str], context: SendContext) -> SendError:
             context.restricted_until,
         ).as_error()
     if code == 429:
-        return DeviceUnavailableError("WhatsApp says that this account sends too fast (429)", retry_after=RATE_PAUSE)
+        return _too_fast("sends too fast")
     if code in {400, 403, 404, 405, 406}:
-        return PermanentError(f"WhatsApp refused this message to {context.recipient} ({code})")
-    return TransientError(f"WhatsApp did not take the message (error {code})")
+        error_class = ErrorClass.RECIPIENT if code in {403, 404} else ErrorClass.CONTENT
+        return PermanentError(f"WhatsApp refused this message to {context.recipient} ({code})", error_class=error_class)
+    return TransientError(f"WhatsApp did not take the message (error {code})", error_class=ErrorClass.SERVER)
+
+
+def _too_fast(what: str) -> SendError:
+    text = f"WhatsApp says that this account {what} (429)"
+    return DeviceUnavailableError(text, retry_after=RATE_PAUSE, error_class=ErrorClass.RATE_LIMIT)
 
 
 def _rate_limited(_: re.Match[str], __: SendContext) -> SendError:
-    return DeviceUnavailableError("WhatsApp says that this account asks too often (429)", retry_after=RATE_PAUSE)
+    return _too_fast("asks too often")
 
 
 def _unknown_recipient(_: re.Match[str], context: SendContext) -> SendError:
-    return PermanentError(f"{context.recipient} is not on WhatsApp")
+    return PermanentError(f"{context.recipient} is not on WhatsApp", error_class=ErrorClass.RECIPIENT)
 
 
 def _no_group(_: re.Match[str], context: SendContext) -> SendError:
-    return PermanentError(f"group {context.recipient}: this account is no member of it, or it does not exist")
+    text = f"group {context.recipient}: this account is no member of it, or it does not exist"
+    return PermanentError(text, error_class=ErrorClass.RECIPIENT)
 
 
 def _not_connected(_: re.Match[str], __: SendContext) -> SendError:
-    return DeviceUnavailableError("the connection to WhatsApp ended before the message left")
+    return DeviceUnavailableError(
+        "the connection to WhatsApp ended before the message left", error_class=ErrorClass.CONNECTION
+    )
 
 
 def _not_asked(match: re.Match[str], __: SendContext) -> SendError:
-    return TransientError(f"WhatsApp did not answer a question that comes before the message: {match.string}")
+    text = f"WhatsApp did not answer a question that comes before the message: {match.string}"
+    return TransientError(text, error_class=_silence(match.string))
 
 
 def _never(match: re.Match[str], context: SendContext) -> SendError:
-    return PermanentError(f"a message to {context.recipient} cannot be sent: {match.string}")
+    error_class = ErrorClass.CONTENT if "too large" in match.string else ErrorClass.RECIPIENT
+    return PermanentError(f"a message to {context.recipient} cannot be sent: {match.string}", error_class=error_class)
 
 
 def _store(match: re.Match[str], __: SendContext) -> SendError:
@@ -171,11 +192,19 @@ def send_error(text: str, context: SendContext) -> SendError:
     for pattern, read in _SEND_ERRORS:
         if match := re.search(pattern, text):
             return read(match, context)
-    return InDoubtError(f"no answer from WhatsApp to a message that was handed over: {text}")
+    return InDoubtError(
+        f"no answer from WhatsApp to a message that was handed over: {text}", error_class=_silence(text)
+    )
 
 
 def upload_error(text: str) -> SendError:
     """What an error text of `upload` says: the message itself has not been handed over."""
     if re.search(r"status code (400|413|415)\b", text):
-        return PermanentError(f"WhatsApp refused the media: {text}")
-    return TransientError(f"the media could not be uploaded: {text}")
+        return PermanentError(f"WhatsApp refused the media: {text}", error_class=ErrorClass.CONTENT)
+    error_class = ErrorClass.SERVER if "status code" in text else _silence(text)
+    return TransientError(f"the media could not be uploaded: {text}", error_class=error_class)
+
+
+def _silence(text: str) -> ErrorClass:
+    """Why no answer came, as far as the text tells."""
+    return ErrorClass.TIMEOUT if re.search(r"tim(ed|e) ?out|deadline exceeded", text) else ErrorClass.CONNECTION

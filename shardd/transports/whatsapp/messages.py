@@ -49,7 +49,7 @@ def needs_media(job: JobSpec) -> bool:
     """Whether this kind of job carries media. Raises PermanentError for a kind that WhatsApp does not have."""
     if job.kind in MEDIA_TYPES:
         if not job.media:
-            raise PermanentError(f"kind is {job.kind!r}, but media is empty")
+            raise PermanentError(f"kind is {job.kind!r}, but media is empty", error_class=ErrorClass.CONTENT)
         return True
     if job.kind == "template":
         raise PermanentError(
@@ -58,7 +58,10 @@ def needs_media(job: JobSpec) -> bool:
         )
     if job.kind not in {"text", "location", "contact"}:
         known = ", ".join(["text", *MEDIA_TYPES, "location", "contact"])
-        raise PermanentError(f"kind {job.kind!r} is not known to transport 'whatsapp': write one of {known}")
+        raise PermanentError(
+            f"kind {job.kind!r} is not known to transport 'whatsapp': write one of {known}",
+            error_class=ErrorClass.CONTENT,
+        )
     return False
 
 
@@ -77,7 +80,9 @@ def plain_message(job: JobSpec) -> Message:
         return Message(locationMessage=location)
     name, phone = str(details.get("name") or "").strip(), re.sub(r"[^0-9]", "", str(details.get("phone") or ""))
     if not name or not phone:
-        raise PermanentError("a contact needs details.name and details.phone, such as +6281234567890")
+        raise PermanentError(
+            "a contact needs details.name and details.phone, such as +6281234567890", error_class=ErrorClass.CONTENT
+        )
     return Message(contactMessage=ContactMessage(displayName=name, vcard=_vcard(name, phone)))
 
 
@@ -93,7 +98,7 @@ class Look:
 def look_at(job: JobSpec, media: Media) -> Look:
     """Look at what is to be sent. Raises PermanentError when it is not what its kind says."""
     if not media.data:
-        raise PermanentError("the media is empty")
+        raise PermanentError("the media is empty", error_class=ErrorClass.CONTENT)
     sniffed = str(magic.from_buffer(media.data[:4096], mime=True))
     if job.kind == "image":
         return _look_at_image(job, media.data)
@@ -104,7 +109,9 @@ def look_at(job: JobSpec, media: Media) -> Look:
     )
     mime_type = job.mime_type or (named or sniffed if job.kind == "document" else sniffed)
     if job.kind in {"audio", "video"} and mime_type.partition("/")[0] not in {job.kind, "application"}:
-        raise PermanentError(f"kind is {job.kind!r}, but the media is {mime_type}: send it as a document")
+        raise PermanentError(
+            f"kind is {job.kind!r}, but the media is {mime_type}: send it as a document", error_class=ErrorClass.CONTENT
+        )
     return Look(mime_type)
 
 
@@ -136,7 +143,9 @@ def media_message(job: JobSpec, media: Media, look: Look, upload: UploadResponse
 def _degrees(details: dict[str, Any], field: str, limit: int) -> float:
     value = details.get(field)
     if isinstance(value, bool) or not isinstance(value, int | float) or not -limit <= value <= limit:
-        raise PermanentError(f"details.{field} is {value!r}; write a number between -{limit} and {limit}")
+        raise PermanentError(
+            f"details.{field} is {value!r}; write a number between -{limit} and {limit}", error_class=ErrorClass.CONTENT
+        )
     return float(value)
 
 
@@ -153,11 +162,13 @@ def _look_at_image(job: JobSpec, data: bytes) -> Look:
             size, kind = image.size, str(image.format)
             if kind not in IMAGE_FORMATS:
                 raise PermanentError(
-                    f"an image of format {kind} is not shown by WhatsApp: send JPEG, PNG, or a document"
+                    f"an image of format {kind} is not shown by WhatsApp: send JPEG, PNG, or a document",
+                    error_class=ErrorClass.CONTENT,
                 )
             if size[0] * size[1] > MAX_PIXELS:
                 raise PermanentError(
-                    f"the image has {size[0]} by {size[1]} pixels, which is too much: send it as a document"
+                    f"the image has {size[0]} by {size[1]} pixels, which is too much: send it as a document",
+                    error_class=ErrorClass.CONTENT,
                 )
             image.draft("RGB", (THUMBNAIL_PIXELS * 2, THUMBNAIL_PIXELS * 2))  # JPEG: unpack no more than is needed
             small = image.convert("RGB")
@@ -166,6 +177,7 @@ def _look_at_image(job: JobSpec, data: bytes) -> Look:
             small.save(thumbnail, format="JPEG", quality=60)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError):
         raise PermanentError(
-            "the media is not an image that can be read: send JPEG or PNG, or send it as a document"
+            "the media is not an image that can be read: send JPEG or PNG, or send it as a document",
+            error_class=ErrorClass.CONTENT,
         ) from None
     return Look(job.mime_type or Image.MIME[kind], thumbnail.getvalue(), size)

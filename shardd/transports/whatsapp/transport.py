@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from neonize.exc import NeonizeError, SendMessageError
 
-from shardd.errors import DatabaseError, DeviceUnavailableError, InDoubtError, PermanentError, SendError
+from shardd.errors import DatabaseError, DeviceUnavailableError, ErrorClass, InDoubtError, PermanentError, SendError
 from shardd.ipc import DeviceSpec, JobSpec
 from shardd.logs import get_logger
 from shardd.states import DeviceState
@@ -76,7 +76,7 @@ class WhatsappTransport(Transport):
         recipient = parse_recipient(job.recipient, self._settings.default_region)
         known, jid = self._directory.lookup(recipient.number) if recipient.number else (False, None)
         if known and jid is None:
-            raise PermanentError(f"{job.recipient} is not on WhatsApp")
+            raise PermanentError(f"{job.recipient} is not on WhatsApp", error_class=ErrorClass.RECIPIENT)
         message = None if messages.needs_media(job) else messages.plain_message(job)
         await self._respect_restriction(device, recipient)
         client = await self._clients.get_or_refresh(device)
@@ -100,11 +100,13 @@ class WhatsappTransport(Transport):
                 jid = await self._find(prepared.client, number)
                 if jid == prepared.jid:
                     self._directory.learn(number, None)
-                    raise PermanentError(f"{job.recipient} is not on WhatsApp") from None
+                    raise PermanentError(
+                        f"{job.recipient} is not on WhatsApp", error_class=ErrorClass.RECIPIENT
+                    ) from None
                 try:
                     message_id = await self._send(prepared, jid)
                 except _UnknownRecipientError as error:
-                    raise PermanentError(str(error)) from None
+                    raise PermanentError(str(error), error_class=ErrorClass.RECIPIENT) from None
             except DeviceUnavailableError as error:
                 if error.state == DeviceState.RESTRICTED and error.until is not None:
                     self._restrictions.refused(device.id, error.until.timestamp())
@@ -143,7 +145,9 @@ class WhatsappTransport(Transport):
         except TroubleError as error:
             raise error.trouble.as_error() from None
         except TimeoutError:
-            raise InDoubtError("no answer from WhatsApp to a message that was handed over") from None
+            raise InDoubtError(
+                "no answer from WhatsApp to a message that was handed over", error_class=ErrorClass.TIMEOUT
+            ) from None
         except SendMessageError as error:
             read = send_error(str(error), context)
             if recipient.number and isinstance(read, PermanentError) and "no LID found" in str(error):
@@ -163,7 +167,7 @@ class WhatsappTransport(Transport):
             raise _not_sent(error) from None
         if not answers or not answers[0].IsIn:
             self._directory.learn(number, None)
-            raise PermanentError(f"+{number} is not on WhatsApp")
+            raise PermanentError(f"+{number} is not on WhatsApp", error_class=ErrorClass.RECIPIENT)
         found = answers[0].JID
         jid = f"{found.User}@{found.Server}"
         self._directory.learn(number, jid)
@@ -192,7 +196,7 @@ class WhatsappTransport(Transport):
             text = (
                 f"WhatsApp does not let this account write to new contacts for now (463); {recipient.number} may be one"
             )
-            raise Trouble(text, DeviceState.RESTRICTED, until).as_error()
+            raise Trouble(text, DeviceState.RESTRICTED, until, error_class=ErrorClass.ACCOUNT).as_error()
 
 
 class _UnknownRecipientError(SendError):
@@ -205,4 +209,7 @@ def _not_sent(error: Exception) -> SendError:
         return error.trouble.as_error()
     text = str(error) or "WhatsApp did not answer in time"
     read = send_error(text, SendContext("the recipient", 0.0))
-    return DeviceUnavailableError(f"before the message: {text}") if isinstance(read, InDoubtError) else read
+    if not isinstance(read, InDoubtError):
+        return read
+    error_class = ErrorClass.TIMEOUT if isinstance(error, TimeoutError) else ErrorClass.CONNECTION
+    return DeviceUnavailableError(f"before the message: {text}", error_class=error_class)
