@@ -1,0 +1,106 @@
+"""What Meta says in a webhook of the Cloud API: what became of messages, and what people wrote. Pure reading.
+
+The object is {"entry": [{"changes": [{"value": {"metadata": {"phone_number_id": …}, "statuses": […], "messages": […]}}]}]}.
+Fields of other products and kinds that are new are passed over: Meta repeats for days what is not answered with 200.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+RECEIPTS: Final = MappingProxyType({"delivered": "delivered", "read": "read", "played": "read"})
+"""Statuses that confirm, and as what; `sent` only repeats what the answer to the request said."""
+MAX_TEXT: Final = 1000
+"""Characters of an error or an incoming text that are worth keeping."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A message was delivered or read; `at` in POSIX seconds, None when Meta does not say."""
+
+    phone_number_id: str
+    message_id: str
+    kind: str
+    at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class NotDelivered:
+    """A message that had been accepted could not be delivered after all."""
+
+    phone_number_id: str
+    message_id: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wrote:
+    """Somebody wrote to one of our numbers; `sender`: digits of a phone number."""
+
+    phone_number_id: str
+    sender: str
+    text: str
+
+
+Heard = Confirmed | NotDelivered | Wrote
+
+
+def read_notification(said: Any) -> Iterator[Heard]:
+    """Everything in a notification that matters here."""
+    for entry in _objects(said, "entry"):
+        for change in _objects(entry, "changes"):
+            value = change.get("value")
+            number = _text(value.get("metadata"), "phone_number_id") if isinstance(value, dict) else ""
+            if not number:
+                continue
+            for status in _objects(value, "statuses"):
+                yield from _status(number, status)
+            for message in _objects(value, "messages"):
+                sender, text = _text(message, "from"), _words(message)
+                if sender and text:
+                    yield Wrote(number, sender, text[:MAX_TEXT])
+
+
+def _status(number: str, status: Mapping[str, Any]) -> Iterator[Heard]:
+    message_id, word = _text(status, "id"), _text(status, "status")
+    if not message_id:
+        return
+    if word in RECEIPTS:
+        yield Confirmed(number, message_id, RECEIPTS[word], _moment(_text(status, "timestamp")))
+    elif word == "failed":
+        errors = [_error(error) for error in _objects(status, "errors")]
+        yield NotDelivered(number, message_id, "; ".join(errors)[:MAX_TEXT] or "Meta does not say why")
+
+
+def _error(error: Mapping[str, Any]) -> str:
+    title = _text(error, "title") or _text(error, "message")
+    words = [str(error.get("code", "")), title, _text(error.get("error_data"), "details")]
+    return ": ".join(dict.fromkeys(word for word in words if word))
+
+
+def _words(message: Mapping[str, Any]) -> str:
+    """What a person wrote, or chose instead of writing."""
+    interactive = message.get("interactive")
+    chosen = [interactive.get(kind) for kind in ("button_reply", "list_reply")] if isinstance(interactive, dict) else []
+    return (
+        _text(message.get("text"), "body")
+        or _text(message.get("button"), "text")
+        or next((title for one in chosen if (title := _text(one, "title"))), "")
+    )
+
+
+def _objects(value: Any, name: str) -> Iterator[Mapping[str, Any]]:
+    found = value.get(name) if isinstance(value, dict) else None
+    return (one for one in found if isinstance(one, dict)) if isinstance(found, list) else iter(())
+
+
+def _text(value: Any, name: str) -> str:
+    found = value.get(name) if isinstance(value, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def _moment(text: str) -> float | None:
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 12 else None

@@ -1,0 +1,144 @@
+"""The listener for Meta's notifications over real HTTP: who is believed, and what is passed on."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import pytest
+
+from shardd import ipc
+from shardd.config import CloudWebhookConfig
+from shardd.errors import SharddError
+from shardd.supervisor.cloud_webhook import MAX_BODY, CloudWebhook
+from tests.unit.test_cloud_notifications import NUMBER, notification, status
+
+SECRET = "app-secret-of-this-test"
+WORD = "word-of-this-test"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def signature(body: bytes, secret: str = SECRET) -> str:
+    return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+@dataclass
+class Ears:
+    """What was passed on, and where the listener is."""
+
+    url: str
+    http: aiohttp.ClientSession
+    receipts: list[ipc.Receipt] = field(default_factory=list)
+    failures: list[tuple[str, str, str]] = field(default_factory=list)
+    texts: list[tuple[str, str, str]] = field(default_factory=list)
+    deaf: bool = False
+
+    def failed(self, *what: str) -> None:
+        if self.deaf:
+            raise RuntimeError("no room")
+        self.failures.append((what[0], what[1], what[2]))
+
+    def incoming(self, *what: str) -> None:
+        self.texts.append((what[0], what[1], what[2]))
+
+    async def notify(self, said: Any, signed: str | None = None) -> int:
+        """The status of the answer. `signed` None: as Meta would."""
+        body = said if isinstance(said, bytes) else json.dumps(said).encode()
+        headers = {"X-Hub-Signature-256": signature(body) if signed is None else signed}
+        async with self.http.post(self.url, data=body, headers=headers) as answer:
+            return answer.status
+
+
+def config_at(port: int) -> CloudWebhookConfig:
+    return CloudWebhookConfig(listen=f"127.0.0.1:{port}", path="/hook", app_secret=SECRET, verify_token=WORD)
+
+
+@pytest.fixture
+async def ears() -> AsyncIterator[Ears]:
+    config = config_at(free_port())
+    async with aiohttp.ClientSession() as http:
+        ears = Ears(f"http://{config.listen}/hook", http)
+        webhook = CloudWebhook(
+            config,
+            lambda number: ["one", "two"] if number == NUMBER else [],
+            receipt=ears.receipts.append,
+            failed=ears.failed,
+            incoming=ears.incoming,
+        )
+        await webhook.start()
+        yield ears
+        await webhook.close()
+
+
+async def test_what_is_signed_is_passed_on(ears: Ears) -> None:
+    said = notification(
+        statuses=[status("delivered"), status("failed", errors=[{"code": 1, "title": "no"}])],
+        messages=[{"from": "628", "text": {"body": "STOP"}}],
+    )
+    assert await ears.notify(said) == 200
+    assert ears.receipts == [ipc.Receipt(device, ["wamid.1"], "delivered", 1700000000.0) for device in ("one", "two")]
+    assert ears.failures == [(device, "wamid.1", "1: no") for device in ("one", "two")]
+    assert ears.texts == [(device, "628", "STOP") for device in ("one", "two")]
+
+
+async def test_a_strangers_number_is_nobodys_business(ears: Ears) -> None:
+    said = notification(statuses=[status("read")], metadata={"phone_number_id": "999"})
+    assert await ears.notify(said) == 200
+    assert not ears.receipts
+
+
+@pytest.mark.parametrize("signed", ["", "sha256=", "sha256=" + "0" * 64, "sha1=abc", "sha256=é"])
+async def test_nobody_else_is_believed(ears: Ears, signed: str) -> None:
+    said = notification(statuses=[status("read")])
+    assert await ears.notify(said, signed) == 401
+    assert await ears.notify(said, signature(json.dumps(said).encode(), "another-secret")) == 401
+    assert await ears.notify(json.dumps(said).encode() + b" ", signature(json.dumps(said).encode())) == 401
+    assert not ears.receipts
+
+
+async def test_what_could_not_be_kept_is_asked_for_again(ears: Ears) -> None:
+    ears.deaf = True
+    said = notification(statuses=[status("failed")])
+    assert await ears.notify(said) == 500
+    ears.deaf = False
+    assert await ears.notify(said) == 200
+    assert len(ears.failures) == 2
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000])
+async def test_what_is_no_json_is_told(ears: Ears, body: bytes) -> None:
+    assert await ears.notify(body) == 400
+
+
+async def test_too_much_is_refused(ears: Ears) -> None:
+    assert await ears.notify(b" " * (MAX_BODY + 1)) == 413
+
+
+async def test_the_registration_repeats_the_challenge_to_whoever_knows_the_word(ears: Ears) -> None:
+    query = {"hub.mode": "subscribe", "hub.verify_token": WORD, "hub.challenge": "1158201444<b>"}
+    async with ears.http.get(ears.url, params=query) as answer:
+        assert (answer.status, await answer.text()) == (200, "1158201444<b>")
+        assert answer.content_type == "text/plain"
+    for wrong in ({"hub.verify_token": "another"}, {"hub.mode": "unsubscribe"}, {"hub.verify_token": "é"}):
+        async with ears.http.get(ears.url, params=query | wrong) as answer:
+            assert answer.status == 403
+    async with ears.http.get(ears.url) as answer:
+        assert answer.status == 403
+
+
+async def test_a_port_that_is_taken_is_told(ears: Ears) -> None:
+    port = int(ears.url.split(":")[2].split("/")[0])
+    second = CloudWebhook(config_at(port), lambda _: [], receipt=print, failed=print, incoming=print)
+    with pytest.raises(SharddError, match=rf"webhook.listen 127.0.0.1:{port}: Address already in use: choose another"):
+        await second.start()
