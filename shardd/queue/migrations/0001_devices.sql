@@ -1,5 +1,11 @@
 -- Who sends: devices and their groups, what each has sent, and which node owns which shard of them.
 
+-- Whether a text says when nothing is sent: 21:00-08:00, or none.
+CREATE FUNCTION shardd.are_hours(hours text) RETURNS boolean LANGUAGE sql IMMUTABLE SET search_path = pg_catalog AS $$
+    SELECT hours = 'none' OR (hours ~ '^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]$'
+                              AND left(hours, 5) <> right(hours, 5))
+$$;
+
 CREATE TABLE shardd.devices (
     id           text PRIMARY KEY,
     transport    text NOT NULL,
@@ -30,8 +36,7 @@ CREATE TABLE shardd.devices (
     CONSTRAINT gap_is_a_range CHECK (gap_min >= 0 AND gap_max >= gap_min),
     CONSTRAINT hourly_limit_is_not_negative CHECK (hourly_limit >= 0),
     CONSTRAINT daily_limit_is_not_negative CHECK (daily_limit >= 0),
-    CONSTRAINT quiet_hours_are_two_times CHECK (
-        quiet_hours ~ '^(none|([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9])$'),
+    CONSTRAINT quiet_hours_are_two_times CHECK (shardd.are_hours(quiet_hours)),
     CONSTRAINT classes_is_an_object CHECK (jsonb_typeof(classes) = 'object')
 );
 
@@ -103,16 +108,62 @@ CREATE TRIGGER announce_devices AFTER INSERT OR UPDATE OR DELETE ON shardd.devic
 CREATE TRIGGER announce_members AFTER INSERT OR UPDATE OR DELETE ON shardd.device_group_members
     FOR EACH ROW EXECUTE FUNCTION shardd.announce_devices();
 
--- A time zone that nobody knows would stop its device in the middle of the night.
+-- Refuses a value of shardd.devices that would stop its device in the middle of the night.
+CREATE FUNCTION shardd.refuse_device(field text, message text, hint text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog AS $$
+BEGIN
+    RAISE EXCEPTION USING ERRCODE = 'check_violation', SCHEMA = 'shardd', TABLE = 'devices', COLUMN = field, MESSAGE = message,
+        HINT = hint;
+END $$;
+
+-- What differs for classes of jobs on a device.
+CREATE FUNCTION shardd.check_classes(classes jsonb) RETURNS void LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog AS $$
+DECLARE
+    class  text;
+    fields jsonb;
+    name   text;
+    value  jsonb;
+    number numeric;
+    most   numeric;
+BEGIN
+    FOR class, fields IN SELECT * FROM jsonb_each(classes) LOOP
+        IF class NOT IN ('marketing', 'service', 'reply') OR jsonb_typeof(fields) <> 'object' THEN
+            PERFORM shardd.refuse_device('classes', format('classes has %L: %s', left(class, 80), left(fields::text, 80)),
+                'Such as {"reply": {"gap_min": 1, "gap_max": 3}}; the classes are marketing, service and reply.');
+        END IF;
+        FOR name, value IN SELECT * FROM jsonb_each(fields) LOOP
+            CONTINUE WHEN value = 'null';
+            number := CASE WHEN jsonb_typeof(value) = 'number' THEN value::numeric END;
+            most := CASE WHEN name IN ('gap_min', 'gap_max') THEN 86400
+                         WHEN name IN ('hourly_limit', 'daily_limit') THEN 1000000 WHEN name = 'burst' THEN 1000 END;
+            CONTINUE WHEN number BETWEEN 0 AND most AND (name IN ('gap_min', 'gap_max') OR number = trunc(number));
+            CONTINUE WHEN name = 'quiet_hours' AND jsonb_typeof(value) = 'string' AND shardd.are_hours(value #>> '{}');
+            PERFORM shardd.refuse_device('classes',
+                format('classes has %L: %s for %s', left(name, 80), left(value::text, 80), class),
+                'Known are gap_min and gap_max in seconds up to 86400, hourly_limit and daily_limit up to 1000000, burst up to '
+                '1000, and quiet_hours such as "21:00-08:00" or "none".');
+        END LOOP;
+        IF (fields ->> 'gap_min')::numeric > (fields ->> 'gap_max')::numeric THEN
+            PERFORM shardd.refuse_device('classes', format('classes has a gap_min above its gap_max for %s', class),
+                'The pause is random between the two.');
+        END IF;
+    END LOOP;
+END $$;
+
 CREATE FUNCTION shardd.check_device() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 BEGIN
-    IF NEW.timezone IS NOT NULL AND NOT EXISTS (SELECT FROM pg_timezone_names WHERE name = NEW.timezone) THEN
-        RAISE EXCEPTION USING ERRCODE = 'check_violation', SCHEMA = 'shardd', TABLE = 'devices', COLUMN = 'timezone',
-            MESSAGE = format('timezone %L is unknown', NEW.timezone),
-            HINT = 'Write a name of the tz database, such as Asia/Jakarta.';
+    -- The view reads a thousand files: only a name that no device has yet is worth that.
+    IF NEW.timezone IS NOT NULL AND NOT EXISTS (SELECT FROM shardd.devices d WHERE d.timezone = NEW.timezone)
+        AND NOT EXISTS (SELECT FROM pg_timezone_names z WHERE z.name = NEW.timezone) THEN
+        PERFORM shardd.refuse_device('timezone', format('timezone %L is unknown', left(NEW.timezone, 80)),
+            'Write a name of the tz database, such as Asia/Jakarta.');
+    END IF;
+    -- What is no object is refused by its constraint.
+    IF jsonb_typeof(NEW.classes) = 'object' THEN
+        PERFORM shardd.check_classes(NEW.classes);
     END IF;
     RETURN NEW;
 END $$;
 
-CREATE TRIGGER check_device BEFORE INSERT OR UPDATE OF timezone ON shardd.devices
-    FOR EACH ROW WHEN (NEW.timezone IS NOT NULL) EXECUTE FUNCTION shardd.check_device();
+CREATE TRIGGER check_device BEFORE INSERT OR UPDATE OF timezone, classes ON shardd.devices
+    FOR EACH ROW WHEN (NEW.timezone IS NOT NULL OR NEW.classes <> '{}') EXECUTE FUNCTION shardd.check_device();
