@@ -22,6 +22,11 @@ class SandboxConfig(Section):
     latency_max: Annotated[float, Seconds("0", "1h")] = setting(
         "200ms", "Longest time that a send takes.", reload="shard"
     )
+    connect_for: Annotated[float, Seconds("0", "1h")] = setting(
+        "0s",
+        "Time before each send in which the message can still be held back, as connecting takes it.",
+        reload="shard",
+    )
     transient_rate: Annotated[float, Fraction()] = setting(
         "0.0", "Share of sends that fail and may be tried again.", reload="shard"
     )

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from shardd.errors import DeviceUnavailableError, InDoubtError, PermanentError, TransientError
+from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError, PermanentError, TransientError
 from shardd.ipc import DeviceSpec, JobSpec
 from shardd.transports.base import Events, Sent, Transport
 
@@ -29,6 +29,7 @@ class SandboxTransport(Transport):
 
     def __init__(self, settings: dict[str, Any], events: Events) -> None:
         self._latency = (float(settings.get("latency_min", 0)), float(settings.get("latency_max", 0)))
+        self._connect_for = float(settings.get("connect_for", 0))
         self._rates = {
             what: float(settings.get(f"{what}_rate", 0)) for what in ("permanent", "transient", "unavailable")
         }
@@ -48,24 +49,27 @@ class SandboxTransport(Transport):
             self._fd = os.open(self._record, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     async def prepare(self, device: DeviceSpec, job: JobSpec, fetched: Any) -> None:
-        """Fail as often as the settings say; nothing has left."""
+        """Take the configured time, and fail as often as the settings say; nothing has left."""
+        if self._connect_for > 0:
+            await asyncio.sleep(self._connect_for)
         if self._hits(self._rates["unavailable"]):
-            raise DeviceUnavailableError(f"sandbox: {device.id} is out of reach, as configured", retry_after=1.0)
+            text = f"sandbox: {device.id} is out of reach, as configured"
+            raise DeviceUnavailableError(text, retry_after=1.0, error_class=ErrorClass.CONNECTION)
         if self._hits(self._rates["permanent"]):
-            raise PermanentError(f"sandbox: {job.recipient} refused, as configured")
+            raise PermanentError(f"sandbox: {job.recipient} refused, as configured", error_class=ErrorClass.RECIPIENT)
 
     async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Any) -> Sent:
         """Take the configured time, then record the message."""
         if self._latency[1] > 0:
             await asyncio.sleep(random.uniform(*self._latency))  # noqa: S311  # jitter, not a secret
         if self._hits(self._rates["transient"]):
-            raise TransientError("sandbox: refused for now, as configured")
+            raise TransientError("sandbox: refused for now, as configured", error_class=ErrorClass.SERVER)
         message_id = f"sandbox-{job.id}-{job.attempt}"
         self._write(device, job, message_id)
         if self._hits(self._hang_rate):
             await asyncio.sleep(self._hang_for)
         if self._hits(self._in_doubt_rate):
-            raise InDoubtError("sandbox: no answer, as configured")
+            raise InDoubtError("sandbox: no answer, as configured", error_class=ErrorClass.TIMEOUT)
         return Sent(message_id=message_id)
 
     async def close(self) -> None:
