@@ -1,0 +1,82 @@
+"""The old system's PostgreSQL as a source: one snapshot of it, read only, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql as composing
+
+from shardd.errors import SourceError
+from shardd.legacy import sql
+from shardd.legacy.tables import Row, Table
+from shardd.queue.database import server_of
+from shardd.queue.database_errors import describe_error
+from shardd.queue.liveness import KEEPALIVE
+
+CONNECT_TIMEOUT: Final = 10
+ROWS_AT_ONCE: Final = 2000
+
+
+class PostgresqlSource:
+    """A connection to it. Its tables are found as the DSN's search path says."""
+
+    def __init__(self, dsn: str) -> None:
+        """Connect. Raises DatabaseError."""
+        self.name = f"PostgreSQL at {server_of(dsn)}"
+        self.dsn = dsn
+        self._columns: dict[str, tuple[str, ...]] = {}
+        with self._errors():
+            self._connection: psycopg.Connection[tuple[Any, ...]] = psycopg.connect(
+                dsn,
+                autocommit=True,
+                application_name="shardd import",
+                client_encoding="utf8",
+                connect_timeout=CONNECT_TIMEOUT,
+                **KEEPALIVE,
+            )
+            self._connection.read_only = True
+            self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            self._connection.autocommit = False
+            self._connection.execute(sql.load("postgresql_session"))
+
+    def scan(self, *tables: Table) -> Iterator[tuple[Table, Row]]:
+        """The rows of these tables, one table after the other."""
+        for table in tables:
+            with self._errors():
+                there = self._connection.execute(sql.load("postgresql_columns"), {"table": table.name}).fetchall()
+                if not there:
+                    continue
+                columns = self._columns[table.name] = table.choose([row[0] for row in there], self.name)
+                statement = composing.SQL(sql.load("postgresql_rows")).format(
+                    columns=composing.SQL(", ").join(
+                        composing.SQL("{}::text").format(composing.Identifier(column)) for column in columns
+                    ),
+                    table=composing.Identifier(table.name),
+                )
+                # Named: the server keeps the result and hands it over in pieces.
+                with self._connection.cursor("shardd_import") as cursor:
+                    cursor.itersize = ROWS_AT_ONCE
+                    for values in cursor.execute(statement):
+                        yield table, dict(zip(columns, values, strict=True))
+
+    def columns(self, table: Table) -> tuple[str, ...] | None:
+        """The columns that are read; None: no such table."""
+        return self._columns.get(table.name)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise SourceError(
+                f"{self.name}: {error.diag.message_primary}; grant SELECT on it to the user of the DSN"
+            ) from error
+        except psycopg.Error as error:
+            raise describe_error(error, self.dsn) from error

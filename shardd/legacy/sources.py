@@ -1,0 +1,38 @@
+"""From what `--from` says to the source that it means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+
+from shardd.errors import UsageError
+from shardd.legacy.dump import Dump
+from shardd.legacy.mysql import SCHEMES, MysqlSource
+from shardd.legacy.postgresql import PostgresqlSource
+from shardd.legacy.tables import Source
+
+KINDS: Final = (
+    "write postgresql://user:password@host/database, mysql://user:password@host/database, or the path of a dump file "
+    "of pg_dump or mysqldump"
+)
+
+
+def open_source(source: str) -> Source:
+    """The old system at a DSN or in a dump file. Raises UsageError, SourceError, DatabaseError; none shows a password."""
+    scheme, colon, _ = source.partition("://")
+    if colon and scheme.lower() in SCHEMES:
+        return MysqlSource(source)
+    file = Path(source).expanduser()
+    # A DSN of key=value pairs may look like a path; a file that is there is meant.
+    if not colon and (file.exists() or "=" not in source):
+        if not file.is_file():
+            raise UsageError(f"--from: {source} is {'no file' if file.exists() else 'not there'}; {KINDS}")
+        return Dump(file)
+    try:
+        conninfo_to_dict(source)
+    except ProgrammingError:
+        raise UsageError(f"--from: the value (not shown) is no address of a database; {KINDS}") from None
+    return PostgresqlSource(source)

@@ -1,0 +1,2 @@
+-- Its rows; names are quoted by the caller.
+SELECT {columns} FROM {table}

@@ -1,0 +1,2 @@
+-- Its rows; every column is cast to text.
+SELECT {columns} FROM {table}
