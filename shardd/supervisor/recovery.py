@@ -15,7 +15,7 @@ from datetime import tzinfo
 from pathlib import Path
 from typing import Final
 
-from shardd.errors import JournalError
+from shardd.errors import ErrorClass, JournalError
 from shardd.ipc import Outcome
 from shardd.journal import Journal, Record, read_pid
 from shardd.logs import get_logger
@@ -50,11 +50,11 @@ def verdicts(claims: Iterable[Claim], record: Record) -> list[Outcome]:
         if known is not None:
             found.append(known)
         elif key in record.started:
-            found.append(Outcome(*key, Verdict.IN_DOUBT.value, error=DIED, at=now))
+            found.append(Outcome(*key, Verdict.IN_DOUBT.value, error=DIED, at=now, error_class=ErrorClass.WORKER))
         elif record.complete:
             found.append(Outcome(*key, Verdict.RETURNED.value, at=now))
         else:
-            found.append(Outcome(*key, Verdict.IN_DOUBT.value, error=LOST, at=now))
+            found.append(Outcome(*key, Verdict.IN_DOUBT.value, error=LOST, at=now, error_class=ErrorClass.WORKER))
     return found
 
 
@@ -128,7 +128,12 @@ async def sweep(jobs: Jobs, *, backoff: JobBackoff, grace: float, zones: Zones) 
     orphans = [(claim, node) for claim, node, _, alive in await jobs.orphaned_claims(grace) if not alive]
     now = time.time()
     outcomes = [
-        Outcome(c.id, c.epoch, c.attempt, Verdict.IN_DOUBT.value, error=f"node {node} was lost with it in hand", at=now)
+        Outcome(
+            *(c.id, c.epoch, c.attempt, Verdict.IN_DOUBT.value),
+            error=f"node {node} was lost with it in hand",
+            at=now,
+            error_class=ErrorClass.WORKER,
+        )
         for c, node in orphans
     ]
     await settle_all(jobs, [claim for claim, _ in orphans], outcomes, backoff, zones)
