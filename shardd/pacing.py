@@ -88,20 +88,22 @@ class DevicePace:
     warm_up: tuple[int, ...] = ()
     """The daily limits of the first days on which the device sends."""
 
+    has_gap: bool = field(init=False, compare=False)
+    """Whether there is a pause between two messages, so that one at a time is in hand."""
+    limited: bool = field(init=False, compare=False)
+    """Whether the device's sends must be counted in the database at all."""
+
+    def __post_init__(self) -> None:
+        """Answer once what is asked for every message."""
+        # A burst only shortens the device's pause.
+        gaps = any(pace.gap_max > 0 for pace in (self.base, *self.classes.values()) if not pace.burst)
+        limits = any(pace.hourly_limit > 0 or pace.daily_limit > 0 for pace in (self.base, *self.classes.values()))
+        object.__setattr__(self, "has_gap", gaps)
+        object.__setattr__(self, "limited", gaps or limits)
+
     def of(self, job_class: str) -> Pace:
         """The pace of a class."""
         return self.classes.get(job_class, self.base)
-
-    @property
-    def has_gap(self) -> bool:
-        """Whether there is a pause between two messages, so that one at a time is in hand."""
-        return any(pace.gap_max > 0 for pace in (self.base, *self.classes.values()))
-
-    @property
-    def limited(self) -> bool:
-        """Whether the device's sends must be counted in the database at all."""
-        paces = (self.base, *self.classes.values())
-        return any(pace.gap_max > 0 or pace.hourly_limit > 0 or pace.daily_limit > 0 for pace in paces)
 
 
 @dataclass(slots=True)
@@ -168,13 +170,17 @@ class Turn:
 
 
 def gap_ends(pace: DevicePace, job_class: str, tally: Tally) -> float:
-    """When the gap before a message of this class ends: its own one, or the device's while no message of a burst is left."""
+    """When the gap before a message of this class ends: its own one, or the device's while no message of a burst is left.
+
+    A class with a burst never waits longer than the device's own gap.
+    """
     own, base = pace.of(job_class), pace.base
     ends = tally.ended + own.gap_min + tally.draw * (own.gap_max - own.gap_min)
-    if own.burst and (missing := 1 - tally.tokens_at(tally.ended, pace, own.burst)) > 0:
-        base_ends = tally.ended + base.gap_min + tally.draw * (base.gap_max - base.gap_min)
-        return min(base_ends, max(ends, tally.ended + missing * base.gap_max))
-    return ends
+    if not own.burst:
+        return ends
+    if (missing := 1 - tally.tokens_at(tally.ended, pace, own.burst)) > 0:
+        ends = max(ends, tally.ended + missing * base.gap_max)
+    return min(ends, tally.ended + base.gap_min + tally.draw * (base.gap_max - base.gap_min))
 
 
 def daily_limit(pace: DevicePace, job_class: str, days: int) -> tuple[int, str]:
