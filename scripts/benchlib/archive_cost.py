@@ -60,12 +60,12 @@ async def _round(jobs: Jobs, batches: int) -> tuple[list[float], list[float]]:
     claims, settles = [], []
     for batch in range(batches):
         first = batch * BATCH % DEVICES
-        asks = [Ask(device(n), 1, FIRST, 1) for n in range(first, first + BATCH)]
+        asks = [Ask(device(n), "/marketing", 1, FIRST, 1) for n in range(first, first + BATCH)]
         began = time.perf_counter()
         cycle = await jobs.cycle(Settlement(), asks)
         claimed = time.perf_counter()
-        assert len(cycle.jobs) == BATCH, f"{len(cycle.jobs)} of {BATCH} jobs were claimed"
-        finishes = [Finish(claim, JobState.SENT, 0, f"sandbox-{claim.id}-1", None) for _, claim in cycle.jobs]
+        assert len(cycle.taken) == BATCH, f"{len(cycle.taken)} of {BATCH} jobs were claimed"
+        finishes = [Finish(t.claim, JobState.SENT, 0, f"sandbox-{t.claim.id}-1", None) for t in cycle.taken]
         settling = time.perf_counter()
         await jobs.cycle(Settlement(finishes=finishes), [])
         settles.append((time.perf_counter() - settling) * 1000)

@@ -37,9 +37,11 @@ _FINISH: Final = {
     "failures": _OF_CLAIMS.format("0::smallint"),
     "message_ids": _OF_CLAIMS.format("'sandbox-12345-1'::text"),
     "errors": _OF_CLAIMS.format("NULL::text"),
+    "error_classes": _OF_CLAIMS.format("NULL::text"),
 }
 _CLAIM: Final = {
     "device_ids": ":devices",
+    "lanes": "array_fill('/marketing'::text, ARRAY[cardinality(:devices::text[])])",
     "epochs": ":epochs",
     "low_ords": ":ords",
     "low_ids": ":ids",
