@@ -21,6 +21,7 @@ from shardd.cli.device_pair import pair
 from shardd.cli.device_replace import replace
 from shardd.cli.device_session import logout, take_over
 from shardd.cli.group import group_group
+from shardd.cli.import_legacy import import_group
 from shardd.cli.job import job_group
 from shardd.cli.job_bulk import cancel, retry
 from shardd.cli.status import status
@@ -45,6 +46,7 @@ for command in (
     group_group,
     config_group,
     db_group,
+    import_group,
 ):
     cli.add_command(command)
 for command in (pair, take_over, logout, import_, replace):

@@ -1,0 +1,73 @@
+"""The steps of an import: devices first, then their sessions, then the messages. A rehearsal takes them too, changing nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from shardd.cli.import_jobs import JobImport
+from shardd.cli.sessions import Desk, open_desk
+from shardd.config import Config
+from shardd.legacy.devices import SECRETS, DevicePlan, plan_devices
+from shardd.legacy.old_system import OldSystem
+from shardd.legacy.report import Report
+from shardd.legacy.tables import SESSIONS
+from shardd.queue.imports import Imports
+from shardd.queue.sessions import Adoption
+from shardd.transports.whatsapp.importing import import_sessions, plan_import
+from shardd.transports.whatsapp.sessions import SessionStore
+from shardd.transports.whatsapp.store_setup import prepare_store
+
+
+async def take_over(config: Config, system: OldSystem, store: str | None, report: Report, now: datetime) -> None:
+    """Do what the report then tells. `store`: the DSN of the old sessions, if they can be reached. Raises SharddError."""
+    async with open_desk(config) as desk:
+        imports = Imports(desk.database, rehearse=report.rehearsed)
+        there = await _list_sessions(store) if store else []
+        plan = plan_devices(system.devices, await imports.known_devices(), there, report)
+        _remark(system, store, plan, report)
+        if not report.rehearsed:
+            await imports.add_devices(plan.add)
+            if store is not None and plan.sessions:
+                await _move_sessions(desk, store, plan, report)
+        else:
+            report.sessions["new"] = len(plan.sessions)
+        await JobImport(imports, plan, report, now).run(system.spool)
+
+
+async def _list_sessions(store: str) -> list[str]:
+    reader = SessionStore(store)
+    try:
+        return [session.jid for session in await reader.list_sessions()]
+    finally:
+        await reader.close()
+
+
+async def _move_sessions(desk: Desk, store: str, plan: DevicePlan, report: Report) -> None:
+    """Copy the sessions into shardd's store, unless it is the same, and give them to their devices."""
+    await prepare_store(desk.store, pgbouncer=desk.pgbouncer)
+    wanted = set(plan.sessions.values())
+    there = await plan_import(store, desk.store)
+    new = [session.jid for session in there.new if session.jid in wanted]
+    if new:
+        await import_sessions(store, desk.store, new)
+    ids, sessions = list(plan.sessions), list(plan.sessions.values())
+    adopted = await desk.sessions.adopt(Adoption(ids=ids, sessions=sessions, labels=[None] * len(ids)))
+    report.sessions["new"] = len(adopted)
+    for device, session in plan.sessions.items():
+        if device not in adopted:
+            report.refuse(SESSIONS.name, session, "its device or its number was taken meanwhile; import again", device)
+
+
+def _remark(system: OldSystem, store: str | None, plan: DevicePlan, report: Report) -> None:
+    """What was assumed, and what is left to do for a person."""
+    tokens = sum(bool(device.settings) for device in plan.add)
+    if tokens:
+        what = ", ".join(f"{setting} of {transport}" for transport, setting in SECRETS.items())
+        report.remarks.append(
+            f"the jid of {tokens} platform devices was taken as what they prove themselves with ({what})"
+        )
+    if store is None and system.sessions:
+        report.remarks.append(
+            f"{len(system.sessions)} WhatsApp sessions stand in the source, and stay there: they are copied from a PostgreSQL "
+            "database only. Restore the whatsmeow_* tables into one, and import again with --sessions DSN; else pair the devices"
+        )
