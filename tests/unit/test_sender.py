@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import msgspec
 import pytest
 
-from shardd.errors import DeviceUnavailableError, InDoubtError, PermanentError, SendError, TransientError
+from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError, PermanentError, SendError, TransientError
 from shardd.ipc import DeviceSpec, JobSpec, Outcome
 from shardd.journal import Journal
 from shardd.transports.base import Sent, Transport
@@ -158,10 +160,10 @@ async def test_the_journal_knows_before_anybody_else(desk: Desk) -> None:
 
 UNTIL = datetime(2100, 1, 1, tzinfo=UTC)
 ERRORS: list[tuple[SendError, str]] = [
-    (PermanentError("no"), "permanent"),
-    (TransientError("later", retry_after=5.0), "transient"),
-    (DeviceUnavailableError("away", retry_after=9.0), "unavailable"),
-    (InDoubtError("who knows"), "in_doubt"),
+    (PermanentError("no", error_class=ErrorClass.RECIPIENT), "permanent"),
+    (TransientError("later", retry_after=5.0, error_class=ErrorClass.SERVER), "transient"),
+    (DeviceUnavailableError("away", retry_after=9.0, error_class=ErrorClass.CONNECTION), "unavailable"),
+    (InDoubtError("who knows", error_class=ErrorClass.TIMEOUT), "in_doubt"),
 ]
 
 
@@ -171,9 +173,10 @@ async def test_an_error_before_the_hand_over(desk: Desk, step: str, *, error: Se
     desk.transport.steps[step] = error
     desk.sender.take([job()])
     outcome = await desk.until_ended()
-    assert (outcome.verdict, outcome.error, outcome.retry_after) == (
+    assert (outcome.verdict, outcome.error, outcome.error_class, outcome.retry_after) == (
         verdict,
         str(error),
+        error.error_class,
         getattr(error, "retry_after", None),
     )
     assert desk.started() == set()
@@ -232,6 +235,44 @@ async def test_no_step_takes_for_ever(desk: Desk, *, step: str, verdict: str, wo
     desk.transport.steps.clear()
     desk.sender.take([job(3)])
     assert (await desk.until_ended(3)).verdict == "sent"
+
+
+@pytest.mark.parametrize("step", ["take", "fetch", "prepare"])
+async def test_nothing_leaves_when_its_time_is_over(desk: Desk, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(sender_module, "time", SimpleNamespace(time=lambda: clock[0]))
+
+    async def take_long(_: JobSpec) -> None:
+        clock[0] = 1060.0
+
+    desk.transport.steps[step] = take_long
+    expires_at = 1000.0 if step == "take" else 1060.0
+    desk.sender.take([msgspec.structs.replace(job(), expires_at=expires_at)])
+    outcome = await desk.until_ended()
+    assert (outcome.verdict, outcome.error_class) == ("expired", "expired")
+    assert desk.started() == set()
+    assert ("deliver", 1) not in desk.transport.seen
+    assert (("fetch", 1) in desk.transport.seen) is (step != "take"), "nothing is begun that is late from the first"
+    assert (desk.sender.sent, desk.sender.failed) == (0, 0)
+
+
+async def test_what_has_left_in_time_is_sent(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(sender_module, "time", SimpleNamespace(time=lambda: clock[0]))
+
+    async def take_long(_: JobSpec) -> None:
+        clock[0] = 1060.0
+
+    desk.transport.steps["deliver"] = take_long
+    desk.sender.take([msgspec.structs.replace(job(), expires_at=1059.0)])
+    assert (await desk.until_ended()).verdict == "sent"
+
+
+async def test_a_wait_for_the_whole_account_is_told(desk: Desk) -> None:
+    desk.transport.steps["prepare"] = DeviceUnavailableError("slow down", retry_after=9.0, whole_account=True)
+    desk.sender.take([job()])
+    outcome = await desk.until_ended()
+    assert (outcome.whole_account, outcome.retry_after) == (True, 9.0)
 
 
 async def test_a_device_that_left_gives_its_job_back(desk: Desk) -> None:

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from shardd.errors import DeviceUnavailableError, InDoubtError, PermanentError, SendError, TransientError
+from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError, PermanentError, SendError, TransientError
 from shardd.states import DeviceState
 from shardd.transports.whatsapp import failures
 from shardd.transports.whatsapp.failures import SendContext, send_error, upload_error
@@ -52,6 +52,30 @@ CONTEXT = SendContext("6281234567890", 1_900_000_000.0)
 )
 def test_an_error_text_proves_what_it_proves_and_no_more(text: str, kind: type[SendError]) -> None:
     assert type(send_error(text, CONTEXT)) is kind
+
+
+@pytest.mark.parametrize(
+    ("text", "error_class"),
+    [
+        ("server returned error 463", ErrorClass.ACCOUNT),
+        ("server returned error 429", ErrorClass.RATE_LIMIT),
+        ("server returned error 503", ErrorClass.SERVER),
+        ("server returned error 404", ErrorClass.RECIPIENT),
+        ("server returned error 400", ErrorClass.CONTENT),
+        ("no LID found for 6281234567890@s.whatsapp.net from server", ErrorClass.RECIPIENT),
+        ("failed to get group members: that group does not exist", ErrorClass.RECIPIENT),
+        ("failed to get device list: info query returned status 429: rate-overlimit", ErrorClass.RATE_LIMIT),
+        ("failed to get device list: info query timed out", ErrorClass.TIMEOUT),
+        ("websocket not connected", ErrorClass.CONNECTION),
+        ("can't send message to unknown server newsletterx", ErrorClass.RECIPIENT),
+        ("frame too large (got 20000000 bytes, max 16777216 bytes)", ErrorClass.CONTENT),
+        ("failed to prefetch sessions: driver: bad connection", ErrorClass.DEVICE),
+        ("timed out waiting for message send response", ErrorClass.TIMEOUT),
+        ("failed to send message node: write tcp 127.0.0.1:1: broken pipe", ErrorClass.CONNECTION),
+    ],
+)
+def test_an_error_is_of_a_kind(text: str, error_class: ErrorClass) -> None:
+    assert send_error(text, CONTEXT).error_class is error_class
 
 
 def test_463_says_until_when() -> None:
