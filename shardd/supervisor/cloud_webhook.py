@@ -22,7 +22,7 @@ import msgspec
 from aiohttp import web
 
 from shardd import ipc
-from shardd.config import CloudWebhookConfig
+from shardd.config import CloudWebhookConfig, Config
 from shardd.config.special_values import split_address
 from shardd.config.substitute import substitute
 from shardd.config.values import RefusedError
@@ -104,7 +104,7 @@ class CloudWebhook:
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
-        """Listen. Raises SharddError."""
+        """Listen, until `close`. Raises SharddError."""
         app = web.Application(client_max_size=MAX_BODY)
         app.add_routes([web.get(self._path, self._register), web.post(self._path, self._notified)])
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
@@ -113,7 +113,7 @@ class CloudWebhook:
         try:
             await web.TCPSite(self._runner, host, port).start()
         except OSError as error:
-            await self._runner.cleanup()
+            await self.close()
             raise SharddError(
                 f"transports.cloud_api.webhook.listen {self._address}: {os.strerror(error.errno or 0)}: "
                 "choose another address or port"
@@ -121,9 +121,10 @@ class CloudWebhook:
         log.info("listening to Meta", action="webhook", listen=self._address, path=self._path)
 
     async def close(self) -> None:
-        """Hang up."""
+        """Hang up; what is being heard is heard to its end."""
         if self._runner is not None:
-            await self._runner.cleanup()
+            runner, self._runner = self._runner, None
+            await runner.cleanup()
 
     async def _register(self, request: web.Request) -> web.Response:
         word = request.query.get("hub.verify_token", "").encode()
@@ -168,6 +169,26 @@ class CloudWebhook:
                     self._failed(device_id, heard.message_id, heard.error)
                 case Wrote():
                     self._incoming(device_id, heard.sender, heard.text)
+
+
+def make_cloud_webhook(config: Config, lines: Lines, receipt: Callable[[ipc.Receipt], None]) -> CloudWebhook | None:
+    """The listener that the config asks for, if it does."""
+    webhook = config.transports.cloud_api.webhook
+    if webhook.listen is None:
+        return None
+    return CloudWebhook(
+        webhook, CloudNumbers(lines, os.environ).devices, receipt=receipt, failed=_log_failure, incoming=_log_text
+    )
+
+
+def _log_failure(device_id: str, message_id: str, error: str) -> None:
+    log.warning(
+        "a message was accepted, but not delivered", action="webhook", device=device_id, message=message_id, error=error
+    )
+
+
+def _log_text(device_id: str, _: str, __: str) -> None:
+    log.debug("somebody wrote", action="webhook", device=device_id)
 
 
 def _refusal(status: int, why: str) -> web.Response:

@@ -19,6 +19,7 @@ from shardd.queue.groups import Groups
 from shardd.queue.jobs import Jobs
 from shardd.supervisor.campaigns import CampaignWatch
 from shardd.supervisor.cancelled import CancelledJobs
+from shardd.supervisor.cloud_webhook import CloudWebhook, make_cloud_webhook
 from shardd.supervisor.fleet import Fleet
 from shardd.supervisor.groups import GroupWork
 from shardd.supervisor.leases import LeaseKeeper
@@ -47,6 +48,7 @@ class Parts:
     cancelled: CancelledJobs
     group_work: GroupWork
     receipts: Receipts
+    cloud_webhook: CloudWebhook | None
 
     def zone_of(self, device_id: str) -> tzinfo:
         """Whose midnight begins a device's day."""
@@ -119,4 +121,5 @@ def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn
         cancelled=CancelledJobs(database),
         group_work=GroupWork(Groups(database), lines, work_watch.hint, every=config.queue.poll_every),
         receipts=receipts,
+        cloud_webhook=make_cloud_webhook(config, lines, receipts.add),
     )

@@ -26,6 +26,7 @@ from shardd.supervisor.control import Control
 from shardd.supervisor.health import has_started, in_one_line, node_status
 from shardd.supervisor.lock import StateLock
 from shardd.supervisor.notify import Notifier
+from shardd.supervisor.outlook import DeviceOutlook, device_outlook
 from shardd.supervisor.parts import Parts, assemble
 from shardd.supervisor.process import Launch
 from shardd.supervisor.recovery import outlive_orphans, recover
@@ -111,6 +112,8 @@ class Supervisor:
             control = Control(self, socket=config.control_socket, metrics=config.control.metrics)
             await control.start()
             try:
+                if parts.cloud_webhook is not None:
+                    await parts.cloud_webhook.start()
                 await self._live(parts)
             finally:
                 await control.close()
@@ -161,6 +164,8 @@ class Supervisor:
         parts.router.stop_claiming()
         await parts.fleet.stop()
         await end_tasks(self._tasks)
+        if parts.cloud_webhook is not None:
+            await parts.cloud_webhook.close()
         await parts.receipts.flush()
         parts.router.close()
         await asyncio.wait([router])
@@ -250,6 +255,13 @@ class Supervisor:
         if line is None:
             raise UsageError(f"device {device_id!r} is unknown")
         await self._parts.fleet.close_device(line.shard, device_id)
+
+    def outlook(self, device_id: str) -> DeviceOutlook:
+        """When a device may send, and what it waits for. Raises UsageError."""
+        found = device_outlook(self._parts.lines, device_id, time.monotonic())
+        if found is None:
+            raise UsageError(f"device {device_id!r} is unknown")
+        return found
 
     def status(self) -> Status:
         """The health of the node."""
