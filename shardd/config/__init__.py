@@ -4,6 +4,7 @@ Durations are seconds (float), sizes are bytes (int). Every mistake of a file is
 """
 
 from shardd.config.changes import Change, diff_config
+from shardd.config.events import EventsConfig, WebhookConfig
 from shardd.config.fields import Reload
 from shardd.config.load import load_config, parse_config
 from shardd.config.model import Config
@@ -36,6 +37,7 @@ __all__ = [
     "Config",
     "ControlConfig",
     "DatabaseConfig",
+    "EventsConfig",
     "LeaseConfig",
     "LogConfig",
     "PacingConfig",
@@ -47,6 +49,7 @@ __all__ = [
     "SupervisorConfig",
     "TransportsConfig",
     "WablasConfig",
+    "WebhookConfig",
     "WhacenterConfig",
     "WhatsappConfig",
     "WorkerConfig",

@@ -11,7 +11,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from shardd.config.fields import Section, extra_of, reader_of, section_type, walk
+from shardd.config.fields import ANY_NAME, Section, extra_of, named_type, reader_of, section_type, walk
 from shardd.config.mistakes import Mistake, config_error
 from shardd.config.mistakes import Path as Keys
 from shardd.config.model import Config, default_state_dir
@@ -64,7 +64,8 @@ def _checked(document: Document, data: dict[str, Any], context: dict[str, Any], 
         config = Config.model_validate(data, context=context)
     except ValidationError as error:
         for details in error.errors(include_url=False):
-            keys = tuple(str(key) for key in details["loc"])
+            # Of a name that cannot be one, pydantic says "[key]" behind it.
+            keys = tuple(str(key) for key in details["loc"] if key != "[key]")
             wrong.add(keys)
             if keys not in document.unknown:
                 mistakes.append(_mistake(keys, details, document))
@@ -115,11 +116,19 @@ def _user() -> str:
 def _open_empty_sections(data: dict[str, Any], model: type[Section]) -> None:
     """A section whose options are all commented out is None in YAML; it means its defaults."""
     for name, field in model.model_fields.items():
-        if (inner := section_type(field)) and name in data:
-            if data[name] is None:
-                data[name] = {}
-            if isinstance(data[name], dict):
+        inner, each = section_type(field), named_type(field)
+        if name not in data or not (inner or each):
+            continue
+        if data[name] is None:
+            data[name] = {}
+        if isinstance(data[name], dict):
+            if inner:
                 _open_empty_sections(data[name], inner)
+            elif each:
+                for key, value in data[name].items():
+                    data[name][key] = {} if value is None else value
+                    if isinstance(data[name][key], dict):
+                        _open_empty_sections(data[name][key], each)
 
 
 def _set_state_dir(data: dict[str, Any], environ: Mapping[str, str], mistakes: list[Mistake]) -> None:
@@ -134,7 +143,7 @@ def _set_state_dir(data: dict[str, Any], environ: Mapping[str, str], mistakes: l
 
 def _mistake(keys: Keys, details: Any, document: Document) -> Mistake:
     """What one finding of pydantic means in the file."""
-    field = FIELDS.get(keys)
+    field = _field(keys)
     reader = reader_of(field) if field else None
     place = document.places.get(keys)
     value = None if place is None or reader is None or reader.secret else place.shown
@@ -148,8 +157,14 @@ def _mistake(keys: Keys, details: Any, document: Document) -> Mistake:
             if keys == ("database", "dsn")
             else Mistake(line, keys, "is missing; write it")
         )
-    if field and section_type(field):
-        options = ", ".join(section_type(field).model_fields)  # type: ignore[union-attr]
+    if field and (each := named_type(field)):
+        name, options = extra_of(field, "sample"), ", ".join(each.model_fields)
+        text = (
+            f"is not a section; write a name below it, indented, such as {name}:, and below that its options: {options}"
+        )
+        return Mistake(line, keys, text)
+    if kind != "value_error" and (inner := _section(keys)):
+        options = ", ".join(inner.model_fields)
         return Mistake(line, keys, f"is not a section; write its options below it, indented: {options}")
     if details["input"] is None:
         return Mistake(line, keys, f"is null; {_example(field, reader)}")
@@ -163,8 +178,27 @@ def _example(field: FieldInfo | None, reader: Any) -> str:
     return f"delete the line for the default ({field.default}), or write a value"
 
 
+def _general(keys: Keys) -> Keys:
+    """The path as `FIELDS` knows it, whatever the names of named sections are."""
+    for index in range(1, len(keys)):
+        if (field := FIELDS.get(keys[:index])) and named_type(field):
+            keys = (*keys[:index], ANY_NAME, *keys[index + 1 :])
+    return keys
+
+
+def _field(keys: Keys) -> FieldInfo | None:
+    return FIELDS.get(_general(keys))
+
+
+def _section(keys: Keys) -> type[Section] | None:
+    """What should stand at this path, if it is a section."""
+    field, above = _field(keys), _field(keys[:-1])
+    return section_type(field) if field else named_type(above) if above else None
+
+
 def _siblings(keys: Keys) -> list[str]:
-    return [path[-1] for path in FIELDS if path[:-1] == keys[:-1]]
+    above = _general(keys)[:-1]
+    return [path[-1] for path in FIELDS if path[:-1] == above]
 
 
 def _near(keys: Keys) -> str | None:
@@ -178,18 +212,21 @@ def _unknown(keys: Keys) -> str:
     if near := _near(keys):
         return f"is not {where}; did you mean {near}?"
     if elsewhere := [path for path in FIELDS if path[-1] == keys[-1]]:
-        return f"is not {where}; did you mean {' or '.join('.'.join(path) for path in elsewhere)}?"
+        return f"is not {where}; did you mean {' or '.join('.'.join(path) for path in elsewhere).replace(ANY_NAME, 'NAME')}?"
     return f"is not {where}; known are {', '.join(_siblings(keys))}"
 
 
 def _mend(data: dict[str, Any], keys: Keys) -> None:
     """Take out what is wrong; an option that must be there gets the sample's value."""
+    if ANY_NAME in (general := _general(keys)):
+        # A named section is known as a whole or not at all.
+        keys = keys[: general.index(ANY_NAME) + 1]
     *above, key = keys
     inner: Any = data
     for name in above:
         inner = inner.get(name) if isinstance(inner, dict) else None
     if isinstance(inner, dict):
         inner.pop(key, None)
-        field = FIELDS.get(keys)
+        field = _field(keys)
         if field is not None and field.is_required():
             inner[key] = extra_of(field, "sample")

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
 
-from shardd.config.fields import Section, section, setting
+from shardd.config.events import EventsConfig, WebhookConfig
+from shardd.config.fields import Section, named_sections, section, setting
 from shardd.config.opt_outs import OptOutsConfig
 from shardd.config.pacing import PacingConfig
 from shardd.config.rules import broken_rules
@@ -26,6 +27,7 @@ from shardd.config.sections import (
 from shardd.config.special_values import FilePath, NodeName, node_name_from
 from shardd.config.transports import TransportsConfig
 from shardd.config.values import Whole
+from shardd.config.webhook_values import WebhookName
 
 DB_TIMEOUT: Final = 5.0
 """Seconds: connect and statement deadline for the embedded PostgreSQL, which has no section of its own."""
@@ -75,6 +77,13 @@ class Config(Section):
     pacing: PacingConfig = section(PacingConfig, "How fast each device sends, unless the device itself says otherwise.")
     opt_outs: OptOutsConfig = section(OptOutsConfig, "How recipients say that they want no more messages.")
     transports: TransportsConfig = section(TransportsConfig, "The ways in which devices send.")
+    events: EventsConfig = section(EventsConfig, "How long it can be read in shardd.events what happened.")
+    webhooks: dict[Annotated[str, WebhookName()], WebhookConfig] = named_sections(
+        WebhookConfig,
+        "Programs that are told by HTTP what happened, at least once and with the same id each time: any number, each under a "
+        "name of your choice. A new one is told what happens from then on.",
+        sample="crm",
+    )
     control: ControlConfig = section(ControlConfig, "Where the running shardd can be asked.")
     log: LogConfig = section(LogConfig, "What is logged, to stderr.")
 

@@ -45,6 +45,7 @@ def broken_rules(config: Config) -> list[Broken]:
         *_sandbox(config),
         *_whatsapp(config),
         *_cloud_webhook(config),
+        *_webhooks(config),
         *_socket(config),
     ]
 
@@ -167,6 +168,26 @@ def _cloud_webhook(config: Config) -> Iterator[Broken]:
         if webhook.listen is not None and getattr(webhook, name) is None:
             text = f"has no {name} beside it; write {name}: ${{NAME}}, or listen: null"
             yield Broken(((*above, "listen"), (*above, name)), webhook.listen, text)
+
+
+def _webhooks(config: Config) -> Iterator[Broken]:
+    """What a receiver is still owed must not be gone before it is given up."""
+    keep = config.events.keep
+    for name, webhook in config.webhooks.items():
+        above = ("webhooks", name)
+        if webhook.backoff.first > webhook.backoff.cap:
+            longest = format_duration(webhook.backoff.cap)
+            text = f"is longer than webhooks.{name}.backoff.cap ({longest}); write {longest} or less, or a longer cap"
+            fields = ((*above, "backoff", "first"), (*above, "backoff", "cap"))
+            yield Broken(fields, format_duration(webhook.backoff.first), text)
+        if keep == 0:
+            text = (
+                f"means that no events are written, so webhooks.{name} would be told nothing; write 7d, or no webhooks"
+            )
+            yield Broken((("events", "keep"), above), "0", text)
+        elif webhook.give_up > keep:
+            text = f"is longer than events.keep ({format_duration(keep)}); write that or less, or a longer events.keep"
+            yield Broken(((*above, "give_up"), ("events", "keep")), format_duration(webhook.give_up), text)
 
 
 def _socket(config: Config) -> Iterator[Broken]:

@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic.fields import FieldInfo
 
-from shardd.config.fields import Section, extra_of, section_type
+from shardd.config.fields import Section, extra_of, named_type, section_type
 from shardd.config.model import Config
 
 WIDTH: Final = 100
@@ -38,6 +38,13 @@ def sample_config() -> str:
 
 
 def _lines(name: str, field: FieldInfo, indent: str) -> list[str]:
+    if each := named_type(field):
+        example = [f"{extra_of(field, 'sample')}:", *_options(each, "  ")]
+        return [
+            *_comment(field.description or "", indent),
+            f"{indent}{name}:",
+            *(f"{indent}  # {line}" for line in example),
+        ]
     inner = section_type(field)
     if inner is None:
         mark = _MARKS[extra_of(field, "reload")]

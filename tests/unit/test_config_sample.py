@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from shardd.cli.config import config_group
 from shardd.config import Config, diff_config, load_config, parse_config, sample_config
-from shardd.config.fields import extra_of, reader_of, section_type, walk
+from shardd.config.fields import extra_of, named_type, reader_of, section_type, walk
 
 CONFIG = Path(__file__).parents[2] / "config"
 ENVIRON = {"HOME": "/home/x", "SHARDD_DB_PASSWORD": "geheim"}
@@ -32,10 +32,25 @@ def test_the_sample_is_good_and_shows_the_defaults() -> None:
 def test_every_option_is_explained_read_by_a_reader_and_knows_its_reload(name: str, field: FieldInfo) -> None:
     assert field.description
     assert field.description.endswith(".")
-    if section_type(field) is None:
+    if section_type(field) is None and named_type(field) is None:
         assert reader_of(field) is not None
         assert extra_of(field, "reload") in {"live", "shard", "restart"}
     assert f"{name}:" in sample_config()
+
+
+def test_the_sample_of_a_named_section_is_good_when_it_is_commented_in() -> None:
+    head, _, tail = sample_config().partition("\nwebhooks:\n")
+    example, _, rest = tail.partition("\n\n")
+    text = f"{head}\nwebhooks:\n{example.replace('  # ', '  ', 1).replace(chr(10) + '  # ', chr(10) + '  ')}\n\n{rest}"
+    config = parse_config(text, "x.yaml", ENVIRON | {"CRM_WEBHOOK_SECRET": f"whsec_{'A' * 32}"})
+    (webhook,) = config.webhooks.values()
+    shown = {
+        change.field: (change.old, change.new)
+        for change in diff_config(parse_config(sample_config(), "x", ENVIRON), config)
+    }
+    assert shown["webhooks.crm.give_up"] == ("null", "3d")
+    assert shown["webhooks.crm.secret"] == ("null", "(hidden)")
+    assert webhook == webhook.model_validate({"url": webhook.url, "secret": webhook.secret}), "not the defaults"
 
 
 def test_the_demo_file() -> None:
