@@ -9,6 +9,7 @@
 | POST /stop | drain and exit, like SIGTERM |
 | POST /reload | read the config file again, like SIGHUP |
 | POST /shards/{n}/drain, /shards/{n}/restart | answer when it is done |
+| GET /devices/{id} | when the device may send, and what it waits for (`shardd.supervisor.outlook.DeviceOutlook`) |
 | POST /devices/{id}/close | close the device's client, so that another process may use its session |
 
 Errors come as {"error": "…"} with status 400, 404 or 500.
@@ -27,6 +28,7 @@ from aiohttp import web
 from shardd.errors import ConfigError, SharddError, UsageError
 from shardd.logs import get_logger
 from shardd.supervisor.metrics import render_metrics
+from shardd.supervisor.outlook import DeviceOutlook
 from shardd.supervisor.status import Status
 
 log = get_logger(__name__)
@@ -50,6 +52,9 @@ class Controlled(Protocol):
 
     async def restart_shard(self, shard: int) -> None:
         """Restart a shard."""
+
+    def outlook(self, device_id: str) -> DeviceOutlook:
+        """When a device may send."""
 
     async def close_device(self, device_id: str) -> None:
         """Close a device's client."""
@@ -76,6 +81,7 @@ class Control:
                 web.post("/reload", self._post_reload),
                 web.post(r"/shards/{shard:\d+}/drain", self._post_drain),
                 web.post(r"/shards/{shard:\d+}/restart", self._post_restart),
+                web.get("/devices/{device}", self._get_device),
                 web.post("/devices/{device}/close", self._post_close),
             ]
         )
@@ -137,6 +143,10 @@ class Control:
     async def _post_restart(self, request: web.Request) -> web.Response:
         await self._supervisor.restart_shard(int(request.match_info["shard"]))
         return web.json_response({"restarted": True})
+
+    async def _get_device(self, request: web.Request) -> web.Response:
+        outlook = self._supervisor.outlook(request.match_info["device"])
+        return web.Response(body=_encode(outlook), content_type="application/json")
 
     async def _post_close(self, request: web.Request) -> web.Response:
         await self._supervisor.close_device(request.match_info["device"])

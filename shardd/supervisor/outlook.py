@@ -1,0 +1,83 @@
+"""When one device may send next and why not now, as plain data for whoever asks."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from shardd.pacing import Tally, Turn
+from shardd.states import CAN_SEND
+from shardd.supervisor.lines import Lines
+
+
+class ClassOutlook(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the jobs of one class."""
+
+    wait: float | None
+    """Seconds until one may be sent; None: nobody knows when."""
+    why: str | None
+    """What it waits for; None: nothing."""
+
+
+class DeviceOutlook(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one device. Fields are added, never renamed."""
+
+    id: str
+    held: str | None
+    """What keeps the whole device from sending, whatever its pace; None: nothing."""
+    in_hand: int
+    """Jobs that a worker has."""
+    sent_today: int
+    """By the device's own calendar, as the next two."""
+    sent_this_hour: int
+    sending_days: int
+    """Days before today on which it sent, as far as the warm-up asks."""
+    classes: dict[str, ClassOutlook]
+
+
+def device_outlook(lines: Lines, device_id: str, now: float) -> DeviceOutlook | None:
+    """What this supervisor knows; None: there is no such device. `now`: of the monotonic clock."""
+    turns = lines.outlook(device_id, now)
+    if turns is None:
+        return None
+    line = lines.by_id[device_id]
+    device = line.device
+    held = None
+    if device.paused_at is not None:
+        held = f"it is paused: {device.paused_why}" if device.paused_why else "it is paused"
+    elif line.state not in CAN_SEND:
+        held = f"it is {line.state.value}"
+    elif not lines.is_up(line):
+        held = "its shard does not run on this node"
+    local = datetime.fromtimestamp(time.time(), line.pace.zone)
+    return make_outlook(device_id, turns, line.tally, local, now=now, held=held, in_hand=line.in_hand)
+
+
+def make_outlook(
+    device_id: str,
+    turns: Mapping[str, Turn],
+    tally: Tally,
+    local: datetime,
+    *,
+    now: float,
+    held: str | None,
+    in_hand: int,
+) -> DeviceOutlook:
+    """The outlook of a device at a moment of its own clock; `turns` by class, on the clock of `now`."""
+    sent_today, sent_this_hour, days = tally.today(local)
+    return DeviceOutlook(
+        id=device_id,
+        held=held,
+        in_hand=in_hand,
+        sent_today=sent_today,
+        sent_this_hour=sent_this_hour,
+        sending_days=days,
+        classes={
+            name: ClassOutlook(wait=max(0.0, turn.at - now) if math.isfinite(turn.at) else None, why=turn.why)
+            for name, turn in turns.items()
+        },
+    )
