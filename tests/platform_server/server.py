@@ -26,9 +26,12 @@ class Connection:
         self.server = server
         self.reader = reader
         self.writer = writer
+        self._received: Received | None = None
 
     async def read(self) -> Received | None:
-        """Read the request and record it."""
+        """Read the request and record it; asked again, what was read."""
+        if self._received is not None:
+            return self._received
         request = await read_request(self.reader)
         if request is None:
             return None
@@ -38,6 +41,7 @@ class Connection:
             self.server.faults.append(str(error))
             self.writer.write(answer(400, {"status": False, "message": str(error), "msg": str(error)}))
             return None
+        self._received = received
         self.server.received.append(received)
         self.server.changed.set()
         return received
