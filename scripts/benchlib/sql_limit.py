@@ -45,6 +45,7 @@ _CLAIM: Final = {
     "epochs": ":epochs",
     "low_ords": ":ords",
     "low_ids": ":ids",
+    "peeks": "array_fill(false, ARRAY[cardinality(:devices::text[])])",
     "rooms": "array_fill(1, ARRAY[cardinality(:devices::text[])])",
 }
 

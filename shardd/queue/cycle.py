@@ -29,6 +29,8 @@ class Ask:
     epoch: int
     low: Place
     room: int
+    peek: bool = False
+    """Whether to say where the job behind stands: only with a room of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Taken:
     opted_out: bool = False
     """Its recipient wants no such message: it must not be sent."""
     next: Place | None = None
-    """Where the job stands that follows in its lane, if the ask was for one; None: nowhere, or not asked."""
+    """Where the job stands that follows in its lane, if the ask was to peek; None: nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,7 @@ def _claim_arrays(asks: Sequence[Ask]) -> dict[str, str]:
         "low_ords": integers([a.low[0] for a in asks]),
         "low_ids": integers([a.low[1] for a in asks]),
         "rooms": integers([a.room for a in asks]),
+        "peeks": integers([int(a.peek) for a in asks]),
     }
 
 

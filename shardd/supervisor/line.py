@@ -105,6 +105,11 @@ class Line:
         """Whether there may be work in any lane."""
         return any(lane.has_work for lane in self.lanes.values())
 
+    @property
+    def has_choice(self) -> bool:
+        """Whether more than one lane may have work."""
+        return len(self.lanes) > 1 and sum(lane.has_work for lane in self.lanes.values()) > 1
+
     def forget_empty_lanes(self) -> None:
         """Nothing is known of a lane that has no work."""
         if len(self.lanes) > 1:

@@ -173,7 +173,9 @@ class Lines:
                 continue
             lane.fresh = False
             take = min(room, self._free(line))
-            asks.append(Ask(line.device.id, lane.name, self._epochs[line.shard], lane.low, take))
+            # What stands behind matters only to the choice among lanes.
+            peek = take == 1 and line.has_choice
+            asks.append(Ask(line.device.id, lane.name, self._epochs[line.shard], lane.low, take, peek))
             room -= take
         return asks
 
@@ -191,13 +193,13 @@ class Lines:
                 lane = line.lane(claim.lane)
                 line.serve(lane, self.campaigns)
                 if not lane.fresh:
-                    lane.low = max(lane.low, (claim.ord, claim.id))
+                    lane.low = lane.head = max(lane.low, (claim.ord, claim.id))
         for ask in asks:
             line = self.by_id.get(ask.device_id)
             if line is None:
                 continue
             lane, key = line.lane(ask.lane), (ask.device_id, ask.lane)
-            if ask.room == 1 and key in follows and not lane.fresh:
+            if ask.peek and key in follows and not lane.fresh:
                 place = follows[key]
                 lane.has_work = place is not None
                 if place is not None:

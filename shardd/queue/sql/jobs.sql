@@ -3,13 +3,14 @@
 -- name: claim_jobs
 -- The next jobs of every line whose turn it is, claimed for the epochs under which this node holds their devices' shards.
 -- Arrays, one element per line: device_ids, lanes, epochs, low_ords and low_ids (where the line is known to begin: keeps the claim
--- flat when a long transaction holds back VACUUM), rooms (how many jobs may be taken). A lease that has run out by the database's
+-- flat when a long transaction holds back VACUUM), rooms (how many jobs may be taken), peeks (whether to look for the one behind). A lease that has run out by the database's
 -- clock claims nothing, nor does a campaign that does not run. `opted_out`: the recipient wants no such message, and the job must
--- not be sent. `next`: (ord, id) of the job that now stands first, when one was asked for. Rows come in no order.
+-- not be sent. `next`: (ord, id) of the job behind it. Rows come in no order.
 WITH next AS MATERIALIZED (
-    SELECT j.id, d.epoch, d.room
+    SELECT j.id, d.epoch, d.peek
       FROM unnest(%(device_ids)s::text[], %(lanes)s::text[], %(epochs)s::bigint[], %(low_ords)s::bigint[], %(low_ids)s::bigint[],
-                  %(rooms)s::integer[]) AS d(device_id, lane, epoch, low_ord, low_id, room)
+                  %(rooms)s::integer[], %(peeks)s::boolean[])
+           AS d(device_id, lane, epoch, low_ord, low_id, room, peek)
       JOIN shardd.leases l ON l.epoch = d.epoch AND l.expires_at > now()
       CROSS JOIN LATERAL (
           SELECT id FROM shardd.jobs
@@ -26,7 +27,7 @@ RETURNING j.id, j.claimed_epoch, j.attempt, j.device_id, j.recipient, j.kind, j.
           j.details, extract(epoch FROM j.expires_at - now())::double precision,
           j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane, j.order_group, j.address,
           shardd.opted_out(j.address, j.class, j.confirms) AS opted_out,
-          CASE WHEN next.room = 1 THEN (
+          CASE WHEN next.peek THEN (
               SELECT array[n.ord, n.id] FROM shardd.jobs n
                WHERE n.device_id = j.device_id AND n.lane = j.lane AND NOT n.scheduled AND (n.ord, n.id) > (j.ord, j.id)
                  AND n.claimed_epoch IS NULL
