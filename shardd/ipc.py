@@ -44,6 +44,10 @@ class DeviceSpec(msgspec.Struct, frozen=True, array_like=True):
     proxy: str | None = None
     """Upstream proxy URL (http, socks5) of this device's connections."""
 
+    def __repr__(self) -> str:
+        """Without settings and proxy, which hold keys and passwords."""
+        return f"DeviceSpec(id={self.id!r}, transport={self.transport!r}, session={self.session!r})"
+
 
 class JobSpec(msgspec.Struct, frozen=True, array_like=True):
     """A claimed job on its way to a worker; (id, epoch, attempt) names the claim."""

@@ -23,8 +23,8 @@ class Device:
     transport: str
     label: str | None
     session: str | None
-    proxy: str | None
-    settings: dict[str, Any]
+    proxy: str | None = field(repr=False)
+    settings: dict[str, Any] = field(repr=False)
     state: DeviceState
     reason: str | None
     state_since: datetime

@@ -130,3 +130,9 @@ def test_every_text_can_be_stored(said: str) -> None:
     assert "\0" not in kept
     assert kept.encode().decode() == kept
     assert len(kept) <= ipc.MAX_TEXT
+
+
+def test_the_text_of_a_device_holds_no_secret() -> None:
+    device = ipc.DeviceSpec("d1", "wablas", {"token": "geheim"}, None, "http://user:geheim@proxy")
+    assert "geheim" not in repr(device)
+    assert "d1" in repr(device)
