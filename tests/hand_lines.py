@@ -1,0 +1,139 @@
+"""Lines of devices for tests, turned by hand: devices, asks, answers and ends, without a database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from shardd.ipc import JobSpec, Outcome
+from shardd.pacing import DevicePace, Pace
+from shardd.queue.campaigns import Campaign
+from shardd.queue.cycle import Place, Taken
+from shardd.queue.devices import Device, StateChange
+from shardd.queue.settle import Claim
+from shardd.states import DeviceState, Verdict
+from shardd.supervisor.line import PRIORITY_SHIFT
+from shardd.supervisor.lines import Changes, Lines
+
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+WALL = 1_800_000_000.0
+"""POSIX seconds when the monotonic clock shows 0: 08:00 UTC."""
+LANE = "/marketing"
+
+
+def device(name: str, **fields: Any) -> Device:
+    """By default without any limit."""
+    plain = Device(
+        id=name,
+        transport="sandbox",
+        label=None,
+        session=None,
+        proxy=None,
+        settings={},
+        state=DeviceState.READY,
+        reason=None,
+        state_since=LONG_AGO,
+        state_until=None,
+        paused_at=None,
+        paused_why=None,
+        gap_min=None,
+        gap_max=None,
+    )
+    return replace(plain, **fields)
+
+
+def pace_of(which: Device) -> DevicePace:
+    """The device's own gap and limits."""
+    base = Pace(which.gap_min or 0.0, which.gap_max or 0.0, which.hourly_limit or 0, which.daily_limit or 0)
+    return DevicePace(base)
+
+
+def make_lines(room: int = 1, **more: Any) -> Lines:
+    """Devices a… live on shard 0, b… on shard 1."""
+    return Lines(
+        shard_of=lambda name: 1 if name.startswith("b") else 0,
+        room_of=lambda transport: room if transport == "sandbox" else 1,
+        **{"pace_of": pace_of, **more},
+    )
+
+
+def look(
+    lines: Lines, *devices: Device, now: float = 0.0, unwritten: Mapping[str, StateChange] | None = None
+) -> dict[int, Changes]:
+    return lines.look(devices, now, wall=WALL + now, unwritten=unwritten or {})
+
+
+def ready(*devices: Device, room: int = 1, **more: Any) -> Lines:
+    """Both shards are up, and every device has work from the beginning of its line."""
+    lines = make_lines(room, **more)
+    look(lines, *devices)
+    lines.shard_up(0, 10, 0.0)
+    lines.shard_up(1, 11, 0.0)
+    for each in devices:
+        lines.hint(each.id, LANE, (1, 1), 0.0)
+    return lines
+
+
+def place(number: int, priority: int = 0) -> Place:
+    """Of the job with this id, older than those with higher ones."""
+    return number - (priority << PRIORITY_SHIFT), number
+
+
+def asked(lines: Lines, now: float = 0.0, most: int = 100) -> list[str]:
+    return [ask.device_id for ask in lines.asks(most, now)]
+
+
+def job(claim: Claim, then: Place | None = None) -> Taken:
+    """A claim as it comes back from the database; `then`: where the job stands that follows."""
+    return Taken(JobSpec(claim.id, claim.epoch, claim.attempt, claim.device_id, "+628"), claim, next=then)
+
+
+def take(lines: Lines, now: float = 0.0, most: int = 100, then: Place | None = (2, 2)) -> list[Claim]:
+    """Ask, and get as many jobs as were asked for."""
+    asks = lines.asks(most, now)
+    claims = [
+        Claim(1000 + number, ask.epoch, 1, ask.device_id, 0, 5, "hold", 1, ask.lane)
+        for ask in asks
+        for number in range(ask.room)
+    ]
+    lines.claimed(asks, [job(claim, then) for claim in claims], now)
+    return claims
+
+
+def end(
+    lines: Lines, claim: Claim, now: float, verdict: Verdict = Verdict.SENT, *, back: bool = False, **more: Any
+) -> None:
+    lines.ended(claim, Outcome(claim.id, claim.epoch, claim.attempt, verdict.value, **more), now, back=back)
+
+
+def serve(lines: Lines, jobs: dict[str, list[Place]], count: int, now: float = 0.0) -> list[str]:
+    """Send so many jobs of one device, out of sorted lanes; returns their lanes in the order of sending."""
+    served = []
+    for _ in range(count):
+        asks = lines.asks(1, now)
+        if not asks:
+            break
+        (ask,) = asks
+        lane = [each for each in jobs[ask.lane] if each >= ask.low]
+        claims = [
+            Claim(each[1], ask.epoch, 1, ask.device_id, 0, 5, "hold", each[0], ask.lane) for each in lane[: ask.room]
+        ]
+        follows = lane[1] if len(lane) > 1 else None
+        lines.claimed(asks, [job(claim, follows) for claim in claims], now)
+        jobs[ask.lane] = [each for each in jobs[ask.lane] if each[1] not in {claim.id for claim in claims}]
+        for claim in claims:
+            served.append(ask.lane)
+            end(lines, claim, now)
+    return served
+
+
+def fill(lines: Lines, name: str, jobs: dict[str, list[Place]], now: float = 0.0) -> None:
+    """Hint where the lanes of a device begin."""
+    for lane, places in jobs.items():
+        lines.hint(name, lane, places[0], now)
+
+
+def running(**campaigns: Campaign) -> dict[str, Campaign]:
+    return campaigns
