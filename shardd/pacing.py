@@ -92,14 +92,18 @@ class DevicePace:
     """Whether there is a pause between two messages, so that one at a time is in hand."""
     limited: bool = field(init=False, compare=False)
     """Whether the device's sends must be counted in the database at all."""
+    free: bool = field(init=False, compare=False)
+    """Whether nothing ever keeps the device from sending."""
 
     def __post_init__(self) -> None:
         """Answer once what is asked for every message."""
         # A burst only shortens the device's pause.
-        gaps = any(pace.gap_max > 0 for pace in (self.base, *self.classes.values()) if not pace.burst)
-        limits = any(pace.hourly_limit > 0 or pace.daily_limit > 0 for pace in (self.base, *self.classes.values()))
+        paces = (self.base, *self.classes.values())
+        gaps = any(pace.gap_max > 0 for pace in paces if not pace.burst)
+        limits = any(pace.hourly_limit > 0 or pace.daily_limit > 0 for pace in paces)
         object.__setattr__(self, "has_gap", gaps)
         object.__setattr__(self, "limited", gaps or limits)
+        object.__setattr__(self, "free", not (gaps or limits or any(pace.quiet for pace in paces)))
 
     def of(self, job_class: str) -> Pace:
         """The pace of a class."""

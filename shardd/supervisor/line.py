@@ -138,6 +138,10 @@ class Line:
 
         Only lanes that may have work count; NEVER when none may send before somebody decides so.
         """
+        if self.pace.free and len(self.lanes) == 1:
+            (only,) = self.lanes.values()
+            if not only.campaign:  # as in a fleet without limits: nothing to choose, and nothing to wait for
+                return (only, now) if only.has_work else (None, NEVER)
         best: Lane | None = None
         best_rank: tuple[int, float, Place] | None = None
         soonest = NEVER

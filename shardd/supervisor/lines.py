@@ -238,7 +238,10 @@ class Lines:
             self._trouble(line, lane.job_class, outcome, now)
         elif verdict not in NOTHING_LEFT:
             line.troubles = 0
-            line.tally.end(now, line.pace, lane.job_class)
+            if line.pace.free:
+                line.tally.ended = now
+            else:
+                line.tally.end(now, line.pace, lane.job_class)
         if back:
             lane.hint((claim.ord, claim.id))
         self._offer(line, now)
