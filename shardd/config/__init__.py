@@ -10,6 +10,7 @@ from shardd.config.load import load_config, parse_config
 from shardd.config.model import Config
 from shardd.config.pacing import ClassesConfig, ClassPaceConfig, PacingConfig
 from shardd.config.platforms import CloudApiConfig, CloudWebhookConfig, WablasConfig, WhacenterConfig
+from shardd.config.retention import RetentionConfig
 from shardd.config.sample import sample_config
 from shardd.config.sections import (
     BackoffConfig,
@@ -45,6 +46,7 @@ __all__ = [
     "RecycleConfig",
     "Reload",
     "RestartBackoffConfig",
+    "RetentionConfig",
     "SandboxConfig",
     "SupervisorConfig",
     "TransportsConfig",

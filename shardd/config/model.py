@@ -14,6 +14,7 @@ from shardd.config.events import EventsConfig, WebhookConfig
 from shardd.config.fields import Section, named_sections, section, setting
 from shardd.config.opt_outs import OptOutsConfig
 from shardd.config.pacing import PacingConfig
+from shardd.config.retention import RetentionConfig
 from shardd.config.rules import broken_rules
 from shardd.config.sections import (
     ControlConfig,
@@ -83,6 +84,9 @@ class Config(Section):
         "Programs that are told by HTTP what happened, at least once and with the same id each time: any number, each under a "
         "name of your choice. A new one is told what happens from then on.",
         sample="crm",
+    )
+    retention: RetentionConfig = section(
+        RetentionConfig, "How long what is over can still be looked at, before it is forgotten for good."
     )
     control: ControlConfig = section(ControlConfig, "Where the running shardd can be asked.")
     log: LogConfig = section(LogConfig, "What is logged, to stderr.")

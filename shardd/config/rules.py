@@ -57,6 +57,12 @@ def _orders(config: Config) -> Iterator[Broken]:
     pairs: tuple[tuple[Field, float, Field, float], ...] = (
         (("pacing", "gap_min"), config.pacing.gap_min, ("pacing", "gap_max"), config.pacing.gap_max),
         (("queue", "poll_every"), config.queue.poll_every, ("queue", "scan_every"), config.queue.scan_every),
+        (
+            ("retention", "finished"),
+            config.retention.finished,
+            ("retention", "dedupe_keys"),
+            config.retention.dedupe_keys,
+        ),
         (("queue", "backoff", "first"), retry.first, ("queue", "backoff", "cap"), retry.cap),
         (("supervisor", "backoff", "first"), restart.first, ("supervisor", "backoff", "cap"), restart.cap),
         (

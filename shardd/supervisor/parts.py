@@ -26,6 +26,7 @@ from shardd.supervisor.leases import LeaseKeeper
 from shardd.supervisor.lines import Lines
 from shardd.supervisor.process import Launch
 from shardd.supervisor.receipts import Receipts
+from shardd.supervisor.retention import Retention
 from shardd.supervisor.router import Router
 from shardd.supervisor.rules import Rules
 from shardd.supervisor.watchers import DeviceWatch, WorkWatch
@@ -46,6 +47,7 @@ class Parts:
     work_watch: WorkWatch
     campaign_watch: CampaignWatch
     cancelled: CancelledJobs
+    retention: Retention
     group_work: GroupWork
     receipts: Receipts
     cloud_webhook: CloudWebhook | None
@@ -119,6 +121,7 @@ def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn
         work_watch=work_watch,
         campaign_watch=CampaignWatch(database, Campaigns(database), router),
         cancelled=CancelledJobs(database),
+        retention=Retention(database),
         group_work=GroupWork(Groups(database), lines, work_watch.hint, every=config.queue.poll_every),
         receipts=receipts,
         cloud_webhook=make_cloud_webhook(config, lines, receipts.add),

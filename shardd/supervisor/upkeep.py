@@ -28,6 +28,8 @@ ORDER_EVERY: Final = 2.0
 """Seconds between looks at order groups, at least; mostly the settling of a job has let the next one go."""
 CANCELLED_EVERY: Final = 1.0
 """Seconds between looks for jobs of cancelled campaigns; none is sent meanwhile."""
+RETENTION_EVERY: Final = 3600.0
+"""Seconds between looks for what is old enough to be forgotten."""
 POSTGRES_EVERY: Final = 0.5
 """Seconds between looks at the embedded PostgreSQL."""
 LOST_AFTER: Final = 2.0
@@ -52,6 +54,7 @@ class Upkeep:
             _every(EXPIRE_EVERY, self._expire, "expired jobs not ended"),
             _every(ORDER_EVERY, self._advance, "order groups not looked at"),
             _every(CANCELLED_EVERY, self._end_cancelled, "jobs of cancelled campaigns not ended"),
+            _every(RETENTION_EVERY, self._forget, "what is old not forgotten"),
         ]
         if self._embedded is not None:
             loops.append(_every(POSTGRES_EVERY, self._revive, "embedded PostgreSQL not started"))
@@ -84,6 +87,9 @@ class Upkeep:
         self._parts.work_watch.hint(await self._parts.jobs.advance_order_groups())
         # With very many groups the look itself is work: it stays a small part of the database's.
         await asyncio.sleep(20 * (time.monotonic() - began))
+
+    async def _forget(self) -> None:
+        await self._parts.retention.sweep(self._parts.rules.config.retention)
 
     async def _end_cancelled(self) -> None:
         await self._parts.cancelled.end()
