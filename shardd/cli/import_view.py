@@ -61,6 +61,6 @@ def _line(console: Console, head: str, parts: Iterable[str], before: str = "") -
 def _rows(console: Console, head: str, rows: Rows) -> None:
     console.print(Text(head, "yellow"))
     for row, detail in rows.listed:
-        console.print(Text(f"  {row}{': ' if detail else ''}{detail}"))
+        console.print(Text(f"  {row}{': ' if detail else ''}{detail}"), soft_wrap=True)
     if rows.count > len(rows.listed):
         console.print(Text(f"  and {rows.count - len(rows.listed):,} more (--json lists all)"))

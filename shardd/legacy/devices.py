@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from shardd.errors import DeviceSettingsError
 from shardd.legacy.report import Report
 from shardd.legacy.tables import USER_DEVICES, Row
 from shardd.queue.imports import ImportedDevice, KnownDevice
 from shardd.queue.sessions import number_of
+from shardd.transports.device_settings import check_device
 
 WHATSAPP: Final = "whatsapp"
 SECRETS: Final = {"wablas": "token", "whacenter": "device_id"}
@@ -70,9 +72,7 @@ def read_device(row: Row, report: Report) -> OldDevice | None:
         report.refuse(_TABLE, old_id, "platform is none that shardd knows: whatsapp, Wablas or Whacenter", transport)
         return None
     jid = (row.get("jid") or "").strip()
-    settings = {SECRETS[transport]: jid} if transport in SECRETS and jid else {}
-    if transport in SECRETS and not jid:
-        report.note(_TABLE, old_id, "jid is empty: the device waits until its token is set (shardd device set)")
+    settings = _settings(transport, jid, old_id, report)
     number = re.sub(r"[^0-9]", "", number_of(jid) or row.get("phone") or "") if transport == WHATSAPP else ""
     low, high = _gap(row, old_id, report)
     label = (row.get("device_name") or "").strip() or None
@@ -146,6 +146,19 @@ def _imported(device: OldDevice) -> ImportedDevice:
         gap_min=device.gap_min,
         gap_max=device.gap_max,
     )
+
+
+def _settings(transport: str, jid: str, old_id: str, report: Report) -> dict[str, Any]:
+    if transport not in SECRETS:
+        return {}
+    settings = {SECRETS[transport]: jid}
+    try:
+        check_device(transport, settings, None)
+    except DeviceSettingsError as error:
+        remark = "its jid is no proof for its platform: it waits for one (shardd device set)"
+        report.note(_TABLE, old_id, remark, str(error))
+        return {}
+    return settings
 
 
 def _gap(row: Row, old_id: str, report: Report) -> tuple[float | None, float | None]:

@@ -6,6 +6,7 @@ A message goes as it stands there: nothing in its text is replaced, and its time
 from __future__ import annotations
 
 import mimetypes
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from shardd.legacy.devices import new_id
-from shardd.legacy.moments import read_moment
+from shardd.legacy.moments import NO_DATES, read_moment
 from shardd.legacy.report import Report
 from shardd.legacy.tables import MESSAGES, Row
 from shardd.queue.imports import ImportedJob
@@ -34,6 +35,7 @@ KINDS: Final = {
 KEPT: Final = ("user_id", "campaign_id", "sequence_id", "sequence_stepid", "recipient_name", "group_id", "group_order")
 """Columns that come back with every outcome, in the job's metadata."""
 
+LOCAL_NUMBER: Final = "recipient_phone has no country code: it is read as one of transports.whatsapp.default_region"
 AFTER_UNSENT: Final = "a message before it in its order group was not sent"
 
 _TABLE: Final = MESSAGES.name
@@ -86,6 +88,7 @@ class MessageReader:
             self._report.finished[status] += 1
             return Unsent(old_id)
         sent_at = row.get("sent_at") or ""
+        sent_at = "" if sent_at.startswith(NO_DATES) else sent_at
         if status in IN_HAND or (status in WAITING and sent_at):
             whom = f"{status}, device {row['device_id']}, to {row['recipient_phone']}"
             self._report.doubt(old_id, whom + (f", sent_at {sent_at}" if sent_at else ""))
@@ -108,21 +111,23 @@ class MessageReader:
             raise RefusedRowError("device_id is no device that is taken over", device)
         kind, media = self._content(row, old_id)
         run_at = self._moment(row, "scheduled_at") or self._moment(row, "created_at") or self._now
-        group = order_group(row)
+        recipient = (row["recipient_phone"] or "").strip()
+        if re.match(r"0[1-9]", recipient):
+            self._report.note(_TABLE, old_id, LOCAL_NUMBER, recipient)
         campaign = row.get("campaign_id")
         if campaign and (campaign := new_id(f"legacy-{campaign}", "")) is None:
             raise RefusedRowError("campaign_id has letters that no campaign's id may have", row["campaign_id"] or "")
         return ImportedJob(
             dedupe_key=f"legacy:{old_id}",
             device_id=device,
-            recipient=(row["recipient_phone"] or "").strip(),
+            recipient=recipient,
             kind=kind,
             body=row["content"] or "",
             media=media,
             run_at=run_at,
             expires_at=None if self._expire_after is None else run_at + self._expire_after,
             campaign=campaign or None,
-            order_group=group,
+            order_group=order_group(row),
             reference=old_id,
             metadata={name: value for name in KEPT if (value := row.get(name))},
         )
