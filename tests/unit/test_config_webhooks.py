@@ -56,8 +56,8 @@ timeout: 3s
     options = "url, secret, previous_secret, kinds, timeout, concurrency, backoff, give_up"
     assert mistakes(text) == [
         (
-            "x.yaml:3: webhooks.crm.url: would send phone numbers over the internet for everybody to read; write https://… (http is "
-            "for this host, private addresses and names without a dot)"
+            "x.yaml:3: webhooks.crm.url: would send phone numbers over the internet for everybody to read; write https://… "
+            "(http is for this host, private addresses and names without a dot)"
         ),
         (
             "x.yaml:4: webhooks.crm.secret: is not whsec_ and 24 to 64 random bytes in base64; make one with: "

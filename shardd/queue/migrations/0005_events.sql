@@ -234,13 +234,13 @@ CREATE TABLE shardd.webhook_cursors (
     created_at    timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);
 
--- Events that a receiver would not take, with what it was sent: the newest thousand of each webhook.
+-- Events that a receiver would not take, as they were sent to it: the newest thousand of each webhook.
 CREATE TABLE shardd.webhook_failures (
     name     text NOT NULL REFERENCES shardd.webhook_cursors (name) ON DELETE CASCADE,
     event_id bigint NOT NULL,
     at       timestamptz NOT NULL,
     kind     text NOT NULL,
-    data     jsonb NOT NULL,
+    body     text NOT NULL,
     tries    integer NOT NULL,
     error    text NOT NULL,
     given_up_at timestamptz NOT NULL DEFAULT now(),
