@@ -212,16 +212,19 @@ class DeviceChanged(msgspec.Struct, frozen=True, tag="device_changed"):
 
 
 class Receipt(msgspec.Struct, frozen=True, tag="receipt"):
-    """WhatsApp confirmed a message: delivered or read."""
+    """What became of messages that were sent: delivered, read, or failed after all."""
 
     device_id: str
     message_ids: list[str]
     kind: str
     at: float
+    error: str | None = None
+    """Why they failed."""
 
     def __post_init__(self) -> None:
         """Like Outcome's."""
         msgspec.structs.force_setattr(self, "message_ids", [storable(text) for text in self.message_ids])
+        _keep_storable(self, "error", self.error)
 
 
 class Leaving(msgspec.Struct, frozen=True, tag="leaving"):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from psycopg.rows import TupleRow
 
-from shardd.ipc import Outcome
+from shardd.ipc import Outcome, Receipt
 from shardd.queue.cycle import Ask, Cycle, Place, Settlement, run_cycle
 from shardd.queue.database import Database
 from shardd.queue.settle import Claim
@@ -99,10 +99,17 @@ class Jobs:
         rows = await self._database.fetch_all("orphaned_claims", {"grace": grace})
         return [(Claim(*row[:11]), row[11], row[12], row[13]) for row in rows]
 
-    async def save_receipt(self, device_id: str, message_ids: Sequence[str], kind: str, at: float) -> int:
-        """Note that messages were delivered or read; `at` in POSIX seconds. Returns how many have a finished job."""
+    async def save_receipt(self, receipt: Receipt) -> int:
+        """Note what became of sent messages. Returns how many have a finished job."""
         return await self._database.execute(
-            "save_receipt", {"device_id": device_id, "message_ids": list(message_ids), "kind": kind, "at": at}
+            "save_receipt",
+            {
+                "device_id": receipt.device_id,
+                "message_ids": receipt.message_ids,
+                "kind": receipt.kind,
+                "at": receipt.at,
+                "error": receipt.error,
+            },
         )
 
     async def depth(self) -> dict[str, Any]:

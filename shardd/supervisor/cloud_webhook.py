@@ -176,14 +176,14 @@ def make_cloud_webhook(config: Config, lines: Lines, receipt: Callable[[ipc.Rece
     webhook = config.transports.cloud_api.webhook
     if webhook.listen is None:
         return None
+
+    def failed(device_id: str, message_id: str, error: str) -> None:
+        text = "a message was accepted, but not delivered"
+        log.warning(text, action="webhook", device=device_id, message=message_id, error=error)
+        receipt(ipc.Receipt(device_id, [message_id], "failed", time.time(), error))
+
     return CloudWebhook(
-        webhook, CloudNumbers(lines, os.environ).devices, receipt=receipt, failed=_log_failure, incoming=_log_text
-    )
-
-
-def _log_failure(device_id: str, message_id: str, error: str) -> None:
-    log.warning(
-        "a message was accepted, but not delivered", action="webhook", device=device_id, message=message_id, error=error
+        webhook, CloudNumbers(lines, os.environ).devices, receipt=receipt, failed=failed, incoming=_log_text
     )
 
 

@@ -64,7 +64,7 @@ class Receipts:
         for index, waiting in enumerate(due):
             receipt = waiting.receipt
             try:
-                found = await self._jobs.save_receipt(receipt.device_id, receipt.message_ids, receipt.kind, receipt.at)
+                found = await self._jobs.save_receipt(receipt)
             except DatabaseError:
                 self._waiting = due[index:] + self._waiting
                 return

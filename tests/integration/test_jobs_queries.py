@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from shardd.errors import DatabaseError
-from shardd.ipc import Outcome
+from shardd.ipc import Outcome, Receipt
 from shardd.queue.cycle import Ask, Cycle, Sends, Settlement
 from shardd.queue.database import Database
 from shardd.queue.job_admin import JobAdmin, Traits
@@ -543,16 +543,29 @@ async def test_orphans_are_claims_without_a_lease(dsn: str, database: Database, 
 async def test_a_receipt_finds_its_message_and_the_earliest_stands(dsn: str, jobs: Jobs, epoch: int) -> None:
     (job,) = insert_jobs(dsn, "a")
     (its_claim,) = await claim(jobs, epoch, "a")
-    assert await jobs.save_receipt("a", ["M1"], "delivered", 100.0) == 0
+    assert await jobs.save_receipt(Receipt("a", ["M1"], "delivered", 100.0)) == 0
     await jobs.cycle(finish(its_claim, message_id="M1"), [])
-    assert await jobs.save_receipt("b", ["M1"], "delivered", 100.0) == 0
-    assert await jobs.save_receipt("a", ["M1", "M2"], "read", 300.0) == 1
+    assert await jobs.save_receipt(Receipt("b", ["M1"], "delivered", 100.0)) == 0
+    assert await jobs.save_receipt(Receipt("a", ["M1", "M2"], "read", 300.0)) == 1
     seen = row_of(dsn, job)
     assert (seen["delivered_at"].timestamp(), seen["read_at"].timestamp()) == (300.0, 300.0)
-    await jobs.save_receipt("a", ["M1"], "delivered", 200.0)
-    await jobs.save_receipt("a", ["M1"], "read", 400.0)
+    await jobs.save_receipt(Receipt("a", ["M1"], "delivered", 200.0))
+    await jobs.save_receipt(Receipt("a", ["M1"], "read", 400.0))
     seen = row_of(dsn, job)
     assert (seen["delivered_at"].timestamp(), seen["read_at"].timestamp()) == (200.0, 300.0)
+
+
+async def test_a_platform_may_say_later_that_it_failed_unless_it_was_delivered(dsn: str, jobs: Jobs, epoch: int) -> None:
+    insert_jobs(dsn, "a", 2)
+    for message_id in ("M1", "M2"):
+        (its_claim,) = await claim(jobs, epoch, "a")
+        await jobs.cycle(finish(its_claim, message_id=message_id), [])
+    await jobs.save_receipt(Receipt("a", ["M2"], "delivered", 100.0))
+    assert await jobs.save_receipt(Receipt("a", ["M1", "M2"], "failed", 200.0, "no such number")) == 2
+    assert sorted(states(dsn).values()) == ["failed", "sent"]
+    with connect(dsn) as connection:
+        told = connection.execute("SELECT message_id, error, error_class FROM shardd.archive ORDER BY message_id").fetchall()
+    assert told == [("M1", "no such number", "server"), ("M2", None, None)]
 
 
 # ---- waking up

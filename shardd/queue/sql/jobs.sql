@@ -193,10 +193,14 @@ SELECT j.id, j.claimed_epoch, j.attempt, j.device_id, j.failures, j.max_attempts
    AND NOT EXISTS (SELECT FROM shardd.leases l WHERE l.epoch = j.claimed_epoch AND l.expires_at > now());
 
 -- name: save_receipt
--- A receipt for messages of a device: the earliest time stands. `kind` is delivered or read; what was read was delivered.
+-- A receipt for messages of a device: the earliest time stands. `kind` is delivered, read (what was read was delivered) or failed: a
+-- platform that took a message over says that it could not deliver it.
 UPDATE shardd.archive
-   SET delivered_at = least(delivered_at, to_timestamp(%(at)s)),
-       read_at = CASE WHEN %(kind)s = 'read' THEN least(read_at, to_timestamp(%(at)s)) ELSE read_at END
+   SET delivered_at = CASE WHEN %(kind)s = 'failed' THEN delivered_at ELSE least(delivered_at, to_timestamp(%(at)s)) END,
+       read_at = CASE WHEN %(kind)s = 'read' THEN least(read_at, to_timestamp(%(at)s)) ELSE read_at END,
+       state = CASE WHEN %(kind)s = 'failed' AND state = 'sent' AND delivered_at IS NULL THEN 'failed' ELSE state END,
+       error = CASE WHEN %(kind)s = 'failed' AND state = 'sent' AND delivered_at IS NULL THEN %(error)s ELSE error END,
+       error_class = CASE WHEN %(kind)s = 'failed' AND state = 'sent' AND delivered_at IS NULL THEN 'server' ELSE error_class END
  WHERE message_id = ANY (%(message_ids)s::text[]) AND device_id = %(device_id)s;
 
 -- name: queue_depth
