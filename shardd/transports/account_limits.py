@@ -69,11 +69,12 @@ class AccountLimits:
         if now + seconds > known.rests_until:
             known.rests_until, known.why, known.error_class = now + seconds, why, error_class
 
-    def troubled(self, account: str, why: str, now: float) -> None:
-        """The platform left a message in doubt."""
+    def troubled(self, account: str, why: str, now: float, retry_after: float | None = None) -> None:
+        """The platform left a message in doubt. `retry_after`: seconds that it asked for besides."""
         known = self._of(account)
         known.troubles += 1
-        self.rest(account, ceiling(known.troubles, TROUBLE_FIRST, TROUBLE_CAP), why, ErrorClass.SERVER, now)
+        rest = max(ceiling(known.troubles, TROUBLE_FIRST, TROUBLE_CAP), retry_after or 0.0)
+        self.rest(account, rest, why, ErrorClass.SERVER, now)
 
     def answered(self, account: str) -> None:
         """The platform said clearly what it did with a message."""

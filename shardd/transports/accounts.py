@@ -15,6 +15,8 @@ def account_of(transport: str, settings: Mapping[str, Any]) -> str | None:
     A hash, so that it may be logged. Devices have the same account when their keys, and the base, if they name one, are
     written in the same way.
     """
+    if not isinstance(settings, Mapping):  # a row can hold any JSON
+        return None
     keys = [str(settings[name]) for name in sorted(secret_names(transport)) if settings.get(name)]
     if not keys:
         return None

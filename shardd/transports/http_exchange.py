@@ -13,6 +13,7 @@ because that too would send the request twice.
 from __future__ import annotations
 
 import email.utils
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ MAX_ANSWER: Final = 256 * 1024
 """Bytes; a platform's answer has a few hundred."""
 MAX_RETRY_AFTER: Final = 24 * 3600.0
 """Seconds: a longer Retry-After is a mistake of the other side."""
+_LOGIN: Final = re.compile(r"//[^/\s]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ class HttpExchange:
             if not progress.connected:
                 raise _out_of_reach(request, "no connection in time") from None
             raise InDoubtError(
-                f"no answer from {_host(request)} within {self._answer_timeout:g} s to a message that was handed over",
+                f"no answer from {_host(request)} in {self._answer_timeout:g} s to a message that was handed over",
                 error_class=ErrorClass.TIMEOUT,
             ) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -152,4 +154,5 @@ def _out_of_reach(request: Request, why: str) -> DeviceUnavailableError:
 
 
 def _told(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    # The library names the whole URL of a proxy that refuses, with its password.
+    return _LOGIN.sub("//", str(error)) or type(error).__name__

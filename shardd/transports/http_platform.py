@@ -118,7 +118,7 @@ class HttpPlatform(Transport):
             # One of our own, where the platform gives none, so that no two rows have the same.
             return Sent(message_id=result.message_id or f"{self.name}-{job.id}-{job.attempt}")
         if isinstance(result, InDoubtError):
-            self._limits.troubled(prepared.account, str(result), _now())
+            self._limits.troubled(prepared.account, str(result), _now(), answer.retry_after)
         else:
             self._limits.answered(prepared.account)
         if isinstance(result, DeviceUnavailableError) and result.whole_account and result.retry_after is not None:

@@ -59,3 +59,11 @@ def test_doubt_after_doubt_makes_longer_rests_until_an_answer_is_clear() -> None
     rest = limits.rest_of("a", now)
     assert rest is not None
     assert rest.seconds == TROUBLE_FIRST
+
+
+def test_a_platform_in_trouble_may_ask_for_a_longer_rest() -> None:
+    limits = AccountLimits(0)
+    limits.troubled("a", "503", 0.0, 90.0)
+    rest = limits.rest_of("a", 0.0)
+    assert rest is not None
+    assert rest.seconds == 90

@@ -127,6 +127,8 @@ def test_devices_with_one_key_at_one_place_are_one_account() -> None:
     )
 
 
-@pytest.mark.parametrize(("transport", "settings"), [("whatsapp", {"token": "x"}), ("sandbox", {}), ("wablas", {})])
-def test_what_has_no_key_has_no_account(transport: str, settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("transport", "settings"), [("whatsapp", {"token": "x"}), ("sandbox", {}), ("wablas", {}), ("wablas", [])]
+)
+def test_what_has_no_key_has_no_account(transport: str, settings: Any) -> None:
     assert account_of(transport, settings) is None

@@ -118,3 +118,21 @@ async def test_a_proxy_of_another_kind_is_refused(platforms: PlatformServer, mak
     assert "is of kind socks5" in str(error)
     assert "geheim" not in str(error)
     assert platforms.connections == 0
+
+
+async def test_a_proxy_that_refuses_the_way_is_certainly_not_sent_and_keeps_its_password(
+    make_platform_device: MakeDevice,
+) -> None:
+    async def refuse(_: web.BaseRequest) -> web.Response:
+        return web.Response(status=407)
+
+    runner = web.ServerRunner(web.Server(refuse))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    proxy = f"http://user:geheim@127.0.0.1:{runner.addresses[0][1]}"
+    error = await (await make_platform_device("wablas", "https://127.0.0.1:1", proxy=proxy)).fail()
+    await runner.cleanup()
+    assert isinstance(error, DeviceUnavailableError)
+    assert error.error_class == ErrorClass.CONNECTION
+    assert "407" in str(error)
+    assert "geheim" not in str(error)
