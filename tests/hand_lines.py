@@ -108,11 +108,11 @@ def end(
     lines.ended(claim, Outcome(claim.id, claim.epoch, claim.attempt, verdict.value, **more), now, back=back)
 
 
-def serve(lines: Lines, jobs: dict[str, list[Place]], count: int, now: float = 0.0) -> list[str]:
-    """Send so many jobs of one device, out of sorted lanes; returns their lanes in the order of sending."""
+def serve(lines: Lines, jobs: dict[str, list[Place]], count: int, now: float = 0.0, most: int = 1) -> list[str]:
+    """Send jobs of one device with so many asks, out of sorted lanes; returns their lanes in the order of sending."""
     served = []
     for _ in range(count):
-        asks = lines.asks(1, now)
+        asks = lines.asks(most, now)
         if not asks:
             break
         (ask,) = asks
@@ -120,7 +120,7 @@ def serve(lines: Lines, jobs: dict[str, list[Place]], count: int, now: float = 0
         claims = [
             Claim(each[1], ask.epoch, 1, ask.device_id, 0, 5, "hold", each[0], ask.lane) for each in lane[: ask.room]
         ]
-        follows = lane[1] if len(lane) > 1 else None
+        follows = lane[1] if ask.peek and len(lane) > 1 else None
         lines.claimed(asks, [job(claim, follows) for claim in claims], now)
         jobs[ask.lane] = [each for each in jobs[ask.lane] if each[1] not in {claim.id for claim in claims}]
         for claim in claims:

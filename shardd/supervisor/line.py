@@ -10,7 +10,7 @@ No I/O and no clock of its own: times are seconds of the caller's monotonic cloc
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Final
@@ -36,8 +36,8 @@ class Lane:
     """Empty: none."""
     job_class: str
     has_work: bool = False
-    fresh: bool = False
-    """A hint came since the last ask: an empty answer to that ask proves nothing."""
+    fresh: Place | None = None
+    """The foremost place that was hinted at since the last ask: its answer may know nothing of it."""
     low: Place = FIRST_PLACE
     """Nothing stands before this place."""
     head: Place = FIRST_PLACE
@@ -53,7 +53,19 @@ class Lane:
         """There may be a job at this place, or after it."""
         self.low = min(self.low, place)
         self.head = min(self.head, place) if self.has_work else place
-        self.has_work = self.fresh = True
+        self.has_work = True
+        self.fresh = place if self.fresh is None else min(self.fresh, place)
+
+    def answered(self, taken: Sequence[Place], *, more: bool, then: Place | None) -> None:
+        """An ask brought the jobs from these places. `more`: whether there may be others, `then`: where, if that is known."""
+        if taken:
+            self.low = self.head = max(self.low, taken[-1])
+        self.has_work = more
+        if then is not None:
+            self.low = self.head = then
+        if self.fresh is not None:
+            # Either it was taken, or it stands there still.
+            self.hint(max(self.fresh, self.head) if self.fresh in taken else self.fresh)
 
 
 @dataclass(slots=True)
@@ -113,9 +125,7 @@ class Line:
     def forget_empty_lanes(self) -> None:
         """Nothing is known of a lane that has no work."""
         if len(self.lanes) > 1:
-            self.lanes = {
-                name: lane for name, lane in self.lanes.items() if lane.has_work or lane.in_hand or lane.fresh
-            }
+            self.lanes = {name: lane for name, lane in self.lanes.items() if lane.has_work or lane.in_hand}
         if self.finishes:
             self.finishes = {name: finish for name, finish in self.finishes.items() if finish > self.served}
 
@@ -172,8 +182,9 @@ class Line:
         """A message left, or may have; `moment` is aware."""
         local = moment.astimezone(self.pace.zone)
         self.tally.count(local)
+        # Of a campaign that was paused meanwhile nobody knows here whether it has a cap: a count too many harms nobody.
         known = campaigns.get(campaign)
-        if known is not None and known.device_cap is not None:
+        if campaign and (known is None or known.device_cap is not None):
             self.note_campaign(campaign, local.date(), self._campaign_counted(campaign, local.date()) + 1)
 
     def note_campaign(self, campaign: str, day: date, sent: int) -> None:

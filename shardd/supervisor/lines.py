@@ -171,7 +171,7 @@ class Lines:
             if lane is None:
                 self._wait(line, at)
                 continue
-            lane.fresh = False
+            lane.fresh = None
             take = min(room, self._free(line))
             # What stands behind matters only to the choice among lanes.
             peek = take == 1 and line.has_choice
@@ -181,31 +181,20 @@ class Lines:
 
     def claimed(self, asks: Iterable[Ask], taken: Iterable[Taken], now: float) -> None:
         """What the asks brought."""
-        got: dict[tuple[str, str], int] = {}
-        follows: dict[tuple[str, str], Place | None] = {}
+        got: dict[tuple[str, str], list[Taken]] = {}
         for job in taken:
-            claim = job.claim
-            key = (claim.device_id, claim.lane)
-            got[key] = got.get(key, 0) + 1
-            follows[key] = job.next
-            line = self.by_id.get(claim.device_id)
+            got.setdefault((job.claim.device_id, job.claim.lane), []).append(job)
+            line = self.by_id.get(job.claim.device_id)
             if line is not None:
-                lane = line.lane(claim.lane)
-                line.serve(lane, self.campaigns)
-                if not lane.fresh:
-                    lane.low = lane.head = max(lane.low, (claim.ord, claim.id))
+                line.serve(line.lane(job.claim.lane), self.campaigns)
         for ask in asks:
             line = self.by_id.get(ask.device_id)
             if line is None:
                 continue
-            lane, key = line.lane(ask.lane), (ask.device_id, ask.lane)
-            if ask.peek and key in follows and not lane.fresh:
-                place = follows[key]
-                lane.has_work = place is not None
-                if place is not None:
-                    lane.low = lane.head = place
-            else:
-                lane.has_work = lane.fresh or got.get(key, 0) >= ask.room
+            jobs = got.get((ask.device_id, ask.lane), [])
+            then = jobs[-1].next if jobs else None
+            more = then is not None if ask.peek else len(jobs) >= ask.room
+            line.lane(ask.lane).answered([(job.claim.ord, job.claim.id) for job in jobs], more=more, then=then)
             line.forget_empty_lanes()
             self._offer(line, now)
 

@@ -218,8 +218,9 @@ class Router:
             line = self.lines.by_id.get(claim.device_id)
             if outcome.verdict not in MAY_HAVE_LEFT or line is None:
                 continue
+            # As in Line.count: one that was paused meanwhile may have a cap.
             campaign = self.lines.campaigns.get(claim.campaign)
-            capped = campaign is not None and campaign.device_cap is not None
+            capped = bool(claim.campaign) and (campaign is None or campaign.device_cap is not None)
             if capped or line.pace.limited:
                 yield Send(claim.device_id, outcome.at, line.pace.zone, claim.campaign if capped else "")
 

@@ -1,0 +1,229 @@
+"""Which lane of a device sends next: priority, weight, age, caps, classes, and what a restart remembers of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime, time
+from itertools import pairwise
+
+import pytest
+
+from shardd.pacing import DevicePace, Pace, QuietHours
+from shardd.queue.campaigns import Campaign
+from shardd.queue.cycle import Place
+from shardd.queue.settle import Claim
+from shardd.states import Verdict
+from shardd.supervisor.line import NEVER, Lane
+from shardd.supervisor.lines import Lines
+from tests.hand_lines import LANE, WALL, asked, device, end, fill, job, look, make_lines, place, ready, serve, take
+
+MIDNIGHT = 16 * 3600.0
+"""The next one, on the monotonic clock."""
+SPRING, FALL = "spring/marketing", "fall/marketing"
+
+
+def up(name: str = "a", room: int = 1, pace: DevicePace | None = None, **campaigns: Campaign) -> Lines:
+    """A device without known work on a shard that runs, and the campaigns that run."""
+    lines = make_lines(room) if pace is None else make_lines(room, pace_of=lambda _: pace)
+    look(lines, device(name))
+    lines.set_campaigns(campaigns, 0.0)
+    lines.shard_up(0, 10, 0.0)
+    return lines
+
+
+def lane_of(first: int, count: int, priority: int = 0) -> list[Place]:
+    return [place(number, priority) for number in range(first, first + count)]
+
+
+# ---- the order of lanes
+
+
+def test_the_place_tells_the_priority() -> None:
+    for priority in (-100, -1, 0, 1, 100):
+        lane = Lane(LANE, "", "marketing")
+        lane.hint(place(1_800_000_000_000_000, priority))
+        assert lane.priority == priority
+
+
+@pytest.mark.parametrize("room", [1, 3])
+def test_the_highest_priority_goes_first_whatever_its_lane(room: int) -> None:
+    lines = up(room=room)
+    jobs = {
+        "/marketing": sorted(lane_of(1, 2) + lane_of(50, 1, 7)),
+        "/service": sorted(lane_of(10, 2) + lane_of(60, 1, 5)),
+        "/reply": sorted(lane_of(20, 1, -3) + lane_of(70, 1, 6)),
+    }
+    fill(lines, "a", jobs)
+    served = []
+    for _ in range(8):
+        served += serve(lines, jobs, 1, most=room)
+    if room == 1:
+        assert served == [
+            f"/{name}"
+            for name in ["marketing", "reply", "service", "marketing", "marketing", "service", "service", "reply"]
+        ]
+    else:
+        # What one claim brings of a lane goes together; no lane is ever chosen for a job that has left already.
+        assert Counter(served) == {"/marketing": 3, "/service": 3, "/reply": 2}
+        assert served.index("/service") <= 5
+
+
+@pytest.mark.parametrize("room", [1, 4])
+def test_classes_of_one_campaign_go_by_age(room: int) -> None:
+    lines = up(room=room)
+    jobs = {"/marketing": lane_of(1, 10) + lane_of(100, 30), "/service": lane_of(50, 4)}
+    fill(lines, "a", jobs)
+    served = serve(lines, jobs, 44, most=room)
+    assert served.index("/service") in range(10, 10 + room)
+
+
+@pytest.mark.parametrize(("weights", "shares"), [((1, 1), (30, 30)), ((2, 1), (40, 20)), ((1, 5), (10, 50))])
+def test_campaigns_share_a_device_by_their_weights(weights: tuple[int, int], shares: tuple[int, int]) -> None:
+    lines = up(spring=Campaign(weights[0]), fall=Campaign(weights[1]))
+    jobs = {SPRING: lane_of(1, 1000), FALL: lane_of(5000, 1000)}
+    fill(lines, "a", jobs)
+    served = Counter(serve(lines, jobs, 60))
+    assert (served[SPRING], served[FALL]) == shares
+
+
+def test_a_campaign_of_a_million_does_not_starve_what_comes_later() -> None:
+    lines = up(spring=Campaign())
+    jobs = {SPRING: lane_of(1, 500)}
+    fill(lines, "a", jobs)
+    serve(lines, jobs, 300)
+    jobs["/service"] = lane_of(9000, 5)
+    fill(lines, "a", {"/service": jobs["/service"]})
+    served = serve(lines, jobs, 12)
+    assert served.count("/service") == 5
+    assert all("/service" in pair for pair in pairwise(served[:10]))
+
+
+def test_a_campaign_that_rested_does_not_catch_up() -> None:
+    lines = up(spring=Campaign(), fall=Campaign())
+    jobs = {SPRING: lane_of(1, 500), FALL: lane_of(1000, 500)}
+    fill(lines, "a", jobs)
+    serve(lines, jobs, 10)
+    lines.set_campaigns({"spring": Campaign()}, 0.0)
+    assert set(serve(lines, jobs, 100)) == {SPRING}
+    lines.set_campaigns({"spring": Campaign(), "fall": Campaign()}, 0.0)
+    served = Counter(serve(lines, jobs, 20))
+    assert served == {SPRING: 10, FALL: 10}
+
+
+# ---- campaigns
+
+
+def test_a_campaign_that_does_not_run_has_no_turn_and_stops_nobody() -> None:
+    lines = up(spring=Campaign())
+    jobs = {SPRING: lane_of(1, 5), FALL: lane_of(10, 5, 9), "/service": lane_of(20, 5)}
+    fill(lines, "a", jobs)
+    assert Counter(serve(lines, jobs, 99)) == {SPRING: 5, "/service": 5}
+    assert lines.next_turn(0.0) is None
+    lines.set_campaigns({"fall": Campaign()}, 0.0)
+    assert serve(lines, jobs, 99) == [FALL] * 5
+
+
+def test_a_cap_counts_what_was_sent_may_have_been_and_is_in_hand() -> None:
+    lines = up(spring=Campaign(device_cap=3))
+    lines.hint("a", SPRING, (1, 1), 0.0)
+    for verdict in (Verdict.PERMANENT, Verdict.SENT, Verdict.OPTED_OUT, Verdict.IN_DOUBT, Verdict.SENT):
+        (claim,) = take(lines)
+        end(lines, claim, 0.0, verdict)
+    assert take(lines) == []
+    turn = lines.by_id["a"].turn_of(Lane(SPRING, "spring", "marketing"), lines.campaigns, 0.0, WALL)
+    assert (turn.at, turn.why) == (MIDNIGHT, "its campaign's cap")
+    assert asked(lines, MIDNIGHT - 0.1) == []
+    assert asked(lines, MIDNIGHT) == ["a"]
+
+
+def test_a_cap_stops_its_own_campaign_only() -> None:
+    lines = up(spring=Campaign(device_cap=2), fall=Campaign())
+    jobs = {SPRING: lane_of(1, 9), FALL: lane_of(20, 9), "/reply": lane_of(40, 1)}
+    fill(lines, "a", jobs)
+    assert Counter(serve(lines, jobs, 99)) == {SPRING: 2, FALL: 9, "/reply": 1}
+
+
+def test_a_cap_counts_over_a_restart_and_what_another_node_sent() -> None:
+    lines = up(spring=Campaign(device_cap=3))
+    line, today = lines.by_id["a"], datetime.fromtimestamp(WALL, UTC).date()
+    line.note_campaign("spring", today, 2)
+    line.note_campaign("spring", today, 1)  # an older count than is known
+    jobs = {SPRING: lane_of(1, 9)}
+    fill(lines, "a", jobs)
+    assert len(serve(lines, jobs, 99)) == 1
+
+
+def test_what_is_in_hand_while_its_campaign_is_paused_counts_for_the_cap() -> None:
+    lines = up(spring=Campaign(device_cap=1))
+    lines.hint("a", SPRING, (1, 1), 0.0)
+    (claim,) = take(lines)
+    lines.set_campaigns({}, 0.0)
+    end(lines, claim, 0.0)
+    lines.set_campaigns({"spring": Campaign(device_cap=1)}, 0.0)
+    assert take(lines) == []
+
+
+# ---- classes
+
+
+def test_a_class_that_must_wait_stands_in_nobodys_way() -> None:
+    gap = Pace(10, 10)
+    pace = DevicePace(
+        gap, {"marketing": Pace(10, 10, quiet=QuietHours(time(7), time(9))), "reply": Pace(1, 1, burst=2)}
+    )
+    lines = up(pace=pace)
+    jobs = {"/marketing": lane_of(1, 3, 100), "/service": lane_of(10, 3), "/reply": lane_of(20, 2)}
+    fill(lines, "a", jobs)
+    sent = {now: serve(lines, jobs, 9, now) for now in (0.0, 0.9, 1.0, 2.0, 11.9, 12.0, 3599.0, 3600.0, 3610.0)}
+    assert {now: lanes[0] for now, lanes in sent.items() if lanes} == {
+        0.0: "/service", 1.0: "/reply", 2.0: "/reply", 12.0: "/service", 3599.0: "/service", 3610.0: "/marketing",
+    }  # fmt: skip
+
+
+def test_each_class_has_an_outlook() -> None:
+    pace = DevicePace(Pace(5, 5), {"marketing": Pace(5, 5, quiet=QuietHours(time(7), time(9))), "reply": Pace()})
+    lines = up(pace=pace)
+    lines.hint("a", "/service", (1, 1), 0.0)
+    (claim,) = take(lines)
+    end(lines, claim, 10.0)
+    outlook = lines.outlook("a", 11.0)
+    assert outlook is not None
+    assert {name: (turn.at, turn.why) for name, turn in outlook.items()} == {
+        "marketing": (3600.0, "its quiet hours"),
+        "service": (15.0, "its gap"),
+        "reply": (11.0, None),
+    }
+    assert lines.outlook("stranger", 0.0) is None
+
+
+def test_a_lane_that_nobody_may_serve_waits_for_no_time() -> None:
+    lines = up()
+    lines.hint("a", SPRING, (1, 1), 0.0)
+    assert lines.next_turn(0.0) is None
+    assert lines.turn_at(lines.by_id["a"], SPRING, 0.0) == NEVER
+
+
+# ---- where lanes begin
+
+
+def test_an_ask_begins_where_the_lane_does() -> None:
+    lines = up()
+    jobs = {LANE: lane_of(1, 3)}
+    fill(lines, "a", jobs)
+    serve(lines, jobs, 1)
+    (ask,) = lines.asks(1, 0.0)
+    assert place(1) <= ask.low <= place(2)
+
+
+def test_a_hint_during_an_ask_tells_the_priority_of_what_is_left() -> None:
+    lines = ready(device("a"))
+    lines.hint("a", LANE, place(5, 9), 0.0)
+    lines.hint("a", "/service", place(6, 5), 0.0)
+    asks = lines.asks(1, 0.0)
+    lines.hint("a", LANE, place(7, -1), 0.0)
+    jobs = {LANE: [place(7, -1)], "/service": [place(6, 5)]}
+    # The urgent job that was asked for is in hand now, and nothing urgent follows it.
+    claim = Claim(5, 10, 1, "a", 0, 5, "hold", place(5, 9)[0], LANE)
+    lines.claimed(asks, [job(claim, None)], 0.0)
+    end(lines, claim, 0.0)
+    assert serve(lines, jobs, 2) == ["/service", LANE]
