@@ -12,6 +12,7 @@ import pytest
 from psycopg import errors, sql
 
 from shardd.queue.database import Database
+from shardd.queue.job_admin import JobAdmin, Traits
 from shardd.queue.jobs import Jobs
 from shardd.states import FINISHED, DeviceState, JobState
 from tests.fix_postgres import TEMPLATE, Cluster
@@ -23,7 +24,10 @@ Connection = psycopg.Connection[Any]
 DEVICES = """
 INSERT INTO shardd.devices (id, transport, removed_at)
 VALUES ('a', 'sandbox', NULL), ('b', 'whatsapp', NULL), ('gone', 'sandbox', now());
+INSERT INTO shardd.device_groups (id) VALUES ('g');
+INSERT INTO shardd.campaigns (id, state) VALUES ('c', 'running'), ('resting', 'paused'), ('over', 'cancelled');
 """
+JSON_COLUMNS = {"details", "variables", "metadata"}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,8 @@ def insert(connection: Connection, **fields: Any) -> int | None:
     """The new job's id; None when the INSERT did nothing."""
     values = {"device_id": "a", "recipient": "+6281234567890", "body": "hello", **fields}
     values = {
-        name: json.dumps(value) if name == "details" and value is not None else value for name, value in values.items()
+        name: json.dumps(value) if name in JSON_COLUMNS and value is not None else value
+        for name, value in values.items()
     }
     statement = sql.SQL("INSERT INTO shardd.jobs ({}) VALUES ({}) RETURNING id").format(
         sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(sql.Placeholder() * len(values))
@@ -80,7 +85,52 @@ REFUSALS = [
     # fields, SQLSTATE's class, column, message, a word of the hint
     ({"device_id": "nobody"}, errors.ForeignKeyViolation, "device_id", r"device_id 'nobody' is unknown", "shardd device add"),
     ({"device_id": "gone"}, errors.ForeignKeyViolation, "device_id", r"device_id 'gone' is removed", "shardd device list"),
-    ({"device_id": None}, errors.ForeignKeyViolation, "device_id", r"device_id NULL is unknown", "shardd device add"),
+    ({"device_id": None}, errors.CheckViolation, "device_id", "device_id and device_group are empty", "Name the device"),
+    ({"device_group": "g"}, errors.CheckViolation, "device_id", "device_id and device_group are both given", "Name the device"),
+    (
+        {"device_id": None, "device_group": "G"}, errors.ForeignKeyViolation, "device_group", "device_group 'G' is unknown",
+        "shardd group add",
+    ),
+    ({"campaign": "C"}, errors.ForeignKeyViolation, "campaign", "campaign 'C' is unknown", "shardd campaign add"),
+    ({"campaign": "over"}, errors.CheckViolation, "campaign", "campaign 'over' is cancelled", "another id"),
+    *(
+        ({"class": name}, errors.CheckViolation, "class", f"class is '{name}'", "marketing: nobody waits")
+        for name in ("", "Marketing", "otp")
+    ),
+    ({"order_group": ""}, errors.CheckViolation, "order_group", "order_group is empty", "leave it out"),
+    *(
+        ({"run_at": "2050-01-01 00:00:00+00", "expires_at": moment}, errors.CheckViolation, "expires_at", "not later than run_at",
+         "never be sent")
+        for moment in ("2050-01-01 00:00:00+00", "2049-12-31 23:59:59+00", "-infinity")
+    ),
+    ({"expires_at": "2020-01-01 00:00:00+00"}, errors.CheckViolation, "expires_at", "not later than run_at", "later time"),
+    *(
+        ({"expires_at": moment}, errors.CheckViolation, "expires_at", "expires_at is", "before the year 2100")
+        for moment in ("2100-01-01 00:00:01+00", "infinity")
+    ),
+    *(
+        ({"kind": "template", "body": "", "details": details}, errors.CheckViolation, "details", "lack the name and the language",
+         "order_sent")
+        for details in (None, {}, [], {"name": "x"}, {"language": "en"}, {"name": " ", "language": "en"})
+    ),
+    *(
+        ({"variables": variables}, errors.CheckViolation, "variables", "variables is no JSON object", "Ada")
+        for variables in ([], "x", 7)
+    ),
+    *(
+        ({"body": body, "variables": {"name": "Ada"}}, errors.CheckViolation, "body", "which is no variable", "for a brace")
+        for body in ("{", "}", "a { b", "{}", "{ name }", "{1}", "{name", "name}", "{na me}", "{näme}", "{|x}", "{name}}")
+    ),
+    *(
+        ({"body": "hi {name}", "variables": given}, errors.CheckViolation, "variables", f"variable 'name' is {word}", "{name|")
+        for given, word in (({}, "missing"), ({"name": ""}, "empty"), ({"name": None}, "missing"), ({"Name": "x"}, "missing"))
+    ),
+    *(
+        ({"body": "{name|x}", "variables": {"name": value}}, errors.CheckViolation, "variables", "variable 'name' is an", "text")
+        for value in ({}, [])
+    ),
+    ({"body": "{name}", "variables": {"name": "  "}}, errors.CheckViolation, "body", "body is empty", "needs a body"),
+    ({"body": "{name}" * 9, "variables": {"name": "x" * 8000}}, errors.CheckViolation, "body", "body has 72000", "At most 65536"),
     ({"device_id": "A"}, errors.ForeignKeyViolation, "device_id", r"device_id 'A' is unknown", "shardd device list"),
     *(
         ({"recipient": recipient}, errors.CheckViolation, "recipient", PHONE, "country code")
@@ -135,10 +185,14 @@ REFUSALS = [
     ),
     *(
         ({name: "x" * (most + 1)}, errors.CheckViolation, name, f"{name} is too long", "At most 200 characters")
-        for name, most in (("reference", 200), ("dedupe_key", 200), ("file_name", 255), ("mime_type", 255))
+        for name, most in (
+            ("reference", 200), ("dedupe_key", 200), ("order_group", 200), ("file_name", 255), ("mime_type", 255),
+        )
     ),
     ({"kind": "image", "media": "x" * (2**20 + 1)}, errors.CheckViolation, "media", "media is too long", "URL or path"),
     ({"details": {"x": "y" * 8200}}, errors.CheckViolation, "details", "details is too long", "8192 bytes"),
+    ({"metadata": ["y" * 8200]}, errors.CheckViolation, "metadata", "metadata is too long", "8192 bytes"),
+    ({"variables": {"x": "y" * 65_536}}, errors.CheckViolation, "variables", "variables is too long", "65536 in variables"),
     ({"dedupe_key": ""}, errors.CheckViolation, "dedupe_key", "dedupe_key is empty", "leave it out"),
 ]  # fmt: skip
 
@@ -158,7 +212,7 @@ def test_a_bad_row_is_refused_in_words(
     assert len(told.message_primary or "") < 200
 
 
-@pytest.mark.parametrize("name", ["recipient", "body", "priority", "max_attempts", "on_doubt", "run_at"])
+@pytest.mark.parametrize("name", ["recipient", "body", "class", "priority", "max_attempts", "on_doubt", "run_at"])
 def test_a_null_is_refused_by_its_name(producer: Connection, name: str) -> None:
     with pytest.raises(errors.NotNullViolation) as caught:
         insert(producer, **{name: None})
@@ -198,7 +252,15 @@ ACCEPTED = [
     *({"max_attempts": most} for most in (1, 100)),
     *({"on_doubt": policy} for policy in ("hold", "retry")),
     *({"run_at": moment} for moment in ("1971-01-01 00:00:00+00", "2100-01-01 00:00:00+00")),
-    {"reference": "r" * 200, "dedupe_key": "\U0001f600" * 200},
+    {"reference": "r" * 200, "dedupe_key": "\U0001f600" * 200, "order_group": "o" * 200},
+    {"device_id": None, "device_group": "g"},
+    *({"campaign": campaign} for campaign in ("c", "resting")),
+    *({"class": name} for name in ("marketing", "service", "reply")),
+    {"expires_at": "2100-01-01 00:00:00+00"},
+    *({"metadata": metadata} for metadata in ({}, [1, None], "x", 7, {"order": {"id": 7}})),
+    {"kind": "template", "body": "", "details": {"name": "order_sent", "language": "en_US"}},
+    {"body": "{not a template}", "variables": None},
+    {"body": "hi {name}", "variables": {"name": "Ada", "unused": [1]}},
 ]  # fmt: skip
 
 
@@ -216,7 +278,8 @@ def test_the_minimal_job_has_these_defaults(producer: Connection) -> None:
     assert seen == {
         "reference": None, "device_id": "a", "recipient": "+6281234567890", "kind": "text", "state": "queued",
         "waits_for": "its turn", "attempt": 0, "failures": 0, "max_attempts": 5, "priority": 0, "due_at": None,
-        "settled_at": None, "message_id": None, "error": None, "delivered_at": None, "read_at": None,
+        "settled_at": None, "message_id": None, "error": None, "delivered_at": None, "read_at": None, "device_group": None,
+        "class": "marketing", "campaign": None, "order_group": None, "expires_at": None, "error_class": None, "metadata": None,
     }  # fmt: skip
 
 
@@ -319,12 +382,8 @@ def test_the_view_knows_every_state(dsn: str) -> None:
         owner.execute("UPDATE shardd.jobs SET claimed_epoch = 1 WHERE id = %s", [jobs[1]])
         owner.execute("UPDATE shardd.jobs SET scheduled = true, due_at = now() WHERE id = %s", [jobs[2]])
         for state in FINISHED:
-            owner.execute(
-                "INSERT INTO shardd.archive SELECT j.id + 100, device_id, recipient, kind, body, media, file_name, mime_type, "
-                "details, priority, run_at, max_attempts, on_doubt, dedupe_key, reference, created_at, attempt, failures, "
-                "claimed_epoch, claimed_at, %s FROM shardd.jobs j WHERE id = %s",
-                [state.value, jobs[0]],
-            )
+            ended = [insert(owner), state.value]
+            assert owner.execute("SELECT shardd.end_jobs(ARRAY[%s], %s, NULL, NULL)", ended).fetchall() == [(ended[0],)]
         states = {row[0] for row in owner.execute("SELECT state FROM shardd.outcomes")}
         assert states == set(JobState)
         with pytest.raises(errors.CheckViolation):
@@ -344,6 +403,10 @@ def test_the_view_knows_every_state(dsn: str) -> None:
         ),
         ("UPDATE shardd.jobs SET claimed_epoch = 1", None),
         ("UPDATE shardd.jobs SET scheduled = true, failures = 1", "the end of a backoff"),
+        ("UPDATE shardd.jobs SET scheduled = true, held = true, failures = 1", "the job before it in its order group"),
+        ("UPDATE shardd.jobs SET device_id = NULL, device_group = 'g'", "a device of its group"),
+        ("UPDATE shardd.jobs SET campaign = 'resting'", "its campaign: paused"),
+        ("UPDATE shardd.jobs SET campaign = 'over'", "nothing: its campaign was cancelled"),
         ("UPDATE shardd.jobs SET scheduled = true, error = 'restricted'", "restricted"),
     ],
 )
@@ -418,8 +481,7 @@ async def test_a_month_that_began_without_a_partition_stays_where_it_is(dsn: str
         (now,) = owner.execute("SELECT 'archive_' || to_char(now() AT TIME ZONE 'UTC', 'YYYY_MM')").fetchone()  # type: ignore[misc]
         owner.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier("shardd", now)))
         job = insert(owner)
-        cancelled = await database.fetch_all("cancel_jobs", {"ids": [job], "why": "test"})
-        assert cancelled == [(job,)]
+        assert await JobAdmin(database).cancel_all(Traits(), "test") == 1
         await Jobs(database).prepare_archive()
         assert now not in partitions(owner)
         assert len(partitions(owner)) == 3

@@ -167,6 +167,10 @@ BEGIN
     ELSIF job.expires_at <= job.run_at THEN
         PERFORM shardd.refuse('expires_at', format('expires_at is %s, not later than run_at, %s', job.expires_at, job.run_at),
             'It would never be sent: give a later time, or leave it out.');
+    -- Not even PostgreSQL can count the seconds to infinity.
+    ELSIF job.expires_at > '2100-01-01 00:00:00+00' THEN
+        PERFORM shardd.refuse('expires_at', format('expires_at is %s', job.expires_at),
+            'A time before the year 2100; leave it out for a job that never expires.');
     END IF;
 END $$;
 
