@@ -17,9 +17,11 @@ from shardd.queue.database import Database
 from shardd.queue.devices import Devices
 from shardd.queue.groups import Groups
 from shardd.queue.jobs import Jobs
+from shardd.queue.webhooks import WebhookStore
 from shardd.supervisor.campaigns import CampaignWatch
 from shardd.supervisor.cancelled import CancelledJobs
 from shardd.supervisor.cloud_webhook import CloudWebhook, make_cloud_webhook
+from shardd.supervisor.event_upkeep import EventUpkeep
 from shardd.supervisor.fleet import Fleet
 from shardd.supervisor.groups import GroupWork
 from shardd.supervisor.leases import LeaseKeeper
@@ -30,6 +32,7 @@ from shardd.supervisor.retention import Retention
 from shardd.supervisor.router import Router
 from shardd.supervisor.rules import Rules
 from shardd.supervisor.watchers import DeviceWatch, WorkWatch
+from shardd.supervisor.webhooks import Webhooks
 from shardd.transports.accounts import account_of
 
 
@@ -51,6 +54,8 @@ class Parts:
     group_work: GroupWork
     receipts: Receipts
     cloud_webhook: CloudWebhook | None
+    event_upkeep: EventUpkeep
+    webhooks: Webhooks
 
     def zone_of(self, device_id: str) -> tzinfo:
         """Whose midnight begins a device's day."""
@@ -65,6 +70,8 @@ class Parts:
         self.work_watch.scan_every = config.queue.scan_every
         self.group_work.every = config.queue.poll_every
         self.fleet.configure(config)
+        self.event_upkeep.config = config.events
+        self.webhooks.configure(config.webhooks)
         self.lines.repace(now)
         self.router.wake()
 
@@ -119,10 +126,16 @@ def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn
         fleet=fleet,
         device_watch=device_watch,
         work_watch=work_watch,
-        campaign_watch=CampaignWatch(database, Campaigns(database), router),
+        campaign_watch=CampaignWatch(database, Campaigns(database), router, work_watch.scan),
         cancelled=CancelledJobs(database),
         retention=Retention(database),
         group_work=GroupWork(Groups(database), lines, work_watch.hint, every=config.queue.poll_every),
         receipts=receipts,
         cloud_webhook=make_cloud_webhook(config, lines, receipts.add),
+        event_upkeep=EventUpkeep(database, config.events),
+        webhooks=Webhooks(
+            database,
+            WebhookStore(database, node=config.node, incarnation=keeper.incarnation, ttl=config.lease.ttl),
+            config.webhooks,
+        ),
     )

@@ -151,6 +151,7 @@ class Supervisor:
             parts.campaign_watch.listen(),
             parts.group_work.run(),
             parts.receipts.run(),
+            parts.webhooks.run(),
             self._tick(parts),
             *self._upkeep.loops(),
         ):
@@ -167,6 +168,7 @@ class Supervisor:
         if parts.cloud_webhook is not None:
             await parts.cloud_webhook.close()
         await parts.receipts.flush()
+        await parts.webhooks.close()
         parts.router.close()
         await asyncio.wait([router])
         await parts.keeper.give_up()
@@ -269,7 +271,7 @@ class Supervisor:
             self._parts,
             state=self._state,
             started_at=self._started_at,
-            notes=self._store_notes + self._notes,
+            notes=self._store_notes + self._notes + self._parts.webhooks.troubles(),
             database=self._where,
             queue=self._upkeep.queue,
         )

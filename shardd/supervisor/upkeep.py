@@ -10,6 +10,7 @@ from typing import Any, Final
 from shardd.embedded import EmbeddedPostgres
 from shardd.errors import SharddError
 from shardd.logs import get_logger
+from shardd.supervisor.event_upkeep import EVERY as EVENTS_EVERY
 from shardd.supervisor.parts import Parts
 from shardd.supervisor.recovery import sweep
 from shardd.supervisor.status import QueueStatus
@@ -53,6 +54,7 @@ class Upkeep:
             _every(SWEEP_EVERY, self._sweep, "lost claims not looked for"),
             _every(EXPIRE_EVERY, self._expire, "expired jobs not ended"),
             _every(ORDER_EVERY, self._advance, "order groups not looked at"),
+            _every(EVENTS_EVERY, self._parts.event_upkeep.step, "events not purged"),
             _every(CANCELLED_EVERY, self._end_cancelled, "jobs of cancelled campaigns not ended"),
             _every(RETENTION_EVERY, self._forget, "what is old not forgotten"),
         ]

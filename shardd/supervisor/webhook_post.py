@@ -57,7 +57,8 @@ class WebhookPost:
         secrets = [config.secret, config.previous_secret]
         self._keys = [webhook_key(secret) for secret in secrets if secret is not None]
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=config.concurrency),
+            # One more for what an operator wants sent again.
+            connector=aiohttp.TCPConnector(limit=config.concurrency + 1),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=config.timeout),
             headers={"User-Agent": f"shardd/{__version__}", "Content-Type": "application/json"},

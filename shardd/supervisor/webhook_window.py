@@ -48,6 +48,8 @@ class Entry:
     tries: int = 0
     due: float = 0.0
     error: str = ""
+    busy: bool = False
+    """It is being posted."""
     done: bool = False
     taken_before: int = 0
     """How many events the receiver had taken when it first failed at this one."""
@@ -102,22 +104,22 @@ class Window:
     # ---- what to do
 
     def next_entries(self, now: float) -> list[Entry]:
-        """What may be posted at the same time: the first of each chain that is due, one only when the receiver was down."""
+        """What may be posted now: the first of each chain that is due, one alone when the receiver was down."""
         if now < self.resting_until:
             return []
         heads = self._heads()
         if self._rests:
-            return [min(heads, key=lambda entry: entry.tries)] if heads else []
-        return [entry for entry in heads if entry.due <= now]
+            alone = not any(entry.busy for entry in heads)
+            return [min(heads, key=lambda entry: entry.tries)] if heads and alone else []
+        return [entry for entry in heads if entry.due <= now and not entry.busy]
 
     def next_time(self, now: float) -> float | None:
-        """When the next entry may be posted; None: there is none."""
+        """When the next entry may be posted, as far as that is known before an answer comes; None: none waits."""
         heads = self._heads()
-        if not heads:
-            return None
         if self._rests:
-            return max(now, self.resting_until)
-        return max(now, self.resting_until, min(entry.due for entry in heads))
+            return None if not heads or any(entry.busy for entry in heads) else max(now, self.resting_until)
+        due = [entry.due for entry in heads if not entry.busy]
+        return max(now, self.resting_until, min(due)) if due else None
 
     def _heads(self) -> list[Entry]:
         heads: dict[str, Entry] = {}
@@ -130,6 +132,7 @@ class Window:
 
     def taken(self, entry: Entry) -> None:
         """The receiver has it."""
+        entry.busy = False
         self._taken += 1
         self._failures = self._rests = 0
         self.resting_until = 0.0
@@ -140,6 +143,7 @@ class Window:
     ) -> list[SetAside]:
         """It was not taken; returns what is given up by that. `refused`: the receiver says that the event is wrong."""
         patience = self._patience
+        entry.busy = False
         if not entry.tries:
             entry.taken_before = self._taken
         entry.tries += 1
@@ -166,7 +170,8 @@ class Window:
             return [entry]
         oldest = wall - self._patience.give_up
         if self._rests >= LAST_TRIES:
-            return [one for one in self._entries if not one.done and one.event.at.timestamp() < oldest]
+            left = [one for one in self._entries if not one.done and not one.busy]
+            return [one for one in left if one.event.at.timestamp() < oldest]
         return [entry] if entry.tries >= LAST_TRIES and entry.event.at.timestamp() < oldest else []
 
     def _give_up(self, entry: Entry, error: str) -> SetAside:

@@ -1,0 +1,97 @@
+"""The webhooks of this node: one endpoint each, as the config says, none of which can hold up another or anything else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from shardd.config import WebhookConfig
+from shardd.logs import get_logger
+from shardd.queue.database import Database
+from shardd.queue.webhooks import WebhookStore
+from shardd.supervisor.tasks import end_tasks
+from shardd.supervisor.webhook_endpoint import Endpoint
+
+log = get_logger(__name__)
+
+REVIVE_AFTER: Final = 60.0
+"""Seconds until a webhook begins anew that a defect has ended."""
+
+
+@dataclass(slots=True)
+class _Running:
+    config: WebhookConfig
+    endpoint: Endpoint
+    task: asyncio.Task[None]
+
+
+class Webhooks:
+    """Starts and ends endpoints."""
+
+    def __init__(self, database: Database, store: WebhookStore, configs: Mapping[str, WebhookConfig]) -> None:
+        self._database = database
+        self._store = store
+        self._configs = dict(configs)
+        self._running: dict[str, _Running] = {}
+        self._listening: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+
+    def configure(self, configs: Mapping[str, WebhookConfig]) -> None:
+        """The config was reloaded."""
+        self._configs = dict(configs)
+        self._changed.set()
+
+    def troubles(self) -> list[str]:
+        """What is wrong, one sentence for each webhook of this node that fails."""
+        found = [running.endpoint.trouble() for running in self._running.values()]
+        return [trouble for trouble in found if trouble is not None]
+
+    async def run(self) -> None:
+        """Keep to the config until cancelled; then `close`."""
+        while True:
+            self._changed.clear()
+            for name, running in list(self._running.items()):
+                if self._configs.get(name) != running.config:
+                    await self._end(name)
+            for name, config in self._configs.items():
+                if name not in self._running:
+                    endpoint = Endpoint(name, config, self._store)
+                    self._running[name] = _Running(config, endpoint, asyncio.create_task(_keep_running(endpoint)))
+            if self._running and self._listening is None:
+                self._listening = asyncio.create_task(self._listen())
+            await self._changed.wait()
+
+    async def close(self) -> None:
+        """Cut what is being posted, and note how far each is; after `run` has ended."""
+        if self._listening is not None:
+            await end_tasks([self._listening])
+        await asyncio.gather(*(self._end(name) for name in list(self._running)))
+
+    async def _end(self, name: str) -> None:
+        running = self._running[name]
+        await end_tasks([running.task])
+        await running.endpoint.close()
+        del self._running[name]
+
+    async def _listen(self) -> None:
+        async for event in self._database.listen("shardd_events", "shardd_webhooks"):
+            if event.kind == "lost":
+                continue
+            for name, running in self._running.items():
+                if event.text == name:  # only an operator's wish has a text
+                    running.endpoint.asked()
+                elif not event.text:
+                    running.endpoint.wake()
+
+
+async def _keep_running(endpoint: Endpoint) -> None:
+    while True:
+        try:
+            await endpoint.run()
+        except Exception as error:
+            # A defect in telling others must not stop the sending.
+            log.critical("a webhook failed", action="defect", webhook=endpoint.name, exc_info=error)
+            await endpoint.close()
+            await asyncio.sleep(REVIVE_AFTER)
