@@ -76,9 +76,7 @@ _REFUSALS: Final[tuple[tuple[str, Callable[[str, Context], SendError]], ...]] = 
         _phone_away,
     ),
     (r"disconnected|not connected|scan (the )?qr", _phone_away),
-    (
-        r"\b(number|phone|recipient|nomor)\b.*\b(invalid|not|tidak|salah)|\binvalid (number|phone|recipient)",
-        _nobody_there,
-    ),
+    (r"\b(number|phone|recipient|nomor)\b.*\b(invalid|not|wrong|tidak|salah)", _nobody_there),
+    (r"\b(invalid|wrong|unknown)\b.*\b(number|phone|recipient|nomor)", _nobody_there),
     (r"\b(image|file|media|caption|message|url|gambar|pesan)\b", _bad_content),
 )

@@ -159,6 +159,7 @@ SENTENCES: list[tuple[str, type[SendError], ErrorClass]] = [
     ("Too many requests", DeviceUnavailableError, ErrorClass.RATE_LIMIT),
     ("kuota habis", DeviceUnavailableError, ErrorClass.ACCOUNT),
     ("phone number is not registered", PermanentError, ErrorClass.RECIPIENT),
+    ("wrong number", PermanentError, ErrorClass.RECIPIENT),
     ("image url is broken", PermanentError, ErrorClass.CONTENT),
     ("no", PermanentError, ErrorClass.UNKNOWN),
     ("", PermanentError, ErrorClass.UNKNOWN),
