@@ -93,7 +93,7 @@ bodies = st.lists(pieces, max_size=8).map("".join)
 
 
 @settings(
-    max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=800, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(body=bodies, variables=st.dictionaries(names, values, max_size=4))
 def test_both_say_the_same(connection: psycopg.Connection[Any], body: str, variables: dict[str, Any]) -> None:
