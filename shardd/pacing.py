@@ -43,6 +43,10 @@ class QuietHours:
             raise ValueError(f"{text} is no range of hours")
         return cls(start, end)
 
+    def __str__(self) -> str:
+        """As `read` takes it."""
+        return f"{self.start:%H:%M}-{self.end:%H:%M}"
+
     def until(self, local: datetime) -> datetime | None:
         """When the quiet that reigns at this moment of the device's clock ends; None: none reigns.
 

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
-from shardd.cli.device_settings import check_gaps, read_gaps, read_proxy, read_settings
+from shardd.cli.device_outlook import ask_outlook, outlook_json, warm_days
+from shardd.cli.device_pace import check_pace, pace_options, read_pace
+from shardd.cli.device_settings import read_proxy, read_settings
 from shardd.cli.device_view import device_json, show_device, show_devices
 from shardd.cli.names import Refusals, device_ids, some
 from shardd.cli.options import config_option
 from shardd.cli.output import SANDBOX, count, print_json
 from shardd.cli.reach import with_database
-from shardd.config import Config, load_config
+from shardd.config import load_config
 from shardd.errors import UsageError
-from shardd.pacing import day_of
 from shardd.queue.database import Database
 from shardd.queue.device_admin import PAUSED, DeviceAdmin, NewDevices
 from shardd.queue.job_admin import JobAdmin, Traits
@@ -50,15 +50,8 @@ def device_group() -> None:
 @click.option("--transport", required=True, type=click.Choice(list(TRANSPORTS)), help="How they send.")
 @click.option("--label", help="A name for people.")
 @click.option("--proxy", help="Proxy of their connections: http://user:password@host:port or socks5://…")
-@click.option(
-    "--gap", metavar="MIN..MAX", help="Random pause between two messages, such as 5s..15s; else as configured."
-)
-@click.option("--gap-min", metavar="DURATION", help="The shortest pause, such as 5s.")
-@click.option("--gap-max", metavar="DURATION", help="The longest pause, such as 15s.")
-@click.option(
-    "--daily-limit", type=click.IntRange(0, 1_000_000), help="Messages a day; 0: no limit; else as configured."
-)
 @click.option("--settings", metavar="JSON", help="Settings of the transport, as a JSON object.")
+@pace_options
 @config_option
 def add(
     *,
@@ -66,15 +59,15 @@ def add(
     transport: str,
     label: str | None,
     proxy: str | None,
-    gap: str | None,
-    gap_min: str | None,
-    gap_max: str | None,
-    daily_limit: int | None,
     settings: str | None,
     config_file: Path,
+    **pace: Any,
 ) -> None:
-    """Add devices that differ in nothing but their ids. A device that was removed comes back with these settings."""
-    low, high = read_gaps(gap, gap_min, gap_max)
+    """Add devices that differ in nothing but their ids. A device that was removed comes back with these settings.
+
+    What is not said of its pace is as configured.
+    """
+    fields, classes = read_pace(**pace)
     new = NewDevices(
         ids=device_ids(ids),
         transport=transport,
@@ -82,13 +75,12 @@ def add(
         label=label,
         proxy=read_proxy(proxy),
         settings=read_settings(settings),
-        gap_min=low,
-        gap_max=high,
-        daily_limit=daily_limit,
+        classes=classes,
+        **fields,
     )
     check_device(transport, new.settings or {}, new.proxy)
     config = load_config(config_file)
-    check_gaps(config, new.gap_min, new.gap_max)
+    check_pace(config, new)
     added = with_database(config, lambda database: DeviceAdmin(database).add(new))
     if added:
         click.echo(f"added {count(len(added), f'{transport} device')}{_what_next(new, added)}")
@@ -110,7 +102,8 @@ def list_(state: str | None, transport: str | None, as_json: bool, config_file: 
     """List the devices."""
     config = load_config(config_file)
     found = with_database(
-        config, lambda database: DeviceAdmin(database).find(_today(config), state=state, transport=transport)
+        config,
+        lambda database: DeviceAdmin(database).find(state=state, transport=transport, warm_days=warm_days(config)),
     )
     if as_json:
         print_json([device_json(one, config) for one in found])
@@ -123,16 +116,18 @@ def list_(state: str | None, transport: str | None, as_json: bool, config_file: 
 @click.option("--json", "as_json", is_flag=True, help="For programs; passwords are masked.")
 @config_option
 def show(device_id: str, as_json: bool, config_file: Path) -> None:
-    """Show one device: its state and why, what to do, and what waits for it."""
+    """Show one device: its state and why, what to do, what waits for it, and when it may send next."""
     ids = device_ids([device_id])
     config = load_config(config_file)
-    found = with_database(config, lambda database: DeviceAdmin(database).find(_today(config), ids=ids))
+    found = with_database(config, lambda database: DeviceAdmin(database).find(ids=ids, warm_days=warm_days(config)))
     if not found:
         raise UsageError(f"device {some(ids)} is unknown; the others: shardd device list")
+    device = found[0]
+    outlook = ask_outlook(device, config)
     if as_json:
-        print_json(device_json(found[0], config))
+        print_json(device_json(device, config) | outlook_json(outlook))
     else:
-        show_device(found[0], config)
+        show_device(device, config, outlook)
 
 
 @device_group.command("pause")
@@ -168,7 +163,7 @@ def remove(ids: tuple[str, ...], cancel_jobs: bool, config_file: Path) -> None:
 
 async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) -> Refusals:
     devices, jobs = DeviceAdmin(database), JobAdmin(database)
-    found = {one.id: one for one in await devices.find(datetime.now(UTC).date(), ids=names)}
+    found = {one.id: one for one in await devices.find(ids=names)}
     there = {name for name, one in found.items() if one.session is None}
     removed = await devices.remove(sorted(there))
     cancelled = 0
@@ -197,10 +192,6 @@ async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) ->
     refusals.tell(paired, "device", "not removed, because a phone is linked to it; first: shardd device logout ID")
     refusals.tell([one for one in names if one not in found], "device", "unknown")
     return refusals
-
-
-def _today(config: Config) -> date:
-    return day_of(datetime.now(UTC), config.pacing.zone)
 
 
 def _tell_done(word: str, names: list[str], done: set[str]) -> None:

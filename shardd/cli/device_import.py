@@ -10,7 +10,6 @@ import asyncio
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
@@ -26,7 +25,6 @@ from shardd.cli.output import count, make_console, make_table, print_json
 from shardd.cli.sessions import WHATSAPP, Desk, open_desk
 from shardd.config import Config, load_config
 from shardd.errors import UsageError
-from shardd.pacing import day_of
 from shardd.queue.device_admin import DeviceAdmin, DeviceRow
 from shardd.queue.sessions import Adoption, number_of
 from shardd.transports.whatsapp.importing import ImportPlan, import_sessions, plan_import
@@ -116,8 +114,7 @@ async def _import(
         # Empty tables at most: without them there is nothing to compare with.
         await prepare_store(desk.store, pgbouncer=desk.pgbouncer)
         plan = await plan_import(source, desk.store)
-        today = day_of(datetime.now(UTC), config.pacing.zone)
-        items = weigh(plan, await DeviceAdmin(desk.database).find(today), prefix, wanted)
+        items = weigh(plan, await DeviceAdmin(desk.database).find(), prefix, wanted)
         todo = [item for item in items if item.does == "import"]
         _report(items, as_json=as_json)
         absent = wanted - {item.number for item in items}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -15,7 +14,6 @@ from shardd.cli.output import SANDBOX, count
 from shardd.cli.reach import reach_database
 from shardd.config import Config, load_config
 from shardd.errors import UsageError
-from shardd.pacing import day_of
 from shardd.queue.database import Database
 from shardd.queue.device_admin import DeviceAdmin, DeviceRow
 from shardd.queue.job_admin import JobAdmin, Traits
@@ -60,7 +58,7 @@ def replace(old: str, new: str, config_file: Path) -> None:
 
 async def _replace(config: Config, old: str, new: str) -> Moved:
     async with reach_database(config) as database:
-        before, after = await _both(database, config, old, new)
+        before, after = await _both(database, old, new)
         if (before.transport == SANDBOX) != (after.transport == SANDBOX):
             raise UsageError(
                 f"{old} sends by {before.transport} and {new} by {after.transport}: "
@@ -72,9 +70,8 @@ async def _replace(config: Config, old: str, new: str) -> Moved:
         return Moved(moved, sum(pile.jobs for pile in left), after)
 
 
-async def _both(database: Database, config: Config, old: str, new: str) -> tuple[DeviceRow, DeviceRow]:
-    today = day_of(datetime.now(UTC), config.pacing.zone)
-    found = {device.id: device for device in await DeviceAdmin(database).find(today, ids=[old, new])}
+async def _both(database: Database, old: str, new: str) -> tuple[DeviceRow, DeviceRow]:
+    found = {device.id: device for device in await DeviceAdmin(database).find(ids=[old, new])}
     for one in (old, new):
         if one not in found:
             raise UsageError(f"device {one} is unknown; the others: shardd device list")

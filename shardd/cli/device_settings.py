@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from shardd.config import Config
 from shardd.config.special_values import ProxyUrl
-from shardd.config.values import RefusedError, parse_duration
+from shardd.config.values import RefusedError, Seconds
 from shardd.errors import UsageError
+
+_GAP: Final = Seconds("0", "1d")
 
 
 def read_gaps(gap: str | None, gap_min: str | None, gap_max: str | None) -> tuple[float | None, float | None]:
@@ -19,14 +22,16 @@ def read_gaps(gap: str | None, gap_min: str | None, gap_max: str | None) -> tupl
         gap_min, dots, gap_max = gap.partition("..")
         if not dots:
             raise UsageError(f"--gap: {gap} is not a range; write both ends, such as 5s..15s")
-    return _duration("--gap-min", gap_min), _duration("--gap-max", gap_max)
+    return (
+        None if gap_min is None else read_duration("--gap-min", gap_min),
+        None if gap_max is None else read_duration("--gap-max", gap_max),
+    )
 
 
-def _duration(option: str, text: str | None) -> float | None:
-    if text is None:
-        return None
+def read_duration(option: str, text: str) -> float:
+    """Seconds. Raises UsageError, which names the option."""
     try:
-        return parse_duration(text)
+        return float(_GAP.check(_GAP.read(text, Path())))
     except RefusedError as error:
         raise UsageError(f"{option}: {text} {error}") from None
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from rich.table import Table
 from rich.text import Text
 
+from shardd.cli.device_outlook import Outlook, next_words, sent_words, tally_of
 from shardd.cli.output import (
     SANDBOX,
     SANDBOX_STYLE,
@@ -23,26 +26,31 @@ from shardd.cli.output import (
     state_text,
 )
 from shardd.config import Config
+from shardd.config.device_pace import device_pace
 from shardd.config.values import format_duration
 from shardd.hashing import shard_of
-from shardd.pacing import Pace
+from shardd.pacing import CLASSES, DevicePace, Pace, daily_limit
 from shardd.queue.device_admin import PAUSED, DeviceRow
 from shardd.states import DeviceState
 from shardd.transports.device_settings import MASK, masked_settings, remedy_of
 
 WIDE: Final = 110
+_INNER: Final = frozenset({"day", "sent", "hour", "hour_sent", "days"})
+"""Fields of a row that only mean something together; what follows from them is shown."""
 
 
 def device_json(device: DeviceRow, config: Config) -> dict[str, Any]:
     """What `--json` prints of a device: its row, and what follows from it and the config."""
-    pace = _pace(device, config)
-    return dataclasses.asdict(device) | {
+    pace = device_pace(config.pacing, device)
+    row = {name: value for name, value in dataclasses.asdict(device).items() if name not in _INNER}
+    return row | {
         "proxy": _masked_proxy(device.proxy),
         "settings": masked_settings(device.transport, device.settings),
         "shown_state": device.shown_state,
         "to_do": _to_do(device),
         "shard": shard_of(device.id, config.shards),
-        "pace": {"gap_min": pace.gap_min, "gap_max": pace.gap_max, "daily_limit": pace.daily_limit},
+        "sent_today": tally_of(device, pace).today(datetime.now(pace.zone))[0],
+        "pace": {name: _pace_json(pace.of(name)) for name in CLASSES},
     }
 
 
@@ -61,7 +69,7 @@ def show_devices(devices: Sequence[DeviceRow], config: Config) -> None:
             _transport_text(device.transport),
             state_text(device.shown_state),
             Text(str(device.jobs)),
-            Text(_today(device, _pace(device, config))),
+            Text(_today(device, config)),
             Text(ago(device.last_sent)),
         ]
         if wide:
@@ -76,10 +84,9 @@ def show_devices(devices: Sequence[DeviceRow], config: Config) -> None:
         console.print(Text(sandbox_line(sandbox, len(devices), "devices"), SANDBOX_STYLE))
 
 
-def show_device(device: DeviceRow, config: Config) -> None:
+def show_device(device: DeviceRow, config: Config, outlook: Outlook) -> None:
     """One device, line by line."""
     console = make_console()
-    pace = _pace(device, config)
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -95,9 +102,10 @@ def show_device(device: DeviceRow, config: Config) -> None:
     rows += [
         ("to do", _to_do(device)),
         ("jobs", _jobs(device)),
-        ("sent today", _sent_today(device, pace)),
+        ("may send", next_words(outlook)),
+        ("sent today", sent_words(outlook)),
         ("last sent", moment_text(device.last_sent)),
-        ("gap", _gap_words(device, pace)),
+        *_pace_rows(outlook.pace, device),
         ("shard", f"{shard_of(device.id, config.shards)} of {config.shards}"),
         ("session", device.session or ""),
         ("proxy", _masked_proxy(device.proxy) or ""),
@@ -149,35 +157,50 @@ def _jobs(device: DeviceRow) -> str:
     return words + (f", {device.in_hand} in the hand of a worker" if device.in_hand else "")
 
 
-def _pace(device: DeviceRow, config: Config) -> Pace:
-    pacing = config.pacing
-    return Pace(
-        gap_min=pacing.gap_min if device.gap_min is None else device.gap_min,
-        gap_max=pacing.gap_max if device.gap_max is None else device.gap_max,
-        daily_limit=pacing.daily_limit if device.daily_limit is None else device.daily_limit,
-    )
+def _pace_json(pace: Pace) -> dict[str, Any]:
+    return dataclasses.asdict(pace) | {"quiet": None if pace.quiet is None else str(pace.quiet)}
 
 
-def _today(device: DeviceRow, pace: Pace) -> str:
+def _today(device: DeviceRow, config: Config) -> str:
+    pace = device_pace(config.pacing, device)
     if not pace.limited:
         return "-"
-    return f"{device.sent_today}/{pace.daily_limit}" if pace.daily_limit else str(device.sent_today)
+    sent, _, days = tally_of(device, pace).today(datetime.now(pace.zone))
+    limit, _ = daily_limit(pace, CLASSES[0], days)
+    return f"{sent}/{limit}" if limit else str(sent)
 
 
-def _sent_today(device: DeviceRow, pace: Pace) -> str:
-    if not pace.limited:
-        return "not counted: it has neither a gap nor a daily limit"
-    if not pace.daily_limit:
-        return f"{device.sent_today}, no limit"
-    spent = "; the rest waits for midnight" if pace.spent(device.sent_today) else ""
-    return f"{device.sent_today} of {pace.daily_limit}{spent}"
+def _pace_rows(pace: DevicePace, device: DeviceRow) -> list[tuple[str, Text | str]]:
+    hours = [(name, pace.of(name).quiet) for name in CLASSES]
+    clock = pace.zone.key if isinstance(pace.zone, ZoneInfo) else "UTC"
+    quiet = (
+        "; ".join(f"{name}: {one}" for name, one in hours) if len({one for _, one in hours}) > 1 else str(hours[0][1])
+    )
+    return [
+        ("gap", "; ".join([_gap_words(device, pace), *_class_gaps(pace)])),
+        ("quiet hours", "" if not any(one for _, one in hours) else quiet.replace("None", "none")),
+        ("clock", clock),
+    ]
 
 
-def _gap_words(device: DeviceRow, pace: Pace) -> str:
+def _gap_words(device: DeviceRow, pace: DevicePace) -> str:
+    origin = " (as configured)" if device.gap_min is None and device.gap_max is None else ""
+    return f"{_gap(pace.base)}{origin}"
+
+
+def _class_gaps(pace: DevicePace) -> list[str]:
+    words = []
+    for name, own in pace.classes.items():
+        if (own.gap_min, own.gap_max) != (pace.base.gap_min, pace.base.gap_max):
+            burst = f", {own.burst} in a row" if own.burst else ""
+            words.append(f"{name} {_gap(own)}{burst}")
+    return words
+
+
+def _gap(pace: Pace) -> str:
     if pace.gap_max <= 0:
         return "none"
-    origin = " (as configured)" if device.gap_min is None and device.gap_max is None else ""
-    return f"{format_duration(pace.gap_min)} to {format_duration(pace.gap_max)}{origin}"
+    return f"{format_duration(pace.gap_min)} to {format_duration(pace.gap_max)}"
 
 
 def _masked_proxy(proxy: str | None) -> str | None:

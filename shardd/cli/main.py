@@ -20,6 +20,7 @@ from shardd.cli.device_import import import_
 from shardd.cli.device_pair import pair
 from shardd.cli.device_replace import replace
 from shardd.cli.device_session import logout, take_over
+from shardd.cli.device_set import set_
 from shardd.cli.group import group_group
 from shardd.cli.import_legacy import import_group
 from shardd.cli.job import job_group
@@ -49,7 +50,7 @@ for command in (
     import_group,
 ):
     cli.add_command(command)
-for command in (pair, take_over, logout, import_, replace):
+for command in (set_, pair, take_over, logout, import_, replace):
     device_group.add_command(command)
 for command in (retry, cancel):
     job_group.add_command(command)

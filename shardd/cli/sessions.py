@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import quote
 
@@ -13,7 +12,6 @@ from shardd.cli.client import ask
 from shardd.cli.reach import command_pool, reach_dsn
 from shardd.config import Config
 from shardd.errors import NotRunningError, UsageError
-from shardd.pacing import day_of
 from shardd.queue.database import Database
 from shardd.queue.device_admin import DeviceAdmin, DeviceRow
 from shardd.queue.sessions import SessionAdmin
@@ -45,8 +43,7 @@ class Desk:
 
     async def whatsapp_device(self, device_id: str) -> DeviceRow:
         """The device. Raises UsageError when there is none or it is no WhatsApp device."""
-        today = day_of(datetime.now(UTC), self.config.pacing.zone)
-        found = await DeviceAdmin(self.database).find(today, ids=[device_id])
+        found = await DeviceAdmin(self.database).find(ids=[device_id])
         if not found:
             raise UsageError(
                 f"device {device_id} is unknown; add it first: shardd device add {device_id} --transport whatsapp"

@@ -5,8 +5,8 @@ They work with the daemon up or down; a daemon that runs learns of changed devic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -18,18 +18,23 @@ from shardd.states import DeviceState
 
 PAUSED: Final = "paused"
 """What a paused device's state is called in lists, whatever else is known about it."""
+CHANGEABLE: Final = (
+    *("label", "proxy", "settings", "gap_min", "gap_max", "hourly_limit", "daily_limit", "quiet_hours", "timezone"),
+    "warm",
+)
+"""Columns that `DeviceAdmin.change` sets."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceRow:
-    """A device, its live jobs and what it sent; `last_sent` is known only of devices with a gap or a daily limit."""
+    """A device, its live jobs and what it sent; that is known only of devices with a gap or a limit."""
 
     id: str
     transport: str
     label: str | None
     session: str | None
-    proxy: str | None
-    settings: dict[str, Any]
+    proxy: str | None = field(repr=False)
+    settings: dict[str, Any] = field(repr=False)
     state: str
     reason: str | None
     state_since: datetime
@@ -38,12 +43,23 @@ class DeviceRow:
     paused_why: str | None
     gap_min: float | None
     gap_max: float | None
+    hourly_limit: int | None
     daily_limit: int | None
+    quiet_hours: str | None
+    timezone: str | None
+    warm: bool
+    classes: dict[str, dict[str, Any]]
     created_at: datetime
     jobs: int
     in_hand: int
-    sent_today: int
+    day: date | None
+    """The last day of its own calendar on which it sent, with what it sent then and in the last hour of that."""
+    sent: int
+    hour: int
+    hour_sent: int
     last_sent: datetime | None
+    days: int
+    """On how many days before `day` it sent, as far as was asked."""
 
     @property
     def shown_state(self) -> str:
@@ -59,11 +75,28 @@ class NewDevices:
     transport: str
     state: DeviceState
     label: str | None = None
-    proxy: str | None = None
-    settings: dict[str, Any] | None = None
+    proxy: str | None = field(default=None, repr=False)
+    settings: dict[str, Any] | None = field(default=None, repr=False)
     gap_min: float | None = None
     gap_max: float | None = None
+    hourly_limit: int | None = None
     daily_limit: int | None = None
+    quiet_hours: str | None = None
+    timezone: str | None = None
+    warm: bool = False
+    classes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceChange:
+    """What is to differ on devices."""
+
+    fields: Mapping[str, Any]
+    """Columns of shardd.devices and their values; what is not named stays."""
+    classes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Settings of classes; None: none of its own. What is not named stays."""
+    cleared: Sequence[str] = ()
+    """Classes that lose all their own settings first."""
 
 
 class DeviceAdmin:
@@ -74,14 +107,19 @@ class DeviceAdmin:
 
     async def find(
         self,
-        day: date,
         *,
         ids: Sequence[str] | None = None,
         transport: str | None = None,
         state: str | None = None,
+        warm_days: int = 0,
     ) -> list[DeviceRow]:
-        """Devices in the order of their ids; `day` is today in the config's time zone, `state` may be `paused`."""
-        params = {"day": day, "ids": None if ids is None else list(ids), "transport": transport, "state": state}
+        """Devices in the order of their ids; `state` may be `paused`. `warm_days`: how long a warm-up takes."""
+        params = {
+            "ids": None if ids is None else list(ids),
+            "transport": transport,
+            "state": state,
+            "warm_days": warm_days,
+        }
         return await fetch_rows(self._database, DeviceRow, "list_devices", params)
 
     async def was_there(self, device_id: str) -> bool:
@@ -99,9 +137,26 @@ class DeviceAdmin:
             "settings": Jsonb(devices.settings or {}),
             "gap_min": devices.gap_min,
             "gap_max": devices.gap_max,
+            "hourly_limit": devices.hourly_limit,
             "daily_limit": devices.daily_limit,
+            "quiet_hours": devices.quiet_hours,
+            "timezone": devices.timezone,
+            "warm": devices.warm,
+            "classes": Jsonb(devices.classes),
         }
         return await self._ids("add_devices", params)
+
+    async def change(self, ids: Sequence[str], change: DeviceChange) -> set[str]:
+        """Set what differs; returns the ids that exist."""
+        params: dict[str, Any] = dict.fromkeys(CHANGEABLE) | dict(change.fields)
+        params |= {
+            "ids": list(ids),
+            "given": list(change.fields),
+            "settings": Jsonb(params["settings"] or {}),
+            "classes": Jsonb(change.classes),
+            "cleared": list(change.cleared),
+        }
+        return await self._ids("change_devices", params)
 
     async def pause(self, ids: Sequence[str], why: str | None) -> set[str]:
         """Hold devices back; returns those that exist."""

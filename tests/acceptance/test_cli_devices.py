@@ -53,13 +53,14 @@ async def test_a_device_tells_its_state_what_to_do_and_its_limits_but_no_secret(
     shardd: Command, producer: Producer
 ) -> None:
     added = await shardd(
-        *("device", "add", "n62-1", "--transport", "whatsapp", "--gap", "1s..2m", "--daily-limit", "40"),
+        *("device", "add", "n62-1", "--transport", "whatsapp", "--gap", "1s..2m", "--daily-limit", "40", "--warm"),
         *("--proxy", "socks5://me:hunter2@proxy.example:1080", "--settings", '{"api_token": "hunter3", "a": [1]}'),
     )
     assert (added.code, added.out) == (0, "added 1 whatsapp device; pair it: shardd device pair n62-1\n")
     producer.execute("INSERT INTO shardd.jobs (device_id, recipient, body) VALUES ('n62-1', '+4915112345', 'hello')")
     producer.execute(
-        "INSERT INTO shardd.device_days VALUES ('n62-1', (now() AT TIME ZONE 'UTC')::date, 40, now() - interval '3 hours')"
+        "INSERT INTO shardd.device_days (device_id, day, sent, last_at) "
+        "VALUES ('n62-1', (now() AT TIME ZONE 'UTC')::date, 40, now() - interval '3 hours')"
     )
     producer.execute(
         "UPDATE shardd.devices SET state = 'banned', reason = 'spam', state_until = now() + interval '1 day'"
@@ -71,16 +72,19 @@ async def test_a_device_tells_its_state_what_to_do_and_its_limits_but_no_secret(
         "state banned reason spam since",
         "to do wait: WhatsApp lifts this ban by itself",
         "jobs 1 live job",
-        "sent today 40 of 40; the rest waits for midnight",
+        "may send not now: it is banned",
+        "sent today 40 of 40; this hour 0 of 200",
         "(3h ago)",
-        "gap 1s to 2m",
+        "gap 1s to 2m; reply 1s to 3s, 3 in a row",
         f"shard {shard_of('n62-1', 2)} of 2",
         "socks5://me:***@proxy.example:1080",
     ):
         assert piece in words, piece
     row = (await shardd("device", "show", "n62-1", "--json")).json
     assert row["settings"] == {"api_token": "***", "a": [1]}
-    assert row["pace"] == {"gap_min": 1.0, "gap_max": 120.0, "daily_limit": 40}
+    assert row["pace"]["service"] == {
+        "gap_min": 1.0, "gap_max": 120.0, "hourly_limit": 200, "daily_limit": 40, "quiet": None, "burst": 0,
+    }  # fmt: skip
     assert (row["jobs"], row["in_hand"], row["sent_today"], row["shard"]) == (1, 0, 40, shard_of("n62-1", 2))
     assert row["to_do"].startswith("wait: ")
     assert "hunter" not in shown.out + (await shardd("device", "list")).out + str(row)

@@ -50,22 +50,27 @@ RETURNING id;
 
 -- name: adopt_sessions
 -- Gives sessions that are in the store to new devices, to removed ones that come back, and to WhatsApp devices without a
--- session, which keep their settings. Arrays, one element per session. Returns the ids of the devices that got theirs.
-INSERT INTO shardd.devices AS d (id, transport, session, label, proxy, gap_min, gap_max, daily_limit)
-SELECT e.id, 'whatsapp', e.session, e.label, %(proxy)s, %(gap_min)s, %(gap_max)s, %(daily_limit)s
+-- session, which keep their settings. Their numbers sent elsewhere before: no warm-up. Arrays, one element per session. Returns
+-- the ids of the devices that got theirs.
+INSERT INTO shardd.devices AS d (id, transport, session, label, proxy, gap_min, gap_max, daily_limit, warm)
+SELECT e.id, 'whatsapp', e.session, e.label, %(proxy)s, %(gap_min)s, %(gap_max)s, %(daily_limit)s, true
   FROM unnest(%(ids)s::text[], %(sessions)s::text[], %(labels)s::text[]) AS e(id, session, label)
  WHERE NOT EXISTS (SELECT FROM shardd.devices o
                     WHERE o.removed_at IS NULL AND split_part(split_part(o.session, '@', 1), ':', 1)
                                                  = split_part(split_part(e.session, '@', 1), ':', 1))
 ON CONFLICT (id) DO UPDATE SET
     transport = EXCLUDED.transport, session = EXCLUDED.session, state = 'ready', reason = NULL, state_since = now(),
-    state_until = NULL, removed_at = NULL,
+    state_until = NULL, removed_at = NULL, warm = true,
     label = CASE WHEN d.removed_at IS NULL THEN coalesce(d.label, EXCLUDED.label) ELSE EXCLUDED.label END,
     proxy = CASE WHEN d.removed_at IS NULL THEN d.proxy ELSE EXCLUDED.proxy END,
     settings = CASE WHEN d.removed_at IS NULL THEN d.settings ELSE '{}' END,
     gap_min = CASE WHEN d.removed_at IS NULL THEN d.gap_min ELSE EXCLUDED.gap_min END,
     gap_max = CASE WHEN d.removed_at IS NULL THEN d.gap_max ELSE EXCLUDED.gap_max END,
     daily_limit = CASE WHEN d.removed_at IS NULL THEN d.daily_limit ELSE EXCLUDED.daily_limit END,
+    hourly_limit = CASE WHEN d.removed_at IS NULL THEN d.hourly_limit END,
+    quiet_hours = CASE WHEN d.removed_at IS NULL THEN d.quiet_hours END,
+    timezone = CASE WHEN d.removed_at IS NULL THEN d.timezone END,
+    classes = CASE WHEN d.removed_at IS NULL THEN d.classes ELSE '{}' END,
     paused_at = CASE WHEN d.removed_at IS NULL THEN d.paused_at END,
     paused_why = CASE WHEN d.removed_at IS NULL THEN d.paused_why END
  WHERE d.removed_at IS NOT NULL OR (d.transport = 'whatsapp' AND d.session IS NULL)

@@ -1,0 +1,127 @@
+"""When a device may send next, for `shardd device show`: as the running shardd says, else as the database lets one reckon."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+
+from shardd.cli.client import ask_now
+from shardd.cli.output import moment_text, span
+from shardd.config import Config
+from shardd.config.device_pace import device_pace
+from shardd.errors import NotRunningError, SharddError
+from shardd.pacing import CLASSES, DevicePace, Tally, daily_limit, next_turn
+from shardd.queue.device_admin import DeviceRow
+from shardd.states import CAN_SEND, DeviceState
+from shardd.supervisor.outlook import ClassOutlook, DeviceOutlook, make_outlook
+
+SOON: Final = 3600.0
+"""Seconds up to which a wait is told alone, without the moment at which it ends."""
+_RECKONED: Final = "this is what the database knows"
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is known, and from whom."""
+
+    device: DeviceOutlook
+    pace: DevicePace
+    note: str | None = None
+    """Why it is reckoned; None: a shardd that runs said so."""
+
+
+def warm_days(config: Config) -> int:
+    """How many days of sending must be known of a device."""
+    return len(config.pacing.warm_up or ())
+
+
+def ask_outlook(device: DeviceRow, config: Config) -> Outlook:
+    """Ask the running shardd, else reckon."""
+    pace = device_pace(config.pacing, device)
+    try:
+        answer = ask_now(config.control_socket, "GET", f"/devices/{quote(device.id, safe='')}")
+    except NotRunningError:
+        return Outlook(reckon(device, pace), pace, f"no shardd runs with this config; {_RECKONED}")
+    except SharddError as error:
+        return Outlook(reckon(device, pace), pace, f"{error}; {_RECKONED}")
+    return Outlook(msgspec.convert(answer, DeviceOutlook), pace)
+
+
+def reckon(device: DeviceRow, pace: DevicePace) -> DeviceOutlook:
+    """What follows from the database; a gap may be over sooner, because only its longest end is sure."""
+    now, tally = time.time(), tally_of(device, pace)
+    turns = {name: next_turn(pace, name, tally, now=now, ahead=0.0, in_hand=device.in_hand) for name in CLASSES}
+    held = None
+    if device.paused_at is not None:
+        held = f"it is paused: {device.paused_why}" if device.paused_why else "it is paused"
+    elif DeviceState(device.state) not in CAN_SEND:
+        held = f"it is {device.state}"
+    local = datetime.fromtimestamp(now, pace.zone)
+    return make_outlook(device.id, turns, tally, local, now=now, held=held, in_hand=device.in_hand)
+
+
+def tally_of(device: DeviceRow, pace: DevicePace) -> Tally:
+    """What the database knows of its sends; moments in POSIX seconds."""
+    return Tally(
+        ended=float("-inf") if device.last_sent is None else device.last_sent.timestamp(),
+        draw=1.0,
+        day=device.day,
+        sent=device.sent,
+        hour=device.hour,
+        hour_sent=device.hour_sent,
+        days=len(pace.warm_up) if device.warm else device.days,
+    )
+
+
+def outlook_json(outlook: Outlook) -> dict[str, Any]:
+    """For programs: `next` by class, in seconds from now."""
+    device = outlook.device
+    return {
+        "reckoned": outlook.note is not None,
+        "held": device.held,
+        "sent_today": device.sent_today,
+        "sent_this_hour": device.sent_this_hour,
+        "sending_days": device.sending_days,
+        "next": {name: {"wait": one.wait, "why": one.why} for name, one in device.classes.items()},
+    }
+
+
+def next_words(outlook: Outlook) -> str:
+    """`now`; `in 8s: its gap`; what differs by class on a line each."""
+    device = outlook.device
+    if device.held is not None:
+        return f"not now: {device.held}"
+    told: dict[str, list[str]] = {}
+    for name, one in device.classes.items():
+        told.setdefault(_turn_words(one), []).append(name)
+    lines = [f"{', '.join(names)}: {words}" if len(told) > 1 else words for words, names in told.items()]
+    return "\n".join([*lines, *([] if outlook.note is None else [outlook.note])])
+
+
+def sent_words(outlook: Outlook) -> str:
+    """What it sent, against its limits."""
+    pace, device = outlook.pace, outlook.device
+    if not pace.limited:
+        return "not counted: it has neither a gap nor a limit"
+    limit, name = daily_limit(pace, CLASSES[0], device.sending_days)
+    today = f"{device.sent_today} of {limit}" if limit else f"{device.sent_today}, no limit"
+    if name == "its warm-up":
+        today += f" (its warm-up, day {device.sending_days + 1} of {len(pace.warm_up)})"
+    hourly = pace.of(CLASSES[0]).hourly_limit
+    this_hour = f"; this hour {device.sent_this_hour} of {hourly}" if hourly else ""
+    return today + this_hour
+
+
+def _turn_words(one: ClassOutlook) -> str:
+    if one.wait is None:
+        return f"nobody knows when: {one.why}"
+    if one.wait <= 0:
+        return "now"
+    moment = datetime.now(UTC) + timedelta(seconds=one.wait)
+    when = f"in {span(one.wait)}" if one.wait < SOON else moment_text(moment)
+    return f"{when}: {one.why}"
