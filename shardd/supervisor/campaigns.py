@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -24,7 +25,14 @@ SENDS_EVERY: Final = 2.0
 class CampaignWatch:
     """The router's knowledge of campaigns. That a paused one sends nothing is seen to by the claim itself."""
 
-    def __init__(self, database: Database, campaigns: Campaigns, router: Router) -> None:
+    def __init__(
+        self, database: Database, campaigns: Campaigns, router: Router, resumed: Callable[[], None] = lambda: None
+    ) -> None:
+        """`resumed` is called when campaigns run that did not before: somebody must look where their jobs stand.
+
+        A claim that found its campaign paused made the router believe that there is no work.
+        """
+        self._resumed = resumed
         self._database = database
         self._campaigns = campaigns
         self._router = router
@@ -44,8 +52,11 @@ class CampaignWatch:
                     line.note_campaign(campaign, day, sent)
             self._sends_seen = now
         if running != lines.campaigns:
+            resumed = running.keys() - lines.campaigns.keys()
             lines.set_campaigns(running, time.monotonic())
             self._router.wake()
+            if resumed:
+                self._resumed()
 
     async def run(self) -> None:
         """Look until cancelled."""

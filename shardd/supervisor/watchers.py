@@ -42,6 +42,12 @@ class WorkWatch:
         self.scan_every = scan_every
         self._wake = asyncio.Event()
         self._seen = 0
+        self._scan_due = False
+
+    def scan(self) -> None:
+        """Look at every line soon."""
+        self._scan_due = True
+        self._wake.set()
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -49,7 +55,8 @@ class WorkWatch:
         while True:
             self._wake.clear()
             try:
-                if time.monotonic() >= scanned + self.scan_every:
+                if self._scan_due or time.monotonic() >= scanned + self.scan_every:
+                    self._scan_due = False
                     # Newest first, then the scan: whatever is committed in between is seen by the next tail query.
                     self._seen = max(self._seen, await self._jobs.newest_id())
                     self.hint(await self._jobs.find_work())
@@ -60,7 +67,7 @@ class WorkWatch:
                 self.hint(hints)
             except DatabaseError as error:
                 log.debug("no look at the queue", action="poll", error=str(error))
-                due = 0
+                due, self._scan_due = 0, True
             if due < PROMOTE_MOST:
                 try:
                     async with asyncio.timeout(self.poll_every):

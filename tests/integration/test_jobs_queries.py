@@ -469,6 +469,17 @@ async def test_the_scan_finds_every_device_once(dsn: str, jobs: Jobs, epoch: int
     assert len(found) == len(firsts)
 
 
+async def test_the_scan_passes_by_what_is_in_hand(dsn: str, jobs: Jobs, epoch: int) -> None:
+    insert_jobs(dsn, "a", 2, priority=9)
+    (behind,) = insert_jobs(dsn, "a", **{"class": "reply"})
+    insert_jobs(dsn, "b")
+    (other,) = insert_jobs(dsn, "c")
+    await claim(jobs, epoch, "a", room=2)
+    await claim(jobs, epoch, "b")
+    found = await jobs.find_work()
+    assert [(device, lane, place[1]) for device, lane, place in found] == [("a", "/reply", behind), ("c", LANE, other)]
+
+
 async def test_due_jobs_join_their_line_in_time(dsn: str, jobs: Jobs, epoch: int) -> None:
     ids = insert_jobs(dsn, "a", 5, run_at=PAST)
     claims = await claim(jobs, epoch, "a", room=5)
@@ -555,7 +566,9 @@ async def test_a_receipt_finds_its_message_and_the_earliest_stands(dsn: str, job
     assert (seen["delivered_at"].timestamp(), seen["read_at"].timestamp()) == (200.0, 300.0)
 
 
-async def test_a_platform_may_say_later_that_it_failed_unless_it_was_delivered(dsn: str, jobs: Jobs, epoch: int) -> None:
+async def test_a_platform_may_say_later_that_it_failed_unless_it_was_delivered(
+    dsn: str, jobs: Jobs, epoch: int
+) -> None:
     insert_jobs(dsn, "a", 2)
     for message_id in ("M1", "M2"):
         (its_claim,) = await claim(jobs, epoch, "a")
@@ -564,7 +577,9 @@ async def test_a_platform_may_say_later_that_it_failed_unless_it_was_delivered(d
     assert await jobs.save_receipt(Receipt("a", ["M1", "M2"], "failed", 200.0, "no such number")) == 2
     assert sorted(states(dsn).values()) == ["failed", "sent"]
     with connect(dsn) as connection:
-        told = connection.execute("SELECT message_id, error, error_class FROM shardd.archive ORDER BY message_id").fetchall()
+        told = connection.execute(
+            "SELECT message_id, error, error_class FROM shardd.archive ORDER BY message_id"
+        ).fetchall()
     assert told == [("M1", "no such number", "server"), ("M2", None, None)]
 
 

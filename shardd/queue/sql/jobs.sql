@@ -163,14 +163,16 @@ SELECT DISTINCT ON (device_id, lane) device_id, lane, ord, id, max(id) OVER () A
 SELECT coalesce(max(id), 0) FROM shardd.jobs;
 
 -- name: find_work
--- Every line that has a job, and where it begins: a skip scan, one index probe per line.
+-- Every line in which a job waits that nobody has in hand, and where it begins: a skip scan, one index probe per line.
 WITH RECURSIVE head AS (
-    (SELECT device_id, lane, ord, id FROM shardd.jobs WHERE NOT scheduled AND device_id IS NOT NULL
+    (SELECT device_id, lane, ord, id FROM shardd.jobs
+      WHERE NOT scheduled AND device_id IS NOT NULL AND claimed_epoch IS NULL
       ORDER BY device_id, lane, ord, id LIMIT 1)
     UNION ALL
     SELECT n.device_id, n.lane, n.ord, n.id FROM head CROSS JOIN LATERAL (
         SELECT device_id, lane, ord, id FROM shardd.jobs
-         WHERE NOT scheduled AND device_id IS NOT NULL AND (device_id, lane) > (head.device_id, head.lane)
+         WHERE NOT scheduled AND device_id IS NOT NULL AND claimed_epoch IS NULL
+           AND (device_id, lane) > (head.device_id, head.lane)
          ORDER BY device_id, lane, ord, id LIMIT 1
     ) n
 )
