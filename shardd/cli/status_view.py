@@ -85,6 +85,8 @@ def _facts(status: Status, most: int | None) -> Table:
     clients = count(totals.open_clients, "open client")
     facts.add_row("devices", f"{totals.ready:,} ready, {totals.parked:,} parked, {clients}")
     facts.add_row("queue", Text("not counted yet", "dim") if queue is None else _queue_words(queue))
+    if queue is not None and (words := _campaign_words(queue)):
+        facts.add_row("campaigns", words)
     sent = Text(f"{totals.sent:,} since the start, {_rate(totals.sent_per_second)}/s; ")
     sent.append(f"{totals.failed:,} failed, ", "red" if totals.failed else "")
     sent.append(f"{totals.in_doubt:,} in doubt", "bold yellow" if totals.in_doubt else "")
@@ -103,6 +105,13 @@ def _queue_words(queue: QueueStatus) -> str:
     if queue.oldest_due_age is None:
         return words
     return f"{words}; oldest due {span(max(0.0, queue.oldest_due_age))}"
+
+
+def _campaign_words(queue: QueueStatus) -> Text:
+    words = [f"{queue.running_campaigns:,} running"] if queue.running_campaigns else []
+    if queue.paused_campaigns:
+        words.append(f"{queue.paused_campaigns:,} paused with {count(queue.paused_jobs, 'job')}")
+    return Text(", ".join(words), "yellow" if queue.paused_campaigns else "")
 
 
 def _choose(shards: Sequence[ShardStatus], room: int | None) -> tuple[list[ShardStatus], list[ShardStatus]]:

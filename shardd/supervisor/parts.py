@@ -48,6 +48,7 @@ class Parts:
     fleet: Fleet
     device_watch: DeviceWatch
     work_watch: WorkWatch
+    campaigns: Campaigns
     campaign_watch: CampaignWatch
     cancelled: CancelledJobs
     retention: Retention
@@ -105,6 +106,7 @@ def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn
     work_watch = WorkWatch(
         database, jobs, router, poll_every=config.queue.poll_every, scan_every=config.queue.scan_every
     )
+    campaigns = Campaigns(database)
     receipts = Receipts(jobs)
     fleet = Fleet(
         config,
@@ -126,7 +128,8 @@ def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn
         fleet=fleet,
         device_watch=device_watch,
         work_watch=work_watch,
-        campaign_watch=CampaignWatch(database, Campaigns(database), router, work_watch.scan),
+        campaigns=campaigns,
+        campaign_watch=CampaignWatch(database, campaigns, router, work_watch.scan),
         cancelled=CancelledJobs(database),
         retention=Retention(database),
         group_work=GroupWork(Groups(database), lines, work_watch.hint, every=config.queue.poll_every),

@@ -51,6 +51,11 @@ class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
     sending: int
     oldest_due_age: float | None
     as_of: float
+    running_campaigns: int = 0
+    """Campaigns that have live jobs, of all nodes; so the next."""
+    paused_campaigns: int = 0
+    paused_jobs: int = 0
+    """Of the paused campaigns."""
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):

@@ -70,7 +70,8 @@ class Upkeep:
 
     async def _count(self) -> None:
         began = time.monotonic()
-        self.queue = QueueStatus(**await self._parts.jobs.depth(), as_of=time.time())
+        depth, campaigns = await self._parts.jobs.depth(), await self._parts.campaigns.count()
+        self.queue = QueueStatus(**depth, **campaigns, as_of=time.time())
         # Counting a long queue must stay a small part of the database's work.
         await asyncio.sleep(20 * (time.monotonic() - began))
 

@@ -60,7 +60,9 @@ SHAPES = {
         "devices", "ready", "parked", "sandbox_devices", "open_clients", "in_flight", "sent", "failed", "in_doubt",
         "sent_per_second",
     },
-    QueueStatus: {"queued", "scheduled", "sending", "oldest_due_age", "as_of"},
+    QueueStatus: {
+        "queued", "scheduled", "sending", "oldest_due_age", "as_of", "running_campaigns", "paused_campaigns", "paused_jobs",
+    },
 }  # fmt: skip
 
 

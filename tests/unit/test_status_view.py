@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -108,6 +109,15 @@ def test_the_head_tells_health_queue_and_the_oldest_due_job() -> None:
     assert "shardd 1.2.3 on host-a: healthy  up 2h 5m, pid 1, database embedded" in text
     assert "1,000,000 queued, 3 scheduled, 4 sending; oldest due 12m 34s" in text
     assert "sandbox" not in text
+
+
+def test_campaigns_are_told_when_there_are_some() -> None:
+    status = node(2)
+    assert status.queue is not None
+    assert "campaigns" not in "\n".join(paint(status, 80))
+    queue = msgspec.structs.replace(status.queue, running_campaigns=2, paused_campaigns=1, paused_jobs=1_000_000)
+    text = "\n".join(paint(msgspec.structs.replace(status, queue=queue), 80))
+    assert "campaigns  2 running, 1 paused with 1,000,000 jobs" in text
 
 
 def test_a_status_that_is_no_longer_true_says_so() -> None:
