@@ -7,7 +7,7 @@ import pytest
 
 from shardd.queue.database import Database
 from shardd.queue.devices import Devices
-from shardd.queue.jobs import read_place
+from shardd.queue.jobs import read_hint
 
 INSERT = "INSERT INTO shardd.jobs (device_id, recipient, body, run_at) "
 
@@ -47,7 +47,7 @@ def test_a_single_job_is_announced_with_its_place(dsn: str) -> None:
         listener.execute("INSERT INTO shardd.devices (id, transport) VALUES ('d1', 'sandbox')")
         row = listener.execute(INSERT + "VALUES ('d1', '+4915112345678', 'hello', now()) RETURNING ord, id").fetchone()
         (payload,) = announcements(listener)
-        assert read_place(payload) == ("d1", row)
+        assert read_hint(payload) == ("d1", "/marketing", row)
         # Several at once, and one whose time has not come, are found by the router's own look.
         for several in (
             "SELECT 'd1', '+4915112345678', 'hello', now() FROM generate_series(1, 2)",
@@ -55,12 +55,12 @@ def test_a_single_job_is_announced_with_its_place(dsn: str) -> None:
         ):
             listener.execute(INSERT + several)
             (payload,) = announcements(listener)
-            assert read_place(payload) is None
+            assert read_hint(payload) is None
 
 
 @pytest.mark.parametrize(
     "nonsense",
-    ["", "hello", "[]", '["d1", 1]', '["d1", "1", 2]', "{}", '["d1", 1, 1e30]', f'["d1", {2**63}, 1]'],
+    ["", "hello", "[]", '["d1", 1, 2]', '["d1", "/a", "1", 2]', "{}", '["d1", "/a", 1, 1e30]', f'["d1", "/a", {2**63}, 1]'],
 )
 def test_what_is_no_place_is_no_error(nonsense: str) -> None:
-    assert read_place(nonsense) is None
+    assert read_hint(nonsense) is None

@@ -40,7 +40,7 @@ def embedded(config_of: Path, state_dir: Path) -> Path:
 
 def test_migrates_and_tells_what_it_did(named: Path) -> None:
     first = shardd_db("migrate", "--config", named)
-    assert (first.exit_code, "applied 0001_queue.sql" in first.output) == (0, True)
+    assert (first.exit_code, "applied 0001_devices.sql" in first.output) == (0, True)
     again = shardd_db("migrate", "--config", named)
     assert (again.exit_code, again.output) == (0, "nothing to apply: the database is current\n")
 
@@ -58,7 +58,7 @@ def test_status_for_programs(named: Path) -> None:
     told = json.loads(shardd_db("status", "--config", named, "--json").stdout)
     assert told["current"] is True
     assert told["superuser"] is False
-    assert told["migrations"][0]["name"] == "queue"
+    assert told["migrations"][0]["name"] == "devices"
     assert told["migrations"][0]["state"] == "applied"
 
 

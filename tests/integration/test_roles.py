@@ -157,5 +157,5 @@ def test_every_function_that_runs_as_its_owner_pins_its_search_path(module_dbnam
         rows = connection.execute(
             "SELECT proname, proconfig FROM pg_proc WHERE pronamespace = 'shardd'::regnamespace AND prosecdef"
         ).fetchall()
-    assert {name for name, _ in rows} >= {"admit_job", "wake_router"}
+    assert {name for name, _ in rows} >= {"admit_job", "welcome_jobs"}
     assert all(config == ["search_path=pg_catalog"] for _, config in rows)
