@@ -51,7 +51,9 @@ END $$;
 CREATE FUNCTION shardd.admit_opt_out() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 BEGIN
     PERFORM shardd.check_recipient(NEW.recipient, 'opt_outs');
-    PERFORM shardd.check_spelling(NEW.recipient);
+    IF NEW.source <> 'message' THEN  -- WhatsApp knows how its numbers are spelled
+        PERFORM shardd.check_spelling(NEW.recipient);
+    END IF;
     IF length(NEW.note) > 1000 OR length(NEW.words) > 1000 THEN
         PERFORM shardd.refuse(CASE WHEN length(NEW.note) > 1000 THEN 'note' ELSE 'words' END, 'the text is too long',
             'At most 1000 characters.', 'opt_outs');
