@@ -49,11 +49,15 @@ RETURNING id;
 
 -- name: change_devices
 -- Sets the columns that are `given`. Of the classes, those `cleared` lose their settings; then the settings in `classes` are added,
--- and those that are null there go. Returns the ids that exist.
+-- and those that are null there go. A device of an HTTP platform whose key was refused is tried again with the new settings.
+-- Returns the ids that exist.
 UPDATE shardd.devices d
    SET label = CASE WHEN 'label' = ANY (g.given) THEN %(label)s::text ELSE label END,
        proxy = CASE WHEN 'proxy' = ANY (g.given) THEN %(proxy)s::text ELSE proxy END,
        settings = CASE WHEN 'settings' = ANY (g.given) THEN %(settings)s::jsonb ELSE settings END,
+       state = CASE WHEN g.new_key THEN 'ready' ELSE state END,
+       reason = CASE WHEN g.new_key THEN NULL ELSE reason END,
+       state_since = CASE WHEN g.new_key THEN now() ELSE state_since END,
        gap_min = CASE WHEN 'gap_min' = ANY (g.given) THEN %(gap_min)s::double precision ELSE gap_min END,
        gap_max = CASE WHEN 'gap_max' = ANY (g.given) THEN %(gap_max)s::double precision ELSE gap_max END,
        hourly_limit = CASE WHEN 'hourly_limit' = ANY (g.given) THEN %(hourly_limit)s::integer ELSE hourly_limit END,
@@ -67,9 +71,11 @@ UPDATE shardd.devices d
                               CASE WHEN name = ANY (%(cleared)s::text[]) THEN '{}' ELSE coalesce(d.classes -> name, '{}') END
                               || coalesce(%(classes)s::jsonb -> name, '{}')) AS fields
                      FROM jsonb_object_keys(d.classes || %(classes)s::jsonb) name) merged)
-  FROM (SELECT %(given)s::text[] AS given) g
- WHERE id = ANY (%(ids)s::text[]) AND removed_at IS NULL
-RETURNING id;
+  FROM (SELECT o.id, %(given)s::text[] AS given,
+               'settings' = ANY (%(given)s::text[]) AND o.state = 'logged_out' AND o.transport <> 'whatsapp' AS new_key
+          FROM shardd.devices o WHERE o.id = ANY (%(ids)s::text[])) g
+ WHERE d.id = g.id AND removed_at IS NULL
+RETURNING d.id;
 
 -- name: pause_devices
 -- Holds devices back; what is in hand is finished. Returns the ids that exist.

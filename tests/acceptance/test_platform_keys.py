@@ -1,0 +1,58 @@
+"""A key that a platform refuses, with the daemon running: the device stops, and the key is shown nowhere."""
+
+from __future__ import annotations
+
+import json
+
+from tests.acceptance.test_platforms import MakeDaemon, insert, platforms_config, row, until
+from tests.command import Command
+from tests.daemon import Producer
+from tests.platform_server.server import PlatformServer, says
+
+
+async def test_a_dead_token_stops_the_device_and_no_secret_is_anywhere(
+    make_daemon: MakeDaemon, producer: Producer, platforms: PlatformServer
+) -> None:
+    token = "EAAB-very-secret-token"
+    platforms.next(says(401, {"error": {"code": 190, "message": f"Error validating access token {token}"}}))
+    daemon = make_daemon(**platforms_config(platforms.base), log={"level": "debug"})
+    daemon.environ["CLOUD_TOKEN_OF_TEST"] = token
+    daemon.write_config()
+    shardd = Command(daemon.config_file)
+    settings = {"phone_number_id": "42", "token": token}
+    added = await shardd("device", "add", "p1", "--transport", "cloud_api", "--settings", json.dumps(settings))
+    assert "added 1 cloud_api device" in added.out, added
+    settings["token"] = "${CLOUD_TOKEN_OF_TEST}"
+    await shardd("device", "add", "p2", "--transport", "cloud_api", "--settings", json.dumps(settings))
+    job = insert(producer, "p1", "hello")
+    await daemon.start()
+
+    def device_state() -> str:
+        return str(producer.execute("SELECT state FROM shardd.devices WHERE id = 'p1'")[0][0])
+
+    await until(daemon, lambda: device_state() == "logged_out")
+    other = insert(producer, "p2", "hello")
+    await producer.until_finished(daemon, 1)
+    assert (row(producer, job)["state"], row(producer, other)["state"]) == ("queued", "sent")
+    assert [received.key for received in platforms.received] == [token, token]
+    shown = [
+        await shardd("device", "show", "p1"),
+        await shardd("device", "show", "p1", "--json"),
+        await shardd("device", "show", "p2"),
+        await shardd("device", "list", "--json"),
+        await shardd("job", "show", str(job)),
+        await shardd("status", "--json"),
+    ]
+    assert "give it another: shardd device set p1" in " ".join(shown[0].out.split())
+    assert "CLOUD_TOKEN_OF_TEST" in shown[2].out
+    written = str(producer.execute("SELECT reason FROM shardd.devices UNION ALL SELECT error FROM shardd.outcomes"))
+    assert "Error validating access token ***" in written
+    assert token not in written
+    settings["token"] = "EAAB-another-secret-token"
+    changed = await shardd("device", "set", "p1", "--settings", json.dumps(settings))
+    assert changed.code == 0, changed.err
+    await until(daemon, lambda: row(producer, job)["state"] == "sent")
+    assert [received.key for received in platforms.received][2:] == [settings["token"]]
+    assert await daemon.stop() == 0
+    everything = "".join(one.out + one.err for one in shown) + daemon.log_file.read_text()
+    assert token not in everything
