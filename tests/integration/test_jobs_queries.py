@@ -143,6 +143,50 @@ async def test_a_claim_begins_where_the_line_is_known_to_begin(dsn: str, jobs: J
     assert [c.id for c in claims_of(cycle)] == [second, third]
 
 
+async def test_what_is_too_late_is_not_claimed(dsn: str, jobs: Jobs, epoch: int) -> None:
+    (late, *_) = insert_jobs(dsn, "a", 2, run_at=PAST, expires_at="2090-01-01 00:00:00+00")
+    with connect(dsn) as connection:
+        connection.execute("UPDATE shardd.jobs SET expires_at = now() WHERE id = %s", [late])
+    (its_claim,) = await claim(jobs, epoch, "a", room=2)
+    assert its_claim.id == late + 1
+    assert await jobs.expire(100) == 1
+    assert row_of(dsn, late)["state"] == "expired"
+
+
+async def test_a_claim_says_who_opted_out_meanwhile(dsn: str, jobs: Jobs, epoch: int) -> None:
+    first, second, third = (insert_jobs(dsn, "a", recipient=f"+62 812-345-67{n}")[0] for n in range(3))
+    with connect(dsn) as connection:
+        connection.execute(
+            "INSERT INTO shardd.opt_outs (address, recipient) SELECT address, recipient FROM shardd.jobs"
+            " WHERE id = ANY (%s)",
+            [[first, third]],
+        )
+    cycle = await jobs.cycle(Settlement(), [Ask("a", LANE, epoch, FIRST_PLACE, 5)])
+    assert {taken.claim.id: taken.opted_out for taken in cycle.taken} == {first: True, second: False, third: True}
+    assert [claim.address for claim in claims_of(cycle)] == ["62812345670", "62812345671", "62812345672"]
+
+
+async def test_a_claim_of_one_tells_where_the_next_stands(dsn: str, jobs: Jobs, epoch: int) -> None:
+    (last, middle, first) = (insert_jobs(dsn, "a", priority=priority)[0] for priority in (0, 5, 9))
+    insert_jobs(dsn, "a", priority=7, **{"class": "reply"})
+    seen = []
+    for _ in range(3):
+        (taken,) = (await jobs.cycle(Settlement(), [Ask("a", LANE, epoch, FIRST_PLACE, 1, peek=True)])).taken
+        seen.append((taken.claim.id, taken.next and taken.next[1]))
+    assert seen == [(first, middle), (middle, last), (last, None)]
+
+
+async def test_settling_lets_the_next_of_an_order_group_into_its_line(dsn: str, jobs: Jobs, epoch: int) -> None:
+    (first,) = insert_jobs(dsn, "a", order_group="g")
+    (second,) = insert_jobs(dsn, "b", order_group="g")
+    (its_claim,) = await claim(jobs, epoch, "a", "b")
+    cycle = await jobs.cycle(finish(its_claim), [Ask("b", LANE, epoch, FIRST_PLACE, 1)])
+    assert (its_claim.id, its_claim.order_group) == (first, "g")
+    # It can be claimed by the same cycle.
+    assert [c.id for c in claims_of(cycle)] == [second]
+    assert ids_of(cycle.advanced) == [second]
+
+
 async def test_claims_are_hot_updates(dsn: str, postgres: Cluster) -> None:
     names = [f"d{number:02d}" for number in range(40)]
     add_devices(dsn, *names)

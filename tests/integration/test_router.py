@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from shardd import ipc
+from shardd.errors import DatabaseError
 from shardd.ipc import JobSpec, Outcome
 from shardd.pacing import DevicePace, Pace
+from shardd.queue.cycle import Taken
 from shardd.queue.database import Database
 from shardd.queue.devices import Devices
 from shardd.queue.jobs import Jobs
@@ -254,6 +256,55 @@ async def test_sends_of_a_paced_device_are_counted_for_the_day(dsn: str, databas
     assert len(node.workers.got) == 3
     with connect(dsn) as connection:
         assert connection.execute("SELECT device_id, sent FROM shardd.device_days").fetchall() == [("a", 3)]
+
+
+# ---- opt-outs
+
+
+async def test_what_nobody_wants_reaches_no_worker(dsn: str, node: Node, epoch: int) -> None:
+    unwanted, wanted = insert_jobs(dsn, "a"), insert_jobs(dsn, "a", recipient="+6289999999")
+    with connect(dsn) as connection:
+        connection.execute(
+            "INSERT INTO shardd.opt_outs (address, recipient) SELECT address, recipient FROM shardd.jobs WHERE id = %s",
+            unwanted,
+        )
+    await node.begin(epoch)
+    await node.workers.until(lambda: len(node.workers.settled) == 2)
+    assert [job.id for job in node.workers.got] == wanted
+    assert states(dsn) == {unwanted[0]: "opted_out", wanted[0]: "sent"}
+
+
+async def test_a_second_look_keeps_back_what_it_finds(dsn: str, database: Database, epoch: int) -> None:
+    async def screen(taken: Sequence[Taken]) -> set[int]:
+        return {job.claim.id for job in taken if job.claim.address.endswith("9")}
+
+    node = Node(database, screen=screen)
+    unwanted, wanted = insert_jobs(dsn, "a", recipient="+6289999999"), insert_jobs(dsn, "a")
+    await node.begin(epoch)
+    await node.workers.until(lambda: len(node.workers.settled) == 2)
+    await node.end()
+    assert [job.id for job in node.workers.got] == wanted
+    assert row_of(dsn, unwanted[0])["error_class"] == "opted_out"
+
+
+async def test_while_nobody_can_look_nothing_leaves(dsn: str, database: Database, epoch: int) -> None:
+    tries = 0
+
+    async def screen(taken: Sequence[Taken]) -> set[int]:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise DatabaseError("away")
+        return set()
+
+    node = Node(database, screen=screen)
+    jobs = insert_jobs(dsn, "a", 2)
+    await node.begin(epoch)
+    await node.workers.until(lambda: len(node.workers.got) == 2)
+    await node.settled()
+    await node.end()
+    assert [(job.id, job.attempt) for job in node.workers.got] == [(jobs[0], 3), (jobs[1], 1)]
+    assert row_of(dsn, jobs[0])["failures"] == 0
 
 
 # ---- when a shard or a lease is not there

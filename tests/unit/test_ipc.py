@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from shardd import ipc
 
 DEVICE = ipc.DeviceSpec("a", "whatsapp", {"region": "ID"}, "628:1@s.whatsapp.net", "socks5://proxy")
-JOB = ipc.JobSpec(2**62, 9, 3, "a", "+628123", "location", "body", None, None, None, {"latitude": 1.5, "longitude": -2})
-OUTCOME = ipc.Outcome(2**62, 9, 3, "unavailable", None, "why", 1.5, "banned", 1e9)
+JOB = ipc.JobSpec(
+    2**62, 9, 3, "a", "+628123", "location", "body", None, None, None, {"latitude": 1.5, "longitude": -2}, 2e9
+)
+OUTCOME = ipc.Outcome(2**62, 9, 3, "unavailable", None, "why", 1.5, "banned", 1e9, "rate_limit", True)
 
 TO_WORKER = [
     ipc.Setup("node", 3, 9, "/j", 90.0, {"sandbox": {"latency_min": 0.1}}, [DEVICE], 1.0, True, "dsn"),

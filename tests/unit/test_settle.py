@@ -50,7 +50,8 @@ def test_every_outcome_leads_where_the_table_says(
     retry_after: float | None,
 ) -> None:
     given_claim = claim(min(failures, max_attempts - 1), max_attempts, on_doubt)
-    decision = decide(verdict, given_claim, device_state=device_state, retry_after=retry_after, error="why")
+    why = {"error": "why", "error_class": "recipient"}
+    decision = decide(verdict, given_claim, device_state=device_state, retry_after=retry_after, **why)
     events = {str(verdict)}
     if verdict is Verdict.TRANSIENT:
         events = {"transient", "transient_last"}
@@ -61,6 +62,7 @@ def test_every_outcome_leads_where_the_table_says(
     assert state_of(decision) in {JOB_TRANSITIONS[JobState.SENDING][event] for event in events}
     assert decision.claim is given_claim
     assert decision.error == "why"
+    assert decision.error_class == (None if verdict is Verdict.SENT else "recipient")
     # Only what was tried and failed uses up an attempt, and never more than one.
     used = decision.failures - given_claim.failures
     assert used == (verdict in (Verdict.TRANSIENT, Verdict.PERMANENT, Verdict.IN_DOUBT))
@@ -129,6 +131,18 @@ def test_a_doubt_is_held_unless_the_producer_asked_for_a_retry() -> None:
 
 def test_a_doubt_about_the_last_attempt_is_held() -> None:
     assert state_of(decide(Verdict.IN_DOUBT, claim(4, on_doubt="retry"))) is JobState.IN_DOUBT
+
+
+@pytest.mark.parametrize(
+    ("verdict", "state"), [(Verdict.EXPIRED, JobState.EXPIRED), (Verdict.OPTED_OUT, JobState.OPTED_OUT)]
+)
+def test_what_may_not_be_sent_any_more_ends_and_uses_up_no_attempt(verdict: Verdict, state: JobState) -> None:
+    assert decide(verdict, claim(4), error="why") == Finish(claim(4), state, 4, None, "why")
+
+
+def test_a_claim_knows_its_campaign() -> None:
+    lanes = {"/reply": "", "spring/marketing": "spring", "a.b:c@d/service": "a.b:c@d"}
+    assert {lane: Claim(7, 3, 2, "a", 0, 5, "hold", lane=lane).campaign for lane in lanes} == lanes
 
 
 def test_an_unknown_verdict_is_a_defect() -> None:
