@@ -29,6 +29,9 @@ async def test_failed_jobs_are_retried_and_sent_ones_stay_sent(
     rows = (await shardd("job", "list", "--state", "failed", "--limit", "3", "--json")).json
     assert [row["id"] for row in rows] == ids(producer, "failed")[:0:-1]
     assert all("as configured" in row["error"] and row["transport"] == "sandbox" for row in rows)
+    assert {row["error_class"] for row in rows} == {"recipient"}
+    assert len((await shardd("job", "list", "--error-class", "recipient", "--class", "marketing", "--json")).json) == 4
+    assert (await shardd("job", "list", "--error-class", "timeout", "--json")).json == []
 
     unasked = await shardd("job", "retry", "--state", "failed")
     assert (unasked.code, unasked.out) == (64, "")
@@ -47,8 +50,8 @@ async def test_failed_jobs_are_retried_and_sent_ones_stay_sent(
     refused = await shardd("job", "retry", one, 10**6, *ids(producer, "failed"))
     assert (refused.code, refused.out) == (64, "retried 1 job\n")
     assert refused.err.splitlines() == [
-        "job 1000000: unknown",
         f"job {one}: sent already, and a sent message stays sent; insert a new job to send it again",
+        "job 1000000: unknown",
     ]
     assert len([m for m in daemon.messages() if m["job"] == one]) == 1
 
@@ -98,7 +101,7 @@ async def test_what_a_worker_has_in_hand_is_not_cancelled(
     refused = await shardd("job", "cancel", first, waiting[0])
     assert (refused.code, refused.out) == (64, "cancelled 1 job\n")
     assert refused.err == f"job {first}: a worker has it in hand, and a message on its way cannot be stopped\n"
-    of_device = await shardd("job", "cancel", "--device", "d2")
+    of_device = await shardd("job", "cancel", "--device", "d2", "--yes")
     assert of_device.code == 64
     assert f"job {second}: a worker has it in hand" in of_device.err
     assert len(ids(producer, "sending")) == 2
@@ -115,13 +118,16 @@ async def test_jobs_are_cancelled_by_reference_and_come_back(shardd: Command, pr
         "FROM generate_series(1, 2) g"
     )
     producer.add_jobs(2, 2)
-    cancelled = await shardd("job", "cancel", "--reference", "order-7")
+    unasked = await shardd("job", "cancel", "--reference", "order-7")
+    assert (unasked.code, unasked.out) == (64, "")
+    assert "add --yes (Cancel 2 queued jobs?)" in unasked.err
+    cancelled = await shardd("job", "cancel", "--reference", "order-7", "--yes")
     assert (cancelled.code, cancelled.out) == (0, "cancelled 2 jobs\n")
     rows = (await shardd("job", "list", "--reference", "order-7", "--json")).json
     assert [(row["state"], row["error"]) for row in rows] == [("cancelled", "cancelled by an operator")] * 2
 
     again = await shardd("job", "cancel", rows[0]["id"])
-    assert (again.code, again.err) == (64, f"job {rows[0]['id']}: cancelled already\n")
+    assert (again.code, again.out, again.err) == (0, "cancelled 0 jobs; 1 job was that already\n", "")
     await shardd("device", "remove", "d2", "--cancel-jobs")
     back = await shardd("job", "retry", "--state", "cancelled", "--yes")
     assert (back.code, back.out) == (64, "retried 1 job\n")
@@ -142,13 +148,18 @@ async def test_a_message_cannot_move_the_terminal(shardd: Command, producer: Pro
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["retry"], "shardd: say which jobs: their ids, or --state failed, cancelled or in_doubt"),
-        (["retry", "1", "--state", "failed"], "shardd: say which jobs"),
-        (["retry", "--device", "d1"], "shardd: say which jobs"),
-        (["retry", "--state", "sent"], "'sent' is not one of 'cancelled', 'failed', 'in_doubt'"),
+        (["retry"], "shardd: say which jobs: their ids, or --state, --device, --campaign"),
+        (["retry", "--yes", "--dry-run"], "shardd: say which jobs"),
+        (["retry", "--device", "nobody"], "shardd: device nobody is unknown"),
+        (["retry", "--campaign", "nothing"], "shardd: campaign 'nothing' is unknown; the others: shardd campaign list"),
+        (["cancel", "--campaign", "nothing"], "shardd: campaign 'nothing' is unknown"),
+        (["list", "--campaign", "nothing"], "shardd: campaign 'nothing' is unknown"),
+        (["retry", "--error-class", "bad luck"], "'bad luck' is not one of 'recipient', 'content'"),
+        (["cancel", "--state", "sending"], "'sending' is not one of 'scheduled', 'queued'"),
+        (["retry", "--state", "sent"], "'sent' is not one of 'failed', 'cancelled', 'in_doubt'"),
         (["retry", "1e5"], "shardd: 1e5: not a job id; write numbers such as 42"),
         (["retry", "9223372036854775808"], "not a job id"),
-        (["cancel"], "shardd: say which jobs: their ids, or --device, or --reference"),
+        (["cancel"], "shardd: say which jobs: their ids, or --state, --device"),
         (["cancel", "-"], "shardd: no job is named"),
         (["cancel", "--device", "nobody"], "shardd: device nobody is unknown"),
         (["list", "--device", "nobody"], "shardd: device nobody is unknown"),
