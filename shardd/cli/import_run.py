@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import datetime
 
 from shardd.cli.import_jobs import JobImport
 from shardd.cli.sessions import Desk, open_desk
 from shardd.config import Config
+from shardd.errors import SourceError
 from shardd.legacy.devices import SECRETS, DevicePlan, plan_devices
 from shardd.legacy.old_system import OldSystem
+from shardd.legacy.postgresql import PostgresqlSource
 from shardd.legacy.report import Report
 from shardd.legacy.tables import SESSIONS
 from shardd.queue.imports import Imports
 from shardd.queue.sessions import Adoption
-from shardd.transports.whatsapp.importing import import_sessions, plan_import
+from shardd.transports.whatsapp.importing import import_sessions
 from shardd.transports.whatsapp.sessions import SessionStore
 from shardd.transports.whatsapp.store_setup import prepare_store
 
@@ -22,7 +25,7 @@ async def take_over(config: Config, system: OldSystem, store: str | None, report
     """Do what the report then tells. `store`: the DSN of the old sessions, if they can be reached. Raises SharddError."""
     async with open_desk(config) as desk:
         imports = Imports(desk.database, rehearse=report.rehearsed)
-        there = await _list_sessions(store) if store else []
+        there = _list_sessions(store) if store else []
         plan = plan_devices(system.devices, await imports.known_devices(), there, report)
         _remark(system, store, plan, report)
         if not report.rehearsed:
@@ -34,20 +37,26 @@ async def take_over(config: Config, system: OldSystem, store: str | None, report
         await JobImport(imports, plan, report, now).run(system.spool)
 
 
-async def _list_sessions(store: str) -> list[str]:
-    reader = SessionStore(store)
-    try:
-        return [session.jid for session in await reader.list_sessions()]
-    finally:
-        await reader.close()
+def _list_sessions(store: str) -> list[str]:
+    """By their keys alone: the store may be of an older library, which knew less about a session."""
+    with closing(PostgresqlSource(store)) as source:
+        sessions = [row["jid"] or "" for _, row in source.scan(SESSIONS)]
+        if source.columns(SESSIONS) is None:
+            raise SourceError(
+                f"{source.name} has no table {SESSIONS.name}: name the database of the old sessions with --sessions"
+            )
+        return sessions
 
 
 async def _move_sessions(desk: Desk, store: str, plan: DevicePlan, report: Report) -> None:
     """Copy the sessions into shardd's store, unless it is the same, and give them to their devices."""
     await prepare_store(desk.store, pgbouncer=desk.pgbouncer)
-    wanted = set(plan.sessions.values())
-    there = await plan_import(store, desk.store)
-    new = [session.jid for session in there.new if session.jid in wanted]
+    ours = SessionStore(desk.store)
+    try:
+        here = {session.jid for session in await ours.list_sessions()}
+    finally:
+        await ours.close()
+    new = [session for session in plan.sessions.values() if session not in here]
     if new:
         await import_sessions(store, desk.store, new)
     ids, sessions = list(plan.sessions), list(plan.sessions.values())

@@ -38,6 +38,8 @@ VALUES: Final[dict[Dialect, bytes]] = {
 
 def read_copy_line(line: bytes, codec: str) -> list[str | None]:
     """The fields of one line of COPY data, without its line end."""
+    if b"\\" not in line:
+        return [_text(field, codec) for field in line.split(b"\t")]
     return [
         None if field == rb"\N" else _text(_COPY_ESCAPE.sub(_copy_escape, field), codec) for field in line.split(b"\t")
     ]
@@ -66,10 +68,12 @@ def _read_postgresql(literal: bytes, codec: str) -> str | None:
 
 def _read_mysql(literal: bytes, codec: str) -> str | None:
     binary = False
-    if match := _MYSQL_PREFIX.match(literal):
+    if literal.startswith(b"_") and (match := _MYSQL_PREFIX.match(literal)):
         binary, literal = match[1].lower() == b"binary", literal[match.end() :]
     if literal.startswith(b"'"):
-        body = _MYSQL_ESCAPE.sub(_mysql_escape, literal[1:-1])
+        body = literal[1:-1]
+        if b"\\" in body or b"'" in body:
+            body = _MYSQL_ESCAPE.sub(_mysql_escape, body)
         return as_text(body) if binary else _text(body, codec)
     head = literal[:2].lower()
     if head in {b"0x", b"x'"}:

@@ -58,11 +58,8 @@ class MariaDb:
         shutil.rmtree(self.folder)
 
     def _data(self) -> list[str]:
-        # As root it refuses to run as root unless it is told to.
-        return [
-            f"--datadir={self.folder}/data",
-            f"--user={'root' if os.geteuid() == 0 else os.environ.get('USER', '')}",
-        ]
+        # It refuses to run as root unless it is told to.
+        return [f"--datadir={self.folder}/data", *(["--user=root"] if os.geteuid() == 0 else [])]
 
     @staticmethod
     def _find(program: str) -> str:
