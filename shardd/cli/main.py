@@ -21,11 +21,13 @@ from shardd.cli.device_pair import pair
 from shardd.cli.device_replace import replace
 from shardd.cli.device_session import logout, take_over
 from shardd.cli.device_set import set_
+from shardd.cli.event import event_group
 from shardd.cli.group import group_group
 from shardd.cli.import_legacy import import_group
 from shardd.cli.job import job_group
 from shardd.cli.job_bulk import cancel, retry
 from shardd.cli.status import status
+from shardd.cli.webhook import webhook_group
 from shardd.errors import SharddError
 
 
@@ -45,6 +47,8 @@ for command in (
     campaign_group,
     device_group,
     group_group,
+    event_group,
+    webhook_group,
     config_group,
     db_group,
     import_group,

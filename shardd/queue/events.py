@@ -50,6 +50,11 @@ class Events:
         params = {"after": after, "most": most, "kinds": None if kinds is None else list(kinds)}
         return [EventRow(*row) for row in await self._database.fetch_all("read_events", params)]
 
+    async def newest(self, most: int, kinds: Sequence[str] | None = None) -> list[EventRow]:
+        """The newest events, oldest of them first."""
+        params = {"most": most, "kinds": None if kinds is None else list(kinds)}
+        return [EventRow(*row) for row in await self._database.fetch_all("newest_events", params)]
+
     async def end(self) -> str:
         """The position behind every event that can be read now."""
         return str((await self._database.fetch_all("events_end"))[0][0])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import os
 import time
 from dataclasses import dataclass
 from enum import Enum
@@ -83,7 +84,7 @@ class WebhookPost:
         except aiohttp.ClientSSLError:
             return Answer(Meaning.FAILED, "no TLS connection")
         except aiohttp.ClientConnectorError as error:
-            return Answer(Meaning.FAILED, f"cannot be reached: {error.strerror or 'no connection'}")
+            return Answer(Meaning.FAILED, f"cannot be reached: {_why(error)}")
         except (aiohttp.ClientError, OSError, ValueError):
             # The words of these errors may hold the URL, or what the receiver said.
             return Answer(Meaning.FAILED, "the connection ended without an answer")
@@ -98,6 +99,12 @@ def signed_headers(number: str, at: int, body: bytes, keys: list[bytes]) -> dict
         "webhook-timestamp": str(at),
         "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
     }
+
+
+def _why(error: aiohttp.ClientConnectorError) -> str:
+    number = error.os_error.errno
+    # Of a name that is not known the number is one of the resolver's, which are negative.
+    return os.strerror(number) if number is not None and number > 0 else "its host name is not known"
 
 
 def _read(status: int, retry_after: float | None) -> Answer:

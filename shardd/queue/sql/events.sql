@@ -18,6 +18,15 @@ SELECT shardd.mend_events();
 SELECT position, id, at, kind, job_id, device_id, campaign, reference, data
   FROM shardd.read_events(%(after)s, %(most)s, %(kinds)s);
 
+-- name: newest_events
+-- The newest `most` events that can be read, oldest of them first; `kinds`: patterns, NULL passes everything.
+SELECT position, id, at, kind, job_id, device_id, campaign, reference, data
+  FROM (SELECT e.xid || '-' || e.id AS position, e.*
+          FROM shardd.events e CROSS JOIN (SELECT shardd.kind_patterns(%(kinds)s::text[]) AS patterns OFFSET 0) p
+         WHERE e.xid < pg_snapshot_xmin(pg_current_snapshot()) AND e.kind LIKE ANY (p.patterns)
+         ORDER BY e.xid DESC, e.id DESC LIMIT %(most)s) newest
+ ORDER BY xid, id;
+
 -- name: events_end
 -- The position behind every event that can be read now.
 SELECT shardd.events_end();
