@@ -113,6 +113,13 @@ class ExpiredError(SendError):
     """The message was not sent because its time was over."""
 
 
+class OptedOutError(SendError):
+    """The message was not sent: its recipient wants no more."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, error_class=ErrorClass.OPTED_OUT)
+
+
 class DeviceUnavailableError(SendError):
     """The message was not sent because its device cannot send now; the job waits for the device."""
 

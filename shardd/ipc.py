@@ -66,6 +66,8 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True):
     """Location: latitude, longitude, name, address. Contact: name, phone. Template: name, language, components."""
     expires_at: float | None = None
     """POSIX seconds, by the clock of this host, after which the message must not leave any more."""
+    heeds_opt_outs: bool = True
+    """Whether it must not go to somebody who opted out while it was on its way."""
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
@@ -112,6 +114,8 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     heartbeat_every: float = 1.0
     fsync: bool = False
     sessions_dsn: str | None = None
+    opt_out_words: list[str] = []
+    """By which recipients say that they want no more messages."""
 
 
 class Send(msgspec.Struct, frozen=True, tag="send"):
@@ -227,6 +231,20 @@ class Receipt(msgspec.Struct, frozen=True, tag="receipt"):
         _keep_storable(self, "error", self.error)
 
 
+class OptedOut(msgspec.Struct, frozen=True, tag="opted_out"):
+    """Somebody wrote to a device that he wants no more messages."""
+
+    device_id: str
+    recipients: list[str]
+    """All that name this one person, each once, the best first: `+628123…`, `ID@lid`."""
+    words: str
+    at: float
+
+    def __post_init__(self) -> None:
+        """Like Outcome's."""
+        _keep_storable(self, "words", self.words)
+
+
 class Leaving(msgspec.Struct, frozen=True, tag="leaving"):
     """Somebody else told the worker to end (SIGTERM): it takes no more jobs and exits when what it has in hand has ended."""
 
@@ -242,7 +260,7 @@ class Closed(msgspec.Struct, frozen=True, tag="closed"):
 
 
 ToWorker = Setup | Send | Devices | Settled | Drain | Close | Lease | LogLevel
-ToSupervisor = Ready | Heartbeat | Outcomes | DeviceChanged | Receipt | Leaving | Drained | Closed
+ToSupervisor = Ready | Heartbeat | Outcomes | DeviceChanged | Receipt | OptedOut | Leaving | Drained | Closed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker = msgspec.msgpack.Decoder(list[ToWorker])

@@ -26,6 +26,9 @@ class NoEvents:
     def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float) -> None:
         raise AssertionError(f"{device_id}: {kind} {message_ids}")
 
+    def opted_out(self, device_id: str, recipients: list[str], words: str, at: float) -> None:
+        raise AssertionError(f"{device_id}: {words} {recipients}")
+
 
 def settings_of(transport: str) -> dict[str, str]:
     """Settings that no other device has."""

@@ -205,5 +205,5 @@ def _claim_arrays(asks: Sequence[Ask]) -> dict[str, str]:
 def _taken(row: TupleRow, began: float) -> Taken:
     """A row of claim_jobs. `began`: when it was asked for, so that the time left to send is rather too short than too long."""
     claim = Claim(row[0], row[1], row[2], row[3], *row[12:19])
-    spec = (*row[:11], None if row[11] is None else began + row[11])
+    spec = (*row[:11], None if row[11] is None else began + row[11], row[21])
     return Taken(JobSpec(*spec), claim, row[19], None if row[20] is None else (row[20][0], row[20][1]))

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import psycopg
+
+from shardd.errors import DatabaseError
+from shardd.logs import get_logger
 from shardd.queue.database import Database
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,16 @@ class OptOuts:
 
     async def hear(self, heard: HeardOptOut, confirm: str | None) -> bool:
         """Add to the list, and answer with `confirm` whoever was not on it; True: somebody was not."""
+        try:
+            return await self._hear(heard, confirm)
+        except DatabaseError as error:
+            if confirm is None or not was_refused(error):
+                raise
+            # The answer may be what is refused; the opt-out counts for more.
+            log.error("an opt-out is not answered", action="opt_out", device=heard.device_id, error=str(error))
+            return await self._hear(heard, None)
+
+    async def _hear(self, heard: HeardOptOut, confirm: str | None) -> bool:
         ((new,),) = await self._database.fetch_all(
             "hear_opt_out",
             {
@@ -50,3 +66,8 @@ class OptOuts:
         await self._database.execute(
             "configure_opt_outs", {"exempt": list(exempt), "country_codes": list(country_codes)}
         )
+
+
+def was_refused(error: DatabaseError) -> bool:
+    """Whether the database looked at a row and did not want it: asked again, it says the same."""
+    return isinstance(error.__cause__, psycopg.IntegrityError | psycopg.DataError)

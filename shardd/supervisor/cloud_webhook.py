@@ -171,7 +171,13 @@ class CloudWebhook:
                     self._incoming(device_id, heard.sender, heard.text)
 
 
-def make_cloud_webhook(config: Config, lines: Lines, receipt: Callable[[ipc.Receipt], None]) -> CloudWebhook | None:
+def make_cloud_webhook(
+    config: Config,
+    lines: Lines,
+    *,
+    receipt: Callable[[ipc.Receipt], None],
+    incoming: Callable[[str, str, str], None],
+) -> CloudWebhook | None:
     """The listener that the config asks for, if it does."""
     webhook = config.transports.cloud_api.webhook
     if webhook.listen is None:
@@ -183,12 +189,8 @@ def make_cloud_webhook(config: Config, lines: Lines, receipt: Callable[[ipc.Rece
         receipt(ipc.Receipt(device_id, [message_id], "failed", time.time(), error))
 
     return CloudWebhook(
-        webhook, CloudNumbers(lines, os.environ).devices, receipt=receipt, failed=failed, incoming=_log_text
+        webhook, CloudNumbers(lines, os.environ).devices, receipt=receipt, failed=failed, incoming=incoming
     )
-
-
-def _log_text(device_id: str, _: str, __: str) -> None:
-    log.debug("somebody wrote", action="webhook", device=device_id)
 
 
 def _refusal(status: int, why: str) -> web.Response:

@@ -44,9 +44,10 @@ class Fleet:
         sessions_dsn: str | None,
         device_changed: Callable[[ipc.DeviceChanged, int], None],
         receipt: Callable[[ipc.Receipt], None],
+        opted_out: Callable[[ipc.OptedOut], None],
         lease_left: Callable[[], float],
     ) -> None:
-        """`devices_of` a shard; `device_changed` (with its lease's epoch) and `receipt` get what workers say of these."""
+        """`devices_of` a shard; `device_changed` (with its lease's epoch), `receipt`, `opted_out`: who hears what workers say."""
         self._config = config
         self._launch = launch
         self._router = router
@@ -54,6 +55,7 @@ class Fleet:
         self._sessions_dsn = sessions_dsn
         self._device_changed = device_changed
         self._receipt = receipt
+        self._opted_out = opted_out
         self._lease_left = lease_left
         self.shards = [self._new_shard(index) for index in range(config.shards)]
         self._last_spawn = 0.0
@@ -214,6 +216,7 @@ class Fleet:
             heartbeat_every=self._config.supervisor.heartbeat_every,
             fsync=self._config.worker.journal_fsync,
             sessions_dsn=self._sessions_dsn,
+            opt_out_words=list(self._config.opt_outs.words or ()),
         )
 
     def _watch(self, shard: Shard, now: float) -> None:
@@ -259,6 +262,8 @@ class Fleet:
                 self._device_changed(message, shard.epoch)
             case ipc.Receipt():
                 self._receipt(message)
+            case ipc.OptedOut():
+                self._opted_out(message)
             case ipc.Closed():
                 self._closings.closed(message.request)
 

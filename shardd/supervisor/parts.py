@@ -17,6 +17,7 @@ from shardd.queue.database import Database
 from shardd.queue.devices import Devices
 from shardd.queue.groups import Groups
 from shardd.queue.jobs import Jobs
+from shardd.queue.opt_outs import OptOuts
 from shardd.queue.webhooks import WebhookStore
 from shardd.supervisor.campaigns import CampaignWatch
 from shardd.supervisor.cancelled import CancelledJobs
@@ -26,6 +27,7 @@ from shardd.supervisor.fleet import Fleet
 from shardd.supervisor.groups import GroupWork
 from shardd.supervisor.leases import LeaseKeeper
 from shardd.supervisor.lines import Lines
+from shardd.supervisor.opt_outs import OptOutInbox, Screen, region_of
 from shardd.supervisor.process import Launch
 from shardd.supervisor.receipts import Receipts
 from shardd.supervisor.retention import Retention
@@ -54,6 +56,7 @@ class Parts:
     retention: Retention
     group_work: GroupWork
     receipts: Receipts
+    opt_outs: OptOutInbox
     cloud_webhook: CloudWebhook | None
     event_upkeep: EventUpkeep
     webhooks: Webhooks
@@ -71,6 +74,7 @@ class Parts:
         self.work_watch.scan_every = config.queue.scan_every
         self.group_work.every = config.queue.poll_every
         self.fleet.configure(config)
+        self.opt_outs.configure(config)
         self.event_upkeep.config = config.events
         self.webhooks.configure(config.webhooks)
         self.lines.repace(now)
@@ -94,6 +98,13 @@ def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn
     def say(shard: int, message: ipc.ToWorker) -> bool:
         return fleet.say(shard, message)
 
+    def region(device_id: str) -> str | None:
+        line = lines.by_id.get(device_id)
+        return None if line is None else region_of(rules.config, line.device.transport)
+
+    opt_outs = OptOuts(database)
+    inbox = OptOutInbox(opt_outs, config)
+
     router = Router(
         jobs=jobs,
         lines=lines,
@@ -101,6 +112,7 @@ def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn
         may_claim=keeper.good,
         batch=config.queue.batch,
         backoff=rules.job_backoff,
+        screen=Screen(opt_outs, region),
     )
     device_watch = DeviceWatch(database, Devices(database), router, say=say, warm_days=lambda: rules.warm_days)
     work_watch = WorkWatch(
@@ -116,6 +128,7 @@ def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn
         sessions_dsn=sessions_dsn,
         device_changed=device_watch.changed,
         receipt=receipts.add,
+        opted_out=inbox.add,
         lease_left=keeper.seconds_left,
     )
     keeper.on_renewed = fleet.renewed
@@ -134,7 +147,8 @@ def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn
         retention=Retention(database),
         group_work=GroupWork(Groups(database), lines, work_watch.hint, every=config.queue.poll_every),
         receipts=receipts,
-        cloud_webhook=make_cloud_webhook(config, lines, receipts.add),
+        opt_outs=inbox,
+        cloud_webhook=make_cloud_webhook(config, lines, receipt=receipts.add, incoming=inbox.incoming),
         event_upkeep=EventUpkeep(database, config.events),
         webhooks=Webhooks(
             database,

@@ -134,6 +134,7 @@ class Supervisor:
             zones=parts.zone_of,
         )
         await parts.jobs.prepare_archive()
+        await parts.opt_outs.tell()
         # Once more, with what recovery has counted.
         await parts.device_watch.look()
         await parts.campaign_watch.look()
@@ -151,6 +152,7 @@ class Supervisor:
             parts.campaign_watch.listen(),
             parts.group_work.run(),
             parts.receipts.run(),
+            parts.opt_outs.run(),
             parts.webhooks.run(),
             self._tick(parts),
             *self._upkeep.loops(),
@@ -168,6 +170,7 @@ class Supervisor:
         if parts.cloud_webhook is not None:
             await parts.cloud_webhook.close()
         await parts.receipts.flush()
+        await parts.opt_outs.flush()
         await parts.webhooks.close()
         parts.router.close()
         await asyncio.wait([router])

@@ -5,7 +5,7 @@ message leaving: fetch the media, look at the recipient, take a healthy client o
 `started` to the journal and calls `deliver`, after which only positive proof is called sent and only positive proof is
 called not sent; every other end, an unexpected exception and a deadline included, is in doubt.
 
-Both raise `shardd.errors.SendError`. `prepare` raises PermanentError, TransientError or DeviceUnavailableError;
+Both raise `shardd.errors.SendError`. `prepare` raises PermanentError, TransientError, OptedOutError or DeviceUnavailableError;
 `deliver` those too, where it is certain that nothing left, and InDoubtError.
 
 The worker calls both for one device at a time (the device's lock) unless `in_hand` is more than one. `fetch` comes
@@ -29,6 +29,9 @@ class Events(Protocol):
 
     def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float) -> None:
         """`kind` is `delivered` or `read`; `at` in POSIX seconds."""
+
+    def opted_out(self, device_id: str, recipients: list[str], words: str, at: float) -> None:
+        """Somebody wrote that he wants no more messages; `recipients` are the addresses of this one person, the best first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

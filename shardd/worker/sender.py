@@ -19,6 +19,7 @@ from shardd.errors import (
     ExpiredError,
     InDoubtError,
     JournalError,
+    OptedOutError,
     PermanentError,
     SendError,
     TransientError,
@@ -236,6 +237,8 @@ class Sender:
                 return _outcome(job, Verdict.TRANSIENT, error=text, retry_after=error.retry_after, error_class=kind)
             case ExpiredError():
                 return _outcome(job, Verdict.EXPIRED, error=text, error_class=kind)
+            case OptedOutError():
+                return _outcome(job, Verdict.OPTED_OUT, error=text, error_class=kind)
             case DeviceUnavailableError():
                 retry_after = error.retry_after
                 if error.state is not None:

@@ -72,6 +72,10 @@ class Worker:
         """A message was delivered or read."""
         self._say(ipc.Receipt(device_id=device_id, message_ids=message_ids, kind=kind, at=at))
 
+    def opted_out(self, device_id: str, recipients: list[str], words: str, at: float) -> None:
+        """Somebody wants no more messages."""
+        self._say(ipc.OptedOut(device_id=device_id, recipients=recipients, words=words, at=at))
+
     # ---- what the supervisor says
 
     def _heard(self, message: ipc.ToWorker) -> None:
@@ -104,6 +108,7 @@ class Worker:
                 "shard": setup.shard,
                 "record_dir": str(Path(setup.journal).parent.parent / "sandbox"),
                 "sessions_dsn": setup.sessions_dsn,
+                "opt_out_words": setup.opt_out_words,
             }
             for name, settings in setup.transports.items()
         }

@@ -31,7 +31,9 @@ RETURNING j.id, j.claimed_epoch, j.attempt, j.device_id, j.recipient, j.kind, j.
               SELECT array[n.ord, n.id] FROM shardd.jobs n
                WHERE n.device_id = j.device_id AND n.lane = j.lane AND NOT n.scheduled AND (n.ord, n.id) > (j.ord, j.id)
                  AND n.claimed_epoch IS NULL
-               ORDER BY n.ord, n.id LIMIT 1) END AS next;
+               ORDER BY n.ord, n.id LIMIT 1) END AS next,
+          NOT j.confirms AND NOT coalesce(
+              (SELECT s.value FROM shardd.settings s WHERE s.name = 'opt_outs.exempt') ? j.class, false) AS heeds_opt_outs;
 
 -- name: finish_jobs
 -- Moves claims that came to an end into the archive. Arrays, one element per claim. A claim that is not the row's present one

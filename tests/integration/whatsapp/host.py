@@ -37,6 +37,9 @@ class Host:
     def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float) -> None:
         self._say({"event": "receipt", "device": device_id, "ids": message_ids, "kind": kind, "at": at})
 
+    def opted_out(self, device_id: str, recipients: list[str], words: str, at: float) -> None:
+        self._say({"event": "opted_out", "device": device_id, "recipients": recipients, "words": words, "at": at})
+
     # ---- requests
 
     async def start(self) -> None:
