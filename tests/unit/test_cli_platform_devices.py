@@ -1,0 +1,34 @@
+"""`shardd device add` for HTTP platforms: what is wrong with the settings is told before anything else is looked at."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from shardd.cli.device import device_group
+from shardd.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("transport", "options", "complaint"),
+    [
+        ("wablas", [], "settings.token: is missing"),
+        (
+            "wablas",
+            ["--settings", '{"tokn": "geheim"}'],
+            "settings.tokn: is not known to transport 'wablas'; write token",
+        ),
+        ("whacenter", ["--settings", '{"device_id": "geheim words"}'], "settings.device_id: the value (not shown)"),
+        ("cloud_api", ["--settings", '{"token": "geheim"}'], "settings.phone_number_id: is missing"),
+        (
+            "wablas",
+            ["--settings", '{"token": "geheim"}', "--proxy", "socks5://user:geheim@127.0.0.1:1"],
+            "proxy: is of kind socks5",
+        ),
+    ],
+)
+def test_wrong_settings_are_refused(transport: str, options: list[str], complaint: str) -> None:
+    ran = CliRunner().invoke(device_group, ["add", "p1", "--transport", transport, *options])
+    assert isinstance(ran.exception, UsageError)
+    assert complaint in str(ran.exception)
+    assert "geheim" not in str(ran.exception)

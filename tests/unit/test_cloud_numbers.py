@@ -1,0 +1,25 @@
+"""Which devices send with which number of the Cloud API."""
+
+from __future__ import annotations
+
+from shardd.supervisor.cloud_webhook import CloudNumbers
+from tests.hand_lines import device, look, make_lines
+
+
+def test_numbers_are_found_by_what_the_settings_say() -> None:
+    lines = make_lines()
+    numbers = CloudNumbers(lines, {"OFFICE": "200"})
+    assert numbers.devices("100") == []
+    look(
+        lines,
+        device("a", transport="cloud_api", settings={"phone_number_id": "100"}),
+        device("b", transport="cloud_api", settings={"phone_number_id": "${OFFICE}"}),
+        device("c", transport="cloud_api", settings={"phone_number_id": "${MISSING}"}),
+        device("d", transport="cloud_api", settings={"phone_number_id": 300}),
+        device("e", transport="cloud_api", settings={}),
+        device("f", transport="wablas", settings={"phone_number_id": "100"}),
+        device("g", transport="cloud_api", settings={"phone_number_id": "100"}),
+    )
+    assert numbers.devices("100") == ["a", "g"]
+    assert numbers.devices("200") == ["b"]
+    assert numbers.devices("300") == []
