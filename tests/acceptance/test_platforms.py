@@ -181,3 +181,20 @@ async def test_kill_9_in_the_middle_of_a_post_leaves_doubt_and_no_second_post(
     after = insert(producer, "p1", "and on")
     await until(daemon, lambda: row(producer, after)["state"] == "sent")
     assert [text_of(received.content) for received in platforms.received] == ["hello", "and on"]
+
+
+async def test_a_platform_that_is_away_costs_no_attempt(make_daemon: MakeDaemon, producer: Producer) -> None:
+    platform, port = PlatformServer(), free_port()
+    daemon = make_daemon(**platforms_config(f"http://127.0.0.1:{port}"))
+    add_device(producer, "cloud_api", "p1", settings_of("cloud_api"))
+    job = insert(producer, "p1", "hello", max_attempts=1)
+    await daemon.start()
+    await until(daemon, lambda: "cannot be reached" in (row(producer, job)["error"] or ""))
+    assert (row(producer, job)["state"], row(producer, job)["failures"]) == ("queued", 0)
+    await platform.start(port=port)
+    try:
+        await producer.until_finished(daemon, 1)
+    finally:
+        await platform.stop()
+    assert row(producer, job)["state"] == "sent"
+    assert len(platform.received) == 1

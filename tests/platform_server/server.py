@@ -74,9 +74,9 @@ class PlatformServer:
         """What to do with the next connections, one after the other."""
         self._steps.extend(steps)
 
-    async def start(self, tls: ssl.SSLContext | None = None) -> None:
+    async def start(self, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self._scheme = "https" if tls else "http"
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, ssl=tls)
 
     async def stop(self) -> None:
         assert self._server is not None
