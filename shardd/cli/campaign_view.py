@@ -19,6 +19,11 @@ from shardd.states import FINISHED, JobState
 WIDE: Final = 110
 TOP: Final = 10
 """Devices that are shown one by one."""
+NARROW: Final = 70
+"""Columns below which a device's troubles are left to `--json`."""
+NUMBERS: Final = 42
+"""Columns that a list takes beside the ids."""
+SHORTEST_ID: Final = 10
 BAR: Final = 30
 """Columns of the bar."""
 _STEPS: Final = (JobState.QUEUED, JobState.SCHEDULED, JobState.SENDING)
@@ -51,6 +56,8 @@ def show_campaigns(rows: Sequence[CampaignRow], limit: int) -> None:
         *("id", "state", "jobs left", "in 10 min", "last sent", *extra, "why"),
         right=("jobs left", "in 10 min", "weight", "cap"),
     )
+    # What is long is the id that somebody chose: it gives way before the numbers do.
+    table.columns[0].max_width = max(SHORTEST_ID, console.width - NUMBERS)
     for row in rows:
         cells = [Text(row.id), state_text(row.state), Text(f"{row.live:,}"), Text(f"{row.sent_lately:,}")]
         cells.append(Text(ago(row.last_sent)))
@@ -102,33 +109,26 @@ def show_campaign(details: CampaignDetails) -> None:
     devices = [share for share in details.shares if share.device_id is not None]
     if devices:
         console.print()
-        console.print(_devices(devices[:TOP], row.device_cap))
+        console.print(_devices(devices[:TOP], row.device_cap, narrow=console.width < NARROW))
     if len(devices) > TOP:
         console.print(Text(f"and {count(len(devices) - TOP, 'more device')}; all of them: --json", "dim"))
 
 
-def _devices(shares: Sequence[DeviceShare], cap: int | None) -> Table:
-    headers = [
-        "device",
-        "state",
-        "sent",
-        *(["today"] if cap is not None else []),
-        "waiting",
-        "failed",
-        "in doubt",
-        "last sent",
-    ]
-    table = make_table(*headers, right=("sent", "today", "waiting", "failed", "in doubt"))
+def _devices(shares: Sequence[DeviceShare], cap: int | None, *, narrow: bool) -> Table:
+    headers = ["device", "state", "sent", *(["today"] if cap is not None else []), "waiting"]
+    troubles = [] if narrow else ["failed", "in doubt", "last sent"]
+    table = make_table(*headers, *troubles, right=("sent", "today", "waiting", "failed", "in doubt"))
     for share in shares:
         cells = [Text(share.device_id or ""), state_text(share.device_state or "unknown"), Text(f"{share.sent:,}")]
         if cap is not None:
             cells.append(Text(f"{share.sent_today:,}/{cap:,}", "yellow" if share.sent_today >= cap else ""))
-        cells += [
-            Text(f"{share.waiting + share.sending:,}"),
-            Text(f"{share.failed:,}", "red" if share.failed else ""),
-            Text(f"{share.in_doubt:,}", "bold yellow" if share.in_doubt else ""),
-            Text(ago(share.last_sent)),
-        ]
+        cells.append(Text(f"{share.waiting + share.sending:,}"))
+        if not narrow:
+            cells += [
+                Text(f"{share.failed:,}", "red" if share.failed else ""),
+                Text(f"{share.in_doubt:,}", "bold yellow" if share.in_doubt else ""),
+                Text(ago(share.last_sent)),
+            ]
         table.add_row(*cells)
     return table
 
