@@ -21,7 +21,7 @@ TOP: Final = 10
 """Devices that are shown one by one."""
 NARROW: Final = 70
 """Columns below which a device's troubles are left to `--json`."""
-NUMBERS: Final = 42
+NUMBERS: Final = 46
 """Columns that a list takes beside the ids."""
 SHORTEST_ID: Final = 10
 BAR: Final = 30

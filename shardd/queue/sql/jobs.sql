@@ -208,15 +208,17 @@ UPDATE shardd.archive
  WHERE message_id = ANY (%(message_ids)s::text[]) AND device_id = %(device_id)s;
 
 -- name: queue_depth
--- Live jobs by state, and the age in seconds of the oldest that could have been sent by now: one whose device waits for a person
--- is no reason for an alarm about the queue.
+-- Live jobs by state, and the age in seconds of the oldest that could have been sent by now: one whose device or campaign waits for
+-- a person is no reason for an alarm about the queue.
 SELECT count(*) FILTER (WHERE j.claimed_epoch IS NULL AND NOT j.scheduled) AS queued,
        count(*) FILTER (WHERE j.scheduled) AS scheduled,
        count(*) FILTER (WHERE j.claimed_epoch IS NOT NULL) AS sending,
        extract(epoch FROM now() - min(greatest(j.run_at, j.created_at))
            FILTER (WHERE j.claimed_epoch IS NULL AND NOT j.scheduled AND d.paused_at IS NULL AND d.removed_at IS NULL
-                     AND d.state IN ('ready', 'restricted'))) AS oldest
-  FROM shardd.jobs j LEFT JOIN shardd.devices d ON d.id = j.device_id;
+                     AND d.state IN ('ready', 'restricted') AND coalesce(c.state, 'running') = 'running')) AS oldest
+  FROM shardd.jobs j
+  LEFT JOIN shardd.devices d ON d.id = j.device_id
+  LEFT JOIN shardd.campaigns c ON c.id = j.campaign;
 
 -- name: prepare_archive
 -- Makes the archive's partitions of this month and the next two.
