@@ -39,6 +39,7 @@ _OBSTACLES: Final = {
     "expired": "expires_at has passed, and it is never sent later; insert a new job",
     "opted_out": "the recipient opted out",
     "key": "the dedupe key belongs to another job now; insert a new job",
+    "order": "a job before it in its order group will never be sent; insert a new job",
     "in_hand": "a worker has it in hand, and a message on its way cannot be stopped",
 }
 """The rest of a sentence that begins with a job, by the words of `shardd.retries` and `count_cancels`."""

@@ -174,6 +174,19 @@ async def test_an_obstacle_keeps_a_job_as_it_is(
     assert states(dsn) == {job: "failed"}
 
 
+async def test_what_waited_for_a_job_that_expired_does_not_come_back(
+    owner: psycopg.Connection[Any], admin: JobAdmin
+) -> None:
+    first, second = insert_jobs(owner, "a", 2, order_group="o")
+    (other,) = insert_jobs(owner, "a", order_group="other")
+    end(owner, [first], "expired")
+    end(owner, [second, other])
+    assert await retry(admin, FAILED) == [
+        Handled(second, "failed", "order", done=False),
+        Handled(other, "failed", None, done=True),
+    ]
+
+
 async def test_a_service_message_may_be_exempt_from_opt_outs(owner: psycopg.Connection[Any], admin: JobAdmin) -> None:
     (service,) = insert_jobs(owner, "a", **{"class": "service"})
     (marketing,) = insert_jobs(owner, "a")

@@ -38,7 +38,10 @@ CREATE VIEW shardd.retries AS
                 WHEN a.campaign IS NOT NULL AND coalesce(c.state, 'cancelled') = 'cancelled' THEN 'campaign'
                 WHEN a.expires_at <= now() THEN 'expired'
                 WHEN shardd.opted_out(shardd.address_of(a.recipient), a.class, a.confirms) THEN 'opted_out'
-                WHEN k.job_id <> a.id THEN 'key' END AS obstacle
+                WHEN k.job_id <> a.id THEN 'key'
+                WHEN a.order_group IS NOT NULL AND EXISTS (
+                    SELECT FROM shardd.archive o WHERE o.order_group = a.order_group AND o.state <> 'sent' AND o.id < a.id
+                       AND o.state IN ('expired', 'opted_out')) THEN 'order' END AS obstacle
       FROM shardd.archive a
       LEFT JOIN shardd.devices d ON d.id = a.device_id
       LEFT JOIN shardd.device_groups g ON g.id = a.device_group
