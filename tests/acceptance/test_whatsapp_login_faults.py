@@ -113,6 +113,21 @@ async def slow_tls_is_waited_for(f: Faults, phone: Phone) -> None:
     assert len(f.fleet.logins(phone)) == 1
 
 
+@CASES.add
+async def a_job_whose_time_runs_out_while_its_device_connects_never_leaves(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "delay", "tls", seconds=6)
+    body = f"{phone.id} in time"
+    (row,) = f.fleet.rows(
+        "INSERT INTO shardd.jobs (device_id, recipient, body, expires_at) "
+        "VALUES (%s, '+628123456789', %s, now() + interval '3 seconds') RETURNING id",
+        *(phone.id, body),
+    )
+    ended = await f.fleet.job_is(row["id"], "expired")
+    assert (ended["failures"], ended["error_class"]) == (0, "expired")
+    await f.works(phone)
+    assert f.arrivals(body) == []
+
+
 # ---- an open client
 
 
