@@ -149,12 +149,13 @@ async def test_meta_says_what_became_of_a_message(
     webhook = {"listen": f"127.0.0.1:{port}", "app_secret": SECRET, "verify_token": WORD}
     daemon = make_daemon(**platforms_config(platforms.base, cloud_api={"webhook": webhook}))
     add_device(producer, "cloud_api", "p1", {"phone_number_id": "106540352242922", "token": "some-token"})
-    job = insert(producer, "p1", "hello")
+    job, lost = insert(producer, "p1", "hello"), insert(producer, "p1", "hello", "+6281200000002")
     await daemon.start()
-    await producer.until_finished(daemon, 1)
-    message_id = row(producer, job)["message_id"]
+    await producer.until_finished(daemon, 2)
+    message_id, lost_id = row(producer, job)["message_id"], row(producer, lost)["message_id"]
+    undeliverable = status("failed", id=lost_id, errors=[{"code": 131026, "title": "Message undeliverable"}])
     body = json.dumps(
-        notification(statuses=[status("delivered", id=message_id), status("read", id=message_id)])
+        notification(statuses=[status("delivered", id=message_id), status("read", id=message_id), undeliverable])
     ).encode()
     async with aiohttp.ClientSession() as http:
         url = f"http://127.0.0.1:{port}/cloud_api"
@@ -162,6 +163,9 @@ async def test_meta_says_what_became_of_a_message(
             assert answer.status == 200
     await until(daemon, lambda: row(producer, job)["read_at"] is not None)
     assert row(producer, job)["delivered_at"].startswith("2023-11-14T22:13:20")
+    await until(daemon, lambda: row(producer, lost)["state"] == "failed")
+    assert row(producer, lost)["error"] == "131026: Message undeliverable"
+    assert row(producer, lost)["delivered_at"] is None
     assert await daemon.stop() == 0
     assert SECRET not in daemon.log_file.read_text()
 
