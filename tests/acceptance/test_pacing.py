@@ -195,3 +195,27 @@ async def test_stopping_again_and_again_in_the_middle_of_the_work_keeps_the_gap(
     for device in ("d1", "d2", "d3"):
         assert len(record(daemon, device)) == 10
         assert min(gaps(daemon, device)) >= 0.3 - ROUNDING
+
+
+async def test_a_node_that_takes_over_keeps_the_gap(make_daemon: Make, producer: Producer) -> None:
+    config: dict[str, Any] = {
+        "shards": 4,
+        "pacing": {"gap_min": "6s", "gap_max": "6s"},
+        "lease": {"ttl": "4s", "renew_every": "500ms", "margin": "1s"},
+    }
+    one, two = make_daemon(node="one", **config), make_daemon(node="two", **config)
+    for daemon in (one, two):
+        daemon.settings["database"] |= {"connect_timeout": "1s", "statement_timeout": "1s"}
+    devices = producer.add_devices(8)
+    await one.start()
+    await two.start()
+    both = (one, two)
+    for daemon in both:
+        await daemon.until(lambda s: 0 < sum(x["state"] == "running" for x in s["shards"]) < 4)
+    producer.add_jobs(16, 8)
+    await one.until(lambda _: len(one.messages() + two.messages()) >= 8)
+    assert await one.stop() == 0
+    assert await producer.until_finished(two, 16) == {"sent": 16}
+    for device in devices:
+        first, second = sorted(message["at"] for daemon in both for message in record(daemon, device))
+        assert second - first >= 6 - ROUNDING
