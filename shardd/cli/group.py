@@ -48,7 +48,9 @@ def add(group: str, devices: tuple[str, ...], label: str | None, config_file: Pa
     else:
         click.echo(f"group {name} is there" + ("" if label is None else ", and has this label now"))
     refusals = Refusals()
-    refusals.tell([one for one in names if one not in added.known], "device", "unknown; add devices with: shardd device add")
+    refusals.tell(
+        [one for one in names if one not in added.known], "device", "unknown; add devices with: shardd device add"
+    )
     refusals.finish()
 
 
@@ -57,15 +59,16 @@ def add(group: str, devices: tuple[str, ...], label: str | None, config_file: Pa
 @_devices
 @config_option
 def remove(group: str, devices: tuple[str, ...], config_file: Path) -> None:
-    """Take devices out of a group. What they were given already stays theirs; the pool is left to the others."""
+    """Take devices out of a group. Jobs that they were given and that no worker has in hand go back to the pool."""
     (name,), names = short_names([group], "group"), device_ids(devices)
 
-    async def work(database: Database) -> set[str]:
+    async def work(database: Database) -> tuple[set[str], int]:
         await _find(database, name)
         return await GroupAdmin(database).remove(name, names)
 
-    gone = with_database(load_config(config_file), work)
-    click.echo(f"took {count(len(gone), 'device')} out of group {name}")
+    gone, jobs = with_database(load_config(config_file), work)
+    back = f"; {count(jobs, 'job')} went back to its pool" if jobs else ""
+    click.echo(f"took {count(len(gone), 'device')} out of group {name}{back}")
     rest = [one for one in names if one not in gone]
     if rest:
         click.echo(f"not in it: {', '.join(rest)}")

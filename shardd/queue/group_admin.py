@@ -78,10 +78,10 @@ class GroupAdmin:
             rows = await (await connection.execute(queries["add_members"], params)).fetchall()
         return AddedMembers(made[0][0], {row[0] for row in rows}, {row[0] for row in rows if row[1]})
 
-    async def remove(self, group: str, device_ids: Sequence[str]) -> set[str]:
-        """Take devices out of a group; returns those that were in it."""
+    async def remove(self, group: str, device_ids: Sequence[str]) -> tuple[set[str], int]:
+        """Take devices out of a group; returns those that were in it, and how many of their jobs went back to its pool."""
         rows = await self._database.fetch_all("remove_members", {"id": group, "device_ids": list(device_ids)})
-        return {row[0] for row in rows}
+        return {row[0] for row in rows}, rows[0][1] if rows else 0
 
     async def delete(self, group: str) -> bool:
         """Delete a group that no live job names; whether it was there and is gone."""

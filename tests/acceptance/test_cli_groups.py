@@ -28,6 +28,23 @@ async def test_groups_are_made_filled_and_emptied(shardd: Command, producer: Pro
     assert [member["device_id"] for member in members] == ["d2", "d3"]
 
 
+async def test_what_a_device_was_given_goes_back_when_it_leaves(shardd: Command, producer: Producer) -> None:
+    producer.add_devices(2)
+    await shardd("group", "add", "team", "d1", "d2")
+    producer.execute(
+        "INSERT INTO shardd.jobs (device_group, recipient, body, run_at) SELECT 'team', '+4915112345', 'hi', "
+        "now() + g * interval '1 day' FROM generate_series(0, 3) g"
+    )
+    producer.execute("INSERT INTO shardd.jobs (device_id, recipient, body) VALUES ('d1', '+4915112345', 'its own')")
+    # As a running shardd gives them: one to each, one in hand; one waits for the end of a backoff.
+    producer.execute("UPDATE shardd.jobs SET device_id = CASE WHEN id = 2 THEN 'd2' ELSE 'd1' END WHERE id <= 4")
+    producer.execute("UPDATE shardd.jobs SET claimed_epoch = 1 WHERE id = 3")
+    out = await shardd("group", "remove", "team", "d1")
+    assert (out.code, out.out) == (0, "took 1 device out of group team; 2 jobs went back to its pool\n")
+    rows = producer.execute("SELECT id, device_id FROM shardd.jobs ORDER BY id")
+    assert rows == [(1, None), (2, "d2"), (3, "d1"), (4, None), (5, "d1")]
+
+
 async def test_a_group_tells_who_can_send_and_who_is_known(shardd: Command, producer: Producer) -> None:
     producer.add_devices(2)
     await shardd("group", "add", "team", "d1", "d2")

@@ -53,9 +53,17 @@ WITH chosen AS MATERIALIZED (
 SELECT id, id IN (SELECT device_id FROM added) AS is_new FROM chosen;
 
 -- name: remove_members
--- Takes devices out of a group; what they were given stays theirs. Returns those that were in it.
-DELETE FROM shardd.device_group_members WHERE device_group = %(id)s AND device_id = ANY (%(device_ids)s::text[])
-RETURNING device_id;
+-- Takes devices out of a group. The group's jobs that they were given and that nobody has in hand go back to its pool: nobody would
+-- take them back if such a device died later. Returns those that were in it, and how many jobs went back.
+WITH gone AS (
+    DELETE FROM shardd.device_group_members WHERE device_group = %(id)s AND device_id = ANY (%(device_ids)s::text[])
+    RETURNING device_id
+), back AS (
+    UPDATE shardd.jobs j SET device_id = NULL FROM gone
+     WHERE j.device_id = gone.device_id AND j.device_group = %(id)s AND j.claimed_epoch IS NULL
+    RETURNING j.id
+)
+SELECT device_id, (SELECT count(*) FROM back) FROM gone;
 
 -- name: delete_group
 -- Deletes a group that no live job names, with what its recipients know. Returns its id.
