@@ -162,3 +162,26 @@ async def test_a_retried_job_is_sent_once_more_and_no_other(
     assert producer.states() == {"sent": 2, "scheduled": 1}
     await daemon.stop()
     assert [message["job"] for message in daemon.messages()] == jobs[:2]
+
+
+async def test_a_daemon_forgets_what_is_older_than_it_keeps(
+    make_daemon: Callable[..., Daemon], producer: Producer
+) -> None:
+    producer.add_devices(1)
+    producer.execute(
+        "CREATE TABLE shardd.archive_2020_01 PARTITION OF shardd.archive "
+        "FOR VALUES FROM ('2020-01-01 00:00:00+00') TO ('2020-02-01 00:00:00+00')"
+    )
+    jobs = [insert(producer, "d1", run_at="2090-01-01", dedupe_key=f"key {n}") for n in range(3)]
+    producer.execute("SELECT shardd.end_jobs(%s, 'failed', NULL, NULL)", jobs)
+    producer.execute("UPDATE shardd.archive SET settled_at = '2020-01-15 00:00:00+00'")
+    producer.execute("UPDATE shardd.dedupe_keys SET created_at = '2020-01-15 00:00:00+00'")
+    producer.execute("UPDATE shardd.archive SET state = 'in_doubt' WHERE id = %s", jobs[0])
+    daemon = make_daemon(retention={"finished": "30d", "dedupe_keys": "30d"})
+    await daemon.start()
+    async with asyncio.timeout(60):
+        while producer.execute("SELECT key FROM shardd.dedupe_keys") != [("key 0",)]:
+            await daemon.wait_change()
+    assert producer.execute("SELECT id, state FROM shardd.outcomes") == [(jobs[0], "in_doubt")]
+    assert '"month":"2020-01"' in daemon.log_file.read_text()
+    await daemon.stop()
