@@ -28,12 +28,11 @@ async def take_over(config: Config, system: OldSystem, store: str | None, report
         there = _list_sessions(store) if store else []
         plan = plan_devices(system.devices, await imports.known_devices(), there, report)
         _remark(system, store, plan, report)
-        if not report.rehearsed:
-            await imports.add_devices(plan.add)
-            if store is not None and plan.sessions:
-                await _move_sessions(desk, store, plan, report)
-        else:
+        await imports.add_devices(plan.add)
+        if report.rehearsed:
             report.sessions["new"] = len(plan.sessions)
+        elif store is not None and plan.sessions:
+            await _move_sessions(desk, store, plan, report)
         await JobImport(imports, plan, report, now).run(system.spool)
 
 

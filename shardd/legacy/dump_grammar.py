@@ -41,7 +41,9 @@ NOT_UTC: Final = re.compile(rb"\bTIME_ZONE\s*=", re.IGNORECASE)
 
 _DOLLARS: Final = rb"\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|\$(?!\w*\$|\w*\Z)"
 _PIECES: Final[dict[Dialect, bytes]] = {
-    "postgresql": rb"(?:[^;'\"$]++|(?<=\W[eE])'(?>[^'\\]+|\\.|'')*+'|'[^']*+'|\"[^\"]*+\"|" + _DOLLARS + rb")*+",
+    "postgresql": rb"(?:[^;'\"$]++|(?<=\W[eE])'(?>[^'\\]+|\\.|'')*+'(?!\Z)|(?<!\W[eE])'[^']*+'|\"[^\"]*+\"|"
+    + _DOLLARS
+    + rb")*+",
     "mysql": rb"(?:[^;'\"`/]++|'(?>[^'\\]+|\\.)*+'|\"(?>[^\"\\]+|\\.)*+\"|`[^`]*+`|/\*.*?\*/|/(?!\*|\Z))*+",
 }
 """What of a statement can be passed over at once: stops at the statement's end and before what is cut off."""

@@ -78,11 +78,9 @@ class DumpText:
         return match
 
     def await_take(self, pattern: re.Pattern[bytes]) -> re.Match[bytes] | None:
-        """Like `take`, reading on until it matches; None at the end of the dump. For what must come or is cut off."""
-        while (match := pattern.match(self.data, self.place)) is None or (
-            match.end() == len(self.data) and not self.ended
-        ):
-            if not self.fill() and match is None:
+        """Like `take`, reading on until it matches; None at the end of the dump. For what more text cannot prolong."""
+        while (match := pattern.match(self.data, self.place)) is None:
+            if not self.fill():
                 return None
         self.place = match.end()
         return match
