@@ -224,6 +224,7 @@ class Receipt(msgspec.Struct, frozen=True, tag="receipt"):
     at: float
     error: str | None = None
     """Why they failed."""
+    error_class: str | None = None
 
     def __post_init__(self) -> None:
         """Like Outcome's."""

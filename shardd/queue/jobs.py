@@ -109,6 +109,7 @@ class Jobs:
                 "kind": receipt.kind,
                 "at": receipt.at,
                 "error": receipt.error,
+                "error_class": receipt.error_class,
             },
         )
 

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
+from shardd.errors import ErrorClass
+from shardd.transports.cloud_errors import error_class_of
+
 RECEIPTS: Final = MappingProxyType({"delivered": "delivered", "read": "read", "played": "read"})
 """Statuses that confirm, and as what; `sent` only repeats what the answer to the request said."""
 MAX_TEXT: Final = 1000
@@ -34,6 +37,7 @@ class NotDelivered:
     phone_number_id: str
     message_id: str
     error: str
+    error_class: ErrorClass = ErrorClass.SERVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +75,10 @@ def _status(number: str, status: Mapping[str, Any]) -> Iterator[Heard]:
     if word in RECEIPTS:
         yield Confirmed(number, message_id, RECEIPTS[word], _moment(_text(status, "timestamp")))
     elif word == "failed":
-        errors = [_error(error) for error in _objects(status, "errors")]
-        yield NotDelivered(number, message_id, "; ".join(errors)[:MAX_TEXT] or "Meta does not say why")
+        errors = list(_objects(status, "errors"))
+        text = "; ".join(map(_error, errors))[:MAX_TEXT] or "Meta does not say why"
+        kind = error_class_of(errors[0].get("code")) if errors else ErrorClass.SERVER
+        yield NotDelivered(number, message_id, text, kind)
 
 
 def _error(error: Mapping[str, Any]) -> str:

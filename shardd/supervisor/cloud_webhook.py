@@ -80,14 +80,13 @@ class CloudWebhook:
         devices_of: Callable[[str], list[str]],
         *,
         receipt: Callable[[ipc.Receipt], None],
-        failed: Callable[[str, str, str], None],
         incoming: Callable[[str, str, str], None],
     ) -> None:
         """`devices_of` a phone_number_id.
 
-        Who hears what: `receipt` of messages that were delivered or read; `failed` (device, message id, error) of those that
-        could not be delivered after all; `incoming` (device, number of the sender, text) of what people wrote. They must
-        keep what they hear, because Meta is told that it was heard; if one of them fails, Meta says it again.
+        Who hears what: `receipt` of messages that were delivered or read, or failed after all; `incoming` (device, number of
+        the sender, text) of what people wrote. They must keep what they hear, because Meta is told that it was heard; if one
+        of them fails, Meta says it again.
         """
         assert config.listen is not None
         assert config.app_secret is not None
@@ -98,7 +97,6 @@ class CloudWebhook:
         self._word = config.verify_token.encode()
         self._devices_of = devices_of
         self._receipt = receipt
-        self._failed = failed
         self._incoming = incoming
         self._reading = 0
         self._runner: web.AppRunner | None = None
@@ -166,9 +164,15 @@ class CloudWebhook:
                     at = time.time() if heard.at is None else heard.at
                     self._receipt(ipc.Receipt(device_id, [heard.message_id], heard.kind, at))
                 case NotDelivered():
-                    self._failed(device_id, heard.message_id, heard.error)
+                    self._fail(device_id, heard)
                 case Wrote():
                     self._incoming(device_id, heard.sender, heard.text)
+
+    def _fail(self, device_id: str, heard: NotDelivered) -> None:
+        text = "a message was accepted, but not delivered"
+        log.warning(text, action="webhook", device=device_id, message=heard.message_id, error=heard.error)
+        failed = ipc.Receipt(device_id, [heard.message_id], "failed", time.time(), heard.error, heard.error_class.value)
+        self._receipt(failed)
 
 
 def make_cloud_webhook(
@@ -183,14 +187,7 @@ def make_cloud_webhook(
     if webhook.listen is None:
         return None
 
-    def failed(device_id: str, message_id: str, error: str) -> None:
-        text = "a message was accepted, but not delivered"
-        log.warning(text, action="webhook", device=device_id, message=message_id, error=error)
-        receipt(ipc.Receipt(device_id, [message_id], "failed", time.time(), error))
-
-    return CloudWebhook(
-        webhook, CloudNumbers(lines, os.environ).devices, receipt=receipt, failed=failed, incoming=incoming
-    )
+    return CloudWebhook(webhook, CloudNumbers(lines, os.environ).devices, receipt=receipt, incoming=incoming)
 
 
 def _refusal(status: int, why: str) -> web.Response:

@@ -103,6 +103,12 @@ def read_error(error: Mapping[str, Any], status: int, context: Context) -> Said:
     return Refused(PermanentError(text, error_class=ErrorClass.UNKNOWN))
 
 
+def error_class_of(code: object) -> ErrorClass:
+    """What kind of error a code is, for messages that Meta says later it could not deliver."""
+    reader = CODES.get(code) if isinstance(code, int) else None
+    return ErrorClass.SERVER if reader is None else reader("", Context("cloud_api", "", ())).error_class
+
+
 def describe(error: Mapping[str, Any], context: Context) -> str:
     """An error object in one line: code, message, details."""
     data = error.get("error_data")

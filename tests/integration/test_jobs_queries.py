@@ -618,13 +618,13 @@ async def test_a_platform_may_say_later_that_it_failed_unless_it_was_delivered(
         (its_claim,) = await claim(jobs, epoch, "a")
         await jobs.cycle(finish(its_claim, message_id=message_id), [])
     await jobs.save_receipt(Receipt("a", ["M2"], "delivered", 100.0))
-    assert await jobs.save_receipt(Receipt("a", ["M1", "M2"], "failed", 200.0, "no such number")) == 2
+    assert await jobs.save_receipt(Receipt("a", ["M1", "M2"], "failed", 200.0, "no such number", "recipient")) == 2
     assert sorted(states(dsn).values()) == ["failed", "sent"]
     with connect(dsn) as connection:
         told = connection.execute(
             "SELECT message_id, error, error_class FROM shardd.archive ORDER BY message_id"
         ).fetchall()
-    assert told == [("M1", "no such number", "server"), ("M2", None, None)]
+    assert told == [("M1", "no such number", "recipient"), ("M2", None, None)]
 
 
 # ---- waking up

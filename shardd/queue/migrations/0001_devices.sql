@@ -37,6 +37,7 @@ CREATE TABLE shardd.devices (
     CONSTRAINT hourly_limit_is_not_negative CHECK (hourly_limit >= 0),
     CONSTRAINT daily_limit_is_not_negative CHECK (daily_limit >= 0),
     CONSTRAINT quiet_hours_are_two_times CHECK (shardd.are_hours(quiet_hours)),
+    CONSTRAINT settings_is_an_object CHECK (jsonb_typeof(settings) = 'object'),
     CONSTRAINT classes_is_an_object CHECK (jsonb_typeof(classes) = 'object')
 );
 

@@ -204,7 +204,8 @@ UPDATE shardd.archive
        read_at = CASE WHEN %(kind)s = 'read' THEN least(read_at, to_timestamp(%(at)s)) ELSE read_at END,
        state = CASE WHEN %(kind)s = 'failed' AND state = 'sent' AND delivered_at IS NULL THEN 'failed' ELSE state END,
        error = CASE WHEN %(kind)s = 'failed' AND state = 'sent' AND delivered_at IS NULL THEN %(error)s ELSE error END,
-       error_class = CASE WHEN %(kind)s = 'failed' AND state = 'sent' AND delivered_at IS NULL THEN 'server' ELSE error_class END
+       error_class = CASE WHEN %(kind)s = 'failed' AND state = 'sent' AND delivered_at IS NULL THEN %(error_class)s
+                          ELSE error_class END
  WHERE message_id = ANY (%(message_ids)s::text[]) AND device_id = %(device_id)s;
 
 -- name: queue_depth

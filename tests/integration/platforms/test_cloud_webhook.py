@@ -40,14 +40,13 @@ class Ears:
     url: str
     http: aiohttp.ClientSession
     receipts: list[ipc.Receipt] = field(default_factory=list)
-    failures: list[tuple[str, str, str]] = field(default_factory=list)
     texts: list[tuple[str, str, str]] = field(default_factory=list)
     deaf: bool = False
 
-    def failed(self, *what: str) -> None:
+    def receipt(self, receipt: ipc.Receipt) -> None:
         if self.deaf:
             raise RuntimeError("no room")
-        self.failures.append((what[0], what[1], what[2]))
+        self.receipts.append(receipt)
 
     def incoming(self, *what: str) -> None:
         self.texts.append((what[0], what[1], what[2]))
@@ -72,8 +71,7 @@ async def ears() -> AsyncIterator[Ears]:
         webhook = CloudWebhook(
             config,
             lambda number: ["one", "two"] if number == NUMBER else [],
-            receipt=ears.receipts.append,
-            failed=ears.failed,
+            receipt=ears.receipt,
             incoming=ears.incoming,
         )
         await webhook.start()
@@ -83,12 +81,15 @@ async def ears() -> AsyncIterator[Ears]:
 
 async def test_what_is_signed_is_passed_on(ears: Ears) -> None:
     said = notification(
-        statuses=[status("delivered"), status("failed", errors=[{"code": 1, "title": "no"}])],
+        statuses=[status("delivered"), status("failed", errors=[{"code": 131026, "title": "no"}])],
         messages=[{"from": "628", "text": {"body": "STOP"}}],
     )
     assert await ears.notify(said) == 200
-    assert ears.receipts == [ipc.Receipt(device, ["wamid.1"], "delivered", 1700000000.0) for device in ("one", "two")]
-    assert ears.failures == [(device, "wamid.1", "1: no") for device in ("one", "two")]
+    delivered, failed = ears.receipts[:2], ears.receipts[2:]
+    assert delivered == [ipc.Receipt(device, ["wamid.1"], "delivered", 1700000000.0) for device in ("one", "two")]
+    assert [(r.device_id, r.message_ids, r.kind, r.error, r.error_class) for r in failed] == [
+        (device, ["wamid.1"], "failed", "131026: no", "recipient") for device in ("one", "two")
+    ]
     assert ears.texts == [(device, "628", "STOP") for device in ("one", "two")]
 
 
@@ -113,7 +114,7 @@ async def test_what_could_not_be_kept_is_asked_for_again(ears: Ears) -> None:
     assert await ears.notify(said) == 500
     ears.deaf = False
     assert await ears.notify(said) == 200
-    assert len(ears.failures) == 2
+    assert len(ears.receipts) == 2
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000])
@@ -139,6 +140,6 @@ async def test_the_registration_repeats_the_challenge_to_whoever_knows_the_word(
 
 async def test_a_port_that_is_taken_is_told(ears: Ears) -> None:
     port = int(ears.url.split(":")[2].split("/")[0])
-    second = CloudWebhook(config_at(port), lambda _: [], receipt=print, failed=print, incoming=print)
+    second = CloudWebhook(config_at(port), lambda _: [], receipt=print, incoming=print)
     with pytest.raises(SharddError, match=rf"webhook.listen 127.0.0.1:{port}: Address already in use: choose another"):
         await second.start()
