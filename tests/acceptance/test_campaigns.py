@@ -7,8 +7,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from tests.command import Command
-from tests.daemon import Daemon, Producer
+from tests.daemon import PATIENCE, Daemon, Producer
 
 QUEUE = 200_000
 DEVICES = 40
@@ -70,6 +72,7 @@ def zone_where_it_is_noon() -> str:
     return f"Etc/GMT{-offset:+d}" if offset else "UTC"
 
 
+@pytest.mark.timeout(5 * PATIENCE)
 async def test_a_long_queue_is_paused_resumed_and_cancelled_at_once(
     make_daemon: Callable[..., Daemon], producer: Producer
 ) -> None:
@@ -96,6 +99,8 @@ async def test_a_long_queue_is_paused_resumed_and_cancelled_at_once(
     assert (shown["states"]["sent"], shown["states"]["queued"]) == (done, QUEUE - done)
     assert shown["waits_for"] == "a person: it is paused"
 
+    await daemon.until(lambda s: s["queue"]["paused_jobs"] == QUEUE - done)
+    assert "1 paused with" in (await shardd("status")).out
     assert (await shardd("campaign", "resume", "big")).code == 0
     await daemon.until(lambda s: sent(producer, "big") >= done + 500)
     ran = await shardd("campaign", "cancel", "big", "--yes", "--why", "enough")

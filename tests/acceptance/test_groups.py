@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable
 
 from tests.command import Command
-from tests.daemon import Daemon, Producer
+from tests.daemon import Daemon, Producer, wait_gone
 
 DEVICES = 4
 RECIPIENTS = 100
@@ -108,6 +110,33 @@ async def test_a_groups_jobs_move_on_when_a_device_dies_and_it_gets_new_ones_whe
     add_jobs(producer, "new", first=RECIPIENTS)
     await finish(daemon, producer, 7 * RECIPIENTS)
     assert share(daemon, "new")["d1"] > 0
+
+
+async def test_killed_processes_make_a_group_send_nothing_twice(
+    make_daemon: Callable[..., Daemon], producer: Producer
+) -> None:
+    daemon = make_daemon(transports={"sandbox": {"latency_min": "20ms", "latency_max": "60ms"}})
+    make_group(producer)
+    add_jobs(producer, "first", each=4)
+    await daemon.start()
+    await daemon.until(lambda s: producer.states()["sent"] >= RECIPIENTS)
+    status = await daemon.status()
+    os.kill(next(shard["pid"] for shard in status["shards"] if shard["devices"]), signal.SIGKILL)
+    await daemon.until(lambda s: producer.states()["sent"] >= 2 * RECIPIENTS)
+    workers = daemon.worker_pids()
+    daemon.kill()
+    await daemon.wait_end()
+    for pid in workers:
+        await wait_gone(pid)
+    await daemon.start()
+    states = await producer.until_finished(daemon, 4 * RECIPIENTS)
+    assert await daemon.stop() == 0
+    delivered = Counter(message["job"] for message in daemon.messages())
+    assert set(delivered.values()) == {1}
+    # Who knows nobody may doubt only what the killed worker had in hand.
+    assert states["in_doubt"] <= DEVICES
+    assert states["sent"] == 4 * RECIPIENTS - states["in_doubt"]
+    assert all(len(devices) == 1 for devices in senders(daemon, "first").values())
 
 
 async def test_a_group_without_a_device_that_can_send_waits_and_says_so(
