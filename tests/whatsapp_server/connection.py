@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Coroutine
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.whatsapp_server.accounts import LinkedDevice
 from tests.whatsapp_server.faults import Fault, Kind, Occasion, Stage
 from tests.whatsapp_server.frames import ConnectionEndedError, FrameChannel
 from tests.whatsapp_server.network import Network
-from tests.whatsapp_server.nodes import SERVER, Node
+from tests.whatsapp_server.nodes import SERVER, Attributes, Node
 from tests.whatsapp_server.noise import NoiseCipher, NoiseHandshake
 from tests.whatsapp_server.tls import TlsStream
 
@@ -167,13 +168,28 @@ class ChatConnection:
         self.device, device.connection = device, self
         now = int(time.time())
         self.send(Node("success", {"t": now, "lid": device.lid, "props": 28, "creation": now - ACCOUNT_AGE}))
-        self.send(Node("ib", {"from": SERVER}, [Node("offline", {"count": len(device.waiting)})]))
+        kinds = Counter(node.tag for node in device.waiting)
+        announced: Attributes = {"message": kinds["message"], "receipt": kinds["receipt"], "appdata": 0}
+        self.send(_notice("offline_preview", announced | {"count": len(device.waiting), "notification": 0}))
         network.record.note("login", name, proxy_user=self.proxy_user)
-        while device.waiting:
-            self.send(device.waiting.popleft())
+        if network.settings.backlog_delay:
+            self.start(self._hand_over_late(device))
+        else:
+            self._hand_over(device)
         fault = network.faults.strike(Occasion(Stage.ONLINE, name))
         if fault is not None:
             await self.strike(fault)
+
+    def _hand_over(self, device: LinkedDevice) -> None:
+        """What waited for the device, and that it was all."""
+        count = len(device.waiting)
+        while device.waiting:
+            self.send(device.waiting.popleft())
+        self.send(_notice("offline", {"count": count}))
+
+    async def _hand_over_late(self, device: LinkedDevice) -> None:
+        await asyncio.sleep(self.network.settings.backlog_delay)
+        self._hand_over(device)
 
     def _forget(self) -> None:
         self.network.connections.discard(self)
@@ -186,6 +202,11 @@ class ChatConnection:
             if self.device.connection is self:
                 self.device.connection = None
             self.network.record.note("disconnect", self.device.name)
+
+
+def _notice(tag: str, attributes: Attributes) -> Node:
+    """What the server tells beside everything else."""
+    return Node("ib", {"from": SERVER}, [Node(tag, attributes)])
 
 
 def stream_error(code: int | None = None, conflict: str = "") -> Node:

@@ -182,10 +182,10 @@ class Commands:
         """From now on these numbers, and only these, are not on WhatsApp."""
         self._network.not_on_whatsapp = set(numbers)
 
-    def write(self, device: str, sender: str, text: str, group: str = "") -> str:
+    def write(self, device: str, sender: str, text: str, group: str = "", *, hidden: bool = False) -> str:
         """A phone writes to a device; gives the message id."""
         message = incoming.text_message(text)
-        return incoming.write_to_device(self._network, self._device(device), sender, message, group)
+        return incoming.write_to_device(self._network, self._device(device), sender, message, group, hidden=hidden)
 
     def write_media(
         self, device: str, sender: str, *, kind: str, data: str, mime_type: str, caption: str = "", group: str = ""

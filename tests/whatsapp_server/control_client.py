@@ -151,18 +151,32 @@ class ControlClient:
         return str(self.call("enter_code", number=number, code=code, timeout=timeout))
 
     def settings(
-        self, *, receipts: str | None = None, receipt_delay: float | None = None, decrypt: bool | None = None
+        self,
+        *,
+        receipts: str | None = None,
+        receipt_delay: float | None = None,
+        backlog_delay: float | None = None,
+        decrypt: bool | None = None,
     ) -> None:
-        """Change how phones behave: receipts ``off``, ``delivered`` or ``read``, their delay (seconds), decryption."""
-        self.call("settings", receipts=receipts, receipt_delay=receipt_delay, decrypt=decrypt)
+        """Change how phones behave (fields of ``Settings``): receipts are ``off``, ``delivered`` or ``read``."""
+        self.call(
+            "settings",
+            receipts=receipts,
+            receipt_delay=receipt_delay,
+            backlog_delay=backlog_delay,
+            decrypt=decrypt,
+        )
 
     def not_on_whatsapp(self, *numbers: str) -> None:
         """These numbers, and only these, are not on WhatsApp."""
         self.call("not_on_whatsapp", numbers=list(numbers))
 
-    def write(self, device: str, sender: str, text: str, *, group: str = "") -> str:
-        """A phone writes to a device, at its next login if it is offline; gives the message id."""
-        return str(self.call("write", device=device, sender=sender, text=text, group=group))
+    def write(self, device: str, sender: str, text: str, *, group: str = "", hidden: bool = False) -> str:
+        """A phone writes to a device, at its next login if it is offline; gives the message id.
+
+        ``hidden``: without its number.
+        """
+        return str(self.call("write", device=device, sender=sender, text=text, group=group, hidden=hidden))
 
     def write_media(
         self, device: str, sender: str, kind: str, data: bytes, mime_type: str, *, caption: str = "", group: str = ""

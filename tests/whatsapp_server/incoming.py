@@ -45,11 +45,17 @@ def media_message(network: Network, kind: str, data: bytes, mime_type: str, capt
 
 
 def write_to_device(
-    network: Network, device: LinkedDevice, sender: str, message: e2e.Message, group_id: str = ""
+    network: Network,
+    device: LinkedDevice,
+    sender: str,
+    message: e2e.Message,
+    group_id: str = "",
+    *,
+    hidden: bool = False,
 ) -> str:
     """The phone ``sender`` writes to the device, in a group if one is given; gives the message id.
 
-    A device that is offline gets it at its next login.
+    A device that is offline gets it at its next login. ``hidden``: the server keeps the number to itself.
 
     Raises:
         CannotWriteError: The device's keys are not known, so nobody can encrypt to it.
@@ -65,7 +71,7 @@ def write_to_device(
         attributes |= {"from": JID(group_id, GROUP_SERVER), **participant}
     else:
         copies = [_copy(phone, device, message)]
-        attributes |= {"from": lid_jid(sender), "sender_pn": number_jid(sender)}
+        attributes |= {"from": lid_jid(sender), "sender_pn": None if hidden else number_jid(sender)}
     device.deliver(Node("message", attributes, copies))
     return message_id
 

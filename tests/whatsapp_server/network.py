@@ -38,11 +38,13 @@ class Settings:
     Attributes:
         receipts: Which receipts they send.
         receipt_delay: Seconds before each receipt.
+        backlog_delay: Seconds between the login of a device and what waited for it.
         decrypt: Whether they decrypt; off, a load test measures the client and not this server.
     """
 
     receipts: Receipts = Receipts.DELIVERED
     receipt_delay: float = 0.0
+    backlog_delay: float = 0.0
     decrypt: bool = True
 
 

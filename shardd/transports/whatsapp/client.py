@@ -26,7 +26,9 @@ from shardd.logs import get_logger
 from shardd.transports.egress import Gate
 from shardd.transports.upstream import Proxy
 from shardd.transports.whatsapp import failures
+from shardd.transports.whatsapp.backlog import Backlog
 from shardd.transports.whatsapp.failures import Trouble
+from shardd.transports.whatsapp.incoming import Incoming, read_incoming
 from shardd.transports.whatsapp.library import CHAT_HOST, JID, NewAClient, parse_jid
 from shardd.transports.whatsapp.turnstile import PATIENCE, Turnstile
 
@@ -67,6 +69,9 @@ class Listener(Protocol):
     def receipt(self, client: Client, message_ids: list[str], kind: str, at: float) -> None:
         """A message was `delivered` or `read`; `at` in POSIX seconds."""
 
+    def message(self, client: Client, incoming: Incoming) -> None:
+        """Somebody wrote."""
+
 
 class TroubleError(Exception):
     """A client could not be opened."""
@@ -104,6 +109,7 @@ class Client:
         self._running: asyncio.Task[None] | None = None
         self._logged_in = asyncio.Event()
         self._failed = asyncio.Event()
+        self._backlog = Backlog()
         self._calls: set[asyncio.Future[Any]] = set()
         self._closing: asyncio.Task[bool] | None = None
         self._register()
@@ -140,6 +146,10 @@ class Client:
             raise TroubleError(self.trouble)
         self._open = True
         self.egress.seal()
+
+    async def caught_up(self) -> None:
+        """Until what people wrote while nobody was logged in has been told to the listener, within bounds."""
+        await self._backlog.wait()
 
     async def probe(self, timeout: float) -> bool:
         """Whether the server answers: one small round trip, bounded by `timeout` seconds."""
@@ -202,6 +212,9 @@ class Client:
         on(library_events.ConnectedEv)(self._handler(lambda _: self._logged_in.set()))
         on(library_events.DisconnectedEv)(self._handler(lambda _: None))
         on(library_events.ReceiptEv)(self._handler(self._receipt))
+        on(library_events.MessageEv)(self._handler(self._message))
+        on(library_events.OfflineSyncPreviewEv)(self._handler(self._backlog.announced))
+        on(library_events.OfflineSyncCompletedEv)(self._handler(self._backlog.handed_over))
 
     def _heard(self, read: Callable[[Any], Trouble], event: Any) -> None:
         self._fail(read(event))
@@ -216,6 +229,10 @@ class Client:
     def _receipt(self, event: Any) -> None:
         if kind := _RECEIPTS.get(event.Type):
             self._listener.receipt(self, list(event.MessageIDs), kind, float(event.Timestamp) or time.time())
+
+    def _message(self, event: Any) -> None:
+        if (incoming := read_incoming(event)) is not None:
+            self._listener.message(self, incoming)
 
     def _fail(self, trouble: Trouble) -> None:
         """The first reason counts, unless it only said that the connection is gone and this one says why."""

@@ -24,6 +24,8 @@ from shardd.transports.upstream import Proxy, parse_proxy
 from shardd.transports.whatsapp.client import Client, TroubleError
 from shardd.transports.whatsapp.dsn import library_dsn
 from shardd.transports.whatsapp.failures import Trouble
+from shardd.transports.whatsapp.incoming import Incoming
+from shardd.transports.whatsapp.opt_outs import OptOuts
 from shardd.transports.whatsapp.seats import HOLD, Seat, least_recently_used
 from shardd.transports.whatsapp.sessions import SessionStore
 from shardd.transports.whatsapp.settings import Settings
@@ -44,7 +46,7 @@ CLOSINGS: Final = 4
 class Clients:
     """All clients of one worker."""
 
-    def __init__(self, settings: Settings, gate: Gate, store: SessionStore, events: Events) -> None:
+    def __init__(self, settings: Settings, gate: Gate, store: SessionStore, events: Events, opt_outs: OptOuts) -> None:
         self.connects = 0
         self._settings = settings
         self._library_dsn = library_dsn(settings.sessions_dsn, pgbouncer=settings.pgbouncer)
@@ -52,6 +54,7 @@ class Clients:
         self._turnstile = Turnstile()
         self._store = store
         self._events = events
+        self._opt_outs = opt_outs
         self._seats: dict[str, Seat] = {}
         self._taken = 0
         self._freed = asyncio.Event()
@@ -131,6 +134,10 @@ class Clients:
     def receipt(self, client: Client, message_ids: list[str], kind: str, at: float) -> None:
         """Passed on."""
         self._events.receipt(client.device_id, message_ids, kind, at)
+
+    def message(self, client: Client, incoming: Incoming) -> None:
+        """Looked at for an opt-out."""
+        self._opt_outs.heard(client.device_id, incoming)
 
     # ---- inside
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections import OrderedDict
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Final
 
@@ -105,6 +106,10 @@ class Directory:
         if found is None or found[1] < time.monotonic():
             return False, None
         return True, found[0]
+
+    def numbers_of(self, jids: Container[str]) -> list[str]:
+        """The numbers under which these JIDs were found. Looks at all that is known."""
+        return [number for number, (jid, _) in self._known.items() if jid is not None and jid in jids]
 
     def learn(self, number: str, jid: str | None) -> None:
         """`jid` None: there is no account."""

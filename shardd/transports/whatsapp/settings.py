@@ -13,6 +13,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Fields that the config names have its meaning there; what is not known here is left to others."""
 
     sessions_dsn: str
+    opt_out_words: tuple[str, ...] = ()
     default_region: str | None = None
     media_dir: str | None = None
     media_max_bytes: int = 16 * 1024 * 1024

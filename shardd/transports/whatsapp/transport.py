@@ -25,6 +25,7 @@ from shardd.transports.whatsapp.clients import Clients
 from shardd.transports.whatsapp.failures import SendContext, Trouble, send_error, upload_error
 from shardd.transports.whatsapp.library import adopt_loop, parse_jid
 from shardd.transports.whatsapp.media import Media, MediaFetcher
+from shardd.transports.whatsapp.opt_outs import OptOuts
 from shardd.transports.whatsapp.recipients import Directory, Recipient, parse_recipient
 from shardd.transports.whatsapp.restrictions import Restrictions
 from shardd.transports.whatsapp.sessions import SessionStore
@@ -53,8 +54,9 @@ class WhatsappTransport(Transport):
         self._settings = read_settings(settings)
         self._gate = Gate(connect_timeout=self._settings.connect_timeout)
         self._store = SessionStore(self._settings.sessions_dsn)
-        self._clients = Clients(self._settings, self._gate, self._store, events)
         self._directory = Directory()
+        self._opt_outs = OptOuts(self._settings.opt_out_words, self._directory, events)
+        self._clients = Clients(self._settings, self._gate, self._store, events, self._opt_outs)
         self._restrictions = Restrictions(self._store)
         self._media = MediaFetcher(
             folder=self._settings.media_dir,
@@ -77,15 +79,18 @@ class WhatsappTransport(Transport):
         known, jid = self._directory.lookup(recipient.number) if recipient.number else (False, None)
         if known and jid is None:
             raise PermanentError(f"{job.recipient} is not on WhatsApp", error_class=ErrorClass.RECIPIENT)
+        self._opt_outs.respect(job, recipient.jid, jid or recipient.jid)
         message = None if messages.needs_media(job) else messages.plain_message(job)
         await self._respect_restriction(device, recipient)
         client = await self._clients.get_or_refresh(device)
         async with self._clients.in_use(client):
+            await client.caught_up()
             if message is None:
                 if not known and recipient.number:
                     # An upload is dear; whether there is anybody to see it is cheap to ask.
                     jid = await self._find(client, recipient.number)
                 message = await self._upload(client, job, fetched)
+        self._opt_outs.respect(job, recipient.jid, jid or recipient.jid)
         self._clients.hold(client)
         return Prepared(client, recipient, jid or recipient.jid, message)
 
@@ -103,6 +108,7 @@ class WhatsappTransport(Transport):
                     raise PermanentError(
                         f"{job.recipient} is not on WhatsApp", error_class=ErrorClass.RECIPIENT
                     ) from None
+                self._opt_outs.respect(job, jid)
                 try:
                     message_id = await self._send(prepared, jid)
                 except _UnknownRecipientError as error:

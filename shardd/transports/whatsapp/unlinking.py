@@ -50,6 +50,9 @@ class _Quiet:
     def receipt(self, client: Any, message_ids: list[str], kind: str, at: float) -> None:
         """Of no use here."""
 
+    def message(self, client: Any, incoming: Any) -> None:
+        """The session ends; whoever wrote is the phone's business."""
+
 
 async def _unlink(request: dict[str, Any], say: oneshot.Say) -> None:
     # Only this process may load the library.

@@ -1,0 +1,123 @@
+"""What a worker remembers of those who opted out, and what it reads of what people write."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from shardd.errors import ErrorClass, OptedOutError
+from shardd.ipc import JobSpec
+from shardd.transports.whatsapp import backlog
+from shardd.transports.whatsapp.backlog import Backlog
+from shardd.transports.whatsapp.incoming import Incoming, text_of
+from shardd.transports.whatsapp.opt_outs import OptOuts
+from shardd.transports.whatsapp.recipients import Directory
+from tests.whatsapp_server.phones import e2e
+
+JOB = JobSpec(1, 1, 1, "d1", "+6281234567890")
+JID = "6281234567890@s.whatsapp.net"
+
+
+class Told:
+    """Who listens to the transport."""
+
+    def __init__(self) -> None:
+        self.opt_outs: list[tuple[str, list[str], str, float]] = []
+
+    def device_changed(self, device_id: str, state: str, reason: str, until: float | None = None) -> None:
+        raise AssertionError(f"{device_id}: {state}, {reason}, {until}")
+
+    def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float) -> None:
+        raise AssertionError(f"{device_id}: {kind} {message_ids} {at}")
+
+    def opted_out(self, device_id: str, recipients: list[str], words: str, at: float) -> None:
+        self.opt_outs.append((device_id, recipients, words, at))
+
+
+def stop(number: str | None, hidden: str | None = None, text: str = "STOP") -> Incoming:
+    return Incoming(text, number, hidden, 5.0)
+
+
+def test_a_person_is_known_by_number_by_hidden_id_and_as_dialled() -> None:
+    told, directory = Told(), Directory()
+    directory.learn("5511987654321", "551187654321@s.whatsapp.net")
+    directory.learn("5511900000000", "77@lid")
+    directory.learn("5511911111111", None)
+    opt_outs = OptOuts(["stop"], directory, told)
+    opt_outs.heard("d1", stop("551187654321", "77@lid"))
+    expected = ["+551187654321", "+5511987654321", "+5511900000000", "77@lid"]
+    assert told.opt_outs == [("d1", expected, "STOP", 5.0)]
+    for jid in ("551187654321@s.whatsapp.net", "5511987654321@s.whatsapp.net", "77@lid"):
+        with pytest.raises(OptedOutError) as refused:
+            opt_outs.respect(JOB, jid)
+        assert refused.value.error_class is ErrorClass.OPTED_OUT
+    opt_outs.respect(JOB, "5511911111111@s.whatsapp.net", "78@lid")
+
+
+def test_one_address_of_two_is_enough_and_the_confirmation_passes() -> None:
+    opt_outs = OptOuts(["stop"], Directory(), Told())
+    opt_outs.heard("d1", stop(None, "77@lid"))
+    with pytest.raises(OptedOutError):
+        opt_outs.respect(JOB, JID, "77@lid")
+    opt_outs.respect(JobSpec(1, 1, 1, "d1", "x", heeds_opt_outs=False), JID, "77@lid")
+
+
+def test_what_is_no_opt_out_stays_in_the_worker() -> None:
+    told = Told()
+    opt_outs = OptOuts(["stop"], Directory(), told)
+    opt_outs.heard("d1", stop("6281234567890", text="please don't stop"))
+    opt_outs.respect(JOB, JID)
+    assert told.opt_outs == []
+
+
+def wrapped(name: str, inner: Any) -> Any:
+    message = e2e.Message()
+    getattr(message, name).message.CopyFrom(inner)
+    return message
+
+
+PLAIN = e2e.Message(conversation="stop")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        PLAIN,
+        e2e.Message(extendedTextMessage=e2e.ExtendedTextMessage(text="stop")),
+        e2e.Message(buttonsResponseMessage=e2e.ButtonsResponseMessage(selectedDisplayText="stop")),
+        e2e.Message(templateButtonReplyMessage=e2e.TemplateButtonReplyMessage(selectedDisplayText="stop")),
+        e2e.Message(listResponseMessage=e2e.ListResponseMessage(title="stop")),
+        wrapped("ephemeralMessage", PLAIN),
+        wrapped("ephemeralMessage", wrapped("viewOnceMessage", PLAIN)),
+        e2e.Message(protocolMessage=e2e.ProtocolMessage(editedMessage=PLAIN)),
+    ],
+)
+def test_the_text_is_found_wherever_it_stands(message: Any) -> None:
+    assert text_of(message) == "stop"
+
+
+def test_what_has_no_text_has_none() -> None:
+    assert text_of(e2e.Message()) == ""
+    assert text_of(e2e.Message(imageMessage=e2e.ImageMessage(caption="stop"))) == ""
+    assert text_of(wrapped("ephemeralMessage", e2e.Message())) == ""
+
+
+async def test_a_backlog_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = Backlog()
+    waiting.announced(SimpleNamespace(Message=1))
+    task = asyncio.create_task(waiting.wait())
+    await asyncio.sleep(0)
+    assert not task.done()
+    waiting.handed_over(None)
+    await task
+    monkeypatch.setattr(backlog, "UNANNOUNCED", 0.01)
+    monkeypatch.setattr(backlog, "ANNOUNCED", 0.02)
+    never = Backlog()
+    never.announced(SimpleNamespace(Message=1))
+    await never.wait()
+    monkeypatch.setattr(backlog, "UNANNOUNCED", 3600.0)
+    async with asyncio.timeout(20):
+        await never.wait()
