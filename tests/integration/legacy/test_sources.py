@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import sys
 from contextlib import closing
 from pathlib import Path
 from uuid import UUID
@@ -234,3 +235,18 @@ def test_what_is_no_source_is_told_in_one_line(old_postgresql: OldPostgresql, ma
         assert error in str(failed.value), source
         assert "tiger" not in str(failed.value)
         assert "\n" not in str(failed.value)
+
+
+def test_what_is_not_installed_is_named(
+    old_postgresql: OldPostgresql, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = old_postgresql.dump(tmp_path / "archive", "--format=custom")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with (
+        closing(open_source(str(archive))) as old,
+        pytest.raises(SourceError, match="pg_restore is not installed here"),
+    ):
+        list(old.scan(MESSAGES))
+    monkeypatch.setitem(sys.modules, "pymysql", None)
+    with pytest.raises(SourceError, match=r"pip install 'shardd\[mysql\]'"):
+        open_source("mysql://root@localhost/old")
