@@ -204,6 +204,11 @@ class Line:
         in_hand = sum(lane.in_hand for lane in self.lanes.values() if lane.campaign == campaign)
         return self._campaign_counted(campaign, day) + in_hand
 
+    def learn_days(self, device: Device) -> None:
+        """On how many days it sent: what is asked for grows with the config's warm-up, and a person may start it anew."""
+        if device.day == self.tally.day:
+            self.tally.days = device.days
+
     def take_over(self, device: Device, *, now: float, ahead: float) -> None:
         """What the database knows of its sends, which may be more than is known here."""
         tally = self.tally

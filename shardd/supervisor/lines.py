@@ -101,6 +101,7 @@ class Lines:
             if is_new or line.shard not in self._epochs:
                 # Another process sent for it, or another node does: what the database says is all that is known.
                 line.take_over(device, now=now, ahead=self._ahead)
+            line.learn_days(device)
             line.state = state
             self._offer(line, now)
         for device_id in self.by_id.keys() - seen:
