@@ -172,7 +172,7 @@ class Endpoint:
             task = asyncio.create_task(self._deliver(entry))
             self._posting.add(task)
             task.add_done_callback(self._posted)
-        if self._again is None and now >= self._again_at and not self._window.failures:
+        if self._again is None and now >= max(self._again_at, self._window.resting_until):
             self._again_at = float("inf")
             self._again = asyncio.create_task(self._deliver_again())
             self._again.add_done_callback(self._posted)
@@ -206,6 +206,8 @@ class Endpoint:
             retry_after=answer.retry_after,
         )
         self._aside += given_up
+        if not self._window.failures:
+            self._error = self._failing_since = None
         self._tell_failure(entry, answer, given_up)
 
     def _tell_failure(self, entry: Entry, answer: Answer, given_up: list[SetAside]) -> None:

@@ -66,7 +66,8 @@ class Window:
         self._taken = 0
         self._failures = 0
         self._rests = 0
-        self.resting_until = 0.0
+        self._rest_until = 0.0
+        self._told_until = 0.0
 
     # ---- what comes in, and how far it is
 
@@ -84,6 +85,11 @@ class Window:
     def failures(self) -> int:
         """In a row."""
         return self._failures
+
+    @property
+    def resting_until(self) -> float:
+        """Nothing may be posted before: the receiver is down, or named a time itself."""
+        return max(self._rest_until, self._told_until)
 
     @property
     def unfinished(self) -> int:
@@ -134,8 +140,7 @@ class Window:
         """The receiver has it."""
         entry.busy = False
         self._taken += 1
-        self._failures = self._rests = 0
-        self.resting_until = 0.0
+        self._revive()
         self._finish(entry)
 
     def failed(
@@ -150,29 +155,33 @@ class Window:
         entry.error = error
         entry.due = now + max(half_jitter(entry.tries, patience.first, patience.cap), retry_after or 0.0)
         self._failures += 1
-        if self._failures >= DOWN_AFTER and now >= self.resting_until:
+        if self._failures >= DOWN_AFTER and now >= self._rest_until:
             self._rests += 1
-            self.resting_until = now + half_jitter(self._rests, patience.first, patience.cap)
+            self._rest_until = now + half_jitter(self._rests, patience.first, patience.cap)
         if retry_after is not None:
-            self._rests = max(1, self._rests)
-            self.resting_until = max(self.resting_until, now + retry_after)
+            self._told_until = max(self._told_until, now + retry_after)
         return [self._give_up(one, error) for one in self._lost(entry, wall, refused=refused)]
 
     def hurry(self) -> None:
         """A person wants a try now."""
-        self.resting_until = 0.0
+        self._rest_until = self._told_until = 0.0
         for entry in self._entries:
             entry.due = 0.0
 
     def _lost(self, entry: Entry, wall: float, *, refused: bool) -> list[Entry]:
         others_pass = self._taken > entry.taken_before
         if others_pass and entry.tries >= (REFUSALS if refused else FAILURES):
+            self._revive()  # the fault was the event's
             return [entry]
         oldest = wall - self._patience.give_up
         if self._rests >= LAST_TRIES:
             left = [one for one in self._entries if not one.done and not one.busy]
             return [one for one in left if one.event.at.timestamp() < oldest]
         return [entry] if entry.tries >= LAST_TRIES and entry.event.at.timestamp() < oldest else []
+
+    def _revive(self) -> None:
+        self._failures = self._rests = 0
+        self._rest_until = 0.0
 
     def _give_up(self, entry: Entry, error: str) -> SetAside:
         self._finish(entry)

@@ -59,11 +59,11 @@ class Node:
     async def crash(self) -> None:
         """End without a word to the database."""
         assert self.task is not None
-        tasks = [self.task, *(running.task for running in self.webhooks._running.values())]
+        await end_tasks([self.task])
         for running in self.webhooks._running.values():
-            tasks += running.endpoint._tasks()
-            running.endpoint._hold = None
-        await end_tasks(tasks)
+            await end_tasks([running.task])
+            running.endpoint._hold = None  # so that it closes its connections and no more
+            await running.endpoint.close()
 
     async def stop(self) -> None:
         if self.task is not None:
