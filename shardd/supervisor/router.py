@@ -25,6 +25,7 @@ from shardd.queue.cycle import Ask, Send, Settlement, Taken, count_sends
 from shardd.queue.jobs import Jobs
 from shardd.queue.settle import Claim, Finish, JobBackoff, Release, settle
 from shardd.states import MAY_HAVE_LEFT, Verdict
+from shardd.supervisor.ledger import Entry, Ledger
 from shardd.supervisor.lines import Lines
 
 log = get_logger(__name__)
@@ -37,9 +38,6 @@ Key = tuple[int, int]
 
 Screen = Callable[[Sequence[Taken]], Awaitable[set[int]]]
 """Tells which of these jobs must not be sent, because their recipients opted out. Raises DatabaseError."""
-
-Entry = tuple[int, Claim, Outcome, Finish | Release]
-"""A claim that ended: its shard, what was known and what is to be written."""
 
 
 class Router:
@@ -67,9 +65,7 @@ class Router:
         self.batch = batch
         self._screen = screen
         self.backoff = backoff
-        self._in_hand: dict[int, dict[Key, Claim]] = {}
-        self._pending: list[Entry] = []
-        self._settling: list[Entry] = []
+        self._ledger = Ledger()
         self._epochs: set[int] = set()
         self._audit_due = False
         self._failures = 0
@@ -99,22 +95,18 @@ class Router:
     def outcomes(self, shard: int, outcomes: Iterable[Outcome]) -> None:
         """Claims of a shard ended. What is not in its hand was settled before and is ignored."""
         now, wall = time.monotonic(), time.time()
-        hand = self._in_hand.get(shard, {})
         for outcome in outcomes:
-            claim = hand.get((outcome.id, outcome.attempt))
-            if claim is None or claim.epoch != outcome.epoch:
-                continue
-            del hand[outcome.id, outcome.attempt]
-            self._end(shard, claim, outcome, now, wall)
+            if (claim := self._ledger.returned(shard, outcome)) is not None:
+                self._end(shard, claim, outcome, now, wall)
         self._wake.set()
 
     def in_hand(self, shard: int) -> list[Claim]:
         """What a shard has in hand."""
-        return list(self._in_hand.get(shard, {}).values())
+        return self._ledger.in_hand(shard)
 
     def in_hand_count(self, shard: int) -> int:
         """How many jobs a shard has in hand."""
-        return len(self._in_hand.get(shard, ()))
+        return self._ledger.in_hand_count(shard)
 
     def sent_by(self, shard: int) -> int:
         """How many messages a shard has sent since the supervisor's start."""
@@ -127,8 +119,7 @@ class Router:
 
     def unsettled(self, shard: int) -> int:
         """How many claims of a shard are not settled yet."""
-        waiting = sum(1 for entry in (*self._pending, *self._settling) if entry[0] == shard)
-        return waiting + self.in_hand_count(shard)
+        return self._ledger.unsettled(shard)
 
     def stop_claiming(self) -> None:
         """Claim nothing any more; settling goes on."""
@@ -153,7 +144,7 @@ class Router:
                 self._answered()
             except DatabaseError as error:
                 if closing:
-                    left = len(self._pending)
+                    left = self._ledger.waiting()
                     log.error(
                         "not settled before the end; the journals remember",
                         action="settle",
@@ -162,11 +153,11 @@ class Router:
                     )
                     return
                 await self._unanswered(error)
-            if closing and not self._pending:
+            if closing and not self._ledger:
                 return
 
     async def _wait_for_work(self) -> None:
-        if self._pending or self._audit_due:
+        if self._ledger or self._audit_due:
             return
         wait = self.lines.next_turn(time.monotonic()) if self._claiming and self._may_claim() else None
         if wait != 0.0:
@@ -182,20 +173,19 @@ class Router:
             await self._cycle([])
             await self._audit()
         asks = self.lines.asks(self.batch, time.monotonic()) if self._claiming and self._may_claim() else []
-        if asks or self._pending:
+        if asks or self._ledger:
             await self._cycle(asks)
 
     async def _cycle(self, asks: list[Ask]) -> None:
-        batch = self._settling = self._pending[: 4 * self.batch]
-        self._pending = self._pending[len(batch) :]
+        batch = self._ledger.begin(4 * self.batch)
         try:
             cycle = await self._jobs.cycle(self._settlement(batch), asks)
         except DatabaseError:
-            self._pending = batch + self._pending
+            self._ledger.again(batch)
             self.lines.unasked(asks, time.monotonic())
             raise
         finally:
-            self._settling = []
+            self._ledger.settled()
         now = time.monotonic()
         self.lines.claimed(asks, cycle.taken, now)
         for device_id, lane, place in cycle.advanced:
@@ -240,7 +230,7 @@ class Router:
             claim = job.claim
             line = self.lines.by_id.get(claim.device_id)
             shard = -1 if line is None else line.shard
-            self._in_hand.setdefault(shard, {})[claim.id, claim.attempt] = claim
+            self._ledger.claimed(shard, claim)
             if claim.id in unwanted:
                 self.outcomes(shard, [_ended(job.spec, Verdict.OPTED_OUT, "the recipient opted out")])
             elif claim.id in untold:
@@ -277,14 +267,14 @@ class Router:
             changed = await self._jobs.resolve_doubts([outcome for _, _, outcome, _ in stale])
         except DatabaseError:
             # Nobody is told yet that the journal may forget them; settling once more is harmless.
-            self._pending = stale + self._pending
+            self._ledger.again(stale)
             raise
         log.info("settled before", action="settle", jobs=len(stale), resolved=len(changed))
 
     def _end(self, shard: int, claim: Claim, outcome: Outcome, now: float, wall: float) -> None:
         decision = settle(claim, outcome, self.backoff, wall)
         back = isinstance(decision, Release) and decision.due_at is None
-        self._pending.append((shard, claim, outcome, decision))
+        self._ledger.end((shard, claim, outcome, decision))
         self.lines.ended(claim, outcome, now, back=back)
         self.shard_totals[shard][outcome.verdict] += 1
         if outcome.verdict not in (Verdict.SENT, Verdict.OPTED_OUT):
@@ -302,11 +292,8 @@ class Router:
 
     async def _audit(self) -> None:
         """Return the claims that the database has under our epochs and we do not know of."""
-        known = {key for hand in self._in_hand.values() for key in hand} | {
-            (e[1].id, e[1].attempt) for e in self._pending
-        }
         now, wall = time.monotonic(), time.time()
-        lost = [c for c in await self._jobs.claims_of_epochs(sorted(self._epochs)) if (c.id, c.attempt) not in known]
+        lost = self._ledger.missing(await self._jobs.claims_of_epochs(sorted(self._epochs)))
         for claim in lost:
             line = self.lines.by_id.get(claim.device_id)
             self.lines.regained(claim)
