@@ -19,6 +19,8 @@ _RNG: Final = random.Random()  # noqa: S311
 
 CLASSES: Final = ("marketing", "service", "reply")
 """The classes of jobs: nobody waits for it, somebody does, it answers a message."""
+WARM_UP: Final = "its warm-up"
+"""What a message waits for that a warm-up holds back."""
 NO_QUIET: Final = "none"
 """How one writes that there are no quiet hours."""
 _HOURS: Final = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]")
@@ -195,7 +197,7 @@ def daily_limit(pace: DevicePace, job_class: str, days: int) -> tuple[int, str]:
     """The limit of a device that sent on `days` days before this one, and what it is called; 0: none."""
     limit = pace.of(job_class).daily_limit
     if limit > 0 and days < len(pace.warm_up) and pace.warm_up[days] < limit:
-        return pace.warm_up[days], "its warm-up"
+        return pace.warm_up[days], WARM_UP
     return limit, "its daily limit"
 
 

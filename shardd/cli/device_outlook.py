@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -15,7 +16,7 @@ from shardd.cli.output import moment_text, span
 from shardd.config import Config
 from shardd.config.device_pace import device_pace
 from shardd.errors import NotRunningError, SharddError
-from shardd.pacing import CLASSES, DevicePace, Tally, daily_limit, next_turn
+from shardd.pacing import CLASSES, WARM_UP, DevicePace, Tally, daily_limit, next_turn
 from shardd.queue.device_admin import DeviceRow
 from shardd.states import CAN_SEND, DeviceState
 from shardd.supervisor.outlook import ClassOutlook, DeviceOutlook, make_outlook
@@ -108,13 +109,25 @@ def sent_words(outlook: Outlook) -> str:
     pace, device = outlook.pace, outlook.device
     if not pace.limited:
         return "not counted: it has neither a gap nor a limit"
-    limit, name = daily_limit(pace, CLASSES[0], device.sending_days)
-    today = f"{device.sent_today} of {limit}" if limit else f"{device.sent_today}, no limit"
-    if name == "its warm-up":
-        today += f" (its warm-up, day {device.sending_days + 1} of {len(pace.warm_up)})"
-    hourly = pace.of(CLASSES[0]).hourly_limit
-    this_hour = f"; this hour {device.sent_this_hour} of {hourly}" if hourly else ""
-    return today + this_hour
+    days = device.sending_days
+    warming = any(daily_limit(pace, name, days)[1] == WARM_UP for name in CLASSES)
+    words = [
+        f"{device.sent_today} {_of({name: daily_limit(pace, name, days)[0] for name in CLASSES})}",
+        *([f"day {days + 1} of {len(pace.warm_up)} of its warm-up"] if warming else []),
+        f"this hour {device.sent_this_hour} {_of({name: pace.of(name).hourly_limit for name in CLASSES})}",
+    ]
+    return "; ".join(words)
+
+
+def _of(limits: Mapping[str, int]) -> str:
+    """`of 40`; `of 40 (reply: no limit)`: the most usual class first, then what differs."""
+    first = limits[CLASSES[0]]
+    others: dict[int, list[str]] = {}
+    for name, limit in limits.items():
+        if limit != first:
+            others.setdefault(limit, []).append(name)
+    differ = "; ".join(f"{', '.join(names)}: {limit or 'no limit'}" for limit, names in others.items())
+    return (f"of {first}" if first else "without a limit") + (f" ({differ})" if differ else "")
 
 
 def _turn_words(one: ClassOutlook) -> str:

@@ -118,7 +118,7 @@ async def test_show_tells_quiet_hours_the_warm_up_and_what_holds_a_device(shardd
     assert "its quiet hours" in words
     assert "reply: now" in words
     assert f"quiet hours marketing: {quiet}; service: {quiet}; reply: none" in words
-    assert "sent today 0 of 50 (its warm-up, day 1 of 5)" in words
+    assert "sent today 0 of 50; day 1 of 5 of its warm-up; this hour 0 of 200" in words
     await shardd("device", "pause", "d1", "--why", "tea")
     assert "may send not now: it is paused: tea" in await shown(shardd)
     assert "may send not now: it is unpaired" in await shown(shardd, "d2")

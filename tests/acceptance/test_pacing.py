@@ -102,7 +102,7 @@ async def test_limits_hold_over_restarts_and_are_told(make_daemon: Make, produce
     assert {turn["why"] for turn in shown["next"].values()} == {"its hourly limit"}
     assert all(0 < turn["wait"] <= 3600 for turn in shown["next"].values())
     words = " ".join((await Command(daemon.config_file)("device", "show", "new")).out.split())
-    assert "sent today 2 of 2 (its warm-up, day 1 of 2); this hour 2 of 3" in words
+    assert "sent today 2 of 2; day 1 of 2 of its warm-up; this hour 2 of 3" in words
     assert ": its warm-up" in words
 
     # A day passes: the next step of the warm-up, and new hours.
