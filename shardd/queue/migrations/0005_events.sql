@@ -104,7 +104,8 @@ CREATE TRIGGER tell_news AFTER UPDATE ON shardd.archive FOR EACH ROW
           OR (OLD.read_at IS NULL AND NEW.read_at IS NOT NULL))
     EXECUTE FUNCTION shardd.tell_news();
 
--- A job that had ended is in the queue again. What retention deletes is in no queue, so nothing is told of it.
+-- A job that had ended is in the queue again. What retention deletes is in no queue, so nothing is told of it. Once for a statement,
+-- because an operator may bring back a million: a trigger for each row would be half of the work.
 CREATE FUNCTION shardd.tell_retry() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 BEGIN
     IF shardd.keeps_events() THEN
@@ -112,7 +113,7 @@ BEGIN
                                    metadata, attempt, failures, run_at, created_at)
         SELECT 'job.retried', j.id, j.device_id, j.campaign, j.reference, j.recipient, j.device_group, j.class, j.kind,
                CASE WHEN j.scheduled THEN 'scheduled' ELSE 'queued' END, j.metadata, j.attempt, j.failures, j.run_at, j.created_at
-          FROM shardd.jobs j WHERE j.id = OLD.id;
+          FROM back JOIN shardd.jobs j ON j.id = back.id ORDER BY j.id;
         IF FOUND THEN
             PERFORM shardd.announce_events();
         END IF;
@@ -120,8 +121,8 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE TRIGGER tell_retry AFTER DELETE ON shardd.archive FOR EACH ROW
-    WHEN (OLD.state <> 'sent') EXECUTE FUNCTION shardd.tell_retry();
+CREATE TRIGGER tell_retry AFTER DELETE ON shardd.archive REFERENCING OLD TABLE AS back
+    FOR EACH STATEMENT EXECUTE FUNCTION shardd.tell_retry();
 
 -- In one word what a device is: removed, paused, or the state that it is in.
 CREATE FUNCTION shardd.standing(device shardd.devices) RETURNS text LANGUAGE sql IMMUTABLE AS $$
