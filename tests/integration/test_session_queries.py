@@ -70,7 +70,7 @@ async def test_an_adoption_leaves_out_what_is_taken(database: Database, devices:
     admin = SessionAdmin(database)
     assert await admin.bind("d1", "628111:1@s.whatsapp.net", old=None)
     devices.execute(
-        "UPDATE shardd.devices SET removed_at = now(), paused_at = now(), proxy = 'http://x' WHERE id = 'd3'"
+        "UPDATE shardd.devices SET removed_at = now(), paused_at = now(), proxy = 'http://x', quiet_hours = 'none' WHERE id = 'd3'"
     )
     devices.execute("UPDATE shardd.devices SET gap_max = 9, label = 'mine' WHERE id = 'd2'")
     found = await admin.adopt(
@@ -89,6 +89,13 @@ async def test_an_adoption_leaves_out_what_is_taken(database: Database, devices:
         ("d2", "628444:1@s.whatsapp.net", "ready", "mine", 9.0, None, None, None),
         ("d3", "628555:1@s.whatsapp.net", "ready", None, 2.0, None, None, None),
         ("new", "628222:1@s.whatsapp.net", "ready", "a", 2.0, None, None, None),
+    ]
+    # Their numbers have sent elsewhere for long, and what a removed device was told does not come back.
+    assert devices.execute("SELECT id, warm, quiet_hours FROM shardd.devices ORDER BY id") == [
+        ("d1", False, None),
+        ("d2", True, None),
+        ("d3", True, None),
+        ("new", True, None),
     ]
 
 
