@@ -26,6 +26,7 @@ from shardd.cli.group import group_group
 from shardd.cli.import_legacy import import_group
 from shardd.cli.job import job_group
 from shardd.cli.job_bulk import cancel, retry
+from shardd.cli.opt_out import opt_out_group
 from shardd.cli.status import status
 from shardd.cli.webhook import webhook_group
 from shardd.errors import SharddError
@@ -47,6 +48,7 @@ for command in (
     campaign_group,
     device_group,
     group_group,
+    opt_out_group,
     event_group,
     webhook_group,
     config_group,

@@ -1,0 +1,124 @@
+"""`shardd opt-out`, with no daemon behind it."""
+
+from __future__ import annotations
+
+import csv
+import getpass
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.command import Command
+from tests.daemon import Producer
+
+
+@pytest.fixture
+def shardd(config_file: Path) -> Command:
+    """Numbers without + are Indonesian."""
+    with config_file.open("a") as file:
+        file.write("transports: {whatsapp: {default_region: ID}}\n")
+    return Command(config_file)
+
+
+async def test_numbers_are_added_as_a_worker_reads_them(shardd: Command, producer: Producer) -> None:
+    added = await shardd(
+        "opt-out", "add", "0812 3456 7890", "+49 (0)151 2345678", "12345678@lid", "--note", "by letter"
+    )
+    assert (added.code, added.out) == (0, "added 3 opt-outs\n")
+    rows = producer.execute("SELECT address, source, note, created_by FROM shardd.opt_outs ORDER BY address")
+    who = ("operator", "by letter", getpass.getuser())
+    assert rows == [("12345678@lid", *who), ("491512345678", *who), ("6281234567890", *who)]
+    again = await shardd("opt-out", "add", "-", "nobody", stdin="+6281234567890\n+6281234567891\n")
+    assert (again.code, again.out) == (64, "added 1 opt-out; 1 there already\n")
+    assert again.err.startswith("number nobody: recipient 'nobody' is no phone number")
+    nothing = await shardd("opt-out", "add", "-")
+    assert (nothing.code, nothing.out) == (64, "")
+    assert "nobody is named" in nothing.err
+
+
+async def test_show_tells_since_when_and_what_it_stopped(shardd: Command, producer: Producer) -> None:
+    await shardd("opt-out", "add", "+6281234567890")
+    producer.add_devices(1)
+    ((job,),) = producer.execute(
+        "INSERT INTO shardd.jobs (device_id, recipient, body, reference) VALUES ('d1', '+6281234567890', 'x', 'order-7') "
+        "RETURNING id"
+    )
+    shown = await shardd("opt-out", "show", "081234567890")
+    assert shown.code == 0
+    assert "6281234567890: opted out" in shown.out
+    assert "order-7" in shown.out
+    told = (await shardd("opt-out", "show", "081234567890", "--json")).json
+    assert (told["opted_out"], told["source"], len(told["heard"])) == (True, "operator", 1)
+    assert [(stopped["id"], stopped["class"]) for stopped in told["jobs_stopped"]] == [(job, "marketing")]
+    other = await shardd("opt-out", "show", "+6281234567891")
+    assert (other.code, other.out) == (0, "6281234567891: has not opted out\n")
+    assert not (await shardd("opt-out", "show", "+6281234567891", "--json")).json["opted_out"]
+
+
+async def test_a_list_is_imported_as_often_as_one_likes(shardd: Command, producer: Producer, tmp_path: Path) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_text("\ufeffnumber\n# from the old system\n081234567890\nnonsense\n\n+6281234567891\n", "utf-8")
+    dry = await shardd("opt-out", "import", lines, "--dry-run")
+    assert (dry.code, dry.out) == (64, "would add 2 recipients, those that are there already among them\n")
+    assert dry.err.startswith("line 4: recipient 'nonsense' is no phone number")
+    assert producer.execute("SELECT count(*) FROM shardd.opt_outs") == [(0,)]
+    assert (await shardd("opt-out", "import", lines)).out == "added 2 opt-outs\n"
+    assert (await shardd("opt-out", "import", lines)).out == "added 0 opt-outs; 2 there already\n"
+    table = "Phone;Note;said_at\n0812 3456 7892;wrote a letter;2026-05-01T12:30:00+07:00\n+6281234567893;;\n"
+    assert (await shardd("opt-out", "import", "-", "--note", "2026 list", stdin=table)).out == "added 2 opt-outs\n"
+    rows = producer.execute(
+        "SELECT address, note, said_at AT TIME ZONE 'UTC' FROM shardd.opt_outs WHERE note IS NOT NULL ORDER BY address"
+    )
+    assert [(address, note) for address, note, _ in rows] == [
+        ("6281234567892", "wrote a letter"),
+        ("6281234567893", "2026 list"),
+    ]
+    assert f"{rows[0][2]}" == "2026-05-01 05:30:00"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("name,city\nAda,Bandung\n", "the table has no column recipient"),
+        ("recipient,said_at\n+6281234567890,yesterday\n", "line 2: said_at 'yesterday' is no time"),
+    ],
+)
+async def test_a_file_that_cannot_be_read_adds_nobody(
+    shardd: Command, producer: Producer, text: str, complaint: str
+) -> None:
+    refused = await shardd("opt-out", "import", "-", stdin=text)
+    assert (refused.code, refused.out) == (64, "")
+    assert complaint in refused.err
+    assert producer.execute("SELECT count(*) FROM shardd.opt_outs") == [(0,)]
+
+
+async def test_export_prints_what_import_reads(shardd: Command, producer: Producer) -> None:
+    producer.execute(
+        "INSERT INTO shardd.opt_outs (recipient, source, device_id, words, said_at) "
+        "VALUES ('+6281234567890', 'message', 'd1', 'Stop, \"please\"', '2026-05-01 12:30:00+00')"
+    )
+    producer.execute(
+        "INSERT INTO shardd.opt_outs (recipient) SELECT '+62811' || 1000000 + g FROM generate_series(1, 4100) g"
+    )
+    exported = await shardd("opt-out", "export")
+    rows = list(csv.DictReader(io.StringIO(exported.out)))
+    assert len(rows) == 4101
+    heard = next(row for row in rows if row["address"] == "6281234567890")
+    assert (heard["words"], heard["device_id"], heard["note"]) == ('Stop, "please"', "d1", "")
+    assert heard["said_at"] == "2026-05-01T12:30:00+00:00"
+    as_json = [json.loads(line) for line in (await shardd("opt-out", "export", "--json")).out.splitlines()]
+    assert [row["address"] for row in as_json] == [row["address"] for row in rows]
+    assert (await shardd("opt-out", "export", "--json", "--csv")).code == 64
+    again = await shardd("opt-out", "import", "-", stdin=exported.out)
+    assert (again.code, again.out) == (0, "added 0 opt-outs; 4,101 there already\n")
+    listed = (await shardd("opt-out", "list", "--source", "message", "--json")).json
+    assert [(row["address"], row["device_id"]) for row in listed] == [("6281234567890", "d1")]
+    assert "there may be more" in (await shardd("opt-out", "list", "--limit", "10")).out
+    assert (await shardd("opt-out", "list", "--device", "d2")).out == "nobody\n"
+
+
+async def test_there_is_no_way_back(shardd: Command) -> None:
+    assert "An opt-out is final" in (await shardd("opt-out", "--help")).out
+    assert (await shardd("opt-out", "remove", "+6281234567890")).code == 64
