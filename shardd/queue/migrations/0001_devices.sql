@@ -110,7 +110,7 @@ CREATE TRIGGER announce_members AFTER INSERT OR UPDATE OR DELETE ON shardd.devic
     FOR EACH ROW EXECUTE FUNCTION shardd.announce_devices();
 
 -- Refuses a value of shardd.devices that would stop its device in the middle of the night.
-CREATE FUNCTION shardd.refuse_device(field text, message text, hint text) RETURNS void
+CREATE FUNCTION shardd.refuse_device(field text, message text, hint text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog AS $$
 BEGIN
     RAISE EXCEPTION USING ERRCODE = 'check_violation', SCHEMA = 'shardd', TABLE = 'devices', COLUMN = field, MESSAGE = message,
@@ -118,7 +118,7 @@ BEGIN
 END $$;
 
 -- What differs for classes of jobs on a device.
-CREATE FUNCTION shardd.check_classes(classes jsonb) RETURNS void LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog AS $$
+CREATE FUNCTION shardd.check_classes(classes jsonb) RETURNS boolean LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog AS $$
 DECLARE
     class  text;
     fields jsonb;
@@ -129,7 +129,7 @@ DECLARE
 BEGIN
     FOR class, fields IN SELECT * FROM jsonb_each(classes) LOOP
         IF class NOT IN ('marketing', 'service', 'reply') OR jsonb_typeof(fields) <> 'object' THEN
-            PERFORM shardd.refuse_device('classes', format('classes has %L: %s', left(class, 80), left(fields::text, 80)),
+            RETURN shardd.refuse_device('classes', format('classes has %L: %s', left(class, 80), left(fields::text, 80)),
                 'Such as {"reply": {"gap_min": 1, "gap_max": 3}}; the classes are marketing, service and reply.');
         END IF;
         FOR name, value IN SELECT * FROM jsonb_each(fields) LOOP
@@ -139,29 +139,32 @@ BEGIN
                          WHEN name IN ('hourly_limit', 'daily_limit') THEN 1000000 WHEN name = 'burst' THEN 1000 END;
             CONTINUE WHEN number BETWEEN 0 AND most AND (name IN ('gap_min', 'gap_max') OR number = trunc(number));
             CONTINUE WHEN name = 'quiet_hours' AND jsonb_typeof(value) = 'string' AND shardd.are_hours(value #>> '{}');
-            PERFORM shardd.refuse_device('classes',
+            RETURN shardd.refuse_device('classes',
                 format('classes has %L: %s for %s', left(name, 80), left(value::text, 80), class),
                 'Known are gap_min and gap_max in seconds up to 86400, hourly_limit and daily_limit up to 1000000, burst up to '
                 '1000, and quiet_hours such as "21:00-08:00" or "none".');
         END LOOP;
         IF (fields ->> 'gap_min')::numeric > (fields ->> 'gap_max')::numeric THEN
-            PERFORM shardd.refuse_device('classes', format('classes has a gap_min above its gap_max for %s', class),
+            RETURN shardd.refuse_device('classes', format('classes has a gap_min above its gap_max for %s', class),
                 'The pause is random between the two.');
         END IF;
     END LOOP;
+    RETURN true;
 END $$;
 
 CREATE FUNCTION shardd.check_device() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+DECLARE
+    fine boolean;
 BEGIN
     -- The view reads a thousand files: only a name that no device has yet is worth that.
     IF NEW.timezone IS NOT NULL AND NOT EXISTS (SELECT FROM shardd.devices d WHERE d.timezone = NEW.timezone)
         AND NOT EXISTS (SELECT FROM pg_timezone_names z WHERE z.name = NEW.timezone) THEN
-        PERFORM shardd.refuse_device('timezone', format('timezone %L is unknown', left(NEW.timezone, 80)),
+        fine := shardd.refuse_device('timezone', format('timezone %L is unknown', left(NEW.timezone, 80)),
             'Write a name of the tz database, such as Asia/Jakarta.');
     END IF;
     -- What is no object is refused by its constraint.
     IF jsonb_typeof(NEW.classes) = 'object' THEN
-        PERFORM shardd.check_classes(NEW.classes);
+        fine := shardd.check_classes(NEW.classes);
     END IF;
     RETURN NEW;
 END $$;

@@ -1,9 +1,10 @@
 -- The gate of the queue: a bad row is refused at INSERT, in words for whoever wrote the INSERT.
 
--- Ends a statement with what is wrong, where, and how to mend it.
+-- Ends a statement with what is wrong, where, and how to mend it. Whoever calls it assigns or returns what it never gives: after a
+-- PERFORM, PostgreSQL would show the text of the call to the user, too.
 CREATE FUNCTION shardd.refuse(
     at_column text, message text, hint text, at_table text DEFAULT 'jobs', code text DEFAULT 'check_violation')
-    RETURNS void LANGUAGE plpgsql AS $$
+    RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION USING ERRCODE = code, SCHEMA = 'shardd', TABLE = at_table, COLUMN = at_column, MESSAGE = message, HINT = hint;
 END $$;
@@ -16,22 +17,23 @@ CREATE FUNCTION shardd.address_of(recipient text) RETURNS text LANGUAGE sql IMMU
 $$;
 
 -- Refuses what is neither a phone number nor an address of WhatsApp.
-CREATE FUNCTION shardd.check_recipient(recipient text, at_table text) RETURNS void
+CREATE FUNCTION shardd.check_recipient(recipient text, at_table text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
     digits integer;
 BEGIN
     IF recipient ~ '^\+?[0-9]{6,15}$' OR recipient ~ '^[0-9]{5,20}@(s\.whatsapp\.net|lid)$'
         OR recipient ~ '^[0-9]{5,25}(-[0-9]{5,15})?@g\.us$' THEN
-        RETURN;
+        RETURN true;
     END IF;
     digits := length(regexp_replace(recipient, '[^0-9]', '', 'g'));
     IF recipient !~ '^[+(]?[0-9][0-9 ()./-]{0,39}$' OR digits < 6 OR digits > 15 THEN
-        PERFORM shardd.refuse('recipient',
+        RETURN shardd.refuse('recipient',
             format('recipient %L is neither a phone number nor a WhatsApp address', left(recipient, 80)),
             'Write a phone number with its country code, such as +4915112345678, or an address that ends with '
             '@s.whatsapp.net, @lid or @g.us.', at_table);
     END IF;
+    RETURN true;
 END $$;
 
 -- The body with its variables: {name}, {name|said when name is missing or empty}, {{ and }} for braces. A value is put in as it
@@ -39,6 +41,7 @@ END $$;
 CREATE FUNCTION shardd.render_body(body text, variables jsonb) RETURNS text
     LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
+    fine boolean;
     rendered text := '';
     piece    text[];
     variable text;
@@ -46,7 +49,7 @@ DECLARE
     value    text;
 BEGIN
     IF jsonb_typeof(variables) <> 'object' THEN
-        PERFORM shardd.refuse('variables', 'variables is no JSON object', 'Such as {"name": "Ada", "city": "Bandung"}.');
+        fine := shardd.refuse('variables', 'variables is no JSON object', 'Such as {"name": "Ada", "city": "Bandung"}.');
     END IF;
     FOR piece IN SELECT m FROM regexp_matches(body, '([^{}]*)(\{\{|\}\}|\{[^{}]*\}|[{}]|$)', 'g') m LOOP
         rendered := rendered || piece[1];
@@ -57,17 +60,17 @@ BEGIN
         END IF;
         variable := substring(piece[2] FROM '^\{([A-Za-z_][A-Za-z0-9_]*)[|}]');
         IF variable IS NULL THEN
-            PERFORM shardd.refuse('body', format('body has %L, which is no variable', left(piece[2], 80)),
+            fine := shardd.refuse('body', format('body has %L, which is no variable', left(piece[2], 80)),
                 'Write {name} or {name|otherwise}, and {{ or }} for a brace that stands for itself.');
         END IF;
         kind := jsonb_typeof(variables -> variable);
         value := variables ->> variable;
         IF kind IN ('object', 'array') THEN
-            PERFORM shardd.refuse('variables', format('variable %L is an %s', variable, kind),
+            fine := shardd.refuse('variables', format('variable %L is an %s', variable, kind),
                 'Give a text, a number or a boolean.');
         ELSIF value IS NULL OR value = '' THEN
             IF strpos(piece[2], '|') = 0 THEN
-                PERFORM shardd.refuse('variables', format('variable %L is %s, but the body needs it', variable,
+                fine := shardd.refuse('variables', format('variable %L is %s, but the body needs it', variable,
                                                           CASE WHEN value = '' THEN 'empty' ELSE 'missing' END),
                     format('Give it a value, or write {%s|otherwise} in the body.', variable));
             END IF;
@@ -80,49 +83,49 @@ END $$;
 
 -- What a kind of message must have, and no more than fits. (The functions that admit_job calls set no search_path of their own:
 -- they inherit its, and setting it once more for each would be half of their cost.)
-CREATE FUNCTION shardd.check_content(job shardd.jobs) RETURNS void LANGUAGE plpgsql IMMUTABLE AS $$
+CREATE FUNCTION shardd.check_content(job shardd.jobs) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
     too_long text;
 BEGIN
     IF job.kind = 'text' THEN
         IF job.body !~ '\S' THEN
-            PERFORM shardd.refuse('body', 'body is empty', 'A text message needs a body.');
+            RETURN shardd.refuse('body', 'body is empty', 'A text message needs a body.');
         ELSIF job.media IS NOT NULL THEN
-            PERFORM shardd.refuse('kind', 'kind is ''text'', but media is given',
+            RETURN shardd.refuse('kind', 'kind is ''text'', but media is given',
                 'Name the kind of the media: image, video, audio, voice or document.');
         END IF;
     ELSIF job.kind IN ('image', 'video', 'audio', 'voice', 'document') THEN
         IF job.media IS NULL OR job.media !~ '\S' THEN
-            PERFORM shardd.refuse('media', format('media is empty, but kind is %L', job.kind),
+            RETURN shardd.refuse('media', format('media is empty, but kind is %L', job.kind),
                 'Give an http(s) URL, a data: URI, or a file below the configured media folder.');
         END IF;
     ELSIF job.kind = 'location' THEN
         IF jsonb_typeof(job.details -> 'latitude') IS DISTINCT FROM 'number'
             OR jsonb_typeof(job.details -> 'longitude') IS DISTINCT FROM 'number' THEN
-            PERFORM shardd.refuse('details', 'details lack the numbers latitude and longitude',
+            RETURN shardd.refuse('details', 'details lack the numbers latitude and longitude',
                 'Such as {"latitude": 52.52, "longitude": 13.40, "name": "Berlin"}.');
         ELSIF abs((job.details ->> 'latitude')::numeric) > 90 OR abs((job.details ->> 'longitude')::numeric) > 180 THEN
-            PERFORM shardd.refuse('details',
+            RETURN shardd.refuse('details',
                 format('latitude %s, longitude %s is no place', left(job.details ->> 'latitude', 20),
                        left(job.details ->> 'longitude', 20)),
                 'Degrees: latitude from -90 to 90, longitude from -180 to 180.');
         END IF;
     ELSIF job.kind = 'contact' THEN
         IF coalesce(job.details ->> 'name', '') !~ '\S' OR coalesce(job.details ->> 'phone', '') !~ '[0-9]{3}' THEN
-            PERFORM shardd.refuse('details', 'details lack the name and the phone of the contact',
+            RETURN shardd.refuse('details', 'details lack the name and the phone of the contact',
                 'Such as {"name": "Ada", "phone": "+4915112345678"}.');
         END IF;
     ELSIF job.kind = 'template' THEN
         IF coalesce(job.details ->> 'name', '') !~ '\S' OR coalesce(job.details ->> 'language', '') !~ '\S' THEN
-            PERFORM shardd.refuse('details', 'details lack the name and the language of the template',
+            RETURN shardd.refuse('details', 'details lack the name and the language of the template',
                 'Such as {"name": "order_sent", "language": "en_US", "components": []}.');
         END IF;
     ELSE
-        PERFORM shardd.refuse('kind', format('kind %L is unknown', job.kind),
+        RETURN shardd.refuse('kind', format('kind %L is unknown', job.kind),
             'One of: text, image, video, audio, voice, document, location, contact, template.');
     END IF;
     IF length(job.body) > 65536 THEN
-        PERFORM shardd.refuse('body', format('body has %s characters', length(job.body)),
+        RETURN shardd.refuse('body', format('body has %s characters', length(job.body)),
             'At most 65536 characters fit in one message: split it, or send a document.');
     END IF;
     too_long := CASE
@@ -136,42 +139,44 @@ BEGIN
         WHEN octet_length(job.variables::text) > 65536 THEN 'variables'
         WHEN octet_length(job.metadata::text) > 8192 THEN 'metadata' END;
     IF too_long IS NOT NULL THEN
-        PERFORM shardd.refuse(too_long, format('%s is too long', too_long),
+        RETURN shardd.refuse(too_long, format('%s is too long', too_long),
             'At most 200 characters in reference, dedupe_key and order_group, 255 in file_name and mime_type, 8192 bytes in '
             'details and metadata, 65536 in variables, and 1 MiB in media: a larger file goes by its URL or path.');
     END IF;
+    RETURN true;
 END $$;
 
 -- How, when and by whom a job wants to be sent.
-CREATE FUNCTION shardd.check_terms(job shardd.jobs) RETURNS void LANGUAGE plpgsql IMMUTABLE AS $$
+CREATE FUNCTION shardd.check_terms(job shardd.jobs) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
     IF job.class NOT IN ('marketing', 'service', 'reply') THEN
-        PERFORM shardd.refuse('class', format('class is %L', job.class),
+        RETURN shardd.refuse('class', format('class is %L', job.class),
             'marketing: nobody waits for it; service: somebody does; reply: it answers a message.');
     ELSIF job.dedupe_key = '' THEN
-        PERFORM shardd.refuse('dedupe_key', 'dedupe_key is empty',
+        RETURN shardd.refuse('dedupe_key', 'dedupe_key is empty',
             'All jobs with the same key are one job: leave it out (NULL) for a job that stands for itself.');
     ELSIF job.order_group = '' THEN
-        PERFORM shardd.refuse('order_group', 'order_group is empty',
+        RETURN shardd.refuse('order_group', 'order_group is empty',
             'Jobs of one group are sent one after the other: leave it out (NULL) for a job that stands for itself.');
     ELSIF job.priority NOT BETWEEN -100 AND 100 THEN
-        PERFORM shardd.refuse('priority', format('priority is %s', job.priority), 'Between -100 and 100; the higher the sooner.');
+        RETURN shardd.refuse('priority', format('priority is %s', job.priority), 'Between -100 and 100; the higher the sooner.');
     ELSIF job.max_attempts NOT BETWEEN 1 AND 100 THEN
-        PERFORM shardd.refuse('max_attempts', format('max_attempts is %s', job.max_attempts), 'Between 1 and 100.');
+        RETURN shardd.refuse('max_attempts', format('max_attempts is %s', job.max_attempts), 'Between 1 and 100.');
     ELSIF job.on_doubt NOT IN ('hold', 'retry') THEN
-        PERFORM shardd.refuse('on_doubt', format('on_doubt is %L', job.on_doubt),
+        RETURN shardd.refuse('on_doubt', format('on_doubt is %L', job.on_doubt),
             'hold: wait for a person when nobody can know whether it was sent; retry: send again.');
     -- ord keeps run_at in 52 bits of microseconds beside the priority.
     ELSIF job.run_at NOT BETWEEN '1971-01-01 00:00:00+00' AND '2100-01-01 00:00:00+00' THEN
-        PERFORM shardd.refuse('run_at', format('run_at is %s', job.run_at), 'A time between the years 1971 and 2100.');
+        RETURN shardd.refuse('run_at', format('run_at is %s', job.run_at), 'A time between the years 1971 and 2100.');
     ELSIF job.expires_at <= job.run_at THEN
-        PERFORM shardd.refuse('expires_at', format('expires_at is %s, not later than run_at, %s', job.expires_at, job.run_at),
+        RETURN shardd.refuse('expires_at', format('expires_at is %s, not later than run_at, %s', job.expires_at, job.run_at),
             'It would never be sent: give a later time, or leave it out.');
     -- Not even PostgreSQL can count the seconds to infinity.
     ELSIF job.expires_at > '2100-01-01 00:00:00+00' THEN
-        PERFORM shardd.refuse('expires_at', format('expires_at is %s', job.expires_at),
+        RETURN shardd.refuse('expires_at', format('expires_at is %s', job.expires_at),
             'A time before the year 2100; leave it out for a job that never expires.');
     END IF;
+    RETURN true;
 END $$;
 
 -- Whether this address wants no such message.
@@ -184,46 +189,47 @@ $$;
 -- Runs with its owner's rights, because a producer may not read what it looks at.
 CREATE FUNCTION shardd.admit_job() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
+    fine boolean;
     gone  timestamptz;
     state text;
 BEGIN
     IF (NEW.device_id IS NULL) = (NEW.device_group IS NULL) THEN
-        PERFORM shardd.refuse('device_id',
+        fine := shardd.refuse('device_id',
             format('device_id and device_group are %s', CASE WHEN NEW.device_id IS NULL THEN 'empty' ELSE 'both given' END),
             'Name the device that sends it, or a group of devices, one of which will.');
     END IF;
     IF NEW.device_id IS NOT NULL THEN
         SELECT d.removed_at INTO gone FROM shardd.devices d WHERE d.id = NEW.device_id;
         IF NOT FOUND OR gone IS NOT NULL THEN
-            PERFORM shardd.refuse('device_id',
+            fine := shardd.refuse('device_id',
                 format('device_id %L is %s', NEW.device_id, CASE WHEN gone IS NULL THEN 'unknown' ELSE 'removed' END),
                 'List the devices with: shardd device list. Add one with: shardd device add.', code => 'foreign_key_violation');
         END IF;
     ELSIF NOT EXISTS (SELECT FROM shardd.device_groups g WHERE g.id = NEW.device_group) THEN
-        PERFORM shardd.refuse('device_group', format('device_group %L is unknown', NEW.device_group),
+        fine := shardd.refuse('device_group', format('device_group %L is unknown', NEW.device_group),
             'List the groups with: shardd group list. Make one with: shardd group add.', code => 'foreign_key_violation');
     END IF;
     IF NEW.campaign IS NOT NULL THEN
         SELECT c.state INTO state FROM shardd.campaigns c WHERE c.id = NEW.campaign;
         IF NOT FOUND THEN
-            PERFORM shardd.refuse('campaign', format('campaign %L is unknown', NEW.campaign),
+            fine := shardd.refuse('campaign', format('campaign %L is unknown', NEW.campaign),
                 'Begin it with: INSERT INTO shardd.campaigns (id) VALUES (…), or: shardd campaign add.',
                 code => 'foreign_key_violation');
         ELSIF state = 'cancelled' THEN
-            PERFORM shardd.refuse('campaign', format('campaign %L is cancelled', NEW.campaign),
+            fine := shardd.refuse('campaign', format('campaign %L is cancelled', NEW.campaign),
                 'Begin a new one under another id.');
         END IF;
     END IF;
 
-    PERFORM shardd.check_recipient(NEW.recipient, 'jobs');
+    fine := shardd.check_recipient(NEW.recipient, 'jobs');
     NEW.address := shardd.address_of(NEW.recipient);
 
     IF NEW.variables IS NOT NULL AND NOT NEW.rendered THEN
         NEW.body := shardd.render_body(NEW.body, NEW.variables);
         NEW.rendered := true;
     END IF;
-    PERFORM shardd.check_content(NEW);
-    PERFORM shardd.check_terms(NEW);
+    fine := shardd.check_content(NEW);
+    fine := shardd.check_terms(NEW);
 
     -- Of an order group only the first unsent job may stand in a line. The lock makes two transactions that add to one group
     -- see each other.

@@ -189,16 +189,17 @@ DECLARE
     last_xid xid8 := '0';
     last_id  bigint := 0;
     patterns text[] := shardd.kind_patterns(kinds);
+    fine     boolean;
 BEGIN
     IF after IS NOT NULL THEN
         IF after !~ '^[0-9]{1,18}-[0-9]{1,18}$' THEN
-            PERFORM shardd.refuse('after', format('after is %L, which is no position', left(after, 80)),
+            fine := shardd.refuse('after', format('after is %L, which is no position', left(after, 80)),
                 'Pass the position of an event that was read, or NULL for the first one.', 'events', 'invalid_parameter_value');
         END IF;
         last_xid := split_part(after, '-', 1)::xid8;
         last_id := split_part(after, '-', 2)::bigint;
         IF last_xid > pg_snapshot_xmax(pg_current_snapshot()) THEN
-            PERFORM shardd.refuse('after', format('after is %L, a position of another database', after),
+            fine := shardd.refuse('after', format('after is %L, a position of another database', after),
                 'A restored copy counts anew: begin with NULL, or with shardd.events_end().', 'events', 'invalid_parameter_value');
         END IF;
     END IF;

@@ -21,18 +21,18 @@ CREATE INDEX archive_opted_out ON shardd.archive (shardd.address_of(recipient), 
 
 -- Refuses a phone number whose country code, or whose spelling after it, leaves open which number is meant: an opt-out under the
 -- wrong address holds nothing. `opt_outs.country_codes` are those of the config's default regions.
-CREATE FUNCTION shardd.check_spelling(recipient text) RETURNS void LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION shardd.check_spelling(recipient text) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 DECLARE
     digits text := regexp_replace(recipient, '[^0-9]', '', 'g');
     codes  jsonb;
 BEGIN
     IF recipient ~ '@' THEN
-        RETURN;
+        RETURN true;
     END IF;
     IF recipient !~ '^\s*\(?\+' AND digits !~ '^00' THEN
         SELECT s.value INTO codes FROM shardd.settings s WHERE s.name = 'opt_outs.country_codes';
         IF digits ~ '^0' OR codes <> '[]' AND (jsonb_array_length(codes) > 1 OR strpos(digits, codes ->> 0) <> 1) THEN
-            PERFORM shardd.refuse('recipient', format('recipient %L may be a number of several countries', recipient),
+            RETURN shardd.refuse('recipient', format('recipient %L may be a number of several countries', recipient),
                 'Write it with + and its country code, such as +4915112345678.', 'opt_outs');
         END IF;
     END IF;
@@ -41,21 +41,24 @@ BEGIN
     IF digits ~ '^(1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|'
                 '(2[1-689]|3[578]|42|5[09]|6[7-9]|8[0578]|9[679])[0-9])0'
         AND digits !~ '^(39|225|226|229|241|242|378|881|992)0' THEN
-        PERFORM shardd.refuse('recipient', format('recipient %L has a 0 after its country code', recipient),
+        RETURN shardd.refuse('recipient', format('recipient %L has a 0 after its country code', recipient),
             'Leave out the 0 that is only dialled within the country: +49 151 2345678, not +49 (0)151 2345678.', 'opt_outs');
     END IF;
+    RETURN true;
 END $$;
 
 -- Runs with its owner's rights, because a producer may not read what it looks at. An opt-out that is there already stands as it
 -- is, and the INSERT does nothing; a person who writes it again may have been written to in between, so that is kept, once a day.
 CREATE FUNCTION shardd.admit_opt_out() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+DECLARE
+    fine boolean;
 BEGIN
-    PERFORM shardd.check_recipient(NEW.recipient, 'opt_outs');
+    fine := shardd.check_recipient(NEW.recipient, 'opt_outs');
     IF NEW.source <> 'message' THEN  -- WhatsApp knows how its numbers are spelled
-        PERFORM shardd.check_spelling(NEW.recipient);
+        fine := shardd.check_spelling(NEW.recipient);
     END IF;
     IF length(NEW.note) > 1000 OR length(NEW.words) > 1000 THEN
-        PERFORM shardd.refuse(CASE WHEN length(NEW.note) > 1000 THEN 'note' ELSE 'words' END, 'the text is too long',
+        fine := shardd.refuse(CASE WHEN length(NEW.note) > 1000 THEN 'note' ELSE 'words' END, 'the text is too long',
             'At most 1000 characters.', 'opt_outs');
     END IF;
     NEW.address := shardd.address_of(NEW.recipient);
@@ -77,8 +80,10 @@ END $$;
 CREATE TRIGGER admit_opt_out BEFORE INSERT ON shardd.opt_outs FOR EACH ROW EXECUTE FUNCTION shardd.admit_opt_out();
 
 CREATE FUNCTION shardd.keep_opt_outs() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+DECLARE
+    fine boolean;
 BEGIN
-    PERFORM shardd.refuse('address', format('%s of %s: an opt-out is final', TG_OP, TG_TABLE_NAME),
+    fine := shardd.refuse('address', format('%s of %s: an opt-out is final', TG_OP, TG_TABLE_NAME),
         'Whoever wants messages again can be written to by hand, from the phone.', TG_TABLE_NAME, 'object_not_in_prerequisite_state');
     RETURN NULL;
 END $$;
