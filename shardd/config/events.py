@@ -23,7 +23,7 @@ class EventsConfig(Section):
     )
     most: Annotated[int, Whole(1000, 1_000_000_000)] = setting(
         "1000000",
-        "Events kept at most; a message makes up to three. Each takes about 0.4 kB. More if readers miss some.",
+        "Events kept at most; a message makes up to three. Each takes about 0.3 kB. More if readers miss some.",
         reload="live",
     )
 
