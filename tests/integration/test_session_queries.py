@@ -70,7 +70,7 @@ async def test_an_adoption_leaves_out_what_is_taken(database: Database, devices:
     admin = SessionAdmin(database)
     assert await admin.bind("d1", "628111:1@s.whatsapp.net", old=None)
     devices.execute(
-        "UPDATE shardd.devices SET removed_at = now(), paused_at = now(), proxy = 'http://x', quiet_hours = 'none' WHERE id = 'd3'"
+        "UPDATE shardd.devices SET removed_at = now(), paused_at = now(), proxy = 'x', quiet_hours = 'none' WHERE id = 'd3'"
     )
     devices.execute("UPDATE shardd.devices SET gap_max = 9, label = 'mine' WHERE id = 'd2'")
     found = await admin.adopt(
