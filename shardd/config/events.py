@@ -67,8 +67,9 @@ class WebhookConfig(Section):
         reload="live",
     )
     concurrency: Annotated[int, Whole(1, 100)] = setting(
-        "4",
-        "Requests at the same time. Events of one job are sent one after the other, others may overtake. 1: everything in order.",
+        "8",
+        "Requests at the same time. Events of one job are sent one after the other, others may overtake. 1: everything in "
+        "order. More for a receiver that answers slowly: at 50 ms each, 8 are about 150 events in a second.",
         reload="live",
     )
     backoff: WebhookBackoffConfig = section(

@@ -83,14 +83,18 @@ class Endpoint:
         """What is wrong, in a sentence; None when all is well."""
         if self._hold is None:
             return None
-        missed = f"; {self._missed} events went before they were delivered" if self._missed else ""
+        parts = []
         if self._disabled:
-            why = f"webhook {self.name} is disabled: {self._error or 'HTTP 410'}{missed}"
-            return f"{why}; once its receiver wants events again: shardd webhook retry {self.name}"
-        if self._window.failures < DOWN_AFTER or self._failing_since is None:
-            return None
-        minutes = (time.monotonic() - self._failing_since) / 60
-        return f"webhook {self.name} has failed for {minutes:.0f} min: {self._error}{missed}"
+            parts.append(
+                f"is disabled: {self._error or 'HTTP 410'}; once its receiver wants events again: "
+                f"shardd webhook retry {self.name}"
+            )
+        elif self._window.failures >= DOWN_AFTER and self._failing_since is not None:
+            minutes = (time.monotonic() - self._failing_since) / 60
+            parts.append(f"has failed for {minutes:.0f} min: {self._error}")
+        if lost := self._missed - self._hold.missed:
+            parts.append(f"did not deliver {lost} events before events.keep or events.most ended their time")
+        return f"webhook {self.name} {'; it '.join(parts)}" if parts else None
 
     # ---- life
 

@@ -72,7 +72,7 @@ async def test_a_slow_receiver_delays_neither_messages_nor_other_receivers(
         await producer.until_finished(daemon, 200)
         await quick.until_taken(204)
         assert slow.taken == []
-        assert 1 <= len(slow.posted) <= 4
+        assert 1 <= len(slow.posted) <= 8
         assert await daemon.stop() == 0  # what hangs is cut
 
 

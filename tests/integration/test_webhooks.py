@@ -389,6 +389,13 @@ async def test_what_is_purged_before_it_is_delivered_is_counted(node: Node, dsn:
             assert connection.execute("SELECT shardd.purge_events('0', 1000, 100)").fetchone() == (5,)
         rows = await node.until(lambda rows: rows[0].missed == 5)
         assert rows["crm"].behind == 0
+        receiver.manner = lambda _: 200
+        tell(dsn, 6, 6)
+        await receiver.until(lambda r: 6 in jobs(r.taken))
+        await node.until(lambda rows: rows[0].failures == 0)
+        assert node.webhooks.troubles() == [
+            "webhook crm did not deliver 5 events before events.keep or events.most ended their time"
+        ]
 
 
 async def test_set_aside_events_are_bounded(node: Node, database: Database) -> None:
