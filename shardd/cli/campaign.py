@@ -100,7 +100,9 @@ def set_(
     names, terms = short_names(ids, "campaign"), _terms(label, weight, device_cap)
     if terms == CampaignTerms():
         raise UsageError("say what to change: --label, --weight or --device-cap")
-    done = with_database(load_config(config_file), lambda database: CampaignAdmin(database).change(names, terms))
+    config = load_config(config_file)
+    zone = config.pacing.timezone
+    done = with_database(config, lambda database: CampaignAdmin(database).change(names, terms, zone))
     _tell_done("changed", names, done)
 
 

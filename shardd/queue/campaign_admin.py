@@ -142,9 +142,17 @@ class CampaignAdmin:
         """Add campaigns; returns the ids that were not there."""
         return await self._ids("add_campaigns", _params(ids, terms) | {"state": state})
 
-    async def change(self, ids: Sequence[str], terms: CampaignTerms) -> set[str]:
-        """Change what is said; returns the ids that exist."""
-        return await self._ids("set_campaigns", _params(ids, terms))
+    async def change(self, ids: Sequence[str], terms: CampaignTerms, zone: str) -> set[str]:
+        """Change what is said; returns the ids that exist. `zone`: the time zone of devices that name none.
+
+        A new cap counts what was sent today before it.
+        """
+        queries = self._database.queries
+        async with self._database.connection() as connection, connection.transaction():
+            if terms.device_cap:
+                await connection.execute(queries["count_todays_sends"], {"ids": list(ids), "zone": zone})
+            rows = await (await connection.execute(queries["set_campaigns"], _params(ids, terms))).fetchall()
+        return {row[0] for row in rows}
 
     async def turn(self, ids: Sequence[str], state: CampaignState, why: str | None = None) -> set[str]:
         """Pause or resume campaigns; returns those that exist and are not cancelled."""

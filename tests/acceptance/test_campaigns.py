@@ -173,6 +173,23 @@ async def test_a_cap_per_device_and_day_outlives_a_killed_daemon(
     assert times_delivered(daemon) == {1}
 
 
+async def test_a_cap_that_comes_during_the_day_counts_what_was_sent_before(
+    make_daemon: Callable[..., Daemon], producer: Producer
+) -> None:
+    daemon = make_daemon(pacing={"timezone": zone_where_it_is_noon()})
+    shardd = Command(daemon.config_file)
+    producer.add_devices(2)
+    add_campaigns(producer, "big")
+    add_jobs(producer, "big", 8, 2)
+    await daemon.start()
+    await daemon.until(lambda s: sent(producer, "big") == 8)
+    assert (await shardd("campaign", "set", "big", "--device-cap", 5)).code == 0
+    add_jobs(producer, "big", 8, 2)
+    add_jobs(producer, None, 10, 2)
+    await daemon.until(lambda s: sent(producer, None) == 10 and sent(producer, "big") >= 10)
+    assert delivered_by_device(daemon, "big") == [5, 5]
+
+
 async def test_campaigns_share_a_device_by_their_weights(
     make_daemon: Callable[..., Daemon], producer: Producer
 ) -> None:

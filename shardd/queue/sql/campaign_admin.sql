@@ -87,6 +87,20 @@ UPDATE shardd.campaigns
  WHERE id = ANY (%(ids)s::text[])
 RETURNING id;
 
+-- name: count_todays_sends
+-- Notes what campaigns sent today, or may have, on each device's own calendar: sends are counted only while there is a cap, so one
+-- that comes during the day would not know of those before it.
+INSERT INTO shardd.campaign_days AS t (campaign, device_id, day, sent)
+SELECT a.campaign, a.device_id, today.day, count(*)
+  FROM shardd.archive a
+  JOIN shardd.devices d ON d.id = a.device_id
+ CROSS JOIN LATERAL (SELECT coalesce(d.timezone, %(zone)s) AS zone) z
+ CROSS JOIN LATERAL (SELECT (now() AT TIME ZONE z.zone)::date AS day) today
+ WHERE a.campaign = ANY (%(ids)s::text[]) AND a.state IN ('sent', 'in_doubt') AND a.settled_at > now() - interval '25 hours'
+   AND (a.settled_at AT TIME ZONE z.zone)::date = today.day
+ GROUP BY a.campaign, a.device_id, today.day
+ON CONFLICT (campaign, device_id, day) DO UPDATE SET sent = greatest(t.sent, EXCLUDED.sent);
+
 -- name: turn_campaigns
 -- Pauses or resumes campaigns, which is in force for every claim that begins after the commit. Who is paused already keeps the
 -- time, and the reason unless a new one is given; a cancelled one stays so. Returns the ids that are now in this state.
