@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from shardd.cli.job_choice import Choice, check_names, read_choice, trait_options
-from shardd.cli.job_view import show_piles
+from shardd.cli.job_view import pile_json, show_piles
 from shardd.cli.names import SHOWN, Refusals, confirm
 from shardd.cli.options import config_option
 from shardd.cli.output import count, print_json
@@ -73,12 +73,27 @@ class Report:
     already: int = 0
     """Named jobs that were as they were asked to be."""
 
+    def note(self, one: Handled) -> None:
+        """Count one that was looked at."""
+        if one.done:
+            self.done += 1
+        else:
+            self.leave(_CHANGED if one.obstacle is None else _OBSTACLES[one.obstacle], one.id)
+
     def leave(self, why: str, number: int) -> None:
         """Count the job `number`, which was left alone."""
         self.left[why] = self.left.get(why, 0) + 1
         shown = self.examples.setdefault(why, [])
         if len(shown) < SHOWN:
             shown.append(number)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What there was to do when the person was asked: piles, and the same as choices."""
+
+    piles: list[Pile]
+    choices: list[Choice]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +108,9 @@ class Deed:
     """Of named jobs that it did not look at."""
     wanted: frozenset[JobState]
     """Named jobs in these states are as they were asked to be."""
+    only_as_seen: frozenset[JobState] = frozenset()
+    """Of these states, only jobs that were in the same state when the person was asked: one that came to be in doubt since then
+    is another question."""
 
 
 _RETRY: Final = Deed(
@@ -102,6 +120,7 @@ _RETRY: Final = Deed(
     handle=JobAdmin.retry,
     refusals=_NO_RETRY,
     wanted=frozenset({JobState.QUEUED, JobState.SCHEDULED, JobState.SENDING}),
+    only_as_seen=frozenset(_CAN_RETRY),
 )
 _CANCEL: Final = Deed(
     verb="cancel",
@@ -148,46 +167,56 @@ def cancel(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, con
 def _carry_out(deed: Deed, choice: Choice, *, dry_run: bool, yes: bool, as_json: bool, config_file: Path) -> None:
     config = load_config(config_file)
 
-    async def weigh(database: Database) -> list[Pile]:
-        piles = await deed.count(JobAdmin(database), choice.traits, choice.ids)
+    async def weigh(database: Database) -> Seen:
+        jobs = JobAdmin(database)
+        choices = [choice] if choice.ids is None else await _by_state(deed, jobs, choice.ids, choice.traits)
+        piles = [pile for part in choices for pile in await deed.count(jobs, part.traits, part.ids)]
         if not piles:
             await check_names(database, choice.traits)
-        return piles
+        return Seen(piles, choices)
 
     async def carry_out(database: Database) -> Report:
-        return await _handle_all(deed, JobAdmin(database), choice, sum(pile.jobs for pile in piles))
+        return await _handle_all(deed, JobAdmin(database), choice, seen)
 
     # Between the two steps a person may think; no connection is held for that long.
-    piles = with_database(config, weigh)
+    seen = with_database(config, weigh)
     if dry_run:
-        _show_plan(deed, piles, as_json=as_json)
+        _show_plan(deed, seen.piles, as_json=as_json)
         return
-    good = [pile for pile in piles if pile.obstacle is None]
+    good = [pile for pile in seen.piles if pile.obstacle is None]
     _ask(deed, good, by_traits=choice.ids is None, yes=yes)
-    report = with_database(config, carry_out) if good or choice.ids else _all_left(piles)
+    report = with_database(config, carry_out) if good or choice.ids else _all_left(seen.piles)
     _tell(deed, report, by_traits=choice.ids is None, as_json=as_json)
 
 
-async def _handle_all(deed: Deed, jobs: JobAdmin, choice: Choice, expected: int) -> Report:
+async def _by_state(deed: Deed, jobs: JobAdmin, ids: list[int], traits: Traits) -> list[Choice]:
+    """Named jobs by the state that they are in."""
+    if not deed.only_as_seen:
+        return [Choice(ids, traits)]
+    found: dict[JobState, list[int]] = {}
+    for number, state in (await jobs.states(ids)).items():
+        if state in deed.only_as_seen and traits.state in {None, state}:
+            found.setdefault(state, []).append(number)
+    return [Choice(sorted(numbers), replace(traits, state=state)) for state, numbers in found.items()]
+
+
+async def _handle_all(deed: Deed, jobs: JobAdmin, choice: Choice, seen: Seen) -> Report:
     report = Report()
-    seen: set[int] = set()
+    expected = sum(pile.jobs for pile in seen.piles)
+    explained: set[int] = set()
     # Hidden where nobody watches; the numbers are on stdout in any case.
     with click.progressbar(
         length=expected, label=deed.past, file=sys.stderr, hidden=not sys.stderr.isatty() or expected < 10_000
     ) as bar:
-        async for handled in deed.handle(jobs, choice.traits, choice.ids):
-            for one in handled:
-                if one.done:
-                    report.done += 1
-                elif one.obstacle is not None:
-                    report.leave(_OBSTACLES[one.obstacle], one.id)
-                elif choice.ids is None:
-                    report.leave(_CHANGED, one.id)
-            if choice.ids is not None:
-                seen.update(one.id for one in handled if one.done or one.obstacle is not None)
-            bar.update(len(handled))
+        for part in seen.choices:
+            async for handled in deed.handle(jobs, part.traits, part.ids):
+                for one in handled:
+                    report.note(one)
+                if choice.ids is not None:
+                    explained.update(one.id for one in handled)
+                bar.update(len(handled))
     if choice.ids is not None:
-        await _explain_rest(deed, jobs, [number for number in choice.ids if number not in seen], choice, report)
+        await _explain_rest(deed, jobs, [number for number in choice.ids if number not in explained], choice, report)
     return report
 
 
@@ -238,17 +267,7 @@ def _ask(deed: Deed, piles: list[Pile], *, by_traits: bool, yes: bool) -> None:
 def _show_plan(deed: Deed, piles: list[Pile], *, as_json: bool) -> None:
     good = sum(pile.jobs for pile in piles if pile.obstacle is None)
     if as_json:
-        rows = [
-            {
-                "state": pile.state,
-                "class": pile.job_class,
-                "campaign": pile.campaign,
-                "obstacle": pile.obstacle,
-                "jobs": pile.jobs,
-            }
-            for pile in piles
-        ]
-        print_json({"dry_run": True, deed.past: good, "piles": rows})
+        print_json({"dry_run": True, deed.past: good, "piles": [pile_json(pile) for pile in piles]})
         return
     if piles:
         show_piles(piles, _OBSTACLES)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+
 import pytest
 
-from tests.command import Command
+from tests.command import PATIENCE, PROGRAM, Command
 from tests.daemon import Producer
 
 
@@ -66,6 +69,36 @@ async def test_doubts_are_retried_only_where_they_are_named(shardd: Command, fil
     named = await shardd("job", "retry", "--device", "d1", "--state", "in_doubt", "--yes")
     assert "nobody knows whether 2 jobs in doubt reached their recipient" in named.err
     assert filled.states() == {"queued": 12}
+
+
+async def test_what_came_to_be_in_doubt_after_the_question_is_another_question(
+    shardd: Command, filled: Producer
+) -> None:
+    """The person agreed to one job that may arrive twice, not to two."""
+    terminal, keyboard = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(str(PROGRAM), "job", "retry", "1", "2", "7"),
+        env=shardd.environ,
+        stdin=keyboard,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(keyboard)
+    assert process.stderr is not None
+    async with asyncio.timeout(PATIENCE):
+        asked = (await process.stderr.readuntil(b"jobs? [y/N]:")).decode()
+        assert "Retry 2 failed and 1 in_doubt jobs?" in asked
+        filled.execute("UPDATE shardd.archive SET state = 'in_doubt' WHERE id = 2")
+        os.write(terminal, b"y\n")
+        out, err = await process.communicate()
+    os.close(terminal)
+    assert (process.returncode, out.decode().strip()) == (64, "retried 2 jobs")
+    assert "job 2: changed in the meantime; look again" in err.decode()
+    assert filled.execute("SELECT state FROM shardd.outcomes WHERE id IN (1, 2, 7) ORDER BY id") == [
+        ("queued",),
+        ("in_doubt",),
+        ("queued",),
+    ]
 
 
 async def test_jobs_of_a_cancelled_campaign_do_not_come_back(shardd: Command, filled: Producer) -> None:

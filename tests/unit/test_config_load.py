@@ -96,8 +96,10 @@ transports:
         beats,
         "x.yaml:18: control: is not a section; write its options below it, indented: socket, metrics",
         "x.yaml:20: transports.sandbox.record: is a section; write one value",
-        "x.yaml:21: transports.telegram: is not an option of transports; known are sandbox, whatsapp, wablas, whacenter, "
-        "cloud_api",
+        (
+            "x.yaml:21: transports.telegram: is not an option of transports; known are sandbox, whatsapp, wablas, whacenter, "
+            "cloud_api"
+        ),
     ]
 
 
@@ -205,6 +207,7 @@ def test_the_mend_of_a_lease_is_enough(ttl: int, renew: int, margin: int, connec
     [
         ("pacing: {gap_min: 20s}", "pacing.gap_min: 20s is longer than pacing.gap_max (15s); write 15s or less"),
         ("queue: {scan_every: 100ms}", "queue.poll_every: 250ms is longer than queue.scan_every (100ms)"),
+        ("retention: {finished: 120d}", "retention.finished: 120d is longer than retention.dedupe_keys (90d)"),
         ("queue: {backoff: {first: 1h}}", "queue.backoff.first: 1h is longer than queue.backoff.cap (10m)"),
         (
             "supervisor: {backoff: {cap: 10ms}}",
