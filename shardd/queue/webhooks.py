@@ -37,9 +37,10 @@ class Hold:
 
     epoch: int
     cursor: Position
-    disabled: bool
     retries_asked: int
     missed: int
+    disabled: str | None = None
+    """Why its receiver is told nothing; None: it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +115,8 @@ class WebhookStore:
         rows = await self._database.fetch_all("take_webhook", params)
         if not rows:
             return None
-        epoch, xid, number, disabled, asked, missed = rows[0]
-        return Hold(epoch, (int(xid), number), disabled, asked, missed)
+        epoch, xid, number, asked, missed, disabled = rows[0]
+        return Hold(epoch, (int(xid), number), asked, missed, disabled)
 
     async def save(self, name: str, epoch: int, progress: Progress) -> tuple[int, int] | None:
         """Write how far it is; returns (retries asked for, events missed), or None when the hold is lost."""

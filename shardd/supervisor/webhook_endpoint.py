@@ -57,9 +57,9 @@ class Endpoint:
         self._posting: set[asyncio.Task[None]] = set()
         self._aside: list[SetAside] = []
         self._delivered = 0
-        self._error: str | None = None
+        self._error = None if hold is None else hold.disabled
         self._failing_since: float | None = None
-        self._disabled = hold is not None and hold.disabled
+        self._disabled = hold is not None and hold.disabled is not None
         self._asked = 0 if hold is None else hold.retries_asked
         self._missed = 0 if hold is None else hold.missed
         self._again_at = time.monotonic()
@@ -86,8 +86,7 @@ class Endpoint:
         parts = []
         if self._disabled:
             parts.append(
-                f"is disabled: {self._error or 'HTTP 410'}; once its receiver wants events again: "
-                f"shardd webhook retry {self.name}"
+                f"is disabled: {self._error}; once its receiver wants events again: shardd webhook retry {self.name}"
             )
         elif self._window.failures >= DOWN_AFTER and self._failing_since is not None:
             minutes = (time.monotonic() - self._failing_since) / 60

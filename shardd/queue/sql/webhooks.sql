@@ -11,7 +11,7 @@ ON CONFLICT (name) DO UPDATE SET
     incarnation = EXCLUDED.incarnation, expires_at = EXCLUDED.expires_at,
     disabled_at = CASE WHEN w.target = EXCLUDED.target THEN w.disabled_at END
  WHERE w.expires_at <= now() OR w.node = EXCLUDED.node
-RETURNING epoch, xid::text::numeric, id, disabled_at IS NOT NULL, retries_asked, missed;
+RETURNING epoch, xid::text::numeric, id, retries_asked, missed, CASE WHEN disabled_at IS NOT NULL THEN coalesce(error, '') END;
 
 -- name: save_webhook
 -- Notes how far a webhook is and how its receiver is, and prolongs the right to deliver. `delivered` and `dropped` are added. Returns

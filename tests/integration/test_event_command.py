@@ -1,0 +1,47 @@
+"""`shardd event list --follow`: a process that goes on until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from asyncio.subprocess import PIPE
+from typing import Any
+
+import pytest
+
+from tests.command import PATIENCE, PROGRAM, Command
+from tests.queue_rows import add_devices, connect
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["people", "programs"])
+async def test_it_shows_the_newest_and_goes_on_with_what_comes(shardd: Command, dsn: str, options: list[str]) -> None:
+    add_devices(dsn, "a", "b")
+    arguments = ("event", "list", "--follow", "--limit", "1", *options)
+    process = await asyncio.create_subprocess_exec(
+        str(PROGRAM), *arguments, env=shardd.environ, stdout=PIPE, stderr=PIPE
+    )
+    assert process.stdout is not None
+
+    async def line() -> Any:
+        assert process.stdout is not None
+        async with asyncio.timeout(PATIENCE):
+            text = (await process.stdout.readline()).decode()
+        return json.loads(text)["data"]["device_id"] if options else text.split()[4]
+
+    try:
+        assert await line() == "b"
+        for device in ("a", "b"):
+            with connect(dsn) as connection:
+                connection.execute("UPDATE shardd.devices SET state = 'banned' WHERE id = %s", [device])
+            assert await line() == device
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, said = await process.communicate()
+    assert (process.returncode, said) == (130, b"")
+
+
+async def test_without_events_it_says_so(shardd: Command) -> None:
+    assert (await shardd("event", "list")).out == "no such events\n"
+    assert (await shardd("event", "list", "--json")).json == []
+    assert (await shardd("webhook", "list")).out == "no webhooks: they stand in the config file, below `webhooks:`\n"
