@@ -156,7 +156,10 @@ def resume(ids: tuple[str, ...], config_file: Path) -> None:
 @click.option("--cancel-jobs", is_flag=True, help="Cancel the jobs that wait for them.")
 @config_option
 def remove(ids: tuple[str, ...], cancel_jobs: bool, config_file: Path) -> None:
-    """Take devices out of service. Their finished jobs stay readable; `device add` brings them back."""
+    """Take devices out of service. Their finished jobs stay readable; `device add` brings them back.
+
+    Jobs of a device group that they got are left to the other devices of the group.
+    """
     names = device_ids(ids)
     with_database(load_config(config_file), lambda database: _remove(database, names, cancel_jobs=cancel_jobs)).finish()
 
@@ -165,10 +168,12 @@ async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) ->
     devices, jobs = DeviceAdmin(database), JobAdmin(database)
     found = {one.id: one for one in await devices.find(ids=names)}
     there = {name for name, one in found.items() if one.session is None}
+    await jobs.give_back(sorted(there))
     removed = await devices.remove(sorted(there))
     cancelled = 0
     deadline = time.monotonic() + IN_HAND_PATIENCE
     while cancel_jobs and removed != there:
+        await jobs.give_back(sorted(there - removed))
         cancelled += await jobs.cancel_all(Traits(device_ids=sorted(there - removed)), CANCELLED_WITH_DEVICE)
         removed |= await devices.remove(sorted(there - removed))
         if time.monotonic() > deadline:

@@ -41,6 +41,8 @@ STATE_STYLES: Final[dict[str, str]] = {
     JobState.SENT: "green",
     JobState.FAILED: "red",
     JobState.CANCELLED: "dim",
+    JobState.EXPIRED: "red",
+    JobState.OPTED_OUT: "dim",
     JobState.IN_DOUBT: "bold yellow",
     DeviceState.READY: "green",
     DeviceState.RESTRICTED: "yellow",

@@ -158,6 +158,14 @@ class JobAdmin:
             moved += len(got)
         return moved
 
+    async def give_back(self, device_ids: Sequence[str]) -> int:
+        """Let other devices of their groups have the jobs of groups that these devices got; returns how many."""
+        given = 0
+        params = {"device_ids": list(device_ids), "most": CHUNK}
+        while got := await self._database.fetch_all("give_back_jobs", params):
+            given += len(got)
+        return given
+
     async def _count(self, name: str, traits: Traits, ids: Sequence[int] | None) -> list[Pile]:
         piles: dict[tuple[str, str, str | None, str | None], int] = {}
         for chunk in _chunks(ids):

@@ -250,6 +250,20 @@ async def test_the_job_of_a_group_is_given_to_any_device_again(owner: psycopg.Co
     assert (row["device_id"], row["device_group"]) == (None, "g")
 
 
+async def test_a_device_that_goes_leaves_the_jobs_of_its_groups_behind(
+    owner: psycopg.Connection[Any], admin: JobAdmin, dsn: str
+) -> None:
+    waits, later, in_hand = insert_jobs(owner, "a", 3, device_id=None, device_group="g")
+    (own,) = insert_jobs(owner, "a")
+    owner.execute("UPDATE shardd.jobs SET device_id = 'a'")
+    owner.execute("UPDATE shardd.jobs SET scheduled = true, due_at = now() WHERE id = %s", [later])
+    owner.execute("UPDATE shardd.jobs SET claimed_epoch = 1 WHERE id = %s", [in_hand])
+    assert await admin.give_back(["a", "b"]) == 2
+    assert await admin.give_back(["a", "b"]) == 0
+    rows = dict(owner.execute("SELECT id, device_id FROM shardd.jobs").fetchall())
+    assert rows == {waits: None, later: None, in_hand: "a", own: "a"}
+
+
 async def test_a_job_is_shown_whole(owner: psycopg.Connection[Any], admin: JobAdmin) -> None:
     (job,) = insert_jobs(owner, "a", **EVERYTHING)
     end(owner, [job], error_class="timeout")

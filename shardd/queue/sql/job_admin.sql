@@ -133,3 +133,12 @@ UPDATE shardd.jobs
  WHERE id = ANY (array(SELECT id FROM shardd.jobs WHERE device_id = %(old)s AND claimed_epoch IS NULL LIMIT %(most)s))
    AND device_id = %(old)s AND claimed_epoch IS NULL
 RETURNING id;
+
+-- name: give_back_jobs
+-- Puts up to `most` jobs of device groups that nobody has in hand back into their groups' pools: these devices will not send them.
+UPDATE shardd.jobs SET device_id = NULL
+ WHERE id = ANY (array(
+     SELECT id FROM shardd.jobs
+      WHERE device_id = ANY (%(device_ids)s::text[]) AND device_group IS NOT NULL AND claimed_epoch IS NULL LIMIT %(most)s))
+   AND claimed_epoch IS NULL AND device_group IS NOT NULL
+RETURNING id;
