@@ -105,7 +105,10 @@ class Cycle:
     taken: list[Taken]
     """In the order of each lane."""
     advanced: list[tuple[str, str, Place]] = field(default_factory=list)
-    """(device, lane, place) of jobs that joined their lanes because the job before in their order group was sent."""
+    """(device, lane, place) of jobs that joined their lanes because the job before in their order group was sent.
+
+    Those that were claimed at once are not among them.
+    """
 
 
 async def run_cycle(
@@ -134,7 +137,9 @@ async def run_cycle(
     taken = [_taken(row, began) for row in claimed]
     taken.sort(key=lambda job: (job.claim.ord, job.claim.id))
     joined = await advanced.fetchall() if advanced is not None else []
-    return Cycle(settled, taken, [(row[0], row[1], (row[2], row[3])) for row in joined if row[0] and not row[4]])
+    ids = {job.claim.id for job in taken}
+    hints = [(row[0], row[1], (row[2], row[3])) for row in joined if row[0] and not row[4] and row[3] not in ids]
+    return Cycle(settled, taken, hints)
 
 
 def _advancing(finishes: list[Finish]) -> list[str]:

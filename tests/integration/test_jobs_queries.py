@@ -177,14 +177,15 @@ async def test_a_claim_of_one_tells_where_the_next_stands(dsn: str, jobs: Jobs, 
 
 
 async def test_settling_lets_the_next_of_an_order_group_into_its_line(dsn: str, jobs: Jobs, epoch: int) -> None:
-    (first,) = insert_jobs(dsn, "a", order_group="g")
-    (second,) = insert_jobs(dsn, "b", order_group="g")
-    (its_claim,) = await claim(jobs, epoch, "a", "b")
-    cycle = await jobs.cycle(finish(its_claim), [Ask("b", LANE, epoch, FIRST_PLACE, 1)])
-    assert (its_claim.id, its_claim.order_group) == (first, "g")
-    # It can be claimed by the same cycle.
-    assert [c.id for c in claims_of(cycle)] == [second]
-    assert ids_of(cycle.advanced) == [second]
+    order = [insert_jobs(dsn, device, order_group="g")[0] for device in ("a", "b", "b")]
+    (first,) = await claim(jobs, epoch, "a", "b")
+    # It can be claimed by the same cycle, and is no news then.
+    cycle = await jobs.cycle(finish(first), [Ask("b", LANE, epoch, FIRST_PLACE, 1)])
+    (second,) = claims_of(cycle)
+    assert cycle.advanced == []
+    cycle = await jobs.cycle(finish(second), [])
+    assert [first.id, second.id, *ids_of(cycle.advanced)] == order
+    assert first.order_group == "g"
 
 
 async def test_claims_are_hot_updates(dsn: str, postgres: Cluster) -> None:
