@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.command import PATIENCE, PROGRAM, Command
-from tests.queue_rows import add_devices, connect
+from tests.queue_rows import add_devices, connect, insert_jobs
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["people", "programs"])
@@ -45,3 +45,22 @@ async def test_without_events_it_says_so(shardd: Command) -> None:
     assert (await shardd("event", "list")).out == "no such events\n"
     assert (await shardd("event", "list", "--json")).json == []
     assert (await shardd("webhook", "list")).out == "no webhooks: they stand in the config file, below `webhooks:`\n"
+
+
+async def test_what_an_operator_does_is_told(shardd: Command, dsn: str) -> None:
+    add_devices(dsn, "a")
+    (job,) = insert_jobs(dsn, "a", metadata='{"cart": 7}')
+    assert (await shardd("job", "cancel", job)).code == 0
+    assert (await shardd("job", "retry", job)).code == 0
+    assert (await shardd("device", "pause", "a", "--why", "holiday")).code == 0
+    assert (await shardd("device", "resume", "a")).code == 0
+    rows = (await shardd("event", "list", "--json")).json
+    assert [(row["kind"], row["job_id"], row["data"].get("to")) for row in rows] == [
+        ("device.state", None, "ready"),
+        ("job.cancelled", job, None),
+        ("job.retried", job, None),
+        ("device.state", None, "paused"),
+        ("device.state", None, "ready"),
+    ]
+    assert [row["data"].get("metadata") for row in rows[1:3]] == [{"cart": 7}, {"cart": 7}]
+    assert rows[3]["data"]["reason"] == "holiday"
