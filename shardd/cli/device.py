@@ -26,7 +26,7 @@ from shardd.queue.database import Database
 from shardd.queue.device_admin import PAUSED, DeviceAdmin, NewDevices
 from shardd.queue.job_admin import JobAdmin, Traits
 from shardd.states import DeviceState
-from shardd.transports.device_settings import check_device
+from shardd.transports.platforms.device_settings import check_device
 from shardd.transports.registry import NEEDS_SESSION, TRANSPORTS
 
 IN_HAND_PATIENCE: Final = 10.0

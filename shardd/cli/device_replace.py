@@ -18,7 +18,7 @@ from shardd.queue.database import Database
 from shardd.queue.device_admin import DeviceAdmin, DeviceRow
 from shardd.queue.job_admin import JobAdmin, Traits
 from shardd.states import CAN_SEND, DeviceState, JobState
-from shardd.transports.device_settings import remedy_of
+from shardd.transports.platforms.device_settings import remedy_of
 
 
 @dataclass(frozen=True, slots=True)

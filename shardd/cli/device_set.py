@@ -20,7 +20,7 @@ from shardd.errors import SharddError, UsageError
 from shardd.pacing import CLASSES
 from shardd.queue.database import Database
 from shardd.queue.device_admin import DeviceAdmin, DeviceChange, DeviceRow
-from shardd.transports.device_settings import check_device
+from shardd.transports.platforms.device_settings import check_device
 
 
 @click.command("set")

@@ -32,7 +32,7 @@ from shardd.hashing import shard_of
 from shardd.pacing import CLASSES, DevicePace, Pace, daily_limit
 from shardd.queue.device_admin import PAUSED, DeviceRow
 from shardd.states import DeviceState
-from shardd.transports.device_settings import MASK, masked_settings, remedy_of
+from shardd.transports.platforms.device_settings import MASK, masked_settings, remedy_of
 
 WIDE: Final = 110
 _INNER: Final = frozenset({"day", "sent", "hour", "hour_sent", "days"})

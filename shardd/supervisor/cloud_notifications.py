@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from shardd.errors import ErrorClass
-from shardd.transports.cloud_errors import error_class_of
+from shardd.transports.platforms.cloud_errors import error_class_of
 
 RECEIPTS: Final = MappingProxyType({"delivered": "delivered", "read": "read", "played": "read"})
 """Statuses that confirm, and as what; `sent` only repeats what the answer to the request said."""

@@ -35,7 +35,7 @@ from shardd.supervisor.router import Router
 from shardd.supervisor.rules import Rules
 from shardd.supervisor.watchers import DeviceWatch, WorkWatch
 from shardd.supervisor.webhooks import Webhooks
-from shardd.transports.accounts import account_of
+from shardd.transports.platforms.accounts import account_of
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from shardd import __version__
 from shardd.config import WebhookConfig
 from shardd.config.webhook_values import webhook_key
 from shardd.queue.webhooks import Event
-from shardd.transports.http_exchange import read_retry_after
+from shardd.transports.platforms.http_exchange import read_retry_after
 
 _AGAIN: Final = frozenset({408, 425, 429})
 """Statuses below 500 that blame the moment, not the event."""

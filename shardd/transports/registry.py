@@ -16,9 +16,9 @@ TRANSPORTS: Final = MappingProxyType(
     {
         "sandbox": "shardd.transports.sandbox:SandboxTransport",
         "whatsapp": "shardd.transports.whatsapp.transport:WhatsappTransport",
-        "cloud_api": "shardd.transports.cloud_api:CloudApiTransport",
-        "wablas": "shardd.transports.wablas:WablasTransport",
-        "whacenter": "shardd.transports.whacenter:WhacenterTransport",
+        "cloud_api": "shardd.transports.platforms.cloud_api:CloudApiTransport",
+        "wablas": "shardd.transports.platforms.wablas:WablasTransport",
+        "whacenter": "shardd.transports.platforms.whacenter:WhacenterTransport",
     }
 )
 

@@ -60,7 +60,16 @@ def test_a_single_job_is_announced_with_its_place(dsn: str) -> None:
 
 @pytest.mark.parametrize(
     "nonsense",
-    ["", "hello", "[]", '["d1", 1, 2]', '["d1", "/a", "1", 2]', "{}", '["d1", "/a", 1, 1e30]', f'["d1", "/a", {2**63}, 1]'],
+    [
+        "",
+        "hello",
+        "[]",
+        '["d1", 1, 2]',
+        '["d1", "/a", "1", 2]',
+        "{}",
+        '["d1", "/a", 1, 1e30]',
+        f'["d1", "/a", {2**63}, 1]',
+    ],
 )
 def test_what_is_no_place_is_no_error(nonsense: str) -> None:
     assert read_hint(nonsense) is None

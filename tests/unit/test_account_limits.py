@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardd.errors import ErrorClass
-from shardd.transports.account_limits import TROUBLE_CAP, TROUBLE_FIRST, AccountLimits
+from shardd.transports.platforms.account_limits import TROUBLE_CAP, TROUBLE_FIRST, AccountLimits
 
 
 @given(

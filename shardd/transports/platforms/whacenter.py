@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from shardd.ipc import JobSpec
-from shardd.transports.http_answers import Context, Said
-from shardd.transports.http_exchange import Request
-from shardd.transports.http_platform import HttpPlatform
-from shardd.transports.status_answers import read_status
+from shardd.transports.platforms.http_answers import Context, Said
+from shardd.transports.platforms.http_exchange import Request
+from shardd.transports.platforms.http_platform import HttpPlatform
+from shardd.transports.platforms.status_answers import read_status
 
 
 class WhacenterTransport(HttpPlatform):

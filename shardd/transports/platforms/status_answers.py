@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from shardd.errors import DeviceUnavailableError, ErrorClass, PermanentError, SendError
 from shardd.states import DeviceState
-from shardd.transports.http_answers import SETUP_RETRY, Accepted, Context, Refused, Said, Silent, rate_limited
+from shardd.transports.platforms.http_answers import SETUP_RETRY, Accepted, Context, Refused, Said, Silent, rate_limited
 
 PHONE_RETRY: Final = 60.0
 """Seconds before a device is tried again whose phone the platform cannot reach."""

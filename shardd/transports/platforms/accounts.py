@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from shardd.transports.device_settings import secret_names
+from shardd.transports.platforms.device_settings import secret_names
 
 
 def account_of(transport: str, settings: Mapping[str, Any]) -> str | None:

@@ -26,12 +26,12 @@ from shardd.errors import (
     SharddError,
 )
 from shardd.ipc import DeviceSpec, JobSpec
-from shardd.transports.account_limits import AccountLimits
-from shardd.transports.accounts import account_of
 from shardd.transports.base import Events, Sent, Transport
-from shardd.transports.device_settings import check_proxy, read_settings, secret_names
-from shardd.transports.http_answers import SETUP_RETRY, Accepted, Context, Said, Silent, read_object, verdict
-from shardd.transports.http_exchange import HttpExchange, Request
+from shardd.transports.platforms.account_limits import AccountLimits
+from shardd.transports.platforms.accounts import account_of
+from shardd.transports.platforms.device_settings import check_proxy, read_settings, secret_names
+from shardd.transports.platforms.http_answers import SETUP_RETRY, Accepted, Context, Said, Silent, read_object, verdict
+from shardd.transports.platforms.http_exchange import HttpExchange, Request
 from shardd.transports.whatsapp.recipients import parse_recipient
 
 TURN_PATIENCE: Final = 5.0

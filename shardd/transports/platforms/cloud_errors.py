@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from shardd.errors import DeviceUnavailableError, ErrorClass, PermanentError, SendError, TransientError
 from shardd.states import DeviceState
-from shardd.transports.http_answers import SETUP_RETRY, Context, Refused, Said, Silent, rate_limited
+from shardd.transports.platforms.http_answers import SETUP_RETRY, Context, Refused, Said, Silent, rate_limited
 
 PAIR_REST: Final = 60.0
 """Seconds before the same recipient is written to again, after the limit of one pair of numbers."""

@@ -24,8 +24,8 @@ from shardd.errors import (
     TransientError,
 )
 from shardd.states import DeviceState
-from shardd.transports.device_settings import MASK
-from shardd.transports.http_exchange import Answer
+from shardd.transports.platforms.device_settings import MASK
+from shardd.transports.platforms.http_exchange import Answer
 
 RATE_REST: Final = 60.0
 """Seconds that an account rests after a 429 that does not say how long."""

@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 import msgspec
 
 from shardd.ipc import JobSpec
-from shardd.transports.cloud_errors import read_error
-from shardd.transports.cloud_messages import message_of
-from shardd.transports.http_answers import Accepted, Context, Said, Silent
-from shardd.transports.http_exchange import Request
-from shardd.transports.http_platform import HttpPlatform
+from shardd.transports.platforms.cloud_errors import read_error
+from shardd.transports.platforms.cloud_messages import message_of
+from shardd.transports.platforms.http_answers import Accepted, Context, Said, Silent
+from shardd.transports.platforms.http_exchange import Request
+from shardd.transports.platforms.http_platform import HttpPlatform
 
 _encode = msgspec.json.Encoder().encode
 

@@ -1,0 +1,1 @@
+"""Transports that send through somebody's HTTP API."""
