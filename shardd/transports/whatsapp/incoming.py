@@ -41,7 +41,8 @@ def read_incoming(event: Any) -> Incoming | None:
         text=text,
         number=jids.get(USER_SERVER),
         hidden=None if hidden is None else f"{hidden}@{HIDDEN_SERVER}",
-        at=float(event.Info.Timestamp) or time.time(),
+        # Milliseconds, unlike a receipt's.
+        at=event.Info.Timestamp / 1000 or time.time(),
     )
 
 

@@ -1,0 +1,130 @@
+"""Opt-outs with the daemon running: what somebody wrote, or a producer inserted, stops what is queued. The server's record proves
+that nothing more arrived than the one confirmation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import psycopg
+
+from tests.command import Command
+from tests.daemon import Daemon, Producer
+from tests.whatsapp_fleet import Fleet, Phone
+
+BYE = "You will get no more messages from us."
+
+
+def queue(fleet: Fleet, phone: Phone, bodies: list[str], to: str, job_class: str = "marketing") -> list[int]:
+    rows = fleet.rows(
+        "INSERT INTO shardd.jobs (device_id, recipient, body, class) SELECT %s, %s, body, %s FROM unnest(%s::text[]) body "
+        "RETURNING id",
+        *(phone.id, to, job_class, bodies),
+    )
+    return [row["id"] for row in rows]
+
+
+async def test_stop_stops_what_is_queued_and_is_confirmed_once(fleet: Fleet) -> None:
+    (phone,) = fleet.add(1)
+    person, other = fleet.stranger(), fleet.stranger()
+    fleet.rows("UPDATE shardd.devices SET gap_min = 3600, gap_max = 3600")
+    daemon = fleet.daemon(opt_outs={"confirm": BYE}, transports={"whatsapp": {"default_region": "ID"}})
+    await daemon.start()
+    await fleet.job_is(fleet.send(phone, "first", person), "sent")
+    # These wait for the device's turn, and so does the confirmation.
+    national = "0" + person.removeprefix("62")
+    queued = [
+        *queue(fleet, phone, ["second", "third"], f"+{person}"),
+        *queue(fleet, phone, ["fourth"], national),
+        *queue(fleet, phone, ["fifth"], f"+62 (0){person.removeprefix('62')}", "service"),
+    ]
+    fleet.server.control.write(phone.name, person, "STOP!")
+    await fleet.until(lambda: fleet.rows("SELECT 1 FROM shardd.opt_outs WHERE address = %s", person))
+    fleet.server.control.write(phone.name, person, "stop!!!")
+    await fleet.until(lambda: fleet.rows("SELECT 1 FROM shardd.opt_out_log WHERE again"))
+    fleet.rows("UPDATE shardd.devices SET gap_min = 0, gap_max = 0")
+    (proof,) = queue(fleet, phone, ["to another"], f"+{other}")
+    await fleet.job_is(proof, "sent")
+    for job in queued:
+        row = await fleet.job_is(job, "opted_out")
+        assert (row["error_class"], row["message_id"]) == ("opted_out", None)
+    await fleet.until(lambda: fleet.seen(BYE))
+    assert await daemon.stop() == 0
+    arrived = Counter((message.recipient, message.text) for message in fleet.server.control.messages())
+    assert arrived == {(person, "first"): 1, (person, BYE): 1, (other, "to another"): 1}
+    (row,) = fleet.rows("SELECT * FROM shardd.opt_outs WHERE address = %s", person)
+    assert (row["source"], row["device_id"], row["words"]) == ("message", phone.id, "STOP!")
+
+    shardd = Command(daemon.config_file)
+    shown = (await shardd("opt-out", "show", national, "--json")).json
+    assert shown["address"] == person
+    assert [saying["words"] for saying in shown["heard"]] == ["STOP!", "stop!!!"]
+    assert {job["id"] for job in shown["jobs_stopped"]} >= set(queued[:2])
+
+
+async def test_an_opt_out_that_waited_stops_the_job_that_woke_the_device(fleet: Fleet) -> None:
+    (phone,) = fleet.add(1)
+    person = fleet.stranger()
+    daemon = fleet.daemon(transports={"whatsapp": {"idle_close": "1s", "probe_after": "1s"}})
+    await daemon.start()
+    await fleet.job_is(fleet.send(phone, "first", person), "sent")
+    await daemon.until(lambda status: status["totals"]["open_clients"] == 0)
+    fleet.server.control.settings(backlog_delay=0.5)
+    fleet.server.control.write(phone.name, person, "berhenti")
+    second = fleet.send(phone, "second", person)
+    await fleet.job_is(second, "opted_out")
+    await fleet.until(lambda: fleet.rows("SELECT 1 FROM shardd.opt_outs"))
+    third = fleet.send(phone, "third", person)
+    assert fleet.job(third)["state"] == "opted_out", "known at its INSERT"
+    assert await daemon.stop() == 0
+    assert [message.text for message in fleet.server.control.messages()] == ["first"]
+
+
+async def test_an_opt_out_outlasts_a_database_that_is_away(fleet: Fleet) -> None:
+    (phone,) = fleet.add(1)
+    person = fleet.stranger()
+    daemon = fleet.daemon()
+    await daemon.start()
+    await fleet.job_is(fleet.send(phone, "first", person), "sent")
+    with psycopg.connect(fleet.dsn) as nobody_can_write:
+        nobody_can_write.execute("LOCK TABLE shardd.opt_outs IN EXCLUSIVE MODE")
+        fleet.server.control.write(phone.name, person, "stop")
+        await fleet.until(lambda: "somebody opted out" in daemon.log_tail(50))
+        await fleet.job_is(fleet.send(phone, "second", person), "opted_out")
+        await fleet.until(lambda: "opt-outs wait for the database" in daemon.log_tail(50))
+        assert fleet.rows("SELECT * FROM shardd.opt_outs") == []
+    await fleet.until(lambda: fleet.rows("SELECT 1 FROM shardd.opt_outs WHERE address = %s", person))
+    assert await daemon.stop() == 0
+    assert [message.text for message in fleet.server.control.messages()] == ["first"]
+
+
+async def test_what_a_producer_inserts_stops_and_only_explicit_exemptions_pass(
+    make_daemon: Callable[..., Daemon], producer: Producer
+) -> None:
+    daemon = make_daemon(opt_outs={"exempt": "service"})
+    producer.add_devices(1)
+    producer.execute("UPDATE shardd.devices SET paused_at = now()")
+    producer.execute(
+        "INSERT INTO shardd.jobs (device_id, recipient, body, class) SELECT 'd1', r, r || ' ' || c, c "
+        "FROM unnest('{+6281100001,+6281100002}'::text[]) r, unnest('{marketing,service,reply}'::text[]) c"
+    )
+    producer.execute("INSERT INTO shardd.opt_outs (recipient) VALUES ('+62 811 00001')")
+    await daemon.start()
+    producer.execute("UPDATE shardd.devices SET paused_at = NULL")
+    await daemon.until(lambda _: sum(producer.states()[state] for state in ("sent", "opted_out")) == 6)
+    assert producer.states() == {"sent": 4, "opted_out": 2}
+    bodies = {message["body"] for message in daemon.messages()}
+    assert "+6281100001 service" in bodies
+    assert not bodies & {"+6281100001 marketing", "+6281100001 reply"}
+
+    # The config decides, and is read again without a restart.
+    daemon.write_config(opt_outs={"exempt": None})
+    daemon.kill(signum=1)
+    await daemon.wait_said("reloaded")
+    setting = "SELECT value FROM shardd.settings WHERE name = 'opt_outs.exempt'"
+    await daemon.until(lambda _: producer.execute(setting) == [([],)])
+    producer.execute(
+        "INSERT INTO shardd.jobs (device_id, recipient, body, class) VALUES ('d1', '+6281100001', 'late', 'service')"
+    )
+    assert producer.states()["opted_out"] == 3
+    assert await daemon.stop() == 0
