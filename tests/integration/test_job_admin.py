@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Any
 
@@ -14,7 +15,7 @@ from shardd.queue.database import Database
 from shardd.queue.job_admin import Handled, JobAdmin, Traits
 from shardd.queue.jobs import Jobs
 from shardd.states import JobState
-from tests.queue_rows import add_devices, claim, connect, insert_jobs, row_of, states, take_epoch
+from tests.queue_rows import add_devices, claim, connect, finish, insert_jobs, row_of, states, take_epoch
 
 FAILED = Traits(state=JobState.FAILED)
 
@@ -277,3 +278,37 @@ async def test_a_job_is_shown_whole(owner: psycopg.Connection[Any], admin: JobAd
     )
     assert (listed.id, listed.device_group, listed.metadata) == (job, None, {"id": 7})
     assert await admin.newest(5, Traits(campaign="c2")) == []
+
+
+# ---- at the same time
+
+
+async def test_two_operators_bring_each_job_back_once(owner: psycopg.Connection[Any], admin: JobAdmin) -> None:
+    ids = insert_jobs(owner, "a", 300)
+    end(owner, ids)
+    first, second = await asyncio.gather(retry(admin, FAILED), retry(admin, FAILED))
+    assert sorted(done(first) + done(second)) == ids
+    assert owner.execute("SELECT count(*), count(DISTINCT id) FROM shardd.outcomes").fetchone() == (300, 300)
+
+
+async def test_a_job_is_cancelled_or_claimed_and_never_both(
+    owner: psycopg.Connection[Any], admin: JobAdmin, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_admin, "CHUNK", 7)
+    ids = insert_jobs(owner, "a", 400)
+    epoch, jobs = await take_epoch(database), Jobs(database)
+    claimed: list[int] = []
+
+    async def send() -> None:
+        while claims := await claim(jobs, epoch, "a", room=5):
+            claimed.extend(one.id for one in claims)
+            for one in claims:
+                await jobs.cycle(finish(one), [])
+
+    _, cancelled = await asyncio.gather(send(), cancel(admin, Traits()))
+    assert claimed
+    assert sorted(claimed + done(cancelled)) == ids
+    assert Counter(row[0] for row in owner.execute("SELECT state FROM shardd.archive")) == {
+        "sent": len(claimed),
+        "cancelled": len(done(cancelled)),
+    }
