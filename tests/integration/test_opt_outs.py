@@ -225,8 +225,8 @@ async def test_without_a_text_or_a_device_nothing_is_answered(dsn: str, database
 async def test_who_has_to_say_it_again_is_on_the_trail_once_a_day(database: Database, owner: Connection) -> None:
     opt_outs, admin = OptOuts(database), OptOutAdmin(database)
     owner.execute(INSERT, [TO])
-    for words in ("stop", "STOP!!!"):
-        assert not await opt_outs.hear(heard(words=words), None)
+    for words, at in (("stop", 5.0), ("stop", 5.0), ("STOP!!!", 6.0)):
+        assert not await opt_outs.hear(HeardOptOut("d1", (TO,), words, at), None)
     owner.execute(INSERT, [TO])
     trail = await admin.trail("6281234567890")
     assert [(saying.again, saying.source, saying.words) for saying in trail] == [

@@ -16,7 +16,7 @@ CREATE TABLE shardd.opt_out_log (
 
 -- Two that hear the same opt-out at the same moment meet here, where the second can be told to do nothing.
 CREATE UNIQUE INDEX opt_out_log_first ON shardd.opt_out_log (address) WHERE NOT again;
-CREATE INDEX opt_out_log_again ON shardd.opt_out_log (address, id) WHERE again;
+CREATE INDEX opt_out_log_address ON shardd.opt_out_log (address, id);
 CREATE INDEX archive_opted_out ON shardd.archive (shardd.address_of(recipient), id) WHERE state = 'opted_out';
 
 -- Refuses a phone number whose country code, or whose spelling after it, leaves open which number is meant: an opt-out under the
@@ -49,6 +49,7 @@ END $$;
 
 -- Runs with its owner's rights, because a producer may not read what it looks at. An opt-out that is there already stands as it
 -- is, and the INSERT does nothing; a person who writes it again may have been written to in between, so that is kept, once a day.
+-- What was said at the same moment is the same: a node tries again when it got no answer.
 CREATE FUNCTION shardd.admit_opt_out() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
     fine boolean;
@@ -72,7 +73,8 @@ BEGIN
         INSERT INTO shardd.opt_out_log (address, again, source, device_id, words, said_at, created_by)
         SELECT NEW.address, true, NEW.source, NEW.device_id, NEW.words, NEW.said_at, NEW.created_by
          WHERE NOT EXISTS (SELECT FROM shardd.opt_out_log l
-                            WHERE l.address = NEW.address AND l.again AND l.created_at > now() - interval '1 day');
+                            WHERE l.address = NEW.address
+                              AND (l.said_at = NEW.said_at OR l.again AND l.created_at > now() - interval '1 day'));
     END IF;
     RETURN NULL;
 END $$;
