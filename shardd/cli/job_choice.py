@@ -10,22 +10,23 @@ import click
 
 from shardd.cli.names import device_ids, job_ids
 from shardd.errors import ErrorClass, UsageError
+from shardd.pacing import CLASSES
 from shardd.queue.campaign_admin import CampaignAdmin
 from shardd.queue.database import Database
 from shardd.queue.device_admin import DeviceAdmin
 from shardd.queue.job_admin import Traits
 from shardd.states import JobState
 
-JOB_CLASSES: Final = ("marketing", "service", "reply")
-
+_KINDS: Final = [one.value for one in ErrorClass]
 _OPTIONS: Final = (
     click.option("--device", "device_id", metavar="ID", help="Only jobs of this device."),
     click.option("--campaign", metavar="ID", help="Only jobs of this campaign."),
-    click.option("--class", "job_class", type=click.Choice(JOB_CLASSES), help="Only jobs of this class."),
+    click.option("--class", "job_class", type=click.Choice(CLASSES), help="Only jobs of this class."),
     click.option(
         "--error-class",
-        type=click.Choice([one.value for one in ErrorClass]),
-        help="Only jobs whose last error was of this kind.",
+        type=click.Choice(_KINDS),
+        metavar="KIND",
+        help=f"Only jobs whose last error was of this kind: {', '.join(_KINDS)}.",
     ),
     click.option("--order-group", metavar="TEXT", help="Only jobs of this order group."),
     click.option("--reference", metavar="TEXT", help="Only jobs with this reference of the producer."),
