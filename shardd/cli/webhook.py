@@ -92,9 +92,7 @@ def retry(name: str, config_file: Path) -> None:
         if name in config.webhooks:
             raise UsageError(f"webhook {name} has not begun yet: the running shardd has not read this config")
         raise _unknown(name)
-    click.echo(
-        f"webhook {name} is tried at once" + (f", with {count(again, 'event')} that were set aside" if again else "")
-    )
+    click.echo(f"webhook {name} is tried at once" + (f"; sent once more: {count(again, 'event')}" if again else ""))
 
 
 def _unknown(name: str) -> UsageError:
