@@ -1,7 +1,7 @@
 """Who wants no more messages: what devices hear on its way to the list, and a last look at jobs that are about to leave.
 
-An opt-out is written at once. When the database is away it is kept and tried again: until then this node's workers remember by
-themselves whom they heard.
+An opt-out is written at once. When the database is away it is kept, on the disk too, and tried again: until then this node's
+workers remember by themselves whom they heard.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from shardd.logs import get_logger
 from shardd.opt_out_words import OptOutWords
 from shardd.queue.cycle import Taken
 from shardd.queue.opt_outs import HeardOptOut, OptOuts, was_refused
+from shardd.supervisor.opt_out_spool import OptOutSpool
 from shardd.transports.whatsapp.recipients import parse_recipient
 
 log = get_logger(__name__)
@@ -38,9 +39,10 @@ _TRUNK_ZERO: Final = re.compile(r"(00)?[1-9][0-9]{0,2}0")
 class OptOutInbox:
     """Gathers what is heard, and writes it; knows what the config says of opt-outs."""
 
-    def __init__(self, opt_outs: OptOuts, config: Config) -> None:
+    def __init__(self, opt_outs: OptOuts, config: Config, spool: OptOutSpool) -> None:
         self._opt_outs = opt_outs
-        self._heard: deque[HeardOptOut] = deque()
+        self._spool = spool
+        self._heard = deque(spool.load())
         self._news = asyncio.Event()
         self.configure(config)
 
@@ -57,7 +59,9 @@ class OptOutInbox:
         if len(self._heard) >= MOST:
             log.error("an opt-out is lost: too many wait for the database", action="opt_out", device=heard.device_id)
             return
-        self._heard.append(HeardOptOut(heard.device_id, tuple(heard.recipients), heard.words, heard.at))
+        kept = HeardOptOut(heard.device_id, tuple(heard.recipients), heard.words, heard.at)
+        self._spool.keep(kept)
+        self._heard.append(kept)
         self._news.set()
 
     def incoming(self, device_id: str, sender: str, text: str) -> None:
@@ -94,6 +98,8 @@ class OptOutInbox:
                     raise
                 log.error("the database refuses an opt-out", action="opt_out", device=heard.device_id, error=str(error))
             self._heard.popleft()
+            if not self._heard:
+                self._spool.empty()
 
     async def tell(self) -> None:
         """Tell the database what the config says of opt-outs, if it does not know yet. Raises DatabaseError."""

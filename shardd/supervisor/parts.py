@@ -27,6 +27,7 @@ from shardd.supervisor.fleet import Fleet
 from shardd.supervisor.groups import GroupWork
 from shardd.supervisor.leases import LeaseKeeper
 from shardd.supervisor.lines import Lines
+from shardd.supervisor.opt_out_spool import OptOutSpool
 from shardd.supervisor.opt_outs import OptOutInbox, Screen, region_of
 from shardd.supervisor.process import Launch
 from shardd.supervisor.receipts import Receipts
@@ -103,7 +104,7 @@ def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn
         return None if line is None else region_of(rules.config, line.device.transport)
 
     opt_outs = OptOuts(database)
-    inbox = OptOutInbox(opt_outs, config)
+    inbox = OptOutInbox(opt_outs, config, OptOutSpool(config.state_dir))
 
     router = Router(
         jobs=jobs,

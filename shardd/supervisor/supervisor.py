@@ -135,6 +135,8 @@ class Supervisor:
         )
         await parts.jobs.prepare_archive()
         await parts.opt_outs.tell()
+        # What an earlier run heard must hold before anything is claimed.
+        await parts.opt_outs.flush()
         # Once more, with what recovery has counted.
         await parts.device_watch.look()
         await parts.campaign_watch.look()

@@ -80,7 +80,7 @@ async def test_an_opt_out_that_waited_stops_the_job_that_woke_the_device(fleet: 
     assert [message.text for message in fleet.server.control.messages()] == ["first"]
 
 
-async def test_an_opt_out_outlasts_a_database_that_is_away(fleet: Fleet) -> None:
+async def test_an_opt_out_outlasts_a_database_that_is_away_and_the_death_of_its_node(fleet: Fleet) -> None:
     (phone,) = fleet.add(1)
     person = fleet.stranger()
     daemon = fleet.daemon()
@@ -93,6 +93,12 @@ async def test_an_opt_out_outlasts_a_database_that_is_away(fleet: Fleet) -> None
         await fleet.job_is(fleet.send(phone, "second", person), "opted_out")
         await fleet.until(lambda: "opt-outs wait for the database" in daemon.log_tail(50))
         assert fleet.rows("SELECT * FROM shardd.opt_outs") == []
+        daemon.kill()
+        await daemon.wait_end()
+        # Or the statement that it left behind would go on.
+        fleet.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'shardd/test'")
+    await daemon.start()
+    await fleet.job_is(fleet.send(phone, "third", person), "opted_out")
     await fleet.until(lambda: fleet.rows("SELECT 1 FROM shardd.opt_outs WHERE address = %s", person))
     assert await daemon.stop() == 0
     assert [message.text for message in fleet.server.control.messages()] == ["first"]

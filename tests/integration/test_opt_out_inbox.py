@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -14,8 +16,9 @@ from shardd.errors import DatabaseError
 from shardd.ipc import JobSpec, OptedOut
 from shardd.queue.cycle import Taken
 from shardd.queue.database import Database
-from shardd.queue.opt_outs import OptOuts
+from shardd.queue.opt_outs import HeardOptOut, OptOuts
 from shardd.queue.settle import Claim
+from shardd.supervisor.opt_out_spool import NAME, OptOutSpool
 from shardd.supervisor.opt_outs import OptOutInbox, Screen, needs_parsing
 from tests.queue_rows import add_devices, connect, insert_jobs
 
@@ -29,13 +32,25 @@ def config(**opt_outs: str) -> Config:
     )
 
 
+@pytest.fixture
+def inbox_of(tmp_path: Path) -> Callable[..., OptOutInbox]:
+    """Makes the inbox of a node; the next one is the node after its end."""
+
+    def make(database: Database, **opt_outs: str) -> OptOutInbox:
+        return OptOutInbox(OptOuts(database), config(**opt_outs), OptOutSpool(tmp_path))
+
+    return make
+
+
 def rows(dsn: str, statement: str) -> list[tuple[Any, ...]]:
     with connect(dsn) as connection:
         return connection.execute(statement).fetchall()
 
 
-async def test_what_the_config_says_is_known_to_the_database(dsn: str, database: Database) -> None:
-    inbox = OptOutInbox(OptOuts(database), config(exempt="service, reply"))
+async def test_what_the_config_says_is_known_to_the_database(
+    dsn: str, database: Database, inbox_of: Callable[..., OptOutInbox]
+) -> None:
+    inbox = inbox_of(database, exempt="service, reply")
     await inbox.tell()
     settings = "SELECT name, value FROM shardd.settings ORDER BY name"
     assert rows(dsn, settings) == [("opt_outs.country_codes", ["62"]), ("opt_outs.exempt", ["service", "reply"])]
@@ -49,9 +64,11 @@ async def test_what_the_config_says_is_known_to_the_database(dsn: str, database:
         await running
 
 
-async def test_a_text_from_a_platform_is_an_opt_out_only_with_a_word(dsn: str, database: Database) -> None:
+async def test_a_text_from_a_platform_is_an_opt_out_only_with_a_word(
+    dsn: str, database: Database, inbox_of: Callable[..., OptOutInbox]
+) -> None:
     add_devices(dsn, "d1")
-    inbox = OptOutInbox(OptOuts(database), config(words="halt", confirm="Bye."))
+    inbox = inbox_of(database, words="halt", confirm="Bye.")
     for number, text in (("6281100001", "Halt!"), ("6281100002", "stop"), ("6281100003", "don't halt")):
         inbox.incoming("d1", number, text)
     assert await inbox.flush()
@@ -59,16 +76,20 @@ async def test_a_text_from_a_platform_is_an_opt_out_only_with_a_word(dsn: str, d
     assert rows(dsn, "SELECT recipient, body, confirms FROM shardd.jobs") == [("+6281100001", "Bye.", True)]
 
 
-async def test_one_that_the_database_refuses_keeps_no_other_back(dsn: str, database: Database) -> None:
-    inbox = OptOutInbox(OptOuts(database), config())
+async def test_one_that_the_database_refuses_keeps_no_other_back(
+    dsn: str, database: Database, inbox_of: Callable[..., OptOutInbox]
+) -> None:
+    inbox = inbox_of(database)
     inbox.add(OptedOut("d1", ["nobody"], "stop", 5.0))
     inbox.add(OptedOut("d1", [TO], "stop", 5.0))
     assert await inbox.flush()
     assert rows(dsn, "SELECT address FROM shardd.opt_outs") == [("6281234567890",)]
 
 
-async def test_they_wait_for_a_database_that_is_away_and_keep_their_order(dsn: str, database: Database) -> None:
-    inbox = OptOutInbox(OptOuts(database), config())
+async def test_they_wait_for_a_database_that_is_away_and_keep_their_order(
+    dsn: str, database: Database, inbox_of: Callable[..., OptOutInbox], tmp_path: Path
+) -> None:
+    inbox = inbox_of(database)
     await inbox.tell()
     inbox.add(OptedOut("d1", [TO], "stop", 5.0))
     inbox.add(OptedOut("d1", [TO], "stop now", 6.0))
@@ -77,8 +98,25 @@ async def test_they_wait_for_a_database_that_is_away_and_keep_their_order(dsn: s
         nobody_can_write.execute("LOCK TABLE shardd.opt_outs IN EXCLUSIVE MODE")
         assert not await inbox.flush()
     database.statement_timeout = 20.0
+    # The node dies, and comes back.
+    inbox = inbox_of(database)
+    inbox.add(OptedOut("d1", ["+6281100001"], "stop", 7.0))
     assert await inbox.flush()
-    assert rows(dsn, "SELECT words FROM shardd.opt_out_log ORDER BY id") == [("stop",), ("stop now",)]
+    assert OptOutSpool(tmp_path).load() == []
+    assert rows(dsn, "SELECT words FROM shardd.opt_out_log ORDER BY id") == [("stop",), ("stop now",), ("stop",)]
+
+
+def test_a_line_that_was_cut_off_costs_only_itself(tmp_path: Path) -> None:
+    spool = OptOutSpool(tmp_path)
+    assert spool.load() == []
+    heard = HeardOptOut("d1", (TO, "77@lid"), "Stop ☝\n", 5.5)
+    spool.keep(heard)
+    file = tmp_path / NAME
+    file.write_bytes(file.read_bytes() + b'{"device_id":"d2","recip')
+    assert OptOutSpool(tmp_path).load() == [heard]
+    OptOutSpool(tmp_path).keep(heard)
+    assert OptOutSpool(tmp_path).load() == [heard, heard]
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
 def taken(job: int, recipient: str, address: str) -> Taken:
