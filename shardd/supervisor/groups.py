@@ -17,7 +17,6 @@ from shardd.logs import get_logger
 from shardd.queue.groups import Groups, PoolJob
 from shardd.queue.jobs import Hint
 from shardd.states import CAN_SEND, DeviceState
-from shardd.supervisor.line import Line
 from shardd.supervisor.lines import Lines
 
 log = get_logger(__name__)
@@ -91,6 +90,9 @@ class GroupWork:
             log.info("jobs of devices that cannot send go to others of their groups", action="groups", jobs=back)
         busy = False
         for group, lane in await self._groups.pools():
+            campaign = lane.rpartition("/")[0]
+            if campaign and campaign not in self._lines.campaigns:
+                continue  # it does not run
             busy |= await self._share_out(group, lane, now)
         return busy
 
@@ -118,8 +120,5 @@ class GroupWork:
             return 0
         if self._lines.turn_at(line, name, now) > now + max(HORIZON, line.pace.base.gap_max):
             return 0
-        return _ahead(line)
-
-
-def _ahead(line: Line) -> int:
-    return AHEAD if line.pace.has_gap or line.room == 1 else AHEAD_WITHOUT_GAP
+        ahead = AHEAD if line.pace.has_gap else AHEAD_WITHOUT_GAP
+        return int(min(ahead, self._lines.left_of(line, name, now)))

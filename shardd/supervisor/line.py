@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Final
 
-from shardd.pacing import DevicePace, Tally, Turn, next_midnight, next_turn
+from shardd.pacing import DevicePace, Tally, Turn, daily_limit, next_midnight, next_turn
 from shardd.queue.campaigns import NO_CAMPAIGN, Campaign
 from shardd.queue.cycle import Place
 from shardd.queue.devices import Device
@@ -142,6 +142,21 @@ class Line:
                 turn = next_turn(self.pace, lane.job_class, self.tally, now=midnight, ahead=ahead)
                 return Turn(turn.at, "its campaign's cap")
         return turn
+
+    def left(self, lane: Lane, campaigns: Mapping[str, Campaign], moment: datetime) -> float:
+        """How many more messages of this lane its limits leave in this hour of the device's clock; infinity: any number."""
+        local = moment.astimezone(self.pace.zone)
+        sent, hour_sent, days = self.tally.today(local)
+        limit, _ = daily_limit(self.pace, lane.job_class, days)
+        hourly, cap = self.pace.of(lane.job_class).hourly_limit, campaigns.get(lane.campaign, NO_CAMPAIGN).device_cap
+        lefts = [NEVER]
+        if limit:
+            lefts.append(limit - sent - self.in_hand)
+        if hourly:
+            lefts.append(hourly - hour_sent - self.in_hand)
+        if cap is not None:
+            lefts.append(cap - self._campaign_sent(lane.campaign, local.date()))
+        return max(0, min(lefts))
 
     def choose(self, campaigns: Mapping[str, Campaign], now: float, ahead: float) -> tuple[Lane | None, float]:
         """(the lane that may send now, now) or (None, when one may).

@@ -260,6 +260,12 @@ class Lines:
         turn = line.turn_of(Lane(lane, campaign, job_class), self.campaigns, now, self._ahead)
         return max(turn.at, self._rest_of(line))
 
+    def left_of(self, line: Line, lane: str, now: float) -> float:
+        """How many more jobs of this lane its limits leave in this hour."""
+        campaign, _, job_class = lane.rpartition("/")
+        known = line.lanes.get(lane) or Lane(lane, campaign, job_class)
+        return line.left(known, self.campaigns, datetime.fromtimestamp(now + self._ahead, UTC))
+
     # ----
 
     def _new_line(self, device: Device, state: DeviceState) -> Line:
