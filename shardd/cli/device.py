@@ -16,6 +16,7 @@ from shardd.cli.device_outlook import ask_outlook, outlook_json, warm_days
 from shardd.cli.device_pace import check_pace, pace_options, read_pace
 from shardd.cli.device_settings import read_proxy, read_settings
 from shardd.cli.device_view import device_json, show_device, show_devices
+from shardd.cli.lazy import LazyGroup
 from shardd.cli.names import Refusals, device_ids, some
 from shardd.cli.options import config_option
 from shardd.cli.output import SANDBOX, count, print_json
@@ -37,7 +38,18 @@ CANCELLED_WITH_DEVICE: Final = "cancelled: its device was removed"
 _ids = click.argument("ids", nargs=-1, required=True, metavar="ID...")
 
 
-@click.group("device")
+@click.group(
+    "device",
+    cls=LazyGroup,
+    lazy={
+        "import": "shardd.cli.device_import:import_",
+        "logout": "shardd.cli.device_session:logout",
+        "pair": "shardd.cli.device_pair:pair",
+        "replace": "shardd.cli.device_replace:replace",
+        "set": "shardd.cli.device_set:set_",
+        "take-over": "shardd.cli.device_session:take_over",
+    },
+)
 def device_group() -> None:
     """Add, pair, look at, pause and remove the devices that send.
 

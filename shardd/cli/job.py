@@ -12,6 +12,7 @@ import click
 
 from shardd.cli.job_choice import check_names, read_traits, trait_options
 from shardd.cli.job_view import job_json, show_job, show_jobs
+from shardd.cli.lazy import LazyGroup
 from shardd.cli.names import job_ids
 from shardd.cli.options import config_option
 from shardd.cli.output import print_json
@@ -23,7 +24,11 @@ from shardd.queue.job_admin import JobAdmin, JobRow, WholeJob
 from shardd.states import JobState
 
 
-@click.group("job")
+@click.group(
+    "job",
+    cls=LazyGroup,
+    lazy={"cancel": "shardd.cli.job_bulk:cancel", "retry": "shardd.cli.job_bulk:retry"},
+)
 def job_group() -> None:
     """Look at messages, send failed ones again, cancel waiting ones.
 

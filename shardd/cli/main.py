@@ -7,59 +7,37 @@ not is a defect and keeps its traceback, but only in the log.
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 import click
 
 from shardd import __version__
-from shardd.cli.campaign import campaign_group
-from shardd.cli.config import config_group
-from shardd.cli.daemon import drain, restart, start, stop
-from shardd.cli.db import db_group
-from shardd.cli.device import device_group
-from shardd.cli.device_import import import_
-from shardd.cli.device_pair import pair
-from shardd.cli.device_replace import replace
-from shardd.cli.device_session import logout, take_over
-from shardd.cli.device_set import set_
-from shardd.cli.event import event_group
-from shardd.cli.group import group_group
-from shardd.cli.import_legacy import import_group
-from shardd.cli.job import job_group
-from shardd.cli.job_bulk import cancel, retry
-from shardd.cli.opt_out import opt_out_group
-from shardd.cli.status import status
-from shardd.cli.webhook import webhook_group
+from shardd.cli.lazy import LazyGroup
 from shardd.errors import SharddError
 
+COMMANDS: Final = {
+    "campaign": "shardd.cli.campaign:campaign_group",
+    "config": "shardd.cli.config:config_group",
+    "db": "shardd.cli.db:db_group",
+    "device": "shardd.cli.device:device_group",
+    "drain": "shardd.cli.daemon:drain",
+    "event": "shardd.cli.event:event_group",
+    "group": "shardd.cli.group:group_group",
+    "import": "shardd.cli.import_legacy:import_group",
+    "job": "shardd.cli.job:job_group",
+    "opt-out": "shardd.cli.opt_out:opt_out_group",
+    "restart": "shardd.cli.daemon:restart",
+    "start": "shardd.cli.daemon:start",
+    "status": "shardd.cli.status:status",
+    "stop": "shardd.cli.daemon:stop",
+    "webhook": "shardd.cli.webhook:webhook_group",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="shardd")
 def cli() -> None:
     """Keep thousands of WhatsApp devices sending, and tell the truth about every message."""
-
-
-for command in (
-    start,
-    stop,
-    drain,
-    restart,
-    status,
-    job_group,
-    campaign_group,
-    device_group,
-    group_group,
-    opt_out_group,
-    event_group,
-    webhook_group,
-    config_group,
-    db_group,
-    import_group,
-):
-    cli.add_command(command)
-for command in (set_, pair, take_over, logout, import_, replace):
-    device_group.add_command(command)
-for command in (retry, cancel):
-    job_group.add_command(command)
 
 
 def main() -> None:
