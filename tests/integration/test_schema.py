@@ -129,6 +129,8 @@ REFUSALS = [
         ({"body": "{name|x}", "variables": {"name": value}}, errors.CheckViolation, "variables", "variable 'name' is an", "text")
         for value in ({}, [])
     ),
+    ({"body": "hi {name}"}, errors.CheckViolation, "variables", "has the variable '{name}', but variables is empty", "double"),
+    ({"body": "{a|b c}"}, errors.CheckViolation, "variables", "has the variable '{a|b c}', but variables is empty", "double"),
     ({"body": "{name}", "variables": {"name": "  "}}, errors.CheckViolation, "body", "body is empty", "needs a body"),
     ({"body": "{name}" * 9, "variables": {"name": "x" * 8000}}, errors.CheckViolation, "body", "body has 72000", "At most 65536"),
     ({"device_id": "A"}, errors.ForeignKeyViolation, "device_id", r"device_id 'A' is unknown", "shardd device list"),
@@ -260,6 +262,7 @@ ACCEPTED = [
     *({"metadata": metadata} for metadata in ({}, [1, None], "x", 7, {"order": {"id": 7}})),
     {"kind": "template", "body": "", "details": {"name": "order_sent", "language": "en_US"}},
     {"body": "{not a template}", "variables": None},
+    {"body": '{"json": 1} { id } {{ https://x.example/?q=%7Bname%7D', "variables": None},
     {"body": "hi {name}", "variables": {"name": "Ada", "unused": [1]}},
 ]  # fmt: skip
 

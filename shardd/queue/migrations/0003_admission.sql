@@ -227,6 +227,10 @@ BEGIN
     IF NEW.variables IS NOT NULL AND NOT NEW.rendered THEN
         NEW.body := shardd.render_body(NEW.body, NEW.variables);
         NEW.rendered := true;
+    ELSIF NOT NEW.rendered AND NEW.body ~ '\{[A-Za-z_][A-Za-z0-9_]*(\|[^{}]*)?\}' THEN
+        fine := shardd.refuse('variables', format('the body has the variable %L, but variables is empty',
+                                                  substring(NEW.body FROM '\{[A-Za-z_][A-Za-z0-9_]*(?:\|[^{}]*)?\}')),
+            'Give variables, such as {"name": "Ada"}. To send the braces themselves, give {} and double them in the body: {{name}}.');
     END IF;
     fine := shardd.check_content(NEW);
     fine := shardd.check_terms(NEW);
