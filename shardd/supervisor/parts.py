@@ -22,20 +22,20 @@ from shardd.queue.webhooks import WebhookStore
 from shardd.supervisor.campaigns import CampaignWatch
 from shardd.supervisor.cancelled import CancelledJobs
 from shardd.supervisor.cloud_webhook import CloudWebhook, make_cloud_webhook
-from shardd.supervisor.event_upkeep import EventUpkeep
 from shardd.supervisor.fleet import Fleet
 from shardd.supervisor.groups import GroupWork
 from shardd.supervisor.leases import LeaseKeeper
 from shardd.supervisor.lines import Lines
 from shardd.supervisor.opt_out_spool import OptOutSpool
 from shardd.supervisor.opt_outs import OptOutInbox, Screen, region_of
+from shardd.supervisor.outbox.upkeep import EventUpkeep
+from shardd.supervisor.outbox.webhooks import Webhooks
 from shardd.supervisor.process import Launch
 from shardd.supervisor.receipts import Receipts
 from shardd.supervisor.retention import Retention
 from shardd.supervisor.router import Router
 from shardd.supervisor.rules import Rules
 from shardd.supervisor.watchers import DeviceWatch, WorkWatch
-from shardd.supervisor.webhooks import Webhooks
 from shardd.transports.platforms.accounts import account_of
 
 

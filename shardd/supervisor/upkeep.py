@@ -10,7 +10,7 @@ from typing import Any, Final
 from shardd.embedded import EmbeddedPostgres
 from shardd.errors import SharddError
 from shardd.logs import get_logger
-from shardd.supervisor.event_upkeep import EVERY as EVENTS_EVERY
+from shardd.supervisor.outbox.upkeep import EVERY as EVENTS_EVERY
 from shardd.supervisor.parts import Parts
 from shardd.supervisor.recovery import sweep
 from shardd.supervisor.status import QueueStatus

@@ -26,7 +26,8 @@ class Demo:
         self._mark = f"DEMO_UNDER_TEST={uuid.uuid4()}"
         self._config = folder / "demo.yaml"
         self._config.write_text(
-            f"node: demo\nstate_dir: {state_dir}\nshards: 2\npacing: {{gap_min: 0, gap_max: 0, hourly_limit: 0, daily_limit: 0}}\n"
+            f"node: demo\nstate_dir: {state_dir}\nshards: 2\n"
+            "pacing: {gap_min: 0, gap_max: 0, hourly_limit: 0, daily_limit: 0}\n"
             "supervisor: {spawn_every: 10ms}\ntransports: {sandbox: {latency_min: 1ms, latency_max: 5ms}}\n"
             "log: {level: warning}\n"
         )

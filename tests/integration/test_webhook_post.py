@@ -20,7 +20,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from shardd.config import WebhookConfig
 from shardd.config.webhook_values import webhook_key
 from shardd.queue.webhooks import Event
-from shardd.supervisor.webhook_post import Answer, Meaning, WebhookPost, signed_headers
+from shardd.supervisor.outbox.post import Answer, Meaning, WebhookPost, signed_headers
 from tests.webhook_receiver import SECRET
 
 EVENT = Event(7, dt.datetime.now(dt.UTC), "job.sent", "job 1", '{"type": "job.sent", "data": {"name": "Åsa 🎈"}}')

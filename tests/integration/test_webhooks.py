@@ -20,9 +20,9 @@ from shardd.queue.database import Database
 from shardd.queue.leases import Leases
 from shardd.queue.webhooks import FAILURES_KEPT, Event, Hold, Progress, SetAside, WebhookAdmin, WebhookRow, WebhookStore
 from shardd.supervisor import webhook_endpoint
+from shardd.supervisor.outbox.webhooks import Webhooks
+from shardd.supervisor.outbox.window import REFUSALS
 from shardd.supervisor.tasks import end_tasks
-from shardd.supervisor.webhook_window import REFUSALS
-from shardd.supervisor.webhooks import Webhooks
 from tests.queue_rows import add_devices, connect
 from tests.webhook_receiver import HANG, PATIENCE, RESET, SECRET, Answer, Posted, Receiver
 

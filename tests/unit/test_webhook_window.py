@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardd.queue.webhooks import Event
-from shardd.supervisor.webhook_window import FAILURES, LAST_TRIES, REFUSALS, UNFINISHED, Entry, Patience, Window
+from shardd.supervisor.outbox.window import FAILURES, LAST_TRIES, REFUSALS, UNFINISHED, Entry, Patience, Window
 
 WALL = 1_800_000_000.0
 PATIENCE = Patience(first=5.0, cap=3600.0, give_up=3 * 86400.0)

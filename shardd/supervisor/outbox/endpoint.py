@@ -17,9 +17,9 @@ from shardd.config import WebhookConfig
 from shardd.errors import DatabaseError
 from shardd.logs import get_logger
 from shardd.queue.webhooks import Event, Hold, Progress, SetAside, WebhookStore
+from shardd.supervisor.outbox.post import Answer, Meaning, WebhookPost
+from shardd.supervisor.outbox.window import DOWN_AFTER, Entry, Patience, Window
 from shardd.supervisor.tasks import end_tasks
-from shardd.supervisor.webhook_post import Answer, Meaning, WebhookPost
-from shardd.supervisor.webhook_window import DOWN_AFTER, Entry, Patience, Window
 
 log = get_logger(__name__)
 

@@ -11,8 +11,8 @@ from shardd.config import WebhookConfig
 from shardd.logs import get_logger
 from shardd.queue.database import Database
 from shardd.queue.webhooks import WebhookStore
+from shardd.supervisor.outbox.endpoint import Endpoint
 from shardd.supervisor.tasks import end_tasks
-from shardd.supervisor.webhook_endpoint import Endpoint
 
 log = get_logger(__name__)
 

@@ -1,0 +1,1 @@
+"""What happens on its way to programs: keeping the outbox bounded, and webhooks."""
