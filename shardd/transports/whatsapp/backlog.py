@@ -31,6 +31,10 @@ class Backlog:
         """That was all."""
         self._over.set()
 
+    def give_up(self) -> None:
+        """The connection is gone: nothing more comes."""
+        self._over.set()
+
     async def wait(self) -> None:
         """Until it is handed over, or has kept us waiting for long enough; the second time at once."""
         if self._over.is_set():

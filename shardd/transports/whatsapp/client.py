@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 from neonize._binder import ProxySettings
@@ -28,8 +28,9 @@ from shardd.transports.upstream import Proxy
 from shardd.transports.whatsapp import failures
 from shardd.transports.whatsapp.backlog import Backlog
 from shardd.transports.whatsapp.failures import Trouble
-from shardd.transports.whatsapp.incoming import Incoming, read_incoming
+from shardd.transports.whatsapp.incoming import read_incoming
 from shardd.transports.whatsapp.library import CHAT_HOST, JID, NewAClient, parse_jid
+from shardd.transports.whatsapp.listener import Listener
 from shardd.transports.whatsapp.turnstile import PATIENCE, Turnstile
 
 log = get_logger(__name__)
@@ -58,19 +59,6 @@ _TROUBLES: Final[tuple[tuple[Any, Callable[[Any], Trouble]], ...]] = (
 LOST: Final = Trouble("the connection to WhatsApp was lost", error_class=ErrorClass.CONNECTION)
 
 T = TypeVar("T")
-
-
-class Listener(Protocol):
-    """Who is told what a client learns."""
-
-    def ended(self, client: Client, trouble: Trouble) -> None:
-        """The client is of no use any more, and somebody has to close it. Said once, after a successful `open`."""
-
-    def receipt(self, client: Client, message_ids: list[str], kind: str, at: float) -> None:
-        """A message was `delivered` or `read`; `at` in POSIX seconds."""
-
-    def message(self, client: Client, incoming: Incoming) -> None:
-        """Somebody wrote."""
 
 
 class TroubleError(Exception):
@@ -240,6 +228,7 @@ class Client:
         if first or (self.trouble is not None and self.trouble.state is None and trouble.state is not None):
             self.trouble = trouble
         self._failed.set()
+        self._backlog.give_up()
         if self._open and self._closing is None and (first or trouble.state is not None):
             self._listener.ended(self, trouble)
 
