@@ -3,13 +3,18 @@ that nothing more arrived than the one confirmation."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 
+import aiohttp
 import psycopg
 
 from tests.command import Command
 from tests.daemon import Daemon, Producer
+from tests.integration.platforms.test_cloud_webhook import SECRET, WORD, free_port, signature
+from tests.platform_server.server import PlatformServer
+from tests.unit.test_cloud_notifications import notification
 from tests.whatsapp_fleet import Fleet, Phone
 
 BYE = "You will get no more messages from us."
@@ -134,3 +139,32 @@ async def test_what_a_producer_inserts_stops_and_only_explicit_exemptions_pass(
     )
     assert producer.states()["opted_out"] == 3
     assert await daemon.stop() == 0
+
+
+async def test_stop_at_the_cloud_api_stops_and_is_confirmed_there(
+    make_daemon: Callable[..., Daemon], producer: Producer, platforms: PlatformServer
+) -> None:
+    webhook = {"listen": f"127.0.0.1:{free_port()}", "app_secret": SECRET, "verify_token": WORD}
+    daemon = make_daemon(
+        opt_outs={"confirm": BYE}, transports={"cloud_api": {"base": platforms.base, "webhook": webhook}}
+    )
+    producer.execute(
+        "INSERT INTO shardd.devices (id, transport, settings) VALUES "
+        """('p1', 'cloud_api', '{"phone_number_id": "106540352242922", "token": "some-token"}')"""
+    )
+    await daemon.start()
+    body = json.dumps(
+        notification(messages=[{"from": "6281234567890", "type": "text", "text": {"body": "Berhenti!"}}])
+    ).encode()
+    async with aiohttp.ClientSession() as http:
+        url = f"http://{webhook['listen']}/cloud_api"
+        for _ in range(2):  # Meta says some things twice
+            async with http.post(url, data=body, headers={"X-Hub-Signature-256": signature(body)}) as answer:
+                assert answer.status == 200
+    await daemon.until(lambda _: producer.states()["sent"] == 1)
+    producer.execute("INSERT INTO shardd.jobs (device_id, recipient, body) VALUES ('p1', '+6281234567890', 'an offer')")
+    assert producer.states() == {"sent": 1, "opted_out": 1}
+    assert await daemon.stop() == 0
+    assert [post.content["text"]["body"] for post in platforms.received] == [BYE]
+    rows = producer.execute("SELECT address, source, device_id, words FROM shardd.opt_outs")
+    assert rows == [("6281234567890", "message", "p1", "Berhenti!")]
