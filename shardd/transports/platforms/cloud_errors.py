@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from shardd.errors import DeviceUnavailableError, ErrorClass, PermanentError, SendError, TransientError
+from shardd.errors import DeviceUnavailableError, ErrorClass, OptedOutError, PermanentError, SendError, TransientError
 from shardd.states import DeviceState
 from shardd.transports.platforms.http_answers import SETUP_RETRY, Context, Refused, Said, Silent, rate_limited
 
@@ -61,7 +61,7 @@ def _content(text: str, _: Context) -> SendError:
 
 
 def _opted_out(text: str, _: Context) -> SendError:
-    return PermanentError(text, error_class=ErrorClass.OPTED_OUT)
+    return OptedOutError(text)
 
 
 CODES: Final[Mapping[int, Reader]] = MappingProxyType(
