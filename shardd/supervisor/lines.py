@@ -10,10 +10,6 @@ No I/O and no clock of its own: times are seconds of the caller's monotonic cloc
 
 from __future__ import annotations
 
-import heapq
-import itertools
-import math
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,11 +23,11 @@ from shardd.queue.cycle import Ask, Place, Taken
 from shardd.queue.devices import Device, StateChange
 from shardd.queue.settle import Claim
 from shardd.states import CAN_SEND, MAY_HAVE_LEFT, DeviceState, Verdict
-from shardd.supervisor.line import NEVER, Lane, Line
+from shardd.supervisor.line import Lane, Line
+from shardd.supervisor.turns import IN_TURNS, Turns
 
 TROUBLE_FIRST, TROUBLE_CAP = 5.0, 600.0
 """Seconds before a device that could not be reached is tried again, after the first and after many failures."""
-IN_TURNS = -math.inf
 NOTHING_LEFT: Final = frozenset({Verdict.RETURNED, Verdict.EXPIRED, Verdict.OPTED_OUT})
 """After these no gap begins: the device was not used."""
 
@@ -66,9 +62,7 @@ class Lines:
         self.by_id: dict[str, Line] = {}
         self.campaigns: Mapping[str, Campaign] = {}
         self._epochs: dict[int, int] = {}
-        self._turns: deque[Line] = deque()
-        self._waits: list[tuple[float, int, Line]] = []
-        self._ties = itertools.count()
+        self._turns = Turns()
         self._rests: dict[str, float] = {}
         self._ahead = 0.0
 
@@ -160,17 +154,15 @@ class Lines:
 
     def asks(self, most: int, now: float) -> list[Ask]:
         """The lanes whose turn it is, for up to `most` jobs; one of each device."""
-        self._end_waits(now)
+        self._turns.come(now)
         asks: list[Ask] = []
         room = most
-        while room > 0 and self._turns:
-            line = self._turns.popleft()
-            line.due = None
+        while room > 0 and (line := self._turns.take()) is not None:
             if not self._can_send(line):
                 continue
             lane, at = (None, self._rest_of(line)) if self._rest_of(line) > now else self._choose(line, now)
             if lane is None:
-                self._wait(line, at)
+                self._turns.wait(line, at)
                 continue
             lane.fresh = None
             take = min(room, self._free(line))
@@ -238,9 +230,7 @@ class Lines:
 
     def next_turn(self, now: float) -> float | None:
         """Seconds until somebody's turn; None when nobody waits for one."""
-        if self._turns:
-            return 0.0
-        return max(0.0, self._waits[0][0] - now) if self._waits else None
+        return self._turns.seconds(now)
 
     def outlook(self, device_id: str, now: float) -> dict[str, Turn] | None:
         """By class, when a job may be sent and what it waits for, the device's state aside; None: no such device."""
@@ -327,21 +317,6 @@ class Lines:
         rest = self._rest_of(line)
         at = rest if rest > now else self._choose(line, now)[1]
         if at > now:
-            self._wait(line, at)
+            self._turns.wait(line, at)
         else:
-            line.due = IN_TURNS
-            self._turns.append(line)
-
-    def _wait(self, line: Line, at: float) -> None:
-        if at == NEVER or (line.due is not None and line.due <= at):
-            return
-        line.due = at
-        heapq.heappush(self._waits, (at, next(self._ties), line))
-
-    def _end_waits(self, now: float) -> None:
-        while self._waits and self._waits[0][0] <= now:
-            due, _, line = heapq.heappop(self._waits)
-            # Another due time means that its turn came otherwise.
-            if line.due == due:
-                line.due = IN_TURNS
-                self._turns.append(line)
+            self._turns.add(line)
