@@ -103,11 +103,13 @@ def list_(*, source: str | None, device_id: str | None, limit: int, as_json: boo
 def show(recipient: str, as_json: bool, config_file: Path) -> None:
     """Tell whether somebody opted out, since when and by what, and the newest jobs that this stopped."""
     config = load_config(config_file)
-    address = Spelling(config).address(recipient)
+    spelling = Spelling(config)
+    address = spelling.address(recipient)
 
     async def find(database: Database) -> tuple[OptOut | None, list[Saying], list[StoppedJob]]:
         admin = OptOutAdmin(database)
-        return await admin.show(address), await admin.trail(address), await admin.stopped(address, MOST_STOPPED)
+        stopped = await admin.stopped([address, *spelling.others(address)], MOST_STOPPED)
+        return await admin.show(address), await admin.trail(address), stopped
 
     found, heard, stopped = with_database(config, find)
     if as_json:

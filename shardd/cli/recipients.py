@@ -5,6 +5,8 @@ from __future__ import annotations
 import getpass
 import os
 
+import phonenumbers
+
 from shardd.config import Config
 from shardd.errors import PermanentError, UsageError
 from shardd.transports.whatsapp.recipients import parse_recipient
@@ -27,6 +29,20 @@ class Spelling:
     def address(self, text: str) -> str:
         """The same as the database keeps it. Raises UsageError."""
         return self.read(text).removeprefix("+")
+
+    @staticmethod
+    def others(address: str) -> list[str]:
+        """In which digits else a job may name the same phone number: without its country code, or with a 0 after it."""
+        if not address.isdecimal():
+            return []
+        try:
+            number = phonenumbers.parse(f"+{address}")
+        except phonenumbers.NumberParseException:
+            return []
+        region = phonenumbers.region_code_for_number(number)
+        trunk = phonenumbers.ndd_prefix_for_region(region, True) or "" if region else ""
+        code, rest = str(number.country_code), phonenumbers.national_significant_number(number)
+        return sorted({rest, f"{trunk}{rest}", f"{code}{trunk}{rest}"} - {address})
 
 
 def login_name() -> str:

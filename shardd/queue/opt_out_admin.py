@@ -107,6 +107,8 @@ class OptOutAdmin:
         """Each time that an address was heard to opt out."""
         return await fetch_rows(self._database, Saying, "trail_of_opt_out", {"address": address})
 
-    async def stopped(self, address: str, most: int) -> list[StoppedJob]:
-        """The newest jobs that its opt-out stopped."""
-        return await fetch_rows(self._database, StoppedJob, "jobs_stopped", {"address": address, "most": most})
+    async def stopped(self, addresses: Sequence[str], most: int) -> list[StoppedJob]:
+        """The newest jobs that an opt-out stopped; `addresses`: how they may spell its address."""
+        return await fetch_rows(
+            self._database, StoppedJob, "jobs_stopped", {"addresses": list(addresses), "most": most}
+        )

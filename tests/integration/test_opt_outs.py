@@ -10,10 +10,13 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from shardd.queue.cycle import Ask, Settlement
 from shardd.queue.database import Database
+from shardd.queue.jobs import Jobs
 from shardd.queue.opt_out_admin import NewOptOut, OptOutAdmin
 from shardd.queue.opt_outs import HeardOptOut, OptOuts
-from tests.queue_rows import add_devices, connect, insert_jobs, row_of
+from shardd.supervisor.line import FIRST_PLACE
+from tests.queue_rows import add_devices, connect, insert_jobs, row_of, take_epoch
 
 Connection = psycopg.Connection[Any]
 
@@ -194,6 +197,23 @@ async def test_a_last_look_knows_addresses_better_than_the_row(dsn: str, databas
     assert await opt_outs.unwanted(addresses) == {marketing}
 
 
+async def test_a_worker_is_told_what_goes_to_them_all_the_same(dsn: str, database: Database) -> None:
+    add_devices(dsn, "d1")
+    epoch, jobs = await take_epoch(database), Jobs(database)
+    await OptOuts(database).configure(["service"], [])
+    told = {}
+    for name in ("marketing", "service", "reply"):
+        insert_jobs(dsn, "d1", recipient=TO, **of(name))
+        cycle = await jobs.cycle(Settlement(), [Ask("d1", f"/{name}", epoch, FIRST_PLACE, 1)])
+        told[name] = [taken.spec.heeds_opt_outs for taken in cycle.taken]
+    assert told == {"marketing": [True], "service": [False], "reply": [True]}
+    await OptOuts(database).hear(heard("+6281100001"), "Bye.")
+    cycle = await jobs.cycle(Settlement(), [Ask("d1", "/reply", epoch, FIRST_PLACE, 1)])
+    assert [(taken.spec.body, taken.spec.heeds_opt_outs, taken.opted_out) for taken in cycle.taken] == [
+        ("Bye.", False, False)
+    ]
+
+
 # ---- what devices hear
 
 
@@ -251,8 +271,8 @@ async def test_an_operator_adds_lists_and_finds_what_was_stopped(dsn: str, datab
     assert len(await admin.newest(10, source="import")) == 10
     assert await admin.newest(10, source="message") == []
     job, second = insert_jobs(dsn, "d1", 2, recipient=numbers[7], reference="order-7")
-    assert [stopped.id for stopped in await admin.stopped(numbers[7][1:], 10)] == [second, job]
-    assert await admin.stopped(numbers[8][1:], 10) == []
+    assert [stopped.id for stopped in await admin.stopped([numbers[7][1:]], 10)] == [second, job]
+    assert await admin.stopped([numbers[8][1:]], 10) == []
     shown = await admin.show(numbers[7][1:])
     assert shown is not None
     assert (shown.source, shown.note, shown.created_by) == ("import", "letter", "ada")

@@ -31,8 +31,8 @@ SELECT again, source, device_id, words, said_at, created_by, created_at
   FROM shardd.opt_out_log WHERE address = %(address)s ORDER BY id;
 
 -- name: jobs_stopped
--- Jobs to an address that were not sent because of its opt-out, newest first.
+-- Jobs to these addresses, which are spellings of one, that were not sent because of its opt-out, newest first.
 SELECT id, device_id, campaign, class AS job_class, reference, created_at, settled_at
   FROM shardd.archive
- WHERE state = 'opted_out' AND shardd.address_of(recipient) = %(address)s
+ WHERE state = 'opted_out' AND shardd.address_of(recipient) = ANY (%(addresses)s::text[])
  ORDER BY id DESC LIMIT %(most)s;
