@@ -26,6 +26,8 @@ class Moved:
     """What came of it."""
 
     moved: int
+    back: int
+    """Jobs of groups, for whose other devices they wait now."""
     left: int
     new: DeviceRow
 
@@ -38,13 +40,15 @@ def replace(old: str, new: str, config_file: Path) -> None:
     """Move the jobs that wait for the device OLD to the device NEW.
 
     A job that a worker has in hand stays with OLD. The gap and the daily limit of NEW hold for all its jobs. OLD itself is
-    left as it is: point the producers to NEW, too.
+    left as it is: point the producers to NEW, too. Jobs of device groups go to the other devices of their groups.
     """
     old, new = device_ids([old])[0], device_ids([new])[0]
     if old == new:
         raise UsageError(f"{old} cannot replace itself: name two devices")
     result = asyncio.run(_replace(load_config(config_file), old, new))
     click.echo(f"moved {count(result.moved, 'job')} from {old} to {new}")
+    if result.back:
+        click.echo(f"{count(result.back, 'job')} of device groups went back to their groups")
     if result.left:
         verb = "stays" if result.left == 1 else "stay"
         click.echo(
@@ -65,9 +69,10 @@ async def _replace(config: Config, old: str, new: str) -> Moved:
                 "what is meant for people and what is meant for nobody are kept apart"
             )
         jobs = JobAdmin(database)
+        back = await jobs.give_back([old])
         moved = await jobs.move(old=old, new=new)
         left = await jobs.count_cancels(Traits(state=JobState.SENDING, device_ids=[old]))
-        return Moved(moved, sum(pile.jobs for pile in left), after)
+        return Moved(moved, back, sum(pile.jobs for pile in left), after)
 
 
 async def _both(database: Database, old: str, new: str) -> tuple[DeviceRow, DeviceRow]:

@@ -139,11 +139,16 @@ async def test_the_jobs_of_a_dead_number_move_to_another_device(shardd: Command,
     producer.execute("UPDATE shardd.jobs SET claimed_epoch = 1, claimed_at = now() WHERE id = 1")
     producer.execute("UPDATE shardd.jobs SET scheduled = true, due_at = now() + interval '6 hours' WHERE id = 2")
     producer.execute("UPDATE shardd.devices SET state = 'unpaired' WHERE id = 'd2'")
+    # One of a group, to which d2 does not belong.
+    producer.execute("INSERT INTO shardd.device_groups (id) VALUES ('g')")
+    producer.execute("INSERT INTO shardd.jobs (device_group, recipient, body) VALUES ('g', '+4915112345', 'shared')")
+    producer.execute("UPDATE shardd.jobs SET device_id = 'd1' WHERE device_group = 'g'")
 
     done = await shardd("device", "replace", "d1", "d2")
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines() == [
         "moved 5 jobs from d1 to d2",
+        "1 job of device groups went back to their groups",
         "1 job stays with d1: a worker has them in hand; try again for what comes back",
         "they wait: d2 is unpaired; pair it: shardd device pair d2",
     ]
@@ -152,6 +157,7 @@ async def test_the_jobs_of_a_dead_number_move_to_another_device(shardd: Command,
         (2, "d2", False, None),
         *((number, "d2", False, None) for number in (3, 4, 5)),
         (6, "d2", True, True),
+        (7, None, False, None),
     ]
     for arguments, error in (
         (("d1", "d1"), "d1 cannot replace itself: name two devices"),

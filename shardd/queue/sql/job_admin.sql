@@ -126,11 +126,13 @@ WITH picked AS MATERIALIZED (
 SELECT p.id, p.state, p.obstacle, g.id IS NOT NULL AS done FROM picked p LEFT JOIN gone g ON g.id = p.id ORDER BY p.id;
 
 -- name: hand_over_jobs
--- Gives up to `most` jobs of one device that nobody has in hand to another one. What made them wait was the old device: of their
--- waiting times only the producer's is left, and the place in an order group. Returns the ids of those that moved.
+-- Gives up to `most` jobs of one device, those of groups aside, that nobody has in hand to another one. What made them wait was
+-- the old device: of their waiting times only the producer's is left, and the place in an order group. Returns the ids of those
+-- that moved.
 UPDATE shardd.jobs
    SET device_id = %(new)s, scheduled = held OR run_at > now(), due_at = CASE WHEN NOT held AND run_at > now() THEN run_at END
- WHERE id = ANY (array(SELECT id FROM shardd.jobs WHERE device_id = %(old)s AND claimed_epoch IS NULL LIMIT %(most)s))
+ WHERE id = ANY (array(SELECT id FROM shardd.jobs
+                       WHERE device_id = %(old)s AND device_group IS NULL AND claimed_epoch IS NULL LIMIT %(most)s))
    AND device_id = %(old)s AND claimed_epoch IS NULL
 RETURNING id;
 
