@@ -58,7 +58,7 @@ def show_devices(devices: Sequence[DeviceRow], config: Config) -> None:
     """A table, and below it which of them are sandbox."""
     console = make_console()
     if not devices:
-        console.print("no devices; add some with: shardd device add ID --transport whatsapp")
+        console.print("no such devices; add some with: shardd device add ID --transport whatsapp")
         return
     wide = console.width >= WIDE
     headers = ["id", "transport", "state", "jobs", "today", "last sent", *(["shard", "label"] if wide else []), "why"]

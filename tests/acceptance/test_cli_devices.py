@@ -38,6 +38,7 @@ async def test_devices_are_added_shown_paused_and_removed(shardd: Command, produ
     assert "4 of 4 devices are sandbox: their messages reach nobody" in table
 
     assert (await shardd("device", "resume", "a2")).code == 0
+    assert (await shardd("device", "list", "--state", "paused")).out.startswith("no such devices;")
     assert (await shardd("device", "list", "--state", "paused", "--json")).json == []
 
     removed = await shardd("device", "remove", "a1", "a2", "a1")
