@@ -1,6 +1,6 @@
 """How the commands speak: tables for people, JSON for programs, numbers and times in the same words everywhere.
 
-On a terminal a table fits its width. Elsewhere (a pipe, a file) nothing is cut, because a program or a pager reads it, and
+On a terminal a table fits its width. Elsewhere (a pipe, a file) it has 200 columns, because a program or a pager reads it, and
 nothing is coloured. `NO_COLOR` and `COLUMNS` are respected.
 """
 
@@ -16,7 +16,8 @@ from itertools import pairwise
 from typing import Any, Final
 
 import click
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -65,9 +66,22 @@ def make_console() -> Console:
     return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
+class _FittedTable(Table):
+    """Where there is too little room, its widest columns give way, and not all of them alike: an id stays whole."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        widths = [max(_width(cell) for cell in (column.header, *column.cells)) for column in self.columns]
+        room = options.max_width - len(widths) + 1  # a space between two columns
+        while sum(widths) > room and max(widths) > 1:
+            widths[widths.index(max(widths))] -= 1
+        for column, width in zip(self.columns, widths, strict=True):
+            column.max_width = width
+        yield from super().__rich_console__(console, options)
+
+
 def make_table(*headers: str, right: Iterable[str] = ()) -> Table:
     """A table without lines; the columns named in `right` hold numbers."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table = _FittedTable(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     numbers = set(right)
     for header in headers:
         table.add_column(header, justify="right" if header in numbers else "left", no_wrap=True, overflow="ellipsis")
@@ -123,6 +137,10 @@ def moment_text(moment: datetime | None) -> str:
 def count(number: int, one: str, many: str | None = None) -> str:
     """`1 job`, `6,000 jobs`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _width(cell: RenderableType) -> int:
+    return max((cell_len(line) for line in str(cell).splitlines()), default=0)
 
 
 def _plain(value: Any) -> Any:
