@@ -5,13 +5,17 @@ They are the same every time, so that a build fails for what was changed and not
 
 from __future__ import annotations
 
+import itertools
 import os
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.choice.history import History, Step, at_once, make_book
+from shardd.queue.campaigns import Campaign
+from shardd.queue.cycle import Place
+from tests.choice.history import Dice, History, Step, at_once, make_book
 from tests.choice.queue import MemoryQueue
+from tests.hand_lines import LANE, device, place, ready, serve
 
 numbers = st.integers(0, 10**9)
 
@@ -96,3 +100,41 @@ def test_lost_hints_and_drawn_gaps_break_no_rule(scene: int, steps: list[Step]) 
 )
 def test_groups_share_out_what_their_devices_can_send(scene: int, steps: list[Step]) -> None:
     play(scene, steps, groups=True)
+
+
+# ---- fairness, told in one sentence
+
+WEIGHTS = (0.5, 1.0, 2.0, 7.0)
+
+
+@histories(400)
+@given(st.lists(st.sampled_from(WEIGHTS), min_size=2, max_size=4), st.lists(numbers, min_size=20, max_size=60))
+def test_campaigns_that_both_have_work_stay_side_by_side(weights: list[float], moves: list[int]) -> None:
+    """By weight, neither gets further ahead of the other than by one message of each."""
+    names = [f"c{index}" for index in range(len(weights))]
+    by_name = dict(zip(names, weights, strict=True))
+    lines = ready(device("a"))
+    lines.set_campaigns({name: Campaign(weight) for name, weight in by_name.items()}, 0.0)
+    jobs: dict[str, list[Place]] = {LANE: [(1, 1)], **{f"{name}/marketing": [] for name in names}}
+    shares = dict.fromkeys(names, 0.0)
+    apart: dict[tuple[str, str], list[float]] = {}
+    for number in moves:
+        dice = Dice(number)
+        name = dice.pick(names)
+        if dice.chance(3):
+            new = [place(100 * number + index) for index in range(dice.pick([1, 5, 20]))]
+            jobs[f"{name}/marketing"] = sorted({*jobs[f"{name}/marketing"], *new})
+            for each in new:
+                lines.hint("a", f"{name}/marketing", each, 0.0)
+        for _ in range(dice.pick([0, 1, 4])):
+            busy = [each for each in names if jobs[f"{each}/marketing"]]
+            for lane in serve(lines, jobs, 1):
+                if campaign := lane.rpartition("/")[0]:
+                    shares[campaign] += 1 / by_name[campaign]
+            for one, other in itertools.combinations(names, 2):
+                if one in busy and other in busy:
+                    apart.setdefault((one, other), []).append(shares[one] - shares[other])
+                    distances = apart[one, other]
+                    assert max(distances) - min(distances) <= 1 / by_name[one] + 1 / by_name[other] + 1e-9
+                else:
+                    apart.pop((one, other), None)
