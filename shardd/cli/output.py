@@ -26,6 +26,8 @@ from shardd.states import DeviceState, JobState, ShardState
 _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 PIPE_WIDTH: Final = 200
 """Columns where there is no terminal to fit."""
+LEGIBLE: Final = 12
+"""Columns that what is cut keeps, if the first column then fits as it is."""
 SANDBOX: Final = "sandbox"
 SANDBOX_STYLE: Final = "bold magenta"
 
@@ -67,13 +69,14 @@ def make_console() -> Console:
 
 
 class _FittedTable(Table):
-    """Where there is too little room, its widest columns give way, and not all of them alike: an id stays whole."""
+    """Where there is too little room, its widest columns give way, and not all of them alike; the first, an id, last."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         widths = [max(_width(cell) for cell in (column.header, *column.cells)) for column in self.columns]
         room = options.max_width - len(widths) + 1  # a space between two columns
         while sum(widths) > room and max(widths) > 1:
-            widths[widths.index(max(widths))] -= 1
+            others = widths[1:] if max(widths[1:], default=0) > LEGIBLE else widths
+            widths[widths.index(max(others), len(widths) - len(others))] -= 1
         for column, width in zip(self.columns, widths, strict=True):
             column.max_width = width
         yield from super().__rich_console__(console, options)
