@@ -40,16 +40,12 @@ class Groups:
         self, group: str, lane: str, most: int, choose: Callable[[Sequence[PoolJob]], Mapping[int, str]]
     ) -> list[Hint]:
         """Give the first `most` jobs of a lane to the devices that `choose` names by job id; the rest stays."""
-        async with self._database.connection() as connection, connection.transaction():
-            queries = self._database.queries
-            params = {"device_group": group, "lane": lane, "most": most}
-            cursor = await connection.execute(queries["pool_jobs"], params)
-            given = choose([PoolJob(*row) for row in await cursor.fetchall()])
-            if not given:
-                return []
-            params = {"ids": list(given), "device_ids": list(given.values())}
-            cursor = await connection.execute(queries["assign_jobs"], params)
-            return [(row[0], row[1], (row[2], row[3])) for row in await cursor.fetchall()]
+        rows = await self._database.fetch_all("pool_jobs", {"device_group": group, "lane": lane, "most": most})
+        given = choose([PoolJob(*row) for row in rows])
+        if not given:
+            return []
+        params = {"ids": list(given), "device_ids": list(given.values())}
+        return [(row[0], row[1], (row[2], row[3])) for row in await self._database.fetch_all("assign_jobs", params)]
 
     async def take_back(self, device_ids: Sequence[str], most: int) -> int:
         """Put jobs of devices that cannot send back into the pool; returns how many."""

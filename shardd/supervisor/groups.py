@@ -29,8 +29,10 @@ HORIZON: Final = 60.0
 MEMBERS_EVERY: Final = 2.0
 """Seconds between looks at who is in which group."""
 TAKE_BACK_MOST: Final = 2000
-SLACK: Final = 200
+SLACK: Final = 50
 """Jobs that are looked at beyond the room that there is, for recipients who know a device."""
+FULL_FOR: Final = 5.0
+"""Seconds for which a device that has no turn for long is not asked again: a fleet at its limits must cost nothing."""
 
 
 def choose_devices(
@@ -66,6 +68,7 @@ class GroupWork:
         self._hint = hint
         self.every = every
         self._members: dict[str, list[str]] = {}
+        self._full: dict[tuple[str, str], float] = {}  # until when a device has no room for a lane
         self._looked = float("-inf")
 
     async def run(self) -> None:
@@ -83,6 +86,7 @@ class GroupWork:
         if now >= self._looked + MEMBERS_EVERY:
             self._members = await self._groups.members()
             self._looked = now
+            self._full = {key: until for key, until in self._full.items() if until > now}
         if not self._members:
             return False
         dead = [d for d in {d for members in self._members.values() for d in members} if not self._can_send(d)]
@@ -99,6 +103,8 @@ class GroupWork:
     async def _share_out(self, group: str, lane: str, now: float) -> bool:
         members = set(self._members.get(group, ()))
         rooms = {d: room for d in members if (room := self._room(d, lane, now)) > 0}
+        if not rooms:
+            return False
         most = sum(rooms.values()) + SLACK
         hints = await self._groups.share_out(
             group, lane, most, lambda jobs: choose_devices(jobs, rooms, lambda d: d in members and self._can_send(d))
@@ -118,7 +124,10 @@ class GroupWork:
         lane = line.lanes.get(name)
         if line.state is not DeviceState.READY or (lane is not None and lane.has_work):
             return 0
+        if self._full.get((device_id, name), now) > now:
+            return 0
         if self._lines.turn_at(line, name, now) > now + max(HORIZON, line.pace.base.gap_max):
+            self._full[device_id, name] = now + FULL_FOR
             return 0
         ahead = AHEAD if line.pace.has_gap else AHEAD_WITHOUT_GAP
         return int(min(ahead, self._lines.left_of(line, name, now)))

@@ -19,22 +19,23 @@ WITH RECURSIVE pool AS (
 SELECT device_group, lane FROM pool;
 
 -- name: pool_jobs
--- The first jobs of a group's lane, locked for this transaction, with the device that their recipients know.
+-- The first jobs of a group's lane, with the device that their recipients know.
 SELECT j.id, j.address, c.device_id
   FROM (SELECT id, address, ord FROM shardd.jobs
          WHERE device_group = %(device_group)s AND lane = %(lane)s AND NOT scheduled AND device_id IS NULL
-         ORDER BY ord, id LIMIT %(most)s FOR UPDATE SKIP LOCKED) j
+         ORDER BY ord, id LIMIT %(most)s) j
   LEFT JOIN shardd.contacts c ON c.device_group = %(device_group)s AND c.address = j.address
  ORDER BY j.ord, j.id;
 
 -- name: assign_jobs
--- Gives jobs of a group to devices, and notes whom their recipients know from now on. Arrays, one element per job. Returns where
--- each stands, as promote_due does.
+-- Gives jobs of a group to devices, and notes whom their recipients know from now on. Arrays, one element per job. One that
+-- somebody else was quicker with stays with that one. Returns where each stands, as promote_due does.
 WITH given AS (
     SELECT * FROM unnest(%(ids)s::bigint[], %(device_ids)s::text[]) AS e(id, device_id)
+), free AS MATERIALIZED (
+    SELECT id FROM shardd.jobs WHERE id = ANY (%(ids)s::bigint[]) AND device_id IS NULL FOR UPDATE SKIP LOCKED
 ), moved AS (
-    UPDATE shardd.jobs j SET device_id = given.device_id FROM given
-     WHERE j.id = given.id AND j.device_id IS NULL
+    UPDATE shardd.jobs j SET device_id = given.device_id FROM given JOIN free ON free.id = given.id WHERE j.id = free.id
     RETURNING j.device_id, j.lane, j.ord, j.id, j.device_group, j.address
 ), known AS (
     INSERT INTO shardd.contacts AS c (device_group, address, device_id)
