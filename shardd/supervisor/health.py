@@ -38,7 +38,7 @@ def node_status(
         state=state,
         healthy=state == "running" and not problems,
         problems=problems,
-        notes=notes,
+        notes=[*notes, *_troubles(parts.lines.resting(time.monotonic()))],
         started_at=started_at,
         now=time.time(),
         database=database,
@@ -47,6 +47,15 @@ def node_status(
         totals=sum_up(shards, sandbox_devices=sandbox),
         queue=queue,
     )
+
+
+def _troubles(resting: list[tuple[Line, str]]) -> list[str]:
+    """In a sentence, because thousands may lie behind one proxy."""
+    if not resting:
+        return []
+    line, trouble = resting[0]
+    devices = "1 device rests" if len(resting) == 1 else f"{len(resting):,} devices rest"
+    return [f"{devices} after a trouble; {line.device.id}: {trouble}"]
 
 
 def has_started(parts: Parts) -> bool:

@@ -244,6 +244,14 @@ class Lines:
             turns[job_class] = Turn(rest, line.trouble or "a rest of its account") if rest > turn.at else turn
         return turns
 
+    def resting(self, now: float) -> list[tuple[Line, str]]:
+        """Devices that could send what they have, were there not a trouble, and the trouble."""
+        return [
+            (line, line.trouble or "a rest of its account")
+            for line in self.by_id.values()
+            if self._rest_of(line) > now and self._can_send(line)
+        ]
+
     def turn_at(self, line: Line, lane: str, now: float) -> float:
         """When a job of this lane might be sent, the device's state aside."""
         campaign, _, job_class = lane.rpartition("/")

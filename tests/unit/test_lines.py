@@ -166,6 +166,17 @@ def test_a_device_out_of_reach_is_tried_again_after_the_time_that_was_asked_for(
     assert asked(lines, 60.0) == ["a"]
 
 
+def test_a_device_that_rests_with_work_is_named_with_its_trouble() -> None:
+    lines = ready(device("a"), device("b"))
+    claims = {claim.device_id: claim for claim in take(lines)}
+    end(lines, claims["a"], 0.0, Verdict.UNAVAILABLE, back=True, retry_after=60.0, error="token is not set")
+    end(lines, claims["b"], 0.0)
+    assert [(line.device.id, why) for line, why in lines.resting(59.9)] == [("a", "token is not set")]
+    assert lines.resting(60.0) == []
+    look(lines, device("a", paused_at=LONG_AGO), device("b"), now=1.0)
+    assert lines.resting(1.0) == []
+
+
 def test_a_device_out_of_reach_is_tried_more_and_more_seldom_but_is_tried() -> None:
     lines = ready(device("a"))
     now = 0.0
