@@ -90,6 +90,12 @@ def test_a_spelling_that_leaves_the_number_open_is_refused(
     assert hint in str(diagnosis.message_hint)
 
 
+def test_a_recipient_that_is_left_out_is_refused_by_its_name(producer: Connection) -> None:
+    with pytest.raises(errors.NotNullViolation) as refused:
+        producer.execute(INSERT, [None])
+    assert (refused.value.diag.table_name, refused.value.diag.column_name) == ("opt_outs", "recipient")
+
+
 async def test_with_a_default_region_only_its_numbers_go_without_a_plus(
     database: Database, producer: Connection
 ) -> None:

@@ -54,6 +54,9 @@ CREATE FUNCTION shardd.admit_opt_out() RETURNS trigger LANGUAGE plpgsql SECURITY
 DECLARE
     fine boolean;
 BEGIN
+    IF NEW.recipient IS NULL THEN
+        RETURN NEW;  -- which NOT NULL refuses by the name of what was left out
+    END IF;
     fine := shardd.check_recipient(NEW.recipient, 'opt_outs');
     IF NEW.source <> 'message' THEN  -- WhatsApp knows how its numbers are spelled
         fine := shardd.check_spelling(NEW.recipient);
