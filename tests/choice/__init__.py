@@ -3,4 +3,4 @@
 import pytest
 
 # These modules assert for the tests that use them; pytest explains asserts only where it is told to.
-pytest.register_assert_rewrite(*(f"tests.choice.{name}" for name in ("judge", "world", "real_queue")))
+pytest.register_assert_rewrite(*(f"tests.choice.{name}" for name in ("judge", "referee", "world", "real_queue")))

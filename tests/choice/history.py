@@ -56,7 +56,7 @@ def at_once(work: Coroutine[Any, Any, None]) -> None:
 
 def make_pace(dice: Dice, *, spread: bool) -> DevicePace:
     """The limits of a device. `spread`: its gaps are drawn between two bounds."""
-    gap = dice.pick([0.0, 5.0, 60.0])
+    gap = dice.pick([0.0, 0.0, 5.0, 60.0])
     base = Pace(gap, gap * 1.8 if spread else gap, dice.pick([0, 0, 2, 5]), dice.pick([0, 0, 3, 8]), dice.pick(QUIET))
     classes = {}
     if dice.chance(2):
@@ -71,7 +71,7 @@ def make_book(number: int, *, spread: bool = False, groups: bool = False) -> Boo
     dice = Dice(number)
     names = [f"d{index}" for index in range(dice.pick([1, 2, 3]) + groups)]
     senders = {
-        name: Sender(name, index % 2, dice.pick([1, 1, 3]), make_pace(dice, spread=spread))
+        name: Sender(name, index % 2, dice.pick([1, 3]), make_pace(dice, spread=spread))
         for index, name in enumerate(names)
     }
     campaigns = {
@@ -153,7 +153,7 @@ class History:
         elif campaign.cap is not None:
             campaign.cap = dice.pick([1, 2, 4])
         await self.world.queue.write_campaign(name)
-        self.world.told = False
+        self.world.referee.told = False
         if dice.chance(2):
             await self.world.look_at_campaigns()
 
@@ -248,7 +248,7 @@ class History:
         await self.world.expire()
 
     async def share_out(self, dice: Dice) -> None:
-        if self.world.flight is None and self.world.told:
+        if self.world.flight is None and self.world.referee.told:
             await self.world.share_out()
 
     async def restart(self, dice: Dice) -> None:

@@ -1,4 +1,4 @@
-"""Devices, producers, operators and time around the real lines and the real work of groups; the judge looks over their shoulders.
+"""Devices, producers, operators and time around the real lines and the real work of groups, and a referee beside them.
 
 One thing happens after the other; between an ask and its answer others may happen, as they do while a claim is under way.
 """
@@ -11,15 +11,16 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from shardd.ipc import Outcome
-from shardd.queue.cycle import Ask, Place, Send, Settlement, Taken, count_sends
+from shardd.queue.cycle import Ask, Place, Send, Settlement, count_sends
 from shardd.queue.jobs import Hint
 from shardd.queue.settle import Claim, Finish, JobBackoff, Release, settle
 from shardd.states import MAY_HAVE_LEFT, DeviceState, Verdict
 from shardd.supervisor.groups import GroupWork
 from shardd.supervisor.lines import NOTHING_LEFT, Lines
 from tests.choice.book import Book, Job, Take, Try, local
-from tests.choice.judge import MOMENT, Judge, Maybe
+from tests.choice.judge import MOMENT
 from tests.choice.queue import MemoryQueue
+from tests.choice.referee import Referee
 
 REST = 20.0
 """Seconds that a device out of reach is let alone."""
@@ -41,7 +42,7 @@ class World:
     """One history."""
 
     def __init__(self, book: Book, queue: MemoryQueue, wall: float) -> None:
-        self.book, self.queue, self.judge = book, queue, Judge(book)
+        self.book, self.queue, self.referee = book, queue, Referee(book)
         self.now = 1000.0
         self.ahead = wall - self.now
         self.ids = 0
@@ -50,16 +51,8 @@ class World:
         self.batch: list[Entry] = []
         """What the present flight settles."""
         self.flight: list[Ask] | None = None
-        self.hinted: set[tuple[str, str, Place]] = set()
-        """During the flight."""
-        self.vague: dict[tuple[str, str], Place | None] = {}
-        """Lanes whose first job the lines cannot know: they believe that it stands here (None: where one stood that is gone)."""
-        self.blind: set[str] = set()
-        """Devices of which a hint was lost."""
         self.weights: dict[str, float] = {}
         """Of campaigns, as the lines know them."""
-        self.told = True
-        """Whether the lines know the campaigns as they are."""
 
     # ---- time and restarts
 
@@ -73,7 +66,7 @@ class World:
         self.queue.wall = self.wall
         for job in self.book.live():
             if job.device is not None and job.is_late(self.wall) and not job.is_late(before):
-                self.vague[job.device, job.lane] = None
+                self.referee.lost(job.device, job.lane)
 
     async def start(self) -> None:
         """A supervisor without a memory."""
@@ -83,7 +76,7 @@ class World:
             room_of=lambda transport: int(transport.rpartition("-")[2]),
         )
         self.group_work = GroupWork(cast("Any", self.queue), self.lines, self._hint_all, every=1.0)
-        self.vague, self.blind = {}, set()
+        self.referee.vague, self.referee.blind = {}, set()
         self.book.takes.clear()
         await self.look()
         await self.look_at_campaigns()
@@ -121,7 +114,7 @@ class World:
         self.weights |= {name: campaign.weight for name, campaign in running.items()}
         resumed = running.keys() - self.lines.campaigns.keys()
         self.lines.set_campaigns(running, self.now)
-        self.told = True
+        self.referee.told = True
         if resumed:
             await self.scan()
 
@@ -129,13 +122,13 @@ class World:
         if self.flight is None:
             await self.write()
         self._hint_all(await self.queue.find_work())
-        self.blind.clear()
+        self.referee.blind.clear()
 
     async def expire(self) -> None:
         """What is too late leaves its lane."""
         for job in await self.queue.expire():
             if job.device is not None:
-                self.vague[job.device, job.lane] = None
+                self.referee.lost(job.device, job.lane)
 
     async def promote(self) -> None:
         self._hint_all(await self.queue.promote_due())
@@ -146,10 +139,10 @@ class World:
 
     def hint(self, name: str, lane: str, place: Place) -> None:
         if self.flight is not None:
-            self.hinted.add((name, lane, place))
+            self.referee.hinted.add((name, lane, place))
         self.lines.hint(name, lane, place, self.now)
         if self.book.jobs[place[1]].is_late(self.wall):
-            self.vague[name, lane] = None
+            self.referee.lost(name, lane)
 
     async def insert(self, jobs: list[Job], *, heard: bool = True) -> None:
         """A producer's statement; `heard`: the lines hear of it."""
@@ -160,7 +153,7 @@ class World:
             if heard:
                 self.hint(job.device, job.lane, job.place)
             else:
-                self.blind.add(job.device)
+                self.referee.blind.add(job.device)
 
     def next_id(self) -> int:
         self.ids += 1
@@ -169,43 +162,12 @@ class World:
     # ---- the wheel
 
     def ask(self, most: int) -> None:
-        due = {name for name in self.book.senders if self.judge.definite(name, self.wall)}
-        if due - self.blind and self.told:
+        due = self.referee.due(self.wall)
+        if due:
             assert self.lines.next_turn(self.now) == 0.0, "somebody may send, and nobody's turn is now"
         self.flight = self.lines.asks(most, self.now)
         self.batch, self.pending = self.pending, []
-        self.hinted = set()
-        assert sum(ask.room for ask in self.flight) <= most
-        assert len({ask.device_id for ask in self.flight}) == len(self.flight), "two turns at once"
-        if most > 10 * len(self.book.senders) and self.told:
-            missing = due - self.blind - {ask.device_id for ask in self.flight}
-            assert not missing, f"no turn for {missing}"
-        for ask in self.flight:
-            self._check_choice(ask)
-
-    def _check_choice(self, ask: Ask) -> None:
-        name, wall = ask.device_id, self.wall
-        free = self.book.senders[name].room - len(self.book.in_hand(name))
-        assert ask.room == 1 or 1 <= ask.room <= free
-        vague = (name, ask.lane) in self.vague
-        first = self.judge.firsts(name, wall).get(ask.lane)
-        if first is None:
-            assert vague or name in self.blind, "a turn for a lane that has nothing"
-            return
-        may = self.judge.may_send(name, first if self.told else replace(first, campaign=""), wall)
-        assert may is not Maybe.NO, "a lane that may not send"
-        if name in self.blind or not self.told:
-            return
-        assert ask.low <= first.place, "the first job of the lane is passed by"
-        best = self.judge.definite(name, wall)
-        if best is None or best.lane == ask.lane:
-            return
-        place = self.vague[name, ask.lane] if vague else first.place
-        if place is not None:
-            # What came since the lines believed that the lane begins there was hinted at.
-            place = min(place, first.place)
-            mine = replace(first, priority=-(place[0] >> 52), run_at=place[0] % (1 << 52), id=place[1])
-            assert self.judge.rank(name, mine) <= self.judge.rank(name, best), "another lane's turn"
+        self.referee.see_asks(self.flight, most, due, self.wall)
 
     async def answer(self) -> None:
         """The claim comes back, and what was to be settled is."""
@@ -216,51 +178,19 @@ class World:
         assert {claim.id for claim, _, _ in batch} == cycle.settled
         self.lines.claimed(asks, cycle.taken, self.now)
         self._hint_all(cycle.advanced)
-        self.hinted |= set(cycle.advanced)
+        self.referee.hinted |= set(cycle.advanced)
         for job in cycle.taken:
-            self._check_taken(job)
+            claim = job.claim
+            self.hands[claim.id] = Hand(claim, self.wall)
+            self.book.takes.append(Take(claim.device_id, claim.campaign, self.weights.get(claim.campaign, 1.0)))
+            self.referee.see_taken(job, self.wall)
         for ask in asks:
             taken = [job for job in cycle.taken if (job.claim.device_id, job.claim.lane) == (ask.device_id, ask.lane)]
             assert taken or not found[ask.device_id], "a claim that found nothing"
-            campaign = self.book.campaigns.get(ask.lane.rpartition("/")[0])
-            if campaign is not None and campaign.state != "running":
-                # Should it run again before anybody looks, then only a scan finds its jobs.
-                self.blind.add(ask.device_id)
-            self._note_vague(ask, taken)
+            self.referee.see_answer(ask, taken, self.wall)
         for job in cycle.taken:
             if job.opted_out:
                 await self.end(job.claim.id, Verdict.OPTED_OUT)
-
-    def _check_taken(self, taken: Taken) -> None:
-        claim = taken.claim
-        job = self.book.jobs[claim.id]
-        sender = self.book.senders[claim.device_id]
-        self.hands[claim.id] = Hand(claim, self.wall)
-        weight = self.weights.get(job.campaign, 1.0)
-        self.book.takes.append(Take(claim.device_id, job.campaign, weight))
-        assert job.claim == claim
-        assert taken.opted_out == (job.address in self.book.opted_out), "an opt-out that is not seen"
-        assert not job.campaign or self.book.campaigns[job.campaign].state == "running", "a campaign that does not run"
-        assert not job.is_late(self.wall), "too late"
-        for other in self.book.lane_of(claim.device_id, claim.lane):
-            # What came while the claim was under way may have missed it.
-            if other.place < job.place and (claim.device_id, claim.lane, other.place) not in self.hinted:
-                assert claim.device_id in self.blind or other.is_late(self.wall), "the order of the lane"
-        self.judge.check_order_group(job)
-        assert len(self.book.in_hand(sender.id)) <= (1 if sender.pace.has_gap else sender.room)
-
-    def _note_vague(self, ask: Ask, taken: Sequence[Taken]) -> None:
-        """After an answer the lines know where a lane begins, unless they did not ask."""
-        key = (ask.device_id, ask.lane)
-        self.vague.pop(key, None)
-        if any(job.is_late(self.wall) for job in self.book.lane_of(*key)):
-            self.vague[key] = None
-            return
-        places = [(job.claim.ord, job.claim.id) for job in taken]
-        if places and (
-            not ask.peek or (taken[-1].next is None and any((*key, place) in self.hinted for place in places))
-        ):
-            self.vague[key] = places[-1]
 
     async def fail(self) -> None:
         """The database did not answer, and did nothing."""
@@ -288,7 +218,7 @@ class World:
         job.settling = True
         if isinstance(decision, Release) and decision.due_at is None:
             job.returned = True
-            self.hinted.add((claim.device_id, claim.lane, job.place))
+            self.referee.hinted.add((claim.device_id, claim.lane, job.place))
 
     def _note_try(self, hand: Hand, *, left: bool) -> None:
         claim = hand.claim
@@ -310,7 +240,7 @@ class World:
                 fast=fast,
             )
         )
-        self.judge.check_burst(sender)
+        self.referee.judge.check_burst(sender)
 
     def _settlement(self, batch: list[Entry]) -> Settlement:
         """As the router writes it."""
@@ -345,56 +275,20 @@ class World:
         pools = {(group, lane): self.book.pool(group, lane) for group, lane in await self.queue.pools()}
         self.group_work._looked = -math.inf
         await self.group_work._turn(self.now)
-        for job in self.book.live():
-            if job.group is not None and job.device is not None and before[job.id] is None:
-                self._check_given(job, known)
-        members = {name for names in self.book.members.values() for name in names}
-        for name in members:
-            if not self.book.senders[name].alive:
-                left = [job for job in self.book.in_line(name) if job.group is not None]
-                assert not left, "a device that cannot send keeps jobs of its group"
-                self._forget_lanes(name)
-        for (group, lane), pool in pools.items():
-            given = [job.device is not None for job in pool]
-            assert given == sorted(given, reverse=True), "a younger job was given before an older one"
-            if pool and pool[0].device is None:
-                self._check_nobody_waits(group, lane, pool[0])
-
-    def _check_given(self, job: Job, known: dict[tuple[str, str], str]) -> None:
-        assert job.group is not None
-        assert job.device is not None
-        sender = self.book.senders[job.device]
-        assert sender.alive
-        assert job.device in self.book.members[job.group]
-        friend = known.get((job.group, job.address))
-        if friend is not None and self.book.senders[friend].alive and friend in self.book.members[job.group]:
-            assert job.device == friend, "a recipient meets a stranger"
-        elif friend != job.device:
-            assert sender.state is DeviceState.READY, "a new contact for a restricted device"
-
-    def _check_nobody_waits(self, group: str, lane: str, job: Job) -> None:
-        """The first job of the pool was given to nobody: then no device of the group could send it now."""
-        for name in self.book.members[group]:
-            sender = self.book.senders[name]
-            idle = sender.state is DeviceState.READY and not any(each.lane == lane for each in self.book.in_line(name))
-            if idle and not self.book.in_hand(name) and (name, lane) not in self.vague and self.told:
-                assert self.judge.may_send(name, job, self.wall) is not Maybe.YES, "an idle device gets no work"
-
-    def _forget_lanes(self, name: str) -> None:
-        """Jobs have left its lanes by another door."""
-        for lane in self.lines.by_id[name].lanes:
-            self.vague[name, lane] = None
+        given = [job for job in self.book.live() if job.group and job.device is not None and before[job.id] is None]
+        self.referee.see_shared_out(given, known, pools, self.wall)
+        for job_id, name in before.items():
+            if name is not None and self.book.jobs[job_id].device != name:
+                self.referee.lost(name, self.book.jobs[job_id].lane)
 
     # ---- what must be true of time
 
     def check_nobody_is_late(self, seconds: float, part: float) -> None:
         """Until the next turn of which the lines know, nobody may surely send."""
-        if self.flight is not None or not self.told:
+        if self.flight is not None:
             return
         turn = self.lines.next_turn(self.now)
         until = seconds if turn is None else min(seconds, turn - 2 * MOMENT)
-        if until <= 0:
-            return
-        moment = self.wall + until * part
-        late = [name for name in self.book.senders if name not in self.blind and self.judge.definite(name, moment)]
-        assert not late, f"{late} may send before the turn that they wait for"
+        if until > 0:
+            late = self.referee.due(self.wall + until * part)
+            assert not late, f"{late} may send before the turn that they wait for"
