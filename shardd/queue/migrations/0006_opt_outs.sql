@@ -55,7 +55,8 @@ DECLARE
     fine boolean;
 BEGIN
     IF NEW.recipient IS NULL THEN
-        RETURN NEW;  -- which NOT NULL refuses by the name of what was left out
+        NEW.address := '';  -- so that NOT NULL names the column that was left out
+        RETURN NEW;
     END IF;
     fine := shardd.check_recipient(NEW.recipient, 'opt_outs');
     IF NEW.source <> 'message' THEN  -- WhatsApp knows how its numbers are spelled
