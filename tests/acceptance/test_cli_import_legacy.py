@@ -80,7 +80,7 @@ async def test_an_old_system_moves_over_and_its_messages_leave_once(
         [
             message(103, content="third", group_order=3, **group),
             message(102, content="second", group_order=2, **group),
-            message(101, content="first {name} {Hi|Hello}\n", group_order=1, **group),
+            message(101, content="first { name } 100%\n", group_order=1, **group),
             message(104, WHACENTER, status="queued", sequence_id=USER, recipient_name="Ada"),
             message(105, PAIRED, content="by WhatsApp"),
             message(106, UNPAIRED),
@@ -165,7 +165,7 @@ async def test_an_old_system_moves_over_and_its_messages_leave_once(
     received = platforms.received
     by_wablas = [one.content["message"] for one in received if one.platform == "wablas"]
     assert [text for text in by_wablas if not text.startswith("message")] == [
-        "first {name} {Hi|Hello}\n",
+        "first { name } 100%\n",
         "second",
         "third",
     ]

@@ -114,7 +114,7 @@ async def test_what_a_person_reads_is_what_the_producer_meant(
     jobs = [
         insert(producer, "d1", template, variables=json.dumps({"name": "A{order}", "order": "7/b"})),
         insert(producer, "d1", template, variables=json.dumps({"order": 8})),
-        insert(producer, "d1", "{name} 100% {{x}}", metadata=json.dumps({"row": [1, None]})),
+        insert(producer, "d1", '{"a": 1} 100% { x }', metadata=json.dumps({"row": [1, None]})),
     ]
     await until_ended(daemon, producer, *jobs)
     rows = producer.execute("SELECT id, metadata FROM shardd.outcomes WHERE metadata IS NOT NULL")
@@ -124,7 +124,7 @@ async def test_what_a_person_reads_is_what_the_producer_meant(
     assert sent_bodies(daemon) == [
         f"Hi A{{order}}!\n\nYour order 7/b: https://x.id/p?u=7/b{rest}",
         f"Hi you!\n\nYour order 8: https://x.id/p?u=8{rest}",
-        "{name} 100% {{x}}",
+        '{"a": 1} 100% { x }',
     ]
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shardd.errors import ErrorClass
 from shardd.supervisor.cloud_notifications import Confirmed, Heard, NotDelivered, Wrote, read_notification
 
 NUMBER = "106540352242922"
@@ -43,7 +44,7 @@ def status(word: str, **more: Any) -> dict[str, Any]:
                     )
                 ]
             },
-            [NotDelivered(NUMBER, "wamid.1", "131026: Undeliverable: x")],
+            [NotDelivered(NUMBER, "wamid.1", "131026: Undeliverable: x", ErrorClass.RECIPIENT)],
         ),
         ({"statuses": [status("failed")]}, [NotDelivered(NUMBER, "wamid.1", "Meta does not say why")]),
         ({"messages": [{"from": "628", "type": "text", "text": {"body": "STOP"}}]}, [Wrote(NUMBER, "628", "STOP")]),

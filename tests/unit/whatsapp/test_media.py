@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def fetcher(folder: Path) -> AsyncIterator[MediaFetcher]:
-    fetcher = MediaFetcher(folder=str(folder), max_bytes=LIMIT, timeout=0.5)
+    fetcher = MediaFetcher(folder=str(folder), max_bytes=LIMIT, timeout=2.0)
     yield fetcher
     await fetcher.close()
 
@@ -143,7 +143,7 @@ async def test_a_url_is_downloaded(fetcher: MediaFetcher, site: str, path: str) 
         ("500", TransientError, "answered 500"),
         ("loop", PermanentError, "more than 5 redirects"),
         ("endless", PermanentError, "larger than"),
-        ("stalled", TransientError, "did not arrive within 0.5 seconds"),
+        ("stalled", TransientError, "did not arrive within 2 seconds"),
         ("404?signature=hidden", PermanentError, "/404 cannot be fetched"),
     ],
 )
