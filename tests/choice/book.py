@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from typing import Final
 
-from shardd.pacing import CLASSES, DevicePace
+from shardd.pacing import DevicePace
 from shardd.queue.cycle import Place
 from shardd.queue.settle import Claim
-from shardd.states import DeviceState
+from shardd.states import DeviceState, Verdict
 from shardd.supervisor.line import PRIORITY_SHIFT
+
+LEFT: Final = {Verdict.SENT, Verdict.IN_DOUBT}
+"""After these a message left, or may have."""
+NOT_TRIED: Final = {Verdict.RETURNED, Verdict.EXPIRED, Verdict.OPTED_OUT}
 
 
 @dataclass
@@ -164,7 +169,3 @@ class Book:
 def local(sender: Sender, moment: float) -> datetime:
     """A moment by the device's clock."""
     return datetime.fromtimestamp(moment, sender.pace.zone)
-
-
-def lanes_of(book: Book) -> list[str]:
-    return [f"{campaign}/{job_class}" for campaign in ("", *book.campaigns) for job_class in CLASSES]

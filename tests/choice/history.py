@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Coroutine, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -35,11 +36,10 @@ class Dice:
     """Choices out of one number."""
 
     def __init__(self, number: int) -> None:
-        self.number = number
+        self._random = random.Random(number)
 
     def pick(self, items: Sequence[Item]) -> Item:
-        self.number, index = divmod(self.number, len(items))
-        return items[index]
+        return self._random.choice(items)
 
     def chance(self, one_in: int) -> bool:
         return self.pick([False] * (one_in - 1) + [True])
@@ -174,7 +174,9 @@ class History:
         await self.world.look()
 
     async def shard(self, dice: Dice) -> None:
-        shard = dice.pick([0, 1])
+        await self._turn_shard(dice.pick([0, 1]))
+
+    async def _turn_shard(self, shard: int) -> None:
         world = self.world
         if shard in self.book.up:
             self.book.up.discard(shard)
@@ -307,7 +309,7 @@ class History:
         await world.look()
         await world.look_at_campaigns()
         for shard in {0, 1} - book.up:
-            await self.shard(Dice(shard))
+            await self._turn_shard(shard)
         await world.scan()
 
     def left(self) -> list[Job]:

@@ -51,7 +51,11 @@ class Referee:
         free = self.book.senders[name].room - len(self.book.in_hand(name))
         assert ask.room == 1 or 1 <= ask.room <= free
         vague = (name, ask.lane) in self.vague
-        first = self.judge.firsts(name, wall).get(ask.lane)
+        firsts = self.judge.firsts(name, wall)
+        assert ask.peek or ask.room > 1 or len(firsts) < 2 or name in self.blind, (
+            "lanes compete, and nobody looks behind"
+        )
+        first = firsts.get(ask.lane)
         if first is None:
             assert vague or name in self.blind, "a turn for a lane that has nothing"
             return

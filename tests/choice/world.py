@@ -16,8 +16,8 @@ from shardd.queue.jobs import Hint
 from shardd.queue.settle import Claim, Finish, JobBackoff, Release, settle
 from shardd.states import MAY_HAVE_LEFT, DeviceState, Verdict
 from shardd.supervisor.groups import GroupWork
-from shardd.supervisor.lines import NOTHING_LEFT, Lines
-from tests.choice.book import Book, Job, Take, Try, local
+from shardd.supervisor.lines import Lines
+from tests.choice.book import LEFT, NOT_TRIED, Book, Job, Take, Try, local
 from tests.choice.judge import MOMENT
 from tests.choice.queue import MemoryQueue
 from tests.choice.referee import Referee
@@ -209,8 +209,8 @@ class World:
                 await self.queue.write_device(sender)
             else:
                 sender.rests_until = self.wall + (outcome.retry_after or 0.0)
-        if verdict not in NOTHING_LEFT and (verdict is not Verdict.UNAVAILABLE or outcome.device_state is not None):
-            self._note_try(hand, left=verdict in MAY_HAVE_LEFT)
+        if verdict not in NOT_TRIED and (verdict is not Verdict.UNAVAILABLE or outcome.device_state is not None):
+            self._note_try(hand, left=verdict in LEFT)
         decision = settle(claim, outcome, JobBackoff(5, 600), self.wall)
         self.pending.append((claim, outcome, decision))
         self.lines.ended(claim, outcome, self.now, back=isinstance(decision, Release) and decision.due_at is None)
@@ -273,7 +273,9 @@ class World:
         before = {job.id: job.device for job in self.book.live()}
         known = dict(self.book.contacts)
         pools = {(group, lane): self.book.pool(group, lane) for group, lane in await self.queue.pools()}
+        # As if the times had passed for which it remembers who is in a group, and who had no room.
         self.group_work._looked = -math.inf
+        self.group_work._full.clear()
         await self.group_work._turn(self.now)
         given = [job for job in self.book.live() if job.group and job.device is not None and before[job.id] is None]
         self.referee.see_shared_out(given, known, pools, self.wall)

@@ -38,7 +38,7 @@ def play(scene: int, steps: list[Step], *, spread: bool = False, groups: bool = 
     at_once(History(book, MemoryQueue(book), scene, lossy=lossy).run(steps))
 
 
-@histories(700)
+@histories(1000)
 @given(
     numbers, steps_of(insert=6, opt_out=1, campaign=2, tell=1, turn=3, ask=3, end=4, send=4, wait=1, promote=1, scan=1)
 )
@@ -46,7 +46,7 @@ def test_what_is_taken_is_what_the_model_names(scene: int, steps: list[Step]) ->
     play(scene, steps)
 
 
-@histories(700)
+@histories(1000)
 @given(
     numbers,
     steps_of(
@@ -57,7 +57,7 @@ def test_days_nights_and_restarts_break_no_limit(scene: int, steps: list[Step]) 
     play(scene, steps)
 
 
-@histories(500)
+@histories(700)
 @given(
     numbers,
     steps_of(
@@ -80,7 +80,7 @@ def test_lost_hints_and_drawn_gaps_break_no_rule(scene: int, steps: list[Step]) 
     play(scene, steps, spread=True, lossy=True)
 
 
-@histories(500)
+@histories(700)
 @given(
     numbers,
     steps_of(
