@@ -118,7 +118,7 @@ REFUSALS = [
         for variables in ([], "x", 7)
     ),
     *(
-        ({"body": body, "variables": {"name": "Ada"}}, errors.CheckViolation, "body", "which is no variable", "for a brace")
+        ({"body": body, "variables": {"name": "Ada"}}, errors.CheckViolation, "body", "which is no variable", "A to Z")
         for body in ("{", "}", "a { b", "{}", "{ name }", "{1}", "{name", "name}", "{na me}", "{näme}", "{|x}", "{name}}")
     ),
     *(

@@ -61,7 +61,8 @@ BEGIN
         variable := substring(piece[2] FROM '^\{([A-Za-z_][A-Za-z0-9_]*)[|}]');
         IF variable IS NULL THEN
             fine := shardd.refuse('body', format('body has %L, which is no variable', left(piece[2], 80)),
-                'Write {name} or {name|otherwise}, and {{ or }} for a brace that stands for itself.');
+                'Write {name} or {name|otherwise}, with letters of A to Z, digits and _ in the name, and {{ or }} for a brace '
+                'that stands for itself.');
         END IF;
         kind := jsonb_typeof(variables -> variable);
         value := variables ->> variable;
