@@ -16,15 +16,17 @@ _GAP: Final = Seconds("0", "1d")
 
 def read_gaps(gap: str | None, gap_min: str | None, gap_max: str | None) -> tuple[float | None, float | None]:
     """The ends of the gap in seconds, None where nothing is said. Raises UsageError."""
+    low, high = "--gap-min", "--gap-max"
     if gap is not None:
+        low = high = "--gap"
         if gap_min is not None or gap_max is not None:
             raise UsageError("--gap says both ends already: leave --gap-min and --gap-max out")
         gap_min, dots, gap_max = gap.partition("..")
         if not dots:
             raise UsageError(f"--gap: {gap} is not a range; write both ends, such as 5s..15s")
     return (
-        None if gap_min is None else read_duration("--gap-min", gap_min),
-        None if gap_max is None else read_duration("--gap-max", gap_max),
+        None if gap_min is None else read_duration(low, gap_min),
+        None if gap_max is None else read_duration(high, gap_max),
     )
 
 

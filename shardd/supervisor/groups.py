@@ -89,7 +89,7 @@ class GroupWork:
             self._full = {key: until for key, until in self._full.items() if until > now}
         if not self._members:
             return False
-        dead = [d for d in {d for members in self._members.values() for d in members} if not self._can_send(d)]
+        dead = [d for d in {d for members in self._members.values() for d in members} if not self._can_send(d, now)]
         if dead and (back := await self._groups.take_back(dead, TAKE_BACK_MOST)):
             log.info("jobs of devices that cannot send go to others of their groups", action="groups", jobs=back)
         busy = False
@@ -107,19 +107,25 @@ class GroupWork:
             return False
         most = sum(rooms.values()) + SLACK
         hints = await self._groups.share_out(
-            group, lane, most, lambda jobs: choose_devices(jobs, rooms, lambda d: d in members and self._can_send(d))
+            group, lane, most, lambda jobs: choose_devices(jobs, rooms, lambda d: d in members and self._can_send(d, now))
         )
         self._hint(hints)
         return any(not self._lines.by_id[d].pace.has_gap for d, _, _ in hints if d in self._lines.by_id)
 
-    def _can_send(self, device_id: str) -> bool:
+    def _can_send(self, device_id: str, now: float) -> bool:
+        """Whether recipients may be left to this device: it is well and does not rest for long."""
         line = self._lines.by_id.get(device_id)
-        return line is not None and line.state in CAN_SEND and line.device.paused_at is None
+        return (
+            line is not None
+            and line.state in CAN_SEND
+            and line.device.paused_at is None
+            and self._lines.rest_of(line) < now + HORIZON
+        )
 
     def _room(self, device_id: str, name: str, now: float) -> int:
         """How many new jobs of this lane a device may be given."""
         line = self._lines.by_id.get(device_id)
-        if line is None or not self._lines.is_up(line) or not self._can_send(device_id):
+        if line is None or not self._lines.is_up(line) or not self._can_send(device_id, now):
             return 0
         lane = line.lanes.get(name)
         if line.state is not DeviceState.READY or (lane is not None and lane.has_work):

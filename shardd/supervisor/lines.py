@@ -160,7 +160,7 @@ class Lines:
         while room > 0 and (line := self._turns.take()) is not None:
             if not self._can_send(line):
                 continue
-            lane, at = (None, self._rest_of(line)) if self._rest_of(line) > now else self._choose(line, now)
+            lane, at = (None, self.rest_of(line)) if self.rest_of(line) > now else self._choose(line, now)
             if lane is None:
                 self._turns.wait(line, at)
                 continue
@@ -237,7 +237,7 @@ class Lines:
         line = self.by_id.get(device_id)
         if line is None:
             return None
-        rest = self._rest_of(line)
+        rest = self.rest_of(line)
         turns = {}
         for job_class in CLASSES:
             turn = line.turn_of(Lane(f"/{job_class}", "", job_class), self.campaigns, now, self._ahead)
@@ -249,14 +249,14 @@ class Lines:
         return [
             (line, line.trouble or "a rest of its account")
             for line in self.by_id.values()
-            if self._rest_of(line) > now and self._can_send(line)
+            if self.rest_of(line) > now and self._can_send(line)
         ]
 
     def turn_at(self, line: Line, lane: str, now: float) -> float:
         """When a job of this lane might be sent, the device's state aside."""
         campaign, _, job_class = lane.rpartition("/")
         turn = line.turn_of(Lane(lane, campaign, job_class), self.campaigns, now, self._ahead)
-        return max(turn.at, self._rest_of(line))
+        return max(turn.at, self.rest_of(line))
 
     def left_of(self, line: Line, lane: str, now: float) -> float:
         """How many more jobs of this lane its limits leave in this hour."""
@@ -280,7 +280,7 @@ class Lines:
             self._account_of(device),
         )
 
-    def _rest_of(self, line: Line) -> float:
+    def rest_of(self, line: Line) -> float:
         """Until when the device, or the account that it belongs to, is not used."""
         return max(line.trouble_ends, self._rests.get(line.account, 0.0)) if line.account else line.trouble_ends
 
@@ -322,7 +322,7 @@ class Lines:
         """Give a device that can send its place in the turns, or note when it can."""
         if line.due == IN_TURNS or not self._can_send(line):
             return
-        rest = self._rest_of(line)
+        rest = self.rest_of(line)
         at = rest if rest > now else self._choose(line, now)[1]
         if at > now:
             self._turns.wait(line, at)

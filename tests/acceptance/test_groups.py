@@ -201,3 +201,17 @@ async def test_a_campaign_is_shared_by_a_group_and_its_cap_counts_for_each_devic
     assert len(share(daemon, "none")) == DEVICES
     progress = (await shardd("campaign", "show", "spring", "--json")).json["progress"]
     assert (progress["states"]["sent"], progress["states"]["queued"]) == (20, 80)
+
+
+async def test_a_member_that_only_rests_keeps_no_job_from_the_others(
+    make_daemon: Callable[..., Daemon], producer: Producer
+) -> None:
+    daemon = make_daemon()
+    make_group(producer)
+    # Well as far as anybody knows, until it is told to send: its account has no token, which takes a person.
+    producer.execute("INSERT INTO shardd.devices (id, transport) VALUES ('keyless', 'wablas')")
+    producer.execute("INSERT INTO shardd.device_group_members VALUES ('team', 'keyless')")
+    await daemon.start()
+    add_jobs(producer, "all")
+    await finish(daemon, producer, RECIPIENTS)
+    assert len(share(daemon, "all")) == DEVICES

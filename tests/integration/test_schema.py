@@ -129,6 +129,7 @@ REFUSALS = [
         ({"body": "{name|x}", "variables": {"name": value}}, errors.CheckViolation, "variables", "variable 'name' is an", "text")
         for value in ({}, [])
     ),
+    ({"kind": "image", "media": "ftp://x/y.png"}, errors.CheckViolation, "media", "ftp://x/y.png' is no http", "a data: URI"),
     ({"body": "hi {name}"}, errors.CheckViolation, "variables", "has the variable '{name}', but variables is empty", "double"),
     ({"body": "{a|b c}"}, errors.CheckViolation, "variables", "has the variable '{a|b c}', but variables is empty", "double"),
     ({"body": "{name}", "variables": {"name": "  "}}, errors.CheckViolation, "body", "body is empty", "needs a body"),
@@ -489,3 +490,24 @@ async def test_a_month_that_began_without_a_partition_stays_where_it_is(dsn: str
         assert now not in partitions(owner)
         assert len(partitions(owner)) == 3
         assert outcome(owner, job)["state"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("terms", "column", "message"),
+    [
+        ({"id": "spring/sale"}, "id", "id 'spring/sale' is no id of a campaign"),
+        ({"id": "a", "weight": 0}, "weight", "weight is 0"),
+        ({"id": "a", "weight": None}, "weight", "weight is empty"),
+        ({"id": "a", "weight": "NaN"}, "weight", "weight is NaN"),
+        ({"id": "a", "device_cap": 0}, "device_cap", "device_cap is 0"),
+    ],
+)
+def test_terms_of_a_campaign_are_refused_in_words(dsn: str, terms: dict[str, Any], column: str, message: str) -> None:
+    statement = sql.SQL("INSERT INTO shardd.campaigns ({}) VALUES ({})").format(
+        sql.SQL(", ").join(map(sql.Identifier, terms)), sql.SQL(", ").join(map(sql.Placeholder, terms))
+    )
+    with psycopg.connect(dsn) as connection, pytest.raises(errors.CheckViolation) as caught:
+        connection.execute(statement, terms)
+    told = caught.value.diag
+    assert (told.table_name, told.column_name, told.message_primary) == ("campaigns", column, message)
+    assert told.message_hint

@@ -99,6 +99,9 @@ BEGIN
         IF job.media IS NULL OR job.media !~ '\S' THEN
             RETURN shardd.refuse('media', format('media is empty, but kind is %L', job.kind),
                 'Give an http(s) URL, a data: URI, or a file below the configured media folder.');
+        ELSIF job.media ~* '^[a-z][a-z0-9+.-]*://' AND job.media !~* '^https?://' THEN
+            RETURN shardd.refuse('media', format('media %L is no http(s) URL', left(job.media, 80)),
+                'Give an http(s) URL, a data: URI, or a file below the configured media folder.');
         END IF;
     ELSIF job.kind = 'location' THEN
         IF jsonb_typeof(job.details -> 'latitude') IS DISTINCT FROM 'number'
@@ -179,6 +182,29 @@ BEGIN
     END IF;
     RETURN true;
 END $$;
+
+-- The terms of a campaign, in words.
+CREATE FUNCTION shardd.check_campaign() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+DECLARE
+    fine boolean;
+BEGIN
+    IF NEW.id !~ '^[A-Za-z0-9][A-Za-z0-9._:+@-]{0,63}$' THEN
+        fine := shardd.refuse('id', format('id %L is no id of a campaign', left(NEW.id, 80)),
+            'At most 64 letters, digits and . _ : + @ -, beginning with a letter or a digit.', 'campaigns');
+    ELSIF NEW.weight IS NULL OR NOT (NEW.weight > 0 AND NEW.weight <= 1000) THEN
+        fine := shardd.refuse('weight', format('weight is %s', coalesce(NEW.weight::text, 'empty')),
+            'Above 0 and up to 1000; of two campaigns on one device, 2 sends twice as much as 1.', 'campaigns');
+    ELSIF NEW.device_cap <= 0 THEN
+        fine := shardd.refuse('device_cap', format('device_cap is %s', NEW.device_cap),
+            'Messages per device and day, at least 1; leave it out (NULL) for no cap.', 'campaigns');
+    ELSIF NEW.state NOT IN ('running', 'paused', 'cancelled') THEN
+        fine := shardd.refuse('state', format('state is %L', NEW.state), 'One of: running, paused, cancelled.', 'campaigns');
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER check_campaign BEFORE INSERT OR UPDATE ON shardd.campaigns
+    FOR EACH ROW EXECUTE FUNCTION shardd.check_campaign();
 
 -- Whether this address wants no such message.
 CREATE FUNCTION shardd.opted_out(address text, class text, confirms boolean) RETURNS boolean
