@@ -64,8 +64,8 @@ class Lane:
         if then is not None:
             self.low = self.head = then
         if self.fresh is not None:
-            # Either it was taken, or it stands there still.
-            self.hint(max(self.fresh, self.head) if self.fresh in taken else self.fresh)
+            # Even if this one was taken: others may have come behind it meanwhile.
+            self.hint(self.fresh)
 
 
 @dataclass(slots=True)

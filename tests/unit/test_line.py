@@ -227,3 +227,17 @@ def test_a_hint_during_an_ask_tells_the_priority_of_what_is_left() -> None:
     lines.claimed(asks, [job(claim, None)], 0.0)
     end(lines, claim, 0.0)
     assert serve(lines, jobs, 2) == ["/service", LANE]
+
+
+def test_of_two_hints_during_an_ask_none_is_lost() -> None:
+    lines = up()
+    fill(lines, "a", {LANE: [place(5)], "/service": [place(99)]})
+    asks = lines.asks(1, 0.0)
+    for number in (5, 7):
+        lines.hint("a", LANE, place(number), 0.0)
+    # The claim knew of the first one and took it, and nothing of the other.
+    claim = Claim(5, 10, 1, "a", 0, 5, "hold", place(5)[0], LANE)
+    lines.claimed(asks, [job(claim, place(9))], 0.0)
+    end(lines, claim, 0.0)
+    (ask,) = lines.asks(1, 0.0)
+    assert ask.low <= place(7)
