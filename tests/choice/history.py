@@ -120,12 +120,12 @@ class History:
         count, age = dice.pick([1, 2, 3, 6]), dice.pick([0, 0, 1, 2, -1])
         wall = self.world.wall
         jobs = []
-        for index in range(count):
+        for _ in range(count):
             number = self.world.next_id()
             jobs.append(
                 Job(
                     number, device, group, campaign, job_class, priority, RUN_AT + 10 * (age + number),
-                    self.queue.address((number + index) % 7), order_group,
+                    self.queue.address(number // 2 % 7), order_group,
                     expires_at=None if lasts is None else wall + lasts + (waits or 0.0),
                     due_at=None if waits is None else wall + waits,
                 )
@@ -206,7 +206,9 @@ class History:
         """The answer comes later, or never."""
         if self.world.flight is None:
             self.world.ask(dice.pick([1, 2, 100, 100]))
-        elif dice.chance(3):
+        elif self.world.cycle is None and dice.chance(2):
+            await self.world.claim()
+        elif self.world.cycle is None and dice.chance(3):
             await self.world.fail()
         else:
             await self.world.answer()

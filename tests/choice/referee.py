@@ -91,21 +91,24 @@ class Referee:
         self.judge.check_order_group(job)
         assert len(self.book.in_hand(sender.id)) <= (1 if sender.pace.has_gap else sender.room)
 
-    def see_answer(self, ask: Ask, taken: Sequence[Taken], wall: float) -> None:
-        """After an answer the lines know where a lane begins, unless they did not ask."""
+    def see_claim(self, ask: Ask) -> None:
         campaign = self.book.campaigns.get(ask.lane.rpartition("/")[0])
         if campaign is not None and campaign.state != "running":
             # Should it run again before anybody looks, then only a scan finds its jobs.
             self.blind.add(ask.device_id)
+
+    def see_answer(self, ask: Ask, taken: Sequence[Taken], wall: float) -> None:
+        """After an answer the lines know where a lane begins, unless they did not ask, or heard of what was taken."""
         key = (ask.device_id, ask.lane)
         self.vague.pop(key, None)
         if any(job.is_late(wall) for job in self.book.lane_of(*key)):
             self.vague[key] = None
             return
         places = [(job.claim.ord, job.claim.id) for job in taken]
-        if places and (
-            not ask.peek or (taken[-1].next is None and any((*key, place) in self.hinted for place in places))
-        ):
+        heard = min((place for *lane, place in self.hinted if tuple(lane) == key), default=None)
+        if heard in places:
+            self.vague[key] = heard
+        elif places and not ask.peek:
             self.vague[key] = places[-1]
 
     def lost(self, device: str, lane: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from shardd.ipc import Outcome
-from shardd.queue.cycle import Ask, Place, Send, Settlement, count_sends
+from shardd.queue.cycle import Ask, Cycle, Place, Send, Settlement, count_sends
 from shardd.queue.jobs import Hint
 from shardd.queue.settle import Claim, Finish, JobBackoff, Release, settle
 from shardd.states import MAY_HAVE_LEFT, DeviceState, Verdict
@@ -51,6 +51,8 @@ class World:
         self.batch: list[Entry] = []
         """What the present flight settles."""
         self.flight: list[Ask] | None = None
+        self.cycle: Cycle | None = None
+        """What the flight will bring, when the database has done it."""
         self.weights: dict[str, float] = {}
         """Of campaigns, as the lines know them."""
 
@@ -169,25 +171,38 @@ class World:
         self.batch, self.pending = self.pending, []
         self.referee.see_asks(self.flight, most, due, self.wall)
 
-    async def answer(self) -> None:
-        """The claim comes back, and what was to be settled is."""
-        asks, self.flight = self.flight or [], None
+    async def claim(self) -> None:
+        """The database does what the flight asks for; nobody knows yet."""
+        asks = self.flight or []
         batch, self.batch = self.batch, []
         found = {ask.device_id: bool(self.queue.claimable(ask)) for ask in asks}
-        cycle = await self.queue.cycle(self._settlement(batch), asks)
+        self.cycle = cycle = await self.queue.cycle(self._settlement(batch), asks)
         assert {claim.id for claim, _, _ in batch} == cycle.settled
-        self.lines.claimed(asks, cycle.taken, self.now)
-        self._hint_all(cycle.advanced)
         self.referee.hinted |= set(cycle.advanced)
         for job in cycle.taken:
             claim = job.claim
-            self.hands[claim.id] = Hand(claim, self.wall)
             self.book.takes.append(Take(claim.device_id, claim.campaign, self.weights.get(claim.campaign, 1.0)))
             self.referee.see_taken(job, self.wall)
+        self.referee.hinted -= set(cycle.advanced)
+        for ask in asks:
+            taken = any((job.claim.device_id, job.claim.lane) == (ask.device_id, ask.lane) for job in cycle.taken)
+            assert taken or not found[ask.device_id], "a claim that found nothing"
+            self.referee.see_claim(ask)
+
+    async def answer(self) -> None:
+        """The claim comes back, and what was to be settled is."""
+        if self.cycle is None:
+            await self.claim()
+        cycle, self.cycle = self.cycle, None
+        assert cycle is not None
+        asks, self.flight = self.flight or [], None
+        self.lines.claimed(asks, cycle.taken, self.now)
+        for job in cycle.taken:
+            self.hands[job.claim.id] = Hand(job.claim, self.wall)
         for ask in asks:
             taken = [job for job in cycle.taken if (job.claim.device_id, job.claim.lane) == (ask.device_id, ask.lane)]
-            assert taken or not found[ask.device_id], "a claim that found nothing"
             self.referee.see_answer(ask, taken, self.wall)
+        self._hint_all(cycle.advanced)
         for job in cycle.taken:
             if job.opted_out:
                 await self.end(job.claim.id, Verdict.OPTED_OUT)
