@@ -35,6 +35,9 @@ MOST: Final = 100_000
 # A 0 right after what may be a country code: often one that is only dialled within the country.
 _TRUNK_ZERO: Final = re.compile(r"(00)?[1-9][0-9]{0,2}0")
 
+# With + and country code, and no 0 where one could be too many.
+_PLAIN: Final = re.compile(r"\+[1-9][1-9]{3}[0-9]{3,11}")
+
 
 class OptOutInbox:
     """Gathers what is heard, and writes it; knows what the config says of opt-outs."""
@@ -125,6 +128,8 @@ class Screen:
     def _other_address(self, job: Taken) -> str | None:
         """The address to which the job's worker will send, if that is another than the database takes it for."""
         recipient = job.spec.recipient
+        if _PLAIN.fullmatch(recipient):  # nearly all: without asking for the device's region
+            return None
         region = self._region_of(job.spec.device_id)
         if job.opted_out or not needs_parsing(recipient, region):
             return None
