@@ -107,7 +107,10 @@ class GroupWork:
             return False
         most = sum(rooms.values()) + SLACK
         hints = await self._groups.share_out(
-            group, lane, most, lambda jobs: choose_devices(jobs, rooms, lambda d: d in members and self._can_send(d, now))
+            group,
+            lane,
+            most,
+            lambda jobs: choose_devices(jobs, rooms, lambda d: d in members and self._can_send(d, now)),
         )
         self._hint(hints)
         return any(not self._lines.by_id[d].pace.has_gap for d, _, _ in hints if d in self._lines.by_id)

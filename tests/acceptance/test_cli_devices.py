@@ -118,7 +118,7 @@ async def test_a_paired_device_is_not_removed_behind_its_phones_back(shardd: Com
     ("arguments", "error"),
     [
         (["add", "a b", "--transport=sandbox"], "shardd: a b: not a device id; write at most 64"),
-        (["add", "a", "--transport=sandbox", "--gap=5..6"], "shardd: --gap-min: 5 has no unit; write 5s for seconds"),
+        (["add", "a", "--transport=sandbox", "--gap=5..6"], "shardd: --gap: 5 has no unit; write 5s for seconds"),
         (["add", "a", "--transport=sandbox", "--gap=5s"], "shardd: --gap: 5s is not a range; write both ends"),
         (
             ["add", "a", "--transport=sandbox", "--gap-min=20s"],

@@ -19,7 +19,7 @@ from shardd.config import WebhookConfig
 from shardd.queue.database import Database
 from shardd.queue.leases import Leases
 from shardd.queue.webhooks import FAILURES_KEPT, Event, Hold, Progress, SetAside, WebhookAdmin, WebhookRow, WebhookStore
-from shardd.supervisor import webhook_endpoint
+from shardd.supervisor.outbox import endpoint
 from shardd.supervisor.outbox.webhooks import Webhooks
 from shardd.supervisor.outbox.window import REFUSALS
 from shardd.supervisor.tasks import end_tasks
@@ -89,7 +89,7 @@ def tell(dsn: str, first: int, last: int, kind: str = "job.sent") -> None:
 
 @pytest.fixture
 async def node(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Node]:
-    monkeypatch.setattr(webhook_endpoint, "SAVE_EVERY", 0.05)
+    monkeypatch.setattr(endpoint, "SAVE_EVERY", 0.05)
     node = Node(database)
     yield node
     await node.stop()
@@ -322,7 +322,7 @@ async def test_410_disables_until_the_url_changes_or_an_operator_says_so(node: N
 async def test_a_crash_repeats_what_was_not_noted_under_the_same_ids(
     node: Node, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhook_endpoint, "SAVE_EVERY", 3600.0)
+    monkeypatch.setattr(endpoint, "SAVE_EVERY", 3600.0)
     async with Receiver() as receiver:
         await node.start(crm=hook(receiver))
         tell(dsn, 1, 30)
