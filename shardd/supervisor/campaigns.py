@@ -13,6 +13,7 @@ from shardd.logs import get_logger
 from shardd.queue.campaigns import Campaigns
 from shardd.queue.database import Database
 from shardd.supervisor.router import Router
+from shardd.supervisor.waiting import has_come
 
 log = get_logger(__name__)
 
@@ -61,11 +62,7 @@ class CampaignWatch:
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            try:
-                async with asyncio.timeout(EVERY):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+            await has_come(self._wake, EVERY)
             self._wake.clear()
             try:
                 await self.look()

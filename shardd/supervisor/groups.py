@@ -16,7 +16,8 @@ from shardd.errors import DatabaseError
 from shardd.logs import get_logger
 from shardd.queue.groups import Groups, PoolJob
 from shardd.queue.jobs import Hint
-from shardd.states import CAN_SEND, DeviceState
+from shardd.states import DeviceState
+from shardd.supervisor.line import Lane
 from shardd.supervisor.lines import Lines
 
 log = get_logger(__name__)
@@ -94,7 +95,7 @@ class GroupWork:
             log.info("jobs of devices that cannot send go to others of their groups", action="groups", jobs=back)
         busy = False
         for group, lane in await self._groups.pools():
-            campaign = lane.rpartition("/")[0]
+            campaign = Lane.named(lane).campaign
             if campaign and campaign not in self._lines.campaigns:
                 continue  # it does not run
             busy |= await self._share_out(group, lane, now)
@@ -118,12 +119,7 @@ class GroupWork:
     def _can_send(self, device_id: str, now: float) -> bool:
         """Whether recipients may be left to this device: it is well and does not rest for long."""
         line = self._lines.by_id.get(device_id)
-        return (
-            line is not None
-            and line.state in CAN_SEND
-            and line.device.paused_at is None
-            and self._lines.rest_of(line) < now + HORIZON
-        )
+        return line is not None and line.can_send and self._lines.rest_of(line) < now + HORIZON
 
     def _room(self, device_id: str, name: str, now: float) -> int:
         """How many new jobs of this lane a device may be given."""

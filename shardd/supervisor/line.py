@@ -19,7 +19,7 @@ from shardd.pacing import DevicePace, Tally, Turn, daily_limit, next_midnight, n
 from shardd.queue.campaigns import NO_CAMPAIGN, Campaign
 from shardd.queue.cycle import Place
 from shardd.queue.devices import Device
-from shardd.states import DeviceState
+from shardd.states import CAN_SEND, DeviceState
 
 FIRST_PLACE: Final[Place] = (-(2**63), 0)
 NEVER: Final = math.inf
@@ -44,6 +44,12 @@ class Lane:
     """Where the first job probably stands."""
     in_hand: int = 0
 
+    @classmethod
+    def named(cls, name: str) -> Lane:
+        """One of which nothing is known but its name, `campaign/class`."""
+        campaign, _, job_class = name.rpartition("/")
+        return cls(name, campaign, job_class)
+
     @property
     def priority(self) -> int:
         """Of the job that probably stands first."""
@@ -66,6 +72,15 @@ class Lane:
         if self.fresh is not None:
             # Even if this one was taken: others may have come behind it meanwhile.
             self.hint(self.fresh)
+
+
+def may_be_capped(campaign: str, campaigns: Mapping[str, Campaign]) -> bool:
+    """Whether a campaign's sends are counted. `campaign`: empty, none; `campaigns`: those that run.
+
+    Of one that was paused meanwhile nobody knows whether it has a cap: a count too many harms nobody.
+    """
+    known = campaigns.get(campaign)
+    return bool(campaign) and (known is None or known.device_cap is not None)
 
 
 @dataclass(slots=True)
@@ -105,12 +120,16 @@ class Line:
     """When it may send, while it waits for that; minus infinity: it stands in the turns; None: it waits for nothing."""
 
     def lane(self, name: str) -> Lane:
-        """The lane of this name (`campaign/class`), a new one if need be."""
+        """The lane of this name, a new one if need be."""
         found = self.lanes.get(name)
         if found is None:
-            campaign, _, job_class = name.rpartition("/")
-            found = self.lanes[name] = Lane(name, campaign, job_class)
+            found = self.lanes[name] = Lane.named(name)
         return found
+
+    @property
+    def can_send(self) -> bool:
+        """Whether the device itself is well, its pace and its shard aside."""
+        return self.state in CAN_SEND and self.device.paused_at is None
 
     @property
     def has_work(self) -> bool:
@@ -197,9 +216,7 @@ class Line:
         """A message left, or may have; `moment` is aware."""
         local = moment.astimezone(self.pace.zone)
         self.tally.count(local)
-        # Of a campaign that was paused meanwhile nobody knows here whether it has a cap: a count too many harms nobody.
-        known = campaigns.get(campaign)
-        if campaign and (known is None or known.device_cap is not None):
+        if may_be_capped(campaign, campaigns):
             self.note_campaign(campaign, local.date(), self._campaign_counted(campaign, local.date()) + 1)
 
     def note_campaign(self, campaign: str, day: date, sent: int) -> None:

@@ -240,7 +240,7 @@ class Lines:
         rest = self.rest_of(line)
         turns = {}
         for job_class in CLASSES:
-            turn = line.turn_of(Lane(f"/{job_class}", "", job_class), self.campaigns, now, self._ahead)
+            turn = line.turn_of(Lane.named(f"/{job_class}"), self.campaigns, now, self._ahead)
             turns[job_class] = Turn(rest, line.trouble or "a rest of its account") if rest > turn.at else turn
         return turns
 
@@ -254,14 +254,12 @@ class Lines:
 
     def turn_at(self, line: Line, lane: str, now: float) -> float:
         """When a job of this lane might be sent, the device's state aside."""
-        campaign, _, job_class = lane.rpartition("/")
-        turn = line.turn_of(Lane(lane, campaign, job_class), self.campaigns, now, self._ahead)
+        turn = line.turn_of(Lane.named(lane), self.campaigns, now, self._ahead)
         return max(turn.at, self.rest_of(line))
 
     def left_of(self, line: Line, lane: str, now: float) -> float:
         """How many more jobs of this lane its limits leave in this hour."""
-        campaign, _, job_class = lane.rpartition("/")
-        known = line.lanes.get(lane) or Lane(lane, campaign, job_class)
+        known = line.lanes.get(lane) or Lane.named(lane)
         return line.left(known, self.campaigns, datetime.fromtimestamp(now + self._ahead, UTC))
 
     # ----
@@ -300,8 +298,7 @@ class Lines:
         return (
             line.has_work
             and self._free(line) > 0
-            and line.state in CAN_SEND
-            and line.device.paused_at is None
+            and line.can_send
             and line.shard in self._epochs
             and self.by_id.get(line.device.id) is line
         )

@@ -26,7 +26,9 @@ from shardd.queue.jobs import Jobs
 from shardd.queue.settle import Claim, Finish, JobBackoff, Release, settle
 from shardd.states import MAY_HAVE_LEFT, Verdict
 from shardd.supervisor.ledger import Entry, Ledger
+from shardd.supervisor.line import may_be_capped
 from shardd.supervisor.lines import Lines
+from shardd.supervisor.waiting import has_come
 
 log = get_logger(__name__)
 
@@ -161,11 +163,7 @@ class Router:
             return
         wait = self.lines.next_turn(time.monotonic()) if self._claiming and self._may_claim() else None
         if wait != 0.0:
-            try:
-                async with asyncio.timeout(wait):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+            await has_come(self._wake, wait)
         self._wake.clear()
 
     async def _turn(self) -> None:
@@ -208,9 +206,7 @@ class Router:
             line = self.lines.by_id.get(claim.device_id)
             if outcome.verdict not in MAY_HAVE_LEFT or line is None:
                 continue
-            # As in Line.count: one that was paused meanwhile may have a cap.
-            campaign = self.lines.campaigns.get(claim.campaign)
-            capped = bool(claim.campaign) and (campaign is None or campaign.device_cap is not None)
+            capped = may_be_capped(claim.campaign, self.lines.campaigns)
             if capped or line.pace.limited:
                 yield Send(claim.device_id, outcome.at, line.pace.zone, claim.campaign if capped else "")
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from shardd.states import CAN_SEND, ShardState, Verdict
+from shardd.states import ShardState, Verdict
 from shardd.supervisor.line import Line
 from shardd.supervisor.shard import Shard
 
@@ -116,7 +116,7 @@ def shard_status(shard: Shard, lines: Sequence[Line], totals: Mapping[str, int],
     """One shard, from what the fleet, the lines and the router know."""
     process = shard.process
     beat = process.beat if process is not None else None
-    ready = sum(1 for line in lines if line.state in CAN_SEND and line.device.paused_at is None)
+    ready = sum(1 for line in lines if line.can_send)
     return ShardStatus(
         shard=shard.index,
         state=shard.state.value,

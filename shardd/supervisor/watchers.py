@@ -21,6 +21,7 @@ from shardd.queue.jobs import Hint, Jobs, read_hint
 from shardd.states import DeviceState
 from shardd.supervisor.lines import Changes, Lines
 from shardd.supervisor.router import Router
+from shardd.supervisor.waiting import has_come
 
 log = get_logger(__name__)
 
@@ -69,11 +70,7 @@ class WorkWatch:
                 log.debug("no look at the queue", action="poll", error=str(error))
                 due, self._scan_due = 0, True
             if due < PROMOTE_MOST:
-                try:
-                    async with asyncio.timeout(self.poll_every):
-                        await self._wake.wait()
-                except TimeoutError:
-                    pass
+                await has_come(self._wake, self.poll_every)
 
     async def listen(self) -> None:
         """Turn notifications into looks, until cancelled."""
@@ -163,11 +160,7 @@ class DeviceWatch:
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            try:
-                async with asyncio.timeout(DEVICES_EVERY):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+            await has_come(self._wake, DEVICES_EVERY)
             self._wake.clear()
             try:
                 await self.look()
