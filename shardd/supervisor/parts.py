@@ -30,6 +30,7 @@ from shardd.supervisor.opt_out_spool import OptOutSpool
 from shardd.supervisor.opt_outs import OptOutInbox, Screen, region_of
 from shardd.supervisor.outbox.upkeep import EventUpkeep
 from shardd.supervisor.outbox.webhooks import Webhooks
+from shardd.supervisor.problems import ReportsProblems
 from shardd.supervisor.process import Launch
 from shardd.supervisor.receipts import Receipts
 from shardd.supervisor.retention import Retention
@@ -61,6 +62,8 @@ class Parts:
     cloud_webhook: CloudWebhook | None
     event_upkeep: EventUpkeep
     webhooks: Webhooks
+    reporters: tuple[ReportsProblems, ...] = ()
+    """The parts whose problems `status` shows."""
 
     def zone_of(self, device_id: str) -> tzinfo:
         """Whose midnight begins a device's day."""

@@ -11,6 +11,7 @@ import msgspec
 
 from shardd.states import ShardState, Verdict
 from shardd.supervisor.line import Line
+from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.shard import Shard
 
 
@@ -84,6 +85,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     healthy: bool
     problems: list[str]
     """Why it is not healthy, in words."""
+    problem_kinds: dict[str, int]
+    """How many problems there are of each kind (`shardd.supervisor.problems.ProblemKind`), of every kind."""
     notes: list[str]
     """What a person should know though it is healthy, such as a config file that was refused."""
     started_at: float
@@ -96,16 +99,16 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     queue: QueueStatus | None
 
 
-def problems_of(shards: list[ShardStatus], *, database_error: str | None, leases_known: bool) -> list[str]:
+def problems_of(shards: list[ShardStatus], *, database_error: str | None, leases_known: bool) -> list[Problem]:
     """What keeps a node from being healthy; a shard that an operator drained is not a problem, nor one of another node."""
     problems = []
     if database_error:
-        problems.append(f"database: {database_error}")
+        problems.append(Problem(ProblemKind.DATABASE, f"database: {database_error}"))
     elif not leases_known:
-        problems.append("leases cannot be renewed: nothing is claimed")
+        problems.append(Problem(ProblemKind.LEASES, "leases cannot be renewed: nothing is claimed"))
     fine = (ShardState.RUNNING, ShardState.DRAINED)
     problems += [
-        f"shard {s.shard} is {s.state}" + (f": {s.error}" if s.error else "")
+        Problem(ProblemKind.SHARD, f"shard {s.shard} is {s.state}" + (f": {s.error}" if s.error else ""))
         for s in shards
         if s.epoch is not None and s.state not in fine
     ]

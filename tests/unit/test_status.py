@@ -49,8 +49,8 @@ def bare_shard() -> Shard:
 
 SHAPES = {
     Status: {
-        "version", "node", "pid", "state", "healthy", "problems", "notes", "started_at", "now", "database", "config", "shards",
-        "totals", "queue",
+        "version", "node", "pid", "state", "healthy", "problems", "problem_kinds", "notes", "started_at", "now", "database",
+        "config", "shards", "totals", "queue",
     },
     ShardStatus: {
         "shard", "state", "since", "epoch", "pid", "devices", "ready", "parked", "open_clients", "in_flight", "sent", "failed",
@@ -81,7 +81,7 @@ def test_it_is_plain_json() -> None:
 
 
 def problems(*shards: ShardStatus, error: str | None = None, leases: bool = True) -> list[str]:
-    return problems_of(list(shards), database_error=error, leases_known=leases)
+    return [p.text for p in problems_of(list(shards), database_error=error, leases_known=leases)]
 
 
 def test_a_node_whose_shards_run_is_well() -> None:

@@ -43,7 +43,7 @@ def shard(index: int, state: ShardState, *, sent: int) -> ShardStatus:
 def node(shards: int, *, down: dict[int, ShardState] | None = None, sent: int = 1_234_567) -> Status:
     states = down or {}
     rows = [shard(index, states.get(index, ShardState.RUNNING), sent=sent) for index in range(shards)]
-    problems = problems_of(rows, database_error=None, leases_known=True)
+    problems = [problem.text for problem in problems_of(rows, database_error=None, leases_known=True)]
     return Status(
         version="1.2.3",
         node="host-a",
@@ -51,6 +51,7 @@ def node(shards: int, *, down: dict[int, ShardState] | None = None, sent: int = 
         state="running",
         healthy=not problems,
         problems=problems,
+        problem_kinds={},
         notes=[],
         started_at=0.0,
         now=7_500.0,
