@@ -43,7 +43,7 @@ async def test_a_killed_daemon_goes_on_with_the_same_sessions(fleet: Fleet) -> N
     phones = fleet.add(8)
     daemon = fleet.daemon()
     await daemon.start()
-    jobs = fleet.send_many(phones, 10)
+    jobs = fleet.send_many(phones, 40)
     await daemon.until(lambda s: s["totals"]["sent"] >= 20)
     daemon.kill(signal.SIGKILL)
     await daemon.wait_end()

@@ -343,8 +343,15 @@ async def test_without_good_leases_nothing_is_claimed_and_settling_goes_on(dsn: 
 
 async def test_a_lease_that_ends_while_a_claim_is_under_way_lets_no_job_out(dsn: str, node: Node, epoch: int) -> None:
     (job,) = insert_jobs(dsn, "a")
-    # Good until the database has the claim, which is before its answer is read.
-    node.good = lambda: "sending" not in states(dsn).values()
+    ended = False
+
+    def good() -> bool:
+        # Until the database has the claim, which is before its answer is read; what has ended does not come back.
+        nonlocal ended
+        ended = ended or "sending" in states(dsn).values()
+        return not ended
+
+    node.good = good
     await node.begin(epoch)
     await until(lambda: node.totals["returned"])
     await node.settled()
