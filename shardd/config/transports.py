@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from shardd.config.fields import Section, section, setting
+from shardd.config.media_values import MediaHosts
 from shardd.config.platforms import CloudApiConfig, WablasConfig, WhacenterConfig
 from shardd.config.special_values import FilePath, ProxyUrl, Region
 from shardd.config.values import Bytes, Flag, Fraction, Seconds, Whole
@@ -61,6 +62,13 @@ class WhatsappConfig(Section):
     )
     media_dir: Annotated[Path | None, FilePath()] = setting(
         None, "Folder below which jobs may name files to send; null: none, only URLs and data: URIs.", reload="shard"
+    )
+    media_hosts: Annotated[tuple[str, ...] | None, MediaHosts()] = setting(
+        None,
+        "Hosts outside the internet from which media may be fetched, with commas between them: a name (media.internal), an "
+        "address (10.20.0.5, ::1), a network (10.20.0.0/16), each also with its only port (127.0.0.1:9000, [::1]:9000). Whoever "
+        "inserts jobs can have anything sent that these hosts answer. null: none; jobs name what is in the internet.",
+        reload="shard",
     )
     media_max_bytes: Annotated[int, Bytes("1KiB", "2GiB")] = setting(
         "16MiB",

@@ -24,7 +24,8 @@ from shardd.supervisor.outbox.post import Answer, Meaning, WebhookPost, signed_h
 from tests.webhook_receiver import SECRET
 
 EVENT = Event(7, dt.datetime.now(dt.UTC), "job.sent", "job 1", '{"type": "job.sent", "data": {"name": "Åsa 🎈"}}')
-CUT = Answer(Meaning.FAILED, "the connection ended without an answer")
+CUT = Answer(Meaning.FAILED, "no answer: the connection was closed")
+NO_HTTP = Answer(Meaning.FAILED, "no answer: what answered does not keep to HTTP")
 
 
 @asynccontextmanager
@@ -57,10 +58,10 @@ async def post(url: str, timeout: str = "20s") -> Answer:
     ("said", "meant"),
     [
         (b"", CUT),
-        (b"what?\r\n\r\n", CUT),
+        (b"what?\r\n\r\n", NO_HTTP),
         (b"HTTP/1.1 200", CUT),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n", CUT),
-        (b"HTTP/1.1 200 OK\r\nX: " + 100_000 * b"x" + b"\r\n\r\n", CUT),
+        (b"HTTP/1.1 200 OK\r\nX: " + 100_000 * b"x" + b"\r\n\r\n", NO_HTTP),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", Answer(Meaning.TAKEN)),
         (b"HTTP/1.1 202 Accepted\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nxyz", Answer(Meaning.TAKEN)),
         (b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\n\r\n", Answer(Meaning.FAILED, "HTTP 503", 7.0)),
@@ -102,11 +103,13 @@ async def test_nobody_listens() -> None:
 
 async def test_a_stranger_behind_tls_is_told_nothing(tmp_path: Path) -> None:
     async with serving(b"HTTP/1.1 200 OK\r\n\r\n", _tls(tmp_path)) as port:
-        assert await post(f"https://127.0.0.1:{port}/") == Answer(Meaning.FAILED, "its certificate cannot be trusted")
+        assert await post(f"https://127.0.0.1:{port}/") == Answer(
+            Meaning.FAILED, "cannot be reached: its certificate cannot be trusted"
+        )
     async with serving(b"HTTP/1.1 200 OK\r\n\r\n") as port:
         answer = await post(f"https://127.0.0.1:{port}/", timeout="2s")
         assert (answer.meaning, answer.error) in {
-            (Meaning.FAILED, "no TLS connection"),
+            (Meaning.FAILED, "cannot be reached: no TLS connection"),
             (Meaning.FAILED, "no answer within 2 s"),  # this server waits for the head of a request
         }
 

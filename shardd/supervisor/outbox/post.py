@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import os
 import time
 from dataclasses import dataclass
 from enum import Enum
@@ -24,6 +23,7 @@ from shardd import __version__
 from shardd.config import WebhookConfig
 from shardd.config.webhook_values import webhook_key
 from shardd.queue.webhooks import Event
+from shardd.transports.http_errors import connection_words
 from shardd.transports.platforms.http_exchange import read_retry_after
 
 _AGAIN: Final = frozenset({408, 425, 429})
@@ -79,15 +79,10 @@ class WebhookPost:
                 return _read(response.status, read_retry_after(response.headers.get("Retry-After"), time.time()))
         except TimeoutError:
             return Answer(Meaning.FAILED, f"no answer within {self._timeout:g} s")
-        except aiohttp.ClientConnectorCertificateError:
-            return Answer(Meaning.FAILED, "its certificate cannot be trusted")
-        except aiohttp.ClientSSLError:
-            return Answer(Meaning.FAILED, "no TLS connection")
-        except aiohttp.ClientConnectorError as error:
-            return Answer(Meaning.FAILED, f"cannot be reached: {_why(error)}")
-        except (aiohttp.ClientError, OSError, ValueError):
-            # The words of these errors may hold the URL, or what the receiver said.
-            return Answer(Meaning.FAILED, "the connection ended without an answer")
+        except (aiohttp.ClientConnectorError, aiohttp.ClientSSLError) as error:
+            return Answer(Meaning.FAILED, f"cannot be reached: {connection_words(error)}")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Answer(Meaning.FAILED, f"no answer: {connection_words(error)}")
 
 
 def signed_headers(number: str, at: int, body: bytes, keys: list[bytes]) -> dict[str, str]:
@@ -99,12 +94,6 @@ def signed_headers(number: str, at: int, body: bytes, keys: list[bytes]) -> dict
         "webhook-timestamp": str(at),
         "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
     }
-
-
-def _why(error: aiohttp.ClientConnectorError) -> str:
-    number = error.os_error.errno
-    # Of a name that is not known the number is one of the resolver's, which are negative.
-    return os.strerror(number) if number is not None and number > 0 else "its host name is not known"
 
 
 def _read(status: int, retry_after: float | None) -> Answer:

@@ -13,7 +13,6 @@ because that too would send the request twice.
 from __future__ import annotations
 
 import email.utils
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,12 +22,12 @@ from typing import Any, Final
 import aiohttp
 
 from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError
+from shardd.transports.http_errors import connection_words
 
 MAX_ANSWER: Final = 256 * 1024
 """Bytes; a platform's answer has a few hundred."""
 MAX_RETRY_AFTER: Final = 24 * 3600.0
 """Seconds: a longer Retry-After is a mistake of the other side."""
-_LOGIN: Final = re.compile(r"//[^/\s]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,7 @@ class HttpExchange:
                 error_class=ErrorClass.TIMEOUT,
             ) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            why = _told(error)
+            why = connection_words(error)
             if not progress.connected:
                 raise _out_of_reach(request, why) from None
             raise InDoubtError(
@@ -125,7 +124,7 @@ async def _read(response: aiohttp.ClientResponse) -> tuple[bytes | None, str]:
             if len(body) > MAX_ANSWER:
                 return None, f"it is longer than {MAX_ANSWER} bytes"
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        return None, f"it was cut off ({_told(error)})"
+        return None, f"it was cut off ({connection_words(error)})"
     return bytes(body), ""
 
 
@@ -144,15 +143,10 @@ def read_retry_after(text: str | None, now: float) -> float | None:
 
 
 def _host(request: Request) -> str:
-    return request.url.split("/")[2]
+    return request.url.split("/")[2].rpartition("@")[2]
 
 
 def _out_of_reach(request: Request, why: str) -> DeviceUnavailableError:
     return DeviceUnavailableError(
         f"{_host(request)} cannot be reached: {why}; nothing was sent", error_class=ErrorClass.CONNECTION
     )
-
-
-def _told(error: Exception) -> str:
-    # The library names the whole URL of a proxy that refuses, with its password.
-    return _LOGIN.sub("//", str(error)) or type(error).__name__

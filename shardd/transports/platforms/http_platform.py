@@ -33,6 +33,7 @@ from shardd.transports.platforms.device_settings import check_proxy, read_settin
 from shardd.transports.platforms.http_answers import SETUP_RETRY, Accepted, Context, Said, Silent, read_object, verdict
 from shardd.transports.platforms.http_exchange import HttpExchange, Request
 from shardd.transports.whatsapp.recipients import parse_recipient
+from shardd.urls import safe_url
 
 TURN_PATIENCE: Final = 5.0
 """Seconds that a job waits in hand for its account's turn; one whose turn comes later goes back to its queue until then."""
@@ -162,10 +163,9 @@ class HttpPlatform(Transport):
                 error_class=ErrorClass.CONTENT,
             )
         if job.kind in self.media_kinds and not _is_link(job.media or ""):
-            shown = (job.media or "").split(",", 1)[0].split("?", 1)[0][:200]
             raise PermanentError(
-                f"media {shown!r}: transport {self.name!r} sends media by its URL only, which the platform fetches: "
-                "write an http(s) URL",
+                f"media {safe_url(job.media or '')}: transport {self.name!r} sends media by its URL only, which the platform "
+                "fetches: write an http(s) URL",
                 error_class=ErrorClass.CONTENT,
             )
 

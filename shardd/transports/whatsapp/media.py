@@ -11,21 +11,17 @@ import base64
 import binascii
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
-import aiohttp
+from aiohttp.abc import AbstractResolver
 
-from shardd.errors import ErrorClass, PermanentError, TransientError
-
-CHUNK: Final = 256 * 1024
-MAX_REDIRECTS: Final = 5
-MAX_SHOWN: Final = 80
-"""Characters of a URL that an error repeats."""
-RETRIED: Final = frozenset({408, 425, 429})
-"""HTTP statuses below 500 that may be another tomorrow."""
+from shardd.addresses import AllowedHosts
+from shardd.errors import ErrorClass, PermanentError
+from shardd.transports.whatsapp.media_download import Downloader
+from shardd.urls import safe_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +36,25 @@ class Media:
 class MediaFetcher:
     """Fetches for one worker."""
 
-    def __init__(self, *, folder: str | None, max_bytes: int, timeout: float) -> None:
-        """`folder`: below it files may be named, None: nowhere. `timeout`: seconds for one file, from the first step on."""
+    def __init__(
+        self,
+        *,
+        folder: str | None,
+        hosts: Iterable[str] = (),
+        max_bytes: int,
+        timeout: float,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
+        """Remember the bounds.
+
+        `folder`: below it files may be named, None: nowhere. `hosts`: those that may be fetched from although they are not in
+        the internet. `timeout`: seconds for one file. `resolver`: who is asked for addresses; None: the system.
+        """
         self._folder = Path(folder).resolve() if folder else None
         self._max_bytes = max_bytes
-        self._timeout = timeout
-        self._session: aiohttp.ClientSession | None = None
+        self._downloader = Downloader(
+            allowed=AllowedHosts(hosts), max_bytes=max_bytes, timeout=timeout, resolver=resolver
+        )
 
     async def fetch(self, source: str) -> Media:
         """The bytes behind `source`. Raises PermanentError or TransientError."""
@@ -59,64 +68,18 @@ class MediaFetcher:
             path = unquote(urlsplit(source).path) if scheme else source
             return await asyncio.get_running_loop().run_in_executor(None, self._read, path)
         raise PermanentError(
-            f"media {_short(source)}: write an http(s) URL, a data: URI, or a file below media_dir",
+            f"media {safe_url(source)}: write an http(s) URL, a data: URI, or a file below media_dir",
             error_class=ErrorClass.CONTENT,
         )
 
-    async def close(self) -> None:
-        """End the connections that are kept for the next download."""
-        if self._session is not None:
-            await self._session.close()
-
     async def _download(self, url: str) -> Media:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(auto_decompress=True)
-        try:
-            async with (
-                asyncio.timeout(self._timeout),
-                self._session.get(url, max_redirects=MAX_REDIRECTS, timeout=aiohttp.ClientTimeout()) as response,
-            ):
-                self._check_status(url, response.status)
-                self._check_size(url, response.content_length or 0)
-                data = bytearray()
-                async for chunk in response.content.iter_chunked(CHUNK):
-                    data += chunk
-                    self._check_size(url, len(data))
-                known = "Content-Type" in response.headers
-                name = PurePosixPath(unquote(response.url.path)).name
-                return Media(bytes(data), response.content_type if known else None, name or None)
-        except TimeoutError:
-            raise TransientError(
-                f"media {_short(url)} did not arrive within {self._timeout:g} seconds", error_class=ErrorClass.TIMEOUT
-            ) from None
-        except aiohttp.TooManyRedirects:
-            raise PermanentError(
-                f"media {_short(url)} cannot be fetched: more than {MAX_REDIRECTS} redirects",
-                error_class=ErrorClass.CONTENT,
-            ) from None
-        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError):
-            raise PermanentError(
-                f"media {_short(url)} cannot be fetched: it is, or leads to, no http(s) URL",
-                error_class=ErrorClass.CONTENT,
-            ) from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise TransientError(
-                f"media {_short(url)} cannot be fetched: {str(error) or type(error).__name__}",
-                error_class=ErrorClass.CONNECTION,
-            ) from error
-
-    def _check_status(self, url: str, status: int) -> None:
-        if status == 200:
-            return
-        text = f"media {_short(url)} cannot be fetched: the server answered {status}"
-        if 400 <= status < 500 and status not in RETRIED:
-            raise PermanentError(text, error_class=ErrorClass.CONTENT)
-        raise TransientError(text, error_class=ErrorClass.SERVER)
+        got = await self._downloader.download(url)
+        return Media(got.data, got.mime_type, PurePosixPath(unquote(got.path)).name or None)
 
     def _check_size(self, source: str, size: int) -> None:
         if size > self._max_bytes:
             raise PermanentError(
-                f"media {_short(source)} is larger than media_max_bytes ({self._max_bytes} bytes)",
+                f"media {safe_url(source)} is larger than media_max_bytes ({self._max_bytes} bytes)",
                 error_class=ErrorClass.CONTENT,
             )
 
@@ -124,7 +87,7 @@ class MediaFetcher:
         head, comma, body = uri.partition(",")
         if not comma:
             raise PermanentError(
-                f"media {_short(uri)}: a data: URI is data:image/png;base64,… or data:text/plain,…",
+                f"media {safe_url(uri)}: a data: URI is data:image/png;base64,… or data:text/plain,…",
                 error_class=ErrorClass.CONTENT,
             )
         mime_type, *parameters = head.removeprefix("data:").split(";")
@@ -134,7 +97,7 @@ class MediaFetcher:
             data = base64.b64decode(unquote(body), validate=True) if "base64" in parameters else unquote_to_bytes(body)
         except (binascii.Error, ValueError):
             raise PermanentError(
-                f"media {_short(uri)}: what follows the comma is not base64", error_class=ErrorClass.CONTENT
+                f"media {safe_url(uri)}: what follows the comma is not base64", error_class=ErrorClass.CONTENT
             ) from None
         self._check_size(uri, len(data))
         return Media(data, mime_type or None)
@@ -142,7 +105,7 @@ class MediaFetcher:
     def _read(self, path: str) -> Media:
         if self._folder is None:
             raise PermanentError(
-                f"media {_short(path)}: files are not allowed, since transports.whatsapp.media_dir is not set",
+                f"media {safe_url(path)}: files are not allowed, since transports.whatsapp.media_dir is not set",
                 error_class=ErrorClass.CONTENT,
             )
         try:
@@ -151,18 +114,18 @@ class MediaFetcher:
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else "not a path"
             raise PermanentError(
-                f"media {_short(path)} cannot be read in {self._folder}: {why}", error_class=ErrorClass.CONTENT
+                f"media {safe_url(path)} cannot be read in {self._folder}: {why}", error_class=ErrorClass.CONTENT
             ) from None
         try:
             place = Path(f"/proc/self/fd/{handle}").readlink()
             status = os.fstat(handle)
             if not place.is_relative_to(self._folder):
                 raise PermanentError(
-                    f"media {_short(path)} is not below {self._folder} (transports.whatsapp.media_dir)",
+                    f"media {safe_url(path)} is not below {self._folder} (transports.whatsapp.media_dir)",
                     error_class=ErrorClass.CONTENT,
                 )
             if not stat.S_ISREG(status.st_mode):
-                raise PermanentError(f"media {_short(path)} is not a file", error_class=ErrorClass.CONTENT)
+                raise PermanentError(f"media {safe_url(path)} is not a file", error_class=ErrorClass.CONTENT)
             self._check_size(path, status.st_size)
             with os.fdopen(os.dup(handle), "rb") as file:
                 data = file.read(self._max_bytes + 1)
@@ -170,9 +133,3 @@ class MediaFetcher:
             os.close(handle)
         self._check_size(path, len(data))
         return Media(data, None, place.name)
-
-
-def _short(source: str) -> str:
-    """Without a query, which may hold a signature, and without a body."""
-    shown = source.split(",", 1)[0].split("?", 1)[0]
-    return shown if len(shown) <= MAX_SHOWN else shown[:MAX_SHOWN] + "…"

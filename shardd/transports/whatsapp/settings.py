@@ -16,6 +16,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     opt_out_words: tuple[str, ...] = ()
     default_region: str | None = None
     media_dir: str | None = None
+    media_hosts: tuple[str, ...] = ()
     media_max_bytes: int = 16 * 1024 * 1024
     fetch_timeout: float = 20.0
     connect_timeout: float = 20.0

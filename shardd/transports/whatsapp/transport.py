@@ -60,6 +60,7 @@ class WhatsappTransport(Transport):
         self._restrictions = Restrictions(self._store)
         self._media = MediaFetcher(
             folder=self._settings.media_dir,
+            hosts=self._settings.media_hosts,
             max_bytes=self._settings.media_max_bytes,
             timeout=self._settings.fetch_timeout,
         )
@@ -130,7 +131,6 @@ class WhatsappTransport(Transport):
         """Close every client, then the gate."""
         await self._clients.close()
         await self._gate.close()
-        await self._media.close()
         await self._store.close()
 
     def open_clients(self) -> int:

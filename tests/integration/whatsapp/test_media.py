@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def sender(start_host: StartHost, folder: Path) -> HostProcess:
-    return await start_host(media_dir=str(folder))
+    return await start_host(media_dir=str(folder), media_hosts=["127.0.0.1"])
 
 
 @pytest.mark.parametrize(
@@ -110,12 +110,22 @@ async def site() -> AsyncIterator[str]:
 
 
 async def test_an_image_from_a_url_arrives(
-    host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess, site: str
+    sender: HostProcess, device: dict[str, Any], whatsapp: ServerProcess, site: str
 ) -> None:
-    await host.send(device, NUMBER, "from afar", kind="image", media=f"{site}/red.png")
+    await sender.send(device, NUMBER, "from afar", kind="image", media=f"{site}/red.png")
     (message,) = await whatsapp.async_control.wait_messages(1, recipient=NUMBER)
     assert message.media is not None
     assert message.media.sha256 == hashlib.sha256(PICTURE).hexdigest()
+
+
+@pytest.mark.parametrize("spelling", ["127.0.0.1", "[::ffff:127.0.0.1]", "0x7f.1", "localhost"])
+async def test_what_only_this_machine_can_reach_is_sent_to_nobody(
+    host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess, site: str, spelling: str
+) -> None:
+    told = await host.send(device, NUMBER, kind="document", media=f"{site.replace('127.0.0.1', spelling)}/red.png")
+    assert (told["step"], told["error"]) == ("fetch", "PermanentError"), told
+    assert "transports.whatsapp.media_hosts" in told["text"]
+    assert whatsapp.control.messages(accepted_only=False) == []
 
 
 async def test_what_is_missing_fails_before_anything_is_opened(

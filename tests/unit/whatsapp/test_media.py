@@ -29,10 +29,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def fetcher(folder: Path) -> AsyncIterator[MediaFetcher]:
-    fetcher = MediaFetcher(folder=str(folder), max_bytes=LIMIT, timeout=2.0)
-    yield fetcher
-    await fetcher.close()
+def fetcher(folder: Path) -> MediaFetcher:
+    return MediaFetcher(folder=str(folder), hosts=["127.0.0.1"], max_bytes=LIMIT, timeout=2.0)
 
 
 @pytest.mark.parametrize("path", ["a.txt", "deep/../a.txt", "inside"])

@@ -1,0 +1,230 @@
+"""Downloading media from a URL that a stranger chose.
+
+Which addresses may be reached is decided where a socket is made, for the very address that it connects to next: behind DNS, for
+IP literals in any spelling, anew for every redirect, and for each of several addresses that are tried in turn. Nothing lies
+between that look and the connect, so an answer of DNS that changes in between changes nothing. Each request has a connection and
+a session of its own, so no cookie and no connection of one producer's server meets another's; the environment's proxies
+and netrc are not used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from shardd import __version__
+from shardd.addresses import Address, AllowedHosts, reached, read_address, why_not_public
+from shardd.errors import ErrorClass, PermanentError, TransientError
+from shardd.transports.http_errors import connection_words
+from shardd.urls import safe_url
+
+MAX_HOST: Final = 100
+"""Characters of a host that an error repeats."""
+CHUNK: Final = 256 * 1024
+MAX_REDIRECTS: Final = 5
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+RETRIED: Final = frozenset({408, 425, 429})
+"""HTTP statuses below 500 that may be another tomorrow."""
+WEB_PORTS: Final = frozenset({80, 443})
+SYSTEM_PORTS: Final = 1024
+"""Below it other protocols live, whose servers a request of HTTP may confuse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """What came. `mime_type` and `disposition` as the server said them (hints), `path` of the URL that it came from."""
+
+    data: bytes
+    mime_type: str | None
+    disposition: str | None
+    path: str
+
+
+class Guard:
+    """What the request to one host may connect to."""
+
+    def __init__(self, allowed: AllowedHosts, host: str) -> None:
+        self._allowed = allowed
+        self._host = host
+        self._connecting = False
+        self._why: str | None = None
+
+    @property
+    def refusal(self) -> str | None:
+        """Why none of the host's addresses may be reached, in words; None when one was tried."""
+        return None if self._connecting else self._why
+
+    def make_socket(self, info: tuple[Any, ...]) -> socket.socket:
+        """A socket for the address that is about to be connected to (`info` as of getaddrinfo). Raises OSError."""
+        family, kind, protocol, _, (place, port, *_) = info
+        address = read_address(place)
+        self._why = "no plain IP address" if address is None else self._refuse(address, port)
+        if self._why is not None:
+            raise OSError(errno.EACCES, self._why)
+        self._connecting = True
+        return socket.socket(family, kind, protocol)
+
+    def _refuse(self, address: Address, port: int) -> str | None:
+        if self._allowed.allow(self._host, port, address):
+            return None
+        if port < SYSTEM_PORTS and port not in WEB_PORTS:
+            return f"port {port}, which is not a web server's"
+        return why_not_public(address) or ("an address of this machine" if _is_own(address) else None)
+
+
+class Downloader:
+    """Downloads for one worker."""
+
+    def __init__(
+        self, *, allowed: AllowedHosts, max_bytes: int, timeout: float, resolver: AbstractResolver | None = None
+    ) -> None:
+        """`timeout`: seconds for one file with all redirects. `resolver`: who is asked for addresses; None: the system."""
+        self._allowed = allowed
+        self._max_bytes = max_bytes
+        self._timeout = timeout
+        self._resolver = resolver
+
+    async def download(self, source: str) -> Downloaded:
+        """What an http(s) URL leads to. Raises PermanentError or TransientError, whose texts show no secret of a URL."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._follow(source)
+        except TimeoutError:
+            raise TransientError(
+                f"media {safe_url(source)} did not arrive within {self._timeout:g} seconds",
+                error_class=ErrorClass.TIMEOUT,
+            ) from None
+
+    async def _follow(self, source: str) -> Downloaded:
+        url = _read_url(source)
+        for _ in range(MAX_REDIRECTS + 1):
+            try:
+                async with self._get(source, url) as response:
+                    location = response.headers.get("Location")
+                    if response.status not in REDIRECTS or location is None:
+                        return await self._read(source, response)
+            except (aiohttp.InvalidURL, ValueError):
+                raise _not_fetched(source, "it is, or leads to, no http(s) URL") from None
+            except (aiohttp.ClientError, OSError) as error:
+                raise TransientError(
+                    f"media {safe_url(source)} cannot be fetched: {connection_words(error)}",
+                    error_class=ErrorClass.CONNECTION,
+                ) from None
+            url = _next_url(source, url, location)
+        raise _not_fetched(source, f"more than {MAX_REDIRECTS} redirects")
+
+    @asynccontextmanager
+    async def _get(self, source: str, url: URL) -> AsyncIterator[aiohttp.ClientResponse]:
+        guard = Guard(self._allowed, url.host or "")
+        connector = aiohttp.TCPConnector(
+            socket_factory=guard.make_socket, resolver=self._resolver, use_dns_cache=False, force_close=True
+        )
+        async with aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_read=None, sock_connect=None),
+            headers={"User-Agent": f"shardd/{__version__}", "Accept-Encoding": "identity"},
+        ) as session:
+            try:
+                response = await session.get(url, allow_redirects=False)
+            except aiohttp.ClientConnectorError:
+                if guard.refusal is None:
+                    raise
+                raise _refused(source, url, guard.refusal) from None
+            async with response:
+                yield response
+
+    async def _read(self, source: str, response: aiohttp.ClientResponse) -> Downloaded:
+        self._check_status(source, response.status)
+        self._check_size(source, response.content_length or 0)
+        data = io.BytesIO()
+        # Counted as it is unpacked, should it be packed although nobody asked for that.
+        async for chunk in response.content.iter_chunked(CHUNK):
+            data.write(chunk)
+            self._check_size(source, data.tell())
+        known = "Content-Type" in response.headers
+        return Downloaded(
+            data.getvalue(),
+            response.content_type if known else None,
+            response.headers.get("Content-Disposition"),
+            response.url.path,
+        )
+
+    def _check_status(self, source: str, status: int) -> None:
+        if status == 200:
+            return
+        text = f"media {safe_url(source)} cannot be fetched: the server answered {status}"
+        if 300 <= status < 500 and status not in RETRIED:
+            raise PermanentError(text, error_class=ErrorClass.CONTENT)
+        raise TransientError(text, error_class=ErrorClass.SERVER)
+
+    def _check_size(self, source: str, size: int) -> None:
+        if size > self._max_bytes:
+            raise PermanentError(
+                f"media {safe_url(source)} is larger than media_max_bytes ({self._max_bytes} bytes)",
+                error_class=ErrorClass.CONTENT,
+            )
+
+
+def _read_url(source: str) -> URL:
+    try:
+        url = URL(source)
+        if url.scheme in {"http", "https"} and url.host and url.port:
+            return url
+    except ValueError:
+        pass
+    raise _not_fetched(source, "it is no http(s) URL")
+
+
+def _next_url(source: str, url: URL, location: str) -> URL:
+    """Where a redirect leads, if it may be followed."""
+    try:
+        target = url.with_user(None).join(URL(location))
+        host, port = target.host, target.port
+    except ValueError:
+        raise _not_fetched(source, "it is redirected to no URL") from None
+    shown = safe_url(str(target))
+    if target.scheme not in {"http", "https"} or not host or not port:
+        raise _not_fetched(source, f"it is redirected to {shown}, which is no http(s) URL")
+    if url.scheme == "https" and target.scheme == "http":
+        raise _not_fetched(source, f"it is redirected from https to {shown}, which anybody on the way could change")
+    if target.user is not None or target.password is not None:
+        raise _not_fetched(source, f"it is redirected to {shown} with a user and a password that nobody gave us")
+    if target.origin() == url.origin():
+        return target.with_user(url.user).with_password(url.password)
+    return target
+
+
+def _not_fetched(source: str, why: str) -> PermanentError:
+    return PermanentError(f"media {safe_url(source)} cannot be fetched: {why}", error_class=ErrorClass.CONTENT)
+
+
+def _refused(source: str, url: URL, why: str) -> PermanentError:
+    leads = "" if url == URL(source) else f"it leads to {safe_url(str(url))}, and "
+    return PermanentError(
+        f"media {safe_url(source)} is refused: {leads}{(url.host or '')[:MAX_HOST]} has {why}; if media may come from there, "
+        "name the host or its address in transports.whatsapp.media_hosts",
+        error_class=ErrorClass.CONTENT,
+    )
+
+
+def _is_own(address: Address) -> bool:
+    """Whether an address is one of this machine's own: what is reached there may be hidden from the internet by a firewall."""
+    address = reached(address)
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        # Sends nothing. The system speaks to its own address from that same address.
+        probe.connect((str(address), 9))
+        return bool(probe.getsockname()[0] == str(address))
+    return False

@@ -1,0 +1,44 @@
+import pytest
+
+from shardd.config import parse_config
+from shardd.errors import ConfigError
+
+HOME = {"HOME": "/home/of"}
+
+
+def media_hosts(text: str) -> object:
+    config = parse_config(f"transports: {{whatsapp: {{media_hosts: {text}}}}}", "/etc/x.yaml", HOME)
+    return config.transports.as_plain()["whatsapp"]["media_hosts"]
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("null", None),
+        ("media.internal", ["media.internal"]),
+        (
+            '"media.internal:9000, 10.20.0.0/16, [::1]:80, fd00::/8"',
+            ["media.internal:9000", "10.20.0.0/16", "[::1]:80", "fd00::/8"],
+        ),
+        ("[media.internal, 127.0.0.1]", ["media.internal", "127.0.0.1"]),
+    ],
+)
+def test_hosts_outside_the_internet_are_named(text: str, hosts: list[str] | None) -> None:
+    found = media_hosts(text)
+    assert (found if found is None else list(found)) == hosts  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("http://media.internal/", r"a part http://media.internal/ that is not a network"),
+        ('"a.internal, 10.0.0.1/8"', r"a part 10.0.0.1/8 that is not a network; write one such as"),
+        ('"*.internal"', r"a part \*.internal that is neither a host name nor"),
+        ("127.1", r"a part 127.1 that is neither a host name nor"),
+        ('"a.internal,"', r"a part \(nothing\) that is neither"),
+        ('"a.internal:0"', r"that has a port that is not from 1 to 65535"),
+    ],
+)
+def test_what_names_no_host_is_told(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=rf"transports.whatsapp.media_hosts: .*{complaint}"):
+        media_hosts(text)
