@@ -38,6 +38,7 @@ from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import FilteringBoundLogger
 
 from shardd.log_outlet import Outlet
+from shardd.visible import visible, visible_json
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 Render = Callable[[float, dict[str, Any], ExcInfo | None], str]
@@ -65,7 +66,7 @@ _SECRET_TEXT: Final = re.compile(
     re.IGNORECASE,
 )
 _BLANK: Final = "***"
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_NEEDS_QUOTES: Final = re.compile(r"[ \"=]")
 
 log_context: Callable[..., AbstractContextManager[None]] = structlog.contextvars.bound_contextvars
 """`with log_context(device=…, job=…):` gives these fields to every event within, those of libraries included."""
@@ -240,20 +241,23 @@ def _render_json(at: float, entry: dict[str, Any], exc_info: ExcInfo | None) -> 
     if exc_info is not None:
         line["exception"] = _plain(_exception_as_data(exc_info), depth=-_MAX_DEPTH)  # exception groups nest deeply
     try:
-        return msgspec.json.encode(line).decode()
+        text = msgspec.json.encode(line).decode()
     except (UnicodeEncodeError, OverflowError, TypeError, msgspec.MsgspecError):
-        return json.dumps(line)  # slower, but takes lone surrogates, subclasses of int, and integers beyond 64 bits
+        text = json.dumps(line)  # slower, but takes lone surrogates, subclasses of int, and integers beyond 64 bits
+    return visible_json(text)  # a terminal may read this, too
 
 
-def _printable(value: Any) -> str:
-    """Text that moves no cursor: an event may quote what a stranger wrote."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+def _visible(value: Any) -> str:
+    """An event may quote what a stranger wrote."""
+    return visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def _quoted(value: Any) -> str:
-    text = _printable(value)
-    return f'"{text}"' if isinstance(value, str) and (" " in text or not text) else text
+    """As a field's value, which a text must not seem to end."""
+    if not isinstance(value, str) or (value and not _NEEDS_QUOTES.search(value)):
+        return _visible(value)
+    escaped = value.replace('"', '\\"')
+    return f'"{_visible(escaped)}"'
 
 
 def _console_renderer(*, colors: bool) -> Render:
@@ -261,7 +265,7 @@ def _console_renderer(*, colors: bool) -> Render:
     level_styles = ConsoleRenderer.get_default_level_styles(colors)
 
     def column(style: str, width: int = 0) -> KeyValueColumnFormatter:
-        return KeyValueColumnFormatter(None, style, styles.reset, value_repr=_printable, width=width)
+        return KeyValueColumnFormatter(None, style, styles.reset, value_repr=_visible, width=width)
 
     rest = KeyValueColumnFormatter(styles.kv_key, styles.kv_value, styles.reset, value_repr=_quoted)
     renderer = ConsoleRenderer(
@@ -282,7 +286,7 @@ def _console_renderer(*, colors: bool) -> Render:
         if exc_info is None:
             return line
         trace = "".join(traceback.format_exception(*exc_info)).rstrip().split("\n")
-        return "\n".join([line, *(f"    {_printable(_redact(row))}" for row in trace)])
+        return "\n".join([line, *(f"    {visible(_redact(row))}" for row in trace)])
 
     return render
 

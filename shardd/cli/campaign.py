@@ -6,7 +6,6 @@ many jobs wait: a claim looks at its campaign.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +13,8 @@ import click
 
 from shardd.cli.campaign_view import campaign_json, details_json, show_campaign, show_campaigns
 from shardd.cli.names import Refusals, confirm, short_names, some
-from shardd.cli.options import config_option
-from shardd.cli.output import count, print_json
+from shardd.cli.options import Number, WholeNumber, config_option
+from shardd.cli.output import count, print_json, say
 from shardd.cli.reach import with_database
 from shardd.config import load_config
 from shardd.errors import UsageError
@@ -29,10 +28,13 @@ _UNKNOWN: Final = "unknown; the others: shardd campaign list"
 _ids = click.argument("ids", nargs=-1, required=True, metavar="ID...")
 _label = click.option("--label", help="A name for people.")
 _weight = click.option(
-    "--weight", type=float, metavar="NUMBER", help="Its share of a device that several campaigns use, against theirs."
+    "--weight",
+    type=Number(MAX_WEIGHT),
+    metavar="NUMBER",
+    help="Its share of a device that several campaigns use, against theirs.",
 )
 _device_cap = click.option(
-    "--device-cap", type=click.IntRange(0, 1_000_000), help="Messages per device and day; 0: as many as the device may."
+    "--device-cap", type=WholeNumber(0, 1_000_000), help="Messages per device and day; 0: as many as the device may."
 )
 _why = click.option("--why", help="Shown wherever somebody asks why its jobs wait.")
 
@@ -73,7 +75,7 @@ def add(
 
     added, there = with_database(load_config(config_file), work)
     if added:
-        click.echo(f"added {count(len(added), 'campaign')}")
+        say(f"added {count(len(added), 'campaign')}")
     refusals = Refusals()
     cancelled = [row.id for row in there if row.state == CampaignState.CANCELLED]
     refusals.tell(cancelled, "campaign", _FINAL)
@@ -83,7 +85,7 @@ def add(
     )
     same = [row.id for row in there if row.id not in (*cancelled, *differs)]
     if same:
-        click.echo(f"there already: {some(same)}")
+        say(f"there already: {some(same)}")
     refusals.finish()
 
 
@@ -110,7 +112,7 @@ def set_(
 @click.option(
     "--state", type=click.Choice([state.value for state in CampaignState]), help="Only campaigns in this state."
 )
-@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="At most so many.")
+@click.option("--limit", type=WholeNumber(1, 100_000), default=50, show_default=True, help="At most so many.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: a list of objects; times in ISO 8601.")
 @config_option
 def list_(*, state: str | None, limit: int, as_json: bool, config_file: Path) -> None:
@@ -176,10 +178,10 @@ def cancel(ids: tuple[str, ...], why: str | None, yes: bool, config_file: Path) 
         confirm(f"Cancel {_named(open_)} for good? {_what_ends(open_)}", yes=yes)
         ended = with_database(config, lambda database: CampaignAdmin(database).cancel([one.id for one in open_], why))
         waiting = sum(one.live - one.in_hand for one in open_)
-        click.echo(f"cancelled {count(len(ended), 'campaign')} with {count(waiting, 'waiting job')}")
+        say(f"cancelled {count(len(ended), 'campaign')} with {count(waiting, 'waiting job')}")
     before = [one.id for one in found if one.state == CampaignState.CANCELLED]
     if before:
-        click.echo(f"cancelled already: {some(before)}")
+        say(f"cancelled already: {some(before)}")
     _refuse_unknown(names, {one.id for one in found}).finish()
 
 
@@ -193,17 +195,13 @@ def _turn(word: str, ids: tuple[str, ...], state: CampaignState, why: str | None
 
     done, others = with_database(load_config(config_file), work)
     if done:
-        click.echo(f"{word} {count(len(done), 'campaign')}")
+        say(f"{word} {count(len(done), 'campaign')}")
     refusals = _refuse_unknown(names, done | {row.id for row in others})
     refusals.tell([row.id for row in others], "campaign", _FINAL)
     refusals.finish()
 
 
 def _terms(label: str | None, weight: float | None, device_cap: int | None) -> CampaignTerms:
-    if weight is not None and not (math.isfinite(weight) and 0 < weight <= MAX_WEIGHT):
-        raise UsageError(
-            f"--weight: {weight:g} is no share; write a number above 0 and up to {MAX_WEIGHT:g}, such as 2"
-        )
     return CampaignTerms(label=label, weight=weight, device_cap=device_cap)
 
 
@@ -229,7 +227,7 @@ def _what_ends(campaigns: list[WeighedCampaign]) -> str:
 
 def _tell_done(word: str, names: list[str], done: set[str]) -> None:
     if done:
-        click.echo(f"{word} {count(len(done), 'campaign')}")
+        say(f"{word} {count(len(done), 'campaign')}")
     _refuse_unknown(names, done).finish()
 
 

@@ -8,11 +8,21 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
 
 from shardd.cli.campaign_progress import Progress, progress_of
-from shardd.cli.output import ago, count, make_console, make_table, moment_text, span, state_text
+from shardd.cli.output import (
+    Table,
+    Text,
+    ago,
+    count,
+    make_console,
+    make_facts,
+    make_grid,
+    make_table,
+    moment_text,
+    span,
+    state_text,
+)
 from shardd.queue.campaign_admin import CampaignDetails, CampaignRow, CampaignState, DeviceShare
 from shardd.states import FINISHED, JobState
 
@@ -74,9 +84,6 @@ def show_campaign(details: CampaignDetails) -> None:
     """One campaign, line by line, and its devices with the most work."""
     console = make_console()
     row, progress = details.row, progress_of(details, datetime.now(UTC))
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
     state = state_text(row.state)
     if row.state != CampaignState.RUNNING:
         state.append(f" since {moment_text(row.state_since)}", "default")
@@ -99,10 +106,7 @@ def show_campaign(details: CampaignDetails) -> None:
         ("last sent", moment_text(progress.last_sent)),
         ("added", moment_text(row.created_at)),
     ]
-    for name, value in rows:
-        if value:
-            table.add_row(name, value)
-    console.print(table)
+    console.print(make_facts(rows))
     for pool in details.pools:
         able = f"{pool.able} of its {count(pool.devices, 'device')} can send"
         console.print(Text(f"{count(pool.jobs, 'job')} in the pool of group {pool.device_group}; {able}"))
@@ -136,7 +140,7 @@ def _devices(shares: Sequence[DeviceShare], cap: int | None, *, narrow: bool) ->
 def _bar(progress: Progress) -> Table | str:
     if not progress.total:
         return ""
-    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid = make_grid(1)
     words = f"{_percent(progress)} of {count(progress.total, 'job')}"
     grid.add_row(ProgressBar(progress.total, progress.ended, width=BAR), words)
     return grid

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from shardd.cli.output import say, say_error
 from shardd.config import Config, load_config, sample_config
 from shardd.errors import ConfigError
 
@@ -23,17 +24,19 @@ def check(file: Path) -> None:
         config = load_config(file)
     except ConfigError as error:
         lines = str(error).splitlines()
-        click.echo(str(error), err=True)
+        for line in lines:
+            say_error(line)
         if len(lines) > 1:
-            click.echo(f"{len(lines)} mistakes", err=True)
+            say(f"{len(lines)} mistakes", err=True)
         raise click.exceptions.Exit(ConfigError.exit_code) from None
-    click.echo(f"{file}: good ({_summary(config)})")
+    say(f"{file}: good ({_summary(config)})")
 
 
 @config_group.command("sample")
 def sample() -> None:
     """Print a config file with every option, its default and a comment."""
-    click.echo(sample_config(), nl=False)
+    for line in sample_config().splitlines():
+        say(line)
 
 
 def _summary(config: Config) -> str:

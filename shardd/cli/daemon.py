@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 
 from shardd.cli.client import ask, ask_now
-from shardd.cli.options import config_option
+from shardd.cli.options import WholeNumber, config_option
+from shardd.cli.output import say
 from shardd.config import Config, load_config
 from shardd.errors import SharddError
 
@@ -49,7 +50,7 @@ def stop(config_file: Path) -> None:
     """Drain every shard and stop; returns when the supervisor is gone."""
     config = load_config(config_file)
     asyncio.run(_stop(config))
-    click.echo("stopped")
+    say("stopped")
 
 
 async def _stop(config: Config) -> None:
@@ -74,17 +75,17 @@ async def _stop(config: Config) -> None:
 
 
 @click.command()
-@click.argument("shard", type=click.IntRange(min=0))
+@click.argument("shard", type=WholeNumber(0))
 @config_option
 def drain(shard: int, config_file: Path) -> None:
     """Finish what SHARD has in hand and stop its worker; it stays down until `shardd restart SHARD`."""
     config = load_config(config_file)
     ask_now(config.control_socket, "POST", f"/shards/{shard}/drain", timeout=config.supervisor.drain_timeout + GRACE)
-    click.echo(f"shard {shard} is drained; bring it back with: shardd restart {shard}")
+    say(f"shard {shard} is drained; bring it back with: shardd restart {shard}")
 
 
 @click.command()
-@click.argument("shards", type=click.IntRange(min=0), nargs=-1, metavar="[SHARD]...")
+@click.argument("shards", type=WholeNumber(0), nargs=-1, metavar="[SHARD]...")
 @config_option
 def restart(shards: tuple[int, ...], config_file: Path) -> None:
     """Replace the workers of these shards, one after the other; all of them when none is named."""
@@ -93,4 +94,4 @@ def restart(shards: tuple[int, ...], config_file: Path) -> None:
     for shard in shards or range(config.shards):
         began = time.monotonic()
         ask_now(config.control_socket, "POST", f"/shards/{shard}/restart", timeout=timeout)
-        click.echo(f"shard {shard} restarted in {time.monotonic() - began:.1f} s")
+        say(f"shard {shard} restarted in {time.monotonic() - began:.1f} s")

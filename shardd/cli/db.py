@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from shardd.cli.options import config_option
+from shardd.cli.output import make_console, make_table, print_exactly, print_json, say
 from shardd.cli.reach import reach_dsn
 from shardd.config import Config, load_config
 from shardd.embedded import embedded_dsn
@@ -35,9 +33,9 @@ def migrate_command(config_file: Path) -> None:
     """Bring the database to the schema of this release."""
     applied, state = asyncio.run(_migrate(load_config(config_file)))
     for name in applied:
-        click.echo(f"applied {name}")
+        say(f"applied {name}")
     if not applied:
-        click.echo("nothing to apply: the database is current")
+        say("nothing to apply: the database is current")
     _tell_notes(state)
 
 
@@ -48,7 +46,7 @@ def status_command(config_file: Path, as_json: bool) -> None:
     """Show the database and its migrations; exit with 0 when it is current, else with 1."""
     state = asyncio.run(_status(load_config(config_file)))
     if as_json:
-        click.echo(json.dumps({**asdict(state), "current": state.current}, default=str, indent=2))
+        print_json({**asdict(state), "current": state.current})
     else:
         _show(state)
         _tell_notes(state)
@@ -65,9 +63,9 @@ def dsn_command(config_file: Path, role: str) -> None:
     """Print where the database is, for psql and other programs: psql "$(shardd db dsn --config F)"."""
     config = load_config(config_file)
     if config.database is None:
-        click.echo(embedded_dsn(config.state_dir, role))
+        print_exactly(embedded_dsn(config.state_dir, role))
     elif role == "shardd":
-        click.echo(config.database.dsn)
+        print_exactly(config.database.dsn)
     else:
         raise UsageError(
             f"--role {role} is one of the embedded database, and {config_file} names a server: its roles are yours to make, "
@@ -86,20 +84,18 @@ async def _status(config: Config) -> DatabaseState:
 
 
 def _show(state: DatabaseState) -> None:
-    click.echo(f"PostgreSQL {state.version}, database {state.database} ({state.size}), as {state.role}")
-    table = Table("migration", "state", "applied")
+    say(f"PostgreSQL {state.version}, database {state.database} ({state.size}), as {state.role}")
+    table = make_table("migration", "state", "applied")
     for one in state.migrations:
         at = f"{one.applied_at:%Y-%m-%d %H:%M:%S %Z}" if one.applied_at else ""
         table.add_row(f"{one.version:04} {one.name}", one.state, at)
-    Console().print(table)
+    make_console().print(table)
 
 
 def _tell_notes(state: DatabaseState) -> None:
     if not state.producer_role:
-        click.echo(f"note: {NO_PRODUCER_ROLE}", err=True)
+        say(f"note: {NO_PRODUCER_ROLE}", err=True)
     if state.superuser:
-        click.echo(
-            f"note: {state.role} is a superuser, and shardd needs no such rights: use a role of its own", err=True
-        )
+        say(f"note: {state.role} is a superuser, and shardd needs no such rights: use a role of its own", err=True)
     if state.read_only:
-        click.echo("note: this server is a read-only standby: name the primary in the DSN", err=True)
+        say("note: this server is a read-only standby: name the primary in the DSN", err=True)

@@ -19,7 +19,7 @@ from shardd.cli.device_view import device_json, show_device, show_devices
 from shardd.cli.lazy import LazyGroup
 from shardd.cli.names import Refusals, device_ids, some
 from shardd.cli.options import config_option
-from shardd.cli.output import SANDBOX, count, print_json
+from shardd.cli.output import SANDBOX, count, print_json, say
 from shardd.cli.reach import with_database
 from shardd.config import load_config
 from shardd.errors import UsageError
@@ -95,7 +95,7 @@ def add(
     check_pace(config, new)
     added = with_database(config, lambda database: DeviceAdmin(database).add(new))
     if added:
-        click.echo(f"added {count(len(added), f'{transport} device')}{_what_next(new, added)}")
+        say(f"added {count(len(added), f'{transport} device')}{_what_next(new, added)}")
     refusals = Refusals()
     refusals.tell([one for one in new.ids if one not in added], "device", "there already; nothing was changed")
     refusals.finish()
@@ -193,9 +193,9 @@ async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) ->
         if removed != there:
             await asyncio.sleep(LOOK_EVERY)
     if cancelled:
-        click.echo(f"cancelled {count(cancelled, 'job')}")
+        say(f"cancelled {count(cancelled, 'job')}")
     if removed:
-        click.echo(f"removed {count(len(removed), 'device')}")
+        say(f"removed {count(len(removed), 'device')}")
     refusals = Refusals()
     left = sorted(there - removed)
     why = (
@@ -213,7 +213,7 @@ async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) ->
 
 def _tell_done(word: str, names: list[str], done: set[str]) -> None:
     if done:
-        click.echo(f"{word} {count(len(done), 'device')}")
+        say(f"{word} {count(len(done), 'device')}")
     refusals = Refusals()
     refusals.tell([one for one in names if one not in done], "device", "unknown")
     refusals.finish()

@@ -16,12 +16,11 @@ from typing import Final, Literal
 import click
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from rich.text import Text
 
 from shardd.cli.device_settings import check_gaps, read_gaps, read_proxy
 from shardd.cli.names import Refusals, confirm, device_ids
-from shardd.cli.options import config_option
-from shardd.cli.output import count, make_console, make_table, print_json
+from shardd.cli.options import WholeNumber, config_option
+from shardd.cli.output import Text, count, make_console, make_table, print_json, say
 from shardd.cli.sessions import WHATSAPP, Desk, open_desk
 from shardd.config import Config, load_config
 from shardd.errors import UsageError
@@ -66,7 +65,7 @@ class Item:
 @click.option(
     "--gap", metavar="MIN..MAX", help="Random pause between two messages of a new device; else as configured."
 )
-@click.option("--daily-limit", type=click.IntRange(0, 1_000_000), help="Messages a day of a new device; 0: no limit.")
+@click.option("--daily-limit", type=WholeNumber(0, 1_000_000), help="Messages a day of a new device; 0: no limit.")
 @click.option("--proxy", help="Proxy of new devices: http://user:password@host:port or socks5://…")
 @click.option("--yes", is_flag=True, help="Do not ask whether the other program is stopped.")
 @click.option("--json", "as_json", is_flag=True, help="The report for programs.")
@@ -123,7 +122,7 @@ async def _import(
         if not apply:
             _tell(f"nothing was changed; {WARNING[0].lower()}{WARNING[1:]} Then do it with --apply." if todo else "")
         elif todo:
-            click.echo(WARNING, err=True)
+            say(WARNING, err=True)
             confirm(f"Is it stopped? Import {count(len(todo), 'session')}?", yes=yes)
             done = await _apply(desk, source, plan, todo, usual)
             _tell(f"imported {count(len(done), 'device')}")
@@ -208,7 +207,7 @@ def _report(items: Sequence[Item], *, as_json: bool) -> None:
 
 def _tell(text: str) -> None:
     if text:
-        click.echo(text, err=True)
+        say(text, err=True)
 
 
 def _check_source(source: str) -> None:

@@ -20,6 +20,7 @@ from shardd.pacing import CLASSES, WARM_UP, DevicePace, Tally, daily_limit, next
 from shardd.queue.device_admin import DeviceRow
 from shardd.states import CAN_SEND, DeviceState
 from shardd.supervisor.outlook import ClassOutlook, DeviceOutlook, make_outlook
+from shardd.visible import visible
 
 SOON: Final = 3600.0
 """Seconds up to which a wait is told alone, without the moment at which it ends."""
@@ -96,12 +97,12 @@ def next_words(outlook: Outlook) -> str:
     """`now`; `in 8s: its gap`; what differs by class on a line each."""
     device = outlook.device
     if device.held is not None:
-        return f"not now: {device.held}"
+        return visible(f"not now: {device.held}")
     told: dict[str, list[str]] = {}
     for name, one in device.classes.items():
         told.setdefault(_turn_words(one), []).append(name)
     lines = [f"{', '.join(names)}: {words}" if len(told) > 1 else words for words, names in told.items()]
-    return "\n".join([*lines, *([] if outlook.note is None else [outlook.note])])
+    return "\n".join(map(visible, [*lines, *([] if outlook.note is None else [outlook.note])]))
 
 
 def sent_words(outlook: Outlook) -> str:

@@ -17,6 +17,7 @@ import click
 
 from shardd.cli.names import device_ids
 from shardd.cli.options import config_option
+from shardd.cli.output import say
 from shardd.cli.pair_view import ScreenView, View, open_view
 from shardd.cli.sessions import Desk, open_desk
 from shardd.config import Config, load_config
@@ -70,12 +71,12 @@ def pair(
             pairing = Pairing(view, device_id, number=number, new_number=new_number, timeout=timeout)
             asyncio.run(pairing.run(config))
     except asyncio.CancelledError:
-        click.echo("given up; nothing has changed", err=True)
+        say("given up; nothing has changed", err=True)
         raise click.exceptions.Exit(GIVEN_UP) from None
     if not as_json:
-        click.echo(f"device {device_id} is paired with +{pairing.number}")
+        say(f"device {device_id} is paired with +{pairing.number}")
         for remark in pairing.remarks:
-            click.echo(remark)
+            say(remark)
 
 
 class Pairing:

@@ -10,7 +10,7 @@ import click
 
 from shardd.cli.names import device_ids
 from shardd.cli.options import config_option
-from shardd.cli.output import SANDBOX, count
+from shardd.cli.output import SANDBOX, count, say
 from shardd.cli.reach import reach_database
 from shardd.config import Config, load_config
 from shardd.errors import UsageError
@@ -46,18 +46,16 @@ def replace(old: str, new: str, config_file: Path) -> None:
     if old == new:
         raise UsageError(f"{old} cannot replace itself: name two devices")
     result = asyncio.run(_replace(load_config(config_file), old, new))
-    click.echo(f"moved {count(result.moved, 'job')} from {old} to {new}")
+    say(f"moved {count(result.moved, 'job')} from {old} to {new}")
     if result.back:
-        click.echo(f"{count(result.back, 'job')} of device groups went back to their groups")
+        say(f"{count(result.back, 'job')} of device groups went back to their groups")
     if result.left:
         verb = "stays" if result.left == 1 else "stay"
-        click.echo(
-            f"{count(result.left, 'job')} {verb} with {old}: a worker has them in hand; try again for what comes back"
-        )
+        say(f"{count(result.left, 'job')} {verb} with {old}: a worker has them in hand; try again for what comes back")
     if result.new.paused_at is not None:
-        click.echo(f"they wait: {new} is paused; let it send: shardd device resume {new}")
+        say(f"they wait: {new} is paused; let it send: shardd device resume {new}")
     elif (state := DeviceState(result.new.state)) not in CAN_SEND:
-        click.echo(f"they wait: {new} is {state}; {remedy_of(result.new.transport, state).format(id=new)}")
+        say(f"they wait: {new} is {state}; {remedy_of(result.new.transport, state).format(id=new)}")
 
 
 async def _replace(config: Config, old: str, new: str) -> Moved:

@@ -10,6 +10,7 @@ import click
 
 from shardd.cli.names import confirm, device_ids
 from shardd.cli.options import config_option
+from shardd.cli.output import say
 from shardd.cli.sessions import Desk, open_desk
 from shardd.config import Config, load_config
 from shardd.errors import DatabaseError, PairingError, SharddError, UsageError
@@ -36,7 +37,7 @@ def take_over(device_id: str, yes: bool, config_file: Path) -> None:
     """
     (device_id,) = device_ids([device_id])
     asyncio.run(_take_over(load_config(config_file), device_id, yes=yes))
-    click.echo(f"device {device_id} is ready; if it is replaced again, the other client still runs")
+    say(f"device {device_id} is ready; if it is replaced again, the other client still runs")
 
 
 async def _take_over(config: Config, device_id: str, *, yes: bool) -> None:
@@ -62,7 +63,7 @@ def logout(device_id: str, forget: bool, yes: bool, config_file: Path) -> None:
     """
     (device_id,) = device_ids([device_id])
     done = asyncio.run(_logout(load_config(config_file), device_id, forget=forget, yes=yes))
-    click.echo(f"{done}; pair it again: shardd device pair {device_id}")
+    say(f"{done}; pair it again: shardd device pair {device_id}")
 
 
 async def _logout(config: Config, device_id: str, *, forget: bool, yes: bool) -> str:

@@ -13,7 +13,7 @@ from shardd.cli.device_pace import DEFAULT, check_pace, pace_options, read_pace
 from shardd.cli.device_settings import read_proxy, read_settings
 from shardd.cli.names import Refusals, device_ids
 from shardd.cli.options import config_option
-from shardd.cli.output import count
+from shardd.cli.output import count, say
 from shardd.cli.reach import with_database
 from shardd.config import Config, load_config
 from shardd.errors import SharddError, UsageError
@@ -67,7 +67,7 @@ def set_(
     change = DeviceChange(fields=fields, classes=classes, cleared=cleared)
     done = with_database(config, lambda database: _set(database, config, names, change))
     if done:
-        click.echo(f"changed {count(len(done), 'device')}")
+        say(f"changed {count(len(done), 'device')}")
     refusals = Refusals()
     refusals.tell([one for one in names if one not in done], "device", "unknown")
     refusals.finish()

@@ -10,16 +10,16 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from rich.table import Table
-from rich.text import Text
-
 from shardd.cli.device_outlook import Outlook, next_words, sent_words, tally_of
 from shardd.cli.output import (
     SANDBOX,
     SANDBOX_STYLE,
+    Lines,
+    Text,
     ago,
     count,
     make_console,
+    make_facts,
     make_table,
     moment_text,
     sandbox_line,
@@ -87,9 +87,6 @@ def show_devices(devices: Sequence[DeviceRow], config: Config) -> None:
 def show_device(device: DeviceRow, config: Config, outlook: Outlook) -> None:
     """One device, line by line."""
     console = make_console()
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
     transport = _transport_text(device.transport)
     if device.transport == SANDBOX:
         transport.append(": its messages reach nobody")
@@ -102,7 +99,7 @@ def show_device(device: DeviceRow, config: Config, outlook: Outlook) -> None:
     rows += [
         ("to do", _to_do(device)),
         ("jobs", _jobs(device)),
-        ("may send", next_words(outlook)),
+        ("may send", Lines(next_words(outlook))),
         ("sent today", sent_words(outlook)),
         ("last sent", moment_text(device.last_sent)),
         *_pace_rows(outlook.pace, device),
@@ -112,10 +109,7 @@ def show_device(device: DeviceRow, config: Config, outlook: Outlook) -> None:
         ("settings", str(masked_settings(device.transport, device.settings)) if device.settings else ""),
         ("added", moment_text(device.created_at)),
     ]
-    for name, value in rows:
-        if value:
-            table.add_row(name, value)
-    console.print(table)
+    console.print(make_facts(rows))
 
 
 def _state_rows(device: DeviceRow) -> list[tuple[str, Text | str]]:

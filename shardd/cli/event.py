@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC
@@ -12,10 +11,9 @@ from typing import Any, Final
 
 import click
 import psycopg
-from rich.text import Text
 
-from shardd.cli.options import config_option
-from shardd.cli.output import count, make_console, make_table, print_json
+from shardd.cli.options import WholeNumber, config_option
+from shardd.cli.output import Text, count, make_console, make_table, print_json, say
 from shardd.cli.reach import with_database
 from shardd.config import load_config
 from shardd.config.values import closest
@@ -38,7 +36,7 @@ def event_group() -> None:
 @event_group.command("list")
 @click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Only these: job.sent, job.*, …; several times.")
 @click.option("--after", metavar="POSITION", help="The next ones after this position, instead of the newest.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="At most so many.")
+@click.option("--limit", type=WholeNumber(1, 100_000), default=50, show_default=True, help="At most so many.")
 @click.option("--follow", is_flag=True, help="Go on with what comes, until ^C.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: a list; with --follow one object per line.")
 @config_option
@@ -118,9 +116,10 @@ def _print_all(events: list[EventRow], limit: int, *, as_json: bool) -> None:
 
 def _print_lines(events: list[EventRow], *, as_json: bool) -> None:
     for event in events:
-        click.echo(
-            json.dumps(event_json(event), ensure_ascii=False) if as_json else "  ".join(filter(None, _cells(event)))
-        )
+        if as_json:
+            print_json(event_json(event), compact=True)
+        else:
+            say("  ".join(filter(None, _cells(event))))
 
 
 def _cells(event: EventRow) -> tuple[str, ...]:

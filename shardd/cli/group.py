@@ -13,7 +13,7 @@ import click
 from shardd.cli.group_view import group_json, show_group, show_groups, whole_group_json
 from shardd.cli.names import Refusals, device_ids, short_names
 from shardd.cli.options import config_option
-from shardd.cli.output import count, print_json
+from shardd.cli.output import count, print_json, say
 from shardd.cli.reach import with_database
 from shardd.config import load_config
 from shardd.errors import UsageError
@@ -42,11 +42,11 @@ def add(group: str, devices: tuple[str, ...], label: str | None, config_file: Pa
     (name,), names = short_names([group], "group"), device_ids(devices) if devices else []
     added = with_database(load_config(config_file), lambda database: GroupAdmin(database).add(name, names, label))
     if added.group_is_new:
-        click.echo(f"made group {name}" + (f" of {count(len(added.new), 'device')}" if added.new else ""))
+        say(f"made group {name}" + (f" of {count(len(added.new), 'device')}" if added.new else ""))
     elif names:
-        click.echo(f"put {count(len(added.new), 'device')} into group {name}")
+        say(f"put {count(len(added.new), 'device')} into group {name}")
     else:
-        click.echo(f"group {name} is there" + ("" if label is None else ", and has this label now"))
+        say(f"group {name} is there" + ("" if label is None else ", and has this label now"))
     refusals = Refusals()
     refusals.tell(
         [one for one in names if one not in added.known], "device", "unknown; add devices with: shardd device add"
@@ -68,10 +68,10 @@ def remove(group: str, devices: tuple[str, ...], config_file: Path) -> None:
 
     gone, jobs = with_database(load_config(config_file), work)
     back = f"; {count(jobs, 'job')} went back to its pool" if jobs else ""
-    click.echo(f"took {count(len(gone), 'device')} out of group {name}{back}")
+    say(f"took {count(len(gone), 'device')} out of group {name}{back}")
     rest = [one for one in names if one not in gone]
     if rest:
-        click.echo(f"not in it: {', '.join(rest)}")
+        say(f"not in it: {', '.join(rest)}")
 
 
 @group_group.command("list")
@@ -121,7 +121,7 @@ def delete(group: str, config_file: Path) -> None:
         )
 
     with_database(load_config(config_file), work)
-    click.echo(f"deleted group {name}")
+    say(f"deleted group {name}")
 
 
 async def _find(database: Database, name: str) -> GroupRow:

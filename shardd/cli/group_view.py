@@ -6,14 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
 from shardd.cli.output import (
     SANDBOX,
     SANDBOX_STYLE,
+    Text,
     count,
     make_console,
+    make_facts,
     make_table,
     moment_text,
     sandbox_line,
@@ -53,9 +52,6 @@ def show_groups(groups: Sequence[GroupRow]) -> None:
 def show_group(group: GroupRow, members: Sequence[Member]) -> None:
     """One group, line by line, and its devices."""
     console = make_console()
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
     rows: list[tuple[str, Text | str]] = [
         ("group", group.id),
         ("label", group.label or ""),
@@ -64,10 +60,7 @@ def show_group(group: GroupRow, members: Sequence[Member]) -> None:
         ("given", f"{count(group.given, 'live job')} to its devices"),
         ("added", moment_text(group.created_at)),
     ]
-    for name, value in rows:
-        if value:
-            table.add_row(name, value)
-    console.print(table)
+    console.print(make_facts(rows))
     if not members:
         return
     devices = make_table("device", "transport", "state", "jobs", "contacts", "why", right=("jobs", "contacts"))

@@ -21,7 +21,7 @@ from shardd.cli.import_run import take_over
 from shardd.cli.import_view import show_report
 from shardd.cli.names import confirm
 from shardd.cli.options import config_option
-from shardd.cli.output import print_json
+from shardd.cli.output import print_json, say
 from shardd.config import load_config
 from shardd.config.values import RefusedError, parse_duration
 from shardd.errors import SourceError, UsageError
@@ -94,7 +94,7 @@ def legacy(
     _check_sessions(sessions)
     with closing(open_source(source)) as old:
         if not dry_run:
-            click.echo(WARNING, err=True)
+            say(WARNING, err=True)
             confirm(f"Is it stopped? Import from {old.name}?", yes=yes)
         report = Report(old.name, rehearsed=dry_run, keep_all=as_json)
         report.remarks.append(f"times that name no time zone are read as {zone_name} (--timezone)")

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from rich.console import Console
-from rich.text import Text
-
-from shardd.cli.output import count, make_console
+from shardd.cli.output import Console, Text, count, make_console
 from shardd.legacy.report import Report, Rows
 
 _WIDTH: Final = 10

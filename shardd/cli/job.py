@@ -14,7 +14,7 @@ from shardd.cli.job_choice import check_names, read_traits, trait_options
 from shardd.cli.job_view import job_json, show_job, show_jobs
 from shardd.cli.lazy import LazyGroup
 from shardd.cli.names import job_ids
-from shardd.cli.options import config_option
+from shardd.cli.options import WholeNumber, config_option
 from shardd.cli.output import print_json
 from shardd.cli.reach import with_database
 from shardd.config import load_config
@@ -38,7 +38,7 @@ def job_group() -> None:
 
 @job_group.command("list")
 @trait_options(JobState)
-@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="At most so many.")
+@click.option("--limit", type=WholeNumber(1, 100_000), default=50, show_default=True, help="At most so many.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: a list of objects; times in ISO 8601.")
 @config_option
 def list_(*, limit: int, as_json: bool, config_file: Path, **options: Any) -> None:

@@ -18,7 +18,7 @@ from shardd.cli.job_choice import Choice, check_names, read_choice, trait_option
 from shardd.cli.job_view import pile_json, show_piles
 from shardd.cli.names import SHOWN, Refusals, confirm
 from shardd.cli.options import config_option
-from shardd.cli.output import count, print_json
+from shardd.cli.output import count, print_json, say
 from shardd.cli.reach import with_database
 from shardd.config import load_config
 from shardd.errors import UsageError
@@ -251,7 +251,7 @@ def _ask(deed: Deed, piles: list[Pile], *, by_traits: bool, yes: bool) -> None:
     doubts = sum(pile.jobs for pile in piles if pile.state == JobState.IN_DOUBT)
     if doubts:
         their, they = ("its", "it") if doubts == 1 else ("their", "they")
-        click.echo(
+        say(
             f"warning: nobody knows whether {count(doubts, 'job')} in doubt reached {their} recipient: retried, {they} may be "
             "sent a second time",
             err=True,
@@ -271,7 +271,7 @@ def _show_plan(deed: Deed, piles: list[Pile], *, as_json: bool) -> None:
         return
     if piles:
         show_piles(piles, _OBSTACLES)
-    click.echo(f"would {deed.verb} {count(good, 'job')}; nothing was changed")
+    say(f"would {deed.verb} {count(good, 'job')}; nothing was changed")
 
 
 def _tell(deed: Deed, report: Report, *, by_traits: bool, as_json: bool) -> None:
@@ -283,7 +283,7 @@ def _tell(deed: Deed, report: Report, *, by_traits: bool, as_json: bool) -> None
         raise click.exceptions.Exit(UsageError.exit_code if left else 0)
     if report.done or report.already or by_traits:
         already = f"; {count(report.already, 'job')} {'was' if report.already == 1 else 'were'} that already"
-        click.echo(f"{deed.past} {count(report.done, 'job')}{already if report.already else ''}")
+        say(f"{deed.past} {count(report.done, 'job')}{already if report.already else ''}")
     refusals = Refusals()
     for why, number in report.left.items():
         refusals.tell(report.examples.get(why, []), "job", why, number=number)

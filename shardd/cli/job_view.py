@@ -7,15 +7,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from rich.table import Table
-from rich.text import Text
-
 from shardd.cli.output import (
     SANDBOX,
     SANDBOX_STYLE,
+    Lines,
+    Text,
     ago,
     count,
     make_console,
+    make_facts,
     make_table,
     moment_text,
     sandbox_line,
@@ -84,9 +84,6 @@ def show_piles(piles: Sequence[Pile], obstacles: Mapping[str, str]) -> None:
 def show_job(job: WholeJob) -> None:
     """One job, line by line, its message last."""
     console = make_console()
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
     device = Text(job.device_id or "")
     if job.transport == SANDBOX:
         device.append(" (sandbox: its messages reach nobody)", SANDBOX_STYLE)
@@ -125,12 +122,9 @@ def show_job(job: WholeJob) -> None:
         ("details", _json_text(job.details)),
         ("metadata", _json_text(job.metadata)),
         ("variables", _json_text(job.variables)),
-        ("body", _printable(job.body)),
+        ("body", Lines(job.body)),
     ]
-    for name, value in rows:
-        if value:
-            table.add_row(name, value)
-    console.print(table)
+    console.print(make_facts(rows))
 
 
 def _plain(row: JobRow | Pile) -> dict[str, Any]:
@@ -138,15 +132,10 @@ def _plain(row: JobRow | Pile) -> dict[str, Any]:
 
 
 def _json_text(value: Any) -> str:
-    return "" if value is None else _printable(json.dumps(value, ensure_ascii=False))
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _short(media: str | None) -> str:
     if media is None or not media.startswith("data:") or len(media) <= _NAMED:
         return media or ""
     return f"{media[:_NAMED]}… ({count(len(media), 'character')})"
-
-
-def _printable(text: str) -> str:
-    """A message comes from anywhere: what would move a terminal's cursor is spelled out."""
-    return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)

@@ -4,29 +4,48 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import click
 
-from shardd.cli.output import count
+from shardd.cli.output import ask, count, say
 from shardd.errors import UsageError
 
 SHOWN: Final = 10
 """Names that an error lists before it only counts."""
 _SHORT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+@-]{0,63}")
+_JOB_ID: Final = re.compile(r"[0-9]{1,19}")
 _BIGGEST_ID: Final = 2**63 - 1
+LONGEST_NAME: Final = 100
+"""Characters of a name that are shown."""
+LONGEST_LINE: Final = 4096
+"""Bytes of a line of stdin; more than any name has."""
 
 
 def read_names(arguments: Iterable[str]) -> list[str]:
     """The arguments without doubles, with `-` replaced by the lines of stdin; empty lines and lines with # are skipped."""
     names: dict[str, None] = {}
     for argument in arguments:
-        lines: Iterable[str] = sys.stdin if argument == "-" else [argument]
+        lines: Iterable[str] = _stdin_lines() if argument == "-" else [argument]
         for line in lines:
             if (name := line.strip()) and not name.startswith("#"):
                 names[name] = None
     return list(names)
+
+
+def _stdin_lines() -> Iterator[str]:
+    """Raises UsageError for a line that cannot be names: a wrong file was led into the command."""
+    stream = sys.stdin.buffer
+    number = 0
+    while line := stream.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            raise UsageError(f"line {number} of stdin is longer than {LONGEST_LINE} bytes: write one id per line")
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            raise UsageError(f"line {number} of stdin is not UTF-8: write one id per line, in UTF-8") from None
 
 
 def device_ids(arguments: Iterable[str]) -> list[str]:
@@ -53,7 +72,7 @@ def job_ids(arguments: Sequence[str]) -> list[int]:
     names = read_names(arguments)
     if arguments and not names:
         raise UsageError("no job is named: write its id, several, or - for ids on stdin, one per line")
-    bad = [one for one in names if not (one.isascii() and one.isdigit() and 0 < int(one) <= _BIGGEST_ID)]
+    bad = [one for one in names if not (_JOB_ID.fullmatch(one) and 0 < int(one) <= _BIGGEST_ID)]
     if bad:
         raise UsageError(f"{some(bad)}: not {'a job id' if len(bad) == 1 else 'job ids'}; write numbers such as 42")
     return [int(one) for one in names]
@@ -61,9 +80,13 @@ def job_ids(arguments: Sequence[str]) -> list[int]:
 
 def some(names: Sequence[object], number: int | None = None) -> str:
     """The names in one line: all, or the first ones and how many more. `number`: of how many `names` are the first."""
-    shown = ", ".join(str(name) if str(name).isprintable() else repr(name) for name in names[:SHOWN])
+    shown = ", ".join(_shortened(str(name)) for name in names[:SHOWN])
     more = (len(names) if number is None else number) - len(names[:SHOWN])
     return f"{shown} and {more:,} more" if more else shown
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -72,7 +95,7 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise UsageError(f"this needs a yes, and nobody is there to give it: add --yes ({question})")
-    click.confirm(question, abort=True, err=True)
+    ask(question)
 
 
 class Refusals:
@@ -90,7 +113,7 @@ class Refusals:
         if many:
             self._told = True
             who = f" {some(names, many)}" if names else ""
-            click.echo(f"{one if many == 1 and names else count(many, one)}{who}: {why}", err=True)
+            say(f"{one if many == 1 and names else count(many, one)}{who}: {why}", err=True)
 
     def finish(self) -> None:
         """Exit with UsageError's code if anything was told."""

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import json
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from datetime import datetime
@@ -20,8 +18,8 @@ import click
 from shardd.cli.names import Refusals, read_names
 from shardd.cli.opt_out_file import read_lines, read_table
 from shardd.cli.opt_out_view import show_opt_out, show_opt_outs
-from shardd.cli.options import config_option
-from shardd.cli.output import count, print_json
+from shardd.cli.options import WholeNumber, config_option
+from shardd.cli.output import count, print_exactly, print_json, say
 from shardd.cli.reach import reach_database, with_database
 from shardd.cli.recipients import Spelling, login_name
 from shardd.config import Config, load_config
@@ -30,6 +28,8 @@ from shardd.queue.database import Database
 from shardd.queue.opt_out_admin import NewOptOut, OptOut, OptOutAdmin, Saying, StoppedJob
 
 SOURCES: Final = ("producer", "message", "operator", "import")
+_ROW_END: Final = "\r\n"
+"""With it `csv` quotes a field that has either sign; what is printed ends like every line."""
 MOST_STOPPED: Final = 20
 """Stopped jobs that are shown."""
 
@@ -80,7 +80,7 @@ def import_(*, file: Any, note: str | None, dry_run: bool, config_file: Path) ->
 @opt_out_group.command("list")
 @click.option("--source", type=click.Choice(SOURCES), help="Only what came this way.")
 @click.option("--device", "device_id", metavar="ID", help="Only what this device heard.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="At most so many.")
+@click.option("--limit", type=WholeNumber(1, 100_000), default=50, show_default=True, help="At most so many.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: a list of objects; times in ISO 8601.")
 @config_option
 def list_(*, source: str | None, device_id: str | None, limit: int, as_json: bool, config_file: Path) -> None:
@@ -158,12 +158,12 @@ def _add(config: Config, rows: list[tuple[str, NewOptOut]], *, source: str, one:
         return await OptOutAdmin(database).add(good, source=source, created_by=login_name())
 
     if dry_run:
-        click.echo(f"would add {count(len(good), 'recipient')}, those that are there already among them")
+        say(f"would add {count(len(good), 'recipient')}, those that are there already among them")
     elif good:
         new = len(with_database(config, work))
         addresses = len({row.recipient for row in good})
         known = f"; {addresses - new:,} there already" if addresses > new else ""
-        click.echo(f"added {count(new, 'opt-out')}{known}")
+        say(f"added {count(new, 'opt-out')}{known}")
     refusals.finish()
 
 
@@ -171,18 +171,22 @@ def _job_json(job: StoppedJob) -> dict[str, Any]:
     return {"class" if name == "job_class" else name: value for name, value in asdict(job).items()}
 
 
+class _Lines:
+    """A file for `csv`, which writes one row at a time."""
+
+    def write(self, row: str) -> None:
+        print_exactly(row.removesuffix(_ROW_END))
+
+
 def _csv_writer() -> Callable[[OptOut], None]:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer = csv.writer(_Lines(), lineterminator=_ROW_END)
     names = [field.name for field in fields(OptOut)]
     writer.writerow(names)
     return lambda one: writer.writerow([_plain(getattr(one, name)) for name in names])
 
 
 def _json_writer() -> Callable[[OptOut], None]:
-    def write(one: OptOut) -> None:
-        click.echo(json.dumps({name: _plain(value) for name, value in asdict(one).items()}, ensure_ascii=False))
-
-    return write
+    return lambda one: print_json(asdict(one), compact=True)
 
 
 def _plain(value: Any) -> Any:

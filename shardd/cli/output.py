@@ -1,33 +1,45 @@
 """How the commands speak: tables for people, JSON for programs, numbers and times in the same words everywhere.
 
+All that a command prints goes through here, because some of it was written by strangers: text is made visible (see
+`shardd.visible`) on a terminal and elsewhere, a line break in a value makes no line, and `[red]` is a word in brackets. JSON
+carries every text exactly. The linter allows `Text`, `Table`, `Console` and `click.echo` of the libraries in no other module.
+
 On a terminal a table fits its width. Elsewhere (a pipe, a file) it has 200 columns, because a program or a pager reads it, and
 nothing is coloured. `NO_COLOR` and `COLUMNS` are respected.
 """
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
+import math
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import click
+import rich.console
+import rich.table
+import rich.text
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.table import Table
-from rich.text import Text
+from rich.console import ConsoleOptions, RenderableType, RenderResult
+from rich.segment import Segment
+from rich.style import Style
 
 from shardd.states import DeviceState, JobState, ShardState
+from shardd.visible import visible, visible_json
 
 _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 PIPE_WIDTH: Final = 200
 """Columns where there is no terminal to fit."""
 LEGIBLE: Final = 12
 """Columns that what is cut keeps, if the first column then fits as it is."""
+LONGEST_LINE: Final = 2000
+"""Characters of an error's line: an argument that it quotes may be much longer."""
 SANDBOX: Final = "sandbox"
 SANDBOX_STYLE: Final = "bold magenta"
 
@@ -59,6 +71,49 @@ STATE_STYLES: Final[dict[str, str]] = {
 """The styles of the states' words; what is not here is shown plain."""
 
 
+class Text(rich.text.Text):
+    """Rich's text, made visible, on one line."""
+
+    _lines = False
+
+    def __init__(self, text: str = "", style: str = "", **options: Any) -> None:
+        """As in rich."""
+        super().__init__(visible(text, lines=self._lines), style, **options)
+
+    def append(self, text: rich.text.Text | str, style: Style | str | None = None) -> Self:
+        """As in rich."""
+        super().append(visible(text, lines=self._lines) if isinstance(text, str) else text, style)
+        return self
+
+    @classmethod
+    def assemble(cls, *parts: Any, **options: Any) -> Self:
+        """As in rich: of texts, strings, and pairs of a string and its style."""
+        text = cls(**options)
+        for part in parts:
+            text.append(*(part if isinstance(part, tuple) else (part,)))
+        return text
+
+
+class Lines(Text):
+    """A text that keeps its line breaks."""
+
+    _lines = True
+
+
+class Console(rich.console.Console):
+    """Rich's console, which interprets nothing in a text."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As in rich; a text is one line."""
+        super().print(*map(_one_line, objects), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As in rich. What no `Text` or `Table` of ours has made visible, within whatever it stands, is so here at the latest."""
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else visible(segment.text, lines=True)
+            yield segment if text == segment.text else Segment(text, segment.style)
+
+
 def make_console() -> Console:
     """A console on stdout."""
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -68,10 +123,18 @@ def make_console() -> Console:
     return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
+class Table(rich.table.Table):
+    """Rich's table; each cell is one line."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        """As in rich."""
+        super().add_row(*map(_one_line, cells), **options)
+
+
 class _FittedTable(Table):
     """Where there is too little room, its widest columns give way, and not all of them alike; the first, an id, last."""
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(self, console: rich.console.Console, options: ConsoleOptions) -> RenderResult:
         widths = [max(_width(cell) for cell in (column.header, *column.cells)) for column in self.columns]
         room = options.max_width - len(widths) + 1  # a space between two columns
         while sum(widths) > room and max(widths) > 1:
@@ -80,6 +143,13 @@ class _FittedTable(Table):
         for column, width in zip(self.columns, widths, strict=True):
             column.max_width = width
         yield from super().__rich_console__(console, options)
+
+
+class _Facts(Table):
+    """Names and values. `Lines` among the values stand in their column, beside no name."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        rich.table.Table.add_row(self, *(one if isinstance(one, Lines) else _one_line(one) for one in cells), **options)
 
 
 def make_table(*headers: str, right: Iterable[str] = ()) -> Table:
@@ -91,9 +161,56 @@ def make_table(*headers: str, right: Iterable[str] = ()) -> Table:
     return table
 
 
-def print_json(value: Any) -> None:
-    """For programs: indented JSON; times in ISO 8601."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+def make_grid(padding: int, kind: type[Table] = Table) -> Table:
+    """Cells beside each other, with spaces between them; no headers."""
+    return kind(
+        box=None, padding=(0, padding, 0, 0), show_header=False, show_edge=False, pad_edge=False, collapse_padding=True
+    )
+
+
+def make_facts(rows: Iterable[tuple[RenderableType, RenderableType]]) -> Table:
+    """What is known of one thing: names and values, without those that are empty. Only `Lines` have several."""
+    table = make_grid(2, kind=_Facts)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        if value:
+            table.add_row(name, value)
+    return table
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """One line for people, on stdout or stderr."""
+    click.echo(visible(text), err=err)
+
+
+def ask(question: str) -> None:
+    """A question on stderr that needs a yes. Raises click's Abort when the answer is another."""
+    click.confirm(visible(question), abort=True, err=True)
+
+
+def say_error(text: str) -> None:
+    """One line of a sensible length on stderr, whatever the error quotes."""
+    rest = f"… ({len(text):,} characters)" if len(text) > LONGEST_LINE else ""
+    click.echo(visible(text[:LONGEST_LINE]) + rest, err=True)
+
+
+def print_exactly(line: str) -> None:
+    """One line for programs. Only where a terminal reads it, it is made visible."""
+    # Not by `click.echo`, which leaves out what a terminal would obey.
+    sys.stdout.write(f"{visible(line) if sys.stdout.isatty() else line}\n")
+
+
+def print_json(value: Any, *, compact: bool = False) -> None:
+    """For programs: JSON, indented or (`compact`) on one line; times in ISO 8601. Numbers that JSON cannot say are null."""
+    # Whatever the encoding of stdout: JSON can say everything in ASCII.
+    ascii_only = codecs.lookup(getattr(sys.stdout, "encoding", None) or "ascii").name != "utf-8"
+    indent = None if compact else 2
+    try:
+        text = json.dumps(value, indent=indent, ensure_ascii=ascii_only, default=_plain, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(value), indent=indent, ensure_ascii=ascii_only, default=_plain, allow_nan=False)
+    click.echo(visible_json(text))
 
 
 def state_text(state: str) -> Text:
@@ -142,6 +259,14 @@ def count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def _one_line(cell: RenderableType | None) -> RenderableType | None:
+    if isinstance(cell, str):
+        return Text(cell)
+    if isinstance(cell, rich.text.Text) and "\n" in cell.plain:
+        return Text("\\n").join(cell.split("\n", allow_blank=True))
+    return cell
+
+
 def _width(cell: RenderableType) -> int:
     return max((cell_len(line) for line in str(cell).splitlines()), default=0)
 
@@ -150,3 +275,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, (list, tuple)) else value

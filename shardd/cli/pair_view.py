@@ -5,7 +5,7 @@ On a terminal the code stands alone on a screen of its own and is replaced in pl
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
 import sys
 import termios
@@ -14,11 +14,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
-import click
-
 from shardd.cli.big_letters import draw_letters
+from shardd.cli.output import print_json, say
 from shardd.cli.qr import draw_qr
 from shardd.transports.whatsapp.pairing import PairingEvent
+from shardd.visible import visible
 
 ENTER_SCREEN: Final = "\x1b[?1049h\x1b[?25l"
 LEAVE_SCREEN: Final = "\x1b[?25h\x1b[?1049l"
@@ -60,7 +60,7 @@ class JsonView:
             "reason": event.reason,
         }
         words = {name: value for name, value in fields.items() if value is not None}
-        click.echo(json.dumps({"event": event.kind, "device": self._device_id, **words}))
+        print_json({"event": event.kind, "device": self._device_id, **words}, compact=True)
         sys.stdout.flush()
 
     def note(self, text: str) -> None:
@@ -79,18 +79,18 @@ class PlainView:
     def tell(self, event: PairingEvent) -> None:
         """The outcome is the command's to tell."""
         if event.kind == "qr":
-            click.echo("show this text as a QR code, and scan it; the next one replaces it:", err=True)
+            say("show this text as a QR code, and scan it; the next one replaces it:", err=True)
         elif event.kind == "code":
-            click.echo("type this code on the phone:", err=True)
+            say("type this code on the phone:", err=True)
         if event.code is not None:
-            click.echo(_spaced(event.code) if event.kind == "code" else event.code)
+            say(_spaced(event.code) if event.kind == "code" else event.code)
             sys.stdout.flush()
         elif event.kind == "scanned":
-            click.echo(f"+{event.number} is linked; its first login takes a few seconds", err=True)
+            say(f"+{event.number} is linked; its first login takes a few seconds", err=True)
 
     def note(self, text: str) -> None:
         """One line."""
-        click.echo(text, err=True)
+        say(text, err=True)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -113,15 +113,16 @@ class ScreenView:
         """Draw it."""
         if event.kind not in {"qr", "code", "scanned"}:
             return  # the outcome is told when the terminal is back
-        self._event = event
+        # Drawn without a console; what is shown of it comes from WhatsApp's server.
+        self._event = dataclasses.replace(event, code=event.code and visible(event.code))
         self._note = ""
         if event.kind == "scanned":
-            self._note = f"+{event.number} is linked; its first login takes a few seconds…"
+            self._note = visible(f"+{event.number} is linked; its first login takes a few seconds…")
         self.draw()
 
     def note(self, text: str) -> None:
         """Draw it."""
-        self._note = text
+        self._note = visible(text)
         self.draw()
 
     def close(self) -> None:

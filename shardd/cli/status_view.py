@@ -8,11 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.console import Group, RenderableType
 
-from shardd.cli.output import SANDBOX_STYLE, count, make_table, sandbox_line, span, state_text
+from shardd.cli.output import (
+    SANDBOX_STYLE,
+    Console,
+    Table,
+    Text,
+    count,
+    make_grid,
+    make_table,
+    sandbox_line,
+    span,
+    state_text,
+)
 from shardd.states import ShardState
 from shardd.supervisor.status import QueueStatus, ShardStatus, Status, Totals
 
@@ -79,7 +88,7 @@ def _sandbox(status: Status) -> list[Text]:
 def _facts(status: Status, most: int | None) -> Table:
     """Sums, then up to `most` problems, then notes."""
     totals, queue = status.totals, status.queue
-    facts = Table.grid(padding=(0, 2, 0, 0))
+    facts = make_grid(2)
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column()
     clients = count(totals.open_clients, "open client")

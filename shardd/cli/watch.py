@@ -18,12 +18,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.text import Text
 
 from shardd.cli.client import ask
-from shardd.cli.output import span
+from shardd.cli.output import Console, Lines, Text, span
 from shardd.cli.status_view import render_status
 from shardd.errors import SharddError
 from shardd.supervisor.status import Status
@@ -73,7 +72,7 @@ class Watch:
 
     def _banner(self, now: float) -> Text:
         if self._error is not None:
-            lost = Text.assemble((f"no answer for {span(now - self._silent_since)}", "bold red"), f": {self._error}")
+            lost = Lines.assemble((f"no answer for {span(now - self._silent_since)}", "bold red"), f": {self._error}")
             if self._status is not None:
                 lost.append("\nwhat follows was the last answer; ", "dim")
             else:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.text import Text
 
-from shardd.cli.options import config_option
-from shardd.cli.output import ago, count, make_console, make_table, print_json
+from shardd.cli.options import WholeNumber, config_option
+from shardd.cli.output import Text, ago, count, make_console, make_table, print_json, say
 from shardd.cli.reach import with_database
 from shardd.config import WebhookConfig, load_config
 from shardd.errors import UsageError
@@ -48,7 +47,7 @@ def list_(as_json: bool, config_file: Path) -> None:
 
 @webhook_group.command("failed")
 @click.argument("name")
-@click.option("--limit", type=click.IntRange(1, FAILURES_KEPT), default=50, show_default=True, help="At most so many.")
+@click.option("--limit", type=WholeNumber(1, FAILURES_KEPT), default=50, show_default=True, help="At most so many.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: a list of objects; times in ISO 8601.")
 @config_option
 def failed(name: str, limit: int, as_json: bool, config_file: Path) -> None:
@@ -92,7 +91,7 @@ def retry(name: str, config_file: Path) -> None:
         if name in config.webhooks:
             raise UsageError(f"webhook {name} has not begun yet: the running shardd has not read this config")
         raise _unknown(name)
-    click.echo(f"webhook {name} is tried at once" + (f"; sent once more: {count(again, 'event')}" if again else ""))
+    say(f"webhook {name} is tried at once" + (f"; sent once more: {count(again, 'event')}" if again else ""))
 
 
 def _unknown(name: str) -> UsageError:

@@ -18,6 +18,7 @@ from shardd.config.model import Config, default_state_dir
 from shardd.config.source import Document, read_document
 from shardd.config.values import closest
 from shardd.errors import ConfigError
+from shardd.visible import visible
 
 MAX_SIZE: Final = 256 * 1024
 """Bytes: fifty times the sample, and little enough that a wrong file is refused at once."""
@@ -85,28 +86,29 @@ def _checked(document: Document, data: dict[str, Any], context: dict[str, Any], 
 
 def _read(path: Path) -> str:
     """The text of a file. Anything else (a folder, a pipe that may never end) is refused, not waited for."""
+    name = visible(str(path))
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise ConfigError(f"{path}: is a folder; name the config file in it, such as {path / 'shards.yaml'}")
+            raise ConfigError(f"{name}: is a folder; name the config file in it, such as {name}/shards.yaml")
         if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"{path}: is not a regular file; write the config to a file")
+            raise ConfigError(f"{name}: is not a regular file; write the config to a file")
         if status.st_size > MAX_SIZE:
-            raise ConfigError(f"{path}: has {status.st_size} bytes, so it is not a config; name another file")
+            raise ConfigError(f"{name}: has {status.st_size} bytes, so it is not a config; name another file")
         content = path.read_bytes()
     except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file; `shardd config sample` prints one to begin with") from None
+        raise ConfigError(f"{name}: there is no such file; `shardd config sample` prints one to begin with") from None
     except PermissionError:
-        raise ConfigError(f"{path}: may not be read by {_user()}; change the file's owner or mode") from None
+        raise ConfigError(f"{name}: may not be read by {_user()}; change the file's owner or mode") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ConfigError(f"{path}: cannot be read: {reason}") from None
+        raise ConfigError(f"{name}: cannot be read: {reason}") from None
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         byte = content[error.start]
-        raise ConfigError(f"{path}:{line}: is not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8") from None
+        raise ConfigError(f"{name}:{line}: is not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8") from None
 
 
 def _user() -> str:

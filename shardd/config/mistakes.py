@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shardd.errors import ConfigError
+from shardd.visible import visible
 
 Path = tuple[str, ...]
 """Where a value stands in the file: the keys from the top down."""
@@ -27,16 +28,15 @@ def config_error(name: str, mistakes: Iterable[Mistake]) -> ConfigError:
     """The error that tells all mistakes, one a line, in the order of the file."""
     lines = []
     for mistake in sorted(mistakes, key=lambda mistake: (mistake.line, mistake.column or 0, mistake.path)):
-        place = f"{name}:{mistake.line}" + (f":{mistake.column}" if mistake.column else "")
+        place = f"{visible(name)}:{mistake.line}" + (f":{mistake.column}" if mistake.column else "")
         field = f"{'.'.join(printable(key) for key in mistake.path)}: " if mistake.path else ""
         value = f"{mistake.value} " if mistake.value is not None else ""
-        lines.append(f"{place}: {field}{value}{mistake.text}")
+        lines.append(f"{place}: {field}{value}{visible(mistake.text)}")
     return ConfigError("\n".join(dict.fromkeys(lines)))
 
 
 def printable(text: str, limit: int = 60) -> str:
     """The text on one line, cut when it is long, in quotes when its ends would not be seen."""
     shown = text if len(text) <= limit else f"{text[: limit - 1]}…"
-    if not shown.isprintable() or not shown or shown != shown.strip():
-        return '"' + shown.encode("unicode_escape").decode() + '"'
-    return shown
+    seen = visible(shown)
+    return f'"{seen}"' if seen != shown or not shown or shown != shown.strip() else shown

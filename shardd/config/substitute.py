@@ -28,6 +28,8 @@ def substitute(text: str, environ: Mapping[str, str]) -> str:
             )
         value = environ.get(name)
         if value:
+            if any("\udc80" <= sign <= "\udcff" for sign in value):  # how Python keeps other bytes
+                raise RefusedError(f"needs the variable {name}, which is not UTF-8; write its value in UTF-8")
             return value
         if default is not None:
             return default

@@ -141,7 +141,8 @@ class CloudWebhook:
             return _refusal(408, "the body did not come in time")
         finally:
             self._reading -= 1
-        signature = request.headers.get("X-Hub-Signature-256", "").encode()
+        # Bytes that are no UTF-8 stand in a header as halves of surrogate pairs.
+        signature = request.headers.get("X-Hub-Signature-256", "").encode(errors="surrogateescape")
         right = b"sha256=" + hmac.new(self._secret, body, "sha256").hexdigest().encode()
         if not hmac.compare_digest(signature, right):
             log.warning("a notification without Meta's signature", action="webhook", peer=request.remote)

@@ -79,8 +79,8 @@ class Control:
                 web.get("/metrics", self._get_metrics),
                 web.post("/stop", self._post_stop),
                 web.post("/reload", self._post_reload),
-                web.post(r"/shards/{shard:\d+}/drain", self._post_drain),
-                web.post(r"/shards/{shard:\d+}/restart", self._post_restart),
+                web.post(r"/shards/{shard:[0-9]{1,9}}/drain", self._post_drain),
+                web.post(r"/shards/{shard:[0-9]{1,9}}/restart", self._post_restart),
                 web.get("/devices/{device}", self._get_device),
                 web.post("/devices/{device}/close", self._post_close),
             ]

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
 import os
 import re
 import signal
-import struct
 import termios
 from collections.abc import Callable
-from typing import Self
 
 import msgspec
 
 from shardd.supervisor.status import Status
-from tests.command import PATIENCE, PROGRAM, Command
+from tests.command import Command
 from tests.daemon import Daemon, Producer
+from tests.terminal import Terminal
 
 
 async def test_status_of_a_healthy_a_degraded_and_a_stopped_node(
@@ -71,61 +68,10 @@ async def test_watching_without_a_terminal_is_refused(make_daemon: Callable[...,
     assert "shardd status --json" in refused.err
 
 
-class Terminal:
-    """A terminal of 100 by 30 that `shardd status --watch` paints on."""
-
-    def __init__(self, command: Command) -> None:
-        self._command = command
-        self.painted = ""
-
-    async def __aenter__(self) -> Self:
-        self.fd, inner = os.openpty()
-        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-        self.before = termios.tcgetattr(inner)
-        self.inner = inner
-        environ = {key: value for key, value in self._command.environ.items() if key not in ("COLUMNS", "NO_COLOR")}
-        self.process = await asyncio.create_subprocess_exec(
-            *(str(PROGRAM), "status", "--watch"),
-            env={**environ, "TERM": "xterm-256color"},
-            stdin=inner,
-            stdout=inner,
-            stderr=inner,
-            start_new_session=True,
-        )
-        os.set_blocking(self.fd, False)
-        self.changed = asyncio.Event()
-        asyncio.get_running_loop().add_reader(self.fd, self._read)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        asyncio.get_running_loop().remove_reader(self.fd)
-        if self.process.returncode is None:
-            self.process.kill()
-            await self.process.wait()
-        os.close(self.fd)
-        os.close(self.inner)
-
-    def _read(self) -> None:
-        self.painted += os.read(self.fd, 65536).decode(errors="replace")
-        self.changed.set()
-
-    async def shows(self, words: str) -> None:
-        """Until the words are painted anew."""
-        self.painted = ""
-        async with asyncio.timeout(PATIENCE):
-            while words not in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.painted):
-                self.changed.clear()
-                await self.changed.wait()
-
-    async def end(self) -> int:
-        async with asyncio.timeout(PATIENCE):
-            return await self.process.wait()
-
-
 async def test_watching_goes_on_while_the_daemon_comes_and_goes(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon()
     daemon.write_config()
-    async with Terminal(Command(daemon.config_file)) as terminal:
+    async with Terminal(Command(daemon.config_file).environ, "status", "--watch") as terminal:
         await terminal.shows("no answer for")
         await daemon.start()
         await terminal.shows("shardd is back after")
@@ -143,9 +89,9 @@ async def test_watching_goes_on_while_the_daemon_comes_and_goes(make_daemon: Cal
 async def test_watching_ends_cleanly_by_an_interrupt(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon()
     daemon.write_config()
-    async with Terminal(Command(daemon.config_file)) as terminal:
+    async with Terminal(Command(daemon.config_file).environ, "status", "--watch") as terminal:
         await terminal.shows("no answer for")
         terminal.process.send_signal(signal.SIGINT)
         assert await terminal.end() == 0
         assert termios.tcgetattr(terminal.inner) == terminal.before
-        assert "Traceback" not in terminal.painted
+        assert "Traceback" not in terminal.text

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-from rich.text import Text
+import json
 
-from shardd.cli.output import make_console, make_table
+import pytest
+from rich.console import Group
+from rich.text import Text as LibraryText
+
+from shardd.cli.output import Lines, Text, make_console, make_facts, make_table, print_json
 
 
 @pytest.mark.parametrize("columns", [200, 80])
@@ -20,3 +23,38 @@ def test_what_is_long_gives_way_and_an_id_stays_whole(
     assert lines[-1].startswith("22222222-2222-2222-2222-222222222222 12       rrr")
     assert lines[-1].count("…") == 2
     assert max(map(len, lines)) <= columns
+
+
+def test_a_value_makes_no_line_and_its_brackets_no_colour(capsys: pytest.CaptureFixture[str]) -> None:
+    table = make_table("id", "why")
+    table.add_row("a\nb", Text("[red]x[/red]\r\n1 forged"))
+    table.add_row(LibraryText("c\nd"), "")
+    make_console().print(table)
+    make_console().print("one\ntwo", Text("three\nfour"))
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "id   why",
+        r"a\nb [red]x[/red]\r\n1 forged",
+        r"c\nd",
+        r"one\ntwo three\nfour",
+    ]
+
+
+def test_the_lines_of_a_value_stay_beside_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    make_console().print(make_facts([("state", "sent\nbody x"), ("empty", ""), ("body", Lines("hello\nstate failed"))]))
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        r"state  sent\nbody x",
+        "body   hello",
+        "       state failed",
+    ]
+
+
+def test_what_no_text_of_ours_holds_is_made_visible_too(capsys: pytest.CaptureFixture[str]) -> None:
+    make_console().print(Group(LibraryText("\x1b[2J"), "\x9b2J"))
+    assert capsys.readouterr().out == "\\x1b[2J\n\\x9b2J\n"
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), [{"a": float("-inf")}]])
+def test_a_number_that_json_cannot_say_is_null(value: object, capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"n": value, "text": "\u0085\ud800"})
+    told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert told == {"n": [{"a": None}] if isinstance(value, list) else None, "text": "\u0085\ud800"}

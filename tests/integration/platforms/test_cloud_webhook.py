@@ -99,7 +99,7 @@ async def test_a_strangers_number_is_nobodys_business(ears: Ears) -> None:
     assert not ears.receipts
 
 
-@pytest.mark.parametrize("signed", ["", "sha256=", "sha256=" + "0" * 64, "sha1=abc", "sha256=é"])
+@pytest.mark.parametrize("signed", ["", "sha256=", "sha256=" + "0" * 64, "sha1=abc", "sha256=é", "sha256=\udcff"])
 async def test_nobody_else_is_believed(ears: Ears, signed: str) -> None:
     said = notification(statuses=[status("read")])
     assert await ears.notify(said, signed) == 401
