@@ -85,6 +85,16 @@ class JournalError(SharddError):
     """A shard's journal cannot be read or written, so no message of that shard may leave."""
 
 
+class JournalHeldError(JournalError):
+    """Another process holds the lock of a journal."""
+
+
+class UnsafeFileError(SharddError):
+    """A file or folder of the state folder is not what the daemon made there; the text names it and the fix."""
+
+    exit_code = 78
+
+
 class SendError(SharddError):
     """What is known about a message that was not simply sent."""
 

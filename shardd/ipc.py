@@ -17,6 +17,9 @@ MAX_FRAME: Final = 64 * 1024 * 1024
 """Bytes. 500 jobs of 65,536 characters each, in four-byte characters, are twice this: see `divide`."""
 MAX_TEXT: Final = 2000
 """Characters of an error, a reason or a message id."""
+ClaimKey = tuple[int, int, int, int]
+"""(job id, epoch, attempt, token): names one claim. A database that was restored, or that lost commits in a fail-over, hands out
+ids and epochs once more; the row's random token does not come again."""
 _JOB_REST: Final = 16 * 1024
 """Bytes; more than all of a job but its body and media (the queue's INSERT sees to it)."""
 
@@ -50,11 +53,12 @@ class DeviceSpec(msgspec.Struct, frozen=True, array_like=True):
 
 
 class JobSpec(msgspec.Struct, frozen=True, array_like=True):
-    """A claimed job on its way to a worker; (id, epoch, attempt) names the claim."""
+    """A claimed job on its way to a worker."""
 
     id: int
     epoch: int
     attempt: int
+    token: int
     device_id: str
     recipient: str
     kind: str = "text"
@@ -69,6 +73,11 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True):
     heeds_opt_outs: bool = True
     """Whether it must not go to somebody who opted out while it was on its way."""
 
+    @property
+    def key(self) -> ClaimKey:
+        """Names the claim."""
+        return (self.id, self.epoch, self.attempt, self.token)
+
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
     """What a claim came to."""
@@ -76,6 +85,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     id: int
     epoch: int
     attempt: int
+    token: int
     verdict: str
     message_id: str | None = None
     error: str | None = None
@@ -95,6 +105,11 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
         _keep_storable(self, "error", self.error)
         _keep_storable(self, "message_id", self.message_id)
 
+    @property
+    def key(self) -> ClaimKey:
+        """Names the claim."""
+        return (self.id, self.epoch, self.attempt, self.token)
+
 
 # ---- supervisor → worker
 
@@ -107,6 +122,8 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     epoch: int
     journal: str
     """Path of the shard's journal; the worker holds its lock."""
+    state_id: str
+    """Of the state folder that the journal belongs to."""
     send_timeout: float
     transports: dict[str, Any]
     """The `transports` part of the config, as plain data."""
@@ -134,8 +151,7 @@ class Devices(msgspec.Struct, frozen=True, tag="devices"):
 class Settled(msgspec.Struct, frozen=True, tag="settled"):
     """These claims are settled in the database: the journal may forget them."""
 
-    claims: list[tuple[int, int]]
-    """(job id, attempt)"""
+    claims: list[ClaimKey]
 
 
 class Drain(msgspec.Struct, frozen=True, tag="drain"):

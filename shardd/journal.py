@@ -1,16 +1,13 @@
 """The journal: what a shard started and how it ended, on local disk, before anybody else is told.
 
-One append-only file per shard. A line is written *before* a message is handed to its transport and another when the
-outcome is known, each with one write(2), so the kernel has it even when worker and supervisor are killed with -9. After
-a crash the three cases are plain: no line → never started; two lines → the outcome is known; one line → in doubt.
-
-    {"boot": "…", "pid": 4711, "shard": 3}      the header
-    {"s": [job, epoch, attempt]}                started
-    {"o": [job, epoch, attempt, verdict, …]}    outcome: the array of shardd.ipc.Outcome
+One file per shard (the format: `shardd.journal_lines`). A line is written when the preparation of a job begins, *before* a
+message is handed to its transport, and when the outcome is known, each with one write, so the kernel has it even when worker
+and supervisor are killed with -9. After a crash the cases are plain: no `started` → it never left; an outcome → that is known;
+`started` alone → in doubt.
 
 A machine that loses power may lose lines that the kernel had not written to disk. The header names the boot, so that a
-later reader can tell, and then takes "no line" for "in doubt" unless fsync was on. A file without a header proves
-nothing either: it is new, or what it said is lost.
+later reader can tell, and then takes "no line" for "in doubt" unless fsync was on. Whatever else befell the file (a flipped bit,
+a lost end, a copy put in its place) is a hole: what it may have covered is in doubt. See `Record.flaw`.
 
 The file's lock (flock) is held for as long as the worker lives, whoever started it: who has the lock is the only one
 with clients of that shard on this host. Entries are forgotten when the supervisor says that they are settled in the
@@ -23,138 +20,146 @@ import contextlib
 import errno
 import fcntl
 import os
-from dataclasses import dataclass, field
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
 
-import msgspec
-
-from shardd.errors import JournalError
-from shardd.ipc import Outcome
+from shardd.errors import JournalError, JournalHeldError, UnsafeFileError
+from shardd.ipc import ClaimKey, Outcome
+from shardd.journal_lines import (
+    HEADER_MOST,
+    MARK_SIZE,
+    Header,
+    Record,
+    header_line,
+    mark_line,
+    outcome_line,
+    preparing_line,
+    read_header,
+    read_journal,
+    started_line,
+)
+from shardd.state_files import open_file
 
 COMPACT_ABOVE: Final = 4 * 1024 * 1024
 """Bytes; a file that never comes to rest is rewritten when it is larger."""
-
-Claim = tuple[int, int, int]
-"""(job id, epoch, attempt)"""
-
-_encoder = msgspec.json.Encoder()
-
-
-class _Line(msgspec.Struct):
-    boot: str | None = None
-    pid: int | None = None
-    shard: int | None = None
-    fsync: bool = False
-    s: Claim | None = None
-    o: Outcome | None = None
+CUT_ABOVE: Final = 64 * 1024
+"""Bytes; a file in which everything is settled is cut when it is larger. Until then its mark says so, which costs a tenth."""
+READ_MOST: Final = 16 * COMPACT_ABOVE
+"""Bytes of a file that are looked at: no worker writes more, and a damaged one may claim any size."""
 
 
-_decoder = msgspec.json.Decoder(_Line)
+def boot_id() -> str | None:
+    """Names this run of the kernel; None: the surroundings hide it (systemd's ProcSubset=pid)."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
 
 
-def boot_id() -> str:
-    """Names this run of the kernel."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+class _Open:
+    """What the journal must remember of a claim."""
 
+    __slots__ = ("alone", "outcome", "started")
 
-@dataclass(slots=True)
-class Record:
-    """What a journal says about the claims that are not settled yet."""
-
-    started: set[Claim] = field(default_factory=set)
-    outcomes: dict[Claim, Outcome] = field(default_factory=dict)
-    complete: bool = False
-    """False when lines may be missing: the machine went down without fsync, or there is no header."""
-    pid: int | None = None
-    """The worker that wrote it."""
+    def __init__(self) -> None:
+        self.alone: bool | None = None
+        """Whether it was prepared alone; None: its preparation has not begun."""
+        self.started = False
+        self.outcome: Outcome | None = None
 
 
 class Journal:
     """A shard's journal, opened and locked: the worker writes it, the supervisor reads it after the worker's death."""
 
-    def __init__(self, path: Path, *, fsync: bool = False) -> None:
+    def __init__(self, path: Path, *, state: str, shard: int, fsync: bool = False) -> None:
         self.path = path
+        self._state = state
+        self._shard = shard
         self._fsync = fsync
         self._fd = -1
+        self._inode = 0
+        self._life = b""
+        self._number = 0  # of the last entry
+        self._settled = 0  # all up to this one are
+        self._head = 0  # size of mark and header
         self._size = 0
-        self._header = b""
-        self._open: dict[tuple[int, int], tuple[Claim, Outcome | None]] = {}
+        self._pid: int | None = None
+        self._open: dict[ClaimKey, _Open] = {}
 
     @classmethod
-    def open(cls, path: Path, *, fsync: bool = False) -> Self:
-        """Open and lock it without waiting. Raises JournalError when another process holds it or the disk refuses."""
-        journal = cls(path, fsync=fsync)
+    def open(cls, path: Path, *, state: str, shard: int, fsync: bool = False) -> Self:
+        """Open and lock `STATE_DIR/journal/NAME` without waiting; `state`: the state folder's id.
+
+        Raises JournalHeldError when another process holds it, JournalError when it is not a plain file of our own, or the disk
+        refuses.
+        """
+        journal = cls(path, state=state, shard=shard, fsync=fsync)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             while True:
-                journal._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+                journal._fd = open_file(path.parent.parent, f"{path.parent.name}/{path.name}", os.O_RDWR | os.O_CREAT)
                 fcntl.flock(journal._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 found = os.fstat(journal._fd)
-                if found.st_ino == path.stat().st_ino:
-                    journal._size = found.st_size
+                if found.st_ino == path.lstat().st_ino:
+                    journal._inode, journal._size = found.st_ino, found.st_size
                     break
                 # Its owner replaced the file (compaction) between our open and our lock.
                 os.close(journal._fd)
         except BlockingIOError:
             pid = read_pid(path)
             journal.close()
-            raise JournalError(f"{path} is held by another process" + (f" (pid {pid})" if pid else "")) from None
+            raise JournalHeldError(f"{path} is held by another process" + (f" (pid {pid})" if pid else "")) from None
+        except UnsafeFileError as error:
+            journal.close()
+            raise JournalError(str(error)) from error
         except OSError as error:
             journal.close()
             raise JournalError(f"{path}: {error.strerror}") from error
         return journal
 
     def read(self) -> Record:
-        """Everything in the file. A torn last line (the process died in the write) was never acted upon, so it does not count."""
-        record = Record()
-        headed, whole = False, True
-        data = self.path.read_bytes()
-        for line in data.split(b"\n")[:-1]:
-            try:
-                entry = _decoder.decode(line)
-            except msgspec.DecodeError:
-                # A hole in the middle: the disk lost something, so nothing can be concluded from a missing line.
-                whole = False
-                continue
-            if entry.boot is not None:
-                headed = True
-                record.pid = entry.pid
-                whole = whole and (entry.fsync or entry.boot == boot_id())
-            elif entry.s is not None:
-                record.started.add(entry.s)
-            elif entry.o is not None:
-                record.outcomes[entry.o.id, entry.o.epoch, entry.o.attempt] = entry.o
-        record.complete = headed and whole
-        return record
+        """Everything in the file, be it damaged or not. Raises JournalError when the disk does not give it."""
+        try:
+            data = os.pread(self._fd, min(READ_MOST, os.fstat(self._fd).st_size), 0)
+        except OSError as error:
+            raise JournalError(f"{self.path}: {error.strerror}") from error
+        return read_journal(data, state=self._state, shard=self._shard, inode=self._inode, boot=boot_id())
 
-    def begin(self, shard: int) -> None:
+    def begin(self) -> None:
         """Start an empty journal of this process. Call it only when everything in the old one is settled."""
-        self._start_over(_Line(boot=boot_id(), pid=os.getpid(), shard=shard, fsync=self._fsync))
+        self._start_over(os.getpid())
 
-    def started(self, claim: Claim) -> None:
+    def preparing(self, claim: ClaimKey, *, alone: bool = False) -> None:
+        """Remember that the preparation of a job begins; `alone`: no other job is in this worker. Raises JournalError."""
+        self._append(preparing_line(self._life, self._number + 1, claim, alone=alone))
+        self._entry(claim).alone = alone
+
+    def started(self, claim: ClaimKey) -> None:
         """Remember that the message is about to be handed over. Raises JournalError; then it must not be."""
-        self._append(b'{"s":[%d,%d,%d]}\n' % claim)
-        self._open[claim[0], claim[2]] = (claim, None)
+        self._append(started_line(self._life, self._number + 1, claim), marked=True)
+        self._entry(claim).started = True
 
     def outcome(self, outcome: Outcome) -> None:
         """Remember how a claim ended. Raises JournalError; the outcome is then known only to this process."""
-        claim = (outcome.id, outcome.epoch, outcome.attempt)
-        self._append(b'{"o":' + _encoder.encode(outcome) + b"}\n")
-        self._open[outcome.id, outcome.attempt] = (claim, outcome)
+        self._append(outcome_line(self._life, self._number + 1, outcome))
+        self._entry(outcome.key).outcome = outcome
 
-    def settled(self, claims: list[tuple[int, int]]) -> None:
-        """Forget claims (job id, attempt) that the database has; the file is emptied when nothing is left to remember."""
+    def settled(self, claims: list[ClaimKey]) -> None:
+        """Forget claims that the database has; the file shrinks when nothing is left to remember. Raises JournalError."""
         for claim in claims:
             self._open.pop(claim, None)
-        if not self._open and self._size > len(self._header):
-            self._cut(len(self._header))
+        if not self._open and self._number > self._settled:
+            self._settle_all()
         elif self._size > COMPACT_ABOVE:
             self._rewrite()
 
     def clear(self) -> None:
-        """Empty the file: everything in it is settled. A header stays, which says that nothing is missing."""
-        self._start_over(_Line(boot=boot_id(), fsync=self._fsync))
+        """Empty the file: everything in it is settled. A header stays, which says that nothing is missing.
+
+        Raises JournalError.
+        """
+        self._start_over(None)
 
     def close(self) -> None:
         """Give the lock back."""
@@ -162,55 +167,111 @@ class Journal:
             os.close(self._fd)
             self._fd = -1
 
-    def _append(self, line: bytes) -> None:
+    def _entry(self, claim: ClaimKey) -> _Open:
+        entry = self._open.get(claim)
+        if entry is None:
+            entry = self._open[claim] = _Open()
+        return entry
+
+    def _append(self, line: bytes, *, marked: bool = False) -> None:
         try:
-            _write(self._fd, line)
+            self._write(line, self._size)
             if self._fsync:
                 os.fdatasync(self._fd)
+            if marked:
+                # Behind the line: a process that dies in between leaves a mark that is too low, not one that accuses the file.
+                self._write(mark_line(self._life, self._settled, self._number + 1), 0)
         except OSError as error:
-            # What was written of the line would make the next one unreadable.
+            # Neither half a line may stay, nor one that nobody acts upon; the next one takes its place.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._size)
             raise JournalError(f"{self.path}: {error.strerror}") from error
         self._size += len(line)
+        self._number += 1
 
-    def _start_over(self, header: _Line) -> None:
-        self._header = _encoder.encode(header) + b"\n"
-        self._open.clear()
-        self._cut(0)
-        self._append(self._header)
-        self._sync_folder()
+    def _write(self, data: bytes, place: int) -> None:
+        """All or an error: a full disk may take a part and tell nothing."""
+        if os.pwrite(self._fd, data, place) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _cut(self, size: int) -> None:
+    def _settle_all(self) -> None:
+        """Nothing is left to remember."""
         try:
-            os.ftruncate(self._fd, size)
+            # First the mark: a process that dies in between leaves lines that count for nothing.
+            self._write(mark_line(self._life, self._number, self._number), 0)
+            self._settled = self._number
+            if self._size > CUT_ABOVE:
+                os.ftruncate(self._fd, self._head)
+                self._size = self._head
         except OSError as error:
             raise JournalError(f"{self.path}: {error.strerror}") from error
-        self._size = size
+
+    def _start_over(self, pid: int | None) -> None:
+        self._pid = pid
+        self._open.clear()
+        header = self._begin_life(self._inode)
+        head = mark_line(self._life, 0, 0) + header
+        try:
+            # In this order a disk without room, which still takes what it took before, lets a file be cleared.
+            self._write(head, 0)
+            os.ftruncate(self._fd, len(head))
+            if self._fsync:
+                os.fdatasync(self._fd)
+        except OSError as error:
+            raise JournalError(f"{self.path}: {error.strerror}") from error
+        self._size = len(head)
+        self._sync_folder()
+
+    def _begin_life(self, inode: int) -> bytes:
+        """The header of a file that has no entries yet."""
+        self._life, self._number, self._settled = secrets.token_hex(4).encode(), 0, 0
+        header = Header(
+            state=self._state, shard=self._shard, inode=inode, fsync=self._fsync, boot=boot_id(), pid=self._pid
+        )
+        line = header_line(self._life, header)
+        self._head = MARK_SIZE + len(line)
+        return line
 
     def _rewrite(self) -> None:
         """Keep only what is not settled, in a second file that is whole and locked before it takes the first one's name."""
-        kept = [self._header]
-        for claim, outcome in self._open.values():
-            kept.append(b'{"s":[%d,%d,%d]}\n' % claim)
-            if outcome is not None:
-                kept.append(b'{"o":' + _encoder.encode(outcome) + b"}\n")
-        data = b"".join(kept)
+        before = self._life, self._number, self._settled, self._head
+        folder = self.path.parent
         spare = self.path.with_suffix(".new")
         fd = -1
         try:
-            fd = os.open(spare, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            with contextlib.suppress(FileNotFoundError):
+                # Of a compaction that was cut off. A link is removed, too, and not what it points to.
+                spare.unlink()
+            fd = open_file(folder.parent, f"{folder.name}/{spare.name}", os.O_RDWR | os.O_CREAT | os.O_EXCL)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _write(fd, data)
+            inode = os.fstat(fd).st_ino
+            header, kept = self._begin_life(inode), b"".join(self._kept())
+            data = mark_line(self._life, 0, self._number) + header + kept
+            if os.write(fd, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301  # one place for each way to fail
             os.fsync(fd)
             spare.replace(self.path)
-        except OSError as error:
+        except (OSError, UnsafeFileError) as error:
             if fd >= 0:
                 os.close(fd)
-            raise JournalError(f"{self.path}: {error.strerror}") from error
-        old, self._fd, self._size = self._fd, fd, len(data)
+            self._life, self._number, self._settled, self._head = before
+            raise JournalError(f"{self.path}: {getattr(error, 'strerror', None) or error}") from error
+        old, self._fd, self._inode, self._size = self._fd, fd, inode, len(data)
         os.close(old)
         self._sync_folder()
+
+    def _kept(self) -> Iterator[bytes]:
+        """Everything that is not settled, as the entries of a new life."""
+        for claim, entry in self._open.items():
+            if entry.alone is not None:
+                self._number += 1
+                yield preparing_line(self._life, self._number, claim, alone=entry.alone)
+            if entry.started:
+                self._number += 1
+                yield started_line(self._life, self._number, claim)
+            if entry.outcome is not None:
+                self._number += 1
+                yield outcome_line(self._life, self._number, entry.outcome)
 
     def _sync_folder(self) -> None:
         """A file is found again after a loss of power only when its folder is on the disk too."""
@@ -226,16 +287,16 @@ class Journal:
             raise JournalError(f"{self.path.parent}: {error.strerror}") from error
 
 
-def _write(fd: int, data: bytes) -> None:
-    """All or an error: a full disk may take a part and tell nothing."""
-    if os.write(fd, data) != len(data):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
 def read_pid(path: Path) -> int | None:
     """The process that wrote the journal's header; None when it has none."""
     try:
-        with path.open("rb") as file:
-            return _decoder.decode(file.readline()).pid
-    except (OSError, msgspec.DecodeError):
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
         return None
+    try:
+        header = read_header(os.read(fd, HEADER_MOST))
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return None if header is None else header.pid

@@ -87,14 +87,14 @@ def asked(lines: Lines, now: float = 0.0, most: int = 100) -> list[str]:
 
 def job(claim: Claim, then: Place | None = None) -> Taken:
     """A claim as it comes back from the database; `then`: where the job stands that follows."""
-    return Taken(JobSpec(claim.id, claim.epoch, claim.attempt, claim.device_id, "+628"), claim, next=then)
+    return Taken(JobSpec(*claim.key, claim.device_id, "+628"), claim, next=then)
 
 
 def take(lines: Lines, now: float = 0.0, most: int = 100, then: Place | None = (2, 2)) -> list[Claim]:
     """Ask, and get as many jobs as were asked for."""
     asks = lines.asks(most, now)
     claims = [
-        Claim(1000 + number, ask.epoch, 1, ask.device_id, 0, 5, "hold", 1, ask.lane)
+        Claim(1000 + number, ask.epoch, 1, 9, ask.device_id, 0, 5, "hold", 1, ask.lane)
         for ask in asks
         for number in range(ask.room)
     ]
@@ -105,7 +105,7 @@ def take(lines: Lines, now: float = 0.0, most: int = 100, then: Place | None = (
 def end(
     lines: Lines, claim: Claim, now: float, verdict: Verdict = Verdict.SENT, *, back: bool = False, **more: Any
 ) -> None:
-    lines.ended(claim, Outcome(claim.id, claim.epoch, claim.attempt, verdict.value, **more), now, back=back)
+    lines.ended(claim, Outcome(*claim.key, verdict.value, **more), now, back=back)
 
 
 def serve(lines: Lines, jobs: dict[str, list[Place]], count: int, now: float = 0.0, most: int = 1) -> list[str]:
@@ -118,7 +118,7 @@ def serve(lines: Lines, jobs: dict[str, list[Place]], count: int, now: float = 0
         (ask,) = asks
         lane = [each for each in jobs[ask.lane] if each >= ask.low]
         claims = [
-            Claim(each[1], ask.epoch, 1, ask.device_id, 0, 5, "hold", each[0], ask.lane) for each in lane[: ask.room]
+            Claim(each[1], ask.epoch, 1, 9, ask.device_id, 0, 5, "hold", each[0], ask.lane) for each in lane[: ask.room]
         ]
         follows = lane[1] if ask.peek and len(lane) > 1 else None
         lines.claimed(asks, [job(claim, follows) for claim in claims], now)

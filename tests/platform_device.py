@@ -61,7 +61,15 @@ class PlatformDevice:
 
     async def prepare(self, **job: Any) -> tuple[JobSpec, Any]:
         spec = JobSpec(
-            **{"id": next(_numbers), "epoch": 1, "attempt": 1, "device_id": self.device.id, "recipient": TO, **job}
+            **{
+                "id": next(_numbers),
+                "epoch": 1,
+                "attempt": 1,
+                "token": 1,
+                "device_id": self.device.id,
+                "recipient": TO,
+                **job,
+            }
         )
         fetched = await self.transport.fetch(self.device, spec)
         return spec, await self.transport.prepare(self.device, spec, fetched)

@@ -154,6 +154,7 @@ def _finish_arrays(finishes: list[Finish]) -> dict[str, str]:
         "ids": integers([c.id for c in claims]),
         "epochs": integers([c.epoch for c in claims]),
         "attempts": integers([c.attempt for c in claims]),
+        "tokens": integers([c.token for c in claims]),
         "states": texts([f.state.value for f in finishes]),
         "failures": integers([f.failures for f in finishes]),
         "message_ids": texts([f.message_id for f in finishes]),
@@ -169,6 +170,7 @@ def _release_arrays(releases: list[Release]) -> dict[str, list[Any]]:
         "ids": [r.claim.id for r in releases],
         "epochs": [r.claim.epoch for r in releases],
         "attempts": [r.claim.attempt for r in releases],
+        "tokens": [r.claim.token for r in releases],
         "failures": [r.failures for r in releases],
         "delays": [None if r.due_at is None else max(0.0, r.due_at - now) for r in releases],
         "errors": [r.error for r in releases],
@@ -209,6 +211,6 @@ def _claim_arrays(asks: Sequence[Ask]) -> dict[str, str]:
 
 def _taken(row: TupleRow, began: float) -> Taken:
     """A row of claim_jobs. `began`: when it was asked for, so that the time left to send is rather too short than too long."""
-    claim = Claim(row[0], row[1], row[2], row[3], *row[12:19])
-    spec = (*row[:11], None if row[11] is None else began + row[11], row[21])
-    return Taken(JobSpec(*spec), claim, row[19], None if row[20] is None else (row[20][0], row[20][1]))
+    claim = Claim(row[0], row[1], row[2], row[3], row[4], *row[13:20])
+    spec = (*row[:12], None if row[12] is None else began + row[12], row[22])
+    return Taken(JobSpec(*spec), claim, row[20], None if row[21] is None else (row[21][0], row[21][1]))

@@ -46,6 +46,7 @@ class Jobs:
                 "ids": [o.id for o, _ in known],
                 "epochs": [o.epoch for o, _ in known],
                 "attempts": [o.attempt for o, _ in known],
+                "tokens": [o.token for o, _ in known],
                 "states": [state.value for _, state in known],
                 "message_ids": [o.message_id for o, _ in known],
                 "errors": [o.error for o, _ in known],
@@ -97,7 +98,7 @@ class Jobs:
     async def orphaned_claims(self, grace: float) -> list[tuple[Claim, str, int, bool]]:
         """Claims without a lease: (claim, node, shard, whether that node's same supervisor still lives)."""
         rows = await self._database.fetch_all("orphaned_claims", {"grace": grace})
-        return [(Claim(*row[:11]), row[11], row[12], row[13]) for row in rows]
+        return [(Claim(*row[:12]), row[12], row[13], row[14]) for row in rows]
 
     async def save_receipt(self, receipt: Receipt) -> int:
         """Note what became of sent messages. Returns how many have a finished job."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shardd.backoff import half_jitter
-from shardd.ipc import Outcome
+from shardd.ipc import ClaimKey, Outcome
 from shardd.states import JOB_TRANSITIONS, DeviceState, JobState, Verdict
 
 RESTRICTED_WAIT: Final = 3600.0
@@ -15,11 +15,12 @@ RESTRICTED_WAIT: Final = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job in hand, as the router remembers it; (id, epoch, attempt) names the claim."""
+    """A job in hand, as the router remembers it."""
 
     id: int
     epoch: int
     attempt: int
+    token: int
     device_id: str
     failures: int
     max_attempts: int
@@ -31,6 +32,11 @@ class Claim:
     order_group: str | None = None
     address: str = ""
     """The recipient in one spelling, as far as the database can tell."""
+
+    @property
+    def key(self) -> ClaimKey:
+        """Names the claim."""
+        return (self.id, self.epoch, self.attempt, self.token)
 
     @property
     def campaign(self) -> str:

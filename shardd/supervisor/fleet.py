@@ -210,6 +210,7 @@ class Fleet:
             shard=index,
             epoch=epoch,
             journal=str(journal_path(self._config.state_dir, index)),
+            state_id=self._launch.state_id,
             send_timeout=self._config.queue.send_timeout,
             transports=self._config.transports.as_plain(),
             devices=self._devices_of(index),
@@ -276,7 +277,7 @@ class Fleet:
     async def _bury(self, shard: Shard) -> None:
         """Settle what the dead worker had in hand, as its journal says."""
         try:
-            await settle_from_journal(self._config.state_dir, shard.index, self._router)
+            await settle_from_journal(self._config.state_dir, self._launch.state_id, shard.index, self._router)
         except JournalError as error:
             shard.last_error = str(error)
             log.error("journal cannot be read", action="bury", shard=shard.index, error=str(error))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shardd.ipc import Outcome
+from shardd.ipc import ClaimKey, Outcome
 from shardd.queue.settle import Claim, Finish, Release
 
 Entry = tuple[int, Claim, Outcome, Finish | Release]
@@ -13,7 +13,7 @@ class Ledger:
     """Every claim of this node, from its commit to that of its settling."""
 
     def __init__(self) -> None:
-        self._in_hand: dict[int, dict[tuple[int, int], Claim]] = {}  # by shard, then by (job id, attempt)
+        self._in_hand: dict[int, dict[ClaimKey, Claim]] = {}  # by shard
         self._ended: list[Entry] = []
         self._settling: list[Entry] = []
 
@@ -23,16 +23,11 @@ class Ledger:
 
     def claimed(self, shard: int, claim: Claim) -> None:
         """A claim is in the hand of a shard from now on."""
-        self._in_hand.setdefault(shard, {})[claim.id, claim.attempt] = claim
+        self._in_hand.setdefault(shard, {})[claim.key] = claim
 
     def returned(self, shard: int, outcome: Outcome) -> Claim | None:
         """The claim that an outcome is of, in nobody's hand any more; None: it was not in the shard's hand."""
-        hand = self._in_hand.get(shard, {})
-        claim = hand.get((outcome.id, outcome.attempt))
-        if claim is None or claim.epoch != outcome.epoch:
-            return None
-        del hand[outcome.id, outcome.attempt]
-        return claim
+        return self._in_hand.get(shard, {}).pop(outcome.key, None)
 
     def end(self, entry: Entry) -> None:
         """A claim ended; it waits to be settled."""
@@ -70,5 +65,5 @@ class Ledger:
     def missing(self, claims: list[Claim]) -> list[Claim]:
         """Those of these claims that this book does not know."""
         known = {key for hand in self._in_hand.values() for key in hand}
-        known |= {(claim.id, claim.attempt) for _, claim, _, _ in self._ended}
-        return [claim for claim in claims if (claim.id, claim.attempt) not in known]
+        known |= {claim.key for _, claim, _, _ in self._ended}
+        return [claim for claim in claims if claim.key not in known]

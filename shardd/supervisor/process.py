@@ -42,6 +42,8 @@ class Launch:
     lifeline: int
     """Read end of a pipe whose write end only the supervisor has."""
     state_dir: Path
+    state_id: str
+    """Of the state folder; its journals carry it."""
 
 
 class WorkerProcess:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -15,9 +16,10 @@ from datetime import tzinfo
 from pathlib import Path
 from typing import Final
 
-from shardd.errors import ErrorClass, JournalError
+from shardd.errors import ErrorClass, JournalHeldError
 from shardd.ipc import Outcome
-from shardd.journal import Journal, Record, read_pid
+from shardd.journal import Journal, read_pid
+from shardd.journal_lines import Phase, Record
 from shardd.logs import get_logger
 from shardd.queue.cycle import Send, Settlement, count_sends
 from shardd.queue.jobs import Jobs
@@ -40,32 +42,40 @@ def journal_path(state_dir: Path, shard: int) -> Path:
     return state_dir / "journal" / f"shard-{shard:03d}.journal"
 
 
+def shard_of_journal(path: Path) -> int:
+    """The shard whose journal this is."""
+    return int(path.stem.removeprefix("shard-"))
+
+
 def verdicts(claims: Iterable[Claim], record: Record) -> list[Outcome]:
     """What the journal says about each claim."""
+    return [_verdict(claim, record) for claim in claims]
+
+
+def _verdict(claim: Claim, record: Record) -> Outcome:
     now = time.time()
-    found = []
-    for claim in claims:
-        key = (claim.id, claim.epoch, claim.attempt)
-        known = record.outcomes.get(key)
-        if known is not None:
-            found.append(known)
-        elif key in record.started:
-            found.append(Outcome(*key, Verdict.IN_DOUBT.value, error=DIED, at=now, error_class=ErrorClass.WORKER))
-        elif record.complete:
-            found.append(Outcome(*key, Verdict.RETURNED.value, at=now))
-        else:
-            found.append(Outcome(*key, Verdict.IN_DOUBT.value, error=LOST, at=now, error_class=ErrorClass.WORKER))
-    return found
+    match record.phase(claim.key):
+        case Phase.ENDED:
+            return record.outcomes[claim.key]
+        case Phase.STARTED:
+            return Outcome(*claim.key, Verdict.IN_DOUBT.value, error=DIED, at=now, error_class=ErrorClass.WORKER)
+        case Phase.UNKNOWN:
+            return Outcome(*claim.key, Verdict.IN_DOUBT.value, error=LOST, at=now, error_class=ErrorClass.WORKER)
+        case Phase.NOTHING | Phase.PREPARING | Phase.PREPARING_ALONE:
+            return Outcome(*claim.key, Verdict.RETURNED.value, at=now)
 
 
-async def open_journal(path: Path) -> Journal:
-    """Open a shard's journal once its worker is dead; one that outlives its grace is killed. Raises JournalError."""
+async def open_journal(path: Path, state: str) -> Journal:
+    """Open a shard's journal once its worker is dead; one that outlives its grace is killed. Raises JournalError.
+
+    `state`: the state folder's id.
+    """
     deadline = time.monotonic() + ORPHAN_WAIT
     killed = False
     while True:
         try:
-            return Journal.open(path)
-        except JournalError:
+            return Journal.open(path, state=state, shard=shard_of_journal(path))
+        except JournalHeldError:
             if time.monotonic() > deadline + 2:
                 raise
             if time.monotonic() > deadline and not killed:
@@ -74,9 +84,9 @@ async def open_journal(path: Path) -> Journal:
             await asyncio.sleep(0.05)
 
 
-async def settle_from_journal(state_dir: Path, shard: int, router: Router) -> None:
+async def settle_from_journal(state_dir: Path, state: str, shard: int, router: Router) -> None:
     """Settle what a dead worker had in hand, as its journal says; returns when it is settled. Raises JournalError."""
-    journal = await open_journal(journal_path(state_dir, shard))
+    journal = await open_journal(journal_path(state_dir, shard), state)
     try:
         outcomes = verdicts(router.in_hand(shard), journal.read())
         doubts = sum(o.verdict == Verdict.IN_DOUBT for o in outcomes)
@@ -89,19 +99,21 @@ async def settle_from_journal(state_dir: Path, shard: int, router: Router) -> No
         journal.close()
 
 
-async def outlive_orphans(state_dir: Path) -> None:
+async def outlive_orphans(state_dir: Path, state: str) -> None:
     """Until no worker of an earlier supervisor is left: before this one says that its leases are its own. Raises JournalError."""
     for path in _journals(state_dir):
-        (await open_journal(path)).close()
+        (await open_journal(path, state)).close()
 
 
-async def recover(state_dir: Path, jobs: Jobs, *, node: str, backoff: JobBackoff, grace: float, zones: Zones) -> None:
+async def recover(
+    state_dir: Path, state: str, jobs: Jobs, *, node: str, backoff: JobBackoff, grace: float, zones: Zones
+) -> None:
     """Before any worker starts: settle what an earlier supervisor of this node left behind. Raises DatabaseError, JournalError.
 
     Call it when this incarnation holds its leases, so that every earlier epoch of this node is without one. `grace`:
     seconds; `zones`: of the devices, whose days and hours the limits count.
     """
-    journals = [await open_journal(path) for path in _journals(state_dir)]
+    journals = [await open_journal(path, state) for path in _journals(state_dir)]
     try:
         records = {journal.path: journal.read() for journal in journals}
         claims: dict[Path, list[Claim]] = {}
@@ -129,7 +141,8 @@ async def sweep(jobs: Jobs, *, backoff: JobBackoff, grace: float, zones: Zones) 
     now = time.time()
     outcomes = [
         Outcome(
-            *(c.id, c.epoch, c.attempt, Verdict.IN_DOUBT.value),
+            *c.key,
+            Verdict.IN_DOUBT.value,
             error=f"node {node} was lost with it in hand",
             at=now,
             error_class=ErrorClass.WORKER,
@@ -165,7 +178,8 @@ async def settle_all(
 
 
 def _journals(state_dir: Path) -> list[Path]:
-    return sorted((state_dir / "journal").glob("shard-*.journal"))
+    found = (state_dir / "journal").glob("shard-*.journal")
+    return sorted(path for path in found if re.fullmatch("shard-[0-9]{3,9}", path.stem))
 
 
 def _kill_holder(path: Path) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from shardd import ipc
 from shardd.backoff import full_jitter
 from shardd.errors import DatabaseError, ErrorClass
-from shardd.ipc import JobSpec, Outcome
+from shardd.ipc import ClaimKey, JobSpec, Outcome
 from shardd.logs import get_logger
 from shardd.queue.cycle import Ask, Send, Settlement, Taken, count_sends
 from shardd.queue.jobs import Jobs
@@ -34,9 +34,6 @@ log = get_logger(__name__)
 
 RETRY_FIRST, RETRY_CAP = 0.2, 5.0
 """Seconds between tries while the database does not answer."""
-
-Key = tuple[int, int]
-"""(job id, attempt)"""
 
 Screen = Callable[[Sequence[Taken]], Awaitable[set[int]]]
 """Tells which of these jobs must not be sent, because their recipients opted out. Raises DatabaseError."""
@@ -251,9 +248,9 @@ class Router:
 
     def _forget(self, entries: list[Entry]) -> None:
         """Tell the workers that their journals need not remember these."""
-        by_shard: dict[int, list[Key]] = {}
+        by_shard: dict[int, list[ClaimKey]] = {}
         for shard, claim, _, _ in entries:
-            by_shard.setdefault(shard, []).append((claim.id, claim.attempt))
+            by_shard.setdefault(shard, []).append(claim.key)
         for shard, claims in by_shard.items():
             self._say(shard, ipc.Settled(claims=claims))
 
@@ -293,7 +290,7 @@ class Router:
         for claim in lost:
             line = self.lines.by_id.get(claim.device_id)
             self.lines.regained(claim)
-            outcome = Outcome(claim.id, claim.epoch, claim.attempt, Verdict.RETURNED.value, at=wall)
+            outcome = Outcome(*claim.key, Verdict.RETURNED.value, at=wall)
             self._end(-1 if line is None else line.shard, claim, outcome, now, wall)
         self._audit_due = False
         if lost:
@@ -317,6 +314,4 @@ class Router:
 def _ended(spec: JobSpec, verdict: Verdict, error: str | None = None) -> Outcome:
     """Of a job that no worker was told of."""
     error_class = ErrorClass.OPTED_OUT.value if verdict is Verdict.OPTED_OUT else None
-    return Outcome(
-        spec.id, spec.epoch, spec.attempt, verdict.value, error=error, at=time.time(), error_class=error_class
-    )
+    return Outcome(*spec.key, verdict.value, error=error, at=time.time(), error_class=error_class)

@@ -22,6 +22,7 @@ from shardd.errors import SharddError, UsageError
 from shardd.logs import get_logger, set_log_level
 from shardd.queue.database import Database, server_of
 from shardd.queue.migrate import migrate
+from shardd.state_files import ID_FILE, state_id
 from shardd.supervisor.control import Control
 from shardd.supervisor.health import has_started, in_one_line, node_status
 from shardd.supervisor.lock import StateLock
@@ -66,6 +67,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._reload_by_signal)
         _make_state_dir(self._config.state_dir)
         with StateLock(self._config.state_dir):
+            self._state_id = _state_id(self._config.state_dir)
             # A pipe that nobody writes to: it closes with this process, however it ends.
             lifeline, _ = os.pipe()
             try:
@@ -95,6 +97,7 @@ class Supervisor:
             log_format=config.log.format,
             lifeline=lifeline,
             state_dir=config.state_dir,
+            state_id=self._state_id,
         )
         database = Database(
             dsn,
@@ -121,12 +124,13 @@ class Supervisor:
     async def _take_over(self, parts: Parts) -> None:
         """Take the leases, then what an earlier run of this node left behind."""
         config = self._config
-        await outlive_orphans(config.state_dir)
+        await outlive_orphans(config.state_dir, self._state_id)
         await parts.keeper.register()
         await parts.keeper.turn(parts.fleet.give_back)
         await parts.device_watch.look()
         await recover(
             config.state_dir,
+            self._state_id,
             parts.jobs,
             node=config.node,
             backoff=parts.rules.job_backoff,
@@ -292,3 +296,10 @@ def _make_state_dir(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise SharddError(f"state_dir {folder}: {error.strerror}: make it, or name another in the config") from error
+
+
+def _state_id(folder: Path) -> str:
+    try:
+        return state_id(folder)
+    except OSError as error:
+        raise SharddError(f"{folder / ID_FILE}: {error.strerror}") from error

@@ -1,7 +1,7 @@
 """One job through its transport, and what is known about it afterwards.
 
-The order of the steps is the promise of shardd: fetch → the device's lock → prepare → journal `started` → deliver →
-journal `outcome` → report. Up to `started` every end is harmless, because nothing has left; after it, only positive
+The order of the steps is the promise of shardd: journal `preparing` → fetch → the device's lock → prepare → journal `started` →
+deliver → journal `outcome` → report. Up to `started` every end is harmless, because nothing has left; after it, only positive
 proof counts.
 """
 
@@ -24,7 +24,7 @@ from shardd.errors import (
     SendError,
     TransientError,
 )
-from shardd.ipc import DeviceSpec, JobSpec, Outcome
+from shardd.ipc import ClaimKey, DeviceSpec, JobSpec, Outcome
 from shardd.journal import Journal
 from shardd.logs import get_logger
 from shardd.states import Verdict
@@ -73,7 +73,7 @@ class Sender:
         self._report = report
         self._send_timeout = send_timeout
         self._locks: dict[str, asyncio.Lock] = {}
-        self._hands: dict[tuple[int, int], Hand] = {}
+        self._hands: dict[ClaimKey, Hand] = {}
         self._watch: asyncio.TimerHandle | None = None
         self._draining = False
         self.sent = 0
@@ -90,7 +90,7 @@ class Sender:
             if self._draining:
                 self._report(_outcome(job, Verdict.RETURNED))
                 continue
-            self._hands[job.id, job.attempt] = Hand(job=job, task=asyncio.Task(self._send(job)))
+            self._hands[job.key] = Hand(job=job, task=asyncio.Task(self._send(job)))
 
     async def drain(self, timeout: float) -> None:
         """Send back what has not started, give the rest `timeout` seconds to end, and call what is left in doubt."""
@@ -121,14 +121,14 @@ class Sender:
             await asyncio.wait(tasks, timeout=timeout)
 
     async def _send(self, job: JobSpec) -> None:
-        hand = self._hands[job.id, job.attempt]
+        hand = self._hands[job.key]
         self._set_deadline(hand)
         try:
             outcome = await self._outcome_of(job, hand)
             if hand.started:
                 self._remember(outcome)
         finally:
-            del self._hands[job.id, job.attempt]
+            del self._hands[job.key]
         if outcome.verdict == Verdict.SENT:
             self.sent += 1
         elif outcome.verdict in (Verdict.PERMANENT, Verdict.TRANSIENT, Verdict.IN_DOUBT):
@@ -210,6 +210,7 @@ class Sender:
                 error_class=ErrorClass.WORKER,
             )
         _keep_time(job)
+        self._journal.preparing(job.key)
         fetched = await transport.fetch(device, job)
         if transport.in_hand > 1:
             return await self._hand_over(transport, device, job, hand, fetched)
@@ -224,7 +225,7 @@ class Sender:
         prepared = await transport.prepare(device, job, fetched)
         # Connecting and uploading may have taken long. From here to the hand-over nothing waits.
         _keep_time(job)
-        self._journal.started((job.id, job.epoch, job.attempt))
+        self._journal.started(job.key)
         hand.started = True
         return await transport.deliver(device, job, prepared)
 
@@ -282,6 +283,7 @@ def _outcome(
         id=job.id,
         epoch=job.epoch,
         attempt=job.attempt,
+        token=job.token,
         verdict=verdict.value,
         message_id=message_id,
         error=error,

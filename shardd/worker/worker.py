@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from shardd import ipc
 from shardd.channel import Channel
-from shardd.errors import JournalError, SharddError
-from shardd.ipc import DeviceSpec, Outcome
+from shardd.errors import JournalError, JournalHeldError, SharddError
+from shardd.ipc import ClaimKey, DeviceSpec, Outcome
 from shardd.journal import Journal
 from shardd.logs import get_logger, set_log_level
 from shardd.worker.sender import Sender
@@ -100,7 +100,7 @@ class Worker:
     async def _set_up(self, setup: ipc.Setup) -> None:
         self._devices = {device.id: device for device in setup.devices}
         self._journal = await self._open_journal(setup)
-        self._journal.begin(setup.shard)
+        self._journal.begin()
         settings = {
             name: {
                 **settings,
@@ -130,8 +130,8 @@ class Worker:
         deadline = time.monotonic() + LOCK_WAIT
         while True:
             try:
-                return Journal.open(Path(setup.journal), fsync=setup.fsync)
-            except JournalError:
+                return Journal.open(Path(setup.journal), state=setup.state_id, shard=setup.shard, fsync=setup.fsync)
+            except JournalHeldError:
                 if time.monotonic() > deadline:
                     raise
                 # flock has no deadline of its own; the predecessor is on its way out.
@@ -213,7 +213,7 @@ class Worker:
 
     # ---- its end
 
-    def _forget(self, claims: list[tuple[int, int]]) -> None:
+    def _forget(self, claims: list[ClaimKey]) -> None:
         assert self._journal is not None
         try:
             self._journal.settled(claims)

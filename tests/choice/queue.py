@@ -113,7 +113,7 @@ class MemoryQueue:
         for job in lane:
             job.attempt += 1
             job.claim = Claim(
-                job.id, ask.epoch, job.attempt, ask.device_id, job.failures, 5, "hold", job.place[0], job.lane,
+                job.id, ask.epoch, job.attempt, 9, ask.device_id, job.failures, 5, "hold", job.place[0], job.lane,
                 job.order_group, job.address,
             )  # fmt: skip
         return [self._taken(job, ask) for job in lane]
@@ -132,7 +132,7 @@ class MemoryQueue:
         claim = job.claim
         assert claim is not None
         return Taken(
-            JobSpec(job.id, ask.epoch, job.attempt, ask.device_id, "+628"),
+            JobSpec(*claim.key, ask.device_id, "+628"),
             claim,
             job.address in self.book.opted_out,
             behind[0] if ask.peek and behind else None,

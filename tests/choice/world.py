@@ -217,7 +217,7 @@ class World:
         """A worker's word."""
         hand = self.hands.pop(job_id)
         claim, sender = hand.claim, self.book.senders[hand.claim.device_id]
-        outcome = Outcome(claim.id, claim.epoch, claim.attempt, verdict.value, at=self.wall, **more)
+        outcome = Outcome(*claim.key, verdict.value, at=self.wall, **more)
         if verdict is Verdict.UNAVAILABLE:
             if outcome.device_state is not None:
                 sender.state = DeviceState(outcome.device_state)

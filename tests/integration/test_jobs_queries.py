@@ -96,7 +96,9 @@ async def test_a_claim_brings_the_whole_job(dsn: str, jobs: Jobs, epoch: int) ->
         "image", "caption", "https://x/y", "y.png", "image/png",
     )  # fmt: skip
     assert spec.details == {"x": [1, None]}
-    assert its_claim == Claim(job, epoch, 1, "a", 0, 3, "retry", its_claim.ord, LANE, None, "6281234567")
+    assert its_claim == Claim(
+        job, epoch, 1, its_claim.token, "a", 0, 3, "retry", its_claim.ord, LANE, None, "6281234567"
+    )
     assert row_of(dsn, job)["state"] == "sending"
 
 
@@ -422,7 +424,7 @@ async def test_sends_of_campaigns_are_added_up_by_device_and_day(dsn: str, jobs:
 
 
 def outcome_of(its_claim: Claim, verdict: Verdict, **more: object) -> Outcome:
-    return Outcome(its_claim.id, its_claim.epoch, its_claim.attempt, verdict.value, **more)  # type: ignore[arg-type]  # by name
+    return Outcome(*its_claim.key, verdict.value, **more)  # type: ignore[arg-type]  # by name
 
 
 @pytest.mark.parametrize(("verdict", "state"), [(Verdict.SENT, "sent"), (Verdict.PERMANENT, "failed")])

@@ -120,8 +120,8 @@ def test_a_line_that_was_cut_off_costs_only_itself(tmp_path: Path) -> None:
 
 
 def taken(job: int, recipient: str, address: str) -> Taken:
-    claim = Claim(job, 1, 1, "d1", 0, 5, "hold", address=address)
-    return Taken(JobSpec(job, 1, 1, "d1", recipient), claim)
+    claim = Claim(job, 1, 1, 9, "d1", 0, 5, "hold", address=address)
+    return Taken(JobSpec(job, 1, 1, 9, "d1", recipient), claim)
 
 
 @pytest.mark.parametrize(

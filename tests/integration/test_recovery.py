@@ -18,6 +18,7 @@ from shardd import __version__
 from shardd.errors import DatabaseError, JournalError
 from shardd.ipc import Outcome
 from shardd.journal import Journal
+from shardd.journal_lines import header_line, read_header
 from shardd.queue.database import Database
 from shardd.queue.jobs import Jobs
 from shardd.queue.leases import Leases
@@ -27,23 +28,25 @@ from shardd.supervisor import recovery
 from shardd.supervisor.recovery import journal_path, recover, sweep
 from tests.queue_rows import add_devices, claim, connect, finish, insert_jobs, row_of, states, take_epoch
 
+STATE = "0" * 32
 HANG = 30.0  # seconds; no test waits that long, it only keeps a broken one from hanging
 BACKOFF = JobBackoff(first=5, cap=600)
 GRACE = 60.0
 
-# A worker that holds its journal, says so, and writes the outcome of job argv[2] when its input ends.
+# A worker that holds its journal, says so, and writes the outcome of the claim argv[2] when its input ends.
 HOLDER = """
 import sys
 from pathlib import Path
 from shardd.ipc import Outcome
 from shardd.journal import Journal
-book = Journal.open(Path(sys.argv[1]))
-book.begin(0)
-job, epoch = int(sys.argv[2]), int(sys.argv[3])
-book.started((job, epoch, 1))
+from shardd.journal_lines import header_line, read_header
+book = Journal.open(Path(sys.argv[1]), state="0" * 32, shard=0)
+book.begin()
+claim = tuple(map(int, sys.argv[2].split(",")))
+book.started(claim)
 print("held", flush=True)
 sys.stdin.read()
-book.outcome(Outcome(job, epoch, 1, "sent", message_id="late"))
+book.outcome(Outcome(*claim, "sent", message_id="late"))
 """
 
 
@@ -69,33 +72,35 @@ async def start_again(database: Database, node: str = "node-a") -> None:
 async def recovered(tmp_path: Path, database: Database, node: str = "node-a") -> None:
     await start_again(database, node)
     async with asyncio.timeout(HANG):
-        await recover(tmp_path, Jobs(database), node=node, backoff=BACKOFF, grace=GRACE, zones=lambda _: UTC)
+        await recover(tmp_path, STATE, Jobs(database), node=node, backoff=BACKOFF, grace=GRACE, zones=lambda _: UTC)
 
 
 def write_journal(tmp_path: Path, *entries: Outcome | Claim, shard: int = 0, fsync: bool = False) -> Path:
     """As a worker leaves it that dies: claims are started, outcomes known."""
     path = journal_path(tmp_path, shard)
-    journal = Journal.open(path, fsync=fsync)
-    journal.begin(shard)
+    journal = Journal.open(path, state=STATE, shard=shard, fsync=fsync)
+    journal.begin()
     for entry in entries:
         if isinstance(entry, Outcome):
-            journal.started((entry.id, entry.epoch, entry.attempt))
+            journal.started(entry.key)
             journal.outcome(entry)
         else:
-            journal.started((entry.id, entry.epoch, entry.attempt))
+            journal.started(entry.key)
     journal.close()
     return path
 
 
 def power_loss(path: Path) -> None:
     """The next boot has another name."""
-    first, rest = path.read_bytes().split(b"\n", 1)
-    header = {**msgspec.json.decode(first), "boot": "5e6c0ffe-0000-4000-8000-000000000000"}
-    path.write_bytes(msgspec.json.encode(header) + b"\n" + rest)
+    mark, header, rest = path.read_bytes().split(b"\n", 2)
+    before = read_header(mark + b"\n" + header + b"\n")
+    assert before is not None
+    after = msgspec.structs.replace(before, boot="5e6c0ffe-0000-4000-8000-000000000000")
+    path.write_bytes(mark + b"\n" + header_line(header.split(b" ")[1], after) + rest)
 
 
 def known(its_claim: Claim, verdict: Verdict = Verdict.SENT, **more: Any) -> Outcome:
-    return Outcome(its_claim.id, its_claim.epoch, its_claim.attempt, verdict.value, **more)
+    return Outcome(*its_claim.key, verdict.value, **more)
 
 
 async def in_hand(dsn: str, jobs: Jobs, epoch: int, count: int = 1, **fields: Any) -> list[Claim]:
@@ -159,7 +164,7 @@ async def test_all_cases_at_once_and_twice(
     wanted = {never.id: "queued", started.id: "in_doubt", sent.id: "sent", **dict.fromkeys(untouched, "queued")}
     await recovered(tmp_path, database)
     assert states(dsn) == wanted
-    journal = Journal.open(path)
+    journal = Journal.open(path, state=STATE, shard=0)
     record = journal.read()
     journal.close()
     assert (record.started, record.outcomes, record.complete) == (set(), {}, True)
@@ -177,6 +182,23 @@ async def test_an_entry_of_an_earlier_claim_says_nothing_of_the_present_one(
     write_journal(tmp_path, known(first))
     await recovered(tmp_path, database)
     assert (second.id, row_of(dsn, second.id)["state"]) == (first.id, "queued")
+
+
+async def test_an_entry_speaks_of_no_row_that_got_the_same_id_after_a_restore(
+    dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
+) -> None:
+    (before,) = await in_hand(dsn, jobs, epoch)
+    write_journal(tmp_path, known(before))
+    with connect(dsn) as connection:
+        connection.execute("DELETE FROM shardd.jobs")
+        connection.execute(
+            "INSERT INTO shardd.jobs (id, device_id, recipient, body) OVERRIDING SYSTEM VALUE VALUES (%s, 'a', '+628123', 'x')",
+            [before.id],
+        )
+    (after,) = await claim(jobs, epoch, "a")
+    assert after.key[:3] == before.key[:3]
+    await recovered(tmp_path, database)
+    assert row_of(dsn, after.id)["state"] == "queued"
 
 
 # ---- journals that cannot be trusted
@@ -207,7 +229,7 @@ async def test_a_lost_journal_leaves_doubts_and_no_second_message(
 ) -> None:
     (silent,) = await in_hand(dsn, jobs, epoch)
     if left is not None:
-        journal_path(tmp_path, 0).parent.mkdir()
+        journal_path(tmp_path, 0).parent.mkdir(0o700)
         journal_path(tmp_path, 0).write_bytes(left)
     await recovered(tmp_path, database)
     seen = row_of(dsn, silent.id)
@@ -260,7 +282,7 @@ async def test_a_database_that_fails_leaves_the_journals_as_they_are(
 @asynccontextmanager
 async def holder(path: Path, its_claim: Claim, *argv: str) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", HOLDER, str(path), str(its_claim.id), str(its_claim.epoch), *argv,
+        sys.executable, "-c", HOLDER, str(path), ",".join(map(str, its_claim.key)), *argv,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:

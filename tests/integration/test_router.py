@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from psycopg.conninfo import make_conninfo
 
@@ -57,7 +58,7 @@ class Workers:
                 else:
                     asyncio.get_running_loop().call_soon(self.router.outcomes, shard, [answered])
         elif isinstance(message, ipc.Settled):
-            self.settled += message.claims
+            self.settled += [(job, attempt) for job, _, attempt, _ in message.claims]
             self.at_settled()
         asyncio.get_running_loop().create_task(self._tell())
         return True
@@ -78,7 +79,7 @@ class Workers:
 
 def outcome(job: JobSpec, verdict: Verdict = Verdict.SENT, **more: Any) -> Outcome:
     more.setdefault("message_id", f"m-{job.id}-{job.attempt}" if verdict is Verdict.SENT else None)
-    return Outcome(job.id, job.epoch, job.attempt, verdict.value, at=time.time(), **more)
+    return Outcome(*job.key, verdict.value, at=time.time(), **more)
 
 
 async def until(what: Callable[[], Any]) -> None:
@@ -230,13 +231,14 @@ async def test_an_answer_that_no_table_can_hold_stops_nobody(dsn: str, node: Nod
     assert [row_of(dsn, job)["state"] for job in jobs] == ["failed"] * 2
 
 
-@pytest.mark.parametrize("stale", [{"attempt": 9}, {"epoch": 999}, {"id": 10**9}])
+@pytest.mark.parametrize("stale", [{"attempt": 9}, {"epoch": 999}, {"id": 10**9}, {"token": 9}])
 async def test_an_outcome_of_another_claim_is_ignored(dsn: str, node: Node, epoch: int, stale: dict[str, int]) -> None:
     node.workers.answer = lambda _: None
     (job,) = insert_jobs(dsn, "a")
     await node.begin(epoch)
     await node.workers.until(lambda: node.workers.held)
-    node.router.outcomes(0, [Outcome(**{"id": job, "epoch": epoch, "attempt": 1, "verdict": "sent", **stale})])
+    ((_, held),) = node.workers.held
+    node.router.outcomes(0, [msgspec.structs.replace(outcome(held), **stale)])
     node.router.outcomes(5, [outcome(node.workers.got[0])])
     assert node.router.in_hand_count(0) == 1
     node.workers.end_held(Verdict.PERMANENT)

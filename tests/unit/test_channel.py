@@ -117,7 +117,7 @@ async def test_frames_may_arrive_in_pieces_or_together(raw: tuple[socket.socket,
 
 async def test_a_message_larger_than_every_buffer_arrives(ends: tuple[End, End]) -> None:
     supervisor, worker = ends
-    jobs = [ipc.JobSpec(number, 1, 1, "a", "+628", body="\U0001f600" * 65536) for number in range(40)]
+    jobs = [ipc.JobSpec(number, 1, 1, 9, "a", "+628", body="\U0001f600" * 65536) for number in range(40)]
     supervisor.channel.say(ipc.Send(jobs=jobs))
     supervisor.channel.say(drain(1))
     await worker.until(lambda: len(worker.heard) == 2)
@@ -127,7 +127,7 @@ async def test_a_message_larger_than_every_buffer_arrives(ends: tuple[End, End])
 async def test_no_frame_is_larger_than_the_other_side_takes(ends: tuple[End, End]) -> None:
     supervisor, worker = ends
     # 300 messages of 256 KiB: more than one frame may hold.
-    jobs = [ipc.JobSpec(number, 1, 1, "a", "+628", body="\U0001f600" * 65536) for number in range(300)]
+    jobs = [ipc.JobSpec(number, 1, 1, 9, "a", "+628", body="\U0001f600" * 65536) for number in range(300)]
     for job in jobs:
         supervisor.channel.say(ipc.Send(jobs=[job]))
     await worker.until(lambda: len(worker.heard) == 300 or worker.losses)

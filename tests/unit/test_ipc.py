@@ -13,15 +13,15 @@ from shardd import ipc
 
 DEVICE = ipc.DeviceSpec("a", "whatsapp", {"region": "ID"}, "628:1@s.whatsapp.net", "socks5://proxy")
 JOB = ipc.JobSpec(
-    2**62, 9, 3, "a", "+628123", "location", "body", None, None, None, {"latitude": 1.5, "longitude": -2}, 2e9
+    2**62, 9, 3, 2**62, "a", "+628123", "location", "body", None, None, None, {"latitude": 1.5, "longitude": -2}, 2e9
 )
-OUTCOME = ipc.Outcome(2**62, 9, 3, "unavailable", None, "why", 1.5, "banned", 1e9, "rate_limit", True)
+OUTCOME = ipc.Outcome(2**62, 9, 3, -(2**63), "unavailable", None, "why", 1.5, "banned", 1e9, "rate_limit", True)
 
 TO_WORKER = [
-    ipc.Setup("node", 3, 9, "/j", 90.0, {"sandbox": {"latency_min": 0.1}}, [DEVICE], 1.0, True, "dsn"),
+    ipc.Setup("node", 3, 9, "/j", "0" * 32, 90.0, {"sandbox": {"latency_min": 0.1}}, [DEVICE], 1.0, True, "dsn"),
     ipc.Send([JOB, JOB]),
     ipc.Devices([DEVICE], ["b"]),
-    ipc.Settled([(1, 2), (2**62, 3)]),
+    ipc.Settled([(1, 2, 3, 4), (2**62, 3, 1, -(2**63))]),
     ipc.Drain(0.0),
     ipc.Lease(20.0, 2.5),
     ipc.LogLevel("debug"),
@@ -61,7 +61,7 @@ def test_every_message_to_the_supervisor_arrives() -> None:
     st.dictionaries(st.text(), st.none() | st.floats(allow_nan=False)),
 )
 def test_every_text_and_number_arrives(body: str, recipient: str, number: int, details: dict[str, Any]) -> None:
-    job = ipc.JobSpec(number, number, 1, "a", recipient, body=body, details=details)
+    job = ipc.JobSpec(number, number, 1, 9, "a", recipient, body=body, details=details)
     assert ipc.decode_to_worker(payload(ipc.encode([ipc.Send([job])]))) == [ipc.Send([job])]
 
 
@@ -85,7 +85,9 @@ def test_nonsense_is_refused_and_nothing_else_happens(data: bytes) -> None:
 @settings(max_examples=8, deadline=None)
 def test_divided_jobs_fit_into_frames_and_keep_their_order(sizes: list[tuple[int, int | None]]) -> None:
     jobs = [
-        ipc.JobSpec(number, 1, 1, "a", "+628", body="\U0001f600" * body, media=None if media is None else "x" * media)
+        ipc.JobSpec(
+            number, 1, 1, 9, "a", "+628", body="\U0001f600" * body, media=None if media is None else "x" * media
+        )
         for number, (body, media) in enumerate(sizes)
     ]
     parts = list(ipc.divide(jobs))
@@ -94,12 +96,12 @@ def test_divided_jobs_fit_into_frames_and_keep_their_order(sizes: list[tuple[int
 
 
 def test_ordinary_jobs_travel_in_one_message() -> None:
-    jobs = [ipc.JobSpec(number, 1, 1, "a", "+628", body="hello " * 20) for number in range(1000)]
+    jobs = [ipc.JobSpec(number, 1, 1, 9, "a", "+628", body="hello " * 20) for number in range(1000)]
     assert list(ipc.divide(jobs)) == [ipc.Send(jobs=jobs)]
 
 
 def test_the_longest_jobs_of_the_largest_claim_fit() -> None:
-    jobs = [ipc.JobSpec(number, 1, 1, "a", "+628", body="\U0001f600" * 65536) for number in range(500)]
+    jobs = [ipc.JobSpec(number, 1, 1, 9, "a", "+628", body="\U0001f600" * 65536) for number in range(500)]
     parts = list(ipc.divide(jobs))
     assert len(parts) > 1
     assert all(len(ipc.encode([part])) <= 4 + ipc.MAX_FRAME for part in parts)
@@ -116,7 +118,7 @@ def test_the_longest_jobs_of_the_largest_claim_fit() -> None:
     ],
 )
 def test_texts_of_strangers_become_what_a_database_can_hold(said: str, kept: str) -> None:
-    outcome = ipc.Outcome(1, 1, 1, "permanent", said, said)
+    outcome = ipc.Outcome(1, 1, 1, 9, "permanent", said, said)
     assert (outcome.error, outcome.message_id) == (kept, kept)
     changed = ipc.DeviceChanged("a", "banned", said)
     assert changed.reason == kept

@@ -223,7 +223,7 @@ def test_a_hint_during_an_ask_tells_the_priority_of_what_is_left() -> None:
     lines.hint("a", LANE, place(7, -1), 0.0)
     jobs = {LANE: [place(7, -1)], "/service": [place(6, 5)]}
     # The urgent job that was asked for is in hand now, and nothing urgent follows it.
-    claim = Claim(5, 10, 1, "a", 0, 5, "hold", place(5, 9)[0], LANE)
+    claim = Claim(5, 10, 1, 9, "a", 0, 5, "hold", place(5, 9)[0], LANE)
     lines.claimed(asks, [job(claim, None)], 0.0)
     end(lines, claim, 0.0)
     assert serve(lines, jobs, 2) == ["/service", LANE]
@@ -236,7 +236,7 @@ def test_of_two_hints_during_an_ask_none_is_lost() -> None:
     for number in (5, 7):
         lines.hint("a", LANE, place(number), 0.0)
     # The claim knew of the first one and took it, and nothing of the other.
-    claim = Claim(5, 10, 1, "a", 0, 5, "hold", place(5)[0], LANE)
+    claim = Claim(5, 10, 1, 9, "a", 0, 5, "hold", place(5)[0], LANE)
     lines.claimed(asks, [job(claim, place(9))], 0.0)
     end(lines, claim, 0.0)
     (ask,) = lines.asks(1, 0.0)

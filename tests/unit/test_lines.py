@@ -325,7 +325,7 @@ def test_a_hint_of_an_earlier_place_during_an_ask_is_not_lost() -> None:
     asks = lines.asks(10, 0.0)
     # An urgent job comes while the claim is under way, which brings a job from further back.
     lines.hint("a", LANE, (-7, 900), 0.0)
-    claim = Claim(3, 10, 1, "a", 0, 5, "hold", ord=100)
+    claim = Claim(3, 10, 1, 9, "a", 0, 5, "hold", ord=100)
     lines.claimed(asks, [job(claim)], 0.0)
     end(lines, claim, 0.0)
     (ask,) = lines.asks(10, 0.0)
@@ -335,7 +335,7 @@ def test_a_hint_of_an_earlier_place_during_an_ask_is_not_lost() -> None:
 def test_a_job_that_comes_back_is_where_its_line_begins() -> None:
     lines = ready(device("a"))
     asks = lines.asks(10, 0.0)
-    claim = Claim(3, 10, 1, "a", 0, 5, "hold", ord=100)
+    claim = Claim(3, 10, 1, 9, "a", 0, 5, "hold", ord=100)
     lines.claimed(asks, [job(claim)], 0.0)
     end(lines, claim, 0.0, Verdict.RETURNED, back=True)
     (ask,) = lines.asks(10, 0.0)

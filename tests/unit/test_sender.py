@@ -113,7 +113,7 @@ class Desk:
 
 
 def job(number: int = 1, device: str = "a") -> JobSpec:
-    return JobSpec(number, 7, 1, device, "+628")
+    return JobSpec(number, 7, 1, 9, device, "+628")
 
 
 async def for_ever(_: JobSpec) -> None:
@@ -122,8 +122,8 @@ async def for_ever(_: JobSpec) -> None:
 
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    journal = Journal.open(tmp_path / "shard-000.journal")
-    journal.begin(0)
+    journal = Journal.open(tmp_path / "journal" / "shard-000.journal", state="0" * 32, shard=0)
+    journal.begin()
     desk = Desk(journal)
     yield desk
     await desk.sender.drain(0.0)

@@ -11,8 +11,8 @@ from tests.unit.test_sender import Desk, job
 
 
 async def test_a_job_that_was_fetched_before_uses_the_new_session(tmp_path: Path) -> None:
-    journal = Journal.open(tmp_path / "shard-000.journal")
-    journal.begin(0)
+    journal = Journal.open(tmp_path / "journal" / "shard-000.journal", state="0" * 32, shard=0)
+    journal.begin()
     devices = {"a": DeviceSpec("a", "scripted", session="old")}
     desk = Desk(journal)
     desk.sender._devices = devices

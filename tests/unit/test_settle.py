@@ -15,11 +15,11 @@ BACKOFF = JobBackoff(first=5, cap=600)
 
 
 def claim(failures: int = 0, max_attempts: int = 5, on_doubt: str = "hold") -> Claim:
-    return Claim(7, 3, 2, "a", failures, max_attempts, on_doubt)
+    return Claim(7, 3, 2, 9, "a", failures, max_attempts, on_doubt)
 
 
 def outcome(verdict: Verdict, **more: object) -> Outcome:
-    return Outcome(7, 3, 2, verdict.value, **more)  # type: ignore[arg-type]  # each test knows its fields
+    return Outcome(7, 3, 2, 9, verdict.value, **more)  # type: ignore[arg-type]  # each test knows its fields
 
 
 def decide(verdict: Verdict, a_claim: Claim | None = None, **more: object) -> Finish | Release:
@@ -142,9 +142,9 @@ def test_what_may_not_be_sent_any_more_ends_and_uses_up_no_attempt(verdict: Verd
 
 def test_a_claim_knows_its_campaign() -> None:
     lanes = {"/reply": "", "spring/marketing": "spring", "a.b:c@d/service": "a.b:c@d"}
-    assert {lane: Claim(7, 3, 2, "a", 0, 5, "hold", lane=lane).campaign for lane in lanes} == lanes
+    assert {lane: Claim(7, 3, 2, 9, "a", 0, 5, "hold", lane=lane).campaign for lane in lanes} == lanes
 
 
 def test_an_unknown_verdict_is_a_defect() -> None:
     with pytest.raises(ValueError, match="delivered"):
-        settle(claim(), Outcome(7, 3, 2, "delivered"), BACKOFF, NOW)
+        settle(claim(), Outcome(7, 3, 2, 9, "delivered"), BACKOFF, NOW)

@@ -88,6 +88,9 @@ CREATE TABLE shardd.jobs (
     reference     text,                    -- the producer's own key
     metadata      jsonb,                   -- the producer's own, handed back with every outcome
     created_at    timestamptz NOT NULL DEFAULT now(),
+    -- Comes never again, unlike ids and epochs, which a restored backup hands out once more: a journal speaks of a row only with its
+    -- token. Not random(): a producer may have set its seed.
+    token         bigint NOT NULL DEFAULT uuid_hash_extended(gen_random_uuid(), 0),
     address       text NOT NULL DEFAULT '',        -- the recipient in one spelling
     rendered      boolean NOT NULL DEFAULT false,  -- the variables stand in the body
     confirms      boolean NOT NULL DEFAULT false,  -- the one message that tells of an opt-out
@@ -154,6 +157,7 @@ CREATE TABLE shardd.archive (
     reference     text,
     metadata      jsonb,
     created_at    timestamptz NOT NULL,
+    token         bigint NOT NULL,
     rendered      boolean NOT NULL,
     confirms      boolean NOT NULL,
     attempt       integer NOT NULL,
@@ -211,11 +215,11 @@ CREATE FUNCTION shardd.end_jobs(ids bigint[], state text, error text, error_clas
     )
     INSERT INTO shardd.archive (
          id, device_id, device_group, recipient, kind, body, variables, media, file_name, mime_type, details, class, campaign,
-         priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group, reference, metadata, created_at, rendered,
+         priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group, reference, metadata, created_at, token, rendered,
          confirms, attempt, failures, state, error, error_class)
     SELECT
          id, device_id, device_group, recipient, kind, body, variables, media, file_name, mime_type, details, class, campaign,
-         priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group, reference, metadata, created_at, rendered,
+         priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group, reference, metadata, created_at, token, rendered,
          confirms, attempt, failures, end_jobs.state, end_jobs.error, end_jobs.error_class
       FROM gone
     RETURNING id

@@ -56,7 +56,8 @@ SELECT state, class AS job_class, campaign, obstacle, count(*) AS jobs
 
 -- name: retry_jobs
 -- Looks at up to `most` finished jobs after the id `after`, and brings those back that nothing keeps from it: into the queue, under
--- their own ids, with all their attempts anew. The job of a device group gets a device anew, too. Filters as in count_retries.
+-- their own ids, with all their attempts anew. The job of a device group gets a device anew, too, and every one a new token: what
+-- journals say of the old one was another sending. Filters as in count_retries.
 -- Returns every job that was looked at: `done`, or what its obstacle was.
 WITH picked AS MATERIALIZED (
     SELECT id, state, obstacle

@@ -23,7 +23,7 @@ WITH next AS MATERIALIZED (
 )
 UPDATE shardd.jobs j SET attempt = j.attempt + 1, claimed_epoch = next.epoch, claimed_at = now()
   FROM next WHERE j.id = next.id
-RETURNING j.id, j.claimed_epoch, j.attempt, j.device_id, j.recipient, j.kind, j.body, j.media, j.file_name, j.mime_type,
+RETURNING j.id, j.claimed_epoch, j.attempt, j.token, j.device_id, j.recipient, j.kind, j.body, j.media, j.file_name, j.mime_type,
           j.details, extract(epoch FROM j.expires_at - now())::double precision,
           j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane, j.order_group, j.address,
           shardd.opted_out(j.address, j.class, j.confirms) AS opted_out,
@@ -37,22 +37,22 @@ RETURNING j.id, j.claimed_epoch, j.attempt, j.device_id, j.recipient, j.kind, j.
 
 -- name: finish_jobs
 -- Moves claims that came to an end into the archive. Arrays, one element per claim. A claim that is not the row's present one
--- (id, epoch, attempt) changes nothing: settling twice is harmless. Returns the ids that moved.
+-- (id, epoch, attempt, token) changes nothing: settling twice is harmless. Returns the ids that moved.
 WITH ended AS MATERIALIZED (
-    SELECT * FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[], %(attempts)s::integer[], %(states)s::text[],
+    SELECT * FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[], %(attempts)s::integer[], %(tokens)s::bigint[], %(states)s::text[],
                          %(failures)s::smallint[], %(message_ids)s::text[], %(errors)s::text[], %(error_classes)s::text[])
-        AS e(id, epoch, attempt, state, failures, message_id, error, error_class)
+        AS e(id, epoch, attempt, token, state, failures, message_id, error, error_class)
 ), gone AS (
     DELETE FROM shardd.jobs j USING ended e
-     WHERE j.id = e.id AND j.claimed_epoch = e.epoch AND j.attempt = e.attempt
+     WHERE j.id = e.id AND j.claimed_epoch = e.epoch AND j.attempt = e.attempt AND j.token = e.token
     RETURNING j.*, e.state, e.failures AS failures_now, e.message_id, e.error AS error_now, e.error_class AS error_class_now
 )
 INSERT INTO shardd.archive (id, device_id, device_group, recipient, kind, body, variables, media, file_name, mime_type, details, class,
                             campaign, priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group, reference, metadata,
-                            created_at, rendered, confirms, attempt, failures, claimed_epoch, claimed_at, state, message_id, error, error_class)
+                            created_at, token, rendered, confirms, attempt, failures, claimed_epoch, claimed_at, state, message_id, error, error_class)
 SELECT id, device_id, device_group, recipient, kind, body, variables, media, file_name, mime_type, details, class, campaign,
-       priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group, reference, metadata, created_at, rendered,
-       confirms, attempt, failures_now, claimed_epoch, claimed_at, state, message_id, error_now, error_class_now
+       priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group, reference, metadata, created_at, token,
+       rendered, confirms, attempt, failures_now, claimed_epoch, claimed_at, state, message_id, error_now, error_class_now
   FROM gone
 RETURNING id;
 
@@ -62,10 +62,10 @@ RETURNING id;
 UPDATE shardd.jobs j
    SET claimed_epoch = NULL, claimed_at = NULL, failures = e.failures, error = e.error, error_class = e.error_class,
        scheduled = e.delay IS NOT NULL, due_at = now() + make_interval(secs => e.delay)
-  FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[], %(attempts)s::integer[], %(failures)s::smallint[],
+  FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[], %(attempts)s::integer[], %(tokens)s::bigint[], %(failures)s::smallint[],
               %(delays)s::double precision[], %(errors)s::text[], %(error_classes)s::text[])
-       AS e(id, epoch, attempt, failures, delay, error, error_class)
- WHERE j.id = e.id AND j.claimed_epoch = e.epoch AND j.attempt = e.attempt
+       AS e(id, epoch, attempt, token, failures, delay, error, error_class)
+ WHERE j.id = e.id AND j.claimed_epoch = e.epoch AND j.attempt = e.attempt AND j.token = e.token
 RETURNING j.id;
 
 -- name: count_sends
@@ -137,10 +137,10 @@ SELECT shardd.end_jobs(array(
 -- name: resolve_doubts
 -- A journal that was out of reach came back: what was in doubt is known after all. Arrays, one element per claim.
 UPDATE shardd.archive a SET state = e.state, message_id = e.message_id, error = e.error, error_class = e.error_class
-  FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[], %(attempts)s::integer[], %(states)s::text[], %(message_ids)s::text[],
-              %(errors)s::text[], %(error_classes)s::text[])
-       AS e(id, epoch, attempt, state, message_id, error, error_class)
- WHERE a.id = e.id AND a.state = 'in_doubt' AND a.claimed_epoch = e.epoch AND a.attempt = e.attempt
+  FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[], %(attempts)s::integer[], %(tokens)s::bigint[], %(states)s::text[],
+              %(message_ids)s::text[], %(errors)s::text[], %(error_classes)s::text[])
+       AS e(id, epoch, attempt, token, state, message_id, error, error_class)
+ WHERE a.id = e.id AND a.state = 'in_doubt' AND a.claimed_epoch = e.epoch AND a.attempt = e.attempt AND a.token = e.token
 RETURNING a.id;
 
 -- name: promote_due
@@ -182,12 +182,12 @@ SELECT device_id, lane, ord, id FROM head;
 
 -- name: claims_of_epochs
 -- Live claims under these epochs: after a broken connection, what the database thinks is in our hand.
-SELECT id, claimed_epoch, attempt, device_id, failures, max_attempts, on_doubt, ord, lane, order_group, address
+SELECT id, claimed_epoch, attempt, token, device_id, failures, max_attempts, on_doubt, ord, lane, order_group, address
   FROM shardd.jobs WHERE claimed_epoch = ANY (%(epochs)s::bigint[]);
 
 -- name: orphaned_claims
 -- Live claims whose epoch holds no lease that is still good, with the node that made them.
-SELECT j.id, j.claimed_epoch, j.attempt, j.device_id, j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane, j.order_group,
+SELECT j.id, j.claimed_epoch, j.attempt, j.token, j.device_id, j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane, j.order_group,
        j.address, e.node, e.shard,
        n.incarnation IS NOT DISTINCT FROM e.incarnation AND n.seen_at > now() - make_interval(secs => %(grace)s) AS node_alive
   FROM shardd.jobs j

@@ -48,7 +48,7 @@ class Host:
     async def send(self, device: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
         """fetch, prepare, deliver, in the order and under the lock of a worker."""
         spec = DeviceSpec(**{"transport": "whatsapp", **device})
-        work = JobSpec(**{"id": 1, "epoch": 1, "attempt": 1, "device_id": spec.id, **job})
+        work = JobSpec(**{"id": 1, "epoch": 1, "attempt": 1, "token": 1, "device_id": spec.id, **job})
         step = "fetch"
         try:
             fetched = await self._transport.fetch(spec, work)

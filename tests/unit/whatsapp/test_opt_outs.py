@@ -17,7 +17,7 @@ from shardd.transports.whatsapp.opt_outs import OptOuts
 from shardd.transports.whatsapp.recipients import Directory
 from tests.whatsapp_server.phones import e2e
 
-JOB = JobSpec(1, 1, 1, "d1", "+6281234567890")
+JOB = JobSpec(1, 1, 1, 9, "d1", "+6281234567890")
 JID = "6281234567890@s.whatsapp.net"
 
 
@@ -62,7 +62,7 @@ def test_one_address_of_two_is_enough_and_the_confirmation_passes() -> None:
     opt_outs.heard("d1", stop(None, "77@lid"))
     with pytest.raises(OptedOutError):
         opt_outs.respect(JOB, JID, "77@lid")
-    opt_outs.respect(JobSpec(1, 1, 1, "d1", "x", heeds_opt_outs=False), JID, "77@lid")
+    opt_outs.respect(JobSpec(1, 1, 1, 9, "d1", "x", heeds_opt_outs=False), JID, "77@lid")
 
 
 def test_what_is_no_opt_out_stays_in_the_worker() -> None:

@@ -1,0 +1,306 @@
+"""The lines of a journal: how they are written, and what any bytes in their place still prove.
+
+    4f3c20a1 5be0c1d2 m 0000000000000000 0000000000000012            the mark, rewritten in place
+    90ab12cd 5be0c1d2 h {"version": 2, "state": "…", "shard": 3, …}   the header
+    1f3a9c07 5be0c1d2 11 p [4711,7,1,-92233720368,0]                  its preparation begins; last: alone in its worker
+    7706a1b3 5be0c1d2 12 s [4711,7,1,-92233720368]                    started: it may have left from here on
+    03d99f10 5be0c1d2 13 o [4711,7,1,-92233720368,"sent",…]           the outcome (`shardd.ipc.Outcome`)
+
+Each line begins with the CRC-32 (zlib) of the rest of it, and with the file's life: a random number that is drawn whenever a file
+is begun, so that a line of another file, or of an earlier life of this one, cannot stand in a gap unnoticed. Entries are
+numbered without a gap. The mark says up to which number everything is settled, and the number of the last `started`: a file whose
+end is lost is shorter than its mark.
+
+A line whose checksum is right is a fact, wherever it stands, because a claim is named by four numbers of which one is random.
+What is *missing* proves something only in a file without a hole. So damage costs knowledge, and never turns into an outcome.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated, Final, NamedTuple
+
+import msgspec
+
+from shardd.errors import ErrorClass
+from shardd.ipc import ClaimKey, Outcome
+from shardd.states import DeviceState, Verdict
+
+VERSION: Final = 2
+"""Of the format. Version 1 had no checksums; it was never part of a release."""
+MARK_SIZE: Final = 54
+"""Bytes of the first line: it stays within one sector, and is rewritten as a whole."""
+HEADER_MOST: Final = 4096
+"""Bytes; mark and header stand within them."""
+MOST_TIME: Final = 2.0**36
+"""POSIX seconds; no clock says so, and later ones fit into no calendar."""
+
+_Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_encode = msgspec.json.Encoder().encode
+_decode_started = msgspec.json.Decoder(tuple[_Number, _Number, _Number, _Number]).decode
+_decode_preparing = msgspec.json.Decoder(tuple[_Number, _Number, _Number, _Number, int]).decode
+_decode_outcome = msgspec.json.Decoder(Outcome).decode
+_VERDICTS: Final = frozenset(Verdict)
+_ERROR_CLASSES: Final = frozenset({None, *ErrorClass})
+_DEVICE_STATES: Final = frozenset({None, *DeviceState})
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose journal it is, and what its writer promised."""
+
+    version: int = VERSION
+    state: str
+    """Id of the state folder."""
+    shard: int
+    inode: int
+    """Of the file itself: a copy has another one, and may be older than what was acted upon."""
+    fsync: bool
+    """Each line was on the disk before anybody acted upon it."""
+    boot: str | None = None
+    """Names the run of the kernel; None: it could not be known."""
+    pid: int | None = None
+    """The worker that writes it; None: there is none yet."""
+
+
+_decode_header = msgspec.json.Decoder(Header).decode
+
+
+class Phase(StrEnum):
+    """How far a claim got."""
+
+    NOTHING = "nothing"
+    PREPARING = "preparing"
+    PREPARING_ALONE = "preparing_alone"
+    """It was the only job of its worker at that time."""
+    STARTED = "started"
+    ENDED = "ended"
+    """Its outcome is known."""
+    UNKNOWN = "unknown"
+    """What would tell it is lost, or contradicts itself."""
+
+
+@dataclass(slots=True)
+class Record:
+    """What a journal says about claims; those that are settled are among them as long as they stand in the file."""
+
+    preparing: dict[ClaimKey, bool] = field(default_factory=dict)
+    """Claims whose preparation had begun, and whether each was alone in its worker."""
+    started: set[ClaimKey] = field(default_factory=set)
+    outcomes: dict[ClaimKey, Outcome] = field(default_factory=dict)
+    contradicted: set[ClaimKey] = field(default_factory=set)
+    """Claims of which two lines tell different outcomes."""
+    spared: set[ClaimKey] = field(default_factory=set)
+    """Claims whose preparation began behind the last hole: had they started, a later line would say so."""
+    flaw: str | None = "there is no journal"
+    """Why a line that is not there proves nothing; None: the record is complete."""
+    pid: int | None = None
+    """The worker that wrote it."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether a claim that is not in it was surely never started."""
+        return self.flaw is None
+
+    def phase(self, claim: ClaimKey) -> Phase:
+        """How far a claim got."""
+        if claim in self.contradicted:
+            return Phase.UNKNOWN
+        if claim in self.outcomes:
+            return Phase.ENDED
+        if claim in self.started:
+            return Phase.STARTED
+        if not self.complete and claim not in self.spared:
+            return Phase.UNKNOWN
+        if claim in self.preparing:
+            return Phase.PREPARING_ALONE if self.preparing[claim] else Phase.PREPARING
+        return Phase.NOTHING
+
+
+# ---- writing
+
+
+def header_line(life: bytes, header: Header) -> bytes:
+    """The second line of a file."""
+    return _line(b"%b h %b" % (life, _encode(header)))
+
+
+def mark_line(life: bytes, settled: int, started: int) -> bytes:
+    """The first line of a file: up to which entry all is settled, and the last entry that says `started`."""
+    return _line(b"%b m %016x %016x" % (life, settled, started))
+
+
+def preparing_line(life: bytes, number: int, claim: ClaimKey, *, alone: bool) -> bytes:
+    """The preparation of a claim begins."""
+    return _line(b"%b %d p [%d,%d,%d,%d,%d]" % (life, number, *claim, alone))
+
+
+def started_line(life: bytes, number: int, claim: ClaimKey) -> bytes:
+    """A message is about to be handed over."""
+    return _line(b"%b %d s [%d,%d,%d,%d]" % (life, number, *claim))
+
+
+def outcome_line(life: bytes, number: int, outcome: Outcome) -> bytes:
+    """How a claim ended."""
+    return _line(b"%b %d o %b" % (life, number, _encode(outcome)))
+
+
+def _line(text: bytes) -> bytes:
+    return b"%08x %b\n" % (zlib.crc32(text), text)
+
+
+# ---- reading
+
+
+def read_header(data: bytes) -> Header | None:
+    """The header of a file that begins with these bytes; None: it has none that can be read."""
+    lines = data.split(b"\n", 2)
+    text = _checked(lines[1]) if len(lines) == 3 else None
+    if text is None or text[8:11] != b" h ":
+        return None
+    try:
+        return _decode_header(text[11:])
+    except (ValueError, msgspec.MsgspecError):
+        return None
+
+
+def read_journal(data: bytes, *, state: str, shard: int, inode: int, boot: str | None) -> Record:
+    """What these bytes say, whatever they are: held against the state folder's id, the shard, the file's inode and the boot."""
+    record = Record()
+    lines = data.split(b"\n")
+    mark, header = _read_mark(lines[0]), read_header(data)
+    if mark is None or header is None:
+        for line in lines[:-1]:
+            _learn(line, record)
+        record.flaw = _without_beginning(data, header)
+        return record
+    record.pid = header.pid
+    hole = _read_in_order(lines[2:], mark, record)
+    objection = _objection(header, state=state, shard=shard, inode=inode, boot=boot)
+    if objection is not None:
+        record.spared.clear()
+    record.flaw = objection or hole
+    return record
+
+
+def _read_in_order(lines: list[bytes], mark: _Mark, record: Record) -> str | None:
+    """Learn what these lines say; returns what is wrong with their order, if anything is."""
+    hole, due = None, mark.settled + 1
+    for line in lines[:-1]:
+        entry = _learn(line, record)
+        before = due == mark.settled + 1
+        if entry is not None and entry.life == mark.life:
+            if before and entry.number <= mark.settled:
+                continue
+            if entry.number == due:
+                # Whatever stands before the first entry that counts was settled, be it readable or not.
+                hole = None if before else hole
+            else:
+                hole = hole or "lines are missing, or stand in another order"
+                record.spared.clear()
+            if entry.number >= due:
+                due = entry.number + 1
+                if entry.prepares is not None:
+                    record.spared.add(entry.prepares)
+            continue
+        hole = hole or ("a line cannot be read" if entry is None else "a line of another file is in it")
+        record.spared.clear()
+    if lines[-1]:
+        # A write that a dying worker did not finish was never acted upon, but it cannot be told from a line that lost its end.
+        hole = hole or "its last line is cut off"
+    elif due <= mark.started:
+        hole = hole or "its end is lost"
+    else:
+        return hole
+    record.spared.clear()
+    return hole
+
+
+def _objection(header: Header, *, state: str, shard: int, inode: int, boot: str | None) -> str | None:
+    """Why a file proves nothing by what is missing in it, though it may be whole."""
+    unknown = boot is None or header.boot is None
+    objections = (
+        (header.version != VERSION, f"it has format {header.version}, and this shardd knows {VERSION}"),
+        (header.state != state, "it is of another state folder"),
+        (header.shard != shard, f"it is of shard {header.shard}"),
+        (header.inode != inode, "it is a copy, which may be older than what it was copied from"),
+        (not header.fsync and unknown, "whether the machine went down since is unknown: it hides its boot id"),
+        (not header.fsync and header.boot != boot, "the machine went down, and worker.journal_fsync is off"),
+    )
+    return next((text for holds, text in objections if holds), None)
+
+
+def _without_beginning(data: bytes, header: Header | None) -> str:
+    if not data:
+        return "it is empty"
+    if data.startswith(b'{"boot"'):
+        return "it was written by an earlier version of shardd, without checksums"
+    return "its header cannot be read" if header is None else "its mark cannot be read"
+
+
+class _Mark(NamedTuple):
+    life: bytes
+    settled: int
+    started: int
+
+
+class _Entry(NamedTuple):
+    life: bytes
+    number: int
+    prepares: ClaimKey | None
+    """The claim whose preparation it tells, if it does."""
+
+
+def _checked(line: bytes) -> bytes | None:
+    """What a line says; None: its checksum is wrong."""
+    text = line[9:]
+    return text if line[:9] == b"%08x " % zlib.crc32(text) else None
+
+
+def _read_mark(line: bytes) -> _Mark | None:
+    text = _checked(line)
+    try:
+        life, kind, settled, started = (text or b"").split(b" ")
+        return _Mark(life, int(settled, 16), int(started, 16)) if kind == b"m" else None
+    except ValueError:
+        return None
+
+
+def _learn(line: bytes, record: Record) -> _Entry | None:
+    """Note what a line says; None: it cannot be read, or is no entry."""
+    text = _checked(line)
+    if text is None:
+        return None
+    try:
+        life, digits, kind, said = text.split(b" ", 3)
+        number = int(digits)
+        if kind == b"p":
+            *key, alone = _decode_preparing(said)
+            claim = (key[0], key[1], key[2], key[3])
+            record.preparing[claim] = bool(alone)
+            return _Entry(life, number, claim)
+        if kind == b"s":
+            record.started.add(_decode_started(said))
+        elif kind == b"o":
+            _learn_outcome(_decode_outcome(said), record)
+        else:
+            return None
+        return _Entry(life, number, None)
+    except (ValueError, msgspec.MsgspecError):
+        # The checksum is right and yet it makes no sense: another version of shardd, or a hand that knew the format.
+        return None
+
+
+def _learn_outcome(outcome: Outcome, record: Record) -> None:
+    if (
+        outcome.verdict not in _VERDICTS
+        or outcome.error_class not in _ERROR_CLASSES
+        or outcome.device_state not in _DEVICE_STATES
+        or not 0 <= outcome.at < MOST_TIME
+        or not 0 <= (outcome.retry_after or 0) < MOST_TIME
+        or not all(-(2**63) <= number < 2**63 for number in outcome.key)
+    ):
+        raise ValueError("no outcome that a worker of this version writes")
+    if record.outcomes.setdefault(outcome.key, outcome) != outcome:
+        record.contradicted.add(outcome.key)

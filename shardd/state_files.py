@@ -1,0 +1,144 @@
+"""The files of the state folder, opened so that nobody can lead us elsewhere.
+
+The daemon appends to, truncates and deletes files in its state folder, perhaps as root. A link that somebody planted there would
+aim that at any file of the machine. So below the state folder no link is followed, and a file must be plain, our own, have
+one name, and be writable by nobody else. The state folder itself may be reached through links: its path is the operator's word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import pwd
+import re
+import secrets
+import stat
+from pathlib import Path
+from typing import Final
+
+from shardd.errors import UnsafeFileError
+
+ID_FILE: Final = "state.id"
+_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+# O_NONBLOCK: a pipe in a file's place must not keep us waiting for its other end.
+_CAREFULLY: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+
+def open_state_folder(state_dir: Path) -> int:
+    """A descriptor of the state folder. Raises UnsafeFileError when it is not safe to keep files in, OSError."""
+    fd = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    found, me = os.fstat(fd), os.geteuid()
+    if found.st_uid not in (0, me):
+        flaw = (
+            f"belongs to {_user(found.st_uid)}, and shardd runs as {_user(me)}: run shardd as {_user(found.st_uid)}, or name a "
+            "folder of your own"
+        )
+    elif found.st_mode & stat.S_IWOTH:
+        flaw = f"is writable by everybody: chmod o-w {state_dir}"
+    else:
+        return fd
+    os.close(fd)
+    raise UnsafeFileError(f"state_dir {state_dir} {flaw}")
+
+
+def open_folder(state_dir: Path, name: str, *, make: bool = False) -> int:
+    """A descriptor of a folder right below the state folder. Raises UnsafeFileError, OSError."""
+    path = state_dir / name
+    parent = open_state_folder(state_dir)
+    try:
+        if make:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=parent)
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | _CAREFULLY, dir_fd=parent)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                raise UnsafeFileError(f"{path} is not a folder: move it away") from None
+            raise
+    finally:
+        os.close(parent)
+    found = os.fstat(fd)
+    if found.st_uid != os.geteuid() or found.st_mode & stat.S_IWOTH:
+        os.close(fd)
+        raise UnsafeFileError(f"{path} {_whose(found)}: chown it to {_user(os.geteuid())} and chmod 700 it")
+    return fd
+
+
+def open_file(state_dir: Path, name: str, flags: int) -> int:
+    """A descriptor of `NAME` or `FOLDER/NAME` below the state folder, close-on-exec; made with mode 0600, its folder with 0700.
+
+    With O_TRUNC the file is emptied only after it was found to be safe. Raises UnsafeFileError, OSError.
+    """
+    folder, _, file = name.rpartition("/")
+    make = bool(flags & os.O_CREAT)
+    parent = open_folder(state_dir, folder, make=make) if folder else open_state_folder(state_dir)
+    try:
+        fd = _open_plain(state_dir / name, file, flags & ~os.O_TRUNC, parent)
+    finally:
+        os.close(parent)
+    if flags & os.O_TRUNC:
+        os.ftruncate(fd, 0)
+    return fd
+
+
+def _open_plain(path: Path, name: str, flags: int, folder: int) -> int:
+    try:
+        fd = os.open(name, flags | _CAREFULLY, 0o600, dir_fd=folder)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UnsafeFileError(f"{path} is a symbolic link, and shardd follows none here: remove it") from None
+        if error.errno in (errno.EISDIR, errno.ENXIO, errno.ENODEV):
+            raise UnsafeFileError(f"{path} is not a plain file: move it away") from None
+        if error.errno == errno.EACCES:
+            raise UnsafeFileError(
+                f"{path} may not be opened by {_user(os.geteuid())}, as whom shardd runs: chown it to that account, chmod 600 it"
+            ) from None
+        raise
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        flaw = "is not a plain file: move it away"
+    elif found.st_nlink > 1:
+        flaw = "has another name somewhere (a hard link): move it away"
+    elif found.st_uid != os.geteuid() or found.st_mode & _OTHERS_WRITE:
+        flaw = f"{_whose(found)}: chown it to {_user(os.geteuid())} and chmod 600 it"
+    else:
+        return fd
+    os.close(fd)
+    raise UnsafeFileError(f"{path} {flaw}")
+
+
+def _whose(found: os.stat_result) -> str:
+    if found.st_uid != os.geteuid():
+        return f"belongs to {_user(found.st_uid)}, and shardd runs as {_user(os.geteuid())}"
+    return f"is writable by others (mode {stat.S_IMODE(found.st_mode):o})"
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+# ---- the state folder's id
+
+
+def state_id(state_dir: Path) -> str:
+    """The random name of this state folder: 32 hexadecimal digits, made at its first start and kept in `state.id`.
+
+    Journals carry it, so that one of another folder is known. An id that cannot be read is replaced, and what journals under the
+    old one cover is in doubt. Raises UnsafeFileError, OSError.
+    """
+    fd = open_file(state_dir, ID_FILE, os.O_RDWR | os.O_CREAT)
+    try:
+        text = os.pread(fd, 64, 0)
+        if re.fullmatch(rb"[0-9a-f]{32}\n", text):
+            return text[:-1].decode()
+        made = secrets.token_hex(16)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, made.encode() + b"\n", 0)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    return made
