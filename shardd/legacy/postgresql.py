@@ -12,9 +12,9 @@ from psycopg import sql as composing
 from shardd.errors import SourceError
 from shardd.legacy import sql
 from shardd.legacy.tables import Row, Table
-from shardd.queue.database import server_of
-from shardd.queue.database_errors import describe_error
-from shardd.queue.liveness import KEEPALIVE
+from shardd.postgres.dsn import server_of
+from shardd.postgres.errors import describe_error
+from shardd.postgres.liveness import KEEPALIVE
 
 CONNECT_TIMEOUT: Final = 10
 ROWS_AT_ONCE: Final = 2000

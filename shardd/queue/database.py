@@ -1,34 +1,43 @@
 """The connections to PostgreSQL: a pool whose every wait ends, and a listener that comes back by itself.
 
-The server gives up a statement at nine tenths of `statement_timeout`, so that its clear answer arrives before our own
-deadline does (`shardd.queue.liveness`). A pool that is out of connections asks for a new one with each request, so a
-database that is back is used again within two seconds.
+A pool that is out of connections asks for a new one with each request, so a database that is back is used again within two
+seconds. A connection is used only while it leads to the primary (`shardd.postgres.servers`): one that answered that it is
+read-only is closed, and so are all that were made before another server took over.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
 import psycopg
-from psycopg import AsyncConnection, sql
+from psycopg import sql
 from psycopg.rows import TupleRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from shardd.errors import DatabaseError
-from shardd.queue.database_errors import OLDEST_SERVER, describe_error, parse_dsn
-from shardd.queue.liveness import KEEPALIVE, Deadline, is_fresh
-from shardd.queue.queries import all_queries, load_queries
+from shardd.logs import get_logger
+from shardd.postgres.dsn import server_of
+from shardd.postgres.errors import describe_error
+from shardd.postgres.liveness import Deadline, is_fresh, shut_down
+from shardd.postgres.servers import Connection, Servers, Terms
+from shardd.postgres.sql_files import load_queries
+from shardd.queue.queries import all_queries
 
 __all__ = ["Database", "ListenEvent", "Params", "load_queries", "server_of"]
 
+log = get_logger(__name__)
+
 Params = Mapping[str, Any]
 
-_LISTEN_PING: Final = 30.0  # seconds of silence after which a listener asks whether the server is there
+_LISTEN_PING: Final = 30.0  # seconds of silence after which a listener asks whether the server still is the primary
+_LIFETIME: Final = (
+    120.0  # seconds after which a connection is replaced: a new one notices that the address leads elsewhere
+)
+_READ_ONLY: Final = "25006"
 _LISTEN_BACKOFF: Final = (0.2, 5.0)  # first and longest wait before connecting again, seconds
 
 
@@ -48,8 +57,7 @@ class Database:
     """A pool of autocommit connections to one database; `async with` opens and closes it.
 
     All times in seconds. `connect_timeout` bounds the wait for a connection, `statement_timeout` the work done with one.
-    Every method raises DatabaseError with psycopg's error as its cause. `prepare_threshold=None` is for PgBouncer's
-    transaction mode.
+    Every method raises DatabaseError with psycopg's error as its cause.
     """
 
     def __init__(
@@ -61,32 +69,27 @@ class Database:
         statement_timeout: float = 5.0,
         min_size: int = 1,
         max_size: int = 4,
-        prepare_threshold: int | None = 5,
     ) -> None:
         self._dsn = dsn
-        parse_dsn(dsn)
         self.connect_timeout = connect_timeout
         self.statement_timeout = statement_timeout
         self.queries: Mapping[str, bytes] = all_queries()
         self._refusal: DatabaseError | None = None
-        milliseconds = str(max(1, round(statement_timeout * 900)))
-        self._session = {"statement_timeout": milliseconds, "idle_timeout": str(round(statement_timeout * 2000))}
-        self._arguments: dict[str, Any] = {
-            "autocommit": True,
-            "application_name": application_name,
-            "connect_timeout": math.ceil(connect_timeout),
-            "prepare_threshold": prepare_threshold,
-            **KEEPALIVE,
-            "tcp_user_timeout": round(max(connect_timeout, statement_timeout) * 1000),
-        }
-        self.pool: AsyncConnectionPool[AsyncConnection[TupleRow]] = AsyncConnectionPool(
+        terms = Terms(
+            application_name=application_name,
+            connect_timeout=connect_timeout,
+            statement_timeout=statement_timeout,
+            prepare_threshold=5,
+        )
+        self._servers = Servers(dsn, terms, on_change=self._server_changed)
+        self._listening: set[Connection] = set()
+        self.pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             dsn,
             connection_class=self._connection_class(),
-            kwargs=self._arguments,
-            configure=self._configure,
             min_size=min_size,
             max_size=max_size,
             timeout=connect_timeout,
+            max_lifetime=_LIFETIME,
             # The pool gives up then, and a new request makes it try anew: no growing backoff.
             reconnect_timeout=max(2.0, connect_timeout),
             open=False,
@@ -96,13 +99,8 @@ class Database:
 
     async def open(self) -> None:
         """Connect once, so that what is wrong is told at once, and open the pool."""
-        async with self._dedicated() as connection:
-            version = connection.info.server_version // 10_000
-        if version < OLDEST_SERVER:
-            raise DatabaseError(
-                f"PostgreSQL {version} is too old for shardd: it needs {OLDEST_SERVER} or newer "
-                f"(at {parse_dsn(self._dsn).get('host') or 'the local socket'})"
-            )
+        connection = await self._servers.connect()
+        await connection.close()
         await self.pool.open()
 
     async def close(self) -> None:
@@ -117,7 +115,7 @@ class Database:
         await self.close()
 
     @asynccontextmanager
-    async def connection(self, *, timeout: float | None = None) -> AsyncGenerator[AsyncConnection[TupleRow]]:
+    async def connection(self, *, timeout: float | None = None) -> AsyncGenerator[Connection]:
         """A connection of the pool, for pipelines and transactions.
 
         `timeout`: seconds that the whole block may take, by default `statement_timeout`; a connection past that is torn down,
@@ -129,9 +127,13 @@ class Database:
         try:
             yield connection
         except psycopg.Error as error:
-            raise self._describe(error, deadline) from error
+            if error.sqlstate == _READ_ONLY:
+                self._servers.suspect("the server has become read-only")
+            raise describe_error(error, self._dsn, deadline) from error
         finally:
             deadline.cancel()
+            if not self._servers.is_current(connection):
+                await connection.close()
             await self.pool.putconn(connection)
 
     async def fetch_all(
@@ -164,55 +166,56 @@ class Database:
         wait = first
         while True:
             try:
-                async with self._dedicated() as connection:
+                async with self._listener() as connection:
                     await self._start_listening(connection, channels)
                     yield ListenEvent("connected")
                     wait = first
                     while True:
                         async for notice in connection.notifies(timeout=_LISTEN_PING):
                             yield ListenEvent("notified", notice.payload)
-                        await self._ask(connection, self.queries["is_answering"])
+                        await self._servers.check(connection)
             except DatabaseError as error:
                 yield ListenEvent("lost", str(error))
             await asyncio.sleep(wait)
             wait = min(longest, 2 * wait)
 
-    async def _start_listening(self, connection: AsyncConnection[TupleRow], channels: tuple[str, ...]) -> None:
-        for channel in channels:
-            text = self.queries["listen"].decode()
-            statement = sql.SQL(text).format(channel=sql.Identifier(channel))
-            await self._ask(connection, statement)
-
-    async def _ask(self, connection: AsyncConnection[TupleRow], statement: bytes | sql.Composed) -> None:
+    async def _start_listening(self, connection: Connection, channels: tuple[str, ...]) -> None:
         deadline = Deadline(connection, self.statement_timeout)
         try:
-            await connection.execute(statement)
+            for channel in channels:
+                text = self.queries["listen"].decode()
+                await connection.execute(sql.SQL(text).format(channel=sql.Identifier(channel)))
         except psycopg.Error as error:
-            raise self._describe(error, deadline) from error
+            raise describe_error(error, self._dsn, deadline) from error
         finally:
             deadline.cancel()
 
     @asynccontextmanager
-    async def _dedicated(self) -> AsyncGenerator[AsyncConnection[TupleRow]]:
-        """A connection outside of the pool, with the pool's settings."""
-        connection: AsyncConnection[TupleRow] | None = None
+    async def _listener(self) -> AsyncGenerator[Connection]:
+        """A connection outside of the pool, for as long as its server is the primary."""
+        connection = await self._servers.connect()
+        self._listening.add(connection)
         try:
-            async with asyncio.timeout(self.connect_timeout):
-                connection = await AsyncConnection.connect(self._dsn, **self._arguments)
-            await self._configure(connection)
             yield connection
         except (psycopg.Error, OSError) as error:
-            raise self._describe(error, None) from error
+            raise describe_error(error, self._dsn) from error
         finally:
-            if connection is not None:
-                await connection.close()
+            self._listening.discard(connection)
+            await connection.close()
 
-    async def _acquire(self) -> AsyncConnection[TupleRow]:
+    def _server_changed(self, why: str) -> None:
+        log.warning("connecting anew", action="server_changed", reason=why)
+        for connection in self._listening:
+            if not self._servers.is_current(connection):
+                shut_down(connection)
+
+    async def _acquire(self) -> Connection:
         try:
             for _ in range(self._max_size):
                 connection = await self.pool.getconn(self.connect_timeout)
-                if is_fresh(connection):
+                if is_fresh(connection) and self._servers.is_current(connection):
                     return connection
+                await connection.close()
                 await self.pool.putconn(connection)
             return await self.pool.getconn(self.connect_timeout)
         except PoolTimeout as error:
@@ -220,37 +223,19 @@ class Database:
         except psycopg.Error as error:
             raise describe_error(error, self._dsn) from error
 
-    async def _configure(self, connection: AsyncConnection[TupleRow]) -> None:
-        deadline = Deadline(connection, self.statement_timeout)
-        try:
-            await connection.execute(self.queries["prepare_connection"], self._session, prepare=False)
-        finally:
-            deadline.cancel()
-
-    def _describe(self, error: BaseException, deadline: Deadline | None) -> DatabaseError:
-        if deadline is not None and deadline.passed:
-            return describe_error(psycopg.errors.QueryCanceled(f"no answer within {deadline.limit:g} s"), self._dsn)
-        return describe_error(error, self._dsn)
-
-    def _connection_class(self) -> type[AsyncConnection[TupleRow]]:
+    def _connection_class(self) -> type[Connection]:
         """The pool's errors say only that time ran out; this remembers why no connection came."""
         database = self
 
-        class Remembering(AsyncConnection[TupleRow]):
+        class Remembering(Connection):
             @classmethod
-            async def connect(cls, *args: Any, **kwargs: Any) -> Any:
+            async def connect(cls, *_: Any, **__: Any) -> Any:
                 try:
-                    connection = await super().connect(*args, **kwargs)
-                except (psycopg.Error, OSError) as error:
-                    database._refusal = describe_error(error, database._dsn)
+                    connection = await database._servers.connect()
+                except DatabaseError as error:
+                    database._refusal = error
                     raise
                 database._refusal = None
                 return connection
 
         return Remembering
-
-
-def server_of(dsn: str) -> str:
-    """Where a DSN leads, without its password: host:port/database. Raises DatabaseError when it is none."""
-    parts = parse_dsn(dsn)
-    return f"{parts.get('host', 'localhost')}:{parts.get('port', 5432)}/{parts.get('dbname', parts.get('user', ''))}"

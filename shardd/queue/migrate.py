@@ -9,7 +9,6 @@ producers' role exists.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 from collections.abc import AsyncGenerator, Sequence
@@ -21,12 +20,11 @@ from importlib.resources.abc import Traversable
 from typing import Any, Final, Literal
 
 import psycopg
-from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from shardd.errors import DatabaseError
-from shardd.queue.database_errors import OLDEST_SERVER, describe_error
-from shardd.queue.liveness import KEEPALIVE
+from shardd.postgres.errors import describe_error
+from shardd.postgres.servers import Connection, Servers, Terms
 from shardd.queue.queries import all_queries
 
 GRANTS: Final = "grants.sql"
@@ -36,10 +34,9 @@ NO_PRODUCER_ROLE: Final = (
 )
 
 _FILE: Final = re.compile(r"(\d{4})_(\w+)\.sql")
-_CONNECT_TIMEOUT: Final = 10
+_CONNECT_TIMEOUT: Final = 10.0
+_STATEMENT_TIMEOUT: Final = 3600.0  # seconds: a migration of a large table is given its time
 _LOCK_TIMEOUT: Final = "60s"
-
-Connection = AsyncConnection[TupleRow]
 
 
 @dataclass(frozen=True)
@@ -143,7 +140,7 @@ async def migrate(dsn: str, folder: Traversable | None = None) -> list[str]:
 async def migration_status(dsn: str, folder: Traversable | None = None) -> DatabaseState:
     """What the database is and where each migration stands; changes nothing."""
     migrations = load_migrations(folder)
-    async with _connect(dsn) as connection:
+    async with _connect(dsn, writable=False) as connection:
         cursor = await connection.execute(all_queries()["describe_server"])
         version, database, role, size, superuser, read_only = await _one(cursor)
         exists, _ = await _producer_role(connection)
@@ -153,17 +150,16 @@ async def migration_status(dsn: str, folder: Traversable | None = None) -> Datab
 
 
 @asynccontextmanager
-async def _connect(dsn: str) -> AsyncGenerator[Connection]:
+async def _connect(dsn: str, *, writable: bool = True) -> AsyncGenerator[Connection]:
+    terms = Terms(
+        application_name="shardd migrate",
+        connect_timeout=_CONNECT_TIMEOUT,
+        statement_timeout=_STATEMENT_TIMEOUT,
+        writable=writable,
+    )
+    connection = await Servers(dsn, terms).connect()
     try:
-        async with asyncio.timeout(_CONNECT_TIMEOUT):
-            connection = await AsyncConnection.connect(
-                dsn, autocommit=True, application_name="shardd migrate", connect_timeout=_CONNECT_TIMEOUT, **KEEPALIVE
-            )
         async with connection:
-            if connection.info.server_version // 10_000 < OLDEST_SERVER:
-                raise DatabaseError(
-                    f"PostgreSQL {connection.info.server_version // 10_000} is too old: shardd needs {OLDEST_SERVER} or newer"
-                )
             yield connection
     except (psycopg.Error, OSError) as error:
         raise describe_error(error, dsn) from error

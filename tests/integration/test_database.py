@@ -7,8 +7,9 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -29,9 +30,14 @@ async def frozen(pid: int) -> AsyncGenerator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
+async def answers(database: Database) -> bool:
+    """Whether a statement gets its answer."""
+    return bool(await database.fetch_all("applied_migrations"))
+
+
 async def test_runs_named_queries(database: Database) -> None:
-    assert await database.fetch_all("is_answering") == [(1,)]
-    assert await database.fetch_dicts("is_answering") == [{"?column?": 1}]
+    assert await database.fetch_all("has_migrations") == [(True,)]
+    assert await database.fetch_dicts("has_migrations") == [{"?column?": True}]
     assert await database.execute("applied_migrations") >= 1
 
 
@@ -53,30 +59,30 @@ async def test_prepares_its_connections(dsn: str) -> None:
 
 
 async def test_a_restart_of_the_server_is_not_noticed_by_the_next_query(database: Database, postgres: Cluster) -> None:
-    await database.fetch_all("is_answering")
+    await answers(database)
     await postgres.restart()
-    assert await database.fetch_all("is_answering") == [(1,)]
+    assert await answers(database)
 
 
 async def test_a_crash_of_the_server_is_not_noticed_by_the_next_query(database: Database, postgres: Cluster) -> None:
-    await database.fetch_all("is_answering")
+    await answers(database)
     await postgres.crash()
-    assert await database.fetch_all("is_answering") == [(1,)]
+    assert await answers(database)
 
 
 async def test_a_stopped_server_is_named_and_used_again_when_it_is_back(dsn: str, postgres: Cluster) -> None:
     async with Database(dsn, connect_timeout=1) as database:
-        await database.fetch_all("is_answering")
+        await answers(database)
         await postgres.stop()
         with pytest.raises(
             DatabaseError, match=r"nothing answers at .*/pg/\.s\.PGSQL\.5432: is PostgreSQL running there\?"
         ):
-            await database.fetch_all("is_answering")
+            await answers(database)
         await postgres.start()
         async with asyncio.timeout(HANG):
             while True:
                 with contextlib.suppress(DatabaseError):
-                    assert await database.fetch_all("is_answering") == [(1,)]
+                    assert await answers(database)
                     break
 
 
@@ -89,7 +95,54 @@ async def test_a_connection_lost_in_the_middle_is_told_and_replaced(database: Da
 
     with pytest.raises(DatabaseError, match="was lost"):
         await ask()
-    assert await database.fetch_all("is_answering") == [(1,)]
+    assert await answers(database)
+
+
+async def insist(work: Callable[[], Awaitable[object]]) -> None:
+    """Again and again, until it fails: a reload of the server takes its moment."""
+    async with asyncio.timeout(HANG):
+        while True:
+            await work()
+
+
+@contextlib.contextmanager
+def read_only(postgres: Cluster) -> Iterator[None]:
+    """Tell the running server to be read-only, its open sessions included."""
+    with postgres.superuser() as superuser:
+        superuser.execute("SET default_transaction_read_only TO off")
+        superuser.execute("ALTER SYSTEM SET default_transaction_read_only TO on")
+        superuser.execute("SELECT pg_reload_conf()")
+        try:
+            yield
+        finally:
+            superuser.execute("ALTER SYSTEM RESET default_transaction_read_only")
+            superuser.execute("SELECT pg_reload_conf()")
+
+
+async def test_connections_that_became_read_only_are_closed(database: Database, postgres: Cluster) -> None:
+    async def backend() -> int:
+        async with database.connection() as connection:
+            return connection.info.backend_pid
+
+    listener = database.listen("greetings")
+    async with asyncio.timeout(HANG):
+        assert await anext(listener) == ListenEvent("connected")
+        before = await backend()
+        with read_only(postgres):
+            with pytest.raises(DatabaseError, match="is read-only: name the primary server in the DSN"):
+                await insist(lambda: database.execute("forget_node", {"node": "x", "incarnation": uuid4()}))
+            lost = await anext(listener)
+            assert lost.kind == "lost"
+            with pytest.raises(DatabaseError, match="is read-only"):
+                await database.fetch_all("applied_migrations")
+        while (event := await anext(listener)).kind != "connected":
+            assert event.kind == "lost"
+        while True:
+            with contextlib.suppress(DatabaseError):
+                assert await answers(database)
+                break
+        assert await backend() != before
+        await listener.aclose()  # type: ignore[attr-defined]
 
 
 async def test_the_server_gives_up_a_slow_statement(dsn: str) -> None:
@@ -97,7 +150,7 @@ async def test_the_server_gives_up_a_slow_statement(dsn: str) -> None:
         with pytest.raises(DatabaseError, match=r"did not finish a statement in time.*canceling statement"):
             async with database.connection(timeout=HANG) as connection:
                 await connection.execute("SELECT pg_sleep(60)")
-        assert await database.fetch_all("is_answering") == [(1,)]
+        assert await answers(database)
 
 
 async def test_a_frozen_server_ends_no_later_than_the_deadline(dsn: str) -> None:
@@ -105,7 +158,7 @@ async def test_a_frozen_server_ends_no_later_than_the_deadline(dsn: str) -> None
         with pytest.raises(DatabaseError, match=r"did not finish a statement in time.*no answer within 0\.3 s"):
             async with database.connection() as connection, frozen(connection.info.backend_pid):
                 await connection.execute("SELECT 1")
-        assert await database.fetch_all("is_answering") == [(1,)]
+        assert await answers(database)
 
 
 async def test_a_task_that_is_cancelled_while_the_server_is_frozen_ends_too(dsn: str) -> None:
@@ -113,12 +166,12 @@ async def test_a_task_that_is_cancelled_while_the_server_is_frozen_ends_too(dsn:
         async with database.connection() as connection:
             pid = connection.info.backend_pid
         async with frozen(pid):
-            asking = asyncio.create_task(database.fetch_all("is_answering"))
+            asking = asyncio.create_task(answers(database))
             await asyncio.sleep(0)
             asking.cancel()
             await asyncio.wait([asking])
         assert asking.cancelled() or isinstance(asking.exception(), DatabaseError)
-        assert await database.fetch_all("is_answering") == [(1,)]
+        assert await answers(database)
 
 
 async def test_an_error_of_the_caller_passes_unchanged(database: Database) -> None:
@@ -130,7 +183,7 @@ async def test_an_error_of_the_caller_passes_unchanged(database: Database) -> No
 async def test_a_used_up_pool_is_told(dsn: str) -> None:
     async with Database(dsn, max_size=1, connect_timeout=0.2) as database, database.connection(timeout=HANG):
         with pytest.raises(DatabaseError, match="no connection became free in time"):
-            await database.fetch_all("is_answering")
+            await answers(database)
 
 
 async def test_a_host_that_never_answers_is_given_up() -> None:

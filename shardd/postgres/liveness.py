@@ -39,12 +39,17 @@ class Deadline:
 
     def _pass(self) -> None:
         self.passed = True
-        try:
-            # A duplicate, because closing the Python object must not close libpq's descriptor.
-            with socket.socket(fileno=os.dup(self._connection.pgconn.socket)) as twin:
-                twin.shutdown(socket.SHUT_RDWR)
-        except (OSError, psycopg.Error):
-            return  # it is closed already
+        shut_down(self._connection)
+
+
+def shut_down(connection: AsyncConnection[TupleRow]) -> None:
+    """End every wait on this connection, from outside of it."""
+    try:
+        # A duplicate, because closing the Python object must not close libpq's descriptor.
+        with socket.socket(fileno=os.dup(connection.pgconn.socket)) as twin:
+            twin.shutdown(socket.SHUT_RDWR)
+    except (OSError, psycopg.Error):
+        return  # it is closed already
 
 
 def is_fresh(connection: AsyncConnection[TupleRow]) -> bool:

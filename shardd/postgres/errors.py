@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import PoolTimeout
 
 from shardd.errors import DatabaseError
-
-OLDEST_SERVER: Final = 14
+from shardd.postgres.dsn import addresses_of, parse_dsn
+from shardd.postgres.liveness import Deadline
 
 _SLOW: Final = "{address} did not answer in time: is it the right host, and is a firewall between?"
+_READ_ONLY: Final = "{where} is read-only: name the primary server in the DSN"
 _NOT_MIGRATED: Final = "{where} lacks tables, columns or functions of this release: run `shardd db migrate`"
 
 # Words of libpq or the server, and what to tell. {where}, {address}, {user} and {database} are filled in.
@@ -48,6 +48,7 @@ _CONNECTING: Final = (
         "the host name of {address} is unknown: correct the DSN or the DNS",
     ),
     ("timeout expired|timed out", _SLOW),
+    ("session is read-only|server is in hot standby mode", _READ_ONLY),
     ("Permission denied", "the socket {address} is closed to this user: run as the user that owns it"),
 )
 
@@ -58,37 +59,30 @@ _RUNNING: Final[Mapping[str, str]] = {
     "42883": _NOT_MIGRATED,
     "3F000": _NOT_MIGRATED,
     "42501": "{where} forbids this",
-    "25006": "{where} is read-only: name the primary server in the DSN",
+    "25006": _READ_ONLY,
     "53100": "{where} has no space left on its disk",
     "55P03": "{where} kept a lock from us for too long: another program uses the table",
 }
 """By SQLSTATE (PostgreSQL's documentation, appendix A)."""
 
 
-def parse_dsn(dsn: str) -> dict[str, Any]:
-    """The parts of a DSN, which is a libpq URL or key=value pairs."""
-    try:
-        return conninfo_to_dict(dsn)
-    except psycopg.Error:
-        # What libpq says quotes a part of the text, which may be the password.
-        raise DatabaseError(
-            "the DSN is neither a URL such as postgresql://user:password@host/database nor key=value pairs such as "
-            "'host=… dbname=… user=…'"
-        ) from None
+def describe_error(error: BaseException, dsn: str, deadline: Deadline | None = None) -> DatabaseError:
+    """The error to raise for one of psycopg's, of its pool's or of the operating system's; the cause is kept.
 
-
-def describe_error(error: BaseException, dsn: str) -> DatabaseError:
-    """The error to raise for one of psycopg's, of its pool's or of the operating system's; the cause is kept."""
-    described = DatabaseError(_sentence(error, _words(parse_dsn(dsn))))
+    `deadline`: the one that the work had; once it has passed, whatever else is said is its consequence.
+    """
+    if deadline is not None and deadline.passed:
+        error = psycopg.errors.QueryCanceled(f"no answer within {deadline.limit:g} s")
+    described = DatabaseError(_sentence(error, words_of(dsn)))
     described.__cause__ = error
     return described
 
 
-def _words(parts: Mapping[str, Any]) -> dict[str, str]:
-    host = str(parts.get("host") or parts.get("hostaddr") or "the default socket")
-    port = str(parts.get("port") or 5432)
+def words_of(dsn: str) -> dict[str, str]:
+    """What a sentence about a database is made of: its address, user and name, and `where`, which is all of them."""
+    parts = parse_dsn(dsn)
+    address = ", ".join(addresses_of(parts))
     user = str(parts.get("user") or "of the operating system")
-    address = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else f"{host}:{port}"
     database = str(parts.get("dbname") or user)
     where = f"PostgreSQL at {address} (database {database}, user {user})"
     return {"address": address, "user": user, "database": database, "where": where}

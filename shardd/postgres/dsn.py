@@ -1,0 +1,70 @@
+"""The parts of a DSN: a libpq URL or key=value pairs, which may name several servers."""
+
+from __future__ import annotations
+
+from itertools import cycle, islice
+from typing import Any, Final
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from shardd.errors import DatabaseError
+
+WRITABLE: Final = "read-write"
+"""`target_session_attrs` of a connection that is to write: neither a standby nor a server that was made read-only."""
+
+_PER_HOST: Final = ("host", "hostaddr", "port")
+
+
+def parse_dsn(dsn: str) -> dict[str, Any]:
+    """The parts of a DSN. Raises DatabaseError."""
+    try:
+        return conninfo_to_dict(dsn)
+    except psycopg.Error:
+        # What libpq says quotes a part of the text, which may be the password.
+        raise DatabaseError(
+            "the DSN is neither a URL such as postgresql://user:password@host/database nor key=value pairs such as "
+            "'host=… dbname=… user=…'"
+        ) from None
+
+
+def split_hosts(dsn: str) -> list[str]:
+    """One DSN for each server that `dsn` names, in its order. Raises DatabaseError.
+
+    Where several hosts share one port it is everybody's, as libpq has it.
+    """
+    parts = parse_dsn(dsn)
+    given = {name: str(parts[name]).split(",") for name in _PER_HOST if parts.get(name)}
+    count = max((len(values) for name, values in given.items() if name != "port"), default=1)
+    for name, values in given.items():
+        if len(values) != count and (name != "port" or len(values) != 1):
+            raise DatabaseError(
+                f"the DSN names {count} hosts and {len(values)} values of {name}: write one for each host"
+            )
+    if count == 1:
+        return [dsn]
+    columns = [[(name, value) for value in islice(cycle(values), count)] for name, values in given.items()]
+    return [make_conninfo(dsn, **dict(server)) for server in zip(*columns, strict=True)]
+
+
+def addresses_of(parts: dict[str, Any]) -> list[str]:
+    """host:port, or the path of a socket, for each server of a parsed DSN."""
+    hosts = str(parts.get("host") or parts.get("hostaddr") or "").split(",")
+    ports = str(parts.get("port") or "5432").split(",")
+    return [_address(host, port) for host, port in zip(hosts, islice(cycle(ports), len(hosts)), strict=True)]
+
+
+def _address(host: str, port: str) -> str:
+    port = port or "5432"
+    if not host:
+        return f"the default socket:{port}"
+    return f"{host}/.s.PGSQL.{port}" if host.startswith("/") else f"{host}:{port}"
+
+
+def server_of(dsn: str) -> str:
+    """Where a DSN leads, without its password: host:port/database. Raises DatabaseError when it is none."""
+    parts = parse_dsn(dsn)
+    hosts = str(parts.get("host") or "localhost").split(",")
+    ports = islice(cycle(str(parts.get("port") or "5432").split(",")), len(hosts))
+    servers = ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
+    return f"{servers}/{parts.get('dbname', parts.get('user', ''))}"

@@ -1,0 +1,243 @@
+"""Connecting to the server that a DSN means: the primary of those that it names, with the settings that shardd relies on.
+
+All servers of a DSN are asked at nearly the same time, the one that was the primary last a moment before the others, so that
+a host that swallows packets delays nobody. A server is known by its cluster's identifier and its timeline, which grows with each
+promotion. One that is further than the one before is the primary from then on, whatever else still answers; one that is
+behind was not stopped when another took its place, and is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.resources import files
+from typing import Any, Final
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import AsyncRowFactory, TupleRow, tuple_row
+
+from shardd.errors import DatabaseError
+from shardd.postgres.dsn import WRITABLE, parse_dsn, split_hosts
+from shardd.postgres.errors import describe_error, words_of
+from shardd.postgres.liveness import KEEPALIVE, Deadline
+from shardd.postgres.settings import settings_for
+from shardd.postgres.sql_files import load_queries
+
+OLDEST_SERVER: Final = 14
+STAGGER: Final = 0.25
+"""Seconds that one server of a DSN has before the next one is asked, too."""
+
+_NO_IDENTITY: Final = ("0A", "42")
+"""Classes of SQLSTATE by which a server that is not quite PostgreSQL's own says that it does not tell who it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which server this is: the cluster's identifier, and the timeline that it writes."""
+
+    cluster: int
+    timeline: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How to connect; all times in seconds.
+
+    `writable`: to a primary only. `prepare_threshold`: after how many uses a statement is prepared; None: never.
+    """
+
+    application_name: str
+    connect_timeout: float
+    statement_timeout: float
+    prepare_threshold: int | None = None
+    writable: bool = True
+    row_factory: AsyncRowFactory[Any] = tuple_row
+
+
+class Connection(AsyncConnection[TupleRow]):
+    """A connection with its settings made."""
+
+    generation: int = 0
+    """What `Servers.generation` was when it was made: a lower one belongs to a server that is not the primary any more."""
+
+
+class Servers:
+    """The servers that a DSN names, and what was learnt of them. Raises DatabaseError when the DSN cannot be read."""
+
+    def __init__(self, dsn: str, terms: Terms, *, on_change: Callable[[str], None] = lambda _: None) -> None:
+        """`on_change` is told in words when the server is another one from now on."""
+        self.dsn = dsn
+        self.generation = 0
+        self._terms = terms
+        self._hosts = split_hosts(dsn)
+        self._first = 0
+        self._known: Identity | None = None
+        self._on_change = on_change
+
+    async def connect(self) -> Connection:
+        """A connection to the primary, ready for use. Raises DatabaseError."""
+        deadline = asyncio.get_running_loop().time() + self._terms.connect_timeout
+        order = [*range(self._first, len(self._hosts)), *range(self._first)]
+        if len(order) == 1:
+            return await self._connect_to(0, deadline)
+        found = await _first_of([partial(self._connect_to, index, deadline) for index in order])
+        if isinstance(found, Connection):
+            return found
+        if unforeseen := next((error for error in found if not isinstance(error, DatabaseError)), None):
+            raise unforeseen
+        raise DatabaseError("; ".join(dict.fromkeys(map(str, found)))) from found[0]
+
+    async def check(self, connection: Connection) -> None:
+        """Ask whether the server at the other end still is the primary. Raises DatabaseError."""
+        deadline = Deadline(connection, self._terms.statement_timeout)
+        try:
+            await self._accept(connection, self.dsn)
+        except (psycopg.Error, OSError) as error:
+            raise describe_error(error, self.dsn, deadline) from error
+        finally:
+            deadline.cancel()
+
+    def suspect(self, why: str) -> None:
+        """The server behaves like another one: every connection that was made so far is of no use."""
+        self.generation += 1
+        self._on_change(why)
+
+    def is_current(self, connection: Connection) -> bool:
+        """Whether a connection leads to the server that is the primary as far as is known; costs no round trip."""
+        if connection.closed or connection.generation != self.generation:
+            return False
+        status = connection.pgconn.parameter_status
+        return not self._terms.writable or b"on" not in (
+            status(b"in_hot_standby"),
+            status(b"default_transaction_read_only"),
+        )
+
+    async def _connect_to(self, index: int, until: float) -> Connection:
+        dsn = self._hosts[index]
+        connection: Connection | None = None
+        try:
+            async with asyncio.timeout_at(until):
+                connection = await Connection.connect(dsn, **self._arguments())
+                await self._accept(connection, dsn)
+                connection.generation = self.generation
+                await self._apply_settings(connection)
+        except BaseException as error:
+            if connection is not None:
+                await connection.close()
+            if isinstance(error, psycopg.Error | OSError):
+                raise describe_error(error, dsn) from error
+            raise
+        self._first = index
+        return connection
+
+    def _arguments(self) -> dict[str, Any]:
+        terms = self._terms
+        arguments: dict[str, Any] = {
+            "autocommit": True,
+            "application_name": terms.application_name,
+            "client_encoding": "UTF8",
+            "connect_timeout": math.ceil(terms.connect_timeout),
+            "prepare_threshold": terms.prepare_threshold,
+            "row_factory": terms.row_factory,
+            "tcp_user_timeout": round(min(60.0, max(terms.connect_timeout, terms.statement_timeout)) * 1000),
+            **KEEPALIVE,
+        }
+        if terms.writable and "target_session_attrs" not in parse_dsn(self.dsn):
+            arguments["target_session_attrs"] = WRITABLE
+        return arguments
+
+    async def _accept(self, connection: Connection, dsn: str) -> None:
+        """Raises DatabaseError for a server that shardd cannot work with."""
+        words = words_of(dsn)
+        version = connection.info.server_version // 10_000
+        if version < OLDEST_SERVER:
+            raise DatabaseError(
+                f"{words['where']} is too old: it is {version}, and shardd needs {OLDEST_SERVER} or newer"
+            )
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            raise DatabaseError(
+                f"{words['where']} is stored in {encoding}, which does not hold every text: make a database in UTF8 "
+                f"(createdb --encoding=UTF8 --template=template0 --owner={words['user']} NAME) and name that one in the DSN"
+            )
+        async with connection.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(_queries()["describe_connection"], prepare=False)
+            row = await cursor.fetchone()
+        assert row is not None  # it returns one row whatever is stored
+        _, in_recovery, read_only, replication_role = row
+        if replication_role != "origin":
+            raise DatabaseError(
+                f"{words['where']} runs no triggers for this user, because session_replication_role is {replication_role}: "
+                f"let a superuser run ALTER ROLE {words['user']} RESET session_replication_role (or ALTER DATABASE …)"
+            )
+        if self._terms.writable:
+            if in_recovery or read_only == "on":
+                raise DatabaseError(f"{words['where']} is read-only: name the primary server in the DSN")
+            self._compare(await _identify(connection), words["address"])
+
+    def _compare(self, found: Identity | None, address: str) -> None:
+        known = self._known
+        if found is None or found == known:
+            return
+        if known is not None and found.cluster == known.cluster and found.timeline < known.timeline:
+            raise DatabaseError(
+                f"PostgreSQL at {address} was replaced by another one (it writes timeline {found.timeline}, and timeline "
+                f"{known.timeline} was seen): stop it. If it is the right one, restart shardd"
+            )
+        self._known = found
+        if known is not None:
+            what = f"timeline {found.timeline} after {known.timeline}"
+            if found.cluster != known.cluster:
+                what = f"cluster {found.cluster} in place of {known.cluster}"
+            self.suspect(f"{address} is the primary now ({what})")
+
+    async def _apply_settings(self, connection: Connection) -> None:
+        settings = settings_for(connection.info.server_version // 10_000, self._terms.statement_timeout)
+        params = {"names": list(settings), "values": list(settings.values())}
+        await connection.execute(_queries()["apply_settings"], params, prepare=False)
+
+
+async def _identify(connection: Connection) -> Identity | None:
+    try:
+        async with connection.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(_queries()["identify_server"], prepare=False)
+            row = await cursor.fetchone()
+    except psycopg.Error as error:
+        if (error.sqlstate or "")[:2] in _NO_IDENTITY:
+            return None
+        raise
+    assert row is not None  # see above
+    return Identity(row[0], int(row[1], 16))
+
+
+async def _first_of(attempts: Sequence[Callable[[], Any]]) -> Connection | list[BaseException]:
+    """The first connection that comes about, or why none did, in the order of `attempts`; the others are closed."""
+    tasks: list[asyncio.Task[Connection]] = []
+    winner: Connection | None = None
+    try:
+        while winner is None:
+            running = [task for task in tasks if not task.done()]
+            if not running and len(tasks) == len(attempts):
+                return [error for task in tasks if (error := task.exception()) is not None]
+            if len(tasks) < len(attempts):
+                tasks.append(asyncio.ensure_future(attempts[len(tasks)]()))
+                running.append(tasks[-1])
+            patience = STAGGER if len(tasks) < len(attempts) else None
+            done, _ = await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            winner = next((task.result() for task in done if task.exception() is None), None)
+        return winner
+    finally:
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Connection) and result is not winner:
+                await result.close()
+
+
+@cache
+def _queries() -> dict[str, bytes]:
+    return load_queries(files("shardd.postgres").joinpath("session.sql"))

@@ -1,0 +1,24 @@
+-- What a connection says of its server, and its settings. Names are qualified, and operators avoided: until the settings are
+-- made, an unqualified one may lead to somebody's own object.
+
+-- name: describe_connection
+-- Which backend answers, and what decides whether this connection is of any use.
+SELECT pg_catalog.pg_backend_pid(),
+       pg_catalog.pg_is_in_recovery(),
+       pg_catalog.current_setting('transaction_read_only'),
+       pg_catalog.current_setting('session_replication_role');
+
+-- name: identify_server
+-- Which cluster this is, and how often it was promoted: the timeline, in hexadecimal. Only a primary can be asked.
+SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system()),
+       pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8);
+
+-- name: apply_settings
+-- In one round trip, in this order. They are set here and not in the connection string because PgBouncer refuses options there.
+-- A server that acknowledges commits before they are durable could forget a claim whose message has left: not for us.
+SELECT pg_catalog.set_config(setting.name, setting.value, false)
+  FROM ROWS FROM (pg_catalog.unnest(%(names)s::pg_catalog.text[]), pg_catalog.unnest(%(values)s::pg_catalog.text[]))
+    AS setting (name, value)
+UNION ALL
+SELECT pg_catalog.set_config('synchronous_commit', 'on', false)
+ WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off';

@@ -1,0 +1,80 @@
+"""The settings of a connection that shardd relies on.
+
+Every one of them can be changed for a session by `ALTER SYSTEM`, `ALTER DATABASE`, `ALTER ROLE`, postgresql.conf or the
+environment (PGOPTIONS, PGDATESTYLE, …), and each would change what a statement means, what its answer looks like, or how long it
+takes. So each connection sets them itself, whatever it found. Costs (`random_page_cost`, `work_mem` …) are the operator's,
+and so is `default_transaction_read_only`, by which a server says that it is not to be written to.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Setting(NamedTuple):
+    """A setting, its value, and the first major version of PostgreSQL that has it."""
+
+    name: str
+    value: str
+    since: int = 0
+
+
+SETTINGS: Final = (
+    # First of all, so that no name in what follows can lead to somebody's own object. Nothing of shardd's is found by it.
+    Setting("search_path", "pg_catalog, pg_temp"),
+    # How values are written and read.
+    Setting("client_encoding", "UTF8"),
+    Setting("datestyle", "ISO, MDY"),
+    Setting("intervalstyle", "postgres"),
+    Setting("timezone", "UTC"),
+    Setting("bytea_output", "hex"),
+    Setting("extra_float_digits", "1"),
+    Setting("array_nulls", "on"),
+    Setting("lc_monetary", "C"),
+    Setting("lc_numeric", "C"),
+    Setting("lc_time", "C"),
+    # How statements are read.
+    Setting("standard_conforming_strings", "on"),
+    Setting("backslash_quote", "safe_encoding"),
+    Setting("transform_null_equals", "off"),
+    Setting("quote_all_identifiers", "off"),
+    Setting("check_function_bodies", "on"),
+    Setting("plpgsql.extra_errors", "none"),
+    Setting("plpgsql.extra_warnings", "none"),
+    Setting("default_table_access_method", "heap"),
+    # What a transaction is, and what ends a session.
+    Setting("default_transaction_isolation", "read committed"),
+    Setting("default_transaction_deferrable", "off"),
+    Setting("row_security", "on"),
+    Setting("exit_on_error", "off"),
+    Setting("client_min_messages", "warning"),
+    Setting("lock_timeout", "0"),
+    Setting("idle_session_timeout", "0"),
+    Setting("transaction_timeout", "0", since=17),
+    # How statements are planned. Plans are generic because the router's statements carry arrays whose sizes differ at each
+    # call; a plan without an index or a nested loop would make the claim read the whole table.
+    Setting("plan_cache_mode", "force_generic_plan"),
+    Setting("jit", "off"),
+    Setting("enable_bitmapscan", "on"),
+    Setting("enable_hashagg", "on"),
+    Setting("enable_hashjoin", "on"),
+    Setting("enable_indexonlyscan", "on"),
+    Setting("enable_indexscan", "on"),
+    Setting("enable_material", "on"),
+    Setting("enable_mergejoin", "on"),
+    Setting("enable_nestloop", "on"),
+    Setting("enable_partition_pruning", "on"),
+    Setting("enable_seqscan", "on"),
+    Setting("enable_sort", "on"),
+)
+
+
+def settings_for(server_version: int, statement_timeout: float) -> dict[str, str]:
+    """What to set on a server of this major version; `statement_timeout` in seconds.
+
+    The server gives up at nine tenths of it, so that its clear answer arrives before our own deadline does.
+    """
+    settings = {setting.name: setting.value for setting in SETTINGS if setting.since <= server_version}
+    settings["statement_timeout"] = str(max(1, round(statement_timeout * 900)))
+    settings["idle_in_transaction_session_timeout"] = str(round(statement_timeout * 2000))
+    return settings
