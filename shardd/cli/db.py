@@ -97,5 +97,11 @@ def _tell_notes(state: DatabaseState) -> None:
         say(f"note: {NO_PRODUCER_ROLE}", err=True)
     if state.superuser:
         say(f"note: {state.role} is a superuser, and shardd needs no such rights: use a role of its own", err=True)
+    for right in state.open_rights:
+        say(
+            f"note: everybody (PUBLIC) has the right {right}, so that one program can meet what another one made there; whoever "
+            f"owns it takes that away with: REVOKE {right} FROM PUBLIC",
+            err=True,
+        )
     if state.read_only:
         say("note: this server is a read-only standby: name the primary in the DSN", err=True)

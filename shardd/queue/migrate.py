@@ -1,10 +1,10 @@
 """Bringing a database to the schema of this release.
 
 Migrations are the files `shardd/queue/migrations/NNNN_name.sql`. All that are missing are applied in one transaction under
-an advisory lock: either the database is at this release afterwards or nothing happened, and of two supervisors that start
-at once the second waits and then finds nothing to do. A file's SHA-256 is kept, because a file that was edited after it
-was applied would make databases that differ with nobody knowing. `grants.sql` is run at the end each time, once the
-producers' role exists.
+a lock that only the owner of the schema can take: either the database is at this release afterwards or nothing happened, and
+of two supervisors that start at once the second waits and then finds nothing to do. A file's SHA-256 is kept, because a file
+that was edited after it was applied would make databases that differ with nobody knowing. Each time, `revokes.sql` at the end
+takes from everybody what nobody was meant to have, and `grants.sql`, once the producers' role exists, gives them their rights.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from shardd.postgres.errors import describe_error
 from shardd.postgres.servers import Connection, Servers, Terms
 from shardd.queue.queries import all_queries
 
+REVOKES: Final = "revokes.sql"
 GRANTS: Final = "grants.sql"
 NO_PRODUCER_ROLE: Final = (
     "the role shardd_producer does not exist, and this user may not create it: let a superuser run "
@@ -79,6 +80,8 @@ class DatabaseState:
     superuser: bool
     read_only: bool
     producer_role: bool
+    open_rights: list[str]
+    """What everybody (PUBLIC) may do here and should not, such as CREATE ON SCHEMA public."""
     migrations: list[MigrationState]
 
     @property
@@ -94,7 +97,7 @@ def load_migrations(folder: Traversable | None = None) -> list[Migration]:
     for file in folder.iterdir():
         if match := _FILE.fullmatch(file.name):
             found.append(Migration(int(match[1]), match[2], file.read_text(encoding="utf-8")))
-        elif file.name.endswith(".sql") and file.name != GRANTS:
+        elif file.name.endswith(".sql") and file.name not in {REVOKES, GRANTS}:
             raise DatabaseError(f"migration {file.name} has no name like 0001_queue.sql: rename it")
     found.sort(key=lambda migration: migration.version)
     for expected, migration in enumerate(found, start=1):
@@ -113,28 +116,56 @@ async def migrate(dsn: str, folder: Traversable | None = None) -> list[str]:
     """
     folder = folder or files("shardd.queue").joinpath("migrations")
     migrations = load_migrations(folder)
-    queries = all_queries()
     async with _connect(dsn) as connection:
         await _ensure_producer_role(connection)
-        async with connection.transaction():
-            await connection.execute(queries["limit_waiting"], {"timeout": _LOCK_TIMEOUT})
+        while True:
             try:
-                await connection.execute(queries["lock_migrations"])
-            except psycopg.errors.LockNotAvailable as error:
-                raise DatabaseError(f"another program has been migrating this database for {_LOCK_TIMEOUT}") from error
-            if not await _has_record(connection):
-                await connection.execute(queries["create_migrations"])
-            states = _compare(migrations, await _applied(connection))
-            _refuse_strange(states)
-            pending = [one for one, state in zip(migrations, states, strict=True) if state.state == "pending"]
-            for migration in pending:
-                await _apply(connection, migration.file_name, migration.text)
-                record = {"version": migration.version, "name": migration.name, "sha256": migration.sha256}
-                await connection.execute(queries["record_migration"], record)
-            grants = folder.joinpath(GRANTS)
-            if grants.is_file() and (await _producer_role(connection))[0]:
-                await _apply(connection, GRANTS, grants.read_text(encoding="utf-8"))
-        return [migration.file_name for migration in pending]
+                return await _migrate(connection, folder, migrations)
+            except _AnotherMadeItError:
+                continue
+
+
+class _AnotherMadeItError(Exception):
+    """The record of migrations came into being while this connection was about to make it."""
+
+
+async def _migrate(connection: Connection, folder: Traversable, migrations: Sequence[Migration]) -> list[str]:
+    queries = all_queries()
+    async with connection.transaction():
+        await connection.execute(queries["begin_migrating"], {"timeout": _LOCK_TIMEOUT})
+        await _lock(connection)
+        states = _compare(migrations, await _applied(connection))
+        _refuse_strange(states)
+        pending = [one for one, state in zip(migrations, states, strict=True) if state.state == "pending"]
+        for migration in pending:
+            await _apply(connection, migration.file_name, migration.text)
+            record = {"version": migration.version, "name": migration.name, "sha256": migration.sha256}
+            await connection.execute(queries["record_migration"], record)
+        for name in (REVOKES, GRANTS):
+            file = folder.joinpath(name)
+            if file.is_file() and (name != GRANTS or (await _producer_role(connection))[0]):
+                await _apply(connection, name, file.read_text(encoding="utf-8"))
+    return [migration.file_name for migration in pending]
+
+
+async def _lock(connection: Connection) -> None:
+    """Lock the record of migrations, which is made if need be. Raises DatabaseError."""
+    queries = all_queries()
+    owner = await (await connection.execute(queries["schema_owner"])).fetchone()
+    if owner is not None and not owner[1]:
+        raise DatabaseError(
+            f"the schema shardd of this database belongs to {owner[0]}, who could replace everything in it: let its owner or a "
+            f"superuser run `ALTER SCHEMA shardd OWNER TO {connection.info.user}`, once it is sure what stands in it"
+        )
+    try:
+        if await _has_record(connection):
+            await connection.execute(queries["lock_migrations"])
+        else:
+            await connection.execute(queries["create_migrations"])
+    except psycopg.errors.LockNotAvailable as error:
+        raise DatabaseError(f"another program has been migrating this database for {_LOCK_TIMEOUT}") from error
+    except (psycopg.errors.UniqueViolation, psycopg.errors.DuplicateSchema, psycopg.errors.DuplicateTable) as error:
+        raise _AnotherMadeItError from error
 
 
 async def migration_status(dsn: str, folder: Traversable | None = None) -> DatabaseState:
@@ -144,9 +175,10 @@ async def migration_status(dsn: str, folder: Traversable | None = None) -> Datab
         cursor = await connection.execute(all_queries()["describe_server"])
         version, database, role, size, superuser, read_only = await _one(cursor)
         exists, _ = await _producer_role(connection)
+        open_rights = [row[0] for row in await (await connection.execute(all_queries()["open_rights"])).fetchall()]
         applied = await _applied(connection) if await _has_record(connection) else []
     states = _compare(migrations, applied)
-    return DatabaseState(version, database, role, size, superuser, read_only, exists, states)
+    return DatabaseState(version, database, role, size, superuser, read_only, exists, open_rights, states)
 
 
 @asynccontextmanager

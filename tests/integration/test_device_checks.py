@@ -34,7 +34,9 @@ def set_field(connection: psycopg.Connection[Any], name: str, value: Any) -> Non
         ("classes", '{"reply": {"gap": 5}}', "classes has 'gap': 5 for reply", "Known are gap_min and gap_max"),
         ("classes", '{"reply": {"gap_min": "5s"}}', "classes has 'gap_min': \"5s\" for reply", "in seconds"),
         ("classes", '{"reply": {"gap_min": -1}}', "classes has 'gap_min': -1 for reply", "in seconds"),
-        ("classes", '{"reply": {"gap_max": 1e99}}', "for reply", "in seconds"),
+        ("classes", '{"reply": {"gap_max": 1e9}}', "for reply", "in seconds"),
+        ("classes", "[]", "classes is not a JSON object: []", "A JSON object such as"),
+        ("label", "x" * 201, "label has 201 characters", "At most 200"),
         ("classes", '{"service": {"burst": 1.5}}', "classes has 'burst': 1.5 for service", "burst up to 1000"),
         ("classes", '{"service": {"daily_limit": 1000001}}', "'daily_limit': 1000001", "up to 1000000"),
         ("classes", '{"reply": {"quiet_hours": "9-5"}}', "'quiet_hours': \"9-5\" for reply", '"21:00-08:00" or "none"'),
@@ -57,8 +59,12 @@ def test_a_bad_value_is_refused_in_words(dsn: str, name: str, value: str, messag
         ("quiet_hours", "08:00-08:00", "quiet_hours_are_two_times"),
         ("quiet_hours", "21:00-24:00", "quiet_hours_are_two_times"),
         ("quiet_hours", "", "quiet_hours_are_two_times"),
-        ("classes", "[]", "classes_is_an_object"),
         ("hourly_limit", -1, "hourly_limit_is_not_negative"),
+        *(
+            (name, value, "gap_is_a_range")
+            for name in ("gap_min", "gap_max")
+            for value in (-1, 86401, "NaN", "Infinity")
+        ),
     ],
 )
 def test_a_bad_value_breaks_a_named_rule(dsn: str, name: str, value: Any, constraint: str) -> None:

@@ -150,12 +150,3 @@ def test_the_daemon_owns_what_it_works_with(module_dbname: str, cluster: Cluster
             "SELECT DISTINCT relowner::regrole::text FROM pg_class WHERE relnamespace = 'shardd'::regnamespace"
         ).fetchall()
     assert rows == [("shardd",)]
-
-
-def test_every_function_that_runs_as_its_owner_pins_its_search_path(module_dbname: str, cluster: Cluster) -> None:
-    with psycopg.connect(cluster.dsn(module_dbname)) as connection:
-        rows = connection.execute(
-            "SELECT proname, proconfig FROM pg_proc WHERE pronamespace = 'shardd'::regnamespace AND prosecdef"
-        ).fetchall()
-    assert {name for name, _ in rows} >= {"admit_job", "welcome_jobs"}
-    assert all(config == ["search_path=pg_catalog"] for _, config in rows)

@@ -111,11 +111,14 @@ REFUSALS = [
     *(
         ({"kind": "template", "body": "", "details": details}, errors.CheckViolation, "details", "lack the name and the language",
          "order_sent")
-        for details in (None, {}, [], {"name": "x"}, {"language": "en"}, {"name": " ", "language": "en"})
+        for details in (
+            None, {}, {"name": "x"}, {"language": "en"}, {"name": " ", "language": "en"}, {"name": {"a": 1}, "language": "en"},
+            {"name": "\u200b\u2800", "language": "en"}, {"name": "x", "language": 7}, {"name": None, "language": "en"},
+        )
     ),
-    *(
-        ({"variables": variables}, errors.CheckViolation, "variables", "variables is no JSON object", "Ada")
-        for variables in ([], "x", 7)
+    (
+        {"kind": "template", "body": "", "details": {"name": "x", "language": "en", "components": {"type": "body"}}},
+        errors.CheckViolation, "details", 'components of the template are no list: {"type": "body"}', "order_sent",
     ),
     *(
         ({"body": body, "variables": {"name": "Ada"}}, errors.CheckViolation, "body", "which is no variable", "A to Z")
@@ -133,7 +136,10 @@ REFUSALS = [
     ({"body": "hi {name}"}, errors.CheckViolation, "variables", "has the variable '{name}', but variables is empty", "double"),
     ({"body": "{a|b c}"}, errors.CheckViolation, "variables", "has the variable '{a|b c}', but variables is empty", "double"),
     ({"body": "{name}", "variables": {"name": "  "}}, errors.CheckViolation, "body", "body is empty", "needs a body"),
-    ({"body": "{name}" * 9, "variables": {"name": "x" * 8000}}, errors.CheckViolation, "body", "body has 72000", "At most 65536"),
+    (
+        {"body": "{name}" * 9, "variables": {"name": "x" * 8000}}, errors.CheckViolation, "body", "body has more than 65536",
+        "split it",
+    ),
     ({"device_id": "A"}, errors.ForeignKeyViolation, "device_id", r"device_id 'A' is unknown", "shardd device list"),
     *(
         ({"recipient": recipient}, errors.CheckViolation, "recipient", PHONE, "country code")
@@ -160,15 +166,18 @@ REFUSALS = [
     ),
     *(
         ({"kind": "location", "body": "", "details": details}, errors.CheckViolation, "details", "lack the numbers", "52.52")
-        for details in (None, {}, [], "x", {"latitude": 1}, {"latitude": "1", "longitude": "2"}, {"latitude": 1, "longitude": []})
+        for details in (None, {}, {"latitude": 1}, {"latitude": "1", "longitude": "2"}, {"latitude": 1, "longitude": []})
     ),
     *(
         ({"kind": "location", "body": "", "details": details}, errors.CheckViolation, "details", "is no place", "-90 to 90")
-        for details in ({"latitude": 91, "longitude": 0}, {"latitude": 0, "longitude": -181}, {"latitude": 1e300, "longitude": 0})
+        for details in ({"latitude": 91, "longitude": 0}, {"latitude": 0, "longitude": -181}, {"latitude": 1e15, "longitude": 0})
     ),
     *(
         ({"kind": "contact", "body": "", "details": details}, errors.CheckViolation, "details", "lack the name", "Ada")
-        for details in (None, [], {"name": "A"}, {"phone": "+49151"}, {"name": "", "phone": "123"}, {"name": "Ada", "phone": "-"})
+        for details in (
+            None, {"name": "A"}, {"phone": "+49151"}, {"name": "", "phone": "123"}, {"name": "Ada", "phone": "-"},
+            {"name": "\u3164\ufeff\u00ad", "phone": "123"}, {"name": ["Ada"], "phone": "123"}, {"name": "Ada", "phone": ["123"]},
+        )
     ),
     *(
         ({"priority": priority}, errors.CheckViolation, "priority", f"priority is {priority}", "Between -100 and 100")
@@ -194,8 +203,8 @@ REFUSALS = [
     ),
     ({"kind": "image", "media": "x" * (2**20 + 1)}, errors.CheckViolation, "media", "media is too long", "URL or path"),
     ({"details": {"x": "y" * 8200}}, errors.CheckViolation, "details", "details is too long", "8192 bytes"),
-    ({"metadata": ["y" * 8200]}, errors.CheckViolation, "metadata", "metadata is too long", "8192 bytes"),
-    ({"variables": {"x": "y" * 65_536}}, errors.CheckViolation, "variables", "variables is too long", "65536 in variables"),
+    ({"metadata": {"x": "y" * 8200}}, errors.CheckViolation, "metadata", "metadata is too long", "8192 bytes"),
+    ({"variables": {"x": "y" * 65_536}}, errors.CheckViolation, "variables", "variables is too long", "65536 bytes"),
     ({"dedupe_key": ""}, errors.CheckViolation, "dedupe_key", "dedupe_key is empty", "leave it out"),
 ]  # fmt: skip
 
@@ -260,7 +269,7 @@ ACCEPTED = [
     *({"campaign": campaign} for campaign in ("c", "resting")),
     *({"class": name} for name in ("marketing", "service", "reply")),
     {"expires_at": "2100-01-01 00:00:00+00"},
-    *({"metadata": metadata} for metadata in ({}, [1, None], "x", 7, {"order": {"id": 7}})),
+    *({"metadata": metadata} for metadata in ({}, {"list": [1, None, "x", True]}, {"order": {"id": 7}})),
     {"kind": "template", "body": "", "details": {"name": "order_sent", "language": "en_US"}},
     {"body": "{not a template}", "variables": None},
     {"body": '{"json": 1} { id } {{ https://x.example/?q=%7Bname%7D', "variables": None},

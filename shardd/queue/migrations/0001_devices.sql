@@ -1,10 +1,9 @@
 -- Who sends: devices and their groups, what each has sent, and which node owns which shard of them.
 
 -- Whether a text says when nothing is sent: 21:00-08:00, or none.
-CREATE FUNCTION shardd.are_hours(hours text) RETURNS boolean LANGUAGE sql IMMUTABLE SET search_path = pg_catalog AS $$
-    SELECT hours = 'none' OR (hours ~ '^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]$'
-                              AND left(hours, 5) <> right(hours, 5))
-$$;
+CREATE FUNCTION shardd.are_hours(hours text) RETURNS boolean LANGUAGE sql IMMUTABLE
+    RETURN hours = 'none' OR (hours ~ '^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]$'
+                              AND left(hours, 5) <> right(hours, 5));
 
 CREATE TABLE shardd.devices (
     id           text PRIMARY KEY,
@@ -33,12 +32,11 @@ CREATE TABLE shardd.devices (
     CONSTRAINT transport_is_known CHECK (transport IN ('sandbox', 'whatsapp', 'cloud_api', 'wablas', 'whacenter')),
     CONSTRAINT device_state_is_known CHECK (state IN
         ('ready', 'unpaired', 'logged_out', 'replaced', 'banned', 'restricted', 'client_outdated')),
-    CONSTRAINT gap_is_a_range CHECK (gap_min >= 0 AND gap_max >= gap_min),
+    CONSTRAINT gap_is_a_range CHECK (coalesce(gap_min, 0) BETWEEN 0 AND 86400
+                                     AND coalesce(gap_max, gap_min, 0) BETWEEN coalesce(gap_min, 0) AND 86400),
     CONSTRAINT hourly_limit_is_not_negative CHECK (hourly_limit >= 0),
     CONSTRAINT daily_limit_is_not_negative CHECK (daily_limit >= 0),
-    CONSTRAINT quiet_hours_are_two_times CHECK (shardd.are_hours(quiet_hours)),
-    CONSTRAINT settings_is_an_object CHECK (jsonb_typeof(settings) = 'object'),
-    CONSTRAINT classes_is_an_object CHECK (jsonb_typeof(classes) = 'object')
+    CONSTRAINT quiet_hours_are_two_times CHECK (shardd.are_hours(quiet_hours))
 );
 
 -- One session has one device: two devices on one session would replace each other for ever.
@@ -95,7 +93,7 @@ CREATE TABLE shardd.leases (
     expires_at timestamptz NOT NULL        -- by this database's clock
 ) WITH (fillfactor = 50);
 
-CREATE FUNCTION shardd.announce_devices() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+CREATE FUNCTION shardd.announce_devices() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM pg_notify('shardd_devices', '');
     RETURN NULL;
@@ -109,16 +107,8 @@ CREATE TRIGGER announce_devices AFTER INSERT OR UPDATE OR DELETE ON shardd.devic
 CREATE TRIGGER announce_members AFTER INSERT OR UPDATE OR DELETE ON shardd.device_group_members
     FOR EACH ROW EXECUTE FUNCTION shardd.announce_devices();
 
--- Refuses a value of shardd.devices that would stop its device in the middle of the night.
-CREATE FUNCTION shardd.refuse_device(field text, message text, hint text) RETURNS boolean
-    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog AS $$
-BEGIN
-    RAISE EXCEPTION USING ERRCODE = 'check_violation', SCHEMA = 'shardd', TABLE = 'devices', COLUMN = field, MESSAGE = message,
-        HINT = hint;
-END $$;
-
 -- What differs for classes of jobs on a device.
-CREATE FUNCTION shardd.check_classes(classes jsonb) RETURNS boolean LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog AS $$
+CREATE FUNCTION shardd.check_classes(classes jsonb) RETURNS boolean LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     class  text;
     fields jsonb;
@@ -129,8 +119,8 @@ DECLARE
 BEGIN
     FOR class, fields IN SELECT * FROM jsonb_each(classes) LOOP
         IF class NOT IN ('marketing', 'service', 'reply') OR jsonb_typeof(fields) <> 'object' THEN
-            RETURN shardd.refuse_device('classes', format('classes has %L: %s', left(class, 80), left(fields::text, 80)),
-                'Such as {"reply": {"gap_min": 1, "gap_max": 3}}; the classes are marketing, service and reply.');
+            RETURN shardd.refuse('classes', format('classes has %L: %s', left(class, 80), left(fields::text, 80)),
+                'Such as {"reply": {"gap_min": 1, "gap_max": 3}}; the classes are marketing, service and reply.', 'devices');
         END IF;
         FOR name, value IN SELECT * FROM jsonb_each(fields) LOOP
             CONTINUE WHEN value = 'null';
@@ -139,35 +129,38 @@ BEGIN
                          WHEN name IN ('hourly_limit', 'daily_limit') THEN 1000000 WHEN name = 'burst' THEN 1000 END;
             CONTINUE WHEN number BETWEEN 0 AND most AND (name IN ('gap_min', 'gap_max') OR number = trunc(number));
             CONTINUE WHEN name = 'quiet_hours' AND jsonb_typeof(value) = 'string' AND shardd.are_hours(value #>> '{}');
-            RETURN shardd.refuse_device('classes',
+            RETURN shardd.refuse('classes',
                 format('classes has %L: %s for %s', left(name, 80), left(value::text, 80), class),
                 'Known are gap_min and gap_max in seconds up to 86400, hourly_limit and daily_limit up to 1000000, burst up to '
-                '1000, and quiet_hours such as "21:00-08:00" or "none".');
+                '1000, and quiet_hours such as "21:00-08:00" or "none".', 'devices');
         END LOOP;
         IF (fields ->> 'gap_min')::numeric > (fields ->> 'gap_max')::numeric THEN
-            RETURN shardd.refuse_device('classes', format('classes has a gap_min above its gap_max for %s', class),
-                'The pause is random between the two.');
+            RETURN shardd.refuse('classes', format('classes has a gap_min above its gap_max for %s', class),
+                'The pause is random between the two.', 'devices');
         END IF;
     END LOOP;
     RETURN true;
 END $$;
 
-CREATE FUNCTION shardd.check_device() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+-- Refuses what would stop a device in the middle of the night.
+CREATE FUNCTION shardd.check_device() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     fine boolean;
 BEGIN
     -- The view reads a thousand files: only a name that no device has yet is worth that.
     IF NEW.timezone IS NOT NULL AND NOT EXISTS (SELECT FROM shardd.devices d WHERE d.timezone = NEW.timezone)
         AND NOT EXISTS (SELECT FROM pg_timezone_names z WHERE z.name = NEW.timezone) THEN
-        fine := shardd.refuse_device('timezone', format('timezone %L is unknown', left(NEW.timezone, 80)),
-            'Write a name of the tz database, such as Asia/Jakarta.');
+        fine := shardd.refuse('timezone', format('timezone %L is unknown', left(NEW.timezone, 80)),
+            'Write a name of the tz database, such as Asia/Jakarta.', 'devices');
+    ELSIF octet_length(NEW.label) > 800 OR length(NEW.label) > 200 THEN
+        fine := shardd.refuse('label', format('label has %s characters', length(NEW.label)), 'At most 200.', 'devices');
     END IF;
-    -- What is no object is refused by its constraint.
-    IF jsonb_typeof(NEW.classes) = 'object' THEN
-        fine := shardd.check_classes(NEW.classes);
-    END IF;
+    fine := shardd.check_json('settings', NEW.settings, 8192, 'devices');
+    fine := shardd.check_json('classes', NEW.classes, 8192, 'devices');
+    fine := shardd.check_classes(NEW.classes);
     RETURN NEW;
 END $$;
 
-CREATE TRIGGER check_device BEFORE INSERT OR UPDATE OF timezone, classes ON shardd.devices
-    FOR EACH ROW WHEN (NEW.timezone IS NOT NULL OR NEW.classes <> '{}') EXECUTE FUNCTION shardd.check_device();
+CREATE TRIGGER check_device BEFORE INSERT OR UPDATE OF label, timezone, settings, classes ON shardd.devices
+    FOR EACH ROW WHEN (NEW.label IS NOT NULL OR NEW.timezone IS NOT NULL OR NEW.settings <> '{}' OR NEW.classes <> '{}')
+    EXECUTE FUNCTION shardd.check_device();

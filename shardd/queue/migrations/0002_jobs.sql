@@ -32,7 +32,7 @@ CREATE TABLE shardd.campaign_days (
     PRIMARY KEY (campaign, device_id, day)
 ) WITH (fillfactor = 70);
 
-CREATE FUNCTION shardd.announce_campaigns() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+CREATE FUNCTION shardd.announce_campaigns() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM pg_notify('shardd_campaigns', '');
     RETURN NULL;
@@ -41,7 +41,7 @@ END $$;
 CREATE TRIGGER announce_campaigns AFTER INSERT OR UPDATE OR DELETE ON shardd.campaigns
     FOR EACH ROW EXECUTE FUNCTION shardd.announce_campaigns();
 
--- Who wants no more messages. Final: 0006_opt_outs sees to it, and to what may stand here.
+-- Who wants no more messages. Final: 0007_opt_outs sees to it, and to what may stand here.
 CREATE TABLE shardd.opt_outs (
     address    text PRIMARY KEY,           -- as shardd.address_of writes it
     recipient  text NOT NULL,              -- as it was given
@@ -127,6 +127,11 @@ CREATE INDEX jobs_order ON shardd.jobs (order_group, id) WHERE order_group IS NO
 CREATE INDEX jobs_campaign ON shardd.jobs (campaign, id) WHERE campaign IS NOT NULL;
 CREATE INDEX jobs_reference ON shardd.jobs (reference) WHERE reference IS NOT NULL;
 
+-- A row for each order group that may be added to: who adds locks it. It says nothing, so that retention may delete any.
+CREATE TABLE shardd.order_groups (
+    name text PRIMARY KEY
+);
+
 CREATE TABLE shardd.dedupe_keys (
     key        text PRIMARY KEY,
     job_id     bigint NOT NULL,
@@ -182,21 +187,26 @@ CREATE INDEX archive_order ON shardd.archive (order_group, id) WHERE order_group
 CREATE INDEX archive_campaign ON shardd.archive (campaign, settled_at) INCLUDE (state) WHERE campaign IS NOT NULL;
 CREATE INDEX archive_reference ON shardd.archive (reference) WHERE reference IS NOT NULL;
 
--- Makes the partitions of this month and the two that follow. Called at every start and daily: a month that nobody
--- prepared falls into no partition and would stop every settle, so the default partition catches it.
-CREATE FUNCTION shardd.prepare_archive() RETURNS void LANGUAGE plpgsql AS $$
+-- Makes the partitions of this month and the two that follow. Called at every start and every minute: a month that nobody
+-- prepared falls into no partition and would stop every settle, so the default partition catches it. One at a time makes them: the
+-- lock conflicts with itself, no reader or writer waits for it, and only the owner can take it. Making one, however, waits for
+-- whoever reads; it gives up after a second, because everybody who settles would wait behind it.
+CREATE FUNCTION shardd.prepare_archive() RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     first date := date_trunc('month', now() AT TIME ZONE 'UTC')::date;
     month date;
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtextextended('shardd.prepare_archive', 0));
+    LOCK TABLE ONLY shardd.archive IN SHARE UPDATE EXCLUSIVE MODE;
     FOR i IN 0 .. 2 LOOP
         month := first + make_interval(months => i);
+        CONTINUE WHEN to_regclass('shardd.archive_' || to_char(month, 'YYYY_MM')) IS NOT NULL;
         BEGIN
-            EXECUTE format(
-                'CREATE TABLE IF NOT EXISTS shardd.%I PARTITION OF shardd.archive FOR VALUES FROM (%L) TO (%L)',
+            EXECUTE format('CREATE TABLE shardd.%I PARTITION OF shardd.archive FOR VALUES FROM (%L) TO (%L)',
                 'archive_' || to_char(month, 'YYYY_MM'),
                 month || ' 00:00:00+00', (month + interval '1 month')::date || ' 00:00:00+00');
+            -- Of its row type somebody could make a column, and the month could never be dropped.
+            EXECUTE format('REVOKE ALL ON TYPE shardd.%I FROM PUBLIC', 'archive_' || to_char(month, 'YYYY_MM'));
         EXCEPTION WHEN check_violation THEN
             -- The default partition has rows of this month already, from a time without a supervisor: it keeps the month.
             NULL;
@@ -209,7 +219,7 @@ SELECT shardd.prepare_archive();
 
 -- Ends jobs that nobody has in hand, without a claim. Returns the ids of those that ended.
 CREATE FUNCTION shardd.end_jobs(ids bigint[], state text, error text, error_class text)
-    RETURNS SETOF bigint LANGUAGE sql SET search_path = pg_catalog AS $$
+    RETURNS SETOF bigint LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     WITH gone AS (
         DELETE FROM shardd.jobs j WHERE j.id = ANY (end_jobs.ids) AND j.claimed_epoch IS NULL RETURNING *
     )

@@ -1,14 +1,31 @@
--- Applied at the end of every migration run, so that a role that was created later gets its rights too.
+-- Applied at the end of every migration run, after `revokes.sql` and once the role exists: what producers may do, and nothing else.
+-- What an earlier release gave them goes first.
+DO $$
+DECLARE
+    one record;
+BEGIN
+    FOR one IN SELECT c.oid::regclass AS name FROM pg_class c
+                WHERE c.relnamespace = 'shardd'::regnamespace AND 'shardd_producer'::regrole IN (
+                    SELECT a.grantee FROM aclexplode(c.relacl) a
+                    UNION ALL SELECT a.grantee FROM pg_attribute t CROSS JOIN aclexplode(t.attacl) a WHERE t.attrelid = c.oid) LOOP
+        EXECUTE format('REVOKE ALL ON TABLE %s FROM shardd_producer', one.name);
+    END LOOP;
+    FOR one IN SELECT p.oid::regprocedure AS name FROM pg_proc p
+                WHERE p.pronamespace = 'shardd'::regnamespace
+                  AND 'shardd_producer'::regrole IN (SELECT a.grantee FROM aclexplode(p.proacl) a) LOOP
+        EXECUTE format('REVOKE ALL ON ROUTINE %s FROM shardd_producer', one.name);
+    END LOOP;
+END $$;
+
 GRANT USAGE ON SCHEMA shardd TO shardd_producer;
 GRANT INSERT (device_id, device_group, recipient, kind, body, variables, media, file_name, mime_type, details, class, campaign,
               priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group, reference, metadata)
     ON shardd.jobs TO shardd_producer;
-GRANT SELECT, INSERT (id, label, weight, device_cap) ON shardd.campaigns TO shardd_producer;
-GRANT INSERT (recipient, note), SELECT (address, recipient, source, said_at, created_at) ON shardd.opt_outs TO shardd_producer;
 -- INSERT … RETURNING id
 GRANT SELECT (id) ON shardd.jobs TO shardd_producer;
-GRANT SELECT ON shardd.outcomes TO shardd_producer;
-REVOKE ALL ON FUNCTION shardd.prepare_archive() FROM PUBLIC;
-REVOKE ALL ON FUNCTION shardd.end_jobs(bigint[], text, text, text) FROM PUBLIC;
-GRANT SELECT ON shardd.events TO shardd_producer;
-REVOKE ALL ON FUNCTION shardd.purge_events(interval, bigint, integer), shardd.mend_events() FROM PUBLIC;
+GRANT SELECT, INSERT (id, label, weight, device_cap) ON shardd.campaigns TO shardd_producer;
+GRANT INSERT (recipient, note), SELECT (address, recipient, source, said_at, created_at) ON shardd.opt_outs TO shardd_producer;
+GRANT SELECT ON shardd.outcomes, shardd.events TO shardd_producer;
+-- Functions that a view or another function calls are executed with the rights of who asks.
+GRANT EXECUTE ON FUNCTION shardd.read_events(text, integer, text[]), shardd.events_end(), shardd.kind_patterns(text[]),
+      shardd.iso_time(timestamptz), shardd.refuse(text, text, text, text, text) TO shardd_producer;

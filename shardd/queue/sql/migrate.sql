@@ -1,12 +1,17 @@
 -- The record of applied migrations.
 
--- name: lock_migrations
--- One migrates at a time; held to the end of the transaction.
-SELECT pg_advisory_xact_lock(hashtextextended('shardd.migrations', 0));
+-- name: begin_migrating
+-- For this transaction: how long to wait for the lock, and for tables that others use; and names that mean what they say, whatever
+-- others have made in the schemas of the database: what a view or a function refers to is decided when it is made.
+SELECT set_config('lock_timeout', %(timeout)s, true), set_config('search_path', 'pg_catalog, pg_temp', true);
 
--- name: limit_waiting
--- How long to wait for the lock, and for tables that others use.
-SELECT set_config('lock_timeout', %(timeout)s, true);
+-- name: lock_migrations
+-- One migrates at a time, to the end of the transaction. A lock of a table, because only its owner can take that.
+LOCK TABLE shardd.migrations IN SHARE ROW EXCLUSIVE MODE;
+
+-- name: schema_owner
+-- Whose the schema is, and whether that is us: whoever owns it can replace everything in it.
+SELECT nspowner::regrole::text, pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'shardd';
 
 -- name: create_migrations
 -- The schema and the record itself. Simple protocol: two statements.
@@ -45,3 +50,13 @@ SELECT current_setting('server_version') AS version, current_database() AS datab
        pg_size_pretty(pg_database_size(current_database())) AS size,
        (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
        pg_is_in_recovery() AS read_only;
+
+-- name: open_rights
+-- What everybody (PUBLIC) may do in this database that lets one program meet what another one made: rights, and on what.
+SELECT format('CREATE ON SCHEMA %s', n.oid::regnamespace)
+  FROM pg_namespace n CROSS JOIN aclexplode(n.nspacl) a WHERE a.grantee = 0 AND a.privilege_type = 'CREATE'
+UNION ALL
+SELECT format('%s ON DATABASE %I', a.privilege_type, d.datname)
+  FROM pg_database d CROSS JOIN aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+ WHERE d.datname = current_database() AND a.grantee = 0 AND a.privilege_type IN ('CREATE', 'TEMPORARY')
+ ORDER BY 1;

@@ -50,7 +50,7 @@ END $$;
 -- Runs with its owner's rights, because a producer may not read what it looks at. An opt-out that is there already stands as it
 -- is, and the INSERT does nothing; a person who writes it again may have been written to in between, so that is kept, once a day.
 -- What was said at the same moment is the same: a node tries again when it got no answer.
-CREATE FUNCTION shardd.admit_opt_out() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+CREATE FUNCTION shardd.admit_opt_out() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     fine boolean;
 BEGIN
@@ -58,13 +58,14 @@ BEGIN
         NEW.address := '';  -- so that NOT NULL names the column that was left out
         RETURN NEW;
     END IF;
+    IF octet_length(NEW.note) > 4000 OR length(NEW.note) > 1000 THEN
+        fine := shardd.refuse('note', 'note is too long', 'At most 1000 characters.', 'opt_outs');
+    ELSIF octet_length(NEW.words) > 4000 OR length(NEW.words) > 1000 THEN
+        fine := shardd.refuse('words', 'words are too long', 'At most 1000 characters.', 'opt_outs');
+    END IF;
     fine := shardd.check_recipient(NEW.recipient, 'opt_outs');
     IF NEW.source <> 'message' THEN  -- WhatsApp knows how its numbers are spelled
         fine := shardd.check_spelling(NEW.recipient);
-    END IF;
-    IF length(NEW.note) > 1000 OR length(NEW.words) > 1000 THEN
-        fine := shardd.refuse(CASE WHEN length(NEW.note) > 1000 THEN 'note' ELSE 'words' END, 'the text is too long',
-            'At most 1000 characters.', 'opt_outs');
     END IF;
     NEW.address := shardd.address_of(NEW.recipient);
     INSERT INTO shardd.opt_out_log (address, again, source, device_id, words, said_at, created_by, created_at)
@@ -85,7 +86,7 @@ END $$;
 
 CREATE TRIGGER admit_opt_out BEFORE INSERT ON shardd.opt_outs FOR EACH ROW EXECUTE FUNCTION shardd.admit_opt_out();
 
-CREATE FUNCTION shardd.keep_opt_outs() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+CREATE FUNCTION shardd.keep_opt_outs() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     fine boolean;
 BEGIN

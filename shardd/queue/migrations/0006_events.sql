@@ -35,7 +35,7 @@ CREATE TABLE shardd.outbox (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
         autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 50000);
 
-CREATE FUNCTION shardd.keep_outbox() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+CREATE FUNCTION shardd.keep_outbox() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF current_setting('shardd.tends_outbox', true) IS DISTINCT FROM 'yes' THEN
         RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state', SCHEMA = 'shardd', TABLE = 'outbox',
@@ -48,8 +48,9 @@ END $$;
 CREATE TRIGGER keep_outbox BEFORE UPDATE OR DELETE OR TRUNCATE ON shardd.outbox
     FOR EACH STATEMENT EXECUTE FUNCTION shardd.keep_outbox();
 
--- NOTIFY serialises the commits of all who notify, so only one of them at a time does; readers look now and then anyway.
-CREATE FUNCTION shardd.announce_events() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+-- NOTIFY serialises the commits of all who notify, so only one of them at a time does; readers look now and then anyway. The lock is
+-- advisory, and any login may hold it: then nobody notifies, and events are read at the next look.
+CREATE FUNCTION shardd.announce_events() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF pg_try_advisory_xact_lock(hashtext('shardd.announce_events')) THEN
         PERFORM pg_notify('shardd_events', '');
@@ -57,12 +58,11 @@ BEGIN
 END $$;
 
 -- Whether events are written at all: `events.keep: 0` says no.
-CREATE FUNCTION shardd.keeps_events() RETURNS boolean LANGUAGE sql STABLE AS $$
-    SELECT NOT EXISTS (SELECT FROM shardd.settings WHERE name = 'events.keep' AND value = '0')
-$$;
+CREATE FUNCTION shardd.keeps_events() RETURNS boolean LANGUAGE sql STABLE
+    RETURN NOT EXISTS (SELECT FROM shardd.settings WHERE name = 'events.keep' AND value = '0');
 
 -- A job ended. Runs with its owner's rights, because a producer's INSERT can end a job at once.
-CREATE FUNCTION shardd.tell_ends() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+CREATE FUNCTION shardd.tell_ends() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF shardd.keeps_events() THEN
         INSERT INTO shardd.outbox (kind, job_id, device_id, campaign, reference, recipient, device_group, class, job_kind, state,
@@ -81,7 +81,7 @@ CREATE TRIGGER tell_ends AFTER INSERT ON shardd.archive REFERENCING NEW TABLE AS
     FOR EACH STATEMENT EXECUTE FUNCTION shardd.tell_ends();
 
 -- More became known of a job that had ended: a receipt, the end of a doubt, or a platform that could not deliver after all.
-CREATE FUNCTION shardd.tell_news() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+CREATE FUNCTION shardd.tell_news() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF shardd.keeps_events() THEN
         INSERT INTO shardd.outbox (kind, job_id, device_id, campaign, reference, recipient, device_group, class, job_kind, state,
@@ -106,7 +106,7 @@ CREATE TRIGGER tell_news AFTER UPDATE ON shardd.archive FOR EACH ROW
 
 -- A job that had ended is in the queue again. What retention deletes is in no queue, so nothing is told of it. Once for a statement,
 -- because an operator may bring back a million: a trigger for each row would be half of the work.
-CREATE FUNCTION shardd.tell_retry() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+CREATE FUNCTION shardd.tell_retry() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF shardd.keeps_events() THEN
         INSERT INTO shardd.outbox (kind, job_id, device_id, campaign, reference, recipient, device_group, class, job_kind, state,
@@ -125,17 +125,15 @@ CREATE TRIGGER tell_retry AFTER DELETE ON shardd.archive REFERENCING OLD TABLE A
     FOR EACH STATEMENT EXECUTE FUNCTION shardd.tell_retry();
 
 -- In one word what a device is: removed, paused, or the state that it is in.
-CREATE FUNCTION shardd.standing(device shardd.devices) RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE WHEN device.removed_at IS NOT NULL THEN 'removed'
-                WHEN device.paused_at IS NOT NULL THEN 'paused' ELSE device.state END
-$$;
+CREATE FUNCTION shardd.standing(device shardd.devices) RETURNS text LANGUAGE sql IMMUTABLE
+    RETURN CASE WHEN device.removed_at IS NOT NULL THEN 'removed'
+                WHEN device.paused_at IS NOT NULL THEN 'paused' ELSE device.state END;
 
 -- The moment as ISO 8601 in UTC, whatever the time zone of who asks.
-CREATE FUNCTION shardd.iso_time(moment timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
-    SELECT to_char(moment AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-$$;
+CREATE FUNCTION shardd.iso_time(moment timestamptz) RETURNS text LANGUAGE sql STABLE
+    RETURN to_char(moment AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
 
-CREATE FUNCTION shardd.tell_device() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+CREATE FUNCTION shardd.tell_device() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     was text := CASE WHEN TG_OP = 'UPDATE' THEN shardd.standing(OLD) END;
     now_is text := shardd.standing(NEW);
@@ -168,15 +166,13 @@ CREATE VIEW shardd.events AS
       FROM shardd.outbox;
 
 -- The patterns of LIKE for kinds such as job.sent, job.* and *; NULL passes everything.
-CREATE FUNCTION shardd.kind_patterns(kinds text[]) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE WHEN kinds IS NULL THEN '{%}'
-                ELSE array(SELECT replace(replace(replace(kind, '\', '\\'), '_', '\_'), '*', '%') FROM unnest(kinds) kind) END
-$$;
+CREATE FUNCTION shardd.kind_patterns(kinds text[]) RETURNS text[] LANGUAGE sql IMMUTABLE
+    RETURN CASE WHEN kinds IS NULL THEN '{%}'
+                ELSE array(SELECT replace(replace(replace(kind, '\', '\\'), '_', '\_'), '*', '%') FROM unnest(kinds) kind) END;
 
 -- The position behind every event that can be read now: where a program begins that wants only what comes.
-CREATE FUNCTION shardd.events_end() RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
-    SELECT pg_snapshot_xmin(pg_current_snapshot()) || '-0'
-$$;
+CREATE FUNCTION shardd.events_end() RETURNS text LANGUAGE sql STABLE
+    RETURN pg_snapshot_xmin(pg_current_snapshot()) || '-0';
 
 -- The next events after a position, oldest first; NULL: from the first that is kept. `kinds`: job.sent, job.*, device.state; NULL:
 -- all. A position is opaque: keep the last one that was worked off and pass it next time. Nothing is passed over, whatever the
@@ -184,7 +180,7 @@ $$;
 CREATE FUNCTION shardd.read_events(after text DEFAULT NULL, most integer DEFAULT 100, kinds text[] DEFAULT NULL)
     RETURNS TABLE ("position" text, id bigint, at timestamptz, kind text, job_id bigint, device_id text, campaign text,
                    reference text, data jsonb)
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     last_xid xid8 := '0';
     last_id  bigint := 0;
@@ -192,7 +188,7 @@ DECLARE
     fine     boolean;
 BEGIN
     IF after IS NOT NULL THEN
-        IF after !~ '^[0-9]{1,18}-[0-9]{1,18}$' THEN
+        IF octet_length(after) > 40 OR after !~ '^[0-9]{1,18}-[0-9]{1,18}$' THEN
             fine := shardd.refuse('after', format('after is %L, which is no position', left(after, 80)),
                 'Pass the position of an event that was read, or NULL for the first one.', 'events', 'invalid_parameter_value');
         END IF;
@@ -253,7 +249,7 @@ CREATE TABLE shardd.webhook_failures (
 -- Deletes up to `chunk` events that are older than `keep` or have `most` newer ones, and notes which webhooks miss them. Returns how
 -- many went: call it until that is less than `chunk`.
 CREATE FUNCTION shardd.purge_events(keep interval, most bigint, chunk integer) RETURNS bigint
-    LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     newest bigint := (SELECT o.id FROM shardd.outbox o ORDER BY o.xid DESC, o.id DESC LIMIT 1);
     deleted bigint;
@@ -282,7 +278,7 @@ END $$;
 -- In a database that was restored from a dump the counter of transactions began anew: what was written before would never be shown,
 -- and a webhook would wait for it for ever. Such events come first from now on, in the order of their ids, and a webhook begins
 -- again with the first that it had not delivered. Returns how many events were of that kind; finds none with one index probe.
-CREATE FUNCTION shardd.mend_events() RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+CREATE FUNCTION shardd.mend_events() RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     mended bigint;
 BEGIN

@@ -1,20 +1,10 @@
 -- The gate of the queue: a bad row is refused at INSERT, in words for whoever wrote the INSERT.
 
--- Ends a statement with what is wrong, where, and how to mend it. Whoever calls it assigns or returns what it never gives: after a
--- PERFORM, PostgreSQL would show the text of the call to the user, too.
-CREATE FUNCTION shardd.refuse(
-    at_column text, message text, hint text, at_table text DEFAULT 'jobs', code text DEFAULT 'check_violation')
-    RETURNS boolean LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION USING ERRCODE = code, SCHEMA = 'shardd', TABLE = at_table, COLUMN = at_column, MESSAGE = message, HINT = hint;
-END $$;
-
 -- A recipient in one spelling, whatever the producer wrote: the digits of a phone number, or ID@lid and ID@g.us as they are.
-CREATE FUNCTION shardd.address_of(recipient text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT AS $$
-    SELECT CASE WHEN recipient ~ '@(lid|g\.us)$' THEN recipient
+CREATE FUNCTION shardd.address_of(recipient text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+    RETURN CASE WHEN recipient ~ '@(lid|g\.us)$' THEN recipient
                 WHEN recipient ~ '@' THEN split_part(split_part(recipient, '@', 1), ':', 1)
-                ELSE regexp_replace(regexp_replace(recipient, '[^0-9]', '', 'g'), '^00', '') END
-$$;
+                ELSE regexp_replace(regexp_replace(recipient, '[^0-9]', '', 'g'), '^00', '') END;
 
 -- Refuses what is neither a phone number nor an address of WhatsApp.
 CREATE FUNCTION shardd.check_recipient(recipient text, at_table text) RETURNS boolean
@@ -22,12 +12,16 @@ CREATE FUNCTION shardd.check_recipient(recipient text, at_table text) RETURNS bo
 DECLARE
     digits integer;
 BEGIN
-    IF recipient ~ '^\+?[0-9]{6,15}$' OR recipient ~ '^[0-9]{5,20}@(s\.whatsapp\.net|lid)$'
+    -- No recipient is longer. The length first: each expression below reads the whole text.
+    IF octet_length(recipient) > 100 THEN
+        digits := 0;
+    ELSIF recipient ~ '^\+?[0-9]{6,15}$' OR recipient ~ '^[0-9]{5,20}@(s\.whatsapp\.net|lid)$'
         OR recipient ~ '^[0-9]{5,25}(-[0-9]{5,15})?@g\.us$' THEN
         RETURN true;
+    ELSIF recipient ~ '^[+(]?[0-9][0-9 ()./-]{0,39}$' THEN
+        digits := length(regexp_replace(recipient, '[^0-9]', '', 'g'));
     END IF;
-    digits := length(regexp_replace(recipient, '[^0-9]', '', 'g'));
-    IF recipient !~ '^[+(]?[0-9][0-9 ()./-]{0,39}$' OR digits < 6 OR digits > 15 THEN
+    IF recipient IS NOT NULL AND (digits BETWEEN 6 AND 15) IS NOT TRUE THEN
         RETURN shardd.refuse('recipient',
             format('recipient %L is neither a phone number nor a WhatsApp address', left(recipient, 80)),
             'Write a phone number with its country code, such as +4915112345678, or an address that ends with '
@@ -37,7 +31,7 @@ BEGIN
 END $$;
 
 -- The body with its variables: {name}, {name|said when name is missing or empty}, {{ and }} for braces. A value is put in as it
--- is and not looked at again.
+-- is and not looked at again. The braces are counted first and the length as it grows: what is too much ends early.
 CREATE FUNCTION shardd.render_body(body text, variables jsonb) RETURNS text
     LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -48,8 +42,9 @@ DECLARE
     kind     text;
     value    text;
 BEGIN
-    IF jsonb_typeof(variables) <> 'object' THEN
-        fine := shardd.refuse('variables', 'variables is no JSON object', 'Such as {"name": "Ada", "city": "Bandung"}.');
+    IF length(body) - length(translate(body, '{}', '')) > 2000 THEN
+        fine := shardd.refuse('body', format('body has %s braces', length(body) - length(translate(body, '{}', ''))),
+            'At most 2000, which are a thousand variables.');
     END IF;
     FOR piece IN SELECT m FROM regexp_matches(body, '([^{}]*)(\{\{|\}\}|\{[^{}]*\}|[{}]|$)', 'g') m LOOP
         rendered := rendered || piece[1];
@@ -78,28 +73,65 @@ BEGIN
             value := substr(piece[2], strpos(piece[2], '|') + 1, length(piece[2]) - strpos(piece[2], '|') - 1);
         END IF;
         rendered := rendered || value;
+        IF length(rendered) > 65536 THEN
+            fine := shardd.refuse('body', 'body has more than 65536 characters with its variables',
+                'At most 65536 characters fit in one message: split it, or send a document.');
+        END IF;
     END LOOP;
     RETURN rendered;
 END $$;
 
--- What a kind of message must have, and no more than fits. (The functions that admit_job calls set no search_path of their own:
--- they inherit its, and setting it once more for each would be half of their cost.)
-CREATE FUNCTION shardd.check_content(job shardd.jobs) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+-- What fits in each column. Everything after it may read its columns from the first to the last letter. (The functions that
+-- admit_job calls set no search_path of their own: they inherit its, and setting it once more for each would be half of their cost.
+-- Nobody but their owner may call them.)
+CREATE FUNCTION shardd.check_sizes(job shardd.jobs) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 DECLARE
     too_long text;
+    fine     boolean;
+BEGIN
+    IF octet_length(job.body) > 65536 AND (octet_length(job.body) > 4 * 65536 OR length(job.body) > 65536) THEN
+        RETURN shardd.refuse('body', format('body has %s characters', length(job.body)),
+            'At most 65536 characters fit in one message: split it, or send a document.');
+    END IF;
+    too_long := CASE
+        WHEN octet_length(job.media) > 1048576 THEN 'media'
+        WHEN octet_length(job.reference) > 800 OR length(job.reference) > 200 THEN 'reference'
+        WHEN octet_length(job.dedupe_key) > 800 OR length(job.dedupe_key) > 200 THEN 'dedupe_key'
+        WHEN octet_length(job.order_group) > 800 OR length(job.order_group) > 200 THEN 'order_group'
+        WHEN octet_length(job.file_name) > 1020 OR length(job.file_name) > 255 THEN 'file_name'
+        WHEN octet_length(job.mime_type) > 1020 OR length(job.mime_type) > 255 THEN 'mime_type' END;
+    IF too_long IS NOT NULL THEN
+        RETURN shardd.refuse(too_long, format('%s is too long', too_long),
+            'At most 200 characters in reference, dedupe_key and order_group, 255 in file_name and mime_type, and 1 MiB in media: a '
+            'larger file goes by its URL or path.');
+    END IF;
+    IF job.details IS NOT NULL THEN
+        fine := shardd.check_json('details', job.details, 8192);
+    END IF;
+    IF job.variables IS NOT NULL THEN
+        fine := shardd.check_json('variables', job.variables, 65536);
+    END IF;
+    IF job.metadata IS NOT NULL THEN
+        fine := shardd.check_json('metadata', job.metadata, 8192);
+    END IF;
+    RETURN true;
+END $$;
+
+-- What a kind of message must have.
+CREATE FUNCTION shardd.check_content(job shardd.jobs) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF job.kind = 'text' THEN
-        IF job.body !~ '\S' THEN
-            RETURN shardd.refuse('body', 'body is empty', 'A text message needs a body.');
+        IF shardd.is_blank(job.body) THEN
+            RETURN shardd.refuse('body', 'body is empty', 'A text message needs a body, with something to see in it.');
         ELSIF job.media IS NOT NULL THEN
             RETURN shardd.refuse('kind', 'kind is ''text'', but media is given',
                 'Name the kind of the media: image, video, audio, voice or document.');
         END IF;
     ELSIF job.kind IN ('image', 'video', 'audio', 'voice', 'document') THEN
-        IF job.media IS NULL OR job.media !~ '\S' THEN
+        IF job.media IS NULL OR shardd.is_blank(left(job.media, 100)) THEN
             RETURN shardd.refuse('media', format('media is empty, but kind is %L', job.kind),
                 'Give an http(s) URL, a data: URI, or a file below the configured media folder.');
-        ELSIF job.media ~* '^[a-z][a-z0-9+.-]*://' AND job.media !~* '^https?://' THEN
+        ELSIF left(job.media, 100) ~* '^[a-z][a-z0-9+.-]*://' AND left(job.media, 100) !~* '^https?://' THEN
             RETURN shardd.refuse('media', format('media %L is no http(s) URL', left(job.media, 80)),
                 'Give an http(s) URL, a data: URI, or a file below the configured media folder.');
         END IF;
@@ -115,37 +147,25 @@ BEGIN
                 'Degrees: latitude from -90 to 90, longitude from -180 to 180.');
         END IF;
     ELSIF job.kind = 'contact' THEN
-        IF coalesce(job.details ->> 'name', '') !~ '\S' OR coalesce(job.details ->> 'phone', '') !~ '[0-9]{3}' THEN
+        IF jsonb_typeof(job.details -> 'name') IS DISTINCT FROM 'string' OR shardd.is_blank(job.details ->> 'name')
+            OR jsonb_typeof(job.details -> 'phone') NOT IN ('string', 'number')
+            OR coalesce(job.details ->> 'phone', '') !~ '[0-9]{3}' THEN
             RETURN shardd.refuse('details', 'details lack the name and the phone of the contact',
                 'Such as {"name": "Ada", "phone": "+4915112345678"}.');
         END IF;
     ELSIF job.kind = 'template' THEN
-        IF coalesce(job.details ->> 'name', '') !~ '\S' OR coalesce(job.details ->> 'language', '') !~ '\S' THEN
+        IF jsonb_typeof(job.details -> 'name') IS DISTINCT FROM 'string' OR shardd.is_blank(job.details ->> 'name')
+            OR jsonb_typeof(job.details -> 'language') IS DISTINCT FROM 'string' OR shardd.is_blank(job.details ->> 'language') THEN
             RETURN shardd.refuse('details', 'details lack the name and the language of the template',
+                'Such as {"name": "order_sent", "language": "en_US", "components": []}.');
+        ELSIF jsonb_typeof(job.details -> 'components') NOT IN ('array', 'null') THEN
+            RETURN shardd.refuse('details', format('components of the template are no list: %s',
+                                                   left(job.details ->> 'components', 40)),
                 'Such as {"name": "order_sent", "language": "en_US", "components": []}.');
         END IF;
     ELSE
-        RETURN shardd.refuse('kind', format('kind %L is unknown', job.kind),
+        RETURN shardd.refuse('kind', format('kind %L is unknown', left(job.kind, 80)),
             'One of: text, image, video, audio, voice, document, location, contact, template.');
-    END IF;
-    IF length(job.body) > 65536 THEN
-        RETURN shardd.refuse('body', format('body has %s characters', length(job.body)),
-            'At most 65536 characters fit in one message: split it, or send a document.');
-    END IF;
-    too_long := CASE
-        WHEN length(job.reference) > 200 THEN 'reference'
-        WHEN length(job.dedupe_key) > 200 THEN 'dedupe_key'
-        WHEN length(job.order_group) > 200 THEN 'order_group'
-        WHEN length(job.file_name) > 255 THEN 'file_name'
-        WHEN length(job.mime_type) > 255 THEN 'mime_type'
-        WHEN octet_length(job.media) > 1048576 THEN 'media'
-        WHEN octet_length(job.details::text) > 8192 THEN 'details'
-        WHEN octet_length(job.variables::text) > 65536 THEN 'variables'
-        WHEN octet_length(job.metadata::text) > 8192 THEN 'metadata' END;
-    IF too_long IS NOT NULL THEN
-        RETURN shardd.refuse(too_long, format('%s is too long', too_long),
-            'At most 200 characters in reference, dedupe_key and order_group, 255 in file_name and mime_type, 8192 bytes in '
-            'details and metadata, 65536 in variables, and 1 MiB in media: a larger file goes by its URL or path.');
     END IF;
     RETURN true;
 END $$;
@@ -154,12 +174,12 @@ END $$;
 CREATE FUNCTION shardd.check_terms(job shardd.jobs) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
     IF job.class NOT IN ('marketing', 'service', 'reply') THEN
-        RETURN shardd.refuse('class', format('class is %L', job.class),
+        RETURN shardd.refuse('class', format('class is %L', left(job.class, 80)),
             'marketing: nobody waits for it; service: somebody does; reply: it answers a message.');
-    ELSIF job.dedupe_key = '' THEN
+    ELSIF shardd.is_blank(job.dedupe_key) THEN
         RETURN shardd.refuse('dedupe_key', 'dedupe_key is empty',
             'All jobs with the same key are one job: leave it out (NULL) for a job that stands for itself.');
-    ELSIF job.order_group = '' THEN
+    ELSIF shardd.is_blank(job.order_group) THEN
         RETURN shardd.refuse('order_group', 'order_group is empty',
             'Jobs of one group are sent one after the other: leave it out (NULL) for a job that stands for itself.');
     ELSIF job.priority NOT BETWEEN -100 AND 100 THEN
@@ -167,7 +187,7 @@ BEGIN
     ELSIF job.max_attempts NOT BETWEEN 1 AND 100 THEN
         RETURN shardd.refuse('max_attempts', format('max_attempts is %s', job.max_attempts), 'Between 1 and 100.');
     ELSIF job.on_doubt NOT IN ('hold', 'retry') THEN
-        RETURN shardd.refuse('on_doubt', format('on_doubt is %L', job.on_doubt),
+        RETURN shardd.refuse('on_doubt', format('on_doubt is %L', left(job.on_doubt, 80)),
             'hold: wait for a person when nobody can know whether it was sent; retry: send again.');
     -- ord keeps run_at in 52 bits of microseconds beside the priority.
     ELSIF job.run_at NOT BETWEEN '1971-01-01 00:00:00+00' AND '2100-01-01 00:00:00+00' THEN
@@ -184,13 +204,15 @@ BEGIN
 END $$;
 
 -- The terms of a campaign, in words.
-CREATE FUNCTION shardd.check_campaign() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+CREATE FUNCTION shardd.check_campaign() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     fine boolean;
 BEGIN
-    IF NEW.id !~ '^[A-Za-z0-9][A-Za-z0-9._:+@-]{0,63}$' THEN
+    IF octet_length(NEW.id) > 64 OR NEW.id !~ '^[A-Za-z0-9][A-Za-z0-9._:+@-]{0,63}$' THEN
         fine := shardd.refuse('id', format('id %L is no id of a campaign', left(NEW.id, 80)),
             'At most 64 letters, digits and . _ : + @ -, beginning with a letter or a digit.', 'campaigns');
+    ELSIF octet_length(NEW.label) > 800 OR length(NEW.label) > 200 THEN
+        fine := shardd.refuse('label', format('label has %s characters', length(NEW.label)), 'At most 200.', 'campaigns');
     ELSIF NEW.weight IS NULL OR NOT (NEW.weight > 0 AND NEW.weight <= 1000) THEN
         fine := shardd.refuse('weight', format('weight is %s', coalesce(NEW.weight::text, 'empty')),
             'Above 0 and up to 1000; of two campaigns on one device, 2 sends twice as much as 1.', 'campaigns');
@@ -198,7 +220,7 @@ BEGIN
         fine := shardd.refuse('device_cap', format('device_cap is %s', NEW.device_cap),
             'Messages per device and day, at least 1; leave it out (NULL) for no cap.', 'campaigns');
     ELSIF NEW.state NOT IN ('running', 'paused', 'cancelled') THEN
-        fine := shardd.refuse('state', format('state is %L', NEW.state), 'One of: running, paused, cancelled.', 'campaigns');
+        fine := shardd.refuse('state', format('state is %L', left(NEW.state, 80)), 'One of: running, paused, cancelled.', 'campaigns');
     END IF;
     RETURN NEW;
 END $$;
@@ -208,18 +230,18 @@ CREATE TRIGGER check_campaign BEFORE INSERT OR UPDATE ON shardd.campaigns
 
 -- Whether this address wants no such message.
 CREATE FUNCTION shardd.opted_out(address text, class text, confirms boolean) RETURNS boolean
-    LANGUAGE sql STABLE AS $$
-    SELECT EXISTS (SELECT FROM shardd.opt_outs o WHERE o.address = opted_out.address) AND NOT confirms
-           AND NOT coalesce((SELECT s.value ? class FROM shardd.settings s WHERE s.name = 'opt_outs.exempt'), false)
-$$;
+    LANGUAGE sql STABLE
+    RETURN EXISTS (SELECT FROM shardd.opt_outs o WHERE o.address = opted_out.address) AND NOT confirms
+           AND NOT coalesce((SELECT s.value ? class FROM shardd.settings s WHERE s.name = 'opt_outs.exempt'), false);
 
 -- Runs with its owner's rights, because a producer may not read what it looks at.
-CREATE FUNCTION shardd.admit_job() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+CREATE FUNCTION shardd.admit_job() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     fine boolean;
     gone  timestamptz;
     state text;
 BEGIN
+    fine := shardd.check_sizes(NEW);
     IF (NEW.device_id IS NULL) = (NEW.device_group IS NULL) THEN
         fine := shardd.refuse('device_id',
             format('device_id and device_group are %s', CASE WHEN NEW.device_id IS NULL THEN 'empty' ELSE 'both given' END),
@@ -229,17 +251,17 @@ BEGIN
         SELECT d.removed_at INTO gone FROM shardd.devices d WHERE d.id = NEW.device_id;
         IF NOT FOUND OR gone IS NOT NULL THEN
             fine := shardd.refuse('device_id',
-                format('device_id %L is %s', NEW.device_id, CASE WHEN gone IS NULL THEN 'unknown' ELSE 'removed' END),
+                format('device_id %L is %s', left(NEW.device_id, 80), CASE WHEN gone IS NULL THEN 'unknown' ELSE 'removed' END),
                 'List the devices with: shardd device list. Add one with: shardd device add.', code => 'foreign_key_violation');
         END IF;
     ELSIF NOT EXISTS (SELECT FROM shardd.device_groups g WHERE g.id = NEW.device_group) THEN
-        fine := shardd.refuse('device_group', format('device_group %L is unknown', NEW.device_group),
+        fine := shardd.refuse('device_group', format('device_group %L is unknown', left(NEW.device_group, 80)),
             'List the groups with: shardd group list. Make one with: shardd group add.', code => 'foreign_key_violation');
     END IF;
     IF NEW.campaign IS NOT NULL THEN
         SELECT c.state INTO state FROM shardd.campaigns c WHERE c.id = NEW.campaign;
         IF NOT FOUND THEN
-            fine := shardd.refuse('campaign', format('campaign %L is unknown', NEW.campaign),
+            fine := shardd.refuse('campaign', format('campaign %L is unknown', left(NEW.campaign, 80)),
                 'Begin it with: INSERT INTO shardd.campaigns (id) VALUES (…), or: shardd campaign add.',
                 code => 'foreign_key_violation');
         ELSIF state = 'cancelled' THEN
@@ -256,16 +278,23 @@ BEGIN
         NEW.rendered := true;
     ELSIF NOT NEW.rendered AND NEW.body ~ '\{[A-Za-z_][A-Za-z0-9_]*(\|[^{}]*)?\}' THEN
         fine := shardd.refuse('variables', format('the body has the variable %L, but variables is empty',
-                                                  substring(NEW.body FROM '\{[A-Za-z_][A-Za-z0-9_]*(?:\|[^{}]*)?\}')),
+                                                  left(substring(NEW.body FROM '\{[A-Za-z_][A-Za-z0-9_]*(?:\|[^{}]*)?\}'), 80)),
             'Give variables, such as {"name": "Ada"}. To send the braces themselves, give {} and double them in the body: {{name}}.');
     END IF;
     fine := shardd.check_content(NEW);
     fine := shardd.check_terms(NEW);
 
-    -- Of an order group only the first unsent job may stand in a line. The lock makes two transactions that add to one group
-    -- see each other.
+    -- Of an order group only the first unsent job may stand in a line. Its row in order_groups is locked until the transaction
+    -- ends, so that two that add to one group see each other. It is not an advisory lock: those are everybody's to take. Whoever
+    -- adds to several groups takes several locks, in the order of the rows; of two that do so in different orders PostgreSQL
+    -- ends one with a deadlock, and nothing of it is inserted.
     IF NEW.order_group IS NOT NULL THEN
-        PERFORM pg_advisory_xact_lock(hashtextextended('shardd.order_group:' || NEW.order_group, 0));
+        LOOP
+            PERFORM FROM shardd.order_groups g WHERE g.name = NEW.order_group FOR UPDATE;
+            EXIT WHEN FOUND;
+            INSERT INTO shardd.order_groups (name) VALUES (NEW.order_group) ON CONFLICT (name) DO NOTHING;
+            EXIT WHEN FOUND;
+        END LOOP;
         NEW.held := EXISTS (SELECT FROM shardd.jobs j WHERE j.order_group = NEW.order_group AND (j.id < NEW.id OR NOT j.held))
             OR EXISTS (SELECT FROM shardd.archive a
                         WHERE a.order_group = NEW.order_group AND a.state <> 'sent' AND a.id < NEW.id);
@@ -288,10 +317,24 @@ END $$;
 
 CREATE TRIGGER admit_job BEFORE INSERT ON shardd.jobs FOR EACH ROW EXECUTE FUNCTION shardd.admit_job();
 
+-- Who changes what a job says is held to the same.
+CREATE FUNCTION shardd.check_job() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    fine boolean;
+BEGIN
+    fine := shardd.check_sizes(NEW);
+    fine := shardd.check_content(NEW);
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER check_job BEFORE UPDATE OF kind, body, variables, media, file_name, mime_type, details, reference, metadata
+    ON shardd.jobs FOR EACH ROW EXECUTE FUNCTION shardd.check_job();
+
 -- Ends at once what goes to somebody who opted out, and wakes the router for the rest. NOTIFY serialises the commits of all
 -- writers, so only one of them at a time notifies; a lost one is made good by the router's poll. A statement that inserted one
--- job says where it stands, which spares the router a question.
-CREATE FUNCTION shardd.welcome_jobs() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+-- job says where it stands, which spares the router a question. The lock is advisory, and any login may hold it: then nobody
+-- notifies, and a new job is found by the poll, a fraction of a second later.
+CREATE FUNCTION shardd.welcome_jobs() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF EXISTS (SELECT FROM added WHERE opted_out) THEN
         PERFORM shardd.end_jobs(array(SELECT id FROM added WHERE opted_out), 'opted_out', 'the recipient opted out', 'opted_out');

@@ -7,7 +7,7 @@ CREATE INDEX dedupe_keys_age ON shardd.dedupe_keys (created_at, key);
 -- wait. A month is dropped as a whole and what stays is written anew, because deleting millions of rows would take hours of writing and
 -- leave their space behind. It waits a second for its lock at most: whoever settles would wait with it.
 CREATE FUNCTION shardd.forget_month(before timestamptz) RETURNS TABLE (month text, jobs bigint, kept bigint)
-    LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     stays CONSTANT text := 'a.order_group IS NOT NULL AND a.state NOT IN (''sent'', ''in_doubt'') AND EXISTS '
         '(SELECT FROM shardd.jobs j WHERE j.order_group = a.order_group AND j.held)';
@@ -26,13 +26,13 @@ BEGIN
         CONTINUE WHEN NOT found;
 
         PERFORM set_config('lock_timeout', '1s', true);
-        PERFORM pg_advisory_xact_lock(hashtextextended('shardd.prepare_archive', 0));
         LOCK TABLE shardd.archive IN ACCESS EXCLUSIVE MODE;
         month := replace(right(old.name, 7), '_', '-');
         IF old.rows < 0 THEN
             EXECUTE format('SELECT count(*) FROM shardd.%I', old.name) INTO old.rows;
         END IF;
         CREATE TABLE shardd.archive_kept (LIKE shardd.archive INCLUDING ALL);
+        REVOKE ALL ON TYPE shardd.archive_kept FROM PUBLIC;
         EXECUTE format('INSERT INTO shardd.archive_kept
                             SELECT * FROM shardd.%I a WHERE a.state = ''in_doubt''
                             UNION ALL SELECT * FROM shardd.%1$I a WHERE %s', old.name, stays);
