@@ -12,7 +12,8 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Coroutine, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ import pytest
 from psycopg import sql
 
 from shardd.embedded import EmbeddedPostgres
-from shardd.embedded.home import find_home
+from shardd.embedded.home import find_home, my_name
 from shardd.queue.database import Database
 from shardd.queue.migrate import migrate
 
@@ -65,6 +66,21 @@ class Cluster:
         with self.superuser() as connection:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
+    def create_role(self, name: str, *groups: str, login: bool = True) -> str:
+        """A role that is a member of `groups`; one with LOGIN may come in as the server's own roles do."""
+        names = {"name": sql.Identifier(name), "login": sql.SQL("LOGIN" if login else "NOLOGIN")}
+        with self.superuser() as connection:
+            connection.execute(sql.SQL("CREATE ROLE {name} {login}").format(**names))
+            for group in groups:
+                connection.execute(sql.SQL("GRANT {} TO {name}").format(sql.Identifier(group), **names))
+        if login:
+            self._let_in(name)
+        return name
+
+    def drop_role(self, name: str) -> None:
+        with self.superuser() as connection:
+            connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(name)))
+
     def make_template(self) -> None:
         with self.superuser() as connection:
             self._create(connection, TEMPLATE, "template0", "shardd")
@@ -88,6 +104,24 @@ class Cluster:
         os.kill(pid, signal.SIGKILL)
         await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         assert await self.server.restart_if_dead()
+
+    def _let_in(self, role: str) -> None:
+        home = self.server.home
+        map_file = home.folder / "ident.conf"
+        row = f'shardd "{my_name()}" "{role}"\n'
+        rows = map_file.read_text()
+        if row not in rows:
+            home.account.write(map_file, rows + row)
+        with self.superuser() as connection:
+            connection.execute("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + 30.0
+        while True:  # no event tells that the server has read the file
+            try:
+                psycopg.connect(self.dsn("postgres", role)).close()
+            except psycopg.OperationalError:
+                assert time.monotonic() < deadline, f"{role} is not let in"
+            else:
+                return
 
     @staticmethod
     def _create(connection: psycopg.Connection[Any], name: str, template: str, owner: str) -> None:
@@ -160,6 +194,20 @@ def dsn(postgres: Cluster, dbname: str) -> str:
 def producer_dsn(postgres: Cluster, dbname: str) -> str:
     """The DSN of a producer: may insert jobs and read outcomes."""
     return postgres.dsn(dbname, "producer")
+
+
+@pytest.fixture
+def make_role(postgres: Cluster) -> Iterator[Callable[..., str]]:
+    """Makes roles of the server as `Cluster.create_role` does; they are dropped with the test."""
+    made: list[str] = []
+
+    def make(name: str, *groups: str, login: bool = True) -> str:
+        made.append(name)
+        return postgres.create_role(name, *groups, login=login)
+
+    yield make
+    for name in reversed(made):
+        postgres.drop_role(name)
 
 
 @pytest.fixture

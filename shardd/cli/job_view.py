@@ -115,6 +115,7 @@ def show_job(job: WholeJob) -> None:
         ("read", moment_text(job.read_at)),
         ("message id", job.message_id or ""),
         ("dedupe key", job.dedupe_key or ""),
+        ("producer", job.producer),
         ("kind", job.kind),
         ("media", _short(job.media)),
         ("file name", job.file_name or ""),

@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "import": "shardd.cli.import_legacy:import_group",
     "job": "shardd.cli.job:job_group",
     "opt-out": "shardd.cli.opt_out:opt_out_group",
+    "producer": "shardd.cli.producer:producer_group",
     "restart": "shardd.cli.daemon:restart",
     "start": "shardd.cli.daemon:start",
     "status": "shardd.cli.status:status",

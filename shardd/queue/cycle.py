@@ -19,6 +19,9 @@ from shardd.states import JobState
 Place = tuple[int, int]
 """(ord, id): where a job stands in its lane."""
 
+OrderGroup = tuple[str, str]
+"""(producer, name): an order group belongs to the bound role that began it; empty: to everybody who is not bound."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -128,7 +131,7 @@ async def run_cycle(
         if campaigns := [count for count in settlement.counts if count.campaign]:
             await connection.execute(queries["count_campaign_sends"], _campaign_arrays(campaigns))
         if groups := _advancing(settlement.finishes):
-            advanced = await connection.execute(queries["advance_order_groups"], {"groups": groups})
+            advanced = await connection.execute(queries["advance_order_groups"], group_arrays(groups))
         if asks:
             cursors.append(await connection.execute(queries["claim_jobs"], _claim_arrays(asks)))
     results = [await cursor.fetchall() for cursor in cursors]
@@ -142,10 +145,16 @@ async def run_cycle(
     return Cycle(settled, taken, hints)
 
 
-def _advancing(finishes: list[Finish]) -> list[str]:
+def group_arrays(groups: Iterable[OrderGroup]) -> dict[str, list[str]]:
+    """Order groups as the statements take them."""
+    producers, names = zip(*groups, strict=True) if groups else ((), ())
+    return {"producers": list(producers), "groups": list(names)}
+
+
+def _advancing(finishes: list[Finish]) -> list[OrderGroup]:
     """The order groups whose next job may join its lane."""
-    sent = [f.claim.order_group for f in finishes if f.state is JobState.SENT]
-    return [group for group in sent if group is not None]
+    sent = [f.claim for f in finishes if f.state is JobState.SENT]
+    return [(claim.producer, claim.order_group) for claim in sent if claim.order_group is not None]
 
 
 def _finish_arrays(finishes: list[Finish]) -> dict[str, str]:
@@ -211,6 +220,6 @@ def _claim_arrays(asks: Sequence[Ask]) -> dict[str, str]:
 
 def _taken(row: TupleRow, began: float) -> Taken:
     """A row of claim_jobs. `began`: when it was asked for, so that the time left to send is rather too short than too long."""
-    claim = Claim(row[0], row[1], row[2], row[3], row[4], *row[13:20])
-    spec = (*row[:12], None if row[12] is None else began + row[12], row[22])
-    return Taken(JobSpec(*spec), claim, row[20], None if row[21] is None else (row[21][0], row[21][1]))
+    claim = Claim(row[0], row[1], row[2], row[3], row[4], *row[13:21])
+    spec = (*row[:12], None if row[12] is None else began + row[12], row[23])
+    return Taken(JobSpec(*spec), claim, row[21], None if row[22] is None else (row[22][0], row[22][1]))

@@ -54,7 +54,10 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True)
 class WholeJob(JobRow):
-    """A job with its content and its last claim; `node` and `shard` made that claim. The body has its variables put in."""
+    """A job with its content and its last claim; `node` and `shard` made that claim. The body has its variables put in.
+
+    `producer`: the bound role whose dedupe key and order group these are; empty: everybody else's.
+    """
 
     body: str
     variables: dict[str, Any] | None
@@ -64,6 +67,7 @@ class WholeJob(JobRow):
     details: dict[str, Any] | None
     on_doubt: str
     dedupe_key: str | None
+    producer: str
     claims: int
     claimed_at: datetime | None
     node: str | None

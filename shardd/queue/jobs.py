@@ -9,7 +9,7 @@ import msgspec
 from psycopg.rows import TupleRow
 
 from shardd.ipc import Outcome, Receipt
-from shardd.queue.cycle import Ask, Cycle, Place, Settlement, run_cycle
+from shardd.queue.cycle import Ask, Cycle, Place, Settlement, group_arrays, run_cycle
 from shardd.queue.database import Database
 from shardd.queue.settle import Claim
 from shardd.states import JobState, Verdict
@@ -83,11 +83,11 @@ class Jobs:
 
         Those that wait for a job that will never be sent end.
         """
-        groups = [row[0] for row in await self._database.fetch_all("held_order_groups")]
-        if not groups:
+        groups = group_arrays([(row[0], row[1]) for row in await self._database.fetch_all("held_order_groups")])
+        if not groups["groups"]:
             return []
-        await self._database.fetch_all("end_dead_order_groups", {"groups": groups})
-        rows = await self._database.fetch_all("advance_order_groups", {"groups": groups})
+        await self._database.fetch_all("end_dead_order_groups", groups)
+        rows = await self._database.fetch_all("advance_order_groups", groups)
         return [_hint(row) for row in rows if row[0] is not None and not row[4]]
 
     async def claims_of_epochs(self, epochs: Sequence[int]) -> list[Claim]:
@@ -98,7 +98,7 @@ class Jobs:
     async def orphaned_claims(self, grace: float) -> list[tuple[Claim, str, int, bool]]:
         """Claims without a lease: (claim, node, shard, whether that node's same supervisor still lives)."""
         rows = await self._database.fetch_all("orphaned_claims", {"grace": grace})
-        return [(Claim(*row[:12]), row[12], row[13], row[14]) for row in rows]
+        return [(Claim(*row[:13]), row[13], row[14], row[15]) for row in rows]
 
     async def save_receipt(self, receipt: Receipt) -> int:
         """Note what became of sent messages. Returns how many have a finished job."""

@@ -32,6 +32,8 @@ class Claim:
     order_group: str | None = None
     address: str = ""
     """The recipient in one spelling, as far as the database can tell."""
+    producer: str = ""
+    """The bound role whose `order_group` this is; empty: everybody else's."""
 
     @property
     def key(self) -> ClaimKey:

@@ -50,17 +50,17 @@ class Retention:
 
     async def _forget_keys(self, ages: dict[str, Any]) -> int:
         forgotten: int = 0
-        after: dict[str, Any] = {"after_at": datetime(1970, 1, 1, tzinfo=UTC), "after_key": ""}
+        after: dict[str, Any] = {"after_at": datetime(1970, 1, 1, tzinfo=UTC), "after_key": "", "after_producer": ""}
         while True:
             began = time.monotonic()
             found = await self._database.fetch_all("forget_dedupe_keys", {**ages, **after, "most": CHUNK})
             if not found:
                 return forgotten
-            ((looked_at, gone, created_at, key),) = found
+            ((looked_at, gone, created_at, key, producer),) = found
             forgotten += gone
             if looked_at < CHUNK:
                 return forgotten
-            after = {"after_at": created_at, "after_key": key}
+            after = {"after_at": created_at, "after_key": key, "after_producer": producer}
             await asyncio.sleep(time.monotonic() - began)
 
     async def _repeat(self, name: str, ages: dict[str, Any]) -> int:

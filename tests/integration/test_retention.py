@@ -168,7 +168,8 @@ async def test_many_keys_are_looked_at_once(
     """All of one moment, and more than a chunk of them must stay: the look goes on behind them."""
     old = NOW - 200 * DAY
     owner.execute(
-        "INSERT INTO shardd.dedupe_keys SELECT 'k' || lpad(n::text, 6, '0'), n, %s FROM generate_series(1, %s) n",
+        "INSERT INTO shardd.dedupe_keys (key, job_id, created_at) "
+        "SELECT 'k' || lpad(n::text, 6, '0'), n, %s FROM generate_series(1, %s) n",
         [old, 2 * CHUNK],
     )
     (live,) = insert_jobs(owner, "a")

@@ -35,6 +35,8 @@ ALLOWED = {
     ("function kind_patterns(text[])", "producers"): "EXECUTE",
     ("function iso_time(timestamp with time zone)", "producers"): "EXECUTE",
     ("function refuse(text,text,text,text,text)", "producers"): "EXECUTE",
+    ("function bound_as()", "producers"): "EXECUTE",
+    ("function bindings(text)", "producers"): "EXECUTE",
 }
 
 RIGHTS = """

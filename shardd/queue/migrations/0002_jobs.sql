@@ -87,6 +87,7 @@ CREATE TABLE shardd.jobs (
     order_group   text,                    -- its jobs are sent one after the other, each only after the one before was sent
     reference     text,                    -- the producer's own key
     metadata      jsonb,                   -- the producer's own, handed back with every outcome
+    producer      text NOT NULL DEFAULT '',        -- the bound role whose dedupe_key and order_group these are; empty: everybody else's
     created_at    timestamptz NOT NULL DEFAULT now(),
     -- Comes never again, unlike ids and epochs, which a restored backup hands out once more: a journal speaks of a row only with its
     -- token. Not random(): a producer may have set its seed.
@@ -122,20 +123,24 @@ CREATE INDEX jobs_pool ON shardd.jobs (device_group, lane, ord, id) WHERE NOT sc
 CREATE INDEX jobs_assigned ON shardd.jobs (device_id) WHERE device_group IS NOT NULL AND device_id IS NOT NULL;
 CREATE INDEX jobs_due ON shardd.jobs (due_at) WHERE scheduled AND NOT held;
 CREATE INDEX jobs_expiry ON shardd.jobs (expires_at) WHERE expires_at IS NOT NULL;
-CREATE INDEX jobs_held ON shardd.jobs (order_group, id) WHERE held;
-CREATE INDEX jobs_order ON shardd.jobs (order_group, id) WHERE order_group IS NOT NULL;
+CREATE INDEX jobs_held ON shardd.jobs (producer, order_group, id) WHERE held;
+CREATE INDEX jobs_order ON shardd.jobs (producer, order_group, id) WHERE order_group IS NOT NULL;
 CREATE INDEX jobs_campaign ON shardd.jobs (campaign, id) WHERE campaign IS NOT NULL;
 CREATE INDEX jobs_reference ON shardd.jobs (reference) WHERE reference IS NOT NULL;
 
 -- A row for each order group that may be added to: who adds locks it. It says nothing, so that retention may delete any.
 CREATE TABLE shardd.order_groups (
-    name text PRIMARY KEY
+    producer text NOT NULL,
+    name     text NOT NULL,
+    PRIMARY KEY (name, producer)
 );
 
 CREATE TABLE shardd.dedupe_keys (
-    key        text PRIMARY KEY,
+    producer   text NOT NULL DEFAULT '',
+    key        text NOT NULL,
     job_id     bigint NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now()
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (key, producer)
 );
 
 CREATE TABLE shardd.archive (
@@ -161,6 +166,7 @@ CREATE TABLE shardd.archive (
     order_group   text,
     reference     text,
     metadata      jsonb,
+    producer      text NOT NULL,
     created_at    timestamptz NOT NULL,
     token         bigint NOT NULL,
     rendered      boolean NOT NULL,
@@ -183,7 +189,7 @@ CREATE TABLE shardd.archive (
 CREATE INDEX archive_id ON shardd.archive (id);
 CREATE INDEX archive_message ON shardd.archive (message_id) WHERE message_id IS NOT NULL;
 CREATE INDEX archive_unsent ON shardd.archive (state, id) WHERE state <> 'sent';
-CREATE INDEX archive_order ON shardd.archive (order_group, id) WHERE order_group IS NOT NULL AND state <> 'sent';
+CREATE INDEX archive_order ON shardd.archive (producer, order_group, id) WHERE order_group IS NOT NULL AND state <> 'sent';
 CREATE INDEX archive_campaign ON shardd.archive (campaign, settled_at) INCLUDE (state) WHERE campaign IS NOT NULL;
 CREATE INDEX archive_reference ON shardd.archive (reference) WHERE reference IS NOT NULL;
 
@@ -225,12 +231,12 @@ CREATE FUNCTION shardd.end_jobs(ids bigint[], state text, error text, error_clas
     )
     INSERT INTO shardd.archive (
          id, device_id, device_group, recipient, kind, body, variables, media, file_name, mime_type, details, class, campaign,
-         priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group, reference, metadata, created_at, token, rendered,
-         confirms, attempt, failures, state, error, error_class)
+         priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group, reference, metadata, producer, created_at,
+         token, rendered, confirms, attempt, failures, state, error, error_class)
     SELECT
          id, device_id, device_group, recipient, kind, body, variables, media, file_name, mime_type, details, class, campaign,
-         priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group, reference, metadata, created_at, token, rendered,
-         confirms, attempt, failures, end_jobs.state, end_jobs.error, end_jobs.error_class
+         priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group, reference, metadata, producer, created_at,
+         token, rendered, confirms, attempt, failures, end_jobs.state, end_jobs.error, end_jobs.error_class
       FROM gone
     RETURNING id
 $$;

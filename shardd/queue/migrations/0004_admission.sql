@@ -247,6 +247,10 @@ BEGIN
             format('device_id and device_group are %s', CASE WHEN NEW.device_id IS NULL THEN 'empty' ELSE 'both given' END),
             'Name the device that sends it, or a group of devices, one of which will.');
     END IF;
+    IF EXISTS (SELECT FROM shardd.producers p
+                WHERE p.role IN (session_user::text, current_setting('role')) OR p.is_group) THEN
+        NEW.producer := shardd.admit_producer(NEW);
+    END IF;
     IF NEW.device_id IS NOT NULL THEN
         SELECT d.removed_at INTO gone FROM shardd.devices d WHERE d.id = NEW.device_id;
         IF NOT FOUND OR gone IS NOT NULL THEN
@@ -290,14 +294,16 @@ BEGIN
     -- ends one with a deadlock, and nothing of it is inserted.
     IF NEW.order_group IS NOT NULL THEN
         LOOP
-            PERFORM FROM shardd.order_groups g WHERE g.name = NEW.order_group FOR UPDATE;
+            PERFORM FROM shardd.order_groups g WHERE g.name = NEW.order_group AND g.producer = NEW.producer FOR UPDATE;
             EXIT WHEN FOUND;
-            INSERT INTO shardd.order_groups (name) VALUES (NEW.order_group) ON CONFLICT (name) DO NOTHING;
+            INSERT INTO shardd.order_groups (producer, name) VALUES (NEW.producer, NEW.order_group)
+                ON CONFLICT (name, producer) DO NOTHING;
             EXIT WHEN FOUND;
         END LOOP;
-        NEW.held := EXISTS (SELECT FROM shardd.jobs j WHERE j.order_group = NEW.order_group AND (j.id < NEW.id OR NOT j.held))
-            OR EXISTS (SELECT FROM shardd.archive a
-                        WHERE a.order_group = NEW.order_group AND a.state <> 'sent' AND a.id < NEW.id);
+        NEW.held := EXISTS (SELECT FROM shardd.jobs j WHERE j.producer = NEW.producer AND j.order_group = NEW.order_group
+                               AND (j.id < NEW.id OR NOT j.held))
+            OR EXISTS (SELECT FROM shardd.archive a WHERE a.producer = NEW.producer AND a.order_group = NEW.order_group
+                          AND a.state <> 'sent' AND a.id < NEW.id);
     END IF;
     NEW.opted_out := shardd.opted_out(NEW.address, NEW.class, NEW.confirms);
     NEW.scheduled := NEW.held OR NEW.opted_out OR NEW.run_at > now();
@@ -306,8 +312,8 @@ BEGIN
     -- A key that was used before makes the INSERT do nothing: the producer may repeat itself safely. A job that an operator
     -- sends again comes back under its own id.
     IF NEW.dedupe_key IS NOT NULL THEN
-        INSERT INTO shardd.dedupe_keys AS k (key, job_id) VALUES (NEW.dedupe_key, NEW.id)
-            ON CONFLICT (key) DO UPDATE SET job_id = EXCLUDED.job_id WHERE k.job_id = EXCLUDED.job_id;
+        INSERT INTO shardd.dedupe_keys AS k (producer, key, job_id) VALUES (NEW.producer, NEW.dedupe_key, NEW.id)
+            ON CONFLICT (key, producer) DO UPDATE SET job_id = EXCLUDED.job_id WHERE k.job_id = EXCLUDED.job_id;
         IF NOT FOUND THEN
             RETURN NULL;
         END IF;

@@ -1,12 +1,12 @@
--- What a producer reads: every job, live or finished, and what it waits for.
-CREATE VIEW shardd.outcomes AS
+-- Every job, live or finished, and what it waits for. Producers read shardd.outcomes, which shows each its own (0009_producers).
+CREATE VIEW shardd.all_outcomes AS
     SELECT j.id, j.reference, j.device_id, j.device_group, j.recipient, j.kind, j.class, j.campaign, j.order_group,
            CASE WHEN j.claimed_epoch IS NOT NULL THEN 'sending' WHEN j.scheduled THEN 'scheduled' ELSE 'queued' END AS state,
            CASE WHEN j.claimed_epoch IS NOT NULL THEN NULL
                 WHEN c.state = 'cancelled' THEN 'nothing: its campaign was cancelled'
                 WHEN j.held THEN coalesce(
                     (SELECT format('job %s of its order group, which is %s', a.id, a.state) FROM shardd.archive a
-                      WHERE a.order_group = j.order_group AND a.state <> 'sent' AND a.id < j.id ORDER BY a.id LIMIT 1),
+                      WHERE a.producer = j.producer AND a.order_group = j.order_group AND a.state <> 'sent' AND a.id < j.id ORDER BY a.id LIMIT 1),
                     'the job before it in its order group')
                 WHEN j.scheduled AND j.failures > 0 THEN 'the end of a backoff'
                 WHEN j.scheduled AND j.error IS NOT NULL THEN j.error
@@ -40,11 +40,12 @@ CREATE VIEW shardd.retries AS
                 WHEN shardd.opted_out(shardd.address_of(a.recipient), a.class, a.confirms) THEN 'opted_out'
                 WHEN k.job_id <> a.id THEN 'key'
                 WHEN a.order_group IS NOT NULL AND EXISTS (
-                    SELECT FROM shardd.archive o WHERE o.order_group = a.order_group AND o.state <> 'sent' AND o.id < a.id
+                    SELECT FROM shardd.archive o
+                     WHERE o.producer = a.producer AND o.order_group = a.order_group AND o.state <> 'sent' AND o.id < a.id
                        AND o.state IN ('expired', 'opted_out')) THEN 'order' END AS obstacle
       FROM shardd.archive a
       LEFT JOIN shardd.devices d ON d.id = a.device_id
       LEFT JOIN shardd.device_groups g ON g.id = a.device_group
       LEFT JOIN shardd.campaigns c ON c.id = a.campaign
-      LEFT JOIN shardd.dedupe_keys k ON k.key = a.dedupe_key
+      LEFT JOIN shardd.dedupe_keys k ON k.key = a.dedupe_key AND k.producer = a.producer
      WHERE a.state IN ('failed', 'cancelled', 'in_doubt');

@@ -68,6 +68,7 @@ BEGIN
         fine := shardd.check_spelling(NEW.recipient);
     END IF;
     NEW.address := shardd.address_of(NEW.recipient);
+    NEW.created_by := coalesce(shardd.bound_as(), NEW.created_by);
     INSERT INTO shardd.opt_out_log (address, again, source, device_id, words, said_at, created_by, created_at)
         VALUES (NEW.address, false, NEW.source, NEW.device_id, NEW.words, NEW.said_at, NEW.created_by, NEW.created_at)
         ON CONFLICT (address) WHERE NOT again DO NOTHING;

@@ -1,6 +1,6 @@
 -- Finished jobs are kept for as long as the config says, then forgotten a month at a time.
 
-CREATE INDEX dedupe_keys_age ON shardd.dedupe_keys (created_at, key);
+CREATE INDEX dedupe_keys_age ON shardd.dedupe_keys (created_at, key, producer);
 
 -- Forgets the oldest month of the archive that ended before `before` and has something to forget; returns no row when there is none.
 -- What stays however old it is: a job in doubt is a question to a person, and the unsent job of an order group is why those behind it
@@ -10,7 +10,7 @@ CREATE FUNCTION shardd.forget_month(before timestamptz) RETURNS TABLE (month tex
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     stays CONSTANT text := 'a.order_group IS NOT NULL AND a.state NOT IN (''sent'', ''in_doubt'') AND EXISTS '
-        '(SELECT FROM shardd.jobs j WHERE j.order_group = a.order_group AND j.held)';
+        '(SELECT FROM shardd.jobs j WHERE j.producer = a.producer AND j.order_group = a.order_group AND j.held)';
     old   record;
     found boolean;
 BEGIN

@@ -22,7 +22,7 @@ SELECT position, id, at, kind, job_id, device_id, campaign, reference, data
 -- The newest `most` events that can be read, oldest of them first; `kinds`: patterns, NULL passes everything.
 SELECT position, id, at, kind, job_id, device_id, campaign, reference, data
   FROM (SELECT e.xid || '-' || e.id AS position, e.*
-          FROM shardd.events e CROSS JOIN (SELECT shardd.kind_patterns(%(kinds)s::text[]) AS patterns OFFSET 0) p
+          FROM shardd.all_events e CROSS JOIN (SELECT shardd.kind_patterns(%(kinds)s::text[]) AS patterns OFFSET 0) p
          WHERE e.xid < pg_snapshot_xmin(pg_current_snapshot()) AND e.kind LIKE ANY (p.patterns)
          ORDER BY e.xid DESC, e.id DESC LIMIT %(most)s) newest
  ORDER BY xid, id;

@@ -5,7 +5,7 @@
 SELECT o.id, o.state, o.device_id, o.device_group, d.transport, o.recipient, o.kind, o.class AS job_class, o.campaign,
        o.order_group, o.reference, o.waits_for, o.failures, o.max_attempts, o.priority, o.run_at, o.expires_at, o.due_at,
        o.created_at, o.settled_at, o.message_id, o.error, o.error_class, o.delivered_at, o.read_at, o.metadata
-  FROM (SELECT * FROM shardd.outcomes
+  FROM (SELECT * FROM shardd.all_outcomes
          WHERE (%(state)s::text IS NULL OR state = %(state)s)
            AND (%(device_id)s::text IS NULL OR device_id = %(device_id)s)
            AND (%(campaign)s::text IS NULL OR campaign = %(campaign)s)
@@ -22,14 +22,14 @@ SELECT o.id, o.state, o.device_id, o.device_group, d.transport, o.recipient, o.k
 SELECT o.id, o.state, o.device_id, o.device_group, d.transport, o.recipient, o.kind, o.class AS job_class, o.campaign,
        o.order_group, o.reference, o.waits_for, o.failures, o.max_attempts, o.priority, o.run_at, o.expires_at, o.due_at,
        o.created_at, o.settled_at, o.message_id, o.error, o.error_class, o.delivered_at, o.read_at, o.metadata,
-       w.body, w.variables, w.media, w.file_name, w.mime_type, w.details, w.on_doubt, w.dedupe_key, o.attempt AS claims,
+       w.body, w.variables, w.media, w.file_name, w.mime_type, w.details, w.on_doubt, w.dedupe_key, w.producer, o.attempt AS claims,
        w.claimed_at, e.node, e.shard
-  FROM shardd.outcomes o
+  FROM shardd.all_outcomes o
   CROSS JOIN LATERAL (
-      SELECT body, variables, media, file_name, mime_type, details, on_doubt, dedupe_key, claimed_at, claimed_epoch
+      SELECT body, variables, media, file_name, mime_type, details, on_doubt, dedupe_key, producer, claimed_at, claimed_epoch
         FROM shardd.jobs WHERE id = o.id
       UNION ALL
-      SELECT body, variables, media, file_name, mime_type, details, on_doubt, dedupe_key, claimed_at, claimed_epoch
+      SELECT body, variables, media, file_name, mime_type, details, on_doubt, dedupe_key, producer, claimed_at, claimed_epoch
         FROM shardd.archive WHERE id = o.id
   ) w
   LEFT JOIN shardd.epochs e ON e.epoch = w.claimed_epoch
@@ -38,7 +38,7 @@ SELECT o.id, o.state, o.device_id, o.device_group, d.transport, o.recipient, o.k
 
 -- name: states_of_jobs
 -- Where each of these jobs is.
-SELECT id, state FROM shardd.outcomes WHERE id = ANY (%(ids)s::bigint[]);
+SELECT id, state FROM shardd.all_outcomes WHERE id = ANY (%(ids)s::bigint[]);
 
 -- name: count_retries
 -- How many finished jobs could be brought back, and what keeps others from it; NULL filters pass everything.
@@ -79,11 +79,11 @@ WITH picked AS MATERIALIZED (
 ), added AS (
     INSERT INTO shardd.jobs (id, device_id, device_group, recipient, kind, body, variables, media, file_name, mime_type, details,
                              class, campaign, priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group,
-                             reference, metadata, created_at, rendered, confirms, attempt)
+                             reference, metadata, producer, created_at, rendered, confirms, attempt)
     OVERRIDING SYSTEM VALUE
     SELECT id, CASE WHEN device_group IS NULL THEN device_id END, device_group, recipient, kind, body, variables, media, file_name,
            mime_type, details, class, campaign, priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group,
-           reference, metadata, created_at, rendered, confirms, attempt
+           reference, metadata, producer, created_at, rendered, confirms, attempt
       FROM back ORDER BY id
     RETURNING id
 )

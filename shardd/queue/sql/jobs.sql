@@ -25,7 +25,7 @@ UPDATE shardd.jobs j SET attempt = j.attempt + 1, claimed_epoch = next.epoch, cl
   FROM next WHERE j.id = next.id
 RETURNING j.id, j.claimed_epoch, j.attempt, j.token, j.device_id, j.recipient, j.kind, j.body, j.media, j.file_name, j.mime_type,
           j.details, extract(epoch FROM j.expires_at - now())::double precision,
-          j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane, j.order_group, j.address,
+          j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane, j.order_group, j.address, j.producer,
           shardd.opted_out(j.address, j.class, j.confirms) AS opted_out,
           CASE WHEN next.peek THEN (
               SELECT array[n.ord, n.id] FROM shardd.jobs n
@@ -49,9 +49,10 @@ WITH ended AS MATERIALIZED (
 )
 INSERT INTO shardd.archive (id, device_id, device_group, recipient, kind, body, variables, media, file_name, mime_type, details, class,
                             campaign, priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group, reference, metadata,
-                            created_at, token, rendered, confirms, attempt, failures, claimed_epoch, claimed_at, state, message_id, error, error_class)
+                            producer, created_at, token, rendered, confirms, attempt, failures, claimed_epoch, claimed_at, state, message_id,
+                            error, error_class)
 SELECT id, device_id, device_group, recipient, kind, body, variables, media, file_name, mime_type, details, class, campaign,
-       priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group, reference, metadata, created_at, token,
+       priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group, reference, metadata, producer, created_at, token,
        rendered, confirms, attempt, failures_now, claimed_epoch, claimed_at, state, message_id, error_now, error_class_now
   FROM gone
 RETURNING id;
@@ -90,42 +91,47 @@ SELECT * FROM unnest(%(campaigns)s::text[], %(device_ids)s::text[], %(days)s::da
 ON CONFLICT (campaign, device_id, day) DO UPDATE SET sent = t.sent + EXCLUDED.sent;
 
 -- name: advance_order_groups
--- Of these order groups, lets the first job into its line that waits for nobody any more: the ones before it were sent. Returns
--- where each stands, as promote_due does.
+-- Of these order groups (arrays: the producer whose it is, and the name), lets the first job into its line that waits for nobody any
+-- more: the ones before it were sent. Returns where each stands, as promote_due does.
 UPDATE shardd.jobs j
    SET held = false, scheduled = j.run_at > now(), due_at = CASE WHEN j.run_at > now() THEN j.run_at END
-  FROM (SELECT DISTINCT name FROM unnest(%(groups)s::text[]) name) names
+  FROM (SELECT DISTINCT producer, name FROM unnest(%(producers)s::text[], %(groups)s::text[]) AS e(producer, name)) names
  CROSS JOIN LATERAL (
-     SELECT id FROM shardd.jobs WHERE order_group = names.name AND held ORDER BY id LIMIT 1
+     SELECT id FROM shardd.jobs WHERE producer = names.producer AND order_group = names.name AND held ORDER BY id LIMIT 1
  ) first
  WHERE j.id = first.id AND j.held
-   AND NOT EXISTS (SELECT FROM shardd.jobs o WHERE o.order_group = names.name AND NOT o.held)
-   AND NOT EXISTS (SELECT FROM shardd.archive a WHERE a.order_group = names.name AND a.state <> 'sent' AND a.id < j.id)
+   AND NOT EXISTS (SELECT FROM shardd.jobs o WHERE o.producer = names.producer AND o.order_group = names.name AND NOT o.held)
+   AND NOT EXISTS (SELECT FROM shardd.archive a
+                    WHERE a.producer = names.producer AND a.order_group = names.name AND a.state <> 'sent' AND a.id < j.id)
 RETURNING j.device_id, j.lane, j.ord, j.id, j.scheduled;
 
 -- name: held_order_groups
 -- Order groups in which a job waits, though none of them stands in a line: what `advance_order_groups` could not see when the job
 -- before was settled, and what an operator decided meanwhile.
 WITH RECURSIVE held AS (
-    (SELECT order_group FROM shardd.jobs WHERE held ORDER BY order_group LIMIT 1)
+    (SELECT producer, order_group FROM shardd.jobs WHERE held ORDER BY producer, order_group LIMIT 1)
     UNION ALL
-    SELECT n.order_group FROM held CROSS JOIN LATERAL (
-        SELECT order_group FROM shardd.jobs WHERE held AND order_group > held.order_group ORDER BY order_group LIMIT 1
+    SELECT n.producer, n.order_group FROM held CROSS JOIN LATERAL (
+        SELECT producer, order_group FROM shardd.jobs
+         WHERE held AND (producer, order_group) > (held.producer, held.order_group) ORDER BY producer, order_group LIMIT 1
     ) n
 )
-SELECT order_group FROM held
- WHERE NOT EXISTS (SELECT FROM shardd.jobs o WHERE o.order_group = held.order_group AND NOT o.held);
+SELECT producer, order_group FROM held
+ WHERE NOT EXISTS (SELECT FROM shardd.jobs o
+                    WHERE o.producer = held.producer AND o.order_group = held.order_group AND NOT o.held);
 
 -- name: end_dead_order_groups
--- Ends the jobs of these order groups that wait for one which will never be sent: it expired, or its recipient opted out. What
--- failed, was cancelled or is in doubt may still be retried, so that what follows it waits.
+-- Ends the jobs of these order groups (arrays as in advance_order_groups) that wait for one which will never be sent: it expired, or
+-- its recipient opted out. What failed, was cancelled or is in doubt may still be retried, so that what follows it waits.
 SELECT shardd.end_jobs(array(
-    SELECT j.id FROM (SELECT DISTINCT name FROM unnest(%(groups)s::text[]) name) names
+    SELECT j.id
+      FROM (SELECT DISTINCT producer, name FROM unnest(%(producers)s::text[], %(groups)s::text[]) AS e(producer, name)) names
      CROSS JOIN LATERAL (
          SELECT min(a.id) AS id FROM shardd.archive a
-          WHERE a.order_group = names.name AND a.state <> 'sent' AND a.state IN ('expired', 'opted_out')
+          WHERE a.producer = names.producer AND a.order_group = names.name AND a.state <> 'sent'
+            AND a.state IN ('expired', 'opted_out')
      ) dead
-      JOIN shardd.jobs j ON j.order_group = names.name AND j.held AND j.id > dead.id
+      JOIN shardd.jobs j ON j.producer = names.producer AND j.order_group = names.name AND j.held AND j.id > dead.id
 ), 'cancelled', 'a job before it in its order group will never be sent', 'cancelled');
 
 -- name: expire_jobs
@@ -182,13 +188,13 @@ SELECT device_id, lane, ord, id FROM head;
 
 -- name: claims_of_epochs
 -- Live claims under these epochs: after a broken connection, what the database thinks is in our hand.
-SELECT id, claimed_epoch, attempt, token, device_id, failures, max_attempts, on_doubt, ord, lane, order_group, address
+SELECT id, claimed_epoch, attempt, token, device_id, failures, max_attempts, on_doubt, ord, lane, order_group, address, producer
   FROM shardd.jobs WHERE claimed_epoch = ANY (%(epochs)s::bigint[]);
 
 -- name: orphaned_claims
 -- Live claims whose epoch holds no lease that is still good, with the node that made them.
 SELECT j.id, j.claimed_epoch, j.attempt, j.token, j.device_id, j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane, j.order_group,
-       j.address, e.node, e.shard,
+       j.address, j.producer, e.node, e.shard,
        n.incarnation IS NOT DISTINCT FROM e.incarnation AND n.seen_at > now() - make_interval(secs => %(grace)s) AS node_alive
   FROM shardd.jobs j
   JOIN shardd.epochs e ON e.epoch = j.claimed_epoch

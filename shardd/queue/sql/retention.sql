@@ -12,31 +12,31 @@ WITH gone AS (
          SELECT a.ctid FROM shardd.archive_other a
           WHERE a.settled_at < now() - make_interval(secs => %(finished)s) AND a.state <> 'in_doubt'
             AND NOT (a.order_group IS NOT NULL AND a.state <> 'sent'
-                     AND EXISTS (SELECT FROM shardd.jobs j WHERE j.order_group = a.order_group AND j.held))
+                     AND EXISTS (SELECT FROM shardd.jobs j WHERE j.producer = a.producer AND j.order_group = a.order_group AND j.held))
           LIMIT %(most)s))
     RETURNING 1
 )
 SELECT count(*) FROM gone;
 
 -- name: forget_dedupe_keys
--- Looks at up to `most` dedupe keys older than `dedupe_keys`, from (after_at, after_key) on, and forgets those whose job is forgotten.
+-- Looks at up to `most` dedupe keys older than `dedupe_keys`, from (after_at, after_key, after_producer) on, and forgets those whose job is forgotten.
 -- A month is forgotten as a whole, so no key of the month that `finished` falls into is worth a look. Returns how many were looked at
 -- and forgotten, and where to go on.
 WITH old AS MATERIALIZED (
-    SELECT key, job_id, created_at FROM shardd.dedupe_keys
+    SELECT key, producer, job_id, created_at FROM shardd.dedupe_keys
      WHERE created_at < least(now() - make_interval(secs => %(dedupe_keys)s),
                               date_trunc('month', now() - make_interval(secs => %(finished)s)))
-       AND (created_at, key) > (%(after_at)s::timestamptz, %(after_key)s::text)
-     ORDER BY created_at, key LIMIT %(most)s
+       AND (created_at, key, producer) > (%(after_at)s::timestamptz, %(after_key)s::text, %(after_producer)s::text)
+     ORDER BY created_at, key, producer LIMIT %(most)s
 ), gone AS (
     DELETE FROM shardd.dedupe_keys k USING old
-     WHERE k.key = old.key
+     WHERE k.key = old.key AND k.producer = old.producer
        AND NOT EXISTS (SELECT FROM shardd.jobs j WHERE j.id = old.job_id)
        AND NOT EXISTS (SELECT FROM shardd.archive a WHERE a.id = old.job_id)
     RETURNING 1
 )
-SELECT (SELECT count(*) FROM old), (SELECT count(*) FROM gone), o.created_at, o.key
-  FROM old o ORDER BY o.created_at DESC, o.key DESC LIMIT 1;
+SELECT (SELECT count(*) FROM old), (SELECT count(*) FROM gone), o.created_at, o.key, o.producer
+  FROM old o ORDER BY o.created_at DESC, o.key DESC, o.producer DESC LIMIT 1;
 
 -- name: forget_contacts
 -- Up to `most` recipients that a device group has not written to for `contacts`. Returns how many.

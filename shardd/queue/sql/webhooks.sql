@@ -38,7 +38,7 @@ SELECT s.horizon::text::numeric, e.xid::text::numeric, e.id, e.at, e.kind, e.job
   LEFT JOIN LATERAL (
       SELECT xid, id, at, kind, job_id, device_id,
              json_build_object('type', kind, 'timestamp', shardd.iso_time(at), 'data', data)::text AS body
-        FROM shardd.events
+        FROM shardd.all_events
        WHERE (xid, id) > (%(xid)s::text::xid8, %(id)s) AND xid < s.horizon AND kind LIKE ANY (s.patterns)
        ORDER BY xid, id LIMIT %(most)s
   ) e ON true

@@ -1,0 +1,95 @@
+-- What an operator asks and does about the bindings of producers, through `shardd producer`. What a binding means stands in
+-- 0009_producers.sql.
+
+-- name: describe_role
+-- A role of the server: whether it can log in, is no one's to hold (superusers, members of the schema's owner, and roles that row
+-- security does not hold), may insert at all, and which logins are members of it that its bindings will not hold. No row: no role.
+WITH owner AS (
+    SELECT relowner AS id FROM pg_class WHERE oid = 'shardd.producers'::regclass
+)
+SELECT r.rolcanlogin AS can_login, pg_has_role(r.oid, owner.id, 'MEMBER') OR r.rolbypassrls AS unbindable,
+       coalesce(pg_has_role(r.oid, to_regrole('shardd_producer'), 'MEMBER'), false) AS may_insert,
+       CASE WHEN r.rolcanlogin THEN array(
+           SELECT m.rolname::text FROM pg_roles m
+            WHERE m.rolcanlogin AND m.oid <> r.oid AND pg_has_role(m.oid, r.oid, 'MEMBER')
+              AND NOT pg_has_role(m.oid, owner.id, 'MEMBER') AND shardd.bound_roles(m.rolname) = '{}'
+            ORDER BY m.rolname) ELSE '{}' END AS free_members
+  FROM pg_roles r CROSS JOIN owner WHERE r.rolname = %(role)s;
+
+-- name: sql_for_role
+-- The statement that makes a login which may insert, and the one that lets a role insert that is there.
+SELECT format('CREATE ROLE %%I LOGIN PASSWORD ''…'' IN ROLE shardd_producer;', %(role)s::text),
+       format('GRANT shardd_producer TO %%I;', %(role)s::text);
+
+-- name: hurry_for_locks
+-- For this transaction: gives up soon where the queue is busy, because others would wait behind us.
+SELECT set_config('lock_timeout', '2s', true);
+
+-- name: lock_producers
+-- One changes the bindings at a time.
+LOCK TABLE shardd.producers IN SHARE ROW EXCLUSIVE MODE;
+
+-- name: unknown_names
+-- Which of these devices, device groups and campaigns do not exist: kind and id.
+SELECT 'device', id FROM unnest(%(devices)s::text[]) id
+ WHERE NOT EXISTS (SELECT FROM shardd.devices d WHERE d.id = id.id AND d.removed_at IS NULL)
+UNION ALL
+SELECT 'group', id FROM unnest(%(groups)s::text[]) id WHERE NOT EXISTS (SELECT FROM shardd.device_groups g WHERE g.id = id.id)
+UNION ALL
+SELECT 'campaign', id FROM unnest(%(campaigns)s::text[]) id WHERE NOT EXISTS (SELECT FROM shardd.campaigns c WHERE c.id = id.id);
+
+-- name: bind_role
+-- Makes a role a bound one. Returns whether it was not before.
+INSERT INTO shardd.producers AS p (role, is_group, any_device)
+VALUES (%(role)s, %(is_group)s, %(devices)s::text[] = '{}' AND %(groups)s::text[] = '{}')
+ON CONFLICT (role) DO UPDATE SET is_group = EXCLUDED.is_group, any_device = p.any_device AND EXCLUDED.any_device
+RETURNING xmax = 0;
+
+-- name: add_bindings
+-- Binds devices, device groups and campaigns to a role. Returns how many of each are new.
+WITH d AS (
+    INSERT INTO shardd.producer_devices (role, device_id) SELECT %(role)s, unnest(%(devices)s::text[])
+    ON CONFLICT DO NOTHING RETURNING 1
+), g AS (
+    INSERT INTO shardd.producer_groups (role, device_group) SELECT %(role)s, unnest(%(groups)s::text[])
+    ON CONFLICT DO NOTHING RETURNING 1
+), c AS (
+    INSERT INTO shardd.producer_campaigns (role, campaign) SELECT %(role)s, unnest(%(campaigns)s::text[])
+    ON CONFLICT DO NOTHING RETURNING 1
+)
+SELECT (SELECT count(*) FROM d), (SELECT count(*) FROM g), (SELECT count(*) FROM c);
+
+-- name: remove_bindings
+-- Takes devices, device groups and campaigns from a role. Returns those that were bound to it: kind and id.
+WITH d AS (
+    DELETE FROM shardd.producer_devices WHERE role = %(role)s AND device_id = ANY (%(devices)s::text[]) RETURNING device_id
+), g AS (
+    DELETE FROM shardd.producer_groups WHERE role = %(role)s AND device_group = ANY (%(groups)s::text[]) RETURNING device_group
+), c AS (
+    DELETE FROM shardd.producer_campaigns WHERE role = %(role)s AND campaign = ANY (%(campaigns)s::text[]) RETURNING campaign
+)
+SELECT 'device', device_id FROM d UNION ALL SELECT 'group', device_group FROM g UNION ALL SELECT 'campaign', campaign FROM c;
+
+-- name: free_role
+-- Makes a role as free as one that was never bound. Returns it.
+DELETE FROM shardd.producers WHERE role = %(role)s RETURNING role;
+
+-- name: list_producers
+-- Bound roles, with everything that is bound to each; NULL passes all of them. `of` is one role: its own bindings, and those of
+-- groups that it is a member of, itself first. `held` says whether the bindings have any effect on the role.
+SELECT p.role, p.created_at, r.oid IS NOT NULL AS is_there, p.is_group,
+       r.oid IS NOT NULL AND NOT pg_has_role(r.oid, owner.id, 'MEMBER') AND NOT r.rolbypassrls AS held,
+       coalesce(pg_has_role(r.oid, to_regrole('shardd_producer'), 'MEMBER'), false) AS may_insert, p.any_device,
+       array(SELECT b.device_id FROM shardd.producer_devices b WHERE b.role = p.role ORDER BY 1) AS devices,
+       array(SELECT b.device_group FROM shardd.producer_groups b WHERE b.role = p.role ORDER BY 1) AS groups,
+       array(SELECT b.campaign FROM shardd.producer_campaigns b WHERE b.role = p.role ORDER BY 1) AS campaigns,
+       CASE WHEN p.is_group THEN array(
+           SELECT m.rolname::text FROM pg_roles m
+            WHERE m.rolcanlogin AND pg_has_role(m.oid, r.oid, 'MEMBER') AND NOT pg_has_role(m.oid, owner.id, 'MEMBER')
+            ORDER BY m.rolname) ELSE '{}' END AS members
+  FROM shardd.producers p
+ CROSS JOIN (SELECT relowner AS id FROM pg_class WHERE oid = 'shardd.producers'::regclass) owner
+  LEFT JOIN pg_roles r ON r.rolname = p.role
+ WHERE %(of)s::text IS NULL OR p.role = %(of)s
+       OR p.is_group AND pg_has_role((SELECT oid FROM pg_roles WHERE rolname = %(of)s), r.oid, 'MEMBER')
+ ORDER BY p.role IS DISTINCT FROM %(of)s, p.role;
