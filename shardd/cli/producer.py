@@ -13,7 +13,7 @@ import click
 
 from shardd.cli.names import Refusals, short_names, some
 from shardd.cli.options import config_option
-from shardd.cli.output import count, print_json
+from shardd.cli.output import count, print_json, say
 from shardd.cli.producer_view import producer_json, rights_text, show_producer, show_producers, whole_producer_json
 from shardd.cli.reach import with_database
 from shardd.config import Config, load_config
@@ -75,8 +75,8 @@ def add(
         refusals.finish()
         return
     what = _counted(bound.devices, bound.groups, bound.campaigns)
-    click.echo(f"bound {role} to {what}" if what else f"{role} is bound to all of it")
-    click.echo(f"{role} {rights_text(row)}")
+    say(f"bound {role} to {what}" if what else f"{role} is bound to all of it")
+    say(f"{role} {rights_text(row)}")
 
 
 @producer_group.command("remove")
@@ -101,12 +101,12 @@ def remove(
             return
         gone = await admin.unbind(role, bindings)
         counts = [sum(kind == one for kind, _ in gone) for one in _KINDS]
-        click.echo(f"took {_counted(*counts) or 'nothing'} from {role}")
+        say(f"took {_counted(*counts) or 'nothing'} from {role}")
         named = {"device": bindings.devices, "group": bindings.groups, "campaign": bindings.campaigns}
         rest = [name for kind, names in named.items() for name in names if (kind, name) not in gone]
         if rest:
-            click.echo(f"not bound to it: {some(rest)}")
-        click.echo(f"{role} {rights_text((await admin.of(role))[0])}")
+            say(f"not bound to it: {some(rest)}")
+        say(f"{role} {rights_text((await admin.of(role))[0])}")
 
     with_database(load_config(config_file), work)
 
@@ -172,7 +172,7 @@ async def _find_role(admin: ProducerAdmin, config: Config, role: str) -> Role:
             "under `database: dsn:` for programs with roles of their own"
         )
     if found is None:
-        click.echo((await admin.statements(role))[0])
+        say((await admin.statements(role))[0])
         raise UsageError(
             f"role {role} does not exist: let an administrator of the server run the SQL above, with a password, and then "
             "repeat this command"
@@ -188,14 +188,14 @@ async def _find_role(admin: ProducerAdmin, config: Config, role: str) -> Role:
 async def _tell_notes(admin: ProducerAdmin, role: str, found: Role) -> None:
     if not found.may_insert:
         grant = (await admin.statements(role))[1]
-        click.echo(f"note: {role} may insert nothing until an administrator of the server runs: {grant}", err=True)
+        say(f"note: {role} may insert nothing until an administrator of the server runs: {grant}", err=True)
     if found.free_members:
-        click.echo(f"note: {some(found.free_members)} may act as {role}, and stays free: bind it, too", err=True)
+        say(f"note: {some(found.free_members)} may act as {role}, and stays free: bind it, too", err=True)
 
 
 def _tell_freed(role: str, others: list[ProducerRow]) -> None:
     if others:
         groups = some([row.role for row in others])
-        click.echo(f"{role} has no bindings of its own any more; as a member it is still bound by {groups}")
+        say(f"{role} has no bindings of its own any more; as a member it is still bound by {groups}")
     else:
-        click.echo(f"{role} is free: it may insert for every device, and sees every job and event")
+        say(f"{role} is free: it may insert for every device, and sees every job and event")

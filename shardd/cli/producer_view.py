@@ -6,11 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
 from shardd.cli.names import some
-from shardd.cli.output import count, make_console, make_table, moment_text
+from shardd.cli.output import Text, count, make_console, make_facts, make_table, moment_text
 from shardd.queue.producer_admin import ProducerRow
 
 
@@ -54,10 +51,7 @@ def show_producer(role: str, rows: Sequence[ProducerRow]) -> None:
     """What holds one role, set by set."""
     console = make_console()
     for row in rows:
-        table = Table.grid(padding=(0, 2, 0, 0))
-        table.add_column(style="bold", no_wrap=True)
-        table.add_column(overflow="fold")
-        lines: list[tuple[str, str]] = [
+        facts = [
             ("role", row.role if row.role == role else f"{role}, as a member of {row.role}"),
             ("note", _note(row)),
             ("rights", rights_text(row)),
@@ -67,10 +61,7 @@ def show_producer(role: str, rows: Sequence[ProducerRow]) -> None:
             ("members", ", ".join(row.members)),
             ("bound", moment_text(row.created_at)),
         ]
-        for name, value in lines:
-            if value:
-                table.add_row(name, Text(value))
-        console.print(table)
+        console.print(make_facts(facts))
         if row is not rows[-1]:
             console.print()
 
