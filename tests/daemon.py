@@ -172,7 +172,7 @@ class Daemon:
         """What the sandbox delivered, in the order of each file."""
         found = []
         for file in sorted((self.state_dir / "sandbox").glob("shard-*.jsonl")):
-            found += [json.loads(line) for line in file.read_text().splitlines()]
+            found += [json.loads(line) for line in file.read_text().split("\n")[:-1]]
         return found
 
 
