@@ -50,6 +50,7 @@ def command_pool(config: Config, dsn: str, *, connections: int = 1) -> Database:
         connect_timeout=config.connect_timeout,
         statement_timeout=PATIENCE,
         max_size=connections,
+        session=False,
     )
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cache, partial
-from importlib.resources import files
+from functools import partial
 from typing import Any, Final
 
 import psycopg
@@ -24,8 +24,9 @@ from shardd.errors import DatabaseError
 from shardd.postgres.dsn import WRITABLE, parse_dsn, split_hosts
 from shardd.postgres.errors import describe_error, words_of
 from shardd.postgres.liveness import KEEPALIVE, Deadline
+from shardd.postgres.poolers import REFUSAL, is_pooled, keeps_its_server
+from shardd.postgres.queries import session_queries
 from shardd.postgres.settings import settings_for
-from shardd.postgres.sql_files import load_queries
 
 OLDEST_SERVER: Final = 14
 STAGGER: Final = 0.25
@@ -48,6 +49,7 @@ class Terms:
     """How to connect; all times in seconds.
 
     `writable`: to a primary only. `prepare_threshold`: after how many uses a statement is prepared; None: never.
+    `session`: whether the connection must keep its server from one transaction to the next, which a pooler may not let it.
     """
 
     application_name: str
@@ -55,12 +57,15 @@ class Terms:
     statement_timeout: float
     prepare_threshold: int | None = None
     writable: bool = True
+    session: bool = True
     row_factory: AsyncRowFactory[Any] = tuple_row
 
 
 class Connection(AsyncConnection[TupleRow]):
-    """A connection with its settings made."""
+    """A connection to a server that was looked at. Its settings are made, unless it is `shared`."""
 
+    shared: bool = False
+    """Whether each transaction may meet another server connection, which somebody else has used and will use again."""
     generation: int = 0
     """What `Servers.generation` was when it was made: a lower one belongs to a server that is not the primary any more."""
 
@@ -76,6 +81,7 @@ class Servers:
         self._hosts = split_hosts(dsn)
         self._first = 0
         self._known: Identity | None = None
+        self._keeps_servers = False
         self._on_change = on_change
 
     async def connect(self) -> Connection:
@@ -104,7 +110,22 @@ class Servers:
     def suspect(self, why: str) -> None:
         """The server behaves like another one: every connection that was made so far is of no use."""
         self.generation += 1
+        self._keeps_servers = False
         self._on_change(why)
+
+    @asynccontextmanager
+    async def ready(self, connection: Connection, limit: float) -> AsyncGenerator[None]:
+        """Within this block the settings hold on a connection of `connect`; `limit`: seconds that the block may take.
+
+        On a shared one the block is one transaction. Raises psycopg.Error.
+        """
+        if not connection.shared:
+            yield
+            return
+        params = self._settings(connection, idle_in_transaction_session_timeout=str(round(limit * 1000)))
+        async with connection.transaction():
+            await connection.execute(session_queries()["apply_local_settings"], params)
+            yield
 
     def is_current(self, connection: Connection) -> bool:
         """Whether a connection leads to the server that is the primary as far as is known; costs no round trip."""
@@ -122,9 +143,14 @@ class Servers:
         try:
             async with asyncio.timeout_at(until):
                 connection = await Connection.connect(dsn, **self._arguments())
-                await self._accept(connection, dsn)
+                backend = await self._accept(connection, dsn)
                 connection.generation = self.generation
-                await self._apply_settings(connection)
+                if is_pooled(connection, backend):
+                    await self._share(connection, backend, dsn)
+                if not connection.shared:
+                    await connection.execute(
+                        session_queries()["apply_settings"], self._settings(connection), prepare=False
+                    )
         except BaseException as error:
             if connection is not None:
                 await connection.close()
@@ -150,8 +176,8 @@ class Servers:
             arguments["target_session_attrs"] = WRITABLE
         return arguments
 
-    async def _accept(self, connection: Connection, dsn: str) -> None:
-        """Raises DatabaseError for a server that shardd cannot work with."""
+    async def _accept(self, connection: Connection, dsn: str) -> int:
+        """The server's process that answers. Raises DatabaseError for a server that shardd cannot work with."""
         words = words_of(dsn)
         version = connection.info.server_version // 10_000
         if version < OLDEST_SERVER:
@@ -165,10 +191,10 @@ class Servers:
                 f"(createdb --encoding=UTF8 --template=template0 --owner={words['user']} NAME) and name that one in the DSN"
             )
         async with connection.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(_queries()["describe_connection"], prepare=False)
+            await cursor.execute(session_queries()["describe_connection"], prepare=False)
             row = await cursor.fetchone()
         assert row is not None  # it returns one row whatever is stored
-        _, in_recovery, read_only, replication_role = row
+        backend, in_recovery, read_only, replication_role = row
         if replication_role != "origin":
             raise DatabaseError(
                 f"{words['where']} runs no triggers for this user, because session_replication_role is {replication_role}: "
@@ -178,6 +204,7 @@ class Servers:
             if in_recovery or read_only == "on":
                 raise DatabaseError(f"{words['where']} is read-only: name the primary server in the DSN")
             self._compare(await _identify(connection), words["address"])
+        return int(backend)
 
     def _compare(self, found: Identity | None, address: str) -> None:
         known = self._known
@@ -195,16 +222,27 @@ class Servers:
                 what = f"cluster {found.cluster} in place of {known.cluster}"
             self.suspect(f"{address} is the primary now ({what})")
 
-    async def _apply_settings(self, connection: Connection) -> None:
-        settings = settings_for(connection.info.server_version // 10_000, self._terms.statement_timeout)
-        params = {"names": list(settings), "values": list(settings.values())}
-        await connection.execute(_queries()["apply_settings"], params, prepare=False)
+    async def _share(self, connection: Connection, backend: int, dsn: str) -> None:
+        """A pooler is in between: see what it does, or do without a session of our own."""
+        if not self._terms.session:
+            connection.shared = True
+            connection.prepare_threshold = None
+        elif not self._keeps_servers:
+            async with await AsyncConnection.connect(dsn, **self._arguments()) as other:
+                self._keeps_servers = await keeps_its_server(connection, backend, other)
+            if not self._keeps_servers:
+                raise DatabaseError(REFUSAL.format_map(words_of(dsn)))
+
+    def _settings(self, connection: Connection, **more: str) -> dict[str, list[str]]:
+        version = connection.info.server_version // 10_000
+        settings = settings_for(version, self._terms.statement_timeout) | more
+        return {"names": list(settings), "values": list(settings.values())}
 
 
 async def _identify(connection: Connection) -> Identity | None:
     try:
         async with connection.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(_queries()["identify_server"], prepare=False)
+            await cursor.execute(session_queries()["identify_server"], prepare=False)
             row = await cursor.fetchone()
     except psycopg.Error as error:
         if (error.sqlstate or "")[:2] in _NO_IDENTITY:
@@ -236,8 +274,3 @@ async def _first_of(attempts: Sequence[Callable[[], Any]]) -> Connection | list[
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, Connection) and result is not winner:
                 await result.close()
-
-
-@cache
-def _queries() -> dict[str, bytes]:
-    return load_queries(files("shardd.postgres").joinpath("session.sql"))

@@ -22,3 +22,24 @@ SELECT pg_catalog.set_config(setting.name, setting.value, false)
 UNION ALL
 SELECT pg_catalog.set_config('synchronous_commit', 'on', false)
  WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off';
+
+-- name: apply_local_settings
+-- The same to the end of this transaction only: what follows it on this server connection may be somebody else's.
+SELECT pg_catalog.set_config(setting.name, setting.value, true)
+  FROM ROWS FROM (pg_catalog.unnest(%(names)s::pg_catalog.text[]), pg_catalog.unnest(%(values)s::pg_catalog.text[]))
+    AS setting (name, value)
+UNION ALL
+SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
+ WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off';
+
+-- name: listen
+-- {channel} is filled in as an identifier.
+LISTEN {channel};
+
+-- name: unlisten
+-- The end of it.
+UNLISTEN {channel};
+
+-- name: notify
+-- To whoever listens, and from which process.
+SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_notify(%(channel)s, '');

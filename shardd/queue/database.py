@@ -23,6 +23,7 @@ from shardd.logs import get_logger
 from shardd.postgres.dsn import server_of
 from shardd.postgres.errors import describe_error
 from shardd.postgres.liveness import Deadline, is_fresh, shut_down
+from shardd.postgres.queries import session_queries
 from shardd.postgres.servers import Connection, Servers, Terms
 from shardd.postgres.sql_files import load_queries
 from shardd.queue.queries import all_queries
@@ -37,7 +38,12 @@ _LISTEN_PING: Final = 30.0  # seconds of silence after which a listener asks whe
 _LIFETIME: Final = (
     120.0  # seconds after which a connection is replaced: a new one notices that the address leads elsewhere
 )
-_READ_ONLY: Final = "25006"
+_SUSPICIOUS: Final[Mapping[str | None, str]] = {
+    "25006": "the server has become read-only",
+    "26000": "a prepared statement is gone",
+    "42P05": "a prepared statement is there already",
+}
+"""By SQLSTATE: what a server says that is not the one, or not in the way, that it was when the connection was made."""
 _LISTEN_BACKOFF: Final = (0.2, 5.0)  # first and longest wait before connecting again, seconds
 
 
@@ -57,7 +63,8 @@ class Database:
     """A pool of autocommit connections to one database; `async with` opens and closes it.
 
     All times in seconds. `connect_timeout` bounds the wait for a connection, `statement_timeout` the work done with one.
-    Every method raises DatabaseError with psycopg's error as its cause.
+    Every method raises DatabaseError with psycopg's error as its cause. `session=False`: without anything that outlives a
+    transaction, so that it works through any pooler; there is no listening then.
     """
 
     def __init__(
@@ -69,6 +76,7 @@ class Database:
         statement_timeout: float = 5.0,
         min_size: int = 1,
         max_size: int = 4,
+        session: bool = True,
     ) -> None:
         self._dsn = dsn
         self.connect_timeout = connect_timeout
@@ -80,6 +88,7 @@ class Database:
             connect_timeout=connect_timeout,
             statement_timeout=statement_timeout,
             prepare_threshold=5,
+            session=session,
         )
         self._servers = Servers(dsn, terms, on_change=self._server_changed)
         self._listening: set[Connection] = set()
@@ -125,10 +134,11 @@ class Database:
         connection = await self._acquire()
         deadline = Deadline(connection, limit)
         try:
-            yield connection
+            async with self._servers.ready(connection, limit):
+                yield connection
         except psycopg.Error as error:
-            if error.sqlstate == _READ_ONLY:
-                self._servers.suspect("the server has become read-only")
+            if error.sqlstate in _SUSPICIOUS:
+                self._servers.suspect(_SUSPICIOUS[error.sqlstate])
             raise describe_error(error, self._dsn, deadline) from error
         finally:
             deadline.cancel()
@@ -183,7 +193,7 @@ class Database:
         deadline = Deadline(connection, self.statement_timeout)
         try:
             for channel in channels:
-                text = self.queries["listen"].decode()
+                text = session_queries()["listen"].decode()
                 await connection.execute(sql.SQL(text).format(channel=sql.Identifier(channel)))
         except psycopg.Error as error:
             raise describe_error(error, self._dsn, deadline) from error

@@ -171,7 +171,7 @@ async def _lock(connection: Connection) -> None:
 async def migration_status(dsn: str, folder: Traversable | None = None) -> DatabaseState:
     """What the database is and where each migration stands; changes nothing."""
     migrations = load_migrations(folder)
-    async with _connect(dsn, writable=False) as connection:
+    async with _connect(dsn, changes=False) as connection:
         cursor = await connection.execute(all_queries()["describe_server"])
         version, database, role, size, superuser, read_only = await _one(cursor)
         exists, _ = await _producer_role(connection)
@@ -182,16 +182,18 @@ async def migration_status(dsn: str, folder: Traversable | None = None) -> Datab
 
 
 @asynccontextmanager
-async def _connect(dsn: str, *, writable: bool = True) -> AsyncGenerator[Connection]:
+async def _connect(dsn: str, *, changes: bool = True) -> AsyncGenerator[Connection]:
     terms = Terms(
         application_name="shardd migrate",
         connect_timeout=_CONNECT_TIMEOUT,
         statement_timeout=_STATEMENT_TIMEOUT,
-        writable=writable,
+        writable=changes,
+        session=changes,
     )
-    connection = await Servers(dsn, terms).connect()
+    servers = Servers(dsn, terms)
+    connection = await servers.connect()
     try:
-        async with connection:
+        async with connection, servers.ready(connection, _STATEMENT_TIMEOUT):
             yield connection
     except (psycopg.Error, OSError) as error:
         raise describe_error(error, dsn) from error

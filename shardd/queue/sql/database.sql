@@ -1,9 +1,5 @@
 -- What every connection to the database needs, once it is made (`shardd/postgres/session.sql`).
 
--- name: listen
--- {channel} is filled in as an identifier.
-LISTEN {channel};
-
 -- name: connection_limit
 -- How many connections the server allows to all its clients.
 SELECT current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer;

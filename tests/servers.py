@@ -1,0 +1,182 @@
+"""Real PostgreSQL servers on ports of the loopback interface, with standbys, and real PgBouncers before them.
+
+They believe every name that is told them, and do not flush to the disk: no test pulls the plug.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from shardd.embedded.binaries import find_binaries
+from shardd.embedded.home import Home
+
+PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+PATIENCE = 30.0
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Until a process listens. Raises AssertionError with what it said instead."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            time.sleep(0.02)
+        else:
+            return
+    process.kill()
+    output, _ = process.communicate()
+    raise AssertionError(output.decode(errors="replace"))
+
+
+@dataclass
+class Server:
+    """One PostgreSQL; `data` lies in a folder of the account that runs it."""
+
+    home: Home
+    data: Path
+    port: int = field(default_factory=free_port)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def programs(self) -> Path:
+        return find_binaries(self.home).folder
+
+    def dsn(self, database: str = "shardd", user: str = "shardd") -> str:
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}?sslmode=disable"
+
+    def make(self, *options: str) -> None:
+        """initdb; the superuser is `postgres`."""
+        self._run(
+            *("initdb", "--pgdata", str(self.data), "--auth=trust", "--username=postgres", "--no-sync"),
+            *(options or ("--encoding=UTF8", "--no-locale")),
+        )
+
+    def start(self, *, wait: bool = True) -> None:
+        settings = {"fsync": "off", "max_wal_senders": "5", "wal_keep_size": "256MB", **self.settings}
+        self.process = self.home.account.spawn(
+            [
+                *(str(self.programs / "postgres"), "-D", str(self.data), "-p", str(self.port), "-k", ""),
+                *(word for name, value in settings.items() for word in ("-c", f"{name}={value}")),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        if wait:
+            wait_for_port(self.port, self.process)
+            self._wait_ready()
+
+    def stop(self, signum: int = signal.SIGINT) -> None:
+        """Fast by default; SIGQUIT: at once, as in a crash."""
+        if self.process is not None:
+            self.process.send_signal(signum)
+            self.process.communicate(timeout=PATIENCE)
+            self.process = None
+
+    def execute(self, statement: str, *params: Any, database: str = "postgres") -> list[tuple[Any, ...]]:
+        """As superuser."""
+        with psycopg.connect(self.dsn(database, "postgres"), autocommit=True) as connection:
+            cursor = connection.execute(statement, params)
+            return cursor.fetchall() if cursor.description else []
+
+    def make_standby(self, data: Path) -> Server:
+        """A streaming standby of this server, which is stopped for the moment of the copy; both run afterwards."""
+        running = self.process is not None
+        self.stop()
+        status, said = self.home.account.run(["/usr/bin/env", "cp", "-a", str(self.data), str(data)])
+        assert status == 0, said
+        standby = Server(self.home, data)
+        standby.follow(self)
+        if running:
+            self.start()
+        standby.start()
+        return standby
+
+    def follow(self, primary: Server) -> None:
+        """Be the standby of another server from the next start on."""
+        self.home.account.write(self.data / "standby.signal", "")
+        self.settings = {
+            **self.settings,
+            "primary_conninfo": f"host=127.0.0.1 port={primary.port} user=postgres sslmode=disable",
+            "recovery_target_timeline": "latest",
+        }
+
+    def promote(self) -> None:
+        assert self.execute("SELECT pg_promote(true, 30)") == [(True,)]
+
+    def wait_caught_up(self, primary: Server) -> None:
+        """Until this standby has replayed all that the primary has written by now."""
+        ((written,),) = primary.execute("SELECT pg_current_wal_lsn()::text")
+        end = time.monotonic() + PATIENCE
+        while self.execute("SELECT coalesce(pg_last_wal_replay_lsn() >= %s::pg_lsn, false)", written) != [(True,)]:
+            assert time.monotonic() < end, "the standby does not follow"
+            time.sleep(0.02)
+
+    def _wait_ready(self) -> None:
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self.execute("SELECT 1")
+            except psycopg.OperationalError:
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            else:
+                return
+
+    def _run(self, program: str, *arguments: str) -> None:
+        status, said = self.home.account.run([str(self.programs / program), *arguments])
+        assert status == 0, said
+
+
+@dataclass
+class Pooler:
+    """A PgBouncer before a server; `mode` is session, transaction or statement."""
+
+    home: Home
+    server: Server
+    mode: str
+    database: str = "shardd"
+    options: Mapping[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    def dsn(self, user: str = "shardd") -> str:
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{self.database}?sslmode=disable"
+
+    def start(self) -> None:
+        assert PGBOUNCER is not None, "needs pgbouncer: apt-get install pgbouncer, or ./scripts/test as root"
+        options = {"pool_mode": self.mode, "auth_type": "any", "listen_addr": "127.0.0.1", "listen_port": self.port}
+        options |= {"unix_socket_dir": "", "default_pool_size": 20, **self.options}
+        ini = self.home.folder / f"pgbouncer-{self.port}.ini"
+        lines = [f"{name} = {value}" for name, value in options.items()]
+        place = f"host=127.0.0.1 port={self.server.port} dbname={self.database} user=shardd"
+        self.home.account.write(
+            ini, "\n".join(["[databases]", f"{self.database} = {place}", "[pgbouncer]", *lines, ""])
+        )
+        self.process = self.home.account.spawn(
+            [PGBOUNCER, str(ini)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        wait_for_port(self.port, self.process)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate(timeout=PATIENCE)
+            self.process = None
