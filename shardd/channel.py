@@ -1,7 +1,6 @@
-"""One end of the socketpair between supervisor and worker: frames of `shardd.ipc` over an asyncio transport.
+"""One end of the socketpair between supervisor and worker: the messages of `shardd.wire` over an asyncio transport.
 
-What is said in one turn of the event loop leaves as one frame, so that a thousand outcomes cost one write; only what
-is larger than a frame may be is divided.
+What is said in one turn of the event loop leaves with one write, so that a thousand outcomes cost one system call.
 """
 
 from __future__ import annotations
@@ -9,39 +8,47 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Protocol, cast
 
-import msgspec
+from shardd.wire import OutOfStepError, Reader, Unread, Unsent, encode
 
-from shardd import ipc
 
-_HEADER: Final = 4
+class Listener(Protocol):
+    """Who has this end. What it raises in `heard` or `unread` costs only that message: it is handed to `failed`."""
+
+    def heard(self, message: Any) -> None:
+        """A message arrived."""
+
+    def unread(self, what: Unread) -> None:
+        """A message, or a part of one, arrived that cannot be read."""
+
+    def unsent(self, what: Unsent) -> None:
+        """What was said, or a part of it, could not be encoded: the other side does not hear it."""
+
+    def failed(self, message: Any, error: Exception) -> None:
+        """Hearing a message raised this; must not raise."""
+
+    def out_of_step(self, error: OutOfStepError) -> None:
+        """No message of the other side can be read any more, and none will be; what is said to it still arrives."""
+
+    def lost(self) -> None:
+        """The other side is gone; called once, and not after `close`."""
 
 
 class Channel(asyncio.Protocol):
-    """Calls `heard(message)` for every message and `lost()` once, when the other side is gone or talks nonsense."""
+    """An end; `listener` is told what arrives."""
 
-    def __init__(
-        self, decode: Callable[[bytes], list[Any]], heard: Callable[[Any], None], lost: Callable[[], None]
-    ) -> None:
-        self._decode = decode
-        self._heard = heard
-        self._lost = lost
-        self._buffer = bytearray()
+    def __init__(self, reader: Reader, listener: Listener) -> None:
+        self._reader = reader
+        self._listener = listener
         self._outbox: list[Any] = []
         self._transport: asyncio.Transport | None = None
 
     @classmethod
-    async def connect(
-        cls,
-        sock: socket.socket,
-        decode: Callable[[bytes], list[Any]],
-        heard: Callable[[Any], None],
-        lost: Callable[[], None],
-    ) -> Channel:
+    async def connect(cls, sock: socket.socket, reader: Reader, listener: Listener) -> Channel:
         """Take over a connected socket."""
         sock.setblocking(False)
-        channel = cls(decode, heard, lost)
+        channel = cls(reader, listener)
         await asyncio.get_running_loop().create_connection(lambda: channel, sock=sock)
         return channel
 
@@ -57,7 +64,11 @@ class Channel(asyncio.Protocol):
         """Send now what was said."""
         if self._outbox and self._transport is not None:
             messages, self._outbox = self._outbox, []
-            self._write(self._transport, messages)
+            data, unsent = encode(messages)
+            if data:
+                self._transport.write(data)
+            for what in unsent:
+                self._guard(self._listener.unsent, what)
 
     def close(self) -> None:
         """Send what was said and hang up; `lost` is not called for this."""
@@ -73,39 +84,26 @@ class Channel(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        self._buffer += data
-        while len(self._buffer) >= _HEADER:
-            size = int.from_bytes(self._buffer[:_HEADER], "big")
-            if size > ipc.MAX_FRAME:
-                self._break()
-                return
-            if len(self._buffer) < _HEADER + size:
-                return
-            payload = bytes(self._buffer[_HEADER : _HEADER + size])
-            del self._buffer[: _HEADER + size]
-            try:
-                messages = self._decode(payload)
-            except msgspec.DecodeError:
-                self._break()
-                return
-            for message in messages:
-                self._heard(message)
+        try:
+            for message in self._reader.feed(data):
+                if isinstance(message, Unread):
+                    self._guard(self._listener.unread, message)
+                else:
+                    self._guard(self._listener.heard, message)
+        except OutOfStepError as error:
+            if self._transport is not None:
+                # What this side says can still be heard.
+                self._transport.pause_reading()
+            self._listener.out_of_step(error)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # the reason changes nothing: the other side is gone
         """See asyncio.Protocol."""
         if self._transport is not None:
             self._transport = None
-            self._lost()
+            self._listener.lost()
 
-    def _write(self, transport: asyncio.Transport, messages: list[Any]) -> None:
-        frame = ipc.encode(messages)
-        if len(frame) > _HEADER + ipc.MAX_FRAME and len(messages) > 1:
-            half = len(messages) // 2
-            self._write(transport, messages[:half])
-            self._write(transport, messages[half:])
-        else:
-            transport.write(frame)
-
-    def _break(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+    def _guard(self, step: Callable[[Any], None], message: Any) -> None:
+        try:
+            step(message)
+        except Exception as error:  # noqa: BLE001  # a defect in what one message sets off must not cost the others
+            self._listener.failed(message, error)

@@ -1,27 +1,24 @@
-"""The words between supervisor and worker, and their framing.
+"""The messages between supervisor and worker; `shardd.wire` makes bytes of them.
 
-One socketpair per worker carries length-prefixed msgpack frames (4 bytes, big endian, then the payload) both ways. A
-frame holds a list of messages: whatever was said in one turn of the event loop travels as one write. The supervisor
-decides and owns the database; the worker owns clients and the journal. Times are POSIX seconds of the wall clock where
-they leave the process, durations are seconds.
+The supervisor decides and owns the database; the worker owns clients and the journal. Times are POSIX seconds of the wall
+clock where they leave the process, durations are seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 
-MAX_FRAME: Final = 64 * 1024 * 1024
-"""Bytes. 500 jobs of 65,536 characters each, in four-byte characters, are twice this: see `divide`."""
+from shardd.states import DeviceState, Verdict
+
 MAX_TEXT: Final = 2000
 """Characters of an error, a reason or a message id."""
 ClaimKey = tuple[int, int, int, int]
 """(job id, epoch, attempt, token): names one claim. A database that was restored, or that lost commits in a fail-over, hands out
 ids and epochs once more; the row's random token does not come again."""
-_JOB_REST: Final = 16 * 1024
-"""Bytes; more than all of a job but its body and media (the queue's INSERT sees to it)."""
+MAX_TIME: Final = 2.0**35
+"""POSIX seconds, in the year 3058: Python and PostgreSQL can say what day that is in every time zone."""
 
 
 def storable(text: str) -> str:
@@ -34,6 +31,12 @@ def storable(text: str) -> str:
 def _keep_storable(message: msgspec.Struct, field: str, text: str | None) -> None:
     if text is not None and (clean := storable(text)) is not text:
         msgspec.structs.force_setattr(message, field, clean)
+
+
+def _keep_possible(message: msgspec.Struct, field: str, seconds: float | None) -> None:
+    # So written that NaN, which is neither more nor less than anything, is out of bounds too.
+    if seconds is not None and not 0.0 <= seconds <= MAX_TIME:
+        msgspec.structs.force_setattr(message, field, MAX_TIME if seconds > MAX_TIME else 0.0)
 
 
 class DeviceSpec(msgspec.Struct, frozen=True, array_like=True):
@@ -86,13 +89,13 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     epoch: int
     attempt: int
     token: int
-    verdict: str
+    verdict: Verdict
     message_id: str | None = None
     error: str | None = None
     retry_after: float | None = None
     """Seconds before the job (transient) or the device (unavailable) may be tried again."""
-    device_state: str | None = None
-    """With `unavailable`: the state of the device that this proves (`shardd.states.DeviceState`)."""
+    device_state: DeviceState | None = None
+    """With `unavailable`: the state of the device that this proves."""
     at: float = 0.0
     """When the outcome was known, POSIX seconds."""
     error_class: str | None = None
@@ -101,9 +104,11 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     """With `unavailable`: every device of the same account must wait for `retry_after`."""
 
     def __post_init__(self) -> None:
-        """Texts of strangers end up in the database: one that it cannot hold must not stop the settling of all others."""
+        """Strangers' texts and numbers end up in the database: what it cannot hold must not stop the settling of all others."""
         _keep_storable(self, "error", self.error)
         _keep_storable(self, "message_id", self.message_id)
+        _keep_possible(self, "retry_after", self.retry_after)
+        _keep_possible(self, "at", self.at)
 
     @property
     def key(self) -> ClaimKey:
@@ -185,6 +190,12 @@ class Close(msgspec.Struct, frozen=True, tag="close"):
     request: int
 
 
+class Audit(msgspec.Struct, frozen=True, tag="audit"):
+    """Say again how claims ended that the journal remembers, then which are in flight: a message may have been lost."""
+
+    request: int
+
+
 # ---- worker → supervisor
 
 
@@ -221,7 +232,7 @@ class DeviceChanged(msgspec.Struct, frozen=True, tag="device_changed"):
     """A device turned out to be in another state."""
 
     device_id: str
-    state: str
+    state: DeviceState
     reason: str
     until: float | None = None
     at: float = 0.0
@@ -229,6 +240,8 @@ class DeviceChanged(msgspec.Struct, frozen=True, tag="device_changed"):
     def __post_init__(self) -> None:
         """Like Outcome's."""
         _keep_storable(self, "reason", self.reason)
+        _keep_possible(self, "until", self.until)
+        _keep_possible(self, "at", self.at)
 
 
 class Receipt(msgspec.Struct, frozen=True, tag="receipt"):
@@ -246,6 +259,7 @@ class Receipt(msgspec.Struct, frozen=True, tag="receipt"):
         """Like Outcome's."""
         msgspec.structs.force_setattr(self, "message_ids", [storable(text) for text in self.message_ids])
         _keep_storable(self, "error", self.error)
+        _keep_possible(self, "at", self.at)
 
 
 class OptedOut(msgspec.Struct, frozen=True, tag="opted_out"):
@@ -260,6 +274,27 @@ class OptedOut(msgspec.Struct, frozen=True, tag="opted_out"):
     def __post_init__(self) -> None:
         """Like Outcome's."""
         _keep_storable(self, "words", self.words)
+        _keep_possible(self, "at", self.at)
+
+
+class Defect(msgspec.Struct, frozen=True, tag="defect"):
+    """Something went wrong in the worker that nobody but shardd itself can be at fault for."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        """Like Outcome's."""
+        _keep_storable(self, "text", self.text)
+
+
+class InFlight(msgspec.Struct, frozen=True, tag="in_flight"):
+    """Answer to Audit; it follows all outcomes that were known by then."""
+
+    request: int
+    claims: list[ClaimKey]
+    """In flight."""
+    started: list[ClaimKey]
+    """Those of which the journal says that their messages may have left, settled ones excepted."""
 
 
 class Leaving(msgspec.Struct, frozen=True, tag="leaving"):
@@ -276,40 +311,7 @@ class Closed(msgspec.Struct, frozen=True, tag="closed"):
     request: int
 
 
-ToWorker = Setup | Send | Devices | Settled | Drain | Close | Lease | LogLevel
-ToSupervisor = Ready | Heartbeat | Outcomes | DeviceChanged | Receipt | OptedOut | Leaving | Drained | Closed
-
-_encoder = msgspec.msgpack.Encoder()
-_to_worker = msgspec.msgpack.Decoder(list[ToWorker])
-_to_supervisor = msgspec.msgpack.Decoder(list[ToSupervisor])
-
-
-def encode(messages: list[Any]) -> bytes:
-    """One frame with these messages, ready to be written."""
-    payload = _encoder.encode(messages)
-    return len(payload).to_bytes(4, "big") + payload
-
-
-def divide(jobs: list[JobSpec]) -> Iterator[Send]:
-    """These jobs in as many messages as it takes for each to fit into a frame."""
-    room = MAX_FRAME
-    part: list[JobSpec] = []
-    for job in jobs:
-        size = _JOB_REST + 4 * (len(job.body) + len(job.media or ""))
-        if size > room and part:
-            yield Send(jobs=part)
-            part, room = [], MAX_FRAME
-        part.append(job)
-        room -= size
-    if part:
-        yield Send(jobs=part)
-
-
-def decode_to_worker(payload: bytes) -> list[ToWorker]:
-    """The messages of one frame from the supervisor. Raises msgspec.DecodeError."""
-    return _to_worker.decode(payload)
-
-
-def decode_to_supervisor(payload: bytes) -> list[ToSupervisor]:
-    """The messages of one frame from a worker. Raises msgspec.DecodeError."""
-    return _to_supervisor.decode(payload)
+ToWorker = Setup | Send | Devices | Settled | Drain | Close | Lease | LogLevel | Audit
+ToSupervisor = (
+    Ready | Heartbeat | Outcomes | DeviceChanged | Receipt | OptedOut | Leaving | Drained | Closed | Defect | InFlight
+)

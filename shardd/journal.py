@@ -154,6 +154,14 @@ class Journal:
         elif self._size > COMPACT_ABOVE:
             self._rewrite()
 
+    def open_claims(self) -> list[ClaimKey]:
+        """Claims that this process has started and that are not settled."""
+        return [claim for claim, entry in self._open.items() if entry.started]
+
+    def open_outcomes(self) -> list[Outcome]:
+        """How those of them ended that have."""
+        return [entry.outcome for entry in self._open.values() if entry.outcome is not None]
+
     def clear(self) -> None:
         """Empty the file: everything in it is settled. A header stays, which says that nothing is missing.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -19,11 +19,11 @@ from shardd.errors import JournalError, SharddError, UsageError
 from shardd.logs import get_logger
 from shardd.states import ShardState
 from shardd.supervisor.budget import next_to_recycle
-from shardd.supervisor.closings import Closings
 from shardd.supervisor.process import Launch, WorkerProcess, describe_exit
 from shardd.supervisor.recovery import journal_path, settle_from_journal
 from shardd.supervisor.router import Router
 from shardd.supervisor.shard import Intent, Shard
+from shardd.supervisor.worker_messages import Hearers, WorkerMessages
 
 log = get_logger(__name__)
 
@@ -42,27 +42,22 @@ class Fleet:
         router: Router,
         devices_of: Callable[[int], list[ipc.DeviceSpec]],
         sessions_dsn: str | None,
-        device_changed: Callable[[ipc.DeviceChanged, int], None],
-        receipt: Callable[[ipc.Receipt], None],
-        opted_out: Callable[[ipc.OptedOut], None],
+        hearers: Hearers,
         lease_left: Callable[[], float],
     ) -> None:
-        """`devices_of` a shard; `device_changed` (with its lease's epoch), `receipt`, `opted_out`: who hears what workers say."""
+        """`devices_of` a shard; `hearers`: who hears what workers say."""
         self._config = config
         self._launch = launch
         self._router = router
         self._devices_of = devices_of
         self._sessions_dsn = sessions_dsn
-        self._device_changed = device_changed
-        self._receipt = receipt
-        self._opted_out = opted_out
+        self._hearers = hearers
         self._lease_left = lease_left
         self.shards = [self._new_shard(index) for index in range(config.shards)]
         self._last_spawn = 0.0
         self._stopping = False
         self._spawning = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closings = Closings()
         self._changed = asyncio.Condition()
 
     # ---- what others ask for
@@ -148,7 +143,7 @@ class Fleet:
         """Close the client of a device, so that another process may use its session. Raises SharddError."""
         process = self.shards[index].process
         if process is not None:
-            await self._closings.close(process, device_id)
+            await self._hearers.closings.close(process, device_id)
 
     async def stop(self) -> None:
         """Drain everything; returns when no worker is left and what they had in hand is settled or in a journal."""
@@ -191,11 +186,10 @@ class Fleet:
 
     async def _spawn(self, shard: Shard) -> None:
         assert shard.epoch is not None
-        process = WorkerProcess(
-            shard.index, self._launch, lambda m: self._heard(shard, m), lambda status: self._died(shard, status)
-        )
+        process = WorkerProcess(shard.index, self._launch, lambda status: self._died(shard, status))
+        messages = WorkerMessages(shard, self._hearers, say=process.say, ready=lambda: self._ready(shard))
         try:
-            await process.start(self._setup(shard.index, shard.epoch))
+            await process.start(self._setup(shard.index, shard.epoch), messages)
         except OSError as error:
             shard.spawned(process)
             shard.died(f"could not be started: {error.strerror}", now=time.monotonic())
@@ -242,50 +236,48 @@ class Fleet:
         if found is not None:
             shard, what = found
             log.info("worker has spent its budget", action="recycle", shard=shard.index, spent=what)
-            self._begin(self._drain(shard, "respawn"))
+            self._begin(self._drain(shard, "respawn"), shard)
 
-    # ---- what workers say and do
+    # ---- what workers do
 
-    def _heard(self, shard: Shard, message: ipc.ToSupervisor) -> None:
-        match message:
-            case ipc.Outcomes():
-                self._router.outcomes(shard.index, message.outcomes)
-            case ipc.Ready():
-                shard.ready()
-                if shard.state is ShardState.RUNNING and shard.epoch is not None:
-                    # What changed while it started.
-                    self.say(shard.index, ipc.Devices(changed=self._devices_of(shard.index)))
-                    self._router.shard_up(shard.index, shard.epoch)
-                self._begin(self._notify())
-            case ipc.Leaving():
-                self._router.shard_down(shard.index)
-            case ipc.DeviceChanged() if shard.epoch is not None:
-                self._device_changed(message, shard.epoch)
-            case ipc.Receipt():
-                self._receipt(message)
-            case ipc.OptedOut():
-                self._opted_out(message)
-            case ipc.Closed():
-                self._closings.closed(message.request)
+    def _ready(self, shard: Shard) -> None:
+        shard.ready()
+        if shard.state is ShardState.RUNNING and shard.epoch is not None:
+            # What changed while it started.
+            self.say(shard.index, ipc.Devices(changed=self._devices_of(shard.index)))
+            self._router.shard_up(shard.index, shard.epoch)
+        self._begin(self._notify(), shard)
 
     def _died(self, shard: Shard, status: int) -> None:
         self._router.shard_down(shard.index)
         how = shard.process.how_it_ended(status) if shard.process is not None else describe_exit(status)
-        shard.died(how, now=time.monotonic())
-        self._begin(self._bury(shard))
-
-    async def _bury(self, shard: Shard) -> None:
-        """Settle what the dead worker had in hand, as its journal says."""
         try:
-            await settle_from_journal(self._config.state_dir, self._launch.state_id, shard.index, self._router)
-        except JournalError as error:
-            shard.last_error = str(error)
-            log.error("journal cannot be read", action="bury", shard=shard.index, error=str(error))
-            await asyncio.sleep(JOURNAL_RETRY)
-            self._begin(self._bury(shard))
-            return
-        shard.clean = True
+            shard.died(how, now=time.monotonic())
+        except Exception as error:  # noqa: BLE001  # a defect: the shard is tried again, and what was in flight is settled
+            self._defect(shard, "the end of its worker could not be noted", error)
+            shard.process, shard.state = None, ShardState.BACKOFF
+            shard.next_start = time.monotonic() + self._config.supervisor.backoff.cap
+        self._begin(self._settle_dead(shard), shard)
+
+    async def _settle_dead(self, shard: Shard) -> None:
+        """Settle what the dead worker had in flight, as its journal says."""
+        while not shard.clean:
+            try:
+                await settle_from_journal(self._config.state_dir, self._launch.state_id, shard.index, self._router)
+            except JournalError as error:
+                shard.last_error = str(error)
+                log.error("journal cannot be read", action="bury", shard=shard.index, error=str(error))
+                await asyncio.sleep(JOURNAL_RETRY)
+            except Exception as error:  # noqa: BLE001  # a defect: this shard fails, visibly, and is tried again
+                self._defect(shard, "what its worker had in flight could not be settled", error)
+                await asyncio.sleep(JOURNAL_RETRY)
+            else:
+                shard.clean = True
         await self._notify()
+
+    def _defect(self, shard: Shard, what: str, error: Exception) -> None:
+        shard.last_error = f"{what}: {type(error).__name__}: {error}"
+        self._hearers.defects.note(shard.last_error, shard=shard.index, error=error)
 
     async def _drain(self, shard: Shard, intent: Intent) -> None:
         """Drain a shard's worker and wait until it is gone and settled, or cannot be settled within the time."""
@@ -305,10 +297,15 @@ class Fleet:
         async with self._changed:
             self._changed.notify_all()
 
-    def _begin(self, step: Any) -> None:
+    def _begin(self, step: Coroutine[Any, Any, None], shard: Shard) -> None:
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and isinstance(error := task.exception(), Exception):
+                self._defect(shard, "a step of the supervisor failed", error)
+
         task = asyncio.get_running_loop().create_task(step)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(ended)
 
     def _may_run(self, shard: Shard) -> bool:
         return shard.epoch is not None and not self._stopping

@@ -116,6 +116,8 @@ class Line:
     """Virtual times up to which campaigns have had their share."""
     served: float = 0.0
     """Virtual time of the last share."""
+    untold: str | None = None
+    """Why no worker can be told of it; None: it can be."""
     due: float | None = None
     """When it may send, while it waits for that; minus infinity: it stands in the turns; None: it waits for nothing."""
 
@@ -129,7 +131,7 @@ class Line:
     @property
     def can_send(self) -> bool:
         """Whether the device itself is well, its pace and its shard aside."""
-        return self.state in CAN_SEND and self.device.paused_at is None
+        return self.state in CAN_SEND and self.device.paused_at is None and self.untold is None
 
     @property
     def has_work(self) -> bool:

@@ -24,6 +24,7 @@ from shardd.queue.devices import Device, StateChange
 from shardd.queue.settle import Claim
 from shardd.states import CAN_SEND, MAY_HAVE_LEFT, DeviceState, Verdict
 from shardd.supervisor.line import Lane, Line
+from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.turns import IN_TURNS, Turns
 
 TROUBLE_FIRST, TROUBLE_CAP = 5.0, 600.0
@@ -88,6 +89,7 @@ class Lines:
                 changes.setdefault(line.shard, Changes()).changed.append(device.spec)
             elif line.device != device:
                 if line.device.spec != device.spec:
+                    line.untold = None
                     changes.setdefault(line.shard, Changes()).changed.append(device.spec)
                 self._set_up(line, device)
                 if state in CAN_SEND and line.state not in CAN_SEND:
@@ -117,6 +119,22 @@ class Lines:
         line = self.by_id.get(change.device_id)
         if line is not None:
             line.state = change.state
+
+    def untold(self, device: DeviceSpec, why: str) -> None:
+        """A device that no worker can be told of: it cannot send before its row is another one."""
+        line = self.by_id.get(device.id)
+        if line is not None and line.device.spec == device:
+            line.untold = why
+
+    def problems(self) -> Iterable[Problem]:
+        """See `shardd.supervisor.problems`."""
+        if untold := [line for line in self.by_id.values() if line.untold is not None]:
+            devices = "1 device" if len(untold) == 1 else f"{len(untold):,} devices"
+            name, why = untold[0].device.id, untold[0].untold
+            fix = f"write its settings anew: shardd device set {name} --settings"
+            yield Problem(
+                ProblemKind.DEVICE, f"{devices} cannot be told to a worker and cannot send; {name}: {why}; {fix}"
+            )
 
     def repace(self, now: float) -> None:
         """The config's limits have changed."""

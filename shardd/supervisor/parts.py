@@ -21,7 +21,9 @@ from shardd.queue.opt_outs import OptOuts
 from shardd.queue.webhooks import WebhookStore
 from shardd.supervisor.campaigns import CampaignWatch
 from shardd.supervisor.cancelled import CancelledJobs
+from shardd.supervisor.closings import Closings
 from shardd.supervisor.cloud_webhook import CloudWebhook, make_cloud_webhook
+from shardd.supervisor.defects import Defects
 from shardd.supervisor.fleet import Fleet
 from shardd.supervisor.groups import GroupWork
 from shardd.supervisor.leases import LeaseKeeper
@@ -37,6 +39,7 @@ from shardd.supervisor.retention import Retention
 from shardd.supervisor.router import Router
 from shardd.supervisor.rules import Rules
 from shardd.supervisor.watchers import DeviceWatch, WorkWatch
+from shardd.supervisor.worker_messages import Hearers
 from shardd.transports.platforms.accounts import account_of
 
 
@@ -124,15 +127,22 @@ def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn
     )
     campaigns = Campaigns(database)
     receipts = Receipts(jobs)
+    defects = Defects()
     fleet = Fleet(
         config,
         launch,
         router=router,
         devices_of=lambda shard: [line.device.spec for line in lines.of_shard(shard)],
         sessions_dsn=sessions_dsn,
-        device_changed=device_watch.changed,
-        receipt=receipts.add,
-        opted_out=inbox.add,
+        hearers=Hearers(
+            router=router,
+            defects=defects,
+            closings=Closings(),
+            device_changed=device_watch.changed,
+            receipt=receipts.add,
+            opted_out=inbox.add,
+            untold=lines.untold,
+        ),
         lease_left=keeper.seconds_left,
     )
     keeper.on_renewed = fleet.renewed
@@ -159,4 +169,5 @@ def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn
             WebhookStore(database, node=config.node, incarnation=keeper.incarnation, ttl=config.lease.ttl),
             config.webhooks,
         ),
+        reporters=(defects, lines),
     )

@@ -18,6 +18,8 @@ class ProblemKind(StrEnum):
     DATABASE = "database"
     LEASES = "leases"
     SHARD = "shard"
+    DEFECT = "defect"
+    DEVICE = "device"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from shardd import ipc
 from shardd.channel import Channel
 from shardd.logs import get_logger
 from shardd.supervisor.last_words import last_words, open_words, words_path
 from shardd.supervisor.notify import clean_environ
+from shardd.wire import OutOfStepError, Unread, Unsent, supervisor_reader
 
 log = get_logger(__name__)
 
@@ -46,14 +47,31 @@ class Launch:
     """Of the state folder; its journals carry it."""
 
 
-class WorkerProcess:
-    """A running worker. `heard` gets its messages; `died` is called once, with the exit status, when the process is gone."""
+class Messages(Protocol):
+    """Who hears what a worker says; see `shardd.channel.Listener`."""
 
-    def __init__(self, shard: int, launch: Launch, heard: Callable[[Any], None], died: Callable[[int], None]) -> None:
+    def heard(self, message: ipc.ToSupervisor) -> None:
+        """A message."""
+
+    def unread(self, what: Unread) -> None:
+        """A message, or a part of one, that cannot be read."""
+
+    def unsent(self, what: Unsent) -> None:
+        """What the worker does not hear, because it cannot be encoded."""
+
+    def failed(self, message: object, error: Exception) -> None:
+        """Hearing a message raised this."""
+
+
+class WorkerProcess:
+    """A running worker. `died` is called once, with the exit status, when the process is gone."""
+
+    def __init__(self, shard: int, launch: Launch, died: Callable[[int], None]) -> None:
         self.shard = shard
         self._launch = launch
-        self._heard = heard
         self._died = died
+        self._messages: Messages
+        self._unreadable: str | None = None
         self._channel: Channel | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
@@ -70,8 +88,9 @@ class WorkerProcess:
         """The process id; 0 before `start`."""
         return self._process.pid if self._process is not None else 0
 
-    async def start(self, setup: ipc.Setup) -> None:
-        """Exec the worker and tell it who it is. Call it on the main thread."""
+    async def start(self, setup: ipc.Setup, messages: Messages) -> None:
+        """Exec the worker and tell it who it is; `messages` hears what it says. Call it on the main thread."""
+        self._messages = messages
         ours, theirs = socket.socketpair()
         words, log_fd = open_words(self._words), os.dup(2)
         try:
@@ -90,7 +109,7 @@ class WorkerProcess:
             os.close(log_fd)
         self._pidfd = os.pidfd_open(self._process.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
-        self._channel = await Channel.connect(ours, ipc.decode_to_supervisor, self._hear, lambda: None)
+        self._channel = await Channel.connect(ours, supervisor_reader(), self)
         self.say(setup)
 
     def say(self, message: ipc.ToWorker) -> bool:
@@ -122,13 +141,41 @@ class WorkerProcess:
         """Seconds since it was last heard, or since its start."""
         return time.monotonic() - (self.beat_at or self.ready_at or self.started_at)
 
-    def _hear(self, message: ipc.ToSupervisor) -> None:
+    # ---- channel.Listener
+
+    def heard(self, message: ipc.ToSupervisor) -> None:
+        """It said something."""
         match message:
             case ipc.Heartbeat():
                 self.beat, self.beat_at = message, time.monotonic()
             case ipc.Ready():
                 self.ready_at = time.monotonic()
-        self._heard(message)
+        self._messages.heard(message)
+
+    def unread(self, what: Unread) -> None:
+        """It said something that cannot be read."""
+        self._messages.unread(what)
+
+    def unsent(self, what: Unsent) -> None:
+        """It cannot be told something; without its setup it is of no use."""
+        self._messages.unsent(what)
+        if isinstance(what.item, ipc.Setup):
+            self.kill()
+
+    def failed(self, message: Any, error: Exception) -> None:
+        """What it said set off a defect."""
+        self._messages.failed(message, error)
+
+    def out_of_step(self, error: OutOfStepError) -> None:
+        """Nothing that it says can be read any more: what it has in flight is settled from its journal."""
+        self._unreadable = f"what it says cannot be read any more: {error}"
+        log.error(self._unreadable, action="defect", shard=self.shard)
+        self.kill()
+
+    def lost(self) -> None:
+        """Its end is seen through the pidfd."""
+
+    # ----
 
     def _reap(self) -> None:
         assert self._process is not None
@@ -147,6 +194,8 @@ class WorkerProcess:
 
     def how_it_ended(self, status: int) -> str:
         """The exit status in words, with what the process itself said at the end."""
+        if self._unreadable is not None:
+            return self._unreadable
         how, said = describe_exit(status), last_words(self._words)
         return f"{how}: {said}" if said and status != 0 else how
 

@@ -58,11 +58,11 @@ def _verdict(claim: Claim, record: Record) -> Outcome:
         case Phase.ENDED:
             return record.outcomes[claim.key]
         case Phase.STARTED:
-            return Outcome(*claim.key, Verdict.IN_DOUBT.value, error=DIED, at=now, error_class=ErrorClass.WORKER)
+            return Outcome(*claim.key, Verdict.IN_DOUBT, error=DIED, at=now, error_class=ErrorClass.WORKER)
         case Phase.UNKNOWN:
-            return Outcome(*claim.key, Verdict.IN_DOUBT.value, error=LOST, at=now, error_class=ErrorClass.WORKER)
+            return Outcome(*claim.key, Verdict.IN_DOUBT, error=LOST, at=now, error_class=ErrorClass.WORKER)
         case Phase.NOTHING | Phase.PREPARING | Phase.PREPARING_ALONE:
-            return Outcome(*claim.key, Verdict.RETURNED.value, at=now)
+            return Outcome(*claim.key, Verdict.RETURNED, at=now)
 
 
 async def open_journal(path: Path, state: str) -> Journal:
@@ -142,7 +142,7 @@ async def sweep(jobs: Jobs, *, backoff: JobBackoff, grace: float, zones: Zones) 
     outcomes = [
         Outcome(
             *c.key,
-            Verdict.IN_DOUBT.value,
+            Verdict.IN_DOUBT,
             error=f"node {node} was lost with it in hand",
             at=now,
             error_class=ErrorClass.WORKER,

@@ -29,6 +29,7 @@ from shardd.supervisor.ledger import Entry, Ledger
 from shardd.supervisor.line import may_be_capped
 from shardd.supervisor.lines import Lines
 from shardd.supervisor.waiting import has_come
+from shardd.wire import divide
 
 log = get_logger(__name__)
 
@@ -231,7 +232,7 @@ class Router:
             else:
                 by_shard.setdefault(shard, []).append(job.spec)
         for shard, specs in by_shard.items():
-            for part in ipc.divide(specs):
+            for part in divide(specs):
                 # A shard that went down during the claim, or a lease that may have run out: the jobs have gone nowhere.
                 if shard < 0 or not good or not self._say(shard, part):
                     self.outcomes(shard, [_ended(spec, Verdict.RETURNED) for spec in part.jobs])
@@ -290,7 +291,7 @@ class Router:
         for claim in lost:
             line = self.lines.by_id.get(claim.device_id)
             self.lines.regained(claim)
-            outcome = Outcome(*claim.key, Verdict.RETURNED.value, at=wall)
+            outcome = Outcome(*claim.key, Verdict.RETURNED, at=wall)
             self._end(-1 if line is None else line.shard, claim, outcome, now, wall)
         self._audit_due = False
         if lost:
@@ -314,4 +315,4 @@ class Router:
 def _ended(spec: JobSpec, verdict: Verdict, error: str | None = None) -> Outcome:
     """Of a job that no worker was told of."""
     error_class = ErrorClass.OPTED_OUT.value if verdict is Verdict.OPTED_OUT else None
-    return Outcome(*spec.key, verdict.value, error=error, at=time.time(), error_class=error_class)
+    return Outcome(*spec.key, verdict, error=error, at=time.time(), error_class=error_class)

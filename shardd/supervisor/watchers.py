@@ -123,9 +123,7 @@ class DeviceWatch:
 
     def changed(self, message: ipc.DeviceChanged, epoch: int) -> None:
         """A worker learned something about a device, under a lease."""
-        change = StateChange(
-            message.device_id, DeviceState(message.state), message.reason, message.until, message.at, epoch
-        )
+        change = StateChange(message.device_id, message.state, message.reason, message.until, message.at, epoch)
         line = self.lines.by_id.get(change.device_id)
         log.log(
             20 if change.state is DeviceState.READY else 30,

@@ -27,7 +27,7 @@ from shardd.errors import (
 from shardd.ipc import ClaimKey, DeviceSpec, JobSpec, Outcome
 from shardd.journal import Journal
 from shardd.logs import get_logger
-from shardd.states import Verdict
+from shardd.states import DeviceState, Verdict
 from shardd.transports.base import Events, Sent, Transport
 from shardd.worker.transports import Transports
 
@@ -84,6 +84,10 @@ class Sender:
         """How many jobs are in hand."""
         return len(self._hands)
 
+    def claims(self) -> list[ClaimKey]:
+        """Which are."""
+        return list(self._hands)
+
     def take(self, jobs: list[JobSpec]) -> None:
         """Begin to send these."""
         for job in jobs:
@@ -138,7 +142,9 @@ class Sender:
     async def _outcome_of(self, job: JobSpec, hand: Hand) -> Outcome:  # noqa: PLR0911  # one return for each way to end
         device = self._devices.get(job.device_id)
         if device is None:
-            return _outcome(job, Verdict.RETURNED, error="its device left this shard", error_class=ErrorClass.DEVICE)
+            # It left this shard; or it never came, because the message that told of it was lost.
+            error = "this worker does not know its device"
+            return _outcome(job, Verdict.UNAVAILABLE, error=error, error_class=ErrorClass.DEVICE)
         try:
             sent = await self._deliver(device, job, hand)
             return _outcome(job, Verdict.SENT, message_id=sent.message_id)
@@ -284,11 +290,11 @@ def _outcome(
         epoch=job.epoch,
         attempt=job.attempt,
         token=job.token,
-        verdict=verdict.value,
+        verdict=verdict,
         message_id=message_id,
         error=error,
         retry_after=retry_after,
-        device_state=state,
+        device_state=None if state is None else DeviceState(state),
         at=time.time(),
         error_class=error_class,
         whole_account=whole_account,

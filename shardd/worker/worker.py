@@ -11,16 +11,20 @@ import os
 import resource
 import signal
 import socket
+import sys
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final
 
 from shardd import ipc
 from shardd.channel import Channel
-from shardd.errors import JournalError, JournalHeldError, SharddError
-from shardd.ipc import ClaimKey, DeviceSpec, Outcome
+from shardd.errors import ErrorClass, JournalError, JournalHeldError, SharddError
+from shardd.ipc import ClaimKey, DeviceSpec, JobSpec, Outcome
 from shardd.journal import Journal
 from shardd.logs import get_logger, set_log_level
+from shardd.states import DeviceState, Verdict
+from shardd.wire import OutOfStepError, Unread, Unsent, worker_reader
 from shardd.worker.sender import Sender
 from shardd.worker.transports import Transports
 
@@ -30,6 +34,8 @@ ORPHAN_GRACE: Final = 5.0
 """Seconds that a worker without a supervisor gives to what it has started."""
 LOCK_WAIT: Final = 30.0
 """Seconds that a new worker waits for the journal of its predecessor."""
+CLAIM: Final = ("id", "epoch", "attempt", "token")
+"""The fields of a job that name its claim."""
 LAGGING: Final = 1.0
 """Seconds of loop lag worth a line in the log."""
 
@@ -50,7 +56,7 @@ class Worker:
 
     async def run(self, sock: socket.socket) -> int:
         """Live until the end; returns the exit code."""
-        self._channel = await Channel.connect(sock, ipc.decode_to_worker, self._heard, self._orphaned)
+        self._channel = await Channel.connect(sock, worker_reader(), self)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._leave)
         try:
             return await self._ended
@@ -66,7 +72,9 @@ class Worker:
 
     def device_changed(self, device_id: str, state: str, reason: str, until: float | None = None) -> None:
         """A transport learned something about a device."""
-        self._say(ipc.DeviceChanged(device_id=device_id, state=state, reason=reason, until=until, at=time.time()))
+        self._say(
+            ipc.DeviceChanged(device_id=device_id, state=DeviceState(state), reason=reason, until=until, at=time.time())
+        )
 
     def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float) -> None:
         """A message was delivered or read."""
@@ -76,9 +84,10 @@ class Worker:
         """Somebody wants no more messages."""
         self._say(ipc.OptedOut(device_id=device_id, recipients=recipients, words=words, at=at))
 
-    # ---- what the supervisor says
+    # ---- what the supervisor says: channel.Listener
 
-    def _heard(self, message: ipc.ToWorker) -> None:
+    def heard(self, message: ipc.ToWorker) -> None:
+        """It said something."""
         match message:
             case ipc.Setup():
                 self._start(self._set_up(message))
@@ -87,15 +96,61 @@ class Worker:
             case ipc.Settled() if self._journal is not None:
                 self._forget(message.claims)
             case ipc.Devices():
-                self._start(self._change_devices(message))
+                self._start(self._change_devices(message), message)
             case ipc.Close():
-                self._start(self._close_devices(message))
+                self._start(self._close_devices(message), message)
             case ipc.Drain():
                 self._start(self._drain(message.timeout))
             case ipc.Lease():
                 self._hold(message)
             case ipc.LogLevel():
                 set_log_level(message.level)
+            case ipc.Audit():
+                self._answer_audit(message.request)
+
+    def unread(self, what: Unread) -> None:
+        """It said something that cannot be read: if it was a job, that one ends; without a setup nothing can go on."""
+        text = f"what the supervisor says cannot be read: {what}"
+        if what.item is JobSpec and what.fields.keys() >= set(CLAIM):
+            job_id, epoch, attempt, token = (what.fields[name] for name in CLAIM)
+            self._report(
+                Outcome(
+                    *(job_id, epoch, attempt, token, Verdict.TRANSIENT),
+                    error=text,
+                    error_class=ErrorClass.WORKER,
+                    at=time.time(),
+                )
+            )
+        self._tell_defect(text)
+        if what.kind == "setup" and what.item is None:
+            self._fail(text)
+
+    def unsent(self, what: Unsent) -> None:
+        """It cannot be told something: of an outcome, what can be said of it is."""
+        self._tell_defect(f"{type(what.item).__name__} cannot be said to the supervisor: {what.why}")
+        if isinstance(what.item, Outcome):
+            known = what.item
+            least = Outcome(*known.key, known.verdict, known.message_id, at=known.at)
+            if least != known:
+                self._report(least)
+
+    def failed(self, message: Any, error: Exception) -> None:
+        """Hearing a message raised this."""
+        text = f"{type(message).__name__} could not be handled: {type(error).__name__}: {error}"
+        log.error(text, action="defect", exc_info=error)
+        self._say(ipc.Defect(text))
+
+    def out_of_step(self, error: OutOfStepError) -> None:
+        """Nothing that it says can be read any more."""
+        text = f"what the supervisor says cannot be read any more: {error}"
+        self._tell_defect(text)
+        self._fail(text)
+
+    def lost(self) -> None:
+        """The supervisor is gone."""
+        if not self._ended.done():
+            log.warning("supervisor is gone: finishing what has started", action="orphan")
+            self._start(self._drain(ORPHAN_GRACE))
 
     async def _set_up(self, setup: ipc.Setup) -> None:
         self._devices = {device.id: device for device in setup.devices}
@@ -163,11 +218,18 @@ class Worker:
             async with self._sender.lock_of(device_id):
                 await transport.close_device(device_id)
 
-    async def _drain(self, timeout: float) -> None:
+    async def _drain(self, timeout: float, code: int = 0) -> None:
         if self._sender is not None:
             await self._sender.drain(timeout)
         self._say(ipc.Drained())
-        self._end(0)
+        self._end(code)
+
+    def _answer_audit(self, request: int) -> None:
+        if self._journal is None or self._sender is None:
+            return
+        for outcome in self._journal.open_outcomes():
+            self._report(outcome)
+        self._say(ipc.InFlight(request=request, claims=self._sender.claims(), started=self._journal.open_claims()))
 
     # ---- what the worker says
 
@@ -235,28 +297,45 @@ class Worker:
         self._say(ipc.Leaving())
         self._start(self._drain(ORPHAN_GRACE))
 
-    def _orphaned(self) -> None:
-        log.warning("supervisor is gone: finishing what has started", action="orphan")
-        self._start(self._drain(ORPHAN_GRACE))
+    def _start(self, step: Coroutine[Any, Any, None], message: Any = None) -> None:
+        """Take a step in a task of its own. `message`: what asked for it, which alone is lost when the step fails."""
 
-    def _start(self, step: Any) -> None:
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if task.cancelled() or (error := task.exception()) is None:
+                return
+            if message is not None and isinstance(error, Exception):
+                self.failed(message, error)
+                return
+            if isinstance(error, SharddError):
+                log.error("worker cannot go on", action="worker", error=str(error))
+            else:
+                log.error("worker cannot go on", action="worker", exc_info=error)
+            _say_at_the_end(str(error) if isinstance(error, SharddError) else f"{type(error).__name__}: {error}")
+            self._end(70)
+
         task = asyncio.get_running_loop().create_task(step)
         self._tasks.add(task)
-        task.add_done_callback(self._step_ended)
+        task.add_done_callback(ended)
 
-    def _step_ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        if isinstance(error, SharddError):
-            log.error("worker cannot go on", action="worker", error=str(error))
-        else:
-            log.error("worker cannot go on", action="worker", exc_info=error)
-        self._end(70)
+    def _tell_defect(self, text: str) -> None:
+        log.error(text, action="defect")
+        self._say(ipc.Defect(text))
+
+    def _fail(self, text: str) -> None:
+        """Finish what has started, then end for this reason."""
+        _say_at_the_end(text)
+        self._start(self._drain(ORPHAN_GRACE, code=70))
 
     def _end(self, code: int) -> None:
         if not self._ended.done():
             self._ended.set_result(code)
+
+
+def _say_at_the_end(text: str) -> None:
+    """To stderr, which the supervisor keeps in a file and reads when the worker is gone (`shardd.supervisor.last_words`)."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def _open_fds() -> int:

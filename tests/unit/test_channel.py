@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from shardd import ipc
+from shardd import ipc, wire
 from shardd.channel import Channel
+from shardd.wire import OutOfStepError, Reader, Unread, Unsent
 
 HANG = 30.0  # seconds; no test waits that long, it only keeps a broken one from hanging
 
@@ -19,23 +20,46 @@ class End:
     """One end: what it heard, and how often it was lost."""
 
     def __init__(self) -> None:
-        self.heard: list[Any] = []
+        self.messages: list[Any] = []
         self.losses = 0
+        self.unreads: list[Unread] = []
+        self.unsents: list[Unsent] = []
+        self.failures: list[tuple[Any, str]] = []
+        self.out_of_steps: list[str] = []
+        self.fails_at: Any = None
         self._news = asyncio.Condition()
         self.channel: Channel
 
-    async def connect(self, sock: socket.socket, decode: Any) -> None:
-        self.channel = await Channel.connect(sock, decode, self._hear, self._lose)
+    async def connect(self, sock: socket.socket, reader: Reader) -> None:
+        self.channel = await Channel.connect(sock, reader, self)
 
     async def until(self, what: Any) -> None:
         async with asyncio.timeout(HANG), self._news:
             await self._news.wait_for(what)
 
-    def _hear(self, message: Any) -> None:
-        self.heard.append(message)
+    # ---- shardd.channel.Listener
+
+    def heard(self, message: Any) -> None:
+        if message == self.fails_at:
+            raise LookupError("a defect")
+        self.messages.append(message)
         self._tell()
 
-    def _lose(self) -> None:
+    def unread(self, what: Unread) -> None:
+        self.unreads.append(what)
+        self._tell()
+
+    def unsent(self, what: Unsent) -> None:
+        self.unsents.append(what)
+
+    def failed(self, message: Any, error: Exception) -> None:
+        self.failures.append((message, str(error)))
+
+    def out_of_step(self, error: OutOfStepError) -> None:
+        self.out_of_steps.append(str(error))
+        self._tell()
+
+    def lost(self) -> None:
         self.losses += 1
         self._tell()
 
@@ -51,8 +75,8 @@ class End:
 async def ends() -> AsyncIterator[tuple[End, End]]:
     ours, theirs = socket.socketpair()
     supervisor, worker = End(), End()
-    await supervisor.connect(ours, ipc.decode_to_supervisor)
-    await worker.connect(theirs, ipc.decode_to_worker)
+    await supervisor.connect(ours, wire.supervisor_reader())
+    await worker.connect(theirs, wire.worker_reader())
     yield supervisor, worker
     supervisor.channel.close()
     worker.channel.close()
@@ -64,10 +88,16 @@ async def raw() -> AsyncIterator[tuple[socket.socket, End]]:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     worker = End()
-    await worker.connect(theirs, ipc.decode_to_worker)
+    await worker.connect(theirs, wire.worker_reader())
     with ours:
         yield ours, worker
     worker.channel.close()
+
+
+def encode(*messages: Any) -> bytes:
+    data, unsent = wire.encode(list(messages))
+    assert unsent == []
+    return bytes(data)
 
 
 def drain(number: int) -> ipc.Drain:
@@ -81,38 +111,37 @@ async def test_messages_arrive_in_order_both_ways(ends: tuple[End, End]) -> None
         worker.channel.say(ipc.Ready(pid=number))
         if number % 100 == 0:
             await asyncio.sleep(0)
-    await worker.until(lambda: len(worker.heard) == 1000)
-    await supervisor.until(lambda: len(supervisor.heard) == 1000)
-    assert worker.heard == [drain(number) for number in range(1000)]
-    assert supervisor.heard == [ipc.Ready(pid=number) for number in range(1000)]
+    await worker.until(lambda: len(worker.messages) == 1000)
+    await supervisor.until(lambda: len(supervisor.messages) == 1000)
+    assert worker.messages == [drain(number) for number in range(1000)]
+    assert supervisor.messages == [ipc.Ready(pid=number) for number in range(1000)]
 
 
-async def test_what_is_said_in_one_turn_leaves_as_one_frame() -> None:
+async def test_what_is_said_in_one_turn_leaves_with_one_write() -> None:
     ours, theirs = socket.socketpair()
     end = End()
-    await end.connect(ours, ipc.decode_to_supervisor)
+    await end.connect(ours, wire.supervisor_reader())
     theirs.setblocking(False)
     for number in range(50):
         end.channel.say(drain(number))
     await asyncio.sleep(0)
     data = await asyncio.get_running_loop().sock_recv(theirs, 1 << 20)
-    assert int.from_bytes(data[:4], "big") == len(data) - 4
-    assert len(ipc.decode_to_worker(data[4:])) == 50
+    assert len(list(wire.worker_reader().feed(data))) == 50
     end.channel.close()
     theirs.close()
 
 
-async def test_frames_may_arrive_in_pieces_or_together(raw: tuple[socket.socket, End]) -> None:
+async def test_messages_may_arrive_in_pieces_or_together(raw: tuple[socket.socket, End]) -> None:
     sock, worker = raw
-    data = b"".join(ipc.encode([drain(2 * number), drain(2 * number + 1)]) for number in range(4))
+    data = encode(*map(drain, range(8)))
     loop = asyncio.get_running_loop()
     for byte in data:
         await loop.sock_sendall(sock, bytes([byte]))
         await asyncio.sleep(0)
-    await worker.until(lambda: len(worker.heard) == 8)
+    await worker.until(lambda: len(worker.messages) == 8)
     await loop.sock_sendall(sock, data)
-    await worker.until(lambda: len(worker.heard) == 16)
-    assert worker.heard == [drain(number) for number in range(8)] * 2
+    await worker.until(lambda: len(worker.messages) == 16)
+    assert worker.messages == [drain(number) for number in range(8)] * 2
 
 
 async def test_a_message_larger_than_every_buffer_arrives(ends: tuple[End, End]) -> None:
@@ -120,19 +149,19 @@ async def test_a_message_larger_than_every_buffer_arrives(ends: tuple[End, End])
     jobs = [ipc.JobSpec(number, 1, 1, 9, "a", "+628", body="\U0001f600" * 65536) for number in range(40)]
     supervisor.channel.say(ipc.Send(jobs=jobs))
     supervisor.channel.say(drain(1))
-    await worker.until(lambda: len(worker.heard) == 2)
-    assert worker.heard == [ipc.Send(jobs=jobs), drain(1)]
+    await worker.until(lambda: len(worker.messages) == 2)
+    assert worker.messages == [ipc.Send(jobs=jobs), drain(1)]
 
 
-async def test_no_frame_is_larger_than_the_other_side_takes(ends: tuple[End, End]) -> None:
+async def test_no_message_is_larger_than_the_other_side_takes(ends: tuple[End, End]) -> None:
     supervisor, worker = ends
-    # 300 messages of 256 KiB: more than one frame may hold.
+    # 300 messages of 256 KiB: more than one message may hold.
     jobs = [ipc.JobSpec(number, 1, 1, 9, "a", "+628", body="\U0001f600" * 65536) for number in range(300)]
     for job in jobs:
         supervisor.channel.say(ipc.Send(jobs=[job]))
-    await worker.until(lambda: len(worker.heard) == 300 or worker.losses)
+    await worker.until(lambda: len(worker.messages) == 300 or worker.losses)
     assert worker.losses == 0
-    assert [message.jobs[0].id for message in worker.heard] == list(range(300))
+    assert [message.jobs[0].id for message in worker.messages] == list(range(300))
 
 
 async def test_the_end_of_the_other_side_is_told_once(ends: tuple[End, End]) -> None:
@@ -151,7 +180,7 @@ async def test_what_was_said_before_closing_arrives(ends: tuple[End, End]) -> No
         supervisor.channel.say(drain(number))
     supervisor.channel.close()
     await worker.until(lambda: worker.losses)
-    assert worker.heard == [drain(number) for number in range(100)]
+    assert worker.messages == [drain(number) for number in range(100)]
 
 
 async def test_a_killed_process_is_told() -> None:
@@ -159,27 +188,58 @@ async def test_a_killed_process_is_told() -> None:
     end = End()
     child = await asyncio.create_subprocess_exec("sleep", "600", pass_fds=[theirs.fileno()])
     theirs.close()
-    await end.connect(ours, ipc.decode_to_supervisor)
+    await end.connect(ours, wire.supervisor_reader())
     child.kill()
     await end.until(lambda: end.losses)
     await child.wait()
     assert end.losses == 1
 
 
-@pytest.mark.parametrize(
-    "nonsense",
-    [
-        (ipc.MAX_FRAME + 1).to_bytes(4, "big"),
-        b"\xff\xff\xff\xff",
-        b"\x00\x00\x00\x04nope",
-        b"\x00\x00\x00\x00",
-        ipc.encode([ipc.Ready(pid=1)]),
-        b"GET / HTTP/1.1\r\n\r\n",
-    ],
-)
-async def test_nonsense_ends_the_channel(raw: tuple[socket.socket, End], nonsense: bytes) -> None:
+@pytest.mark.parametrize("size", [0, wire.MAX_MESSAGE + 1, int.from_bytes(b"GET ", "big")])
+async def test_what_is_out_of_step_is_told_once_and_what_is_said_still_arrives(
+    raw: tuple[socket.socket, End], size: int
+) -> None:
     sock, worker = raw
-    await asyncio.get_running_loop().sock_sendall(sock, ipc.encode([drain(1)]) + nonsense)
-    await worker.until(lambda: worker.losses)
-    assert worker.heard == [drain(1)]
-    assert worker.losses == 1
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(sock, encode(drain(1)) + size.to_bytes(4, "big") + b"nonsense")
+    await worker.until(lambda: worker.out_of_steps)
+    await loop.sock_sendall(sock, encode(drain(2)))
+    worker.channel.say(ipc.Defect("out of step"))
+    worker.channel.flush()
+    data = await loop.sock_recv(sock, 1 << 16)
+    assert list(wire.supervisor_reader().feed(data)) == [ipc.Defect("out of step")]
+    assert worker.messages == [drain(1)]
+    assert [f"{size:,} bytes" in error for error in worker.out_of_steps] == [True]
+    assert worker.losses == 0
+
+
+async def test_a_message_that_cannot_be_read_is_told_and_costs_no_other(raw: tuple[socket.socket, End]) -> None:
+    sock, worker = raw
+    nope = encode(ipc.Ready(pid=1)) + b"\x00\x00\x00\x04nope"
+    await asyncio.get_running_loop().sock_sendall(sock, encode(drain(1)) + nope + encode(drain(2)))
+    await worker.until(lambda: len(worker.messages) == 2)
+    assert worker.messages == [drain(1), drain(2)]
+    assert [what.kind for what in worker.unreads] == ["ready", "?"]
+    assert worker.losses == 0
+
+
+async def test_a_message_that_cannot_be_encoded_is_told_and_costs_no_other(ends: tuple[End, End]) -> None:
+    supervisor, worker = ends
+    good = ipc.JobSpec(1, 1, 1, 9, "a", "+628")
+    bad = ipc.JobSpec(2, 1, 1, 9, "a", "+628", details={"order": 2**70})
+    for message in (drain(1), ipc.Send(jobs=[bad, good]), drain(2)):
+        supervisor.channel.say(message)
+    await worker.until(lambda: len(worker.messages) == 3)
+    assert worker.messages == [drain(1), ipc.Send(jobs=[good]), drain(2)]
+    assert [what.item for what in supervisor.unsents] == [bad]
+
+
+async def test_what_one_message_sets_off_costs_no_other(ends: tuple[End, End]) -> None:
+    supervisor, worker = ends
+    worker.fails_at = drain(2)
+    for number in range(1, 4):
+        supervisor.channel.say(drain(number))
+    await worker.until(lambda: len(worker.messages) == 2)
+    assert worker.messages == [drain(1), drain(3)]
+    assert worker.failures == [(drain(2), "a defect")]
+    assert worker.losses == 0

@@ -275,9 +275,10 @@ async def test_a_wait_for_the_whole_account_is_told(desk: Desk) -> None:
     assert (outcome.whole_account, outcome.retry_after) == (True, 9.0)
 
 
-async def test_a_device_that_left_gives_its_job_back(desk: Desk) -> None:
+async def test_a_device_that_is_not_known_gives_its_job_back_and_is_left_alone_for_a_while(desk: Desk) -> None:
     desk.sender.take([job(1, "nobody")])
-    assert (await desk.until_ended()).verdict == "returned"
+    outcome = await desk.until_ended()
+    assert (outcome.verdict, outcome.error) == ("unavailable", "this worker does not know its device")
 
 
 async def test_a_transport_that_is_not_there_makes_its_devices_unavailable(desk: Desk) -> None:
