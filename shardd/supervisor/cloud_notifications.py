@@ -6,6 +6,7 @@ Fields of other products and kinds that are new are passed over: Meta repeats fo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -18,6 +19,9 @@ RECEIPTS: Final = MappingProxyType({"delivered": "delivered", "read": "read", "p
 """Statuses that confirm, and as what; `sent` only repeats what the answer to the request said."""
 MAX_TEXT: Final = 1000
 """Characters of an error or an incoming text that are worth keeping."""
+MAX_ID: Final = 200
+"""Characters of a message id; those of Meta have about sixty."""
+_NUMBER: Final = re.compile(r"[0-9]{1,20}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +68,13 @@ def read_notification(said: Any) -> Iterator[Heard]:
                 yield from _status(number, status)
             for message in _objects(value, "messages"):
                 sender, text = _text(message, "from"), _words(message)
-                if sender and text:
+                if _NUMBER.fullmatch(sender) and text:
                     yield Wrote(number, sender, text[:MAX_TEXT])
 
 
 def _status(number: str, status: Mapping[str, Any]) -> Iterator[Heard]:
     message_id, word = _text(status, "id"), _text(status, "status")
-    if not message_id:
+    if not message_id or len(message_id) > MAX_ID or not message_id.isprintable():
         return
     if word in RECEIPTS:
         yield Confirmed(number, message_id, RECEIPTS[word], _moment(_text(status, "timestamp")))
@@ -83,7 +87,12 @@ def _status(number: str, status: Mapping[str, Any]) -> Iterator[Heard]:
 
 def _error(error: Mapping[str, Any]) -> str:
     title = _text(error, "title") or _text(error, "message")
-    words = [str(error.get("code", "")), title, _text(error.get("error_data"), "details")]
+    code = error.get("code", "")
+    words = [
+        str(code)[:MAX_ID] if isinstance(code, str) or (isinstance(code, int) and abs(code) < 2**63) else "",
+        title,
+        _text(error.get("error_data"), "details"),
+    ]
     return ": ".join(dict.fromkeys(word for word in words if word))
 
 

@@ -5,17 +5,22 @@
 | GET path?hub.mode=subscribe&hub.verify_token=…&hub.challenge=… | the registration: repeats the challenge, if the word is right |
 | POST path | a notification, signed over its bytes in X-Hub-Signature-256 |
 
-Nothing is believed without the signature. 200 says that what was heard is in the hands of those who write it; anything else makes
-Meta say it again, for days. Notifications of numbers that are no device of ours are answered with 200 and dropped.
+Nothing is believed without the signature, and no byte of an unsigned body is read as anything. 200 says that what was heard is in
+the hands of those who write it; anything else makes Meta say it again, for days. Notifications of numbers that are no device of
+ours are answered with 200 and dropped.
+
+Anybody may reach this port. What a peer without the secret can hold is bounded: connections and time by `Listener`, the bytes of
+all unfinished bodies here. What has been on its way for longest gives way: a signed one comes at once, and so gets through.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -30,17 +35,22 @@ from shardd.errors import SharddError
 from shardd.logs import get_logger
 from shardd.supervisor.cloud_notifications import Confirmed, NotDelivered, Wrote, read_notification
 from shardd.supervisor.lines import Lines
+from shardd.supervisor.listener import Listener, refusal
 
 log = get_logger(__name__)
 
 MAX_BODY: Final = 3 * 1024 * 1024
 """Bytes; Meta's own bound of a notification."""
-BODY_TIMEOUT: Final = 10.0
+MOST_HELD: Final = 16 * 1024 * 1024
+"""Bytes of all bodies that have not arrived whole."""
+MOST_CONNECTIONS: Final = 128
+PATIENCE: Final = 10.0
 """Seconds in which a notification must have arrived."""
-MOST_AT_ONCE: Final = 32
-"""Notifications that are being read; whoever comes then is told to come again."""
 NUMBERS_FOR: Final = 5.0
 """Seconds that it is remembered which number is which device's."""
+REFUSALS_EVERY: Final = 10.0
+"""Seconds between two words in the log about notifications that nobody signed."""
+_SIGNATURE: Final = re.compile(r"sha256=[0-9a-f]{64}")
 
 
 class CloudNumbers:
@@ -52,13 +62,16 @@ class CloudNumbers:
         self._devices: dict[str, list[str]] = {}
         self._looked = -NUMBERS_FOR
 
-    def devices(self, phone_number_id: str) -> list[str]:
-        """Ids of devices; mostly one, or none when the number is a stranger's."""
+    def devices(self, phone_number_ids: set[str]) -> dict[str, list[str]]:
+        """By number the ids of its devices: mostly one, and none when the number is a stranger's.
+
+        Many numbers at once, because a look at all devices takes long, and a notification may name ten thousand strangers.
+        """
         now = time.monotonic()
-        if phone_number_id not in self._devices or now >= self._looked + NUMBERS_FOR:
+        if now >= self._looked + NUMBERS_FOR or not phone_number_ids <= self._devices.keys():
             self._look()
             self._looked = now
-        return self._devices.get(phone_number_id, [])
+        return {number: self._devices.get(number, []) for number in phone_number_ids}
 
     def _look(self) -> None:
         self._devices = {}
@@ -77,12 +90,12 @@ class CloudWebhook:
     def __init__(
         self,
         config: CloudWebhookConfig,
-        devices_of: Callable[[str], list[str]],
+        devices_of: Callable[[set[str]], Mapping[str, list[str]]],
         *,
         receipt: Callable[[ipc.Receipt], None],
         incoming: Callable[[str, str, str], None],
     ) -> None:
-        """`devices_of` a phone_number_id.
+        """`devices_of` phone_number_ids: see CloudNumbers.
 
         Who hears what: `receipt` of messages that were delivered or read, or failed after all; `incoming` (device, number of
         the sender, text) of what people wrote. They must keep what they hear, because Meta is told that it was heard; if one
@@ -98,18 +111,19 @@ class CloudWebhook:
         self._devices_of = devices_of
         self._receipt = receipt
         self._incoming = incoming
-        self._reading = 0
-        self._runner: web.AppRunner | None = None
+        self._arriving: dict[_Body, None] = {}
+        """Bodies that are on their way, the oldest first."""
+        self._held = 0
+        self._unsigned = 0
+        """Notifications without a signature since the log told of one."""
+        self._told_unsigned = -REFUSALS_EVERY
+        routes = [web.get(self._path, self._register), web.post(self._path, self._notified)]
+        self._listener = Listener("cloud_webhook", routes, most=MOST_CONNECTIONS, patience=PATIENCE, max_body=MAX_BODY)
 
     async def start(self) -> None:
         """Listen, until `close`. Raises SharddError."""
-        app = web.Application(client_max_size=MAX_BODY)
-        app.add_routes([web.get(self._path, self._register), web.post(self._path, self._notified)])
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-        await self._runner.setup()
-        host, port = split_address(self._address)
         try:
-            await web.TCPSite(self._runner, host, port).start()
+            await self._listener.listen(split_address(self._address))
         except OSError as error:
             await self.close()
             raise SharddError(
@@ -120,43 +134,86 @@ class CloudWebhook:
 
     async def close(self) -> None:
         """Hang up; what is being heard is heard to its end."""
-        if self._runner is not None:
-            runner, self._runner = self._runner, None
-            await runner.cleanup()
+        await self._listener.close()
 
     async def _register(self, request: web.Request) -> web.Response:
-        word = request.query.get("hub.verify_token", "").encode()
+        # Bytes that are not UTF-8 come as halves of surrogate pairs.
+        word = request.query.get("hub.verify_token", "").encode(errors="surrogatepass")
         if request.query.get("hub.mode") != "subscribe" or not hmac.compare_digest(word, self._word):
-            return _refusal(403, "this is not the word that was agreed on")
-        return web.Response(text=request.query.get("hub.challenge", ""), headers={"X-Content-Type-Options": "nosniff"})
+            return refusal(403, "this is not the word that was agreed on")
+        challenge = request.query.get("hub.challenge", "").encode(errors="replace")
+        return web.Response(body=challenge, content_type="text/plain", headers={"X-Content-Type-Options": "nosniff"})
 
     async def _notified(self, request: web.Request) -> web.Response:
-        if self._reading >= MOST_AT_ONCE:
-            return _refusal(503, "too many at once")
-        self._reading += 1
+        signature = request.headers.get("X-Hub-Signature-256", "")
+        if not _SIGNATURE.fullmatch(signature):
+            return self._refuse_unsigned(request)
+        if (request.content_length or 0) > MAX_BODY:
+            return refusal(413, f"a notification has at most {MAX_BODY} bytes")
         try:
-            async with asyncio.timeout(BODY_TIMEOUT):
-                body = await request.read()
-        except TimeoutError:
-            return _refusal(408, "the body did not come in time")
+            body = await self._read(request)
+        except _TooLongError:
+            return refusal(413, f"a notification has at most {MAX_BODY} bytes")
+        right = hmac.new(self._secret, body, "sha256").hexdigest()
+        if not hmac.compare_digest(signature.removeprefix("sha256="), right):
+            return self._refuse_unsigned(request)
+        with self._listener.working(request):
+            return self._hear(body)
+
+    async def _read(self, request: web.Request) -> bytearray:
+        """The body. The listener ends it when it takes too long. Raises _TooLongError, and whatever a cut connection makes."""
+        body = _Body(request)
+        self._arriving[body] = None
+        try:
+            async for chunk in request.content.iter_any():
+                if len(body.content) + len(chunk) > MAX_BODY:
+                    raise _TooLongError
+                body.content += chunk
+                self._held += len(chunk)
+                while self._held > MOST_HELD:
+                    self._give_up(next(iter(self._arriving)))
+            if body not in self._arriving:
+                raise ConnectionAbortedError
+            return body.content
         finally:
-            self._reading -= 1
-        # Bytes that are no UTF-8 stand in a header as halves of surrogate pairs.
-        signature = request.headers.get("X-Hub-Signature-256", "").encode(errors="surrogateescape")
-        right = b"sha256=" + hmac.new(self._secret, body, "sha256").hexdigest().encode()
-        if not hmac.compare_digest(signature, right):
-            log.warning("a notification without Meta's signature", action="webhook", peer=request.remote)
-            return _refusal(401, "the signature is missing or wrong")
+            self._forget(body)
+
+    def _give_up(self, body: _Body) -> None:
+        self._forget(body)
+        body.content = bytearray()  # now, and not when the last of the cut request is collected
+        self._listener.hang_up(body.request)
+
+    def _forget(self, body: _Body) -> None:
+        if body in self._arriving:
+            del self._arriving[body]
+            self._held -= len(body.content)
+
+    def _refuse_unsigned(self, request: web.Request) -> web.Response:
+        self._unsigned += 1
+        now = time.monotonic()
+        if now >= self._told_unsigned + REFUSALS_EVERY:
+            text = "a notification without Meta's signature"
+            log.warning(text, action="webhook", peer=request.remote, since_last_told=self._unsigned)
+            self._told_unsigned, self._unsigned = now, 0
+        return refusal(401, "the signature is missing or wrong")
+
+    def _hear(self, body: bytearray) -> web.Response:
+        """What Meta signed."""
         try:
             said = msgspec.json.decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return _refusal(400, "this is not JSON")
-        for heard in read_notification(said):
-            self._tell(heard)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return refusal(400, "this is not JSON", close=False)
+        try:
+            everything = list(read_notification(said))
+            devices_of = self._devices_of({heard.phone_number_id for heard in everything})
+            for heard in everything:
+                self._tell(heard, devices_of[heard.phone_number_id])
+        except Exception as error:  # whoever keeps it cannot
+            log.exception("a notification is not kept; Meta says it again", action="webhook", error=error)
+            return refusal(503, "not kept: say it again", close=False)
         return web.Response()
 
-    def _tell(self, heard: Confirmed | NotDelivered | Wrote) -> None:
-        devices = self._devices_of(heard.phone_number_id)
+    def _tell(self, heard: Confirmed | NotDelivered | Wrote, devices: list[str]) -> None:
         if not devices:
             log.debug("a notification for a stranger", action="webhook", phone_number_id=heard.phone_number_id)
         for device_id in devices:
@@ -191,5 +248,13 @@ def make_cloud_webhook(
     return CloudWebhook(webhook, CloudNumbers(lines, os.environ).devices, receipt=receipt, incoming=incoming)
 
 
-def _refusal(status: int, why: str) -> web.Response:
-    return web.json_response({"error": why}, status=status)
+@dataclass(eq=False, slots=True)
+class _Body:
+    """A body that is on its way."""
+
+    request: web.Request
+    content: bytearray = field(default_factory=bytearray)
+
+
+class _TooLongError(Exception):
+    """A body that is longer than Meta's are."""

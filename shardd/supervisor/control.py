@@ -12,26 +12,36 @@
 | GET /devices/{id} | when the device may send, and what it waits for (`shardd.supervisor.outlook.DeviceOutlook`) |
 | POST /devices/{id}/close | close the device's client, so that another process may use its session |
 
-Errors come as {"error": "…"} with status 400, 404 or 500.
+Errors come as {"error": "…"} with status 400, 404, 405 or 500. A peer that sends or reads too slowly is hung up on.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+import re
+import time
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 from aiohttp import web
 
 from shardd.errors import ConfigError, SharddError, UsageError
-from shardd.logs import get_logger
+from shardd.supervisor.listener import Listener, refusal
 from shardd.supervisor.metrics import render_metrics
 from shardd.supervisor.outlook import DeviceOutlook
 from shardd.supervisor.status import Status
 
-log = get_logger(__name__)
+MOST: Final = 32
+"""Connections of each listener at once."""
+PATIENCE: Final = 10.0
+"""Seconds in which a peer must have sent its request, or have taken its answer."""
+PAGE_FOR: Final = 0.5
+"""Seconds for which a page of metrics is good: whoever asks again and again costs little."""
+LONGEST_ID: Final = 64
+QUOTED: Final = 40
+"""Characters that an error repeats of a path."""
+_SHARD: Final = re.compile("[0-9]{1,9}")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -68,29 +78,29 @@ class Control:
         self._supervisor = supervisor
         self._socket = socket
         self._metrics = metrics
-        self._runners: list[web.AppRunner] = []
+        self._page = ""
+        self._page_at = -PAGE_FOR
+        routes = [
+            web.get("/status", self._get_status),
+            web.get("/metrics", self._get_metrics),
+            web.post("/stop", self._post_stop),
+            web.post("/reload", self._post_reload),
+            web.post("/shards/{shard}/drain", self._post_drain),
+            web.post("/shards/{shard}/restart", self._post_restart),
+            web.get("/devices/{device}", self._get_device),
+            web.post("/devices/{device}/close", self._post_close),
+        ]
+        self._listener = Listener("control", [self._working(route) for route in routes], most=MOST, patience=PATIENCE)
+        page = [web.get("/metrics", self._get_metrics)]
+        self._page_listener = Listener("metrics", page, most=MOST, patience=PATIENCE)
 
     async def start(self) -> None:
         """Listen. Raises SharddError when an address cannot be used."""
-        app = web.Application(middlewares=[_errors])
-        app.add_routes(
-            [
-                web.get("/status", self._get_status),
-                web.get("/metrics", self._get_metrics),
-                web.post("/stop", self._post_stop),
-                web.post("/reload", self._post_reload),
-                web.post(r"/shards/{shard:[0-9]{1,9}}/drain", self._post_drain),
-                web.post(r"/shards/{shard:[0-9]{1,9}}/restart", self._post_restart),
-                web.get("/devices/{device}", self._get_device),
-                web.post("/devices/{device}/close", self._post_close),
-            ]
-        )
-        runner = await self._run(app)
         # The state folder's lock says that no supervisor lives here, so a socket file can only be a dead one's.
         self._socket.unlink(missing_ok=True)
         before = os.umask(0o177)
         try:
-            await web.UnixSite(runner, str(self._socket)).start()
+            await self._listener.listen(self._socket)
         except OSError as error:
             raise SharddError(f"control socket {self._socket}: {error.strerror}") from error
         finally:
@@ -100,34 +110,41 @@ class Control:
 
     async def close(self) -> None:
         """Hang up."""
-        for runner in self._runners:
-            await runner.cleanup()
+        await self._listener.close()
+        await self._page_listener.close()
         self._socket.unlink(missing_ok=True)
 
     async def _serve_metrics(self, address: str) -> None:
         host, _, port = address.rpartition(":")
-        app = web.Application()
-        app.add_routes([web.get("/metrics", self._get_metrics)])
-        runner = await self._run(app)
         try:
-            await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+            await self._page_listener.listen((host.strip("[]"), int(port)))
         except OSError as error:
             raise SharddError(
                 f"control.metrics {address}: {os.strerror(error.errno or 0)}: choose another port"
             ) from error
 
-    async def _run(self, app: web.Application) -> web.AppRunner:
-        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-        await runner.setup()
-        self._runners.append(runner)
-        return runner
+    def _working(self, route: web.RouteDef) -> web.RouteDef:
+        """The route, with errors as answers; none of these requests has a body to wait for."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            with self._listener.working(request):
+                try:
+                    return await route.handler(request)
+                except (UsageError, ConfigError) as error:
+                    return refusal(400, str(error), close=False)
+                except SharddError as error:
+                    return refusal(500, str(error), close=False)
+
+        return web.RouteDef(route.method, route.path, handle, {})
 
     async def _get_status(self, _: web.Request) -> web.Response:
         return web.Response(body=_encode(self._supervisor.status()), content_type="application/json")
 
     async def _get_metrics(self, _: web.Request) -> web.Response:
-        text = render_metrics(self._supervisor.status())
-        return web.Response(text=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+        now = time.monotonic()
+        if now >= self._page_at + PAGE_FOR:
+            self._page, self._page_at = render_metrics(self._supervisor.status()), now
+        return web.Response(text=self._page, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def _post_stop(self, _: web.Request) -> web.Response:
         self._supervisor.stop()
@@ -137,29 +154,33 @@ class Control:
         return web.json_response({"changed": await self._supervisor.reload()})
 
     async def _post_drain(self, request: web.Request) -> web.Response:
-        await self._supervisor.drain_shard(int(request.match_info["shard"]))
+        await self._supervisor.drain_shard(_shard(request))
         return web.json_response({"drained": True})
 
     async def _post_restart(self, request: web.Request) -> web.Response:
-        await self._supervisor.restart_shard(int(request.match_info["shard"]))
+        await self._supervisor.restart_shard(_shard(request))
         return web.json_response({"restarted": True})
 
     async def _get_device(self, request: web.Request) -> web.Response:
-        outlook = self._supervisor.outlook(request.match_info["device"])
+        outlook = self._supervisor.outlook(_device(request))
         return web.Response(body=_encode(outlook), content_type="application/json")
 
     async def _post_close(self, request: web.Request) -> web.Response:
-        await self._supervisor.close_device(request.match_info["device"])
+        await self._supervisor.close_device(_device(request))
         return web.json_response({"closed": True})
 
 
-@web.middleware
-async def _errors(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except (UsageError, ConfigError) as error:
-        return web.json_response({"error": str(error)}, status=400)
-    except SharddError as error:
-        return web.json_response({"error": str(error)}, status=500)
+def _shard(request: web.Request) -> int:
+    """The shard that a path names. Raises UsageError."""
+    text = request.match_info["shard"]
+    if not _SHARD.fullmatch(text):
+        raise UsageError(f"{text[:QUOTED]!r} is not a shard: write its number")
+    return int(text)
+
+
+def _device(request: web.Request) -> str:
+    """The device that a path names; it need not exist. Raises UsageError."""
+    text = request.match_info["device"]
+    if len(text) > LONGEST_ID:
+        raise UsageError(f"{text[:QUOTED]!r} is not a device: an id has at most {LONGEST_ID} characters")
+    return text

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardd.errors import ErrorClass
-from shardd.supervisor.cloud_notifications import Confirmed, Heard, NotDelivered, Wrote, read_notification
+from shardd.supervisor.cloud_notifications import MAX_ID, Confirmed, Heard, NotDelivered, Wrote, read_notification
 
 NUMBER = "106540352242922"
 
@@ -100,3 +100,38 @@ def test_nothing_that_anybody_says_is_an_exception(whole: Any, part: Any) -> Non
     list(read_notification(whole))
     list(read_notification(notification(statuses=part, messages=part)))
     list(read_notification(notification(statuses=[part], messages=[part])))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("1700000000") | st.just("failed"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+STATUS_FIELDS = ("id", "status", "timestamp", "errors")
+MESSAGE_FIELDS = ("from", "text", "button", "interactive")
+
+
+def objects(*names: str) -> st.SearchStrategy[Any]:
+    """Objects of which any field may be anything."""
+    return JSON | st.fixed_dictionaries(
+        {}, optional=dict.fromkeys(names, JSON | st.just("delivered") | st.just("4711"))
+    )
+
+
+@given(
+    JSON | st.lists(objects(*STATUS_FIELDS), max_size=3), JSON | st.lists(objects(*MESSAGE_FIELDS), max_size=3), JSON
+)
+def test_whatever_stands_where_what_is_heard_can_be_kept(statuses: Any, messages: Any, metadata: Any) -> None:
+    for heard in (
+        *read_notification(notification(statuses=statuses, messages=messages)),
+        *read_notification(notification(statuses=statuses, metadata=metadata)),
+        *read_notification({"entry": [{"changes": [{"value": statuses}, statuses]}, messages]}),
+        *read_notification(metadata),
+    ):
+        match heard:
+            case Wrote():
+                assert heard.sender.isascii()
+                assert heard.sender.isdigit()
+            case Confirmed() | NotDelivered():
+                assert 0 < len(heard.message_id) <= MAX_ID
+                assert heard.message_id.isprintable()

@@ -9,7 +9,7 @@ from tests.hand_lines import device, look, make_lines
 def test_numbers_are_found_by_what_the_settings_say() -> None:
     lines = make_lines()
     numbers = CloudNumbers(lines, {"OFFICE": "200"})
-    assert numbers.devices("100") == []
+    assert numbers.devices({"100"}) == {"100": []}
     look(
         lines,
         device("a", transport="cloud_api", settings={"phone_number_id": "100"}),
@@ -20,6 +20,4 @@ def test_numbers_are_found_by_what_the_settings_say() -> None:
         device("f", transport="wablas", settings={"phone_number_id": "100"}),
         device("g", transport="cloud_api", settings={"phone_number_id": "100"}),
     )
-    assert numbers.devices("100") == ["a", "g"]
-    assert numbers.devices("200") == ["b"]
-    assert numbers.devices("300") == []
+    assert numbers.devices({"100", "200", "300"}) == {"100": ["a", "g"], "200": ["b"], "300": []}
