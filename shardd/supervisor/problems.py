@@ -20,6 +20,8 @@ class ProblemKind(StrEnum):
     SHARD = "shard"
     DEFECT = "defect"
     DEVICE = "device"
+    STEP = "step"
+    """Work that is repeated for ever fails again and again, or does not end."""
 
 
 @dataclass(frozen=True, slots=True)
