@@ -94,7 +94,7 @@ async def test_a_slow_answer_is_waited_for(platforms: PlatformServer, make_platf
         ("soon", (60, 60)),
         ("-1", (60, 60)),
         ("99999999", (86400, 86400)),
-        (formatdate(time() + 3600, usegmt=True), (1, 3600)),
+        pytest.param(formatdate(time() + 3600, usegmt=True), (1, 3600), id="in an hour"),
     ],
 )
 async def test_429_rests_the_account_as_long_as_it_says(
