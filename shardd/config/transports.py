@@ -75,6 +75,12 @@ class WhatsappConfig(Section):
         "Largest media file; a bigger one fails its job. Each is held in memory while it is sent.",
         reload="shard",
     )
+    media_memory: Annotated[int, Bytes("1MiB", "64GiB")] = setting(
+        "64MiB",
+        "Media files that a worker holds at once, in bytes of the files; others wait, the oldest first. The WhatsApp library "
+        "takes about twice as much besides while they are uploaded. A file that is larger is sent alone.",
+        reload="shard",
+    )
     fetch_timeout: Annotated[float, Seconds("1s", "10m")] = setting(
         "20s", "How long fetching a media file may take. Longer for large files from slow servers.", reload="shard"
     )

@@ -59,6 +59,9 @@ class Transport(ABC):
         """Get what the job needs from elsewhere (media), before the device's turn is used."""
         return None
 
+    def discard(self, fetched: Any) -> None:
+        """Let go of what `fetch` gave; called once for each, however the job ended."""
+
     @abstractmethod
     async def prepare(self, device: DeviceSpec, job: JobSpec, fetched: Any) -> Any:
         """Make everything ready so that `deliver` only hands over; nothing may leave here."""

@@ -218,12 +218,15 @@ class Sender:
         _keep_time(job)
         self._journal.preparing(job.key)
         fetched = await transport.fetch(device, job)
-        if transport.in_hand > 1:
-            return await self._hand_over(transport, device, job, hand, fetched)
-        async with self.lock_of(device.id):
-            # It may have got another session meanwhile, and the lock says that nobody uses the old one any more.
-            device = self._devices.get(device.id, device)
-            return await self._hand_over(transport, device, job, hand, fetched)
+        try:
+            if transport.in_hand > 1:
+                return await self._hand_over(transport, device, job, hand, fetched)
+            async with self.lock_of(device.id):
+                # It may have got another session meanwhile, and the lock says that nobody uses the old one any more.
+                device = self._devices.get(device.id, device)
+                return await self._hand_over(transport, device, job, hand, fetched)
+        finally:
+            transport.discard(fetched)
 
     async def _hand_over(
         self, transport: Transport, device: DeviceSpec, job: JobSpec, hand: Hand, fetched: Any

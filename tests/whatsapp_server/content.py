@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from typing import Any
 
@@ -54,6 +55,8 @@ def describe(message: e2e.Message, storage: MediaStore, into: Message) -> None:
 
 def _fetch(part: Any, kind: str, storage: MediaStore, into: Message) -> Media:
     media = Media(part.mimetype, part.fileLength, part.fileSHA256.hex(), getattr(part, "fileName", ""))
+    media.width, media.height = getattr(part, "width", 0), getattr(part, "height", 0)
+    media.thumbnail = base64.b64encode(getattr(part, "JPEGThumbnail", b"")).decode()
     blob = storage.get(part.directPath)
     if blob is None:
         into.error = f"no file at {part.directPath}"

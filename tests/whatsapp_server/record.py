@@ -25,6 +25,9 @@ class Media:
     sha256: str
     file_name: str = ""
     intact: bool = False  # fetched from storage, authentic, and of the announced hash
+    width: int = 0
+    height: int = 0
+    thumbnail: str = ""  # in base64
 
 
 @dataclass(slots=True)

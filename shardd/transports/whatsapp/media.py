@@ -11,9 +11,10 @@ import base64
 import binascii
 import os
 import stat
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from aiohttp.abc import AbstractResolver
@@ -21,16 +22,27 @@ from aiohttp.abc import AbstractResolver
 from shardd.addresses import AllowedHosts
 from shardd.errors import ErrorClass, PermanentError
 from shardd.transports.whatsapp.media_download import Downloader
+from shardd.transports.whatsapp.media_memory import MediaMemory, Share
+from shardd.transports.whatsapp.media_names import disposition_name, path_name, safe_name
 from shardd.urls import safe_url
 
+T = TypeVar("T")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Media:
-    """What was fetched. `mime_type`: as its source named it; `file_name`: the last part of its path."""
+    """What was fetched. `mime_type`: as its source says; `file_name`: as its source calls it, made safe."""
 
     data: bytes
     mime_type: str | None = None
     file_name: str | None = None
+    share: Share | None = field(default=None, compare=False, repr=False)
+
+    def release(self) -> None:
+        """Let go of the bytes; may be called often."""
+        self.data = b""
+        if self.share is not None:
+            self.share.release()
 
 
 class MediaFetcher:
@@ -42,39 +54,51 @@ class MediaFetcher:
         folder: str | None,
         hosts: Iterable[str] = (),
         max_bytes: int,
+        memory: int,
         timeout: float,
         resolver: AbstractResolver | None = None,
     ) -> None:
         """Remember the bounds.
 
         `folder`: below it files may be named, None: nowhere. `hosts`: those that may be fetched from although they are not in
-        the internet. `timeout`: seconds for one file. `resolver`: who is asked for addresses; None: the system.
+        the internet. `memory`: bytes of all files that are held at once. `timeout`: seconds for one download. `resolver`: who
+        is asked for addresses; None: the system.
         """
         self._folder = Path(folder).resolve() if folder else None
         self._max_bytes = max_bytes
+        self._memory = MediaMemory(memory)
         self._downloader = Downloader(
             allowed=AllowedHosts(hosts), max_bytes=max_bytes, timeout=timeout, resolver=resolver
         )
 
     async def fetch(self, source: str) -> Media:
-        """The bytes behind `source`. Raises PermanentError or TransientError."""
+        """The bytes behind `source`, which the caller releases. Raises PermanentError or TransientError."""
+        share = self._memory.begin()
+        try:
+            media = await self._fetch(source.strip(), share)
+        except BaseException:
+            share.release()
+            raise
+        share.finish()
+        media.share = share
+        return media
+
+    async def _fetch(self, source: str, share: Share) -> Media:
         scheme, colon, _ = source.partition(":")
         scheme = scheme.lower() if colon and scheme.isalpha() else ""
         if scheme in {"http", "https"}:
-            return await self._download(source)
+            got = await self._downloader.download(source, share)
+            name = disposition_name(got.disposition) if got.disposition else None
+            return Media(got.data, got.mime_type, name or path_name(got.path))
         if scheme == "data":
-            return self._decode(source)
+            return await self._decode(source, share)
         if scheme in {"", "file"}:
             path = unquote(urlsplit(source).path) if scheme else source
-            return await asyncio.get_running_loop().run_in_executor(None, self._read, path)
+            return await self._read(path, share)
         raise PermanentError(
             f"media {safe_url(source)}: write an http(s) URL, a data: URI, or a file below media_dir",
             error_class=ErrorClass.CONTENT,
         )
-
-    async def _download(self, url: str) -> Media:
-        got = await self._downloader.download(url)
-        return Media(got.data, got.mime_type, PurePosixPath(unquote(got.path)).name or None)
 
     def _check_size(self, source: str, size: int) -> None:
         if size > self._max_bytes:
@@ -83,26 +107,35 @@ class MediaFetcher:
                 error_class=ErrorClass.CONTENT,
             )
 
-    def _decode(self, uri: str) -> Media:
+    async def _decode(self, uri: str, share: Share) -> Media:
+        """RFC 2397; case, spaces and line breaks do not matter, nor does missing padding, as in browsers."""
         head, comma, body = uri.partition(",")
         if not comma:
             raise PermanentError(
                 f"media {safe_url(uri)}: a data: URI is data:image/png;base64,… or data:text/plain,…",
                 error_class=ErrorClass.CONTENT,
             )
-        mime_type, *parameters = head.removeprefix("data:").split(";")
+        mime_type, *parameters = (part.strip() for part in head[len("data:") :].split(";"))
+        packed = "base64" in (parameter.lower() for parameter in parameters)
         # Four characters of base64 are three bytes; a percent-coded text is at least as long as what it means.
-        self._check_size(uri, len(body) * 3 // 4 - 2 if "base64" in parameters else len(body) // 3)
-        try:
-            data = base64.b64decode(unquote(body), validate=True) if "base64" in parameters else unquote_to_bytes(body)
-        except (binascii.Error, ValueError):
-            raise PermanentError(
-                f"media {safe_url(uri)}: what follows the comma is not base64", error_class=ErrorClass.CONTENT
-            ) from None
+        self._check_size(
+            uri, (len(body) - body.count("%") * 2) * 3 // 4 - 2 if packed and body.isprintable() else len(body) // 3
+        )
+        await share.hold(len(body))
+        data = _unpack(uri, body) if packed else unquote_to_bytes(body)
         self._check_size(uri, len(data))
-        return Media(data, mime_type or None)
+        return Media(data, mime_type.lower() or None)
 
-    def _read(self, path: str) -> Media:
+    async def _read(self, path: str, share: Share) -> Media:
+        threads = asyncio.get_running_loop()
+        # Opened twice, so that no descriptor is kept while this waits for its turn.
+        await share.hold(await threads.run_in_executor(None, self._with_file, path, _size))
+        data, name = await threads.run_in_executor(None, self._with_file, path, self._content)
+        await share.hold(len(data))
+        return Media(data, None, safe_name(name))
+
+    def _with_file(self, path: str, use: Callable[[int, Path], T]) -> T:
+        """What `use` makes of a file that may be read: of its descriptor, and of its real place."""
         if self._folder is None:
             raise PermanentError(
                 f"media {safe_url(path)}: files are not allowed, since transports.whatsapp.media_dir is not set",
@@ -118,18 +151,39 @@ class MediaFetcher:
             ) from None
         try:
             place = Path(f"/proc/self/fd/{handle}").readlink()
-            status = os.fstat(handle)
-            if not place.is_relative_to(self._folder):
-                raise PermanentError(
-                    f"media {safe_url(path)} is not below {self._folder} (transports.whatsapp.media_dir)",
-                    error_class=ErrorClass.CONTENT,
-                )
-            if not stat.S_ISREG(status.st_mode):
-                raise PermanentError(f"media {safe_url(path)} is not a file", error_class=ErrorClass.CONTENT)
-            self._check_size(path, status.st_size)
-            with os.fdopen(os.dup(handle), "rb") as file:
-                data = file.read(self._max_bytes + 1)
+            self._check_file(path, handle, place)
+            return use(handle, place)
         finally:
             os.close(handle)
-        self._check_size(path, len(data))
-        return Media(data, None, place.name)
+
+    def _check_file(self, path: str, handle: int, place: Path) -> None:
+        assert self._folder is not None
+        status = os.fstat(handle)
+        if not place.is_relative_to(self._folder):
+            raise PermanentError(
+                f"media {safe_url(path)} is not below {self._folder} (transports.whatsapp.media_dir)",
+                error_class=ErrorClass.CONTENT,
+            )
+        if not stat.S_ISREG(status.st_mode):
+            raise PermanentError(f"media {safe_url(path)} is not a file", error_class=ErrorClass.CONTENT)
+        self._check_size(path, status.st_size)
+
+    def _content(self, handle: int, place: Path) -> tuple[bytes, str]:
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            data = file.read(self._max_bytes + 1)
+        self._check_size(place.name, len(data))  # it may have grown
+        return data, place.name
+
+
+def _size(handle: int, place: Path) -> int:  # noqa: ARG001 - see `_with_file`
+    return os.fstat(handle).st_size
+
+
+def _unpack(uri: str, body: str) -> bytes:
+    digits = "".join(unquote(body).split())
+    try:
+        return base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise PermanentError(
+            f"media {safe_url(uri)}: what follows the comma is not base64", error_class=ErrorClass.CONTENT
+        ) from None

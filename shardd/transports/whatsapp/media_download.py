@@ -13,7 +13,7 @@ import asyncio
 import errno
 import io
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -26,6 +26,7 @@ from shardd import __version__
 from shardd.addresses import Address, AllowedHosts, reached, read_address, why_not_public
 from shardd.errors import ErrorClass, PermanentError, TransientError
 from shardd.transports.http_errors import connection_words
+from shardd.transports.whatsapp.media_memory import Share
 from shardd.urls import safe_url
 
 MAX_HOST: Final = 100
@@ -94,25 +95,28 @@ class Downloader:
         self._timeout = timeout
         self._resolver = resolver
 
-    async def download(self, source: str) -> Downloaded:
-        """What an http(s) URL leads to. Raises PermanentError or TransientError, whose texts show no secret of a URL."""
+    async def download(self, source: str, share: Share) -> Downloaded:
+        """What an http(s) URL leads to; its bytes come out of `share`.
+
+        Raises PermanentError or TransientError, whose texts show no secret of a URL.
+        """
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._follow(source)
+            async with asyncio.timeout(self._timeout) as deadline:
+                return await self._follow(source, share, deadline)
         except TimeoutError:
             raise TransientError(
                 f"media {safe_url(source)} did not arrive within {self._timeout:g} seconds",
                 error_class=ErrorClass.TIMEOUT,
             ) from None
 
-    async def _follow(self, source: str) -> Downloaded:
+    async def _follow(self, source: str, share: Share, deadline: asyncio.Timeout) -> Downloaded:
         url = _read_url(source)
         for _ in range(MAX_REDIRECTS + 1):
             try:
                 async with self._get(source, url) as response:
                     location = response.headers.get("Location")
                     if response.status not in REDIRECTS or location is None:
-                        return await self._read(source, response)
+                        return await self._read(source, response, share, deadline)
             except (aiohttp.InvalidURL, ValueError):
                 raise _not_fetched(source, "it is, or leads to, no http(s) URL") from None
             except (aiohttp.ClientError, OSError) as error:
@@ -145,14 +149,18 @@ class Downloader:
             async with response:
                 yield response
 
-    async def _read(self, source: str, response: aiohttp.ClientResponse) -> Downloaded:
+    async def _read(
+        self, source: str, response: aiohttp.ClientResponse, share: Share, deadline: asyncio.Timeout
+    ) -> Downloaded:
         self._check_status(source, response.status)
         self._check_size(source, response.content_length or 0)
         data = io.BytesIO()
         # Counted as it is unpacked, should it be packed although nobody asked for that.
         async for chunk in response.content.iter_chunked(CHUNK):
+            size = data.tell() + len(chunk)
+            self._check_size(source, size)
+            await _paused(deadline, share.hold(size))
             data.write(chunk)
-            self._check_size(source, data.tell())
         known = "Content-Type" in response.headers
         return Downloaded(
             data.getvalue(),
@@ -175,6 +183,17 @@ class Downloader:
                 f"media {safe_url(source)} is larger than media_max_bytes ({self._max_bytes} bytes)",
                 error_class=ErrorClass.CONTENT,
             )
+
+
+async def _paused(deadline: asyncio.Timeout, waiting: Awaitable[None]) -> None:
+    """Wait for what is not the server's fault, in time that does not count."""
+    loop, end = asyncio.get_running_loop(), deadline.when()
+    assert end is not None
+    begin = loop.time()
+    if not deadline.expired():
+        deadline.reschedule(None)
+    await waiting
+    deadline.reschedule(end + loop.time() - begin)
 
 
 def _read_url(source: str) -> URL:

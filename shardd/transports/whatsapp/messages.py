@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import re
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-import magic
 from neonize.proto.Neonize_pb2 import UploadResponse
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import (
     AudioMessage,
@@ -20,11 +17,12 @@ from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import (
     VideoMessage,
 )
 from neonize.utils.enum import MediaType
-from PIL import Image, UnidentifiedImageError
 
 from shardd.errors import ErrorClass, PermanentError
 from shardd.ipc import JobSpec
 from shardd.transports.whatsapp.media import Media
+from shardd.transports.whatsapp.media_look import Look
+from shardd.transports.whatsapp.media_names import safe_name
 
 MEDIA_TYPES: Final = MappingProxyType(
     {
@@ -36,13 +34,6 @@ MEDIA_TYPES: Final = MappingProxyType(
     }
 )
 """The kinds of jobs that carry media, and as what they are uploaded."""
-
-IMAGE_FORMATS: Final = frozenset({"JPEG", "PNG", "WEBP", "GIF"})
-THUMBNAIL_PIXELS: Final = 72
-MAX_PIXELS: Final = 100_000_000
-"""An image beyond this is refused before it is unpacked."""
-VOICE_MIME: Final = "audio/ogg; codecs=opus"
-"""The only form in which phones play a voice message."""
 
 
 def needs_media(job: JobSpec) -> bool:
@@ -86,35 +77,6 @@ def plain_message(job: JobSpec) -> Message:
     return Message(contactMessage=ContactMessage(displayName=name, vcard=_vcard(name, phone)))
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What a message says about its media. `thumbnail`: a small JPEG of an image; `size`: its width and height in pixels."""
-
-    mime_type: str
-    thumbnail: bytes | None = None
-    size: tuple[int, int] | None = None
-
-
-def look_at(job: JobSpec, media: Media) -> Look:
-    """Look at what is to be sent. Raises PermanentError when it is not what its kind says."""
-    if not media.data:
-        raise PermanentError("the media is empty", error_class=ErrorClass.CONTENT)
-    sniffed = str(magic.from_buffer(media.data[:4096], mime=True))
-    if job.kind == "image":
-        return _look_at_image(job, media.data)
-    if job.kind == "voice":
-        return Look(job.mime_type or VOICE_MIME)
-    named = (
-        media.mime_type if media.mime_type not in {None, "application/octet-stream", "binary/octet-stream"} else None
-    )
-    mime_type = job.mime_type or (named or sniffed if job.kind == "document" else sniffed)
-    if job.kind in {"audio", "video"} and mime_type.partition("/")[0] not in {job.kind, "application"}:
-        raise PermanentError(
-            f"kind is {job.kind!r}, but the media is {mime_type}: send it as a document", error_class=ErrorClass.CONTENT
-        )
-    return Look(mime_type)
-
-
 def media_message(job: JobSpec, media: Media, look: Look, upload: UploadResponse) -> Message:
     """The message that carries what was uploaded."""
     common: dict[str, Any] = {
@@ -130,13 +92,13 @@ def media_message(job: JobSpec, media: Media, look: Look, upload: UploadResponse
     match job.kind:
         case "image":
             shape = {"width": look.size[0], "height": look.size[1]} if look.size else {}
-            return Message(imageMessage=ImageMessage(**common, **caption, **shape, JPEGThumbnail=look.thumbnail))
+            return Message(imageMessage=ImageMessage(**common, **caption, **shape, JPEGThumbnail=look.preview))
         case "video":
             return Message(videoMessage=VideoMessage(**common, **caption))
         case "audio" | "voice":
             return Message(audioMessage=AudioMessage(**common, PTT=job.kind == "voice"))
         case _:
-            name = job.file_name or media.file_name or "document"
+            name = safe_name(job.file_name or "") or media.file_name or "document"
             return Message(documentMessage=DocumentMessage(**common, **caption, fileName=name, title=name))
 
 
@@ -154,30 +116,3 @@ def _vcard(name: str, phone: str) -> str:
     escaped = re.sub(r"([\\,;])", r"\\\1", name).replace("\r", "").replace("\n", "\\n")
     lines = ["BEGIN:VCARD", "VERSION:3.0", f"N:;{escaped};;;", f"FN:{escaped}", f"TEL;type=CELL;waid={phone}:+{phone}"]
     return "\n".join([*lines, "END:VCARD"])
-
-
-def _look_at_image(job: JobSpec, data: bytes) -> Look:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            size, kind = image.size, str(image.format)
-            if kind not in IMAGE_FORMATS:
-                raise PermanentError(
-                    f"an image of format {kind} is not shown by WhatsApp: send JPEG, PNG, or a document",
-                    error_class=ErrorClass.CONTENT,
-                )
-            if size[0] * size[1] > MAX_PIXELS:
-                raise PermanentError(
-                    f"the image has {size[0]} by {size[1]} pixels, which is too much: send it as a document",
-                    error_class=ErrorClass.CONTENT,
-                )
-            image.draft("RGB", (THUMBNAIL_PIXELS * 2, THUMBNAIL_PIXELS * 2))  # JPEG: unpack no more than is needed
-            small = image.convert("RGB")
-            small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-            thumbnail = io.BytesIO()
-            small.save(thumbnail, format="JPEG", quality=60)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError):
-        raise PermanentError(
-            "the media is not an image that can be read: send JPEG or PNG, or send it as a document",
-            error_class=ErrorClass.CONTENT,
-        ) from None
-    return Look(job.mime_type or Image.MIME[kind], thumbnail.getvalue(), size)

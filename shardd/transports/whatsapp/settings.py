@@ -18,6 +18,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     media_dir: str | None = None
     media_hosts: tuple[str, ...] = ()
     media_max_bytes: int = 16 * 1024 * 1024
+    media_memory: int = 64 * 1024 * 1024
     fetch_timeout: float = 20.0
     connect_timeout: float = 20.0
     """From the dial to being logged in; also how long a device waits for its turn to connect."""

@@ -6,7 +6,6 @@ library. What that call says is read by `failures`; what nobody can know is in d
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -25,13 +24,25 @@ from shardd.transports.whatsapp.clients import Clients
 from shardd.transports.whatsapp.failures import SendContext, Trouble, send_error, upload_error
 from shardd.transports.whatsapp.library import adopt_loop, parse_jid
 from shardd.transports.whatsapp.media import Media, MediaFetcher
+from shardd.transports.whatsapp.media_look import Look, look_at
 from shardd.transports.whatsapp.opt_outs import OptOuts
+from shardd.transports.whatsapp.previews import Previews
 from shardd.transports.whatsapp.recipients import Directory, Recipient, parse_recipient
 from shardd.transports.whatsapp.restrictions import Restrictions
 from shardd.transports.whatsapp.sessions import SessionStore
 from shardd.transports.whatsapp.settings import read_settings
 
 log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Attachment:
+    """A file, and what the message says of it."""
+
+    media: Media
+    look: Look
+    uploading: bool = False
+    """The library has the bytes, for however long; nobody else may say that they are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +73,31 @@ class WhatsappTransport(Transport):
             folder=self._settings.media_dir,
             hosts=self._settings.media_hosts,
             max_bytes=self._settings.media_max_bytes,
+            memory=self._settings.media_memory,
             timeout=self._settings.fetch_timeout,
         )
+        self._previews = Previews()
 
     async def start(self) -> None:
         """Open the gate."""
         adopt_loop()
         await self._gate.start()
 
-    async def fetch(self, device: DeviceSpec, job: JobSpec) -> Media | None:  # noqa: ARG002 - any device may fetch it
-        """The job's media, if it has any."""
-        return await self._media.fetch(str(job.media)) if messages.needs_media(job) else None
+    async def fetch(self, device: DeviceSpec, job: JobSpec) -> Attachment | None:  # noqa: ARG002 - any device may fetch it
+        """The job's media, if it has any, and what a message says of it."""
+        if not messages.needs_media(job):
+            return None
+        media = await self._media.fetch(str(job.media))
+        try:
+            return Attachment(media, await look_at(job, media, self._previews))
+        except BaseException:
+            media.release()
+            raise
+
+    def discard(self, fetched: Any) -> None:
+        """Give the memory of the job's media back."""
+        if fetched is not None and not fetched.uploading:
+            fetched.media.release()
 
     async def prepare(self, device: DeviceSpec, job: JobSpec, fetched: Any) -> Prepared:
         """Look at the recipient, refresh the client, upload."""
@@ -129,6 +154,7 @@ class WhatsappTransport(Transport):
 
     async def close(self) -> None:
         """Close every client, then the gate."""
+        await self._previews.close()
         await self._clients.close()
         await self._gate.close()
         await self._store.close()
@@ -179,16 +205,21 @@ class WhatsappTransport(Transport):
         self._directory.learn(number, jid)
         return jid
 
-    async def _upload(self, client: Client, job: JobSpec, media: Media) -> Any:
-        look = await asyncio.to_thread(messages.look_at, job, media)
-        kind = messages.MEDIA_TYPES[job.kind]
+    async def _upload(self, client: Client, job: JobSpec, attachment: Attachment) -> Any:
+        async def upload() -> Any:
+            attachment.uploading = True
+            try:
+                return await client.handle.upload(attachment.media.data, messages.MEDIA_TYPES[job.kind])
+            finally:
+                attachment.media.release()
+
         try:
-            upload = await client.call(lambda: client.handle.upload(media.data, kind), self._settings.upload_timeout)
+            uploaded = await client.call(upload, self._settings.upload_timeout)
         except NeonizeError as error:
             raise upload_error(str(error)) from None
         except (TimeoutError, TroubleError) as error:
             raise _not_sent(error) from None
-        return messages.media_message(job, media, look, upload)
+        return messages.media_message(job, attachment.media, attachment.look, uploaded)
 
     async def _respect_restriction(self, device: DeviceSpec, recipient: Recipient) -> None:
         """While WhatsApp keeps a device from new contacts, only those it knows are written to."""

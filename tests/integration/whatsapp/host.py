@@ -52,11 +52,14 @@ class Host:
         step = "fetch"
         try:
             fetched = await self._transport.fetch(spec, work)
-            async with self._locks.setdefault(spec.id, asyncio.Lock()):
-                step = "prepare"
-                prepared = await self._transport.prepare(spec, work, fetched)
-                step = "deliver"
-                sent = await self._transport.deliver(spec, work, prepared)
+            try:
+                async with self._locks.setdefault(spec.id, asyncio.Lock()):
+                    step = "prepare"
+                    prepared = await self._transport.prepare(spec, work, fetched)
+                    step = "deliver"
+                    sent = await self._transport.deliver(spec, work, prepared)
+            finally:
+                self._transport.discard(fetched)
         except SendError as error:
             told: dict[str, Any] = {"step": step, "error": type(error).__name__, "text": str(error)}
             if isinstance(error, DeviceUnavailableError):

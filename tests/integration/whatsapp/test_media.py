@@ -1,11 +1,13 @@
 """Every kind of message, as the simulated phone gets it."""
 
+import asyncio
 import base64
 import hashlib
 import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from aiohttp import web
@@ -13,18 +15,13 @@ from PIL import Image
 
 from tests.integration.whatsapp.conftest import MakeDevice, StartHost
 from tests.integration.whatsapp.host_process import HostProcess
+from tests.media_files import BLUE, HTML, MP3, OPUS, RED, mp4, photo, plain_image, scan_bomb
 from tests.whatsapp_server.launch import ServerProcess
 
 NUMBER = "6281234567890"
 
 
-def picture() -> bytes:
-    out = io.BytesIO()
-    Image.new("RGB", (640, 480), (200, 30, 30)).save(out, "PNG")
-    return out.getvalue()
-
-
-PICTURE = picture()
+PICTURE = plain_image(640, 480)
 
 
 @pytest.fixture
@@ -33,8 +30,14 @@ def folder(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "red.png").write_bytes(PICTURE)
     (folder / "price list.pdf").write_bytes(b"%PDF-1.4\n" + b"x" * 2000)
-    (folder / "hello.ogg").write_bytes(b"OggS" + b"\0" * 24 + b"OpusHead" + b"\0" * 500)
-    (folder / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + b"\0" * 500)
+    (folder / "hello.ogg").write_bytes(OPUS)
+    (folder / "clip.mp4").write_bytes(mp4(b"mp42", b"vide", b"soun"))
+    (folder / "song.m4a").write_bytes(mp4(b"isom", b"soun"))
+    (folder / "memo.3gp").write_bytes(mp4(b"3gp4", b"soun"))
+    (folder / "song.mp3").write_bytes(MP3)
+    (folder / "page.html").write_bytes(HTML)
+    (folder / "portrait.jpg").write_bytes(photo(6))
+    (folder / "bomb.jpg").write_bytes(scan_bomb())
     return folder
 
 
@@ -49,6 +52,9 @@ async def sender(start_host: StartHost, folder: Path) -> HostProcess:
         ("image", "red.png", ("image/png", "")),
         ("video", "clip.mp4", ("video/mp4", "")),
         ("audio", "hello.ogg", ("audio/ogg", "")),
+        ("audio", "song.m4a", ("audio/mp4", "")),
+        ("audio", "memo.3gp", ("audio/3gpp", "")),
+        ("audio", "song.mp3", ("audio/mpeg", "")),
         ("voice", "hello.ogg", ("audio/ogg; codecs=opus", "")),
         ("document", "price list.pdf", ("application/pdf", "price list.pdf")),
     ],
@@ -92,21 +98,113 @@ async def test_a_document_bears_the_name_and_type_it_was_given(
     assert (message.media.file_name, message.media.mime_type) == ("Harga ☕.csv", "text/csv")
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "why"),
+    [
+        ("voice", "song.mp3", "the media is audio/mpeg; phones play only Ogg with Opus as voice"),
+        ("voice", "page.html", "the media is text/html, perhaps what the server says"),
+        ("audio", "page.html", "the media is text/html, perhaps what the server says"),
+        ("image", "page.html", "the media is text/html, perhaps what the server says"),
+        ("audio", "clip.mp4", "the media is video/mp4; send it as video, or as a document"),
+    ],
+)
+async def test_a_file_that_is_something_else_is_sent_to_nobody(
+    sender: HostProcess, device: dict[str, Any], whatsapp: ServerProcess, *, kind: str, name: str, why: str
+) -> None:
+    told = await sender.send(device, NUMBER, kind=kind, media=name, mime_type="audio/ogg; codecs=opus")
+    assert (told["step"], told["error"]) == ("fetch", "PermanentError"), told
+    assert told["text"].startswith(f"kind is '{kind}', but {why}")
+    assert whatsapp.control.messages(accepted_only=False) == []
+    assert (await sender.ask("counts"))["connects"] == 0
+
+
+async def test_a_portrait_arrives_upright(sender: HostProcess, device: dict[str, Any], whatsapp: ServerProcess) -> None:
+    await sender.send(device, NUMBER, kind="image", media="portrait.jpg")
+    (message,) = await whatsapp.async_control.wait_messages(1, recipient=NUMBER)
+    assert message.media is not None
+    assert (message.media.mime_type, message.media.width, message.media.height) == ("image/jpeg", 240, 400)
+    with Image.open(io.BytesIO(base64.b64decode(message.media.thumbnail))) as thumbnail:
+        assert thumbnail.size == (43, 72)
+        for place, colour in (((21, 5), RED), ((21, 67), BLUE)):
+            seen = thumbnail.getpixel(place)
+            assert isinstance(seen, tuple)
+            assert max(abs(one - other) for one, other in zip(seen, colour, strict=True)) < 30
+
+
+async def test_an_image_whose_preview_takes_too_long_arrives_without(
+    sender: HostProcess, device: dict[str, Any], make_device: MakeDevice, whatsapp: ServerProcess, folder: Path
+) -> None:
+    other = make_device("6281190000001")
+    told = await asyncio.gather(
+        sender.send(device, NUMBER, "slow", kind="image", media="bomb.jpg"),
+        sender.send(other, NUMBER, "quick", kind="document", media="price list.pdf"),
+    )
+    assert ["message_id" in one for one in told] == [True, True], told
+    slow, quick = (whatsapp.control.messages(text=text)[0] for text in ("slow", "quick"))
+    assert quick.arrivals[0].time < slow.arrivals[0].time
+    assert slow.media is not None
+    assert (slow.media.intact, slow.media.thumbnail, slow.media.mime_type) == (True, "", "image/jpeg")
+
+
+async def test_a_data_uri_is_understood_however_it_is_spelled(
+    sender: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
+) -> None:
+    packed = base64.encodebytes(PICTURE).decode()
+    for number, uri in enumerate((f"DATA:image/png;BASE64,{packed}", f" data:image/png; base64,{packed.rstrip('=')}")):
+        await sender.send(device, NUMBER, f"{number}", kind="image", media=uri)
+        (message,) = await whatsapp.async_control.wait_messages(1, text=f"{number}")
+        assert message.media is not None
+        assert message.media.sha256 == hashlib.sha256(PICTURE).hexdigest()
+
+
 @pytest.fixture
 async def site() -> AsyncIterator[str]:
-    """A web site with one picture."""
+    """A web site with a picture, and a bill whose name stands in the header."""
 
     async def serve(_: web.Request) -> web.Response:
         return web.Response(body=PICTURE, content_type="image/png")
 
+    async def bill(request: web.Request) -> web.Response:
+        header = request.query.get("header")
+        return web.Response(body=b"%PDF-1.4\n", headers={"Content-Disposition": header} if header else None)
+
     app = web.Application()
     app.router.add_get("/red.png", serve)
+    app.router.add_get("/{name}.php", bill)
     runner = web.AppRunner(app)
     await runner.setup()
     listener = web.TCPSite(runner, "127.0.0.1", 0)
     await listener.start()
     yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "name"),
+    [
+        ("", None, "bill 42.php"),
+        ('attachment; filename="Bill May.pdf"', None, "Bill May.pdf"),
+        ("attachment; filename=\"x\"; filename*=UTF-8''Rechnung%20M%C3%A4rz.pdf", None, "Rechnung März.pdf"),
+        ('attachment; filename="../../.bashrc"', None, "bashrc"),
+        ('attachment; filename="Bill.pdf"', "Yours.pdf", "Yours.pdf"),
+        ('attachment; filename="Bill.pdf"', "../\u202efdp.exe", "_fdp.exe"),
+    ],
+)
+async def test_a_document_is_called_as_the_row_says_or_the_server_or_the_url(
+    sender: HostProcess,
+    device: dict[str, Any],
+    whatsapp: ServerProcess,
+    site: str,
+    *,
+    header: str,
+    row: str | None,
+    name: str,
+) -> None:
+    given = {"file_name": row} if row else {}
+    await sender.send(device, NUMBER, kind="document", media=f"{site}/bill%2042.php?header={quote(header)}", **given)
+    (message,) = await whatsapp.async_control.wait_messages(1, recipient=NUMBER)
+    assert message.media is not None
+    assert (message.media.file_name, message.media.intact) == (name, True)
 
 
 async def test_an_image_from_a_url_arrives(
@@ -135,7 +233,7 @@ async def test_what_is_missing_fails_before_anything_is_opened(
         told = await sender.send(device, NUMBER, kind="image", media=media)
         assert (told["step"], told["error"]) == ("fetch", "PermanentError"), told
     told = await sender.send(device, NUMBER, kind="image", media="price list.pdf")
-    assert (told["step"], told["error"]) == ("prepare", "PermanentError")
+    assert (told["step"], told["error"]) == ("fetch", "PermanentError")
 
 
 @pytest.mark.parametrize("details", [{"kind": "error", "code": 500}, {"kind": "drop"}])

@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def fetcher(folder: Path) -> MediaFetcher:
-    return MediaFetcher(folder=str(folder), hosts=["127.0.0.1"], max_bytes=LIMIT, timeout=2.0)
+    return MediaFetcher(folder=str(folder), hosts=["127.0.0.1"], max_bytes=LIMIT, memory=LIMIT, timeout=2.0)
 
 
 @pytest.mark.parametrize("path", ["a.txt", "deep/../a.txt", "inside"])
@@ -65,7 +65,7 @@ async def test_nothing_else_is_read(fetcher: MediaFetcher, path: str, complaint:
 
 
 async def test_without_a_folder_no_file_is_read(folder: Path) -> None:
-    fetcher = MediaFetcher(folder=None, max_bytes=LIMIT, timeout=1)
+    fetcher = MediaFetcher(folder=None, max_bytes=LIMIT, memory=LIMIT, timeout=1)
     with pytest.raises(PermanentError, match="media_dir is not set"):
         await fetcher.fetch(str(folder / "a.txt"))
 

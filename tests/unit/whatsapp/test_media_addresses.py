@@ -72,7 +72,7 @@ class HostileDns(AbstractResolver):
 
 
 def fetcher(*hosts: str, resolver: AbstractResolver | None = None) -> MediaFetcher:
-    return MediaFetcher(folder=None, hosts=hosts, max_bytes=1000, timeout=5.0, resolver=resolver)
+    return MediaFetcher(folder=None, hosts=hosts, max_bytes=1000, memory=1000, timeout=5.0, resolver=resolver)
 
 
 def fetch(url: str, *hosts: str, resolver: AbstractResolver | None = None) -> SendError:
@@ -303,7 +303,7 @@ fcntl.ioctl(control, SET_ADDRESS, struct.pack("16sHH4s8s", b"lo:1", socket.AF_IN
 listener = socket.create_server(("0.0.0.0", 8080))
 listener.setblocking(False)
 try:
-    asyncio.run(MediaFetcher(folder=None, max_bytes=9, timeout=5.0).fetch("http://9.9.9.9:8080/x"))
+    asyncio.run(MediaFetcher(folder=None, max_bytes=9, memory=9, timeout=5.0).fetch("http://9.9.9.9:8080/x"))
 except SendError as error:
     print(error)
 try:

@@ -1,0 +1,113 @@
+"""The process that decodes images: started by `previews`, told one image after the other, killed when one takes too long.
+
+An image is a program for its decoder, and small files can ask for gigabytes or for hours. Here that costs nobody else anything:
+the memory of this process is limited, so is its time, and it has neither secrets nor connections.
+
+In: 8 bytes of length (big endian) and the image. Out: 4 bytes of length and a `Picture` in msgpack.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import resource
+import signal
+import struct
+import sys
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+from shardd.transports.whatsapp.picture import Picture
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF")
+PREVIEW: Final = 72
+"""Pixels of a preview's longer side."""
+ROUGH: Final = 4 * PREVIEW
+"""To this size an image is brought roughly, pixel by pixel, before it is made smooth."""
+SURE: Final = 8_000_000
+"""Pixels for which the memory always suffices, so that a failure means a damaged file; few decoders say that it was memory."""
+WEBP_PIXELS: Final = 12_000_000
+"""Half of what Pillow lets pass before it gives WebP's decoder its canvases, 8 bytes for a pixel."""
+ORIENTATION: Final = 0x0112
+# What EXIF's orientation asks to be done, besides 1, which is nothing.
+TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_MODULES: Final = (GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin)
+"""Loaded before the first image, so that Pillow looks for no others."""
+
+
+def look(data: bytes) -> Picture:
+    """Look at one image; raises nothing that a file can cause."""
+    Image.MAX_IMAGE_PIXELS = WEBP_PIXELS if data[8:12] == b"WEBP" else None  # the memory is limited instead
+    size = (0, 0)
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            size = image.size
+            orientation = _orientation(image)
+            if orientation >= 5:
+                size = size[::-1]
+            return Picture(*size, _preview(image, TURNS.get(orientation)))
+    except (MemoryError, Image.DecompressionBombError):
+        return Picture(*size)
+    except Exception:  # noqa: BLE001 - decoders raise anything, and all of it means the same
+        return Picture(*size, damaged=size[0] * size[1] <= SURE)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        found = image.getexif().get(ORIENTATION)
+    except Exception:  # noqa: BLE001 - what is wrong with the metadata is not wrong with the image
+        return 1
+    return found if isinstance(found, int) and found in TURNS else 1
+
+
+def _preview(image: Image.Image, turn: Image.Transpose | None) -> bytes:
+    # JPEG: decode no more than is needed. The others are decoded whole, but never copied whole.
+    image.draft("RGB", (2 * PREVIEW, 2 * PREVIEW))
+    image.load()
+    scale = max(1.0, max(image.size) / ROUGH)
+    rough = image.resize([max(1, round(side / scale)) for side in image.size], Image.Resampling.NEAREST).convert("RGB")
+    rough.thumbnail((PREVIEW, PREVIEW))
+    out = io.BytesIO()
+    (rough if turn is None else rough.transpose(turn)).save(out, format="JPEG", quality=60)
+    return out.getvalue()
+
+
+def main(memory: int, seconds: int) -> None:
+    """Answer until the input ends. `memory`: bytes for data; `seconds`: of CPU time for one image."""
+    # uvloop hands down whatever may be inherited, the worker's channel included, whose end must be seen when the worker ends.
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    warnings.simplefilter("ignore")
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    os.nice(10)
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    PngImagePlugin.MAX_TEXT_CHUNK = memory
+    source, target = sys.stdin.buffer, sys.stdout.buffer
+    while head := source.read(8):
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        resource.setrlimit(
+            resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + seconds + 1, resource.RLIM_INFINITY)
+        )
+        answer = msgspec.msgpack.encode(look(source.read(struct.unpack(">Q", head)[0])))
+        target.write(struct.pack(">I", len(answer)) + answer)
+        target.flush()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

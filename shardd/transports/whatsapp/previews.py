@@ -1,0 +1,120 @@
+"""Previews of images, made by a process of their own: one at a time, within bounds of memory and time.
+
+In this process neither can be had: a thread cannot be stopped, and a progressive JPEG of 150 kB can keep a decoder busy for half
+a minute, one of 1.5 MB for five. The process is kept for the next image and ends when none comes for a while. An
+image whose preview does not come in time is sent without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+import sys
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+
+from shardd.logs import get_logger
+from shardd.transports.whatsapp.picture import Picture
+
+log = get_logger(__name__)
+
+MEMORY: Final = 192 * 1024 * 1024
+"""Bytes that decoding may take: 24 million pixels of a PNG are 96 MB."""
+MAX_IMAGE: Final = 32 * 1024 * 1024
+"""Bytes of an image; the process holds it besides."""
+SECONDS: Final = 10.0
+"""For one image, the start of the process included."""
+PATIENCE: Final = 10.0
+"""Seconds that an image waits for those before it."""
+IDLE: Final = 60.0
+"""Seconds without an image after which the process ends."""
+MAX_ANSWER: Final = 64 * 1024
+_KEPT: Final = ("PATH", "LD_LIBRARY_PATH")
+"""Of the environment, which may hold secrets."""
+
+
+class Previews:
+    """Makes the previews of one worker."""
+
+    def __init__(self, *, memory: int = MEMORY, seconds: float = SECONDS, patience: float = PATIENCE) -> None:
+        self._memory = memory
+        self._seconds = seconds
+        self._patience = patience
+        self._turn = asyncio.Lock()
+        self._process: asyncio.subprocess.Process | None = None
+        self._idle: asyncio.TimerHandle | None = None
+
+    async def look(self, data: bytes) -> Picture | None:
+        """What there is to know of an image; None when that would take too much."""
+        if len(data) > MAX_IMAGE:
+            return None
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._turn.acquire()
+        except TimeoutError:
+            log.warning("no turn for a preview: an image is sent without", action="preview")
+            return None
+        picture: Picture | None = None
+        try:
+            async with asyncio.timeout(self._seconds):
+                picture = await self._ask(data)
+        except (TimeoutError, OSError, EOFError, msgspec.MsgspecError) as error:
+            log.warning("no preview of an image: it takes too much memory or time", action="preview", error=repr(error))
+        finally:
+            try:
+                if picture is None or picture.preview is None:
+                    # An answer that is still to come is nobody's, and memory that did not suffice may be in pieces.
+                    await self._end()
+            finally:
+                self._turn.release()
+        return picture
+
+    async def close(self) -> None:
+        """End the process."""
+        await self._end()
+
+    # ---- inside
+
+    async def _ask(self, data: bytes) -> Picture:
+        if self._idle is not None:
+            self._idle.cancel()
+        process = self._process
+        if process is None or process.returncode is not None or process.stdin is None or process.stdin.is_closing():
+            self._process = process = await self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(struct.pack(">Q", len(data)))
+        process.stdin.write(data)
+        await process.stdin.drain()
+        (length,) = struct.unpack(">I", await process.stdout.readexactly(4))
+        if length > MAX_ANSWER:
+            raise EOFError
+        picture = msgspec.msgpack.decode(await process.stdout.readexactly(length), type=Picture)
+        self._idle = asyncio.get_running_loop().call_later(IDLE, process.stdin.close)
+        return picture
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-I",
+            "-m",
+            "shardd.transports.whatsapp.preview_process",
+            str(self._memory + MAX_IMAGE),
+            str(int(self._seconds)),
+            env={name: os.environ[name] for name in _KEPT if name in os.environ},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+
+    async def _end(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        process, self._process = self._process, None
+        if process is not None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
