@@ -220,6 +220,8 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
     fds: int
     connects: int = 0
     """Connect cycles since the start: each leaks a little in the library."""
+    journal: str | None = None
+    """Why nothing may be handed over: what the journal is told now might not be found after a crash. None: it would be."""
 
 
 class Outcomes(msgspec.Struct, frozen=True, tag="outcomes"):

@@ -36,11 +36,15 @@ from shardd.journal_lines import (
     mark_line,
     outcome_line,
     preparing_line,
+    probe_line,
     read_header,
     read_journal,
     started_line,
 )
-from shardd.state_files import open_file
+from shardd.logs import get_logger
+from shardd.state_files import open_file, open_folder
+
+log = get_logger(__name__)
 
 COMPACT_ABOVE: Final = 4 * 1024 * 1024
 """Bytes; a file that never comes to rest is rewritten when it is larger."""
@@ -48,6 +52,10 @@ CUT_ABOVE: Final = 64 * 1024
 """Bytes; a file in which everything is settled is cut when it is larger. Until then its mark says so, which costs a tenth."""
 READ_MOST: Final = 16 * COMPACT_ABOVE
 """Bytes of a file that are looked at: no worker writes more, and a damaged one may claim any size."""
+
+
+ROOM: Final = 256 * 1024
+"""Bytes that must be free on the disk before a message is handed over: the outcomes of all that are under way need them."""
 
 
 def boot_id() -> str | None:
@@ -87,6 +95,12 @@ class Journal:
         self._size = 0
         self._pid: int | None = None
         self._open: dict[ClaimKey, _Open] = {}
+        self._refused = False
+        """The disk refused the last entry."""
+        self._state_folder = (0, 0)
+        """Device and inode of the state folder."""
+        self.trouble: str | None = None
+        """Why an entry that is written now might not be found after a crash; None: it would be."""
 
     @classmethod
     def open(cls, path: Path, *, state: str, shard: int, fsync: bool = False) -> Self:
@@ -103,6 +117,7 @@ class Journal:
                 found = os.fstat(journal._fd)
                 if found.st_ino == path.lstat().st_ino:
                     journal._inode, journal._size = found.st_ino, found.st_size
+                    journal._state_folder = _identity(path.parent.parent.stat())
                     break
                 # Its owner replaced the file (compaction) between our open and our lock.
                 os.close(journal._fd)
@@ -132,11 +147,13 @@ class Journal:
 
     def preparing(self, claim: ClaimKey, *, alone: bool = False) -> None:
         """Remember that the preparation of a job begins; `alone`: no other job is in this worker. Raises JournalError."""
+        self._must_be_found()
         self._append(preparing_line(self._life, self._number + 1, claim, alone=alone))
         self._entry(claim).alone = alone
 
     def started(self, claim: ClaimKey) -> None:
         """Remember that the message is about to be handed over. Raises JournalError; then it must not be."""
+        self._must_be_found()
         self._append(started_line(self._life, self._number + 1, claim), marked=True)
         self._entry(claim).started = True
 
@@ -169,11 +186,57 @@ class Journal:
         """
         self._start_over(None)
 
+    def check(self) -> str | None:
+        """Look whether the file is still where it was and takes entries: `trouble`.
+
+        One that was deleted or changed by somebody else is written anew, if its folder is there.
+        """
+        try:
+            trouble = self._displaced() or self._without_room()
+            if trouble is None and self._refused:
+                self._append(probe_line(self._life, self._number + 1))
+                self._refused = False
+        except JournalError as error:
+            trouble = str(error).removeprefix(f"{self.path}: ")
+        except UnsafeFileError as error:
+            trouble = str(error)
+        except OSError as error:
+            trouble = error.strerror
+        self.trouble = trouble
+        return trouble
+
     def close(self) -> None:
         """Give the lock back."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _must_be_found(self) -> None:
+        if self.trouble is not None:
+            raise JournalError(f"{self.path}: {self.trouble}")
+
+    def _displaced(self) -> str | None:
+        folder = self.path.parent
+        with contextlib.suppress(FileNotFoundError):
+            if _identity(self.path.lstat()) == _identity(mine := os.fstat(self._fd)) and mine.st_size == self._size:
+                return None
+        with contextlib.suppress(FileNotFoundError):
+            if _identity(folder.parent.stat()) == self._state_folder:
+                os.close(open_folder(folder.parent, folder.name))
+                log.warning("the journal was deleted or changed by another program: writing it anew", action="journal")
+                self._rewrite()
+                return None
+            # Whoever runs there may have workers of this shard.
+            return "another state folder stands in its place"
+        return f"{folder} was deleted or moved away: put it back, or make it again (mkdir -m 700)"
+
+    def _without_room(self) -> str | None:
+        disk = os.fstatvfs(self._fd)
+        if disk.f_flag & os.ST_RDONLY:
+            return "its disk is read-only"
+        free = disk.f_bfree if os.geteuid() == 0 else disk.f_bavail
+        # Some file systems do not tell how large they are.
+        return "its disk is full" if disk.f_blocks and free * disk.f_frsize < ROOM else None
 
     def _entry(self, claim: ClaimKey) -> _Open:
         entry = self._open.get(claim)
@@ -193,6 +256,7 @@ class Journal:
             # Neither half a line may stay, nor one that nobody acts upon; the next one takes its place.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._size)
+            self._refused, self.trouble = True, error.strerror
             raise JournalError(f"{self.path}: {error.strerror}") from error
         self._size += len(line)
         self._number += 1
@@ -293,6 +357,10 @@ class Journal:
                 os.close(fd)
         except OSError as error:
             raise JournalError(f"{self.path.parent}: {error.strerror}") from error
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 def read_pid(path: Path) -> int | None:

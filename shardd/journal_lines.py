@@ -5,8 +5,9 @@
     1f3a9c07 5be0c1d2 11 p [4711,7,1,-92233720368,0]                  its preparation begins; last: alone in its worker
     7706a1b3 5be0c1d2 12 s [4711,7,1,-92233720368]                    started: it may have left from here on
     03d99f10 5be0c1d2 13 o [4711,7,1,-92233720368,"sent",…]           the outcome (`shardd.ipc.Outcome`)
+    c3f01b77 5be0c1d2 14 n null                                       nothing: the disk takes lines again
 
-Each line begins with the CRC-32 (zlib) of the rest of it, and with the file's life: a random number that is drawn whenever a file
+Each line begins with a checksum (`shardd.checked_lines`) and with the file's life: a random number that is drawn whenever a file
 is begun, so that a line of another file, or of an earlier life of this one, cannot stand in a gap unnoticed. Entries are
 numbered without a gap. The mark says up to which number everything is settled, and the number of the last `started`: a file whose
 end is lost is shorter than its mark.
@@ -17,13 +18,13 @@ What is *missing* proves something only in a file without a hole. So damage cost
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
+from shardd.checked_lines import checked_line, text_of
 from shardd.errors import ErrorClass
 from shardd.ipc import MAX_TIME, ClaimKey, Outcome
 
@@ -118,31 +119,32 @@ class Record:
 
 def header_line(life: bytes, header: Header) -> bytes:
     """The second line of a file."""
-    return _line(b"%b h %b" % (life, _encode(header)))
+    return checked_line(b"%b h %b" % (life, _encode(header)))
 
 
 def mark_line(life: bytes, settled: int, started: int) -> bytes:
     """The first line of a file: up to which entry all is settled, and the last entry that says `started`."""
-    return _line(b"%b m %016x %016x" % (life, settled, started))
+    return checked_line(b"%b m %016x %016x" % (life, settled, started))
 
 
 def preparing_line(life: bytes, number: int, claim: ClaimKey, *, alone: bool) -> bytes:
     """The preparation of a claim begins."""
-    return _line(b"%b %d p [%d,%d,%d,%d,%d]" % (life, number, *claim, alone))
+    return checked_line(b"%b %d p [%d,%d,%d,%d,%d]" % (life, number, *claim, alone))
 
 
 def started_line(life: bytes, number: int, claim: ClaimKey) -> bytes:
     """A message is about to be handed over."""
-    return _line(b"%b %d s [%d,%d,%d,%d]" % (life, number, *claim))
+    return checked_line(b"%b %d s [%d,%d,%d,%d]" % (life, number, *claim))
 
 
 def outcome_line(life: bytes, number: int, outcome: Outcome) -> bytes:
     """How a claim ended."""
-    return _line(b"%b %d o %b" % (life, number, _encode(outcome)))
+    return checked_line(b"%b %d o %b" % (life, number, _encode(outcome)))
 
 
-def _line(text: bytes) -> bytes:
-    return b"%08x %b\n" % (zlib.crc32(text), text)
+def probe_line(life: bytes, number: int) -> bytes:
+    """Nothing but a line."""
+    return checked_line(b"%b %d n null" % (life, number))
 
 
 # ---- reading
@@ -151,7 +153,7 @@ def _line(text: bytes) -> bytes:
 def read_header(data: bytes) -> Header | None:
     """The header of a file that begins with these bytes; None: it has none that can be read."""
     lines = data.split(b"\n", 2)
-    text = _checked(lines[1]) if len(lines) == 3 else None
+    text = text_of(lines[1]) if len(lines) == 3 else None
     if text is None or text[8:11] != b" h ":
         return None
     try:
@@ -247,14 +249,8 @@ class _Entry(NamedTuple):
     """The claim whose preparation it tells, if it does."""
 
 
-def _checked(line: bytes) -> bytes | None:
-    """What a line says; None: its checksum is wrong."""
-    text = line[9:]
-    return text if line[:9] == b"%08x " % zlib.crc32(text) else None
-
-
 def _read_mark(line: bytes) -> _Mark | None:
-    text = _checked(line)
+    text = text_of(line)
     try:
         life, kind, settled, started = (text or b"").split(b" ")
         return _Mark(life, int(settled, 16), int(started, 16)) if kind == b"m" else None
@@ -264,7 +260,7 @@ def _read_mark(line: bytes) -> _Mark | None:
 
 def _learn(line: bytes, record: Record) -> _Entry | None:
     """Note what a line says; None: it cannot be read, or is no entry."""
-    text = _checked(line)
+    text = text_of(line)
     if text is None:
         return None
     try:
@@ -279,7 +275,7 @@ def _learn(line: bytes, record: Record) -> _Entry | None:
             record.started.add(_decode_started(said))
         elif kind == b"o":
             _learn_outcome(_decode_outcome(said), record)
-        else:
+        elif kind != b"n":
             return None
         return _Entry(life, number, None)
     except (ValueError, msgspec.MsgspecError):

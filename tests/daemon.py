@@ -59,8 +59,13 @@ class Daemon:
         self.said: list[str] = []
 
     @property
+    def home(self) -> Path:
+        """The state folder of the config, which need not be the one with the config in it."""
+        return Path(self.settings["state_dir"])
+
+    @property
     def socket(self) -> Path:
-        return self.state_dir / "control.sock"
+        return Path(self.settings.get("control", {}).get("socket") or self.home / "control.sock")
 
     def write_config(self, **config: Any) -> None:
         self.settings = _merge(self.settings, config)
@@ -141,7 +146,7 @@ class Daemon:
 
     def worker_pids(self) -> list[int]:
         """Every worker process of this state folder that is alive, whoever its parent is."""
-        return [pid for pid, files in _processes_with(self.state_dir / "journal") if files]
+        return [pid for pid, files in _processes_with(self.home / "journal") if files]
 
     async def status(self) -> dict[str, Any]:
         answer: dict[str, Any] = await ask(self.socket, "GET", "/status")
@@ -171,7 +176,7 @@ class Daemon:
     def messages(self) -> list[dict[str, Any]]:
         """What the sandbox delivered, in the order of each file."""
         found = []
-        for file in sorted((self.state_dir / "sandbox").glob("shard-*.jsonl")):
+        for file in sorted((self.home / "sandbox").glob("shard-*.jsonl")):
             found += [json.loads(line) for line in file.read_text().split("\n")[:-1]]
         return found
 

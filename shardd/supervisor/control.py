@@ -17,8 +17,10 @@ Errors come as {"error": "…"} with status 400, 404, 405 or 500. A peer that se
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import stat
 import time
 from pathlib import Path
 from typing import Final, Protocol
@@ -78,6 +80,7 @@ class Control:
         self._supervisor = supervisor
         self._socket = socket
         self._metrics = metrics
+        self._inode = 0
         self._page = ""
         self._page_at = -PAGE_FOR
         routes = [
@@ -96,11 +99,11 @@ class Control:
 
     async def start(self) -> None:
         """Listen. Raises SharddError when an address cannot be used."""
-        # The state folder's lock says that no supervisor lives here, so a socket file can only be a dead one's.
-        self._socket.unlink(missing_ok=True)
+        self._remove_old()
         before = os.umask(0o177)
         try:
             await self._listener.listen(self._socket)
+            self._inode = self._socket.lstat().st_ino
         except OSError as error:
             raise SharddError(f"control socket {self._socket}: {error.strerror}") from error
         finally:
@@ -112,7 +115,23 @@ class Control:
         """Hang up."""
         await self._listener.close()
         await self._page_listener.close()
-        self._socket.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            # Where the state folder was replaced, another shardd's socket may stand there.
+            if self._socket.lstat().st_ino == self._inode:
+                self._socket.unlink()
+
+    def _remove_old(self) -> None:
+        """The state folder's lock says that no supervisor lives here, so a socket can only be a dead one's."""
+        try:
+            if not stat.S_ISSOCK(self._socket.lstat().st_mode):
+                raise SharddError(
+                    f"control socket {self._socket}: something else stands there, which is no socket: move it away"
+                )
+            self._socket.unlink()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise SharddError(f"control socket {self._socket}: {error.strerror}") from error
 
     async def _serve_metrics(self, address: str) -> None:
         host, _, port = address.rpartition(":")

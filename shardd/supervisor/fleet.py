@@ -15,7 +15,7 @@ from typing import Any, Final
 from shardd import ipc
 from shardd.backoff import Breaker
 from shardd.config import Config
-from shardd.errors import JournalError, SharddError, UsageError
+from shardd.errors import JournalError, SharddError, UnsafeFileError, UsageError
 from shardd.logs import get_logger
 from shardd.states import ShardState
 from shardd.supervisor.budget import next_to_recycle
@@ -130,6 +130,8 @@ class Fleet:
         """
         shard = self._shard(index)
         await self._drain(shard, "respawn")
+        if shard.blocked is not None:
+            raise SharddError(f"shard {index} cannot start: {shard.blocked}")
         shard.forgive(time.monotonic())
         deaths = shard.restarts
         async with self._changed:
@@ -190,9 +192,10 @@ class Fleet:
         messages = WorkerMessages(shard, self._hearers, say=process.say, ready=lambda: self._ready(shard))
         try:
             await process.start(self._setup(shard.index, shard.epoch), messages)
-        except OSError as error:
+        except (OSError, UnsafeFileError) as error:
             shard.spawned(process)
-            shard.died(f"could not be started: {error.strerror}", now=time.monotonic())
+            why = error.strerror if isinstance(error, OSError) else error
+            shard.died(f"could not be started: {why}", now=time.monotonic())
             shard.clean = True
             return
         shard.spawned(process)
@@ -247,6 +250,16 @@ class Fleet:
             self.say(shard.index, ipc.Devices(changed=self._devices_of(shard.index)))
             self._router.shard_up(shard.index, shard.epoch)
         self._begin(self._notify(), shard)
+
+    def block(self, index: int, why: str) -> None:
+        """A shard gets no worker until what an earlier one left behind is settled."""
+        if index < len(self.shards):
+            self.shards[index].blocked = why
+
+    def unblock(self, index: int) -> None:
+        """It is settled."""
+        if index < len(self.shards):
+            self.shards[index].blocked = None
 
     def _died(self, shard: Shard, status: int) -> None:
         self._router.shard_down(shard.index)

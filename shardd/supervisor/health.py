@@ -62,8 +62,8 @@ def _troubles(resting: list[tuple[Line, str]]) -> list[str]:
 
 
 def has_started(parts: Parts) -> bool:
-    """Whether every shard of this node runs or has failed, and at least one runs."""
-    shards = [shard for shard in parts.fleet.shards if shard.epoch is not None]
+    """Whether every shard of this node runs or has failed, and at least one runs. A blocked one waits for a person."""
+    shards = [shard for shard in parts.fleet.shards if shard.epoch is not None and shard.blocked is None]
     settled = (ShardState.RUNNING, ShardState.BROKEN, ShardState.BACKOFF, ShardState.DRAINED)
     running = any(shard.state is ShardState.RUNNING for shard in shards)
     return (running or not shards) and all(shard.state in settled for shard in shards)

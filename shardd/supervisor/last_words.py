@@ -10,6 +10,9 @@ import os
 from pathlib import Path
 from typing import Final
 
+from shardd.errors import UnsafeFileError
+from shardd.state_files import open_file
+
 TAIL: Final = 64 * 1024
 """Bytes at the end of the file that are looked at; a panic prints every goroutine after its first line."""
 _TELLING: Final = (
@@ -23,27 +26,27 @@ _TELLING: Final = (
 _CHATTER: Final = ("Press Ctrl+C to exit",)
 
 
-def words_path(state_dir: Path, shard: int) -> Path:
-    """Where a shard's workers say them."""
-    return state_dir / "stderr" / f"shard-{shard:03d}.txt"
+def open_words(state_dir: Path, shard: int) -> int:
+    """A descriptor of a shard's file, emptied, to append to. Raises OSError, UnsafeFileError."""
+    return open_file(state_dir, _name(shard), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
 
 
-def open_words(path: Path) -> int:
-    """A new file's descriptor, to append to. Raises OSError."""
-    path.parent.mkdir(exist_ok=True, mode=0o700)
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
-
-
-def last_words(path: Path) -> str | None:
+def last_words(state_dir: Path, shard: int) -> str | None:
     """The line that tells most: the first that names a fatal error, else the last one; None when nothing was said."""
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - TAIL))
-            text = file.read().decode(errors="replace")
-    except OSError:
+        fd = open_file(state_dir, _name(shard), os.O_RDONLY)
+        try:
+            text = os.pread(fd, TAIL, max(0, os.fstat(fd).st_size - TAIL)).decode(errors="replace")
+        finally:
+            os.close(fd)
+    except (OSError, UnsafeFileError):
         return None
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith(_CHATTER)]
     telling = [line for line in lines if line.startswith(_TELLING)]
     found = telling[:1] or lines[-1:]
     return found[0][:300] if found else None
+
+
+def _name(shard: int) -> str:
+    return f"stderr/shard-{shard:03d}.txt"

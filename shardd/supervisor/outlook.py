@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 import msgspec
@@ -39,8 +39,10 @@ class DeviceOutlook(msgspec.Struct, frozen=True, kw_only=True):
     classes: dict[str, ClassOutlook]
 
 
-def device_outlook(lines: Lines, device_id: str, now: float) -> DeviceOutlook | None:
-    """What this supervisor knows; None: there is no such device. `now`: of the monotonic clock."""
+def device_outlook(
+    lines: Lines, device_id: str, now: float, why_down: Callable[[int], str | None] = lambda _: None
+) -> DeviceOutlook | None:
+    """What this supervisor knows; None: there is no such device. `now`: of the monotonic clock; `why_down`: of a shard."""
     turns = lines.outlook(device_id, now)
     if turns is None:
         return None
@@ -51,6 +53,8 @@ def device_outlook(lines: Lines, device_id: str, now: float) -> DeviceOutlook | 
         held = f"it is paused: {device.paused_why}" if device.paused_why else "it is paused"
     elif line.state not in CAN_SEND:
         held = f"it is {line.state.value}"
+    elif (why := why_down(line.shard)) is not None:
+        held = why
     elif not lines.is_up(line):
         held = "its shard does not run on this node"
     local = datetime.fromtimestamp(time.time(), line.pace.zone)

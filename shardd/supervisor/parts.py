@@ -6,7 +6,6 @@ back the same way.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import tzinfo
 
@@ -20,17 +19,16 @@ from shardd.queue.groups import Groups
 from shardd.queue.jobs import Jobs
 from shardd.queue.opt_outs import OptOuts
 from shardd.queue.webhooks import WebhookStore
-from shardd.supervisor.campaigns import CampaignSync
+from shardd.supervisor.campaigns import CampaignWatch
 from shardd.supervisor.cancelled import CancelledJobs
 from shardd.supervisor.closings import Closings
 from shardd.supervisor.cloud_webhook import CloudWebhook, make_cloud_webhook
 from shardd.supervisor.defects import Defects
-from shardd.supervisor.device_sync import DeviceSync
 from shardd.supervisor.fleet import Fleet
 from shardd.supervisor.groups import GroupWork
 from shardd.supervisor.leases import LeaseKeeper
 from shardd.supervisor.lines import Lines
-from shardd.supervisor.notifications import NotificationListener
+from shardd.supervisor.lock import StateLock
 from shardd.supervisor.opt_out_spool import OptOutSpool
 from shardd.supervisor.opt_outs import OptOutInbox, Screen, region_of
 from shardd.supervisor.outbox.upkeep import EventUpkeep
@@ -38,11 +36,12 @@ from shardd.supervisor.outbox.webhooks import Webhooks
 from shardd.supervisor.problems import ReportsProblems
 from shardd.supervisor.process import Launch
 from shardd.supervisor.receipts import Receipts
+from shardd.supervisor.recovery import LOST_AFTER, Recovery
 from shardd.supervisor.retention import Retention
 from shardd.supervisor.router import Router
 from shardd.supervisor.rules import Rules
-from shardd.supervisor.steps import Steps
-from shardd.supervisor.work_poller import WorkPoller
+from shardd.supervisor.state_watch import StateWatch
+from shardd.supervisor.watchers import DeviceWatch, WorkWatch
 from shardd.supervisor.worker_messages import Hearers
 from shardd.transports.platforms.accounts import account_of
 
@@ -57,12 +56,10 @@ class Parts:
     lines: Lines
     router: Router
     fleet: Fleet
-    steps: Steps
-    listeners: tuple[NotificationListener, ...]
-    device_sync: DeviceSync
-    work_poller: WorkPoller
+    device_watch: DeviceWatch
+    work_watch: WorkWatch
     campaigns: Campaigns
-    campaign_sync: CampaignSync
+    campaign_watch: CampaignWatch
     cancelled: CancelledJobs
     retention: Retention
     group_work: GroupWork
@@ -71,20 +68,21 @@ class Parts:
     cloud_webhook: CloudWebhook | None
     event_upkeep: EventUpkeep
     webhooks: Webhooks
+    state_watch: StateWatch
+    recovery: Recovery
     reporters: tuple[ReportsProblems, ...] = ()
     """The parts whose problems `status` shows."""
 
     def zone_of(self, device_id: str) -> tzinfo:
         """Whose midnight begins a device's day."""
-        line = self.lines.by_id.get(device_id)
-        return self.rules.config.pacing.zone if line is None else line.pace.zone
+        return _zone_of(device_id, self.lines, self.rules)
 
     def configure(self, config: Config, now: float) -> None:
         """The config was reloaded; `now` on the monotonic clock."""
         self.rules.config = config
         self.router.batch, self.router.backoff = config.queue.batch, self.rules.job_backoff
-        self.work_poller.poll_every = config.queue.poll_every
-        self.work_poller.scan_every = config.queue.scan_every
+        self.work_watch.poll_every = config.queue.poll_every
+        self.work_watch.scan_every = config.queue.scan_every
         self.group_work.every = config.queue.poll_every
         self.fleet.configure(config)
         self.opt_outs.configure(config)
@@ -94,8 +92,8 @@ class Parts:
         self.router.wake()
 
 
-def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn: str) -> Parts:
-    """Make the parts; nothing runs yet. `sessions_dsn`: where workers find the sessions of their devices."""
+def assemble(config: Config, database: Database, launch: Launch, lock: StateLock, *, sessions_dsn: str) -> Parts:
+    """Make the parts; nothing runs yet. `lock`: of the state folder; `sessions_dsn`: where workers find devices' sessions."""
     rules = Rules(config)
     jobs = Jobs(database)
     keeper = LeaseKeeper(
@@ -116,32 +114,23 @@ def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn
         return None if line is None else region_of(rules.config, line.device.transport)
 
     opt_outs = OptOuts(database)
-    inbox = OptOutInbox(opt_outs, config, OptOutSpool(config.state_dir))
+    spool = OptOutSpool(config.state_dir)
+    inbox = OptOutInbox(opt_outs, config, spool)
 
     router = Router(
         jobs=jobs,
         lines=lines,
         say=say,
-        may_claim=keeper.good,
+        may_claim=lambda: keeper.good() and state_watch.trouble is None,
         batch=config.queue.batch,
         backoff=rules.job_backoff,
         screen=Screen(opt_outs, region),
     )
-    steps = Steps()
-    device_sync = DeviceSync(
-        Devices(database), router, steps.add("reading the devices"), say=say, warm_days=lambda: rules.warm_days
-    )
-    work_poller = WorkPoller(
-        jobs, router, steps, poll_every=config.queue.poll_every, scan_every=config.queue.scan_every
+    device_watch = DeviceWatch(database, Devices(database), router, say=say, warm_days=lambda: rules.warm_days)
+    work_watch = WorkWatch(
+        database, jobs, router, poll_every=config.queue.poll_every, scan_every=config.queue.scan_every
     )
     campaigns = Campaigns(database)
-    campaign_sync = CampaignSync(campaigns, router, steps.add("reading the campaigns"), work_poller.scan)
-
-    def listener(channel: str, wake: Callable[[], None]) -> NotificationListener:
-        return NotificationListener(
-            database, channel, heard=lambda _: wake(), step=steps.add(f"listening to {channel}")
-        )
-
     receipts = Receipts(jobs)
     defects = Defects()
     fleet = Fleet(
@@ -154,7 +143,7 @@ def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn
             router=router,
             defects=defects,
             closings=Closings(),
-            device_changed=device_sync.changed,
+            device_changed=device_watch.changed,
             receipt=receipts.add,
             opted_out=inbox.add,
             untold=lines.untold,
@@ -162,6 +151,17 @@ def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn
         lease_left=keeper.seconds_left,
     )
     keeper.on_renewed = fleet.renewed
+    state_watch = StateWatch(lock, lambda: fleet.shards, router.wake)
+    recovery = Recovery(
+        config.state_dir,
+        launch.state_id,
+        jobs,
+        node=config.node,
+        shards=config.shards,
+        backoff=lambda: rules.job_backoff,
+        grace=LOST_AFTER * config.lease.ttl,
+        zones=lambda device_id: _zone_of(device_id, lines, rules),
+    )
     return Parts(
         rules=rules,
         jobs=jobs,
@@ -169,25 +169,13 @@ def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn
         lines=lines,
         router=router,
         fleet=fleet,
-        steps=steps,
-        listeners=(
-            listener("shardd_jobs", work_poller.look),
-            listener("shardd_devices", device_sync.wake),
-            listener("shardd_campaigns", campaign_sync.wake),
-        ),
-        device_sync=device_sync,
-        work_poller=work_poller,
+        device_watch=device_watch,
+        work_watch=work_watch,
         campaigns=campaigns,
-        campaign_sync=campaign_sync,
+        campaign_watch=CampaignWatch(database, campaigns, router, work_watch.scan),
         cancelled=CancelledJobs(database),
         retention=Retention(database),
-        group_work=GroupWork(
-            Groups(database),
-            lines,
-            work_poller.hint,
-            steps.add("sharing out jobs of groups"),
-            every=config.queue.poll_every,
-        ),
+        group_work=GroupWork(Groups(database), lines, work_watch.hint, every=config.queue.poll_every),
         receipts=receipts,
         opt_outs=inbox,
         cloud_webhook=make_cloud_webhook(config, lines, receipt=receipts.add, incoming=inbox.incoming),
@@ -196,7 +184,13 @@ def assemble(config: Config, database: Database, launch: Launch, *, sessions_dsn
             database,
             WebhookStore(database, node=config.node, incarnation=keeper.incarnation, ttl=config.lease.ttl),
             config.webhooks,
-            steps.add("listening to shardd_events"),
         ),
-        reporters=(defects, lines, steps),
+        state_watch=state_watch,
+        recovery=recovery,
+        reporters=(defects, lines, state_watch, spool),
     )
+
+
+def _zone_of(device_id: str, lines: Lines, rules: Rules) -> tzinfo:
+    line = lines.by_id.get(device_id)
+    return rules.config.pacing.zone if line is None else line.pace.zone

@@ -16,12 +16,13 @@ class ProblemKind(StrEnum):
     """What kind of thing is wrong: the label `kind` of the metric `shardd_problems`."""
 
     DATABASE = "database"
+    JOURNAL = "journal"
     LEASES = "leases"
+    OPT_OUTS = "opt_outs"
     SHARD = "shard"
     DEFECT = "defect"
     DEVICE = "device"
-    STEP = "step"
-    """Work that is repeated for ever fails again and again, or does not end."""
+    STATE_FOLDER = "state_folder"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 from shardd import ipc
 from shardd.channel import Channel
 from shardd.logs import get_logger
-from shardd.supervisor.last_words import last_words, open_words, words_path
+from shardd.supervisor.last_words import last_words, open_words
 from shardd.supervisor.notify import clean_environ
 from shardd.wire import OutOfStepError, Unread, Unsent, supervisor_reader
 
@@ -81,7 +81,6 @@ class WorkerProcess:
         self.beat: ipc.Heartbeat | None = None
         self.gone = asyncio.Event()
         self._aborted_at: float | None = None
-        self._words = words_path(launch.state_dir, shard)
 
     @property
     def pid(self) -> int:
@@ -92,7 +91,7 @@ class WorkerProcess:
         """Exec the worker and tell it who it is; `messages` hears what it says. Call it on the main thread."""
         self._messages = messages
         ours, theirs = socket.socketpair()
-        words, log_fd = open_words(self._words), os.dup(2)
+        words, log_fd = open_words(self._launch.state_dir, self.shard), os.dup(2)
         try:
             self._process = subprocess.Popen(  # noqa: ASYNC220  # an exec of some ms; uvloop's own spawn cannot hand over a pidfd
                 self._command(theirs.fileno(), log_fd),
@@ -196,7 +195,7 @@ class WorkerProcess:
         """The exit status in words, with what the process itself said at the end."""
         if self._unreadable is not None:
             return self._unreadable
-        how, said = describe_exit(status), last_words(self._words)
+        how, said = describe_exit(status), last_words(self._launch.state_dir, self.shard)
         return f"{how}: {said}" if said and status != 0 else how
 
     def _command(self, fd: int, log_fd: int) -> list[str]:

@@ -16,14 +16,15 @@ from datetime import tzinfo
 from pathlib import Path
 from typing import Final
 
-from shardd.errors import ErrorClass, JournalHeldError
+from shardd.errors import ErrorClass, JournalError, JournalHeldError, UnsafeFileError
 from shardd.ipc import Outcome
-from shardd.journal import Journal, read_pid
+from shardd.journal import Journal, boot_id, read_pid
 from shardd.journal_lines import Phase, Record
 from shardd.logs import get_logger
 from shardd.queue.cycle import Send, Settlement, count_sends
 from shardd.queue.jobs import Jobs
 from shardd.queue.settle import Claim, Finish, JobBackoff, settle
+from shardd.state_files import open_folder
 from shardd.states import MAY_HAVE_LEFT, Verdict
 from shardd.supervisor.router import Router
 
@@ -31,15 +32,23 @@ log = get_logger(__name__)
 
 ORPHAN_WAIT: Final = 12.0
 """Seconds that a worker of a dead supervisor may take to finish; past twice its own grace it is killed."""
+LOST_AFTER: Final = 2.0
+"""A node is called lost after this many times its leases' ttl."""
+FOLDER: Final = "journal"
+"""Of the state folder: where the journals are."""
 Zones = Callable[[str], tzinfo]
 """The time zone of a device."""
 DIED: Final = "the worker died after the message was handed over and before an answer came"
+HIDDEN_BOOT: Final = (
+    "/proc/sys/kernel/random/boot_id cannot be read (ProcSubset=pid?), so a crash cannot be told from a loss of power: unless "
+    "worker.journal_fsync is on, what a worker that dies had not yet handed over will be in doubt"
+)
 LOST: Final = "the journal of that moment is lost, so nobody knows whether the message was handed over"
 
 
 def journal_path(state_dir: Path, shard: int) -> Path:
     """Where a shard's journal stands."""
-    return state_dir / "journal" / f"shard-{shard:03d}.journal"
+    return state_dir / FOLDER / f"shard-{shard:03d}.journal"
 
 
 def shard_of_journal(path: Path) -> int:
@@ -88,10 +97,18 @@ async def settle_from_journal(state_dir: Path, state: str, shard: int, router: R
     """Settle what a dead worker had in hand, as its journal says; returns when it is settled. Raises JournalError."""
     journal = await open_journal(journal_path(state_dir, shard), state)
     try:
-        outcomes = verdicts(router.in_hand(shard), journal.read())
+        record = journal.read()
+        outcomes = verdicts(router.in_hand(shard), record)
         doubts = sum(o.verdict == Verdict.IN_DOUBT for o in outcomes)
         if outcomes:
-            log.info("settled from the journal", action="bury", shard=shard, jobs=len(outcomes), in_doubt=doubts)
+            log.info(
+                "settled from the journal",
+                action="bury",
+                shard=shard,
+                jobs=len(outcomes),
+                in_doubt=doubts,
+                flaw=record.flaw,
+            )
         router.outcomes(shard, outcomes)
         await router.wait_settled(shard)
         journal.clear()
@@ -99,45 +116,155 @@ async def settle_from_journal(state_dir: Path, state: str, shard: int, router: R
         journal.close()
 
 
-async def outlive_orphans(state_dir: Path, state: str) -> None:
-    """Until no worker of an earlier supervisor is left: before this one says that its leases are its own. Raises JournalError."""
-    for path in _journals(state_dir):
-        (await open_journal(path, state)).close()
+class Recovery:
+    """What an earlier supervisor of this node left behind, settled shard by shard before that shard's worker starts.
 
-
-async def recover(
-    state_dir: Path, state: str, jobs: Jobs, *, node: str, backoff: JobBackoff, grace: float, zones: Zones
-) -> None:
-    """Before any worker starts: settle what an earlier supervisor of this node left behind. Raises DatabaseError, JournalError.
-
-    Call it when this incarnation holds its leases, so that every earlier epoch of this node is without one. `grace`:
-    seconds; `zones`: of the devices, whose days and hours the limits count.
+    A journal that cannot be opened (a link, a folder in its place, somebody else's file, a disk that fails) blocks its own shard:
+    its claims stay as they are, because a person can still make it readable. It is tried again until then.
     """
-    journals = [await open_journal(path, state) for path in _journals(state_dir)]
-    try:
-        records = {journal.path: journal.read() for journal in journals}
-        claims: dict[Path, list[Claim]] = {}
-        for claim, its_node, shard, alive in await jobs.orphaned_claims(grace):
-            if its_node == node and not alive:
-                claims.setdefault(journal_path(state_dir, shard), []).append(claim)
-        # A journal that is gone proves nothing.
-        outcomes = [outcome for path in claims for outcome in verdicts(claims[path], records.get(path, Record()))]
-        await settle_all(jobs, [claim for path in claims for claim in claims[path]], outcomes, backoff, zones)
-        # Another node may have called some of them in doubt meanwhile; our journals know better.
-        await jobs.resolve_doubts([outcome for record in records.values() for outcome in record.outcomes.values()])
-        for journal in journals:
-            journal.clear()
-    finally:
-        for journal in journals:
-            journal.close()
-    if outcomes:
-        doubts = sum(o.verdict == Verdict.IN_DOUBT for o in outcomes)
-        log.warning("recovered the claims of an earlier run", action="recover", jobs=len(outcomes), in_doubt=doubts)
+
+    def __init__(
+        self,
+        state_dir: Path,
+        state: str,
+        jobs: Jobs,
+        *,
+        node: str,
+        shards: int,
+        backoff: Callable[[], JobBackoff],
+        grace: float,
+        zones: Zones,
+    ) -> None:
+        """`state`: the state folder's id; `grace`: seconds; `zones`: of the devices, whose days and hours the limits count."""
+        self._state_dir = state_dir
+        self._state = state
+        self._jobs = jobs
+        self._node = node
+        self._shards = shards
+        self._backoff = backoff
+        self._grace = grace
+        self._zones = zones
+        self.blocked: dict[int, str] = {}
+        """Shards that wait for a person, and why."""
+        self.notes: list[str] = []
+        """What was lost, in words."""
+
+    async def outlive_orphans(self) -> None:
+        """Until no worker of an earlier supervisor is left: before this one says that its leases are its own.
+
+        Raises JournalHeldError when one does not end.
+        """
+        for path in self._journals():
+            try:
+                (await open_journal(path, self._state)).close()
+            except JournalHeldError:
+                raise
+            except JournalError as error:
+                log.error("a journal cannot be opened", action="recover", error=str(error))
+
+    async def run(self) -> None:
+        """Settle everything, before any worker starts. Raises DatabaseError, JournalHeldError.
+
+        Call it when this incarnation holds its leases, so that every earlier epoch of this node is without one.
+        """
+        if boot_id() is None:
+            self.notes.append(HIDDEN_BOOT)
+            log.warning("the boot id cannot be read", action="recover", effect=HIDDEN_BOOT)
+        await self._recover(None)
+
+    async def retry(self) -> set[int]:
+        """Try the blocked shards again; returns those that are settled now. Raises DatabaseError."""
+        before = dict(self.blocked)
+        if before:
+            try:
+                await self._recover(set(before))
+            except JournalHeldError as error:
+                self.blocked = dict.fromkeys(before, str(error))
+        return before.keys() - self.blocked.keys()
+
+    async def _recover(self, only: set[int] | None) -> None:
+        blocked: dict[int, str] = {}
+        journals: dict[int, Journal] = {}
+        try:
+            records = await self._read_all(only, journals, blocked)
+            claims: dict[int, list[Claim]] = {}
+            for claim, node, shard, alive in await self._jobs.orphaned_claims(self._grace):
+                if node == self._node and not alive and shard not in blocked and (only is None or shard in only):
+                    claims.setdefault(shard, []).append(claim)
+            # A journal that is gone proves nothing.
+            outcomes = [o for shard in claims for o in verdicts(claims[shard], records.get(shard, Record()))]
+            everything = [claim for shard in claims for claim in claims[shard]]
+            await settle_all(self._jobs, everything, outcomes, self._backoff(), self._zones)
+            # Another node may have called some of them in doubt meanwhile; our journals know better.
+            await self._jobs.resolve_doubts([o for record in records.values() for o in record.outcomes.values()])
+            self._tell(claims, records, outcomes)
+            for shard, journal in journals.items():
+                try:
+                    journal.clear()
+                except JournalError as error:
+                    blocked[shard] = str(error)
+        finally:
+            for journal in journals.values():
+                journal.close()
+        for why in blocked.values():
+            if why not in self.blocked.values():
+                log.error("a shard cannot be settled from its journal", action="recover", error=why)
+        self.blocked = blocked
+
+    async def _read_all(
+        self, only: set[int] | None, journals: dict[int, Journal], blocked: dict[int, str]
+    ) -> dict[int, Record]:
+        records: dict[int, Record] = {}
+        try:
+            os.close(open_folder(self._state_dir, FOLDER, make=True))
+        except (OSError, UnsafeFileError) as error:
+            why = str(error) if isinstance(error, UnsafeFileError) else f"{self._state_dir / FOLDER}: {error.strerror}"
+            blocked |= dict.fromkeys(range(self._shards), why)
+            return records
+        for path in self._journals():
+            shard = shard_of_journal(path)
+            if only is not None and shard not in only:
+                continue
+            try:
+                journals[shard] = journal = await open_journal(path, self._state)
+                records[shard] = journal.read()
+            except JournalHeldError:
+                raise
+            except JournalError as error:
+                blocked[shard] = str(error)
+        return records
+
+    def _tell(self, claims: dict[int, list[Claim]], records: dict[int, Record], outcomes: list[Outcome]) -> None:
+        if outcomes:
+            doubts = sum(o.verdict == Verdict.IN_DOUBT for o in outcomes)
+            log.warning("recovered the claims of an earlier run", action="recover", jobs=len(outcomes), in_doubt=doubts)
+        for shard, its_claims in sorted(claims.items()):
+            record = records.get(shard, Record())
+            unknown = sum(record.phase(claim.key) is Phase.UNKNOWN for claim in its_claims)
+            if unknown:
+                self.notes.append(
+                    f"{unknown} {'job is' if unknown == 1 else 'jobs are'} in doubt, because the journal of shard {shard} could "
+                    f"not tell whether they had left: {record.flaw or 'it contradicts itself'}"
+                )
+                log.warning("a journal could not tell", action="recover", shard=shard, jobs=unknown, flaw=record.flaw)
+
+    def _journals(self) -> list[Path]:
+        found = (self._state_dir / FOLDER).glob("shard-*.journal")
+        return sorted(path for path in found if re.fullmatch("shard-[0-9]{3,9}", path.stem))
 
 
-async def sweep(jobs: Jobs, *, backoff: JobBackoff, grace: float, zones: Zones) -> int:
-    """Call in doubt what nodes had in hand that are gone; returns how many. Their journals may still resolve it later."""
-    orphans = [(claim, node) for claim, node, _, alive in await jobs.orphaned_claims(grace) if not alive]
+async def sweep(
+    jobs: Jobs, *, backoff: JobBackoff, grace: float, zones: Zones, spare: Callable[[str, int], bool] = lambda *_: False
+) -> int:
+    """Call in doubt what nodes had in hand that are gone; returns how many. Their journals may still resolve it later.
+
+    `spare`: whether the claims of a (node, shard) wait for something else.
+    """
+    orphans = [
+        (claim, node)
+        for claim, node, shard, alive in await jobs.orphaned_claims(grace)
+        if not alive and not spare(node, shard)
+    ]
     now = time.time()
     outcomes = [
         Outcome(
@@ -175,11 +302,6 @@ async def settle_all(
             settlement.releases.append(decision)
     if settlement:
         await jobs.cycle(settlement, [])
-
-
-def _journals(state_dir: Path) -> list[Path]:
-    found = (state_dir / "journal").glob("shard-*.journal")
-    return sorted(path for path in found if re.fullmatch("shard-[0-9]{3,9}", path.stem))
 
 
 def _kill_holder(path: Path) -> None:

@@ -39,6 +39,8 @@ class Shard:
     """Why the worker is being drained."""
     clean: bool = True
     """Everything of the last worker is settled, so that a new one may begin a new journal."""
+    blocked: str | None = None
+    """Why what an earlier supervisor left behind cannot be settled, so that no worker may start; None: it is settled."""
     held: bool = False
     """Drained by an operator: it stays down until somebody restarts it."""
     crashes_in_a_row: int = 0
@@ -46,6 +48,8 @@ class Shard:
     next_start: float = 0.0
     kill_at: float | None = None
     last_error: str | None = None
+    journal_trouble: str | None = None
+    """Why its worker's journal cannot be relied upon now, so that nothing may be handed over; None: it can."""
     since: float = field(default_factory=time.time)
     _samples: deque[tuple[float, int]] = field(default_factory=deque)
 
@@ -66,6 +70,7 @@ class Shard:
         return (
             self.process is None
             and self.clean
+            and self.blocked is None
             and not self.held
             and self.epoch is not None
             and self.state in (ShardState.WAITING, ShardState.BACKOFF, ShardState.BROKEN, ShardState.DRAINED)
@@ -75,6 +80,7 @@ class Shard:
     def spawned(self, process: WorkerProcess) -> None:
         """A worker was started."""
         self.process, self.clean, self.kill_at, self.intent = process, False, None, None
+        self.journal_trouble = None
         self.move("spawn")
 
     def ready(self) -> None:

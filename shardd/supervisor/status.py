@@ -141,7 +141,7 @@ def shard_status(shard: Shard, lines: Sequence[Line], totals: Mapping[str, int],
         rss=beat.rss if beat is not None else None,
         fds=beat.fds if beat is not None else None,
         connects=beat.connects if beat is not None else None,
-        error=shard.last_error,
+        error=shard.blocked or shard.last_error,
     )
 
 

@@ -30,12 +30,11 @@ from shardd.supervisor.notify import Notifier
 from shardd.supervisor.outlook import DeviceOutlook, device_outlook
 from shardd.supervisor.parts import Parts, assemble
 from shardd.supervisor.process import Launch
-from shardd.supervisor.recovery import outlive_orphans, recover
 from shardd.supervisor.reload import plan_reload
 from shardd.supervisor.sessions import prepare_sessions, sessions_dsn_of
 from shardd.supervisor.status import Status
 from shardd.supervisor.tasks import end_tasks
-from shardd.supervisor.upkeep import LOST_AFTER, Upkeep
+from shardd.supervisor.upkeep import Upkeep
 
 log = get_logger(__name__)
 
@@ -66,7 +65,7 @@ class Supervisor:
             loop.add_signal_handler(signum, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload_by_signal)
         _make_state_dir(self._config.state_dir)
-        with StateLock(self._config.state_dir):
+        with StateLock(self._config.state_dir) as self._lock:
             self._state_id = _state_id(self._config.state_dir)
             # A pipe that nobody writes to: it closes with this process, however it ends.
             lifeline, _ = os.pipe()
@@ -108,7 +107,7 @@ class Supervisor:
         self._where = "embedded" if self._embedded is not None else server_of(dsn)
         sessions = sessions_dsn_of(config, dsn)
         async with database:
-            self._parts = parts = assemble(config, database, launch, sessions_dsn=sessions)
+            self._parts = parts = assemble(config, database, launch, self._lock, sessions_dsn=sessions)
             self._upkeep = Upkeep(parts, self._embedded)
             await self._take_over(parts)
             self._store_notes = await prepare_sessions(config, parts.lines, database, sessions)
@@ -123,41 +122,37 @@ class Supervisor:
 
     async def _take_over(self, parts: Parts) -> None:
         """Take the leases, then what an earlier run of this node left behind."""
-        config = self._config
-        await outlive_orphans(config.state_dir, self._state_id)
+        await parts.recovery.outlive_orphans()
         await parts.keeper.register()
         await parts.keeper.turn(parts.fleet.give_back)
-        await parts.device_sync.look()
-        await recover(
-            config.state_dir,
-            self._state_id,
-            parts.jobs,
-            node=config.node,
-            backoff=parts.rules.job_backoff,
-            grace=LOST_AFTER * config.lease.ttl,
-            zones=parts.zone_of,
-        )
+        await parts.device_watch.look()
+        await parts.recovery.run()
+        for shard, why in parts.recovery.blocked.items():
+            parts.fleet.block(shard, why)
         await parts.jobs.prepare_archive()
         await parts.opt_outs.tell()
         # What an earlier run heard must hold before anything is claimed.
         await parts.opt_outs.flush()
         # Once more, with what recovery has counted.
-        await parts.device_sync.look()
-        await parts.campaign_sync.look()
+        await parts.device_watch.look()
+        await parts.campaign_watch.look()
         parts.fleet.leases(parts.keeper.epochs)
 
     async def _live(self, parts: Parts) -> None:
         router = asyncio.create_task(parts.router.run())
         router.add_done_callback(self._part_ended)
         for part in (
-            *parts.work_poller.loops(),
-            parts.device_sync.run(),
-            parts.campaign_sync.run(),
-            *(listener.run() for listener in parts.listeners),
+            parts.work_watch.run(),
+            parts.work_watch.listen(),
+            parts.device_watch.run(),
+            parts.device_watch.listen(),
+            parts.campaign_watch.run(),
+            parts.campaign_watch.listen(),
             parts.group_work.run(),
             parts.receipts.run(),
             parts.opt_outs.run(),
             parts.webhooks.run(),
+            parts.state_watch.run(),
             self._tick(parts),
             *self._upkeep.loops(),
         ):
@@ -259,7 +254,7 @@ class Supervisor:
 
     async def close_device(self, device_id: str) -> None:
         """Close a device's client, which a session that it has no more opens not again. Raises SharddError."""
-        await self._parts.device_sync.look()
+        await self._parts.device_watch.look()
         line = self._parts.lines.by_id.get(device_id)
         if line is None:
             raise UsageError(f"device {device_id!r} is unknown")
@@ -267,7 +262,7 @@ class Supervisor:
 
     def outlook(self, device_id: str) -> DeviceOutlook:
         """When a device may send, and what it waits for. Raises UsageError."""
-        found = device_outlook(self._parts.lines, device_id, time.monotonic())
+        found = device_outlook(self._parts.lines, device_id, time.monotonic(), self._why_down)
         if found is None:
             raise UsageError(f"device {device_id!r} is unknown")
         return found
@@ -278,13 +273,18 @@ class Supervisor:
             self._parts,
             state=self._state,
             started_at=self._started_at,
-            notes=self._store_notes
-            + self._notes
-            + self._parts.webhooks.troubles()
-            + [note for listener in self._parts.listeners for note in listener.notes()],
+            notes=self._parts.recovery.notes + self._store_notes + self._notes + self._parts.webhooks.troubles(),
             database=self._where,
             queue=self._upkeep.queue,
         )
+
+    def _why_down(self, shard: int) -> str | None:
+        """Why the devices of a shard send nothing whatever their state; None: it is not known to be so."""
+        parts = self._parts
+        if parts.state_watch.trouble is not None:
+            return parts.state_watch.trouble
+        trouble = parts.fleet.shards[shard].journal_trouble
+        return None if trouble is None else f"the journal of its shard: {trouble}"
 
     def _reload_by_signal(self) -> None:
         task = asyncio.create_task(self.reload())

@@ -17,7 +17,7 @@ from shardd.errors import ErrorClass
 from shardd.ipc import DeviceSpec, JobSpec, Outcome
 from shardd.logs import get_logger
 from shardd.queue.settle import Claim
-from shardd.states import Verdict
+from shardd.states import ShardState, Verdict
 from shardd.supervisor.closings import Closings
 from shardd.supervisor.defects import Defects
 from shardd.supervisor.router import Router
@@ -69,7 +69,7 @@ class WorkerMessages:
 
     # ---- what arrives
 
-    def heard(self, message: ipc.ToSupervisor) -> None:
+    def heard(self, message: ipc.ToSupervisor) -> None:  # noqa: C901  # one case for each thing that a worker says
         """A message."""
         to, shard = self._hearers, self._shard
         match message:
@@ -77,6 +77,8 @@ class WorkerMessages:
                 to.router.outcomes(shard.index, message.outcomes)
             case ipc.Ready():
                 self._ready()
+            case ipc.Heartbeat():
+                self._hear_journal(message.journal)
             case ipc.Leaving():
                 to.router.shard_down(shard.index)
             case ipc.DeviceChanged() if shard.epoch is not None:
@@ -115,6 +117,20 @@ class WorkerMessages:
         self._hearers.defects.note(text, shard=self._shard.index, error=error)
         self._shard.last_error = text
         self.audit()
+
+    def _hear_journal(self, trouble: str | None) -> None:
+        """Whether the worker's journal can be relied upon: only then may it get jobs."""
+        shard, router = self._shard, self._hearers.router
+        before, shard.journal_trouble = shard.journal_trouble, trouble
+        if before == trouble:
+            return
+        if trouble is not None:
+            log.error("the journal cannot be relied upon", action="journal", shard=shard.index, error=trouble)
+            router.shard_down(shard.index)
+        else:
+            log.info("the journal can be relied upon again", action="journal", shard=shard.index, before=before)
+            if shard.state is ShardState.RUNNING and shard.epoch is not None:
+                router.shard_up(shard.index, shard.epoch)
 
     # ---- what could not be said
 

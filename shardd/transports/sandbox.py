@@ -17,6 +17,7 @@ import msgspec
 
 from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError, PermanentError, TransientError
 from shardd.ipc import DeviceSpec, JobSpec
+from shardd.state_files import open_file
 from shardd.transports.base import Events, Sent, Transport
 
 _encode = msgspec.json.Encoder().encode
@@ -45,8 +46,9 @@ class SandboxTransport(Transport):
     async def start(self) -> None:
         """Open the record."""
         if self._record is not None:
-            self._record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._fd = os.open(self._record, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            folder = self._record.parent
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            self._fd = open_file(folder.parent, f"{folder.name}/{self._record.name}", flags)
 
     async def prepare(self, device: DeviceSpec, job: JobSpec, fetched: Any) -> None:
         """Take the configured time, and fail as often as the settings say; nothing has left."""

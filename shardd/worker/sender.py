@@ -33,8 +33,8 @@ from shardd.worker.transports import Transports
 
 log = get_logger(__name__)
 
-JOURNAL_RETRY = 30.0
-"""Seconds before a device is tried again after its journal refused a line: a full disk does not mend itself in one."""
+JOURNAL_RETRY = 5.0
+"""Seconds before a device is tried again after its journal refused a line; its supervisor knows with the next heartbeat."""
 TRANSPORT_RETRY = 60.0
 """Seconds before a device is tried again whose transport could not be loaded: a missing library takes a person."""
 

@@ -253,7 +253,7 @@ class Worker:
     async def _beat(self, every: float) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time()
-        while self._sender is not None:
+        while self._sender is not None and self._journal is not None:
             lag = max(0.0, loop.time() - due)
             if lag > LAGGING:
                 log.warning("event loop lags", action="heartbeat", lag=round(lag, 3))
@@ -268,6 +268,7 @@ class Worker:
                     rss=_rss(),
                     fds=_open_fds(),
                     connects=self._transports.connects(),
+                    journal=self._journal.check(),
                 )
             )
             due = loop.time() + every

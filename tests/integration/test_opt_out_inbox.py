@@ -16,9 +16,9 @@ from shardd.errors import DatabaseError
 from shardd.ipc import JobSpec, OptedOut
 from shardd.queue.cycle import Taken
 from shardd.queue.database import Database
-from shardd.queue.opt_outs import HeardOptOut, OptOuts
+from shardd.queue.opt_outs import OptOuts
 from shardd.queue.settle import Claim
-from shardd.supervisor.opt_out_spool import NAME, OptOutSpool
+from shardd.supervisor.opt_out_spool import OptOutSpool
 from shardd.supervisor.opt_outs import OptOutInbox, Screen, needs_parsing
 from tests.queue_rows import add_devices, connect, insert_jobs
 
@@ -104,19 +104,6 @@ async def test_they_wait_for_a_database_that_is_away_and_keep_their_order(
     assert await inbox.flush()
     assert OptOutSpool(tmp_path).load() == []
     assert rows(dsn, "SELECT words FROM shardd.opt_out_log ORDER BY id") == [("stop",), ("stop now",), ("stop",)]
-
-
-def test_a_line_that_was_cut_off_costs_only_itself(tmp_path: Path) -> None:
-    spool = OptOutSpool(tmp_path)
-    assert spool.load() == []
-    heard = HeardOptOut("d1", (TO, "77@lid"), "Stop ☝\n", 5.5)
-    spool.keep(heard)
-    file = tmp_path / NAME
-    file.write_bytes(file.read_bytes() + b'{"device_id":"d2","recip')
-    assert OptOutSpool(tmp_path).load() == [heard]
-    OptOutSpool(tmp_path).keep(heard)
-    assert OptOutSpool(tmp_path).load() == [heard, heard]
-    assert file.stat().st_mode & 0o777 == 0o600
 
 
 def taken(job: int, recipient: str, address: str) -> Taken:

@@ -25,7 +25,7 @@ from shardd.queue.leases import Leases
 from shardd.queue.settle import Claim, JobBackoff
 from shardd.states import Verdict
 from shardd.supervisor import recovery
-from shardd.supervisor.recovery import journal_path, recover, sweep
+from shardd.supervisor.recovery import Recovery, journal_path, sweep
 from tests.queue_rows import add_devices, claim, connect, finish, insert_jobs, row_of, states, take_epoch
 
 STATE = "0" * 32
@@ -69,10 +69,18 @@ async def start_again(database: Database, node: str = "node-a") -> None:
     await leases.release_earlier()
 
 
-async def recovered(tmp_path: Path, database: Database, node: str = "node-a") -> None:
+def make_recovery(tmp_path: Path, database: Database, node: str = "node-a") -> Recovery:
+    return Recovery(
+        tmp_path, STATE, Jobs(database), node=node, shards=8, backoff=lambda: BACKOFF, grace=GRACE, zones=lambda _: UTC
+    )
+
+
+async def recovered(tmp_path: Path, database: Database, node: str = "node-a") -> Recovery:
     await start_again(database, node)
     async with asyncio.timeout(HANG):
-        await recover(tmp_path, STATE, Jobs(database), node=node, backoff=BACKOFF, grace=GRACE, zones=lambda _: UTC)
+        recovery = make_recovery(tmp_path, database, node)
+        await recovery.run()
+        return recovery
 
 
 def write_journal(tmp_path: Path, *entries: Outcome | Claim, shard: int = 0, fsync: bool = False) -> Path:

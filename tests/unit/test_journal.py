@@ -568,6 +568,9 @@ def test_a_full_disk_refuses_and_leaves_no_half_line(path: Path) -> None:
             with disk_ends_at(size + room), pytest.raises(JournalError, match=r"shard-003\.journal: "):
                 journal.started((100, 7, 1, 9))
             assert path.stat().st_size == size
+            with pytest.raises(JournalError, match=r"shard-003\.journal: "):
+                journal.preparing((100, 7, 1, 9))
+            assert journal.check() is None
         journal.started((3, 7, 1, 9))
         assert journal.read() == Record(started={(1, 7, 1, 9), (2, 7, 1, 9), (3, 7, 1, 9)}, flaw=None, pid=os.getpid())
 

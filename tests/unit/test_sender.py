@@ -313,6 +313,7 @@ async def test_nothing_leaves_that_the_journal_does_not_know(desk: Desk) -> None
     assert outcome.verdict == "unavailable"
     assert outcome.retry_after == sender_module.JOURNAL_RETRY
     assert ("deliver", 1) not in desk.transport.seen
+    assert desk.journal.check() is None
     desk.sender.take([job(2)])
     assert (await desk.until_ended(2)).verdict == "sent"
     assert desk.started() == {2}

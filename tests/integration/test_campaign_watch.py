@@ -11,10 +11,8 @@ import pytest
 
 from shardd.queue.campaigns import Campaign, Campaigns
 from shardd.queue.database import Database
-from shardd.supervisor.campaigns import CampaignSync
-from shardd.supervisor.steps import Steps
-from shardd.supervisor.tasks import end_tasks
-from shardd.supervisor.work_poller import WorkPoller
+from shardd.supervisor.campaigns import CampaignWatch
+from shardd.supervisor.watchers import WorkWatch
 from tests.integration.test_router import Node, until
 from tests.queue_rows import add_campaigns, add_devices, connect, insert_jobs, states, take_epoch
 
@@ -31,15 +29,14 @@ async def node(dsn: str, database: Database) -> AsyncIterator[Node]:
 
 
 @asynccontextmanager
-async def watched(node: Node) -> AsyncIterator[CampaignSync]:
+async def watched(node: Node) -> AsyncIterator[CampaignWatch]:
     """Somebody looks for work when campaigns run that did not, and hardly ever otherwise."""
-    steps = Steps()
-    work = WorkPoller(node.jobs, node.router, steps, poll_every=SELDOM, scan_every=SELDOM)
-    tasks = [asyncio.create_task(loop) for loop in work.loops()]
+    work = WorkWatch(node.database, node.jobs, node.router, poll_every=SELDOM, scan_every=SELDOM)
+    task = asyncio.create_task(work.run())
     try:
-        yield CampaignSync(Campaigns(node.database), node.router, steps.add("reading the campaigns"), work.scan)
+        yield CampaignWatch(node.database, Campaigns(node.database), node.router, work.scan)
     finally:
-        await end_tasks(tasks)
+        task.cancel()
 
 
 def set_state(dsn: str, campaign: str, state: str) -> None:
