@@ -29,6 +29,8 @@ log = get_logger(__name__)
 
 ABORT_GRACE: Final = 2.0
 """Seconds between SIGABRT, which makes a worker print its stacks, and SIGKILL."""
+DEAF_GRACE: Final = 5.0
+"""Seconds that a worker gets to finish what has started when nothing that it says can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,9 @@ class Messages(Protocol):
 
     def failed(self, message: object, error: Exception) -> None:
         """Hearing a message raised this."""
+
+    def out_of_step(self) -> None:
+        """Nothing that it says can be read any more."""
 
 
 class WorkerProcess:
@@ -169,7 +174,10 @@ class WorkerProcess:
         """Nothing that it says can be read any more: what it has in flight is settled from its journal."""
         self._unreadable = f"what it says cannot be read any more: {error}"
         log.error(self._unreadable, action="defect", shard=self.shard)
-        self.kill()
+        self._messages.out_of_step()
+        # It still hears: what has started may end, and does so in its journal.
+        self.say(ipc.Drain(timeout=DEAF_GRACE))
+        asyncio.get_running_loop().call_later(DEAF_GRACE + ABORT_GRACE, self.kill)
 
     def lost(self) -> None:
         """Its end is seen through the pidfd."""

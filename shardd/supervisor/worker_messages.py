@@ -132,6 +132,10 @@ class WorkerMessages:
             if shard.state is ShardState.RUNNING and shard.epoch is not None:
                 router.shard_up(shard.index, shard.epoch)
 
+    def out_of_step(self) -> None:
+        """Nothing that it says can be read any more: it gets no more jobs."""
+        self._hearers.router.shard_down(self._shard.index)
+
     # ---- what could not be said
 
     def unsent(self, what: Unsent) -> None:

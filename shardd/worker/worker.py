@@ -228,7 +228,8 @@ class Worker:
         if self._journal is None or self._sender is None:
             return
         for outcome in self._journal.open_outcomes():
-            self._report(outcome)
+            # Each by itself: if it is an outcome that made a message unreadable, it does so to no other now.
+            self._say(ipc.Outcomes(outcomes=[outcome]))
         self._say(ipc.InFlight(request=request, claims=self._sender.claims(), started=self._journal.open_claims()))
 
     # ---- what the worker says

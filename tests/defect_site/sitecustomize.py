@@ -1,0 +1,97 @@
+"""Plants a defect in how shardd's processes speak to each other, as SHARDD_TEST_DEFECT says; for tests of what a defect may cost.
+
+`job`: of a job with the body `torn`, a number stands where the recipient is due. `send`: a message that holds such a job is no
+msgpack. `outcomes`: nor is the first message that tells outcomes, of each worker. `outcome N`: nor is any that tells the
+outcome of job N. `step down`, `step up`: in place of its length, the message that holds such a job, or the first that tells
+outcomes, begins with a length that no message has. `settle`: settling what a dead worker had in flight fails the first time.
+`hear`: so does hearing outcomes.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+defect = os.environ.get("SHARDD_TEST_DEFECT")
+
+
+def fail_once(owner: Any, name: str) -> None:
+    """Let the first call of a function fail."""
+    real = getattr(owner, name)
+
+    def failing(*args: Any, **options: Any) -> Any:
+        setattr(owner, name, real)
+        raise LookupError("planted")
+
+    setattr(owner, name, failing)
+
+
+def fail_to_settle() -> None:
+    """See above."""
+    from shardd.supervisor import recovery  # noqa: PLC0415  # not in every process that has this folder on its path
+
+    fail_once(recovery, "verdicts")
+
+
+def fail_to_hear() -> None:
+    """See above."""
+    from shardd.supervisor.router import Router  # noqa: PLC0415
+
+    fail_once(Router, "outcomes")
+
+
+def damage_messages(defect: str) -> None:
+    """Let some be unreadable when they are encoded."""
+    from shardd import ipc, wire  # noqa: PLC0415
+
+    put = wire._put
+    kind, _, number = defect.partition(" ")
+    told: list[Any] = []
+
+    def has_torn_job(message: Any) -> bool:
+        return isinstance(message, ipc.Send) and any(job.body == "torn" for job in message.jobs)
+
+    def tells_of(message: Any) -> bool:
+        """Whether it is the first that tells outcomes, or tells the outcome of this job."""
+        if not isinstance(message, ipc.Outcomes):
+            return False
+        told.append(message)
+        return any(str(outcome.id) == number for outcome in message.outcomes) if kind == "outcome" else len(told) == 1
+
+    def put_and_damage(message: Any, data: bytearray, unsent: list[Any]) -> None:
+        begin = len(data)
+        put(message, data, unsent)
+        body = begin + wire.HEADER
+        if not (has_torn_job(message) if defect in ("job", "send", "step down") else tells_of(message)):
+            return
+        if kind == "job":
+            data[body:] = with_torn_recipients(bytes(data[body:]))
+            data[begin:body] = (len(data) - body).to_bytes(wire.HEADER, "big")
+        elif kind == "step":
+            data[begin:body] = b"\xff" * wire.HEADER
+        else:
+            data[body:] = b"\xc1" * (len(data) - body)
+
+    wire._put = put_and_damage
+
+
+def with_torn_recipients(payload: bytes) -> bytes:
+    """The same message, but for what is no text any more."""
+    import msgspec  # noqa: PLC0415
+
+    from shardd import ipc  # noqa: PLC0415
+
+    fields = msgspec.msgpack.decode(payload)
+    place = ipc.JobSpec.__struct_fields__.index("recipient")
+    for job in fields["jobs"]:
+        if "torn" in job:
+            job[place] = 5
+    return msgspec.msgpack.encode(fields)
+
+
+if defect == "settle":
+    fail_to_settle()
+elif defect == "hear":
+    fail_to_hear()
+elif defect:
+    damage_messages(defect)
