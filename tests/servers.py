@@ -5,6 +5,7 @@ They believe every name that is told them, and do not flush to the disk: no test
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -20,7 +21,9 @@ import psycopg
 from shardd.embedded.binaries import find_binaries
 from shardd.embedded.home import Home
 
-PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+PGBOUNCER = os.environ.get("SHARDD_PGBOUNCER") or shutil.which(
+    "pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
+)
 PATIENCE = 30.0
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
 from typing import Any, Final
 
 import psycopg
+from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from shardd.errors import DatabaseError
@@ -14,6 +17,8 @@ WRITABLE: Final = "read-write"
 """`target_session_attrs` of a connection that is to write: neither a standby nor a server that was made read-only."""
 
 _PER_HOST: Final = ("host", "hostaddr", "port")
+_FILES: Final = ("PGSERVICEFILE", "PGSYSCONFDIR")
+"""Where a DSN's `service` is looked up, which no part of a DSN can say."""
 
 
 def parse_dsn(dsn: str) -> dict[str, Any]:
@@ -26,6 +31,35 @@ def parse_dsn(dsn: str) -> dict[str, Any]:
             "the DSN is neither a URL such as postgresql://user:password@host/database nor key=value pairs such as "
             "'host=… dbname=… user=…'"
         ) from None
+
+
+def complete_dsn(dsn: str) -> str:
+    """The same with what libpq would take from the environment (PGHOST, PGPASSWORD, PGOPTIONS …). Raises DatabaseError.
+
+    So that it means the same to a process without these variables, and to a library that is not libpq.
+    """
+    found = {
+        option.keyword.decode(): option.val.decode()
+        for option in pq.Conninfo.get_defaults()
+        if option.val and option.envvar and option.envvar.decode() in os.environ
+    }
+    return make_conninfo("", **(found | parse_dsn(dsn)))
+
+
+def without_libpq(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment without the variables that `complete_dsn` has read: the library refuses some that libpq knows."""
+    return {name: value for name, value in environ.items() if not name.startswith("PG") or name in _FILES}
+
+
+def reorder_hosts(dsn: str, order: Sequence[int]) -> str:
+    """The same servers in another order, which is given by their places. Raises DatabaseError."""
+    parts = parse_dsn(dsn)
+    moved = {}
+    for name in _PER_HOST:
+        values = str(parts.get(name) or "").split(",")
+        if len(values) > 1:
+            moved[name] = ",".join(values[index] for index in order)
+    return make_conninfo(dsn, **moved)
 
 
 def split_hosts(dsn: str) -> list[str]:

@@ -48,6 +48,10 @@ _CONNECTING: Final = (
         "the host name of {address} is unknown: correct the DSN or the DNS",
     ),
     ("timeout expired|timed out", _SLOW),
+    (
+        "unsupported startup parameter",
+        "{where} is a PgBouncer, which takes no options: for sessions, write database.sessions_dsn (config/pgbouncer.ini)",
+    ),
     ("session is read-only|server is in hot standby mode", _READ_ONLY),
     ("Permission denied", "the socket {address} is closed to this user: run as the user that owns it"),
 )

@@ -1,19 +1,17 @@
 """Connecting to the server that a DSN means: the primary of those that it names, with the settings that shardd relies on.
 
-All servers of a DSN are asked at nearly the same time, the one that was the primary last a moment before the others, so that
-a host that swallows packets delays nobody. A server is known by its cluster's identifier and its timeline, which grows with each
-promotion. One that is further than the one before is the primary from then on, whatever else still answers; one that is
-behind was not stopped when another took its place, and is refused.
+All servers of a DSN are asked at once, so that one that swallows packets delays nobody. A server is known by its cluster's
+identifier and its timeline, which grows with each promotion. One that is further than the one before is the primary from
+then on, whatever else still answers; one that is behind was not stopped when another took its place, and is refused.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 import psycopg
@@ -21,7 +19,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import AsyncRowFactory, TupleRow, tuple_row
 
 from shardd.errors import DatabaseError
-from shardd.postgres.dsn import WRITABLE, parse_dsn, split_hosts
+from shardd.postgres.dsn import WRITABLE, complete_dsn, parse_dsn, reorder_hosts, split_hosts
 from shardd.postgres.errors import describe_error, words_of
 from shardd.postgres.liveness import KEEPALIVE, Deadline
 from shardd.postgres.poolers import REFUSAL, is_pooled, keeps_its_server
@@ -29,8 +27,6 @@ from shardd.postgres.queries import session_queries
 from shardd.postgres.settings import settings_for
 
 OLDEST_SERVER: Final = 14
-STAGGER: Final = 0.25
-"""Seconds that one server of a DSN has before the next one is asked, too."""
 
 _NO_IDENTITY: Final = ("0A", "42")
 """Classes of SQLSTATE by which a server that is not quite PostgreSQL's own says that it does not tell who it is."""
@@ -50,6 +46,8 @@ class Terms:
 
     `writable`: to a primary only. `prepare_threshold`: after how many uses a statement is prepared; None: never.
     `session`: whether the connection must keep its server from one transaction to the next, which a pooler may not let it.
+    `foreign`: a database that is only read, and need not be what shardd's own must be. `keep_path`: names are looked up where
+    the DSN, the role or the database says; else nowhere but in pg_catalog.
     """
 
     application_name: str
@@ -58,6 +56,8 @@ class Terms:
     prepare_threshold: int | None = None
     writable: bool = True
     session: bool = True
+    foreign: bool = False
+    keep_path: bool = False
     row_factory: AsyncRowFactory[Any] = tuple_row
 
 
@@ -75,35 +75,45 @@ class Servers:
 
     def __init__(self, dsn: str, terms: Terms, *, on_change: Callable[[str], None] = lambda _: None) -> None:
         """`on_change` is told in words when the server is another one from now on."""
-        self.dsn = dsn
         self.generation = 0
+        self._dsn = complete_dsn(dsn)
         self._terms = terms
-        self._hosts = split_hosts(dsn)
-        self._first = 0
+        self._hosts = split_hosts(self._dsn)
+        self._order = list(range(len(self._hosts)))
         self._known: Identity | None = None
         self._keeps_servers = False
+        self._unwanted: set[asyncio.Task[Connection]] = set()
         self._on_change = on_change
+
+    @property
+    def dsn(self) -> str:
+        """The DSN, completed, with the server first that was the primary when it was asked last."""
+        return reorder_hosts(self._dsn, self._order)
 
     async def connect(self) -> Connection:
         """A connection to the primary, ready for use. Raises DatabaseError."""
-        deadline = asyncio.get_running_loop().time() + self._terms.connect_timeout
-        order = [*range(self._first, len(self._hosts)), *range(self._first)]
-        if len(order) == 1:
-            return await self._connect_to(0, deadline)
-        found = await _first_of([partial(self._connect_to, index, deadline) for index in order])
-        if isinstance(found, Connection):
-            return found
-        if unforeseen := next((error for error in found if not isinstance(error, DatabaseError)), None):
-            raise unforeseen
-        raise DatabaseError("; ".join(dict.fromkeys(map(str, found)))) from found[0]
+        until = asyncio.get_running_loop().time() + self._terms.connect_timeout
+        if len(self._order) == 1:
+            return await self._connect_to(0, until)
+        attempts = {asyncio.create_task(self._connect_to(index, until)): index for index in self._order}
+        winner = None
+        try:
+            winner = await _first_of(attempts)
+            self._order.sort(key=lambda index: index != attempts[winner])
+            return winner.result()
+        finally:
+            # Not cancelled: a server that is frozen would hold up the cancellation.
+            for attempt in attempts.keys() - {winner}:
+                self._unwanted.add(attempt)
+                attempt.add_done_callback(self._discard)
 
     async def check(self, connection: Connection) -> None:
         """Ask whether the server at the other end still is the primary. Raises DatabaseError."""
         deadline = Deadline(connection, self._terms.statement_timeout)
         try:
-            await self._accept(connection, self.dsn)
+            await self._accept(connection, self._dsn)
         except (psycopg.Error, OSError) as error:
-            raise describe_error(error, self.dsn, deadline) from error
+            raise describe_error(error, self._dsn, deadline) from error
         finally:
             deadline.cancel()
 
@@ -137,28 +147,39 @@ class Servers:
             status(b"default_transaction_read_only"),
         )
 
+    def _discard(self, attempt: asyncio.Task[Connection]) -> None:
+        self._unwanted.discard(attempt)
+        if not attempt.cancelled() and attempt.exception() is None:
+            attempt.result().pgconn.finish()
+
     async def _connect_to(self, index: int, until: float) -> Connection:
         dsn = self._hosts[index]
         connection: Connection | None = None
+        deadline: Deadline | None = None
         try:
             async with asyncio.timeout_at(until):
                 connection = await Connection.connect(dsn, **self._arguments())
-                backend = await self._accept(connection, dsn)
-                connection.generation = self.generation
-                if is_pooled(connection, backend):
-                    await self._share(connection, backend, dsn)
-                if not connection.shared:
-                    await connection.execute(
-                        session_queries()["apply_settings"], self._settings(connection), prepare=False
-                    )
+            deadline = Deadline(connection, until - asyncio.get_running_loop().time())
+            await self._prepare(connection, dsn)
         except BaseException as error:
             if connection is not None:
                 await connection.close()
             if isinstance(error, psycopg.Error | OSError):
-                raise describe_error(error, dsn) from error
+                late = deadline is not None and deadline.passed
+                raise describe_error(TimeoutError() if late else error, dsn) from error
             raise
-        self._first = index
+        finally:
+            if deadline is not None:
+                deadline.cancel()
         return connection
+
+    async def _prepare(self, connection: Connection, dsn: str) -> None:
+        backend = await self._accept(connection, dsn)
+        connection.generation = self.generation
+        if is_pooled(connection, backend):
+            await self._share(connection, backend, dsn)
+        if not connection.shared:
+            await connection.execute(session_queries()["apply_settings"], self._settings(connection), prepare=False)
 
     def _arguments(self) -> dict[str, Any]:
         terms = self._terms
@@ -172,30 +193,21 @@ class Servers:
             "tcp_user_timeout": round(min(60.0, max(terms.connect_timeout, terms.statement_timeout)) * 1000),
             **KEEPALIVE,
         }
-        if terms.writable and "target_session_attrs" not in parse_dsn(self.dsn):
+        if terms.writable and "target_session_attrs" not in parse_dsn(self._dsn):
             arguments["target_session_attrs"] = WRITABLE
         return arguments
 
     async def _accept(self, connection: Connection, dsn: str) -> int:
         """The server's process that answers. Raises DatabaseError for a server that shardd cannot work with."""
-        words = words_of(dsn)
-        version = connection.info.server_version // 10_000
-        if version < OLDEST_SERVER:
-            raise DatabaseError(
-                f"{words['where']} is too old: it is {version}, and shardd needs {OLDEST_SERVER} or newer"
-            )
-        encoding = connection.info.parameter_status("server_encoding")
-        if encoding != "UTF8":
-            raise DatabaseError(
-                f"{words['where']} is stored in {encoding}, which does not hold every text: make a database in UTF8 "
-                f"(createdb --encoding=UTF8 --template=template0 --owner={words['user']} NAME) and name that one in the DSN"
-            )
+        if not self._terms.foreign:
+            _check_server(connection, dsn)
         async with connection.cursor(row_factory=tuple_row) as cursor:
             await cursor.execute(session_queries()["describe_connection"], prepare=False)
             row = await cursor.fetchone()
         assert row is not None  # it returns one row whatever is stored
         backend, in_recovery, read_only, replication_role = row
-        if replication_role != "origin":
+        words = words_of(dsn)
+        if replication_role != "origin" and not self._terms.foreign:
             raise DatabaseError(
                 f"{words['where']} runs no triggers for this user, because session_replication_role is {replication_role}: "
                 f"let a superuser run ALTER ROLE {words['user']} RESET session_replication_role (or ALTER DATABASE …)"
@@ -236,7 +248,22 @@ class Servers:
     def _settings(self, connection: Connection, **more: str) -> dict[str, list[str]]:
         version = connection.info.server_version // 10_000
         settings = settings_for(version, self._terms.statement_timeout) | more
+        if self._terms.keep_path:
+            del settings["search_path"]
         return {"names": list(settings), "values": list(settings.values())}
+
+
+def _check_server(connection: Connection, dsn: str) -> None:
+    words = words_of(dsn)
+    version = connection.info.server_version // 10_000
+    if version < OLDEST_SERVER:
+        raise DatabaseError(f"{words['where']} is too old: it is {version}, and shardd needs {OLDEST_SERVER} or newer")
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise DatabaseError(
+            f"{words['where']} is stored in {encoding}, which does not hold every text: make a database in UTF8 "
+            f"(createdb --encoding=UTF8 --template=template0 --owner={words['user']} NAME) and name that one in the DSN"
+        )
 
 
 async def _identify(connection: Connection) -> Identity | None:
@@ -252,25 +279,14 @@ async def _identify(connection: Connection) -> Identity | None:
     return Identity(row[0], int(row[1], 16))
 
 
-async def _first_of(attempts: Sequence[Callable[[], Any]]) -> Connection | list[BaseException]:
-    """The first connection that comes about, or why none did, in the order of `attempts`; the others are closed."""
-    tasks: list[asyncio.Task[Connection]] = []
-    winner: Connection | None = None
-    try:
-        while winner is None:
-            running = [task for task in tasks if not task.done()]
-            if not running and len(tasks) == len(attempts):
-                return [error for task in tasks if (error := task.exception()) is not None]
-            if len(tasks) < len(attempts):
-                tasks.append(asyncio.ensure_future(attempts[len(tasks)]()))
-                running.append(tasks[-1])
-            patience = STAGGER if len(tasks) < len(attempts) else None
-            done, _ = await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-            winner = next((task.result() for task in done if task.exception() is None), None)
-        return winner
-    finally:
-        for task in tasks:
-            task.cancel()
-        for result in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(result, Connection) and result is not winner:
-                await result.close()
+async def _first_of(attempts: Collection[asyncio.Task[Connection]]) -> asyncio.Task[Connection]:
+    """The first that succeeds. Raises DatabaseError that says of each why it failed."""
+    pending = set(attempts)
+    while pending:
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        if succeeded := next((attempt for attempt in done if attempt.exception() is None), None):
+            return succeeded
+    errors = [error for attempt in attempts if (error := attempt.exception()) is not None]
+    if unforeseen := next((error for error in errors if not isinstance(error, DatabaseError)), None):
+        raise unforeseen
+    raise DatabaseError("; ".join(dict.fromkeys(map(str, errors)))) from errors[0]

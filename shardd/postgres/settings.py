@@ -41,7 +41,7 @@ SETTINGS: Final = (
     Setting("check_function_bodies", "on"),
     Setting("plpgsql.extra_errors", "none"),
     Setting("plpgsql.extra_warnings", "none"),
-    Setting("default_table_access_method", "heap"),
+    Setting("default_table_access_method", "heap", since=12),
     # What a transaction is, and what ends a session.
     Setting("default_transaction_isolation", "read committed"),
     Setting("default_transaction_deferrable", "off"),
@@ -49,12 +49,12 @@ SETTINGS: Final = (
     Setting("exit_on_error", "off"),
     Setting("client_min_messages", "warning"),
     Setting("lock_timeout", "0"),
-    Setting("idle_session_timeout", "0"),
+    Setting("idle_session_timeout", "0", since=14),
     Setting("transaction_timeout", "0", since=17),
     # How statements are planned. Plans are generic because the router's statements carry arrays whose sizes differ at each
     # call; a plan without an index or a nested loop would make the claim read the whole table.
-    Setting("plan_cache_mode", "force_generic_plan"),
-    Setting("jit", "off"),
+    Setting("plan_cache_mode", "force_generic_plan", since=12),
+    Setting("jit", "off", since=11),
     Setting("enable_bitmapscan", "on"),
     Setting("enable_hashagg", "on"),
     Setting("enable_hashjoin", "on"),
@@ -63,7 +63,7 @@ SETTINGS: Final = (
     Setting("enable_material", "on"),
     Setting("enable_mergejoin", "on"),
     Setting("enable_nestloop", "on"),
-    Setting("enable_partition_pruning", "on"),
+    Setting("enable_partition_pruning", "on", since=11),
     Setting("enable_seqscan", "on"),
     Setting("enable_sort", "on"),
 )

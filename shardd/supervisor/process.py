@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 from shardd import ipc
 from shardd.channel import Channel
 from shardd.logs import get_logger
+from shardd.postgres.dsn import without_libpq
 from shardd.supervisor.last_words import last_words, open_words
 from shardd.supervisor.notify import clean_environ
 from shardd.wire import OutOfStepError, Unread, Unsent, supervisor_reader
@@ -222,7 +223,8 @@ class WorkerProcess:
 
     def _environ(self) -> dict[str, str]:
         return {
-            **clean_environ(os.environ),
+            # The DSN of the sessions says what these variables say; the library refuses to start with some of them.
+            **without_libpq(clean_environ(os.environ)),
             # Parallel connects and stops crash the Go library on its unlocked maps when it runs on more than one
             # processor.
             "GOMAXPROCS": "1",

@@ -7,6 +7,7 @@ from typing import Final
 from shardd.config import Config
 from shardd.errors import DatabaseError
 from shardd.logs import get_logger
+from shardd.postgres.dsn import complete_dsn
 from shardd.queue.database import Database
 from shardd.supervisor.lines import Lines
 from shardd.transports.whatsapp.dsn import sessions_dsn
@@ -19,9 +20,9 @@ PER_CLIENT: Final = 2
 
 
 def sessions_dsn_of(config: Config, dsn: str) -> str:
-    """The configured store, else a schema of its own in the daemon's database (`dsn`)."""
+    """The configured store, else a schema of its own in the daemon's database (`dsn`); complete, for any process."""
     configured = config.database.sessions_dsn if config.database else None
-    return configured or sessions_dsn(dsn)
+    return complete_dsn(configured) if configured else sessions_dsn(complete_dsn(dsn))
 
 
 async def prepare_sessions(config: Config, lines: Lines, database: Database, store: str) -> list[str]:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from tests.whatsapp_fleet import Fleet
 
@@ -28,6 +29,24 @@ async def test_a_row_becomes_a_message_and_its_receipts_come_back(fleet: Fleet) 
     assert (fleet.device(phone)["state"], fleet.device(phone)["reason"]) == ("ready", None)
     assert await daemon.stop() == 0
     assert fleet.server.control.stats()["online"] == 0
+
+
+async def test_what_the_dsn_leaves_to_the_environment_reaches_the_library(fleet: Fleet) -> None:
+    (phone,) = fleet.add(1)
+    parts = conninfo_to_dict(fleet.dsn)
+    daemon = fleet.daemon(database={"dsn": f"dbname={parts['dbname']}"})
+    daemon.environ |= {"PGHOST": str(parts["host"]), "PGUSER": str(parts["user"]), "PGSSLMODE": "disable"}
+    # What libpq knows, and the library refuses to start with; and what would change how rows are written.
+    daemon.environ |= {
+        "PGCHANNELBINDING": "disable",
+        "PGGSSENCMODE": "disable",
+        "PGDATESTYLE": "German",
+        "PGTZ": "Asia/Tokyo",
+    }
+    daemon.environ |= {"PGCLIENTENCODING": "LATIN1", "PGOPTIONS": "-c search_path=public -c statement_timeout=1"}
+    await daemon.start()
+    await fleet.job_is(fleet.send(phone, TEXT), "sent")
+    assert await daemon.stop() == 0
 
 
 async def test_receipts_that_come_while_the_client_is_closed_come_with_its_next_login(fleet: Fleet) -> None:

@@ -49,7 +49,6 @@ class Clients:
     def __init__(self, settings: Settings, gate: Gate, store: SessionStore, events: Events, opt_outs: OptOuts) -> None:
         self.connects = 0
         self._settings = settings
-        self._library_dsn = library_dsn(settings.sessions_dsn, pgbouncer=settings.pgbouncer)
         self._gate = gate
         self._turnstile = Turnstile()
         self._store = store
@@ -192,7 +191,8 @@ class Clients:
         return Client(
             device.id,
             session,
-            dsn=self._library_dsn,
+            # Now, because the store may have a new primary since the last time.
+            dsn=library_dsn(self._store.dsn, pgbouncer=self._settings.pgbouncer),
             gate=self._gate,
             turnstile=self._turnstile,
             proxy=proxy,

@@ -8,16 +8,17 @@ be stopped first: two programs on one session replace each other for ever.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Final
 
 import psycopg
 from psycopg import sql as composing
 
 from shardd.errors import DatabaseError
 from shardd.transports.whatsapp import sql
-from shardd.transports.whatsapp.sessions import SessionStore, StoredSession, connect
+from shardd.transports.whatsapp.sessions import SessionStore, StoreConnection, StoredSession, connect
 
-Connection = psycopg.AsyncConnection[dict[str, Any]]
+COPY_TIMEOUT: Final = 600.0
+"""Seconds that copying one table may take."""
 Statement = composing.SQL | composing.Composed
 
 
@@ -39,8 +40,8 @@ class ImportPlan:
 
 async def plan_import(source_dsn: str, target_dsn: str) -> ImportPlan:
     """Look at both stores; changes nothing. Raises DatabaseError that names the side."""
-    here = {session.jid for session in await _sessions(target_dsn, "the session store")}
-    there = await _sessions(source_dsn, "the store to import from")
+    here = {session.jid for session in await _sessions(SessionStore(target_dsn), "the session store")}
+    there = await _sessions(SessionStore(source_dsn, foreign=True), "the store to import from")
     return ImportPlan(
         new=tuple(session for session in there if session.jid not in here),
         present=tuple(session for session in there if session.jid in here),
@@ -50,7 +51,11 @@ async def plan_import(source_dsn: str, target_dsn: str) -> ImportPlan:
 async def import_sessions(source_dsn: str, target_dsn: str, jids: list[str]) -> int:
     """Copy these sessions with all that hangs on them: how many rows came over. All or nothing. Raises DatabaseError."""
     try:
-        async with await connect(source_dsn) as source, await connect(target_dsn) as target, target.transaction():
+        async with (
+            await connect(source_dsn, timeout=COPY_TIMEOUT, foreign=True) as source,
+            await connect(target_dsn, timeout=COPY_TIMEOUT) as target,
+            target.transaction(),
+        ):
             theirs, ours = await _tables(source), await _tables(target)
             rows = 0
             for name, table in ours.items():
@@ -63,8 +68,7 @@ async def import_sessions(source_dsn: str, target_dsn: str, jids: list[str]) -> 
         raise DatabaseError(f"nothing was imported: {' '.join(str(error).split())}") from error
 
 
-async def _sessions(dsn: str, which: str) -> list[StoredSession]:
-    store = SessionStore(dsn)
+async def _sessions(store: SessionStore, which: str) -> list[StoredSession]:
     try:
         return await store.list_sessions()
     except DatabaseError as error:
@@ -73,7 +77,7 @@ async def _sessions(dsn: str, which: str) -> list[StoredSession]:
         await store.close()
 
 
-async def _tables(connection: Connection) -> dict[str, Table]:
+async def _tables(connection: StoreConnection) -> dict[str, Table]:
     rows = await (await connection.execute(sql.load("describe_tables"))).fetchall()
     return {row["table_name"]: Table(row["session_column"], tuple(row["columns"])) for row in rows}
 
@@ -82,7 +86,9 @@ def _shared(theirs: Table, ours: Table) -> Table:
     return Table(theirs.session_column, tuple(column for column in ours.columns if column in theirs.columns))
 
 
-async def _copy_table(source: Connection, target: Connection, name: str, table: Table, jids: list[str]) -> int:
+async def _copy_table(
+    source: StoreConnection, target: StoreConnection, name: str, table: Table, jids: list[str]
+) -> int:
     if table.session_column is None:
         return 0
     parts = {
@@ -94,14 +100,14 @@ async def _copy_table(source: Connection, target: Connection, name: str, table: 
     return await _pipe(source, outward, target, composing.SQL(sql.load("copy_rows_in")).format(**parts))
 
 
-async def _merge_numbers(source: Connection, target: Connection) -> None:
+async def _merge_numbers(source: StoreConnection, target: StoreConnection) -> None:
     await target.execute(sql.load("stage_numbers"))
     outward, inward = composing.SQL(sql.load("copy_numbers_out")), composing.SQL(sql.load("copy_numbers_in"))
     await _pipe(source, outward, target, inward)
     await target.execute(sql.load("merge_numbers"))
 
 
-async def _pipe(source: Connection, outward: Statement, target: Connection, inward: Statement) -> int:
+async def _pipe(source: StoreConnection, outward: Statement, target: StoreConnection, inward: Statement) -> int:
     async with source.cursor() as reading, target.cursor() as writing:
         async with reading.copy(outward) as rows, writing.copy(inward) as sink:
             async for data in rows:

@@ -18,6 +18,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Final, NoReturn
 
 from shardd.errors import SharddError
+from shardd.postgres.dsn import without_libpq
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -36,7 +37,7 @@ async def converse(module: str, request: dict[str, Any], *, timeout: float) -> A
         sys.executable,
         "-m",
         module,
-        env={**os.environ, **LIBRARY_ENVIRONMENT},
+        env={**without_libpq(os.environ), **LIBRARY_ENVIRONMENT},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

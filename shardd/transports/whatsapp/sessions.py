@@ -7,18 +7,25 @@ connection per worker, opened when needed and closed when unused, serves all of 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
 
 import psycopg
 from psycopg.rows import dict_row
 
 from shardd.errors import DatabaseError
+from shardd.postgres.errors import describe_error
+from shardd.postgres.liveness import Deadline, is_fresh
+from shardd.postgres.servers import Connection, Servers, Terms
 from shardd.transports.whatsapp import sql
 
-CONNECT_TIMEOUT: Final = 5
+CONNECT_TIMEOUT: Final = 5.0
 QUERY_TIMEOUT: Final = 5.0
 IDLE_SECONDS: Final = 30.0
+LIFETIME: Final = 120.0
+"""Seconds after which a connection is replaced: a new one notices that another server is the primary now."""
+
+StoreConnection = psycopg.AsyncConnection[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +47,18 @@ class StoredSession:
 class SessionStore:
     """Reads the store; safe to be used by many devices at once."""
 
-    def __init__(self, dsn: str) -> None:
-        """`dsn`: as psycopg reads it; its search path leads to the library's tables."""
-        self._dsn = dsn
+    def __init__(self, dsn: str, *, foreign: bool = False) -> None:
+        """`dsn`: as psycopg reads it; its search path leads to the library's tables. `foreign`: somebody else's store."""
+        self._servers = Servers(dsn, terms(foreign=foreign))
         self._lock = asyncio.Lock()
-        self._connection: psycopg.AsyncConnection[dict[str, Any]] | None = None
+        self._connection: Connection | None = None
+        self._connected_at = 0.0
         self._idle: asyncio.TimerHandle | None = None
+
+    @property
+    def dsn(self) -> str:
+        """Of the store; of several servers the one is first that answered last."""
+        return self._servers.dsn
 
     async def session_exists(self, jid: str) -> bool:
         """Whether this session is stored. Raises DatabaseError."""
@@ -71,30 +84,47 @@ class SessionStore:
     async def _rows(self, name: str, **parameters: str) -> list[dict[str, Any]]:
         async with self._lock:
             # A connection that went away while nobody used it is noticed only by using it: one more try, on a new one.
-            for last in (self._connection is None, True):
+            for last in (not self._is_of_use(), True):
                 try:
-                    async with asyncio.timeout(QUERY_TIMEOUT + CONNECT_TIMEOUT):
-                        return await self._ask(name, parameters)
-                except psycopg.OperationalError as error:
-                    await self._drop()
-                    if last:
-                        raise DatabaseError(f"the session store cannot be reached: {_one_line(error)}") from error
+                    return await self._ask(name, parameters)
+                except DatabaseError as error:
+                    raise DatabaseError(f"the session store cannot be reached: {error}") from error
                 except psycopg.Error as error:
                     await self._drop()
-                    raise DatabaseError(f"the session store cannot be read: {_one_line(error)}") from error
+                    if last or not isinstance(error, psycopg.OperationalError):
+                        raise DatabaseError(f"the session store: {describe_error(error, self.dsn)}") from error
                 except TimeoutError:
                     await self._drop()
                     raise DatabaseError("the session store does not answer") from None
             raise AssertionError("the last try returns or raises")
 
+    def _is_of_use(self) -> bool:
+        return (
+            self._connection is not None
+            and is_fresh(self._connection)
+            and self._servers.is_current(self._connection)
+            and asyncio.get_running_loop().time() < self._connected_at + LIFETIME
+        )
+
     async def _ask(self, name: str, parameters: dict[str, str]) -> list[dict[str, Any]]:
-        if self._connection is None:
-            self._connection = await connect(self._dsn)
+        loop = asyncio.get_running_loop()
+        if not self._is_of_use():
+            await self._drop()
+            self._connection, self._connected_at = await self._servers.connect(), loop.time()
+        assert self._connection is not None
         if self._idle is not None:
             self._idle.cancel()
-        cursor = await self._connection.execute(sql.load(name), parameters)
-        rows = await cursor.fetchall() if cursor.description else []
-        loop = asyncio.get_running_loop()
+        deadline = Deadline(self._connection, QUERY_TIMEOUT)
+        try:
+            async with self._connection.cursor(row_factory=dict_row) as cursor:
+                await cursor.execute(sql.load(name), parameters)
+                rows = await cursor.fetchall() if cursor.description else []
+        except psycopg.Error as error:
+            if deadline.passed:
+                raise TimeoutError from error
+            raise
+        finally:
+            deadline.cancel()
         self._idle = loop.call_later(IDLE_SECONDS, lambda: loop.create_task(self.close()))
         return rows
 
@@ -106,12 +136,20 @@ class SessionStore:
             await connection.close()
 
 
-async def connect(dsn: str) -> psycopg.AsyncConnection[dict[str, Any]]:
-    """A connection of ours to the store; prepares nothing, so that it may pass PgBouncer. Raises psycopg.OperationalError."""
-    return await psycopg.AsyncConnection.connect(
-        dsn, autocommit=True, prepare_threshold=None, connect_timeout=CONNECT_TIMEOUT, row_factory=dict_row
+def terms(*, foreign: bool = False) -> Terms:
+    """How the store is reached: by whatever pooler, and where the DSN's search path leads."""
+    return Terms(
+        application_name="shardd/sessions",
+        connect_timeout=CONNECT_TIMEOUT,
+        statement_timeout=QUERY_TIMEOUT,
+        writable=not foreign,
+        session=False,
+        foreign=foreign,
+        keep_path=True,
     )
 
 
-def _one_line(error: psycopg.Error) -> str:
-    return " ".join(str(error).split())
+async def connect(dsn: str, *, timeout: float, foreign: bool = False) -> StoreConnection:
+    """A connection to the store for longer work; `timeout`: seconds that one statement may take. Raises DatabaseError."""
+    how = replace(terms(foreign=foreign), statement_timeout=timeout, row_factory=dict_row)
+    return cast("StoreConnection", await Servers(dsn, how).connect())

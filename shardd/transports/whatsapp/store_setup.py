@@ -12,9 +12,10 @@ import psycopg
 from psycopg import sql as composing
 
 from shardd.errors import DatabaseError, SharddError
+from shardd.postgres.errors import describe_error
 from shardd.transports.whatsapp import oneshot, sql
 from shardd.transports.whatsapp.dsn import library_dsn
-from shardd.transports.whatsapp.sessions import connect
+from shardd.transports.whatsapp.sessions import StoreConnection, connect
 
 TIMEOUT: Final = 60.0
 MODULE: Final = "shardd.transports.whatsapp.store_setup"
@@ -37,7 +38,11 @@ async def prepare_store(dsn: str, *, pgbouncer: bool = False) -> None:
 async def _prepare(request: dict[str, Any], say: oneshot.Say) -> None:
     dsn = request["dsn"]
     try:
-        async with await connect(dsn) as locked, await connect(dsn) as other, locked.transaction():
+        async with (
+            await connect(dsn, timeout=TIMEOUT) as locked,
+            await connect(dsn, timeout=TIMEOUT) as other,
+            locked.transaction(),
+        ):
             await locked.execute(sql.load("lock_store"))
             # The library is another client and finds only what is committed: so not in the locked transaction.
             await _make_schema(other)
@@ -46,11 +51,11 @@ async def _prepare(request: dict[str, Any], say: oneshot.Say) -> None:
             if found is None or not found["found"]:
                 raise DatabaseError("the library made its tables elsewhere: does the search path lead to one schema?")
     except psycopg.Error as error:
-        raise DatabaseError(" ".join(str(error).split())) from error
+        raise describe_error(error, dsn) from error
     say({"event": "ready"})
 
 
-async def _make_schema(connection: psycopg.AsyncConnection[dict[str, Any]]) -> None:
+async def _make_schema(connection: StoreConnection) -> None:
     """Make the first schema of the search path, unless the path already leads somewhere."""
     row = await (await connection.execute(sql.load("search_path"))).fetchone()
     if row is None or row["current_schema"] is not None:

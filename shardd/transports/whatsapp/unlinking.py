@@ -75,7 +75,7 @@ async def _unlink(request: dict[str, Any], say: oneshot.Say) -> None:
         proxy = parse_proxy(request["proxy"]) if request["proxy"] else None
     except ValueError as error:
         raise SharddError(f"the proxy cannot be used: {error}") from None
-    url = library_dsn(request["dsn"], pgbouncer=request["pgbouncer"])
+    url = library_dsn(store.dsn, pgbouncer=request["pgbouncer"])
     client = Client("unlink", request["jid"], dsn=url, gate=gate, turnstile=Turnstile(), proxy=proxy, listener=_Quiet())
     try:
         await client.open(CONNECT_TIMEOUT)

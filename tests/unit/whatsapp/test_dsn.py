@@ -28,12 +28,11 @@ def test_the_default_is_a_schema_of_its_own_in_the_same_database(dsn: str) -> No
         "se/cret",
         "/shardd",
     )
-    assert parse_qs(url.query) == {
-        "sslmode": ["prefer"],
-        "search_path": [SCHEMA],
-        "binary_parameters": ["yes"],
-        "idle_session_timeout": ["15000"],
-    }
+    query = parse_qs(url.query)
+    assert query["options"] == [f"-c search_path={SCHEMA}"]
+    assert query["sslmode"] == ["prefer"]
+    assert query["binary_parameters"] == ["yes"]
+    assert query["idle_session_timeout"] == ["15000"]
 
 
 def test_options_that_were_there_stay() -> None:
@@ -45,7 +44,41 @@ def test_options_that_were_there_stay() -> None:
 
 def test_through_pgbouncer_nothing_is_set_or_prepared() -> None:
     url = urlsplit(library_dsn("postgresql://me@pool:6432/sessions?sslmode=verify-full", pgbouncer=True))
-    assert parse_qs(url.query) == {"sslmode": ["verify-full"], "binary_parameters": ["yes"]}
+    assert parse_qs(url.query) == {
+        "sslmode": ["verify-full"],
+        "binary_parameters": ["yes"],
+        "target_session_attrs": ["read-write"],
+        "connect_timeout": ["5"],
+    }
+
+
+def test_what_the_session_store_relies_on_is_set() -> None:
+    query = parse_qs(urlsplit(library_dsn("host=h dbname=d", pgbouncer=False)).query)
+    assert query["synchronous_commit"] == ["on"]
+    assert query["default_transaction_isolation"] == ["read committed"]
+    assert query["enable_indexscan"] == ["on"]
+    assert "transaction_timeout" not in query  # PostgreSQL 14 does not have it
+
+
+@pytest.mark.parametrize(
+    ("dsn", "hosts", "ports"),
+    [
+        ("postgresql://me@a:1,b:2/db", "a,b", "1,2"),
+        ("host=a,b user=me dbname=db", "a,b", "5432"),
+        ("host=/run/a,b port=1,2 user=me dbname=db", "/run/a,b", "1,2"),
+        ("hostaddr=10.0.0.1,10.0.0.2 user=me dbname=db", "10.0.0.1,10.0.0.2", "5432"),
+    ],
+)
+def test_several_hosts_reach_the_library(dsn: str, hosts: str, ports: str) -> None:
+    url = urlsplit(library_dsn(dsn, pgbouncer=False))
+    query = parse_qs(url.query)
+    assert (url.netloc, url.path) == ("me@", "/db")
+    assert (query["host"], query["port"], query["target_session_attrs"]) == ([hosts], [ports], ["read-write"])
+
+
+def test_an_address_beside_a_host_reaches_the_library() -> None:
+    query = parse_qs(urlsplit(library_dsn("host=a hostaddr=10.0.0.1 dbname=db", pgbouncer=False)).query)
+    assert (query["host"], query["hostaddr"]) == (["a"], ["10.0.0.1"])
 
 
 def test_a_socket_is_named_as_the_library_wants_it() -> None:
@@ -56,12 +89,12 @@ def test_a_socket_is_named_as_the_library_wants_it() -> None:
 
 
 def test_what_only_one_reader_knows_does_not_reach_the_other() -> None:
-    url = library_dsn("host=h dbname=d target_session_attrs=read-write keepalives=1 connect_timeout=3", pgbouncer=False)
-    assert parse_qs(urlsplit(url).query).keys() == {
-        "sslmode",
-        "connect_timeout",
-        "binary_parameters",
-        "idle_session_timeout",
+    url = library_dsn("host=h dbname=d target_session_attrs=any keepalives=1 connect_timeout=3", pgbouncer=True)
+    assert parse_qs(urlsplit(url).query) == {
+        "sslmode": ["prefer"],
+        "binary_parameters": ["yes"],
+        "target_session_attrs": ["any"],
+        "connect_timeout": ["3"],
     }
 
 

@@ -1,0 +1,50 @@
+"""Two servers in the DSN, a primary and its standby: the daemon and its sessions go on with the one that is promoted."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from shardd.queue.migrate import migrate
+from tests.daemon import Daemon, Producer
+from tests.servers import Server
+
+
+def both(*servers: Server) -> str:
+    hosts = ",".join(f"127.0.0.1:{server.port}" for server in servers)
+    return f"postgresql://shardd@{hosts}/shardd?sslmode=disable"
+
+
+@pytest.fixture
+async def migrated(tcp_server: Server) -> Server:
+    await migrate(tcp_server.dsn())
+    return tcp_server
+
+
+async def test_jobs_go_on_with_the_standby_that_is_promoted(
+    migrated: Server, standby: Server, make_daemon: Callable[..., Daemon]
+) -> None:
+    primary = migrated
+    daemon = make_daemon(database={"dsn": both(primary, standby)})
+    producer = Producer(primary.dsn())
+    producer.add_devices(5)
+    await daemon.start()
+    producer.add_jobs(50, 5)
+    assert await producer.until_finished(daemon, 50) == {"sent": 50}
+    await asyncio.to_thread(standby.wait_caught_up, primary)
+
+    await asyncio.to_thread(primary.stop, signal.SIGQUIT)
+    await asyncio.to_thread(standby.promote)
+    producer = Producer(standby.dsn())
+    producer.add_jobs(50, 5)
+    assert await producer.until_finished(daemon, 100) == {"sent": 100}
+
+    def healthy(status: dict[str, Any]) -> bool:
+        return not status["problems"]
+
+    await daemon.until(healthy)
+    assert await daemon.stop() == 0
