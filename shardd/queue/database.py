@@ -8,7 +8,7 @@ read-only is closed, and so are all that were made before another server took ov
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
@@ -167,7 +167,7 @@ class Database:
         async with self.connection(timeout=timeout) as connection:
             return (await connection.execute(self.queries[name], params)).rowcount
 
-    async def listen(self, *channels: str) -> AsyncIterator[ListenEvent]:
+    async def listen(self, *channels: str) -> AsyncGenerator[ListenEvent]:
         """What happens on the channels, for as long as the caller listens; never ends by itself and raises nothing.
 
         On a connection of its own. A notification is a hint: read `ListenEvent` about what may be missed.

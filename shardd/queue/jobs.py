@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 from psycopg.rows import TupleRow
 
 from shardd.ipc import Outcome, Receipt
@@ -13,9 +12,6 @@ from shardd.queue.cycle import Ask, Cycle, Place, Settlement, group_arrays, run_
 from shardd.queue.database import Database
 from shardd.queue.settle import Claim
 from shardd.states import JobState, Verdict
-
-_Bigint = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-_notification = msgspec.json.Decoder(tuple[str, str, _Bigint, _Bigint])
 
 Hint = tuple[str, str, Place]
 """(device, lane, place): where a job may stand."""
@@ -60,10 +56,11 @@ class Jobs:
         rows = await self._database.fetch_all("promote_due", {"most": most})
         return len(rows), [_hint(row) for row in rows if row[0] is not None]
 
-    async def new_work(self, seen: int) -> tuple[list[Hint], int]:
-        """Lanes that got jobs since the id `seen`, with where their new jobs begin; and the highest id seen now."""
-        rows = await self._database.fetch_all("new_work", {"seen": seen})
-        return [_hint(row) for row in rows if row[0] is not None], rows[0][4] if rows else seen
+    async def new_work(self, seen: int, most: int) -> tuple[list[Hint], int, int]:
+        """Lanes of the next `most` jobs after the id `seen`, with where these begin; the highest id; how many jobs that were."""
+        rows = await self._database.fetch_all("new_work", {"seen": seen, "most": most})
+        newest, jobs = rows[0][4:6] if rows else (seen, 0)
+        return [_hint(row) for row in rows if row[0] is not None], newest, jobs
 
     async def newest_id(self) -> int:
         """The highest id of a live job."""
@@ -123,18 +120,6 @@ class Jobs:
     async def prepare_archive(self) -> None:
         """Make the archive's next partitions."""
         await self._database.execute("prepare_archive")
-
-
-def read_hint(notification: str) -> Hint | None:
-    """The (device, lane, place) that a notification of new work names; None: it names none.
-
-    Every role of the database may notify, so nonsense is no error.
-    """
-    try:
-        device_id, lane, place, job_id = _notification.decode(notification)
-    except msgspec.DecodeError:
-        return None
-    return device_id, lane, (place, job_id)
 
 
 def _hint(row: TupleRow) -> Hint:

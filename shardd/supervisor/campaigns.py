@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from shardd.errors import DatabaseError
-from shardd.logs import get_logger
 from shardd.queue.campaigns import Campaigns
-from shardd.queue.database import Database
 from shardd.supervisor.router import Router
-from shardd.supervisor.waiting import has_come
-
-log = get_logger(__name__)
+from shardd.supervisor.steps import Step
+from shardd.supervisor.waiting import WakeUp
 
 EVERY: Final = 0.5
 """Seconds between looks when nothing announces a change: a campaign that was resumed waits no longer."""
+SPACING: Final = 0.1
+"""Seconds between looks, however many changes are announced."""
 SENDS_EVERY: Final = 2.0
 """Seconds between looks at what campaigns with a cap have sent, which another node may have counted."""
 
 
-class CampaignWatch:
+class CampaignSync:
     """The router's knowledge of campaigns. That a paused one sends nothing is seen to by the claim itself."""
 
     def __init__(
-        self, database: Database, campaigns: Campaigns, router: Router, resumed: Callable[[], None] = lambda: None
+        self, campaigns: Campaigns, router: Router, step: Step, resumed: Callable[[], None] = lambda: None
     ) -> None:
         """`resumed` is called when campaigns run that did not before: somebody must look where their jobs stand.
 
         A claim that found its campaign paused made the router believe that there is no work.
         """
         self._resumed = resumed
-        self._database = database
         self._campaigns = campaigns
         self._router = router
-        self._wake = asyncio.Event()
+        self._step = step
+        self._wake = WakeUp(SPACING)
         self._sends_seen = float("-inf")
 
     async def look(self) -> None:
@@ -62,15 +59,10 @@ class CampaignWatch:
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            await has_come(self._wake, EVERY)
-            self._wake.clear()
-            try:
+            await self._wake.wait(self._step.pause(EVERY))
+            with self._step:
                 await self.look()
-            except DatabaseError as error:
-                log.debug("no look at the campaigns", action="poll", error=str(error))
 
-    async def listen(self) -> None:
-        """Turn notifications into looks, until cancelled."""
-        async for event in self._database.listen("shardd_campaigns"):
-            if event.kind != "lost":
-                self._wake.set()
+    def wake(self) -> None:
+        """Look soon."""
+        self._wake.set()

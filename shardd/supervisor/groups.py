@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from shardd.errors import DatabaseError
 from shardd.logs import get_logger
 from shardd.queue.groups import Groups, PoolJob
 from shardd.queue.jobs import Hint
 from shardd.states import DeviceState
 from shardd.supervisor.line import Lane
 from shardd.supervisor.lines import Lines
+from shardd.supervisor.steps import Step
 
 log = get_logger(__name__)
 
@@ -62,11 +62,14 @@ def choose_devices(
 class GroupWork:
     """Gives the jobs of device groups to devices of this node."""
 
-    def __init__(self, groups: Groups, lines: Lines, hint: Callable[[list[Hint]], None], *, every: float) -> None:
+    def __init__(
+        self, groups: Groups, lines: Lines, hint: Callable[[list[Hint]], None], step: Step, *, every: float
+    ) -> None:
         """`hint` is told where the given jobs stand; `every`: seconds between looks."""
         self._groups = groups
         self._lines = lines
         self._hint = hint
+        self._step = step
         self.every = every
         self._members: dict[str, list[str]] = {}
         self._full: dict[tuple[str, str], float] = {}  # until when a device has no room for a lane
@@ -75,12 +78,10 @@ class GroupWork:
     async def run(self) -> None:
         """Give until cancelled."""
         while True:
-            try:
+            busy = False
+            with self._step:
                 busy = await self._turn(time.monotonic())
-            except DatabaseError as error:
-                log.debug("no look at the groups", action="poll", error=str(error))
-                busy = False
-            await asyncio.sleep(0.01 if busy else self.every)
+            await asyncio.sleep(0.01 if busy else self._step.pause(self.every))
 
     async def _turn(self, now: float) -> bool:
         """Whether a device without a gap got work, and may soon need more."""

@@ -6,6 +6,7 @@ back the same way.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import tzinfo
 
@@ -19,16 +20,18 @@ from shardd.queue.groups import Groups
 from shardd.queue.jobs import Jobs
 from shardd.queue.opt_outs import OptOuts
 from shardd.queue.webhooks import WebhookStore
-from shardd.supervisor.campaigns import CampaignWatch
+from shardd.supervisor.campaigns import CampaignSync
 from shardd.supervisor.cancelled import CancelledJobs
 from shardd.supervisor.closings import Closings
 from shardd.supervisor.cloud_webhook import CloudWebhook, make_cloud_webhook
 from shardd.supervisor.defects import Defects
+from shardd.supervisor.device_sync import DeviceSync
 from shardd.supervisor.fleet import Fleet
 from shardd.supervisor.groups import GroupWork
 from shardd.supervisor.leases import LeaseKeeper
 from shardd.supervisor.lines import Lines
 from shardd.supervisor.lock import StateLock
+from shardd.supervisor.notifications import NotificationListener
 from shardd.supervisor.opt_out_spool import OptOutSpool
 from shardd.supervisor.opt_outs import OptOutInbox, Screen, region_of
 from shardd.supervisor.outbox.upkeep import EventUpkeep
@@ -41,7 +44,8 @@ from shardd.supervisor.retention import Retention
 from shardd.supervisor.router import Router
 from shardd.supervisor.rules import Rules
 from shardd.supervisor.state_watch import StateWatch
-from shardd.supervisor.watchers import DeviceWatch, WorkWatch
+from shardd.supervisor.steps import Steps
+from shardd.supervisor.work_poller import WorkPoller
 from shardd.supervisor.worker_messages import Hearers
 from shardd.transports.platforms.accounts import account_of
 
@@ -56,10 +60,12 @@ class Parts:
     lines: Lines
     router: Router
     fleet: Fleet
-    device_watch: DeviceWatch
-    work_watch: WorkWatch
+    steps: Steps
+    listeners: tuple[NotificationListener, ...]
+    device_sync: DeviceSync
+    work_poller: WorkPoller
     campaigns: Campaigns
-    campaign_watch: CampaignWatch
+    campaign_sync: CampaignSync
     cancelled: CancelledJobs
     retention: Retention
     group_work: GroupWork
@@ -81,8 +87,8 @@ class Parts:
         """The config was reloaded; `now` on the monotonic clock."""
         self.rules.config = config
         self.router.batch, self.router.backoff = config.queue.batch, self.rules.job_backoff
-        self.work_watch.poll_every = config.queue.poll_every
-        self.work_watch.scan_every = config.queue.scan_every
+        self.work_poller.poll_every = config.queue.poll_every
+        self.work_poller.scan_every = config.queue.scan_every
         self.group_work.every = config.queue.poll_every
         self.fleet.configure(config)
         self.opt_outs.configure(config)
@@ -126,11 +132,21 @@ def assemble(config: Config, database: Database, launch: Launch, lock: StateLock
         backoff=rules.job_backoff,
         screen=Screen(opt_outs, region),
     )
-    device_watch = DeviceWatch(database, Devices(database), router, say=say, warm_days=lambda: rules.warm_days)
-    work_watch = WorkWatch(
-        database, jobs, router, poll_every=config.queue.poll_every, scan_every=config.queue.scan_every
+    steps = Steps()
+    device_sync = DeviceSync(
+        Devices(database), router, steps.add("reading the devices"), say=say, warm_days=lambda: rules.warm_days
+    )
+    work_poller = WorkPoller(
+        jobs, router, steps, poll_every=config.queue.poll_every, scan_every=config.queue.scan_every
     )
     campaigns = Campaigns(database)
+    campaign_sync = CampaignSync(campaigns, router, steps.add("reading the campaigns"), work_poller.scan)
+
+    def listener(channel: str, wake: Callable[[], None]) -> NotificationListener:
+        return NotificationListener(
+            database, channel, heard=lambda _: wake(), step=steps.add(f"listening to {channel}")
+        )
+
     receipts = Receipts(jobs)
     defects = Defects()
     fleet = Fleet(
@@ -143,7 +159,7 @@ def assemble(config: Config, database: Database, launch: Launch, lock: StateLock
             router=router,
             defects=defects,
             closings=Closings(),
-            device_changed=device_watch.changed,
+            device_changed=device_sync.changed,
             receipt=receipts.add,
             opted_out=inbox.add,
             untold=lines.untold,
@@ -169,13 +185,25 @@ def assemble(config: Config, database: Database, launch: Launch, lock: StateLock
         lines=lines,
         router=router,
         fleet=fleet,
-        device_watch=device_watch,
-        work_watch=work_watch,
+        steps=steps,
+        listeners=(
+            listener("shardd_jobs", work_poller.look),
+            listener("shardd_devices", device_sync.wake),
+            listener("shardd_campaigns", campaign_sync.wake),
+        ),
+        device_sync=device_sync,
+        work_poller=work_poller,
         campaigns=campaigns,
-        campaign_watch=CampaignWatch(database, campaigns, router, work_watch.scan),
+        campaign_sync=campaign_sync,
         cancelled=CancelledJobs(database),
         retention=Retention(database),
-        group_work=GroupWork(Groups(database), lines, work_watch.hint, every=config.queue.poll_every),
+        group_work=GroupWork(
+            Groups(database),
+            lines,
+            work_poller.hint,
+            steps.add("sharing out jobs of groups"),
+            every=config.queue.poll_every,
+        ),
         receipts=receipts,
         opt_outs=inbox,
         cloud_webhook=make_cloud_webhook(config, lines, receipt=receipts.add, incoming=inbox.incoming),
@@ -184,10 +212,11 @@ def assemble(config: Config, database: Database, launch: Launch, lock: StateLock
             database,
             WebhookStore(database, node=config.node, incarnation=keeper.incarnation, ttl=config.lease.ttl),
             config.webhooks,
+            steps.add("listening to shardd_events"),
         ),
         state_watch=state_watch,
         recovery=recovery,
-        reporters=(defects, lines, state_watch, spool),
+        reporters=(defects, lines, state_watch, spool, steps),
     )
 
 

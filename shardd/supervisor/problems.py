@@ -23,6 +23,8 @@ class ProblemKind(StrEnum):
     DEFECT = "defect"
     DEVICE = "device"
     STATE_FOLDER = "state_folder"
+    STEP = "step"
+    """Work that is repeated for ever fails again and again, or does not end."""
 
 
 @dataclass(frozen=True, slots=True)

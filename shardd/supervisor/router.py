@@ -28,7 +28,7 @@ from shardd.states import MAY_HAVE_LEFT, Verdict
 from shardd.supervisor.ledger import Entry, Ledger
 from shardd.supervisor.line import may_be_capped
 from shardd.supervisor.lines import Lines
-from shardd.supervisor.waiting import has_come
+from shardd.supervisor.waiting import wait_for_event
 from shardd.wire import divide
 
 log = get_logger(__name__)
@@ -161,7 +161,7 @@ class Router:
             return
         wait = self.lines.next_turn(time.monotonic()) if self._claiming and self._may_claim() else None
         if wait != 0.0:
-            await has_come(self._wake, wait)
+            await wait_for_event(self._wake, wait)
         self._wake.clear()
 
     async def _turn(self) -> None:

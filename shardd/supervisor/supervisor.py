@@ -125,7 +125,7 @@ class Supervisor:
         await parts.recovery.outlive_orphans()
         await parts.keeper.register()
         await parts.keeper.turn(parts.fleet.give_back)
-        await parts.device_watch.look()
+        await parts.device_sync.look()
         await parts.recovery.run()
         for shard, why in parts.recovery.blocked.items():
             parts.fleet.block(shard, why)
@@ -134,20 +134,18 @@ class Supervisor:
         # What an earlier run heard must hold before anything is claimed.
         await parts.opt_outs.flush()
         # Once more, with what recovery has counted.
-        await parts.device_watch.look()
-        await parts.campaign_watch.look()
+        await parts.device_sync.look()
+        await parts.campaign_sync.look()
         parts.fleet.leases(parts.keeper.epochs)
 
     async def _live(self, parts: Parts) -> None:
         router = asyncio.create_task(parts.router.run())
         router.add_done_callback(self._part_ended)
         for part in (
-            parts.work_watch.run(),
-            parts.work_watch.listen(),
-            parts.device_watch.run(),
-            parts.device_watch.listen(),
-            parts.campaign_watch.run(),
-            parts.campaign_watch.listen(),
+            *parts.work_poller.loops(),
+            parts.device_sync.run(),
+            parts.campaign_sync.run(),
+            *(listener.run() for listener in parts.listeners),
             parts.group_work.run(),
             parts.receipts.run(),
             parts.opt_outs.run(),
@@ -254,7 +252,7 @@ class Supervisor:
 
     async def close_device(self, device_id: str) -> None:
         """Close a device's client, which a session that it has no more opens not again. Raises SharddError."""
-        await self._parts.device_watch.look()
+        await self._parts.device_sync.look()
         line = self._parts.lines.by_id.get(device_id)
         if line is None:
             raise UsageError(f"device {device_id!r} is unknown")
@@ -273,7 +271,11 @@ class Supervisor:
             self._parts,
             state=self._state,
             started_at=self._started_at,
-            notes=self._parts.recovery.notes + self._store_notes + self._notes + self._parts.webhooks.troubles(),
+            notes=self._parts.recovery.notes
+            + self._store_notes
+            + self._notes
+            + self._parts.webhooks.troubles()
+            + [note for listener in self._parts.listeners for note in listener.notes()],
             database=self._where,
             queue=self._upkeep.queue,
         )

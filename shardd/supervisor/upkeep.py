@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from shardd.embedded import EmbeddedPostgres
-from shardd.errors import SharddError
 from shardd.logs import get_logger
 from shardd.supervisor.fleet import JOURNAL_RETRY
 from shardd.supervisor.outbox.upkeep import EVERY as EVENTS_EVERY
 from shardd.supervisor.parts import Parts
 from shardd.supervisor.recovery import LOST_AFTER, sweep
 from shardd.supervisor.status import QueueStatus
+from shardd.supervisor.steps import PATIENCE
 
 log = get_logger(__name__)
 
@@ -48,19 +48,36 @@ class Upkeep:
         """One endless coroutine for each duty."""
         lease = self._parts.rules.config.lease
         loops = [
-            _every(lease.renew_every, self._renew, "leases not renewed", first=lease.renew_every),
-            _every(DEPTH_EVERY, self._count, "queue not counted"),
-            _every(SWEEP_EVERY, self._sweep, "lost claims not looked for"),
-            _every(JOURNAL_RETRY, self._unblock, "what a journal covers not settled", first=JOURNAL_RETRY),
-            _every(EXPIRE_EVERY, self._expire, "expired jobs not ended"),
-            _every(ORDER_EVERY, self._advance, "order groups not looked at"),
-            _every(EVENTS_EVERY, self._parts.event_upkeep.step, "events not purged"),
-            _every(CANCELLED_EVERY, self._end_cancelled, "jobs of cancelled campaigns not ended"),
-            _every(RETENTION_EVERY, self._forget, "what is old not forgotten"),
+            self._every(lease.renew_every, self._renew, "renewing the leases", first=lease.renew_every),
+            self._every(DEPTH_EVERY, self._count, "counting the queue"),
+            self._every(SWEEP_EVERY, self._sweep, "looking for claims of lost nodes"),
+            self._every(JOURNAL_RETRY, self._unblock, "settling what a journal covers", first=JOURNAL_RETRY),
+            self._every(EXPIRE_EVERY, self._expire, "ending expired jobs", patience=None),
+            self._every(ORDER_EVERY, self._advance, "letting jobs of order groups go on"),
+            self._every(EVENTS_EVERY, self._parts.event_upkeep.step, "purging events", patience=None),
+            self._every(CANCELLED_EVERY, self._end_cancelled, "ending jobs of cancelled campaigns", patience=None),
+            self._every(RETENTION_EVERY, self._forget, "forgetting what is old", patience=None),
         ]
         if self._embedded is not None:
-            loops.append(_every(POSTGRES_EVERY, self._revive, "embedded PostgreSQL not started"))
+            loops.append(self._every(POSTGRES_EVERY, self._revive, "restarting the embedded PostgreSQL"))
         return loops
+
+    async def _every(
+        self,
+        seconds: float,
+        work: Callable[[], Awaitable[None]],
+        name: str,
+        *,
+        first: float = 0.0,
+        patience: float | None = PATIENCE,
+    ) -> None:
+        """`patience`: None for work whose length depends on how much there is."""
+        step = self._parts.steps.add(name, patience=patience)
+        await asyncio.sleep(first)
+        while True:
+            with step:
+                await work()
+            await asyncio.sleep(step.pause(seconds))
 
     async def _renew(self) -> None:
         parts = self._parts
@@ -70,7 +87,7 @@ class Upkeep:
         if epochs.keys() - kept.keys():
             # Of the new ones another node has sent until a moment ago, which counts for gaps and limits. Nothing delays a fence.
             parts.fleet.leases({index: epoch for index, epoch in kept.items() if epoch is not None})
-            await parts.device_watch.look()
+            await parts.device_sync.look()
         parts.fleet.leases(parts.keeper.epochs)
         parts.router.wake()
 
@@ -106,7 +123,7 @@ class Upkeep:
 
     async def _advance(self) -> None:
         began = time.monotonic()
-        self._parts.work_watch.hint(await self._parts.jobs.advance_order_groups())
+        self._parts.work_poller.hint(await self._parts.jobs.advance_order_groups())
         # With very many groups the look itself is work: it stays a small part of the database's.
         await asyncio.sleep(20 * (time.monotonic() - began))
 
@@ -120,13 +137,3 @@ class Upkeep:
         assert self._embedded is not None
         if await self._embedded.restart_if_dead():
             log.warning("embedded PostgreSQL had died and is started again", action="postgres")
-
-
-async def _every(seconds: float, step: Callable[[], Awaitable[None]], trouble: str, *, first: float = 0.0) -> None:
-    await asyncio.sleep(first)
-    while True:
-        try:
-            await step()
-        except SharddError as error:
-            log.warning(trouble, action="upkeep", error=str(error))
-        await asyncio.sleep(seconds)

@@ -99,7 +99,7 @@ class RealQueue(MemoryQueue):
 
     async def insert(self, jobs: Sequence[Job]) -> None:
         await super().insert(jobs)
-        rows = ", ".join(["(%s, %s, %s, %s, 'x', %s, %s, %s, %s, %s)"] * len(jobs))
+        rows = ", ".join(["(%s, %s, %s, %s, 'x', %s, %s, %s, %s, %s, 9)"] * len(jobs))
         params = [
             each
             for job in jobs
@@ -110,7 +110,7 @@ class RealQueue(MemoryQueue):
         ]  # fmt: skip
         await self.run(
             "INSERT INTO shardd.jobs"
-            " (id, device_id, device_group, recipient, body, campaign, class, priority, run_at, order_group)"
+            " (id, device_id, device_group, recipient, body, campaign, class, priority, run_at, order_group, token)"
             f" OVERRIDING SYSTEM VALUE VALUES {rows}",
             *params,
         )

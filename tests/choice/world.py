@@ -17,6 +17,7 @@ from shardd.queue.settle import Claim, Finish, JobBackoff, Release, settle
 from shardd.states import MAY_HAVE_LEFT, DeviceState, Verdict
 from shardd.supervisor.groups import GroupWork
 from shardd.supervisor.lines import Lines
+from shardd.supervisor.steps import Step
 from tests.choice.book import LEFT, NOT_TRIED, Book, Job, Take, Try, local
 from tests.choice.judge import MOMENT
 from tests.choice.queue import MemoryQueue
@@ -77,7 +78,7 @@ class World:
             pace_of=lambda device: self.book.senders[device.id].pace,
             room_of=lambda transport: int(transport.rpartition("-")[2]),
         )
-        self.group_work = GroupWork(cast("Any", self.queue), self.lines, self._hint_all, every=1.0)
+        self.group_work = GroupWork(cast("Any", self.queue), self.lines, self._hint_all, Step("sharing out"), every=1.0)
         self.referee.vague, self.referee.blind = {}, set()
         self.book.takes.clear()
         await self.look()
@@ -109,7 +110,7 @@ class World:
         self.lines.look(devices, self.now, wall=self.wall, unwritten={})
 
     async def look_at_campaigns(self) -> None:
-        """As `CampaignWatch` does."""
+        """As `CampaignSync` does."""
         running = await self.queue.running()
         for campaign, name, day, sent in await self.queue.sends():
             self.lines.by_id[name].note_campaign(campaign, day, sent)

@@ -474,20 +474,23 @@ async def test_new_work_tells_where_new_jobs_begin(dsn: str, jobs: Jobs, epoch: 
     first, second = insert_jobs(dsn, "a", 2, run_at=PAST)
     (urgent,) = insert_jobs(dsn, "a", priority=9)
     (other,) = insert_jobs(dsn, "b")
-    places, newest = await jobs.new_work(0)
-    assert firsts_of(places) == {"a": urgent, "b": other}
+    places, newest, count = await jobs.new_work(0, 100)
+    assert (firsts_of(places), count) == ({"a": urgent, "b": other}, 4)
     assert newest == other == await jobs.newest_id()
-    assert await jobs.new_work(newest) == ([], newest)
-    places, newest = await jobs.new_work(first)
-    assert firsts_of(places) == {"a": urgent, "b": other}
+    assert await jobs.new_work(newest, 100) == ([], newest, 0)
+    places, _, count = await jobs.new_work(first, 100)
+    assert (firsts_of(places), count) == ({"a": urgent, "b": other}, 3)
     assert second < urgent
+    # More than are looked at with one statement: the first of them, and as many as were asked for.
+    places, newest, count = await jobs.new_work(0, 2)
+    assert (firsts_of(places), newest, count) == ({"a": first}, second, 2)
 
 
 async def test_work_that_is_not_due_or_in_hand_is_no_new_work(dsn: str, jobs: Jobs, epoch: int) -> None:
     insert_jobs(dsn, "a")
     insert_jobs(dsn, "b", run_at="2090-01-01 00:00:00+00")
     await claim(jobs, epoch, "a")
-    assert await jobs.new_work(0) == ([], 0)
+    assert await jobs.new_work(0, 100) == ([], 0, 0)
 
 
 async def test_out_of_order_commits_are_missed_by_the_tail_and_found_by_the_scan(
@@ -496,11 +499,11 @@ async def test_out_of_order_commits_are_missed_by_the_tail_and_found_by_the_scan
     with psycopg.connect(dsn) as slow:
         (early,) = insert_jobs(slow, "a")
         (late,) = insert_jobs(dsn, "b")
-        places, seen = await jobs.new_work(0)
+        places, seen, _ = await jobs.new_work(0, 100)
         assert (firsts_of(places), seen) == ({"b": late}, late)
         slow.commit()
     assert early < late
-    assert (await jobs.new_work(seen))[0] == []
+    assert (await jobs.new_work(seen, 100))[0] == []
     assert firsts_of(await jobs.find_work()) == {"a": early, "b": late}
 
 

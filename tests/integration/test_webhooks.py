@@ -22,6 +22,7 @@ from shardd.queue.webhooks import FAILURES_KEPT, Event, Hold, Progress, SetAside
 from shardd.supervisor.outbox import endpoint
 from shardd.supervisor.outbox.webhooks import Webhooks
 from shardd.supervisor.outbox.window import REFUSALS
+from shardd.supervisor.steps import Steps
 from shardd.supervisor.tasks import end_tasks
 from tests.queue_rows import add_devices, connect
 from tests.webhook_receiver import HANG, PATIENCE, RESET, SECRET, Answer, Posted, Receiver
@@ -36,7 +37,7 @@ class Node:
         self.database, self.name, self.ttl = database, name, ttl
         self.incarnation = uuid4()
         self.store = WebhookStore(database, node=name, incarnation=self.incarnation, ttl=ttl)
-        self.webhooks = Webhooks(database, self.store, {})
+        self.webhooks = Webhooks(database, self.store, {}, Steps().add("listening"))
         self.task: asyncio.Task[None] | None = None
 
     async def start(self, **configs: WebhookConfig) -> None:

@@ -337,8 +337,8 @@ CREATE TRIGGER check_job BEFORE UPDATE OF kind, body, variables, media, file_nam
     ON shardd.jobs FOR EACH ROW EXECUTE FUNCTION shardd.check_job();
 
 -- Ends at once what goes to somebody who opted out, and wakes the router for the rest. NOTIFY serialises the commits of all
--- writers, so only one of them at a time notifies; a lost one is made good by the router's poll. A statement that inserted one
--- job says where it stands, which spares the router a question. The lock is advisory, and any login may hold it: then nobody
+-- writers, so only one of them at a time notifies; a lost one is made good by the router's poll. It says nothing but that: anybody
+-- who may connect could say it, so the router looks for itself. The lock is advisory, and any login may hold it: then nobody
 -- notifies, and a new job is found by the poll, a fraction of a second later.
 CREATE FUNCTION shardd.welcome_jobs() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -346,9 +346,7 @@ BEGIN
         PERFORM shardd.end_jobs(array(SELECT id FROM added WHERE opted_out), 'opted_out', 'the recipient opted out', 'opted_out');
     END IF;
     IF pg_try_advisory_xact_lock(hashtext('shardd.welcome_jobs')) THEN
-        PERFORM pg_notify('shardd_jobs', CASE WHEN count(*) = 1 THEN coalesce(min(place), '') ELSE '' END)
-           FROM (SELECT CASE WHEN device_id IS NOT NULL THEN json_build_array(device_id, lane, ord, id)::text END AS place
-                   FROM added WHERE NOT scheduled LIMIT 2) one;
+        PERFORM pg_notify('shardd_jobs', '');
     END IF;
     RETURN NULL;
 END $$;

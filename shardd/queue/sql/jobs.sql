@@ -160,11 +160,15 @@ UPDATE shardd.jobs j SET scheduled = false, due_at = NULL FROM due WHERE j.id = 
 RETURNING j.device_id, j.lane, j.ord, j.id;
 
 -- name: new_work
--- Where the lines of devices begin that got jobs since the id `seen`, and the highest id seen now. Commits become visible out of
--- order, so this alone would miss rows: `find_work` is the guarantee.
-SELECT DISTINCT ON (device_id, lane) device_id, lane, ord, id, max(id) OVER () AS newest
-  FROM shardd.jobs WHERE id > %(seen)s AND NOT scheduled AND claimed_epoch IS NULL
- ORDER BY device_id, lane, ord, id;
+-- The lanes of the next `most` jobs after the id `seen`, with where these jobs begin in them, the highest of their ids, and how
+-- many they are. Commits become visible out of order, so this alone would miss rows: `find_work` is the guarantee.
+WITH added AS MATERIALIZED (
+    SELECT device_id, lane, ord, id FROM shardd.jobs
+     WHERE id > %(seen)s AND NOT scheduled AND claimed_epoch IS NULL
+     ORDER BY id LIMIT %(most)s
+)
+SELECT DISTINCT ON (device_id, lane) device_id, lane, ord, id, max(id) OVER () AS newest, count(*) OVER () AS jobs
+  FROM added ORDER BY device_id, lane, ord, id;
 
 -- name: newest_id
 -- The highest id of a live job; 0 when there is none.

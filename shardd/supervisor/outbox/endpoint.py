@@ -20,7 +20,7 @@ from shardd.queue.webhooks import Event, Hold, Progress, SetAside, WebhookStore
 from shardd.supervisor.outbox.post import Answer, Meaning, WebhookPost
 from shardd.supervisor.outbox.window import DOWN_AFTER, Entry, Patience, Window
 from shardd.supervisor.tasks import end_tasks
-from shardd.supervisor.waiting import has_come
+from shardd.supervisor.waiting import wait_for_event
 
 log = get_logger(__name__)
 
@@ -151,7 +151,7 @@ class Endpoint:
         await self._rest(max(0.01, min(soon) - now))
 
     async def _rest(self, seconds: float) -> None:
-        if not await has_come(self._wake, seconds):
+        if not await wait_for_event(self._wake, seconds):
             self._news = True
 
     def _tasks(self) -> list[asyncio.Task[None]]:

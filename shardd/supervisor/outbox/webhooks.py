@@ -11,13 +11,20 @@ from shardd.config import WebhookConfig
 from shardd.logs import get_logger
 from shardd.queue.database import Database
 from shardd.queue.webhooks import WebhookStore
+from shardd.supervisor.notifications import NotificationListener
 from shardd.supervisor.outbox.endpoint import Endpoint
+from shardd.supervisor.steps import Step
 from shardd.supervisor.tasks import end_tasks
+from shardd.supervisor.waiting import WakeUp
 
 log = get_logger(__name__)
 
 REVIVE_AFTER: Final = 60.0
 """Seconds until a webhook begins anew that a defect has ended."""
+SPACING: Final = 0.05
+"""Seconds between looks at the outbox, however many events are announced."""
+IDLE: Final = 60.0
+"""Seconds for which a wait for announcements lasts; the webhooks look at the outbox by themselves meanwhile."""
 
 
 @dataclass(slots=True)
@@ -30,12 +37,20 @@ class _Running:
 class Webhooks:
     """Starts and ends endpoints."""
 
-    def __init__(self, database: Database, store: WebhookStore, configs: Mapping[str, WebhookConfig]) -> None:
-        self._database = database
+    def __init__(
+        self, database: Database, store: WebhookStore, configs: Mapping[str, WebhookConfig], listening: Step
+    ) -> None:
+        """`listening`: how hearing of events goes."""
         self._store = store
         self._configs = dict(configs)
         self._running: dict[str, _Running] = {}
-        self._listening: asyncio.Task[None] | None = None
+        self._listener = NotificationListener(
+            database, "shardd_events", "shardd_webhooks", heard=self._heard, step=listening
+        )
+        self._listening: list[asyncio.Task[None]] = []
+        self._wake = WakeUp(SPACING)
+        self._news = False
+        self._asked: set[str] = set()
         self._changed = asyncio.Event()
 
     def configure(self, configs: Mapping[str, WebhookConfig]) -> None:
@@ -46,7 +61,7 @@ class Webhooks:
     def troubles(self) -> list[str]:
         """What is wrong, one sentence for each webhook of this node that fails."""
         found = [running.endpoint.trouble() for running in self._running.values()]
-        return [trouble for trouble in found if trouble is not None]
+        return [*(trouble for trouble in found if trouble is not None), *self._listener.notes()]
 
     async def run(self) -> None:
         """Keep to the config until cancelled; then `close`."""
@@ -59,14 +74,14 @@ class Webhooks:
                 if name not in self._running:
                     endpoint = Endpoint(name, config, self._store)
                     self._running[name] = _Running(config, endpoint, asyncio.create_task(_keep_running(endpoint)))
-            if self._running and self._listening is None:
-                self._listening = asyncio.create_task(self._listen())
+            if self._running and not self._listening:
+                self._listening = [asyncio.create_task(self._listener.run()), asyncio.create_task(self._spread())]
             await self._changed.wait()
 
     async def close(self) -> None:
         """Cut what is being posted, and note how far each is; after `run` has ended."""
-        if self._listening is not None:
-            await end_tasks([self._listening])
+        if self._listening:
+            await end_tasks(self._listening)
         await asyncio.gather(*(self._end(name) for name in list(self._running)))
 
     async def _end(self, name: str) -> None:
@@ -75,15 +90,26 @@ class Webhooks:
         await running.endpoint.close()
         del self._running[name]
 
-    async def _listen(self) -> None:
-        async for event in self._database.listen("shardd_events", "shardd_webhooks"):
-            if event.kind == "lost":
-                continue
-            for name, running in self._running.items():
-                if event.text == name:  # only an operator's wish has a text
-                    running.endpoint.asked()
-                elif not event.text:
-                    running.endpoint.wake()
+    def _heard(self, text: str) -> None:
+        if not text:
+            self._news = True
+        elif text in self._running:  # only an operator's wish has a text
+            self._asked.add(text)
+        else:
+            return
+        self._wake.set()
+
+    async def _spread(self) -> None:
+        """Tell the endpoints what was heard."""
+        while True:
+            if await self._wake.wait(IDLE):
+                asked, news = self._asked, self._news
+                self._asked, self._news = set(), False
+                for name, running in self._running.items():
+                    if name in asked:
+                        running.endpoint.asked()
+                    if news:
+                        running.endpoint.wake()
 
 
 async def _keep_running(endpoint: Endpoint) -> None:

@@ -11,8 +11,10 @@ import pytest
 
 from shardd.queue.campaigns import Campaign, Campaigns
 from shardd.queue.database import Database
-from shardd.supervisor.campaigns import CampaignWatch
-from shardd.supervisor.watchers import WorkWatch
+from shardd.supervisor.campaigns import CampaignSync
+from shardd.supervisor.steps import Steps
+from shardd.supervisor.tasks import end_tasks
+from shardd.supervisor.work_poller import WorkPoller
 from tests.integration.test_router import Node, until
 from tests.queue_rows import add_campaigns, add_devices, connect, insert_jobs, states, take_epoch
 
@@ -29,14 +31,15 @@ async def node(dsn: str, database: Database) -> AsyncIterator[Node]:
 
 
 @asynccontextmanager
-async def watched(node: Node) -> AsyncIterator[CampaignWatch]:
+async def watched(node: Node) -> AsyncIterator[CampaignSync]:
     """Somebody looks for work when campaigns run that did not, and hardly ever otherwise."""
-    work = WorkWatch(node.database, node.jobs, node.router, poll_every=SELDOM, scan_every=SELDOM)
-    task = asyncio.create_task(work.run())
+    steps = Steps()
+    work = WorkPoller(node.jobs, node.router, steps, poll_every=SELDOM, scan_every=SELDOM)
+    tasks = [asyncio.create_task(loop) for loop in work.loops()]
     try:
-        yield CampaignWatch(node.database, Campaigns(node.database), node.router, work.scan)
+        yield CampaignSync(Campaigns(node.database), node.router, steps.add("reading the campaigns"), work.scan)
     finally:
-        task.cancel()
+        await end_tasks(tasks)
 
 
 def set_state(dsn: str, campaign: str, state: str) -> None:

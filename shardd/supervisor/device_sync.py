@@ -1,0 +1,100 @@
+"""Keeps the scheduler and the workers up to date with the devices table, and writes what workers learn about devices."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from shardd import ipc
+from shardd.logs import get_logger
+from shardd.queue.devices import Devices, StateChange
+from shardd.states import DeviceState
+from shardd.supervisor.lines import Changes, Lines
+from shardd.supervisor.router import Router
+from shardd.supervisor.steps import Step
+from shardd.supervisor.waiting import WakeUp
+
+log = get_logger(__name__)
+
+EVERY: Final = 5.0
+"""Seconds between looks when nothing announces a change."""
+SPACING: Final = 0.25
+"""Seconds between looks, however many changes are announced: each reads every device."""
+
+
+class DeviceSync:
+    """Reads and writes the devices."""
+
+    def __init__(
+        self,
+        devices: Devices,
+        router: Router,
+        step: Step,
+        *,
+        say: Callable[[int, ipc.ToWorker], bool],
+        warm_days: Callable[[], int],
+    ) -> None:
+        """`warm_days`: how many days a warm-up takes."""
+        self._devices = devices
+        self._router = router
+        self._step = step
+        self._say = say
+        self._warm_days = warm_days
+        self._wake = WakeUp(SPACING)
+        self._unwritten: dict[str, StateChange] = {}
+        self._looking = asyncio.Lock()
+
+    @property
+    def lines(self) -> Lines:
+        """The devices as they are known."""
+        return self._router.lines
+
+    def wake(self) -> None:
+        """Look soon."""
+        self._wake.set()
+
+    def changed(self, message: ipc.DeviceChanged, epoch: int) -> None:
+        """A worker learned something about a device, under a lease."""
+        change = StateChange(message.device_id, message.state, message.reason, message.until, message.at, epoch)
+        line = self.lines.by_id.get(change.device_id)
+        log.log(
+            20 if change.state is DeviceState.READY else 30,
+            "device is %s",
+            change.state.value,
+            action="device",
+            device=change.device_id,
+            reason=change.reason,
+            shard=None if line is None else line.shard,
+        )
+        self.lines.state_changed(change)
+        self._unwritten[change.device_id] = change
+        self._wake.set()
+
+    async def look(self) -> None:
+        """Write what is unwritten, then read every device. Raises DatabaseError."""
+        async with self._looking:  # an older picture must not be taken over after a newer one
+            await self._look()
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await self._wake.wait(self._step.pause(EVERY))
+            with self._step:
+                await self.look()
+
+    async def _look(self) -> None:
+        written = dict(self._unwritten)
+        if written:
+            await self._devices.set_states(list(written.values()))
+            self._unwritten = {i: c for i, c in self._unwritten.items() if written.get(i) is not c}
+        await self._devices.heal()
+        devices = await self._devices.all(self._warm_days())
+        now = time.monotonic()
+        for shard, changes in self.lines.look(devices, now, wall=time.time(), unwritten=self._unwritten).items():
+            self._tell(shard, changes)
+        self._router.wake()
+
+    def _tell(self, shard: int, changes: Changes) -> None:
+        self._say(shard, ipc.Devices(changed=changes.changed, removed=changes.removed))

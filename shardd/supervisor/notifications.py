@@ -1,0 +1,81 @@
+"""Hears notifications, which anybody who may connect to the database can send, in any number and with any text.
+
+A notification is never believed: it only makes somebody look at the tables sooner. Whoever is woken by it looks at his own
+pace anyway, so a flood is not listened to: the connection is closed for a while, which costs nothing and, other than
+leaving it unread, does not fill the server's queue of notifications, which would stop every producer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Final
+
+from shardd.logs import get_logger
+from shardd.queue.database import Database
+from shardd.supervisor.steps import Step
+
+log = get_logger(__name__)
+
+BURST: Final = 1000
+"""Notifications that are heard in a row, however fast they come."""
+RATE: Final = 500.0
+"""Notifications a second that are heard for ever: some 20 µs of work each."""
+DEAF_FOR: Final = 2.0
+"""Seconds for which a flooded channel is not listened to."""
+REMEMBERED: Final = 30.0
+"""Seconds for which `shardd status` shows a flood after its end."""
+
+
+class NotificationListener:
+    """Listens to some channels until cancelled."""
+
+    def __init__(self, database: Database, *channels: str, heard: Callable[[str], None], step: Step) -> None:
+        """`heard` is called with each notification's text, and with an empty one whenever some may have been missed."""
+        self._database = database
+        self._channels = channels
+        self._heard = heard
+        self._step = step
+        self._left = float(BURST)
+        self._counted = time.monotonic()
+        self._flooded = float("-inf")
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        while True:
+            await self._listen()
+            if time.monotonic() >= self._flooded + REMEMBERED:
+                log.warning("notifications come too fast and are not heard", action="listen", channels=self._channels)
+            self._flooded = time.monotonic()
+            await asyncio.sleep(DEAF_FOR)
+
+    def notes(self) -> list[str]:
+        """What a person should know: a flood of lately."""
+        if time.monotonic() >= self._flooded + REMEMBERED:
+            return []
+        text = (
+            f"notifications on {', '.join(self._channels)} come faster than {RATE:g} a second: they are not heard, and the "
+            "tables are polled instead. If no program of yours is that busy, see who is connected (pg_stat_activity)"
+        )
+        return [text]
+
+    async def _listen(self) -> None:
+        """Until notifications come too fast."""
+        async with aclosing(self._database.listen(*self._channels)) as events:
+            async for event in events:
+                if event.kind == "lost":
+                    self._step.failed(event.text)
+                    continue
+                if event.kind == "connected":
+                    self._step.succeeded()
+                elif not self._may_hear():
+                    return
+                self._heard(event.text)
+
+    def _may_hear(self) -> bool:
+        now = time.monotonic()
+        self._left = min(float(BURST), self._left + RATE * (now - self._counted)) - 1.0
+        self._counted = now
+        return self._left >= 0
