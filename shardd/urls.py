@@ -30,7 +30,9 @@ def safe_url(source: str) -> str:
             parts.port  # noqa: B018 - reading it checks it: "user:pass/word@host" has the port "pass"
         except ValueError:
             return f"{_short(scheme)}//…"
-        return _short(f"{scheme}//{parts.netloc.rpartition('@')[2]}{parts.path}")
+        # "user/name:password@host" has the host "user".
+        path = "/…" if ":" in parts.path.rpartition("@")[0] else parts.path
+        return _short(f"{scheme}//{parts.netloc.rpartition('@')[2]}{path}")
     rest = bare[len(scheme) :]
     if "@" in rest and (scheme or ":" in rest.rpartition("@")[0]):
         # No URL that anybody could fetch, but perhaps one that lost its slashes.

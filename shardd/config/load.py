@@ -18,6 +18,7 @@ from shardd.config.model import Config, default_state_dir
 from shardd.config.source import Document, read_document
 from shardd.config.values import closest
 from shardd.errors import ConfigError
+from shardd.urls import scrub_urls
 from shardd.visible import visible
 
 MAX_SIZE: Final = 256 * 1024
@@ -148,7 +149,7 @@ def _mistake(keys: Keys, details: Any, document: Document) -> Mistake:
     field = _field(keys)
     reader = reader_of(field) if field else None
     place = document.places.get(keys)
-    value = None if place is None or reader is None or reader.secret else place.shown
+    value = None if place is None or reader is None or reader.secret else place.shown and scrub_urls(place.shown)
     line = document.line(keys)
     kind = details["type"]
     if kind == "extra_forbidden":

@@ -10,6 +10,7 @@ from pydantic import ValidationInfo
 
 from shardd.addresses import read_allowed_host
 from shardd.config.values import Reader, RefusedError
+from shardd.urls import safe_url
 
 MOST_HOSTS: Final = 200
 
@@ -28,7 +29,7 @@ class MediaHosts(Reader):
             try:
                 read_allowed_host(part)
             except ValueError as error:
-                raise RefusedError(f"has a part {part or '(nothing)'} that {error}") from None
+                raise RefusedError(f"has a part {safe_url(part) or '(nothing)'} that {error}") from None
         if len(value) > MOST_HOSTS:
             raise RefusedError(f"names {len(value)} hosts; write at most {MOST_HOSTS}, or a network")
         return value

@@ -19,6 +19,7 @@ from shardd.legacy.moments import NO_DATES, read_moment
 from shardd.legacy.report import Report
 from shardd.legacy.tables import MESSAGES, Row
 from shardd.queue.imports import ImportedJob
+from shardd.urls import safe_url
 
 WAITING: Final = frozenset({"pending", "queued"})
 IN_HAND: Final = frozenset({"processing", "sending"})
@@ -143,7 +144,9 @@ class MessageReader:
         if not media:
             raise RefusedRowError("media_url is empty, but message_type names media", named)
         if not media.lower().startswith(("http://", "https://", "data:")):
-            raise RefusedRowError("media_url is no address that shardd can fetch: http(s)://… or data:", media[:80])
+            raise RefusedRowError(
+                "media_url is no address that shardd can fetch: http(s)://… or data:", safe_url(media)
+            )
         if kind == "text":
             # The old system dropped the images of such messages without a word.
             kind = _kind_of(media)

@@ -58,11 +58,12 @@ def parse_proxy(url: str) -> Proxy:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise ValueError(f"the proxy URL cannot be read ({error}); {mend}") from None
+    except ValueError:
+        # What the library says repeats what it takes for the port, which may be a password.
+        raise ValueError(f"the proxy URL cannot be read; {mend}") from None
     scheme = "socks5" if parts.scheme == "socks5h" else parts.scheme
     if scheme not in DEFAULT_PORTS:
-        raise ValueError(f"a proxy of kind {parts.scheme!r} is not known; {mend}")
+        raise ValueError(f"the proxy URL begins with another scheme; {mend}")
     if not parts.hostname:
         raise ValueError(f"the proxy URL names no host; {mend}")
     if parts.path not in {"", "/"} or parts.query or parts.fragment:

@@ -15,6 +15,8 @@ from shardd.urls import MAX_SHOWN, safe_url, scrub_urls
         ("http://user:s3c@ret@host/x", "http://host/x"),
         ("http://user:s3cret@[::1]:80/x", "http://[::1]:80/x"),
         ("http://user:s3c/ret@host/x", "http://…"),  # the slash ends the host: what is left is no port
+        ("http://us/er:s3cret@host/x", "http://us/…"),
+        ("https://cdn.example/npm/pkg@1.2/x.png", "https://cdn.example/npm/pkg@1.2/x.png"),
         ("http://user:s3c?ret@host/x", "http://…"),
         ("http://user:s3c#ret@host/x", "http://…"),
         ("http://host:99999/s3cret", "http://…"),

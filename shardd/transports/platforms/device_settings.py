@@ -18,6 +18,7 @@ from shardd.config.values import RefusedError, closest
 from shardd.errors import DeviceSettingsError
 from shardd.states import DEVICE_REMEDY, DeviceState
 from shardd.transports.upstream import parse_proxy
+from shardd.urls import safe_url
 
 MASK: Final = "***"
 _SECRET_NAME: Final = re.compile(r"token|secret|password|key|auth", re.IGNORECASE)
@@ -144,7 +145,7 @@ def _checked(transport: str, setting: Setting, value: Any) -> str | None:
         try:
             return str(PlatformUrl().check(value))
         except RefusedError as refused:
-            raise DeviceSettingsError(f"settings.base: {value} {refused}") from None
+            raise DeviceSettingsError(f"settings.base: {safe_url(value)} {refused}") from None
     if not re.fullmatch(setting.shape, value):
         raise DeviceSettingsError(f"settings.{setting.name}: {shown} has another shape; write {setting.what}")
     return value

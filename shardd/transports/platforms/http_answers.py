@@ -26,6 +26,7 @@ from shardd.errors import (
 from shardd.states import DeviceState
 from shardd.transports.platforms.device_settings import MASK
 from shardd.transports.platforms.http_exchange import Answer
+from shardd.urls import scrub_urls
 
 RATE_REST: Final = 60.0
 """Seconds that an account rests after a 429 that does not say how long."""
@@ -71,9 +72,10 @@ class Context:
     """Seconds that the answer asks to wait."""
 
     def tidy(self, text: str) -> str:
-        """Words of the platform as they may be shown: short, on one line, without a secret of ours in them."""
+        """Words of the platform as they may be shown: short, on one line, without a secret of ours or of a URL in them."""
         for secret in self.secrets:
             text = text.replace(secret, MASK).replace(secret.replace("/", "\\/"), MASK)
+        text = scrub_urls(text)  # many repeat the link of the media, which may be signed
         text = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
         return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
 

@@ -32,6 +32,7 @@ from shardd.transports.whatsapp.incoming import read_incoming
 from shardd.transports.whatsapp.library import CHAT_HOST, JID, NewAClient, parse_jid
 from shardd.transports.whatsapp.listener import Listener
 from shardd.transports.whatsapp.turnstile import PATIENCE, Turnstile
+from shardd.urls import scrub_urls
 
 log = get_logger(__name__)
 
@@ -244,7 +245,7 @@ class Client:
         if self._running is not None and self._running.done() and not self._running.cancelled():
             error = self._running.exception()
             return Trouble(
-                self.egress.failure or f"the login ended: {error or 'without a reason'}",
+                self.egress.failure or f"the login ended: {scrub_urls(str(error or 'without a reason'))}",
                 error_class=ErrorClass.CONNECTION,
             )
         reached = self.egress.last_inbound is not None

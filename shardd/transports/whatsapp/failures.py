@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError, PermanentError, SendError, TransientError
 from shardd.states import DeviceState
+from shardd.urls import scrub_urls
 
 RATE_PAUSE: Final = 60.0
 """Seconds that a device rests after WhatsApp said that it asks too often."""
@@ -189,6 +190,7 @@ _SEND_ERRORS: Final[tuple[tuple[str, Callable[[re.Match[str], SendContext], Send
 
 def send_error(text: str, context: SendContext) -> SendError:
     """What an error text of `send_message` says about the message."""
+    text = scrub_urls(text)
     for pattern, read in _SEND_ERRORS:
         if match := re.search(pattern, text):
             return read(match, context)
@@ -199,6 +201,7 @@ def send_error(text: str, context: SendContext) -> SendError:
 
 def upload_error(text: str) -> SendError:
     """What an error text of `upload` says: the message itself has not been handed over."""
+    text = scrub_urls(text)  # Go names the whole URL, with the token for uploads
     if re.search(r"status code (400|413|415)\b", text):
         return PermanentError(f"WhatsApp refused the media: {text}", error_class=ErrorClass.CONTENT)
     error_class = ErrorClass.SERVER if "status code" in text else _silence(text)

@@ -93,8 +93,7 @@ class MediaFetcher:
         if scheme == "data":
             return await self._decode(source, share)
         if scheme in {"", "file"}:
-            path = unquote(urlsplit(source).path) if scheme else source
-            return await self._read(path, share)
+            return await self._read(_file_path(source) if scheme else source, share)
         raise PermanentError(
             f"media {safe_url(source)}: write an http(s) URL, a data: URI, or a file below media_dir",
             error_class=ErrorClass.CONTENT,
@@ -173,6 +172,16 @@ class MediaFetcher:
             data = file.read(self._max_bytes + 1)
         self._check_size(place.name, len(data))  # it may have grown
         return data, place.name
+
+
+def _file_path(url: str) -> str:
+    try:
+        return unquote(urlsplit(url).path)
+    except ValueError:
+        raise PermanentError(
+            f"media {safe_url(url)} is no URL of a file; write file:///path, or the path",
+            error_class=ErrorClass.CONTENT,
+        ) from None
 
 
 def _size(handle: int, place: Path) -> int:  # noqa: ARG001 - see `_with_file`

@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn
 
 from shardd.errors import SharddError
 from shardd.postgres.dsn import without_libpq
+from shardd.urls import scrub_urls
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -82,9 +83,9 @@ def run(work: Callable[[dict[str, Any], Say], Awaitable[None]]) -> NoReturn:
     try:
         asyncio.run(_bounded(work, json.load(sys.stdin), say))
     except SharddError as error:
-        say({"event": "failed", "reason": str(error)})
+        say({"event": "failed", "reason": scrub_urls(str(error))})
     except BaseException as error:  # noqa: BLE001 - the last line of stderr is what the other side shows
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)  # noqa: T201 - there is no log here
+        print(scrub_urls(f"{type(error).__name__}: {error}"), file=sys.stderr, flush=True)  # noqa: T201 - there is no log here
         code = 70
     os._exit(code)
 

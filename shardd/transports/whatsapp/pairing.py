@@ -20,6 +20,7 @@ from shardd.transports.upstream import parse_proxy
 from shardd.transports.whatsapp import oneshot
 from shardd.transports.whatsapp.dsn import library_dsn
 from shardd.transports.whatsapp.sessions import SessionStore, StoredSession
+from shardd.urls import scrub_urls
 
 MODULE: Final = "shardd.transports.whatsapp.pairing"
 TIMEOUT: Final = 180.0
@@ -204,6 +205,7 @@ class _Pairing:
             self._fail(f"WhatsApp could not be reached: {error}")
 
     def _fail(self, reason: str) -> None:
+        reason = scrub_urls(reason)  # Go names whole URLs
         if not self._scanned.done():
             self._scanned.set_exception(SharddError(reason))
 

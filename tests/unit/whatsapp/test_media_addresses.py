@@ -320,3 +320,17 @@ def test_a_public_address_of_this_machine_is_refused_too() -> None:
         pytest.skip("this system makes no network namespaces for us")
     assert "9.9.9.9 has an address of this machine" in done.stdout, done
     assert "nobody came" in done.stdout
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    start=st.sampled_from(["", "data:", "file:", "file://", "http:", "http://", "HTTPS://", "ftp://"]), text=st.text()
+)
+def test_whatever_a_row_names_the_answer_is_media_or_words(start: str, text: str) -> None:
+    async def fetching() -> None:
+        try:
+            await fetcher(resolver=HostileDns("127.0.0.1")).fetch(start + text)
+        except SendError as error:
+            assert str(error).startswith("media ")  # noqa: PT017 - either end is good
+
+    asyncio.run(fetching())

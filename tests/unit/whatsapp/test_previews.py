@@ -26,7 +26,7 @@ NOISE = Image.effect_noise((300, 300), 50)
 
 @pytest.fixture
 async def previews() -> AsyncIterator[Previews]:
-    previews = Previews(seconds=20.0)
+    previews = Previews(seconds=60.0, patience=60.0)
     yield previews
     await previews.close()
 
