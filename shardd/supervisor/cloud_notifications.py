@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from shardd.errors import ErrorClass
 from shardd.transports.platforms.cloud_errors import error_class_of
+from shardd.urls import scrub_urls
 
 RECEIPTS: Final = MappingProxyType({"delivered": "delivered", "read": "read", "played": "read"})
 """Statuses that confirm, and as what; `sent` only repeats what the answer to the request said."""
@@ -80,7 +81,7 @@ def _status(number: str, status: Mapping[str, Any]) -> Iterator[Heard]:
         yield Confirmed(number, message_id, RECEIPTS[word], _moment(_text(status, "timestamp")))
     elif word == "failed":
         errors = list(_objects(status, "errors"))
-        text = "; ".join(map(_error, errors))[:MAX_TEXT] or "Meta does not say why"
+        text = scrub_urls("; ".join(map(_error, errors)))[:MAX_TEXT] or "Meta does not say why"
         kind = error_class_of(errors[0].get("code")) if errors else ErrorClass.SERVER
         yield NotDelivered(number, message_id, text, kind)
 

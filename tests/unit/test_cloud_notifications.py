@@ -46,6 +46,14 @@ def status(word: str, **more: Any) -> dict[str, Any]:
             },
             [NotDelivered(NUMBER, "wamid.1", "131026: Undeliverable: x", ErrorClass.RECIPIENT)],
         ),
+        (
+            {
+                "statuses": [
+                    status("failed", errors=[{"code": 131052, "title": "no media at https://u:p@cdn.example/a?sig=x"}])
+                ]
+            },
+            [NotDelivered(NUMBER, "wamid.1", "131052: no media at https://cdn.example/a", ErrorClass.CONTENT)],
+        ),
         ({"statuses": [status("failed")]}, [NotDelivered(NUMBER, "wamid.1", "Meta does not say why")]),
         ({"messages": [{"from": "628", "type": "text", "text": {"body": "STOP"}}]}, [Wrote(NUMBER, "628", "STOP")]),
         ({"messages": [{"from": "628", "type": "button", "button": {"text": "Stop"}}]}, [Wrote(NUMBER, "628", "Stop")]),

@@ -78,9 +78,11 @@ class Guard:
     def _refuse(self, address: Address, port: int) -> str | None:
         if self._allowed.allow(self._host, port, address):
             return None
-        if port < SYSTEM_PORTS and port not in WEB_PORTS:
-            return f"port {port}, which is not a web server's"
-        return why_not_public(address) or ("an address of this machine" if _is_own(address) else None)
+        if what := why_not_public(address):
+            return what
+        if _is_own(address):
+            return "an address of this machine"
+        return f"port {port}, which is not a web server's" if port < SYSTEM_PORTS and port not in WEB_PORTS else None
 
 
 class Downloader:

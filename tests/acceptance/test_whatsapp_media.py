@@ -1,0 +1,119 @@
+"""Media from a row to a phone: what a producer may name, what it may cost, and what the row says."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.media_files import HTML, plain_image
+from tests.whatsapp_fleet import Fleet, Phone
+
+ROOM = 400 * 2**20
+"""Bytes that a worker may take here; twelve decodings of the large image at once would take three times as much."""
+
+
+def send(fleet: Fleet, phone: Phone, kind: str, media: str) -> int:
+    """A job that is tried once."""
+    (row,) = fleet.rows(
+        "INSERT INTO shardd.jobs (device_id, recipient, kind, media, max_attempts) VALUES (%s, %s, %s, %s, 1) RETURNING id",
+        *(phone.id, "+" + fleet.stranger(), kind, media),
+    )
+    return int(row["id"])
+
+
+def peak(pid: int) -> int:
+    """The most memory that a process ever had resident, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+async def test_twelve_large_images_at_once_cost_no_worker(fleet: Fleet, tmp_path: Path) -> None:
+    (tmp_path / "large.png").write_bytes(plain_image(6000, 4000))
+    phones = fleet.add(12)
+    daemon = fleet.daemon(
+        shards=1,
+        worker={"recycle": {"rss": f"{ROOM}B"}},
+        transports={"whatsapp": {"media_dir": str(tmp_path)}},
+    )
+    await daemon.start()
+    (before,) = (await daemon.status())["shards"]
+    for phone in phones:
+        send(fleet, phone, "image", "large.png")
+    assert await fleet.finished(12) == {"sent": 12}
+    (after,) = (await daemon.status())["shards"]
+    assert (after["pid"], after["restarts"]) == (before["pid"], 0)
+    assert peak(after["pid"]) < ROOM
+    assert fleet.rows("SELECT max(attempt) AS attempt, max(failures) AS failures FROM shardd.archive") == [
+        {"attempt": 1, "failures": 0}
+    ]
+    for message in fleet.server.control.messages():
+        assert message.media is not None
+        assert (message.media.width, message.media.height, message.media.intact) == (6000, 4000, True)
+        with Image.open(io.BytesIO(base64.b64decode(message.media.thumbnail))) as thumbnail:
+            assert thumbnail.size == (72, 48)
+
+
+@pytest.fixture
+async def intranet() -> AsyncIterator[tuple[int, list[str]]]:
+    """A server that only this machine can reach, and who came."""
+    visits: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        visits.append((await reader.readline()).decode())
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: audio/ogg\r\nConnection: close\r\n\r\n" + HTML)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], visits
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::ffff:127.0.0.1]", "0x7f.1", "localhost"])
+async def test_a_producer_does_not_reach_what_this_machine_reaches(
+    fleet: Fleet, intranet: tuple[int, list[str]], host: str
+) -> None:
+    port, visits = intranet
+    (phone,) = fleet.add(1)
+    daemon = fleet.daemon(shards=1)
+    await daemon.start()
+    job = send(fleet, phone, "document", f"http://{host}:{port}/secrets")
+    row = await fleet.job_is(job, "failed")
+    assert (row["error_class"], row["failures"]) == ("content", 1)
+    assert row["error"].startswith(f"media http://{host}:{port}/secrets is refused: ")
+    assert row["error"].endswith("in transports.whatsapp.media_hosts")
+    assert visits == []
+    assert fleet.server.control.messages(accepted_only=False) == []
+
+
+async def test_no_secret_of_a_url_is_told_to_anybody(fleet: Fleet, intranet: tuple[int, list[str]]) -> None:
+    port, visits = intranet
+    (phone,) = fleet.add(1)
+    daemon = fleet.daemon(shards=1, transports={"whatsapp": {"media_hosts": f"127.0.0.1:{port}, 127.0.0.1:1"}})
+    await daemon.start()
+    places = {
+        "nobody": "http://user:s3cret@127.0.0.1:1/x?signature=s3cret#s3cret",
+        "not allowed": "http://user:s3cret@127.0.0.2:1/x?signature=s3cret#s3cret",
+        "no port": "http://user:s3cret@127.0.0.1:s3cret/x",
+        "a page": f"http://user:s3cret@127.0.0.1:{port}/x?signature=s3cret#s3cret",
+    }
+    jobs = {why: send(fleet, phone, "voice", place) for why, place in places.items()}
+    await fleet.finished(len(jobs))
+    errors = {why: fleet.job(job)["error"] for why, job in jobs.items()}
+    assert all(fleet.job(job)["state"] == "failed" for job in jobs.values()), errors
+    assert "media http://127.0.0.1:1/x cannot be fetched: Connection refused" in errors["nobody"]
+    assert "127.0.0.2 has a loopback address" in errors["not allowed"]
+    assert "no http(s) URL" in errors["no port"]
+    assert "the media is text/html, perhaps what the server says instead of the file" in errors["a page"]
+    assert visits == ["GET /x?signature=s3cret HTTP/1.1\r\n"]
+    events = fleet.rows("SELECT event::text AS words FROM shardd.events AS event WHERE kind = 'job.failed'")
+    assert len(events) == len(jobs)
+    told = str(errors) + str(events) + daemon.log_file.read_text(encoding="utf-8")
+    assert "s3cret" not in told
+    assert fleet.server.control.messages(accepted_only=False) == []
