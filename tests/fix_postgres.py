@@ -44,8 +44,8 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
 class Cluster:
     """The session's PostgreSQL."""
 
-    def __init__(self, state_dir: Path) -> None:
-        self.server = EmbeddedPostgres(state_dir, settings=FAST, spare=state_dir / "spare")
+    def __init__(self, state_dir: Path, bin_dir: Path | None = None) -> None:
+        self.server = EmbeddedPostgres(state_dir, bin_dir=bin_dir, settings=FAST, spare=state_dir / "spare")
         self._numbers = itertools.count(1)
 
     def dsn(self, database: str, role: str = "shardd") -> str:

@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 
 from shardd.queue.cycle import Ask, Settlement
 from shardd.queue.database import Database
-from shardd.queue.jobs import Jobs
+from shardd.queue.jobs import Hint, Jobs
 from shardd.queue.leases import Leases
 from shardd.queue.settle import Claim, Finish, Release
 from shardd.states import JobState
@@ -76,6 +76,11 @@ async def claim(jobs: Jobs, epoch: int, *devices: str, room: int = 1, lane: str 
     """Claims of these devices' next jobs."""
     cycle = await jobs.cycle(Settlement(), [Ask(device, lane, epoch, FIRST_PLACE, room) for device in devices])
     return [taken.claim for taken in cycle.taken]
+
+
+async def find_work(jobs: Jobs) -> list[Hint]:
+    """Every lane that has jobs, with where it begins."""
+    return [hint async for page in jobs.find_work(1000, 1000) for hint in page]
 
 
 def finish(

@@ -48,6 +48,7 @@ class Terms:
     `session`: whether the connection must keep its server from one transaction to the next, which a pooler may not let it.
     `foreign`: a database that is only read, and need not be what shardd's own must be. `keep_path`: names are looked up where
     the DSN, the role or the database says; else nowhere but in pg_catalog.
+    `index_plans`: whether statements are planned as index probes (`shardd.postgres.settings.INDEX_PLANS`).
     """
 
     application_name: str
@@ -58,6 +59,7 @@ class Terms:
     session: bool = True
     foreign: bool = False
     keep_path: bool = False
+    index_plans: bool = False
     row_factory: AsyncRowFactory[Any] = tuple_row
 
 
@@ -253,7 +255,7 @@ class Servers:
 
     def _settings(self, connection: Connection, **more: str) -> dict[str, list[str]]:
         version = connection.info.server_version // 10_000
-        settings = settings_for(version, self._terms.statement_timeout) | more
+        settings = settings_for(version, self._terms.statement_timeout, index_plans=self._terms.index_plans) | more
         if self._terms.keep_path:
             del settings["search_path"]
         return {"names": list(settings), "values": list(settings.values())}

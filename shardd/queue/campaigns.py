@@ -32,11 +32,6 @@ class Campaigns:
         """Every campaign whose jobs may be sent, by id."""
         return {row[0]: Campaign(row[1], row[2]) for row in await self._database.fetch_all("running_campaigns")}
 
-    async def count(self) -> dict[str, int]:
-        """Of those with live jobs: running_campaigns, paused_campaigns, and paused_jobs, which are those of the paused."""
-        running, paused, jobs = (await self._database.fetch_all("count_campaigns"))[0]
-        return {"running_campaigns": running, "paused_campaigns": paused, "paused_jobs": jobs}
-
     async def sends(self, since: date) -> list[tuple[str, str, date, int]]:
         """(campaign, device, day, messages) of running campaigns with a cap since a day."""
         rows = await self._database.fetch_all("campaign_sends", {"since": since})

@@ -64,7 +64,8 @@ class Database:
 
     All times in seconds. `connect_timeout` bounds the wait for a connection, `statement_timeout` the work done with one.
     Every method raises DatabaseError with psycopg's error as its cause. `session=False`: without anything that outlives a
-    transaction, so that it works through any pooler; there is no listening then.
+    transaction, so that it works through any pooler; there is no listening then. `index_plans`: for statements that ask for a few
+    rows in the order of an index, whatever the planner's statistics say.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Database:
         min_size: int = 1,
         max_size: int = 4,
         session: bool = True,
+        index_plans: bool = False,
     ) -> None:
         self._dsn = dsn
         self.connect_timeout = connect_timeout
@@ -89,6 +91,7 @@ class Database:
             statement_timeout=statement_timeout,
             prepare_threshold=5,
             session=session,
+            index_plans=index_plans,
         )
         self._servers = Servers(dsn, terms, on_change=self._server_changed)
         self._listening: set[Connection] = set()

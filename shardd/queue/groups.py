@@ -32,9 +32,10 @@ class Groups:
             groups.setdefault(group, []).append(device_id)
         return groups
 
-    async def pools(self) -> list[tuple[str, str]]:
-        """(group, lane) of all lanes in which jobs wait for a device."""
-        return [(row[0], row[1]) for row in await self._database.fetch_all("find_pools")]
+    async def pools(self, after: tuple[str, str], most: int) -> list[tuple[str, str]]:
+        """(group, lane) of up to `most` lanes in which jobs wait for a device, behind one of them."""
+        params = {"after_group": after[0], "after_lane": after[1], "most": most}
+        return [(row[0], row[1]) for row in await self._database.fetch_all("find_pools", params)]
 
     async def share_out(
         self, group: str, lane: str, most: int, choose: Callable[[Sequence[PoolJob]], Mapping[int, str]]

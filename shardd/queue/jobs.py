@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Sequence
+from typing import Final
 
 from psycopg.rows import TupleRow
 
@@ -12,6 +12,12 @@ from shardd.queue.cycle import Ask, Cycle, Place, Settlement, group_arrays, run_
 from shardd.queue.database import Database
 from shardd.queue.settle import Claim
 from shardd.states import JobState, Verdict
+
+BEHIND_EVERY_LANE: Final = "~"
+"""A lane begins with a letter, a digit or a slash."""
+
+OrderGroup = tuple[str, str]
+"""(producer, order group)"""
 
 Hint = tuple[str, str, Place]
 """(device, lane, place): where a job may stand."""
@@ -67,25 +73,43 @@ class Jobs:
         rows = await self._database.fetch_all("newest_id")
         return int(rows[0][0])
 
-    async def find_work(self) -> list[Hint]:
-        """Every lane that has jobs, with where it begins."""
-        return [_hint(row) for row in await self._database.fetch_all("find_work")]
+    async def find_work(self, per_device: int, page: int) -> AsyncGenerator[list[Hint]]:
+        """The lanes that have jobs, with where they begin: of each device the first `per_device`, in pages of so many lanes."""
+        device, lane = "", ""
+        while True:
+            params = {"after_device": device, "after_lane": lane, "per_device": per_device, "most": page}
+            rows = await self._database.fetch_all("find_work", params)
+            yield [_hint(row) for row in rows]
+            if len(rows) < page:
+                return
+            device, lane, _, _, of_device = rows[-1]
+            if of_device >= per_device:
+                lane = BEHIND_EVERY_LANE
+
+    async def find_lanes(self, device_id: str, after_lane: str, most: int) -> list[Hint]:
+        """Up to `most` lanes of a device that have jobs, behind one of its lanes."""
+        params = {"device_id": device_id, "after_lane": after_lane, "most": most}
+        return [_hint(row) for row in await self._database.fetch_all("find_lanes", params)]
 
     async def expire(self, most: int) -> int:
         """End jobs whose time is over; returns how many did."""
         return len(await self._database.fetch_all("expire_jobs", {"most": most}))
 
-    async def advance_order_groups(self) -> list[Hint]:
+    async def advance_order_groups(self, after: OrderGroup, most: int) -> tuple[list[Hint], OrderGroup | None]:
         """Let jobs join their lanes that wait for nobody any more; settling does so, too, but cannot see everything.
 
-        Those that wait for a job that will never be sent end.
+        Those that wait for a job that will never be sent end. Looks at up to `most` order groups behind one of them, and
+        returns where the jobs stand, and the last group that it looked at; None: there are no more.
         """
-        groups = group_arrays([(row[0], row[1]) for row in await self._database.fetch_all("held_order_groups")])
-        if not groups["groups"]:
-            return []
-        await self._database.fetch_all("end_dead_order_groups", groups)
-        rows = await self._database.fetch_all("advance_order_groups", groups)
-        return [_hint(row) for row in rows if row[0] is not None and not row[4]]
+        params = {"after_producer": after[0], "after_group": after[1], "most": most}
+        held = [(row[0], row[1], row[2]) for row in await self._database.fetch_all("held_order_groups", params)]
+        last = held[-1][:2] if len(held) == most else None
+        stuck = group_arrays([(producer, group) for producer, group, is_stuck in held if is_stuck])
+        if not stuck["groups"]:
+            return [], last
+        await self._database.fetch_all("end_dead_order_groups", stuck)
+        rows = await self._database.fetch_all("advance_order_groups", stuck)
+        return [_hint(row) for row in rows if row[0] is not None and not row[4]], last
 
     async def claims_of_epochs(self, epochs: Sequence[int]) -> list[Claim]:
         """What the database thinks is claimed under these epochs."""
@@ -110,12 +134,6 @@ class Jobs:
                 "error_class": receipt.error_class,
             },
         )
-
-    async def depth(self) -> dict[str, Any]:
-        """Live jobs: queued, scheduled, sending, and oldest (seconds; None when nothing waits)."""
-        row = (await self._database.fetch_all("queue_depth"))[0]
-        oldest = None if row[3] is None else max(0.0, float(row[3]))
-        return {"queued": row[0], "scheduled": row[1], "sending": row[2], "oldest_due_age": oldest}
 
     async def prepare_archive(self) -> None:
         """Make the archive's next partitions."""

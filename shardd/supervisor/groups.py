@@ -19,6 +19,7 @@ from shardd.states import DeviceState
 from shardd.supervisor.line import Lane
 from shardd.supervisor.lines import Lines
 from shardd.supervisor.steps import Step
+from shardd.supervisor.waiting import SHARE
 
 log = get_logger(__name__)
 
@@ -29,6 +30,9 @@ HORIZON: Final = 60.0
 """Seconds; a device whose next turn is farther away than this, and than its gap, is given nothing new."""
 MEMBERS_EVERY: Final = 2.0
 """Seconds between looks at who is in which group."""
+POOLS_MOST: Final = 100
+"""Lanes of groups that are looked at in one turn; of more than these the next turn begins behind them."""
+FIRST_POOL: Final = ("", "")
 TAKE_BACK_MOST: Final = 2000
 SLACK: Final = 50
 """Jobs that are looked at beyond the room that there is, for recipients who know a device."""
@@ -74,14 +78,16 @@ class GroupWork:
         self._members: dict[str, list[str]] = {}
         self._full: dict[tuple[str, str], float] = {}  # until when a device has no room for a lane
         self._looked = float("-inf")
+        self._after = FIRST_POOL
 
     async def run(self) -> None:
         """Give until cancelled."""
         while True:
-            busy = False
+            busy, began = False, time.monotonic()
             with self._step:
-                busy = await self._turn(time.monotonic())
-            await asyncio.sleep(0.01 if busy else self._step.pause(self.every))
+                busy = await self._turn(began)
+            pause = 0.01 if busy else self._step.pause(self.every)
+            await asyncio.sleep(max(pause, SHARE * (time.monotonic() - began)))
 
     async def _turn(self, now: float) -> bool:
         """Whether a device without a gap got work, and may soon need more."""
@@ -95,11 +101,14 @@ class GroupWork:
         if dead and (back := await self._groups.take_back(dead, TAKE_BACK_MOST)):
             log.info("jobs of devices that cannot send go to others of their groups", action="groups", jobs=back)
         busy = False
-        for group, lane in await self._groups.pools():
+        pools = await self._groups.pools(self._after, POOLS_MOST)
+        self._after = pools[-1] if len(pools) == POOLS_MOST else FIRST_POOL
+        for group, lane in pools:
             campaign = Lane.named(lane).campaign
             if campaign and campaign not in self._lines.campaigns:
                 continue  # it does not run
             busy |= await self._share_out(group, lane, now)
+            await asyncio.sleep(0)  # each looks at every device of its group
         return busy
 
     async def _share_out(self, group: str, lane: str, now: float) -> bool:

@@ -25,6 +25,12 @@ FIRST_PLACE: Final[Place] = (-(2**63), 0)
 NEVER: Final = math.inf
 PRIORITY_SHIFT: Final = 52
 """Bits of a place that hold the time; the priority stands above them (see 0002_jobs.sql)."""
+MOST_LANES: Final = 64
+"""Lanes of a device that are remembered: a producer may make any number of campaigns, and each choice looks at every lane."""
+TRIM_AT: Final = MOST_LANES * 3 // 2
+"""Lanes at which those that come last are forgotten, so that this is not done for each new one."""
+FAR: Final = 3600.0
+"""Seconds; a lane that may send later than this, such as tomorrow, is forgotten before one that may send sooner."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +49,8 @@ class Lane:
     head: Place = FIRST_PLACE
     """Where the first job probably stands."""
     in_hand: int = 0
+    asked: bool = False
+    """Its jobs are being claimed."""
 
     @classmethod
     def named(cls, name: str) -> Lane:
@@ -150,6 +158,34 @@ class Line:
         if self.finishes:
             self.finishes = {name: finish for name, finish in self.finishes.items() if finish > self.served}
 
+    def trim(self, campaigns: Mapping[str, Campaign], now: float, ahead: float) -> None:
+        """Forget the lanes that would be chosen last, down to `MOST_LANES`; the next scan finds what is in them.
+
+        A campaign that has just had its share comes after those that have not, so that all of them have theirs in time.
+        """
+        kept = {name: lane for name, lane in self.lanes.items() if lane.in_hand or lane.asked}
+        turns: dict[str, Turn] = {}
+
+        def rank(lane: Lane) -> tuple[bool, bool, int, float, Place]:
+            far = self._turn_of(lane, campaigns, now, ahead, turns).at > now + FAR
+            share = max(self.served, self.finishes.get(lane.campaign, 0.0))
+            return not lane.has_work, far, -lane.priority, share, lane.head
+
+        others = sorted((lane for name, lane in self.lanes.items() if name not in kept), key=rank)
+        self.lanes = kept | {lane.name: lane for lane in others[: max(0, MOST_LANES - len(kept))]}
+
+    def _turn_of(
+        self, lane: Lane, campaigns: Mapping[str, Campaign], now: float, ahead: float, known: dict[str, Turn]
+    ) -> Turn:
+        """As `turn_of`; `known`: of this moment, by class, by which alone lanes differ whose campaigns run without a cap."""
+        campaign = campaigns.get(lane.campaign) if lane.campaign else NO_CAMPAIGN
+        if campaign is None or campaign.device_cap is not None:
+            return self.turn_of(lane, campaigns, now, ahead)
+        turn = known.get(lane.job_class)
+        if turn is None:
+            turn = known[lane.job_class] = self.turn_of(lane, campaigns, now, ahead)
+        return turn
+
     def turn_of(self, lane: Lane, campaigns: Mapping[str, Campaign], now: float, ahead: float) -> Turn:
         """When this lane may send; NEVER: not before somebody decides so. `ahead`: see `shardd.pacing.next_turn`."""
         campaign = campaigns.get(lane.campaign) if lane.campaign else NO_CAMPAIGN
@@ -191,13 +227,11 @@ class Line:
         best: Lane | None = None
         best_rank: tuple[int, float, Place] | None = None
         soonest = NEVER
-        turns: dict[str, Turn] = {}  # of lanes without a campaign: they differ by class only
+        turns: dict[str, Turn] = {}
         for lane in self.lanes.values():
             if not lane.has_work:
                 continue
-            turn = self.turn_of(lane, campaigns, now, ahead) if lane.campaign else turns.get(lane.job_class)
-            if turn is None:
-                turn = turns[lane.job_class] = self.turn_of(lane, campaigns, now, ahead)
+            turn = self._turn_of(lane, campaigns, now, ahead, turns)
             if turn.at > now:
                 soonest = min(soonest, turn.at)
                 continue

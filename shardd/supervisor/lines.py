@@ -23,7 +23,7 @@ from shardd.queue.cycle import Ask, Place, Taken
 from shardd.queue.devices import Device, StateChange
 from shardd.queue.settle import Claim
 from shardd.states import CAN_SEND, MAY_HAVE_LEFT, DeviceState, Verdict
-from shardd.supervisor.line import Lane, Line
+from shardd.supervisor.line import TRIM_AT, Lane, Line
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.turns import IN_TURNS, Turns
 
@@ -166,6 +166,8 @@ class Lines:
         if line is None:
             return
         line.lane(lane).hint(place)
+        if len(line.lanes) >= TRIM_AT:
+            line.trim(self.campaigns, now, self._ahead)
         self._offer(line, now)
 
     # ---- turns
@@ -182,7 +184,7 @@ class Lines:
             if lane is None:
                 self._turns.wait(line, at)
                 continue
-            lane.fresh = None
+            lane.fresh, lane.asked = None, True
             take = min(room, self._free(line))
             # What stands behind matters only to the choice among lanes.
             peek = take == 1 and line.has_choice
@@ -205,7 +207,9 @@ class Lines:
             jobs = got.get((ask.device_id, ask.lane), [])
             then = jobs[-1].next if jobs else None
             more = then is not None if ask.peek else len(jobs) >= ask.room
-            line.lane(ask.lane).answered([(job.claim.ord, job.claim.id) for job in jobs], more=more, then=then)
+            lane = line.lane(ask.lane)
+            lane.asked = False
+            lane.answered([(job.claim.ord, job.claim.id) for job in jobs], more=more, then=then)
             line.forget_empty_lanes()
             self._offer(line, now)
 
@@ -214,7 +218,8 @@ class Lines:
         for ask in asks:
             line = self.by_id.get(ask.device_id)
             if line is not None:
-                line.lane(ask.lane).has_work = True
+                lane = line.lane(ask.lane)
+                lane.has_work, lane.asked = True, False
                 self._offer(line, now)
 
     def regained(self, claim: Claim) -> None:

@@ -14,7 +14,7 @@ from shardd import ipc
 from shardd.config import Config
 from shardd.hashing import shard_of
 from shardd.queue.campaigns import Campaigns
-from shardd.queue.database import Database
+from shardd.queue.counts import Counts
 from shardd.queue.devices import Devices
 from shardd.queue.groups import Groups
 from shardd.queue.jobs import Jobs
@@ -36,6 +36,7 @@ from shardd.supervisor.opt_out_spool import OptOutSpool
 from shardd.supervisor.opt_outs import OptOutInbox, Screen, region_of
 from shardd.supervisor.outbox.upkeep import EventUpkeep
 from shardd.supervisor.outbox.webhooks import Webhooks
+from shardd.supervisor.pools import Pools
 from shardd.supervisor.problems import ReportsProblems
 from shardd.supervisor.process import Launch
 from shardd.supervisor.receipts import Receipts
@@ -64,7 +65,7 @@ class Parts:
     listeners: tuple[NotificationListener, ...]
     device_sync: DeviceSync
     work_poller: WorkPoller
-    campaigns: Campaigns
+    counts: Counts
     campaign_sync: CampaignSync
     cancelled: CancelledJobs
     retention: Retention
@@ -98,12 +99,12 @@ class Parts:
         self.router.wake()
 
 
-def assemble(config: Config, database: Database, launch: Launch, lock: StateLock, *, sessions_dsn: str) -> Parts:
+def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, sessions_dsn: str) -> Parts:
     """Make the parts; nothing runs yet. `lock`: of the state folder; `sessions_dsn`: where workers find devices' sessions."""
     rules = Rules(config)
-    jobs = Jobs(database)
+    jobs = Jobs(pools.queue)
     keeper = LeaseKeeper(
-        database, node=config.node, shards=config.shards, ttl=config.lease.ttl, margin=config.lease.margin
+        pools.leases, node=config.node, shards=config.shards, ttl=config.lease.ttl, margin=config.lease.margin
     )
     lines = Lines(
         shard_of=lambda device_id: shard_of(device_id, config.shards),
@@ -119,7 +120,7 @@ def assemble(config: Config, database: Database, launch: Launch, lock: StateLock
         line = lines.by_id.get(device_id)
         return None if line is None else region_of(rules.config, line.device.transport)
 
-    opt_outs = OptOuts(database)
+    opt_outs = OptOuts(pools.queue)
     spool = OptOutSpool(config.state_dir)
     inbox = OptOutInbox(opt_outs, config, spool)
 
@@ -134,17 +135,16 @@ def assemble(config: Config, database: Database, launch: Launch, lock: StateLock
     )
     steps = Steps()
     device_sync = DeviceSync(
-        Devices(database), router, steps.add("reading the devices"), say=say, warm_days=lambda: rules.warm_days
+        Devices(pools.rest), router, steps.add("reading the devices"), say=say, warm_days=lambda: rules.warm_days
     )
     work_poller = WorkPoller(
         jobs, router, steps, poll_every=config.queue.poll_every, scan_every=config.queue.scan_every
     )
-    campaigns = Campaigns(database)
-    campaign_sync = CampaignSync(campaigns, router, steps.add("reading the campaigns"), work_poller.scan)
+    campaign_sync = CampaignSync(Campaigns(pools.rest), router, steps.add("reading the campaigns"), work_poller.scan)
 
     def listener(channel: str, wake: Callable[[], None]) -> NotificationListener:
         return NotificationListener(
-            database, channel, heard=lambda _: wake(), step=steps.add(f"listening to {channel}")
+            pools.rest, channel, heard=lambda _: wake(), step=steps.add(f"listening to {channel}")
         )
 
     receipts = Receipts(jobs)
@@ -193,12 +193,12 @@ def assemble(config: Config, database: Database, launch: Launch, lock: StateLock
         ),
         device_sync=device_sync,
         work_poller=work_poller,
-        campaigns=campaigns,
+        counts=Counts(pools.rest),
         campaign_sync=campaign_sync,
-        cancelled=CancelledJobs(database),
-        retention=Retention(database),
+        cancelled=CancelledJobs(pools.queue),
+        retention=Retention(pools.rest),
         group_work=GroupWork(
-            Groups(database),
+            Groups(pools.queue),
             lines,
             work_poller.hint,
             steps.add("sharing out jobs of groups"),
@@ -207,10 +207,10 @@ def assemble(config: Config, database: Database, launch: Launch, lock: StateLock
         receipts=receipts,
         opt_outs=inbox,
         cloud_webhook=make_cloud_webhook(config, lines, receipt=receipts.add, incoming=inbox.incoming),
-        event_upkeep=EventUpkeep(database, config.events),
+        event_upkeep=EventUpkeep(pools.rest, config.events),
         webhooks=Webhooks(
-            database,
-            WebhookStore(database, node=config.node, incarnation=keeper.incarnation, ttl=config.lease.ttl),
+            pools.rest,
+            WebhookStore(pools.rest, node=config.node, incarnation=keeper.incarnation, ttl=config.lease.ttl),
             config.webhooks,
             steps.add("listening to shardd_events"),
         ),

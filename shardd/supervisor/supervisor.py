@@ -20,7 +20,7 @@ from shardd.config import Config, load_config
 from shardd.embedded import EmbeddedPostgres
 from shardd.errors import SharddError, UsageError
 from shardd.logs import get_logger, set_log_level
-from shardd.queue.database import Database, server_of
+from shardd.queue.database import server_of
 from shardd.queue.migrate import migrate
 from shardd.state_files import ID_FILE, state_id
 from shardd.supervisor.control import Control
@@ -29,6 +29,7 @@ from shardd.supervisor.lock import StateLock
 from shardd.supervisor.notify import Notifier
 from shardd.supervisor.outlook import DeviceOutlook, device_outlook
 from shardd.supervisor.parts import Parts, assemble
+from shardd.supervisor.pools import open_pools
 from shardd.supervisor.process import Launch
 from shardd.supervisor.reload import plan_reload
 from shardd.supervisor.sessions import prepare_sessions, sessions_dsn_of
@@ -98,19 +99,13 @@ class Supervisor:
             state_dir=config.state_dir,
             state_id=self._state_id,
         )
-        database = Database(
-            dsn,
-            application_name=f"shardd/{config.node}",
-            connect_timeout=config.connect_timeout,
-            statement_timeout=config.statement_timeout,
-        )
         self._where = "embedded" if self._embedded is not None else server_of(dsn)
         sessions = sessions_dsn_of(config, dsn)
-        async with database:
-            self._parts = parts = assemble(config, database, launch, self._lock, sessions_dsn=sessions)
+        async with open_pools(dsn, config) as pools:
+            self._parts = parts = assemble(config, pools, launch, self._lock, sessions_dsn=sessions)
             self._upkeep = Upkeep(parts, self._embedded)
             await self._take_over(parts)
-            self._store_notes = await prepare_sessions(config, parts.lines, database, sessions)
+            self._store_notes = await prepare_sessions(config, parts.lines, pools.rest, sessions)
             control = Control(self, socket=config.control_socket, metrics=config.control.metrics)
             await control.start()
             try:

@@ -28,6 +28,9 @@ EXPIRE_MOST: Final = 2000
 """Jobs that are ended with one statement."""
 ORDER_EVERY: Final = 2.0
 """Seconds between looks at order groups, at least; mostly the settling of a job has let the next one go."""
+ORDER_MOST: Final = 5000
+"""Order groups that are looked at with one statement; of more than these the next look begins behind them."""
+FIRST_ORDER_GROUP: Final = ("", "")
 CANCELLED_EVERY: Final = 1.0
 """Seconds between looks for jobs of cancelled campaigns; none is sent meanwhile."""
 RETENTION_EVERY: Final = 3600.0
@@ -43,6 +46,7 @@ class Upkeep:
         self._parts = parts
         self._embedded = embedded
         self.queue: QueueStatus | None = None
+        self._order_group = FIRST_ORDER_GROUP
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """One endless coroutine for each duty."""
@@ -93,7 +97,7 @@ class Upkeep:
 
     async def _count(self) -> None:
         began = time.monotonic()
-        depth, campaigns = await self._parts.jobs.depth(), await self._parts.campaigns.count()
+        depth, campaigns = await self._parts.counts.depth(), await self._parts.counts.campaigns()
         self.queue = QueueStatus(**depth, **campaigns, as_of=time.time())
         # Counting a long queue must stay a small part of the database's work.
         await asyncio.sleep(20 * (time.monotonic() - began))
@@ -123,7 +127,9 @@ class Upkeep:
 
     async def _advance(self) -> None:
         began = time.monotonic()
-        self._parts.work_poller.hint(await self._parts.jobs.advance_order_groups())
+        hints, last = await self._parts.jobs.advance_order_groups(self._order_group, ORDER_MOST)
+        self._order_group = FIRST_ORDER_GROUP if last is None else last
+        self._parts.work_poller.hint(hints)
         # With very many groups the look itself is work: it stays a small part of the database's.
         await asyncio.sleep(20 * (time.monotonic() - began))
 

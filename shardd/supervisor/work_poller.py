@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Coroutine
+from contextlib import aclosing
 from typing import Any, Final
 
 from shardd.queue.jobs import Hint, Jobs
+from shardd.supervisor.line import MOST_LANES
 from shardd.supervisor.router import Router
 from shardd.supervisor.steps import Steps
 from shardd.supervisor.waiting import WakeUp
@@ -28,6 +30,12 @@ OVERLAP: Final = 1.0
 """Seconds for which ids are looked at again: a transaction that took its id earlier may have committed later."""
 OVERLAP_MOST: Final = 500
 """Ids that are looked at again, at most; what is missed waits for the scan."""
+
+
+PAGE: Final = 2000
+"""Lanes that are found with one statement, which takes some 20 ms."""
+BEHIND_MOST: Final = 5000
+"""Lanes of devices with very many of them, of which one scan finds no more than these besides the first of each device."""
 
 
 class Tail:
@@ -66,6 +74,8 @@ class WorkPoller:
         self._wake_new = WakeUp(SPACING)
         self._wake_scan = WakeUp(SPACING)
         self._tail = Tail()
+        self._behind: dict[str, str] = {}
+        """Of devices with very many lanes, by turns: the lane behind which the next look begins."""
 
     def look(self) -> None:
         """Look for new jobs soon."""
@@ -110,5 +120,32 @@ class WorkPoller:
     async def _scan(self) -> None:
         while True:
             with self._all:
-                self.hint(await self._jobs.find_work())
+                last: dict[str, str] = {}
+                lanes: Counter[str] = Counter()
+                async with aclosing(self._jobs.find_work(MOST_LANES, PAGE)) as pages:
+                    async for hints in pages:
+                        self.hint(hints)
+                        for device_id, lane, _ in hints:
+                            last[device_id] = lane
+                            lanes[device_id] += 1
+                await self._look_behind(
+                    {device_id: last[device_id] for device_id in last if lanes[device_id] >= MOST_LANES}
+                )
             await self._wake_scan.wait(self._all.pause(self.scan_every))
+
+    async def _look_behind(self, last: dict[str, str]) -> None:
+        """Of devices that may have more lanes than the scan looks at: some of the others, each time the next ones.
+
+        `last`: behind which lane of each device.
+        """
+        known = {device_id: lane for device_id, lane in self._behind.items() if device_id in last}
+        self._behind = known | {device_id: lane for device_id, lane in last.items() if device_id not in known}
+        room = BEHIND_MOST
+        for device_id, lane in list(self._behind.items()):
+            if room <= 0:
+                return
+            hints = await self._jobs.find_lanes(device_id, lane, PAGE)
+            self.hint(hints)
+            room -= 1 + len(hints)
+            del self._behind[device_id]  # to the end, so that its turn comes after that of the others
+            self._behind[device_id] = hints[-1][1] if len(hints) == PAGE else last[device_id]

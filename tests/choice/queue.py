@@ -182,11 +182,11 @@ class MemoryQueue:
     async def members(self) -> dict[str, list[str]]:
         return self.book.members
 
-    async def pools(self) -> list[tuple[str, str]]:
+    async def pools(self, after: tuple[str, str], most: int) -> list[tuple[str, str]]:
         waiting = {
             (job.group, job.lane) for job in self.book.jobs.values() if job.device is None and job.stands_in_line
         }
-        return sorted((group, lane) for group, lane in waiting if group is not None)
+        return sorted((group, lane) for group, lane in waiting if group is not None and (group, lane) > after)[:most]
 
     async def share_out(
         self, group: str, lane: str, most: int, choose: Callable[[Sequence[PoolJob]], Mapping[int, str]]

@@ -17,7 +17,7 @@ from shardd.queue.groups import Groups, PoolJob
 from shardd.queue.jobs import Hint, Jobs
 from tests.choice.book import Book, Job, Sender
 from tests.choice.queue import MemoryQueue
-from tests.queue_rows import take_epoch
+from tests.queue_rows import find_work, take_epoch
 
 ALL_TIME = date(2000, 1, 1)
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -130,7 +130,7 @@ class RealQueue(MemoryQueue):
         return found
 
     async def find_work(self) -> list[Hint]:
-        found = await self.jobs.find_work()
+        found = await find_work(self.jobs)
         assert sorted(found) == sorted(await super().find_work())
         return found
 
@@ -153,9 +153,9 @@ class RealQueue(MemoryQueue):
         assert found == await super().members()
         return found
 
-    async def pools(self) -> list[tuple[str, str]]:
-        found = await self.groups.pools()
-        assert sorted(found) == await super().pools()
+    async def pools(self, after: tuple[str, str], most: int) -> list[tuple[str, str]]:
+        found = await self.groups.pools(after, most)
+        assert sorted(found) == await super().pools(after, most)
         return found
 
     async def share_out(

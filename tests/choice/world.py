@@ -15,7 +15,7 @@ from shardd.queue.cycle import Ask, Cycle, Place, Send, Settlement, count_sends
 from shardd.queue.jobs import Hint
 from shardd.queue.settle import Claim, Finish, JobBackoff, Release, settle
 from shardd.states import MAY_HAVE_LEFT, DeviceState, Verdict
-from shardd.supervisor.groups import GroupWork
+from shardd.supervisor.groups import FIRST_POOL, GroupWork
 from shardd.supervisor.lines import Lines
 from shardd.supervisor.steps import Step
 from tests.choice.book import LEFT, NOT_TRIED, Book, Job, Take, Try, local
@@ -288,7 +288,7 @@ class World:
         await self.write()
         before = {job.id: job.device for job in self.book.live()}
         known = dict(self.book.contacts)
-        pools = {(group, lane): self.book.pool(group, lane) for group, lane in await self.queue.pools()}
+        pools = {(group, lane): self.book.pool(group, lane) for group, lane in await self.queue.pools(FIRST_POOL, 1000)}
         # As if the times had passed for which it remembers who is in a group, and who had no room.
         self.group_work._looked = -math.inf
         self.group_work._full.clear()

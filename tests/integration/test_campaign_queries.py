@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from shardd.queue.campaign_admin import CampaignAdmin, CampaignState
-from shardd.queue.campaigns import Campaigns
+from shardd.queue.counts import Counts
 from shardd.queue.database import Database
 from shardd.queue.jobs import Jobs
 from shardd.supervisor.cancelled import CHUNK, CancelledJobs
@@ -90,17 +90,17 @@ async def test_jobs_of_cancelled_campaigns_end_once_and_in_chunks(dsn: str, data
 async def test_jobs_of_a_paused_campaign_are_counted_and_raise_no_alarm(
     dsn: str, database: Database, epoch: int
 ) -> None:
-    jobs, campaigns = Jobs(database), Campaigns(database)
+    counts = Counts(database)
     add_campaigns(dsn, "summer", "empty")
     insert_jobs(dsn, "a", 3, campaign="spring")
     insert_jobs(dsn, "a", 2, campaign="summer")
-    assert await campaigns.count() == {"running_campaigns": 2, "paused_campaigns": 0, "paused_jobs": 0}
-    assert (await jobs.depth())["oldest_due_age"] is not None
+    assert await counts.campaigns() == {"running_campaigns": 2, "paused_campaigns": 0, "paused_jobs": 0}
+    assert (await counts.depth())["oldest_due_age"] is not None
     with connect(dsn) as connection:
         connection.execute("UPDATE shardd.campaigns SET state = 'paused' WHERE id IN ('spring', 'empty')")
-    assert await campaigns.count() == {"running_campaigns": 1, "paused_campaigns": 1, "paused_jobs": 3}
+    assert await counts.campaigns() == {"running_campaigns": 1, "paused_campaigns": 1, "paused_jobs": 3}
     with connect(dsn) as connection:
         connection.execute("UPDATE shardd.campaigns SET state = 'cancelled' WHERE id = 'summer'")
-    assert await campaigns.count() == {"running_campaigns": 0, "paused_campaigns": 1, "paused_jobs": 3}
-    depth = await jobs.depth()
+    assert await counts.campaigns() == {"running_campaigns": 0, "paused_campaigns": 1, "paused_jobs": 3}
+    depth = await counts.depth()
     assert (depth["queued"], depth["oldest_due_age"]) == (5, None)

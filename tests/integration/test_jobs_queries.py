@@ -13,6 +13,7 @@ import pytest
 
 from shardd.errors import DatabaseError
 from shardd.ipc import Outcome, Receipt
+from shardd.queue.counts import Counts
 from shardd.queue.cycle import Ask, Cycle, Sends, Settlement
 from shardd.queue.database import Database
 from shardd.queue.job_admin import JobAdmin, Traits
@@ -26,6 +27,7 @@ from tests.queue_rows import (
     add_devices,
     claim,
     connect,
+    find_work,
     finish,
     insert_jobs,
     release,
@@ -139,7 +141,7 @@ async def test_the_order_survives_backoffs_promotions_and_retries(
 
 async def test_a_claim_begins_where_the_line_is_known_to_begin(dsn: str, jobs: Jobs, epoch: int) -> None:
     first, second, third = insert_jobs(dsn, "a", 3, run_at=PAST)
-    ((_, lane, place),) = await jobs.find_work()
+    ((_, lane, place),) = await find_work(jobs)
     assert (lane, place[1]) == (LANE, first)
     cycle = await jobs.cycle(Settlement(), [Ask("a", LANE, epoch, (place[0], second), 5)])
     assert [c.id for c in claims_of(cycle)] == [second, third]
@@ -504,7 +506,7 @@ async def test_out_of_order_commits_are_missed_by_the_tail_and_found_by_the_scan
         slow.commit()
     assert early < late
     assert (await jobs.new_work(seen, 100))[0] == []
-    assert firsts_of(await jobs.find_work()) == {"a": early, "b": late}
+    assert firsts_of(await find_work(jobs)) == {"a": early, "b": late}
 
 
 async def test_the_scan_finds_every_device_once(dsn: str, jobs: Jobs, epoch: int) -> None:
@@ -514,7 +516,7 @@ async def test_the_scan_finds_every_device_once(dsn: str, jobs: Jobs, epoch: int
     for name in names[::3]:
         firsts[name] = insert_jobs(dsn, name, 2, run_at=PAST)[0]
     insert_jobs(dsn, names[1], run_at="2090-01-01 00:00:00+00")
-    found = await jobs.find_work()
+    found = await find_work(jobs)
     assert firsts_of(found) == firsts
     assert len(found) == len(firsts)
 
@@ -526,7 +528,7 @@ async def test_the_scan_passes_by_what_is_in_hand(dsn: str, jobs: Jobs, epoch: i
     (other,) = insert_jobs(dsn, "c")
     await claim(jobs, epoch, "a", room=2)
     await claim(jobs, epoch, "b")
-    found = await jobs.find_work()
+    found = await find_work(jobs)
     assert [(device, lane, place[1]) for device, lane, place in found] == [("a", "/reply", behind), ("c", LANE, other)]
 
 
@@ -555,12 +557,12 @@ async def test_two_promoters_share_the_work(dsn: str, jobs: Jobs, epoch: int) ->
     assert sum(many for many, _ in lots) == len(ids)
 
 
-async def test_the_depth_counts_every_live_job_once(dsn: str, jobs: Jobs, epoch: int) -> None:
-    assert await jobs.depth() == {"queued": 0, "scheduled": 0, "sending": 0, "oldest_due_age": None}
+async def test_the_depth_counts_every_live_job_once(dsn: str, database: Database, jobs: Jobs, epoch: int) -> None:
+    assert await Counts(database).depth() == {"queued": 0, "scheduled": 0, "sending": 0, "oldest_due_age": None}
     insert_jobs(dsn, "a", 3)
     insert_jobs(dsn, "b", 2, run_at="2090-01-01 00:00:00+00")
     await claim(jobs, epoch, "a")
-    depth = await jobs.depth()
+    depth = await Counts(database).depth()
     age = depth.pop("oldest_due_age")
     assert depth == {"queued": 2, "scheduled": 2, "sending": 1}
     assert 0 <= age < HANG

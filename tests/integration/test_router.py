@@ -28,7 +28,7 @@ from shardd.queue.settle import JobBackoff
 from shardd.states import Verdict
 from shardd.supervisor.lines import Lines
 from shardd.supervisor.router import Router
-from tests.queue_rows import add_devices, connect, insert_jobs, row_of, states, take_epoch
+from tests.queue_rows import add_devices, connect, find_work, insert_jobs, row_of, states, take_epoch
 
 HANG = 45.0  # seconds; no test waits that long, it only keeps a broken one from hanging
 
@@ -119,7 +119,7 @@ class Node:
         await self.find_work()
 
     async def find_work(self) -> None:
-        for device, lane, place in await self.jobs.find_work():
+        for device, lane, place in await find_work(self.jobs):
             self.router.lines.hint(device, lane, place, time.monotonic())
         self.router.wake()
 
@@ -470,7 +470,7 @@ async def test_a_claim_whose_answer_is_lost_is_found_and_returned(
     await far_node.find_work()
     await far_node.workers.until(lambda: far_node.workers.settled)
     (job,) = insert_jobs(dsn, "a")
-    places = await far_node.jobs.find_work()
+    places = await find_work(far_node.jobs)
     tunnel.deaf = True
     for device, lane, place in places:
         far_node.router.lines.hint(device, lane, place, time.monotonic())

@@ -13,7 +13,7 @@ from shardd.queue.campaigns import Campaign
 from shardd.queue.cycle import Place
 from shardd.queue.settle import Claim
 from shardd.states import Verdict
-from shardd.supervisor.line import NEVER, Lane
+from shardd.supervisor.line import MOST_LANES, NEVER, TRIM_AT, Lane
 from shardd.supervisor.lines import Lines
 from tests.hand_lines import LANE, WALL, asked, device, end, fill, job, look, make_lines, place, ready, serve, take
 
@@ -241,3 +241,60 @@ def test_of_two_hints_during_an_ask_none_is_lost() -> None:
     end(lines, claim, 0.0)
     (ask,) = lines.asks(1, 0.0)
     assert ask.low <= place(7)
+
+
+# ---- more lanes than are remembered
+
+
+def many(count: int) -> dict[str, Campaign]:
+    return {f"c{number}": Campaign() for number in range(count)}
+
+
+def test_a_device_remembers_so_many_lanes_and_no_more() -> None:
+    lines = up(**many(500))
+    for number in range(500):
+        lines.hint("a", f"c{number}/marketing", place(number), 0.0)
+        assert len(lines.by_id["a"].lanes) < TRIM_AT
+
+
+def test_what_is_forgotten_comes_last() -> None:
+    lines = up(pace=DevicePace(Pace(), {"reply": Pace(quiet=QuietHours(time(7), time(12)))}), **many(500))
+    urgent = "c7/marketing"
+    lines.hint("a", urgent, place(900, 5), 0.0)
+    for number in range(100, 500):
+        lines.hint("a", f"c{number}/reply", place(number), 0.0)  # not before noon
+        lines.hint("a", f"paused{number}/marketing", place(number), 0.0)
+    for number in range(8, 20):
+        lines.hint("a", f"c{number}/marketing", place(number), 0.0)
+    lines.by_id["a"].trim(lines.campaigns, 0.0, WALL)
+    kept = lines.by_id["a"].lanes
+    assert len(kept) == MOST_LANES
+    assert kept.keys() >= {urgent, *(f"c{number}/marketing" for number in range(8, 20))}
+    assert asked(lines) == ["a"]
+
+
+def test_what_is_asked_for_or_in_hand_is_remembered() -> None:
+    lines = up(room=3, **many(500))
+    jobs = {"c0/marketing": lane_of(1, 2)}
+    fill(lines, "a", jobs)
+    (ask,) = lines.asks(1, 0.0)
+    claim = Claim(1, ask.epoch, 1, 9, "a", 0, 5, "hold", 1, ask.lane)
+    lines.claimed([ask], [job(claim, place(2))], 0.0)
+    (ask,) = lines.asks(1, 0.0)
+    for number in range(1, 500):
+        lines.hint("a", f"c{number}/marketing", place(number, 9), 0.0)
+    assert lines.by_id["a"].lanes["c0/marketing"].in_hand == 1
+    assert lines.by_id["a"].lanes["c0/marketing"].asked
+    lines.unasked([ask], 0.0)
+    assert not lines.by_id["a"].lanes["c0/marketing"].asked
+
+
+def test_more_campaigns_than_are_remembered_share_the_device() -> None:
+    campaigns = many(3 * MOST_LANES)
+    lines = up(**campaigns)
+    jobs = {f"{name}/marketing": lane_of(10 * number, 5) for number, name in enumerate(campaigns)}
+    served: Counter[str] = Counter()
+    for _ in range(2 * len(campaigns)):
+        fill(lines, "a", {lane: places for lane, places in jobs.items() if places})  # as a scan does
+        served.update(serve(lines, jobs, 1))
+    assert set(served.values()) == {2}

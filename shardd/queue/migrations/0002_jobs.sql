@@ -125,6 +125,7 @@ CREATE INDEX jobs_due ON shardd.jobs (due_at) WHERE scheduled AND NOT held;
 CREATE INDEX jobs_expiry ON shardd.jobs (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX jobs_held ON shardd.jobs (producer, order_group, id) WHERE held;
 CREATE INDEX jobs_order ON shardd.jobs (producer, order_group, id) WHERE order_group IS NOT NULL;
+CREATE INDEX jobs_foremost ON shardd.jobs (producer, order_group) WHERE order_group IS NOT NULL AND NOT held;
 CREATE INDEX jobs_campaign ON shardd.jobs (campaign, id) WHERE campaign IS NOT NULL;
 CREATE INDEX jobs_reference ON shardd.jobs (reference) WHERE reference IS NOT NULL;
 

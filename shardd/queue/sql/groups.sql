@@ -1,31 +1,33 @@
--- Jobs of device groups: which wait for a device, and to whom they are given.
+-- Jobs of device groups: which wait for a device, and to whom they are given. How they are planned: see jobs.sql.
 
 -- name: members_of_groups
 -- Which devices are in which group.
 SELECT device_group, device_id FROM shardd.device_group_members ORDER BY device_group, device_id;
 
 -- name: find_pools
--- Every lane of a device group in which jobs wait for a device: a skip scan, one index probe per lane.
+-- Up to `most` lanes of device groups in which jobs wait for a device, behind the lane `after_lane` of the group `after_group`: a skip
+-- scan, one index probe per lane.
 WITH RECURSIVE pool AS (
-    (SELECT device_group, lane FROM shardd.jobs WHERE NOT scheduled AND device_id IS NULL
+    (SELECT device_group, lane, 1 AS found FROM shardd.jobs
+      WHERE NOT scheduled AND device_id IS NULL AND (device_group, lane) > (%(after_group)s, %(after_lane)s)
       ORDER BY device_group, lane, ord, id LIMIT 1)
     UNION ALL
-    SELECT n.device_group, n.lane FROM pool CROSS JOIN LATERAL (
+    SELECT n.device_group, n.lane, pool.found + 1 FROM pool CROSS JOIN LATERAL (
         SELECT device_group, lane FROM shardd.jobs
          WHERE NOT scheduled AND device_id IS NULL AND (device_group, lane) > (pool.device_group, pool.lane)
          ORDER BY device_group, lane, ord, id LIMIT 1
     ) n
+     WHERE pool.found < %(most)s
 )
 SELECT device_group, lane FROM pool;
 
 -- name: pool_jobs
 -- The first jobs of a group's lane, with the device that their recipients know.
-SELECT j.id, j.address, c.device_id
-  FROM (SELECT id, address, ord FROM shardd.jobs
-         WHERE device_group = %(device_group)s AND lane = %(lane)s AND NOT scheduled AND device_id IS NULL
-         ORDER BY ord, id LIMIT %(most)s) j
-  LEFT JOIN shardd.contacts c ON c.device_group = %(device_group)s AND c.address = j.address
- ORDER BY j.ord, j.id;
+SELECT j.id, j.address,
+       (SELECT c.device_id FROM shardd.contacts c WHERE c.device_group = %(device_group)s AND c.address = j.address)
+  FROM shardd.jobs j
+ WHERE j.device_group = %(device_group)s AND j.lane = %(lane)s AND NOT j.scheduled AND j.device_id IS NULL
+ ORDER BY j.ord, j.id LIMIT %(most)s;
 
 -- name: assign_jobs
 -- Gives jobs of a group to devices, and notes whom their recipients know from now on. Arrays, one element per job. One that
@@ -49,7 +51,8 @@ SELECT device_id, lane, ord, id FROM moved;
 -- Puts up to `most` jobs of groups back into the pool whose device cannot send; those in hand and those that wait for a time stay.
 WITH stranded AS MATERIALIZED (
     SELECT id FROM shardd.jobs
-     WHERE device_id = ANY (%(device_ids)s::text[]) AND device_group IS NOT NULL AND claimed_epoch IS NULL AND NOT scheduled
+     WHERE device_id = ANY (%(device_ids)s::text[]) AND device_group IS NOT NULL AND claimed_epoch IS NULL
+       AND NOT coalesce(scheduled, false)
      LIMIT %(most)s FOR UPDATE SKIP LOCKED
 )
 UPDATE shardd.jobs j SET device_id = NULL FROM stranded WHERE j.id = stranded.id

@@ -1,4 +1,8 @@
 -- Claiming and settling jobs, and finding the devices that have some.
+--
+-- Each of these reads a few rows, whatever the planner believes about a table that was never analysed: see the settings INDEX_PLANS.
+-- OFFSET 0 keeps an EXISTS what it is, a probe for each row; else it may become a join with, or a hash of, all rows there are. A
+-- column in an expression that changes nothing must not be looked up: another index is the right one.
 
 -- name: claim_jobs
 -- The next jobs of every line whose turn it is, claimed for the epochs under which this node holds their devices' shards.
@@ -19,7 +23,7 @@ WITH next AS MATERIALIZED (
            ORDER BY ord, id LIMIT d.room FOR UPDATE SKIP LOCKED
       ) j
      WHERE left(d.lane, 1) = '/' OR EXISTS (
-         SELECT FROM shardd.campaigns c WHERE c.id = split_part(d.lane, '/', 1) AND c.state = 'running')
+         SELECT FROM shardd.campaigns c WHERE c.id = split_part(d.lane, '/', 1) AND c.state = 'running' OFFSET 0)
 )
 UPDATE shardd.jobs j SET attempt = j.attempt + 1, claimed_epoch = next.epoch, claimed_at = now()
   FROM next WHERE j.id = next.id
@@ -99,26 +103,33 @@ UPDATE shardd.jobs j
  CROSS JOIN LATERAL (
      SELECT id FROM shardd.jobs WHERE producer = names.producer AND order_group = names.name AND held ORDER BY id LIMIT 1
  ) first
- WHERE j.id = first.id AND j.held
-   AND NOT EXISTS (SELECT FROM shardd.jobs o WHERE o.producer = names.producer AND o.order_group = names.name AND NOT o.held)
-   AND NOT EXISTS (SELECT FROM shardd.archive a
-                    WHERE a.producer = names.producer AND a.order_group = names.name AND a.state <> 'sent' AND a.id < j.id)
+ WHERE j.id = first.id AND j.held IS NOT FALSE
+   AND NOT EXISTS (
+       SELECT FROM shardd.jobs o WHERE o.producer = names.producer AND o.order_group = names.name AND NOT o.held OFFSET 0)
+   AND NOT EXISTS (
+       SELECT FROM shardd.archive a
+        WHERE a.producer = names.producer AND a.order_group = names.name AND a.state <> 'sent' AND a.id < first.id OFFSET 0)
 RETURNING j.device_id, j.lane, j.ord, j.id, j.scheduled;
 
 -- name: held_order_groups
--- Order groups in which a job waits, though none of them stands in a line: what `advance_order_groups` could not see when the job
--- before was settled, and what an operator decided meanwhile.
+-- Up to `most` order groups in which a job waits, behind the group `after_group` of `after_producer`; and whether none of their jobs
+-- stands in a line (`stuck`): what `advance_order_groups` could not see when the job before was settled, and what an operator decided
+-- meanwhile.
 WITH RECURSIVE held AS (
-    (SELECT producer, order_group FROM shardd.jobs WHERE held ORDER BY producer, order_group LIMIT 1)
+    (SELECT producer, order_group, 1 AS found FROM shardd.jobs
+      WHERE held AND (producer, order_group) > (%(after_producer)s, %(after_group)s)
+      ORDER BY producer, order_group, id LIMIT 1)
     UNION ALL
-    SELECT n.producer, n.order_group FROM held CROSS JOIN LATERAL (
+    SELECT n.producer, n.order_group, held.found + 1 FROM held CROSS JOIN LATERAL (
         SELECT producer, order_group FROM shardd.jobs
-         WHERE held AND (producer, order_group) > (held.producer, held.order_group) ORDER BY producer, order_group LIMIT 1
+         WHERE held AND (producer, order_group) > (held.producer, held.order_group) ORDER BY producer, order_group, id LIMIT 1
     ) n
+     WHERE held.found < %(most)s
 )
-SELECT producer, order_group FROM held
- WHERE NOT EXISTS (SELECT FROM shardd.jobs o
-                    WHERE o.producer = held.producer AND o.order_group = held.order_group AND NOT o.held);
+SELECT producer, order_group,
+       NOT EXISTS (SELECT FROM shardd.jobs o
+                    WHERE o.producer = held.producer AND o.order_group = held.order_group AND NOT o.held OFFSET 0) AS stuck
+  FROM held;
 
 -- name: end_dead_order_groups
 -- Ends the jobs of these order groups (arrays as in advance_order_groups) that wait for one which will never be sent: it expired, or
@@ -146,7 +157,7 @@ UPDATE shardd.archive a SET state = e.state, message_id = e.message_id, error = 
   FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[], %(attempts)s::integer[], %(tokens)s::bigint[], %(states)s::text[],
               %(message_ids)s::text[], %(errors)s::text[], %(error_classes)s::text[])
        AS e(id, epoch, attempt, token, state, message_id, error, error_class)
- WHERE a.id = e.id AND a.state = 'in_doubt' AND a.claimed_epoch = e.epoch AND a.attempt = e.attempt AND a.token = e.token
+ WHERE a.id = e.id AND a.state || '' = 'in_doubt' AND a.claimed_epoch = e.epoch AND a.attempt = e.attempt AND a.token = e.token
 RETURNING a.id;
 
 -- name: promote_due
@@ -175,20 +186,42 @@ SELECT DISTINCT ON (device_id, lane) device_id, lane, ord, id, max(id) OVER () A
 SELECT coalesce(max(id), 0) FROM shardd.jobs;
 
 -- name: find_work
--- Every line in which a job waits that nobody has in hand, and where it begins: a skip scan, one index probe per line.
+-- Up to `most` lanes in which a job waits that nobody has in hand, behind the lane `after_lane` of the device `after_device`, and
+-- where each begins: a skip scan, one index probe per lane. Of each device the first `per_device` lanes (`~` is behind every lane).
 WITH RECURSIVE head AS (
-    (SELECT device_id, lane, ord, id FROM shardd.jobs
+    (SELECT device_id, lane, ord, id, 1 AS of_device, 1 AS found FROM shardd.jobs
       WHERE NOT scheduled AND device_id IS NOT NULL AND claimed_epoch IS NULL
+        AND (device_id, lane) > (%(after_device)s, %(after_lane)s)
       ORDER BY device_id, lane, ord, id LIMIT 1)
     UNION ALL
-    SELECT n.device_id, n.lane, n.ord, n.id FROM head CROSS JOIN LATERAL (
+    SELECT n.device_id, n.lane, n.ord, n.id,
+           CASE WHEN n.device_id = head.device_id THEN head.of_device + 1 ELSE 1 END, head.found + 1
+      FROM head CROSS JOIN LATERAL (
         SELECT device_id, lane, ord, id FROM shardd.jobs
          WHERE NOT scheduled AND device_id IS NOT NULL AND claimed_epoch IS NULL
-           AND (device_id, lane) > (head.device_id, head.lane)
+           AND (device_id, lane) > (head.device_id, CASE WHEN head.of_device < %(per_device)s THEN head.lane ELSE '~' END)
          ORDER BY device_id, lane, ord, id LIMIT 1
     ) n
+     WHERE head.found < %(most)s
 )
-SELECT device_id, lane, ord, id FROM head;
+SELECT device_id, lane, ord, id, of_device FROM head;
+
+-- name: find_lanes
+-- The same of one device: up to `most` lanes behind `after_lane`.
+WITH RECURSIVE head AS (
+    (SELECT lane, ord, id, 1 AS found FROM shardd.jobs
+      WHERE device_id = %(device_id)s AND lane > %(after_lane)s AND NOT scheduled AND claimed_epoch IS NULL
+      ORDER BY lane, ord, id LIMIT 1)
+    UNION ALL
+    SELECT n.lane, n.ord, n.id, head.found + 1
+      FROM head CROSS JOIN LATERAL (
+        SELECT lane, ord, id FROM shardd.jobs
+         WHERE device_id = %(device_id)s AND lane > head.lane AND NOT scheduled AND claimed_epoch IS NULL
+         ORDER BY lane, ord, id LIMIT 1
+    ) n
+     WHERE head.found < %(most)s
+)
+SELECT %(device_id)s::text, lane, ord, id FROM head;
 
 -- name: claims_of_epochs
 -- Live claims under these epochs: after a broken connection, what the database thinks is in our hand.
@@ -217,19 +250,6 @@ UPDATE shardd.archive
        error_class = CASE WHEN %(kind)s = 'failed' AND state = 'sent' AND delivered_at IS NULL THEN %(error_class)s
                           ELSE error_class END
  WHERE message_id = ANY (%(message_ids)s::text[]) AND device_id = %(device_id)s;
-
--- name: queue_depth
--- Live jobs by state, and the age in seconds of the oldest that could have been sent by now: one whose device or campaign waits for
--- a person is no reason for an alarm about the queue.
-SELECT count(*) FILTER (WHERE j.claimed_epoch IS NULL AND NOT j.scheduled) AS queued,
-       count(*) FILTER (WHERE j.scheduled) AS scheduled,
-       count(*) FILTER (WHERE j.claimed_epoch IS NOT NULL) AS sending,
-       extract(epoch FROM now() - min(greatest(j.run_at, j.created_at))
-           FILTER (WHERE j.claimed_epoch IS NULL AND NOT j.scheduled AND d.paused_at IS NULL AND d.removed_at IS NULL
-                     AND d.state IN ('ready', 'restricted') AND coalesce(c.state, 'running') = 'running')) AS oldest
-  FROM shardd.jobs j
-  LEFT JOIN shardd.devices d ON d.id = j.device_id
-  LEFT JOIN shardd.campaigns c ON c.id = j.campaign;
 
 -- name: prepare_archive
 -- Makes the archive's partitions of this month and the next two.

@@ -1,0 +1,45 @@
+"""The supervisor's connections: who must never wait for whom has pools of their own.
+
+A statement that waits for a table which somebody has locked holds its connection until it times out. So neither the leases nor
+the queue share connections with what counts, purges and shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from shardd.config import Config
+from shardd.queue.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """One database, three pools."""
+
+    leases: Database
+    queue: Database
+    """Claims, settles and finds jobs: statements that are planned as index probes."""
+    rest: Database
+
+
+@asynccontextmanager
+async def open_pools(dsn: str, config: Config) -> AsyncGenerator[Pools]:
+    """Open the pools; they are closed at the end of the block. Raises DatabaseError."""
+
+    def pool(max_size: int, *, index_plans: bool = False) -> Database:
+        return Database(
+            dsn,
+            application_name=f"shardd/{config.node}",
+            connect_timeout=config.connect_timeout,
+            statement_timeout=config.statement_timeout,
+            max_size=max_size,
+            index_plans=index_plans,
+        )
+
+    pools = Pools(leases=pool(1), queue=pool(5, index_plans=True), rest=pool(4))
+    async with AsyncExitStack() as stack:
+        for database in (pools.rest, pools.queue, pools.leases):
+            await stack.enter_async_context(database)
+        yield pools
