@@ -167,7 +167,7 @@ def read_journal(data: bytes, *, state: str, shard: int, inode: int, boot: str |
     record = Record()
     lines = data.split(b"\n")
     mark, header = _read_mark(lines[0]), read_header(data)
-    if mark is None or header is None:
+    if mark is None or header is None or not _begins(lines[1], mark.life):
         for line in lines[:-1]:
             _learn(line, record)
         record.flaw = _without_beginning(data, header)
@@ -233,7 +233,7 @@ def _without_beginning(data: bytes, header: Header | None) -> str:
         return "it is empty"
     if data.startswith(b'{"boot"'):
         return "it was written by an earlier version of shardd, without checksums"
-    return "its header cannot be read" if header is None else "its mark cannot be read"
+    return "its header cannot be read" if header is None else "its mark cannot be read, or is of another file"
 
 
 class _Mark(NamedTuple):
@@ -247,6 +247,12 @@ class _Entry(NamedTuple):
     number: int
     prepares: ClaimKey | None
     """The claim whose preparation it tells, if it does."""
+
+
+def _begins(header: bytes, life: bytes) -> bool:
+    """Whether a header is of this life: each could stem from another file."""
+    text = text_of(header)
+    return text is not None and text.split(b" ", 1)[0] == life
 
 
 def _read_mark(line: bytes) -> _Mark | None:

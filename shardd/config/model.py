@@ -53,8 +53,9 @@ class Config(Section):
     )
     state_dir: Annotated[Path, FilePath()] = Field(
         default_factory=lambda: Path(default_state_dir(os.environ) or "~/.local/state/shardd").expanduser(),
-        description="Folder of this node's own state: lock, control socket, journals, the embedded PostgreSQL. On a local disk. "
-        "A relative path starts at the folder of this file. Default: $XDG_STATE_HOME/shardd or ~/.local/state/shardd.",
+        description="Folder of this node's own state: lock, control socket, journals, the embedded PostgreSQL. On a local disk, "
+        "owned by the account that shardd runs as, and writable by nobody else. A relative path starts at the folder of this "
+        "file. Default: $XDG_STATE_HOME/shardd or ~/.local/state/shardd.",
         json_schema_extra={"reload": "restart", "sample": "/var/lib/shardd"},
     )
     shards: Annotated[int, Whole(1, 256)] = setting(

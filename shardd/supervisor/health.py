@@ -30,7 +30,9 @@ def node_status(
         )
         for shard in parts.fleet.shards
     ]
-    problems = problems_of(shards, database_error=parts.router.database_error, leases_known=parts.keeper.known())
+    # Why a blocked one waits is told by whoever blocks it.
+    told = [status for status, shard in zip(shards, parts.fleet.shards, strict=True) if shard.blocked is None]
+    problems = problems_of(told, database_error=parts.router.database_error, leases_known=parts.keeper.known())
     problems += [problem for part in parts.reporters for problem in part.problems()]
     sandbox = sum(line.device.transport == "sandbox" for line in parts.lines.by_id.values())
     return Status(

@@ -124,7 +124,7 @@ class OptOutSpool:
 def read_spool(data: bytes) -> tuple[list[HeardOptOut], str | None]:
     """What these bytes say, whatever they are, and what is wrong with them, if anything is."""
     if not data:
-        return [], None
+        return [], "it is empty"
     first, *lines = data.split(b"\n")
     heard: list[HeardOptOut] = []
     flaw = None

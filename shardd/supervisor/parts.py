@@ -216,7 +216,7 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
         ),
         state_watch=state_watch,
         recovery=recovery,
-        reporters=(defects, lines, state_watch, spool, steps),
+        reporters=(defects, lines, state_watch, recovery, spool, steps),
     )
 
 

@@ -26,6 +26,7 @@ from shardd.queue.jobs import Jobs
 from shardd.queue.settle import Claim, Finish, JobBackoff, settle
 from shardd.state_files import open_folder
 from shardd.states import MAY_HAVE_LEFT, Verdict
+from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.router import Router
 
 log = get_logger(__name__)
@@ -181,6 +182,18 @@ class Recovery:
             except JournalHeldError as error:
                 self.blocked = dict.fromkeys(before, str(error))
         return before.keys() - self.blocked.keys()
+
+    def problems(self) -> Iterable[Problem]:
+        """The blocked shards; those with the same cause share one."""
+        by_cause: dict[str, list[str]] = {}
+        for shard, why in sorted(self.blocked.items()):
+            by_cause.setdefault(why, []).append(str(shard))
+        for why, shards in by_cause.items():
+            whose = f"shard {shards[0]}" if len(shards) == 1 else f"shards {', '.join(shards)}"
+            yield Problem(
+                ProblemKind.JOURNAL,
+                f"what an earlier run left behind of {whose} cannot be settled, and no worker starts: {why}",
+            )
 
     async def _recover(self, only: set[int] | None) -> None:
         blocked: dict[int, str] = {}

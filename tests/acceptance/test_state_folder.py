@@ -198,7 +198,7 @@ async def test_a_start_on_a_journal_folder_that_is_read_only_waits_for_it(
     await remount(small_disk, "ro")
     producer.add_jobs(4, 4)
     await node.start()
-    await node.until(has_problem("shard", "shard 0 is waiting: ", "shard-000.journal: Read-only file system"))
+    await node.until(has_problem("journal", "left behind of shard 0 cannot be settled", "Read-only file system"))
     await remount(small_disk, "rw")
     await node.until(healthy)
     assert await producer.until_finished(node, 8) == {"sent": 8}
@@ -227,7 +227,7 @@ async def test_a_journal_that_is_a_link_blocks_its_shard_only_and_what_it_points
     node.write_config(transports={"sandbox": {"hang_rate": 0}})
     await node.start()
     status = await node.until(
-        has_problem("shard", "shard 0 is waiting: ", f"{journal} is a symbolic link", "remove it")
+        has_problem("journal", "left behind of shard 0 cannot be settled", f"{journal} is a symbolic link")
     )
     assert status["shards"][1]["state"] == "running"
     claims = dict(producer.execute("SELECT state, count(*) FROM shardd.outcomes GROUP BY state"))

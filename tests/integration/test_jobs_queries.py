@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
+import msgspec
 import psycopg
 import pytest
 
@@ -653,3 +654,47 @@ async def test_an_insert_wakes_the_router(dsn: str, database: Database, writers:
         await asyncio.gather(*(asyncio.to_thread(insert_jobs, dsn, "a", 10) for _ in range(writers)))
         await woken.wait()
     listener.cancel()
+
+
+# ---- the token
+
+
+def test_every_row_has_a_token_of_its_own_whatever_seed_a_producer_sets(dsn: str) -> None:
+    add_devices(dsn, "a")
+    for _ in range(2):
+        with connect(dsn) as connection:
+            connection.execute("SELECT setseed(0.5)")
+            insert_jobs(connection, "a", 500)
+    with connect(dsn) as connection:
+        tokens = [row[0] for row in connection.execute("SELECT token FROM shardd.jobs")]
+    assert len(set(tokens)) == 1000
+    # All over the range of bigint.
+    assert min(tokens) < -(2**62) < 2**62 < max(tokens)
+
+
+async def test_a_claim_with_another_token_settles_nothing(dsn: str, jobs: Jobs, epoch: int) -> None:
+    insert_jobs(dsn, "a", 3)
+    claims = await claim(jobs, epoch, "a", room=3)
+    others = [replace(one, token=one.token ^ 1) for one in claims]
+    for settlement in (*map(finish, others), *map(release, others)):
+        assert (await jobs.cycle(settlement, [])).settled == set()
+    assert set(states(dsn).values()) == {"sending"}
+    for settlement in (finish(claims[0]), release(claims[1]), finish(claims[2], JobState.IN_DOUBT)):
+        assert len((await jobs.cycle(settlement, [])).settled) == 1
+    known = outcome_of(claims[2], Verdict.SENT)
+    assert await jobs.resolve_doubts([msgspec.structs.replace(known, token=known.token ^ 1)]) == []
+    assert await jobs.resolve_doubts([known]) == [claims[2].id]
+
+
+async def test_a_job_keeps_its_token_until_a_person_sends_it_again(
+    dsn: str, database: Database, jobs: Jobs, epoch: int
+) -> None:
+    insert_jobs(dsn, "a")
+    (first,) = await claim(jobs, epoch, "a")
+    await jobs.cycle(release(first), [])
+    (second,) = await claim(jobs, epoch, "a")
+    assert (second.token, second.attempt) == (first.token, 2)
+    await jobs.cycle(finish(second, JobState.FAILED), [])
+    assert [chunk async for chunk in JobAdmin(database).retry(Traits(state="failed"), None)]
+    (third,) = await claim(jobs, epoch, "a")
+    assert (third.id, third.token != first.token) == (first.id, True)

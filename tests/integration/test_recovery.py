@@ -284,6 +284,79 @@ async def test_a_database_that_fails_leaves_the_journals_as_they_are(
     assert states(dsn) == {started.id: "in_doubt", sent.id: "sent"}
 
 
+# ---- journals that cannot be opened
+
+
+async def test_a_journal_that_cannot_be_opened_blocks_its_shard_until_it_can(
+    dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
+) -> None:
+    other = await take_epoch_of_same_run(database, dsn, epoch)
+    never, started = await in_hand(dsn, jobs, epoch, 2)
+    insert_jobs(dsn, "b")
+    (there,) = await claim(jobs, other, "b")
+    path = write_journal(tmp_path, started)
+    write_journal(tmp_path, known(there), shard=1)
+    aside = path.rename(path.with_suffix(".aside"))
+    path.symlink_to(tmp_path / "victim")
+    recovery = await recovered(tmp_path, database)
+    waiting = {never.id: "sending", started.id: "sending", there.id: "sent"}
+    assert states(dsn) == waiting
+    assert recovery.blocked == {0: f"{path} is a symbolic link, and shardd follows none here: remove it"}
+    (problem,) = recovery.problems()
+    assert problem.text.startswith(
+        "what an earlier run left behind of shard 0 cannot be settled, and no worker starts: "
+    )
+    assert await recovery.retry() == set()
+    # The sweep for lost nodes leaves alone what may still be known.
+    with connect(dsn) as connection:
+        connection.execute("UPDATE shardd.leases SET expires_at = now()")
+        connection.execute("UPDATE shardd.nodes SET seen_at = now() - interval '1 hour'")
+    spared = await sweep(
+        jobs,
+        backoff=BACKOFF,
+        grace=GRACE,
+        zones=lambda _: UTC,
+        spare=lambda node, shard: (node, shard) == ("node-a", 0),
+    )
+    assert (spared, states(dsn)) == (0, waiting)
+    path.unlink()
+    aside.rename(path)
+    assert await recovery.retry() == {0}
+    assert states(dsn) == {never.id: "queued", started.id: "in_doubt", there.id: "sent"}
+    assert (recovery.blocked, list(recovery.problems()), recovery.notes) == ({}, [], [])
+    assert await recovery.retry() == set()
+
+
+async def test_a_journal_folder_that_is_a_link_blocks_every_shard(
+    dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
+) -> None:
+    (its_claim,) = await in_hand(dsn, jobs, epoch)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "journal").symlink_to(tmp_path / "elsewhere")
+    recovery = await recovered(tmp_path, database)
+    assert set(recovery.blocked) == set(range(8))
+    (problem,) = recovery.problems()
+    assert "/journal is not a folder: move it away" in problem.text
+    assert states(dsn) == {its_claim.id: "sending"}
+    (tmp_path / "journal").unlink()
+    assert await recovery.retry() == set(range(8))
+    assert states(dsn) == {its_claim.id: "in_doubt"}
+
+
+async def test_what_a_damaged_journal_could_not_tell_is_noted(
+    dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
+) -> None:
+    await in_hand(dsn, jobs, epoch, 2)
+    path = write_journal(tmp_path)
+    path.write_bytes(b"\xff" + path.read_bytes()[1:])
+    recovery = await recovered(tmp_path, database)
+    assert set(states(dsn).values()) == {"in_doubt"}
+    (note,) = recovery.notes
+    assert note.startswith(
+        "2 jobs are in doubt, because the journal of shard 0 could not tell whether they had left: its mark "
+    )
+
+
 # ---- workers that outlive their supervisor
 
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -409,6 +409,37 @@ def test_what_no_worker_writes_is_a_hole_though_its_checksum_is_right(path: Path
     assert (record.started, record.outcomes) == (set(), {})
 
 
+def test_no_flipped_bit_makes_a_claim_vanish_or_another_outcome(path: Path) -> None:
+    with opened(path) as journal:
+        journal.begin()
+        for job in (1, 2, 3):
+            journal.preparing((job, 7, 1, 9), alone=job == 2)
+        journal.started((1, 7, 1, 9))
+        journal.started((2, 7, 1, 9))
+        journal.outcome(sent(2, message_id="3EB0"))
+        whole = path.read_bytes()
+        known = journal.read().outcomes
+    inode = path.stat().st_ino
+    for place in range(len(whole) * 8):
+        data = bytearray(whole)
+        data[place // 8] ^= 1 << place % 8
+        record = read_journal(bytes(data), state=STATE, shard=3, inode=inode, boot=boot_id())
+        assert not record.complete, place
+        assert record.outcomes.items() <= known.items(), place
+        assert record.phase((1, 7, 1, 9)) in (Phase.STARTED, Phase.UNKNOWN), place
+        assert record.phase((2, 7, 1, 9)) in (Phase.STARTED, Phase.UNKNOWN, Phase.ENDED), place
+        assert record.phase((3, 7, 1, 9)) in (Phase.PREPARING, Phase.UNKNOWN), place
+        assert record.phase((4, 7, 1, 9)) is Phase.UNKNOWN, place
+
+
+def test_mark_and_header_of_different_files_prove_nothing(path: Path, tmp_path: Path) -> None:
+    started_file(path, 1)
+    other = tmp_path / "other" / path.name
+    started_file(other)
+    path.write_bytes(b"\n".join([lines(other)[0], lines(path)[1], b""]))
+    assert read(path).flaw == "its mark cannot be read, or is of another file"
+
+
 @given(st.binary(max_size=600))
 def test_any_bytes_are_a_journal(data: bytes) -> None:
     record = read_journal(data, state=STATE, shard=3, inode=1, boot="b")
@@ -580,6 +611,65 @@ def test_a_full_disk_lets_a_file_be_cleared(path: Path) -> None:
     with opened(path) as journal, disk_ends_at(path.stat().st_size):
         journal.clear()
         assert journal.read() == Record(flaw=None)
+
+
+# ---- somebody else's hand on it
+
+
+def cut_to_nothing(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def append(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"x")
+
+
+def replace_by_a_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.with_name("victim"))
+
+
+def replace_by_a_copy(path: Path) -> None:
+    shutil.copy(path, path.with_suffix(".copy"))
+    path.with_suffix(".copy").replace(path)
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("touch", [cut_to_nothing, append, replace_by_a_link, replace_by_a_copy, delete])
+def test_a_file_that_another_program_changed_is_written_anew(path: Path, touch: Callable[[Path], None]) -> None:
+    with opened(path) as journal:
+        journal.begin()
+        journal.preparing((1, 7, 1, 9), alone=True)
+        journal.started((2, 7, 1, 9))
+        journal.outcome(sent(3))
+        assert journal.check() is None
+        path.with_name("victim").write_text("precious")
+        touch(path)
+        assert journal.check() is None
+        journal.started((4, 7, 1, 9))
+    record = read(path)
+    assert record.complete
+    assert (record.preparing, record.started) == ({(1, 7, 1, 9): True}, {(2, 7, 1, 9), (4, 7, 1, 9)})
+    assert record.outcomes == {(3, 7, 1, 9): sent(3)}
+    assert path.with_name("victim").read_text() == "precious"
+
+
+def test_a_folder_in_its_place_is_told_and_nothing_is_handed_over(path: Path) -> None:
+    with opened(path) as journal:
+        journal.begin()
+        path.unlink()
+        path.mkdir()
+        assert journal.check() == "Is a directory"
+        with pytest.raises(JournalError, match="Is a directory"):
+            journal.started((1, 7, 1, 9))
+        path.rmdir()
+        assert journal.check() is None
+        journal.started((1, 7, 1, 9))
+    assert read(path).started == {(1, 7, 1, 9)}
 
 
 def test_a_compaction_without_room_keeps_the_old_file_and_works_later(path: Path, small: int) -> None:

@@ -89,9 +89,10 @@ CREATE TABLE shardd.jobs (
     metadata      jsonb,                   -- the producer's own, handed back with every outcome
     producer      text NOT NULL DEFAULT '',        -- the bound role whose dedupe_key and order_group these are; empty: everybody else's
     created_at    timestamptz NOT NULL DEFAULT now(),
-    -- Comes never again, unlike ids and epochs, which a restored backup hands out once more: a journal speaks of a row only with its
-    -- token. Not random(): a producer may have set its seed.
-    token         bigint NOT NULL DEFAULT uuid_hash_extended(gen_random_uuid(), 0),
+    -- Does not come again, unlike ids and epochs, which a restored backup hands out once more: a journal speaks of a row only with
+    -- its token. Not random() alone, whose seed a producer may have set; a random UUID would cost ten times as much.
+    token         bigint NOT NULL
+                  DEFAULT timestamp_hash_extended(clock_timestamp()::timestamp, (random() * 9e18)::bigint),
     address       text NOT NULL DEFAULT '',        -- the recipient in one spelling
     rendered      boolean NOT NULL DEFAULT false,  -- the variables stand in the body
     confirms      boolean NOT NULL DEFAULT false,  -- the one message that tells of an opt-out
