@@ -69,8 +69,9 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True):
     media: str | None = None
     file_name: str | None = None
     mime_type: str | None = None
-    details: dict[str, Any] | None = None
-    """Location: latitude, longitude, name, address. Contact: name, phone. Template: name, language, components."""
+    details: str | None = None
+    """JSON, as it stands in the row: it is read where it is used (`shardd.transports.details`). Location: latitude, longitude,
+    name, address. Contact: name, phone. Template: name, language, components."""
     expires_at: float | None = None
     """POSIX seconds, by the clock of this host, after which the message must not leave any more."""
     heeds_opt_outs: bool = True

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
-from typing import Final
+from typing import Any, Final
 
 # Spreads load; nothing secret depends on it.
 _RNG: Final = random.Random()  # noqa: S311
@@ -114,6 +114,20 @@ class DevicePace:
     def of(self, job_class: str) -> Pace:
         """The pace of a class."""
         return self.classes.get(job_class, self.base)
+
+
+def check_class_settings(classes: Mapping[str, Any]) -> None:
+    """Whether what differs for classes of jobs on a device can be used. Raises ValueError that goes on after its name."""
+    for name, settings in classes.items():
+        if not isinstance(settings, Mapping):
+            raise ValueError(f"has {name[:40]}, which is not an object")  # noqa: TRY004  # its caller takes one kind of error
+        for field_name in ("gap_min", "gap_max", "hourly_limit", "daily_limit", "burst"):
+            value = settings.get(field_name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
+                raise ValueError(f"has {field_name} {str(value)[:40]} for {name[:40]}")
+        hours = settings.get("quiet_hours")
+        if hours is not None:
+            QuietHours.read(hours if isinstance(hours, str) else str(hours)[:40])
 
 
 @dataclass(slots=True)

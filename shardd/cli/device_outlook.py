@@ -61,6 +61,8 @@ def reckon(device: DeviceRow, pace: DevicePace) -> DeviceOutlook:
     held = None
     if device.paused_at is not None:
         held = f"it is paused: {device.paused_why}" if device.paused_why else "it is paused"
+    elif device.fault is not None:
+        held = device.fault
     elif DeviceState(device.state) not in CAN_SEND:
         held = f"it is {device.state}"
     local = datetime.fromtimestamp(now, pace.zone)

@@ -132,6 +132,8 @@ def _transport_text(transport: str) -> Text:
 def _why(device: DeviceRow) -> str:
     if device.paused_at is not None:
         return device.paused_why or ""
+    if device.fault is not None:
+        return device.fault
     parts = [device.reason or ""]
     if device.state_until is not None:
         parts.append(f"until {device.state_until:%Y-%m-%d %H:%M} UTC")
@@ -139,11 +141,11 @@ def _why(device: DeviceRow) -> str:
 
 
 def _to_do(device: DeviceRow) -> str:
-    remedy = remedy_of(device.transport, DeviceState(device.state)).format(id=device.id)
+    remedy = device.fault or remedy_of(device.transport, DeviceState(device.state)).format(id=device.id)
     if device.paused_at is None:
         return remedy
     resume = f"let it send again: shardd device resume {device.id}"
-    return resume if device.state == DeviceState.READY else f"{resume}; and {remedy}"
+    return resume if device.state == DeviceState.READY and device.fault is None else f"{resume}; and {remedy}"
 
 
 def _jobs(device: DeviceRow) -> str:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, tzinfo
-from typing import Any
+from typing import Any, Final
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
@@ -46,6 +46,8 @@ class Taken:
     """Its recipient wants no such message: it must not be sent."""
     next: Place | None = None
     """Where the job stands that follows in its lane, if the ask was to peek; None: nowhere."""
+    fault: str | None = None
+    """What no worker could carry: it must not be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +220,18 @@ def _claim_arrays(asks: Sequence[Ask]) -> dict[str, str]:
     }
 
 
+_TEXTS: Final = (
+    ("recipient", 5, 100), ("kind", 6, 100), ("body", 7, 65_536), ("media", 8, 1_048_576), ("file_name", 9, 255),
+    ("mime_type", 10, 255), ("details", 11, 8192),
+)  # fmt: skip
+"""(column, its place in a row of claim_jobs, characters at most) as the gate has them; an earlier version may have had more."""
+
+
 def _taken(row: TupleRow, began: float) -> Taken:
     """A row of claim_jobs. `began`: when it was asked for, so that the time left to send is rather too short than too long."""
     claim = Claim(row[0], row[1], row[2], row[3], row[4], *row[13:21])
+    fault = next(
+        (f"{name} is too long" for name, at, most in _TEXTS if row[at] is not None and len(row[at]) > most), None
+    )
     spec = (*row[:12], None if row[12] is None else began + row[12], row[23])
-    return Taken(JobSpec(*spec), claim, row[21], None if row[22] is None else (row[22][0], row[22][1]))
+    return Taken(JobSpec(*spec), claim, row[21], None if row[22] is None else (row[22][0], row[22][1]), fault)

@@ -26,6 +26,7 @@ from shardd.postgres.liveness import Deadline, is_fresh, shut_down
 from shardd.postgres.queries import session_queries
 from shardd.postgres.servers import Connection, Servers, Terms
 from shardd.postgres.sql_files import load_queries
+from shardd.queue.loaders import register_loaders
 from shardd.queue.queries import all_queries
 
 __all__ = ["Database", "ListenEvent", "Params", "load_queries", "server_of"]
@@ -249,6 +250,7 @@ class Database:
                     database._refusal = error
                     raise
                 database._refusal = None
+                register_loaders(connection)
                 return connection
 
         return Remembering

@@ -13,6 +13,7 @@ from typing import Any, Final
 from psycopg.types.json import Jsonb
 
 from shardd.queue.database import Database, Params
+from shardd.queue.device_json import read_device_json
 from shardd.queue.typed_rows import fetch_rows
 from shardd.states import DeviceState
 
@@ -60,11 +61,19 @@ class DeviceRow:
     last_sent: datetime | None
     days: int
     """On how many days before `day` it sent, as far as was asked."""
+    fault: str | None = None
+    """Why its row cannot be used, and the fix; None: it can."""
 
     @property
     def shown_state(self) -> str:
         """The state, or that the device is paused."""
         return self.state if self.paused_at is None else PAUSED
+
+
+def _device_row(*, id: str, settings: str, classes: str, **fields: Any) -> DeviceRow:  # noqa: A002  # a column's name
+    read = read_device_json(settings, classes)
+    fault = None if read.fault is None else read.fault.format(id=id)
+    return DeviceRow(id=id, settings=read.settings, classes=read.classes, fault=fault, **fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +129,7 @@ class DeviceAdmin:
             "state": state,
             "warm_days": warm_days,
         }
-        return await fetch_rows(self._database, DeviceRow, "list_devices", params)
+        return await fetch_rows(self._database, _device_row, "list_devices", params)
 
     async def was_there(self, device_id: str) -> bool:
         """Whether there is or ever was such a device."""

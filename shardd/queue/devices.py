@@ -12,6 +12,7 @@ from psycopg.rows import TupleRow
 
 from shardd.ipc import DeviceSpec
 from shardd.queue.database import Database
+from shardd.queue.device_json import read_device_json
 from shardd.states import CAN_SEND, DeviceState
 
 
@@ -49,11 +50,13 @@ class Device:
     last_at: datetime | None = None
     days: int = 0
     """On how many days before `day` it sent, counted up to the length of a warm-up."""
+    fault: str | None = None
+    """Why its row cannot be used, and the fix; None: it can."""
 
     @property
     def can_send(self) -> bool:
         """Whether its jobs may be claimed, its pace aside."""
-        return self.paused_at is None and self.state in CAN_SEND
+        return self.paused_at is None and self.fault is None and self.state in CAN_SEND
 
     @property
     def spec(self) -> DeviceSpec:
@@ -110,6 +113,9 @@ class Devices:
 
 def _device(row: TupleRow) -> Device:
     fields = list(row)
+    read = read_device_json(row[5], row[19])
+    fields[5], fields[19] = read.settings, read.classes
     fields[6] = DeviceState(fields[6])
     fields[21:24] = [number or 0 for number in fields[21:24]]
+    fields.append(None if read.fault is None else read.fault.format(id=row[0]))
     return Device(*fields)

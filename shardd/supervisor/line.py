@@ -139,7 +139,15 @@ class Line:
     @property
     def can_send(self) -> bool:
         """Whether the device itself is well, its pace and its shard aside."""
-        return self.state in CAN_SEND and self.device.paused_at is None and self.untold is None
+        return self.state in CAN_SEND and self.device.paused_at is None and self.fault is None
+
+    @property
+    def fault(self) -> str | None:
+        """Why its row is of no use, and the fix; None: it is fine."""
+        if self.untold is None:
+            return self.device.fault
+        fix = f"write its settings anew: shardd device set {self.device.id} --settings JSON"
+        return f"no worker can be told of it: {self.untold}; {fix}"
 
     @property
     def has_work(self) -> bool:

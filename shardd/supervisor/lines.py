@@ -128,12 +128,10 @@ class Lines:
 
     def problems(self) -> Iterable[Problem]:
         """See `shardd.supervisor.problems`."""
-        if untold := [line for line in self.by_id.values() if line.untold is not None]:
-            devices = "1 device" if len(untold) == 1 else f"{len(untold):,} devices"
-            name, why = untold[0].device.id, untold[0].untold
-            fix = f"write its settings anew: shardd device set {name} --settings"
+        if faulty := [line for line in self.by_id.values() if line.fault is not None]:
+            devices = "1 device has a row" if len(faulty) == 1 else f"{len(faulty):,} devices have rows"
             yield Problem(
-                ProblemKind.DEVICE, f"{devices} cannot be told to a worker and cannot send; {name}: {why}; {fix}"
+                ProblemKind.DEVICE, f"{devices} with which it cannot send; {faulty[0].device.id}: {faulty[0].fault}"
             )
 
     def repace(self, now: float) -> None:

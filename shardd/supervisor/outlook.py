@@ -51,6 +51,8 @@ def device_outlook(
     held = None
     if device.paused_at is not None:
         held = f"it is paused: {device.paused_why}" if device.paused_why else "it is paused"
+    elif line.fault is not None:
+        held = line.fault
     elif line.state not in CAN_SEND:
         held = f"it is {line.state.value}"
     elif (why := why_down(line.shard)) is not None:

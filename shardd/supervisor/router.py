@@ -210,10 +210,11 @@ class Router:
 
     async def _dispatch(self, taken: list[Taken]) -> None:
         unwanted = {job.claim.id for job in taken if job.opted_out}
+        faults = {job.claim.id: job.fault for job in taken if job.fault is not None}
         untold: set[int] = set()
         if self._screen is not None and taken:
             try:
-                unwanted |= await self._screen(taken)
+                unwanted |= await self._screen([job for job in taken if job.fault is None])
             except DatabaseError as error:
                 # Whoever may have opted out is not written to.
                 untold = {job.claim.id for job in taken}
@@ -225,8 +226,12 @@ class Router:
             line = self.lines.by_id.get(claim.device_id)
             shard = -1 if line is None else line.shard
             self._ledger.claimed(shard, claim)
-            if claim.id in unwanted:
-                self.outcomes(shard, [_ended(job.spec, Verdict.OPTED_OUT, "the recipient opted out")])
+            if claim.id in faults:
+                self.outcomes(shard, [_ended(job.spec, Verdict.PERMANENT, faults[claim.id], ErrorClass.CONTENT)])
+            elif claim.id in unwanted:
+                self.outcomes(
+                    shard, [_ended(job.spec, Verdict.OPTED_OUT, "the recipient opted out", ErrorClass.OPTED_OUT)]
+                )
             elif claim.id in untold:
                 self.outcomes(shard, [_ended(job.spec, Verdict.RETURNED)])
             else:
@@ -312,7 +317,6 @@ class Router:
         self.database_error = None
 
 
-def _ended(spec: JobSpec, verdict: Verdict, error: str | None = None) -> Outcome:
+def _ended(spec: JobSpec, verdict: Verdict, error: str | None = None, error_class: ErrorClass | None = None) -> Outcome:
     """Of a job that no worker was told of."""
-    error_class = ErrorClass.OPTED_OUT.value if verdict is Verdict.OPTED_OUT else None
     return Outcome(*spec.key, verdict, error=error, at=time.time(), error_class=error_class)

@@ -19,6 +19,7 @@ from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError, Perm
 from shardd.ipc import DeviceSpec, JobSpec
 from shardd.state_files import open_file
 from shardd.transports.base import Events, Sent, Transport
+from shardd.transports.details import read_details
 
 _encode = msgspec.json.Encoder().encode
 
@@ -52,6 +53,7 @@ class SandboxTransport(Transport):
 
     async def prepare(self, device: DeviceSpec, job: JobSpec, fetched: Any) -> None:
         """Take the configured time, and fail as often as the settings say; nothing has left."""
+        read_details(job)
         if self._connect_for > 0:
             await asyncio.sleep(self._connect_for)
         if self._hits(self._rates["unavailable"]):

@@ -98,7 +98,7 @@ async def test_a_claim_brings_the_whole_job(dsn: str, jobs: Jobs, epoch: int) ->
     assert (spec.kind, spec.body, spec.media, spec.file_name, spec.mime_type) == (
         "image", "caption", "https://x/y", "y.png", "image/png",
     )  # fmt: skip
-    assert spec.details == {"x": [1, None]}
+    assert spec.details == '{"x": [1, null]}'
     assert its_claim == Claim(
         job, epoch, 1, its_claim.token, "a", 0, 3, "retry", its_claim.ord, LANE, None, "6281234567"
     )

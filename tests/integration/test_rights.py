@@ -34,6 +34,7 @@ ALLOWED = {
     ("function events_end()", "producers"): "EXECUTE",
     ("function kind_patterns(text[])", "producers"): "EXECUTE",
     ("function iso_time(timestamp with time zone)", "producers"): "EXECUTE",
+    ("function json_fault(jsonb,integer)", "producers"): "EXECUTE",
     ("function refuse(text,text,text,text,text)", "producers"): "EXECUTE",
     ("function bound_as()", "producers"): "EXECUTE",
     ("function bindings(text)", "producers"): "EXECUTE",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -17,7 +16,7 @@ from shardd.wire import OutOfStepError, Reader, Unread, Unsent
 
 DEVICE = ipc.DeviceSpec("a", "whatsapp", {"region": "ID"}, "628:1@s.whatsapp.net", "socks5://proxy")
 JOB = ipc.JobSpec(
-    2**62, 9, 3, 2**62, "a", "+628123", "location", "body", None, None, None, {"latitude": 1.5, "longitude": -2}, 2e9
+    2**62, 9, 3, 2**62, "a", "+628123", "location", "body", None, None, None, '{"latitude": 1.5, "longitude": -2}', 2e9
 )
 OUTCOME = ipc.Outcome(
     2**62, 9, 3, -(2**63), Verdict.UNAVAILABLE, None, "why", 1.5, DeviceState.BANNED, 1e9, "rate_limit", True
@@ -88,9 +87,9 @@ def test_every_message_arrives(reader: Callable[[], Reader], messages: list[Any]
     st.text(),
     st.text(),
     st.integers(-(2**63), 2**63 - 1),
-    st.dictionaries(st.text(), st.none() | st.floats(allow_nan=False)),
+    st.none() | st.text(),
 )
-def test_every_text_and_number_arrives(body: str, recipient: str, number: int, details: dict[str, Any]) -> None:
+def test_every_text_and_number_arrives(body: str, recipient: str, number: int, details: str | None) -> None:
     message = ipc.Send([ipc.JobSpec(number, number, 1, number, "a", recipient, body=body, details=details)])
     assert read(wire.worker_reader(), encode(message)) == [message]
 
@@ -339,10 +338,10 @@ def test_any_value_is_read_or_reported(direction: Any, value: Any) -> None:
     assert all(str(what) for what in found)
 
 
-@given(st.lists(st.tuples(st.booleans(), st.sampled_from([2**70, "\ud83d", math.nan, 1]) | anything), max_size=30))
+@given(st.lists(st.sampled_from([2**70, "\ud83d", [2**70]]) | st.none() | st.text(), max_size=30))
 @settings(max_examples=100)
-def test_whatever_jobs_hold_each_is_sent_or_named(details: list[tuple[bool, Any]]) -> None:
-    jobs = [job(number, details={"x": value} if keep else None) for number, (keep, value) in enumerate(details)]
+def test_whatever_jobs_hold_each_is_sent_or_named(details: list[Any]) -> None:
+    jobs = [job(number, details=value) for number, value in enumerate(details)]
     data, unsent = wire.encode([ipc.Send(jobs), ipc.Drain(1.0)])
     *sends, last = read(wire.worker_reader(), bytes(data))
     assert last == ipc.Drain(1.0)

@@ -32,9 +32,9 @@ CREATE FUNCTION shardd.json_fault(value jsonb, most integer) RETURNS text LANGUA
         WHEN jsonb_path_exists(value, 'strict $.**{33}', silent => true) THEN 'is nested in more than 32 levels'
         WHEN jsonb_path_exists(value, 'strict $.** ? (@ > 18446744073709551615 || @ < -9223372036854775808
                                                       || (@ > -1e-300 && @ < 1e-300 && @ != 0))', silent => true)
-            THEN 'has the number ' || left(jsonb_path_query_first(value,
+            THEN 'has the number ' || regexp_replace(jsonb_path_query_first(value,
                 'strict $.** ? (@ > 18446744073709551615 || @ < -9223372036854775808 || (@ > -1e-300 && @ < 1e-300 && @ != 0))',
-                silent => true) #>> '{}', 40) || '…, which is out of range'
+                silent => true) #>> '{}', '^(.{40}).+$', '\1…') || ', which is out of range'
         WHEN octet_length(value::text) > most THEN 'is too long' END;
 
 -- Refuses JSON that cannot be carried.

@@ -16,6 +16,8 @@ CREATE VIEW shardd.all_outcomes AS
                 WHEN d.removed_at IS NOT NULL THEN 'nothing: its device was removed'
                 WHEN d.paused_at IS NOT NULL THEN 'its device: paused' || coalesce(', ' || d.paused_why, '')
                 WHEN d.state NOT IN ('ready', 'restricted') THEN 'its device: ' || d.state || coalesce(', ' || d.reason, '')
+                WHEN d.settings <> '{}' AND shardd.json_fault(d.settings, 8192) IS NOT NULL
+                    THEN 'its device: its settings cannot be read'
                 ELSE 'its turn' END AS waits_for,
            j.attempt, j.failures, j.max_attempts, j.priority, j.run_at, j.expires_at, j.due_at, j.created_at,
            NULL::timestamptz AS settled_at, NULL::text AS message_id, j.error, j.error_class,

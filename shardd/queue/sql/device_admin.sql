@@ -14,9 +14,9 @@ WITH chosen AS (
      WHERE %(ids)s::text[] IS NULL OR device_id = ANY (%(ids)s::text[])
      GROUP BY device_id
 )
-SELECT c.id, c.transport, c.label, c.session, c.proxy, c.settings, c.state, c.reason, c.state_since, c.state_until,
+SELECT c.id, c.transport, c.label, c.session, c.proxy, c.settings::text, c.state, c.reason, c.state_since, c.state_until,
        c.paused_at, c.paused_why, c.gap_min, c.gap_max, c.hourly_limit, c.daily_limit, c.quiet_hours, c.timezone, c.warm,
-       c.classes, c.created_at, coalesce(l.jobs, 0) AS jobs, coalesce(l.in_hand, 0) AS in_hand,
+       c.classes::text, c.created_at, coalesce(l.jobs, 0) AS jobs, coalesce(l.in_hand, 0) AS in_hand,
        t.day, coalesce(t.sent, 0) AS sent, coalesce(t.hour, 0) AS hour, coalesce(t.hour_sent, 0) AS hour_sent,
        t.last_at AS last_sent,
        (SELECT count(*) FROM (SELECT FROM shardd.device_days e WHERE e.device_id = c.id AND e.day < t.day
@@ -68,10 +68,12 @@ UPDATE shardd.devices d
        classes = (
            SELECT coalesce(jsonb_object_agg(name, fields) FILTER (WHERE fields <> '{}'), '{}')
              FROM (SELECT name, jsonb_strip_nulls(
-                              CASE WHEN name = ANY (%(cleared)s::text[]) THEN '{}' ELSE coalesce(d.classes -> name, '{}') END
+                              CASE WHEN name = ANY (%(cleared)s::text[]) THEN '{}' ELSE coalesce(g.classes -> name, '{}') END
                               || coalesce(%(classes)s::jsonb -> name, '{}')) AS fields
-                     FROM jsonb_object_keys(d.classes || %(classes)s::jsonb) name) merged)
+                     FROM jsonb_object_keys(g.classes || %(classes)s::jsonb) name) merged)
   FROM (SELECT o.id, %(given)s::text[] AS given,
+               -- Whoever clears all classes is rid of what nobody can read, too.
+               CASE WHEN cardinality(%(cleared)s::text[]) < 3 THEN o.classes ELSE '{}' END AS classes,
                'settings' = ANY (%(given)s::text[]) AND o.state = 'logged_out' AND o.transport <> 'whatsapp' AS new_key
           FROM shardd.devices o WHERE o.id = ANY (%(ids)s::text[])) g
  WHERE d.id = g.id AND removed_at IS NULL

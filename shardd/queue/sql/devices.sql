@@ -2,8 +2,8 @@
 
 -- name: all_devices
 -- Every device that is not removed, with the last day on which it sent, and on how many days before that it did, up to `warm_days`.
-SELECT d.id, d.transport, d.label, d.session, d.proxy, d.settings, d.state, d.reason, d.state_since, d.state_until,
-       d.paused_at, d.paused_why, d.gap_min, d.gap_max, d.hourly_limit, d.daily_limit, d.quiet_hours, d.timezone, d.warm, d.classes,
+SELECT d.id, d.transport, d.label, d.session, d.proxy, d.settings::text, d.state, d.reason, d.state_since, d.state_until,
+       d.paused_at, d.paused_why, d.gap_min, d.gap_max, d.hourly_limit, d.daily_limit, d.quiet_hours, d.timezone, d.warm, d.classes::text,
        t.day, t.sent, t.hour, t.hour_sent, t.last_at,
        CASE WHEN d.warm THEN %(warm_days)s ELSE (
            SELECT count(*) FROM (SELECT FROM shardd.device_days e WHERE e.device_id = d.id AND e.day < t.day

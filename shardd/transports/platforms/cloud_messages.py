@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from shardd.errors import ErrorClass, PermanentError
 from shardd.ipc import JobSpec
+from shardd.transports.details import read_details
+
+_WITH_DETAILS: Final = frozenset({"location", "contact", "template"})
 
 
 def message_of(job: JobSpec, number: str) -> dict[str, Any]:
@@ -23,7 +26,7 @@ def message_of(job: JobSpec, number: str) -> dict[str, Any]:
 
 
 def _content(job: JobSpec) -> tuple[str, Any]:  # noqa: PLR0911  # one return for each shape
-    details = job.details or {}
+    details = read_details(job) if job.kind in _WITH_DETAILS else {}
     match job.kind:
         case "text":
             return "text", {"body": job.body}

@@ -20,6 +20,7 @@ from neonize.utils.enum import MediaType
 
 from shardd.errors import ErrorClass, PermanentError
 from shardd.ipc import JobSpec
+from shardd.transports.details import read_details
 from shardd.transports.whatsapp.media import Media
 from shardd.transports.whatsapp.media_look import Look
 from shardd.transports.whatsapp.media_names import safe_name
@@ -60,7 +61,7 @@ def plain_message(job: JobSpec) -> Message:
     """A message without media. Raises PermanentError when something in the job's details is missing or wrong."""
     if job.kind == "text":
         return Message(conversation=job.body)
-    details = job.details or {}
+    details = read_details(job)
     if job.kind == "location":
         location = LocationMessage(
             degreesLatitude=_degrees(details, "latitude", 90), degreesLongitude=_degrees(details, "longitude", 180)
