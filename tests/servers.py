@@ -55,6 +55,7 @@ class Server:
     data: Path
     port: int = field(default_factory=free_port)
     settings: Mapping[str, str] = field(default_factory=dict)
+    environ: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -75,6 +76,7 @@ class Server:
         settings = {"fsync": "off", "max_wal_senders": "5", "wal_keep_size": "256MB", **self.settings}
         self.process = self.home.account.spawn(
             [
+                *("/usr/bin/env", *(f"{name}={value}" for name, value in self.environ.items())),
                 *(str(self.programs / "postgres"), "-D", str(self.data), "-p", str(self.port), "-k", ""),
                 *(word for name, value in settings.items() for word in ("-c", f"{name}={value}")),
             ],

@@ -13,7 +13,7 @@ from shardd.errors import SourceError
 from shardd.legacy import sql
 from shardd.legacy.tables import Row, Table
 from shardd.postgres.dsn import server_of
-from shardd.postgres.errors import describe_error
+from shardd.postgres.errors import describe_error, explain_refusal
 from shardd.postgres.liveness import KEEPALIVE
 
 CONNECT_TIMEOUT: Final = 10
@@ -78,5 +78,7 @@ class PostgresqlSource:
             raise SourceError(
                 f"{self.name}: {error.diag.message_primary}; grant SELECT on it to the user of the DSN"
             ) from error
+        except psycopg.OperationalError as error:
+            raise describe_error(explain_refusal(error), self.dsn) from error
         except psycopg.Error as error:
             raise describe_error(error, self.dsn) from error

@@ -1,7 +1,7 @@
 """What went wrong with PostgreSQL, in one sentence that says where, what and how to mend it; never a password.
 
-An error while connecting carries no SQLSTATE (libpq gives text only), so these are known by the words of libpq and of the
-server.
+What a server says is known by its SQLSTATE (`shardd.postgres.refusals` for a connection that it refuses), because it may speak
+any language. What libpq says has no code, and is English: nobody here asks it for another language.
 """
 
 from __future__ import annotations
@@ -16,33 +16,22 @@ from psycopg_pool import PoolTimeout
 from shardd.errors import DatabaseError
 from shardd.postgres.dsn import addresses_of, parse_dsn
 from shardd.postgres.liveness import Deadline
+from shardd.postgres.refusals import RefusedError, explain
 
 _SLOW: Final = "{address} did not answer in time: is it the right host, and is a firewall between?"
+_NOT_PROVED: Final = "{where} refuses the password of user {user}: correct the DSN"
+_LOST: Final = "the connection to {where} was lost"
 _READ_ONLY: Final = "{where} is read-only: name the primary server in the DSN"
 _NOT_MIGRATED: Final = "{where} lacks tables, columns or functions of this release: run `shardd db migrate`"
 
-# Words of libpq or the server, and what to tell. {where}, {address}, {user} and {database} are filled in.
+# Words of libpq or PgBouncer, and what to tell. {where}, {address}, {user} and {database} are filled in.
 _CONNECTING: Final = (
-    (
-        "password authentication failed|no password supplied",
-        "{where} refuses the password of user {user}: correct the DSN",
-    ),
-    ('role ".*" does not exist', "{where} knows no user {user}: create it (createuser {user}) or correct the DSN"),
-    ('database ".*" does not exist', "{where} has no such database: create it (createdb --owner={user} {database})"),
-    (
-        "no pg_hba.conf entry|(Peer|Ident) authentication failed",
-        "{where} does not let this user in: see its pg_hba.conf",
-    ),
-    ("too many (clients|connections)|connection slots", "{where} has no free connection: raise its max_connections"),
+    ("no password supplied", _NOT_PROVED),
     (
         "not support SSL|SSL is not enabled|certificate|SSL error",
         "{where} and sslmode of the DSN do not agree about TLS",
     ),
     ("Connection refused|No such file", "nothing answers at {address}: is PostgreSQL running there?"),
-    (
-        "starting up|shutting down|recovery mode|not yet accepting",
-        "{where} is starting or stopping: try again in a moment",
-    ),
     (
         "resolve host|translate host name|Name or service",
         "the host name of {address} is unknown: correct the DSN or the DNS",
@@ -56,18 +45,31 @@ _CONNECTING: Final = (
     ("Permission denied", "the socket {address} is closed to this user: run as the user that owns it"),
 )
 
-_RUNNING: Final[Mapping[str, str]] = {
-    "57014": "{where} did not finish a statement in time: is it overloaded, or a table locked?",
-    "42P01": _NOT_MIGRATED,
-    "42703": _NOT_MIGRATED,
-    "42883": _NOT_MIGRATED,
+_BY_CODE: Final[Mapping[str | None, str]] = {
+    "25006": _READ_ONLY,
+    "25P03": _LOST,
+    "28000": "{where} does not let this user in: see its pg_hba.conf",
+    "28P01": _NOT_PROVED,
+    "3D000": "{where} has no such database: create it (createdb --owner={user} {database})",
     "3F000": _NOT_MIGRATED,
     "42501": "{where} forbids this",
-    "25006": _READ_ONLY,
+    "42703": _NOT_MIGRATED,
+    "42883": _NOT_MIGRATED,
+    "42P01": _NOT_MIGRATED,
     "53100": "{where} has no space left on its disk",
+    "53300": "{where} has no free connection: raise its max_connections",
     "55P03": "{where} kept a lock from us for too long: another program uses the table",
+    "57014": "{where} did not finish a statement in time: is it overloaded, or a table locked?",
+    "57P01": _LOST,
+    "57P02": _LOST,
+    "57P03": "{where} is starting or stopping: try again in a moment",
+    "57P05": _LOST,
 }
 """By SQLSTATE (PostgreSQL's documentation, appendix A)."""
+
+_NO_LOGIN: Final = "{where} knows no user {user} that may log in: create it (createuser {user}) or correct the DSN"
+_LOGIN_ROUTINE: Final = "InitializeSessionUserId"
+"""Where a server refuses a role with 28000 that is not there or has no LOGIN (src/backend/utils/init/miscinit.c)."""
 
 
 def describe_error(error: BaseException, dsn: str, deadline: Deadline | None = None) -> DatabaseError:
@@ -80,6 +82,11 @@ def describe_error(error: BaseException, dsn: str, deadline: Deadline | None = N
     described = DatabaseError(_sentence(error, words_of(dsn)))
     described.__cause__ = error
     return described
+
+
+def explain_refusal(error: psycopg.OperationalError) -> psycopg.OperationalError:
+    """The error of a connect, with the server's code unless its words are libpq's. May block for a moment."""
+    return error if any(re.search(pattern, str(error)) for pattern, _ in _CONNECTING) else explain(error)
 
 
 def words_of(dsn: str) -> dict[str, str]:
@@ -98,7 +105,11 @@ def _sentence(error: BaseException, words: Mapping[str, str]) -> str:
     if template is None:
         return f"{words['where']}: {said}"
     told = template.format_map(words)
-    return f"{told} ({said})" if isinstance(error, psycopg.Error) and error.sqlstate else told
+    return (
+        f"{told} ({said})"
+        if isinstance(error, psycopg.Error) and error.sqlstate and not isinstance(error, RefusedError)
+        else told
+    )
 
 
 def _template(error: BaseException) -> str | None:
@@ -106,15 +117,17 @@ def _template(error: BaseException) -> str | None:
         return "{where}: no connection became free in time"
     if isinstance(error, TimeoutError):
         return _SLOW
-    if isinstance(error, psycopg.Error) and error.sqlstate is not None and error.sqlstate in _RUNNING:
-        return _RUNNING[error.sqlstate]
-    if isinstance(error, psycopg.OperationalError):
-        for pattern, template in _CONNECTING:
-            if re.search(pattern, str(error)):
-                return template
-        if re.search("terminat|closed|lost|EOF|reset by peer|Broken pipe", str(error)):
-            return "the connection to {where} was lost"
-    return None
+    if isinstance(error, psycopg.Error) and error.sqlstate in _BY_CODE:
+        refused = isinstance(error, RefusedError) and error.routine == _LOGIN_ROUTINE
+        return _NO_LOGIN if refused else _BY_CODE[error.sqlstate]
+    return _by_words(str(error)) if isinstance(error, psycopg.OperationalError) else None
+
+
+def _by_words(text: str) -> str | None:
+    for pattern, template in _CONNECTING:
+        if re.search(pattern, text):
+            return template
+    return _LOST if re.search("closed|lost|EOF|reset by peer|Broken pipe", text) else None
 
 
 def _said(error: BaseException) -> str:

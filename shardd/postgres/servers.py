@@ -20,7 +20,7 @@ from psycopg.rows import AsyncRowFactory, TupleRow, tuple_row
 
 from shardd.errors import DatabaseError
 from shardd.postgres.dsn import WRITABLE, complete_dsn, parse_dsn, reorder_hosts, split_hosts
-from shardd.postgres.errors import describe_error, words_of
+from shardd.postgres.errors import describe_error, explain_refusal, words_of
 from shardd.postgres.liveness import KEEPALIVE, Deadline
 from shardd.postgres.poolers import REFUSAL, is_pooled, keeps_its_server
 from shardd.postgres.queries import session_queries
@@ -160,7 +160,7 @@ class Servers:
         deadline: Deadline | None = None
         try:
             async with asyncio.timeout_at(until):
-                connection = await Connection.connect(dsn, **self._arguments())
+                connection = await self._open(dsn)
             deadline = Deadline(connection, until - asyncio.get_running_loop().time())
             await self._prepare(connection, dsn)
         except BaseException as error:
@@ -174,6 +174,12 @@ class Servers:
             if deadline is not None:
                 deadline.cancel()
         return connection
+
+    async def _open(self, dsn: str) -> Connection:
+        try:
+            return await Connection.connect(dsn, **self._arguments())
+        except psycopg.OperationalError as error:
+            raise await asyncio.to_thread(explain_refusal, error) from error
 
     async def _prepare(self, connection: Connection, dsn: str) -> None:
         backend = await self._accept(connection, dsn)
