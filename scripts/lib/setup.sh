@@ -72,26 +72,26 @@ _check_machine() {
     [ -w "$ROOT" ] || die "$ROOT cannot be written by $(id -un): clone the project into a folder of your own."
 }
 
+_pip() { "$VENV/bin/python" -m pip install -qq --disable-pip-version-check "$@"; }
+
 _install() {
-    local what=$1 wanted stamp
-    shift
-    stamp=$VENV/.installed-$(printf '%s' "$*" | sha256sum | cut -c 1-12)
+    local file=$1 wanted stamp=$VENV/.installed-$1
     if ! { "$VENV/bin/python" -m pip --version > /dev/null 2>&1 && _is_new_enough "$VENV/bin/python"; }; then
         _find_python
         say "making a virtual environment in $VENV ($("$PYTHON" --version))"
         "$PYTHON" -m venv --clear "$VENV" || die "the virtual environment $VENV could not be made; see above."
     fi
-    wanted="$("$VENV/bin/python" -VV) $(sha256sum < "$ROOT/pyproject.toml")"
+    wanted="$("$VENV/bin/python" -VV) $(cd "$ROOT" && cat pyproject.toml requirements-build.txt "$file" | sha256sum)"
     [ "$(cat "$stamp" 2> /dev/null)" != "$wanted" ] || return 0
-    say "installing $what; the first time this may take a minute or two"
-    # Dependency groups need pip 25.1.
-    { "$VENV/bin/python" -m pip install -qq --disable-pip-version-check 'pip>=25.1' &&
-        (cd "$ROOT" && "$VENV/bin/python" -m pip install -qq --disable-pip-version-check "$@"); } ||
+    say "installing what $file names; the first time this may take a minute or two"
+    # Nothing but what the files name, byte by byte, and nothing that has to be built; then the project itself.
+    (cd "$ROOT" && _pip --require-hashes --only-binary :all: -r requirements-build.txt -r "$file" &&
+        _pip --no-index --no-deps --no-build-isolation --editable .) ||
         die "pip could not install the project; see above." "Is the package index in reach? Then run $0 again: it goes on where it stopped."
     printf '%s' "$wanted" > "$stamp"
 }
 
-# prepare_venv WHAT PIP-ARGUMENT…: the clone's virtual environment with these installed; WHAT says it to a person.
+# prepare_venv FILE: the clone's virtual environment with the project and the locked packages that a file of the clone names.
 prepare_venv() {
     _check_machine
     # One at a time: two scripts of one clone may start together.
