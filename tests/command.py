@@ -51,4 +51,5 @@ class Command:
         assert process.returncode is not None
         ran = Ran(process.returncode, out.decode(), err.decode())
         assert "Traceback" not in ran.err, ran.err
+        assert "a defect of shardd" not in ran.err, ran.err
         return ran

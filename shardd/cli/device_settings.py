@@ -62,7 +62,7 @@ def read_settings(text: str | None) -> dict[str, Any] | None:
         return None
     try:
         settings = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"--settings: not JSON ({error}); write an object such as '{{\"key\": 1}}'") from None
     if not isinstance(settings, dict):
         raise UsageError("--settings: JSON, but no object; write one such as '{\"key\": 1}'")

@@ -50,6 +50,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit."""
+    _open_closed_streams()
     try:
         _check_encoding()
         code = cli.main(standalone_mode=False)
@@ -79,6 +80,15 @@ def main() -> None:
         _say_defect(error)
         code = SharddError.exit_code
     sys.exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Who starts us with descriptors closed (`<&-`) gets nothing from there and leaves nothing there."""
+    if sys.stdin is None:
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115  for the life of the process
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _check_encoding() -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from shardd.cli.output import ask, count, say
+from shardd.cli.output import ask, count, say_error
 from shardd.errors import UsageError
 
 SHOWN: Final = 10
@@ -113,7 +113,7 @@ class Refusals:
         if many:
             self._told = True
             who = f" {some(names, many)}" if names else ""
-            say(f"{one if many == 1 and names else count(many, one)}{who}: {why}", err=True)
+            say_error(f"{one if many == 1 and names else count(many, one)}{who}: {why}")
 
     def finish(self) -> None:
         """Exit with UsageError's code if anything was told."""

@@ -73,6 +73,9 @@ def import_(*, file: Any, note: str | None, dry_run: bool, config_file: Path) ->
         text = file.read()
     except UnicodeDecodeError as error:
         raise UsageError(f"{file.name} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise UsageError(f"{file.name}: line {line} has a NUL byte, which no text has; save it as UTF-8")
     read = read_table if "," in text.partition("\n")[0] or ";" in text.partition("\n")[0] else read_lines
     _add(config, read(text, note), source="import", one="line", dry_run=dry_run)
 

@@ -27,7 +27,10 @@ def read_table(text: str, note: str | None) -> list[tuple[str, NewOptOut]]:
     """Line numbers and recipients of a CSV, with commas or semicolons. Raises UsageError."""
     delimiter = ";" if ";" in text.partition("\n")[0] else ","
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    columns = {name.strip().lower(): name for name in reader.fieldnames or ()}
+    try:
+        columns = {name.strip().lower(): name for name in reader.fieldnames or ()}
+    except csv.Error as error:
+        raise UsageError(f"line 1: this is no CSV: {error}") from None
     recipient = next((columns[name] for name in _RECIPIENT if name in columns), None)
     if recipient is None:
         raise UsageError(

@@ -25,14 +25,21 @@ def open_source(source: str) -> Source:
     scheme, colon, _ = source.partition("://")
     if colon and scheme.lower() in SCHEMES:
         return MysqlSource(source)
-    file = Path(source).expanduser()
     # A DSN of key=value pairs may look like a path; a file that is there is meant.
-    if not colon and (file.exists() or "=" not in source):
-        if not file.is_file():
-            raise UsageError(f"--from: {source} is {'no file' if file.exists() else 'not there'}; {KINDS}")
-        return Dump(file)
+    if not colon and ((there := _file_at(source)) or "=" not in source):
+        if there is None or not there.is_file():
+            raise UsageError(f"--from: {source} is {'not there' if there is None else 'no file'}; {KINDS}")
+        return Dump(there)
     try:
         conninfo_to_dict(source)
     except ProgrammingError:
         raise UsageError(f"--from: the value (not shown) is no address of a database; {KINDS}") from None
     return PostgresqlSource(source)
+
+
+def _file_at(source: str) -> Path | None:
+    try:
+        file = Path(source).expanduser()
+        return file if file.exists() else None
+    except (OSError, RuntimeError):  # no path can be so long, or there is no such home
+        return None
