@@ -9,6 +9,7 @@ pytest_plugins = [
     "tests.fix_postgres",
     "tests.fix_servers",
     "tests.fix_legacy",
+    "tests.fix_producers",
     "tests.fix_whatsapp",
     "tests.whatsapp_fleet",
     "tests.whatsapp_faults",

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
-from tests.bound_producers import Tenants, insert
 from tests.command import Command
-from tests.fix_postgres import Cluster
-
-
-@pytest.fixture
-def tenants(postgres: Cluster, dbname: str, make_role: Callable[..., str]) -> Tenants:
-    return Tenants(postgres, dbname, make_role)
+from tests.fix_producers import Tenants, insert
 
 
 async def test_a_role_is_bound_looked_at_and_freed(shardd: Command, tenants: Tenants) -> None:

@@ -1,4 +1,4 @@
-"""Bound producers for tests: two tenants with devices, a group and a campaign each, and connections as their logins."""
+"""Fixtures: two tenants with devices, a group and a campaign each, and logins that are bound to what is theirs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg import sql
 
 from shardd.queue.database import Database
@@ -80,6 +81,31 @@ def insert(connection: Connection, **fields: Any) -> int | None:
     return None if row is None else row[0]
 
 
-def seen(connection: Connection, what: str = "shardd.outcomes") -> set[int]:
-    """Ids of the jobs that a session sees in a view or a table."""
-    return {row[0] for row in connection.execute(sql.SQL("SELECT id FROM {}").format(sql.SQL(what)))}  # type: ignore[arg-type]
+def seen(connection: Connection, what: str = "shardd.outcomes") -> set[Any]:
+    """The ids that a session sees in a view or a table."""
+    return {row[0] for row in connection.execute(sql.SQL("SELECT id FROM {}").format(sql.SQL(what)))}  # type: ignore[arg-type]  # names of the tests
+
+
+@pytest.fixture
+def tenants(postgres: Cluster, make_role: Callable[..., str], dbname: str) -> Tenants:
+    return Tenants(postgres, dbname, make_role)
+
+
+@pytest.fixture
+def alpha(tenants: Tenants) -> str:
+    """A login that is bound to device a1, group ga and campaign ca."""
+    tenants.bind(tenants.role("alpha"), "a1", groups=("ga",), campaigns=("ca",))
+    return "alpha"
+
+
+@pytest.fixture
+def beta(tenants: Tenants) -> str:
+    """A login that is bound to device b1 and campaign cb."""
+    tenants.bind(tenants.role("beta"), "b1", campaigns=("cb",))
+    return "beta"
+
+
+@pytest.fixture
+def free(tenants: Tenants) -> str:
+    """A login that is not bound."""
+    return tenants.role("free")
