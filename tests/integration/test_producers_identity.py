@@ -12,8 +12,8 @@ from tests.queue_rows import connect
 
 def bound(session: Connection) -> tuple[str | None, set[str]]:
     """As whom a session is bound, and to which devices."""
-    ((name, devices),) = session.execute("SELECT shardd.bound_as(), array(SELECT shardd.bindings('device'))").fetchall()
-    return name, set(devices)
+    ((name, keys),) = session.execute("SELECT shardd.bound_as(), shardd.bindings()").fetchall()
+    return name, {key.removeprefix("device:") for key in keys or () if key.startswith("device:")}
 
 
 def foreign_job(tenants: Tenants) -> int:

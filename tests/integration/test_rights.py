@@ -37,7 +37,7 @@ ALLOWED = {
     ("function json_fault(jsonb,integer)", "producers"): "EXECUTE",
     ("function refuse(text,text,text,text,text)", "producers"): "EXECUTE",
     ("function bound_as()", "producers"): "EXECUTE",
-    ("function bindings(text)", "producers"): "EXECUTE",
+    ("function bindings()", "producers"): "EXECUTE",
 }
 
 RIGHTS = """
@@ -137,6 +137,7 @@ async def test_a_new_month_of_the_archive_starts_closed(dsn: str) -> None:
 
 INHERITING = {
     "address_of",
+    "bound_roles",
     "check_content",
     "check_json",
     "check_recipient",
@@ -144,8 +145,9 @@ INHERITING = {
     "check_spelling",
     "check_terms",
     "render_body",
+    "session_binding",
 }
-"""Functions that admit_job and admit_opt_out call, and nobody else may."""
+"""Functions that admit_job, admit_opt_out, admit_producer, bound_as and bindings call, and nobody else may."""
 
 
 def test_no_name_in_a_function_depends_on_the_caller(superuser: Connection) -> None:

@@ -252,10 +252,6 @@ BEGIN
             format('device_id and device_group are %s', CASE WHEN NEW.device_id IS NULL THEN 'empty' ELSE 'both given' END),
             'Name the device that sends it, or a group of devices, one of which will.');
     END IF;
-    IF EXISTS (SELECT FROM shardd.producers p
-                WHERE p.role IN (session_user::text, current_setting('role')) OR p.is_group) THEN
-        NEW.producer := shardd.admit_producer(NEW);
-    END IF;
     IF NEW.device_id IS NOT NULL THEN
         SELECT d.removed_at INTO gone FROM shardd.devices d WHERE d.id = NEW.device_id;
         IF NOT FOUND OR gone IS NOT NULL THEN

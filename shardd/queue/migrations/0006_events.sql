@@ -187,6 +187,7 @@ DECLARE
     last_xid xid8 := '0';
     last_id  bigint := 0;
     patterns text[] := shardd.kind_patterns(kinds);
+    bound    jsonb := shardd.bindings();
     fine     boolean;
 BEGIN
     IF after IS NOT NULL THEN
@@ -206,9 +207,7 @@ BEGIN
           FROM shardd.all_events e
          WHERE (e.xid, e.id) > (last_xid, last_id) AND e.xid < pg_snapshot_xmin(pg_current_snapshot())
            AND e.kind LIKE ANY (patterns)
-           AND ((SELECT shardd.bound_as() IS NULL)
-                OR e.device_id IN (SELECT shardd.bindings('device')) OR e.device_group IN (SELECT shardd.bindings('group'))
-                OR e.campaign IN (SELECT shardd.bindings('campaign')))
+           AND coalesce(bound ?| array['device:' || e.device_id, 'group:' || e.device_group, 'campaign:' || e.campaign], true)
          ORDER BY e.xid, e.id LIMIT most;
 END $$;
 

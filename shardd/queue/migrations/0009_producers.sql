@@ -20,26 +20,26 @@
 -- operator removes it as a whole.
 
 CREATE TABLE shardd.producers (
-    role       text PRIMARY KEY,           -- a name, not an oid: it must survive a dump
+    role       text COLLATE "C" PRIMARY KEY,  -- a name, not an oid: it must survive a dump
     is_group   boolean NOT NULL,           -- it cannot log in: its bindings are those of its members
     any_device boolean NOT NULL,           -- it was never bound to a device or a device group
     created_at timestamptz NOT NULL DEFAULT now()
 );
 
 CREATE TABLE shardd.producer_devices (
-    role      text NOT NULL REFERENCES shardd.producers (role) ON DELETE CASCADE,
+    role      text COLLATE "C" NOT NULL REFERENCES shardd.producers (role) ON DELETE CASCADE,
     device_id text NOT NULL REFERENCES shardd.devices (id),
     PRIMARY KEY (role, device_id)
 );
 
 CREATE TABLE shardd.producer_groups (
-    role         text NOT NULL REFERENCES shardd.producers (role) ON DELETE CASCADE,
+    role         text COLLATE "C" NOT NULL REFERENCES shardd.producers (role) ON DELETE CASCADE,
     device_group text NOT NULL REFERENCES shardd.device_groups (id) ON DELETE CASCADE,
     PRIMARY KEY (role, device_group)
 );
 
 CREATE TABLE shardd.producer_campaigns (
-    role     text NOT NULL REFERENCES shardd.producers (role) ON DELETE CASCADE,
+    role     text COLLATE "C" NOT NULL REFERENCES shardd.producers (role) ON DELETE CASCADE,
     campaign text NOT NULL REFERENCES shardd.campaigns (id),
     PRIMARY KEY (role, campaign)
 );
@@ -47,8 +47,9 @@ CREATE TABLE shardd.producer_campaigns (
 CREATE INDEX producers_groups ON shardd.producers (role) WHERE is_group;
 CREATE INDEX producer_groups_group ON shardd.producer_groups (device_group);
 
--- The bound roles whose bindings count for `login`; empty: none.
-CREATE FUNCTION shardd.bound_roles(login text) RETURNS text[] LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+-- The bound roles whose bindings count for `login`; empty: none. (It and session_binding inherit the search_path of the functions
+-- that call them: setting it is most of what they cost.)
+CREATE FUNCTION shardd.bound_roles(login text) RETURNS text[] LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 DECLARE
     roles text[] := array(SELECT p.role FROM shardd.producers p WHERE p.role = login
                           UNION
@@ -63,8 +64,7 @@ END $$;
 
 -- As whom this session is bound, which is the name that its keys belong to, and the bound roles whose bindings count for it.
 -- `name` is NULL in a session that is not bound.
-CREATE FUNCTION shardd.session_binding(OUT name text, OUT roles text[]) LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION shardd.session_binding(OUT name text, OUT roles text[]) LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 DECLARE
     set_role text := current_setting('role');
     narrowed text[];
@@ -89,117 +89,152 @@ BEGIN
     END IF;
 END $$;
 
--- The two functions that views, policies and producers themselves ask. The filter of a row is always:
---   (SELECT shardd.bound_as() IS NULL) OR device_id IN (SELECT shardd.bindings('device'))
---   OR device_group IN (SELECT shardd.bindings('group')) OR campaign IN (SELECT shardd.bindings('campaign'))
--- which is asked once for a statement, and of a row costs three look-ups in a hash table at most. What has one column less leaves out
--- its line.
-
 -- As whom this session is bound; NULL: it is not.
 CREATE FUNCTION shardd.bound_as() RETURNS text LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER
-    SET search_path = pg_catalog, pg_temp AS $$
+    SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     RETURN (shardd.session_binding()).name;
 END $$;
 
--- What is bound to this session, of one kind: device, group or campaign.
-CREATE FUNCTION shardd.bindings(kind text) RETURNS SETOF text LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER
-    SET search_path = pg_catalog, pg_temp AS $$
+-- What is bound to this session, as the keys of an object: device:ID, group:ID, campaign:ID. NULL: it is not bound.
+CREATE FUNCTION shardd.bindings() RETURNS jsonb LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    theirs text[] := (shardd.session_binding()).roles;
+    theirs text[];
 BEGIN
-    RETURN QUERY
-        SELECT b.device_id FROM shardd.producer_devices b WHERE kind = 'device' AND b.role = ANY (theirs)
-        UNION
-        SELECT b.device_group FROM shardd.producer_groups b WHERE kind = 'group' AND b.role = ANY (theirs)
-        UNION
-        SELECT b.campaign FROM shardd.producer_campaigns b WHERE kind = 'campaign' AND b.role = ANY (theirs);
+    SELECT b.roles INTO theirs FROM shardd.session_binding() b WHERE b.name IS NOT NULL;
+    IF theirs IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN coalesce((
+        SELECT jsonb_object_agg(one.name, true)
+          FROM (SELECT 'device:' || b.device_id AS name FROM shardd.producer_devices b WHERE b.role = ANY (theirs)
+                UNION ALL SELECT 'group:' || b.device_group FROM shardd.producer_groups b WHERE b.role = ANY (theirs)
+                UNION ALL SELECT 'campaign:' || b.campaign FROM shardd.producer_campaigns b WHERE b.role = ANY (theirs)) one), '{}');
 END $$;
 
--- Whose job this is: the name under which this session is bound, if it may insert it. Called by the gate, for sessions that may be
--- bound.
-CREATE FUNCTION shardd.admit_producer(job shardd.jobs) RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+-- The part of the gate that is for bound roles: whether the session may insert this job, and whose its keys are. It works on the row
+-- before admit_job, so that a refusal tells of nothing but bindings. guard_producers makes the trigger, and says whom it asks.
+CREATE FUNCTION shardd.admit_producer() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    bound record := shardd.session_binding();
+    who   text := session_user;
+    theirs text[] := array[who];
+    one   text;
     sends boolean;
     joins boolean;
+    may_send boolean := false;
     fine  boolean;
 BEGIN
-    IF bound.name IS NULL THEN
-        RETURN job.producer;
+    IF (NEW.device_id IS NULL) = (NEW.device_group IS NULL) THEN
+        RETURN NEW;  -- admit_job refuses it
     END IF;
-    SELECT bool_or(s.sends), bool_or(s.sends AND s.joins) INTO sends, joins
-      FROM (SELECT p.any_device
-                   OR EXISTS (SELECT FROM shardd.producer_devices b WHERE b.role = p.role AND b.device_id = job.device_id)
-                   OR EXISTS (SELECT FROM shardd.producer_groups b WHERE b.role = p.role AND b.device_group = job.device_group)
-                       AS sends,
-                   CASE WHEN job.campaign IS NULL THEN NOT p.any_device
-                        ELSE EXISTS (SELECT FROM shardd.producer_campaigns b WHERE b.role = p.role AND b.campaign = job.campaign)
-                        END AS joins
-              FROM shardd.producers p WHERE p.role = ANY (bound.roles)) s;
-    IF joins THEN
-        RETURN bound.name;
-    ELSIF NOT sends THEN
-        fine := shardd.refuse(CASE WHEN job.device_id IS NULL THEN 'device_group' ELSE 'device_id' END,
-            CASE WHEN job.device_id IS NULL THEN format('device_group %L is not bound to %s', job.device_group, bound.name)
-                 ELSE format('device_id %L is not bound to %s', job.device_id, bound.name) END,
-            'Yours are: SELECT shardd.bindings(''device''), shardd.bindings(''group''). An operator adds more: shardd producer add.',
+    -- A login that is bound by itself and nothing else needs no further question.
+    IF TG_ARGV[0] = 'groups' OR current_setting('role') NOT IN ('none', who) OR pg_has_role(who, current_user, 'MEMBER') THEN
+        SELECT b.name, b.roles INTO who, theirs FROM shardd.session_binding() b;
+        IF who IS NULL THEN
+            RETURN NEW;
+        END IF;
+    END IF;
+    -- One look-up by keys after the other: joined with the roles, the planner would rather hash everything that is bound to anybody.
+    FOREACH one IN ARRAY theirs LOOP
+        SELECT p.any_device OR EXISTS (SELECT FROM shardd.producer_devices b WHERE b.role = one AND b.device_id = NEW.device_id)
+                   OR EXISTS (SELECT FROM shardd.producer_groups b WHERE b.role = one AND b.device_group = NEW.device_group),
+               CASE WHEN NEW.campaign IS NULL THEN NOT p.any_device
+                    ELSE EXISTS (SELECT FROM shardd.producer_campaigns b WHERE b.role = one AND b.campaign = NEW.campaign) END
+          INTO sends, joins FROM shardd.producers p WHERE p.role = one;
+        IF sends AND joins THEN
+            NEW.producer := who;
+            RETURN NEW;
+        END IF;
+        may_send := may_send OR sends;
+    END LOOP;
+    IF may_send AND NEW.campaign IS NULL THEN
+        fine := shardd.refuse('campaign', format('campaign is empty, but %s is bound to campaigns', who),
+            'What is yours: SELECT shardd.bindings().', code => 'insufficient_privilege');
+    ELSIF may_send THEN
+        fine := shardd.refuse('campaign', format('campaign %L is not bound to %s', left(NEW.campaign, 80), who),
+            'What is yours: SELECT shardd.bindings(). An operator adds more with: shardd producer add.',
             code => 'insufficient_privilege');
-    ELSIF job.campaign IS NULL THEN
-        fine := shardd.refuse('campaign', format('campaign is empty, but %s is bound to campaigns', bound.name),
-            'Name one of: SELECT shardd.bindings(''campaign'').', code => 'insufficient_privilege');
     END IF;
-    fine := shardd.refuse('campaign', format('campaign %L is not bound to %s', job.campaign, bound.name),
-        'Yours are: SELECT shardd.bindings(''campaign''). An operator adds more: shardd producer add.',
+    fine := shardd.refuse(CASE WHEN NEW.device_id IS NULL THEN 'device_group' ELSE 'device_id' END,
+        CASE WHEN NEW.device_id IS NULL THEN format('device_group %L is not bound to %s', left(NEW.device_group, 80), who)
+             ELSE format('device_id %L is not bound to %s', left(NEW.device_id, 80), who) END,
+        'What is yours: SELECT shardd.bindings(). An operator adds more with: shardd producer add.',
         code => 'insufficient_privilege');
     RETURN NULL;
 END $$;
 
--- What a producer reads. A function in the WHERE of a query is asked only of rows that passed the filter. ORDER BY, because the
--- planner passes no wish for an order through the barrier, and the newest jobs are what people ask for.
-CREATE VIEW shardd.outcomes WITH (security_barrier) AS
-    SELECT * FROM shardd.all_outcomes o
-     WHERE (SELECT shardd.bound_as() IS NULL) OR o.device_id IN (SELECT shardd.bindings('device'))
-           OR o.device_group IN (SELECT shardd.bindings('group')) OR o.campaign IN (SELECT shardd.bindings('campaign'))
-     ORDER BY o.id DESC;
+-- What a producer reads while nobody is bound; guard_producers makes filters of these views.
+CREATE VIEW shardd.outcomes AS SELECT * FROM shardd.all_outcomes;
+CREATE VIEW shardd.events AS SELECT id, at, kind, job_id, device_id, campaign, reference, data, xid FROM shardd.all_events;
 
-CREATE VIEW shardd.events WITH (security_barrier) AS
-    SELECT id, at, kind, job_id, device_id, campaign, reference, data, xid FROM shardd.all_events e
-     WHERE (SELECT shardd.bound_as() IS NULL) OR e.device_id IN (SELECT shardd.bindings('device'))
-           OR e.device_group IN (SELECT shardd.bindings('group')) OR e.campaign IN (SELECT shardd.bindings('campaign'));
+-- What producers reach without a view, with row security on. RETURNING needs SELECT, so that an INSERT is shown its own row.
+CREATE POLICY seen ON shardd.jobs FOR SELECT USING (true);
+CREATE POLICY added ON shardd.jobs FOR INSERT WITH CHECK (true);
+CREATE POLICY seen ON shardd.campaigns FOR SELECT USING (true);
+CREATE POLICY added ON shardd.campaigns FOR INSERT WITH CHECK (true);
+CREATE POLICY seen ON shardd.opt_outs FOR SELECT USING (true);
+CREATE POLICY added ON shardd.opt_outs FOR INSERT WITH CHECK (true);
 
--- What producers reach without a view. RETURNING needs SELECT, so that an INSERT is shown its own row.
-CREATE POLICY jobs_seen ON shardd.jobs FOR SELECT
-    USING ((SELECT shardd.bound_as() IS NULL) OR device_id IN (SELECT shardd.bindings('device'))
-           OR device_group IN (SELECT shardd.bindings('group')) OR campaign IN (SELECT shardd.bindings('campaign')));
-CREATE POLICY jobs_added ON shardd.jobs FOR INSERT WITH CHECK (true);
-CREATE POLICY campaigns_seen ON shardd.campaigns FOR SELECT
-    USING ((SELECT shardd.bound_as() IS NULL) OR id IN (SELECT shardd.bindings('campaign')));
-CREATE POLICY campaigns_added ON shardd.campaigns FOR INSERT WITH CHECK (true);
-CREATE POLICY opt_outs_seen ON shardd.opt_outs FOR SELECT
-    USING ((SELECT shardd.bound_as() IS NULL) OR created_by = (SELECT shardd.bound_as()));
-CREATE POLICY opt_outs_added ON shardd.opt_outs FOR INSERT WITH CHECK (true);
-
--- Row security is on while there is anybody whom it holds: it would keep all producers from COPY.
-CREATE FUNCTION shardd.guard_tables() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- Puts up what holds bound roles, and takes it down when there are none: filters in the views, row security (which keeps all
+-- producers from COPY), and the trigger of the gate. Each asks first, by their names, whether the session may be concerned at all: that
+-- costs everybody else nothing that can be measured, where a look into a table would cost a tenth of an INSERT. What it then asks of
+-- a row that has a device, a device group and a campaign:
+--   coalesce((SELECT shardd.bindings()) ?| array['device:' || device_id, 'group:' || device_group, 'campaign:' || campaign], true)
+CREATE FUNCTION shardd.guard_producers() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    guarded   boolean;
-    unguarded regclass;
+    concerned text;
+    bound     text := 'coalesce((SELECT shardd.bindings()) ?| array[''device:'' || device_id, ''group:'' || device_group, '
+                      '''campaign:'' || campaign], true)';
 BEGIN
     LOCK TABLE shardd.producers IN SHARE ROW EXCLUSIVE MODE;  -- of two at once, the second must see what the first did
-    guarded := EXISTS (SELECT FROM shardd.producers);
-    FOR unguarded IN
-        SELECT c.oid FROM pg_class c
-         WHERE c.oid IN ('shardd.jobs'::regclass, 'shardd.campaigns'::regclass, 'shardd.opt_outs'::regclass)
-           AND c.relrowsecurity <> guarded
-    LOOP
-        EXECUTE format('ALTER TABLE %s %s ROW LEVEL SECURITY', unguarded, CASE WHEN guarded THEN 'ENABLE' ELSE 'DISABLE' END);
-    END LOOP;
+    SELECT format('(session_user::text = ANY (%1$L) OR current_setting(''role'') <> ''none'' AND current_setting(''role'') = ANY (%1$L)',
+                  array_agg(p.role ORDER BY p.role))
+           || coalesce(string_agg(format(' OR pg_has_role(session_user, to_regrole(%L), ''MEMBER'')', quote_ident(p.role)), ''
+                                  ORDER BY p.role) FILTER (WHERE p.is_group), '') || ')'
+      INTO concerned FROM shardd.producers p HAVING count(*) > 0;
+    IF concerned IS NOT DISTINCT FROM (SELECT s.value #>> '{}' FROM shardd.settings s WHERE s.name = 'producers.concerned') THEN
+        RETURN NULL;
+    END IF;
+    DELETE FROM shardd.settings WHERE name = 'producers.concerned';
+
+    IF concerned IS NULL THEN
+        CREATE OR REPLACE VIEW shardd.outcomes AS SELECT * FROM shardd.all_outcomes;
+        CREATE OR REPLACE VIEW shardd.events AS
+            SELECT id, at, kind, job_id, device_id, campaign, reference, data, xid FROM shardd.all_events;
+        ALTER TABLE shardd.jobs DISABLE ROW LEVEL SECURITY;
+        ALTER TABLE shardd.campaigns DISABLE ROW LEVEL SECURITY;
+        ALTER TABLE shardd.opt_outs DISABLE ROW LEVEL SECURITY;
+        DROP TRIGGER accept_producer ON shardd.jobs;
+        RETURN NULL;
+    END IF;
+
+    INSERT INTO shardd.settings (name, value) VALUES ('producers.concerned', to_jsonb(concerned));
+    -- Behind a barrier, a function in the WHERE of a query is shown no row that the filter takes away. The planner passes no wish for
+    -- an order through it, and the newest jobs are what people ask for.
+    EXECUTE format('CREATE OR REPLACE VIEW shardd.outcomes WITH (security_barrier) AS SELECT * FROM shardd.all_outcomes '
+                   'WHERE (SELECT %s IS NOT TRUE) OR %s ORDER BY id DESC', concerned, bound);
+    EXECUTE format('CREATE OR REPLACE VIEW shardd.events WITH (security_barrier) AS '
+                   'SELECT id, at, kind, job_id, device_id, campaign, reference, data, xid FROM shardd.all_events '
+                   'WHERE (SELECT %s IS NOT TRUE) OR %s', concerned, bound);
+    EXECUTE format('ALTER POLICY seen ON shardd.jobs USING (%s IS NOT TRUE OR %s)', concerned, bound);
+    EXECUTE format('ALTER POLICY seen ON shardd.campaigns USING (%s IS NOT TRUE '
+                   'OR coalesce((SELECT shardd.bindings()) ? (''campaign:'' || id), true))', concerned);
+    EXECUTE format('ALTER POLICY seen ON shardd.opt_outs USING (%s IS NOT TRUE '
+                   'OR coalesce(created_by = (SELECT shardd.bound_as()), true))', concerned);
+    ALTER TABLE shardd.jobs ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE shardd.campaigns ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE shardd.opt_outs ENABLE ROW LEVEL SECURITY;
+    -- Triggers work in the order of their names: this one before admit_job.
+    EXECUTE format('CREATE OR REPLACE TRIGGER accept_producer BEFORE INSERT ON shardd.jobs FOR EACH ROW WHEN (%s) '
+                   'EXECUTE FUNCTION shardd.admit_producer(%L)',
+                   concerned, CASE WHEN EXISTS (SELECT FROM shardd.producers p WHERE p.is_group) THEN 'groups' ELSE '' END);
     RETURN NULL;
 END $$;
 
-CREATE TRIGGER guard_tables AFTER INSERT OR DELETE OR TRUNCATE ON shardd.producers
-    FOR EACH STATEMENT EXECUTE FUNCTION shardd.guard_tables();
+CREATE TRIGGER guard_producers AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON shardd.producers
+    FOR EACH STATEMENT EXECUTE FUNCTION shardd.guard_producers();
 
 -- A campaign is known to all by its id: who could make one would learn which there are.
 CREATE FUNCTION shardd.admit_campaign() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
