@@ -74,6 +74,8 @@ def _note(row: ProducerRow) -> str:
         return "there is no such role: was it renamed? Whoever has another name is free"
     if not row.held:
         return "no binding holds it: a superuser, a member of the owner, or BYPASSRLS"
+    if row.is_stale:
+        return ("it can log in now" if row.is_group else "it cannot log in any more") + ": bind it again"
     if row.is_group:
         return f"binds its {count(len(row.members), 'member')}"
     if not row.may_insert:

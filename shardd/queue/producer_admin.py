@@ -5,12 +5,25 @@ A binding is in force for every statement that begins after its commit, with the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final, TypeVar
 
-from shardd.queue.database import Database, Params
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from shardd.errors import DatabaseError
+from shardd.queue.database import Database
 from shardd.queue.typed_rows import fetch_rows
+
+Connection = AsyncConnection[TupleRow]
+Result = TypeVar("Result")
+
+PAUSES: Final = (0.2, 0.3, 0.5, 1.0, 1.0, 2.0)
+"""Seconds between tries to get the locks that a change of bindings needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +69,8 @@ class ProducerRow:
     created_at: datetime
     is_there: bool
     is_group: bool
+    is_stale: bool | None
+    """It was given LOGIN, or lost it, since it was bound: binding it again makes up for that."""
     held: bool
     """Whether the bindings have any effect: see `Role.unbindable`."""
     may_insert: bool
@@ -111,19 +126,24 @@ class ProducerAdmin:
         """The sets of bindings that hold a role: its own, if it has any, and those of its groups."""
         return await fetch_rows(self._database, ProducerRow, "list_producers", {"of": role})
 
+    async def idle(self) -> list[tuple[str, str]]:
+        """Bound roles that their bindings do not hold: (role, `missing`, `unheld` or `stale`)."""
+        return [(role, why) for role, why in await self._database.fetch_all("idle_bindings")]
+
     async def bind(self, role: str, bindings: Bindings, *, is_group: bool) -> Bound:
         """Bind devices, groups and campaigns to a role; nothing of it if one of them does not exist."""
         params = {**bindings.params(role), "is_group": is_group}
-        async with self._database.connection() as connection, connection.transaction():
-            queries = self._database.queries
-            await connection.execute(queries["hurry_for_locks"])
-            await connection.execute(queries["lock_producers"])
+        queries = self._database.queries
+
+        async def work(connection: Connection) -> Bound:
             unknown = await (await connection.execute(queries["unknown_names"], params)).fetchall()
             if unknown:
                 return Bound([(kind, name) for kind, name in unknown])
             ((is_new,),) = await (await connection.execute(queries["bind_role"], params)).fetchall()
             (counts,) = await (await connection.execute(queries["add_bindings"], params)).fetchall()
-        return Bound([], is_new, *counts)
+            return Bound([], is_new, *counts)
+
+        return await self._change(work)
 
     async def unbind(self, role: str, bindings: Bindings) -> list[Named]:
         """Take devices, groups and campaigns from a role, which stays bound; returns those that were bound to it."""
@@ -132,8 +152,28 @@ class ProducerAdmin:
 
     async def free(self, role: str) -> bool:
         """Make a role as free as one that was never bound; whether it was."""
-        params: Params = {"role": role}
-        async with self._database.connection() as connection, connection.transaction():
-            await connection.execute(self._database.queries["hurry_for_locks"])
-            await connection.execute(self._database.queries["lock_producers"])
-            return bool(await (await connection.execute(self._database.queries["free_role"], params)).fetchall())
+        query = self._database.queries["free_role"]
+
+        async def work(connection: Connection) -> bool:
+            return bool(await (await connection.execute(query, {"role": role})).fetchall())
+
+        return await self._change(work)
+
+    async def _change(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+        """Do `work` in a transaction, one at a time. It changes tables that everybody uses, and keeps nobody waiting for long."""
+        for pause in (*PAUSES, None):
+            try:
+                async with self._database.connection() as connection, connection.transaction():
+                    await connection.execute(self._database.queries["hurry_for_locks"])
+                    await connection.execute(self._database.queries["lock_producers"])
+                    return await work(connection)
+            except DatabaseError as error:
+                if not isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
+                    raise
+                if pause is None:
+                    raise DatabaseError(
+                        "nothing was changed, because a transaction of another program keeps a table of the queue: try again "
+                        "when it has ended (pg_stat_activity shows the oldest)"
+                    ) from error
+                await asyncio.sleep(pause)
+        raise AssertionError  # the last try returns or raises

@@ -19,7 +19,9 @@ from shardd.queue.devices import Devices
 from shardd.queue.groups import Groups
 from shardd.queue.jobs import Jobs
 from shardd.queue.opt_outs import OptOuts
+from shardd.queue.producer_admin import ProducerAdmin
 from shardd.queue.webhooks import WebhookStore
+from shardd.supervisor.bindings import BindingCheck
 from shardd.supervisor.campaigns import CampaignSync
 from shardd.supervisor.cancelled import CancelledJobs
 from shardd.supervisor.closings import Closings
@@ -77,6 +79,7 @@ class Parts:
     webhooks: Webhooks
     state_watch: StateWatch
     recovery: Recovery
+    binding_check: BindingCheck
     reporters: tuple[ReportsProblems, ...] = ()
     """The parts whose problems `status` shows."""
 
@@ -178,6 +181,7 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
         grace=LOST_AFTER * config.lease.ttl,
         zones=lambda device_id: _zone_of(device_id, lines, rules),
     )
+    binding_check = BindingCheck(ProducerAdmin(database))
     return Parts(
         rules=rules,
         jobs=jobs,
@@ -216,7 +220,8 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
         ),
         state_watch=state_watch,
         recovery=recovery,
-        reporters=(defects, lines, state_watch, recovery, spool, steps),
+        binding_check=binding_check,
+        reporters=(defects, lines, state_watch, recovery, spool, steps, binding_check),
     )
 
 

@@ -19,6 +19,7 @@ class ProblemKind(StrEnum):
     JOURNAL = "journal"
     LEASES = "leases"
     OPT_OUTS = "opt_outs"
+    PRODUCER = "producer"
     SHARD = "shard"
     DEFECT = "defect"
     DEVICE = "device"

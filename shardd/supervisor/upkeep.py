@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from shardd.embedded import EmbeddedPostgres
 from shardd.logs import get_logger
+from shardd.supervisor.bindings import LOOK_EVERY as BINDINGS_EVERY
 from shardd.supervisor.fleet import JOURNAL_RETRY
 from shardd.supervisor.outbox.upkeep import EVERY as EVENTS_EVERY
 from shardd.supervisor.parts import Parts
@@ -60,6 +61,7 @@ class Upkeep:
             self._every(ORDER_EVERY, self._advance, "letting jobs of order groups go on"),
             self._every(EVENTS_EVERY, self._parts.event_upkeep.step, "purging events", patience=None),
             self._every(CANCELLED_EVERY, self._end_cancelled, "ending jobs of cancelled campaigns", patience=None),
+            self._every(BINDINGS_EVERY, self._parts.binding_check.look, "looking at the bound producers"),
             self._every(RETENTION_EVERY, self._forget, "forgetting what is old", patience=None),
         ]
         if self._embedded is not None:

@@ -110,6 +110,21 @@ async def test_a_binding_of_a_role_that_is_gone_shows(shardd: Command, tenants: 
     assert (await shardd("producer", "show", "alpha", "--json")).json["sets"][0]["is_there"] is False
 
 
+async def test_a_program_that_keeps_a_table_is_waited_for_but_not_for_long(shardd: Command, tenants: Tenants) -> None:
+    tenants.role("alpha")
+    with tenants.session("producer") as session:
+        with session.transaction():
+            insert(session, device_id="a1")
+            ran = await shardd("producer", "add", "alpha", "--device", "a1")
+            assert (ran.code, ran.out) == (69, "")
+            assert ran.err.startswith(
+                "shardd: nothing was changed, because a transaction of another program keeps a table"
+            )
+            assert insert(session, device_id="a1") is not None
+        assert (await shardd("producer", "list", "--json")).json == []
+    assert (await shardd("producer", "add", "alpha", "--device", "a1")).code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

@@ -22,8 +22,9 @@ SELECT format('CREATE ROLE %%I LOGIN PASSWORD ''…'' IN ROLE shardd_producer;',
        format('GRANT shardd_producer TO %%I;', %(role)s::text);
 
 -- name: hurry_for_locks
--- For this transaction: gives up soon where the queue is busy, because others would wait behind us.
-SELECT set_config('lock_timeout', '2s', true);
+-- For this transaction: gives up a lock before others, who wait behind us, notice; and before PostgreSQL looks for deadlocks
+-- (deadlock_timeout, a second), of which it might end the other side.
+SELECT set_config('lock_timeout', '300ms', true);
 
 -- name: lock_producers
 -- One changes the bindings at a time.
@@ -76,8 +77,9 @@ DELETE FROM shardd.producers WHERE role = %(role)s RETURNING role;
 
 -- name: list_producers
 -- Bound roles, with everything that is bound to each; NULL passes all of them. `of` is one role: its own bindings, and those of
--- groups that it is a member of, itself first. `held` says whether the bindings have any effect on the role.
-SELECT p.role, p.created_at, r.oid IS NOT NULL AS is_there, p.is_group,
+-- groups that it is a member of, itself first. `held` says whether the bindings have any effect on the role; `is_stale`, that it was
+-- given LOGIN, or lost it, since it was bound.
+SELECT p.role, p.created_at, r.oid IS NOT NULL AS is_there, p.is_group, r.rolcanlogin = p.is_group AS is_stale,
        r.oid IS NOT NULL AND NOT pg_has_role(r.oid, owner.id, 'MEMBER') AND NOT r.rolbypassrls AS held,
        coalesce(pg_has_role(r.oid, to_regrole('shardd_producer'), 'MEMBER'), false) AS may_insert, p.any_device,
        array(SELECT b.device_id FROM shardd.producer_devices b WHERE b.role = p.role ORDER BY 1) AS devices,
@@ -93,3 +95,13 @@ SELECT p.role, p.created_at, r.oid IS NOT NULL AS is_there, p.is_group,
  WHERE %(of)s::text IS NULL OR p.role = %(of)s
        OR p.is_group AND pg_has_role((SELECT oid FROM pg_roles WHERE rolname = %(of)s), r.oid, 'MEMBER')
  ORDER BY p.role IS DISTINCT FROM %(of)s, p.role;
+
+-- name: idle_bindings
+-- Bound roles that their bindings do not hold: there is none of this name, or no binding holds it; and roles that were given LOGIN, or
+-- lost it, since they were bound.
+SELECT p.role, CASE WHEN r.oid IS NULL THEN 'missing' WHEN r.rolcanlogin = p.is_group THEN 'stale' ELSE 'unheld' END AS why
+  FROM shardd.producers p
+ CROSS JOIN (SELECT relowner AS id FROM pg_class WHERE oid = 'shardd.producers'::regclass) owner
+  LEFT JOIN pg_roles r ON r.rolname = p.role
+ WHERE r.oid IS NULL OR r.rolcanlogin = p.is_group OR r.rolbypassrls OR pg_has_role(r.oid, owner.id, 'MEMBER')
+ ORDER BY p.role;
