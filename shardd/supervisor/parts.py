@@ -181,7 +181,7 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
         grace=LOST_AFTER * config.lease.ttl,
         zones=lambda device_id: _zone_of(device_id, lines, rules),
     )
-    binding_check = BindingCheck(ProducerAdmin(database))
+    binding_check = BindingCheck(ProducerAdmin(pools.rest))
     return Parts(
         rules=rules,
         jobs=jobs,
