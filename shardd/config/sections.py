@@ -23,7 +23,8 @@ class DatabaseConfig(Section):
         ...,
         "Where the database is: a postgresql:// URL or key=value pairs. ${NAME} is taken from the environment of shardd, so "
         "that no password stands here; special characters of a password are percent-encoded in a URL (%40 for @). The "
-        "user needs no superuser rights.",
+        "user needs no superuser rights. Several hosts: the one that can be written to is used. A pooler before it must keep "
+        "each client its connection (PgBouncer: pool_mode = session).",
         reload="restart",
         sample="postgresql://shardd:${SHARDD_DB_PASSWORD}@db.example/shardd",
     )
