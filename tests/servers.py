@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,10 +32,8 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def start_process(home: Home, command: list[str], port: int) -> subprocess.Popen[bytes]:
-    """A process of the servers' account, which listens on a port. Raises AssertionError with what it said instead."""
-    log = tempfile.TemporaryFile()  # noqa: SIM115 - it closes with the process's last handle; a pipe would fill up
-    process = home.account.spawn(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Until a process listens. Raises AssertionError with what it said instead."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end and process.poll() is None:
         try:
@@ -44,12 +41,10 @@ def start_process(home: Home, command: list[str], port: int) -> subprocess.Popen
         except ConnectionRefusedError:
             time.sleep(0.02)
         else:
-            log.close()
-            return process
+            return
     process.kill()
-    process.wait(PATIENCE)
-    log.seek(0)
-    raise AssertionError(log.read().decode(errors="replace"))
+    output, _ = process.communicate()
+    raise AssertionError(output.decode(errors="replace"))
 
 
 @dataclass
@@ -77,21 +72,27 @@ class Server:
             *(options or ("--encoding=UTF8", "--no-locale")),
         )
 
-    def start(self) -> None:
+    def start(self, *, wait: bool = True) -> None:
         settings = {"fsync": "off", "max_wal_senders": "5", "wal_keep_size": "256MB", **self.settings}
-        command = [
-            *("/usr/bin/env", *(f"{name}={value}" for name, value in self.environ.items())),
-            *(str(self.programs / "postgres"), "-D", str(self.data), "-p", str(self.port), "-k", ""),
-            *(word for name, value in settings.items() for word in ("-c", f"{name}={value}")),
-        ]
-        self.process = start_process(self.home, command, self.port)
-        self._wait_ready()
+        self.process = self.home.account.spawn(
+            [
+                *("/usr/bin/env", *(f"{name}={value}" for name, value in self.environ.items())),
+                *(str(self.programs / "postgres"), "-D", str(self.data), "-p", str(self.port), "-k", ""),
+                *(word for name, value in settings.items() for word in ("-c", f"{name}={value}")),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        if wait:
+            wait_for_port(self.port, self.process)
+            self._wait_ready()
 
     def stop(self, signum: int = signal.SIGINT) -> None:
         """Fast by default; SIGQUIT: at once, as in a crash."""
         if self.process is not None:
             self.process.send_signal(signum)
-            self.process.wait(PATIENCE)
+            self.process.communicate(timeout=PATIENCE)
             self.process = None
 
     def execute(self, statement: str, *params: Any, database: str = "postgres") -> list[tuple[Any, ...]]:
@@ -166,30 +167,21 @@ class Pooler:
 
     def start(self) -> None:
         assert PGBOUNCER is not None, "needs pgbouncer: apt-get install pgbouncer, or ./scripts/test as root"
-        self._write()
-        self.process = start_process(self.home, [PGBOUNCER, str(self._ini)], self.port)
-
-    def change_mode(self, mode: str) -> None:
-        """For the running PgBouncer and its clients."""
-        assert self.process is not None
-        self.mode = mode
-        self._write()
-        self.process.send_signal(signal.SIGHUP)
+        options = {"pool_mode": self.mode, "auth_type": "any", "listen_addr": "127.0.0.1", "listen_port": self.port}
+        options |= {"unix_socket_dir": "", "default_pool_size": 20, **self.options}
+        ini = self.home.folder / f"pgbouncer-{self.port}.ini"
+        lines = [f"{name} = {value}" for name, value in options.items()]
+        place = f"host=127.0.0.1 port={self.server.port} dbname={self.database} user=shardd"
+        self.home.account.write(
+            ini, "\n".join(["[databases]", f"{self.database} = {place}", "[pgbouncer]", *lines, ""])
+        )
+        self.process = self.home.account.spawn(
+            [PGBOUNCER, str(ini)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        wait_for_port(self.port, self.process)
 
     def stop(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.wait(PATIENCE)
+            self.process.communicate(timeout=PATIENCE)
             self.process = None
-
-    @property
-    def _ini(self) -> Path:
-        return self.home.folder / f"pgbouncer-{self.port}.ini"
-
-    def _write(self) -> None:
-        options = {"pool_mode": self.mode, "auth_type": "any", "listen_addr": "127.0.0.1", "listen_port": self.port}
-        options |= {"unix_socket_dir": "", "default_pool_size": 20, **self.options}
-        lines = [f"{name} = {value}" for name, value in options.items()]
-        place = f"host=127.0.0.1 port={self.server.port} dbname={self.database} user=shardd"
-        text = "\n".join(["[databases]", f"{self.database} = {place}", "[pgbouncer]", *lines, ""])
-        self.home.account.write(self._ini, text)

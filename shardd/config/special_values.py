@@ -82,8 +82,8 @@ class Dsn(Reader):
             raise RefusedError(f"cannot be read as a PostgreSQL connection string; {mend}; {_DSN_HELP}") from None
         if scheme and "@" in str(parts.get("host", "")):
             raise RefusedError(f"has more than one @; {_URL_HELP}")
-        for port in str(parts.get("port") or "").split(","):
-            if port and not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65536):
+        for port in str(parts.get("port") or "5432").split(","):
+            if not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65536):
                 raise RefusedError(
                     f"has a port that is not a number from 1 to 65535; {_URL_HELP if scheme else _DSN_HELP}"
                 )

@@ -37,7 +37,6 @@ from shardd.embedded.binaries import Binaries, find_binaries
 from shardd.embedded.home import SPARE, Home, find_home, my_name, open_own, prepare_home
 from shardd.embedded.pid_file import is_ready, pid_in, works_in
 from shardd.errors import AlreadyRunningError, DatabaseError
-from shardd.postgres.servers import Servers, Terms
 
 ROLES: Final = ("shardd", "producer", "postgres")
 
@@ -47,12 +46,9 @@ _START_TIMEOUT: Final = 300.0  # recovery after a power loss replays up to max_w
 _STOP_TIMEOUT: Final = 30.0
 _MAX_LOG: Final = 8 * 1024 * 1024
 
-_PORT: Final = "5432"
-_SUPERUSER: Final = Terms(application_name="shardd/embedded", connect_timeout=10.0, statement_timeout=60.0)
-
 _SETTINGS: Final[Mapping[str, str]] = {
     "listen_addresses": "",
-    "port": _PORT,
+    "port": "5432",
     "unix_socket_permissions": "0700",
     "max_connections": "300",  # every open WhatsApp client holds up to two
     "max_wal_size": "512MB",
@@ -75,8 +71,8 @@ def embedded_dsn(state_dir: Path, role: str = "shardd") -> str:
 
 
 def _dsn(folder: Path, role: str, database: str = "shardd") -> str:
-    # port: else PGPORT says it. sslmode: a socket carries no TLS, and some drivers ask for it unless told.
-    return f"postgresql://{role}@/{database}?host={quote(str(folder), safe='')}&port={_PORT}&sslmode=disable"
+    # sslmode: a socket carries no TLS, and some drivers ask for it unless told.
+    return f"postgresql://{role}@/{database}?host={quote(str(folder), safe='')}&sslmode=disable"
 
 
 class EmbeddedPostgres:
@@ -274,13 +270,15 @@ class EmbeddedPostgres:
 
     async def _make_roles(self) -> None:
         here = files("shardd.embedded")
-        servers = Servers(self.dsn("postgres", "postgres"), _SUPERUSER)
+        superuser = self.dsn("postgres", "postgres")
         try:
-            async with await servers.connect() as connection:
+            async with await psycopg.AsyncConnection.connect(
+                superuser, autocommit=True, connect_timeout=10
+            ) as connection:
                 await connection.execute(here.joinpath("roles.sql").read_bytes())
                 with contextlib.suppress(psycopg.errors.DuplicateDatabase):
                     await connection.execute(here.joinpath("database.sql").read_bytes())
-        except (psycopg.Error, DatabaseError) as error:
+        except psycopg.Error as error:
             raise DatabaseError(
                 f"the embedded PostgreSQL started, and does not serve: {error}; see {self.log_file}"
             ) from error

@@ -35,7 +35,6 @@ class PostgresqlSource:
                 application_name="shardd import",
                 client_encoding="utf8",
                 connect_timeout=CONNECT_TIMEOUT,
-                prepare_threshold=None,
                 **KEEPALIVE,
             )
             self._connection.read_only = True

@@ -100,5 +100,5 @@ def server_of(dsn: str) -> str:
     parts = parse_dsn(dsn)
     hosts = str(parts.get("host") or "localhost").split(",")
     ports = islice(cycle(str(parts.get("port") or "5432").split(",")), len(hosts))
-    servers = ",".join(f"{host}:{port or 5432}" for host, port in zip(hosts, ports, strict=True))
+    servers = ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
     return f"{servers}/{parts.get('dbname', parts.get('user', ''))}"

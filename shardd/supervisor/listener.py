@@ -187,8 +187,14 @@ class _Guest(asyncio.Protocol):
         if self.idle:
             self.idle = False
             self.since = time.monotonic()
-        if self._inner is not None:
+        if self._inner is None:
+            return
+        try:
             self._inner.data_received(data)
+        except Exception as error:  # noqa: BLE001  bytes that the library did not foresee cost this connection only
+            log.debug("a peer sent what is no HTTP", action="request_failed", error=error)
+            assert self._transport is not None
+            self._transport.abort()
 
     def eof_received(self) -> bool | None:
         return None if self._inner is None else self._inner.eof_received()

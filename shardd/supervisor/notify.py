@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from shardd.logs import get_logger
+from shardd.visible import visible
 
 _log = get_logger(__name__)
 
@@ -82,7 +83,7 @@ class Notifier:
         said = [*self._unsent, *lines]
         if status is not None:
             self._status = status
-            said.append(f"STATUS={' '.join(status.split())}")  # a line break would begin another assignment
+            said.append(f"STATUS={visible(' '.join(status.split()))}")  # a line break would begin another assignment
         try:
             self._socket.sendto("\n".join(said).encode("utf-8", "replace"), self._address)
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -100,31 +101,28 @@ def check_harmless(painted: bytes) -> None:
     assert [line for line in text.splitlines() if line.strip().startswith("9999")] == []
 
 
-@pytest.mark.parametrize("view", VIEWS)
-async def test_no_view_lets_a_terminal_obey_a_stranger(shardd: Command, rows: Rows, view: str) -> None:
-    words = arguments(view, rows)
-    async with Terminal(shardd.environ, *words, columns=240) as terminal:
-        assert await terminal.end() == 0, terminal.text
-    check_harmless(terminal.painted)
-    assert r"\x1b[2J" in terminal.text or "list --reference" in view
-    assert "[red]" in terminal.text or "…" in terminal.text
-    piped = await shardd(*words)
-    assert (piped.code, piped.err) == (0, "")
-    check_harmless(piped.out.encode())
-    assert "\x1b" not in piped.out
+async def test_no_view_lets_a_terminal_obey_a_stranger(shardd: Command, rows: Rows) -> None:
+    for view in VIEWS:
+        words = arguments(view, rows)
+        async with Terminal(shardd.environ, *words, columns=240) as terminal:
+            code, piped = await asyncio.gather(terminal.end(), shardd(*words))
+        assert (code, piped.code, piped.err) == (0, 0, ""), (view, terminal.text)
+        check_harmless(terminal.painted)
+        assert r"\x1b[2J" in terminal.text, view
+        assert "[red]" in terminal.text or "…" in terminal.text, view
+        check_harmless(piped.out.encode())
+        assert "\x1b" not in piped.out, view
 
 
-@pytest.mark.parametrize("view", [*VIEWS, "opt-out export"])
-async def test_json_says_every_text_exactly_and_shows_a_terminal_none(shardd: Command, rows: Rows, view: str) -> None:
-    words = [*arguments(view, rows), "--json"]
-    piped = await shardd(*words)
-    assert (piped.code, piped.err) == (0, "")
-    assert EVIL in texts(piped.json)
-    check_harmless(piped.out.encode())
-    async with Terminal(shardd.environ, *words) as terminal:
-        assert await terminal.end() == 0
-    check_harmless(terminal.painted)
-    assert EVIL in texts(json.loads(terminal.text))
+async def test_json_says_every_text_exactly_and_shows_a_terminal_none(shardd: Command, rows: Rows) -> None:
+    for view in (*VIEWS, "opt-out export"):
+        words = [*arguments(view, rows), "--json"]
+        async with Terminal(shardd.environ, *words) as terminal:
+            code, piped = await asyncio.gather(terminal.end(), shardd(*words))
+        assert (code, piped.code, piped.err) == (0, 0, ""), (view, terminal.text)
+        for painted in (piped.out.encode(), terminal.painted):
+            check_harmless(painted)
+            assert EVIL in texts(json.loads(painted)), view
 
 
 async def test_json_is_ascii_where_the_locale_is_not_utf_8(shardd: Command, rows: Rows) -> None:

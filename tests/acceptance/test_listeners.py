@@ -65,7 +65,8 @@ class Sockets:
 
 
 @pytest.fixture
-async def sockets(make_daemon: Callable[..., Daemon]) -> Sockets:
+async def sockets(make_daemon: Callable[..., Daemon], request: pytest.FixtureRequest) -> Sockets:
+    """The parameter, if there is one: whether the HTTP library is to do without its parser in C, as where it has none."""
     webhook, metrics = free_port(), free_port()
     daemon = make_daemon(
         control={"metrics": f"127.0.0.1:{metrics}"},
@@ -80,9 +81,13 @@ async def sockets(make_daemon: Callable[..., Daemon]) -> Sockets:
             }
         },
     )
+    if getattr(request, "param", False):
+        daemon.environ["AIOHTTP_NO_EXTENSIONS"] = "1"
     await daemon.start()
     return Sockets(daemon, daemon.socket, ("127.0.0.1", metrics), ("127.0.0.1", webhook))
 
+
+both_parsers = pytest.mark.parametrize("sockets", [False, True], indirect=True, ids=["C", "Python"])
 
 HEADERS = (
     b"X-Hub-Signature-256: sha256=\xff\xfe",
@@ -158,6 +163,7 @@ def odd_request(draw: random.Random) -> bytes:
     return (request * draw.choice((1, 1, 1, 2, 20)))[: draw.choice((None, None, 100))]
 
 
+@both_parsers
 async def test_metas_webhook_never_fails_whatever_the_bytes(sockets: Sockets) -> None:
     """A signature that was no UTF-8 gave 500 and a traceback."""
     for header in HEADERS[:7]:
@@ -171,6 +177,7 @@ async def test_metas_webhook_never_fails_whatever_the_bytes(sockets: Sockets) ->
     await sockets.check_well()
 
 
+@both_parsers
 async def test_the_control_socket_and_the_metrics_never_fail_whatever_the_bytes(sockets: Sockets) -> None:
     """A number of 5000 digits gave 500."""
     names = (

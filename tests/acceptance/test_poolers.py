@@ -81,25 +81,6 @@ async def test_a_pooler_that_keeps_connections_with_their_clients_serves(
     assert list(settings_left_behind(pooler)) == []
 
 
-async def test_a_pooler_that_begins_to_share_connections_is_told_and_ends_nothing(
-    migrated: Server, make_pooler: MakePooler, make_daemon: Callable[..., Daemon]
-) -> None:
-    pooler = make_pooler("session")
-    producer = Producer(migrated.dsn())
-    producer.add_devices(5)
-    daemon = make_daemon(database={"dsn": pooler.dsn()})
-    await daemon.start()
-    producer.add_jobs(50, 5)
-    assert await producer.until_finished(daemon, 50) == {"sent": 50}
-    pooler.change_mode("transaction")
-    producer.add_jobs(2000, 5)
-    await daemon.until(lambda _: "pool_mode = session" in daemon.log_tail(200))
-    pooler.change_mode("session")
-    states = await producer.until_finished(daemon, 2050)
-    assert states["sent"] + states["in_doubt"] == 2050
-    assert await daemon.stop() == 0
-
-
 async def test_commands_and_producers_work_through_any_pooler(
     migrated: Server, make_pooler: MakePooler, tmp_path: Path
 ) -> None:

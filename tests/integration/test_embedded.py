@@ -26,7 +26,6 @@ from shardd.embedded import EmbeddedPostgres, embedded_dsn
 from shardd.embedded.binaries import find_binaries
 from shardd.embedded.home import Home, prepare_home
 from shardd.errors import AlreadyRunningError, DatabaseError
-from shardd.queue.database import Database
 
 HANG = 30.0  # seconds; no test waits that long, it only keeps a broken one from hanging
 FAST = {"fsync": "off"}
@@ -99,18 +98,6 @@ async def test_keeps_its_data_from_one_start_to_the_next(server: EmbeddedPostgre
     wait_for_end(pid)
     assert await server.start() == dsn
     assert ask(dsn, "SELECT answer FROM kept.thing") == 42
-
-
-async def test_variables_of_libpq_lead_nobody_elsewhere(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"PGPORT": "1", "PGHOST": "nowhere", "PGUSER": "nobody", "PGDATABASE": "nothing"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PGOPTIONS", "-c datestyle=German -c search_path=public")
-    server = EmbeddedPostgres(state_dir, settings={"fsync": "off"}, spare=state_dir / "spare")
-    try:
-        async with Database(await server.start()) as database:
-            assert await database.fetch_all("has_migrations") == [(False,)]
-    finally:
-        await server.stop()
 
 
 async def test_its_roles_have_the_rights_that_they_need(server: EmbeddedPostgres) -> None:

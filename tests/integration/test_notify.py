@@ -90,8 +90,8 @@ def test_the_same_status_is_said_once(notifier: Notifier, systemd: socket.socket
 
 
 def test_a_status_is_one_line_whatever_it_quotes(notifier: Notifier, systemd: socket.socket) -> None:
-    notifier.status("shard 3: boom\nREADY=1\r\nMAINPID=1 \ud800")
-    assert _heard(systemd) == ["STATUS=shard 3: boom READY=1 MAINPID=1 ?"]
+    notifier.status("shard 3: boom\nREADY=1\r\nMAINPID=1 \ud800 \x1b[2J")
+    assert _heard(systemd) == ["STATUS=shard 3: boom READY=1 MAINPID=1 \\ud800 \\x1b[2J"]
 
 
 def test_what_a_full_socket_refused_leads_the_next_datagram(

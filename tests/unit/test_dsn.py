@@ -64,6 +64,5 @@ def test_other_processes_get_no_variable_of_libpq_but_the_places_of_service_file
 
 def test_where_a_dsn_leads_is_told_without_its_password() -> None:
     assert server_of("postgresql://me:secret@a:1,b:2/x") == "a:1,b:2/x"
-    assert server_of("postgresql://me@a:1,b/x") == "a:1,b:5432/x"
     assert server_of("host=a,b port=7 dbname=x password=secret") == "a:7,b:7/x"
     assert words_of("postgresql://me:secret@a:1,b:2/x")["where"] == "PostgreSQL at a:1, b:2 (database x, user me)"

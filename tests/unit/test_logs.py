@@ -141,10 +141,25 @@ def test_an_exception_on_a_console_is_a_traceback_under_its_event(log_file: Text
 
 def test_a_stranger_s_text_neither_moves_the_cursor_nor_forges_a_line(log_file: TextIO) -> None:
     configure_logs("info", "console", log_file)
-    get_logger("shardd.x").info("said: \x1b[31mred\r\nforged", name="\x9b2J\u2028")
+    evil = "\x1b[31mred\r\nforged \x9b2J\u2028\u202egnp\u200b\x7f\ud800"
+    get_logger("shardd.x").info(evil, name=evil, list=[evil], inner={evil: evil})
     text = Path(log_file.name).read_text(encoding="utf-8")
     assert text.count("\n") == 1
-    assert not any(char in text for char in "\x1b\r\x9b\u2028")
+    assert text.removesuffix("\n").isprintable()
+
+
+def test_a_value_ends_where_it_ends(log_file: TextIO) -> None:
+    configure_logs("info", "console", log_file)
+    get_logger("shardd.x").info("sent", reference='a" job=7', other="b=c", plain="d")
+    line = Path(log_file.name).read_text(encoding="utf-8").rstrip()
+    assert line.endswith(r'reference="a\" job=7" other="b=c" plain=d')
+
+
+def test_json_moves_no_cursor_either_and_says_the_text_exactly(events: Events, log_file: TextIO) -> None:
+    evil = "\x1b[31m\x9b2J\u202e\x7f\n"
+    get_logger("shardd.x").info(evil, name=evil)
+    assert Path(log_file.name).read_text(encoding="utf-8").removesuffix("\n").isprintable()
+    assert [(event["event"], event["name"]) for event in events()] == [(evil, evil)]
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Group
 from rich.text import Text as LibraryText
 
+from shardd.cli.import_view import show_report
 from shardd.cli.output import Lines, Text, make_console, make_facts, make_table, print_json
+from shardd.legacy.report import Report
 
 
 @pytest.mark.parametrize("columns", [200, 80])
@@ -49,8 +53,8 @@ def test_the_lines_of_a_value_stay_beside_no_name(capsys: pytest.CaptureFixture[
 
 
 def test_what_no_text_of_ours_holds_is_made_visible_too(capsys: pytest.CaptureFixture[str]) -> None:
-    make_console().print(Group(LibraryText("\x1b[2J"), "\x9b2J"))
-    assert capsys.readouterr().out == "\\x1b[2J\n\\x9b2J\n"
+    make_console().print(Group(LibraryText("\x1b[2J"), "\x9b2J [red]x[/red] :smile:"))
+    assert capsys.readouterr().out == "\\x1b[2J\n\\x9b2J [red]x[/red] :smile:\n"
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), [{"a": float("-inf")}]])
@@ -58,3 +62,27 @@ def test_a_number_that_json_cannot_say_is_null(value: object, capsys: pytest.Cap
     print_json({"n": value, "text": "\u0085\ud800"})
     told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert told == {"n": [{"a": None}] if isinstance(value, list) else None, "text": "\u0085\ud800"}
+
+
+@pytest.mark.parametrize(
+    "name", ["東京東京", "cafe\u0301\u0301\u0301\u0301\u0301\u0301\u0301", "\u0301x", "a\u200bb", "\u3164", "🎉"]
+)
+def test_what_is_wide_or_combined_moves_no_column(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    table = make_table("name", "state")
+    table.add_row(name, "sent")
+    table.add_row("x" * 20, "sent")
+    make_console().print(table)
+    _, first, second = capsys.readouterr().out.splitlines()
+    assert cell_len(first.partition("sent")[0]) == cell_len(second.partition("sent")[0]) == 21
+
+
+def test_the_report_of_an_import_has_the_lines_that_it_should(capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "\x1b[2J\n9999 forged"
+    report = Report(evil, rehearsed=True, keep_all=False, finished=Counter({evil: 1}), remarks=[evil])
+    report.refuse(evil, evil, evil, evil)
+    report.note(evil, evil, evil, evil)
+    report.doubt(evil, evil)
+    show_report(report)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.isprintable() and not line.strip().startswith("9999") for line in lines)
+    assert len(lines) == 10

@@ -1,7 +1,4 @@
 -- The gate of the queue: a bad row is refused at INSERT, in words for whoever wrote the INSERT.
---
--- No text in PL/pgSQL has a backslash: it is read when the function is first called, and what a backslash means then is for
--- whoever calls to say (standard_conforming_strings). SQL functions with RETURN are read here and now.
 
 -- A recipient in one spelling, whatever the producer wrote: the digits of a phone number, or ID@lid and ID@g.us as they are.
 CREATE FUNCTION shardd.address_of(recipient text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
@@ -18,8 +15,8 @@ BEGIN
     -- No recipient is longer. The length first: each expression below reads the whole text.
     IF octet_length(recipient) > 100 THEN
         digits := 0;
-    ELSIF recipient ~ '^[+]?[0-9]{6,15}$' OR recipient ~ '^[0-9]{5,20}@(s[.]whatsapp[.]net|lid)$'
-        OR recipient ~ '^[0-9]{5,25}(-[0-9]{5,15})?@g[.]us$' THEN
+    ELSIF recipient ~ '^\+?[0-9]{6,15}$' OR recipient ~ '^[0-9]{5,20}@(s\.whatsapp\.net|lid)$'
+        OR recipient ~ '^[0-9]{5,25}(-[0-9]{5,15})?@g\.us$' THEN
         RETURN true;
     ELSIF recipient ~ '^[+(]?[0-9][0-9 ()./-]{0,39}$' THEN
         digits := length(regexp_replace(recipient, '[^0-9]', '', 'g'));
@@ -49,14 +46,14 @@ BEGIN
         fine := shardd.refuse('body', format('body has %s braces', length(body) - length(translate(body, '{}', ''))),
             'At most 2000, which are a thousand variables.');
     END IF;
-    FOR piece IN SELECT m FROM regexp_matches(body, '([^{}]*)([{]{2}|[}]{2}|[{][^{}]*[}]|[{}]|$)', 'g') m LOOP
+    FOR piece IN SELECT m FROM regexp_matches(body, '([^{}]*)(\{\{|\}\}|\{[^{}]*\}|[{}]|$)', 'g') m LOOP
         rendered := rendered || piece[1];
         CONTINUE WHEN piece[2] = '';
         IF piece[2] IN ('{{', '}}') THEN
             rendered := rendered || left(piece[2], 1);
             CONTINUE;
         END IF;
-        variable := substring(piece[2] FROM '^[{]([A-Za-z_][A-Za-z0-9_]*)[|}]');
+        variable := substring(piece[2] FROM '^\{([A-Za-z_][A-Za-z0-9_]*)[|}]');
         IF variable IS NULL THEN
             fine := shardd.refuse('body', format('body has %L, which is no variable', left(piece[2], 80)),
                 'Write {name} or {name|otherwise}, with letters of A to Z, digits and _ in the name, and {{ or }} for a brace '
@@ -284,9 +281,9 @@ BEGIN
     IF NEW.variables IS NOT NULL AND NOT NEW.rendered THEN
         NEW.body := shardd.render_body(NEW.body, NEW.variables);
         NEW.rendered := true;
-    ELSIF NOT NEW.rendered AND NEW.body ~ '[{][A-Za-z_][A-Za-z0-9_]*([|][^{}]*)?[}]' THEN
+    ELSIF NOT NEW.rendered AND NEW.body ~ '\{[A-Za-z_][A-Za-z0-9_]*(\|[^{}]*)?\}' THEN
         fine := shardd.refuse('variables', format('the body has the variable %L, but variables is empty',
-                                                  left(substring(NEW.body FROM '[{][A-Za-z_][A-Za-z0-9_]*(?:[|][^{}]*)?[}]'), 80)),
+                                                  left(substring(NEW.body FROM '\{[A-Za-z_][A-Za-z0-9_]*(?:\|[^{}]*)?\}'), 80)),
             'Give variables, such as {"name": "Ada"}. To send the braces themselves, give {} and double them in the body: {{name}}.');
     END IF;
     fine := shardd.check_content(NEW);

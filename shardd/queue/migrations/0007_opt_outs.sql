@@ -29,7 +29,7 @@ BEGIN
     IF recipient ~ '@' THEN
         RETURN true;
     END IF;
-    IF recipient !~ '^[[:space:]]*[(]?[+]' AND digits !~ '^00' THEN
+    IF recipient !~ '^\s*\(?\+' AND digits !~ '^00' THEN
         SELECT s.value INTO codes FROM shardd.settings s WHERE s.name = 'opt_outs.country_codes';
         IF digits ~ '^0' OR codes <> '[]' AND (jsonb_array_length(codes) > 1 OR strpos(digits, codes ->> 0) <> 1) THEN
             RETURN shardd.refuse('recipient', format('recipient %L may be a number of several countries', recipient),

@@ -2,58 +2,115 @@
 
 import asyncio
 import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from shardd.embedded.home import Home
+from shardd.embedded.binaries import find_binaries
+from shardd.embedded.home import Home, prepare_home
 from shardd.transports.whatsapp.dsn import SCHEMA
 from shardd.transports.whatsapp.store_setup import prepare_store
 from tests.integration.whatsapp.conftest import StartHost
-from tests.servers import PGBOUNCER, Server, free_port, start_process
 from tests.whatsapp_server.launch import ServerProcess
 from tests.whatsapp_server.seed import seed_postgres
 
 SHIPPED = Path(__file__).resolve().parents[3] / "config" / "pgbouncer.ini"
+PROGRAM = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
 DEADLINE = 30.0
+assert PROGRAM is not None, "needs pgbouncer: apt-get install pgbouncer, or ./scripts/test as root"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            time.sleep(0.02)
+        else:
+            return
+    process.kill()
+    output, _ = process.communicate()
+    raise AssertionError(output.decode(errors="replace"))
 
 
 @pytest.fixture
-def pooled(tcp_server: Server, server_home: Home) -> Iterator[str]:
-    """The server through PgBouncer with the shipped config; only names and places are put in."""
-    assert PGBOUNCER is not None, "needs pgbouncer: apt-get install pgbouncer, or ./scripts/test as root"
+def home(state_dir: Path) -> Home:
+    return prepare_home(state_dir, spare=state_dir / "spare")
+
+
+@pytest.fixture
+def direct(home: Home) -> Iterator[str]:
+    """A PostgreSQL on a port of the loopback interface, which believes every name."""
+    programs, port = find_binaries(home).folder, free_port()
+    made, said = home.account.run(
+        [
+            *(str(programs / "initdb"), "--pgdata", str(home.data), "--auth=trust"),
+            *("--username=shardd", "--encoding=UTF8", "--no-locale", "--no-sync"),
+        ]
+    )
+    assert made == 0, said
+    process = home.account.spawn(
+        [str(programs / "postgres"), "-D", str(home.data), "-p", str(port), "-k", "", "-c", "fsync=off"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    wait_for(port, process)
+    yield f"postgresql://shardd@127.0.0.1:{port}/postgres?sslmode=disable"
+    process.send_signal(signal.SIGQUIT)
+    process.communicate(timeout=DEADLINE)
+
+
+@pytest.fixture
+def pooled(direct: str, home: Home) -> Iterator[str]:
+    """The same through PgBouncer with the shipped config; only names and places are put in."""
     port = free_port()
     text = SHIPPED.read_text()
     for pattern, value in (
-        (
-            r"host=db\.example port=5432 dbname=shardd",
-            f"host=127.0.0.1 port={tcp_server.port} dbname=shardd user=shardd",
-        ),
+        (r"host=db\.example port=5432 dbname=shardd", direct.partition("@")[2].partition("?")[0]),
         (r"listen_port = \d+", f"listen_port = {port}\nunix_socket_dir ="),
         (r"auth_type = \S+", "auth_type = any"),
         (r"auth_file = \S+", ""),
     ):
-        text, count = re.subn(pattern, value, text)
+        replaced = re.sub(r"(.*):(\d+)/(\w+)", r"host=\1 port=\2 dbname=\3 user=shardd", value)
+        text, count = re.subn(pattern, replaced, text)
         assert count == 1, pattern
-    ini = server_home.folder / "pgbouncer.ini"
-    server_home.account.write(ini, text)
-    process = start_process(server_home, [PGBOUNCER, str(ini)], port)
+    ini = home.folder / "pgbouncer.ini"
+    home.account.write(ini, text)
+    process = home.account.spawn(
+        [str(PROGRAM), str(ini)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    wait_for(port, process)
     yield f"postgresql://shardd@127.0.0.1:{port}/shardd_sessions?sslmode=disable"
     process.terminate()
-    process.wait(DEADLINE)
+    process.communicate(timeout=DEADLINE)
 
 
 async def test_many_clients_share_few_connections(
-    pooled: str, tcp_server: Server, start_host: StartHost, whatsapp: ServerProcess, fresh_number: str
+    pooled: str, direct: str, start_host: StartHost, whatsapp: ServerProcess, fresh_number: str
 ) -> None:
     await prepare_store(pooled, pgbouncer=True)
     numbers = [str(int(fresh_number) + 2_000_000 + n) for n in range(40)]
-    jids = seed_postgres(tcp_server.dsn(), numbers, schema=SCHEMA)
+    jids = seed_postgres(direct, numbers, schema=SCHEMA)
     host = await start_host(sessions_dsn=pooled, pgbouncer=True)
     devices = [{"id": jid, "session": jid, "proxy": whatsapp.proxy_url()} for jid in jids]
     told = await asyncio.gather(*(host.send(device, f"+62812345{n:05}") for n, device in enumerate(devices)))
     assert all("message_id" in answer for answer in told), told
     assert (await host.ask("counts"))["open"] == 40
-    ((servers,),) = tcp_server.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = 'shardd'")
+    with psycopg.connect(direct) as connection:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'shardd' AND pid <> pg_backend_pid()"
+        (servers,) = connection.execute(query).fetchone() or (0,)
     assert 0 < servers <= 20
