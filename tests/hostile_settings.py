@@ -35,7 +35,7 @@ HOSTILE: Final = {
     "client_min_messages": "debug5",
     "lock_timeout": "1",
     "idle_session_timeout": "1s",
-    "transaction_timeout": "1",
+    "transaction_timeout": "60000",
     "plan_cache_mode": "force_custom_plan",
     "jit": "on",
     "enable_bitmapscan": "off",
