@@ -81,11 +81,11 @@ _install() {
         say "making a virtual environment in $VENV ($("$PYTHON" --version))"
         "$PYTHON" -m venv --clear "$VENV" || die "the virtual environment $VENV could not be made; see above."
     fi
-    wanted="$("$VENV/bin/python" -VV) $(cd "$ROOT" && cat pyproject.toml requirements-build.txt "$file" | sha256sum)"
+    wanted="$("$VENV/bin/python" -VV) $(cd "$ROOT" && cat pyproject.toml requirements.build.txt "$file" | sha256sum)"
     [ "$(cat "$stamp" 2> /dev/null)" != "$wanted" ] || return 0
     say "installing what $file names; the first time this may take a minute or two"
     # Nothing but what the files name, byte by byte, and nothing that has to be built; then the project itself.
-    (cd "$ROOT" && _pip --require-hashes --only-binary :all: -r requirements-build.txt -r "$file" &&
+    (cd "$ROOT" && _pip --require-hashes --only-binary :all: -r requirements.build.txt -r "$file" &&
         _pip --no-index --no-deps --no-build-isolation --editable .) ||
         die "pip could not install the project; see above." "Is the package index in reach? Then run $0 again: it goes on where it stopped."
     printf '%s' "$wanted" > "$stamp"

@@ -1,4 +1,4 @@
-"""Writes the tables of THIRD-PARTY.md: what is installed with shardd, in which version and under which licence.
+"""Writes the tables of shardd/guide/third-party.md: what is installed with shardd, in which version and under which licence.
 
     python scripts/lib/third_party.py            write them
     python scripts/lib/third_party.py --check    exit with 1 if they are not as this would write them
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "THIRD-PARTY.md"
+PAGE = ROOT / "shardd/guide/third-party.md"
 
 SPDX = {
     "3-Clause BSD License": "BSD-3-Clause",
@@ -164,7 +164,7 @@ def build_info(library: Path) -> tuple[str, list[tuple[str, str]]]:
 
 def packages() -> Iterator[str]:
     """Rows: what `pip` installs."""
-    usual, everything = locked("requirements.txt"), locked("requirements-extras.txt")
+    usual, everything = locked("requirements.txt"), locked("requirements.extras.txt")
     yield from ("| package | version | licence | in it |", "|---|---|---|---|")
     for name, version in everything.items():
         only = "" if name in usual else "; with an extra only"

