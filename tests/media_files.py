@@ -1,10 +1,11 @@
-"""Small media files for tests, made by hand where no library makes them."""
+"""Small media files for tests, made by hand where no library makes them, and what they cost a process."""
 
 from __future__ import annotations
 
 import io
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -95,3 +96,10 @@ def mp4(brand: bytes, *handlers: bytes) -> bytes:
         + box(b"mdat", bytes(5000))
         + box(b"moov", box(b"mvhd", bytes(100)), *tracks)
     )
+
+
+def peak(pid: int) -> int:
+    """The most memory that a process ever had resident, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024

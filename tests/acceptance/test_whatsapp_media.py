@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.media_files import HTML, plain_image
+from tests.media_files import HTML, peak, plain_image
 from tests.whatsapp_fleet import Fleet, Phone
 
 ROOM = 400 * 2**20
@@ -25,13 +25,6 @@ def send(fleet: Fleet, phone: Phone, kind: str, media: str) -> int:
         *(phone.id, "+" + fleet.stranger(), kind, media),
     )
     return int(row["id"])
-
-
-def peak(pid: int) -> int:
-    """The most memory that a process ever had resident, in bytes."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
 
 
 async def test_twelve_large_images_at_once_cost_no_worker(fleet: Fleet, tmp_path: Path) -> None:

@@ -46,6 +46,10 @@ class Scripted(Transport):
         self.seen.append(("delivered", job.id))
         return Sent(message_id=f"m-{job.id}")
 
+    def discard(self, fetched: Any) -> None:
+        if fetched is not None:
+            self.seen.append(("discarded", fetched))
+
     async def until(self, what: Callable[[], Any]) -> None:
         async with asyncio.timeout(HANG), self.news:
             await self.news.wait_for(what)
@@ -363,6 +367,25 @@ async def test_devices_do_not_wait_for_each_other(desk: Desk) -> None:
     desk.sender.take([job(1, "a"), job(2, "b")])
     assert (await desk.until_ended()).id == 2
     assert desk.sender.in_flight == 1
+
+
+async def test_what_was_fetched_is_let_go_of_however_the_job_ends(desk: Desk) -> None:
+    async def fetch(one: JobSpec) -> int:
+        return one.id
+
+    async def prepare(one: JobSpec) -> None:
+        if one.id == 2:
+            raise PermanentError("no")
+        if one.id == 3:
+            await for_ever(one)
+
+    desk.transport.steps = {"fetch": fetch, "prepare": prepare}
+    desk.sender.take([job(1), job(2, "b")])
+    await desk.until_ended(2)
+    desk.sender.take([job(3), job(4)])  # the fourth waits for its device
+    await desk.transport.until(lambda: ("fetch", 4) in desk.transport.seen)
+    await desk.sender.drain(1.0)
+    assert sorted(number for what, number in desk.transport.seen if what == "discarded") == [1, 2, 3, 4]
 
 
 async def test_a_transport_may_take_several_of_a_device_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,12 +179,16 @@ class Client:
                 await self.close()
         except asyncio.CancelledError:
             if sending is None or not sending.done():
-                self._fail(Trouble("a send was given up before its answer came", error_class=ErrorClass.TIMEOUT))
-                self.egress.kill()
+                self.give_up("a send was given up before its answer came")
             raise
         if not sending.done():
             raise TimeoutError
         return str(sending.result().ID)
+
+    def give_up(self, why: str) -> None:
+        """End what hangs in the library by cutting its connections; the client is of no use afterwards."""
+        self._fail(Trouble(why, error_class=ErrorClass.TIMEOUT))
+        self.egress.kill()
 
     async def close(self) -> bool:
         """Close for good and wait for the end; True when the library has let go of its thread. May be called often."""

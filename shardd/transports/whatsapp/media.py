@@ -72,7 +72,10 @@ class MediaFetcher:
         )
 
     async def fetch(self, source: str) -> Media:
-        """The bytes behind `source`, which the caller releases. Raises PermanentError or TransientError."""
+        """The bytes behind `source`, which the caller releases.
+
+        Raises PermanentError, TransientError or, when there is no memory for it now, DeviceUnavailableError.
+        """
         share = self._memory.begin()
         try:
             media = await self._fetch(source.strip(), share)

@@ -9,14 +9,23 @@ all bytes are held by files that still grow could each wait for the next: then t
 from __future__ import annotations
 
 import asyncio
+from typing import Final
+
+from shardd.errors import DeviceUnavailableError, ErrorClass
+
+PATIENCE: Final = 30.0
+"""Seconds that a file waits for room; then its job goes back to the queue, which is no failure of its own."""
+RETRY: Final = 5.0
+"""Seconds before it is tried again."""
 
 
 class MediaMemory:
     """One worker's budget. It is passed by at most one file, of at most the largest size that a file may have."""
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, *, patience: float = PATIENCE) -> None:
         """`budget`: bytes of files."""
         self._budget = budget
+        self._patience = patience
         self._growing: dict[Share, None] = {}  # the oldest first
         self._waiting: dict[Share, tuple[int, asyncio.Future[None]]] = {}
         self.held = 0
@@ -31,7 +40,7 @@ class MediaMemory:
     # ---- what shares ask for
 
     async def grow(self, share: Share, more: int) -> None:
-        """Add to a share, now or when there is room."""
+        """Add to a share, now or when there is room. Raises DeviceUnavailableError when that takes too long."""
         if not self._waiting and self._fits(share, more):
             self._take(share, more)
             return
@@ -39,7 +48,14 @@ class MediaMemory:
         self._waiting[share] = (more, granted)
         self.look()
         try:
-            await granted
+            async with asyncio.timeout(self._patience):
+                await granted
+        except TimeoutError:
+            raise DeviceUnavailableError(
+                f"this worker holds as many bytes of media as media_memory allows ({self._budget})",
+                retry_after=RETRY,
+                error_class=ErrorClass.WORKER,
+            ) from None
         finally:
             self._waiting.pop(share, None)
 
@@ -87,7 +103,7 @@ class Share:
         self.size = 0
 
     async def hold(self, size: int) -> None:
-        """Have room for `size` bytes in all; waits until there is."""
+        """Have room for `size` bytes in all; waits until there is. Raises DeviceUnavailableError."""
         if size > self.size:
             await self._memory.grow(self, size - self.size)
 

@@ -55,14 +55,15 @@ class Previews:
             async with asyncio.timeout(self._patience):
                 await self._turn.acquire()
         except TimeoutError:
-            log.warning("no turn for a preview: an image is sent without", action="preview")
+            log.warning("an image is sent without preview: others take too long", action="preview")
             return None
         picture: Picture | None = None
         try:
             async with asyncio.timeout(self._seconds):
                 picture = await self._ask(data)
         except (TimeoutError, OSError, EOFError, msgspec.MsgspecError) as error:
-            log.warning("no preview of an image: it takes too much memory or time", action="preview", error=repr(error))
+            ended = self._process and self._process.returncode
+            log.warning("an image is sent without preview", action="preview", error=repr(error), exit_code=ended)
         finally:
             try:
                 if picture is None or picture.preview is None:

@@ -6,6 +6,7 @@ library. What that call says is read by `failures`; what nobody can know is in d
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -217,7 +218,14 @@ class WhatsappTransport(Transport):
             uploaded = await client.call(upload, self._settings.upload_timeout)
         except NeonizeError as error:
             raise upload_error(str(error)) from None
-        except (TimeoutError, TroubleError) as error:
+        except asyncio.CancelledError:
+            client.give_up("an upload was given up before its end")
+            raise
+        except TimeoutError as error:
+            # Else it would keep the file in memory for as long as the other side likes.
+            client.give_up(f"an upload did not end within {self._settings.upload_timeout:g} seconds")
+            raise _not_sent(error) from None
+        except TroubleError as error:
             raise _not_sent(error) from None
         return messages.media_message(job, attachment.media, attachment.look, uploaded)
 

@@ -83,6 +83,7 @@ class Host:
             "threads": threading.active_count(),
             "fds": len(list(Path("/proc/self/fd").iterdir())),  # noqa: ASYNC240 - not a disk
             "tasks": len(asyncio.all_tasks()),
+            "media": self._transport._media._memory.held,
         }
 
     # ---- the line

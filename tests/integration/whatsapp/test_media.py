@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.integration.whatsapp.conftest import MakeDevice, StartHost
 from tests.integration.whatsapp.host_process import HostProcess
-from tests.media_files import BLUE, HTML, MP3, OPUS, RED, mp4, photo, plain_image, scan_bomb
+from tests.media_files import BLUE, HTML, MP3, OPUS, RED, mp4, peak, photo, plain_image, scan_bomb
 from tests.whatsapp_server.launch import ServerProcess
 
 NUMBER = "6281234567890"
@@ -247,6 +247,35 @@ async def test_an_upload_that_fails_is_proof_that_nothing_left(
     whatsapp.control.clear_faults()
     assert "message_id" in await sender.send(device, NUMBER, kind="image", media="red.png")
     assert (await sender.ask("counts"))["connects"] == 1
+
+
+async def test_an_upload_that_hangs_holds_neither_its_device_nor_memory(
+    start_host: StartHost, folder: Path, device: dict[str, Any], whatsapp: ServerProcess
+) -> None:
+    host = await start_host(media_dir=str(folder), upload_timeout=2.0)
+    await host.send(device, NUMBER, "first")
+    whatsapp.control.fault("mute", "upload", times=None)
+    told = await host.send(device, NUMBER, kind="image", media="red.png")
+    assert (told["step"], told["error"]) == ("prepare", "DeviceUnavailableError"), told
+    await host.until(media=0, open=0)
+    whatsapp.control.clear_faults()
+    assert "message_id" in await host.send(device, NUMBER, "again", kind="image", media="red.png")
+    assert (await host.ask("counts"))["media"] == 0
+
+
+async def test_twelve_large_files_share_the_memory_of_a_worker(
+    start_host: StartHost, make_device: MakeDevice, folder: Path, whatsapp: ServerProcess
+) -> None:
+    """Each file of 15 MB is held by us once, and twice more by the library while it is uploaded."""
+    (folder / "large.pdf").write_bytes(b"%PDF-1.4\n" + bytes(15_000_000))
+    host = await start_host(media_dir=str(folder), media_memory=32 * 2**20)
+    devices = [make_device(f"6281190001{number:03}") for number in range(12)]
+    await asyncio.gather(*(host.send(device, NUMBER, "hello") for device in devices))
+    before = peak(host.process.pid)
+    told = await asyncio.gather(*(host.send(device, NUMBER, kind="document", media="large.pdf") for device in devices))
+    assert all("message_id" in one for one in told), told
+    assert peak(host.process.pid) - before < 250 * 2**20  # without a budget 550 MB
+    assert (await host.ask("counts"))["media"] == 0
 
 
 async def test_a_picture_for_nobody_is_not_uploaded(

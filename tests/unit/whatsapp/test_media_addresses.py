@@ -13,11 +13,12 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from yarl import URL
 
 from shardd.addresses import AllowedHosts
 from shardd.errors import ErrorClass, PermanentError, SendError
 from shardd.transports.whatsapp.media import MediaFetcher
-from shardd.transports.whatsapp.media_download import Guard
+from shardd.transports.whatsapp.media_download import Guard, _next_url
 
 
 class Listener:
@@ -266,6 +267,34 @@ async def test_a_redirect_is_looked_at_like_a_url(listener: Listener, site: tupl
             f"http://{place}/x?to={to.format(port=listener.port)}"
         )
     assert listener.connections() == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "to", "why"),
+    [
+        ("https://a.example/x", "http://a.example/y", "from https to http://a.example/y, which anybody on the way"),
+        ("https://a.example/x", "https://u:p@b.example/y", "to https://b.example/y with a user and a password"),
+        ("https://a.example/x", "https://u@a.example/y", "to https://a.example/y with a user and a password"),
+        ("https://a.example/x", "data:text/plain,x", "to data:text/plain,…, which is no http"),
+        ("https://a.example/x", "https://b.example:0/y", "which is no http|to no URL"),
+    ],
+)
+def test_where_a_redirect_may_not_lead(url: str, to: str, why: str) -> None:
+    with pytest.raises(PermanentError, match=why):
+        _next_url(url, URL(url), to)
+
+
+@pytest.mark.parametrize(
+    ("url", "to", "then"),
+    [
+        ("http://a.example/x", "https://b.example/y", "https://b.example/y"),
+        ("https://u:p@a.example/x/y", "z?q", "https://u:p@a.example/x/z?q"),
+        ("https://u:p@a.example/x", "//b.example/y", "https://b.example/y"),
+        ("https://u:p@a.example/x", "https://a.example:8443/y", "https://a.example:8443/y"),
+    ],
+)
+def test_where_a_redirect_may_lead(url: str, to: str, then: str) -> None:
+    assert str(_next_url(url, URL(url), to)) == then
 
 
 async def test_user_and_password_go_to_the_host_that_they_are_for(site: tuple[str, list[str]]) -> None:

@@ -12,7 +12,7 @@ from tests.media_files import HTML, MP3, OPUS, VORBIS, WEBM, box, mp4, ogg, plai
 
 
 def judge(kind: str, data: bytes, *, row: str | None = None, server: str | None = None, name: str | None = None) -> str:
-    return sent_as(JobSpec(1, 1, 1, "a", "+628", kind=kind, mime_type=row), Media(data, server, name))
+    return sent_as(JobSpec(1, 1, 1, 9, "a", "+628", kind=kind, mime_type=row), Media(data, server, name))
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shardd.errors import DeviceUnavailableError
 from shardd.transports.whatsapp.media_memory import MediaMemory
 
 BUDGET, LARGEST = 100, 40
@@ -87,6 +89,19 @@ async def test_who_gives_up_gives_everything_back() -> None:
     await waiting[1]
     assert memory.held == 50
     third.release()
+    assert memory.held == 0
+
+
+async def test_who_finds_no_room_in_time_goes_back_to_the_queue() -> None:
+    memory = MediaMemory(BUDGET, patience=0.1)
+    whole, other = memory.begin(), memory.begin()
+    await whole.hold(BUDGET)
+    whole.finish()
+    with pytest.raises(DeviceUnavailableError, match="as many bytes of media as media_memory allows") as caught:
+        await other.hold(1)
+    assert (caught.value.state, caught.value.retry_after) == (None, 5.0)
+    other.release()
+    whole.release()
     assert memory.held == 0
 
 
