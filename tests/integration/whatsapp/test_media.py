@@ -118,6 +118,18 @@ async def test_a_file_that_is_something_else_is_sent_to_nobody(
     assert (await sender.ask("counts"))["connects"] == 0
 
 
+async def test_an_image_that_no_phone_shows_is_sent_to_nobody(
+    sender: HostProcess, device: dict[str, Any], whatsapp: ServerProcess, folder: Path
+) -> None:
+    (folder / "cut.jpg").write_bytes(photo(1)[:1500])
+    (folder / "huge.png").write_bytes(plain_image(10_001, 10_000, "PNG", "1"))
+    cut = await sender.send(device, NUMBER, kind="image", media="cut.jpg")
+    huge = await sender.send(device, NUMBER, kind="image", media="huge.png")
+    assert cut["text"].startswith("the media is not an image that can be read: send JPEG or PNG")
+    assert huge["text"] == "the image has 10001 by 10000 pixels, which is too much: send it as a document"
+    assert whatsapp.control.messages(accepted_only=False) == []
+
+
 async def test_a_portrait_arrives_upright(sender: HostProcess, device: dict[str, Any], whatsapp: ServerProcess) -> None:
     await sender.send(device, NUMBER, kind="image", media="portrait.jpg")
     (message,) = await whatsapp.async_control.wait_messages(1, recipient=NUMBER)

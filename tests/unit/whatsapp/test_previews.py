@@ -229,6 +229,15 @@ async def test_a_process_that_dies_costs_one_preview(previews: Previews) -> None
     assert shown(await previews.look(GOOD)).size == (43, PREVIEW)
 
 
+async def test_a_process_that_stands_still_is_not_waited_for() -> None:
+    previews = Previews(seconds=3.0)
+    await previews.look(GOOD)
+    os.kill(process_of(previews).number, signal.SIGSTOP)
+    assert await previews.look(GOOD) is None
+    assert shown(await previews.look(GOOD)).size == (43, PREVIEW)
+    await previews.close()
+
+
 async def test_an_image_that_is_too_large_is_not_even_handed_over(previews: Previews) -> None:
     assert await previews.look(bytes(MAX_IMAGE + 1)) is None
     assert previews._process is None
