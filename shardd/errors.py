@@ -51,6 +51,12 @@ class DatabaseError(SharddError):
     exit_code = 69
 
 
+class RowRefusedError(DatabaseError):
+    """The database looked at a row and does not want it; the text names the column, the value and the fix."""
+
+    exit_code = 65
+
+
 class SourceError(SharddError):
     """What another system left cannot be read as it is."""
 

@@ -15,6 +15,7 @@ SMALLEST, LARGEST = -(2**63), 2**64 - 1
 """The integers that MessagePack has; `SMALLEST` and `LARGEST` bound the other numbers, too."""
 NEAREST: Final = 1e-300
 """Numbers closer to 0 may become 0."""
+_KINDS: Final = {list: "array", str: "string", int: "number", float: "number", bool: "boolean", type(None): "null"}
 _SHOWN: Final = 40
 """Characters of a value that an error repeats."""
 
@@ -36,7 +37,8 @@ def read_object(text: str, most: int) -> dict[str, Any]:
     except ValueError as error:
         raise UnreadableError(f"is not JSON ({error})") from None
     if not isinstance(value, dict):
-        raise UnreadableError(f"is not a JSON object: {_short(text)}")
+        # Its value may be a password, which somebody wrote without the braces.
+        raise UnreadableError(f"is a JSON {_KINDS[type(value)]}, not an object")
     if _is_deeper(value, MOST_LEVELS):
         raise UnreadableError(f"is nested in more than {MOST_LEVELS} levels")
     if "\\u" in text and not _is_storable(json.dumps(value, ensure_ascii=False)):

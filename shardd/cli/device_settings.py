@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,6 +9,8 @@ from shardd.config import Config
 from shardd.config.special_values import ProxyUrl
 from shardd.config.values import RefusedError, Seconds
 from shardd.errors import UsageError
+from shardd.json_values import UnreadableError, read_object
+from shardd.queue.device_json import MOST_SETTINGS
 
 _GAP: Final = Seconds("0", "1d")
 
@@ -61,9 +62,6 @@ def read_settings(text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        settings = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"--settings: not JSON ({error}); write an object such as '{{\"key\": 1}}'") from None
-    if not isinstance(settings, dict):
-        raise UsageError("--settings: JSON, but no object; write one such as '{\"key\": 1}'")
-    return settings
+        return read_object(text, MOST_SETTINGS)
+    except UnreadableError as error:
+        raise UsageError(f"--settings: the value {error}; write an object such as '{{\"key\": 1}}'") from None

@@ -63,6 +63,12 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="For programs: a
 _ids = click.argument("ids", nargs=-1, metavar="[ID]...")
 
 
+def _why(one: Handled) -> str:
+    if one.refusal is not None:
+        return f"the database refuses it as it is: {one.refusal}; insert a new job"
+    return _CHANGED if one.obstacle is None else _OBSTACLES[one.obstacle]
+
+
 @dataclass(slots=True)
 class Report:
     """What a command did: how many jobs, and how many it left alone for which reason, with the first ids."""
@@ -78,7 +84,7 @@ class Report:
         if one.done:
             self.done += 1
         else:
-            self.leave(_CHANGED if one.obstacle is None else _OBSTACLES[one.obstacle], one.id)
+            self.leave(_why(one), one.id)
 
     def leave(self, why: str, number: int) -> None:
         """Count the job `number`, which was left alone."""

@@ -23,6 +23,11 @@ WHATSAPP: Final = "whatsapp"
 SECRETS: Final = {"wablas": "token", "whacenter": "device_id"}
 """The setting of a platform's device that its `jid` becomes."""
 
+LONGEST_GAP: Final = 86400.0
+"""Seconds, as the table has it."""
+MOST_LABEL: Final = 200
+"""Characters; what an old label has more is cut off."""
+
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+@-]{0,63}")
 _TABLE: Final = USER_DEVICES.name
 
@@ -75,7 +80,7 @@ def read_device(row: Row, report: Report) -> OldDevice | None:
     settings = _settings(transport, jid, old_id, report)
     number = re.sub(r"[^0-9]", "", number_of(jid) or row.get("phone") or "") if transport == WHATSAPP else ""
     low, high = _gap(row, old_id, report)
-    label = (row.get("device_name") or "").strip() or None
+    label = (row.get("device_name") or "").strip()[:MOST_LABEL] or None
     return OldDevice(old_id, chosen, transport, label, jid, number, settings, low, high)
 
 
@@ -169,7 +174,7 @@ def _gap(row: Row, old_id: str, report: Report) -> tuple[float | None, float | N
         ends = float(low or "nan"), float(high or "nan")
     except ValueError:
         ends = math.nan, math.nan
-    if 0 <= ends[0] <= ends[1] < math.inf:
+    if 0 <= ends[0] <= ends[1] <= LONGEST_GAP:
         return ends
     report.note(_TABLE, old_id, "its delays are no range: it pauses as the config says", f"{low} to {high} seconds")
     return None, None

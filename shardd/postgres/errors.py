@@ -13,7 +13,7 @@ from typing import Final
 import psycopg
 from psycopg_pool import PoolTimeout
 
-from shardd.errors import DatabaseError
+from shardd.errors import DatabaseError, RowRefusedError
 from shardd.postgres.dsn import addresses_of, parse_dsn
 from shardd.postgres.liveness import Deadline
 from shardd.postgres.refusals import RefusedError, explain
@@ -79,7 +79,7 @@ def describe_error(error: BaseException, dsn: str, deadline: Deadline | None = N
     """
     if deadline is not None and deadline.passed:
         error = psycopg.errors.QueryCanceled(f"no answer within {deadline.limit:g} s")
-    described = DatabaseError(_sentence(error, words_of(dsn)))
+    described = RowRefusedError(_said(error)) if _is_refusal(error) else DatabaseError(_sentence(error, words_of(dsn)))
     described.__cause__ = error
     return described
 
@@ -97,6 +97,15 @@ def words_of(dsn: str) -> dict[str, str]:
     database = str(parts.get("dbname") or user)
     where = f"PostgreSQL at {address} (database {database}, user {user})"
     return {"address": address, "user": user, "database": database, "where": where}
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether `shardd.refuse` said it, whose words are for whoever wrote the row."""
+    return (
+        isinstance(error, psycopg.IntegrityError)
+        and error.diag.schema_name == "shardd"
+        and bool(error.diag.message_hint)
+    )
 
 
 def _sentence(error: BaseException, words: Mapping[str, str]) -> str:

@@ -100,12 +100,14 @@ class Pile:
 
 @dataclass(frozen=True, slots=True)
 class Handled:
-    """What became of one job; neither done nor with an obstacle: it changed in that moment."""
+    """What became of one job; neither done nor with an obstacle or a refusal: it changed in that moment."""
 
     id: int
     state: str
     obstacle: str | None
     done: bool
+    refusal: str | None = None
+    """What the gate of the table found wrong with it."""
 
 
 class JobAdmin:

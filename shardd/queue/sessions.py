@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import psycopg
 
+from shardd.errors import DatabaseError
 from shardd.queue.database import Database
 from shardd.queue.device_admin import DeviceRow
 
@@ -43,17 +44,16 @@ class SessionAdmin:
     @asynccontextmanager
     async def hold_pairing(self, device_id: str, *, patience: float) -> AsyncGenerator[bool]:
         """Whether the device's pairing is ours, for as long as the block lasts: `patience` seconds at most."""
-        queries, params = self._database.queries, {"id": device_id}
+        queries, params = self._database.queries, {"id": device_id, "patience": patience}
         async with self._database.connection(timeout=patience) as connection:
-            row = await (await connection.execute(queries["lock_pairing"], params)).fetchone()
-            ours = bool(row and row[0])
+            ours = (await connection.execute(queries["begin_pairing"], params)).rowcount == 1
             try:
                 yield ours
             finally:
                 if ours:
-                    # A connection that is lost has given its lock back.
+                    # Of a connection that is lost everybody can see that it is.
                     with suppress(psycopg.Error):
-                        await connection.execute(queries["unlock_pairing"], params)
+                        await connection.execute(queries["end_pairing"], params)
 
     async def number_holder(self, number: str, *, but: str) -> str | None:
         """The device other than `but` that has a session of this number."""
@@ -65,12 +65,14 @@ class SessionAdmin:
 
         False when its session is not `old` any more, when it was removed, or when another device holds the number.
         """
-        number = number_of(session)
-        params = {"id": device_id, "session": session, "old": old, "number": number}
-        queries = self._database.queries
-        async with self._database.connection() as connection, connection.transaction():
-            await connection.execute(queries["lock_number"], {"number": number})
-            return (await connection.execute(queries["bind_session"], params)).rowcount == 1
+        params = {"id": device_id, "session": session, "old": old, "number": number_of(session)}
+        try:
+            return await self._database.execute("bind_session", params) == 1
+        except DatabaseError as error:
+            # Another device got the number in this moment.
+            if isinstance(error.__cause__, psycopg.errors.UniqueViolation):
+                return False
+            raise
 
     async def unbind(self, device_id: str, session: str, reason: str) -> bool:
         """Take a device's session away; False when it has another one or none."""

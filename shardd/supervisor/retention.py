@@ -38,6 +38,7 @@ class Retention:
             "jobs": await self._repeat("forget_strays", ages),
             "dedupe_keys": await self._forget_keys(ages),
             "contacts": await self._repeat("forget_contacts", ages),
+            "order_groups": await self._repeat("forget_order_groups", ages),
             "days": (await self._database.fetch_all("forget_days", ages))[0][0],
         }
         if any(forgotten.values()):

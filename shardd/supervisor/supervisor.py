@@ -18,7 +18,7 @@ from typing import Final
 
 from shardd.config import Config, load_config
 from shardd.embedded import EmbeddedPostgres
-from shardd.errors import SharddError, UsageError
+from shardd.errors import DatabaseError, SharddError, UsageError
 from shardd.logs import get_logger, set_log_level
 from shardd.queue.database import server_of
 from shardd.queue.migrate import migrate
@@ -124,7 +124,7 @@ class Supervisor:
         await parts.recovery.run()
         for shard, why in parts.recovery.blocked.items():
             parts.fleet.block(shard, why)
-        await parts.jobs.prepare_archive()
+        await self._prepare_archive(parts)
         await parts.opt_outs.tell()
         # What an earlier run heard must hold before anything is claimed.
         await parts.opt_outs.flush()
@@ -132,6 +132,13 @@ class Supervisor:
         await parts.device_sync.look()
         await parts.campaign_sync.look()
         parts.fleet.leases(parts.keeper.epochs)
+
+    async def _prepare_archive(self, parts: Parts) -> None:
+        try:
+            await parts.jobs.prepare_archive()
+        except DatabaseError as error:
+            # Whoever reads outcomes in a long transaction keeps a month from being made; the archive takes everything even so.
+            log.warning("months of the archive not prepared", action="start", error=str(error))
 
     async def _live(self, parts: Parts) -> None:
         router = asyncio.create_task(parts.router.run())

@@ -124,8 +124,26 @@ async def test_a_paired_device_is_not_removed_behind_its_phones_back(shardd: Com
             ["add", "a", "--transport=sandbox", "--gap-min=20s"],
             "shardd: the shortest gap, 20 s, is longer than the longest",
         ),
-        (["add", "a", "--transport=sandbox", "--settings=[]"], "shardd: --settings: JSON, but no object; write one"),
-        (["add", "a", "--transport=sandbox", "--settings={"], "shardd: --settings: not JSON ("),
+        (["add", "a", "--transport=sandbox", "--settings=[]"], "--settings: the value is a JSON array, not an object"),
+        (
+            ["add", "a", "--transport=sandbox", '--settings="hunter2"'],
+            "--settings: the value is a JSON string, not an object",
+        ),
+        (["add", "a", "--transport=sandbox", "--settings={"], "shardd: --settings: the value is not JSON ("),
+        (
+            ["add", "a", "--transport=sandbox", '--settings={"order": 99999999999999999999}'],
+            "--settings: the value has the number 99999999999999999999, which is out of range; write an object such as",
+        ),
+        (
+            ["add", "a", "--transport=sandbox", f'--settings={{"order": 1{"0" * 4400}}}'],
+            "the value has the number 1000",
+        ),
+        (
+            ["add", "a", "--transport=sandbox", '--settings={"order": 1e4400}'],
+            "the value has the number 1e4400, which is",
+        ),
+        (["set", "a", '--settings={"order": NaN}'], "--settings: the value is not JSON (it has no NaN)"),
+        (["set", "a", f"--settings={'[' * 3000}"], "--settings: the value is"),
         (
             ["add", "a", "--transport=whatsapp", "--proxy=ftp://x:hunter2@h"],
             "shardd: --proxy: the value (not shown) is not",
@@ -136,9 +154,15 @@ async def test_a_paired_device_is_not_removed_behind_its_phones_back(shardd: Com
 )
 async def test_bad_input_is_refused_in_one_line(shardd: Command, arguments: list[str], error: str) -> None:
     ran = await shardd("device", *arguments)
-    assert (ran.code, ran.out) == (64, "")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (64, "", 1)
     assert error in ran.err
+    assert len(ran.err) < 400
     assert "hunter2" not in ran.err
+
+
+async def test_what_the_database_refuses_is_told_in_one_line(shardd: Command) -> None:
+    refused = await shardd("device", "add", "a", "--transport=sandbox", "--label", "x" * 201)
+    assert (refused.code, refused.out, refused.err) == (65, "", "shardd: label has 201 characters. At most 200\n")
 
 
 async def test_a_database_that_is_away_is_told_in_one_line(tmp_path: Path) -> None:

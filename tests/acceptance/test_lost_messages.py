@@ -184,7 +184,10 @@ async def test_a_device_that_cannot_be_told_to_a_worker_is_named_and_costs_no_ot
     status = await daemon.until(lambda s: s["problem_kinds"]["device"] == 1)
     producer.add_jobs(9, 3)
     await daemon.until(lambda s: s["totals"]["sent"] == 6)
-    assert "1 device cannot be told to a worker and cannot send; d2: can't serialize ints" in status["problems"][0]
+    assert (
+        "1 device has a row with which it cannot send; d2: its settings cannot be read: settings has the number 9999"
+        in (status["problems"][0])
+    )
     assert "shardd device set d2 --settings" in status["problems"][0]
     assert producer.states() == {"sent": 6, "queued": 3}
 
@@ -211,7 +214,7 @@ async def test_a_job_larger_than_a_message_may_be_fails_and_costs_no_other(
         "SELECT id, error, error_class FROM shardd.outcomes WHERE state = 'failed'"
     )
     assert (number, error_class) == (5, "content")
-    assert error.startswith("this job cannot be handed to a worker: its 68,000,")
+    assert error == "body is too long"
     assert (await daemon.status())["healthy"]
 
 

@@ -35,7 +35,7 @@ def set_field(connection: psycopg.Connection[Any], name: str, value: Any) -> Non
         ("classes", '{"reply": {"gap_min": "5s"}}', "classes has 'gap_min': \"5s\" for reply", "in seconds"),
         ("classes", '{"reply": {"gap_min": -1}}', "classes has 'gap_min': -1 for reply", "in seconds"),
         ("classes", '{"reply": {"gap_max": 1e9}}', "for reply", "in seconds"),
-        ("classes", "[]", "classes is not a JSON object: []", "A JSON object such as"),
+        ("classes", "[]", "classes is a JSON array, not an object", "A JSON object such as"),
         ("label", "x" * 201, "label has 201 characters", "At most 200"),
         ("classes", '{"service": {"burst": 1.5}}', "classes has 'burst': 1.5 for service", "burst up to 1000"),
         ("classes", '{"service": {"daily_limit": 1000001}}', "'daily_limit': 1000001", "up to 1000000"),

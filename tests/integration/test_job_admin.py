@@ -236,7 +236,10 @@ async def test_a_retried_job_is_the_job_that_it_was(owner: psycopg.Connection[An
     end(owner, [job])
     assert done(await retry(admin, FAILED)) == [job]
     # All attempts anew; the count of claims goes on, so that an old claim can never be taken for a new one.
-    assert whole(owner, job) == {**before, "failures": 0, "error": None, "error_class": None}
+    after = whole(owner, job)
+    assert after is not None
+    assert after["token"] != before["token"], "what a journal says of it was another sending"
+    assert after == {**before, "token": after["token"], "failures": 0, "error": None, "error_class": None}
     assert insert_jobs(owner, "a", dedupe_key="k") == [], "its key is still taken"
 
 
@@ -312,3 +315,25 @@ async def test_a_job_is_cancelled_or_claimed_and_never_both(
         "sent": len(claimed),
         "cancelled": len(done(cancelled)),
     }
+
+
+async def test_one_that_the_gate_refuses_keeps_no_other_back(
+    owner: psycopg.Connection[Any], admin: JobAdmin, dsn: str, superuser_dsn: str
+) -> None:
+    """An earlier version let it in, as it let in what this one would not."""
+    ids = insert_jobs(owner, "a", 5, order_group="g")
+    with connect(superuser_dsn) as superuser:
+        superuser.execute("SET session_replication_role = replica")
+        superuser.execute("UPDATE shardd.jobs SET details = '[]' WHERE id = %s", [ids[1]])
+        superuser.execute("UPDATE shardd.jobs SET body = E'\\u200b' WHERE id = %s", [ids[3]])
+    end(owner, ids)
+    found = {one.id: (one.done, one.refusal) for one in await retry(admin, FAILED)}
+    assert found == {
+        ids[0]: (True, None),
+        ids[1]: (False, "details is a JSON array, not an object"),
+        ids[2]: (True, None),
+        ids[3]: (False, "body is empty"),
+        ids[4]: (True, None),
+    }
+    assert states(dsn) == dict(zip(ids, ["queued", "failed", "scheduled", "failed", "scheduled"], strict=True))
+    assert len(await retry(admin, FAILED)) == 2

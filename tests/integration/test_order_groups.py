@@ -148,3 +148,54 @@ async def test_moved_to_another_device_it_stays_held(dsn: str, database: Databas
     assert await JobAdmin(database).move(old="a", new="b") == 2
     assert held(dsn) == {first: False, second: True}
     assert row_of(dsn, second)["device_id"] == "b"
+
+
+def test_a_transaction_may_add_to_any_number_of_groups(dsn: str, producer_dsn: str) -> None:
+    """One lock for each, which the server's table of locks had no room for."""
+    add_devices(dsn, "a")
+    with psycopg.connect(producer_dsn) as producer:
+        cursor = producer.execute(
+            "INSERT INTO shardd.jobs (device_id, recipient, body, order_group) "
+            "SELECT 'a', '+628123456', 'x', 'g' || n FROM generate_series(1, 20000) n"
+        )
+        assert cursor.rowcount == 20_000
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_of_two_that_wait_for_each_other_one_is_told_so_and_nothing_is_lost(
+    dsn: str, producer_dsn: str, committed: bool
+) -> None:
+    add_devices(dsn, "a")
+    insert = "INSERT INTO shardd.jobs (device_id, recipient, body, order_group) VALUES ('a', '+628123456', %s, %s)"
+    if committed:  # the groups are known already
+        with psycopg.connect(producer_dsn) as producer:
+            producer.cursor().executemany(insert, [("old", "g"), ("old", "h")])
+    deadlocks: list[str] = []
+
+    def add(connection: psycopg.Connection[Any], who: str, group: str) -> None:
+        try:
+            connection.execute(insert, [who, group])
+            connection.commit()
+        except psycopg.errors.DeadlockDetected:
+            connection.rollback()
+            deadlocks.append(who)
+
+    with psycopg.connect(producer_dsn) as first, psycopg.connect(producer_dsn) as second:
+        first.execute(insert, ["first", "g"])
+        second.execute(insert, ["second", "h"])
+        waiter = threading.Thread(target=add, args=(first, "first", "h"))
+        waiter.start()
+        add(second, "second", "g")
+        waiter.join(HANG)
+    (victim,) = deadlocks
+    winner = "second" if victim == "first" else "first"
+    with connect(dsn) as connection:
+        rows = connection.execute(
+            "SELECT body, order_group FROM shardd.jobs WHERE body <> 'old' ORDER BY id"
+        ).fetchall()
+    assert sorted(rows) == [(winner, "g"), (winner, "h")]
+    # The victim tries again, as its producer would.
+    with psycopg.connect(producer_dsn) as again:
+        again.cursor().executemany(insert, [(victim, "g"), (victim, "h")])
+    assert len(held(dsn)) == (6 if committed else 4)
+    assert sum(not waits for waits in held(dsn).values()) == 2

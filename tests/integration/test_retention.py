@@ -200,6 +200,23 @@ async def test_contacts_and_counts_of_old_days_go(
     assert owner.execute("SELECT current_date - day FROM shardd.campaign_days").fetchall() == [(399,)]
 
 
+async def test_an_order_group_without_jobs_is_forgotten_unless_somebody_adds_to_it(
+    owner: psycopg.Connection[Any], database: Database, keep: RetentionConfig, dsn: str
+) -> None:
+    insert_jobs(owner, "a", order_group="live")
+    finished(owner, "sent", NOW, order_group="done")
+    finished(owner, "sent", NOW, order_group="busy")
+    with psycopg.connect(dsn) as producer:
+        (added,) = insert_jobs(producer, "a", order_group="busy")
+        await Retention(database).sweep(keep)
+        names = {row[0] for row in owner.execute("SELECT name FROM shardd.order_groups")}
+        assert names == {"live", "busy"}
+        producer.commit()
+    (again,) = insert_jobs(owner, "a", order_group="done")
+    rows = owner.execute("SELECT id, held FROM shardd.jobs WHERE id = ANY (%s)", [[added, again]]).fetchall()
+    assert sorted(rows) == [(added, False), (again, False)]
+
+
 async def test_settling_waits_for_no_retention(
     owner: psycopg.Connection[Any], database: Database, keep: RetentionConfig, dsn: str
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import psycopg
 import pytest
 
 from shardd.queue.database import Database
@@ -64,6 +65,34 @@ async def test_one_pairing_of_a_device_at_a_time(database: Database) -> None:
         assert (first, other, second) == (True, True, False)
     async with admin.hold_pairing("d1", patience=30) as again:
         assert again
+
+
+async def test_who_pairs_no_longer_keeps_nobody_from_it(database: Database, superuser_dsn: str, dbname: str) -> None:
+    admin = SessionAdmin(database)
+    with psycopg.connect(superuser_dsn, autocommit=True) as superuser:
+        async with admin.hold_pairing("d1", patience=30) as first:
+            assert first
+            superuser.execute("SELECT pg_terminate_backend(pid, 10000) FROM shardd.pairings WHERE device_id = 'd1'")
+        assert superuser.execute("SELECT count(*) FROM shardd.pairings").fetchone() == (1,)
+        async with admin.hold_pairing("d1", patience=30) as second:
+            assert second, "the connection that had it is gone"
+            # A pooler may keep the connection of one that was killed.
+            superuser.execute("UPDATE shardd.pairings SET expires_at = now() WHERE device_id = 'd1'")
+            async with admin.hold_pairing("d1", patience=30) as third:
+                assert third, "its time was over"
+
+
+async def test_of_two_sessions_of_one_number_one_is_bound(database: Database, devices: Producer, dsn: str) -> None:
+    admin = SessionAdmin(database)
+    with psycopg.connect(dsn) as other:
+        other.execute("UPDATE shardd.devices SET session = '628111:1@s.whatsapp.net' WHERE id = 'd2'")
+        bound = asyncio.create_task(admin.bind("d1", "628111:2@s.whatsapp.net", old=None))
+        with psycopg.connect(dsn, autocommit=True) as watch:
+            while watch.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone() == (0,):
+                await asyncio.sleep(0)
+                assert not bound.done()
+        other.commit()
+    assert not await bound, "the other one was quicker"
 
 
 async def test_an_adoption_leaves_out_what_is_taken(database: Database, devices: Producer) -> None:

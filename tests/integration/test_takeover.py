@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import errors
+from psycopg.conninfo import make_conninfo
 
 from shardd.queue.database import Database
 from shardd.queue.jobs import Jobs
 from shardd.queue.migrate import migrate
+from shardd.queue.sessions import SessionAdmin
+from shardd.transports.whatsapp.store_setup import prepare_store
+from tests.daemon import Daemon, Producer
 from tests.fix_postgres import Cluster
 from tests.queue_rows import add_devices, insert_jobs
 
@@ -284,3 +288,39 @@ async def test_no_lock_that_everybody_can_take_holds_anything_up(
         owner.execute("SELECT * FROM shardd.forget_month(now())")
         owner.execute("SELECT shardd.end_jobs(array(SELECT id FROM shardd.jobs), 'cancelled', NULL, NULL)")
         assert owner.execute("SELECT count(*) FROM shardd.events WHERE kind = 'job.cancelled'").fetchone() == (1,)
+
+
+async def test_a_producer_that_reads_for_long_keeps_nothing_from_starting(
+    victim: str, producer_dsn: str, make_daemon: Callable[..., Daemon]
+) -> None:
+    """To make the next month of the archive waits for whoever has read it."""
+    with psycopg.connect(victim, autocommit=True) as owner:
+        (month,) = owner.execute(
+            "SELECT max(relname) FROM pg_class WHERE relname ~ '^archive_[0-9]{4}_[0-9]{2}$'"
+        ).fetchone()  # type: ignore[misc]  # max has a row
+        owner.execute(f'DROP TABLE shardd."{month}"')  # type: ignore[call-overload]  # a name from the catalogue
+    daemon = make_daemon()
+    with psycopg.connect(producer_dsn) as reader:
+        reader.execute("SELECT count(*) FROM shardd.outcomes")
+        Producer(producer_dsn).execute(JOB)
+        await daemon.start()
+        await Producer(victim).until_finished(daemon, 1)
+    assert "months of the archive not prepared" in daemon.log_file.read_text()
+
+
+async def test_no_lock_that_everybody_can_take_keeps_sessions_from_being_paired(
+    victim: str, producer: Connection, database: Database
+) -> None:
+    for key in ("shardd.pairing:a", "shardd.number:628111"):
+        producer.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [key])
+    producer.execute("SELECT pg_advisory_lock(hashtext('shardd session store'))")
+    with psycopg.connect(victim) as owner:
+        owner.execute("UPDATE shardd.devices SET transport = 'whatsapp', settings = '{}' WHERE id = 'a'")
+    admin = SessionAdmin(database)
+    async with asyncio.timeout(60):
+        async with admin.hold_pairing("a", patience=30) as ours:
+            assert ours
+            assert await admin.bind("a", "628111:1@s.whatsapp.net", old=None)
+        # Twice at once, as two hosts that start together do.
+        store = make_conninfo(victim, options="-c search_path=sessions")
+        await asyncio.gather(prepare_store(store), prepare_store(store))

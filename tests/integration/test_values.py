@@ -32,13 +32,13 @@ def nested(levels: int) -> str:
 
 UNFIT = {
     # what PHP makes of an empty array
-    "[]": "is not a JSON object: []",
-    '"note"': 'is not a JSON object: "note"',
-    "7": "is not a JSON object: number",
-    "1e4400": "is not a JSON object: number",
-    "true": "is not a JSON object: true",
-    "null": "is not a JSON object: null",
-    '["' + "x" * 5000 + '"]': "is not a JSON object: array",
+    "[]": "is a JSON array, not an object",
+    '"note"': "is a JSON string, not an object",
+    "7": "is a JSON number, not an object",
+    "1e4400": "is a JSON number, not an object",
+    "true": "is a JSON boolean, not an object",
+    "null": "is a JSON null, not an object",
+    '["' + "x" * 5000 + '"]': "is a JSON array, not an object",
     '{"x": 1e4400}': "has the number 1000000000000000000000000000000000000000…, which is out of range",
     '{"x": -1e19}': "has the number -10000000000000000000, which is out of range",
     '{"order": 99999999999999999999}': "has the number 99999999999999999999, which is out of range",

@@ -20,9 +20,9 @@ def nested(levels: int, inner: str = "1") -> str:
 
 
 UNREADABLE = [
-    ("[]", r"^is not a JSON object: \[\]$"),
-    ('"note"', '^is not a JSON object: "note"$'),
-    ("null", "^is not a JSON object: null$"),
+    ("[]", "^is a JSON array, not an object$"),
+    ('"note"', "^is a JSON string, not an object$"),
+    ("null", "^is a JSON null, not an object$"),
     ("", "^is not JSON"),
     ('{"a": }', "^is not JSON"),
     ('{"a": NaN}', "^is not JSON .*NaN"),

@@ -39,8 +39,18 @@ CREATE TABLE shardd.devices (
     CONSTRAINT quiet_hours_are_two_times CHECK (shardd.are_hours(quiet_hours))
 );
 
--- One session has one device: two devices on one session would replace each other for ever.
-CREATE UNIQUE INDEX devices_session ON shardd.devices (session) WHERE session IS NOT NULL AND removed_at IS NULL;
+-- One number has one device: two devices with sessions of one number would have one account's limits, and on one session they would
+-- replace each other for ever.
+CREATE UNIQUE INDEX devices_number ON shardd.devices (split_part(split_part(session, '@', 1), ':', 1))
+    WHERE session IS NOT NULL AND removed_at IS NULL;
+
+-- Who pairs which device just now: a connection that lives, for a while at most. Rows, because an advisory lock is everybody's to take.
+CREATE TABLE shardd.pairings (
+    device_id     text PRIMARY KEY,
+    pid           integer NOT NULL,        -- of the backend, with its start in pg_stat_activity
+    backend_start timestamptz NOT NULL,
+    expires_at    timestamptz NOT NULL     -- a pooler may keep the backend for others
+);
 
 -- Devices that share work: a job that names a group is given to one of them.
 CREATE TABLE shardd.device_groups (

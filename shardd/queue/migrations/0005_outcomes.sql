@@ -51,3 +51,42 @@ CREATE VIEW shardd.retries AS
       LEFT JOIN shardd.campaigns c ON c.id = a.campaign
       LEFT JOIN shardd.dedupe_keys k ON k.key = a.dedupe_key AND k.producer = a.producer
      WHERE a.state IN ('failed', 'cancelled', 'in_doubt');
+
+-- Brings finished jobs back into the queue, under their own ids, with all their attempts anew. The job of a device group gets a
+-- device anew, too, and every one a new token: what journals say of the old one was another sending. Returns the ids.
+CREATE FUNCTION shardd.bring_back(ids bigint[]) RETURNS SETOF bigint LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    WITH back AS (
+        DELETE FROM shardd.archive a
+         WHERE a.id = ANY (bring_back.ids) AND a.state IN ('failed', 'cancelled', 'in_doubt')
+        RETURNING *
+    )
+    INSERT INTO shardd.jobs (id, device_id, device_group, recipient, kind, body, variables, media, file_name, mime_type, details,
+                             class, campaign, priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group,
+                             reference, metadata, producer, created_at, rendered, confirms, attempt)
+    OVERRIDING SYSTEM VALUE
+    SELECT id, CASE WHEN device_group IS NULL THEN device_id END, device_group, recipient, kind, body, variables, media, file_name,
+           mime_type, details, class, campaign, priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group,
+           reference, metadata, producer, created_at, rendered, confirms, attempt
+      FROM back ORDER BY id
+    RETURNING id
+$$;
+
+-- The same, where one that the gate refuses (an earlier version let it in, or its campaign was cancelled a moment ago) stays where it
+-- is and keeps no other back: `refusal` is what the gate said.
+CREATE FUNCTION shardd.retry_jobs(ids bigint[]) RETURNS TABLE (job bigint, refusal text)
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    one bigint;
+BEGIN
+    RETURN QUERY SELECT b.id, NULL::text FROM shardd.bring_back(ids) b(id);
+EXCEPTION WHEN integrity_constraint_violation OR data_exception THEN
+    FOREACH one IN ARRAY ids LOOP
+        BEGIN
+            RETURN QUERY SELECT b.id, NULL::text FROM shardd.bring_back(ARRAY[one]) b(id);
+        EXCEPTION WHEN integrity_constraint_violation OR data_exception THEN
+            GET STACKED DIAGNOSTICS refusal = MESSAGE_TEXT;
+            job := one;
+            RETURN NEXT;
+        END;
+    END LOOP;
+END $$;

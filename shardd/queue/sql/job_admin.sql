@@ -55,10 +55,8 @@ SELECT state, class AS job_class, campaign, obstacle, count(*) AS jobs
  GROUP BY state, class, campaign, obstacle;
 
 -- name: retry_jobs
--- Looks at up to `most` finished jobs after the id `after`, and brings those back that nothing keeps from it: into the queue, under
--- their own ids, with all their attempts anew. The job of a device group gets a device anew, too, and every one a new token: what
--- journals say of the old one was another sending. Filters as in count_retries.
--- Returns every job that was looked at: `done`, or what its obstacle was.
+-- Looks at up to `most` finished jobs after the id `after`, and brings those back into the queue that nothing keeps from it. Filters
+-- as in count_retries. Returns every job that was looked at: `done`, what its obstacle was, or why the gate refused it.
 WITH picked AS MATERIALIZED (
     SELECT id, state, obstacle
       FROM shardd.retries
@@ -72,22 +70,11 @@ WITH picked AS MATERIALIZED (
        AND (%(order_group)s::text IS NULL OR order_group = %(order_group)s)
        AND (%(reference)s::text IS NULL OR reference = %(reference)s)
      ORDER BY id LIMIT %(most)s
-), back AS (
-    DELETE FROM shardd.archive a
-     WHERE a.id = ANY (array(SELECT id FROM picked WHERE obstacle IS NULL)) AND a.state IN ('failed', 'cancelled', 'in_doubt')
-    RETURNING *
-), added AS (
-    INSERT INTO shardd.jobs (id, device_id, device_group, recipient, kind, body, variables, media, file_name, mime_type, details,
-                             class, campaign, priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group,
-                             reference, metadata, producer, created_at, rendered, confirms, attempt)
-    OVERRIDING SYSTEM VALUE
-    SELECT id, CASE WHEN device_group IS NULL THEN device_id END, device_group, recipient, kind, body, variables, media, file_name,
-           mime_type, details, class, campaign, priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group,
-           reference, metadata, producer, created_at, rendered, confirms, attempt
-      FROM back ORDER BY id
-    RETURNING id
+), tried AS MATERIALIZED (
+    SELECT * FROM shardd.retry_jobs(array(SELECT id FROM picked WHERE obstacle IS NULL ORDER BY id))
 )
-SELECT p.id, p.state, p.obstacle, a.id IS NOT NULL AS done FROM picked p LEFT JOIN added a ON a.id = p.id ORDER BY p.id;
+SELECT p.id, p.state, p.obstacle, t.job IS NOT NULL AND t.refusal IS NULL AS done, t.refusal
+  FROM picked p LEFT JOIN tried t ON t.job = p.id ORDER BY p.id;
 
 -- name: count_cancels
 -- How many live jobs there are; `sending` ones cannot be cancelled. NULL filters pass everything.

@@ -28,7 +28,7 @@ WITH next AS MATERIALIZED (
 UPDATE shardd.jobs j SET attempt = j.attempt + 1, claimed_epoch = next.epoch, claimed_at = now()
   FROM next WHERE j.id = next.id
 RETURNING j.id, j.claimed_epoch, j.attempt, j.token, j.device_id, j.recipient, j.kind, j.body, j.media, j.file_name, j.mime_type,
-          CASE WHEN pg_column_size(j.details) <= 65536 THEN j.details::text WHEN j.details IS NOT NULL THEN '"too long"' END AS details,
+          CASE WHEN pg_column_size(j.details) <= 65536 THEN j.details::text WHEN j.details IS NOT NULL THEN repeat(' ', 8193) END AS details,
           extract(epoch FROM least(j.expires_at, '2200-01-01 00:00:00+00') - now())::double precision,
           j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane, j.order_group, j.address, j.producer,
           shardd.opted_out(j.address, j.class, j.confirms) AS opted_out,

@@ -48,6 +48,19 @@ WITH gone AS (
 )
 SELECT count(*) FROM gone;
 
+-- name: forget_order_groups
+-- Up to `most` order groups of which no job is left that waits or is on its way: the row is made again when it is needed. Who adds
+-- to a group just now holds its row, and it stays. Returns how many.
+WITH gone AS (
+    DELETE FROM shardd.order_groups
+     WHERE ctid = ANY (array(
+         SELECT g.ctid FROM shardd.order_groups g
+          WHERE NOT EXISTS (SELECT FROM shardd.jobs j WHERE j.order_group = g.name AND j.producer = g.producer)
+          LIMIT %(most)s FOR UPDATE SKIP LOCKED))
+    RETURNING 1
+)
+SELECT count(*) FROM gone;
+
 -- name: forget_days
 -- What devices and campaigns sent on days older than `days`: no limit and no warm-up looks back so far.
 WITH devices AS (

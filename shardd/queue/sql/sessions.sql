@@ -1,22 +1,26 @@
 -- Which WhatsApp session belongs to which device. A session is named NUMBER:INDEX@s.whatsapp.net.
 
--- name: lock_pairing
--- One pairing of a device at a time, on any host; held by this connection. False: there is one already.
-SELECT pg_try_advisory_lock(hashtextextended('shardd.pairing:' || %(id)s, 0));
+-- name: begin_pairing
+-- One pairing of a device at a time, on any host: this connection's, for `patience` seconds at most. Returns nothing when another
+-- connection, which still is there, has it.
+INSERT INTO shardd.pairings AS p (device_id, pid, backend_start, expires_at)
+SELECT %(id)s, a.pid, a.backend_start, now() + make_interval(secs => %(patience)s)
+  FROM pg_stat_activity a WHERE a.pid = pg_backend_pid()
+ON CONFLICT (device_id) DO UPDATE
+   SET pid = EXCLUDED.pid, backend_start = EXCLUDED.backend_start, expires_at = EXCLUDED.expires_at
+ WHERE p.expires_at <= now()
+    OR NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = p.pid AND a.backend_start = p.backend_start)
+RETURNING device_id;
 
--- name: unlock_pairing
+-- name: end_pairing
 -- The end of it.
-SELECT pg_advisory_unlock(hashtextextended('shardd.pairing:' || %(id)s, 0));
+DELETE FROM shardd.pairings WHERE device_id = %(id)s AND pid = pg_backend_pid();
 
 -- name: number_holder
 -- The device, other than `id`, whose session is of this number.
 SELECT id FROM shardd.devices
  WHERE removed_at IS NULL AND id <> %(id)s AND split_part(split_part(session, '@', 1), ':', 1) = %(number)s
  ORDER BY id LIMIT 1;
-
--- name: lock_number
--- Until the end of the transaction nobody else gives this number to a device.
-SELECT pg_advisory_xact_lock(hashtextextended('shardd.number:' || %(number)s, 0));
 
 -- name: bind_session
 -- Gives a device its session and makes it ready, unless meanwhile it got another one, was removed, or another device holds

@@ -6,6 +6,7 @@ with duplicate keys. So one process of its own does nothing but that, under a lo
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final
 
 import psycopg
@@ -43,9 +44,9 @@ async def _prepare(request: dict[str, Any], say: oneshot.Say) -> None:
             await connect(dsn, timeout=TIMEOUT) as other,
             locked.transaction(),
         ):
-            await locked.execute(sql.load("lock_store"))
             # The library is another client and finds only what is committed: so not in the locked transaction.
-            await _make_schema(other)
+            await _make_lock(other)
+            await locked.execute(sql.load("lock_store"))
             _make_tables(library_dsn(dsn, pgbouncer=request["pgbouncer"]))
             found = await (await other.execute(sql.load("has_tables"))).fetchone()
             if found is None or not found["found"]:
@@ -53,6 +54,14 @@ async def _prepare(request: dict[str, Any], say: oneshot.Say) -> None:
     except psycopg.Error as error:
         raise describe_error(error, dsn) from error
     say({"event": "ready"})
+
+
+async def _make_lock(connection: StoreConnection) -> None:
+    # When two make the same at once, the second is told so after the first has committed it.
+    with suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateSchema):
+        await _make_schema(connection)
+    with suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable):
+        await connection.execute(sql.load("create_lock"))
 
 
 async def _make_schema(connection: StoreConnection) -> None:
