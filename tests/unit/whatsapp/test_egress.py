@@ -233,8 +233,8 @@ async def test_a_slow_reader_holds_its_sender_back_and_loses_nothing(gate: Gate)
 @pytest.mark.parametrize(
     ("url", "complaint"),
     [
-        ("ftp://host:1", "kind 'ftp'"),
-        ("host:3128", "kind 'host'"),
+        ("ftp://host:1", "begins with another scheme"),
+        ("host:3128", "begins with another scheme"),
         ("http://", "names no host"),
         ("http://host:port", "cannot be read"),
         ("http://host:70000", "cannot be read"),
