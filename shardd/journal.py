@@ -42,7 +42,7 @@ from shardd.journal_lines import (
     started_line,
 )
 from shardd.logs import get_logger
-from shardd.state_files import open_file, open_folder
+from shardd.state_files import file_identity, open_file, open_folder
 
 log = get_logger(__name__)
 
@@ -87,7 +87,7 @@ class Journal:
         self._shard = shard
         self._fsync = fsync
         self._fd = -1
-        self._inode = 0
+        self._file = ""  # its identity
         self._life = b""
         self._number = 0  # of the last entry
         self._settled = 0  # all up to this one are
@@ -116,7 +116,7 @@ class Journal:
                 fcntl.flock(journal._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 found = os.fstat(journal._fd)
                 if found.st_ino == path.lstat().st_ino:
-                    journal._inode, journal._size = found.st_ino, found.st_size
+                    journal._file, journal._size = file_identity(journal._fd), found.st_size
                     journal._state_folder = _identity(path.parent.parent.stat())
                     break
                 # Its owner replaced the file (compaction) between our open and our lock.
@@ -139,7 +139,7 @@ class Journal:
             data = os.pread(self._fd, min(READ_MOST, os.fstat(self._fd).st_size), 0)
         except OSError as error:
             raise JournalError(f"{self.path}: {error.strerror}") from error
-        return read_journal(data, state=self._state, shard=self._shard, inode=self._inode, boot=boot_id())
+        return read_journal(data, state=self._state, shard=self._shard, file=self._file, boot=boot_id())
 
     def begin(self) -> None:
         """Start an empty journal of this process. Call it only when everything in the old one is settled."""
@@ -281,7 +281,7 @@ class Journal:
     def _start_over(self, pid: int | None) -> None:
         self._pid = pid
         self._open.clear()
-        header = self._begin_life(self._inode)
+        header = self._begin_life(self._file)
         head = mark_line(self._life, 0, 0) + header
         try:
             # In this order a disk without room, which still takes what it took before, lets a file be cleared.
@@ -294,11 +294,11 @@ class Journal:
         self._size = len(head)
         self._sync_folder()
 
-    def _begin_life(self, inode: int) -> bytes:
+    def _begin_life(self, file: str) -> bytes:
         """The header of a file that has no entries yet."""
         self._life, self._number, self._settled = secrets.token_hex(4).encode(), 0, 0
         header = Header(
-            state=self._state, shard=self._shard, inode=inode, fsync=self._fsync, boot=boot_id(), pid=self._pid
+            state=self._state, shard=self._shard, file=file, fsync=self._fsync, boot=boot_id(), pid=self._pid
         )
         line = header_line(self._life, header)
         self._head = MARK_SIZE + len(line)
@@ -316,8 +316,8 @@ class Journal:
                 spare.unlink()
             fd = open_file(folder.parent, f"{folder.name}/{spare.name}", os.O_RDWR | os.O_CREAT | os.O_EXCL)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            inode = os.fstat(fd).st_ino
-            header, kept = self._begin_life(inode), b"".join(self._kept())
+            file = file_identity(fd)
+            header, kept = self._begin_life(file), b"".join(self._kept())
             data = mark_line(self._life, 0, self._number) + header + kept
             if os.write(fd, data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301  # one place for each way to fail
@@ -328,7 +328,7 @@ class Journal:
                 os.close(fd)
             self._life, self._number, self._settled, self._head = before
             raise JournalError(f"{self.path}: {getattr(error, 'strerror', None) or error}") from error
-        old, self._fd, self._inode, self._size = self._fd, fd, inode, len(data)
+        old, self._fd, self._file, self._size = self._fd, fd, file, len(data)
         os.close(old)
         self._sync_folder()
 

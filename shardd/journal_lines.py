@@ -14,6 +14,9 @@ end is lost is shorter than its mark.
 
 A line whose checksum is right is a fact, wherever it stands, because a claim is named by four numbers of which one is random.
 What is *missing* proves something only in a file without a hole. So damage costs knowledge, and never turns into an outcome.
+
+Not to be noticed: a line that was damaged so that its checksum fits (one in four billion); and an earlier state of this very
+file, whole and put back in place, by a snapshot of the disk or a copy over it, while the boot is the same or fsync is on.
 """
 
 from __future__ import annotations
@@ -50,8 +53,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     """Id of the state folder."""
     shard: int
-    inode: int
-    """Of the file itself: a copy has another one, and may be older than what was acted upon."""
+    file: str
+    """Names the file itself (`shardd.state_files.file_identity`): a copy of it may be older than what was acted upon."""
     fsync: bool
     """Each line was on the disk before anybody acted upon it."""
     boot: str | None = None
@@ -162,8 +165,8 @@ def read_header(data: bytes) -> Header | None:
         return None
 
 
-def read_journal(data: bytes, *, state: str, shard: int, inode: int, boot: str | None) -> Record:
-    """What these bytes say, whatever they are: held against the state folder's id, the shard, the file's inode and the boot."""
+def read_journal(data: bytes, *, state: str, shard: int, file: str, boot: str | None) -> Record:
+    """What these bytes say, whatever they are: held against the state folder's id, the shard, the file itself and the boot."""
     record = Record()
     lines = data.split(b"\n")
     mark, header = _read_mark(lines[0]), read_header(data)
@@ -174,7 +177,7 @@ def read_journal(data: bytes, *, state: str, shard: int, inode: int, boot: str |
         return record
     record.pid = header.pid
     hole = _read_in_order(lines[2:], mark, record)
-    objection = _objection(header, state=state, shard=shard, inode=inode, boot=boot)
+    objection = _objection(header, state=state, shard=shard, file=file, boot=boot)
     if objection is not None:
         record.spared.clear()
     record.flaw = objection or hole
@@ -201,8 +204,8 @@ def _read_in_order(lines: list[bytes], mark: _Mark, record: Record) -> str | Non
                 if entry.prepares is not None:
                     record.spared.add(entry.prepares)
             continue
+        # If it stands where an entry stood, the next number will be missing.
         hole = hole or ("a line cannot be read" if entry is None else "a line of another file is in it")
-        record.spared.clear()
     if lines[-1]:
         # A write that a dying worker did not finish was never acted upon, but it cannot be told from a line that lost its end.
         hole = hole or "its last line is cut off"
@@ -214,14 +217,14 @@ def _read_in_order(lines: list[bytes], mark: _Mark, record: Record) -> str | Non
     return hole
 
 
-def _objection(header: Header, *, state: str, shard: int, inode: int, boot: str | None) -> str | None:
+def _objection(header: Header, *, state: str, shard: int, file: str, boot: str | None) -> str | None:
     """Why a file proves nothing by what is missing in it, though it may be whole."""
     unknown = boot is None or header.boot is None
     objections = (
         (header.version != VERSION, f"it has format {header.version}, and this shardd knows {VERSION}"),
         (header.state != state, "it is of another state folder"),
         (header.shard != shard, f"it is of shard {header.shard}"),
-        (header.inode != inode, "it is a copy, which may be older than what it was copied from"),
+        (header.file != file, "it is a copy, which may be older than what it was copied from"),
         (not header.fsync and unknown, "whether the machine went down since is unknown: it hides its boot id"),
         (not header.fsync and header.boot != boot, "the machine went down, and worker.journal_fsync is off"),
     )

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import pwd
 import re
 import secrets
 import stat
+import struct
 from pathlib import Path
 from typing import Final
 
 from shardd.errors import UnsafeFileError
 
 ID_FILE: Final = "state.id"
+_GET_GENERATION: Final = 0x80087601
+"""FS_IOC_GETVERSION of linux/fs.h: ext4, XFS, btrfs and F2FS know it."""
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 # O_NONBLOCK: a pipe in a file's place must not keep us waiting for its other end.
 _CAREFULLY: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -119,6 +123,15 @@ def _user(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"uid {uid}"
+
+
+def file_identity(fd: int) -> str:
+    """Names this very file, which no copy of it shares: its inode, and how often that was used, where the file system tells."""
+    try:
+        (generation,) = struct.unpack("=q", fcntl.ioctl(fd, _GET_GENERATION, bytes(8)))
+    except OSError:
+        generation = 0
+    return f"{os.fstat(fd).st_ino}.{generation}"
 
 
 # ---- the state folder's id

@@ -46,7 +46,6 @@ from shardd.supervisor.recovery import LOST_AFTER, Recovery
 from shardd.supervisor.retention import Retention
 from shardd.supervisor.router import Router
 from shardd.supervisor.rules import Rules
-from shardd.supervisor.set_aside import SetAside
 from shardd.supervisor.state_watch import StateWatch
 from shardd.supervisor.steps import Steps
 from shardd.supervisor.work_poller import WorkPoller
@@ -128,7 +127,6 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
     spool = OptOutSpool(config.state_dir)
     inbox = OptOutInbox(opt_outs, config, spool)
 
-    set_aside = SetAside()
     router = Router(
         jobs=jobs,
         lines=lines,
@@ -136,7 +134,6 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
         may_claim=lambda: keeper.good() and state_watch.trouble is None,
         batch=config.queue.batch,
         backoff=rules.job_backoff,
-        set_aside=set_aside.note,
         screen=Screen(opt_outs, region),
     )
     steps = Steps()
@@ -183,7 +180,6 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
         backoff=lambda: rules.job_backoff,
         grace=LOST_AFTER * config.lease.ttl,
         zones=lambda device_id: _zone_of(device_id, lines, rules),
-        set_aside=set_aside.note,
     )
     binding_check = BindingCheck(ProducerAdmin(pools.rest))
     return Parts(
@@ -225,7 +221,7 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
         state_watch=state_watch,
         recovery=recovery,
         binding_check=binding_check,
-        reporters=(defects, set_aside, fleet, lines, state_watch, recovery, spool, steps, binding_check),
+        reporters=(defects, lines, state_watch, recovery, spool, steps, binding_check),
     )
 
 

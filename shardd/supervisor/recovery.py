@@ -25,10 +25,9 @@ from shardd.queue.cycle import Send, Settlement, count_sends
 from shardd.queue.jobs import Jobs
 from shardd.queue.settle import Claim, Finish, JobBackoff, settle
 from shardd.state_files import open_folder
-from shardd.states import MAY_HAVE_LEFT, JobState, Verdict
+from shardd.states import MAY_HAVE_LEFT, Verdict
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.router import Router
-from shardd.supervisor.verdicts import NODE_DIED, Death, prepared_alone, verdicts
 
 log = get_logger(__name__)
 
@@ -40,10 +39,12 @@ FOLDER: Final = "journal"
 """Of the state folder: where the journals are."""
 Zones = Callable[[str], tzinfo]
 """The time zone of a device."""
+DIED: Final = "the worker died after the message was handed over and before an answer came"
 HIDDEN_BOOT: Final = (
     "/proc/sys/kernel/random/boot_id cannot be read (ProcSubset=pid?), so a crash cannot be told from a loss of power: unless "
     "worker.journal_fsync is on, what a worker that dies had not yet handed over will be in doubt"
 )
+LOST: Final = "the journal of that moment is lost, so nobody knows whether the message was handed over"
 
 
 def journal_path(state_dir: Path, shard: int) -> Path:
@@ -54,6 +55,24 @@ def journal_path(state_dir: Path, shard: int) -> Path:
 def shard_of_journal(path: Path) -> int:
     """The shard whose journal this is."""
     return int(path.stem.removeprefix("shard-"))
+
+
+def verdicts(claims: Iterable[Claim], record: Record) -> list[Outcome]:
+    """What the journal says about each claim."""
+    return [_verdict(claim, record) for claim in claims]
+
+
+def _verdict(claim: Claim, record: Record) -> Outcome:
+    now = time.time()
+    match record.phase(claim.key):
+        case Phase.ENDED:
+            return record.outcomes[claim.key]
+        case Phase.STARTED:
+            return Outcome(*claim.key, Verdict.IN_DOUBT, error=DIED, at=now, error_class=ErrorClass.WORKER)
+        case Phase.UNKNOWN:
+            return Outcome(*claim.key, Verdict.IN_DOUBT, error=LOST, at=now, error_class=ErrorClass.WORKER)
+        case Phase.NOTHING | Phase.PREPARING | Phase.PREPARING_ALONE:
+            return Outcome(*claim.key, Verdict.RETURNED, at=now)
 
 
 async def open_journal(path: Path, state: str) -> Journal:
@@ -75,16 +94,12 @@ async def open_journal(path: Path, state: str) -> Journal:
             await asyncio.sleep(0.05)
 
 
-async def settle_from_journal(state_dir: Path, state: str, shard: int, router: Router, death: Death) -> Claim | None:
-    """Settle what a dead worker had in flight, as its journal says; returns when it is settled. Raises JournalError.
-
-    Returns the job that was being prepared alone, if one was.
-    """
+async def settle_from_journal(state_dir: Path, state: str, shard: int, router: Router) -> None:
+    """Settle what a dead worker had in hand, as its journal says; returns when it is settled. Raises JournalError."""
     journal = await open_journal(journal_path(state_dir, shard), state)
     try:
         record = journal.read()
-        claims = router.in_hand(shard)
-        outcomes = verdicts(claims, record, death)
+        outcomes = verdicts(router.in_hand(shard), record)
         doubts = sum(o.verdict == Verdict.IN_DOUBT for o in outcomes)
         if outcomes:
             log.info(
@@ -98,7 +113,6 @@ async def settle_from_journal(state_dir: Path, state: str, shard: int, router: R
         router.outcomes(shard, outcomes)
         await router.wait_settled(shard)
         journal.clear()
-        return prepared_alone(claims, record)
     finally:
         journal.close()
 
@@ -121,13 +135,8 @@ class Recovery:
         backoff: Callable[[], JobBackoff],
         grace: float,
         zones: Zones,
-        set_aside: Callable[[Claim, str | None], None],
     ) -> None:
-        """`state`: the state folder's id; `grace`: seconds; `zones`: of the devices, whose days and hours the limits count.
-
-        `set_aside`: hears of a job that is ended because it ends workers.
-        """
-        self._set_aside = set_aside
+        """`state`: the state folder's id; `grace`: seconds; `zones`: of the devices, whose days and hours the limits count."""
         self._state_dir = state_dir
         self._state = state
         self._jobs = jobs
@@ -196,12 +205,9 @@ class Recovery:
                 if node == self._node and not alive and shard not in blocked and (only is None or shard in only):
                     claims.setdefault(shard, []).append(claim)
             # A journal that is gone proves nothing.
-            outcomes = [o for shard in claims for o in verdicts(claims[shard], records.get(shard, Record()), NODE_DIED)]
+            outcomes = [o for shard in claims for o in verdicts(claims[shard], records.get(shard, Record()))]
             everything = [claim for shard in claims for claim in claims[shard]]
-            settlement = await settle_all(self._jobs, everything, outcomes, self._backoff(), self._zones)
-            for ended in settlement.finishes:
-                if ended.state is JobState.FAILED and ended.error_class == ErrorClass.WORKER:
-                    self._set_aside(ended.claim, ended.error)
+            await settle_all(self._jobs, everything, outcomes, self._backoff(), self._zones)
             # Another node may have called some of them in doubt meanwhile; our journals know better.
             await self._jobs.resolve_doubts([o for record in records.values() for o in record.outcomes.values()])
             self._tell(claims, records, outcomes)
@@ -291,8 +297,8 @@ async def sweep(
 
 async def settle_all(
     jobs: Jobs, claims: list[Claim], outcomes: list[Outcome], backoff: JobBackoff, zones: Zones
-) -> Settlement:
-    """Settle outside the router; returns what was written."""
+) -> None:
+    """Settle outside the router."""
     pairs = list(zip(claims, outcomes, strict=True))
     left = [
         # Whether a campaign has a cap is not known yet: a count too many harms nobody.
@@ -309,7 +315,6 @@ async def settle_all(
             settlement.releases.append(decision)
     if settlement:
         await jobs.cycle(settlement, [])
-    return settlement
 
 
 def _kill_holder(path: Path) -> None:

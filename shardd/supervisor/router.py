@@ -24,7 +24,7 @@ from shardd.logs import get_logger
 from shardd.queue.cycle import Ask, Send, Settlement, Taken, count_sends
 from shardd.queue.jobs import Jobs
 from shardd.queue.settle import Claim, Finish, JobBackoff, Release, settle
-from shardd.states import MAY_HAVE_LEFT, JobState, Verdict
+from shardd.states import MAY_HAVE_LEFT, Verdict
 from shardd.supervisor.ledger import Entry, Ledger
 from shardd.supervisor.line import may_be_capped
 from shardd.supervisor.lines import Lines
@@ -52,20 +52,17 @@ class Router:
         may_claim: Callable[[], bool],
         batch: int,
         backoff: JobBackoff,
-        set_aside: Callable[[Claim, str | None], None],
         screen: Screen | None = None,
     ) -> None:
         """`may_claim`: whether this node's leases are surely good now; `batch`: the most jobs of one claim.
 
-        `set_aside`: hears of a job that is ended because it ends workers. `screen`: a second look for opt-outs, at what the
-        database cannot tell by itself.
+        `screen`: a second look for opt-outs, at what the database cannot tell by itself.
         """
         self._jobs = jobs
         self.lines = lines
         self._say = say
         self._may_claim = may_claim
         self.batch = batch
-        self._set_aside = set_aside
         self._screen = screen
         self.backoff = backoff
         self._ledger = Ledger()
@@ -279,8 +276,6 @@ class Router:
         self._ledger.end((shard, claim, outcome, decision))
         self.lines.ended(claim, outcome, now, back=back)
         self.shard_totals[shard][outcome.verdict] += 1
-        if outcome.suspect and isinstance(decision, Finish) and decision.state is JobState.FAILED:
-            self._set_aside(claim, decision.error)
         if outcome.verdict not in (Verdict.SENT, Verdict.OPTED_OUT):
             log.info(
                 "not sent",

@@ -80,7 +80,6 @@ class WorkerMessages:
             case ipc.Heartbeat():
                 self._hear_journal(message.journal)
             case ipc.Leaving():
-                shard.told_to_end = True
                 to.router.shard_down(shard.index)
             case ipc.DeviceChanged() if shard.epoch is not None:
                 to.device_changed(message, shard.epoch)
@@ -135,7 +134,6 @@ class WorkerMessages:
 
     def out_of_step(self) -> None:
         """Nothing that it says can be read any more: it gets no more jobs."""
-        self._shard.told_to_end = True
         self._hearers.router.shard_down(self._shard.index)
 
     # ---- what could not be said
@@ -170,14 +168,12 @@ class WorkerMessages:
 
     def audit(self) -> None:
         """Ask the worker what it has; claims that it knows nothing of are settled when it answers."""
-        wait = self._audit_asked + AUDIT_AGAIN - time.monotonic()
-        if wait <= 0:
-            self._ask_for_audit()
-        elif self._audit_later is None:
-            self._audit_later = asyncio.get_running_loop().call_later(wait, self._ask_for_audit)
-
-    def _ask_for_audit(self) -> None:
-        self._audit_asked, self._audit_later = time.monotonic(), None
+        now = time.monotonic()
+        if now < (again := self._audit_asked + AUDIT_AGAIN):
+            if self._audit_later is None:
+                self._audit_later = asyncio.get_running_loop().call_later(again - now, self.audit)
+            return
+        self._audit_asked, self._audit_later = now, None
         self._requests += 1
         # Whatever is in flight now was said before this, and an outcome that is known now is said before the answer.
         self._audited = self._hearers.router.in_hand(self._shard.index)

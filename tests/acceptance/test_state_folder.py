@@ -56,7 +56,10 @@ async def wait_without_a_message(daemon: Daemon, producer: Producer, count: int)
     for _ in range(15):
         await daemon.wait_change()
     assert len(daemon.messages()) == count
-    assert producer.states()["sending"] == 0
+    # What cannot be handed over is not even claimed.
+    assert producer.execute("SELECT DISTINCT state, attempt FROM shardd.outcomes WHERE state <> 'sent'") == [
+        ("queued", 0)
+    ]
 
 
 async def test_a_state_folder_that_is_gone_stops_sending_until_it_is_back(node: Daemon, producer: Producer) -> None:
@@ -95,6 +98,19 @@ async def test_a_state_folder_that_was_replaced_is_left_alone(node: Daemon, prod
     assert list((node.home / "journal").iterdir()) == []
     assert await node.stop() == 0
     assert producer.states() == {"queued": 4}
+
+
+async def test_without_its_lock_a_state_folder_is_nobodys(node: Daemon, producer: Producer) -> None:
+    """Another shardd could start on it."""
+    producer.add_devices(4)
+    await node.start()
+    (node.home / "supervisor.lock").unlink()
+    await node.until(has_problem("state_folder", "supervisor.lock was deleted or moved away"))
+    producer.add_jobs(8, 4)
+    await wait_without_a_message(node, producer, 0)
+    assert await node.stop() == 0
+    await node.start()
+    assert await producer.until_finished(node, 8) == {"sent": 8}
 
 
 async def test_a_journal_folder_that_was_deleted_is_shown_and_mended_by_making_it_again(
@@ -229,16 +245,78 @@ async def test_a_journal_that_is_a_link_blocks_its_shard_only_and_what_it_points
     status = await node.until(
         has_problem("journal", "left behind of shard 0 cannot be settled", f"{journal} is a symbolic link")
     )
-    assert status["shards"][1]["state"] == "running"
+    assert [(shard["state"], shard["restarts"]) for shard in status["shards"]] == [("waiting", 0), ("running", 0)]
     claims = dict(producer.execute("SELECT state, count(*) FROM shardd.outcomes GROUP BY state"))
     assert set(claims) == {"sending", "in_doubt"}
     assert victim.read_text() == "precious"
     journal.unlink()
     aside.rename(journal)
-    await node.until(healthy)
+    await node.until(lambda status: healthy(status) and all(s["state"] == "running" for s in status["shards"]))
     assert await producer.until_finished(node, 8) == {"in_doubt": 8}
     assert await node.stop() == 0
     assert len(node.messages()) == 8
+
+
+def no_utf8(journal: Path, tmp_path: Path) -> None:
+    """One byte in a string of its header, in place."""
+    with journal.open("r+b") as file:
+        file.seek(journal.read_bytes().index(b'"boot":"') + 8)
+        file.write(b"\xff")
+
+
+def earlier_version(journal: Path, tmp_path: Path) -> None:
+    journal.write_bytes(b'{"boot":"x","pid":1,"shard":0,"fsync":true}\n{"s":[1,1,1]}\n')
+
+
+def old_copy(journal: Path, tmp_path: Path) -> None:
+    """As a backup of the state folder puts it back."""
+    shutil.copy(journal, tmp_path / "backup")
+    journal.unlink()
+    shutil.copy(tmp_path / "backup", journal)
+    journal.chmod(0o600)
+
+
+def other_folder(journal: Path, tmp_path: Path) -> None:
+    (journal.parent.parent / "state.id").unlink()
+
+
+def gone(journal: Path, tmp_path: Path) -> None:
+    journal.unlink()
+
+
+@pytest.mark.parametrize(
+    ("befall", "flaw"),
+    [
+        (no_utf8, "its header cannot be read"),
+        (earlier_version, "it was written by an earlier version of shardd, without checksums"),
+        (old_copy, "it is a copy, which may be older than what it was copied from"),
+        (other_folder, "it is of another state folder"),
+        (gone, "there is no journal"),
+    ],
+)
+async def test_a_journal_that_proves_nothing_leaves_doubts_with_the_reason_and_stops_nobody(
+    node: Daemon, producer: Producer, tmp_path: Path, befall: Callable[[Path, Path], None], flaw: str
+) -> None:
+    # What is never handed over, as far as a whole journal could tell: the sandbox is connecting.
+    node.write_config(shards=1, transports={"sandbox": {"connect_for": "10m"}})
+    producer.add_devices(4)
+    producer.add_jobs(4, 4)
+    await node.start()
+    await node.until(lambda status: status["totals"]["in_flight"] == 4)
+    _kill_everything(node)
+    await node.wait_end()
+    befall(node.home / "journal" / "shard-000.journal", tmp_path)
+    node.write_config(transports={"sandbox": {"connect_for": 0}})
+    await node.start()
+    assert await producer.until_finished(node, 4) == {"in_doubt": 4}
+    status = await node.until(healthy)
+    note = f"4 jobs are in doubt, because the journal of shard 0 could not tell whether they had left: {flaw}"
+    assert note in status["notes"]
+    assert flaw in node.log_file.read_text()
+    assert "Traceback" not in node.log_file.read_text()
+    producer.add_jobs(4, 4)
+    assert await producer.until_finished(node, 8) == {"in_doubt": 4, "sent": 4}
+    assert await node.stop() == 0
 
 
 @pytest.mark.parametrize("where", ["supervisor.lock", "state.id"])
