@@ -51,7 +51,11 @@ class DatabaseError(SharddError):
     exit_code = 69
 
 
-class RowRefusedError(DatabaseError):
+class RefusedDataError(DatabaseError):
+    """PostgreSQL looked at a value and does not want it: asked again, it says the same."""
+
+
+class RowRefusedError(RefusedDataError):
     """The database looked at a row and does not want it; the text names the column, the value and the fix."""
 
     exit_code = 65

@@ -13,7 +13,7 @@ from typing import Final
 import psycopg
 from psycopg_pool import PoolTimeout
 
-from shardd.errors import DatabaseError, RowRefusedError
+from shardd.errors import DatabaseError, RefusedDataError, RowRefusedError
 from shardd.postgres.dsn import addresses_of, parse_dsn
 from shardd.postgres.liveness import Deadline
 from shardd.postgres.refusals import RefusedError, explain
@@ -72,6 +72,10 @@ _LOGIN_ROUTINE: Final = "InitializeSessionUserId"
 """Where a server refuses a role with 28000 that is not there or has no LOGIN (src/backend/utils/init/miscinit.c)."""
 
 
+_REFUSALS: Final = frozenset({"22", "23", "54", "P0"})
+"""Classes of SQLSTATE: bad data, a constraint, a value that is too large for an index, a trigger that raises."""
+
+
 def describe_error(error: BaseException, dsn: str, deadline: Deadline | None = None) -> DatabaseError:
     """The error to raise for one of psycopg's, of its pool's or of the operating system's; the cause is kept.
 
@@ -79,7 +83,7 @@ def describe_error(error: BaseException, dsn: str, deadline: Deadline | None = N
     """
     if deadline is not None and deadline.passed:
         error = psycopg.errors.QueryCanceled(f"no answer within {deadline.limit:g} s")
-    described = RowRefusedError(_said(error)) if _is_refusal(error) else DatabaseError(_sentence(error, words_of(dsn)))
+    described = _described(error, dsn)
     described.__cause__ = error
     return described
 
@@ -87,6 +91,21 @@ def describe_error(error: BaseException, dsn: str, deadline: Deadline | None = N
 def explain_refusal(error: psycopg.OperationalError) -> psycopg.OperationalError:
     """The error of a connect, with the server's code unless its words are libpq's. May block for a moment."""
     return error if any(re.search(pattern, str(error)) for pattern, _ in _CONNECTING) else explain(error)
+
+
+def _described(error: BaseException, dsn: str) -> DatabaseError:
+    if _is_refusal(error):
+        return RowRefusedError(_said(error))
+    return (RefusedDataError if _is_bad_data(error) else DatabaseError)(_sentence(error, words_of(dsn)))
+
+
+def _is_bad_data(error: BaseException) -> bool:
+    if isinstance(error, UnicodeError):
+        return True
+    if not isinstance(error, psycopg.Error):
+        return False
+    # Without a code, psycopg itself could not say it to the server.
+    return isinstance(error, psycopg.DataError) if error.sqlstate is None else error.sqlstate[:2] in _REFUSALS
 
 
 def words_of(dsn: str) -> dict[str, str]:

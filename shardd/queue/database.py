@@ -140,8 +140,8 @@ class Database:
         try:
             async with self._servers.ready(connection, limit):
                 yield connection
-        except psycopg.Error as error:
-            if error.sqlstate in _SUSPICIOUS:
+        except (psycopg.Error, UnicodeError) as error:
+            if isinstance(error, psycopg.Error) and error.sqlstate in _SUSPICIOUS:
                 self._servers.suspect(_SUSPICIOUS[error.sqlstate])
             raise describe_error(error, self._dsn, deadline) from error
         finally:

@@ -26,6 +26,25 @@ class EventRow:
     data: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class HeldEvents:
+    """Events that cannot be read yet, and the transaction that they wait for; None: hidden from this login, or not known."""
+
+    waiting: float
+    """Seconds since the oldest of them was written."""
+    pid: int | None
+    database: str | None
+    user: str | None
+    application: str | None
+    address: str | None
+    """None also of a session on the server's own host."""
+    state: str | None
+    prepared: str | None
+    """The name of a prepared transaction, which has no session."""
+    age: float | None
+    """Seconds since the transaction began."""
+
+
 class Events:
     """The outbox, over a database. Every call raises DatabaseError."""
 
@@ -40,6 +59,11 @@ class Events:
         """Delete up to `chunk` of the oldest events, if they are too old (seconds) or too many. Returns how many."""
         rows = await self._database.fetch_all("purge_events", {"keep": keep, "most": most, "chunk": chunk})
         return int(rows[0][0])
+
+    async def held(self, age: float) -> HeldEvents | None:
+        """What keeps events from being read, if one has waited for `age` seconds."""
+        rows = await self._database.fetch_all("held_events", {"age": age})
+        return HeldEvents(*rows[0]) if rows else None
 
     async def mend(self) -> int:
         """Make readable what was written before the database was restored from a dump. Returns how many events that were."""

@@ -116,6 +116,15 @@ class Jobs:
         rows = await self._database.fetch_all("claims_of_epochs", {"epochs": list(epochs)})
         return [Claim(*row) for row in rows]
 
+    async def live_claims(self, ids: Sequence[int]) -> list[Claim]:
+        """Which of these jobs are claimed, and how."""
+        return [Claim(*row) for row in await self._database.fetch_all("live_claims", {"ids": list(ids)})]
+
+    async def old_claims(self, age: float, epochs: Sequence[int]) -> list[tuple[Claim, str, bool]]:
+        """Claims of more than `age` seconds under these epochs or without a lease: (claim, node, whether there is a lease)."""
+        rows = await self._database.fetch_all("old_claims", {"age": age, "epochs": list(epochs)})
+        return [(Claim(*row[:13]), row[13], row[14]) for row in rows]
+
     async def orphaned_claims(self, grace: float) -> list[tuple[Claim, str, int, bool]]:
         """Claims without a lease: (claim, node, shard, whether that node's same supervisor still lives)."""
         rows = await self._database.fetch_all("orphaned_claims", {"grace": grace})

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from typing import Final
 
 from shardd import ipc
+from shardd.errors import RefusedDataError
 from shardd.logs import get_logger
 from shardd.queue.devices import Devices, StateChange
 from shardd.states import DeviceState
+from shardd.supervisor.dividing import divide
 from shardd.supervisor.lines import Changes, Lines
 from shardd.supervisor.router import Router
 from shardd.supervisor.steps import Step
@@ -34,6 +36,7 @@ class DeviceSync:
         step: Step,
         *,
         say: Callable[[int, ipc.ToWorker], bool],
+        defect: Callable[[str], None],
         warm_days: Callable[[], int],
     ) -> None:
         """`warm_days`: how many days a warm-up takes."""
@@ -41,6 +44,7 @@ class DeviceSync:
         self._router = router
         self._step = step
         self._say = say
+        self._defect = defect
         self._warm_days = warm_days
         self._wake = WakeUp(SPACING)
         self._unwritten: dict[str, StateChange] = {}
@@ -87,7 +91,7 @@ class DeviceSync:
     async def _look(self) -> None:
         written = dict(self._unwritten)
         if written:
-            await self._devices.set_states(list(written.values()))
+            await divide(list(written.values()), self._devices.set_states, self._refuse)
             self._unwritten = {i: c for i, c in self._unwritten.items() if written.get(i) is not c}
         await self._devices.heal()
         devices = await self._devices.all(self._warm_days())
@@ -95,6 +99,11 @@ class DeviceSync:
         for shard, changes in self.lines.look(devices, now, wall=time.time(), unwritten=self._unwritten).items():
             self._tell(shard, changes)
         self._router.wake()
+
+    async def _refuse(self, change: StateChange, error: RefusedDataError) -> None:
+        """What the database does not want of one device must not keep it from hearing of all others."""
+        log.error("a device's state cannot be stored", action="device", device=change.device_id, error=str(error))
+        self._defect(f"the state of a device could not be stored: {error}")
 
     def _tell(self, shard: int, changes: Changes) -> None:
         self._say(shard, ipc.Devices(changed=changes.changed, removed=changes.removed))

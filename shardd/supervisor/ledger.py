@@ -1,6 +1,13 @@
-"""The router's book of claims: which a shard's worker has in hand, which ended and are to be written, which are being written."""
+"""The router's book of claims: which a shard's worker has in hand, which ended and are to be written, which are being written.
+
+And those that ended but cannot be written, because the database refuses what is known of them: they are set aside and tried
+again now and then.
+"""
 
 from __future__ import annotations
+
+import time
+from collections.abc import Iterator
 
 from shardd.ipc import ClaimKey, Outcome
 from shardd.queue.settle import Claim, Finish, Release
@@ -13,9 +20,10 @@ class Ledger:
     """Every claim of this node, from its commit to that of its settling."""
 
     def __init__(self) -> None:
-        self._in_hand: dict[int, dict[ClaimKey, Claim]] = {}  # by shard
+        self._in_hand: dict[int, dict[ClaimKey, tuple[Claim, float]]] = {}  # by shard, with since when
         self._ended: list[Entry] = []
         self._settling: list[Entry] = []
+        self._aside: dict[ClaimKey, tuple[Entry, str]] = {}  # with the error
 
     def __bool__(self) -> bool:
         """Whether anything waits to be settled."""
@@ -23,11 +31,12 @@ class Ledger:
 
     def claimed(self, shard: int, claim: Claim) -> None:
         """A claim is in the hand of a shard from now on."""
-        self._in_hand.setdefault(shard, {})[claim.key] = claim
+        self._in_hand.setdefault(shard, {})[claim.key] = claim, time.monotonic()
 
     def returned(self, shard: int, outcome: Outcome) -> Claim | None:
         """The claim that an outcome is of, in nobody's hand any more; None: it was not in the shard's hand."""
-        return self._in_hand.get(shard, {}).pop(outcome.key, None)
+        claim, _ = self._in_hand.get(shard, {}).pop(outcome.key, (None, 0.0))
+        return claim
 
     def end(self, entry: Entry) -> None:
         """A claim ended; it waits to be settled."""
@@ -48,22 +57,44 @@ class Ledger:
 
     def in_hand(self, shard: int) -> list[Claim]:
         """What a shard has in hand."""
-        return list(self._in_hand.get(shard, {}).values())
+        return [claim for claim, _ in self._in_hand.get(shard, {}).values()]
 
     def in_hand_count(self, shard: int) -> int:
         """How many jobs a shard has in hand."""
         return len(self._in_hand.get(shard, ()))
 
+    def in_hand_since(self, before: float) -> Iterator[tuple[int, Claim]]:
+        """Which claims a shard, by its number, has had in hand since a moment of the monotonic clock or longer."""
+        for shard, hand in self._in_hand.items():
+            for claim, since in hand.values():
+                if since > before:
+                    break  # those that follow came later
+                yield shard, claim
+
+    def set_aside(self, entry: Entry, error: str) -> None:
+        """A claim ended, but the database refuses to write that."""
+        self._aside[entry[1].key] = entry, error
+
+    def aside(self) -> list[tuple[Claim, str]]:
+        """What was set aside, with the errors."""
+        return [(entry[1], error) for entry, error in self._aside.values()]
+
+    def try_aside(self) -> None:
+        """Let what was set aside be settled once more."""
+        self._ended += [entry for entry, _ in self._aside.values()]
+        self._aside = {}
+
     def waiting(self) -> int:
         """How many ended claims wait to be settled."""
-        return len(self._ended)
+        return len(self._ended) + len(self._aside)
 
     def unsettled(self, shard: int) -> int:
         """How many claims of a shard are not settled yet."""
-        return self.in_hand_count(shard) + sum(1 for entry in (*self._ended, *self._settling) if entry[0] == shard)
+        aside = [entry for entry, _ in self._aside.values()]
+        return self.in_hand_count(shard) + sum(entry[0] == shard for entry in (*self._ended, *self._settling, *aside))
 
     def missing(self, claims: list[Claim]) -> list[Claim]:
         """Those of these claims that this book does not know."""
         known = {key for hand in self._in_hand.values() for key in hand}
-        known |= {claim.key for _, claim, _, _ in self._ended}
+        known |= {claim.key for _, claim, _, _ in self._ended} | self._aside.keys()
         return [claim for claim in claims if claim.key not in known]

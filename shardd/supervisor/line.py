@@ -126,6 +126,14 @@ class Line:
     """Virtual time of the last share."""
     untold: str | None = None
     """Why no worker can be told of it; None: it can be."""
+    served_at: float = -math.inf
+    """When its last job was claimed."""
+    idle_since: float | None = None
+    """Since when each scan has found jobs that it could send at once, and none was claimed."""
+    idle_for: float = 0.0
+    """Seconds from then to the last scan."""
+    refused: dict[str, float] = field(default_factory=dict)
+    """Lanes that the database refused to claim from, and until when they are left alone."""
     due: float | None = None
     """When it may send, while it waits for that; minus infinity: it stands in the turns; None: it waits for nothing."""
 
@@ -187,7 +195,7 @@ class Line:
     ) -> Turn:
         """As `turn_of`; `known`: of this moment, by class, by which alone lanes differ whose campaigns run without a cap."""
         campaign = campaigns.get(lane.campaign) if lane.campaign else NO_CAMPAIGN
-        if campaign is None or campaign.device_cap is not None:
+        if campaign is None or campaign.device_cap is not None or lane.name in self.refused:
             return self.turn_of(lane, campaigns, now, ahead)
         turn = known.get(lane.job_class)
         if turn is None:
@@ -196,6 +204,10 @@ class Line:
 
     def turn_of(self, lane: Lane, campaigns: Mapping[str, Campaign], now: float, ahead: float) -> Turn:
         """When this lane may send; NEVER: not before somebody decides so. `ahead`: see `shardd.pacing.next_turn`."""
+        if (until := self.refused.get(lane.name)) is not None:
+            if until > now:
+                return Turn(until, "an error of the database")
+            del self.refused[lane.name]
         campaign = campaigns.get(lane.campaign) if lane.campaign else NO_CAMPAIGN
         if campaign is None:
             return Turn(NEVER, "its campaign")
@@ -228,7 +240,7 @@ class Line:
 
         Only lanes that may have work count; NEVER when none may send before somebody decides so.
         """
-        if self.pace.free and len(self.lanes) == 1:
+        if self.pace.free and len(self.lanes) == 1 and not self.refused:
             (only,) = self.lanes.values()
             if not only.campaign:  # as in a fleet without limits: nothing to choose, and nothing to wait for
                 return (only, now) if only.has_work else (None, NEVER)

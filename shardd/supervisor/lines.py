@@ -10,7 +10,7 @@ No I/O and no clock of its own: times are seconds of the caller's monotonic cloc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -29,6 +29,8 @@ from shardd.supervisor.turns import IN_TURNS, Turns
 
 TROUBLE_FIRST, TROUBLE_CAP = 5.0, 600.0
 """Seconds before a device that could not be reached is tried again, after the first and after many failures."""
+IDLE: Final = 15.0
+"""Seconds for which a device that could send gets nothing before that is a problem: thousands may come before it."""
 NOTHING_LEFT: Final = frozenset({Verdict.RETURNED, Verdict.EXPIRED, Verdict.OPTED_OUT})
 """After these no gap begins: the device was not used."""
 
@@ -133,6 +135,31 @@ class Lines:
             yield Problem(
                 ProblemKind.DEVICE, f"{devices} with which it cannot send; {faulty[0].device.id}: {faulty[0].fault}"
             )
+        if idle := [line for line in self.by_id.values() if line.idle_since is not None and line.idle_for >= IDLE]:
+            first = max(idle, key=lambda line: line.idle_for)
+            devices = "1 device" if len(idle) == 1 else f"{len(idle):,} devices"
+            yield Problem(
+                ProblemKind.DEVICE,
+                f"{devices} could send jobs at once and got none; {first.device.id}: for {first.idle_for:.0f} s. Somebody's "
+                "transaction may keep their rows locked (pg_stat_activity, pg_locks); if not, it is a defect of shardd: please "
+                "report it, with the log",
+            )
+
+    def scanned(self, found: Collection[str], now: float) -> None:
+        """A scan is over, which found jobs of these devices and has hinted at them: watch for devices that do nothing."""
+        for line in self.by_id.values():
+            if line.device.id not in found or now < line.served_at + IDLE or not self._could_send(line, now):
+                line.idle_since = None
+            elif line.idle_since is None:
+                line.idle_since, line.idle_for = now, 0.0
+            else:
+                line.idle_for = now - line.idle_since
+
+    def _could_send(self, line: Line, now: float) -> bool:
+        # A device that waits for a later time was looked at when it was hinted at.
+        if (line.due is not None and line.due > now) or not self._can_send(line) or self.rest_of(line) > now:
+            return False
+        return self._choose(line, now)[0] is not None
 
     def repace(self, now: float) -> None:
         """The config's limits have changed."""
@@ -198,6 +225,7 @@ class Lines:
             line = self.by_id.get(job.claim.device_id)
             if line is not None:
                 line.serve(line.lane(job.claim.lane), self.campaigns)
+                line.served_at, line.idle_since = now, None
         for ask in asks:
             line = self.by_id.get(ask.device_id)
             if line is None:
@@ -219,6 +247,12 @@ class Lines:
                 lane = line.lane(ask.lane)
                 lane.has_work, lane.asked = True, False
                 self._offer(line, now)
+
+    def refused(self, ask: Ask, until: float) -> None:
+        """The database refuses to claim from this lane: it is left alone until a moment, whatever is said of its work."""
+        line = self.by_id.get(ask.device_id)
+        if line is not None:
+            line.refused[ask.lane] = until
 
     def regained(self, claim: Claim) -> None:
         """A claim that the database knows and nobody here: it is in hand."""

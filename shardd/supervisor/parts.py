@@ -16,6 +16,7 @@ from shardd.hashing import shard_of
 from shardd.queue.campaigns import Campaigns
 from shardd.queue.counts import Counts
 from shardd.queue.devices import Devices
+from shardd.queue.events import Events
 from shardd.queue.groups import Groups
 from shardd.queue.jobs import Jobs
 from shardd.queue.opt_outs import OptOuts
@@ -24,6 +25,7 @@ from shardd.queue.webhooks import WebhookStore
 from shardd.supervisor.bindings import BindingCheck
 from shardd.supervisor.campaigns import CampaignSync
 from shardd.supervisor.cancelled import CancelledJobs
+from shardd.supervisor.claim_watch import ClaimWatch
 from shardd.supervisor.closings import Closings
 from shardd.supervisor.cloud_webhook import CloudWebhook, make_cloud_webhook
 from shardd.supervisor.defects import Defects
@@ -36,6 +38,7 @@ from shardd.supervisor.lock import StateLock
 from shardd.supervisor.notifications import NotificationListener
 from shardd.supervisor.opt_out_spool import OptOutSpool
 from shardd.supervisor.opt_outs import OptOutInbox, Screen, region_of
+from shardd.supervisor.outbox.held import HeldEventWatch
 from shardd.supervisor.outbox.upkeep import EventUpkeep
 from shardd.supervisor.outbox.webhooks import Webhooks
 from shardd.supervisor.pools import Pools
@@ -68,6 +71,8 @@ class Parts:
     device_sync: DeviceSync
     work_poller: WorkPoller
     counts: Counts
+    claim_watch: ClaimWatch
+    held_events: HeldEventWatch
     campaign_sync: CampaignSync
     cancelled: CancelledJobs
     retention: Retention
@@ -127,6 +132,7 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
     spool = OptOutSpool(config.state_dir)
     inbox = OptOutInbox(opt_outs, config, spool)
 
+    defects = Defects()
     router = Router(
         jobs=jobs,
         lines=lines,
@@ -135,10 +141,18 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
         batch=config.queue.batch,
         backoff=rules.job_backoff,
         screen=Screen(opt_outs, region),
+        defect=defects.note,
     )
     steps = Steps()
+    held_events = HeldEventWatch(Events(pools.rest))
+    claim_watch = ClaimWatch(Jobs(pools.rest), router, lambda: rules.config.queue.send_timeout)
     device_sync = DeviceSync(
-        Devices(pools.rest), router, steps.add("reading the devices"), say=say, warm_days=lambda: rules.warm_days
+        Devices(pools.rest),
+        router,
+        steps.add("reading the devices"),
+        say=say,
+        defect=defects.note,
+        warm_days=lambda: rules.warm_days,
     )
     work_poller = WorkPoller(
         jobs, router, steps, poll_every=config.queue.poll_every, scan_every=config.queue.scan_every
@@ -151,7 +165,6 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
         )
 
     receipts = Receipts(jobs)
-    defects = Defects()
     fleet = Fleet(
         config,
         launch,
@@ -198,6 +211,8 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
         device_sync=device_sync,
         work_poller=work_poller,
         counts=Counts(pools.rest),
+        claim_watch=claim_watch,
+        held_events=held_events,
         campaign_sync=campaign_sync,
         cancelled=CancelledJobs(pools.queue),
         retention=Retention(pools.rest),
@@ -221,7 +236,7 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
         state_watch=state_watch,
         recovery=recovery,
         binding_check=binding_check,
-        reporters=(defects, lines, state_watch, recovery, spool, steps, binding_check),
+        reporters=(defects, lines, state_watch, recovery, spool, steps, binding_check, claim_watch, held_events),
     )
 
 

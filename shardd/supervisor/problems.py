@@ -24,6 +24,12 @@ class ProblemKind(StrEnum):
     DEFECT = "defect"
     DEVICE = "device"
     STATE_FOLDER = "state_folder"
+    CLAIM = "claim"
+    """Claims that no worker has, or that one has for far longer than a send may take."""
+    EVENTS = "events"
+    """Somebody's transaction keeps events from being read."""
+    REFUSED = "refused"
+    """The database refuses to claim from a lane, or to store an outcome."""
     STEP = "step"
     """Work that is repeated for ever fails again and again, or does not end."""
 

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from shardd import ipc
-from shardd.errors import DatabaseError
+from shardd.errors import DatabaseError, RefusedDataError
+from shardd.logs import get_logger
 from shardd.queue.jobs import Jobs
+
+log = get_logger(__name__)
 
 EVERY: Final = 1.0
 """Seconds between writes."""
@@ -65,6 +68,11 @@ class Receipts:
             receipt = waiting.receipt
             try:
                 found = await self._jobs.save_receipt(receipt)
+            except RefusedDataError as error:
+                log.error(
+                    "the database refuses a receipt", action="receipt", device=receipt.device_id, error=str(error)
+                )
+                continue
             except DatabaseError:
                 self._waiting = due[index:] + self._waiting
                 return

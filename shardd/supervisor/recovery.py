@@ -11,21 +11,23 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import tzinfo
 from pathlib import Path
 from typing import Final
 
-from shardd.errors import ErrorClass, JournalError, JournalHeldError, UnsafeFileError
-from shardd.ipc import Outcome
+from shardd.errors import ErrorClass, JournalError, JournalHeldError, RefusedDataError, UnsafeFileError
+from shardd.ipc import ClaimKey, Outcome
 from shardd.journal import Journal, boot_id, read_pid
 from shardd.journal_lines import Phase, Record
 from shardd.logs import get_logger
-from shardd.queue.cycle import Send, Settlement, count_sends
+from shardd.queue.cycle import Send, Sends, count_sends
 from shardd.queue.jobs import Jobs
-from shardd.queue.settle import Claim, Finish, JobBackoff, settle
+from shardd.queue.settle import Claim, JobBackoff, settle
 from shardd.state_files import open_folder
 from shardd.states import MAY_HAVE_LEFT, Verdict
+from shardd.supervisor.cycle_writer import resolve_apart, settle_apart
+from shardd.supervisor.ledger import Entry
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.router import Router
 
@@ -44,6 +46,7 @@ HIDDEN_BOOT: Final = (
     "/proc/sys/kernel/random/boot_id cannot be read (ProcSubset=pid?), so a crash cannot be told from a loss of power: unless "
     "worker.journal_fsync is on, what a worker that dies had not yet handed over will be in doubt"
 )
+NO_SHARD: Final = -1
 LOST: Final = "the journal of that moment is lost, so nobody knows whether the message was handed over"
 
 
@@ -206,12 +209,13 @@ class Recovery:
                     claims.setdefault(shard, []).append(claim)
             # A journal that is gone proves nothing.
             outcomes = [o for shard in claims for o in verdicts(claims[shard], records.get(shard, Record()))]
-            everything = [claim for shard in claims for claim in claims[shard]]
-            await settle_all(self._jobs, everything, outcomes, self._backoff(), self._zones)
+            blocked |= await self._settle(claims, outcomes)
             # Another node may have called some of them in doubt meanwhile; our journals know better.
-            await self._jobs.resolve_doubts([o for record in records.values() for o in record.outcomes.values()])
+            await resolve_apart(self._jobs, [o for record in records.values() for o in record.outcomes.values()])
             self._tell(claims, records, outcomes)
             for shard, journal in journals.items():
+                if shard in blocked:
+                    continue
                 try:
                     journal.clear()
                 except JournalError as error:
@@ -223,6 +227,17 @@ class Recovery:
             if why not in self.blocked.values():
                 log.error("a shard cannot be settled from its journal", action="recover", error=why)
         self.blocked = blocked
+
+    async def _settle(self, claims: dict[int, list[Claim]], outcomes: list[Outcome]) -> dict[int, str]:
+        """Returns the shards of which something cannot be settled, and why: their journals are still needed."""
+        everything = [claim for its_claims in claims.values() for claim in its_claims]
+        refused = await settle_all(self._jobs, everything, outcomes, self._backoff(), self._zones)
+        return {
+            shard: f"the database refuses to store what its journal knows: {refused[claim.key]}"
+            for shard, its_claims in claims.items()
+            for claim in its_claims
+            if claim.key in refused
+        }
 
     async def _read_all(
         self, only: set[int] | None, journals: dict[int, Journal], blocked: dict[int, str]
@@ -289,32 +304,35 @@ async def sweep(
         )
         for c, node in orphans
     ]
-    await settle_all(jobs, [claim for claim, _ in orphans], outcomes, backoff, zones)
+    refused = await settle_all(jobs, [claim for claim, _ in orphans], outcomes, backoff, zones)
     if orphans:
-        log.warning("claims of lost nodes", action="sweep", jobs=len(orphans))
+        log.warning("claims of lost nodes", action="sweep", jobs=len(orphans), refused=len(refused))
+    if refused:
+        raise RefusedDataError(next(iter(refused.values())))
     return len(orphans)
 
 
 async def settle_all(
     jobs: Jobs, claims: list[Claim], outcomes: list[Outcome], backoff: JobBackoff, zones: Zones
-) -> None:
-    """Settle outside the router."""
-    pairs = list(zip(claims, outcomes, strict=True))
-    left = [
-        # Whether a campaign has a cap is not known yet: a count too many harms nobody.
-        Send(claim.device_id, outcome.at, zones(claim.device_id), claim.campaign)
-        for claim, outcome in pairs
-        if outcome.verdict in MAY_HAVE_LEFT
+) -> dict[ClaimKey, str]:
+    """Settle outside the router. Returns the claims that the database refuses to settle, and the errors. Raises DatabaseError."""
+    entries = [
+        (NO_SHARD, claim, outcome, settle(claim, outcome, backoff, time.time()))
+        for claim, outcome in zip(claims, outcomes, strict=True)
     ]
-    settlement = Settlement(counts=count_sends(left))
-    for claim, outcome in pairs:
-        decision = settle(claim, outcome, backoff, time.time())
-        if isinstance(decision, Finish):
-            settlement.finishes.append(decision)
-        else:
-            settlement.releases.append(decision)
-    if settlement:
-        await jobs.cycle(settlement, [])
+
+    def counts(some: Sequence[Entry]) -> list[Sends]:
+        return count_sends(
+            # Whether a campaign has a cap is not known yet: a count too many harms nobody.
+            Send(claim.device_id, outcome.at, zones(claim.device_id), claim.campaign)
+            for _, claim, outcome, _ in some
+            if outcome.verdict in MAY_HAVE_LEFT
+        )
+
+    settled = await settle_apart(jobs, entries, counts)
+    for (_, claim, _, _), error in (*settled.reduced, *settled.refused):
+        log.error("an outcome is refused", action="recover", job=claim.id, device=claim.device_id, error=str(error))
+    return {claim.key: str(error) for (_, claim, _, _), error in settled.refused}
 
 
 def _kill_holder(path: Path) -> None:

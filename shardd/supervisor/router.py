@@ -21,10 +21,11 @@ from shardd.backoff import full_jitter
 from shardd.errors import DatabaseError, ErrorClass
 from shardd.ipc import ClaimKey, JobSpec, Outcome
 from shardd.logs import get_logger
-from shardd.queue.cycle import Ask, Send, Settlement, Taken, count_sends
+from shardd.queue.cycle import Ask, Send, Sends, Taken, count_sends
 from shardd.queue.jobs import Jobs
-from shardd.queue.settle import Claim, Finish, JobBackoff, Release, settle
+from shardd.queue.settle import Claim, JobBackoff, Release, settle
 from shardd.states import MAY_HAVE_LEFT, Verdict
+from shardd.supervisor.cycle_writer import REFUSED_FOR, CycleWriter, resolve_apart
 from shardd.supervisor.ledger import Entry, Ledger
 from shardd.supervisor.line import may_be_capped
 from shardd.supervisor.lines import Lines
@@ -53,10 +54,11 @@ class Router:
         batch: int,
         backoff: JobBackoff,
         screen: Screen | None = None,
+        defect: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`may_claim`: whether this node's leases are surely good now; `batch`: the most jobs of one claim.
 
-        `screen`: a second look for opt-outs, at what the database cannot tell by itself.
+        `screen`: a second look for opt-outs, at what the database cannot tell by itself. `defect` is told what went wrong.
         """
         self._jobs = jobs
         self.lines = lines
@@ -68,6 +70,11 @@ class Router:
         self._ledger = Ledger()
         self._epochs: set[int] = set()
         self._audit_due = False
+        self._suspects: set[int] = set()
+        self._try_aside_at = 0.0
+        self.lost_claims = (0, float("-inf"))
+        """How many claims that no worker had were returned to the queue the last time, and when (monotonic)."""
+        self.writer = CycleWriter(jobs, lines, self._counts, defect)
         self._failures = 0
         self._wake = asyncio.Event()
         self._settled = asyncio.Condition()
@@ -104,6 +111,28 @@ class Router:
         """What a shard has in hand."""
         return self._ledger.in_hand(shard)
 
+    def in_hand_since(self, before: float) -> list[tuple[int, Claim]]:
+        """What shards have had in hand since a moment of the monotonic clock, or longer: (shard, claim), the oldest first."""
+        return list(self._ledger.in_hand_since(before))
+
+    def set_aside(self) -> list[tuple[Claim, str]]:
+        """Claims that ended, but the database refuses to write that; with the errors."""
+        return self._ledger.aside()
+
+    @property
+    def epochs(self) -> list[int]:
+        """Of every lease under which this supervisor may have claimed something."""
+        return sorted(self._epochs)
+
+    def suspect(self, claims: list[Claim]) -> None:
+        """The database has these claims: those under our epochs that nobody here knows of are returned to the queue.
+
+        They may have been made or settled just now, so the database is asked again while no cycle is under way.
+        """
+        self._suspects = {claim.id for claim in self._ledger.missing(claims) if claim.epoch in self._epochs}
+        if self._suspects:
+            self._wake.set()
+
     def in_hand_count(self, shard: int) -> int:
         """How many jobs a shard has in hand."""
         return self._ledger.in_hand_count(shard)
@@ -129,6 +158,9 @@ class Router:
         """End `run` after one more try to settle what is known."""
         self._claiming = False
         self._closing = True
+        # A commit that hung until now must not look as if a worker had taken the jobs with it.
+        self._audit_due = True
+        self._ledger.try_aside()
         self._wake.set()
 
     # ---- the wheel
@@ -154,12 +186,20 @@ class Router:
                     return
                 await self._unanswered(error)
             if closing and not self._ledger:
+                for claim, why in self._ledger.aside():
+                    log.error(
+                        "not settled before the end; its journal remembers", action="settle", job=claim.id, error=why
+                    )
                 return
 
     async def _wait_for_work(self) -> None:
-        if self._ledger or self._audit_due:
+        if self._ledger or self._audit_due or self._suspects:
             return
-        wait = self.lines.next_turn(time.monotonic()) if self._claiming and self._may_claim() else None
+        now = time.monotonic()
+        wait = self.lines.next_turn(now) if self._claiming and self._may_claim() else None
+        if self._ledger.aside():
+            again = max(0.0, self._try_aside_at - now)
+            wait = again if wait is None else min(wait, again)
         if wait != 0.0:
             await wait_for_event(self._wake, wait)
         self._wake.clear()
@@ -168,6 +208,11 @@ class Router:
         if self._audit_due:
             await self._cycle([])
             await self._audit()
+        if self._suspects:
+            self._return_lost(await self._jobs.live_claims(sorted(self._suspects)))
+            self._suspects = set()
+        if time.monotonic() >= self._try_aside_at:
+            self._ledger.try_aside()
         asks = self.lines.asks(self.batch, time.monotonic()) if self._claiming and self._may_claim() else []
         if asks or self._ledger:
             await self._cycle(asks)
@@ -175,7 +220,7 @@ class Router:
     async def _cycle(self, asks: list[Ask]) -> None:
         batch = self._ledger.begin(4 * self.batch)
         try:
-            cycle = await self._jobs.cycle(self._settlement(batch), asks)
+            cycle, refused = await self.writer.write(batch, asks)
         except DatabaseError:
             self._ledger.again(batch)
             self.lines.unasked(asks, time.monotonic())
@@ -183,22 +228,20 @@ class Router:
         finally:
             self._ledger.settled()
         now = time.monotonic()
+        for entry, error in refused:
+            self._try_aside_at = now + REFUSED_FOR
+            self._ledger.set_aside(entry, error)
+            batch.remove(entry)
         self.lines.claimed(asks, cycle.taken, now)
         for device_id, lane, place in cycle.advanced:
             self.lines.hint(device_id, lane, place, now)
         await self._dispatch(cycle.taken)
         await self._tell_settled(batch, cycle.settled)
 
-    def _settlement(self, batch: list[Entry]) -> Settlement:
-        settlement = Settlement(counts=count_sends(self._counted(batch)))
-        for _, _, _, decision in batch:
-            if isinstance(decision, Finish):
-                settlement.finishes.append(decision)
-            else:
-                settlement.releases.append(decision)
-        return settlement
+    def _counts(self, batch: Sequence[Entry]) -> list[Sends]:
+        return count_sends(self._counted(batch))
 
-    def _counted(self, batch: list[Entry]) -> Iterator[Send]:
+    def _counted(self, batch: Sequence[Entry]) -> Iterator[Send]:
         """Sends that limits or caps need a count of."""
         for _, claim, outcome, _ in batch:
             line = self.lines.by_id.get(claim.device_id)
@@ -263,12 +306,12 @@ class Router:
     async def _resolve(self, stale: list[Entry]) -> None:
         """Claims that were settled before, by us or by somebody who could only call them in doubt."""
         try:
-            changed = await self._jobs.resolve_doubts([outcome for _, _, outcome, _ in stale])
+            changed = await resolve_apart(self._jobs, [outcome for _, _, outcome, _ in stale])
         except DatabaseError:
             # Nobody is told yet that the journal may forget them; settling once more is harmless.
             self._ledger.again(stale)
             raise
-        log.info("settled before", action="settle", jobs=len(stale), resolved=len(changed))
+        log.info("settled before", action="settle", jobs=len(stale), resolved=changed)
 
     def _end(self, shard: int, claim: Claim, outcome: Outcome, now: float, wall: float) -> None:
         decision = settle(claim, outcome, self.backoff, wall)
@@ -291,16 +334,24 @@ class Router:
 
     async def _audit(self) -> None:
         """Return the claims that the database has under our epochs and we do not know of."""
+        self._return_lost(await self._jobs.claims_of_epochs(self.epochs))
+        self._audit_due = False
+
+    def _return_lost(self, claims: list[Claim]) -> None:
+        """Of these claims, which the database has while no cycle is under way, return those that nobody here knows of.
+
+        They were never handed over: that is done only with claims that the answer of a cycle names.
+        """
         now, wall = time.monotonic(), time.time()
-        lost = self._ledger.missing(await self._jobs.claims_of_epochs(sorted(self._epochs)))
+        lost = [claim for claim in self._ledger.missing(claims) if claim.epoch in self._epochs]
         for claim in lost:
             line = self.lines.by_id.get(claim.device_id)
             self.lines.regained(claim)
             outcome = Outcome(*claim.key, Verdict.RETURNED, at=wall)
             self._end(-1 if line is None else line.shard, claim, outcome, now, wall)
-        self._audit_due = False
         if lost:
-            log.warning("claims without an answer returned to the queue", action="audit", jobs=len(lost))
+            log.warning("claims that no worker has returned to the queue", action="audit", jobs=len(lost))
+            self.lost_claims = (len(lost), now)
 
     async def _unanswered(self, error: DatabaseError) -> None:
         self._failures += 1

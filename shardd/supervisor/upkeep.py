@@ -10,7 +10,9 @@ from typing import Any, Final
 from shardd.embedded import EmbeddedPostgres
 from shardd.logs import get_logger
 from shardd.supervisor.bindings import LOOK_EVERY as BINDINGS_EVERY
+from shardd.supervisor.claim_watch import EVERY as CLAIMS_EVERY
 from shardd.supervisor.fleet import JOURNAL_RETRY
+from shardd.supervisor.outbox.held import EVERY as HELD_EVERY
 from shardd.supervisor.outbox.upkeep import EVERY as EVENTS_EVERY
 from shardd.supervisor.parts import Parts
 from shardd.supervisor.recovery import LOST_AFTER, sweep
@@ -19,6 +21,8 @@ from shardd.supervisor.steps import PATIENCE
 
 log = get_logger(__name__)
 
+SELDOM: Final = 20.0
+"""Work that reads every live job pauses for this many times as long as it takes: it stays a small part of the database's."""
 SWEEP_EVERY: Final = 60.0
 """Seconds between looks for claims of lost nodes."""
 DEPTH_EVERY: Final = 2.0
@@ -54,11 +58,13 @@ class Upkeep:
         lease = self._parts.rules.config.lease
         loops = [
             self._every(lease.renew_every, self._renew, "renewing the leases", first=lease.renew_every),
-            self._every(DEPTH_EVERY, self._count, "counting the queue"),
+            self._every(DEPTH_EVERY, self._count, "counting the queue", rest=SELDOM),
+            self._every(CLAIMS_EVERY, self._watch_claims, "looking for claims that stand still", rest=SELDOM),
             self._every(SWEEP_EVERY, self._sweep, "looking for claims of lost nodes"),
             self._every(JOURNAL_RETRY, self._unblock, "settling what a journal covers", first=JOURNAL_RETRY),
             self._every(EXPIRE_EVERY, self._expire, "ending expired jobs", patience=None),
-            self._every(ORDER_EVERY, self._advance, "letting jobs of order groups go on"),
+            self._every(ORDER_EVERY, self._advance, "letting jobs of order groups go on", rest=SELDOM),
+            self._every(HELD_EVERY, self._parts.held_events.look, "looking for what holds events back"),
             self._every(EVENTS_EVERY, self._parts.event_upkeep.step, "purging events", patience=None),
             self._every(CANCELLED_EVERY, self._end_cancelled, "ending jobs of cancelled campaigns", patience=None),
             self._every(BINDINGS_EVERY, self._parts.binding_check.look, "looking at the bound producers"),
@@ -75,15 +81,17 @@ class Upkeep:
         name: str,
         *,
         first: float = 0.0,
+        rest: float = 0.0,
         patience: float | None = PATIENCE,
     ) -> None:
-        """`patience`: None for work whose length depends on how much there is."""
+        """`rest`: the pause is at least this many times as long as the work takes; `patience`: see `Steps`."""
         step = self._parts.steps.add(name, patience=patience)
         await asyncio.sleep(first)
         while True:
+            began = time.monotonic()
             with step:
                 await work()
-            await asyncio.sleep(step.pause(seconds))
+            await asyncio.sleep(max(step.pause(seconds), rest * (time.monotonic() - began)))
 
     async def _renew(self) -> None:
         parts = self._parts
@@ -97,12 +105,12 @@ class Upkeep:
         parts.fleet.leases(parts.keeper.epochs)
         parts.router.wake()
 
+    async def _watch_claims(self) -> None:
+        await self._parts.claim_watch.look()
+
     async def _count(self) -> None:
-        began = time.monotonic()
         depth, campaigns = await self._parts.counts.depth(), await self._parts.counts.campaigns()
         self.queue = QueueStatus(**depth, **campaigns, as_of=time.time())
-        # Counting a long queue must stay a small part of the database's work.
-        await asyncio.sleep(20 * (time.monotonic() - began))
 
     async def _sweep(self) -> None:
         parts, rules = self._parts, self._parts.rules
@@ -128,12 +136,9 @@ class Upkeep:
             pass
 
     async def _advance(self) -> None:
-        began = time.monotonic()
         hints, last = await self._parts.jobs.advance_order_groups(self._order_group, ORDER_MOST)
         self._order_group = FIRST_ORDER_GROUP if last is None else last
         self._parts.work_poller.hint(hints)
-        # With very many groups the look itself is work: it stays a small part of the database's.
-        await asyncio.sleep(20 * (time.monotonic() - began))
 
     async def _forget(self) -> None:
         await self._parts.retention.sweep(self._parts.rules.config.retention)

@@ -128,6 +128,7 @@ class WorkPoller:
                         for device_id, lane, _ in hints:
                             last[device_id] = lane
                             lanes[device_id] += 1
+                self._router.lines.scanned(last.keys(), time.monotonic())
                 await self._look_behind(
                     {device_id: last[device_id] for device_id in last if lanes[device_id] >= MOST_LANES}
                 )

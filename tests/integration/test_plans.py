@@ -66,6 +66,7 @@ HOT: dict[str, dict[str, Any]] = {
     "promote_due": {"most": 100},
     "new_work": {"seen": 0, "most": 100},
     "newest_id": {},
+    "live_claims": {"ids": [1, 2]},
     "find_work": {"after_device": "", "after_lane": "", "per_device": 10, "most": 100},
     "find_lanes": {"device_id": "d1", "after_lane": "", "most": 100},
     "save_receipt": {
@@ -77,7 +78,7 @@ HOT: dict[str, dict[str, Any]] = {
     "assign_jobs": {"ids": [1, 2], "device_ids": ["d1", "d2"]},
     "unassign_jobs": {"device_ids": ["d1", "d2"], "most": 100},
 }  # fmt: skip
-WHOLE_TABLE = {"claims_of_epochs", "orphaned_claims"}
+WHOLE_TABLE = {"claims_of_epochs", "old_claims", "orphaned_claims"}
 """No index names the columns of a claim, so that claiming stays cheap: these read every live job, and run seldom."""
 NO_TABLE = {"prepare_archive"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import shutil
 import tempfile
 import time
@@ -26,6 +27,7 @@ from shardd.queue.devices import Devices
 from shardd.queue.jobs import Jobs
 from shardd.queue.settle import JobBackoff
 from shardd.states import Verdict
+from shardd.supervisor.cycle_writer import REDUCED
 from shardd.supervisor.lines import Lines
 from shardd.supervisor.router import Router
 from tests.queue_rows import add_devices, connect, find_work, insert_jobs, row_of, states, take_epoch
@@ -544,3 +546,45 @@ async def test_while_the_database_is_away_outcomes_wait(dsn: str, tunnel: Tunnel
     await tunnel.start()
     await far_node.settled()
     assert states(dsn) == {first: "sent", second: "sent"}
+
+
+# ---- what the database refuses
+
+
+async def test_an_answer_too_large_for_an_index_is_stored_without_it_and_stops_nobody(
+    dsn: str, node: Node, epoch: int
+) -> None:
+    """A message id of 2000 letters is no text that an index can hold."""
+    dice = random.Random(1)
+    long = "".join(chr(dice.randrange(0x4E00, 0x9FFF)) for _ in range(2000))
+    (first,) = insert_jobs(dsn, "a")
+    node.workers.answer = lambda job: outcome(job, message_id=long if job.id == first else f"m-{job.id}")
+    others = insert_jobs(dsn, "b", 3)
+    await node.begin(epoch)
+    await node.workers.until(lambda: len(node.workers.settled) == 4)
+    assert set(states(dsn).values()) == {"sent"}
+    assert (row_of(dsn, first)["message_id"], row_of(dsn, first)["error"]) == (None, REDUCED)
+    assert [row_of(dsn, job)["message_id"] for job in others] == [f"m-{job}" for job in others]
+    assert node.router.database_error is None
+
+
+async def test_a_claim_that_nobody_here_knows_is_returned_and_one_that_is_known_is_not(
+    dsn: str, node: Node, epoch: int
+) -> None:
+    node.workers.answer = lambda _: None
+    (held,) = insert_jobs(dsn, "a")
+    await node.begin(epoch)
+    await node.workers.until(lambda: node.workers.held)
+    (hung,) = insert_jobs(dsn, "b")
+    with connect(dsn) as connection:
+        connection.execute(
+            "UPDATE shardd.jobs SET attempt = 1, claimed_epoch = %s, claimed_at = now() WHERE id = %s", [epoch, hung]
+        )
+    node.router.suspect(await node.jobs.claims_of_epochs([epoch]))
+    await until(lambda: node.router.lost_claims[0] == 1)
+    await node.workers.until(lambda: any(job.id == hung for job in node.workers.got))
+    assert [(job.id, job.attempt) for job in node.workers.got] == [(held, 1), (hung, 2)]
+    assert states(dsn)[held] == "sending"
+    node.workers.end_held()
+    await node.settled()
+    assert set(states(dsn).values()) == {"sent"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from shardd.queue.devices import StateChange
 from shardd.queue.settle import Claim
 from shardd.states import CAN_SEND, DeviceState, Verdict
 from shardd.supervisor.line import FIRST_PLACE
-from shardd.supervisor.lines import TROUBLE_CAP, TROUBLE_FIRST
+from shardd.supervisor.lines import IDLE, TROUBLE_CAP, TROUBLE_FIRST, Lines
 from tests.hand_lines import LANE, LONG_AGO, WALL, asked, device, end, job, look, make_lines, ready, take
 
 MIDNIGHT = 16 * 3600.0
@@ -372,3 +373,58 @@ def test_new_paces_count_at_once() -> None:
     paces["a"] = DevicePace()
     lines.repace(0.0)
     assert asked(lines) == ["a"]
+
+
+# ---- devices that do nothing although they could
+
+
+def idle(lines: Lines) -> list[str]:
+    return [problem.text for problem in lines.problems() if "could send jobs at once" in problem.text]
+
+
+def scan(lines: Lines, now: float, *names: str) -> None:
+    """The database says that these devices have jobs, and a claim brings none."""
+    for name in names:
+        lines.hint(name, LANE, (1, 1), now)
+    lines.scanned(set(names), now)
+    lines.claimed(lines.asks(100, now), [], now)
+
+
+def test_a_device_that_could_send_and_gets_nothing_is_reported_until_it_does() -> None:
+    lines = ready(device("a"), device("b"))
+    for now in range(0, int(IDLE), 3):
+        scan(lines, float(now), "a", "b")
+        assert idle(lines) == []
+    scan(lines, IDLE, "a", "b")
+    (text,) = idle(lines)
+    assert text.startswith("2 devices could send jobs at once and got none; a: for 15 s")
+    lines.hint("a", LANE, (1, 1), IDLE)
+    take(lines, IDLE)
+    scan(lines, IDLE + 1, "a", "b")
+    (text,) = idle(lines)
+    assert text.startswith("1 device could send jobs at once and got none; b")
+    scan(lines, IDLE + 2)  # somebody else ended its jobs
+    assert idle(lines) == []
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        {"paused_at": LONG_AGO},
+        {"state": DeviceState.BANNED},
+        {"hourly_limit": 1, "day": TODAY, "hour": 8, "hour_sent": 1, "sent": 1, "last_at": LONG_AGO},
+    ],
+)
+def test_a_device_that_waits_for_something_is_not_idle(waits: dict[str, Any]) -> None:
+    lines = ready(device("a", **waits))
+    for now in range(0, 60, 3):
+        scan(lines, float(now), "a")
+    assert idle(lines) == []
+
+
+def test_a_device_whose_shard_is_down_is_not_idle() -> None:
+    lines = ready(device("a"))
+    lines.shard_down(0)
+    for now in range(0, 60, 3):
+        scan(lines, float(now), "a")
+    assert idle(lines) == []

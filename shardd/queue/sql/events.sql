@@ -9,6 +9,18 @@ ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value WHERE s.value <> EXCLUDE
 -- Deletes up to `chunk` events that are older than `keep` seconds or have `most` newer ones. Returns how many went.
 SELECT shardd.purge_events(make_interval(secs => %(keep)s), %(most)s, %(chunk)s);
 
+-- name: held_events
+-- For how many seconds the oldest event has waited that cannot be read yet, because a transaction that began to write before it has
+-- not ended; and which that is: a session of any database, or a prepared transaction. Nothing when no event waits for `age` seconds.
+SELECT extract(epoch FROM now() - oldest.at)::double precision, a.pid, coalesce(a.datname, p.database), coalesce(a.usename, p.owner),
+       a.application_name, host(a.client_addr), a.state, p.gid,
+       extract(epoch FROM now() - coalesce(a.xact_start, p.prepared))::double precision
+  FROM (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xid) horizon
+ CROSS JOIN LATERAL (SELECT at FROM shardd.outbox WHERE xid >= horizon.xid ORDER BY xid, id LIMIT 1) oldest
+  LEFT JOIN pg_stat_activity a ON a.backend_xid::text::numeric = horizon.xid::text::numeric %% 4294967296
+  LEFT JOIN pg_prepared_xacts p ON p.transaction::text::numeric = horizon.xid::text::numeric %% 4294967296
+ WHERE oldest.at < now() - make_interval(secs => %(age)s) LIMIT 1;
+
 -- name: mend_events
 -- Makes readable what was written before the database was restored from a dump. Returns how many events that were.
 SELECT shardd.mend_events();

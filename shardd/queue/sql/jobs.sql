@@ -229,6 +229,22 @@ SELECT %(device_id)s::text, lane, ord, id FROM head;
 SELECT id, claimed_epoch, attempt, token, device_id, failures, max_attempts, on_doubt, ord, lane, order_group, address, producer
   FROM shardd.jobs WHERE claimed_epoch = ANY (%(epochs)s::bigint[]);
 
+-- name: live_claims
+-- Which of these jobs are claimed, and how.
+SELECT id, claimed_epoch, attempt, token, device_id, failures, max_attempts, on_doubt, ord, lane, order_group, address, producer
+  FROM shardd.jobs WHERE id = ANY (%(ids)s::bigint[]) AND claimed_epoch IS NOT NULL;
+
+-- name: old_claims
+-- Claims of more than `age` seconds that are under these epochs, or under one without a lease that is good; with the node that made
+-- them, and whether there is such a lease.
+SELECT j.id, j.claimed_epoch, j.attempt, j.token, j.device_id, j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane, j.order_group,
+       j.address, j.producer, e.node, l.epoch IS NOT NULL
+  FROM shardd.jobs j
+  JOIN shardd.epochs e ON e.epoch = j.claimed_epoch
+  LEFT JOIN shardd.leases l ON l.epoch = j.claimed_epoch AND l.expires_at > now()
+ WHERE j.claimed_epoch IS NOT NULL AND j.claimed_at < now() - make_interval(secs => %(age)s)
+   AND (l.epoch IS NULL OR j.claimed_epoch = ANY (%(epochs)s::bigint[]));
+
 -- name: orphaned_claims
 -- Live claims whose epoch holds no lease that is still good, with the node that made them.
 SELECT j.id, j.claimed_epoch, j.attempt, j.token, j.device_id, j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane, j.order_group,
