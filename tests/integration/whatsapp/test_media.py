@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import io
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -305,9 +306,9 @@ async def test_a_picture_for_nobody_is_not_uploaded(
 
 async def test_a_place_and_a_contact_arrive(host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess) -> None:
     place = {"latitude": -6.1754, "longitude": 106.8272, "name": "Monas", "address": "Jakarta"}
-    assert "message_id" in await host.send(device, NUMBER, "", kind="location", details=place)
+    assert "message_id" in await host.send(device, NUMBER, "", kind="location", details=json.dumps(place))
     contact = {"name": "Budi; Santoso", "phone": "+62 811 222 333"}
-    assert "message_id" in await host.send(device, NUMBER, "", kind="contact", details=contact)
+    assert "message_id" in await host.send(device, NUMBER, "", kind="contact", details=json.dumps(contact))
     seen = await whatsapp.async_control.wait_messages(2, recipient=NUMBER)
     assert [message.kind for message in seen] == ["location", "contact"]
 
