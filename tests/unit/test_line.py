@@ -275,18 +275,17 @@ def test_what_is_forgotten_comes_last() -> None:
 
 def test_what_is_asked_for_or_in_hand_is_remembered() -> None:
     lines = up(room=3, **many(500))
-    jobs = {"c0/marketing": lane_of(1, 2)}
-    fill(lines, "a", jobs)
+    fill(lines, "a", {"c0/marketing": lane_of(1, 1)})
     (ask,) = lines.asks(1, 0.0)
-    claim = Claim(1, ask.epoch, 1, 9, "a", 0, 5, "hold", 1, ask.lane)
-    lines.claimed([ask], [job(claim, place(2))], 0.0)
+    lines.claimed([ask], [job(Claim(1, ask.epoch, 1, 9, "a", 0, 5, "hold", 1, ask.lane))], 0.0)
+    fill(lines, "a", {"c1/marketing": lane_of(2, 1)})
     (ask,) = lines.asks(1, 0.0)
-    for number in range(1, 500):
+    for number in range(2, 500):
         lines.hint("a", f"c{number}/marketing", place(number, 9), 0.0)
-    assert lines.by_id["a"].lanes["c0/marketing"].in_hand == 1
-    assert lines.by_id["a"].lanes["c0/marketing"].asked
+    lanes = lines.by_id["a"].lanes
+    assert (lanes["c0/marketing"].in_hand, lanes["c1/marketing"].asked) == (1, True)
     lines.unasked([ask], 0.0)
-    assert not lines.by_id["a"].lanes["c0/marketing"].asked
+    assert not lines.by_id["a"].lanes["c1/marketing"].asked
 
 
 def test_more_campaigns_than_are_remembered_share_the_device() -> None:
