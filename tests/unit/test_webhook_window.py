@@ -209,3 +209,12 @@ def test_every_event_is_taken_or_given_up_in_its_order_and_the_cursor_passes_non
     assert made.cursor == (7, len(events))
     for about, numbers in done.items():
         assert numbers == [one.id for one in events if one.about == about]
+
+
+def test_how_far_behind_the_receiver_is() -> None:
+    now = datetime.fromtimestamp(WALL, UTC)
+    assert window().behind(now) == 0.0
+    made = window(event(1, age=700.0), event(2, age=30.0))
+    assert made.behind(now) == 700.0
+    made.taken(start(made, 0.0)[0])
+    assert made.behind(now) == 30.0

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Final
 
 from shardd.config import WebhookConfig
@@ -30,6 +31,8 @@ SAVE_EVERY: Final = 1.0
 """Seconds between notes of how far it is."""
 RENEWALS: Final = 3
 """Times that the row is renewed within the time for which it is held."""
+BEHIND: Final = 600.0
+"""Seconds that an event may wait for a receiver that takes events, before a person is told."""
 AGAIN_MOST: Final = 50
 """Events that were set aside and are read at once to be sent again."""
 AGAIN_EVERY: Final = 60.0
@@ -92,6 +95,8 @@ class Endpoint:
         elif self._window.failures >= DOWN_AFTER and self._failing_since is not None:
             minutes = (time.monotonic() - self._failing_since) / 60
             parts.append(f"has failed for {minutes:.0f} min: {self._error}")
+        elif (behind := self._window.behind(datetime.now(UTC))) >= BEHIND:
+            parts.append(f"is {behind / 60:.0f} min behind: its receiver takes events more slowly than they happen")
         if lost := self._missed - self._hold.missed:
             parts.append(f"did not deliver {lost} events before events.keep or events.most ended their time")
         return f"webhook {self.name} {'; it '.join(parts)}" if parts else None

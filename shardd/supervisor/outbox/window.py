@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from shardd.backoff import half_jitter
@@ -95,6 +96,10 @@ class Window:
     def unfinished(self) -> int:
         """Events that are not done."""
         return self._unfinished
+
+    def behind(self, now: datetime) -> float:
+        """For how many seconds the oldest event that was read has waited to be taken; 0: none waits."""
+        return max(0.0, (now - self._entries[0].event.at).total_seconds()) if self._entries else 0.0
 
     def room(self) -> int:
         """How many events may be added."""
