@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from typing import Any
 
 import pytest
@@ -60,6 +61,8 @@ class PlatformDevice:
         return await self.hand_over(await self.prepare(**job))
 
     async def prepare(self, **job: Any) -> tuple[JobSpec, Any]:
+        if isinstance(job.get("details"), dict):
+            job["details"] = json.dumps(job["details"])  # as the database has it
         spec = JobSpec(
             **{
                 "id": next(_numbers),

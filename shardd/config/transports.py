@@ -77,8 +77,8 @@ class WhatsappConfig(Section):
     )
     media_memory: Annotated[int, Bytes("1MiB", "64GiB")] = setting(
         "64MiB",
-        "Media files that a worker holds at once, in bytes of the files; others wait, the oldest first. The WhatsApp library "
-        "takes about twice as much besides while they are uploaded. A file that is larger is sent alone.",
+        "Media files that a worker holds at once, in bytes of the files; others wait, the oldest first. While they are uploaded "
+        "the WhatsApp library takes several times as much besides. A file that is larger is sent alone.",
         reload="shard",
     )
     fetch_timeout: Annotated[float, Seconds("1s", "10m")] = setting(

@@ -171,13 +171,18 @@ class WorkerMessages:
         now = time.monotonic()
         if now < (again := self._audit_asked + AUDIT_AGAIN):
             if self._audit_later is None:
-                self._audit_later = asyncio.get_running_loop().call_later(again - now, self.audit)
+                self._audit_later = asyncio.get_running_loop().call_later(again - now, self._audit_again)
             return
         self._audit_asked, self._audit_later = now, None
         self._requests += 1
         # Whatever is in flight now was said before this, and an outcome that is known now is said before the answer.
         self._audited = self._hearers.router.in_hand(self._shard.index)
         self._say(ipc.Audit(request=self._requests))
+
+    def _audit_again(self) -> None:
+        # The loop may call a moment early: then this is put off once more.
+        self._audit_later = None
+        self.audit()
 
     def _end_audit(self, answer: ipc.InFlight) -> None:
         audited, self._audited = self._audited or [], None

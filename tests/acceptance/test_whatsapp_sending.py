@@ -43,7 +43,7 @@ async def test_what_the_dsn_leaves_to_the_environment_reaches_the_library(fleet:
         "PGDATESTYLE": "German",
         "PGTZ": "Asia/Tokyo",
     }
-    daemon.environ |= {"PGCLIENTENCODING": "LATIN1", "PGOPTIONS": "-c search_path=public -c statement_timeout=1"}
+    daemon.environ |= {"PGCLIENTENCODING": "LATIN1", "PGOPTIONS": "-c search_path=public -c statement_timeout=500"}
     await daemon.start()
     await fleet.job_is(fleet.send(phone, TEXT), "sent")
     assert await daemon.stop() == 0

@@ -139,7 +139,7 @@ def test_the_same_devices_heal_by_themselves() -> None:
 def test_the_same_jobs_can_be_retried() -> None:
     wanted = {state.value for state, events in JOB_TRANSITIONS.items() if "retry" in events}
     assert words_of(r"VIEW shardd\.retries AS.*?WHERE a\.state IN \((.*?)\)") == wanted
-    assert words_of(r"-- name: retry_jobs.*?AND a\.state IN \((.*?)\)", QUERIES["job_admin.sql"]) == wanted
+    assert words_of(r"FUNCTION shardd\.bring_back.*?AND a\.state IN \((.*?)\)") == wanted
 
 
 def test_jobs_that_end_without_a_claim_end_in_a_state_that_the_table_knows() -> None:

@@ -60,7 +60,8 @@ async def _make_lock(connection: StoreConnection) -> None:
     # When two make the same at once, the second is told so after the first has committed it.
     with suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateSchema):
         await _make_schema(connection)
-    with suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable):
+    # (A table comes with a type of its name, which may be what stands in the way.)
+    with suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject):
         await connection.execute(sql.load("create_lock"))
 
 

@@ -137,6 +137,8 @@ async def test_connections_to_a_server_that_was_replaced_behind_its_address_are_
         Database(dsn_of(address.port), max_size=2) as database,
         asyncio.timeout(HANG),
     ):
+        # One connection, and no second that was asked for while the first was on its way.
+        await database.pool.wait()
         events = database.listen("greetings")
         assert await anext(events) == ListenEvent("connected")
         async with database.connection(timeout=HANG) as first:
