@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import click
 from rich.console import Console
 
-from benchlib import finished_rows, queue_bench, whatsapp_bench
+from benchlib import bound_inserts, finished_rows, queue_bench, whatsapp_bench
 from benchlib import soak as soak_bench
 
 
@@ -47,6 +47,19 @@ def finished(quick: bool, json_path: str | None) -> None:
     Starts a PostgreSQL of its own, durable, in a temporary folder. Takes about ten minutes on two cores.
     """
     _report(_run(finished_rows.run(quick=quick, say=_say)), json_path)
+
+
+@cli.command()
+@click.option("--quick", is_flag=True, help="A look within a minute: fewer rounds.")
+@click.option(
+    "--json", "json_path", metavar="PATH", help="Write the results as JSON; - for stdout, instead of the table."
+)
+def producers(quick: bool, json_path: str | None) -> None:
+    """Rights by device: what an INSERT costs a login that is bound, one that is not, and everybody while none is.
+
+    Starts a PostgreSQL of its own, durable, in a temporary folder. Takes about two minutes on two cores.
+    """
+    _report(_run(bound_inserts.run(quick=quick, say=_say)), json_path)
 
 
 @cli.command()
