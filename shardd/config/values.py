@@ -60,6 +60,23 @@ class Reader(ABC):
         return value if value is None else self.check(value)
 
 
+class Listed(Reader):
+    """Names with commas between them, or the same as a list; in Python a tuple."""
+
+    def read(self, text: str, base: Path) -> tuple[str, ...]:  # noqa: ARG002 - the signature of every reader
+        """The names, without spaces around them."""
+        return tuple(part.strip() for part in text.split(","))
+
+    def show(self, value: Any) -> str:
+        """With commas."""
+        return ", ".join(value)
+
+    def _validate(self, value: Any, info: core_schema.ValidationInfo) -> Any:
+        if isinstance(value, list) and all(isinstance(part, str) for part in value):
+            value = ", ".join(value)
+        return super()._validate(value, info)
+
+
 @dataclass(frozen=True)
 class Seconds(Reader):
     """A duration such as `250ms`, `30s`, `5m`, `1h30m` or `1d`; in Python seconds as a float."""

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from pydantic import ValidationInfo
-
-from shardd.config.values import Reader, RefusedError, closest
+from shardd.config.values import Listed, Reader, RefusedError, closest
 from shardd.event_kinds import EventKind, names_a_kind
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - how Standard Webhooks marks a secret; none itself
@@ -105,12 +103,8 @@ def webhook_key(secret: str) -> bytes:
 
 
 @dataclass(frozen=True)
-class Kinds(Reader):
+class Kinds(Listed):
     """Kinds of events, such as `job.*, device.state`, or the same as a list; in Python a tuple."""
-
-    def read(self, text: str, base: Path) -> tuple[str, ...]:  # noqa: ARG002 - the signature of every reader
-        """The kinds, without spaces around them."""
-        return tuple(part.strip() for part in text.split(","))
 
     def check(self, value: Any) -> Any:
         """Each fits something that can happen."""
@@ -124,12 +118,3 @@ class Kinds(Reader):
         if len(value) > len(EventKind):
             raise RefusedError("names more kinds than there are; write * for all")
         return value
-
-    def show(self, value: Any) -> str:
-        """With commas."""
-        return ", ".join(value)
-
-    def _validate(self, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, list) and all(isinstance(part, str) for part in value):
-            value = ", ".join(value)
-        return super()._validate(value, info)
