@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from shardd.states import DeviceState, Verdict
+from shardd.states import ALONE_FROM, DeviceState, Verdict
 
 MAX_TEXT: Final = 2000
 """Characters of an error, a reason or a message id."""
@@ -76,6 +76,13 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True):
     """POSIX seconds, by the clock of this host, after which the message must not leave any more."""
     heeds_opt_outs: bool = True
     """Whether it must not go to somebody who opted out while it was on its way."""
+    worker_deaths: int = 0
+    """Workers that died, or were replaced for their memory, while they prepared it."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other job may be under way in its worker at the same time."""
+        return self.worker_deaths >= ALONE_FROM
 
     @property
     def key(self) -> ClaimKey:
@@ -103,6 +110,8 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     """What kind of thing went wrong (`shardd.errors.ErrorClass`)."""
     whole_account: bool = False
     """With `unavailable`: every device of the same account must wait for `retry_after`."""
+    suspect: bool = False
+    """Its preparation had begun when its worker died, or was replaced for its memory."""
 
     def __post_init__(self) -> None:
         """Strangers' texts and numbers end up in the database: what it cannot hold must not stop the settling of all others."""
@@ -137,6 +146,8 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     heartbeat_every: float = 1.0
     fsync: bool = False
     sessions_dsn: str | None = None
+    careful_for: float = 0.0
+    """Seconds in which it takes one job after the other, because its predecessors died."""
     opt_out_words: list[str] = []
     """By which recipients say that they want no more messages."""
 
@@ -164,6 +175,8 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Finish what is in hand, send the rest back as `returned`, close every client, answer Drained and exit."""
 
     timeout: float
+    memory: int | None = None
+    """Because the worker has grown beyond these bytes: jobs that are being prepared are suspects."""
 
 
 class Lease(msgspec.Struct, frozen=True, tag="lease"):
@@ -204,6 +217,8 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """The worker has its journal's lock and its transports, and takes jobs."""
 
     pid: int
+    rss: int = 0
+    """Bytes that it takes before it does anything."""
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):

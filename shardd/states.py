@@ -41,6 +41,9 @@ class Verdict(StrEnum):
 MAY_HAVE_LEFT: Final = frozenset({Verdict.SENT, Verdict.IN_DOUBT})
 """What counts for limits: a message that left, or may have."""
 
+ALONE_FROM: Final = 2
+"""Workers that died, or were replaced for their memory, while they prepared a job, from which on it is prepared alone."""
+
 FINISHED: Final = frozenset(
     {
         JobState.SENT,
@@ -54,7 +57,8 @@ FINISHED: Final = frozenset(
 
 # from state → event → next state. `transient_last` is a transient verdict that used up the last attempt;
 # `in_doubt_retry` an in-doubt verdict of a job whose producer asked for `on_doubt: retry`; `restricted` an unavailable
-# verdict that concerns this message only, because its recipient is a new contact.
+# verdict that concerns this message only, because its recipient is a new contact; `returned_last` a job that was given back
+# because its worker died, once too often.
 JOB_TRANSITIONS: Final = MappingProxyType(
     {
         JobState.SCHEDULED: MappingProxyType(
@@ -77,6 +81,7 @@ JOB_TRANSITIONS: Final = MappingProxyType(
                 Verdict.UNAVAILABLE: JobState.QUEUED,
                 "restricted": JobState.SCHEDULED,
                 Verdict.RETURNED: JobState.QUEUED,
+                "returned_last": JobState.FAILED,
                 Verdict.IN_DOUBT: JobState.IN_DOUBT,
                 "in_doubt_retry": JobState.SCHEDULED,
                 Verdict.EXPIRED: JobState.EXPIRED,
@@ -151,7 +156,6 @@ SHARD_TRANSITIONS: Final = MappingProxyType(
             {
                 "ready": ShardState.RUNNING,
                 "died": ShardState.BACKOFF,
-                "broke": ShardState.BROKEN,
                 "drain": ShardState.DRAINING,
                 "fence": ShardState.WAITING,
             }
@@ -160,7 +164,6 @@ SHARD_TRANSITIONS: Final = MappingProxyType(
             {
                 "drain": ShardState.DRAINING,
                 "died": ShardState.BACKOFF,
-                "broke": ShardState.BROKEN,
                 "fence": ShardState.WAITING,
             }
         ),
@@ -177,6 +180,7 @@ SHARD_TRANSITIONS: Final = MappingProxyType(
         ),
         ShardState.BACKOFF: MappingProxyType(
             {
+                "broke": ShardState.BROKEN,
                 "spawn": ShardState.STARTING,
                 "stop": ShardState.STOPPED,
                 "drain": ShardState.DRAINED,

@@ -144,7 +144,10 @@ class RecycleConfig(Section):
         "0", "Open file descriptors. 0: seven tenths of the limit (LimitNOFILE of the service).", reload="live"
     )
     rss: Annotated[int, Bytes()] = setting(
-        "1GiB", "Resident memory. More if a healthy worker of yours needs more.", reload="live"
+        "1GiB",
+        "Resident memory, if the worker has grown by a quarter of this since its start. More if a healthy worker of yours "
+        "needs more: shardd status says so.",
+        reload="live",
     )
 
 

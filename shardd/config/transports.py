@@ -40,6 +40,13 @@ class SandboxConfig(Section):
     )
     hang_rate: Annotated[float, Fraction()] = setting("0.0", "Share of sends that hang.", reload="shard")
     hang_for: Annotated[float, Seconds("0", "1d")] = setting("5m", "How long a send hangs.", reload="shard")
+    poison: Annotated[bool, Flag()] = setting(
+        "false",
+        "Whether a job ends its worker while it is being prepared, if its body has !crash (it is killed), !hang (it does "
+        "nothing any more) or !bloat (it takes poison_memory for a minute): to see what becomes of it, and of the others.",
+        reload="shard",
+    )
+    poison_memory: Annotated[int, Bytes()] = setting("1GiB", "See poison.", reload="shard")
     record: Annotated[bool, Flag()] = setting(
         "true",
         "Whether each message is written to a file that a test can read. false for measuring speed.",

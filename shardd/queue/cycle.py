@@ -183,6 +183,7 @@ def _release_arrays(releases: list[Release]) -> dict[str, list[Any]]:
         "attempts": [r.claim.attempt for r in releases],
         "tokens": [r.claim.token for r in releases],
         "failures": [r.failures for r in releases],
+        "worker_deaths": [r.worker_deaths for r in releases],
         "delays": [None if r.due_at is None else max(0.0, r.due_at - now) for r in releases],
         "errors": [r.error for r in releases],
         "error_classes": [r.error_class for r in releases],
@@ -229,9 +230,9 @@ _TEXTS: Final = (
 
 def _taken(row: TupleRow, began: float) -> Taken:
     """A row of claim_jobs. `began`: when it was asked for, so that the time left to send is rather too short than too long."""
-    claim = Claim(row[0], row[1], row[2], row[3], row[4], *row[13:21])
+    claim = Claim(row[0], row[1], row[2], row[3], row[4], *row[13:22])
     fault = next(
         (f"{name} is too long" for name, at, most in _TEXTS if row[at] is not None and len(row[at]) > most), None
     )
-    spec = (*row[:12], None if row[12] is None else began + row[12], row[23])
-    return Taken(JobSpec(*spec), claim, row[21], None if row[22] is None else (row[22][0], row[22][1]), fault)
+    spec = (*row[:12], None if row[12] is None else began + row[12], row[24], claim.worker_deaths)
+    return Taken(JobSpec(*spec), claim, row[22], None if row[23] is None else (row[23][0], row[23][1]), fault)

@@ -128,7 +128,7 @@ class Jobs:
     async def orphaned_claims(self, grace: float) -> list[tuple[Claim, str, int, bool]]:
         """Claims without a lease: (claim, node, shard, whether that node's same supervisor still lives)."""
         rows = await self._database.fetch_all("orphaned_claims", {"grace": grace})
-        return [(Claim(*row[:13]), row[13], row[14], row[15]) for row in rows]
+        return [(Claim(*row[:14]), row[14], row[15], row[16]) for row in rows]
 
     async def save_receipt(self, receipt: Receipt) -> int:
         """Note what became of sent messages. Returns how many have a finished job."""

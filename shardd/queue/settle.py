@@ -7,10 +7,12 @@ from typing import Final
 
 from shardd.backoff import half_jitter
 from shardd.ipc import ClaimKey, Outcome
-from shardd.states import JOB_TRANSITIONS, DeviceState, JobState, Verdict
+from shardd.states import ALONE_FROM, JOB_TRANSITIONS, DeviceState, JobState, Verdict
 
 RESTRICTED_WAIT: Final = 3600.0
 """Seconds that a job to a new contact waits when WhatsApp did not say how long the restriction lasts."""
+MOST_DEATHS: Final = 10
+"""Such deaths that a job may have been part of, when each might have another cause: all of the node was killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class Claim:
     """The recipient in one spelling, as far as the database can tell."""
     producer: str = ""
     """The bound role whose `order_group` this is; empty: everybody else's."""
+    worker_deaths: int = 0
+    """Workers that died, or were replaced for their memory, while they prepared it."""
 
     @property
     def key(self) -> ClaimKey:
@@ -67,6 +71,7 @@ class Release:
     due_at: float | None
     error: str | None
     error_class: str | None = None
+    worker_deaths: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,29 +86,40 @@ def settle(claim: Claim, outcome: Outcome, backoff: JobBackoff, now: float) -> F
     """Decide. `now`: POSIX seconds."""
     if outcome.verdict == Verdict.SENT:  # nearly every one: without the questions below
         return Finish(claim, JobState.SENT, claim.failures, outcome.message_id, outcome.error)
-    table = JOB_TRANSITIONS[JobState.SENDING]
-    verdict = Verdict(outcome.verdict)
-    event: str = verdict
-    failures = claim.failures
-    if verdict in (Verdict.TRANSIENT, Verdict.IN_DOUBT, Verdict.PERMANENT):
-        failures += 1
-    if verdict is Verdict.TRANSIENT and failures >= claim.max_attempts:
-        event = "transient_last"
-    elif verdict is Verdict.IN_DOUBT and claim.on_doubt == "retry" and failures < claim.max_attempts:
-        event = "in_doubt_retry"
-    elif verdict is Verdict.UNAVAILABLE and outcome.device_state == DeviceState.RESTRICTED:
-        # Only this message must wait; the device goes on with contacts that it knows.
-        event = "restricted"
-    state = table[event]
+    verdict = outcome.verdict
+    failures = claim.failures + (verdict in (Verdict.TRANSIENT, Verdict.IN_DOUBT, Verdict.PERMANENT))
+    deaths = claim.worker_deaths + outcome.suspect
+    event = _event(claim, outcome, failures, deaths)
+    error, error_class = outcome.error, outcome.error_class
+    if event == "returned_last":
+        error = f"{deaths} workers died while they prepared it; the last: {error}"
+    state = JOB_TRANSITIONS[JobState.SENDING][event]
     match state:
         case JobState.SCHEDULED if event == "restricted":
             wait = RESTRICTED_WAIT if outcome.retry_after is None else outcome.retry_after
-            return Release(claim, failures, now + wait, outcome.error, outcome.error_class)
+            return Release(claim, failures, now + wait, error, error_class, deaths)
         case JobState.QUEUED:
-            return Release(claim, failures, None, outcome.error, outcome.error_class)
+            return Release(claim, failures, None, error, error_class, deaths)
         case JobState.SCHEDULED:
             wait = half_jitter(failures, backoff.first, backoff.cap)
             due_at = now + max(wait, outcome.retry_after or 0.0)
-            return Release(claim, failures, due_at, outcome.error, outcome.error_class)
+            return Release(claim, failures, due_at, error, error_class, deaths)
         case _:
-            return Finish(claim, state, failures, outcome.message_id, outcome.error, outcome.error_class)
+            return Finish(claim, state, failures, outcome.message_id, error, error_class)
+
+
+def _event(claim: Claim, outcome: Outcome, failures: int, deaths: int) -> str:
+    """The transition of `shardd.states.JOB_TRANSITIONS`."""
+    match outcome.verdict:
+        case Verdict.TRANSIENT if failures >= claim.max_attempts:
+            return "transient_last"
+        case Verdict.IN_DOUBT if claim.on_doubt == "retry" and failures < claim.max_attempts:
+            # If it was alone when it took its worker along, it would take the next one along, too.
+            alone = outcome.suspect and claim.worker_deaths >= ALONE_FROM
+            return Verdict.IN_DOUBT if alone else "in_doubt_retry"
+        case Verdict.UNAVAILABLE if outcome.device_state == DeviceState.RESTRICTED:
+            # Only this message must wait; the device goes on with contacts that it knows.
+            return "restricted"
+        case Verdict.RETURNED if deaths >= MOST_DEATHS:
+            return "returned_last"
+    return outcome.verdict

@@ -17,12 +17,15 @@ from shardd.backoff import Breaker
 from shardd.config import Config
 from shardd.errors import JournalError, SharddError, UnsafeFileError, UsageError
 from shardd.logs import get_logger
-from shardd.states import ShardState
-from shardd.supervisor.budget import next_to_recycle
+from shardd.queue.settle import Claim
+from shardd.states import ALONE_FROM, ShardState
+from shardd.supervisor.budget import memory_problems, next_to_recycle
+from shardd.supervisor.problems import Problem
 from shardd.supervisor.process import Launch, WorkerProcess, describe_exit
 from shardd.supervisor.recovery import journal_path, settle_from_journal
 from shardd.supervisor.router import Router
 from shardd.supervisor.shard import Intent, Shard
+from shardd.supervisor.verdicts import Death
 from shardd.supervisor.worker_messages import Hearers, WorkerMessages
 
 log = get_logger(__name__)
@@ -196,9 +199,11 @@ class Fleet:
             shard.spawned(process)
             why = error.strerror if isinstance(error, OSError) else error
             shard.died(f"could not be started: {why}", now=time.monotonic())
+            shard.count_crash(time.monotonic())
             shard.clean = True
             return
         shard.spawned(process)
+        shard.sent_before = self._router.sent_by(shard.index)
         self._tell_lease(shard)
 
     def _setup(self, index: int, epoch: int) -> ipc.Setup:
@@ -214,6 +219,7 @@ class Fleet:
             heartbeat_every=self._config.supervisor.heartbeat_every,
             fsync=self._config.worker.journal_fsync,
             sessions_dsn=self._sessions_dsn,
+            careful_for=self._config.supervisor.backoff.reset_after if self.shards[index].careful else 0.0,
             opt_out_words=list(self._config.opt_outs.words or ()),
         )
 
@@ -238,8 +244,12 @@ class Fleet:
         found = next_to_recycle(self.shards, self._config.worker.recycle)
         if found is not None:
             shard, what = found
-            log.info("worker has spent its budget", action="recycle", shard=shard.index, spent=what)
-            self._begin(self._drain(shard, "respawn"), shard)
+            log.info("worker has spent its budget", action="recycle", shard=shard.index, spent=what.text)
+            self._begin(self._drain(shard, "respawn", outgrows=what.memory), shard)
+
+    def problems(self) -> Iterable[Problem]:
+        """See `shardd.supervisor.problems`."""
+        return memory_problems(self.shards, self._config.worker.recycle, time.monotonic())
 
     # ---- what workers do
 
@@ -264,19 +274,22 @@ class Fleet:
     def _died(self, shard: Shard, status: int) -> None:
         self._router.shard_down(shard.index)
         how = shard.process.how_it_ended(status) if shard.process is not None else describe_exit(status)
+        death = Death(how, by_itself=shard.dies_by_itself)
         try:
             shard.died(how, now=time.monotonic())
         except Exception as error:  # noqa: BLE001  # a defect: the shard is tried again, and what was in flight is settled
             self._defect(shard, "the end of its worker could not be noted", error)
             shard.process, shard.state = None, ShardState.BACKOFF
             shard.next_start = time.monotonic() + self._config.supervisor.backoff.cap
-        self._begin(self._settle_dead(shard), shard)
+        self._begin(self._settle_dead(shard, death), shard)
 
-    async def _settle_dead(self, shard: Shard) -> None:
+    async def _settle_dead(self, shard: Shard, death: Death) -> None:
         """Settle what the dead worker had in flight, as its journal says."""
         while not shard.clean:
             try:
-                await settle_from_journal(self._config.state_dir, self._launch.state_id, shard.index, self._router)
+                alone = await settle_from_journal(
+                    self._config.state_dir, self._launch.state_id, shard.index, self._router, death
+                )
             except JournalError as error:
                 shard.last_error = str(error)
                 log.error("journal cannot be read", action="bury", shard=shard.index, error=str(error))
@@ -285,20 +298,43 @@ class Fleet:
                 self._defect(shard, "what its worker had in flight could not be settled", error)
                 await asyncio.sleep(JOURNAL_RETRY)
             else:
+                self._count(shard, death, alone)
                 shard.clean = True
         await self._notify()
+
+    def _count(self, shard: Shard, death: Death, alone: Claim | None) -> None:
+        """Whether a death counts for the breaker, which stops a shard whose workers are ill whatever they do.
+
+        It does not when a job is known to be at fault, and the worker proved by other jobs that it is well, or died of this one
+        before: then it can go on, one job at a time, until that one is ended.
+        """
+        if shard.state is not ShardState.BACKOFF:
+            return
+        well = self._router.sent_by(shard.index) > shard.sent_before
+        if alone is not None and death.by_itself and (well or alone.worker_deaths > 0):
+            ended = well and alone.worker_deaths >= ALONE_FROM
+            shard.excuse_crash(earlier=alone.worker_deaths if ended else 0)
+        else:
+            shard.count_crash(time.monotonic())
 
     def _defect(self, shard: Shard, what: str, error: Exception) -> None:
         shard.last_error = f"{what}: {type(error).__name__}: {error}"
         self._hearers.defects.note(shard.last_error, shard=shard.index, error=error)
 
-    async def _drain(self, shard: Shard, intent: Intent) -> None:
-        """Drain a shard's worker and wait until it is gone and settled, or cannot be settled within the time."""
+    async def _drain(self, shard: Shard, intent: Intent, *, outgrows: bool = False) -> None:
+        """Drain a shard's worker and wait until it is gone and settled, or cannot be settled within the time.
+
+        `outgrows`: it has grown too large.
+        """
         timeout = self._config.supervisor.drain_timeout
         self._router.shard_down(shard.index)
         if shard.process is not None:
             shard.drain(intent, timeout, time.monotonic())
-            shard.process.say(ipc.Drain(timeout=timeout))
+            memory = None
+            if outgrows:
+                shard.outgrows, memory = True, self._config.worker.recycle.rss
+                shard.outgrown.append(time.monotonic())
+            shard.process.say(ipc.Drain(timeout=timeout, memory=memory))
             await shard.process.gone.wait()
         try:
             async with asyncio.timeout(timeout), self._changed:

@@ -49,6 +49,7 @@ from shardd.supervisor.recovery import LOST_AFTER, Recovery
 from shardd.supervisor.retention import Retention
 from shardd.supervisor.router import Router
 from shardd.supervisor.rules import Rules
+from shardd.supervisor.set_aside import SetAside
 from shardd.supervisor.state_watch import StateWatch
 from shardd.supervisor.steps import Steps
 from shardd.supervisor.work_poller import WorkPoller
@@ -133,6 +134,7 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
     inbox = OptOutInbox(opt_outs, config, spool)
 
     defects = Defects()
+    set_aside = SetAside()
     router = Router(
         jobs=jobs,
         lines=lines,
@@ -140,6 +142,7 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
         may_claim=lambda: keeper.good() and state_watch.trouble is None,
         batch=config.queue.batch,
         backoff=rules.job_backoff,
+        set_aside=set_aside.note,
         screen=Screen(opt_outs, region),
         defect=defects.note,
     )
@@ -193,6 +196,7 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
         backoff=lambda: rules.job_backoff,
         grace=LOST_AFTER * config.lease.ttl,
         zones=lambda device_id: _zone_of(device_id, lines, rules),
+        set_aside=set_aside.note,
     )
     binding_check = BindingCheck(ProducerAdmin(pools.rest))
     return Parts(
@@ -236,7 +240,19 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
         state_watch=state_watch,
         recovery=recovery,
         binding_check=binding_check,
-        reporters=(defects, lines, state_watch, recovery, spool, steps, binding_check, claim_watch, held_events),
+        reporters=(
+            defects,
+            set_aside,
+            fleet,
+            lines,
+            state_watch,
+            recovery,
+            spool,
+            steps,
+            binding_check,
+            claim_watch,
+            held_events,
+        ),
     )
 
 

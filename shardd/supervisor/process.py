@@ -85,6 +85,8 @@ class WorkerProcess:
         self.ready_at: float | None = None
         self.beat_at: float | None = None
         self.beat: ipc.Heartbeat | None = None
+        self.rss_at_start = 0
+        """Bytes that it took when it was ready."""
         self.gone = asyncio.Event()
         self._aborted_at: float | None = None
 
@@ -154,7 +156,7 @@ class WorkerProcess:
             case ipc.Heartbeat():
                 self.beat, self.beat_at = message, time.monotonic()
             case ipc.Ready():
-                self.ready_at = time.monotonic()
+                self.ready_at, self.rss_at_start = time.monotonic(), message.rss
         self._messages.heard(message)
 
     def unread(self, what: Unread) -> None:

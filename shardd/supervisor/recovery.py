@@ -23,13 +23,14 @@ from shardd.journal_lines import Phase, Record
 from shardd.logs import get_logger
 from shardd.queue.cycle import Send, Sends, count_sends
 from shardd.queue.jobs import Jobs
-from shardd.queue.settle import Claim, JobBackoff, settle
+from shardd.queue.settle import Claim, Finish, JobBackoff, settle
 from shardd.state_files import open_folder
-from shardd.states import MAY_HAVE_LEFT, Verdict
+from shardd.states import MAY_HAVE_LEFT, JobState, Verdict
 from shardd.supervisor.cycle_writer import resolve_apart, settle_apart
 from shardd.supervisor.ledger import Entry
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.router import Router
+from shardd.supervisor.verdicts import NODE_DIED, Death, prepared_alone, verdicts
 
 log = get_logger(__name__)
 
@@ -41,13 +42,11 @@ FOLDER: Final = "journal"
 """Of the state folder: where the journals are."""
 Zones = Callable[[str], tzinfo]
 """The time zone of a device."""
-DIED: Final = "the worker died after the message was handed over and before an answer came"
 HIDDEN_BOOT: Final = (
     "/proc/sys/kernel/random/boot_id cannot be read (ProcSubset=pid?), so a crash cannot be told from a loss of power: unless "
     "worker.journal_fsync is on, what a worker that dies had not yet handed over will be in doubt"
 )
 NO_SHARD: Final = -1
-LOST: Final = "the journal of that moment is lost, so nobody knows whether the message was handed over"
 
 
 def journal_path(state_dir: Path, shard: int) -> Path:
@@ -58,24 +57,6 @@ def journal_path(state_dir: Path, shard: int) -> Path:
 def shard_of_journal(path: Path) -> int:
     """The shard whose journal this is."""
     return int(path.stem.removeprefix("shard-"))
-
-
-def verdicts(claims: Iterable[Claim], record: Record) -> list[Outcome]:
-    """What the journal says about each claim."""
-    return [_verdict(claim, record) for claim in claims]
-
-
-def _verdict(claim: Claim, record: Record) -> Outcome:
-    now = time.time()
-    match record.phase(claim.key):
-        case Phase.ENDED:
-            return record.outcomes[claim.key]
-        case Phase.STARTED:
-            return Outcome(*claim.key, Verdict.IN_DOUBT, error=DIED, at=now, error_class=ErrorClass.WORKER)
-        case Phase.UNKNOWN:
-            return Outcome(*claim.key, Verdict.IN_DOUBT, error=LOST, at=now, error_class=ErrorClass.WORKER)
-        case Phase.NOTHING | Phase.PREPARING | Phase.PREPARING_ALONE:
-            return Outcome(*claim.key, Verdict.RETURNED, at=now)
 
 
 async def open_journal(path: Path, state: str) -> Journal:
@@ -97,12 +78,16 @@ async def open_journal(path: Path, state: str) -> Journal:
             await asyncio.sleep(0.05)
 
 
-async def settle_from_journal(state_dir: Path, state: str, shard: int, router: Router) -> None:
-    """Settle what a dead worker had in hand, as its journal says; returns when it is settled. Raises JournalError."""
+async def settle_from_journal(state_dir: Path, state: str, shard: int, router: Router, death: Death) -> Claim | None:
+    """Settle what a dead worker had in flight, as its journal says; returns when it is settled. Raises JournalError.
+
+    Returns the job that was being prepared alone, if one was.
+    """
     journal = await open_journal(journal_path(state_dir, shard), state)
     try:
         record = journal.read()
-        outcomes = verdicts(router.in_hand(shard), record)
+        claims = router.in_hand(shard)
+        outcomes = verdicts(claims, record, death)
         doubts = sum(o.verdict == Verdict.IN_DOUBT for o in outcomes)
         if outcomes:
             log.info(
@@ -116,6 +101,7 @@ async def settle_from_journal(state_dir: Path, state: str, shard: int, router: R
         router.outcomes(shard, outcomes)
         await router.wait_settled(shard)
         journal.clear()
+        return prepared_alone(claims, record)
     finally:
         journal.close()
 
@@ -138,8 +124,13 @@ class Recovery:
         backoff: Callable[[], JobBackoff],
         grace: float,
         zones: Zones,
+        set_aside: Callable[[Claim, str | None], None],
     ) -> None:
-        """`state`: the state folder's id; `grace`: seconds; `zones`: of the devices, whose days and hours the limits count."""
+        """`state`: the state folder's id; `grace`: seconds; `zones`: of the devices, whose days and hours the limits count.
+
+        `set_aside`: hears of a job that is ended because it ends workers.
+        """
+        self._set_aside = set_aside
         self._state_dir = state_dir
         self._state = state
         self._jobs = jobs
@@ -208,7 +199,7 @@ class Recovery:
                 if node == self._node and not alive and shard not in blocked and (only is None or shard in only):
                     claims.setdefault(shard, []).append(claim)
             # A journal that is gone proves nothing.
-            outcomes = [o for shard in claims for o in verdicts(claims[shard], records.get(shard, Record()))]
+            outcomes = [o for shard in claims for o in verdicts(claims[shard], records.get(shard, Record()), NODE_DIED)]
             blocked |= await self._settle(claims, outcomes)
             # Another node may have called some of them in doubt meanwhile; our journals know better.
             await resolve_apart(self._jobs, [o for record in records.values() for o in record.outcomes.values()])
@@ -231,7 +222,10 @@ class Recovery:
     async def _settle(self, claims: dict[int, list[Claim]], outcomes: list[Outcome]) -> dict[int, str]:
         """Returns the shards of which something cannot be settled, and why: their journals are still needed."""
         everything = [claim for its_claims in claims.values() for claim in its_claims]
-        refused = await settle_all(self._jobs, everything, outcomes, self._backoff(), self._zones)
+        settled, refused = await settle_all(self._jobs, everything, outcomes, self._backoff(), self._zones)
+        for _, claim, outcome, decision in settled:
+            if outcome.suspect and isinstance(decision, Finish) and decision.state is JobState.FAILED:
+                self._set_aside(claim, decision.error)
         return {
             shard: f"the database refuses to store what its journal knows: {refused[claim.key]}"
             for shard, its_claims in claims.items()
@@ -304,7 +298,7 @@ async def sweep(
         )
         for c, node in orphans
     ]
-    refused = await settle_all(jobs, [claim for claim, _ in orphans], outcomes, backoff, zones)
+    _, refused = await settle_all(jobs, [claim for claim, _ in orphans], outcomes, backoff, zones)
     if orphans:
         log.warning("claims of lost nodes", action="sweep", jobs=len(orphans), refused=len(refused))
     if refused:
@@ -314,8 +308,11 @@ async def sweep(
 
 async def settle_all(
     jobs: Jobs, claims: list[Claim], outcomes: list[Outcome], backoff: JobBackoff, zones: Zones
-) -> dict[ClaimKey, str]:
-    """Settle outside the router. Returns the claims that the database refuses to settle, and the errors. Raises DatabaseError."""
+) -> tuple[list[Entry], dict[ClaimKey, str]]:
+    """Settle outside the router. Raises DatabaseError.
+
+    Returns what is settled, and the claims that the database refuses to settle, with the errors.
+    """
     entries = [
         (NO_SHARD, claim, outcome, settle(claim, outcome, backoff, time.time()))
         for claim, outcome in zip(claims, outcomes, strict=True)
@@ -332,7 +329,8 @@ async def settle_all(
     settled = await settle_apart(jobs, entries, counts)
     for (_, claim, _, _), error in (*settled.reduced, *settled.refused):
         log.error("an outcome is refused", action="recover", job=claim.id, device=claim.device_id, error=str(error))
-    return {claim.key: str(error) for (_, claim, _, _), error in settled.refused}
+    refused = {claim.key: str(error) for (_, claim, _, _), error in settled.refused}
+    return [entry for entry in entries if entry[1].key not in refused], refused
 
 
 def _kill_holder(path: Path) -> None:

@@ -23,8 +23,8 @@ from shardd.ipc import ClaimKey, JobSpec, Outcome
 from shardd.logs import get_logger
 from shardd.queue.cycle import Ask, Send, Sends, Taken, count_sends
 from shardd.queue.jobs import Jobs
-from shardd.queue.settle import Claim, JobBackoff, Release, settle
-from shardd.states import MAY_HAVE_LEFT, Verdict
+from shardd.queue.settle import Claim, Finish, JobBackoff, Release, settle
+from shardd.states import MAY_HAVE_LEFT, JobState, Verdict
 from shardd.supervisor.cycle_writer import REFUSED_FOR, CycleWriter, resolve_apart
 from shardd.supervisor.ledger import Entry, Ledger
 from shardd.supervisor.line import may_be_capped
@@ -53,18 +53,21 @@ class Router:
         may_claim: Callable[[], bool],
         batch: int,
         backoff: JobBackoff,
+        set_aside: Callable[[Claim, str | None], None],
         screen: Screen | None = None,
         defect: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`may_claim`: whether this node's leases are surely good now; `batch`: the most jobs of one claim.
 
-        `screen`: a second look for opt-outs, at what the database cannot tell by itself. `defect` is told what went wrong.
+        `set_aside`: hears of a job that is ended because it ends workers. `screen`: a second look for opt-outs, at what the
+        database cannot tell by itself. `defect` is told what went wrong.
         """
         self._jobs = jobs
         self.lines = lines
         self._say = say
         self._may_claim = may_claim
         self.batch = batch
+        self._set_aside = set_aside
         self._screen = screen
         self.backoff = backoff
         self._ledger = Ledger()
@@ -319,6 +322,8 @@ class Router:
         self._ledger.end((shard, claim, outcome, decision))
         self.lines.ended(claim, outcome, now, back=back)
         self.shard_totals[shard][outcome.verdict] += 1
+        if outcome.suspect and isinstance(decision, Finish) and decision.state is JobState.FAILED:
+            self._set_aside(claim, decision.error)
         if outcome.verdict not in (Verdict.SENT, Verdict.OPTED_OUT):
             log.info(
                 "not sent",

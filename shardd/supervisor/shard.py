@@ -13,7 +13,7 @@ from typing import Final, Literal
 from shardd.backoff import Breaker, full_jitter
 from shardd.config import SupervisorConfig
 from shardd.logs import get_logger
-from shardd.states import SHARD_TRANSITIONS, ShardState
+from shardd.states import ALONE_FROM, SHARD_TRANSITIONS, ShardState
 from shardd.supervisor.process import WorkerProcess
 
 log = get_logger(__name__)
@@ -37,6 +37,14 @@ class Shard:
     process: WorkerProcess | None = None
     intent: Intent | None = None
     """Why the worker is being drained."""
+    outgrows: bool = False
+    """It is being drained because it grew too large."""
+    told_to_end: bool = False
+    """Its worker ends because somebody told it to: what it has in flight is not to blame."""
+    sent_before: int = 0
+    """Messages that the shard had sent when this worker was started."""
+    outgrown: deque[float] = field(default_factory=lambda: deque(maxlen=100))
+    """When its workers were replaced because they grew too large, on the monotonic clock."""
     clean: bool = True
     """Everything of the last worker is settled, so that a new one may begin a new journal."""
     blocked: str | None = None
@@ -80,6 +88,7 @@ class Shard:
     def spawned(self, process: WorkerProcess) -> None:
         """A worker was started."""
         self.process, self.clean, self.kill_at, self.intent = process, False, None, None
+        self.outgrows = self.told_to_end = False
         self.journal_trouble = None
         self.move("spawn")
 
@@ -112,13 +121,31 @@ class Shard:
         self.restarts += 1
         self.crashes_in_a_row += 1
         self.last_error = f"worker died: {how}"
-        if self.breaker.crashed(now):
+        self.move("died")
+        self.next_start = now + full_jitter(self.crashes_in_a_row, self.rules.backoff.first, self.rules.backoff.cap)
+        log.error("worker died", action="crash", shard=self.index, how=how, again_in=round(self.next_start - now, 1))
+
+    @property
+    def dies_by_itself(self) -> bool:
+        """Whether nobody wanted its worker to end, but perhaps because it grew too large."""
+        wanted = self.intent is not None and not self.outgrows
+        return self.epoch is not None and not wanted and not self.told_to_end
+
+    @property
+    def careful(self) -> bool:
+        """Whether its next worker takes one job after the other: the last ones died."""
+        return self.crashes_in_a_row >= ALONE_FROM
+
+    def count_crash(self, now: float) -> None:
+        """Its worker's death, of which nothing is known that would excuse it: too many stop the shard."""
+        if self.breaker.crashed(now) and self.state is ShardState.BACKOFF:
             self.move("broke")
             self.next_start = self.breaker.next_probe() or now
-        else:
-            self.move("died")
-            self.next_start = now + full_jitter(self.crashes_in_a_row, self.rules.backoff.first, self.rules.backoff.cap)
-        log.error("worker died", action="crash", shard=self.index, how=how, again_in=round(self.next_start - now, 1))
+
+    def excuse_crash(self, *, earlier: int) -> None:
+        """Its worker's death was the fault of a job that is known, and so were these earlier ones."""
+        self.crashes_in_a_row = max(0, self.crashes_in_a_row - 1)
+        self.breaker.forget(earlier)
 
     def forgive(self, now: float) -> None:
         """A person wants it back: breaker, backoff and hold are forgotten."""

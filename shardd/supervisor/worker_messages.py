@@ -80,6 +80,7 @@ class WorkerMessages:
             case ipc.Heartbeat():
                 self._hear_journal(message.journal)
             case ipc.Leaving():
+                shard.told_to_end = True
                 to.router.shard_down(shard.index)
             case ipc.DeviceChanged() if shard.epoch is not None:
                 to.device_changed(message, shard.epoch)
@@ -134,6 +135,7 @@ class WorkerMessages:
 
     def out_of_step(self) -> None:
         """Nothing that it says can be read any more: it gets no more jobs."""
+        self._shard.told_to_end = True
         self._hearers.router.shard_down(self._shard.index)
 
     # ---- what could not be said

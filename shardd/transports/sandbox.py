@@ -7,11 +7,13 @@ object a line, so that order, duplicates and losses can be counted from outside.
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
 import random
+import signal
 import time
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -21,6 +23,10 @@ from shardd.state_files import open_file
 from shardd.transports.base import Events, Sent, Transport
 from shardd.transports.details import read_details
 
+BLOAT_FOR: Final = 60.0
+"""Seconds."""
+HANG_FOR: Final = 3600.0
+"""Seconds; whoever waits for its heartbeat ends it before."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -38,6 +44,8 @@ class SandboxTransport(Transport):
         self._in_doubt_rate = float(settings.get("in_doubt_rate", 0))
         self._hang_rate = float(settings.get("hang_rate", 0))
         self._hang_for = float(settings.get("hang_for", 0))
+        self._poison = bool(settings.get("poison", False))
+        self._poison_memory = int(settings.get("poison_memory", 0))
         self._record: Path | None = None
         if settings.get("record", True) and settings.get("record_dir"):
             self._record = Path(settings["record_dir"]) / f"shard-{settings['shard']:03d}.jsonl"
@@ -54,6 +62,8 @@ class SandboxTransport(Transport):
     async def prepare(self, device: DeviceSpec, job: JobSpec, fetched: Any) -> None:
         """Take the configured time, and fail as often as the settings say; nothing has left."""
         read_details(job)
+        if self._poison:
+            await self._take_poison(job.body)
         if self._connect_for > 0:
             await asyncio.sleep(self._connect_for)
         if self._hits(self._rates["unavailable"]):
@@ -81,6 +91,18 @@ class SandboxTransport(Transport):
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    async def _take_poison(self, body: str) -> None:
+        if "!crash" in body:
+            # As a panic of a library does: at once, without another line of ours.
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "!hang" in body:
+            time.sleep(HANG_FOR)  # noqa: ASYNC251  # the loop must stand still
+        if "!bloat" in body:
+            with mmap.mmap(-1, self._poison_memory) as memory:
+                for page in range(0, self._poison_memory, mmap.PAGESIZE):
+                    memory[page] = 1
+                await asyncio.sleep(BLOAT_FOR)
 
     @staticmethod
     def _hits(rate: float) -> bool:

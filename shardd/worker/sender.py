@@ -29,6 +29,7 @@ from shardd.journal import Journal
 from shardd.logs import get_logger
 from shardd.states import DeviceState, Verdict
 from shardd.transports.base import Events, Sent, Transport
+from shardd.worker.exclusive_turns import ExclusiveTurns
 from shardd.worker.transports import Transports
 
 log = get_logger(__name__)
@@ -37,6 +38,8 @@ JOURNAL_RETRY = 5.0
 """Seconds before a device is tried again after its journal refused a line; its supervisor knows with the next heartbeat."""
 TRANSPORT_RETRY = 60.0
 """Seconds before a device is tried again whose transport could not be loaded: a missing library takes a person."""
+GROWTH_SHARE = 0.25
+"""Of the memory that a worker may take: a job that was prepared alone is at fault if the worker grew by this much meanwhile."""
 
 
 @dataclass(slots=True)
@@ -49,8 +52,18 @@ class Hand:
     """On the loop's clock; None: its task has not taken its first step."""
     late: bool = False
     """Cancelled because its deadline has passed."""
+    preparing: bool = False
+    """The journal says so."""
     started: bool = False
     """The journal says so: the message may have left."""
+    suspect: bool = False
+    """Cancelled because the worker is replaced for its memory."""
+    alone: bool = False
+    """No other is under way until this one has ended."""
+    memory: int = 0
+    """Bytes that the worker took when this began, if it is alone."""
+    growth: int = 0
+    """Bytes that the worker has grown by since, at most."""
 
 
 class Sender:
@@ -65,7 +78,11 @@ class Sender:
         events: Events,
         report: Callable[[Outcome], None],
         send_timeout: float,
+        rss: Callable[[], int],
+        careful: bool = False,
     ) -> None:
+        """`rss`: the bytes that this process takes now; `careful`: see `ExclusiveTurns`."""
+        self._rss = rss
         self._journal = journal
         self._transports = transports
         self._devices = devices
@@ -74,6 +91,9 @@ class Sender:
         self._send_timeout = send_timeout
         self._locks: dict[str, asyncio.Lock] = {}
         self._hands: dict[ClaimKey, Hand] = {}
+        self._turns = ExclusiveTurns(self._begin, careful=careful)
+        self._remembers_all = False
+        self._outgrown = 0
         self._watch: asyncio.TimerHandle | None = None
         self._draining = False
         self.sent = 0
@@ -82,11 +102,11 @@ class Sender:
     @property
     def in_flight(self) -> int:
         """How many jobs are in hand."""
-        return len(self._hands)
+        return len(self._hands) + len(self._turns.waiting)
 
     def claims(self) -> list[ClaimKey]:
         """Which are."""
-        return list(self._hands)
+        return [*self._hands, *self._turns.waiting]
 
     def take(self, jobs: list[JobSpec]) -> None:
         """Begin to send these."""
@@ -94,17 +114,35 @@ class Sender:
             if self._draining:
                 self._report(_outcome(job, Verdict.RETURNED))
                 continue
-            self._hands[job.key] = Hand(job=job, task=asyncio.Task(self._send(job)))
+            self._turns.offer(job)
 
-    async def drain(self, timeout: float) -> None:
-        """Send back what has not started, give the rest `timeout` seconds to end, and call what is left in doubt."""
-        self._draining = True
+    def relax(self) -> None:
+        """Be careful no more."""
+        self._turns.relax()
+
+    def watch_memory(self, rss: int) -> None:
+        """The process takes this much now: note by how much it has grown since a job began that is prepared alone."""
+        for hand in self._hands.values():
+            if hand.alone:
+                hand.growth = max(hand.growth, rss - hand.memory)
+
+    async def drain(self, timeout: float, *, memory: int | None = None, unheard: bool = False) -> None:
+        """Send back what has not started, give the rest `timeout` seconds to end, and call what is left in doubt.
+
+        `memory`: the bytes that the worker has outgrown, if that is why; what is being prepared is suspect then.
+        `unheard`: nobody hears of outcomes any more, so all of them must stand in the journal.
+        """
+        self._draining, self._remembers_all = True, self._remembers_all or unheard
+        self._outgrown = memory or self._outgrown
+        for job in self._turns.close():
+            self._report(_outcome(job, Verdict.RETURNED))
         for claim, hand in list(self._hands.items()):
             if hand.deadline is None:
                 # Cancelled before its first step, a task runs no line of its own, not even the one that reports.
                 del self._hands[claim]
                 self._report(_outcome(hand.job, Verdict.RETURNED))
             if not hand.started:
+                hand.suspect = hand.suspect or (memory is not None and hand.preparing)
                 hand.task.cancel()
         await self._wait(timeout)
         for hand in list(self._hands.values()):
@@ -124,15 +162,20 @@ class Sender:
         if tasks:
             await asyncio.wait(tasks, timeout=timeout)
 
+    def _begin(self, job: JobSpec, alone: bool) -> None:
+        memory = self._rss() if alone else 0
+        self._hands[job.key] = Hand(job=job, task=asyncio.Task(self._send(job)), alone=alone, memory=memory)
+
     async def _send(self, job: JobSpec) -> None:
         hand = self._hands[job.key]
         self._set_deadline(hand)
         try:
             outcome = await self._outcome_of(job, hand)
-            if hand.started:
+            if hand.started or (hand.preparing and self._remembers_all):
                 self._remember(outcome)
         finally:
             del self._hands[job.key]
+            self._turns.ended(job.key)
         if outcome.verdict == Verdict.SENT:
             self.sent += 1
         elif outcome.verdict in (Verdict.PERMANENT, Verdict.TRANSIENT, Verdict.IN_DOUBT):
@@ -176,7 +219,7 @@ class Sender:
                     error="the worker had to stop before the answer came",
                     error_class=ErrorClass.WORKER,
                 )
-            return _outcome(job, Verdict.RETURNED)
+            return self._returned(job, hand)
         except Exception as error:
             # A defect in a transport must not take the worker's other devices down, nor be called an outcome that it is
             # not.
@@ -185,6 +228,19 @@ class Sender:
             return _outcome(
                 job, verdict, error=f"unexpected: {type(error).__name__}: {error}", error_class=ErrorClass.UNKNOWN
             )
+
+    def _returned(self, job: JobSpec, hand: Hand) -> Outcome:
+        """Of a job that was cancelled before it started."""
+        if not hand.suspect or (hand.alone and hand.growth < self._outgrown * GROWTH_SHARE):
+            # If it was large before, the next worker, which begins small, will tell whether it is this job.
+            return _outcome(job, Verdict.RETURNED)
+        error, verdict = (
+            f"its worker grew beyond {self._outgrown:,} bytes while it was being prepared",
+            Verdict.RETURNED,
+        )
+        if hand.alone and job.alone:
+            error, verdict = f"{error}, also when no other was: by {hand.growth:,} bytes", Verdict.PERMANENT
+        return _outcome(job, verdict, error=error, error_class=ErrorClass.WORKER, suspect=True)
 
     def _set_deadline(self, hand: Hand) -> None:
         # One timer for all, since all have the same time: a timer for each would be a quarter of a quick send's work.
@@ -216,7 +272,8 @@ class Sender:
                 error_class=ErrorClass.WORKER,
             )
         _keep_time(job)
-        self._journal.preparing(job.key)
+        self._journal.preparing(job.key, alone=hand.alone)
+        hand.preparing = True
         fetched = await transport.fetch(device, job)
         try:
             if transport.in_hand > 1:
@@ -287,6 +344,7 @@ def _outcome(
     state: str | None = None,
     error_class: ErrorClass | None = None,
     whole_account: bool = False,
+    suspect: bool = False,
 ) -> Outcome:
     return Outcome(
         id=job.id,
@@ -301,6 +359,7 @@ def _outcome(
         at=time.time(),
         error_class=error_class,
         whole_account=whole_account,
+        suspect=suspect,
     )
 
 

@@ -100,7 +100,7 @@ class Worker:
             case ipc.Close():
                 self._start(self._close_devices(message), message)
             case ipc.Drain():
-                self._start(self._drain(message.timeout))
+                self._start(self._drain(message.timeout, memory=message.memory))
             case ipc.Lease():
                 self._hold(message)
             case ipc.LogLevel():
@@ -150,7 +150,7 @@ class Worker:
         """The supervisor is gone."""
         if not self._ended.done():
             log.warning("supervisor is gone: finishing what has started", action="orphan")
-            self._start(self._drain(ORPHAN_GRACE))
+            self._start(self._drain(ORPHAN_GRACE, unheard=True))
 
     async def _set_up(self, setup: ipc.Setup) -> None:
         self._devices = {device.id: device for device in setup.devices}
@@ -175,11 +175,14 @@ class Worker:
             events=self,
             report=self._report,
             send_timeout=setup.send_timeout,
+            rss=_rss,
+            careful=setup.careful_for > 0,
         )
+        asyncio.get_running_loop().call_later(setup.careful_for, self._sender.relax)
         for name in {device.transport for device in self._devices.values()}:
             await self._transports.load(name)
         self._start(self._beat(setup.heartbeat_every))
-        self._say(ipc.Ready(pid=os.getpid()))
+        self._say(ipc.Ready(pid=os.getpid(), rss=_rss()))
 
     async def _open_journal(self, setup: ipc.Setup) -> Journal:
         deadline = time.monotonic() + LOCK_WAIT
@@ -218,9 +221,9 @@ class Worker:
             async with self._sender.lock_of(device_id):
                 await transport.close_device(device_id)
 
-    async def _drain(self, timeout: float, code: int = 0) -> None:
+    async def _drain(self, timeout: float, *, code: int = 0, memory: int | None = None, unheard: bool = False) -> None:
         if self._sender is not None:
-            await self._sender.drain(timeout)
+            await self._sender.drain(timeout, memory=memory, unheard=unheard)
         self._say(ipc.Drained())
         self._end(code)
 
@@ -258,6 +261,8 @@ class Worker:
             lag = max(0.0, loop.time() - due)
             if lag > LAGGING:
                 log.warning("event loop lags", action="heartbeat", lag=round(lag, 3))
+            rss = _rss()
+            self._sender.watch_memory(rss)
             self._say(
                 ipc.Heartbeat(
                     lag=lag,
@@ -266,7 +271,7 @@ class Worker:
                     in_flight=self._sender.in_flight,
                     sent=self._sender.sent,
                     failed=self._sender.failed,
-                    rss=_rss(),
+                    rss=rss,
                     fds=_open_fds(),
                     connects=self._transports.connects(),
                     journal=self._journal.check(),
@@ -292,7 +297,7 @@ class Worker:
 
     def _lease_over(self, grace: float) -> None:
         log.warning("the lease was not renewed: the shard may be another node's", action="lease")
-        self._start(self._drain(grace))
+        self._start(self._drain(grace, unheard=True))
 
     def _leave(self) -> None:
         log.warning("told to end: finishing what has started", action="leave")

@@ -8,9 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
-from psycopg import sql
 
 from tests.daemon import Daemon, Producer
 
@@ -173,59 +171,38 @@ async def test_a_defect_in_settling_a_dead_worker_is_shown_and_tried_again(
     assert '"name":"settle_from_journal"' in daemon.log_file.read_text(), "the log has the stack"
 
 
-async def test_a_device_that_cannot_be_told_to_a_worker_is_named_and_costs_no_other(
-    make_daemon: Callable[..., Daemon], producer: Producer, dsn: str
+async def test_a_job_that_cannot_be_said_fails_and_costs_no_other(
+    damaged: Callable[[str], Daemon], producer: Producer
 ) -> None:
-    daemon = make_daemon(shards=1)
+    daemon = damaged("encoder")
+    producer.add_devices(10)
     await daemon.start()
+    add_jobs_and_a_torn_one(producer)
+    assert await producer.until_finished(daemon, 100) == {"sent": 99, "failed": 1}
+    assert producer.execute("SELECT reference, error, error_class FROM shardd.outcomes WHERE state = 'failed'") == [
+        ("torn", "this job cannot be handed to a worker: planted", "content")
+    ]
+    status = await daemon.status()
+    assert status["healthy"], status["problems"]
+    assert restarts(status) == 0
+
+
+async def test_a_device_that_no_worker_can_be_told_of_is_named_and_costs_no_other(
+    damaged: Callable[[str], Daemon], producer: Producer
+) -> None:
+    daemon = damaged("encoder")
     producer.add_devices(3)
-    with past_the_gate(dsn, "devices") as owner:
-        owner.execute("""UPDATE shardd.devices SET settings = '{"order": 99999999999999999999}' WHERE id = 'd2'""")
+    producer.execute("""UPDATE shardd.devices SET settings = '{"torn": 1}' WHERE id = 'd2'""")
+    await daemon.start()
     status = await daemon.until(lambda s: s["problem_kinds"]["device"] == 1)
+    assert "d2: no worker can be told of it: planted" in status["problems"][0]
     producer.add_jobs(9, 3)
     await daemon.until(lambda s: s["totals"]["sent"] == 6)
-    assert (
-        "1 device has a row with which it cannot send; d2: its settings cannot be read: settings has the number 9999"
-        in (status["problems"][0])
-    )
-    assert "shardd device set d2 --settings" in status["problems"][0]
     assert producer.states() == {"sent": 6, "queued": 3}
-
-    # Its setup goes the same way, and a device whose row is another one is told again.
-    assert await daemon.stop() == 0
-    await daemon.start()
-    await daemon.until(lambda s: s["problem_kinds"]["device"] == 1 and s["shards"][0]["state"] == "running")
     producer.execute("UPDATE shardd.devices SET settings = '{}' WHERE id = 'd2'")
     assert await producer.until_finished(daemon, 9) == {"sent": 9}
     assert (await daemon.status())["healthy"]
 
-
-async def test_a_job_larger_than_a_message_may_be_fails_and_costs_no_other(
-    make_daemon: Callable[..., Daemon], producer: Producer, dsn: str
-) -> None:
-    daemon = make_daemon(shards=1)
-    producer.add_devices(3)
-    producer.add_jobs(9, 3)
-    with past_the_gate(dsn, "jobs") as owner:
-        owner.execute("UPDATE shardd.jobs SET body = repeat('x', 68000000) WHERE id = 5")
-    await daemon.start()
-    assert await producer.until_finished(daemon, 9) == {"sent": 8, "failed": 1}
-    ((number, error, error_class),) = producer.execute(
-        "SELECT id, error, error_class FROM shardd.outcomes WHERE state = 'failed'"
-    )
-    assert (number, error_class) == (5, "content")
-    assert error == "body is too long"
-    assert (await daemon.status())["healthy"]
-
-
-def past_the_gate(dsn: str, table: str) -> psycopg.Connection[Any]:
-    """As a row of an earlier version, or of a defect, might stand there: no trigger fires and no check is made."""
-    owner = psycopg.connect(dsn, autocommit=True)
-    name = sql.Identifier("shardd", table)
-    owner.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(name))
-    checks = owner.execute(
-        "SELECT conname FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'c'", (f"shardd.{table}",)
-    ).fetchall()
-    for (check,) in checks:
-        owner.execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(name, sql.Identifier(check)))
-    return owner
+    # The same for one that changes while its worker runs.
+    producer.execute("""UPDATE shardd.devices SET settings = '{"torn": 1}' WHERE id = 'd3'""")
+    await daemon.until(lambda s: s["problem_kinds"]["device"] == 1)

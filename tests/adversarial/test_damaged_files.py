@@ -27,7 +27,7 @@ from shardd.queue.opt_outs import HeardOptOut
 from shardd.queue.settle import Claim
 from shardd.states import Verdict
 from shardd.supervisor.opt_out_spool import DAMAGED, NAME, OptOutSpool
-from shardd.supervisor.recovery import verdicts
+from shardd.supervisor.verdicts import NODE_DIED, verdicts
 from tests.acceptance.test_promise import check
 from tests.adversarial.damage import Damager, load, store
 from tests.daemon import Daemon, Producer
@@ -125,7 +125,7 @@ class Shard:
         journal = Journal.open(self.path, state=STATE, shard=self.number)
         try:
             claims = [Claim(*key, "d1", 0, 5, "hold") for key in self.truths]
-            found = verdicts(claims, journal.read())
+            found = verdicts(claims, journal.read(), NODE_DIED)
             return dict(zip(self.truths, found, strict=True))
         finally:
             journal.close()

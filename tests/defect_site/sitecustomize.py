@@ -4,7 +4,8 @@
 msgpack. `outcomes`: nor is the first message that tells outcomes, of each worker. `outcome N`: nor is any that tells the
 outcome of job N. `step down`, `step up`: in place of its length, the message that holds such a job, or the first that tells
 outcomes, begins with a length that no message has. `settle`: settling what a dead worker had in flight fails the first time.
-`hear`: so does hearing outcomes.
+`hear`: so does hearing outcomes. `encoder`: a job with the body `torn` cannot be encoded, nor a device with
+such a setting.
 """
 
 from __future__ import annotations
@@ -38,6 +39,28 @@ def fail_to_hear() -> None:
     from shardd.supervisor.router import Router  # noqa: PLC0415
 
     fail_once(Router, "outcomes")
+
+
+def refuse_to_encode() -> None:
+    """See above."""
+    from shardd import ipc, wire  # noqa: PLC0415
+
+    real = wire._encoder
+
+    class Encoder:
+        encode = staticmethod(real.encode)
+
+        @staticmethod
+        def encode_into(message: Any, data: bytearray, place: int) -> None:
+            jobs = message.jobs if isinstance(message, ipc.Send) else []
+            devices = message.changed if isinstance(message, ipc.Devices) else []
+            devices = message.devices if isinstance(message, ipc.Setup) else devices
+            if any(job.body == "torn" for job in jobs) or any("torn" in device.settings for device in devices):
+                data += b"half a message"
+                raise OverflowError("planted")
+            real.encode_into(message, data, place)
+
+    wire._encoder = Encoder
 
 
 def damage_messages(defect: str) -> None:
@@ -93,5 +116,7 @@ if defect == "settle":
     fail_to_settle()
 elif defect == "hear":
     fail_to_hear()
+elif defect == "encoder":
+    refuse_to_encode()
 elif defect:
     damage_messages(defect)

@@ -19,7 +19,7 @@ from shardd.queue.cycle import Ask, Cycle, Sends, Settlement
 from shardd.queue.database import Database
 from shardd.queue.job_admin import JobAdmin, Traits
 from shardd.queue.jobs import Hint, Jobs
-from shardd.queue.settle import Claim
+from shardd.queue.settle import Claim, JobBackoff, Release, settle
 from shardd.states import JobState, Verdict
 from shardd.supervisor.line import FIRST_PLACE
 from tests.fix_postgres import Cluster
@@ -356,6 +356,25 @@ async def test_a_release_says_when_and_why(dsn: str, jobs: Jobs, epoch: int) -> 
     assert seen["due_at"].timestamp() == pytest.approx(at, abs=5)
     assert row_of(dsn, other)["state"] == "queued"
     assert [c.id for c in await claim(jobs, epoch, "a", room=2)] == [other]
+
+
+async def test_deaths_of_workers_are_remembered_with_the_job(dsn: str, jobs: Jobs, epoch: int) -> None:
+    insert_jobs(dsn, "a", 1)
+    for deaths in (1, 2):
+        cycle = await jobs.cycle(Settlement(), [Ask("a", LANE, epoch, FIRST_PLACE, 1)])
+        (taken,) = cycle.taken
+        assert (taken.claim.worker_deaths, taken.spec.worker_deaths, taken.spec.alone) == (
+            deaths - 1,
+            deaths - 1,
+            False,
+        )
+        outcome = Outcome(*taken.claim.key, Verdict.RETURNED, suspect=True)
+        released = settle(taken.claim, outcome, JobBackoff(), time.time())
+        assert isinstance(released, Release)
+        await jobs.cycle(Settlement(releases=[released]), [])
+    (taken,) = (await jobs.cycle(Settlement(), [Ask("a", LANE, epoch, FIRST_PLACE, 1)])).taken
+    assert (taken.claim.worker_deaths, taken.spec.alone) == (2, True)
+    assert [c.worker_deaths for c in await jobs.claims_of_epochs([epoch])] == [2]
 
 
 async def test_settle_and_claim_are_one(dsn: str, jobs: Jobs, epoch: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC
 from pathlib import Path
@@ -24,7 +24,7 @@ from shardd.queue.jobs import Jobs
 from shardd.queue.leases import Leases
 from shardd.queue.settle import Claim, JobBackoff
 from shardd.states import Verdict
-from shardd.supervisor import recovery
+from shardd.supervisor import recovery, verdicts
 from shardd.supervisor.recovery import Recovery, journal_path, sweep
 from tests.queue_rows import add_devices, claim, connect, finish, insert_jobs, row_of, states, take_epoch
 
@@ -69,10 +69,16 @@ async def start_again(database: Database, node: str = "node-a") -> None:
     await leases.release_earlier()
 
 
-def make_recovery(tmp_path: Path, database: Database, node: str = "node-a") -> Recovery:
+def make_recovery(
+    tmp_path: Path,
+    database: Database,
+    node: str = "node-a",
+    set_aside: Callable[[Claim, str | None], None] = lambda *_: None,
+) -> Recovery:
     return Recovery(
-        tmp_path, STATE, Jobs(database), node=node, shards=8, backoff=lambda: BACKOFF, grace=GRACE, zones=lambda _: UTC
-    )
+        tmp_path, STATE, Jobs(database), node=node, shards=8, backoff=lambda: BACKOFF, grace=GRACE, zones=lambda _: UTC,
+        set_aside=set_aside,
+    )  # fmt: skip
 
 
 async def recovered(tmp_path: Path, database: Database, node: str = "node-a") -> Recovery:
@@ -130,6 +136,30 @@ async def test_what_was_never_started_goes_back(
     assert (seen["state"], seen["failures"], seen["attempt"]) == ("queued", 0, 1)
 
 
+async def test_what_was_being_prepared_goes_back_as_a_suspect_and_ends_after_very_many_deaths(
+    dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
+) -> None:
+    claims = await in_hand(dsn, jobs, epoch, 3)
+    with connect(dsn) as connection:
+        for its_claim, deaths in zip(claims, (0, 5, 9), strict=True):
+            connection.execute("UPDATE shardd.jobs SET worker_deaths = %s WHERE id = %s", (deaths, its_claim.id))
+    journal = Journal.open(journal_path(tmp_path, 0), state=STATE, shard=0)
+    journal.begin()
+    for its_claim in claims:
+        journal.preparing(its_claim.key, alone=True)
+    journal.close()
+    await start_again(database)
+    set_aside: list[tuple[int, str | None]] = []
+    await make_recovery(tmp_path, database, set_aside=lambda ended, why: set_aside.append((ended.id, why))).run()
+    with connect(dsn) as connection:
+        rows = connection.execute("SELECT id, worker_deaths, failures FROM shardd.jobs ORDER BY id").fetchall()
+    assert rows == [(claims[0].id, 1, 0), (claims[1].id, 6, 0)]
+    ended = row_of(dsn, claims[2].id)
+    assert (ended["state"], ended["error_class"]) == ("failed", "worker")
+    assert ended["error"].startswith("10 workers died while they prepared it; the last: its worker died")
+    assert set_aside == [(claims[2].id, ended["error"])]
+
+
 async def test_what_was_started_is_in_doubt(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
 ) -> None:
@@ -137,7 +167,7 @@ async def test_what_was_started_is_in_doubt(
     write_journal(tmp_path, held, retried)
     await recovered(tmp_path, database)
     assert row_of(dsn, held.id)["state"] == "in_doubt"
-    assert row_of(dsn, held.id)["error"] == recovery.DIED
+    assert row_of(dsn, held.id)["error"] == verdicts.DIED
     assert row_of(dsn, retried.id)["state"] == "scheduled"
 
 
@@ -219,7 +249,7 @@ async def test_after_a_loss_of_power_only_what_is_written_is_believed(
     power_loss(write_journal(tmp_path, started, known(sent)))
     await recovered(tmp_path, database)
     assert states(dsn) == {silent.id: "in_doubt", started.id: "in_doubt", sent.id: "sent"}
-    assert row_of(dsn, silent.id)["error"] == recovery.LOST
+    assert row_of(dsn, silent.id)["error"] == verdicts.LOST
 
 
 async def test_a_flushed_journal_survives_a_loss_of_power(
@@ -241,7 +271,7 @@ async def test_a_lost_journal_leaves_doubts_and_no_second_message(
         journal_path(tmp_path, 0).write_bytes(left)
     await recovered(tmp_path, database)
     seen = row_of(dsn, silent.id)
-    assert (seen["state"], seen["error"]) == ("in_doubt", recovery.LOST)
+    assert (seen["state"], seen["error"]) == ("in_doubt", verdicts.LOST)
 
 
 async def test_a_damaged_journal_casts_doubt_on_its_own_shard_only(

@@ -25,7 +25,7 @@ from shardd.queue.cycle import Taken
 from shardd.queue.database import Database
 from shardd.queue.devices import Devices
 from shardd.queue.jobs import Jobs
-from shardd.queue.settle import JobBackoff
+from shardd.queue.settle import Claim, JobBackoff
 from shardd.states import Verdict
 from shardd.supervisor.cycle_writer import REDUCED
 from shardd.supervisor.lines import Lines
@@ -99,12 +99,16 @@ class Node:
         self.jobs = Jobs(database)
         self.workers = Workers()
         self.good: Callable[[], bool] = lambda: True
+        self.set_aside: list[tuple[int, str | None]] = []
         lines = Lines(shard_of=lambda _: 0, pace_of=lambda _: DevicePace(pace or Pace()), room_of=lambda _: room)
         self.router = self.workers.router = Router(
             jobs=self.jobs, lines=lines, say=self.workers.say, may_claim=self._may_claim, batch=50,
-            backoff=JobBackoff(first=5, cap=600), **more,
+            backoff=JobBackoff(first=5, cap=600), set_aside=self._note_set_aside, **more,
         )  # fmt: skip
         self.task = asyncio.create_task(self.router.run())
+
+    def _note_set_aside(self, claim: Claim, why: str | None) -> None:
+        self.set_aside.append((claim.id, why))
 
     @property
     def totals(self) -> Counter[str]:

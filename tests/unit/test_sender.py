@@ -20,6 +20,7 @@ from shardd.ipc import DeviceSpec, JobSpec, Outcome
 from shardd.journal import Journal
 from shardd.transports.base import Sent, Transport
 from shardd.worker import sender as sender_module
+from shardd.worker.exclusive_turns import ExclusiveTurns
 from shardd.worker.sender import Sender
 
 HANG = 30.0  # seconds; no test waits that long, it only keeps a broken one from hanging
@@ -78,6 +79,7 @@ class Desk:
         self.journal = journal
         self.transport = Scripted()
         self.outcomes: list[Outcome] = []
+        self.rss = 100
         self.changes: list[tuple[str, str, str, float | None]] = []
         self.at_report: Callable[[Outcome], None] = lambda _: None
         self.sender = Sender(
@@ -89,6 +91,7 @@ class Desk:
             },
             events=self,  # type: ignore[arg-type]  # receipts do not pass through the sender
             report=self._report,
+            rss=lambda: self.rss,
             send_timeout=600.0,
         )
 
@@ -442,3 +445,89 @@ async def test_after_a_drain_everything_is_given_back(desk: Desk) -> None:
     desk.sender.take([job(1), job(2)])
     assert [(outcome.id, outcome.verdict) for outcome in desk.outcomes] == [(1, "returned"), (2, "returned")]
     assert desk.transport.seen == []
+
+
+# ---- suspects
+
+
+def suspect(number: int, device: str = "a", deaths: int = 2) -> JobSpec:
+    return msgspec.structs.replace(job(number, device), worker_deaths=deaths)
+
+
+async def test_a_suspect_is_prepared_when_nothing_else_is_under_way_and_the_journal_knows(desk: Desk) -> None:
+    go_on = asyncio.Event()
+    desk.transport.steps["deliver"] = lambda _: go_on.wait()
+    desk.sender.take([job(1), suspect(2, "b")])
+    await desk.transport.until(lambda: ("deliver", 1) in desk.transport.seen)
+    assert desk.sender.in_flight == 2
+    assert [claim[0] for claim in desk.sender.claims()] == [1, 2]
+    assert ("fetch", 2) not in desk.transport.seen, "it would take the one that is handed over into doubt"
+    desk.sender.take([job(3)])
+    go_on.set()
+    await desk.until_ended(3)
+    assert [outcome.id for outcome in desk.outcomes] == [1, 2, 3]
+    assert [(claim[0], alone) for claim, alone in desk.journal.read().preparing.items()] == [
+        (1, False),
+        (2, True),
+        (3, False),
+    ]
+
+
+async def test_who_waits_for_a_suspect_loses_none_of_its_own_time(desk: Desk) -> None:
+    desk.sender._send_timeout = 0.5
+    desk.transport.steps["prepare"] = lambda of: for_ever(of) if of.id == 1 else asyncio.sleep(0)
+    desk.sender.take([suspect(1), job(2, "b")])
+    await desk.until_ended(2)
+    assert [(outcome.id, outcome.verdict) for outcome in desk.outcomes] == [(1, "transient"), (2, "sent")]
+
+
+@pytest.mark.parametrize("memory", [None, 1000])
+async def test_what_is_being_prepared_when_a_worker_is_replaced_for_its_memory_is_suspect(
+    desk: Desk, memory: int | None
+) -> None:
+    desk.transport.steps["prepare"] = lambda of: for_ever(of) if of.id == 1 else asyncio.sleep(0)
+    desk.transport.steps["deliver"] = for_ever
+    desk.sender.take([job(1), job(2, "b")])
+    await desk.transport.until(lambda: {("prepare", 1), ("deliver", 2)} <= set(desk.transport.seen))
+    desk.sender.take([job(3)])
+    await desk.sender.drain(0.0, memory=memory)
+    found = {outcome.id: (outcome.verdict, outcome.suspect) for outcome in desk.outcomes}
+    assert found == {1: ("returned", memory is not None), 2: ("in_doubt", False), 3: ("returned", False)}
+
+
+@pytest.mark.parametrize(
+    ("deaths", "rss", "verdict", "is_suspect"),
+    [
+        (2, 100 + 250, "permanent", True),
+        (2, 100 + 249, "returned", False),  # it was large before
+        (3, 100 + 900, "permanent", True),
+    ],
+)
+async def test_a_job_alone_is_at_fault_when_the_worker_has_grown_meanwhile(
+    desk: Desk, deaths: int, rss: int, verdict: str, is_suspect: bool
+) -> None:
+    desk.transport.steps["prepare"] = for_ever
+    desk.sender.take([suspect(1, deaths=deaths), job(2, "b")])
+    await desk.transport.until(lambda: ("prepare", 1) in desk.transport.seen)
+    desk.sender.watch_memory(rss)
+    desk.sender.watch_memory(100)
+    await desk.sender.drain(0.0, memory=1000)
+    assert [(o.id, o.verdict, o.suspect) for o in desk.outcomes] == [(2, "returned", False), (1, verdict, is_suspect)]
+
+
+async def test_one_that_is_alone_because_the_worker_is_careful_is_only_suspect(desk: Desk) -> None:
+    desk.sender._turns = ExclusiveTurns(desk.sender._begin, careful=True)
+    desk.transport.steps["prepare"] = for_ever
+    desk.sender.take([suspect(1, deaths=1)])
+    await desk.transport.until(lambda: ("prepare", 1) in desk.transport.seen)
+    desk.sender.watch_memory(1000)
+    await desk.sender.drain(0.0, memory=1000)
+    assert [(outcome.verdict, outcome.suspect) for outcome in desk.outcomes] == [("returned", True)]
+
+
+async def test_when_nobody_hears_it_the_journal_knows_what_was_given_back(desk: Desk) -> None:
+    desk.transport.steps["prepare"] = for_ever
+    desk.sender.take([job(1)])
+    await desk.transport.until(lambda: ("prepare", 1) in desk.transport.seen)
+    await desk.sender.drain(0.0, unheard=True)
+    assert [(outcome.id, outcome.verdict) for outcome in desk.remembered()] == [(1, "returned")]

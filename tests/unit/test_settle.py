@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shardd.ipc import Outcome
-from shardd.queue.settle import RESTRICTED_WAIT, Claim, Finish, JobBackoff, Release, settle
+from shardd.queue.settle import MOST_DEATHS, RESTRICTED_WAIT, Claim, Finish, JobBackoff, Release, settle
 from shardd.states import FINISHED, JOB_TRANSITIONS, DeviceState, JobState, Verdict
 
 NOW = 1_800_000_000.0
@@ -146,5 +148,33 @@ def test_a_claim_knows_its_campaign() -> None:
 
 
 def test_an_unknown_verdict_is_a_defect() -> None:
-    with pytest.raises(ValueError, match="delivered"):
+    with pytest.raises(KeyError, match="delivered"):
         settle(claim(), Outcome(7, 3, 2, 9, "delivered"), BACKOFF, NOW)
+
+
+# ---- deaths of workers
+
+
+def suspect(deaths: int, **more: object) -> Claim:
+    return dataclasses.replace(claim(**more), worker_deaths=deaths)  # type: ignore[arg-type]  # each test knows its fields
+
+
+def test_a_death_is_counted_and_uses_up_no_attempt() -> None:
+    decision = decide(Verdict.RETURNED, suspect(1), suspect=True, error="it died")
+    assert decision == Release(suspect(1), 0, None, "it died", None, worker_deaths=2)
+    assert decide(Verdict.RETURNED, suspect(1)) == Release(suspect(1), 0, None, None, None, worker_deaths=1)
+
+
+def test_deaths_of_whole_nodes_end_a_job_at_last() -> None:
+    assert state_of(decide(Verdict.RETURNED, suspect(MOST_DEATHS - 2), suspect=True)) is JobState.QUEUED
+    decision = decide(Verdict.RETURNED, suspect(MOST_DEATHS - 1), suspect=True, error="killed", error_class="worker")
+    assert state_of(decision) is JobState.FAILED
+    assert decision.error == f"{MOST_DEATHS} workers died while they prepared it; the last: killed"
+    assert decision.error_class == "worker"
+
+
+def test_what_may_have_left_is_not_sent_again_by_a_job_that_was_alone_when_it_ended_its_worker() -> None:
+    died = {"error": "it died", "suspect": True}
+    assert state_of(decide(Verdict.IN_DOUBT, suspect(1, on_doubt="retry"), **died)) is JobState.SCHEDULED
+    assert state_of(decide(Verdict.IN_DOUBT, suspect(2, on_doubt="retry"), **died)) is JobState.IN_DOUBT
+    assert state_of(decide(Verdict.IN_DOUBT, suspect(2, on_doubt="retry"), error="no answer")) is JobState.SCHEDULED

@@ -186,7 +186,7 @@ def test_a_job_larger_than_a_message_may_be_costs_no_other(monkeypatch: pytest.M
     jobs = [job(number, body="x" * 4000) for number in range(9)]
     data, unsent = wire.encode([ipc.Send([*jobs, job(10, body="x" * 10_001)])])
     assert [what.item.id for what in unsent] == [10]
-    assert unsent[0].why == "its 10,044 bytes are more than the 10,000 that a message may have"
+    assert unsent[0].why == "its 10,045 bytes are more than the 10,000 that a message may have"
     sends = read(wire.worker_reader(), bytes(data))
     assert [known for send in sends for known in send.jobs] == jobs
 

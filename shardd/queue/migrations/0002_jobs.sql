@@ -102,6 +102,7 @@ CREATE TABLE shardd.jobs (
     due_at        timestamptz,
     attempt       integer NOT NULL DEFAULT 0,      -- counts claims: with claimed_epoch it names one claim
     failures      smallint NOT NULL DEFAULT 0,     -- attempts used up
+    worker_deaths smallint NOT NULL DEFAULT 0,     -- workers that died, or grew too large, while they prepared it
     claimed_epoch bigint,                  -- no index may name this or the next column: a claim stays HOT
     claimed_at    timestamptz,
     error         text,                    -- of the last attempt

@@ -30,7 +30,7 @@ UPDATE shardd.jobs j SET attempt = j.attempt + 1, claimed_epoch = next.epoch, cl
 RETURNING j.id, j.claimed_epoch, j.attempt, j.token, j.device_id, j.recipient, j.kind, j.body, j.media, j.file_name, j.mime_type,
           CASE WHEN pg_column_size(j.details) <= 65536 THEN j.details::text WHEN j.details IS NOT NULL THEN repeat(' ', 8193) END AS details,
           extract(epoch FROM least(j.expires_at, '2200-01-01 00:00:00+00') - now())::double precision,
-          j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane, j.order_group, j.address, j.producer,
+          j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane, j.order_group, j.address, j.producer, j.worker_deaths,
           shardd.opted_out(j.address, j.class, j.confirms) AS opted_out,
           CASE WHEN next.peek THEN (
               SELECT array[n.ord, n.id] FROM shardd.jobs n
@@ -66,11 +66,12 @@ RETURNING id;
 -- Puts claims back into the queue: at once (delay NULL) or in `delay` seconds. Arrays, one element per claim, fenced
 -- like finish_jobs. Returns the ids that were released.
 UPDATE shardd.jobs j
-   SET claimed_epoch = NULL, claimed_at = NULL, failures = e.failures, error = e.error, error_class = e.error_class,
+   SET claimed_epoch = NULL, claimed_at = NULL, failures = e.failures, worker_deaths = e.worker_deaths, error = e.error,
+       error_class = e.error_class,
        scheduled = e.delay IS NOT NULL, due_at = now() + make_interval(secs => e.delay)
   FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[], %(attempts)s::integer[], %(tokens)s::bigint[], %(failures)s::smallint[],
-              %(delays)s::double precision[], %(errors)s::text[], %(error_classes)s::text[])
-       AS e(id, epoch, attempt, token, failures, delay, error, error_class)
+              %(worker_deaths)s::smallint[], %(delays)s::double precision[], %(errors)s::text[], %(error_classes)s::text[])
+       AS e(id, epoch, attempt, token, failures, worker_deaths, delay, error, error_class)
  WHERE j.id = e.id AND j.claimed_epoch = e.epoch AND j.attempt = e.attempt AND j.token = e.token
 RETURNING j.id;
 
@@ -226,7 +227,8 @@ SELECT %(device_id)s::text, lane, ord, id FROM head;
 
 -- name: claims_of_epochs
 -- Live claims under these epochs: after a broken connection, what the database thinks is in our hand.
-SELECT id, claimed_epoch, attempt, token, device_id, failures, max_attempts, on_doubt, ord, lane, order_group, address, producer
+SELECT id, claimed_epoch, attempt, token, device_id, failures, max_attempts, on_doubt, ord, lane, order_group, address, producer,
+       worker_deaths
   FROM shardd.jobs WHERE claimed_epoch = ANY (%(epochs)s::bigint[]);
 
 -- name: live_claims
@@ -248,7 +250,7 @@ SELECT j.id, j.claimed_epoch, j.attempt, j.token, j.device_id, j.failures, j.max
 -- name: orphaned_claims
 -- Live claims whose epoch holds no lease that is still good, with the node that made them.
 SELECT j.id, j.claimed_epoch, j.attempt, j.token, j.device_id, j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane, j.order_group,
-       j.address, j.producer, e.node, e.shard,
+       j.address, j.producer, j.worker_deaths, e.node, e.shard,
        n.incarnation IS NOT DISTINCT FROM e.incarnation AND n.seen_at > now() - make_interval(secs => %(grace)s) AS node_alive
   FROM shardd.jobs j
   JOIN shardd.epochs e ON e.epoch = j.claimed_epoch
