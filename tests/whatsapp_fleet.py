@@ -164,6 +164,11 @@ class Fleet:
     def logins(self, phone: Phone | None = None) -> list[Event]:
         return self.server.control.events("login", device=phone.name if phone else "")
 
+    async def asleep(self, daemon: Daemon) -> None:
+        """Until no client is open: at the server, because a heartbeat may be from before the last login, and in the status."""
+        await self.until(lambda: self.server.control.stats()["connections"] == 0)
+        await daemon.until(lambda status: status["totals"]["open_clients"] == 0)
+
     def check_one_client_each(self) -> None:
         """No device was ever logged in twice at the same time."""
         online: Counter[str] = Counter()
