@@ -35,6 +35,7 @@ ALLOWED = {
     ("function kind_patterns(text[])", "producers"): "EXECUTE",
     ("function iso_time(timestamp with time zone)", "producers"): "EXECUTE",
     ("function json_fault(jsonb,integer)", "producers"): "EXECUTE",
+    ("function decimals(jsonb)", "producers"): "EXECUTE",
     ("function refuse(text,text,text,text,text)", "producers"): "EXECUTE",
     ("function bound_as()", "producers"): "EXECUTE",
     ("function bindings()", "producers"): "EXECUTE",

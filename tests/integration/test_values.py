@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -251,6 +252,9 @@ TOO_MUCH = [
     ("device_group", {"device_id": None, "device_group": MANY}),
     ("metadata", {"metadata": '{"x": ' + "[1," * 1_000_000 + "1" + "]" * 1_000_000 + "}"}),
     ("metadata", {"metadata": '{"x": [' + "1," * 2_000_000 + "1]}"}),
+    # 350 kB, and 650 MB once they are text
+    ("variables", {"variables": '{"x": [' + "0e-16383," * 40_000 + "0]}"}),
+    ("details", {"details": '{"x": [' + "0e-16383," * 5_000 + "0]}"}),
 ]  # fmt: skip
 
 
@@ -262,6 +266,32 @@ def test_what_is_too_much_is_refused_at_once(producer: Connection, column: str, 
         insert(producer, **fields)
     if not isinstance(caught.value, errors.StatementTooComplex):
         refused(caught, "jobs", column)  # type: ignore[arg-type]  # both have a diag
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"x": [' + "0e-16383," * 40_000 + "0]}",
+        '{"x": [' + "0e-16383," * 400_000 + "0]}",
+        '{"x": [' + "1," * 2_000_000 + "1]}",
+        '{"x": "' + MANY + '"}',
+    ],
+    ids=["decimals", "more decimals", "digits", "letters"],
+)
+@pytest.mark.parametrize("column", JSON_LIMITS)
+def test_what_is_too_much_takes_little_memory(producer: Connection, column: str, text: str) -> None:
+    """Besides what the value itself takes."""
+
+    def peak() -> int:
+        status = Path(f"/proc/{producer.info.backend_pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+    with producer.transaction():
+        producer.execute("SELECT %s::jsonb IS NULL", [text])
+    before = peak()
+    with pytest.raises(errors.CheckViolation, match=f"{column} is too long"):
+        insert(producer, **{column: text})
+    assert peak() - before < 60_000_000
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,14 @@ CREATE FUNCTION shardd.is_blank(words text) RETURNS boolean LANGUAGE sql IMMUTAB
                      '\u2028-\u202F\u205F-\u206F\u2800\u3000\u3164\uFE00-\uFE0F\uFEFF\uFFA0\uFFF0-\uFFF8'
                      '\U0001BCA0-\U0001BCA3\U0001D173-\U0001D17A\U000E0000-\U000E0FFF]');
 
+-- How many digits the numbers of a JSON value have behind their points: 0e-16383 takes 12 bytes in memory, and 16 kB as text.
+CREATE FUNCTION shardd.decimals(value jsonb) RETURNS bigint LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN (SELECT sum(scale(number::numeric)) FROM jsonb_path_query(value, 'strict $.** ? (@.type() == "number")', silent => true) number);
+
 -- What keeps JSON from being carried, in words that follow the name of its column; NULL: nothing, or there is none. `most`: bytes as
 -- text. Never raises. Numbers are those of MessagePack, in which processes talk, and a number that is not 0 must not become it
--- when a program reads it as a double. The size in memory comes first: a few bytes can hold numbers whose digits fill a gigabyte.
--- (An array of digits takes 12 bytes for each in memory, and 2 as text.)
+-- when a program reads it as a double. The size in memory comes first, and the text last: a few bytes can hold numbers whose digits
+-- fill a gigabyte. (An array of digits takes 12 bytes for each in memory, and 2 as text.)
 CREATE FUNCTION shardd.json_fault(value jsonb, most integer) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
     RETURN CASE
         WHEN jsonb_typeof(value) <> 'object' THEN format('is a JSON %s, not an object', jsonb_typeof(value))
@@ -33,6 +37,7 @@ CREATE FUNCTION shardd.json_fault(value jsonb, most integer) RETURNS text LANGUA
             THEN 'has the number ' || regexp_replace(jsonb_path_query_first(value,
                 'strict $.** ? (@ > 18446744073709551615 || @ < -9223372036854775808 || (@ > -1e-300 && @ < 1e-300 && @ != 0))',
                 silent => true) #>> '{}', '^(.{40}).+$', '\1…') || ', which is out of range'
+        WHEN pg_column_size(value) > most / 8 AND shardd.decimals(value) > most THEN 'is too long'
         WHEN octet_length(value::text) > most THEN 'is too long' END;
 
 -- Refuses JSON that cannot be carried.

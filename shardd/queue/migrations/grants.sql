@@ -28,5 +28,5 @@ GRANT INSERT (recipient, note), SELECT (address, recipient, source, said_at, cre
 GRANT SELECT ON shardd.outcomes, shardd.events TO shardd_producer;
 -- Functions that a view or another function calls are executed with the rights of who asks.
 GRANT EXECUTE ON FUNCTION shardd.read_events(text, integer, text[]), shardd.events_end(), shardd.kind_patterns(text[]),
-      shardd.iso_time(timestamptz), shardd.json_fault(jsonb, integer), shardd.refuse(text, text, text, text, text), shardd.bound_as(),
-      shardd.bindings() TO shardd_producer;
+      shardd.iso_time(timestamptz), shardd.json_fault(jsonb, integer), shardd.decimals(jsonb),
+      shardd.refuse(text, text, text, text, text), shardd.bound_as(), shardd.bindings() TO shardd_producer;
