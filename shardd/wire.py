@@ -49,9 +49,6 @@ _LISTS: Final[dict[str, tuple[str, Item]]] = {
 """Messages that carry things which have nothing to do with each other: by tag, the field and what stands in it."""
 _PATH: Final = re.compile(r" - at `(key in )?\$(?P<path>[^`]*)`$")
 
-_JOB_REST: Final = 16 * 1024
-"""Bytes; more than what a job has beside its texts."""
-
 _encoder = msgspec.msgpack.Encoder()
 _fields = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
 _items = msgspec.msgpack.Decoder(list[msgspec.Raw])
@@ -146,21 +143,6 @@ def _only_item(message: Any) -> Any:
         case Send(jobs=[item]) | Outcomes(outcomes=[item]) | Devices(changed=[item]):
             return item
     return message
-
-
-def divide(jobs: list[JobSpec]) -> Iterator[Send]:
-    """These jobs in as many messages as it probably takes, so that none is encoded only to be found too large."""
-    room = MAX_MESSAGE
-    part: list[JobSpec] = []
-    for job in jobs:
-        size = _JOB_REST + 4 * (len(job.body) + len(job.media or ""))
-        if size > room and part:
-            yield Send(jobs=part)
-            part, room = [], MAX_MESSAGE
-        part.append(job)
-        room -= size
-    if part:
-        yield Send(jobs=part)
 
 
 # ---- in

@@ -203,7 +203,7 @@ class Fleet:
             shard.clean = True
             return
         shard.spawned(process)
-        shard.sent_before = self._router.sent_by(shard.index)
+        shard.sent_before.append(self._router.sent_by(shard.index))
         self._tell_lease(shard)
 
     def _setup(self, index: int, epoch: int) -> ipc.Setup:
@@ -305,15 +305,20 @@ class Fleet:
     def _count(self, shard: Shard, death: Death, alone: Claim | None) -> None:
         """Whether a death counts for the breaker, which stops a shard whose workers are ill whatever they do.
 
-        It does not when a job is known to be at fault, and the worker proved by other jobs that it is well, or died of this one
-        before: then it can go on, one job at a time, until that one is ended.
+        It does not when a job is known to be at fault, and the last workers proved by other jobs that they were well. Without
+        that proof it counts when a job comes under suspicion and when it is ended: if it is the workers that are ill, few jobs
+        are ended, and if the shard has nothing but such jobs, each probe ends one.
         """
         if shard.state is not ShardState.BACKOFF:
             return
-        well = self._router.sent_by(shard.index) > shard.sent_before
-        if alone is not None and death.by_itself and (well or alone.worker_deaths > 0):
-            ended = well and alone.worker_deaths >= ALONE_FROM
-            shard.excuse_crash(earlier=alone.worker_deaths if ended else 0)
+        if alone is not None:
+            shard.last_error = (
+                f"worker died: {death.how}, while it prepared job {alone.id} of device {alone.device_id} alone"
+            )
+        well = self._router.sent_by(shard.index) > shard.sent_before[0]
+        ends = alone is not None and alone.worker_deaths >= ALONE_FROM
+        if alone is not None and death.by_itself and (well or (alone.worker_deaths and not ends)):
+            shard.excuse_crash(earlier=alone.worker_deaths if ends else 0)
         else:
             shard.count_crash(time.monotonic())
 

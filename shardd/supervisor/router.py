@@ -30,7 +30,6 @@ from shardd.supervisor.ledger import Entry, Ledger
 from shardd.supervisor.line import may_be_capped
 from shardd.supervisor.lines import Lines
 from shardd.supervisor.waiting import wait_for_event
-from shardd.wire import divide
 
 log = get_logger(__name__)
 
@@ -265,7 +264,6 @@ class Router:
                 # Whoever may have opted out is not written to.
                 untold = {job.claim.id for job in taken}
                 log.warning("opt-outs could not be looked up; jobs go back", action="screen", error=str(error))
-        by_shard: dict[int, list[JobSpec]] = {}
         good = self._may_claim()
         for job in taken:
             claim = job.claim
@@ -278,15 +276,10 @@ class Router:
                 self.outcomes(
                     shard, [_ended(job.spec, Verdict.OPTED_OUT, "the recipient opted out", ErrorClass.OPTED_OUT)]
                 )
-            elif claim.id in untold:
+            # The shard went down during the claim, or the lease may have run out: then the job has gone nowhere.
+            # Each has a message of its own: one that the worker cannot read costs no other job an attempt.
+            elif claim.id in untold or shard < 0 or not good or not self._say(shard, ipc.Send(jobs=[job.spec])):
                 self.outcomes(shard, [_ended(job.spec, Verdict.RETURNED)])
-            else:
-                by_shard.setdefault(shard, []).append(job.spec)
-        for shard, specs in by_shard.items():
-            for part in divide(specs):
-                # A shard that went down during the claim, or a lease that may have run out: the jobs have gone nowhere.
-                if shard < 0 or not good or not self._say(shard, part):
-                    self.outcomes(shard, [_ended(spec, Verdict.RETURNED) for spec in part.jobs])
 
     async def _tell_settled(self, batch: list[Entry], settled: set[int]) -> None:
         if not batch:

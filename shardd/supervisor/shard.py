@@ -41,8 +41,8 @@ class Shard:
     """It is being drained because it grew too large."""
     told_to_end: bool = False
     """Its worker ends because somebody told it to: what it has in flight is not to blame."""
-    sent_before: int = 0
-    """Messages that the shard had sent when this worker was started."""
+    sent_before: deque[int] = field(default_factory=lambda: deque([0], maxlen=ALONE_FROM + 1))
+    """Messages that the shard had sent when each of the last workers was started: as many as a job ends by itself."""
     outgrown: deque[float] = field(default_factory=lambda: deque(maxlen=100))
     """When its workers were replaced because they grew too large, on the monotonic clock."""
     clean: bool = True

@@ -68,7 +68,7 @@ class ExclusiveTurns:
         if self._exclusive is not None:
             return
         if self._careful:
-            if not self._under_way and (queue := self._others or self._suspects):
+            if queue := self._others or self._suspects:
                 self._let_in(queue.popleft(), exclusive=True)
             return
         if self._others_first or not self._suspects:

@@ -63,7 +63,7 @@ async def test_a_job_that_the_worker_cannot_read_ends_and_no_other_does(
     assert restarts(status) == 0
 
 
-async def test_jobs_of_a_message_that_the_worker_cannot_read_are_sent_later(
+async def test_a_job_whose_message_the_worker_cannot_read_ends_and_costs_no_other_an_attempt(
     damaged: Callable[[str], Daemon], producer: Producer
 ) -> None:
     daemon = damaged("send")
@@ -75,6 +75,7 @@ async def test_jobs_of_a_message_that_the_worker_cannot_read_are_sent_later(
     assert producer.execute(
         "SELECT error_class FROM shardd.outcomes WHERE state = 'failed' AND reference = 'torn'"
     ) == [("worker",)]
+    assert producer.execute("SELECT max(failures) FROM shardd.outcomes WHERE reference = 'good'") == [(0,)]
     status = await daemon.status()
     assert any("what the supervisor says cannot be read: ?" in problem for problem in status["problems"])
     assert restarts(status) == 0

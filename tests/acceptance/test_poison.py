@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon, Producer
+from shardd.cli.client import ask
+from tests.daemon import PATIENCE, Daemon, Producer, wait_gone
 
 
 @pytest.fixture
@@ -29,6 +31,12 @@ def poisoned(make_daemon: Callable[..., Daemon]) -> Callable[..., Daemon]:
         )
 
     return make
+
+
+def owner(daemon: Daemon) -> Producer:
+    """Who may do with the tables what no producer may."""
+    assert daemon.dsn is not None
+    return Producer(daemon.dsn)
 
 
 def add_jobs(producer: Producer, devices: int, poison: dict[int, str], each: int = 3) -> None:
@@ -93,6 +101,50 @@ async def test_several_such_jobs_end_one_after_the_other_and_their_shard_goes_on
     assert "broken" not in daemon.log_file.read_text()
 
 
+def breaker(crashes: int, probe_every: str) -> dict[str, Any]:
+    return {
+        "heartbeat_every": "100ms",
+        "backoff": {"first": "50ms", "cap": "200ms"},
+        "breaker": {"crashes": crashes, "within": "1h", "probe_every": probe_every},
+    }
+
+
+async def test_a_shard_with_nothing_but_such_jobs_ends_them_one_by_one_and_then_sends(
+    poisoned: Callable[..., Daemon], producer: Producer
+) -> None:
+    daemon = poisoned(supervisor=breaker(3, "1s"))
+    producer.add_devices(4)
+    add_jobs(producer, 4, dict.fromkeys(range(1, 5), "!crash"), each=1)
+    await daemon.start(wait=False)
+    assert await producer.until_finished(daemon, 4) == {"failed": 4}
+    assert {(reference, kind) for reference, kind, _ in failed(producer)} == {("poison", "worker")}
+    assert '"event":"shard is broken"' in daemon.log_file.read_text(), "no worker proved that it was well"
+    producer.add_jobs(4, 4)
+    assert await producer.until_finished(daemon, 8) == {"failed": 4, "sent": 4}
+    status = await daemon.until(lambda s: s["shards"][0]["state"] == "running")
+    assert any("4 jobs have failed because of" in problem for problem in status["problems"])
+
+
+async def test_when_every_worker_dies_of_all_that_it_prepares_few_jobs_are_ended(
+    poisoned: Callable[..., Daemon], producer: Producer
+) -> None:
+    daemon = poisoned(supervisor=breaker(5, "1h"))
+    producer.add_devices(12)
+    await daemon.start()
+    # All of them were being prepared when two workers died.
+    owner(daemon).execute(
+        "DO $$ BEGIN "
+        "INSERT INTO shardd.jobs (device_id, recipient, body) SELECT 'd' || d, '+49151' || 1000000 + d, '!crash' "
+        "  FROM generate_series(1, 12) d; "
+        "UPDATE shardd.jobs SET worker_deaths = 2; END $$"
+    )
+    status = await daemon.until(lambda s: s["shards"][0]["state"] == "broken")
+    assert producer.states() == {"failed": 5, "queued": 7}
+    (problem,) = (text for text in status["problems"] if text.startswith("shard 0 is broken"))
+    assert "worker died: SIGKILL, while it prepared job " in problem
+    assert any("5 jobs have failed because of" in problem for problem in status["problems"])
+
+
 async def test_a_job_that_stops_its_workers_loop_fails(poisoned: Callable[..., Daemon], producer: Producer) -> None:
     daemon = poisoned(
         supervisor={
@@ -146,10 +198,9 @@ async def test_a_memory_budget_below_what_every_worker_needs_is_named_and_stops_
     assert (await daemon.status())["shards"][0]["pid"] == status["shards"][0]["pid"]
 
 
-def deaths(producer: Producer, daemon: Daemon) -> list[int]:
-    """Of each job that is still to be sent, as the owner of the tables sees it."""
-    assert daemon.dsn is not None
-    return [row[0] for row in Producer(daemon.dsn).execute("SELECT worker_deaths FROM shardd.jobs ORDER BY id")]
+def deaths(daemon: Daemon) -> list[int]:
+    """Of each job that is still to be sent."""
+    return [row[0] for row in owner(daemon).execute("SELECT worker_deaths FROM shardd.jobs ORDER BY id")]
 
 
 async def test_what_operators_do_makes_no_job_suspect(poisoned: Callable[..., Daemon], producer: Producer) -> None:
@@ -157,8 +208,6 @@ async def test_what_operators_do_makes_no_job_suspect(poisoned: Callable[..., Da
     producer.add_devices(4)
     producer.add_jobs(4, 4)
     await daemon.start()
-    from shardd.cli.client import ask  # noqa: PLC0415
-
     for _ in range(3):
         await daemon.until(lambda s: s["shards"][0]["in_flight"] == 4)
         await ask(daemon.socket, "POST", "/shards/0/restart", timeout=30)
@@ -166,7 +215,7 @@ async def test_what_operators_do_makes_no_job_suspect(poisoned: Callable[..., Da
     os.kill((await daemon.status())["shards"][0]["pid"], signal.SIGTERM)
     await daemon.until(lambda s: s["shards"][0]["restarts"] == 1 and s["shards"][0]["in_flight"] == 4)
     assert await daemon.stop() == 0
-    assert deaths(producer, daemon) == [0, 0, 0, 0]
+    assert deaths(daemon) == [0, 0, 0, 0]
 
     # Nor does the end of the supervisor, whose workers finish and write that down.
     await daemon.start()
@@ -175,4 +224,44 @@ async def test_what_operators_do_makes_no_job_suspect(poisoned: Callable[..., Da
     await daemon.wait_end()
     await daemon.start()
     assert await daemon.stop() == 0
-    assert deaths(producer, daemon) == [0, 0, 0, 0]
+    assert deaths(daemon) == [0, 0, 0, 0]
+
+
+async def test_a_job_that_is_prepared_when_all_of_a_node_is_killed_again_and_again_is_sent(
+    poisoned: Callable[..., Daemon], producer: Producer
+) -> None:
+    daemon = poisoned(sandbox={"connect_for": "1m"}, queue={"send_timeout": "5m"})
+    producer.add_devices(4)
+    producer.add_jobs(4, 4)
+    for counted in ([0, 0, 0, 0], [1, 1, 1, 1], [2, 2, 2, 2], [2, 2, 2, 3], [2, 2, 2, 4]):
+        await daemon.start()
+        await daemon.until(lambda s: s["shards"][0]["in_flight"] == 4)
+        assert sorted(deaths(daemon)) == counted
+        # From the third time on one is prepared, and the others wait for it.
+        await preparing(daemon, 1 if 2 in counted else 4)
+        await kill_all(daemon)
+    daemon.write_config(transports={"sandbox": {"connect_for": "10ms"}})
+    await daemon.start()
+    assert await producer.until_finished(daemon, 4) == {"sent": 4}
+    assert len(daemon.messages()) == 4
+    assert (await daemon.status())["problem_kinds"]["poison"] == 0
+
+
+async def preparing(daemon: Daemon, jobs: int) -> None:
+    """Until the journal of the only shard says that so many jobs are being prepared, or were."""
+    journal = daemon.home / "journal" / "shard-000.journal"
+    async with asyncio.timeout(PATIENCE):
+        while journal.read_bytes().count(b" p [") < jobs:
+            await daemon.wait_change()
+
+
+async def kill_all(daemon: Daemon) -> None:
+    """As a container is killed: none hears of another's end before its own."""
+    workers = daemon.worker_pids()
+    for signum in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in workers:
+            os.kill(pid, signum)
+        daemon.kill(signum)
+    assert await daemon.wait_end() == -signal.SIGKILL
+    for pid in workers:
+        await wait_gone(pid)

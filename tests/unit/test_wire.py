@@ -104,23 +104,6 @@ def test_messages_may_arrive_in_pieces_of_any_size(data: st.DataObject) -> None:
     assert read(reader(), *pieces) == messages
 
 
-@given(st.lists(st.tuples(st.integers(0, 65536), st.none() | st.integers(0, 1 << 20)), max_size=70))
-@settings(max_examples=8, deadline=None)
-def test_divided_jobs_fit_into_messages_and_keep_their_order(sizes: list[tuple[int, int | None]]) -> None:
-    jobs = [
-        job(number, body="\U0001f600" * body, media=None if media is None else "x" * media)
-        for number, (body, media) in enumerate(sizes)
-    ]
-    parts = list(wire.divide(jobs))
-    assert [job for part in parts for job in part.jobs] == jobs
-    assert read(wire.worker_reader(), encode(*parts)) == parts
-
-
-def test_ordinary_jobs_travel_in_one_message() -> None:
-    jobs = [job(number, body="hello " * 20) for number in range(1000)]
-    assert list(wire.divide(jobs)) == [ipc.Send(jobs=jobs)]
-
-
 # ---- what cannot be encoded
 
 
