@@ -16,6 +16,7 @@ import click
 import pytest
 
 from shardd.cli import main as entry
+from tests.command import Command
 from tests.queue_rows import add_devices, insert_jobs
 
 NOT_UTF8 = b"x\xff\xfe".decode(errors="surrogateescape")
@@ -151,6 +152,12 @@ def test_every_value_of_every_command_is_taken_or_refused_in_one_line(
             failed.append(f"{case}: {type(error).__name__} {str(error)[:400]}")
             capsys.readouterr()
     assert not failed, f"{len(failed)}\n" + "\n".join(failed[:40])
+
+
+async def test_bytes_that_are_no_utf_8_are_refused_as_a_shell_hands_them_over(shardd: Command) -> None:
+    ran = await shardd("job", "retry", f"--campaign={NOT_UTF8}")
+    assert (ran.code, ran.out) == (64, "")
+    assert ran.err == "shardd: the argument --campaign=x\\xff\\xfe is not UTF-8: write it in UTF-8\n"
 
 
 STDIN = {

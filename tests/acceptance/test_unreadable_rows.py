@@ -143,6 +143,15 @@ async def test_each_ends_alone_and_its_neighbours_are_sent(
     assert metadata[numbers["metadata that is deep"]]["unreadable"].startswith('{"a": [[[')
 
 
+async def test_an_operator_may_cancel_them(shardd: Command, producer: Producer, superuser_dsn: str) -> None:
+    """The claim of one failed again and again, and left it in the hand of a worker that had never heard of it."""
+    (device,) = producer.add_devices(1)
+    rows = past_the_gate(superuser_dsn, "jobs", [job(device, **fields) for fields, _ in ENDED.values()])
+    ran = await shardd("job", "cancel", *rows, "--yes")
+    assert (ran.code, ran.err) == (0, "")
+    assert producer.states() == {"cancelled": len(rows)}
+
+
 async def test_a_device_that_cannot_be_read_cannot_send_and_says_so(
     make_daemon: Callable[..., Daemon], producer: Producer, superuser_dsn: str
 ) -> None:

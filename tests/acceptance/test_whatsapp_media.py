@@ -85,6 +85,28 @@ async def test_a_producer_does_not_reach_what_this_machine_reaches(
     assert fleet.server.control.messages(accepted_only=False) == []
 
 
+async def test_a_redirect_leads_a_producer_no_further(fleet: Fleet, intranet: tuple[int, list[str]]) -> None:
+    port, visits = intranet
+
+    async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:%d/secrets\r\nConnection: close\r\n\r\n" % port)
+        writer.close()
+
+    async with await asyncio.start_server(redirect, "127.0.0.1", 0) as allowed:
+        place = f"127.0.0.1:{allowed.sockets[0].getsockname()[1]}"
+        (phone,) = fleet.add(1)
+        daemon = fleet.daemon(shards=1, transports={"whatsapp": {"media_hosts": place}})
+        await daemon.start()
+        row = await fleet.job_is(send(fleet, phone, "document", f"http://{place}/x"), "failed")
+    assert (row["error_class"], row["failures"]) == ("content", 1)
+    assert row["error"].startswith(
+        f"media http://{place}/x is refused: it leads to http://127.0.0.1:{port}/secrets, and 127.0.0.1 has a loopback address"
+    )
+    assert visits == []
+    assert fleet.server.control.messages(accepted_only=False) == []
+
+
 async def test_no_secret_of_a_url_is_told_to_anybody(fleet: Fleet, intranet: tuple[int, list[str]]) -> None:
     port, visits = intranet
     (phone,) = fleet.add(1)

@@ -272,7 +272,7 @@ def test_a_producer_is_refused(producer: Connection, statement: str) -> None:
 
 
 async def test_no_lock_that_everybody_can_take_holds_anything_up(
-    victim: str, producer: Connection, database: Database
+    victim: str, producer: Connection, database: Database, make_daemon: Callable[..., Daemon]
 ) -> None:
     """All advisory locks that an earlier release took, held by a login that may do nothing."""
     for key in ("shardd.migrations", "shardd.prepare_archive", "shardd.order_group:g"):
@@ -288,6 +288,10 @@ async def test_no_lock_that_everybody_can_take_holds_anything_up(
         owner.execute("SELECT * FROM shardd.forget_month(now())")
         owner.execute("SELECT shardd.end_jobs(array(SELECT id FROM shardd.jobs), 'cancelled', NULL, NULL)")
         assert owner.execute("SELECT count(*) FROM shardd.events WHERE kind = 'job.cancelled'").fetchone() == (1,)
+        insert_jobs(owner, "a", order_group="h")
+    daemon = make_daemon()
+    await daemon.start()
+    assert await Producer(victim).until_finished(daemon, 2) == {"cancelled": 1, "sent": 1}
 
 
 async def test_a_producer_that_reads_for_long_keeps_nothing_from_starting(

@@ -125,6 +125,17 @@ def test_an_update_is_held_to_the_same(owner: Connection, column: str) -> None:
         assert words in refused(caught, "jobs", column)
 
 
+@pytest.mark.parametrize(
+    ("change", "column"),
+    [("body = E'\\u200b'", "body"), ("kind = 'fax'", "kind"), ("kind = 'image'", "media"), ("kind = 'location'", "details")],
+)
+def test_an_update_leaves_what_its_kind_needs(owner: Connection, change: str, column: str) -> None:
+    insert(owner)
+    with pytest.raises(errors.CheckViolation) as caught:
+        owner.execute(f"UPDATE shardd.jobs SET {change}")  # type: ignore[call-overload]  # the changes above
+    refused(caught, "jobs", column)
+
+
 @pytest.mark.parametrize("column", ["settings", "classes"])
 def test_a_device_is_held_to_the_same(owner: Connection, column: str) -> None:
     for text, words in UNFIT.items():

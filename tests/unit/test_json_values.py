@@ -96,3 +96,10 @@ def test_digits_that_are_no_number_here_are_shown_as_text() -> None:
     digits = "1" + "0" * 4400
     assert show_value(f'{{"n": {digits}, "m": 7}}') == {"n": digits, "m": 7}
     assert show_value("not JSON") == {"unreadable": "not JSON"}
+
+
+@pytest.mark.parametrize("levels", [33, 400, 900, 4000])
+def test_what_is_nested_deeply_is_shown_as_text(levels: int) -> None:
+    """At some hundred levels Python still reads it, and cannot write it again with line breaks."""
+    assert show_value(nested(32)) == json.loads(nested(32))
+    assert show_value(nested(levels)) == {"unreadable": nested(levels)}

@@ -12,10 +12,7 @@ CREATE FUNCTION shardd.check_recipient(recipient text, at_table text) RETURNS bo
 DECLARE
     digits integer;
 BEGIN
-    -- No recipient is longer. The length first: each expression below reads the whole text.
-    IF octet_length(recipient) > 100 THEN
-        digits := 0;
-    ELSIF recipient ~ '^\+?[0-9]{6,15}$' OR recipient ~ '^[0-9]{5,20}@(s\.whatsapp\.net|lid)$'
+    IF recipient ~ '^\+?[0-9]{6,15}$' OR recipient ~ '^[0-9]{5,20}@(s\.whatsapp\.net|lid)$'
         OR recipient ~ '^[0-9]{5,25}(-[0-9]{5,15})?@g\.us$' THEN
         RETURN true;
     ELSIF recipient ~ '^[+(]?[0-9][0-9 ()./-]{0,39}$' THEN
