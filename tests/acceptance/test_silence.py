@@ -157,6 +157,30 @@ async def test_claims_that_no_worker_has_are_found_and_returned(
     assert await producer.until_finished(running, 1) == {"sent": 1}
 
 
+async def test_claims_of_a_node_that_lost_its_leases_are_named_until_they_are_settled(
+    running: Daemon, producer: Producer, superuser_dsn: str
+) -> None:
+    producer.execute("UPDATE shardd.devices SET paused_at = now() WHERE id = 'd3'")
+    producer.execute("INSERT INTO shardd.jobs (device_id, recipient, body) VALUES ('d3', '+4915112345678', 'x')")
+    with connect(superuser_dsn) as owner:
+        # It still says that it lives, so nobody settles its claims for it.
+        owner.execute(
+            "INSERT INTO shardd.nodes (name, incarnation, shards, version, seen_at) "
+            "SELECT 'other', gen_random_uuid(), max(shards), 'x', now() + '1 hour' FROM shardd.nodes"
+        )
+        owner.execute(
+            "INSERT INTO shardd.epochs (shard, node, incarnation) "
+            "SELECT 0, name, incarnation FROM shardd.nodes WHERE name = 'other'"
+        )
+        owner.execute(
+            "UPDATE shardd.jobs SET attempt = 1, claimed_at = now(), claimed_epoch = (SELECT max(epoch) FROM shardd.epochs)"
+        )
+        await running.until(has("claim", "1 job left `sending` by node other, whose leases have ended"))
+        owner.execute("UPDATE shardd.nodes SET seen_at = now() - interval '1 hour' WHERE name = 'other'")
+    assert await producer.until_finished(running, 1) == {"in_doubt": 1}
+    await running.until(well)
+
+
 # ---- what the database refuses
 
 

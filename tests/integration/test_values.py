@@ -127,7 +127,12 @@ def test_an_update_is_held_to_the_same(owner: Connection, column: str) -> None:
 
 @pytest.mark.parametrize(
     ("change", "column"),
-    [("body = E'\\u200b'", "body"), ("kind = 'fax'", "kind"), ("kind = 'image'", "media"), ("kind = 'location'", "details")],
+    [
+        ("body = E'\\u200b'", "body"),
+        ("kind = 'fax'", "kind"),
+        ("kind = 'image'", "media"),
+        ("kind = 'location'", "details"),
+    ],
 )
 def test_an_update_leaves_what_its_kind_needs(owner: Connection, change: str, column: str) -> None:
     insert(owner)
@@ -322,6 +327,13 @@ def test_other_tables_of_producers_have_limits_too(
     with pytest.raises(errors.CheckViolation) as caught:
         insert(producer, table, **fields)
     refused(caught, table, column)
+
+
+def test_what_somebody_wrote_has_a_limit_too(owner: Connection) -> None:
+    insert(owner, "opt_outs", recipient="+628123456", source="message", words="\U0001f600" * 1000)
+    with pytest.raises(errors.CheckViolation) as caught:
+        insert(owner, "opt_outs", recipient="+628123457", source="message", words="x" * 1001)
+    refused(caught, "opt_outs", "words")
 
 
 def test_a_position_of_millions_of_letters_is_refused(producer: Connection) -> None:

@@ -205,7 +205,7 @@ CREATE FUNCTION shardd.check_campaign() RETURNS trigger LANGUAGE plpgsql SET sea
 DECLARE
     fine boolean;
 BEGIN
-    IF octet_length(NEW.id) > 64 OR NEW.id !~ '^[A-Za-z0-9][A-Za-z0-9._:+@-]{0,63}$' THEN
+    IF NEW.id !~ '^[A-Za-z0-9][A-Za-z0-9._:+@-]{0,63}$' THEN
         fine := shardd.refuse('id', format('id %L is no id of a campaign', left(NEW.id, 80)),
             'At most 64 letters, digits and . _ : + @ -, beginning with a letter or a digit.', 'campaigns');
     ELSIF octet_length(NEW.label) > 800 OR length(NEW.label) > 200 THEN

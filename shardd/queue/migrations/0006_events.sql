@@ -191,7 +191,7 @@ DECLARE
     fine     boolean;
 BEGIN
     IF after IS NOT NULL THEN
-        IF octet_length(after) > 40 OR after !~ '^[0-9]{1,18}-[0-9]{1,18}$' THEN
+        IF after !~ '^[0-9]{1,18}-[0-9]{1,18}$' THEN
             fine := shardd.refuse('after', format('after is %L, which is no position', left(after, 80)),
                 'Pass the position of an event that was read, or NULL for the first one.', 'events', 'invalid_parameter_value');
         END IF;
