@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -227,6 +228,60 @@ async def test_what_operators_do_makes_no_job_suspect(poisoned: Callable[..., Da
     assert deaths(daemon) == [0, 0, 0, 0]
 
 
+async def test_a_worker_that_is_killed_for_an_operator_makes_no_job_suspect(
+    poisoned: Callable[..., Daemon], producer: Producer
+) -> None:
+    daemon = poisoned(sandbox={"connect_for": "1m"}, supervisor={"heartbeat_every": "100ms", "drain_timeout": "1s"})
+    producer.add_devices(4)
+    producer.add_jobs(3, 4)
+    await daemon.start()
+    await preparing(daemon, 3)
+    producer.execute("INSERT INTO shardd.jobs (device_id, recipient, body) VALUES ('d4', '+491511000004', '!hang')")
+    await preparing(daemon, 4)
+    # Its loop stands still, so it hears nothing of it.
+    await ask(daemon.socket, "POST", "/shards/0/restart", timeout=30)
+    assert deaths(daemon) == [0, 0, 0, 0]
+
+
+async def test_a_worker_that_is_told_to_end_and_then_killed_makes_no_job_suspect(
+    poisoned: Callable[..., Daemon], producer: Producer
+) -> None:
+    latency = {"connect_for": 0, "latency_min": "1m", "latency_max": "1m", "poison_memory": "1MiB"}
+    daemon = poisoned(sandbox=latency)
+    producer.add_devices(4)
+    producer.execute(
+        "INSERT INTO shardd.jobs (device_id, recipient, body, on_doubt) SELECT 'd' || d, '+49151' || 1000000 + d, "
+        "CASE d WHEN 4 THEN '!bloat' ELSE 'good' END, 'retry' FROM generate_series(1, 4) d"
+    )
+    await daemon.start()
+    await preparing(daemon, 4)
+    await started(daemon, 3)
+    pid = (await daemon.status())["shards"][0]["pid"]
+    os.kill(pid, signal.SIGTERM)
+    await logged(daemon, '"verdict":"returned"')
+    os.kill(pid, signal.SIGKILL)
+    await daemon.until(lambda s: s["shards"][0]["restarts"] == 1)
+    await logged(daemon, '"verdict":"in_doubt"')
+    assert deaths(daemon) == [0, 0, 0, 0]
+
+
+async def test_a_worker_that_is_killed_for_a_lost_lease_makes_no_job_suspect(
+    poisoned: Callable[..., Daemon], producer: Producer
+) -> None:
+    daemon = poisoned(sandbox={"connect_for": "1m"}, lease={"ttl": "6s", "renew_every": "500ms", "margin": "1s"})
+    daemon.settings["database"] |= {"connect_timeout": "1s", "statement_timeout": "1s"}
+    producer.add_devices(4)
+    producer.add_jobs(4, 4)
+    await daemon.start()
+    await preparing(daemon, 4)
+    owner(daemon).execute("UPDATE shardd.leases SET expires_at = now() - interval '1 second'")
+    await logged(daemon, '"action":"fence"')
+    await daemon.until(lambda s: s["shards"][0]["state"] == "running" and s["shards"][0]["in_flight"] == 4)
+    assert deaths(daemon) == [0, 0, 0, 0]
+    ((attempts,),) = owner(daemon).execute("SELECT min(attempt) FROM shardd.jobs")
+    assert attempts == 2, "it was killed while it prepared all of them"
+
+
 async def test_a_job_that_is_prepared_when_all_of_a_node_is_killed_again_and_again_is_sent(
     poisoned: Callable[..., Daemon], producer: Producer
 ) -> None:
@@ -249,9 +304,27 @@ async def test_a_job_that_is_prepared_when_all_of_a_node_is_killed_again_and_aga
 
 async def preparing(daemon: Daemon, jobs: int) -> None:
     """Until the journal of the only shard says that so many jobs are being prepared, or were."""
-    journal = daemon.home / "journal" / "shard-000.journal"
+    await holds(daemon, daemon.home / "journal" / "shard-000.journal", " p [", jobs)
+
+
+async def started(daemon: Daemon, jobs: int) -> None:
+    """The same of jobs that are handed over."""
+    await holds(daemon, daemon.home / "journal" / "shard-000.journal", " s [", jobs)
+
+
+async def logged(daemon: Daemon, text: str) -> None:
+    """Until this is in the log."""
+    await holds(daemon, daemon.log_file, text)
+
+
+async def holds(daemon: Daemon, file: Path, text: str, times: int = 1) -> None:
+    """Until a file contains a text so many times."""
+
+    def found() -> int:
+        return file.read_bytes().count(text.encode())
+
     async with asyncio.timeout(PATIENCE):
-        while journal.read_bytes().count(b" p [") < jobs:
+        while found() < times:
             await daemon.wait_change()
 
 

@@ -495,6 +495,23 @@ async def test_what_is_being_prepared_when_a_worker_is_replaced_for_its_memory_i
     assert found == {1: ("returned", memory is not None), 2: ("in_doubt", False), 3: ("returned", False)}
 
 
+async def test_a_job_whose_preparation_has_not_begun_is_not_suspect(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading = asyncio.Event()
+
+    async def load(_: str) -> None:
+        loading.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(desk.sender._transports, "load", load)
+    desk.sender.take([job(1, "x")])
+    async with asyncio.timeout(HANG):
+        await loading.wait()
+    await desk.sender.drain(0.0, memory=1000)
+    assert [(outcome.verdict, outcome.suspect) for outcome in desk.outcomes] == [("returned", False)]
+
+
 @pytest.mark.parametrize(
     ("deaths", "rss", "verdict", "is_suspect"),
     [

@@ -1,0 +1,31 @@
+"""Whether what a worker prepared when it died may be why."""
+
+from __future__ import annotations
+
+import pytest
+
+from shardd.backoff import Breaker
+from shardd.config import SupervisorConfig
+from shardd.supervisor.shard import Intent, Shard
+
+
+@pytest.mark.parametrize(
+    ("epoch", "intent", "outgrows", "told", "by_itself"),
+    [
+        (1, None, False, False, True),
+        (1, "respawn", True, False, True),  # it grew too large, and died before it had drained
+        (1, "drained", False, False, False),
+        (1, "stop", False, False, False),
+        (1, "respawn", False, False, False),
+        (1, None, False, True, False),
+        (1, "respawn", True, True, False),
+        (None, None, False, False, False),
+        (None, "fence", False, False, False),
+    ],
+)
+def test_who_wanted_the_end(
+    *, epoch: int | None, intent: Intent | None, outgrows: bool, told: bool, by_itself: bool
+) -> None:
+    breaker = Breaker(crashes=5, within=60.0, probe_every=60.0)
+    shard = Shard(0, SupervisorConfig(), breaker, epoch=epoch, intent=intent, outgrows=outgrows, told_to_end=told)
+    assert shard.dies_by_itself is by_itself
