@@ -17,16 +17,27 @@ from shardd.ipc import ClaimKey, JobSpec
 
 
 class ExclusiveTurns:
-    """`begin` is called for each job when it may begin, and whether no other may until it ends."""
+    """`begin` is called for each job when it may begin, and whether no other may until it ends.
 
-    def __init__(self, begin: Callable[[JobSpec, bool], None], *, careful: bool = False) -> None:
+    `later` calls something when all jobs are offered that came together: so those who are no suspects go first, and prove that
+    the worker is well.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[JobSpec, bool], None],
+        *,
+        later: Callable[[Callable[[], None]], object],
+        careful: bool = False,
+    ) -> None:
         self._begin = begin
+        self._later = later
         self._careful = careful
         self._under_way: set[ClaimKey] = set()
         self._exclusive: ClaimKey | None = None
         self._suspects: deque[JobSpec] = deque()
         self._others: deque[JobSpec] = deque()
-        self._others_first = False
+        self._others_first = True
 
     @property
     def waiting(self) -> list[ClaimKey]:
@@ -40,7 +51,7 @@ class ExclusiveTurns:
             return
         last = job.worker_deaths > 0 if self._careful else job.alone
         (self._suspects if last else self._others).append(job)
-        self._let_next_in()
+        self._later(self._let_next_in)
 
     def ended(self, claim: ClaimKey) -> None:
         """A job that had begun ended."""

@@ -91,7 +91,7 @@ class Sender:
         self._send_timeout = send_timeout
         self._locks: dict[str, asyncio.Lock] = {}
         self._hands: dict[ClaimKey, Hand] = {}
-        self._turns = ExclusiveTurns(self._begin, careful=careful)
+        self._turns = ExclusiveTurns(self._begin, later=asyncio.get_running_loop().call_soon, careful=careful)
         self._remembers_all = False
         self._outgrown = 0
         self._watch: asyncio.TimerHandle | None = None

@@ -126,24 +126,37 @@ async def test_a_shard_with_nothing_but_such_jobs_ends_them_one_by_one_and_then_
     assert any("4 jobs have failed because of" in problem for problem in status["problems"])
 
 
+@pytest.mark.parametrize(
+    ("deaths", "well", "states"),
+    [
+        # None is alone with its fault yet.
+        (0, False, {"queued": 12}),
+        # All were being prepared when two workers died.
+        (2, False, {"failed": 5, "queued": 7}),
+        # And the worker had sent before: that proves something of it and the next two.
+        (2, True, {"sent": 12, "failed": 8, "queued": 4}),
+    ],
+)
 async def test_when_every_worker_dies_of_all_that_it_prepares_few_jobs_are_ended(
-    poisoned: Callable[..., Daemon], producer: Producer
+    poisoned: Callable[..., Daemon], producer: Producer, *, deaths: int, well: bool, states: dict[str, int]
 ) -> None:
     daemon = poisoned(supervisor=breaker(5, "1h"))
     producer.add_devices(12)
     await daemon.start()
-    # All of them were being prepared when two workers died.
+    if well:
+        producer.add_jobs(12, 12)
+        await producer.until_finished(daemon, 12)
     owner(daemon).execute(
         "DO $$ BEGIN "
         "INSERT INTO shardd.jobs (device_id, recipient, body) SELECT 'd' || d, '+49151' || 1000000 + d, '!crash' "
         "  FROM generate_series(1, 12) d; "
-        "UPDATE shardd.jobs SET worker_deaths = 2; END $$"
+        f"UPDATE shardd.jobs SET worker_deaths = {deaths}; END $$"
     )
     status = await daemon.until(lambda s: s["shards"][0]["state"] == "broken")
-    assert producer.states() == {"failed": 5, "queued": 7}
+    assert producer.states() == states
     (problem,) = (text for text in status["problems"] if text.startswith("shard 0 is broken"))
     assert "worker died: SIGKILL, while it prepared job " in problem
-    assert any("5 jobs have failed because of" in problem for problem in status["problems"])
+    assert status["problem_kinds"]["poison"] == ("failed" in states)
 
 
 async def test_a_job_that_stops_its_workers_loop_fails(poisoned: Callable[..., Daemon], producer: Producer) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +17,8 @@ class World:
 
     def __init__(self, *, careful: bool) -> None:
         self.careful = careful
-        self.turns = ExclusiveTurns(self._begin, careful=careful)
+        self.turns = ExclusiveTurns(self._begin, later=self._later, careful=careful)
+        self.postponed: list[Callable[[], None]] | None = None
         self.under_way: dict[int, JobSpec] = {}
         self.exclusive: int | None = None
         self.begun: list[int] = []
@@ -31,6 +35,20 @@ class World:
         if self.exclusive == number:
             self.exclusive = None
         self.turns.ended(job.key)
+
+    def offer_together(self, *deaths: int) -> list[int]:
+        self.postponed = []
+        numbers = [self.offer(of) for of in deaths]
+        steps, self.postponed = self.postponed, None
+        for step in steps:
+            step()
+        return numbers
+
+    def _later(self, step: Callable[[], None]) -> None:
+        if self.postponed is None:
+            step()
+        else:
+            self.postponed.append(step)
 
     def end_all(self) -> None:
         while self.under_way:
@@ -117,6 +135,15 @@ def test_a_worker_that_has_proven_itself_is_careful_no_more() -> None:
     for number in others:
         world.end(number)
     assert list(world.under_way) == [suspect]
+
+
+@pytest.mark.parametrize("careful", [False, True])
+def test_of_those_that_come_together_the_suspects_go_last(*, careful: bool) -> None:
+    world = World(careful=careful)
+    first, second, third, fourth = world.offer_together(2, 0, 3, 0)
+    assert world.begun == ([second] if careful else [second, fourth])
+    world.end_all()
+    assert world.begun == [second, fourth, first, third]
 
 
 def test_who_waits_when_it_closes_is_told_and_never_begins() -> None:

@@ -476,7 +476,9 @@ async def test_a_suspect_is_prepared_when_nothing_else_is_under_way_and_the_jour
 async def test_who_waits_for_a_suspect_loses_none_of_its_own_time(desk: Desk) -> None:
     desk.sender._send_timeout = 0.5
     desk.transport.steps["prepare"] = lambda of: for_ever(of) if of.id == 1 else asyncio.sleep(0)
-    desk.sender.take([suspect(1), job(2, "b")])
+    desk.sender.take([suspect(1)])
+    await desk.transport.until(lambda: ("prepare", 1) in desk.transport.seen)
+    desk.sender.take([job(2, "b")])
     await desk.until_ended(2)
     assert [(outcome.id, outcome.verdict) for outcome in desk.outcomes] == [(1, "transient"), (2, "sent")]
 
@@ -524,8 +526,9 @@ async def test_a_job_alone_is_at_fault_when_the_worker_has_grown_meanwhile(
     desk: Desk, deaths: int, rss: int, verdict: str, is_suspect: bool
 ) -> None:
     desk.transport.steps["prepare"] = for_ever
-    desk.sender.take([suspect(1, deaths=deaths), job(2, "b")])
+    desk.sender.take([suspect(1, deaths=deaths)])
     await desk.transport.until(lambda: ("prepare", 1) in desk.transport.seen)
+    desk.sender.take([job(2, "b")])
     desk.sender.watch_memory(rss)
     desk.sender.watch_memory(100)
     await desk.sender.drain(0.0, memory=1000)
@@ -533,7 +536,7 @@ async def test_a_job_alone_is_at_fault_when_the_worker_has_grown_meanwhile(
 
 
 async def test_one_that_is_alone_because_the_worker_is_careful_is_only_suspect(desk: Desk) -> None:
-    desk.sender._turns = ExclusiveTurns(desk.sender._begin, careful=True)
+    desk.sender._turns = ExclusiveTurns(desk.sender._begin, later=asyncio.get_running_loop().call_soon, careful=True)
     desk.transport.steps["prepare"] = for_ever
     desk.sender.take([suspect(1, deaths=1)])
     await desk.transport.until(lambda: ("prepare", 1) in desk.transport.seen)
