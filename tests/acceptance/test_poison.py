@@ -295,6 +295,28 @@ async def test_a_worker_that_is_killed_for_a_lost_lease_makes_no_job_suspect(
     assert attempts == 2, "it was killed while it prepared all of them"
 
 
+async def test_a_worker_is_careful_after_two_that_died_until_it_has_proven_itself(
+    poisoned: Callable[..., Daemon], producer: Producer
+) -> None:
+    daemon = poisoned(
+        sandbox={"connect_for": "6s"},
+        supervisor={"heartbeat_every": "100ms", "backoff": {"first": "10ms", "cap": "10ms", "reset_after": "3s"}},
+    )
+    producer.add_devices(4)
+    await daemon.start()
+    for died in range(2):
+        status = await daemon.until(
+            lambda s, n=died: s["shards"][0]["state"] == "running" and s["shards"][0]["restarts"] == n  # type: ignore[misc]
+        )
+        os.kill(status["shards"][0]["pid"], signal.SIGKILL)
+    producer.add_jobs(4, 4)
+    await preparing(daemon, 1)
+    assert b",1]" in next(line for line in journal(daemon).read_bytes().split(b"\n") if b" p [" in line), "alone"
+    await preparing(daemon, 4)
+    assert producer.states()["sent"] <= 1, "those behind the first one are prepared side by side"
+    assert await producer.until_finished(daemon, 4) == {"sent": 4}
+
+
 async def test_a_job_that_is_prepared_when_all_of_a_node_is_killed_again_and_again_is_sent(
     poisoned: Callable[..., Daemon], producer: Producer
 ) -> None:
@@ -315,14 +337,19 @@ async def test_a_job_that_is_prepared_when_all_of_a_node_is_killed_again_and_aga
     assert (await daemon.status())["problem_kinds"]["poison"] == 0
 
 
+def journal(daemon: Daemon) -> Path:
+    """Of the only shard."""
+    return daemon.home / "journal" / "shard-000.journal"
+
+
 async def preparing(daemon: Daemon, jobs: int) -> None:
     """Until the journal of the only shard says that so many jobs are being prepared, or were."""
-    await holds(daemon, daemon.home / "journal" / "shard-000.journal", " p [", jobs)
+    await holds(daemon, journal(daemon), " p [", jobs)
 
 
 async def started(daemon: Daemon, jobs: int) -> None:
     """The same of jobs that are handed over."""
-    await holds(daemon, daemon.home / "journal" / "shard-000.journal", " s [", jobs)
+    await holds(daemon, journal(daemon), " s [", jobs)
 
 
 async def logged(daemon: Daemon, text: str) -> None:

@@ -21,6 +21,7 @@ from shardd.supervisor.shard import Intent, Shard
         (1, "respawn", True, True, False),
         (None, None, False, False, False),
         (None, "fence", False, False, False),
+        (2, "fence", False, False, False),  # its lease was lost, and there is another one by now
     ],
 )
 def test_who_wanted_the_end(
