@@ -187,6 +187,23 @@ async def test_in_a_database_of_its_own_nobody_makes_anything(cluster: Cluster) 
         cluster.drop_database(name)
 
 
+async def test_as_a_superuser_it_takes_no_right_outside_of_its_schema(cluster: Cluster) -> None:
+    """The database may be somebody else's, and so are functions that are made in it later."""
+    name = cluster.create_database(owner="postgres")
+    try:
+        with cluster.superuser(name) as superuser:
+            superuser.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+            await migrate(cluster.dsn(name, "postgres"))
+            superuser.execute("CREATE FUNCTION public.theirs() RETURNS integer LANGUAGE sql AS 'SELECT 1'")
+            assert rights(superuser) == ALLOWED
+        with psycopg.connect(cluster.dsn(name, "producer"), autocommit=True) as somebody:
+            somebody.execute("CREATE TEMP TABLE mine (id integer)")
+            somebody.execute("CREATE TABLE public.mine (id integer)")
+            assert somebody.execute("SELECT public.theirs()").fetchone() == (1,)
+    finally:
+        cluster.drop_database(name)
+
+
 async def test_rights_that_only_another_can_take_away_are_told(cluster: Cluster) -> None:
     """As PostgreSQL 14 has it: everybody may create in public, which belongs to the superuser."""
     name = cluster.create_database(owner="postgres")

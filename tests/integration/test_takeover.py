@@ -312,6 +312,19 @@ async def test_a_producer_that_reads_for_long_keeps_nothing_from_starting(
     assert "months of the archive not prepared" in daemon.log_file.read_text()
 
 
+def test_a_month_that_somebody_reads_is_not_waited_for(victim: str, producer_dsn: str) -> None:
+    """Everybody who settles would wait behind it."""
+    with psycopg.connect(victim, autocommit=True) as owner, psycopg.connect(producer_dsn) as reader:
+        (month,) = owner.execute(
+            "SELECT max(relname) FROM pg_class WHERE relname ~ '^archive_[0-9]{4}_[0-9]{2}$'"
+        ).fetchone()  # type: ignore[misc]  # max has a row
+        owner.execute(f'DROP TABLE shardd."{month}"')  # type: ignore[call-overload]  # a name from the catalogue
+        reader.execute("SELECT count(*) FROM shardd.outcomes")
+        owner.execute("SET statement_timeout = '30s'")
+        with pytest.raises(errors.LockNotAvailable):
+            owner.execute("SELECT shardd.prepare_archive()")
+
+
 async def test_no_lock_that_everybody_can_take_keeps_sessions_from_being_paired(
     victim: str, producer: Connection, database: Database
 ) -> None:

@@ -136,6 +136,7 @@ def test_boxes_whose_sizes_lie_end_the_look() -> None:
     assert track_kinds(struct.pack(">I4s", 0, b"moov")) == set()
     big = mp4(b"isom", b"soun")
     at = big.index(b"moov") - 4
+    assert track_kinds(big[:at] + struct.pack(">I", 4) + big[at:]) == set()  # a box that ends within its own header
     wide = struct.pack(">I4sQ", 1, b"moov", len(big) - at + 8) + big[at + 8 :]
     assert track_kinds(big[:at] + wide) == {b"soun"}  # sizes of 64 bits
     assert track_kinds(big[:at] + bytes(4) + big[at + 4 :]) == {b"soun"}  # up to the end of the file
