@@ -59,6 +59,20 @@ def test_a_failure_that_lasts_is_a_problem_until_it_is_over(clock: list[float]) 
     assert list(steps.problems()) == []
 
 
+def test_a_failure_after_a_success_is_a_new_one(clock: list[float]) -> None:
+    steps = Steps()
+    scan = steps.add("scanning")
+    fail(scan)
+    with scan:
+        pass
+    clock[0] += 10 * REPORT_AFTER
+    fail(scan)
+    fail(scan)
+    assert list(steps.problems()) == []
+    clock[0] += REPORT_AFTER
+    assert [problem.text for problem in steps.problems()] == ["scanning: failing for 10 s: away"]
+
+
 def test_work_that_does_not_end_is_a_problem(clock: list[float]) -> None:
     steps = Steps()
     with steps.add("counting"), steps.add("forgetting", patience=None):
