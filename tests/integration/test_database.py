@@ -145,6 +145,33 @@ async def test_connections_that_became_read_only_are_closed(database: Database, 
         await listener.aclose()  # type: ignore[attr-defined]
 
 
+async def test_what_one_connection_learns_ends_the_idle_ones_too(dsn: str) -> None:
+    async with asyncio.timeout(HANG), Database(dsn, max_size=2) as database:
+        async with database.connection() as one, database.connection() as other:
+            before = {one.info.backend_pid, other.info.backend_pid}
+        with pytest.raises(DatabaseError, match="is read-only: name the primary server in the DSN"):
+            async with database.connection() as connection:
+                await connection.execute("SET default_transaction_read_only = on")
+                await connection.execute("CREATE TABLE nobody_makes_it ()")
+        async with database.connection() as one, database.connection() as other:
+            assert not before & {one.info.backend_pid, other.info.backend_pid}
+
+
+async def test_a_listener_leaves_a_server_that_became_read_only_though_nobody_asked_it_anything(
+    database: Database, postgres: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardd.queue.database._LISTEN_PING", 0.2)
+    events = database.listen("greetings")
+    async with asyncio.timeout(HANG):
+        assert await anext(events) == ListenEvent("connected")
+        with read_only(postgres):
+            lost = await anext(events)
+            assert (lost.kind, "is read-only" in lost.text) == ("lost", True)
+        while (await anext(events)).kind != "connected":
+            pass
+        await events.aclose()
+
+
 async def test_the_server_gives_up_a_slow_statement(dsn: str) -> None:
     async with Database(dsn, statement_timeout=0.3) as database:
         with pytest.raises(DatabaseError, match=r"did not finish a statement in time.*canceling statement"):
