@@ -149,10 +149,14 @@ async def test_what_one_connection_learns_ends_the_idle_ones_too(dsn: str) -> No
     async with asyncio.timeout(HANG), Database(dsn, max_size=2) as database:
         async with database.connection() as one, database.connection() as other:
             before = {one.info.backend_pid, other.info.backend_pid}
-        with pytest.raises(DatabaseError, match="is read-only: name the primary server in the DSN"):
+
+        async def write_nothing() -> None:
             async with database.connection() as connection:
                 await connection.execute("SET default_transaction_read_only = on")
                 await connection.execute("CREATE TABLE nobody_makes_it ()")
+
+        with pytest.raises(DatabaseError, match="is read-only: name the primary server in the DSN"):
+            await write_nothing()
         async with database.connection() as one, database.connection() as other:
             assert not before & {one.info.backend_pid, other.info.backend_pid}
 
