@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from shardd.supervisor.opt_out_spool import DAMAGED, NAME
 from tests.daemon import Daemon, Producer, wait_gone
 from tests.fix_postgres import Cluster
 from tests.queue_rows import connect
@@ -179,6 +180,17 @@ async def test_claims_of_a_node_that_lost_its_leases_are_named_until_they_are_se
         owner.execute("UPDATE shardd.nodes SET seen_at = now() - interval '1 hour' WHERE name = 'other'")
     assert await producer.until_finished(running, 1) == {"in_doubt": 1}
     await running.until(well)
+
+
+async def test_opt_outs_that_a_damaged_file_may_have_lost_are_named_until_a_person_has_looked(
+    make_daemon: Callable[..., Daemon],
+) -> None:
+    daemon = make_daemon()
+    (daemon.state_dir / NAME).write_bytes(b"+49151123")
+    await daemon.start()
+    await daemon.until(has("opt_outs", "may be lost", str(daemon.state_dir / DAMAGED), "shardd opt-out add"))
+    (daemon.state_dir / DAMAGED).unlink()
+    await daemon.until(well)
 
 
 # ---- what the database refuses
