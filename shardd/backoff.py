@@ -53,13 +53,6 @@ class Breaker:
             self.opened_at = now
         return self.opened_at is not None
 
-    def forget(self, crashes: int) -> None:
-        """The last ones that were counted had a cause that is gone."""
-        for _ in range(min(crashes, len(self._times))):
-            self._times.pop()
-        if len(self._times) < self.crashes:
-            self.opened_at = None
-
     def healthy(self) -> None:
         """Forget everything: what it watched has proven itself, or a person said so."""
         self._times.clear()

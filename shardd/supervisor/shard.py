@@ -142,10 +142,9 @@ class Shard:
             self.move("broke")
             self.next_start = self.breaker.next_probe() or now
 
-    def excuse_crash(self, *, earlier: int) -> None:
-        """Its worker's death was the fault of a job that is known, and so were these earlier ones."""
+    def excuse_crash(self) -> None:
+        """Its worker's death was the fault of a job that is known: the next one waits no longer for it."""
         self.crashes_in_a_row = max(0, self.crashes_in_a_row - 1)
-        self.breaker.forget(earlier)
 
     def forgive(self, now: float) -> None:
         """A person wants it back: breaker, backoff and hold are forgotten."""

@@ -74,15 +74,3 @@ def test_it_opens_exactly_when_so_many_crashes_fall_into_the_time(gaps: list[flo
         times.append((times[-1] if times else 0.0) + gap)
         opened = opened or sum(time > times[-1] - 10 for time in times) >= crashes
         assert watch.crashed(times[-1]) == opened
-
-
-def test_crashes_whose_cause_is_known_and_gone_are_forgotten_and_close_it() -> None:
-    watch = Breaker(crashes=3, within=60.0, probe_every=300.0)
-    assert [watch.crashed(now) for now in (0.0, 1.0, 2.0)] == [False, False, True]
-    watch.forget(0)
-    assert watch.next_probe() == 302.0
-    watch.forget(2)
-    assert watch.next_probe() is None
-    assert [watch.crashed(now) for now in (3.0, 4.0)] == [False, True]
-    watch.forget(9)
-    assert not watch.crashed(5.0)

@@ -1,4 +1,4 @@
-"""Whether what a worker prepared when it died may be why."""
+"""Whether what a worker prepared when it died may be why, and what that makes of the next one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 
 from shardd.backoff import Breaker
 from shardd.config import SupervisorConfig
+from shardd.states import ShardState
 from shardd.supervisor.shard import Intent, Shard
 
 
@@ -30,3 +31,15 @@ def test_who_wanted_the_end(
     breaker = Breaker(crashes=5, within=60.0, probe_every=60.0)
     shard = Shard(0, SupervisorConfig(), breaker, epoch=epoch, intent=intent, outgrows=outgrows, told_to_end=told)
     assert shard.dies_by_itself is by_itself
+
+
+def test_a_death_that_a_job_is_to_blame_for_makes_no_later_worker_careful_and_no_wait_longer() -> None:
+    shard = Shard(0, SupervisorConfig(), Breaker(crashes=5, within=60.0, probe_every=60.0), epoch=1)
+    for careful, excused in ((False, False), (False, True), (False, True), (True, False), (True, True)):
+        shard.state = ShardState.RUNNING
+        shard.died("SIGKILL", now=100.0)
+        if excused:
+            shard.excuse_crash()
+        assert shard.careful is careful
+    assert shard.crashes_in_a_row == 2
+    assert shard.restarts == 5
