@@ -162,6 +162,10 @@ async def test_a_device_that_cannot_be_read_cannot_send_and_says_so(
         superuser_dsn, "devices", [{"id": name, "transport": "sandbox", **fields} for name, fields in DEVICES.items()]
     )
     past_the_gate(superuser_dsn, "devices", [{"id": "odd", "transport": "sandbox", "state_until": "infinity"}])
+    with psycopg.connect(superuser_dsn) as connection:
+        connection.execute(
+            "INSERT INTO shardd.device_days (device_id, day, last_at) VALUES ('odd', 'infinity', 'infinity')"
+        )
     waiting = past_the_gate(superuser_dsn, "jobs", [job(name) for name in DEVICES])
     producer.add_jobs(4, 2)
     past_the_gate(superuser_dsn, "jobs", [job("odd")])
