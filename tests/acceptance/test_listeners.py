@@ -169,6 +169,10 @@ async def test_metas_webhook_never_fails_whatever_the_bytes(sockets: Sockets) ->
     for header in HEADERS[:7]:
         answer = await exchange(sockets.webhook, post(b"/hook", NOTIFICATION, header, b"Connection: close"))
         assert statuses(answer) in ([401], [400]), (header, answer)
+    for challenge in (b"\xff", b"%FF", b"%ED%A0%80"):
+        registration = b"GET /hook?hub.mode=subscribe&hub.verify_token=word-of-this-test&hub.challenge=" + challenge
+        answer = await exchange(sockets.webhook, registration + b" HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        assert statuses(answer) in ([200], [400]), (challenge, answer)
     draw = random.Random(8)
     for _ in range(250):
         request = odd_request(draw)
