@@ -317,7 +317,7 @@ class Fleet:
             )
         well = self._router.sent_by(shard.index) > shard.sent_before[0]
         ends = alone is not None and alone.worker_deaths >= ALONE_FROM
-        if alone is not None and death.by_itself and (well or (alone.worker_deaths and not ends)):
+        if alone is not None and (well or (alone.worker_deaths and not ends)):
             shard.excuse_crash()
         else:
             shard.count_crash(time.monotonic())

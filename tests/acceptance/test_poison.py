@@ -256,6 +256,19 @@ async def test_a_worker_that_is_killed_for_an_operator_makes_no_job_suspect(
     assert deaths(daemon) == [0, 0, 0, 0]
 
 
+async def test_what_was_handed_over_when_its_worker_died_is_in_doubt_and_not_called_poison(
+    poisoned: Callable[..., Daemon], producer: Producer
+) -> None:
+    daemon = poisoned(sandbox={"connect_for": 0, "latency_min": "1m", "latency_max": "1m"})
+    producer.add_devices(3)
+    producer.add_jobs(3, 3)
+    await daemon.start()
+    await started(daemon, 3)
+    os.kill((await daemon.status())["shards"][0]["pid"], signal.SIGKILL)
+    assert await producer.until_finished(daemon, 3) == {"in_doubt": 3}
+    assert (await daemon.status())["problem_kinds"]["poison"] == 0
+
+
 async def test_a_worker_that_is_told_to_end_and_then_killed_makes_no_job_suspect(
     poisoned: Callable[..., Daemon], producer: Producer
 ) -> None:
