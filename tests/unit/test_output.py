@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import click
 import pytest
+from click.testing import CliRunner
 from rich.cells import cell_len
 from rich.console import Group
 from rich.text import Text as LibraryText
 
 from shardd.cli.import_view import show_report
-from shardd.cli.output import Lines, Text, make_console, make_facts, make_table, print_json
+from shardd.cli.output import Lines, Text, ask, make_console, make_facts, make_table, print_json, say, say_error
 from shardd.legacy.report import Report
 
 
@@ -86,3 +88,17 @@ def test_the_report_of_an_import_has_the_lines_that_it_should(capsys: pytest.Cap
     lines = capsys.readouterr().out.splitlines()
     assert all(line.isprintable() and not line.strip().startswith("9999") for line in lines)
     assert len(lines) == 10
+
+
+def test_a_line_and_a_question_are_made_visible() -> None:
+    evil = "x\x1b[2J\n9999"
+
+    @click.command()
+    def command() -> None:
+        say(evil)
+        say_error(evil)
+        ask(evil)
+
+    ran = CliRunner().invoke(command, input="y\n", color=True)
+    assert (ran.exit_code, ran.stdout) == (0, "x\\x1b[2J\\n9999\n")
+    assert ran.stderr.startswith("x\\x1b[2J\\n9999\nx\\x1b[2J\\n9999 [y/N]: ")
