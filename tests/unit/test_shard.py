@@ -7,6 +7,7 @@ import pytest
 from shardd.backoff import Breaker
 from shardd.config import SupervisorConfig
 from shardd.states import ShardState
+from shardd.supervisor.process import WorkerProcess
 from shardd.supervisor.shard import Intent, Shard
 
 
@@ -31,6 +32,13 @@ def test_who_wanted_the_end(
     breaker = Breaker(crashes=5, within=60.0, probe_every=60.0)
     shard = Shard(0, SupervisorConfig(), breaker, epoch=epoch, intent=intent, outgrows=outgrows, told_to_end=told)
     assert shard.dies_by_itself is by_itself
+
+
+def test_what_an_earlier_worker_was_told_says_nothing_of_the_next_one() -> None:
+    breaker = Breaker(crashes=5, within=60.0, probe_every=60.0)
+    shard = Shard(0, SupervisorConfig(), breaker, epoch=1, intent="respawn", outgrows=True, told_to_end=True)
+    shard.spawned(WorkerProcess(0, None, lambda _: None))  # type: ignore[arg-type]  # it is never started
+    assert (shard.dies_by_itself, shard.outgrows) == (True, False)
 
 
 def test_a_death_that_a_job_is_to_blame_for_makes_no_later_worker_careful_and_no_wait_longer() -> None:
