@@ -173,6 +173,9 @@ async def test_metas_webhook_never_fails_whatever_the_bytes(sockets: Sockets) ->
         registration = b"GET /hook?hub.mode=subscribe&hub.verify_token=word-of-this-test&hub.challenge=" + challenge
         answer = await exchange(sockets.webhook, registration + b" HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
         assert statuses(answer) in ([200], [400]), (challenge, answer)
+    for body in (b"", b"{", b"\xff\xfe", b"[" * 200_000, b'"\xed\xa0\x80"'):
+        answer = await exchange(sockets.webhook, post(b"/hook", body, signed(body), b"Connection: close"))
+        assert statuses(answer) == [400], (body[:20], answer)
     draw = random.Random(8)
     for _ in range(250):
         request = odd_request(draw)
