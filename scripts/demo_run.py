@@ -28,7 +28,7 @@ from shardd.cli.client import ask_now
 from shardd.config import Config, load_config
 from shardd.embedded import embedded_dsn, launch
 from shardd.errors import NotRunningError, SharddError
-from shardd.supervisor.lock import StateLock
+from shardd.supervisor.cluster.state_lock import StateLock
 
 HERE = Path(__file__).resolve().parent
 SHARDD = Path(sys.executable).with_name("shardd")

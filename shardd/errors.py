@@ -80,7 +80,7 @@ class NotRunningError(SharddError):
 
 
 class ConfigError(SharddError):
-    """The config file cannot be used; the text lists every mistake in it."""
+    """The config file cannot be used; the text lists every error in it."""
 
     exit_code = 78
 

@@ -172,7 +172,7 @@ class Settled(msgspec.Struct, frozen=True, tag="settled"):
 
 
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
-    """Finish what is in hand, send the rest back as `returned`, close every client, answer Drained and exit."""
+    """Finish what is in flight, send the rest back as `returned`, close every client, answer Drained and exit."""
 
     timeout: float
     memory: int | None = None
@@ -316,11 +316,11 @@ class InFlight(msgspec.Struct, frozen=True, tag="in_flight"):
 
 
 class Leaving(msgspec.Struct, frozen=True, tag="leaving"):
-    """Somebody else told the worker to end (SIGTERM): it takes no more jobs and exits when what it has in hand has ended."""
+    """Somebody else told the worker to end (SIGTERM): it takes no more jobs and exits when what it has in flight has ended."""
 
 
 class Drained(msgspec.Struct, frozen=True, tag="drained"):
-    """Nothing is in hand any more; the worker exits."""
+    """Nothing is in flight any more; the worker exits."""
 
 
 class Closed(msgspec.Struct, frozen=True, tag="closed"):

@@ -95,7 +95,7 @@ class DevicePace:
     """The daily limits of the first days on which the device sends."""
 
     has_gap: bool = field(init=False, compare=False)
-    """Whether there is a pause between two messages, so that one at a time is in hand."""
+    """Whether there is a pause between two messages, so that one at a time is in flight."""
     limited: bool = field(init=False, compare=False)
     """Whether the device's sends must be counted in the database at all."""
     free: bool = field(init=False, compare=False)
@@ -185,7 +185,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class NextSend:
     """When a message may be sent, and what it waits for until then."""
 
     at: float
@@ -215,37 +215,39 @@ def daily_limit(pace: DevicePace, job_class: str, days: int) -> tuple[int, str]:
     return limit, "its daily limit"
 
 
-def next_turn(pace: DevicePace, job_class: str, tally: Tally, *, now: float, ahead: float, in_hand: int = 0) -> Turn:
+def next_send(
+    pace: DevicePace, job_class: str, tally: Tally, *, now: float, ahead: float, in_flight: int = 0
+) -> NextSend:
     """The first moment at which a message of this class may be sent.
 
-    `ahead`: what must be added to a moment of the monotonic clock to get POSIX seconds. `in_hand`: messages that are being sent
+    `ahead`: what must be added to a moment of the monotonic clock to get POSIX seconds. `in_flight`: messages that are being sent
     and not counted yet.
     """
     own = pace.of(job_class)
     at = max(now, gap_ends(pace, job_class, tally))
     why = "its gap" if at > now else None
     if not (own.hourly_limit or own.daily_limit or own.quiet):
-        return Turn(at, why)
+        return NextSend(at, why)
     # Each reason moves the moment on, where another may be found: at most a few times, because later hours and days are empty.
     for _ in range(8):
         local = datetime.fromtimestamp(at + ahead, pace.zone)
-        end, reason = _held_back(pace, job_class, tally, local, in_hand if at <= now else 0)
+        end, reason = _held_back(pace, job_class, tally, local, in_flight if at <= now else 0)
         if end is None:
             break
         at, why = max(at, end.timestamp() - ahead), reason
-    return Turn(at, why)
+    return NextSend(at, why)
 
 
 def _held_back(
-    pace: DevicePace, job_class: str, tally: Tally, local: datetime, in_hand: int
+    pace: DevicePace, job_class: str, tally: Tally, local: datetime, in_flight: int
 ) -> tuple[datetime | None, str | None]:
     """Until when a message is held back that would be sent at this local time, and by what."""
     own = pace.of(job_class)
     sent, hour_sent, days = tally.today(local)
     limit, name = daily_limit(pace, job_class, days)
-    if 0 < limit <= sent + in_hand:
+    if 0 < limit <= sent + in_flight:
         return next_midnight(local, pace.zone), name
-    if 0 < own.hourly_limit <= hour_sent + in_hand:
+    if 0 < own.hourly_limit <= hour_sent + in_flight:
         # In absolute time: an hour that the clock shows twice is not skipped.
         rest = timedelta(hours=1) - timedelta(
             minutes=local.minute, seconds=local.second, microseconds=local.microsecond

@@ -16,7 +16,7 @@ class JobState(StrEnum):
 
     SCHEDULED = "scheduled"  # waits for its time: run_at, or the end of a backoff
     QUEUED = "queued"  # waits for its device
-    SENDING = "sending"  # claimed: in the hand of a worker
+    SENDING = "sending"  # claimed: with a worker
     SENT = "sent"
     FAILED = "failed"
     CANCELLED = "cancelled"

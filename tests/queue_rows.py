@@ -9,13 +9,13 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from shardd.queue.cycle import Ask, Settlement
+from shardd.queue.cycle import ClaimRequest, Settlement
 from shardd.queue.database import Database
-from shardd.queue.jobs import Hint, Jobs
+from shardd.queue.jobs import Jobs, WorkHint
 from shardd.queue.leases import Leases
 from shardd.queue.settle import Claim, Finish, Release
 from shardd.states import JobState
-from shardd.supervisor.line import FIRST_PLACE
+from shardd.supervisor.scheduling.device_queue import FIRST_POSITION
 
 Connection = psycopg.Connection[Any]
 
@@ -74,11 +74,13 @@ async def take_epoch(database: Database, shard: int = 0, node: str = "node-a", t
 
 async def claim(jobs: Jobs, epoch: int, *devices: str, room: int = 1, lane: str = "/marketing") -> list[Claim]:
     """Claims of these devices' next jobs."""
-    cycle = await jobs.cycle(Settlement(), [Ask(device, lane, epoch, FIRST_PLACE, room) for device in devices])
+    cycle = await jobs.cycle(
+        Settlement(), [ClaimRequest(device, lane, epoch, FIRST_POSITION, room) for device in devices]
+    )
     return [taken.claim for taken in cycle.taken]
 
 
-async def find_work(jobs: Jobs) -> list[Hint]:
+async def find_work(jobs: Jobs) -> list[WorkHint]:
     """Every lane that has jobs, with where it begins."""
     return [hint async for page in jobs.find_work(1000, 1000) for hint in page]
 

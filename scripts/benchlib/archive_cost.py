@@ -13,7 +13,7 @@ import psycopg
 from benchlib.cluster import Cluster
 from benchlib.shardd_queue import insert_devices, insert_jobs
 from benchlib.workload import BODY, DEVICES, Sizes, device
-from shardd.queue.cycle import Ask, Place, Settlement
+from shardd.queue.cycle import ClaimRequest, Position, Settlement
 from shardd.queue.database import Database
 from shardd.queue.jobs import Jobs
 from shardd.queue.migrate import migrate
@@ -23,7 +23,7 @@ from shardd.states import JobState
 BATCH: Final = 500
 STEP: Final = 100_000
 """Rows of one INSERT into the archive."""
-FIRST: Final[Place] = (-(2**63), 0)
+FIRST: Final[Position] = (-(2**63), 0)
 
 Costs = dict[str, dict[int, list[float]]]
 """`claim` and `settle` → finished rows → milliseconds per BATCH jobs, the median of each round."""
@@ -60,7 +60,7 @@ async def _round(jobs: Jobs, batches: int) -> tuple[list[float], list[float]]:
     claims, settles = [], []
     for batch in range(batches):
         first = batch * BATCH % DEVICES
-        asks = [Ask(device(n), "/marketing", 1, FIRST, 1) for n in range(first, first + BATCH)]
+        asks = [ClaimRequest(device(n), "/marketing", 1, FIRST, 1) for n in range(first, first + BATCH)]
         began = time.perf_counter()
         cycle = await jobs.cycle(Settlement(), asks)
         claimed = time.perf_counter()

@@ -148,7 +148,7 @@ def show(campaign: str, as_json: bool, config_file: Path) -> None:
 @_why
 @config_option
 def pause(ids: tuple[str, ...], why: str | None, config_file: Path) -> None:
-    """Hold campaigns back; their jobs wait. What a worker has in hand is finished."""
+    """Hold campaigns back; their jobs wait. What a worker has in flight is finished."""
     _turn("paused", ids, CampaignState.PAUSED, why, config_file)
 
 
@@ -166,7 +166,7 @@ def resume(ids: tuple[str, ...], config_file: Path) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @config_option
 def cancel(ids: tuple[str, ...], why: str | None, yes: bool, config_file: Path) -> None:
-    """End campaigns for good. Their waiting jobs are never sent; what a worker has in hand is finished.
+    """End campaigns for good. Their waiting jobs are never sent; what a worker has in flight is finished.
 
     The jobs move to the archive as cancelled ones while shardd runs.
     """
@@ -177,7 +177,7 @@ def cancel(ids: tuple[str, ...], why: str | None, yes: bool, config_file: Path) 
     if open_:
         confirm(f"Cancel {_named(open_)} for good? {_what_ends(open_)}", yes=yes)
         ended = with_database(config, lambda database: CampaignAdmin(database).cancel([one.id for one in open_], why))
-        waiting = sum(one.live - one.in_hand for one in open_)
+        waiting = sum(one.live - one.in_flight for one in open_)
         say(f"cancelled {count(len(ended), 'campaign')} with {count(waiting, 'waiting job')}")
     before = [one.id for one in found if one.state == CampaignState.CANCELLED]
     if before:
@@ -190,7 +190,7 @@ def _turn(word: str, ids: tuple[str, ...], state: CampaignState, why: str | None
 
     async def work(database: Database) -> tuple[set[str], list[CampaignRow]]:
         campaigns = CampaignAdmin(database)
-        done = await campaigns.turn(names, state, why)
+        done = await campaigns.set_state(names, state, why)
         return done, await campaigns.find([name for name in names if name not in done])
 
     done, others = with_database(load_config(config_file), work)
@@ -217,12 +217,10 @@ def _named(campaigns: list[WeighedCampaign]) -> str:
 
 
 def _what_ends(campaigns: list[WeighedCampaign]) -> str:
-    in_hand = sum(one.in_hand for one in campaigns)
-    waiting = sum(one.live for one in campaigns) - in_hand
+    in_flight = sum(one.in_flight for one in campaigns)
+    waiting = sum(one.live for one in campaigns) - in_flight
     words = f"{count(waiting, 'waiting job')} {'ends' if waiting == 1 else 'end'} unsent"
-    return words + (
-        f", {in_hand:,} in the hand of a worker {'is' if in_hand == 1 else 'are'} finished" if in_hand else ""
-    )
+    return words + (f", {in_flight:,} with a worker {'is' if in_flight == 1 else 'are'} finished" if in_flight else "")
 
 
 def _tell_done(word: str, names: list[str], done: set[str]) -> None:

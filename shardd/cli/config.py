@@ -19,7 +19,7 @@ def config_group() -> None:
 @config_group.command("check")
 @click.argument("file", type=click.Path(path_type=Path))
 def check(file: Path) -> None:
-    """Tell every mistake in FILE; exit with 0 when there is none, else with 78."""
+    """Report every error in FILE; exit with 0 when there is none, else with 78."""
     try:
         config = load_config(file)
     except ConfigError as error:
@@ -27,7 +27,7 @@ def check(file: Path) -> None:
         for line in lines:
             say_error(line)
         if len(lines) > 1:
-            say(f"{len(lines)} mistakes", err=True)
+            say(f"{len(lines)} errors", err=True)
         raise click.exceptions.Exit(ConfigError.exit_code) from None
     say(f"{file}: good ({_summary(config)})")
 

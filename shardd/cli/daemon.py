@@ -28,8 +28,8 @@ def start(config_file: Path) -> None:
     import uvloop  # noqa: PLC0415
 
     from shardd.logs import configure_logs, log_uncaught  # noqa: PLC0415
-    from shardd.supervisor.notify import Notifier  # noqa: PLC0415
     from shardd.supervisor.supervisor import Supervisor  # noqa: PLC0415
+    from shardd.supervisor.systemd import Notifier  # noqa: PLC0415
 
     config = load_config(config_file)
     # For the watchdog's SIGABRT: the stacks go to the log.
@@ -78,7 +78,7 @@ async def _stop(config: Config) -> None:
 @click.argument("shard", type=WholeNumber(0))
 @config_option
 def drain(shard: int, config_file: Path) -> None:
-    """Finish what SHARD has in hand and stop its worker; it stays down until `shardd restart SHARD`."""
+    """Finish what SHARD has in flight and stop its worker; it stays down until `shardd restart SHARD`."""
     config = load_config(config_file)
     ask_now(config.control_socket, "POST", f"/shards/{shard}/drain", timeout=config.supervisor.drain_timeout + GRACE)
     say(f"shard {shard} is drained; bring it back with: shardd restart {shard}")

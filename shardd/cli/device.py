@@ -31,7 +31,7 @@ from shardd.transports.platforms.device_settings import check_device
 from shardd.transports.registry import NEEDS_SESSION, TRANSPORTS
 
 IN_HAND_PATIENCE: Final = 10.0
-"""Seconds that `device remove --cancel-jobs` waits for jobs that a worker has in hand."""
+"""Seconds that `device remove --cancel-jobs` waits for jobs that a worker has in flight."""
 LOOK_EVERY: Final = 0.2
 CANCELLED_WITH_DEVICE: Final = "cancelled: its device was removed"
 
@@ -147,7 +147,7 @@ def show(device_id: str, as_json: bool, config_file: Path) -> None:
 @click.option("--why", help="Shown wherever somebody asks why its jobs wait.")
 @config_option
 def pause(ids: tuple[str, ...], why: str | None, config_file: Path) -> None:
-    """Hold devices back; their jobs wait. What a worker has in hand is finished."""
+    """Hold devices back; their jobs wait. What a worker has in flight is finished."""
     names = device_ids(ids)
     done = with_database(load_config(config_file), lambda database: DeviceAdmin(database).pause(names, why))
     _tell_done("paused", names, done)
@@ -199,7 +199,7 @@ async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) ->
     refusals = Refusals()
     left = sorted(there - removed)
     why = (
-        "not removed, because a worker has a job in hand (shardd job list --state sending); try again when it has ended, "
+        "not removed, because a worker has a job in flight (shardd job list --state sending); try again when it has ended, "
         "which needs shardd to run"
         if cancel_jobs
         else "not removed, because jobs wait; cancel them with --cancel-jobs (shardd job list --device ID shows them)"

@@ -21,7 +21,7 @@ from shardd.cli.device_settings import check_gaps, read_gaps, read_proxy
 from shardd.cli.names import Refusals, confirm, device_ids
 from shardd.cli.options import WholeNumber, config_option
 from shardd.cli.output import Text, count, make_console, make_table, print_json, say
-from shardd.cli.sessions import WHATSAPP, Desk, open_desk
+from shardd.cli.sessions import WHATSAPP, SessionContext, open_session_context
 from shardd.config import Config, load_config
 from shardd.errors import UsageError
 from shardd.queue.device_admin import DeviceAdmin, DeviceRow
@@ -109,11 +109,11 @@ async def _import(
     yes: bool,
     as_json: bool,
 ) -> None:
-    async with open_desk(config) as desk:
+    async with open_session_context(config) as context:
         # Empty tables at most: without them there is nothing to compare with.
-        await prepare_store(desk.store, pgbouncer=desk.pgbouncer)
-        plan = await plan_import(source, desk.store)
-        items = weigh(plan, await DeviceAdmin(desk.database).find(), prefix, wanted)
+        await prepare_store(context.store, pgbouncer=context.pgbouncer)
+        plan = await plan_import(source, context.store)
+        items = weigh(plan, await DeviceAdmin(context.database).find(), prefix, wanted)
         todo = [item for item in items if item.does == "import"]
         _report(items, as_json=as_json)
         absent = wanted - {item.number for item in items}
@@ -124,7 +124,7 @@ async def _import(
         elif todo:
             say(WARNING, err=True)
             confirm(f"Is it stopped? Import {count(len(todo), 'session')}?", yes=yes)
-            done = await _apply(desk, source, plan, todo, usual)
+            done = await _apply(context, source, plan, todo, usual)
             _tell(f"imported {count(len(done), 'device')}")
             left = [item.device for item in todo if item.device not in done]
             refusals.tell(
@@ -163,11 +163,13 @@ def weigh(plan: ImportPlan, devices: Sequence[DeviceRow], prefix: str, wanted: s
     return items
 
 
-async def _apply(desk: Desk, source: str, plan: ImportPlan, todo: Sequence[Item], usual: Adoption) -> set[str]:
+async def _apply(
+    context: SessionContext, source: str, plan: ImportPlan, todo: Sequence[Item], usual: Adoption
+) -> set[str]:
     """The ids of the devices that got a session."""
     new = {session.jid for session in plan.new}
-    await import_sessions(source, desk.store, [item.session for item in todo if item.session in new])
-    return await desk.sessions.adopt(
+    await import_sessions(source, context.store, [item.session for item in todo if item.session in new])
+    return await context.sessions.adopt(
         dataclasses.replace(
             usual,
             ids=[item.device for item in todo],

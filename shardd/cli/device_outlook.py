@@ -16,10 +16,10 @@ from shardd.cli.output import moment_text, span
 from shardd.config import Config
 from shardd.config.device_pace import device_pace
 from shardd.errors import NotRunningError, SharddError
-from shardd.pacing import CLASSES, WARM_UP, DevicePace, Tally, daily_limit, next_turn
+from shardd.pacing import CLASSES, WARM_UP, DevicePace, Tally, daily_limit, next_send
 from shardd.queue.device_admin import DeviceRow
 from shardd.states import CAN_SEND, DeviceState
-from shardd.supervisor.outlook import ClassOutlook, DeviceOutlook, make_outlook
+from shardd.supervisor.scheduling.outlook import ClassOutlook, DeviceOutlook, make_outlook
 from shardd.visible import visible
 
 SOON: Final = 3600.0
@@ -57,7 +57,7 @@ def ask_outlook(device: DeviceRow, config: Config) -> Outlook:
 def reckon(device: DeviceRow, pace: DevicePace) -> DeviceOutlook:
     """What follows from the database; a gap may be over sooner, because only its longest end is sure."""
     now, tally = time.time(), tally_of(device, pace)
-    turns = {name: next_turn(pace, name, tally, now=now, ahead=0.0, in_hand=device.in_hand) for name in CLASSES}
+    turns = {name: next_send(pace, name, tally, now=now, ahead=0.0, in_flight=device.in_flight) for name in CLASSES}
     held = None
     if device.paused_at is not None:
         held = f"it is paused: {device.paused_why}" if device.paused_why else "it is paused"
@@ -66,7 +66,7 @@ def reckon(device: DeviceRow, pace: DevicePace) -> DeviceOutlook:
     elif DeviceState(device.state) not in CAN_SEND:
         held = f"it is {device.state}"
     local = datetime.fromtimestamp(now, pace.zone)
-    return make_outlook(device.id, turns, tally, local, now=now, held=held, in_hand=device.in_hand)
+    return make_outlook(device.id, turns, tally, local, now=now, held=held, in_flight=device.in_flight)
 
 
 def tally_of(device: DeviceRow, pace: DevicePace) -> Tally:

@@ -19,7 +19,7 @@ from shardd.cli.names import device_ids
 from shardd.cli.options import config_option
 from shardd.cli.output import say
 from shardd.cli.pair_view import ScreenView, View, open_view
-from shardd.cli.sessions import Desk, open_desk
+from shardd.cli.sessions import SessionContext, open_session_context
 from shardd.config import Config, load_config
 from shardd.config.values import RefusedError, format_duration, parse_duration
 from shardd.errors import DatabaseError, PairingError, PermanentError, SharddError, UsageError
@@ -101,12 +101,12 @@ class Pairing:
         _on_signals(lambda: self._give_up(task), self._view)
         try:
             async with (
-                open_desk(config) as desk,
-                desk.sessions.hold_pairing(self._device_id, patience=self._timeout + AFTERWARDS) as ours,
+                open_session_context(config) as context,
+                context.sessions.hold_pairing(self._device_id, patience=self._timeout + AFTERWARDS) as ours,
             ):
                 if not ours:
                     raise PairingError(f"device {self._device_id} is being paired by somebody else right now")
-                await self._pair(desk)
+                await self._pair(context)
         except asyncio.CancelledError:
             self._view.tell(PairingEvent("given_up"))
             raise
@@ -115,29 +115,29 @@ class Pairing:
                 self._view.tell(PairingEvent("failed", reason=str(error)))
             raise
 
-    async def _pair(self, desk: Desk) -> None:
-        device = await desk.whatsapp_device(self._device_id)
-        expected = await self._expected_number(desk, device)
-        await prepare_store(desk.store, pgbouncer=desk.pgbouncer)
-        paired = await self._link(desk, device, expected)
+    async def _pair(self, context: SessionContext) -> None:
+        device = await context.whatsapp_device(self._device_id)
+        expected = await self._expected_number(context, device)
+        await prepare_store(context.store, pgbouncer=context.pgbouncer)
+        paired = await self._link(context, device, expected)
         assert paired.jid is not None
         try:
-            bound = await desk.sessions.bind(device.id, paired.jid, old=device.session)
+            bound = await context.sessions.bind(device.id, paired.jid, old=device.session)
         except DatabaseError as error:
             raise PairingError(
                 f"+{paired.number} is linked, but that could not be written: {error}; "
                 "remove the linked device shardd on the phone, then pair again"
             ) from error
         if not bound:
-            await self._undo(desk, device, paired)
+            await self._undo(context, device, paired)
         self.number = paired.number
         self._tell(PairingEvent("paired", jid=paired.jid, number=paired.number))
         self._view.note("a running shardd changes over to the new session…")
-        await self._retire(desk, device, paired.jid)
+        await self._retire(context, device, paired.jid)
         if device.paused_at is not None:
             self.remarks.append(f"it is paused; let it send: shardd device resume {device.id}")
 
-    async def _expected_number(self, desk: Desk, device: DeviceRow) -> str | None:
+    async def _expected_number(self, context: SessionContext, device: DeviceRow) -> str | None:
         """The only number that may be linked, if that is known. Raises UsageError when the wanted one cannot be."""
         before = number_of(device.session) if device.session and not self._new_number else None
         if before and self.number and before != self.number:
@@ -145,18 +145,18 @@ class Pairing:
                 f"device {device.id} had the number +{before}, not +{self.number}; "
                 "to give it another number, add --new-number"
             )
-        if self.number and (holder := await desk.sessions.number_holder(self.number, but=device.id)):
+        if self.number and (holder := await context.sessions.number_holder(self.number, but=device.id)):
             raise UsageError(f"+{self.number} is the number of device {holder}: two devices cannot share one")
         return self.number or before
 
-    async def _link(self, desk: Desk, device: DeviceRow, expected: str | None) -> PairingEvent:
+    async def _link(self, context: SessionContext, device: DeviceRow, expected: str | None) -> PairingEvent:
         """The event `paired`. Raises PairingError."""
         events = pair_session(
-            desk.store,
-            pgbouncer=desk.pgbouncer,
+            context.store,
+            pgbouncer=context.pgbouncer,
             phone=self.number if self._by_code else None,
             expected=expected,
-            proxy=desk.proxy_of(device),
+            proxy=context.proxy_of(device),
             timeout=self._timeout,
         )
         async with aclosing(events):
@@ -180,39 +180,39 @@ class Pairing:
         wrong = expected is not None and f"not +{expected}" in str(event.reason)
         return "; to give the device another number, add --new-number" if wrong and not self._by_code else ""
 
-    async def _undo(self, desk: Desk, device: DeviceRow, paired: PairingEvent) -> None:
+    async def _undo(self, context: SessionContext, device: DeviceRow, paired: PairingEvent) -> None:
         """A session that may not be the device's: the phone must not list it. Raises PairingError."""
-        holder = await desk.sessions.number_holder(str(paired.number), but=device.id)
+        holder = await context.sessions.number_holder(str(paired.number), but=device.id)
         why = (
             f"+{paired.number} is the number of device {holder}, and two devices cannot share one"
             if holder
             else "it was changed or removed meanwhile"
         )
-        undone = await self._unlink(desk, device, str(paired.jid))
+        undone = await self._unlink(context, device, str(paired.jid))
         raise PairingError(f"device {device.id} is not paired: {why}{'' if undone is None else f'; {undone}'}")
 
-    async def _retire(self, desk: Desk, device: DeviceRow, session: str) -> None:
+    async def _retire(self, context: SessionContext, device: DeviceRow, session: str) -> None:
         """End the old session, once nobody uses it any more."""
         try:
-            await desk.close_client(device.id)
+            await context.close_client(device.id)
             if device.session is None or device.session == session:
                 return
             if device.state in CAN_SEND or device.state == DeviceState.UNPAIRED:
                 self._view.note("ending the old session…")
-                if (remark := await self._unlink(desk, device, device.session)) is not None:
+                if (remark := await self._unlink(context, device, device.session)) is not None:
                     self.remarks.append(remark)
             else:
                 # WhatsApp has ended it, or another program uses it.
-                await forget_session(desk.store, device.session)
+                await forget_session(context.store, device.session)
         except SharddError as error:
             self.remarks.append(f"the old session is not ended: {error}")
 
-    async def _unlink(self, desk: Desk, device: DeviceRow, session: str) -> str | None:
+    async def _unlink(self, context: SessionContext, device: DeviceRow, session: str) -> str | None:
         """Unlink a session; a remark when WhatsApp could not be told."""
         try:
-            await unlink(desk.store, session, pgbouncer=desk.pgbouncer, proxy=desk.proxy_of(device))
+            await unlink(context.store, session, pgbouncer=context.pgbouncer, proxy=context.proxy_of(device))
         except SharddError as error:
-            await forget_session(desk.store, session)
+            await forget_session(context.store, session)
             return f"remove the linked device shardd on the phone of +{number_of(session)} yourself: {error}"
         return None
 

@@ -39,7 +39,7 @@ class Moved:
 def replace(old: str, new: str, config_file: Path) -> None:
     """Move the jobs that wait for the device OLD to the device NEW.
 
-    A job that a worker has in hand stays with OLD. The gap and the daily limit of NEW hold for all its jobs. OLD itself is
+    A job that a worker has in flight stays with OLD. The gap and the daily limit of NEW hold for all its jobs. OLD itself is
     left as it is: point the producers to NEW, too. Jobs of device groups go to the other devices of their groups.
     """
     old, new = device_ids([old])[0], device_ids([new])[0]
@@ -51,7 +51,9 @@ def replace(old: str, new: str, config_file: Path) -> None:
         say(f"{count(result.back, 'job')} of device groups went back to their groups")
     if result.left:
         verb = "stays" if result.left == 1 else "stay"
-        say(f"{count(result.left, 'job')} {verb} with {old}: a worker has them in hand; try again for what comes back")
+        say(
+            f"{count(result.left, 'job')} {verb} with {old}: a worker has them in flight; try again for what comes back"
+        )
     if result.new.paused_at is not None:
         say(f"they wait: {new} is paused; let it send: shardd device resume {new}")
     elif (state := DeviceState(result.new.state)) not in CAN_SEND:

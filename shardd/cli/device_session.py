@@ -11,7 +11,7 @@ import click
 from shardd.cli.names import confirm, device_ids
 from shardd.cli.options import config_option
 from shardd.cli.output import say
-from shardd.cli.sessions import Desk, open_desk
+from shardd.cli.sessions import SessionContext, open_session_context
 from shardd.config import Config, load_config
 from shardd.errors import DatabaseError, PairingError, SharddError, UsageError
 from shardd.queue.sessions import number_of
@@ -41,13 +41,13 @@ def take_over(device_id: str, yes: bool, config_file: Path) -> None:
 
 
 async def _take_over(config: Config, device_id: str, *, yes: bool) -> None:
-    async with open_desk(config) as desk:
-        device = await desk.whatsapp_device(device_id)
+    async with open_session_context(config) as context:
+        device = await context.whatsapp_device(device_id)
         if device.state != DeviceState.REPLACED:
             remedy = DEVICE_REMEDY[DeviceState(device.state)].format(id=device_id)
             raise UsageError(f"device {device_id} is not replaced but {device.state}: {remedy}")
         confirm(f"Is the other client that used +{number_of(device.session or '')} stopped for good?", yes=yes)
-        if not await desk.sessions.take_over(device_id):
+        if not await context.sessions.take_over(device_id):
             raise UsageError(f"device {device_id} is not replaced any more; see: shardd device show {device_id}")
 
 
@@ -67,22 +67,22 @@ def logout(device_id: str, forget: bool, yes: bool, config_file: Path) -> None:
 
 
 async def _logout(config: Config, device_id: str, *, forget: bool, yes: bool) -> str:
-    async with open_desk(config) as desk:
-        device = await desk.whatsapp_device(device_id)
+    async with open_session_context(config) as context:
+        device = await context.whatsapp_device(device_id)
         if device.session is None:
             raise UsageError(f"device {device_id} has no session: there is nothing to log out")
         number = number_of(device.session)
         confirm(f"End the session of +{number} on device {device_id}?", yes=yes)
-        async with desk.sessions.hold_pairing(device_id, patience=LOCK_PATIENCE) as ours:
+        async with context.sessions.hold_pairing(device_id, patience=LOCK_PATIENCE) as ours:
             if not ours:
                 raise PairingError(f"device {device_id} is being paired by somebody else right now")
-            if not await desk.sessions.unbind(device_id, device.session, "logged out by an operator"):
+            if not await context.sessions.unbind(device_id, device.session, "logged out by an operator"):
                 raise UsageError(f"device {device_id} was changed meanwhile; see: shardd device show {device_id}")
             try:
-                await _end(desk, device_id, device.session, device.proxy, forget=forget)
+                await _end(context, device_id, device.session, device.proxy, forget=forget)
             except BaseException as error:
                 # Also when the person gives up: what is not over stays as it was.
-                await desk.sessions.restore(device)
+                await context.sessions.restore(device)
                 if isinstance(error, SharddError) and not isinstance(error, DatabaseError) and not forget:
                     raise SharddError(f"{error}; or forget it here only: --forget") from error
                 raise
@@ -91,10 +91,10 @@ async def _logout(config: Config, device_id: str, *, forget: bool, yes: bool) ->
     return f"device {device_id} is logged out of +{number}"
 
 
-async def _end(desk: Desk, device_id: str, session: str, proxy: str | None, *, forget: bool) -> None:
-    await desk.close_client(device_id)
+async def _end(context: SessionContext, device_id: str, session: str, proxy: str | None, *, forget: bool) -> None:
+    await context.close_client(device_id)
     if forget:
-        await forget_session(desk.store, session)
+        await forget_session(context.store, session)
         return
-    own_or_usual = proxy or desk.config.transports.whatsapp.proxy
-    await unlink(desk.store, session, pgbouncer=desk.pgbouncer, proxy=own_or_usual)
+    own_or_usual = proxy or context.config.transports.whatsapp.proxy
+    await unlink(context.store, session, pgbouncer=context.pgbouncer, proxy=own_or_usual)

@@ -150,7 +150,7 @@ def _to_do(device: DeviceRow) -> str:
 
 def _jobs(device: DeviceRow) -> str:
     words = count(device.jobs, "live job")
-    return words + (f", {device.in_hand} in the hand of a worker" if device.in_hand else "")
+    return words + (f", {device.in_flight} with a worker" if device.in_flight else "")
 
 
 def _pace_json(pace: Pace) -> dict[str, Any]:

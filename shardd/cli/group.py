@@ -59,7 +59,7 @@ def add(group: str, devices: tuple[str, ...], label: str | None, config_file: Pa
 @_devices
 @config_option
 def remove(group: str, devices: tuple[str, ...], config_file: Path) -> None:
-    """Take devices out of a group. Jobs that they were given and that no worker has in hand go back to the pool."""
+    """Take devices out of a group. Jobs that they were given and that no worker has in flight go back to the pool."""
     (name,), names = short_names([group], "group"), device_ids(devices)
 
     async def work(database: Database) -> tuple[set[str], int]:

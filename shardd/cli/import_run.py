@@ -6,7 +6,7 @@ from contextlib import closing
 from datetime import datetime
 
 from shardd.cli.import_jobs import JobImport
-from shardd.cli.sessions import Desk, open_desk
+from shardd.cli.sessions import SessionContext, open_session_context
 from shardd.config import Config
 from shardd.errors import SourceError
 from shardd.legacy.devices import SECRETS, DevicePlan, plan_devices
@@ -23,8 +23,8 @@ from shardd.transports.whatsapp.store_setup import prepare_store
 
 async def take_over(config: Config, system: OldSystem, store: str | None, report: Report, now: datetime) -> None:
     """Do what the report then tells. `store`: the DSN of the old sessions, if they can be reached. Raises SharddError."""
-    async with open_desk(config) as desk:
-        imports = Imports(desk.database, rehearse=report.rehearsed)
+    async with open_session_context(config) as context:
+        imports = Imports(context.database, rehearse=report.rehearsed)
         there = _list_sessions(store) if store else []
         plan = plan_devices(system.devices, await imports.known_devices(), there, report)
         _remark(system, store, plan, report)
@@ -32,7 +32,7 @@ async def take_over(config: Config, system: OldSystem, store: str | None, report
         if report.rehearsed:
             report.sessions["new"] = len(plan.sessions)
         elif store is not None and plan.sessions:
-            await _move_sessions(desk, store, plan, report)
+            await _move_sessions(context, store, plan, report)
         await JobImport(imports, plan, report, now).run(system.spool)
 
 
@@ -47,19 +47,19 @@ def _list_sessions(store: str) -> list[str]:
         return sessions
 
 
-async def _move_sessions(desk: Desk, store: str, plan: DevicePlan, report: Report) -> None:
+async def _move_sessions(context: SessionContext, store: str, plan: DevicePlan, report: Report) -> None:
     """Copy the sessions into shardd's store, unless it is the same, and give them to their devices."""
-    await prepare_store(desk.store, pgbouncer=desk.pgbouncer)
-    ours = SessionStore(desk.store)
+    await prepare_store(context.store, pgbouncer=context.pgbouncer)
+    ours = SessionStore(context.store)
     try:
         here = {session.jid for session in await ours.list_sessions()}
     finally:
         await ours.close()
     new = [session for session in plan.sessions.values() if session not in here]
     if new:
-        await import_sessions(store, desk.store, new)
+        await import_sessions(store, context.store, new)
     ids, sessions = list(plan.sessions), list(plan.sessions.values())
-    adopted = await desk.sessions.adopt(Adoption(ids=ids, sessions=sessions, labels=[None] * len(ids)))
+    adopted = await context.sessions.adopt(Adoption(ids=ids, sessions=sessions, labels=[None] * len(ids)))
     report.sessions["new"] = len(adopted)
     for device, session in plan.sessions.items():
         if device not in adopted:

@@ -1,6 +1,6 @@
 """`shardd job retry` and `shardd job cancel`: what a person decides about one message or a million.
 
-A job that a worker has in hand belongs to that worker, and a sent message stays sent. Both commands may be repeated: what is as
+A job that a worker has in flight belongs to that worker, and a sent message stays sent. Both commands may be repeated: what is as
 it was asked to be is no error.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, Final
 import click
 
 from shardd.cli.job_choice import Choice, check_names, read_choice, trait_options
-from shardd.cli.job_view import pile_json, show_piles
+from shardd.cli.job_view import count_json, show_counts
 from shardd.cli.names import SHOWN, Refusals, confirm
 from shardd.cli.options import config_option
 from shardd.cli.output import count, print_json, say
@@ -23,7 +23,7 @@ from shardd.cli.reach import with_database
 from shardd.config import load_config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
-from shardd.queue.job_admin import Handled, JobAdmin, Pile, Traits
+from shardd.queue.job_admin import JobAdmin, JobCount, JobResult, Traits
 from shardd.states import JOB_TRANSITIONS, JobState
 
 CANCELLED_BY_HAND: Final = "cancelled by an operator"
@@ -40,7 +40,7 @@ _OBSTACLES: Final = {
     "opted_out": "the recipient opted out",
     "key": "the dedupe key belongs to another job now; insert a new job",
     "order": "a job before it in its order group will never be sent; insert a new job",
-    "in_hand": "a worker has it in hand, and a message on its way cannot be stopped",
+    "in_flight": "a worker has it in flight, and a message on its way cannot be stopped",
 }
 """The rest of a sentence that begins with a job, by the words of `shardd.retries` and `count_cancels`."""
 _NO_RETRY: Final = {
@@ -49,7 +49,7 @@ _NO_RETRY: Final = {
     JobState.OPTED_OUT: _OBSTACLES["opted_out"],
 }
 _NO_CANCEL: Final = {
-    JobState.SENDING: _OBSTACLES["in_hand"],
+    JobState.SENDING: _OBSTACLES["in_flight"],
     JobState.SENT: "sent already",
     JobState.FAILED: "ended already: failed",
     JobState.IN_DOUBT: "ended already: in doubt",
@@ -63,7 +63,7 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="For programs: a
 _ids = click.argument("ids", nargs=-1, metavar="[ID]...")
 
 
-def _why(one: Handled) -> str:
+def _why(one: JobResult) -> str:
     if one.refusal is not None:
         return f"the database refuses it as it is: {one.refusal}; insert a new job"
     return _CHANGED if one.obstacle is None else _OBSTACLES[one.obstacle]
@@ -79,7 +79,7 @@ class Report:
     already: int = 0
     """Named jobs that were as they were asked to be."""
 
-    def note(self, one: Handled) -> None:
+    def note(self, one: JobResult) -> None:
         """Count one that was looked at."""
         if one.done:
             self.done += 1
@@ -96,20 +96,20 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What there was to do when the person was asked: piles, and the same as choices."""
+    """What there was to do when the person was asked: counts, and the same as choices."""
 
-    piles: list[Pile]
+    counts: list[JobCount]
     choices: list[Choice]
 
 
 @dataclass(frozen=True, slots=True)
-class Deed:
+class BulkAction:
     """What one command does; the two commands differ in nothing else."""
 
     verb: str
     past: str
-    count: Callable[[JobAdmin, Traits, Sequence[int] | None], Awaitable[list[Pile]]]
-    handle: Callable[[JobAdmin, Traits, Sequence[int] | None], AsyncIterator[list[Handled]]]
+    count: Callable[[JobAdmin, Traits, Sequence[int] | None], Awaitable[list[JobCount]]]
+    handle: Callable[[JobAdmin, Traits, Sequence[int] | None], AsyncIterator[list[JobResult]]]
     refusals: Mapping[JobState, str]
     """Of named jobs that it did not look at."""
     wanted: frozenset[JobState]
@@ -119,7 +119,7 @@ class Deed:
     is another question."""
 
 
-_RETRY: Final = Deed(
+_RETRY: Final = BulkAction(
     verb="retry",
     past="retried",
     count=JobAdmin.count_retries,
@@ -128,7 +128,7 @@ _RETRY: Final = Deed(
     wanted=frozenset({JobState.QUEUED, JobState.SCHEDULED, JobState.SENDING}),
     only_as_seen=frozenset(_CAN_RETRY),
 )
-_CANCEL: Final = Deed(
+_CANCEL: Final = BulkAction(
     verb="cancel",
     past="cancelled",
     count=JobAdmin.count_cancels,
@@ -165,77 +165,79 @@ def retry(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, conf
 @_as_json
 @config_option
 def cancel(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, config_file: Path, **options: Any) -> None:
-    """Cancel jobs that wait. What a worker has in hand cannot be stopped. `job retry` brings cancelled jobs back."""
+    """Cancel jobs that wait. What a worker has in flight cannot be stopped. `job retry` brings cancelled jobs back."""
     choice = read_choice(ids, options)
     _carry_out(_CANCEL, choice, dry_run=dry_run, yes=yes, as_json=as_json, config_file=config_file)
 
 
-def _carry_out(deed: Deed, choice: Choice, *, dry_run: bool, yes: bool, as_json: bool, config_file: Path) -> None:
+def _carry_out(
+    action: BulkAction, choice: Choice, *, dry_run: bool, yes: bool, as_json: bool, config_file: Path
+) -> None:
     config = load_config(config_file)
 
     async def weigh(database: Database) -> Seen:
         jobs = JobAdmin(database)
-        choices = [choice] if choice.ids is None else await _by_state(deed, jobs, choice.ids, choice.traits)
-        piles = [pile for part in choices for pile in await deed.count(jobs, part.traits, part.ids)]
-        if not piles:
+        choices = [choice] if choice.ids is None else await _by_state(action, jobs, choice.ids, choice.traits)
+        counts = [count for part in choices for count in await action.count(jobs, part.traits, part.ids)]
+        if not counts:
             await check_names(database, choice.traits)
-        return Seen(piles, choices)
+        return Seen(counts, choices)
 
     async def carry_out(database: Database) -> Report:
-        return await _handle_all(deed, JobAdmin(database), choice, seen)
+        return await _handle_all(action, JobAdmin(database), choice, seen)
 
     # Between the two steps a person may think; no connection is held for that long.
     seen = with_database(config, weigh)
     if dry_run:
-        _show_plan(deed, seen.piles, as_json=as_json)
+        _show_plan(action, seen.counts, as_json=as_json)
         return
-    good = [pile for pile in seen.piles if pile.obstacle is None]
-    _ask(deed, good, by_traits=choice.ids is None, yes=yes)
-    report = with_database(config, carry_out) if good or choice.ids else _all_left(seen.piles)
-    _tell(deed, report, by_traits=choice.ids is None, as_json=as_json)
+    good = [count for count in seen.counts if count.obstacle is None]
+    _ask(action, good, by_traits=choice.ids is None, yes=yes)
+    report = with_database(config, carry_out) if good or choice.ids else _all_left(seen.counts)
+    _tell(action, report, by_traits=choice.ids is None, as_json=as_json)
 
 
-async def _by_state(deed: Deed, jobs: JobAdmin, ids: list[int], traits: Traits) -> list[Choice]:
+async def _by_state(action: BulkAction, jobs: JobAdmin, ids: list[int], traits: Traits) -> list[Choice]:
     """Named jobs by the state that they are in."""
-    if not deed.only_as_seen:
+    if not action.only_as_seen:
         return [Choice(ids, traits)]
     found: dict[JobState, list[int]] = {}
     for number, state in (await jobs.states(ids)).items():
-        if state in deed.only_as_seen and traits.state in {None, state}:
+        if state in action.only_as_seen and traits.state in {None, state}:
             found.setdefault(state, []).append(number)
     return [Choice(sorted(numbers), replace(traits, state=state)) for state, numbers in found.items()]
 
 
-async def _handle_all(deed: Deed, jobs: JobAdmin, choice: Choice, seen: Seen) -> Report:
+async def _handle_all(action: BulkAction, jobs: JobAdmin, choice: Choice, seen: Seen) -> Report:
     report = Report()
-    expected = sum(pile.jobs for pile in seen.piles)
+    expected = sum(count.jobs for count in seen.counts)
     explained: set[int] = set()
     # Hidden where nobody watches; the numbers are on stdout in any case.
     with click.progressbar(
-        length=expected, label=deed.past, file=sys.stderr, hidden=not sys.stderr.isatty() or expected < 10_000
+        length=expected, label=action.past, file=sys.stderr, hidden=not sys.stderr.isatty() or expected < 10_000
     ) as bar:
         for part in seen.choices:
-            async for handled in deed.handle(jobs, part.traits, part.ids):
+            async for handled in action.handle(jobs, part.traits, part.ids):
                 for one in handled:
                     report.note(one)
                 if choice.ids is not None:
                     explained.update(one.id for one in handled)
                 bar.update(len(handled))
     if choice.ids is not None:
-        await _explain_rest(deed, jobs, [number for number in choice.ids if number not in explained], choice, report)
+        await _explain_rest(action, jobs, [number for number in choice.ids if number not in explained], choice, report)
     return report
 
 
-def _all_left(piles: list[Pile]) -> Report:
+def _all_left(counts: list[JobCount]) -> Report:
     """Nothing can be done about any of them: no need to look at each."""
     report = Report()
-    for pile in piles:
-        why = _OBSTACLES[str(pile.obstacle)]
-        report.left[why] = report.left.get(why, 0) + pile.jobs
+    for some in counts:
+        why = _OBSTACLES[str(some.obstacle)]
+        report.left[why] = report.left.get(why, 0) + some.jobs
     return report
 
 
-async def _explain_rest(deed: Deed, jobs: JobAdmin, ids: list[int], choice: Choice, report: Report) -> None:
+async def _explain_rest(action: BulkAction, jobs: JobAdmin, ids: list[int], choice: Choice, report: Report) -> None:
     """Why named jobs were not looked at, or changed in that moment."""
     states = await jobs.states(ids)
     only_ids = choice.traits == Traits()
@@ -245,16 +247,16 @@ async def _explain_rest(deed: Deed, jobs: JobAdmin, ids: list[int], choice: Choi
             report.leave("unknown", number)
         elif not only_ids:
             report.leave("not among those asked for", number)
-        elif state in deed.wanted:
+        elif state in action.wanted:
             report.already += 1
         else:
-            report.leave(deed.refusals.get(state, _CHANGED), number)
+            report.leave(action.refusals.get(state, _CHANGED), number)
 
 
-def _ask(deed: Deed, piles: list[Pile], *, by_traits: bool, yes: bool) -> None:
-    if not piles:
+def _ask(action: BulkAction, counts: list[JobCount], *, by_traits: bool, yes: bool) -> None:
+    if not counts:
         return
-    doubts = sum(pile.jobs for pile in piles if pile.state == JobState.IN_DOUBT)
+    doubts = sum(some.jobs for some in counts if some.state == JobState.IN_DOUBT)
     if doubts:
         their, they = ("its", "it") if doubts == 1 else ("their", "they")
         say(
@@ -264,32 +266,32 @@ def _ask(deed: Deed, piles: list[Pile], *, by_traits: bool, yes: bool) -> None:
         )
     if doubts or by_traits:
         by_state: dict[str, int] = {}
-        for pile in piles:
-            by_state[pile.state] = by_state.get(pile.state, 0) + pile.jobs
+        for some in counts:
+            by_state[some.state] = by_state.get(some.state, 0) + some.jobs
         what = " and ".join(f"{number:,} {state}" for state, number in sorted(by_state.items()))
-        confirm(f"{deed.verb.title()} {what} {'job' if sum(by_state.values()) == 1 else 'jobs'}?", yes=yes)
+        confirm(f"{action.verb.title()} {what} {'job' if sum(by_state.values()) == 1 else 'jobs'}?", yes=yes)
 
 
-def _show_plan(deed: Deed, piles: list[Pile], *, as_json: bool) -> None:
-    good = sum(pile.jobs for pile in piles if pile.obstacle is None)
+def _show_plan(action: BulkAction, counts: list[JobCount], *, as_json: bool) -> None:
+    good = sum(count.jobs for count in counts if count.obstacle is None)
     if as_json:
-        print_json({"dry_run": True, deed.past: good, "piles": [pile_json(pile) for pile in piles]})
+        print_json({"dry_run": True, action.past: good, "counts": [count_json(count) for count in counts]})
         return
-    if piles:
-        show_piles(piles, _OBSTACLES)
-    say(f"would {deed.verb} {count(good, 'job')}; nothing was changed")
+    if counts:
+        show_counts(counts, _OBSTACLES)
+    say(f"would {action.verb} {count(good, 'job')}; nothing was changed")
 
 
-def _tell(deed: Deed, report: Report, *, by_traits: bool, as_json: bool) -> None:
+def _tell(action: BulkAction, report: Report, *, by_traits: bool, as_json: bool) -> None:
     if as_json:
         left = [
             {"why": why, "jobs": number, "ids": report.examples.get(why, [])} for why, number in report.left.items()
         ]
-        print_json({"dry_run": False, deed.past: report.done, "already": report.already, "left": left})
+        print_json({"dry_run": False, action.past: report.done, "already": report.already, "left": left})
         raise click.exceptions.Exit(UsageError.exit_code if left else 0)
     if report.done or report.already or by_traits:
         already = f"; {count(report.already, 'job')} {'was' if report.already == 1 else 'were'} that already"
-        say(f"{deed.past} {count(report.done, 'job')}{already if report.already else ''}")
+        say(f"{action.past} {count(report.done, 'job')}{already if report.already else ''}")
     refusals = Refusals()
     for why, number in report.left.items():
         refusals.tell(report.examples.get(why, []), "job", why, number=number)

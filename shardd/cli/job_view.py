@@ -21,7 +21,7 @@ from shardd.cli.output import (
     sandbox_line,
     state_text,
 )
-from shardd.queue.job_admin import JobRow, Pile, WholeJob
+from shardd.queue.job_admin import JobCount, JobRow, WholeJob
 
 WIDE: Final = 110
 _NAMED: Final = 64  # characters of a data: URI that are shown; it holds a whole file
@@ -32,9 +32,9 @@ def job_json(job: JobRow) -> dict[str, Any]:
     return _plain(job)
 
 
-def pile_json(pile: Pile) -> dict[str, Any]:
+def count_json(count: JobCount) -> dict[str, Any]:
     """What `--json` prints of jobs that are alike."""
-    return _plain(pile)
+    return _plain(count)
 
 
 def show_jobs(jobs: Sequence[JobRow], limit: int) -> None:
@@ -70,13 +70,13 @@ def show_jobs(jobs: Sequence[JobRow], limit: int) -> None:
         console.print(Text(sandbox_line(sandbox, len(jobs), "jobs"), SANDBOX_STYLE))
 
 
-def show_piles(piles: Sequence[Pile], obstacles: Mapping[str, str]) -> None:
+def show_counts(counts: Sequence[JobCount], obstacles: Mapping[str, str]) -> None:
     """A table of jobs that are alike; `obstacles`: what keeps them from what was asked, in words."""
     table = make_table("jobs", "state", "class", "campaign", "why not", right=("jobs",))
-    for pile in sorted(piles, key=lambda pile: (pile.obstacle is not None, -pile.jobs)):
-        why = "" if pile.obstacle is None else obstacles[pile.obstacle]
+    for some in sorted(counts, key=lambda some: (some.obstacle is not None, -some.jobs)):
+        why = "" if some.obstacle is None else obstacles[some.obstacle]
         table.add_row(
-            f"{pile.jobs:,}", state_text(pile.state), Text(pile.job_class), Text(pile.campaign or ""), Text(why)
+            f"{some.jobs:,}", state_text(some.state), Text(some.job_class), Text(some.campaign or ""), Text(why)
         )
     make_console().print(table)
 
@@ -128,7 +128,7 @@ def show_job(job: WholeJob) -> None:
     console.print(make_facts(rows))
 
 
-def _plain(row: JobRow | Pile) -> dict[str, Any]:
+def _plain(row: JobRow | JobCount) -> dict[str, Any]:
     return {"class" if name == "job_class" else name: value for name, value in dataclasses.asdict(row).items()}
 
 

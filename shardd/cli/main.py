@@ -1,6 +1,6 @@
 """`shardd`: the command line. Each group of commands has a module of its own.
 
-Every error that shardd foresees ends here as one line on stderr (of a config file: one for each mistake) and an exit code of
+Every error that shardd foresees ends here as one line on stderr (of a config file: one for each error) and an exit code of
 sysexits.h. One that it does not is a defect: the daemon logs its traceback, every other command names it in one line, too.
 """
 

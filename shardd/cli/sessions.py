@@ -15,7 +15,7 @@ from shardd.errors import NotRunningError, UsageError
 from shardd.queue.database import Database
 from shardd.queue.device_admin import DeviceAdmin, DeviceRow
 from shardd.queue.sessions import SessionAdmin
-from shardd.supervisor.sessions import sessions_dsn_of
+from shardd.supervisor.cluster.session_store import sessions_dsn_of
 
 WHATSAPP: Final = "whatsapp"
 CLOSE_GRACE: Final = 10.0
@@ -23,7 +23,7 @@ CLOSE_GRACE: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class SessionContext:
     """Everything that a command about sessions works with."""
 
     config: Config
@@ -67,10 +67,10 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk(config: Config) -> AsyncGenerator[Desk]:
+async def open_session_context(config: Config) -> AsyncGenerator[SessionContext]:
     """Reach the database. Raises DatabaseError."""
     async with (
         reach_dsn(config, make=False) as dsn,
         command_pool(config, dsn, connections=2) as database,  # one is kept by a pairing
     ):
-        yield Desk(config, database, sessions_dsn_of(config, dsn))
+        yield SessionContext(config, database, sessions_dsn_of(config, dsn))

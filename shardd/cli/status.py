@@ -17,7 +17,7 @@ from shardd.cli.status_view import render_status
 from shardd.cli.watch import Watch, watch_status
 from shardd.config import load_config
 from shardd.errors import SharddError, UsageError
-from shardd.supervisor.status import Status
+from shardd.supervisor.admin.status import Status
 
 DEGRADED: Final = 1
 """Exit code when shardd answers and is not healthy."""

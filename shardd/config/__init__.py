@@ -1,6 +1,6 @@
 """The config file `shards.yaml`: read, checked, and handed on as a frozen model.
 
-Durations are seconds (float), sizes are bytes (int). Every mistake of a file is told at once, each with its line and its mend.
+Durations are seconds (float), sizes are bytes (int). Every issue of a file is told at once, each with its line and its mend.
 """
 
 from shardd.config.changes import Change, diff_config

@@ -1,4 +1,4 @@
-"""From a config file to the model, or to one error that tells every mistake in it."""
+"""From a config file to the model, or to one error that tells every issue in it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from shardd.config.fields import ANY_NAME, Section, extra_of, named_type, reader_of, section_type, walk
-from shardd.config.mistakes import Mistake, config_error
-from shardd.config.mistakes import Path as Keys
+from shardd.config.issues import ConfigIssue, config_error
+from shardd.config.issues import Path as Keys
 from shardd.config.model import Config, default_state_dir
 from shardd.config.source import Document, read_document
 from shardd.config.values import closest
@@ -31,37 +31,37 @@ _MISSING_DSN: Final = (
 
 
 def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
-    """Read a config file. Raises ConfigError with all mistakes in it, one a line."""
+    """Read a config file. Raises ConfigError with all issues in it, one a line."""
     return parse_config(_read(path), str(path), os.environ if environ is None else environ)
 
 
 def parse_config(text: str, name: str, environ: Mapping[str, str]) -> Config:
     """Read the text of a config file.
 
-    `name`: path of the file, for messages; relative paths in the text start at its folder. Raises ConfigError with all mistakes.
+    `name`: path of the file, for messages; relative paths in the text start at its folder. Raises ConfigError with all issues.
     """
     document = read_document(text, environ)
     data = {} if document.data is None else document.data
     if document.readable and not isinstance(data, dict):
-        document.mistakes.append(
-            Mistake(document.line(()), (), "this is not a config; write lines such as `shards: 8`")
+        document.issues.append(
+            ConfigIssue(document.line(()), (), "this is not a config; write lines such as `shards: 8`")
         )
         document.readable = False
     if not document.readable:
-        raise config_error(name, document.mistakes)
+        raise config_error(name, document.issues)
     source = Path(name).absolute()
     config = _checked(document, data, {"base": source.parent, "source": source, "broken": []}, environ)
-    if document.mistakes:
-        raise config_error(name, document.mistakes)
+    if document.issues:
+        raise config_error(name, document.issues)
     return config
 
 
 def _checked(document: Document, data: dict[str, Any], context: dict[str, Any], environ: Mapping[str, str]) -> Config:
-    """The model of what is right in `data`; what is wrong is added to the document's mistakes."""
-    mistakes = document.mistakes
+    """The model of what is right in `data`; what is wrong is added to the document's issues."""
+    issues = document.issues
     _open_empty_sections(data, Config)
-    _set_state_dir(data, environ, mistakes)
-    wrong: set[Keys] = {mistake.path for mistake in mistakes}
+    _set_state_dir(data, environ, issues)
+    wrong: set[Keys] = {issue.path for issue in issues}
     try:
         config = Config.model_validate(data, context=context)
     except ValidationError as error:
@@ -70,7 +70,7 @@ def _checked(document: Document, data: dict[str, Any], context: dict[str, Any], 
             keys = tuple(str(key) for key in details["loc"] if key != "[key]")
             wrong.add(keys)
             if keys not in document.unknown:
-                mistakes.append(_mistake(keys, details, document))
+                issues.append(_issue(keys, details, document))
                 if details["type"] == "extra_forbidden" and (near := _near(keys)):
                     wrong.add((*keys[:-1], near))  # what was meant for it is not known either
         # Once more without what is wrong: only then are the rules between the options asked.
@@ -81,7 +81,7 @@ def _checked(document: Document, data: dict[str, Any], context: dict[str, Any], 
     for broken in context["broken"]:
         if not any(keys == option[: len(keys)] for keys in wrong for option in broken.fields):
             blamed = next((option for option in broken.fields if option in document.places), broken.fields[0])
-            mistakes.append(Mistake(document.line(blamed), broken.fields[0], broken.text, broken.value))
+            issues.append(ConfigIssue(document.line(blamed), broken.fields[0], broken.text, broken.value))
     return config
 
 
@@ -134,17 +134,17 @@ def _open_empty_sections(data: dict[str, Any], model: type[Section]) -> None:
                         _open_empty_sections(data[name][key], each)
 
 
-def _set_state_dir(data: dict[str, Any], environ: Mapping[str, str], mistakes: list[Mistake]) -> None:
+def _set_state_dir(data: dict[str, Any], environ: Mapping[str, str], issues: list[ConfigIssue]) -> None:
     if "state_dir" in data:
         return
     if default := default_state_dir(environ):
         data["state_dir"] = default
     else:
         text = "is missing, and without HOME there is no default; write state_dir: /var/lib/shardd"
-        mistakes.append(Mistake(1, ("state_dir",), text))
+        issues.append(ConfigIssue(1, ("state_dir",), text))
 
 
-def _mistake(keys: Keys, details: Any, document: Document) -> Mistake:
+def _issue(keys: Keys, details: Any, document: Document) -> ConfigIssue:
     """What one finding of pydantic means in the file."""
     field = _field(keys)
     reader = reader_of(field) if field else None
@@ -153,26 +153,26 @@ def _mistake(keys: Keys, details: Any, document: Document) -> Mistake:
     line = document.line(keys)
     kind = details["type"]
     if kind == "extra_forbidden":
-        return Mistake(line, keys, _unknown(keys))
+        return ConfigIssue(line, keys, _unknown(keys))
     if kind == "missing":
         return (
-            Mistake(line, keys[:-1], _MISSING_DSN)
+            ConfigIssue(line, keys[:-1], _MISSING_DSN)
             if keys == ("database", "dsn")
-            else Mistake(line, keys, "is missing; write it")
+            else ConfigIssue(line, keys, "is missing; write it")
         )
     if field and (each := named_type(field)):
         name, options = extra_of(field, "sample"), ", ".join(each.model_fields)
         text = (
             f"is not a section; write a name below it, indented, such as {name}:, and below that its options: {options}"
         )
-        return Mistake(line, keys, text)
+        return ConfigIssue(line, keys, text)
     if kind != "value_error" and (inner := _section(keys)):
         options = ", ".join(inner.model_fields)
-        return Mistake(line, keys, f"is not a section; write its options below it, indented: {options}")
+        return ConfigIssue(line, keys, f"is not a section; write its options below it, indented: {options}")
     if details["input"] is None:
-        return Mistake(line, keys, f"is null; {_example(field, reader)}")
+        return ConfigIssue(line, keys, f"is null; {_example(field, reader)}")
     error = details.get("ctx", {}).get("error")
-    return Mistake(line, keys, str(error) if error else f"is not valid ({details['msg']})", value)
+    return ConfigIssue(line, keys, str(error) if error else f"is not valid ({details['msg']})", value)
 
 
 def _example(field: FieldInfo | None, reader: Any) -> str:

@@ -122,7 +122,7 @@ class Config(Section):
     def _keep_rules(self, info: ValidationInfo) -> Config:
         broken = broken_rules(self)
         if info.context is not None:
-            info.context["broken"].extend(broken)  # the reader tells them together with all other mistakes
+            info.context["broken"].extend(broken)  # the reader tells them together with all other issues
         elif broken:
             raise ValueError("; ".join(f"{'.'.join(rule.fields[0])} {rule.text}" for rule in broken))
         return self

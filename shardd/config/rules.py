@@ -1,6 +1,6 @@
 """What must hold between the options of a config.
 
-A broken rule names the options it looks at, so that it is not told about an option that has a mistake of its own (its value is
+A broken rule names the options it looks at, so that it is not told about an option that has an issue of its own (its value is
 not known then), and says the numbers and a mend.
 """
 

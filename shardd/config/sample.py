@@ -17,7 +17,7 @@ The config of shardd, with every option and its default. Only what differs from 
 without any, shardd runs with a PostgreSQL of its own.
 
     shardd config sample > shards.yaml     prints this file
-    shardd config check shards.yaml        tells every mistake of a file, with its line and its mend
+    shardd config check shards.yaml        reports every error in a file, with its line and a fix
 
 Durations have a unit: 250ms, 30s, 5m, 1h30m, 1d. Sizes too: 512KiB, 16MiB, 1GiB. ${NAME} and ${NAME:-default} in a value are \
 taken from the environment of shardd ($${ stands for the two characters; inside { } put the value in quotes).

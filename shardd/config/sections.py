@@ -118,7 +118,7 @@ class SupervisorConfig(Section):
     )
     drain_timeout: Annotated[float, Seconds("1s", "1h")] = setting(
         "30s",
-        "How long a worker may finish what it has in hand when it stops. systemd's TimeoutStopSec must be longer.",
+        "How long a worker may finish what it has in flight when it stops. systemd's TimeoutStopSec must be longer.",
         reload="live",
     )
     spawn_every: Annotated[float, Seconds("0", "1m")] = setting(

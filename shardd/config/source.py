@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import yaml
 
-from shardd.config.mistakes import Mistake, Path, printable
+from shardd.config.issues import ConfigIssue, Path, printable
 from shardd.config.substitute import substitute
-from shardd.config.syntax import syntax_mistake
+from shardd.config.syntax import syntax_issue
 from shardd.config.values import NULLS, RefusedError
 
 MAX_DEPTH: Final = 16
@@ -38,9 +38,9 @@ class Document:
     data: Any = None
     """dict, list, str or None, nested."""
     places: dict[Path, Place] = field(default_factory=dict)
-    mistakes: list[Mistake] = field(default_factory=list)
+    issues: list[ConfigIssue] = field(default_factory=list)
     unknown: set[Path] = field(default_factory=set)
-    """Values whose variable is missing: they have their mistake, and nothing else can be said of them."""
+    """Values whose variable is missing: they have their issue, and nothing else can be said of them."""
     readable: bool = True
     """Whether the whole file could be read; if not, `data` is not complete."""
 
@@ -52,13 +52,13 @@ class Document:
 
 
 def read_document(text: str, environ: Mapping[str, str]) -> Document:
-    """Read a file; mistakes are noted in the document instead of raised."""
+    """Read a file; issues are noted in the document instead of raised."""
     return _Builder(environ).build(text)
 
 
 class _Refusal(Exception):  # noqa: N818 - never leaves this module: the way out of a file that cannot be read on
-    def __init__(self, mistake: Mistake) -> None:
-        self.mistake = mistake
+    def __init__(self, issue: ConfigIssue) -> None:
+        self.issue = issue
 
 
 class _Builder:
@@ -75,17 +75,17 @@ class _Builder:
                 if isinstance(event, yaml.DocumentStartEvent):
                     self._start(event)
         except yaml.YAMLError as error:
-            document.mistakes.append(syntax_mistake(error, text))
+            document.issues.append(syntax_issue(error, text))
             document.readable = False
         except _Refusal as refusal:
-            document.mistakes.append(refusal.mistake)
+            document.issues.append(refusal.issue)
             document.readable = False
         return document
 
     def _start(self, start: Any) -> None:
         if self._document.places:
             text = "a second document begins here; keep one, without ---"
-            raise _Refusal(Mistake(start.start_mark.line + 1, (), text))
+            raise _Refusal(ConfigIssue(start.start_mark.line + 1, (), text))
         self._document.data = self._value(next(self._events), ())
 
     def _value(self, event: Any, path: Path) -> Any:
@@ -94,12 +94,12 @@ class _Builder:
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             sign = "*" if isinstance(event, yaml.AliasEvent) else "&"
             text = f"begins with {sign}, a YAML {'alias' if sign == '*' else 'anchor'}; put the value in quotes"
-            raise _Refusal(Mistake(line, path, text))
+            raise _Refusal(ConfigIssue(line, path, text))
         if event.tag is not None:
-            self._document.mistakes.append(Mistake(line, path, "begins with !, a YAML tag; put the value in quotes"))
+            self._document.issues.append(ConfigIssue(line, path, "begins with !, a YAML tag; put the value in quotes"))
         if len(path) > MAX_DEPTH:
             raise _Refusal(
-                Mistake(
+                ConfigIssue(
                     line, path[:3], f"is nested more than {MAX_DEPTH} levels deep; see the sample for the right shape"
                 )
             )
@@ -115,13 +115,13 @@ class _Builder:
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             line = event.start_mark.line + 1
             if not isinstance(event, yaml.ScalarEvent):
-                raise _Refusal(Mistake(line, path, "has a key that is not a word; write `name: value`"))
+                raise _Refusal(ConfigIssue(line, path, "has a key that is not a word; write `name: value`"))
             key = str(event.value)
             inner = (*path, key)
             if key in found:
                 first = self._document.places[inner].line
                 text = f"is written twice, first in line {first}; keep one of them"
-                self._document.mistakes.append(Mistake(line, inner, text))
+                self._document.issues.append(ConfigIssue(line, inner, text))
                 found[key] = self._again(found[key], inner)
                 continue
             self._document.places[inner] = Place(line)
@@ -129,7 +129,7 @@ class _Builder:
         return found
 
     def _again(self, first: Any, path: Path) -> Any:
-        """Read a section that is written twice, so that mistakes in both are found; what stands first counts."""
+        """Read a section that is written twice, so that issues in both are found; what stands first counts."""
         places = dict(self._document.places)
         second = self._value(next(self._events), path)
         self._document.places |= places
@@ -149,7 +149,7 @@ class _Builder:
             text = substitute(raw, self._environ)
         except RefusedError as refused:
             # The text may hold a secret beside the variable, so it is not shown; `refused` names the variable.
-            self._document.mistakes.append(Mistake(line, path, str(refused)))
+            self._document.issues.append(ConfigIssue(line, path, str(refused)))
             self._document.unknown.add(path)
             return raw
         if text != raw:

@@ -69,7 +69,7 @@ class Dsn(Reader):
         return text.strip()
 
     def check(self, value: Any) -> Any:
-        """Readable by libpq, and free of the mistakes that libpq only meets when it connects."""
+        """Readable by libpq, and free of the issues that libpq only meets when it connects."""
         scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", value)
         if not value:
             raise RefusedError(f"is empty; {_DSN_HELP}")

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import yaml
 
-from shardd.config.mistakes import Mistake
+from shardd.config.issues import ConfigIssue
 
 _PLAIN: Final[tuple[tuple[str, str], ...]] = (
     (r"'\\t' that cannot start any token", "a tab stands here; YAML is indented with spaces only"),
@@ -30,13 +30,13 @@ _PLAIN: Final[tuple[tuple[str, str], ...]] = (
 )
 
 
-def syntax_mistake(error: yaml.YAMLError, text: str) -> Mistake:
-    """The mistake behind an error of PyYAML, with line and column counted from 1."""
+def syntax_issue(error: yaml.YAMLError, text: str) -> ConfigIssue:
+    """The issue behind an error of PyYAML, with line and column counted from 1."""
     if isinstance(error, yaml.reader.ReaderError):
         before = text[: error.position]
         line, column = before.count("\n") + 1, error.position - (before.rfind("\n") + 1) + 1
         code = error.character if isinstance(error.character, int) else ord(error.character)
-        return Mistake(line, (), f"the character U+{code:04X} cannot stand in YAML; delete it", column=column)
+        return ConfigIssue(line, (), f"the character U+{code:04X} cannot stand in YAML; delete it", column=column)
     problem = str(getattr(error, "problem", None) or error)
     mark: Any = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     context, start = str(getattr(error, "context", None) or ""), getattr(error, "context_mark", None)
@@ -51,4 +51,4 @@ def syntax_mistake(error: yaml.YAMLError, text: str) -> Mistake:
     if "bracket" in words and "${" in text:
         words += "; a value with ${…} inside { } or [ ] needs quotes"
     line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-    return Mistake(line, (), f"this is not YAML: {words}", column=column)
+    return ConfigIssue(line, (), f"this is not YAML: {words}", column=column)

@@ -52,7 +52,7 @@ class SandboxConfig(Section):
         "Whether each message is written to a file that a test can read. false for measuring speed.",
         reload="shard",
     )
-    in_hand: Annotated[int, Whole(1, 1000)] = setting(
+    in_flight: Annotated[int, Whole(1, 1000)] = setting(
         "1",
         "Messages of one device at the same time. More for measuring speed; then their order is not kept.",
         reload="shard",

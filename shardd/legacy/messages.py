@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from shardd.legacy.devices import new_id
-from shardd.legacy.moments import NO_DATES, read_moment
 from shardd.legacy.report import Report
 from shardd.legacy.tables import MESSAGES, Row
+from shardd.legacy.timestamps import NO_DATES, read_moment
 from shardd.queue.imports import ImportedJob
 from shardd.urls import safe_url
 

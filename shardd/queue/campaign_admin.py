@@ -68,7 +68,7 @@ class DeviceShare:
 
     @property
     def waiting(self) -> int:
-        """Jobs that nobody has in hand."""
+        """Jobs that nobody has in flight."""
         return self.queued + self.scheduled
 
 
@@ -99,7 +99,7 @@ class WeighedCampaign:
     id: str
     state: str
     live: int
-    in_hand: int
+    in_flight: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +154,7 @@ class CampaignAdmin:
             rows = await (await connection.execute(queries["set_campaigns"], _params(ids, terms))).fetchall()
         return {row[0] for row in rows}
 
-    async def turn(self, ids: Sequence[str], state: CampaignState, why: str | None = None) -> set[str]:
+    async def set_state(self, ids: Sequence[str], state: CampaignState, why: str | None = None) -> set[str]:
         """Pause or resume campaigns; returns those that exist and are not cancelled."""
         return await self._ids("turn_campaigns", {"ids": list(ids), "state": state, "why": why})
 

@@ -16,7 +16,7 @@ from shardd.queue.arrays import integers, texts
 from shardd.queue.settle import Claim, Finish, Release
 from shardd.states import JobState
 
-Place = tuple[int, int]
+Position = tuple[int, int]
 """(ord, id): where a job stands in its lane."""
 
 OrderGroup = tuple[str, str]
@@ -24,27 +24,27 @@ OrderGroup = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ClaimRequest:
     """A lane of a device that can send now, and how many of its jobs may be claimed."""
 
     device_id: str
     lane: str
     epoch: int
-    low: Place
+    low: Position
     room: int
     peek: bool = False
     """Whether to say where the job behind stands: only with a room of one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class ClaimedJob:
     """A job that was claimed."""
 
     spec: JobSpec
     claim: Claim
     opted_out: bool = False
     """Its recipient wants no such message: it must not be sent."""
-    next: Place | None = None
+    next: Position | None = None
     """Where the job stands that follows in its lane, if the ask was to peek; None: nowhere."""
     fault: str | None = None
     """What no worker could carry: it must not be sent."""
@@ -107,9 +107,9 @@ class Cycle:
 
     settled: set[int]
     """Ids of settled claims that were the rows' present ones."""
-    taken: list[Taken]
+    taken: list[ClaimedJob]
     """In the order of each lane."""
-    advanced: list[tuple[str, str, Place]] = field(default_factory=list)
+    advanced: list[tuple[str, str, Position]] = field(default_factory=list)
     """(device, lane, place) of jobs that joined their lanes because the job before in their order group was sent.
 
     Those that were claimed at once are not among them.
@@ -117,7 +117,10 @@ class Cycle:
 
 
 async def run_cycle(
-    connection: AsyncConnection[TupleRow], queries: Mapping[str, bytes], settlement: Settlement, asks: Sequence[Ask]
+    connection: AsyncConnection[TupleRow],
+    queries: Mapping[str, bytes],
+    settlement: Settlement,
+    requests: Sequence[ClaimRequest],
 ) -> Cycle:
     """Settle, then claim: one round trip and one commit. Raises psycopg.Error; then both may or may not have happened."""
     cursors = []
@@ -134,10 +137,10 @@ async def run_cycle(
             await connection.execute(queries["count_campaign_sends"], _campaign_arrays(campaigns))
         if groups := _advancing(settlement.finishes):
             advanced = await connection.execute(queries["advance_order_groups"], group_arrays(groups))
-        if asks:
-            cursors.append(await connection.execute(queries["claim_jobs"], _claim_arrays(asks)))
+        if requests:
+            cursors.append(await connection.execute(queries["claim_jobs"], _claim_arrays(requests)))
     results = [await cursor.fetchall() for cursor in cursors]
-    claimed = results.pop() if asks else []
+    claimed = results.pop() if requests else []
     settled = {row[0] for rows in results for row in rows}
     taken = [_taken(row, began) for row in claimed]
     taken.sort(key=lambda job: (job.claim.ord, job.claim.id))
@@ -209,15 +212,15 @@ def _campaign_arrays(counts: list[Sends]) -> dict[str, list[Any]]:
     }
 
 
-def _claim_arrays(asks: Sequence[Ask]) -> dict[str, str]:
+def _claim_arrays(requests: Sequence[ClaimRequest]) -> dict[str, str]:
     return {
-        "device_ids": texts([a.device_id for a in asks]),
-        "lanes": texts([a.lane for a in asks]),
-        "epochs": integers([a.epoch for a in asks]),
-        "low_ords": integers([a.low[0] for a in asks]),
-        "low_ids": integers([a.low[1] for a in asks]),
-        "rooms": integers([a.room for a in asks]),
-        "peeks": integers([int(a.peek) for a in asks]),
+        "device_ids": texts([a.device_id for a in requests]),
+        "lanes": texts([a.lane for a in requests]),
+        "epochs": integers([a.epoch for a in requests]),
+        "low_ords": integers([a.low[0] for a in requests]),
+        "low_ids": integers([a.low[1] for a in requests]),
+        "rooms": integers([a.room for a in requests]),
+        "peeks": integers([int(a.peek) for a in requests]),
     }
 
 
@@ -228,11 +231,11 @@ _TEXTS: Final = (
 """(column, its place in a row of claim_jobs, characters at most) as the gate has them; an earlier version may have had more."""
 
 
-def _taken(row: TupleRow, began: float) -> Taken:
+def _taken(row: TupleRow, began: float) -> ClaimedJob:
     """A row of claim_jobs. `began`: when it was asked for, so that the time left to send is rather too short than too long."""
     claim = Claim(row[0], row[1], row[2], row[3], row[4], *row[13:22])
     fault = next(
         (f"{name} is too long" for name, at, most in _TEXTS if row[at] is not None and len(row[at]) > most), None
     )
     spec = (*row[:12], None if row[12] is None else began + row[12], row[24], claim.worker_deaths)
-    return Taken(JobSpec(*spec), claim, row[22], None if row[23] is None else (row[23][0], row[23][1]), fault)
+    return ClaimedJob(JobSpec(*spec), claim, row[22], None if row[23] is None else (row[23][0], row[23][1]), fault)

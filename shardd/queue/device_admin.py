@@ -52,7 +52,7 @@ class DeviceRow:
     classes: dict[str, dict[str, Any]]
     created_at: datetime
     jobs: int
-    in_hand: int
+    in_flight: int
     day: date | None
     """The last day of its own calendar on which it sent, with what it sent then and in the last hour of that."""
     sent: int

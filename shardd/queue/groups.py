@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shardd.queue.database import Database
-from shardd.queue.jobs import Hint
+from shardd.queue.jobs import WorkHint
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Groups:
 
     async def share_out(
         self, group: str, lane: str, most: int, choose: Callable[[Sequence[PoolJob]], Mapping[int, str]]
-    ) -> list[Hint]:
+    ) -> list[WorkHint]:
         """Give the first `most` jobs of a lane to the devices that `choose` names by job id; the rest stays."""
         rows = await self._database.fetch_all("pool_jobs", {"device_group": group, "lane": lane, "most": most})
         given = choose([PoolJob(*row) for row in rows])

@@ -1,7 +1,7 @@
 """What an operator asks and does about jobs: the statements of `sql/job_admin.sql` as typed calls.
 
 They work with the daemon up or down; a daemon that runs learns of jobs that came back by its scan. Nothing here touches a
-job that a worker has in hand. Work on many jobs goes in chunks, each a transaction of its own, in the order of the ids: what was
+job that a worker has in flight. Work on many jobs goes in chunks, one transaction each, in the order of the ids: what was
 done stays done, whatever becomes of the rest, and neither memory nor locks grow with the number.
 """
 
@@ -88,7 +88,7 @@ class Traits:
 
 
 @dataclass(frozen=True, slots=True)
-class Pile:
+class JobCount:
     """Jobs that are alike: `obstacle` names what keeps them from what was asked, None for nothing."""
 
     state: str
@@ -99,7 +99,7 @@ class Pile:
 
 
 @dataclass(frozen=True, slots=True)
-class Handled:
+class JobResult:
     """What became of one job; neither done nor with an obstacle or a refusal: it changed in that moment."""
 
     id: int
@@ -135,21 +135,23 @@ class JobAdmin:
             found.update((number, JobState(state)) for number, state in rows)
         return found
 
-    async def count_retries(self, traits: Traits, ids: Sequence[int] | None = None) -> list[Pile]:
+    async def count_retries(self, traits: Traits, ids: Sequence[int] | None = None) -> list[JobCount]:
         """What `retry` would find, and what would keep it from some of them."""
         return await self._count("count_retries", traits, ids)
 
-    async def count_cancels(self, traits: Traits, ids: Sequence[int] | None = None) -> list[Pile]:
+    async def count_cancels(self, traits: Traits, ids: Sequence[int] | None = None) -> list[JobCount]:
         """What `cancel` would find, and what would keep it from some of them."""
         return await self._count("count_cancels", traits, ids)
 
-    async def retry(self, traits: Traits, ids: Sequence[int] | None = None) -> AsyncGenerator[list[Handled]]:
+    async def retry(self, traits: Traits, ids: Sequence[int] | None = None) -> AsyncGenerator[list[JobResult]]:
         """Bring finished jobs back into the queue, chunk by chunk; no sent one is looked at."""
         async for handled in self._handle("retry_jobs", traits, ids, {}):
             yield handled
 
-    async def cancel(self, traits: Traits, why: str, ids: Sequence[int] | None = None) -> AsyncGenerator[list[Handled]]:
-        """End live jobs that nobody has in hand, chunk by chunk. `why` becomes their error."""
+    async def cancel(
+        self, traits: Traits, why: str, ids: Sequence[int] | None = None
+    ) -> AsyncGenerator[list[JobResult]]:
+        """End live jobs that nobody has in flight, chunk by chunk. `why` becomes their error."""
         async for handled in self._handle("cancel_jobs", traits, ids, {"why": why}):
             yield handled
 
@@ -158,7 +160,7 @@ class JobAdmin:
         return sum([one.done async for handled in self.cancel(traits, why) for one in handled])
 
     async def move(self, *, old: str, new: str) -> int:
-        """Give the jobs of device `old` that nobody has in hand to `new`; returns how many moved."""
+        """Give the jobs of device `old` that nobody has in flight to `new`; returns how many moved."""
         moved = 0
         while got := await self._database.fetch_all("hand_over_jobs", {"old": old, "new": new, "most": CHUNK}):
             moved += len(got)
@@ -172,22 +174,22 @@ class JobAdmin:
             given += len(got)
         return given
 
-    async def _count(self, name: str, traits: Traits, ids: Sequence[int] | None) -> list[Pile]:
-        piles: dict[tuple[str, str, str | None, str | None], int] = {}
+    async def _count(self, name: str, traits: Traits, ids: Sequence[int] | None) -> list[JobCount]:
+        counts: dict[tuple[str, str, str | None, str | None], int] = {}
         for chunk in _chunks(ids):
-            for pile in await fetch_rows(self._database, Pile, name, {**asdict(traits), "ids": chunk}):
-                key = (pile.state, pile.job_class, pile.campaign, pile.obstacle)
-                piles[key] = piles.get(key, 0) + pile.jobs
-        return [Pile(*key, jobs) for key, jobs in piles.items()]
+            for count in await fetch_rows(self._database, JobCount, name, {**asdict(traits), "ids": chunk}):
+                key = (count.state, count.job_class, count.campaign, count.obstacle)
+                counts[key] = counts.get(key, 0) + count.jobs
+        return [JobCount(*key, jobs) for key, jobs in counts.items()]
 
     async def _handle(
         self, name: str, traits: Traits, ids: Sequence[int] | None, more: Params
-    ) -> AsyncGenerator[list[Handled]]:
+    ) -> AsyncGenerator[list[JobResult]]:
         for chunk in _chunks(ids):
             after = 0
             while True:
                 params = {**asdict(traits), **more, "ids": chunk, "after": after, "most": CHUNK}
-                handled = await fetch_rows(self._database, Handled, name, params)
+                handled = await fetch_rows(self._database, JobResult, name, params)
                 if handled:
                     yield handled
                     after = handled[-1].id

@@ -8,7 +8,7 @@ from typing import Final
 from psycopg.rows import TupleRow
 
 from shardd.ipc import Outcome, Receipt
-from shardd.queue.cycle import Ask, Cycle, Place, Settlement, group_arrays, run_cycle
+from shardd.queue.cycle import ClaimRequest, Cycle, Position, Settlement, group_arrays, run_cycle
 from shardd.queue.database import Database
 from shardd.queue.settle import Claim
 from shardd.states import JobState, Verdict
@@ -19,7 +19,7 @@ BEHIND_EVERY_LANE: Final = "~"
 OrderGroup = tuple[str, str]
 """(producer, order group)"""
 
-Hint = tuple[str, str, Place]
+WorkHint = tuple[str, str, Position]
 """(device, lane, place): where a job may stand."""
 
 
@@ -29,10 +29,10 @@ class Jobs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def cycle(self, settlement: Settlement, asks: Sequence[Ask]) -> Cycle:
+    async def cycle(self, settlement: Settlement, requests: Sequence[ClaimRequest]) -> Cycle:
         """Settle, then claim: one round trip and one commit. Raises DatabaseError; then both may or may not have happened."""
         async with self._database.connection() as connection:
-            return await run_cycle(connection, self._database.queries, settlement, asks)
+            return await run_cycle(connection, self._database.queries, settlement, requests)
 
     async def resolve_doubts(self, outcomes: Sequence[Outcome]) -> list[int]:
         """Give jobs in doubt the outcome that a journal knew. Returns the ids that changed."""
@@ -57,12 +57,12 @@ class Jobs:
         )
         return [row[0] for row in rows]
 
-    async def promote_due(self, most: int) -> tuple[int, list[Hint]]:
+    async def promote_due(self, most: int) -> tuple[int, list[WorkHint]]:
         """Let due jobs join their lanes: how many did, and where those stand that have a device."""
         rows = await self._database.fetch_all("promote_due", {"most": most})
         return len(rows), [_hint(row) for row in rows if row[0] is not None]
 
-    async def new_work(self, seen: int, most: int) -> tuple[list[Hint], int, int]:
+    async def new_work(self, seen: int, most: int) -> tuple[list[WorkHint], int, int]:
         """Lanes of the next `most` jobs after the id `seen`, with where these begin; the highest id; how many jobs that were."""
         rows = await self._database.fetch_all("new_work", {"seen": seen, "most": most})
         newest, jobs = rows[0][4:6] if rows else (seen, 0)
@@ -73,7 +73,7 @@ class Jobs:
         rows = await self._database.fetch_all("newest_id")
         return int(rows[0][0])
 
-    async def find_work(self, per_device: int, page: int) -> AsyncGenerator[list[Hint]]:
+    async def find_work(self, per_device: int, page: int) -> AsyncGenerator[list[WorkHint]]:
         """The lanes that have jobs, with where they begin: of each device the first `per_device`, in pages of so many lanes."""
         device, lane = "", ""
         while True:
@@ -86,7 +86,7 @@ class Jobs:
             if of_device >= per_device:
                 lane = BEHIND_EVERY_LANE
 
-    async def find_lanes(self, device_id: str, after_lane: str, most: int) -> list[Hint]:
+    async def find_lanes(self, device_id: str, after_lane: str, most: int) -> list[WorkHint]:
         """Up to `most` lanes of a device that have jobs, behind one of its lanes."""
         params = {"device_id": device_id, "after_lane": after_lane, "most": most}
         return [_hint(row) for row in await self._database.fetch_all("find_lanes", params)]
@@ -95,7 +95,7 @@ class Jobs:
         """End jobs whose time is over; returns how many did."""
         return len(await self._database.fetch_all("expire_jobs", {"most": most}))
 
-    async def advance_order_groups(self, after: OrderGroup, most: int) -> tuple[list[Hint], OrderGroup | None]:
+    async def advance_order_groups(self, after: OrderGroup, most: int) -> tuple[list[WorkHint], OrderGroup | None]:
         """Let jobs join their lanes that wait for nobody any more; settling does so, too, but cannot see everything.
 
         Those that wait for a job that will never be sent end. Looks at up to `most` order groups behind one of them, and
@@ -149,5 +149,5 @@ class Jobs:
         await self._database.execute("prepare_archive")
 
 
-def _hint(row: TupleRow) -> Hint:
+def _hint(row: TupleRow) -> WorkHint:
     return row[0], row[1], (row[2], row[3])

@@ -17,7 +17,7 @@ MOST_DEATHS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job in hand, as the router remembers it."""
+    """A job in flight, as the router remembers it."""
 
     id: int
     epoch: int

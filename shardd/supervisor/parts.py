@@ -1,6 +1,6 @@
 """The parts of a supervisor, put together: who is given whom.
 
-Arrows of calls: watchers hint the router, the router tells the fleet, the fleet tells the workers; workers' words go
+Arrows of calls: watchers hint the router, the router tells the workers, the fleet tells the workers; workers' words go
 back the same way.
 """
 
@@ -22,38 +22,38 @@ from shardd.queue.jobs import Jobs
 from shardd.queue.opt_outs import OptOuts
 from shardd.queue.producer_admin import ProducerAdmin
 from shardd.queue.webhooks import WebhookStore
-from shardd.supervisor.bindings import BindingCheck
-from shardd.supervisor.campaigns import CampaignSync
-from shardd.supervisor.cancelled import CancelledJobs
-from shardd.supervisor.claim_watch import ClaimWatch
-from shardd.supervisor.closings import Closings
-from shardd.supervisor.cloud_webhook import CloudWebhook, make_cloud_webhook
-from shardd.supervisor.defects import Defects
-from shardd.supervisor.device_sync import DeviceSync
-from shardd.supervisor.fleet import Fleet
-from shardd.supervisor.groups import GroupWork
-from shardd.supervisor.leases import LeaseKeeper
-from shardd.supervisor.lines import Lines
-from shardd.supervisor.lock import StateLock
-from shardd.supervisor.notifications import NotificationListener
-from shardd.supervisor.opt_out_spool import OptOutSpool
-from shardd.supervisor.opt_outs import OptOutInbox, Screen, region_of
+from shardd.supervisor.admin.defects import Defects
+from shardd.supervisor.admin.problems import ReportsProblems
+from shardd.supervisor.cluster.bindings import BindingCheck
+from shardd.supervisor.cluster.cancelled import CancelledJobs
+from shardd.supervisor.cluster.leases import LeaseKeeper
+from shardd.supervisor.cluster.retention import Retention
+from shardd.supervisor.cluster.state_lock import StateLock
+from shardd.supervisor.cluster.state_watch import StateWatch
+from shardd.supervisor.dispatch.claim_watch import ClaimWatch
+from shardd.supervisor.dispatch.recovery import LOST_AFTER, Recovery
+from shardd.supervisor.dispatch.router import Router
+from shardd.supervisor.dispatch.set_aside import SetAside
+from shardd.supervisor.inbound.cloud_webhook import CloudWebhook, make_cloud_webhook
+from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
+from shardd.supervisor.inbound.opt_outs import OptOutCheck, OptOutInbox, region_of
+from shardd.supervisor.inbound.receipts import Receipts
 from shardd.supervisor.outbox.held import HeldEventWatch
 from shardd.supervisor.outbox.upkeep import EventUpkeep
 from shardd.supervisor.outbox.webhooks import Webhooks
 from shardd.supervisor.pools import Pools
-from shardd.supervisor.problems import ReportsProblems
-from shardd.supervisor.process import Launch
-from shardd.supervisor.receipts import Receipts
-from shardd.supervisor.recovery import LOST_AFTER, Recovery
-from shardd.supervisor.retention import Retention
-from shardd.supervisor.router import Router
-from shardd.supervisor.rules import Rules
-from shardd.supervisor.set_aside import SetAside
-from shardd.supervisor.state_watch import StateWatch
+from shardd.supervisor.scheduling.campaigns import CampaignSync
+from shardd.supervisor.scheduling.device_sync import DeviceSync
+from shardd.supervisor.scheduling.groups import GroupAssigner
+from shardd.supervisor.scheduling.notifications import NotificationListener
+from shardd.supervisor.scheduling.rules import Rules
+from shardd.supervisor.scheduling.scheduler import Scheduler
+from shardd.supervisor.scheduling.work_poller import WorkPoller
 from shardd.supervisor.steps import Steps
-from shardd.supervisor.work_poller import WorkPoller
-from shardd.supervisor.worker_messages import Hearers
+from shardd.supervisor.workers.client_closings import ClientClosings
+from shardd.supervisor.workers.messages import MessageHandlers
+from shardd.supervisor.workers.pool import WorkerPool
+from shardd.supervisor.workers.process import Launch
 from shardd.transports.platforms.accounts import account_of
 
 
@@ -64,9 +64,9 @@ class Parts:
     rules: Rules
     jobs: Jobs
     keeper: LeaseKeeper
-    lines: Lines
+    scheduler: Scheduler
     router: Router
-    fleet: Fleet
+    workers: WorkerPool
     steps: Steps
     listeners: tuple[NotificationListener, ...]
     device_sync: DeviceSync
@@ -77,7 +77,7 @@ class Parts:
     campaign_sync: CampaignSync
     cancelled: CancelledJobs
     retention: Retention
-    group_work: GroupWork
+    group_assigner: GroupAssigner
     receipts: Receipts
     opt_outs: OptOutInbox
     cloud_webhook: CloudWebhook | None
@@ -91,7 +91,7 @@ class Parts:
 
     def zone_of(self, device_id: str) -> tzinfo:
         """Whose midnight begins a device's day."""
-        return _zone_of(device_id, self.lines, self.rules)
+        return _zone_of(device_id, self.scheduler, self.rules)
 
     def configure(self, config: Config, now: float) -> None:
         """The config was reloaded; `now` on the monotonic clock."""
@@ -99,12 +99,12 @@ class Parts:
         self.router.batch, self.router.backoff = config.queue.batch, self.rules.job_backoff
         self.work_poller.poll_every = config.queue.poll_every
         self.work_poller.scan_every = config.queue.scan_every
-        self.group_work.every = config.queue.poll_every
-        self.fleet.configure(config)
+        self.group_assigner.every = config.queue.poll_every
+        self.workers.configure(config)
         self.opt_outs.configure(config)
         self.event_upkeep.config = config.events
         self.webhooks.configure(config.webhooks)
-        self.lines.repace(now)
+        self.scheduler.repace(now)
         self.router.wake()
 
 
@@ -115,7 +115,7 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
     keeper = LeaseKeeper(
         pools.leases, node=config.node, shards=config.shards, ttl=config.lease.ttl, margin=config.lease.margin
     )
-    lines = Lines(
+    scheduler = Scheduler(
         shard_of=lambda device_id: shard_of(device_id, config.shards),
         pace_of=rules.pace_of,
         room_of=rules.room_of,
@@ -123,11 +123,11 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
     )
 
     def say(shard: int, message: ipc.ToWorker) -> bool:
-        return fleet.say(shard, message)
+        return workers.say(shard, message)
 
     def region(device_id: str) -> str | None:
-        line = lines.by_id.get(device_id)
-        return None if line is None else region_of(rules.config, line.device.transport)
+        queue = scheduler.by_id.get(device_id)
+        return None if queue is None else region_of(rules.config, queue.device.transport)
 
     opt_outs = OptOuts(pools.queue)
     spool = OptOutSpool(config.state_dir)
@@ -137,13 +137,13 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
     set_aside = SetAside()
     router = Router(
         jobs=jobs,
-        lines=lines,
+        scheduler=scheduler,
         say=say,
         may_claim=lambda: keeper.good() and state_watch.trouble is None,
         batch=config.queue.batch,
         backoff=rules.job_backoff,
         set_aside=set_aside.note,
-        screen=Screen(opt_outs, region),
+        opt_out_check=OptOutCheck(opt_outs, region),
         defect=defects.note,
     )
     steps = Steps()
@@ -168,25 +168,25 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
         )
 
     receipts = Receipts(jobs)
-    fleet = Fleet(
+    workers = WorkerPool(
         config,
         launch,
         router=router,
-        devices_of=lambda shard: [line.device.spec for line in lines.of_shard(shard)],
+        devices_of=lambda shard: [queue.device.spec for queue in scheduler.of_shard(shard)],
         sessions_dsn=sessions_dsn,
-        hearers=Hearers(
+        handlers=MessageHandlers(
             router=router,
             defects=defects,
-            closings=Closings(),
+            closings=ClientClosings(),
             device_changed=device_sync.changed,
             receipt=receipts.add,
             opted_out=inbox.add,
-            untold=lines.untold,
+            untold=scheduler.untold,
         ),
         lease_left=keeper.seconds_left,
     )
-    keeper.on_renewed = fleet.renewed
-    state_watch = StateWatch(lock, lambda: fleet.shards, router.wake)
+    keeper.on_renewed = workers.renewed
+    state_watch = StateWatch(lock, lambda: workers.shards, router.wake)
     recovery = Recovery(
         config.state_dir,
         launch.state_id,
@@ -195,7 +195,7 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
         shards=config.shards,
         backoff=lambda: rules.job_backoff,
         grace=LOST_AFTER * config.lease.ttl,
-        zones=lambda device_id: _zone_of(device_id, lines, rules),
+        zones=lambda device_id: _zone_of(device_id, scheduler, rules),
         set_aside=set_aside.note,
     )
     binding_check = BindingCheck(ProducerAdmin(pools.rest))
@@ -203,9 +203,9 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
         rules=rules,
         jobs=jobs,
         keeper=keeper,
-        lines=lines,
+        scheduler=scheduler,
         router=router,
-        fleet=fleet,
+        workers=workers,
         steps=steps,
         listeners=(
             listener("shardd_jobs", work_poller.look),
@@ -220,16 +220,16 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
         campaign_sync=campaign_sync,
         cancelled=CancelledJobs(pools.queue),
         retention=Retention(pools.rest),
-        group_work=GroupWork(
+        group_assigner=GroupAssigner(
             Groups(pools.queue),
-            lines,
+            scheduler,
             work_poller.hint,
             steps.add("sharing out jobs of groups"),
             every=config.queue.poll_every,
         ),
         receipts=receipts,
         opt_outs=inbox,
-        cloud_webhook=make_cloud_webhook(config, lines, receipt=receipts.add, incoming=inbox.incoming),
+        cloud_webhook=make_cloud_webhook(config, scheduler, receipt=receipts.add, incoming=inbox.incoming),
         event_upkeep=EventUpkeep(pools.rest, config.events),
         webhooks=Webhooks(
             pools.rest,
@@ -243,8 +243,8 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
         reporters=(
             defects,
             set_aside,
-            fleet,
-            lines,
+            workers,
+            scheduler,
             state_watch,
             recovery,
             spool,
@@ -256,6 +256,6 @@ def assemble(config: Config, pools: Pools, launch: Launch, lock: StateLock, *, s
     )
 
 
-def _zone_of(device_id: str, lines: Lines, rules: Rules) -> tzinfo:
-    line = lines.by_id.get(device_id)
-    return rules.config.pacing.zone if line is None else line.pace.zone
+def _zone_of(device_id: str, scheduler: Scheduler, rules: Rules) -> tzinfo:
+    queue = scheduler.by_id.get(device_id)
+    return rules.config.pacing.zone if queue is None else queue.pace.zone

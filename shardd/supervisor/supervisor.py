@@ -23,19 +23,19 @@ from shardd.logs import get_logger, set_log_level
 from shardd.queue.database import server_of
 from shardd.queue.migrate import migrate
 from shardd.state_files import ID_FILE, state_id
-from shardd.supervisor.control import Control
-from shardd.supervisor.health import has_started, in_one_line, node_status
-from shardd.supervisor.lock import StateLock
-from shardd.supervisor.notify import Notifier
-from shardd.supervisor.outlook import DeviceOutlook, device_outlook
+from shardd.supervisor.admin.control import Control
+from shardd.supervisor.admin.health import has_started, in_one_line, node_status
+from shardd.supervisor.admin.status import Status
+from shardd.supervisor.cluster.session_store import prepare_sessions, sessions_dsn_of
+from shardd.supervisor.cluster.state_lock import StateLock
+from shardd.supervisor.cluster.upkeep import Upkeep
 from shardd.supervisor.parts import Parts, assemble
 from shardd.supervisor.pools import open_pools
-from shardd.supervisor.process import Launch
 from shardd.supervisor.reload import plan_reload
-from shardd.supervisor.sessions import prepare_sessions, sessions_dsn_of
-from shardd.supervisor.status import Status
+from shardd.supervisor.scheduling.outlook import DeviceOutlook, device_outlook
+from shardd.supervisor.systemd import Notifier
 from shardd.supervisor.tasks import end_tasks
-from shardd.supervisor.upkeep import Upkeep
+from shardd.supervisor.workers.process import Launch
 
 log = get_logger(__name__)
 
@@ -105,7 +105,7 @@ class Supervisor:
             self._parts = parts = assemble(config, pools, launch, self._lock, sessions_dsn=sessions)
             self._upkeep = Upkeep(parts, self._embedded)
             await self._take_over(parts)
-            self._store_notes = await prepare_sessions(config, parts.lines, pools.rest, sessions)
+            self._store_notes = await prepare_sessions(config, parts.scheduler, pools.rest, sessions)
             control = Control(self, socket=config.control_socket, metrics=config.control.metrics)
             await control.start()
             try:
@@ -119,11 +119,11 @@ class Supervisor:
         """Take the leases, then what an earlier run of this node left behind."""
         await parts.recovery.outlive_orphans()
         await parts.keeper.register()
-        await parts.keeper.turn(parts.fleet.give_back)
+        await parts.keeper.run_cycle(parts.workers.give_back)
         await parts.device_sync.look()
         await parts.recovery.run()
         for shard, why in parts.recovery.blocked.items():
-            parts.fleet.block(shard, why)
+            parts.workers.block(shard, why)
         await self._prepare_archive(parts)
         await parts.opt_outs.tell()
         # What an earlier run heard must hold before anything is claimed.
@@ -131,7 +131,7 @@ class Supervisor:
         # Once more, with what recovery has counted.
         await parts.device_sync.look()
         await parts.campaign_sync.look()
-        parts.fleet.leases(parts.keeper.epochs)
+        parts.workers.leases(parts.keeper.epochs)
 
     async def _prepare_archive(self, parts: Parts) -> None:
         try:
@@ -148,7 +148,7 @@ class Supervisor:
             parts.device_sync.run(),
             parts.campaign_sync.run(),
             *(listener.run() for listener in parts.listeners),
-            parts.group_work.run(),
+            parts.group_assigner.run(),
             parts.receipts.run(),
             parts.opt_outs.run(),
             parts.webhooks.run(),
@@ -164,7 +164,7 @@ class Supervisor:
         self._notifier.stopping("draining")
         log.info("stopping", action="stop")
         parts.router.stop_claiming()
-        await parts.fleet.stop()
+        await parts.workers.stop()
         await end_tasks(self._tasks)
         if parts.cloud_webhook is not None:
             await parts.cloud_webhook.close()
@@ -180,7 +180,7 @@ class Supervisor:
         interval = self._notifier.watchdog_interval
         next_watchdog = next_status = 0.0
         while True:
-            await parts.fleet.tick()
+            await parts.workers.tick()
             now = time.monotonic()
             if interval is not None and now >= next_watchdog:
                 self._notifier.watchdog()
@@ -189,7 +189,7 @@ class Supervisor:
                 self._announce(parts)
                 next_status = now + 1.0
             if parts.keeper.epochs and not parts.keeper.good():
-                parts.fleet.fence(parts.keeper.drop_all())
+                parts.workers.fence(parts.keeper.drop_all())
             await asyncio.sleep(TICK)
 
     def _announce(self, parts: Parts) -> None:
@@ -213,10 +213,10 @@ class Supervisor:
     # ---- what people ask for (control.Controlled)
 
     def stop(self) -> None:
-        """Drain and exit; asked a second time, do not wait for what is in hand."""
+        """Drain and exit; asked a second time, do not wait for what is in flight."""
         if self._state == "stopping":
             log.warning("hurrying", action="stop")
-            self._parts.fleet.hurry()
+            self._parts.workers.hurry()
         self._stop.set()
 
     async def reload(self) -> list[str]:
@@ -240,29 +240,29 @@ class Supervisor:
         set_log_level(plan.config.log.level)
         self._parts.configure(plan.config, time.monotonic())
         for index in plan.shards_to_restart(self._parts.keeper.epochs):
-            await self._parts.fleet.restart(index)
+            await self._parts.workers.restart(index)
         log.info("config reloaded", action="reload", changed=plan.changed, notes=plan.notes)
         return plan.changed + plan.notes
 
     async def drain_shard(self, shard: int) -> None:
         """Drain a shard; it stays down until restarted. Raises UsageError."""
-        await self._parts.fleet.drain(shard)
+        await self._parts.workers.drain(shard)
 
     async def restart_shard(self, shard: int) -> None:
         """Replace a shard's worker. Raises UsageError."""
-        await self._parts.fleet.restart(shard)
+        await self._parts.workers.restart(shard)
 
     async def close_device(self, device_id: str) -> None:
         """Close a device's client, which a session that it has no more opens not again. Raises SharddError."""
         await self._parts.device_sync.look()
-        line = self._parts.lines.by_id.get(device_id)
-        if line is None:
+        queue = self._parts.scheduler.by_id.get(device_id)
+        if queue is None:
             raise UsageError(f"device {device_id!r} is unknown")
-        await self._parts.fleet.close_device(line.shard, device_id)
+        await self._parts.workers.close_device(queue.shard, device_id)
 
     def outlook(self, device_id: str) -> DeviceOutlook:
         """When a device may send, and what it waits for. Raises UsageError."""
-        found = device_outlook(self._parts.lines, device_id, time.monotonic(), self._why_down)
+        found = device_outlook(self._parts.scheduler, device_id, time.monotonic(), self._why_down)
         if found is None:
             raise UsageError(f"device {device_id!r} is unknown")
         return found
@@ -287,7 +287,7 @@ class Supervisor:
         parts = self._parts
         if parts.state_watch.trouble is not None:
             return parts.state_watch.trouble
-        trouble = parts.fleet.shards[shard].journal_trouble
+        trouble = parts.workers.shards[shard].journal_trouble
         return None if trouble is None else f"the journal of its shard: {trouble}"
 
     def _reload_by_signal(self) -> None:

@@ -8,7 +8,7 @@ called not sent; every other end, an unexpected exception and a deadline include
 Both raise `shardd.errors.SendError`. `prepare` raises PermanentError, TransientError, OptedOutError or DeviceUnavailableError;
 `deliver` those too, where it is certain that nothing left, and InDoubtError.
 
-The worker calls both for one device at a time (the device's lock) unless `in_hand` is more than one. `fetch` comes
+The worker calls both for one device at a time (the device's lock) unless `in_flight` is more than one. `fetch` comes
 before the device's turn is used, without the lock.
 """
 
@@ -45,8 +45,8 @@ class Transport(ABC):
     """One per worker and transport name; owns all clients of its devices."""
 
     name: ClassVar[str]
-    in_hand: ClassVar[int] = 1
-    """How many jobs of one device the worker may have in hand."""
+    in_flight: ClassVar[int] = 1
+    """How many jobs of one device the worker may have in flight."""
 
     @abstractmethod
     def __init__(self, settings: dict[str, Any], events: Events) -> None:

@@ -29,7 +29,7 @@ from shardd.journal import Journal
 from shardd.logs import get_logger
 from shardd.states import DeviceState, Verdict
 from shardd.transports.base import Events, Sent, Transport
-from shardd.worker.exclusive_turns import ExclusiveTurns
+from shardd.worker.start_gate import StartGate
 from shardd.worker.transports import Transports
 
 log = get_logger(__name__)
@@ -44,7 +44,7 @@ GROWTH_SHARE = 0.25
 
 @dataclass(slots=True)
 class Hand:
-    """A job in hand."""
+    """A job in flight."""
 
     job: JobSpec
     task: asyncio.Task[None]
@@ -81,7 +81,7 @@ class Sender:
         rss: Callable[[], int],
         careful: bool = False,
     ) -> None:
-        """`rss`: the bytes that this process takes now; `careful`: see `ExclusiveTurns`."""
+        """`rss`: the bytes that this process takes now; `careful`: see `StartGate`."""
         self._rss = rss
         self._journal = journal
         self._transports = transports
@@ -91,7 +91,7 @@ class Sender:
         self._send_timeout = send_timeout
         self._locks: dict[str, asyncio.Lock] = {}
         self._hands: dict[ClaimKey, Hand] = {}
-        self._turns = ExclusiveTurns(self._begin, later=asyncio.get_running_loop().call_soon, careful=careful)
+        self._gate = StartGate(self._begin, later=asyncio.get_running_loop().call_soon, careful=careful)
         self._remembers_all = False
         self._outgrown = 0
         self._watch: asyncio.TimerHandle | None = None
@@ -101,12 +101,12 @@ class Sender:
 
     @property
     def in_flight(self) -> int:
-        """How many jobs are in hand."""
-        return len(self._hands) + len(self._turns.waiting)
+        """How many jobs are in flight."""
+        return len(self._hands) + len(self._gate.waiting)
 
     def claims(self) -> list[ClaimKey]:
         """Which are."""
-        return [*self._hands, *self._turns.waiting]
+        return [*self._hands, *self._gate.waiting]
 
     def take(self, jobs: list[JobSpec]) -> None:
         """Begin to send these."""
@@ -114,11 +114,11 @@ class Sender:
             if self._draining:
                 self._report(_outcome(job, Verdict.RETURNED))
                 continue
-            self._turns.offer(job)
+            self._gate.offer(job)
 
     def relax(self) -> None:
         """Be careful no more."""
-        self._turns.relax()
+        self._gate.relax()
 
     def watch_memory(self, rss: int) -> None:
         """The process takes this much now: note by how much it has grown since a job began that is prepared alone."""
@@ -134,7 +134,7 @@ class Sender:
         """
         self._draining, self._remembers_all = True, self._remembers_all or unheard
         self._outgrown = memory or self._outgrown
-        for job in self._turns.close():
+        for job in self._gate.close():
             self._report(_outcome(job, Verdict.RETURNED))
         for claim, hand in list(self._hands.items()):
             if hand.deadline is None:
@@ -175,7 +175,7 @@ class Sender:
                 self._remember(outcome)
         finally:
             del self._hands[job.key]
-            self._turns.ended(job.key)
+            self._gate.ended(job.key)
         if outcome.verdict == Verdict.SENT:
             self.sent += 1
         elif outcome.verdict in (Verdict.PERMANENT, Verdict.TRANSIENT, Verdict.IN_DOUBT):
@@ -276,7 +276,7 @@ class Sender:
         hand.preparing = True
         fetched = await transport.fetch(device, job)
         try:
-            if transport.in_hand > 1:
+            if transport.in_flight > 1:
                 return await self._hand_over(transport, device, job, hand, fetched)
             async with self.lock_of(device.id):
                 # It may have got another session meanwhile, and the lock says that nobody uses the old one any more.

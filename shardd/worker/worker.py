@@ -340,7 +340,7 @@ class Worker:
 
 
 def _say_at_the_end(text: str) -> None:
-    """To stderr, which the supervisor keeps in a file and reads when the worker is gone (`shardd.supervisor.last_words`)."""
+    """To stderr, which the supervisor keeps in a file and reads when the worker is gone (see `stderr_tail`)."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 

@@ -128,11 +128,11 @@ async def test_what_is_in_hand_when_its_campaign_is_cancelled_is_finished(
     await daemon.start()
     await daemon.until(lambda s: s["totals"]["in_flight"] == 4)
     turn(producer, "big", "cancelled")
-    in_hand = {row[0] for row in producer.execute("SELECT id FROM shardd.jobs WHERE claimed_epoch IS NOT NULL")}
-    assert in_hand
+    in_flight = {row[0] for row in producer.execute("SELECT id FROM shardd.jobs WHERE claimed_epoch IS NOT NULL")}
+    assert in_flight
     await daemon.until(lambda s: producer.execute("SELECT count(*) FROM shardd.jobs") == [(0,)])
     states = dict(producer.execute("SELECT id, state FROM shardd.outcomes"))
-    assert {states[job] for job in in_hand} == {"sent"}
+    assert {states[job] for job in in_flight} == {"sent"}
     assert {message["job"] for message in daemon.messages()} == {
         job for job, state in states.items() if state == "sent"
     }

@@ -267,4 +267,4 @@ def test_config_files_in_other_encodings_are_refused_in_lines(
     assert code == (78 if content else 0), told
     assert "defect" not in told.err
     assert all(line.isprintable() and len(line) <= 2100 for line in told.err.splitlines())
-    assert all(line.startswith(str(file)) or line.endswith("mistakes") for line in told.err.splitlines())
+    assert all(line.startswith(str(file)) or line.endswith("errors") for line in told.err.splitlines())

@@ -86,7 +86,7 @@ async def test_a_device_tells_its_state_what_to_do_and_its_limits_but_no_secret(
     assert row["pace"]["service"] == {
         "gap_min": 1.0, "gap_max": 120.0, "hourly_limit": 200, "daily_limit": 40, "quiet": None, "burst": 0,
     }  # fmt: skip
-    assert (row["jobs"], row["in_hand"], row["sent_today"], row["shard"]) == (1, 0, 40, shard_of("n62-1", 2))
+    assert (row["jobs"], row["in_flight"], row["sent_today"], row["shard"]) == (1, 0, 40, shard_of("n62-1", 2))
     assert row["to_do"].startswith("wait: ")
     assert "hunter" not in shown.out + (await shardd("device", "list")).out + str(row)
     assert "sandbox" not in shown.out

@@ -36,7 +36,7 @@ async def test_what_a_device_was_given_goes_back_when_it_leaves(shardd: Command,
         "now() + g * interval '1 day' FROM generate_series(0, 3) g"
     )
     producer.execute("INSERT INTO shardd.jobs (device_id, recipient, body) VALUES ('d1', '+4915112345', 'its own')")
-    # As a running shardd gives them: one to each, one in hand; one waits for the end of a backoff.
+    # As a running shardd gives them: one to each, one in flight; one waits for the end of a backoff.
     producer.execute("UPDATE shardd.jobs SET device_id = CASE WHEN id = 2 THEN 'd2' ELSE 'd1' END WHERE id <= 4")
     producer.execute("UPDATE shardd.jobs SET claimed_epoch = 1 WHERE id = 3")
     out = await shardd("group", "remove", "team", "d1")

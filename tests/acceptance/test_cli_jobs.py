@@ -100,15 +100,15 @@ async def test_what_a_worker_has_in_hand_is_not_cancelled(
     waiting = ids(producer, "queued")
     refused = await shardd("job", "cancel", first, waiting[0])
     assert (refused.code, refused.out) == (64, "cancelled 1 job\n")
-    assert refused.err == f"job {first}: a worker has it in hand, and a message on its way cannot be stopped\n"
+    assert refused.err == f"job {first}: a worker has it in flight, and a message on its way cannot be stopped\n"
     of_device = await shardd("job", "cancel", "--device", "d2", "--yes")
     assert of_device.code == 64
-    assert f"job {second}: a worker has it in hand" in of_device.err
+    assert f"job {second}: a worker has it in flight" in of_device.err
     assert len(ids(producer, "sending")) == 2
 
     listed = await shardd("job", "list")
     assert "6 of 6 jobs are sandbox: their messages reach nobody" in listed.out
-    assert (await shardd("device", "show", "d1", "--json")).json["in_hand"] == 1
+    assert (await shardd("device", "show", "d1", "--json")).json["in_flight"] == 1
 
 
 async def test_jobs_are_cancelled_by_reference_and_come_back(shardd: Command, producer: Producer) -> None:

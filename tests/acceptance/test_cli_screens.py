@@ -15,12 +15,12 @@ import msgspec
 import pytest
 
 from shardd.states import ShardState
-from shardd.supervisor.control import Control
-from shardd.supervisor.status import Status
+from shardd.supervisor.admin.control import Control
+from shardd.supervisor.admin.status import Status
 from tests.command import Command
 from tests.queue_rows import connect
 from tests.terminal import COLOURS, SCREEN, Terminal
-from tests.unit.test_status_view import node
+from tests.unit.cli.test_status_view import node
 
 EVIL = (
     "x\x1b[2J\x1b[38;5;213m\x1b]52;c;aGk=\x07\x1b]8;;http://evil.example\x1b\\here\x1b]8;;\x1b\\\x9b2J\x7f\r"

@@ -135,7 +135,7 @@ async def test_the_jobs_of_a_dead_number_move_to_another_device(shardd: Command,
         "INSERT INTO shardd.jobs (device_id, recipient, body, run_at) "
         "VALUES ('d1', '+4915112345', 'later', now() + interval '1 day')"
     )
-    # One in hand, and one that waits until the old device may write to strangers again.
+    # One in flight, and one that waits until the old device may write to strangers again.
     producer.execute("UPDATE shardd.jobs SET claimed_epoch = 1, claimed_at = now() WHERE id = 1")
     producer.execute("UPDATE shardd.jobs SET scheduled = true, due_at = now() + interval '6 hours' WHERE id = 2")
     producer.execute("UPDATE shardd.devices SET state = 'unpaired' WHERE id = 'd2'")
@@ -149,7 +149,7 @@ async def test_the_jobs_of_a_dead_number_move_to_another_device(shardd: Command,
     assert done.out.splitlines() == [
         "moved 5 jobs from d1 to d2",
         "1 job of device groups went back to their groups",
-        "1 job stays with d1: a worker has them in hand; try again for what comes back",
+        "1 job stays with d1: a worker has them in flight; try again for what comes back",
         "they wait: d2 is unpaired; pair it: shardd device pair d2",
     ]
     assert producer.execute("SELECT id, device_id, scheduled, due_at = run_at FROM shardd.jobs ORDER BY id") == [

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from shardd.supervisor.status import Status
+from shardd.supervisor.admin.status import Status
 from tests.command import Command
 from tests.daemon import Daemon, Producer
 from tests.terminal import Terminal

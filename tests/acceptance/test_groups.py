@@ -50,7 +50,7 @@ async def finish(daemon: Daemon, producer: Producer, jobs: int) -> None:
 
 
 async def change_device(daemon: Daemon, producer: Producer, device: str, state: str, parked: int) -> None:
-    """Until the daemon knows the new state, and has none of the device's jobs in hand."""
+    """Until the daemon knows the new state, and has none of the device's jobs in flight."""
     producer.execute("UPDATE shardd.devices SET state = %s, state_since = now() WHERE id = %s", state, device)
     await daemon.until(lambda s: s["totals"]["parked"] == parked and not sending(producer, device))
 
@@ -133,7 +133,7 @@ async def test_killed_processes_make_a_group_send_nothing_twice(
     assert await daemon.stop() == 0
     delivered = Counter(message["job"] for message in daemon.messages())
     assert set(delivered.values()) == {1}
-    # Who knows nobody may doubt only what the killed worker had in hand.
+    # Who knows nobody may doubt only what the killed worker had in flight.
     assert states["in_doubt"] <= DEVICES
     assert states["sent"] == 4 * RECIPIENTS - states["in_doubt"]
     assert all(len(devices) == 1 for devices in senders(daemon, "first").values())

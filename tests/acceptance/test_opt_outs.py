@@ -14,7 +14,7 @@ from tests.command import Command
 from tests.daemon import Daemon, Producer
 from tests.integration.platforms.test_cloud_webhook import SECRET, WORD, free_port, signature
 from tests.platform_server.server import PlatformServer
-from tests.unit.test_cloud_notifications import notification
+from tests.unit.inbound.test_cloud_notifications import notification
 from tests.whatsapp_fleet import Fleet, Phone
 
 BYE = "You will get no more messages from us."

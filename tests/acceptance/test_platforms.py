@@ -18,7 +18,7 @@ from tests.integration.platforms.test_cloud_webhook import SECRET, WORD, free_po
 from tests.platform_device import key_of, settings_of
 from tests.platform_server import server as steps
 from tests.platform_server.server import Connection, PlatformServer, says
-from tests.unit.test_cloud_notifications import notification, status
+from tests.unit.inbound.test_cloud_notifications import notification, status
 
 PLATFORMS = ["wablas", "whacenter", "cloud_api"]
 MakeDaemon = Callable[..., Daemon]

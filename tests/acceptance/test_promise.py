@@ -75,7 +75,7 @@ async def test_killed_workers_lose_nothing_and_repeat_nothing(
     assert await daemon.stop() == 0
     states = check(daemon, producer, 8000)
     assert states["sent"] + states["in_doubt"] == 8000
-    # At most what six dying workers had in hand; and what had started must not be called queued.
+    # At most what six dying workers had in flight; and what had started must not be called queued.
     assert 0 < states["in_doubt"] <= 6 * DEVICES
     check_order(daemon)
 

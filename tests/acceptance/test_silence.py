@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from shardd.supervisor.opt_out_spool import DAMAGED, NAME
+from shardd.supervisor.inbound.opt_out_spool import DAMAGED, NAME
 from tests.daemon import Daemon, Producer, wait_gone
 from tests.fix_postgres import Cluster
 from tests.queue_rows import connect

@@ -144,7 +144,7 @@ async def test_each_ends_alone_and_its_neighbours_are_sent(
 
 
 async def test_an_operator_may_cancel_them(shardd: Command, producer: Producer, superuser_dsn: str) -> None:
-    """The claim of one failed again and again, and left it in the hand of a worker that had never heard of it."""
+    """The claim of one failed again and again, and left it with a worker that had never heard of it."""
     (device,) = producer.add_devices(1)
     rows = past_the_gate(superuser_dsn, "jobs", [job(device, **fields) for fields, _ in ENDED.values()])
     ran = await shardd("job", "cancel", *rows, "--yes")

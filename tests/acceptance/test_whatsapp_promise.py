@@ -32,7 +32,7 @@ async def test_killed_workers_repeat_nothing_and_lose_nothing(fleet: Fleet) -> N
     assert await daemon.stop() == 0
     states = fleet.check_deliveries()
     assert states["sent"] + states["in_doubt"] == jobs
-    # At most what four dying workers had in hand; and their kills did hit messages on the way.
+    # At most what four dying workers had in flight; and their kills did hit messages on the way.
     assert 0 < states["in_doubt"] <= 4 * len(phones)
     assert fleet.server.control.resent() == []
     for row in fleet.rows("SELECT error FROM shardd.archive WHERE state = 'in_doubt'"):
@@ -143,7 +143,7 @@ async def test_a_node_that_was_paused_repeats_nothing_and_spoils_nothing(fleet: 
     jobs += _more(fleet, "back", [phone.id for phone in phones])
     await fleet.finished(jobs)
     assert await first.stop() == await second.stop() == 0
-    # What it had in hand when it stopped was sent by its worker, and the outcome waited for it.
+    # What it had in flight when it stopped was sent by its worker, and the outcome waited for it.
     assert fleet.check_deliveries() == {"sent": jobs}
     assert {fleet.device(phone)["state"] for phone in phones} == {"ready"}
 

@@ -26,8 +26,8 @@ from shardd.journal import Journal
 from shardd.queue.opt_outs import HeardOptOut
 from shardd.queue.settle import Claim
 from shardd.states import Verdict
-from shardd.supervisor.opt_out_spool import DAMAGED, NAME, OptOutSpool
-from shardd.supervisor.verdicts import NODE_DIED, verdicts
+from shardd.supervisor.dispatch.verdicts import NODE_DIED, verdicts
+from shardd.supervisor.inbound.opt_out_spool import DAMAGED, NAME, OptOutSpool
 from tests.acceptance.test_promise import check
 from tests.adversarial.damage import Damager, load, store
 from tests.daemon import Daemon, Producer
@@ -261,5 +261,5 @@ async def test_a_daemon_starts_on_damaged_files_and_sends_nothing_twice(
     assert await daemon.stop() == 0
     states = check(daemon, producer, STARTS * per_start)
     assert states["sent"] + states["in_doubt"] == STARTS * per_start
-    # What the killed workers had in hand at most.
+    # What the killed workers had in flight at most.
     assert states["in_doubt"] <= STARTS * devices

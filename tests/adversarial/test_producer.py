@@ -162,7 +162,7 @@ def _processes(status: dict[str, Any]) -> tuple[int, list[tuple[int, int]]]:
 
 
 async def _until_at_rest(fleet: Fleet, daemon: Daemon, good: list[int]) -> None:
-    """Until every good job is sent, nobody has a job in hand, and what is left waits for a reason that it names."""
+    """Until every good job is sent, nobody has a job in flight, and what is left waits for a reason that it names."""
     deadline = time.monotonic() + 60 + 2 * EXAMPLES
     while True:
         restless = fleet.rows(

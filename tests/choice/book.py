@@ -7,10 +7,10 @@ from datetime import date, datetime
 from typing import Final
 
 from shardd.pacing import DevicePace
-from shardd.queue.cycle import Place
+from shardd.queue.cycle import Position
 from shardd.queue.settle import Claim
 from shardd.states import DeviceState, Verdict
-from shardd.supervisor.line import PRIORITY_SHIFT
+from shardd.supervisor.scheduling.device_queue import PRIORITY_SHIFT
 
 LEFT: Final = {Verdict.SENT, Verdict.IN_DOUBT}
 """After these a message left, or may have."""
@@ -51,7 +51,7 @@ class Job:
         return f"{self.campaign}/{self.job_class}"
 
     @property
-    def place(self) -> Place:
+    def place(self) -> Position:
         return self.run_at - (self.priority << PRIORITY_SHIFT), self.id
 
     @property
@@ -153,7 +153,7 @@ class Book:
         ]
         return sorted(found, key=lambda job: job.place)
 
-    def in_hand(self, device: str) -> list[Job]:
+    def in_flight(self, device: str) -> list[Job]:
         return [
             job
             for job in self.jobs.values()

@@ -181,10 +181,10 @@ class History:
         world = self.world
         if shard in self.book.up:
             self.book.up.discard(shard)
-            world.lines.shard_down(shard)
+            world.scheduler.shard_down(shard)
         else:
             self.book.up.add(shard)
-            world.lines.shard_up(shard, await world.queue.take_epoch(shard), world.now)
+            world.scheduler.shard_up(shard, await world.queue.take_epoch(shard), world.now)
 
     async def limits(self, dice: Dice) -> None:
         """Other limits for one that has some."""
@@ -193,7 +193,7 @@ class History:
         if pace.base.hourly_limit and pace.base.daily_limit:
             base = Pace(pace.base.gap_min, pace.base.gap_max, dice.pick([1, 4]), dice.pick([2, 6]), dice.pick(QUIET))
             sender.pace = DevicePace(base, pace.classes, pace.zone, pace.warm_up)
-            self.world.lines.repace(self.world.now)
+            self.world.scheduler.repace(self.world.now)
 
     # ---- the router
 
@@ -215,7 +215,7 @@ class History:
             await self.world.answer()
 
     async def end(self, dice: Dice) -> None:
-        """Something in hand comes to an end."""
+        """Something in flight comes to an end."""
         hands = sorted(self.world.hands)
         if hands:
             await self._end(dice.pick(hands), dice.pick(VERDICTS), dice)
@@ -233,7 +233,7 @@ class History:
         await self.world.end(job_id, verdict, **more)
 
     async def send(self, dice: Dice) -> None:
-        """Everything in hand is sent, and the next turn comes: most of what happens in a day."""
+        """Everything in flight is sent, and the next turn comes: most of what happens in a day."""
         world = self.world
         for job_id in sorted(world.hands):
             await world.end(job_id, Verdict.SENT)
@@ -267,7 +267,7 @@ class History:
         self.world.pass_time(seconds)
 
     async def until_turn(self, dice: Dice) -> None:
-        seconds = self.world.lines.next_turn(self.world.now)
+        seconds = self.world.scheduler.seconds_until_next(self.world.now)
         if seconds:
             self.world.check_nobody_is_late(seconds, dice.pick([0.1, 0.5, 1.0]))
             self.world.pass_time(seconds + 3 * MOMENT)  # so that the judge is sure of it
@@ -291,7 +291,7 @@ class History:
                 return
             if not world.hands:
                 # A job of a group has no turn before it has a device.
-                turn = world.lines.next_turn(world.now)
+                turn = world.scheduler.seconds_until_next(world.now)
                 waits = any(job.due_at is not None and not job.held for job in self.book.live())
                 world.pass_time(min(3600.0 if turn is None else turn, 41.0 if waits else math.inf) + 3 * MOMENT)
         raise AssertionError(f"jobs that nobody sends: {self.left()}")

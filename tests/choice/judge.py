@@ -36,25 +36,25 @@ class Judge:
     def may_send(self, device: str, job: Job, now: float) -> Maybe:
         """Whether this device may be given this job now, if it is the first of its lane; `now` in POSIX seconds."""
         sender = self.book.senders[device]
-        in_hand = self.book.in_hand(device)
+        in_flight = self.book.in_flight(device)
         if not sender.alive or sender.shard not in self.book.up:
             return Maybe.NO
-        if len(in_hand) >= (1 if sender.pace.has_gap else sender.room):
+        if len(in_flight) >= (1 if sender.pace.has_gap else sender.room):
             return Maybe.NO
         if job.campaign and self.book.campaigns[job.campaign].state != "running":
             return Maybe.NO
         tries = [one for one in self.book.tries if one.device == device]
-        answers = {self._at(sender, job, tries, moment, in_hand) for moment in (now - MOMENT, now + MOMENT)}
+        answers = {self._at(sender, job, tries, moment, in_flight) for moment in (now - MOMENT, now + MOMENT)}
         return answers.pop() if len(answers) == 1 else Maybe.UNKNOWN
 
-    def _at(self, sender: Sender, job: Job, tries: list[Try], now: float, in_hand: list[Job]) -> Maybe:
+    def _at(self, sender: Sender, job: Job, tries: list[Try], now: float, in_flight: list[Job]) -> Maybe:
         own, clock = sender.pace.of(job.job_class), local(sender, now)
         if now < sender.rests_until or (own.quiet is not None and _is_quiet(str(own.quiet), clock)):
             return Maybe.NO
         left = [one for one in tries if one.left]
         day, hour = clock.date(), clock.hour
-        today = sum(one.day == day for one in left) + len(in_hand)
-        this_hour = sum(one.hour == hour and one.day == day for one in left) + len(in_hand)
+        today = sum(one.day == day for one in left) + len(in_flight)
+        this_hour = sum(one.hour == hour and one.day == day for one in left) + len(in_flight)
         limit = own.daily_limit
         if limit and sender.pace.warm_up:
             days = len({one.day for one in left if one.day < day})
@@ -63,7 +63,7 @@ class Judge:
             return Maybe.NO
         if job.campaign and (cap := self.book.campaigns[job.campaign].cap) is not None:
             its = sum(one.day == day and one.campaign == job.campaign for one in left)
-            if its + sum(other.campaign == job.campaign for other in in_hand) >= cap:
+            if its + sum(other.campaign == job.campaign for other in in_flight) >= cap:
                 return Maybe.NO
         return _after_gap(own, sender.pace.base, tries, now)
 

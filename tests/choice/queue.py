@@ -7,14 +7,14 @@ from datetime import date
 
 from shardd.ipc import JobSpec
 from shardd.queue.campaigns import Campaign
-from shardd.queue.cycle import Ask, Cycle, Sends, Settlement, Taken
+from shardd.queue.cycle import ClaimedJob, ClaimRequest, Cycle, Sends, Settlement
 from shardd.queue.devices import Device
 from shardd.queue.groups import PoolJob
-from shardd.queue.jobs import Hint
+from shardd.queue.jobs import WorkHint
 from shardd.queue.settle import Claim
 from shardd.states import JobState
 from tests.choice.book import Book, Job, Sender
-from tests.hand_lines import LONG_AGO, device
+from tests.scheduler_by_hand import LONG_AGO, device
 
 
 class MemoryQueue:
@@ -81,7 +81,7 @@ class MemoryQueue:
     async def opt_out(self, address: str) -> None:
         self.book.opted_out.add(address)
 
-    async def cycle(self, settlement: Settlement, asks: Sequence[Ask]) -> Cycle:
+    async def cycle(self, settlement: Settlement, asks: Sequence[ClaimRequest]) -> Cycle:
         settled, advanced = set(), []
         for finish in settlement.finishes:
             job = self.book.jobs[finish.claim.id]
@@ -108,7 +108,7 @@ class MemoryQueue:
         claimed = {one.claim.id for one in taken}
         return Cycle(settled, taken, [hint for hint in advanced if hint[2][1] not in claimed])
 
-    def _claim(self, ask: Ask) -> list[Taken]:
+    def _claim(self, ask: ClaimRequest) -> list[ClaimedJob]:
         lane = self.claimable(ask)[: ask.room]
         for job in lane:
             job.attempt += 1
@@ -118,7 +118,7 @@ class MemoryQueue:
             )  # fmt: skip
         return [self._taken(job, ask) for job in lane]
 
-    def claimable(self, ask: Ask) -> list[Job]:
+    def claimable(self, ask: ClaimRequest) -> list[Job]:
         """The jobs that a claim would find now, in their order."""
         campaign = self.book.campaigns.get(ask.lane.rpartition("/")[0])
         if campaign is not None and campaign.state != "running":
@@ -126,12 +126,12 @@ class MemoryQueue:
         lane = self.book.lane_of(ask.device_id, ask.lane)
         return [job for job in lane if job.place >= ask.low and job.claim is None and not job.is_late(self.wall)]
 
-    def _taken(self, job: Job, ask: Ask) -> Taken:
+    def _taken(self, job: Job, ask: ClaimRequest) -> ClaimedJob:
         lane = self.book.lane_of(ask.device_id, ask.lane)
         behind = [other.place for other in lane if other.place > job.place and other.claim is None]
         claim = job.claim
         assert claim is not None
-        return Taken(
+        return ClaimedJob(
             JobSpec(*claim.key, ask.device_id, "+628"),
             claim,
             job.address in self.book.opted_out,
@@ -156,7 +156,7 @@ class MemoryQueue:
             last_at = max(known.last_at, count.last_at)
             self.days[day] = Sends(*day, max(known.hour, count.hour), known.sent + count.sent, last_at)
 
-    async def find_work(self) -> list[Hint]:
+    async def find_work(self) -> list[WorkHint]:
         lanes: dict[tuple[str, str], Job] = {}
         for job in self.book.jobs.values():
             if job.device is not None and job.stands_in_line and job.claim is None:
@@ -165,7 +165,7 @@ class MemoryQueue:
                     lanes[job.device, job.lane] = job
         return [(name, lane, job.place) for (name, lane), job in sorted(lanes.items())]
 
-    async def promote_due(self) -> list[Hint]:
+    async def promote_due(self) -> list[WorkHint]:
         due = [job for job in self.book.live() if job.due_at is not None and job.due_at <= self.wall and not job.held]
         for job in due:
             job.due_at = None
@@ -177,7 +177,7 @@ class MemoryQueue:
             job.ended = "expired"
         return late
 
-    # ---- groups, as `shardd.supervisor.groups.GroupWork` asks for them
+    # ---- groups, as `shardd.supervisor.scheduling.groups.GroupAssigner` asks for them
 
     async def members(self) -> dict[str, list[str]]:
         return self.book.members
@@ -190,7 +190,7 @@ class MemoryQueue:
 
     async def share_out(
         self, group: str, lane: str, most: int, choose: Callable[[Sequence[PoolJob]], Mapping[int, str]]
-    ) -> list[Hint]:
+    ) -> list[WorkHint]:
         pool = self.book.pool(group, lane)[:most]
         given = choose([PoolJob(job.id, job.address, self.book.contacts.get((group, job.address))) for job in pool])
         for job in pool:

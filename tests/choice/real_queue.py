@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 from shardd.queue.campaigns import Campaign, Campaigns
-from shardd.queue.cycle import Ask, Cycle, Settlement, Taken
+from shardd.queue.cycle import ClaimedJob, ClaimRequest, Cycle, Settlement
 from shardd.queue.database import Database
 from shardd.queue.devices import Device, Devices
 from shardd.queue.groups import Groups, PoolJob
-from shardd.queue.jobs import Hint, Jobs
+from shardd.queue.jobs import Jobs, WorkHint
 from tests.choice.book import Book, Job, Sender
 from tests.choice.queue import MemoryQueue
 from tests.queue_rows import find_work, take_epoch
@@ -121,7 +121,7 @@ class RealQueue(MemoryQueue):
             "INSERT INTO shardd.opt_outs (address, recipient) VALUES (%s, %s) ON CONFLICT DO NOTHING", address, address
         )
 
-    async def cycle(self, settlement: Settlement, asks: Sequence[Ask]) -> Cycle:
+    async def cycle(self, settlement: Settlement, asks: Sequence[ClaimRequest]) -> Cycle:
         found = await self.jobs.cycle(settlement, asks)
         mine = await super().cycle(settlement, asks)
         assert found.settled == mine.settled
@@ -129,12 +129,12 @@ class RealQueue(MemoryQueue):
         assert sorted(found.advanced) == sorted(mine.advanced)
         return found
 
-    async def find_work(self) -> list[Hint]:
+    async def find_work(self) -> list[WorkHint]:
         found = await find_work(self.jobs)
         assert sorted(found) == sorted(await super().find_work())
         return found
 
-    async def promote_due(self) -> list[Hint]:
+    async def promote_due(self) -> list[WorkHint]:
         # The clock of the history is not the database's.
         due = [job.id for job in self.book.live() if job.due_at is not None and job.due_at <= self.wall]
         await self.run(
@@ -160,7 +160,7 @@ class RealQueue(MemoryQueue):
 
     async def share_out(
         self, group: str, lane: str, most: int, choose: Callable[[Sequence[PoolJob]], Mapping[int, str]]
-    ) -> list[Hint]:
+    ) -> list[WorkHint]:
         seen: list[PoolJob] = []
         given: dict[int, str] = {}
 
@@ -183,7 +183,7 @@ class RealQueue(MemoryQueue):
         return found
 
 
-def _said(taken: Taken) -> tuple[object, ...]:
+def _said(taken: ClaimedJob) -> tuple[object, ...]:
     return taken.claim, taken.opted_out, taken.next
 
 

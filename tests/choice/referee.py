@@ -1,6 +1,6 @@
 """Looks at every choice, every claim and every turn of the groups' work, and says what is wrong with it.
 
-The lines cannot know everything: the referee keeps what they cannot, and asks no more of them.
+The scheduler cannot know everything: the referee keeps what they cannot, and asks no more of them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from shardd.queue.cycle import Ask, Place, Taken
+from shardd.queue.cycle import ClaimedJob, ClaimRequest, Position
 from shardd.states import DeviceState
 from tests.choice.book import Book, Job
 from tests.choice.judge import Judge, Maybe
@@ -19,36 +19,36 @@ class Referee:
 
     def __init__(self, book: Book) -> None:
         self.book, self.judge = book, Judge(book)
-        self.vague: dict[tuple[str, str], Place | None] = {}
-        """Lanes whose first job the lines cannot know: they believe that it stands here (None: where one stood that is gone)."""
+        self.vague: dict[tuple[str, str], Position | None] = {}
+        """Lanes whose first job the scheduler cannot know: it believes it is here (None: where one was that is gone)."""
         self.blind: set[str] = set()
         """Devices of which a hint was lost."""
         self.told = True
-        """Whether the lines know the campaigns as they are."""
-        self.hinted: set[tuple[str, str, Place]] = set()
+        """Whether the scheduler know the campaigns as they are."""
+        self.hinted: set[tuple[str, str, Position]] = set()
         """Since the last ask."""
 
     def due(self, wall: float) -> set[str]:
-        """The devices that surely may send now, as far as the lines can know."""
+        """The devices that surely may send now, as far as the scheduler can know."""
         if not self.told:
             return set()
         return {name for name in self.book.senders if name not in self.blind and self.judge.definite(name, wall)}
 
     # ---- a turn
 
-    def see_asks(self, asks: Sequence[Ask], most: int, due: set[str], wall: float) -> None:
+    def see_asks(self, requests: Sequence[ClaimRequest], most: int, due: set[str], wall: float) -> None:
         self.hinted = set()
-        assert sum(ask.room for ask in asks) <= most
-        assert len({ask.device_id for ask in asks}) == len(asks), "two turns at once"
+        assert sum(ask.room for ask in requests) <= most
+        assert len({ask.device_id for ask in requests}) == len(requests), "two turns at once"
         if most > 10 * len(self.book.senders):
-            missing = due - {ask.device_id for ask in asks}
+            missing = due - {ask.device_id for ask in requests}
             assert not missing, f"no turn for {missing}"
-        for ask in asks:
+        for ask in requests:
             self._see_choice(ask, wall)
 
-    def _see_choice(self, ask: Ask, wall: float) -> None:
+    def _see_choice(self, ask: ClaimRequest, wall: float) -> None:
         name = ask.device_id
-        free = self.book.senders[name].room - len(self.book.in_hand(name))
+        free = self.book.senders[name].room - len(self.book.in_flight(name))
         assert ask.room == 1 or 1 <= ask.room <= free
         vague = (name, ask.lane) in self.vague
         firsts = self.judge.firsts(name, wall)
@@ -71,14 +71,14 @@ class Referee:
             return
         place = self.vague[name, ask.lane] if vague else first.place
         if place is not None:
-            # What came since the lines believed that the lane begins there was hinted at.
+            # What came since the scheduler believed that the lane begins there was hinted at.
             place = min(place, first.place)
             mine = replace(first, priority=-(place[0] >> 52), run_at=place[0] % (1 << 52), id=place[1])
             assert self.judge.rank(name, mine) <= self.judge.rank(name, best), "another lane's turn"
 
     # ---- its answer
 
-    def see_taken(self, taken: Taken, wall: float) -> None:
+    def see_taken(self, taken: ClaimedJob, wall: float) -> None:
         claim = taken.claim
         job = self.book.jobs[claim.id]
         sender = self.book.senders[claim.device_id]
@@ -91,16 +91,16 @@ class Referee:
             if other.place < job.place and (claim.device_id, claim.lane, other.place) not in self.hinted:
                 assert claim.device_id in self.blind or other.is_late(wall), "the order of the lane"
         self.judge.check_order_group(job)
-        assert len(self.book.in_hand(sender.id)) <= (1 if sender.pace.has_gap else sender.room)
+        assert len(self.book.in_flight(sender.id)) <= (1 if sender.pace.has_gap else sender.room)
 
-    def see_claim(self, ask: Ask) -> None:
+    def see_claim(self, ask: ClaimRequest) -> None:
         campaign = self.book.campaigns.get(ask.lane.rpartition("/")[0])
         if campaign is not None and campaign.state != "running":
             # Should it run again before anybody looks, then only a scan finds its jobs.
             self.blind.add(ask.device_id)
 
-    def see_answer(self, ask: Ask, taken: Sequence[Taken], wall: float) -> None:
-        """After an answer the lines know where a lane begins, unless they did not ask, or heard of what was taken."""
+    def see_answer(self, ask: ClaimRequest, taken: Sequence[ClaimedJob], wall: float) -> None:
+        """After an answer the scheduler know where a lane begins, unless they did not ask, or heard of what was taken."""
         key = (ask.device_id, ask.lane)
         self.vague.pop(key, None)
         if any(job.is_late(wall) for job in self.book.lane_of(*key)):
@@ -158,5 +158,5 @@ class Referee:
         for name in self.book.members[group]:
             sender = self.book.senders[name]
             idle = sender.state is DeviceState.READY and not any(each.lane == lane for each in self.book.in_line(name))
-            if idle and not self.book.in_hand(name) and (name, lane) not in self.vague and self.told:
+            if idle and not self.book.in_flight(name) and (name, lane) not in self.vague and self.told:
                 assert self.judge.may_send(name, job, wall) is not Maybe.YES, "an idle device gets no work"

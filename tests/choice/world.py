@@ -1,4 +1,4 @@
-"""Devices, producers, operators and time around the real lines and the real work of groups, and a referee beside them.
+"""Devices, producers, operators and time around the real scheduler and the real work of groups, and a referee beside them.
 
 One thing happens after the other; between an ask and its answer others may happen, as they do while a claim is under way.
 """
@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from shardd.ipc import Outcome
-from shardd.queue.cycle import Ask, Cycle, Place, Send, Settlement, count_sends
-from shardd.queue.jobs import Hint
+from shardd.queue.cycle import ClaimRequest, Cycle, Position, Send, Settlement, count_sends
+from shardd.queue.jobs import WorkHint
 from shardd.queue.settle import Claim, Finish, JobBackoff, Release, settle
 from shardd.states import MAY_HAVE_LEFT, DeviceState, Verdict
-from shardd.supervisor.groups import FIRST_POOL, GroupWork
-from shardd.supervisor.lines import Lines
+from shardd.supervisor.scheduling.groups import FIRST_POOL, GroupAssigner
+from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.steps import Step
 from tests.choice.book import LEFT, NOT_TRIED, Book, Job, Take, Try, local
 from tests.choice.judge import MOMENT
@@ -51,11 +51,11 @@ class World:
         self.pending: list[Entry] = []
         self.batch: list[Entry] = []
         """What the present flight settles."""
-        self.flight: list[Ask] | None = None
+        self.flight: list[ClaimRequest] | None = None
         self.cycle: Cycle | None = None
         """What the flight will bring, when the database has done it."""
         self.weights: dict[str, float] = {}
-        """Of campaigns, as the lines know them."""
+        """Of campaigns, as the scheduler know them."""
 
     # ---- time and restarts
 
@@ -73,22 +73,24 @@ class World:
 
     async def start(self) -> None:
         """A supervisor without a memory."""
-        self.lines = Lines(
+        self.scheduler = Scheduler(
             shard_of=lambda name: self.book.senders[name].shard,
             pace_of=lambda device: self.book.senders[device.id].pace,
             room_of=lambda transport: int(transport.rpartition("-")[2]),
         )
-        self.group_work = GroupWork(cast("Any", self.queue), self.lines, self._hint_all, Step("sharing out"), every=1.0)
+        self.group_assigner = GroupAssigner(
+            cast("Any", self.queue), self.scheduler, self._hint_all, Step("sharing out"), every=1.0
+        )
         self.referee.vague, self.referee.blind = {}, set()
         self.book.takes.clear()
         await self.look()
         await self.look_at_campaigns()
         for shard in sorted(self.book.up):
-            self.lines.shard_up(shard, await self.queue.take_epoch(shard), self.now)
+            self.scheduler.shard_up(shard, await self.queue.take_epoch(shard), self.now)
         await self.scan()
 
     async def restart(self, lost: Verdict) -> None:
-        """The journals tell what became of what was in hand, and it is written before anything else; the clock begins anew."""
+        """The journals tell what became of what was in flight, and it is written before anything else; the clock begins anew."""
         if self.flight is not None:
             await self.answer()
         for job_id in list(self.hands):
@@ -100,23 +102,23 @@ class World:
         self.ahead, self.now = self.wall - 5000.0, 5000.0
         await self.start()
 
-    # ---- what the lines are told
+    # ---- what the scheduler are told
 
     async def look(self) -> None:
         devices = [
             replace(row, transport=f"room-{self.book.senders[row.id].room}")
             for row in await self.queue.devices(WARM_DAYS)
         ]
-        self.lines.look(devices, self.now, wall=self.wall, unwritten={})
+        self.scheduler.look(devices, self.now, wall=self.wall, unwritten={})
 
     async def look_at_campaigns(self) -> None:
         """As `CampaignSync` does."""
         running = await self.queue.running()
         for campaign, name, day, sent in await self.queue.sends():
-            self.lines.by_id[name].note_campaign(campaign, day, sent)
+            self.scheduler.by_id[name].note_campaign(campaign, day, sent)
         self.weights |= {name: campaign.weight for name, campaign in running.items()}
-        resumed = running.keys() - self.lines.campaigns.keys()
-        self.lines.set_campaigns(running, self.now)
+        resumed = running.keys() - self.scheduler.campaigns.keys()
+        self.scheduler.set_campaigns(running, self.now)
         self.referee.told = True
         if resumed:
             await self.scan()
@@ -136,19 +138,19 @@ class World:
     async def promote(self) -> None:
         self._hint_all(await self.queue.promote_due())
 
-    def _hint_all(self, hints: Sequence[Hint]) -> None:
+    def _hint_all(self, hints: Sequence[WorkHint]) -> None:
         for name, lane, place in hints:
             self.hint(name, lane, place)
 
-    def hint(self, name: str, lane: str, place: Place) -> None:
+    def hint(self, name: str, lane: str, place: Position) -> None:
         if self.flight is not None:
             self.referee.hinted.add((name, lane, place))
-        self.lines.hint(name, lane, place, self.now)
+        self.scheduler.hint(name, lane, place, self.now)
         if self.book.jobs[place[1]].is_late(self.wall):
             self.referee.lost(name, lane)
 
     async def insert(self, jobs: list[Job], *, heard: bool = True) -> None:
-        """A producer's statement; `heard`: the lines hear of it."""
+        """A producer's statement; `heard`: the scheduler hear of it."""
         await self.queue.insert(jobs)
         for job in jobs:
             if job.device is None or not job.stands_in_line:
@@ -167,17 +169,17 @@ class World:
     def ask(self, most: int) -> None:
         due = self.referee.due(self.wall)
         if due:
-            assert self.lines.next_turn(self.now) == 0.0, "somebody may send, and nobody's turn is now"
-        self.flight = self.lines.asks(most, self.now)
+            assert self.scheduler.seconds_until_next(self.now) == 0.0, "somebody may send, and nobody's turn is now"
+        self.flight = self.scheduler.next_requests(most, self.now)
         self.batch, self.pending = self.pending, []
         self.referee.see_asks(self.flight, most, due, self.wall)
 
     async def claim(self) -> None:
         """The database does what the flight asks for; nobody knows yet."""
-        asks = self.flight or []
+        requests = self.flight or []
         batch, self.batch = self.batch, []
-        found = {ask.device_id: bool(self.queue.claimable(ask)) for ask in asks}
-        self.cycle = cycle = await self.queue.cycle(self._settlement(batch), asks)
+        found = {ask.device_id: bool(self.queue.claimable(ask)) for ask in requests}
+        self.cycle = cycle = await self.queue.cycle(self._settlement(batch), requests)
         assert {claim.id for claim, _, _ in batch} == cycle.settled
         self.referee.hinted |= set(cycle.advanced)
         for job in cycle.taken:
@@ -185,7 +187,7 @@ class World:
             self.book.takes.append(Take(claim.device_id, claim.campaign, self.weights.get(claim.campaign, 1.0)))
             self.referee.see_taken(job, self.wall)
         self.referee.hinted -= set(cycle.advanced)
-        for ask in asks:
+        for ask in requests:
             taken = any((job.claim.device_id, job.claim.lane) == (ask.device_id, ask.lane) for job in cycle.taken)
             assert taken or not found[ask.device_id], "a claim that found nothing"
             self.referee.see_claim(ask)
@@ -196,11 +198,11 @@ class World:
             await self.claim()
         cycle, self.cycle = self.cycle, None
         assert cycle is not None
-        asks, self.flight = self.flight or [], None
-        self.lines.claimed(asks, cycle.taken, self.now)
+        requests, self.flight = self.flight or [], None
+        self.scheduler.claimed(requests, cycle.taken, self.now)
         for job in cycle.taken:
             self.hands[job.claim.id] = Hand(job.claim, self.wall)
-        for ask in asks:
+        for ask in requests:
             taken = [job for job in cycle.taken if (job.claim.device_id, job.claim.lane) == (ask.device_id, ask.lane)]
             self.referee.see_answer(ask, taken, self.wall)
         self._hint_all(cycle.advanced)
@@ -210,9 +212,9 @@ class World:
 
     async def fail(self) -> None:
         """The database did not answer, and did nothing."""
-        asks, self.flight = self.flight or [], None
+        requests, self.flight = self.flight or [], None
         self.pending, self.batch = self.batch + self.pending, []
-        self.lines.unasked(asks, self.now)
+        self.scheduler.unrequested(requests, self.now)
 
     async def end(self, job_id: int, verdict: Verdict, **more: Any) -> None:
         """A worker's word."""
@@ -229,7 +231,7 @@ class World:
             self._note_try(hand, left=verdict in LEFT)
         decision = settle(claim, outcome, JobBackoff(5, 600), self.wall)
         self.pending.append((claim, outcome, decision))
-        self.lines.ended(claim, outcome, self.now, back=isinstance(decision, Release) and decision.due_at is None)
+        self.scheduler.ended(claim, outcome, self.now, back=isinstance(decision, Release) and decision.due_at is None)
         job = self.book.jobs[claim.id]
         job.settling = True
         if isinstance(decision, Release) and decision.due_at is None:
@@ -263,7 +265,7 @@ class World:
         sends = []
         for claim, outcome, _ in batch:
             pace = self.book.senders[claim.device_id].pace
-            campaign = self.lines.campaigns.get(claim.campaign)
+            campaign = self.scheduler.campaigns.get(claim.campaign)
             capped = bool(claim.campaign) and (campaign is None or campaign.device_cap is not None)
             if outcome.verdict in MAY_HAVE_LEFT and (capped or pace.limited):
                 sends.append(Send(claim.device_id, outcome.at, pace.zone, claim.campaign if capped else ""))
@@ -290,9 +292,9 @@ class World:
         known = dict(self.book.contacts)
         pools = {(group, lane): self.book.pool(group, lane) for group, lane in await self.queue.pools(FIRST_POOL, 1000)}
         # As if the times had passed for which it remembers who is in a group, and who had no room.
-        self.group_work._looked = -math.inf
-        self.group_work._full.clear()
-        await self.group_work._turn(self.now)
+        self.group_assigner._looked = -math.inf
+        self.group_assigner._full.clear()
+        await self.group_assigner._turn(self.now)
         given = [job for job in self.book.live() if job.group and job.device is not None and before[job.id] is None]
         self.referee.see_shared_out(given, known, pools, self.wall)
         for job_id, name in before.items():
@@ -302,10 +304,10 @@ class World:
     # ---- what must be true of time
 
     def check_nobody_is_late(self, seconds: float, part: float) -> None:
-        """Until the next turn of which the lines know, nobody may surely send."""
+        """Until the next turn of which the scheduler know, nobody may surely send."""
         if self.flight is not None:
             return
-        turn = self.lines.next_turn(self.now)
+        turn = self.scheduler.seconds_until_next(self.now)
         until = seconds if turn is None else min(seconds, turn - 2 * MOMENT)
         if until > 0:
             late = self.referee.due(self.wall + until * part)

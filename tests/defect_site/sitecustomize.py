@@ -29,14 +29,14 @@ def fail_once(owner: Any, name: str) -> None:
 
 def fail_to_settle() -> None:
     """See above."""
-    from shardd.supervisor import recovery  # noqa: PLC0415  # not in every process that has this folder on its path
+    from shardd.supervisor.dispatch import recovery  # noqa: PLC0415  # not in every process that has this folder on its path
 
     fail_once(recovery, "verdicts")
 
 
 def fail_to_hear() -> None:
     """See above."""
-    from shardd.supervisor.router import Router  # noqa: PLC0415
+    from shardd.supervisor.dispatch.router import Router  # noqa: PLC0415
 
     fail_once(Router, "outcomes")
 

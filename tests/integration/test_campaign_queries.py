@@ -11,7 +11,7 @@ from shardd.queue.campaign_admin import CampaignAdmin, CampaignState
 from shardd.queue.counts import Counts
 from shardd.queue.database import Database
 from shardd.queue.jobs import Jobs
-from shardd.supervisor.cancelled import CHUNK, CancelledJobs
+from shardd.supervisor.cluster.cancelled import CHUNK, CancelledJobs
 from tests.queue_rows import (
     add_campaigns,
     add_devices,
@@ -44,7 +44,7 @@ async def test_a_claim_looks_at_its_campaign(dsn: str, database: Database, epoch
         # Not committed yet: nobody is kept waiting, and the claim goes by what holds now.
         assert len(await claim(jobs, epoch, "a", lane=LANE)) == 1
     assert await claim(jobs, epoch, "a", lane=LANE) == []
-    resumed = await campaigns.turn(["spring"], CampaignState.RUNNING)
+    resumed = await campaigns.set_state(["spring"], CampaignState.RUNNING)
     assert resumed == ({"spring"} if state == "paused" else set())
     assert len(await claim(jobs, epoch, "a", lane=LANE)) == len(resumed)
 

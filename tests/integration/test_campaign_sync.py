@@ -11,10 +11,10 @@ import pytest
 
 from shardd.queue.campaigns import Campaign, Campaigns
 from shardd.queue.database import Database
-from shardd.supervisor.campaigns import CampaignSync
+from shardd.supervisor.scheduling.campaigns import CampaignSync
+from shardd.supervisor.scheduling.work_poller import WorkPoller
 from shardd.supervisor.steps import Steps
 from shardd.supervisor.tasks import end_tasks
-from shardd.supervisor.work_poller import WorkPoller
 from tests.integration.test_router import Node, until
 from tests.queue_rows import add_campaigns, add_devices, connect, insert_jobs, states, take_epoch
 
@@ -55,7 +55,7 @@ async def test_what_was_paused_behind_the_routers_back_goes_on_when_it_is_resume
         set_state(dsn, "spring", "paused")
         await node.find_work()
         # The claim finds nothing, because the campaign is paused: the router thinks that there is no work left.
-        await until(lambda: not node.router.lines.by_id["a"].has_work)
+        await until(lambda: not node.router.scheduler.by_id["a"].has_work)
         await watch.look()
         set_state(dsn, "spring", "running")
         await watch.look()
@@ -73,7 +73,7 @@ async def test_a_cap_is_known_with_what_was_sent_before(dsn: str, node: Node) ->
     insert_jobs(dsn, "b", 5, campaign="spring")
     async with watched(node) as watch:
         await watch.look()
-        assert node.router.lines.campaigns == {"spring": Campaign(1.0, 3)}
+        assert node.router.scheduler.campaigns == {"spring": Campaign(1.0, 3)}
         await node.workers.until(lambda: len(node.workers.settled) == 4)
         await node.find_work()
         await node.settled()
@@ -98,6 +98,6 @@ async def test_what_is_in_hand_while_its_campaign_is_paused_is_counted(dsn: str,
         set_state(dsn, "spring", "running")
         await watch.look()
         await node.find_work()
-        assert node.router.lines.asks(9, asyncio.get_running_loop().time()) == []
+        assert node.router.scheduler.next_requests(9, asyncio.get_running_loop().time()) == []
     with connect(dsn) as connection:
         assert connection.execute("SELECT device_id, sent FROM shardd.campaign_days").fetchall() == [("a", 1)]

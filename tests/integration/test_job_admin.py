@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 
 from shardd.queue import job_admin
 from shardd.queue.database import Database
-from shardd.queue.job_admin import Handled, JobAdmin, Traits
+from shardd.queue.job_admin import JobAdmin, JobResult, Traits
 from shardd.queue.jobs import Jobs
 from shardd.states import JobState
 from tests.queue_rows import add_devices, claim, connect, finish, insert_jobs, row_of, states, take_epoch
@@ -39,15 +39,15 @@ def end(owner: psycopg.Connection[Any], ids: list[int], state: str = "failed", e
     assert len(done) == len(ids)
 
 
-async def retry(admin: JobAdmin, traits: Traits, ids: list[int] | None = None) -> list[Handled]:
+async def retry(admin: JobAdmin, traits: Traits, ids: list[int] | None = None) -> list[JobResult]:
     return [one async for chunk in admin.retry(traits, ids) for one in chunk]
 
 
-async def cancel(admin: JobAdmin, traits: Traits, ids: list[int] | None = None) -> list[Handled]:
+async def cancel(admin: JobAdmin, traits: Traits, ids: list[int] | None = None) -> list[JobResult]:
     return [one async for chunk in admin.cancel(traits, "test", ids) for one in chunk]
 
 
-def done(handled: list[Handled]) -> list[int]:
+def done(handled: list[JobResult]) -> list[int]:
     return [one.id for one in handled if one.done]
 
 
@@ -144,8 +144,8 @@ async def test_what_is_in_hand_is_not_cancelled(
     first, second = insert_jobs(owner, "a", 2)
     await claim(Jobs(database), await take_epoch(database), "a")
     assert await cancel(admin, Traits(), [first, second]) == [
-        Handled(first, "sending", "in_hand", done=False),
-        Handled(second, "queued", None, done=True),
+        JobResult(first, "sending", "in_flight", done=False),
+        JobResult(second, "queued", None, done=True),
     ]
     assert states(dsn) == {first: "sending", second: "cancelled"}
     assert (row_of(dsn, second)["error"], row_of(dsn, second)["error_class"]) == ("test", "cancelled")
@@ -170,8 +170,8 @@ async def test_an_obstacle_keeps_a_job_as_it_is(
     end(owner, [job])
     owner.execute(change)  # type: ignore[call-overload]  # the statements above
     assert [(pile.obstacle, pile.jobs) for pile in await admin.count_retries(FAILED)] == [(obstacle, 1)]
-    assert await retry(admin, FAILED) == [Handled(job, "failed", obstacle, done=False)]
-    assert await retry(admin, Traits(), [job]) == [Handled(job, "failed", obstacle, done=False)]
+    assert await retry(admin, FAILED) == [JobResult(job, "failed", obstacle, done=False)]
+    assert await retry(admin, Traits(), [job]) == [JobResult(job, "failed", obstacle, done=False)]
     assert states(dsn) == {job: "failed"}
 
 
@@ -183,8 +183,8 @@ async def test_what_waited_for_a_job_that_expired_does_not_come_back(
     end(owner, [first], "expired")
     end(owner, [second, other])
     assert await retry(admin, FAILED) == [
-        Handled(second, "failed", "order", done=False),
-        Handled(other, "failed", None, done=True),
+        JobResult(second, "failed", "order", done=False),
+        JobResult(other, "failed", None, done=True),
     ]
 
 
@@ -257,15 +257,15 @@ async def test_the_job_of_a_group_is_given_to_any_device_again(owner: psycopg.Co
 async def test_a_device_that_goes_leaves_the_jobs_of_its_groups_behind(
     owner: psycopg.Connection[Any], admin: JobAdmin, dsn: str
 ) -> None:
-    waits, later, in_hand = insert_jobs(owner, "a", 3, device_id=None, device_group="g")
+    waits, later, in_flight = insert_jobs(owner, "a", 3, device_id=None, device_group="g")
     (own,) = insert_jobs(owner, "a")
     owner.execute("UPDATE shardd.jobs SET device_id = 'a'")
     owner.execute("UPDATE shardd.jobs SET scheduled = true, due_at = now() WHERE id = %s", [later])
-    owner.execute("UPDATE shardd.jobs SET claimed_epoch = 1 WHERE id = %s", [in_hand])
+    owner.execute("UPDATE shardd.jobs SET claimed_epoch = 1 WHERE id = %s", [in_flight])
     assert await admin.give_back(["a", "b"]) == 2
     assert await admin.give_back(["a", "b"]) == 0
     rows = dict(owner.execute("SELECT id, device_id FROM shardd.jobs").fetchall())
-    assert rows == {waits: None, later: None, in_hand: "a", own: "a"}
+    assert rows == {waits: None, later: None, in_flight: "a", own: "a"}
 
 
 async def test_a_job_is_shown_whole(owner: psycopg.Connection[Any], admin: JobAdmin) -> None:

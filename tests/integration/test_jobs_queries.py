@@ -15,13 +15,13 @@ import pytest
 from shardd.errors import DatabaseError
 from shardd.ipc import Outcome, Receipt
 from shardd.queue.counts import Counts
-from shardd.queue.cycle import Ask, Cycle, Sends, Settlement
+from shardd.queue.cycle import ClaimRequest, Cycle, Sends, Settlement
 from shardd.queue.database import Database
 from shardd.queue.job_admin import JobAdmin, Traits
-from shardd.queue.jobs import Hint, Jobs
+from shardd.queue.jobs import Jobs, WorkHint
 from shardd.queue.settle import Claim, JobBackoff, Release, settle
 from shardd.states import JobState, Verdict
-from shardd.supervisor.line import FIRST_PLACE
+from shardd.supervisor.scheduling.device_queue import FIRST_POSITION
 from tests.fix_postgres import Cluster
 from tests.queue_rows import (
     add_campaigns,
@@ -57,12 +57,12 @@ def claims_of(cycle: Cycle) -> list[Claim]:
     return [taken.claim for taken in cycle.taken]
 
 
-def ids_of(hints: list[Hint]) -> list[int]:
+def ids_of(hints: list[WorkHint]) -> list[int]:
     """The jobs that stand where the hints say, in the order of their lanes."""
     return [place[1] for _, _, place in sorted(hints, key=lambda hint: hint[2])]
 
 
-def firsts_of(hints: list[Hint]) -> dict[str, int]:
+def firsts_of(hints: list[WorkHint]) -> dict[str, int]:
     """Which job is the first of each device; every job is in the same lane."""
     assert {lane for _, lane, _ in hints} <= {LANE}
     return {device: place[1] for device, _, place in hints}
@@ -91,7 +91,7 @@ async def test_a_claim_brings_the_whole_job(dsn: str, jobs: Jobs, epoch: int) ->
         dsn, "a", kind="image", body="caption", media="https://x/y", file_name="y.png", mime_type="image/png",
         details='{"x": [1, null]}', max_attempts=3, on_doubt="retry",
     )  # fmt: skip
-    cycle = await jobs.cycle(Settlement(), [Ask("a", LANE, epoch, FIRST_PLACE, 1)])
+    cycle = await jobs.cycle(Settlement(), [ClaimRequest("a", LANE, epoch, FIRST_POSITION, 1)])
     (taken,) = cycle.taken
     spec, its_claim = taken.spec, taken.claim
     assert (spec.id, spec.epoch, spec.attempt, spec.device_id, spec.recipient) == (job, epoch, 1, "a", "+6281234567")
@@ -144,7 +144,7 @@ async def test_a_claim_begins_where_the_line_is_known_to_begin(dsn: str, jobs: J
     first, second, third = insert_jobs(dsn, "a", 3, run_at=PAST)
     ((_, lane, place),) = await find_work(jobs)
     assert (lane, place[1]) == (LANE, first)
-    cycle = await jobs.cycle(Settlement(), [Ask("a", LANE, epoch, (place[0], second), 5)])
+    cycle = await jobs.cycle(Settlement(), [ClaimRequest("a", LANE, epoch, (place[0], second), 5)])
     assert [c.id for c in claims_of(cycle)] == [second, third]
 
 
@@ -166,7 +166,7 @@ async def test_a_claim_says_who_opted_out_meanwhile(dsn: str, jobs: Jobs, epoch:
             " WHERE id = ANY (%s)",
             [[first, third]],
         )
-    cycle = await jobs.cycle(Settlement(), [Ask("a", LANE, epoch, FIRST_PLACE, 5)])
+    cycle = await jobs.cycle(Settlement(), [ClaimRequest("a", LANE, epoch, FIRST_POSITION, 5)])
     assert {taken.claim.id: taken.opted_out for taken in cycle.taken} == {first: True, second: False, third: True}
     assert [claim.address for claim in claims_of(cycle)] == ["62812345670", "62812345671", "62812345672"]
 
@@ -176,7 +176,9 @@ async def test_a_claim_of_one_tells_where_the_next_stands(dsn: str, jobs: Jobs, 
     insert_jobs(dsn, "a", priority=7, **{"class": "reply"})
     seen = []
     for _ in range(3):
-        (taken,) = (await jobs.cycle(Settlement(), [Ask("a", LANE, epoch, FIRST_PLACE, 1, peek=True)])).taken
+        (taken,) = (
+            await jobs.cycle(Settlement(), [ClaimRequest("a", LANE, epoch, FIRST_POSITION, 1, peek=True)])
+        ).taken
         seen.append((taken.claim.id, taken.next and taken.next[1]))
     assert seen == [(first, middle), (middle, last), (last, None)]
 
@@ -185,7 +187,7 @@ async def test_settling_lets_the_next_of_an_order_group_into_its_line(dsn: str, 
     order = [insert_jobs(dsn, device, order_group="g")[0] for device in ("a", "b", "b")]
     (first,) = await claim(jobs, epoch, "a", "b")
     # It can be claimed by the same cycle, and is no news then.
-    cycle = await jobs.cycle(finish(first), [Ask("b", LANE, epoch, FIRST_PLACE, 1)])
+    cycle = await jobs.cycle(finish(first), [ClaimRequest("b", LANE, epoch, FIRST_POSITION, 1)])
     (second,) = claims_of(cycle)
     assert cycle.advanced == []
     cycle = await jobs.cycle(finish(second), [])
@@ -244,7 +246,7 @@ async def test_without_a_good_lease_nothing_is_claimed(
 async def test_one_bad_epoch_does_not_stop_the_others(dsn: str, database: Database, jobs: Jobs, epoch: int) -> None:
     (mine,) = insert_jobs(dsn, "a")
     insert_jobs(dsn, "b")
-    asks = [Ask("a", LANE, epoch, FIRST_PLACE, 1), Ask("b", LANE, epoch + 99, FIRST_PLACE, 1)]
+    asks = [ClaimRequest("a", LANE, epoch, FIRST_POSITION, 1), ClaimRequest("b", LANE, epoch + 99, FIRST_POSITION, 1)]
     cycle = await jobs.cycle(Settlement(), asks)
     assert [c.id for c in claims_of(cycle)] == [mine]
 
@@ -361,7 +363,7 @@ async def test_a_release_says_when_and_why(dsn: str, jobs: Jobs, epoch: int) -> 
 async def test_deaths_of_workers_are_remembered_with_the_job(dsn: str, jobs: Jobs, epoch: int) -> None:
     insert_jobs(dsn, "a", 1)
     for deaths in (1, 2):
-        cycle = await jobs.cycle(Settlement(), [Ask("a", LANE, epoch, FIRST_PLACE, 1)])
+        cycle = await jobs.cycle(Settlement(), [ClaimRequest("a", LANE, epoch, FIRST_POSITION, 1)])
         (taken,) = cycle.taken
         assert (taken.claim.worker_deaths, taken.spec.worker_deaths, taken.spec.alone) == (
             deaths - 1,
@@ -372,7 +374,7 @@ async def test_deaths_of_workers_are_remembered_with_the_job(dsn: str, jobs: Job
         released = settle(taken.claim, outcome, JobBackoff(), time.time())
         assert isinstance(released, Release)
         await jobs.cycle(Settlement(releases=[released]), [])
-    (taken,) = (await jobs.cycle(Settlement(), [Ask("a", LANE, epoch, FIRST_PLACE, 1)])).taken
+    (taken,) = (await jobs.cycle(Settlement(), [ClaimRequest("a", LANE, epoch, FIRST_POSITION, 1)])).taken
     assert (taken.claim.worker_deaths, taken.spec.alone) == (2, True)
     assert [c.worker_deaths for c in await jobs.claims_of_epochs([epoch])] == [2]
 
@@ -382,9 +384,9 @@ async def test_settle_and_claim_are_one(dsn: str, jobs: Jobs, epoch: int) -> Non
     first, second = await claim(jobs, epoch, "a", room=2)
     settlement = Settlement(finishes=finish(first).finishes, releases=release(second).releases)
     with pytest.raises(DatabaseError):
-        await jobs.cycle(settlement, [Ask("a", LANE, epoch, FIRST_PLACE, 2**40)])
+        await jobs.cycle(settlement, [ClaimRequest("a", LANE, epoch, FIRST_POSITION, 2**40)])
     assert states(dsn) == {done: "sending", given_back: "sending"}
-    cycle = await jobs.cycle(settlement, [Ask("a", LANE, epoch, FIRST_PLACE, 5)])
+    cycle = await jobs.cycle(settlement, [ClaimRequest("a", LANE, epoch, FIRST_POSITION, 5)])
     assert cycle.settled == {done, given_back}
     # What the same cycle gave back can be claimed by it.
     assert [(c.id, c.attempt) for c in claims_of(cycle)] == [(given_back, 2)]

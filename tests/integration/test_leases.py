@@ -13,7 +13,7 @@ from shardd.errors import AlreadyRunningError, DatabaseError
 from shardd.hashing import assignment
 from shardd.queue.database import Database
 from shardd.queue.leases import Leases
-from shardd.supervisor.leases import LeaseKeeper
+from shardd.supervisor.cluster.leases import LeaseKeeper
 from tests.queue_rows import connect
 
 TTL = 600.0
@@ -194,12 +194,12 @@ async def test_a_lonely_node_takes_every_shard(dsn: str, database: Database, dra
     a = keeper(database, "a")
     assert not a.good()
     await a.register()
-    assert await a.turn(drained[1]) == set()
+    assert await a.run_cycle(drained[1]) == set()
     assert set(a.epochs) == set(range(8))
     assert a.good()
     assert TTL - 5.0 >= a.seconds_left() > TTL - 65.0
     before = a.epochs
-    await a.turn(drained[1])
+    await a.run_cycle(drained[1])
     assert a.epochs == before
     assert drained[0] == []
 
@@ -207,14 +207,14 @@ async def test_a_lonely_node_takes_every_shard(dsn: str, database: Database, dra
 async def test_two_nodes_share_as_the_hash_says(dsn: str, database: Database, drained: Drained) -> None:
     a, b = keeper(database, "a"), keeper(database, "b")
     await a.register()
-    await a.turn(drained[1])
+    await a.run_cycle(drained[1])
     await b.register()
-    await b.turn(drained[1])
+    await b.run_cycle(drained[1])
     assert b.epochs == {}  # a has not given anything back yet
     wanted = assignment(8, ["a", "b"])
-    await a.turn(drained[1])
+    await a.run_cycle(drained[1])
     assert sorted(drained[0]) == [shard for shard, node in sorted(wanted.items()) if node == "b"]
-    await b.turn(drained[1])
+    await b.run_cycle(drained[1])
     assert holders(dsn) == wanted
     assert set(a.epochs) | set(b.epochs) == set(range(8))
     assert not set(a.epochs) & set(b.epochs)
@@ -233,9 +233,9 @@ async def test_a_slow_drain_costs_the_other_shards_nothing(dsn: str, database: D
         return time.monotonic() + a.seconds_left()
 
     await a.register()
-    await a.turn(slowly)
+    await a.run_cycle(slowly)
     await b.register()
-    turn = asyncio.create_task(a.turn(slowly))
+    turn = asyncio.create_task(a.run_cycle(slowly))
     async with asyncio.timeout(60):
         while not draining:  # noqa: ASYNC110  # `slowly` is called by a task that cannot be awaited yet
             await asyncio.sleep(0.01)
@@ -258,13 +258,13 @@ async def test_a_lost_lease_is_told_and_taken_again_only_by_the_next_turn(
 ) -> None:
     a = keeper(database, "a")
     await a.register()
-    await a.turn(drained[1])
+    await a.run_cycle(drained[1])
     before = a.epochs
     expire(dsn)
-    assert await a.turn(drained[1]) == set(range(8))
+    assert await a.run_cycle(drained[1]) == set(range(8))
     assert a.epochs == {}
     assert not a.good()
-    await a.turn(drained[1])
+    await a.run_cycle(drained[1])
     assert set(a.epochs) == set(range(8))
     assert not set(a.epochs.values()) & set(before.values())
 
@@ -274,10 +274,10 @@ async def test_a_dead_nodes_shards_go_to_the_living(dsn: str, database: Database
     for node in (a, b):
         await node.register()
     for node in (a, b):
-        await node.turn(drained[1])
+        await node.run_cycle(drained[1])
     assert set(holders(dsn).values()) == {"a", "b"}
     expire(dsn, node="a")
-    await b.turn(drained[1])
+    await b.run_cycle(drained[1])
     assert holders(dsn) == dict.fromkeys(range(8), "b")
 
 
@@ -288,17 +288,17 @@ async def test_a_node_that_stops_in_order_leaves_its_shards_at_once(
     for node in (a, b):
         await node.register()
     for node in (a, b):
-        await node.turn(drained[1])
+        await node.run_cycle(drained[1])
     await a.give_up()
     assert a.epochs == {}
-    await b.turn(drained[1])
+    await b.run_cycle(drained[1])
     assert holders(dsn) == dict.fromkeys(range(8), "b")
 
 
 async def test_past_its_deadline_a_node_trusts_none_of_its_leases(database: Database, drained: Drained) -> None:
     a = keeper(database, "a", ttl=5.0, margin=5.0)
     await a.register()
-    await a.turn(drained[1])
+    await a.run_cycle(drained[1])
     assert a.epochs
     assert not a.good()
     assert a.seconds_left() <= 0
@@ -309,12 +309,12 @@ async def test_past_its_deadline_a_node_trusts_none_of_its_leases(database: Data
 async def test_a_renewal_that_fails_changes_nothing(dsn: str, database: Database, drained: Drained) -> None:
     a = keeper(database, "a")
     await a.register()
-    await a.turn(drained[1])
+    await a.run_cycle(drained[1])
     before, left = a.epochs, a.seconds_left()
     with connect(dsn) as connection:
         connection.execute("ALTER TABLE shardd.leases RENAME TO elsewhere")
         with pytest.raises(DatabaseError):
-            await a.turn(drained[1])
+            await a.run_cycle(drained[1])
         connection.execute("ALTER TABLE shardd.elsewhere RENAME TO leases")
     assert a.epochs == before
     assert a.seconds_left() <= left
@@ -332,21 +332,21 @@ async def test_nodes_must_agree_about_the_number_of_shards(database: Database, d
     # The same node may come back with another number: its earlier self is dead.
     again = keeper(database, "a", shards=4)
     await again.register()
-    await again.turn(drained[1])
+    await again.run_cycle(drained[1])
     assert set(again.epochs) == set(range(4))
 
 
 async def test_a_restart_ends_every_lease_of_the_earlier_run(dsn: str, database: Database, drained: Drained) -> None:
-    """Also those of shards that another node should have now: nobody else can settle what was in hand under them."""
+    """Also those of shards that another node should have now: nobody else can settle what was in flight under them."""
     a = keeper(database, "a")
     await a.register()
-    await a.turn(drained[1])
+    await a.run_cycle(drained[1])
     b = keeper(database, "b")
     await b.register()
     again = keeper(database, "a")
     await again.register()
-    await again.turn(drained[1])
-    await b.turn(drained[1])
+    await again.run_cycle(drained[1])
+    await b.run_cycle(drained[1])
     assert holders(dsn) == assignment(8, ["a", "b"])
 
 
@@ -355,14 +355,14 @@ async def test_of_two_supervisors_under_one_name_the_later_one_wins_for_good(
 ) -> None:
     old = keeper(database, "a")
     await old.register()
-    await old.turn(drained[1])
+    await old.run_cycle(drained[1])
     new = keeper(database, "a")
     await new.register()
-    await new.turn(drained[1])
+    await new.run_cycle(drained[1])
     kept = new.epochs
     assert set(kept) == set(range(8))
     for _ in range(3):
-        await old.turn(drained[1])
+        await old.run_cycle(drained[1])
         assert not old.good()
-        await new.turn(drained[1])
+        await new.run_cycle(drained[1])
         assert new.epochs == kept

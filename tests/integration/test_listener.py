@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from shardd.supervisor.listener import Listener
+from shardd.supervisor.admin.http_listener import Listener
 from tests.raw_http import Peer, exchange, statuses
 
 QUICK = b"GET /quick HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -20,7 +20,7 @@ BIG = 30_000_000
 PATIENCE = 0.3
 
 
-class Place:
+class Position:
     """A listener of two places, and a request that takes as long as the test wants."""
 
     def __init__(self, socket: Path) -> None:
@@ -51,21 +51,21 @@ class Place:
 
 
 @pytest.fixture
-async def place(tmp_path: Path) -> AsyncIterator[Place]:
-    place = Place(tmp_path / "socket")
+async def place(tmp_path: Path) -> AsyncIterator[Position]:
+    place = Position(tmp_path / "socket")
     await place.listener.listen(place.socket)
     yield place
     await place.listener.close()
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /qui", QUICK, HALF, QUICK + HALF])
-async def test_a_peer_that_is_silent_for_too_long_is_hung_up_on(place: Place, sent: bytes) -> None:
+async def test_a_peer_that_is_silent_for_too_long_is_hung_up_on(place: Position, sent: bytes) -> None:
     peer = await Peer.connect(place.socket)
     await peer.send(sent)
     assert statuses(await peer.rest()) == [200] * sent.count(QUICK)
 
 
-async def test_a_peer_that_does_not_take_its_answer_is_hung_up_on(place: Place) -> None:
+async def test_a_peer_that_does_not_take_its_answer_is_hung_up_on(place: Position) -> None:
     peer, later = await Peer.connect(place.socket), await Peer.connect(place.socket)
     await peer.send(b"GET /big HTTP/1.1\r\nHost: h\r\n\r\n")
     await later.send(HALF)
@@ -73,7 +73,7 @@ async def test_a_peer_that_does_not_take_its_answer_is_hung_up_on(place: Place) 
     assert len(await peer.rest()) < BIG
 
 
-async def test_whoever_comes_gets_the_place_of_the_slowest(place: Place) -> None:
+async def test_whoever_comes_gets_the_place_of_the_slowest(place: Position) -> None:
     first, second = await Peer.connect(place.socket), await Peer.connect(place.socket)
     await first.send(b"GET /qui")
     await second.send(QUICK)
@@ -88,7 +88,7 @@ async def test_whoever_comes_gets_the_place_of_the_slowest(place: Place) -> None
     assert statuses(await first.rest()) == [200]
 
 
-async def test_work_keeps_its_place_however_long_it_takes(place: Place) -> None:
+async def test_work_keeps_its_place_however_long_it_takes(place: Position) -> None:
     peers = [asyncio.create_task(exchange(place.socket, LONG))]
     await place.begun.acquire()
     slow = await Peer.connect(place.socket)
@@ -101,7 +101,7 @@ async def test_work_keeps_its_place_however_long_it_takes(place: Place) -> None:
     assert [statuses(answer) for answer in await asyncio.gather(*peers)] == [[200], [200]]
 
 
-async def test_a_defect_is_told_to_the_log_and_not_to_the_peer(place: Place) -> None:
+async def test_a_defect_is_told_to_the_log_and_not_to_the_peer(place: Position) -> None:
     answer = await exchange(place.socket, b"GET /broken HTTP/1.1\r\nHost: h\r\n\r\n")
     assert statuses(answer) == [500]
     assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"error": "a defect of shardd; its log says more"}

@@ -15,7 +15,7 @@ import pytest
 
 from shardd import logs
 from shardd.log_outlet import Outlet
-from shardd.supervisor.notify import Notifier, clean_environ
+from shardd.supervisor.systemd import Notifier, clean_environ
 
 
 def _bound(name: str) -> socket.socket:
@@ -166,7 +166,7 @@ def test_a_worker_cannot_speak_to_systemd(name: str, systemd: socket.socket) -> 
     environ = {**os.environ, "NOTIFY_SOCKET": name, "WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1", "KEPT": "yes"}
     program = """
 import os
-from shardd.supervisor.notify import Notifier
+from shardd.supervisor.systemd import Notifier
 notifier = Notifier(os.environ)
 notifier.ready("a worker")
 print(notifier.active, notifier.watchdog_interval, os.environ["KEPT"], "WATCHDOG_PID" in os.environ)

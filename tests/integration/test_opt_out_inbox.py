@@ -14,12 +14,12 @@ import pytest
 from shardd.config import Config, parse_config
 from shardd.errors import DatabaseError
 from shardd.ipc import JobSpec, OptedOut
-from shardd.queue.cycle import Taken
+from shardd.queue.cycle import ClaimedJob
 from shardd.queue.database import Database
 from shardd.queue.opt_outs import OptOuts
 from shardd.queue.settle import Claim
-from shardd.supervisor.opt_out_spool import OptOutSpool
-from shardd.supervisor.opt_outs import OptOutInbox, Screen, needs_parsing
+from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
+from shardd.supervisor.inbound.opt_outs import OptOutCheck, OptOutInbox, needs_parsing
 from tests.queue_rows import add_devices, connect, insert_jobs
 
 TO = "+6281234567890"
@@ -106,9 +106,9 @@ async def test_they_wait_for_a_database_that_is_away_and_keep_their_order(
     assert rows(dsn, "SELECT words FROM shardd.opt_out_log ORDER BY id") == [("stop",), ("stop now",), ("stop",)]
 
 
-def taken(job: int, recipient: str, address: str) -> Taken:
+def taken(job: int, recipient: str, address: str) -> ClaimedJob:
     claim = Claim(job, 1, 1, 9, "d1", 0, 5, "hold", address=address)
-    return Taken(JobSpec(job, 1, 1, 9, "d1", recipient), claim)
+    return ClaimedJob(JobSpec(job, 1, 1, 9, "d1", recipient), claim)
 
 
 @pytest.mark.parametrize(
@@ -138,17 +138,17 @@ async def test_a_job_is_judged_by_the_number_that_its_worker_will_send_to(dsn: s
     spellings = ["0812 3456 7890", "081234567890", "0812 3456 7891", "+49 (0)151 2345678", "+49 (0)151 2345679"]
     jobs = {insert_jobs(dsn, "d1", recipient=spelling)[0]: spelling for spelling in spellings}
     states = dict(rows(dsn, "SELECT id, address FROM shardd.jobs"))
-    screen = Screen(OptOuts(database), lambda _: "ID")
+    screen = OptOutCheck(OptOuts(database), lambda _: "ID")
     unwanted = await screen([taken(job, spelling, states[job]) for job, spelling in jobs.items()])
     assert {jobs[job] for job in unwanted} == {"0812 3456 7890", "081234567890", "+49 (0)151 2345678"}
-    abroad = Screen(OptOuts(database), lambda _: None)
+    abroad = OptOutCheck(OptOuts(database), lambda _: None)
     unwanted = await abroad([taken(job, spelling, states[job]) for job, spelling in jobs.items()])
     assert {jobs[job] for job in unwanted} == {"+49 (0)151 2345678"}
 
 
 async def test_without_a_database_nobody_knows(dsn: str, database: Database) -> None:
     await database.close()
-    screen = Screen(OptOuts(database), lambda _: "ID")
+    screen = OptOutCheck(OptOuts(database), lambda _: "ID")
     assert await screen([taken(1, TO, "6281234567890")]) == set(), "nothing unclear, nothing asked"
     with pytest.raises(DatabaseError):
         await screen([taken(1, "081234567890", "081234567890")])

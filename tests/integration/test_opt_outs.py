@@ -10,12 +10,12 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from shardd.queue.cycle import Ask, Settlement
+from shardd.queue.cycle import ClaimRequest, Settlement
 from shardd.queue.database import Database
 from shardd.queue.jobs import Jobs
 from shardd.queue.opt_out_admin import NewOptOut, OptOutAdmin
 from shardd.queue.opt_outs import HeardOptOut, OptOuts
-from shardd.supervisor.line import FIRST_PLACE
+from shardd.supervisor.scheduling.device_queue import FIRST_POSITION
 from tests.queue_rows import add_devices, connect, insert_jobs, row_of, take_epoch
 
 Connection = psycopg.Connection[Any]
@@ -210,11 +210,11 @@ async def test_a_worker_is_told_what_goes_to_them_all_the_same(dsn: str, databas
     told = {}
     for name in ("marketing", "service", "reply"):
         insert_jobs(dsn, "d1", recipient=TO, **of(name))
-        cycle = await jobs.cycle(Settlement(), [Ask("d1", f"/{name}", epoch, FIRST_PLACE, 1)])
+        cycle = await jobs.cycle(Settlement(), [ClaimRequest("d1", f"/{name}", epoch, FIRST_POSITION, 1)])
         told[name] = [taken.spec.heeds_opt_outs for taken in cycle.taken]
     assert told == {"marketing": [True], "service": [False], "reply": [True]}
     await OptOuts(database).hear(heard("+6281100001"), "Bye.")
-    cycle = await jobs.cycle(Settlement(), [Ask("d1", "/reply", epoch, FIRST_PLACE, 1)])
+    cycle = await jobs.cycle(Settlement(), [ClaimRequest("d1", "/reply", epoch, FIRST_POSITION, 1)])
     assert [(taken.spec.body, taken.spec.heeds_opt_outs, taken.opted_out) for taken in cycle.taken] == [
         ("Bye.", False, False)
     ]

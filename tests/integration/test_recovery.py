@@ -24,8 +24,8 @@ from shardd.queue.jobs import Jobs
 from shardd.queue.leases import Leases
 from shardd.queue.settle import Claim, JobBackoff
 from shardd.states import Verdict
-from shardd.supervisor import recovery, verdicts
-from shardd.supervisor.recovery import Recovery, journal_path, sweep
+from shardd.supervisor.dispatch import recovery, verdicts
+from shardd.supervisor.dispatch.recovery import Recovery, journal_path, sweep
 from tests.queue_rows import add_devices, claim, connect, finish, insert_jobs, row_of, states, take_epoch
 
 STATE = "0" * 32
@@ -117,7 +117,7 @@ def known(its_claim: Claim, verdict: Verdict = Verdict.SENT, **more: Any) -> Out
     return Outcome(*its_claim.key, verdict.value, **more)
 
 
-async def in_hand(dsn: str, jobs: Jobs, epoch: int, count: int = 1, **fields: Any) -> list[Claim]:
+async def in_flight(dsn: str, jobs: Jobs, epoch: int, count: int = 1, **fields: Any) -> list[Claim]:
     """What the earlier run had claimed."""
     insert_jobs(dsn, "a", count, **fields)
     return await claim(jobs, epoch, "a", room=count)
@@ -129,7 +129,7 @@ async def in_hand(dsn: str, jobs: Jobs, epoch: int, count: int = 1, **fields: An
 async def test_what_was_never_started_goes_back(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
 ) -> None:
-    (lost,) = await in_hand(dsn, jobs, epoch)
+    (lost,) = await in_flight(dsn, jobs, epoch)
     write_journal(tmp_path)
     await recovered(tmp_path, database)
     seen = row_of(dsn, lost.id)
@@ -139,7 +139,7 @@ async def test_what_was_never_started_goes_back(
 async def test_what_was_being_prepared_goes_back_as_a_suspect_and_ends_after_very_many_deaths(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
 ) -> None:
-    claims = await in_hand(dsn, jobs, epoch, 3)
+    claims = await in_flight(dsn, jobs, epoch, 3)
     with connect(dsn) as connection:
         for its_claim, deaths in zip(claims, (0, 5, 9), strict=True):
             connection.execute("UPDATE shardd.jobs SET worker_deaths = %s WHERE id = %s", (deaths, its_claim.id))
@@ -163,7 +163,7 @@ async def test_what_was_being_prepared_goes_back_as_a_suspect_and_ends_after_ver
 async def test_what_was_started_is_in_doubt(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
 ) -> None:
-    held, retried = [*await in_hand(dsn, jobs, epoch), *await in_hand(dsn, jobs, epoch, on_doubt="retry")]
+    held, retried = [*await in_flight(dsn, jobs, epoch), *await in_flight(dsn, jobs, epoch, on_doubt="retry")]
     write_journal(tmp_path, held, retried)
     await recovered(tmp_path, database)
     assert row_of(dsn, held.id)["state"] == "in_doubt"
@@ -185,7 +185,7 @@ async def test_what_was_started_is_in_doubt(
 async def test_what_is_known_is_settled(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path, *, verdict: Verdict, state: str
 ) -> None:
-    (its_claim,) = await in_hand(dsn, jobs, epoch)
+    (its_claim,) = await in_flight(dsn, jobs, epoch)
     write_journal(tmp_path, known(its_claim, verdict, message_id="3EB0", error="as the journal says"))
     await recovered(tmp_path, database)
     seen = row_of(dsn, its_claim.id)
@@ -196,7 +196,7 @@ async def test_what_is_known_is_settled(
 async def test_all_cases_at_once_and_twice(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
 ) -> None:
-    never, started, sent = await in_hand(dsn, jobs, epoch, 3)
+    never, started, sent = await in_flight(dsn, jobs, epoch, 3)
     untouched = insert_jobs(dsn, "b", 2)
     path = write_journal(tmp_path, started, known(sent))
     wanted = {never.id: "queued", started.id: "in_doubt", sent.id: "sent", **dict.fromkeys(untouched, "queued")}
@@ -213,7 +213,7 @@ async def test_all_cases_at_once_and_twice(
 async def test_an_entry_of_an_earlier_claim_says_nothing_of_the_present_one(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
 ) -> None:
-    (first,) = await in_hand(dsn, jobs, epoch)
+    (first,) = await in_flight(dsn, jobs, epoch)
     with connect(dsn) as connection:
         connection.execute("UPDATE shardd.jobs SET claimed_epoch = NULL")
     (second,) = await claim(jobs, epoch, "a")
@@ -225,7 +225,7 @@ async def test_an_entry_of_an_earlier_claim_says_nothing_of_the_present_one(
 async def test_an_entry_speaks_of_no_row_that_got_the_same_id_after_a_restore(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
 ) -> None:
-    (before,) = await in_hand(dsn, jobs, epoch)
+    (before,) = await in_flight(dsn, jobs, epoch)
     write_journal(tmp_path, known(before))
     with connect(dsn) as connection:
         connection.execute("DELETE FROM shardd.jobs")
@@ -245,7 +245,7 @@ async def test_an_entry_speaks_of_no_row_that_got_the_same_id_after_a_restore(
 async def test_after_a_loss_of_power_only_what_is_written_is_believed(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
 ) -> None:
-    silent, started, sent = await in_hand(dsn, jobs, epoch, 3)
+    silent, started, sent = await in_flight(dsn, jobs, epoch, 3)
     power_loss(write_journal(tmp_path, started, known(sent)))
     await recovered(tmp_path, database)
     assert states(dsn) == {silent.id: "in_doubt", started.id: "in_doubt", sent.id: "sent"}
@@ -255,7 +255,7 @@ async def test_after_a_loss_of_power_only_what_is_written_is_believed(
 async def test_a_flushed_journal_survives_a_loss_of_power(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
 ) -> None:
-    silent, started = await in_hand(dsn, jobs, epoch, 2)
+    silent, started = await in_flight(dsn, jobs, epoch, 2)
     power_loss(write_journal(tmp_path, started, fsync=True))
     await recovered(tmp_path, database)
     assert states(dsn) == {silent.id: "queued", started.id: "in_doubt"}
@@ -265,7 +265,7 @@ async def test_a_flushed_journal_survives_a_loss_of_power(
 async def test_a_lost_journal_leaves_doubts_and_no_second_message(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path, *, left: bytes | None
 ) -> None:
-    (silent,) = await in_hand(dsn, jobs, epoch)
+    (silent,) = await in_flight(dsn, jobs, epoch)
     if left is not None:
         journal_path(tmp_path, 0).parent.mkdir(0o700)
         journal_path(tmp_path, 0).write_bytes(left)
@@ -278,7 +278,7 @@ async def test_a_damaged_journal_casts_doubt_on_its_own_shard_only(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
 ) -> None:
     other = await take_epoch_of_same_run(database, dsn, epoch)
-    (here,) = await in_hand(dsn, jobs, epoch)
+    (here,) = await in_flight(dsn, jobs, epoch)
     insert_jobs(dsn, "b")
     (there,) = await claim(jobs, other, "b")
     path = write_journal(tmp_path)
@@ -301,7 +301,7 @@ async def take_epoch_of_same_run(database: Database, dsn: str, epoch: int) -> in
 async def test_a_database_that_fails_leaves_the_journals_as_they_are(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
 ) -> None:
-    started, sent = await in_hand(dsn, jobs, epoch, 2)
+    started, sent = await in_flight(dsn, jobs, epoch, 2)
     path = write_journal(tmp_path, started, known(sent))
     before = path.read_bytes()
     with connect(dsn) as connection:
@@ -321,7 +321,7 @@ async def test_a_journal_that_cannot_be_opened_blocks_its_shard_until_it_can(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
 ) -> None:
     other = await take_epoch_of_same_run(database, dsn, epoch)
-    never, started = await in_hand(dsn, jobs, epoch, 2)
+    never, started = await in_flight(dsn, jobs, epoch, 2)
     insert_jobs(dsn, "b")
     (there,) = await claim(jobs, other, "b")
     path = write_journal(tmp_path, started)
@@ -360,7 +360,7 @@ async def test_a_journal_that_cannot_be_opened_blocks_its_shard_until_it_can(
 async def test_a_journal_folder_that_is_a_link_blocks_every_shard(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
 ) -> None:
-    (its_claim,) = await in_hand(dsn, jobs, epoch)
+    (its_claim,) = await in_flight(dsn, jobs, epoch)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "journal").symlink_to(tmp_path / "elsewhere")
     recovery = await recovered(tmp_path, database)
@@ -376,7 +376,7 @@ async def test_a_journal_folder_that_is_a_link_blocks_every_shard(
 async def test_what_a_damaged_journal_could_not_tell_is_noted(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
 ) -> None:
-    await in_hand(dsn, jobs, epoch, 2)
+    await in_flight(dsn, jobs, epoch, 2)
     path = write_journal(tmp_path)
     path.write_bytes(b"\xff" + path.read_bytes()[1:])
     recovery = await recovered(tmp_path, database)
@@ -410,7 +410,7 @@ async def holder(path: Path, its_claim: Claim, *argv: str) -> AsyncIterator[asyn
 async def test_a_worker_that_still_finishes_is_waited_for(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
 ) -> None:
-    (its_claim,) = await in_hand(dsn, jobs, epoch)
+    (its_claim,) = await in_flight(dsn, jobs, epoch)
     async with holder(journal_path(tmp_path, 0), its_claim) as worker:
         recovery_task = asyncio.create_task(recovered(tmp_path, database))
         done, _ = await asyncio.wait([recovery_task], timeout=0.3)
@@ -426,7 +426,7 @@ async def test_a_worker_that_does_not_end_is_killed(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path, *, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recovery, "ORPHAN_WAIT", 0.2)
-    (its_claim,) = await in_hand(dsn, jobs, epoch)
+    (its_claim,) = await in_flight(dsn, jobs, epoch)
     async with holder(journal_path(tmp_path, 0), its_claim, "shardd.worker") as worker:
         await recovered(tmp_path, database)
         async with asyncio.timeout(HANG):
@@ -438,7 +438,7 @@ async def test_a_stranger_that_holds_a_journal_is_not_killed(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path, *, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recovery, "ORPHAN_WAIT", 0.2)
-    (its_claim,) = await in_hand(dsn, jobs, epoch)
+    (its_claim,) = await in_flight(dsn, jobs, epoch)
     async with holder(journal_path(tmp_path, 0), its_claim) as stranger:
         with pytest.raises(JournalError, match=rf"held by another process \(pid {stranger.pid}\)"):
             await recovered(tmp_path, database)
@@ -452,7 +452,7 @@ async def test_a_stranger_that_holds_a_journal_is_not_killed(
 async def test_the_claims_of_another_node_are_left_alone(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
 ) -> None:
-    (theirs,) = await in_hand(dsn, jobs, epoch)
+    (theirs,) = await in_flight(dsn, jobs, epoch)
     with connect(dsn) as connection:
         connection.execute("UPDATE shardd.leases SET expires_at = now()")
     await recovered(tmp_path, database, "node-b")
@@ -460,7 +460,7 @@ async def test_the_claims_of_another_node_are_left_alone(
 
 
 async def test_a_living_node_settles_its_own_claims(dsn: str, jobs: Jobs, epoch: int) -> None:
-    (its_claim,) = await in_hand(dsn, jobs, epoch)
+    (its_claim,) = await in_flight(dsn, jobs, epoch)
     assert await sweep(jobs, backoff=BACKOFF, grace=GRACE, zones=lambda _: UTC) == 0
     with connect(dsn) as connection:
         # Its lease has run out, but it was seen within the grace: it may come back with the answer.
@@ -472,14 +472,14 @@ async def test_a_living_node_settles_its_own_claims(dsn: str, jobs: Jobs, epoch:
 async def test_what_a_lost_node_had_in_hand_is_in_doubt_until_its_journal_is_back(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
 ) -> None:
-    sent, failed, started, silent = await in_hand(dsn, jobs, epoch, 4)
+    sent, failed, started, silent = await in_flight(dsn, jobs, epoch, 4)
     write_journal(tmp_path, known(sent, message_id="3EB0"), known(failed, Verdict.PERMANENT), started)
     with connect(dsn) as connection:
         connection.execute("UPDATE shardd.leases SET expires_at = now()")
         connection.execute("UPDATE shardd.nodes SET seen_at = now() - interval '1 hour'")
     assert await sweep(jobs, backoff=BACKOFF, grace=GRACE, zones=lambda _: UTC) == 4
     assert set(states(dsn).values()) == {"in_doubt"}
-    assert row_of(dsn, sent.id)["error"] == "node node-a was lost with it in hand"
+    assert row_of(dsn, sent.id)["error"] == "node node-a was lost with it in flight"
     assert await sweep(jobs, backoff=BACKOFF, grace=GRACE, zones=lambda _: UTC) == 0
     await recovered(tmp_path, database)
     assert states(dsn) == {sent.id: "sent", failed.id: "failed", started.id: "in_doubt", silent.id: "in_doubt"}
@@ -490,7 +490,7 @@ async def test_a_lease_that_another_node_wants_does_not_hide_claims(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
 ) -> None:
     """The earlier run's lease is still good, and its next supervisor will not take that shard again."""
-    (its_claim,) = await in_hand(dsn, jobs, epoch)
+    (its_claim,) = await in_flight(dsn, jobs, epoch)
     write_journal(tmp_path, known(its_claim))
     await recovered(tmp_path, database)
     assert row_of(dsn, its_claim.id)["state"] == "sent"
@@ -499,7 +499,7 @@ async def test_a_lease_that_another_node_wants_does_not_hide_claims(
 async def test_nothing_left_behind_is_nothing_to_do(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
 ) -> None:
-    (its_claim,) = await in_hand(dsn, jobs, epoch)
+    (its_claim,) = await in_flight(dsn, jobs, epoch)
     await jobs.cycle(finish(its_claim), [])
     await recovered(tmp_path / "new", database)
     assert states(dsn) == {its_claim.id: "sent"}

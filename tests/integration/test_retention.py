@@ -12,7 +12,7 @@ from psycopg import sql
 from shardd.config.retention import RetentionConfig
 from shardd.errors import DatabaseError
 from shardd.queue.database import Database
-from shardd.supervisor.retention import CHUNK, Retention
+from shardd.supervisor.cluster.retention import CHUNK, Retention
 from tests.queue_rows import add_devices, connect, insert_jobs
 
 DAY = timedelta(days=1)

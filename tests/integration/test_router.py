@@ -21,15 +21,15 @@ from shardd import ipc
 from shardd.errors import DatabaseError
 from shardd.ipc import JobSpec, Outcome
 from shardd.pacing import DevicePace, Pace
-from shardd.queue.cycle import Taken
+from shardd.queue.cycle import ClaimedJob
 from shardd.queue.database import Database
 from shardd.queue.devices import Devices
 from shardd.queue.jobs import Jobs
 from shardd.queue.settle import Claim, JobBackoff
 from shardd.states import Verdict
-from shardd.supervisor.cycle_writer import REDUCED
-from shardd.supervisor.lines import Lines
-from shardd.supervisor.router import Router
+from shardd.supervisor.dispatch.cycle_writer import REDUCED
+from shardd.supervisor.dispatch.router import Router
+from shardd.supervisor.scheduling.scheduler import Scheduler
 from tests.queue_rows import add_devices, connect, find_work, insert_jobs, row_of, states, take_epoch
 
 HANG = 45.0  # seconds; no test waits that long, it only keeps a broken one from hanging
@@ -92,7 +92,7 @@ async def until(what: Callable[[], Any]) -> None:
 
 
 class Node:
-    """A router that runs, its lines and its workers, without the watchers: `find_work` is called by hand."""
+    """A router that runs, its scheduler and its workers, without the watchers: `find_work` is called by hand."""
 
     def __init__(self, database: Database, pace: Pace | None = None, room: int = 1, **more: Any) -> None:
         self.database = database
@@ -100,9 +100,11 @@ class Node:
         self.workers = Workers()
         self.good: Callable[[], bool] = lambda: True
         self.set_aside: list[tuple[int, str | None]] = []
-        lines = Lines(shard_of=lambda _: 0, pace_of=lambda _: DevicePace(pace or Pace()), room_of=lambda _: room)
+        scheduler = Scheduler(
+            shard_of=lambda _: 0, pace_of=lambda _: DevicePace(pace or Pace()), room_of=lambda _: room
+        )
         self.router = self.workers.router = Router(
-            jobs=self.jobs, lines=lines, say=self.workers.say, may_claim=self._may_claim, batch=50,
+            jobs=self.jobs, scheduler=scheduler, say=self.workers.say, may_claim=self._may_claim, batch=50,
             backoff=JobBackoff(first=5, cap=600), set_aside=self._note_set_aside, **more,
         )  # fmt: skip
         self.task = asyncio.create_task(self.router.run())
@@ -120,13 +122,13 @@ class Node:
 
     async def begin(self, epoch: int) -> None:
         devices = await Devices(self.database).all(0)
-        self.router.lines.look(devices, time.monotonic(), wall=time.time(), unwritten={})
+        self.router.scheduler.look(devices, time.monotonic(), wall=time.time(), unwritten={})
         self.router.shard_up(0, epoch)
         await self.find_work()
 
     async def find_work(self) -> None:
         for device, lane, place in await find_work(self.jobs):
-            self.router.lines.hint(device, lane, place, time.monotonic())
+            self.router.scheduler.hint(device, lane, place, time.monotonic())
         self.router.wake()
 
     async def settled(self) -> None:
@@ -160,13 +162,13 @@ async def node(database: Database, epoch: int) -> AsyncIterator[Node]:
 async def test_every_job_is_sent_once_in_the_order_of_its_line(dsn: str, node: Node, epoch: int) -> None:
     names = [f"d{number:02d}" for number in range(30)]
     add_devices(dsn, *names)
-    lines = {name: insert_jobs(dsn, name, 3) + insert_jobs(dsn, name, 3, priority=-1) for name in names}
+    scheduler = {name: insert_jobs(dsn, name, 3) + insert_jobs(dsn, name, 3, priority=-1) for name in names}
     await node.begin(epoch)
     await node.workers.until(lambda: len(node.workers.got) == 180)
     await node.settled()
-    assert {name: [job.id for job in node.workers.got if job.device_id == name] for name in names} == lines
+    assert {name: [job.id for job in node.workers.got if job.device_id == name] for name in names} == scheduler
     assert set(states(dsn).values()) == {"sent"}
-    assert {row_of(dsn, job)["message_id"] for job in lines["d00"]} == {f"m-{job}-1" for job in lines["d00"]}
+    assert {row_of(dsn, job)["message_id"] for job in scheduler["d00"]} == {f"m-{job}-1" for job in scheduler["d00"]}
     assert node.router.sent_by(0) == 180
 
 
@@ -179,7 +181,7 @@ async def test_a_device_has_one_job_in_hand(dsn: str, node: Node, epoch: int) ->
         await node.workers.until(lambda: len(node.workers.held) == 2)
         await node.find_work()
         assert Counter(job.device_id for job in node.workers.got) == {"a": number, "b": number}
-        assert node.router.in_hand_count(0) == 2
+        assert node.router.in_flight_count(0) == 2
         node.workers.end_held()
     await node.settled()
     assert set(states(dsn).values()) == {"sent"}
@@ -246,7 +248,7 @@ async def test_an_outcome_of_another_claim_is_ignored(dsn: str, node: Node, epoc
     ((_, held),) = node.workers.held
     node.router.outcomes(0, [msgspec.structs.replace(outcome(held), **stale)])
     node.router.outcomes(5, [outcome(node.workers.got[0])])
-    assert node.router.in_hand_count(0) == 1
+    assert node.router.in_flight_count(0) == 1
     node.workers.end_held(Verdict.PERMANENT)
     node.router.outcomes(0, [outcome(node.workers.got[0])])
     await node.settled()
@@ -283,10 +285,10 @@ async def test_what_nobody_wants_reaches_no_worker(dsn: str, node: Node, epoch: 
 
 
 async def test_a_second_look_keeps_back_what_it_finds(dsn: str, database: Database, epoch: int) -> None:
-    async def screen(taken: Sequence[Taken]) -> set[int]:
+    async def screen(taken: Sequence[ClaimedJob]) -> set[int]:
         return {job.claim.id for job in taken if job.claim.address.endswith("9")}
 
-    node = Node(database, screen=screen)
+    node = Node(database, opt_out_check=screen)
     unwanted, wanted = insert_jobs(dsn, "a", recipient="+6289999999"), insert_jobs(dsn, "a")
     await node.begin(epoch)
     await node.workers.until(lambda: len(node.workers.settled) == 2)
@@ -298,14 +300,14 @@ async def test_a_second_look_keeps_back_what_it_finds(dsn: str, database: Databa
 async def test_while_nobody_can_look_nothing_leaves(dsn: str, database: Database, epoch: int) -> None:
     tries = 0
 
-    async def screen(taken: Sequence[Taken]) -> set[int]:
+    async def screen(taken: Sequence[ClaimedJob]) -> set[int]:
         nonlocal tries
         tries += 1
         if tries < 3:
             raise DatabaseError("away")
         return set()
 
-    node = Node(database, screen=screen)
+    node = Node(database, opt_out_check=screen)
     jobs = insert_jobs(dsn, "a", 2)
     await node.begin(epoch)
     await node.workers.until(lambda: len(node.workers.got) == 2)
@@ -479,7 +481,7 @@ async def test_a_claim_whose_answer_is_lost_is_found_and_returned(
     places = await find_work(far_node.jobs)
     tunnel.deaf = True
     for device, lane, place in places:
-        far_node.router.lines.hint(device, lane, place, time.monotonic())
+        far_node.router.scheduler.hint(device, lane, place, time.monotonic())
     far_node.router.wake()
     await until_state(dsn, job, "sending")
     assert [got.id for got in far_node.workers.got] != [job]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from shardd.pacing import CLASSES, DevicePace, Pace, QuietHours, Tally, Turn, day_of, next_midnight, next_turn
+from shardd.pacing import CLASSES, DevicePace, NextSend, Pace, QuietHours, Tally, day_of, next_midnight, next_send
 
 ZONES = [
     "UTC",
@@ -141,11 +141,11 @@ class History:
     def send(self, job_class: str, takes: float) -> None:
         waited = None
         for _ in range(4):
-            turn = next_turn(self.pace, job_class, self.tally, now=self.wall, ahead=0.0)
+            turn = next_send(self.pace, job_class, self.tally, now=self.wall, ahead=0.0)
             if turn.at <= self.wall:
                 break
             early = self.wall + (turn.at - self.wall) * 0.99
-            earlier = next_turn(self.pace, job_class, self.tally, now=early, ahead=0.0)
+            earlier = next_send(self.pace, job_class, self.tally, now=early, ahead=0.0)
             assert earlier.at > early or self.ends_at_a_skipped_time(turn, job_class)
             self.wall, waited = turn.at, turn.why
         else:
@@ -155,7 +155,7 @@ class History:
         self.tally.end(self.wall, self.pace, job_class)
         self.sent.append((start, self.wall, job_class, waited))
 
-    def ends_at_a_skipped_time(self, turn: Turn, job_class: str) -> bool:
+    def ends_at_a_skipped_time(self, turn: NextSend, job_class: str) -> bool:
         """Quiet hours whose end the clock does not show are expected to end a little later than they do."""
         quiet = self.pace.of(job_class).quiet
         return quiet is not None and turn.why == "its quiet hours" and self.local(turn.at).time() != quiet.end
@@ -278,7 +278,7 @@ def test_a_gap_lies_between_its_bounds() -> None:
     for _ in range(200):
         tally = Tally()
         tally.end(1000.0, pace, "marketing")
-        turn = next_turn(pace, "marketing", tally, now=1000.0, ahead=0.0)
+        turn = next_send(pace, "marketing", tally, now=1000.0, ahead=0.0)
         assert 1005 <= turn.at <= 1015
         assert turn.why == "its gap"
         gaps.add(turn.at)
@@ -339,8 +339,8 @@ def test_what_is_in_hand_counts_against_the_limits_of_now() -> None:
     pace = DevicePace(base=Pace(hourly_limit=3))
     tally = Tally()
     tally.count(datetime(1970, 1, 1, tzinfo=UTC))
-    assert next_turn(pace, "service", tally, now=60.0, ahead=0.0, in_hand=1).at == 60.0
-    turn = next_turn(pace, "service", tally, now=60.0, ahead=0.0, in_hand=2)
+    assert next_send(pace, "service", tally, now=60.0, ahead=0.0, in_flight=1).at == 60.0
+    turn = next_send(pace, "service", tally, now=60.0, ahead=0.0, in_flight=2)
     assert (turn.at, turn.why) == (3600.0, "its hourly limit")
 
 

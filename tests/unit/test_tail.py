@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardd.supervisor.work_poller import OVERLAP, OVERLAP_MOST, Tail
+from shardd.supervisor.scheduling.work_poller import OVERLAP, OVERLAP_MOST, Tail
 
 
 def test_ids_of_the_last_second_are_looked_at_again() -> None:

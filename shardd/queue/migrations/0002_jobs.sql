@@ -107,7 +107,7 @@ CREATE TABLE shardd.jobs (
     claimed_at    timestamptz,
     error         text,                    -- of the last attempt
     error_class   text,
-    -- Place in the device's line: run_at in microseconds, moved ahead by priority. Not the primary key, so that the
+    -- Position in the device's line: run_at in microseconds, moved ahead by priority. Not the primary key, so that the
     -- planner cannot answer "the next of this device" with a scan of the whole table in id order.
     ord           bigint NOT NULL GENERATED ALWAYS AS (
         (extract(epoch FROM run_at - timestamptz '1970-01-01 00:00:00+00') * 1000000)::bigint - (priority::bigint << 52)
@@ -226,7 +226,7 @@ END $$;
 CREATE TABLE shardd.archive_other PARTITION OF shardd.archive DEFAULT;
 SELECT shardd.prepare_archive();
 
--- Ends jobs that nobody has in hand, without a claim. Returns the ids of those that ended.
+-- Ends jobs that nobody has in flight, without a claim. Returns the ids of those that ended.
 CREATE FUNCTION shardd.end_jobs(ids bigint[], state text, error text, error_class text)
     RETURNS SETOF bigint LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     WITH gone AS (

@@ -118,8 +118,8 @@ UPDATE shardd.campaigns SET state = 'cancelled', why = %(why)s, state_since = no
 RETURNING id;
 
 -- name: weigh_campaigns
--- Of those of these campaigns that exist: the state, the live jobs, and how many of them a worker has in hand.
-SELECT c.id, c.state, count(j.id) AS live, count(j.claimed_epoch) AS in_hand
+-- Of those of these campaigns that exist: the state, the live jobs, and how many of them a worker has in flight.
+SELECT c.id, c.state, count(j.id) AS live, count(j.claimed_epoch) AS in_flight
   FROM shardd.campaigns c LEFT JOIN shardd.jobs j ON j.campaign = c.id
  WHERE c.id = ANY (%(ids)s::text[])
  GROUP BY c.id, c.state;

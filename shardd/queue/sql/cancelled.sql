@@ -6,7 +6,7 @@ SELECT id, why FROM shardd.campaigns c
  WHERE state = 'cancelled' AND EXISTS (SELECT FROM shardd.jobs j WHERE j.campaign = c.id);
 
 -- name: end_cancelled_jobs
--- Ends up to `most` jobs of a campaign that nobody has in hand and whose id is above `after`. Returns their ids: the highest is
+-- Ends up to `most` jobs of a campaign that nobody has in flight and whose id is above `after`. Returns their ids: the highest is
 -- where to go on, so that no chunk reads over what the ones before it left dead.
 SELECT shardd.end_jobs(array(
     SELECT id FROM shardd.jobs

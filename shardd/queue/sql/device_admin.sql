@@ -9,14 +9,14 @@ WITH chosen AS (
        AND (%(transport)s::text IS NULL OR transport = %(transport)s)
        AND (%(state)s::text IS NULL OR CASE WHEN paused_at IS NULL THEN state ELSE 'paused' END = %(state)s)
 ), live AS (
-    SELECT device_id, count(*) AS jobs, count(claimed_epoch) AS in_hand
+    SELECT device_id, count(*) AS jobs, count(claimed_epoch) AS in_flight
       FROM shardd.jobs
      WHERE %(ids)s::text[] IS NULL OR device_id = ANY (%(ids)s::text[])
      GROUP BY device_id
 )
 SELECT c.id, c.transport, c.label, c.session, c.proxy, c.settings::text, c.state, c.reason, c.state_since, c.state_until,
        c.paused_at, c.paused_why, c.gap_min, c.gap_max, c.hourly_limit, c.daily_limit, c.quiet_hours, c.timezone, c.warm,
-       c.classes::text, c.created_at, coalesce(l.jobs, 0) AS jobs, coalesce(l.in_hand, 0) AS in_hand,
+       c.classes::text, c.created_at, coalesce(l.jobs, 0) AS jobs, coalesce(l.in_flight, 0) AS in_flight,
        t.day, coalesce(t.sent, 0) AS sent, coalesce(t.hour, 0) AS hour, coalesce(t.hour_sent, 0) AS hour_sent,
        t.last_at AS last_sent,
        (SELECT count(*) FROM (SELECT FROM shardd.device_days e WHERE e.device_id = c.id AND e.day < t.day
@@ -80,7 +80,7 @@ UPDATE shardd.devices d
 RETURNING d.id;
 
 -- name: pause_devices
--- Holds devices back; what is in hand is finished. Returns the ids that exist.
+-- Holds devices back; what is in flight is finished. Returns the ids that exist.
 UPDATE shardd.devices SET paused_at = coalesce(paused_at, now()), paused_why = %(why)s
  WHERE id = ANY (%(ids)s::text[]) AND removed_at IS NULL RETURNING id;
 

@@ -53,7 +53,7 @@ WITH chosen AS MATERIALIZED (
 SELECT id, id IN (SELECT device_id FROM added) AS is_new FROM chosen;
 
 -- name: remove_members
--- Takes devices out of a group. The group's jobs that they were given and that nobody has in hand go back to its pool: nobody would
+-- Takes devices out of a group. The group's jobs that they were given and that nobody has in flight go back to its pool: nobody would
 -- take them back if such a device died later. Returns those that were in it, and how many jobs went back.
 WITH gone AS (
     DELETE FROM shardd.device_group_members WHERE device_group = %(id)s AND device_id = ANY (%(device_ids)s::text[])

@@ -48,7 +48,7 @@ WITH given AS (
 SELECT device_id, lane, ord, id FROM moved;
 
 -- name: unassign_jobs
--- Puts up to `most` jobs of groups back into the pool whose device cannot send; those in hand and those that wait for a time stay.
+-- Puts up to `most` jobs of groups back into the pool whose device cannot send; those in flight and those that wait for a time stay.
 WITH stranded AS MATERIALIZED (
     SELECT id FROM shardd.jobs
      WHERE device_id = ANY (%(device_ids)s::text[]) AND device_group IS NOT NULL AND claimed_epoch IS NULL

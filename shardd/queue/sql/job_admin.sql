@@ -78,7 +78,7 @@ SELECT p.id, p.state, p.obstacle, t.job IS NOT NULL AND t.refusal IS NULL AS don
 
 -- name: count_cancels
 -- How many live jobs there are; `sending` ones cannot be cancelled. NULL filters pass everything.
-SELECT j.state, j.class AS job_class, j.campaign, CASE j.state WHEN 'sending' THEN 'in_hand' END AS obstacle, count(*) AS jobs
+SELECT j.state, j.class AS job_class, j.campaign, CASE j.state WHEN 'sending' THEN 'in_flight' END AS obstacle, count(*) AS jobs
   FROM (SELECT *, CASE WHEN claimed_epoch IS NOT NULL THEN 'sending' WHEN scheduled THEN 'scheduled' ELSE 'queued' END AS state
           FROM shardd.jobs) j
  WHERE (%(ids)s::bigint[] IS NULL OR j.id = ANY (%(ids)s::bigint[]))
@@ -92,10 +92,10 @@ SELECT j.state, j.class AS job_class, j.campaign, CASE j.state WHEN 'sending' TH
  GROUP BY j.state, j.class, j.campaign;
 
 -- name: cancel_jobs
--- Looks at up to `most` live jobs after the id `after`, and ends those that nobody has in hand. Filters as in count_cancels.
+-- Looks at up to `most` live jobs after the id `after`, and ends those that nobody has in flight. Filters as in count_cancels.
 -- Returns every job that was looked at: `done`, or what its obstacle was.
 WITH picked AS MATERIALIZED (
-    SELECT j.id, j.state, CASE j.state WHEN 'sending' THEN 'in_hand' END AS obstacle
+    SELECT j.id, j.state, CASE j.state WHEN 'sending' THEN 'in_flight' END AS obstacle
       FROM (SELECT *, CASE WHEN claimed_epoch IS NOT NULL THEN 'sending' WHEN scheduled THEN 'scheduled' ELSE 'queued' END AS state
               FROM shardd.jobs) j
      WHERE j.id > %(after)s
@@ -114,7 +114,7 @@ WITH picked AS MATERIALIZED (
 SELECT p.id, p.state, p.obstacle, g.id IS NOT NULL AS done FROM picked p LEFT JOIN gone g ON g.id = p.id ORDER BY p.id;
 
 -- name: hand_over_jobs
--- Gives up to `most` jobs of one device, those of groups aside, that nobody has in hand to another one. What made them wait was
+-- Gives up to `most` jobs of one device, those of groups aside, that nobody has in flight to another one. What made them wait was
 -- the old device: of their waiting times only the producer's is left, and the place in an order group. Returns the ids of those
 -- that moved.
 UPDATE shardd.jobs
@@ -125,7 +125,7 @@ UPDATE shardd.jobs
 RETURNING id;
 
 -- name: give_back_jobs
--- Puts up to `most` jobs of device groups that nobody has in hand back into their groups' pools: these devices will not send them.
+-- Puts up to `most` jobs of device groups that nobody has in flight back into their groups' pools: these devices will not send them.
 UPDATE shardd.jobs SET device_id = NULL
  WHERE id = ANY (array(
      SELECT id FROM shardd.jobs

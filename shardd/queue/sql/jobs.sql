@@ -148,7 +148,7 @@ SELECT shardd.end_jobs(array(
 ), 'cancelled', 'a job before it in its order group will never be sent', 'cancelled');
 
 -- name: expire_jobs
--- Ends up to `most` jobs whose time is over and that nobody has in hand.
+-- Ends up to `most` jobs whose time is over and that nobody has in flight.
 SELECT shardd.end_jobs(array(
     SELECT id FROM shardd.jobs WHERE expires_at <= now() AND claimed_epoch IS NULL ORDER BY expires_at LIMIT %(most)s
 ), 'expired', 'not sent before expires_at', 'expired');
@@ -188,7 +188,7 @@ SELECT DISTINCT ON (device_id, lane) device_id, lane, ord, id, max(id) OVER () A
 SELECT coalesce(max(id), 0) FROM shardd.jobs;
 
 -- name: find_work
--- Up to `most` lanes in which a job waits that nobody has in hand, behind the lane `after_lane` of the device `after_device`, and
+-- Up to `most` lanes in which a job waits that nobody has in flight, behind the lane `after_lane` of the device `after_device`, and
 -- where each begins: a skip scan, one index probe per lane. Of each device the first `per_device` lanes (`~` is behind every lane).
 WITH RECURSIVE head AS (
     (SELECT device_id, lane, ord, id, 1 AS of_device, 1 AS found FROM shardd.jobs
@@ -226,7 +226,7 @@ WITH RECURSIVE head AS (
 SELECT %(device_id)s::text, lane, ord, id FROM head;
 
 -- name: claims_of_epochs
--- Live claims under these epochs: after a broken connection, what the database thinks is in our hand.
+-- Live claims under these epochs: after a broken connection, what the database thinks is in flight.
 SELECT id, claimed_epoch, attempt, token, device_id, failures, max_attempts, on_doubt, ord, lane, order_group, address, producer,
        worker_deaths
   FROM shardd.jobs WHERE claimed_epoch = ANY (%(epochs)s::bigint[]);

@@ -11,11 +11,11 @@ from shardd.config import WebhookConfig
 from shardd.logs import get_logger
 from shardd.queue.database import Database
 from shardd.queue.webhooks import WebhookStore
-from shardd.supervisor.notifications import NotificationListener
 from shardd.supervisor.outbox.endpoint import Endpoint
+from shardd.supervisor.scheduling.notifications import NotificationListener
 from shardd.supervisor.steps import Step
 from shardd.supervisor.tasks import end_tasks
-from shardd.supervisor.waiting import WakeUp
+from shardd.supervisor.wait_for_event import WakeUp
 
 log = get_logger(__name__)
 

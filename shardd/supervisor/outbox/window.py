@@ -18,7 +18,7 @@ from shardd.backoff import half_jitter
 from shardd.queue.webhooks import Event, Position, SetAside
 
 UNFINISHED: Final = 200
-"""Events in hand at most; more than a few rounds of the largest `concurrency`."""
+"""Events in flight at most; more than a few rounds of the largest `concurrency`."""
 HELD: Final = 2000
 """Events that are done behind one that is not, and it with them: so many are posted again after a crash."""
 DOWN_AFTER: Final = 2
@@ -42,7 +42,7 @@ class Patience:
 
 @dataclass(slots=True)
 class Entry:
-    """An event in hand; `due` on the clock of the caller."""
+    """An event in flight; `due` on the clock of the caller."""
 
     position: Position
     event: Event

@@ -2,7 +2,7 @@
 
 POST {base}/{version}/{phone_number_id}/messages with JSON; the token stands in the header Authorization as Bearer. Success is
 200 and an id in `messages[0]`. What becomes of a message afterwards comes through the webhook
-(`shardd.supervisor.cloud_webhook`).
+(`shardd.supervisor.inbound.cloud_webhook`).
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from shardd.transports.whatsapp.recipients import parse_recipient
 from shardd.urls import safe_url
 
 TURN_PATIENCE: Final = 5.0
-"""Seconds that a job waits in hand for its account's turn; one whose turn comes later goes back to its queue until then."""
+"""Seconds that a job waits in flight for its account's turn; one whose turn comes later goes back to its queue until then."""
 
 
 class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):

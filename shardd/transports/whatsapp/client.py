@@ -30,8 +30,8 @@ from shardd.transports.whatsapp.backlog import Backlog
 from shardd.transports.whatsapp.failures import Trouble
 from shardd.transports.whatsapp.incoming import read_incoming
 from shardd.transports.whatsapp.library import CHAT_HOST, JID, NewAClient, parse_jid
+from shardd.transports.whatsapp.library_lock import PATIENCE, LibraryLock
 from shardd.transports.whatsapp.listener import Listener
-from shardd.transports.whatsapp.turnstile import PATIENCE, Turnstile
 from shardd.urls import scrub_urls
 
 log = get_logger(__name__)
@@ -80,7 +80,7 @@ class Client:
         *,
         dsn: str,
         gate: Gate,
-        turnstile: Turnstile,
+        library_lock: LibraryLock,
         proxy: Proxy | None,
         listener: Listener,
     ) -> None:
@@ -92,7 +92,7 @@ class Client:
         self.handle._stop_finalizer.detach()  # noqa: SLF001 - it would call into the library at any time, for any client
         self.trouble: Trouble | None = None
         self.egress = gate.admit(CHAT_HOST, on_lost=self._lost, proxy=proxy, dials=DIALS)
-        self._turnstile = turnstile
+        self._library_lock = library_lock
         self._listener = listener
         self._open = False
         self._running: asyncio.Task[None] | None = None
@@ -121,7 +121,7 @@ class Client:
             asyncio.create_task(event.wait()) for event in (self.egress.dialled, self._logged_in, self._failed)
         )
         try:
-            async with self._turnstile.alone():
+            async with self._library_lock.alone():
                 self._running = await self.handle.connect(ProxySettings(self.egress.url))
                 # When it dials it has written all that it writes.
                 await _first(self._running, dialled, timeout=PATIENCE)
@@ -267,7 +267,7 @@ class Client:
             working.add_done_callback(self._finished)
             return working
 
-        return await self._turnstile.begin(start)
+        return await self._library_lock.begin(start)
 
     def _finished(self, call: asyncio.Future[Any]) -> None:
         self._calls.discard(call)
@@ -280,7 +280,7 @@ class Client:
             self.egress.kill()  # there is nobody to say goodbye to, and a dial in progress blocks everything else
         if self._open:
             # Calls in flight end at once with this, and must have ended before `stop` forgets the client.
-            leaving = await self._turnstile.begin(lambda: asyncio.ensure_future(self.handle.disconnect()))
+            leaving = await self._library_lock.begin(lambda: asyncio.ensure_future(self.handle.disconnect()))
             ending = [leaving, *self._calls]
             await asyncio.wait(ending, timeout=GRACEFUL)
             self.egress.kill()
@@ -308,7 +308,7 @@ class Client:
             failed.cancel()
 
     async def _stop(self) -> asyncio.Future[None]:
-        async with self._turnstile.alone():
+        async with self._library_lock.alone():
             stopping: asyncio.Future[None] = asyncio.ensure_future(self.handle.stop())
             await asyncio.wait([stopping], timeout=PATIENCE)
             return stopping

@@ -22,14 +22,14 @@ from shardd.transports.base import Events
 from shardd.transports.egress import Gate
 from shardd.transports.upstream import Proxy, parse_proxy
 from shardd.transports.whatsapp.client import Client, TroubleError
+from shardd.transports.whatsapp.client_slots import HOLD, ClientSlot, least_recently_used
 from shardd.transports.whatsapp.dsn import library_dsn
 from shardd.transports.whatsapp.failures import Trouble
 from shardd.transports.whatsapp.incoming import Incoming
+from shardd.transports.whatsapp.library_lock import LibraryLock
 from shardd.transports.whatsapp.opt_outs import OptOuts
-from shardd.transports.whatsapp.seats import HOLD, Seat, least_recently_used
 from shardd.transports.whatsapp.sessions import SessionStore
 from shardd.transports.whatsapp.settings import Settings
-from shardd.transports.whatsapp.turnstile import Turnstile
 
 log = get_logger(__name__)
 
@@ -50,11 +50,11 @@ class Clients:
         self.connects = 0
         self._settings = settings
         self._gate = gate
-        self._turnstile = Turnstile()
+        self._library_lock = LibraryLock()
         self._store = store
         self._events = events
         self._opt_outs = opt_outs
-        self._seats: dict[str, Seat] = {}
+        self._slots: dict[str, ClientSlot] = {}
         self._taken = 0
         self._freed = asyncio.Event()
         self._looking = asyncio.Lock()
@@ -70,53 +70,53 @@ class Clients:
 
     async def get_or_refresh(self, device: DeviceSpec) -> Client:
         """A healthy client of this device. Raises DeviceUnavailableError with the reason why there is none."""
-        seat = self._seats.setdefault(device.id, Seat(device.id))
-        if (client := self._fresh(seat, device)) is not None:
+        slot = self._slots.setdefault(device.id, ClientSlot(device.id))
+        if (client := self._fresh(slot, device)) is not None:
             return client
-        async with seat.lock:
-            if (client := self._fresh(seat, device)) is not None:  # somebody else did it while we waited
+        async with slot.lock:
+            if (client := self._fresh(slot, device)) is not None:  # somebody else did it while we waited
                 return client
-            old = seat.client
+            old = slot.client
             if old is not None and self._fits(old, device) and await old.probe(self._settings.probe_timeout):
                 return old
-            await self._close_client(seat)
-            return await self._rebuild(seat, device)
+            await self._close_client(slot)
+            return await self._rebuild(slot, device)
 
     @asynccontextmanager
     async def in_use(self, client: Client) -> AsyncIterator[None]:
         """While a client is in use it is neither idle nor the least recently used one."""
-        seat = self._seats.get(client.device_id)
-        if seat is not None:
-            seat.in_use += 1
+        slot = self._slots.get(client.device_id)
+        if slot is not None:
+            slot.in_use += 1
         try:
             yield
         finally:
-            if seat is not None:
-                seat.release()
+            if slot is not None:
+                slot.release()
                 self._freed.set()
 
     def hold(self, client: Client) -> None:
         """It is about to be used: spare it for a moment."""
-        if (seat := self._seats.get(client.device_id)) is not None:
-            seat.hold()
+        if (slot := self._slots.get(client.device_id)) is not None:
+            slot.hold()
 
     async def close_device(self, device_id: str) -> None:
         """Close what is open for this device, and forget why it could not be opened.
 
-        The seat stays: somebody may be waiting for its lock, and a second seat would be a second client.
+        The slot stays: somebody may be waiting for its lock, and a second slot would be a second client.
         """
-        seat = self._seats.get(device_id)
-        if seat is not None:
-            async with seat.lock:
-                await self._close_client(seat)
-                seat.gone = None
+        slot = self._slots.get(device_id)
+        if slot is not None:
+            async with slot.lock:
+                await self._close_client(slot)
+                slot.gone = None
 
     async def close(self) -> None:
         """Close every client."""
         self._closed = True
         if self._sweeping is not None:
             self._sweeping.cancel()
-        await asyncio.gather(*(self.close_device(device_id) for device_id in tuple(self._seats)))
+        await asyncio.gather(*(self.close_device(device_id) for device_id in tuple(self._slots)))
 
     # ---- client.Listener
 
@@ -124,9 +124,9 @@ class Clients:
         """An open client is of no use any more: close it now, so that nothing of it goes on in the background."""
         log.info("client ended", action="client_ended", device=client.device_id, reason=trouble.text)
         if trouble.state is not None:
-            seat = self._seats.get(client.device_id)
-            if seat is not None and seat.client is client:
-                self._remember(seat, trouble)
+            slot = self._slots.get(client.device_id)
+            if slot is not None and slot.client is client:
+                self._remember(slot, trouble)
             self._events.device_changed(client.device_id, trouble.state.value, trouble.text, trouble.until)
         self._spawn(self._retire(client))
 
@@ -143,11 +143,11 @@ class Clients:
     def _fits(self, client: Client, device: DeviceSpec) -> bool:
         return client.alive and client.session == device.session and client.egress.proxy == self._proxy_of(device)
 
-    def _fresh(self, seat: Seat, device: DeviceSpec) -> Client | None:
-        client = seat.client
+    def _fresh(self, slot: ClientSlot, device: DeviceSpec) -> Client | None:
+        client = slot.client
         if client is None or not self._fits(client, device) or client.silent_for() > self._settings.probe_after:
             return None
-        seat.touch()
+        slot.touch()
         return client
 
     def _proxy_of(self, device: DeviceSpec) -> Proxy | None:
@@ -161,8 +161,8 @@ class Clients:
                 f"the proxy of device {device.id} cannot be used: {error}", error_class=ErrorClass.CONNECTION
             ) from None
 
-    async def _rebuild(self, seat: Seat, device: DeviceSpec) -> Client:
-        session = await self._stored_session(seat, device)
+    async def _rebuild(self, slot: ClientSlot, device: DeviceSpec) -> Client:
+        session = await self._stored_session(slot, device)
         await self._take_place()
         try:
             async with self._turn(device):
@@ -176,11 +176,11 @@ class Clients:
         except BaseException as error:
             self._give_place()
             if isinstance(error, TroubleError):
-                self._remember(seat, error.trouble)
+                self._remember(slot, error.trouble)
                 raise error.trouble.as_error() from None
             raise
-        seat.client, seat.session = client, session
-        seat.touch()
+        slot.client, slot.session = client, session
+        slot.touch()
         self._sweep()
         return client
 
@@ -194,20 +194,20 @@ class Clients:
             # Now, because the store may have a new primary since the last time.
             dsn=library_dsn(self._store.dsn, pgbouncer=self._settings.pgbouncer),
             gate=self._gate,
-            turnstile=self._turnstile,
+            library_lock=self._library_lock,
             proxy=proxy,
             listener=self,
         )
 
-    async def _stored_session(self, seat: Seat, device: DeviceSpec) -> str:
+    async def _stored_session(self, slot: ClientSlot, device: DeviceSpec) -> str:
         """The device's session, seen in the store a moment ago."""
         if device.session is None:
             raise DeviceUnavailableError(
                 f"device {device.id} is not paired", state=DeviceState.UNPAIRED.value, error_class=ErrorClass.ACCOUNT
             )
-        if seat.gone is not None and seat.session == device.session:
+        if slot.gone is not None and slot.session == device.session:
             # The library may not have deleted the row yet; connecting while it does would end the process.
-            raise seat.gone.as_error()
+            raise slot.gone.as_error()
         try:
             found = await self._store.session_exists(device.session)
         except DatabaseError as error:
@@ -215,13 +215,13 @@ class Clients:
         if not found:
             text = f"the session {device.session} of device {device.id} is not in the session store"
             raise DeviceUnavailableError(text, state=DeviceState.UNPAIRED.value, error_class=ErrorClass.ACCOUNT)
-        seat.gone, seat.session = None, device.session
+        slot.gone, slot.session = None, device.session
         return device.session
 
     @staticmethod
-    def _remember(seat: Seat, trouble: Trouble) -> None:
+    def _remember(slot: ClientSlot, trouble: Trouble) -> None:
         if trouble.state is DeviceState.LOGGED_OUT:
-            seat.gone = trouble
+            slot.gone = trouble
 
     async def _take_place(self) -> None:
         """Count one more open client; the least recently used one makes room."""
@@ -236,12 +236,12 @@ class Clients:
             raise DeviceUnavailableError(text, retry_after=BUSY_RETRY) from None
         self._taken += 1
 
-    async def _next_victim(self) -> Seat | None:
-        """Wait until a client may make room; None when there is room without. One at a time: each look is at all seats."""
+    async def _next_victim(self) -> ClientSlot | None:
+        """Wait until a client may make room; None when there is room without. One at a time: each look is at all slots."""
         async with self._looking:
             while self._taken >= self._settings.max_open_clients:
                 self._freed.clear()
-                if (victim := least_recently_used(self._seats.values())) is not None:
+                if (victim := least_recently_used(self._slots.values())) is not None:
                     return victim
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._freed.wait(), HOLD)
@@ -269,9 +269,9 @@ class Clients:
                 over.cancel()
                 self._connecting.release()
 
-    async def _close_client(self, seat: Seat) -> None:
-        """Close a seat's client and wait for its end; the caller holds the lock."""
-        client, seat.client = seat.client, None
+    async def _close_client(self, slot: ClientSlot) -> None:
+        """Close a slot's client and wait for its end; the caller holds the lock."""
+        client, slot.client = slot.client, None
         if client is not None:
             try:
                 await client.close()
@@ -280,12 +280,12 @@ class Clients:
 
     async def _retire(self, client: Client) -> None:
         await client.close()
-        seat = self._seats.get(client.device_id)
-        if seat is None:
+        slot = self._slots.get(client.device_id)
+        if slot is None:
             return
-        async with seat.lock:
-            if seat.client is client:
-                await self._close_client(seat)
+        async with slot.lock:
+            if slot.client is client:
+                await self._close_client(slot)
 
     def _sweep(self) -> None:
         if self._sweeping is None or self._sweeping.done():
@@ -295,14 +295,14 @@ class Clients:
         while self._taken:
             await asyncio.sleep(self._settings.idle_close / SWEEPS)
             limit = asyncio.get_running_loop().time() - self._settings.idle_close
-            idle = [seat for seat in self._seats.values() if seat.is_idle() and seat.used_at <= limit]
+            idle = [slot for slot in self._slots.values() if slot.is_idle() and slot.used_at <= limit]
             for start in range(0, len(idle), CLOSINGS):
-                await asyncio.gather(*(self._close_if_idle(seat, limit) for seat in idle[start : start + CLOSINGS]))
+                await asyncio.gather(*(self._close_if_idle(slot, limit) for slot in idle[start : start + CLOSINGS]))
 
-    async def _close_if_idle(self, seat: Seat, limit: float) -> None:
-        async with seat.lock:
-            if seat.is_idle() and seat.used_at <= limit:
-                await self._close_client(seat)
+    async def _close_if_idle(self, slot: ClientSlot, limit: float) -> None:
+        async with slot.lock:
+            if slot.is_idle() and slot.used_at <= limit:
+                await self._close_client(slot)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

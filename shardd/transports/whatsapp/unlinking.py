@@ -62,7 +62,7 @@ async def _unlink(request: dict[str, Any], say: oneshot.Say) -> None:
     from shardd.transports.egress import Gate  # noqa: PLC0415
     from shardd.transports.whatsapp.client import Client, TroubleError  # noqa: PLC0415
     from shardd.transports.whatsapp.library import adopt_loop  # noqa: PLC0415
-    from shardd.transports.whatsapp.turnstile import Turnstile  # noqa: PLC0415
+    from shardd.transports.whatsapp.library_lock import LibraryLock  # noqa: PLC0415
 
     adopt_loop()
     store = SessionStore(request["dsn"])
@@ -76,7 +76,9 @@ async def _unlink(request: dict[str, Any], say: oneshot.Say) -> None:
     except ValueError as error:
         raise SharddError(f"the proxy cannot be used: {error}") from None
     url = library_dsn(store.dsn, pgbouncer=request["pgbouncer"])
-    client = Client("unlink", request["jid"], dsn=url, gate=gate, turnstile=Turnstile(), proxy=proxy, listener=_Quiet())
+    client = Client(
+        "unlink", request["jid"], dsn=url, gate=gate, library_lock=LibraryLock(), proxy=proxy, listener=_Quiet()
+    )
     try:
         await client.open(CONNECT_TIMEOUT)
         await client.call(client.handle.logout, CONNECT_TIMEOUT)

@@ -16,8 +16,8 @@ import pytest
 from shardd import ipc
 from shardd.config import CloudWebhookConfig
 from shardd.errors import SharddError
-from shardd.supervisor.cloud_webhook import MAX_BODY, CloudWebhook
-from tests.unit.test_cloud_notifications import NUMBER, notification, status
+from shardd.supervisor.inbound.cloud_webhook import MAX_BODY, CloudWebhook
+from tests.unit.inbound.test_cloud_notifications import NUMBER, notification, status
 
 SECRET = "app-secret-of-this-test"
 WORD = "word-of-this-test"

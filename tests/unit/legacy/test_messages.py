@@ -8,10 +8,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from shardd.legacy.messages import MessageReader, Unsent, Waiting
-from shardd.legacy.moments import read_moment
 from shardd.legacy.report import Report
 from shardd.legacy.spool import Spool
 from shardd.legacy.tables import Row
+from shardd.legacy.timestamps import read_moment
 from shardd.queue.imports import ImportedJob
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

@@ -1,19 +1,19 @@
 import asyncio
 
-from shardd.transports.whatsapp.turnstile import Turnstile
+from shardd.transports.whatsapp.library_lock import LibraryLock
 
 
 async def test_a_writer_waits_for_readers_to_be_in_and_keeps_others_out() -> None:
-    turnstile, told = Turnstile(), []
+    library_lock, told = LibraryLock(), []
     loop = asyncio.get_running_loop()
     reading: asyncio.Future[None] = loop.create_future()
 
     async def read(name: str, future: asyncio.Future[None]) -> None:
-        await turnstile.begin(lambda: future)
+        await library_lock.begin(lambda: future)
         told.append(name)
 
     async def write() -> None:
-        async with turnstile.alone():
+        async with library_lock.alone():
             told.append("writer in")
             await asyncio.sleep(0)
             told.append("writer out")
@@ -31,23 +31,23 @@ async def test_a_writer_waits_for_readers_to_be_in_and_keeps_others_out() -> Non
 
 
 async def test_a_long_call_keeps_a_writer_out_only_while_it_enters() -> None:
-    turnstile = Turnstile()
+    library_lock = LibraryLock()
     endless: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    assert await turnstile.begin(lambda: endless) is endless
-    async with turnstile.alone():
+    assert await library_lock.begin(lambda: endless) is endless
+    async with library_lock.alone():
         assert not endless.done()
 
 
 async def test_a_call_that_cannot_begin_leaves_the_door_open() -> None:
-    turnstile = Turnstile()
+    library_lock = LibraryLock()
 
     def refuse() -> asyncio.Future[None]:
         raise ValueError
 
     for _ in range(2):
         try:
-            await turnstile.begin(refuse)
+            await library_lock.begin(refuse)
         except ValueError:
             continue
-    async with asyncio.timeout(20), turnstile.alone():
+    async with asyncio.timeout(20), library_lock.alone():
         pass

@@ -1,0 +1,50 @@
+"""Where WhatsApp sessions are stored, and that the store is ready before a worker needs it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from shardd.config import Config
+from shardd.errors import DatabaseError
+from shardd.logs import get_logger
+from shardd.postgres.dsn import complete_dsn
+from shardd.queue.database import Database
+from shardd.supervisor.scheduling.scheduler import Scheduler
+from shardd.transports.whatsapp.dsn import sessions_dsn
+from shardd.transports.whatsapp.store_setup import prepare_store
+
+log = get_logger(__name__)
+
+PER_CLIENT: Final = 2
+"""Connections to the store that the library keeps for each open client."""
+
+
+def sessions_dsn_of(config: Config, dsn: str) -> str:
+    """The configured store, else a schema of its own in the daemon's database (`dsn`); complete, for any process."""
+    configured = config.database.sessions_dsn if config.database else None
+    return complete_dsn(configured) if configured else sessions_dsn(complete_dsn(dsn))
+
+
+async def prepare_sessions(config: Config, scheduler: Scheduler, database: Database, store: str) -> list[str]:
+    """Make the store's tables if a device may need them; remarks for `status` about what will not go well.
+
+    A machine without WhatsApp devices need not have what the library needs, and one whose library cannot be loaded
+    still serves its other devices. Raises DatabaseError when `database` does not answer.
+    """
+    devices = sum(queue.device.transport == "whatsapp" for queue in scheduler.by_id.values())
+    if devices == 0:
+        return []
+    settings = config.transports.whatsapp
+    try:
+        await prepare_store(store, pgbouncer=settings.pgbouncer)
+    except DatabaseError as error:
+        log.error("WhatsApp devices cannot send", action="sessions", error=str(error))
+        return [f"WhatsApp devices cannot send: {error}"]
+    if settings.pgbouncer or (config.database and config.database.sessions_dsn):
+        return []
+    rows = await database.fetch_all("connection_limit")
+    wanted, limit = PER_CLIENT * min(devices, config.shards * settings.max_open_clients), rows[0][0]
+    if wanted <= limit:
+        return []
+    text = f"{devices} WhatsApp devices may take up to {wanted} connections to PostgreSQL, which allows {limit}"
+    return [f"{text}: put PgBouncer between (config/pgbouncer.ini), or lower transports.whatsapp.max_open_clients"]

@@ -1,0 +1,68 @@
+"""Keeps the scheduler up to date with the campaigns: which run, their weights and caps, and what they sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from shardd.queue.campaigns import Campaigns
+from shardd.supervisor.dispatch.router import Router
+from shardd.supervisor.steps import Step
+from shardd.supervisor.wait_for_event import WakeUp
+
+EVERY: Final = 0.5
+"""Seconds between looks when nothing announces a change: a campaign that was resumed waits no longer."""
+SPACING: Final = 0.1
+"""Seconds between looks, however many changes are announced."""
+SENDS_EVERY: Final = 2.0
+"""Seconds between looks at what campaigns with a cap have sent, which another node may have counted."""
+
+
+class CampaignSync:
+    """The router's knowledge of campaigns. That a paused one sends nothing is seen to by the claim itself."""
+
+    def __init__(
+        self, campaigns: Campaigns, router: Router, step: Step, resumed: Callable[[], None] = lambda: None
+    ) -> None:
+        """`resumed` is called when campaigns run that did not before: somebody must look where their jobs stand.
+
+        A claim that found its campaign paused made the router believe that there is no work.
+        """
+        self._resumed = resumed
+        self._campaigns = campaigns
+        self._router = router
+        self._step = step
+        self._wake = WakeUp(SPACING)
+        self._sends_seen = float("-inf")
+
+    async def look(self) -> None:
+        """Read which campaigns run. Raises DatabaseError."""
+        scheduler, now = self._router.scheduler, time.monotonic()
+        running = await self._campaigns.running()
+        capped = any(campaign.device_cap is not None for campaign in running.values())
+        if capped and (running != scheduler.campaigns or now >= self._sends_seen + SENDS_EVERY):
+            # Before the campaigns are known, so that none of them is without its count for a moment.
+            since = (datetime.now(UTC) - timedelta(days=2)).date()
+            for campaign, device_id, day, sent in await self._campaigns.sends(since):
+                if (queue := scheduler.by_id.get(device_id)) is not None:
+                    queue.note_campaign(campaign, day, sent)
+            self._sends_seen = now
+        if running != scheduler.campaigns:
+            resumed = running.keys() - scheduler.campaigns.keys()
+            scheduler.set_campaigns(running, time.monotonic())
+            self._router.wake()
+            if resumed:
+                self._resumed()
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await self._wake.wait(self._step.pause(EVERY))
+            with self._step:
+                await self.look()
+
+    def wake(self) -> None:
+        """Look soon."""
+        self._wake.set()

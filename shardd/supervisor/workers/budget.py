@@ -1,0 +1,94 @@
+"""When a worker has spent its budget: the WhatsApp library leaks a little memory and two file descriptors with every connect."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from shardd.config import RecycleConfig
+from shardd.states import ShardState
+from shardd.supervisor.admin.problems import Problem, ProblemKind
+from shardd.supervisor.workers.process import WorkerProcess
+from shardd.supervisor.workers.shard import Shard
+
+FDS_SHARE: Final = 0.7
+"""Of the limit (RLIMIT_NOFILE): the budget where the config names none."""
+GROWTH_SHARE: Final = 0.25
+"""Of the memory budget: a worker that has not grown by so much since its start is not replaced for its memory. The next one would
+be as large."""
+OFTEN: Final = 3
+"""Replacements for memory within OFTEN_WITHIN that are reported."""
+OFTEN_WITHIN: Final = 900.0
+"""Seconds."""
+
+
+class Spent(NamedTuple):
+    """Why a worker should be replaced."""
+
+    text: str
+    memory: bool
+    """Whether it has grown too large."""
+
+
+def spent(process: WorkerProcess, budget: RecycleConfig) -> Spent | None:
+    """What a worker has spent; None while all is within the budget."""
+    beat = process.beat
+    if beat is None:
+        return None
+    fds = budget.fds or int(FDS_SHARE * resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    grown = beat.rss - process.rss_at_start >= budget.rss * GROWTH_SHARE
+    over = [
+        f"{name} {value} of {most}"
+        for name, value, most in (
+            ("connects", beat.connects, budget.connects),
+            ("fds", beat.fds, fds),
+            ("rss", beat.rss if grown else 0, budget.rss),
+        )
+        if 0 < most <= value
+    ]
+    return Spent(", ".join(over), memory=grown and 0 < budget.rss <= beat.rss) if over else None
+
+
+def next_to_recycle(shards: Sequence[Shard], budget: RecycleConfig) -> tuple[Shard, Spent] | None:
+    """A shard whose worker should be replaced and why: one at a time, and only while all others are well."""
+    if any(s.epoch is not None and not s.held and s.state is not ShardState.RUNNING for s in shards):
+        return None
+    for shard in shards:
+        if shard.process is not None and shard.state is ShardState.RUNNING:
+            what = spent(shard.process, budget)
+            if what is not None:
+                return shard, what
+    return None
+
+
+def memory_problems(shards: Iterable[Shard], budget: RecycleConfig, now: float) -> Iterable[Problem]:
+    """Budgets that are too small for what workers need; `now` on the monotonic clock."""
+    if not budget.rss:
+        return
+    small = [
+        (shard.index, shard.process.rss_at_start)
+        for shard in shards
+        if shard.process is not None and shard.process.rss_at_start > budget.rss * (1 - GROWTH_SHARE)
+    ]
+    if small:
+        index, rss = max(small, key=lambda found: found[1])
+        enough = _mebibytes(int(rss / (1 - GROWTH_SHARE)) + 1)
+        yield Problem(
+            ProblemKind.MEMORY,
+            f"worker.recycle.rss is {_mebibytes(budget.rss)}, and the worker of shard {index} takes {_mebibytes(rss)} before it "
+            "sends anything: it is replaced only when it has grown by a quarter of that setting; "
+            f"raise it to {enough} or more",
+        )
+    for shard in shards:
+        times = sum(at > now - OFTEN_WITHIN for at in shard.outgrown)
+        if times >= OFTEN:
+            yield Problem(
+                ProblemKind.MEMORY,
+                f"the worker of shard {shard.index} was replaced {times} times within {OFTEN_WITHIN / 60:g} minutes because "
+                f"it grew beyond worker.recycle.rss ({_mebibytes(budget.rss)}): raise it if the host has room",
+            )
+
+
+def _mebibytes(size: int) -> str:
+    return f"{-(-size // 2**20)}MiB"

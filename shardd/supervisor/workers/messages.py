@@ -1,0 +1,206 @@
+"""What a worker says and who hears it; what could not be read or said; and the audit that finds claims which got lost.
+
+Whatever is wrong with one message costs only what it carried. A claim whose message was lost on the way does not stay
+`sending`: the worker is asked what it has, and what it has not is settled as its journal says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from shardd import ipc
+from shardd.errors import ErrorClass
+from shardd.ipc import DeviceSpec, JobSpec, Outcome
+from shardd.logs import get_logger
+from shardd.queue.settle import Claim
+from shardd.states import ShardState, Verdict
+from shardd.supervisor.admin.defects import Defects
+from shardd.supervisor.dispatch.router import Router
+from shardd.supervisor.workers.client_closings import ClientClosings
+from shardd.supervisor.workers.shard import Shard
+from shardd.wire import Unread, Unsent
+
+log = get_logger(__name__)
+
+AUDIT_AGAIN: Final = 10.0
+"""Seconds after an audit was asked for before another may be."""
+LOST_JOB: Final = "the message to the worker, or the one that told what became of the job, could not be read"
+
+
+@dataclass(frozen=True, slots=True)
+class MessageHandlers:
+    """Who hears what workers say."""
+
+    router: Router
+    defects: Defects
+    closings: ClientClosings
+    device_changed: Callable[[ipc.DeviceChanged, int], None]
+    """With the epoch of the shard's lease."""
+    receipt: Callable[[ipc.Receipt], None]
+    opted_out: Callable[[ipc.OptedOut], None]
+    untold: Callable[[DeviceSpec, str], None]
+    """A device that no worker can be told of, and why."""
+
+
+class WorkerMessages:
+    """Of one worker process; `say` reaches it, `ready` is called when it takes jobs."""
+
+    def __init__(
+        self,
+        shard: Shard,
+        handlers: MessageHandlers,
+        *,
+        say: Callable[[ipc.ToWorker], object],
+        ready: Callable[[], None],
+    ) -> None:
+        self._shard = shard
+        self._handlers = handlers
+        self._say = say
+        self._ready = ready
+        self._requests = 0
+        self._audited: list[Claim] | None = None
+        """What was in flight when the audit was asked for that is not answered yet."""
+        self._audit_asked = -AUDIT_AGAIN
+        self._audit_later: asyncio.TimerHandle | None = None
+
+    # ---- what arrives
+
+    def heard(self, message: ipc.ToSupervisor) -> None:  # noqa: C901  # one case for each thing that a worker says
+        """A message."""
+        to, shard = self._handlers, self._shard
+        match message:
+            case ipc.Outcomes():
+                to.router.outcomes(shard.index, message.outcomes)
+            case ipc.Ready():
+                self._ready()
+            case ipc.Heartbeat():
+                self._hear_journal(message.journal)
+            case ipc.Leaving():
+                shard.told_to_end = True
+                to.router.shard_down(shard.index)
+            case ipc.DeviceChanged() if shard.epoch is not None:
+                to.device_changed(message, shard.epoch)
+            case ipc.Receipt():
+                to.receipt(message)
+            case ipc.OptedOut():
+                to.opted_out(message)
+            case ipc.Closed():
+                to.closings.closed(message.request)
+            case ipc.Defect():
+                to.defects.note(message.text, shard=shard.index)
+                self.audit()
+            case ipc.InFlight() if message.request == self._requests:
+                self._end_audit(message)
+
+    def unread(self, what: Unread) -> None:
+        """A message, or one outcome of it, that cannot be read."""
+        self._handlers.defects.note(f"what the worker says cannot be read: {what}", shard=self._shard.index)
+        if what.item is Outcome and what.fields.keys() >= {"id", "epoch", "attempt", "token"}:
+            # What can be read of it is true; without the verdict, only the worker knows.
+            known: dict[str, Any] = {
+                "verdict": Verdict.IN_DOUBT,
+                "error": LOST_JOB,
+                "error_class": ErrorClass.WORKER,
+                "at": time.time(),
+            }
+            self._handlers.router.outcomes(self._shard.index, [Outcome(**(known | what.fields))])
+        else:
+            self.audit()
+
+    def failed(self, message: object, error: Exception) -> None:
+        """Hearing a message raised this."""
+        subject = message.item if isinstance(message, Unsent) else message
+        text = f"{type(subject).__name__} could not be handled: {type(error).__name__}: {error}"
+        self._handlers.defects.note(text, shard=self._shard.index, error=error)
+        self._shard.last_error = text
+        self.audit()
+
+    def _hear_journal(self, trouble: str | None) -> None:
+        """Whether the worker's journal can be relied upon: only then may it get jobs."""
+        shard, router = self._shard, self._handlers.router
+        before, shard.journal_trouble = shard.journal_trouble, trouble
+        if before == trouble:
+            return
+        if trouble is not None:
+            log.error("the journal cannot be relied upon", action="journal", shard=shard.index, error=trouble)
+            router.shard_down(shard.index)
+        else:
+            log.info("the journal can be relied upon again", action="journal", shard=shard.index, before=before)
+            if shard.state is ShardState.RUNNING and shard.epoch is not None:
+                router.shard_up(shard.index, shard.epoch)
+
+    def out_of_step(self) -> None:
+        """Nothing that it says can be read any more: it gets no more jobs."""
+        self._shard.told_to_end = True
+        self._handlers.router.shard_down(self._shard.index)
+
+    # ---- what could not be said
+
+    def unsent(self, what: Unsent) -> None:
+        """What the worker does not hear, because it cannot be encoded."""
+        match what.item:
+            case JobSpec() as job:
+                outcome = Outcome(
+                    *job.key,
+                    Verdict.PERMANENT,
+                    error=f"this job cannot be handed to a worker: {what.why}",
+                    error_class=ErrorClass.CONTENT,
+                    at=time.time(),
+                )
+                self._handlers.router.outcomes(self._shard.index, [outcome])
+            case DeviceSpec() as device:
+                log.error(
+                    "the worker cannot be told of a device",
+                    action="device",
+                    shard=self._shard.index,
+                    device=device.id,
+                    error=what.why,
+                )
+                self._handlers.untold(device, what.why)
+            case message:
+                text = f"{type(message).__name__} cannot be said to the worker: {what.why}"
+                self._handlers.defects.note(text, shard=self._shard.index)
+                self._shard.last_error = text
+
+    # ---- the audit
+
+    def audit(self) -> None:
+        """Ask the worker what it has; claims that it knows nothing of are settled when it answers."""
+        now = time.monotonic()
+        if now < (again := self._audit_asked + AUDIT_AGAIN):
+            if self._audit_later is None:
+                self._audit_later = asyncio.get_running_loop().call_later(again - now, self._audit_again)
+            return
+        self._audit_asked, self._audit_later = now, None
+        self._requests += 1
+        # Whatever is in flight now was said before this, and an outcome that is known now is said before the answer.
+        self._audited = self._handlers.router.in_flight(self._shard.index)
+        self._say(ipc.Audit(request=self._requests))
+
+    def _audit_again(self) -> None:
+        # The loop may call a moment early: then this is put off once more.
+        self._audit_later = None
+        self.audit()
+
+    def _end_audit(self, answer: ipc.InFlight) -> None:
+        audited, self._audited = self._audited or [], None
+        has, may_have_left = set(answer.claims), set(answer.started)
+        still = {claim.key for claim in self._handlers.router.in_flight(self._shard.index)}
+        lost = [claim for claim in audited if claim.key in still - has]
+        outcomes = [
+            Outcome(
+                *claim.key,
+                Verdict.IN_DOUBT if claim.key in may_have_left else Verdict.TRANSIENT,
+                error=LOST_JOB,
+                error_class=ErrorClass.WORKER,
+                at=time.time(),
+            )
+            for claim in lost
+        ]
+        if outcomes:
+            log.warning("claims that no worker has", action="audit", shard=self._shard.index, jobs=len(outcomes))
+            self._handlers.router.outcomes(self._shard.index, outcomes)

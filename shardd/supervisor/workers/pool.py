@@ -1,0 +1,380 @@
+"""The set of workers: starts them one after the other, watches them, replaces them, and reaches them for others.
+
+Everything happens in `tick`, a few times a second, and when a worker speaks or dies. Before a shard gets a new worker,
+everything that the old one had in flight is settled from its journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from shardd import ipc
+from shardd.backoff import Breaker
+from shardd.config import Config
+from shardd.errors import JournalError, SharddError, UnsafeFileError, UsageError
+from shardd.logs import get_logger
+from shardd.queue.settle import Claim
+from shardd.states import ALONE_FROM, ShardState
+from shardd.supervisor.admin.problems import Problem
+from shardd.supervisor.dispatch.recovery import journal_path, settle_from_journal
+from shardd.supervisor.dispatch.router import Router
+from shardd.supervisor.dispatch.verdicts import Death
+from shardd.supervisor.workers.budget import memory_problems, next_to_recycle
+from shardd.supervisor.workers.messages import MessageHandlers, WorkerMessages
+from shardd.supervisor.workers.process import Launch, WorkerProcess, describe_exit
+from shardd.supervisor.workers.shard import Intent, Shard
+
+log = get_logger(__name__)
+
+JOURNAL_RETRY: Final = 5.0
+"""Seconds between tries to read the journal of a dead worker."""
+
+
+class WorkerPool:
+    """All shards of the config; those whose lease this node holds have a worker."""
+
+    def __init__(
+        self,
+        config: Config,
+        launch: Launch,
+        *,
+        router: Router,
+        devices_of: Callable[[int], list[ipc.DeviceSpec]],
+        sessions_dsn: str | None,
+        handlers: MessageHandlers,
+        lease_left: Callable[[], float],
+    ) -> None:
+        """`devices_of` a shard; `handlers`: who hears what workers say."""
+        self._config = config
+        self._launch = launch
+        self._router = router
+        self._devices_of = devices_of
+        self._sessions_dsn = sessions_dsn
+        self._handlers = handlers
+        self._lease_left = lease_left
+        self.shards = [self._new_shard(index) for index in range(config.shards)]
+        self._last_spawn = 0.0
+        self._stopping = False
+        self._spawning = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Condition()
+
+    # ---- what others ask for
+
+    def configure(self, config: Config) -> None:
+        """The config was reloaded: what workers are told at their start changes for those that start from now on."""
+        self._config = config
+        self._launch = replace(self._launch, go_memory_limit=config.worker.go_memory_limit, log_level=config.log.level)
+        for shard in self.shards:
+            shard.configure(config.supervisor)
+            self.say(shard.index, ipc.LogLevel(level=config.log.level))
+
+    def say(self, index: int, message: ipc.ToWorker) -> bool:
+        """Tell a shard's worker something; False when it could not be told."""
+        shard = self.shards[index] if 0 <= index < len(self.shards) else None
+        if shard is None or shard.process is None:
+            return False
+        if isinstance(message, ipc.Send) and shard.state is not ShardState.RUNNING:
+            return False
+        return shard.process.say(message)
+
+    def leases(self, epochs: dict[int, int]) -> None:
+        """Which shards this node holds now."""
+        for shard in self.shards:
+            epoch = epochs.get(shard.index)
+            if shard.epoch is not None and epoch != shard.epoch:
+                self.fence([shard.index])
+            shard.epoch = epoch
+
+    def renewed(self, epochs: Mapping[int, int]) -> None:
+        """These leases were renewed: let the workers know how long they may go on."""
+        for shard in self.shards:
+            if shard.epoch == epochs.get(shard.index):
+                self._tell_lease(shard)
+
+    def _tell_lease(self, shard: Shard) -> None:
+        if shard.epoch is not None:
+            grace = self._config.lease.margin / 2
+            self.say(shard.index, ipc.Lease(left=max(0.0, self._lease_left()), grace=grace))
+
+    def fence(self, indexes: Iterable[int]) -> None:
+        """The lease is lost or may be: the clients must be gone now."""
+        for index in indexes:
+            shard = self.shards[index]
+            shard.epoch = None
+            self._router.shard_down(index)
+            if shard.process is not None:
+                log.warning("lease lost: stopping the worker", action="fence", shard=index)
+                shard.intent = "fence"
+                shard.process.kill()
+
+    async def give_back(self, index: int) -> None:
+        """Drain a shard whose lease goes to another node."""
+        # From now on it gets no new worker, also not between the end of this one and the end of the lease.
+        self.shards[index].epoch = None
+        await self._drain(self.shards[index], "fence")
+
+    async def drain(self, index: int) -> None:
+        """Drain a shard on a person's word; it stays down until `restart`. Raises UsageError."""
+        shard = self._shard(index)
+        shard.held = True
+        if shard.state in (ShardState.BACKOFF, ShardState.BROKEN):
+            shard.move("drain")
+        await self._drain(shard, "drained")
+
+    async def restart(self, index: int) -> None:
+        """Replace a shard's worker, or bring a drained or broken shard back; returns when it runs.
+
+        Raises UsageError, and SharddError when the new worker does not come up.
+        """
+        shard = self._shard(index)
+        await self._drain(shard, "respawn")
+        if shard.blocked is not None:
+            raise SharddError(f"shard {index} cannot start: {shard.blocked}")
+        shard.forgive(time.monotonic())
+        deaths = shard.restarts
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: shard.state is ShardState.RUNNING or shard.restarts > deaths or not self._may_run(shard)
+            )
+        if shard.state is not ShardState.RUNNING:
+            raise SharddError(f"shard {index} did not come up: {shard.last_error or 'this node gave it away'}")
+
+    async def close_device(self, index: int, device_id: str) -> None:
+        """Close the client of a device, so that another process may use its session. Raises SharddError."""
+        process = self.shards[index].process
+        if process is not None:
+            await self._handlers.closings.close(process, device_id)
+
+    async def stop(self) -> None:
+        """Drain everything; returns when no worker is left and what they had in flight is settled or in a journal."""
+        self._stopping = True
+        async with self._spawning:
+            pass  # whatever was being started is there now, and drained like the others
+        await asyncio.gather(*(self._drain(shard, "stop") for shard in self.shards))
+        for shard in self.shards:
+            if shard.state is not ShardState.STOPPED:
+                shard.move("stop")
+
+    def hurry(self) -> None:
+        """Do not wait for what is in flight any longer."""
+        for shard in self.shards:
+            if shard.process is not None:
+                shard.process.say(ipc.Drain(timeout=0.0))
+                shard.kill_at = time.monotonic() + 2.0
+
+    # ---- the tick
+
+    async def tick(self) -> None:
+        """Start, watch, replace."""
+        now = time.monotonic()
+        for shard in self.shards:
+            shard.sample(now, self._router.sent_by(shard.index))
+            self._watch(shard, now)
+        if not self._stopping:
+            await self._start_next(now)
+            self._recycle_one()
+
+    async def _start_next(self, now: float) -> None:
+        if now < self._last_spawn + self._config.supervisor.spawn_every:
+            return
+        for shard in self.shards:
+            if shard.may_start(now):
+                self._last_spawn = now
+                async with self._spawning:
+                    await self._spawn(shard)
+                return
+
+    async def _spawn(self, shard: Shard) -> None:
+        assert shard.epoch is not None
+        process = WorkerProcess(shard.index, self._launch, lambda status: self._died(shard, status))
+        messages = WorkerMessages(shard, self._handlers, say=process.say, ready=lambda: self._ready(shard))
+        try:
+            await process.start(self._setup(shard.index, shard.epoch), messages)
+        except (OSError, UnsafeFileError) as error:
+            shard.spawned(process)
+            why = error.strerror if isinstance(error, OSError) else error
+            shard.died(f"could not be started: {why}", now=time.monotonic())
+            shard.count_crash(time.monotonic())
+            shard.clean = True
+            return
+        shard.spawned(process)
+        shard.sent_before.append(self._router.sent_by(shard.index))
+        self._tell_lease(shard)
+
+    def _setup(self, index: int, epoch: int) -> ipc.Setup:
+        return ipc.Setup(
+            node=self._config.node,
+            shard=index,
+            epoch=epoch,
+            journal=str(journal_path(self._config.state_dir, index)),
+            state_id=self._launch.state_id,
+            send_timeout=self._config.queue.send_timeout,
+            transports=self._config.transports.as_plain(),
+            devices=self._devices_of(index),
+            heartbeat_every=self._config.supervisor.heartbeat_every,
+            fsync=self._config.worker.journal_fsync,
+            sessions_dsn=self._sessions_dsn,
+            careful_for=self._config.supervisor.backoff.reset_after if self.shards[index].careful else 0.0,
+            opt_out_words=list(self._config.opt_outs.words or ()),
+        )
+
+    def _watch(self, shard: Shard, now: float) -> None:
+        process = shard.process
+        if process is None:
+            return
+        rules = self._config.supervisor
+        if shard.kill_at is not None and now > shard.kill_at:
+            process.kill()
+        elif shard.state is ShardState.STARTING and now - process.started_at > rules.start_timeout:
+            shard.last_error = f"not ready within {rules.start_timeout:g} s"
+            process.abort()
+        elif shard.state is ShardState.RUNNING and process.silent_for() > rules.heartbeat_timeout:
+            shard.last_error = f"no heartbeat for {rules.heartbeat_timeout:g} s"
+            process.abort()
+        elif shard.state is ShardState.RUNNING:
+            shard.proven(now)
+
+    def _recycle_one(self) -> None:
+        """Replace a worker that has spent its budget."""
+        found = next_to_recycle(self.shards, self._config.worker.recycle)
+        if found is not None:
+            shard, what = found
+            log.info("worker has spent its budget", action="recycle", shard=shard.index, spent=what.text)
+            self._begin(self._drain(shard, "respawn", outgrows=what.memory), shard)
+
+    def problems(self) -> Iterable[Problem]:
+        """See `shardd.supervisor.admin.problems`."""
+        return memory_problems(self.shards, self._config.worker.recycle, time.monotonic())
+
+    # ---- what workers do
+
+    def _ready(self, shard: Shard) -> None:
+        shard.ready()
+        if shard.state is ShardState.RUNNING and shard.epoch is not None:
+            # What changed while it started.
+            self.say(shard.index, ipc.Devices(changed=self._devices_of(shard.index)))
+            self._router.shard_up(shard.index, shard.epoch)
+        self._begin(self._notify(), shard)
+
+    def block(self, index: int, why: str) -> None:
+        """A shard gets no worker until what an earlier one left behind is settled."""
+        if index < len(self.shards):
+            self.shards[index].blocked = why
+
+    def unblock(self, index: int) -> None:
+        """It is settled."""
+        if index < len(self.shards):
+            self.shards[index].blocked = None
+
+    def _died(self, shard: Shard, status: int) -> None:
+        self._router.shard_down(shard.index)
+        how = shard.process.how_it_ended(status) if shard.process is not None else describe_exit(status)
+        death = Death(how, by_itself=shard.dies_by_itself)
+        try:
+            shard.died(how, now=time.monotonic())
+        except Exception as error:  # noqa: BLE001  # a defect: the shard is tried again, and what was in flight is settled
+            self._defect(shard, "the end of its worker could not be noted", error)
+            shard.process, shard.state = None, ShardState.BACKOFF
+            shard.next_start = time.monotonic() + self._config.supervisor.backoff.cap
+        self._begin(self._settle_dead(shard, death), shard)
+
+    async def _settle_dead(self, shard: Shard, death: Death) -> None:
+        """Settle what the dead worker had in flight, as its journal says."""
+        while not shard.clean:
+            try:
+                alone = await settle_from_journal(
+                    self._config.state_dir, self._launch.state_id, shard.index, self._router, death
+                )
+            except JournalError as error:
+                shard.last_error = str(error)
+                log.error("journal cannot be read", action="bury", shard=shard.index, error=str(error))
+                await asyncio.sleep(JOURNAL_RETRY)
+            except Exception as error:  # noqa: BLE001  # a defect: this shard fails, visibly, and is tried again
+                self._defect(shard, "what its worker had in flight could not be settled", error)
+                await asyncio.sleep(JOURNAL_RETRY)
+            else:
+                self._count(shard, death, alone)
+                shard.clean = True
+        await self._notify()
+
+    def _count(self, shard: Shard, death: Death, alone: Claim | None) -> None:
+        """Whether a death counts for the breaker, which stops a shard whose workers are ill whatever they do.
+
+        It does not when a job is known to be at fault, and the last workers proved by other jobs that they were well. Without
+        that proof it counts when a job comes under suspicion and when it is ended: if it is the workers that are ill, few jobs
+        are ended, and if the shard has nothing but such jobs, each probe ends one.
+        """
+        if shard.state is not ShardState.BACKOFF:
+            return
+        if alone is not None:
+            shard.last_error = (
+                f"worker died: {death.how}, while it prepared job {alone.id} of device {alone.device_id} alone"
+            )
+        well = self._router.sent_by(shard.index) > shard.sent_before[0]
+        ends = alone is not None and alone.worker_deaths >= ALONE_FROM
+        if alone is not None and (well or (alone.worker_deaths and not ends)):
+            shard.excuse_crash()
+        else:
+            shard.count_crash(time.monotonic())
+
+    def _defect(self, shard: Shard, what: str, error: Exception) -> None:
+        shard.last_error = f"{what}: {type(error).__name__}: {error}"
+        self._handlers.defects.note(shard.last_error, shard=shard.index, error=error)
+
+    async def _drain(self, shard: Shard, intent: Intent, *, outgrows: bool = False) -> None:
+        """Drain a shard's worker and wait until it is gone and settled, or cannot be settled within the time.
+
+        `outgrows`: it has grown too large.
+        """
+        timeout = self._config.supervisor.drain_timeout
+        self._router.shard_down(shard.index)
+        if shard.process is not None:
+            shard.drain(intent, timeout, time.monotonic())
+            memory = None
+            if outgrows:
+                shard.outgrows, memory = True, self._config.worker.recycle.rss
+                shard.outgrown.append(time.monotonic())
+            shard.process.say(ipc.Drain(timeout=timeout, memory=memory))
+            await shard.process.gone.wait()
+        try:
+            async with asyncio.timeout(timeout), self._changed:
+                await self._changed.wait_for(lambda: shard.clean)
+        except TimeoutError:
+            log.warning("not settled yet; the journal remembers", action="drain", shard=shard.index)
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _begin(self, step: Coroutine[Any, Any, None], shard: Shard) -> None:
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and isinstance(error := task.exception(), Exception):
+                self._defect(shard, "a step of the supervisor failed", error)
+
+        task = asyncio.get_running_loop().create_task(step)
+        self._tasks.add(task)
+        task.add_done_callback(ended)
+
+    def _may_run(self, shard: Shard) -> bool:
+        return shard.epoch is not None and not self._stopping
+
+    def _shard(self, index: int) -> Shard:
+        if not 0 <= index < len(self.shards):
+            raise UsageError(f"shard {index} is unknown: this config has shards 0 to {len(self.shards) - 1}")
+        if self.shards[index].epoch is None:
+            raise UsageError(f"shard {index} is not this node's now: ask the node that has it (shardd status on each)")
+        return self.shards[index]
+
+    def _new_shard(self, index: int) -> Shard:
+        breaker = self._config.supervisor.breaker
+        return Shard(
+            index=index,
+            rules=self._config.supervisor,
+            breaker=Breaker(crashes=breaker.crashes, within=breaker.within, probe_every=breaker.probe_every),
+        )

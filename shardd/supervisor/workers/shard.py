@@ -1,0 +1,178 @@
+"""One shard: its state, its process, and when it may be started again.
+
+The states and their transitions stand in `shardd.states.SHARD_TRANSITIONS`; this module knows when each event happens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from shardd.backoff import Breaker, full_jitter
+from shardd.config import SupervisorConfig
+from shardd.logs import get_logger
+from shardd.states import ALONE_FROM, SHARD_TRANSITIONS, ShardState
+from shardd.supervisor.workers.process import WorkerProcess
+
+log = get_logger(__name__)
+
+RATE_WINDOW: Final = 10.0
+"""Seconds over which messages a second are averaged."""
+
+Intent = Literal["drained", "stop", "respawn", "fence"]
+
+
+@dataclass(slots=True)
+class Shard:
+    """What the supervisor knows about a shard."""
+
+    index: int
+    rules: SupervisorConfig
+    breaker: Breaker
+    state: ShardState = ShardState.WAITING
+    epoch: int | None = None
+    """Of the lease that this node holds; None: it holds none."""
+    process: WorkerProcess | None = None
+    intent: Intent | None = None
+    """Why the worker is being drained."""
+    outgrows: bool = False
+    """It is being drained because it grew too large."""
+    told_to_end: bool = False
+    """Its worker ends because somebody told it to: what it has in flight is not to blame."""
+    sent_before: deque[int] = field(default_factory=lambda: deque([0], maxlen=ALONE_FROM + 1))
+    """Messages that the shard had sent when each of the last workers was started: as many as a job ends by itself."""
+    outgrown: deque[float] = field(default_factory=lambda: deque(maxlen=100))
+    """When its workers were replaced because they grew too large, on the monotonic clock."""
+    clean: bool = True
+    """Everything of the last worker is settled, so that a new one may begin a new journal."""
+    blocked: str | None = None
+    """Why what an earlier supervisor left behind cannot be settled, so that no worker may start; None: it is settled."""
+    held: bool = False
+    """Drained by an operator: it stays down until somebody restarts it."""
+    crashes_in_a_row: int = 0
+    restarts: int = 0
+    next_start: float = 0.0
+    kill_at: float | None = None
+    last_error: str | None = None
+    journal_trouble: str | None = None
+    """Why its worker's journal cannot be relied upon now, so that nothing may be handed over; None: it can."""
+    since: float = field(default_factory=time.time)
+    _samples: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def configure(self, rules: SupervisorConfig) -> None:
+        """The config was reloaded."""
+        self.rules = rules
+        self.breaker.crashes, self.breaker.within = rules.breaker.crashes, rules.breaker.within
+        self.breaker.probe_every = rules.breaker.probe_every
+
+    def move(self, event: str) -> None:
+        """Take a transition. KeyError: a defect, the table has none."""
+        before, self.state = self.state, SHARD_TRANSITIONS[self.state][event]
+        self.since = time.time()
+        log.info("shard is %s", self.state.value, action="shard", shard=self.index, before=before.value, cause=event)
+
+    def may_start(self, now: float) -> bool:
+        """Whether a worker should be started now."""
+        return (
+            self.process is None
+            and self.clean
+            and self.blocked is None
+            and not self.held
+            and self.epoch is not None
+            and self.state in (ShardState.WAITING, ShardState.BACKOFF, ShardState.BROKEN, ShardState.DRAINED)
+            and now >= self.next_start
+        )
+
+    def spawned(self, process: WorkerProcess) -> None:
+        """A worker was started."""
+        self.process, self.clean, self.kill_at, self.intent = process, False, None, None
+        self.outgrows = self.told_to_end = False
+        self.journal_trouble = None
+        self.move("spawn")
+
+    def ready(self) -> None:
+        """Its worker takes jobs."""
+        if self.state is ShardState.STARTING:
+            self.move("ready")
+            self.last_error = None
+
+    def drain(self, intent: Intent, timeout: float, now: float) -> None:
+        """Its worker was told to finish; it is killed when it has not after `timeout` seconds and a grace."""
+        if self.state in (ShardState.STARTING, ShardState.RUNNING):
+            self.move("drain")
+        self.intent = intent
+        self.kill_at = now + timeout + 5.0
+
+    def died(self, how: str, *, now: float) -> None:
+        """Its worker is gone."""
+        self.process = None
+        self._samples.clear()
+        intent, self.intent = self.intent, None
+        if intent == "fence" or self.epoch is None:
+            self._waits("fence")
+            return
+        if self.state is ShardState.DRAINING:
+            self.move(intent or "respawn")
+            self.next_start = now
+            return
+        # Unasked, so it counts as a crash whatever the exit code: a worker that ends at once each time must not spin.
+        self.restarts += 1
+        self.crashes_in_a_row += 1
+        self.last_error = f"worker died: {how}"
+        self.move("died")
+        self.next_start = now + full_jitter(self.crashes_in_a_row, self.rules.backoff.first, self.rules.backoff.cap)
+        log.error("worker died", action="crash", shard=self.index, how=how, again_in=round(self.next_start - now, 1))
+
+    @property
+    def dies_by_itself(self) -> bool:
+        """Whether nobody wanted its worker to end, but perhaps because it grew too large."""
+        wanted = self.intent is not None and not self.outgrows
+        return self.epoch is not None and not wanted and not self.told_to_end
+
+    @property
+    def careful(self) -> bool:
+        """Whether its next worker takes one job after the other: the last ones died."""
+        return self.crashes_in_a_row >= ALONE_FROM
+
+    def count_crash(self, now: float) -> None:
+        """Its worker's death, of which nothing is known that would excuse it: too many stop the shard."""
+        if self.breaker.crashed(now) and self.state is ShardState.BACKOFF:
+            self.move("broke")
+            self.next_start = self.breaker.next_probe() or now
+
+    def excuse_crash(self) -> None:
+        """Its worker's death was the fault of a job that is known: the next one waits no longer for it."""
+        self.crashes_in_a_row = max(0, self.crashes_in_a_row - 1)
+
+    def forgive(self, now: float) -> None:
+        """A person wants it back: breaker, backoff and hold are forgotten."""
+        self.breaker.healthy()
+        self.crashes_in_a_row, self.next_start, self.held = 0, now, False
+
+    def proven(self, now: float) -> None:
+        """It has run long enough to forget earlier crashes."""
+        process = self.process
+        if not self.crashes_in_a_row or process is None or process.ready_at is None:
+            return
+        if now - process.ready_at >= self.rules.backoff.reset_after:
+            self.crashes_in_a_row = 0
+            self.breaker.healthy()
+
+    def sample(self, now: float, sent: int) -> None:
+        """Note how many messages were sent so far, for `rate`."""
+        self._samples.append((now, sent))
+        while self._samples[0][0] < now - RATE_WINDOW:
+            self._samples.popleft()
+
+    def rate(self) -> float:
+        """Messages a second, lately."""
+        if len(self._samples) < 2:
+            return 0.0
+        (first, before), (last, after) = self._samples[0], self._samples[-1]
+        return (after - before) / (last - first) if last > first else 0.0
+
+    def _waits(self, event: str) -> None:
+        if event in SHARD_TRANSITIONS[self.state]:
+            self.move(event)

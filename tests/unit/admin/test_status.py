@@ -1,0 +1,153 @@
+"""The health of a node as data: what counts as a problem, the sums, and the shape that scripts rely on."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from shardd.backoff import Breaker
+from shardd.config import parse_config
+from shardd.pacing import Pace
+from shardd.queue.devices import Device
+from shardd.states import CAN_SEND, DeviceState, ShardState, Verdict
+from shardd.supervisor.admin.status import QueueStatus, ShardStatus, Status, Totals, problems_of, shard_status, sum_up
+from shardd.supervisor.scheduling.scheduler import DeviceQueue
+from shardd.supervisor.workers.shard import Shard
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def shard(**fields: Any) -> ShardStatus:
+    plain = ShardStatus(
+        shard=0, state="running", since=1.0, epoch=7, pid=4711, devices=10, ready=8, parked=2, open_clients=3, in_flight=4,
+        sent=100, failed=5, in_doubt=1, sent_per_second=2.5, restarts=0, lag=0.0, heartbeat_age=0.5, rss=1 << 26, fds=20,
+        connects=9, error=None,
+    )  # fmt: skip
+    return msgspec.structs.replace(plain, **fields)
+
+
+def queue(state: DeviceState = DeviceState.READY, *, paused: bool = False) -> DeviceQueue:
+    device = Device(
+        id="a", transport="sandbox", label=None, session=None, proxy=None, settings={}, state=state, reason=None,
+        state_since=NOW, state_until=None, paused_at=NOW if paused else None, paused_why=None, gap_min=None, gap_max=None,
+        daily_limit=None,
+    )  # fmt: skip
+    return DeviceQueue(device=device, shard=0, pace=Pace(), room=1, state=state)
+
+
+def bare_shard() -> Shard:
+    rules = parse_config("state_dir: state", "test.yaml", {}).supervisor
+    return Shard(index=3, rules=rules, breaker=Breaker(crashes=5, within=120, probe_every=300))
+
+
+# ---- the shape
+
+
+SHAPES = {
+    Status: {
+        "version", "node", "pid", "state", "healthy", "problems", "problem_kinds", "notes", "started_at", "now", "database",
+        "config", "shards", "totals", "queue",
+    },
+    ShardStatus: {
+        "shard", "state", "since", "epoch", "pid", "devices", "ready", "parked", "open_clients", "in_flight", "sent", "failed",
+        "in_doubt", "sent_per_second", "restarts", "lag", "heartbeat_age", "rss", "fds", "connects", "error",
+    },
+    Totals: {
+        "devices", "ready", "parked", "sandbox_devices", "open_clients", "in_flight", "sent", "failed", "in_doubt",
+        "sent_per_second",
+    },
+    QueueStatus: {
+        "queued", "scheduled", "sending", "oldest_due_age", "as_of", "running_campaigns", "paused_campaigns", "paused_jobs",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", list(SHAPES))
+def test_no_field_is_renamed_or_taken_away(kind: type[msgspec.Struct]) -> None:
+    assert SHAPES[kind] <= {field.encode_name for field in msgspec.structs.fields(kind)}
+
+
+def test_it_is_plain_json() -> None:
+    text = msgspec.json.encode(shard(lag=None))
+    assert msgspec.json.decode(text)["lag"] is None
+    assert msgspec.json.decode(text, type=ShardStatus) == shard(lag=None)
+
+
+# ---- problems
+
+
+def problems(*shards: ShardStatus, error: str | None = None, leases: bool = True) -> list[str]:
+    return [p.text for p in problems_of(list(shards), database_error=error, leases_known=leases)]
+
+
+def test_a_node_whose_shards_run_is_well() -> None:
+    assert problems(shard(), shard(shard=1, state="drained")) == []
+
+
+@pytest.mark.parametrize("state", sorted(set(ShardState) - {ShardState.RUNNING, ShardState.DRAINED}))
+def test_a_shard_that_does_not_run_is_a_problem(state: ShardState) -> None:
+    assert problems(shard(), shard(shard=1, state=state.value)) == [f"shard 1 is {state.value}"]
+    (told,) = problems(shard(state=state.value, error="worker died: SIGKILL"))
+    assert told == f"shard 0 is {state.value}: worker died: SIGKILL"
+
+
+def test_a_shard_of_another_node_is_not_ours_to_worry_about() -> None:
+    assert problems(shard(), shard(shard=1, state="waiting", epoch=None, error="old")) == []
+
+
+def test_a_database_that_is_away_is_named_before_the_leases() -> None:
+    assert problems(shard(), error="nothing answers", leases=False) == ["database: nothing answers"]
+    assert problems(shard(), leases=False) == ["leases cannot be renewed: nothing is claimed"]
+
+
+# ---- one shard
+
+
+def test_devices_are_ready_or_parked() -> None:
+    scheduler = [queue(state) for state in DeviceState] + [queue(paused=True)]
+    seen = shard_status(bare_shard(), scheduler, {}, 0)
+    assert (seen.devices, seen.ready, seen.parked) == (len(scheduler), len(CAN_SEND), len(scheduler) - len(CAN_SEND))
+
+
+def test_a_shard_without_a_worker_has_no_numbers_of_one() -> None:
+    seen = shard_status(bare_shard(), [], {}, 0)
+    assert (seen.shard, seen.state, seen.epoch, seen.pid) == (3, "waiting", None, None)
+    assert [seen.lag, seen.heartbeat_age, seen.rss, seen.fds, seen.connects, seen.error] == [None] * 6
+    assert (seen.open_clients, seen.sent_per_second) == (0, 0.0)
+
+
+def test_every_verdict_is_counted_where_it_belongs() -> None:
+    totals = {verdict: 10**number for number, verdict in enumerate(Verdict)}
+    seen = shard_status(bare_shard(), [], totals, 6)
+    assert seen.sent == totals[Verdict.SENT]
+    assert seen.failed == totals[Verdict.PERMANENT] + totals[Verdict.TRANSIENT]
+    assert seen.in_doubt == totals[Verdict.IN_DOUBT]
+    assert seen.in_flight == 6
+
+
+def test_the_rate_is_that_of_the_last_seconds() -> None:
+    a_shard = bare_shard()
+    now = time.monotonic()
+    for second in range(100):
+        a_shard.sample(now + second, sent=second * (4 if second < 50 else 2))
+    assert shard_status(a_shard, [], {}, 0).sent_per_second == 2.0
+
+
+# ---- sums
+
+
+def test_the_totals_are_sums() -> None:
+    some = [shard(), shard(shard=1, sent_per_second=0.75), shard(shard=2, sent=0, ready=10, parked=0)]
+    totals = sum_up(some, sandbox_devices=12)
+    assert totals.sandbox_devices == 12
+    for name in SHAPES[Totals] - {"sandbox_devices"}:
+        assert getattr(totals, name) == sum(getattr(one, name) for one in some), name
+
+
+def test_no_shards_sum_up_to_nothing() -> None:
+    totals = sum_up([], sandbox_devices=0)
+    assert all(getattr(totals, name) == 0 for name in SHAPES[Totals])

@@ -1,0 +1,92 @@
+"""A campaign's rate, time left and what it waits for, from counts alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from shardd.cli.campaign_progress import progress_of
+from shardd.queue.campaign_admin import CampaignDetails, CampaignRow, DeviceShare, Pool
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+ROW = CampaignRow("spring", None, "running", None, NOW, 1.0, None, NOW, 0, 0, None)
+
+
+def share(device: str | None = "d1", state: str | None = "ready", **counts: Any) -> DeviceShare:
+    """`sent_ago` and `first_ago`: seconds since the last and the first message."""
+    last, first = counts.pop("sent_ago", None), counts.pop("first_ago", None)
+    names = ("queued", "scheduled", "sending", "sent", "failed", "in_doubt", "expired", "opted_out", "cancelled")
+    fields = dict.fromkeys((*names, "sent_lately", "sent_today"), 0) | {"next_due": None} | counts
+    return DeviceShare(
+        device_id=device,
+        transport="sandbox",
+        device_state=state,
+        first_sent=None if first is None else NOW - timedelta(seconds=first),
+        last_sent=None if last is None else NOW - timedelta(seconds=last),
+        **fields,
+    )
+
+
+def details(*shares: DeviceShare, pools: tuple[Pool, ...] = (), **row: Any) -> CampaignDetails:
+    return CampaignDetails(replace(ROW, **row), shares, pools)
+
+
+@pytest.mark.parametrize(
+    ("first_ago", "sent_lately", "rate"), [(5, 3, 3.0), (300, 100, 20.0), (7200, 600, 60.0), (7200, 0, 0.0)]
+)
+def test_the_rate_is_of_ten_minutes_or_since_the_first_but_of_a_minute_at_least(
+    first_ago: float, sent_lately: int, rate: float
+) -> None:
+    one = share(sent=1000, sent_lately=sent_lately, first_ago=first_ago, sent_ago=5, queued=10)
+    assert progress_of(details(one), NOW).rate == rate
+
+
+def test_the_time_left_is_of_jobs_that_can_be_sent() -> None:
+    well = share(queued=100, sending=1, sent=50, sent_lately=50, first_ago=600, sent_ago=1)
+    dead = share("d2", "banned", queued=1000)
+    pool = Pool("team", jobs=30, devices=2, able=0)
+    progress = progress_of(details(well, dead, share(None, None, queued=30), pools=(pool,)), NOW)
+    assert progress.held_back == 1030
+    assert progress.held_back_by == "1 device banned, group team: 0 of 2 devices can send"
+    assert progress.seconds_left == 60 * 101 / 5
+    assert progress.waits_for is None
+    assert (progress.total, progress.ended) == (1181, 50)
+    assert progress_of(details(well, state="paused"), NOW).seconds_left is None
+
+
+def test_a_device_that_is_at_its_cap_holds_back() -> None:
+    full, free = share(queued=5, sent_today=3), share("d2", queued=5, sent_today=2)
+    assert progress_of(details(full, free, device_cap=3), NOW).held_back == 5
+    assert progress_of(details(full, device_cap=3), NOW).waits_for == "1 device at the cap of 3 a day"
+    assert progress_of(details(full), NOW).held_back == 0
+    # What is in flight moves.
+    assert progress_of(details(share(sending=1, queued=5, sent_today=3), device_cap=3), NOW).waits_for is None
+
+
+@pytest.mark.parametrize(
+    ("campaign", "waits_for"),
+    [
+        (details(), "its first job"),
+        (details(share(sent=5)), None),
+        (details(share(sent=5), state="cancelled"), None),
+        (details(share(queued=5), state="cancelled"), "nothing: it was cancelled, and its jobs end while shardd runs"),
+        (details(share(queued=5), state="paused", why="holidays"), "a person: it is paused, holidays"),
+        (details(share(queued=5, sent_ago=59)), None),
+        (
+            details(share(queued=5, sent_ago=61, sent_lately=9, first_ago=100)),
+            "the turns of its devices: shardd device show ID tells when a device may send",
+        ),
+        (details(share(None, None, queued=5), pools=(Pool("g", 5, 1, 0),)), "group g: 0 of 1 device can send"),
+        (details(share(scheduled=5)), "the jobs before its own in their order groups"),
+        (
+            details(share(scheduled=5, next_due=NOW + timedelta(hours=3))),
+            "the time of its jobs: the next one is due in 3h",
+        ),
+        (details(share(scheduled=5, next_due=NOW - timedelta(seconds=3))), "its turn"),
+    ],
+)
+def test_what_keeps_a_campaign_from_moving(campaign: CampaignDetails, waits_for: str | None) -> None:
+    assert progress_of(campaign, NOW).waits_for == waits_for

@@ -1,0 +1,129 @@
+"""The picture of a node at many sizes: everything that matters is on it, nothing is cut off silently."""
+
+from __future__ import annotations
+
+import io
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from shardd.cli.status_view import render_status
+from shardd.states import ShardState
+from shardd.supervisor.admin.status import QueueStatus, ShardStatus, Status, problems_of, sum_up
+
+
+def shard(index: int, state: ShardState, *, sent: int) -> ShardStatus:
+    up = state is ShardState.RUNNING
+    return ShardStatus(
+        shard=index,
+        state=state.value,
+        since=0.0,
+        epoch=1 + index,
+        pid=4_000_000 + index if up else None,
+        devices=375,
+        ready=370,
+        parked=5,
+        open_clients=120,
+        in_flight=64,
+        sent=sent,
+        failed=12,
+        in_doubt=1,
+        sent_per_second=123.4,
+        restarts=0 if up else 7,
+        lag=0.012 if up else None,
+        heartbeat_age=0.9 if up else None,
+        rss=330_000_000,
+        fds=250,
+        connects=900,
+        error=None if up else "killed by signal 9 (SIGKILL)",
+    )
+
+
+def node(shards: int, *, down: dict[int, ShardState] | None = None, sent: int = 1_234_567) -> Status:
+    states = down or {}
+    rows = [shard(index, states.get(index, ShardState.RUNNING), sent=sent) for index in range(shards)]
+    problems = [problem.text for problem in problems_of(rows, database_error=None, leases_known=True)]
+    return Status(
+        version="1.2.3",
+        node="host-a",
+        pid=1,
+        state="running",
+        healthy=not problems,
+        problems=problems,
+        problem_kinds={},
+        notes=[],
+        started_at=0.0,
+        now=7_500.0,
+        database="embedded",
+        config=None,
+        shards=rows,
+        totals=sum_up(rows, sandbox_devices=0),
+        queue=QueueStatus(queued=1_000_000, scheduled=3, sending=4, oldest_due_age=754.0, as_of=0.0),
+    )
+
+
+def paint(status: Status, width: int, height: int | None = None) -> list[str]:
+    console = Console(width=width, file=io.StringIO(), highlight=False)
+    console.print(render_status(status, width=width, height=height))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("shards", [1, 8, 64])
+@pytest.mark.parametrize("width", [80, 100, 120, 160])
+def test_no_cell_is_cut_off(width: int, shards: int) -> None:
+    lines = paint(node(shards, down={0: ShardState.DRAINING}), width)
+    assert "…" not in "".join(lines)
+    assert all(len(line) <= width for line in lines)
+    rows = [line for line in lines if " 1234567 " in line]
+    assert [row.split()[0] for row in rows] == [str(index) for index in range(shards)]
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 30), (100, 16), (80, 40)])
+def test_a_live_picture_fits_its_screen_and_shows_the_troubled_shards(width: int, height: int) -> None:
+    down = {40: ShardState.BROKEN, 63: ShardState.BACKOFF}
+    lines = paint(node(64, down=down), width, height)
+    assert len(lines) <= height
+    rows = [line.split() for line in lines]
+    assert any(row[:2] == ["40", "broken"] for row in rows)
+    assert any(row[:2] == ["63", "backoff"] for row in rows)
+    shown = sum(" 1234567 " in line for line in lines)
+    assert f"and {64 - shown} more shards, all well" in lines[-1]
+
+
+def test_hidden_trouble_is_not_called_well() -> None:
+    down = dict.fromkeys(range(30), ShardState.BACKOFF)
+    lines = paint(node(64, down=down), 80, 24)
+    assert "not all well" in lines[-1]
+    assert "and 26 more problems" in "\n".join(lines)
+
+
+def test_large_sums_are_shortened_and_totals_are_told_in_full() -> None:
+    lines = paint(node(8, sent=87_654_321), 80)
+    assert "87.7M" in "\n".join(lines)
+    assert any("701,234,568 since the start" in line for line in lines)
+
+
+def test_the_head_tells_health_queue_and_the_oldest_due_job() -> None:
+    text = "\n".join(paint(node(2), 120))
+    assert "shardd 1.2.3 on host-a: healthy  up 2h 5m, pid 1, database embedded" in text
+    assert "1,000,000 queued, 3 scheduled, 4 sending; oldest due 12m 34s" in text
+    assert "sandbox" not in text
+
+
+def test_campaigns_are_told_when_there_are_some() -> None:
+    status = node(2)
+    assert status.queue is not None
+    assert "campaigns" not in "\n".join(paint(status, 80))
+    queue = msgspec.structs.replace(status.queue, running_campaigns=2, paused_campaigns=1, paused_jobs=1_000_000)
+    text = "\n".join(paint(msgspec.structs.replace(status, queue=queue), 80))
+    assert "campaigns  2 running, 1 paused with 1,000,000 jobs" in text
+
+
+def test_a_status_that_is_no_longer_true_says_so() -> None:
+    picture = render_status(node(2), width=80, stale=True)
+    console = Console(width=80, file=io.StringIO())
+    console.print(picture)
+    assert isinstance(console.file, io.StringIO)
+    assert "was healthy" in console.file.getvalue()

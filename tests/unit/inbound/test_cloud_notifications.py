@@ -1,0 +1,152 @@
+"""What is read out of Meta's notifications: their documented shapes, and whatever else may come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shardd.errors import ErrorClass
+from shardd.supervisor.inbound.cloud_notifications import (
+    MAX_ID,
+    Confirmed,
+    Heard,
+    NotDelivered,
+    Wrote,
+    read_notification,
+)
+
+NUMBER = "106540352242922"
+
+
+def notification(**value: Any) -> dict[str, Any]:
+    whole = {
+        "messaging_product": "whatsapp",
+        "metadata": {"display_phone_number": "1555", "phone_number_id": NUMBER},
+        **value,
+    }
+    return {
+        "object": "whatsapp_business_account",
+        "entry": [{"id": "1", "changes": [{"field": "messages", "value": whole}]}],
+    }
+
+
+def status(word: str, **more: Any) -> dict[str, Any]:
+    return {"id": "wamid.1", "status": word, "timestamp": "1700000000", "recipient_id": "628", **more}
+
+
+@pytest.mark.parametrize(
+    ("value", "heard"),
+    [
+        ({"statuses": [status("sent")]}, []),
+        ({"statuses": [status("delivered")]}, [Confirmed(NUMBER, "wamid.1", "delivered", 1700000000.0)]),
+        ({"statuses": [status("read", timestamp="soon")]}, [Confirmed(NUMBER, "wamid.1", "read", None)]),
+        (
+            {
+                "statuses": [
+                    status(
+                        "failed", errors=[{"code": 131026, "title": "Undeliverable", "error_data": {"details": "x"}}]
+                    )
+                ]
+            },
+            [NotDelivered(NUMBER, "wamid.1", "131026: Undeliverable: x", ErrorClass.RECIPIENT)],
+        ),
+        (
+            {
+                "statuses": [
+                    status("failed", errors=[{"code": 131052, "title": "no media at https://u:p@cdn.example/a?sig=x"}])
+                ]
+            },
+            [NotDelivered(NUMBER, "wamid.1", "131052: no media at https://cdn.example/a", ErrorClass.CONTENT)],
+        ),
+        ({"statuses": [status("failed")]}, [NotDelivered(NUMBER, "wamid.1", "Meta does not say why")]),
+        ({"messages": [{"from": "628", "type": "text", "text": {"body": "STOP"}}]}, [Wrote(NUMBER, "628", "STOP")]),
+        ({"messages": [{"from": "628", "type": "button", "button": {"text": "Stop"}}]}, [Wrote(NUMBER, "628", "Stop")]),
+        (
+            {
+                "messages": [
+                    {"from": "628", "interactive": {"type": "list_reply", "list_reply": {"id": "1", "title": "No"}}}
+                ]
+            },
+            [Wrote(NUMBER, "628", "No")],
+        ),
+        ({"messages": [{"from": "628", "type": "image", "image": {"id": "1"}}]}, []),
+        ({"statuses": [{"status": "read"}, 7, None], "messages": {"from": "628"}}, []),
+    ],
+)
+def test_what_is_heard(value: dict[str, Any], heard: list[Heard]) -> None:
+    assert list(read_notification(notification(**value))) == heard
+
+
+def test_all_that_one_notification_says_is_heard() -> None:
+    value = {"statuses": [status("delivered"), status("read")], "messages": [{"from": "1", "text": {"body": "hi"}}]}
+    whole = notification(**value)
+    whole["entry"] *= 2
+    assert len(list(read_notification(whole))) == 6
+
+
+_names = st.sampled_from(
+    [
+        "entry",
+        "changes",
+        "value",
+        "metadata",
+        "phone_number_id",
+        "statuses",
+        "id",
+        "status",
+        "errors",
+        "messages",
+        "from",
+        "text",
+    ]
+)
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_names, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(_json, _json)
+def test_nothing_that_anybody_says_is_an_exception(whole: Any, part: Any) -> None:
+    list(read_notification(whole))
+    list(read_notification(notification(statuses=part, messages=part)))
+    list(read_notification(notification(statuses=[part], messages=[part])))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("1700000000") | st.just("failed"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+STATUS_FIELDS = ("id", "status", "timestamp", "errors")
+MESSAGE_FIELDS = ("from", "text", "button", "interactive")
+
+
+def objects(*names: str) -> st.SearchStrategy[Any]:
+    """Objects of which any field may be anything."""
+    return JSON | st.fixed_dictionaries(
+        {}, optional=dict.fromkeys(names, JSON | st.just("delivered") | st.just("4711"))
+    )
+
+
+@given(
+    JSON | st.lists(objects(*STATUS_FIELDS), max_size=3), JSON | st.lists(objects(*MESSAGE_FIELDS), max_size=3), JSON
+)
+def test_whatever_stands_where_what_is_heard_can_be_kept(statuses: Any, messages: Any, metadata: Any) -> None:
+    for heard in (
+        *read_notification(notification(statuses=statuses, messages=messages)),
+        *read_notification(notification(statuses=statuses, metadata=metadata)),
+        *read_notification({"entry": [{"changes": [{"value": statuses}, statuses]}, messages]}),
+        *read_notification(metadata),
+    ):
+        match heard:
+            case Wrote():
+                assert heard.sender.isascii()
+                assert heard.sender.isdigit()
+            case Confirmed() | NotDelivered():
+                assert 0 < len(heard.message_id) <= MAX_ID
+                assert heard.message_id.isprintable()

@@ -1,0 +1,23 @@
+"""Which devices send with which number of the Cloud API."""
+
+from __future__ import annotations
+
+from shardd.supervisor.inbound.cloud_webhook import CloudNumbers
+from tests.scheduler_by_hand import device, look, make_lines
+
+
+def test_numbers_are_found_by_what_the_settings_say() -> None:
+    scheduler = make_lines()
+    numbers = CloudNumbers(scheduler, {"OFFICE": "200"})
+    assert numbers.devices({"100"}) == {"100": []}
+    look(
+        scheduler,
+        device("a", transport="cloud_api", settings={"phone_number_id": "100"}),
+        device("b", transport="cloud_api", settings={"phone_number_id": "${OFFICE}"}),
+        device("c", transport="cloud_api", settings={"phone_number_id": "${MISSING}"}),
+        device("d", transport="cloud_api", settings={"phone_number_id": 300}),
+        device("e", transport="cloud_api", settings={}),
+        device("f", transport="wablas", settings={"phone_number_id": "100"}),
+        device("g", transport="cloud_api", settings={"phone_number_id": "100"}),
+    )
+    assert numbers.devices({"100", "200", "300"}) == {"100": ["a", "g"], "200": ["b"], "300": []}

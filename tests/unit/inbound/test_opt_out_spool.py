@@ -1,0 +1,85 @@
+"""The spool of opt-outs: what is kept comes back, whatever befell the file, and a loss is a problem that a person ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shardd.queue.opt_outs import HeardOptOut
+from shardd.supervisor.inbound.opt_out_spool import DAMAGED, NAME, OptOutSpool
+
+FIRST = HeardOptOut("d1", ("+6281234567890", "77@lid"), "Stop ☝\n", 5.5)
+SECOND = HeardOptOut("d2", ("+6281234567891",), "stop", 6.5)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    spool = OptOutSpool(tmp_path)
+    assert spool.load() == []
+    spool.keep(FIRST)
+    spool.keep(SECOND)
+    return tmp_path / NAME
+
+
+def test_what_is_kept_comes_back_until_it_is_on_the_list(file: Path) -> None:
+    spool = OptOutSpool(file.parent)
+    assert spool.load() == [FIRST, SECOND]
+    assert file.stat().st_mode & 0o777 == 0o600
+    spool.keep(FIRST)
+    assert OptOutSpool(file.parent).load() == [FIRST, SECOND, FIRST]
+    spool.empty()
+    assert OptOutSpool(file.parent).load() == []
+    assert list(spool.problems()) == []
+
+
+def test_a_line_that_was_cut_off_costs_only_itself_and_is_told(file: Path) -> None:
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-9])
+    spool = OptOutSpool(file.parent)
+    assert spool.load() == [FIRST]
+    (problem,) = spool.problems()
+    assert (problem.kind, str(file.parent / DAMAGED) in problem.text) == ("opt_outs", True)
+    assert (file.parent / DAMAGED).read_bytes() == whole[:-9] + b"\n"
+    spool.keep(SECOND)
+    # What was read is whole again, and the copy stays for a person until it is deleted.
+    again = OptOutSpool(file.parent)
+    assert again.load() == [FIRST, SECOND]
+    assert len(list(again.problems())) == 1
+    (file.parent / DAMAGED).unlink()
+    assert list(again.problems()) == []
+
+
+def test_no_flipped_bit_opts_somebody_else_out(file: Path) -> None:
+    whole = file.read_bytes()
+    for place in range(len(whole) * 8):
+        data = bytearray(whole)
+        data[place // 8] ^= 1 << place % 8
+        file.write_bytes(data)
+        spool = OptOutSpool(file.parent)
+        found = spool.load()
+        assert [one for one in (FIRST, SECOND) if one in found] == found, place
+        assert found == [FIRST, SECOND] or list(spool.problems()), place
+        (file.parent / DAMAGED).unlink(missing_ok=True)
+
+
+def test_an_end_that_is_lost_is_told(file: Path) -> None:
+    whole = file.read_bytes()
+    file.write_bytes(whole[: whole.rindex(b"\n", 0, -1)])
+    spool = OptOutSpool(file.parent)
+    assert spool.load() == [FIRST]
+    assert list(spool.problems())
+
+
+def test_a_file_that_cannot_be_opened_is_told_until_it_can(tmp_path: Path) -> None:
+    (tmp_path / NAME).mkdir()
+    spool = OptOutSpool(tmp_path)
+    assert spool.load() == []
+    (problem,) = spool.problems()
+    assert f"{tmp_path / NAME} is not a plain file: move it away" in problem.text
+    spool.keep(FIRST)
+    assert list(spool.problems())
+    (tmp_path / NAME).rmdir()
+    spool.keep(FIRST)
+    assert list(spool.problems()) == []
+    assert OptOutSpool(tmp_path).load() == [FIRST]

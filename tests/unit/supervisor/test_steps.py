@@ -1,0 +1,88 @@
+"""What is repeated for ever fails by itself, is tried again by itself, and is reported when it fails again and again."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from shardd.errors import DatabaseError
+from shardd.supervisor.admin.problems import Problem, ProblemKind
+from shardd.supervisor.steps import PATIENCE, REPORT_AFTER, RETRY_CAP, Step, Steps
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def fail(step: Step, error: str = "away") -> None:
+    with step:
+        raise DatabaseError(error)
+
+
+def test_what_fails_is_tried_again_sooner_and_sooner_or_later(clock: list[float]) -> None:
+    step = Step("scanning")
+    assert step.pause(60.0) == 60.0
+    for _ in range(50):
+        fail(step)
+        assert 0.0 <= step.pause(60.0) <= RETRY_CAP
+    with step:
+        pass
+    assert step.pause(60.0) == 60.0
+
+
+def test_a_failure_that_lasts_is_a_problem_until_it_is_over(clock: list[float]) -> None:
+    steps = Steps()
+    scan, poll = steps.add("scanning"), steps.add("polling")
+    fail(scan)
+    assert list(steps.problems()) == []
+    clock[0] += REPORT_AFTER
+    # Once is no "again and again": work that is done once in an hour fails once.
+    assert list(steps.problems()) == []
+    fail(scan)
+    fail(poll)
+    assert list(steps.problems()) == [Problem(ProblemKind.STEP, "scanning: failing for 10 s: away")]
+    clock[0] += 30.0
+    fail(poll, "locked")
+    assert [problem.text for problem in steps.problems()] == [
+        "scanning: failing for 40 s: away",
+        "polling: failing for 30 s: locked",
+    ]
+    fail(poll)
+    assert [problem.text for problem in steps.problems()] == ["scanning, polling: failing for 40 s: away"]
+    for step in (scan, poll):
+        with step:
+            pass
+    assert list(steps.problems()) == []
+
+
+def test_a_failure_after_a_success_is_a_new_one(clock: list[float]) -> None:
+    steps = Steps()
+    scan = steps.add("scanning")
+    fail(scan)
+    with scan:
+        pass
+    clock[0] += 10 * REPORT_AFTER
+    fail(scan)
+    fail(scan)
+    assert list(steps.problems()) == []
+    clock[0] += REPORT_AFTER
+    assert [problem.text for problem in steps.problems()] == ["scanning: failing for 10 s: away"]
+
+
+def test_work_that_does_not_end_is_a_problem(clock: list[float]) -> None:
+    steps = Steps()
+    with steps.add("counting"), steps.add("forgetting", patience=None):
+        clock[0] += PATIENCE - 1.0
+        assert list(steps.problems()) == []
+        clock[0] += 1.0
+        assert [problem.text for problem in steps.problems()] == ["counting: has been running for 60 s"]
+    assert list(steps.problems()) == []
+
+
+def test_a_defect_passes() -> None:
+    with pytest.raises(ZeroDivisionError), Step("counting"):
+        raise ZeroDivisionError

@@ -1,0 +1,563 @@
+"""One job through its transport with a real journal: the order of the steps, and what each way to end is called."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import msgspec
+import pytest
+
+from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError, PermanentError, SendError, TransientError
+from shardd.ipc import DeviceSpec, JobSpec, Outcome
+from shardd.journal import Journal
+from shardd.transports.base import Sent, Transport
+from shardd.worker import sender as sender_module
+from shardd.worker.sender import Sender
+from shardd.worker.start_gate import StartGate
+
+HANG = 30.0  # seconds; no test waits that long, it only keeps a broken one from hanging
+
+
+class Scripted(Transport):
+    """Does at each step what a test says: a step may be a coroutine function or raise."""
+
+    name: ClassVar[str] = "scripted"
+
+    def __init__(self) -> None:
+        self.steps: dict[str, Any] = {}
+        self.seen: list[tuple[str, int]] = []
+        self.news = asyncio.Condition()
+
+    async def fetch(self, device: DeviceSpec, job: JobSpec) -> Any:
+        return await self._step("fetch", job)
+
+    async def prepare(self, device: DeviceSpec, job: JobSpec, fetched: Any) -> Any:
+        return await self._step("prepare", job)
+
+    async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Any) -> Sent:
+        await self._step("deliver", job)
+        self.seen.append(("delivered", job.id))
+        return Sent(message_id=f"m-{job.id}")
+
+    def discard(self, fetched: Any) -> None:
+        if fetched is not None:
+            self.seen.append(("discarded", fetched))
+
+    async def until(self, what: Callable[[], Any]) -> None:
+        async with asyncio.timeout(HANG), self.news:
+            await self.news.wait_for(what)
+
+    async def _step(self, name: str, job: JobSpec) -> Any:
+        self.seen.append((name, job.id))
+        async with self.news:
+            self.news.notify_all()
+        step = self.steps.get(name)
+        if isinstance(step, BaseException):
+            raise step
+        return None if step is None else await step(job)
+
+
+class Loaded(dict[str, Transport]):
+    """The worker's transports: what is not loaded cannot be."""
+
+    async def load(self, name: str) -> None:
+        return None
+
+
+class SessionContext:
+    """A sender, and everything that it says."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.transport = Scripted()
+        self.outcomes: list[Outcome] = []
+        self.rss = 100
+        self.changes: list[tuple[str, str, str, float | None]] = []
+        self.at_report: Callable[[Outcome], None] = lambda _: None
+        self.sender = Sender(
+            journal=journal,
+            transports=Loaded(scripted=self.transport),  # type: ignore[arg-type]  # has what the sender asks of it
+            devices={
+                name: DeviceSpec(name, transport)
+                for name, transport in (("a", "scripted"), ("b", "scripted"), ("x", "missing"))
+            },
+            events=self,  # type: ignore[arg-type]  # receipts do not pass through the sender
+            report=self._report,
+            rss=lambda: self.rss,
+            send_timeout=600.0,
+        )
+
+    def device_changed(self, device_id: str, state: str, reason: str, until: float | None = None) -> None:
+        self.changes.append((device_id, state, reason, until))
+
+    async def until_ended(self, count: int = 1) -> Outcome:
+        await self.transport.until(lambda: len(self.outcomes) >= count)
+        return self.outcomes[-1]
+
+    def started(self) -> set[int]:
+        return {claim[0] for claim in self.journal.read().started}
+
+    def remembered(self) -> list[Outcome]:
+        return list(self.journal.read().outcomes.values())
+
+    def _report(self, outcome: Outcome) -> None:
+        self.at_report(outcome)
+        self.outcomes.append(outcome)
+
+        async def tell() -> None:
+            async with self.transport.news:
+                self.transport.news.notify_all()
+
+        self._telling = asyncio.ensure_future(tell())
+
+
+def job(number: int = 1, device: str = "a") -> JobSpec:
+    return JobSpec(number, 7, 1, 9, device, "+628")
+
+
+async def for_ever(_: JobSpec) -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[SessionContext]:
+    journal = Journal.open(tmp_path / "journal" / "shard-000.journal", state="0" * 32, shard=0)
+    journal.begin()
+    desk = SessionContext(journal)
+    yield desk
+    await desk.sender.drain(0.0)
+    journal.close()
+
+
+# ---- the order of the steps
+
+
+async def test_the_journal_knows_before_anybody_else(desk: SessionContext) -> None:
+    seen: list[tuple[str, set[int], int]] = []
+
+    def note(what: str) -> None:
+        seen.append((what, desk.started(), len(desk.remembered())))
+
+    async def deliver(_: JobSpec) -> None:
+        note("deliver")
+
+    async def prepare(_: JobSpec) -> None:
+        note("prepare")
+
+    desk.transport.steps.update(prepare=prepare, deliver=deliver)
+    desk.at_report = lambda _: note("report")
+    desk.sender.take([job()])
+    outcome = await desk.until_ended()
+    assert seen == [("prepare", set(), 0), ("deliver", {1}, 0), ("report", {1}, 1)]
+    assert desk.transport.seen == [("fetch", 1), ("prepare", 1), ("deliver", 1), ("delivered", 1)]
+    assert (outcome.verdict, outcome.message_id, outcome.id, outcome.epoch, outcome.attempt) == ("sent", "m-1", 1, 7, 1)
+    assert desk.remembered() == [outcome]
+    assert (desk.sender.sent, desk.sender.failed, desk.sender.in_flight) == (1, 0, 0)
+
+
+# ---- the ways to end
+
+UNTIL = datetime(2100, 1, 1, tzinfo=UTC)
+ERRORS: list[tuple[SendError, str]] = [
+    (PermanentError("no", error_class=ErrorClass.RECIPIENT), "permanent"),
+    (TransientError("later", retry_after=5.0, error_class=ErrorClass.SERVER), "transient"),
+    (DeviceUnavailableError("away", retry_after=9.0, error_class=ErrorClass.CONNECTION), "unavailable"),
+    (InDoubtError("who knows", error_class=ErrorClass.TIMEOUT), "in_doubt"),
+]
+
+
+@pytest.mark.parametrize("step", ["fetch", "prepare"])
+@pytest.mark.parametrize(("error", "verdict"), ERRORS[:3])
+async def test_an_error_before_the_hand_over(
+    desk: SessionContext, step: str, *, error: SendError, verdict: str
+) -> None:
+    desk.transport.steps[step] = error
+    desk.sender.take([job()])
+    outcome = await desk.until_ended()
+    assert (outcome.verdict, outcome.error, outcome.error_class, outcome.retry_after) == (
+        verdict,
+        str(error),
+        error.error_class,
+        getattr(error, "retry_after", None),
+    )
+    assert desk.started() == set()
+    assert ("deliver", 1) not in desk.transport.seen
+
+
+@pytest.mark.parametrize(("error", "verdict"), ERRORS)
+async def test_an_error_of_the_hand_over(desk: SessionContext, error: SendError, verdict: str) -> None:
+    desk.transport.steps["deliver"] = error
+    desk.sender.take([job()])
+    outcome = await desk.until_ended()
+    assert (outcome.verdict, outcome.error) == (verdict, str(error))
+    assert desk.remembered() == [outcome]
+    assert desk.sender.failed == (verdict != "unavailable")
+
+
+@pytest.mark.parametrize(
+    ("step", "verdict"), [("fetch", "transient"), ("prepare", "transient"), ("deliver", "in_doubt")]
+)
+@pytest.mark.parametrize("error", [RuntimeError("a defect"), KeyError("x"), TimeoutError(), OSError(5, "io")])
+async def test_a_defect_of_a_transport_is_no_proof(
+    desk: SessionContext, step: str, *, verdict: str, error: Exception
+) -> None:
+    desk.transport.steps[step] = error
+    desk.sender.take([job(), job(2, "b")])
+    await desk.until_ended(2)
+    assert [outcome.verdict for outcome in desk.outcomes] == [verdict] * 2
+    assert type(error).__name__ in (desk.outcomes[0].error or "")
+
+
+async def test_what_an_error_proves_about_the_device_is_told_before_the_outcome(desk: SessionContext) -> None:
+    desk.transport.steps["deliver"] = DeviceUnavailableError("for spam", state="banned", until=UNTIL)
+    changes_at_report: list[int] = []
+    desk.at_report = lambda _: changes_at_report.append(len(desk.changes))
+    desk.sender.take([job()])
+    outcome = await desk.until_ended()
+    assert desk.changes == [("a", "banned", "for spam", UNTIL.timestamp())]
+    assert changes_at_report == [1]
+    assert outcome.device_state == "banned"
+    assert outcome.retry_after is not None
+    assert outcome.retry_after > 3600
+
+
+@pytest.mark.parametrize(
+    ("step", "verdict", "words"),
+    [
+        ("fetch", "transient", "not ready to send within 0.05 s"),
+        ("prepare", "transient", "not ready to send within 0.05 s"),
+        ("deliver", "in_doubt", "no answer within 0.05 s"),
+    ],
+)
+async def test_no_step_takes_for_ever(desk: SessionContext, *, step: str, verdict: str, words: str) -> None:
+    desk.sender._send_timeout = 0.05
+    desk.transport.steps[step] = for_ever
+    desk.sender.take([job(), job(2, "b")])
+    await desk.until_ended(2)
+    assert [(outcome.verdict, outcome.error) for outcome in desk.outcomes] == [(verdict, words)] * 2
+    desk.transport.steps.clear()
+    desk.sender.take([job(3)])
+    assert (await desk.until_ended(3)).verdict == "sent"
+
+
+@pytest.mark.parametrize("step", ["take", "fetch", "prepare"])
+async def test_nothing_leaves_when_its_time_is_over(
+    desk: SessionContext, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(sender_module, "time", SimpleNamespace(time=lambda: clock[0]))
+
+    async def take_long(_: JobSpec) -> None:
+        clock[0] = 1060.0
+
+    desk.transport.steps[step] = take_long
+    expires_at = 1000.0 if step == "take" else 1060.0
+    desk.sender.take([msgspec.structs.replace(job(), expires_at=expires_at)])
+    outcome = await desk.until_ended()
+    assert (outcome.verdict, outcome.error_class) == ("expired", "expired")
+    assert desk.started() == set()
+    assert ("deliver", 1) not in desk.transport.seen
+    assert (("fetch", 1) in desk.transport.seen) is (step != "take"), "nothing is begun that is late from the first"
+    assert (desk.sender.sent, desk.sender.failed) == (0, 0)
+
+
+async def test_what_has_left_in_time_is_sent(desk: SessionContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(sender_module, "time", SimpleNamespace(time=lambda: clock[0]))
+
+    async def take_long(_: JobSpec) -> None:
+        clock[0] = 1060.0
+
+    desk.transport.steps["deliver"] = take_long
+    desk.sender.take([msgspec.structs.replace(job(), expires_at=1059.0)])
+    assert (await desk.until_ended()).verdict == "sent"
+
+
+async def test_a_wait_for_the_whole_account_is_told(desk: SessionContext) -> None:
+    desk.transport.steps["prepare"] = DeviceUnavailableError("slow down", retry_after=9.0, whole_account=True)
+    desk.sender.take([job()])
+    outcome = await desk.until_ended()
+    assert (outcome.whole_account, outcome.retry_after) == (True, 9.0)
+
+
+async def test_a_device_that_is_not_known_gives_its_job_back_and_is_left_alone_for_a_while(
+    desk: SessionContext,
+) -> None:
+    desk.sender.take([job(1, "nobody")])
+    outcome = await desk.until_ended()
+    assert (outcome.verdict, outcome.error) == ("unavailable", "this worker does not know its device")
+
+
+async def test_a_transport_that_is_not_there_makes_its_devices_unavailable(desk: SessionContext) -> None:
+    desk.sender.take([job(1, "x"), job(2)])
+    await desk.until_ended(2)
+    by_id = {outcome.id: outcome for outcome in desk.outcomes}
+    assert (by_id[1].verdict, by_id[2].verdict) == ("unavailable", "sent")
+    assert "missing" in (by_id[1].error or "")
+    assert by_id[1].retry_after
+
+
+# ---- a journal that refuses
+
+
+@contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    """The journal cannot grow."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+async def test_nothing_leaves_that_the_journal_does_not_know(desk: SessionContext) -> None:
+    with full_disk(desk.journal.path):
+        desk.sender.take([job()])
+        outcome = await desk.until_ended()
+    assert outcome.verdict == "unavailable"
+    assert outcome.retry_after == sender_module.JOURNAL_RETRY
+    assert ("deliver", 1) not in desk.transport.seen
+    assert desk.journal.check() is None
+    desk.sender.take([job(2)])
+    assert (await desk.until_ended(2)).verdict == "sent"
+    assert desk.started() == {2}
+
+
+async def test_an_outcome_that_the_journal_refuses_is_still_told(desk: SessionContext) -> None:
+    release = asyncio.Event()
+
+    async def deliver(_: JobSpec) -> None:
+        await release.wait()
+
+    desk.transport.steps["deliver"] = deliver
+    desk.sender.take([job()])
+    await desk.transport.until(lambda: ("deliver", 1) in desk.transport.seen)
+    with full_disk(desk.journal.path):
+        release.set()
+        assert (await desk.until_ended()).verdict == "sent"
+    assert desk.remembered() == []
+
+
+# ---- one at a time
+
+
+async def test_a_device_sends_one_after_the_other_in_order(desk: SessionContext) -> None:
+    inside: list[int] = []
+
+    async def deliver(which: JobSpec) -> None:
+        inside.append(which.id)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert inside == [which.id]
+        inside.remove(which.id)
+
+    desk.transport.steps["deliver"] = deliver
+    desk.sender.take([job(number) for number in range(20)])
+    await desk.until_ended(20)
+    assert [outcome.verdict for outcome in desk.outcomes] == ["sent"] * 20
+    assert [number for step, number in desk.transport.seen if step == "delivered"] == list(range(20))
+
+
+async def test_devices_do_not_wait_for_each_other(desk: SessionContext) -> None:
+    async def deliver(which: JobSpec) -> None:
+        if which.device_id == "a":
+            await asyncio.Event().wait()
+
+    desk.transport.steps["deliver"] = deliver
+    desk.sender.take([job(1, "a"), job(2, "b")])
+    assert (await desk.until_ended()).id == 2
+    assert desk.sender.in_flight == 1
+
+
+async def test_what_was_fetched_is_let_go_of_however_the_job_ends(desk: SessionContext) -> None:
+    async def fetch(one: JobSpec) -> int:
+        return one.id
+
+    async def prepare(one: JobSpec) -> None:
+        if one.id == 2:
+            raise PermanentError("no")
+        if one.id == 3:
+            await for_ever(one)
+
+    desk.transport.steps = {"fetch": fetch, "prepare": prepare}
+    desk.sender.take([job(1), job(2, "b")])
+    await desk.until_ended(2)
+    desk.sender.take([job(3), job(4)])  # the fourth waits for its device
+    await desk.transport.until(lambda: ("fetch", 4) in desk.transport.seen)
+    await desk.sender.drain(1.0)
+    assert sorted(number for what, number in desk.transport.seen if what == "discarded") == [1, 2, 3, 4]
+
+
+async def test_a_transport_may_take_several_of_a_device_at_once(
+    desk: SessionContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Scripted, "in_flight", 5)
+    desk.transport.steps["deliver"] = for_ever
+    desk.sender.take([job(number) for number in range(5)])
+    await desk.transport.until(lambda: sum(step == "deliver" for step, _ in desk.transport.seen) == 5)
+
+
+# ---- drain
+
+
+async def test_a_drain_gives_back_what_has_not_left(desk: SessionContext) -> None:
+    desk.transport.steps["prepare"] = for_ever
+    desk.sender.take([job(1, "a"), job(2, "a"), job(3, "b")])
+    await desk.transport.until(lambda: sum(step == "prepare" for step, _ in desk.transport.seen) == 2)
+    desk.sender.take([job(4, "b"), job(5, "a")])  # these have not taken their first step
+    await desk.sender.drain(0.0)
+    assert sorted((outcome.id, outcome.verdict) for outcome in desk.outcomes) == [(n, "returned") for n in range(1, 6)]
+    assert desk.started() == set()
+    assert desk.sender.in_flight == 0
+
+
+async def test_a_drain_waits_for_what_has_left(desk: SessionContext) -> None:
+    release = asyncio.Event()
+
+    async def deliver(_: JobSpec) -> None:
+        await release.wait()
+
+    desk.transport.steps["deliver"] = deliver
+    desk.sender.take([job(1), job(2)])
+    await desk.transport.until(lambda: ("deliver", 1) in desk.transport.seen)
+    drain = asyncio.create_task(desk.sender.drain(HANG))
+    await desk.transport.until(lambda: desk.outcomes)
+    assert (desk.outcomes[0].id, desk.outcomes[0].verdict) == (2, "returned")
+    release.set()
+    await drain
+    assert (desk.outcomes[1].id, desk.outcomes[1].verdict) == (1, "sent")
+    assert len(desk.outcomes) == 2
+
+
+async def test_what_outlasts_a_drain_is_in_doubt(desk: SessionContext) -> None:
+    desk.transport.steps["deliver"] = for_ever
+    desk.sender.take([job(1)])
+    await desk.transport.until(lambda: ("deliver", 1) in desk.transport.seen)
+    await desk.sender.drain(0.0)
+    (outcome,) = desk.outcomes
+    assert (outcome.verdict, outcome.error) == ("in_doubt", "the worker had to stop before the answer came")
+    assert desk.remembered() == [outcome]
+
+
+async def test_after_a_drain_everything_is_given_back(desk: SessionContext) -> None:
+    await desk.sender.drain(0.0)
+    desk.sender.take([job(1), job(2)])
+    assert [(outcome.id, outcome.verdict) for outcome in desk.outcomes] == [(1, "returned"), (2, "returned")]
+    assert desk.transport.seen == []
+
+
+# ---- suspects
+
+
+def suspect(number: int, device: str = "a", deaths: int = 2) -> JobSpec:
+    return msgspec.structs.replace(job(number, device), worker_deaths=deaths)
+
+
+async def test_a_suspect_is_prepared_when_nothing_else_is_under_way_and_the_journal_knows(desk: SessionContext) -> None:
+    go_on = asyncio.Event()
+    desk.transport.steps["deliver"] = lambda _: go_on.wait()
+    desk.sender.take([job(1), suspect(2, "b")])
+    await desk.transport.until(lambda: ("deliver", 1) in desk.transport.seen)
+    assert desk.sender.in_flight == 2
+    assert [claim[0] for claim in desk.sender.claims()] == [1, 2]
+    assert ("fetch", 2) not in desk.transport.seen, "it would take the one that is handed over into doubt"
+    desk.sender.take([job(3)])
+    go_on.set()
+    await desk.until_ended(3)
+    assert [outcome.id for outcome in desk.outcomes] == [1, 2, 3]
+    assert [(claim[0], alone) for claim, alone in desk.journal.read().preparing.items()] == [
+        (1, False),
+        (2, True),
+        (3, False),
+    ]
+
+
+async def test_who_waits_for_a_suspect_loses_none_of_its_own_time(desk: SessionContext) -> None:
+    desk.sender._send_timeout = 0.5
+    desk.transport.steps["prepare"] = lambda of: for_ever(of) if of.id == 1 else asyncio.sleep(0)
+    desk.sender.take([suspect(1)])
+    await desk.transport.until(lambda: ("prepare", 1) in desk.transport.seen)
+    desk.sender.take([job(2, "b")])
+    await desk.until_ended(2)
+    assert [(outcome.id, outcome.verdict) for outcome in desk.outcomes] == [(1, "transient"), (2, "sent")]
+
+
+@pytest.mark.parametrize("memory", [None, 1000])
+async def test_what_is_being_prepared_when_a_worker_is_replaced_for_its_memory_is_suspect(
+    desk: SessionContext, memory: int | None
+) -> None:
+    desk.transport.steps["prepare"] = lambda of: for_ever(of) if of.id == 1 else asyncio.sleep(0)
+    desk.transport.steps["deliver"] = for_ever
+    desk.sender.take([job(1), job(2, "b")])
+    await desk.transport.until(lambda: {("prepare", 1), ("deliver", 2)} <= set(desk.transport.seen))
+    desk.sender.take([job(3)])
+    await desk.sender.drain(0.0, memory=memory)
+    found = {outcome.id: (outcome.verdict, outcome.suspect) for outcome in desk.outcomes}
+    assert found == {1: ("returned", memory is not None), 2: ("in_doubt", False), 3: ("returned", False)}
+
+
+async def test_a_job_whose_preparation_has_not_begun_is_not_suspect(
+    desk: SessionContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading = asyncio.Event()
+
+    async def load(_: str) -> None:
+        loading.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(desk.sender._transports, "load", load)
+    desk.sender.take([job(1, "x")])
+    async with asyncio.timeout(HANG):
+        await loading.wait()
+    await desk.sender.drain(0.0, memory=1000)
+    assert [(outcome.verdict, outcome.suspect) for outcome in desk.outcomes] == [("returned", False)]
+
+
+@pytest.mark.parametrize(
+    ("deaths", "rss", "verdict", "is_suspect"),
+    [
+        (2, 100 + 250, "permanent", True),
+        (2, 100 + 249, "returned", False),  # it was large before
+        (3, 100 + 900, "permanent", True),
+    ],
+)
+async def test_a_job_alone_is_at_fault_when_the_worker_has_grown_meanwhile(
+    desk: SessionContext, deaths: int, rss: int, verdict: str, is_suspect: bool
+) -> None:
+    desk.transport.steps["prepare"] = for_ever
+    desk.sender.take([suspect(1, deaths=deaths)])
+    await desk.transport.until(lambda: ("prepare", 1) in desk.transport.seen)
+    desk.sender.take([job(2, "b")])
+    desk.sender.watch_memory(rss)
+    desk.sender.watch_memory(100)
+    await desk.sender.drain(0.0, memory=1000)
+    assert [(o.id, o.verdict, o.suspect) for o in desk.outcomes] == [(2, "returned", False), (1, verdict, is_suspect)]
+
+
+async def test_one_that_is_alone_because_the_worker_is_careful_is_only_suspect(desk: SessionContext) -> None:
+    desk.sender._gate = StartGate(desk.sender._begin, later=asyncio.get_running_loop().call_soon, careful=True)
+    desk.transport.steps["prepare"] = for_ever
+    desk.sender.take([suspect(1, deaths=1)])
+    await desk.transport.until(lambda: ("prepare", 1) in desk.transport.seen)
+    desk.sender.watch_memory(1000)
+    await desk.sender.drain(0.0, memory=1000)
+    assert [(outcome.verdict, outcome.suspect) for outcome in desk.outcomes] == [("returned", True)]
+
+
+async def test_when_nobody_hears_it_the_journal_knows_what_was_given_back(desk: SessionContext) -> None:
+    desk.transport.steps["prepare"] = for_ever
+    desk.sender.take([job(1)])
+    await desk.transport.until(lambda: ("prepare", 1) in desk.transport.seen)
+    await desk.sender.drain(0.0, unheard=True)
+    assert [(outcome.id, outcome.verdict) for outcome in desk.remembered()] == [(1, "returned")]

@@ -1,0 +1,53 @@
+"""Whether what a worker prepared when it died may be why, and what that makes of the next one."""
+
+from __future__ import annotations
+
+import pytest
+
+from shardd.backoff import Breaker
+from shardd.config import SupervisorConfig
+from shardd.states import ShardState
+from shardd.supervisor.workers.process import WorkerProcess
+from shardd.supervisor.workers.shard import Intent, Shard
+
+
+@pytest.mark.parametrize(
+    ("epoch", "intent", "outgrows", "told", "by_itself"),
+    [
+        (1, None, False, False, True),
+        (1, "respawn", True, False, True),  # it grew too large, and died before it had drained
+        (1, "drained", False, False, False),
+        (1, "stop", False, False, False),
+        (1, "respawn", False, False, False),
+        (1, None, False, True, False),
+        (1, "respawn", True, True, False),
+        (None, None, False, False, False),
+        (None, "fence", False, False, False),
+        (2, "fence", False, False, False),  # its lease was lost, and there is another one by now
+    ],
+)
+def test_who_wanted_the_end(
+    *, epoch: int | None, intent: Intent | None, outgrows: bool, told: bool, by_itself: bool
+) -> None:
+    breaker = Breaker(crashes=5, within=60.0, probe_every=60.0)
+    shard = Shard(0, SupervisorConfig(), breaker, epoch=epoch, intent=intent, outgrows=outgrows, told_to_end=told)
+    assert shard.dies_by_itself is by_itself
+
+
+def test_what_an_earlier_worker_was_told_says_nothing_of_the_next_one() -> None:
+    breaker = Breaker(crashes=5, within=60.0, probe_every=60.0)
+    shard = Shard(0, SupervisorConfig(), breaker, epoch=1, intent="respawn", outgrows=True, told_to_end=True)
+    shard.spawned(WorkerProcess(0, None, lambda _: None))  # type: ignore[arg-type]  # it is never started
+    assert (shard.dies_by_itself, shard.outgrows) == (True, False)
+
+
+def test_a_death_that_a_job_is_to_blame_for_makes_no_later_worker_careful_and_no_wait_longer() -> None:
+    shard = Shard(0, SupervisorConfig(), Breaker(crashes=5, within=60.0, probe_every=60.0), epoch=1)
+    for careful, excused in ((False, False), (False, True), (False, True), (True, False), (True, True)):
+        shard.state = ShardState.RUNNING
+        shard.died("SIGKILL", now=100.0)
+        if excused:
+            shard.excuse_crash()
+        assert shard.careful is careful
+    assert shard.crashes_in_a_row == 2
+    assert shard.restarts == 5
