@@ -1,18 +1,28 @@
 """What a new version of the config file changes while the node runs.
 
-Each field says what it takes (`shardd.config.Reload`): live, a restart of the shards (one after the other), or of the
-whole. Fields of the last kind keep their old value until then, and `status` says so.
+Each field declares what it takes (`shardd.config.Reload`): live, a restart of the shards (one after the other), or a restart of
+the daemon. Fields of the last kind keep their old value until then, and `status` says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel
 
-from shardd.config import Config, diff_config
+from shardd.config import Config, diff_config, load_config
+from shardd.errors import ConfigError, SharddError, UsageError
+from shardd.logs import get_logger, set_log_level
+from shardd.supervisor.scheduling.rules import Rules
+from shardd.supervisor.services import Service
+from shardd.supervisor.systemd import Notifier
+
+log = get_logger(__name__)
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -55,3 +65,85 @@ def _with_old(new: Model, old: Model, path: list[str]) -> Model:
     if rest and isinstance(inner, BaseModel) and isinstance(value, BaseModel):
         value = _with_old(inner, value, rest)
     return new.model_copy(update={name: value})
+
+
+class Reload(Service):
+    """Reads the config file again, when a signal or the control API asks for it."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        notifier: Notifier,
+        *,
+        apply: Callable[[Config], None],
+        held: Callable[[], Iterable[int]],
+        restart: Callable[[int], Awaitable[None]],
+    ) -> None:
+        """`apply`: passes the new config on; `held`: the shards of this node; `restart`: a shard, raises SharddError."""
+        self._rules = rules
+        self._notifier = notifier
+        self._apply = apply
+        self._held = held
+        self._restart = restart
+        self._asked = asyncio.Event()
+        self._one_at_a_time = asyncio.Lock()
+        self._notes: list[str] = []
+
+    def ask(self) -> None:
+        """Reload soon."""
+        self._asked.set()
+
+    def notes(self) -> list[str]:
+        """What became of the last reload, where a person should know."""
+        return self._notes
+
+    async def serve(self) -> None:
+        """Heed `ask`."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            try:
+                await self.reload()
+            except SharddError as error:
+                # A refused file is logged and noted already.
+                if not isinstance(error, ConfigError):
+                    log.error("reload failed", action="reload", error=str(error))
+
+    async def reload(self) -> list[str]:
+        """Reload now; returns what changed, in words. Raises ConfigError: nothing changes then, and other SharddErrors."""
+        async with self._one_at_a_time:
+            return await self._reload()
+
+    async def _reload(self) -> list[str]:
+        before = self._rules.config
+        if before.source is None:
+            raise UsageError("this node was started without a config file")
+        self._notifier.reloading()
+        try:
+            plan = plan_reload(before, load_config(Path(before.source)))
+        except SharddError as error:
+            self._notes = [f"config refused at {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC: {error}"]
+            log.error("config refused; the old one stays", action="reload", error=str(error))
+            raise
+        finally:
+            self._notifier.ready("reloaded")
+        self._rules.config, self._notes = plan.config, list(plan.notes)
+        set_log_level(plan.config.log.level)
+        self._apply(plan.config)
+        log.info("config reloaded", action="reload", changed=plan.changed, notes=plan.notes)
+        await self._restart_all(plan.shards_to_restart(self._held()))
+        return plan.changed + plan.notes
+
+    async def _restart_all(self, shards: Iterable[int]) -> None:
+        """One after the other. A shard that does not come up does not keep the others on the old config."""
+        failed: list[str] = []
+        for shard in shards:
+            try:
+                await self._restart(shard)
+            except SharddError as error:
+                failed.append(str(error))
+        if failed:
+            text = f"the config is reloaded, but not for every shard: {'; '.join(failed)}"
+            self._notes.append(text)
+            log.error("shards not restarted with the new config", action="reload", error="; ".join(failed))
+            raise SharddError(text)

@@ -58,7 +58,7 @@ class Notifier:
             self._say(status=text)
 
     def watchdog(self) -> None:
-        """The supervision still turns; to be called by its tick and by nothing else."""
+        """The supervision still runs; to be called when the workers were looked at, and at no other time."""
         self._say("WATCHDOG=1")
 
     def reloading(self, status: str = "reloading the config file") -> None:

@@ -16,7 +16,7 @@ AGAIN: Final = 0.5
 
 
 async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel until every task has ended; what they raise is nobody's news any more."""
+    """Cancel until every task has ended; exceptions are discarded."""
     left = everyone = set(tasks)
     while left:
         for task in left:

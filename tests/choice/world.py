@@ -79,7 +79,7 @@ class World:
             room_of=lambda transport: int(transport.rpartition("-")[2]),
         )
         self.group_assigner = GroupAssigner(
-            cast("Any", self.queue), self.scheduler, self._hint_all, Step("sharing out"), every=1.0
+            cast("Any", self.queue), self.scheduler, self._hint_all, Step("sharing out"), every=lambda: 1.0
         )
         self.referee.vague, self.referee.blind = {}, set()
         self.book.takes.clear()

@@ -14,7 +14,6 @@ from shardd.queue.database import Database
 from shardd.supervisor.scheduling.campaigns import CampaignSync
 from shardd.supervisor.scheduling.work_poller import WorkPoller
 from shardd.supervisor.steps import Steps
-from shardd.supervisor.tasks import end_tasks
 from tests.integration.test_router import Node, until
 from tests.queue_rows import add_campaigns, add_devices, connect, insert_jobs, states, take_epoch
 
@@ -34,12 +33,13 @@ async def node(dsn: str, database: Database) -> AsyncIterator[Node]:
 async def watched(node: Node) -> AsyncIterator[CampaignSync]:
     """Somebody looks for work when campaigns run that did not, and hardly ever otherwise."""
     steps = Steps()
-    work = WorkPoller(node.jobs, node.router, steps, poll_every=SELDOM, scan_every=SELDOM)
-    tasks = [asyncio.create_task(loop) for loop in work.loops()]
+    work = WorkPoller(node.jobs, node.router, steps, poll_every=lambda: SELDOM, scan_every=lambda: SELDOM)
+    task = asyncio.create_task(work.run())
     try:
         yield CampaignSync(Campaigns(node.database), node.router, steps.add("reading the campaigns"), work.scan)
     finally:
-        await end_tasks(tasks)
+        await work.stop()
+        await task
 
 
 def set_state(dsn: str, campaign: str, state: str) -> None:

@@ -104,8 +104,8 @@ class Node:
             shard_of=lambda _: 0, pace_of=lambda _: DevicePace(pace or Pace()), room_of=lambda _: room
         )
         self.router = self.workers.router = Router(
-            jobs=self.jobs, scheduler=scheduler, say=self.workers.say, may_claim=self._may_claim, batch=50,
-            backoff=JobBackoff(first=5, cap=600), set_aside=self._note_set_aside, **more,
+            jobs=self.jobs, scheduler=scheduler, say=self.workers.say, may_claim=self._may_claim, batch=lambda: 50,
+            backoff=lambda: JobBackoff(first=5, cap=600), set_aside=self._note_set_aside, **more,
         )  # fmt: skip
         self.task = asyncio.create_task(self.router.run())
 
@@ -137,7 +137,7 @@ class Node:
             await self.router.wait_settled(0)
 
     async def end(self) -> None:
-        self.router.close()
+        self.router.finish()
         async with asyncio.timeout(HANG):
             await self.task
 

@@ -33,6 +33,7 @@ from shardd.supervisor.admin.http_listener import Listener, refusal
 from shardd.supervisor.admin.metrics import render_metrics
 from shardd.supervisor.admin.status import Status
 from shardd.supervisor.scheduling.outlook import DeviceOutlook
+from shardd.supervisor.services import Service
 
 MOST: Final = 32
 """Connections of each listener at once."""
@@ -72,7 +73,7 @@ class Controlled(Protocol):
         """Close a device's client."""
 
 
-class Control:
+class Control(Service):
     """Serves the socket, and the metrics page on TCP."""
 
     def __init__(self, supervisor: Controlled, *, socket: Path, metrics: str | None) -> None:

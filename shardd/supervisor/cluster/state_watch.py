@@ -13,6 +13,7 @@ from typing import Final
 from shardd.logs import get_logger
 from shardd.supervisor.admin.problems import Problem, ProblemKind
 from shardd.supervisor.cluster.state_lock import StateLock
+from shardd.supervisor.services import Service
 from shardd.supervisor.workers.shard import Shard
 
 log = get_logger(__name__)
@@ -21,7 +22,7 @@ LOOK_EVERY: Final = 2.0
 """Seconds between looks at the state folder."""
 
 
-class StateWatch:
+class StateWatch(Service):
     """Looks at the folder, and gathers what the workers say of their journals."""
 
     def __init__(self, lock: StateLock, shards: Callable[[], Sequence[Shard]], changed: Callable[[], None]) -> None:
@@ -32,7 +33,7 @@ class StateWatch:
         self.trouble: str | None = None
         """Why nothing may be claimed on this node; None: nothing keeps it."""
 
-    async def run(self) -> None:
+    async def serve(self) -> None:
         """Look until cancelled."""
         while True:
             self.look()

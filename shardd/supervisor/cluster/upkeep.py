@@ -1,23 +1,21 @@
-"""What a supervisor does again and again beside routing: leases, the count of the queue, lost nodes, its own PostgreSQL."""
+"""What a supervisor does periodically beside dispatching: counts, expiry, order groups, lost nodes, retention."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Callable
+from datetime import tzinfo
+from typing import Final
 
 from shardd.embedded import EmbeddedPostgres
 from shardd.logs import get_logger
+from shardd.queue.counts import Counts
+from shardd.queue.jobs import Jobs, WorkHint
 from shardd.supervisor.admin.status import QueueStatus
-from shardd.supervisor.cluster.bindings import LOOK_EVERY as BINDINGS_EVERY
-from shardd.supervisor.dispatch.claim_watch import EVERY as CLAIMS_EVERY
-from shardd.supervisor.dispatch.recovery import LOST_AFTER, sweep
-from shardd.supervisor.outbox.held import EVERY as HELD_EVERY
-from shardd.supervisor.outbox.upkeep import EVERY as EVENTS_EVERY
-from shardd.supervisor.parts import Parts
-from shardd.supervisor.steps import PATIENCE
-from shardd.supervisor.workers.pool import JOURNAL_RETRY
+from shardd.supervisor.cluster.cancelled import CancelledJobs
+from shardd.supervisor.cluster.retention import Retention
+from shardd.supervisor.dispatch.recovery import LOST_AFTER, Recovery, sweep
+from shardd.supervisor.scheduling.rules import Rules
 
 log = get_logger(__name__)
 
@@ -32,7 +30,7 @@ EXPIRE_EVERY: Final = 1.0
 EXPIRE_MOST: Final = 2000
 """Jobs that are ended with one statement."""
 ORDER_EVERY: Final = 2.0
-"""Seconds between looks at order groups, at least; mostly the settling of a job has let the next one go."""
+"""Seconds between looks at order groups, at least; mostly the settling of a job has released the next one."""
 ORDER_MOST: Final = 5000
 """Order groups that are looked at with one statement; of more than these the next look begins behind them."""
 FIRST_ORDER_GROUP: Final = ("", "")
@@ -44,109 +42,82 @@ POSTGRES_EVERY: Final = 0.5
 """Seconds between looks at the embedded PostgreSQL."""
 
 
-class Upkeep:
-    """The steps, and their rhythm."""
+class QueueCounter:
+    """How much there is in the live table, counted now and then."""
 
-    def __init__(self, parts: Parts, embedded: EmbeddedPostgres | None) -> None:
-        self._parts = parts
-        self._embedded = embedded
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
         self.queue: QueueStatus | None = None
-        self._order_group = FIRST_ORDER_GROUP
+        """As of the last count; None: there was none yet."""
 
-    def loops(self) -> list[Coroutine[Any, Any, None]]:
-        """One endless coroutine for each duty."""
-        lease = self._parts.rules.config.lease
-        loops = [
-            self._every(lease.renew_every, self._renew, "renewing the leases", first=lease.renew_every),
-            self._every(DEPTH_EVERY, self._count, "counting the queue", rest=SELDOM),
-            self._every(CLAIMS_EVERY, self._watch_claims, "looking for claims that stand still", rest=SELDOM),
-            self._every(SWEEP_EVERY, self._sweep, "looking for claims of lost nodes"),
-            self._every(JOURNAL_RETRY, self._unblock, "settling what a journal covers", first=JOURNAL_RETRY),
-            self._every(EXPIRE_EVERY, self._expire, "ending expired jobs", patience=None),
-            self._every(ORDER_EVERY, self._advance, "letting jobs of order groups go on", rest=SELDOM),
-            self._every(HELD_EVERY, self._parts.held_events.look, "looking for what holds events back"),
-            self._every(EVENTS_EVERY, self._parts.event_upkeep.step, "purging events", patience=None),
-            self._every(CANCELLED_EVERY, self._end_cancelled, "ending jobs of cancelled campaigns", patience=None),
-            self._every(BINDINGS_EVERY, self._parts.binding_check.look, "looking at the bound producers"),
-            self._every(RETENTION_EVERY, self._forget, "forgetting what is old", patience=None),
-        ]
-        if self._embedded is not None:
-            loops.append(self._every(POSTGRES_EVERY, self._revive, "restarting the embedded PostgreSQL"))
-        return loops
-
-    async def _every(
-        self,
-        seconds: float,
-        work: Callable[[], Awaitable[None]],
-        name: str,
-        *,
-        first: float = 0.0,
-        rest: float = 0.0,
-        patience: float | None = PATIENCE,
-    ) -> None:
-        """`rest`: the pause is at least this many times as long as the work takes; `patience`: see `Steps`."""
-        step = self._parts.steps.add(name, patience=patience)
-        await asyncio.sleep(first)
-        while True:
-            began = time.monotonic()
-            with step:
-                await work()
-            await asyncio.sleep(max(step.pause(seconds), rest * (time.monotonic() - began)))
-
-    async def _renew(self) -> None:
-        parts = self._parts
-        await parts.keeper.run_cycle(parts.workers.give_back)
-        epochs = parts.keeper.epochs
-        kept = {shard.index: shard.epoch for shard in parts.workers.shards if shard.epoch == epochs.get(shard.index)}
-        if epochs.keys() - kept.keys():
-            # Of the new ones another node has sent until a moment ago, which counts for gaps and limits. Nothing delays a fence.
-            parts.workers.leases({index: epoch for index, epoch in kept.items() if epoch is not None})
-            await parts.device_sync.look()
-        parts.workers.leases(parts.keeper.epochs)
-        parts.router.wake()
-
-    async def _watch_claims(self) -> None:
-        await self._parts.claim_watch.look()
-
-    async def _count(self) -> None:
-        depth, campaigns = await self._parts.counts.depth(), await self._parts.counts.campaigns()
+    async def count(self) -> None:
+        """Count now. Raises DatabaseError."""
+        depth, campaigns = await self._counts.depth(), await self._counts.campaigns()
         self.queue = QueueStatus(**depth, **campaigns, as_of=time.time())
 
-    async def _sweep(self) -> None:
-        parts, rules = self._parts, self._parts.rules
-        grace = LOST_AFTER * rules.config.lease.ttl
-        blocked = parts.recovery.blocked
+
+class OrderGroups:
+    """Releases jobs whose predecessor in their order group has ended otherwise than by being sent."""
+
+    def __init__(self, jobs: Jobs, hint: Callable[[list[WorkHint]], None]) -> None:
+        self._jobs = jobs
+        self._hint = hint
+        self._after = FIRST_ORDER_GROUP
+
+    async def advance(self) -> None:
+        """Look at the next order groups. Raises DatabaseError."""
+        hints, last = await self._jobs.advance_order_groups(self._after, ORDER_MOST)
+        self._after = FIRST_ORDER_GROUP if last is None else last
+        self._hint(hints)
+
+
+class LostNodes:
+    """Settles the claims of nodes that are gone, and prepares the archive's next months."""
+
+    def __init__(self, jobs: Jobs, rules: Rules, recovery: Recovery, zone_of: Callable[[str], tzinfo]) -> None:
+        self._jobs = jobs
+        self._rules = rules
+        self._recovery = recovery
+        self._zone_of = zone_of
+
+    async def sweep(self) -> None:
+        """Look once. Raises DatabaseError."""
+        config = self._rules.config
         await sweep(
-            parts.jobs,
-            backoff=rules.job_backoff,
-            grace=grace,
-            zones=parts.zone_of,
-            spare=lambda node, shard: node == rules.config.node and shard in blocked,
+            self._jobs,
+            backoff=self._rules.job_backoff,
+            grace=LOST_AFTER * config.lease.ttl,
+            zones=self._zone_of,
+            # What waits for a readable journal of this node is not lost.
+            spare=lambda node, shard: node == config.node and shard in self._recovery.blocked,
         )
-        await parts.jobs.prepare_archive()
+        await self._jobs.prepare_archive()
 
-    async def _unblock(self) -> None:
-        for shard in await self._parts.recovery.retry():
-            self._parts.workers.unblock(shard)
-        for shard, why in self._parts.recovery.blocked.items():
-            self._parts.workers.block(shard, why)
 
-    async def _expire(self) -> None:
-        while await self._parts.jobs.expire(EXPIRE_MOST) == EXPIRE_MOST:
+class Housekeeping:
+    """Ends what is over, and forgets what is old."""
+
+    def __init__(self, jobs: Jobs, cancelled: CancelledJobs, retention: Retention, rules: Rules) -> None:
+        self._jobs = jobs
+        self._cancelled = cancelled
+        self._retention = retention
+        self._rules = rules
+
+    async def expire(self) -> None:
+        """End the jobs whose time is over. Raises DatabaseError."""
+        while await self._jobs.expire(EXPIRE_MOST) == EXPIRE_MOST:
             pass
 
-    async def _advance(self) -> None:
-        hints, last = await self._parts.jobs.advance_order_groups(self._order_group, ORDER_MOST)
-        self._order_group = FIRST_ORDER_GROUP if last is None else last
-        self._parts.work_poller.hint(hints)
+    async def end_cancelled(self) -> None:
+        """End the jobs of cancelled campaigns. Raises DatabaseError."""
+        await self._cancelled.end()
 
-    async def _forget(self) -> None:
-        await self._parts.retention.sweep(self._parts.rules.config.retention)
+    async def forget(self) -> None:
+        """Forget what is older than the config wants. Raises DatabaseError."""
+        await self._retention.sweep(self._rules.config.retention)
 
-    async def _end_cancelled(self) -> None:
-        await self._parts.cancelled.end()
 
-    async def _revive(self) -> None:
-        assert self._embedded is not None
-        if await self._embedded.restart_if_dead():
-            log.warning("embedded PostgreSQL had died and is started again", action="postgres")
+async def revive(embedded: EmbeddedPostgres) -> None:
+    """Restart the embedded PostgreSQL if it has died. Raises DatabaseError."""
+    if await embedded.restart_if_dead():
+        log.warning("embedded PostgreSQL had died and is started again", action="postgres")

@@ -29,6 +29,7 @@ from shardd.supervisor.dispatch.cycle_writer import REFUSED_FOR, CycleWriter, re
 from shardd.supervisor.dispatch.in_flight import Entry, InFlight
 from shardd.supervisor.scheduling.device_queue import may_be_capped
 from shardd.supervisor.scheduling.scheduler import Scheduler
+from shardd.supervisor.services import Service
 from shardd.supervisor.wait_for_event import wait_for_event
 
 log = get_logger(__name__)
@@ -40,7 +41,7 @@ OptOutCheck = Callable[[Sequence[ClaimedJob]], Awaitable[set[int]]]
 """Tells which of these jobs must not be sent, because their recipients opted out. Raises DatabaseError."""
 
 
-class Router:
+class Router(Service):
     """Claims, dispatches and settles; `say(shard, message)` reaches a shard's worker and tells whether it could."""
 
     def __init__(
@@ -50,8 +51,8 @@ class Router:
         scheduler: Scheduler,
         say: Callable[[int, ipc.ToWorker], bool],
         may_claim: Callable[[], bool],
-        batch: int,
-        backoff: JobBackoff,
+        batch: Callable[[], int],
+        backoff: Callable[[], JobBackoff],
         set_aside: Callable[[Claim, str | None], None],
         opt_out_check: OptOutCheck | None = None,
         defect: Callable[[str], None] = lambda _: None,
@@ -65,10 +66,10 @@ class Router:
         self.scheduler = scheduler
         self._say = say
         self._may_claim = may_claim
-        self.batch = batch
+        self._batch = batch
         self._set_aside = set_aside
         self._opt_out_check = opt_out_check
-        self.backoff = backoff
+        self._backoff = backoff
         self._in_flight = InFlight()
         self._epochs: set[int] = set()
         self._audit_due = False
@@ -156,7 +157,14 @@ class Router:
         """Claim nothing any more; settling goes on."""
         self._claiming = False
 
-    def close(self) -> None:
+    async def stop(self) -> None:
+        """Settle what is known, as far as the database answers."""
+        self._stopped = True
+        self.finish()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    def finish(self) -> None:
         """End `run` after one more try to settle what is known."""
         self._claiming = False
         self._closing = True
@@ -167,8 +175,8 @@ class Router:
 
     # ---- the wheel
 
-    async def run(self) -> None:
-        """Turn the wheel until `close`."""
+    async def serve(self) -> None:
+        """Main loop: settle, claim, dispatch; until `finish`."""
         while True:
             closing = self._closing
             if not closing:
@@ -216,13 +224,15 @@ class Router:
         if time.monotonic() >= self._try_aside_at:
             self._in_flight.try_aside()
         requests = (
-            self.scheduler.next_requests(self.batch, time.monotonic()) if self._claiming and self._may_claim() else []
+            self.scheduler.next_requests(self._batch(), time.monotonic())
+            if self._claiming and self._may_claim()
+            else []
         )
         if requests or self._in_flight:
             await self._cycle(requests)
 
     async def _cycle(self, requests: list[ClaimRequest]) -> None:
-        batch = self._in_flight.begin(4 * self.batch)
+        batch = self._in_flight.begin(4 * self._batch())
         try:
             cycle, refused = await self.writer.write(batch, requests)
         except DatabaseError:
@@ -312,7 +322,7 @@ class Router:
         log.info("settled before", action="settle", jobs=len(stale), resolved=changed)
 
     def _end(self, shard: int, claim: Claim, outcome: Outcome, now: float, wall: float) -> None:
-        decision = settle(claim, outcome, self.backoff, wall)
+        decision = settle(claim, outcome, self._backoff(), wall)
         back = isinstance(decision, Release) and decision.due_at is None
         self._in_flight.end((shard, claim, outcome, decision))
         self.scheduler.ended(claim, outcome, now, back=back)

@@ -36,6 +36,7 @@ from shardd.logs import get_logger
 from shardd.supervisor.admin.http_listener import Listener, refusal
 from shardd.supervisor.inbound.cloud_notifications import Confirmed, NotDelivered, Wrote, read_notification
 from shardd.supervisor.scheduling.scheduler import Scheduler
+from shardd.supervisor.services import Service
 
 log = get_logger(__name__)
 
@@ -84,7 +85,7 @@ class CloudNumbers:
                     continue  # the device cannot send either, and says why
 
 
-class CloudWebhook:
+class CloudWebhook(Service):
     """The listener."""
 
     def __init__(

@@ -23,6 +23,7 @@ from shardd.opt_out_words import OptOutWords
 from shardd.queue.cycle import ClaimedJob
 from shardd.queue.opt_outs import HeardOptOut, OptOuts, was_refused
 from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
+from shardd.supervisor.services import Service
 from shardd.transports.whatsapp.recipients import parse_recipient
 
 log = get_logger(__name__)
@@ -39,7 +40,7 @@ _TRUNK_ZERO: Final = re.compile(r"(00)?[1-9][0-9]{0,2}0")
 _PLAIN: Final = re.compile(r"\+[1-9][1-9]{3}[0-9]{3,11}")
 
 
-class OptOutInbox:
+class OptOutInbox(Service):
     """Gathers what is heard, and writes it; knows what the config says of opt-outs."""
 
     def __init__(self, opt_outs: OptOuts, config: Config, spool: OptOutSpool) -> None:
@@ -72,7 +73,7 @@ class OptOutInbox:
         if self._words.ask_to_stop(text):
             self.add(ipc.OptedOut(device_id, [f"+{sender}"], text, time.time()))
 
-    async def run(self) -> None:
+    async def serve(self) -> None:
         """Write until cancelled."""
         while True:
             await self._news.wait()
@@ -80,6 +81,10 @@ class OptOutInbox:
             if not await self.flush():
                 await asyncio.sleep(RETRY)
                 self._news.set()
+
+    async def close(self) -> None:
+        """Write what was heard last."""
+        await self.flush()
 
     async def flush(self) -> bool:
         """Write everything now; False: the database does not answer, and what is not written waits."""

@@ -16,6 +16,7 @@ from shardd import ipc
 from shardd.errors import DatabaseError, RefusedDataError
 from shardd.logs import get_logger
 from shardd.queue.jobs import Jobs
+from shardd.supervisor.services import Service
 
 log = get_logger(__name__)
 
@@ -38,7 +39,7 @@ class _Waiting:
     tries: int = 0
 
 
-class Receipts:
+class Receipts(Service):
     """Gathers and writes."""
 
     def __init__(self, jobs: Jobs) -> None:
@@ -50,13 +51,13 @@ class Receipts:
         self._waiting.append(_Waiting(receipt))
         del self._waiting[:-MOST]
 
-    async def run(self) -> None:
+    async def serve(self) -> None:
         """Write until cancelled."""
         while True:
             await asyncio.sleep(EVERY)
             await self._write(time.monotonic())
 
-    async def flush(self) -> None:
+    async def close(self) -> None:
         """Write everything that has a row by now."""
         await self._write(float("inf"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from shardd.config import EventsConfig
@@ -23,15 +24,15 @@ FORGET_AFTER: Final = 24 * 3600.0
 class EventUpkeep:
     """One step, repeated by the supervisor's upkeep."""
 
-    def __init__(self, database: Database, config: EventsConfig) -> None:
-        """`config` is replaced by a reload, and takes effect with the next step."""
-        self.config = config
+    def __init__(self, database: Database, config: Callable[[], EventsConfig]) -> None:
+        """`config`: as it is now."""
+        self._config = config
         self._events = Events(database)
         self._webhooks = WebhookAdmin(database)
 
     async def step(self) -> None:
         """Raises DatabaseError."""
-        config = self.config
+        config = self._config()
         await self._events.configure(config.keep)
         if mended := await self._events.mend():
             log.warning("this database was restored: its events are read again", action="events", events=mended)

@@ -13,6 +13,7 @@ from shardd.queue.database import Database
 from shardd.queue.webhooks import WebhookStore
 from shardd.supervisor.outbox.endpoint import Endpoint
 from shardd.supervisor.scheduling.notifications import NotificationListener
+from shardd.supervisor.services import Service
 from shardd.supervisor.steps import Step
 from shardd.supervisor.tasks import end_tasks
 from shardd.supervisor.wait_for_event import WakeUp
@@ -34,7 +35,7 @@ class _Running:
     task: asyncio.Task[None]
 
 
-class Webhooks:
+class Webhooks(Service):
     """Starts and ends endpoints."""
 
     def __init__(
@@ -63,7 +64,7 @@ class Webhooks:
         found = [running.endpoint.trouble() for running in self._running.values()]
         return [*(trouble for trouble in found if trouble is not None), *self._listener.notes()]
 
-    async def run(self) -> None:
+    async def serve(self) -> None:
         """Keep to the config until cancelled; then `close`."""
         while True:
             self._changed.clear()

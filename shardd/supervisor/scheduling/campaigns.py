@@ -9,6 +9,7 @@ from typing import Final
 
 from shardd.queue.campaigns import Campaigns
 from shardd.supervisor.dispatch.router import Router
+from shardd.supervisor.services import Service
 from shardd.supervisor.steps import Step
 from shardd.supervisor.wait_for_event import WakeUp
 
@@ -20,7 +21,7 @@ SENDS_EVERY: Final = 2.0
 """Seconds between looks at what campaigns with a cap have sent, which another node may have counted."""
 
 
-class CampaignSync:
+class CampaignSync(Service):
     """The router's knowledge of campaigns. That a paused one sends nothing is seen to by the claim itself."""
 
     def __init__(
@@ -56,7 +57,7 @@ class CampaignSync:
             if resumed:
                 self._resumed()
 
-    async def run(self) -> None:
+    async def serve(self) -> None:
         """Look until cancelled."""
         while True:
             await self._wake.wait(self._step.pause(EVERY))

@@ -15,6 +15,7 @@ from shardd.states import DeviceState
 from shardd.supervisor.dispatch.dividing import divide
 from shardd.supervisor.dispatch.router import Router
 from shardd.supervisor.scheduling.scheduler import Changes, Scheduler
+from shardd.supervisor.services import Service
 from shardd.supervisor.steps import Step
 from shardd.supervisor.wait_for_event import WakeUp
 
@@ -26,7 +27,7 @@ SPACING: Final = 0.25
 """Seconds between looks, however many changes are announced: each reads every device."""
 
 
-class DeviceSync:
+class DeviceSync(Service):
     """Reads and writes the devices."""
 
     def __init__(
@@ -81,7 +82,7 @@ class DeviceSync:
         async with self._looking:  # an older picture must not be taken over after a newer one
             await self._look()
 
-    async def run(self) -> None:
+    async def serve(self) -> None:
         """Look until cancelled."""
         while True:
             await self._wake.wait(self._step.pause(EVERY))

@@ -18,6 +18,7 @@ from shardd.queue.jobs import WorkHint
 from shardd.states import DeviceState
 from shardd.supervisor.scheduling.device_queue import Lane
 from shardd.supervisor.scheduling.scheduler import Scheduler
+from shardd.supervisor.services import Service
 from shardd.supervisor.steps import Step
 from shardd.supervisor.wait_for_event import SHARE
 
@@ -63,30 +64,36 @@ def choose_devices(
     return given
 
 
-class GroupAssigner:
+class GroupAssigner(Service):
     """Gives the jobs of device groups to devices of this node."""
 
     def __init__(
-        self, groups: Groups, scheduler: Scheduler, hint: Callable[[list[WorkHint]], None], step: Step, *, every: float
+        self,
+        groups: Groups,
+        scheduler: Scheduler,
+        hint: Callable[[list[WorkHint]], None],
+        step: Step,
+        *,
+        every: Callable[[], float],
     ) -> None:
         """`hint` is told where the given jobs stand; `every`: seconds between looks."""
         self._groups = groups
         self._scheduler = scheduler
         self._hint = hint
         self._step = step
-        self.every = every
+        self._every = every
         self._members: dict[str, list[str]] = {}
         self._full: dict[tuple[str, str], float] = {}  # until when a device has no room for a lane
         self._looked = float("-inf")
         self._after = FIRST_POOL
 
-    async def run(self) -> None:
+    async def serve(self) -> None:
         """Give until cancelled."""
         while True:
             busy, began = False, time.monotonic()
             with self._step:
                 busy = await self._turn(began)
-            pause = 0.01 if busy else self._step.pause(self.every)
+            pause = 0.01 if busy else self._step.pause(self._every())
             await asyncio.sleep(max(pause, SHARE * (time.monotonic() - began)))
 
     async def _turn(self, now: float) -> bool:

@@ -15,6 +15,7 @@ from typing import Final
 
 from shardd.logs import get_logger
 from shardd.queue.database import Database
+from shardd.supervisor.services import Service
 from shardd.supervisor.steps import Step
 
 log = get_logger(__name__)
@@ -29,7 +30,7 @@ REMEMBERED: Final = 30.0
 """Seconds for which `shardd status` shows a flood after its end."""
 
 
-class NotificationListener:
+class NotificationListener(Service):
     """Listens to some channels until cancelled."""
 
     def __init__(self, database: Database, *channels: str, heard: Callable[[str], None], step: Step) -> None:
@@ -42,7 +43,7 @@ class NotificationListener:
         self._counted = time.monotonic()
         self._flooded = float("-inf")
 
-    async def run(self) -> None:
+    async def serve(self) -> None:
         """Listen until cancelled."""
         while True:
             await self._listen()

@@ -11,6 +11,7 @@ import msgspec
 
 from shardd.pacing import NextSend, Tally
 from shardd.states import CAN_SEND
+from shardd.supervisor.scheduling.device_queue import DeviceQueue
 from shardd.supervisor.scheduling.scheduler import Scheduler
 
 
@@ -40,13 +41,9 @@ class DeviceOutlook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def device_outlook(
-    scheduler: Scheduler, device_id: str, now: float, why_down: Callable[[int], str | None] = lambda _: None
-) -> DeviceOutlook | None:
-    """What this supervisor knows; None: there is no such device. `now`: of the monotonic clock; `why_down`: of a shard."""
-    turns = scheduler.outlook(device_id, now)
-    if turns is None:
-        return None
-    queue = scheduler.by_id[device_id]
+    scheduler: Scheduler, queue: DeviceQueue, now: float, why_down: Callable[[int], str | None] = lambda _: None
+) -> DeviceOutlook:
+    """What this supervisor knows. `now`: of the monotonic clock; `why_down`: of a shard."""
     device = queue.device
     held = None
     if device.paused_at is not None:
@@ -60,7 +57,8 @@ def device_outlook(
     elif not scheduler.is_up(queue):
         held = "its shard does not run on this node"
     local = datetime.fromtimestamp(time.time(), queue.pace.zone)
-    return make_outlook(device_id, turns, queue.tally, local, now=now, held=held, in_flight=queue.in_flight)
+    turns = scheduler.outlook(queue, now)
+    return make_outlook(device.id, turns, queue.tally, local, now=now, held=held, in_flight=queue.in_flight)
 
 
 def make_outlook(

@@ -22,6 +22,7 @@ class Rules:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._job_backoff = _job_backoff(config)
         self._told_zones: set[str] = set()
         # Every look asks for each device that has sent meanwhile; most of a fleet have the same settings.
         self._paces: dict[tuple[object, ...], DevicePace] = {}
@@ -34,12 +35,13 @@ class Rules:
     @config.setter
     def config(self, config: Config) -> None:
         self._config = config
+        self._job_backoff = _job_backoff(config)
         self._paces.clear()
 
     @property
     def job_backoff(self) -> JobBackoff:
         """Of failed jobs."""
-        return JobBackoff(first=self._config.queue.backoff.first, cap=self._config.queue.backoff.cap)
+        return self._job_backoff
 
     @property
     def warm_days(self) -> int:
@@ -74,3 +76,7 @@ class Rules:
     def room_of(self, transport: str) -> int:
         """How many jobs a device of this transport may have in flight."""
         return self._config.transports.sandbox.in_flight if transport == "sandbox" else 1
+
+
+def _job_backoff(config: Config) -> JobBackoff:
+    return JobBackoff(first=config.queue.backoff.first, cap=config.queue.backoff.cap)

@@ -287,11 +287,8 @@ class Scheduler:
         """Seconds until somebody's turn; None when nobody waits for one."""
         return self._ready.seconds(now)
 
-    def outlook(self, device_id: str, now: float) -> dict[str, NextSend] | None:
-        """By class, when a job may be sent and what it waits for, the device's state aside; None: no such device."""
-        queue = self.by_id.get(device_id)
-        if queue is None:
-            return None
+    def outlook(self, queue: DeviceQueue, now: float) -> dict[str, NextSend]:
+        """By class, when a job may be sent and what it waits for, the device's state aside."""
         rest = self.rest_of(queue)
         turns = {}
         for job_class in CLASSES:

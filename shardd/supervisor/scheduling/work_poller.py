@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Coroutine
+from collections.abc import Callable
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Final
 
 from shardd.queue.jobs import Jobs, WorkHint
 from shardd.supervisor.dispatch.router import Router
 from shardd.supervisor.scheduling.device_queue import MOST_LANES
+from shardd.supervisor.services import Service
 from shardd.supervisor.steps import Steps
 from shardd.supervisor.wait_for_event import WakeUp
 
@@ -59,15 +60,23 @@ class Tail:
         return max(self._old, self._newest - OVERLAP_MOST)
 
 
-class WorkPoller:
+class WorkPoller(Service):
     """Finds the devices that have work and hints the router."""
 
-    def __init__(self, jobs: Jobs, router: Router, steps: Steps, *, poll_every: float, scan_every: float) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        router: Router,
+        steps: Steps,
+        *,
+        poll_every: Callable[[], float],
+        scan_every: Callable[[], float],
+    ) -> None:
         """Seconds between looks for new and due jobs, and between full scans."""
         self._jobs = jobs
         self._router = router
-        self.poll_every = poll_every
-        self.scan_every = scan_every
+        self._poll_every = poll_every
+        self._scan_every = scan_every
         self._new = steps.add("looking for new jobs")
         self._due = steps.add("letting due jobs join their lanes")
         self._all = steps.add("scanning the lanes")
@@ -85,9 +94,11 @@ class WorkPoller:
         """Look at every lane soon."""
         self._wake_scan.set()
 
-    def loops(self) -> list[Coroutine[Any, Any, None]]:
-        """One endless coroutine for each question."""
-        return [self._find_new(), self._promote(), self._scan()]
+    async def serve(self) -> None:
+        """One loop for each question."""
+        async with asyncio.TaskGroup() as tasks:
+            for loop in (self._find_new(), self._promote(), self._scan()):
+                tasks.create_task(loop)
 
     def hint(self, hints: list[WorkHint]) -> None:
         """The database says where jobs stand."""
@@ -106,7 +117,7 @@ class WorkPoller:
                     self.scan()
                 self._tail.note(newest, time.monotonic())
                 self.hint(hints)
-            await self._wake_new.wait(self._new.pause(self.poll_every))
+            await self._wake_new.wait(self._new.pause(self._poll_every()))
 
     async def _promote(self) -> None:
         while True:
@@ -115,7 +126,7 @@ class WorkPoller:
                 due, hints = await self._jobs.promote_due(PROMOTE_MOST)
                 self.hint(hints)
             if due < PROMOTE_MOST:
-                await asyncio.sleep(self._due.pause(self.poll_every))
+                await asyncio.sleep(self._due.pause(self._poll_every()))
 
     async def _scan(self) -> None:
         while True:
@@ -132,7 +143,7 @@ class WorkPoller:
                 await self._look_behind(
                     {device_id: last[device_id] for device_id in last if lanes[device_id] >= MOST_LANES}
                 )
-            await self._wake_scan.wait(self._all.pause(self.scan_every))
+            await self._wake_scan.wait(self._all.pause(self._scan_every()))
 
     async def _look_behind(self, last: dict[str, str]) -> None:
         """Of devices that may have more lanes than the scan looks at: some of the others, each time the next ones.

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from shardd import ipc
 from shardd.errors import ErrorClass
@@ -19,7 +19,6 @@ from shardd.logs import get_logger
 from shardd.queue.settle import Claim
 from shardd.states import ShardState, Verdict
 from shardd.supervisor.admin.defects import Defects
-from shardd.supervisor.dispatch.router import Router
 from shardd.supervisor.workers.client_closings import ClientClosings
 from shardd.supervisor.workers.shard import Shard
 from shardd.wire import Unread, Unsent
@@ -31,11 +30,27 @@ AUDIT_AGAIN: Final = 10.0
 LOST_JOB: Final = "the message to the worker, or the one that told what became of the job, could not be read"
 
 
+class Claims(Protocol):
+    """What is in flight, and what becomes of it."""
+
+    def outcomes(self, shard: int, outcomes: Iterable[Outcome]) -> None:
+        """Claims of a shard ended."""
+
+    def in_flight(self, shard: int) -> list[Claim]:
+        """What a shard has in flight."""
+
+    def shard_up(self, shard: int, epoch: int) -> None:
+        """A shard's worker takes jobs."""
+
+    def shard_down(self, shard: int) -> None:
+        """A shard's worker takes no more jobs."""
+
+
 @dataclass(frozen=True, slots=True)
 class MessageHandlers:
     """Who hears what workers say."""
 
-    router: Router
+    claims: Claims
     defects: Defects
     closings: ClientClosings
     device_changed: Callable[[ipc.DeviceChanged, int], None]
@@ -74,14 +89,14 @@ class WorkerMessages:
         to, shard = self._handlers, self._shard
         match message:
             case ipc.Outcomes():
-                to.router.outcomes(shard.index, message.outcomes)
+                to.claims.outcomes(shard.index, message.outcomes)
             case ipc.Ready():
                 self._ready()
             case ipc.Heartbeat():
                 self._hear_journal(message.journal)
             case ipc.Leaving():
                 shard.told_to_end = True
-                to.router.shard_down(shard.index)
+                to.claims.shard_down(shard.index)
             case ipc.DeviceChanged() if shard.epoch is not None:
                 to.device_changed(message, shard.epoch)
             case ipc.Receipt():
@@ -107,7 +122,7 @@ class WorkerMessages:
                 "error_class": ErrorClass.WORKER,
                 "at": time.time(),
             }
-            self._handlers.router.outcomes(self._shard.index, [Outcome(**(known | what.fields))])
+            self._handlers.claims.outcomes(self._shard.index, [Outcome(**(known | what.fields))])
         else:
             self.audit()
 
@@ -121,22 +136,22 @@ class WorkerMessages:
 
     def _hear_journal(self, trouble: str | None) -> None:
         """Whether the worker's journal can be relied upon: only then may it get jobs."""
-        shard, router = self._shard, self._handlers.router
+        shard, claims = self._shard, self._handlers.claims
         before, shard.journal_trouble = shard.journal_trouble, trouble
         if before == trouble:
             return
         if trouble is not None:
             log.error("the journal cannot be relied upon", action="journal", shard=shard.index, error=trouble)
-            router.shard_down(shard.index)
+            claims.shard_down(shard.index)
         else:
             log.info("the journal can be relied upon again", action="journal", shard=shard.index, before=before)
             if shard.state is ShardState.RUNNING and shard.epoch is not None:
-                router.shard_up(shard.index, shard.epoch)
+                claims.shard_up(shard.index, shard.epoch)
 
     def out_of_step(self) -> None:
         """Nothing that it says can be read any more: it gets no more jobs."""
         self._shard.told_to_end = True
-        self._handlers.router.shard_down(self._shard.index)
+        self._handlers.claims.shard_down(self._shard.index)
 
     # ---- what could not be said
 
@@ -151,7 +166,7 @@ class WorkerMessages:
                     error_class=ErrorClass.CONTENT,
                     at=time.time(),
                 )
-                self._handlers.router.outcomes(self._shard.index, [outcome])
+                self._handlers.claims.outcomes(self._shard.index, [outcome])
             case DeviceSpec() as device:
                 log.error(
                     "the worker cannot be told of a device",
@@ -178,7 +193,7 @@ class WorkerMessages:
         self._audit_asked, self._audit_later = now, None
         self._requests += 1
         # Whatever is in flight now was said before this, and an outcome that is known now is said before the answer.
-        self._audited = self._handlers.router.in_flight(self._shard.index)
+        self._audited = self._handlers.claims.in_flight(self._shard.index)
         self._say(ipc.Audit(request=self._requests))
 
     def _audit_again(self) -> None:
@@ -189,7 +204,7 @@ class WorkerMessages:
     def _end_audit(self, answer: ipc.InFlight) -> None:
         audited, self._audited = self._audited or [], None
         has, may_have_left = set(answer.claims), set(answer.started)
-        still = {claim.key for claim in self._handlers.router.in_flight(self._shard.index)}
+        still = {claim.key for claim in self._handlers.claims.in_flight(self._shard.index)}
         lost = [claim for claim in audited if claim.key in still - has]
         outcomes = [
             Outcome(
@@ -203,4 +218,4 @@ class WorkerMessages:
         ]
         if outcomes:
             log.warning("claims that no worker has", action="audit", shard=self._shard.index, jobs=len(outcomes))
-            self._handlers.router.outcomes(self._shard.index, outcomes)
+            self._handlers.claims.outcomes(self._shard.index, outcomes)

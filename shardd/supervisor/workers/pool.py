@@ -1,6 +1,6 @@
-"""The set of workers: starts them one after the other, watches them, replaces them, and reaches them for others.
+"""The set of workers: starts them one after the other, watches them, replaces them, and sends them messages for others.
 
-Everything happens in `tick`, a few times a second, and when a worker speaks or dies. Before a shard gets a new worker,
+Everything happens in `tick`, a few times a second, and when a worker sends a message or dies. Before a shard gets a new worker,
 everything that the old one had in flight is settled from its journal.
 """
 
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from shardd import ipc
 from shardd.backoff import Breaker
@@ -20,9 +20,9 @@ from shardd.logs import get_logger
 from shardd.queue.settle import Claim
 from shardd.states import ALONE_FROM, ShardState
 from shardd.supervisor.admin.problems import Problem
-from shardd.supervisor.dispatch.recovery import journal_path, settle_from_journal
-from shardd.supervisor.dispatch.router import Router
+from shardd.supervisor.dispatch.recovery import journal_path
 from shardd.supervisor.dispatch.verdicts import Death
+from shardd.supervisor.services import Service
 from shardd.supervisor.workers.budget import memory_problems, next_to_recycle
 from shardd.supervisor.workers.messages import MessageHandlers, WorkerMessages
 from shardd.supervisor.workers.process import Launch, WorkerProcess, describe_exit
@@ -32,9 +32,24 @@ log = get_logger(__name__)
 
 JOURNAL_RETRY: Final = 5.0
 """Seconds between tries to read the journal of a dead worker."""
+TICK: Final = 0.1
+"""Seconds between looks at the workers."""
 
 
-class WorkerPool:
+class Dispatch(Protocol):
+    """What the pool needs from whoever dispatches jobs to the workers."""
+
+    def shard_up(self, shard: int, epoch: int) -> None:
+        """A shard's worker takes jobs."""
+
+    def shard_down(self, shard: int) -> None:
+        """A shard's worker takes no more jobs."""
+
+    def sent_by(self, shard: int) -> int:
+        """How many messages a shard has sent since the supervisor's start."""
+
+
+class WorkerPool(Service):
     """All shards of the config; those whose lease this node holds have a worker."""
 
     def __init__(
@@ -42,21 +57,28 @@ class WorkerPool:
         config: Config,
         launch: Launch,
         *,
-        router: Router,
+        dispatch: Dispatch,
+        settle_dead: Callable[[int, Death], Awaitable[Claim | None]],
         devices_of: Callable[[int], list[ipc.DeviceSpec]],
         sessions_dsn: str | None,
         handlers: MessageHandlers,
         lease_left: Callable[[], float],
     ) -> None:
-        """`devices_of` a shard; `handlers`: who hears what workers say."""
+        """`settle_dead`: settles what a shard's dead worker had in flight and returns the job that was being prepared alone.
+
+        `devices_of` a shard; `handlers`: of the messages that workers send. `settle_dead` raises JournalError.
+        """
         self._config = config
         self._launch = launch
-        self._router = router
+        self._dispatch = dispatch
+        self._settle_dead_worker = settle_dead
         self._devices_of = devices_of
         self._sessions_dsn = sessions_dsn
         self._handlers = handlers
         self._lease_left = lease_left
         self.shards = [self._new_shard(index) for index in range(config.shards)]
+        self.ticked_at = 0.0
+        """When the workers were last looked at, on the monotonic clock."""
         self._last_spawn = 0.0
         self._stopping = False
         self._spawning = asyncio.Lock()
@@ -106,7 +128,7 @@ class WorkerPool:
         for index in indexes:
             shard = self.shards[index]
             shard.epoch = None
-            self._router.shard_down(index)
+            self._dispatch.shard_down(index)
             if shard.process is not None:
                 log.warning("lease lost: stopping the worker", action="fence", shard=index)
                 shard.intent = "fence"
@@ -150,6 +172,13 @@ class WorkerPool:
         if process is not None:
             await self._handlers.closings.close(process, device_id)
 
+    async def serve(self) -> None:
+        """Watch the workers; `ticked_at` tells that this goes on."""
+        while True:
+            await self.tick()
+            self.ticked_at = time.monotonic()
+            await asyncio.sleep(TICK)
+
     async def stop(self) -> None:
         """Drain everything; returns when no worker is left and what they had in flight is settled or in a journal."""
         self._stopping = True
@@ -159,6 +188,7 @@ class WorkerPool:
         for shard in self.shards:
             if shard.state is not ShardState.STOPPED:
                 shard.move("stop")
+        await super().stop()
 
     def hurry(self) -> None:
         """Do not wait for what is in flight any longer."""
@@ -173,7 +203,7 @@ class WorkerPool:
         """Start, watch, replace."""
         now = time.monotonic()
         for shard in self.shards:
-            shard.sample(now, self._router.sent_by(shard.index))
+            shard.sample(now, self._dispatch.sent_by(shard.index))
             self._watch(shard, now)
         if not self._stopping:
             await self._start_next(now)
@@ -203,7 +233,7 @@ class WorkerPool:
             shard.clean = True
             return
         shard.spawned(process)
-        shard.sent_before.append(self._router.sent_by(shard.index))
+        shard.sent_before.append(self._dispatch.sent_by(shard.index))
         self._tell_lease(shard)
 
     def _setup(self, index: int, epoch: int) -> ipc.Setup:
@@ -258,7 +288,7 @@ class WorkerPool:
         if shard.state is ShardState.RUNNING and shard.epoch is not None:
             # What changed while it started.
             self.say(shard.index, ipc.Devices(changed=self._devices_of(shard.index)))
-            self._router.shard_up(shard.index, shard.epoch)
+            self._dispatch.shard_up(shard.index, shard.epoch)
         self._begin(self._notify(), shard)
 
     def block(self, index: int, why: str) -> None:
@@ -272,7 +302,7 @@ class WorkerPool:
             self.shards[index].blocked = None
 
     def _died(self, shard: Shard, status: int) -> None:
-        self._router.shard_down(shard.index)
+        self._dispatch.shard_down(shard.index)
         how = shard.process.how_it_ended(status) if shard.process is not None else describe_exit(status)
         death = Death(how, by_itself=shard.dies_by_itself)
         try:
@@ -287,9 +317,7 @@ class WorkerPool:
         """Settle what the dead worker had in flight, as its journal says."""
         while not shard.clean:
             try:
-                alone = await settle_from_journal(
-                    self._config.state_dir, self._launch.state_id, shard.index, self._router, death
-                )
+                alone = await self._settle_dead_worker(shard.index, death)
             except JournalError as error:
                 shard.last_error = str(error)
                 log.error("journal cannot be read", action="bury", shard=shard.index, error=str(error))
@@ -315,7 +343,7 @@ class WorkerPool:
             shard.last_error = (
                 f"worker died: {death.how}, while it prepared job {alone.id} of device {alone.device_id} alone"
             )
-        well = self._router.sent_by(shard.index) > shard.sent_before[0]
+        well = self._dispatch.sent_by(shard.index) > shard.sent_before[0]
         ends = alone is not None and alone.worker_deaths >= ALONE_FROM
         if alone is not None and (well or (alone.worker_deaths and not ends)):
             shard.excuse_crash()
@@ -332,7 +360,7 @@ class WorkerPool:
         `outgrows`: it has grown too large.
         """
         timeout = self._config.supervisor.drain_timeout
-        self._router.shard_down(shard.index)
+        self._dispatch.shard_down(shard.index)
         if shard.process is not None:
             shard.drain(intent, timeout, time.monotonic())
             memory = None

@@ -1,0 +1,153 @@
+"""A running node as operators see it: its status, the outlook of a device, and what they may ask of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from shardd import __version__
+from shardd.errors import UsageError
+from shardd.states import ShardState
+from shardd.supervisor.admin.problems import ProblemKind, ReportsProblems
+from shardd.supervisor.admin.status import QueueStatus, Status, problems_of, shard_status, sum_up
+from shardd.supervisor.cluster.leases import LeaseKeeper
+from shardd.supervisor.cluster.state_watch import StateWatch
+from shardd.supervisor.dispatch.router import Router
+from shardd.supervisor.scheduling.device_queue import DeviceQueue
+from shardd.supervisor.scheduling.device_sync import DeviceSync
+from shardd.supervisor.scheduling.outlook import DeviceOutlook, device_outlook
+from shardd.supervisor.scheduling.rules import Rules
+from shardd.supervisor.scheduling.scheduler import Scheduler
+from shardd.supervisor.workers.pool import WorkerPool
+
+State = Literal["starting", "running", "stopping"]
+
+
+@dataclass(slots=True)
+class Node:
+    """What the control API serves (`shardd.supervisor.admin.control.Controlled`)."""
+
+    rules: Rules
+    scheduler: Scheduler
+    router: Router
+    workers: WorkerPool
+    keeper: LeaseKeeper
+    device_sync: DeviceSync
+    state_watch: StateWatch
+    queue: Callable[[], QueueStatus | None]
+    reporters: Sequence[ReportsProblems]
+    """Parts whose problems make the node unhealthy."""
+    notes: Sequence[Callable[[], Sequence[str]]]
+    """What a person should know though the node is healthy."""
+    database: str
+    ask_to_stop: Callable[[], None]
+    reload_config: Callable[[], Awaitable[list[str]]]
+    state: State = "starting"
+    started_at: float = field(default_factory=time.time)
+
+    # ---- control.Controlled
+
+    def stop(self) -> None:
+        """Drain and exit; asked a second time, do not wait for what is in flight."""
+        self.ask_to_stop()
+
+    async def reload(self) -> list[str]:
+        """Read the config file again; returns what changed. Raises ConfigError: nothing changes then."""
+        return await self.reload_config()
+
+    async def drain_shard(self, shard: int) -> None:
+        """Drain a shard; it stays down until restarted. Raises UsageError."""
+        await self.workers.drain(shard)
+
+    async def restart_shard(self, shard: int) -> None:
+        """Replace a shard's worker. Raises SharddError."""
+        await self.workers.restart(shard)
+
+    async def close_device(self, device_id: str) -> None:
+        """Close the device's client; a revoked session is not reopened. Raises SharddError."""
+        await self.device_sync.look()
+        await self.workers.close_device(self._queue_of(device_id).shard, device_id)
+
+    def outlook(self, device_id: str) -> DeviceOutlook:
+        """When a device may send, and what it waits for. Raises UsageError."""
+        return device_outlook(self.scheduler, self._queue_of(device_id), time.monotonic(), self._why_down)
+
+    def status(self) -> Status:
+        """The health of the node."""
+        by_shard: dict[int, list[DeviceQueue]] = {shard.index: [] for shard in self.workers.shards}
+        for queue in self.scheduler.by_id.values():
+            by_shard[queue.shard].append(queue)
+        shards = [
+            shard_status(
+                shard,
+                by_shard[shard.index],
+                self.router.shard_totals.get(shard.index, {}),
+                self.router.in_flight_count(shard.index),
+            )
+            for shard in self.workers.shards
+        ]
+        # Why a blocked shard waits is reported by whoever blocks it.
+        unblocked = [status for status, shard in zip(shards, self.workers.shards, strict=True) if shard.blocked is None]
+        problems = problems_of(unblocked, database_error=self.router.database_error, leases_known=self.keeper.known())
+        problems += [problem for part in self.reporters for problem in part.problems()]
+        sandbox = sum(queue.device.transport == "sandbox" for queue in self.scheduler.by_id.values())
+        config = self.rules.config
+        return Status(
+            version=__version__,
+            node=config.node,
+            pid=os.getpid(),
+            state=self.state,
+            healthy=self.state == "running" and not problems,
+            problems=[problem.text for problem in problems],
+            problem_kinds={kind.value: sum(problem.kind is kind for problem in problems) for kind in ProblemKind},
+            notes=[note for notes in self.notes for note in notes()] + self._backing_off(),
+            started_at=self.started_at,
+            now=time.time(),
+            database=self.database,
+            config=str(config.source) if config.source else None,
+            shards=shards,
+            totals=sum_up(shards, sandbox_devices=sandbox),
+            queue=self.queue(),
+        )
+
+    # ----
+
+    def has_started(self) -> bool:
+        """Whether every shard of this node runs or has failed, and at least one runs. A blocked one waits for a person."""
+        shards = [shard for shard in self.workers.shards if shard.epoch is not None and shard.blocked is None]
+        settled = (ShardState.RUNNING, ShardState.BROKEN, ShardState.BACKOFF, ShardState.DRAINED)
+        running = any(shard.state is ShardState.RUNNING for shard in shards)
+        return (running or not shards) and all(shard.state in settled for shard in shards)
+
+    def _queue_of(self, device_id: str) -> DeviceQueue:
+        queue = self.scheduler.by_id.get(device_id)
+        if queue is None:
+            raise UsageError(f"device {device_id!r} is unknown")
+        return queue
+
+    def _backing_off(self) -> list[str]:
+        """In one sentence, because thousands may be behind one proxy."""
+        resting = self.scheduler.resting(time.monotonic())
+        if not resting:
+            return []
+        queue, error = resting[0]
+        devices = "1 device is" if len(resting) == 1 else f"{len(resting):,} devices are"
+        return [f"{devices} backing off after errors; {queue.device.id}: {error}"]
+
+    def _why_down(self, shard: int) -> str | None:
+        """Why the devices of a shard send nothing whatever their state; None: it is not known to be so."""
+        if self.state_watch.trouble is not None:
+            return self.state_watch.trouble
+        trouble = self.workers.shards[shard].journal_trouble
+        return None if trouble is None else f"the journal of its shard: {trouble}"
+
+
+def in_one_line(status: Status) -> str:
+    """For systemd: 14/16 shards, 2871/3000 devices, 12.5/s."""
+    mine = [shard for shard in status.shards if shard.epoch is not None]
+    running = sum(shard.state == ShardState.RUNNING for shard in mine)
+    totals = status.totals
+    return f"{running}/{len(mine)} shards, {totals.ready}/{totals.devices} devices, {totals.sent_per_second:g}/s"

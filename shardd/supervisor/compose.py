@@ -1,0 +1,337 @@
+"""The composition root: makes the parts of a node and hands each what it needs. Nothing runs yet.
+
+Calls go one way: what finds work (scheduling) hints the router (dispatch), which sends jobs through the pool (workers). What
+workers report comes back as the messages of `MessageHandlers`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import tzinfo
+
+from shardd import ipc
+from shardd.config import Config
+from shardd.embedded import EmbeddedPostgres
+from shardd.hashing import shard_of
+from shardd.queue.campaigns import Campaigns
+from shardd.queue.counts import Counts
+from shardd.queue.devices import Devices
+from shardd.queue.events import Events
+from shardd.queue.groups import Groups
+from shardd.queue.jobs import Jobs
+from shardd.queue.opt_outs import OptOuts
+from shardd.queue.producer_admin import ProducerAdmin
+from shardd.queue.settle import Claim
+from shardd.queue.webhooks import WebhookStore
+from shardd.supervisor.admin.control import Control
+from shardd.supervisor.admin.defects import Defects
+from shardd.supervisor.admin.node import Node
+from shardd.supervisor.cluster import upkeep
+from shardd.supervisor.cluster.bindings import LOOK_EVERY as BINDINGS_EVERY
+from shardd.supervisor.cluster.bindings import BindingCheck
+from shardd.supervisor.cluster.cancelled import CancelledJobs
+from shardd.supervisor.cluster.leases import LeaseKeeper
+from shardd.supervisor.cluster.ownership import Ownership
+from shardd.supervisor.cluster.retention import Retention
+from shardd.supervisor.cluster.state_lock import StateLock
+from shardd.supervisor.cluster.state_watch import StateWatch
+from shardd.supervisor.dispatch.claim_watch import EVERY as CLAIMS_EVERY
+from shardd.supervisor.dispatch.claim_watch import ClaimWatch
+from shardd.supervisor.dispatch.recovery import LOST_AFTER, Recovery, settle_from_journal
+from shardd.supervisor.dispatch.router import Router
+from shardd.supervisor.dispatch.set_aside import SetAside
+from shardd.supervisor.dispatch.verdicts import Death
+from shardd.supervisor.inbound.cloud_webhook import make_cloud_webhook
+from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
+from shardd.supervisor.inbound.opt_outs import OptOutCheck, OptOutInbox, region_of
+from shardd.supervisor.inbound.receipts import Receipts
+from shardd.supervisor.outbox.held import EVERY as HELD_EVERY
+from shardd.supervisor.outbox.held import HeldEventWatch
+from shardd.supervisor.outbox.upkeep import EVERY as EVENTS_EVERY
+from shardd.supervisor.outbox.upkeep import EventUpkeep
+from shardd.supervisor.outbox.webhooks import Webhooks
+from shardd.supervisor.pools import Pools
+from shardd.supervisor.reload import Reload
+from shardd.supervisor.reporter import SystemdReporter
+from shardd.supervisor.scheduling.campaigns import CampaignSync
+from shardd.supervisor.scheduling.device_sync import DeviceSync
+from shardd.supervisor.scheduling.groups import GroupAssigner
+from shardd.supervisor.scheduling.notifications import NotificationListener
+from shardd.supervisor.scheduling.rules import Rules
+from shardd.supervisor.scheduling.scheduler import Scheduler
+from shardd.supervisor.scheduling.work_poller import WorkPoller
+from shardd.supervisor.services import Periodic, Service
+from shardd.supervisor.steps import Steps
+from shardd.supervisor.systemd import Notifier
+from shardd.supervisor.takeover import TakeOver
+from shardd.supervisor.workers.client_closings import ClientClosings
+from shardd.supervisor.workers.messages import MessageHandlers
+from shardd.supervisor.workers.pool import JOURNAL_RETRY, WorkerPool
+from shardd.supervisor.workers.process import Launch
+from shardd.transports.platforms.accounts import account_of
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a node finds when it is composed."""
+
+    config: Config
+    pools: Pools
+    launch: Launch
+    lock: StateLock
+    """Of the state folder."""
+    notifier: Notifier
+    embedded: EmbeddedPostgres | None
+    database: str
+    """Where the database is, in words."""
+    sessions_dsn: str
+    """Where workers find the sessions of devices."""
+    ask_to_stop: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """What the supervisor drives."""
+
+    take_over: TakeOver
+    services: Sequence[Service]
+    """In the order of their start."""
+    node: Node
+    reload: Reload
+    scheduler: Scheduler
+    router: Router
+    workers: WorkerPool
+
+
+def compose(  # noqa: PLR0915  # one statement for each part; splitting it would hide who is given whom
+    given: Surroundings, notes: Sequence[Callable[[], Sequence[str]]]
+) -> Composition:
+    """Make the parts. `notes`: what others have to say in the status."""
+    config, pools, launch = given.config, given.pools, given.launch
+    rules, steps, defects, set_aside = Rules(config), Steps(), Defects(), SetAside()
+    jobs = Jobs(pools.queue)
+
+    # Leases and scheduling
+    keeper = LeaseKeeper(
+        pools.leases, node=config.node, shards=config.shards, ttl=config.lease.ttl, margin=config.lease.margin
+    )
+    scheduler = Scheduler(
+        shard_of=lambda device_id: shard_of(device_id, config.shards),
+        pace_of=rules.pace_of,
+        room_of=rules.room_of,
+        account_of=lambda device: account_of(device.transport, device.settings),
+    )
+
+    def zone_of(device_id: str) -> tzinfo:
+        """Whose midnight begins a device's day."""
+        queue = scheduler.by_id.get(device_id)
+        return rules.config.pacing.zone if queue is None else queue.pace.zone
+
+    def region(device_id: str) -> str | None:
+        queue = scheduler.by_id.get(device_id)
+        return None if queue is None else region_of(rules.config, queue.device.transport)
+
+    def say(shard: int, message: ipc.ToWorker) -> bool:
+        return workers.say(shard, message)
+
+    # Dispatch
+    opt_outs = OptOuts(pools.queue)
+    router = Router(
+        jobs=jobs,
+        scheduler=scheduler,
+        say=say,
+        may_claim=lambda: keeper.good() and state_watch.trouble is None,
+        batch=lambda: rules.config.queue.batch,
+        backoff=lambda: rules.job_backoff,
+        set_aside=set_aside.note,
+        opt_out_check=OptOutCheck(opt_outs, region),
+        defect=defects.note,
+    )
+    claim_watch = ClaimWatch(Jobs(pools.rest), router, lambda: rules.config.queue.send_timeout)
+    recovery = Recovery(
+        config.state_dir,
+        launch.state_id,
+        jobs,
+        node=config.node,
+        shards=config.shards,
+        backoff=lambda: rules.job_backoff,
+        grace=LOST_AFTER * config.lease.ttl,
+        zones=zone_of,
+        set_aside=set_aside.note,
+    )
+
+    async def settle_dead(shard: int, death: Death) -> Claim | None:
+        return await settle_from_journal(config.state_dir, launch.state_id, shard, router, death)
+
+    # What keeps the scheduler up to date
+    device_sync = DeviceSync(
+        Devices(pools.rest),
+        router,
+        steps.add("reading the devices"),
+        say=say,
+        defect=defects.note,
+        warm_days=lambda: rules.warm_days,
+    )
+    work_poller = WorkPoller(
+        jobs,
+        router,
+        steps,
+        poll_every=lambda: rules.config.queue.poll_every,
+        scan_every=lambda: rules.config.queue.scan_every,
+    )
+    campaign_sync = CampaignSync(Campaigns(pools.rest), router, steps.add("reading the campaigns"), work_poller.scan)
+    group_assigner = GroupAssigner(
+        Groups(pools.queue),
+        scheduler,
+        work_poller.hint,
+        steps.add("sharing out jobs of groups"),
+        every=lambda: rules.config.queue.poll_every,
+    )
+
+    def listener(channel: str, wake: Callable[[], None]) -> NotificationListener:
+        return NotificationListener(
+            pools.rest, channel, heard=lambda _: wake(), step=steps.add(f"listening to {channel}")
+        )
+
+    listeners = (
+        listener("shardd_jobs", work_poller.look),
+        listener("shardd_devices", device_sync.wake),
+        listener("shardd_campaigns", campaign_sync.wake),
+    )
+
+    # What comes back
+    spool = OptOutSpool(config.state_dir)
+    inbox = OptOutInbox(opt_outs, config, spool)
+    receipts = Receipts(jobs)
+    cloud_webhook = make_cloud_webhook(config, scheduler, receipt=receipts.add, incoming=inbox.incoming)
+    webhooks = Webhooks(
+        pools.rest,
+        WebhookStore(pools.rest, node=config.node, incarnation=keeper.incarnation, ttl=config.lease.ttl),
+        config.webhooks,
+        steps.add("listening to shardd_events"),
+    )
+
+    # Workers
+    workers = WorkerPool(
+        config,
+        launch,
+        dispatch=router,
+        settle_dead=settle_dead,
+        devices_of=lambda shard: [queue.device.spec for queue in scheduler.of_shard(shard)],
+        sessions_dsn=given.sessions_dsn,
+        handlers=MessageHandlers(
+            claims=router,
+            defects=defects,
+            closings=ClientClosings(),
+            device_changed=device_sync.changed,
+            receipt=receipts.add,
+            opted_out=inbox.add,
+            untold=scheduler.untold,
+        ),
+        lease_left=keeper.seconds_left,
+    )
+    keeper.on_renewed = workers.renewed
+    state_watch = StateWatch(given.lock, lambda: workers.shards, router.wake)
+    ownership = Ownership(
+        keeper,
+        workers,
+        steps.add("renewing the leases"),
+        renew_every=config.lease.renew_every,
+        read_devices=device_sync.look,
+        renewed=router.wake,
+    )
+
+    # Start, status, reload
+    take_over = TakeOver(keeper, ownership, recovery, workers, jobs, device_sync, campaign_sync, inbox)
+    counter = upkeep.QueueCounter(Counts(pools.rest))
+    bindings = BindingCheck(ProducerAdmin(pools.rest))
+    held_events = HeldEventWatch(Events(pools.rest))
+
+    def apply(config: Config) -> None:
+        workers.configure(config)
+        inbox.configure(config)
+        webhooks.configure(config.webhooks)
+        scheduler.repace(time.monotonic())
+        router.wake()
+
+    reload = Reload(rules, given.notifier, apply=apply, held=lambda: keeper.epochs, restart=workers.restart)
+    node = Node(
+        rules=rules,
+        scheduler=scheduler,
+        router=router,
+        workers=workers,
+        keeper=keeper,
+        device_sync=device_sync,
+        state_watch=state_watch,
+        queue=lambda: counter.queue,
+        reporters=(
+            *(defects, set_aside, workers, scheduler, state_watch, recovery, spool, steps, bindings),
+            *(claim_watch, held_events),
+        ),
+        notes=(lambda: recovery.notes, *notes, reload.notes, webhooks.troubles, *(each.notes for each in listeners)),
+        database=given.database,
+        ask_to_stop=given.ask_to_stop,
+        reload_config=reload.reload,
+    )
+
+    # Upkeep
+    housekeeping = upkeep.Housekeeping(jobs, CancelledJobs(pools.queue), Retention(pools.rest), rules)
+    order_groups = upkeep.OrderGroups(jobs, work_poller.hint).advance
+    lost_nodes = upkeep.LostNodes(jobs, rules, recovery, zone_of).sweep
+    events = EventUpkeep(pools.rest, lambda: rules.config.events).step
+    periodic = [
+        Periodic(steps, "counting the queue", counter.count, every=upkeep.DEPTH_EVERY, share=upkeep.SELDOM),
+        Periodic(
+            steps, "looking for claims that stand still", claim_watch.look, every=CLAIMS_EVERY, share=upkeep.SELDOM
+        ),
+        Periodic(steps, "looking for claims of lost nodes", lost_nodes, every=upkeep.SWEEP_EVERY),
+        Periodic(steps, "settling what a journal covers", take_over.retry, every=JOURNAL_RETRY, first=JOURNAL_RETRY),
+        Periodic(steps, "ending expired jobs", housekeeping.expire, every=upkeep.EXPIRE_EVERY, patience=None),
+        Periodic(
+            steps, "letting jobs of order groups go on", order_groups, every=upkeep.ORDER_EVERY, share=upkeep.SELDOM
+        ),
+        Periodic(steps, "looking for what holds events back", held_events.look, every=HELD_EVERY),
+        Periodic(steps, "purging events", events, every=EVENTS_EVERY, patience=None),
+        Periodic(
+            steps,
+            "ending jobs of cancelled campaigns",
+            housekeeping.end_cancelled,
+            every=upkeep.CANCELLED_EVERY,
+            patience=None,
+        ),
+        Periodic(steps, "looking at the bound producers", bindings.look, every=BINDINGS_EVERY),
+        Periodic(steps, "forgetting what is old", housekeeping.forget, every=upkeep.RETENTION_EVERY, patience=None),
+    ]
+    if (embedded := given.embedded) is not None:
+        periodic.append(
+            Periodic(
+                steps,
+                "restarting the embedded PostgreSQL",
+                lambda: upkeep.revive(embedded),
+                every=upkeep.POSTGRES_EVERY,
+            )
+        )
+
+    # Stopped in the reverse order: the workers drain first, what they report is written, the leases go back last.
+    services: list[Service] = [
+        Control(node, socket=config.control_socket, metrics=config.control.metrics),
+        ownership,
+        *periodic,
+        router,
+        webhooks,
+        inbox,
+        receipts,
+        *([] if cloud_webhook is None else [cloud_webhook]),
+        device_sync,
+        campaign_sync,
+        *listeners,
+        group_assigner,
+        state_watch,
+        reload,
+        SystemdReporter(given.notifier, node, lambda: workers.ticked_at),
+        work_poller,
+        workers,
+    ]
+    return Composition(take_over, services, node, reload, scheduler, router, workers)

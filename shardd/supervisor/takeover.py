@@ -1,0 +1,67 @@
+"""The start of a node, before anything is claimed: its leases, and what an earlier run of it left behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shardd.errors import DatabaseError
+from shardd.logs import get_logger
+from shardd.queue.jobs import Jobs
+from shardd.supervisor.cluster.leases import LeaseKeeper
+from shardd.supervisor.cluster.ownership import Ownership
+from shardd.supervisor.dispatch.recovery import Recovery
+from shardd.supervisor.inbound.opt_outs import OptOutInbox
+from shardd.supervisor.scheduling.campaigns import CampaignSync
+from shardd.supervisor.scheduling.device_sync import DeviceSync
+from shardd.supervisor.workers.pool import WorkerPool
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """The steps of a start, and who takes them."""
+
+    keeper: LeaseKeeper
+    ownership: Ownership
+    recovery: Recovery
+    workers: WorkerPool
+    jobs: Jobs
+    device_sync: DeviceSync
+    campaign_sync: CampaignSync
+    opt_outs: OptOutInbox
+
+    async def run(self) -> None:
+        """Take the leases and settle what an earlier run left. Raises DatabaseError, JournalHeldError, AlreadyRunningError."""
+        await self.recovery.outlive_orphans()
+        await self.keeper.register()
+        await self.ownership.take()
+        await self.device_sync.look()
+        await self.recovery.run()
+        self.block()
+        await self._prepare_archive()
+        await self.opt_outs.tell()
+        # What an earlier run heard must hold before anything is claimed.
+        await self.opt_outs.flush()
+        # Once more, with what recovery has counted.
+        await self.device_sync.look()
+        await self.campaign_sync.look()
+        self.workers.leases(self.keeper.epochs)
+
+    async def retry(self) -> None:
+        """Try once more to settle what could not be settled. Raises DatabaseError."""
+        for shard in await self.recovery.retry():
+            self.workers.unblock(shard)
+        self.block()
+
+    def block(self) -> None:
+        """Shards whose past cannot be settled get no worker."""
+        for shard, why in self.recovery.blocked.items():
+            self.workers.block(shard, why)
+
+    async def _prepare_archive(self) -> None:
+        try:
+            await self.jobs.prepare_archive()
+        except DatabaseError as error:
+            # Whoever reads outcomes in a long transaction blocks the creation of a month; the archive takes everything even so.
+            log.warning("months of the archive not prepared", action="start", error=str(error))
