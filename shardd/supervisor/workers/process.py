@@ -32,6 +32,8 @@ ABORT_GRACE: Final = 2.0
 """Seconds between SIGABRT, which makes a worker print its stacks, and SIGKILL."""
 DEAF_GRACE: Final = 5.0
 """Seconds that a worker gets to finish what has started when nothing that it says can be read."""
+EOF_GRACE: Final = 5.0
+"""Seconds after its death in which the end of its channel must come; a child of its own may still hold the socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,10 @@ class WorkerProcess:
         self.rss_at_start = 0
         """Bytes that it took when it was ready."""
         self.gone = asyncio.Event()
+        self._status: int | None = None
+        """Its exit status, once it is dead."""
+        self._hung_up = False
+        """Nothing more will arrive on the channel."""
         self._aborted_at: float | None = None
 
     @property
@@ -177,30 +183,43 @@ class WorkerProcess:
         """Nothing that it says can be read any more: what it has in flight is settled from its journal."""
         self._unreadable = f"what it says cannot be read any more: {error}"
         log.error(self._unreadable, action="defect", shard=self.shard)
+        self._hung_up = True
         self._messages.out_of_step()
         # It still hears: what has started may end, and does so in its journal.
         self.say(ipc.Drain(timeout=DEAF_GRACE))
         asyncio.get_running_loop().call_later(DEAF_GRACE + ABORT_GRACE, self.kill)
 
     def lost(self) -> None:
-        """Its end is seen through the pidfd."""
+        """Everything that it said was heard. That it is dead is seen through the pidfd."""
+        self._hung_up = True
+        self._end()
 
     # ----
 
     def _reap(self) -> None:
         assert self._process is not None
         asyncio.get_running_loop().remove_reader(self._pidfd)
-        status = self._process.wait()
+        self._status = self._process.wait()
         os.close(self._pidfd)
         self._pidfd = -1
-        # What it still said lies in the socket's buffer: let the loop read it before anybody concludes anything.
-        asyncio.get_running_loop().call_later(0.05, self._bury, status)
+        if self._channel is None or self._hung_up:
+            self._end()
+        else:
+            # What it still said is in the socket's buffer, and ends with an EOF: see `lost`.
+            asyncio.get_running_loop().call_later(EOF_GRACE, self._stop_listening)
 
-    def _bury(self, status: int) -> None:
+    def _stop_listening(self) -> None:
+        self._hung_up = True
+        self._end()
+
+    def _end(self) -> None:
+        """Once it is dead and everything that it said was heard: tell whoever started it."""
+        if self._status is None or self.gone.is_set() or not (self._hung_up or self._channel is None):
+            return
         self.gone.set()
         if self._channel is not None:
             self._channel.close()
-        self._died(status)
+        self._died(self._status)
 
     def how_it_ended(self, status: int) -> str:
         """The exit status in words, with what the process itself said at the end."""
