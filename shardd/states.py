@@ -58,7 +58,7 @@ FINISHED: Final = frozenset(
 # from state → event → next state. `transient_last` is a transient verdict that used up the last attempt;
 # `in_doubt_retry` an in-doubt verdict of a job whose producer asked for `on_doubt: retry`; `restricted` an unavailable
 # verdict that concerns this message only, because its recipient is a new contact; `returned_last` a job that was given back
-# because its worker died, once too often.
+# because its worker died, once too often; `retry_later` a retry before the job's `run_at`, or behind its order group.
 JOB_TRANSITIONS: Final = MappingProxyType(
     {
         JobState.SCHEDULED: MappingProxyType(
@@ -88,13 +88,14 @@ JOB_TRANSITIONS: Final = MappingProxyType(
                 Verdict.OPTED_OUT: JobState.OPTED_OUT,
             }
         ),
-        JobState.FAILED: MappingProxyType({"retry": JobState.QUEUED}),
-        JobState.CANCELLED: MappingProxyType({"retry": JobState.QUEUED}),
+        JobState.FAILED: MappingProxyType({"retry": JobState.QUEUED, "retry_later": JobState.SCHEDULED}),
+        JobState.CANCELLED: MappingProxyType({"retry": JobState.QUEUED, "retry_later": JobState.SCHEDULED}),
         JobState.EXPIRED: MappingProxyType({}),
         JobState.OPTED_OUT: MappingProxyType({}),
         JobState.IN_DOUBT: MappingProxyType(
             {
                 "retry": JobState.QUEUED,
+                "retry_later": JobState.SCHEDULED,
                 # a journal that was out of reach came back and knows the outcome after all
                 Verdict.SENT: JobState.SENT,
                 Verdict.PERMANENT: JobState.FAILED,

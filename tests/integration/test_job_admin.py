@@ -14,7 +14,7 @@ from shardd.queue import job_admin
 from shardd.queue.database import Database
 from shardd.queue.job_admin import JobAdmin, JobResult, Traits
 from shardd.queue.jobs import Jobs
-from shardd.states import JobState
+from shardd.states import JOB_TRANSITIONS, JobState
 from tests.queue_rows import add_devices, claim, connect, finish, insert_jobs, row_of, states, take_epoch
 
 FAILED = Traits(state=JobState.FAILED)
@@ -241,6 +241,18 @@ async def test_a_retried_job_is_the_job_that_it_was(owner: psycopg.Connection[An
     assert after["token"] != before["token"], "what a journal says of it was another sending"
     assert after == {**before, "token": after["token"], "failures": 0, "error": None, "error_class": None}
     assert insert_jobs(owner, "a", dedupe_key="k") == [], "its key is still taken"
+
+
+async def test_a_job_that_is_retried_before_its_time_waits_for_it(
+    owner: psycopg.Connection[Any], admin: JobAdmin, dsn: str
+) -> None:
+    (job,) = insert_jobs(owner, "a", run_at="2100-01-01")
+    assert done(await cancel(admin, Traits(), [job])) == [job]
+    cancelled = JobState(row_of(dsn, job)["state"])
+    assert done(await retry(admin, Traits(state=JobState.CANCELLED))) == [job]
+    again = JobState(row_of(dsn, job)["state"])
+    assert (cancelled, again) == (JobState.CANCELLED, JobState.SCHEDULED)
+    assert again in JOB_TRANSITIONS[cancelled].values()
 
 
 async def test_the_job_of_a_group_is_given_to_any_device_again(owner: psycopg.Connection[Any], admin: JobAdmin) -> None:

@@ -80,7 +80,9 @@ def test_live_jobs_can_be_ended_and_finished_ones_leave_only_on_somebodys_word()
     for state in live:
         assert set(JOB_TRANSITIONS[state].values()) & FINISHED, state
     for state in FINISHED:
-        assert set(JOB_TRANSITIONS[state]) <= {"retry", "refused", Verdict.SENT, Verdict.PERMANENT}, state
+        assert set(JOB_TRANSITIONS[state]) <= {"retry", "retry_later", "refused", Verdict.SENT, Verdict.PERMANENT}, (
+            state
+        )
 
 
 def test_every_job_can_come_to_an_end_from_everywhere() -> None:
@@ -138,6 +140,7 @@ def test_the_same_devices_heal_by_themselves() -> None:
 
 def test_the_same_jobs_can_be_retried() -> None:
     wanted = {state.value for state, events in JOB_TRANSITIONS.items() if "retry" in events}
+    assert wanted == {state.value for state, events in JOB_TRANSITIONS.items() if "retry_later" in events}
     assert words_of(r"VIEW shardd\.retries AS.*?WHERE a\.state IN \((.*?)\)") == wanted
     assert words_of(r"FUNCTION shardd\.bring_back.*?AND a\.state IN \((.*?)\)") == wanted
 
