@@ -113,22 +113,29 @@ class Jobs:
 
     async def claims_of_epochs(self, epochs: Sequence[int]) -> list[Claim]:
         """What the database thinks is claimed under these epochs."""
-        rows = await self._database.fetch_all("claims_of_epochs", {"epochs": list(epochs)})
-        return [Claim(*row) for row in rows]
+        rows = await self._database.fetch_dicts("claims_of_epochs", {"epochs": list(epochs)})
+        return [Claim(**row) for row in rows]
 
     async def live_claims(self, ids: Sequence[int]) -> list[Claim]:
         """Which of these jobs are claimed, and how."""
-        return [Claim(*row) for row in await self._database.fetch_all("live_claims", {"ids": list(ids)})]
+        return [Claim(**row) for row in await self._database.fetch_dicts("live_claims", {"ids": list(ids)})]
 
     async def old_claims(self, age: float, epochs: Sequence[int]) -> list[tuple[Claim, str, bool]]:
         """Claims of more than `age` seconds under these epochs or without a lease: (claim, node, whether there is a lease)."""
-        rows = await self._database.fetch_all("old_claims", {"age": age, "epochs": list(epochs)})
-        return [(Claim(*row[:13]), row[13], row[14]) for row in rows]
+        rows = await self._database.fetch_dicts("old_claims", {"age": age, "epochs": list(epochs)})
+        found = []
+        for row in rows:
+            node, leased = row.pop("node"), row.pop("leased")
+            found.append((Claim(**row), node, leased))
+        return found
 
     async def orphaned_claims(self, grace: float) -> list[tuple[Claim, str, int, bool]]:
         """Claims without a lease: (claim, node, shard, whether that node's same supervisor still lives)."""
-        rows = await self._database.fetch_all("orphaned_claims", {"grace": grace})
-        return [(Claim(*row[:14]), row[14], row[15], row[16]) for row in rows]
+        found = []
+        for row in await self._database.fetch_dicts("orphaned_claims", {"grace": grace}):
+            node, shard, alive = row.pop("node"), row.pop("shard"), row.pop("node_alive")
+            found.append((Claim(**row), node, shard, alive))
+        return found
 
     async def save_receipt(self, receipt: Receipt) -> int:
         """Note what became of sent messages. Returns how many have a finished job."""

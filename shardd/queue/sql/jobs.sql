@@ -227,20 +227,21 @@ SELECT %(device_id)s::text, lane, ord, id FROM head;
 
 -- name: claims_of_epochs
 -- Live claims under these epochs: after a broken connection, what the database thinks is in flight.
-SELECT id, claimed_epoch, attempt, token, device_id, failures, max_attempts, on_doubt, ord, lane, order_group, address, producer,
-       worker_deaths
+SELECT id, claimed_epoch AS epoch, attempt, token, device_id, failures, max_attempts, on_doubt, ord, lane, order_group, address,
+       producer, worker_deaths
   FROM shardd.jobs WHERE claimed_epoch = ANY (%(epochs)s::bigint[]);
 
 -- name: live_claims
 -- Which of these jobs are claimed, and how.
-SELECT id, claimed_epoch, attempt, token, device_id, failures, max_attempts, on_doubt, ord, lane, order_group, address, producer
+SELECT id, claimed_epoch AS epoch, attempt, token, device_id, failures, max_attempts, on_doubt, ord, lane, order_group, address,
+       producer, worker_deaths
   FROM shardd.jobs WHERE id = ANY (%(ids)s::bigint[]) AND claimed_epoch IS NOT NULL;
 
 -- name: old_claims
 -- Claims of more than `age` seconds that are under these epochs, or under one without a lease that is good; with the node that made
 -- them, and whether there is such a lease.
-SELECT j.id, j.claimed_epoch, j.attempt, j.token, j.device_id, j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane, j.order_group,
-       j.address, j.producer, e.node, l.epoch IS NOT NULL
+SELECT j.id, j.claimed_epoch AS epoch, j.attempt, j.token, j.device_id, j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane,
+       j.order_group, j.address, j.producer, j.worker_deaths, e.node, l.epoch IS NOT NULL AS leased
   FROM shardd.jobs j
   JOIN shardd.epochs e ON e.epoch = j.claimed_epoch
   LEFT JOIN shardd.leases l ON l.epoch = j.claimed_epoch AND l.expires_at > now()
@@ -249,8 +250,8 @@ SELECT j.id, j.claimed_epoch, j.attempt, j.token, j.device_id, j.failures, j.max
 
 -- name: orphaned_claims
 -- Live claims whose epoch holds no lease that is still good, with the node that made them.
-SELECT j.id, j.claimed_epoch, j.attempt, j.token, j.device_id, j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane, j.order_group,
-       j.address, j.producer, j.worker_deaths, e.node, e.shard,
+SELECT j.id, j.claimed_epoch AS epoch, j.attempt, j.token, j.device_id, j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane,
+       j.order_group, j.address, j.producer, j.worker_deaths, e.node, e.shard,
        n.incarnation IS NOT DISTINCT FROM e.incarnation AND n.seen_at > now() - make_interval(secs => %(grace)s) AS node_alive
   FROM shardd.jobs j
   JOIN shardd.epochs e ON e.epoch = j.claimed_epoch
