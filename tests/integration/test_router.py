@@ -27,6 +27,7 @@ from shardd.queue.devices import Devices
 from shardd.queue.jobs import Jobs
 from shardd.queue.settle import Claim, JobBackoff
 from shardd.states import Verdict
+from shardd.supervisor.dispatch import router as router_module
 from shardd.supervisor.dispatch.cycle_writer import REDUCED
 from shardd.supervisor.dispatch.router import Router
 from shardd.supervisor.scheduling.scheduler import Scheduler
@@ -584,13 +585,32 @@ async def test_a_claim_that_nobody_here_knows_is_returned_and_one_that_is_known_
     (hung,) = insert_jobs(dsn, "b")
     with connect(dsn) as connection:
         connection.execute(
-            "UPDATE shardd.jobs SET attempt = 1, claimed_epoch = %s, claimed_at = now() WHERE id = %s", [epoch, hung]
+            "UPDATE shardd.jobs SET attempt = 1, worker_deaths = 1, claimed_epoch = %s, claimed_at = now() WHERE id = %s",
+            [epoch, hung],
         )
     node.router.suspect(await node.jobs.claims_of_epochs([epoch]))
     await until(lambda: node.router.lost_claims[0] == 1)
     await node.workers.until(lambda: any(job.id == hung for job in node.workers.got))
     assert [(job.id, job.attempt) for job in node.workers.got] == [(held, 1), (hung, 2)]
+    assert [job.worker_deaths for job in node.workers.got] == [0, 1], "what is known of a job outlives a lost claim"
     assert states(dsn)[held] == "sending"
     node.workers.end_held()
     await node.settled()
     assert set(states(dsn).values()) == {"sent"}
+
+
+async def test_epochs_of_ended_leases_are_forgotten_when_nothing_is_in_flight_under_them(
+    dsn: str, node: Node, epoch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(router_module, "EPOCH_KEPT", 0.0)
+    node.workers.answer = lambda _: None
+    insert_jobs(dsn, "a")
+    await node.begin(epoch)
+    await node.workers.until(lambda: node.workers.held)
+    node.router.shard_up(0, epoch + 1)
+    node.router.shard_up(0, epoch + 2)
+    assert node.router.epochs == [epoch, epoch + 2], "the first has a job in flight"
+    node.workers.end_held()
+    await node.settled()
+    node.router.shard_up(0, epoch + 2)
+    assert node.router.epochs == [epoch + 2]

@@ -93,6 +93,13 @@ class InFlight:
         aside = [entry for entry, _ in self._aside.values()]
         return self.count(shard) + sum(entry[0] == shard for entry in (*self._ended, *self._settling, *aside))
 
+    def epochs(self) -> set[int]:
+        """Of all claims that are not settled yet."""
+        entries = (*self._ended, *self._settling, *(entry for entry, _ in self._aside.values()))
+        return {claim.epoch for _, claim, _, _ in entries} | {
+            claim.epoch for claims in self._by_shard.values() for claim, _ in claims.values()
+        }
+
     def missing(self, claims: list[Claim]) -> list[Claim]:
         """Those of these claims that this book does not know."""
         known = {key for claims_of_shard in self._by_shard.values() for key in claims_of_shard}

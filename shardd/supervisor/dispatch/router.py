@@ -12,9 +12,11 @@ whose answer we never saw.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Final
 
 from shardd import ipc
 from shardd.backoff import full_jitter
@@ -36,6 +38,9 @@ log = get_logger(__name__)
 
 RETRY_FIRST, RETRY_CAP = 0.2, 5.0
 """Seconds between tries while the database does not answer."""
+
+EPOCH_KEPT: Final = 600.0
+"""Seconds for which claims under the epoch of an ended lease are looked for: a commit that hung is seen long before."""
 
 OptOutCheck = Callable[[Sequence[ClaimedJob]], Awaitable[set[int]]]
 """Tells which of these jobs must not be sent, because their recipients opted out. Raises DatabaseError."""
@@ -71,7 +76,9 @@ class Router(Service):
         self._opt_out_check = opt_out_check
         self._backoff = backoff
         self._in_flight = InFlight()
-        self._epochs: set[int] = set()
+        self._epochs: dict[int, float] = {}
+        """Epochs under which something may be claimed still, and when each stopped being its shard's (infinity: it has not)."""
+        self._epoch_of: dict[int, int] = {}
         self._audit_due = False
         self._suspects: set[int] = set()
         self._try_aside_at = 0.0
@@ -94,8 +101,14 @@ class Router(Service):
 
     def shard_up(self, shard: int, epoch: int) -> None:
         """A shard's worker takes jobs."""
-        self._epochs.add(epoch)
-        self.scheduler.shard_up(shard, epoch, time.monotonic())
+        now = time.monotonic()
+        before = self._epoch_of.get(shard)
+        if before is not None and before != epoch:
+            self._epochs[before] = now
+        self._epoch_of[shard], self._epochs[epoch] = epoch, math.inf
+        known = self._in_flight.epochs()
+        self._epochs = {e: ended for e, ended in self._epochs.items() if ended > now - EPOCH_KEPT or e in known}
+        self.scheduler.shard_up(shard, epoch, now)
         self._wake.set()
 
     def shard_down(self, shard: int) -> None:
