@@ -16,7 +16,7 @@ from shardd.cli.names import Refusals, confirm, short_names, some
 from shardd.cli.options import Number, WholeNumber, config_option
 from shardd.cli.output import count, print_json, say
 from shardd.cli.reach import with_database
-from shardd.config import load_config
+from shardd.cli.reachable import database_config
 from shardd.errors import UsageError
 from shardd.queue.campaign_admin import CampaignAdmin, CampaignRow, CampaignState, CampaignTerms, WeighedCampaign
 from shardd.queue.database import Database
@@ -73,7 +73,7 @@ def add(
         added = await campaigns.add(names, terms, state)
         return added, await campaigns.find([name for name in names if name not in added])
 
-    added, there = with_database(load_config(config_file), work)
+    added, there = with_database(database_config(config_file), work)
     if added:
         say(f"added {count(len(added), 'campaign')}")
     refusals = Refusals()
@@ -102,7 +102,7 @@ def set_(
     names, terms = short_names(ids, "campaign"), _terms(label, weight, device_cap)
     if terms == CampaignTerms():
         raise UsageError("say what to change: --label, --weight or --device-cap")
-    config = load_config(config_file)
+    config = database_config(config_file)
     zone = config.pacing.timezone
     done = with_database(config, lambda database: CampaignAdmin(database).change(names, terms, zone))
     _tell_done("changed", names, done)
@@ -118,7 +118,9 @@ def set_(
 def list_(*, state: str | None, limit: int, as_json: bool, config_file: Path) -> None:
     """List campaigns, newest first."""
     wanted = None if state is None else CampaignState(state)
-    rows = with_database(load_config(config_file), lambda database: CampaignAdmin(database).newest(limit, state=wanted))
+    rows = with_database(
+        database_config(config_file), lambda database: CampaignAdmin(database).newest(limit, state=wanted)
+    )
     if as_json:
         print_json([campaign_json(row) for row in rows])
     else:
@@ -132,7 +134,7 @@ def list_(*, state: str | None, limit: int, as_json: bool, config_file: Path) ->
 def show(campaign: str, as_json: bool, config_file: Path) -> None:
     """Show one campaign: how far it is, its rate, the time left, and what it waits for."""
     (name,) = short_names([campaign], "campaign")
-    config = load_config(config_file)
+    config = database_config(config_file)
     zone = config.pacing.timezone
     details = with_database(config, lambda database: CampaignAdmin(database).show(name, zone))
     if details is None:
@@ -170,7 +172,7 @@ def cancel(ids: tuple[str, ...], why: str | None, yes: bool, config_file: Path) 
 
     The jobs move to the archive as cancelled ones while shardd runs.
     """
-    names, config = short_names(ids, "campaign"), load_config(config_file)
+    names, config = short_names(ids, "campaign"), database_config(config_file)
     # Between the two steps a person may think; no connection is held for that long.
     found = with_database(config, lambda database: CampaignAdmin(database).weigh(names))
     open_ = [one for one in found if one.state != CampaignState.CANCELLED]
@@ -193,7 +195,7 @@ def _turn(word: str, ids: tuple[str, ...], state: CampaignState, why: str | None
         done = await campaigns.set_state(names, state, why)
         return done, await campaigns.find([name for name in names if name not in done])
 
-    done, others = with_database(load_config(config_file), work)
+    done, others = with_database(database_config(config_file), work)
     if done:
         say(f"{word} {count(len(done), 'campaign')}")
     refusals = _refuse_unknown(names, done | {row.id for row in others})

@@ -13,6 +13,7 @@ import click
 from shardd.cli.client import ask, ask_now
 from shardd.cli.options import WholeNumber, config_option
 from shardd.cli.output import say
+from shardd.cli.reachable import daemon_config
 from shardd.config import Config, load_config
 from shardd.errors import SharddError
 
@@ -48,7 +49,7 @@ def start(config_file: Path) -> None:
 @config_option
 def stop(config_file: Path) -> None:
     """Drain every shard and stop; returns when the supervisor is gone."""
-    config = load_config(config_file)
+    config = daemon_config(config_file)
     asyncio.run(_stop(config))
     say("stopped")
 
@@ -79,7 +80,7 @@ async def _stop(config: Config) -> None:
 @config_option
 def drain(shard: int, config_file: Path) -> None:
     """Finish what SHARD has in flight and stop its worker; it stays down until `shardd restart SHARD`."""
-    config = load_config(config_file)
+    config = daemon_config(config_file)
     ask_now(config.control_socket, "POST", f"/shards/{shard}/drain", timeout=config.supervisor.drain_timeout + GRACE)
     say(f"shard {shard} is drained; bring it back with: shardd restart {shard}")
 
@@ -89,9 +90,12 @@ def drain(shard: int, config_file: Path) -> None:
 @config_option
 def restart(shards: tuple[int, ...], config_file: Path) -> None:
     """Replace the workers of these shards, one after the other; all of them when none is named."""
-    config = load_config(config_file)
+    config = daemon_config(config_file)
     timeout = config.supervisor.drain_timeout + config.supervisor.start_timeout + GRACE
-    for shard in shards or range(config.shards):
+    if not shards:
+        # The daemon knows which there are; the file may have changed, or have errors.
+        shards = tuple(one["shard"] for one in ask_now(config.control_socket, "GET", "/status")["shards"])
+    for shard in shards:
         began = time.monotonic()
         ask_now(config.control_socket, "POST", f"/shards/{shard}/restart", timeout=timeout)
         say(f"shard {shard} restarted in {time.monotonic() - began:.1f} s")

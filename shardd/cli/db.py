@@ -12,6 +12,7 @@ import click
 from shardd.cli.options import config_option
 from shardd.cli.output import make_console, make_table, print_exactly, print_json, say
 from shardd.cli.reach import reach_dsn
+from shardd.cli.reachable import database_config
 from shardd.config import Config, load_config
 from shardd.embedded import embedded_dsn
 from shardd.embedded.server import ROLES
@@ -44,7 +45,7 @@ def migrate_command(config_file: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status_command(config_file: Path, as_json: bool) -> None:
     """Show the database and its migrations; exit with 0 when it is current, else with 1."""
-    state = asyncio.run(_status(load_config(config_file)))
+    state = asyncio.run(_status(database_config(config_file)))
     if as_json:
         print_json({**asdict(state), "current": state.current})
     else:
@@ -61,7 +62,7 @@ def status_command(config_file: Path, as_json: bool) -> None:
 )
 def dsn_command(config_file: Path, role: str) -> None:
     """Print where the database is, for psql and other programs: psql "$(shardd db dsn --config F)"."""
-    config = load_config(config_file)
+    config = database_config(config_file)
     if config.database is None:
         print_exactly(embedded_dsn(config.state_dir, role))
     elif role == "shardd":

@@ -21,6 +21,7 @@ from shardd.cli.names import Refusals, device_ids, some
 from shardd.cli.options import config_option
 from shardd.cli.output import SANDBOX, count, print_json, say
 from shardd.cli.reach import with_database
+from shardd.cli.reachable import database_config
 from shardd.config import load_config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
@@ -112,7 +113,7 @@ def add(
 @config_option
 def list_(state: str | None, transport: str | None, as_json: bool, config_file: Path) -> None:
     """List the devices."""
-    config = load_config(config_file)
+    config = database_config(config_file)
     found = with_database(
         config,
         lambda database: DeviceAdmin(database).find(state=state, transport=transport, warm_days=warm_days(config)),
@@ -130,7 +131,7 @@ def list_(state: str | None, transport: str | None, as_json: bool, config_file: 
 def show(device_id: str, as_json: bool, config_file: Path) -> None:
     """Show one device: its state and why, what to do, what waits for it, and when it may send next."""
     ids = device_ids([device_id])
-    config = load_config(config_file)
+    config = database_config(config_file)
     found = with_database(config, lambda database: DeviceAdmin(database).find(ids=ids, warm_days=warm_days(config)))
     if not found:
         raise UsageError(f"device {some(ids)} is unknown; the others: shardd device list")
@@ -149,7 +150,7 @@ def show(device_id: str, as_json: bool, config_file: Path) -> None:
 def pause(ids: tuple[str, ...], why: str | None, config_file: Path) -> None:
     """Hold devices back; their jobs wait. What a worker has in flight is finished."""
     names = device_ids(ids)
-    done = with_database(load_config(config_file), lambda database: DeviceAdmin(database).pause(names, why))
+    done = with_database(database_config(config_file), lambda database: DeviceAdmin(database).pause(names, why))
     _tell_done("paused", names, done)
 
 
@@ -159,7 +160,7 @@ def pause(ids: tuple[str, ...], why: str | None, config_file: Path) -> None:
 def resume(ids: tuple[str, ...], config_file: Path) -> None:
     """Let paused devices send again."""
     names = device_ids(ids)
-    done = with_database(load_config(config_file), lambda database: DeviceAdmin(database).resume(names))
+    done = with_database(database_config(config_file), lambda database: DeviceAdmin(database).resume(names))
     _tell_done("resumed", names, done)
 
 
@@ -173,7 +174,9 @@ def remove(ids: tuple[str, ...], cancel_jobs: bool, config_file: Path) -> None:
     Jobs of a device group that they got are left to the other devices of the group.
     """
     names = device_ids(ids)
-    with_database(load_config(config_file), lambda database: _remove(database, names, cancel_jobs=cancel_jobs)).finish()
+    with_database(
+        database_config(config_file), lambda database: _remove(database, names, cancel_jobs=cancel_jobs)
+    ).finish()
 
 
 async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) -> Refusals:

@@ -12,7 +12,8 @@ from shardd.cli.names import device_ids
 from shardd.cli.options import config_option
 from shardd.cli.output import SANDBOX, count, say
 from shardd.cli.reach import reach_database
-from shardd.config import Config, load_config
+from shardd.cli.reachable import database_config
+from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.device_admin import DeviceAdmin, DeviceRow
@@ -45,7 +46,7 @@ def replace(old: str, new: str, config_file: Path) -> None:
     old, new = device_ids([old])[0], device_ids([new])[0]
     if old == new:
         raise UsageError(f"{old} cannot replace itself: name two devices")
-    result = asyncio.run(_replace(load_config(config_file), old, new))
+    result = asyncio.run(_replace(database_config(config_file), old, new))
     say(f"moved {count(result.moved, 'job')} from {old} to {new}")
     if result.back:
         say(f"{count(result.back, 'job')} of device groups went back to their groups")

@@ -15,7 +15,7 @@ import psycopg
 from shardd.cli.options import WholeNumber, config_option
 from shardd.cli.output import Text, count, make_console, make_table, print_json, say
 from shardd.cli.reach import with_database
-from shardd.config import load_config
+from shardd.cli.reachable import database_config
 from shardd.config.values import closest
 from shardd.errors import DatabaseError, UsageError
 from shardd.event_kinds import EventKind, names_a_kind
@@ -49,7 +49,7 @@ def list_(
     SELECT * FROM shardd.read_events(position, 100).
     """
     _check_kinds(kinds)
-    config = load_config(config_file)
+    config = database_config(config_file)
     wanted = kinds or None
 
     async def find(database: Database) -> list[EventRow]:

@@ -15,7 +15,7 @@ from shardd.cli.names import Refusals, device_ids, short_names
 from shardd.cli.options import config_option
 from shardd.cli.output import count, print_json, say
 from shardd.cli.reach import with_database
-from shardd.config import load_config
+from shardd.cli.reachable import database_config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.group_admin import GroupAdmin, GroupRow, Member
@@ -40,7 +40,7 @@ def group_group() -> None:
 def add(group: str, devices: tuple[str, ...], label: str | None, config_file: Path) -> None:
     """Make a group, or put more devices into one that is there. A device may be in several groups."""
     (name,), names = short_names([group], "group"), device_ids(devices) if devices else []
-    added = with_database(load_config(config_file), lambda database: GroupAdmin(database).add(name, names, label))
+    added = with_database(database_config(config_file), lambda database: GroupAdmin(database).add(name, names, label))
     if added.group_is_new:
         say(f"made group {name}" + (f" of {count(len(added.new), 'device')}" if added.new else ""))
     elif names:
@@ -66,7 +66,7 @@ def remove(group: str, devices: tuple[str, ...], config_file: Path) -> None:
         await _find(database, name)
         return await GroupAdmin(database).remove(name, names)
 
-    gone, jobs = with_database(load_config(config_file), work)
+    gone, jobs = with_database(database_config(config_file), work)
     back = f"; {count(jobs, 'job')} went back to its pool" if jobs else ""
     say(f"took {count(len(gone), 'device')} out of group {name}{back}")
     rest = [one for one in names if one not in gone]
@@ -79,7 +79,7 @@ def remove(group: str, devices: tuple[str, ...], config_file: Path) -> None:
 @config_option
 def list_(*, as_json: bool, config_file: Path) -> None:
     """List the groups."""
-    groups = with_database(load_config(config_file), lambda database: GroupAdmin(database).all())
+    groups = with_database(database_config(config_file), lambda database: GroupAdmin(database).all())
     if as_json:
         print_json([group_json(group) for group in groups])
     else:
@@ -97,7 +97,7 @@ def show(group: str, *, as_json: bool, config_file: Path) -> None:
     async def work(database: Database) -> tuple[GroupRow, list[Member]]:
         return await _find(database, name), await GroupAdmin(database).members(name)
 
-    found, members = with_database(load_config(config_file), work)
+    found, members = with_database(database_config(config_file), work)
     if as_json:
         print_json(whole_group_json(found, members))
     else:
@@ -120,7 +120,7 @@ def delete(group: str, config_file: Path) -> None:
             f"{'names' if found.pooled + found.given == 1 else 'name'} it: wait for their end, or cancel them (shardd job cancel)"
         )
 
-    with_database(load_config(config_file), work)
+    with_database(database_config(config_file), work)
     say(f"deleted group {name}")
 
 

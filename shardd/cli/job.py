@@ -17,7 +17,7 @@ from shardd.cli.names import job_ids
 from shardd.cli.options import WholeNumber, config_option
 from shardd.cli.output import print_json
 from shardd.cli.reach import with_database
-from shardd.config import load_config
+from shardd.cli.reachable import database_config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.job_admin import JobAdmin, JobRow, WholeJob
@@ -51,7 +51,7 @@ def list_(*, limit: int, as_json: bool, config_file: Path, **options: Any) -> No
             await check_names(database, traits)
         return found
 
-    jobs = with_database(load_config(config_file), find)
+    jobs = with_database(database_config(config_file), find)
     if as_json:
         print_json([job_json(job) for job in jobs])
     else:
@@ -69,7 +69,7 @@ def show(job_id: str, as_json: bool, config_file: Path) -> None:
     async def find(database: Database) -> WholeJob | None:
         return await JobAdmin(database).show(number)
 
-    job = with_database(load_config(config_file), find)
+    job = with_database(database_config(config_file), find)
     if job is None:
         raise UsageError(f"job {number} is unknown")
     if as_json:

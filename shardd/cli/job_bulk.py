@@ -20,7 +20,7 @@ from shardd.cli.names import SHOWN, Refusals, confirm
 from shardd.cli.options import config_option
 from shardd.cli.output import count, print_json, say
 from shardd.cli.reach import with_database
-from shardd.config import load_config
+from shardd.cli.reachable import database_config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.job_admin import JobAdmin, JobCount, JobResult, Traits
@@ -173,7 +173,7 @@ def cancel(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, con
 def _carry_out(
     action: BulkAction, choice: Choice, *, dry_run: bool, yes: bool, as_json: bool, config_file: Path
 ) -> None:
-    config = load_config(config_file)
+    config = database_config(config_file)
 
     async def weigh(database: Database) -> Seen:
         jobs = JobAdmin(database)

@@ -16,7 +16,8 @@ from shardd.cli.options import config_option
 from shardd.cli.output import count, print_json, say
 from shardd.cli.producer_view import producer_json, rights_text, show_producer, show_producers, whole_producer_json
 from shardd.cli.reach import with_database
-from shardd.config import Config, load_config
+from shardd.cli.reachable import database_config
+from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.producer_admin import Bindings, Bound, ProducerAdmin, ProducerRow, Role
@@ -55,7 +56,7 @@ def add(
     bindings = _bindings(devices, groups, campaigns)
     if not bindings:
         raise UsageError("nothing is named to bind: add --device, --group or --campaign, once for each")
-    config = load_config(config_file)
+    config = database_config(config_file)
 
     async def work(database: Database) -> tuple[Bound, ProducerRow | None]:
         admin = ProducerAdmin(database)
@@ -108,7 +109,7 @@ def remove(
             say(f"not bound to it: {some(rest)}")
         say(f"{role} {rights_text((await admin.of(role))[0])}")
 
-    with_database(load_config(config_file), work)
+    with_database(database_config(config_file), work)
 
 
 @producer_group.command("list")
@@ -116,7 +117,7 @@ def remove(
 @config_option
 def list_(*, as_json: bool, config_file: Path) -> None:
     """List the roles that are bound."""
-    rows = with_database(load_config(config_file), lambda database: ProducerAdmin(database).all())
+    rows = with_database(database_config(config_file), lambda database: ProducerAdmin(database).all())
     if as_json:
         print_json([producer_json(row) for row in rows])
     else:
@@ -141,7 +142,7 @@ def show(role: str, *, as_json: bool, config_file: Path) -> None:
             )
         return rows
 
-    rows = with_database(load_config(config_file), work)
+    rows = with_database(database_config(config_file), work)
     if as_json:
         print_json(whole_producer_json(role, rows))
     else:

@@ -13,9 +13,9 @@ import msgspec
 from shardd.cli.client import ask_now
 from shardd.cli.options import config_option
 from shardd.cli.output import make_console, print_json
+from shardd.cli.reachable import daemon_config
 from shardd.cli.status_view import render_status
 from shardd.cli.watch import Watch, watch_status
-from shardd.config import load_config
 from shardd.errors import SharddError, UsageError
 from shardd.supervisor.admin.status import Status
 
@@ -30,12 +30,14 @@ DEGRADED: Final = 1
 def status(config_file: Path, as_json: bool, watch: bool) -> None:
     """Show the shards, the queue, and what is wrong. Exits with 0: healthy, 1: degraded, 3: not running.
 
+    It exits with 78 when the config file does not say where shardd is; other errors of the file are only a warning.
+
     With --json: an object with version, node, pid, state (starting, running, stopping), healthy, problems and notes (lists of
     sentences), problem_kinds (how many problems there are of each kind), started_at, now, database, config, shards (a list),
     totals, and queue (null until it was counted). Times are POSIX seconds, durations seconds, sizes bytes. Fields are added
     over time, never renamed.
     """
-    config = load_config(config_file)
+    config = daemon_config(config_file)
     if watch:
         _watch(config.control_socket, as_json=as_json)
         return

@@ -12,6 +12,7 @@ import click
 from shardd.cli.options import WholeNumber, config_option
 from shardd.cli.output import Text, ago, count, make_console, make_table, print_json, say
 from shardd.cli.reach import with_database
+from shardd.cli.reachable import database_config
 from shardd.config import WebhookConfig, load_config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
@@ -60,7 +61,7 @@ def failed(name: str, limit: int, as_json: bool, config_file: Path) -> None:
             raise _unknown(name)
         return found
 
-    found = with_database(load_config(config_file), find)
+    found = with_database(database_config(config_file), find)
     if as_json:
         print_json([asdict(one) for one in found])
         return
@@ -81,7 +82,7 @@ def failed(name: str, limit: int, as_json: bool, config_file: Path) -> None:
 @config_option
 def retry(name: str, config_file: Path) -> None:
     """Try a webhook at once that fails or is disabled, and send once more what was set aside."""
-    config = load_config(config_file)
+    config = database_config(config_file)
 
     async def ask(database: Database) -> int | None:
         return await WebhookAdmin(database).ask_retry(name)

@@ -32,7 +32,7 @@ _MISSING_DSN: Final = (
 
 def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     """Read a config file. Raises ConfigError with all issues in it, one a line."""
-    return parse_config(_read(path), str(path), os.environ if environ is None else environ)
+    return parse_config(read_text(path), str(path), os.environ if environ is None else environ)
 
 
 def parse_config(text: str, name: str, environ: Mapping[str, str]) -> Config:
@@ -49,15 +49,20 @@ def parse_config(text: str, name: str, environ: Mapping[str, str]) -> Config:
         document.readable = False
     if not document.readable:
         raise config_error(name, document.issues)
-    source = Path(name).absolute()
-    config = _checked(document, data, {"base": source.parent, "source": source, "broken": []}, environ)
+    config, _ = check_document(document, name, environ)
     if document.issues:
         raise config_error(name, document.issues)
     return config
 
 
-def _checked(document: Document, data: dict[str, Any], context: dict[str, Any], environ: Mapping[str, str]) -> Config:
-    """The model of what is right in `data`; what is wrong is added to the document's issues."""
+def check_document(document: Document, name: str, environ: Mapping[str, str]) -> tuple[Config, set[Keys]]:
+    """The model of what is right in a readable document, and the options that are wrong, with those that were probably meant.
+
+    What is wrong is added to the document's issues. `name`: as in `parse_config`.
+    """
+    data: dict[str, Any] = {} if document.data is None else document.data
+    source = Path(name).absolute()
+    context: dict[str, Any] = {"base": source.parent, "source": source, "broken": []}
     issues = document.issues
     _open_empty_sections(data, Config)
     _set_state_dir(data, environ, issues)
@@ -82,11 +87,11 @@ def _checked(document: Document, data: dict[str, Any], context: dict[str, Any], 
         if not any(keys == option[: len(keys)] for keys in wrong for option in broken.fields):
             blamed = next((option for option in broken.fields if option in document.places), broken.fields[0])
             issues.append(ConfigIssue(document.line(blamed), broken.fields[0], broken.text, broken.value))
-    return config
+    return config, wrong
 
 
-def _read(path: Path) -> str:
-    """The text of a file. Anything else (a folder, a pipe that may never end) is refused, not waited for."""
+def read_text(path: Path) -> str:
+    """The text of a file. Raises ConfigError: also a folder, or a pipe that may never end, is refused, not waited for."""
     name = visible(str(path))
     try:
         status = path.stat()
@@ -98,7 +103,10 @@ def _read(path: Path) -> str:
             raise ConfigError(f"{name}: has {status.st_size} bytes, so it is not a config; name another file")
         content = path.read_bytes()
     except FileNotFoundError:
-        raise ConfigError(f"{name}: there is no such file; `shardd config sample` prints one to begin with") from None
+        raise ConfigError(
+            f"{name}: there is no such file; name yours with --config or $SHARDD_CONFIG, or begin with what "
+            "`shardd config sample` prints"
+        ) from None
     except PermissionError:
         raise ConfigError(f"{name}: may not be read by {_user()}; change the file's owner or mode") from None
     except (OSError, ValueError) as error:

@@ -95,3 +95,50 @@ async def test_watching_ends_cleanly_by_an_interrupt(make_daemon: Callable[..., 
         assert await terminal.end() == 0
         assert termios.tcgetattr(terminal.inner) == terminal.before
         assert "Traceback" not in terminal.text
+
+
+async def test_a_config_with_an_error_keeps_nobody_from_a_daemon_that_runs(
+    make_daemon: Callable[..., Daemon], producer: Producer
+) -> None:
+    daemon = make_daemon()
+    shardd = Command(daemon.config_file)
+    producer.add_devices(1)
+    await daemon.start()
+    good = daemon.config_file.read_text()
+    daemon.config_file.write_text(f"{good}\nshards many\ncolour: green\n")
+    warning = re.compile(
+        r"shardd: warning: \S+/shards\.yaml:\d+(:\d+)?: .* until then this command goes on without it\n"
+    )
+
+    daemon.kill(signal.SIGHUP)
+    refused = await daemon.until(lambda status: any("config refused" in note for note in status["notes"]))
+    assert refused["healthy"]
+    status = await shardd("status")
+    assert (status.code, "config refused" in status.out) == (0, True)
+    assert warning.fullmatch(status.err), status.err
+    for words in (
+        "device list",
+        "device pause d1",
+        "device resume d1",
+        "job list",
+        "campaign list",
+        "event list",
+        "restart",
+    ):
+        ran = await shardd(*words.split())
+        assert ran.code == 0, (words, ran.err)
+        assert warning.fullmatch(ran.err), (words, ran.err)
+    # Whatever needs the rest of the file is refused as before.
+    added = await shardd("device", "add", "more", "--transport=sandbox")
+    assert (added.code, added.out) == (78, "")
+    assert "colour: is not an option" in added.err or "this is not YAML" in added.err
+
+    # Where the address itself is in doubt nothing is reached: better no answer than one of another database.
+    daemon.config_file.write_text(good.replace("dsn:", "dns:"))
+    nowhere = await shardd("job", "list")
+    assert (nowhere.code, nowhere.out) == (78, "")
+    assert "did you mean dsn?" in nowhere.err
+    stopped = await shardd("stop")
+    assert (stopped.code, stopped.out) == (0, "stopped\n")
+    assert warning.fullmatch(stopped.err), stopped.err
+    assert await daemon.wait_end() == 0

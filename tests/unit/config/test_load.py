@@ -262,7 +262,7 @@ def test_rules_are_not_told_about_options_that_have_mistakes_themselves(text: st
 
 def test_a_missing_file(tmp_path: Path) -> None:
     file = tmp_path / "none.yaml"
-    with pytest.raises(ConfigError, match="there is no such file; `shardd config sample` prints one"):
+    with pytest.raises(ConfigError, match=r"there is no such file; name yours with --config or \$SHARDD_CONFIG"):
         load_config(file)
     with pytest.raises(ConfigError, match="cannot be read: Not a directory"):
         load_config(Path("/dev/null/x"))
