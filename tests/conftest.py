@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.fix_pairing",
     "tests.fix_platforms",
     "tests.fix_postgres",
+    "tests.fix_crowded",
     "tests.fix_servers",
     "tests.fix_legacy",
     "tests.fix_producers",

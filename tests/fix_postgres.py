@@ -117,7 +117,7 @@ class Cluster:
         deadline = time.monotonic() + 30.0
         while True:  # no event tells that the server has read the file
             try:
-                psycopg.connect(self.dsn("postgres", role)).close()
+                psycopg.connect(self.dsn("shardd", role)).close()
             except psycopg.OperationalError:
                 assert time.monotonic() < deadline, f"{role} is not let in"
             else:

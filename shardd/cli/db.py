@@ -51,6 +51,7 @@ def status_command(config_file: Path, as_json: bool) -> None:
     else:
         _show(state)
         _tell_notes(state)
+        _tell_open_means(state)
     if not state.current:
         raise click.exceptions.Exit(NOT_CURRENT)
 
@@ -70,7 +71,7 @@ def dsn_command(config_file: Path, role: str) -> None:
     else:
         raise UsageError(
             f"--role {role} is one of the embedded database, and {config_file} names a server: its roles are yours to make, "
-            "such as CREATE ROLE app LOGIN PASSWORD '…' IN ROLE shardd_producer"
+            "such as CREATE ROLE app LOGIN PASSWORD '…' CONNECTION LIMIT 20 IN ROLE shardd_producer"
         )
 
 
@@ -106,3 +107,12 @@ def _tell_notes(state: DatabaseState) -> None:
         )
     if state.read_only:
         say("note: this server is a read-only standby: name the primary in the DSN", err=True)
+
+
+def _tell_open_means(state: DatabaseState) -> None:
+    if state.open_means:
+        say(
+            f"note: every login may make {' and '.join(state.open_means)}, with which one alone can fill the server's table of "
+            "locks or its disk: a superuser takes that away with the SQL in the README, under 'Who may insert what'",
+            err=True,
+        )

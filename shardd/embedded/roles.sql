@@ -10,7 +10,9 @@ BEGIN
         CREATE ROLE shardd_producer NOLOGIN;
     END IF;
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'producer') THEN
-        CREATE ROLE producer LOGIN IN ROLE shardd_producer;
+        -- Programs leave connections for the daemon, and none of their statements fills the disk by itself.
+        CREATE ROLE producer LOGIN CONNECTION LIMIT 100 IN ROLE shardd_producer;
+        ALTER ROLE producer SET temp_file_limit = '1GB';
     END IF;
 END
 $$;

@@ -32,6 +32,7 @@ from typing import IO, Final
 from urllib.parse import quote
 
 import psycopg
+from psycopg.rows import TupleRow
 
 from shardd.embedded.binaries import Binaries, find_binaries
 from shardd.embedded.home import SPARE, Home, find_home, my_name, open_own, prepare_home
@@ -270,18 +271,21 @@ class EmbeddedPostgres:
 
     async def _make_roles(self) -> None:
         here = files("shardd.embedded")
-        superuser = self.dsn("postgres", "postgres")
         try:
-            async with await psycopg.AsyncConnection.connect(
-                superuser, autocommit=True, connect_timeout=10
-            ) as connection:
+            async with await self._superuser("postgres") as connection:
                 await connection.execute(here.joinpath("roles.sql").read_bytes())
                 with contextlib.suppress(psycopg.errors.DuplicateDatabase):
                     await connection.execute(here.joinpath("database.sql").read_bytes())
+            async with await self._superuser("shardd") as connection:
+                await connection.execute(here.joinpath("public_rights.sql").read_bytes())
         except psycopg.Error as error:
             raise DatabaseError(
                 f"the embedded PostgreSQL started, and does not serve: {error}; see {self.log_file}"
             ) from error
+
+    async def _superuser(self, database: str) -> psycopg.AsyncConnection[TupleRow]:
+        dsn = self.dsn("postgres", database)
+        return await psycopg.AsyncConnection.connect(dsn, autocommit=True, connect_timeout=10)
 
     def _open_log(self) -> IO[bytes]:
         log = open_own(self.log_file)

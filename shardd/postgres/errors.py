@@ -57,7 +57,10 @@ _BY_CODE: Final[Mapping[str | None, str]] = {
     "42883": _NOT_MIGRATED,
     "42P01": _NOT_MIGRATED,
     "53100": "{where} has no space left on its disk",
-    "53300": "{where} has no free connection: raise its max_connections",
+    "53200": "{where} has no memory left, most often because a session holds very many locks: `shardd status` may name it, and "
+    "pg_locks does (SELECT pid, count(*) FROM pg_locks GROUP BY pid)",
+    "53300": "{where} has no free connection: `shardd status` says whose they are, if shardd runs. Limit programs that hold too "
+    "many (ALTER ROLE … CONNECTION LIMIT); if all are needed, raise its max_connections",
     "55P03": "{where} kept a lock from us for too long: another program uses the table",
     "57014": "{where} did not finish a statement in time: is it overloaded, or a table locked?",
     "57P01": _LOST,
@@ -67,9 +70,31 @@ _BY_CODE: Final[Mapping[str | None, str]] = {
 }
 """By SQLSTATE (PostgreSQL's documentation, appendix A)."""
 
+_ROLE_IS_FULL: Final = (
+    "user {user} has as many connections to {where} as its CONNECTION LIMIT allows: end some, or raise it"
+)
+_DATABASE_IS_FULL: Final = (
+    "{where} has as many connections as the CONNECTION LIMIT of the database allows: end some, or raise it"
+)
+_DATABASE_ROUTINE: Final = "CheckMyDatabase"
+"""Where a server refuses the connections beyond a database's limit with 53300 (src/backend/utils/init/postinit.c)."""
+_NOTIFY_FULL: Final = (
+    "{where} has no room in its queue of notifications, because a session that listens does not end its transaction: "
+    "`shardd status` names it"
+)
+_NOTIFY_ROUTINE: Final = "PreCommit_Notify"
+"""Where a transaction fails with 54000 because that queue is full (src/backend/commands/async.c)."""
 _NO_LOGIN: Final = "{where} knows no user {user} that may log in: create it (createuser {user}) or correct the DSN"
 _LOGIN_ROUTINE: Final = "InitializeSessionUserId"
-"""Where a server refuses a role with 28000 that is not there or has no LOGIN (src/backend/utils/init/miscinit.c)."""
+"""Where a server refuses a role with 28000 that is not there or has no LOGIN, and with 53300 one that has too many connections
+(src/backend/utils/init/miscinit.c)."""
+_BY_ROUTINE: Final[Mapping[tuple[str | None, str | None], str]] = {
+    ("28000", _LOGIN_ROUTINE): _NO_LOGIN,
+    ("53300", _LOGIN_ROUTINE): _ROLE_IS_FULL,
+    ("53300", _DATABASE_ROUTINE): _DATABASE_IS_FULL,
+    ("54000", _NOTIFY_ROUTINE): _NOTIFY_FULL,
+}
+"""By SQLSTATE and the routine that reported it, where the code alone says too little."""
 
 
 _REFUSALS: Final = frozenset({"22", "23", "54", "P0"})
@@ -103,6 +128,8 @@ def _is_bad_data(error: BaseException) -> bool:
     if isinstance(error, UnicodeError):
         return True
     if not isinstance(error, psycopg.Error):
+        return False
+    if (error.sqlstate, _routine(error)) in _BY_ROUTINE:
         return False
     # Without a code, psycopg itself could not say it to the server.
     return isinstance(error, psycopg.DataError) if error.sqlstate is None else error.sqlstate[:2] in _REFUSALS
@@ -145,10 +172,17 @@ def _template(error: BaseException) -> str | None:
         return "{where}: no connection became free in time"
     if isinstance(error, TimeoutError):
         return _SLOW
-    if isinstance(error, psycopg.Error) and error.sqlstate in _BY_CODE:
-        refused = isinstance(error, RefusedError) and error.routine == _LOGIN_ROUTINE
-        return _NO_LOGIN if refused else _BY_CODE[error.sqlstate]
+    if isinstance(error, psycopg.Error) and (template := _of_server(error)) is not None:
+        return template
     return _by_words(str(error)) if isinstance(error, psycopg.OperationalError) else None
+
+
+def _of_server(error: psycopg.Error) -> str | None:
+    return _BY_ROUTINE.get((error.sqlstate, _routine(error))) or _BY_CODE.get(error.sqlstate)
+
+
+def _routine(error: psycopg.Error) -> str | None:
+    return error.routine if isinstance(error, RefusedError) else error.diag.source_function
 
 
 def _by_words(text: str) -> str | None:

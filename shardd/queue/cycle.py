@@ -127,6 +127,8 @@ async def run_cycle(
     advanced = None
     began = time.time()
     async with connection.pipeline():
+        # Spelled out: what goes wrong with a pipeline's own commit at its end is an error that psycopg does not get through.
+        await connection.execute(queries["begin_cycle"], prepare=False)
         if settlement.finishes:
             cursors.append(await connection.execute(queries["finish_jobs"], _finish_arrays(settlement.finishes)))
         if settlement.releases:
@@ -139,6 +141,7 @@ async def run_cycle(
             advanced = await connection.execute(queries["advance_order_groups"], group_arrays(groups))
         if requests:
             cursors.append(await connection.execute(queries["claim_jobs"], _claim_arrays(requests)))
+        await connection.execute(queries["commit_cycle"], prepare=False)
     results = [await cursor.fetchall() for cursor in cursors]
     claimed = results.pop() if requests else []
     settled = {row[0] for rows in results for row in rows}

@@ -82,6 +82,8 @@ class DatabaseState:
     producer_role: bool
     open_rights: list[str]
     """What everybody (PUBLIC) may do here and should not, such as CREATE ON SCHEMA public."""
+    open_means: list[str]
+    """What every login may make here, and fill the server with: advisory locks, large objects."""
     migrations: list[MigrationState]
 
     @property
@@ -176,9 +178,15 @@ async def migration_status(dsn: str, folder: Traversable | None = None) -> Datab
         version, database, role, size, superuser, read_only = await _one(cursor)
         exists, _ = await _producer_role(connection)
         open_rights = [row[0] for row in await (await connection.execute(all_queries()["open_rights"])).fetchall()]
+        open_means = [row[0] for row in await (await connection.execute(all_queries()["open_means"])).fetchall()]
         applied = await _applied(connection) if await _has_record(connection) else []
     states = _compare(migrations, applied)
-    return DatabaseState(version, database, role, size, superuser, read_only, exists, open_rights, states)
+    return DatabaseState(
+        *(version, database, role, size, superuser, read_only, exists),
+        open_rights=open_rights,
+        open_means=open_means,
+        migrations=states,
+    )
 
 
 @asynccontextmanager

@@ -52,7 +52,7 @@ async def test_a_role_that_does_not_exist_is_answered_with_the_sql_that_makes_it
 ) -> None:
     ran = await shardd("producer", "add", 'the "shop"', "--device", "a1")
     assert ran.code == 64
-    assert ran.out == 'CREATE ROLE "the ""shop""" LOGIN PASSWORD \'…\' IN ROLE shardd_producer;\n'
+    assert ran.out == 'CREATE ROLE "the ""shop""" LOGIN PASSWORD \'…\' CONNECTION LIMIT 20 IN ROLE shardd_producer;\n'
     assert ran.err.startswith(
         'shardd: role the "shop" does not exist: let an administrator of the server run the SQL above'
     )

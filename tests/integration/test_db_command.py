@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -13,6 +14,7 @@ from click.testing import CliRunner, Result
 from shardd.cli.db import db_group
 from shardd.embedded import EmbeddedPostgres
 from shardd.errors import DatabaseError, UsageError
+from tests.fix_postgres import Cluster
 
 
 def shardd_db(*arguments: str | Path) -> Result:
@@ -60,6 +62,36 @@ def test_status_for_programs(named: Path) -> None:
     assert told["superuser"] is False
     assert told["migrations"][0]["name"] == "devices"
     assert told["migrations"][0]["state"] == "applied"
+
+
+def readme_sql(heading: str, number: int) -> str:
+    """The SQL block with this number below a heading of the README."""
+    text = (Path(__file__).parents[2] / "README.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return text.split("```sql\n")[1 + number].split("```")[0]
+
+
+def test_status_tells_what_every_login_may_fill_and_the_readme_how_that_ends(
+    named: Path, empty_dsn: str, postgres: Cluster, make_role: Callable[..., str]
+) -> None:
+    shardd_db("migrate", "--config", named)
+    told = shardd_db("status", "--config", named)
+    assert "every login may make advisory locks and large objects, with which" in told.stderr
+    assert json.loads(shardd_db("status", "--config", named, "--json").stdout)["open_means"] == [
+        "advisory locks",
+        "large objects",
+    ]
+    make_role("shop", "shardd_producer")
+    name = empty_dsn.partition("?")[0].rpartition("/")[2]
+    with postgres.superuser(name) as superuser:
+        superuser.execute(readme_sql("Who may insert what", 0).encode())
+    assert "every login may make" not in shardd_db("status", "--config", named).stderr
+    with psycopg.connect(empty_dsn, autocommit=True) as owner:
+        owner.execute("INSERT INTO shardd.devices (id, transport) VALUES ('me', 'sandbox')")
+    with psycopg.connect(postgres.dsn(name, "shop"), autocommit=True) as shop:
+        shop.execute("INSERT INTO shardd.jobs (device_id, recipient, body) VALUES ('me', '+4915112345678', 'Hello')")
+        for statement in ("SELECT pg_advisory_lock(1)", "SELECT lo_create(0)", "SELECT lo_from_bytea(0, 'x')"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                shop.execute(statement)  # type: ignore[call-overload]  # the statements above
 
 
 def test_dsn_of_a_named_server(named: Path, empty_dsn: str) -> None:

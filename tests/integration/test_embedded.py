@@ -26,9 +26,16 @@ from shardd.embedded import EmbeddedPostgres, embedded_dsn
 from shardd.embedded.binaries import find_binaries
 from shardd.embedded.home import Home, prepare_home
 from shardd.errors import AlreadyRunningError, DatabaseError
+from shardd.queue.migrate import migrate
 
 HANG = 30.0  # seconds; no test waits that long, it only keeps a broken one from hanging
 FAST = {"fsync": "off"}
+ADVISORY = [
+    f"{tries}advisory_{scope}lock{shared}"
+    for tries in ("", "try_")
+    for scope in ("", "xact_")
+    for shared in ("", "_shared")
+]
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
 
@@ -109,6 +116,76 @@ async def test_its_roles_have_the_rights_that_they_need(server: EmbeddedPostgres
     assert ask(server.dsn("producer"), "SELECT pg_has_role('producer', 'shardd_producer', 'MEMBER')") is True
     owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()"
     assert ask(server.dsn("shardd"), owner) == "shardd"
+
+
+async def test_a_program_fills_nothing_that_all_share(server: EmbeddedPostgres) -> None:
+    await server.start()
+    for database in ("postgres", "template1"):
+        with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+            psycopg.connect(server.dsn("producer", database))
+    with psycopg.connect(server.dsn("producer"), autocommit=True) as producer:
+        for statement in (
+            "SELECT count(pg_advisory_lock(i)) FROM generate_series(1, 100) i",
+            *(f"SELECT pg_{name}({key})" for name in ADVISORY for key in ("1", "1, 2")),
+            *("SELECT lo_create(0)", "SELECT lo_creat(-1)", "SELECT lo_from_bytea(0, 'x')", "SELECT lo_put(1, 0, 'x')"),
+            *("SELECT lowrite(0, 'x')", "SELECT lo_truncate(0, 1)", "SELECT lo_truncate64(0, 1)"),
+            "SELECT lo_import('/etc/passwd')",
+            "SET temp_file_limit = -1",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                producer.execute(statement)  # type: ignore[call-overload]  # the statements above
+        assert producer.execute("SHOW temp_file_limit").fetchone() == ("1GB",)
+        assert producer.execute("SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user").fetchone() == (100,)
+
+
+async def test_what_was_opened_again_is_closed_by_the_next_start(server: EmbeddedPostgres) -> None:
+    await server.start()
+    with psycopg.connect(server.dsn("postgres"), autocommit=True) as superuser:
+        superuser.execute("GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint) TO PUBLIC")
+        superuser.execute("REVOKE EXECUTE ON FUNCTION pg_try_advisory_xact_lock(bigint) FROM shardd")
+        superuser.execute("GRANT CONNECT ON DATABASE postgres TO PUBLIC")
+    await server.stop()
+    await server.start()
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        ask(server.dsn("producer"), "SELECT pg_advisory_lock(1)")
+    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+        psycopg.connect(server.dsn("producer", "postgres"))
+    assert ask(server.dsn("shardd"), "SELECT pg_try_advisory_xact_lock(1)") is True
+
+
+async def test_it_is_dumped_and_restored_as_ever(server: EmbeddedPostgres, state_dir: Path) -> None:
+    dsn = await server.start()
+    await migrate(dsn)
+    with psycopg.connect(dsn, autocommit=True) as owner:
+        owner.execute("INSERT INTO shardd.devices (id, transport) VALUES ('me', 'sandbox')")
+    with psycopg.connect(server.dsn("producer"), autocommit=True) as producer:
+        producer.execute(
+            "INSERT INTO shardd.jobs (device_id, recipient, body) VALUES ('me', '+4915112345678', 'Hello')"
+        )
+    programs = find_binaries(server.home).folder
+
+    def program(name: str, *arguments: str) -> str:
+        done = subprocess.run([programs / name, *arguments], capture_output=True, text=True, check=False, timeout=HANG)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    with psycopg.connect(server.dsn("postgres"), autocommit=True) as superuser:
+        superuser.execute("CREATE DATABASE whole OWNER shardd TEMPLATE template0")
+        superuser.execute("CREATE DATABASE bare OWNER shardd TEMPLATE template0")
+    # With all rights by the superuser; without them by anybody, and shardd gives them at its next start.
+    for role, target, option in (("postgres", "whole", "--verbose"), ("shardd", "bare", "--no-privileges")):
+        dump = program("pg_dump", option, server.dsn(role))
+        restored = server.dsn(role, target)
+        file = state_dir / f"{target}.sql"
+        file.write_text(dump)
+        program("psql", "--no-psqlrc", "--set=ON_ERROR_STOP=1", f"--file={file}", restored)
+        await migrate(server.dsn("shardd", target))
+        with psycopg.connect(server.dsn("producer", target), autocommit=True) as producer:
+            producer.execute(
+                "INSERT INTO shardd.jobs (device_id, recipient, body) VALUES ('me', '+4915112345678', 'Hi')"
+            )
+            assert producer.execute("SELECT count(*) FROM shardd.outcomes").fetchone() == (2,)
+    assert "Table" in program("psql", "--no-psqlrc", r"--command=\d shardd.jobs", server.dsn("producer"))
 
 
 async def test_listens_on_no_network_and_in_a_closed_folder(server: EmbeddedPostgres) -> None:

@@ -103,9 +103,15 @@ CREATE TABLE shardd.leases (
     expires_at timestamptz NOT NULL        -- by this database's clock
 ) WITH (fillfactor = 50);
 
+-- Tells whoever listens to a channel to look. Notifications are hints, because everything is looked at now and then anyway, and so none
+-- is worth an error: any login may fill PostgreSQL's queue of notifications (with LISTEN in a transaction that it never ends), and when
+-- it is full, every transaction that notifies fails. So none is added to a queue that is half full.
+CREATE FUNCTION shardd.announce(channel text, payload text DEFAULT '') RETURNS void LANGUAGE sql
+    RETURN CASE WHEN pg_notification_queue_usage() < 0.5 THEN pg_notify(channel, payload) END;
+
 CREATE FUNCTION shardd.announce_devices() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM pg_notify('shardd_devices', '');
+    PERFORM shardd.announce('shardd_devices');
     RETURN NULL;
 END $$;
 

@@ -34,7 +34,7 @@ CREATE TABLE shardd.campaign_days (
 
 CREATE FUNCTION shardd.announce_campaigns() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM pg_notify('shardd_campaigns', '');
+    PERFORM shardd.announce('shardd_campaigns');
     RETURN NULL;
 END $$;
 

@@ -346,7 +346,7 @@ BEGIN
         PERFORM shardd.end_jobs(array(SELECT id FROM added WHERE opted_out), 'opted_out', 'the recipient opted out', 'opted_out');
     END IF;
     IF pg_try_advisory_xact_lock(hashtext('shardd.welcome_jobs')) THEN
-        PERFORM pg_notify('shardd_jobs', '');
+        PERFORM shardd.announce('shardd_jobs');
     END IF;
     RETURN NULL;
 END $$;

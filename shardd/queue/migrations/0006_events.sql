@@ -53,7 +53,7 @@ CREATE TRIGGER keep_outbox BEFORE UPDATE OR DELETE OR TRUNCATE ON shardd.outbox
 CREATE FUNCTION shardd.announce_events() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF pg_try_advisory_xact_lock(hashtext('shardd.announce_events')) THEN
-        PERFORM pg_notify('shardd_events', '');
+        PERFORM shardd.announce('shardd_events');
     END IF;
 END $$;
 

@@ -4,6 +4,14 @@
 -- OFFSET 0 keeps an EXISTS what it is, a probe for each row; else it may become a join with, or a hash of, all rows there are. A
 -- column in an expression that changes nothing must not be looked up: another index is the right one.
 
+-- name: begin_cycle
+-- What is settled and claimed in one round trip is one transaction.
+BEGIN;
+
+-- name: commit_cycle
+-- The end of it.
+COMMIT;
+
 -- name: claim_jobs
 -- The next jobs of every line whose turn it is, claimed for the epochs under which this node holds their devices' shards.
 -- Arrays, one element per line: device_ids, lanes, epochs, low_ords and low_ids (where the line is known to begin: keeps the claim

@@ -60,3 +60,11 @@ SELECT format('%s ON DATABASE %I', a.privilege_type, d.datname)
   FROM pg_database d CROSS JOIN aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
  WHERE d.datname = current_database() AND a.grantee = 0 AND a.privilege_type IN ('CREATE', 'TEMPORARY')
  ORDER BY 1;
+
+-- name: open_means
+-- What every login may make in this database (functions that PUBLIC may call), and thereby fill what all sessions of the server share.
+SELECT DISTINCT CASE WHEN starts_with(p.proname, 'lo_') THEN 'large objects' ELSE 'advisory locks' END
+  FROM pg_proc p CROSS JOIN aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+ WHERE p.pronamespace = 'pg_catalog'::regnamespace AND a.grantee = 0
+       AND (p.proname ~ '^pg_(try_)?advisory_(xact_)?lock' OR p.proname IN ('lo_creat', 'lo_create', 'lo_from_bytea'))
+ ORDER BY 1;

@@ -18,7 +18,7 @@ SELECT r.rolcanlogin AS can_login, pg_has_role(r.oid, owner.id, 'MEMBER') OR r.r
 
 -- name: sql_for_role
 -- The statement that makes a login which may insert, and the one that lets a role insert that is there.
-SELECT format('CREATE ROLE %%I LOGIN PASSWORD ''…'' IN ROLE shardd_producer;', %(role)s::text),
+SELECT format('CREATE ROLE %%I LOGIN PASSWORD ''…'' CONNECTION LIMIT 20 IN ROLE shardd_producer;', %(role)s::text),
        format('GRANT shardd_producer TO %%I;', %(role)s::text);
 
 -- name: hurry_for_locks

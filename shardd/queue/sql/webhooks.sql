@@ -74,7 +74,7 @@ WITH asked AS (
 ), again AS (
     UPDATE shardd.webhook_failures SET again = true WHERE name = %(name)s RETURNING 1
 )
-SELECT (SELECT count(*) FROM again), pg_notify('shardd_webhooks', name) FROM asked;
+SELECT (SELECT count(*) FROM again), shardd.announce('shardd_webhooks', name) FROM asked;
 
 -- name: list_webhooks
 -- Every webhook that ever delivered, with how many events of its kinds wait (counted up to `most`) since when, and how many were set

@@ -96,9 +96,19 @@ async def test_a_user_whom_no_rule_lets_in_is_told(server: Server) -> None:
 async def test_a_server_without_room_is_told(server: Server) -> None:
     dsn = server.dsn().replace("shardd@", "shardd:right@")
     held = [psycopg.connect(dsn) for _ in range(4)]
-    assert "has no free connection: raise its max_connections" in await refusal(dsn)
+    assert "has no free connection: `shardd status` says whose they are, if shardd runs. Limit" in await refusal(dsn)
     for connection in held:
         connection.close()
+
+
+async def test_a_limit_of_connections_is_told_by_whose_it_is(server: Server) -> None:
+    dsn = server.dsn().replace("shardd@", "shardd:right@")
+    with psycopg.connect(dsn):
+        server.execute("ALTER ROLE shardd CONNECTION LIMIT 1")
+        assert "user shardd has as many connections to PostgreSQL at" in await refusal(dsn)
+        server.execute("ALTER ROLE shardd CONNECTION LIMIT -1")
+        server.execute("ALTER DATABASE shardd CONNECTION LIMIT 1")
+        assert "has as many connections as the CONNECTION LIMIT of the database allows" in await refusal(dsn)
 
 
 async def test_a_server_that_speaks_another_transport_is_told(server: Server) -> None:
