@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,3 +82,32 @@ def notify(connection: psycopg.Connection[Any], count: int) -> bool:
     except psycopg.errors.ProgramLimitExceeded:
         return False
     return True
+
+
+def fill_lock_table(cluster: Cluster, dbname: str) -> psycopg.Connection[Any]:
+    """Take advisory locks until the server's table of locks is full. Returns the session that holds them."""
+    session = connect(cluster, dbname)
+    keys = itertools.count(1)
+    for count in (100, 1):
+        while take_locks(session, next(keys), count):
+            pass
+    return session
+
+
+def take_locks(connection: psycopg.Connection[Any], group: int, count: int) -> bool:
+    """Take so many advisory locks; False if there is no room for them."""
+    try:
+        connection.execute("SELECT pg_advisory_lock(%s, i) FROM generate_series(1, %s::integer) i", [group, count])
+    except psycopg.errors.OutOfMemory:
+        return False
+    return True
+
+
+def take_connections(cluster: Cluster, dbname: str) -> list[psycopg.Connection[Any]]:
+    """All that ordinary users may have."""
+    held = []
+    while True:
+        try:
+            held.append(connect(cluster, dbname))
+        except psycopg.OperationalError:
+            return held

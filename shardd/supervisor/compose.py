@@ -23,6 +23,7 @@ from shardd.queue.groups import Groups
 from shardd.queue.jobs import Jobs
 from shardd.queue.opt_outs import OptOuts
 from shardd.queue.producer_admin import ProducerAdmin
+from shardd.queue.server_limits import ServerLimits
 from shardd.queue.settle import Claim
 from shardd.queue.webhooks import WebhookStore
 from shardd.supervisor.admin.control import Control
@@ -35,6 +36,8 @@ from shardd.supervisor.cluster.cancelled import CancelledJobs
 from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.cluster.ownership import Ownership
 from shardd.supervisor.cluster.retention import Retention
+from shardd.supervisor.cluster.server_watch import EVERY as SERVER_EVERY
+from shardd.supervisor.cluster.server_watch import ServerWatch
 from shardd.supervisor.cluster.state_lock import StateLock
 from shardd.supervisor.cluster.state_watch import StateWatch
 from shardd.supervisor.dispatch.claim_watch import EVERY as CLAIMS_EVERY
@@ -248,6 +251,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
     counter = upkeep.QueueCounter(Counts(pools.rest))
     bindings = BindingCheck(ProducerAdmin(pools.rest))
     held_events = HeldEventWatch(Events(pools.rest))
+    server_watch = ServerWatch(ServerLimits(pools.watch))
 
     def apply(config: Config) -> None:
         workers.configure(config)
@@ -268,7 +272,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         queue=lambda: counter.queue,
         reporters=(
             *(defects, set_aside, workers, scheduler, state_watch, recovery, spool, steps, bindings),
-            *(claim_watch, held_events),
+            *(claim_watch, held_events, server_watch),
         ),
         notes=(lambda: recovery.notes, *notes, reload.notes, webhooks.troubles, *(each.notes for each in listeners)),
         database=given.database,
@@ -293,6 +297,9 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
             steps, "letting jobs of order groups go on", order_groups, every=upkeep.ORDER_EVERY, share=upkeep.SELDOM
         ),
         Periodic(steps, "looking for what holds events back", held_events.look, every=HELD_EVERY),
+        Periodic(
+            steps, "looking at what the server has left", server_watch.look, every=SERVER_EVERY, share=upkeep.SELDOM
+        ),
         Periodic(steps, "purging events", events, every=EVENTS_EVERY, patience=None),
         Periodic(
             steps,

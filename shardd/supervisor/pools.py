@@ -16,12 +16,14 @@ from shardd.queue.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """One database, three pools."""
+    """One database, four pools."""
 
     leases: Database
     queue: Database
     """Claims, settles and finds jobs: statements that are planned as index probes."""
     rest: Database
+    watch: Database
+    """One connection, to see who uses up the server when nobody else gets in."""
 
 
 @asynccontextmanager
@@ -38,8 +40,8 @@ async def open_pools(dsn: str, config: Config) -> AsyncGenerator[Pools]:
             index_plans=index_plans,
         )
 
-    pools = Pools(leases=pool(1), queue=pool(5, index_plans=True), rest=pool(4))
+    pools = Pools(leases=pool(1), queue=pool(5, index_plans=True), rest=pool(4), watch=pool(1))
     async with AsyncExitStack() as stack:
-        for database in (pools.rest, pools.queue, pools.leases):
+        for database in (pools.watch, pools.rest, pools.queue, pools.leases):
             await stack.enter_async_context(database)
         yield pools

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from tests.acceptance.test_silence import has, well
 from tests.command import Command
 from tests.daemon import Daemon, Producer
-from tests.fix_crowded import end_sessions, fill_notify_queue
+from tests.fix_crowded import connect, end_sessions, fill_lock_table, fill_notify_queue, take_connections
 from tests.fix_postgres import Cluster
 
 
@@ -48,4 +50,56 @@ async def test_a_full_queue_of_notifications_stops_nothing(
     assert (await shardd("device", "resume", "d2")).code == 0
     program.add_jobs(30, 3)
     assert await owner.until_finished(daemon, 50) == {"sent": 50}
+    pid = listener.info.backend_pid
+    status = await daemon.until(
+        has("server", "queue of notifications is 1", f"pid {pid} of user stranger in database {crowded_dbname} listens")
+    )
+    assert len(status["problems"]) == 1
     listener.close()
+    await daemon.until(well)
+
+
+async def test_who_fills_the_table_of_locks_is_named(
+    daemon: Daemon, owner: Producer, crowded: Cluster, crowded_dbname: str
+) -> None:
+    owner.add_devices(1)
+    await daemon.start()
+    stranger = fill_lock_table(crowded, crowded_dbname)
+    pid = stranger.info.backend_pid
+    # Nobody gets in any more, but the daemon was in.
+    with pytest.raises(psycopg.OperationalError, match="out of shared memory"):
+        connect(crowded, crowded_dbname)
+    named = has("server", "table of locks", f"pid {pid} of user stranger in database {crowded_dbname}", f"kill {pid}")
+    status = await daemon.until(named)
+    assert status["healthy"] is False
+    shardd = Command(daemon.config_file)
+    ran = await shardd("job", "list")
+    assert (ran.code, "has no memory left, most often because a session holds very many locks" in ran.err) == (69, True)
+    ran = await shardd("status")
+    assert f"pid {pid} of user stranger" in " ".join(ran.out.split())
+    stranger.close()
+    await daemon.until(well)
+    owner.add_jobs(3, 1)
+    assert await owner.until_finished(daemon, 3) == {"sent": 3}
+
+
+async def test_who_has_the_connections_is_named(
+    daemon: Daemon, owner: Producer, crowded: Cluster, crowded_dbname: str
+) -> None:
+    owner.add_devices(1)
+    await daemon.start()
+    held = take_connections(crowded, crowded_dbname)
+    assert len(held) > 10
+    await daemon.until(
+        has("server", "connections to the server are open, and 37 is the most", f"{len(held)} of user stranger")
+    )
+    shardd = Command(daemon.config_file)
+    ran = await shardd("job", "list")
+    assert (ran.code, "no free connection: `shardd status` says whose they are" in ran.err) == (69, True)
+    ran = await shardd("status")
+    assert f"{len(held)} of user stranger" in " ".join(ran.out.split())
+    for connection in held:
+        connection.close()
+    await daemon.until(well)
+    owner.add_jobs(3, 1)
+    assert await owner.until_finished(daemon, 3) == {"sent": 3}

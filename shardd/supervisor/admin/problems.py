@@ -32,6 +32,8 @@ class ProblemKind(StrEnum):
     """Somebody's transaction keeps events from being read."""
     REFUSED = "refused"
     """The database refuses to claim from a lane, or to store an outcome."""
+    SERVER = "server"
+    """What all sessions of the database's server share is nearly used up: connections, locks, the queue of notifications."""
     STEP = "step"
     """Work that is repeated for ever fails again and again, or does not end."""
 

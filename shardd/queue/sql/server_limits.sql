@@ -1,0 +1,38 @@
+-- What all sessions of a server share and any of them can use up, whatever rights it has: connections, the table of locks, and the queue
+-- of notifications. Whose a session is stands in pg_stat_activity for everybody to see.
+
+-- name: lock_use
+-- How many locks the server's table has room for at least (PostgreSQL's documentation, max_locks_per_transaction; a little more memory is
+-- common to all tables), how many it holds, and the process with the most of them, and how many; no pid: prepared transactions. Nothing
+-- while the table is less than `share` full. It needs no lock of that table itself, as a look into what all databases share would.
+SELECT t.room, t.locks, t.pid, t.held
+  FROM (SELECT current_setting('max_locks_per_transaction')::integer
+               * (current_setting('max_connections')::integer + current_setting('max_prepared_transactions')::integer
+                  + coalesce(current_setting('autovacuum_worker_slots', true), current_setting('autovacuum_max_workers'))::integer + 1
+                  + current_setting('max_worker_processes')::integer + current_setting('max_wal_senders')::integer) AS room,
+               (sum(count(*)) OVER ())::integer AS locks, l.pid, count(*)::integer AS held
+          FROM pg_locks l WHERE NOT l.fastpath GROUP BY l.pid ORDER BY held DESC LIMIT 1) t
+ WHERE t.locks >= %(share)s * t.room;
+
+-- name: list_sessions
+-- Every session: its process, and the oids of its role and its database. The view pg_stat_activity has the names, and needs locks for
+-- them; this needs none once the connection has done it before.
+SELECT a.pid, a.usesysid, a.datid FROM pg_stat_get_activity(NULL) a WHERE a.usesysid IS NOT NULL AND a.datid IS NOT NULL;
+
+-- name: list_names
+-- The names of all roles and databases of the server, by oid.
+SELECT 'role', oid, rolname::text FROM pg_roles UNION ALL SELECT 'database', oid, datname::text FROM pg_database;
+
+-- name: connection_room
+-- How many connections users without special rights may have in all.
+SELECT current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
+       - coalesce(current_setting('reserved_connections', true)::integer, 0);
+
+-- name: notification_use
+-- How full the queue of notifications is: 0 to 1.
+SELECT pg_notification_queue_usage();
+
+-- name: ask_who_keeps_notifications
+-- To nobody. When the queue is more than half full, the server warns who notifies, every five seconds at most, and names the session that
+-- has not read for the longest time.
+SELECT pg_notify('shardd_nobody', '');
