@@ -52,7 +52,7 @@ async def test_two_bound_producers_share_a_daemon_and_nothing_else(
     for name, letter in (("alpha", "a"), ("beta", "b")):
         with tenants.session(name) as session:
             assert seen(session) == set(jobs[name])
-            assert seen(session, "shardd.campaigns") == {f"c{letter}"}
+            assert seen(session, "shardd.visible_campaigns") == {f"c{letter}"}
             for events in ("shardd.events", "shardd.read_events(NULL, 1000)"):
                 told: list[tuple[Any, ...]] = session.execute(f"SELECT job_id, kind, data FROM {events}").fetchall()  # type: ignore[call-overload]  # the names above
                 assert {job for job, _, _ in told if job} >= set(jobs[name])

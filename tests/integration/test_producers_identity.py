@@ -151,11 +151,60 @@ def test_a_pool_of_connections_is_bound_as_whom_it_works_for(tenants: Tenants) -
             session.execute(f"SET ROLE {role}")  # type: ignore[call-overload]
             assert_held(session, role, device)
             assert insert(session, device_id=device, dedupe_key="k") is not None
-            row = session.execute(
-                "INSERT INTO shardd.opt_outs (recipient) VALUES (%s) RETURNING address",
-                ["+491510000001" + device.replace("a", "0").replace("b", "1")],
-            ).fetchone()
-            assert session.execute("SELECT address FROM shardd.opt_outs").fetchall() == [row], "not the other tenant's"
+            recipient = "+491510000001" + device.replace("a", "0").replace("b", "1")
+            session.execute("INSERT INTO shardd.opt_outs (recipient) VALUES (%s)", [recipient])
+            theirs = session.execute("SELECT recipient FROM shardd.visible_opt_outs").fetchall()
+            assert theirs == [(recipient,)], "not the other tenant's"
+
+
+READS = ("SELECT device_id FROM shardd.outcomes", "SELECT device_id FROM shardd.events WHERE job_id IS NOT NULL")
+
+
+def test_a_pools_prepared_statements_follow_the_role_that_it_sets(tenants: Tenants) -> None:
+    tenants.role("north", login=False)
+    tenants.bind("north", "a1", is_group=True)
+    tenants.role("pool")
+    with tenants.cluster.superuser() as superuser:
+        superuser.execute("GRANT north TO pool")
+    with connect(tenants.dsn) as owner:
+        for device in ("a1", "b1"):
+            insert(owner, device_id=device)
+        owner.execute("SELECT shardd.end_jobs(array(SELECT id FROM shardd.jobs), 'failed', NULL, NULL)")
+        owner.execute("UPDATE shardd.producers SET is_group = false")  # only who sets it is bound by it
+    with tenants.session("pool") as session:
+        for mode in ("auto", "force_generic_plan"):
+            session.execute("SELECT set_config('plan_cache_mode', %s, false)", [mode])
+            for number, statement in enumerate(READS):
+                session.execute(f"PREPARE read{number} AS {statement}")  # type: ignore[call-overload]  # the statements above
+            for role, devices in (("none", {"a1", "b1"}), ("north", {"a1"}), ("none", {"a1", "b1"}), ("north", {"a1"})):
+                session.execute("SELECT set_config('role', %s, false)", [role])
+                for number in range(len(READS)):
+                    rows = session.execute(f"EXECUTE read{number}").fetchall()  # type: ignore[call-overload]
+                    assert {row[0] for row in rows} == devices
+            session.execute("RESET ROLE")
+            session.execute("DEALLOCATE ALL")
+
+
+def test_a_statement_that_was_planned_before_its_session_was_bound_is_refused(tenants: Tenants, free: str) -> None:
+    tenants.role("team", login=False)
+    tenants.bind("team", "a1", is_group=True)
+    with connect(tenants.dsn) as owner:
+        owner.execute("INSERT INTO shardd.opt_outs (recipient) VALUES ('+4915112345678')")
+    with tenants.session(free) as session, tenants.cluster.superuser() as superuser:
+        reads = (*READS, "SELECT id FROM shardd.campaigns", "SELECT address FROM shardd.opt_outs")
+        session.execute("SET plan_cache_mode = force_generic_plan")
+        for number, statement in enumerate(reads):
+            session.execute(f"PREPARE read{number} AS {statement}")  # type: ignore[call-overload]  # the statements above
+            session.execute(f"EXECUTE read{number}")  # type: ignore[call-overload]
+        superuser.execute(f"GRANT team TO {free}")  # type: ignore[call-overload]
+        for number in range(len(reads)):
+            with pytest.raises(
+                errors.InsufficientPrivilege, match="planned before the session was bound as free"
+            ) as caught:
+                session.execute(f"EXECUTE read{number}")  # type: ignore[call-overload]
+            assert caught.value.diag.message_hint == "Run DISCARD PLANS, or connect again."
+        session.execute("DISCARD PLANS")
+        assert session.execute("EXECUTE read0").fetchall() == []
 
 
 def test_who_owns_the_schema_is_never_bound_and_may_try_what_others_see(tenants: Tenants) -> None:

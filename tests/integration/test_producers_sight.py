@@ -53,7 +53,7 @@ def scene(tenants: Tenants, alpha: str, beta: str, free: str) -> Scene:
 def test_a_bound_role_sees_what_is_bound_whoever_inserted_it(tenants: Tenants, alpha: str, scene: Scene) -> None:
     with tenants.session(alpha) as session:
         assert seen(session) == scene.theirs
-        assert seen(session, "shardd.campaigns") == {"ca"}
+        assert seen(session, "shardd.visible_campaigns") == {"ca"}
         live = seen(session, "shardd.jobs")
         assert live == {job for job in scene.theirs if job > 10} | (live & scene.theirs)
         assert live < scene.theirs
@@ -81,12 +81,35 @@ def test_the_newest_come_first_through_the_barrier(tenants: Tenants, alpha: str,
     assert [row[0] for row in rows] == sorted(scene.theirs, reverse=True)[:3]
 
 
+def test_a_job_is_found_by_its_id_or_reference_by_who_may_see_it(
+    tenants: Tenants, alpha: str, beta: str, free: str, scene: Scene
+) -> None:
+    with tenants.session(alpha) as a, tenants.session(beta) as b, tenants.session(free) as f:
+        for job in scene.theirs | scene.foreign:
+            found = seen(a, f"shardd.outcome({job})")
+            assert found == scene.theirs & {job}
+            assert seen(f, f"shardd.outcome({job})") == {job}
+        mine, again, others = (insert(who, device_id="a1", reference="order-17") for who in (a, a, b))
+        insert(b, device_id="b1", reference="order-18")
+        by_reference = "SELECT * FROM shardd.outcomes_by_reference(%s)"
+        assert [row[0] for row in a.execute(by_reference, ["order-17"])] == [again, mine], "those that it inserted"
+        assert [row[0] for row in f.execute(by_reference, ["order-17"])] == [others, again, mine]
+        assert a.execute(by_reference, ["order-18"]).fetchall() == []
+        with connect(tenants.dsn) as owner:
+            owner.execute("SELECT shardd.end_jobs(array[%s::bigint], 'failed', NULL, NULL)", [mine])
+        whole = "SELECT * FROM shardd.outcomes WHERE id = ANY (%s) ORDER BY id DESC"
+        assert a.execute(by_reference, ["order-17"]).fetchall() == a.execute(whole, [[mine, again]]).fetchall()
+        with connect(tenants.dsn) as owner:
+            owner.execute("DELETE FROM shardd.producer_devices WHERE role = 'alpha'")
+        assert a.execute(by_reference, ["order-17"]).fetchall() == [], "it is not bound to the device any more"
+
+
 READABLE = {
     "shardd.outcomes": ("recipient", "device_id", "campaign", "reference", "id::text"),
     "shardd.events": ("data::text", "device_id", "campaign", "job_id::text"),
     "shardd.read_events(NULL, 1000)": ("data::text", "device_id", "campaign", "job_id::text"),
-    "shardd.campaigns": ("id",),
-    "shardd.opt_outs": ("address", "recipient"),
+    "shardd.visible_campaigns": ("id",),
+    "shardd.visible_opt_outs": ("address", "recipient"),
     "shardd.jobs": ("id::text",),
 }
 
@@ -124,7 +147,7 @@ def test_a_function_in_the_question_is_shown_no_foreign_row(spy: Connection, sce
             shown.clear()
             statement = f"SELECT {column} FROM {what} {clause.format(column)}"
             spy.execute(statement)  # type: ignore[call-overload]  # the clauses above
-            if what != "shardd.opt_outs":
+            if what != "shardd.visible_opt_outs":
                 assert shown, f"nothing was looked at: {statement}"
             for word in shown:
                 assert word not in foreign, statement
@@ -174,16 +197,13 @@ def test_every_role_opts_people_out_and_a_bound_one_reads_its_own_only(
     tenants: Tenants, alpha: str, beta: str, free: str, scene: Scene
 ) -> None:
     with tenants.session(alpha) as a, tenants.session(beta) as b, tenants.session(free) as f:
-        row = a.execute(
-            "INSERT INTO shardd.opt_outs (recipient) VALUES ('+4915100000001') RETURNING address"
-        ).fetchone()
-        assert row == ("4915100000001",)
-        b.execute("INSERT INTO shardd.opt_outs (recipient) VALUES ('+4915100000002')")
-        again = "INSERT INTO shardd.opt_outs (recipient) VALUES (%s) ON CONFLICT DO NOTHING RETURNING address"
-        assert a.execute(again, ["+4915100000002"]).fetchall() == []
-        assert {row[0] for row in a.execute("SELECT address FROM shardd.opt_outs")} == {"4915100000001"}
-        assert {row[0] for row in b.execute("SELECT address FROM shardd.opt_outs")} == {"4915100000002"}
-        assert len(f.execute("SELECT address FROM shardd.opt_outs").fetchall()) == 3
+        opt_out = "INSERT INTO shardd.opt_outs (recipient) VALUES (%s) ON CONFLICT DO NOTHING"
+        for session, recipient in ((a, "+4915100000001"), (b, "+4915100000002"), (a, "+4915100000002")):
+            session.execute(opt_out, [recipient])
+        assert {row[0] for row in a.execute("SELECT address FROM shardd.visible_opt_outs")} == {"4915100000001"}
+        assert {row[0] for row in b.execute("SELECT address FROM shardd.visible_opt_outs")} == {"4915100000002"}
+        for table in ("opt_outs", "visible_opt_outs"):
+            assert len(f.execute(f"SELECT address FROM shardd.{table}").fetchall()) == 3  # type: ignore[call-overload]  # the names above
         # They hold for everybody.
         job = insert(b, device_id="b1", recipient="+4915100000001")
         assert b.execute("SELECT state FROM shardd.outcomes WHERE id = %s", [job]).fetchall() == [("opted_out",)]

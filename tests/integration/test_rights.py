@@ -30,15 +30,21 @@ ALLOWED = {
     ): "INSERT(note, recipient); SELECT(address, created_at, recipient, said_at, source)",
     ("relation outcomes", "producers"): "SELECT",
     ("relation events", "producers"): "SELECT",
+    ("relation visible_campaigns", "producers"): "SELECT",
+    ("relation visible_opt_outs", "producers"): "SELECT",
+    ("function outcome(bigint)", "producers"): "EXECUTE",
+    ("function outcomes_by_reference(text)", "producers"): "EXECUTE",
     ("function read_events(text,integer,text[])", "producers"): "EXECUTE",
     ("function events_end()", "producers"): "EXECUTE",
-    ("function kind_patterns(text[])", "producers"): "EXECUTE",
     ("function iso_time(timestamp with time zone)", "producers"): "EXECUTE",
     ("function json_fault(jsonb,integer)", "producers"): "EXECUTE",
     ("function decimals(jsonb)", "producers"): "EXECUTE",
     ("function refuse(text,text,text,text,text)", "producers"): "EXECUTE",
     ("function bound_as()", "producers"): "EXECUTE",
     ("function bindings()", "producers"): "EXECUTE",
+    ("function sees_all()", "producers"): "EXECUTE",
+    ("function confirm_plan()", "producers"): "EXECUTE",
+    ("function refuse_bound_reader(text)", "producers"): "EXECUTE",
 }
 
 RIGHTS = """

@@ -129,7 +129,7 @@ CREATE INDEX jobs_held ON shardd.jobs (producer, order_group, id) WHERE held;
 CREATE INDEX jobs_order ON shardd.jobs (producer, order_group, id) WHERE order_group IS NOT NULL;
 CREATE INDEX jobs_foremost ON shardd.jobs (producer, order_group) WHERE order_group IS NOT NULL AND NOT held;
 CREATE INDEX jobs_campaign ON shardd.jobs (campaign, id) WHERE campaign IS NOT NULL;
-CREATE INDEX jobs_reference ON shardd.jobs (reference) WHERE reference IS NOT NULL;
+CREATE INDEX jobs_reference ON shardd.jobs (reference, producer) WHERE reference IS NOT NULL;
 
 -- A row for each order group that may be added to: who adds locks it. It says nothing, so that retention may delete any.
 CREATE TABLE shardd.order_groups (
@@ -194,7 +194,7 @@ CREATE INDEX archive_message ON shardd.archive (message_id) WHERE message_id IS 
 CREATE INDEX archive_unsent ON shardd.archive (state, id) WHERE state <> 'sent';
 CREATE INDEX archive_order ON shardd.archive (producer, order_group, id) WHERE order_group IS NOT NULL AND state <> 'sent';
 CREATE INDEX archive_campaign ON shardd.archive (campaign, settled_at) INCLUDE (state) WHERE campaign IS NOT NULL;
-CREATE INDEX archive_reference ON shardd.archive (reference) WHERE reference IS NOT NULL;
+CREATE INDEX archive_reference ON shardd.archive (reference, producer) WHERE reference IS NOT NULL;
 
 -- Makes the partitions of this month and the two that follow. Called at every start and every minute: a month that nobody
 -- prepared falls into no partition and would stop every settle, so the default partition catches it. One at a time makes them: the

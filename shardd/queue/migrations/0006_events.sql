@@ -206,8 +206,8 @@ BEGIN
         SELECT e.xid || '-' || e.id, e.id, e.at, e.kind, e.job_id, e.device_id, e.campaign, e.reference, e.data
           FROM shardd.all_events e
          WHERE (e.xid, e.id) > (last_xid, last_id) AND e.xid < pg_snapshot_xmin(pg_current_snapshot())
-           AND e.kind LIKE ANY (patterns)
-           AND coalesce(bound ?| array['device:' || e.device_id, 'group:' || e.device_group, 'campaign:' || e.campaign], true)
+           AND CASE WHEN coalesce(bound ?| array['device:' || e.device_id, 'group:' || e.device_group, 'campaign:' || e.campaign], true)
+                    THEN e.kind LIKE ANY (patterns) END
          ORDER BY e.xid, e.id LIMIT most;
 END $$;
 

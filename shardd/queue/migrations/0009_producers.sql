@@ -165,7 +165,103 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- What a producer reads while nobody is bound; guard_producers makes filters of these views.
+-- What a bound session sees of jobs and events. A filter alone would answer questions about the rows that it takes away: the comparisons
+-- of text and numbers are leakproof, so PostgreSQL uses them on an index before the filter of a view or of row security, and EXPLAIN
+-- says how many rows each of the two left over, or, without running anything, what the statistics make of a comparison. OFFSET 0 keeps
+-- every condition of the caller outside, and behind a barrier the planner uses no statistics of the columns. What these views cost
+-- depends on nothing that the caller asks.
+CREATE VIEW shardd.bound_outcomes WITH (security_barrier) AS
+    SELECT * FROM shardd.all_outcomes
+     WHERE coalesce((SELECT shardd.bindings())
+                    ?| array['device:' || device_id, 'group:' || device_group, 'campaign:' || campaign], true)
+     ORDER BY id DESC OFFSET 0;
+CREATE VIEW shardd.bound_events WITH (security_barrier) AS
+    SELECT id, at, kind, job_id, device_id, campaign, reference, data, xid FROM shardd.all_events
+     WHERE coalesce((SELECT shardd.bindings())
+                    ?| array['device:' || device_id, 'group:' || device_group, 'campaign:' || campaign], true)
+    OFFSET 0;
+
+-- The campaigns and opt-outs that a session may see, in the same way. A bound role cannot read the tables themselves.
+CREATE VIEW shardd.visible_campaigns WITH (security_barrier) AS
+    SELECT * FROM shardd.campaigns WHERE coalesce((SELECT shardd.bindings()) ? ('campaign:' || id), true) OFFSET 0;
+CREATE VIEW shardd.visible_opt_outs WITH (security_barrier) AS
+    SELECT address, recipient, source, said_at, created_at FROM shardd.opt_outs
+     WHERE coalesce(created_by = (SELECT shardd.bound_as()), true) OFFSET 0;
+
+-- Whether a statement of this session may be planned to read everything. IMMUTABLE is not true of it, on purpose: the planner then calls
+-- it itself and leaves out the half of a view that is not for this session, with its estimates. Whether the answer still holds when the
+-- plan is executed, confirm_plan asks.
+CREATE FUNCTION shardd.sees_all() RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN shardd.bound_as() IS NULL;
+END $$;
+
+-- Refuses a bound session: its plan is older than the membership that binds it. (Plans that are older than SET ROLE, or than a change of
+-- bound roles, PostgreSQL makes anew itself.)
+CREATE FUNCTION shardd.confirm_plan() RETURNS boolean LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    name text := shardd.bound_as();
+BEGIN
+    IF name IS NOT NULL THEN
+        RETURN shardd.refuse('id', format('this statement was planned before the session was bound as %s', name),
+            'Run DISCARD PLANS, or connect again.', 'outcomes', 'insufficient_privilege');
+    END IF;
+    RETURN true;
+END $$;
+
+-- Refuses a bound session that reads a table, when the statement is planned: even its plan would tell what the table holds.
+-- IMMUTABLE for the same reason as sees_all.
+CREATE FUNCTION shardd.refuse_bound_reader(at_table text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    name text := shardd.bound_as();
+BEGIN
+    IF name IS NOT NULL THEN
+        RETURN shardd.refuse(CASE at_table WHEN 'campaigns' THEN 'id' ELSE 'address' END,
+            format('%s is bound, and cannot read shardd.%s', name, at_table),
+            format('What it may see stands in shardd.visible_%s. To insert, leave out RETURNING and the columns of ON CONFLICT.', at_table),
+            at_table, 'insufficient_privilege');
+    END IF;
+    RETURN true;
+END $$;
+
+-- A job by its id, if the session may see it: a bound session cannot use an index through shardd.outcomes.
+CREATE FUNCTION shardd.outcome(id bigint) RETURNS SETOF shardd.all_outcomes ROWS 1 LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    bound jsonb := shardd.bindings();
+BEGIN
+    RETURN QUERY
+        SELECT o.* FROM shardd.all_outcomes o
+         WHERE o.id = outcome.id
+           AND coalesce(bound ?| array['device:' || o.device_id, 'group:' || o.device_group, 'campaign:' || o.campaign], true);
+END $$;
+
+-- The jobs that have a reference, the newest first; for a bound session those that it inserted as the role as which it is bound, and still
+-- may see. The two are looked up together, so that not even the work shows whether somebody else has the reference.
+CREATE FUNCTION shardd.outcomes_by_reference(reference text) RETURNS SETOF shardd.all_outcomes LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    bound jsonb := shardd.bindings();
+    name  text := shardd.bound_as();
+BEGIN
+    IF name IS NULL THEN
+        RETURN QUERY SELECT o.* FROM shardd.all_outcomes o WHERE o.reference = outcomes_by_reference.reference ORDER BY o.id DESC;
+        RETURN;
+    END IF;
+    RETURN QUERY
+        SELECT o.* FROM shardd.all_outcomes o
+         WHERE o.id = ANY (array(
+                   SELECT j.id FROM shardd.jobs j WHERE j.reference = outcomes_by_reference.reference AND j.producer = name
+                   UNION ALL
+                   SELECT a.id FROM shardd.archive a WHERE a.reference = outcomes_by_reference.reference AND a.producer = name))
+           AND bound ?| array['device:' || o.device_id, 'group:' || o.device_group, 'campaign:' || o.campaign]
+         ORDER BY o.id DESC;
+END $$;
+
+-- What a producer reads while nobody is bound; guard_producers puts the filters into these views.
 CREATE VIEW shardd.outcomes AS SELECT * FROM shardd.all_outcomes;
 CREATE VIEW shardd.events AS SELECT id, at, kind, job_id, device_id, campaign, reference, data, xid FROM shardd.all_events;
 
@@ -179,14 +275,15 @@ CREATE POLICY added ON shardd.opt_outs FOR INSERT WITH CHECK (true);
 
 -- Puts up what holds bound roles, and takes it down when there are none: filters in the views, row security (which keeps all
 -- producers from COPY), and the trigger of the gate. Each asks first, by their names, whether the session may be concerned at all: that
--- costs everybody else nothing that can be measured, where a look into a table would cost a tenth of an INSERT. What it then asks of
--- a row that has a device, a device group and a campaign:
---   coalesce((SELECT shardd.bindings()) ?| array['device:' || device_id, 'group:' || device_group, 'campaign:' || campaign], true)
+-- costs everybody else nothing that can be measured, where a look into a table would cost a tenth of an INSERT. (So anybody who may
+-- connect can read in the catalogue which roles are bound, but not to what.)
+--
+-- The row security of shardd.jobs is a filter like any other, because RETURNING id needs one that some rows pass: with EXPLAIN a bound
+-- role finds out whether the job of an id still stands in the queue. It can name no other column.
 CREATE FUNCTION shardd.guard_producers() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     concerned text;
-    bound     text := 'coalesce((SELECT shardd.bindings()) ?| array[''device:'' || device_id, ''group:'' || device_group, '
-                      '''campaign:'' || campaign], true)';
+    one       text;
 BEGIN
     LOCK TABLE shardd.producers IN SHARE ROW EXCLUSIVE MODE;  -- of two at once, the second must see what the first did
     SELECT format('(session_user::text = ANY (%1$L) OR current_setting(''role'') <> ''none'' AND current_setting(''role'') = ANY (%1$L)',
@@ -203,29 +300,34 @@ BEGIN
         CREATE OR REPLACE VIEW shardd.outcomes AS SELECT * FROM shardd.all_outcomes;
         CREATE OR REPLACE VIEW shardd.events AS
             SELECT id, at, kind, job_id, device_id, campaign, reference, data, xid FROM shardd.all_events;
-        ALTER TABLE shardd.jobs DISABLE ROW LEVEL SECURITY;
-        ALTER TABLE shardd.campaigns DISABLE ROW LEVEL SECURITY;
-        ALTER TABLE shardd.opt_outs DISABLE ROW LEVEL SECURITY;
+        FOREACH one IN ARRAY array['jobs', 'campaigns', 'opt_outs', 'outbox'] LOOP
+            EXECUTE format('ALTER TABLE shardd.%I DISABLE ROW LEVEL SECURITY', one);
+        END LOOP;
         DROP TRIGGER accept_producer ON shardd.jobs;
         RETURN NULL;
     END IF;
 
     INSERT INTO shardd.settings (name, value) VALUES ('producers.concerned', to_jsonb(concerned));
-    -- Behind a barrier, a function in the WHERE of a query is shown no row that the filter takes away. The planner passes no wish for
-    -- an order through it, and the newest jobs are what people ask for.
-    EXECUTE format('CREATE OR REPLACE VIEW shardd.outcomes WITH (security_barrier) AS SELECT * FROM shardd.all_outcomes '
-                   'WHERE (SELECT %s IS NOT TRUE) OR %s ORDER BY id DESC', concerned, bound);
-    EXECUTE format('CREATE OR REPLACE VIEW shardd.events WITH (security_barrier) AS '
+    -- One half of a view is for sessions that see everything, and left out of a bound one's plan. The planner passes no wish for an order
+    -- into the halves, and the newest jobs are what people ask for.
+    EXECUTE format('CREATE OR REPLACE VIEW shardd.outcomes AS '
+                   '(SELECT * FROM shardd.all_outcomes '
+                   'WHERE shardd.sees_all() AND (SELECT %s IS NOT TRUE OR shardd.confirm_plan()) ORDER BY id DESC) '
+                   'UNION ALL (SELECT * FROM shardd.bound_outcomes WHERE NOT shardd.sees_all() ORDER BY id DESC)', concerned);
+    EXECUTE format('CREATE OR REPLACE VIEW shardd.events AS '
                    'SELECT id, at, kind, job_id, device_id, campaign, reference, data, xid FROM shardd.all_events '
-                   'WHERE (SELECT %s IS NOT TRUE) OR %s', concerned, bound);
-    EXECUTE format('ALTER POLICY seen ON shardd.jobs USING (%s IS NOT TRUE OR %s)', concerned, bound);
-    EXECUTE format('ALTER POLICY seen ON shardd.campaigns USING (%s IS NOT TRUE '
-                   'OR coalesce((SELECT shardd.bindings()) ? (''campaign:'' || id), true))', concerned);
-    EXECUTE format('ALTER POLICY seen ON shardd.opt_outs USING (%s IS NOT TRUE '
-                   'OR coalesce(created_by = (SELECT shardd.bound_as()), true))', concerned);
-    ALTER TABLE shardd.jobs ENABLE ROW LEVEL SECURITY;
-    ALTER TABLE shardd.campaigns ENABLE ROW LEVEL SECURITY;
-    ALTER TABLE shardd.opt_outs ENABLE ROW LEVEL SECURITY;
+                   'WHERE shardd.sees_all() AND (SELECT %s IS NOT TRUE OR shardd.confirm_plan()) '
+                   'UNION ALL SELECT * FROM shardd.bound_events WHERE NOT shardd.sees_all()', concerned);
+    EXECUTE format('ALTER POLICY seen ON shardd.jobs USING (%s IS NOT TRUE OR coalesce((SELECT shardd.bindings()) '
+                   '?| array[''device:'' || device_id, ''group:'' || device_group, ''campaign:'' || campaign], true))', concerned);
+    FOREACH one IN ARRAY array['campaigns', 'opt_outs'] LOOP
+        EXECUTE format('ALTER POLICY seen ON shardd.%I USING (shardd.refuse_bound_reader(%L) '
+                       'AND (SELECT %s IS NOT TRUE OR shardd.confirm_plan()))', one, one, concerned);
+    END LOOP;
+    -- Nobody but its owner reads the outbox. A plan with a table that has row security is made anew after SET ROLE.
+    FOREACH one IN ARRAY array['jobs', 'campaigns', 'opt_outs', 'outbox'] LOOP
+        EXECUTE format('ALTER TABLE shardd.%I ENABLE ROW LEVEL SECURITY', one);
+    END LOOP;
     -- Triggers work in the order of their names: this one before admit_job.
     EXECUTE format('CREATE OR REPLACE TRIGGER accept_producer BEFORE INSERT ON shardd.jobs FOR EACH ROW WHEN (%s) '
                    'EXECUTE FUNCTION shardd.admit_producer(%L)',

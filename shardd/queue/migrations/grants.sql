@@ -25,8 +25,10 @@ GRANT INSERT (device_id, device_group, recipient, kind, body, variables, media, 
 GRANT SELECT (id) ON shardd.jobs TO shardd_producer;
 GRANT SELECT, INSERT (id, label, weight, device_cap) ON shardd.campaigns TO shardd_producer;
 GRANT INSERT (recipient, note), SELECT (address, recipient, source, said_at, created_at) ON shardd.opt_outs TO shardd_producer;
-GRANT SELECT ON shardd.outcomes, shardd.events TO shardd_producer;
+GRANT SELECT ON shardd.outcomes, shardd.events, shardd.visible_campaigns, shardd.visible_opt_outs TO shardd_producer;
 -- Functions that a view or another function calls are executed with the rights of who asks.
-GRANT EXECUTE ON FUNCTION shardd.read_events(text, integer, text[]), shardd.events_end(), shardd.kind_patterns(text[]),
+GRANT EXECUTE ON FUNCTION shardd.read_events(text, integer, text[]), shardd.events_end(), shardd.outcome(bigint),
+      shardd.outcomes_by_reference(text),
       shardd.iso_time(timestamptz), shardd.json_fault(jsonb, integer), shardd.decimals(jsonb),
-      shardd.refuse(text, text, text, text, text), shardd.bound_as(), shardd.bindings() TO shardd_producer;
+      shardd.refuse(text, text, text, text, text), shardd.bound_as(), shardd.bindings(),
+      shardd.sees_all(), shardd.confirm_plan(), shardd.refuse_bound_reader(text) TO shardd_producer;
