@@ -52,7 +52,8 @@ HOT: dict[str, dict[str, Any]] = {
     },
     "finish_jobs": {**CLAIMS, **OUTCOMES, "states": ["sent", "failed"], "failures": [0, 1]},
     "release_jobs": {
-        **CLAIMS, "failures": [0, 1], "delays": [0.0, 1.0], "errors": ["", ""], "error_classes": ["", ""],
+        **CLAIMS, "failures": [0, 1], "worker_deaths": [0, 1], "delays": [0.0, 1.0],
+        "errors": ["", ""], "error_classes": ["", ""],
     },
     "count_sends": {
         "device_ids": ["d1"], "days": ["2026-07-01"], "hours": [7], "sents": [1], "last_ats": ["2026-07-01 07:00:00+00"],
