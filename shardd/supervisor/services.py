@@ -119,13 +119,5 @@ class ServiceGroup:
         try:
             await service.run()
         except Exception as error:
-            failure = _first(error)
-            log.critical("a part of the supervisor failed", action="defect", exc_info=failure)
-            self._failed(failure)
-
-
-def _first(error: BaseException) -> BaseException:
-    """The cause itself, where a task group has wrapped it."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+            log.critical("a part of the supervisor failed", action="defect", exc_info=error)
+            self._failed(error)

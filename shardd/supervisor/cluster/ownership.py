@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.services import Service
 from shardd.supervisor.steps import Step
+from shardd.supervisor.tasks import run_together
 
 DEADLINE_EVERY: Final = 0.1
 """Seconds between looks at the deadline of the leases."""
@@ -61,9 +62,7 @@ class Ownership(Service):
 
     async def serve(self) -> None:
         """Renew, and watch the deadline."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._renew_again_and_again())
-            tasks.create_task(self._watch_deadline())
+        await run_together(self._renew_again_and_again(), self._watch_deadline())
 
     async def take(self) -> None:
         """Take the shards for the first time; no worker runs yet. Raises DatabaseError."""

@@ -19,6 +19,7 @@ from shardd.supervisor.dispatch.router import Router
 from shardd.supervisor.scheduling.device_queue import MOST_LANES
 from shardd.supervisor.services import Service
 from shardd.supervisor.steps import Steps
+from shardd.supervisor.tasks import run_together
 from shardd.supervisor.wait_for_event import WakeUp
 
 NEW_MOST: Final = 5000
@@ -96,9 +97,7 @@ class WorkPoller(Service):
 
     async def serve(self) -> None:
         """One loop for each question."""
-        async with asyncio.TaskGroup() as tasks:
-            for loop in (self._find_new(), self._promote(), self._scan()):
-                tasks.create_task(loop)
+        await run_together(self._find_new(), self._promote(), self._scan())
 
     def hint(self, hints: list[WorkHint]) -> None:
         """The database says where jobs stand."""
