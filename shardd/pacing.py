@@ -100,6 +100,8 @@ class DevicePace:
     """Whether the device's sends must be counted in the database at all."""
     free: bool = field(init=False, compare=False)
     """Whether nothing ever keeps the device from sending."""
+    longest_gap: float = field(init=False, compare=False)
+    """Seconds that no gap exceeds."""
 
     def __post_init__(self) -> None:
         """Answer once what is asked for every message."""
@@ -108,6 +110,7 @@ class DevicePace:
         gaps = any(pace.gap_max > 0 for pace in paces if not pace.burst)
         limits = any(pace.hourly_limit > 0 or pace.daily_limit > 0 for pace in paces)
         object.__setattr__(self, "has_gap", gaps)
+        object.__setattr__(self, "longest_gap", max(pace.gap_max for pace in paces))
         object.__setattr__(self, "limited", gaps or limits)
         object.__setattr__(self, "free", not (gaps or limits or any(pace.quiet for pace in paces)))
 

@@ -27,6 +27,8 @@ from shardd.supervisor.admin.status import QueueStatus, ShardStatus, Status, Tot
 
 WIDE = 110
 """Columns from which on the words are written out and the worker's resources are shown."""
+OLD = 10.0
+"""Seconds after which the age of a count is shown."""
 AIRY = 130
 """Columns from which on the table's columns stand further apart."""
 
@@ -93,7 +95,10 @@ def _facts(status: Status, most: int | None) -> Table:
     facts.add_column()
     clients = count(totals.open_clients, "open client")
     facts.add_row("devices", f"{totals.ready:,} ready, {totals.parked:,} parked, {clients}")
-    facts.add_row("queue", Text("not counted yet", "dim") if queue is None else _queue_words(queue))
+    facts.add_row("queue", Text("not counted yet", "dim") if queue is None else _queue_words(queue, status.now))
+    if queue is not None and queue.in_doubt:
+        doubts = f"{count(queue.in_doubt, 'job')} for you to decide: shardd job list --state=in_doubt"
+        facts.add_row("in doubt", Text(doubts, "bold yellow"))
     if queue is not None and (words := _campaign_words(queue)):
         facts.add_row("campaigns", words)
     sent = Text(f"{totals.sent:,} since the start, {_rate(totals.sent_per_second)}/s; ")
@@ -109,11 +114,13 @@ def _facts(status: Status, most: int | None) -> Table:
     return facts
 
 
-def _queue_words(queue: QueueStatus) -> str:
-    words = f"{queue.queued:,} queued, {queue.scheduled:,} scheduled, {queue.sending:,} sending"
-    if queue.oldest_due_age is None:
-        return words
-    return f"{words}; oldest due {span(max(0.0, queue.oldest_due_age))}"
+def _queue_words(queue: QueueStatus, now: float) -> Text:
+    words = Text(f"{queue.queued:,} queued, {queue.scheduled:,} scheduled, {queue.sending:,} sending")
+    if queue.oldest_due_age is not None:
+        words.append(f"; oldest due {span(max(0.0, queue.oldest_due_age))}")
+    if now - queue.as_of >= OLD:
+        words.append(f" (as of {span(now - queue.as_of)} ago)", "yellow")
+    return words
 
 
 def _campaign_words(queue: QueueStatus) -> Text:

@@ -248,7 +248,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
 
     # Start, status, reload
     take_over = TakeOver(keeper, ownership, recovery, workers, jobs, device_sync, campaign_sync, inbox)
-    counter = upkeep.QueueCounter(Counts(pools.rest))
+    counter = upkeep.QueueCounter(Counts(pools.rest), lambda: scheduler.held_back(time.monotonic()))
     bindings = BindingCheck(ProducerAdmin(pools.rest))
     held_events = HeldEventWatch(Events(pools.rest))
     server_watch = ServerWatch(ServerLimits(pools.watch))
@@ -270,6 +270,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         device_sync=device_sync,
         state_watch=state_watch,
         queue=lambda: counter.queue,
+        webhooks=webhooks.statuses,
         reporters=(
             *(defects, set_aside, workers, scheduler, state_watch, recovery, spool, steps, bindings),
             *(claim_watch, held_events, server_watch),

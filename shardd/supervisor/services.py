@@ -70,7 +70,7 @@ class Periodic(Service):
     ) -> None:
         """`name`: see `Step`; `every`, `first`: seconds between runs, and before the first one.
 
-        `share`: the pause is at least this many times as long as the work takes. `patience`: see `Step`.
+        `share`: the pause is at least this many times as long as the work takes, if it succeeds. `patience`: see `Step`.
         """
         self._step = steps.add(name, patience=patience)
         self._work = work
@@ -85,7 +85,13 @@ class Periodic(Service):
             began = time.monotonic()
             with self._step:
                 await self._work()
-            await asyncio.sleep(max(self._step.pause(self._every), self._share * (time.monotonic() - began)))
+            await asyncio.sleep(self.pause_after(time.monotonic() - began))
+
+    def pause_after(self, took: float) -> float:
+        """Seconds until the next run, after one that took `took` seconds."""
+        pause = self._step.pause(self._every)
+        # How long a database that did not answer was waited for says nothing of how dear the work is.
+        return pause if self._step.error is not None else max(pause, self._share * took)
 
 
 class ServiceGroup:

@@ -84,18 +84,18 @@ class Steps:
     """All of a supervisor's steps, and what is wrong with them."""
 
     def __init__(self) -> None:
-        self._steps: list[Step] = []
+        self.all: list[Step] = []
 
     def add(self, name: str, *, patience: float | None = PATIENCE) -> Step:
         """A new step; see `Step`."""
-        self._steps.append(Step(name, patience=patience))
-        return self._steps[-1]
+        self.all.append(Step(name, patience=patience))
+        return self.all[-1]
 
     def problems(self) -> Iterator[Problem]:
         """One for each error, naming the steps that fail with it."""
         now = time.monotonic()
         failing: dict[str, list[tuple[str, float]]] = {}
-        for step in self._steps:
+        for step in self.all:
             if (seconds := step.failing_for(now)) is not None and step.error is not None:
                 failing.setdefault(step.error, []).append((step.name, seconds))
             elif (seconds := step.hanging_for(now)) is not None:

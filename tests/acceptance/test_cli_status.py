@@ -8,6 +8,7 @@ import signal
 import termios
 from collections.abc import Callable
 
+import aiohttp
 import msgspec
 
 from shardd.supervisor.admin.status import Status
@@ -58,6 +59,49 @@ async def test_status_of_a_healthy_a_degraded_and_a_stopped_node(
         away = await shardd("status", *option)
         assert (away.code, away.out) == (3, "")
         assert away.err == f"shardd: no shardd answers at {daemon.socket}: is it running with this config?\n"
+
+
+async def test_jobs_in_doubt_are_still_told_after_a_restart_and_not_called_unsent(
+    make_daemon: Callable[..., Daemon], producer: Producer
+) -> None:
+    daemon = make_daemon(transports={"sandbox": {"in_doubt_rate": 1.0}})
+    shardd = Command(daemon.config_file)
+    producer.add_devices(1)
+    producer.add_jobs(2, 1)
+    await daemon.start()
+    assert await producer.until_finished(daemon, 2) == {"in_doubt": 2}
+    assert await daemon.stop() == 0
+    log = daemon.log_tail(10**6)
+    assert log.count('"outcome unknown"') == 2
+    assert "not sent" not in log
+
+    await daemon.start()
+    await daemon.until(lambda status: status["queue"] is not None)
+    shown = await shardd("status")
+    assert "2 jobs for you to decide: shardd job list --state=in_doubt" in shown.out
+    assert (await shardd("status", "--json")).json["queue"]["in_doubt"] == 2
+    assert 'shardd_jobs{state="in_doubt"} 2' in await metrics(daemon)
+
+
+async def test_what_a_limit_holds_back_is_not_called_due(
+    make_daemon: Callable[..., Daemon], producer: Producer
+) -> None:
+    daemon = make_daemon(pacing={"hourly_limit": 1})
+    producer.add_devices(1)
+    producer.add_jobs(3, 1)
+    await daemon.start()
+    await daemon.until(lambda status: status["totals"]["sent"] == 1)
+    status = await daemon.until(
+        lambda status: status["queue"]["queued"] == 2 and status["queue"]["oldest_due_age"] is None
+    )
+    assert status["healthy"]
+    assert "shardd_oldest_due_job_seconds 0\n" in await metrics(daemon)
+
+
+async def metrics(daemon: Daemon) -> str:
+    connector = aiohttp.UnixConnector(str(daemon.socket))
+    async with aiohttp.ClientSession(connector=connector) as session, session.get("http://shardd/metrics") as response:
+        return await response.text()
 
 
 async def test_watching_without_a_terminal_is_refused(make_daemon: Callable[..., Daemon]) -> None:

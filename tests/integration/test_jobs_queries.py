@@ -590,6 +590,27 @@ async def test_the_depth_counts_every_live_job_once(dsn: str, database: Database
     assert 0 <= age < HANG
 
 
+async def test_a_device_that_is_held_back_has_no_job_that_is_due(dsn: str, database: Database, epoch: int) -> None:
+    insert_jobs(dsn, "a", 2)
+    insert_jobs(dsn, "b")
+    counts = Counts(database)
+    both = await counts.depth()
+    assert both["oldest_due_age"] is not None
+    assert (await counts.depth(["b"]))["oldest_due_age"] is not None
+    assert await counts.depth(["b", "a", "unknown"]) == {**both, "oldest_due_age": None}
+
+
+async def test_jobs_in_doubt_are_counted_until_somebody_decides(dsn: str, database: Database, epoch: int) -> None:
+    ids = insert_jobs(dsn, "a", 3)
+    with connect(dsn) as connection:
+        connection.execute("SELECT shardd.end_jobs(%s, 'in_doubt', 'x', 'worker')", [ids[:2]])
+        connection.execute("SELECT shardd.end_jobs(%s, 'failed', 'x', 'worker')", [ids[2:]])
+    assert await Counts(database).doubts() == 2
+    with connect(dsn) as connection:
+        connection.execute("SELECT shardd.bring_back(%s)", [ids[:1]])
+    assert await Counts(database).doubts() == 1
+
+
 # ---- what is in whose hand
 
 

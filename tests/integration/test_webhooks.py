@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -19,6 +20,7 @@ from shardd.config import WebhookConfig
 from shardd.queue.database import Database
 from shardd.queue.leases import Leases
 from shardd.queue.webhooks import FAILURES_KEPT, Event, Hold, Progress, SetAside, WebhookAdmin, WebhookRow, WebhookStore
+from shardd.supervisor.admin.status import WebhookStatus
 from shardd.supervisor.outbox import endpoint
 from shardd.supervisor.outbox.webhooks import Webhooks
 from shardd.supervisor.outbox.window import REFUSALS
@@ -211,12 +213,17 @@ async def test_a_receiver_that_is_away_gets_everything_when_it_is_back(node: Nod
     assert rows["crm"].error == "cannot be reached: Connection refused"
     assert rows["crm"].failing_since is not None
     (trouble,) = node.webhooks.troubles()
-    assert trouble.startswith("webhook crm has failed for 0 min: cannot be reached")
+    assert re.match(r"webhook crm has failed for \d+ s: cannot be reached", trouble)
+    (status,) = node.webhooks.statuses()
+    assert (status.name, status.failing, status.disabled) == ("crm", True, False)
+    assert status.behind is not None
+    assert status.behind >= 0
     assert "geheim" not in trouble
     async with receiver:
         await receiver.until_taken(50)
         rows = await node.until(lambda rows: rows[0].delivered == 50)
         assert (rows["crm"].failing_since, rows["crm"].next_at, node.webhooks.troubles()) == (None, None, [])
+        assert node.webhooks.statuses() == [WebhookStatus(name="crm", failing=False, disabled=False, behind=0.0)]
 
 
 async def test_a_retry_after_is_obeyed(node: Node, dsn: str) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from shardd.states import ShardState
-from shardd.supervisor.admin.status import ShardStatus, Status
+from shardd.supervisor.admin.status import ShardStatus, Status, WebhookStatus
 
 _PER_SHARD: Final = (
     ("shardd_shard_devices", "gauge", "Devices of the shard.", "devices"),
@@ -24,6 +24,10 @@ _PER_SHARD: Final = (
     ("shardd_shard_open_fds", "gauge", "Open file descriptors of the worker.", "fds"),
 )
 
+_OLDEST_DUE: Final = (
+    "Since when the oldest job is due whose device is not paused, parked, at a limit, quiet or backing off."
+)
+
 
 def render_metrics(status: Status) -> str:
     """The whole page."""
@@ -34,13 +38,17 @@ def render_metrics(status: Status) -> str:
     _family(lines, "shardd_problems", "gauge", "What keeps the node from being healthy, by kind.", kinds)
     if status.queue is not None:
         depth = [
-            (f'{{state="{name}"}}', float(getattr(status.queue, name))) for name in ("queued", "scheduled", "sending")
+            (f'{{state="{name}"}}', float(getattr(status.queue, name)))
+            for name in ("queued", "scheduled", "sending", "in_doubt")
         ]
-        _family(lines, "shardd_jobs", "gauge", "Live jobs by state.", depth)
-        age = status.queue.oldest_due_age or 0.0
         _family(
-            lines, "shardd_oldest_due_job_seconds", "gauge", "Age of the oldest job that could be sent.", [("", age)]
+            lines, "shardd_jobs", "gauge", "Jobs that are not over, by state; in_doubt: they wait for a person.", depth
         )
+        age = status.queue.oldest_due_age or 0.0
+        _family(lines, "shardd_oldest_due_job_seconds", "gauge", _OLDEST_DUE, [("", age)])
+        counted = max(0.0, status.now - status.queue.as_of)
+        _family(lines, "shardd_queue_count_age_seconds", "gauge", "Time since the jobs were counted.", [("", counted)])
+    _webhooks(lines, status.webhooks)
     states = [
         (f'{{shard="{s.shard}",state="{state}"}}', float(s.state == state))
         for s in status.shards
@@ -50,6 +58,13 @@ def render_metrics(status: Status) -> str:
     for name, kind, text, attribute in _PER_SHARD:
         _family(lines, name, kind, text, _of_shards(status.shards, attribute))
     return "\n".join(lines) + "\n"
+
+
+def _webhooks(lines: list[str], webhooks: Sequence[WebhookStatus]) -> None:
+    failing = [(f'{{webhook="{one.name}"}}', float(one.failing)) for one in webhooks]
+    behind = [(f'{{webhook="{one.name}"}}', one.behind) for one in webhooks if one.behind is not None]
+    _family(lines, "shardd_webhook_failing", "gauge", "1 while a webhook's receiver fails or it is disabled.", failing)
+    _family(lines, "shardd_webhook_behind_seconds", "gauge", "How long the oldest undelivered event waits.", behind)
 
 
 def _of_shards(shards: Iterable[ShardStatus], attribute: str) -> list[tuple[str, float]]:

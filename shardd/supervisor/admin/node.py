@@ -12,7 +12,7 @@ from shardd import __version__
 from shardd.errors import UsageError
 from shardd.states import ShardState
 from shardd.supervisor.admin.problems import ProblemKind, ReportsProblems
-from shardd.supervisor.admin.status import QueueStatus, Status, problems_of, shard_status, sum_up
+from shardd.supervisor.admin.status import QueueStatus, Status, WebhookStatus, problems_of, shard_status, sum_up
 from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.cluster.state_watch import StateWatch
 from shardd.supervisor.dispatch.router import Router
@@ -38,6 +38,7 @@ class Node:
     device_sync: DeviceSync
     state_watch: StateWatch
     queue: Callable[[], QueueStatus | None]
+    webhooks: Callable[[], list[WebhookStatus]]
     reporters: Sequence[ReportsProblems]
     """Parts whose problems make the node unhealthy."""
     notes: Sequence[Callable[[], Sequence[str]]]
@@ -111,6 +112,7 @@ class Node:
             shards=shards,
             totals=sum_up(shards, sandbox_devices=sandbox),
             queue=self.queue(),
+            webhooks=self.webhooks(),
         )
 
     # ----

@@ -51,12 +51,27 @@ class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
     scheduled: int
     sending: int
     oldest_due_age: float | None
+    """Since when the oldest job is due whose device may send: not paused, parked, at a limit, in quiet hours or backing off."""
     as_of: float
     running_campaigns: int = 0
     """Campaigns that have live jobs, of all nodes; so the next."""
     paused_campaigns: int = 0
     paused_jobs: int = 0
     """Of the paused campaigns."""
+    in_doubt: int = 0
+    """Jobs in doubt that wait for a decision now, of all nodes."""
+
+
+class WebhookStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A webhook that this node delivers for."""
+
+    name: str
+    failing: bool
+    """Its receiver has not taken events for several tries, or it is disabled."""
+    disabled: bool
+    """After a 410: nothing is sent until `shardd webhook retry`."""
+    behind: float | None
+    """For how long the oldest event that is to be delivered has waited; None: disabled, so that nobody knows."""
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +112,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     shards: list[ShardStatus]
     totals: Totals
     queue: QueueStatus | None
+    webhooks: list[WebhookStatus] = []
+    """Those that this node delivers for."""
 
 
 def problems_of(shards: list[ShardStatus], *, database_error: str | None, leases_known: bool) -> list[Problem]:

@@ -45,15 +45,17 @@ POSTGRES_EVERY: Final = 0.5
 class QueueCounter:
     """How much there is in the live table, counted now and then."""
 
-    def __init__(self, counts: Counts) -> None:
+    def __init__(self, counts: Counts, held: Callable[[], list[str]]) -> None:
+        """`held`: the devices that may send nothing now, whatever is due."""
         self._counts = counts
+        self._held = held
         self.queue: QueueStatus | None = None
         """As of the last count; None: there was none yet."""
 
     async def count(self) -> None:
         """Count now. Raises DatabaseError."""
-        depth, campaigns = await self._counts.depth(), await self._counts.campaigns()
-        self.queue = QueueStatus(**depth, **campaigns, as_of=time.time())
+        depth, doubts = await self._counts.depth(self._held()), await self._counts.doubts()
+        self.queue = QueueStatus(**depth, **await self._counts.campaigns(), in_doubt=doubts, as_of=time.time())
 
 
 class OrderGroups:

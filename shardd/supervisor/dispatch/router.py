@@ -29,6 +29,7 @@ from shardd.queue.settle import Claim, Finish, JobBackoff, Release, settle
 from shardd.states import MAY_HAVE_LEFT, JobState, Verdict
 from shardd.supervisor.dispatch.cycle_writer import REFUSED_FOR, CycleWriter, resolve_apart
 from shardd.supervisor.dispatch.in_flight import Entry, InFlight
+from shardd.supervisor.dispatch.verdicts import OUTCOME_WORDS
 from shardd.supervisor.scheduling.device_queue import may_be_capped
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.services import Service
@@ -342,9 +343,9 @@ class Router(Service):
         self.shard_totals[shard][outcome.verdict] += 1
         if outcome.suspect and isinstance(decision, Finish) and decision.state is JobState.FAILED:
             self._set_aside(claim, decision.error)
-        if outcome.verdict not in (Verdict.SENT, Verdict.OPTED_OUT):
+        if (words := OUTCOME_WORDS.get(Verdict(outcome.verdict))) is not None:
             log.info(
-                "not sent",
+                words,
                 action="outcome",
                 shard=shard,
                 device=claim.device_id,

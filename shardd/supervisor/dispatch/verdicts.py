@@ -17,6 +17,16 @@ from shardd.journal_lines import Phase, Record
 from shardd.queue.settle import Claim
 from shardd.states import ALONE_FROM, Verdict
 
+OUTCOME_WORDS: Final = {
+    Verdict.PERMANENT: "send failed",
+    Verdict.TRANSIENT: "send failed",
+    Verdict.UNAVAILABLE: "device cannot send",
+    Verdict.RETURNED: "job returned to the queue",
+    Verdict.IN_DOUBT: "outcome unknown",
+    Verdict.EXPIRED: "job expired",
+}
+"""What the log says of a job that was not sent, as far as anybody knows."""
+
 DIED: Final = "the worker died after the message was handed over and before an answer came"
 LOST: Final = "the journal of that moment is lost, so nobody knows whether the message was handed over"
 

@@ -18,6 +18,7 @@ from shardd.config import WebhookConfig
 from shardd.errors import DatabaseError
 from shardd.logs import get_logger
 from shardd.queue.webhooks import Event, Hold, Progress, SetAside, WebhookStore
+from shardd.supervisor.admin.status import WebhookStatus
 from shardd.supervisor.outbox.post import Answer, Meaning, WebhookPost
 from shardd.supervisor.outbox.window import DOWN_AFTER, Entry, Patience, Window
 from shardd.supervisor.tasks import end_tasks
@@ -83,6 +84,18 @@ class Endpoint:
         self._noted_at = float("-inf")
         self._wake.set()
 
+    def status(self) -> WebhookStatus | None:
+        """How it is; None: another node delivers, or nobody yet."""
+        if self._hold is None:
+            return None
+        return WebhookStatus(
+            name=self.name,
+            failing=self._disabled or self._window.failures >= DOWN_AFTER,
+            disabled=self._disabled,
+            # One that is disabled reads nothing, so that nobody knows what waits.
+            behind=None if self._disabled else round(self._window.behind(datetime.now(UTC)), 1),
+        )
+
     def trouble(self) -> str | None:
         """What is wrong, in a sentence; None when all is well."""
         if self._hold is None:
@@ -93,10 +106,9 @@ class Endpoint:
                 f"is disabled: {self._error}; once its receiver wants events again: shardd webhook retry {self.name}"
             )
         elif self._window.failures >= DOWN_AFTER and self._failing_since is not None:
-            minutes = (time.monotonic() - self._failing_since) / 60
-            parts.append(f"has failed for {minutes:.0f} min: {self._error}")
+            parts.append(f"has failed for {_duration(time.monotonic() - self._failing_since)}: {self._error}")
         elif (behind := self._window.behind(datetime.now(UTC))) >= BEHIND:
-            parts.append(f"is {behind / 60:.0f} min behind: its receiver takes events more slowly than they happen")
+            parts.append(f"is {_duration(behind)} behind: its receiver takes events more slowly than they happen")
         if lost := self._missed - self._hold.missed:
             parts.append(f"did not deliver {lost} events before events.keep or events.most ended their time")
         return f"webhook {self.name} {'; it '.join(parts)}" if parts else None
@@ -297,6 +309,10 @@ class Endpoint:
             self._window.hurry()
             self._wake.set()
         return True
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _same(progress: Progress, noted: Progress) -> bool:

@@ -11,6 +11,7 @@ from shardd.config import WebhookConfig
 from shardd.logs import get_logger
 from shardd.queue.database import Database
 from shardd.queue.webhooks import WebhookStore
+from shardd.supervisor.admin.status import WebhookStatus
 from shardd.supervisor.outbox.endpoint import Endpoint
 from shardd.supervisor.scheduling.notifications import NotificationListener
 from shardd.supervisor.services import Service
@@ -63,6 +64,11 @@ class Webhooks(Service):
         """What is wrong, one sentence for each webhook of this node that fails."""
         found = [running.endpoint.trouble() for running in self._running.values()]
         return [*(trouble for trouble in found if trouble is not None), *self._listener.notes()]
+
+    def statuses(self) -> list[WebhookStatus]:
+        """Of those that this node delivers for, by name."""
+        found = (running.endpoint.status() for _, running in sorted(self._running.items()))
+        return [status for status in found if status is not None]
 
     async def serve(self) -> None:
         """Keep to the config until cancelled; then `close`."""

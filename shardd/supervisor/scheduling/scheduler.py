@@ -304,6 +304,22 @@ class Scheduler:
             if self.rest_of(queue) > now and self._can_send(queue)
         ]
 
+    def held_back(self, now: float) -> list[str]:
+        """Devices that are backing off, or that may send nothing for longer than any gap: at a limit, or in quiet hours."""
+        return [device_id for device_id, queue in self.by_id.items() if self._is_held_back(queue, now)]
+
+    def _is_held_back(self, queue: DeviceQueue, now: float) -> bool:
+        if self.rest_of(queue) > now:
+            return True
+        if queue.pace.free or queue.due == READY or queue.in_flight:
+            return False
+        if self.is_up(queue):
+            at = now if queue.due is None else queue.due
+        else:
+            # Another node's, or one whose shard is down: which lanes have work is not known here.
+            at = min(turn.at for turn in self.outlook(queue, now).values())
+        return at > now + queue.pace.longest_gap
+
     def turn_at(self, queue: DeviceQueue, lane: str, now: float) -> float:
         """When a job of this lane might be sent, the device's state aside."""
         turn = queue.turn_of(Lane.named(lane), self.campaigns, now, self._ahead)

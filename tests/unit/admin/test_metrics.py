@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from shardd.states import ShardState
 from shardd.supervisor.admin.metrics import render_metrics
-from shardd.supervisor.admin.status import QueueStatus, ShardStatus, Status, sum_up
+from shardd.supervisor.admin.status import QueueStatus, ShardStatus, Status, WebhookStatus, sum_up
 
 SAMPLE = re.compile(r'^([a-z_]+)(\{[a-z]+="[^"\\\n]*"(?:,[a-z]+="[^"\\\n]*")*\})? (\S+)$')
 
@@ -95,16 +95,31 @@ def test_what_is_not_known_is_left_out() -> None:
 
 
 def test_the_queue_is_told_when_it_was_counted() -> None:
-    queue = QueueStatus(queued=2_000_000, scheduled=3, sending=4, oldest_due_age=None, as_of=1.0)
+    queue = QueueStatus(
+        queued=2_000_000, scheduled=3, sending=4, in_doubt=7, oldest_due_age=None, as_of=1_799_999_961.0
+    )
     samples = parse(render_metrics(status(queue=queue)))
-    assert [samples[f'shardd_jobs{{state="{state}"}}'] for state in ("queued", "scheduled", "sending")] == [
-        2_000_000,
-        3,
-        4,
-    ]
+    states = ("queued", "scheduled", "sending", "in_doubt")
+    assert [samples[f'shardd_jobs{{state="{state}"}}'] for state in states] == [2_000_000, 3, 4, 7]
+    assert samples["shardd_queue_count_age_seconds"] == 40
     assert samples["shardd_oldest_due_job_seconds"] == 0
     aged = msgspec.structs.replace(queue, oldest_due_age=12.5)
     assert parse(render_metrics(status(queue=aged)))["shardd_oldest_due_job_seconds"] == 12.5
+
+
+def test_a_webhook_that_fails_is_told_and_one_that_is_disabled_is_not_called_up_to_date() -> None:
+    hooks = [
+        WebhookStatus(name="crm", failing=True, disabled=False, behind=75.5),
+        WebhookStatus(name="off", failing=True, disabled=True, behind=None),
+        WebhookStatus(name="shop", failing=False, disabled=False, behind=0.0),
+    ]
+    samples = parse(render_metrics(msgspec.structs.replace(status(shard()), webhooks=hooks)))
+    assert [samples[f'shardd_webhook_failing{{webhook="{name}"}}'] for name in ("crm", "off", "shop")] == [1, 1, 0]
+    behind = {name: value for name, value in samples.items() if name.startswith("shardd_webhook_behind_seconds")}
+    assert behind == {
+        'shardd_webhook_behind_seconds{webhook="crm"}': 75.5,
+        'shardd_webhook_behind_seconds{webhook="shop"}': 0,
+    }
 
 
 @given(st.integers(0, 2**53), st.integers(0, 2**53), st.floats(0, 1e9))

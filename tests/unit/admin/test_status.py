@@ -14,7 +14,16 @@ from shardd.config import parse_config
 from shardd.pacing import Pace
 from shardd.queue.devices import Device
 from shardd.states import CAN_SEND, DeviceState, ShardState, Verdict
-from shardd.supervisor.admin.status import QueueStatus, ShardStatus, Status, Totals, problems_of, shard_status, sum_up
+from shardd.supervisor.admin.status import (
+    QueueStatus,
+    ShardStatus,
+    Status,
+    Totals,
+    WebhookStatus,
+    problems_of,
+    shard_status,
+    sum_up,
+)
 from shardd.supervisor.scheduling.scheduler import DeviceQueue
 from shardd.supervisor.workers.shard import Shard
 
@@ -62,7 +71,9 @@ SHAPES = {
     },
     QueueStatus: {
         "queued", "scheduled", "sending", "oldest_due_age", "as_of", "running_campaigns", "paused_campaigns", "paused_jobs",
+        "in_doubt",
     },
+    WebhookStatus: {"name", "failing", "disabled", "behind"},
 }  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def node(shards: int, *, down: dict[int, ShardState] | None = None, sent: int = 
         config=None,
         shards=rows,
         totals=sum_up(rows, sandbox_devices=0),
-        queue=QueueStatus(queued=1_000_000, scheduled=3, sending=4, oldest_due_age=754.0, as_of=0.0),
+        queue=QueueStatus(queued=1_000_000, scheduled=3, sending=4, oldest_due_age=754.0, as_of=7_491.0),
     )
 
 
@@ -110,6 +110,22 @@ def test_the_head_tells_health_queue_and_the_oldest_due_job() -> None:
     assert "shardd 1.2.3 on host-a: healthy  up 2h 5m, pid 1, database embedded" in text
     assert "1,000,000 queued, 3 scheduled, 4 sending; oldest due 12m 34s" in text
     assert "sandbox" not in text
+
+
+def test_a_count_that_is_old_tells_its_age() -> None:
+    status = node(2)
+    assert "as of" not in "\n".join(paint(status, 80))
+    assert status.queue is not None
+    old = msgspec.structs.replace(status, queue=msgspec.structs.replace(status.queue, as_of=7_460.0))
+    assert "oldest due 12m 34s (as of 40s ago)" in "\n".join(paint(old, 120))
+
+
+def test_jobs_in_doubt_are_told_with_what_to_do() -> None:
+    status = node(2)
+    assert "for you to decide" not in "\n".join(paint(status, 80))
+    assert status.queue is not None
+    doubts = msgspec.structs.replace(status, queue=msgspec.structs.replace(status.queue, in_doubt=2))
+    assert "in doubt  2 jobs for you to decide: shardd job list --state=in_doubt" in "\n".join(paint(doubts, 80))
 
 
 def test_campaigns_are_told_when_there_are_some() -> None:

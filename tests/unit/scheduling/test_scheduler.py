@@ -428,3 +428,28 @@ def test_a_device_whose_shard_is_down_is_not_idle() -> None:
     for now in range(0, 60, 3):
         scan(scheduler, float(now), "a")
     assert idle(scheduler) == []
+
+
+# ---- what is held back
+
+
+def test_devices_at_a_limit_or_backing_off_are_held_back_and_others_are_not() -> None:
+    scheduler = ready(
+        device("at-limit", hourly_limit=1),
+        device("away"),
+        device("gap", gap_min=30.0, gap_max=30.0),
+        device("free"),
+    )
+    assert scheduler.held_back(0.0) == []
+    claims = {claim.device_id: claim for claim in take(scheduler)}
+    assert scheduler.held_back(0.0) == []
+    for name in ("at-limit", "gap", "free"):
+        end(scheduler, claims[name], 0.0)
+    end(scheduler, claims["away"], 0.0, Verdict.UNAVAILABLE, error="no network", retry_after=60.0, back=True)
+    # A gap is part of sending; a limit and a backoff are not.
+    assert scheduler.held_back(1.0) == ["at-limit", "away"]
+    assert scheduler.held_back(61.0) == ["at-limit"]
+    # Also of a shard that does not run here.
+    scheduler.shard_down(0)
+    assert scheduler.held_back(61.0) == ["at-limit"]
+    assert scheduler.held_back(3601.0) == []
