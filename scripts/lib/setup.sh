@@ -14,6 +14,19 @@ die() {
     exit 1
 }
 
+# help_if_asked ARGUMENT…: for -h or --help, the comment at the top of the script, and nothing else is done.
+help_if_asked() {
+    local argument
+    for argument in "$@"; do
+        case $argument in
+            -h | --help)
+                sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+                exit 0
+                ;;
+        esac
+    done
+}
+
 can_install() { [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; }
 
 # install_packages NAME…: Debian packages, of which those that are there already are left alone.

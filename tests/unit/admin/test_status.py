@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from shardd.config import parse_config
 from shardd.pacing import Pace
 from shardd.queue.devices import Device
 from shardd.states import CAN_SEND, DeviceState, ShardState, Verdict
+from shardd.supervisor.admin.problems import ProblemKind
 from shardd.supervisor.admin.status import (
     QueueStatus,
     ShardStatus,
@@ -162,3 +164,10 @@ def test_the_totals_are_sums() -> None:
 def test_no_shards_sum_up_to_nothing() -> None:
     totals = sum_up([], sandbox_devices=0)
     assert all(getattr(totals, name) == 0 for name in SHAPES[Totals])
+
+
+def test_the_readme_says_of_every_kind_of_problem_what_to_do() -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    rows = [line.split("|")[1] for line in readme.splitlines() if line.startswith("| `")]
+    told = {word for row in rows for word in row.replace("`", "").replace(",", "").split()}
+    assert {kind.value for kind in ProblemKind} <= told

@@ -1,0 +1,32 @@
+"""The scripts of the clone: a question for help does nothing else."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["-k", "router", "--help"]])
+@pytest.mark.parametrize("script", ["lock", "test"])
+def test_a_script_that_is_asked_for_help_installs_and_runs_nothing(
+    script: str, arguments: list[str], tmp_path: Path
+) -> None:
+    # In a copy without a virtual environment, and with no Python to make one: whatever it began would end in an error.
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    ran = subprocess.run(
+        [tmp_path / "scripts" / script, *arguments],
+        env={"PATH": "/usr/bin:/bin", "PYTHON": "/bin/false"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert f"./scripts/{script}" in ran.stdout
+    assert "set -euo" not in ran.stdout
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["scripts"]
