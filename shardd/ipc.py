@@ -129,6 +129,17 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
 # ---- supervisor → worker
 
 
+class TransportSpec(msgspec.Struct, frozen=True):
+    """How a worker's devices of one transport send."""
+
+    implementation: str
+    """`module:Class` of a `shardd.transports.base.Transport`, loaded when a device needs it."""
+    settings: dict[str, Any]
+    """Its section of the config, as plain data."""
+    in_flight: int = 1
+    """Jobs of one device at the same time."""
+
+
 class Setup(msgspec.Struct, frozen=True, tag="setup"):
     """The first message: who the worker is and how it sends."""
 
@@ -140,8 +151,7 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     state_id: str
     """Of the state folder that the journal belongs to."""
     send_timeout: float
-    transports: dict[str, Any]
-    """The `transports` part of the config, as plain data."""
+    transports: dict[str, TransportSpec]
     devices: list[DeviceSpec]
     heartbeat_every: float = 1.0
     fsync: bool = False

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from shardd.config import TRANSPORTS, TransportsConfig
 from shardd.errors import SendError
-from shardd.ipc import DeviceSpec, JobSpec
-from shardd.transports.base import Sent, Transport
-from shardd.transports.registry import make_transport
+from shardd.ipc import DeviceSpec, JobSpec, TransportSpec
+from shardd.transports.base import Sent
+from shardd.transports.platforms.http_platform import HttpPlatform
+from shardd.worker.transports import Transports
 
 TO = "+62 812-3456-7890"
 NUMBER = "6281234567890"
@@ -51,7 +53,7 @@ def key_of(settings: dict[str, str]) -> str:
 class PlatformDevice:
     """One device, with a transport of its own unless it is given another's."""
 
-    def __init__(self, transport: Transport, settings: dict[str, str], proxy: str | None = None) -> None:
+    def __init__(self, transport: HttpPlatform, settings: dict[str, str], proxy: str | None = None) -> None:
         self.transport = transport
         self.settings = settings
         self.device = DeviceSpec(id=f"p{next(_numbers)}", transport=transport.name, settings=settings, proxy=proxy)
@@ -97,8 +99,9 @@ async def make_device(
     **config: Any,
 ) -> PlatformDevice:
     """`config`: of the transport, beside its base. Close its transport."""
-    version = {"version": "v23.0"} if transport == "cloud_api" else {}
-    plain = {"base": base, "connect_timeout": 5.0, "answer_timeout": 20.0, **version, **config}
-    made = make_transport(transport, plain, NoEvents())
-    await made.start()
+    own = {"base": base, "connect_timeout": 5.0, "answer_timeout": 20.0, **config}
+    plain = TransportsConfig().as_plain()[transport] | own
+    spec = TransportSpec(TRANSPORTS[transport].implementation, plain)
+    made = await Transports({transport: spec}, {}, NoEvents()).load(transport)
+    assert isinstance(made, HttpPlatform)
     return PlatformDevice(made, settings or settings_of(transport), proxy)

@@ -54,7 +54,7 @@ def make_lines(room: int = 1, **more: Any) -> Scheduler:
     """Devices a… live on shard 0, b… on shard 1."""
     return Scheduler(
         shard_of=lambda name: 1 if name.startswith("b") else 0,
-        room_of=lambda transport: room if transport == "sandbox" else 1,
+        in_flight_of=lambda transport: room if transport == "sandbox" else 1,
         **{"pace_of": pace_of, **more},
     )
 

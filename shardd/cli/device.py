@@ -22,14 +22,13 @@ from shardd.cli.options import config_option
 from shardd.cli.output import SANDBOX, count, print_json, say
 from shardd.cli.reach import with_database
 from shardd.cli.reachable import database_config
-from shardd.config import load_config
+from shardd.config import TRANSPORTS, load_config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.device_admin import PAUSED, DeviceAdmin, NewDevices
 from shardd.queue.job_admin import JobAdmin, Traits
 from shardd.states import DeviceState
 from shardd.transports.platforms.device_settings import check_device
-from shardd.transports.registry import NEEDS_SESSION, TRANSPORTS
 
 IN_HAND_PATIENCE: Final = 10.0
 """Seconds that `device remove --cancel-jobs` waits for jobs that a worker has in flight."""
@@ -84,7 +83,7 @@ def add(
     new = NewDevices(
         ids=device_ids(ids),
         transport=transport,
-        state=DeviceState.UNPAIRED if transport in NEEDS_SESSION else DeviceState.READY,
+        state=DeviceState.UNPAIRED if TRANSPORTS[transport].has_sessions else DeviceState.READY,
         label=label,
         proxy=read_proxy(proxy),
         settings=read_settings(settings),
@@ -225,7 +224,7 @@ def _tell_done(word: str, names: list[str], done: set[str]) -> None:
 def _what_next(new: NewDevices, added: set[str]) -> str:
     if new.transport == SANDBOX:
         return ": their messages reach nobody"
-    if new.transport not in NEEDS_SESSION:
+    if not TRANSPORTS[new.transport].has_sessions:
         return ""
     first = next(one for one in new.ids if one in added)
     return f"; pair {'it' if len(added) == 1 else 'each'}: shardd device pair {first}"

@@ -9,7 +9,6 @@ from shardd.config.fields import Reload
 from shardd.config.load import load_config, parse_config
 from shardd.config.model import Config
 from shardd.config.pacing import ClassesConfig, ClassPaceConfig, PacingConfig
-from shardd.config.platforms import CloudApiConfig, CloudWebhookConfig, WablasConfig, WhacenterConfig
 from shardd.config.retention import RetentionConfig
 from shardd.config.sample import sample_config
 from shardd.config.sections import (
@@ -25,15 +24,17 @@ from shardd.config.sections import (
     SupervisorConfig,
     WorkerConfig,
 )
-from shardd.config.transports import SandboxConfig, TransportsConfig, WhatsappConfig
+from shardd.config.transports import TRANSPORTS, TransportsConfig
+from shardd.config.transports.cloud_api import CloudWebhookConfig
+from shardd.config.transports.whatsapp import WhatsappConfig
 
 __all__ = [
+    "TRANSPORTS",
     "BackoffConfig",
     "BreakerConfig",
     "Change",
     "ClassPaceConfig",
     "ClassesConfig",
-    "CloudApiConfig",
     "CloudWebhookConfig",
     "Config",
     "ControlConfig",
@@ -47,12 +48,9 @@ __all__ = [
     "Reload",
     "RestartBackoffConfig",
     "RetentionConfig",
-    "SandboxConfig",
     "SupervisorConfig",
     "TransportsConfig",
-    "WablasConfig",
     "WebhookConfig",
-    "WhacenterConfig",
     "WhatsappConfig",
     "WorkerConfig",
     "diff_config",

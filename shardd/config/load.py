@@ -15,6 +15,7 @@ from shardd.config.fields import ANY_NAME, Section, extra_of, named_type, reader
 from shardd.config.issues import ConfigIssue, config_error
 from shardd.config.issues import Path as Keys
 from shardd.config.model import Config, default_state_dir
+from shardd.config.rules import broken_rules
 from shardd.config.source import Document, read_document
 from shardd.config.values import closest
 from shardd.errors import ConfigError
@@ -62,7 +63,7 @@ def check_document(document: Document, name: str, environ: Mapping[str, str]) ->
     """
     data: dict[str, Any] = {} if document.data is None else document.data
     source = Path(name).absolute()
-    context: dict[str, Any] = {"base": source.parent, "source": source, "broken": []}
+    context: dict[str, Any] = {"base": source.parent, "source": source}
     issues = document.issues
     _open_empty_sections(data, Config)
     _set_state_dir(data, environ, issues)
@@ -81,9 +82,8 @@ def check_document(document: Document, name: str, environ: Mapping[str, str]) ->
         # Once more without what is wrong: only then are the rules between the options asked.
         for keys in wrong:
             _mend(data, keys)
-        context["broken"].clear()
         config = Config.model_validate(data, context=context)
-    for broken in context["broken"]:
+    for broken in broken_rules(config):
         if not any(keys == option[: len(keys)] for keys in wrong for option in broken.fields):
             blamed = next((option for option in broken.fields if option in document.places), broken.fields[0])
             issues.append(ConfigIssue(document.line(blamed), broken.fields[0], broken.text, broken.value))

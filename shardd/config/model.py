@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
+from pydantic import Field, PrivateAttr
 
 from shardd.config.events import EventsConfig, WebhookConfig
 from shardd.config.fields import Section, named_sections, section, setting
 from shardd.config.opt_outs import OptOutsConfig
 from shardd.config.pacing import PacingConfig
 from shardd.config.retention import RetentionConfig
-from shardd.config.rules import broken_rules
 from shardd.config.sections import (
     ControlConfig,
     DatabaseConfig,
@@ -44,7 +43,7 @@ def default_state_dir(environ: Mapping[str, str]) -> str | None:
 
 
 class Config(Section):
-    """Everything that can be configured; made by `shardd.config.load_config`."""
+    """Everything that can be configured; made by `shardd.config.load_config`, which also checks `shardd.config.rules`."""
 
     node: Annotated[str, NodeName()] = Field(
         default_factory=lambda: node_name_from(socket.gethostname()),
@@ -117,12 +116,3 @@ class Config(Section):
     def model_post_init(self, context: Any) -> None:
         """Note where the config came from."""
         self._source = context.get("source") if context else None
-
-    @model_validator(mode="after")
-    def _keep_rules(self, info: ValidationInfo) -> Config:
-        broken = broken_rules(self)
-        if info.context is not None:
-            info.context["broken"].extend(broken)  # the reader tells them together with all other issues
-        elif broken:
-            raise ValueError("; ".join(f"{'.'.join(rule.fields[0])} {rule.text}" for rule in broken))
-        return self

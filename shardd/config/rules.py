@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from shardd.config.model import Config
+from shardd.config.pacing import ClassPaceConfig
 from shardd.config.values import format_duration
 from shardd.pacing import CLASSES
-
-if TYPE_CHECKING:  # the model asks for its rules
-    from shardd.config.model import Config
-    from shardd.config.pacing import ClassPaceConfig
 
 MAX_SOCKET_PATH: Final = 100
 """Bytes. Linux takes 107 (sun_path); a little room is left for what the system puts before a path, such as a mount."""

@@ -3,8 +3,9 @@
 Migrations are the files `shardd/queue/migrations/NNNN_name.sql`. All that are missing are applied in one transaction under
 a lock that only the owner of the schema can take: either the database is at this release afterwards or nothing happened, and
 of two supervisors that start at once the second waits and then finds nothing to do. A file's SHA-256 is kept, because a file
-that was edited after it was applied would make databases that differ with nobody knowing. Each time, `revokes.sql` at the end
-takes from everybody what nobody was meant to have, and `grants.sql`, once the producers' role exists, gives them their rights.
+that was edited after it was applied would make databases that differ with nobody knowing. Each time, at the end, `transports.sql`
+adds the transports that this release defines, `revokes.sql` takes from everybody what nobody was meant to have, and `grants.sql`,
+once the producers' role exists, gives them their rights.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from typing import Any, Final, Literal
 import psycopg
 from psycopg.rows import TupleRow
 
+from shardd.config import TRANSPORTS
 from shardd.errors import DatabaseError
 from shardd.postgres.errors import describe_error
 from shardd.postgres.servers import Connection, Servers, Terms
 from shardd.queue.queries import all_queries
 
+TRANSPORTS_FILE: Final = "transports.sql"
 REVOKES: Final = "revokes.sql"
 GRANTS: Final = "grants.sql"
 NO_PRODUCER_ROLE: Final = (
@@ -99,7 +102,7 @@ def load_migrations(folder: Traversable | None = None) -> list[Migration]:
     for file in folder.iterdir():
         if match := _FILE.fullmatch(file.name):
             found.append(Migration(int(match[1]), match[2], file.read_text(encoding="utf-8")))
-        elif file.name.endswith(".sql") and file.name not in {REVOKES, GRANTS}:
+        elif file.name.endswith(".sql") and file.name not in {TRANSPORTS_FILE, REVOKES, GRANTS}:
             raise DatabaseError(f"migration {file.name} has no name like 0001_queue.sql: rename it")
     found.sort(key=lambda migration: migration.version)
     for expected, migration in enumerate(found, start=1):
@@ -143,6 +146,8 @@ async def _migrate(connection: Connection, folder: Traversable, migrations: Sequ
             await _apply(connection, migration.file_name, migration.text)
             record = {"version": migration.version, "name": migration.name, "sha256": migration.sha256}
             await connection.execute(queries["record_migration"], record)
+        if (file := folder.joinpath(TRANSPORTS_FILE)).is_file():
+            await _apply(connection, file.name, file.read_text(encoding="utf-8"), {"transports": list(TRANSPORTS)})
         for name in (REVOKES, GRANTS):
             file = folder.joinpath(name)
             if file.is_file() and (name != GRANTS or (await _producer_role(connection))[0]):
@@ -271,9 +276,9 @@ def _refuse_strange(states: Sequence[MigrationState]) -> None:
             )
 
 
-async def _apply(connection: Connection, name: str, text: str) -> None:
+async def _apply(connection: Connection, name: str, text: str, values: dict[str, Any] | None = None) -> None:
     try:
-        await connection.execute(text.encode())
+        await connection.execute(text.encode(), values)
     except psycopg.Error as error:
         position = error.diag.statement_position
         line = f":{text.count(chr(10), 0, int(position)) + 1}" if position else ""

@@ -48,7 +48,7 @@ from shardd.supervisor.dispatch.set_aside import SetAside
 from shardd.supervisor.dispatch.verdicts import Death
 from shardd.supervisor.inbound.cloud_webhook import make_cloud_webhook
 from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
-from shardd.supervisor.inbound.opt_outs import OptOutCheck, OptOutInbox, region_of
+from shardd.supervisor.inbound.opt_outs import OptOutCheck, OptOutInbox
 from shardd.supervisor.inbound.receipts import Receipts
 from shardd.supervisor.outbox.held import EVERY as HELD_EVERY
 from shardd.supervisor.outbox.held import HeldEventWatch
@@ -73,7 +73,7 @@ from shardd.supervisor.workers.client_closings import ClientClosings
 from shardd.supervisor.workers.messages import MessageHandlers
 from shardd.supervisor.workers.pool import JOURNAL_RETRY, WorkerPool
 from shardd.supervisor.workers.process import Launch
-from shardd.transports.platforms.accounts import account_of
+from shardd.transports.platforms.device_settings import account_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
     scheduler = Scheduler(
         shard_of=lambda device_id: shard_of(device_id, config.shards),
         pace_of=rules.pace_of,
-        room_of=rules.room_of,
+        in_flight_of=rules.in_flight_of,
         account_of=lambda device: account_of(device.transport, device.settings),
     )
 
@@ -134,7 +134,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
 
     def region(device_id: str) -> str | None:
         queue = scheduler.by_id.get(device_id)
-        return None if queue is None else region_of(rules.config, queue.device.transport)
+        return None if queue is None else rules.config.transports.region_of(queue.device.transport)
 
     def say(shard: int, message: ipc.ToWorker) -> bool:
         return workers.say(shard, message)

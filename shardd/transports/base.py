@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from shardd.ipc import DeviceSpec, JobSpec
 
@@ -42,11 +42,10 @@ class Sent:
 
 
 class Transport(ABC):
-    """One per worker and transport name; owns all clients of its devices."""
+    """One per worker and transport; owns all clients of its devices. Defined in `shardd.config.transports`."""
 
-    name: ClassVar[str]
-    in_flight: ClassVar[int] = 1
-    """How many jobs of one device the worker may have in flight."""
+    in_flight: int = 1
+    """Jobs of one device at the same time; set by the worker, as the supervisor says."""
 
     @abstractmethod
     def __init__(self, settings: dict[str, Any], events: Events) -> None:

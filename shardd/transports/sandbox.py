@@ -13,7 +13,7 @@ import random
 import signal
 import time
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import msgspec
 
@@ -31,9 +31,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class SandboxTransport(Transport):
-    """See `shardd.config.SandboxConfig` for its settings; `record_dir` and `shard` come from the worker."""
-
-    name: ClassVar[str] = "sandbox"
+    """See `shardd.config.transports.sandbox` for its settings; `record_dir` and `shard` come from the worker."""
 
     def __init__(self, settings: dict[str, Any], events: Events) -> None:
         self._latency = (float(settings.get("latency_min", 0)), float(settings.get("latency_max", 0)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from shardd.errors import SharddError
+from shardd.ipc import TransportSpec
 from shardd.logs import get_logger
 from shardd.transports.base import Events, Transport
-from shardd.transports.registry import make_transport
 
 log = get_logger(__name__)
 
@@ -16,9 +18,10 @@ log = get_logger(__name__)
 class Transports:
     """By name; each is made once."""
 
-    def __init__(self, settings: dict[str, dict[str, Any]], events: Events) -> None:
-        """`settings`: of each transport, as plain data."""
-        self._settings = settings
+    def __init__(self, specs: Mapping[str, TransportSpec], surroundings: Mapping[str, Any], events: Events) -> None:
+        """`surroundings`: what each is told besides its settings."""
+        self._specs = specs
+        self._surroundings = surroundings
         self._events = events
         self._loaded: dict[str, Transport] = {}
         self._loading = asyncio.Lock()
@@ -33,7 +36,7 @@ class Transports:
             if name in self._loaded:
                 return self._loaded[name]
             try:
-                transport = make_transport(name, self._settings.get(name, {}), self._events)
+                transport = self._make(name)
                 await transport.start()
             except SharddError as error:
                 # Devices of other transports are not to blame; those of this one report `unavailable` with every job.
@@ -41,6 +44,19 @@ class Transports:
                 return None
             self._loaded[name] = transport
             return transport
+
+    def _make(self, name: str) -> Transport:
+        spec = self._specs.get(name)
+        if spec is None:
+            raise SharddError(f"transport {name!r} is unknown: one of {', '.join(self._specs)}")
+        module, _, attribute = spec.implementation.partition(":")
+        try:
+            implementation: type[Transport] = getattr(import_module(module), attribute)
+        except ImportError as error:
+            raise SharddError(f"transport {name!r} cannot be loaded: {error}") from error
+        transport = implementation({**spec.settings, **self._surroundings}, self._events)
+        transport.in_flight = spec.in_flight
+        return transport
 
     async def close(self) -> None:
         """Close all."""

@@ -47,7 +47,7 @@ class Worker:
         self._channel: Channel | None = None
         self._journal: Journal | None = None
         self._sender: Sender | None = None
-        self._transports = Transports({}, self)
+        self._transports = Transports({}, {}, self)
         self._devices: dict[str, DeviceSpec] = {}
         self._outcomes: list[Outcome] = []
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -156,18 +156,14 @@ class Worker:
         self._devices = {device.id: device for device in setup.devices}
         self._journal = await self._open_journal(setup)
         self._journal.begin()
-        settings = {
-            name: {
-                **settings,
-                "node": setup.node,
-                "shard": setup.shard,
-                "record_dir": str(Path(setup.journal).parent.parent / "sandbox"),
-                "sessions_dsn": setup.sessions_dsn,
-                "opt_out_words": setup.opt_out_words,
-            }
-            for name, settings in setup.transports.items()
+        surroundings = {
+            "node": setup.node,
+            "shard": setup.shard,
+            "record_dir": str(Path(setup.journal).parent.parent / "sandbox"),
+            "sessions_dsn": setup.sessions_dsn,
+            "opt_out_words": setup.opt_out_words,
         }
-        self._transports = Transports(settings, self)
+        self._transports = Transports(setup.transports, surroundings, self)
         self._sender = Sender(
             journal=self._journal,
             transports=self._transports,

@@ -219,3 +219,14 @@ async def test_a_node_that_takes_over_keeps_the_gap(make_daemon: Make, producer:
     for device in devices:
         first, second = sorted(message["at"] for daemon in both for message in record(daemon, device))
         assert second - first >= 6 - ROUNDING
+
+
+async def test_a_sandbox_device_has_as_many_messages_in_flight_as_configured(
+    make_daemon: Make, producer: Producer
+) -> None:
+    daemon = make_daemon(transports={"sandbox": {"in_flight": 3, "hang_rate": 1.0, "hang_for": "10m"}})
+    producer.add_devices(1)
+    producer.add_jobs(5, 1)
+    await daemon.start()
+    # Each hangs once it is recorded, so that the fourth never begins, and the second only beside the first.
+    await daemon.until(lambda s: s["totals"]["in_flight"] == 3 and len(daemon.messages()) == 3)

@@ -76,7 +76,7 @@ class World:
         self.scheduler = Scheduler(
             shard_of=lambda name: self.book.senders[name].shard,
             pace_of=lambda device: self.book.senders[device.id].pace,
-            room_of=lambda transport: int(transport.rpartition("-")[2]),
+            in_flight_of=lambda transport: int(transport.rpartition("-")[2]),
         )
         self.group_assigner = GroupAssigner(
             cast("Any", self.queue), self.scheduler, self._hint_all, Step("sharing out"), every=lambda: 1.0

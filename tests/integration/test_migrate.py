@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from shardd.config import TRANSPORTS
 from shardd.embedded import EmbeddedPostgres
 from shardd.errors import DatabaseError
 from shardd.queue.migrate import load_migrations, migrate, migration_status
@@ -57,6 +58,16 @@ async def test_of_many_at_once_one_applies(empty_dsn: str, folder: Path) -> None
     write(folder, "0003_slow.sql", "SELECT pg_sleep(0.2);")
     applied = await asyncio.gather(*(migrate(empty_dsn, folder) for _ in range(5)))
     assert sorted(applied, key=len) == [[], [], [], [], ["0001_first.sql", "0002_second.sql", "0003_slow.sql"]]
+
+
+async def test_each_run_adds_the_transports_of_its_release_and_keeps_those_of_others(empty_dsn: str) -> None:
+    await migrate(empty_dsn)
+    with psycopg.connect(empty_dsn, autocommit=True) as connection:
+        connection.execute("DELETE FROM shardd.transports WHERE name = 'wablas'")
+        connection.execute("INSERT INTO shardd.transports VALUES ('carrier_pigeon')")
+        assert await migrate(empty_dsn) == []
+        rows = connection.execute("SELECT name FROM shardd.transports").fetchall()
+    assert {row[0] for row in rows} == {*TRANSPORTS, "carrier_pigeon"}
 
 
 async def test_a_failure_names_its_line_and_changes_nothing(empty_dsn: str, folder: Path) -> None:

@@ -102,7 +102,7 @@ class Node:
         self.good: Callable[[], bool] = lambda: True
         self.set_aside: list[tuple[int, str | None]] = []
         scheduler = Scheduler(
-            shard_of=lambda _: 0, pace_of=lambda _: DevicePace(pace or Pace()), room_of=lambda _: room
+            shard_of=lambda _: 0, pace_of=lambda _: DevicePace(pace or Pace()), in_flight_of=lambda _: room
         )
         self.router = self.workers.router = Router(
             jobs=self.jobs, scheduler=scheduler, say=self.workers.say, may_claim=self._may_claim, batch=lambda: 50,

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
+from shardd.config import TRANSPORTS
 from shardd.queue.database import Database
 from shardd.queue.job_admin import JobAdmin, Traits
 from shardd.queue.jobs import Jobs
@@ -449,9 +450,14 @@ def test_a_device_has_a_short_plain_name(owner: Connection, name: str) -> None:
 )
 def test_a_bad_device_is_refused(owner: Connection, column: str, value: Any, constraint: str) -> None:
     statement = sql.SQL("UPDATE shardd.devices SET gap_max = 5, {} = %s WHERE id = 'a'").format(sql.Identifier(column))
-    with pytest.raises(errors.CheckViolation) as caught:
+    with pytest.raises(errors.IntegrityError) as caught:
         owner.execute(statement, [value])
     assert caught.value.diag.constraint_name == constraint
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_device_can_have_every_transport(owner: Connection, transport: str) -> None:
+    owner.execute("UPDATE shardd.devices SET transport = %s WHERE id = 'a'", [transport])
 
 
 @pytest.mark.parametrize("state", list(DeviceState))

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from shardd.errors import DeviceSettingsError
-from shardd.transports.platforms.accounts import account_of
-from shardd.transports.platforms.device_settings import check_device, masked_settings, read_settings
+from shardd.transports.platforms.device_settings import account_of, check_device, masked_settings, read_settings
 
 SECRET = "very-secret-word"
 CLOUD = {"phone_number_id": "106540352242922", "token": SECRET}

@@ -22,8 +22,10 @@ OUTCOME = ipc.Outcome(
     2**62, 9, 3, -(2**63), Verdict.UNAVAILABLE, None, "why", 1.5, DeviceState.BANNED, 1e9, "rate_limit", True
 )
 
+SANDBOX = ipc.TransportSpec("a:B", {"latency_min": 0.1}, 2)
+
 TO_WORKER: list[ipc.ToWorker] = [
-    ipc.Setup("node", 3, 9, "/j", "0" * 32, 90.0, {"sandbox": {"latency_min": 0.1}}, [DEVICE], 1.0, True, "dsn"),
+    ipc.Setup("node", 3, 9, "/j", "0" * 32, 90.0, {"sandbox": SANDBOX}, [DEVICE], 1.0, True, "dsn"),
     ipc.Send([JOB, JOB]),
     ipc.Devices([DEVICE], ["b"]),
     ipc.Settled([(1, 2, 3, 4), (2**62, 3, 1, -(2**63))]),
@@ -188,7 +190,10 @@ BROKEN = {
     "a text that is no UTF-8": (b"\x82\xa4type\xa9log_level\xa5level\xa2\xff\xfe", "log_level: "),
     "a list that is cut off": (b"\x82\xa4type\xa4send\xa4jobs\xdd\xff\xff\xff\xff", "?: "),
     "a deep nesting": (
-        msgspec.msgpack.encode({"type": "setup", "transports": {}})[:-1] + b"\x81\xa1a" + b"\x91" * 100_000 + b"\xc0",
+        msgspec.msgpack.encode({"type": "setup", "transports": {"a": {"settings": {}}}})[:-1]
+        + b"\x81\xa1a"
+        + b"\x91" * 100_000
+        + b"\xc0",
         "?: ",
     ),
     "more than one message": (msgspec.msgpack.encode(ipc.Drain(1.0)) * 2, "?: "),

@@ -5,9 +5,14 @@ CREATE FUNCTION shardd.are_hours(hours text) RETURNS boolean LANGUAGE sql IMMUTA
     RETURN hours = 'none' OR (hours ~ '^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]$'
                               AND left(hours, 5) <> right(hours, 5));
 
+-- In which ways devices can send (see transports.sql). None leaves: a host of an earlier release may migrate after one of a later.
+CREATE TABLE shardd.transports (
+    name text PRIMARY KEY
+);
+
 CREATE TABLE shardd.devices (
     id           text PRIMARY KEY,
-    transport    text NOT NULL,
+    transport    text NOT NULL CONSTRAINT transport_is_known REFERENCES shardd.transports (name),
     label        text,
     session      text,                     -- key of the stored WhatsApp session: 628…:1@s.whatsapp.net
     proxy        text,                     -- upstream proxy of this device's connections
@@ -29,7 +34,6 @@ CREATE TABLE shardd.devices (
     created_at   timestamptz NOT NULL DEFAULT now(),
     removed_at   timestamptz,
     CONSTRAINT device_id_is_a_short_name CHECK (id ~ '^[A-Za-z0-9][A-Za-z0-9._:+@-]{0,63}$'),
-    CONSTRAINT transport_is_known CHECK (transport IN ('sandbox', 'whatsapp', 'cloud_api', 'wablas', 'whacenter')),
     CONSTRAINT device_state_is_known CHECK (state IN
         ('ready', 'unpaired', 'logged_out', 'replaced', 'banned', 'restricted', 'client_outdated')),
     CONSTRAINT gap_is_a_range CHECK (coalesce(gap_min, 0) BETWEEN 0 AND 86400

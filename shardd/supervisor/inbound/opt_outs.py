@@ -113,7 +113,7 @@ class OptOutInbox(Service):
         """Tell the database what the config says of opt-outs, if it does not know yet. Raises DatabaseError."""
         if not self._told:
             config = self._config
-            await self._opt_outs.configure(config.opt_outs.exempt or (), country_codes(default_regions(config)))
+            await self._opt_outs.configure(config.opt_outs.exempt or (), country_codes(config.transports.regions))
             self._told = config is self._config
 
 
@@ -153,19 +153,6 @@ def needs_parsing(recipient: str, region: str | None) -> bool:
     if recipient.lstrip(" (").startswith("+") or digits.startswith("00"):
         return _TRUNK_ZERO.match(digits) is not None
     return region is not None
-
-
-def default_regions(config: Config) -> set[str]:
-    """The countries of numbers without +, over all transports."""
-    sections = (getattr(config.transports, name) for name in type(config.transports).model_fields)
-    regions: Iterable[str | None] = (getattr(section, "default_region", None) for section in sections)
-    return {region for region in regions if region is not None}
-
-
-def region_of(config: Config, transport: str) -> str | None:
-    """The country of numbers without + that devices of a transport are given, if there is one."""
-    region: str | None = getattr(getattr(config.transports, transport, None), "default_region", None)
-    return region
 
 
 def country_codes(regions: Iterable[str]) -> list[str]:

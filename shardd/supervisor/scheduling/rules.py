@@ -73,9 +73,9 @@ class Rules:
             )
         return device_pace(self._config.pacing, device)
 
-    def room_of(self, transport: str) -> int:
+    def in_flight_of(self, transport: str) -> int:
         """How many jobs a device of this transport may have in flight."""
-        return self._config.transports.sandbox.in_flight if transport == "sandbox" else 1
+        return self._config.transports.in_flight_of(transport)
 
 
 def _job_backoff(config: Config) -> JobBackoff:

@@ -51,16 +51,16 @@ class Scheduler:
         *,
         shard_of: Callable[[str], int],
         pace_of: Callable[[Device], DevicePace],
-        room_of: Callable[[str], int],
+        in_flight_of: Callable[[str], int],
         account_of: Callable[[Device], str | None] = lambda _: None,
     ) -> None:
-        """`shard_of` a device id, `pace_of` a device, `room_of` a transport's name.
+        """`shard_of` a device id, `pace_of` a device, `in_flight_of` a transport's name.
 
         `account_of` a device: whose rate limit it shares.
         """
         self._shard_of = shard_of
         self._pace_of = pace_of
-        self._room_of = room_of
+        self._in_flight_of = in_flight_of
         self._account_of = account_of
         self.by_id: dict[str, DeviceQueue] = {}
         self.campaigns: Mapping[str, Campaign] = {}
@@ -342,7 +342,7 @@ class Scheduler:
         queue.device = device
         queue.pace, queue.room, queue.account = (
             self._pace_of(device),
-            self._room_of(device.transport),
+            self._in_flight_of(device.transport),
             self._account_of(device),
         )
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from shardd import ipc
 from shardd.backoff import Breaker
-from shardd.config import Config
+from shardd.config import TRANSPORTS, Config
 from shardd.errors import JournalError, SharddError, UnsafeFileError, UsageError
 from shardd.logs import get_logger
 from shardd.queue.settle import Claim
@@ -237,6 +237,7 @@ class WorkerPool(Service):
         self._tell_lease(shard)
 
     def _setup(self, index: int, epoch: int) -> ipc.Setup:
+        transports = self._config.transports
         return ipc.Setup(
             node=self._config.node,
             shard=index,
@@ -244,7 +245,10 @@ class WorkerPool(Service):
             journal=str(journal_path(self._config.state_dir, index)),
             state_id=self._launch.state_id,
             send_timeout=self._config.queue.send_timeout,
-            transports=self._config.transports.as_plain(),
+            transports={
+                name: ipc.TransportSpec(TRANSPORTS[name].implementation, settings, transports.in_flight_of(name))
+                for name, settings in transports.as_plain().items()
+            },
             devices=self._devices_of(index),
             heartbeat_every=self._config.supervisor.heartbeat_every,
             fsync=self._config.worker.journal_fsync,

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from shardd.config.transports.cloud_api import CLOUD_API, CloudApiConfig
 from shardd.ipc import JobSpec
 from shardd.transports.platforms.cloud_errors import read_error
 from shardd.transports.platforms.cloud_messages import message_of
@@ -25,12 +26,8 @@ _encode = msgspec.json.Encoder().encode
 class CloudApiTransport(HttpPlatform):
     """Settings of a device: phone_number_id, token, and maybe version and base."""
 
-    name: ClassVar[str] = "cloud_api"
-    media_kinds: ClassVar[frozenset[str]] = frozenset({"image", "video", "audio", "voice", "document"})
-    kinds: ClassVar[tuple[str, ...]] = (
-        *("text", "image", "video", "audio", "voice", "document"),
-        *("location", "contact", "template"),
-    )
+    definition: ClassVar = CLOUD_API
+    _config: CloudApiConfig
 
     def request(self, own: Mapping[str, str], job: JobSpec, number: str, proxy: str | None) -> Request:
         """JSON."""

@@ -1,19 +1,22 @@
 """What a device of an HTTP platform must be told: the names in its `settings`, their shapes, and which of them are secret.
 
-One table for everybody who asks: the command that adds a device, the transport that sends for it, the views that must not show
-a secret. A value may be `${NAME}`: it is taken from the environment of whoever sends, so that no secret stands in the database.
+They stand in the transport's definition (`shardd.config.transports`), for everybody who asks: the command that adds a device, the
+transport that sends for it, the views that must not show a secret. A value may be `${NAME}`: it is taken from the environment of
+whoever sends, so that no secret stands in the database.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Final
 
 from shardd.config.platform_values import PlatformUrl
 from shardd.config.substitute import substitute
+from shardd.config.transports import TRANSPORTS
+from shardd.config.transports.definition import DeviceSetting
+from shardd.config.transports.platform import BASE
 from shardd.config.values import RefusedError, closest
 from shardd.errors import DeviceSettingsError
 from shardd.states import DEVICE_REMEDY, DeviceState
@@ -25,38 +28,9 @@ _SECRET_NAME: Final = re.compile(r"token|secret|password|key|auth", re.IGNORECAS
 _REFERENCE: Final = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One name in the settings of a device; `what` it is, for who must write it."""
-
-    name: str
-    what: str
-    shape: str = r"[!-~]{1,2000}"
-    needed: bool = True
-    secret: bool = False
-
-
-_BASE: Final = Setting("base", "where the platform is, such as https://api.example.com", needed=False)
-
-PLATFORM_SETTINGS: Final = MappingProxyType(
-    {
-        "wablas": (Setting("token", "the API token of the device at Wablas", secret=True), _BASE),
-        # Whoever knows the id of a Whacenter device can send with it.
-        "whacenter": (Setting("device_id", "the device id at Whacenter", secret=True), _BASE),
-        "cloud_api": (
-            Setting("phone_number_id", "the id of the phone number at Meta, digits only", r"[0-9]{1,32}"),
-            Setting("token", "the access token of the system user at Meta", secret=True),
-            Setting("version", "a version of the Graph API, such as v23.0", r"v[0-9]{1,3}\.[0-9]{1,2}", needed=False),
-            _BASE,
-        ),
-    }
-)
-"""The HTTP platforms, by the name of their transport. Settings of other transports are not looked at."""
-
-
 def remedy_of(transport: str, state: DeviceState) -> str:
     """What a person does about a device in this state, with {id} for its name."""
-    if state is DeviceState.LOGGED_OUT and transport in PLATFORM_SETTINGS:
+    if state is DeviceState.LOGGED_OUT and settings_of(transport):
         names = " and ".join(sorted(secret_names(transport)))
         return f"the platform refuses its {names}; give it another: shardd device set {{id}} --settings JSON"
     return DEVICE_REMEDY[state]
@@ -64,8 +38,8 @@ def remedy_of(transport: str, state: DeviceState) -> str:
 
 def check_device(transport: str, settings: Mapping[str, Any], proxy: str | None) -> None:
     """Whether a transport could use this; references are not looked up. Raises DeviceSettingsError that tells the mend."""
-    known = PLATFORM_SETTINGS.get(transport)
-    if known is None:
+    known = settings_of(transport)
+    if not known:
         return
     names = [setting.name for setting in known]
     for name in settings:
@@ -82,7 +56,7 @@ def check_device(transport: str, settings: Mapping[str, Any], proxy: str | None)
 
 def check_proxy(transport: str, proxy: str | None) -> None:
     """Whether the connections of this transport can go through this proxy. Raises DeviceSettingsError without its password."""
-    if proxy is None or transport not in PLATFORM_SETTINGS:
+    if proxy is None or not settings_of(transport):
         return
     try:
         scheme = parse_proxy(proxy).scheme
@@ -97,7 +71,7 @@ def check_proxy(transport: str, proxy: str | None) -> None:
 def read_settings(transport: str, settings: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
     """The settings that a platform's transport knows, references replaced. Raises DeviceSettingsError."""
     found = {}
-    for setting in PLATFORM_SETTINGS[transport]:
+    for setting in settings_of(transport):
         value = settings.get(setting.name)
         if isinstance(value, str):
             try:
@@ -110,9 +84,30 @@ def read_settings(transport: str, settings: Mapping[str, Any], environ: Mapping[
     return found
 
 
+def settings_of(transport: str) -> tuple[DeviceSetting, ...]:
+    """What an HTTP platform's devices must be told; nothing for other transports, and for those of a newer release."""
+    definition = TRANSPORTS.get(transport)
+    return definition.device_settings if definition else ()
+
+
 def secret_names(transport: str) -> frozenset[str]:
     """The settings of a transport that nobody may be shown."""
-    return frozenset(setting.name for setting in PLATFORM_SETTINGS.get(transport, ()) if setting.secret)
+    return frozenset(setting.name for setting in settings_of(transport) if setting.secret)
+
+
+def account_of(transport: str, settings: Mapping[str, Any]) -> str | None:
+    """A name for the account that a device sends with, or None when its transport has no accounts or its key is missing.
+
+    A hash, so that it may be logged. Devices have the same account when their keys, and the base, if they name one, are
+    written in the same way.
+    """
+    if not isinstance(settings, Mapping):  # a row can hold any JSON
+        return None
+    keys = [str(settings[name]) for name in sorted(secret_names(transport)) if settings.get(name)]
+    if not keys:
+        return None
+    whole = "\0".join([transport, str(settings.get("base") or "").rstrip("/"), *keys])
+    return f"{transport}-{hashlib.sha256(whole.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
 def masked_settings(transport: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,7 +126,7 @@ def _masked(transport: str, name: str, value: Any) -> Any:
     return value if isinstance(value, str) and _REFERENCE.fullmatch(value) else MASK
 
 
-def _checked(transport: str, setting: Setting, value: Any) -> str | None:
+def _checked(transport: str, setting: DeviceSetting, value: Any) -> str | None:
     if value is None or value == "":
         if setting.needed:
             raise DeviceSettingsError(
@@ -141,7 +136,7 @@ def _checked(transport: str, setting: Setting, value: Any) -> str | None:
     shown = "the value (not shown)" if setting.secret else repr(value)
     if not isinstance(value, str):
         raise DeviceSettingsError(f"settings.{setting.name}: {shown} is not text; put {setting.what}, in quotes")
-    if setting is _BASE:
+    if setting is BASE:
         try:
             return str(PlatformUrl().check(value))
         except RefusedError as refused:

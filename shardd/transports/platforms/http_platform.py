@@ -15,21 +15,19 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
-import msgspec
-
+from shardd.config.transports.definition import MEDIA_KINDS, TransportDefinition
+from shardd.config.transports.platform import PlatformConfig
 from shardd.errors import (
     DeviceSettingsError,
     DeviceUnavailableError,
     ErrorClass,
     InDoubtError,
     PermanentError,
-    SharddError,
 )
 from shardd.ipc import DeviceSpec, JobSpec
 from shardd.transports.base import Events, Sent, Transport
 from shardd.transports.platforms.account_limits import AccountLimits
-from shardd.transports.platforms.accounts import account_of
-from shardd.transports.platforms.device_settings import check_proxy, read_settings, secret_names
+from shardd.transports.platforms.device_settings import account_of, check_proxy, read_settings
 from shardd.transports.platforms.http_answers import SETUP_RETRY, Accepted, Context, Said, Silent, read_object, verdict
 from shardd.transports.platforms.http_exchange import HttpExchange, Request
 from shardd.transports.whatsapp.recipients import parse_recipient
@@ -37,17 +35,6 @@ from shardd.urls import safe_url
 
 TURN_PATIENCE: Final = 5.0
 """Seconds that a job waits in flight for its account's turn; one whose turn comes later goes back to its queue until then."""
-
-
-class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The section of the config; the names have their meaning there. Durations are seconds."""
-
-    base: str
-    default_region: str | None = None
-    connect_timeout: float = 10.0
-    answer_timeout: float = 75.0
-    rate: float = 0.0
-    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +47,21 @@ class Prepared:
 
 
 class HttpPlatform(Transport):
-    """A platform; `kinds` are the kinds of jobs that it can carry."""
+    """A platform. Media goes by its URL."""
 
-    kinds: ClassVar[tuple[str, ...]]
-    media_kinds: ClassVar[frozenset[str]]
-    """Those of them that carry media, by its URL."""
+    definition: ClassVar[TransportDefinition[Any]]
+    _config: PlatformConfig
 
     def __init__(self, settings: dict[str, Any], events: Events) -> None:  # noqa: ARG002 - nothing is heard outside a call
-        """`settings`: the platform's section of the config. Raises SharddError."""
-        try:
-            self._config = msgspec.convert({k: v for k, v in settings.items() if v is not None}, PlatformSettings)
-        except msgspec.ValidationError as error:
-            raise SharddError(f"the settings of transport {self.name!r} cannot be used: {error}") from error
+        """`settings`: the platform's section of the config, which the supervisor has checked."""
+        self._config = self.definition.config.model_construct(**settings)
         self._limits = AccountLimits(self._config.rate)
         self._exchange: HttpExchange | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the transport."""
+        return self.definition.name
 
     async def start(self) -> None:
         """Make the place from which requests leave."""
@@ -99,7 +87,7 @@ class HttpPlatform(Transport):
             )
         request = self.request(own, job, recipient.number, device.proxy)
         await self._wait_for_turn(account)
-        secrets = tuple(own[name] for name in secret_names(self.name))
+        secrets = tuple(own[name] for name in self.definition.secrets)
         return Prepared(request, account, Context(self.name, job.body, secrets))
 
     async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Prepared) -> Sent:  # noqa: ARG002 - all is prepared
@@ -157,12 +145,12 @@ class HttpPlatform(Transport):
             ) from None
 
     def _check_kind(self, job: JobSpec) -> None:
-        if job.kind not in self.kinds:
+        if job.kind not in self.definition.kinds:
             raise PermanentError(
-                f"kind {job.kind!r} cannot be sent by transport {self.name!r}: one of {', '.join(self.kinds)}",
+                f"kind {job.kind!r} cannot be sent by transport {self.name!r}: one of {', '.join(self.definition.kinds)}",
                 error_class=ErrorClass.CONTENT,
             )
-        if job.kind in self.media_kinds and not _is_link(job.media or ""):
+        if job.kind in MEDIA_KINDS and not _is_link(job.media or ""):
             raise PermanentError(
                 f"media {safe_url(job.media or '')}: transport {self.name!r} sends media by its URL only, which the platform "
                 "fetches: write an http(s) URL",

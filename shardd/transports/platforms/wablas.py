@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
+from shardd.config.transports.wablas import WABLAS
 from shardd.ipc import JobSpec
 from shardd.transports.platforms.http_answers import Context, Said
 from shardd.transports.platforms.http_exchange import Request
@@ -20,9 +21,7 @@ from shardd.transports.platforms.status_answers import read_status
 class WablasTransport(HttpPlatform):
     """Settings of a device: token, and maybe base."""
 
-    name: ClassVar[str] = "wablas"
-    kinds: ClassVar[tuple[str, ...]] = ("text", "image")
-    media_kinds: ClassVar[frozenset[str]] = frozenset({"image"})
+    definition: ClassVar = WABLAS
 
     def request(self, own: Mapping[str, str], job: JobSpec, number: str, proxy: str | None) -> Request:
         """A form, url-encoded."""

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from shardd.config.transports.whacenter import WHACENTER
 from shardd.ipc import JobSpec
 from shardd.transports.platforms.http_answers import Context, Said
 from shardd.transports.platforms.http_exchange import Request
@@ -20,9 +21,7 @@ from shardd.transports.platforms.status_answers import read_status
 class WhacenterTransport(HttpPlatform):
     """Settings of a device: device_id, and maybe base."""
 
-    name: ClassVar[str] = "whacenter"
-    kinds: ClassVar[tuple[str, ...]] = ("text", "image")
-    media_kinds: ClassVar[frozenset[str]] = frozenset({"image"})
+    definition: ClassVar = WHACENTER
 
     def request(self, own: Mapping[str, str], job: JobSpec, number: str, proxy: str | None) -> Request:
         """A form, multipart."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from uuid import uuid4
 
 from neonize._binder import ProxySettings
@@ -28,10 +28,9 @@ from shardd.transports.upstream import Proxy
 from shardd.transports.whatsapp import failures
 from shardd.transports.whatsapp.backlog import Backlog
 from shardd.transports.whatsapp.failures import Trouble
-from shardd.transports.whatsapp.incoming import read_incoming
+from shardd.transports.whatsapp.incoming import Incoming, read_incoming
 from shardd.transports.whatsapp.library import CHAT_HOST, JID, NewAClient, parse_jid
 from shardd.transports.whatsapp.library_lock import PATIENCE, LibraryLock
-from shardd.transports.whatsapp.listener import Listener
 from shardd.urls import scrub_urls
 
 log = get_logger(__name__)
@@ -68,6 +67,19 @@ class TroubleError(Exception):
     def __init__(self, trouble: Trouble) -> None:
         super().__init__(trouble.text)
         self.trouble = trouble
+
+
+class Listener(Protocol):
+    """Who is told what a client learns outside of a call."""
+
+    def ended(self, client: Client, trouble: Trouble) -> None:
+        """The client is of no use any more, and somebody has to close it. Said once, after a successful `open`."""
+
+    def receipt(self, client: Client, message_ids: list[str], kind: str, at: float) -> None:
+        """A message was `delivered` or `read`; `at` in POSIX seconds."""
+
+    def message(self, client: Client, incoming: Incoming) -> None:
+        """Somebody wrote."""
 
 
 class Client:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from neonize.exc import NeonizeError, SendMessageError
 
@@ -58,8 +58,6 @@ class Prepared:
 
 class WhatsappTransport(Transport):
     """Real WhatsApp devices, through neonize."""
-
-    name: ClassVar[str] = "whatsapp"
 
     def __init__(self, settings: dict[str, Any], events: Events) -> None:
         """`settings`: see `shardd.transports.whatsapp.settings`. Raises SharddError."""

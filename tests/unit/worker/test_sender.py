@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 import pytest
@@ -28,8 +28,6 @@ HANG = 30.0  # seconds; no test waits that long, it only keeps a broken one from
 
 class Scripted(Transport):
     """Does at each step what a test says: a step may be a coroutine function or raise."""
-
-    name: ClassVar[str] = "scripted"
 
     def __init__(self) -> None:
         self.steps: dict[str, Any] = {}

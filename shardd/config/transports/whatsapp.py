@@ -1,62 +1,17 @@
-"""The sections of the transports: they travel to the workers as plain data."""
+"""The transport `whatsapp`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Final
 
 from pydantic import Field
 
-from shardd.config.fields import Section, section, setting
+from shardd.config.fields import Section, setting
 from shardd.config.media_values import MediaHosts
-from shardd.config.platforms import CloudApiConfig, WablasConfig, WhacenterConfig
 from shardd.config.special_values import FilePath, ProxyUrl, Region
-from shardd.config.values import Bytes, Flag, Fraction, Seconds, Whole
-
-
-class SandboxConfig(Section):
-    """A stand-in that delivers to nobody: for trying, testing and measuring."""
-
-    latency_min: Annotated[float, Seconds("0", "1h")] = setting(
-        "50ms", "Shortest time that a send takes.", reload="shard"
-    )
-    latency_max: Annotated[float, Seconds("0", "1h")] = setting(
-        "200ms", "Longest time that a send takes.", reload="shard"
-    )
-    connect_for: Annotated[float, Seconds("0", "1h")] = setting(
-        "0s",
-        "Time before each send in which the message can still be held back, as connecting takes it.",
-        reload="shard",
-    )
-    transient_rate: Annotated[float, Fraction()] = setting(
-        "0.0", "Share of sends that fail and may be tried again.", reload="shard"
-    )
-    permanent_rate: Annotated[float, Fraction()] = setting("0.0", "Share of sends that fail for good.", reload="shard")
-    unavailable_rate: Annotated[float, Fraction()] = setting(
-        "0.0", "Share of sends whose device turns out unable.", reload="shard"
-    )
-    in_doubt_rate: Annotated[float, Fraction()] = setting(
-        "0.0", "Share of sends whose end nobody can know.", reload="shard"
-    )
-    hang_rate: Annotated[float, Fraction()] = setting("0.0", "Share of sends that hang.", reload="shard")
-    hang_for: Annotated[float, Seconds("0", "1d")] = setting("5m", "How long a send hangs.", reload="shard")
-    poison: Annotated[bool, Flag()] = setting(
-        "false",
-        "Whether a job ends its worker while it is being prepared, if its body has !crash (it is killed), !hang (it does "
-        "nothing any more) or !bloat (it takes poison_memory for a minute): to see what becomes of it, and of the others.",
-        reload="shard",
-    )
-    poison_memory: Annotated[int, Bytes()] = setting("1GiB", "See poison.", reload="shard")
-    record: Annotated[bool, Flag()] = setting(
-        "true",
-        "Whether each message is written to a file that a test can read. false for measuring speed.",
-        reload="shard",
-    )
-    in_flight: Annotated[int, Whole(1, 1000)] = setting(
-        "1",
-        "Messages of one device at the same time. More for measuring speed; then their order is not kept.",
-        reload="shard",
-    )
+from shardd.config.transports.definition import KINDS, TransportDefinition
+from shardd.config.values import Bytes, Flag, Seconds, Whole
 
 
 class WhatsappConfig(Section):
@@ -138,22 +93,11 @@ class WhatsappConfig(Section):
     )
 
 
-class TransportsConfig(Section):
-    """The ways in which devices send."""
-
-    sandbox: SandboxConfig = section(
-        SandboxConfig, "A stand-in that delivers to nobody: for trying, testing and measuring."
-    )
-    whatsapp: WhatsappConfig = section(WhatsappConfig, "Devices that are paired with WhatsApp.")
-    wablas: WablasConfig = section(WablasConfig, "Devices that send through Wablas.")
-    whacenter: WhacenterConfig = section(WhacenterConfig, "Devices that send through Whacenter.")
-    cloud_api: CloudApiConfig = section(
-        CloudApiConfig, "Devices that send through the official WhatsApp Business Cloud API."
-    )
-
-    def as_plain(self) -> dict[str, Any]:
-        """All sections as dicts of str, int, float, bool and None, ready for msgpack; durations in seconds, sizes in bytes.
-
-        Without the webhook, whose secrets no worker needs.
-        """
-        return self.model_dump(mode="json", exclude={"cloud_api": {"webhook"}})
+WHATSAPP: Final = TransportDefinition(
+    name="whatsapp",
+    summary="Devices that are paired with WhatsApp.",
+    implementation="shardd.transports.whatsapp.transport:WhatsappTransport",
+    config=WhatsappConfig,
+    kinds=tuple(kind for kind in KINDS if kind != "template"),
+    has_sessions=True,
+)

@@ -1,0 +1,70 @@
+"""The transport `cloud_api`: the official WhatsApp Business Cloud API."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from shardd.config.fields import Section, section, setting
+from shardd.config.platform_values import ListenAddress, PlatformUrl, Secret, Word
+from shardd.config.transports.definition import DeviceSetting, TransportDefinition
+from shardd.config.transports.platform import BASE, PlatformConfig
+
+VERSION: Final = r"v[0-9]{1,3}\.[0-9]{1,2}"
+
+
+class CloudWebhookConfig(Section):
+    """Where Meta tells what became of messages, and what recipients answer."""
+
+    listen: Annotated[str | None, ListenAddress()] = setting(
+        None,
+        "Address and port of this host, such as 127.0.0.1:8081. Meta speaks only https: put a web server with a "
+        "certificate before it. On one node only. null: nothing is heard of delivery, reading and answers.",
+        reload="restart",
+    )
+    path: Annotated[str, Word(r"(/[A-Za-z0-9._~-]{1,100}){1,10}|/", "the path of a URL", "/cloud_api")] = setting(
+        "/cloud_api", "The path of the URL that is registered with Meta.", reload="restart"
+    )
+    app_secret: Annotated[str | None, Secret(), Field(repr=False)] = setting(
+        None,
+        "The secret of the app at Meta, which signs everything that Meta says. Needed with listen; write it as ${NAME}.",
+        reload="restart",
+    )
+    verify_token: Annotated[str | None, Secret(), Field(repr=False)] = setting(
+        None,
+        "A word of your choice, which Meta repeats when the URL is registered. Needed with listen; write it as ${NAME}.",
+        reload="restart",
+    )
+
+
+class CloudApiConfig(PlatformConfig):
+    """Devices that send through the Cloud API; each has settings {"phone_number_id": …, "token": …}."""
+
+    base: Annotated[str, PlatformUrl()] = setting(
+        "https://graph.facebook.com",
+        "Where the Graph API is; https, or http on this host. A device's own setting `base` comes first.",
+        reload="shard",
+    )
+    version: Annotated[str, Word(VERSION, "a version of the Graph API", "v23.0")] = setting(
+        "v23.0",
+        "Version of the Graph API; Meta serves each for about two years. A device's own setting `version` comes first.",
+        reload="shard",
+    )
+    webhook: CloudWebhookConfig = section(
+        CloudWebhookConfig, "Where Meta tells what became of messages, and what recipients answer."
+    )
+
+
+CLOUD_API: Final = TransportDefinition(
+    name="cloud_api",
+    summary="Devices that send through the official WhatsApp Business Cloud API.",
+    implementation="shardd.transports.platforms.cloud_api:CloudApiTransport",
+    config=CloudApiConfig,
+    device_settings=(
+        DeviceSetting("phone_number_id", "the id of the phone number at Meta, digits only", r"[0-9]{1,32}"),
+        DeviceSetting("token", "the access token of the system user at Meta", secret=True),
+        DeviceSetting("version", "a version of the Graph API, such as v23.0", VERSION, needed=False),
+        BASE,
+    ),
+)

@@ -1,0 +1,63 @@
+"""What a transport is to everybody who does not send with it: one object, from which all else that is said of it derives.
+
+The config's section and the sample file, the choices of the command line, the settings of a device and which of them are secret,
+what the database takes for a transport, and the class that a worker loads. To add a transport, write its definition beside the
+others, name it in `TransportsConfig`, and write the class that sends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar, cast
+
+from pydantic import Field
+
+from shardd.config.fields import Section
+
+C = TypeVar("C", bound=Section)
+
+MEDIA_KINDS: Final = ("image", "video", "audio", "voice", "document")
+"""The kinds of jobs that carry a file."""
+KINDS: Final = ("text", *MEDIA_KINDS, "location", "contact", "template")
+"""All kinds of jobs, as check_kind in 0004_admission.sql knows them."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSetting:
+    """One name in the settings of a device; `what` it is, for who must write it."""
+
+    name: str
+    what: str
+    shape: str = r"[!-~]{1,2000}"
+    needed: bool = True
+    secret: bool = False
+    """Never shown; devices with the same secrets share an account."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportDefinition(Generic[C]):
+    """One way in which devices send."""
+
+    name: str
+    summary: str
+    """Stands over its section in the sample file."""
+    implementation: str
+    """`module:Class` of the `shardd.transports.base.Transport`; a name, because only workers with such devices load it."""
+    config: type[C]
+    kinds: tuple[str, ...] = KINDS
+    """Jobs of another kind fail."""
+    device_settings: tuple[DeviceSetting, ...] = ()
+    """Of an HTTP platform. Without any, a device's settings are not looked at."""
+    has_sessions: bool = False
+    """Whether its devices must be paired before they can send."""
+
+    def section(self) -> C:
+        """The field of the config that holds its section."""
+        extra: dict[str, Any] = {"definition": self}
+        field: Any = Field(default_factory=self.config, description=self.summary, json_schema_extra=extra)
+        return cast("C", field)  # as pydantic declares its fields: as what they hold
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The names of device settings that nobody may be shown."""
+        return frozenset(setting.name for setting in self.device_settings if setting.secret)
