@@ -43,8 +43,8 @@ GROWTH_SHARE = 0.25
 
 
 @dataclass(slots=True)
-class Hand:
-    """A job in flight."""
+class InFlightJob:
+    """A job that has begun, and how far it is."""
 
     job: JobSpec
     task: asyncio.Task[None]
@@ -90,7 +90,7 @@ class Sender:
         self._report = report
         self._send_timeout = send_timeout
         self._locks: dict[str, asyncio.Lock] = {}
-        self._hands: dict[ClaimKey, Hand] = {}
+        self._in_flight: dict[ClaimKey, InFlightJob] = {}
         self._gate = StartGate(self._begin, later=asyncio.get_running_loop().call_soon, careful=careful)
         self._remembers_all = False
         self._outgrown = 0
@@ -102,11 +102,11 @@ class Sender:
     @property
     def in_flight(self) -> int:
         """How many jobs are in flight."""
-        return len(self._hands) + len(self._gate.waiting)
+        return len(self._in_flight) + len(self._gate.waiting)
 
     def claims(self) -> list[ClaimKey]:
-        """Which are."""
-        return [*self._hands, *self._gate.waiting]
+        """The claims in flight."""
+        return [*self._in_flight, *self._gate.waiting]
 
     def take(self, jobs: list[JobSpec]) -> None:
         """Begin to send these."""
@@ -117,14 +117,14 @@ class Sender:
             self._gate.offer(job)
 
     def relax(self) -> None:
-        """Be careful no more."""
+        """Stop sending one job after the other."""
         self._gate.relax()
 
     def watch_memory(self, rss: int) -> None:
         """The process takes this much now: note by how much it has grown since a job began that is prepared alone."""
-        for hand in self._hands.values():
-            if hand.alone:
-                hand.growth = max(hand.growth, rss - hand.memory)
+        for entry in self._in_flight.values():
+            if entry.alone:
+                entry.growth = max(entry.growth, rss - entry.memory)
 
     async def drain(self, timeout: float, *, memory: int | None = None, unheard: bool = False) -> None:
         """Send back what has not started, give the rest `timeout` seconds to end, and call what is left in doubt.
@@ -136,17 +136,17 @@ class Sender:
         self._outgrown = memory or self._outgrown
         for job in self._gate.close():
             self._report(_outcome(job, Verdict.RETURNED))
-        for claim, hand in list(self._hands.items()):
-            if hand.deadline is None:
+        for claim, entry in list(self._in_flight.items()):
+            if entry.deadline is None:
                 # Cancelled before its first step, a task runs no line of its own, not even the one that reports.
-                del self._hands[claim]
-                self._report(_outcome(hand.job, Verdict.RETURNED))
-            if not hand.started:
-                hand.suspect = hand.suspect or (memory is not None and hand.preparing)
-                hand.task.cancel()
+                del self._in_flight[claim]
+                self._report(_outcome(entry.job, Verdict.RETURNED))
+            if not entry.started:
+                entry.suspect = entry.suspect or (memory is not None and entry.preparing)
+                entry.task.cancel()
         await self._wait(timeout)
-        for hand in list(self._hands.values()):
-            hand.task.cancel()
+        for entry in list(self._in_flight.values()):
+            entry.task.cancel()
         # Cancelled tasks end at once, unless a transport swallows it; then the journal tells the truth.
         await self._wait(1.0)
 
@@ -158,23 +158,23 @@ class Sender:
         return lock
 
     async def _wait(self, timeout: float) -> None:
-        tasks = [hand.task for hand in self._hands.values()]
+        tasks = [entry.task for entry in self._in_flight.values()]
         if tasks:
             await asyncio.wait(tasks, timeout=timeout)
 
     def _begin(self, job: JobSpec, alone: bool) -> None:
         memory = self._rss() if alone else 0
-        self._hands[job.key] = Hand(job=job, task=asyncio.Task(self._send(job)), alone=alone, memory=memory)
+        self._in_flight[job.key] = InFlightJob(job=job, task=asyncio.Task(self._send(job)), alone=alone, memory=memory)
 
     async def _send(self, job: JobSpec) -> None:
-        hand = self._hands[job.key]
-        self._set_deadline(hand)
+        entry = self._in_flight[job.key]
+        self._set_deadline(entry)
         try:
-            outcome = await self._outcome_of(job, hand)
-            if hand.started or (hand.preparing and self._remembers_all):
+            outcome = await self._outcome_of(job, entry)
+            if entry.started or (entry.preparing and self._remembers_all):
                 self._remember(outcome)
         finally:
-            del self._hands[job.key]
+            del self._in_flight[job.key]
             self._gate.ended(job.key)
         if outcome.verdict == Verdict.SENT:
             self.sent += 1
@@ -182,14 +182,14 @@ class Sender:
             self.failed += 1
         self._report(outcome)
 
-    async def _outcome_of(self, job: JobSpec, hand: Hand) -> Outcome:  # noqa: PLR0911  # one return for each way to end
+    async def _outcome_of(self, job: JobSpec, entry: InFlightJob) -> Outcome:  # noqa: PLR0911  # one return for each way to end
         device = self._devices.get(job.device_id)
         if device is None:
             # It left this shard; or it never came, because the message that told of it was lost.
             error = "this worker does not know its device"
             return _outcome(job, Verdict.UNAVAILABLE, error=error, error_class=ErrorClass.DEVICE)
         try:
-            sent = await self._deliver(device, job, hand)
+            sent = await self._deliver(device, job, entry)
             return _outcome(job, Verdict.SENT, message_id=sent.message_id)
         except SendError as error:
             return self._judge(error, job, device)
@@ -198,72 +198,72 @@ class Sender:
                 job, Verdict.UNAVAILABLE, error=str(error), retry_after=JOURNAL_RETRY, error_class=ErrorClass.WORKER
             )
         except asyncio.CancelledError:
-            if hand.late and hand.started:
+            if entry.late and entry.started:
                 return _outcome(
                     job,
                     Verdict.IN_DOUBT,
                     error=f"no answer within {self._send_timeout:g} s",
                     error_class=ErrorClass.TIMEOUT,
                 )
-            if hand.late:
+            if entry.late:
                 return _outcome(
                     job,
                     Verdict.TRANSIENT,
                     error=f"not ready to send within {self._send_timeout:g} s",
                     error_class=ErrorClass.TIMEOUT,
                 )
-            if hand.started:
+            if entry.started:
                 return _outcome(
                     job,
                     Verdict.IN_DOUBT,
                     error="the worker had to stop before the answer came",
                     error_class=ErrorClass.WORKER,
                 )
-            return self._returned(job, hand)
+            return self._returned(job, entry)
         except Exception as error:
             # A defect in a transport must not take the worker's other devices down, nor be called an outcome that it is
             # not.
             log.exception("send failed unexpectedly", action="send", device=job.device_id, job=job.id)
-            verdict = Verdict.IN_DOUBT if hand.started else Verdict.TRANSIENT
+            verdict = Verdict.IN_DOUBT if entry.started else Verdict.TRANSIENT
             return _outcome(
                 job, verdict, error=f"unexpected: {type(error).__name__}: {error}", error_class=ErrorClass.UNKNOWN
             )
 
-    def _returned(self, job: JobSpec, hand: Hand) -> Outcome:
+    def _returned(self, job: JobSpec, entry: InFlightJob) -> Outcome:
         """Of a job that was cancelled before it started."""
-        if not hand.suspect or (hand.alone and hand.growth < self._outgrown * GROWTH_SHARE):
+        if not entry.suspect or (entry.alone and entry.growth < self._outgrown * GROWTH_SHARE):
             # If it was large before, the next worker, which begins small, will tell whether it is this job.
             return _outcome(job, Verdict.RETURNED)
         error, verdict = (
             f"its worker grew beyond {self._outgrown:,} bytes while it was being prepared",
             Verdict.RETURNED,
         )
-        if hand.alone and job.alone:
-            error, verdict = f"{error}, also when no other was: by {hand.growth:,} bytes", Verdict.PERMANENT
+        if entry.alone and job.alone:
+            error, verdict = f"{error}, also when no other was: by {entry.growth:,} bytes", Verdict.PERMANENT
         return _outcome(job, verdict, error=error, error_class=ErrorClass.WORKER, suspect=True)
 
-    def _set_deadline(self, hand: Hand) -> None:
+    def _set_deadline(self, entry: InFlightJob) -> None:
         # One timer for all, since all have the same time: a timer for each would be a quarter of a quick send's work.
         loop = asyncio.get_running_loop()
-        hand.deadline = loop.time() + self._send_timeout
+        entry.deadline = loop.time() + self._send_timeout
         if self._watch is None:
-            self._watch = loop.call_at(hand.deadline, self._cancel_late)
+            self._watch = loop.call_at(entry.deadline, self._cancel_late)
 
     def _cancel_late(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
         self._watch = None
-        for hand in self._hands.values():
-            if hand.deadline is None or hand.late:
+        for entry in self._in_flight.values():
+            if entry.deadline is None or entry.late:
                 continue
-            if hand.deadline > now:
+            if entry.deadline > now:
                 # Those that follow began later.
-                self._watch = loop.call_at(hand.deadline, self._cancel_late)
+                self._watch = loop.call_at(entry.deadline, self._cancel_late)
                 return
-            hand.late = True
-            hand.task.cancel()
+            entry.late = True
+            entry.task.cancel()
 
-    async def _deliver(self, device: DeviceSpec, job: JobSpec, hand: Hand) -> Sent:
+    async def _deliver(self, device: DeviceSpec, job: JobSpec, entry: InFlightJob) -> Sent:
         transport = self._transports.get(device.transport) or await self._transports.load(device.transport)
         if transport is None:
             raise DeviceUnavailableError(
@@ -271,28 +271,28 @@ class Sender:
                 retry_after=TRANSPORT_RETRY,
                 error_class=ErrorClass.WORKER,
             )
-        _keep_time(job)
-        self._journal.preparing(job.key, alone=hand.alone)
-        hand.preparing = True
+        _check_expiry(job)
+        self._journal.preparing(job.key, alone=entry.alone)
+        entry.preparing = True
         fetched = await transport.fetch(device, job)
         try:
             if transport.in_flight > 1:
-                return await self._hand_over(transport, device, job, hand, fetched)
+                return await self._hand_over(transport, device, job, entry, fetched)
             async with self.lock_of(device.id):
                 # It may have got another session meanwhile, and the lock says that nobody uses the old one any more.
                 device = self._devices.get(device.id, device)
-                return await self._hand_over(transport, device, job, hand, fetched)
+                return await self._hand_over(transport, device, job, entry, fetched)
         finally:
             transport.discard(fetched)
 
     async def _hand_over(
-        self, transport: Transport, device: DeviceSpec, job: JobSpec, hand: Hand, fetched: Any
+        self, transport: Transport, device: DeviceSpec, job: JobSpec, entry: InFlightJob, fetched: Any
     ) -> Sent:
         prepared = await transport.prepare(device, job, fetched)
         # Connecting and uploading may have taken long. From here to the hand-over nothing waits.
-        _keep_time(job)
+        _check_expiry(job)
         self._journal.started(job.key)
-        hand.started = True
+        entry.started = True
         return await transport.deliver(device, job, prepared)
 
     def _judge(self, error: SendError, job: JobSpec, device: DeviceSpec) -> Outcome:
@@ -324,7 +324,7 @@ class Sender:
                 )
             case InDoubtError():
                 return _outcome(job, Verdict.IN_DOUBT, error=text, error_class=kind)
-        raise AssertionError(f"{type(error).__name__} is a SendError that nobody judges")
+        raise AssertionError(f"{type(error).__name__} is a SendError without a verdict")
 
     def _remember(self, outcome: Outcome) -> None:
         try:
@@ -363,6 +363,6 @@ def _outcome(
     )
 
 
-def _keep_time(job: JobSpec) -> None:
+def _check_expiry(job: JobSpec) -> None:
     if job.expires_at is not None and time.time() >= job.expires_at:
         raise ExpiredError("not sent before expires_at", error_class=ErrorClass.EXPIRED)
