@@ -20,8 +20,8 @@ import psycopg
 from benchlib.cluster import Cluster
 from benchlib.shardd_queue import insert_devices, insert_jobs
 from benchlib.workload import DEVICES
+from shardd.postgres.sql_files import queries_of
 from shardd.queue.migrate import migrate
-from shardd.queue.queries import all_queries
 
 CLIENTS: Final = 2
 BATCH: Final = DEVICES // CLIENTS
@@ -124,7 +124,7 @@ COMMIT;
 
 def _filled(name: str, values: Mapping[str, str]) -> str:
     """A statement of the project in pgbench's terms."""
-    statement = all_queries()[name].decode()
+    statement = queries_of("shardd.queue")[name].decode()
     for parameter, value in values.items():
         statement = re.sub(rf"%\({parameter}\)s", value.replace("\\", r"\\"), statement)
     assert "%(" not in statement, f"{name} has a parameter that this does not know: {statement}"

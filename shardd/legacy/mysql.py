@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from shardd.errors import DatabaseError, SourceError, UsageError
-from shardd.legacy import sql
 from shardd.legacy.dump_values import as_text
 from shardd.legacy.tables import Row, Table
+from shardd.postgres.sql_files import query_text
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection
@@ -57,17 +57,20 @@ class MysqlSource:
                 program_name="shardd import",
             )
             for statement in ("mysql_session", "mysql_snapshot"):
-                self._ask(sql.load(statement))
+                self._ask(query_text("shardd.legacy", statement))
 
     def scan(self, *tables: Table) -> Iterator[tuple[Table, Row]]:
         """The rows of these tables, one table after the other."""
         for table in tables:
             with self._errors():
-                types = {row[0]: row[1].lower() for row in self._ask(sql.load("mysql_columns"), table.name)}
+                types = {
+                    row[0]: row[1].lower()
+                    for row in self._ask(query_text("shardd.legacy", "mysql_columns"), table.name)
+                }
                 if not types:
                     continue
                 columns = self._columns[table.name] = table.choose(types, self.name)
-                statement = sql.load("mysql_rows").format(
+                statement = query_text("shardd.legacy", "mysql_rows").format(
                     columns=", ".join(map(_quote, columns)), table=_quote(table.name)
                 )
                 suffixes = ["+00:00" if types[column] == "timestamp" else "" for column in columns]

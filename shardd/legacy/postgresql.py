@@ -10,11 +10,11 @@ import psycopg
 from psycopg import sql as composing
 
 from shardd.errors import SourceError
-from shardd.legacy import sql
 from shardd.legacy.tables import Row, Table
 from shardd.postgres.dsn import server_of
 from shardd.postgres.errors import describe_error, explain_refusal
 from shardd.postgres.liveness import KEEPALIVE
+from shardd.postgres.sql_files import query_text
 
 CONNECT_TIMEOUT: Final = 10
 ROWS_AT_ONCE: Final = 2000
@@ -40,17 +40,19 @@ class PostgresqlSource:
             self._connection.read_only = True
             self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             self._connection.autocommit = False
-            self._connection.execute(sql.load("postgresql_session"))
+            self._connection.execute(query_text("shardd.legacy", "postgresql_session"))
 
     def scan(self, *tables: Table) -> Iterator[tuple[Table, Row]]:
         """The rows of these tables, one table after the other."""
         for table in tables:
             with self._errors():
-                there = self._connection.execute(sql.load("postgresql_columns"), {"table": table.name}).fetchall()
+                there = self._connection.execute(
+                    query_text("shardd.legacy", "postgresql_columns"), {"table": table.name}
+                ).fetchall()
                 if not there:
                     continue
                 columns = self._columns[table.name] = table.choose([row[0] for row in there], self.name)
-                statement = composing.SQL(sql.load("postgresql_rows")).format(
+                statement = composing.SQL(query_text("shardd.legacy", "postgresql_rows")).format(
                     columns=composing.SQL(", ").join(
                         composing.SQL("{}::text").format(composing.Identifier(column)) for column in columns
                     ),

@@ -15,9 +15,9 @@ from typing import Final
 import msgspec
 
 from shardd.errors import SourceError
-from shardd.legacy import sql
 from shardd.legacy.messages import Unsent, Waiting, order_group
 from shardd.legacy.tables import Row
+from shardd.postgres.sql_files import query_text
 from shardd.queue.imports import ImportedJob
 
 READ_AT_ONCE: Final = 500
@@ -28,7 +28,7 @@ class Spool:
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("")
-        self._database.execute(sql.load("spool_create"))
+        self._database.execute(query_text("shardd.legacy", "spool_create"))
         self._decoder = msgspec.json.Decoder(ImportedJob)
 
     def add(self, row: Row, message: Waiting | Unsent) -> None:
@@ -43,7 +43,7 @@ class Spool:
             job = msgspec.json.encode(message.job)
         try:
             values = (group or "", _place(row.get("group_order")), run_at, old_id, job)
-            self._database.execute(sql.load("spool_add"), values)
+            self._database.execute(query_text("shardd.legacy", "spool_add"), values)
         except sqlite3.Error as error:
             raise SourceError(
                 f"the messages cannot be kept on disk: {error}; name a folder with room: SQLITE_TMPDIR=…"
@@ -51,7 +51,7 @@ class Spool:
 
     def jobs(self) -> Iterator[tuple[str | None, ImportedJob | None]]:
         """Order group and job of each message in the order of insertion; None for the job: one that was not sent."""
-        cursor = self._database.execute(sql.load("spool_read"))
+        cursor = self._database.execute(query_text("shardd.legacy", "spool_read"))
         cursor.arraysize = READ_AT_ONCE
         for group, job in cursor:
             yield group or None, None if job is None else self._decoder.decode(job)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from psycopg import AsyncConnection, sql
 
-from shardd.postgres.queries import session_queries
+from shardd.postgres.sql_files import queries_of
 
 PATIENCE: Final = 5.0
 """Seconds that a notification may take. It takes milliseconds where it comes at all."""
@@ -36,7 +36,7 @@ async def keeps_its_server(connection: AsyncConnection[Any], backend: int, other
 
     Changes no setting of what may be somebody else's server connection. Raises psycopg.Error.
     """
-    queries, channel = session_queries(), f"shardd_{token_hex(8)}"
+    queries, channel = queries_of("shardd.postgres"), f"shardd_{token_hex(8)}"
     name = {"channel": sql.Identifier(channel)}
     await connection.execute(sql.SQL(queries["listen"].decode()).format(**name))
     notified = await (await other.execute(queries["notify"], {"channel": channel}, prepare=False)).fetchone()

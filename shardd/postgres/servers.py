@@ -23,8 +23,8 @@ from shardd.postgres.dsn import WRITABLE, complete_dsn, parse_dsn, reorder_hosts
 from shardd.postgres.errors import describe_error, explain_refusal, words_of
 from shardd.postgres.liveness import KEEPALIVE, Deadline
 from shardd.postgres.poolers import REFUSAL, is_pooled, keeps_its_server
-from shardd.postgres.queries import session_queries
 from shardd.postgres.settings import settings_for
+from shardd.postgres.sql_files import queries_of
 
 OLDEST_SERVER: Final = 14
 
@@ -136,7 +136,7 @@ class Servers:
             return
         params = self._settings(connection, idle_in_transaction_session_timeout=str(round(limit * 1000)))
         async with connection.transaction():
-            await connection.execute(session_queries()["apply_local_settings"], params)
+            await connection.execute(queries_of("shardd.postgres")["apply_local_settings"], params)
             yield
 
     def is_current(self, connection: Connection) -> bool:
@@ -187,7 +187,9 @@ class Servers:
         if is_pooled(connection, backend):
             await self._share(connection, backend, dsn)
         if not connection.shared:
-            await connection.execute(session_queries()["apply_settings"], self._settings(connection), prepare=False)
+            await connection.execute(
+                queries_of("shardd.postgres")["apply_settings"], self._settings(connection), prepare=False
+            )
 
     def _arguments(self) -> dict[str, Any]:
         terms = self._terms
@@ -210,7 +212,7 @@ class Servers:
         if not self._terms.foreign:
             _check_server(connection, dsn)
         async with connection.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(session_queries()["describe_connection"], prepare=False)
+            await cursor.execute(queries_of("shardd.postgres")["describe_connection"], prepare=False)
             row = await cursor.fetchone()
         assert row is not None  # it returns one row whatever is stored
         backend, in_recovery, read_only, replication_role = row
@@ -277,7 +279,7 @@ def _check_server(connection: Connection, dsn: str) -> None:
 async def _identify(connection: Connection) -> Identity | None:
     try:
         async with connection.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(session_queries()["identify_server"], prepare=False)
+            await cursor.execute(queries_of("shardd.postgres")["identify_server"], prepare=False)
             row = await cursor.fetchone()
     except psycopg.Error as error:
         if (error.sqlstate or "")[:2] in _NO_IDENTITY:

@@ -1,20 +1,43 @@
-"""SQL statements read from files.
+"""SQL statements read from files: those of a package are in the `*.sql` files of its folder `sql`.
 
-A statement stands under a line `-- name: claim_jobs` and comment lines that describe it, and reaches to the next name. Its
-parameters are psycopg's, `%(device)s`; a percent sign that is none is doubled. The description stays out of what is sent:
-the server would parse it each time, and psycopg would look for parameters in it.
+A statement is under a line `-- name: claim_jobs` and comment lines that describe it, and reaches to the next name. Its parameters
+are psycopg's, `%(device)s`; a percent sign that is none is doubled. The description is not sent: the server would parse it each
+time, and psycopg would look for parameters in it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
 from importlib.resources.abc import Traversable
+from types import MappingProxyType
+from typing import LiteralString
 
 _NAME = re.compile(r"^-- name: *(\w+) *$", re.MULTILINE)
 
 
+@cache
+def queries_of(package: str) -> Mapping[str, bytes]:
+    """The statements of a package, by name, as the bytes that psycopg takes without copying. A name is there once."""
+    queries: dict[str, bytes] = {}
+    for file in sorted((files(package) / "sql").iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".sql"):
+            found = load_queries(file)
+            if twice := queries.keys() & found.keys():
+                raise ValueError(f"{file.name}: {', '.join(sorted(twice))} is in another file, too")
+            queries.update(found)
+    return MappingProxyType(queries)
+
+
+def query_text(package: str, name: str) -> LiteralString:
+    """One statement as text: to be composed, or for a driver that takes no bytes."""
+    return queries_of(package)[name].decode()
+
+
 def load_queries(file: Traversable) -> dict[str, bytes]:
-    """Statements of one file, by name, as the bytes that psycopg takes without copying."""
+    """The statements of one file."""
     pieces = _NAME.split(file.read_text(encoding="utf-8"))
     queries: dict[str, bytes] = {}
     for name, text in zip(pieces[1::2], pieces[2::2], strict=True):

@@ -23,13 +23,11 @@ from shardd.logs import get_logger
 from shardd.postgres.dsn import server_of
 from shardd.postgres.errors import describe_error
 from shardd.postgres.liveness import Deadline, is_fresh, shut_down
-from shardd.postgres.queries import session_queries
 from shardd.postgres.servers import Connection, Servers, Terms
-from shardd.postgres.sql_files import load_queries
+from shardd.postgres.sql_files import queries_of
 from shardd.queue.loaders import register_loaders
-from shardd.queue.queries import all_queries
 
-__all__ = ["Database", "ListenEvent", "Params", "load_queries", "server_of"]
+__all__ = ["Database", "ListenEvent", "Params", "server_of"]
 
 log = get_logger(__name__)
 
@@ -84,7 +82,7 @@ class Database:
         self._dsn = dsn
         self.connect_timeout = connect_timeout
         self.statement_timeout = statement_timeout
-        self.queries: Mapping[str, bytes] = all_queries()
+        self.queries: Mapping[str, bytes] = queries_of("shardd.queue")
         self._refusal: DatabaseError | None = None
         terms = Terms(
             application_name=application_name,
@@ -197,7 +195,7 @@ class Database:
         deadline = Deadline(connection, self.statement_timeout)
         try:
             for channel in channels:
-                text = session_queries()["listen"].decode()
+                text = queries_of("shardd.postgres")["listen"].decode()
                 await connection.execute(sql.SQL(text).format(channel=sql.Identifier(channel)))
         except psycopg.Error as error:
             raise describe_error(error, self._dsn, deadline) from error

@@ -27,7 +27,7 @@ from shardd.config import TRANSPORTS
 from shardd.errors import DatabaseError
 from shardd.postgres.errors import describe_error
 from shardd.postgres.servers import Connection, Servers, Terms
-from shardd.queue.queries import all_queries
+from shardd.postgres.sql_files import queries_of
 
 TRANSPORTS_FILE: Final = "transports.sql"
 REVOKES: Final = "revokes.sql"
@@ -135,7 +135,7 @@ class _AnotherMadeItError(Exception):
 
 
 async def _migrate(connection: Connection, folder: Traversable, migrations: Sequence[Migration]) -> list[str]:
-    queries = all_queries()
+    queries = queries_of("shardd.queue")
     async with connection.transaction():
         await connection.execute(queries["begin_migrating"], {"timeout": _LOCK_TIMEOUT})
         await _lock(connection)
@@ -157,7 +157,7 @@ async def _migrate(connection: Connection, folder: Traversable, migrations: Sequ
 
 async def _lock(connection: Connection) -> None:
     """Lock the record of migrations, which is made if need be. Raises DatabaseError."""
-    queries = all_queries()
+    queries = queries_of("shardd.queue")
     owner = await (await connection.execute(queries["schema_owner"])).fetchone()
     if owner is not None and not owner[1]:
         raise DatabaseError(
@@ -179,11 +179,15 @@ async def migration_status(dsn: str, folder: Traversable | None = None) -> Datab
     """What the database is and where each migration stands; changes nothing."""
     migrations = load_migrations(folder)
     async with _connect(dsn, changes=False) as connection:
-        cursor = await connection.execute(all_queries()["describe_server"])
+        cursor = await connection.execute(queries_of("shardd.queue")["describe_server"])
         version, database, role, size, superuser, read_only = await _one(cursor)
         exists, _ = await _producer_role(connection)
-        open_rights = [row[0] for row in await (await connection.execute(all_queries()["open_rights"])).fetchall()]
-        open_means = [row[0] for row in await (await connection.execute(all_queries()["open_means"])).fetchall()]
+        open_rights = [
+            row[0] for row in await (await connection.execute(queries_of("shardd.queue")["open_rights"])).fetchall()
+        ]
+        open_means = [
+            row[0] for row in await (await connection.execute(queries_of("shardd.queue")["open_means"])).fetchall()
+        ]
         applied = await _applied(connection) if await _has_record(connection) else []
     states = _compare(migrations, applied)
     return DatabaseState(
@@ -219,16 +223,16 @@ async def _one(cursor: psycopg.AsyncCursor[TupleRow]) -> TupleRow:
 
 
 async def _has_record(connection: Connection) -> bool:
-    return bool((await _one(await connection.execute(all_queries()["has_migrations"])))[0])
+    return bool((await _one(await connection.execute(queries_of("shardd.queue")["has_migrations"])))[0])
 
 
 async def _applied(connection: Connection) -> list[tuple[int, str, str, datetime]]:
-    rows: list[Any] = await (await connection.execute(all_queries()["applied_migrations"])).fetchall()
+    rows: list[Any] = await (await connection.execute(queries_of("shardd.queue")["applied_migrations"])).fetchall()
     return rows
 
 
 async def _producer_role(connection: Connection) -> tuple[bool, bool]:
-    exists, may_create = await _one(await connection.execute(all_queries()["producer_role"]))
+    exists, may_create = await _one(await connection.execute(queries_of("shardd.queue")["producer_role"]))
     return exists, may_create
 
 
@@ -237,7 +241,7 @@ async def _ensure_producer_role(connection: Connection) -> None:
     exists, may_create = await _producer_role(connection)
     if not exists and may_create:
         try:
-            await connection.execute(all_queries()["create_producer_role"])
+            await connection.execute(queries_of("shardd.queue")["create_producer_role"])
         except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
             return
 

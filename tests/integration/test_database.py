@@ -15,7 +15,8 @@ import psycopg
 import pytest
 
 from shardd.errors import DatabaseError
-from shardd.queue.database import Database, ListenEvent, load_queries
+from shardd.postgres.sql_files import load_queries
+from shardd.queue.database import Database, ListenEvent
 from tests.fix_postgres import Cluster
 
 HANG = 20.0  # seconds; no test waits that long, it only keeps a broken one from hanging

@@ -18,7 +18,7 @@ import pytest
 from psycopg import sql
 
 from shardd.postgres.settings import settings_for
-from shardd.queue.queries import all_queries, load_queries
+from shardd.postgres.sql_files import load_queries, queries_of
 from tests.fix_postgres import TEMPLATE, Cluster, make_state_dir, remove_state_dir, run
 
 BIG = re.compile(r"jobs|archive.*|contacts|campaigns|opt_outs")
@@ -147,7 +147,7 @@ def plan_of(queue: psycopg.Connection[Any], name: str, params: dict[str, Any]) -
             names.append(match[1])
         return f"${names.index(match[1]) + 1}"
 
-    text = re.sub(r"%\((\w+)\)s", number, all_queries()[name].decode()).replace("%%", "%")
+    text = re.sub(r"%\((\w+)\)s", number, queries_of("shardd.queue")[name].decode()).replace("%%", "%")
     arguments = sql.SQL(", ").join(sql.Literal(params[name]) for name in names)
     call = sql.SQL("EXPLAIN (FORMAT JSON) EXECUTE statement") + (
         sql.SQL(" ({})").format(arguments) if names else sql.SQL("")

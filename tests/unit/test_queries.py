@@ -6,16 +6,22 @@ from pathlib import Path
 import pytest
 
 import shardd
-from shardd.queue.queries import all_queries
+from shardd.postgres.sql_files import queries_of
 
 PACKAGE = Path(shardd.__file__).parent
 SOURCES = "\n".join(file.read_text() for file in PACKAGE.rglob("*.py"))
-FILES = sorted((PACKAGE / "queue" / "sql").glob("*.sql"))
+PACKAGES = ("shardd.postgres", "shardd.queue", "shardd.transports.whatsapp", "shardd.legacy")
+FILES = sorted(PACKAGE.rglob("sql/*.sql"))
 
 
-@pytest.mark.parametrize("name", sorted(all_queries()))
+@pytest.mark.parametrize("name", sorted(name for package in PACKAGES for name in queries_of(package)))
 def test_a_statement_has_a_caller(name: str) -> None:
     assert re.search(rf"""["']{name}["']""", SOURCES), f"nobody runs {name}: delete it"
+
+
+def test_every_file_is_read() -> None:
+    folders = {file.parent.parent.relative_to(PACKAGE.parent).as_posix().replace("/", ".") for file in FILES}
+    assert folders == set(PACKAGES)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql as composing
 
 from shardd.errors import DatabaseError
-from shardd.transports.whatsapp import sql
+from shardd.postgres.sql_files import query_text
 from shardd.transports.whatsapp.sessions import SessionStore, StoreConnection, StoredSession, connect
 
 COPY_TIMEOUT: Final = 600.0
@@ -78,7 +78,7 @@ async def _sessions(store: SessionStore, which: str) -> list[StoredSession]:
 
 
 async def _tables(connection: StoreConnection) -> dict[str, Table]:
-    rows = await (await connection.execute(sql.load("describe_tables"))).fetchall()
+    rows = await (await connection.execute(query_text("shardd.transports.whatsapp", "describe_tables"))).fetchall()
     return {row["table_name"]: Table(row["session_column"], tuple(row["columns"])) for row in rows}
 
 
@@ -96,15 +96,20 @@ async def _copy_table(
         "columns": composing.SQL(", ").join(map(composing.Identifier, table.columns)),
     }
     selected = {"session_column": composing.Identifier(table.session_column), "sessions": composing.Literal(jids)}
-    outward = composing.SQL(sql.load("copy_sessions_out")).format(**parts, **selected)
-    return await _pipe(source, outward, target, composing.SQL(sql.load("copy_rows_in")).format(**parts))
+    outward = composing.SQL(query_text("shardd.transports.whatsapp", "copy_sessions_out")).format(**parts, **selected)
+    return await _pipe(
+        source, outward, target, composing.SQL(query_text("shardd.transports.whatsapp", "copy_rows_in")).format(**parts)
+    )
 
 
 async def _merge_numbers(source: StoreConnection, target: StoreConnection) -> None:
-    await target.execute(sql.load("stage_numbers"))
-    outward, inward = composing.SQL(sql.load("copy_numbers_out")), composing.SQL(sql.load("copy_numbers_in"))
+    await target.execute(query_text("shardd.transports.whatsapp", "stage_numbers"))
+    outward, inward = (
+        composing.SQL(query_text("shardd.transports.whatsapp", "copy_numbers_out")),
+        composing.SQL(query_text("shardd.transports.whatsapp", "copy_numbers_in")),
+    )
     await _pipe(source, outward, target, inward)
-    await target.execute(sql.load("merge_numbers"))
+    await target.execute(query_text("shardd.transports.whatsapp", "merge_numbers"))
 
 
 async def _pipe(source: StoreConnection, outward: Statement, target: StoreConnection, inward: Statement) -> int:

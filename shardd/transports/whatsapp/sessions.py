@@ -17,7 +17,7 @@ from shardd.errors import DatabaseError
 from shardd.postgres.errors import describe_error
 from shardd.postgres.liveness import Deadline, is_fresh
 from shardd.postgres.servers import Connection, Servers, Terms
-from shardd.transports.whatsapp import sql
+from shardd.postgres.sql_files import query_text
 
 CONNECT_TIMEOUT: Final = 5.0
 QUERY_TIMEOUT: Final = 5.0
@@ -117,7 +117,7 @@ class SessionStore:
         deadline = Deadline(self._connection, QUERY_TIMEOUT)
         try:
             async with self._connection.cursor(row_factory=dict_row) as cursor:
-                await cursor.execute(sql.load(name), parameters)
+                await cursor.execute(query_text("shardd.transports.whatsapp", name), parameters)
                 rows = await cursor.fetchall() if cursor.description else []
         except psycopg.Error as error:
             if deadline.passed:

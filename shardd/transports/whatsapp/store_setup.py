@@ -14,7 +14,8 @@ from psycopg import sql as composing
 
 from shardd.errors import DatabaseError, SharddError
 from shardd.postgres.errors import describe_error
-from shardd.transports.whatsapp import oneshot, sql
+from shardd.postgres.sql_files import query_text
+from shardd.transports.whatsapp import oneshot
 from shardd.transports.whatsapp.dsn import library_dsn
 from shardd.transports.whatsapp.sessions import StoreConnection, connect
 
@@ -46,9 +47,9 @@ async def _prepare(request: dict[str, Any], say: oneshot.Say) -> None:
         ):
             # The library is another client and finds only what is committed: so not in the locked transaction.
             await _make_lock(other)
-            await locked.execute(sql.load("lock_store"))
+            await locked.execute(query_text("shardd.transports.whatsapp", "lock_store"))
             _make_tables(library_dsn(dsn, pgbouncer=request["pgbouncer"]))
-            found = await (await other.execute(sql.load("has_tables"))).fetchone()
+            found = await (await other.execute(query_text("shardd.transports.whatsapp", "has_tables"))).fetchone()
             if found is None or not found["found"]:
                 raise DatabaseError("the library made its tables elsewhere: does the search path lead to one schema?")
     except psycopg.Error as error:
@@ -62,18 +63,22 @@ async def _make_lock(connection: StoreConnection) -> None:
         await _make_schema(connection)
     # (A table comes with a type of its name, which may be what stands in the way.)
     with suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject):
-        await connection.execute(sql.load("create_lock"))
+        await connection.execute(query_text("shardd.transports.whatsapp", "create_lock"))
 
 
 async def _make_schema(connection: StoreConnection) -> None:
     """Make the first schema of the search path, unless the path already leads somewhere."""
-    row = await (await connection.execute(sql.load("search_path"))).fetchone()
+    row = await (await connection.execute(query_text("shardd.transports.whatsapp", "search_path"))).fetchone()
     if row is None or row["current_schema"] is not None:
         return
     names = [name.strip().strip('"') for name in row["search_path"].split(",")]
     schema = composing.Identifier(next(name for name in names if name and name != "$user"))
-    await connection.execute(composing.SQL(sql.load("create_schema")).format(schema=schema))
-    await connection.execute(composing.SQL(sql.load("close_schema")).format(schema=schema))
+    await connection.execute(
+        composing.SQL(query_text("shardd.transports.whatsapp", "create_schema")).format(schema=schema)
+    )
+    await connection.execute(
+        composing.SQL(query_text("shardd.transports.whatsapp", "close_schema")).format(schema=schema)
+    )
 
 
 def _make_tables(url: str) -> None:

@@ -1,3 +1,10 @@
+-- What the library's own tables say about sessions.
+
+-- name: delete_session
+-- Forgets a session and, by its foreign keys, all that hangs on it. The phone is not told.
+DELETE FROM whatsmeow_device WHERE jid = %(jid)s;
+
+-- name: knows_recipient
 -- Whether this contact is no stranger to the session's account: WhatsApp gave it a token for writing to it, or the phone has
 -- it as a contact or has heard from it. Looked up under its number and under its hidden id.
 WITH contact AS (
@@ -12,4 +19,14 @@ SELECT EXISTS (
 ) OR EXISTS (
     SELECT FROM whatsmeow_contacts AS known JOIN contact ON contact.jid = known.their_jid
     WHERE known.our_jid = %(jid)s
-) AS found
+) AS found;
+
+-- name: list_sessions
+-- Every stored session, without its keys.
+SELECT jid, lid, push_name, business_name, platform
+FROM whatsmeow_device
+ORDER BY jid;
+
+-- name: session_exists
+-- Whether the session of this JID is stored. Asked before every connect: a JID without a row ends the whole process.
+SELECT EXISTS (SELECT FROM whatsmeow_device WHERE jid = %(jid)s) AS found;

@@ -1,2 +1,0 @@
--- Its rows; names are quoted by the caller.
-SELECT {columns} FROM {table}

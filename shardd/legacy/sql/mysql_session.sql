@@ -1,2 +1,0 @@
--- Moments (TIMESTAMP) are written in UTC.
-SET SESSION time_zone = '+00:00'

@@ -1,2 +1,0 @@
--- Its rows; every column is cast to text.
-SELECT {columns} FROM {table}

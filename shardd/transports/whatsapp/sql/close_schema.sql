@@ -1,2 +1,0 @@
--- In case somebody opened it.
-REVOKE ALL ON SCHEMA {schema} FROM PUBLIC

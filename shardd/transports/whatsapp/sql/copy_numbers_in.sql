@@ -1,2 +1,0 @@
--- Into that room.
-COPY imported_numbers (lid, pn) FROM STDIN (FORMAT binary)
