@@ -11,10 +11,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
+from shardd.cli.client import ask
 from shardd.config import Config
 from shardd.embedded import EmbeddedPostgres, embedded_dsn
-from shardd.errors import AlreadyRunningError
+from shardd.errors import AlreadyRunningError, DatabaseError, SharddError
+from shardd.postgres.errors import has_no_room
 from shardd.queue.database import Database
+from shardd.supervisor.cluster.server_watch import CONNECTIONS_OPEN
 
 Result = TypeVar("Result")
 
@@ -57,8 +60,22 @@ def command_pool(config: Config, dsn: str, *, connections: int = 1) -> Database:
 @asynccontextmanager
 async def reach_database(config: Config) -> AsyncGenerator[Database]:
     """A pool on the database. Raises DatabaseError."""
-    async with reach_dsn(config, make=False) as dsn, command_pool(config, dsn) as database:
-        yield database
+    try:
+        async with reach_dsn(config, make=False) as dsn, command_pool(config, dsn) as database:
+            yield database
+    except DatabaseError as error:
+        if has_no_room(error) and (whose := await _whose_connections(config)):
+            raise DatabaseError(f"{error}. Now {whose}") from error
+        raise
+
+
+async def _whose_connections(config: Config) -> str | None:
+    """Who has the server's connections, if the daemon has seen it."""
+    try:
+        status = await ask(config.control_socket, "GET", "/status")
+    except SharddError:
+        return None
+    return next((text for text in status["problems"] if CONNECTIONS_OPEN in text), None)
 
 
 def with_database(config: Config, work: Callable[[Database], Awaitable[Result]]) -> Result:

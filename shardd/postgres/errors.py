@@ -113,6 +113,11 @@ def describe_error(error: BaseException, dsn: str, deadline: Deadline | None = N
     return described
 
 
+def has_no_room(error: DatabaseError) -> bool:
+    """Whether a server refused a connection because it has as many as it may have."""
+    return isinstance(error.__cause__, psycopg.Error) and error.__cause__.sqlstate == "53300"
+
+
 def explain_refusal(error: psycopg.OperationalError) -> psycopg.OperationalError:
     """The error of a connect, with the server's code unless its words are libpq's. May block for a moment."""
     return error if any(re.search(pattern, str(error)) for pattern, _ in _CONNECTING) else explain(error)

@@ -21,7 +21,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from shardd.errors import DatabaseError
 from shardd.logs import get_logger
 from shardd.postgres.dsn import server_of
-from shardd.postgres.errors import describe_error
+from shardd.postgres.errors import describe_error, words_of
 from shardd.postgres.liveness import Deadline, is_fresh, shut_down
 from shardd.postgres.servers import Connection, Servers, Terms
 from shardd.postgres.sql_files import queries_of
@@ -43,6 +43,8 @@ _SUSPICIOUS: Final[Mapping[str | None, str]] = {
     "42P05": "a prepared statement is there already",
 }
 """By SQLSTATE: what a server says that is not the one, or not in the way, that it was when the connection was made."""
+NOTIFICATIONS_FULL: Final = 0.5
+"""How full the server's queue of notifications may be for us to listen, or to add one (`shardd.announce`)."""
 _LISTEN_BACKOFF: Final = (0.2, 5.0)  # first and longest wait before connecting again, seconds
 
 
@@ -194,6 +196,7 @@ class Database:
     async def _start_listening(self, connection: Connection, channels: tuple[str, ...]) -> None:
         deadline = Deadline(connection, self.statement_timeout)
         try:
+            await self._check_notifications(connection)
             for channel in channels:
                 text = queries_of("shardd.postgres")["listen"].decode()
                 await connection.execute(sql.SQL(text).format(channel=sql.Identifier(channel)))
@@ -201,6 +204,15 @@ class Database:
             raise describe_error(error, self._dsn, deadline) from error
         finally:
             deadline.cancel()
+
+    async def _check_notifications(self, connection: Connection) -> None:
+        """Raises DatabaseError for a queue of notifications that a new listener might have to read from its begin: up to 8 GB."""
+        row = await (await connection.execute(self.queries["notification_use"])).fetchone()
+        if row is not None and row[0] >= NOTIFICATIONS_FULL:
+            where = words_of(self._dsn)["where"]
+            raise DatabaseError(
+                f"{where} has a queue of notifications that is {row[0]:.0%} full: polling until it is read"
+            )
 
     @asynccontextmanager
     async def _listener(self) -> AsyncGenerator[Connection]:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
 
 from psycopg.errors import Diagnostic
 
 from shardd.errors import DatabaseError
 from shardd.queue.database import Database
-
-NOTIFICATIONS_FULL: Final = 0.5
-"""How full the queue of notifications may be for one of ours to be added (`shardd.announce`); from here on, the server warns."""
-
 
 Names = dict[tuple[str, int], str]
 """Of roles and databases, by kind (role, database) and oid."""

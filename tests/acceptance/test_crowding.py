@@ -55,6 +55,14 @@ async def test_a_full_queue_of_notifications_stops_nothing(
         has("server", "queue of notifications is 1", f"pid {pid} of user stranger in database {crowded_dbname} listens")
     )
     assert len(status["problems"]) == 1
+    # A new listener would have to read all of it.
+    await daemon.stop()
+    await daemon.start()
+    owner.add_jobs(10, 2)
+    await owner.until_finished(daemon, 60)
+    await daemon.until(
+        has("step", "listening to shardd_jobs", "a queue of notifications that is 1", "polling until it is read")
+    )
     listener.close()
     await daemon.until(well)
 
@@ -96,6 +104,7 @@ async def test_who_has_the_connections_is_named(
     shardd = Command(daemon.config_file)
     ran = await shardd("job", "list")
     assert (ran.code, "no free connection: `shardd status` says whose they are" in ran.err) == (69, True)
+    assert f"{len(held)} of user stranger" in ran.err
     ran = await shardd("status")
     assert f"{len(held)} of user stranger" in " ".join(ran.out.split())
     for connection in held:

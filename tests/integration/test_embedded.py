@@ -129,7 +129,7 @@ async def test_a_program_fills_nothing_that_all_share(server: EmbeddedPostgres) 
             *(f"SELECT pg_{name}({key})" for name in ADVISORY for key in ("1", "1, 2")),
             *("SELECT lo_create(0)", "SELECT lo_creat(-1)", "SELECT lo_from_bytea(0, 'x')", "SELECT lo_put(1, 0, 'x')"),
             *("SELECT lowrite(0, 'x')", "SELECT lo_truncate(0, 1)", "SELECT lo_truncate64(0, 1)"),
-            "SELECT lo_import('/etc/passwd')",
+            *("SELECT lo_import('/etc/passwd')", "SELECT pg_logical_emit_message(false, 'x', 'y')"),
             "SET temp_file_limit = -1",
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
