@@ -31,9 +31,6 @@ TOP: Final = 10
 """Devices that are shown one by one."""
 NARROW: Final = 70
 """Columns below which a device's troubles are left to `--json`."""
-NUMBERS: Final = 46
-"""Columns that a list takes beside the ids."""
-SHORTEST_ID: Final = 10
 BAR: Final = 30
 """Columns of the bar."""
 _STEPS: Final = (JobState.QUEUED, JobState.SCHEDULED, JobState.SENDING)
@@ -65,9 +62,8 @@ def show_campaigns(rows: Sequence[CampaignRow], limit: int) -> None:
     table = make_table(
         *("id", "state", "jobs left", "in 10 min", "last sent", *extra, "why"),
         right=("jobs left", "in 10 min", "weight", "cap"),
+        whole=("state", "last sent"),
     )
-    # What is long is the id that somebody chose: it gives way before the numbers do.
-    table.columns[0].max_width = max(SHORTEST_ID, console.width - NUMBERS)
     for row in rows:
         cells = [Text(row.id), state_text(row.state), Text(f"{row.live:,}"), Text(f"{row.sent_lately:,}")]
         cells.append(Text(ago(row.last_sent)))
@@ -121,7 +117,9 @@ def show_campaign(details: CampaignDetails) -> None:
 def _devices(shares: Sequence[DeviceShare], cap: int | None, *, narrow: bool) -> Table:
     headers = ["device", "state", "sent", *(["today"] if cap is not None else []), "waiting"]
     troubles = [] if narrow else ["failed", "in doubt", "last sent"]
-    table = make_table(*headers, *troubles, right=("sent", "today", "waiting", "failed", "in doubt"))
+    table = make_table(
+        *headers, *troubles, right=("sent", "today", "waiting", "failed", "in doubt"), whole=("state", "last sent")
+    )
     for share in shares:
         cells = [Text(share.device_id or ""), state_text(share.device_state or "unknown"), Text(f"{share.sent:,}")]
         if cap is not None:

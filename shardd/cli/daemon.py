@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def start(config_file: Path) -> None:
     # Only the daemon needs these; every other command starts in half the time without them.
     import uvloop  # noqa: PLC0415
 
+    from shardd.cli.announce import TerminalNotifier  # noqa: PLC0415
     from shardd.logs import configure_logs, log_uncaught  # noqa: PLC0415
     from shardd.supervisor.supervisor import Supervisor  # noqa: PLC0415
     from shardd.supervisor.systemd import Notifier  # noqa: PLC0415
@@ -37,7 +39,8 @@ def start(config_file: Path) -> None:
     faulthandler.enable()
     configure_logs(config.log.level, config.log.format, node=config.node)
     log_uncaught()
-    notifier = Notifier(os.environ)
+    silent = sys.stderr.isatty() and config.log.level in {"warning", "error"}
+    notifier = (TerminalNotifier if silent else Notifier)(os.environ)
 
     async def run() -> None:
         await Supervisor(config, notifier).run()

@@ -87,7 +87,7 @@ async def _status(config: Config) -> DatabaseState:
 
 def _show(state: DatabaseState) -> None:
     say(f"PostgreSQL {state.version}, database {state.database} ({state.size}), as {state.role}")
-    table = make_table("migration", "state", "applied")
+    table = make_table("migration", "state", "applied", whole=("state", "applied"))
     for one in state.migrations:
         at = f"{one.applied_at:%Y-%m-%d %H:%M:%S %Z}" if one.applied_at else ""
         table.add_row(f"{one.version:04} {one.name}", one.state, at)

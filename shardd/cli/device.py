@@ -120,7 +120,7 @@ def list_(state: str | None, transport: str | None, as_json: bool, config_file: 
     if as_json:
         print_json([device_json(one, config) for one in found])
     else:
-        show_devices(found, config)
+        show_devices(found, config, chosen=state is not None or transport is not None)
 
 
 @device_group.command("show")

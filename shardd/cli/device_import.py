@@ -197,7 +197,7 @@ def _report(items: Sequence[Item], *, as_json: bool) -> None:
     if not items:
         console.print("the other store holds no session to import")
         return
-    table = make_table("number", "name", "session", "device", "", "why")
+    table = make_table("number", "name", "session", "device", "", "why", whole=("device", ""))
     for item in items:
         does = Text(item.does, _STYLES[item.does])
         table.add_row("+" + item.number, Text(item.name), item.session, item.device, does, item.why)

@@ -88,6 +88,7 @@ def outlook_json(outlook: Outlook) -> dict[str, Any]:
     return {
         "reckoned": outlook.note is not None,
         "held": device.held,
+        "error": device.error,
         "sent_today": device.sent_today,
         "sent_this_hour": device.sent_this_hour,
         "sending_days": device.sending_days,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -35,6 +36,9 @@ from shardd.states import DeviceState
 from shardd.transports.platforms.device_settings import MASK, masked_settings, remedy_of
 
 WIDE: Final = 110
+BACKING_OFF: Final = (
+    "it backs off after the error below, and is tried again by itself; if that does not pass, fix what the error names"
+)
 _INNER: Final = frozenset({"day", "sent", "hour", "hour_sent", "days"})
 """Fields of a row that only mean something together; what follows from them is shown."""
 
@@ -54,15 +58,16 @@ def device_json(device: DeviceRow, config: Config) -> dict[str, Any]:
     }
 
 
-def show_devices(devices: Sequence[DeviceRow], config: Config) -> None:
-    """A table, and below it which of them are sandbox."""
+def show_devices(devices: Sequence[DeviceRow], config: Config, *, chosen: bool) -> None:
+    """A table, and below it which of them are sandbox. `chosen`: not all were asked for."""
     console = make_console()
     if not devices:
-        console.print("no such devices; add some with: shardd device add ID --transport whatsapp")
+        first = "no devices yet; add some with: shardd device add ID --transport whatsapp"
+        console.print("no such devices; all of them: shardd device list" if chosen else first)
         return
     wide = console.width >= WIDE
     headers = ["id", "transport", "state", "jobs", "today", "last sent", *(["shard", "label"] if wide else []), "why"]
-    table = make_table(*headers, right=("jobs", "today", "shard"))
+    table = make_table(*headers, right=("jobs", "today", "shard"), whole=("state", "last sent"))
     for device in devices:
         row = [
             Text(device.id),
@@ -97,7 +102,7 @@ def show_device(device: DeviceRow, config: Config, outlook: Outlook) -> None:
     ]
     rows += _state_rows(device)
     rows += [
-        ("to do", _to_do(device)),
+        ("to do", BACKING_OFF if outlook.device.error is not None else _to_do(device)),
         ("jobs", _jobs(device)),
         ("may send", Lines(next_words(outlook))),
         ("sent today", sent_words(outlook)),
@@ -106,7 +111,7 @@ def show_device(device: DeviceRow, config: Config, outlook: Outlook) -> None:
         ("shard", f"{shard_of(device.id, config.shards)} of {config.shards}"),
         ("session", device.session or ""),
         ("proxy", _masked_proxy(device.proxy) or ""),
-        ("settings", str(masked_settings(device.transport, device.settings)) if device.settings else ""),
+        ("settings", _settings(device)),
         ("added", moment_text(device.created_at)),
     ]
     console.print(make_facts(rows))
@@ -146,6 +151,11 @@ def _to_do(device: DeviceRow) -> str:
         return remedy
     resume = f"let it send again: shardd device resume {device.id}"
     return resume if device.state == DeviceState.READY and device.fault is None else f"{resume}; and {remedy}"
+
+
+def _settings(device: DeviceRow) -> str:
+    masked = masked_settings(device.transport, device.settings)
+    return json.dumps(masked, ensure_ascii=False) if masked else ""
 
 
 def _jobs(device: DeviceRow) -> str:

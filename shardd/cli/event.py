@@ -22,6 +22,8 @@ from shardd.event_kinds import EventKind, names_a_kind
 from shardd.queue.database import Database
 from shardd.queue.events import EventRow, Events
 
+WIDE: Final = 110
+"""Columns from which on campaigns and the years are shown."""
 FOLLOW_EVERY: Final = 0.5
 """Seconds between looks."""
 FOLLOW_MOST: Final = 1000
@@ -106,9 +108,17 @@ def _print_all(events: list[EventRow], limit: int, *, as_json: bool) -> None:
     if not events:
         console.print("no such events")
         return
-    table = make_table("id", "at", "kind", "job", "device", "campaign", "what", right=("id", "job"))
+    wide = console.width >= WIDE
+    headers = ("id", "at", "kind", "job", "device", *(("campaign",) if wide else ()), "what")
+    table = make_table(*headers, right=("id", "job"), whole=("at", "kind"))
     for event in events:
-        table.add_row(*(Text(cell) for cell in _cells(event)))
+        number, at, kind, job, device, campaign, what = _cells(event)
+        # Without the year: the events of one week are kept.
+        table.add_row(
+            *(Text(cell) for cell in (number, at if wide else at[5:], kind, job, device)),
+            *([Text(campaign)] if wide else []),
+            Text(what),
+        )
     console.print(table)
     more = f"; go on with: --after {events[-1].position}" if len(events) == limit else ""
     console.print(Text(count(len(events), "event") + more, "dim"))
@@ -122,7 +132,7 @@ def _print_lines(events: list[EventRow], *, as_json: bool) -> None:
             say("  ".join(filter(None, _cells(event))))
 
 
-def _cells(event: EventRow) -> tuple[str, ...]:
+def _cells(event: EventRow) -> tuple[str, str, str, str, str, str, str]:
     job = "" if event.job_id is None else str(event.job_id)
     at = f"{event.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
     return (str(event.id), at, event.kind, job, event.device_id or "", event.campaign or "", _what(event))

@@ -63,7 +63,9 @@ def show_group(group: GroupRow, members: Sequence[Member]) -> None:
     console.print(make_facts(rows))
     if not members:
         return
-    devices = make_table("device", "transport", "state", "jobs", "contacts", "why", right=("jobs", "contacts"))
+    devices = make_table(
+        "device", "transport", "state", "jobs", "contacts", "why", right=("jobs", "contacts"), whole=("state",)
+    )
     for member in members:
         devices.add_row(
             Text(member.device_id),

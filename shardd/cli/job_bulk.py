@@ -148,8 +148,8 @@ _CANCEL: Final = BulkAction(
 def retry(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, config_file: Path, **options: Any) -> None:
     """Bring failed, cancelled or in-doubt jobs back into the queue, with all their attempts anew.
 
-    Without ids, those in the state that --state names: failed ones, if it names none. A job in doubt may have been sent:
-    retrying it may send it twice, so that is asked first.
+    Without ids, those that the options describe, and of these the failed ones unless --state names another state; all failed
+    ones: --state failed. A job in doubt may have been sent: retrying it may send it twice, so that is asked first.
     """
     choice = read_choice(ids, options)
     if choice.ids is None and choice.traits.state is None:

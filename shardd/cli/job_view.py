@@ -46,7 +46,15 @@ def show_jobs(jobs: Sequence[JobRow], limit: int) -> None:
     wide = console.width >= WIDE
     extra = ["transport", "kind", "class", "campaign", "tries", "reference"] if wide else []
     table = make_table(
-        "id", "state", "device", "recipient", "changed", *extra, "waits for, or error", right=("id", "tries")
+        "id",
+        "state",
+        "device",
+        "recipient",
+        "changed",
+        *extra,
+        "waits for, or error",
+        right=("id", "tries"),
+        whole=("state", "changed"),
     )
     for job in jobs:
         row = [

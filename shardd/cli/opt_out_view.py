@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-from shardd.cli.output import Text, count, make_console, make_facts, make_table, moment_text
+from shardd.cli.output import Text, ago, count, make_console, make_facts, make_table, moment_text
 from shardd.queue.opt_out_admin import OptOut, Saying, StoppedJob
+
+WIDE: Final = 110
+"""Columns from which on moments are written out in tables."""
 
 
 def show_opt_outs(found: Sequence[OptOut], limit: int) -> None:
@@ -14,10 +18,11 @@ def show_opt_outs(found: Sequence[OptOut], limit: int) -> None:
     if not found:
         console.print("nobody")
         return
-    table = make_table("address", "source", "by", "since", "words or note")
+    table = make_table("address", "source", "by", "since", "words or note", whole=("since",))
+    since = moment_text if console.width >= WIDE else ago
     for one in found:
         who = one.device_id or one.created_by
-        table.add_row(one.address, one.source, who, moment_text(one.created_at), one.words or one.note or "")
+        table.add_row(one.address, one.source, who, since(one.created_at), one.words or one.note or "")
     console.print(table)
     more = "; there may be more: --limit, or shardd opt-out export" if len(found) == limit else ""
     console.print(Text(count(len(found), "opt-out") + more, "dim"))
@@ -49,8 +54,11 @@ def show_opt_out(address: str, found: OptOut | None, heard: Sequence[Saying], st
     if stopped:
         console.print()
         console.print(f"the newest jobs that this stopped ({len(stopped)})")
-        jobs = make_table("job", "device", "campaign", "class", "reference", "stopped", right=("job",))
+        jobs = make_table(
+            "job", "device", "campaign", "class", "reference", "stopped", right=("job",), whole=("stopped",)
+        )
+        when = moment_text if console.width >= WIDE else ago
         for job in stopped:
             names = (job.device_id or "", job.campaign or "", job.job_class, job.reference or "")
-            jobs.add_row(str(job.id), *names, moment_text(job.settled_at))
+            jobs.add_row(str(job.id), *names, when(job.settled_at))
         console.print(jobs)

@@ -15,7 +15,9 @@ import io
 import json
 import math
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -36,8 +38,12 @@ from shardd.visible import visible, visible_json
 _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 PIPE_WIDTH: Final = 200
 """Columns where there is no terminal to fit."""
+GAP: Final = 2
+"""Spaces between two columns: a header may have spaces of its own."""
 LEGIBLE: Final = 12
-"""Columns that what is cut keeps, if the first column then fits as it is."""
+"""Columns that what is cut keeps, if that makes room enough."""
+TIGHT: Final = 5
+"""Columns that it keeps at least, if an id or a time then fits as it is."""
 LONGEST_LINE: Final = 2000
 """Characters of an error's line: an argument that it quotes may be much longer."""
 SANDBOX: Final = "sandbox"
@@ -132,14 +138,18 @@ class Table(rich.table.Table):
 
 
 class _FittedTable(Table):
-    """Where there is too little room, its widest columns give way, and not all of them alike; the first, an id, last."""
+    """Where there is too little room, its widest columns give way, and not all of them alike; ids, times and numbers last."""
+
+    whole: frozenset[int] = frozenset()
+    """Columns that are cut last; the first one before the others of these."""
 
     def __rich_console__(self, console: rich.console.Console, options: ConsoleOptions) -> RenderResult:
         widths = [max(_width(cell) for cell in (column.header, *column.cells)) for column in self.columns]
-        room = options.max_width - len(widths) + 1  # a space between two columns
-        while sum(widths) > room and max(widths) > 1:
-            others = widths[1:] if max(widths[1:], default=0) > LEGIBLE else widths
-            widths[widths.index(max(others), len(widths) - len(others))] -= 1
+        room = options.max_width - (len(widths) - 1) * self.padding[1]
+        soft = [index for index in range(len(widths)) if index not in self.whole]
+        for given, least in ((soft, LEGIBLE), (soft, TIGHT), ([0], LEGIBLE), (range(len(widths)), 1)):
+            while sum(widths) > room and (wide := [index for index in given if widths[index] > least]):
+                widths[max(wide, key=lambda index: (widths[index], index))] -= 1
         for column, width in zip(self.columns, widths, strict=True):
             column.max_width = width
         yield from super().__rich_console__(console, options)
@@ -152,10 +162,13 @@ class _Facts(Table):
         rich.table.Table.add_row(self, *(one if isinstance(one, Lines) else _one_line(one) for one in cells), **options)
 
 
-def make_table(*headers: str, right: Iterable[str] = ()) -> Table:
-    """A table without lines; the columns named in `right` hold numbers."""
-    table = _FittedTable(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    numbers = set(right)
+def make_table(*headers: str, right: Iterable[str] = (), whole: Iterable[str] = ()) -> Table:
+    """A table without lines; the columns named in `right` hold numbers. These, those in `whole`, and the first are cut last."""
+    table = _FittedTable(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    numbers, uncut = set(right), set(whole)
+    table.whole = frozenset(
+        index for index, header in enumerate(headers) if index == 0 or header in numbers or header in uncut
+    )
     for header in headers:
         table.add_column(header, justify="right" if header in numbers else "left", no_wrap=True, overflow="ellipsis")
     return table
@@ -192,7 +205,15 @@ def ask(question: str) -> None:
 def say_error(text: str) -> None:
     """One line of a sensible length on stderr, whatever the error quotes."""
     rest = f"… ({len(text):,} characters)" if len(text) > LONGEST_LINE else ""
-    click.echo(visible(text[:LONGEST_LINE]) + rest, err=True)
+    click.echo(_folded(visible(text[:LONGEST_LINE]) + rest), err=True)
+
+
+def _folded(line: str) -> str:
+    """On a terminal, in lines that end between words; elsewhere as it is."""
+    if not sys.stderr.isatty():
+        return line
+    width = max(LEGIBLE, shutil.get_terminal_size().columns)
+    return "\n".join(textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)) or line
 
 
 def print_exactly(line: str) -> None:
@@ -225,6 +246,8 @@ def sandbox_line(sandbox: int, all_of_them: int, what: str) -> str:
 
 def span(seconds: float) -> str:
     """A duration in at most two units: `12ms`, `0.9s`, `42s`, `3m 5s`, `2h 10m`, `5d 3h`."""
+    if seconds < 0.0005:
+        return "0s"
     if seconds < 0.1:
         return f"{seconds * 1000:.0f}ms"
     if seconds < 9.95:

@@ -153,8 +153,9 @@ def _table(shards: Sequence[ShardStatus], totals: Totals, width: int) -> Table:
     columns = [column for column in _COLUMNS if wide or not column.only_wide]
     headers = [column.wide if wide else column.narrow for column in columns]
     table = make_table(*headers, right=[h for h in headers if h != "state"])
-    if width >= AIRY:
-        table.padding = (0, 2, 0, 0)
+    if width < AIRY:
+        # Its headers are one word or two lines: one space keeps them apart, and every number fits 80 columns.
+        table.padding = (0, 1, 0, 0)
     for shard in shards:
         table.add_row(*(column.cell(shard) for column in columns), style=None if shard.epoch is not None else "dim")
     if len(shards) != 1:

@@ -72,7 +72,10 @@ class Watch:
 
     def _banner(self, now: float) -> Text:
         if self._error is not None:
-            lost = Lines.assemble((f"no answer for {span(now - self._silent_since)}", "bold red"), f": {self._error}")
+            silent = now - self._silent_since
+            lost = Lines.assemble(
+                (f"no answer for {span(silent)}" if silent >= 1 else "no answer", "bold red"), f": {self._error}"
+            )
             if self._status is not None:
                 lost.append("\nwhat follows was the last answer; ", "dim")
             else:

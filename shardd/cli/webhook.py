@@ -69,7 +69,16 @@ def failed(name: str, limit: int, as_json: bool, config_file: Path) -> None:
     if not found:
         console.print("none was set aside")
         return
-    table = make_table("event", "kind", "happened", "set aside", "tries", "error", right=("event", "tries"))
+    table = make_table(
+        "event",
+        "kind",
+        "happened",
+        "set aside",
+        "tries",
+        "error",
+        right=("event", "tries"),
+        whole=("kind", "happened", "set aside"),
+    )
     for one in found:
         again = " (is sent again)" if one.again else ""
         row = (str(one.event_id), one.kind, ago(one.at), ago(one.given_up_at), str(one.tries), one.error + again)
@@ -123,7 +132,7 @@ def _show(names: list[str], rows: Mapping[str, WebhookRow], configs: Mapping[str
         console.print("no webhooks: they stand in the config file, below `webhooks:`")
         return
     headers = ("name", "state", "behind", "delivered", "set aside", "missed", "last", "error")
-    table = make_table(*headers, right=("behind", "delivered", "set aside", "missed"))
+    table = make_table(*headers, right=("behind", "delivered", "set aside", "missed"), whole=("state", "last"))
     for name in names:
         row, state = rows.get(name), webhook_state(name, rows.get(name), configs)
         cells = [Text(name), Text(state, _STYLES.get(state, "yellow"))]

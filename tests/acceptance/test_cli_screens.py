@@ -7,6 +7,9 @@ import csv
 import io
 import json
 import os
+import re
+import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from shardd.states import ShardState
 from shardd.supervisor.admin.control import Control
 from shardd.supervisor.admin.status import Status
 from tests.command import Command
+from tests.daemon import Daemon
 from tests.queue_rows import connect
 from tests.terminal import COLOURS, SCREEN, Terminal
 from tests.unit.cli.test_status_view import node
@@ -164,6 +168,50 @@ async def test_errors_and_questions_quote_harmlessly(shardd: Command, rows: Rows
             code = await terminal.end()
         assert code in {64, 65, 78}, (words, terminal.text)
         check_harmless(terminal.painted)
+
+
+async def test_a_long_error_breaks_between_words_on_a_terminal_and_is_one_line_elsewhere(shardd: Command) -> None:
+    words = ["job", "retry"]
+    piped = await shardd(*words)
+    async with Terminal(shardd.environ, *words, columns=60) as terminal:
+        assert await terminal.end() == 64
+    lines = terminal.text.replace("\r\n", "\n").splitlines()
+    assert len(lines) > 1
+    assert all(len(line) <= 60 for line in lines)
+    assert " ".join(lines) + "\n" == piped.err
+
+
+TIMED = {
+    "event list": r"\d\d-\d\d \d\d:\d\d:\d\d ",
+    "opt-out list": r" (now|\d+[smhd] ago) ",
+    "device list": "last sent",
+}
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("view", TIMED)
+async def test_times_and_states_are_not_cut(shardd: Command, rows: Rows, view: str, columns: int) -> None:
+    async with Terminal(shardd.environ, *view.split(), columns=columns) as terminal:
+        assert await terminal.end() == 0
+    lines = terminal.text.replace("\r\n", "\n").splitlines()
+    if columns == 80 or view == "device list":
+        assert any(re.search(TIMED[view], line) for line in lines), lines
+    else:
+        assert any(re.search(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d", line) for line in lines), lines
+    assert all(len(line) <= columns for line in lines)
+    assert re.search(r"\w  \w", lines[0])
+
+
+async def test_a_daemon_on_a_terminal_says_that_it_runs_though_its_log_is_silent(
+    make_daemon: Callable[..., Daemon],
+) -> None:
+    daemon = make_daemon(log={"level": "warning", "format": "auto"})
+    daemon.write_config()
+    async with Terminal({**os.environ, "SHARDD_CONFIG": str(daemon.config_file)}, "start") as terminal:
+        await terminal.until("shardd is running: 2/2 shards")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert await terminal.end() == 0
+    assert terminal.text.count("is running") == 1
 
 
 class EvilNode:

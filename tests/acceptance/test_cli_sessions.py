@@ -124,7 +124,8 @@ async def test_an_import_from_nowhere_is_told_in_one_line(place: Place, empty_ds
     assert bad.err.startswith("shardd: --from: the value (not shown) is not the address of a PostgreSQL database")
     none = await place.shardd("device", "import", "--from", empty_dsn)
     assert (none.code, none.out, none.err.count("\n")) == (69, "", 1)
-    assert none.err.startswith("shardd: the store to import from: ")
+    assert none.err.startswith("shardd: the store to import from has no table whatsmeow_device: name the database")
+    assert "db migrate" not in none.err
 
 
 async def test_the_jobs_of_a_dead_number_move_to_another_device(shardd: Command, producer: Producer) -> None:

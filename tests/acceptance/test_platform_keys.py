@@ -56,3 +56,26 @@ async def test_a_dead_token_stops_the_device_and_no_secret_is_anywhere(
     assert await daemon.stop() == 0
     everything = "".join(one.out + one.err for one in shown) + daemon.log_file.read_text()
     assert token not in everything
+
+
+async def test_a_device_that_backs_off_says_so_and_is_tried_at_once_when_its_settings_are_corrected(
+    make_daemon: MakeDaemon, producer: Producer, platforms: PlatformServer
+) -> None:
+    daemon = make_daemon(**platforms_config(platforms.base))
+    daemon.write_config()
+    shardd = Command(daemon.config_file)
+    settings = {"phone_number_id": "42", "token": "${NOT_SET_IN_TESTS}"}
+    await shardd("device", "add", "p1", "--transport", "cloud_api", "--settings", json.dumps(settings))
+    job = insert(producer, "p1", "hello")
+    await daemon.start()
+    await daemon.until(lambda status: any("p1: " in note for note in status["notes"]))
+
+    shown = " ".join((await shardd("device", "show", "p1")).out.split())
+    assert "to do it backs off after the error below, and is tried again by itself" in shown
+    assert "nothing to do" not in shown
+    assert "NOT_SET_IN_TESTS" in (await shardd("device", "show", "p1", "--json")).json["error"]
+
+    settings["token"] = "EAAB-right"
+    assert (await shardd("device", "set", "p1", "--settings", json.dumps(settings))).code == 0
+    await until(daemon, lambda: row(producer, job)["state"] == "sent")
+    assert (await shardd("device", "show", "p1", "--json")).json["error"] is None

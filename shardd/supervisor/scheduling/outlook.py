@@ -30,6 +30,8 @@ class DeviceOutlook(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     held: str | None
     """What keeps the whole device from sending, whatever its pace; None: nothing."""
+    error: str | None = None
+    """What it is backing off after; None: nothing that is known."""
     in_flight: int
     """Jobs that a worker has."""
     sent_today: int
@@ -58,7 +60,10 @@ def device_outlook(
         held = "its shard does not run on this node"
     local = datetime.fromtimestamp(time.time(), queue.pace.zone)
     turns = scheduler.outlook(queue, now)
-    return make_outlook(device.id, turns, queue.tally, local, now=now, held=held, in_flight=queue.in_flight)
+    error = scheduler.backing_off_after(queue, now)
+    return make_outlook(
+        device.id, turns, queue.tally, local, now=now, held=held, error=error, in_flight=queue.in_flight
+    )
 
 
 def make_outlook(
@@ -70,12 +75,14 @@ def make_outlook(
     now: float,
     held: str | None,
     in_flight: int,
+    error: str | None = None,
 ) -> DeviceOutlook:
     """The outlook of a device at a moment of its own clock; `turns` by class, on the clock of `now`."""
     sent_today, sent_this_hour, days = tally.today(local)
     return DeviceOutlook(
         id=device_id,
         held=held,
+        error=error,
         in_flight=in_flight,
         sent_today=sent_today,
         sent_this_hour=sent_this_hour,

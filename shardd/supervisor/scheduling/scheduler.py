@@ -31,6 +31,7 @@ TROUBLE_FIRST, TROUBLE_CAP = 5.0, 600.0
 """Seconds before a device that could not be reached is tried again, after the first and after many failures."""
 IDLE: Final = 15.0
 """Seconds for which a device that could send gets nothing before that is a problem: thousands may come before it."""
+OF_ACCOUNT: Final = "a backoff of its account"
 NOTHING_LEFT: Final = frozenset({Verdict.RETURNED, Verdict.EXPIRED, Verdict.OPTED_OUT})
 """After these no gap begins: the device was not used."""
 
@@ -90,11 +91,12 @@ class Scheduler:
                 queue = self.by_id[device.id] = self._new_queue(device, state)
                 changes.setdefault(queue.shard, Changes()).changed.append(device.spec)
             elif queue.device != device:
-                if queue.device.spec != device.spec:
+                if respecified := queue.device.spec != device.spec:
                     queue.untold = None
                     changes.setdefault(queue.shard, Changes()).changed.append(device.spec)
                 self._set_up(queue, device)
-                if state in CAN_SEND and queue.state not in CAN_SEND:
+                if respecified or (state in CAN_SEND and queue.state not in CAN_SEND):
+                    # What a person changed may have been the cause: it is tried at once.
                     queue.troubles, queue.trouble_ends = 0, now
             if is_new or queue.shard not in self._epochs:
                 # Another process sent for it, or another node does: what the database says is all that is known.
@@ -293,16 +295,17 @@ class Scheduler:
         turns = {}
         for job_class in CLASSES:
             turn = queue.turn_of(Lane.named(f"/{job_class}"), self.campaigns, now, self._ahead)
-            turns[job_class] = NextSend(rest, queue.trouble or "a rest of its account") if rest > turn.at else turn
+            turns[job_class] = NextSend(rest, queue.trouble or OF_ACCOUNT) if rest > turn.at else turn
         return turns
 
+    def backing_off_after(self, queue: DeviceQueue, now: float) -> str | None:
+        """The error after which the device, or its account, is not used for a while; None: it is not backing off."""
+        return (queue.trouble or OF_ACCOUNT) if self.rest_of(queue) > now else None
+
     def resting(self, now: float) -> list[tuple[DeviceQueue, str]]:
-        """Devices that could send what they have, were there not a trouble, and the trouble."""
-        return [
-            (queue, queue.trouble or "a rest of its account")
-            for queue in self.by_id.values()
-            if self.rest_of(queue) > now and self._can_send(queue)
-        ]
+        """Devices that could send what they have, were they not backing off, and the error."""
+        found = ((queue, self.backing_off_after(queue, now)) for queue in self.by_id.values())
+        return [(queue, error) for queue, error in found if error is not None and self._can_send(queue)]
 
     def held_back(self, now: float) -> list[str]:
         """Devices that are backing off, or that may send nothing for longer than any gap: at a limit, or in quiet hours."""

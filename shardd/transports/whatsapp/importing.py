@@ -17,6 +17,10 @@ from shardd.errors import DatabaseError
 from shardd.postgres.sql_files import query_text
 from shardd.transports.whatsapp.sessions import SessionStore, StoreConnection, StoredSession, connect
 
+NO_STORE: Final = (
+    "has no table whatsmeow_device: name the database in which the other program keeps its sessions, and the schema, if that "
+    "is not public: postgresql://…/NAME?options=-csearch_path%3DSCHEMA"
+)
 COPY_TIMEOUT: Final = 600.0
 """Seconds that copying one table may take."""
 Statement = composing.SQL | composing.Composed
@@ -72,6 +76,8 @@ async def _sessions(store: SessionStore, which: str) -> list[StoredSession]:
     try:
         return await store.list_sessions()
     except DatabaseError as error:
+        if isinstance(error.__cause__, psycopg.errors.UndefinedTable) and store.foreign:
+            raise DatabaseError(f"{which} {NO_STORE}") from error
         raise DatabaseError(f"{which}: {error}") from error
     finally:
         await store.close()

@@ -49,6 +49,7 @@ class SessionStore:
 
     def __init__(self, dsn: str, *, foreign: bool = False) -> None:
         """`dsn`: as psycopg reads it; its search path leads to the library's tables. `foreign`: somebody else's store."""
+        self.foreign = foreign
         self._servers = Servers(dsn, terms(foreign=foreign))
         self._lock = asyncio.Lock()
         self._connection: Connection | None = None

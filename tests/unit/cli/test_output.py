@@ -26,9 +26,28 @@ def test_what_is_long_gives_way_and_an_id_stays_whole(
     table.add_row("22222222-2222-2222-2222-222222222222", "12", Text("r" * 120), Text("its turn; " * 30))
     make_console().print(table)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1].startswith("22222222-2222-2222-2222-222222222222 12       rrr")
+    assert lines[-1].startswith("22222222-2222-2222-2222-222222222222  12        rrr")
     assert lines[-1].count("…") == 2
     assert max(map(len, lines)) <= columns
+
+
+def test_times_ids_and_numbers_stay_whole_while_something_else_can_give_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    table = make_table("id", "at", "kind", "sent", "device", "what", right=("sent",), whole=("at",))
+    table.add_row("4711", "11-28 15:00:00", "k" * 30, "1,234,567", Text("d" * 40), Text("w" * 60))
+    make_console().print(table)
+    header, line = capsys.readouterr().out.splitlines()
+    assert line.startswith("4711  11-28 15:00:00  kkk")
+    assert "  1,234,567  ddd" in line
+    assert len(line) == 80
+    assert header.split() == ["id", "at", "kind", "sent", "device", "what"]
+
+
+def test_headers_of_several_words_are_kept_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    make_console().print(make_table("in 10 min", "last sent", "set aside"))
+    assert capsys.readouterr().out.rstrip() == "in 10 min  last sent  set aside"
 
 
 def test_a_value_makes_no_line_and_its_brackets_no_colour(capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,8 +57,8 @@ def test_a_value_makes_no_line_and_its_brackets_no_colour(capsys: pytest.Capture
     make_console().print(table)
     make_console().print("one\ntwo", Text("three\nfour"))
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
-        "id   why",
-        r"a\nb [red]x[/red]\r\n1 forged",
+        "id    why",
+        r"a\nb  [red]x[/red]\r\n1 forged",
         r"c\nd",
         r"one\ntwo three\nfour",
     ]
@@ -75,7 +94,7 @@ def test_what_is_wide_or_combined_moves_no_column(name: str, capsys: pytest.Capt
     table.add_row("x" * 20, "sent")
     make_console().print(table)
     _, first, second = capsys.readouterr().out.splitlines()
-    assert cell_len(first.partition("sent")[0]) == cell_len(second.partition("sent")[0]) == 21
+    assert cell_len(first.partition("sent")[0]) == cell_len(second.partition("sent")[0]) == 22
 
 
 def test_the_report_of_an_import_has_the_lines_that_it_should(capsys: pytest.CaptureFixture[str]) -> None:

@@ -453,3 +453,15 @@ def test_devices_at_a_limit_or_backing_off_are_held_back_and_others_are_not() ->
     scheduler.shard_down(0)
     assert scheduler.held_back(61.0) == ["at-limit"]
     assert scheduler.held_back(3601.0) == []
+
+
+def test_a_row_that_a_person_changed_ends_the_backoff() -> None:
+    scheduler = ready(device("a"), device("b"))
+    for claim in take(scheduler):
+        end(scheduler, claim, 0.0, Verdict.UNAVAILABLE, error="its settings are wrong", retry_after=600.0, back=True)
+    assert asked(scheduler, now=1.0) == []
+    (queue,) = [each for each in scheduler.by_id.values() if each.device.id == "a"]
+    assert scheduler.backing_off_after(queue, 1.0) == "its settings are wrong"
+    look(scheduler, device("a", settings={"token": "new"}), device("b", label="a name for people"), now=2.0)
+    assert asked(scheduler, now=2.0) == ["a"]
+    assert scheduler.backing_off_after(queue, 2.0) is None
