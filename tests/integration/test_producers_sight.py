@@ -175,7 +175,7 @@ def test_the_planners_statistics_tell_nothing(tenants: Tenants, alpha: str, scen
 @pytest.mark.parametrize(
     "what",
     [
-        "all_outcomes", "all_events", "retries", "outbox", "archive", "devices", "device_groups", "dedupe_keys", "order_groups",
+        "all_outcomes", "all_events", "bound_outcomes", "bound_events", "retries", "outbox", "archive", "devices", "device_groups", "dedupe_keys", "order_groups",
         "opt_out_log", "contacts", "producers", "producer_devices", "producer_groups", "producer_campaigns",
     ],
 )  # fmt: skip
@@ -204,6 +204,14 @@ def test_every_role_opts_people_out_and_a_bound_one_reads_its_own_only(
         assert {row[0] for row in b.execute("SELECT address FROM shardd.visible_opt_outs")} == {"4915100000002"}
         for table in ("opt_outs", "visible_opt_outs"):
             assert len(f.execute(f"SELECT address FROM shardd.{table}").fetchall()) == 3  # type: ignore[call-overload]  # the names above
+        # Who is free sees what it added, and what is there already, as before.
+        returning = (
+            "INSERT INTO shardd.opt_outs (recipient) VALUES (%s) ON CONFLICT (address) DO NOTHING RETURNING address"
+        )
+        told = [f.execute(returning, [f"+49151000000{number:02}"]).fetchall() for number in (1, 3)]
+        assert told == [[], [("4915100000003",)]]
+        made = "INSERT INTO shardd.campaigns (id) VALUES ('cf') ON CONFLICT (id) DO NOTHING RETURNING id"
+        assert [f.execute(made).fetchall() for _ in range(2)] == [[("cf",)], []]
         # They hold for everybody.
         job = insert(b, device_id="b1", recipient="+4915100000001")
         assert b.execute("SELECT state FROM shardd.outcomes WHERE id = %s", [job]).fetchall() == [("opted_out",)]
