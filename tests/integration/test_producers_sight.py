@@ -175,8 +175,9 @@ def test_the_planners_statistics_tell_nothing(tenants: Tenants, alpha: str, scen
 @pytest.mark.parametrize(
     "what",
     [
-        "all_outcomes", "all_events", "bound_outcomes", "bound_events", "retries", "outbox", "archive", "devices", "device_groups", "dedupe_keys", "order_groups",
-        "opt_out_log", "contacts", "producers", "producer_devices", "producer_groups", "producer_campaigns",
+        "all_outcomes", "all_events", "bound_outcomes", "bound_events", "retries", "outbox", "archive", "devices",
+        "device_groups", "dedupe_keys", "order_groups", "opt_out_log", "contacts",
+        "producers", "producer_devices", "producer_groups", "producer_campaigns",
     ],
 )  # fmt: skip
 def test_what_stands_behind_the_views_is_closed(tenants: Tenants, alpha: str, what: str) -> None:
