@@ -24,6 +24,9 @@ from shardd.cli.output import (
 from shardd.queue.job_admin import JobCount, JobRow, WholeJob
 
 WIDE: Final = 110
+"""Columns from which on a job's campaign, tries and reference are shown."""
+AIRY: Final = 140
+"""Columns from which on its transport, kind and class are shown, too."""
 _NAMED: Final = 64  # characters of a data: URI that are shown; it holds a whole file
 
 
@@ -43,8 +46,9 @@ def show_jobs(jobs: Sequence[JobRow], limit: int) -> None:
     if not jobs:
         console.print("no such jobs")
         return
-    wide = console.width >= WIDE
-    extra = ["transport", "kind", "class", "campaign", "tries", "reference"] if wide else []
+    wide, airy = console.width >= WIDE, console.width >= AIRY
+    extra = ["transport", "kind", "class"] if airy else []
+    extra += ["campaign", "tries", "reference"] if wide else []
     table = make_table(
         "id",
         "state",
@@ -54,7 +58,7 @@ def show_jobs(jobs: Sequence[JobRow], limit: int) -> None:
         *extra,
         "waits for, or error",
         right=("id", "tries"),
-        whole=("state", "changed"),
+        whole=("state", "recipient", "changed"),
     )
     for job in jobs:
         row = [
@@ -64,10 +68,12 @@ def show_jobs(jobs: Sequence[JobRow], limit: int) -> None:
             Text(job.recipient),
             Text(ago(job.settled_at or job.created_at)),
         ]
-        if wide:
+        if airy:
             transport = job.transport or ("" if job.device_id is None else "?")
             row.append(Text(transport, SANDBOX_STYLE if transport == SANDBOX else ""))
-            row += [Text(job.kind), Text(job.job_class), Text(job.campaign or "")]
+            row += [Text(job.kind), Text(job.job_class)]
+        if wide:
+            row.append(Text(job.campaign or ""))
             row += [Text(f"{job.failures}/{job.max_attempts}"), Text(job.reference or "")]
         table.add_row(*row, Text(job.waits_for or job.error or ""))
     console.print(table)

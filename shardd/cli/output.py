@@ -194,7 +194,7 @@ def make_facts(rows: Iterable[tuple[RenderableType, RenderableType]]) -> Table:
 
 def say(text: str, *, err: bool = False) -> None:
     """One line for people, on stdout or stderr."""
-    click.echo(visible(text), err=err)
+    click.echo(_folded(visible(text)) if err else visible(text), err=err)
 
 
 def ask(question: str) -> None:
