@@ -51,6 +51,17 @@ class DatabaseError(SharddError):
     exit_code = 69
 
 
+class BlockedError(DatabaseError):
+    """Somebody's open transaction keeps a lock that we need; nothing was changed, and asked again, it may succeed.
+
+    `blocker`: which session that is, for how long, and how to end it, if that could be seen.
+    """
+
+    exit_code = 75
+
+    blocker: str | None = None
+
+
 class RefusedDataError(DatabaseError):
     """PostgreSQL looked at a value and does not want it: asked again, it says the same."""
 

@@ -7,11 +7,13 @@ and stopped after it.
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 from shardd.cli.client import ask
+from shardd.cli.output import say
 from shardd.config import Config
 from shardd.embedded import EmbeddedPostgres, embedded_dsn
 from shardd.errors import AlreadyRunningError, DatabaseError, SharddError
@@ -23,6 +25,9 @@ Result = TypeVar("Result")
 
 PATIENCE: Final = 60.0
 """Seconds that one statement of a command may take: a person waits for it, no lease hangs on it."""
+
+LOCK_PATIENCE: Final = 5.0
+"""Seconds that one may wait for a lock. The server ends it then, even if nobody waits for the command any more."""
 
 
 @asynccontextmanager
@@ -52,8 +57,9 @@ def command_pool(config: Config, dsn: str, *, connections: int = 1) -> Database:
         application_name="shardd/command",
         connect_timeout=config.connect_timeout,
         statement_timeout=PATIENCE,
-        max_size=connections,
+        max_size=connections + 1,  # and one that sees who blocks them
         session=False,
+        lock_timeout=LOCK_PATIENCE,
     )
 
 
@@ -79,10 +85,20 @@ async def _whose_connections(config: Config) -> str | None:
 
 
 def with_database(config: Config, work: Callable[[Database], Awaitable[Result]]) -> Result:
-    """Do `work` on the database, from a program without an event loop. Raises DatabaseError."""
+    """Do `work` on the database, from a program without an event loop. Raises DatabaseError.
+
+    SIGTERM ends the statement that is under way, as ^C does.
+    """
 
     async def run() -> Result:
+        task = asyncio.current_task()
+        assert task is not None  # this coroutine runs in one
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         async with reach_database(config) as database:
             return await work(database)
 
-    return asyncio.run(run())
+    try:
+        return asyncio.run(run())
+    except asyncio.CancelledError:
+        say("aborted", err=True)
+        raise SystemExit(128 + signal.SIGTERM) from None

@@ -13,7 +13,7 @@ from typing import Final
 import psycopg
 from psycopg_pool import PoolTimeout
 
-from shardd.errors import DatabaseError, RefusedDataError, RowRefusedError
+from shardd.errors import BlockedError, DatabaseError, RefusedDataError, RowRefusedError
 from shardd.postgres.dsn import addresses_of, parse_dsn
 from shardd.postgres.liveness import Deadline
 from shardd.postgres.refusals import RefusedError, explain
@@ -126,7 +126,10 @@ def explain_refusal(error: psycopg.OperationalError) -> psycopg.OperationalError
 def _described(error: BaseException, dsn: str) -> DatabaseError:
     if _is_refusal(error):
         return RowRefusedError(_said(error))
-    return (RefusedDataError if _is_bad_data(error) else DatabaseError)(_sentence(error, words_of(dsn)))
+    sentence = _sentence(error, words_of(dsn))
+    if isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
+        return BlockedError(sentence)
+    return (RefusedDataError if _is_bad_data(error) else DatabaseError)(sentence)
 
 
 def _is_bad_data(error: BaseException) -> bool:

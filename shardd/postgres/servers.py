@@ -48,6 +48,7 @@ class Terms:
     `session`: whether the connection must keep its server from one transaction to the next, which a pooler may not let it.
     `foreign`: a database that is only read, and need not be what shardd's own must be. `keep_path`: names are looked up where
     the DSN, the role or the database says; else nowhere but in pg_catalog.
+    `lock_timeout`: how long a statement may wait for one lock; 0: as long as it may take at all.
     `index_plans`: whether statements are planned as index probes (`shardd.postgres.settings.INDEX_PLANS`).
     """
 
@@ -60,6 +61,7 @@ class Terms:
     foreign: bool = False
     keep_path: bool = False
     index_plans: bool = False
+    lock_timeout: float = 0.0
     row_factory: AsyncRowFactory[Any] = tuple_row
 
 
@@ -257,7 +259,11 @@ class Servers:
 
     def _settings(self, connection: Connection, **more: str) -> dict[str, list[str]]:
         version = connection.info.server_version // 10_000
-        settings = settings_for(version, self._terms.statement_timeout, index_plans=self._terms.index_plans) | more
+        terms = self._terms
+        settings = settings_for(
+            version, terms.statement_timeout, lock_timeout=terms.lock_timeout, index_plans=terms.index_plans
+        )
+        settings |= more
         if self._terms.keep_path:
             del settings["search_path"]
         return {"names": list(settings), "values": list(settings.values())}

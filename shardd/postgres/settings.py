@@ -84,8 +84,12 @@ it still sorts and reads.
 """
 
 
-def settings_for(server_version: int, statement_timeout: float, *, index_plans: bool = False) -> dict[str, str]:
-    """What to set on a server of this major version; `statement_timeout` in seconds. `index_plans`: see `INDEX_PLANS`.
+def settings_for(
+    server_version: int, statement_timeout: float, *, lock_timeout: float = 0.0, index_plans: bool = False
+) -> dict[str, str]:
+    """What to set on a server of this major version; times in seconds. `index_plans`: see `INDEX_PLANS`.
+
+    `lock_timeout`: how long one lock may be waited for; 0: as long as the statement may take.
 
     The server gives up at nine tenths of it, so that its clear answer arrives before our own deadline does.
     """
@@ -93,5 +97,6 @@ def settings_for(server_version: int, statement_timeout: float, *, index_plans: 
     if index_plans:
         settings |= INDEX_PLANS
     settings["statement_timeout"] = str(max(1, round(statement_timeout * 900)))
+    settings["lock_timeout"] = str(round(lock_timeout * 1000))
     settings["idle_in_transaction_session_timeout"] = str(round(statement_timeout * 2000))
     return settings

@@ -18,11 +18,12 @@ from psycopg import sql
 from psycopg.rows import TupleRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from shardd.errors import DatabaseError
+from shardd.errors import BlockedError, DatabaseError
 from shardd.logs import get_logger
 from shardd.postgres.dsn import server_of
 from shardd.postgres.errors import describe_error, words_of
 from shardd.postgres.liveness import Deadline, is_fresh, shut_down
+from shardd.postgres.lock_watch import LockWatch
 from shardd.postgres.servers import Connection, Servers, Terms
 from shardd.postgres.sql_files import queries_of
 from shardd.queue.loaders import register_loaders
@@ -67,6 +68,9 @@ class Database:
     Every method raises DatabaseError with psycopg's error as its cause. `session=False`: without anything that outlives a
     transaction, so that it works through any pooler; there is no listening then. `index_plans`: for statements that ask for a few
     rows in the order of an index, whatever the planner's statistics say.
+
+    `lock_timeout`: how long a statement may wait for one lock, which another connection of the pool then looks into: BlockedError
+    names the session that has it. 0: as long as the statement may take, and nobody looks.
     """
 
     def __init__(
@@ -80,8 +84,10 @@ class Database:
         max_size: int = 4,
         session: bool = True,
         index_plans: bool = False,
+        lock_timeout: float = 0.0,
     ) -> None:
         self._dsn = dsn
+        self._lock_timeout = lock_timeout
         self.connect_timeout = connect_timeout
         self.statement_timeout = statement_timeout
         self.queries: Mapping[str, bytes] = queries_of("shardd.queue")
@@ -93,6 +99,7 @@ class Database:
             prepare_threshold=5,
             session=session,
             index_plans=index_plans,
+            lock_timeout=lock_timeout,
         )
         self._servers = Servers(dsn, terms, on_change=self._server_changed)
         self._listening: set[Connection] = set()
@@ -138,7 +145,7 @@ class Database:
         connection = await self._acquire()
         deadline = Deadline(connection, limit)
         try:
-            async with self._servers.ready(connection, limit):
+            async with self._servers.ready(connection, limit), self._watched(connection):
                 yield connection
         except (psycopg.Error, UnicodeError) as error:
             if isinstance(error, psycopg.Error) and error.sqlstate in _SUSPICIOUS:
@@ -148,6 +155,38 @@ class Database:
             deadline.cancel()
             if not self._servers.is_current(connection):
                 await connection.close()
+            await self.pool.putconn(connection)
+
+    @asynccontextmanager
+    async def _watched(self, connection: Connection) -> AsyncGenerator[None]:
+        """Raises BlockedError in place of psycopg's error when a lock was waited for in vain."""
+        if not self._lock_timeout:
+            yield
+            return
+        watch = LockWatch(await LockWatch.backend_of(connection), self._idle, every=0.4 * self._lock_timeout)
+        try:
+            yield
+        except psycopg.errors.LockNotAvailable as error:
+            if watch.blocker is None:
+                raise
+            blocked = BlockedError(f"a lock was not free for {self._lock_timeout:g} s: {watch.blocker}")
+            blocked.blocker = watch.blocker
+            raise blocked from error
+        finally:
+            watch.end()
+
+    @asynccontextmanager
+    async def _idle(self) -> AsyncGenerator[Connection]:
+        """A connection for a moment, beside one that waits."""
+        connection = await self._acquire()
+        deadline = Deadline(connection, self.statement_timeout)
+        try:
+            async with self._servers.ready(connection, self.statement_timeout):
+                yield connection
+        except psycopg.Error as error:
+            raise describe_error(error, self._dsn, deadline) from error
+        finally:
+            deadline.cancel()
             await self.pool.putconn(connection)
 
     async def fetch_all(

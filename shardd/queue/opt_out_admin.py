@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from shardd.errors import BlockedError
 from shardd.queue.database import Database
 from shardd.queue.typed_rows import fetch_rows
 
@@ -71,7 +72,7 @@ class OptOutAdmin:
         self._database = database
 
     async def add(self, added: Sequence[NewOptOut], *, source: str, created_by: str) -> set[str]:
-        """Add recipients, in chunks; returns the addresses that are new."""
+        """Add recipients, in chunks; returns the addresses that are new. Raises BlockedError, which tells how far it came."""
         new: set[str] = set()
         for start in range(0, len(added), CHUNK):
             chunk = added[start : start + CHUNK]
@@ -82,7 +83,11 @@ class OptOutAdmin:
                 "source": source,
                 "created_by": created_by,
             }
-            new |= {row[0] for row in await self._database.fetch_all("add_opt_outs", params)}
+            try:
+                new |= {row[0] for row in await self._database.fetch_all("add_opt_outs", params)}
+            except BlockedError as error:
+                done = f"the first {start:,} are on the list, the other {len(added) - start:,} were not added"
+                raise BlockedError(f"{done if start else 'nothing was changed'}: {error}") from error
         return new
 
     async def newest(self, most: int, *, source: str | None = None, device_id: str | None = None) -> list[OptOut]:

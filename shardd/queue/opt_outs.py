@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import psycopg
-
-from shardd.errors import DatabaseError
+from shardd.errors import BlockedError, RefusedDataError
 from shardd.logs import get_logger
 from shardd.queue.database import Database
 
@@ -32,16 +31,22 @@ class OptOuts:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def hear(self, heard: HeardOptOut, confirm: str | None) -> bool:
-        """Add to the list, and answer with `confirm` whoever was not on it; True: somebody was not."""
+    async def hear(self, heard: HeardOptOut, confirm: str | None, *, without_answer: bool = False) -> bool:
+        """Add to the list, and answer with `confirm` whoever was not on it; True: somebody was not.
+
+        `without_answer`: if the answer may be what is blocked, do without it. Raises BlockedError when somebody's transaction is
+        in the way, RefusedDataError when the database does not want it.
+        """
         try:
             return await self._hear(heard, confirm)
-        except DatabaseError as error:
-            if confirm is None or not was_refused(error):
+        except (RefusedDataError, BlockedError) as error:
+            if confirm is None or (isinstance(error, BlockedError) and not without_answer):
                 raise
-            # The answer may be what is refused; the opt-out counts for more.
-            log.error("an opt-out is not answered", action="opt_out", device=heard.device_id, error=str(error))
-            return await self._hear(heard, None)
+            why = error
+        # The answer may be what is refused or blocked; the opt-out counts for more.
+        new = await self._hear(heard, None)
+        log.error("an opt-out is not answered", action="opt_out", device=heard.device_id, error=str(why))
+        return new
 
     async def _hear(self, heard: HeardOptOut, confirm: str | None) -> bool:
         ((new,),) = await self._database.fetch_all(
@@ -68,6 +73,10 @@ class OptOuts:
         )
 
 
-def was_refused(error: DatabaseError) -> bool:
-    """Whether the database looked at a row and did not want it: asked again, it says the same."""
-    return isinstance(error.__cause__, psycopg.IntegrityError | psycopg.DataError)
+def address_of(recipient: str) -> str:
+    """The address by which the database knows a recipient: shardd.address_of in Python."""
+    if recipient.endswith(("@lid", "@g.us")):
+        return recipient
+    if "@" in recipient:
+        return recipient.partition("@")[0].partition(":")[0]
+    return re.sub("[^0-9]", "", recipient).removeprefix("00")

@@ -140,7 +140,8 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         return workers.say(shard, message)
 
     # Dispatch
-    opt_outs = OptOuts(pools.queue)
+    spool = OptOutSpool(config.state_dir)
+    inbox = OptOutInbox(OptOuts(pools.opt_outs), config, spool)
     router = Router(
         jobs=jobs,
         scheduler=scheduler,
@@ -149,7 +150,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         batch=lambda: rules.config.queue.batch,
         backoff=lambda: rules.job_backoff,
         set_aside=set_aside.note,
-        opt_out_check=OptOutCheck(opt_outs, region),
+        opt_out_check=OptOutCheck(OptOuts(pools.queue), region, inbox.heeds),
         defect=defects.note,
     )
     claim_watch = ClaimWatch(Jobs(pools.rest), router, lambda: rules.config.queue.send_timeout)
@@ -205,8 +206,6 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
     )
 
     # What comes back
-    spool = OptOutSpool(config.state_dir)
-    inbox = OptOutInbox(opt_outs, config, spool)
     receipts = Receipts(jobs)
     cloud_webhook = make_cloud_webhook(config, scheduler, receipt=receipts.add, incoming=inbox.incoming)
     webhooks = Webhooks(
@@ -272,7 +271,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         queue=lambda: counter.queue,
         webhooks=webhooks.statuses,
         reporters=(
-            *(defects, set_aside, workers, scheduler, state_watch, recovery, spool, steps, bindings),
+            *(defects, set_aside, workers, scheduler, state_watch, recovery, inbox, spool, steps, bindings),
             *(claim_watch, held_events, server_watch),
         ),
         notes=(lambda: recovery.notes, *notes, reload.notes, webhooks.troubles, *(each.notes for each in listeners)),

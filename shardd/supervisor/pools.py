@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from shardd.config import Config
 from shardd.queue.database import Database
@@ -16,7 +17,7 @@ from shardd.queue.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """One database, four pools."""
+    """One database, five pools."""
 
     leases: Database
     queue: Database
@@ -24,13 +25,19 @@ class Pools:
     rest: Database
     watch: Database
     """One connection, to see who uses up the server when nobody else gets in."""
+    opt_outs: Database
+    """Writes what people said, each by itself: one that a producer's open transaction blocks gives way to the next."""
+
+
+OPT_OUT_LOCK_TIMEOUT: Final = 0.25
+"""Seconds that an opt-out waits for somebody's transaction: whose that is can be seen only meanwhile."""
 
 
 @asynccontextmanager
 async def open_pools(dsn: str, config: Config) -> AsyncGenerator[Pools]:
     """Open the pools; they are closed at the end of the block. Raises DatabaseError."""
 
-    def pool(max_size: int, *, index_plans: bool = False) -> Database:
+    def pool(max_size: int, *, index_plans: bool = False, lock_timeout: float = 0.0) -> Database:
         return Database(
             dsn,
             application_name=f"shardd/{config.node}",
@@ -38,10 +45,17 @@ async def open_pools(dsn: str, config: Config) -> AsyncGenerator[Pools]:
             statement_timeout=config.statement_timeout,
             max_size=max_size,
             index_plans=index_plans,
+            lock_timeout=lock_timeout,
         )
 
-    pools = Pools(leases=pool(1), queue=pool(5, index_plans=True), rest=pool(4), watch=pool(1))
+    pools = Pools(
+        leases=pool(1),
+        queue=pool(5, index_plans=True),
+        rest=pool(4),
+        watch=pool(1),
+        opt_outs=pool(2, lock_timeout=OPT_OUT_LOCK_TIMEOUT),
+    )
     async with AsyncExitStack() as stack:
-        for database in (pools.watch, pools.rest, pools.queue, pools.leases):
+        for database in (pools.opt_outs, pools.watch, pools.rest, pools.queue, pools.leases):
             await stack.enter_async_context(database)
         yield pools

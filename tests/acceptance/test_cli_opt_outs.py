@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import getpass
 import io
 import json
+import signal
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from tests.command import Command
+from shardd.queue.opt_out_admin import CHUNK
+from tests.command import PATIENCE, PROGRAM, Command
 from tests.daemon import Producer
 
 
@@ -122,3 +126,54 @@ async def test_export_prints_what_import_reads(shardd: Command, producer: Produc
 async def test_there_is_no_way_back(shardd: Command) -> None:
     assert "An opt-out is final" in (await shardd("opt-out", "--help")).out
     assert (await shardd("opt-out", "remove", "+6281234567890")).code == 64
+
+
+async def test_a_producers_open_transaction_is_named_and_nothing_was_changed(
+    shardd: Command, producer: Producer, dsn: str, tmp_path: Path
+) -> None:
+    rest = tmp_path / "list.txt"
+    rest.write_text("\n".join(f"+62812{number:07}" for number in range(2 * CHUNK)))
+    with psycopg.connect(dsn) as blocker:
+        blocker.execute("INSERT INTO shardd.opt_outs (recipient) VALUES ('+6281234567890')")
+        pid = blocker.info.backend_pid
+        added = await shardd("opt-out", "add", "+6281234567890", "+6281234567891")
+        assert (added.code, added.out) == (75, "")
+        assert added.err.count("\n") == 1
+        for words in ("nothing was changed", f"pid {pid}", f"pg_terminate_backend({pid})", "open for"):
+            assert words in added.err
+        imported = await shardd("opt-out", "import", rest)
+        assert (imported.code, imported.out) == (0, f"added {2 * CHUNK:,} opt-outs\n")
+        rest.write_text("\n".join([f"+62813{number:07}" for number in range(CHUNK)] + ["+6281234567890"]))
+        imported = await shardd("opt-out", "import", rest)
+        assert imported.code == 75
+        assert f"the first {CHUNK:,} are on the list, the other 1 were not added" in imported.err
+    assert producer.execute("SELECT count(*) FROM shardd.opt_outs") == [(3 * CHUNK + 1,)], (
+        "no statement was left behind"
+    )
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+async def test_a_command_that_is_stopped_leaves_no_statement_behind(
+    shardd: Command, producer: Producer, producer_dsn: str, signum: signal.Signals
+) -> None:
+    """Nobody can tell the server that a process was killed: it ends the statement by itself, after a few seconds."""
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'shardd/command' AND wait_event_type = 'Lock'"
+    with psycopg.connect(producer_dsn) as blocker:
+        blocker.execute("INSERT INTO shardd.opt_outs (recipient) VALUES ('+6281234567890')")
+        process = await asyncio.create_subprocess_exec(
+            *(str(PROGRAM), "opt-out", "add", "+6281234567890"),
+            env=shardd.environ,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(PATIENCE):
+            while not producer.execute(waiting):  # noqa: ASYNC110 - rows tell nobody
+                await asyncio.sleep(0.02)
+            process.send_signal(signum)
+            _, err = await process.communicate()
+            if signum is not signal.SIGKILL:
+                assert (process.returncode, err.decode().strip()) == (128 + signum, "aborted")
+                assert not producer.execute(waiting)
+            while producer.execute(waiting):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        blocker.rollback()
+    assert producer.execute("SELECT count(*) FROM shardd.opt_outs") == [(0,)]

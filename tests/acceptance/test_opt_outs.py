@@ -5,19 +5,48 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import psycopg
 
 from tests.command import Command
 from tests.daemon import Daemon, Producer
+from tests.fix_producers import Tenants
 from tests.integration.platforms.test_cloud_webhook import SECRET, WORD, free_port, signature
 from tests.platform_server.server import PlatformServer
 from tests.unit.inbound.test_cloud_notifications import notification
 from tests.whatsapp_fleet import Fleet, Phone
 
 BYE = "You will get no more messages from us."
+
+
+@asynccontextmanager
+async def cloud(
+    make_daemon: Callable[..., Daemon], producer: Producer, platforms: PlatformServer, **config: Any
+) -> AsyncIterator[tuple[Daemon, Callable[[str], Awaitable[None]]]]:
+    """A daemon with the devices p1 of a cloud_api and d1, and who writes STOP to p1."""
+    webhook = {"listen": f"127.0.0.1:{free_port()}", "app_secret": SECRET, "verify_token": WORD}
+    section = {"base": platforms.base, "webhook": webhook}
+    daemon = make_daemon(transports={"cloud_api": section}, **config)
+    producer.add_devices(1)
+    producer.execute(
+        "INSERT INTO shardd.devices (id, transport, settings) VALUES "
+        """('p1', 'cloud_api', '{"phone_number_id": "106540352242922", "token": "some-token"}')"""
+    )
+    await daemon.start()
+    async with aiohttp.ClientSession() as http:
+
+        async def stop(sender: str) -> None:
+            said = {"from": sender, "type": "text", "text": {"body": "STOP"}}
+            body = json.dumps(notification(messages=[said])).encode()
+            headers = {"X-Hub-Signature-256": signature(body)}
+            async with http.post(f"http://{webhook['listen']}/cloud_api", data=body, headers=headers) as answer:
+                assert answer.status == 200
+
+        yield daemon, stop
 
 
 def queue(fleet: Fleet, phone: Phone, bodies: list[str], to: str, job_class: str = "marketing") -> list[int]:
@@ -168,3 +197,52 @@ async def test_stop_at_the_cloud_api_stops_and_is_confirmed_there(
     assert [post.content["text"]["body"] for post in platforms.received] == [BYE]
     rows = producer.execute("SELECT address, source, device_id, words FROM shardd.opt_outs")
     assert rows == [("6281234567890", "message", "p1", "Berhenti!")]
+
+
+async def test_a_producers_open_transaction_holds_up_nobody_elses_opt_out_and_is_named(
+    make_daemon: Callable[..., Daemon], producer: Producer, platforms: PlatformServer, tenants: Tenants, alpha: str
+) -> None:
+    """Of a bound producer, which may do least of all. Nobody who wrote STOP is sent what an opt-out stops, stored or not."""
+    listed = "SELECT address FROM shardd.opt_outs ORDER BY address"
+    config = {"opt_outs": {"exempt": "service", "confirm": BYE}}
+    async with cloud(make_daemon, producer, platforms, **config) as (daemon, stop):
+        with tenants.session(alpha) as blocker:
+            blocker.execute("BEGIN")
+            blocker.execute("INSERT INTO shardd.opt_outs (recipient) VALUES ('+491511000001')")
+            for sender in ("491511000001", "491511000002", "491511000003"):
+                await stop(sender)
+            await daemon.until(lambda _: len(producer.execute(listed)) == 2)
+            # By every device of the node, under other spellings; what is exempt goes, and so do the confirmations of two.
+            producer.execute(
+                "INSERT INTO shardd.jobs (device_id, recipient, body, class) SELECT d, r, r || c, c "
+                "FROM unnest('{p1,d1}'::text[]) d, unnest('{marketing,service}'::text[]) c, "
+                "unnest('{+491511000001,0049151 1000001,+49 (0)1511000001,+491511000002,+491511000003}'::text[]) r"
+            )
+            await daemon.until(
+                lambda _: sum(producer.states()[state] for state in ("opted_out", "sent", "failed")) == 22
+            )
+            assert producer.states() == {"opted_out": 10, "sent": 12}
+            status = await daemon.until(lambda status: bool(status["problem_kinds"]["opt_outs"]))
+            (text,) = [problem for problem in status["problems"] if "opt-outs by message" in problem]
+            assert "wait to be stored: 1, the oldest for 1" in text
+            pid = blocker.info.backend_pid
+            for words in (f"pid {pid}", f"user {alpha}", tenants.dbname, f"pg_terminate_backend({pid})"):
+                assert words in text
+            # Whoever says it now is not behind the first one, and a crash loses nobody.
+            await stop("491511000004")
+            await daemon.until(lambda _: len(producer.execute(listed)) == 3)
+            daemon.kill()
+            await daemon.wait_end()
+            await daemon.start()
+            producer.execute(
+                "INSERT INTO shardd.jobs (device_id, recipient, body) VALUES ('d1', '+491511000001', 'late')"
+            )
+            await daemon.until(lambda _: sum(producer.states()[state] for state in ("opted_out", "sent")) == 24)
+            assert producer.states() == {"opted_out": 11, "sent": 13}, "the third confirmation among them"
+            blocker.execute("ROLLBACK")
+        await daemon.until(lambda _: len(producer.execute(listed)) == 4)
+        await daemon.until(lambda status: not status["problem_kinds"]["opt_outs"])
+        assert await daemon.stop() == 0
+    assert not [message for message in daemon.messages() if "service" not in message["body"]]
+    texts = [post.content["text"]["body"] for post in platforms.received]
+    assert not [text for text in texts if text != BYE and "service" not in text]

@@ -32,6 +32,15 @@ UNION ALL
 SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
  WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off';
 
+-- name: describe_blockers
+-- Whose transactions keep the backend `pid` waiting for a lock, those first that do not wait themselves. A prepared transaction has
+-- no session, and is 0 here. What is NULL is hidden from this login.
+SELECT b.pid, a.datname, a.usename, a.application_name, pg_catalog.host(a.client_addr), a.state,
+       EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) a.xact_start)::pg_catalog.float8
+  FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids(%(pid)s)) AS b (pid)
+  LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) b.pid
+ ORDER BY a.wait_event_type IS NOT DISTINCT FROM 'Lock', a.xact_start;
+
 -- name: listen
 -- {channel} is filled in as an identifier.
 LISTEN {channel};

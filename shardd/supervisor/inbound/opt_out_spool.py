@@ -3,7 +3,8 @@
     1f3a9c07 m 0000000000000002                     the mark, rewritten in place: how many lines follow
     90ab12cd 1 {"device_id": "d1", "recipients": …}  the first
 
-It is written before anybody relies on it and deleted when all of it is on the list. What was on its way when a node died is heard
+It is written before anybody relies on it and deleted when all of it is on the list. While a few wait for long it is rewritten now
+and then, without those that are on the list. What was on its way when a node died is heard
 once more after its start, which changes nothing. Each line has its checksum, so that a flipped bit never opts out somebody else.
 Of a damaged file what can be read is heard, and a copy stays for a person to look at, who deletes it.
 """
@@ -31,6 +32,8 @@ NAME: Final = "opt-outs.spool"
 DAMAGED: Final = "opt-outs.damaged"
 """Copies of damaged spools, one behind the other."""
 _MARK_SIZE: Final = 28
+SPARE: Final = 1000
+"""Lines of what is on the list already that may stand in the file, besides as many as are not."""
 READ_MOST: Final = 64 * 1024 * 1024
 """Bytes that are looked at: no spool grows so large, and a damaged one may claim any size."""
 
@@ -89,6 +92,15 @@ class OptOutSpool:
         else:
             self._count = 0
 
+    def shorten(self, waiting: int, heard: Iterable[HeardOptOut]) -> None:
+        """So many wait, and these; the others are on the list. They leave the file once they are many."""
+        if self._count <= 2 * waiting + SPARE:
+            return
+        try:
+            self._rewrite(list(heard))
+        except (OSError, UnsafeFileError) as error:
+            self._cannot("old opt-outs cannot be deleted", error)
+
     def problems(self) -> Iterable[Problem]:
         """Opt-outs that may be lost."""
         if self._trouble is not None:
@@ -107,12 +119,19 @@ class OptOutSpool:
             fd = open_file(self._state_dir, DAMAGED, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             with contextlib.closing(os.fdopen(fd, "ab")) as file:
                 file.write(data + b"\n")
-            fd = open_file(self._state_dir, f"{NAME}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            with contextlib.closing(os.fdopen(fd, "wb")) as file:
-                file.write(_mark(len(heard)) + b"".join(_line(number, one) for number, one in enumerate(heard, 1)))
-            (self._state_dir / f"{NAME}.new").replace(self._state_dir / NAME)
+            self._rewrite(heard)
         except (OSError, UnsafeFileError) as error:
             self._cannot("a damaged file of opt-outs cannot be replaced", error)
+
+    def _rewrite(self, heard: list[HeardOptOut]) -> None:
+        """Nothing but these. The old file stays until the new one is whole. Raises OSError, UnsafeFileError."""
+        fd = open_file(self._state_dir, f"{NAME}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        with contextlib.closing(os.fdopen(fd, "wb")) as file:
+            file.write(_mark(len(heard)) + b"".join(_line(number, one) for number, one in enumerate(heard, 1)))
+            file.flush()
+            os.fsync(file.fileno())
+        (self._state_dir / f"{NAME}.new").replace(self._state_dir / NAME)
+        self._count = len(heard)
 
     def _cannot(self, what: str, error: OSError | UnsafeFileError) -> None:
         path = self._state_dir / NAME

@@ -1,0 +1,85 @@
+"""Who keeps a statement waiting for a lock: seen by another connection, and only while it waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+from psycopg.rows import TupleRow, tuple_row
+
+from shardd.errors import DatabaseError
+from shardd.postgres.servers import Connection
+from shardd.postgres.sql_files import queries_of
+
+_TASKS: Final[set[asyncio.Task[None]]] = set()
+"""A task that nobody refers to may vanish."""
+
+
+class LockWatch:
+    """Looks again and again, from its making to its end, at what one backend waits for."""
+
+    def __init__(
+        self, backend: int, connect: Callable[[], AbstractAsyncContextManager[Connection]], *, every: float
+    ) -> None:
+        """`backend`: the server's process that may wait; `connect` lends another connection; `every`: seconds between looks."""
+        self.blocker: str | None = None
+        """The session that kept the backend waiting when it was looked at last, and the fix."""
+        self._backend = backend
+        self._connect = connect
+        self._every = every
+        self._ended = asyncio.Event()
+        task = asyncio.create_task(self._look_on())
+        _TASKS.add(task)
+        task.add_done_callback(_TASKS.discard)
+
+    @staticmethod
+    async def backend_of(connection: Connection) -> int:
+        """The server's process behind a connection; behind a pooler: in this transaction. Raises psycopg.Error."""
+        if not connection.shared:
+            return connection.info.backend_pid
+        async with connection.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(queries_of("shardd.postgres")["describe_connection"])
+            row = await cursor.fetchone()
+        assert row is not None  # it returns one row whatever is stored
+        return int(row[0])
+
+    def end(self) -> None:
+        """It waits no more. Does not block: a look that is under way ends by itself."""
+        self._ended.set()
+
+    async def _look_on(self) -> None:
+        while True:
+            try:
+                await asyncio.wait_for(self._ended.wait(), self._every)
+            except TimeoutError:
+                try:
+                    await self._look()
+                except DatabaseError:
+                    return  # what waits will say what is wrong with the database
+            else:
+                return
+
+    async def _look(self) -> None:
+        async with self._connect() as connection, connection.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(queries_of("shardd.postgres")["describe_blockers"], {"pid": self._backend})
+            row = await cursor.fetchone()
+        if row is not None and not self._ended.is_set():
+            self.blocker = describe_blocker(row)
+
+
+def describe_blocker(row: TupleRow) -> str:
+    """A row of `describe_blockers` in a sentence, with the fix."""
+    pid, database, user, application, address, state, age = row
+    if pid == 0:
+        return (
+            "a prepared transaction has it: see pg_prepared_xacts, and end it with COMMIT PREPARED or ROLLBACK PREPARED"
+        )
+    since = "a transaction, for a time that is hidden (GRANT pg_read_all_stats to the login of shardd),"
+    if age is not None:
+        since = f"a transaction that has been open for {age:.0f} s"
+    named = application and f"application {application!r}"
+    parts = [f"pid {pid}", user and f"user {user}", database and f"database {database}", named, address, state]
+    who = ", ".join(part for part in parts if part)
+    return f"{since} has it ({who}): end it, if need be with SELECT pg_terminate_backend({pid})"
