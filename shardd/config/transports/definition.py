@@ -54,8 +54,19 @@ class TransportDefinition(Generic[C]):
     def section(self) -> C:
         """The field of the config that holds its section."""
         extra: dict[str, Any] = {"definition": self}
-        field: Any = Field(default_factory=self.config, description=self.summary, json_schema_extra=extra)
+        field: Any = Field(default_factory=self.config, description=self.described, json_schema_extra=extra)
         return cast("C", field)  # as pydantic declares its fields: as what they hold
+
+    @property
+    def described(self) -> str:
+        """For the sample file: what it is, and of an HTTP platform what it sends and what a device must be told."""
+        if not self.device_settings:
+            return self.summary
+        needed, others = (
+            ", ".join(f"{one.name} ({one.what})" for one in self.device_settings if one.needed is wanted)
+            for wanted in (True, False)
+        )
+        return f"{self.summary} They send {', '.join(self.kinds)}. Settings of each: {needed}; if need be {others}."
 
     @property
     def secrets(self) -> frozenset[str]:
