@@ -3,56 +3,30 @@
 Durations are seconds (float), sizes are bytes (int). Every issue of a file is told at once, each with its line and its mend.
 """
 
-from shardd.config.changes import Change, diff_config
+from shardd.config.changes import diff_config
 from shardd.config.events import EventsConfig, WebhookConfig
-from shardd.config.fields import Reload
 from shardd.config.load import load_config, parse_config
 from shardd.config.model import Config
 from shardd.config.pacing import ClassesConfig, ClassPaceConfig, PacingConfig
-from shardd.config.retention import RetentionConfig
 from shardd.config.sample import sample_config
-from shardd.config.sections import (
-    BackoffConfig,
-    BreakerConfig,
-    ControlConfig,
-    DatabaseConfig,
-    LeaseConfig,
-    LogConfig,
-    QueueConfig,
-    RecycleConfig,
-    RestartBackoffConfig,
-    SupervisorConfig,
-    WorkerConfig,
-)
+from shardd.config.sections import RecycleConfig, SupervisorConfig
 from shardd.config.transports import TRANSPORTS, TransportsConfig
 from shardd.config.transports.cloud_api import CloudWebhookConfig
 from shardd.config.transports.whatsapp import WhatsappConfig
 
 __all__ = [
     "TRANSPORTS",
-    "BackoffConfig",
-    "BreakerConfig",
-    "Change",
     "ClassPaceConfig",
     "ClassesConfig",
     "CloudWebhookConfig",
     "Config",
-    "ControlConfig",
-    "DatabaseConfig",
     "EventsConfig",
-    "LeaseConfig",
-    "LogConfig",
     "PacingConfig",
-    "QueueConfig",
     "RecycleConfig",
-    "Reload",
-    "RestartBackoffConfig",
-    "RetentionConfig",
     "SupervisorConfig",
     "TransportsConfig",
     "WebhookConfig",
     "WhatsappConfig",
-    "WorkerConfig",
     "diff_config",
     "load_config",
     "parse_config",

@@ -12,9 +12,8 @@ from typing import Any, Final
 from shardd.config.fields import Section, extra_of
 from shardd.config.transports.cloud_api import CLOUD_API, CloudApiConfig
 from shardd.config.transports.definition import TransportDefinition
+from shardd.config.transports.platforms import WABLAS, WHACENTER, WablasConfig, WhacenterConfig
 from shardd.config.transports.sandbox import SANDBOX, SandboxConfig
-from shardd.config.transports.wablas import WABLAS, WablasConfig
-from shardd.config.transports.whacenter import WHACENTER, WhacenterConfig
 from shardd.config.transports.whatsapp import WHATSAPP, WhatsappConfig
 
 

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from shardd.config.fields import Section, section, setting
 from shardd.config.platform_values import ListenAddress, PlatformUrl, Secret, Word
-from shardd.config.transports.definition import DeviceSetting, TransportDefinition
-from shardd.config.transports.platform import BASE, PlatformConfig
+from shardd.config.transports.definition import DeviceSetting, TransportDefinition, option
+from shardd.config.transports.platforms import BASE, PlatformConfig
 
 VERSION: Final = r"v[0-9]{1,3}\.[0-9]{1,2}"
 
@@ -41,15 +41,13 @@ class CloudWebhookConfig(Section):
 class CloudApiConfig(PlatformConfig):
     """Devices that send through the Cloud API; each has settings {"phone_number_id": …, "token": …}."""
 
-    base: Annotated[str, PlatformUrl()] = setting(
+    base: Annotated[str, PlatformUrl()] = option(
         "https://graph.facebook.com",
         "Where the Graph API is; https, or http on this host. A device's own setting `base` comes first.",
-        reload="shard",
     )
-    version: Annotated[str, Word(VERSION, "a version of the Graph API", "v23.0")] = setting(
+    version: Annotated[str, Word(VERSION, "a version of the Graph API", "v23.0")] = option(
         "v23.0",
         "Version of the Graph API; Meta serves each for about two years. A device's own setting `version` comes first.",
-        reload="shard",
     )
     webhook: CloudWebhookConfig = section(
         CloudWebhookConfig, "Where Meta tells what became of messages, and what recipients answer."

@@ -1,8 +1,8 @@
 """What a transport is to everybody who does not send with it: one object, from which all else that is said of it derives.
 
 The config's section and the sample file, the choices of the command line, the settings of a device and which of them are secret,
-what the database takes for a transport, and the class that a worker loads. To add a transport, write its definition beside the
-others, name it in `TransportsConfig`, and write the class that sends.
+what the database takes for a transport, and the class that a worker loads. To add a transport, write its definition in a module
+beside this one, name it in `TransportsConfig`, and write the class that sends.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 from pydantic import Field
 
-from shardd.config.fields import Section
+from shardd.config.fields import Section, setting
 
 C = TypeVar("C", bound=Section)
 
 MEDIA_KINDS: Final = ("image", "video", "audio", "voice", "document")
 """The kinds of jobs that carry a file."""
 KINDS: Final = ("text", *MEDIA_KINDS, "location", "contact", "template")
-"""All kinds of jobs, as check_kind in 0004_admission.sql knows them."""
+"""All kinds of jobs, as check_content in 0004_admission.sql knows them."""
+
+
+def option(default: Any, text: str) -> Any:
+    """One option of a transport: like `setting`, and new workers take a changed value over."""
+    return setting(default, text, reload="shard")
 
 
 @dataclass(frozen=True, slots=True)

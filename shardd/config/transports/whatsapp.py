@@ -7,89 +7,77 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from shardd.config.fields import Section, setting
+from shardd.config.fields import Section
 from shardd.config.media_values import MediaHosts
 from shardd.config.special_values import FilePath, ProxyUrl, Region
-from shardd.config.transports.definition import KINDS, TransportDefinition
+from shardd.config.transports.definition import KINDS, TransportDefinition, option
 from shardd.config.values import Bytes, Flag, Seconds, Whole
 
 
 class WhatsappConfig(Section):
     """Devices that are paired with WhatsApp, through neonize."""
 
-    default_region: Annotated[str | None, Region()] = setting(
+    default_region: Annotated[str | None, Region()] = option(
         None,
         "Country of phone numbers that are written without + and country code, such as ID. null: such numbers are refused.",
-        reload="shard",
     )
-    media_dir: Annotated[Path | None, FilePath()] = setting(
-        None, "Folder below which jobs may name files to send; null: none, only URLs and data: URIs.", reload="shard"
+    media_dir: Annotated[Path | None, FilePath()] = option(
+        None, "Folder below which jobs may name files to send; null: none, only URLs and data: URIs."
     )
-    media_hosts: Annotated[tuple[str, ...] | None, MediaHosts()] = setting(
+    media_hosts: Annotated[tuple[str, ...] | None, MediaHosts()] = option(
         None,
         "Hosts outside the internet from which media may be fetched, with commas between them: a name (media.internal), an "
         "address (10.20.0.5, ::1), a network (10.20.0.0/16), each also with its only port (127.0.0.1:9000, [::1]:9000). Whoever "
         "inserts jobs can have anything sent that these hosts answer. null: none; jobs name what is in the internet.",
-        reload="shard",
     )
-    media_max_bytes: Annotated[int, Bytes("1KiB", "2GiB")] = setting(
-        "16MiB",
-        "Largest media file; a bigger one fails its job. Each is held in memory while it is sent.",
-        reload="shard",
+    media_max_bytes: Annotated[int, Bytes("1KiB", "2GiB")] = option(
+        "16MiB", "Largest media file; a bigger one fails its job. Each is held in memory while it is sent."
     )
-    media_memory: Annotated[int, Bytes("1MiB", "64GiB")] = setting(
+    media_memory: Annotated[int, Bytes("1MiB", "64GiB")] = option(
         "64MiB",
         "Media files that a worker holds at once, in bytes of the files; others wait, the oldest first. While they are uploaded "
         "the WhatsApp library takes several times as much besides. A file that is larger is sent alone.",
-        reload="shard",
     )
-    fetch_timeout: Annotated[float, Seconds("1s", "10m")] = setting(
-        "20s", "How long fetching a media file may take. Longer for large files from slow servers.", reload="shard"
+    fetch_timeout: Annotated[float, Seconds("1s", "10m")] = option(
+        "20s", "How long fetching a media file may take. Longer for large files from slow servers."
     )
-    connect_timeout: Annotated[float, Seconds("1s", "10m")] = setting(
-        "20s", "How long dialling and login may take. Longer behind slow proxies.", reload="shard"
+    connect_timeout: Annotated[float, Seconds("1s", "10m")] = option(
+        "20s", "How long dialling and login may take. Longer behind slow proxies."
     )
-    upload_timeout: Annotated[float, Seconds("1s", "30m")] = setting(
-        "45s", "How long uploading a media file to WhatsApp may take. Longer on a slow line.", reload="shard"
+    upload_timeout: Annotated[float, Seconds("1s", "30m")] = option(
+        "45s", "How long uploading a media file to WhatsApp may take. Longer on a slow line."
     )
-    answer_timeout: Annotated[float, Seconds("1s", "10m")] = setting(
-        "30s", "How long WhatsApp may take to confirm a message before it is in doubt.", reload="shard"
+    answer_timeout: Annotated[float, Seconds("1s", "10m")] = option(
+        "30s", "How long WhatsApp may take to confirm a message before it is in doubt."
     )
-    probe_after: Annotated[float, Seconds("1s", "1h")] = setting(
-        "20s", "A client that heard nothing from the server for this long is probed before it sends.", reload="shard"
+    probe_after: Annotated[float, Seconds("1s", "1h")] = option(
+        "20s", "A client that heard nothing from the server for this long is probed before it sends."
     )
-    probe_timeout: Annotated[float, Seconds("100ms", "1m")] = setting(
-        "3s", "A client that does not answer a probe in this time is rebuilt. Longer on a slow line.", reload="shard"
+    probe_timeout: Annotated[float, Seconds("100ms", "1m")] = option(
+        "3s", "A client that does not answer a probe in this time is rebuilt. Longer on a slow line."
     )
-    idle_close: Annotated[float, Seconds("1s", "1d")] = setting(
-        "60s",
-        "A client without work for this long is closed. Longer: fewer logins, more memory and connections.",
-        reload="shard",
+    idle_close: Annotated[float, Seconds("1s", "1d")] = option(
+        "60s", "A client without work for this long is closed. Longer: fewer logins, more memory and connections."
     )
-    max_open_clients: Annotated[int, Whole(1, 100_000)] = setting(
+    max_open_clients: Annotated[int, Whole(1, 100_000)] = option(
         "200",
         "Open clients per worker; the least recently used is closed first. "
         "Each takes about 0.3 MiB and 3 file descriptors. More if more devices than that send within idle_close.",
-        reload="shard",
     )
-    max_connecting: Annotated[int, Whole(1, 1000)] = setting(
+    max_connecting: Annotated[int, Whole(1, 1000)] = option(
         "8",
         "Logins at the same time per worker, so that a restart is no storm. More if waking many idle devices takes too long.",
-        reload="shard",
     )
-    restricted_for: Annotated[float, Seconds("1s", "30d")] = setting(
+    restricted_for: Annotated[float, Seconds("1s", "30d")] = option(
         "6h",
         "How long a device that WhatsApp keeps from writing to new contacts waits before it tries again; WhatsApp does not say "
         "how long that lasts.",
-        reload="shard",
     )
-    proxy: Annotated[str | None, ProxyUrl(), Field(repr=False)] = setting(
-        None,
-        "Proxy of devices that name none of their own: http://user:${NAME}@host:port or socks5://… null: none.",
-        reload="shard",
+    proxy: Annotated[str | None, ProxyUrl(), Field(repr=False)] = option(
+        None, "Proxy of devices that name none of their own: http://user:${NAME}@host:port or socks5://… null: none."
     )
-    pgbouncer: Annotated[bool, Flag()] = setting(
-        "false", "true if sessions are reached through PgBouncer in transaction mode.", reload="shard"
+    pgbouncer: Annotated[bool, Flag()] = option(
+        "false", "true if sessions are reached through PgBouncer in transaction mode."
     )
 
 

@@ -16,7 +16,7 @@ from shardd.config.platform_values import PlatformUrl
 from shardd.config.substitute import substitute
 from shardd.config.transports import TRANSPORTS
 from shardd.config.transports.definition import DeviceSetting
-from shardd.config.transports.platform import BASE
+from shardd.config.transports.platforms import BASE
 from shardd.config.values import RefusedError, closest
 from shardd.errors import DeviceSettingsError
 from shardd.states import DEVICE_REMEDY, DeviceState

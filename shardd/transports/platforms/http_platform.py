@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 from shardd.config.transports.definition import MEDIA_KINDS, TransportDefinition
-from shardd.config.transports.platform import PlatformConfig
+from shardd.config.transports.platforms import PlatformConfig
 from shardd.errors import (
     DeviceSettingsError,
     DeviceUnavailableError,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
-from shardd.config.transports.wablas import WABLAS
+from shardd.config.transports.platforms import WABLAS
 from shardd.ipc import JobSpec
 from shardd.transports.platforms.http_answers import Context, Said
 from shardd.transports.platforms.http_exchange import Request

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from shardd.config.transports.whacenter import WHACENTER
+from shardd.config.transports.platforms import WHACENTER
 from shardd.ipc import JobSpec
 from shardd.transports.platforms.http_answers import Context, Said
 from shardd.transports.platforms.http_exchange import Request
