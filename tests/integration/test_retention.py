@@ -230,3 +230,21 @@ async def test_settling_waits_for_no_retention(
     assert month_of(old) in partitions(owner)
     await Retention(database).sweep(keep)
     assert month_of(old) not in partitions(owner)
+
+
+async def test_a_key_in_somebodys_open_transaction_keeps_no_other_from_being_forgotten(
+    dsn: str, producer_dsn: str, owner: psycopg.Connection[Any], keep: RetentionConfig
+) -> None:
+    long_ago = NOW - 900 * DAY
+    for key in ("used", "idle"):
+        finished(owner, "sent", long_ago, dedupe_key=key)
+    owner.execute("DELETE FROM shardd.archive")
+    left_keys = "SELECT key FROM shardd.dedupe_keys ORDER BY key"
+    async with Database(dsn, statement_timeout=2.0) as database:
+        with psycopg.connect(producer_dsn) as producer:
+            insert_jobs(producer, "a", dedupe_key="used")
+            await Retention(database).sweep(keep)
+            assert owner.execute(left_keys).fetchall() == [("used",)]
+            producer.rollback()
+        await Retention(database).sweep(keep)
+    assert owner.execute(left_keys).fetchall() == []

@@ -20,7 +20,8 @@ SELECT count(*) FROM gone;
 
 -- name: forget_dedupe_keys
 -- Looks at up to `most` dedupe keys older than `dedupe_keys`, from (after_at, after_key, after_producer) on, and forgets those whose job is forgotten.
--- A month is forgotten as a whole, so no key of the month that `finished` falls into is worth a look. Returns how many were looked at
+-- A month is forgotten as a whole, so no key of the month that `finished` falls into is worth a look. One that a producer uses again
+-- in a transaction that is still open stays until the next time. Returns how many were looked at
 -- and forgotten, and where to go on.
 WITH old AS MATERIALIZED (
     SELECT key, producer, job_id, created_at FROM shardd.dedupe_keys
@@ -29,10 +30,12 @@ WITH old AS MATERIALIZED (
        AND (created_at, key, producer) > (%(after_at)s::timestamptz, %(after_key)s::text, %(after_producer)s::text)
      ORDER BY created_at, key, producer LIMIT %(most)s
 ), gone AS (
-    DELETE FROM shardd.dedupe_keys k USING old
-     WHERE k.key = old.key AND k.producer = old.producer
-       AND NOT EXISTS (SELECT FROM shardd.jobs j WHERE j.id = old.job_id)
-       AND NOT EXISTS (SELECT FROM shardd.archive a WHERE a.id = old.job_id)
+    DELETE FROM shardd.dedupe_keys
+     WHERE ctid = ANY (array(
+         SELECT k.ctid FROM shardd.dedupe_keys k JOIN old ON k.key = old.key AND k.producer = old.producer
+          WHERE NOT EXISTS (SELECT FROM shardd.jobs j WHERE j.id = old.job_id)
+            AND NOT EXISTS (SELECT FROM shardd.archive a WHERE a.id = old.job_id)
+            FOR UPDATE OF k SKIP LOCKED))
     RETURNING 1
 )
 SELECT (SELECT count(*) FROM old), (SELECT count(*) FROM gone), o.created_at, o.key, o.producer
