@@ -112,6 +112,27 @@ def _open_plain(path: Path, name: str, flags: int, folder: int) -> int:
     raise UnsafeFileError(f"{path} {flaw}")
 
 
+def read_others_file(path: Path, most: int) -> bytes | None:
+    """The first `most` bytes of a file that another account may own, such as one of PostgreSQL's; None: there is no file.
+
+    Nothing that stands in its place is followed or waited for. Raises UnsafeFileError, OSError.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | _CAREFULLY)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV):
+            raise UnsafeFileError(f"{path} is not a plain file: move it away") from None
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise UnsafeFileError(f"{path} is not a plain file: move it away")
+        return os.read(fd, most)
+    finally:
+        os.close(fd)
+
+
 def _whose(found: os.stat_result) -> str:
     if found.st_uid != os.geteuid():
         return f"belongs to {_user(found.st_uid)}, and shardd runs as {_user(os.geteuid())}"

@@ -19,6 +19,7 @@ from typing import Final
 
 from shardd.embedded.home import Home
 from shardd.errors import DatabaseError
+from shardd.state_files import read_others_file
 
 BIN_VARIABLE: Final = "SHARDD_POSTGRES_BIN"
 OLDEST: Final = 14
@@ -117,8 +118,7 @@ def _copy_wheel(folder: Path, home: Home) -> Path:
 
 def _major_of_data(home: Home) -> int | None:
     try:
-        return int((home.data / "PG_VERSION").read_text(encoding="ascii"))
-    except FileNotFoundError:
-        return None
+        version = read_others_file(home.data / "PG_VERSION", 64)
+        return None if version is None else int(version)
     except (OSError, ValueError) as error:
         raise DatabaseError(f"{home.data} is no PostgreSQL data folder that can be read: {error}") from error

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from shardd.errors import DatabaseError
+from shardd.state_files import open_file
 
 SPARE: Final = Path("/var/lib/shardd-postgres")
 """For root, when the state folder cannot be reached by the account that PostgreSQL runs as."""
@@ -66,8 +67,10 @@ class Account:
         return process.returncode, output.decode(errors="replace").strip()
 
     def write(self, path: Path, text: str) -> None:
-        """Write a file as this account, mode 0600."""
-        status, said = self.run(["/usr/bin/env", "tee", str(path)], text=text)
+        """Write a file as this account, mode 0600, in the place of whatever stands there."""
+        status, said = self.run(["/usr/bin/env", "rm", "-f", "--", str(path)])
+        if status == 0:
+            status, said = self.run(["/usr/bin/env", "tee", "--", str(path)], text=text)
         if status != 0:
             raise DatabaseError(f"the embedded PostgreSQL's file {path} cannot be written: {said}")
 
@@ -95,15 +98,11 @@ class Home:
 
 
 def open_own(path: Path) -> IO[bytes]:
-    """Open a file of the state folder for appending, mode 0600; never through a link that somebody put there."""
+    """Open a file right in the state folder for appending; see `open_file`. Raises UnsafeFileError, DatabaseError."""
     try:
-        return os.fdopen(
-            os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "ab"
-        )
+        return os.fdopen(open_file(path.parent, path.name, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
     except OSError as error:
-        raise DatabaseError(
-            f"the embedded PostgreSQL needs to write {path}, and cannot: {error.strerror}. Was shardd run as another user before?"
-        ) from error
+        raise DatabaseError(f"the embedded PostgreSQL needs to write {path}, and cannot: {error.strerror}") from error
 
 
 def my_name() -> str:

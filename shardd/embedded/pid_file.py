@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
+
+from shardd.state_files import read_others_file
+
+_MOST: Final = 8192
+"""Bytes; PostgreSQL itself reads no more than BLCKSZ of it."""
 
 
 def pid_in(pid_file: Path) -> int | None:
-    """Process id of the server that wrote the file, if there is a file."""
+    """Process id of the server that wrote the file, if there is a file. Raises UnsafeFileError, OSError."""
     lines = _lines(pid_file)
     return int(lines[0]) if lines and lines[0].isdigit() else None
 
@@ -29,7 +35,5 @@ def works_in(pid: int, folder: Path) -> bool:
 
 
 def _lines(pid_file: Path) -> list[str]:
-    try:
-        return pid_file.read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
+    content = read_others_file(pid_file, _MOST)
+    return [] if content is None else content.decode(errors="replace").splitlines()

@@ -38,6 +38,7 @@ from shardd.embedded.binaries import Binaries, find_binaries
 from shardd.embedded.home import SPARE, Home, find_home, my_name, open_own, prepare_home
 from shardd.embedded.pid_file import is_ready, pid_in, works_in
 from shardd.errors import AlreadyRunningError, DatabaseError
+from shardd.state_files import open_file
 
 ROLES: Final = ("shardd", "producer", "postgres")
 
@@ -295,7 +296,7 @@ class EmbeddedPostgres:
         return log
 
     def _last_words(self) -> str:
-        with self.log_file.open("rb") as log:
+        with os.fdopen(open_file(self._state_dir, self.log_file.name, os.O_RDONLY), "rb") as log:
             log.seek(self._log_start)
             lines = log.read().decode(errors="replace").splitlines()[-4:]
         return " / ".join(line.strip() for line in lines if line.strip()) + f" (see {self.log_file})"

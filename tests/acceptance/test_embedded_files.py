@@ -1,0 +1,79 @@
+"""What stands in the place of the embedded database's files: nothing is followed, nothing is waited for, and one line says the fix."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from shardd.embedded.home import find_home
+from tests.daemon import Daemon
+
+
+@pytest.fixture
+async def node(state_dir: Path) -> AsyncIterator[Daemon]:
+    daemon = Daemon(state_dir, None)
+    yield daemon
+    if daemon.process is not None and daemon.process.returncode is None:
+        await daemon.stop()
+    await daemon.close()
+
+
+def pipe(path: Path) -> str:
+    os.mkfifo(path, 0o600)
+    return f"{path} is not a plain file: move it away"
+
+
+def link(path: Path) -> str:
+    path.symlink_to(path.with_name("victim"))
+    return f"{path} is a symbolic link, and shardd follows none here: remove it"
+
+
+def folder(path: Path) -> str:
+    path.mkdir()
+    return f"{path} is not a plain file: move it away"
+
+
+@pytest.mark.parametrize("put", [pipe, link, folder])
+@pytest.mark.parametrize("name", ["pg.lock", "postgres.log"])
+async def test_nothing_but_a_plain_file_refuses_the_start_in_one_line(
+    node: Daemon, name: str, put: Callable[[Path], str]
+) -> None:
+    words = put(node.home / name)
+    await node.start(wait=False)
+    assert await node.wait_end() == 78
+    log = node.log_file.read_text()
+    assert log.count(words) == 1
+    assert "Traceback" not in log
+    assert not (node.home / "victim").exists()
+
+
+async def test_pipes_among_the_files_of_the_data_keep_nobody_waiting(node: Daemon) -> None:
+    await node.start()
+    assert await node.stop() == 0
+    home = find_home(node.home)
+    assert home is not None
+    # What is written at every start takes the place of whatever stands there.
+    for name in ("hba.conf", "ident.conf"):
+        (home / name).unlink()
+        os.mkfifo(home / name)
+        os.chown(home / name, home.stat().st_uid, -1)
+    await node.start()
+    assert await node.stop() == 0
+    for name in ("postmaster.pid", "PG_VERSION"):
+        path = home / "data" / name
+        aside = path.with_suffix(".aside")
+        if path.exists():
+            path.rename(aside)
+        words = pipe(path)
+        os.chown(path, home.stat().st_uid, -1)
+        await node.start(wait=False)
+        assert await node.wait_end() == 78
+        assert words in node.log_tail(3)
+        path.unlink()
+        if aside.exists():
+            aside.rename(path)
+    await node.start()
+    assert await node.stop() == 0
