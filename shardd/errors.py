@@ -90,6 +90,12 @@ class NotRunningError(SharddError):
     exit_code = 3
 
 
+class UnreachableError(SharddError):
+    """A supervisor runs, but a command cannot reach it."""
+
+    exit_code = 69
+
+
 class ConfigError(SharddError):
     """The config file cannot be used; the text lists every error in it."""
 

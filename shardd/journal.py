@@ -327,6 +327,9 @@ class Journal:
             if fd >= 0:
                 os.close(fd)
             self._life, self._number, self._settled, self._head = before
+            if isinstance(error, IsADirectoryError):
+                place = error.filename2 or error.filename
+                raise JournalError(f"{self.path}: a folder stands in the place of {place}: move it away") from error
             raise JournalError(f"{self.path}: {getattr(error, 'strerror', None) or error}") from error
         old, self._fd, self._file, self._size = self._fd, fd, file, len(data)
         os.close(old)

@@ -15,6 +15,7 @@ from shardd.cli.client import ask, ask_now
 from shardd.cli.options import WholeNumber, config_option
 from shardd.cli.output import say
 from shardd.cli.reachable import daemon_config
+from shardd.cli.silent_node import explaining
 from shardd.config import Config, load_config
 from shardd.errors import SharddError
 
@@ -58,7 +59,8 @@ def stop(config_file: Path) -> None:
 
 
 async def _stop(config: Config) -> None:
-    pid = (await ask(config.control_socket, "GET", "/status"))["pid"]
+    async with explaining(config):
+        pid = (await ask(config.control_socket, "GET", "/status"))["pid"]
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -10,12 +10,14 @@ from typing import Any, Final
 import click
 import msgspec
 
-from shardd.cli.client import ask_now
+from shardd.cli.client import ask
 from shardd.cli.options import config_option
 from shardd.cli.output import make_console, print_json
 from shardd.cli.reachable import daemon_config
+from shardd.cli.silent_node import explaining
 from shardd.cli.status_view import render_status
 from shardd.cli.watch import Watch, watch_status
+from shardd.config import Config
 from shardd.errors import SharddError, UsageError
 from shardd.supervisor.admin.status import Status
 
@@ -30,7 +32,8 @@ DEGRADED: Final = 1
 def status(config_file: Path, as_json: bool, watch: bool) -> None:
     """Show the shards, the queue, and what is wrong. Exits with 0: healthy, 1: degraded, 3: not running.
 
-    It exits with 78 when the config file does not say where shardd is; other errors of the file are only a warning.
+    It exits with 69 when shardd runs and no command reaches it, and with 78 when the config file does not say where shardd is;
+    other errors of the file are only a warning.
 
     With --json: an object with version, node, pid, state (starting, running, stopping), healthy, problems and notes (lists of
     sentences), problem_kinds (how many problems there are of each kind), started_at, now, database, config, shards (a list),
@@ -41,7 +44,7 @@ def status(config_file: Path, as_json: bool, watch: bool) -> None:
     if watch:
         _watch(config.control_socket, as_json=as_json)
         return
-    answer = ask_now(config.control_socket, "GET", "/status")
+    answer = asyncio.run(_ask(config))
     node = read_status(answer)
     if as_json:
         print_json(answer)
@@ -50,6 +53,11 @@ def status(config_file: Path, as_json: bool, watch: bool) -> None:
         console.print(render_status(node, width=console.width))
     if not node.healthy:
         raise click.exceptions.Exit(DEGRADED)
+
+
+async def _ask(config: Config) -> Any:
+    async with explaining(config):
+        return await ask(config.control_socket, "GET", "/status")
 
 
 def read_status(answer: Any) -> Status:

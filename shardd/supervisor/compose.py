@@ -14,6 +14,7 @@ from datetime import tzinfo
 from shardd import ipc
 from shardd.config import Config
 from shardd.embedded import EmbeddedPostgres
+from shardd.errors import JournalError
 from shardd.hashing import shard_of
 from shardd.queue.campaigns import Campaigns
 from shardd.queue.counts import Counts
@@ -167,6 +168,9 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
     )
 
     async def settle_dead(shard: int, death: Death) -> Claim | None:
+        # In another folder at that path lie the journals of another shardd, and its workers hold them.
+        if (flaw := given.lock.displaced()) is not None:
+            raise JournalError(f"the journal of shard {shard} is out of reach: state_dir {config.state_dir}: {flaw}")
         return await settle_from_journal(config.state_dir, launch.state_id, shard, router, death)
 
     # What keeps the scheduler up to date
@@ -243,6 +247,8 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         renew_every=config.lease.renew_every,
         read_devices=device_sync.look,
         renewed=router.wake,
+        hindered_for=state_watch.lasts_for,
+        away_after=config.lease.ttl,
     )
 
     # Start, status, reload
@@ -279,6 +285,9 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         ask_to_stop=given.ask_to_stop,
         reload_config=reload.reload,
     )
+    control = Control(node, socket=config.control_socket, metrics=config.control.metrics)
+    # The one part that asks the node for its status reports to it, too.
+    node.reporters = (*node.reporters, control)
 
     # Upkeep
     housekeeping = upkeep.Housekeeping(jobs, CancelledJobs(pools.queue), Retention(pools.rest), rules)
@@ -323,7 +332,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
 
     # Stopped in the reverse order: the workers drain first, what they report is written, the leases go back last.
     services: list[Service] = [
-        Control(node, socket=config.control_socket, metrics=config.control.metrics),
+        control,
         ownership,
         *periodic,
         router,

@@ -1,4 +1,4 @@
-"""What stands in the place of the embedded database's files: nothing is followed, nothing is waited for, and one line says the fix."""
+"""What stands in the place of the embedded database's files: nothing is followed or waited for, and one line says the fix."""
 
 from __future__ import annotations
 

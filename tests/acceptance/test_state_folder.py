@@ -136,6 +136,26 @@ async def test_a_journal_folder_that_was_deleted_is_shown_and_mended_by_making_i
     assert await node.stop() == 0
 
 
+async def test_a_folder_in_the_place_of_a_journal_is_named_and_a_restart_answers_why_it_cannot(
+    node: Daemon, producer: Producer
+) -> None:
+    producer.add_devices(4)
+    await node.start()
+    journal = node.home / "journal" / "shard-000.journal"
+    journal.unlink()
+    journal.mkdir()
+    await node.until(has_problem("journal", f"a folder stands in the place of {journal}: move it away"))
+    ran = await Command(node.config_file)("restart", 0)
+    assert ran.code != 0
+    assert f"shard 0 cannot start: {journal} is not a plain file: move it away" in ran.err
+    await node.until(has_problem("shard", f"{journal} is not a plain file: move it away"))
+    journal.rmdir()
+    await node.until(healthy)
+    producer.add_jobs(8, 4)
+    assert await producer.until_finished(node, 8) == {"sent": 8}
+    assert await node.stop() == 0
+
+
 async def test_a_journal_that_was_deleted_is_written_anew_and_still_decides(node: Daemon, producer: Producer) -> None:
     """What hangs when its journal is deleted is in doubt after a crash, and what was never handed over goes out once."""
     node.write_config(transports={"sandbox": {"hang_rate": 1.0, "hang_for": "10m"}})

@@ -88,7 +88,9 @@ CREATE TABLE shardd.nodes (
     shards      integer NOT NULL,          -- every live node must agree, or a device would have two owners
     version     text NOT NULL,
     started_at  timestamptz NOT NULL DEFAULT now(),
-    seen_at     timestamptz NOT NULL DEFAULT now()
+    seen_at     timestamptz NOT NULL DEFAULT now(),
+    pid         integer,                   -- of its supervisor, on its own host
+    away_since  timestamptz                -- it lives and serves nothing since then, for its state folder is gone; NULL: it serves
 );
 
 -- Every time that a node took a shard. An epoch is never used twice.

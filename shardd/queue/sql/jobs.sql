@@ -260,7 +260,9 @@ SELECT j.id, j.claimed_epoch AS epoch, j.attempt, j.token, j.device_id, j.failur
 -- Live claims whose epoch holds no lease that is still good, with the node that made them.
 SELECT j.id, j.claimed_epoch AS epoch, j.attempt, j.token, j.device_id, j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane,
        j.order_group, j.address, j.producer, j.worker_deaths, e.node, e.shard,
-       n.incarnation IS NOT DISTINCT FROM e.incarnation AND n.seen_at > now() - make_interval(secs => %(grace)s) AS node_alive
+       n.incarnation IS NOT DISTINCT FROM e.incarnation AND n.seen_at > now() - make_interval(secs => %(grace)s)
+       -- One that is away has drained its workers: what it has not settled by now, only a journal knows that is gone.
+       AND coalesce(n.away_since, 'infinity') > now() - make_interval(secs => %(grace)s) AS node_alive
   FROM shardd.jobs j
   JOIN shardd.epochs e ON e.epoch = j.claimed_epoch
   LEFT JOIN shardd.nodes n ON n.name = e.node

@@ -2,19 +2,21 @@
 
 -- name: register_node
 -- A supervisor has started: its incarnation replaces an earlier one of the same name.
-INSERT INTO shardd.nodes AS n (name, incarnation, shards, version) VALUES (%(node)s, %(incarnation)s, %(shards)s, %(version)s)
+INSERT INTO shardd.nodes AS n (name, incarnation, shards, version, pid)
+VALUES (%(node)s, %(incarnation)s, %(shards)s, %(version)s, %(pid)s)
 ON CONFLICT (name) DO UPDATE SET incarnation = EXCLUDED.incarnation, shards = EXCLUDED.shards, version = EXCLUDED.version,
-    started_at = now(), seen_at = now();
+    pid = EXCLUDED.pid, started_at = now(), seen_at = now(), away_since = NULL;
 
 -- name: live_nodes
--- Every node that was seen within `ttl` seconds.
-SELECT name, incarnation, shards FROM shardd.nodes WHERE seen_at > now() - make_interval(secs => %(ttl)s) ORDER BY name;
+-- Every node that was seen within `ttl` seconds, and whether it serves shards.
+SELECT name, incarnation, shards, away_since IS NULL AS serves FROM shardd.nodes WHERE seen_at > now() - make_interval(secs => %(ttl)s) ORDER BY name;
 
 -- name: renew_leases
--- Says that this incarnation is alive and prolongs the leases under its epochs. A lease that has run out is not renewed: somebody
+-- Says that this incarnation is alive, and whether it is away, and prolongs the leases under its epochs. A lease that has run out is not renewed: somebody
 -- may be taking it over. Returns the epochs that are still good.
 WITH seen AS (
-    UPDATE shardd.nodes SET seen_at = now() WHERE name = %(node)s AND incarnation = %(incarnation)s RETURNING 1
+    UPDATE shardd.nodes SET seen_at = now(), away_since = CASE WHEN %(away)s THEN coalesce(away_since, now()) END
+     WHERE name = %(node)s AND incarnation = %(incarnation)s RETURNING 1
 )
 UPDATE shardd.leases SET expires_at = now() + make_interval(secs => %(ttl)s)
  WHERE epoch = ANY (%(epochs)s::bigint[]) AND expires_at > now() AND EXISTS (SELECT FROM seen)
@@ -47,6 +49,13 @@ RETURNING epoch;
 -- name: release_leases
 -- Gives shards back, so that another node need not wait for them to run out.
 DELETE FROM shardd.leases WHERE epoch = ANY (%(epochs)s::bigint[]) RETURNING shard;
+
+-- name: node_registration
+-- What a command can know of a node that does not answer it: its process, seconds since it was heard of, whether it is away, and how
+-- many shards it holds. No row when it was not heard of for `ttl` seconds, or has stopped in order.
+SELECT pid, extract(epoch FROM now() - seen_at)::float8 AS age, away_since IS NOT NULL AS away,
+       (SELECT count(*) FROM shardd.leases l WHERE l.node = n.name AND l.expires_at > now()) AS shards
+  FROM shardd.nodes n WHERE name = %(node)s AND seen_at > now() - make_interval(secs => %(ttl)s);
 
 -- name: forget_node
 -- A supervisor that stopped in order is not waited for.

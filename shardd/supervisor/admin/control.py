@@ -17,11 +17,14 @@ Errors come as {"error": "…"} with status 400, 404, 405 or 500. A peer that se
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
+import socket
 import stat
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -29,12 +32,18 @@ import msgspec
 from aiohttp import web
 
 from shardd.errors import ConfigError, SharddError, UsageError
+from shardd.logs import get_logger
 from shardd.supervisor.admin.http_listener import Listener, refusal
 from shardd.supervisor.admin.metrics import render_metrics
+from shardd.supervisor.admin.problems import Problem, ProblemKind
 from shardd.supervisor.admin.status import Status
 from shardd.supervisor.scheduling.outlook import DeviceOutlook
 from shardd.supervisor.services import Service
 
+log = get_logger(__name__)
+
+LOOK_EVERY: Final = 2.0
+"""Seconds between looks at the socket's place."""
 MOST: Final = 32
 """Connections of each listener at once."""
 PATIENCE: Final = 10.0
@@ -81,7 +90,10 @@ class Control(Service):
         self._supervisor = supervisor
         self._socket = socket
         self._metrics = metrics
-        self._inode = 0
+        self._mine = (0, 0)
+        """Device and inode of the socket."""
+        self.trouble: str | None = None
+        """Why commands do not reach this node; None: they do."""
         self._page = ""
         self._page_at = -PAGE_FOR
         routes = [
@@ -100,29 +112,70 @@ class Control(Service):
 
     async def start(self) -> None:
         """Listen. Raises SharddError when an address cannot be used."""
+        # The state folder's lock says that no supervisor lives here, so a socket can only be a dead one's.
+        await self._make(anew=False)
+        if self._metrics is not None:
+            await self._serve_metrics(self._metrics)
+
+    async def serve(self) -> None:
+        """Make the socket anew when it is not where it was."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            await self._look()
+
+    async def _look(self) -> None:
+        before, self.trouble = self.trouble, None
+        try:
+            if self._is_there():
+                return
+            if _answers(self._socket):
+                raise SharddError(f"control socket {self._socket}: another program listens there: stop it")  # noqa: TRY301  # one place for each way to fail
+            await self._make(anew=True)
+        except SharddError as error:
+            self.trouble = (
+                f"{error}; until then no command reaches this node, but SIGTERM and SIGHUP do (pid {os.getpid()})"
+            )
+            if self.trouble != before:
+                log.error("the control socket is gone", action="control", problem=self.trouble)
+        else:
+            log.warning(
+                "the control socket was deleted or replaced: made anew", action="control", path=str(self._socket)
+            )
+
+    def problems(self) -> Iterable[Problem]:
+        """See `shardd.supervisor.admin.problems`."""
+        if self.trouble is not None:
+            yield Problem(ProblemKind.CONTROL, self.trouble)
+
+    def _is_there(self) -> bool:
+        try:
+            found = self._socket.lstat()
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._mine
+
+    async def _make(self, *, anew: bool) -> None:
         self._remove_old()
         before = os.umask(0o177)
         try:
-            await self._listener.listen(self._socket)
-            self._inode = self._socket.lstat().st_ino
+            await (self._listener.listen_anew if anew else self._listener.listen)(self._socket)
+            found = self._socket.lstat()
         except OSError as error:
             raise SharddError(f"control socket {self._socket}: {error.strerror}") from error
         finally:
             os.umask(before)
-        if self._metrics is not None:
-            await self._serve_metrics(self._metrics)
+        self._mine = found.st_dev, found.st_ino
 
     async def close(self) -> None:
         """Hang up."""
         await self._listener.close()
         await self._page_listener.close()
-        with contextlib.suppress(OSError):
-            # Where the state folder was replaced, another shardd's socket may stand there.
-            if self._socket.lstat().st_ino == self._inode:
+        # Where the state folder was replaced, another shardd's socket may stand there.
+        if self._is_there():
+            with contextlib.suppress(OSError):
                 self._socket.unlink()
 
     def _remove_old(self) -> None:
-        """The state folder's lock says that no supervisor lives here, so a socket can only be a dead one's."""
         try:
             if not stat.S_ISSOCK(self._socket.lstat().st_mode):
                 raise SharddError(
@@ -188,6 +241,23 @@ class Control(Service):
     async def _post_close(self, request: web.Request) -> web.Response:
         await self._supervisor.close_device(_device(request))
         return web.json_response({"closed": True})
+
+
+def _answers(path: Path) -> bool:
+    """Whether somebody listens at a socket; does not wait."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            return False
+    except OSError:
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as caller:
+        try:
+            caller.connect(str(path))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return True
 
 
 def _shard(request: web.Request) -> int:

@@ -72,12 +72,14 @@ class Listener:
     async def listen(self, where: Path | tuple[str, int]) -> None:
         """Begin, on a UNIX socket or on a host and a port. Raises OSError."""
         await self._runner.setup()
-        loop = asyncio.get_running_loop()
-        if isinstance(where, Path):
-            self._socket = await loop.create_unix_server(self._guest, str(where), backlog=BACKLOG)
-        else:
-            self._socket = await loop.create_server(self._guest, *where, backlog=BACKLOG)
-        self._reaper = loop.create_task(self._reap())
+        self._socket = await self._bind(where)
+        self._reaper = asyncio.get_running_loop().create_task(self._reap())
+
+    async def listen_anew(self, where: Path) -> None:
+        """Go on at a socket of the same name; connections at the old one live on. Raises OSError."""
+        old, self._socket = self._socket, await self._bind(where)
+        if old is not None:
+            old.close()
 
     async def close(self) -> None:
         """Hang up; requests that are being worked on get their answer, if that is quick."""
@@ -103,6 +105,12 @@ class Listener:
         """Close the connection at once, without an answer."""
         if request.transport is not None:
             request.transport.abort()
+
+    async def _bind(self, where: Path | tuple[str, int]) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        if isinstance(where, Path):
+            return await loop.create_unix_server(self._guest, str(where), backlog=BACKLOG)
+        return await loop.create_server(self._guest, *where, backlog=BACKLOG)
 
     def _guest(self) -> asyncio.BaseProtocol:
         assert self._runner.server is not None

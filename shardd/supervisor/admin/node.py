@@ -143,7 +143,8 @@ class Node:
         """Why the devices of a shard send nothing whatever their state; None: it is not known to be so."""
         if self.state_watch.trouble is not None:
             return self.state_watch.trouble
-        trouble = self.workers.shards[shard].journal_trouble
+        found = self.workers.shards[shard]
+        trouble = found.journal_trouble or found.unsettled
         return None if trouble is None else f"the journal of its shard: {trouble}"
 
 

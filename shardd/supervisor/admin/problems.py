@@ -26,6 +26,8 @@ class ProblemKind(StrEnum):
     DEFECT = "defect"
     DEVICE = "device"
     STATE_FOLDER = "state_folder"
+    CONTROL = "control"
+    """Commands do not reach this node: its control socket is gone and cannot be made anew."""
     CLAIM = "claim"
     """Claims that no worker has, or that one has for far longer than a send may take."""
     EVENTS = "events"

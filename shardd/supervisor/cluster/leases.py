@@ -40,6 +40,7 @@ class LeaseKeeper:
         self._leases = Leases(database, node=node, incarnation=self.incarnation, ttl=ttl)
         self._epochs: dict[int, int] = {}
         self._deadline = 0.0
+        self._away = False
         self.on_renewed: Callable[[dict[int, int]], None] = lambda _: None
         """Told shard → epoch after each renewal."""
 
@@ -72,14 +73,20 @@ class LeaseKeeper:
         # Also of shards that now belong elsewhere: what was in flight under them is settled from this node's journals.
         await self._leases.release_earlier()
 
-    async def run_cycle(self, give_back: Callable[[int], Awaitable[None]]) -> set[int]:
+    async def run_cycle(
+        self, give_back: Callable[[int], Awaitable[None]], *, may_take: bool = True, away: bool = False
+    ) -> set[int]:
         """Renew, take and give back; returns the shards that were lost. Raises DatabaseError: nothing is known then.
 
         `give_back` drains a shard that another node should have, before its lease is released. That may take longer than a
-        lease lasts, so the others are renewed meanwhile.
+        lease lasts, so the others are renewed meanwhile. `may_take`: it may get more than it has. `away`: give everything back,
+        and let the others share it out among themselves.
         """
+        self._away = away
         lost = await self._renew()
-        wanted = await self._wanted()
+        wanted = set() if away else await self._wanted()
+        if not may_take:
+            wanted &= self._epochs.keys()
         if surplus := self._epochs.keys() - wanted:
             lost |= await self._give_back(surplus, give_back)
         for shard in sorted(wanted - self._epochs.keys() - lost):
@@ -107,7 +114,7 @@ class LeaseKeeper:
     async def _renew(self) -> set[int]:
         """Prolong what is held; returns the shards that were lost."""
         began = time.monotonic()
-        good = await self._leases.renew(list(self._epochs.values()))
+        good = await self._leases.renew(list(self._epochs.values()), away=self._away)
         lost = {shard for shard, epoch in self._epochs.items() if epoch not in good}
         for shard in lost:
             del self._epochs[shard]
@@ -141,7 +148,7 @@ class LeaseKeeper:
             await self._leases.release([epoch])
 
     async def _wanted(self) -> set[int]:
-        names = [node.name for node in await self._leases.live_nodes()]
+        names = [node.name for node in await self._leases.live_nodes() if node.serves]
         if self._node not in names:
             return set()
         return {shard for shard, node in assignment(self._shards, names).items() if node == self._node}

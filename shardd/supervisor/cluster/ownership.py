@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
+from shardd.logs import get_logger
 from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.services import Service
 from shardd.supervisor.steps import Step
 from shardd.supervisor.tasks import run_together
+
+log = get_logger(__name__)
 
 DEADLINE_EVERY: Final = 0.1
 """Seconds between looks at the deadline of the leases."""
@@ -51,14 +54,22 @@ class Ownership(Service):
         renew_every: float,
         read_devices: Callable[[], Awaitable[None]],
         renewed: Callable[[], None],
+        hindered_for: Callable[[], float] = lambda: 0.0,
+        away_after: float = 0.0,
     ) -> None:
-        """`read_devices`: brings the devices up to date before a new shard sends. `renewed`: things may be claimed again."""
+        """`read_devices`: brings the devices up to date before a new shard sends. `renewed`: things may be claimed again.
+
+        `hindered_for`: seconds for which this node could hand over nothing; it takes no shards then, and after `away_after`
+        seconds gives its own to the others.
+        """
         self._keeper = keeper
         self._workers = workers
         self._step = step
         self._renew_every = renew_every
         self._read_devices = read_devices
         self._renewed = renewed
+        self._hindered_for = hindered_for
+        self._away_after = away_after
 
     async def serve(self) -> None:
         """Renew, and watch the deadline."""
@@ -70,7 +81,11 @@ class Ownership(Service):
 
     async def renew(self) -> None:
         """Renew once, and pass on what changed. Raises DatabaseError."""
-        await self._keeper.run_cycle(self._workers.give_back)
+        hindered = self._hindered_for()
+        away = hindered > self._away_after
+        if away and self._keeper.epochs:
+            log.warning("nothing can be handed over here: the shards go to other nodes", action="lease")
+        await self._keeper.run_cycle(self._workers.give_back, may_take=not hindered, away=away)
         epochs = self._keeper.epochs
         kept = {shard.index: epoch for shard in self._workers.shards if (epoch := _kept(shard, epochs)) is not None}
         if epochs.keys() - kept.keys():

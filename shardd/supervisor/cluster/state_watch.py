@@ -7,6 +7,8 @@ takes nothing more, nothing is handed over, and `status` says why.
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -32,6 +34,7 @@ class StateWatch(Service):
         self._changed = changed
         self.trouble: str | None = None
         """Why nothing may be claimed on this node; None: nothing keeps it."""
+        self._since = 0.0
 
     async def serve(self) -> None:
         """Look until cancelled."""
@@ -43,6 +46,8 @@ class StateWatch(Service):
         """Look now."""
         flaw = self._lock.displaced()
         before, self.trouble = self.trouble, None if flaw is None else self._words(flaw)
+        if before is None:
+            self._since = time.monotonic()
         if before == self.trouble:
             return
         if self.trouble is not None:
@@ -50,6 +55,10 @@ class StateWatch(Service):
         else:
             log.info("the state folder is back", action="state", path=str(self._lock.state_dir))
         self._changed()
+
+    def lasts_for(self) -> float:
+        """Seconds for which nothing may be claimed, more than 0; 0: it may."""
+        return 0.0 if self.trouble is None else max(0.001, time.monotonic() - self._since)
 
     def problems(self) -> Iterable[Problem]:
         """The folder, and journals that cannot be written; shards with the same reason share one."""
@@ -66,10 +75,12 @@ class StateWatch(Service):
                 if len(shards) == 1
                 else f"the journals of shards {', '.join(shards)}"
             )
-            yield Problem(ProblemKind.JOURNAL, f"{whose} in {folder}: {reason}; nothing of theirs is sent until then")
+            yield Problem(
+                ProblemKind.JOURNAL, f"{whose} in {folder}: {reason}; nothing of theirs is sent while that lasts"
+            )
 
     def _words(self, flaw: str) -> str:
         return (
-            f"state_dir {self._lock.state_dir}: {flaw} while shardd runs: nothing is claimed; put it back, or stop shardd "
-            "(systemctl stop, or SIGTERM) and start it again"
+            f"state_dir {self._lock.state_dir}: {flaw} while shardd runs: nothing is claimed, and after lease.ttl its "
+            f"shards go to other nodes; put it back, or stop shardd (systemctl stop, or kill {os.getpid()}) and start it again"
         )

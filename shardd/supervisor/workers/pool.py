@@ -7,6 +7,7 @@ everything that the old one had in flight is settled from its journal.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
@@ -155,8 +156,8 @@ class WorkerPool(Service):
         """
         shard = self._shard(index)
         await self._drain(shard, "respawn")
-        if shard.blocked is not None:
-            raise SharddError(f"shard {index} cannot start: {shard.blocked}")
+        if (why := shard.blocked or shard.unsettled) is not None:
+            raise SharddError(f"shard {index} cannot start: {why}")
         shard.forgive(time.monotonic())
         deaths = shard.restarts
         async with self._changed:
@@ -223,16 +224,16 @@ class WorkerPool(Service):
         assert shard.epoch is not None
         process = WorkerProcess(shard.index, self._launch, lambda status: self._died(shard, status))
         messages = WorkerMessages(shard, self._handlers, say=process.say, ready=lambda: self._ready(shard))
+        # Before it is started: a lease that is lost meanwhile ends it, too.
+        shard.spawned(process)
         try:
             await process.start(self._setup(shard.index, shard.epoch), messages)
         except (OSError, UnsafeFileError) as error:
-            shard.spawned(process)
             why = error.strerror if isinstance(error, OSError) else error
             shard.died(f"could not be started: {why}", now=time.monotonic())
             shard.count_crash(time.monotonic())
             shard.clean = True
             return
-        shard.spawned(process)
         shard.sent_before.append(self._dispatch.sent_by(shard.index))
         self._tell_lease(shard)
 
@@ -323,7 +324,8 @@ class WorkerPool(Service):
             try:
                 alone = await self._settle_dead_worker(shard.index, death)
             except JournalError as error:
-                shard.last_error = str(error)
+                shard.last_error = shard.unsettled = str(error)
+                await self._notify()
                 log.error("journal cannot be read", action="bury", shard=shard.index, error=str(error))
                 await asyncio.sleep(JOURNAL_RETRY)
             except Exception as error:  # noqa: BLE001  # a defect: this shard fails, visibly, and is tried again
@@ -331,7 +333,7 @@ class WorkerPool(Service):
                 await asyncio.sleep(JOURNAL_RETRY)
             else:
                 self._count(shard, death, alone)
-                shard.clean = True
+                shard.clean, shard.unsettled = True, None
         await self._notify()
 
     def _count(self, shard: Shard, death: Death, alone: Claim | None) -> None:
@@ -359,12 +361,14 @@ class WorkerPool(Service):
         self._handlers.defects.note(shard.last_error, shard=shard.index, error=error)
 
     async def _drain(self, shard: Shard, intent: Intent, *, outgrows: bool = False) -> None:
-        """Drain a shard's worker and wait until it is gone and settled, or cannot be settled within the time.
+        """Drain a shard's worker and wait until it is gone and settled, or cannot be settled for now.
 
         `outgrows`: it has grown too large.
         """
         timeout = self._config.supervisor.drain_timeout
         self._dispatch.shard_down(shard.index)
+        async with self._spawning:
+            pass  # a worker that is being started hears nothing yet
         if shard.process is not None:
             shard.drain(intent, timeout, time.monotonic())
             memory = None
@@ -373,10 +377,10 @@ class WorkerPool(Service):
                 shard.outgrown.append(time.monotonic())
             shard.process.say(ipc.Drain(timeout=timeout, memory=memory))
             await shard.process.gone.wait()
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout), self._changed:
-                await self._changed.wait_for(lambda: shard.clean)
-        except TimeoutError:
+                await self._changed.wait_for(lambda: shard.clean or shard.unsettled is not None)
+        if not shard.clean:
             log.warning("not settled yet; the journal remembers", action="drain", shard=shard.index)
 
     async def _notify(self) -> None:

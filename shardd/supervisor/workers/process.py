@@ -123,6 +123,8 @@ class WorkerProcess:
         self._pidfd = os.pidfd_open(self._process.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
         self._channel = await Channel.connect(ours, supervisor_reader(), self)
+        if self.gone.is_set():
+            self._channel.close()  # it was killed meanwhile
         self.say(setup)
 
     def say(self, message: ipc.ToWorker) -> bool:

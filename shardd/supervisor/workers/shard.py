@@ -47,6 +47,8 @@ class Shard:
     """When its workers were replaced because they grew too large, on the monotonic clock."""
     clean: bool = True
     """Everything of the last worker is settled, so that a new one may begin a new journal."""
+    unsettled: str | None = None
+    """Why the journal of its last worker cannot be read, so that nothing is settled yet; it is tried again and again."""
     blocked: str | None = None
     """Why what an earlier supervisor left behind cannot be settled, so that no worker may start; None: it is settled."""
     held: bool = False
@@ -107,7 +109,7 @@ class Shard:
 
     def died(self, how: str, *, now: float) -> None:
         """Its worker is gone."""
-        self.process = None
+        self.process, self.journal_trouble = None, None
         self._samples.clear()
         intent, self.intent = self.intent, None
         if intent == "fence" or self.epoch is None:

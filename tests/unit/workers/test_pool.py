@@ -1,0 +1,130 @@
+"""A lease that is lost while a worker is being started, with a real worker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from shardd import ipc
+from shardd.config import Config
+from shardd.config.load import parse_config
+from shardd.queue.settle import Claim
+from shardd.states import ShardState
+from shardd.supervisor.admin.defects import Defects
+from shardd.supervisor.dispatch.verdicts import Death
+from shardd.supervisor.workers.client_closings import ClientClosings
+from shardd.supervisor.workers.messages import MessageHandlers
+from shardd.supervisor.workers.pool import WorkerPool
+from shardd.supervisor.workers.process import Launch, WorkerProcess
+
+HANG = 60.0
+
+
+@dataclass
+class NoDispatch:
+    """Nothing is sent in these tests."""
+
+    up: list[tuple[int, int]] = field(default_factory=list)
+
+    def shard_up(self, shard: int, epoch: int) -> None:
+        self.up.append((shard, epoch))
+
+    def shard_down(self, shard: int) -> None:
+        """Nothing was up."""
+
+    def sent_by(self, shard: int) -> int:
+        return 0
+
+    def outcomes(self, shard: int, outcomes: list[ipc.Outcome]) -> None:
+        """There are none."""
+
+    def in_flight(self, shard: int) -> list[Claim]:
+        return []
+
+
+async def settled(shard: int, death: Death) -> Claim | None:
+    """Nothing was in flight."""
+    return None
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    tmp_path.chmod(0o700)
+    return parse_config(f"state_dir: {tmp_path}\nshards: 1\nsupervisor: {{spawn_every: 10ms}}\n", "test", {})
+
+
+@pytest.fixture
+def pool(config: Config) -> Iterator[WorkerPool]:
+    lifeline, end = os.pipe()
+    launch = Launch(
+        node="test",
+        go_memory_limit=2**28,
+        log_level="info",
+        log_format="json",
+        lifeline=lifeline,
+        state_dir=config.state_dir,
+        state_id="0" * 32,
+    )
+    dispatch = NoDispatch()
+    yield WorkerPool(
+        config,
+        launch,
+        dispatch=dispatch,
+        settle_dead=settled,
+        devices_of=lambda _: [],
+        sessions_dsn=None,
+        handlers=MessageHandlers(
+            claims=dispatch,  # type: ignore[arg-type]  # nothing is claimed here
+            defects=Defects(),
+            closings=ClientClosings(),
+            device_changed=lambda *_: None,
+            receipt=lambda _: None,
+            opted_out=lambda _: None,
+            untold=lambda *_: None,
+        ),
+        lease_left=lambda: 60.0,
+    )
+    os.close(end)
+    os.close(lifeline)
+
+
+async def start_until_it_waits(pool: WorkerPool) -> asyncio.Task[None]:
+    """The process exists, and its channel does not yet."""
+    starting = asyncio.create_task(pool.tick())
+    await asyncio.sleep(0)
+    assert not starting.done()
+    return starting
+
+
+async def end_of(process: WorkerProcess | None) -> None:
+    assert process is not None
+    async with asyncio.timeout(HANG):
+        await process.gone.wait()
+
+
+@pytest.mark.parametrize("left", [{}, {0: 2}])
+async def test_a_lease_that_is_lost_while_its_worker_is_started_ends_the_worker(
+    pool: WorkerPool, left: dict[int, int]
+) -> None:
+    """Also when it is back at once, under another epoch than the worker was told."""
+    pool.leases({0: 1})
+    starting = await start_until_it_waits(pool)
+    process = pool.shards[0].process
+    pool.leases(left)
+    await starting
+    await end_of(process)
+    assert (pool.shards[0].process, pool.shards[0].state) == (None, ShardState.WAITING)
+
+
+async def test_a_shard_that_is_given_back_while_its_worker_is_started_has_none_afterwards(pool: WorkerPool) -> None:
+    pool.leases({0: 1})
+    starting = await start_until_it_waits(pool)
+    async with asyncio.timeout(HANG):
+        await pool.give_back(0)
+    await starting
+    assert (pool.shards[0].process, pool.shards[0].state) == (None, ShardState.WAITING)
