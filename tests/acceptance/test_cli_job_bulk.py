@@ -43,8 +43,8 @@ async def test_a_dry_run_counts_and_changes_nothing(shardd: Command, filled: Pro
         ["would", "retry", "4", "jobs;", "nothing", "was", "changed"],
     ]
     told = (await shardd("job", "cancel", "--device", "d1", "--dry-run", "--json")).json
-    pile = {"state": "queued", "class": "reply", "campaign": None, "obstacle": None, "jobs": 4}
-    assert told == {"dry_run": True, "cancelled": 4, "piles": [pile]}
+    count = {"state": "queued", "class": "reply", "campaign": None, "obstacle": None, "jobs": 4}
+    assert told == {"dry_run": True, "cancelled": 4, "counts": [count]}
     assert filled.states() == before
 
 
