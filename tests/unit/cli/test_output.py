@@ -31,17 +31,18 @@ def test_what_is_long_gives_way_and_an_id_stays_whole(
     assert max(map(len, lines)) <= columns
 
 
+@pytest.mark.parametrize("columns", [80, 60])
 def test_times_ids_and_numbers_stay_whole_while_something_else_can_give_way(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("COLUMNS", str(columns))
     table = make_table("id", "at", "kind", "sent", "device", "what", right=("sent",), whole=("at",))
     table.add_row("4711", "11-28 15:00:00", "k" * 30, "1,234,567", Text("d" * 40), Text("w" * 60))
     make_console().print(table)
     header, line = capsys.readouterr().out.splitlines()
     assert line.startswith("4711  11-28 15:00:00  kkk")
     assert "  1,234,567  ddd" in line
-    assert len(line) == 80
+    assert len(line) == columns
     assert header.split() == ["id", "at", "kind", "sent", "device", "what"]
 
 
