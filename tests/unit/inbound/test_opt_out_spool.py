@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shardd.queue.opt_outs import HeardOptOut
-from shardd.supervisor.inbound.opt_out_spool import DAMAGED, NAME, OptOutSpool
+from shardd.supervisor.inbound.opt_out_spool import DAMAGED, NAME, SPARE, OptOutSpool
 
 FIRST = HeardOptOut("d1", ("+6281234567890", "77@lid"), "Stop ☝\n", 5.5)
 SECOND = HeardOptOut("d2", ("+6281234567891",), "stop", 6.5)
@@ -83,3 +83,16 @@ def test_a_file_that_cannot_be_opened_is_told_until_it_can(tmp_path: Path) -> No
     spool.keep(FIRST)
     assert list(spool.problems()) == []
     assert OptOutSpool(tmp_path).load() == [FIRST]
+
+
+def test_what_is_on_the_list_leaves_the_file_while_a_few_wait(tmp_path: Path) -> None:
+    spool = OptOutSpool(tmp_path)
+    for _ in range(SPARE + 2):
+        spool.keep(SECOND)
+    spool.keep(FIRST)
+    spool.shorten(1, [FIRST])
+    assert OptOutSpool(tmp_path).load() == [FIRST]
+    spool.keep(SECOND)
+    again = OptOutSpool(tmp_path)
+    assert again.load() == [FIRST, SECOND]
+    assert list(again.problems()) == []
