@@ -316,12 +316,12 @@ class Scheduler:
             return True
         if queue.pace.free or queue.due == READY or queue.in_flight:
             return False
+        soon = now + queue.pace.longest_gap
         if self.is_up(queue):
-            at = now if queue.due is None else queue.due
-        else:
-            # Another node's, or one whose shard is down: which lanes have work is not known here.
-            at = min(turn.at for turn in self.outlook(queue, now).values())
-        return at > now + queue.pace.longest_gap
+            return queue.due is not None and queue.due > soon
+        # Another node's, or one whose shard is down: which lanes have work is not known here.
+        turns = (queue.turn_of(Lane.named(f"/{each}"), self.campaigns, now, self._ahead) for each in CLASSES)
+        return all(turn.at > soon for turn in turns)
 
     def turn_at(self, queue: DeviceQueue, lane: str, now: float) -> float:
         """When a job of this lane might be sent, the device's state aside."""
