@@ -223,11 +223,14 @@ async def test_settling_waits_for_no_retention(
     """A reader that takes its time keeps the month; retention gives up quickly, because all settling waits behind it."""
     old = add_month(owner, NOW - 200 * DAY)
     finished(owner, "sent", old)
+    owner.execute("INSERT INTO shardd.device_groups (id) VALUES ('g')")
+    owner.execute("INSERT INTO shardd.contacts VALUES ('g', '1', 'a', now() - interval '366 days')")
     with psycopg.connect(dsn) as reader:
         reader.execute("SELECT count(*) FROM shardd.archive")
         with pytest.raises(DatabaseError, match="lock timeout"):
             await Retention(database).sweep(keep)
     assert month_of(old) in partitions(owner)
+    assert owner.execute("SELECT FROM shardd.contacts").fetchall() == [], "it keeps nothing else from being forgotten"
     await Retention(database).sweep(keep)
     assert month_of(old) not in partitions(owner)
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from shardd.config.retention import RetentionConfig
+from shardd.errors import DatabaseError
 from shardd.logs import get_logger
 from shardd.queue.database import Database
 
@@ -31,23 +33,41 @@ class Retention:
         self._database = database
 
     async def sweep(self, keep: RetentionConfig) -> None:
-        """Forget everything that is old enough. Raises DatabaseError; what was forgotten until then stays so."""
+        """Forget everything that is old enough. Raises DatabaseError when something could not be forgotten.
+
+        That costs only itself: somebody who reads old jobs in a long transaction keeps their month, and nothing else.
+        """
         ages = {"finished": keep.finished, "dedupe_keys": keep.dedupe_keys, "contacts": keep.contacts, "days": DAYS}
-        await self._forget_months(ages)
-        forgotten = {
-            "jobs": await self._repeat("forget_strays", ages),
-            "dedupe_keys": await self._forget_keys(ages),
-            "contacts": await self._repeat("forget_contacts", ages),
-            "order_groups": await self._repeat("forget_order_groups", ages),
-            "days": (await self._database.fetch_all("forget_days", ages))[0][0],
+        steps: dict[str, Callable[[], Awaitable[int]]] = {
+            "months": lambda: self._forget_months(ages),
+            "jobs": lambda: self._repeat("forget_strays", ages),
+            "dedupe_keys": lambda: self._forget_keys(ages),
+            "contacts": lambda: self._repeat("forget_contacts", ages),
+            "order_groups": lambda: self._repeat("forget_order_groups", ages),
+            "days": lambda: self._forget_days(ages),
         }
+        forgotten: dict[str, int] = {}
+        refused: DatabaseError | None = None
+        for name, forget in steps.items():
+            try:
+                forgotten[name] = await forget()
+            except DatabaseError as error:
+                refused = refused or error
         if any(forgotten.values()):
             log.info("forgotten", action="retention", **forgotten)
+        if refused is not None:
+            raise refused
 
-    async def _forget_months(self, ages: dict[str, Any]) -> None:
+    async def _forget_days(self, ages: dict[str, Any]) -> int:
+        return int((await self._database.fetch_all("forget_days", ages))[0][0])
+
+    async def _forget_months(self, ages: dict[str, Any]) -> int:
+        forgotten = 0
         while months := await self._database.fetch_all("forget_month", ages):
             ((month, jobs, kept),) = months
             log.info("forgot a month of finished jobs", action="retention", month=month, jobs=jobs, kept=kept)
+            forgotten += 1
+        return forgotten
 
     async def _forget_keys(self, ages: dict[str, Any]) -> int:
         forgotten: int = 0
