@@ -33,6 +33,7 @@ _FINISH: Final = {
     "ids": ":ids",
     "epochs": ":epochs",
     "attempts": ":attempts",
+    "tokens": ":tokens",
     "states": _OF_CLAIMS.format("'sent'::text"),
     "failures": _OF_CLAIMS.format("0::smallint"),
     "message_ids": _OF_CLAIMS.format("'sandbox-12345-1'::text"),
@@ -105,7 +106,7 @@ def _script() -> str:
 \else
 SELECT array_agg(id)::text AS devices, array_fill((-9223372036854775808)::bigint, ARRAY[{BATCH}])::text AS ords,
        array_fill(0::bigint, ARRAY[{BATCH}])::text AS ids, array_fill(1::bigint, ARRAY[{BATCH}])::text AS epochs,
-       array_fill(0, ARRAY[{BATCH}])::text AS attempts
+       array_fill(0, ARRAY[{BATCH}])::text AS attempts, array_fill(0::bigint, ARRAY[{BATCH}])::text AS tokens
   FROM (SELECT id, row_number() OVER (ORDER BY id) AS place FROM shardd.devices) d WHERE place % {CLIENTS} = :client_id
 \gset
 \set started 1
@@ -115,7 +116,7 @@ BEGIN;
 WITH claimed AS ({claim})
 SELECT coalesce(array_agg(device_id), '{{}}')::text AS devices, coalesce(array_agg(ord), '{{}}')::text AS ords,
        coalesce(array_agg(id), '{{}}')::text AS ids, coalesce(array_agg(claimed_epoch), '{{}}')::text AS epochs,
-       coalesce(array_agg(attempt), '{{}}')::text AS attempts
+       coalesce(array_agg(attempt), '{{}}')::text AS attempts, coalesce(array_agg(token), '{{}}')::text AS tokens
   FROM claimed
 \gset
 COMMIT;

@@ -1,6 +1,7 @@
 """Every statement has a name, a description and a caller."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,13 @@ FILES = sorted(PACKAGE.rglob("sql/*.sql"))
 @pytest.mark.parametrize("name", sorted(name for package in PACKAGES for name in queries_of(package)))
 def test_a_statement_has_a_caller(name: str) -> None:
     assert re.search(rf"""["']{name}["']""", SOURCES), f"nobody runs {name}: delete it"
+
+
+def test_the_benchmark_of_bare_sql_knows_every_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PACKAGE.parent / "scripts"))
+    script = import_module("benchlib.sql_limit")._script()
+    assert "DELETE FROM shardd.jobs" in script
+    assert "FOR UPDATE SKIP LOCKED" in script
 
 
 def test_every_file_is_read() -> None:
