@@ -81,9 +81,10 @@ def _prepare(connection: psycopg.Connection[Any], finished: int) -> None:
     for first in range(1, finished + 1, STEP):
         connection.execute(
             "INSERT INTO shardd.archive (id, device_id, recipient, kind, body, priority, run_at, max_attempts, on_doubt, "
-            "created_at, token, attempt, failures, claimed_epoch, claimed_at, state, message_id, class, rendered, confirms) "
+            "created_at, producer, token, attempt, failures, claimed_epoch, claimed_at, state, message_id, class, rendered, "
+            "confirms) "
             "SELECT n, 'bench-' || to_char(n %% %s, 'FM0000'), '+49151' || to_char(n, 'FM00000000'), 'text', %s, 0, now(), 5, "
-            "'hold', now(), n, 1, 0, 1, now(), 'sent', 'sandbox-' || n || '-1', 'marketing', false, false "
+            "'hold', now(), '', n, 1, 0, 1, now(), 'sent', 'sandbox-' || n || '-1', 'marketing', false, false "
             "FROM generate_series(%s::bigint, %s) n",
             (DEVICES, BODY, first, min(first + STEP - 1, finished)),
         )
