@@ -23,11 +23,14 @@ class WakeUp:
     """Begins periodic work early when somebody asks for it, but never more often than `spacing` allows.
 
     The first request is granted at once. Those that follow are coalesced: the work begins `spacing` seconds after it began
-    before, or later if it takes long. So strangers who ask a thousand times a second cause a bounded load.
+    before, or later if it takes long. So strangers who ask a thousand times a second cause a bounded load. A `burst` of requests
+    may come closer to each other, as long as the work leaves its share of time; one more may each `spacing` seconds.
     """
 
-    def __init__(self, spacing: float) -> None:
+    def __init__(self, spacing: float, burst: int = 0) -> None:
         self._spacing = spacing
+        self._burst = burst
+        self._left = float(burst)
         self._event = asyncio.Event()
         self._began = float("-inf")
 
@@ -40,9 +43,12 @@ class WakeUp:
         loop = asyncio.get_running_loop()
         ended = loop.time()
         deadline = ended + seconds
-        earliest = self._began + max(self._spacing, (1 + SHARE) * (ended - self._began)) if self._began >= 0 else ended
+        spacing = 0.0 if self._left >= 1.0 else self._spacing
+        earliest = self._began + max(spacing, (1 + SHARE) * (ended - self._began)) if self._began >= 0 else ended
         await asyncio.sleep(min(earliest, deadline) - ended)
         asked = await wait_for_event(self._event, max(0.0, deadline - loop.time()))
         self._event.clear()
-        self._began = loop.time()
+        before, self._began = self._began, loop.time()
+        if before >= 0:
+            self._left = min(self._burst, self._left + (self._began - before) / self._spacing) - asked
         return asked

@@ -27,7 +27,9 @@ NEW_MOST: Final = 5000
 PROMOTE_MOST: Final = 2000
 """Due jobs that join their lanes with one statement."""
 SPACING: Final = 0.05
-"""Seconds between looks for new jobs, however many notifications come."""
+"""Seconds between looks for new jobs, and between scans, however many notifications come for long."""
+BURST: Final = 100
+"""Looks for new jobs that may come closer to each other, so that single jobs are found within milliseconds."""
 OVERLAP: Final = 1.0
 """Seconds for which ids are looked at again: a transaction that took its id earlier may have committed later."""
 OVERLAP_MOST: Final = 500
@@ -81,7 +83,7 @@ class WorkPoller(Service):
         self._new = steps.add("looking for new jobs")
         self._due = steps.add("letting due jobs join their lanes")
         self._all = steps.add("scanning the lanes")
-        self._wake_new = WakeUp(SPACING)
+        self._wake_new = WakeUp(SPACING, BURST)
         self._wake_scan = WakeUp(SPACING)
         self._tail = Tail()
         self._behind: dict[str, str] = {}

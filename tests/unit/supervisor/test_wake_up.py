@@ -78,6 +78,35 @@ def test_a_thousand_requests_are_granted_once_in_a_spacing(on_clock: Callable[..
     on_clock(story())
 
 
+def test_a_burst_is_granted_closely_and_what_goes_on_is_not(on_clock: Callable[..., Any]) -> None:
+    async def story() -> None:
+        loop, wake, runs = asyncio.get_running_loop(), WakeUp(1.0, burst=10), []
+
+        async def ask() -> None:
+            while True:
+                wake.set()
+                await asyncio.sleep(0.01)
+
+        asking = asyncio.create_task(ask())
+        while loop.time() < 9.5:
+            assert await wake.wait(100.0)
+            runs.append(loop.time())
+        asking.cancel()
+        assert sum(at < 1.0 for at in runs) == 11, "the first, and the burst"
+        assert sum(at > 1.0 for at in runs) == pytest.approx(9, abs=1)
+        while await wake.wait(20.0):
+            pass  # what was asked for last
+        rested, runs = loop.time(), []
+        asking = asyncio.create_task(ask())
+        while loop.time() < rested + 0.5:
+            assert await wake.wait(100.0)
+            runs.append(loop.time())
+        asking.cancel()
+        assert len(runs) >= 10, "it may burst again"
+
+    on_clock(story())
+
+
 def test_work_that_takes_long_leaves_time_to_everything_else(on_clock: Callable[..., Any]) -> None:
     async def story() -> None:
         loop, wake = asyncio.get_running_loop(), WakeUp(0.1)
