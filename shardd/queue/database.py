@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal, Self
 
 import psycopg
@@ -142,10 +143,16 @@ class Database:
         and the block's wait ends with DatabaseError.
         """
         limit = self.statement_timeout if timeout is None else timeout
+        async with self._lent(limit) as connection, self._watched(connection):
+            yield connection
+
+    @asynccontextmanager
+    async def _lent(self, limit: float) -> AsyncGenerator[Connection]:
+        """A connection of the pool for at most `limit` seconds; nobody looks at what it waits for."""
         connection = await self._acquire()
         deadline = Deadline(connection, limit)
         try:
-            async with self._servers.ready(connection, limit), self._watched(connection):
+            async with self._servers.ready(connection, limit):
                 yield connection
         except (psycopg.Error, UnicodeError) as error:
             if isinstance(error, psycopg.Error) and error.sqlstate in _SUSPICIOUS:
@@ -163,7 +170,8 @@ class Database:
         if not self._lock_timeout:
             yield
             return
-        watch = LockWatch(await LockWatch.backend_of(connection), self._idle, every=0.4 * self._lock_timeout)
+        another = partial(self._lent, self.statement_timeout)
+        watch = LockWatch(await LockWatch.backend_of(connection), another, every=0.4 * self._lock_timeout)
         try:
             yield
         except psycopg.errors.LockNotAvailable as error:
@@ -174,20 +182,6 @@ class Database:
             raise blocked from error
         finally:
             watch.end()
-
-    @asynccontextmanager
-    async def _idle(self) -> AsyncGenerator[Connection]:
-        """A connection for a moment, beside one that waits."""
-        connection = await self._acquire()
-        deadline = Deadline(connection, self.statement_timeout)
-        try:
-            async with self._servers.ready(connection, self.statement_timeout):
-                yield connection
-        except psycopg.Error as error:
-            raise describe_error(error, self._dsn, deadline) from error
-        finally:
-            deadline.cancel()
-            await self.pool.putconn(connection)
 
     async def fetch_all(
         self, name: str, params: Params | None = None, *, timeout: float | None = None
