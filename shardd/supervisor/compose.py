@@ -243,13 +243,13 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
     ownership = Ownership(
         keeper,
         workers,
-        steps.add("renewing the leases"),
-        renew_every=config.lease.renew_every,
         read_devices=device_sync.look,
         renewed=router.wake,
         hindered_for=state_watch.lasts_for,
         away_after=config.lease.ttl,
     )
+    renew_every = config.lease.renew_every
+    renewal = Periodic(steps, "renewing the leases", ownership.renew, every=renew_every, first=renew_every)
 
     # Start, status, reload
     take_over = TakeOver(keeper, ownership, recovery, workers, jobs, device_sync, campaign_sync, inbox)
@@ -290,7 +290,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
     node.reporters = (*node.reporters, control)
 
     # Upkeep
-    housekeeping = upkeep.Housekeeping(jobs, CancelledJobs(pools.queue), Retention(pools.rest), rules)
+    retention = Retention(pools.rest)
     order_groups = upkeep.OrderGroups(jobs, work_poller.hint).advance
     lost_nodes = upkeep.LostNodes(jobs, rules, recovery, zone_of).sweep
     events = EventUpkeep(pools.rest, lambda: rules.config.events).step
@@ -301,7 +301,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         ),
         Periodic(steps, "looking for claims of lost nodes", lost_nodes, every=upkeep.SWEEP_EVERY),
         Periodic(steps, "settling what a journal covers", take_over.retry, every=JOURNAL_RETRY, first=JOURNAL_RETRY),
-        Periodic(steps, "ending expired jobs", housekeeping.expire, every=upkeep.EXPIRE_EVERY, patience=None),
+        Periodic(steps, "ending expired jobs", lambda: upkeep.expire(jobs), every=upkeep.EXPIRE_EVERY, patience=None),
         Periodic(
             steps, "letting jobs of order groups go on", order_groups, every=upkeep.ORDER_EVERY, share=upkeep.SELDOM
         ),
@@ -313,12 +313,18 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         Periodic(
             steps,
             "ending jobs of cancelled campaigns",
-            housekeeping.end_cancelled,
+            CancelledJobs(pools.queue).end,
             every=upkeep.CANCELLED_EVERY,
             patience=None,
         ),
         Periodic(steps, "looking at the bound producers", bindings.look, every=BINDINGS_EVERY),
-        Periodic(steps, "forgetting what is old", housekeeping.forget, every=upkeep.RETENTION_EVERY, patience=None),
+        Periodic(
+            steps,
+            "forgetting what is old",
+            lambda: retention.sweep(rules.config.retention),
+            every=upkeep.RETENTION_EVERY,
+            patience=None,
+        ),
     ]
     if (embedded := given.embedded) is not None:
         periodic.append(
@@ -334,6 +340,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
     services: list[Service] = [
         control,
         ownership,
+        renewal,
         *periodic,
         router,
         webhooks,

@@ -1,4 +1,4 @@
-"""Keeps the shards of this node: renews their leases, tells the workers which shards are whose, and fences in time."""
+"""Keeps the shards of this node: tells the workers which are whose when their leases are renewed, and fences in time."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Final, Protocol
 from shardd.logs import get_logger
 from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.services import Service
-from shardd.supervisor.steps import Step
-from shardd.supervisor.tasks import run_together
 
 log = get_logger(__name__)
 
@@ -49,9 +47,7 @@ class Ownership(Service):
         self,
         keeper: LeaseKeeper,
         workers: Workers,
-        step: Step,
         *,
-        renew_every: float,
         read_devices: Callable[[], Awaitable[None]],
         renewed: Callable[[], None],
         hindered_for: Callable[[], float] = lambda: 0.0,
@@ -64,16 +60,17 @@ class Ownership(Service):
         """
         self._keeper = keeper
         self._workers = workers
-        self._step = step
-        self._renew_every = renew_every
         self._read_devices = read_devices
         self._renewed = renewed
         self._hindered_for = hindered_for
         self._away_after = away_after
 
     async def serve(self) -> None:
-        """Renew, and watch the deadline."""
-        await run_together(self._renew_again_and_again(), self._watch_deadline())
+        """Watch the deadline; a `Periodic` calls `renew`."""
+        while True:
+            if self._keeper.epochs and not self._keeper.good():
+                self._workers.fence(self._keeper.drop_all())
+            await asyncio.sleep(DEADLINE_EVERY)
 
     async def take(self) -> None:
         """Take the shards for the first time; no worker runs yet. Raises DatabaseError."""
@@ -98,18 +95,6 @@ class Ownership(Service):
     async def close(self) -> None:
         """Give the leases back."""
         await self._keeper.give_up()
-
-    async def _renew_again_and_again(self) -> None:
-        while True:
-            await asyncio.sleep(self._step.pause(self._renew_every))
-            with self._step:
-                await self.renew()
-
-    async def _watch_deadline(self) -> None:
-        while True:
-            if self._keeper.epochs and not self._keeper.good():
-                self._workers.fence(self._keeper.drop_all())
-            await asyncio.sleep(DEADLINE_EVERY)
 
 
 def _kept(shard: LeasedShard, epochs: Mapping[int, int]) -> int | None:

@@ -12,8 +12,6 @@ from shardd.logs import get_logger
 from shardd.queue.counts import Counts
 from shardd.queue.jobs import Jobs, WorkHint
 from shardd.supervisor.admin.status import QueueStatus
-from shardd.supervisor.cluster.cancelled import CancelledJobs
-from shardd.supervisor.cluster.retention import Retention
 from shardd.supervisor.dispatch.recovery import LOST_AFTER, Recovery, sweep
 from shardd.supervisor.scheduling.rules import Rules
 
@@ -96,27 +94,10 @@ class LostNodes:
         await self._jobs.prepare_archive()
 
 
-class Housekeeping:
-    """Ends what is over, and forgets what is old."""
-
-    def __init__(self, jobs: Jobs, cancelled: CancelledJobs, retention: Retention, rules: Rules) -> None:
-        self._jobs = jobs
-        self._cancelled = cancelled
-        self._retention = retention
-        self._rules = rules
-
-    async def expire(self) -> None:
-        """End the jobs whose time is over. Raises DatabaseError."""
-        while await self._jobs.expire(EXPIRE_MOST) == EXPIRE_MOST:
-            pass
-
-    async def end_cancelled(self) -> None:
-        """End the jobs of cancelled campaigns. Raises DatabaseError."""
-        await self._cancelled.end()
-
-    async def forget(self) -> None:
-        """Forget what is older than the config wants. Raises DatabaseError."""
-        await self._retention.sweep(self._rules.config.retention)
+async def expire(jobs: Jobs) -> None:
+    """End the jobs whose time is over. Raises DatabaseError."""
+    while await jobs.expire(EXPIRE_MOST) == EXPIRE_MOST:
+        pass
 
 
 async def revive(embedded: EmbeddedPostgres) -> None:

@@ -183,8 +183,6 @@ class WorkerPool(Service):
     async def stop(self) -> None:
         """Drain everything; returns when no worker is left and what they had in flight is settled or in a journal."""
         self._stopping = True
-        async with self._spawning:
-            pass  # whatever was being started is there now, and drained like the others
         await asyncio.gather(*(self._drain(shard, "stop") for shard in self.shards))
         for shard in self.shards:
             if shard.state is not ShardState.STOPPED:
