@@ -23,20 +23,20 @@ TRACEBACK_VARIABLE: Final = "SHARDD_TRACEBACK"
 """When it is set, a defect's traceback is shown, too."""
 
 COMMANDS: Final = {
-    "campaign": "shardd.cli.campaign:campaign_group",
+    "campaign": "shardd.cli.campaign.commands:campaign_group",
     "config": "shardd.cli.config:config_group",
     "db": "shardd.cli.db:db_group",
-    "device": "shardd.cli.device:device_group",
+    "device": "shardd.cli.device.commands:device_group",
     "drain": "shardd.cli.daemon:drain",
     "event": "shardd.cli.event:event_group",
-    "group": "shardd.cli.group:group_group",
-    "import": "shardd.cli.import_legacy:import_group",
-    "job": "shardd.cli.job:job_group",
-    "opt-out": "shardd.cli.opt_out:opt_out_group",
-    "producer": "shardd.cli.producer:producer_group",
+    "group": "shardd.cli.group.commands:group_group",
+    "import": "shardd.cli.legacy.commands:import_group",
+    "job": "shardd.cli.job.commands:job_group",
+    "opt-out": "shardd.cli.opt_out.commands:opt_out_group",
+    "producer": "shardd.cli.producer.commands:producer_group",
     "restart": "shardd.cli.daemon:restart",
     "start": "shardd.cli.daemon:start",
-    "status": "shardd.cli.status:status",
+    "status": "shardd.cli.status.commands:status",
     "stop": "shardd.cli.daemon:stop",
     "webhook": "shardd.cli.webhook:webhook_group",
 }

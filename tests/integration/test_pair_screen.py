@@ -10,7 +10,7 @@ import termios
 
 import pytest
 
-from shardd.cli.pair_view import ScreenView
+from shardd.cli.device.pair_view import ScreenView
 from shardd.transports.whatsapp.pairing import PairingEvent
 from tests.terminal import COLOURS, SCREEN
 

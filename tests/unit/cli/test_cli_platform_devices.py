@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from shardd.cli.device import device_group
+from shardd.cli.device.commands import device_group
 from shardd.errors import UsageError
 
 

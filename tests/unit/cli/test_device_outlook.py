@@ -6,7 +6,7 @@ from datetime import UTC
 
 import pytest
 
-from shardd.cli.device_outlook import Outlook, next_words, sent_words
+from shardd.cli.device.outlook import Outlook, next_words, sent_words
 from shardd.pacing import CLASSES, DevicePace, Pace
 from shardd.supervisor.scheduling.outlook import ClassOutlook, DeviceOutlook
 

@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from shardd.cli.device_pace import check_pace, pace_options, read_pace
+from shardd.cli.device.pace import check_pace, pace_options, read_pace
 from shardd.config import parse_config
 from shardd.errors import UsageError
 from shardd.queue.device_admin import NewDevices

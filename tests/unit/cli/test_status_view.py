@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from shardd.cli.status_view import render_status
+from shardd.cli.status.view import render_status
 from shardd.states import ShardState
 from shardd.supervisor.admin.status import QueueStatus, ShardStatus, Status, problems_of, sum_up
 

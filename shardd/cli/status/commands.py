@@ -15,8 +15,8 @@ from shardd.cli.options import config_option
 from shardd.cli.output import make_console, print_json
 from shardd.cli.reachable import daemon_config
 from shardd.cli.silent_node import explaining
-from shardd.cli.status_view import render_status
-from shardd.cli.watch import Watch, watch_status
+from shardd.cli.status.view import render_status
+from shardd.cli.status.watch import Watch, watch_status
 from shardd.config import Config
 from shardd.errors import SharddError, UsageError
 from shardd.supervisor.admin.status import Status

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import click
 
-from shardd.cli.device_outlook import ask_outlook, outlook_json, warm_days
-from shardd.cli.device_pace import check_pace, pace_options, read_pace
-from shardd.cli.device_settings import read_proxy, read_settings
-from shardd.cli.device_view import device_json, show_device, show_devices
+from shardd.cli.device.outlook import ask_outlook, outlook_json, warm_days
+from shardd.cli.device.pace import check_pace, pace_options, read_pace
+from shardd.cli.device.settings import read_proxy, read_settings
+from shardd.cli.device.view import device_json, show_device, show_devices
 from shardd.cli.lazy import LazyGroup
 from shardd.cli.names import Refusals, device_ids, some
 from shardd.cli.options import config_option
@@ -42,12 +42,12 @@ _ids = click.argument("ids", nargs=-1, required=True, metavar="ID...")
     "device",
     cls=LazyGroup,
     lazy={
-        "import": "shardd.cli.device_import:import_",
-        "logout": "shardd.cli.device_session:logout",
-        "pair": "shardd.cli.device_pair:pair",
-        "replace": "shardd.cli.device_replace:replace",
-        "set": "shardd.cli.device_set:set_",
-        "take-over": "shardd.cli.device_session:take_over",
+        "import": "shardd.cli.device.adopt:import_",
+        "logout": "shardd.cli.device.session:logout",
+        "pair": "shardd.cli.device.pair:pair",
+        "replace": "shardd.cli.device.replace:replace",
+        "set": "shardd.cli.device.set:set_",
+        "take-over": "shardd.cli.device.session:take_over",
     },
 )
 def device_group() -> None:

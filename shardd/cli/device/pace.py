@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from shardd.cli.device_settings import check_gaps, read_duration, read_gaps
+from shardd.cli.device.settings import check_gaps, read_duration, read_gaps
 from shardd.config import Config
 from shardd.config.device_pace import OwnPace
 from shardd.config.pacing_values import Hours

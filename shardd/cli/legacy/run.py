@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from datetime import datetime
 
-from shardd.cli.import_jobs import JobImport
+from shardd.cli.legacy.jobs import JobImport
 from shardd.cli.sessions import SessionContext, open_session_context
 from shardd.config import Config
 from shardd.errors import SourceError

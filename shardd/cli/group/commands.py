@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from shardd.cli.group_view import group_json, show_group, show_groups, whole_group_json
+from shardd.cli.group.view import group_json, show_group, show_groups, whole_group_json
 from shardd.cli.names import Refusals, device_ids, short_names
 from shardd.cli.options import config_option
 from shardd.cli.output import count, print_json, say

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import click
 
-from shardd.cli.job_choice import Choice, check_names, read_choice, trait_options
-from shardd.cli.job_view import count_json, show_counts
+from shardd.cli.job.choice import Choice, check_names, read_choice, trait_options
+from shardd.cli.job.view import count_json, show_counts
 from shardd.cli.names import SHOWN, Refusals, confirm
 from shardd.cli.options import config_option
 from shardd.cli.output import count, print_json, say

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from rich.progress_bar import ProgressBar
 
-from shardd.cli.campaign_progress import Progress, progress_of
+from shardd.cli.campaign.progress import Progress, progress_of
 from shardd.cli.output import (
     Table,
     Text,

@@ -15,10 +15,10 @@ from typing import Final
 
 import click
 
+from shardd.cli.device.pair_view import ScreenView, View, open_view
 from shardd.cli.names import device_ids
 from shardd.cli.options import config_option
 from shardd.cli.output import say
-from shardd.cli.pair_view import ScreenView, View, open_view
 from shardd.cli.sessions import SessionContext, open_session_context
 from shardd.config import Config, load_config
 from shardd.config.values import RefusedError, format_duration, parse_duration

@@ -11,7 +11,7 @@ from typing import Final
 
 import click
 
-from shardd.cli.campaign_view import campaign_json, details_json, show_campaign, show_campaigns
+from shardd.cli.campaign.view import campaign_json, details_json, show_campaign, show_campaigns
 from shardd.cli.names import Refusals, confirm, short_names, some
 from shardd.cli.options import Number, WholeNumber, config_option
 from shardd.cli.output import count, print_json, say

@@ -17,7 +17,7 @@ import click
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
-from shardd.cli.device_settings import check_gaps, read_gaps, read_proxy
+from shardd.cli.device.settings import check_gaps, read_gaps, read_proxy
 from shardd.cli.names import Refusals, confirm, device_ids
 from shardd.cli.options import WholeNumber, config_option
 from shardd.cli.output import Text, count, make_console, make_table, print_json, say

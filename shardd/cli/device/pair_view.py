@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
-from shardd.cli.big_letters import draw_letters
+from shardd.cli.device.big_letters import draw_letters
+from shardd.cli.device.qr import draw_qr
 from shardd.cli.output import print_json, say
-from shardd.cli.qr import draw_qr
 from shardd.transports.whatsapp.pairing import PairingEvent
 from shardd.visible import visible
 

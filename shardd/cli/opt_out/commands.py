@@ -16,8 +16,8 @@ from typing import Any, Final
 import click
 
 from shardd.cli.names import Refusals, read_names
-from shardd.cli.opt_out_file import read_lines, read_table
-from shardd.cli.opt_out_view import show_opt_out, show_opt_outs
+from shardd.cli.opt_out.file import read_lines, read_table
+from shardd.cli.opt_out.view import show_opt_out, show_opt_outs
 from shardd.cli.options import WholeNumber, config_option
 from shardd.cli.output import count, print_exactly, print_json, say
 from shardd.cli.reach import reach_database, with_database

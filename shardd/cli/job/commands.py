@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from shardd.cli.job_choice import check_names, read_traits, trait_options
-from shardd.cli.job_view import job_json, show_job, show_jobs
+from shardd.cli.job.choice import check_names, read_traits, trait_options
+from shardd.cli.job.view import job_json, show_job, show_jobs
 from shardd.cli.lazy import LazyGroup
 from shardd.cli.names import job_ids
 from shardd.cli.options import WholeNumber, config_option
@@ -27,7 +27,7 @@ from shardd.states import JobState
 @click.group(
     "job",
     cls=LazyGroup,
-    lazy={"cancel": "shardd.cli.job_bulk:cancel", "retry": "shardd.cli.job_bulk:retry"},
+    lazy={"cancel": "shardd.cli.job.bulk:cancel", "retry": "shardd.cli.job.bulk:retry"},
 )
 def job_group() -> None:
     """Look at messages, send failed ones again, cancel waiting ones.

@@ -17,8 +17,8 @@ import click
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
-from shardd.cli.import_run import take_over
-from shardd.cli.import_view import show_report
+from shardd.cli.legacy.run import take_over
+from shardd.cli.legacy.view import show_report
 from shardd.cli.names import confirm
 from shardd.cli.options import config_option
 from shardd.cli.output import print_json, say

@@ -23,7 +23,7 @@ from rich.live import Live
 
 from shardd.cli.client import ask
 from shardd.cli.output import Console, Lines, Text, span
-from shardd.cli.status_view import render_status
+from shardd.cli.status.view import render_status
 from shardd.errors import SharddError
 from shardd.supervisor.admin.status import Status
 

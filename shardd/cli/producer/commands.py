@@ -14,7 +14,7 @@ import click
 from shardd.cli.names import Refusals, short_names, some
 from shardd.cli.options import config_option
 from shardd.cli.output import count, print_json, say
-from shardd.cli.producer_view import producer_json, rights_text, show_producer, show_producers, whole_producer_json
+from shardd.cli.producer.view import producer_json, rights_text, show_producer, show_producers, whole_producer_json
 from shardd.cli.reach import with_database
 from shardd.cli.reachable import database_config
 from shardd.config import Config

@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from shardd.cli.device_outlook import Outlook, next_words, sent_words, tally_of
+from shardd.cli.device.outlook import Outlook, next_words, sent_words, tally_of
 from shardd.cli.output import (
     SANDBOX,
     SANDBOX_STYLE,

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from shardd.cli.device_pace import DEFAULT, check_pace, pace_options, read_pace
-from shardd.cli.device_settings import read_proxy, read_settings
+from shardd.cli.device.pace import DEFAULT, check_pace, pace_options, read_pace
+from shardd.cli.device.settings import read_proxy, read_settings
 from shardd.cli.names import Refusals, device_ids
 from shardd.cli.options import config_option
 from shardd.cli.output import count, say

@@ -1,0 +1,1 @@
+"""`shardd campaign`: jobs that are counted, paused, resumed and cancelled together."""

@@ -1,0 +1,1 @@
+"""`shardd device`: the sending accounts."""

@@ -1,0 +1,1 @@
+"""`shardd group`: devices that share jobs."""

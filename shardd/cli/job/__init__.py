@@ -1,0 +1,1 @@
+"""`shardd job`: what became of messages."""

@@ -1,0 +1,1 @@
+"""`shardd import legacy`: taking over from the system that shardd replaces."""

@@ -1,0 +1,1 @@
+"""`shardd opt-out`: recipients that nothing is sent to."""

@@ -1,0 +1,1 @@
+"""`shardd producer`: which logins may insert which jobs."""

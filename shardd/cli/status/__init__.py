@@ -1,0 +1,1 @@
+"""`shardd status`: the health of a node."""
