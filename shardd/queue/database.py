@@ -8,18 +8,18 @@ read-only is closed, and so are all that were made before another server took ov
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeVar
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from shardd.errors import BlockedError, DatabaseError
+from shardd.errors import BlockedError, DatabaseError, RefusedDataError
 from shardd.logs import get_logger
 from shardd.postgres.dsn import server_of
 from shardd.postgres.errors import describe_error, words_of
@@ -29,11 +29,12 @@ from shardd.postgres.servers import Connection, Servers, Terms
 from shardd.postgres.sql_files import queries_of
 from shardd.queue.loaders import register_loaders
 
-__all__ = ["Database", "ListenEvent", "Params", "server_of"]
+__all__ = ["Database", "ListenEvent", "Params", "server_of", "write_accepted"]
 
 log = get_logger(__name__)
 
 Params = Mapping[str, Any]
+Item = TypeVar("Item")
 
 _LISTEN_PING: Final = 30.0  # seconds of silence after which a listener asks whether the server still is the primary
 _LIFETIME: Final = (
@@ -297,3 +298,25 @@ class Database:
                 return connection
 
         return Remembering
+
+
+async def write_accepted(
+    items: Sequence[Item],
+    write: Callable[[Sequence[Item]], Awaitable[None]],
+    refuse: Callable[[Item, RefusedDataError], Awaitable[None]],
+) -> None:
+    """Write all items except those that the database refuses, by halving; `refuse` gets each of these.
+
+    Raises what `write` raises otherwise.
+    """
+    if not items:
+        return
+    try:
+        await write(items)
+    except RefusedDataError as error:
+        if len(items) == 1:
+            await refuse(items[0], error)
+            return
+        middle = len(items) // 2
+        await write_accepted(items[:middle], write, refuse)
+        await write_accepted(items[middle:], write, refuse)

@@ -51,6 +51,7 @@ from shardd.supervisor.inbound.cloud_webhook import make_cloud_webhook
 from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
 from shardd.supervisor.inbound.opt_outs import OptOutCheck, OptOutInbox
 from shardd.supervisor.inbound.receipts import Receipts
+from shardd.supervisor.notifications import NotificationListener
 from shardd.supervisor.outbox.held import EVERY as HELD_EVERY
 from shardd.supervisor.outbox.held import HeldEventWatch
 from shardd.supervisor.outbox.upkeep import EVERY as EVENTS_EVERY
@@ -62,7 +63,6 @@ from shardd.supervisor.reporter import SystemdReporter
 from shardd.supervisor.scheduling.campaigns import CampaignSync
 from shardd.supervisor.scheduling.device_sync import DeviceSync
 from shardd.supervisor.scheduling.groups import GroupAssigner
-from shardd.supervisor.scheduling.notifications import NotificationListener
 from shardd.supervisor.scheduling.rules import Rules
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.scheduling.work_poller import WorkPoller
@@ -176,20 +176,28 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
     # What keeps the scheduler up to date
     device_sync = DeviceSync(
         Devices(pools.rest),
-        router,
+        scheduler,
         steps.add("reading the devices"),
+        changed=router.wake,
         say=say,
         defect=defects.note,
         warm_days=lambda: rules.warm_days,
     )
     work_poller = WorkPoller(
         jobs,
-        router,
+        scheduler,
         steps,
+        found=router.wake,
         poll_every=lambda: rules.config.queue.poll_every,
         scan_every=lambda: rules.config.queue.scan_every,
     )
-    campaign_sync = CampaignSync(Campaigns(pools.rest), router, steps.add("reading the campaigns"), work_poller.scan)
+    campaign_sync = CampaignSync(
+        Campaigns(pools.rest),
+        scheduler,
+        steps.add("reading the campaigns"),
+        changed=router.wake,
+        resumed=work_poller.scan,
+    )
     group_assigner = GroupAssigner(
         Groups(pools.queue),
         scheduler,

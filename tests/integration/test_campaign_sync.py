@@ -33,10 +33,17 @@ async def node(dsn: str, database: Database) -> AsyncIterator[Node]:
 async def watched(node: Node) -> AsyncIterator[CampaignSync]:
     """Somebody looks for work when campaigns run that did not, and hardly ever otherwise."""
     steps = Steps()
-    work = WorkPoller(node.jobs, node.router, steps, poll_every=lambda: SELDOM, scan_every=lambda: SELDOM)
+    scheduler, wake = node.router.scheduler, node.router.wake
+    work = WorkPoller(node.jobs, scheduler, steps, found=wake, poll_every=lambda: SELDOM, scan_every=lambda: SELDOM)
     task = asyncio.create_task(work.run())
     try:
-        yield CampaignSync(Campaigns(node.database), node.router, steps.add("reading the campaigns"), work.scan)
+        yield CampaignSync(
+            Campaigns(node.database),
+            scheduler,
+            steps.add("reading the campaigns"),
+            changed=wake,
+            resumed=work.scan,
+        )
     finally:
         await work.stop()
         await task

@@ -17,9 +17,9 @@ from shardd.errors import RefusedDataError
 from shardd.ipc import Outcome
 from shardd.logs import get_logger
 from shardd.queue.cycle import ClaimedJob, ClaimRequest, Cycle, Sends, Settlement
+from shardd.queue.database import write_accepted
 from shardd.queue.jobs import Jobs
 from shardd.queue.settle import Finish
-from shardd.supervisor.dispatch.dividing import divide
 from shardd.supervisor.dispatch.in_flight import Entry
 from shardd.supervisor.scheduling.scheduler import Scheduler
 
@@ -73,7 +73,7 @@ async def settle_apart(jobs: Jobs, entries: Sequence[Entry], counts: Counts) -> 
             return
         settled.refused.append((entry, error))
 
-    await divide(entries, write, reduce)
+    await write_accepted(entries, write, reduce)
     return settled
 
 
@@ -90,7 +90,7 @@ async def resolve_apart(jobs: Jobs, outcomes: Sequence[Outcome]) -> int:
             "a doubt cannot be resolved", action="refused", job=outcome.id, verdict=outcome.verdict, error=str(error)
         )
 
-    await divide(outcomes, write, refuse)
+    await write_accepted(outcomes, write, refuse)
     return changed
 
 
@@ -147,7 +147,7 @@ class CycleWriter:
             self.refused_lanes[request.device_id, request.lane] = str(error)
             self._scheduler.refused(request, time.monotonic() + REFUSED_FOR)
 
-        await divide(requests, claim, refuse)
+        await write_accepted(requests, claim, refuse)
         return taken
 
     def _forgive(self, requests: Sequence[ClaimRequest]) -> None:

@@ -12,8 +12,8 @@ from shardd.logs import get_logger
 from shardd.queue.database import Database
 from shardd.queue.webhooks import WebhookStore
 from shardd.supervisor.admin.status import WebhookStatus
+from shardd.supervisor.notifications import NotificationListener
 from shardd.supervisor.outbox.endpoint import Endpoint
-from shardd.supervisor.scheduling.notifications import NotificationListener
 from shardd.supervisor.services import Service
 from shardd.supervisor.steps import Step
 from shardd.supervisor.tasks import end_tasks

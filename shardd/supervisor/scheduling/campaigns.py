@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from shardd.queue.campaigns import Campaigns
-from shardd.supervisor.dispatch.router import Router
+from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.services import Service
 from shardd.supervisor.steps import Step
 from shardd.supervisor.wait_for_event import WakeUp
@@ -22,25 +22,32 @@ SENDS_EVERY: Final = 2.0
 
 
 class CampaignSync(Service):
-    """The router's knowledge of campaigns. That a paused one sends nothing is seen to by the claim itself."""
+    """The scheduler's knowledge of campaigns. The claim itself sees to it that a paused one sends nothing."""
 
     def __init__(
-        self, campaigns: Campaigns, router: Router, step: Step, resumed: Callable[[], None] = lambda: None
+        self,
+        campaigns: Campaigns,
+        scheduler: Scheduler,
+        step: Step,
+        *,
+        changed: Callable[[], None],
+        resumed: Callable[[], None],
     ) -> None:
-        """`resumed` is called when campaigns run that did not before: somebody must look where their jobs stand.
+        """`changed` is called after each change, `resumed` if campaigns run that did not before: their lanes must be scanned.
 
-        A claim that found its campaign paused made the router believe that there is no work.
+        A claim that found its campaign paused made the scheduler believe that there is no work.
         """
+        self._changed = changed
         self._resumed = resumed
         self._campaigns = campaigns
-        self._router = router
+        self._scheduler = scheduler
         self._step = step
         self._wake = WakeUp(SPACING)
         self._sends_seen = float("-inf")
 
     async def look(self) -> None:
         """Read which campaigns run. Raises DatabaseError."""
-        scheduler, now = self._router.scheduler, time.monotonic()
+        scheduler, now = self._scheduler, time.monotonic()
         running = await self._campaigns.running()
         capped = any(campaign.device_cap is not None for campaign in running.values())
         if capped and (running != scheduler.campaigns or now >= self._sends_seen + SENDS_EVERY):
@@ -53,7 +60,7 @@ class CampaignSync(Service):
         if running != scheduler.campaigns:
             resumed = running.keys() - scheduler.campaigns.keys()
             scheduler.set_campaigns(running, time.monotonic())
-            self._router.wake()
+            self._changed()
             if resumed:
                 self._resumed()
 

@@ -10,10 +10,9 @@ from typing import Final
 from shardd import ipc
 from shardd.errors import RefusedDataError
 from shardd.logs import get_logger
+from shardd.queue.database import write_accepted
 from shardd.queue.devices import Devices, StateChange
 from shardd.states import DeviceState
-from shardd.supervisor.dispatch.dividing import divide
-from shardd.supervisor.dispatch.router import Router
 from shardd.supervisor.scheduling.scheduler import Changes, Scheduler
 from shardd.supervisor.services import Service
 from shardd.supervisor.steps import Step
@@ -33,16 +32,18 @@ class DeviceSync(Service):
     def __init__(
         self,
         devices: Devices,
-        router: Router,
+        scheduler: Scheduler,
         step: Step,
         *,
+        changed: Callable[[], None],
         say: Callable[[int, ipc.ToWorker], bool],
         defect: Callable[[str], None],
         warm_days: Callable[[], int],
     ) -> None:
-        """`warm_days`: how many days a warm-up takes."""
+        """`changed` is called after each look; `warm_days`: how many days a warm-up takes."""
         self._devices = devices
-        self._router = router
+        self._scheduler = scheduler
+        self._changed = changed
         self._step = step
         self._say = say
         self._defect = defect
@@ -51,11 +52,6 @@ class DeviceSync(Service):
         self._unwritten: dict[str, StateChange] = {}
         self._looking = asyncio.Lock()
 
-    @property
-    def scheduler(self) -> Scheduler:
-        """The devices as they are known."""
-        return self._router.scheduler
-
     def wake(self) -> None:
         """Look soon."""
         self._wake.set()
@@ -63,7 +59,7 @@ class DeviceSync(Service):
     def changed(self, message: ipc.DeviceChanged, epoch: int) -> None:
         """A worker learned something about a device, under a lease."""
         change = StateChange(message.device_id, message.state, message.reason, message.until, message.at, epoch)
-        queue = self.scheduler.by_id.get(change.device_id)
+        queue = self._scheduler.by_id.get(change.device_id)
         log.log(
             20 if change.state is DeviceState.READY else 30,
             "device is %s",
@@ -73,7 +69,7 @@ class DeviceSync(Service):
             reason=change.reason,
             shard=None if queue is None else queue.shard,
         )
-        self.scheduler.state_changed(change)
+        self._scheduler.state_changed(change)
         self._unwritten[change.device_id] = change
         self._wake.set()
 
@@ -92,14 +88,14 @@ class DeviceSync(Service):
     async def _look(self) -> None:
         written = dict(self._unwritten)
         if written:
-            await divide(list(written.values()), self._devices.set_states, self._refuse)
+            await write_accepted(list(written.values()), self._devices.set_states, self._refuse)
             self._unwritten = {i: c for i, c in self._unwritten.items() if written.get(i) is not c}
         await self._devices.heal()
         devices = await self._devices.all(self._warm_days())
         now = time.monotonic()
-        for shard, changes in self.scheduler.look(devices, now, wall=time.time(), unwritten=self._unwritten).items():
+        for shard, changes in self._scheduler.look(devices, now, wall=time.time(), unwritten=self._unwritten).items():
             self._tell(shard, changes)
-        self._router.wake()
+        self._changed()
 
     async def _refuse(self, change: StateChange, error: RefusedDataError) -> None:
         """What the database does not want of one device must not keep it from hearing of all others."""

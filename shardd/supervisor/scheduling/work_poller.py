@@ -1,4 +1,4 @@
-"""Finds the lanes in which jobs wait, and tells the router.
+"""Finds the lanes in which jobs wait, and hints the scheduler.
 
 Three questions to the database, each in a loop of its own, so that one that fails stops none of the others: which jobs are
 new (a few times a second, and at once after a notification), which scheduled jobs are due, and, every few seconds, the scan of
@@ -15,8 +15,8 @@ from contextlib import aclosing
 from typing import Final
 
 from shardd.queue.jobs import Jobs, WorkHint
-from shardd.supervisor.dispatch.router import Router
 from shardd.supervisor.scheduling.device_queue import MOST_LANES
+from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.services import Service
 from shardd.supervisor.steps import Steps
 from shardd.supervisor.tasks import run_together
@@ -64,20 +64,22 @@ class Tail:
 
 
 class WorkPoller(Service):
-    """Finds the devices that have work and hints the router."""
+    """Finds the devices that have work and hints the scheduler."""
 
     def __init__(
         self,
         jobs: Jobs,
-        router: Router,
+        scheduler: Scheduler,
         steps: Steps,
         *,
+        found: Callable[[], None],
         poll_every: Callable[[], float],
         scan_every: Callable[[], float],
     ) -> None:
-        """Seconds between looks for new and due jobs, and between full scans."""
+        """`found` is called after hints; the others: seconds between looks for new and due jobs, and between full scans."""
         self._jobs = jobs
-        self._router = router
+        self._scheduler = scheduler
+        self._found = found
         self._poll_every = poll_every
         self._scan_every = scan_every
         self._new = steps.add("looking for new jobs")
@@ -105,9 +107,9 @@ class WorkPoller(Service):
         """The database says where jobs stand."""
         now = time.monotonic()
         for device_id, lane, position in hints:
-            self._router.scheduler.hint(device_id, lane, position, now)
+            self._scheduler.hint(device_id, lane, position, now)
         if hints:
-            self._router.wake()
+            self._found()
 
     async def _find_new(self) -> None:
         while True:
@@ -140,7 +142,7 @@ class WorkPoller(Service):
                         for device_id, lane, _ in hints:
                             last[device_id] = lane
                             lanes[device_id] += 1
-                self._router.scheduler.scanned(last.keys(), time.monotonic())
+                self._scheduler.scanned(last.keys(), time.monotonic())
                 await self._look_behind(
                     {device_id: last[device_id] for device_id in last if lanes[device_id] >= MOST_LANES}
                 )
