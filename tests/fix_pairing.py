@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from shardd.transports.whatsapp.dsn import sessions_dsn
-from shardd.transports.whatsapp.store_setup import prepare_store
+from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
+from shardd.transports.whatsapp.sessions.setup import prepare_store
 from tests.command import PATIENCE, PROGRAM, Command
 from tests.daemon import Daemon, Producer
 from tests.whatsapp_server.control_client import AsyncControlClient

@@ -20,8 +20,8 @@ import pytest
 from psycopg.rows import DictRow, dict_row
 
 from shardd.embedded import EmbeddedPostgres
-from shardd.transports.whatsapp.dsn import sessions_dsn
-from shardd.transports.whatsapp.store_setup import prepare_store
+from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
+from shardd.transports.whatsapp.sessions.setup import prepare_store
 from tests.daemon import Daemon
 from tests.fix_postgres import FAST, TEMPLATE, Cluster, make_state_dir, remove_state_dir, run
 from tests.whatsapp_server.launch import ServerProcess

@@ -18,8 +18,8 @@ from benchlib.daemon import Daemon, running_daemon
 from benchlib.pooler import pooled
 from benchlib.workload import BODY
 from shardd.queue.migrate import migrate
-from shardd.transports.whatsapp.dsn import SCHEMA, sessions_dsn
-from shardd.transports.whatsapp.store_setup import prepare_store
+from shardd.transports.whatsapp.sessions.dsn import SCHEMA, sessions_dsn
+from shardd.transports.whatsapp.sessions.setup import prepare_store
 from tests.whatsapp_server.launch import ServerProcess
 from tests.whatsapp_server.seed import seed_postgres
 

@@ -19,7 +19,7 @@ from benchlib.plain_process import PlainProcess, plain_process
 from benchlib.processes import cost_of
 from benchlib.whatsapp_fleet import Fleet, Stock, fleet, recipients_of, stocked
 from benchlib.workload import BODY
-from shardd.transports.whatsapp.dsn import library_dsn
+from shardd.transports.whatsapp.sessions.dsn import library_dsn
 from tests.whatsapp_server.launch import ServerProcess
 
 AT_ONCE: Final = 8

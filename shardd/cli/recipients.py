@@ -9,7 +9,7 @@ import phonenumbers
 
 from shardd.config import Config
 from shardd.errors import PermanentError, UsageError
-from shardd.transports.whatsapp.recipients import parse_recipient
+from shardd.transports.whatsapp.messages.recipients import parse_recipient
 
 
 class Spelling:

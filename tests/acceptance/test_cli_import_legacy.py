@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from shardd.transports.whatsapp.store_setup import prepare_store
+from shardd.transports.whatsapp.sessions.setup import prepare_store
 from tests.command import PROGRAM, Command
 from tests.daemon import Producer
 from tests.fix_legacy import OldMysql, OldPostgresql

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shardd.states import DEVICE_REMEDY, DeviceState
-from shardd.transports.whatsapp.store_setup import prepare_store
+from shardd.transports.whatsapp.sessions.setup import prepare_store
 from tests.command import Command
 from tests.daemon import Producer
 from tests.fix_pairing import Place

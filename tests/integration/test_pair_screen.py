@@ -11,7 +11,7 @@ import termios
 import pytest
 
 from shardd.cli.device.pair_view import ScreenView
-from shardd.transports.whatsapp.pairing import PairingEvent
+from shardd.transports.whatsapp.linking.pairing import PairingEvent
 from tests.terminal import COLOURS, SCREEN
 
 EVIL = "\x1b]52;c;aGk=\x07\x9b2J\r\n9999"

@@ -20,7 +20,7 @@ from shardd.queue.database import Database
 from shardd.queue.jobs import Jobs
 from shardd.queue.migrate import migrate
 from shardd.queue.sessions import SessionAdmin
-from shardd.transports.whatsapp.store_setup import prepare_store
+from shardd.transports.whatsapp.sessions.setup import prepare_store
 from tests.daemon import Daemon, Producer
 from tests.fix_postgres import Cluster
 from tests.queue_rows import add_devices, insert_jobs

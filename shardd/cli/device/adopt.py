@@ -26,9 +26,9 @@ from shardd.config import Config, load_config
 from shardd.errors import UsageError
 from shardd.queue.device_admin import DeviceAdmin, DeviceRow
 from shardd.queue.sessions import Adoption, number_of
-from shardd.transports.whatsapp.importing import ImportPlan, import_sessions, plan_import
-from shardd.transports.whatsapp.sessions import StoredSession
-from shardd.transports.whatsapp.store_setup import prepare_store
+from shardd.transports.whatsapp.sessions.importing import ImportPlan, import_sessions, plan_import
+from shardd.transports.whatsapp.sessions.setup import prepare_store
+from shardd.transports.whatsapp.sessions.store import StoredSession
 
 SOURCE_VARIABLE: Final = "SHARDD_IMPORT_FROM"
 WARNING: Final = (

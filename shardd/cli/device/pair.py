@@ -26,11 +26,11 @@ from shardd.errors import DatabaseError, PairingError, PermanentError, SharddErr
 from shardd.queue.device_admin import DeviceRow
 from shardd.queue.sessions import number_of
 from shardd.states import CAN_SEND, DeviceState
-from shardd.transports.whatsapp.pairing import TIMEOUT, PairingEvent
-from shardd.transports.whatsapp.pairing import pair as pair_session
-from shardd.transports.whatsapp.recipients import parse_recipient
-from shardd.transports.whatsapp.store_setup import prepare_store
-from shardd.transports.whatsapp.unlinking import forget_session, unlink
+from shardd.transports.whatsapp.linking.pairing import TIMEOUT, PairingEvent
+from shardd.transports.whatsapp.linking.pairing import pair as pair_session
+from shardd.transports.whatsapp.linking.unlinking import forget_session, unlink
+from shardd.transports.whatsapp.messages.recipients import parse_recipient
+from shardd.transports.whatsapp.sessions.setup import prepare_store
 
 SHORTEST: Final = 1.0
 LONGEST: Final = TIMEOUT

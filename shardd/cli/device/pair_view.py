@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 from shardd.cli.device.big_letters import draw_letters
 from shardd.cli.device.qr import draw_qr
 from shardd.cli.output import print_json, say
-from shardd.transports.whatsapp.pairing import PairingEvent
+from shardd.transports.whatsapp.linking.pairing import PairingEvent
 from shardd.visible import visible
 
 ENTER_SCREEN: Final = "\x1b[?1049h\x1b[?25l"

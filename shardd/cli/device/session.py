@@ -16,7 +16,7 @@ from shardd.config import Config, load_config
 from shardd.errors import DatabaseError, PairingError, SharddError, UsageError
 from shardd.queue.sessions import number_of
 from shardd.states import DEVICE_REMEDY, DeviceState
-from shardd.transports.whatsapp.unlinking import forget_session, unlink
+from shardd.transports.whatsapp.linking.unlinking import forget_session, unlink
 
 LOCK_PATIENCE: Final = 600.0
 """Seconds for which a logout keeps a pairing away; each of its steps has a shorter deadline."""

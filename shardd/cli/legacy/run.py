@@ -16,9 +16,9 @@ from shardd.legacy.report import Report
 from shardd.legacy.tables import SESSIONS
 from shardd.queue.imports import Imports
 from shardd.queue.sessions import Adoption
-from shardd.transports.whatsapp.importing import import_sessions
-from shardd.transports.whatsapp.sessions import SessionStore
-from shardd.transports.whatsapp.store_setup import prepare_store
+from shardd.transports.whatsapp.sessions.importing import import_sessions
+from shardd.transports.whatsapp.sessions.setup import prepare_store
+from shardd.transports.whatsapp.sessions.store import SessionStore
 
 
 async def take_over(config: Config, system: OldSystem, store: str | None, report: Report, now: datetime) -> None:

@@ -10,8 +10,8 @@ from shardd.logs import get_logger
 from shardd.postgres.dsn import complete_dsn
 from shardd.queue.database import Database
 from shardd.supervisor.scheduling.scheduler import Scheduler
-from shardd.transports.whatsapp.dsn import sessions_dsn
-from shardd.transports.whatsapp.store_setup import prepare_store
+from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
+from shardd.transports.whatsapp.sessions.setup import prepare_store
 
 log = get_logger(__name__)
 

@@ -29,7 +29,7 @@ from shardd.supervisor.admin.problems import Problem, ProblemKind
 from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
 from shardd.supervisor.services import Service
 from shardd.supervisor.wait_for_event import wait_for_event
-from shardd.transports.whatsapp.recipients import parse_recipient
+from shardd.transports.whatsapp.messages.recipients import parse_recipient
 
 log = get_logger(__name__)
 

@@ -20,7 +20,7 @@ from shardd.config.transports.platforms import BASE
 from shardd.config.values import RefusedError, closest
 from shardd.errors import DeviceSettingsError
 from shardd.states import DEVICE_REMEDY, DeviceState
-from shardd.transports.upstream import parse_proxy
+from shardd.transports.egress.upstream import parse_proxy
 from shardd.urls import safe_url
 
 MASK: Final = "***"

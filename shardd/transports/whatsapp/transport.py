@@ -18,19 +18,19 @@ from shardd.ipc import DeviceSpec, JobSpec
 from shardd.logs import get_logger
 from shardd.states import DeviceState
 from shardd.transports.base import Events, Sent, Transport
-from shardd.transports.egress import Gate
-from shardd.transports.whatsapp import messages
-from shardd.transports.whatsapp.client import Client, TroubleError
-from shardd.transports.whatsapp.clients import Clients
-from shardd.transports.whatsapp.failures import SendContext, Trouble, send_error, upload_error
-from shardd.transports.whatsapp.library import adopt_loop, parse_jid
-from shardd.transports.whatsapp.media import Media, MediaFetcher
-from shardd.transports.whatsapp.media_look import Look, look_at
-from shardd.transports.whatsapp.opt_outs import OptOuts
-from shardd.transports.whatsapp.previews import Previews
-from shardd.transports.whatsapp.recipients import Directory, Recipient, parse_recipient
-from shardd.transports.whatsapp.restrictions import Restrictions
-from shardd.transports.whatsapp.sessions import SessionStore
+from shardd.transports.egress.gate import Gate
+from shardd.transports.whatsapp.clients.client import Client, TroubleError
+from shardd.transports.whatsapp.clients.library import adopt_loop, parse_jid
+from shardd.transports.whatsapp.clients.pool import Clients
+from shardd.transports.whatsapp.media.fetcher import Media, MediaFetcher
+from shardd.transports.whatsapp.media.look import Look, look_at
+from shardd.transports.whatsapp.media.previews import Previews
+from shardd.transports.whatsapp.messages import outgoing
+from shardd.transports.whatsapp.messages.failures import SendContext, Trouble, send_error, upload_error
+from shardd.transports.whatsapp.messages.opt_outs import OptOuts
+from shardd.transports.whatsapp.messages.recipients import Directory, Recipient, parse_recipient
+from shardd.transports.whatsapp.messages.restrictions import Restrictions
+from shardd.transports.whatsapp.sessions.store import SessionStore
 from shardd.transports.whatsapp.settings import read_settings
 
 log = get_logger(__name__)
@@ -84,7 +84,7 @@ class WhatsappTransport(Transport):
 
     async def fetch(self, device: DeviceSpec, job: JobSpec) -> Attachment | None:  # noqa: ARG002 - any device may fetch it
         """The job's media, if it has any, and what a message says of it."""
-        if not messages.needs_media(job):
+        if not outgoing.needs_media(job):
             return None
         media = await self._media.fetch(str(job.media))
         try:
@@ -105,7 +105,7 @@ class WhatsappTransport(Transport):
         if known and jid is None:
             raise PermanentError(f"{job.recipient} is not on WhatsApp", error_class=ErrorClass.RECIPIENT)
         self._opt_outs.respect(job, recipient.jid, jid or recipient.jid)
-        message = None if messages.needs_media(job) else messages.plain_message(job)
+        message = None if outgoing.needs_media(job) else outgoing.plain_message(job)
         await self._respect_restriction(device, recipient)
         client = await self._clients.get_or_refresh(device)
         async with self._clients.in_use(client):
@@ -208,7 +208,7 @@ class WhatsappTransport(Transport):
         async def upload() -> Any:
             attachment.uploading = True
             try:
-                return await client.handle.upload(attachment.media.data, messages.MEDIA_TYPES[job.kind])
+                return await client.handle.upload(attachment.media.data, outgoing.MEDIA_TYPES[job.kind])
             finally:
                 attachment.media.release()
 
@@ -225,7 +225,7 @@ class WhatsappTransport(Transport):
             raise _not_sent(error) from None
         except TroubleError as error:
             raise _not_sent(error) from None
-        return messages.media_message(job, attachment.media, attachment.look, uploaded)
+        return outgoing.media_message(job, attachment.media, attachment.look, uploaded)
 
     async def _respect_restriction(self, device: DeviceSpec, recipient: Recipient) -> None:
         """While WhatsApp keeps a device from new contacts, only those it knows are written to."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from shardd.transports.whatsapp.dsn import sessions_dsn
-from shardd.transports.whatsapp.store_setup import prepare_store
+from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
+from shardd.transports.whatsapp.sessions.setup import prepare_store
 from tests.fix_postgres import Cluster
 from tests.integration.whatsapp.host_process import HostProcess
 from tests.whatsapp_server.launch import ServerProcess

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from shardd.errors import DatabaseError
-from shardd.transports.whatsapp.dsn import sessions_dsn
-from shardd.transports.whatsapp.store_setup import prepare_store
+from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
+from shardd.transports.whatsapp.sessions.setup import prepare_store
 from tests.integration.whatsapp.conftest import StartHost
 from tests.servers import Server
 from tests.whatsapp_server.launch import ServerProcess

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shardd.transports.whatsapp.dsn import SCHEMA
+from shardd.transports.whatsapp.sessions.dsn import SCHEMA
 from tests.integration.whatsapp.conftest import MakeDevice, StartHost
 from tests.integration.whatsapp.host_process import HostProcess
 from tests.whatsapp_server.launch import ServerProcess

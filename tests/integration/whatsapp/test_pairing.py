@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 from shardd.errors import SharddError
-from shardd.transports.whatsapp.pairing import PairingEvent, pair
-from shardd.transports.whatsapp.sessions import SessionStore
-from shardd.transports.whatsapp.unlinking import unlink
+from shardd.transports.whatsapp.linking.pairing import PairingEvent, pair
+from shardd.transports.whatsapp.linking.unlinking import unlink
+from shardd.transports.whatsapp.sessions.store import SessionStore
 from tests.integration.whatsapp.conftest import MakeDevice
 from tests.integration.whatsapp.host_process import HostProcess
 from tests.whatsapp_server.launch import ServerProcess

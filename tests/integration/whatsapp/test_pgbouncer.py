@@ -15,8 +15,8 @@ import pytest
 
 from shardd.embedded.binaries import find_binaries
 from shardd.embedded.home import Home, prepare_home
-from shardd.transports.whatsapp.dsn import SCHEMA
-from shardd.transports.whatsapp.store_setup import prepare_store
+from shardd.transports.whatsapp.sessions.dsn import SCHEMA
+from shardd.transports.whatsapp.sessions.setup import prepare_store
 from tests.integration.whatsapp.conftest import StartHost
 from tests.whatsapp_server.launch import ServerProcess
 from tests.whatsapp_server.seed import seed_postgres

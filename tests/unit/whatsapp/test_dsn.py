@@ -4,7 +4,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from shardd.errors import DatabaseError
-from shardd.transports.whatsapp.dsn import SCHEMA, library_dsn, sessions_dsn
+from shardd.transports.whatsapp.sessions.dsn import SCHEMA, library_dsn, sessions_dsn
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from shardd.transports.egress import Gate
-from shardd.transports.upstream import parse_proxy
+from shardd.transports.egress.gate import Gate
+from shardd.transports.egress.upstream import parse_proxy
 from tests.unit.whatsapp.peers import HttpProxy, Socks5Proxy, connect, echo, serving
 
 MAIN = "127.0.0.1"

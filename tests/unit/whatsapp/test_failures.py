@@ -4,8 +4,8 @@ import pytest
 
 from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError, PermanentError, SendError, TransientError
 from shardd.states import DeviceState
-from shardd.transports.whatsapp import failures
-from shardd.transports.whatsapp.failures import SendContext, send_error, upload_error
+from shardd.transports.whatsapp.messages import failures
+from shardd.transports.whatsapp.messages.failures import SendContext, send_error, upload_error
 
 CONTEXT = SendContext("6281234567890", 1_900_000_000.0)
 

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from shardd.errors import PermanentError, SendError, TransientError
-from shardd.transports.whatsapp.media import Media, MediaFetcher
+from shardd.transports.whatsapp.media.fetcher import Media, MediaFetcher
 
 LIMIT = 1000
 

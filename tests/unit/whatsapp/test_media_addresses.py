@@ -17,8 +17,8 @@ from yarl import URL
 
 from shardd.addresses import AllowedHosts
 from shardd.errors import ErrorClass, PermanentError, SendError
-from shardd.transports.whatsapp.media import MediaFetcher
-from shardd.transports.whatsapp.media_download import Guard, _next_url
+from shardd.transports.whatsapp.media.download import Guard, _next_url
+from shardd.transports.whatsapp.media.fetcher import MediaFetcher
 
 
 class Listener:
@@ -321,7 +321,7 @@ async def test_proxies_and_logins_of_the_environment_are_not_used(
 _OWN_ADDRESS = """
 import asyncio, ctypes, fcntl, socket, struct, sys
 from shardd.errors import SendError
-from shardd.transports.whatsapp.media import MediaFetcher
+from shardd.transports.whatsapp.media.fetcher import MediaFetcher
 
 NEW_USER, NEW_NET, SET_ADDRESS, SET_FLAGS, UP_AND_RUNNING = 0x10000000, 0x40000000, 0x8916, 0x8914, 0x41
 if ctypes.CDLL(None).unshare(NEW_USER | NEW_NET):

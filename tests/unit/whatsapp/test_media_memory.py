@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardd.errors import DeviceUnavailableError
-from shardd.transports.whatsapp.media_memory import MediaMemory
+from shardd.transports.whatsapp.media.memory import MediaMemory
 
 BUDGET, LARGEST = 100, 40
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardd.transports.whatsapp.media_names import MAX_BYTES, disposition_name, path_name, safe_name
+from shardd.transports.whatsapp.media.file_names import MAX_BYTES, disposition_name, path_name, safe_name
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shardd.errors import PermanentError, SendError, TransientError
-from shardd.transports.whatsapp.media import MediaFetcher
+from shardd.transports.whatsapp.media.fetcher import MediaFetcher
 
 LIMIT = 100_000
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -10,11 +10,11 @@ import pytest
 
 from shardd.errors import ErrorClass, OptedOutError
 from shardd.ipc import JobSpec
-from shardd.transports.whatsapp import backlog
-from shardd.transports.whatsapp.backlog import Backlog
-from shardd.transports.whatsapp.incoming import Incoming, text_of
-from shardd.transports.whatsapp.opt_outs import OptOuts
-from shardd.transports.whatsapp.recipients import Directory
+from shardd.transports.whatsapp.messages import backlog
+from shardd.transports.whatsapp.messages.backlog import Backlog
+from shardd.transports.whatsapp.messages.incoming import Incoming, text_of
+from shardd.transports.whatsapp.messages.opt_outs import OptOuts
+from shardd.transports.whatsapp.messages.recipients import Directory
 from tests.whatsapp_server.phones import e2e
 
 JOB = JobSpec(1, 1, 1, 9, "d1", "+6281234567890")

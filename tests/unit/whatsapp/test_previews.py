@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from shardd.transports.whatsapp.picture import Picture
-from shardd.transports.whatsapp.preview_process import PREVIEW
-from shardd.transports.whatsapp.previews import MAX_IMAGE, MEMORY, Previews
+from shardd.transports.whatsapp.media.picture import Picture
+from shardd.transports.whatsapp.media.preview_process import PREVIEW
+from shardd.transports.whatsapp.media.previews import MAX_IMAGE, MEMORY, Previews
 from tests.media_files import BLUE, RED, encoded, photo, plain_image, png_chunk, scan_bomb, upright
 
 GOOD = encoded(upright())
@@ -264,7 +264,7 @@ async def test_the_process_knows_nothing_and_ends_with_us(previews: Previews, mo
 
 _DIES = """
 import asyncio, os, signal, sys
-from shardd.transports.whatsapp.previews import Previews
+from shardd.transports.whatsapp.media.previews import Previews
 
 async def die():
     previews = Previews()

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardd.errors import PermanentError
-from shardd.transports.whatsapp import recipients
-from shardd.transports.whatsapp.recipients import Directory, Recipient, parse_recipient
+from shardd.transports.whatsapp.messages import recipients
+from shardd.transports.whatsapp.messages.recipients import Directory, Recipient, parse_recipient
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from shardd.transports.whatsapp import threads
-from shardd.transports.whatsapp.threads import ElasticThreads
+from shardd.transports.whatsapp.clients import threads
+from shardd.transports.whatsapp.clients.threads import ElasticThreads
 
 DEADLINE = 20.0
 

@@ -1,6 +1,6 @@
 import asyncio
 
-from shardd.transports.whatsapp.library_lock import LibraryLock
+from shardd.transports.whatsapp.clients.library_lock import LibraryLock
 
 
 async def test_a_writer_waits_for_readers_to_be_in_and_keeps_others_out() -> None:

@@ -15,8 +15,8 @@ import secrets
 from collections.abc import Callable
 from typing import Final
 
-from shardd.transports.relay import HandshakeError, Side, join
-from shardd.transports.upstream import Proxy, dial
+from shardd.transports.egress.relay import HandshakeError, Side, join
+from shardd.transports.egress.upstream import Proxy, dial
 
 MAX_HEAD: Final = 8 * 1024
 """Bytes of a CONNECT request."""

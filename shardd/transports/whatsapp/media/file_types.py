@@ -16,7 +16,7 @@ import magic
 
 from shardd.errors import ErrorClass, PermanentError
 from shardd.ipc import JobSpec
-from shardd.transports.whatsapp.media import Media
+from shardd.transports.whatsapp.media.fetcher import Media
 
 VOICE: Final = "audio/ogg; codecs=opus"
 """The only form in which phones play a voice message."""

@@ -19,16 +19,16 @@ from shardd.ipc import DeviceSpec
 from shardd.logs import get_logger
 from shardd.states import DeviceState
 from shardd.transports.base import Events
-from shardd.transports.egress import Gate
-from shardd.transports.upstream import Proxy, parse_proxy
-from shardd.transports.whatsapp.client import Client, TroubleError
-from shardd.transports.whatsapp.client_slots import HOLD, ClientSlot, least_recently_used
-from shardd.transports.whatsapp.dsn import library_dsn
-from shardd.transports.whatsapp.failures import Trouble
-from shardd.transports.whatsapp.incoming import Incoming
-from shardd.transports.whatsapp.library_lock import LibraryLock
-from shardd.transports.whatsapp.opt_outs import OptOuts
-from shardd.transports.whatsapp.sessions import SessionStore
+from shardd.transports.egress.gate import Gate
+from shardd.transports.egress.upstream import Proxy, parse_proxy
+from shardd.transports.whatsapp.clients.client import Client, TroubleError
+from shardd.transports.whatsapp.clients.library_lock import LibraryLock
+from shardd.transports.whatsapp.clients.slots import HOLD, ClientSlot, least_recently_used
+from shardd.transports.whatsapp.messages.failures import Trouble
+from shardd.transports.whatsapp.messages.incoming import Incoming
+from shardd.transports.whatsapp.messages.opt_outs import OptOuts
+from shardd.transports.whatsapp.sessions.dsn import library_dsn
+from shardd.transports.whatsapp.sessions.store import SessionStore
 from shardd.transports.whatsapp.settings import Settings
 
 log = get_logger(__name__)

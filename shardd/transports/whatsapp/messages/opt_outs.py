@@ -14,8 +14,8 @@ from shardd.errors import OptedOutError
 from shardd.ipc import JobSpec
 from shardd.opt_out_words import OptOutWords
 from shardd.transports.base import Events
-from shardd.transports.whatsapp.incoming import Incoming
-from shardd.transports.whatsapp.recipients import USER_SERVER, Directory
+from shardd.transports.whatsapp.messages.incoming import Incoming
+from shardd.transports.whatsapp.messages.recipients import USER_SERVER, Directory
 
 MAX_KNOWN: Final = 100_000
 

@@ -15,7 +15,7 @@ from psycopg import sql as composing
 
 from shardd.errors import DatabaseError
 from shardd.postgres.sql_files import query_text
-from shardd.transports.whatsapp.sessions import SessionStore, StoreConnection, StoredSession, connect
+from shardd.transports.whatsapp.sessions.store import SessionStore, StoreConnection, StoredSession, connect
 
 NO_STORE: Final = (
     "has no table whatsmeow_device: name the database in which the other program keeps its sessions, and the schema, if that "
@@ -84,7 +84,9 @@ async def _sessions(store: SessionStore, which: str) -> list[StoredSession]:
 
 
 async def _tables(connection: StoreConnection) -> dict[str, Table]:
-    rows = await (await connection.execute(query_text("shardd.transports.whatsapp", "describe_tables"))).fetchall()
+    rows = await (
+        await connection.execute(query_text("shardd.transports.whatsapp.sessions", "describe_tables"))
+    ).fetchall()
     return {row["table_name"]: Table(row["session_column"], tuple(row["columns"])) for row in rows}
 
 
@@ -102,20 +104,25 @@ async def _copy_table(
         "columns": composing.SQL(", ").join(map(composing.Identifier, table.columns)),
     }
     selected = {"session_column": composing.Identifier(table.session_column), "sessions": composing.Literal(jids)}
-    outward = composing.SQL(query_text("shardd.transports.whatsapp", "copy_sessions_out")).format(**parts, **selected)
+    outward = composing.SQL(query_text("shardd.transports.whatsapp.sessions", "copy_sessions_out")).format(
+        **parts, **selected
+    )
     return await _pipe(
-        source, outward, target, composing.SQL(query_text("shardd.transports.whatsapp", "copy_rows_in")).format(**parts)
+        source,
+        outward,
+        target,
+        composing.SQL(query_text("shardd.transports.whatsapp.sessions", "copy_rows_in")).format(**parts),
     )
 
 
 async def _merge_numbers(source: StoreConnection, target: StoreConnection) -> None:
-    await target.execute(query_text("shardd.transports.whatsapp", "stage_numbers"))
+    await target.execute(query_text("shardd.transports.whatsapp.sessions", "stage_numbers"))
     outward, inward = (
-        composing.SQL(query_text("shardd.transports.whatsapp", "copy_numbers_out")),
-        composing.SQL(query_text("shardd.transports.whatsapp", "copy_numbers_in")),
+        composing.SQL(query_text("shardd.transports.whatsapp.sessions", "copy_numbers_out")),
+        composing.SQL(query_text("shardd.transports.whatsapp.sessions", "copy_numbers_in")),
     )
     await _pipe(source, outward, target, inward)
-    await target.execute(query_text("shardd.transports.whatsapp", "merge_numbers"))
+    await target.execute(query_text("shardd.transports.whatsapp.sessions", "merge_numbers"))
 
 
 async def _pipe(source: StoreConnection, outward: Statement, target: StoreConnection, inward: Statement) -> int:

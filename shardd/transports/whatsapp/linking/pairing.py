@@ -16,13 +16,13 @@ from typing import Any, Final
 from uuid import uuid4
 
 from shardd.errors import SharddError
-from shardd.transports.upstream import parse_proxy
+from shardd.transports.egress.upstream import parse_proxy
 from shardd.transports.whatsapp import oneshot
-from shardd.transports.whatsapp.dsn import library_dsn
-from shardd.transports.whatsapp.sessions import SessionStore, StoredSession
+from shardd.transports.whatsapp.sessions.dsn import library_dsn
+from shardd.transports.whatsapp.sessions.store import SessionStore, StoredSession
 from shardd.urls import scrub_urls
 
-MODULE: Final = "shardd.transports.whatsapp.pairing"
+MODULE: Final = "shardd.transports.whatsapp.linking.pairing"
 TIMEOUT: Final = 180.0
 """Seconds: WhatsApp shows six QR codes, the first for a minute, the others for 20 seconds each."""
 SETTLE: Final = 3.0
@@ -211,7 +211,7 @@ class _Pairing:
 
 
 async def _pair(request: dict[str, Any], say: oneshot.Say) -> None:
-    from shardd.transports.whatsapp.library import adopt_loop  # noqa: PLC0415 - see above
+    from shardd.transports.whatsapp.clients.library import adopt_loop  # noqa: PLC0415 - see above
 
     adopt_loop()
     await _Pairing(request, say).run()

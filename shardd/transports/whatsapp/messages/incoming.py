@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from shardd.transports.whatsapp.recipients import HIDDEN_SERVER, USER_SERVER
+from shardd.transports.whatsapp.messages.recipients import HIDDEN_SERVER, USER_SERVER
 
 _WRAPPERS: Final = ("ephemeralMessage", "viewOnceMessage", "viewOnceMessageV2", "editedMessage")
 """Messages around a message (waE2E.proto)."""

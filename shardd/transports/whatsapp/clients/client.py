@@ -23,14 +23,14 @@ from neonize.proto.Neonize_pb2 import Receipt
 
 from shardd.errors import ErrorClass
 from shardd.logs import get_logger
-from shardd.transports.egress import Gate
-from shardd.transports.upstream import Proxy
-from shardd.transports.whatsapp import failures
-from shardd.transports.whatsapp.backlog import Backlog
-from shardd.transports.whatsapp.failures import Trouble
-from shardd.transports.whatsapp.incoming import Incoming, read_incoming
-from shardd.transports.whatsapp.library import CHAT_HOST, JID, NewAClient, parse_jid
-from shardd.transports.whatsapp.library_lock import PATIENCE, LibraryLock
+from shardd.transports.egress.gate import Gate
+from shardd.transports.egress.upstream import Proxy
+from shardd.transports.whatsapp.clients.library import CHAT_HOST, JID, NewAClient, parse_jid
+from shardd.transports.whatsapp.clients.library_lock import PATIENCE, LibraryLock
+from shardd.transports.whatsapp.messages import failures
+from shardd.transports.whatsapp.messages.backlog import Backlog
+from shardd.transports.whatsapp.messages.failures import Trouble
+from shardd.transports.whatsapp.messages.incoming import Incoming, read_incoming
 from shardd.urls import scrub_urls
 
 log = get_logger(__name__)

@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from typing import Final
 
-from shardd.transports.whatsapp.sessions import SessionStore
+from shardd.transports.whatsapp.sessions.store import SessionStore
 
 MAX_KNOWN: Final = 200_000
 

@@ -21,9 +21,9 @@ from neonize.utils.enum import MediaType
 from shardd.errors import ErrorClass, PermanentError
 from shardd.ipc import JobSpec
 from shardd.transports.details import read_details
-from shardd.transports.whatsapp.media import Media
-from shardd.transports.whatsapp.media_look import Look
-from shardd.transports.whatsapp.media_names import safe_name
+from shardd.transports.whatsapp.media.fetcher import Media
+from shardd.transports.whatsapp.media.file_names import safe_name
+from shardd.transports.whatsapp.media.look import Look
 
 MEDIA_TYPES: Final = MappingProxyType(
     {

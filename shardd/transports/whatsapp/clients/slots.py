@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from shardd.transports.whatsapp.client import Client
-from shardd.transports.whatsapp.failures import Trouble
+from shardd.transports.whatsapp.clients.client import Client
+from shardd.transports.whatsapp.messages.failures import Trouble
 
 HOLD: Final = 1.0
 """Seconds between preparing and handing over in which a client is not closed."""

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from shardd.logs import get_logger
-from shardd.transports.whatsapp.picture import Picture
+from shardd.transports.whatsapp.media.picture import Picture
 
 log = get_logger(__name__)
 
@@ -102,7 +102,7 @@ class Previews:
             sys.executable,
             "-I",
             "-m",
-            "shardd.transports.whatsapp.preview_process",
+            "shardd.transports.whatsapp.media.preview_process",
             str(self._memory + MAX_IMAGE),
             str(int(self._seconds)),
             env={name: os.environ[name] for name in _KEPT if name in os.environ},

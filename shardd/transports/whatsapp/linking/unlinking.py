@@ -9,12 +9,12 @@ import asyncio
 from typing import Any, Final
 
 from shardd.errors import SharddError
-from shardd.transports.upstream import parse_proxy
+from shardd.transports.egress.upstream import parse_proxy
 from shardd.transports.whatsapp import oneshot
-from shardd.transports.whatsapp.dsn import library_dsn
-from shardd.transports.whatsapp.sessions import SessionStore
+from shardd.transports.whatsapp.sessions.dsn import library_dsn
+from shardd.transports.whatsapp.sessions.store import SessionStore
 
-MODULE: Final = "shardd.transports.whatsapp.unlinking"
+MODULE: Final = "shardd.transports.whatsapp.linking.unlinking"
 TIMEOUT: Final = 60.0
 CONNECT_TIMEOUT: Final = 20.0
 
@@ -59,10 +59,10 @@ async def _unlink(request: dict[str, Any], say: oneshot.Say) -> None:
     from neonize.exc import NeonizeError  # noqa: PLC0415
 
     from shardd.states import DeviceState  # noqa: PLC0415
-    from shardd.transports.egress import Gate  # noqa: PLC0415
-    from shardd.transports.whatsapp.client import Client, TroubleError  # noqa: PLC0415
-    from shardd.transports.whatsapp.library import adopt_loop  # noqa: PLC0415
-    from shardd.transports.whatsapp.library_lock import LibraryLock  # noqa: PLC0415
+    from shardd.transports.egress.gate import Gate  # noqa: PLC0415
+    from shardd.transports.whatsapp.clients.client import Client, TroubleError  # noqa: PLC0415
+    from shardd.transports.whatsapp.clients.library import adopt_loop  # noqa: PLC0415
+    from shardd.transports.whatsapp.clients.library_lock import LibraryLock  # noqa: PLC0415
 
     adopt_loop()
     store = SessionStore(request["dsn"])

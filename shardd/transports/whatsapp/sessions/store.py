@@ -118,7 +118,7 @@ class SessionStore:
         deadline = Deadline(self._connection, QUERY_TIMEOUT)
         try:
             async with self._connection.cursor(row_factory=dict_row) as cursor:
-                await cursor.execute(query_text("shardd.transports.whatsapp", name), parameters)
+                await cursor.execute(query_text("shardd.transports.whatsapp.sessions", name), parameters)
                 rows = await cursor.fetchall() if cursor.description else []
         except psycopg.Error as error:
             if deadline.passed:

@@ -8,9 +8,9 @@ from typing import Final
 
 from shardd.errors import ErrorClass, PermanentError
 from shardd.ipc import JobSpec
-from shardd.transports.whatsapp.media import Media
-from shardd.transports.whatsapp.media_kinds import sent_as
-from shardd.transports.whatsapp.previews import Previews
+from shardd.transports.whatsapp.media.fetcher import Media
+from shardd.transports.whatsapp.media.file_types import sent_as
+from shardd.transports.whatsapp.media.previews import Previews
 
 MAX_PIXELS: Final = 100_000_000
 """An image beyond this is refused: no phone shows it."""

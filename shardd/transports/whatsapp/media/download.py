@@ -26,7 +26,7 @@ from shardd import __version__
 from shardd.addresses import Address, AllowedHosts, reached, read_address, why_not_public
 from shardd.errors import ErrorClass, PermanentError, TransientError
 from shardd.transports.http_errors import connection_words
-from shardd.transports.whatsapp.media_memory import Share
+from shardd.transports.whatsapp.media.memory import Share
 from shardd.urls import safe_url
 
 MAX_HOST: Final = 100

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
-from shardd.transports.relay import HandshakeError, Side
+from shardd.transports.egress.relay import HandshakeError, Side
 
 DEFAULT_PORTS: Final = {"http": 8080, "socks5": 1080}
 MAX_HEAD: Final = 16 * 1024

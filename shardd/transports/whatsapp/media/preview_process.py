@@ -22,7 +22,7 @@ from typing import Final
 import msgspec
 from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from shardd.transports.whatsapp.picture import Picture
+from shardd.transports.whatsapp.media.picture import Picture
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF")
 PREVIEW: Final = 72

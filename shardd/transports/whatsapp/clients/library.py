@@ -16,7 +16,7 @@ from neonize.aioze.client import NewAClient
 from neonize.proto.Neonize_pb2 import JID
 from neonize.utils import ffmpeg as neonize_ffmpeg
 
-from shardd.transports.whatsapp.threads import ElasticThreads
+from shardd.transports.whatsapp.clients.threads import ElasticThreads
 
 CHAT_HOST: Final = "web.whatsapp.com"
 """Where whatsmeow's websocket goes; media goes to hosts that the server names."""

@@ -16,11 +16,11 @@ from shardd.errors import DatabaseError, SharddError
 from shardd.postgres.errors import describe_error
 from shardd.postgres.sql_files import query_text
 from shardd.transports.whatsapp import oneshot
-from shardd.transports.whatsapp.dsn import library_dsn
-from shardd.transports.whatsapp.sessions import StoreConnection, connect
+from shardd.transports.whatsapp.sessions.dsn import library_dsn
+from shardd.transports.whatsapp.sessions.store import StoreConnection, connect
 
 TIMEOUT: Final = 60.0
-MODULE: Final = "shardd.transports.whatsapp.store_setup"
+MODULE: Final = "shardd.transports.whatsapp.sessions.setup"
 
 
 async def prepare_store(dsn: str, *, pgbouncer: bool = False) -> None:
@@ -47,9 +47,11 @@ async def _prepare(request: dict[str, Any], say: oneshot.Say) -> None:
         ):
             # The library is another client and finds only what is committed: so not in the locked transaction.
             await _make_lock(other)
-            await locked.execute(query_text("shardd.transports.whatsapp", "lock_store"))
+            await locked.execute(query_text("shardd.transports.whatsapp.sessions", "lock_store"))
             _make_tables(library_dsn(dsn, pgbouncer=request["pgbouncer"]))
-            found = await (await other.execute(query_text("shardd.transports.whatsapp", "has_tables"))).fetchone()
+            found = await (
+                await other.execute(query_text("shardd.transports.whatsapp.sessions", "has_tables"))
+            ).fetchone()
             if found is None or not found["found"]:
                 raise DatabaseError("the library made its tables elsewhere: does the search path lead to one schema?")
     except psycopg.Error as error:
@@ -63,21 +65,21 @@ async def _make_lock(connection: StoreConnection) -> None:
         await _make_schema(connection)
     # (A table comes with a type of its name, which may be what stands in the way.)
     with suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject):
-        await connection.execute(query_text("shardd.transports.whatsapp", "create_lock"))
+        await connection.execute(query_text("shardd.transports.whatsapp.sessions", "create_lock"))
 
 
 async def _make_schema(connection: StoreConnection) -> None:
     """Make the first schema of the search path, unless the path already leads somewhere."""
-    row = await (await connection.execute(query_text("shardd.transports.whatsapp", "search_path"))).fetchone()
+    row = await (await connection.execute(query_text("shardd.transports.whatsapp.sessions", "search_path"))).fetchone()
     if row is None or row["current_schema"] is not None:
         return
     names = [name.strip().strip('"') for name in row["search_path"].split(",")]
     schema = composing.Identifier(next(name for name in names if name and name != "$user"))
     await connection.execute(
-        composing.SQL(query_text("shardd.transports.whatsapp", "create_schema")).format(schema=schema)
+        composing.SQL(query_text("shardd.transports.whatsapp.sessions", "create_schema")).format(schema=schema)
     )
     await connection.execute(
-        composing.SQL(query_text("shardd.transports.whatsapp", "close_schema")).format(schema=schema)
+        composing.SQL(query_text("shardd.transports.whatsapp.sessions", "close_schema")).format(schema=schema)
     )
 
 

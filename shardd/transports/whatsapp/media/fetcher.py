@@ -21,9 +21,9 @@ from aiohttp.abc import AbstractResolver
 
 from shardd.addresses import AllowedHosts
 from shardd.errors import ErrorClass, PermanentError
-from shardd.transports.whatsapp.media_download import Downloader
-from shardd.transports.whatsapp.media_memory import MediaMemory, Share
-from shardd.transports.whatsapp.media_names import disposition_name, path_name, safe_name
+from shardd.transports.whatsapp.media.download import Downloader
+from shardd.transports.whatsapp.media.file_names import disposition_name, path_name, safe_name
+from shardd.transports.whatsapp.media.memory import MediaMemory, Share
 from shardd.urls import safe_url
 
 T = TypeVar("T")

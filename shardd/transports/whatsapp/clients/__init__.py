@@ -1,0 +1,1 @@
+"""Clients of the library: one for each device that sends, refreshed on demand."""

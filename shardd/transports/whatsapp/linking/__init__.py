@@ -1,0 +1,1 @@
+"""Linking and unlinking a phone, each in a process of its own."""
