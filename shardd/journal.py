@@ -20,6 +20,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,16 +47,32 @@ from shardd.state_files import file_identity, open_file, open_folder
 
 log = get_logger(__name__)
 
+FOLDER: Final = "journal"
+"""Of the state folder: where the journals are."""
 COMPACT_ABOVE: Final = 4 * 1024 * 1024
 """Bytes; a file that never comes to rest is rewritten when it is larger."""
 CUT_ABOVE: Final = 64 * 1024
 """Bytes; a file in which everything is settled is cut when it is larger. Until then its mark says so, which costs a tenth."""
 READ_MOST: Final = 16 * COMPACT_ABOVE
 """Bytes of a file that are looked at: no worker writes more, and a damaged one may claim any size."""
-
-
 ROOM: Final = 256 * 1024
 """Bytes that must be free on the disk before a message is handed over: the outcomes of all that are under way need them."""
+
+
+def journal_path(state_dir: Path, shard: int) -> Path:
+    """A shard's journal."""
+    return state_dir / FOLDER / f"shard-{shard:03d}.journal"
+
+
+def journals_of(state_dir: Path) -> list[Path]:
+    """All journals of a state folder."""
+    found = (state_dir / FOLDER).glob("shard-*.journal")
+    return sorted(path for path in found if re.fullmatch("shard-[0-9]{3,9}", path.stem))
+
+
+def shard_of_journal(path: Path) -> int:
+    """The shard whose journal this is."""
+    return int(path.stem.removeprefix("shard-"))
 
 
 def boot_id() -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Final
 
 from psycopg.rows import TupleRow, tuple_row
 
@@ -13,12 +12,9 @@ from shardd.errors import DatabaseError
 from shardd.postgres.servers import Connection
 from shardd.postgres.sql_files import queries_of
 
-_TASKS: Final[set[asyncio.Task[None]]] = set()
-"""A task that nobody refers to may vanish."""
-
 
 class LockWatch:
-    """Looks again and again, from its making to its end, at what one backend waits for."""
+    """Looks repeatedly at what one backend waits for."""
 
     def __init__(
         self, backend: int, connect: Callable[[], AbstractAsyncContextManager[Connection]], *, every: float
@@ -30,9 +26,6 @@ class LockWatch:
         self._connect = connect
         self._every = every
         self._ended = asyncio.Event()
-        task = asyncio.create_task(self._look_on())
-        _TASKS.add(task)
-        task.add_done_callback(_TASKS.discard)
 
     @staticmethod
     async def backend_of(connection: Connection) -> int:
@@ -46,10 +39,11 @@ class LockWatch:
         return int(row[0])
 
     def end(self) -> None:
-        """It waits no more. Does not block: a look that is under way ends by itself."""
+        """The wait is over. Does not block: a look that is under way ends by itself."""
         self._ended.set()
 
-    async def _look_on(self) -> None:
+    async def run(self) -> None:
+        """Look until `end`."""
         while True:
             try:
                 await asyncio.wait_for(self._ended.wait(), self._every)
@@ -57,7 +51,7 @@ class LockWatch:
                 try:
                     await self._look()
                 except DatabaseError:
-                    return  # what waits will say what is wrong with the database
+                    return  # the statement that waits reports what is wrong with the database
             else:
                 return
 

@@ -28,6 +28,7 @@ from shardd.postgres.lock_watch import LockWatch
 from shardd.postgres.servers import Connection, Servers, Terms
 from shardd.postgres.sql_files import queries_of
 from shardd.queue.loaders import register_loaders
+from shardd.tasks import TaskSet
 
 __all__ = ["Database", "ListenEvent", "Params", "server_of", "write_accepted"]
 
@@ -118,6 +119,7 @@ class Database:
             name=application_name,
         )
         self._max_size = max_size
+        self._watches = TaskSet()
 
     async def open(self) -> None:
         """Connect once, so that what is wrong is told at once, and open the pool."""
@@ -127,6 +129,7 @@ class Database:
 
     async def close(self) -> None:
         """Close the pool; connections in use are closed when they come back."""
+        await self._watches.end()
         await self.pool.close(timeout=self.connect_timeout)
 
     async def __aenter__(self) -> Self:
@@ -173,6 +176,9 @@ class Database:
             return
         another = partial(self._lent, self.statement_timeout)
         watch = LockWatch(await LockWatch.backend_of(connection), another, every=0.4 * self._lock_timeout)
+        self._watches.start(
+            watch.run(), lambda error: log.error("a look at a lock failed", action="defect", exc_info=error)
+        )
         try:
             yield
         except psycopg.errors.LockNotAvailable as error:

@@ -66,12 +66,10 @@ from shardd.supervisor.scheduling.groups import GroupAssigner
 from shardd.supervisor.scheduling.rules import Rules
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.scheduling.work_poller import WorkPoller
-from shardd.supervisor.services import Periodic, Service
-from shardd.supervisor.steps import Steps
+from shardd.supervisor.services import Periodic, Service, Steps
 from shardd.supervisor.systemd import Notifier
 from shardd.supervisor.takeover import TakeOver
-from shardd.supervisor.workers.client_closings import ClientClosings
-from shardd.supervisor.workers.messages import MessageHandlers
+from shardd.supervisor.workers.messages import ClientClosings, MessageHandlers
 from shardd.supervisor.workers.pool import JOURNAL_RETRY, WorkerPool
 from shardd.supervisor.workers.process import Launch
 from shardd.transports.platforms.device_settings import account_of
@@ -167,10 +165,11 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         set_aside=set_aside.note,
     )
 
-    async def settle_dead(shard: int, death: Death) -> Claim | None:
+    async def settle_dead(shard: int, how: str, *, by_itself: bool) -> Claim | None:
         # In another folder at that path lie the journals of another shardd, and its workers hold them.
         if (flaw := given.lock.displaced()) is not None:
             raise JournalError(f"the journal of shard {shard} is out of reach: state_dir {config.state_dir}: {flaw}")
+        death = Death(how, by_itself=by_itself)
         return await settle_from_journal(config.state_dir, launch.state_id, shard, router, death)
 
     # What keeps the scheduler up to date

@@ -15,8 +15,7 @@ from typing import Final
 
 from shardd.logs import get_logger
 from shardd.queue.database import Database
-from shardd.supervisor.services import Service
-from shardd.supervisor.steps import Step
+from shardd.supervisor.services import Service, Step
 
 log = get_logger(__name__)
 

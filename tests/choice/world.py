@@ -17,7 +17,7 @@ from shardd.queue.settle import Claim, Finish, JobBackoff, Release, settle
 from shardd.states import MAY_HAVE_LEFT, DeviceState, Verdict
 from shardd.supervisor.scheduling.groups import FIRST_POOL, GroupAssigner
 from shardd.supervisor.scheduling.scheduler import Scheduler
-from shardd.supervisor.steps import Step
+from shardd.supervisor.services import Step
 from tests.choice.book import LEFT, NOT_TRIED, Book, Job, Take, Try, local
 from tests.choice.judge import MOMENT
 from tests.choice.queue import MemoryQueue

@@ -13,7 +13,7 @@ from shardd.queue.campaigns import Campaign, Campaigns
 from shardd.queue.database import Database
 from shardd.supervisor.scheduling.campaigns import CampaignSync
 from shardd.supervisor.scheduling.work_poller import WorkPoller
-from shardd.supervisor.steps import Steps
+from shardd.supervisor.services import Steps
 from tests.integration.test_router import Node, until
 from tests.queue_rows import add_campaigns, add_devices, connect, insert_jobs, states, take_epoch
 

@@ -17,7 +17,7 @@ import pytest
 from shardd import __version__
 from shardd.errors import DatabaseError, JournalError
 from shardd.ipc import Outcome
-from shardd.journal import Journal
+from shardd.journal import Journal, journal_path
 from shardd.journal_lines import header_line, read_header
 from shardd.queue.database import Database
 from shardd.queue.jobs import Jobs
@@ -25,7 +25,7 @@ from shardd.queue.leases import Leases
 from shardd.queue.settle import Claim, JobBackoff
 from shardd.states import Verdict
 from shardd.supervisor.dispatch import recovery, verdicts
-from shardd.supervisor.dispatch.recovery import Recovery, journal_path, sweep
+from shardd.supervisor.dispatch.recovery import Recovery, sweep
 from tests.queue_rows import add_devices, claim, connect, finish, insert_jobs, row_of, states, take_epoch
 
 STATE = "0" * 32

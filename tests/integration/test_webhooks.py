@@ -24,8 +24,8 @@ from shardd.supervisor.admin.status import WebhookStatus
 from shardd.supervisor.outbox import endpoint
 from shardd.supervisor.outbox.webhooks import Webhooks
 from shardd.supervisor.outbox.window import REFUSALS
-from shardd.supervisor.steps import Steps
-from shardd.supervisor.tasks import end_tasks
+from shardd.supervisor.services import Steps
+from shardd.tasks import end_tasks
 from tests.queue_rows import add_devices, connect
 from tests.webhook_receiver import HANG, PATIENCE, RESET, SECRET, Answer, Posted, Receiver
 

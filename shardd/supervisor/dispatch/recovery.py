@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +17,7 @@ from typing import Final
 
 from shardd.errors import ErrorClass, JournalError, JournalHeldError, RefusedDataError, UnsafeFileError
 from shardd.ipc import ClaimKey, Outcome
-from shardd.journal import Journal, boot_id, read_pid
+from shardd.journal import FOLDER, Journal, boot_id, journal_path, journals_of, read_pid, shard_of_journal
 from shardd.journal_lines import Phase, Record
 from shardd.logs import get_logger
 from shardd.queue.cycle import Send, Sends, count_sends
@@ -38,8 +37,6 @@ ORPHAN_WAIT: Final = 12.0
 """Seconds that a worker of a dead supervisor may take to finish; past twice its own grace it is killed."""
 LOST_AFTER: Final = 2.0
 """A node is called lost after this many times its leases' ttl."""
-FOLDER: Final = "journal"
-"""Of the state folder: where the journals are."""
 Zones = Callable[[str], tzinfo]
 """The time zone of a device."""
 HIDDEN_BOOT: Final = (
@@ -47,16 +44,6 @@ HIDDEN_BOOT: Final = (
     "worker.journal_fsync is on, what a worker that dies had not yet handed over will be in doubt"
 )
 NO_SHARD: Final = -1
-
-
-def journal_path(state_dir: Path, shard: int) -> Path:
-    """Where a shard's journal stands."""
-    return state_dir / FOLDER / f"shard-{shard:03d}.journal"
-
-
-def shard_of_journal(path: Path) -> int:
-    """The shard whose journal this is."""
-    return int(path.stem.removeprefix("shard-"))
 
 
 async def open_journal(path: Path, state: str) -> Journal:
@@ -149,7 +136,7 @@ class Recovery:
 
         Raises JournalHeldError when one does not end.
         """
-        for path in self._journals():
+        for path in journals_of(self._state_dir):
             try:
                 (await open_journal(path, self._state)).close()
             except JournalHeldError:
@@ -243,7 +230,7 @@ class Recovery:
             why = str(error) if isinstance(error, UnsafeFileError) else f"{self._state_dir / FOLDER}: {error.strerror}"
             blocked |= dict.fromkeys(range(self._shards), why)
             return records
-        for path in self._journals():
+        for path in journals_of(self._state_dir):
             shard = shard_of_journal(path)
             if only is not None and shard not in only:
                 continue
@@ -269,10 +256,6 @@ class Recovery:
                     f"not tell whether they had left: {record.flaw or 'it contradicts itself'}"
                 )
                 log.warning("a journal could not tell", action="recover", shard=shard, jobs=unknown, flaw=record.flaw)
-
-    def _journals(self) -> list[Path]:
-        found = (self._state_dir / FOLDER).glob("shard-*.journal")
-        return sorted(path for path in found if re.fullmatch("shard-[0-9]{3,9}", path.stem))
 
 
 async def sweep(

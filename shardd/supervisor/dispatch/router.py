@@ -33,7 +33,7 @@ from shardd.supervisor.dispatch.verdicts import OUTCOME_WORDS
 from shardd.supervisor.scheduling.device_queue import may_be_capped
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.services import Service
-from shardd.supervisor.wait_for_event import wait_for_event
+from shardd.tasks import wait_for_event
 
 log = get_logger(__name__)
 

@@ -28,7 +28,7 @@ from shardd.queue.opt_outs import HeardOptOut, OptOuts, address_of
 from shardd.supervisor.admin.problems import Problem, ProblemKind
 from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
 from shardd.supervisor.services import Service
-from shardd.supervisor.wait_for_event import wait_for_event
+from shardd.tasks import wait_for_event
 from shardd.transports.whatsapp.messages.recipients import parse_recipient
 
 log = get_logger(__name__)

@@ -21,8 +21,7 @@ from shardd.queue.webhooks import Event, Hold, Progress, SetAside, WebhookStore
 from shardd.supervisor.admin.status import WebhookStatus
 from shardd.supervisor.outbox.post import Answer, Meaning, WebhookPost
 from shardd.supervisor.outbox.window import DOWN_AFTER, Entry, Patience, Window
-from shardd.supervisor.tasks import end_tasks
-from shardd.supervisor.wait_for_event import wait_for_event
+from shardd.tasks import end_tasks, wait_for_event
 
 log = get_logger(__name__)
 

@@ -14,10 +14,8 @@ from shardd.queue.webhooks import WebhookStore
 from shardd.supervisor.admin.status import WebhookStatus
 from shardd.supervisor.notifications import NotificationListener
 from shardd.supervisor.outbox.endpoint import Endpoint
-from shardd.supervisor.services import Service
-from shardd.supervisor.steps import Step
-from shardd.supervisor.tasks import end_tasks
-from shardd.supervisor.wait_for_event import WakeUp
+from shardd.supervisor.services import Service, Step
+from shardd.tasks import WakeUp, end_tasks
 
 log = get_logger(__name__)
 

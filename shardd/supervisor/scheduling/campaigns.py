@@ -9,9 +9,8 @@ from typing import Final
 
 from shardd.queue.campaigns import Campaigns
 from shardd.supervisor.scheduling.scheduler import Scheduler
-from shardd.supervisor.services import Service
-from shardd.supervisor.steps import Step
-from shardd.supervisor.wait_for_event import WakeUp
+from shardd.supervisor.services import Service, Step
+from shardd.tasks import WakeUp
 
 EVERY: Final = 0.5
 """Seconds between looks when nothing announces a change: a campaign that was resumed waits no longer."""

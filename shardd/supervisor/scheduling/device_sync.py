@@ -14,9 +14,8 @@ from shardd.queue.database import write_accepted
 from shardd.queue.devices import Devices, StateChange
 from shardd.states import DeviceState
 from shardd.supervisor.scheduling.scheduler import Changes, Scheduler
-from shardd.supervisor.services import Service
-from shardd.supervisor.steps import Step
-from shardd.supervisor.wait_for_event import WakeUp
+from shardd.supervisor.services import Service, Step
+from shardd.tasks import WakeUp
 
 log = get_logger(__name__)
 

@@ -18,9 +18,8 @@ from shardd.queue.jobs import WorkHint
 from shardd.states import DeviceState
 from shardd.supervisor.scheduling.device_queue import Lane
 from shardd.supervisor.scheduling.scheduler import Scheduler
-from shardd.supervisor.services import Service
-from shardd.supervisor.steps import Step
-from shardd.supervisor.wait_for_event import SHARE
+from shardd.supervisor.services import Service, Step
+from shardd.tasks import SHARE
 
 log = get_logger(__name__)
 

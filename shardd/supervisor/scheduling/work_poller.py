@@ -17,10 +17,8 @@ from typing import Final
 from shardd.queue.jobs import Jobs, WorkHint
 from shardd.supervisor.scheduling.device_queue import MOST_LANES
 from shardd.supervisor.scheduling.scheduler import Scheduler
-from shardd.supervisor.services import Service
-from shardd.supervisor.steps import Steps
-from shardd.supervisor.tasks import run_together
-from shardd.supervisor.wait_for_event import WakeUp
+from shardd.supervisor.services import Service, Steps
+from shardd.tasks import WakeUp, run_together
 
 NEW_MOST: Final = 5000
 """New jobs that are looked at one by one; of more than these a scan finds the lanes with less work."""

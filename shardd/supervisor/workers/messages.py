@@ -7,19 +7,19 @@ Whatever is wrong with one message costs only what it carried. A claim whose mes
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from shardd import ipc
-from shardd.errors import ErrorClass
+from shardd.errors import ErrorClass, SharddError
 from shardd.ipc import DeviceSpec, JobSpec, Outcome
 from shardd.logs import get_logger
 from shardd.queue.settle import Claim
 from shardd.states import ShardState, Verdict
-from shardd.supervisor.admin.defects import Defects
-from shardd.supervisor.workers.client_closings import ClientClosings
+from shardd.supervisor.workers.process import WorkerProcess
 from shardd.supervisor.workers.shard import Shard
 from shardd.wire import Unread, Unsent
 
@@ -27,6 +27,8 @@ log = get_logger(__name__)
 
 AUDIT_AGAIN: Final = 10.0
 """Seconds after an audit was asked for before another may be."""
+CLOSE_TIMEOUT: Final = 30.0
+"""Seconds that a device's send may take before its client can be closed."""
 LOST_JOB: Final = "the message to the worker, or the one that told what became of the job, could not be read"
 
 
@@ -44,6 +46,43 @@ class Claims(Protocol):
 
     def shard_down(self, shard: int) -> None:
         """A shard's worker takes no more jobs."""
+
+
+class Defects(Protocol):
+    """Where defects of shardd itself are reported."""
+
+    def note(self, text: str, *, shard: int | None = None, error: BaseException | None = None) -> None:
+        """Something happened that must not."""
+
+
+class ClientClosings:
+    """The requests that are not answered yet."""
+
+    def __init__(self) -> None:
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+
+    async def close(self, process: WorkerProcess, device_id: str) -> None:
+        """Close a device's client in this worker; when the worker dies, its client is gone too. Raises SharddError."""
+        request = next(self._ids)
+        future = self._waiting[request] = asyncio.get_running_loop().create_future()
+        gone = asyncio.ensure_future(process.gone.wait())
+        try:
+            process.say(ipc.Close(devices=[device_id], request=request))
+            done, _ = await asyncio.wait([future, gone], timeout=CLOSE_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            del self._waiting[request]
+        if not done:
+            raise SharddError(
+                f"device {device_id} is still sending after {CLOSE_TIMEOUT:g} s: pause it, then try again"
+            )
+
+    def closed(self, request: int) -> None:
+        """A worker's answer."""
+        future = self._waiting.get(request)
+        if future is not None and not future.done():
+            future.set_result(None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -17,12 +17,11 @@ from shardd import ipc
 from shardd.backoff import Breaker
 from shardd.config import TRANSPORTS, Config
 from shardd.errors import JournalError, SharddError, UnsafeFileError, UsageError
+from shardd.journal import journal_path
 from shardd.logs import get_logger
 from shardd.queue.settle import Claim
 from shardd.states import ALONE_FROM, ShardState
 from shardd.supervisor.admin.problems import Problem
-from shardd.supervisor.dispatch.recovery import journal_path
-from shardd.supervisor.dispatch.verdicts import Death
 from shardd.supervisor.services import Service
 from shardd.supervisor.workers.budget import memory_problems, next_to_recycle
 from shardd.supervisor.workers.messages import MessageHandlers, WorkerMessages
@@ -50,6 +49,16 @@ class Dispatch(Protocol):
         """How many messages a shard has sent since the supervisor's start."""
 
 
+class SettleDead(Protocol):
+    """Settles what a shard's dead worker had in flight, as its journal says."""
+
+    async def __call__(self, shard: int, how: str, *, by_itself: bool) -> Claim | None:
+        """Returns the job that was being prepared alone, if one was. Raises JournalError.
+
+        `how`: how the worker ended, in words; `by_itself`: nobody wanted it to end, so a job may be the cause.
+        """
+
+
 class WorkerPool(Service):
     """All shards of the config; those whose lease this node holds have a worker."""
 
@@ -59,16 +68,13 @@ class WorkerPool(Service):
         launch: Launch,
         *,
         dispatch: Dispatch,
-        settle_dead: Callable[[int, Death], Awaitable[Claim | None]],
+        settle_dead: SettleDead,
         devices_of: Callable[[int], list[ipc.DeviceSpec]],
         sessions_dsn: str | None,
         handlers: MessageHandlers,
         lease_left: Callable[[], float],
     ) -> None:
-        """`settle_dead`: settles what a shard's dead worker had in flight and returns the job that was being prepared alone.
-
-        `devices_of` a shard; `handlers`: of the messages that workers send. `settle_dead` raises JournalError.
-        """
+        """`devices_of` a shard; `handlers`: of the messages that workers send."""
         self._config = config
         self._launch = launch
         self._dispatch = dispatch
@@ -307,20 +313,20 @@ class WorkerPool(Service):
     def _died(self, shard: Shard, status: int) -> None:
         self._dispatch.shard_down(shard.index)
         how = shard.process.how_it_ended(status) if shard.process is not None else describe_exit(status)
-        death = Death(how, by_itself=shard.dies_by_itself)
+        by_itself = shard.dies_by_itself
         try:
             shard.died(how, now=time.monotonic())
         except Exception as error:  # noqa: BLE001  # a defect: the shard is tried again, and what was in flight is settled
             self._defect(shard, "the end of its worker could not be noted", error)
             shard.process, shard.state = None, ShardState.BACKOFF
             shard.next_start = time.monotonic() + self._config.supervisor.backoff.cap
-        self._begin(self._settle_dead(shard, death), shard)
+        self._begin(self._settle_dead(shard, how, by_itself=by_itself), shard)
 
-    async def _settle_dead(self, shard: Shard, death: Death) -> None:
+    async def _settle_dead(self, shard: Shard, how: str, *, by_itself: bool) -> None:
         """Settle what the dead worker had in flight, as its journal says."""
         while not shard.clean:
             try:
-                alone = await self._settle_dead_worker(shard.index, death)
+                alone = await self._settle_dead_worker(shard.index, how, by_itself=by_itself)
             except JournalError as error:
                 shard.last_error = shard.unsettled = str(error)
                 await self._notify()
@@ -330,11 +336,11 @@ class WorkerPool(Service):
                 self._defect(shard, "what its worker had in flight could not be settled", error)
                 await asyncio.sleep(JOURNAL_RETRY)
             else:
-                self._count(shard, death, alone)
+                self._count(shard, how, alone)
                 shard.clean, shard.unsettled = True, None
         await self._notify()
 
-    def _count(self, shard: Shard, death: Death, alone: Claim | None) -> None:
+    def _count(self, shard: Shard, how: str, alone: Claim | None) -> None:
         """Whether a death counts for the breaker, which stops a shard whose workers are ill whatever they do.
 
         It does not when a job is known to be at fault, and the last workers proved by other jobs that they were well. Without
@@ -344,9 +350,7 @@ class WorkerPool(Service):
         if shard.state is not ShardState.BACKOFF:
             return
         if alone is not None:
-            shard.last_error = (
-                f"worker died: {death.how}, while it prepared job {alone.id} of device {alone.device_id} alone"
-            )
+            shard.last_error = f"worker died: {how}, while it prepared job {alone.id} of device {alone.device_id} alone"
         well = self._dispatch.sent_by(shard.index) > shard.sent_before[0]
         ends = alone is not None and alone.worker_deaths >= ALONE_FROM
         if alone is not None and (well or (alone.worker_deaths and not ends)):

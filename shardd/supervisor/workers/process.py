@@ -20,10 +20,11 @@ from typing import Any, Final, Protocol
 
 from shardd import ipc
 from shardd.channel import Channel
+from shardd.errors import UnsafeFileError
 from shardd.logs import get_logger
 from shardd.postgres.dsn import without_libpq
+from shardd.state_files import open_file
 from shardd.supervisor.systemd import clean_environ
-from shardd.supervisor.workers.stderr_tail import open_words, stderr_tail
 from shardd.wire import OutOfStepError, Unread, Unsent, supervisor_reader
 
 log = get_logger(__name__)
@@ -34,6 +35,17 @@ DEAF_GRACE: Final = 5.0
 """Seconds that a worker gets to finish what has started when nothing that it says can be read."""
 EOF_GRACE: Final = 5.0
 """Seconds after its death in which the end of its channel must come; a child of its own may still hold the socket."""
+TAIL: Final = 64 * 1024
+"""Bytes at the end of the file that are looked at; a panic prints every goroutine after its first line."""
+_TELLING: Final = (
+    "fatal error:",
+    "panic:",
+    "runtime: out of memory",
+    "Fatal Python error:",
+    "MemoryError",
+    "ImportError",
+)
+_CHATTER: Final = ("Press Ctrl+C to exit",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,3 +277,32 @@ def describe_exit(status: int) -> str:
         return signal.Signals(-status).name
     except ValueError:
         return f"signal {-status}"
+
+
+# ---- stderr
+
+
+def open_words(state_dir: Path, shard: int) -> int:
+    """A descriptor of a shard's file, emptied, to append to. Raises OSError, UnsafeFileError."""
+    return open_file(state_dir, _name(shard), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+
+
+def stderr_tail(state_dir: Path, shard: int) -> str | None:
+    """The line that tells most: the first that names a fatal error, else the last one; None when nothing was said."""
+    try:
+        fd = open_file(state_dir, _name(shard), os.O_RDONLY)
+        try:
+            text = os.pread(fd, TAIL, max(0, os.fstat(fd).st_size - TAIL)).decode(errors="replace")
+        finally:
+            os.close(fd)
+    except (OSError, UnsafeFileError):
+        return None
+    lines = [line.strip() for line in text.splitlines()]
+    lines = [line for line in lines if line and not line.startswith(_CHATTER)]
+    telling = [line for line in lines if line.startswith(_TELLING)]
+    found = telling[:1] or lines[-1:]
+    return found[0][:300] if found else None
+
+
+def _name(shard: int) -> str:
+    return f"stderr/shard-{shard:03d}.txt"

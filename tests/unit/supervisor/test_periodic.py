@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from shardd.errors import DatabaseError
-from shardd.supervisor.services import Periodic
-from shardd.supervisor.steps import RETRY_CAP, Steps
+from shardd.supervisor.services import RETRY_CAP, Periodic, Steps
 
 
 async def _nothing() -> None:

@@ -8,9 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from shardd.errors import SharddError
-from shardd.supervisor.services import Periodic, Service, ServiceGroup
-from shardd.supervisor.steps import Steps
-from shardd.supervisor.tasks import run_together
+from shardd.supervisor.services import Periodic, Service, ServiceGroup, Steps
+from shardd.tasks import run_together
 
 HANG = 10.0
 

@@ -8,7 +8,7 @@ import pytest
 
 from shardd.errors import DatabaseError
 from shardd.supervisor.admin.problems import Problem, ProblemKind
-from shardd.supervisor.steps import PATIENCE, REPORT_AFTER, RETRY_CAP, Step, Steps
+from shardd.supervisor.services import PATIENCE, REPORT_AFTER, RETRY_CAP, Step, Steps
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shardd.supervisor.wait_for_event import SHARE, WakeUp
+from shardd.tasks import SHARE, WakeUp
 
 
 class Clock(asyncio.SelectorEventLoop):

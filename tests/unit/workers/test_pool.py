@@ -16,9 +16,7 @@ from shardd.config.load import parse_config
 from shardd.queue.settle import Claim
 from shardd.states import ShardState
 from shardd.supervisor.admin.defects import Defects
-from shardd.supervisor.dispatch.verdicts import Death
-from shardd.supervisor.workers.client_closings import ClientClosings
-from shardd.supervisor.workers.messages import MessageHandlers
+from shardd.supervisor.workers.messages import ClientClosings, MessageHandlers
 from shardd.supervisor.workers.pool import WorkerPool
 from shardd.supervisor.workers.process import Launch, WorkerProcess
 
@@ -47,7 +45,7 @@ class NoDispatch:
         return []
 
 
-async def settled(shard: int, death: Death) -> Claim | None:
+async def settled(shard: int, how: str, *, by_itself: bool) -> Claim | None:
     """Nothing was in flight."""
     return None
 

@@ -1,9 +1,11 @@
+"""Tasks that are certain to end."""
+
 from __future__ import annotations
 
 import asyncio
 import contextlib
 
-from shardd.supervisor.tasks import end_tasks
+from shardd.tasks import TaskSet, end_tasks
 
 
 async def test_a_task_that_forgets_a_cancellation_is_cancelled_again() -> None:
@@ -36,3 +38,32 @@ async def test_no_tasks_and_ended_tasks_take_no_time() -> None:
         await end_tasks([])
         await end_tasks([failed])
     assert isinstance(failed.exception(), ValueError)
+
+
+async def test_a_task_set_ends_what_runs_and_passes_on_what_fails() -> None:
+    errors, ended = list[Exception](), asyncio.Event()
+    failed = asyncio.Event()
+
+    async def fails() -> None:
+        raise ZeroDivisionError
+
+    async def runs() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    def note(error: Exception) -> None:
+        errors.append(error)
+        failed.set()
+
+    tasks = TaskSet()
+    tasks.start(runs(), note)
+    tasks.start(fails(), note)
+    async with asyncio.timeout(20):
+        await failed.wait()
+        assert not ended.is_set()
+        await tasks.end()
+        await tasks.end()
+    assert ended.is_set()
+    assert [type(error) for error in errors] == [ZeroDivisionError]
