@@ -9,10 +9,11 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from shardd.queue.cycle import ClaimRequest, Settlement
+from shardd.queue.cycle import Settlement
 from shardd.queue.database import Database
-from shardd.queue.jobs import Jobs, WorkHint
+from shardd.queue.jobs import Jobs
 from shardd.queue.leases import Leases
+from shardd.queue.records import ClaimRequest, WorkHint
 from shardd.queue.settle import Claim, Finish, Release
 from shardd.states import JobState
 from shardd.supervisor.scheduling.device_queue import FIRST_POSITION

@@ -9,9 +9,7 @@ from typing import Any
 
 from shardd.ipc import JobSpec, Outcome
 from shardd.pacing import DevicePace, Pace
-from shardd.queue.campaigns import Campaign
-from shardd.queue.cycle import ClaimedJob, Position
-from shardd.queue.devices import Device, StateChange
+from shardd.queue.records import Campaign, ClaimedJob, Device, Position, StateChange
 from shardd.queue.settle import Claim
 from shardd.states import DeviceState, Verdict
 from shardd.supervisor.scheduling.device_queue import PRIORITY_SHIFT

@@ -13,10 +13,11 @@ import psycopg
 from benchlib.cluster import Cluster
 from benchlib.shardd_queue import insert_devices, insert_jobs
 from benchlib.workload import BODY, DEVICES, Sizes, device
-from shardd.queue.cycle import ClaimRequest, Position, Settlement
+from shardd.queue.cycle import Settlement
 from shardd.queue.database import Database
 from shardd.queue.jobs import Jobs
 from shardd.queue.migrate import migrate
+from shardd.queue.records import ClaimRequest, Position
 from shardd.queue.settle import Finish
 from shardd.states import JobState
 

@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date
-from typing import Final
 
 from shardd.queue.database import Database
-
-
-@dataclass(frozen=True, slots=True)
-class Campaign:
-    """What the router must know of a campaign that runs."""
-
-    weight: float = 1.0
-    """Of two campaigns on one device, 2 sends twice as much as 1."""
-    device_cap: int | None = None
-    """Its messages per device and day."""
-
-
-NO_CAMPAIGN: Final = Campaign()
+from shardd.queue.records import Campaign
 
 
 class Campaigns:

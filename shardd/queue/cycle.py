@@ -13,41 +13,12 @@ from psycopg.rows import TupleRow
 
 from shardd.ipc import JobSpec
 from shardd.queue.arrays import integers, texts
+from shardd.queue.records import ClaimedJob, ClaimRequest, Position
 from shardd.queue.settle import Claim, Finish, Release
 from shardd.states import JobState
 
-Position = tuple[int, int]
-"""(ord, id): where a job stands in its lane."""
-
 OrderGroup = tuple[str, str]
 """(producer, name): an order group belongs to the bound role that began it; empty: to everybody who is not bound."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimRequest:
-    """A lane of a device that can send now, and how many of its jobs may be claimed."""
-
-    device_id: str
-    lane: str
-    epoch: int
-    low: Position
-    room: int
-    peek: bool = False
-    """Whether to say where the job behind stands: only with a room of one."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimedJob:
-    """A job that was claimed."""
-
-    spec: JobSpec
-    claim: Claim
-    opted_out: bool = False
-    """Its recipient wants no such message: it must not be sent."""
-    next: Position | None = None
-    """Where the job stands that follows in its lane, if the ask was to peek; None: nowhere."""
-    fault: str | None = None
-    """What no worker could carry: it must not be sent."""
 
 
 @dataclass(frozen=True, slots=True)

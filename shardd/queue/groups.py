@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shardd.queue.database import Database
-from shardd.queue.jobs import WorkHint
+from shardd.queue.records import WorkHint
 
 
 @dataclass(frozen=True, slots=True)

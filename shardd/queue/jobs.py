@@ -8,19 +8,14 @@ from typing import Final
 from psycopg.rows import TupleRow
 
 from shardd.ipc import Outcome, Receipt
-from shardd.queue.cycle import ClaimRequest, Cycle, Position, Settlement, group_arrays, run_cycle
+from shardd.queue.cycle import Cycle, OrderGroup, Settlement, group_arrays, run_cycle
 from shardd.queue.database import Database
+from shardd.queue.records import ClaimRequest, WorkHint
 from shardd.queue.settle import Claim
 from shardd.states import JobState, Verdict
 
 BEHIND_EVERY_LANE: Final = "~"
 """A lane begins with a letter, a digit or a slash."""
-
-OrderGroup = tuple[str, str]
-"""(producer, order group)"""
-
-WorkHint = tuple[str, str, Position]
-"""(device, lane, place): where a job may stand."""
 
 
 class Jobs:

@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import Final
 
 from shardd.pacing import DevicePace
-from shardd.queue.cycle import Position
+from shardd.queue.records import Position
 from shardd.queue.settle import Claim
 from shardd.states import DeviceState, Verdict
 from shardd.supervisor.scheduling.device_queue import PRIORITY_SHIFT

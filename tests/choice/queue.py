@@ -6,11 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 
 from shardd.ipc import JobSpec
-from shardd.queue.campaigns import Campaign
-from shardd.queue.cycle import ClaimedJob, ClaimRequest, Cycle, Sends, Settlement
-from shardd.queue.devices import Device
+from shardd.queue.cycle import Cycle, Sends, Settlement
 from shardd.queue.groups import PoolJob
-from shardd.queue.jobs import WorkHint
+from shardd.queue.records import Campaign, ClaimedJob, ClaimRequest, Device, WorkHint
 from shardd.queue.settle import Claim
 from shardd.states import JobState
 from tests.choice.book import Book, Job, Sender

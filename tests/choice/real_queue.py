@@ -9,12 +9,13 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 
-from shardd.queue.campaigns import Campaign, Campaigns
-from shardd.queue.cycle import ClaimedJob, ClaimRequest, Cycle, Settlement
+from shardd.queue.campaigns import Campaigns
+from shardd.queue.cycle import Cycle, Settlement
 from shardd.queue.database import Database
-from shardd.queue.devices import Device, Devices
+from shardd.queue.devices import Devices
 from shardd.queue.groups import Groups, PoolJob
-from shardd.queue.jobs import Jobs, WorkHint
+from shardd.queue.jobs import Jobs
+from shardd.queue.records import Campaign, ClaimedJob, ClaimRequest, Device, WorkHint
 from tests.choice.book import Book, Job, Sender
 from tests.choice.queue import MemoryQueue
 from tests.queue_rows import find_work, take_epoch

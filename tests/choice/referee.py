@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from shardd.queue.cycle import ClaimedJob, ClaimRequest, Position
+from shardd.queue.records import ClaimedJob, ClaimRequest, Position
 from shardd.states import DeviceState
 from tests.choice.book import Book, Job
 from tests.choice.judge import Judge, Maybe

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from shardd.ipc import Outcome
-from shardd.queue.cycle import ClaimRequest, Cycle, Position, Send, Settlement, count_sends
-from shardd.queue.jobs import WorkHint
+from shardd.queue.cycle import Cycle, Send, Settlement, count_sends
+from shardd.queue.records import ClaimRequest, Position, WorkHint
 from shardd.queue.settle import Claim, Finish, JobBackoff, Release, settle
 from shardd.states import MAY_HAVE_LEFT, DeviceState, Verdict
 from shardd.supervisor.scheduling.groups import FIRST_POOL, GroupAssigner

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from shardd.queue.campaigns import Campaign, Campaigns
+from shardd.queue.campaigns import Campaigns
 from shardd.queue.database import Database
+from shardd.queue.records import Campaign
 from shardd.supervisor.scheduling.campaigns import CampaignSync
 from shardd.supervisor.scheduling.work_poller import WorkPoller
 from shardd.supervisor.services import Steps

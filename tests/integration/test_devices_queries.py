@@ -13,9 +13,10 @@ import pytest
 from shardd.queue.cycle import Sends, Settlement
 from shardd.queue.database import Database
 from shardd.queue.device_admin import DeviceAdmin
-from shardd.queue.devices import Device, Devices, StateChange
+from shardd.queue.devices import Devices
 from shardd.queue.jobs import Jobs
-from shardd.states import CAN_SEND, SELF_HEALING, DeviceState
+from shardd.queue.records import Device, StateChange
+from shardd.states import SELF_HEALING, DeviceState
 from tests.queue_rows import add_devices, claim, connect, finish, insert_jobs, take_epoch
 
 WARM_DAYS = 3
@@ -66,7 +67,6 @@ async def test_a_device_comes_with_everything_that_was_written(dsn: str, devices
         "day": None, "sent": 0, "hour": 0, "hour_sent": 0, "last_at": None, "days": WARM_DAYS,
     }  # fmt: skip
     assert {name: getattr(found, name) for name in fields} == fields
-    assert found.can_send
     assert (found.spec.id, found.spec.session, found.spec.settings) == ("a", found.session, found.settings)
 
 
@@ -122,7 +122,6 @@ async def test_what_was_learned_is_written(dsn: str, devices: Devices, state: De
     assert found.state_until is not None
     assert found.state_since.timestamp() == pytest.approx(now - 100, abs=HANG)
     assert found.state_until.timestamp() == pytest.approx(now + 500, abs=HANG)
-    assert found.can_send == (state in CAN_SEND)
     assert (await one(devices, "b")).reason is None
 
 
@@ -187,9 +186,9 @@ async def test_a_paused_device_keeps_its_state(dsn: str, database: Database, dev
     add_devices(dsn, "a", state="restricted")
     assert await DeviceAdmin(database).pause(["a"], "tea") == {"a"}
     found = await one(devices)
-    assert (found.can_send, found.state, found.paused_why) == (False, DeviceState.RESTRICTED, "tea")
+    assert (found.paused_at is None, found.state, found.paused_why) == (False, DeviceState.RESTRICTED, "tea")
     await DeviceAdmin(database).resume(["a"])
-    assert (await one(devices)).can_send
+    assert (await one(devices)).paused_at is None
 
 
 async def test_changes_are_announced(dsn: str, database: Database, devices: Devices) -> None:

@@ -16,9 +16,9 @@ import pytest
 from shardd.config import Config, parse_config
 from shardd.errors import DatabaseError
 from shardd.ipc import JobSpec, OptedOut
-from shardd.queue.cycle import ClaimedJob
 from shardd.queue.database import Database
 from shardd.queue.opt_outs import OptOuts, address_of
+from shardd.queue.records import ClaimedJob
 from shardd.queue.settle import Claim
 from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
 from shardd.supervisor.inbound.opt_outs import MOST_OF_ONE, OptOutCheck, OptOutInbox, needs_parsing

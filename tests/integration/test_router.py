@@ -21,10 +21,10 @@ from shardd import ipc
 from shardd.errors import DatabaseError
 from shardd.ipc import JobSpec, Outcome
 from shardd.pacing import DevicePace, Pace
-from shardd.queue.cycle import ClaimedJob
 from shardd.queue.database import Database
 from shardd.queue.devices import Devices
 from shardd.queue.jobs import Jobs
+from shardd.queue.records import ClaimedJob
 from shardd.queue.settle import Claim, JobBackoff
 from shardd.states import Verdict
 from shardd.supervisor.dispatch import router as router_module

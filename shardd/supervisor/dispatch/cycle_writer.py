@@ -16,9 +16,10 @@ from typing import Final
 from shardd.errors import RefusedDataError
 from shardd.ipc import Outcome
 from shardd.logs import get_logger
-from shardd.queue.cycle import ClaimedJob, ClaimRequest, Cycle, Sends, Settlement
+from shardd.queue.cycle import Cycle, Sends, Settlement
 from shardd.queue.database import write_accepted
 from shardd.queue.jobs import Jobs
+from shardd.queue.records import ClaimedJob, ClaimRequest
 from shardd.queue.settle import Finish
 from shardd.supervisor.dispatch.in_flight import Entry
 from shardd.supervisor.scheduling.scheduler import Scheduler

@@ -23,8 +23,9 @@ from shardd.backoff import full_jitter
 from shardd.errors import DatabaseError, ErrorClass
 from shardd.ipc import ClaimKey, JobSpec, Outcome
 from shardd.logs import get_logger
-from shardd.queue.cycle import ClaimedJob, ClaimRequest, Send, Sends, count_sends
+from shardd.queue.cycle import Send, Sends, count_sends
 from shardd.queue.jobs import Jobs
+from shardd.queue.records import ClaimedJob, ClaimRequest
 from shardd.queue.settle import Claim, Finish, JobBackoff, Release, settle
 from shardd.states import MAY_HAVE_LEFT, JobState, Verdict
 from shardd.supervisor.dispatch.cycle_writer import REFUSED_FOR, CycleWriter, resolve_apart

@@ -23,8 +23,8 @@ from shardd.config import Config
 from shardd.errors import BlockedError, DatabaseError, PermanentError, RefusedDataError
 from shardd.logs import get_logger
 from shardd.opt_out_words import OptOutWords
-from shardd.queue.cycle import ClaimedJob
 from shardd.queue.opt_outs import HeardOptOut, OptOuts, address_of
+from shardd.queue.records import ClaimedJob
 from shardd.supervisor.admin.problems import Problem, ProblemKind
 from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
 from shardd.supervisor.services import Service

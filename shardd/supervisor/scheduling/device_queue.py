@@ -16,9 +16,7 @@ from datetime import date, datetime
 from typing import Final
 
 from shardd.pacing import DevicePace, NextSend, Tally, daily_limit, next_midnight, next_send
-from shardd.queue.campaigns import NO_CAMPAIGN, Campaign
-from shardd.queue.cycle import Position
-from shardd.queue.devices import Device
+from shardd.queue.records import NO_CAMPAIGN, Campaign, Device, Position
 from shardd.states import CAN_SEND, DeviceState
 
 FIRST_POSITION: Final[Position] = (-(2**63), 0)

@@ -11,7 +11,8 @@ from shardd import ipc
 from shardd.errors import RefusedDataError
 from shardd.logs import get_logger
 from shardd.queue.database import write_accepted
-from shardd.queue.devices import Devices, StateChange
+from shardd.queue.devices import Devices
+from shardd.queue.records import StateChange
 from shardd.states import DeviceState
 from shardd.supervisor.scheduling.scheduler import Changes, Scheduler
 from shardd.supervisor.services import Service, Step

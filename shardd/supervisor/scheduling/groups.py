@@ -14,7 +14,7 @@ from typing import Final
 
 from shardd.logs import get_logger
 from shardd.queue.groups import Groups, PoolJob
-from shardd.queue.jobs import WorkHint
+from shardd.queue.records import WorkHint
 from shardd.states import DeviceState
 from shardd.supervisor.scheduling.device_queue import Lane
 from shardd.supervisor.scheduling.scheduler import Scheduler

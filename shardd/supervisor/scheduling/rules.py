@@ -8,7 +8,7 @@ from shardd.config import Config
 from shardd.config.device_pace import device_pace, known_zone
 from shardd.logs import get_logger
 from shardd.pacing import DevicePace
-from shardd.queue.devices import Device
+from shardd.queue.records import Device
 from shardd.queue.settle import JobBackoff
 
 log = get_logger(__name__)

@@ -18,9 +18,7 @@ from typing import Final
 from shardd.backoff import full_jitter
 from shardd.ipc import DeviceSpec, Outcome
 from shardd.pacing import CLASSES, DevicePace, NextSend
-from shardd.queue.campaigns import Campaign
-from shardd.queue.cycle import ClaimedJob, ClaimRequest, Position
-from shardd.queue.devices import Device, StateChange
+from shardd.queue.records import Campaign, ClaimedJob, ClaimRequest, Device, Position, StateChange
 from shardd.queue.settle import Claim
 from shardd.states import CAN_SEND, MAY_HAVE_LEFT, DeviceState, Verdict
 from shardd.supervisor.admin.problems import Problem, ProblemKind

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Final
 
-from shardd.queue.jobs import Jobs, WorkHint
+from shardd.queue.jobs import Jobs
+from shardd.queue.records import WorkHint
 from shardd.supervisor.scheduling.device_queue import MOST_LANES
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.services import Service, Steps

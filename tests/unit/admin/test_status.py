@@ -13,7 +13,7 @@ import pytest
 from shardd.backoff import Breaker
 from shardd.config import parse_config
 from shardd.pacing import Pace
-from shardd.queue.devices import Device
+from shardd.queue.records import Device
 from shardd.states import CAN_SEND, DeviceState, ShardState, Verdict
 from shardd.supervisor.admin.problems import ProblemKind
 from shardd.supervisor.admin.status import (

@@ -11,8 +11,7 @@ import os
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shardd.queue.campaigns import Campaign
-from shardd.queue.cycle import Position
+from shardd.queue.records import Campaign, Position
 from tests.choice.history import Dice, History, Step, at_once, make_book
 from tests.choice.queue import MemoryQueue
 from tests.scheduler_by_hand import LANE, device, place, ready, serve

@@ -9,8 +9,7 @@ from itertools import pairwise
 import pytest
 
 from shardd.pacing import DevicePace, Pace, QuietHours
-from shardd.queue.campaigns import Campaign
-from shardd.queue.cycle import Position
+from shardd.queue.records import Campaign, Position
 from shardd.queue.settle import Claim
 from shardd.states import Verdict
 from shardd.supervisor.scheduling.device_queue import MOST_LANES, NEVER, TRIM_AT, Lane

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from shardd.pacing import DevicePace, Pace
-from shardd.queue.cycle import ClaimRequest
-from shardd.queue.devices import StateChange
+from shardd.queue.records import ClaimRequest, StateChange
 from shardd.queue.settle import Claim
 from shardd.states import CAN_SEND, DeviceState, Verdict
 from shardd.supervisor.scheduling.device_queue import FIRST_POSITION

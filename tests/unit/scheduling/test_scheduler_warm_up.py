@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from shardd.pacing import DevicePace
-from shardd.queue.devices import Device
+from shardd.queue.records import Device
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from tests.scheduler_by_hand import LANE, WALL, asked, device, look, pace_of, ready
 

@@ -1,0 +1,115 @@
+"""What the scheduler and the router exchange with the queue, as plain data without I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any, Final
+
+from shardd.ipc import DeviceSpec, JobSpec
+from shardd.queue.settle import Claim
+from shardd.states import DeviceState
+
+Position = tuple[int, int]
+"""(ord, id): a job's place in its lane."""
+
+WorkHint = tuple[str, str, Position]
+"""(device, lane, position): there may be a job at this position of the lane."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRequest:
+    """A lane of a device that can send now, and how many of its jobs may be claimed."""
+
+    device_id: str
+    lane: str
+    epoch: int
+    low: Position
+    room: int
+    peek: bool = False
+    """Whether the answer should include the position of the next job; only with a room of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedJob:
+    """A job that was claimed."""
+
+    spec: JobSpec
+    claim: Claim
+    opted_out: bool = False
+    """Its recipient opted out: it must not be sent."""
+    next: Position | None = None
+    """The position of the next job in its lane, if the request was to peek; None: there is none."""
+    fault: str | None = None
+    """Why no worker can process it, so that it must not be sent; None: one can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """A running campaign, as the scheduler needs it."""
+
+    weight: float = 1.0
+    """Of two campaigns on one device, 2 sends twice as much as 1."""
+    device_cap: int | None = None
+    """Messages per device and day."""
+
+
+NO_CAMPAIGN: Final = Campaign()
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A row of shardd.devices, with what it sent today."""
+
+    id: str
+    transport: str
+    label: str | None
+    session: str | None
+    proxy: str | None = field(repr=False)
+    settings: dict[str, Any] = field(repr=False)
+    state: DeviceState
+    reason: str | None
+    state_since: datetime
+    state_until: datetime | None
+    paused_at: datetime | None
+    paused_why: str | None
+    gap_min: float | None
+    gap_max: float | None
+    hourly_limit: int | None = None
+    daily_limit: int | None = None
+    quiet_hours: str | None = None
+    """`21:00-08:00`, or `none`."""
+    timezone: str | None = None
+    warm: bool = False
+    classes: dict[str, Any] = field(default_factory=dict)
+    """Limits that differ for a class of jobs."""
+    day: date | None = None
+    """The last day of its own calendar on which it sent; `sent` counts that day, `hour_sent` the last hour in which it sent."""
+    sent: int = 0
+    hour: int = 0
+    hour_sent: int = 0
+    last_at: datetime | None = None
+    days: int = 0
+    """On how many days before `day` it sent, counted up to the length of a warm-up."""
+    fault: str | None = None
+    """Why its row cannot be used, with the fix; None: it can."""
+
+    @property
+    def spec(self) -> DeviceSpec:
+        """What its worker needs."""
+        return DeviceSpec(
+            id=self.id, transport=self.transport, settings=self.settings, session=self.session, proxy=self.proxy
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """A new state of a device, reported by a worker; times in POSIX seconds."""
+
+    device_id: str
+    state: DeviceState
+    reason: str
+    until: float | None
+    at: float
+    epoch: int | None = None
+    """Epoch of the lease under which it was learned; None: no lease."""
