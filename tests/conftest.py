@@ -7,16 +7,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Each after those that it imports, or pytest could not explain its asserts.
 pytest_plugins = [
-    "tests.fix_command",
-    "tests.fix_daemon",
-    "tests.fix_pairing",
-    "tests.fix_platforms",
-    "tests.fix_postgres",
-    "tests.fix_crowded",
-    "tests.fix_servers",
-    "tests.fix_legacy",
-    "tests.fix_producers",
-    "tests.fix_whatsapp",
-    "tests.whatsapp_fleet",
-    "tests.whatsapp_faults",
+    "tests.fixtures.command",
+    "tests.fixtures.daemon",
+    "tests.fixtures.pairing",
+    "tests.fixtures.platforms",
+    "tests.fixtures.postgres",
+    "tests.fixtures.crowded",
+    "tests.fixtures.servers",
+    "tests.fixtures.legacy",
+    "tests.fixtures.producers",
+    "tests.fixtures.whatsapp",
+    "tests.fixtures.whatsapp_fleet",
+    "tests.fixtures.whatsapp_faults",
 ]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.command import Command
-from tests.daemon import PATIENCE, Daemon, Producer
+from tests.support.command import Command
+from tests.support.daemon import PATIENCE, Daemon, Producer
 
 QUEUE = 200_000
 DEVICES = 40

@@ -16,8 +16,8 @@ import click
 import pytest
 
 from shardd.cli import main as entry
-from tests.command import Command
-from tests.queue_rows import add_devices, insert_jobs
+from tests.support.command import Command
+from tests.support.queue_rows import add_devices, insert_jobs
 
 NOT_UTF8 = b"x\xff\xfe".decode(errors="surrogateescape")
 HOSTILE = {

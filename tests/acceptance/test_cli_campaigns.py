@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.command import Command
-from tests.daemon import Producer
+from tests.support.command import Command
+from tests.support.daemon import Producer
 
 
 def add_jobs(producer: Producer, campaign: str, count: int, device: str = "d1") -> None:

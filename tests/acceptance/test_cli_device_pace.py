@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from tests.command import Command
-from tests.daemon import Producer
+from tests.support.command import Command
+from tests.support.daemon import Producer
 
 ROW = "SELECT gap_min, gap_max, hourly_limit, daily_limit, quiet_hours, timezone, warm, classes, label, proxy FROM shardd.devices"
 

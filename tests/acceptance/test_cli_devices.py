@@ -10,8 +10,8 @@ import pytest
 from shardd.embedded.home import find_home
 from shardd.embedded.pid_file import pid_in
 from shardd.hashing import shard_of
-from tests.command import Command
-from tests.daemon import Producer
+from tests.support.command import Command
+from tests.support.daemon import Producer
 
 
 async def test_devices_are_added_shown_paused_and_removed(shardd: Command, producer: Producer) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.command import Command
-from tests.daemon import Producer
+from tests.support.command import Command
+from tests.support.daemon import Producer
 
 
 async def test_groups_are_made_filled_and_emptied(shardd: Command, producer: Producer) -> None:

@@ -12,11 +12,11 @@ from uuid import UUID
 import pytest
 
 from shardd.transports.whatsapp.sessions.setup import prepare_store
-from tests.command import PROGRAM, Command
-from tests.daemon import Producer
-from tests.fix_legacy import OldMysql, OldPostgresql
-from tests.fix_pairing import Place
+from tests.fixtures.legacy import OldMysql, OldPostgresql
+from tests.fixtures.pairing import Place
 from tests.platform_server.server import PlatformServer
+from tests.support.command import PROGRAM, Command
+from tests.support.daemon import Producer
 from tests.whatsapp_server.seed import seed_postgres
 
 USER = str(UUID(int=1))

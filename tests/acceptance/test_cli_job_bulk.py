@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from tests.command import PATIENCE, PROGRAM, Command
-from tests.daemon import Producer
+from tests.support.command import PATIENCE, PROGRAM, Command
+from tests.support.daemon import Producer
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.command import Command
-from tests.daemon import Daemon, Producer
+from tests.support.command import Command
+from tests.support.daemon import Daemon, Producer
 
 
 def ids(producer: Producer, state: str) -> list[int]:

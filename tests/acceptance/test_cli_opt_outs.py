@@ -14,8 +14,8 @@ import psycopg
 import pytest
 
 from shardd.queue.opt_out_admin import CHUNK
-from tests.command import PATIENCE, PROGRAM, Command
-from tests.daemon import Producer
+from tests.support.command import PATIENCE, PROGRAM, Command
+from tests.support.daemon import Producer
 
 
 @pytest.fixture

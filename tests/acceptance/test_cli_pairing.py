@@ -13,10 +13,10 @@ import termios
 
 import pytest
 
-from tests.command import PATIENCE, PROGRAM, Command
-from tests.daemon import Producer
-from tests.fix_pairing import Place
-from tests.terminal_qr import scan_lines
+from tests.fixtures.pairing import Place
+from tests.support.command import PATIENCE, PROGRAM, Command
+from tests.support.daemon import Producer
+from tests.support.terminal_qr import scan_lines
 
 
 async def test_a_scanned_qr_pairs_a_device_that_the_running_daemon_then_sends_with(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.command import Command
-from tests.fix_producers import Tenants, insert
+from tests.fixtures.producers import Tenants, insert
+from tests.support.command import Command
 
 
 async def test_a_role_is_bound_looked_at_and_freed(shardd: Command, tenants: Tenants) -> None:

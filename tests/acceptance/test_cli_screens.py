@@ -20,10 +20,10 @@ import pytest
 from shardd.states import ShardState
 from shardd.supervisor.admin.control import Control
 from shardd.supervisor.admin.status import Status
-from tests.command import Command
-from tests.daemon import Daemon
-from tests.queue_rows import connect
-from tests.terminal import COLOURS, SCREEN, Terminal
+from tests.support.command import Command
+from tests.support.daemon import Daemon
+from tests.support.queue_rows import connect
+from tests.support.terminal import COLOURS, SCREEN, Terminal
 from tests.unit.cli.test_status_view import node
 
 EVIL = (

@@ -6,9 +6,9 @@ import pytest
 
 from shardd.states import DEVICE_REMEDY, DeviceState
 from shardd.transports.whatsapp.sessions.setup import prepare_store
-from tests.command import Command
-from tests.daemon import Producer
-from tests.fix_pairing import Place
+from tests.fixtures.pairing import Place
+from tests.support.command import Command
+from tests.support.daemon import Producer
 from tests.whatsapp_server.seed import seed_postgres
 
 

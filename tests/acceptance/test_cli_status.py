@@ -12,9 +12,9 @@ import aiohttp
 import msgspec
 
 from shardd.supervisor.admin.status import Status
-from tests.command import Command
-from tests.daemon import Daemon, Producer
-from tests.terminal import Terminal
+from tests.support.command import Command
+from tests.support.daemon import Daemon, Producer
+from tests.support.terminal import Terminal
 
 
 async def test_status_of_a_healthy_a_degraded_and_a_stopped_node(

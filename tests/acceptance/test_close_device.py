@@ -7,7 +7,7 @@ from collections.abc import Callable
 import psycopg
 
 from shardd.cli.client import ask
-from tests.daemon import Daemon, Producer
+from tests.support.daemon import Daemon, Producer
 
 
 async def test_a_device_is_closed_as_it_is_now_and_not_as_the_daemon_saw_it_last(

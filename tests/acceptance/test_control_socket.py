@@ -12,9 +12,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.command import Command, Ran
-from tests.daemon import LOOK_AGAIN, PATIENCE, Daemon, Producer
-from tests.servers import free_port
+from tests.support.command import Command, Ran
+from tests.support.daemon import LOOK_AGAIN, PATIENCE, Daemon, Producer
+from tests.support.servers import free_port
 
 
 async def answered(command: Command, *words: str, code: int = 0) -> Ran:

@@ -9,10 +9,10 @@ import psycopg
 import pytest
 
 from tests.acceptance.test_silence import has, well
-from tests.command import Command
-from tests.daemon import Daemon, Producer
-from tests.fix_crowded import connect, end_sessions, fill_lock_table, fill_notify_queue, take_connections
-from tests.fix_postgres import Cluster
+from tests.fixtures.crowded import connect, end_sessions, fill_lock_table, fill_notify_queue, take_connections
+from tests.fixtures.postgres import Cluster
+from tests.support.command import Command
+from tests.support.daemon import Daemon, Producer
 
 
 @pytest.fixture

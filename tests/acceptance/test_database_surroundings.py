@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from tests.command import Command
-from tests.daemon import Daemon, Producer
-from tests.fix_postgres import Cluster
-from tests.hostile_settings import HOSTILE, alter_role
+from tests.fixtures.postgres import Cluster
+from tests.support.command import Command
+from tests.support.daemon import Daemon, Producer
+from tests.support.hostile_settings import HOSTILE, alter_role
 
 
 async def test_settings_of_role_and_environment_change_nothing(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shardd.embedded.home import find_home
-from tests.daemon import Daemon
+from tests.support.daemon import Daemon
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from tests.command import Command
-from tests.daemon import Daemon, Producer
-from tests.webhook_receiver import SECRET, Posted, Receiver
+from tests.support.command import Command
+from tests.support.daemon import Daemon, Producer
+from tests.support.webhook_receiver import SECRET, Posted, Receiver
 
 
 def webhook(receiver: Receiver, **options: Any) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from shardd.queue.migrate import migrate
-from tests.daemon import Daemon, Producer
-from tests.servers import Server
+from tests.support.daemon import Daemon, Producer
+from tests.support.servers import Server
 
 
 def both(*servers: Server) -> str:

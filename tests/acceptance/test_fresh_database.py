@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.daemon import Daemon, Producer
+from tests.support.daemon import Daemon, Producer
 
 DEVICES = 2034
 JOBS = 10_000

@@ -7,8 +7,8 @@ import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable
 
-from tests.command import Command
-from tests.daemon import Daemon, Producer, wait_gone
+from tests.support.command import Command
+from tests.support.daemon import Daemon, Producer, wait_gone
 
 DEVICES = 4
 RECIPIENTS = 100

@@ -9,8 +9,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from tests.command import Command
-from tests.daemon import Daemon, Producer
+from tests.support.command import Command
+from tests.support.daemon import Daemon, Producer
 
 SLOW = {"sandbox": {"connect_for": "3s"}}
 

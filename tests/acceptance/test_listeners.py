@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon
-from tests.raw_http import Address, Peer, exchange, post, statuses
+from tests.support.daemon import Daemon
+from tests.support.raw_http import Address, Peer, exchange, post, statuses
 
 SECRET = "app-secret-of-this-test"
 A_WHILE = 0.1

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon, Producer
+from tests.support.daemon import Daemon, Producer
 
-SITE = str(Path(__file__).parent.parent / "defect_site")
+SITE = str(Path(__file__).parents[1] / "support" / "defect_site")
 
 
 @pytest.fixture
 def damaged(make_daemon: Callable[..., Daemon]) -> Callable[[str], Daemon]:
-    """A daemon with a defect (`tests/defect_site`)."""
+    """A daemon with a defect (`tests/support/defect_site`)."""
 
     def make(defect: str) -> Daemon:
         daemon = make_daemon(shards=1, queue={"backoff": {"first": "10ms", "cap": "20ms"}})

@@ -13,8 +13,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.daemon import Daemon, Producer
-from tests.fix_postgres import Cluster
+from tests.fixtures.postgres import Cluster
+from tests.support.daemon import Daemon, Producer
 
 CHANNELS = ("shardd_jobs", "shardd_devices", "shardd_campaigns", "shardd_events", "shardd_webhooks")
 FIRST = -(2**63)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon, Producer
-from tests.fix_producers import Connection, Tenants, insert
+from tests.fixtures.producers import Connection, Tenants, insert
+from tests.support.daemon import Daemon, Producer
 
 
 def occupy(connection: Connection, group: str, campaign: str) -> None:

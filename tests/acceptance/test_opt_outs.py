@@ -12,13 +12,13 @@ from typing import Any
 import aiohttp
 import psycopg
 
-from tests.command import Command
-from tests.daemon import Daemon, Producer
-from tests.fix_producers import Tenants
+from tests.fixtures.producers import Tenants
+from tests.fixtures.whatsapp_fleet import Fleet, Phone
 from tests.integration.platforms.test_cloud_webhook import SECRET, WORD, free_port, signature
 from tests.platform_server.server import PlatformServer
+from tests.support.command import Command
+from tests.support.daemon import Daemon, Producer
 from tests.unit.inbound.test_cloud_notifications import notification
-from tests.whatsapp_fleet import Fleet, Phone
 
 BYE = "You will get no more messages from us."
 

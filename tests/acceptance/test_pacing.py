@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from tests.command import Command
-from tests.daemon import Daemon, Producer
+from tests.support.command import Command
+from tests.support.daemon import Daemon, Producer
 
 Make = Callable[..., Daemon]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 from tests.acceptance.test_platforms import MakeDaemon, insert, platforms_config, row, until
-from tests.command import Command
-from tests.daemon import Producer
 from tests.platform_server.server import PlatformServer, says
+from tests.support.command import Command
+from tests.support.daemon import Producer
 
 
 async def test_a_dead_token_stops_the_device_and_no_secret_is_anywhere(

@@ -13,11 +13,11 @@ import aiohttp
 import pytest
 
 from shardd.hashing import shard_of
-from tests.daemon import Daemon, Producer
 from tests.integration.platforms.test_cloud_webhook import SECRET, WORD, free_port, signature
-from tests.platform_device import key_of, settings_of
 from tests.platform_server import server as steps
 from tests.platform_server.server import Connection, PlatformServer, says
+from tests.support.daemon import Daemon, Producer
+from tests.support.platform_device import key_of, settings_of
 from tests.unit.inbound.test_cloud_notifications import notification, status
 
 PLATFORMS = ["wablas", "whacenter", "cloud_api"]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from shardd.cli.client import ask
-from tests.daemon import PATIENCE, Daemon, Producer, wait_gone
+from tests.support.daemon import PATIENCE, Daemon, Producer, wait_gone
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import psycopg
 import pytest
 
 from shardd.queue.migrate import migrate
-from tests.command import Command
-from tests.daemon import Daemon, Producer
-from tests.fix_servers import MakePooler
-from tests.servers import Pooler, Server
+from tests.fixtures.servers import MakePooler
+from tests.support.command import Command
+from tests.support.daemon import Daemon, Producer
+from tests.support.servers import Pooler, Server
 
 NODE = "pooled"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.command import Command
-from tests.daemon import Daemon, Producer
-from tests.fix_producers import Tenants, insert, seen
-from tests.queue_rows import connect
+from tests.fixtures.producers import Tenants, insert, seen
+from tests.support.command import Command
+from tests.support.daemon import Daemon, Producer
+from tests.support.queue_rows import connect
 
 
 async def test_two_bound_producers_share_a_daemon_and_nothing_else(

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-from tests.daemon import Daemon, Producer, wait_gone
-from tests.fix_postgres import Cluster
+from tests.fixtures.postgres import Cluster
+from tests.support.daemon import Daemon, Producer, wait_gone
 
 DEVICES = 200
 

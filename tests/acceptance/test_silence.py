@@ -12,9 +12,9 @@ import pytest
 from psycopg import sql
 
 from shardd.supervisor.inbound.opt_out_spool import DAMAGED, NAME
-from tests.daemon import Daemon, Producer, wait_gone
-from tests.fix_postgres import Cluster
-from tests.queue_rows import connect
+from tests.fixtures.postgres import Cluster
+from tests.support.daemon import Daemon, Producer, wait_gone
+from tests.support.queue_rows import connect
 
 
 def has(kind: str, *words: str) -> Callable[[dict[str, Any]], bool]:

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.command import Command
-from tests.daemon import Daemon, Producer
+from tests.support.command import Command
+from tests.support.daemon import Daemon, Producer
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 QUICK = {"heartbeat_every": "100ms"}

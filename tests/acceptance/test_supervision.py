@@ -16,7 +16,7 @@ import pytest
 
 from shardd.cli.client import ask
 from shardd.errors import UsageError
-from tests.daemon import Daemon, Producer, wait_gone
+from tests.support.daemon import Daemon, Producer, wait_gone
 
 SHARDD = [sys.executable, "-m", "shardd.cli.main"]
 

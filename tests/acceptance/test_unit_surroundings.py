@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon, Producer
+from tests.support.daemon import Daemon, Producer
 
 UNIT = Path(__file__).parents[2] / "systemd" / "shardd.service"
 

@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from tests.command import Command
-from tests.daemon import Daemon, Producer
+from tests.support.command import Command
+from tests.support.daemon import Daemon, Producer
 
 HUGE = "1" + "0" * 4400
 ENDED = {

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.command import Command
-from tests.whatsapp_faults import CONNECT_TIMEOUT, PROBE_AFTER, Cases, Faults, Running
-from tests.whatsapp_fleet import Phone
+from tests.fixtures.whatsapp_faults import CONNECT_TIMEOUT, PROBE_AFTER, Cases, Faults, Running
+from tests.fixtures.whatsapp_fleet import Phone
+from tests.support.command import Command
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 

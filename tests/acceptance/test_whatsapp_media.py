@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.media_files import HTML, peak, plain_image
-from tests.whatsapp_fleet import Fleet, Phone
+from tests.fixtures.whatsapp_fleet import Fleet, Phone
+from tests.support.media_files import HTML, peak, plain_image
 
 ROOM = 400 * 2**20
 """Bytes that a worker may take here; twelve decodings of the large image at once would take three times as much."""

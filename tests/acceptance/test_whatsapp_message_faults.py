@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.whatsapp_faults import ABSENT, RESTRICTED_FOR, Cases, Faults, Running
-from tests.whatsapp_fleet import Phone
+from tests.fixtures.whatsapp_faults import ABSENT, RESTRICTED_FOR, Cases, Faults, Running
+from tests.fixtures.whatsapp_fleet import Phone
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 

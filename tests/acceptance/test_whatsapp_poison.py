@@ -6,9 +6,9 @@ import os
 import signal
 from pathlib import Path
 
-from tests.daemon import wait_gone
-from tests.media_files import plain_image
-from tests.whatsapp_fleet import Fleet, Phone
+from tests.fixtures.whatsapp_fleet import Fleet, Phone
+from tests.support.daemon import wait_gone
+from tests.support.media_files import plain_image
 
 
 def send_image(fleet: Fleet, phone: Phone) -> int:

@@ -6,8 +6,8 @@ import os
 import signal
 from typing import Any
 
-from tests.daemon import Daemon
-from tests.whatsapp_fleet import Fleet
+from tests.fixtures.whatsapp_fleet import Fleet
+from tests.support.daemon import Daemon
 
 SLOW_ACKS = {"kind": "delay", "at": "message", "times": None, "seconds": 0.2}
 

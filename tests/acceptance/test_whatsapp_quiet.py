@@ -6,8 +6,8 @@ import asyncio
 import statistics
 from pathlib import Path
 
-from tests.daemon import Daemon
-from tests.whatsapp_fleet import Fleet, Phone, tasks_of
+from tests.fixtures.whatsapp_fleet import Fleet, Phone, tasks_of
+from tests.support.daemon import Daemon
 
 HANG = 45
 """Seconds that a hung device holds out, longer than the rest of the test takes."""

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.whatsapp_fleet import Fleet
+from tests.fixtures.whatsapp_fleet import Fleet
 
 TEXT = "selamat pagi ☀ \n *bold* — 'quoted' \\n"
 

@@ -30,7 +30,7 @@ from shardd.supervisor.dispatch.verdicts import NODE_DIED, verdicts
 from shardd.supervisor.inbound.opt_out_spool import DAMAGED, NAME, OptOutSpool
 from tests.acceptance.test_promise import check
 from tests.adversarial.damage import Damager, load, store
-from tests.daemon import Daemon, Producer
+from tests.support.daemon import Daemon, Producer
 
 DAMAGES = int(os.environ.get("SHARDD_DAMAGES", "10000"))
 STARTS = int(os.environ.get("SHARDD_DAMAGED_STARTS", "4"))

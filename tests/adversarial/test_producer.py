@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from psycopg.conninfo import make_conninfo
 
 from tests.adversarial.moves import Move, moves
-from tests.command import Command
-from tests.daemon import Daemon
-from tests.whatsapp_fleet import Fleet
+from tests.fixtures.whatsapp_fleet import Fleet
+from tests.support.command import Command
+from tests.support.daemon import Daemon
 
 _WANTED = os.environ.get("SHARDD_ADVERSARIAL_EXAMPLES")
 EXAMPLES = int(_WANTED or 500)

@@ -5,7 +5,7 @@ client is replaced; only its trust roots are, in the memory of the client's own 
 
 A connection climbs through ``server`` (``proxy``, ``tls``), ``connection`` (``frames``, ``noise``, ``codec``), and then
 ``stanzas``, ``messages`` and ``pairing``, which share the state in ``network``. Tests steer it through ``control_client``,
-and start it and its clients with ``launch`` and ``client_process``, or with the fixtures of ``tests.fix_whatsapp``::
+and start it and its clients with ``launch`` and ``client_process``, or with the fixtures of ``tests.fixtures.whatsapp``::
 
     async def test_a_text_arrives(whatsapp, plain_device):
         await whatsapp.async_control.fault("drop", "message", accepted=True)

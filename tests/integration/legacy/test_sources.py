@@ -14,8 +14,8 @@ import pytest
 from shardd.errors import DatabaseError, SharddError, SourceError, UsageError
 from shardd.legacy.sources import open_source
 from shardd.legacy.tables import MESSAGES, SESSIONS, USER_DEVICES, Row
-from tests.fix_legacy import OldMysql, OldPostgresql
-from tests.legacy.mariadb import MariaDb
+from tests.fixtures.legacy import OldMysql, OldPostgresql
+from tests.support.legacy.mariadb import MariaDb
 
 NASTY = (
     "",

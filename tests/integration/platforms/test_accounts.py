@@ -8,9 +8,9 @@ import pytest
 from aiohttp import web
 
 from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError
-from tests.fix_platforms import MakeDevice
-from tests.platform_device import PlatformDevice
+from tests.fixtures.platforms import MakeDevice
 from tests.platform_server.server import PlatformServer, says
+from tests.support.platform_device import PlatformDevice
 
 
 async def test_what_a_platform_asks_of_one_device_all_of_its_account_do(

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from shardd.errors import ErrorClass, PermanentError
-from tests.fix_platforms import MakeDevice
-from tests.platform_device import NUMBER, key_of
+from tests.fixtures.platforms import MakeDevice
 from tests.platform_server.server import PlatformServer
+from tests.support.platform_device import NUMBER, key_of
 
 TEXT = "selamat pagi ☀ {name}\n *bold* & https://example.com/?a=1&b=ü — 'quoted' \"\\n\" %41+"
 LINK = "https://files.example.com/a%20b.jpg?signature=x&y=1"

@@ -21,7 +21,7 @@ from shardd.errors import (
     TransientError,
 )
 from shardd.states import DeviceState
-from tests.fix_platforms import MakeDevice
+from tests.fixtures.platforms import MakeDevice
 from tests.platform_server import server as steps
 from tests.platform_server.server import PlatformServer, Step, says
 from tests.whatsapp_server.pki import Pki

@@ -14,7 +14,7 @@ from shardd.embedded.home import Home
 from shardd.errors import DatabaseError
 from shardd.postgres.servers import Servers, Terms
 from shardd.queue.database import Database
-from tests.servers import Server
+from tests.support.servers import Server
 
 TERMS = Terms(application_name="shardd/test", connect_timeout=10.0, statement_timeout=5.0)
 LOCALE = "de_DE.UTF-8"

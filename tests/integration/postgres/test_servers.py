@@ -13,7 +13,7 @@ from shardd.errors import DatabaseError
 from shardd.postgres.dsn import split_hosts
 from shardd.postgres.servers import Connection, Servers, Terms
 from shardd.queue.database import Database, ListenEvent
-from tests.servers import Server
+from tests.support.servers import Server
 
 HANG = 30.0
 TERMS = Terms(application_name="shardd/test", connect_timeout=10.0, statement_timeout=10.0)

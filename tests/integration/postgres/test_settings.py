@@ -8,8 +8,8 @@ import pytest
 from shardd.errors import DatabaseError
 from shardd.postgres.settings import SETTINGS, Setting, settings_for
 from shardd.queue.database import Database
-from tests.fix_postgres import Cluster
-from tests.hostile_settings import HOSTILE, alter_role
+from tests.fixtures.postgres import Cluster
+from tests.support.hostile_settings import HOSTILE, alter_role
 
 
 async def current_settings(database: Database) -> dict[str, str]:

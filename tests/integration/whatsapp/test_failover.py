@@ -11,7 +11,7 @@ from shardd.errors import DatabaseError
 from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
 from shardd.transports.whatsapp.sessions.setup import prepare_store
 from tests.integration.whatsapp.conftest import StartHost
-from tests.servers import Server
+from tests.support.servers import Server
 from tests.whatsapp_server.launch import ServerProcess
 from tests.whatsapp_server.seed import seed_postgres
 

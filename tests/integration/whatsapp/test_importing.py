@@ -5,7 +5,7 @@ from shardd.errors import DatabaseError
 from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
 from shardd.transports.whatsapp.sessions.importing import import_sessions, plan_import
 from shardd.transports.whatsapp.sessions.setup import prepare_store
-from tests.fix_postgres import Cluster
+from tests.fixtures.postgres import Cluster
 from tests.integration.whatsapp.host_process import HostProcess
 from tests.whatsapp_server.launch import ServerProcess
 from tests.whatsapp_server.seed import seed_postgres

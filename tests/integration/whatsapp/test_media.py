@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.integration.whatsapp.conftest import MakeDevice, StartHost
 from tests.integration.whatsapp.host_process import HostProcess
-from tests.media_files import BLUE, HTML, MP3, OPUS, RED, mp4, peak, photo, plain_image, scan_bomb
+from tests.support.media_files import BLUE, HTML, MP3, OPUS, RED, mp4, peak, photo, plain_image, scan_bomb
 from tests.whatsapp_server.launch import ServerProcess
 
 NUMBER = "6281234567890"

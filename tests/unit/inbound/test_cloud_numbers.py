@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shardd.supervisor.inbound.cloud_webhook import CloudNumbers
-from tests.scheduler_by_hand import device, look, make_lines
+from tests.support.scheduler_by_hand import device, look, make_lines
 
 
 def test_numbers_are_found_by_what_the_settings_say() -> None:

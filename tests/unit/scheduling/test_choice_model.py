@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shardd.queue.records import Campaign, Position
-from tests.choice.history import Dice, History, Step, at_once, make_book
-from tests.choice.queue import MemoryQueue
-from tests.scheduler_by_hand import LANE, device, place, ready, serve
+from tests.support.choice.history import Dice, History, Step, at_once, make_book
+from tests.support.choice.queue import MemoryQueue
+from tests.support.scheduler_by_hand import LANE, device, place, ready, serve
 
 numbers = st.integers(0, 10**9)
 

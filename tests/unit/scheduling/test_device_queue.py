@@ -14,7 +14,7 @@ from shardd.queue.settle import Claim
 from shardd.states import Verdict
 from shardd.supervisor.scheduling.device_queue import MOST_LANES, NEVER, TRIM_AT, Lane
 from shardd.supervisor.scheduling.scheduler import Scheduler
-from tests.scheduler_by_hand import (
+from tests.support.scheduler_by_hand import (
     LANE,
     WALL,
     asked,

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from shardd.pacing import DevicePace, Pace
 from shardd.queue.groups import PoolJob
 from shardd.supervisor.scheduling.groups import AHEAD, choose_devices
-from tests.choice.book import Book, Job, Sender
-from tests.choice.history import RUN_AT, at_once
-from tests.choice.queue import MemoryQueue
-from tests.choice.world import World
+from tests.support.choice.book import Book, Job, Sender
+from tests.support.choice.history import RUN_AT, at_once
+from tests.support.choice.queue import MemoryQueue
+from tests.support.choice.world import World
 
 NOON = 1_767_268_800.0  # 2026-01-01 12:00 UTC
 

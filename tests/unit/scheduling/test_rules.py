@@ -7,7 +7,7 @@ from dataclasses import replace
 from shardd.config import parse_config
 from shardd.pacing import Pace
 from shardd.supervisor.scheduling.rules import Rules
-from tests.scheduler_by_hand import device
+from tests.support.scheduler_by_hand import device
 
 HOME = {"HOME": "/home/x"}
 

@@ -14,7 +14,7 @@ from shardd.queue.settle import Claim
 from shardd.states import CAN_SEND, DeviceState, Verdict
 from shardd.supervisor.scheduling.device_queue import FIRST_POSITION
 from shardd.supervisor.scheduling.scheduler import IDLE, TROUBLE_CAP, TROUBLE_FIRST, Scheduler
-from tests.scheduler_by_hand import LANE, LONG_AGO, WALL, asked, device, end, job, look, make_lines, ready, take
+from tests.support.scheduler_by_hand import LANE, LONG_AGO, WALL, asked, device, end, job, look, make_lines, ready, take
 
 MIDNIGHT = 16 * 3600.0
 """The next one, on the monotonic clock."""

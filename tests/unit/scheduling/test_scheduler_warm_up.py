@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from shardd.pacing import DevicePace
 from shardd.queue.records import Device
 from shardd.supervisor.scheduling.scheduler import Scheduler
-from tests.scheduler_by_hand import LANE, WALL, asked, device, look, pace_of, ready
+from tests.support.scheduler_by_hand import LANE, WALL, asked, device, look, pace_of, ready
 
 TODAY = datetime.fromtimestamp(WALL, UTC).date()
 SEASONED = device("a", daily_limit=100, day=TODAY, sent=5)

@@ -8,7 +8,7 @@ from shardd.errors import ErrorClass, PermanentError
 from shardd.ipc import JobSpec
 from shardd.transports.whatsapp.media.fetcher import Media
 from shardd.transports.whatsapp.media.file_types import MAX_BOXES, is_ogg_opus, sent_as, track_kinds
-from tests.media_files import HTML, MP3, OPUS, VORBIS, WEBM, box, mp4, ogg, plain_image
+from tests.support.media_files import HTML, MP3, OPUS, VORBIS, WEBM, box, mp4, ogg, plain_image
 
 
 def judge(kind: str, data: bytes, *, row: str | None = None, server: str | None = None, name: str | None = None) -> str:

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from shardd.transports.whatsapp.media.picture import Picture
 from shardd.transports.whatsapp.media.preview_process import PREVIEW
 from shardd.transports.whatsapp.media.previews import MAX_IMAGE, MEMORY, Previews
-from tests.media_files import BLUE, RED, encoded, photo, plain_image, png_chunk, scan_bomb, upright
+from tests.support.media_files import BLUE, RED, encoded, photo, plain_image, png_chunk, scan_bomb, upright
 
 GOOD = encoded(upright())
 NOISE = Image.effect_noise((300, 300), 50)

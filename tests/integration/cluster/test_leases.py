@@ -1,0 +1,368 @@
+"""Leases against a real server: one owner per shard, by the database's clock, whoever dies or comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from uuid import uuid4
+
+import pytest
+
+from shardd.errors import AlreadyRunningError, DatabaseError
+from shardd.hashing import assignment
+from shardd.queue.database import Database
+from shardd.queue.leases import Leases
+from shardd.supervisor.cluster.leases import LeaseKeeper
+from tests.support.queue_rows import connect
+
+TTL = 600.0
+
+
+def expire(dsn: str, *, node: str | None = None) -> None:
+    """Time passes, as the database's clock tells it."""
+    with connect(dsn) as connection:
+        connection.execute("UPDATE shardd.leases SET expires_at = now() WHERE node = coalesce(%s, node)", [node])
+        connection.execute(
+            "UPDATE shardd.nodes SET seen_at = now() - interval '1 hour' WHERE name = coalesce(%s, name)", [node]
+        )
+
+
+def holders(dsn: str) -> dict[int, str]:
+    with connect(dsn) as connection:
+        return dict(connection.execute("SELECT shard, node FROM shardd.leases WHERE expires_at > now()").fetchall())
+
+
+async def incarnation(database: Database, node: str, ttl: float = TTL) -> Leases:
+    leases = Leases(database, node=node, incarnation=uuid4(), ttl=ttl)
+    await leases.register(8, "test")
+    return leases
+
+
+# ---- the statements
+
+
+async def test_a_shard_has_one_owner(dsn: str, database: Database) -> None:
+    a, b = await incarnation(database, "a"), await incarnation(database, "b")
+    epoch = await a.take(3)
+    assert epoch is not None
+    assert await b.take(3) is None
+    assert await b.take(4) is not None
+    assert holders(dsn) == {3: "a", 4: "b"}
+    assert await a.renew([epoch]) == {epoch}
+
+
+async def test_a_shard_that_was_given_back_can_be_taken(database: Database) -> None:
+    a, b = await incarnation(database, "a"), await incarnation(database, "b")
+    epoch = await a.take(3)
+    assert epoch is not None
+    await a.release([epoch])
+    assert await a.renew([epoch]) == set()
+    assert await b.take(3) is not None
+
+
+async def test_a_lease_that_ran_out_can_be_taken_and_not_renewed(dsn: str, database: Database) -> None:
+    a, b = await incarnation(database, "a"), await incarnation(database, "b")
+    old = await a.take(3)
+    assert old is not None
+    expire(dsn)
+    assert await a.renew([old]) == set()
+    new = await b.take(3)
+    assert new is not None
+    assert new > old
+    assert await a.renew([old]) == set()
+    # To give back what is no longer one's own takes nothing away from the new owner.
+    await a.release([old])
+    assert holders(dsn) == {3: "b"}
+
+
+async def test_a_lease_runs_out_by_the_databases_clock(dsn: str, database: Database) -> None:
+    a = await incarnation(database, "a", ttl=0.0)
+    assert await a.take(3) is not None
+    assert holders(dsn) == {}
+    b = await incarnation(database, "b")
+    assert await b.take(3) is not None
+
+
+async def test_a_renewal_counts_from_now(dsn: str, database: Database) -> None:
+    a = await incarnation(database, "a")
+    epoch = await a.take(3)
+    assert epoch is not None
+    with connect(dsn) as connection:
+        connection.execute("UPDATE shardd.leases SET expires_at = now() + interval '1 second'")
+        assert await a.renew([epoch]) == {epoch}
+        row = connection.execute("SELECT expires_at > now() + interval '500 seconds' FROM shardd.leases").fetchone()
+    assert row == (True,)
+
+
+async def test_a_new_incarnation_takes_over_its_nodes_shards_at_once(dsn: str, database: Database) -> None:
+    old = await incarnation(database, "a")
+    before = await old.take(3)
+    assert before is not None
+    new = await incarnation(database, "a")
+    after = await new.take(3)
+    assert after is not None
+    assert after > before
+    assert await old.renew([before]) == set()
+    assert await new.renew([after]) == {after}
+
+
+async def test_an_earlier_incarnation_neither_renews_nor_takes(dsn: str, database: Database) -> None:
+    old = await incarnation(database, "a")
+    kept = await old.take(3)
+    assert kept is not None
+    new = await incarnation(database, "a")
+    taken = await new.take(4)
+    assert taken is not None
+    assert await old.renew([kept]) == set()
+    for shard in (3, 4, 5):
+        assert await old.take(shard) is None
+    assert await new.renew([taken]) == {taken}
+
+
+async def test_epochs_are_never_used_twice(dsn: str, database: Database) -> None:
+    seen = []
+    for number in range(12):
+        leases = await incarnation(database, f"node-{number % 3}")
+        epoch = await leases.take(number % 4)
+        assert epoch is not None
+        seen.append(epoch)
+        expire(dsn)
+    assert seen == sorted(set(seen))
+
+
+async def test_of_many_who_want_a_free_shard_one_gets_it(dsn: str) -> None:
+    databases = [Database(dsn, max_size=1) for _ in range(4)]
+    try:
+        for database in databases:
+            await database.open()
+        nodes = [await incarnation(database, f"node-{number}") for number, database in enumerate(databases)]
+        for shard in range(15):
+            got = await asyncio.gather(*(node.take(shard) for node in nodes))
+            assert sum(epoch is not None for epoch in got) == 1
+            # The same when all of them find one that ran out.
+            expire(dsn)
+            for number, node in enumerate(nodes):
+                await node.register(8, f"test {number}")
+            got = await asyncio.gather(*(node.take(shard) for node in nodes))
+            assert sum(epoch is not None for epoch in got) == 1
+    finally:
+        for database in databases:
+            await database.close()
+
+
+async def test_nodes_that_stopped_or_fell_silent_are_not_waited_for(dsn: str, database: Database) -> None:
+    a, b = await incarnation(database, "a"), await incarnation(database, "b")
+    assert [node.name for node in await a.live_nodes()] == ["a", "b"]
+    await b.forget()
+    assert [node.name for node in await a.live_nodes()] == ["a"]
+    expire(dsn)
+    assert await a.live_nodes() == []
+    await a.renew([])
+    assert [node.name for node in await a.live_nodes()] == ["a"]
+
+
+async def test_a_later_incarnation_is_not_forgotten_by_an_earlier_one(database: Database) -> None:
+    old = await incarnation(database, "a")
+    new = await incarnation(database, "a")
+    await old.forget()
+    assert [node.name for node in await new.live_nodes()] == ["a"]
+
+
+# ---- the keeper
+
+
+Drained = tuple[list[int], Callable[[int], Awaitable[None]]]
+
+
+@pytest.fixture
+def drained() -> Drained:
+    """What was asked to be drained, and the way to ask."""
+    asked: list[int] = []
+
+    async def give_back(shard: int) -> None:
+        asked.append(shard)
+
+    return asked, give_back
+
+
+def keeper(database: Database, node: str, *, shards: int = 8, ttl: float = TTL, margin: float = 5.0) -> LeaseKeeper:
+    return LeaseKeeper(database, node=node, shards=shards, ttl=ttl, margin=margin)
+
+
+async def test_a_lonely_node_takes_every_shard(dsn: str, database: Database, drained: Drained) -> None:
+    a = keeper(database, "a")
+    assert not a.good()
+    await a.register()
+    assert await a.run_cycle(drained[1]) == set()
+    assert set(a.epochs) == set(range(8))
+    assert a.good()
+    assert TTL - 5.0 >= a.seconds_left() > TTL - 65.0
+    before = a.epochs
+    await a.run_cycle(drained[1])
+    assert a.epochs == before
+    assert drained[0] == []
+
+
+async def test_two_nodes_share_as_the_hash_says(dsn: str, database: Database, drained: Drained) -> None:
+    a, b = keeper(database, "a"), keeper(database, "b")
+    await a.register()
+    await a.run_cycle(drained[1])
+    await b.register()
+    await b.run_cycle(drained[1])
+    assert b.epochs == {}  # a has not given anything back yet
+    wanted = assignment(8, ["a", "b"])
+    await a.run_cycle(drained[1])
+    assert sorted(drained[0]) == [shard for shard, node in sorted(wanted.items()) if node == "b"]
+    await b.run_cycle(drained[1])
+    assert holders(dsn) == wanted
+    assert set(a.epochs) | set(b.epochs) == set(range(8))
+    assert not set(a.epochs) & set(b.epochs)
+
+
+async def test_a_slow_drain_costs_the_other_shards_nothing(dsn: str, database: Database) -> None:
+    a, b = keeper(database, "a", ttl=8.0, margin=3.0), keeper(database, "b", ttl=8.0, margin=3.0)
+    drained = asyncio.Event()
+    draining: list[int] = []
+
+    async def slowly(shard: int) -> None:
+        draining.append(shard)
+        await drained.wait()
+
+    def deadline() -> float:
+        return time.monotonic() + a.seconds_left()
+
+    await a.register()
+    await a.run_cycle(slowly)
+    await b.register()
+    turn = asyncio.create_task(a.run_cycle(slowly))
+    async with asyncio.timeout(60):
+        while not draining:  # noqa: ASYNC110  # `slowly` is called by a task that cannot be awaited yet
+            await asyncio.sleep(0.01)
+        # All of them at once, and none is released before it is drained.
+        theirs = sorted(shard for shard, node in assignment(8, ["a", "b"]).items() if node == "b")
+        assert sorted(draining) == theirs
+        before = deadline()
+        while deadline() < before + 2:
+            assert not turn.done()
+            assert a.good()
+            await asyncio.sleep(0.01)
+        assert set(holders(dsn).values()) == {"a"}
+        drained.set()
+        assert await turn == set()
+    assert sorted(holders(dsn)) == sorted(a.epochs) == sorted(set(range(8)) - set(theirs))
+
+
+async def test_a_lost_lease_is_told_and_taken_again_only_by_the_next_turn(
+    dsn: str, database: Database, drained: Drained
+) -> None:
+    a = keeper(database, "a")
+    await a.register()
+    await a.run_cycle(drained[1])
+    before = a.epochs
+    expire(dsn)
+    assert await a.run_cycle(drained[1]) == set(range(8))
+    assert a.epochs == {}
+    assert not a.good()
+    await a.run_cycle(drained[1])
+    assert set(a.epochs) == set(range(8))
+    assert not set(a.epochs.values()) & set(before.values())
+
+
+async def test_a_dead_nodes_shards_go_to_the_living(dsn: str, database: Database, drained: Drained) -> None:
+    a, b = keeper(database, "a"), keeper(database, "b")
+    for node in (a, b):
+        await node.register()
+    for node in (a, b):
+        await node.run_cycle(drained[1])
+    assert set(holders(dsn).values()) == {"a", "b"}
+    expire(dsn, node="a")
+    await b.run_cycle(drained[1])
+    assert holders(dsn) == dict.fromkeys(range(8), "b")
+
+
+async def test_a_node_that_stops_in_order_leaves_its_shards_at_once(
+    dsn: str, database: Database, drained: Drained
+) -> None:
+    a, b = keeper(database, "a"), keeper(database, "b")
+    for node in (a, b):
+        await node.register()
+    for node in (a, b):
+        await node.run_cycle(drained[1])
+    await a.give_up()
+    assert a.epochs == {}
+    await b.run_cycle(drained[1])
+    assert holders(dsn) == dict.fromkeys(range(8), "b")
+
+
+async def test_past_its_deadline_a_node_trusts_none_of_its_leases(database: Database, drained: Drained) -> None:
+    a = keeper(database, "a", ttl=5.0, margin=5.0)
+    await a.register()
+    await a.run_cycle(drained[1])
+    assert a.epochs
+    assert not a.good()
+    assert a.seconds_left() <= 0
+    assert a.drop_all() == set(range(8))
+    assert a.epochs == {}
+
+
+async def test_a_renewal_that_fails_changes_nothing(dsn: str, database: Database, drained: Drained) -> None:
+    a = keeper(database, "a")
+    await a.register()
+    await a.run_cycle(drained[1])
+    before, left = a.epochs, a.seconds_left()
+    with connect(dsn) as connection:
+        connection.execute("ALTER TABLE shardd.leases RENAME TO elsewhere")
+        with pytest.raises(DatabaseError):
+            await a.run_cycle(drained[1])
+        connection.execute("ALTER TABLE shardd.elsewhere RENAME TO leases")
+    assert a.epochs == before
+    assert a.seconds_left() <= left
+
+
+async def test_nodes_must_agree_about_the_number_of_shards(database: Database, drained: Drained) -> None:
+    a = keeper(database, "a")
+    await a.register()
+    b = keeper(database, "b", shards=4)
+    with pytest.raises(
+        AlreadyRunningError, match=r"node a is running with shards: 8, this config has shards: 4; .* stop"
+    ):
+        await b.register()
+    assert [node.name for node in await Leases(database, node="x", incarnation=uuid4(), ttl=TTL).live_nodes()] == ["a"]
+    # The same node may come back with another number: its earlier self is dead.
+    again = keeper(database, "a", shards=4)
+    await again.register()
+    await again.run_cycle(drained[1])
+    assert set(again.epochs) == set(range(4))
+
+
+async def test_a_restart_ends_every_lease_of_the_earlier_run(dsn: str, database: Database, drained: Drained) -> None:
+    """Also those of shards that another node should have now: nobody else can settle what was in flight under them."""
+    a = keeper(database, "a")
+    await a.register()
+    await a.run_cycle(drained[1])
+    b = keeper(database, "b")
+    await b.register()
+    again = keeper(database, "a")
+    await again.register()
+    await again.run_cycle(drained[1])
+    await b.run_cycle(drained[1])
+    assert holders(dsn) == assignment(8, ["a", "b"])
+
+
+async def test_of_two_supervisors_under_one_name_the_later_one_wins_for_good(
+    dsn: str, database: Database, drained: Drained
+) -> None:
+    old = keeper(database, "a")
+    await old.register()
+    await old.run_cycle(drained[1])
+    new = keeper(database, "a")
+    await new.register()
+    await new.run_cycle(drained[1])
+    kept = new.epochs
+    assert set(kept) == set(range(8))
+    for _ in range(3):
+        await old.run_cycle(drained[1])
+        assert not old.good()
+        await new.run_cycle(drained[1])
+        assert new.epochs == kept

@@ -1,0 +1,106 @@
+"""What a campaign's state means for claims, and how the jobs of a cancelled one end; against a real database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from shardd.queue.campaign_admin import CampaignAdmin, CampaignState
+from shardd.queue.counts import Counts
+from shardd.queue.database import Database
+from shardd.queue.jobs import Jobs
+from shardd.supervisor.cluster.cancelled import CHUNK, CancelledJobs
+from tests.support.queue_rows import (
+    add_campaigns,
+    add_devices,
+    claim,
+    connect,
+    insert_jobs,
+    release,
+    row_of,
+    states,
+    take_epoch,
+)
+
+LANE = "spring/marketing"
+
+
+@pytest.fixture
+async def epoch(dsn: str, database: Database) -> int:
+    """Of a lease; with the device `a` and the campaign `spring`."""
+    add_devices(dsn, "a")
+    add_campaigns(dsn, "spring")
+    return await take_epoch(database)
+
+
+@pytest.mark.parametrize("state", ["paused", "cancelled"])
+async def test_a_claim_looks_at_its_campaign(dsn: str, database: Database, epoch: int, state: str) -> None:
+    jobs, campaigns = Jobs(database), CampaignAdmin(database)
+    insert_jobs(dsn, "a", 3, campaign="spring")
+    with connect(dsn) as pausing, pausing.transaction():
+        pausing.execute("UPDATE shardd.campaigns SET state = %s", [state])
+        # Not committed yet: nobody is kept waiting, and the claim goes by what holds now.
+        assert len(await claim(jobs, epoch, "a", lane=LANE)) == 1
+    assert await claim(jobs, epoch, "a", lane=LANE) == []
+    resumed = await campaigns.set_state(["spring"], CampaignState.RUNNING)
+    assert resumed == ({"spring"} if state == "paused" else set())
+    assert len(await claim(jobs, epoch, "a", lane=LANE)) == len(resumed)
+
+
+async def test_jobs_of_cancelled_campaigns_end_once_and_in_chunks(dsn: str, database: Database, epoch: int) -> None:
+    add_campaigns(dsn, "summer")
+    jobs, campaigns = Jobs(database), CampaignAdmin(database)
+    many = 2 * CHUNK + 500
+    spring = insert_jobs(dsn, "a", many, campaign="spring", reference="r")
+    later = insert_jobs(dsn, "a", 10, campaign="spring", run_at="2099-01-01")
+    summer, none = insert_jobs(dsn, "a", 5, campaign="summer"), insert_jobs(dsn, "a", 5)
+    (held,) = await claim(jobs, epoch, "a", lane=LANE)
+    assert await CancelledJobs(database).end() == 0
+    assert await campaigns.cancel(["spring"], "enough") == {"spring"}
+    assert await campaigns.cancel(["spring"], "again") == set()
+
+    # Two nodes at once.
+    ended = await asyncio.gather(CancelledJobs(database).end(), CancelledJobs(database).end())
+    while sum(ended) < many + 10 - 1:
+        again = await CancelledJobs(database).end()
+        assert again, "a job was passed over for ever"
+        ended.append(again)
+    assert sum(ended) == many + 10 - 1
+    found = states(dsn)
+    assert found.pop(held.id) == "sending"
+    assert Counter(found[job] for job in (*spring, *later) if job != held.id) == {"cancelled": many + 10 - 1}
+    assert {found[job] for job in (*summer, *none)} == {"queued"}
+    row = row_of(dsn, spring[1])
+    assert (row["error"], row["error_class"], row["reference"]) == (
+        "its campaign was cancelled: enough",
+        "cancelled",
+        "r",
+    )
+
+    # What was in a worker's hand comes back unsent: it ends with the next look.
+    await jobs.cycle(release(held), [])
+    assert row_of(dsn, held.id)["waits_for"] == "nothing: its campaign was cancelled"
+    assert await CancelledJobs(database).end() == 1
+    assert await CancelledJobs(database).end() == 0
+    assert states(dsn)[held.id] == "cancelled"
+
+
+async def test_jobs_of_a_paused_campaign_are_counted_and_raise_no_alarm(
+    dsn: str, database: Database, epoch: int
+) -> None:
+    counts = Counts(database)
+    add_campaigns(dsn, "summer", "empty")
+    insert_jobs(dsn, "a", 3, campaign="spring")
+    insert_jobs(dsn, "a", 2, campaign="summer")
+    assert await counts.campaigns() == {"running_campaigns": 2, "paused_campaigns": 0, "paused_jobs": 0}
+    assert (await counts.depth())["oldest_due_age"] is not None
+    with connect(dsn) as connection:
+        connection.execute("UPDATE shardd.campaigns SET state = 'paused' WHERE id IN ('spring', 'empty')")
+    assert await counts.campaigns() == {"running_campaigns": 1, "paused_campaigns": 1, "paused_jobs": 3}
+    with connect(dsn) as connection:
+        connection.execute("UPDATE shardd.campaigns SET state = 'cancelled' WHERE id = 'summer'")
+    assert await counts.campaigns() == {"running_campaigns": 0, "paused_campaigns": 1, "paused_jobs": 3}
+    depth = await counts.depth()
+    assert (depth["queued"], depth["oldest_due_age"]) == (5, None)

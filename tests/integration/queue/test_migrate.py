@@ -1,0 +1,191 @@
+"""Migrations against a real server: whole or not at all, once, and never over something strange."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from shardd.config import TRANSPORTS
+from shardd.embedded import EmbeddedPostgres
+from shardd.errors import DatabaseError
+from shardd.queue.migrate import load_migrations, migrate, migration_status
+from tests.fixtures.postgres import Cluster, make_state_dir, remove_state_dir
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path, "0001_first.sql", "CREATE TABLE shardd.first (id integer);")
+    write(tmp_path, "0002_second.sql", "CREATE TABLE shardd.second (id integer);\nINSERT INTO shardd.first VALUES (1);")
+    return tmp_path
+
+
+def write(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text, encoding="utf-8")
+
+
+def tables(dsn: str) -> set[str]:
+    with psycopg.connect(dsn) as connection:
+        return {name for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'shardd'")}
+
+
+async def states(dsn: str, folder: Path) -> list[str]:
+    return [one.state for one in (await migration_status(dsn, folder)).migrations]
+
+
+async def test_the_package_s_migrations_make_an_empty_database_current(empty_dsn: str) -> None:
+    assert not (await migration_status(empty_dsn)).current
+    assert await migrate(empty_dsn) == [one.file_name for one in load_migrations()]
+    assert (await migration_status(empty_dsn)).current
+    assert {"migrations", "jobs", "devices"} <= tables(empty_dsn)
+    assert await migrate(empty_dsn) == []
+
+
+async def test_applies_what_is_missing_only(empty_dsn: str, folder: Path) -> None:
+    second = (folder / "0002_second.sql").read_text()
+    (folder / "0002_second.sql").unlink()
+    assert await migrate(empty_dsn, folder) == ["0001_first.sql"]
+    write(folder, "0002_second.sql", second)
+    assert await states(empty_dsn, folder) == ["applied", "pending"]
+    assert await migrate(empty_dsn, folder) == ["0002_second.sql"]
+    assert await states(empty_dsn, folder) == ["applied", "applied"]
+
+
+async def test_of_many_at_once_one_applies(empty_dsn: str, folder: Path) -> None:
+    write(folder, "0003_slow.sql", "SELECT pg_sleep(0.2);")
+    applied = await asyncio.gather(*(migrate(empty_dsn, folder) for _ in range(5)))
+    assert sorted(applied, key=len) == [[], [], [], [], ["0001_first.sql", "0002_second.sql", "0003_slow.sql"]]
+
+
+async def test_each_run_adds_the_transports_of_its_release_and_keeps_those_of_others(empty_dsn: str) -> None:
+    await migrate(empty_dsn)
+    with psycopg.connect(empty_dsn, autocommit=True) as connection:
+        connection.execute("DELETE FROM shardd.transports WHERE name = 'wablas'")
+        connection.execute("INSERT INTO shardd.transports VALUES ('carrier_pigeon')")
+        assert await migrate(empty_dsn) == []
+        rows = connection.execute("SELECT name FROM shardd.transports").fetchall()
+    assert {row[0] for row in rows} == {*TRANSPORTS, "carrier_pigeon"}
+
+
+async def test_a_failure_names_its_line_and_changes_nothing(empty_dsn: str, folder: Path) -> None:
+    write(folder, "0003_third.sql", "SELECT 1;\nSELECT 2;\nSELECT nothing FROM shardd.nowhere;\n")
+    with pytest.raises(
+        DatabaseError, match=r'^0003_third\.sql:3 cannot be applied, and nothing was changed: relation "shardd'
+    ):
+        await migrate(empty_dsn, folder)
+    assert tables(empty_dsn) == set()
+    assert await states(empty_dsn, folder) == ["pending", "pending", "pending"]
+
+
+async def test_a_file_that_was_edited_afterwards_is_refused(empty_dsn: str, folder: Path) -> None:
+    await migrate(empty_dsn, folder)
+    write(folder, "0001_first.sql", "CREATE TABLE shardd.first (id bigint);")
+    write(folder, "0003_third.sql", "CREATE TABLE shardd.third (id integer);")
+    assert await states(empty_dsn, folder) == ["changed", "applied", "pending"]
+    with pytest.raises(DatabaseError, match=r"0001_first\.sql is not the file that was applied .* restore the file"):
+        await migrate(empty_dsn, folder)
+    assert "third" not in tables(empty_dsn)
+
+
+async def test_other_line_ends_are_the_same_file(empty_dsn: str, folder: Path) -> None:
+    await migrate(empty_dsn, folder)
+    second = folder / "0002_second.sql"
+    second.write_bytes(second.read_bytes().replace(b"\n", b"\r\n"))
+    assert await migrate(empty_dsn, folder) == []
+
+
+async def test_a_database_of_a_newer_release_is_refused(empty_dsn: str, folder: Path) -> None:
+    await migrate(empty_dsn, folder)
+    (folder / "0002_second.sql").unlink()
+    assert await states(empty_dsn, folder) == ["applied", "unknown"]
+    with pytest.raises(DatabaseError, match=r"by a newer shardd: 0002_second\.sql, applied at .* is unknown here"):
+        await migrate(empty_dsn, folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("0004_gap.sql", "0004_gap.sql should have the number 0003"),
+        ("0002_twin.sql", "0002_.* should have the number 0003"),
+        ("3_short.sql", "3_short.sql has no name like 0001_queue.sql: rename it"),
+    ],
+)
+def test_names_that_cannot_be_ordered_are_refused(folder: Path, name: str, message: str) -> None:
+    write(folder, name, "SELECT 1;")
+    with pytest.raises(DatabaseError, match=message):
+        load_migrations(folder)
+
+
+async def test_a_stopped_server_is_told(postgres: Cluster, empty_dsn: str) -> None:
+    await postgres.stop()
+    try:
+        with pytest.raises(DatabaseError, match=r"nothing answers at .*: is PostgreSQL running there"):
+            await migrate(empty_dsn)
+    finally:
+        await postgres.start()
+
+
+async def test_the_daemon_s_role_is_no_superuser_and_is_enough(dsn: str) -> None:
+    state = await migration_status(dsn)
+    assert (state.role, state.superuser, state.current) == ("shardd", False, True)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT body FROM shardd.jobs",
+        "UPDATE shardd.jobs SET body = 'x'",
+        "DELETE FROM shardd.jobs",
+        "INSERT INTO shardd.jobs (device_id, recipient, body, claimed_epoch) VALUES ('d', '+4915112345678', 'x', 1)",
+        "SELECT id FROM shardd.devices",
+        "INSERT INTO shardd.devices (id, transport) VALUES ('d2', 'sandbox')",
+        "SELECT id FROM shardd.archive",
+        "SELECT version FROM shardd.migrations",
+        "SELECT shardd.prepare_archive()",
+        "CREATE TABLE shardd.mine (id integer)",
+    ],
+)
+def test_a_producer_may_do_nothing_else(producer_dsn: str, statement: str) -> None:
+    with psycopg.connect(producer_dsn) as producer, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        producer.execute(statement)
+
+
+def test_a_producer_may_insert_jobs_and_read_outcomes(dsn: str, producer_dsn: str) -> None:
+    with psycopg.connect(dsn) as daemon:
+        daemon.execute("INSERT INTO shardd.devices (id, transport) VALUES ('d', 'sandbox')")
+    with psycopg.connect(producer_dsn) as producer:
+        insert = "INSERT INTO shardd.jobs (device_id, recipient, body) VALUES ('d', '+4915112345678', 'x') RETURNING id"
+        row = producer.execute(insert).fetchone()
+        assert row is not None
+        assert producer.execute("SELECT id, state FROM shardd.outcomes").fetchall() == [(row[0], "queued")]
+
+
+@pytest.fixture
+def lone_server() -> Iterator[EmbeddedPostgres]:
+    """A cluster of its own: roles belong to a whole cluster."""
+    folder = make_state_dir()
+    yield EmbeddedPostgres(folder, settings={"fsync": "off"})
+    remove_state_dir(folder)
+
+
+async def test_the_producers_role_is_made_or_asked_for(lone_server: EmbeddedPostgres) -> None:
+    dsn = await lone_server.start()
+    superuser = await psycopg.AsyncConnection.connect(lone_server.dsn("postgres"), autocommit=True)
+    may_insert = "SELECT has_column_privilege('shardd_producer', 'shardd.jobs', 'body', 'INSERT')"
+    try:
+        await superuser.execute("DROP ROLE producer")
+        await superuser.execute("DROP ROLE shardd_producer")
+        assert await migrate(dsn) != []
+        state = await migration_status(dsn)
+        assert (state.current, state.producer_role) == (True, False)
+
+        await superuser.execute("ALTER ROLE shardd CREATEROLE")
+        assert await migrate(dsn) == []
+        assert (await migration_status(dsn)).producer_role
+        assert await (await superuser.execute(may_insert)).fetchone() == (True,)
+    finally:
+        await superuser.close()
+        await lone_server.stop()
