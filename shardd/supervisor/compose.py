@@ -28,8 +28,8 @@ from shardd.queue.server_limits import ServerLimits
 from shardd.queue.settle import Claim
 from shardd.queue.webhooks import WebhookStore
 from shardd.supervisor.admin.control import Control
-from shardd.supervisor.admin.defects import Defects
 from shardd.supervisor.admin.node import Node
+from shardd.supervisor.admin.reporter import SystemdReporter
 from shardd.supervisor.cluster import upkeep
 from shardd.supervisor.cluster.bindings import LOOK_EVERY as BINDINGS_EVERY
 from shardd.supervisor.cluster.bindings import BindingCheck
@@ -41,6 +41,7 @@ from shardd.supervisor.cluster.server_watch import EVERY as SERVER_EVERY
 from shardd.supervisor.cluster.server_watch import ServerWatch
 from shardd.supervisor.cluster.state_lock import StateLock
 from shardd.supervisor.cluster.state_watch import StateWatch
+from shardd.supervisor.defects import Defects
 from shardd.supervisor.dispatch.claim_watch import EVERY as CLAIMS_EVERY
 from shardd.supervisor.dispatch.claim_watch import ClaimWatch
 from shardd.supervisor.dispatch.recovery import LOST_AFTER, Recovery, settle_from_journal
@@ -59,7 +60,6 @@ from shardd.supervisor.outbox.upkeep import EventUpkeep
 from shardd.supervisor.outbox.webhooks import Webhooks
 from shardd.supervisor.pools import Pools
 from shardd.supervisor.reload import Reload
-from shardd.supervisor.reporter import SystemdReporter
 from shardd.supervisor.scheduling.campaigns import CampaignSync
 from shardd.supervisor.scheduling.device_sync import DeviceSync
 from shardd.supervisor.scheduling.groups import GroupAssigner

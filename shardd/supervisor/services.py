@@ -16,7 +16,7 @@ from typing import Final, Self
 from shardd.backoff import full_jitter
 from shardd.errors import SharddError
 from shardd.logs import get_logger
-from shardd.supervisor.admin.problems import Problem, ProblemKind
+from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.tasks import end_tasks
 
 log = get_logger(__name__)

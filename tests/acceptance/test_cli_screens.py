@@ -19,7 +19,7 @@ import pytest
 
 from shardd.states import ShardState
 from shardd.supervisor.admin.control import Control
-from shardd.supervisor.admin.status import Status
+from shardd.supervisor.status import Status
 from tests.support.command import Command
 from tests.support.daemon import Daemon
 from tests.support.queue_rows import connect

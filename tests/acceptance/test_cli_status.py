@@ -11,7 +11,7 @@ from collections.abc import Callable
 import aiohttp
 import msgspec
 
-from shardd.supervisor.admin.status import Status
+from shardd.supervisor.status import Status
 from tests.support.command import Command
 from tests.support.daemon import Daemon, Producer
 from tests.support.terminal import Terminal

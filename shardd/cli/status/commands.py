@@ -19,7 +19,7 @@ from shardd.cli.status.view import render_status
 from shardd.cli.status.watch import Watch, watch_status
 from shardd.config import Config
 from shardd.errors import SharddError, UsageError
-from shardd.supervisor.admin.status import Status
+from shardd.supervisor.status import Status
 
 DEGRADED: Final = 1
 """Exit code when shardd answers and is not healthy."""

@@ -23,7 +23,7 @@ from shardd.cli.output import (
     state_text,
 )
 from shardd.states import ShardState
-from shardd.supervisor.admin.status import QueueStatus, ShardStatus, Status, Totals
+from shardd.supervisor.status import QueueStatus, ShardStatus, Status, Totals
 
 WIDE = 110
 """Columns from which on the words are written out and the worker's resources are shown."""

@@ -25,7 +25,7 @@ from shardd.cli.client import ask
 from shardd.cli.output import Console, Lines, Text, span
 from shardd.cli.status.view import render_status
 from shardd.errors import SharddError
-from shardd.supervisor.admin.status import Status
+from shardd.supervisor.status import Status
 
 EVERY: Final = 1.0
 """Seconds between two questions, and between two pictures when nothing else happens."""

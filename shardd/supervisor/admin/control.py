@@ -4,7 +4,7 @@
 
 | | |
 |---|---|
-| GET /status | the health of the node (`shardd.supervisor.admin.status.Status`) |
+| GET /status | the health of the node (`shardd.supervisor.status.Status`) |
 | GET /metrics | the same as Prometheus text; also on loopback TCP when `control.metrics` names an address |
 | POST /stop | drain and exit, like SIGTERM |
 | POST /reload | read the config file again, like SIGHUP |
@@ -33,12 +33,12 @@ from aiohttp import web
 
 from shardd.errors import ConfigError, SharddError, UsageError
 from shardd.logs import get_logger
-from shardd.supervisor.admin.http_listener import Listener, refusal
 from shardd.supervisor.admin.metrics import render_metrics
-from shardd.supervisor.admin.problems import Problem, ProblemKind
-from shardd.supervisor.admin.status import Status
+from shardd.supervisor.http_listener import Listener, refusal
+from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.scheduling.outlook import DeviceOutlook
 from shardd.supervisor.services import Service
+from shardd.supervisor.status import Status
 
 log = get_logger(__name__)
 
@@ -143,7 +143,7 @@ class Control(Service):
             )
 
     def problems(self) -> Iterable[Problem]:
-        """See `shardd.supervisor.admin.problems`."""
+        """See `shardd.supervisor.problems`."""
         if self.trouble is not None:
             yield Problem(ProblemKind.CONTROL, self.trouble)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from shardd.states import ShardState
-from shardd.supervisor.admin.status import ShardStatus, Status, WebhookStatus
+from shardd.supervisor.status import ShardStatus, Status, WebhookStatus
 
 _PER_SHARD: Final = (
     ("shardd_shard_devices", "gauge", "Devices of the shard.", "devices"),

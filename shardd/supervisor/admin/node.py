@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from shardd import __version__
 from shardd.errors import UsageError
-from shardd.states import ShardState
-from shardd.supervisor.admin.problems import ProblemKind, ReportsProblems
-from shardd.supervisor.admin.status import QueueStatus, Status, WebhookStatus, problems_of, shard_status, sum_up
+from shardd.states import ShardState, Verdict
 from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.cluster.state_watch import StateWatch
 from shardd.supervisor.dispatch.router import Router
+from shardd.supervisor.problems import Problem, ProblemKind, ReportsProblems
 from shardd.supervisor.scheduling.device_queue import DeviceQueue
 from shardd.supervisor.scheduling.device_sync import DeviceSync
 from shardd.supervisor.scheduling.outlook import DeviceOutlook, device_outlook
 from shardd.supervisor.scheduling.rules import Rules
 from shardd.supervisor.scheduling.scheduler import Scheduler
+from shardd.supervisor.status import QueueStatus, ShardStatus, Status, Totals, WebhookStatus
 from shardd.supervisor.workers.pool import WorkerPool
+from shardd.supervisor.workers.shard import Shard
 
 State = Literal["starting", "running", "stopping"]
 
@@ -146,6 +147,70 @@ class Node:
         found = self.workers.shards[shard]
         trouble = found.journal_trouble or found.unsettled
         return None if trouble is None else f"the journal of its shard: {trouble}"
+
+
+def problems_of(shards: list[ShardStatus], *, database_error: str | None, leases_known: bool) -> list[Problem]:
+    """What keeps a node from being healthy; a shard that an operator drained is not a problem, nor one of another node."""
+    problems = []
+    if database_error:
+        problems.append(Problem(ProblemKind.DATABASE, f"database: {database_error}"))
+    elif not leases_known:
+        problems.append(Problem(ProblemKind.LEASES, "leases cannot be renewed: nothing is claimed"))
+    fine = (ShardState.RUNNING, ShardState.DRAINED)
+    problems += [
+        Problem(ProblemKind.SHARD, f"shard {s.shard} is {s.state}" + (f": {s.error}" if s.error else ""))
+        for s in shards
+        if s.epoch is not None and s.state not in fine
+    ]
+    return problems
+
+
+def shard_status(
+    shard: Shard, scheduler: Sequence[DeviceQueue], totals: Mapping[str, int], in_flight: int
+) -> ShardStatus:
+    """One shard, from what the workers, the scheduler and the router know."""
+    process = shard.process
+    beat = process.beat if process is not None else None
+    ready = sum(1 for queue in scheduler if queue.can_send)
+    return ShardStatus(
+        shard=shard.index,
+        state=shard.state.value,
+        since=shard.since,
+        epoch=shard.epoch,
+        pid=process.pid if process is not None else None,
+        devices=len(scheduler),
+        ready=ready,
+        parked=len(scheduler) - ready,
+        open_clients=beat.open_clients if beat is not None else 0,
+        in_flight=in_flight,
+        sent=totals.get(Verdict.SENT, 0),
+        failed=totals.get(Verdict.PERMANENT, 0) + totals.get(Verdict.TRANSIENT, 0),
+        in_doubt=totals.get(Verdict.IN_DOUBT, 0),
+        sent_per_second=round(shard.rate(), 2),
+        restarts=shard.restarts,
+        lag=beat.lag if beat is not None else None,
+        heartbeat_age=process.silent_for() if beat is not None and process is not None else None,
+        rss=beat.rss if beat is not None else None,
+        fds=beat.fds if beat is not None else None,
+        connects=beat.connects if beat is not None else None,
+        error=shard.blocked or shard.last_error,
+    )
+
+
+def sum_up(shards: Sequence[ShardStatus], *, sandbox_devices: int) -> Totals:
+    """The node's totals."""
+    return Totals(
+        devices=sum(s.devices for s in shards),
+        ready=sum(s.ready for s in shards),
+        parked=sum(s.parked for s in shards),
+        sandbox_devices=sandbox_devices,
+        open_clients=sum(s.open_clients for s in shards),
+        in_flight=sum(s.in_flight for s in shards),
+        sent=sum(s.sent for s in shards),
+        failed=sum(s.failed for s in shards),
+        in_doubt=sum(s.in_doubt for s in shards),
+        sent_per_second=round(sum(s.sent_per_second for s in shards), 2),
+    )
 
 
 def in_one_line(status: Status) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from shardd.queue.producer_admin import ProducerAdmin
-from shardd.supervisor.admin.problems import Problem, ProblemKind
+from shardd.supervisor.problems import Problem, ProblemKind
 
 LOOK_EVERY: Final = 20.0
 """Seconds between looks at the bound roles."""

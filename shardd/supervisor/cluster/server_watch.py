@@ -14,7 +14,7 @@ from typing import Final
 
 from shardd.queue.database import NOTIFICATIONS_FULL
 from shardd.queue.server_limits import LockUse, Names, ServerLimits, SessionOids
-from shardd.supervisor.admin.problems import Problem, ProblemKind
+from shardd.supervisor.problems import Problem, ProblemKind
 
 EVERY: Final = 3.0
 """Seconds between looks, at least."""
@@ -108,7 +108,7 @@ class ServerWatch:
         return told or (before if before in self._sessions else None)
 
     def problems(self) -> Iterator[Problem]:
-        """See `shardd.supervisor.admin.problems`."""
+        """See `shardd.supervisor.problems`."""
         age = time.monotonic() - self._looked_at
         seen = f" (as of {age:.0f} s ago: the database has not answered since)" if age > _STALE else ""
         if self._locks is not None:

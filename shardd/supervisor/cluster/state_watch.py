@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from shardd.logs import get_logger
-from shardd.supervisor.admin.problems import Problem, ProblemKind
 from shardd.supervisor.cluster.state_lock import StateLock
+from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.services import Service
 from shardd.supervisor.workers.shard import Shard
 

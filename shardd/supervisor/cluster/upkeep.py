@@ -12,9 +12,9 @@ from shardd.logs import get_logger
 from shardd.queue.counts import Counts
 from shardd.queue.jobs import Jobs
 from shardd.queue.records import WorkHint
-from shardd.supervisor.admin.status import QueueStatus
 from shardd.supervisor.dispatch.recovery import LOST_AFTER, Recovery, sweep
 from shardd.supervisor.scheduling.rules import Rules
+from shardd.supervisor.status import QueueStatus
 
 log = get_logger(__name__)
 

@@ -13,8 +13,8 @@ from typing import Final
 
 from shardd.queue.jobs import Jobs
 from shardd.queue.settle import Claim
-from shardd.supervisor.admin.problems import Problem, ProblemKind
 from shardd.supervisor.dispatch.router import Router
+from shardd.supervisor.problems import Problem, ProblemKind
 
 EVERY: Final = 10.0
 """Seconds between looks, at least; one that takes long is repeated seldom."""
@@ -44,7 +44,7 @@ class ClaimWatch:
         self._orphans = Counter(node for claim, node, leased in found if not leased and claim.epoch not in epochs)
 
     def problems(self) -> Iterator[Problem]:
-        """See `shardd.supervisor.admin.problems`."""
+        """See `shardd.supervisor.problems`."""
         now = time.monotonic()
         lost, at = self._router.lost_claims
         if now < at + SHOWN:

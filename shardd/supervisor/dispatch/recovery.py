@@ -25,11 +25,11 @@ from shardd.queue.jobs import Jobs
 from shardd.queue.settle import Claim, Finish, JobBackoff, settle
 from shardd.state_files import open_folder
 from shardd.states import MAY_HAVE_LEFT, JobState, Verdict
-from shardd.supervisor.admin.problems import Problem, ProblemKind
 from shardd.supervisor.dispatch.cycle_writer import resolve_apart, settle_apart
 from shardd.supervisor.dispatch.in_flight import Entry
 from shardd.supervisor.dispatch.router import Router
 from shardd.supervisor.dispatch.verdicts import NODE_DIED, Death, prepared_alone, verdicts
+from shardd.supervisor.problems import Problem, ProblemKind
 
 log = get_logger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from shardd.logs import get_logger
 from shardd.queue.settle import Claim
-from shardd.supervisor.admin.problems import Problem, ProblemKind
+from shardd.supervisor.problems import Problem, ProblemKind
 
 log = get_logger(__name__)
 
@@ -31,7 +31,7 @@ class SetAside:
         self._jobs.append((time.monotonic(), claim, why))
 
     def problems(self) -> Iterable[Problem]:
-        """See `shardd.supervisor.admin.problems`."""
+        """See `shardd.supervisor.problems`."""
         while self._jobs and self._jobs[0][0] < time.monotonic() - SHOWN:
             self._jobs.popleft()
         if self._jobs:

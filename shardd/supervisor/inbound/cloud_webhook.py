@@ -33,7 +33,7 @@ from shardd.config.substitute import substitute
 from shardd.config.values import RefusedError
 from shardd.errors import SharddError
 from shardd.logs import get_logger
-from shardd.supervisor.admin.http_listener import Listener, refusal
+from shardd.supervisor.http_listener import Listener, refusal
 from shardd.supervisor.inbound.cloud_notifications import Confirmed, NotDelivered, Wrote, read_notification
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.services import Service

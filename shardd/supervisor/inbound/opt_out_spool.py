@@ -24,7 +24,7 @@ from shardd.errors import UnsafeFileError
 from shardd.logs import get_logger
 from shardd.queue.opt_outs import HeardOptOut
 from shardd.state_files import open_file
-from shardd.supervisor.admin.problems import Problem, ProblemKind
+from shardd.supervisor.problems import Problem, ProblemKind
 
 log = get_logger(__name__)
 

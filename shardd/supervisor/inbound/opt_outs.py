@@ -25,8 +25,8 @@ from shardd.logs import get_logger
 from shardd.opt_out_words import OptOutWords
 from shardd.queue.opt_outs import HeardOptOut, OptOuts, address_of
 from shardd.queue.records import ClaimedJob
-from shardd.supervisor.admin.problems import Problem, ProblemKind
 from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
+from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.services import Service
 from shardd.tasks import wait_for_event
 from shardd.transports.whatsapp.messages.recipients import parse_recipient

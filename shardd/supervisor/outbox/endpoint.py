@@ -18,9 +18,9 @@ from shardd.config import WebhookConfig
 from shardd.errors import DatabaseError
 from shardd.logs import get_logger
 from shardd.queue.webhooks import Event, Hold, Progress, SetAside, WebhookStore
-from shardd.supervisor.admin.status import WebhookStatus
 from shardd.supervisor.outbox.post import Answer, Meaning, WebhookPost
 from shardd.supervisor.outbox.window import DOWN_AFTER, Entry, Patience, Window
+from shardd.supervisor.status import WebhookStatus
 from shardd.tasks import end_tasks, wait_for_event
 
 log = get_logger(__name__)

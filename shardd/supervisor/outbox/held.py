@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from shardd.queue.events import Events, HeldEvents
-from shardd.supervisor.admin.problems import Problem, ProblemKind
+from shardd.supervisor.problems import Problem, ProblemKind
 
 EVERY: Final = 5.0
 """Seconds between looks: one probe of the outbox, and a list of sessions only when something waits."""
@@ -31,7 +31,7 @@ class HeldEventWatch:
         self._held = await self._events.held(HELD)
 
     def problems(self) -> Iterator[Problem]:
-        """See `shardd.supervisor.admin.problems`."""
+        """See `shardd.supervisor.problems`."""
         if self._held is not None:
             yield Problem(ProblemKind.EVENTS, describe(self._held))
 

@@ -11,10 +11,10 @@ from shardd.config import WebhookConfig
 from shardd.logs import get_logger
 from shardd.queue.database import Database
 from shardd.queue.webhooks import WebhookStore
-from shardd.supervisor.admin.status import WebhookStatus
 from shardd.supervisor.notifications import NotificationListener
 from shardd.supervisor.outbox.endpoint import Endpoint
 from shardd.supervisor.services import Service, Step
+from shardd.supervisor.status import WebhookStatus
 from shardd.tasks import WakeUp, end_tasks
 
 log = get_logger(__name__)

@@ -21,7 +21,7 @@ from shardd.pacing import CLASSES, DevicePace, NextSend
 from shardd.queue.records import Campaign, ClaimedJob, ClaimRequest, Device, Position, StateChange
 from shardd.queue.settle import Claim
 from shardd.states import CAN_SEND, MAY_HAVE_LEFT, DeviceState, Verdict
-from shardd.supervisor.admin.problems import Problem, ProblemKind
+from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.scheduling.device_queue import TRIM_AT, DeviceQueue, Lane
 from shardd.supervisor.scheduling.ready_queue import READY, ReadyQueue
 
@@ -129,7 +129,7 @@ class Scheduler:
             queue.untold = why
 
     def problems(self) -> Iterable[Problem]:
-        """See `shardd.supervisor.admin.problems`."""
+        """See `shardd.supervisor.problems`."""
         if faulty := [queue for queue in self.by_id.values() if queue.fault is not None]:
             devices = "1 device has a row" if len(faulty) == 1 else f"{len(faulty):,} devices have rows"
             yield Problem(

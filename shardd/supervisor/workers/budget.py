@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from shardd.config import RecycleConfig
 from shardd.states import ShardState
-from shardd.supervisor.admin.problems import Problem, ProblemKind
+from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.workers.process import WorkerProcess
 from shardd.supervisor.workers.shard import Shard
 

@@ -21,7 +21,7 @@ from shardd.journal import journal_path
 from shardd.logs import get_logger
 from shardd.queue.settle import Claim
 from shardd.states import ALONE_FROM, ShardState
-from shardd.supervisor.admin.problems import Problem
+from shardd.supervisor.problems import Problem
 from shardd.supervisor.services import Service
 from shardd.supervisor.workers.budget import memory_problems, next_to_recycle
 from shardd.supervisor.workers.messages import MessageHandlers, WorkerMessages
@@ -287,7 +287,7 @@ class WorkerPool(Service):
             self._begin(self._drain(shard, "respawn", outgrows=what.memory), shard)
 
     def problems(self) -> Iterable[Problem]:
-        """See `shardd.supervisor.admin.problems`."""
+        """See `shardd.supervisor.problems`."""
         return memory_problems(self.shards, self._config.worker.recycle, time.monotonic())
 
     # ---- what workers do

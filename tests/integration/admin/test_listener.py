@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from shardd.supervisor.admin.http_listener import Listener
+from shardd.supervisor.http_listener import Listener
 from tests.support.raw_http import Peer, exchange, statuses
 
 QUICK = b"GET /quick HTTP/1.1\r\nHost: h\r\n\r\n"

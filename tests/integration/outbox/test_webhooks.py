@@ -20,11 +20,11 @@ from shardd.config import WebhookConfig
 from shardd.queue.database import Database
 from shardd.queue.leases import Leases
 from shardd.queue.webhooks import FAILURES_KEPT, Event, Hold, Progress, SetAside, WebhookAdmin, WebhookRow, WebhookStore
-from shardd.supervisor.admin.status import WebhookStatus
 from shardd.supervisor.outbox import endpoint
 from shardd.supervisor.outbox.webhooks import Webhooks
 from shardd.supervisor.outbox.window import REFUSALS
 from shardd.supervisor.services import Steps
+from shardd.supervisor.status import WebhookStatus
 from shardd.tasks import end_tasks
 from tests.support.queue_rows import add_devices, connect
 from tests.support.webhook_receiver import HANG, PATIENCE, RESET, SECRET, Answer, Posted, Receiver

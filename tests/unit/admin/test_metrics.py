@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from shardd.states import ShardState
 from shardd.supervisor.admin.metrics import render_metrics
-from shardd.supervisor.admin.status import QueueStatus, ShardStatus, Status, WebhookStatus, sum_up
+from shardd.supervisor.admin.node import sum_up
+from shardd.supervisor.status import QueueStatus, ShardStatus, Status, WebhookStatus
 
 SAMPLE = re.compile(r'^([a-z_]+)(\{[a-z]+="[^"\\\n]*"(?:,[a-z]+="[^"\\\n]*")*\})? (\S+)$')
 

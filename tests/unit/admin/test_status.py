@@ -15,18 +15,10 @@ from shardd.config import parse_config
 from shardd.pacing import Pace
 from shardd.queue.records import Device
 from shardd.states import CAN_SEND, DeviceState, ShardState, Verdict
-from shardd.supervisor.admin.problems import ProblemKind
-from shardd.supervisor.admin.status import (
-    QueueStatus,
-    ShardStatus,
-    Status,
-    Totals,
-    WebhookStatus,
-    problems_of,
-    shard_status,
-    sum_up,
-)
+from shardd.supervisor.admin.node import problems_of, shard_status, sum_up
+from shardd.supervisor.problems import ProblemKind
 from shardd.supervisor.scheduling.scheduler import DeviceQueue
+from shardd.supervisor.status import QueueStatus, ShardStatus, Status, Totals, WebhookStatus
 from shardd.supervisor.workers.shard import Shard
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from shardd.cli.status.view import render_status
 from shardd.states import ShardState
-from shardd.supervisor.admin.status import QueueStatus, ShardStatus, Status, problems_of, sum_up
+from shardd.supervisor.admin.node import problems_of, sum_up
+from shardd.supervisor.status import QueueStatus, ShardStatus, Status
 
 
 def shard(index: int, state: ShardState, *, sent: int) -> ShardStatus:

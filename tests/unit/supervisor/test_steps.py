@@ -7,7 +7,7 @@ import time
 import pytest
 
 from shardd.errors import DatabaseError
-from shardd.supervisor.admin.problems import Problem, ProblemKind
+from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.services import PATIENCE, REPORT_AFTER, RETRY_CAP, Step, Steps
 
 

@@ -15,7 +15,7 @@ from shardd.config import Config
 from shardd.config.load import parse_config
 from shardd.queue.settle import Claim
 from shardd.states import ShardState
-from shardd.supervisor.admin.defects import Defects
+from shardd.supervisor.defects import Defects
 from shardd.supervisor.workers.messages import ClientClosings, MessageHandlers
 from shardd.supervisor.workers.pool import WorkerPool
 from shardd.supervisor.workers.process import Launch, WorkerProcess

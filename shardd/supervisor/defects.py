@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shardd.logs import get_logger
-from shardd.supervisor.admin.problems import Problem, ProblemKind
+from shardd.supervisor.problems import Problem, ProblemKind
 
 log = get_logger(__name__)
 
@@ -48,7 +48,7 @@ class Defects:
             log.error("%s", text, action="defect", shard=shard, times=known.times, exc_info=error)
 
     def problems(self) -> Iterable[Problem]:
-        """See `shardd.supervisor.admin.problems`."""
+        """See `shardd.supervisor.problems`."""
         since = time.monotonic() - SHOWN
         for text, known in self._known.items():
             if known.last > since:
