@@ -24,7 +24,7 @@ import psycopg
 from demo_picture import Moment, Picture
 from rich.console import Console
 
-from shardd.cli.client import ask_now
+from shardd.cli.control import ask_now
 from shardd.config import Config, load_config
 from shardd.embedded import embedded_dsn, launch
 from shardd.errors import NotRunningError, SharddError

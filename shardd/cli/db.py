@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from pathlib import Path
 from typing import Final
 
 import click
 
-from shardd.cli.options import config_option
+from shardd.cli.database import reach_dsn
+from shardd.cli.options import config_option, database_config_option
 from shardd.cli.output import make_console, make_table, print_exactly, print_json, say
-from shardd.cli.reach import reach_dsn
-from shardd.cli.reachable import database_config
-from shardd.config import Config, load_config
+from shardd.config import Config
 from shardd.embedded import embedded_dsn
 from shardd.embedded.server import ROLES
 from shardd.errors import UsageError
@@ -30,9 +28,9 @@ def db_group() -> None:
 
 @db_group.command("migrate")
 @config_option
-def migrate_command(config_file: Path) -> None:
+def migrate_command(config: Config) -> None:
     """Bring the database to the schema of this release."""
-    applied, state = asyncio.run(_migrate(load_config(config_file)))
+    applied, state = asyncio.run(_migrate(config))
     for name in applied:
         say(f"applied {name}")
     if not applied:
@@ -41,11 +39,11 @@ def migrate_command(config_file: Path) -> None:
 
 
 @db_group.command("status")
-@config_option
+@database_config_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def status_command(config_file: Path, as_json: bool) -> None:
+def status_command(config: Config, as_json: bool) -> None:
     """Show the database and its migrations; exit with 0 when it is current, else with 1."""
-    state = asyncio.run(_status(database_config(config_file)))
+    state = asyncio.run(_status(config))
     if as_json:
         print_json({**asdict(state), "current": state.current})
     else:
@@ -57,20 +55,19 @@ def status_command(config_file: Path, as_json: bool) -> None:
 
 
 @db_group.command("dsn")
-@config_option
+@database_config_option
 @click.option(
     "--role", type=click.Choice(ROLES), default="shardd", show_default=True, help="Role of the embedded database."
 )
-def dsn_command(config_file: Path, role: str) -> None:
+def dsn_command(config: Config, role: str) -> None:
     """Print where the database is, for psql and other programs: psql "$(shardd db dsn --config F)"."""
-    config = database_config(config_file)
     if config.database is None:
         print_exactly(embedded_dsn(config.state_dir, role))
     elif role == "shardd":
         print_exactly(config.database.dsn)
     else:
         raise UsageError(
-            f"--role {role} is one of the embedded database, and {config_file} names a server: its roles are yours to make, "
+            f"--role {role} is one of the embedded database, and {config.source} names a server: its roles are yours to make, "
             "such as CREATE ROLE app LOGIN PASSWORD '…' CONNECTION LIMIT 20 IN ROLE shardd_producer"
         )
 

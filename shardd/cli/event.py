@@ -6,16 +6,15 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC
-from pathlib import Path
 from typing import Any, Final
 
 import click
 import psycopg
 
-from shardd.cli.options import WholeNumber, config_option
+from shardd.cli.database import with_database
+from shardd.cli.options import WholeNumber, database_config_option
 from shardd.cli.output import Text, count, make_console, make_table, print_json, say
-from shardd.cli.reach import with_database
-from shardd.cli.reachable import database_config
+from shardd.config import Config
 from shardd.config.values import closest
 from shardd.errors import DatabaseError, UsageError
 from shardd.event_kinds import EventKind, names_a_kind
@@ -41,9 +40,9 @@ def event_group() -> None:
 @click.option("--limit", type=WholeNumber(1, 100_000), default=50, show_default=True, help="At most so many.")
 @click.option("--follow", is_flag=True, help="Go on with what comes, until ^C.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: a list; with --follow one object per line.")
-@config_option
+@database_config_option
 def list_(
-    *, kinds: tuple[str, ...], after: str | None, limit: int, follow: bool, as_json: bool, config_file: Path
+    *, kinds: tuple[str, ...], after: str | None, limit: int, follow: bool, as_json: bool, config: Config
 ) -> None:
     """List events, oldest first.
 
@@ -51,7 +50,6 @@ def list_(
     SELECT * FROM shardd.read_events(position, 100).
     """
     _check_kinds(kinds)
-    config = database_config(config_file)
     wanted = kinds or None
 
     async def find(database: Database) -> list[EventRow]:

@@ -1,25 +1,35 @@
-"""Options that many commands share."""
+"""Options and values that many commands share.
+
+A command names one of the three `--config` options and receives a `Config`. Two of them accept a file with errors that do not
+concern the command, and print a warning: an operator must reach the daemon although somebody is editing its config.
+"""
 
 from __future__ import annotations
 
 import math
 import os
 import re
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from shardd.cli.output import say_error
+from shardd.config import Config, load_config
+from shardd.config.readable import TO_ASK_THE_DAEMON, TO_REACH_THE_DATABASE, load_readable
+
 QUOTED: Final = 60
-"""Characters that an error repeats of a value."""
+"""Characters of a value that an error quotes."""
 DEFAULT_CONFIG: Final = "/etc/shardd/shards.yaml"
+MOST_ROWS: Final = 100_000
 
 _WHOLE: Final = re.compile(r"-?[0-9]{1,18}")
 _NUMBER: Final = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
 
 
 class WholeNumber(click.IntRange):
-    """A whole number in a range, in the digits 0 to 9 only: Python reads those of every script, and underscores."""
+    """A whole number in a range, in the digits 0 to 9 only: Python also accepts underscores and the digits of any script."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """As in click."""
@@ -41,16 +51,54 @@ class Number(click.ParamType[float]):
         number = float(value) if isinstance(value, float) or _NUMBER.fullmatch(value) else math.nan
         if not 0 < number <= self._max:
             self.fail(
-                f"{value[:QUOTED]!r} is not one; write a number above 0 and up to {self._max:g}, such as 2", param, ctx
+                f"{value[:QUOTED]!r} is not a number above 0 and up to {self._max:g}; write one such as 2", param, ctx
             )
         return number
 
 
-config_option = click.option(
-    "--config",
-    "config_file",
-    type=click.Path(path_type=Path),
-    default=lambda: os.environ.get("SHARDD_CONFIG", DEFAULT_CONFIG),
-    show_default=f"$SHARDD_CONFIG, else {DEFAULT_CONFIG}",
-    help="Config file.",
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _config_option(load: Callable[[Path], Config]) -> Decorator:
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        default=lambda: os.environ.get("SHARDD_CONFIG", DEFAULT_CONFIG),
+        show_default=f"$SHARDD_CONFIG, else {DEFAULT_CONFIG}",
+        callback=lambda _context, _option, file: load(file),
+        help="Config file.",
+    )
+
+
+def _tolerant(needed: Collection[tuple[str, ...]]) -> Callable[[Path], Config]:
+    def load(file: Path) -> Config:
+        read = load_readable(file, needed)
+        if read.refused is not None:
+            first, *others = str(read.refused).splitlines()
+            more = f" (and {len(others)} more; see: shardd config check {file})" if others else ""
+            say_error(f"shardd: warning: {first}{more}; this command does not need it and goes on")
+        return read.config
+
+    return load
+
+
+config_option = _config_option(load_config)
+"""For a command that needs the whole config: any error in the file is a ConfigError."""
+database_config_option = _config_option(_tolerant(TO_REACH_THE_DATABASE))
+"""For a command that only needs the database: a ConfigError only when the file does not say where that is."""
+daemon_config_option = _config_option(_tolerant(TO_ASK_THE_DAEMON))
+"""For a command that only needs the running daemon: a ConfigError only when the file does not say where that is."""
+
+ids_argument = click.argument("ids", nargs=-1, required=True, metavar="ID...")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+limit_option = click.option(
+    "--limit", type=WholeNumber(1, MOST_ROWS), default=50, show_default=True, help="Maximum number of rows."
 )
+
+
+def json_option(help: str = "Print an object, for programs; times in ISO 8601.") -> Decorator:  # noqa: A002 - as in click
+    """`--json`, passed as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help=help)
+
+
+json_list_option = json_option("Print a list of objects, for programs; times in ISO 8601.")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
-from shardd.cli.client import ask
-from shardd.cli.reach import command_pool, reach_dsn
+from shardd.cli.control import ask
+from shardd.cli.database import command_pool, reach_dsn
 from shardd.config import Config
 from shardd.errors import NotRunningError, UsageError
 from shardd.queue.database import Database

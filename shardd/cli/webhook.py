@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from shardd.cli.options import WholeNumber, config_option
+from shardd.cli.database import with_database
+from shardd.cli.options import WholeNumber, config_option, database_config_option
 from shardd.cli.output import Text, ago, count, make_console, make_table, print_json, say
-from shardd.cli.reach import with_database
-from shardd.cli.reachable import database_config
-from shardd.config import WebhookConfig, load_config
+from shardd.config import Config, WebhookConfig
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.webhooks import FAILURES_KEPT, FailureRow, WebhookAdmin, WebhookRow
@@ -31,9 +29,8 @@ def webhook_group() -> None:
 @webhook_group.command("list")
 @click.option("--json", "as_json", is_flag=True, help="For programs: a list of objects; times in ISO 8601.")
 @config_option
-def list_(as_json: bool, config_file: Path) -> None:
+def list_(as_json: bool, config: Config) -> None:
     """List webhooks: how each is, how many events wait for it, and what its receiver said last."""
-    config = load_config(config_file)
 
     async def find(database: Database) -> list[WebhookRow]:
         return await WebhookAdmin(database).all(COUNT_MOST + 1)
@@ -50,8 +47,8 @@ def list_(as_json: bool, config_file: Path) -> None:
 @click.argument("name")
 @click.option("--limit", type=WholeNumber(1, FAILURES_KEPT), default=50, show_default=True, help="At most so many.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: a list of objects; times in ISO 8601.")
-@config_option
-def failed(name: str, limit: int, as_json: bool, config_file: Path) -> None:
+@database_config_option
+def failed(name: str, limit: int, as_json: bool, config: Config) -> None:
     """List the events of a webhook that were set aside, newest first: its receiver would not take them."""
 
     async def find(database: Database) -> list[FailureRow]:
@@ -61,7 +58,7 @@ def failed(name: str, limit: int, as_json: bool, config_file: Path) -> None:
             raise _unknown(name)
         return found
 
-    found = with_database(database_config(config_file), find)
+    found = with_database(config, find)
     if as_json:
         print_json([asdict(one) for one in found])
         return
@@ -88,10 +85,9 @@ def failed(name: str, limit: int, as_json: bool, config_file: Path) -> None:
 
 @webhook_group.command("retry")
 @click.argument("name")
-@config_option
-def retry(name: str, config_file: Path) -> None:
+@database_config_option
+def retry(name: str, config: Config) -> None:
     """Try a webhook at once that fails or is disabled, and send once more what was set aside."""
-    config = database_config(config_file)
 
     async def ask(database: Database) -> int | None:
         return await WebhookAdmin(database).ask_retry(name)

@@ -95,6 +95,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Why it is not healthy, in words."""
     problem_kinds: dict[str, int]
     """How many problems there are of each kind (`shardd.supervisor.problems.ProblemKind`), of every kind."""
+    problems_by_kind: dict[str, list[str]]
+    """The same texts as in `problems`, of the kinds that have any."""
     notes: list[str]
     """What a person should know though it is healthy, such as a config file that was refused."""
     started_at: float

@@ -151,7 +151,7 @@ async def test_a_config_with_an_error_keeps_nobody_from_a_daemon_that_runs(
     good = daemon.config_file.read_text()
     daemon.config_file.write_text(f"{good}\nshards many\ncolour: green\n")
     warning = re.compile(
-        r"shardd: warning: \S+/shards\.yaml:\d+(:\d+)?: .* until then this command goes on without it\n"
+        r"shardd: warning: \S+/shards\.yaml:\d+(:\d+)?: .* this command does not need it and goes on\n"
     )
 
     daemon.kill(signal.SIGHUP)

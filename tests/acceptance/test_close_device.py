@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import psycopg
 
-from shardd.cli.client import ask
+from shardd.cli.control import ask
 from tests.support.daemon import Daemon, Producer
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from shardd.cli.client import ask
+from shardd.cli.control import ask
 from tests.support.daemon import PATIENCE, Daemon, Producer, wait_gone
 
 

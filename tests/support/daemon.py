@@ -22,7 +22,7 @@ from typing import Any
 import psycopg
 import yaml
 
-from shardd.cli.client import ask
+from shardd.cli.control import ask
 
 PATIENCE = 60.0
 """Seconds after which a test calls something hung."""

@@ -6,17 +6,16 @@ many jobs wait: a claim looks at its campaign.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 import click
 
 from shardd.cli.campaign.view import campaign_json, details_json, show_campaign, show_campaigns
+from shardd.cli.database import with_database
 from shardd.cli.names import Refusals, confirm, short_names, some
-from shardd.cli.options import Number, WholeNumber, config_option
+from shardd.cli.options import Number, WholeNumber, database_config_option
 from shardd.cli.output import count, print_json, say
-from shardd.cli.reach import with_database
-from shardd.cli.reachable import database_config
+from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.campaign_admin import CampaignAdmin, CampaignRow, CampaignState, CampaignTerms, WeighedCampaign
 from shardd.queue.database import Database
@@ -54,7 +53,7 @@ def campaign_group() -> None:
 @_weight
 @_device_cap
 @click.option("--paused", is_flag=True, help="It sends nothing before it is resumed.")
-@config_option
+@database_config_option
 def add(
     *,
     ids: tuple[str, ...],
@@ -62,7 +61,7 @@ def add(
     weight: float | None,
     device_cap: int | None,
     paused: bool,
-    config_file: Path,
+    config: Config,
 ) -> None:
     """Begin campaigns that differ in nothing but their ids. One that is there already with the same terms stays as it is."""
     names, terms = short_names(ids, "campaign"), _terms(label, weight, device_cap)
@@ -73,7 +72,7 @@ def add(
         added = await campaigns.add(names, terms, state)
         return added, await campaigns.find([name for name in names if name not in added])
 
-    added, there = with_database(database_config(config_file), work)
+    added, there = with_database(config, work)
     if added:
         say(f"added {count(len(added), 'campaign')}")
     refusals = Refusals()
@@ -94,15 +93,14 @@ def add(
 @_label
 @_weight
 @_device_cap
-@config_option
+@database_config_option
 def set_(
-    *, ids: tuple[str, ...], label: str | None, weight: float | None, device_cap: int | None, config_file: Path
+    *, ids: tuple[str, ...], label: str | None, weight: float | None, device_cap: int | None, config: Config
 ) -> None:
     """Change the terms of campaigns; a running shardd takes them over at once."""
     names, terms = short_names(ids, "campaign"), _terms(label, weight, device_cap)
     if terms == CampaignTerms():
         raise UsageError("say what to change: --label, --weight or --device-cap")
-    config = database_config(config_file)
     zone = config.pacing.timezone
     done = with_database(config, lambda database: CampaignAdmin(database).change(names, terms, zone))
     _tell_done("changed", names, done)
@@ -114,13 +112,11 @@ def set_(
 )
 @click.option("--limit", type=WholeNumber(1, 100_000), default=50, show_default=True, help="At most so many.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: a list of objects; times in ISO 8601.")
-@config_option
-def list_(*, state: str | None, limit: int, as_json: bool, config_file: Path) -> None:
+@database_config_option
+def list_(*, state: str | None, limit: int, as_json: bool, config: Config) -> None:
     """List campaigns, newest first."""
     wanted = None if state is None else CampaignState(state)
-    rows = with_database(
-        database_config(config_file), lambda database: CampaignAdmin(database).newest(limit, state=wanted)
-    )
+    rows = with_database(config, lambda database: CampaignAdmin(database).newest(limit, state=wanted))
     if as_json:
         print_json([campaign_json(row) for row in rows])
     else:
@@ -130,11 +126,10 @@ def list_(*, state: str | None, limit: int, as_json: bool, config_file: Path) ->
 @campaign_group.command("show")
 @click.argument("campaign", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="For programs, with every device; times in ISO 8601.")
-@config_option
-def show(campaign: str, as_json: bool, config_file: Path) -> None:
+@database_config_option
+def show(campaign: str, as_json: bool, config: Config) -> None:
     """Show one campaign: how far it is, its rate, the time left, and what it waits for."""
     (name,) = short_names([campaign], "campaign")
-    config = database_config(config_file)
     zone = config.pacing.timezone
     details = with_database(config, lambda database: CampaignAdmin(database).show(name, zone))
     if details is None:
@@ -148,31 +143,31 @@ def show(campaign: str, as_json: bool, config_file: Path) -> None:
 @campaign_group.command("pause")
 @_ids
 @_why
-@config_option
-def pause(ids: tuple[str, ...], why: str | None, config_file: Path) -> None:
+@database_config_option
+def pause(ids: tuple[str, ...], why: str | None, config: Config) -> None:
     """Hold campaigns back; their jobs wait. What a worker has in flight is finished."""
-    _turn("paused", ids, CampaignState.PAUSED, why, config_file)
+    _turn("paused", ids, CampaignState.PAUSED, why, config)
 
 
 @campaign_group.command("resume")
 @_ids
-@config_option
-def resume(ids: tuple[str, ...], config_file: Path) -> None:
+@database_config_option
+def resume(ids: tuple[str, ...], config: Config) -> None:
     """Let paused campaigns send again."""
-    _turn("resumed", ids, CampaignState.RUNNING, None, config_file)
+    _turn("resumed", ids, CampaignState.RUNNING, None, config)
 
 
 @campaign_group.command("cancel")
 @_ids
 @click.option("--why", help="Becomes the error of its jobs.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@config_option
-def cancel(ids: tuple[str, ...], why: str | None, yes: bool, config_file: Path) -> None:
+@database_config_option
+def cancel(ids: tuple[str, ...], why: str | None, yes: bool, config: Config) -> None:
     """End campaigns for good. Their waiting jobs are never sent; what a worker has in flight is finished.
 
     The jobs move to the archive as cancelled ones while shardd runs.
     """
-    names, config = short_names(ids, "campaign"), database_config(config_file)
+    names = short_names(ids, "campaign")
     # Between the two steps a person may think; no connection is held for that long.
     found = with_database(config, lambda database: CampaignAdmin(database).weigh(names))
     open_ = [one for one in found if one.state != CampaignState.CANCELLED]
@@ -187,7 +182,7 @@ def cancel(ids: tuple[str, ...], why: str | None, yes: bool, config_file: Path) 
     _refuse_unknown(names, {one.id for one in found}).finish()
 
 
-def _turn(word: str, ids: tuple[str, ...], state: CampaignState, why: str | None, config_file: Path) -> None:
+def _turn(word: str, ids: tuple[str, ...], state: CampaignState, why: str | None, config: Config) -> None:
     names = short_names(ids, "campaign")
 
     async def work(database: Database) -> tuple[set[str], list[CampaignRow]]:
@@ -195,7 +190,7 @@ def _turn(word: str, ids: tuple[str, ...], state: CampaignState, why: str | None
         done = await campaigns.set_state(names, state, why)
         return done, await campaigns.find([name for name in names if name not in done])
 
-    done, others = with_database(database_config(config_file), work)
+    done, others = with_database(config, work)
     if done:
         say(f"{word} {count(len(done), 'campaign')}")
     refusals = _refuse_unknown(names, done | {row.id for row in others})

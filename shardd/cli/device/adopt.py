@@ -10,7 +10,6 @@ import asyncio
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
 import click
@@ -22,7 +21,7 @@ from shardd.cli.names import Refusals, confirm, device_ids
 from shardd.cli.options import WholeNumber, config_option
 from shardd.cli.output import Text, count, make_console, make_table, print_json, say
 from shardd.cli.sessions import WHATSAPP, SessionContext, open_session_context
-from shardd.config import Config, load_config
+from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.device_admin import DeviceAdmin, DeviceRow
 from shardd.queue.sessions import Adoption, number_of
@@ -81,7 +80,7 @@ def import_(
     proxy: str | None,
     yes: bool,
     as_json: bool,
-    config_file: Path,
+    config: Config,
 ) -> None:
     """Adopt the sessions that a whatsmeow program keeps in PostgreSQL: all, or those of some NUMBERs.
 
@@ -89,7 +88,6 @@ def import_(
     """
     _check_source(source)
     low, high = read_gaps(gap, None, None)
-    config = load_config(config_file)
     check_gaps(config, low, high)
     usual = Adoption(
         ids=(), sessions=(), labels=(), proxy=read_proxy(proxy), gap_min=low, gap_max=high, daily_limit=daily_limit

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from shardd.cli.database import with_database
 from shardd.cli.device.outlook import ask_outlook, outlook_json, warm_days
 from shardd.cli.device.pace import check_pace, pace_options, read_pace
 from shardd.cli.device.settings import read_proxy, read_settings
 from shardd.cli.device.view import device_json, show_device, show_devices
 from shardd.cli.lazy import LazyGroup
 from shardd.cli.names import Refusals, device_ids, some
-from shardd.cli.options import config_option
+from shardd.cli.options import config_option, database_config_option
 from shardd.cli.output import SANDBOX, count, print_json, say
-from shardd.cli.reach import with_database
-from shardd.cli.reachable import database_config
-from shardd.config import TRANSPORTS, load_config
+from shardd.config import TRANSPORTS, Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.device_admin import PAUSED, DeviceAdmin, NewDevices
@@ -72,7 +70,7 @@ def add(
     label: str | None,
     proxy: str | None,
     settings: str | None,
-    config_file: Path,
+    config: Config,
     **pace: Any,
 ) -> None:
     """Add devices that differ in nothing but their ids. A device that was removed comes back with these settings.
@@ -91,7 +89,6 @@ def add(
         **fields,
     )
     check_device(transport, new.settings or {}, new.proxy)
-    config = load_config(config_file)
     check_pace(config, new)
     added = with_database(config, lambda database: DeviceAdmin(database).add(new))
     if added:
@@ -109,10 +106,9 @@ def add(
 @click.option(
     "--json", "as_json", is_flag=True, help="For programs: a list of objects as `device show --json` prints one."
 )
-@config_option
-def list_(state: str | None, transport: str | None, as_json: bool, config_file: Path) -> None:
+@database_config_option
+def list_(state: str | None, transport: str | None, as_json: bool, config: Config) -> None:
     """List the devices."""
-    config = database_config(config_file)
     found = with_database(
         config,
         lambda database: DeviceAdmin(database).find(state=state, transport=transport, warm_days=warm_days(config)),
@@ -126,11 +122,10 @@ def list_(state: str | None, transport: str | None, as_json: bool, config_file: 
 @device_group.command("show")
 @click.argument("device_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="For programs; passwords are masked.")
-@config_option
-def show(device_id: str, as_json: bool, config_file: Path) -> None:
+@database_config_option
+def show(device_id: str, as_json: bool, config: Config) -> None:
     """Show one device: its state and why, what to do, what waits for it, and when it may send next."""
     ids = device_ids([device_id])
-    config = database_config(config_file)
     found = with_database(config, lambda database: DeviceAdmin(database).find(ids=ids, warm_days=warm_days(config)))
     if not found:
         raise UsageError(f"device {some(ids)} is unknown; the others: shardd device list")
@@ -145,37 +140,35 @@ def show(device_id: str, as_json: bool, config_file: Path) -> None:
 @device_group.command("pause")
 @_ids
 @click.option("--why", help="Shown wherever somebody asks why its jobs wait.")
-@config_option
-def pause(ids: tuple[str, ...], why: str | None, config_file: Path) -> None:
+@database_config_option
+def pause(ids: tuple[str, ...], why: str | None, config: Config) -> None:
     """Hold devices back; their jobs wait. What a worker has in flight is finished."""
     names = device_ids(ids)
-    done = with_database(database_config(config_file), lambda database: DeviceAdmin(database).pause(names, why))
+    done = with_database(config, lambda database: DeviceAdmin(database).pause(names, why))
     _tell_done("paused", names, done)
 
 
 @device_group.command("resume")
 @_ids
-@config_option
-def resume(ids: tuple[str, ...], config_file: Path) -> None:
+@database_config_option
+def resume(ids: tuple[str, ...], config: Config) -> None:
     """Let paused devices send again."""
     names = device_ids(ids)
-    done = with_database(database_config(config_file), lambda database: DeviceAdmin(database).resume(names))
+    done = with_database(config, lambda database: DeviceAdmin(database).resume(names))
     _tell_done("resumed", names, done)
 
 
 @device_group.command("remove")
 @_ids
 @click.option("--cancel-jobs", is_flag=True, help="Cancel the jobs that wait for them.")
-@config_option
-def remove(ids: tuple[str, ...], cancel_jobs: bool, config_file: Path) -> None:
+@database_config_option
+def remove(ids: tuple[str, ...], cancel_jobs: bool, config: Config) -> None:
     """Take devices out of service. Their finished jobs stay readable; `device add` brings them back.
 
     Jobs of a device group that they got are left to the other devices of the group.
     """
     names = device_ids(ids)
-    with_database(
-        database_config(config_file), lambda database: _remove(database, names, cancel_jobs=cancel_jobs)
-    ).finish()
+    with_database(config, lambda database: _remove(database, names, cancel_jobs=cancel_jobs)).finish()
 
 
 async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) -> Refusals:

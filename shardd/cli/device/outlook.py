@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from shardd.cli.client import ask_now
+from shardd.cli.control import ask_now
 from shardd.cli.output import moment_text, span
 from shardd.config import Config
 from shardd.config.device_pace import device_pace

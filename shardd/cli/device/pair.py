@@ -10,7 +10,6 @@ import asyncio
 import signal
 from collections.abc import Callable
 from contextlib import aclosing
-from pathlib import Path
 from typing import Final
 
 import click
@@ -20,7 +19,7 @@ from shardd.cli.names import device_ids
 from shardd.cli.options import config_option
 from shardd.cli.output import say
 from shardd.cli.sessions import SessionContext, open_session_context
-from shardd.config import Config, load_config
+from shardd.config import Config
 from shardd.config.values import RefusedError, format_duration, parse_duration
 from shardd.errors import DatabaseError, PairingError, PermanentError, SharddError, UsageError
 from shardd.queue.device_admin import DeviceRow
@@ -53,7 +52,7 @@ AFTERWARDS: Final = 600.0
 @click.option("--json", "as_json", is_flag=True, help="For a front end: one JSON object a line, as things happen.")
 @config_option
 def pair(
-    *, device_id: str, phone: str | None, new_number: bool, timeout_text: str, as_json: bool, config_file: Path
+    *, device_id: str, phone: str | None, new_number: bool, timeout_text: str, as_json: bool, config: Config
 ) -> None:
     """Link a phone to the device ID, by a QR code or (--phone) by a typed code.
 
@@ -64,7 +63,6 @@ def pair(
     """
     (device_id,) = device_ids([device_id])
     timeout = _timeout(timeout_text)
-    config = load_config(config_file)
     number = None if phone is None else _number(phone, config)
     try:
         with open_view(device_id, as_json=as_json, patience=format_duration(timeout)) as view:

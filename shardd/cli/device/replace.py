@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
 
+from shardd.cli.database import reach_database
 from shardd.cli.names import device_ids
-from shardd.cli.options import config_option
+from shardd.cli.options import database_config_option
 from shardd.cli.output import SANDBOX, count, say
-from shardd.cli.reach import reach_database
-from shardd.cli.reachable import database_config
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
@@ -36,8 +34,8 @@ class Moved:
 @click.command("replace")
 @click.argument("old")
 @click.argument("new")
-@config_option
-def replace(old: str, new: str, config_file: Path) -> None:
+@database_config_option
+def replace(old: str, new: str, config: Config) -> None:
     """Move the jobs that wait for the device OLD to the device NEW.
 
     A job that a worker has in flight stays with OLD. The gap and the daily limit of NEW hold for all its jobs. OLD itself is
@@ -46,7 +44,7 @@ def replace(old: str, new: str, config_file: Path) -> None:
     old, new = device_ids([old])[0], device_ids([new])[0]
     if old == new:
         raise UsageError(f"{old} cannot replace itself: name two devices")
-    result = asyncio.run(_replace(database_config(config_file), old, new))
+    result = asyncio.run(_replace(config, old, new))
     say(f"moved {count(result.moved, 'job')} from {old} to {new}")
     if result.back:
         say(f"{count(result.back, 'job')} of device groups went back to their groups")

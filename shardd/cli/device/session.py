@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Final
 
 import click
@@ -12,7 +11,7 @@ from shardd.cli.names import confirm, device_ids
 from shardd.cli.options import config_option
 from shardd.cli.output import say
 from shardd.cli.sessions import SessionContext, open_session_context
-from shardd.config import Config, load_config
+from shardd.config import Config
 from shardd.errors import DatabaseError, PairingError, SharddError, UsageError
 from shardd.queue.sessions import number_of
 from shardd.states import DEVICE_REMEDY, DeviceState
@@ -28,7 +27,7 @@ _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 @click.argument("device_id", metavar="ID")
 @_yes
 @config_option
-def take_over(device_id: str, yes: bool, config_file: Path) -> None:
+def take_over(device_id: str, yes: bool, config: Config) -> None:
     """Let the device ID send again that another client replaced.
 
     WhatsApp keeps one connection per session: the last one that comes ends the other. So first find the other program that
@@ -36,7 +35,7 @@ def take_over(device_id: str, yes: bool, config_file: Path) -> None:
     replace each other for ever.
     """
     (device_id,) = device_ids([device_id])
-    asyncio.run(_take_over(load_config(config_file), device_id, yes=yes))
+    asyncio.run(_take_over(config, device_id, yes=yes))
     say(f"device {device_id} is ready; if it is replaced again, the other client still runs")
 
 
@@ -56,13 +55,13 @@ async def _take_over(config: Config, device_id: str, *, yes: bool) -> None:
 @click.option("--forget", is_flag=True, help="Only forget the session here; the phone goes on listing it as linked.")
 @_yes
 @config_option
-def logout(device_id: str, forget: bool, yes: bool, config_file: Path) -> None:
+def logout(device_id: str, forget: bool, yes: bool, config: Config) -> None:
     """End the session of the device ID: the phone no longer lists it, and the device becomes unpaired.
 
     Works while shardd runs. Its jobs stay, and wait for a new pairing.
     """
     (device_id,) = device_ids([device_id])
-    done = asyncio.run(_logout(load_config(config_file), device_id, forget=forget, yes=yes))
+    done = asyncio.run(_logout(config, device_id, forget=forget, yes=yes))
     say(f"{done}; pair it again: shardd device pair {device_id}")
 
 

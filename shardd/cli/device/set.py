@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
+from shardd.cli.database import with_database
 from shardd.cli.device.pace import DEFAULT, check_pace, pace_options, read_pace
 from shardd.cli.device.settings import read_proxy, read_settings
 from shardd.cli.names import Refusals, device_ids
 from shardd.cli.options import config_option
 from shardd.cli.output import count, say
-from shardd.cli.reach import with_database
-from shardd.config import Config, load_config
+from shardd.config import Config
 from shardd.errors import SharddError, UsageError
 from shardd.pacing import CLASSES
 from shardd.queue.database import Database
@@ -46,7 +45,7 @@ def set_(
     proxy: str | None,
     settings: str | None,
     cleared: tuple[str, ...],
-    config_file: Path,
+    config: Config,
     **pace: Any,
 ) -> None:
     """Change settings of devices; what is not named stays. The word `default` makes a setting as configured.
@@ -63,7 +62,6 @@ def set_(
     if not fields and not classes and not cleared:
         raise UsageError("nothing is to change: name what does, such as --gap 5s..15s; see shardd device set --help")
     names = device_ids(ids)
-    config = load_config(config_file)
     change = DeviceChange(fields=fields, classes=classes, cleared=cleared)
     done = with_database(config, lambda database: _set(database, config, names, change))
     if done:

@@ -6,16 +6,14 @@ to the database, so they work whether shardd runs or not.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
+from shardd.cli.database import with_database
 from shardd.cli.group.view import group_json, show_group, show_groups, whole_group_json
 from shardd.cli.names import Refusals, device_ids, short_names
-from shardd.cli.options import config_option
+from shardd.cli.options import database_config_option
 from shardd.cli.output import count, print_json, say
-from shardd.cli.reach import with_database
-from shardd.cli.reachable import database_config
+from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.group_admin import GroupAdmin, GroupRow, Member
@@ -36,11 +34,11 @@ def group_group() -> None:
 @_group
 @_devices
 @click.option("--label", help="A name for people.")
-@config_option
-def add(group: str, devices: tuple[str, ...], label: str | None, config_file: Path) -> None:
+@database_config_option
+def add(group: str, devices: tuple[str, ...], label: str | None, config: Config) -> None:
     """Make a group, or put more devices into one that is there. A device may be in several groups."""
     (name,), names = short_names([group], "group"), device_ids(devices) if devices else []
-    added = with_database(database_config(config_file), lambda database: GroupAdmin(database).add(name, names, label))
+    added = with_database(config, lambda database: GroupAdmin(database).add(name, names, label))
     if added.group_is_new:
         say(f"made group {name}" + (f" of {count(len(added.new), 'device')}" if added.new else ""))
     elif names:
@@ -57,8 +55,8 @@ def add(group: str, devices: tuple[str, ...], label: str | None, config_file: Pa
 @group_group.command("remove")
 @_group
 @_devices
-@config_option
-def remove(group: str, devices: tuple[str, ...], config_file: Path) -> None:
+@database_config_option
+def remove(group: str, devices: tuple[str, ...], config: Config) -> None:
     """Take devices out of a group. Jobs that they were given and that no worker has in flight go back to the pool."""
     (name,), names = short_names([group], "group"), device_ids(devices)
 
@@ -66,7 +64,7 @@ def remove(group: str, devices: tuple[str, ...], config_file: Path) -> None:
         await _find(database, name)
         return await GroupAdmin(database).remove(name, names)
 
-    gone, jobs = with_database(database_config(config_file), work)
+    gone, jobs = with_database(config, work)
     back = f"; {count(jobs, 'job')} went back to its pool" if jobs else ""
     say(f"took {count(len(gone), 'device')} out of group {name}{back}")
     rest = [one for one in names if one not in gone]
@@ -76,10 +74,10 @@ def remove(group: str, devices: tuple[str, ...], config_file: Path) -> None:
 
 @group_group.command("list")
 @click.option("--json", "as_json", is_flag=True, help="For programs: a list of objects; times in ISO 8601.")
-@config_option
-def list_(*, as_json: bool, config_file: Path) -> None:
+@database_config_option
+def list_(*, as_json: bool, config: Config) -> None:
     """List the groups."""
-    groups = with_database(database_config(config_file), lambda database: GroupAdmin(database).all())
+    groups = with_database(config, lambda database: GroupAdmin(database).all())
     if as_json:
         print_json([group_json(group) for group in groups])
     else:
@@ -89,15 +87,15 @@ def list_(*, as_json: bool, config_file: Path) -> None:
 @group_group.command("show")
 @_group
 @click.option("--json", "as_json", is_flag=True, help="For programs; times in ISO 8601.")
-@config_option
-def show(group: str, *, as_json: bool, config_file: Path) -> None:
+@database_config_option
+def show(group: str, *, as_json: bool, config: Config) -> None:
     """Show one group: its devices and their states, its pool, and how many recipients know each device."""
     (name,) = short_names([group], "group")
 
     async def work(database: Database) -> tuple[GroupRow, list[Member]]:
         return await _find(database, name), await GroupAdmin(database).members(name)
 
-    found, members = with_database(database_config(config_file), work)
+    found, members = with_database(config, work)
     if as_json:
         print_json(whole_group_json(found, members))
     else:
@@ -106,8 +104,8 @@ def show(group: str, *, as_json: bool, config_file: Path) -> None:
 
 @group_group.command("delete")
 @_group
-@config_option
-def delete(group: str, config_file: Path) -> None:
+@database_config_option
+def delete(group: str, config: Config) -> None:
     """Delete a group that no waiting job names. Its devices stay; which of them a recipient knows is forgotten."""
     (name,) = short_names([group], "group")
 
@@ -120,7 +118,7 @@ def delete(group: str, config_file: Path) -> None:
             f"{'names' if found.pooled + found.given == 1 else 'name'} it: wait for their end, or cancel them (shardd job cancel)"
         )
 
-    with_database(database_config(config_file), work)
+    with_database(config, work)
     say(f"deleted group {name}")
 
 

@@ -9,18 +9,17 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from shardd.cli.database import with_database
 from shardd.cli.job.choice import Choice, check_names, read_choice, trait_options
 from shardd.cli.job.view import count_json, show_counts
 from shardd.cli.names import SHOWN, Refusals, confirm
-from shardd.cli.options import config_option
+from shardd.cli.options import database_config_option
 from shardd.cli.output import count, print_json, say
-from shardd.cli.reach import with_database
-from shardd.cli.reachable import database_config
+from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.job_admin import JobAdmin, JobCount, JobResult, Traits
@@ -144,8 +143,8 @@ _CANCEL: Final = BulkAction(
 @_dry_run
 @_yes
 @_as_json
-@config_option
-def retry(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, config_file: Path, **options: Any) -> None:
+@database_config_option
+def retry(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, config: Config, **options: Any) -> None:
     """Bring failed, cancelled or in-doubt jobs back into the queue, with all their attempts anew.
 
     Without ids, those that the options describe, and of these the failed ones unless --state names another state; all failed
@@ -154,7 +153,7 @@ def retry(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, conf
     choice = read_choice(ids, options)
     if choice.ids is None and choice.traits.state is None:
         choice = read_choice(ids, {**options, "state": JobState.FAILED})
-    _carry_out(_RETRY, choice, dry_run=dry_run, yes=yes, as_json=as_json, config_file=config_file)
+    _carry_out(_RETRY, choice, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
 
 
 @click.command("cancel")
@@ -163,17 +162,14 @@ def retry(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, conf
 @_dry_run
 @_yes
 @_as_json
-@config_option
-def cancel(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, config_file: Path, **options: Any) -> None:
+@database_config_option
+def cancel(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, config: Config, **options: Any) -> None:
     """Cancel jobs that wait. What a worker has in flight cannot be stopped. `job retry` brings cancelled jobs back."""
     choice = read_choice(ids, options)
-    _carry_out(_CANCEL, choice, dry_run=dry_run, yes=yes, as_json=as_json, config_file=config_file)
+    _carry_out(_CANCEL, choice, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
 
 
-def _carry_out(
-    action: BulkAction, choice: Choice, *, dry_run: bool, yes: bool, as_json: bool, config_file: Path
-) -> None:
-    config = database_config(config_file)
+def _carry_out(action: BulkAction, choice: Choice, *, dry_run: bool, yes: bool, as_json: bool, config: Config) -> None:
 
     async def weigh(database: Database) -> Seen:
         jobs = JobAdmin(database)

@@ -5,19 +5,18 @@ The commands talk to the database, so they work whether shardd runs or not.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
+from shardd.cli.database import with_database
 from shardd.cli.job.choice import check_names, read_traits, trait_options
 from shardd.cli.job.view import job_json, show_job, show_jobs
 from shardd.cli.lazy import LazyGroup
 from shardd.cli.names import job_ids
-from shardd.cli.options import WholeNumber, config_option
+from shardd.cli.options import WholeNumber, database_config_option
 from shardd.cli.output import print_json
-from shardd.cli.reach import with_database
-from shardd.cli.reachable import database_config
+from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.job_admin import JobAdmin, JobRow, WholeJob
@@ -40,8 +39,8 @@ def job_group() -> None:
 @trait_options(JobState)
 @click.option("--limit", type=WholeNumber(1, 100_000), default=50, show_default=True, help="At most so many.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: a list of objects; times in ISO 8601.")
-@config_option
-def list_(*, limit: int, as_json: bool, config_file: Path, **options: Any) -> None:
+@database_config_option
+def list_(*, limit: int, as_json: bool, config: Config, **options: Any) -> None:
     """List jobs, newest first."""
     traits = read_traits(options)
 
@@ -51,7 +50,7 @@ def list_(*, limit: int, as_json: bool, config_file: Path, **options: Any) -> No
             await check_names(database, traits)
         return found
 
-    jobs = with_database(database_config(config_file), find)
+    jobs = with_database(config, find)
     if as_json:
         print_json([job_json(job) for job in jobs])
     else:
@@ -61,15 +60,15 @@ def list_(*, limit: int, as_json: bool, config_file: Path, **options: Any) -> No
 @job_group.command("show")
 @click.argument("job_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="For programs; times in ISO 8601.")
-@config_option
-def show(job_id: str, as_json: bool, config_file: Path) -> None:
+@database_config_option
+def show(job_id: str, as_json: bool, config: Config) -> None:
     """Show one job: its state, what it waits for, its message."""
     (number,) = job_ids([job_id])
 
     async def find(database: Database) -> WholeJob | None:
         return await JobAdmin(database).show(number)
 
-    job = with_database(database_config(config_file), find)
+    job = with_database(config, find)
     if job is None:
         raise UsageError(f"job {number} is unknown")
     if as_json:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -22,7 +21,7 @@ from shardd.cli.legacy.view import show_report
 from shardd.cli.names import confirm
 from shardd.cli.options import config_option
 from shardd.cli.output import print_json, say
-from shardd.config import load_config
+from shardd.config import Config
 from shardd.config.values import RefusedError, parse_duration
 from shardd.errors import SourceError, UsageError
 from shardd.legacy.old_system import read_old_system
@@ -82,14 +81,13 @@ def legacy(
     expire_after: str | None,
     yes: bool,
     as_json: bool,
-    config_file: Path,
+    config: Config,
 ) -> None:
     """Take over devices, WhatsApp sessions and waiting messages from the tables user_devices, broadcast_messages and whatsmeow_*.
 
     It may be repeated: what was taken over stays as it is. Messages that may have been sent already stay behind, and the report
     names them. Exits with 65 when rows stay behind that should not.
     """
-    config = load_config(config_file)
     zone, lifetime = _read_zone(zone_name), _read_duration(expire_after)
     _check_sessions(sessions)
     with closing(open_source(source)) as old:

@@ -10,19 +10,18 @@ import csv
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from shardd.cli.database import reach_database, with_database
 from shardd.cli.names import Refusals, read_names
 from shardd.cli.opt_out.file import read_lines, read_table
 from shardd.cli.opt_out.view import show_opt_out, show_opt_outs
 from shardd.cli.options import WholeNumber, config_option
 from shardd.cli.output import count, print_exactly, print_json, say
-from shardd.cli.reach import reach_database, with_database
 from shardd.cli.recipients import Spelling, login_name
-from shardd.config import Config, load_config
+from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.opt_out_admin import NewOptOut, OptOut, OptOutAdmin, Saying, StoppedJob
@@ -48,9 +47,8 @@ def opt_out_group() -> None:
 @click.argument("recipients", nargs=-1, required=True, metavar="NUMBER...")
 @click.option("--note", help="Why, or on whose word; shown with the opt-out.")
 @config_option
-def add(recipients: tuple[str, ...], note: str | None, config_file: Path) -> None:
+def add(recipients: tuple[str, ...], note: str | None, config: Config) -> None:
     """Add phone numbers, or addresses that end with @lid or @g.us. For - numbers are read from stdin, one per line."""
-    config = load_config(config_file)
     rows = [(name, NewOptOut(name, note)) for name in read_names(recipients)]
     if not rows:
         raise UsageError("nobody is named: write a phone number, several, or - for numbers on stdin, one per line")
@@ -62,13 +60,12 @@ def add(recipients: tuple[str, ...], note: str | None, config_file: Path) -> Non
 @click.option("--note", help="Where the list is from; shown with each opt-out that has no note of its own.")
 @click.option("--dry-run", is_flag=True, help="Read the file and tell what is wrong with it; add nobody.")
 @config_option
-def import_(*, file: Any, note: str | None, dry_run: bool, config_file: Path) -> None:
+def import_(*, file: Any, note: str | None, dry_run: bool, config: Config) -> None:
     """Add everybody in a file, or - for stdin: one number per line, or a CSV with the columns recipient, note, said_at.
 
     Of the columns only the first must be there (number, phone and address are names for it, too); said_at is a time in ISO
     8601. Whoever is on the list already stays there as before, so a file may be imported again.
     """
-    config = load_config(config_file)
     try:
         text = file.read()
     except UnicodeDecodeError as error:
@@ -86,13 +83,13 @@ def import_(*, file: Any, note: str | None, dry_run: bool, config_file: Path) ->
 @click.option("--limit", type=WholeNumber(1, 100_000), default=50, show_default=True, help="At most so many.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: a list of objects; times in ISO 8601.")
 @config_option
-def list_(*, source: str | None, device_id: str | None, limit: int, as_json: bool, config_file: Path) -> None:
+def list_(*, source: str | None, device_id: str | None, limit: int, as_json: bool, config: Config) -> None:
     """List opt-outs, newest first."""
 
     async def find(database: Database) -> list[OptOut]:
         return await OptOutAdmin(database).newest(limit, source=source, device_id=device_id)
 
-    found = with_database(load_config(config_file), find)
+    found = with_database(config, find)
     if as_json:
         print_json([asdict(one) for one in found])
     else:
@@ -103,9 +100,8 @@ def list_(*, source: str | None, device_id: str | None, limit: int, as_json: boo
 @click.argument("recipient", metavar="NUMBER")
 @click.option("--json", "as_json", is_flag=True, help="For programs; times in ISO 8601.")
 @config_option
-def show(recipient: str, as_json: bool, config_file: Path) -> None:
+def show(recipient: str, as_json: bool, config: Config) -> None:
     """Tell whether somebody opted out, since when and by what, and the newest jobs that this stopped."""
-    config = load_config(config_file)
     spelling = Spelling(config)
     address = spelling.address(recipient)
 
@@ -132,11 +128,10 @@ def show(recipient: str, as_json: bool, config_file: Path) -> None:
 @click.option("--csv", "as_csv", is_flag=True, help="A table with a header; so it is also without this.")
 @click.option("--json", "as_json", is_flag=True, help="An object per line.")
 @config_option
-def export(*, as_csv: bool, as_json: bool, config_file: Path) -> None:
+def export(*, as_csv: bool, as_json: bool, config: Config) -> None:
     """Print the whole list with all that is known, in the order of addresses; times in ISO 8601."""
     if as_csv and as_json:
         raise UsageError("--csv and --json are two forms of the same: choose one")
-    config = load_config(config_file)
     write = _json_writer() if as_json else _csv_writer()
 
     async def run() -> None:

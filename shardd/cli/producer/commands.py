@@ -6,17 +6,15 @@ runs or not.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 import click
 
+from shardd.cli.database import with_database
 from shardd.cli.names import Refusals, short_names, some
-from shardd.cli.options import config_option
+from shardd.cli.options import database_config_option
 from shardd.cli.output import count, print_json, say
 from shardd.cli.producer.view import producer_json, rights_text, show_producer, show_producers, whole_producer_json
-from shardd.cli.reach import with_database
-from shardd.cli.reachable import database_config
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
@@ -45,9 +43,9 @@ def producer_group() -> None:
 @_device
 @_group
 @_campaign
-@config_option
+@database_config_option
 def add(
-    role: str, devices: tuple[str, ...], groups: tuple[str, ...], campaigns: tuple[str, ...], config_file: Path
+    role: str, devices: tuple[str, ...], groups: tuple[str, ...], campaigns: tuple[str, ...], config: Config
 ) -> None:
     """Bind an existing role, or bind more to one that is bound.
 
@@ -56,7 +54,6 @@ def add(
     bindings = _bindings(devices, groups, campaigns)
     if not bindings:
         raise UsageError("nothing is named to bind: add --device, --group or --campaign, once for each")
-    config = database_config(config_file)
 
     async def work(database: Database) -> tuple[Bound, ProducerRow | None]:
         admin = ProducerAdmin(database)
@@ -85,9 +82,9 @@ def add(
 @_device
 @_group
 @_campaign
-@config_option
+@database_config_option
 def remove(
-    role: str, devices: tuple[str, ...], groups: tuple[str, ...], campaigns: tuple[str, ...], config_file: Path
+    role: str, devices: tuple[str, ...], groups: tuple[str, ...], campaigns: tuple[str, ...], config: Config
 ) -> None:
     """Take what is named from a role. Without a name: free the role, which then may insert everything again."""
     bindings = _bindings(devices, groups, campaigns)
@@ -109,15 +106,15 @@ def remove(
             say(f"not bound to it: {some(rest)}")
         say(f"{role} {rights_text((await admin.of(role))[0])}")
 
-    with_database(database_config(config_file), work)
+    with_database(config, work)
 
 
 @producer_group.command("list")
 @click.option("--json", "as_json", is_flag=True, help="For programs: a list of objects; times in ISO 8601.")
-@config_option
-def list_(*, as_json: bool, config_file: Path) -> None:
+@database_config_option
+def list_(*, as_json: bool, config: Config) -> None:
     """List the roles that are bound."""
-    rows = with_database(database_config(config_file), lambda database: ProducerAdmin(database).all())
+    rows = with_database(config, lambda database: ProducerAdmin(database).all())
     if as_json:
         print_json([producer_json(row) for row in rows])
     else:
@@ -127,8 +124,8 @@ def list_(*, as_json: bool, config_file: Path) -> None:
 @producer_group.command("show")
 @_role
 @click.option("--json", "as_json", is_flag=True, help="For programs; times in ISO 8601.")
-@config_option
-def show(role: str, *, as_json: bool, config_file: Path) -> None:
+@database_config_option
+def show(role: str, *, as_json: bool, config: Config) -> None:
     """Show what is bound to one role, by itself and as a member of others."""
 
     async def work(database: Database) -> list[ProducerRow]:
@@ -142,7 +139,7 @@ def show(role: str, *, as_json: bool, config_file: Path) -> None:
             )
         return rows
 
-    rows = with_database(database_config(config_file), work)
+    rows = with_database(config, work)
     if as_json:
         print_json(whole_producer_json(role, rows))
     else:

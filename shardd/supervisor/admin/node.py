@@ -95,6 +95,9 @@ class Node:
         unblocked = [status for status, shard in zip(shards, self.workers.shards, strict=True) if shard.blocked is None]
         problems = problems_of(unblocked, database_error=self.router.database_error, leases_known=self.keeper.known())
         problems += [problem for part in self.reporters for problem in part.problems()]
+        by_kind: dict[str, list[str]] = {}
+        for problem in problems:
+            by_kind.setdefault(problem.kind.value, []).append(problem.text)
         sandbox = sum(queue.device.transport == "sandbox" for queue in self.scheduler.by_id.values())
         config = self.rules.config
         return Status(
@@ -104,7 +107,8 @@ class Node:
             state=self.state,
             healthy=self.state == "running" and not problems,
             problems=[problem.text for problem in problems],
-            problem_kinds={kind.value: sum(problem.kind is kind for problem in problems) for kind in ProblemKind},
+            problem_kinds={kind.value: len(by_kind.get(kind.value, ())) for kind in ProblemKind},
+            problems_by_kind=by_kind,
             notes=[note for notes in self.notes for note in notes()] + self._backing_off(),
             started_at=self.started_at,
             now=time.time(),

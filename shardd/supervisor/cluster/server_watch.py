@@ -21,8 +21,6 @@ EVERY: Final = 3.0
 LOCKS_FULL: Final = 0.5
 """Of the table of locks: a large dump or migration takes less."""
 CONNECTIONS_FULL: Final = 0.9
-CONNECTIONS_OPEN: Final = "connections to the server are open"
-"""By these words a command that finds none free knows the problem that says whose they are."""
 _NAMES_EVERY: Final = 60.0
 """Seconds after which the names of roles and databases are read again."""
 _STALE: Final = 15.0
@@ -134,7 +132,7 @@ def describe_connections(use: ConnectionUse) -> str:
     rest = sum(count for _, count in roles[_ROLES:])
     others = f", {rest:,} of others" if rest else ""
     return (
-        f"{sum(use.by_role.values()):,} {CONNECTIONS_OPEN}, and {use.room:,} is the most for ordinary users: "
+        f"{sum(use.by_role.values()):,} connections to the server are open, and {use.room:,} is the most for ordinary users: "
         f"{named}{others}. Limit programs that hold too many (ALTER ROLE … CONNECTION LIMIT), or raise max_connections"
     )
 

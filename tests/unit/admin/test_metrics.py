@@ -29,7 +29,8 @@ def shard(index: int = 0, **fields: Any) -> ShardStatus:
 
 def status(*shards: ShardStatus, queue: QueueStatus | None = None, healthy: bool = True) -> Status:
     return Status(
-        version="0.1.0", node="host-a", pid=1, state="running", healthy=healthy, problems=[], problem_kinds={}, notes=[],
+        version="0.1.0", node="host-a", pid=1, state="running", healthy=healthy,
+        problems=[], problem_kinds={}, problems_by_kind={}, notes=[],
         started_at=1_800_000_000.25, now=1_800_000_001.0, database="embedded", config=None, shards=list(shards),
         totals=sum_up(shards, sandbox_devices=0), queue=queue,
     )  # fmt: skip

@@ -52,8 +52,8 @@ def bare_shard() -> Shard:
 
 SHAPES = {
     Status: {
-        "version", "node", "pid", "state", "healthy", "problems", "problem_kinds", "notes", "started_at", "now", "database",
-        "config", "shards", "totals", "queue",
+        "version", "node", "pid", "state", "healthy", "problems", "problem_kinds", "problems_by_kind", "notes", "started_at",
+        "now", "database", "config", "shards", "totals", "queue",
     },
     ShardStatus: {
         "shard", "state", "since", "epoch", "pid", "devices", "ready", "parked", "open_clients", "in_flight", "sent", "failed",

@@ -1,6 +1,8 @@
-"""`shardd device add` for HTTP platforms: what is wrong with the settings is told before anything else is looked at."""
+"""`shardd device add` for HTTP platforms refuses wrong settings without asking the database."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -27,8 +29,10 @@ from shardd.errors import UsageError
         ),
     ],
 )
-def test_wrong_settings_are_refused(transport: str, options: list[str], complaint: str) -> None:
-    ran = CliRunner().invoke(device_group, ["add", "p1", "--transport", transport, *options])
+def test_wrong_settings_are_refused(tmp_path: Path, transport: str, options: list[str], complaint: str) -> None:
+    config_file = tmp_path / "shards.yaml"
+    config_file.write_text(f"state_dir: {tmp_path}\n")
+    ran = CliRunner().invoke(device_group, ["add", "p1", "--transport", transport, *options, f"--config={config_file}"])
     assert isinstance(ran.exception, UsageError)
     assert complaint in str(ran.exception)
     assert "geheim" not in str(ran.exception)

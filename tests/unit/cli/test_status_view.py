@@ -53,6 +53,7 @@ def node(shards: int, *, down: dict[int, ShardState] | None = None, sent: int = 
         healthy=not problems,
         problems=problems,
         problem_kinds={},
+        problems_by_kind={},
         notes=[],
         started_at=0.0,
         now=7_500.0,

@@ -1,7 +1,7 @@
-"""Reaching the database from a command.
+"""The connection of a command to the database.
 
-Without `database:` in the config that is the embedded PostgreSQL: the running one, else one that is started for the command
-and stopped after it.
+Without `database:` in the config that is the embedded PostgreSQL: the running one, or one started for the command and stopped
+after it.
 """
 
 from __future__ import annotations
@@ -12,27 +12,26 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
-from shardd.cli.client import ask
+from shardd.cli.control import ask
 from shardd.cli.output import say
 from shardd.config import Config
 from shardd.embedded import EmbeddedPostgres, embedded_dsn
 from shardd.errors import AlreadyRunningError, DatabaseError, SharddError
 from shardd.postgres.errors import has_no_room
 from shardd.queue.database import Database
-from shardd.supervisor.cluster.server_watch import CONNECTIONS_OPEN
+from shardd.supervisor.problems import ProblemKind
 
 Result = TypeVar("Result")
 
-PATIENCE: Final = 60.0
-"""Seconds that one statement of a command may take: a person waits for it, no lease hangs on it."""
-
-LOCK_PATIENCE: Final = 5.0
-"""Seconds that one may wait for a lock. The server ends it then, even if nobody waits for the command any more."""
+STATEMENT_TIMEOUT: Final = 60.0
+"""Seconds for one statement of a command: a person waits for it, no lease depends on it."""
+LOCK_TIMEOUT: Final = 5.0
+"""Seconds that a statement may wait for a lock; the server ends it then, even if the command is gone."""
 
 
 @asynccontextmanager
 async def reach_dsn(config: Config, *, make: bool) -> AsyncGenerator[str]:
-    """The DSN of a database that answers; `make` says whether an embedded one may come into being by this."""
+    """The DSN of a database that answers; `make`: create the embedded one if it does not exist yet."""
     if config.database is not None:
         yield config.database.dsn
         return
@@ -56,10 +55,10 @@ def command_pool(config: Config, dsn: str, *, connections: int = 1) -> Database:
         dsn,
         application_name="shardd/command",
         connect_timeout=config.connect_timeout,
-        statement_timeout=PATIENCE,
-        max_size=connections + 1,  # and one that sees who blocks them
+        statement_timeout=STATEMENT_TIMEOUT,
+        max_size=connections + 1,  # one more to find out which session blocks the others
         session=False,
-        lock_timeout=LOCK_PATIENCE,
+        lock_timeout=LOCK_TIMEOUT,
     )
 
 
@@ -70,25 +69,22 @@ async def reach_database(config: Config) -> AsyncGenerator[Database]:
         async with reach_dsn(config, make=False) as dsn, command_pool(config, dsn) as database:
             yield database
     except DatabaseError as error:
-        if has_no_room(error) and (whose := await _whose_connections(config)):
-            raise DatabaseError(f"{error}. Now {whose}") from error
+        if has_no_room(error) and (problems := await _server_problems(config)):
+            raise DatabaseError(f"{error}. {'; '.join(problems)}") from error
         raise
 
 
-async def _whose_connections(config: Config) -> str | None:
-    """Who has the server's connections, if the daemon has seen it."""
+async def _server_problems(config: Config) -> list[str]:
+    """What the running daemon, which has connections, reports about the server: who uses up the others."""
     try:
         status = await ask(config.control_socket, "GET", "/status")
     except SharddError:
-        return None
-    return next((text for text in status["problems"] if CONNECTIONS_OPEN in text), None)
+        return []
+    return list(status.get("problems_by_kind", {}).get(ProblemKind.SERVER, []))
 
 
 def with_database(config: Config, work: Callable[[Database], Awaitable[Result]]) -> Result:
-    """Do `work` on the database, from a program without an event loop. Raises DatabaseError.
-
-    SIGTERM ends the statement that is under way, as ^C does.
-    """
+    """Do `work` on the database, from a program without an event loop; SIGTERM cancels it. Raises DatabaseError."""
 
     async def run() -> Result:
         task = asyncio.current_task()

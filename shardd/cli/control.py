@@ -1,4 +1,4 @@
-"""Asking the running supervisor, over its control socket."""
+"""Requests to the running supervisor, over its control socket."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from shardd.errors import NotRunningError, SharddError, UsageError
 
-DEADLINE: Final = 5.0
+TIMEOUT: Final = 5.0
 """Seconds for an answer that needs no work."""
 
 
-async def ask(socket: Path, method: str, path: str, *, timeout: float = DEADLINE) -> Any:
-    """The answer, decoded. Raises NotRunningError when nobody answers, UsageError or SharddError when the answer is a refusal."""
-    import aiohttp  # noqa: PLC0415  # half of the start of a command that does not ask
+async def ask(socket: Path, method: str, path: str, *, timeout: float = TIMEOUT) -> Any:
+    """The decoded answer. Raises NotRunningError without an answer; UsageError or SharddError when the request is refused."""
+    import aiohttp  # noqa: PLC0415  # half of the start-up time of a command that sends no request
 
     limit = aiohttp.ClientTimeout(total=timeout)
     try:
@@ -24,7 +24,7 @@ async def ask(socket: Path, method: str, path: str, *, timeout: float = DEADLINE
         ):
             answer = await response.json()
     except TimeoutError as error:
-        raise SharddError(f"shardd at {socket} gave no answer within {timeout:g} s") from error
+        raise SharddError(f"shardd at {socket} did not answer within {timeout:g} s") from error
     except (aiohttp.ClientError, OSError) as error:
         if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, PermissionError):
             raise SharddError(
@@ -38,6 +38,6 @@ async def ask(socket: Path, method: str, path: str, *, timeout: float = DEADLINE
     return answer
 
 
-def ask_now(socket: Path, method: str, path: str, *, timeout: float = DEADLINE) -> Any:
+def ask_now(socket: Path, method: str, path: str) -> Any:
     """`ask` from a program without an event loop."""
-    return asyncio.run(ask(socket, method, path, timeout=timeout))
+    return asyncio.run(ask(socket, method, path))
