@@ -13,7 +13,7 @@ from shardd.cli.database import command_pool, reach_dsn
 from shardd.config import Config
 from shardd.errors import NotRunningError, UsageError
 from shardd.queue.database import Database
-from shardd.queue.device_admin import DeviceAdmin, DeviceRow
+from shardd.queue.devices import DeviceAdmin, DeviceRow
 from shardd.queue.sessions import SessionAdmin
 from shardd.supervisor.cluster.session_store import sessions_dsn_of
 

@@ -12,9 +12,9 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from shardd.ipc import JobSpec
-from shardd.queue.arrays import integers, texts
 from shardd.queue.records import ClaimedJob, ClaimRequest, Position
 from shardd.queue.settle import Claim, Finish, Release
+from shardd.queue.values import integers, texts
 from shardd.states import JobState
 
 OrderGroup = tuple[str, str]

@@ -27,7 +27,7 @@ from shardd.postgres.liveness import Deadline, is_fresh, shut_down
 from shardd.postgres.lock_watch import LockWatch
 from shardd.postgres.servers import Connection, Servers, Terms
 from shardd.postgres.sql_files import queries_of
-from shardd.queue.loaders import register_loaders
+from shardd.queue.values import register_loaders
 from shardd.tasks import TaskSet
 
 __all__ = ["Database", "ListenEvent", "Params", "server_of", "write_accepted"]

@@ -1,14 +1,17 @@
-"""Opt-outs for the daemon: the statements of `sql/opt_outs.sql` as typed calls."""
+"""The opt-out list, for the daemon and for operators: the statements of `sql/opt_outs.sql` as typed calls."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
 
 from shardd.errors import BlockedError, RefusedDataError
 from shardd.logs import get_logger
 from shardd.queue.database import Database
+from shardd.queue.typed_rows import fetch_rows
 
 log = get_logger(__name__)
 
@@ -80,3 +83,111 @@ def address_of(recipient: str) -> str:
     if "@" in recipient:
         return recipient.partition("@")[0].partition(":")[0]
     return re.sub("[^0-9]", "", recipient).removeprefix("00")
+
+
+CHUNK: Final = 2000
+"""Rows of one statement: little enough that nobody waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewOptOut:
+    """A recipient to be added; `said_at`: when the recipient said so, where that is known."""
+
+    recipient: str
+    note: str | None = None
+    said_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OptOut:
+    """A row of shardd.opt_outs."""
+
+    address: str
+    recipient: str
+    source: str
+    device_id: str | None
+    words: str | None
+    note: str | None
+    said_at: datetime | None
+    created_by: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Saying:
+    """One time that somebody was heard to opt out; `again`: not the first."""
+
+    again: bool
+    source: str
+    device_id: str | None
+    words: str | None
+    said_at: datetime | None
+    created_by: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StoppedJob:
+    """A job that was not sent because of an opt-out."""
+
+    id: int
+    device_id: str | None
+    campaign: str | None
+    job_class: str
+    reference: str | None
+    created_at: datetime
+    settled_at: datetime
+
+
+class OptOutAdmin:
+    """The list, over a database. Every call raises DatabaseError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, added: Sequence[NewOptOut], *, source: str, created_by: str) -> set[str]:
+        """Add recipients, in chunks; returns the addresses that are new. Raises BlockedError, which tells how far it came."""
+        new: set[str] = set()
+        for start in range(0, len(added), CHUNK):
+            chunk = added[start : start + CHUNK]
+            params = {
+                "recipients": [one.recipient for one in chunk],
+                "notes": [one.note for one in chunk],
+                "said_ats": [one.said_at for one in chunk],
+                "source": source,
+                "created_by": created_by,
+            }
+            try:
+                new |= {row[0] for row in await self._database.fetch_all("add_opt_outs", params)}
+            except BlockedError as error:
+                done = f"the first {start:,} are on the list, the other {len(added) - start:,} were not added"
+                raise BlockedError(f"{done if start else 'nothing was changed'}: {error}") from error
+        return new
+
+    async def newest(self, most: int, *, source: str | None = None, device_id: str | None = None) -> list[OptOut]:
+        """The newest ones first."""
+        return await fetch_rows(
+            self._database, OptOut, "list_opt_outs", {"most": most, "source": source, "device_id": device_id}
+        )
+
+    async def everybody(self) -> AsyncIterator[list[OptOut]]:
+        """The whole list, in chunks, in the order of addresses; one that is added meanwhile may be missing."""
+        address = ""
+        while chunk := await fetch_rows(self._database, OptOut, "opt_outs_after", {"address": address, "most": CHUNK}):
+            yield chunk
+            address = chunk[-1].address
+
+    async def show(self, address: str) -> OptOut | None:
+        """The opt-out of an address."""
+        found = await fetch_rows(self._database, OptOut, "show_opt_out", {"address": address})
+        return found[0] if found else None
+
+    async def trail(self, address: str) -> list[Saying]:
+        """Each time that an address was heard to opt out."""
+        return await fetch_rows(self._database, Saying, "trail_of_opt_out", {"address": address})
+
+    async def stopped(self, addresses: Sequence[str], most: int) -> list[StoppedJob]:
+        """The newest jobs that an opt-out stopped; `addresses`: how they may spell its address."""
+        return await fetch_rows(
+            self._database, StoppedJob, "jobs_stopped", {"addresses": list(addresses), "most": most}
+        )

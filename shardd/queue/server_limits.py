@@ -1,4 +1,4 @@
-"""What all sessions of the server share and could use up: the statements of `sql/server_limits.sql` as typed calls."""
+"""The server's shared resources, which any session could use up: statements of `sql/server.sql` as typed calls."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import psycopg
 
 from shardd.errors import DatabaseError
 from shardd.queue.database import Database
-from shardd.queue.device_admin import DeviceRow
+from shardd.queue.devices import DeviceRow
 
 
 def number_of(session: str) -> str:

@@ -17,13 +17,12 @@ from shardd.embedded import EmbeddedPostgres
 from shardd.errors import JournalError
 from shardd.hashing import shard_of
 from shardd.queue.campaigns import Campaigns
-from shardd.queue.counts import Counts
 from shardd.queue.devices import Devices
 from shardd.queue.events import Events
 from shardd.queue.groups import Groups
-from shardd.queue.jobs import Jobs
+from shardd.queue.jobs import Counts, Jobs
 from shardd.queue.opt_outs import OptOuts
-from shardd.queue.producer_admin import ProducerAdmin
+from shardd.queue.producers import ProducerAdmin
 from shardd.queue.server_limits import ServerLimits
 from shardd.queue.settle import Claim
 from shardd.queue.webhooks import WebhookStore

@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from shardd.queue.opt_out_admin import CHUNK
+from shardd.queue.opt_outs import CHUNK
 from tests.support.command import PATIENCE, PROGRAM, Command
 from tests.support.daemon import Producer
 

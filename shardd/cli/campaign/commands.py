@@ -17,7 +17,7 @@ from shardd.cli.options import Number, WholeNumber, database_config_option
 from shardd.cli.output import count, print_json, say
 from shardd.config import Config
 from shardd.errors import UsageError
-from shardd.queue.campaign_admin import CampaignAdmin, CampaignRow, CampaignState, CampaignTerms, WeighedCampaign
+from shardd.queue.campaigns import CampaignAdmin, CampaignRow, CampaignState, CampaignTerms, WeighedCampaign
 from shardd.queue.database import Database
 
 MAX_WEIGHT: Final = 1000.0

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from shardd.cli.output import ago, count
-from shardd.queue.campaign_admin import CampaignDetails, CampaignState, DeviceShare
+from shardd.queue.campaigns import CampaignDetails, CampaignState, DeviceShare
 from shardd.states import CAN_SEND, FINISHED, JobState
 
 WINDOW: Final = 600.0

@@ -23,7 +23,7 @@ from shardd.cli.output import (
     span,
     state_text,
 )
-from shardd.queue.campaign_admin import CampaignDetails, CampaignRow, CampaignState, DeviceShare
+from shardd.queue.campaigns import CampaignDetails, CampaignRow, CampaignState, DeviceShare
 from shardd.states import FINISHED, JobState
 
 WIDE: Final = 110

@@ -23,7 +23,7 @@ from shardd.cli.output import Text, count, make_console, make_table, print_json,
 from shardd.cli.sessions import WHATSAPP, SessionContext, open_session_context
 from shardd.config import Config
 from shardd.errors import UsageError
-from shardd.queue.device_admin import DeviceAdmin, DeviceRow
+from shardd.queue.devices import DeviceAdmin, DeviceRow
 from shardd.queue.sessions import Adoption, number_of
 from shardd.transports.whatsapp.sessions.importing import ImportPlan, import_sessions, plan_import
 from shardd.transports.whatsapp.sessions.setup import prepare_store

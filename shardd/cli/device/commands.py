@@ -23,8 +23,8 @@ from shardd.cli.output import SANDBOX, count, print_json, say
 from shardd.config import TRANSPORTS, Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
-from shardd.queue.device_admin import PAUSED, DeviceAdmin, NewDevices
-from shardd.queue.job_admin import JobAdmin, Traits
+from shardd.queue.devices import PAUSED, DeviceAdmin, NewDevices
+from shardd.queue.jobs import JobAdmin, Traits
 from shardd.states import DeviceState
 from shardd.transports.platforms.device_settings import check_device
 

@@ -17,7 +17,7 @@ from shardd.config import Config
 from shardd.config.device_pace import device_pace
 from shardd.errors import NotRunningError, SharddError
 from shardd.pacing import CLASSES, WARM_UP, DevicePace, Tally, daily_limit, next_send
-from shardd.queue.device_admin import DeviceRow
+from shardd.queue.devices import DeviceRow
 from shardd.states import CAN_SEND, DeviceState
 from shardd.supervisor.scheduling.outlook import ClassOutlook, DeviceOutlook, make_outlook
 from shardd.visible import visible

@@ -22,7 +22,7 @@ from shardd.cli.sessions import SessionContext, open_session_context
 from shardd.config import Config
 from shardd.config.values import RefusedError, format_duration, parse_duration
 from shardd.errors import DatabaseError, PairingError, PermanentError, SharddError, UsageError
-from shardd.queue.device_admin import DeviceRow
+from shardd.queue.devices import DeviceRow
 from shardd.queue.sessions import number_of
 from shardd.states import CAN_SEND, DeviceState
 from shardd.transports.whatsapp.linking.pairing import TIMEOUT, PairingEvent

@@ -14,8 +14,8 @@ from shardd.cli.output import SANDBOX, count, say
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
-from shardd.queue.device_admin import DeviceAdmin, DeviceRow
-from shardd.queue.job_admin import JobAdmin, Traits
+from shardd.queue.devices import DeviceAdmin, DeviceRow
+from shardd.queue.jobs import JobAdmin, Traits
 from shardd.states import CAN_SEND, DeviceState, JobState
 from shardd.transports.platforms.device_settings import remedy_of
 

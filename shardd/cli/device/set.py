@@ -18,7 +18,7 @@ from shardd.config import Config
 from shardd.errors import SharddError, UsageError
 from shardd.pacing import CLASSES
 from shardd.queue.database import Database
-from shardd.queue.device_admin import DeviceAdmin, DeviceChange, DeviceRow
+from shardd.queue.devices import DeviceAdmin, DeviceChange, DeviceRow
 from shardd.transports.platforms.device_settings import check_device
 
 

@@ -10,7 +10,7 @@ from shardd.config.special_values import ProxyUrl
 from shardd.config.values import RefusedError, Seconds
 from shardd.errors import UsageError
 from shardd.json_values import UnreadableError, read_object
-from shardd.queue.device_json import MOST_SETTINGS
+from shardd.queue.devices import MOST_SETTINGS
 
 _GAP: Final = Seconds("0", "1d")
 

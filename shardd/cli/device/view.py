@@ -31,7 +31,7 @@ from shardd.config.device_pace import device_pace
 from shardd.config.values import format_duration
 from shardd.hashing import shard_of
 from shardd.pacing import CLASSES, DevicePace, Pace, daily_limit
-from shardd.queue.device_admin import PAUSED, DeviceRow
+from shardd.queue.devices import PAUSED, DeviceRow
 from shardd.states import DeviceState
 from shardd.transports.platforms.device_settings import MASK, masked_settings, remedy_of
 

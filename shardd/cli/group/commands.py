@@ -16,7 +16,7 @@ from shardd.cli.output import count, print_json, say
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
-from shardd.queue.group_admin import GroupAdmin, GroupRow, Member
+from shardd.queue.groups import GroupAdmin, GroupRow, Member
 
 _group = click.argument("group", metavar="GROUP")
 _devices = click.argument("devices", nargs=-1, metavar="DEVICE...")

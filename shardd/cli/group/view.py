@@ -18,7 +18,7 @@ from shardd.cli.output import (
     sandbox_line,
     state_text,
 )
-from shardd.queue.group_admin import GroupRow, Member
+from shardd.queue.groups import GroupRow, Member
 
 
 def group_json(group: GroupRow) -> dict[str, Any]:

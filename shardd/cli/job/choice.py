@@ -11,10 +11,10 @@ import click
 from shardd.cli.names import device_ids, job_ids
 from shardd.errors import ErrorClass, UsageError
 from shardd.pacing import CLASSES
-from shardd.queue.campaign_admin import CampaignAdmin
+from shardd.queue.campaigns import CampaignAdmin
 from shardd.queue.database import Database
-from shardd.queue.device_admin import DeviceAdmin
-from shardd.queue.job_admin import Traits
+from shardd.queue.devices import DeviceAdmin
+from shardd.queue.jobs import Traits
 from shardd.states import JobState
 
 _KINDS: Final = [one.value for one in ErrorClass]

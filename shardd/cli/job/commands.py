@@ -19,7 +19,7 @@ from shardd.cli.output import print_json
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
-from shardd.queue.job_admin import JobAdmin, JobRow, WholeJob
+from shardd.queue.jobs import JobAdmin, JobRow, WholeJob
 from shardd.states import JobState
 
 

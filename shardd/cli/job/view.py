@@ -21,7 +21,7 @@ from shardd.cli.output import (
     sandbox_line,
     state_text,
 )
-from shardd.queue.job_admin import JobCount, JobRow, WholeJob
+from shardd.queue.jobs import JobCount, JobRow, WholeJob
 
 WIDE: Final = 110
 """Columns from which on a job's campaign, tries and reference are shown."""

@@ -24,7 +24,7 @@ from shardd.cli.recipients import Spelling, login_name
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
-from shardd.queue.opt_out_admin import NewOptOut, OptOut, OptOutAdmin, Saying, StoppedJob
+from shardd.queue.opt_outs import NewOptOut, OptOut, OptOutAdmin, Saying, StoppedJob
 
 SOURCES: Final = ("producer", "message", "operator", "import")
 _ROW_END: Final = "\r\n"

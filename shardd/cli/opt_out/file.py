@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from shardd.errors import UsageError
-from shardd.queue.opt_out_admin import NewOptOut
+from shardd.queue.opt_outs import NewOptOut
 
 _RECIPIENT: Final = ("recipient", "number", "phone", "address")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from shardd.cli.output import Text, ago, count, make_console, make_facts, make_table, moment_text
-from shardd.queue.opt_out_admin import OptOut, Saying, StoppedJob
+from shardd.queue.opt_outs import OptOut, Saying, StoppedJob
 
 WIDE: Final = 110
 """Columns from which on moments are written out in tables."""

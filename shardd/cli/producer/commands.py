@@ -18,7 +18,7 @@ from shardd.cli.producer.view import producer_json, rights_text, show_producer, 
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
-from shardd.queue.producer_admin import Bindings, Bound, ProducerAdmin, ProducerRow, Role
+from shardd.queue.producers import Bindings, Bound, ProducerAdmin, ProducerRow, Role
 
 LONGEST_ROLE: Final = 63
 """Bytes of a role's name in PostgreSQL."""

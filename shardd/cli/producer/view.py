@@ -8,7 +8,7 @@ from typing import Any
 
 from shardd.cli.names import some
 from shardd.cli.output import Text, count, make_console, make_facts, make_table, moment_text
-from shardd.queue.producer_admin import ProducerRow
+from shardd.queue.producers import ProducerRow
 
 
 def producer_json(row: ProducerRow) -> dict[str, Any]:

@@ -1,4 +1,4 @@
--- The sending accounts.
+-- Devices: as the router needs them, and what an operator does about them through `shardd device`.
 
 -- name: all_devices
 -- Every device that is not removed, with the last day on which it sent, and on how many days before that it did, up to `warm_days`.
@@ -34,4 +34,100 @@ RETURNING d.id;
 -- Devices whose state ends by itself and has ended are ready again.
 UPDATE shardd.devices SET state = 'ready', reason = NULL, state_since = now(), state_until = NULL
  WHERE state IN ('banned', 'restricted') AND state_until <= now() AND removed_at IS NULL
+RETURNING id;
+
+-- name: list_devices
+-- Devices with their live jobs, what they sent on the last day on which they did, and on how many days before that they did, up to
+-- `warm_days`; NULL filters pass everything.
+WITH chosen AS (
+    SELECT * FROM shardd.devices d
+     WHERE removed_at IS NULL AND (%(ids)s::text[] IS NULL OR id = ANY (%(ids)s::text[]))
+       AND (%(transport)s::text IS NULL OR transport = %(transport)s)
+       AND (%(state)s::text IS NULL OR CASE WHEN paused_at IS NULL THEN state ELSE 'paused' END = %(state)s)
+), live AS (
+    SELECT device_id, count(*) AS jobs, count(claimed_epoch) AS in_flight
+      FROM shardd.jobs
+     WHERE %(ids)s::text[] IS NULL OR device_id = ANY (%(ids)s::text[])
+     GROUP BY device_id
+)
+SELECT c.id, c.transport, c.label, c.session, c.proxy, c.settings::text, c.state, c.reason, c.state_since, c.state_until,
+       c.paused_at, c.paused_why, c.gap_min, c.gap_max, c.hourly_limit, c.daily_limit, c.quiet_hours, c.timezone, c.warm,
+       c.classes::text, c.created_at, coalesce(l.jobs, 0) AS jobs, coalesce(l.in_flight, 0) AS in_flight,
+       t.day, coalesce(t.sent, 0) AS sent, coalesce(t.hour, 0) AS hour, coalesce(t.hour_sent, 0) AS hour_sent,
+       t.last_at AS last_sent,
+       (SELECT count(*) FROM (SELECT FROM shardd.device_days e WHERE e.device_id = c.id AND e.day < t.day
+                               ORDER BY e.day DESC LIMIT %(warm_days)s) days) AS days
+  FROM chosen c
+  LEFT JOIN live l ON l.device_id = c.id
+  LEFT JOIN LATERAL (
+      SELECT day, sent, hour, hour_sent, last_at FROM shardd.device_days WHERE device_id = c.id ORDER BY day DESC LIMIT 1
+  ) t ON true
+ ORDER BY c.id;
+
+-- name: device_was_there
+-- Whether there is, or ever was, a device of this id.
+SELECT EXISTS (SELECT FROM shardd.devices WHERE id = %(id)s);
+
+-- name: add_devices
+-- Adds devices; one that was removed comes back. Returns the ids that are new.
+INSERT INTO shardd.devices AS d (id, transport, label, proxy, settings, state, gap_min, gap_max, hourly_limit, daily_limit,
+                                 quiet_hours, timezone, warm, classes)
+SELECT id, %(transport)s, %(label)s, %(proxy)s, %(settings)s, %(state)s, %(gap_min)s, %(gap_max)s, %(hourly_limit)s,
+       %(daily_limit)s, %(quiet_hours)s, %(timezone)s, %(warm)s, %(classes)s
+  FROM unnest(%(ids)s::text[]) id
+ON CONFLICT (id) DO UPDATE SET removed_at = NULL, transport = EXCLUDED.transport, label = EXCLUDED.label,
+    proxy = EXCLUDED.proxy, settings = EXCLUDED.settings, state = EXCLUDED.state, session = NULL, reason = NULL,
+    state_since = now(), state_until = NULL, paused_at = NULL, paused_why = NULL, gap_min = EXCLUDED.gap_min,
+    gap_max = EXCLUDED.gap_max, hourly_limit = EXCLUDED.hourly_limit, daily_limit = EXCLUDED.daily_limit,
+    quiet_hours = EXCLUDED.quiet_hours, timezone = EXCLUDED.timezone, warm = EXCLUDED.warm, classes = EXCLUDED.classes
+ WHERE d.removed_at IS NOT NULL
+RETURNING id;
+
+-- name: change_devices
+-- Sets the columns that are `given`. Of the classes, those `cleared` lose their settings; then the settings in `classes` are added,
+-- and those that are null there go. A device of an HTTP platform whose key was refused is tried again with the new settings.
+-- Returns the ids that exist.
+UPDATE shardd.devices d
+   SET label = CASE WHEN 'label' = ANY (g.given) THEN %(label)s::text ELSE label END,
+       proxy = CASE WHEN 'proxy' = ANY (g.given) THEN %(proxy)s::text ELSE proxy END,
+       settings = CASE WHEN 'settings' = ANY (g.given) THEN %(settings)s::jsonb ELSE settings END,
+       state = CASE WHEN g.new_key THEN 'ready' ELSE state END,
+       reason = CASE WHEN g.new_key THEN NULL ELSE reason END,
+       state_since = CASE WHEN g.new_key THEN now() ELSE state_since END,
+       gap_min = CASE WHEN 'gap_min' = ANY (g.given) THEN %(gap_min)s::double precision ELSE gap_min END,
+       gap_max = CASE WHEN 'gap_max' = ANY (g.given) THEN %(gap_max)s::double precision ELSE gap_max END,
+       hourly_limit = CASE WHEN 'hourly_limit' = ANY (g.given) THEN %(hourly_limit)s::integer ELSE hourly_limit END,
+       daily_limit = CASE WHEN 'daily_limit' = ANY (g.given) THEN %(daily_limit)s::integer ELSE daily_limit END,
+       quiet_hours = CASE WHEN 'quiet_hours' = ANY (g.given) THEN %(quiet_hours)s::text ELSE quiet_hours END,
+       timezone = CASE WHEN 'timezone' = ANY (g.given) THEN %(timezone)s::text ELSE timezone END,
+       warm = CASE WHEN 'warm' = ANY (g.given) THEN %(warm)s::boolean ELSE warm END,
+       classes = (
+           SELECT coalesce(jsonb_object_agg(name, fields) FILTER (WHERE fields <> '{}'), '{}')
+             FROM (SELECT name, jsonb_strip_nulls(
+                              CASE WHEN name = ANY (%(cleared)s::text[]) THEN '{}' ELSE coalesce(g.classes -> name, '{}') END
+                              || coalesce(%(classes)s::jsonb -> name, '{}')) AS fields
+                     FROM jsonb_object_keys(g.classes || %(classes)s::jsonb) name) merged)
+  FROM (SELECT o.id, %(given)s::text[] AS given,
+               -- Whoever clears all classes is rid of what nobody can read, too.
+               CASE WHEN cardinality(%(cleared)s::text[]) < 3 THEN o.classes ELSE '{}' END AS classes,
+               'settings' = ANY (%(given)s::text[]) AND o.state = 'logged_out' AND o.transport <> 'whatsapp' AS new_key
+          FROM shardd.devices o WHERE o.id = ANY (%(ids)s::text[])) g
+ WHERE d.id = g.id AND removed_at IS NULL
+RETURNING d.id;
+
+-- name: pause_devices
+-- Holds devices back; what is in flight is finished. Returns the ids that exist.
+UPDATE shardd.devices SET paused_at = coalesce(paused_at, now()), paused_why = %(why)s
+ WHERE id = ANY (%(ids)s::text[]) AND removed_at IS NULL RETURNING id;
+
+-- name: resume_devices
+-- Lets paused devices send again. Returns the ids that exist.
+UPDATE shardd.devices SET paused_at = NULL, paused_why = NULL
+ WHERE id = ANY (%(ids)s::text[]) AND removed_at IS NULL RETURNING id;
+
+-- name: remove_devices
+-- Takes devices out of service for which no live job waits and to which no phone is linked. Their finished jobs stay readable.
+-- Returns the ids that were there.
+UPDATE shardd.devices d SET removed_at = now()
+ WHERE id = ANY (%(ids)s::text[]) AND removed_at IS NULL AND session IS NULL AND NOT EXISTS (SELECT FROM shardd.jobs j WHERE j.device_id = d.id)
 RETURNING id;

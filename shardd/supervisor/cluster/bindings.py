@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from shardd.queue.producer_admin import ProducerAdmin
+from shardd.queue.producers import ProducerAdmin
 from shardd.supervisor.problems import Problem, ProblemKind
 
 LOOK_EVERY: Final = 20.0

@@ -9,8 +9,7 @@ from typing import Final
 
 from shardd.embedded import EmbeddedPostgres
 from shardd.logs import get_logger
-from shardd.queue.counts import Counts
-from shardd.queue.jobs import Jobs
+from shardd.queue.jobs import Counts, Jobs
 from shardd.queue.records import WorkHint
 from shardd.supervisor.dispatch.recovery import LOST_AFTER, Recovery, sweep
 from shardd.supervisor.scheduling.rules import Rules

@@ -3,7 +3,7 @@
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shardd.queue.arrays import integers, texts
+from shardd.queue.values import integers, texts
 from tests.fixtures.postgres import Cluster
 
 # PostgreSQL's text holds every character but NUL and lone surrogates.

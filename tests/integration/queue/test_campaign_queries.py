@@ -7,10 +7,9 @@ from collections import Counter
 
 import pytest
 
-from shardd.queue.campaign_admin import CampaignAdmin, CampaignState
-from shardd.queue.counts import Counts
+from shardd.queue.campaigns import CampaignAdmin, CampaignState
 from shardd.queue.database import Database
-from shardd.queue.jobs import Jobs
+from shardd.queue.jobs import Counts, Jobs
 from shardd.supervisor.cluster.cancelled import CHUNK, CancelledJobs
 from tests.support.queue_rows import (
     add_campaigns,

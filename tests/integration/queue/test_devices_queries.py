@@ -12,8 +12,7 @@ import pytest
 
 from shardd.queue.cycle import Sends, Settlement
 from shardd.queue.database import Database
-from shardd.queue.device_admin import DeviceAdmin
-from shardd.queue.devices import Devices
+from shardd.queue.devices import DeviceAdmin, Devices
 from shardd.queue.jobs import Jobs
 from shardd.queue.records import Device, StateChange
 from shardd.states import SELF_HEALING, DeviceState

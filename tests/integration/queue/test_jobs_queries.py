@@ -14,11 +14,9 @@ import pytest
 
 from shardd.errors import DatabaseError
 from shardd.ipc import Outcome, Receipt
-from shardd.queue.counts import Counts
 from shardd.queue.cycle import Cycle, Sends, Settlement
 from shardd.queue.database import Database
-from shardd.queue.job_admin import JobAdmin, Traits
-from shardd.queue.jobs import Jobs
+from shardd.queue.jobs import Counts, JobAdmin, Jobs, Traits
 from shardd.queue.records import ClaimRequest, WorkHint
 from shardd.queue.settle import Claim, JobBackoff, Release, settle
 from shardd.states import JobState, Verdict

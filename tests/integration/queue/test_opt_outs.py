@@ -13,8 +13,7 @@ from psycopg import errors
 from shardd.queue.cycle import Settlement
 from shardd.queue.database import Database
 from shardd.queue.jobs import Jobs
-from shardd.queue.opt_out_admin import NewOptOut, OptOutAdmin
-from shardd.queue.opt_outs import HeardOptOut, OptOuts
+from shardd.queue.opt_outs import HeardOptOut, NewOptOut, OptOutAdmin, OptOuts
 from shardd.queue.records import ClaimRequest
 from shardd.supervisor.scheduling.device_queue import FIRST_POSITION
 from tests.support.queue_rows import add_devices, connect, insert_jobs, row_of, take_epoch

@@ -10,8 +10,7 @@ import psycopg
 import pytest
 
 from shardd.queue.database import Database
-from shardd.queue.job_admin import JobAdmin, Traits
-from shardd.queue.jobs import Jobs
+from shardd.queue.jobs import JobAdmin, Jobs, Traits
 from shardd.states import JobState
 from tests.support.queue_rows import add_devices, claim, connect, finish, insert_jobs, row_of, take_epoch
 

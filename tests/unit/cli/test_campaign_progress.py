@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shardd.cli.campaign.progress import progress_of
-from shardd.queue.campaign_admin import CampaignDetails, CampaignRow, DeviceShare, Pool
+from shardd.queue.campaigns import CampaignDetails, CampaignRow, DeviceShare, Pool
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ROW = CampaignRow("spring", None, "running", None, NOW, 1.0, None, NOW, 0, 0, None)

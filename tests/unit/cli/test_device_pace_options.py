@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from shardd.cli.device.pace import check_pace, pace_options, read_pace
 from shardd.config import parse_config
 from shardd.errors import UsageError
-from shardd.queue.device_admin import NewDevices
+from shardd.queue.devices import NewDevices
 from shardd.states import DeviceState
 
 CONFIG = parse_config("", "x.yaml", {"HOME": "/home/x"})

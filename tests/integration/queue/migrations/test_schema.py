@@ -13,8 +13,7 @@ from psycopg import errors, sql
 
 from shardd.config import TRANSPORTS
 from shardd.queue.database import Database
-from shardd.queue.job_admin import JobAdmin, Traits
-from shardd.queue.jobs import Jobs
+from shardd.queue.jobs import JobAdmin, Jobs, Traits
 from shardd.states import FINISHED, DeviceState, JobState
 from tests.fixtures.postgres import TEMPLATE, Cluster
 

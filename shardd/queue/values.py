@@ -1,11 +1,8 @@
-"""Reading values so that none can fail: one row that nobody can read must not cost a list all its others.
-
-psycopg raises for a moment that Python has no date for (infinity, the year 10000), and Python's own reader of JSON for numbers of
-more than 4300 digits. The gate of the tables lets neither in; a row of an earlier version may have them.
-"""
+"""How values cross the border between Python and PostgreSQL: arrays as text, and reading that cannot fail."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -15,6 +12,20 @@ from psycopg.adapt import Loader
 from psycopg.pq import Format
 
 from shardd.json_values import show_value
+
+
+def integers(values: Iterable[int]) -> str:
+    """As `{1,2,3}`."""
+    return "{" + ",".join(map(str, values)) + "}"
+
+
+def texts(values: Iterable[str | None]) -> str:
+    r"""As `{"a","b \"c\"",NULL}`: always in quotes, so that no text is taken for a NULL or a brace."""
+    return "{" + ",".join(["NULL" if value is None else _quoted(value) for value in values]) + "}"
+
+
+def _quoted(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 class _JsonLoader(Loader):

@@ -1,5 +1,14 @@
--- What all sessions of a server share and any of them can use up, whatever rights it has: connections, the table of locks, and the queue
--- of notifications. Whose a session is stands in pg_stat_activity for everybody to see.
+-- What is asked of the server itself: how statements are planned, and the resources that all its sessions share and any of them can
+-- use up, whatever its rights: connections, the lock table and the notification queue.
+
+-- name: connection_limit
+-- How many connections the server allows to all its clients.
+SELECT current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer;
+
+-- name: plan_for_values
+-- For this transaction: plans are made for the values at hand, so that a filter that is NULL costs nothing and a state that
+-- finished jobs cannot have keeps the archive out.
+SELECT set_config('plan_cache_mode', 'force_custom_plan', true);
 
 -- name: lock_use
 -- How many locks the server's table has room for at least (PostgreSQL's documentation, max_locks_per_transaction; a little more memory is

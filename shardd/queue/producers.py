@@ -1,6 +1,6 @@
-"""What an operator asks and does about the bindings of producers: the statements of `sql/producer_admin.sql` as typed calls.
+"""Bindings of producers: the statements of `sql/producers.sql` as typed calls.
 
-A binding is in force for every statement that begins after its commit, with the daemon up or down.
+A binding applies to every statement that begins after its commit, with the daemon up or down.
 """
 
 from __future__ import annotations
