@@ -17,7 +17,7 @@ import click
 
 from shardd.cli.output import say_error
 from shardd.config import Config, load_config
-from shardd.config.readable import TO_ASK_THE_DAEMON, TO_REACH_THE_DATABASE, load_readable
+from shardd.config.load import TO_ASK_THE_DAEMON, TO_REACH_THE_DATABASE, load_readable
 
 QUOTED: Final = 60
 """Characters of a value that an error quotes."""

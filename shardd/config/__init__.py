@@ -1,6 +1,11 @@
-"""The config file `shards.yaml`: read, checked, and handed on as a frozen model.
+"""The config file `shards.yaml`: read, checked, and turned into a frozen model.
 
-Durations are seconds (float), sizes are bytes (int). Every issue of a file is told at once, each with its line and its mend.
+A file becomes plain data with line numbers (`source`), each value is read by the reader in its field's type (`values`), the
+sections (`model` and what it imports) put them together, and `rules` checks the conditions between them. `load` runs these
+steps and reports every error of a file at once, each with its line, its field, its value (never a secret) and a fix. The sample
+file (`sample`) and the effect of a changed file (`changes`) derive from the same fields.
+
+In Python durations are seconds (float) and sizes are bytes (int).
 """
 
 from shardd.config.changes import diff_config

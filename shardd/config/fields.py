@@ -1,4 +1,4 @@
-"""What sections of the config have in common, and how their fields say what a user and a reload must know of them."""
+"""What the sections of the config have in common, and what each option says about itself."""
 
 from __future__ import annotations
 
@@ -12,30 +12,47 @@ from pydantic.fields import FieldInfo
 
 from shardd.config.values import Reader
 
+Keys = tuple[str, ...]
+"""The place of a value in the file: its keys from the top down."""
 Reload = Literal["live", "shard", "restart"]
 """What a changed value needs: nothing, new workers (one shard after the other), or a restart of shardd."""
 
-
 ANY_NAME: Final = "*"
-"""Stands in a path for the name that a user gave to one of several sections."""
+"""In a path, in place of the name that a user gave to one of several sections."""
 
 
 class Section(BaseModel):
-    """A section of the config: frozen, without room for unknown keys; defaults are checked like values of the file."""
+    """A section of the config: frozen, without room for unknown keys; defaults are checked like values of the file.
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True, arbitrary_types_allowed=True
-    )
+    `class LeaseConfig(Section, reload="restart")` says what a change of its options needs; `setting` may differ for one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
+
+    def __init_subclass__(cls, *, reload: Reload | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, *, reload: Reload | None = None, **kwargs: Any) -> None:
+        """Give the options their reload, and keep secrets out of the section's repr."""
+        super().__pydantic_init_subclass__(**kwargs)
+        for field in cls.model_fields.values():
+            if isinstance(field.json_schema_extra, dict):
+                field.json_schema_extra.setdefault("reload", reload)
+            if (reader := reader_of(field)) and reader.secret:
+                field.repr = False
 
 
-def setting(default: Any, text: str, *, reload: Reload, sample: str | None = None) -> Any:
+def setting(default: Any, text: str, *, reload: Reload | None = None, sample: str | None = None) -> Any:
     """One option of a section.
 
-    `default`: as one would write it in the file; `...` for an option that must be there. `text`: what the option does and when
-    to change it; it becomes the comment in the sample file. `sample`: what stands in the sample file instead of the default.
+    `default`: as it is written in a file, or a function that returns it; `...` for an option that must be there. `text`: what the
+    option does and when to change it; it becomes the comment in the sample file. `reload`: if it is not the section's.
+    `sample`: for the sample file instead of the default.
     """
-    extra: dict[str, Any] = {"reload": reload, "sample": sample}
-    return Field(default=default, description=text, json_schema_extra=extra)
+    extra: dict[str, Any] = {"sample": sample} | ({"reload": reload} if reload else {})
+    given: dict[str, Any] = {"default_factory" if callable(default) else "default": default}
+    return Field(**given, description=text, json_schema_extra=extra)
 
 
 def section(kind: type[Section], text: str) -> Any:
@@ -46,8 +63,8 @@ def section(kind: type[Section], text: str) -> Any:
 def named_sections(kind: type[Section], text: str, *, sample: str) -> Any:
     """Any number of sections, each under a name of the user's choice; none by default.
 
-    `sample`: the name of the one that stands in the sample file, commented out. All options of `kind` have to be live: nobody
-    can keep the old value of a section that is gone.
+    `sample`: the name of the one in the sample file, commented out. All options of `kind` have to be live: the old value of a
+    section that is gone cannot be kept.
     """
     extra: dict[str, Any] = {"each": kind, "sample": sample}
     return Field(default_factory=dict, description=text, json_schema_extra=extra)
@@ -67,8 +84,10 @@ def named_type(field: FieldInfo) -> type[Section] | None:
 
 
 def reader_of(field: FieldInfo) -> Reader | None:
-    """The reader in a field's type."""
-    return next((entry for entry in field.metadata if isinstance(entry, Reader)), None)
+    """The reader in a field's type, or in a part of a type such as `Dsn | None`."""
+    parts = (getattr(part, "__metadata__", ()) for part in typing.get_args(field.annotation))
+    entries = (entry for metadata in (field.metadata, *parts) for entry in metadata)
+    return next((entry for entry in entries if isinstance(entry, Reader)), None)
 
 
 def extra_of(field: FieldInfo, key: str) -> Any:
@@ -76,10 +95,10 @@ def extra_of(field: FieldInfo, key: str) -> Any:
     return field.json_schema_extra.get(key) if isinstance(field.json_schema_extra, dict) else None
 
 
-def walk(model: type[Section], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+def walk(model: type[Section], above: Keys = ()) -> Iterator[tuple[Keys, FieldInfo]]:
     """Every field below `model`, sections included, with its path, in the order of the source.
 
-    Below a field of named sections the path has `ANY_NAME` where the file has the name.
+    Below a field of named sections the path has `ANY_NAME` in place of the name.
     """
     for name, field in model.model_fields.items():
         path = (*above, name)
@@ -88,3 +107,11 @@ def walk(model: type[Section], above: tuple[str, ...] = ()) -> Iterator[tuple[tu
             yield from walk(inner, path)
         elif each := named_type(field):
             yield from walk(each, (*path, ANY_NAME))
+
+
+def value_at(section: Section, path: Keys) -> Any:
+    """The value at a path; None below a section that is not there."""
+    value: Any = section
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else getattr(value, name, None)
+    return value

@@ -1,39 +1,59 @@
-"""From a config file to the model, or to one error that tells every issue in it."""
+"""From a config file to the model, or to one error with every issue in it.
+
+A running daemon goes on with its old config when a reload refuses the file, so commands that only ask the daemon or the database
+accept a file with errors elsewhere (`load_readable`). But no command may reach another database or daemon than the file means: if
+an error could touch a needed option, the file is refused.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from shardd.config.fields import ANY_NAME, Section, extra_of, named_type, reader_of, section_type, walk
-from shardd.config.issues import ConfigIssue, config_error
-from shardd.config.issues import Path as Keys
+from shardd.config.fields import ANY_NAME, Keys, Section, extra_of, named_type, reader_of, section_type, walk
 from shardd.config.model import Config, default_state_dir
 from shardd.config.rules import broken_rules
-from shardd.config.source import Document, read_document
-from shardd.config.values import closest
+from shardd.config.source import ConfigIssue, Document, config_error, read_document
+from shardd.config.values import Reader, closest
 from shardd.errors import ConfigError
 from shardd.urls import scrub_urls
 from shardd.visible import visible
 
+TO_ASK_THE_DAEMON: Final[Collection[Keys]] = (("state_dir",), ("control", "socket"))
+TO_REACH_THE_DATABASE: Final[Collection[Keys]] = (("state_dir",), ("database", "dsn"))
+
 MAX_SIZE: Final = 256 * 1024
 """Bytes: fifty times the sample, and little enough that a wrong file is refused at once."""
 
-FIELDS: Final[dict[Keys, FieldInfo]] = dict(walk(Config))
+_FIELDS: Final[dict[Keys, FieldInfo]] = dict(walk(Config))
 _MISSING_DSN: Final = (
-    "has no dsn; write `dsn: postgresql://…` below it, or delete the line for a PostgreSQL of shardd's own"
+    "has no dsn; write `dsn: postgresql://…` below it, or delete the line to use the embedded PostgreSQL"
 )
+_TOP_LEVEL: Final = re.compile(r"^(?=[^\s#])", re.MULTILINE)
+_WORD: Final = re.compile(r"[A-Za-z_]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """A config whose wrong options have their defaults."""
+
+    config: Config
+    refused: ConfigError | None
+    """All errors of the file; None: it has none."""
 
 
 def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     """Read a config file. Raises ConfigError with all issues in it, one a line."""
-    return parse_config(read_text(path), str(path), os.environ if environ is None else environ)
+    return parse_config(_read_text(path), str(path), os.environ if environ is None else environ)
 
 
 def parse_config(text: str, name: str, environ: Mapping[str, str]) -> Config:
@@ -42,46 +62,92 @@ def parse_config(text: str, name: str, environ: Mapping[str, str]) -> Config:
     `name`: path of the file, for messages; relative paths in the text start at its folder. Raises ConfigError with all issues.
     """
     document = read_document(text, environ)
-    data = {} if document.data is None else document.data
-    if document.readable and not isinstance(data, dict):
-        document.issues.append(
-            ConfigIssue(document.line(()), (), "this is not a config; write lines such as `shards: 8`")
-        )
-        document.readable = False
     if not document.readable:
         raise config_error(name, document.issues)
-    config, _ = check_document(document, name, environ)
+    config, _ = _check_document(document, name, environ)
     if document.issues:
         raise config_error(name, document.issues)
     return config
 
 
-def check_document(document: Document, name: str, environ: Mapping[str, str]) -> tuple[Config, set[Keys]]:
+def load_readable(path: Path, needed: Collection[Keys], environ: Mapping[str, str] | None = None) -> Readable:
+    """Read as much of a config file as can be read. Raises ConfigError when a `needed` option may be wrong or unknown."""
+    return parse_readable(_read_text(path), str(path), needed, os.environ if environ is None else environ)
+
+
+def parse_readable(text: str, name: str, needed: Collection[Keys], environ: Mapping[str, str]) -> Readable:
+    """As `load_readable`, from the text of a file; `name`: as in `parse_config`."""
+    document = read_document(text, environ)
+    issues, lost = document.issues, ""
+    if not document.readable and isinstance(document.data, dict):
+        text, lost = _without_broken_parts(text, environ)
+        document = read_document(text, environ)
+        document.issues += [issue for issue in issues if issue not in document.issues]
+    if not document.readable or _mentions(lost, needed):
+        raise config_error(name, document.issues)
+    config, wrong = _check_document(document, name, environ)
+    error = config_error(name, document.issues) if document.issues else None
+    if error and any(option[: len(keys)] == keys for keys in wrong for option in needed):
+        raise error
+    return Readable(config, error)
+
+
+def _without_broken_parts(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    """The text with each top-level section blanked that is not YAML by itself, and the text of those; line numbers stay."""
+    kept, lost = [], []
+    for part in _parts(text):
+        if read_document(part, environ).readable:
+            kept.append(part)
+        else:
+            lost.append(part)
+            kept.append("\n" * part.count("\n"))
+    return "".join(kept), "".join(lost)
+
+
+def _parts(text: str) -> Iterator[str]:
+    starts = [0, *(match.start() for match in _TOP_LEVEL.finditer(text)), len(text)]
+    for start, end in pairwise(starts):
+        if end > start:
+            yield text[start:end]
+
+
+def _mentions(lost: str, needed: Collection[Keys]) -> bool:
+    """Whether a part that cannot be read might contain a needed option, also misspelt."""
+    sections = list({option[0] for option in needed})
+    return any(word in sections or closest(word.lower(), sections) for word in _WORD.findall(lost))
+
+
+def _check_document(document: Document, name: str, environ: Mapping[str, str]) -> tuple[Config, set[Keys]]:
     """The model of what is right in a readable document, and the options that are wrong, with those that were probably meant.
 
     What is wrong is added to the document's issues. `name`: as in `parse_config`.
     """
-    data: dict[str, Any] = {} if document.data is None else document.data
+    data, issues = document.data, document.issues
     source = Path(name).absolute()
     context: dict[str, Any] = {"base": source.parent, "source": source}
-    issues = document.issues
+    wrong: set[Keys] = {issue.path for issue in issues if issue.path}
     _open_empty_sections(data, Config)
-    _set_state_dir(data, environ, issues)
-    wrong: set[Keys] = {issue.path for issue in issues}
+    if "state_dir" not in data:
+        if default := default_state_dir(environ):
+            data["state_dir"] = default
+        else:
+            text = "is missing, and without HOME there is no default; write state_dir: /var/lib/shardd"
+            issues.append(ConfigIssue(1, ("state_dir",), text))
+            wrong.add(("state_dir",))
     try:
         config = Config.model_validate(data, context=context)
     except ValidationError as error:
         for details in error.errors(include_url=False):
-            # Of a name that cannot be one, pydantic says "[key]" behind it.
+            # pydantic marks a name that cannot be one with "[key]" behind it.
             keys = tuple(str(key) for key in details["loc"] if key != "[key]")
             wrong.add(keys)
             if keys not in document.unknown:
                 issues.append(_issue(keys, details, document))
                 if details["type"] == "extra_forbidden" and (near := _near(keys)):
                     wrong.add((*keys[:-1], near))  # what was meant for it is not known either
-        # Once more without what is wrong: only then are the rules between the options asked.
+        # Once more without what is wrong: only then can the rules between the options be checked.
         for keys in wrong:
-            _mend(data, keys)
+            _take_out(data, keys)
         config = Config.model_validate(data, context=context)
     for broken in broken_rules(config):
         if not any(keys == option[: len(keys)] for keys in wrong for option in broken.fields):
@@ -90,7 +156,7 @@ def check_document(document: Document, name: str, environ: Mapping[str, str]) ->
     return config, wrong
 
 
-def read_text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     """The text of a file. Raises ConfigError: also a folder, or a pipe that may never end, is refused, not waited for."""
     name = visible(str(path))
     try:
@@ -104,11 +170,13 @@ def read_text(path: Path) -> str:
         content = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(
-            f"{name}: there is no such file; name yours with --config or $SHARDD_CONFIG, or begin with what "
-            "`shardd config sample` prints"
+            f"{name}: there is no such file; name yours with --config or $SHARDD_CONFIG, or begin with the output of "
+            "`shardd config sample`"
         ) from None
     except PermissionError:
-        raise ConfigError(f"{name}: may not be read by {_user()}; change the file's owner or mode") from None
+        raise ConfigError(
+            f"{name}: user {os.geteuid()} may not read it; change the owner or mode of the file"
+        ) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ConfigError(f"{name}: cannot be read: {reason}") from None
@@ -120,36 +188,21 @@ def read_text(path: Path) -> str:
         raise ConfigError(f"{name}:{line}: is not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8") from None
 
 
-def _user() -> str:
-    return f"user {os.geteuid()}"
-
-
 def _open_empty_sections(data: dict[str, Any], model: type[Section]) -> None:
     """A section whose options are all commented out is None in YAML; it means its defaults."""
-    for name, field in model.model_fields.items():
-        inner, each = section_type(field), named_type(field)
-        if name not in data or not (inner or each):
+    for name in data.keys() & model.model_fields.keys():
+        inner, each = section_type(model.model_fields[name]), named_type(model.model_fields[name])
+        if inner or each:
+            data[name] = {} if data[name] is None else data[name]
+        if not isinstance(data[name], dict):
             continue
-        if data[name] is None:
-            data[name] = {}
-        if isinstance(data[name], dict):
-            if inner:
-                _open_empty_sections(data[name], inner)
-            elif each:
-                for key, value in data[name].items():
-                    data[name][key] = {} if value is None else value
-                    if isinstance(data[name][key], dict):
-                        _open_empty_sections(data[name][key], each)
-
-
-def _set_state_dir(data: dict[str, Any], environ: Mapping[str, str], issues: list[ConfigIssue]) -> None:
-    if "state_dir" in data:
-        return
-    if default := default_state_dir(environ):
-        data["state_dir"] = default
-    else:
-        text = "is missing, and without HOME there is no default; write state_dir: /var/lib/shardd"
-        issues.append(ConfigIssue(1, ("state_dir",), text))
+        if inner:
+            _open_empty_sections(data[name], inner)
+        elif each:
+            for key, value in data[name].items():
+                data[name][key] = {} if value is None else value
+                if isinstance(data[name][key], dict):
+                    _open_empty_sections(data[name][key], each)
 
 
 def _issue(keys: Keys, details: Any, document: Document) -> ConfigIssue:
@@ -158,16 +211,12 @@ def _issue(keys: Keys, details: Any, document: Document) -> ConfigIssue:
     reader = reader_of(field) if field else None
     place = document.places.get(keys)
     value = None if place is None or reader is None or reader.secret else place.shown and scrub_urls(place.shown)
-    line = document.line(keys)
-    kind = details["type"]
+    line, kind = document.line(keys), details["type"]
     if kind == "extra_forbidden":
         return ConfigIssue(line, keys, _unknown(keys))
     if kind == "missing":
-        return (
-            ConfigIssue(line, keys[:-1], _MISSING_DSN)
-            if keys == ("database", "dsn")
-            else ConfigIssue(line, keys, "is missing; write it")
-        )
+        is_dsn = keys == ("database", "dsn")
+        return ConfigIssue(line, keys[:-1] if is_dsn else keys, _MISSING_DSN if is_dsn else "is missing; write it")
     if field and (each := named_type(field)):
         name, options = extra_of(field, "sample"), ", ".join(each.model_fields)
         text = (
@@ -178,38 +227,38 @@ def _issue(keys: Keys, details: Any, document: Document) -> ConfigIssue:
         options = ", ".join(inner.model_fields)
         return ConfigIssue(line, keys, f"is not a section; write its options below it, indented: {options}")
     if details["input"] is None:
-        return ConfigIssue(line, keys, f"is null; {_example(field, reader)}")
+        return ConfigIssue(line, keys, f"is null; {_instead_of_null(field, reader)}")
     error = details.get("ctx", {}).get("error")
     return ConfigIssue(line, keys, str(error) if error else f"is not valid ({details['msg']})", value)
 
 
-def _example(field: FieldInfo | None, reader: Any) -> str:
+def _instead_of_null(field: FieldInfo | None, reader: Reader | None) -> str:
     if field is None or reader is None or field.default_factory or field.is_required():
         return "write a value, or delete the line"
     return f"delete the line for the default ({field.default}), or write a value"
 
 
 def _general(keys: Keys) -> Keys:
-    """The path as `FIELDS` knows it, whatever the names of named sections are."""
+    """The path as `_FIELDS` knows it, whatever the names of named sections are."""
     for index in range(1, len(keys)):
-        if (field := FIELDS.get(keys[:index])) and named_type(field):
+        if (field := _FIELDS.get(keys[:index])) and named_type(field):
             keys = (*keys[:index], ANY_NAME, *keys[index + 1 :])
     return keys
 
 
 def _field(keys: Keys) -> FieldInfo | None:
-    return FIELDS.get(_general(keys))
+    return _FIELDS.get(_general(keys))
 
 
 def _section(keys: Keys) -> type[Section] | None:
-    """What should stand at this path, if it is a section."""
+    """The section that belongs at this path, if one does."""
     field, above = _field(keys), _field(keys[:-1])
     return section_type(field) if field else named_type(above) if above else None
 
 
 def _siblings(keys: Keys) -> list[str]:
     above = _general(keys)[:-1]
-    return [path[-1] for path in FIELDS if path[:-1] == above]
+    return [path[-1] for path in _FIELDS if path[:-1] == above]
 
 
 def _near(keys: Keys) -> str | None:
@@ -222,13 +271,13 @@ def _unknown(keys: Keys) -> str:
     where = f"an option of {'.'.join(keys[:-1])}" if len(keys) > 1 else "an option"
     if near := _near(keys):
         return f"is not {where}; did you mean {near}?"
-    if elsewhere := [path for path in FIELDS if path[-1] == keys[-1]]:
+    if elsewhere := [path for path in _FIELDS if path[-1] == keys[-1]]:
         return f"is not {where}; did you mean {' or '.join('.'.join(path) for path in elsewhere).replace(ANY_NAME, 'NAME')}?"
     return f"is not {where}; known are {', '.join(_siblings(keys))}"
 
 
-def _mend(data: dict[str, Any], keys: Keys) -> None:
-    """Take out what is wrong; an option that must be there gets the sample's value."""
+def _take_out(data: dict[str, Any], keys: Keys) -> None:
+    """Delete what is wrong; an option that must be there gets the sample's value."""
     if ANY_NAME in (general := _general(keys)):
         # A named section is known as a whole or not at all.
         keys = keys[: general.index(ANY_NAME) + 1]

@@ -14,81 +14,79 @@ from shardd.config.events import EventsConfig, WebhookConfig
 from shardd.config.fields import Section, named_sections, section, setting
 from shardd.config.opt_outs import OptOutsConfig
 from shardd.config.pacing import PacingConfig
-from shardd.config.retention import RetentionConfig
 from shardd.config.sections import (
     ControlConfig,
     DatabaseConfig,
     LeaseConfig,
     LogConfig,
     QueueConfig,
+    RetentionConfig,
     SupervisorConfig,
     WorkerConfig,
 )
-from shardd.config.special_values import FilePath, NodeName, node_name_from
 from shardd.config.transports import TransportsConfig
 from shardd.config.values import Whole
-from shardd.config.webhook_values import WebhookName
+from shardd.config.values.words import FilePath, NodeName, WebhookName, node_name_from
 
 DB_TIMEOUT: Final = 5.0
 """Seconds: connect and statement deadline for the embedded PostgreSQL, which has no section of its own."""
 
 
 def default_state_dir(environ: Mapping[str, str]) -> str | None:
-    """Where the state goes when the file does not say: `$XDG_STATE_HOME/shardd`, else below the home folder, else unknown."""
+    """The state folder when the file does not name one: `$XDG_STATE_HOME/shardd`, else below the home folder, else unknown."""
     state_home = environ.get("XDG_STATE_HOME", "")
-    if state_home.startswith("/"):  # a relative one must be ignored, says the XDG base directory specification
+    if state_home.startswith("/"):  # the XDG base directory specification ignores a relative one
         return f"{state_home}/shardd"
     home = environ.get("HOME", "")
     return f"{home}/.local/state/shardd" if home.startswith("/") else None
 
 
-class Config(Section):
+class Config(Section, reload="restart"):
     """Everything that can be configured; made by `shardd.config.load_config`, which also checks `shardd.config.rules`."""
 
-    node: Annotated[str, NodeName()] = Field(
-        default_factory=lambda: node_name_from(socket.gethostname()),
-        description="Name of this host among those that share the database: each host its own. Default: the host's name.",
-        json_schema_extra={"reload": "restart", "sample": "# host-a"},
+    node: NodeName = setting(
+        lambda: node_name_from(socket.gethostname()),
+        "Name of this host, different from every other host that uses the database. Default: the host name.",
+        sample="# host-a",
     )
-    state_dir: Annotated[Path, FilePath()] = Field(
-        default_factory=lambda: Path(default_state_dir(os.environ) or "~/.local/state/shardd").expanduser(),
-        description="Folder of this node's own state: lock, control socket, journals, the embedded PostgreSQL. On a local disk, "
-        "owned by the account that shardd runs as, and writable by nobody else. A relative path starts at the folder of this "
-        "file. Default: $XDG_STATE_HOME/shardd or ~/.local/state/shardd.",
-        json_schema_extra={"reload": "restart", "sample": "/var/lib/shardd"},
+    state_dir: Annotated[Path, FilePath()] = setting(
+        lambda: Path(default_state_dir(os.environ) or "~/.local/state/shardd").expanduser(),
+        "Folder of this host's own state: lock, control socket, journals, the embedded PostgreSQL. It must be on a local "
+        "disk and owned by the account that shardd runs as, without write access for others. A relative path starts at the "
+        "folder of this file. Default: $XDG_STATE_HOME/shardd or ~/.local/state/shardd.",
+        sample="/var/lib/shardd",
     )
     shards: Annotated[int, Whole(1, 256)] = setting(
         "8",
-        "Worker processes over all hosts; devices are spread evenly over them. The same number on every host. About one for "
-        "each core, or more so that fewer devices share one worker's fate.",
-        reload="restart",
+        "Number of worker processes on all hosts together; devices are spread evenly over them. The same number on every host. "
+        "About one per core; with more, fewer devices are affected when a worker fails.",
     )
     database: DatabaseConfig | None = Field(
         default=None,
-        description="The PostgreSQL server (14 or newer). Without this section shardd runs one of its own in state_dir.",
+        description="The PostgreSQL server (14 or newer). Without this section, shardd runs an embedded one in state_dir.",
     )
     lease: LeaseConfig = section(
         LeaseConfig,
-        "Which host owns which shard, when several share the database. "
-        "Must hold: renew_every + 2 x the longer database timeout <= ttl - margin.",
+        "Which host serves which shard, when several share the database. "
+        "Required: renew_every + 2 x the longer database timeout <= ttl - margin.",
     )
     supervisor: SupervisorConfig = section(SupervisorConfig, "How workers are started, watched and replaced.")
     worker: WorkerConfig = section(WorkerConfig, "The worker processes, one per shard.")
     queue: QueueConfig = section(QueueConfig, "How jobs are taken from the database.")
-    pacing: PacingConfig = section(PacingConfig, "How fast each device sends, unless the device itself says otherwise.")
-    opt_outs: OptOutsConfig = section(OptOutsConfig, "How recipients say that they want no more messages.")
+    pacing: PacingConfig = section(
+        PacingConfig, "How fast each device sends, unless the device has settings of its own."
+    )
+    opt_outs: OptOutsConfig = section(OptOutsConfig, "How recipients opt out of all further messages.")
     transports: TransportsConfig = section(TransportsConfig, "The ways in which devices send.")
-    events: EventsConfig = section(EventsConfig, "How long it can be read in shardd.events what happened.")
-    webhooks: dict[Annotated[str, WebhookName()], WebhookConfig] = named_sections(
+    events: EventsConfig = section(EventsConfig, "How long events can be read in shardd.events.")
+    webhooks: dict[WebhookName, WebhookConfig] = named_sections(
         WebhookConfig,
-        "Programs that are told by HTTP what happened, at least once and with the same id each time: any number, each under a "
-        "name of your choice. A new one is told what happens from then on.",
+        "Programs that receive events over HTTP, at least once and with the same id each time: any number, each under a "
+        "name of your choice. A new one receives what happens from then on.",
         sample="crm",
     )
-    retention: RetentionConfig = section(
-        RetentionConfig, "How long what is over can still be looked at, before it is forgotten for good."
-    )
-    control: ControlConfig = section(ControlConfig, "Where the running shardd can be asked.")
+    retention: RetentionConfig = section(RetentionConfig, "How long finished jobs and what belongs to them are kept.")
+    control: ControlConfig = section(ControlConfig, "How to reach the running shardd.")
     log: LogConfig = section(LogConfig, "What is logged, to stderr.")
 
     _source: Path | None = PrivateAttr(default=None)

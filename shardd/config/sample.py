@@ -1,4 +1,4 @@
-"""The commented sample file, made of the model, so that it can neither miss an option nor name a wrong default."""
+"""The commented sample file, generated from the model, so that it can neither miss an option nor show a wrong default."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from shardd.config.model import Config
 WIDTH: Final = 100
 
 _HEAD: Final = """\
-The config of shardd, with every option and its default. Only what differs from the default must stand in your file; \
-without any, shardd runs with a PostgreSQL of its own.
+The config of shardd, with every option and its default. Your file needs only what differs from the defaults; with an empty \
+file, shardd runs with an embedded PostgreSQL.
 
     shardd config sample > shards.yaml     prints this file
     shardd config check shards.yaml        reports every error in a file, with its line and a fix
 
-Durations have a unit: 250ms, 30s, 5m, 1h30m, 1d. Sizes too: 512KiB, 16MiB, 1GiB. ${NAME} and ${NAME:-default} in a value are \
-taken from the environment of shardd ($${ stands for the two characters; inside { } put the value in quotes).
+Durations have a unit: 250ms, 30s, 5m, 1h30m, 1d. So do sizes: 512KiB, 16MiB, 1GiB. ${NAME} and ${NAME:-default} in a value are \
+replaced from the environment of shardd ($${ means the two characters; inside { } put the value in quotes).
 
-A changed file is read with `systemctl reload shardd` (SIGHUP). Most options take effect at once; those marked [workers] replace \
-the workers, one after the other; those marked [restart] wait for the next start of shardd.
+`systemctl reload shardd` (SIGHUP) reads a changed file. Most options take effect at once; those marked [workers] take effect as \
+the workers are replaced, one after the other; those marked [restart] at the next start of shardd.
 """
 
 _MARKS: Final = {"live": "", "shard": " [workers]", "restart": " [restart]"}

@@ -14,7 +14,7 @@ import msgspec
 from shardd.cli.control import ask_now
 from shardd.cli.output import moment_text, span
 from shardd.config import Config
-from shardd.config.device_pace import device_pace
+from shardd.config.pacing import device_pace
 from shardd.errors import NotRunningError, SharddError
 from shardd.pacing import CLASSES, WARM_UP, DevicePace, Tally, daily_limit, next_send
 from shardd.queue.devices import DeviceRow

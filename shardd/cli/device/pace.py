@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
 from shardd.cli.device.settings import check_gaps, read_duration, read_gaps
 from shardd.config import Config
-from shardd.config.device_pace import OwnPace
-from shardd.config.pacing_values import Hours
-from shardd.config.special_values import TimeZone
+from shardd.config.pacing import OwnPace
 from shardd.config.values import Reader, RefusedError, Whole
+from shardd.config.values.words import HOURS, TIME_ZONE
 from shardd.errors import UsageError
 from shardd.pacing import CLASSES
 
@@ -24,8 +22,8 @@ _LIMIT: Final = Whole(0, 1_000_000)
 _READERS: Final[Mapping[str, Reader]] = {
     "hourly_limit": _LIMIT,
     "daily_limit": _LIMIT,
-    "quiet_hours": Hours(),
-    "timezone": TimeZone(),
+    "quiet_hours": HOURS,
+    "timezone": TIME_ZONE,
     "burst": Whole(0, 1000),
 }
 _OF_A_CLASS: Final = ("gap", "gap_min", "gap_max", "burst", "hourly_limit", "daily_limit", "quiet_hours")
@@ -110,8 +108,7 @@ def _read(where: str, name: str, text: str) -> Any:
     if text == DEFAULT:
         return None
     try:
-        reader = _READERS[name]
-        return reader.check(reader.read(text, Path()))
+        return _READERS[name].read(text)
     except RefusedError as error:
         raise UsageError(f"{where}: {text} {error}") from None
 

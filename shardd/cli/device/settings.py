@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Final
 
 from shardd.config import Config
-from shardd.config.special_values import ProxyUrl
 from shardd.config.values import RefusedError, Seconds
+from shardd.config.values.network import PROXY_URL
 from shardd.errors import UsageError
 from shardd.json_values import UnreadableError, read_object
 from shardd.queue.devices import MOST_SETTINGS
@@ -34,7 +33,7 @@ def read_gaps(gap: str | None, gap_min: str | None, gap_max: str | None) -> tupl
 def read_duration(option: str, text: str) -> float:
     """Seconds. Raises UsageError, which names the option."""
     try:
-        return float(_GAP.check(_GAP.read(text, Path())))
+        return float(_GAP.read(text))
     except RefusedError as error:
         raise UsageError(f"{option}: {text} {error}") from None
 
@@ -52,7 +51,7 @@ def read_proxy(proxy: str | None) -> str | None:
     if proxy is None:
         return None
     try:
-        return str(ProxyUrl().check(proxy.strip()))
+        return str(PROXY_URL.read(proxy))
     except RefusedError as error:
         raise UsageError(f"--proxy: the value (not shown) {error}") from None
 

@@ -27,7 +27,7 @@ from shardd.cli.output import (
     state_text,
 )
 from shardd.config import Config
-from shardd.config.device_pace import device_pace
+from shardd.config.pacing import device_pace
 from shardd.config.values import format_duration
 from shardd.hashing import shard_of
 from shardd.pacing import CLASSES, DevicePace, Pace, daily_limit

@@ -4,34 +4,36 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from pydantic import Field
-
 from shardd.config.fields import Section, section, setting
-from shardd.config.platform_values import ListenAddress, PlatformUrl, Secret, Word
 from shardd.config.transports.definition import DeviceSetting, TransportDefinition, option
 from shardd.config.transports.platforms import BASE, PlatformConfig
+from shardd.config.values import Text
+from shardd.config.values.network import ListenAddress, PlatformUrl
+from shardd.config.values.reader import matching
+from shardd.config.values.words import Secret
 
 VERSION: Final = r"v[0-9]{1,3}\.[0-9]{1,2}"
+_PATH: Final = r"(/[A-Za-z0-9._~-]{1,100}){1,10}|/"
 
 
 class CloudWebhookConfig(Section):
     """Where Meta tells what became of messages, and what recipients answer."""
 
-    listen: Annotated[str | None, ListenAddress()] = setting(
+    listen: ListenAddress | None = setting(
         None,
         "Address and port of this host, such as 127.0.0.1:8081. Meta speaks only https: put a web server with a "
         "certificate before it. On one node only. null: nothing is heard of delivery, reading and answers.",
         reload="restart",
     )
-    path: Annotated[str, Word(r"(/[A-Za-z0-9._~-]{1,100}){1,10}|/", "the path of a URL", "/cloud_api")] = setting(
+    path: Annotated[str, Text(matching(_PATH, "is not the path of a URL; write one such as /cloud_api"))] = setting(
         "/cloud_api", "The path of the URL that is registered with Meta.", reload="restart"
     )
-    app_secret: Annotated[str | None, Secret(), Field(repr=False)] = setting(
+    app_secret: Secret | None = setting(
         None,
         "The secret of the app at Meta, which signs everything that Meta says. Needed with listen; write it as ${NAME}.",
         reload="restart",
     )
-    verify_token: Annotated[str | None, Secret(), Field(repr=False)] = setting(
+    verify_token: Secret | None = setting(
         None,
         "A word of your choice, which Meta repeats when the URL is registered. Needed with listen; write it as ${NAME}.",
         reload="restart",
@@ -41,13 +43,15 @@ class CloudWebhookConfig(Section):
 class CloudApiConfig(PlatformConfig):
     """Devices that send through the Cloud API; each has settings {"phone_number_id": …, "token": …}."""
 
-    base: Annotated[str, PlatformUrl()] = option(
+    base: PlatformUrl = option(
         "https://graph.facebook.com",
         "Where the Graph API is; https, or http on this host. A device's own setting `base` comes first.",
     )
-    version: Annotated[str, Word(VERSION, "a version of the Graph API", "v23.0")] = option(
-        "v23.0",
-        "Version of the Graph API; Meta serves each for about two years. A device's own setting `version` comes first.",
+    version: Annotated[str, Text(matching(VERSION, "is not a version of the Graph API; write one such as v23.0"))] = (
+        option(
+            "v23.0",
+            "Version of the Graph API; Meta serves each for about two years. A device's own setting `version` comes first.",
+        )
     )
     webhook: CloudWebhookConfig = section(
         CloudWebhookConfig, "Where Meta tells what became of messages, and what recipients answer."

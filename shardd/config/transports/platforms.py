@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from shardd.config.fields import Section
-from shardd.config.platform_values import PlatformUrl, Rate
-from shardd.config.special_values import Region
 from shardd.config.transports.definition import DeviceSetting, TransportDefinition, option
 from shardd.config.values import Seconds
+from shardd.config.values.network import PlatformUrl
+from shardd.config.values.numbers import Rate
+from shardd.config.values.words import Region
 
 BASE: Final = DeviceSetting("base", "where the platform is, such as https://api.example.com", needed=False)
 
@@ -19,10 +20,10 @@ BASE: Final = DeviceSetting("base", "where the platform is, such as https://api.
 class PlatformConfig(Section):
     """What all of them have."""
 
-    base: Annotated[str, PlatformUrl()] = option(
+    base: PlatformUrl = option(
         ..., "Where the platform is; https, or http on this host. A device's own setting `base` comes first."
     )
-    default_region: Annotated[str | None, Region()] = option(
+    default_region: Region | None = option(
         None,
         "Country of phone numbers that are written without + and country code, such as ID. null: such numbers are refused.",
     )
@@ -34,7 +35,7 @@ class PlatformConfig(Section):
         "How long the platform may take to answer before the message is in doubt: rather long than short. Longer for a "
         "slow platform, and then queue.send_timeout longer still, which ends every send.",
     )
-    rate: Annotated[float, Rate()] = option(
+    rate: Rate = option(
         "0",
         "Messages in one second of each account, whichever of its devices sends them, per worker. 0: as fast as the "
         "devices' own pace; the platform's 429 is obeyed either way.",
@@ -44,7 +45,7 @@ class PlatformConfig(Section):
 class WablasConfig(PlatformConfig):
     """Devices that send through Wablas; each has settings {"token": …}."""
 
-    base: Annotated[str, PlatformUrl()] = option(
+    base: PlatformUrl = option(
         "https://my.wablas.com",
         "Where Wablas is: your account's server, https, or http on this host. A device's own setting `base` comes first.",
     )
@@ -63,7 +64,7 @@ WABLAS: Final = TransportDefinition(
 class WhacenterConfig(PlatformConfig):
     """Devices that send through Whacenter; each has settings {"device_id": …}."""
 
-    base: Annotated[str, PlatformUrl()] = option(
+    base: PlatformUrl = option(
         "https://api.whacenter.com",
         "Where Whacenter is; https, or http on this host. A device's own setting `base` comes first.",
     )

@@ -6,7 +6,8 @@ from typing import Annotated, Final
 
 from shardd.config.fields import Section
 from shardd.config.transports.definition import TransportDefinition, option
-from shardd.config.values import Bytes, Flag, Fraction, Seconds, Whole
+from shardd.config.values import Bytes, Flag, Seconds, Whole
+from shardd.config.values.numbers import Share
 
 
 class SandboxConfig(Section):
@@ -17,11 +18,11 @@ class SandboxConfig(Section):
     connect_for: Annotated[float, Seconds("0", "1h")] = option(
         "0s", "Time before each send in which the message can still be held back, as connecting takes it."
     )
-    transient_rate: Annotated[float, Fraction()] = option("0.0", "Share of sends that fail and may be tried again.")
-    permanent_rate: Annotated[float, Fraction()] = option("0.0", "Share of sends that fail for good.")
-    unavailable_rate: Annotated[float, Fraction()] = option("0.0", "Share of sends whose device turns out unable.")
-    in_doubt_rate: Annotated[float, Fraction()] = option("0.0", "Share of sends whose end nobody can know.")
-    hang_rate: Annotated[float, Fraction()] = option("0.0", "Share of sends that hang.")
+    transient_rate: Share = option("0.0", "Share of sends that fail and may be tried again.")
+    permanent_rate: Share = option("0.0", "Share of sends that fail for good.")
+    unavailable_rate: Share = option("0.0", "Share of sends whose device turns out unable.")
+    in_doubt_rate: Share = option("0.0", "Share of sends whose end nobody can know.")
+    hang_rate: Share = option("0.0", "Share of sends that hang.")
     hang_for: Annotated[float, Seconds("0", "1d")] = option("5m", "How long a send hangs.")
     poison: Annotated[bool, Flag()] = option(
         "false",

@@ -5,38 +5,37 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import Field
-
 from shardd.config.fields import Section
-from shardd.config.media_values import MediaHosts
-from shardd.config.special_values import FilePath, ProxyUrl, Region
 from shardd.config.transports.definition import KINDS, TransportDefinition, option
 from shardd.config.values import Bytes, Flag, Seconds, Whole
+from shardd.config.values.network import MediaHosts, ProxyUrl
+from shardd.config.values.words import FilePath, Region
 
 
 class WhatsappConfig(Section):
     """Devices that are paired with WhatsApp, through neonize."""
 
-    default_region: Annotated[str | None, Region()] = option(
+    default_region: Region | None = option(
         None,
         "Country of phone numbers that are written without + and country code, such as ID. null: such numbers are refused.",
     )
     media_dir: Annotated[Path | None, FilePath()] = option(
         None, "Folder below which jobs may name files to send; null: none, only URLs and data: URIs."
     )
-    media_hosts: Annotated[tuple[str, ...] | None, MediaHosts()] = option(
+    media_hosts: MediaHosts | None = option(
         None,
         "Hosts outside the internet from which media may be fetched, with commas between them: a name (media.internal), an "
-        "address (10.20.0.5, ::1), a network (10.20.0.0/16), each also with its only port (127.0.0.1:9000, [::1]:9000). Whoever "
-        "inserts jobs can have anything sent that these hosts answer. null: none; jobs name what is in the internet.",
+        "address (10.20.0.5, ::1), a network (10.20.0.0/16), each also with its only port (127.0.0.1:9000, [::1]:9000). "
+        "Whoever inserts jobs can have anything sent that these hosts answer. null: none; jobs name what is in the "
+        "internet.",
     )
     media_max_bytes: Annotated[int, Bytes("1KiB", "2GiB")] = option(
         "16MiB", "Largest media file; a bigger one fails its job. Each is held in memory while it is sent."
     )
     media_memory: Annotated[int, Bytes("1MiB", "64GiB")] = option(
         "64MiB",
-        "Media files that a worker holds at once, in bytes of the files; others wait, the oldest first. While they are uploaded "
-        "the WhatsApp library takes several times as much besides. A file that is larger is sent alone.",
+        "Media files that a worker holds at once, in bytes of the files; others wait, the oldest first. While they are "
+        "uploaded the WhatsApp library takes several times as much besides. A file that is larger is sent alone.",
     )
     fetch_timeout: Annotated[float, Seconds("1s", "10m")] = option(
         "20s", "How long fetching a media file may take. Longer for large files from slow servers."
@@ -73,7 +72,7 @@ class WhatsappConfig(Section):
         "How long a device that WhatsApp keeps from writing to new contacts waits before it tries again; WhatsApp does not say "
         "how long that lasts.",
     )
-    proxy: Annotated[str | None, ProxyUrl(), Field(repr=False)] = option(
+    proxy: ProxyUrl | None = option(
         None, "Proxy of devices that name none of their own: http://user:${NAME}@host:port or socks5://… null: none."
     )
     pgbouncer: Annotated[bool, Flag()] = option(

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from shardd.config.retention import RetentionConfig
+from shardd.config.sections import RetentionConfig
 from shardd.errors import DatabaseError
 from shardd.logs import get_logger
 from shardd.queue.database import Database

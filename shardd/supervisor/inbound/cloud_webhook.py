@@ -28,9 +28,9 @@ from aiohttp import web
 
 from shardd import ipc
 from shardd.config import CloudWebhookConfig, Config
-from shardd.config.special_values import split_address
-from shardd.config.substitute import substitute
+from shardd.config.source import substitute
 from shardd.config.values import RefusedError
+from shardd.config.values.network import split_address
 from shardd.errors import SharddError
 from shardd.logs import get_logger
 from shardd.supervisor.http_listener import Listener, refusal

@@ -21,7 +21,7 @@ import aiohttp
 
 from shardd import __version__
 from shardd.config import WebhookConfig
-from shardd.config.webhook_values import webhook_key
+from shardd.config.values.words import webhook_key
 from shardd.queue.webhooks import Event
 from shardd.transports.http_errors import connection_words
 from shardd.transports.platforms.http_exchange import read_retry_after

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from shardd.config import Config
-from shardd.config.device_pace import device_pace, known_zone
+from shardd.config.pacing import device_pace, known_zone
 from shardd.logs import get_logger
 from shardd.pacing import DevicePace
 from shardd.queue.records import Device

@@ -12,12 +12,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from shardd.config.platform_values import PlatformUrl
-from shardd.config.substitute import substitute
+from shardd.config.source import substitute
 from shardd.config.transports import TRANSPORTS
 from shardd.config.transports.definition import DeviceSetting
 from shardd.config.transports.platforms import BASE
 from shardd.config.values import RefusedError, closest
+from shardd.config.values.network import PLATFORM_URL
 from shardd.errors import DeviceSettingsError
 from shardd.states import DEVICE_REMEDY, DeviceState
 from shardd.transports.egress.upstream import parse_proxy
@@ -138,7 +138,7 @@ def _checked(transport: str, setting: DeviceSetting, value: Any) -> str | None:
         raise DeviceSettingsError(f"settings.{setting.name}: {shown} is not text; put {setting.what}, in quotes")
     if setting is BASE:
         try:
-            return str(PlatformUrl().check(value))
+            return str(PLATFORM_URL.read(value))
         except RefusedError as refused:
             raise DeviceSettingsError(f"settings.base: {safe_url(value)} {refused}") from None
     if not re.fullmatch(setting.shape, value):

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from shardd.config.retention import RetentionConfig
+from shardd.config.sections import RetentionConfig
 from shardd.errors import DatabaseError
 from shardd.queue.database import Database
 from shardd.supervisor.cluster.retention import CHUNK, Retention

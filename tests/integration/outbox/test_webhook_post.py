@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from shardd.config import WebhookConfig
-from shardd.config.webhook_values import webhook_key
+from shardd.config.values.words import webhook_key
 from shardd.queue.webhooks import Event
 from shardd.supervisor.outbox.post import Answer, Meaning, WebhookPost, signed_headers
 from tests.support.webhook_receiver import SECRET

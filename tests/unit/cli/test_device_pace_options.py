@@ -63,7 +63,7 @@ def test_settings_of_a_class_add_up() -> None:
         (["--gap=5s"], "--gap: 5s is not a range; write both ends"),
         (["--gap=1s..2d"], "--gap: 2d is too large; write a value from 0 to 1d"),
         (["--daily-limit=1e3"], "--daily-limit: 1e3 is not a whole number in plain digits; write 1000"),
-        (["--quiet-hours=9-5"], "--quiet-hours: 9-5 is no part of a day; write two times such as 21:00-08:00, or none"),
+        (["--quiet-hours=9-5"], "--quiet-hours: 9-5 is not a range of hours; write two times such as 21:00-08:00, or none"),
         (["--timezone=Jakarta"], "--timezone: Jakarta is not a known time zone; write Asia/Jakarta"),
         (["--class=replies:burst=1"], "--class: replies:burst=1 begins with none of marketing, service, reply"),
         (["--class=reply"], "--class: reply begins with none of marketing, service, reply; write CLASS:NAME=VALUE"),

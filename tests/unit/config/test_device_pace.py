@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardd.config import ClassesConfig, ClassPaceConfig, PacingConfig
-from shardd.config.device_pace import device_pace
+from shardd.config.pacing import device_pace
 from shardd.pacing import CLASSES, Pace, QuietHours
 
 NIGHT = QuietHours(time(21), time(8))

@@ -3,7 +3,8 @@
 import pytest
 
 from shardd.config import Config, parse_config
-from shardd.config.opt_outs import MOST_TEXT, OptOutsConfig
+from shardd.config.opt_outs import OptOutsConfig
+from shardd.config.values.words import MOST_MESSAGE
 from shardd.errors import ConfigError
 
 ENVIRON = {"HOME": "/home/x"}
@@ -18,6 +19,7 @@ def test_words_and_classes_stand_in_one_line() -> None:
     assert config.words == ("STOP", "opt out", "berhenti", "توقف")
     assert config.confirm == "Bye, {you}."
     assert config.exempt == ("service", "reply")
+    assert read("words: [STOP, opt out]").opt_outs.words == ("STOP", "opt out")
 
 
 def test_by_default_words_count_and_nothing_is_answered_or_exempt() -> None:
@@ -32,15 +34,15 @@ def test_by_default_words_count_and_nothing_is_answered_or_exempt() -> None:
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        ("words: stop,, berhenti", "has a part (nothing) without a letter"),
-        ("words: stop, 🛑", "has a part 🛑 without a letter"),
-        ("words: [stop, berhenti]", "is a list; write its parts in one line"),
-        (f"words: {'x' * 201}", "is too long"),
+        ("words: stop,, berhenti", 'has a part "" that has no letter or digit'),
+        ("words: stop, 🛑", "has a part 🛑 that has no letter"),
+        ("words: {stop: berhenti}", "is a section; write one value"),
+        (f"words: {'x' * 201}", "that is too long; write at most 200 characters"),
         ("confirm: ''", "is empty; write a sentence, or null"),
-        (f"confirm: {'x' * (MOST_TEXT + 1)}", f"write at most {MOST_TEXT} characters"),
-        ("exempt: marketing", "has marketing, which is what an opt-out is against; write service or reply"),
-        ("exempt: service, marketing", "has marketing"),
-        ("exempt: servise", "has a part servise that is none of service, reply; write service"),
+        (f"confirm: {'x' * (MOST_MESSAGE + 1)}", f"write at most {MOST_MESSAGE} characters"),
+        ("exempt: marketing", "has a part marketing that an opt-out always stops; write service or reply"),
+        ("exempt: service, marketing", "has a part marketing"),
+        ("exempt: servise", "has a part servise that is not one of service, reply; write service"),
     ],
 )
 def test_what_cannot_be_is_refused(line: str, text: str) -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shardd.config import parse_config
-from shardd.config.pacing_values import Hours, Steps
-from shardd.config.values import Reader, RefusedError
+from shardd.config.values import RefusedError
+from shardd.config.values.words import Hours, Steps
 from shardd.errors import ConfigError
 
 HOME = {"HOME": "/home/x"}
 
 
-def read(reader: Reader, text: str) -> Any:
-    return reader.check(reader.read(text, Path("/etc")))
+def read(kind: Any, text: str) -> Any:
+    (reader,) = kind.__metadata__
+    return reader.read(text)
 
 
 def issue(text: str) -> str:
@@ -27,45 +27,45 @@ def issue(text: str) -> str:
 
 
 def test_hours_are_two_times_or_none() -> None:
-    assert read(Hours(), "21:00-08:00") == "21:00-08:00"
-    assert read(Hours(), " 09:30 - 17:00 ") == "09:30-17:00"
-    assert read(Hours(), "none") == "none"
+    assert read(Hours, "21:00-08:00") == "21:00-08:00"
+    assert read(Hours, " 09:30 - 17:00 ") == "09:30-17:00"
+    assert read(Hours, "none") == "none"
 
 
 @pytest.mark.parametrize(
     ("text", "mend"),
     [
-        ("21-8", "is no part of a day; write two times such as 21:00-08:00, or none"),
-        ("21:00-24:00", "is no part of a day"),
-        ("night", "is no part of a day"),
-        ("", "is no part of a day"),
-        ("08:00-08:00", "begins and ends at the same time"),
+        ("21-8", "is not a range of hours; write two times such as 21:00-08:00, or none"),
+        ("21:00-24:00", "is not a range of hours"),
+        ("night", "is not a range of hours"),
+        ("", "is not a range of hours"),
+        ("08:00-08:00", "starts and ends at the same time"),
     ],
 )
 def test_refused_hours(text: str, mend: str) -> None:
     with pytest.raises(RefusedError, match=mend):
-        read(Hours(), text)
+        read(Hours, text)
 
 
 def test_steps_are_numbers_that_grow() -> None:
-    assert read(Steps(), "50, 100,200 , 200") == (50, 100, 200, 200)
-    assert read(Steps(), "7") == (7,)
-    assert Steps().show((50, 100)) == "50, 100"
+    assert read(Steps, "50, 100,200 , 200") == (50, 100, 200, 200)
+    assert read(Steps, "7") == (7,)
+    assert Steps.__metadata__[0].show((50, 100)) == "50, 100"
 
 
 @pytest.mark.parametrize(
     ("text", "mend"),
     [
         ("50, 1e2", "has a part 1e2 that is not a whole number in plain digits; write 100"),
-        ("50,,100", r"has a part \(nothing\) that is not a whole number"),
+        ("50,,100", 'has a part "" that is not a whole number'),
         ("0, 50", "has a part 0 that is too small; write a value from 1 to 1000000"),
         ("50, 100, 20", "falls from 100 to 20; write numbers that grow, such as 50, 100, 200"),
-        (", ".join("5" * 61), "has 61 steps; write at most 60"),
+        (", ".join("5" * 61), "has 61 parts; write at most 60"),
     ],
 )
 def test_refused_steps(text: str, mend: str) -> None:
     with pytest.raises(RefusedError, match=mend):
-        read(Steps(), text)
+        read(Steps, text)
 
 
 def test_defaults_and_nulls() -> None:
@@ -77,6 +77,7 @@ def test_defaults_and_nulls() -> None:
     }  # fmt: skip
     reply = pacing.classes.reply
     assert (reply.gap_min, reply.gap_max, reply.burst, reply.quiet_hours) == (1.0, 3.0, 3, "none")
+    assert parse_config("pacing: {warm_up: [50, 100]}", "x.yaml", HOME).pacing.warm_up == (50, 100)
     assert parse_config("pacing: {warm_up: null}", "x.yaml", HOME).pacing.warm_up is None
     as_above = parse_config("pacing: {classes: {reply: {gap_min: null, gap_max: null}}}", "x.yaml", HOME).pacing
     assert (as_above.classes.reply.gap_min, as_above.classes.reply.gap_max) == (None, None)
@@ -85,8 +86,11 @@ def test_defaults_and_nulls() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("pacing: {quiet_hours: 9pm}", "pacing.quiet_hours: 9pm is no part of a day; write two times"),
-        ("pacing: {warm_up: [50, 100]}", "is a list in brackets; write the numbers without them: 50, 100, 200"),
+        ("pacing: {quiet_hours: 9pm}", "pacing.quiet_hours: 9pm is not a range of hours; write two times"),
+        (
+            "pacing: {warm_up: [50, [100]]}",
+            "has a part that is not a single value; write values with commas between them",
+        ),
         ("pacing: {classes: {reply: {gap: 5s}}}", "pacing.classes.reply.gap: is not an option of pacing.classes.reply"),
         (
             "pacing: {classes: {replies: {}}}",

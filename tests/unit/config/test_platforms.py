@@ -28,8 +28,8 @@ def test_a_platform_is_reached_by_https_or_on_this_host(base: str) -> None:
 @pytest.mark.parametrize(
     ("base", "complaint"),
     [
-        ("http://api.example.com", "would show the token to everybody on the way; write https://api.example.com"),
-        ("http://10.0.0.1", "would show the token"),
+        ("http://api.example.com", "would send the token unencrypted; write https://api.example.com"),
+        ("http://10.0.0.1", "would send the token"),
         ("ftp://api.example.com", "is not the URL of an HTTP platform"),
         ("api.example.com", "is not the URL of an HTTP platform"),
         ("https://user:word@api.example.com", "is more than a host and a path"),
@@ -51,8 +51,8 @@ def test_a_rate_is_how_many_in_one_second(text: str, rate: float) -> None:
     ("option", "complaint"),
     [
         ("rate: fast", "wablas.rate: fast is not a number"),
-        ("rate: -1", "wablas.rate: -1 is out of bounds"),
-        ("rate: 99999", "wablas.rate: 99999 is out of bounds"),
+        ("rate: -1", "wablas.rate: -1 is too small"),
+        ("rate: 99999", "wablas.rate: 99999 is too large"),
     ],
 )
 def test_a_rate_that_is_none_is_told(option: str, complaint: str) -> None:

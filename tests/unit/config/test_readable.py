@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shardd.config.readable import TO_ASK_THE_DAEMON, TO_REACH_THE_DATABASE, parse_readable
+from shardd.config.load import TO_ASK_THE_DAEMON, TO_REACH_THE_DATABASE, parse_readable
 from shardd.errors import ConfigError
 
 DSN = "postgresql://shardd@db.example/shardd"

@@ -78,7 +78,7 @@ def test_check_tells_the_mistakes_and_exits_with_78(tmp_path: Path) -> None:
     assert (checked.exit_code, checked.stdout) == (78, "")
     assert checked.stderr.splitlines() == [
         f"{file}:1: shards: 0 is too small; write a value from 1 to 256",
-        f"{file}:2: log.level: loud is none of debug, info, warning, error; write one of these",
+        f"{file}:2: log.level: loud is not one of debug, info, warning, error; write one of these",
         "2 errors",
     ]
 

@@ -56,20 +56,20 @@ timeout: 3s
     options = "url, secret, previous_secret, kinds, timeout, concurrency, backoff, give_up"
     assert issues(text) == [
         (
-            "x.yaml:3: webhooks.crm.url: would send phone numbers over the internet for everybody to read; write https://… "
+            "x.yaml:3: webhooks.crm.url: would send phone numbers over the internet unencrypted; write https://… "
             "(http is for this host, private addresses and names without a dot)"
         ),
         (
             "x.yaml:4: webhooks.crm.secret: is not whsec_ and 24 to 64 random bytes in base64; make one with: "
             'echo "whsec_$(openssl rand -base64 32)", and write it as ${NAME}'
         ),
-        "x.yaml:5: webhooks.crm.kinds: has job.sendt in it, which fits no event; write job.sent",
+        "x.yaml:5: webhooks.crm.kinds: has a part job.sendt that is not a kind of event; write job.sent",
         "x.yaml:6: webhooks.crm.tiemout: is not an option of webhooks.crm; did you mean timeout?",
         "x.yaml:8: webhooks.Bad Name: is not a name (a-z, 0-9, '_', '-', at most 40 characters); write one such as crm",
         "x.yaml:9: webhooks.nothing.secret: is missing; write it",
         "x.yaml:9: webhooks.nothing.url: is missing; write it",
         f"x.yaml:10: webhooks.word: is not a section; write its options below it, indented: {options}",
-        "x.yaml:14: webhooks.good.give_up: 30d is longer than events.keep (7d); write that or less, or a longer events.keep",
+        "x.yaml:14: webhooks.good.give_up: 30d is longer than events.keep (7d); write 7d or less, or a longer keep",
         (
             "x.yaml:15: webhooks.good.backoff.first: 2h is longer than webhooks.good.backoff.cap (1h); write 1h or less, or a "
             "longer cap"
@@ -85,7 +85,7 @@ timeout: 3s
 def test_a_webhook_without_events_is_told() -> None:
     (said,) = issues("events: {keep: 0}\n" + webhook())
     assert said == (
-        "x.yaml:1: events.keep: 0 means that no events are written, so webhooks.crm would be told nothing; write 7d, or no "
+        "x.yaml:1: events.keep: 0 means that no events are written, so webhooks.crm would receive nothing; write 7d, or no "
         "webhooks"
     )
 

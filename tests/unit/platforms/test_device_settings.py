@@ -44,7 +44,7 @@ def test_good_settings(transport: str, settings: dict[str, Any]) -> None:
         (
             "wablas",
             {"token": SECRET, "base": "http://a.example"},
-            "settings.base: http://a.example would show the token",
+            "settings.base: http://a.example would send the token",
         ),
         (
             "wablas",

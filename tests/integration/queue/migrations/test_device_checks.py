@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from psycopg import errors, sql
 
 from shardd.config import PacingConfig
-from shardd.config.device_pace import device_pace, known_zone
+from shardd.config.pacing import device_pace, known_zone
 from shardd.pacing import CLASSES
 from shardd.queue.database import Database
 from shardd.queue.devices import Devices
