@@ -1,6 +1,7 @@
-"""Run the server alone: ``python -m tests.whatsapp_server --proxy-port 0 --control-port 0 --pki FOLDER``.
+"""Run the server by itself: ``python -m tests.whatsapp_server --pki FOLDER``.
 
-When it is ready it prints one line of JSON with its ports, the CA file for SSL_CERT_FILE and the Noise root as hex.
+Once it accepts connections it prints one line of JSON: ``proxy_port``, ``control_port``, ``ca`` (the file for
+SSL_CERT_FILE) and ``noise_root`` (hex).
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import resource
 import sys
 from pathlib import Path
 
-from tests.whatsapp_server.control import ControlServer
-from tests.whatsapp_server.server import WhatsAppServer
+from .control import ControlServer
+from .server import WhatsAppServer
 
 
 async def serve(proxy_port: int, control_port: int, pki: Path, *, until_stdin_ends: bool) -> None:
-    """Serve until told to stop."""
+    """Serve until standard input ends, or until cancelled."""
     server = WhatsAppServer.in_folder(pki)
     await server.start(proxy_port)
     control = ControlServer(server.network)
@@ -29,7 +30,7 @@ async def serve(proxy_port: int, control_port: int, pki: Path, *, until_stdin_en
         "ca": str(server.pki.ca.resolve()),
         "noise_root": server.network.identity.root.public.hex(),
     }
-    print(json.dumps(ready), flush=True)  # noqa: T201 - the caller reads this line
+    print(json.dumps(ready), flush=True)  # noqa: T201 - read by the parent process
     if until_stdin_ends:
         await asyncio.to_thread(sys.stdin.buffer.read)
     else:
@@ -38,11 +39,15 @@ async def serve(proxy_port: int, control_port: int, pki: Path, *, until_stdin_en
 
 def main() -> None:
     """Parse the command line and serve."""
-    parser = argparse.ArgumentParser(prog="python -m tests.whatsapp_server", description="A WhatsApp server for tests.")
-    parser.add_argument("--proxy-port", type=int, default=0, help="port that clients use as their proxy; 0: a free one")
-    parser.add_argument("--control-port", type=int, default=0, help="port of the JSON control; 0: a free one")
-    parser.add_argument("--pki", type=Path, required=True, help="folder for the CA, certificate and Noise root")
-    parser.add_argument("--until-stdin-ends", action="store_true", help="stop when standard input is closed")
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description="A WhatsApp server for tests.")
+    parser.add_argument(
+        "--proxy-port", type=int, default=0, help="port that clients use as their proxy (0: any free port)"
+    )
+    parser.add_argument("--control-port", type=int, default=0, help="port of the control protocol (0: any free port)")
+    parser.add_argument(
+        "--pki", type=Path, required=True, help="folder for the CA, the certificate and the Noise root key"
+    )
+    parser.add_argument("--until-stdin-ends", action="store_true", help="stop when standard input reaches its end")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("websockets").setLevel(logging.WARNING)

@@ -1,7 +1,7 @@
-"""Measures by hand what this server carries: ``python -m tests.whatsapp_server.capacity --dsn postgres://… --devices 3000``.
+"""Measures how many devices this server can serve: ``python -m tests.whatsapp_server.capacity --dsn postgres://…``.
 
-Seeds a store, logs every device in with plain neonize in a few processes, lets each send one message, and prints what it
-took as JSON. The database must be empty; its role needs some 500 connections, for every plain client opens two.
+It seeds a store, logs in every device with plain neonize in a few processes, sends one message from each, and prints
+seconds, bytes and counts as JSON. The database must be empty and allow about 500 connections: each plain client opens two.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.whatsapp_server.client_process import ClientProcess
-from tests.whatsapp_server.launch import ServerProcess, launch
-from tests.whatsapp_server.seed import seed_postgres
+from .client.process import ClientProcess
+from .launch import ServerProcess, launch
+from .seed import seed_postgres
 
 FIRST_NUMBER = 628150000000
 RECIPIENT = "6281299990001"
 AT_ONCE = 8  # per process
 DEADLINE = 600.0
-IDLE_CONNECTIONS_END = "idle_session_timeout=2000"  # milliseconds; plain clients never close their pools
+IDLE_CONNECTIONS_END = "idle_session_timeout=2000"  # milliseconds; plain clients never close their connection pools
 
 
 async def log_in(process: ClientProcess, server: ServerProcess, dsn: str, jids: list[str]) -> None:
-    """Open these devices, a few at a time, and wait until each is connected."""
+    """Open these devices, AT_ONCE at a time, and wait until each is connected."""
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def open_one(jid: str) -> None:
@@ -38,7 +38,7 @@ async def log_in(process: ClientProcess, server: ServerProcess, dsn: str, jids: 
 
 
 async def send_one_each(process: ClientProcess, jids: list[str]) -> None:
-    """Let each device send one text, a few at a time."""
+    """Send one text from each device, AT_ONCE at a time."""
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def send_one(jid: str) -> None:
@@ -49,7 +49,7 @@ async def send_one_each(process: ClientProcess, jids: list[str]) -> None:
 
 
 async def measure(dsn: str, devices: int, processes: int, folder: Path) -> dict[str, Any]:
-    """Run it, and give the figures: seconds, bytes, counts."""
+    """Run the measurement; returns seconds, bytes and counts."""
     server = launch(folder)
     clients = [await ClientProcess.start(server, folder / "neonize.log") for _ in range(processes)]
     try:
@@ -85,15 +85,15 @@ async def measure(dsn: str, devices: int, processes: int, folder: Path) -> dict[
 
 
 def main() -> None:
-    """Parse the command line and print the figures."""
-    parser = argparse.ArgumentParser(prog="python -m tests.whatsapp_server.capacity", description=__doc__)
+    """Parse the command line and print the result."""
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}.capacity", description=__doc__)
     parser.add_argument("--dsn", required=True, help="empty PostgreSQL database, as a postgres:// URL")
     parser.add_argument("--devices", type=int, default=3000)
     parser.add_argument("--processes", type=int, default=4)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         figures = asyncio.run(measure(options.dsn, options.devices, options.processes, Path(folder)))
-    print(json.dumps(figures, indent=2))  # noqa: T201 - the figures are this program's output
+    print(json.dumps(figures, indent=2))  # noqa: T201 - the program's output
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The control port: newline-delimited JSON on loopback TCP, by which a test steers the server and reads its record.
+"""The control protocol: lines of JSON over TCP on loopback, with which a test controls the server and reads its record.
 
-A request is ``{"do": name, …parameters}``; the answer ``{"ok": true, "result": …}`` or ``{"ok": false, "error": text}``.
-Requests of one connection are answered in turn, so a waiting request wants a connection of its own.
+A request is ``{"do": name, …parameters}``; the answer is ``{"ok": true, "result": …}`` or ``{"ok": false, "error": text}``.
+Requests of one connection are answered in order, so a request that waits needs its own connection.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
-from tests.whatsapp_server import incoming, pairing
-from tests.whatsapp_server.accounts import LinkedDevice, UnknownDeviceError
-from tests.whatsapp_server.connection import ChatConnection, stream_error
-from tests.whatsapp_server.faults import Fault, device_matches
-from tests.whatsapp_server.groups import UnknownGroupError
-from tests.whatsapp_server.messages import receipt
-from tests.whatsapp_server.network import Network, Receipts
-from tests.whatsapp_server.nodes import GROUP_SERVER, JID, lid_jid
-from tests.whatsapp_server.record import EventFilter, MessageFilter
+from .faults import Fault, device_matches
+from .handlers import incoming, pairing
+from .handlers.connection import ChatConnection, stream_error
+from .handlers.messages import receipt
+from .record import EventFilter, MessageFilter
+from .state.accounts import LinkedDevice, UnknownDeviceError
+from .state.groups import UnknownGroupError
+from .state.network import Network, Receipts
+from .wire.nodes import GROUP_SERVER, JID, lid_jid
 
 MAX_REQUEST = 64 * 1024 * 1024
 LOGGED_OUT = 401
@@ -40,7 +40,7 @@ _EXPECTED_ERRORS = (
 
 
 class ControlServer:
-    """Serves the control port of one network."""
+    """Serves the control protocol for one network."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -49,7 +49,7 @@ class ControlServer:
         self.port = 0
 
     async def start(self, port: int = 0) -> None:
-        """Listen on 127.0.0.1; port 0 takes a free one."""
+        """Listen on 127.0.0.1 (port 0: any free port)."""
         self._listener = await asyncio.start_server(self._serve, "127.0.0.1", port, limit=MAX_REQUEST)
         self.port = self._listener.sockets[0].getsockname()[1]
 
@@ -81,7 +81,7 @@ class ControlServer:
 
 
 class Commands:
-    """One method for each request; their parameters and results are JSON."""
+    """One method per request; parameters and results are JSON."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -89,15 +89,15 @@ class Commands:
     # Faults
 
     def inject(self, **fault: Any) -> int:
-        """Put a fault into force (fields of ``Fault``); gives its id."""
+        """Add a fault (fields of ``Fault``); returns its id."""
         return self._network.faults.inject(Fault(**fault)).id
 
     def remove_fault(self, fault: int) -> bool:
-        """End one fault; false if it was used up."""
+        """Remove one fault; false if it was used up."""
         return self._network.faults.remove(fault)
 
     def clear_faults(self) -> None:
-        """End all faults."""
+        """Remove all faults."""
         self._network.faults.clear()
 
     # The record
@@ -108,7 +108,7 @@ class Commands:
         return [message.as_dict() for message in found]
 
     async def wait_messages(self, count: int, timeout: float, **wanted: str) -> list[dict[str, Any]]:
-        """Accepted messages that match, once there are ``count``; fewer are an error after ``timeout`` seconds."""
+        """Accepted messages that match, once there are ``count``; an error if there are fewer after ``timeout`` seconds."""
         found = await self._network.record.wait_messages(MessageFilter(**wanted), count, timeout)
         _demand(len(found), count, "messages", timeout)
         return [message.as_dict() for message in found]
@@ -118,13 +118,13 @@ class Commands:
         return [event.as_dict() for event in self._network.record.events(EventFilter(**wanted))]
 
     async def wait_events(self, count: int, timeout: float, **wanted: Any) -> list[dict[str, Any]]:
-        """Events that match, once there are ``count``; fewer are an error after ``timeout`` seconds."""
+        """Events that match, once there are ``count``; an error if there are fewer after ``timeout`` seconds."""
         found = await self._network.record.wait_events(EventFilter(**wanted), count, timeout)
         _demand(len(found), count, "events", timeout)
         return [event.as_dict() for event in found]
 
     def stats(self) -> dict[str, Any]:
-        """Counts of everything, who is online, and what this process costs (seconds of CPU, bytes of memory)."""
+        """All counts, the devices online, and the CPU seconds and memory (bytes) of this process."""
         online = sorted(device.name for device in self._network.accounts.online())
         usage = resource.getrusage(resource.RUSAGE_SELF)
         memory = {"rss": _resident_bytes(), "peak_rss": usage.ru_maxrss * 1024}
@@ -139,21 +139,21 @@ class Commands:
         }
 
     async def start_over(self) -> None:
-        """Cut every connection and forget everything: a new server."""
+        """Cut every connection and forget everything, as if the server had just started."""
         await self._network.start_over()
 
     def reset(self) -> None:
-        """Back to the start, but devices stay paired and connected."""
+        """Forget everything except pairings and connections."""
         self._network.reset()
 
     # Pairing
 
     def scan(self, qr: str, number: str) -> str:
-        """The owner of ``number`` scans a QR code; gives the device's address."""
+        """The owner of ``number`` scans a QR code; returns the device's address."""
         return str(pairing.scan(self._network, qr, number))
 
     async def enter_code(self, number: str, code: str, timeout: float = 20) -> str:
-        """The owner of ``number`` types a code; gives ``paired`` or ``wrong_code``."""
+        """The owner of ``number`` types a code; returns ``paired`` or ``wrong_code``."""
         record = self._network.record
         seen = max((event.number for event in record.events(EventFilter())), default=0)
         pairing.enter_code(self._network, number, code)
@@ -169,7 +169,7 @@ class Commands:
         _demand(len(found), 1, "outcomes of the code", timeout)
         return str(found[0].kind)
 
-    # What the phones and their owners do
+    # Phones and their owners
 
     def settings(self, **changes: Any) -> None:
         """Change how the phones behave (fields of ``Settings``)."""
@@ -179,18 +179,18 @@ class Commands:
             setattr(self._network.settings, name, Receipts(value) if name == "receipts" else value)
 
     def not_on_whatsapp(self, numbers: list[str]) -> None:
-        """From now on these numbers, and only these, are not on WhatsApp."""
+        """Set the numbers that are not on WhatsApp; all others are."""
         self._network.not_on_whatsapp = set(numbers)
 
     def write(self, device: str, sender: str, text: str, group: str = "", *, hidden: bool = False) -> str:
-        """A phone writes to a device; gives the message id."""
+        """A phone writes to a device; returns the message id."""
         message = incoming.text_message(text)
         return incoming.write_to_device(self._network, self._device(device), sender, message, group, hidden=hidden)
 
     def write_media(
         self, device: str, sender: str, *, kind: str, data: str, mime_type: str, caption: str = "", group: str = ""
     ) -> str:
-        """A phone sends a file (base64) to a device; gives the message id."""
+        """A phone sends a file (base64) to a device; returns the message id."""
         plain = base64.b64decode(data)
         message = incoming.media_message(self._network, kind, plain, mime_type, caption)
         return incoming.write_to_device(self._network, self._device(device), sender, message, group)
@@ -198,23 +198,23 @@ class Commands:
     def receipt(
         self, device: str, recipient: str, message_id: str, *, read: bool = False, participant: str = ""
     ) -> None:
-        """A phone confirms a message: as delivered, or as read; in a group, ``participant`` does it."""
+        """A phone confirms a message as delivered or as read; in a group, the phone is ``participant``."""
         to = JID(recipient, GROUP_SERVER) if participant else lid_jid(recipient)
         node = receipt(to, message_id, "read" if read else "", lid_jid(participant) if participant else None)
         self._device(device).deliver(node)
 
     def create_group(self, subject: str, members: list[str]) -> str:
-        """A new group of these numbers; gives its id."""
+        """A new group of these numbers; returns its id."""
         return self._network.groups.create(subject, members).id
 
     def add_contacts(self, number: str, recipients: list[str]) -> None:
-        """These recipients are no strangers to ``number`` any more."""
+        """Make these recipients known contacts of ``number``."""
         self._network.accounts.account(number).contacts.update(recipients)
 
-    # What WhatsApp does to a device
+    # WhatsApp, to a device
 
     async def remove_device(self, device: str) -> None:
-        """The owner unlinks the device: it is logged out if online, and refused (401) from now on."""
+        """The owner unlinks the device: it is logged out if online, and every later login is refused (401)."""
         linked = self._device(device)
         connection = linked.connection
         self._network.accounts.remove(linked)
@@ -222,13 +222,13 @@ class Commands:
             await connection.stream_error(LOGGED_OUT, "device_removed")
 
     async def replace(self, device: str) -> None:
-        """Another client with the same session takes the device's place."""
+        """Another client logs in with the same session: stream conflict ``replaced``."""
         await self._connection(device).stream_error(conflict="replaced")
 
     async def stream_error(
         self, device: str, code: int | None = None, conflict: str = "", hang_up: bool = True
     ) -> None:
-        """Send ``<stream:error>``, and hang up unless told otherwise."""
+        """Send ``<stream:error>`` and, by default, hang up."""
         connection = self._connection(device)
         if hang_up:
             await connection.stream_error(code, conflict)
@@ -236,7 +236,7 @@ class Commands:
             connection.send(stream_error(code, conflict))
 
     def cut(self, device: str = "") -> int:
-        """Cut the TCP connections of a device, or of all; gives how many."""
+        """Cut the TCP connections of one device, or of all; returns how many."""
         devices = [linked for linked in self._network.accounts.online() if device_matches(device, linked.name)]
         for linked in devices:
             if linked.connection is not None:
@@ -244,21 +244,21 @@ class Commands:
         return len(devices)
 
     def mute(self, device: str) -> None:
-        """From now on the device's connection answers nothing; TCP stays up."""
+        """Stop answering on the device's connection; TCP stays up."""
         self._connection(device).muted = True
 
     async def ban(self, number: str, seconds: float, code: int = 101) -> None:
-        """Ban an account for a while: devices online are cut, and logins are refused with 402 until it ends."""
+        """Ban an account for ``seconds``: cut its connections and refuse its logins with 402."""
         account = self._network.accounts.account(number)
         account.banned_until, account.ban_code = time.time() + seconds, code
         self.cut(number)
 
     def restrict(self, number: str, seconds: float) -> None:
-        """For a while, messages to strangers are refused with 463."""
+        """Refuse messages to strangers with 463 for ``seconds``."""
         self._network.accounts.account(number).restricted_until = time.time() + seconds
 
     def forgive(self, number: str) -> None:
-        """End a ban and a restriction now."""
+        """End a ban and a restriction."""
         account = self._network.accounts.account(number)
         account.banned_until = account.restricted_until = 0.0
 

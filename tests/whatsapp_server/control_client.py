@@ -1,6 +1,6 @@
-"""The control port as Python: ``ControlClient`` for plain code, ``AsyncControlClient`` for asyncio.
+"""Python clients of the control protocol: ``ControlClient`` for plain code, ``AsyncControlClient`` for asyncio.
 
-Each request has a connection of its own, so a waiting one holds up nobody; both classes may be shared freely.
+Each request opens its own connection, so a request that waits does not block others; both clients can be shared freely.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tests.whatsapp_server.record import Arrival, Event, Media, Message
+from .record import Arrival, Event, Media, Message
 
 WAIT = 30.0
-_SLACK = 30.0  # seconds beyond a request's own timeout after which the server is taken for dead
+_SLACK = 30.0  # seconds to wait for the server beyond the request's own timeout
 
 
 class ControlError(Exception):
-    """The server refused a request, or what was waited for did not come; the text says what."""
+    """The server refused a request, or a wait timed out; the text says which."""
 
 
 class ControlClient:
-    """Steers a running test server. A device is named ``number:index``, or ``number`` for its latest one."""
+    """Controls a running test server. A device is named ``number:index``, or ``number`` for the latest device of a number."""
 
     def __init__(self, control_port: int) -> None:
         self._address = ("127.0.0.1", control_port)
 
     def call(self, do: str, **parameters: Any) -> Any:
-        """Make one request by name; parameters that are None are left out.
+        """Send one request; parameters that are None are omitted.
 
         Raises:
-            ControlError: The server said no.
+            ControlError: The server refused it.
         """
         request = {"do": do, **{name: value for name, value in parameters.items() if value is not None}}
         with socket.create_connection(self._address, timeout=parameters.get("timeout", 0) + _SLACK) as connection:
@@ -58,24 +58,24 @@ class ControlClient:
         probability: float = 1.0,
         **details: Any,
     ) -> int:
-        """Put a fault into force; kinds, stages and details are those of ``faults.Fault``. Gives its id."""
+        """Add a fault (see ``faults``); ``times=None``: without limit. Returns its id."""
         request = {"kind": kind, "at": at, "device": device, "recipient": recipient, "probability": probability}
-        # ``times=None`` means "without end" and must not be left out like other parameters that are None.
+        # ``times=None`` means "without limit" and must not be omitted like other parameters that are None.
         unlimited = {"times": times} if times is not None else {"times": 1 << 60}
         return int(self.call("inject", **request, **unlimited, **details))
 
     def remove_fault(self, fault: int) -> bool:
-        """End one fault; False if it was used up."""
+        """Remove one fault; False if it was used up."""
         return bool(self.call("remove_fault", fault=fault))
 
     def clear_faults(self) -> None:
-        """End all faults."""
+        """Remove all faults."""
         self.call("clear_faults")
 
     def messages(
         self, *, sender: str = "", recipient: str = "", text: str = "", message_id: str = "", accepted_only: bool = True
     ) -> list[Message]:
-        """Messages as WhatsApp knows them: each once, with its arrivals."""
+        """Messages as WhatsApp stores them: each once, with its arrivals."""
         wanted = {"sender": sender, "recipient": recipient, "text": text, "message_id": message_id}
         return [_message(found) for found in self.call("messages", accepted_only=accepted_only, **wanted)]
 
@@ -98,13 +98,13 @@ class ControlClient:
         return [_message(found) for found in self.call("wait_messages", count=count, timeout=timeout, **wanted)]
 
     def resent(self) -> list[Message]:
-        """Messages that arrived more than once under one id, which WhatsApp shows once."""
+        """Messages that arrived more than once with the same id; WhatsApp shows them once."""
         return [message for message in self.messages() if len(message.arrivals) > 1]
 
     def doubled(self) -> list[list[Message]]:
-        """Accepted messages of one sender to one recipient with equal kind and text but ids of their own.
+        """Accepted messages from one sender to one recipient with the same kind and text but different ids.
 
-        That is what a person would see twice; a test that counts duplicates gives every message its own text.
+        A person would see them twice. A test that counts duplicates needs a distinct text in every message.
         """
         groups: dict[tuple[str, str, str, str], list[Message]] = {}
         for message in self.messages():
@@ -118,7 +118,7 @@ class ControlClient:
     def wait_events(
         self, kind: str, count: int = 1, *, device: str = "", after: int = 0, timeout: float = WAIT
     ) -> list[Event]:
-        """Events that match, once there are ``count``; ``after`` is the ``number`` of an event already seen.
+        """Events that match, once there are ``count``; only those after the event whose ``number`` is ``after``.
 
         Raises:
             ControlError: There were fewer after ``timeout`` seconds.
@@ -127,7 +127,7 @@ class ControlClient:
         return [Event(**found) for found in self.call("wait_events", count=count, timeout=timeout, **wanted)]
 
     def stats(self) -> dict[str, Any]:
-        """What the server counts, holds and costs.
+        """Counts and resource usage of the server.
 
         ``counts`` by name, ``online`` (devices logged in), ``devices`` (their names), ``connections`` (open now), ``faults``,
         ``cpu`` (seconds), ``rss`` and ``peak_rss`` (bytes).
@@ -135,19 +135,19 @@ class ControlClient:
         return dict(self.call("stats"))
 
     def start_over(self) -> None:
-        """Cut every connection and forget everything, pairings too: a new server for the next test."""
+        """Cut every connection and forget everything, including pairings: a fresh server for the next test."""
         self.call("start_over")
 
     def reset(self) -> None:
-        """Forget faults, record, groups, media, settings and standing; devices stay paired and connected."""
+        """Forget faults, record, groups, media, settings, bans and restrictions; devices stay paired and connected."""
         self.call("reset")
 
     def scan(self, qr: str, number: str) -> str:
-        """The owner of ``number`` scans a QR code; gives the address that the device gets."""
+        """The owner of ``number`` scans a QR code; returns the device's address."""
         return str(self.call("scan", qr=qr, number=number))
 
     def enter_code(self, number: str, code: str, *, timeout: float = WAIT) -> str:
-        """The owner of ``number`` types a code; gives ``paired`` or ``wrong_code``."""
+        """The owner of ``number`` types a code; returns ``paired`` or ``wrong_code``."""
         return str(self.call("enter_code", number=number, code=code, timeout=timeout))
 
     def settings(
@@ -158,7 +158,7 @@ class ControlClient:
         backlog_delay: float | None = None,
         decrypt: bool | None = None,
     ) -> None:
-        """Change how phones behave (fields of ``Settings``): receipts are ``off``, ``delivered`` or ``read``."""
+        """Change how phones behave (see ``state.network.Settings``); receipts: ``off``, ``delivered`` or ``read``."""
         self.call(
             "settings",
             receipts=receipts,
@@ -168,20 +168,20 @@ class ControlClient:
         )
 
     def not_on_whatsapp(self, *numbers: str) -> None:
-        """These numbers, and only these, are not on WhatsApp."""
+        """Set the numbers that are not on WhatsApp; all others are."""
         self.call("not_on_whatsapp", numbers=list(numbers))
 
     def write(self, device: str, sender: str, text: str, *, group: str = "", hidden: bool = False) -> str:
-        """A phone writes to a device, at its next login if it is offline; gives the message id.
+        """Send a text from a phone to a device, which gets it at its next login if it is offline; returns the message id.
 
-        ``hidden``: without its number.
+        ``hidden``: the device does not learn the sender's number.
         """
         return str(self.call("write", device=device, sender=sender, text=text, group=group, hidden=hidden))
 
     def write_media(
         self, device: str, sender: str, kind: str, data: bytes, mime_type: str, *, caption: str = "", group: str = ""
     ) -> str:
-        """A phone sends an image, video, audio or document to a device; gives the message id."""
+        """Send an image, video, audio or document from a phone to a device; returns the message id."""
         details = {"mime_type": mime_type, "caption": caption, "group": group}
         encoded = base64.b64encode(data).decode()
         return str(self.call("write_media", device=device, sender=sender, kind=kind, data=encoded, **details))
@@ -189,58 +189,58 @@ class ControlClient:
     def receipt(
         self, device: str, recipient: str, message_id: str, *, read: bool = False, participant: str = ""
     ) -> None:
-        """A phone confirms a message as delivered or as read, at the next login if the device is offline."""
+        """Confirm a message as delivered or as read; the device gets it at its next login if it is offline."""
         self.call(
             "receipt", device=device, recipient=recipient, message_id=message_id, read=read, participant=participant
         )
 
     def create_group(self, subject: str, members: list[str]) -> str:
-        """A group of these numbers, the device's own among them; gives its id, the address is ``id@g.us``."""
+        """Create a group of these numbers, which include the device's own; returns its id (its address is ``id@g.us``)."""
         return str(self.call("create_group", subject=subject, members=members))
 
     def add_contacts(self, number: str, *recipients: str) -> None:
-        """These recipients are no strangers to ``number`` any more."""
+        """Make these recipients known contacts of ``number``."""
         self.call("add_contacts", number=number, recipients=list(recipients))
 
     def remove_device(self, device: str) -> None:
-        """The owner unlinks the device: 401 ``device_removed`` now if it is online, and at every login."""
+        """The owner unlinks the device: 401 ``device_removed`` at once if it is online, and at every login."""
         self.call("remove_device", device=device)
 
     def replace(self, device: str) -> None:
-        """Another client takes the device's place: conflict ``replaced``."""
+        """Another client logs in with the same session: stream conflict ``replaced``."""
         self.call("replace", device=device)
 
     def stream_error(self, device: str, *, code: int | None = None, conflict: str = "", hang_up: bool = True) -> None:
-        """Send ``<stream:error>`` to a device that is online."""
+        """Send ``<stream:error>`` to an online device."""
         self.call("stream_error", device=device, code=code, conflict=conflict, hang_up=hang_up)
 
     def cut(self, device: str = "") -> int:
-        """Cut the TCP connections of a device, or of all; gives how many."""
+        """Cut the TCP connections of one device, or of all; returns how many."""
         return int(self.call("cut", device=device))
 
     def mute(self, device: str) -> None:
-        """The device's connection answers nothing any more; TCP stays up."""
+        """Stop answering on the device's connection; TCP stays up."""
         self.call("mute", device=device)
 
     def ban(self, number: str, seconds: float, *, code: int = 101) -> None:
-        """Ban an account temporarily: cut now, and 402 with the time left at every login."""
+        """Ban an account for ``seconds``: cut its connections and refuse its logins with 402 and the time left."""
         self.call("ban", number=number, seconds=seconds, code=code)
 
     def restrict(self, number: str, seconds: float) -> None:
-        """Refuse messages to strangers with 463 for a while."""
+        """Refuse messages to strangers with 463 for ``seconds``."""
         self.call("restrict", number=number, seconds=seconds)
 
     def forgive(self, number: str) -> None:
-        """End a ban and a restriction now."""
+        """End a ban and a restriction."""
         self.call("forgive", number=number)
 
 
 class AsyncControlClient:
-    """The same methods, to be awaited: ``await server.wait_messages(3)``."""
+    """The methods of ``ControlClient`` as coroutines: ``await control.wait_messages(3)``."""
 
     def __init__(self, control_port: int) -> None:
         self._client = ControlClient(control_port)
-        # Not the loop's own executor: a test may have filled that one with clients on purpose.
+        # Not the loop's default executor: tests fill that one with clients on purpose.
         self._threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="control")
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:

@@ -1,21 +1,21 @@
-"""Faults: what goes wrong, where, for whom, and how often.
+"""Faults: what goes wrong, where, for which device, and how often.
 
-A fault is a kind (what happens) at a stage (where on the way). The first fault that applies is used, and used up.
+A fault is a kind (what happens) at a stage (where). The first fault that applies is used, and counts as used once.
 
 =============  ======================================================================================================
 kind           what happens
 =============  ======================================================================================================
-mute           the stage is not answered, nor anything after it; TCP stays up
-ignore         this one stanza is not answered; the connection lives on
-delay          the answer comes ``seconds`` late (at ``message``: accepted at once, the ack late)
+mute           neither the stage nor anything after it is answered; TCP stays up
+ignore         this one stanza is not answered; the connection stays usable
+delay          the answer is sent ``seconds`` late (at ``message``: accepted at once, only the ack is late)
 drop           the TCP connection is cut
 error          the answer is the error ``code``: an ack error, an iq error, or an HTTP status, by stage
-failure        at ``login`` or ``online``: ``<failure reason=code [expire]>`` and the end of the connection
-stream_error   ``<stream:error [code]>`` with an optional ``conflict``, and the end of the connection
+failure        at ``login`` or ``online``: ``<failure reason=code [expire]>``, then the connection ends
+stream_error   ``<stream:error [code]>`` with an optional ``conflict``, then the connection ends
 =============  ======================================================================================================
 
-Stages before the login, and ``upload`` and ``download``, know the device only by the user name of its proxy credential: its
-number, if the client was given ``ServerProcess.proxy_url(number)``.
+Before the login, and at ``upload`` and ``download``, a device is known only by the user name of its proxy credential: its
+number, if its proxy is ``ServerProcess.proxy_url(number)``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """Where on the way a fault strikes."""
+    """Where a fault applies."""
 
     CONNECT = "connect"
     TLS = "tls"
@@ -74,14 +74,14 @@ class Fault:
         at: Where.
         device: ``number`` or ``number:index``; before the login, the proxy's user name. Empty: every device.
         recipient: Number or group, at ``message`` only. Empty: every recipient.
-        times: How often it strikes before it is used up; None: without end.
-        probability: Chance to strike, each time it could.
+        times: How often it applies before it is used up; None: without limit.
+        probability: The chance that it applies when it could.
         seconds: For ``delay``.
         code: For ``error``, ``failure`` and ``stream_error``.
         expire: For ``failure`` 402: seconds until the ban ends.
         conflict: For ``stream_error``: ``replaced`` or ``device_removed``.
-        accepted: At ``message``, for ``mute``, ``ignore`` and ``drop``: WhatsApp took the message before it went wrong.
-        strangers_only: At ``message``: only for recipients that the account never wrote to before.
+        accepted: At ``message``, for ``mute``, ``ignore`` and ``drop``: WhatsApp accepted the message before the fault.
+        strangers_only: At ``message``: only for recipients that the account has never written to.
         xmlns: At ``iq``: only for requests in this namespace.
     """
 
@@ -104,7 +104,7 @@ class Fault:
     def __post_init__(self) -> None:
         self.kind, self.at = Kind(self.kind), Stage(self.at)
         if self.at not in _STAGES_OF_KIND.get(self.kind, frozenset(Stage)):
-            raise ValueError(f"a fault of kind {self.kind} cannot strike at {self.at}")
+            raise ValueError(f"a fault of kind {self.kind} cannot apply at {self.at}")
         if self.kind is Kind.ERROR and self.code is None and self.at is not Stage.CONNECT:
             raise ValueError("a fault of kind error needs a code")
         if not 0 < self.probability <= 1:
@@ -113,7 +113,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Occasion:
-    """A moment at which a fault could strike."""
+    """A point in the protocol at which a fault could apply."""
 
     at: Stage
     device: str = ""
@@ -123,33 +123,33 @@ class Occasion:
 
 
 class FaultList:
-    """The faults in force, in the order in which they were injected."""
+    """The active faults, in the order in which they were added."""
 
     def __init__(self, chance: random.Random | None = None) -> None:
         self._faults: list[Fault] = []
         self._chance = chance or random.Random()
 
     def inject(self, fault: Fault) -> Fault:
-        """Put a fault into force, after those that are."""
+        """Add a fault after the others."""
         self._faults.append(fault)
         return fault
 
     def remove(self, fault_id: int) -> bool:
-        """End one fault; False if it was used up or removed before."""
+        """Remove one fault; False if it was used up or already removed."""
         before = len(self._faults)
         self._faults = [fault for fault in self._faults if fault.id != fault_id]
         return len(self._faults) < before
 
     def clear(self) -> None:
-        """End all faults."""
+        """Remove all faults."""
         self._faults.clear()
 
     def in_force(self) -> list[Fault]:
-        """The faults that can still strike."""
+        """The faults that can still apply."""
         return list(self._faults)
 
     def strike(self, occasion: Occasion) -> Fault | None:
-        """The first fault that applies now, counted as used once."""
+        """The first fault that applies here; it counts as used once."""
         for fault in self._faults:
             if self._applies(fault, occasion):
                 fault.struck += 1
@@ -170,7 +170,7 @@ class FaultList:
 
 
 def device_matches(pattern: str, device: str) -> bool:
-    """Whether ``number`` or ``number:index`` names the device, whose own index may be unknown yet; "" names every one."""
+    """Whether ``number`` or ``number:index`` matches the device, whose index may not be known yet; "" matches every device."""
     number, _, index = pattern.partition(":")
     device_number, _, device_index = device.partition(":")
     return not pattern or (number == device_number and (index == device_index or not index or not device_index))

@@ -1,4 +1,4 @@
-"""Starts the server in a process of its own, and tells what a client process needs to trust it."""
+"""Starts the server in its own process, and builds the environment in which a client process trusts it."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.whatsapp_server.control_client import AsyncControlClient, ControlClient
+from .control_client import AsyncControlClient, ControlClient
 
-PROJECT = Path(__file__).resolve().parents[2]
-CLIENT_SITE = Path(__file__).resolve().parent / "client_site"
+PACKAGE = str(__package__)
+IMPORT_ROOT = Path(__file__).resolve().parents[PACKAGE.count(".") + 1]
+"""The folder from which ``PACKAGE`` can be imported, wherever this package was copied to."""
+CLIENT_SITE = Path(__file__).resolve().parent / "client" / "site"
 START_DEADLINE = 60.0
 STOP_DEADLINE = 10.0
 
 
 class ServerStartError(RuntimeError):
-    """The server process ended, or said nothing, before it was ready; the text holds its last words."""
+    """The server process ended, or timed out, before it was ready; the message contains its log."""
 
 
 @dataclass
 class ServerProcess:
-    """A running test server.
+    """A running test server in its own process.
 
     Attributes:
-        proxy_port: Port that clients use as their HTTP or SOCKS5 proxy.
-        control_port: Port of the control client.
-        ca: Path for SSL_CERT_FILE in a client's environment.
-        noise_root: Hex, for SHARDD_TEST_NOISE_ROOT in a client's environment.
-        control: The control client.
-        async_control: The same for asyncio.
+        proxy_port: The port that clients use as their HTTP or SOCKS5 proxy.
+        control_port: The port of the control protocol.
+        ca: The path for SSL_CERT_FILE in a client's environment.
+        noise_root: The hex value for SHARDD_TEST_NOISE_ROOT in a client's environment.
+        control: Control client for plain code.
+        async_control: Control client for asyncio.
     """
 
     process: subprocess.Popen[bytes]
@@ -45,26 +47,27 @@ class ServerProcess:
     async_control: AsyncControlClient
 
     def proxy_url(self, user: str = "", *, scheme: str = "http") -> str:
-        """Proxy address for a client; ``user``, a device's number, names it to faults that strike before the login."""
+        """Proxy URL for a client. Faults before the login know a device only by ``user``: pass the device's number."""
         credential = f"{user.partition(':')[0]}:secret@" if user else ""
         return f"{scheme}://{credential}127.0.0.1:{self.proxy_port}"
 
     def client_environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Environment in which any Python child process trusts this server, once it imports neonize.
+        """The environment in which a Python child process trusts this server as soon as it imports neonize.
 
-        ``base`` is what to start from; os.environ if None. It must be given to the process at its start: Go reads its
-        environment once.
+        It extends ``base`` (os.environ if None). Pass it when the process starts: Go reads its environment only once.
         """
         environment = dict(os.environ if base is None else base)
         search_path = [str(CLIENT_SITE), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(part for part in search_path if part)
         environment["SSL_CERT_FILE"] = self.ca
         environment["SHARDD_TEST_NOISE_ROOT"] = self.noise_root
-        environment.setdefault("GOMAXPROCS", "1")  # with more, neonize's unguarded maps kill a process now and then
+        environment.setdefault(
+            "GOMAXPROCS", "1"
+        )  # neonize's maps are not locked: with more threads they crash a process now and then
         return environment
 
     def stop(self) -> None:
-        """End the process, and wait for its end."""
+        """Stop the process and wait until it has ended."""
         if self.process.stdin is not None:
             self.process.stdin.close()
         try:
@@ -75,17 +78,22 @@ class ServerProcess:
 
 
 def launch(folder: Path) -> ServerProcess:
-    """Start a server whose keys and log are in ``folder``; it ends with this process at the latest.
+    """Start a server with its keys and its log in ``folder``; it ends when this process ends, at the latest.
 
     Raises:
-        ServerStartError: It did not become ready.
+        ServerStartError: It was not ready within START_DEADLINE seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log_path = folder / "server.log"
-    command = [sys.executable, "-m", "tests.whatsapp_server", "--pki", str(folder), "--until-stdin-ends"]
+    command = [sys.executable, "-m", PACKAGE, "--pki", str(folder), "--until-stdin-ends"]
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=_server_environment()
+            command,
+            cwd=IMPORT_ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=_server_environment(),
         )
     assert process.stdout is not None  # a pipe was asked for
     alarm = threading.Timer(START_DEADLINE, process.kill)
@@ -101,5 +109,5 @@ def launch(folder: Path) -> ServerProcess:
 
 
 def _server_environment() -> dict[str, str]:
-    """Ours, without what would make this server's own copy of neonize take part in a test."""
+    """Our environment, minus the variable that would patch the server's own copy of neonize."""
     return {name: value for name, value in os.environ.items() if name != "SHARDD_TEST_NOISE_ROOT"}

@@ -1,7 +1,7 @@
-"""What the server saw: the messages, each once however often it arrived, and the events; and ways to wait for them.
+"""The record of messages and events, and waiting for either.
 
-WhatsApp knows a message by its sender's account and its id. A client that resends after a drop uses the same id, so the
-message gains an arrival; a message sent anew has an id of its own, and is a second message.
+WhatsApp identifies a message by its sender's account and its id. A client that resends after a dropped connection uses the
+same id, which adds an arrival to the message. A new id is a second message.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ EVENTS_KEPT = 50_000
 
 @dataclass(slots=True)
 class Media:
-    """The file of a media message, as the recipient gets it from the server's storage."""
+    """The file of a media message, as a recipient fetches it from the server's storage."""
 
     mime_type: str
     size: int
     sha256: str
     file_name: str = ""
-    intact: bool = False  # fetched from storage, authentic, and of the announced hash
+    intact: bool = False  # fetched from storage, authentic, and with the hash in the message
     width: int = 0
     height: int = 0
     thumbnail: str = ""  # in base64
@@ -32,7 +32,7 @@ class Media:
 
 @dataclass(slots=True)
 class Arrival:
-    """One time that a message came in: when (Unix seconds), and what the server did about it."""
+    """One arrival of a message: its time (Unix seconds), and how the server answered."""
 
     time: float
     outcome: str
@@ -40,7 +40,7 @@ class Arrival:
 
 @dataclass(slots=True)
 class Message:
-    """One message as WhatsApp knows it. ``accepted``: WhatsApp took it, whatever the sender was told."""
+    """One message as WhatsApp stores it. ``accepted``: WhatsApp took it, whatever it answered."""
 
     sender: str
     sender_device: str
@@ -57,13 +57,13 @@ class Message:
     arrivals: list[Arrival] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """For the control port."""
+        """The value as JSON for the control protocol."""
         return asdict(self)
 
 
 @dataclass(slots=True)
 class Event:
-    """Something that happened to a device; ``number`` grows by one with each."""
+    """Something that happened to a device; ``number`` counts events from 1."""
 
     number: int
     time: float
@@ -72,13 +72,13 @@ class Event:
     details: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
-        """For the control port."""
+        """The value as JSON for the control protocol."""
         return asdict(self)
 
 
 @dataclass(slots=True, frozen=True)
 class MessageFilter:
-    """Which messages are meant; a field that is empty matches all. ``sender``: a number, or one of its devices."""
+    """Selects messages; an empty field matches all. ``sender``: a number, or one of its devices."""
 
     sender: str = ""
     recipient: str = ""
@@ -86,7 +86,7 @@ class MessageFilter:
     message_id: str = ""
 
     def matches(self, message: Message) -> bool:
-        """Whether the message is meant."""
+        """Whether the message is selected."""
         return (
             self.sender in ("", message.sender, message.sender_device)
             and self.recipient in ("", message.recipient)
@@ -97,14 +97,14 @@ class MessageFilter:
 
 @dataclass(slots=True, frozen=True)
 class EventFilter:
-    """Which events are meant; ``after`` is the number of an event already seen."""
+    """Selects events; ``after``: only those with a higher number."""
 
     kind: str = ""
     device: str = ""
     after: int = 0
 
     def matches(self, event: Event) -> bool:
-        """Whether the event is meant."""
+        """Whether the event is selected."""
         return (
             event.number > self.after
             and self.kind in ("", event.kind)
@@ -116,7 +116,7 @@ T = TypeVar("T")
 
 
 class _Waiters(Generic[T]):
-    """Futures that wait for a number of further items; each looks at each new item once."""
+    """Waiters for a number of further items; each waiter checks each new item once."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[Callable[[T], bool], list[T], int, asyncio.Future[None]]] = []
@@ -129,7 +129,7 @@ class _Waiters(Generic[T]):
                     future.set_result(None)
 
     async def wait(self, matches: Callable[[T], bool], known: list[T], count: int, timeout: float) -> list[T]:
-        """The items, ``count`` or more; or fewer when the time (seconds) is up."""
+        """The items once there are ``count``; fewer if ``timeout`` (seconds) runs out first."""
         found = known
         if len(found) < count:
             entry = (matches, found, count, asyncio.get_running_loop().create_future())
@@ -144,7 +144,7 @@ class _Waiters(Generic[T]):
 
 
 class Record:
-    """The server's memory of what it saw."""
+    """All messages and events since the last reset."""
 
     def __init__(self) -> None:
         self._messages: dict[tuple[str, str], Message] = {}
@@ -155,9 +155,9 @@ class Record:
         self.counts: Counter[str] = Counter()
 
     def arrive(self, message: Message, outcome: str, *, accepted: bool) -> Message:
-        """Enter an arrival; gives back the message it belongs to."""
+        """Record an arrival; returns the message that it belongs to."""
         known = self._messages.setdefault((message.sender, message.id), message)
-        if known.kind == "unreadable":  # what one arrival hid, a later one may show
+        if known.kind == "unreadable":  # a later arrival may be readable
             known.kind, known.text, known.media = message.kind, message.text, message.media
             known.copies, known.read_by, known.error = message.copies, message.read_by, message.error
         known.arrivals.append(Arrival(time.time(), outcome))
@@ -177,11 +177,11 @@ class Record:
         return [m for m in self._messages.values() if (m.accepted or not accepted_only) and wanted.matches(m)]
 
     async def wait_messages(self, wanted: MessageFilter, count: int, timeout: float) -> list[Message]:
-        """Accepted messages, once there are ``count``; fewer if the time (seconds) runs out first."""
+        """Accepted messages, once there are ``count``; fewer if ``timeout`` (seconds) runs out first."""
         return await self._message_waiters.wait(wanted.matches, self.messages(wanted), count, timeout)
 
     def note(self, kind: str, device: str = "", **details: Any) -> None:
-        """Enter an event."""
+        """Record an event."""
         self._last_event += 1
         event = Event(self._last_event, time.time(), kind, device, details)
         self._events.append(event)
@@ -189,15 +189,15 @@ class Record:
         self._event_waiters.offer(event)
 
     def events(self, wanted: EventFilter) -> list[Event]:
-        """Events in order; the oldest are forgotten after EVENTS_KEPT."""
+        """Events in order; only the latest EVENTS_KEPT are kept."""
         return [event for event in self._events if wanted.matches(event)]
 
     async def wait_events(self, wanted: EventFilter, count: int, timeout: float) -> list[Event]:
-        """Events, once there are ``count``; fewer if the time (seconds) runs out first."""
+        """Events, once there are ``count``; fewer if ``timeout`` (seconds) runs out first."""
         return await self._event_waiters.wait(wanted.matches, self.events(wanted), count, timeout)
 
     def reset(self) -> None:
-        """Forget messages, events and counts; event numbers go on."""
+        """Forget messages, events and counts; event numbers continue."""
         self._messages.clear()
         self._events.clear()
         self.counts.clear()

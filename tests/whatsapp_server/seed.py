@@ -1,6 +1,6 @@
-"""Writes ready-paired devices into a whatsmeow store in PostgreSQL, thousands in seconds, without any pairing.
+"""Writes paired devices directly into a whatsmeow store in PostgreSQL: thousands in seconds, without pairing.
 
-The keys follow from the numbers (``derived_keys``), so every test server knows these devices. Does not load neonize.
+Their keys are derived from their numbers (``derived_keys``), so every test server knows them. Does not load neonize.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from tests.whatsapp_server.derived_keys import LinkedKeys, phone_seed
-from tests.whatsapp_server.keys import KeyPair
-from tests.whatsapp_server.nodes import lid_jid, number_jid
-from tests.whatsapp_server.wire import write_fields
+from .crypto.derived_keys import LinkedKeys, phone_seed
+from .crypto.keys import KeyPair
+from .crypto.protobuf_fields import write_fields
+from .wire.nodes import lid_jid, number_jid
 
-UPLOADED_PREKEYS = 6  # the client uploads new ones at login if the store has fewer than 5
+UPLOADED_PREKEYS = 6  # with fewer than 5, the client uploads new ones at login
 _ACCOUNT_SIGNATURE_PREFIX = b"\x06\x00"
 _DEVICE_SIGNATURE_PREFIX = b"\x06\x01"
 DEVICE_COLUMNS = (
@@ -41,12 +41,12 @@ DEVICE_COLUMNS = (
 
 
 def seed_postgres(dsn: str, numbers: Iterable[str], *, index: int = 1, schema: str | None = None) -> list[str]:
-    """Write one device for each number; gives their addresses, ``number:index@s.whatsapp.net``.
+    """Write one device for each number; returns their addresses, ``number:index@s.whatsapp.net``.
 
     Args:
-        dsn: Where the store is; its tables must exist.
-        numbers: Phone numbers, digits only; none may have a row with this index yet.
-        index: Which linked device of its number each one is.
+        dsn: The store's database; its tables must exist.
+        numbers: Phone numbers, digits only, without a row with this index.
+        index: The index of each device among the linked devices of its number.
         schema: Schema of the tables, unless the DSN's search_path finds them.
     """
     rows = [_device_row(number, index) for number in numbers]

@@ -1,4 +1,4 @@
-"""The listener: takes a connection from proxy request to TLS, and hands it to the chat or the file storage."""
+"""The listener: handles the proxy request and TLS of each connection, then serves it as chat or as file storage."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import logging
 import ssl
 from pathlib import Path
 
-from tests.whatsapp_server.connection import ChatConnection
-from tests.whatsapp_server.faults import Fault, Kind, Occasion, Stage
-from tests.whatsapp_server.frames import ConnectionEndedError
-from tests.whatsapp_server.media_http import serve_media
-from tests.whatsapp_server.network import Network
-from tests.whatsapp_server.nodes import MalformedStanzaError
-from tests.whatsapp_server.noise import HandshakeError, ServerIdentity
-from tests.whatsapp_server.pki import Pki
-from tests.whatsapp_server.proxy import ProxyRequest, ProxyRequestError, read_proxy_request
-from tests.whatsapp_server.tls import TlsStream
+from .crypto.pki import Pki
+from .faults import Fault, Kind, Occasion, Stage
+from .handlers.connection import ChatConnection
+from .handlers.media_http import serve_media
+from .state.network import Network
+from .wire.frames import ConnectionEndedError
+from .wire.nodes import MalformedStanzaError
+from .wire.noise import HandshakeError, ServerIdentity
+from .wire.proxy import ProxyRequest, ProxyRequestError, read_proxy_request
+from .wire.tls import TlsStream
 
 CHAT_HOST = "web.whatsapp.com"
 BACKLOG = 4096
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class WhatsAppServer:
-    """A WhatsApp on one loopback port, which clients use as their proxy."""
+    """A WhatsApp server on one loopback port, which clients use as their proxy."""
 
     def __init__(self, pki: Pki) -> None:
         self.pki = pki
@@ -38,11 +38,11 @@ class WhatsAppServer:
 
     @classmethod
     def in_folder(cls, folder: Path) -> WhatsAppServer:
-        """A server with the PKI of a folder."""
+        """A server with the keys in a folder, which are created if necessary."""
         return cls(Pki.in_folder(folder))
 
     async def start(self, port: int = 0) -> None:
-        """Listen on 127.0.0.1; port 0 takes a free one."""
+        """Listen on 127.0.0.1 (port 0: any free port)."""
         self._listener = await asyncio.start_server(self._serve, "127.0.0.1", port, backlog=BACKLOG)
         self.port = self._listener.sockets[0].getsockname()[1]
 
@@ -63,7 +63,7 @@ class WhatsAppServer:
             self.network.record.note("protocol_error", error=str(error))
             log.warning("protocol error: %s", error)
         except Exception:
-            # A defect of this server must fail the test that meets it, and not hide behind the client's reconnect.
+            # A bug in this server must fail the test, not be hidden by the client's reconnect.
             self.network.record.note("server_error")
             log.exception("connection failed")
         finally:
@@ -98,7 +98,7 @@ class WhatsAppServer:
 
 
 async def _strike_early(fault: Fault, reader: asyncio.StreamReader) -> None:
-    """Before TLS there is only time and the socket to play with."""
+    """Apply a fault before TLS, when only delaying and closing are possible."""
     if fault.kind is Kind.DELAY:
         await asyncio.sleep(fault.seconds)
         return

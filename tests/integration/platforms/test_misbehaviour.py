@@ -24,7 +24,7 @@ from shardd.states import DeviceState
 from tests.fixtures.platforms import MakeDevice
 from tests.platform_server import server as steps
 from tests.platform_server.server import PlatformServer, Step, says
-from tests.whatsapp_server.pki import Pki
+from tests.whatsapp_server.crypto.pki import Pki
 
 PLATFORMS = ["wablas", "whacenter", "cloud_api"]
 HTML = b"<html>Bad Gateway</html>"

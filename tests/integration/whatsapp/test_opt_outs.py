@@ -11,7 +11,7 @@ import pytest
 from tests.integration.whatsapp.conftest import MakeDevice, StartHost
 from tests.integration.whatsapp.host_process import HostProcess
 from tests.whatsapp_server.launch import ServerProcess
-from tests.whatsapp_server.nodes import lid_jid
+from tests.whatsapp_server.wire.nodes import lid_jid
 
 NUMBER = "6281234567001"
 RECIPIENT = f"+{NUMBER}"

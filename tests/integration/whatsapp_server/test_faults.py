@@ -11,8 +11,8 @@ import sqlite3
 import pytest
 from PIL import Image
 
-from tests.whatsapp_server.client_process import ClientError
-from tests.whatsapp_server.plain_device import PlainDevice
+from tests.whatsapp_server.client.device import PlainDevice
+from tests.whatsapp_server.client.process import ClientError
 
 FRIEND, STRANGER = "6281299990001", "6281299990009"
 

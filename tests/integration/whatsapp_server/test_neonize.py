@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.whatsapp_server.client_process import ClientError, ClientProcess
+from tests.whatsapp_server.client.device import PlainDevice
+from tests.whatsapp_server.client.process import ClientError, ClientProcess
 from tests.whatsapp_server.control_client import ControlError
 from tests.whatsapp_server.launch import ServerProcess
-from tests.whatsapp_server.plain_device import PlainDevice
 
 FRIEND = "6281299990001"
 

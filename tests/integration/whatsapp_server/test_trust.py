@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.whatsapp_server.client_process import ClientProcess
-from tests.whatsapp_server.launch import CLIENT_SITE, PROJECT, ServerProcess, ServerStartError, launch
+from tests.whatsapp_server.client.process import ClientProcess
+from tests.whatsapp_server.launch import CLIENT_SITE, IMPORT_ROOT, ServerProcess, ServerStartError, launch
 from tests.whatsapp_server.seed import seed_postgres
 
 ROOT = "5a" * 32
@@ -68,7 +68,7 @@ asyncio.run(main())
     environment = whatsapp.client_environment() | {"SHARDD_TEST_NOISE_ROOT": ""}
     command = [sys.executable, "-c", code]
     child = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=60, cwd=PROJECT, check=False
+        command, env=environment, capture_output=True, text=True, timeout=60, cwd=IMPORT_ROOT, check=False
     )
     assert "failed to verify server cert" in child.stdout + child.stderr
 

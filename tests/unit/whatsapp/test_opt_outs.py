@@ -15,7 +15,7 @@ from shardd.transports.whatsapp.messages.backlog import Backlog
 from shardd.transports.whatsapp.messages.incoming import Incoming, text_of
 from shardd.transports.whatsapp.messages.opt_outs import OptOuts
 from shardd.transports.whatsapp.messages.recipients import Directory
-from tests.whatsapp_server.phones import e2e
+from tests.whatsapp_server.state.phones import e2e
 
 JOB = JobSpec(1, 1, 1, 9, "d1", "+6281234567890")
 JID = "6281234567890@s.whatsapp.net"

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from tests.whatsapp_server.accounts import AccountBook, PublicKeys, UnknownDeviceError
-from tests.whatsapp_server.derived_keys import LinkedKeys
-from tests.whatsapp_server.keys import DJB_TYPE, signature_is_valid
-from tests.whatsapp_server.nodes import Node
+from tests.whatsapp_server.crypto.derived_keys import LinkedKeys
+from tests.whatsapp_server.crypto.keys import DJB_TYPE, signature_is_valid
+from tests.whatsapp_server.state.accounts import AccountBook, PublicKeys, UnknownDeviceError
+from tests.whatsapp_server.wire.nodes import Node
 
 NOISE_KEY = os.urandom(32)
 

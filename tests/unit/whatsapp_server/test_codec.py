@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.whatsapp_server.codec import Codec, TokenTables
-from tests.whatsapp_server.nodes import JID, SERVER, Content, MalformedStanzaError, Node, lid_jid, number_jid
+from tests.whatsapp_server.wire.codec import Codec, TokenTables
+from tests.whatsapp_server.wire.nodes import JID, SERVER, Content, MalformedStanzaError, Node, lid_jid, number_jid
 
 TOKENS = TokenTables(
     ["", "message", "to", "s.whatsapp.net", "lid", "id"], [["receipt", "read"], ["g.us"], ["x"], ["y"]]

@@ -90,7 +90,7 @@ def test_faults_can_be_removed() -> None:
     ],
 )
 def test_a_fault_that_makes_no_sense_is_refused(rule: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"nonsense|nowhere|cannot strike|needs a code|probability"):
+    with pytest.raises(ValueError, match=r"nonsense|nowhere|cannot apply|needs a code|probability"):
         error(**rule)
 
 

@@ -6,9 +6,9 @@ import hashlib
 
 import pytest
 
-from tests.whatsapp_server import media
-from tests.whatsapp_server.media import KEY_INFO, MediaStore, open_file, seal_file
-from tests.whatsapp_server.ratchet import CannotDecryptError
+from tests.whatsapp_server.crypto.ratchet import CannotDecryptError
+from tests.whatsapp_server.state import media
+from tests.whatsapp_server.state.media import KEY_INFO, MediaStore, open_file, seal_file
 
 
 @pytest.mark.parametrize("kind", KEY_INFO)

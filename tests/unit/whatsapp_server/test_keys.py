@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.whatsapp_server.keys import KeyPair, hkdf, signature_is_valid
+from tests.whatsapp_server.crypto.keys import KeyPair, hkdf, signature_is_valid
 
 
 @given(st.binary(min_size=32, max_size=32), st.binary(max_size=100))

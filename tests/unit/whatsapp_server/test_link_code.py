@@ -9,8 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from tests.whatsapp_server.keys import KeyPair, hkdf
-from tests.whatsapp_server.link_code import PBKDF2_ROUNDS, LinkCodeExchange, WrongCodeError
+from tests.whatsapp_server.crypto.keys import KeyPair, hkdf
+from tests.whatsapp_server.crypto.link_code import PBKDF2_ROUNDS, LinkCodeExchange, WrongCodeError
 
 CODE = "ABCD2345"
 

@@ -10,8 +10,8 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from tests.whatsapp_server.keys import KeyPair, hkdf, signature_is_valid
-from tests.whatsapp_server.noise import (
+from tests.whatsapp_server.crypto.keys import KeyPair, hkdf, signature_is_valid
+from tests.whatsapp_server.wire.noise import (
     PROTOCOL_NAME,
     HandshakeError,
     NoiseCipher,

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.whatsapp_server.ratchet import (
+from tests.whatsapp_server.crypto.protobuf_fields import Fields, WireFormatError, write_fields
+from tests.whatsapp_server.crypto.ratchet import (
     MAX_SKIPPED,
     ONE_TIME_PREKEY_ID,
     SIGNED_PREKEY_ID,
@@ -18,8 +19,7 @@ from tests.whatsapp_server.ratchet import (
     pad_message,
     unpad_message,
 )
-from tests.whatsapp_server.sender_keys import OwnSenderKey, ReceivedSenderKey
-from tests.whatsapp_server.wire import Fields, WireFormatError, write_fields
+from tests.whatsapp_server.crypto.sender_keys import OwnSenderKey, ReceivedSenderKey
 
 
 def bundle_of(device: SignalDevice, *, one_time: bool = True) -> PrekeyBundle:

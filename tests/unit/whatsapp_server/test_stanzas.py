@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.whatsapp_server.content import describe
 from tests.whatsapp_server.control import Commands, ControlServer
 from tests.whatsapp_server.control_client import AsyncControlClient, ControlClient, ControlError
-from tests.whatsapp_server.directory import answer_usync, prekey_bundle
-from tests.whatsapp_server.keys import DJB_TYPE, KeyPair, signature_is_valid
-from tests.whatsapp_server.messages import receipt
-from tests.whatsapp_server.neonize_library import DICTIONARIES, DICTIONARY_SIZE, SINGLE_BYTE_TOKENS, read_tokens
-from tests.whatsapp_server.network import Network
-from tests.whatsapp_server.nodes import MalformedStanzaError, Node, lid_jid, number_jid
-from tests.whatsapp_server.noise import ServerIdentity
-from tests.whatsapp_server.phones import e2e
+from tests.whatsapp_server.crypto.keys import DJB_TYPE, KeyPair, signature_is_valid
+from tests.whatsapp_server.handlers.content import describe
+from tests.whatsapp_server.handlers.directory import answer_usync, prekey_bundle
+from tests.whatsapp_server.handlers.messages import receipt
 from tests.whatsapp_server.record import Message
+from tests.whatsapp_server.state.network import Network
+from tests.whatsapp_server.state.phones import e2e
+from tests.whatsapp_server.wire.neonize_library import DICTIONARIES, DICTIONARY_SIZE, SINGLE_BYTE_TOKENS, read_tokens
+from tests.whatsapp_server.wire.nodes import MalformedStanzaError, Node, lid_jid, number_jid
+from tests.whatsapp_server.wire.noise import ServerIdentity
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ async def test_the_client_raises_what_the_server_refuses(control: int) -> None:
         await server.wait_messages(2, timeout=0.01)
     with pytest.raises(ControlError, match="no device 62811"):
         await server.mute("62811")
-    with pytest.raises(ControlError, match="cannot strike"):
+    with pytest.raises(ControlError, match="cannot apply"):
         await server.fault("failure", "tls")
     with pytest.raises(ControlError, match="sometimes"):
         await server.settings(receipts="sometimes")

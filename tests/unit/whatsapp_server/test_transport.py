@@ -13,10 +13,10 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from tests.whatsapp_server.frames import ConnectionEndedError, FrameChannel
-from tests.whatsapp_server.pki import Pki
-from tests.whatsapp_server.proxy import ProxyRequestError, read_proxy_request
-from tests.whatsapp_server.tls import TlsStream
+from tests.whatsapp_server.crypto.pki import Pki
+from tests.whatsapp_server.wire.frames import ConnectionEndedError, FrameChannel
+from tests.whatsapp_server.wire.proxy import ProxyRequestError, read_proxy_request
+from tests.whatsapp_server.wire.tls import TlsStream
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 CONNECT = b"CONNECT web.whatsapp.com:443 HTTP/1.1\r\nHost: web.whatsapp.com:443\r\n"

@@ -1,0 +1,96 @@
+"""Messages from the simulated phones to the devices under test: text, files, and either in a group."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ..state.accounts import LinkedDevice
+from ..state.media import seal_file
+from ..state.network import Network
+from ..state.phones import GROUP_KIND, Phone, e2e
+from ..wire.nodes import GROUP_SERVER, JID, Attributes, Node, lid_jid, number_jid
+
+_FIELDS = {
+    "image": "imageMessage",
+    "video": "videoMessage",
+    "audio": "audioMessage",
+    "document": "documentMessage",
+}
+
+
+class CannotWriteError(Exception):
+    """The phone cannot write to the device; the text says why."""
+
+
+def text_message(text: str) -> e2e.Message:
+    """A plain text."""
+    return e2e.Message(conversation=text)
+
+
+def media_message(network: Network, kind: str, data: bytes, mime_type: str, caption: str) -> e2e.Message:
+    """A message with a file, which goes to storage first."""
+    if kind not in _FIELDS:
+        raise CannotWriteError(f"kind must be one of {', '.join(_FIELDS)}, not {kind!r}")
+    sealed = seal_file(data, kind)
+    path = network.media.put(sealed.blob)
+    message = e2e.Message()
+    part = getattr(message, _FIELDS[kind])
+    part.URL, part.directPath, part.mediaKey = f"https://mmg.whatsapp.net{path}", path, sealed.key
+    part.fileSHA256, part.fileEncSHA256, part.fileLength = sealed.plain_sha256, sealed.sealed_sha256, len(data)
+    part.mimetype = mime_type
+    if caption and kind != "audio":
+        part.caption = caption
+    return message
+
+
+def write_to_device(
+    network: Network,
+    device: LinkedDevice,
+    sender: str,
+    message: e2e.Message,
+    group_id: str = "",
+    *,
+    hidden: bool = False,
+) -> str:
+    """The phone ``sender`` writes to the device, in a group if one is given; returns the message id.
+
+    A device that is offline gets it at its next login. ``hidden``: the server keeps the number to itself.
+
+    Raises:
+        CannotWriteError: The device's keys are not known, so nobody can encrypt to it.
+    """
+    phone = network.phone(sender)
+    message_id = "3A" + os.urandom(8).hex().upper()
+    kind = "text" if message.conversation else "media"
+    attributes: Attributes = {"id": message_id, "type": kind, "t": int(time.time())}
+    attributes |= {"notify": f"Phone {sender}", "addressing_mode": "lid"}
+    if group_id:
+        copies = _group_copies(phone, network.groups.find(group_id).id, device, message)
+        participant = {"participant": lid_jid(sender), "participant_pn": number_jid(sender)}
+        attributes |= {"from": JID(group_id, GROUP_SERVER), **participant}
+    else:
+        copies = [_copy(phone, device, message)]
+        attributes |= {"from": lid_jid(sender), "sender_pn": None if hidden else number_jid(sender)}
+    device.deliver(Node("message", attributes, copies))
+    return message_id
+
+
+def _copy(phone: Phone, device: LinkedDevice, message: e2e.Message) -> Node:
+    if not phone.signal.knows(device.name):
+        bundle = device.take_bundle()
+        if bundle is None:
+            raise CannotWriteError(f"the keys of {device.name} are not known: it was neither paired here nor seeded")
+        phone.signal.open_session(device.name, bundle)
+    kind, sealed = phone.signal.encrypt(device.name, message.SerializeToString())
+    return Node("enc", {"v": 2, "type": kind}, sealed)
+
+
+def _group_copies(phone: Phone, group_id: str, device: LinkedDevice, message: e2e.Message) -> list[Node]:
+    """The message under the phone's sender key, and that key for this device alone."""
+    sender_key = phone.own_sender_key(group_id)
+    introduction = e2e.Message()
+    introduction.senderKeyDistributionMessage.groupID = f"{group_id}@{GROUP_SERVER}"
+    introduction.senderKeyDistributionMessage.axolotlSenderKeyDistributionMessage = sender_key.distribution()
+    sealed = sender_key.encrypt(message.SerializeToString())
+    return [_copy(phone, device, introduction), Node("enc", {"v": 2, "type": GROUP_KIND}, sealed)]

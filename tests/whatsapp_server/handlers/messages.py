@@ -1,0 +1,180 @@
+"""A client's message: decrypted by the simulated phones, recorded, acknowledged, passed on, and answered by receipts."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from ..crypto.protobuf_fields import WireFormatError
+from ..crypto.ratchet import AlreadyDecryptedError, CannotDecryptError
+from ..faults import Fault, Kind, Occasion, Stage
+from ..record import Message
+from ..state.groups import UnknownGroupError
+from ..state.network import Network, Receipts
+from ..state.phones import GROUP_KIND
+from ..wire.nodes import GROUP_SERVER, JID, Attributes, Node, lid_jid
+from .content import describe
+
+if TYPE_CHECKING:
+    from ..state.accounts import LinkedDevice
+    from .connection import ChatConnection
+
+RESTRICTED = 463
+_REFUSING = frozenset({Kind.ERROR, Kind.STREAM_ERROR})
+_MAYBE_ACCEPTING = frozenset({Kind.MUTE, Kind.IGNORE, Kind.DROP})
+
+
+async def receive(connection: ChatConnection, node: Node) -> None:
+    """Take in one message stanza; a fault decides whether it counts and how it is answered."""
+    network, device = connection.network, connection.device
+    if device is None:
+        return
+    to = node.jid("to")
+    account = network.accounts.account(device.number)
+    stranger = to.server != GROUP_SERVER and account.is_stranger(to.number)
+    fault = network.faults.strike(Occasion(Stage.MESSAGE, device.name, to.number, stranger=stranger))
+    error = fault.code if fault is not None and fault.kind is Kind.ERROR else None
+    if fault is None and stranger and account.is_restricted:
+        error = RESTRICTED
+    accepted = error is None and (fault is None or _counts(fault))
+    known = network.record.known(device.number, node.text("id"))
+    is_new = known is None or not known.accepted
+    message = network.record.arrive(_open(network, device, node), _outcome(fault, error), accepted=accepted)
+    if accepted and is_new:
+        account.contacts.add(to.number)
+        _pass_on(network, device, node)
+        if network.settings.receipts is not Receipts.OFF and _reached_somebody(message):
+            network.start(_send_receipts(network, device, to, message))
+    acknowledgement = _ack(node, error)
+    if fault is None or fault.kind is Kind.ERROR:
+        connection.send(acknowledgement)
+    elif fault.kind is Kind.DELAY:
+        connection.later(fault.seconds, acknowledgement)
+    else:
+        await connection.strike(fault)
+
+
+def receipt(to: JID, message_id: str, kind: str = "", participant: JID | None = None) -> Node:
+    """What the recipient's phone tells the sender: delivered (no kind) or ``read``."""
+    now = int(time.time())
+    return Node("receipt", {"from": to, "id": message_id, "t": now, "type": kind, "participant": participant})
+
+
+def _counts(fault: Fault) -> bool:
+    return fault.kind is Kind.DELAY or (fault.kind in _MAYBE_ACCEPTING and fault.accepted)
+
+
+def _outcome(fault: Fault | None, error: int | None) -> str:
+    if error is not None:
+        return f"error {error}"
+    if fault is None:
+        return "ack"
+    return f"late ack {fault.seconds:g} s" if fault.kind is Kind.DELAY else str(fault.kind)
+
+
+def _ack(node: Node, error: int | None) -> Node:
+    attributes: Attributes = {"class": "message", "id": node.text("id"), "from": node.jid("to"), "t": int(time.time())}
+    return Node("ack", attributes | {"error": error})
+
+
+def _open(network: Network, device: LinkedDevice, node: Node) -> Message:
+    """What the message says, as far as the phones it was encrypted to can read it."""
+    to = node.jid("to")
+    message = Message(device.number, device.name, to.number, node.text("id"), bot_tag=node.find("bot") is not None)
+    for copy in (node.find("participants") or node).children:
+        if copy.tag != "to" or copy.find("enc") is None:
+            continue
+        recipient = copy.jid("jid")
+        message.copies += recipient.number != device.number
+        if recipient.device == 0 and network.settings.decrypt:
+            _read_copy(network, device, message, recipient.number, copy.need("enc"))
+    group_copy = node.find("enc")
+    if group_copy is not None and group_copy.text("type") == GROUP_KIND and network.settings.decrypt:
+        _read_for_group(network, device, message, group_copy.data)
+    return message
+
+
+def _read_copy(network: Network, device: LinkedDevice, message: Message, number: str, sealed: Node) -> None:
+    try:
+        plain = network.phone(number).read(device.name, sealed.text("type"), sealed.data)
+    except AlreadyDecryptedError:
+        _remember_plain(network, message)
+    except (CannotDecryptError, WireFormatError, KeyError, IndexError) as error:
+        message.error = f"{number}: {error}"
+        network.record.note("undecryptable", device.name, id=message.id, reader=number, error=str(error))
+        return
+    else:
+        if message.kind == "unreadable" and not plain.senderKeyDistributionMessage.groupID:
+            describe(plain, network.media, message)
+    if number != device.number:
+        message.read_by.append(number)
+
+
+def _read_for_group(network: Network, device: LinkedDevice, message: Message, sealed: bytes) -> None:
+    message.read_by.clear()  # what the members got one by one was only the sender key
+    try:
+        members = network.groups.find(message.recipient).members
+    except UnknownGroupError:
+        message.error = f"no group {message.recipient}"
+        return
+    for number in members:
+        if number == device.number:
+            continue
+        try:
+            plain = network.phone(number).read_group(f"{message.recipient}@{GROUP_SERVER}", device.name, sealed)
+        except AlreadyDecryptedError:
+            _remember_plain(network, message)
+        except (CannotDecryptError, WireFormatError) as error:
+            message.error = str(error)
+            continue
+        else:
+            if message.kind == "unreadable":
+                describe(plain, network.media, message)
+        message.read_by.append(number)
+
+
+def _remember_plain(network: Network, message: Message) -> None:
+    """The very same ciphertext came before: it says what it said then."""
+    known = network.record.known(message.sender, message.id)
+    if known is not None:
+        message.kind, message.text, message.media = known.kind, known.text, known.media
+
+
+def _reached_somebody(message: Message) -> bool:
+    return bool(message.read_by) or (message.copies > 0 and not message.error)
+
+
+async def _send_receipts(network: Network, device: LinkedDevice, to: JID, message: Message) -> None:
+    """What the readers' phones send back; a device that is offline by then gets it at its next login."""
+    settings = network.settings
+    readers: list[JID | None] = [lid_jid(number) for number in message.read_by] if to.server == GROUP_SERVER else [None]
+    for kind in ("", "read") if settings.receipts is Receipts.READ else ("",):
+        await asyncio.sleep(settings.receipt_delay)
+        for reader in readers:
+            device.deliver(receipt(to, message.id, kind, reader))
+
+
+def _pass_on(network: Network, sender: LinkedDevice, node: Node) -> None:
+    """Hand the copies for linked devices to those devices."""
+    for copy in (node.find("participants") or node).children:
+        if copy.tag != "to" or copy.jid("jid").device == 0 or copy.find("enc") is None:
+            continue
+        recipient = copy.jid("jid")
+        device = network.accounts.account(recipient.number).devices.get(recipient.device)
+        if device is None:
+            continue
+        attributes: Attributes = {
+            "from": sender.lid,
+            "id": node.text("id"),
+            "type": node.text("type"),
+            "t": int(time.time()),
+        }
+        identity = [child for child in node.children if child.tag == "device-identity"]
+        device.deliver(
+            Node(
+                "message",
+                attributes | {"sender_pn": sender.jid, "notify": "test", "addressing_mode": "lid"},
+                [copy.need("enc"), *identity],
+            )
+        )

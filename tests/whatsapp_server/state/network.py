@@ -1,0 +1,102 @@
+"""Everything that the simulated WhatsApp knows, in one place for the connections and the control port to share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from ..faults import FaultList
+from ..record import Record
+from ..wire.codec import Codec
+from ..wire.neonize_library import read_tokens
+from ..wire.noise import ServerIdentity
+from .accounts import AccountBook
+from .groups import GroupBook
+from .media import MediaStore
+from .phones import Phone
+
+if TYPE_CHECKING:
+    from ..handlers.connection import ChatConnection
+    from ..handlers.pairing import PairingOffer
+
+
+class Receipts(StrEnum):
+    """Which receipts the simulated phones send by themselves."""
+
+    OFF = "off"
+    DELIVERED = "delivered"
+    READ = "read"  # delivered, then read
+
+
+@dataclass
+class Settings:
+    """How the simulated phones behave.
+
+    Attributes:
+        receipts: Which receipts they send.
+        receipt_delay: Seconds before each receipt.
+        backlog_delay: Seconds between the login of a device and what waited for it.
+        decrypt: Whether they decrypt; off, a load test measures the client and not this server.
+    """
+
+    receipts: Receipts = Receipts.DELIVERED
+    receipt_delay: float = 0.0
+    backlog_delay: float = 0.0
+    decrypt: bool = True
+
+
+@dataclass
+class Network:
+    """The state of the simulated WhatsApp."""
+
+    identity: ServerIdentity
+    settings: Settings = field(default_factory=Settings)
+    codec: Codec = field(default_factory=lambda: Codec(read_tokens()))
+    accounts: AccountBook = field(default_factory=AccountBook)
+    groups: GroupBook = field(default_factory=GroupBook)
+    media: MediaStore = field(default_factory=MediaStore)
+    faults: FaultList = field(default_factory=FaultList)
+    record: Record = field(default_factory=Record)
+    pairing_offers: dict[str, PairingOffer] = field(default_factory=dict)  # by each reference of its QR codes
+    not_on_whatsapp: set[str] = field(default_factory=set)
+    connections: set[ChatConnection] = field(default_factory=set)  # logged in, or on their way
+    _phones: dict[str, Phone] = field(default_factory=dict)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def phone(self, number: str) -> Phone:
+        """The phone with that number."""
+        if number not in self._phones:
+            self._phones[number] = Phone(number)
+        return self._phones[number]
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something that outlives the connection it began on."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def start_over(self) -> None:
+        """Cut all connections, and forget everything once the last one has ended."""
+        for task in self._tasks:
+            task.cancel()
+        serving = [connection.serving for connection in self.connections if connection.serving is not None]
+        for task in serving:
+            task.cancel()
+        if serving:
+            await asyncio.wait(serving)
+        self.accounts = AccountBook()
+        self._phones.clear()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget faults, record, groups, media and unknown numbers, and all standing; pairings and sessions stay."""
+        self.faults.clear()
+        self.record.reset()
+        self.groups.clear()
+        self.media.clear()
+        self.not_on_whatsapp.clear()
+        self.settings = Settings()
+        self.accounts.clear_standing()

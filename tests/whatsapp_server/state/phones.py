@@ -1,0 +1,64 @@
+"""The simulated phones: the people whom the devices under test write to, and who own the accounts they are linked to.
+
+Every number is a phone; it comes into being when it is first named. A phone reads what is encrypted to it and can write.
+"""
+
+from __future__ import annotations
+
+from ..crypto.derived_keys import phone_seed
+from ..crypto.ratchet import CannotDecryptError, SignalDevice
+from ..crypto.sender_keys import OwnSenderKey, ReceivedSenderKey
+from ..wire.neonize_library import load_neonize
+
+load_neonize()
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # noqa: E402 - no stubs; after the library is loaded
+from neonize.proto.waE2E import WAWebProtobufsE2E_pb2 as e2e  # noqa: E402
+
+__all__ = ["GROUP_KIND", "Phone", "e2e"]
+
+GROUP_KIND = "skmsg"
+
+
+class Phone:
+    """One phone: its Signal keys and sessions, and the sender keys of the groups it is in."""
+
+    def __init__(self, number: str) -> None:
+        self.number = number
+        self.signal = SignalDevice(phone_seed(number))
+        self._received_sender_keys: dict[tuple[str, str], ReceivedSenderKey] = {}
+        self._own_sender_keys: dict[str, OwnSenderKey] = {}
+
+    def read(self, sender: str, kind: str, sealed: bytes) -> e2e.Message:
+        """The message that a device sent to this phone alone; sender keys in it are kept.
+
+        Raises:
+            CannotDecryptError: The ciphertext is not for this phone, or not a message.
+        """
+        message = _parse(self.signal.decrypt(sender, kind, sealed))
+        distribution = message.senderKeyDistributionMessage
+        if distribution.axolotlSenderKeyDistributionMessage:
+            key = ReceivedSenderKey(distribution.axolotlSenderKeyDistributionMessage)
+            self._received_sender_keys[distribution.groupID, sender] = key
+        return message
+
+    def read_group(self, group: str, sender: str, sealed: bytes) -> e2e.Message:
+        """The message that a device sent to a whole group.
+
+        Raises:
+            CannotDecryptError: The sender's key never reached this phone, or the ciphertext is not authentic.
+        """
+        key = self._received_sender_keys.get((group, sender))
+        if key is None:
+            raise CannotDecryptError(f"{self.number} has no sender key of {sender} for {group}")
+        return _parse(key.decrypt(sealed))
+
+    def own_sender_key(self, group: str) -> OwnSenderKey:
+        """The key with which this phone writes to a group."""
+        return self._own_sender_keys.setdefault(group, OwnSenderKey())
+
+
+def _parse(plain: bytes) -> e2e.Message:
+    try:
+        return e2e.Message.FromString(plain)
+    except DecodeError as error:
+        raise CannotDecryptError("the plain bytes are not a message") from error
