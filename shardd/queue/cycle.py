@@ -5,58 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, tzinfo
 from typing import Any, Final
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from shardd.ipc import JobSpec
-from shardd.queue.records import ClaimedJob, ClaimRequest, Position
+from shardd.queue.records import ClaimedJob, ClaimRequest, Position, Sends
 from shardd.queue.settle import Claim, Finish, Release
 from shardd.queue.values import integers, texts
 from shardd.states import JobState
 
 OrderGroup = tuple[str, str]
 """(producer, name): an order group belongs to the bound role that began it; empty: to everybody who is not bound."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sends:
-    """What a device sent in an hour of its own clock; with a campaign: what that one sent through it."""
-
-    device_id: str
-    day: date
-    hour: int
-    sent: int
-    last_at: datetime
-    campaign: str = ""
-    """Empty: all that the device sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """A message that left or may have; `at` in POSIX seconds, `zone` the device's."""
-
-    device_id: str
-    at: float
-    zone: tzinfo
-    campaign: str = ""
-    """One with a cap; empty: none."""
-
-
-def count_sends(sends: Iterable[Send]) -> list[Sends]:
-    """Add up by device, local day and hour, and by campaign."""
-    times: dict[tuple[str, date, int, str], list[float]] = {}
-    for send in sends:
-        local = datetime.fromtimestamp(send.at, send.zone)
-        times.setdefault((send.device_id, local.date(), local.hour, ""), []).append(send.at)
-        if send.campaign:
-            times.setdefault((send.device_id, local.date(), 0, send.campaign), []).append(send.at)
-    return [
-        Sends(device, day, hour, len(ats), datetime.fromtimestamp(max(ats), UTC), campaign)
-        for (device, day, hour, campaign), ats in times.items()
-    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime, tzinfo
 from typing import Any, Final
 
 from shardd.ipc import DeviceSpec, JobSpec
@@ -113,3 +114,41 @@ class StateChange:
     at: float
     epoch: int | None = None
     """Epoch of the lease under which it was learned; None: no lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sends:
+    """What a device sent in an hour of its own clock, or what a campaign sent through it on a day."""
+
+    device_id: str
+    day: date
+    hour: int
+    sent: int
+    last_at: datetime
+    campaign: str = ""
+    """Empty: everything that the device sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A message that was sent or may have been; `at` in POSIX seconds, `zone` of the device."""
+
+    device_id: str
+    at: float
+    zone: tzinfo
+    campaign: str = ""
+    """One with a cap; empty: none."""
+
+
+def count_sends(sends: Iterable[Send]) -> list[Sends]:
+    """Add up by device, local day and hour, and by campaign."""
+    times: dict[tuple[str, date, int, str], list[float]] = {}
+    for send in sends:
+        local = datetime.fromtimestamp(send.at, send.zone)
+        times.setdefault((send.device_id, local.date(), local.hour, ""), []).append(send.at)
+        if send.campaign:
+            times.setdefault((send.device_id, local.date(), 0, send.campaign), []).append(send.at)
+    return [
+        Sends(device, day, hour, len(ats), datetime.fromtimestamp(max(ats), UTC), campaign)
+        for (device, day, hour, campaign), ats in times.items()
+    ]

@@ -127,11 +127,11 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
 
     def zone_of(device_id: str) -> tzinfo:
         """Whose midnight begins a device's day."""
-        queue = scheduler.by_id.get(device_id)
+        queue = scheduler.queues.get(device_id)
         return rules.config.pacing.zone if queue is None else queue.pace.zone
 
     def region(device_id: str) -> str | None:
-        queue = scheduler.by_id.get(device_id)
+        queue = scheduler.queues.get(device_id)
         return None if queue is None else rules.config.transports.region_of(queue.device.transport)
 
     def say(shard: int, message: ipc.ToWorker) -> bool:
@@ -240,7 +240,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
             device_changed=device_sync.changed,
             receipt=receipts.add,
             opted_out=inbox.add,
-            untold=scheduler.untold,
+            untold=scheduler.undeliverable,
         ),
         lease_left=keeper.seconds_left,
     )
@@ -268,7 +268,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         workers.configure(config)
         inbox.configure(config)
         webhooks.configure(config.webhooks)
-        scheduler.repace(time.monotonic())
+        scheduler.limits_changed(time.monotonic())
         router.wake()
 
     reload = Reload(rules, given.notifier, apply=apply, held=lambda: keeper.epochs, restart=workers.restart)

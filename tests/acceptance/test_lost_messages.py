@@ -196,7 +196,7 @@ async def test_a_device_that_no_worker_can_be_told_of_is_named_and_costs_no_othe
     producer.execute("""UPDATE shardd.devices SET settings = '{"torn": 1}' WHERE id = 'd2'""")
     await daemon.start()
     status = await daemon.until(lambda s: s["problem_kinds"]["device"] == 1)
-    assert "d2: no worker can be told of it: planted" in status["problems"][0]
+    assert "d2: its row cannot be sent to a worker: planted" in status["problems"][0]
     producer.add_jobs(9, 3)
     await daemon.until(lambda s: s["totals"]["sent"] == 6)
     assert producer.states() == {"sent": 6, "queued": 3}

@@ -13,7 +13,7 @@ from shardd.queue.records import Campaign, ClaimedJob, Device, Position, StateCh
 from shardd.queue.settle import Claim
 from shardd.states import DeviceState, Verdict
 from shardd.supervisor.scheduling.device_queue import PRIORITY_SHIFT
-from shardd.supervisor.scheduling.scheduler import Changes, Scheduler
+from shardd.supervisor.scheduling.scheduler import DeviceChanges, Scheduler
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 WALL = 1_800_000_000.0
@@ -59,8 +59,8 @@ def make_lines(room: int = 1, **more: Any) -> Scheduler:
 
 def look(
     scheduler: Scheduler, *devices: Device, now: float = 0.0, unwritten: Mapping[str, StateChange] | None = None
-) -> dict[int, Changes]:
-    return scheduler.look(devices, now, wall=WALL + now, unwritten=unwritten or {})
+) -> dict[int, DeviceChanges]:
+    return scheduler.set_devices(devices, now, wall=WALL + now, unwritten=unwritten or {})
 
 
 def ready(*devices: Device, room: int = 1, **more: Any) -> Scheduler:

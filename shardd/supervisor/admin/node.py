@@ -80,7 +80,7 @@ class Node:
     def status(self) -> Status:
         """The health of the node."""
         by_shard: dict[int, list[DeviceQueue]] = {shard.index: [] for shard in self.workers.shards}
-        for queue in self.scheduler.by_id.values():
+        for queue in self.scheduler.queues.values():
             by_shard[queue.shard].append(queue)
         shards = [
             shard_status(
@@ -98,7 +98,7 @@ class Node:
         by_kind: dict[str, list[str]] = {}
         for problem in problems:
             by_kind.setdefault(problem.kind.value, []).append(problem.text)
-        sandbox = sum(queue.device.transport == "sandbox" for queue in self.scheduler.by_id.values())
+        sandbox = sum(queue.device.transport == "sandbox" for queue in self.scheduler.queues.values())
         config = self.rules.config
         return Status(
             version=__version__,
@@ -130,18 +130,18 @@ class Node:
         return (running or not shards) and all(shard.state in settled for shard in shards)
 
     def _queue_of(self, device_id: str) -> DeviceQueue:
-        queue = self.scheduler.by_id.get(device_id)
+        queue = self.scheduler.queues.get(device_id)
         if queue is None:
             raise UsageError(f"device {device_id!r} is unknown")
         return queue
 
     def _backing_off(self) -> list[str]:
         """In one sentence, because thousands may be behind one proxy."""
-        resting = self.scheduler.resting(time.monotonic())
-        if not resting:
+        queues = self.scheduler.backing_off(time.monotonic())
+        if not queues:
             return []
-        queue, error = resting[0]
-        devices = "1 device is" if len(resting) == 1 else f"{len(resting):,} devices are"
+        queue, error = queues[0]
+        devices = "1 device is" if len(queues) == 1 else f"{len(queues):,} devices are"
         return [f"{devices} backing off after errors; {queue.device.id}: {error}"]
 
     def _why_down(self, shard: int) -> str | None:

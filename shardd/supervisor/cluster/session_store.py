@@ -31,7 +31,7 @@ async def prepare_sessions(config: Config, scheduler: Scheduler, database: Datab
     A machine without WhatsApp devices need not have what the library needs, and one whose library cannot be loaded
     still serves its other devices. Raises DatabaseError when `database` does not answer.
     """
-    devices = sum(queue.device.transport == "whatsapp" for queue in scheduler.by_id.values())
+    devices = sum(queue.device.transport == "whatsapp" for queue in scheduler.queues.values())
     if devices == 0:
         return []
     settings = config.transports.whatsapp

@@ -76,15 +76,6 @@ class ClaimWatch:
             )
 
     def _refused(self) -> Iterator[Problem]:
-        lanes = [
-            (f"{device}, {lane.lstrip('/')}", error)
-            for (device, lane), error in self._router.writer.refused_lanes.items()
-        ]
-        if lanes:
-            yield Problem(
-                ProblemKind.REFUSED,
-                f"the database refuses to claim the jobs of {_first(lanes)}: their jobs wait, and it is tried again",
-            )
         outcomes = [(f"job {claim.id} of device {claim.device_id}", error) for claim, error in self._router.set_aside()]
         if outcomes:
             yield Problem(

@@ -16,10 +16,10 @@ from typing import Final
 from shardd.errors import RefusedDataError
 from shardd.ipc import Outcome
 from shardd.logs import get_logger
-from shardd.queue.cycle import Cycle, Sends, Settlement
+from shardd.queue.cycle import Cycle, Settlement
 from shardd.queue.database import write_accepted
 from shardd.queue.jobs import Jobs
-from shardd.queue.records import ClaimedJob, ClaimRequest
+from shardd.queue.records import ClaimedJob, ClaimRequest, Sends
 from shardd.queue.settle import Finish
 from shardd.supervisor.dispatch.in_flight import Entry
 from shardd.supervisor.scheduling.scheduler import Scheduler
@@ -116,8 +116,6 @@ class CycleWriter:
         self._scheduler = scheduler
         self._counts = counts
         self._defect = defect
-        self.refused_lanes: dict[tuple[str, str], str] = {}
-        """(device, lane) of which the database refused to claim jobs, and the error."""
 
     async def write(self, entries: list[Entry], requests: list[ClaimRequest]) -> tuple[Cycle, list[tuple[Entry, str]]]:
         """Settle and claim; returns also the entries that are refused, with the errors. Raises DatabaseError."""
@@ -126,7 +124,6 @@ class CycleWriter:
         except RefusedDataError as error:
             log.warning("the database refuses something: writing it piece by piece", action="refused", error=str(error))
         else:
-            self._forgive(requests)
             return cycle, []
         settled = await settle_apart(self._jobs, entries, self._counts)
         taken = await self._claim_apart(requests)
@@ -140,21 +137,14 @@ class CycleWriter:
 
         async def claim(some: Sequence[ClaimRequest]) -> None:
             taken.extend((await self._jobs.cycle(Settlement(), some)).taken)
-            self._forgive(some)
 
         async def refuse(request: ClaimRequest, error: RefusedDataError) -> None:
             what = {"device": request.device_id, "lane": request.lane, "error": str(error)}
             log.error("a lane cannot be claimed from", action="refused", **what)
-            self.refused_lanes[request.device_id, request.lane] = str(error)
-            self._scheduler.refused(request, time.monotonic() + REFUSED_FOR)
+            self._scheduler.claim_refused(request, time.monotonic() + REFUSED_FOR, str(error))
 
         await write_accepted(requests, claim, refuse)
         return taken
-
-    def _forgive(self, requests: Sequence[ClaimRequest]) -> None:
-        if self.refused_lanes:
-            for request in requests:
-                self.refused_lanes.pop((request.device_id, request.lane), None)
 
     def _tell(self, settled: Settled) -> None:
         for (_, claim, outcome, _), error in settled.reduced:

@@ -20,8 +20,8 @@ from shardd.ipc import ClaimKey, Outcome
 from shardd.journal import FOLDER, Journal, boot_id, journal_path, journals_of, read_pid, shard_of_journal
 from shardd.journal_lines import Phase, Record
 from shardd.logs import get_logger
-from shardd.queue.cycle import Send, Sends, count_sends
 from shardd.queue.jobs import Jobs
+from shardd.queue.records import Send, Sends, count_sends
 from shardd.queue.settle import Claim, Finish, JobBackoff, settle
 from shardd.state_files import open_folder
 from shardd.states import MAY_HAVE_LEFT, JobState, Verdict

@@ -15,7 +15,7 @@ import asyncio
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from shardd import ipc
@@ -23,16 +23,14 @@ from shardd.backoff import full_jitter
 from shardd.errors import DatabaseError, ErrorClass
 from shardd.ipc import ClaimKey, JobSpec, Outcome
 from shardd.logs import get_logger
-from shardd.queue.cycle import Send, Sends, count_sends
 from shardd.queue.jobs import Jobs
-from shardd.queue.records import ClaimedJob, ClaimRequest
+from shardd.queue.records import ClaimedJob, ClaimRequest, Sends, count_sends
 from shardd.queue.settle import Claim, Finish, JobBackoff, Release, settle
-from shardd.states import MAY_HAVE_LEFT, JobState, Verdict
+from shardd.states import JobState, Verdict
 from shardd.supervisor.dispatch.cycle_writer import REFUSED_FOR, CycleWriter, resolve_apart
 from shardd.supervisor.dispatch.in_flight import Entry, InFlight
 from shardd.supervisor.dispatch.verdicts import OUTCOME_WORDS
-from shardd.supervisor.scheduling.device_queue import may_be_capped
-from shardd.supervisor.scheduling.scheduler import Scheduler
+from shardd.supervisor.scheduling.scheduler import NO_SHARD, Scheduler
 from shardd.supervisor.services import Service
 from shardd.tasks import wait_for_event
 
@@ -252,7 +250,7 @@ class Router(Service):
             cycle, refused = await self.writer.write(batch, requests)
         except DatabaseError:
             self._in_flight.again(batch)
-            self.scheduler.unrequested(requests, time.monotonic())
+            self.scheduler.claim_failed(requests, time.monotonic())
             raise
         finally:
             self._in_flight.settled()
@@ -268,17 +266,8 @@ class Router(Service):
         await self._tell_settled(batch, cycle.settled)
 
     def _counts(self, batch: Sequence[Entry]) -> list[Sends]:
-        return count_sends(self._counted(batch))
-
-    def _counted(self, batch: Sequence[Entry]) -> Iterator[Send]:
-        """Sends that limits or caps need a count of."""
-        for _, claim, outcome, _ in batch:
-            queue = self.scheduler.by_id.get(claim.device_id)
-            if outcome.verdict not in MAY_HAVE_LEFT or queue is None:
-                continue
-            capped = may_be_capped(claim.campaign, self.scheduler.campaigns)
-            if capped or queue.pace.limited:
-                yield Send(claim.device_id, outcome.at, queue.pace.zone, claim.campaign if capped else "")
+        sends = (self.scheduler.send_to_count(claim, outcome) for _, claim, outcome, _ in batch)
+        return count_sends(send for send in sends if send is not None)
 
     async def _dispatch(self, taken: list[ClaimedJob]) -> None:
         unwanted = {job.claim.id for job in taken if job.opted_out}
@@ -294,8 +283,7 @@ class Router(Service):
         good = self._may_claim()
         for job in taken:
             claim = job.claim
-            queue = self.scheduler.by_id.get(claim.device_id)
-            shard = -1 if queue is None else queue.shard
+            shard = self.scheduler.shard_of(claim.device_id)
             self._in_flight.claimed(shard, claim)
             if claim.id in faults:
                 self.outcomes(shard, [_ended(job.spec, Verdict.PERMANENT, faults[claim.id], ErrorClass.CONTENT)])
@@ -305,7 +293,7 @@ class Router(Service):
                 )
             # The shard went down during the claim, or the lease may have run out: then the job has gone nowhere.
             # Each has a message of its own: one that the worker cannot read costs no other job an attempt.
-            elif claim.id in untold or shard < 0 or not good or not self._say(shard, ipc.Send(jobs=[job.spec])):
+            elif claim.id in untold or shard == NO_SHARD or not good or not self._say(shard, ipc.Send(jobs=[job.spec])):
                 self.outcomes(shard, [_ended(job.spec, Verdict.RETURNED)])
 
     async def _tell_settled(self, batch: list[Entry], settled: set[int]) -> None:
@@ -370,10 +358,9 @@ class Router(Service):
         now, wall = time.monotonic(), time.time()
         lost = [claim for claim in self._in_flight.missing(claims) if claim.epoch in self._epochs]
         for claim in lost:
-            queue = self.scheduler.by_id.get(claim.device_id)
-            self.scheduler.regained(claim)
+            self.scheduler.found_in_flight(claim)
             outcome = Outcome(*claim.key, Verdict.RETURNED, at=wall)
-            self._end(-1 if queue is None else queue.shard, claim, outcome, now, wall)
+            self._end(self.scheduler.shard_of(claim.device_id), claim, outcome, now, wall)
         if lost:
             log.warning("claims that no worker has returned to the queue", action="audit", jobs=len(lost))
             self.lost_claims = (len(lost), now)

@@ -76,7 +76,7 @@ class CloudNumbers:
 
     def _look(self) -> None:
         self._devices = {}
-        for queue in self._scheduler.by_id.values():
+        for queue in self._scheduler.queues.values():
             number = queue.device.settings.get("phone_number_id")
             if queue.device.transport == "cloud_api" and isinstance(number, str):
                 try:

@@ -53,8 +53,8 @@ class CampaignSync(Service):
             # Before the campaigns are known, so that none of them is without its count for a moment.
             since = (datetime.now(UTC) - timedelta(days=2)).date()
             for campaign, device_id, day, sent in await self._campaigns.sends(since):
-                if (queue := scheduler.by_id.get(device_id)) is not None:
-                    queue.note_campaign(campaign, day, sent)
+                if (queue := scheduler.queues.get(device_id)) is not None:
+                    queue.note_campaign_sends(campaign, day, sent)
             self._sends_seen = now
         if running != scheduler.campaigns:
             resumed = running.keys() - scheduler.campaigns.keys()

@@ -1,8 +1,8 @@
-"""One device as the router remembers it: its lanes, and which of them may send next.
+"""One device as the scheduler remembers it: its lanes, its pace, its backoff, and which lane may send next.
 
-A lane is the device's queue of one campaign and one class. So what may not be sent now (its campaign is paused or has reached
-its cap, its class has quiet hours) stands in nobody's way. Among the lanes that may send, the highest priority goes first; among
-equals, campaigns share the device by their weights (start-time fair queueing); within a campaign, the oldest goes first.
+A lane is the device's queue of one campaign and class. A lane that may not send now (its campaign is paused or at its cap, its
+class has quiet hours) does not block the others. Among the lanes that may send, the highest priority goes first; among equals,
+campaigns share the device by weight (start-time fair queueing); then the oldest job goes first.
 
 No I/O and no clock of its own: times are seconds of the caller's monotonic clock.
 """
@@ -15,20 +15,25 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Final
 
-from shardd.pacing import DevicePace, NextSend, Tally, daily_limit, next_midnight, next_send
+from shardd.backoff import full_jitter
+from shardd.ipc import Outcome
+from shardd.pacing import CLASSES, DevicePace, NextSend, Tally, daily_limit, next_midnight, next_send
 from shardd.queue.records import NO_CAMPAIGN, Campaign, Device, Position
 from shardd.states import CAN_SEND, DeviceState
 
 FIRST_POSITION: Final[Position] = (-(2**63), 0)
 NEVER: Final = math.inf
 PRIORITY_SHIFT: Final = 52
-"""Bits of a position that hold the time; the priority stands above them (see 0002_jobs.sql)."""
+"""Bits of a position that hold the time; the bits above hold the priority (see 0002_jobs.sql)."""
 MOST_LANES: Final = 64
-"""Lanes of a device that are remembered: a producer may make any number of campaigns, and each choice looks at every lane."""
+"""Lanes of a device that are remembered: a producer may create any number of campaigns, and each choice examines every lane."""
 TRIM_AT: Final = MOST_LANES * 3 // 2
-"""Lanes at which those that come last are forgotten, so that this is not done for each new one."""
+"""Number of lanes at which the last ones are forgotten, so that this is not done for each new lane."""
 FAR: Final = 3600.0
 """Seconds; a lane that may send later than this, such as tomorrow, is forgotten before one that may send sooner."""
+BACKOFF_FIRST, BACKOFF_CAP = 5.0, 600.0
+"""Seconds before an unavailable device is tried again, after the first and after many failures."""
+OF_ACCOUNT: Final = "a backoff of its account"
 
 
 @dataclass(slots=True, eq=False)
@@ -40,25 +45,25 @@ class Lane:
     """Empty: none."""
     job_class: str
     has_work: bool = False
-    fresh: Position | None = None
-    """The foremost position that was hinted at since the last ask: its answer may know nothing of it."""
+    hinted: Position | None = None
+    """The first position hinted at since the last claim request, whose answer may not include it."""
     low: Position = FIRST_POSITION
-    """Nothing stands before this position."""
+    """No job precedes this position."""
     head: Position = FIRST_POSITION
-    """Where the first job probably stands."""
+    """Probable position of the first job."""
     in_flight: int = 0
-    asked: bool = False
-    """Its jobs are being claimed."""
+    claiming: bool = False
+    """A claim request for it is under way."""
 
     @classmethod
     def named(cls, name: str) -> Lane:
-        """One of which nothing is known but its name, `campaign/class`."""
+        """An empty lane; `name` is `campaign/class`."""
         campaign, _, job_class = name.rpartition("/")
         return cls(name, campaign, job_class)
 
     @property
     def priority(self) -> int:
-        """Of the job that probably stands first."""
+        """Priority of the job that is probably first."""
         return -(self.head[0] >> PRIORITY_SHIFT)
 
     def hint(self, position: Position) -> None:
@@ -66,94 +71,111 @@ class Lane:
         self.low = min(self.low, position)
         self.head = min(self.head, position) if self.has_work else position
         self.has_work = True
-        self.fresh = position if self.fresh is None else min(self.fresh, position)
+        self.hinted = position if self.hinted is None else min(self.hinted, position)
 
     def answered(self, taken: Sequence[Position], *, more: bool, then: Position | None) -> None:
-        """An ask brought the jobs from these places. `more`: whether there may be others, `then`: where, if that is known."""
+        """A claim took the jobs at these positions. `more`: there may be others; `then`: position of the next one, if known."""
+        self.claiming = False
         if taken:
             self.low = self.head = max(self.low, taken[-1])
         self.has_work = more
         if then is not None:
             self.low = self.head = then
-        if self.fresh is not None:
+        if self.hinted is not None:
             # Even if this one was taken: others may have come behind it meanwhile.
-            self.hint(self.fresh)
-
-
-def may_be_capped(campaign: str, campaigns: Mapping[str, Campaign]) -> bool:
-    """Whether a campaign's sends are counted. `campaign`: empty, none; `campaigns`: those that run.
-
-    Of one that was paused meanwhile nobody knows whether it has a cap: a count too many harms nobody.
-    """
-    known = campaigns.get(campaign)
-    return bool(campaign) and (known is None or known.device_cap is not None)
+            self.hint(self.hinted)
 
 
 @dataclass(slots=True)
-class CampaignDay:
+class Refusal:
+    """The database refused to claim from a lane, which is left alone until a moment."""
+
+    until: float
+    error: str
+
+
+@dataclass(slots=True)
+class CampaignSends:
     """What a campaign sent through a device on a day."""
 
     day: date
     sent: int = 0
 
 
+@dataclass(slots=True)
+class SharedState:
+    """What all device queues of a node have in common."""
+
+    campaigns: Mapping[str, Campaign] = field(default_factory=dict)
+    """The running ones, by id."""
+    clock_offset: float = 0.0
+    """POSIX seconds minus the monotonic clock."""
+    rate_limited_until: dict[str, float] = field(default_factory=dict)
+    """By account."""
+
+    def may_be_capped(self, campaign: str) -> bool:
+        """Whether the sends of a campaign (empty: none) are counted for its cap.
+
+        Whether one that was paused meanwhile has a cap is unknown here; an unneeded count does no harm.
+        """
+        known = self.campaigns.get(campaign)
+        return bool(campaign) and (known is None or known.device_cap is not None)
+
+
 @dataclass(slots=True, eq=False)
 class DeviceQueue:
-    """One device and its position in the turns."""
+    """One device of the scheduler."""
 
     device: Device
     shard: int
-    pace: DevicePace
-    room: int
     state: DeviceState
+    shared: SharedState
+    pace: DevicePace = field(default_factory=DevicePace)
+    room: int = 1
+    """How many of its jobs its transport may have in flight."""
     account: str | None = None
-    """Whose rate limit it shares; None: its own."""
+    """Account whose rate limit it shares; None: its own."""
     tally: Tally = field(default_factory=Tally)
     in_flight: int = 0
-    trouble_ends: float = 0.0
-    trouble: str | None = None
-    """What it rests for until `trouble_ends`."""
-    troubles: int = 0
-    """Times in a row that the device could not be reached."""
+    own_backoff_until: float = 0.0
+    backoff_error: str | None = None
+    """Error that caused the last backoff."""
+    failures: int = 0
+    """Times in a row that the device was unavailable."""
     lanes: dict[str, Lane] = field(default_factory=dict)
-    campaign_days: dict[str, CampaignDay] = field(default_factory=dict)
+    campaign_sends: dict[str, CampaignSends] = field(default_factory=dict)
     """Of campaigns with a cap."""
-    finishes: dict[str, float] = field(default_factory=dict)
-    """Virtual times up to which campaigns have had their share."""
-    served: float = 0.0
-    """Virtual time of the last share."""
-    untold: str | None = None
-    """Why no worker can be told of it; None: it can be."""
+    virtual_finish: dict[str, float] = field(default_factory=dict)
+    """By campaign, the virtual time up to which it has had its share."""
+    virtual_time: float = 0.0
+    """Start of the last share."""
+    undeliverable: str | None = None
+    """Why its row cannot be sent to a worker; None: it can."""
     served_at: float = -math.inf
     """When its last job was claimed."""
     idle_since: float | None = None
     """Since when each scan has found jobs that it could send at once, and none was claimed."""
     idle_for: float = 0.0
     """Seconds from then to the last scan."""
-    refused: dict[str, float] = field(default_factory=dict)
-    """Lanes that the database refused to claim from, and until when they are left alone."""
+    refused: dict[str, Refusal] = field(default_factory=dict)
+    """By lane."""
     due: float | None = None
-    """When it may send, while it waits for that; minus infinity: it stands in the turns; None: it waits for nothing."""
+    """When it may send, while it waits for that; minus infinity: it is in the ready queue; None: it waits for nothing."""
 
-    def lane(self, name: str) -> Lane:
-        """The lane of this name, a new one if need be."""
-        found = self.lanes.get(name)
-        if found is None:
-            found = self.lanes[name] = Lane.named(name)
-        return found
-
-    @property
-    def can_send(self) -> bool:
-        """Whether the device itself is well, its pace and its shard aside."""
-        return self.state in CAN_SEND and self.device.paused_at is None and self.fault is None
+    # ---- the device as a whole
 
     @property
     def fault(self) -> str | None:
-        """Why its row is of no use, and the fix; None: it is fine."""
-        if self.untold is None:
+        """Why its row cannot be used, with the fix; None: it can."""
+        if self.undeliverable is None:
             return self.device.fault
-        fix = f"write its settings anew: shardd device set {self.device.id} --settings JSON"
-        return f"no worker can be told of it: {self.untold}; {fix}"
+        fix = f"rewrite its settings: shardd device set {self.device.id} --settings JSON"
+        return f"its row cannot be sent to a worker: {self.undeliverable}; {fix}"
+
+    @property
+    def can_send(self) -> bool:
+        """Whether the device itself may be used, regardless of its pace, its backoff and its shard."""
+        return self.state in CAN_SEND and self.device.paused_at is None and self.fault is None
 
     @property
     def has_work(self) -> bool:
@@ -165,65 +187,116 @@ class DeviceQueue:
         """Whether more than one lane may have work."""
         return len(self.lanes) > 1 and sum(lane.has_work for lane in self.lanes.values()) > 1
 
-    def forget_empty_lanes(self) -> None:
-        """Nothing is known of a lane that has no work."""
-        if len(self.lanes) > 1:
-            self.lanes = {name: lane for name, lane in self.lanes.items() if lane.has_work or lane.in_flight}
-        if self.finishes:
-            self.finishes = {name: finish for name, finish in self.finishes.items() if finish > self.served}
+    @property
+    def free_room(self) -> int:
+        """How many more jobs may be in flight: with limits only one at a time, because the next may exceed them."""
+        if self.room == 1 or self.pace.has_gap:
+            return 1 - self.in_flight
+        if self.pace.limited or any(lane.campaign for lane in self.lanes.values()):
+            return min(1, self.room - self.in_flight)
+        return self.room - self.in_flight
 
-    def trim(self, campaigns: Mapping[str, Campaign], now: float, ahead: float) -> None:
-        """Forget the lanes that would be chosen last, down to `MOST_LANES`; the next scan finds what is in them.
+    @property
+    def backoff_until(self) -> float:
+        """Until when the device, or the account that it belongs to, is not used."""
+        if self.account is None:
+            return self.own_backoff_until
+        return max(self.own_backoff_until, self.shared.rate_limited_until.get(self.account, 0.0))
 
-        A campaign that has just had its share comes after those that have not, so that all of them have theirs in time.
+    def backing_off_after(self, now: float) -> str | None:
+        """The error after which the device or its account is backing off; None: it is not backing off."""
+        return (self.backoff_error or OF_ACCOUNT) if self.backoff_until > now else None
+
+    def back_off(self, outcome: Outcome, now: float) -> None:
+        """The device was unavailable."""
+        self.failures += 1
+        wait = outcome.retry_after
+        self.own_backoff_until = now + (
+            full_jitter(self.failures, BACKOFF_FIRST, BACKOFF_CAP) if wait is None else wait
+        )
+        self.backoff_error = outcome.error
+        if outcome.whole_account and self.account is not None:
+            self.shared.rate_limited_until[self.account] = self.backoff_until
+
+    def end_backoff(self, now: float) -> None:
+        """Its cause may be gone: the device is tried at once."""
+        self.failures, self.own_backoff_until = 0, now
+
+    # ---- lanes
+
+    def lane(self, name: str) -> Lane:
+        """The lane of this name; created if unknown."""
+        found = self.lanes.get(name)
+        if found is None:
+            found = self.lanes[name] = Lane.named(name)
+        return found
+
+    def choose(self, now: float) -> tuple[Lane | None, float]:
+        """(the lane that may send now, now) or (None, when one may; NEVER: nothing but a change can allow it).
+
+        Only lanes that may have work count.
         """
-        kept = {name: lane for name, lane in self.lanes.items() if lane.in_flight or lane.asked}
-        turns: dict[str, NextSend] = {}
+        if (until := self.backoff_until) > now:
+            return None, until
+        if self.pace.free and len(self.lanes) == 1 and not self.refused:
+            (only,) = self.lanes.values()
+            if not only.campaign:  # the usual case in a fleet without limits: nothing to choose or to wait for
+                return (only, now) if only.has_work else (None, NEVER)
+        ready: list[Lane] = []
+        soonest = NEVER
+        known: dict[str, NextSend] = {}
+        for lane in self.lanes.values():
+            if not lane.has_work:
+                continue
+            at = self.next_send(lane, now, known).at
+            if at > now:
+                soonest = min(soonest, at)
+            else:
+                ready.append(lane)
+        return (min(ready, key=self._rank), now) if ready else (None, soonest)
 
-        def rank(lane: Lane) -> tuple[bool, bool, int, float, Position]:
-            far = self._turn_of(lane, campaigns, now, ahead, turns).at > now + FAR
-            share = max(self.served, self.finishes.get(lane.campaign, 0.0))
-            return not lane.has_work, far, -lane.priority, share, lane.head
+    def _rank(self, lane: Lane) -> tuple[int, float, Position]:
+        """The order between lanes: the lowest goes first."""
+        return -lane.priority, max(self.virtual_time, self.virtual_finish.get(lane.campaign, 0.0)), lane.head
 
-        others = sorted((lane for name, lane in self.lanes.items() if name not in kept), key=rank)
-        self.lanes = kept | {lane.name: lane for lane in others[: max(0, MOST_LANES - len(kept))]}
+    def next_send(self, lane: Lane, now: float, known: dict[str, NextSend] | None = None) -> NextSend:
+        """When this lane may send, regardless of the device's state and backoff; NEVER: nothing but a change can allow it.
 
-    def _turn_of(
-        self, lane: Lane, campaigns: Mapping[str, Campaign], now: float, ahead: float, known: dict[str, NextSend]
-    ) -> NextSend:
-        """As `turn_of`; `known`: of this moment, by class, by which alone lanes differ whose campaigns run without a cap."""
-        campaign = campaigns.get(lane.campaign) if lane.campaign else NO_CAMPAIGN
-        if campaign is None or campaign.device_cap is not None or lane.name in self.refused:
-            return self.turn_of(lane, campaigns, now, ahead)
-        turn = known.get(lane.job_class)
-        if turn is None:
-            turn = known[lane.job_class] = self.turn_of(lane, campaigns, now, ahead)
-        return turn
-
-    def turn_of(self, lane: Lane, campaigns: Mapping[str, Campaign], now: float, ahead: float) -> NextSend:
-        """When this lane may send; NEVER: not before somebody decides so. `ahead`: see `shardd.pacing.next_send`."""
-        if (until := self.refused.get(lane.name)) is not None:
-            if until > now:
-                return NextSend(until, "an error of the database")
-            del self.refused[lane.name]
-        campaign = campaigns.get(lane.campaign) if lane.campaign else NO_CAMPAIGN
+        `known`: answers for this moment by class, reused and extended; lanes of running campaigns differ only by class and cap.
+        """
+        if (refusal := self.refused.get(lane.name)) is not None and refusal.until > now:
+            return NextSend(refusal.until, "an error of the database")
+        campaign = self.shared.campaigns.get(lane.campaign) if lane.campaign else NO_CAMPAIGN
         if campaign is None:
             return NextSend(NEVER, "its campaign")
-        turn = next_send(self.pace, lane.job_class, self.tally, now=now, ahead=ahead, in_flight=self.in_flight)
+        offset = self.shared.clock_offset
+        turn = None if known is None else known.get(lane.job_class)
+        if turn is None:
+            turn = next_send(self.pace, lane.job_class, self.tally, now=now, ahead=offset, in_flight=self.in_flight)
+            if known is not None:
+                known[lane.job_class] = turn
         if campaign.device_cap is not None:
-            local = datetime.fromtimestamp(turn.at + ahead, self.pace.zone)
+            local = datetime.fromtimestamp(turn.at + offset, self.pace.zone)
             if self._campaign_sent(lane.campaign, local.date()) >= campaign.device_cap:
-                midnight = next_midnight(local, self.pace.zone).timestamp() - ahead
-                turn = next_send(self.pace, lane.job_class, self.tally, now=midnight, ahead=ahead)
+                midnight = next_midnight(local, self.pace.zone).timestamp() - offset
+                turn = next_send(self.pace, lane.job_class, self.tally, now=midnight, ahead=offset)
                 return NextSend(turn.at, "its campaign's cap")
         return turn
 
-    def left(self, lane: Lane, campaigns: Mapping[str, Campaign], moment: datetime) -> float:
-        """How many more messages of this lane its limits leave in this hour of the device's clock; infinity: any number."""
-        local = moment.astimezone(self.pace.zone)
+    def next_by_class(self, now: float) -> dict[str, NextSend]:
+        """By class, when a job without a campaign may be sent, regardless of the device's state."""
+        turns = {name: self.next_send(Lane.named(f"/{name}"), now) for name in CLASSES}
+        backoff = NextSend(self.backoff_until, self.backoff_error or OF_ACCOUNT)
+        return {name: backoff if backoff.at > turn.at else turn for name, turn in turns.items()}
+
+    def left(self, name: str, now: float) -> float:
+        """How many more messages of this lane the limits allow in this hour of the device's clock; infinity: any number."""
+        lane = self.lanes.get(name) or Lane.named(name)
+        local = self._local(now)
         sent, hour_sent, days = self.tally.today(local)
         limit, _ = daily_limit(self.pace, lane.job_class, days)
-        hourly, cap = self.pace.of(lane.job_class).hourly_limit, campaigns.get(lane.campaign, NO_CAMPAIGN).device_cap
+        hourly = self.pace.of(lane.job_class).hourly_limit
+        cap = self.shared.campaigns.get(lane.campaign, NO_CAMPAIGN).device_cap
         lefts = [NEVER]
         if limit:
             lefts.append(limit - sent - self.in_flight)
@@ -233,73 +306,70 @@ class DeviceQueue:
             lefts.append(cap - self._campaign_sent(lane.campaign, local.date()))
         return max(0, min(lefts))
 
-    def choose(self, campaigns: Mapping[str, Campaign], now: float, ahead: float) -> tuple[Lane | None, float]:
-        """(the lane that may send now, now) or (None, when one may).
-
-        Only lanes that may have work count; NEVER when none may send before somebody decides so.
-        """
-        if self.pace.free and len(self.lanes) == 1 and not self.refused:
-            (only,) = self.lanes.values()
-            if not only.campaign:  # as in a fleet without limits: nothing to choose, and nothing to wait for
-                return (only, now) if only.has_work else (None, NEVER)
-        best: Lane | None = None
-        best_rank: tuple[int, float, Position] | None = None
-        soonest = NEVER
-        turns: dict[str, NextSend] = {}
-        for lane in self.lanes.values():
-            if not lane.has_work:
-                continue
-            turn = self._turn_of(lane, campaigns, now, ahead, turns)
-            if turn.at > now:
-                soonest = min(soonest, turn.at)
-                continue
-            rank = (-lane.priority, max(self.served, self.finishes.get(lane.campaign, 0.0)), lane.head)
-            if best_rank is None or rank < best_rank:
-                best, best_rank = lane, rank
-        return (best, now) if best is not None else (None, soonest)
-
-    def serve(self, lane: Lane, campaigns: Mapping[str, Campaign]) -> None:
-        """A job of this lane was taken: its campaign has had a share."""
+    def claimed(self, name: str, now: float) -> None:
+        """A job of this lane was claimed: its campaign has had a share."""
+        lane = self.lane(name)
         self.in_flight += 1
         lane.in_flight += 1
-        campaign = campaigns.get(lane.campaign, NO_CAMPAIGN)
-        self.served = max(self.served, self.finishes.get(lane.campaign, 0.0))
-        self.finishes[lane.campaign] = self.served + 1.0 / campaign.weight
+        weight = self.shared.campaigns.get(lane.campaign, NO_CAMPAIGN).weight
+        self.virtual_time = max(self.virtual_time, self.virtual_finish.get(lane.campaign, 0.0))
+        self.virtual_finish[lane.campaign] = self.virtual_time + 1.0 / weight
+        self.served_at, self.idle_since = now, None
 
-    def count(self, campaign: str, moment: datetime, campaigns: Mapping[str, Campaign]) -> None:
-        """A message left, or may have; `moment` is aware."""
-        local = moment.astimezone(self.pace.zone)
+    def forget_empty_lanes(self) -> None:
+        """A lane without work holds no information."""
+        if len(self.lanes) > 1:
+            self.lanes = {name: lane for name, lane in self.lanes.items() if lane.has_work or lane.in_flight}
+        if self.virtual_finish:
+            self.virtual_finish = {name: at for name, at in self.virtual_finish.items() if at > self.virtual_time}
+
+    def trim(self, now: float) -> None:
+        """Forget the lanes that would be chosen last, down to `MOST_LANES`; the next scan finds them again.
+
+        A campaign that has just had its share comes after those that have not, so that each gets its share in time.
+        """
+        kept = {name: lane for name, lane in self.lanes.items() if lane.in_flight or lane.claiming}
+        known: dict[str, NextSend] = {}
+        others = sorted(
+            (lane for name, lane in self.lanes.items() if name not in kept),
+            key=lambda lane: (not lane.has_work, self.next_send(lane, now, known).at > now + FAR, self._rank(lane)),
+        )
+        self.lanes = kept | {lane.name: lane for lane in others[: max(0, MOST_LANES - len(kept))]}
+
+    # ---- what it sent
+
+    def count(self, campaign: str, now: float) -> None:
+        """A message was sent, or may have been."""
+        local = self._local(now)
         self.tally.count(local)
-        if may_be_capped(campaign, campaigns):
-            self.note_campaign(campaign, local.date(), self._campaign_counted(campaign, local.date()) + 1)
+        if self.shared.may_be_capped(campaign):
+            self.note_campaign_sends(campaign, local.date(), self._campaign_counted(campaign, local.date()) + 1)
 
-    def note_campaign(self, campaign: str, day: date, sent: int) -> None:
-        """Somebody knows what a campaign sent on a day: the highest count stands."""
-        known = self.campaign_days.get(campaign)
+    def note_campaign_sends(self, campaign: str, day: date, sent: int) -> None:
+        """A count of what a campaign sent on a day; the highest one is kept."""
+        known = self.campaign_sends.get(campaign)
         if known is None or known.day < day:
-            self.campaign_days[campaign] = CampaignDay(day, sent)
+            self.campaign_sends[campaign] = CampaignSends(day, sent)
         elif known.day == day:
             known.sent = max(known.sent, sent)
 
     def _campaign_counted(self, campaign: str, day: date) -> int:
-        known = self.campaign_days.get(campaign)
+        known = self.campaign_sends.get(campaign)
         return known.sent if known is not None and known.day == day else 0
 
     def _campaign_sent(self, campaign: str, day: date) -> int:
-        """What it sent on this day, and what is in flight."""
+        """What it sent on this day, plus what is in flight."""
         in_flight = sum(lane.in_flight for lane in self.lanes.values() if lane.campaign == campaign)
         return self._campaign_counted(campaign, day) + in_flight
 
-    def learn_days(self, device: Device) -> None:
-        """On how many days it sent: what is asked for grows with the config's warm-up, and a person may start it anew."""
-        if device.day == self.tally.day:
-            self.tally.days = device.days
+    def _local(self, now: float) -> datetime:
+        return datetime.fromtimestamp(now + self.shared.clock_offset, self.pace.zone)
 
-    def take_over(self, device: Device, *, now: float, ahead: float) -> None:
-        """What the database knows of its sends, which may be more than is known here."""
+    def merge_counts(self, device: Device, now: float) -> None:
+        """Take over what the database has counted, where that is more than is known here."""
         tally = self.tally
         if device.last_at is not None:
-            ended = min(now, device.last_at.timestamp() - ahead)
+            ended = min(now, device.last_at.timestamp() - self.shared.clock_offset)
             if ended > tally.ended:
                 tally.ended, tally.tokens = ended, 0.0
         if device.day is None:

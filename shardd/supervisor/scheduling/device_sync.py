@@ -14,7 +14,7 @@ from shardd.queue.database import write_accepted
 from shardd.queue.devices import Devices
 from shardd.queue.records import StateChange
 from shardd.states import DeviceState
-from shardd.supervisor.scheduling.scheduler import Changes, Scheduler
+from shardd.supervisor.scheduling.scheduler import DeviceChanges, Scheduler
 from shardd.supervisor.services import Service, Step
 from shardd.tasks import WakeUp
 
@@ -59,7 +59,7 @@ class DeviceSync(Service):
     def changed(self, message: ipc.DeviceChanged, epoch: int) -> None:
         """A worker learned something about a device, under a lease."""
         change = StateChange(message.device_id, message.state, message.reason, message.until, message.at, epoch)
-        queue = self._scheduler.by_id.get(change.device_id)
+        queue = self._scheduler.queues.get(change.device_id)
         log.log(
             20 if change.state is DeviceState.READY else 30,
             "device is %s",
@@ -93,7 +93,9 @@ class DeviceSync(Service):
         await self._devices.heal()
         devices = await self._devices.all(self._warm_days())
         now = time.monotonic()
-        for shard, changes in self._scheduler.look(devices, now, wall=time.time(), unwritten=self._unwritten).items():
+        for shard, changes in self._scheduler.set_devices(
+            devices, now, wall=time.time(), unwritten=self._unwritten
+        ).items():
             self._tell(shard, changes)
         self._changed()
 
@@ -102,5 +104,5 @@ class DeviceSync(Service):
         log.error("a device's state cannot be stored", action="device", device=change.device_id, error=str(error))
         self._defect(f"the state of a device could not be stored: {error}")
 
-    def _tell(self, shard: int, changes: Changes) -> None:
+    def _tell(self, shard: int, changes: DeviceChanges) -> None:
         self._say(shard, ipc.Devices(changed=changes.changed, removed=changes.removed))

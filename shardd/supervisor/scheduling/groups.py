@@ -130,16 +130,17 @@ class GroupAssigner(Service):
             lambda jobs: choose_devices(jobs, rooms, lambda d: d in members and self._can_send(d, now)),
         )
         self._hint(hints)
-        return any(not self._scheduler.by_id[d].pace.has_gap for d, _, _ in hints if d in self._scheduler.by_id)
+        queues = self._scheduler.queues
+        return any(not queues[d].pace.has_gap for d, _, _ in hints if d in queues)
 
     def _can_send(self, device_id: str, now: float) -> bool:
         """Whether recipients may be left to this device: it is well and does not rest for long."""
-        queue = self._scheduler.by_id.get(device_id)
-        return queue is not None and queue.can_send and self._scheduler.rest_of(queue) < now + HORIZON
+        queue = self._scheduler.queues.get(device_id)
+        return queue is not None and queue.can_send and queue.backoff_until < now + HORIZON
 
     def _room(self, device_id: str, name: str, now: float) -> int:
         """How many new jobs of this lane a device may be given."""
-        queue = self._scheduler.by_id.get(device_id)
+        queue = self._scheduler.queues.get(device_id)
         if queue is None or not self._scheduler.is_up(queue) or not self._can_send(device_id, now):
             return 0
         lane = queue.lanes.get(name)
@@ -147,8 +148,8 @@ class GroupAssigner(Service):
             return 0
         if self._full.get((device_id, name), now) > now:
             return 0
-        if self._scheduler.turn_at(queue, name, now) > now + max(HORIZON, queue.pace.base.gap_max):
+        if queue.next_send(Lane.named(name), now).at > now + max(HORIZON, queue.pace.base.gap_max):
             self._full[device_id, name] = now + FULL_FOR
             return 0
         ahead = AHEAD if queue.pace.has_gap else AHEAD_WITHOUT_GAP
-        return int(min(ahead, self._scheduler.left_of(queue, name, now)))
+        return int(min(ahead, queue.left(name, now)))

@@ -1,4 +1,4 @@
-"""When one device may send next and why not now, as plain data for whoever asks."""
+"""When one device may send next and why not now, as plain data: of the running node, or computed from the database by the CLI."""
 
 from __future__ import annotations
 
@@ -10,60 +10,64 @@ from datetime import datetime
 import msgspec
 
 from shardd.pacing import NextSend, Tally
-from shardd.states import CAN_SEND
+from shardd.states import CAN_SEND, DeviceState
 from shardd.supervisor.scheduling.device_queue import DeviceQueue
 from shardd.supervisor.scheduling.scheduler import Scheduler
 
 
 class ClassOutlook(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the jobs of one class."""
+    """The jobs of one class."""
 
     wait: float | None
-    """Seconds until one may be sent; None: nobody knows when."""
+    """Seconds until one may be sent; None: unknown."""
     why: str | None
     """What it waits for; None: nothing."""
 
 
 class DeviceOutlook(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one device. Fields are added, never renamed."""
+    """One device. Fields are added, never renamed."""
 
     id: str
     held: str | None
-    """What keeps the whole device from sending, whatever its pace; None: nothing."""
+    """What keeps the whole device from sending, regardless of its pace; None: nothing."""
     error: str | None = None
-    """What it is backing off after; None: nothing that is known."""
+    """The error after which it is backing off; None: it is not, as far as is known."""
     in_flight: int
     """Jobs that a worker has."""
     sent_today: int
-    """By the device's own calendar, as the next two."""
+    """By the device's own calendar, like the next two."""
     sent_this_hour: int
     sending_days: int
-    """Days before today on which it sent, as far as the warm-up asks."""
+    """Days before today on which it sent, up to the length of the warm-up."""
     classes: dict[str, ClassOutlook]
 
 
 def device_outlook(
     scheduler: Scheduler, queue: DeviceQueue, now: float, why_down: Callable[[int], str | None] = lambda _: None
 ) -> DeviceOutlook:
-    """What this supervisor knows. `now`: of the monotonic clock; `why_down`: of a shard."""
+    """The outlook of a device of this node. `now`: of the monotonic clock; `why_down` of a shard: what keeps it from running."""
     device = queue.device
-    held = None
-    if device.paused_at is not None:
-        held = f"it is paused: {device.paused_why}" if device.paused_why else "it is paused"
-    elif queue.fault is not None:
-        held = queue.fault
-    elif queue.state not in CAN_SEND:
-        held = f"it is {queue.state.value}"
-    elif (why := why_down(queue.shard)) is not None:
-        held = why
-    elif not scheduler.is_up(queue):
+    held = why_held(paused=device.paused_at is not None, why=device.paused_why, fault=queue.fault, state=queue.state)
+    held = held or why_down(queue.shard)
+    if held is None and not scheduler.is_up(queue):
         held = "its shard does not run on this node"
-    local = datetime.fromtimestamp(time.time(), queue.pace.zone)
-    turns = scheduler.outlook(queue, now)
-    error = scheduler.backing_off_after(queue, now)
     return make_outlook(
-        device.id, turns, queue.tally, local, now=now, held=held, error=error, in_flight=queue.in_flight
+        device.id,
+        queue.next_by_class(now),
+        queue.tally,
+        datetime.fromtimestamp(time.time(), queue.pace.zone),
+        now=now,
+        held=held,
+        error=queue.backing_off_after(now),
+        in_flight=queue.in_flight,
     )
+
+
+def why_held(*, paused: bool, why: str | None, fault: str | None, state: DeviceState) -> str | None:
+    """What in a device's row keeps it from sending; None: nothing. `why` it is paused, if a reason was given."""
+    if paused:
+        return f"it is paused: {why}" if why else "it is paused"
+    return fault or (None if state in CAN_SEND else f"it is {state.value}")
 
 
 def make_outlook(
@@ -77,7 +81,7 @@ def make_outlook(
     in_flight: int,
     error: str | None = None,
 ) -> DeviceOutlook:
-    """The outlook of a device at a moment of its own clock; `turns` by class, on the clock of `now`."""
+    """The outlook at a moment of the device's own clock; `turns` by class, on the clock of `now`."""
     sent_today, sent_this_hour, days = tally.today(local)
     return DeviceOutlook(
         id=device_id,

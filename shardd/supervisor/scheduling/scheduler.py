@@ -1,49 +1,91 @@
-"""Which devices can send now: the router's memory of every device, and the order in which their turns come.
+"""Which devices may send now: the devices of a node, and the order in which they are claimed for.
 
-A device stands in queue for a claim when its shard runs, its state allows it, it has room in flight and one of its lanes may send
-(see `DeviceQueue`). Turns are taken round robin, so a device with a million jobs waits for its turn like one with
-a single job. What is known about work is only a hint (a notification, a poll, a scan): a hint too many costs one empty claim, one
-too few is made good by the next scan.
+A device is claimed for when its shard runs, its state allows it, it has room in flight and one of its lanes may send (see
+`DeviceQueue`). Devices are served round robin, so one with a million jobs waits like one with a single job. What is known about
+work is only a hint: one too many costs an empty claim, one too few is made up for by the next scan.
 
 No I/O and no clock of its own: times are seconds of the caller's monotonic clock.
 """
 
 from __future__ import annotations
 
+import heapq
+import itertools
+import math
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final
 
-from shardd.backoff import full_jitter
 from shardd.ipc import DeviceSpec, Outcome
-from shardd.pacing import CLASSES, DevicePace, NextSend
-from shardd.queue.records import Campaign, ClaimedJob, ClaimRequest, Device, Position, StateChange
+from shardd.pacing import DevicePace
+from shardd.queue.records import Campaign, ClaimedJob, ClaimRequest, Device, Position, Send, StateChange
 from shardd.queue.settle import Claim
 from shardd.states import CAN_SEND, MAY_HAVE_LEFT, DeviceState, Verdict
 from shardd.supervisor.problems import Problem, ProblemKind
-from shardd.supervisor.scheduling.device_queue import TRIM_AT, DeviceQueue, Lane
-from shardd.supervisor.scheduling.ready_queue import READY, ReadyQueue
+from shardd.supervisor.scheduling.device_queue import NEVER, TRIM_AT, DeviceQueue, Refusal, SharedState
 
-TROUBLE_FIRST, TROUBLE_CAP = 5.0, 600.0
-"""Seconds before a device that could not be reached is tried again, after the first and after many failures."""
 IDLE: Final = 15.0
-"""Seconds for which a device that could send gets nothing before that is a problem: thousands may come before it."""
-OF_ACCOUNT: Final = "a backoff of its account"
-NOTHING_LEFT: Final = frozenset({Verdict.RETURNED, Verdict.EXPIRED, Verdict.OPTED_OUT})
-"""After these no gap begins: the device was not used."""
+"""Seconds for which a device that could send gets nothing before that is a problem: thousands may precede it."""
+UNUSED: Final = frozenset({Verdict.RETURNED, Verdict.EXPIRED, Verdict.OPTED_OUT})
+"""Verdicts after which no gap begins: the device was not used."""
+READY: Final = -math.inf
+"""`DeviceQueue.due` of a device in the ready queue."""
+NO_SHARD: Final = -1
+"""Shard of a device that does not exist any more."""
+
+
+class ReadyQueue:
+    """The order between devices: round robin among those that may send, the others by the time at which they may.
+
+    A device is in it at most once; `DeviceQueue.due` is its place.
+    """
+
+    def __init__(self) -> None:
+        self._ready: deque[DeviceQueue] = deque()
+        self._later: list[tuple[float, int, DeviceQueue]] = []
+        self._ties = itertools.count()
+
+    def add(self, queue: DeviceQueue, at: float) -> None:
+        """It may send at a moment; minus infinity: now, after all others that may. An earlier time that is known is kept."""
+        if at == NEVER or (queue.due is not None and queue.due <= at):
+            return
+        queue.due = at
+        if at == READY:
+            self._ready.append(queue)
+        else:
+            heapq.heappush(self._later, (at, next(self._ties), queue))
+
+    def take(self, now: float) -> DeviceQueue | None:
+        """Remove and return the next device that may send; None: there is none."""
+        while self._later and self._later[0][0] <= now:
+            due, _, queue = heapq.heappop(self._later)
+            # Another due time means that an earlier one was found meanwhile.
+            if queue.due == due:
+                self.add(queue, READY)
+        if not self._ready:
+            return None
+        queue = self._ready.popleft()
+        queue.due = None
+        return queue
+
+    def seconds_until_next(self, now: float) -> float | None:
+        """Seconds until a device may send; None: none is waiting."""
+        if self._ready:
+            return 0.0
+        return max(0.0, self._later[0][0] - now) if self._later else None
 
 
 @dataclass(slots=True)
-class Changes:
-    """What a fresh look at the devices means for a shard's worker."""
+class DeviceChanges:
+    """What the worker of a shard must learn about its devices."""
 
     changed: list[DeviceSpec] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
 
 
 class Scheduler:
-    """All devices of this node's database, by id; only those of running shards get turns."""
+    """All devices of the database; only those of running shards are claimed for."""
 
     def __init__(
         self,
@@ -55,116 +97,97 @@ class Scheduler:
     ) -> None:
         """`shard_of` a device id, `pace_of` a device, `in_flight_of` a transport's name.
 
-        `account_of` a device: whose rate limit it shares.
+        `account_of` a device: the account whose rate limit it shares.
         """
         self._shard_of = shard_of
         self._pace_of = pace_of
         self._in_flight_of = in_flight_of
         self._account_of = account_of
-        self.by_id: dict[str, DeviceQueue] = {}
-        self.campaigns: Mapping[str, Campaign] = {}
+        self._shared = SharedState()
         self._epochs: dict[int, int] = {}
+        """By running shard."""
         self._ready = ReadyQueue()
-        self._rests: dict[str, float] = {}
-        self._ahead = 0.0
+        self.queues: dict[str, DeviceQueue] = {}
+        """By device id."""
 
-    # ---- what the world says
+    # ---- devices, campaigns and shards
 
-    def look(
+    def set_devices(
         self, devices: Iterable[Device], now: float, *, wall: float, unwritten: Mapping[str, StateChange]
-    ) -> dict[int, Changes]:
-        """Take over the devices as the database has them; `unwritten` are states that are known here and not there yet.
+    ) -> dict[int, DeviceChanges]:
+        """Take over the devices as the database has them; returns what changed, by shard.
 
-        `wall`: this moment in POSIX seconds, in which the database says when a device sent last.
+        `unwritten`: states that are known here and not in the database yet. `wall`: this moment in POSIX seconds.
         """
-        self._ahead = wall - now
-        changes: dict[int, Changes] = {}
+        self._shared.clock_offset = wall - now
+        changes: dict[int, DeviceChanges] = {}
         seen = set()
         for device in devices:
             seen.add(device.id)
-            queue = self.by_id.get(device.id)
+            queue = self.queues.get(device.id)
             is_new = queue is None
             state = unwritten[device.id].state if device.id in unwritten else device.state
             if queue is None:
-                queue = self.by_id[device.id] = self._new_queue(device, state)
-                changes.setdefault(queue.shard, Changes()).changed.append(device.spec)
+                queue = DeviceQueue(device, self._shard_of(device.id), state, self._shared)
+                self.queues[device.id] = queue
+                self._apply_row(queue, device)
+                changes.setdefault(queue.shard, DeviceChanges()).changed.append(device.spec)
             elif queue.device != device:
                 if respecified := queue.device.spec != device.spec:
-                    queue.untold = None
-                    changes.setdefault(queue.shard, Changes()).changed.append(device.spec)
-                self._set_up(queue, device)
+                    queue.undeliverable = None
+                    changes.setdefault(queue.shard, DeviceChanges()).changed.append(device.spec)
+                self._apply_row(queue, device)
                 if respecified or (state in CAN_SEND and queue.state not in CAN_SEND):
-                    # What a person changed may have been the cause: it is tried at once.
-                    queue.troubles, queue.trouble_ends = 0, now
+                    queue.end_backoff(now)
             if is_new or queue.shard not in self._epochs:
-                # Another process sent for it, or another node does: what the database says is all that is known.
-                queue.take_over(device, now=now, ahead=self._ahead)
-            queue.learn_days(device)
+                # Another process sent for it, or another node does: only the database has the counts.
+                queue.merge_counts(device, now)
+            if device.day == queue.tally.day:
+                # The count grows with the config's warm-up, and a warm-up can be restarted.
+                queue.tally.days = device.days
             queue.state = state
             self._offer(queue, now)
-        for device_id in self.by_id.keys() - seen:
-            queue = self.by_id.pop(device_id)
-            changes.setdefault(queue.shard, Changes()).removed.append(device_id)
+        for device_id in self.queues.keys() - seen:
+            queue = self.queues.pop(device_id)
+            changes.setdefault(queue.shard, DeviceChanges()).removed.append(device_id)
         return changes
 
+    def _apply_row(self, queue: DeviceQueue, device: Device) -> None:
+        """Its limits hold at once, also for the gap that is running."""
+        queue.device = device
+        queue.pace = self._pace_of(device)
+        queue.room = self._in_flight_of(device.transport)
+        queue.account = self._account_of(device)
+
+    @property
+    def campaigns(self) -> Mapping[str, Campaign]:
+        """The running campaigns, by id."""
+        return self._shared.campaigns
+
     def set_campaigns(self, campaigns: Mapping[str, Campaign], now: float) -> None:
-        """The campaigns that run."""
-        if campaigns == self.campaigns:
+        """The running campaigns."""
+        if campaigns == self._shared.campaigns:
             return
-        self.campaigns = campaigns
-        for queue in self.by_id.values():
+        self._shared.campaigns = campaigns
+        for queue in self.queues.values():
             if any(lane.campaign for lane in queue.lanes.values()):
                 self._offer(queue, now)
 
     def state_changed(self, change: StateChange) -> None:
-        """A device turned out to be in another state."""
-        queue = self.by_id.get(change.device_id)
-        if queue is not None:
+        """A worker found a device in another state."""
+        if (queue := self.queues.get(change.device_id)) is not None:
             queue.state = change.state
 
-    def untold(self, device: DeviceSpec, why: str) -> None:
-        """A device that no worker can be told of: it cannot send before its row is another one."""
-        queue = self.by_id.get(device.id)
+    def undeliverable(self, device: DeviceSpec, why: str) -> None:
+        """A device's row cannot be sent to its worker: the device cannot send before its row changes."""
+        queue = self.queues.get(device.id)
         if queue is not None and queue.device.spec == device:
-            queue.untold = why
+            queue.undeliverable = why
 
-    def problems(self) -> Iterable[Problem]:
-        """See `shardd.supervisor.problems`."""
-        if faulty := [queue for queue in self.by_id.values() if queue.fault is not None]:
-            devices = "1 device has a row" if len(faulty) == 1 else f"{len(faulty):,} devices have rows"
-            yield Problem(
-                ProblemKind.DEVICE, f"{devices} with which it cannot send; {faulty[0].device.id}: {faulty[0].fault}"
-            )
-        if idle := [queue for queue in self.by_id.values() if queue.idle_since is not None and queue.idle_for >= IDLE]:
-            first = max(idle, key=lambda queue: queue.idle_for)
-            devices = "1 device" if len(idle) == 1 else f"{len(idle):,} devices"
-            yield Problem(
-                ProblemKind.DEVICE,
-                f"{devices} could send jobs at once and got none; {first.device.id}: for {first.idle_for:.0f} s. Somebody's "
-                "transaction may keep their rows locked (pg_stat_activity, pg_locks); if not, it is a defect of shardd: please "
-                "report it, with the log",
-            )
-
-    def scanned(self, found: Collection[str], now: float) -> None:
-        """A scan is over, which found jobs of these devices and has hinted at them: watch for devices that do nothing."""
-        for queue in self.by_id.values():
-            if queue.device.id not in found or now < queue.served_at + IDLE or not self._could_send(queue, now):
-                queue.idle_since = None
-            elif queue.idle_since is None:
-                queue.idle_since, queue.idle_for = now, 0.0
-            else:
-                queue.idle_for = now - queue.idle_since
-
-    def _could_send(self, queue: DeviceQueue, now: float) -> bool:
-        # A device that waits for a later time was looked at when it was hinted at.
-        if (queue.due is not None and queue.due > now) or not self._can_send(queue) or self.rest_of(queue) > now:
-            return False
-        return self._choose(queue, now)[0] is not None
-
-    def repace(self, now: float) -> None:
+    def limits_changed(self, now: float) -> None:
         """The config's limits have changed."""
-        for queue in self.by_id.values():
-            self._set_up(queue, queue.device)
+        for queue in self.queues.values():
+            self._apply_row(queue, queue.device)
             self._offer(queue, now)
 
     def shard_up(self, shard: int, epoch: int, now: float) -> None:
@@ -178,103 +201,109 @@ class Scheduler:
         self._epochs.pop(shard, None)
 
     def of_shard(self, shard: int) -> list[DeviceQueue]:
-        """The scheduler of a shard."""
-        return [queue for queue in self.by_id.values() if queue.shard == shard]
+        """The devices of a shard."""
+        return [queue for queue in self.queues.values() if queue.shard == shard]
+
+    def shard_of(self, device_id: str) -> int:
+        """The shard of a device, or NO_SHARD."""
+        queue = self.queues.get(device_id)
+        return NO_SHARD if queue is None else queue.shard
 
     def is_up(self, queue: DeviceQueue) -> bool:
         """Whether its shard takes jobs."""
         return queue.shard in self._epochs
 
+    # ---- work
+
     def hint(self, device_id: str, lane: str, position: Position, now: float) -> None:
         """There may be work for this device, at this position of this lane or after it."""
-        queue = self.by_id.get(device_id)
+        queue = self.queues.get(device_id)
         if queue is None:
             return
         queue.lane(lane).hint(position)
         if len(queue.lanes) >= TRIM_AT:
-            queue.trim(self.campaigns, now, self._ahead)
+            queue.trim(now)
         self._offer(queue, now)
 
-    # ---- turns
+    def seconds_until_next(self, now: float) -> float | None:
+        """Seconds until something can be claimed; None: nothing waits."""
+        return self._ready.seconds_until_next(now)
 
     def next_requests(self, most: int, now: float) -> list[ClaimRequest]:
-        """The lanes whose turn it is, for up to `most` jobs; one of each device."""
-        self._ready.come(now)
+        """What to claim now, up to `most` jobs: one lane of each device."""
         requests: list[ClaimRequest] = []
         room = most
-        while room > 0 and (queue := self._ready.take()) is not None:
-            if not self._can_send(queue):
+        while room > 0 and (queue := self._ready.take(now)) is not None:
+            if not self._is_waiting(queue):
                 continue
-            lane, at = (None, self.rest_of(queue)) if self.rest_of(queue) > now else self._choose(queue, now)
+            lane, at = queue.choose(now)
             if lane is None:
-                self._ready.wait(queue, at)
+                self._ready.add(queue, at)
                 continue
-            lane.fresh, lane.asked = None, True
-            take = min(room, self._free(queue))
-            # What stands behind matters only to the choice among lanes.
+            lane.hinted, lane.claiming = None, True
+            take = min(room, queue.free_room)
+            # The next job matters only to the choice between lanes.
             peek = take == 1 and queue.has_choice
             requests.append(ClaimRequest(queue.device.id, lane.name, self._epochs[queue.shard], lane.low, take, peek))
             room -= take
         return requests
 
     def claimed(self, requests: Iterable[ClaimRequest], taken: Iterable[ClaimedJob], now: float) -> None:
-        """What the requests brought."""
+        """The answer to these requests."""
         got: dict[tuple[str, str], list[ClaimedJob]] = {}
         for job in taken:
             got.setdefault((job.claim.device_id, job.claim.lane), []).append(job)
-            queue = self.by_id.get(job.claim.device_id)
-            if queue is not None:
-                queue.serve(queue.lane(job.claim.lane), self.campaigns)
-                queue.served_at, queue.idle_since = now, None
+            if (queue := self.queues.get(job.claim.device_id)) is not None:
+                queue.claimed(job.claim.lane, now)
         for request in requests:
-            queue = self.by_id.get(request.device_id)
+            queue = self.queues.get(request.device_id)
             if queue is None:
                 continue
             jobs = got.get((request.device_id, request.lane), [])
             then = jobs[-1].next if jobs else None
             more = then is not None if request.peek else len(jobs) >= request.room
-            lane = queue.lane(request.lane)
-            lane.asked = False
-            lane.answered([(job.claim.ord, job.claim.id) for job in jobs], more=more, then=then)
+            queue.lane(request.lane).answered([(job.claim.ord, job.claim.id) for job in jobs], more=more, then=then)
+            if (refusal := queue.refused.get(request.lane)) is not None and refusal.until <= now:
+                del queue.refused[request.lane]
             queue.forget_empty_lanes()
             self._offer(queue, now)
 
-    def unrequested(self, requests: Iterable[ClaimRequest], now: float) -> None:
-        """The claim failed: nothing is known about these lanes."""
+    def claim_failed(self, requests: Iterable[ClaimRequest], now: float) -> None:
+        """The database did not answer these requests: their lanes may still have work."""
         for request in requests:
-            queue = self.by_id.get(request.device_id)
-            if queue is not None:
+            if (queue := self.queues.get(request.device_id)) is not None:
                 lane = queue.lane(request.lane)
-                lane.has_work, lane.asked = True, False
+                lane.has_work, lane.claiming = True, False
                 self._offer(queue, now)
 
-    def refused(self, request: ClaimRequest, until: float) -> None:
-        """The database refuses to claim from this lane: it is left alone until a moment, whatever is said of its work."""
-        queue = self.by_id.get(request.device_id)
-        if queue is not None:
-            queue.refused[request.lane] = until
+    def claim_refused(self, request: ClaimRequest, until: float, error: str) -> None:
+        """The database refuses to claim from this lane: it is left alone until a moment, whatever is hinted."""
+        if (queue := self.queues.get(request.device_id)) is not None:
+            queue.refused[request.lane] = Refusal(until, error)
 
-    def regained(self, claim: Claim) -> None:
-        """A claim that the database knows and nobody here: it is in flight."""
-        queue = self.by_id.get(claim.device_id)
-        if queue is not None:
+    def found_in_flight(self, claim: Claim) -> None:
+        """A claim that only the database knew of."""
+        if (queue := self.queues.get(claim.device_id)) is not None:
             queue.in_flight += 1
             queue.lane(claim.lane).in_flight += 1
 
     def ended(self, claim: Claim, outcome: Outcome, now: float, *, back: bool) -> None:
         """A claim ended; `back`: its job returns to the queue at once."""
-        queue = self.by_id.get(claim.device_id)
+        queue = self.queues.get(claim.device_id)
         if queue is None:
             return
         lane = queue.lane(claim.lane)
         queue.in_flight, lane.in_flight = max(0, queue.in_flight - 1), max(0, lane.in_flight - 1)
         verdict = Verdict(outcome.verdict)
         if verdict in MAY_HAVE_LEFT and (queue.pace.limited or lane.campaign):
-            queue.count(lane.campaign, datetime.fromtimestamp(now + self._ahead, UTC), self.campaigns)
-        if verdict is Verdict.UNAVAILABLE:
-            self._trouble(queue, lane.job_class, outcome, now)
-        elif verdict not in NOTHING_LEFT:
-            queue.troubles = 0
+            queue.count(lane.campaign, now)
+        if verdict is Verdict.UNAVAILABLE and outcome.device_state is not None:
+            queue.state = DeviceState(outcome.device_state)
+            queue.tally.end(now, queue.pace, lane.job_class)
+        elif verdict is Verdict.UNAVAILABLE:
+            queue.back_off(outcome, now)
+        elif verdict not in UNUSED:
+            queue.failures = 0
             if queue.pace.free:
                 queue.tally.ended = now
             else:
@@ -283,114 +312,93 @@ class Scheduler:
             lane.hint((claim.ord, claim.id))
         self._offer(queue, now)
 
-    def seconds_until_next(self, now: float) -> float | None:
-        """Seconds until somebody's turn; None when nobody waits for one."""
-        return self._ready.seconds(now)
+    def send_to_count(self, claim: Claim, outcome: Outcome) -> Send | None:
+        """What the database must count of a claim that ended, for the limits or a campaign's cap; None: nothing."""
+        queue = self.queues.get(claim.device_id)
+        if outcome.verdict not in MAY_HAVE_LEFT or queue is None:
+            return None
+        capped = self._shared.may_be_capped(claim.campaign)
+        if not capped and not queue.pace.limited:
+            return None
+        return Send(claim.device_id, outcome.at, queue.pace.zone, claim.campaign if capped else "")
 
-    def outlook(self, queue: DeviceQueue, now: float) -> dict[str, NextSend]:
-        """By class, when a job may be sent and what it waits for, the device's state aside."""
-        rest = self.rest_of(queue)
-        turns = {}
-        for job_class in CLASSES:
-            turn = queue.turn_of(Lane.named(f"/{job_class}"), self.campaigns, now, self._ahead)
-            turns[job_class] = NextSend(rest, queue.trouble or OF_ACCOUNT) if rest > turn.at else turn
-        return turns
+    def _is_waiting(self, queue: DeviceQueue) -> bool:
+        """Whether it would be claimed for, its pace and backoff permitting."""
+        return (
+            queue.has_work
+            and queue.free_room > 0
+            and queue.can_send
+            and queue.shard in self._epochs
+            and self.queues.get(queue.device.id) is queue
+        )
 
-    def backing_off_after(self, queue: DeviceQueue, now: float) -> str | None:
-        """The error after which the device, or its account, is not used for a while; None: it is not backing off."""
-        return (queue.trouble or OF_ACCOUNT) if self.rest_of(queue) > now else None
+    def _offer(self, queue: DeviceQueue, now: float) -> None:
+        """Add a device that waits to the ready queue, with the time at which it may send."""
+        if queue.due != READY and self._is_waiting(queue):
+            at = queue.choose(now)[1]
+            self._ready.add(queue, at if at > now else READY)
 
-    def resting(self, now: float) -> list[tuple[DeviceQueue, str]]:
-        """Devices that could send what they have, were they not backing off, and the error."""
-        found = ((queue, self.backing_off_after(queue, now)) for queue in self.by_id.values())
-        return [(queue, error) for queue, error in found if error is not None and self._can_send(queue)]
+    # ---- what others want to know
+
+    def scanned(self, found: Collection[str], now: float) -> None:
+        """A scan found jobs of these devices and has hinted at them: look for devices that could send and do not."""
+        for queue in self.queues.values():
+            if queue.device.id not in found or now < queue.served_at + IDLE or not self._could_send(queue, now):
+                queue.idle_since = None
+            elif queue.idle_since is None:
+                queue.idle_since, queue.idle_for = now, 0.0
+            else:
+                queue.idle_for = now - queue.idle_since
+
+    def _could_send(self, queue: DeviceQueue, now: float) -> bool:
+        # A device that waits for a later time was examined when it was hinted at.
+        if queue.due is not None and queue.due > now:
+            return False
+        return self._is_waiting(queue) and queue.choose(now)[0] is not None
+
+    def problems(self) -> Iterable[Problem]:
+        """See `shardd.supervisor.problems`."""
+        queues = self.queues.values()
+        if faulty := [queue for queue in queues if queue.fault is not None]:
+            devices = "1 device has a row" if len(faulty) == 1 else f"{len(faulty):,} devices have rows"
+            yield Problem(
+                ProblemKind.DEVICE, f"{devices} with which it cannot send; {faulty[0].device.id}: {faulty[0].fault}"
+            )
+        if idle := [queue for queue in queues if queue.idle_since is not None and queue.idle_for >= IDLE]:
+            first = max(idle, key=lambda queue: queue.idle_for)
+            devices = "1 device" if len(idle) == 1 else f"{len(idle):,} devices"
+            yield Problem(
+                ProblemKind.DEVICE,
+                f"{devices} could send jobs at once and got none; {first.device.id}: for {first.idle_for:.0f} s. Another "
+                "transaction may hold locks on their rows (pg_stat_activity, pg_locks); otherwise it is a defect of shardd: "
+                "please report it, with the log",
+            )
+        refused = [(queue.device.id, lane, each.error) for queue in queues for lane, each in queue.refused.items()]
+        if refused:
+            device, lane, error = refused[0]
+            more = f" and {len(refused) - 1:,} more lanes" if len(refused) > 1 else ""
+            yield Problem(
+                ProblemKind.REFUSED,
+                f"the database refuses to claim the jobs of {device}, {lane.lstrip('/')} ({error}){more}: the jobs wait, and the "
+                "claim is retried",
+            )
+
+    def backing_off(self, now: float) -> list[tuple[DeviceQueue, str]]:
+        """Devices that could send what they have if they were not backing off, with the error."""
+        found = ((queue, queue.backing_off_after(now)) for queue in self.queues.values())
+        return [(queue, error) for queue, error in found if error is not None and self._is_waiting(queue)]
 
     def held_back(self, now: float) -> list[str]:
         """Devices that are backing off, or that may send nothing for longer than any gap: at a limit, or in quiet hours."""
-        return [device_id for device_id, queue in self.by_id.items() if self._is_held_back(queue, now)]
+        return [device_id for device_id, queue in self.queues.items() if self._is_held_back(queue, now)]
 
     def _is_held_back(self, queue: DeviceQueue, now: float) -> bool:
-        if self.rest_of(queue) > now:
+        if queue.backoff_until > now:
             return True
         if queue.pace.free or queue.due == READY or queue.in_flight:
             return False
         soon = now + queue.pace.longest_gap
         if self.is_up(queue):
             return queue.due is not None and queue.due > soon
-        # Another node's, or one whose shard is down: which lanes have work is not known here.
-        turns = (queue.turn_of(Lane.named(f"/{each}"), self.campaigns, now, self._ahead) for each in CLASSES)
-        return all(turn.at > soon for turn in turns)
-
-    def turn_at(self, queue: DeviceQueue, lane: str, now: float) -> float:
-        """When a job of this lane might be sent, the device's state aside."""
-        turn = queue.turn_of(Lane.named(lane), self.campaigns, now, self._ahead)
-        return max(turn.at, self.rest_of(queue))
-
-    def left_of(self, queue: DeviceQueue, lane: str, now: float) -> float:
-        """How many more jobs of this lane its limits leave in this hour."""
-        known = queue.lanes.get(lane) or Lane.named(lane)
-        return queue.left(known, self.campaigns, datetime.fromtimestamp(now + self._ahead, UTC))
-
-    # ----
-
-    def _new_queue(self, device: Device, state: DeviceState) -> DeviceQueue:
-        queue = DeviceQueue(device, self._shard_of(device.id), self._pace_of(device), 1, state)
-        self._set_up(queue, device)
-        return queue
-
-    def _set_up(self, queue: DeviceQueue, device: Device) -> None:
-        """Take over the device's row; its limits hold at once, also for the gap that is running."""
-        queue.device = device
-        queue.pace, queue.room, queue.account = (
-            self._pace_of(device),
-            self._in_flight_of(device.transport),
-            self._account_of(device),
-        )
-
-    def rest_of(self, queue: DeviceQueue) -> float:
-        """Until when the device, or the account that it belongs to, is not used."""
-        return max(queue.trouble_ends, self._rests.get(queue.account, 0.0)) if queue.account else queue.trouble_ends
-
-    def _trouble(self, queue: DeviceQueue, job_class: str, outcome: Outcome, now: float) -> None:
-        if outcome.device_state is not None:
-            queue.state = DeviceState(outcome.device_state)
-            queue.tally.end(now, queue.pace, job_class)
-            return
-        queue.troubles += 1
-        wait = outcome.retry_after
-        queue.trouble_ends = now + (full_jitter(queue.troubles, TROUBLE_FIRST, TROUBLE_CAP) if wait is None else wait)
-        queue.trouble = outcome.error
-        if outcome.whole_account and queue.account is not None:
-            self._rests[queue.account] = max(self._rests.get(queue.account, 0.0), queue.trouble_ends)
-
-    def _can_send(self, queue: DeviceQueue) -> bool:
-        return (
-            queue.has_work
-            and self._free(queue) > 0
-            and queue.can_send
-            and queue.shard in self._epochs
-            and self.by_id.get(queue.device.id) is queue
-        )
-
-    @staticmethod
-    def _free(queue: DeviceQueue) -> int:
-        """How many more jobs the device may have in flight: with limits one at a time, since the next may be one too many."""
-        if queue.room == 1 or queue.pace.has_gap:
-            return 1 - queue.in_flight
-        if queue.pace.limited or any(lane.campaign for lane in queue.lanes.values()):
-            return min(1, queue.room - queue.in_flight)
-        return queue.room - queue.in_flight
-
-    def _choose(self, queue: DeviceQueue, now: float) -> tuple[Lane | None, float]:
-        return queue.choose(self.campaigns, now, self._ahead)
-
-    def _offer(self, queue: DeviceQueue, now: float) -> None:
-        """Give a device that can send its position in the turns, or note when it can."""
-        if queue.due == READY or not self._can_send(queue):
-            return
-        rest = self.rest_of(queue)
-        at = rest if rest > now else self._choose(queue, now)[1]
-        if at > now:
-            self._ready.wait(queue, at)
-        else:
-            self._ready.add(queue)
+        # Another node's, or one whose shard is down: which lanes have work is unknown here.
+        return all(turn.at > soon for turn in queue.next_by_class(now).values())

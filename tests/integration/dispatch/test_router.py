@@ -123,7 +123,7 @@ class Node:
 
     async def begin(self, epoch: int) -> None:
         devices = await Devices(self.database).all(0)
-        self.router.scheduler.look(devices, time.monotonic(), wall=time.time(), unwritten={})
+        self.router.scheduler.set_devices(devices, time.monotonic(), wall=time.time(), unwritten={})
         self.router.shard_up(0, epoch)
         await self.find_work()
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from shardd.queue.cycle import Sends, Settlement
+from shardd.queue.cycle import Settlement
 from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin, Devices
 from shardd.queue.jobs import Jobs
-from shardd.queue.records import Device, StateChange
+from shardd.queue.records import Device, Sends, StateChange
 from shardd.states import SELF_HEALING, DeviceState
 from tests.support.queue_rows import add_devices, claim, connect, finish, insert_jobs, take_epoch
 

@@ -14,10 +14,10 @@ import pytest
 
 from shardd.errors import DatabaseError
 from shardd.ipc import Outcome, Receipt
-from shardd.queue.cycle import Cycle, Sends, Settlement
+from shardd.queue.cycle import Cycle, Settlement
 from shardd.queue.database import Database
 from shardd.queue.jobs import Counts, JobAdmin, Jobs, Traits
-from shardd.queue.records import ClaimRequest, WorkHint
+from shardd.queue.records import ClaimRequest, Sends, WorkHint
 from shardd.queue.settle import Claim, JobBackoff, Release, settle
 from shardd.states import JobState, Verdict
 from shardd.supervisor.scheduling.device_queue import FIRST_POSITION

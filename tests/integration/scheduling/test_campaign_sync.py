@@ -63,7 +63,7 @@ async def test_what_was_paused_behind_the_routers_back_goes_on_when_it_is_resume
         set_state(dsn, "spring", "paused")
         await node.find_work()
         # The claim finds nothing, because the campaign is paused: the router thinks that there is no work left.
-        await until(lambda: not node.router.scheduler.by_id["a"].has_work)
+        await until(lambda: not node.router.scheduler.queues["a"].has_work)
         await watch.look()
         set_state(dsn, "spring", "running")
         await watch.look()

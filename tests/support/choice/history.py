@@ -193,7 +193,7 @@ class History:
         if pace.base.hourly_limit and pace.base.daily_limit:
             base = Pace(pace.base.gap_min, pace.base.gap_max, dice.pick([1, 4]), dice.pick([2, 6]), dice.pick(QUIET))
             sender.pace = DevicePace(base, pace.classes, pace.zone, pace.warm_up)
-            self.world.scheduler.repace(self.world.now)
+            self.world.scheduler.limits_changed(self.world.now)
 
     # ---- the router
 

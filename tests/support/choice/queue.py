@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 
 from shardd.ipc import JobSpec
-from shardd.queue.cycle import Cycle, Sends, Settlement
+from shardd.queue.cycle import Cycle, Settlement
 from shardd.queue.groups import PoolJob
-from shardd.queue.records import Campaign, ClaimedJob, ClaimRequest, Device, WorkHint
+from shardd.queue.records import Campaign, ClaimedJob, ClaimRequest, Device, Sends, WorkHint
 from shardd.queue.settle import Claim
 from shardd.states import JobState
 from tests.support.choice.book import Book, Job, Sender

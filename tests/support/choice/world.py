@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from shardd.ipc import Outcome
-from shardd.queue.cycle import Cycle, Send, Settlement, count_sends
-from shardd.queue.records import ClaimRequest, Position, WorkHint
+from shardd.queue.cycle import Cycle, Settlement
+from shardd.queue.records import ClaimRequest, Position, Send, WorkHint, count_sends
 from shardd.queue.settle import Claim, Finish, JobBackoff, Release, settle
 from shardd.states import MAY_HAVE_LEFT, DeviceState, Verdict
 from shardd.supervisor.scheduling.groups import FIRST_POOL, GroupAssigner
@@ -109,13 +109,13 @@ class World:
             replace(row, transport=f"room-{self.book.senders[row.id].room}")
             for row in await self.queue.devices(WARM_DAYS)
         ]
-        self.scheduler.look(devices, self.now, wall=self.wall, unwritten={})
+        self.scheduler.set_devices(devices, self.now, wall=self.wall, unwritten={})
 
     async def look_at_campaigns(self) -> None:
         """As `CampaignSync` does."""
         running = await self.queue.running()
         for campaign, name, day, sent in await self.queue.sends():
-            self.scheduler.by_id[name].note_campaign(campaign, day, sent)
+            self.scheduler.queues[name].note_campaign_sends(campaign, day, sent)
         self.weights |= {name: campaign.weight for name, campaign in running.items()}
         resumed = running.keys() - self.scheduler.campaigns.keys()
         self.scheduler.set_campaigns(running, self.now)
@@ -214,7 +214,7 @@ class World:
         """The database did not answer, and did nothing."""
         requests, self.flight = self.flight or [], None
         self.pending, self.batch = self.batch + self.pending, []
-        self.scheduler.unrequested(requests, self.now)
+        self.scheduler.claim_failed(requests, self.now)
 
     async def end(self, job_id: int, verdict: Verdict, **more: Any) -> None:
         """A worker's word."""

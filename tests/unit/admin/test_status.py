@@ -12,12 +12,11 @@ import pytest
 
 from shardd.backoff import Breaker
 from shardd.config import parse_config
-from shardd.pacing import Pace
 from shardd.queue.records import Device
 from shardd.states import CAN_SEND, DeviceState, ShardState, Verdict
 from shardd.supervisor.admin.node import problems_of, shard_status, sum_up
 from shardd.supervisor.problems import ProblemKind
-from shardd.supervisor.scheduling.scheduler import DeviceQueue
+from shardd.supervisor.scheduling.device_queue import DeviceQueue, SharedState
 from shardd.supervisor.status import QueueStatus, ShardStatus, Status, Totals, WebhookStatus
 from shardd.supervisor.workers.shard import Shard
 
@@ -39,7 +38,7 @@ def queue(state: DeviceState = DeviceState.READY, *, paused: bool = False) -> De
         state_since=NOW, state_until=None, paused_at=NOW if paused else None, paused_why=None, gap_min=None, gap_max=None,
         daily_limit=None,
     )  # fmt: skip
-    return DeviceQueue(device=device, shard=0, pace=Pace(), room=1, state=state)
+    return DeviceQueue(device, 0, state, SharedState())
 
 
 def bare_shard() -> Shard:

@@ -143,7 +143,7 @@ def test_a_cap_counts_what_was_sent_may_have_been_and_is_in_hand() -> None:
         (claim,) = take(scheduler)
         end(scheduler, claim, 0.0, verdict)
     assert take(scheduler) == []
-    turn = scheduler.by_id["a"].turn_of(Lane(SPRING, "spring", "marketing"), scheduler.campaigns, 0.0, WALL)
+    turn = scheduler.queues["a"].next_send(Lane.named(SPRING), 0.0)
     assert (turn.at, turn.why) == (MIDNIGHT, "its campaign's cap")
     assert asked(scheduler, MIDNIGHT - 0.1) == []
     assert asked(scheduler, MIDNIGHT) == ["a"]
@@ -158,9 +158,9 @@ def test_a_cap_stops_its_own_campaign_only() -> None:
 
 def test_a_cap_counts_over_a_restart_and_what_another_node_sent() -> None:
     scheduler = up(spring=Campaign(device_cap=3))
-    queue, today = scheduler.by_id["a"], datetime.fromtimestamp(WALL, UTC).date()
-    queue.note_campaign("spring", today, 2)
-    queue.note_campaign("spring", today, 1)  # an older count than is known
+    queue, today = scheduler.queues["a"], datetime.fromtimestamp(WALL, UTC).date()
+    queue.note_campaign_sends("spring", today, 2)
+    queue.note_campaign_sends("spring", today, 1)  # an older count than is known
     jobs = {SPRING: lane_of(1, 9)}
     fill(scheduler, "a", jobs)
     assert len(serve(scheduler, jobs, 99)) == 1
@@ -199,8 +199,7 @@ def test_each_class_has_an_outlook() -> None:
     scheduler.hint("a", "/service", (1, 1), 0.0)
     (claim,) = take(scheduler)
     end(scheduler, claim, 10.0)
-    outlook = scheduler.outlook(scheduler.by_id["a"], 11.0)
-    assert outlook is not None
+    outlook = scheduler.queues["a"].next_by_class(11.0)
     assert {name: (turn.at, turn.why) for name, turn in outlook.items()} == {
         "marketing": (3600.0, "its quiet hours"),
         "service": (15.0, "its gap"),
@@ -212,7 +211,7 @@ def test_a_lane_that_nobody_may_serve_waits_for_no_time() -> None:
     scheduler = up()
     scheduler.hint("a", SPRING, (1, 1), 0.0)
     assert scheduler.seconds_until_next(0.0) is None
-    assert scheduler.turn_at(scheduler.by_id["a"], SPRING, 0.0) == NEVER
+    assert scheduler.queues["a"].next_send(Lane.named(SPRING), 0.0).at == NEVER
 
 
 # ---- where lanes begin
@@ -266,7 +265,7 @@ def test_a_device_remembers_so_many_lanes_and_no_more() -> None:
     scheduler = up(**many(500))
     for number in range(500):
         scheduler.hint("a", f"c{number}/marketing", place(number), 0.0)
-        assert len(scheduler.by_id["a"].lanes) < TRIM_AT
+        assert len(scheduler.queues["a"].lanes) < TRIM_AT
 
 
 def test_what_is_forgotten_comes_last() -> None:
@@ -278,8 +277,8 @@ def test_what_is_forgotten_comes_last() -> None:
         scheduler.hint("a", f"paused{number}/marketing", place(number), 0.0)
     for number in range(8, 20):
         scheduler.hint("a", f"c{number}/marketing", place(number), 0.0)
-    scheduler.by_id["a"].trim(scheduler.campaigns, 0.0, WALL)
-    kept = scheduler.by_id["a"].lanes
+    scheduler.queues["a"].trim(0.0)
+    kept = scheduler.queues["a"].lanes
     assert len(kept) == MOST_LANES
     assert kept.keys() >= {urgent, *(f"c{number}/marketing" for number in range(8, 20))}
     assert asked(scheduler) == ["a"]
@@ -294,10 +293,10 @@ def test_what_is_asked_for_or_in_hand_is_remembered() -> None:
     (ask,) = scheduler.next_requests(1, 0.0)
     for number in range(2, 500):
         scheduler.hint("a", f"c{number}/marketing", place(number, 9), 0.0)
-    lanes = scheduler.by_id["a"].lanes
-    assert (lanes["c0/marketing"].in_flight, lanes["c1/marketing"].asked) == (1, True)
-    scheduler.unrequested([ask], 0.0)
-    assert not scheduler.by_id["a"].lanes["c1/marketing"].asked
+    lanes = scheduler.queues["a"].lanes
+    assert (lanes["c0/marketing"].in_flight, lanes["c1/marketing"].claiming) == (1, True)
+    scheduler.claim_failed([ask], 0.0)
+    assert not scheduler.queues["a"].lanes["c1/marketing"].claiming
 
 
 def test_more_campaigns_than_are_remembered_share_the_device() -> None:

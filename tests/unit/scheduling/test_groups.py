@@ -59,7 +59,7 @@ def shared_out(paces: dict[str, DevicePace], sent: dict[str, int], count: int) -
     async def turn() -> None:
         await world.start()
         for name, messages in sent.items():
-            tally = world.scheduler.by_id[name].tally
+            tally = world.scheduler.queues[name].tally
             tally.day, tally.sent = datetime.fromtimestamp(NOON, UTC).date(), messages
         await world.insert(jobs)
         await world.group_assigner._turn(world.now)

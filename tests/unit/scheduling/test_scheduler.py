@@ -12,8 +12,8 @@ from shardd.pacing import DevicePace, Pace
 from shardd.queue.records import ClaimRequest, StateChange
 from shardd.queue.settle import Claim
 from shardd.states import CAN_SEND, DeviceState, Verdict
-from shardd.supervisor.scheduling.device_queue import FIRST_POSITION
-from shardd.supervisor.scheduling.scheduler import IDLE, TROUBLE_CAP, TROUBLE_FIRST, Scheduler
+from shardd.supervisor.scheduling.device_queue import BACKOFF_CAP, BACKOFF_FIRST, FIRST_POSITION
+from shardd.supervisor.scheduling.scheduler import IDLE, Scheduler
 from tests.support.scheduler_by_hand import LANE, LONG_AGO, WALL, asked, device, end, job, look, make_lines, ready, take
 
 MIDNIGHT = 16 * 3600.0
@@ -171,10 +171,10 @@ def test_a_device_that_rests_with_work_is_named_with_its_trouble() -> None:
     claims = {claim.device_id: claim for claim in take(scheduler)}
     end(scheduler, claims["a"], 0.0, Verdict.UNAVAILABLE, back=True, retry_after=60.0, error="token is not set")
     end(scheduler, claims["b"], 0.0)
-    assert [(queue.device.id, why) for queue, why in scheduler.resting(59.9)] == [("a", "token is not set")]
-    assert scheduler.resting(60.0) == []
+    assert [(queue.device.id, why) for queue, why in scheduler.backing_off(59.9)] == [("a", "token is not set")]
+    assert scheduler.backing_off(60.0) == []
     look(scheduler, device("a", paused_at=LONG_AGO), device("b"), now=1.0)
-    assert scheduler.resting(1.0) == []
+    assert scheduler.backing_off(1.0) == []
 
 
 def test_a_device_out_of_reach_is_tried_more_and_more_seldom_but_is_tried() -> None:
@@ -185,7 +185,7 @@ def test_a_device_out_of_reach_is_tried_more_and_more_seldom_but_is_tried() -> N
         end(scheduler, claim, now, Verdict.UNAVAILABLE, back=True)
         wait = scheduler.seconds_until_next(now)
         assert wait is not None
-        assert wait <= min(TROUBLE_CAP, TROUBLE_FIRST * 2 ** (tries - 1))
+        assert wait <= min(BACKOFF_CAP, BACKOFF_FIRST * 2 ** (tries - 1))
         now += wait
 
 
@@ -344,7 +344,7 @@ def test_a_job_that_comes_back_is_where_its_line_begins() -> None:
 
 def test_a_failed_claim_proves_nothing() -> None:
     scheduler = ready(device("a"))
-    scheduler.unrequested(scheduler.next_requests(10, 0.0), 0.0)
+    scheduler.claim_failed(scheduler.next_requests(10, 0.0), 0.0)
     assert asked(scheduler) == ["a"]
 
 
@@ -370,7 +370,7 @@ def test_new_paces_count_at_once() -> None:
     scheduler = ready(device("a", day=TODAY, sent=1), pace_of=lambda which: paces[which.id])
     assert asked(scheduler) == []
     paces["a"] = DevicePace()
-    scheduler.repace(0.0)
+    scheduler.limits_changed(0.0)
     assert asked(scheduler) == ["a"]
 
 
@@ -459,8 +459,8 @@ def test_a_row_that_a_person_changed_ends_the_backoff() -> None:
     for claim in take(scheduler):
         end(scheduler, claim, 0.0, Verdict.UNAVAILABLE, error="its settings are wrong", retry_after=600.0, back=True)
     assert asked(scheduler, now=1.0) == []
-    (queue,) = [each for each in scheduler.by_id.values() if each.device.id == "a"]
-    assert scheduler.backing_off_after(queue, 1.0) == "its settings are wrong"
+    (queue,) = [each for each in scheduler.queues.values() if each.device.id == "a"]
+    assert queue.backing_off_after(1.0) == "its settings are wrong"
     look(scheduler, device("a", settings={"token": "new"}), device("b", label="a name for people"), now=2.0)
     assert asked(scheduler, now=2.0) == ["a"]
-    assert scheduler.backing_off_after(queue, 2.0) is None
+    assert queue.backing_off_after(2.0) is None

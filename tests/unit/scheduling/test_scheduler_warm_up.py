@@ -32,7 +32,7 @@ def test_a_warm_up_that_is_configured_later_knows_the_days_before() -> None:
     steps: list[int] = []
     scheduler = lines_of(SEASONED, steps)
     steps += [1, 2]
-    scheduler.repace(0.0)
+    scheduler.limits_changed(0.0)
     look(scheduler, replace(SEASONED, days=2))
     assert may_send(scheduler)
 
