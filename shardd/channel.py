@@ -1,6 +1,6 @@
 """One end of the socketpair between supervisor and worker: the messages of `shardd.wire` over an asyncio transport.
 
-What is said in one turn of the event loop leaves with one write, so that a thousand outcomes cost one system call.
+The messages of one turn of the event loop leave with one write, so that a thousand outcomes cost one system call.
 """
 
 from __future__ import annotations
@@ -10,33 +10,33 @@ import socket
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
-from shardd.wire import OutOfStepError, Reader, Unread, Unsent, encode
+from shardd.wire import OutOfSyncError, Reader, Undecodable, Unencodable, encode
 
 
 class Listener(Protocol):
-    """Who has this end. What it raises in `heard` or `unread` costs only that message: it is handed to `failed`."""
+    """Who has this end. An exception of a handler costs only that message: it goes to `failed`."""
 
-    def heard(self, message: Any) -> None:
+    def received(self, message: Any) -> None:
         """A message arrived."""
 
-    def unread(self, what: Unread) -> None:
-        """A message, or a part of one, arrived that cannot be read."""
+    def undecodable(self, what: Undecodable) -> None:
+        """A message, or a part of one, arrived that cannot be decoded."""
 
-    def unsent(self, what: Unsent) -> None:
-        """What was said, or a part of it, could not be encoded: the other side does not hear it."""
+    def unencodable(self, what: Unencodable) -> None:
+        """A message, or a part of one, could not be encoded: the other side does not get it."""
 
     def failed(self, message: Any, error: Exception) -> None:
-        """Hearing a message raised this; must not raise."""
+        """Handling a message raised this; must not raise."""
 
-    def out_of_step(self, error: OutOfStepError) -> None:
-        """No message of the other side can be read any more, and none will be; what is said to it still arrives."""
+    def out_of_sync(self, error: OutOfSyncError) -> None:
+        """No message of the other side can be decoded any more; what is sent to it still arrives."""
 
-    def lost(self) -> None:
+    def disconnected(self) -> None:
         """The other side is gone; called once, and not after `close`."""
 
 
 class Channel(asyncio.Protocol):
-    """An end; `listener` is told what arrives."""
+    """One end; `listener` is given what arrives."""
 
     def __init__(self, reader: Reader, listener: Listener) -> None:
         self._reader = reader
@@ -52,8 +52,8 @@ class Channel(asyncio.Protocol):
         await asyncio.get_running_loop().create_connection(lambda: channel, sock=sock)
         return channel
 
-    def say(self, message: Any) -> None:
-        """Send a message with the next turn of the loop; what is said to a lost channel is dropped."""
+    def send(self, message: Any) -> None:
+        """Send a message at the end of this turn of the loop; on a channel that is closed it is dropped."""
         if self._transport is None:
             return
         if not self._outbox:
@@ -61,17 +61,17 @@ class Channel(asyncio.Protocol):
         self._outbox.append(message)
 
     def flush(self) -> None:
-        """Send now what was said."""
+        """Send now what waits."""
         if self._outbox and self._transport is not None:
             messages, self._outbox = self._outbox, []
-            data, unsent = encode(messages)
+            data, failed = encode(messages)
             if data:
                 self._transport.write(data)
-            for what in unsent:
-                self._guard(self._listener.unsent, what)
+            for what in failed:
+                self._guard(self._listener.unencodable, what)
 
     def close(self) -> None:
-        """Send what was said and hang up; `lost` is not called for this."""
+        """Send what waits and hang up; `disconnected` is not called for this."""
         self.flush()
         if self._transport is not None:
             self._transport.close()
@@ -79,31 +79,29 @@ class Channel(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
-        # uvloop's transports are no subclasses of asyncio's.
+        # uvloop's transports are not subclasses of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
         try:
             for message in self._reader.feed(data):
-                if isinstance(message, Unread):
-                    self._guard(self._listener.unread, message)
-                else:
-                    self._guard(self._listener.heard, message)
-        except OutOfStepError as error:
+                handle = self._listener.undecodable if isinstance(message, Undecodable) else self._listener.received
+                self._guard(handle, message)
+        except OutOfSyncError as error:
             if self._transport is not None:
-                # What this side says can still be heard.
+                # What this side sends still arrives.
                 self._transport.pause_reading()
-            self._listener.out_of_step(error)
+            self._listener.out_of_sync(error)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # the reason changes nothing: the other side is gone
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # whatever the reason, the other side is gone
         """See asyncio.Protocol."""
         if self._transport is not None:
             self._transport = None
-            self._listener.lost()
+            self._listener.disconnected()
 
-    def _guard(self, step: Callable[[Any], None], message: Any) -> None:
+    def _guard(self, handle: Callable[[Any], None], message: Any) -> None:
         try:
-            step(message)
-        except Exception as error:  # noqa: BLE001  # a defect in what one message sets off must not cost the others
+            handle(message)
+        except Exception as error:  # noqa: BLE001  # a defect in handling one message must not cost the others
             self._listener.failed(message, error)

@@ -1,7 +1,7 @@
-"""The messages between supervisor and worker; `shardd.wire` makes bytes of them.
+"""The messages between supervisor and worker; `shardd.wire` encodes them.
 
-The supervisor decides and owns the database; the worker owns clients and the journal. Times are POSIX seconds of the wall
-clock where they leave the process, durations are seconds.
+The supervisor decides and owns the database; the worker owns clients and the journal. Times are POSIX seconds of the wall clock,
+durations are seconds.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from shardd.states import ALONE_FROM, DeviceState, Verdict
 MAX_TEXT: Final = 2000
 """Characters of an error, a reason or a message id."""
 ClaimKey = tuple[int, int, int, int]
-"""(job id, epoch, attempt, token): names one claim. A database that was restored, or that lost commits in a fail-over, hands out
-ids and epochs once more; the row's random token does not come again."""
+"""(job id, epoch, attempt, token): identifies one claim. A database that was restored, or that lost commits in a fail-over, hands
+out ids and epochs again; the row's random token is unique."""
 MAX_TIME: Final = 2.0**35
-"""POSIX seconds, in the year 3058: Python and PostgreSQL can say what day that is in every time zone."""
+"""POSIX seconds, in the year 3058: Python and PostgreSQL can represent it in every time zone."""
 
 
 def storable(text: str) -> str:
@@ -34,13 +34,13 @@ def _keep_storable(message: msgspec.Struct, field: str, text: str | None) -> Non
 
 
 def _keep_possible(message: msgspec.Struct, field: str, seconds: float | None) -> None:
-    # So written that NaN, which is neither more nor less than anything, is out of bounds too.
+    # NaN compares false with everything, so it is out of bounds too.
     if seconds is not None and not 0.0 <= seconds <= MAX_TIME:
         msgspec.structs.force_setattr(message, field, MAX_TIME if seconds > MAX_TIME else 0.0)
 
 
 class DeviceSpec(msgspec.Struct, frozen=True, array_like=True):
-    """What a worker must know of a device."""
+    """What a worker must know about a device."""
 
     id: str
     transport: str
@@ -70,28 +70,28 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True):
     file_name: str | None = None
     mime_type: str | None = None
     details: str | None = None
-    """JSON, as it stands in the row: it is read where it is used (`shardd.transports.details`). Location: latitude, longitude,
-    name, address. Contact: name, phone. Template: name, language, components."""
+    """JSON as in the row, parsed where it is used (`shardd.transports.details`). Location: latitude, longitude, name, address.
+    Contact: name, phone. Template: name, language, components."""
     expires_at: float | None = None
-    """POSIX seconds, by the clock of this host, after which the message must not leave any more."""
+    """POSIX seconds, by the clock of this host, after which the message must not leave."""
     heeds_opt_outs: bool = True
-    """Whether it must not go to somebody who opted out while it was on its way."""
+    """Whether it must not go to a recipient who opted out after it was claimed."""
     worker_deaths: int = 0
-    """Workers that died, or were replaced for their memory, while they prepared it."""
+    """How many workers died, or were replaced for their memory, while they prepared it."""
 
     @property
     def alone(self) -> bool:
-        """Whether no other job may be under way in its worker at the same time."""
+        """Whether no other job may be in flight in its worker at the same time."""
         return self.worker_deaths >= ALONE_FROM
 
     @property
     def key(self) -> ClaimKey:
-        """Names the claim."""
+        """Identifies the claim."""
         return (self.id, self.epoch, self.attempt, self.token)
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
-    """What a claim came to."""
+    """The result of a claim."""
 
     id: int
     epoch: int
@@ -103,18 +103,18 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     retry_after: float | None = None
     """Seconds before the job (transient) or the device (unavailable) may be tried again."""
     device_state: DeviceState | None = None
-    """With `unavailable`: the state of the device that this proves."""
+    """With `unavailable`: the state that the device turned out to be in."""
     at: float = 0.0
     """When the outcome was known, POSIX seconds."""
     error_class: str | None = None
-    """What kind of thing went wrong (`shardd.errors.ErrorClass`)."""
+    """A value of `shardd.errors.ErrorClass`."""
     whole_account: bool = False
     """With `unavailable`: every device of the same account must wait for `retry_after`."""
     suspect: bool = False
     """Its preparation had begun when its worker died, or was replaced for its memory."""
 
     def __post_init__(self) -> None:
-        """Strangers' texts and numbers end up in the database: what it cannot hold must not stop the settling of all others."""
+        """Adapt texts and numbers of other systems to what the database can hold: one must not block the settling of others."""
         _keep_storable(self, "error", self.error)
         _keep_storable(self, "message_id", self.message_id)
         _keep_possible(self, "retry_after", self.retry_after)
@@ -122,7 +122,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def key(self) -> ClaimKey:
-        """Names the claim."""
+        """Identifies the claim."""
         return (self.id, self.epoch, self.attempt, self.token)
 
 
@@ -141,15 +141,14 @@ class TransportSpec(msgspec.Struct, frozen=True):
 
 
 class Setup(msgspec.Struct, frozen=True, tag="setup"):
-    """The first message: who the worker is and how it sends."""
+    """The first message: which shard the worker serves, and how it sends."""
 
     node: str
     shard: int
-    epoch: int
     journal: str
     """Path of the shard's journal; the worker holds its lock."""
     state_id: str
-    """Of the state folder that the journal belongs to."""
+    """Of the journal's state folder."""
     send_timeout: float
     transports: dict[str, TransportSpec]
     devices: list[DeviceSpec]
@@ -157,46 +156,46 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     fsync: bool = False
     sessions_dsn: str | None = None
     careful_for: float = 0.0
-    """Seconds in which it takes one job after the other, because its predecessors died."""
+    """Seconds for which it takes one job at a time, because its predecessors died."""
     opt_out_words: list[str] = []
-    """By which recipients say that they want no more messages."""
+    """Words by which recipients opt out."""
 
 
-class Send(msgspec.Struct, frozen=True, tag="send"):
-    """Send these; each is answered by one Outcome."""
+class SendJob(msgspec.Struct, frozen=True, tag="send_job"):
+    """Send this job; the answer is one Outcome. Each job has its own message: one that cannot be decoded costs no other."""
 
-    jobs: list[JobSpec]
+    job: JobSpec
 
 
 class Devices(msgspec.Struct, frozen=True, tag="devices"):
-    """Devices that came, changed or went."""
+    """Devices that were added, changed or removed."""
 
     changed: list[DeviceSpec] = []
     removed: list[str] = []
 
 
 class Settled(msgspec.Struct, frozen=True, tag="settled"):
-    """These claims are settled in the database: the journal may forget them."""
+    """Claims that are settled in the database: the journal may forget them."""
 
     claims: list[ClaimKey]
 
 
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
-    """Finish what is in flight, send the rest back as `returned`, close every client, answer Drained and exit."""
+    """Return what has not started, finish what has, close every client and exit."""
 
     timeout: float
     memory: int | None = None
-    """Because the worker has grown beyond these bytes: jobs that are being prepared are suspects."""
+    """Bytes that the worker has outgrown, if that is the reason: jobs that are being prepared are suspects then."""
 
 
 class Lease(msgspec.Struct, frozen=True, tag="lease"):
-    """The shard is this node's for so long: a worker that hears no more of it ends by itself.
+    """How long the node's lease of the shard lasts: without a new one by then, the worker ends itself.
 
-    A supervisor that hangs, or a host that was paused, would otherwise leave clients open whose devices belong to another.
+    A supervisor that hangs, or a host that was paused, would otherwise leave clients open whose devices belong to another node.
     """
 
     left: float
-    """Seconds, counted from when this is heard."""
+    """Seconds, counted from its arrival."""
     grace: float
     """Seconds beyond that for what has started."""
 
@@ -208,14 +207,14 @@ class LogLevel(msgspec.Struct, frozen=True, tag="log_level"):
 
 
 class Close(msgspec.Struct, frozen=True, tag="close"):
-    """Close the clients of these devices, so that another process may use their sessions (pairing, take-over)."""
+    """Close a device's client, so that another process may use its session (pairing, unlinking)."""
 
-    devices: list[str]
+    device_id: str
     request: int
 
 
 class Audit(msgspec.Struct, frozen=True, tag="audit"):
-    """Say again how claims ended that the journal remembers, then which are in flight: a message may have been lost."""
+    """Report again the outcomes in the journal, then which claims are in flight: a message may have been lost."""
 
     request: int
 
@@ -226,28 +225,23 @@ class Audit(msgspec.Struct, frozen=True, tag="audit"):
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """The worker has its journal's lock and its transports, and takes jobs."""
 
-    pid: int
-    rss: int = 0
+    rss: int
     """Bytes that it takes before it does anything."""
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
-    """Said by the worker's event loop every `heartbeat_every` seconds; counters count from the worker's start."""
+    """Sent by the worker's event loop every `heartbeat_every` seconds."""
 
     lag: float
     """Seconds that the loop was late for this beat."""
-    devices: int
     open_clients: int
-    in_flight: int
-    sent: int
-    failed: int
     rss: int
     """Bytes."""
     fds: int
-    connects: int = 0
+    connects: int
     """Connect cycles since the start: each leaks a little in the library."""
     journal: str | None = None
-    """Why nothing may be handed over: what the journal is told now might not be found after a crash. None: it would be."""
+    """Why nothing may be handed over: an entry that is written now might not be found after a crash. None: it would be."""
 
 
 class Outcomes(msgspec.Struct, frozen=True, tag="outcomes"):
@@ -266,14 +260,14 @@ class DeviceChanged(msgspec.Struct, frozen=True, tag="device_changed"):
     at: float = 0.0
 
     def __post_init__(self) -> None:
-        """Like Outcome's."""
+        """See Outcome."""
         _keep_storable(self, "reason", self.reason)
         _keep_possible(self, "until", self.until)
         _keep_possible(self, "at", self.at)
 
 
 class Receipt(msgspec.Struct, frozen=True, tag="receipt"):
-    """What became of messages that were sent: delivered, read, or failed after all."""
+    """Messages that were sent are delivered, read, or failed after all."""
 
     device_id: str
     message_ids: list[str]
@@ -284,53 +278,49 @@ class Receipt(msgspec.Struct, frozen=True, tag="receipt"):
     error_class: str | None = None
 
     def __post_init__(self) -> None:
-        """Like Outcome's."""
+        """See Outcome."""
         msgspec.structs.force_setattr(self, "message_ids", [storable(text) for text in self.message_ids])
         _keep_storable(self, "error", self.error)
         _keep_possible(self, "at", self.at)
 
 
 class OptedOut(msgspec.Struct, frozen=True, tag="opted_out"):
-    """Somebody wrote to a device that he wants no more messages."""
+    """A recipient wrote to a device that they want no more messages."""
 
     device_id: str
     recipients: list[str]
-    """All that name this one person, each once, the best first: `+628123…`, `ID@lid`."""
+    """All addresses of this person, each once, the best first: `+628123…`, `ID@lid`."""
     words: str
     at: float
 
     def __post_init__(self) -> None:
-        """Like Outcome's."""
+        """See Outcome."""
         _keep_storable(self, "words", self.words)
         _keep_possible(self, "at", self.at)
 
 
 class Defect(msgspec.Struct, frozen=True, tag="defect"):
-    """Something went wrong in the worker that nobody but shardd itself can be at fault for."""
+    """A defect of shardd itself in the worker."""
 
     text: str
 
     def __post_init__(self) -> None:
-        """Like Outcome's."""
+        """See Outcome."""
         _keep_storable(self, "text", self.text)
 
 
-class InFlight(msgspec.Struct, frozen=True, tag="in_flight"):
+class AuditReply(msgspec.Struct, frozen=True, tag="audit_reply"):
     """Answer to Audit; it follows all outcomes that were known by then."""
 
     request: int
     claims: list[ClaimKey]
     """In flight."""
     started: list[ClaimKey]
-    """Those of which the journal says that their messages may have left, settled ones excepted."""
+    """Those that the journal has as started: their messages may have left. Without settled ones."""
 
 
 class Leaving(msgspec.Struct, frozen=True, tag="leaving"):
-    """Somebody else told the worker to end (SIGTERM): it takes no more jobs and exits when what it has in flight has ended."""
-
-
-class Drained(msgspec.Struct, frozen=True, tag="drained"):
-    """Nothing is in flight any more; the worker exits."""
+    """The worker got SIGTERM: it takes no more jobs and exits when what it has in flight has ended."""
 
 
 class Closed(msgspec.Struct, frozen=True, tag="closed"):
@@ -339,7 +329,7 @@ class Closed(msgspec.Struct, frozen=True, tag="closed"):
     request: int
 
 
-ToWorker = Setup | Send | Devices | Settled | Drain | Close | Lease | LogLevel | Audit
+ToWorker = Setup | SendJob | Devices | Settled | Drain | Close | Lease | LogLevel | Audit
 ToSupervisor = (
-    Ready | Heartbeat | Outcomes | DeviceChanged | Receipt | OptedOut | Leaving | Drained | Closed | Defect | InFlight
+    Ready | Heartbeat | Outcomes | DeviceChanged | Receipt | OptedOut | Leaving | Closed | Defect | AuditReply
 )

@@ -1,85 +1,75 @@
-"""How the messages of `shardd.ipc` become bytes, and bytes messages again: each costs only itself when it cannot.
+"""Encoding of the messages of `shardd.ipc`: one that cannot be encoded or decoded costs only itself.
 
-A message travels as its length (4 bytes, big endian) and its msgpack. So a message that cannot be read has a known end, and
-those behind it arrive. What cannot be encoded, or is too large, is divided until only the job, the device or the outcome is
-left that is at fault; what cannot be decoded is taken apart in the same way. Nothing here does I/O, and no input of any kind
-raises anything but `OutOfStepError`.
+A message travels as its length (4 bytes, big endian) and its msgpack, so one that cannot be decoded has a known end. Of a message
+that carries several devices or outcomes, only those at fault are lost. Nothing here does I/O, and no input raises anything but
+`OutOfSyncError`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
 from shardd.errors import SharddError
-from shardd.ipc import (
-    Devices,
-    DeviceSpec,
-    JobSpec,
-    Outcome,
-    Outcomes,
-    Send,
-    Setup,
-    ToSupervisor,
-    ToWorker,
-)
+from shardd.ipc import Devices, DeviceSpec, JobSpec, Outcome, Outcomes, SendJob, Setup, ToSupervisor, ToWorker
 
 HEADER: Final = 4
 """Bytes."""
 MAX_MESSAGE: Final = 64 * 1024 * 1024
 """Bytes; the longest job that the queue accepts is a fiftieth of this."""
 
-_UNENCODABLE: Final = (OverflowError, TypeError, ValueError, RecursionError)
-"""Of msgspec: a number beyond 64 bits; a type that it does not know; half of a surrogate pair; too deep a nesting."""
-_UNDECODABLE: Final = (msgspec.MsgspecError, OverflowError, TypeError, ValueError, RecursionError)
-"""The others: a text that is no UTF-8; what a message's own checks refuse; too deep a nesting."""
+_ENCODE_ERRORS: Final = (OverflowError, TypeError, ValueError, RecursionError)
+"""A number beyond 64 bits; a type that msgspec does not know; half of a surrogate pair; too deep a nesting."""
+_DECODE_ERRORS: Final = (msgspec.MsgspecError, *_ENCODE_ERRORS)
+"""Besides those of msgspec: text that is not UTF-8; what a message's own checks refuse; too deep a nesting."""
 
 Item = type[DeviceSpec] | type[JobSpec] | type[Outcome]
 
-_LISTS: Final[dict[str, tuple[str, Item]]] = {
+_ITEMS: Final[dict[str, tuple[str, Item]]] = {
     "setup": ("devices", DeviceSpec),
     "devices": ("changed", DeviceSpec),
-    "send": ("jobs", JobSpec),
+    "send_job": ("job", JobSpec),
     "outcomes": ("outcomes", Outcome),
 }
-"""Messages that carry things which have nothing to do with each other: by tag, the field and what stands in it."""
+"""Messages that carry independent items: by tag, the field and the type of its items."""
 _PATH: Final = re.compile(r" - at `(key in )?\$(?P<path>[^`]*)`$")
 
 _encoder = msgspec.msgpack.Encoder()
 _fields = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
-_items = msgspec.msgpack.Decoder(list[msgspec.Raw])
-_item_decoders = {kind: msgspec.msgpack.Decoder(kind) for _, kind in _LISTS.values()}
+_list = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_item_decoders = {kind: msgspec.msgpack.Decoder(kind) for _, kind in _ITEMS.values()}
 
 
-class OutOfStepError(SharddError):
-    """A length that no message has: nobody can tell where the next one begins, so the channel is of no use any more."""
+class OutOfSyncError(SharddError):
+    """A length that no message has: where the next one begins is unknown, so nothing more can be read from the channel."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unsent:
-    """What could not be encoded: a message, or one job, device or outcome of it."""
+class Unencodable:
+    """A message, or one job, device or outcome of it, that could not be encoded."""
 
     item: Any
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
-    """What could not be decoded: a message, or one job, device or outcome of it."""
+class Undecodable:
+    """A message, or one job, device or outcome of it, that could not be decoded."""
 
     kind: str
-    """The message's tag, such as `send`; `?`: not even that."""
+    """The message's tag, such as `send_job`; `?`: unknown."""
     where: str
-    """The field, such as `jobs[].id`; empty: not known."""
+    """The field, such as `job.id`; empty: unknown."""
     why: str
     item: Item | None = None
-    """What it is one of, if only one item of the message could not be read."""
+    """The type of the item, if a single item is at fault."""
     fields: dict[str, Any] = field(default_factory=dict)
-    """Those fields of the item that can be read."""
+    """Those fields of the item that could be decoded."""
 
     def __str__(self) -> str:
         """In words."""
@@ -89,20 +79,20 @@ class Unread:
 # ---- out
 
 
-def encode(messages: list[Any]) -> tuple[bytearray, list[Unsent]]:
+def encode(messages: list[Any]) -> tuple[bytearray, list[Unencodable]]:
     """These messages, ready to be written, and what of them could not be encoded."""
-    data, unsent = bytearray(), list[Unsent]()
+    data, failed = bytearray(), list[Unencodable]()
     for message in messages:
-        _put(message, data, unsent)
-    return data, unsent
+        _put(message, data, failed)
+    return data, failed
 
 
-def _put(message: Any, data: bytearray, unsent: list[Unsent]) -> None:
+def _put(message: Any, data: bytearray, failed: list[Unencodable]) -> None:
     begin = len(data)
     data += bytes(HEADER)
     try:
         _encoder.encode_into(message, data, -1)
-    except _UNENCODABLE as error:
+    except _ENCODE_ERRORS as error:
         why = str(error)
     else:
         size = len(data) - begin - HEADER
@@ -111,62 +101,51 @@ def _put(message: Any, data: bytearray, unsent: list[Unsent]) -> None:
             return
         why = f"its {size:,} bytes are more than the {MAX_MESSAGE:,} that a message may have"
     del data[begin:]
-    if parts := _divide(message):
-        for part in parts:
-            _put(part, data, unsent)
-    else:
-        unsent.append(Unsent(_only_item(message), why))
+    parts = _split(message)
+    if len(parts) == 1:
+        failed.append(Unencodable(parts[0], why))
+        return
+    for part in parts:
+        _put(part, data, failed)
 
 
-def _divide(message: Any) -> list[Any]:
-    """The same in several messages; empty when there is nothing to divide."""
+def _split(message: Any) -> list[Any]:
+    """The same content in a message for each item; of a message that cannot be split, the item that it carries."""
     match message:
-        case Setup(devices=[_, *_]):
-            return [msgspec.structs.replace(message, devices=[]), Devices(changed=message.devices)]
-        case Devices(changed=[_, *_], removed=[_, *_]):
-            return [Devices(changed=message.changed), Devices(removed=message.removed)]
-        case Devices(changed=[_, _, *_] as items):
-            return [Devices(changed=half) for half in _halves(items)]
-        case Send(jobs=[_, _, *_] as items):
-            return [Send(jobs=half) for half in _halves(items)]
-        case Outcomes(outcomes=[_, _, *_] as items):
-            return [Outcomes(outcomes=half) for half in _halves(items)]
-    return []
-
-
-def _halves(items: list[Any]) -> tuple[list[Any], list[Any]]:
-    return items[: len(items) // 2], items[len(items) // 2 :]
-
-
-def _only_item(message: Any) -> Any:
-    match message:
-        case Send(jobs=[item]) | Outcomes(outcomes=[item]) | Devices(changed=[item]):
-            return item
-    return message
+        case SendJob(job=item) | Outcomes(outcomes=[item]) | Devices(changed=[item], removed=[]):
+            return [item]
+        case Outcomes(outcomes=[_, *_] as outcomes):
+            return [Outcomes([outcome]) for outcome in outcomes]
+        case Devices(changed=[_, *_] as devices):
+            return [*(Devices(changed=[device]) for device in devices), Devices(removed=message.removed)]
+        case Setup(devices=[_, *_] as devices):
+            return [msgspec.structs.replace(message, devices=[]), *(Devices(changed=[device]) for device in devices)]
+        case _:
+            return [message]
 
 
 # ---- in
 
 
 def worker_reader() -> Reader:
-    """Of what a supervisor says."""
+    """For what a supervisor sends."""
     return Reader(msgspec.msgpack.Decoder(ToWorker))
 
 
 def supervisor_reader() -> Reader:
-    """Of what a worker says."""
+    """For what a worker sends."""
     return Reader(msgspec.msgpack.Decoder(ToSupervisor))
 
 
 class Reader:
-    """Makes messages of bytes as they come, in pieces of any size; keeps no more than one message and one piece."""
+    """Decodes messages from bytes that arrive in pieces of any size; keeps at most one message and one piece."""
 
     def __init__(self, decoder: msgspec.msgpack.Decoder[Any]) -> None:
         self._decoder = decoder
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Any]:
-        """The messages that are complete now, in order, with an `Unread` for what cannot be read. Raises OutOfStepError."""
+        """The messages that are complete now, in order, with `Undecodable` in place of bad ones. Raises OutOfSyncError."""
         self._buffer += data
         begin = 0
         try:
@@ -175,8 +154,8 @@ class Reader:
                 begin = end
                 try:
                     message = self._decoder.decode(payload)
-                except _UNDECODABLE as error:
-                    yield from self._take_apart(payload, error)
+                except _DECODE_ERRORS as error:
+                    yield from self._salvage(payload, error)
                 else:
                     yield message
         finally:
@@ -188,69 +167,57 @@ class Reader:
         size = int.from_bytes(self._buffer[begin : begin + HEADER], "big")
         if not 0 < size <= MAX_MESSAGE:
             self._buffer.clear()
-            raise OutOfStepError(f"a message of {size:,} bytes was announced, and {MAX_MESSAGE:,} is the most")
+            raise OutOfSyncError(f"a message of {size:,} bytes was announced, and {MAX_MESSAGE:,} is the most")
         end = begin + HEADER + size
         return end if len(self._buffer) >= end else None
 
-    def _take_apart(self, payload: bytes, error: Exception) -> Iterator[Any]:
-        """Of a message that cannot be read as a whole, what can be, and a note for what cannot."""
+    def _salvage(self, payload: bytes, error: Exception) -> Iterator[Any]:
+        """What can be decoded of a message that cannot be as a whole, and an `Undecodable` for each part that cannot."""
+        kind = "?"
         try:
             fields = _fields.decode(payload)
-            kind = msgspec.msgpack.decode(fields["type"], type=str)
-            name, item = _LISTS[kind]
-            raws = _items.decode(fields[name])
-        except (*_UNDECODABLE, KeyError):
-            yield Unread(_kind_of(payload), *_where(error))
+            kind = msgspec.msgpack.decode(fields["type"], type=str)[:40]
+            name, item = _ITEMS[kind]
+            raws = [fields[name]] if item is JobSpec else _list.decode(fields[name])
+        except (*_DECODE_ERRORS, KeyError):
+            yield Undecodable(kind, *_where(error))
             return
         good: list[msgspec.Raw] = []
-        bad: list[Unread] = []
+        bad: list[Undecodable] = []
         for raw in raws:
             try:
                 _item_decoders[item].decode(raw)
-            except _UNDECODABLE as fault:
+            except _DECODE_ERRORS as fault:
                 where, why = _where(fault, item)
-                bad.append(Unread(kind, f"{name}[]{where and '.'}{where}", why, item, _readable_fields(raw, item)))
+                path = f"{name}{'' if item is JobSpec else '[]'}{where and '.'}{where}"
+                bad.append(Undecodable(kind, path, why, item, _readable_fields(raw, item)))
             else:
                 good.append(raw)
-        if bad:
+        if not bad:
+            yield Undecodable(kind, *_where(error))
+            return
+        if item is not JobSpec:
             try:
-                message = self._decoder.decode(_encoder.encode({**fields, name: good}))
-            except _UNDECODABLE as fault:
-                yield Unread(kind, *_where(fault))
-            else:
-                yield message
-            yield from bad
-        else:
-            yield Unread(kind, *_where(error))
-
-
-def _kind_of(payload: bytes) -> str:
-    try:
-        return msgspec.msgpack.decode(payload, type=_Tagged).type[:40]
-    except _UNDECODABLE:
-        return "?"
-
-
-class _Tagged(msgspec.Struct):
-    type: str
+                yield self._decoder.decode(_encoder.encode({**fields, name: good}))
+            except _DECODE_ERRORS as fault:
+                yield Undecodable(kind, *_where(fault))
+        yield from bad
 
 
 def _readable_fields(raw: msgspec.Raw, item: type[msgspec.Struct]) -> dict[str, Any]:
     try:
-        values = _items.decode(raw)
-    except _UNDECODABLE:
+        values = _list.decode(raw)
+    except _DECODE_ERRORS:
         return {}
     found = {}
     for known, value in zip(msgspec.structs.fields(item), values, strict=False):
-        try:
+        with suppress(*_DECODE_ERRORS):
             found[known.name] = msgspec.msgpack.decode(value, type=known.type)
-        except _UNDECODABLE:
-            continue
     return found
 
 
 def _where(error: Exception, item: type[msgspec.Struct] | None = None) -> tuple[str, str]:
-    """(the field, what is wrong with it): items are arrays, whose fields msgspec tells by their number."""
+    """(the field, what is wrong with it); items are arrays, whose fields msgspec names by their index."""
     text = str(error)
     found = _PATH.search(text)
     if found is None:

@@ -68,7 +68,7 @@ from shardd.supervisor.scheduling.work_poller import WorkPoller
 from shardd.supervisor.services import Periodic, Service, Steps
 from shardd.supervisor.systemd import Notifier
 from shardd.supervisor.takeover import TakeOver
-from shardd.supervisor.workers.messages import ClientClosings, MessageHandlers
+from shardd.supervisor.workers.messages import MessageHandlers
 from shardd.supervisor.workers.pool import JOURNAL_RETRY, WorkerPool
 from shardd.supervisor.workers.process import Launch
 from shardd.transports.platforms.device_settings import account_of
@@ -134,8 +134,8 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         queue = scheduler.queues.get(device_id)
         return None if queue is None else rules.config.transports.region_of(queue.device.transport)
 
-    def say(shard: int, message: ipc.ToWorker) -> bool:
-        return workers.say(shard, message)
+    def send(shard: int, message: ipc.ToWorker) -> bool:
+        return workers.send(shard, message)
 
     # Dispatch
     spool = OptOutSpool(config.state_dir)
@@ -143,7 +143,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
     router = Router(
         jobs=jobs,
         scheduler=scheduler,
-        say=say,
+        send=send,
         may_claim=lambda: keeper.good() and state_watch.trouble is None,
         batch=lambda: rules.config.queue.batch,
         backoff=lambda: rules.job_backoff,
@@ -177,7 +177,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         scheduler,
         steps.add("reading the devices"),
         changed=router.wake,
-        say=say,
+        send=send,
         defect=defects.note,
         warm_days=lambda: rules.warm_days,
     )
@@ -229,18 +229,16 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
     workers = WorkerPool(
         config,
         launch,
-        dispatch=router,
         settle_dead=settle_dead,
         devices_of=lambda shard: [queue.device.spec for queue in scheduler.of_shard(shard)],
         sessions_dsn=given.sessions_dsn,
         handlers=MessageHandlers(
-            claims=router,
+            dispatch=router,
             defects=defects,
-            closings=ClientClosings(),
             device_changed=device_sync.changed,
             receipt=receipts.add,
             opted_out=inbox.add,
-            untold=scheduler.undeliverable,
+            unencodable_device=scheduler.undeliverable,
         ),
         lease_left=keeper.seconds_left,
     )

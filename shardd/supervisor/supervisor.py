@@ -63,7 +63,6 @@ class Supervisor:
     def stop(self) -> None:
         """Drain and exit; asked a second time, do not wait for what is in flight."""
         if self._stop.is_set() and self._composition is not None:
-            log.warning("stop requested again: draining without waiting", action="stop")
             self._composition.workers.hurry()
         self._stop.set()
 

@@ -1,7 +1,7 @@
-"""One job through its transport, and what is known about it afterwards.
+"""Sends jobs through their transports, and reports what is known about each afterwards.
 
 The order of the steps is the promise of shardd: journal `preparing` → fetch → the device's lock → prepare → journal `started` →
-deliver → journal `outcome` → report. Up to `started` every end is harmless, because nothing has left; after it, only positive
+deliver → journal `outcome` → report. A failure before `started` is harmless, because nothing has left; after it, only positive
 proof counts.
 """
 
@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from shardd.errors import (
     DeviceUnavailableError,
@@ -34,17 +34,25 @@ from shardd.worker.transports import Transports
 
 log = get_logger(__name__)
 
-JOURNAL_RETRY = 5.0
-"""Seconds before a device is tried again after its journal refused a line; its supervisor knows with the next heartbeat."""
-TRANSPORT_RETRY = 60.0
+JOURNAL_RETRY: Final = 5.0
+"""Seconds before a device is tried again after its journal refused a line; the next heartbeat reports it."""
+TRANSPORT_RETRY: Final = 60.0
 """Seconds before a device is tried again whose transport could not be loaded: a missing library takes a person."""
-GROWTH_SHARE = 0.25
+GROWTH_SHARE: Final = 0.25
 """Of the memory that a worker may take: a job that was prepared alone is at fault if the worker grew by this much meanwhile."""
+_VERDICTS: Final[dict[type[SendError], Verdict]] = {
+    PermanentError: Verdict.PERMANENT,
+    TransientError: Verdict.TRANSIENT,
+    ExpiredError: Verdict.EXPIRED,
+    OptedOutError: Verdict.OPTED_OUT,
+    DeviceUnavailableError: Verdict.UNAVAILABLE,
+    InDoubtError: Verdict.IN_DOUBT,
+}
 
 
 @dataclass(slots=True)
 class InFlightJob:
-    """A job that has begun, and how far it is."""
+    """A job that has begun, and how far it has got."""
 
     job: JobSpec
     task: asyncio.Task[None]
@@ -53,17 +61,17 @@ class InFlightJob:
     late: bool = False
     """Cancelled because its deadline has passed."""
     preparing: bool = False
-    """The journal says so."""
+    """The journal has it."""
     started: bool = False
-    """The journal says so: the message may have left."""
+    """The journal has it: the message may have left."""
     suspect: bool = False
     """Cancelled because the worker is replaced for its memory."""
     alone: bool = False
-    """No other is under way until this one has ended."""
+    """No other job is in flight until this one has ended."""
     memory: int = 0
     """Bytes that the worker took when this began, if it is alone."""
     growth: int = 0
-    """Bytes that the worker has grown by since, at most."""
+    """The most bytes that the worker has grown by since."""
 
 
 class Sender:
@@ -96,49 +104,41 @@ class Sender:
         self._outgrown = 0
         self._watch: asyncio.TimerHandle | None = None
         self._draining = False
-        self.sent = 0
-        self.failed = 0
-
-    @property
-    def in_flight(self) -> int:
-        """How many jobs are in flight."""
-        return len(self._in_flight) + len(self._gate.waiting)
 
     def claims(self) -> list[ClaimKey]:
         """The claims in flight."""
         return [*self._in_flight, *self._gate.waiting]
 
-    def take(self, jobs: list[JobSpec]) -> None:
-        """Begin to send these."""
-        for job in jobs:
-            if self._draining:
-                self._report(_outcome(job, Verdict.RETURNED))
-                continue
+    def take(self, job: JobSpec) -> None:
+        """Begin to send a job."""
+        if self._draining:
+            self._report(_outcome(job, Verdict.RETURNED))
+        else:
             self._gate.offer(job)
 
     def relax(self) -> None:
-        """Stop sending one job after the other."""
+        """No longer send one job at a time."""
         self._gate.relax()
 
     def watch_memory(self, rss: int) -> None:
-        """The process takes this much now: note by how much it has grown since a job began that is prepared alone."""
+        """The process takes this much now: note how much it has grown since a job began that is prepared alone."""
         for entry in self._in_flight.values():
             if entry.alone:
                 entry.growth = max(entry.growth, rss - entry.memory)
 
-    async def drain(self, timeout: float, *, memory: int | None = None, unheard: bool = False) -> None:
-        """Send back what has not started, give the rest `timeout` seconds to end, and call what is left in doubt.
+    async def drain(self, timeout: float, *, memory: int | None = None, disconnected: bool = False) -> None:
+        """Return what has not started, give the others `timeout` seconds to end, and call what is left in doubt.
 
         `memory`: the bytes that the worker has outgrown, if that is why; what is being prepared is suspect then.
-        `unheard`: nobody hears of outcomes any more, so all of them must stand in the journal.
+        `disconnected`: outcomes cannot be reported any more, so all of them go to the journal.
         """
-        self._draining, self._remembers_all = True, self._remembers_all or unheard
+        self._draining, self._remembers_all = True, self._remembers_all or disconnected
         self._outgrown = memory or self._outgrown
         for job in self._gate.close():
             self._report(_outcome(job, Verdict.RETURNED))
         for claim, entry in list(self._in_flight.items()):
             if entry.deadline is None:
-                # Cancelled before its first step, a task runs no line of its own, not even the one that reports.
+                # A task that is cancelled before its first step runs none of its code, not even the report.
                 del self._in_flight[claim]
                 self._report(_outcome(entry.job, Verdict.RETURNED))
             if not entry.started:
@@ -147,7 +147,7 @@ class Sender:
         await self._wait(timeout)
         for entry in list(self._in_flight.values()):
             entry.task.cancel()
-        # Cancelled tasks end at once, unless a transport swallows it; then the journal tells the truth.
+        # Cancelled tasks end at once, unless a transport swallows the cancellation; then the journal decides.
         await self._wait(1.0)
 
     def lock_of(self, device_id: str) -> asyncio.Lock:
@@ -176,63 +176,40 @@ class Sender:
         finally:
             del self._in_flight[job.key]
             self._gate.ended(job.key)
-        if outcome.verdict == Verdict.SENT:
-            self.sent += 1
-        elif outcome.verdict in (Verdict.PERMANENT, Verdict.TRANSIENT, Verdict.IN_DOUBT):
-            self.failed += 1
         self._report(outcome)
 
-    async def _outcome_of(self, job: JobSpec, entry: InFlightJob) -> Outcome:  # noqa: PLR0911  # one return for each way to end
+    async def _outcome_of(self, job: JobSpec, entry: InFlightJob) -> Outcome:
         device = self._devices.get(job.device_id)
         if device is None:
-            # It left this shard; or it never came, because the message that told of it was lost.
-            error = "this worker does not know its device"
-            return _outcome(job, Verdict.UNAVAILABLE, error=error, error_class=ErrorClass.DEVICE)
+            # It left this shard; or it never came, because its message was lost.
+            return _outcome(job, Verdict.UNAVAILABLE, "this worker does not know its device", ErrorClass.DEVICE)
         try:
             sent = await self._deliver(device, job, entry)
             return _outcome(job, Verdict.SENT, message_id=sent.message_id)
         except SendError as error:
             return self._judge(error, job, device)
         except JournalError as error:
-            return _outcome(
-                job, Verdict.UNAVAILABLE, error=str(error), retry_after=JOURNAL_RETRY, error_class=ErrorClass.WORKER
-            )
+            return _outcome(job, Verdict.UNAVAILABLE, str(error), ErrorClass.WORKER, retry_after=JOURNAL_RETRY)
         except asyncio.CancelledError:
-            if entry.late and entry.started:
-                return _outcome(
-                    job,
-                    Verdict.IN_DOUBT,
-                    error=f"no answer within {self._send_timeout:g} s",
-                    error_class=ErrorClass.TIMEOUT,
-                )
-            if entry.late:
-                return _outcome(
-                    job,
-                    Verdict.TRANSIENT,
-                    error=f"not ready to send within {self._send_timeout:g} s",
-                    error_class=ErrorClass.TIMEOUT,
-                )
-            if entry.started:
-                return _outcome(
-                    job,
-                    Verdict.IN_DOUBT,
-                    error="the worker had to stop before the answer came",
-                    error_class=ErrorClass.WORKER,
-                )
-            return self._returned(job, entry)
+            return self._cancelled(job, entry)
         except Exception as error:
-            # A defect in a transport must not take the worker's other devices down, nor be called an outcome that it is
-            # not.
+            # A defect in a transport must neither end the worker's other devices nor be taken for an outcome.
             log.exception("send failed unexpectedly", action="send", device=job.device_id, job=job.id)
             verdict = Verdict.IN_DOUBT if entry.started else Verdict.TRANSIENT
-            return _outcome(
-                job, verdict, error=f"unexpected: {type(error).__name__}: {error}", error_class=ErrorClass.UNKNOWN
-            )
+            return _outcome(job, verdict, f"unexpected: {type(error).__name__}: {error}", ErrorClass.UNKNOWN)
 
-    def _returned(self, job: JobSpec, entry: InFlightJob) -> Outcome:
-        """Of a job that was cancelled before it started."""
+    def _cancelled(self, job: JobSpec, entry: InFlightJob) -> Outcome:
+        if entry.started:
+            if entry.late:
+                error, error_class = f"no answer within {self._send_timeout:g} s", ErrorClass.TIMEOUT
+            else:
+                error, error_class = "the worker had to stop before the answer came", ErrorClass.WORKER
+            return _outcome(job, Verdict.IN_DOUBT, error, error_class)
+        if entry.late:
+            error = f"not ready to send within {self._send_timeout:g} s"
+            return _outcome(job, Verdict.TRANSIENT, error, ErrorClass.TIMEOUT)
         if not entry.suspect or (entry.alone and entry.growth < self._outgrown * GROWTH_SHARE):
-            # If it was large before, the next worker, which begins small, will tell whether it is this job.
+            # If the worker was large before, the next one, which begins small, shows whether it is this job.
             return _outcome(job, Verdict.RETURNED)
         error, verdict = (
             f"its worker grew beyond {self._outgrown:,} bytes while it was being prepared",
@@ -240,10 +217,10 @@ class Sender:
         )
         if entry.alone and job.alone:
             error, verdict = f"{error}, also when no other was: by {entry.growth:,} bytes", Verdict.PERMANENT
-        return _outcome(job, verdict, error=error, error_class=ErrorClass.WORKER, suspect=True)
+        return _outcome(job, verdict, error, ErrorClass.WORKER, suspect=True)
 
     def _set_deadline(self, entry: InFlightJob) -> None:
-        # One timer for all, since all have the same time: a timer for each would be a quarter of a quick send's work.
+        # One timer for all, since all have the same timeout: a timer for each would take a quarter of a quick send's CPU.
         loop = asyncio.get_running_loop()
         entry.deadline = loop.time() + self._send_timeout
         if self._watch is None:
@@ -279,7 +256,7 @@ class Sender:
             if transport.in_flight > 1:
                 return await self._hand_over(transport, device, job, entry, fetched)
             async with self.lock_of(device.id):
-                # It may have got another session meanwhile, and the lock says that nobody uses the old one any more.
+                # It may have got another session meanwhile; under the lock, nothing uses the old one.
                 device = self._devices.get(device.id, device)
                 return await self._hand_over(transport, device, job, entry, fetched)
         finally:
@@ -296,71 +273,37 @@ class Sender:
         return await transport.deliver(device, job, prepared)
 
     def _judge(self, error: SendError, job: JobSpec, device: DeviceSpec) -> Outcome:
-        text, kind = str(error), error.error_class
-        match error:
-            case PermanentError():
-                return _outcome(job, Verdict.PERMANENT, error=text, error_class=kind)
-            case TransientError():
-                return _outcome(job, Verdict.TRANSIENT, error=text, retry_after=error.retry_after, error_class=kind)
-            case ExpiredError():
-                return _outcome(job, Verdict.EXPIRED, error=text, error_class=kind)
-            case OptedOutError():
-                return _outcome(job, Verdict.OPTED_OUT, error=text, error_class=kind)
-            case DeviceUnavailableError():
-                retry_after = error.retry_after
-                if error.state is not None:
-                    until = error.until.timestamp() if error.until else None
-                    self._events.device_changed(device.id, error.state, text, until)
-                    if until is not None:
-                        retry_after = max(0.0, until - time.time())
-                return _outcome(
-                    job,
-                    Verdict.UNAVAILABLE,
-                    error=text,
-                    retry_after=retry_after,
-                    state=error.state,
-                    error_class=kind,
-                    whole_account=error.whole_account,
-                )
-            case InDoubtError():
-                return _outcome(job, Verdict.IN_DOUBT, error=text, error_class=kind)
-        raise AssertionError(f"{type(error).__name__} is a SendError without a verdict")
+        verdict, text, kind = _VERDICTS[type(error)], str(error), error.error_class
+        if isinstance(error, TransientError):
+            return _outcome(job, verdict, text, kind, retry_after=error.retry_after)
+        if not isinstance(error, DeviceUnavailableError):
+            return _outcome(job, verdict, text, kind)
+        retry_after = error.retry_after
+        if error.state is not None:
+            until = error.until.timestamp() if error.until else None
+            self._events.device_changed(device.id, error.state, text, until)
+            if until is not None:
+                retry_after = max(0.0, until - time.time())
+        return _outcome(
+            *(job, verdict, text, kind),
+            retry_after=retry_after,
+            device_state=None if error.state is None else DeviceState(error.state),
+            whole_account=error.whole_account,
+        )
 
     def _remember(self, outcome: Outcome) -> None:
         try:
             self._journal.outcome(outcome)
         except JournalError:
-            # The outcome still reaches the supervisor by word; only a crash in the next moment would lose it.
+            # The outcome still reaches the supervisor by message; only a crash in the next moment would lose it.
             log.exception("journal refused an outcome", action="journal", job=outcome.id)
 
 
 def _outcome(
-    job: JobSpec,
-    verdict: Verdict,
-    *,
-    message_id: str | None = None,
-    error: str | None = None,
-    retry_after: float | None = None,
-    state: str | None = None,
-    error_class: ErrorClass | None = None,
-    whole_account: bool = False,
-    suspect: bool = False,
+    job: JobSpec, verdict: Verdict, error: str | None = None, error_class: ErrorClass | None = None, **more: Any
 ) -> Outcome:
-    return Outcome(
-        id=job.id,
-        epoch=job.epoch,
-        attempt=job.attempt,
-        token=job.token,
-        verdict=verdict,
-        message_id=message_id,
-        error=error,
-        retry_after=retry_after,
-        device_state=None if state is None else DeviceState(state),
-        at=time.time(),
-        error_class=error_class,
-        whole_account=whole_account,
-        suspect=suspect,
-    )
+    """`more`: other fields of the outcome."""
+    return Outcome(*job.key, verdict, error=error, error_class=error_class, at=time.time(), **more)
 
 
 def _check_expiry(job: JobSpec) -> None:

@@ -1,7 +1,7 @@
 """A worker: one process, one event loop, the clients of one shard's devices.
 
-It does what its supervisor says over the channel and nothing else: no queue, no timers per device. Its heartbeat comes
-from the event loop, so that a hung loop is seen. When the supervisor is gone it finishes what it has started and exits.
+It obeys its supervisor's messages and has no queue and no timers per device. Its heartbeat comes from the event loop, so that a
+hung loop is noticed. When the supervisor is gone it finishes what it has started and exits.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import socket
 import sys
 import time
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 from shardd import ipc
 from shardd.channel import Channel
@@ -24,24 +25,25 @@ from shardd.ipc import ClaimKey, DeviceSpec, JobSpec, Outcome
 from shardd.journal import Journal
 from shardd.logs import get_logger, set_log_level
 from shardd.states import DeviceState, Verdict
-from shardd.wire import OutOfStepError, Unread, Unsent, worker_reader
+from shardd.tasks import TaskSet
+from shardd.wire import OutOfSyncError, Undecodable, Unencodable, worker_reader
 from shardd.worker.sender import Sender
 from shardd.worker.transports import Transports
 
 log = get_logger(__name__)
 
 ORPHAN_GRACE: Final = 5.0
-"""Seconds that a worker without a supervisor gives to what it has started."""
+"""Seconds that a worker without a supervisor gives what it has started."""
 LOCK_WAIT: Final = 30.0
 """Seconds that a new worker waits for the journal of its predecessor."""
 CLAIM: Final = ("id", "epoch", "attempt", "token")
-"""The fields of a job that name its claim."""
+"""The fields of a job that identify its claim."""
 LAGGING: Final = 1.0
-"""Seconds of loop lag worth a line in the log."""
+"""Seconds of loop lag that are logged."""
 
 
 class Worker:
-    """The worker's life: setup, then messages, until it is drained or orphaned."""
+    """Gets its setup, then messages, until it is drained or orphaned."""
 
     def __init__(self) -> None:
         self._channel: Channel | None = None
@@ -51,18 +53,19 @@ class Worker:
         self._devices: dict[str, DeviceSpec] = {}
         self._outcomes: list[Outcome] = []
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
+        self._told_to_leave = asyncio.Event()
         self._lease_end: asyncio.TimerHandle | None = None
 
     async def run(self, sock: socket.socket) -> int:
-        """Live until the end; returns the exit code."""
+        """Run until the end; returns the exit code."""
         self._channel = await Channel.connect(sock, worker_reader(), self)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._leave)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._told_to_leave.set)
+        self._start(self._leave())
         try:
             return await self._ended
         finally:
-            for task in self._tasks:
-                task.cancel()
+            await self._tasks.end()
             await self._transports.close()
             self._channel.close()
             if self._journal is not None:
@@ -72,33 +75,34 @@ class Worker:
 
     def device_changed(self, device_id: str, state: str, reason: str, until: float | None = None) -> None:
         """A transport learned something about a device."""
-        self._say(
+        self._send(
             ipc.DeviceChanged(device_id=device_id, state=DeviceState(state), reason=reason, until=until, at=time.time())
         )
 
     def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float) -> None:
         """A message was delivered or read."""
-        self._say(ipc.Receipt(device_id=device_id, message_ids=message_ids, kind=kind, at=at))
+        self._send(ipc.Receipt(device_id=device_id, message_ids=message_ids, kind=kind, at=at))
 
     def opted_out(self, device_id: str, recipients: list[str], words: str, at: float) -> None:
         """Somebody wants no more messages."""
-        self._say(ipc.OptedOut(device_id=device_id, recipients=recipients, words=words, at=at))
+        self._send(ipc.OptedOut(device_id=device_id, recipients=recipients, words=words, at=at))
 
-    # ---- what the supervisor says: channel.Listener
+    # ---- channel.Listener
 
-    def heard(self, message: ipc.ToWorker) -> None:
-        """It said something."""
+    def received(self, message: ipc.ToWorker) -> None:  # noqa: C901  # one case for each type of message
+        """A message of the supervisor."""
         match message:
             case ipc.Setup():
                 self._start(self._set_up(message))
-            case ipc.Send() if self._sender is not None:
-                self._sender.take(message.jobs)
-            case ipc.Settled() if self._journal is not None:
+            case ipc.SendJob():
+                if self._sender is not None:
+                    self._sender.take(message.job)
+            case ipc.Settled():
                 self._forget(message.claims)
             case ipc.Devices():
                 self._start(self._change_devices(message), message)
             case ipc.Close():
-                self._start(self._close_devices(message), message)
+                self._start(self._close_device(message), message)
             case ipc.Drain():
                 self._start(self._drain(message.timeout, memory=message.memory))
             case ipc.Lease():
@@ -107,10 +111,12 @@ class Worker:
                 set_log_level(message.level)
             case ipc.Audit():
                 self._answer_audit(message.request)
+            case _:
+                assert_never(message)
 
-    def unread(self, what: Unread) -> None:
-        """It said something that cannot be read: if it was a job, that one ends; without a setup nothing can go on."""
-        text = f"what the supervisor says cannot be read: {what}"
+    def undecodable(self, what: Undecodable) -> None:
+        """A message that cannot be decoded: if it was a job, that job ends; without its setup the worker cannot go on."""
+        text = f"a message of the supervisor cannot be decoded: {what}"
         if what.item is JobSpec and what.fields.keys() >= set(CLAIM):
             job_id, epoch, attempt, token = (what.fields[name] for name in CLAIM)
             self._report(
@@ -121,13 +127,13 @@ class Worker:
                     at=time.time(),
                 )
             )
-        self._tell_defect(text)
+        self._report_defect(text)
         if what.kind == "setup" and what.item is None:
             self._fail(text)
 
-    def unsent(self, what: Unsent) -> None:
-        """It cannot be told something: of an outcome, what can be said of it is."""
-        self._tell_defect(f"{type(what.item).__name__} cannot be said to the supervisor: {what.why}")
+    def unencodable(self, what: Unencodable) -> None:
+        """A message that the supervisor does not get; of an outcome, what can be encoded is sent."""
+        self._report_defect(f"{type(what.item).__name__} cannot be encoded for the supervisor: {what.why}")
         if isinstance(what.item, Outcome):
             known = what.item
             least = Outcome(*known.key, known.verdict, known.message_id, at=known.at)
@@ -135,22 +141,22 @@ class Worker:
                 self._report(least)
 
     def failed(self, message: Any, error: Exception) -> None:
-        """Hearing a message raised this."""
-        text = f"{type(message).__name__} could not be handled: {type(error).__name__}: {error}"
-        log.error(text, action="defect", exc_info=error)
-        self._say(ipc.Defect(text))
+        """Handling a message raised this."""
+        self._report_defect(f"{type(message).__name__} could not be handled: {type(error).__name__}: {error}", error)
 
-    def out_of_step(self, error: OutOfStepError) -> None:
-        """Nothing that it says can be read any more."""
-        text = f"what the supervisor says cannot be read any more: {error}"
-        self._tell_defect(text)
+    def out_of_sync(self, error: OutOfSyncError) -> None:
+        """None of its messages can be decoded any more."""
+        text = f"the supervisor's messages cannot be decoded any more: {error}"
+        self._report_defect(text)
         self._fail(text)
 
-    def lost(self) -> None:
+    def disconnected(self) -> None:
         """The supervisor is gone."""
         if not self._ended.done():
             log.warning("supervisor is gone: finishing what has started", action="orphan")
-            self._start(self._drain(ORPHAN_GRACE, unheard=True))
+            self._start(self._drain(ORPHAN_GRACE, disconnected=True))
+
+    # ---- what it does
 
     async def _set_up(self, setup: ipc.Setup) -> None:
         self._devices = {device.id: device for device in setup.devices}
@@ -178,7 +184,7 @@ class Worker:
         for name in {device.transport for device in self._devices.values()}:
             await self._transports.load(name)
         self._start(self._beat(setup.heartbeat_every))
-        self._say(ipc.Ready(pid=os.getpid(), rss=_rss()))
+        self._send(ipc.Ready(rss=_rss()))
 
     async def _open_journal(self, setup: ipc.Setup) -> Journal:
         deadline = time.monotonic() + LOCK_WAIT
@@ -188,27 +194,26 @@ class Worker:
             except JournalHeldError:
                 if time.monotonic() > deadline:
                     raise
-                # flock has no deadline of its own; the predecessor is on its way out.
+                # flock has no timeout; the predecessor is about to end.
                 await asyncio.sleep(0.02)
 
     async def _change_devices(self, message: ipc.Devices) -> None:
-        others = []
+        sessions_changed = []
         for device in message.changed:
             before = self._devices.get(device.id)
             if before is not None and before.session != device.session:
-                others.append(device.id)
+                sessions_changed.append(device.id)
             self._devices[device.id] = device
         for device_id in message.removed:
             await self._close_client(device_id)
             self._devices.pop(device_id, None)
-        for device_id in others:
-            # Its old session may be somebody else's from now on, or is about to be ended.
+        for device_id in sessions_changed:
+            # Another process may use its old session now, or unlink it.
             await self._close_client(device_id)
 
-    async def _close_devices(self, message: ipc.Close) -> None:
-        for device_id in message.devices:
-            await self._close_client(device_id)
-        self._say(ipc.Closed(request=message.request))
+    async def _close_device(self, message: ipc.Close) -> None:
+        await self._close_client(message.device_id)
+        self._send(ipc.Closed(request=message.request))
 
     async def _close_client(self, device_id: str) -> None:
         device = self._devices.get(device_id)
@@ -217,38 +222,38 @@ class Worker:
             async with self._sender.lock_of(device_id):
                 await transport.close_device(device_id)
 
-    async def _drain(self, timeout: float, *, code: int = 0, memory: int | None = None, unheard: bool = False) -> None:
+    async def _drain(
+        self, timeout: float, *, code: int = 0, memory: int | None = None, disconnected: bool = False
+    ) -> None:
         if self._sender is not None:
-            await self._sender.drain(timeout, memory=memory, unheard=unheard)
-        self._say(ipc.Drained())
+            await self._sender.drain(timeout, memory=memory, disconnected=disconnected)
+        self._send_outcomes()
         self._end(code)
 
     def _answer_audit(self, request: int) -> None:
         if self._journal is None or self._sender is None:
             return
         for outcome in self._journal.open_outcomes():
-            # Each by itself: if it is an outcome that made a message unreadable, it does so to no other now.
-            self._say(ipc.Outcomes(outcomes=[outcome]))
-        self._say(ipc.InFlight(request=request, claims=self._sender.claims(), started=self._journal.open_claims()))
+            # Each in its own message: an outcome that made one undecodable affects no other.
+            self._send(ipc.Outcomes(outcomes=[outcome]))
+        self._send(ipc.AuditReply(request=request, claims=self._sender.claims(), started=self._journal.open_claims()))
 
-    # ---- what the worker says
-
-    def _say(self, message: ipc.ToSupervisor) -> None:
-        # Outcomes first: `Drained` must not overtake them.
-        self._say_outcomes()
+    def _send(self, message: ipc.ToSupervisor) -> None:
+        # Outcomes first: an AuditReply must not overtake them.
+        self._send_outcomes()
         if self._channel is not None:
-            self._channel.say(message)
+            self._channel.send(message)
 
     def _report(self, outcome: Outcome) -> None:
-        # Those of one turn of the loop travel together: a message for each would double the work of both sides.
+        # Those of one turn of the loop share a message: one for each would double the work of both sides.
         if not self._outcomes:
-            asyncio.get_running_loop().call_soon(self._say_outcomes)
+            asyncio.get_running_loop().call_soon(self._send_outcomes)
         self._outcomes.append(outcome)
 
-    def _say_outcomes(self) -> None:
+    def _send_outcomes(self) -> None:
         if self._outcomes and self._channel is not None:
             outcomes, self._outcomes = self._outcomes, []
-            self._channel.say(ipc.Outcomes(outcomes=outcomes))
+            self._channel.send(ipc.Outcomes(outcomes=outcomes))
 
     async def _beat(self, every: float) -> None:
         loop = asyncio.get_running_loop()
@@ -259,14 +264,10 @@ class Worker:
                 log.warning("event loop lags", action="heartbeat", lag=round(lag, 3))
             rss = _rss()
             self._sender.watch_memory(rss)
-            self._say(
+            self._send(
                 ipc.Heartbeat(
                     lag=lag,
-                    devices=len(self._devices),
                     open_clients=self._transports.open_clients(),
-                    in_flight=self._sender.in_flight,
-                    sent=self._sender.sent,
-                    failed=self._sender.failed,
                     rss=rss,
                     fds=_open_fds(),
                     connects=self._transports.connects(),
@@ -276,15 +277,16 @@ class Worker:
             due = loop.time() + every
             await asyncio.sleep(every)
 
-    # ---- its end
-
     def _forget(self, claims: list[ClaimKey]) -> None:
-        assert self._journal is not None
+        if self._journal is None:
+            return
         try:
             self._journal.settled(claims)
         except JournalError as error:
-            # Entries that are kept too long are harmless: settling is idempotent.
+            # Entries that stay too long are harmless: settling is idempotent.
             log.warning("journal not trimmed", action="journal", error=str(error))
+
+    # ---- its end
 
     def _hold(self, lease: ipc.Lease) -> None:
         if self._lease_end is not None:
@@ -292,42 +294,36 @@ class Worker:
         self._lease_end = asyncio.get_running_loop().call_later(lease.left, self._lease_over, lease.grace)
 
     def _lease_over(self, grace: float) -> None:
-        log.warning("the lease was not renewed: the shard may be another node's", action="lease")
-        self._start(self._drain(grace, unheard=True))
+        log.warning("the lease was not renewed: another node may have the shard", action="lease")
+        self._start(self._drain(grace, disconnected=True))
 
-    def _leave(self) -> None:
+    async def _leave(self) -> None:
+        await self._told_to_leave.wait()
         log.warning("told to end: finishing what has started", action="leave")
-        self._say(ipc.Leaving())
-        self._start(self._drain(ORPHAN_GRACE))
+        self._send(ipc.Leaving())
+        await self._drain(ORPHAN_GRACE)
 
     def _start(self, step: Coroutine[Any, Any, None], message: Any = None) -> None:
-        """Take a step in a task of its own. `message`: what asked for it, which alone is lost when the step fails."""
+        """Run a step in a task. `message`: what requested it; only that is lost if the step fails. Else the worker ends."""
+        self._tasks.start(step, self._cannot_go_on if message is None else partial(self.failed, message))
 
-        def ended(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            if task.cancelled() or (error := task.exception()) is None:
-                return
-            if message is not None and isinstance(error, Exception):
-                self.failed(message, error)
-                return
-            if isinstance(error, SharddError):
-                log.error("worker cannot go on", action="worker", error=str(error))
-            else:
-                log.error("worker cannot go on", action="worker", exc_info=error)
-            _say_at_the_end(str(error) if isinstance(error, SharddError) else f"{type(error).__name__}: {error}")
-            self._end(70)
+    def _cannot_go_on(self, error: Exception) -> None:
+        if isinstance(error, SharddError):
+            text = str(error)
+            log.error("worker cannot go on", action="worker", error=text)
+        else:
+            text = f"{type(error).__name__}: {error}"
+            log.error("worker cannot go on", action="worker", exc_info=error)
+        _print_last_error(text)
+        self._end(70)
 
-        task = asyncio.get_running_loop().create_task(step)
-        self._tasks.add(task)
-        task.add_done_callback(ended)
-
-    def _tell_defect(self, text: str) -> None:
-        log.error(text, action="defect")
-        self._say(ipc.Defect(text))
+    def _report_defect(self, text: str, error: Exception | None = None) -> None:
+        log.error(text, action="defect", exc_info=error)
+        self._send(ipc.Defect(text))
 
     def _fail(self, text: str) -> None:
         """Finish what has started, then end for this reason."""
-        _say_at_the_end(text)
+        _print_last_error(text)
         self._start(self._drain(ORPHAN_GRACE, code=70))
 
     def _end(self, code: int) -> None:
@@ -335,8 +331,8 @@ class Worker:
             self._ended.set_result(code)
 
 
-def _say_at_the_end(text: str) -> None:
-    """To stderr, which the supervisor keeps in a file and reads when the worker is gone (see `stderr_tail`)."""
+def _print_last_error(text: str) -> None:
+    """To stderr, which the supervisor reads when the worker is gone (see `shardd.supervisor.workers.process`)."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 

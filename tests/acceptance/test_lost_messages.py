@@ -55,10 +55,10 @@ async def test_a_job_that_the_worker_cannot_read_ends_and_no_other_does(
     ((error, error_class),) = producer.execute(
         "SELECT error, error_class FROM shardd.outcomes WHERE reference = 'torn' AND state = 'failed'"
     )
-    assert error == "what the supervisor says cannot be read: send.jobs[].recipient: Expected `str`, got `int`"
+    assert error == "a message of the supervisor cannot be decoded: send_job.job.recipient: Expected `str`, got `int`"
     assert error_class == "worker"
     status = await daemon.until(lambda s: s["problem_kinds"]["defect"] == 1)
-    assert "shard 0: what the supervisor says cannot be read: send.jobs[].recipient" in status["problems"][0]
+    assert "shard 0: a message of the supervisor cannot be decoded: send_job.job.recipient" in status["problems"][0]
     assert "(2 times)" in status["problems"][0]
     assert restarts(status) == 0
 
@@ -77,7 +77,7 @@ async def test_a_job_whose_message_the_worker_cannot_read_ends_and_costs_no_othe
     ) == [("worker",)]
     assert producer.execute("SELECT max(failures) FROM shardd.outcomes WHERE reference = 'good'") == [(0,)]
     status = await daemon.status()
-    assert any("what the supervisor says cannot be read: ?" in problem for problem in status["problems"])
+    assert any("a message of the supervisor cannot be decoded: ?" in problem for problem in status["problems"])
     assert restarts(status) == 0
     assert sent_once(daemon)
 
@@ -91,7 +91,7 @@ async def test_outcomes_that_cannot_be_read_are_asked_for_again(
     add_jobs_and_a_torn_one(producer)
     assert await producer.until_finished(daemon, 100) == {"sent": 100}
     status = await daemon.status()
-    assert any("what the worker says cannot be read: ?" in problem for problem in status["problems"])
+    assert any("a message of the worker cannot be decoded: ?" in problem for problem in status["problems"])
     assert restarts(status) == 0
     assert sent_once(daemon)
 
@@ -105,7 +105,7 @@ async def test_an_outcome_that_can_never_be_read_leaves_only_its_own_job_in_doub
     add_jobs_and_a_torn_one(producer)
     assert await producer.until_finished(daemon, 100) == {"sent": 99, "in_doubt": 1}
     assert producer.execute("SELECT id, error FROM shardd.outcomes WHERE state = 'in_doubt'") == [
-        (33, "the message to the worker, or the one that told what became of the job, could not be read")
+        (33, "the message that handed the job over, or the one with its outcome, could not be decoded")
     ]
     assert restarts(await daemon.status()) == 0
     assert sent_once(daemon)
@@ -120,7 +120,7 @@ async def test_a_worker_that_is_out_of_step_is_named_and_replaced(
     producer.add_jobs(10, 10)
     status = await daemon.until(lambda s: restarts(s) == 1)
     assert status["shards"][0]["error"].startswith(
-        "worker died: what it says cannot be read any more: a message of 4,294,967,295 bytes was announced"
+        "worker died: its messages cannot be decoded any more: a message of 4,294,967,295 bytes was announced"
     )
     # What it had sent stands in its journal.
     assert await producer.until_finished(daemon, 10) == {"sent": 10}
@@ -136,7 +136,8 @@ async def test_a_supervisor_that_is_out_of_step_is_not_called_gone(
     add_jobs_and_a_torn_one(producer)
     status = await daemon.until(lambda s: restarts(s) >= 1 and s["shards"][0]["error"])
     assert (
-        "exit code 70: what the supervisor says cannot be read any more: a message of" in status["shards"][0]["error"]
+        "exit code 70: the supervisor's messages cannot be decoded any more: a message of"
+        in status["shards"][0]["error"]
     )
     assert "supervisor is gone" not in daemon.log_file.read_text()
 

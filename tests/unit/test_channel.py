@@ -11,7 +11,7 @@ import pytest
 
 from shardd import ipc, wire
 from shardd.channel import Channel
-from shardd.wire import OutOfStepError, Reader, Unread, Unsent
+from shardd.wire import OutOfSyncError, Reader, Undecodable, Unencodable
 
 HANG = 30.0  # seconds; no test waits that long, it only keeps a broken one from hanging
 
@@ -22,8 +22,8 @@ class End:
     def __init__(self) -> None:
         self.messages: list[Any] = []
         self.losses = 0
-        self.unreads: list[Unread] = []
-        self.unsents: list[Unsent] = []
+        self.unreads: list[Undecodable] = []
+        self.unsents: list[Unencodable] = []
         self.failures: list[tuple[Any, str]] = []
         self.out_of_steps: list[str] = []
         self.fails_at: Any = None
@@ -39,27 +39,27 @@ class End:
 
     # ---- shardd.channel.Listener
 
-    def heard(self, message: Any) -> None:
+    def received(self, message: Any) -> None:
         if message == self.fails_at:
             raise LookupError("a defect")
         self.messages.append(message)
         self._tell()
 
-    def unread(self, what: Unread) -> None:
+    def undecodable(self, what: Undecodable) -> None:
         self.unreads.append(what)
         self._tell()
 
-    def unsent(self, what: Unsent) -> None:
+    def unencodable(self, what: Unencodable) -> None:
         self.unsents.append(what)
 
     def failed(self, message: Any, error: Exception) -> None:
         self.failures.append((message, str(error)))
 
-    def out_of_step(self, error: OutOfStepError) -> None:
+    def out_of_sync(self, error: OutOfSyncError) -> None:
         self.out_of_steps.append(str(error))
         self._tell()
 
-    def lost(self) -> None:
+    def disconnected(self) -> None:
         self.losses += 1
         self._tell()
 
@@ -107,14 +107,14 @@ def drain(number: int) -> ipc.Drain:
 async def test_messages_arrive_in_order_both_ways(ends: tuple[End, End]) -> None:
     supervisor, worker = ends
     for number in range(1000):
-        supervisor.channel.say(drain(number))
-        worker.channel.say(ipc.Ready(pid=number))
+        supervisor.channel.send(drain(number))
+        worker.channel.send(ipc.Ready(rss=number))
         if number % 100 == 0:
             await asyncio.sleep(0)
     await worker.until(lambda: len(worker.messages) == 1000)
     await supervisor.until(lambda: len(supervisor.messages) == 1000)
     assert worker.messages == [drain(number) for number in range(1000)]
-    assert supervisor.messages == [ipc.Ready(pid=number) for number in range(1000)]
+    assert supervisor.messages == [ipc.Ready(rss=number) for number in range(1000)]
 
 
 async def test_what_is_said_in_one_turn_leaves_with_one_write() -> None:
@@ -123,7 +123,7 @@ async def test_what_is_said_in_one_turn_leaves_with_one_write() -> None:
     await end.connect(ours, wire.supervisor_reader())
     theirs.setblocking(False)
     for number in range(50):
-        end.channel.say(drain(number))
+        end.channel.send(drain(number))
     await asyncio.sleep(0)
     data = await asyncio.get_running_loop().sock_recv(theirs, 1 << 20)
     assert len(list(wire.worker_reader().feed(data))) == 50
@@ -146,11 +146,11 @@ async def test_messages_may_arrive_in_pieces_or_together(raw: tuple[socket.socke
 
 async def test_a_message_larger_than_every_buffer_arrives(ends: tuple[End, End]) -> None:
     supervisor, worker = ends
-    jobs = [ipc.JobSpec(number, 1, 1, 9, "a", "+628", body="\U0001f600" * 65536) for number in range(40)]
-    supervisor.channel.say(ipc.Send(jobs=jobs))
-    supervisor.channel.say(drain(1))
+    large = ipc.SendJob(ipc.JobSpec(1, 1, 1, 9, "a", "+628", body="\U0001f600" * 2**21))
+    supervisor.channel.send(large)
+    supervisor.channel.send(drain(1))
     await worker.until(lambda: len(worker.messages) == 2)
-    assert worker.messages == [ipc.Send(jobs=jobs), drain(1)]
+    assert worker.messages == [large, drain(1)]
 
 
 async def test_no_message_is_larger_than_the_other_side_takes(ends: tuple[End, End]) -> None:
@@ -158,17 +158,17 @@ async def test_no_message_is_larger_than_the_other_side_takes(ends: tuple[End, E
     # 300 messages of 256 KiB: more than one message may hold.
     jobs = [ipc.JobSpec(number, 1, 1, 9, "a", "+628", body="\U0001f600" * 65536) for number in range(300)]
     for job in jobs:
-        supervisor.channel.say(ipc.Send(jobs=[job]))
+        supervisor.channel.send(ipc.SendJob(job))
     await worker.until(lambda: len(worker.messages) == 300 or worker.losses)
     assert worker.losses == 0
-    assert [message.jobs[0].id for message in worker.messages] == list(range(300))
+    assert [message.job.id for message in worker.messages] == list(range(300))
 
 
 async def test_the_end_of_the_other_side_is_told_once(ends: tuple[End, End]) -> None:
     supervisor, worker = ends
     supervisor.channel.close()
     await worker.until(lambda: worker.losses)
-    worker.channel.say(ipc.Ready(pid=1))
+    worker.channel.send(ipc.Ready(rss=1))
     worker.channel.flush()
     worker.channel.close()
     assert (worker.losses, supervisor.losses) == (1, 0)
@@ -177,7 +177,7 @@ async def test_the_end_of_the_other_side_is_told_once(ends: tuple[End, End]) -> 
 async def test_what_was_said_before_closing_arrives(ends: tuple[End, End]) -> None:
     supervisor, worker = ends
     for number in range(100):
-        supervisor.channel.say(drain(number))
+        supervisor.channel.send(drain(number))
     supervisor.channel.close()
     await worker.until(lambda: worker.losses)
     assert worker.messages == [drain(number) for number in range(100)]
@@ -204,7 +204,7 @@ async def test_what_is_out_of_step_is_told_once_and_what_is_said_still_arrives(
     await loop.sock_sendall(sock, encode(drain(1)) + size.to_bytes(4, "big") + b"nonsense")
     await worker.until(lambda: worker.out_of_steps)
     await loop.sock_sendall(sock, encode(drain(2)))
-    worker.channel.say(ipc.Defect("out of step"))
+    worker.channel.send(ipc.Defect("out of step"))
     worker.channel.flush()
     data = await loop.sock_recv(sock, 1 << 16)
     assert list(wire.supervisor_reader().feed(data)) == [ipc.Defect("out of step")]
@@ -215,7 +215,7 @@ async def test_what_is_out_of_step_is_told_once_and_what_is_said_still_arrives(
 
 async def test_a_message_that_cannot_be_read_is_told_and_costs_no_other(raw: tuple[socket.socket, End]) -> None:
     sock, worker = raw
-    nope = encode(ipc.Ready(pid=1)) + b"\x00\x00\x00\x04nope"
+    nope = encode(ipc.Ready(rss=1)) + b"\x00\x00\x00\x04nope"
     await asyncio.get_running_loop().sock_sendall(sock, encode(drain(1)) + nope + encode(drain(2)))
     await worker.until(lambda: len(worker.messages) == 2)
     assert worker.messages == [drain(1), drain(2)]
@@ -227,10 +227,10 @@ async def test_a_message_that_cannot_be_encoded_is_told_and_costs_no_other(ends:
     supervisor, worker = ends
     good = ipc.JobSpec(1, 1, 1, 9, "a", "+628")
     bad = ipc.JobSpec(2, 1, 1, 9, "a", "+628", details={"order": 2**70})
-    for message in (drain(1), ipc.Send(jobs=[bad, good]), drain(2)):
-        supervisor.channel.say(message)
+    for message in (drain(1), ipc.SendJob(bad), ipc.SendJob(good), drain(2)):
+        supervisor.channel.send(message)
     await worker.until(lambda: len(worker.messages) == 3)
-    assert worker.messages == [drain(1), ipc.Send(jobs=[good]), drain(2)]
+    assert worker.messages == [drain(1), ipc.SendJob(good), drain(2)]
     assert [what.item for what in supervisor.unsents] == [bad]
 
 
@@ -238,7 +238,7 @@ async def test_what_one_message_sets_off_costs_no_other(ends: tuple[End, End]) -
     supervisor, worker = ends
     worker.fails_at = drain(2)
     for number in range(1, 4):
-        supervisor.channel.say(drain(number))
+        supervisor.channel.send(drain(number))
     await worker.until(lambda: len(worker.messages) == 2)
     assert worker.messages == [drain(1), drain(3)]
     assert worker.failures == [(drain(2), "a defect")]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from shardd import ipc, wire
 from shardd.states import DeviceState, Verdict
-from shardd.wire import OutOfStepError, Reader, Unread, Unsent
+from shardd.wire import OutOfSyncError, Reader, Undecodable
 
 DEVICE = ipc.DeviceSpec("a", "whatsapp", {"region": "ID"}, "628:1@s.whatsapp.net", "socks5://proxy")
 JOB = ipc.JobSpec(
@@ -25,28 +25,27 @@ OUTCOME = ipc.Outcome(
 SANDBOX = ipc.TransportSpec("a:B", {"latency_min": 0.1}, 2)
 
 TO_WORKER: list[ipc.ToWorker] = [
-    ipc.Setup("node", 3, 9, "/j", "0" * 32, 90.0, {"sandbox": SANDBOX}, [DEVICE], 1.0, True, "dsn"),
-    ipc.Send([JOB, JOB]),
+    ipc.Setup("node", 3, "/j", "0" * 32, 90.0, {"sandbox": SANDBOX}, [DEVICE], 1.0, True, "dsn"),
+    ipc.SendJob(JOB),
     ipc.Devices([DEVICE], ["b"]),
     ipc.Settled([(1, 2, 3, 4), (2**62, 3, 1, -(2**63))]),
     ipc.Drain(0.0),
     ipc.Lease(20.0, 2.5),
     ipc.LogLevel("debug"),
-    ipc.Close(["a"], 4),
+    ipc.Close("a", 4),
     ipc.Audit(5),
 ]
 TO_SUPERVISOR: list[ipc.ToSupervisor] = [
     ipc.Ready(4711),
-    ipc.Heartbeat(0.1, 1, 2, 3, 4, 5, 6, 7, 8),
+    ipc.Heartbeat(0.1, 1, 2, 3, 4, "its disk is full"),
     ipc.Outcomes([OUTCOME]),
     ipc.DeviceChanged("a", DeviceState.BANNED, "why", 2e9, 1e9),
     ipc.Receipt("a", ["x", "y"], "read", 1e9),
     ipc.OptedOut("a", ["+628123"], "stop", 1e9),
     ipc.Leaving(),
-    ipc.Drained(),
     ipc.Closed(4),
     ipc.Defect("text"),
-    ipc.InFlight(5, [(1, 2, 3, 4)], [(5, 6, 7, 8)]),
+    ipc.AuditReply(5, [(1, 2, 3, 4)], [(5, 6, 7, 8)]),
 ]
 DIRECTIONS: list[tuple[Callable[[], Reader], list[Any]]] = [
     (wire.worker_reader, TO_WORKER),
@@ -92,7 +91,7 @@ def test_every_message_arrives(reader: Callable[[], Reader], messages: list[Any]
     st.none() | st.text(),
 )
 def test_every_text_and_number_arrives(body: str, recipient: str, number: int, details: str | None) -> None:
-    message = ipc.Send([ipc.JobSpec(number, number, 1, number, "a", recipient, body=body, details=details)])
+    message = ipc.SendJob(ipc.JobSpec(number, number, 1, number, "a", recipient, body=body, details=details))
     assert read(wire.worker_reader(), encode(message)) == [message]
 
 
@@ -128,21 +127,19 @@ UNENCODABLE = {
 
 @pytest.mark.parametrize("value", UNENCODABLE.values(), ids=UNENCODABLE.keys())
 def test_a_job_that_cannot_be_encoded_costs_no_other(value: Any) -> None:
-    jobs = [job(number) for number in range(500)]
-    bad = job(1000, details={"order": value})
-    data, unsent = wire.encode([ipc.Drain(1.0), ipc.Send([*jobs[:200], bad, *jobs[200:]]), ipc.Drain(2.0)])
-    assert [what.item.id for what in unsent] == [1000]
-    assert unsent[0].why
-    first, *sends, last = read(wire.worker_reader(), bytes(data))
-    assert (first, last) == (ipc.Drain(1.0), ipc.Drain(2.0))
-    assert [known for send in sends for known in send.jobs] == jobs
+    sends = [ipc.SendJob(job(number)) for number in range(20)]
+    bad = ipc.SendJob(job(1000, details={"order": value}))
+    data, failed = wire.encode([*sends[:10], bad, *sends[10:]])
+    assert [what.item for what in failed] == [bad.job]
+    assert failed[0].why
+    assert read(wire.worker_reader(), bytes(data)) == sends
 
 
 @pytest.mark.parametrize("value", UNENCODABLE.values(), ids=UNENCODABLE.keys())
 def test_a_device_that_cannot_be_encoded_costs_no_other(value: Any) -> None:
     devices = [ipc.DeviceSpec(f"d{number}", "sandbox") for number in range(20)]
     bad = ipc.DeviceSpec("bad", "sandbox", {"order": value})
-    setup = ipc.Setup("node", 3, 9, "/j", "0" * 32, 90.0, {}, [*devices, bad])
+    setup = ipc.Setup("node", 3, "/j", "0" * 32, 90.0, {}, [*devices, bad])
     for message in (ipc.Devices([bad, *devices], ["gone"]), setup):
         data, unsent = wire.encode([message])
         assert [what.item.id for what in unsent] == ["bad"]
@@ -159,21 +156,29 @@ def test_a_device_that_cannot_be_encoded_costs_no_other(value: Any) -> None:
 def test_an_outcome_or_a_message_that_cannot_be_encoded_costs_no_other(value: Any) -> None:
     bad = msgspec.structs.replace(OUTCOME, error_class=value)
     receipt = ipc.Receipt("a", ["x"], value, 1.0)
-    data, unsent = wire.encode([ipc.Outcomes([OUTCOME, bad, OUTCOME]), receipt, ipc.Drained()])
+    data, unsent = wire.encode([ipc.Outcomes([OUTCOME, bad, OUTCOME]), receipt, ipc.Leaving()])
     assert [what.item for what in unsent] == [bad, receipt]
     *outcomes, last = read(wire.supervisor_reader(), bytes(data))
     assert [outcome for message in outcomes for outcome in message.outcomes] == [OUTCOME, OUTCOME]
-    assert last == ipc.Drained()
+    assert last == ipc.Leaving()
 
 
 def test_a_job_larger_than_a_message_may_be_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "MAX_MESSAGE", 10_000)
-    jobs = [job(number, body="x" * 4000) for number in range(9)]
-    data, unsent = wire.encode([ipc.Send([*jobs, job(10, body="x" * 10_001)])])
-    assert [what.item.id for what in unsent] == [10]
-    assert unsent[0].why == "its 10,045 bytes are more than the 10,000 that a message may have"
-    sends = read(wire.worker_reader(), bytes(data))
-    assert [known for send in sends for known in send.jobs] == jobs
+    sends = [ipc.SendJob(job(number, body="x" * 4000)) for number in range(9)]
+    data, failed = wire.encode([*sends, ipc.SendJob(job(10, body="x" * 10_001))])
+    assert [what.item.id for what in failed] == [10]
+    assert failed[0].why == "its 10,047 bytes are more than the 10,000 that a message may have"
+    assert read(wire.worker_reader(), bytes(data)) == sends
+
+
+def test_outcomes_that_are_too_large_together_are_sent_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_MESSAGE", 10_000)
+    outcomes = [msgspec.structs.replace(OUTCOME, id=number, error="x" * 1000) for number in range(20)]
+    data, failed = wire.encode([ipc.Outcomes(outcomes)])
+    assert failed == []
+    messages = read(wire.supervisor_reader(), bytes(data))
+    assert [outcome for message in messages for outcome in message.outcomes] == outcomes
 
 
 # ---- what cannot be decoded
@@ -182,13 +187,13 @@ def test_a_job_larger_than_a_message_may_be_costs_no_other(monkeypatch: pytest.M
 BROKEN = {
     "a number where a text is due": (msgspec.msgpack.encode({"type": "log_level", "level": 5}), "log_level.level"),
     "a text where a number is due": (msgspec.msgpack.encode({"type": "drain", "timeout": "x"}), "drain.timeout"),
-    "a field that is missing": (msgspec.msgpack.encode({"type": "close", "devices": []}), "close: "),
+    "a field that is missing": (msgspec.msgpack.encode({"type": "close", "device_id": "a"}), "close: "),
     "the supervisor's own words": (msgspec.msgpack.encode(ipc.Ready(1)), "ready.type"),
     "a message of no kind": (msgspec.msgpack.encode({"type": "nope"}), "nope.type"),
     "no message at all": (msgspec.msgpack.encode([1, 2]), "?: "),
     "no msgpack": (b"\xc1", "?: "),
     "a text that is no UTF-8": (b"\x82\xa4type\xa9log_level\xa5level\xa2\xff\xfe", "log_level: "),
-    "a list that is cut off": (b"\x82\xa4type\xa4send\xa4jobs\xdd\xff\xff\xff\xff", "?: "),
+    "a list that is cut off": (b"\x82\xa4type\xa7devices\xa7changed\xdd\xff\xff\xff\xff", "?: "),
     "a deep nesting": (
         msgspec.msgpack.encode({"type": "setup", "transports": {"a": {"settings": {}}}})[:-1]
         + b"\x81\xa1a"
@@ -205,16 +210,14 @@ def test_a_message_that_cannot_be_read_is_named_and_costs_no_other(payload: byte
     data = encode(ipc.Drain(1.0)) + framed(payload) + encode(ipc.Drain(2.0))
     first, unread, last = read(wire.worker_reader(), data)
     assert (first, last) == (ipc.Drain(1.0), ipc.Drain(2.0))
-    assert isinstance(unread, Unread)
+    assert isinstance(unread, Undecodable)
     assert str(unread).startswith(named)
 
 
-def test_a_job_that_cannot_be_read_is_named_and_costs_no_other() -> None:
-    good = [job(number) for number in range(3)]
-    payload = msgspec.msgpack.encode({"type": "send", "jobs": [good[0], [7, 8, 9, 1, "a", 5], *good[1:]]})
-    send, unread = read(wire.worker_reader(), framed(payload))
-    assert send == ipc.Send(good)
-    assert str(unread) == "send.jobs[].recipient: Expected `str`, got `int`"
+def test_a_job_that_cannot_be_read_is_named() -> None:
+    payload = msgspec.msgpack.encode({"type": "send_job", "job": [7, 8, 9, 1, "a", 5]})
+    (unread,) = read(wire.worker_reader(), framed(payload))
+    assert str(unread) == "send_job.job.recipient: Expected `str`, got `int`"
     assert unread.item is ipc.JobSpec
     assert unread.fields == {"id": 7, "epoch": 8, "attempt": 9, "token": 1, "device_id": "a"}
 
@@ -236,7 +239,7 @@ def test_an_outcome_whose_verdict_is_none_is_not_taken_for_one() -> None:
 
 
 def test_a_device_of_the_setup_that_cannot_be_read_is_named_and_costs_no_other() -> None:
-    setup = ipc.Setup("node", 3, 9, "/j", "0" * 32, 90.0, {}, [DEVICE])
+    setup = ipc.Setup("node", 3, "/j", "0" * 32, 90.0, {}, [DEVICE])
     fields = msgspec.msgpack.decode(msgspec.msgpack.encode(setup))
     fields["devices"].append(["b", "sandbox", "settings"])
     arrived, unread = read(wire.worker_reader(), framed(msgspec.msgpack.encode(fields)))
@@ -249,7 +252,7 @@ def test_a_device_of_the_setup_that_cannot_be_read_is_named_and_costs_no_other()
 def test_a_length_that_no_message_has_is_told_apart(size: int) -> None:
     messages = wire.worker_reader().feed(encode(ipc.Drain(1.0)) + size.to_bytes(4, "big") + b"rest")
     assert next(messages) == ipc.Drain(1.0)
-    with pytest.raises(OutOfStepError, match=f"a message of {size:,} bytes was announced"):
+    with pytest.raises(OutOfSyncError, match=f"a message of {size:,} bytes was announced"):
         next(messages)
 
 
@@ -262,7 +265,7 @@ anything = st.recursive(
     | st.floats()
     | st.text()
     | st.binary()
-    | st.sampled_from(["send", "setup", "outcomes", "devices", "sent", "type", "jobs"]),
+    | st.sampled_from(["send_job", "setup", "outcomes", "devices", "sent", "type", "job"]),
     lambda inner: (
         st.lists(inner, max_size=5) | st.dictionaries(st.text() | st.integers(-(2**63), 2**64 - 1), inner, max_size=5)
     ),
@@ -277,9 +280,9 @@ def test_random_bytes_are_reported_or_out_of_step(direction: Any, pieces: list[b
     mine = reader()
     try:
         found = read(mine, *pieces)
-    except OutOfStepError:
+    except OutOfSyncError:
         return
-    assert all(isinstance(what, (Unread, *{type(message) for message in messages})) for what in found)
+    assert all(isinstance(what, (Undecodable, *{type(message) for message in messages})) for what in found)
     assert len(mine._buffer) <= sum(map(len, pieces))
 
 
@@ -304,17 +307,17 @@ def test_what_is_damaged_in_one_message_costs_no_other(data: st.DataObject) -> N
     inner = found[len(before) : len(found) - len(after)]
     # Whatever it is now: another message, or a note that it cannot be read.
     assert inner
-    assert all(isinstance(what, (Unread, *{type(message) for message in known})) for what in inner)
+    assert all(isinstance(what, (Undecodable, *{type(message) for message in known})) for what in inner)
 
 
 @given(
     st.sampled_from(DIRECTIONS),
     anything
     | st.fixed_dictionaries(
-        {"type": st.sampled_from(["send", "setup", "outcomes", "devices", "settled", "receipt"])},
-        optional=dict.fromkeys(("jobs", "devices", "changed", "removed", "outcomes", "claims", "transports"), anything),
+        {"type": st.sampled_from(["send_job", "setup", "outcomes", "devices", "settled", "receipt"])},
+        optional=dict.fromkeys(("job", "devices", "changed", "removed", "outcomes", "claims", "transports"), anything),
     )
-    | st.lists(anything, max_size=14).map(lambda fields: {"type": "send", "jobs": [fields, JOB]})
+    | st.lists(anything, max_size=14).map(lambda fields: {"type": "send_job", "job": fields})
     | st.lists(anything, max_size=14).map(lambda fields: {"type": "outcomes", "outcomes": [fields, OUTCOME]}),
 )
 @settings(max_examples=200)
@@ -328,14 +331,15 @@ def test_any_value_is_read_or_reported(direction: Any, value: Any) -> None:
 
 @given(st.lists(st.sampled_from([2**70, "\ud83d", [2**70]]) | st.none() | st.text(), max_size=30))
 @settings(max_examples=100)
-def test_whatever_jobs_hold_each_is_sent_or_named(details: list[Any]) -> None:
-    jobs = [job(number, details=value) for number, value in enumerate(details)]
-    data, unsent = wire.encode([ipc.Send(jobs), ipc.Drain(1.0)])
-    *sends, last = read(wire.worker_reader(), bytes(data))
+def test_whatever_devices_hold_each_is_sent_or_named(values: list[Any]) -> None:
+    devices = [ipc.DeviceSpec(str(number), "sandbox", {"x": value}) for number, value in enumerate(values)]
+    data, failed = wire.encode([ipc.Devices(devices, ["gone"]), ipc.Drain(1.0)])
+    *parts, last = read(wire.worker_reader(), bytes(data))
     assert last == ipc.Drain(1.0)
-    sent = [known.id for send in sends for known in send.jobs]
+    assert [gone for part in parts for gone in part.removed] == ["gone"]
+    sent = [int(device.id) for part in parts for device in part.changed]
     assert sent == sorted(sent)
-    assert sorted(sent + [what.item.id for what in unsent if isinstance(what, Unsent)]) == list(range(len(jobs)))
+    assert sorted(sent + [int(what.item.id) for what in failed]) == list(range(len(devices)))
 
 
 def test_a_reader_keeps_no_more_than_what_is_not_complete() -> None:

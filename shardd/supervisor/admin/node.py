@@ -149,7 +149,7 @@ class Node:
         if self.state_watch.trouble is not None:
             return self.state_watch.trouble
         found = self.workers.shards[shard]
-        trouble = found.journal_trouble or found.unsettled
+        trouble = found.journal_error or found.unsettled
         return None if trouble is None else f"the journal of its shard: {trouble}"
 
 

@@ -66,8 +66,8 @@ class StateWatch(Service):
             yield Problem(ProblemKind.STATE_FOLDER, self.trouble)
         by_reason: dict[str, list[str]] = {}
         for shard in self._shards():
-            if shard.journal_trouble is not None:
-                by_reason.setdefault(shard.journal_trouble, []).append(str(shard.index))
+            if shard.journal_error is not None:
+                by_reason.setdefault(shard.journal_error, []).append(str(shard.index))
         folder = self._lock.state_dir / "journal"
         for reason, shards in by_reason.items():
             whose = (

@@ -47,14 +47,14 @@ OptOutCheck = Callable[[Sequence[ClaimedJob]], Awaitable[set[int]]]
 
 
 class Router(Service):
-    """Claims, dispatches and settles; `say(shard, message)` reaches a shard's worker and tells whether it could."""
+    """Claims, dispatches and settles; `send(shard, message)` reaches a shard's worker and tells whether it could."""
 
     def __init__(
         self,
         *,
         jobs: Jobs,
         scheduler: Scheduler,
-        say: Callable[[int, ipc.ToWorker], bool],
+        send: Callable[[int, ipc.ToWorker], bool],
         may_claim: Callable[[], bool],
         batch: Callable[[], int],
         backoff: Callable[[], JobBackoff],
@@ -69,7 +69,7 @@ class Router(Service):
         """
         self._jobs = jobs
         self.scheduler = scheduler
-        self._say = say
+        self._send = send
         self._may_claim = may_claim
         self._batch = batch
         self._set_aside = set_aside
@@ -293,7 +293,7 @@ class Router(Service):
                 )
             # The shard went down during the claim, or the lease may have run out: then the job has gone nowhere.
             # Each has a message of its own: one that the worker cannot read costs no other job an attempt.
-            elif claim.id in untold or shard == NO_SHARD or not good or not self._say(shard, ipc.Send(jobs=[job.spec])):
+            elif claim.id in untold or shard == NO_SHARD or not good or not self._send(shard, ipc.SendJob(job.spec)):
                 self.outcomes(shard, [_ended(job.spec, Verdict.RETURNED)])
 
     async def _tell_settled(self, batch: list[Entry], settled: set[int]) -> None:
@@ -312,7 +312,7 @@ class Router(Service):
         for shard, claim, _, _ in entries:
             by_shard.setdefault(shard, []).append(claim.key)
         for shard, claims in by_shard.items():
-            self._say(shard, ipc.Settled(claims=claims))
+            self._send(shard, ipc.Settled(claims=claims))
 
     async def _resolve(self, stale: list[Entry]) -> None:
         """Claims that were settled before, by us or by somebody who could only call them in doubt."""

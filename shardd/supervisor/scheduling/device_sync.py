@@ -36,7 +36,7 @@ class DeviceSync(Service):
         step: Step,
         *,
         changed: Callable[[], None],
-        say: Callable[[int, ipc.ToWorker], bool],
+        send: Callable[[int, ipc.ToWorker], bool],
         defect: Callable[[str], None],
         warm_days: Callable[[], int],
     ) -> None:
@@ -45,7 +45,7 @@ class DeviceSync(Service):
         self._scheduler = scheduler
         self._changed = changed
         self._step = step
-        self._say = say
+        self._send = send
         self._defect = defect
         self._warm_days = warm_days
         self._wake = WakeUp(SPACING)
@@ -105,4 +105,4 @@ class DeviceSync(Service):
         self._defect(f"the state of a device could not be stored: {error}")
 
     def _tell(self, shard: int, changes: DeviceChanges) -> None:
-        self._say(shard, ipc.Devices(changed=changes.changed, removed=changes.removed))
+        self._send(shard, ipc.Devices(changed=changes.changed, removed=changes.removed))

@@ -1,45 +1,36 @@
-"""What a worker says and who hears it; what could not be read or said; and the audit that finds claims which got lost.
+"""Handling of a worker's messages, those that cannot be decoded or encoded included; and the audit of lost claims.
 
-Whatever is wrong with one message costs only what it carried. A claim whose message was lost on the way does not stay
-`sending`: the worker is asked what it has, and what it has not is settled as its journal says.
+Whatever is wrong with one message costs only what it carried. A claim whose message was lost does not stay `sending`: the audit
+asks the worker which claims it has, and settles the others as its journal says.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, assert_never
 
 from shardd import ipc
-from shardd.errors import ErrorClass, SharddError
+from shardd.errors import ErrorClass
 from shardd.ipc import DeviceSpec, JobSpec, Outcome
 from shardd.logs import get_logger
 from shardd.queue.settle import Claim
 from shardd.states import ShardState, Verdict
 from shardd.supervisor.workers.process import WorkerProcess
 from shardd.supervisor.workers.shard import Shard
-from shardd.wire import Unread, Unsent
+from shardd.wire import OutOfSyncError, Undecodable, Unencodable
 
 log = get_logger(__name__)
 
-AUDIT_AGAIN: Final = 10.0
-"""Seconds after an audit was asked for before another may be."""
-CLOSE_TIMEOUT: Final = 30.0
-"""Seconds that a device's send may take before its client can be closed."""
-LOST_JOB: Final = "the message to the worker, or the one that told what became of the job, could not be read"
+AUDIT_EVERY: Final = 10.0
+"""Seconds between audits, at least."""
+LOST_MESSAGE: Final = "the message that handed the job over, or the one with its outcome, could not be decoded"
 
 
-class Claims(Protocol):
-    """What is in flight, and what becomes of it."""
-
-    def outcomes(self, shard: int, outcomes: Iterable[Outcome]) -> None:
-        """Claims of a shard ended."""
-
-    def in_flight(self, shard: int) -> list[Claim]:
-        """What a shard has in flight."""
+class Dispatch(Protocol):
+    """What the workers' room needs from whoever dispatches jobs to the workers."""
 
     def shard_up(self, shard: int, epoch: int) -> None:
         """A shard's worker takes jobs."""
@@ -47,155 +38,143 @@ class Claims(Protocol):
     def shard_down(self, shard: int) -> None:
         """A shard's worker takes no more jobs."""
 
+    def outcomes(self, shard: int, outcomes: Iterable[Outcome]) -> None:
+        """Claims of a shard ended."""
+
+    def in_flight(self, shard: int) -> list[Claim]:
+        """What a shard has in flight."""
+
+    def sent_by(self, shard: int) -> int:
+        """How many messages a shard has sent since the supervisor's start."""
+
 
 class Defects(Protocol):
     """Where defects of shardd itself are reported."""
 
     def note(self, text: str, *, shard: int | None = None, error: BaseException | None = None) -> None:
-        """Something happened that must not."""
-
-
-class ClientClosings:
-    """The requests that are not answered yet."""
-
-    def __init__(self) -> None:
-        self._ids = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[None]] = {}
-
-    async def close(self, process: WorkerProcess, device_id: str) -> None:
-        """Close a device's client in this worker; when the worker dies, its client is gone too. Raises SharddError."""
-        request = next(self._ids)
-        future = self._waiting[request] = asyncio.get_running_loop().create_future()
-        gone = asyncio.ensure_future(process.gone.wait())
-        try:
-            process.say(ipc.Close(devices=[device_id], request=request))
-            done, _ = await asyncio.wait([future, gone], timeout=CLOSE_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-            del self._waiting[request]
-        if not done:
-            raise SharddError(
-                f"device {device_id} is still sending after {CLOSE_TIMEOUT:g} s: pause it, then try again"
-            )
-
-    def closed(self, request: int) -> None:
-        """A worker's answer."""
-        future = self._waiting.get(request)
-        if future is not None and not future.done():
-            future.set_result(None)
+        """A defect; `error`: its stack is logged."""
 
 
 @dataclass(frozen=True, slots=True)
 class MessageHandlers:
-    """Who hears what workers say."""
+    """Who is given what workers report."""
 
-    claims: Claims
+    dispatch: Dispatch
     defects: Defects
-    closings: ClientClosings
     device_changed: Callable[[ipc.DeviceChanged, int], None]
     """With the epoch of the shard's lease."""
     receipt: Callable[[ipc.Receipt], None]
     opted_out: Callable[[ipc.OptedOut], None]
-    untold: Callable[[DeviceSpec, str], None]
-    """A device that no worker can be told of, and why."""
+    unencodable_device: Callable[[DeviceSpec, str], None]
+    """A device whose settings cannot be sent to a worker, and why."""
 
 
 class WorkerMessages:
-    """Of one worker process; `say` reaches it, `ready` is called when it takes jobs."""
+    """The messages of one worker process (`shardd.channel.Listener`); `ready` is called when it takes jobs."""
 
     def __init__(
-        self,
-        shard: Shard,
-        handlers: MessageHandlers,
-        *,
-        say: Callable[[ipc.ToWorker], object],
-        ready: Callable[[], None],
+        self, shard: Shard, process: WorkerProcess, handlers: MessageHandlers, ready: Callable[[], None]
     ) -> None:
         self._shard = shard
+        self._process = process
         self._handlers = handlers
-        self._say = say
+        self._dispatch = handlers.dispatch
         self._ready = ready
         self._requests = 0
         self._audited: list[Claim] | None = None
-        """What was in flight when the audit was asked for that is not answered yet."""
-        self._audit_asked = -AUDIT_AGAIN
+        """What was in flight when the audit began whose answer is awaited."""
+        self._audited_at = -AUDIT_EVERY
         self._audit_later: asyncio.TimerHandle | None = None
 
     # ---- what arrives
 
-    def heard(self, message: ipc.ToSupervisor) -> None:  # noqa: C901  # one case for each thing that a worker says
+    def received(self, message: ipc.ToSupervisor) -> None:  # noqa: C901, PLR0912  # one case for each type of message
         """A message."""
         to, shard = self._handlers, self._shard
         match message:
             case ipc.Outcomes():
-                to.claims.outcomes(shard.index, message.outcomes)
+                self._dispatch.outcomes(shard.index, message.outcomes)
             case ipc.Ready():
+                self._process.ready(message)
                 self._ready()
             case ipc.Heartbeat():
-                self._hear_journal(message.journal)
+                self._process.heartbeat(message)
+                self._note_journal(message.journal)
             case ipc.Leaving():
-                shard.told_to_end = True
-                to.claims.shard_down(shard.index)
-            case ipc.DeviceChanged() if shard.epoch is not None:
-                to.device_changed(message, shard.epoch)
+                self._stop_dispatch()
+            case ipc.DeviceChanged():
+                if shard.epoch is not None:
+                    to.device_changed(message, shard.epoch)
             case ipc.Receipt():
                 to.receipt(message)
             case ipc.OptedOut():
                 to.opted_out(message)
-            case ipc.Closed():
-                to.closings.closed(message.request)
             case ipc.Defect():
                 to.defects.note(message.text, shard=shard.index)
                 self.audit()
-            case ipc.InFlight() if message.request == self._requests:
-                self._end_audit(message)
+            case ipc.AuditReply():
+                if message.request == self._requests:
+                    self._end_audit(message)
+            case ipc.Closed():
+                self._process.client_closed(message.request)
+            case _:
+                assert_never(message)
 
-    def unread(self, what: Unread) -> None:
-        """A message, or one outcome of it, that cannot be read."""
-        self._handlers.defects.note(f"what the worker says cannot be read: {what}", shard=self._shard.index)
+    def undecodable(self, what: Undecodable) -> None:
+        """A message, or one outcome of it, that cannot be decoded."""
+        self._handlers.defects.note(f"a message of the worker cannot be decoded: {what}", shard=self._shard.index)
         if what.item is Outcome and what.fields.keys() >= {"id", "epoch", "attempt", "token"}:
-            # What can be read of it is true; without the verdict, only the worker knows.
+            # Its readable fields are true; if the verdict is not among them, only the worker knows it.
             known: dict[str, Any] = {
                 "verdict": Verdict.IN_DOUBT,
-                "error": LOST_JOB,
+                "error": LOST_MESSAGE,
                 "error_class": ErrorClass.WORKER,
                 "at": time.time(),
             }
-            self._handlers.claims.outcomes(self._shard.index, [Outcome(**(known | what.fields))])
+            self._dispatch.outcomes(self._shard.index, [Outcome(**(known | what.fields))])
         else:
             self.audit()
 
     def failed(self, message: object, error: Exception) -> None:
-        """Hearing a message raised this."""
-        subject = message.item if isinstance(message, Unsent) else message
+        """Handling a message raised this."""
+        subject = message.item if isinstance(message, Unencodable) else message
         text = f"{type(subject).__name__} could not be handled: {type(error).__name__}: {error}"
         self._handlers.defects.note(text, shard=self._shard.index, error=error)
         self._shard.last_error = text
         self.audit()
 
-    def _hear_journal(self, trouble: str | None) -> None:
-        """Whether the worker's journal can be relied upon: only then may it get jobs."""
-        shard, claims = self._shard, self._handlers.claims
-        before, shard.journal_trouble = shard.journal_trouble, trouble
-        if before == trouble:
-            return
-        if trouble is not None:
-            log.error("the journal cannot be relied upon", action="journal", shard=shard.index, error=trouble)
-            claims.shard_down(shard.index)
-        else:
-            log.info("the journal can be relied upon again", action="journal", shard=shard.index, before=before)
-            if shard.state is ShardState.RUNNING and shard.epoch is not None:
-                claims.shard_up(shard.index, shard.epoch)
+    def out_of_sync(self, error: OutOfSyncError) -> None:
+        """None of its messages can be decoded any more; what it has in flight is settled from its journal."""
+        self._process.out_of_sync(error)
+        self._stop_dispatch()
 
-    def out_of_step(self) -> None:
-        """Nothing that it says can be read any more: it gets no more jobs."""
+    def disconnected(self) -> None:
+        """Everything that it sent has arrived."""
+        self._process.disconnected()
+
+    def _stop_dispatch(self) -> None:
+        """The worker is about to end through no fault of its jobs: it gets no more."""
         self._shard.told_to_end = True
-        self._handlers.claims.shard_down(self._shard.index)
+        self._dispatch.shard_down(self._shard.index)
 
-    # ---- what could not be said
+    def _note_journal(self, error: str | None) -> None:
+        """A worker gets jobs only while its journal takes entries."""
+        shard = self._shard
+        before, shard.journal_error = shard.journal_error, error
+        if before == error:
+            return
+        if error is not None:
+            log.error("journal not usable: the worker gets no jobs", action="journal", shard=shard.index, error=error)
+            self._dispatch.shard_down(shard.index)
+        else:
+            log.info("journal usable again", action="journal", shard=shard.index, before=before)
+            if shard.state is ShardState.RUNNING and shard.epoch is not None:
+                self._dispatch.shard_up(shard.index, shard.epoch)
 
-    def unsent(self, what: Unsent) -> None:
-        """What the worker does not hear, because it cannot be encoded."""
+    # ---- what cannot be sent
+
+    def unencodable(self, what: Unencodable) -> None:
+        """A message, or one job or device of it, that the worker does not get."""
         match what.item:
             case JobSpec() as job:
                 outcome = Outcome(
@@ -205,56 +184,58 @@ class WorkerMessages:
                     error_class=ErrorClass.CONTENT,
                     at=time.time(),
                 )
-                self._handlers.claims.outcomes(self._shard.index, [outcome])
+                self._dispatch.outcomes(self._shard.index, [outcome])
             case DeviceSpec() as device:
                 log.error(
-                    "the worker cannot be told of a device",
+                    "device cannot be sent to the worker",
                     action="device",
                     shard=self._shard.index,
                     device=device.id,
                     error=what.why,
                 )
-                self._handlers.untold(device, what.why)
+                self._handlers.unencodable_device(device, what.why)
             case message:
-                text = f"{type(message).__name__} cannot be said to the worker: {what.why}"
+                text = f"{type(message).__name__} cannot be encoded for the worker: {what.why}"
                 self._handlers.defects.note(text, shard=self._shard.index)
                 self._shard.last_error = text
+                if isinstance(message, ipc.Setup):
+                    self._process.kill()
 
     # ---- the audit
 
     def audit(self) -> None:
-        """Ask the worker what it has; claims that it knows nothing of are settled when it answers."""
+        """Ask the worker which claims it has; the others are settled when it answers."""
         now = time.monotonic()
-        if now < (again := self._audit_asked + AUDIT_AGAIN):
+        if now < (again := self._audited_at + AUDIT_EVERY):
             if self._audit_later is None:
                 self._audit_later = asyncio.get_running_loop().call_later(again - now, self._audit_again)
             return
-        self._audit_asked, self._audit_later = now, None
+        self._audited_at, self._audit_later = now, None
         self._requests += 1
-        # Whatever is in flight now was said before this, and an outcome that is known now is said before the answer.
-        self._audited = self._handlers.claims.in_flight(self._shard.index)
-        self._say(ipc.Audit(request=self._requests))
+        # Whatever is in flight now was sent before this, and an outcome that is known now arrives before the answer.
+        self._audited = self._dispatch.in_flight(self._shard.index)
+        self._process.send(ipc.Audit(request=self._requests))
 
     def _audit_again(self) -> None:
-        # The loop may call a moment early: then this is put off once more.
+        # The loop may call slightly early: then this is put off once more.
         self._audit_later = None
         self.audit()
 
-    def _end_audit(self, answer: ipc.InFlight) -> None:
+    def _end_audit(self, answer: ipc.AuditReply) -> None:
         audited, self._audited = self._audited or [], None
         has, may_have_left = set(answer.claims), set(answer.started)
-        still = {claim.key for claim in self._handlers.claims.in_flight(self._shard.index)}
-        lost = [claim for claim in audited if claim.key in still - has]
+        still = {claim.key for claim in self._dispatch.in_flight(self._shard.index)}
         outcomes = [
             Outcome(
                 *claim.key,
                 Verdict.IN_DOUBT if claim.key in may_have_left else Verdict.TRANSIENT,
-                error=LOST_JOB,
+                error=LOST_MESSAGE,
                 error_class=ErrorClass.WORKER,
                 at=time.time(),
             )
-            for claim in lost
+            for claim in audited
+            if claim.key in still - has
         ]
         if outcomes:
             log.warning("claims that no worker has", action="audit", shard=self._shard.index, jobs=len(outcomes))
-            self._handlers.claims.outcomes(self._shard.index, outcomes)
+            self._dispatch.outcomes(self._shard.index, outcomes)

@@ -1,4 +1,4 @@
-"""The set of workers: starts them one after the other, watches them, replaces them, and sends them messages for others.
+"""The set of workers: starts them one after the other, watches them, replaces them, and passes messages on to them.
 
 Everything happens in `tick`, a few times a second, and when a worker sends a message or dies. Before a shard gets a new worker,
 everything that the old one had in flight is settled from its journal.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from shardd import ipc
 from shardd.backoff import Breaker
@@ -25,8 +25,9 @@ from shardd.supervisor.problems import Problem
 from shardd.supervisor.services import Service
 from shardd.supervisor.workers.budget import memory_problems, next_to_recycle
 from shardd.supervisor.workers.messages import MessageHandlers, WorkerMessages
-from shardd.supervisor.workers.process import Launch, WorkerProcess, describe_exit
+from shardd.supervisor.workers.process import Launch, WorkerProcess
 from shardd.supervisor.workers.shard import Intent, Shard
+from shardd.tasks import TaskSet
 
 log = get_logger(__name__)
 
@@ -34,19 +35,6 @@ JOURNAL_RETRY: Final = 5.0
 """Seconds between tries to read the journal of a dead worker."""
 TICK: Final = 0.1
 """Seconds between looks at the workers."""
-
-
-class Dispatch(Protocol):
-    """What the pool needs from whoever dispatches jobs to the workers."""
-
-    def shard_up(self, shard: int, epoch: int) -> None:
-        """A shard's worker takes jobs."""
-
-    def shard_down(self, shard: int) -> None:
-        """A shard's worker takes no more jobs."""
-
-    def sent_by(self, shard: int) -> int:
-        """How many messages a shard has sent since the supervisor's start."""
 
 
 class SettleDead(Protocol):
@@ -67,7 +55,6 @@ class WorkerPool(Service):
         config: Config,
         launch: Launch,
         *,
-        dispatch: Dispatch,
         settle_dead: SettleDead,
         devices_of: Callable[[int], list[ipc.DeviceSpec]],
         sessions_dsn: str | None,
@@ -77,7 +64,7 @@ class WorkerPool(Service):
         """`devices_of` a shard; `handlers`: of the messages that workers send."""
         self._config = config
         self._launch = launch
-        self._dispatch = dispatch
+        self._dispatch = handlers.dispatch
         self._settle_dead_worker = settle_dead
         self._devices_of = devices_of
         self._sessions_dsn = sessions_dsn
@@ -85,31 +72,32 @@ class WorkerPool(Service):
         self._lease_left = lease_left
         self.shards = [self._new_shard(index) for index in range(config.shards)]
         self.ticked_at = 0.0
-        """When the workers were last looked at, on the monotonic clock."""
+        """When the workers were last checked, on the monotonic clock."""
         self._last_spawn = 0.0
         self._stopping = False
+        self._hurry = False
         self._spawning = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._changed = asyncio.Condition()
+        self._tasks = TaskSet()
+        self._changed = asyncio.Event()
 
     # ---- what others ask for
 
     def configure(self, config: Config) -> None:
-        """The config was reloaded: what workers are told at their start changes for those that start from now on."""
+        """The config was reloaded: workers that start from now on get the new setup."""
         self._config = config
         self._launch = replace(self._launch, go_memory_limit=config.worker.go_memory_limit, log_level=config.log.level)
         for shard in self.shards:
             shard.configure(config.supervisor)
-            self.say(shard.index, ipc.LogLevel(level=config.log.level))
+            self.send(shard.index, ipc.LogLevel(level=config.log.level))
 
-    def say(self, index: int, message: ipc.ToWorker) -> bool:
-        """Tell a shard's worker something; False when it could not be told."""
+    def send(self, index: int, message: ipc.ToWorker) -> bool:
+        """Send a message to a shard's worker; False when it cannot get it."""
         shard = self.shards[index] if 0 <= index < len(self.shards) else None
         if shard is None or shard.process is None:
             return False
-        if isinstance(message, ipc.Send) and shard.state is not ShardState.RUNNING:
+        if isinstance(message, ipc.SendJob) and shard.state is not ShardState.RUNNING:
             return False
-        return shard.process.say(message)
+        return shard.process.send(message)
 
     def leases(self, epochs: dict[int, int]) -> None:
         """Which shards this node holds now."""
@@ -120,15 +108,15 @@ class WorkerPool(Service):
             shard.epoch = epoch
 
     def renewed(self, epochs: Mapping[int, int]) -> None:
-        """These leases were renewed: let the workers know how long they may go on."""
+        """These leases were renewed: let the workers know how long they last."""
         for shard in self.shards:
             if shard.epoch == epochs.get(shard.index):
-                self._tell_lease(shard)
+                self._send_lease(shard)
 
-    def _tell_lease(self, shard: Shard) -> None:
+    def _send_lease(self, shard: Shard) -> None:
         if shard.epoch is not None:
             grace = self._config.lease.margin / 2
-            self.say(shard.index, ipc.Lease(left=max(0.0, self._lease_left()), grace=grace))
+            self.send(shard.index, ipc.Lease(left=max(0.0, self._lease_left()), grace=grace))
 
     def fence(self, indexes: Iterable[int]) -> None:
         """The lease is lost or may be: the clients must be gone now."""
@@ -140,6 +128,7 @@ class WorkerPool(Service):
                 log.warning("lease lost: stopping the worker", action="fence", shard=index)
                 shard.intent = "fence"
                 shard.process.kill()
+        self._notify()
 
     async def give_back(self, index: int) -> None:
         """Drain a shard whose lease goes to another node."""
@@ -148,7 +137,7 @@ class WorkerPool(Service):
         await self._drain(self.shards[index], "fence")
 
     async def drain(self, index: int) -> None:
-        """Drain a shard on a person's word; it stays down until `restart`. Raises UsageError."""
+        """Drain a shard for an operator; it stays down until `restart`. Raises UsageError."""
         shard = self._shard(index)
         shard.held = True
         if shard.state in (ShardState.BACKOFF, ShardState.BROKEN):
@@ -166,10 +155,11 @@ class WorkerPool(Service):
             raise SharddError(f"shard {index} cannot start: {why}")
         shard.forgive(time.monotonic())
         deaths = shard.restarts
-        async with self._changed:
-            await self._changed.wait_for(
-                lambda: shard.state is ShardState.RUNNING or shard.restarts > deaths or not self._may_run(shard)
+        await self._until(
+            lambda: (
+                shard.state is ShardState.RUNNING or shard.restarts > deaths or shard.epoch is None or self._stopping
             )
+        )
         if shard.state is not ShardState.RUNNING:
             raise SharddError(f"shard {index} did not come up: {shard.last_error or 'this node gave it away'}")
 
@@ -177,10 +167,10 @@ class WorkerPool(Service):
         """Close the client of a device, so that another process may use its session. Raises SharddError."""
         process = self.shards[index].process
         if process is not None:
-            await self._handlers.closings.close(process, device_id)
+            await process.close_client(device_id)
 
     async def serve(self) -> None:
-        """Watch the workers; `ticked_at` tells that this goes on."""
+        """Watch the workers; `ticked_at` shows that this goes on."""
         while True:
             await self.tick()
             self.ticked_at = time.monotonic()
@@ -189,30 +179,42 @@ class WorkerPool(Service):
     async def stop(self) -> None:
         """Drain everything; returns when no worker is left and what they had in flight is settled or in a journal."""
         self._stopping = True
+        self._notify()
         await asyncio.gather(*(self._drain(shard, "stop") for shard in self.shards))
         for shard in self.shards:
             if shard.state is not ShardState.STOPPED:
                 shard.move("stop")
         await super().stop()
 
+    async def close(self) -> None:
+        """End what still waits for a journal."""
+        await self._tasks.end()
+
     def hurry(self) -> None:
         """Do not wait for what is in flight any longer."""
-        for shard in self.shards:
-            if shard.process is not None:
-                shard.process.say(ipc.Drain(timeout=0.0))
-                shard.kill_at = time.monotonic() + 2.0
+        self._hurry = True
 
     # ---- the tick
 
     async def tick(self) -> None:
         """Start, watch, replace."""
         now = time.monotonic()
+        if self._hurry:
+            self._hurry = False
+            self._cut_short(now)
         for shard in self.shards:
             shard.sample(now, self._dispatch.sent_by(shard.index))
             self._watch(shard, now)
         if not self._stopping:
             await self._start_next(now)
             self._recycle_one()
+
+    def _cut_short(self, now: float) -> None:
+        log.warning("stop requested again: draining without waiting", action="stop")
+        for shard in self.shards:
+            if shard.process is not None:
+                shard.process.send(ipc.Drain(timeout=0.0))
+                shard.kill_at = now + 2.0
 
     async def _start_next(self, now: float) -> None:
         if now < self._last_spawn + self._config.supervisor.spawn_every:
@@ -225,13 +227,12 @@ class WorkerPool(Service):
                 return
 
     async def _spawn(self, shard: Shard) -> None:
-        assert shard.epoch is not None
-        process = WorkerProcess(shard.index, self._launch, lambda status: self._died(shard, status))
-        messages = WorkerMessages(shard, self._handlers, say=process.say, ready=lambda: self._ready(shard))
-        # Before it is started: a lease that is lost meanwhile ends it, too.
+        process = WorkerProcess(shard.index, self._launch, lambda how: self._died(shard, how))
+        messages = WorkerMessages(shard, process, self._handlers, ready=lambda: self._ready(shard))
+        # Before it is started, so that a lease that is lost meanwhile ends it, too.
         shard.spawned(process)
         try:
-            await process.start(self._setup(shard.index, shard.epoch), messages)
+            await process.start(self._setup(shard.index), messages)
         except (OSError, UnsafeFileError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             shard.died(f"could not be started: {why}", now=time.monotonic())
@@ -239,14 +240,13 @@ class WorkerPool(Service):
             shard.clean = True
             return
         shard.sent_before.append(self._dispatch.sent_by(shard.index))
-        self._tell_lease(shard)
+        self._send_lease(shard)
 
-    def _setup(self, index: int, epoch: int) -> ipc.Setup:
+    def _setup(self, index: int) -> ipc.Setup:
         transports = self._config.transports
         return ipc.Setup(
             node=self._config.node,
             shard=index,
-            epoch=epoch,
             journal=str(journal_path(self._config.state_dir, index)),
             state_id=self._launch.state_id,
             send_timeout=self._config.queue.send_timeout,
@@ -284,21 +284,24 @@ class WorkerPool(Service):
         if found is not None:
             shard, what = found
             log.info("worker has spent its budget", action="recycle", shard=shard.index, spent=what.text)
-            self._begin(self._drain(shard, "respawn", outgrows=what.memory), shard)
+            self._tasks.start(
+                self._drain(shard, "respawn", outgrows=what.memory),
+                lambda error: self._defect(shard, "the worker could not be replaced", error),
+            )
 
     def problems(self) -> Iterable[Problem]:
         """See `shardd.supervisor.problems`."""
         return memory_problems(self.shards, self._config.worker.recycle, time.monotonic())
 
-    # ---- what workers do
+    # ---- ready, died
 
     def _ready(self, shard: Shard) -> None:
         shard.ready()
         if shard.state is ShardState.RUNNING and shard.epoch is not None:
             # What changed while it started.
-            self.say(shard.index, ipc.Devices(changed=self._devices_of(shard.index)))
+            self.send(shard.index, ipc.Devices(changed=self._devices_of(shard.index)))
             self._dispatch.shard_up(shard.index, shard.epoch)
-        self._begin(self._notify(), shard)
+        self._notify()
 
     def block(self, index: int, why: str) -> None:
         """A shard gets no worker until what an earlier one left behind is settled."""
@@ -310,9 +313,8 @@ class WorkerPool(Service):
         if index < len(self.shards):
             self.shards[index].blocked = None
 
-    def _died(self, shard: Shard, status: int) -> None:
+    def _died(self, shard: Shard, how: str) -> None:
         self._dispatch.shard_down(shard.index)
-        how = shard.process.how_it_ended(status) if shard.process is not None else describe_exit(status)
         by_itself = shard.dies_by_itself
         try:
             shard.died(how, now=time.monotonic())
@@ -320,7 +322,10 @@ class WorkerPool(Service):
             self._defect(shard, "the end of its worker could not be noted", error)
             shard.process, shard.state = None, ShardState.BACKOFF
             shard.next_start = time.monotonic() + self._config.supervisor.backoff.cap
-        self._begin(self._settle_dead(shard, how, by_itself=by_itself), shard)
+        self._tasks.start(
+            self._settle_dead(shard, how, by_itself=by_itself),
+            lambda error: self._defect(shard, "what its worker had in flight could not be settled", error),
+        )
 
     async def _settle_dead(self, shard: Shard, how: str, *, by_itself: bool) -> None:
         """Settle what the dead worker had in flight, as its journal says."""
@@ -329,7 +334,7 @@ class WorkerPool(Service):
                 alone = await self._settle_dead_worker(shard.index, how, by_itself=by_itself)
             except JournalError as error:
                 shard.last_error = shard.unsettled = str(error)
-                await self._notify()
+                self._notify()
                 log.error("journal cannot be read", action="bury", shard=shard.index, error=str(error))
                 await asyncio.sleep(JOURNAL_RETRY)
             except Exception as error:  # noqa: BLE001  # a defect: this shard fails, visibly, and is tried again
@@ -338,7 +343,7 @@ class WorkerPool(Service):
             else:
                 self._count(shard, how, alone)
                 shard.clean, shard.unsettled = True, None
-        await self._notify()
+        self._notify()
 
     def _count(self, shard: Shard, how: str, alone: Claim | None) -> None:
         """Whether a death counts for the breaker, which stops a shard whose workers are ill whatever they do.
@@ -377,30 +382,22 @@ class WorkerPool(Service):
             if outgrows:
                 shard.outgrows, memory = True, self._config.worker.recycle.rss
                 shard.outgrown.append(time.monotonic())
-            shard.process.say(ipc.Drain(timeout=timeout, memory=memory))
+            shard.process.send(ipc.Drain(timeout=timeout, memory=memory))
             await shard.process.gone.wait()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout), self._changed:
-                await self._changed.wait_for(lambda: shard.clean or shard.unsettled is not None)
+            async with asyncio.timeout(timeout):
+                await self._until(lambda: shard.clean or shard.unsettled is not None)
         if not shard.clean:
-            log.warning("not settled yet; the journal remembers", action="drain", shard=shard.index)
+            log.warning("not settled yet; the journal has it", action="drain", shard=shard.index)
 
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+    def _notify(self) -> None:
+        """Let everyone who waits in `_until` look again."""
+        self._changed.set()
+        self._changed.clear()
 
-    def _begin(self, step: Coroutine[Any, Any, None], shard: Shard) -> None:
-        def ended(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            if not task.cancelled() and isinstance(error := task.exception(), Exception):
-                self._defect(shard, "a step of the supervisor failed", error)
-
-        task = asyncio.get_running_loop().create_task(step)
-        self._tasks.add(task)
-        task.add_done_callback(ended)
-
-    def _may_run(self, shard: Shard) -> bool:
-        return shard.epoch is not None and not self._stopping
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self._changed.wait()
 
     def _shard(self, index: int) -> Shard:
         if not 0 <= index < len(self.shards):

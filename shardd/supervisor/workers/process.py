@@ -1,12 +1,17 @@
 """One worker process, seen from the supervisor: start, channel, heartbeat, death.
 
-It is exec'd, never forked, with everything that the Go library reads once in its environment. Death is seen through a
-pidfd, so a reused pid cannot be mistaken for it. Restarting is somebody else's business (`shardd.supervisor.workers.shard`).
+It is exec'd, never forked, with everything that the Go library reads at load time in its environment. Its death is noticed by a
+pidfd, so that a reused pid cannot be mistaken for it. Restarting is up to `shardd.supervisor.workers.pool`.
+
+A worker's stderr leads to a file in the state folder, one for each shard, emptied for each worker: there the panic of the Go
+library, a stack or an error of the interpreter is found. Its log goes to the supervisor's stderr by a descriptor of its own, so
+that the library's chatter does not get between the events.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import socket
@@ -16,28 +21,30 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final
 
 from shardd import ipc
-from shardd.channel import Channel
-from shardd.errors import UnsafeFileError
+from shardd.channel import Channel, Listener
+from shardd.errors import SharddError, UnsafeFileError
 from shardd.logs import get_logger
 from shardd.postgres.dsn import without_libpq
 from shardd.state_files import open_file
 from shardd.supervisor.systemd import clean_environ
-from shardd.wire import OutOfStepError, Unread, Unsent, supervisor_reader
+from shardd.wire import OutOfSyncError, supervisor_reader
 
 log = get_logger(__name__)
 
 ABORT_GRACE: Final = 2.0
 """Seconds between SIGABRT, which makes a worker print its stacks, and SIGKILL."""
-DEAF_GRACE: Final = 5.0
-"""Seconds that a worker gets to finish what has started when nothing that it says can be read."""
+OUT_OF_SYNC_GRACE: Final = 5.0
+"""Seconds that a worker whose messages cannot be decoded gets to finish what has started."""
 EOF_GRACE: Final = 5.0
-"""Seconds after its death in which the end of its channel must come; a child of its own may still hold the socket."""
+"""Seconds from its death to the end of its channel, at most; a child of its own may still hold the socket."""
+CLOSE_TIMEOUT: Final = 30.0
+"""Seconds that a device's send may take before its client can be closed."""
 TAIL: Final = 64 * 1024
-"""Bytes at the end of the file that are looked at; a panic prints every goroutine after its first line."""
-_TELLING: Final = (
+"""Bytes at the end of stderr that are searched; a panic prints every goroutine after its first line."""
+_FATAL: Final = (
     "fatal error:",
     "panic:",
     "runtime: out of memory",
@@ -64,34 +71,14 @@ class Launch:
     """Of the state folder; its journals carry it."""
 
 
-class Messages(Protocol):
-    """Who hears what a worker says; see `shardd.channel.Listener`."""
-
-    def heard(self, message: ipc.ToSupervisor) -> None:
-        """A message."""
-
-    def unread(self, what: Unread) -> None:
-        """A message, or a part of one, that cannot be read."""
-
-    def unsent(self, what: Unsent) -> None:
-        """What the worker does not hear, because it cannot be encoded."""
-
-    def failed(self, message: object, error: Exception) -> None:
-        """Hearing a message raised this."""
-
-    def out_of_step(self) -> None:
-        """Nothing that it says can be read any more."""
-
-
 class WorkerProcess:
-    """A running worker. `died` is called once, with the exit status, when the process is gone."""
+    """A running worker. `died` is called once, with how it ended, when the process is gone and its channel has ended."""
 
-    def __init__(self, shard: int, launch: Launch, died: Callable[[int], None]) -> None:
+    def __init__(self, shard: int, launch: Launch, died: Callable[[str], None]) -> None:
         self.shard = shard
         self._launch = launch
         self._died = died
-        self._messages: Messages
-        self._unreadable: str | None = None
+        self._out_of_sync: str | None = None
         self._channel: Channel | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
@@ -104,47 +91,65 @@ class WorkerProcess:
         self.gone = asyncio.Event()
         self._status: int | None = None
         """Its exit status, once it is dead."""
-        self._hung_up = False
+        self._disconnected = False
         """Nothing more will arrive on the channel."""
         self._aborted_at: float | None = None
+        self._requests = itertools.count(1)
+        self._closing: dict[int, asyncio.Future[None]] = {}
+        """By request: clients that it was asked to close."""
 
     @property
     def pid(self) -> int:
         """The process id; 0 before `start`."""
         return self._process.pid if self._process is not None else 0
 
-    async def start(self, setup: ipc.Setup, messages: Messages) -> None:
-        """Exec the worker and tell it who it is; `messages` hears what it says. Call it on the main thread."""
-        self._messages = messages
+    async def start(self, setup: ipc.Setup, listener: Listener) -> None:
+        """Exec the worker and send it its setup; `listener` gets its messages. Call it on the main thread."""
         ours, theirs = socket.socketpair()
-        words, log_fd = open_words(self._launch.state_dir, self.shard), os.dup(2)
+        stderr, log_fd = open_stderr(self._launch.state_dir, self.shard), os.dup(2)
         try:
             self._process = subprocess.Popen(  # noqa: ASYNC220  # an exec of some ms; uvloop's own spawn cannot hand over a pidfd
                 self._command(theirs.fileno(), log_fd),
                 env=self._environ(),
                 pass_fds=(theirs.fileno(), self._launch.lifeline, log_fd),
                 stdin=subprocess.DEVNULL,
-                # The library prints remarks for people there, in the midst of our lines of JSON; its dying words go to stderr.
+                # The library prints remarks for people there, amid our lines of JSON; its last errors go to stderr.
                 stdout=subprocess.DEVNULL,
-                stderr=words,
+                stderr=stderr,
             )
         finally:
             theirs.close()
-            os.close(words)
+            os.close(stderr)
             os.close(log_fd)
         self._pidfd = os.pidfd_open(self._process.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
-        self._channel = await Channel.connect(ours, supervisor_reader(), self)
+        self._channel = await Channel.connect(ours, supervisor_reader(), listener)
         if self.gone.is_set():
             self._channel.close()  # it was killed meanwhile
-        self.say(setup)
+        self.send(setup)
 
-    def say(self, message: ipc.ToWorker) -> bool:
-        """Tell the worker something; False when it is gone."""
+    def send(self, message: ipc.ToWorker) -> bool:
+        """Send the worker a message; False when it is gone."""
         if self._channel is None or self.gone.is_set():
             return False
-        self._channel.say(message)
+        self._channel.send(message)
         return True
+
+    async def close_client(self, device_id: str) -> None:
+        """Close a device's client; when the worker dies, its client is gone too. Raises SharddError."""
+        request = next(self._requests)
+        closed = self._closing[request] = asyncio.get_running_loop().create_future()
+        gone = asyncio.ensure_future(self.gone.wait())
+        try:
+            self.send(ipc.Close(device_id, request))
+            done, _ = await asyncio.wait([closed, gone], timeout=CLOSE_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            del self._closing[request]
+        if not done:
+            raise SharddError(
+                f"device {device_id} is still sending after {CLOSE_TIMEOUT:g} s: pause it, then try again"
+            )
 
     def signal(self, signum: int) -> None:
         """Send a signal, unless the process is gone."""
@@ -152,7 +157,7 @@ class WorkerProcess:
             signal.pidfd_send_signal(self._pidfd, signum)
 
     def abort(self) -> None:
-        """End a worker that does not answer: its stacks into the log, then death."""
+        """End a worker that does not answer: it prints its stacks, then is killed."""
         now = time.monotonic()
         if self._aborted_at is None:
             self._aborted_at = now
@@ -165,47 +170,37 @@ class WorkerProcess:
         self.signal(signal.SIGKILL)
 
     def silent_for(self) -> float:
-        """Seconds since it was last heard, or since its start."""
+        """Seconds since its last heartbeat, or since its start."""
         return time.monotonic() - (self.beat_at or self.ready_at or self.started_at)
 
-    # ---- channel.Listener
+    # ---- what its messages report
 
-    def heard(self, message: ipc.ToSupervisor) -> None:
-        """It said something."""
-        match message:
-            case ipc.Heartbeat():
-                self.beat, self.beat_at = message, time.monotonic()
-            case ipc.Ready():
-                self.ready_at, self.rss_at_start = time.monotonic(), message.rss
-        self._messages.heard(message)
+    def ready(self, message: ipc.Ready) -> None:
+        """It takes jobs."""
+        self.ready_at, self.rss_at_start = time.monotonic(), message.rss
 
-    def unread(self, what: Unread) -> None:
-        """It said something that cannot be read."""
-        self._messages.unread(what)
+    def heartbeat(self, message: ipc.Heartbeat) -> None:
+        """Its event loop runs."""
+        self.beat, self.beat_at = message, time.monotonic()
 
-    def unsent(self, what: Unsent) -> None:
-        """It cannot be told something; without its setup it is of no use."""
-        self._messages.unsent(what)
-        if isinstance(what.item, ipc.Setup):
-            self.kill()
+    def client_closed(self, request: int) -> None:
+        """The answer to `close_client`."""
+        closed = self._closing.get(request)
+        if closed is not None and not closed.done():
+            closed.set_result(None)
 
-    def failed(self, message: Any, error: Exception) -> None:
-        """What it said set off a defect."""
-        self._messages.failed(message, error)
+    def out_of_sync(self, error: OutOfSyncError) -> None:
+        """None of its messages can be decoded any more: it is replaced."""
+        self._out_of_sync = f"its messages cannot be decoded any more: {error}"
+        log.error(self._out_of_sync, action="defect", shard=self.shard)
+        self._disconnected = True
+        # It still receives: what has started may end, and is in its journal then.
+        self.send(ipc.Drain(timeout=OUT_OF_SYNC_GRACE))
+        asyncio.get_running_loop().call_later(OUT_OF_SYNC_GRACE + ABORT_GRACE, self.kill)
 
-    def out_of_step(self, error: OutOfStepError) -> None:
-        """Nothing that it says can be read any more: what it has in flight is settled from its journal."""
-        self._unreadable = f"what it says cannot be read any more: {error}"
-        log.error(self._unreadable, action="defect", shard=self.shard)
-        self._hung_up = True
-        self._messages.out_of_step()
-        # It still hears: what has started may end, and does so in its journal.
-        self.say(ipc.Drain(timeout=DEAF_GRACE))
-        asyncio.get_running_loop().call_later(DEAF_GRACE + ABORT_GRACE, self.kill)
-
-    def lost(self) -> None:
-        """Everything that it said was heard. That it is dead is seen through the pidfd."""
-        self._hung_up = True
+    def disconnected(self) -> None:
+        """Everything that it sent has arrived. Its death is noticed through the pidfd."""
+        self._disconnected = True
         self._end()
 
     # ----
@@ -216,31 +211,31 @@ class WorkerProcess:
         self._status = self._process.wait()
         os.close(self._pidfd)
         self._pidfd = -1
-        if self._channel is None or self._hung_up:
-            self._end()
+        if self._channel is None or self._disconnected:
+            self.disconnected()
         else:
-            # What it still said is in the socket's buffer, and ends with an EOF: see `lost`.
-            asyncio.get_running_loop().call_later(EOF_GRACE, self._stop_listening)
-
-    def _stop_listening(self) -> None:
-        self._hung_up = True
-        self._end()
+            # Its last messages may still be in the socket's buffer; EOF follows them.
+            asyncio.get_running_loop().call_later(EOF_GRACE, self.disconnected)
 
     def _end(self) -> None:
-        """Once it is dead and everything that it said was heard: tell whoever started it."""
-        if self._status is None or self.gone.is_set() or not (self._hung_up or self._channel is None):
+        """Call `died` once it is dead and everything that it sent has arrived."""
+        if self._status is None or self.gone.is_set() or not self._disconnected:
             return
         self.gone.set()
         if self._channel is not None:
             self._channel.close()
-        self._died(self._status)
+        self._died(self._out_of_sync or self._describe_exit(self._status))
 
-    def how_it_ended(self, status: int) -> str:
-        """The exit status in words, with what the process itself said at the end."""
-        if self._unreadable is not None:
-            return self._unreadable
-        how, said = describe_exit(status), stderr_tail(self._launch.state_dir, self.shard)
-        return f"{how}: {said}" if said and status != 0 else how
+    def _describe_exit(self, status: int) -> str:
+        """The exit status in words, with the last error that the process printed."""
+        if status == 0:
+            return "exit code 0"
+        try:
+            how = f"exit code {status}" if status > 0 else signal.Signals(-status).name
+        except ValueError:
+            how = f"signal {-status}"
+        error = stderr_tail(self._launch.state_dir, self.shard)
+        return f"{how}: {error}" if error else how
 
     def _command(self, fd: int, log_fd: int) -> list[str]:
         return [
@@ -258,7 +253,7 @@ class WorkerProcess:
 
     def _environ(self) -> dict[str, str]:
         return {
-            # The DSN of the sessions says what these variables say; the library refuses to start with some of them.
+            # The DSN of the sessions holds what these variables do; the library refuses to start with some of them.
             **without_libpq(clean_environ(os.environ)),
             # Parallel connects and stops crash the Go library on its unlocked maps when it runs on more than one
             # processor.
@@ -269,26 +264,16 @@ class WorkerProcess:
         }
 
 
-def describe_exit(status: int) -> str:
-    """An exit status in words."""
-    if status >= 0:
-        return f"exit code {status}"
-    try:
-        return signal.Signals(-status).name
-    except ValueError:
-        return f"signal {-status}"
-
-
 # ---- stderr
 
 
-def open_words(state_dir: Path, shard: int) -> int:
+def open_stderr(state_dir: Path, shard: int) -> int:
     """A descriptor of a shard's file, emptied, to append to. Raises OSError, UnsafeFileError."""
     return open_file(state_dir, _name(shard), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
 
 
 def stderr_tail(state_dir: Path, shard: int) -> str | None:
-    """The line that tells most: the first that names a fatal error, else the last one; None when nothing was said."""
+    """The most useful line: the first that names a fatal error, else the last one; None: nothing was printed."""
     try:
         fd = open_file(state_dir, _name(shard), os.O_RDONLY)
         try:
@@ -299,8 +284,8 @@ def stderr_tail(state_dir: Path, shard: int) -> str | None:
         return None
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith(_CHATTER)]
-    telling = [line for line in lines if line.startswith(_TELLING)]
-    found = telling[:1] or lines[-1:]
+    fatal = [line for line in lines if line.startswith(_FATAL)]
+    found = fatal[:1] or lines[-1:]
     return found[0][:300] if found else None
 
 

@@ -1,6 +1,6 @@
 """One shard: its state, its process, and when it may be started again.
 
-The states and their transitions stand in `shardd.states.SHARD_TRANSITIONS`; this module knows when each event happens.
+The states and their transitions are in `shardd.states.SHARD_TRANSITIONS`; this module knows when each event happens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from shardd.supervisor.workers.process import WorkerProcess
 log = get_logger(__name__)
 
 RATE_WINDOW: Final = 10.0
-"""Seconds over which messages a second are averaged."""
+"""Seconds over which the messages per second are averaged."""
 
 Intent = Literal["drained", "stop", "respawn", "fence"]
 
@@ -33,33 +33,33 @@ class Shard:
     breaker: Breaker
     state: ShardState = ShardState.WAITING
     epoch: int | None = None
-    """Of the lease that this node holds; None: it holds none."""
+    """Of this node's lease; None: it has none."""
     process: WorkerProcess | None = None
     intent: Intent | None = None
     """Why the worker is being drained."""
     outgrows: bool = False
-    """It is being drained because it grew too large."""
+    """Its worker is being drained because it grew too large."""
     told_to_end: bool = False
-    """Its worker ends because somebody told it to: what it has in flight is not to blame."""
+    """Its worker was told to end, so what it has in flight is not the cause."""
     sent_before: deque[int] = field(default_factory=lambda: deque([0], maxlen=ALONE_FROM + 1))
-    """Messages that the shard had sent when each of the last workers was started: as many as a job ends by itself."""
+    """How many messages the shard had sent when each of its last workers started."""
     outgrown: deque[float] = field(default_factory=lambda: deque(maxlen=100))
-    """When its workers were replaced because they grew too large, on the monotonic clock."""
+    """When workers were replaced because they grew too large, on the monotonic clock."""
     clean: bool = True
-    """Everything of the last worker is settled, so that a new one may begin a new journal."""
+    """Everything of the last worker is settled, so a new one may begin a new journal."""
     unsettled: str | None = None
-    """Why the journal of its last worker cannot be read, so that nothing is settled yet; it is tried again and again."""
+    """Why the journal of its last worker cannot be read, so nothing is settled yet; it is tried again."""
     blocked: str | None = None
-    """Why what an earlier supervisor left behind cannot be settled, so that no worker may start; None: it is settled."""
+    """Why what an earlier supervisor left behind cannot be settled, so no worker may start; None: it is settled."""
     held: bool = False
-    """Drained by an operator: it stays down until somebody restarts it."""
+    """Drained by an operator: it stays down until it is restarted."""
     crashes_in_a_row: int = 0
     restarts: int = 0
     next_start: float = 0.0
     kill_at: float | None = None
     last_error: str | None = None
-    journal_trouble: str | None = None
-    """Why its worker's journal cannot be relied upon now, so that nothing may be handed over; None: it can."""
+    journal_error: str | None = None
+    """Why its worker's journal takes no entries, so nothing may be handed over; None: it does."""
     since: float = field(default_factory=time.time)
     _samples: deque[tuple[float, int]] = field(default_factory=deque)
 
@@ -70,7 +70,7 @@ class Shard:
         self.breaker.probe_every = rules.breaker.probe_every
 
     def move(self, event: str) -> None:
-        """Take a transition. KeyError: a defect, the table has none."""
+        """Take a transition. KeyError: the table has none, a defect."""
         before, self.state = self.state, SHARD_TRANSITIONS[self.state][event]
         self.since = time.time()
         log.info("shard is %s", self.state.value, action="shard", shard=self.index, before=before.value, cause=event)
@@ -91,7 +91,7 @@ class Shard:
         """A worker was started."""
         self.process, self.clean, self.kill_at, self.intent = process, False, None, None
         self.outgrows = self.told_to_end = False
-        self.journal_trouble = None
+        self.journal_error = None
         self.move("spawn")
 
     def ready(self) -> None:
@@ -101,7 +101,7 @@ class Shard:
             self.last_error = None
 
     def drain(self, intent: Intent, timeout: float, now: float) -> None:
-        """Its worker was told to finish; it is killed when it has not after `timeout` seconds and a grace."""
+        """Its worker was told to finish; it is killed `timeout` seconds and a grace later."""
         if self.state in (ShardState.STARTING, ShardState.RUNNING):
             self.move("drain")
         self.intent = intent
@@ -109,7 +109,7 @@ class Shard:
 
     def died(self, how: str, *, now: float) -> None:
         """Its worker is gone."""
-        self.process, self.journal_trouble = None, None
+        self.process, self.journal_error = None, None
         self._samples.clear()
         intent, self.intent = self.intent, None
         if intent == "fence" or self.epoch is None:
@@ -119,7 +119,7 @@ class Shard:
             self.move(intent or "respawn")
             self.next_start = now
             return
-        # Unasked, so it counts as a crash whatever the exit code: a worker that ends at once each time must not spin.
+        # Unrequested, so it counts as a crash whatever the exit code: a worker that always ends at once must not spin.
         self.restarts += 1
         self.crashes_in_a_row += 1
         self.last_error = f"worker died: {how}"
@@ -129,32 +129,32 @@ class Shard:
 
     @property
     def dies_by_itself(self) -> bool:
-        """Whether nobody wanted its worker to end, but perhaps because it grew too large."""
-        wanted = self.intent is not None and not self.outgrows
-        return self.epoch is not None and not wanted and not self.told_to_end
+        """Whether its worker ends unrequested, or because it grew too large: then a job may be the cause."""
+        requested = self.intent is not None and not self.outgrows
+        return self.epoch is not None and not requested and not self.told_to_end
 
     @property
     def careful(self) -> bool:
-        """Whether its next worker takes one job after the other: the last ones died."""
+        """Whether its next worker takes one job at a time, because the last ones died."""
         return self.crashes_in_a_row >= ALONE_FROM
 
     def count_crash(self, now: float) -> None:
-        """Its worker's death, of which nothing is known that would excuse it: too many stop the shard."""
+        """Its worker's death counts for the breaker: too many stop the shard."""
         if self.breaker.crashed(now) and self.state is ShardState.BACKOFF:
             self.move("broke")
             self.next_start = self.breaker.next_probe() or now
 
     def excuse_crash(self) -> None:
-        """Its worker's death was the fault of a job that is known: the next one waits no longer for it."""
+        """A known job caused its worker's death: the backoff does not grow."""
         self.crashes_in_a_row = max(0, self.crashes_in_a_row - 1)
 
     def forgive(self, now: float) -> None:
-        """A person wants it back: breaker, backoff and hold are forgotten."""
+        """An operator wants it back: reset breaker, backoff and hold."""
         self.breaker.healthy()
         self.crashes_in_a_row, self.next_start, self.held = 0, now, False
 
     def proven(self, now: float) -> None:
-        """It has run long enough to forget earlier crashes."""
+        """Forget earlier crashes once it has run long enough."""
         process = self.process
         if not self.crashes_in_a_row or process is None or process.ready_at is None:
             return
@@ -163,13 +163,13 @@ class Shard:
             self.breaker.healthy()
 
     def sample(self, now: float, sent: int) -> None:
-        """Note how many messages were sent so far, for `rate`."""
+        """Record how many messages were sent so far, for `rate`."""
         self._samples.append((now, sent))
         while self._samples[0][0] < now - RATE_WINDOW:
             self._samples.popleft()
 
     def rate(self) -> float:
-        """Messages a second, lately."""
+        """Messages per second, recently."""
         if len(self._samples) < 2:
             return 0.0
         (first, before), (last, after) = self._samples[0], self._samples[-1]

@@ -49,17 +49,16 @@ class Workers:
         self.at_settled: Callable[[], None] = lambda: None
         self.news = asyncio.Condition()
 
-    def say(self, shard: int, message: ipc.ToWorker) -> bool:
+    def send(self, shard: int, message: ipc.ToWorker) -> bool:
         if not self.up:
             return False
-        if isinstance(message, ipc.Send):
-            for job in message.jobs:
-                self.got.append(job)
-                answered = self.answer(job)
-                if answered is None:
-                    self.held.append((shard, job))
-                else:
-                    asyncio.get_running_loop().call_soon(self.router.outcomes, shard, [answered])
+        if isinstance(message, ipc.SendJob):
+            self.got.append(message.job)
+            answered = self.answer(message.job)
+            if answered is None:
+                self.held.append((shard, message.job))
+            else:
+                asyncio.get_running_loop().call_soon(self.router.outcomes, shard, [answered])
         elif isinstance(message, ipc.Settled):
             self.settled += [(job, attempt) for job, _, attempt, _ in message.claims]
             self.at_settled()
@@ -105,7 +104,7 @@ class Node:
             shard_of=lambda _: 0, pace_of=lambda _: DevicePace(pace or Pace()), in_flight_of=lambda _: room
         )
         self.router = self.workers.router = Router(
-            jobs=self.jobs, scheduler=scheduler, say=self.workers.say, may_claim=self._may_claim, batch=lambda: 50,
+            jobs=self.jobs, scheduler=scheduler, send=self.workers.send, may_claim=self._may_claim, batch=lambda: 50,
             backoff=lambda: JobBackoff(first=5, cap=600), set_aside=self._note_set_aside, **more,
         )  # fmt: skip
         self.task = asyncio.create_task(self.router.run())

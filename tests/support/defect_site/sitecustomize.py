@@ -52,10 +52,10 @@ def refuse_to_encode() -> None:
 
         @staticmethod
         def encode_into(message: Any, data: bytearray, place: int) -> None:
-            jobs = message.jobs if isinstance(message, ipc.Send) else []
+            torn_job = isinstance(message, ipc.SendJob) and message.job.body == "torn"
             devices = message.changed if isinstance(message, ipc.Devices) else []
             devices = message.devices if isinstance(message, ipc.Setup) else devices
-            if any(job.body == "torn" for job in jobs) or any("torn" in device.settings for device in devices):
+            if torn_job or any("torn" in device.settings for device in devices):
                 data += b"half a message"
                 raise OverflowError("planted")
             real.encode_into(message, data, place)
@@ -72,7 +72,7 @@ def damage_messages(defect: str) -> None:
     told: list[Any] = []
 
     def has_torn_job(message: Any) -> bool:
-        return isinstance(message, ipc.Send) and any(job.body == "torn" for job in message.jobs)
+        return isinstance(message, ipc.SendJob) and message.job.body == "torn"
 
     def tells_of(message: Any) -> bool:
         """Whether it is the first that tells outcomes, or tells the outcome of this job."""
@@ -88,7 +88,7 @@ def damage_messages(defect: str) -> None:
         if not (has_torn_job(message) if defect in ("job", "send", "step down") else tells_of(message)):
             return
         if kind == "job":
-            data[body:] = with_torn_recipients(bytes(data[body:]))
+            data[body:] = with_torn_recipient(bytes(data[body:]))
             data[begin:body] = (len(data) - body).to_bytes(wire.HEADER, "big")
         elif kind == "step":
             data[begin:body] = b"\xff" * wire.HEADER
@@ -98,7 +98,7 @@ def damage_messages(defect: str) -> None:
     wire._put = put_and_damage
 
 
-def with_torn_recipients(payload: bytes) -> bytes:
+def with_torn_recipient(payload: bytes) -> bytes:
     """The same message, but for what is no text any more."""
     import msgspec  # noqa: PLC0415
 
@@ -106,9 +106,7 @@ def with_torn_recipients(payload: bytes) -> bytes:
 
     fields = msgspec.msgpack.decode(payload)
     place = ipc.JobSpec.__struct_fields__.index("recipient")
-    for job in fields["jobs"]:
-        if "torn" in job:
-            job[place] = 5
+    fields["job"][place] = 5
     return msgspec.msgpack.encode(fields)
 
 

@@ -96,6 +96,10 @@ class SessionContext:
     def device_changed(self, device_id: str, state: str, reason: str, until: float | None = None) -> None:
         self.changes.append((device_id, state, reason, until))
 
+    def take(self, *jobs: JobSpec) -> None:
+        for job in jobs:
+            self.sender.take(job)
+
     async def until_ended(self, count: int = 1) -> Outcome:
         await self.transport.until(lambda: len(self.outcomes) >= count)
         return self.outcomes[-1]
@@ -152,13 +156,13 @@ async def test_the_journal_knows_before_anybody_else(desk: SessionContext) -> No
 
     desk.transport.steps.update(prepare=prepare, deliver=deliver)
     desk.at_report = lambda _: note("report")
-    desk.sender.take([job()])
+    desk.take(job())
     outcome = await desk.until_ended()
     assert seen == [("prepare", set(), 0), ("deliver", {1}, 0), ("report", {1}, 1)]
     assert desk.transport.seen == [("fetch", 1), ("prepare", 1), ("deliver", 1), ("delivered", 1)]
     assert (outcome.verdict, outcome.message_id, outcome.id, outcome.epoch, outcome.attempt) == ("sent", "m-1", 1, 7, 1)
     assert desk.remembered() == [outcome]
-    assert (desk.sender.sent, desk.sender.failed, desk.sender.in_flight) == (1, 0, 0)
+    assert desk.sender.claims() == []
 
 
 # ---- the ways to end
@@ -178,7 +182,7 @@ async def test_an_error_before_the_hand_over(
     desk: SessionContext, step: str, *, error: SendError, verdict: str
 ) -> None:
     desk.transport.steps[step] = error
-    desk.sender.take([job()])
+    desk.take(job())
     outcome = await desk.until_ended()
     assert (outcome.verdict, outcome.error, outcome.error_class, outcome.retry_after) == (
         verdict,
@@ -193,11 +197,10 @@ async def test_an_error_before_the_hand_over(
 @pytest.mark.parametrize(("error", "verdict"), ERRORS)
 async def test_an_error_of_the_hand_over(desk: SessionContext, error: SendError, verdict: str) -> None:
     desk.transport.steps["deliver"] = error
-    desk.sender.take([job()])
+    desk.take(job())
     outcome = await desk.until_ended()
     assert (outcome.verdict, outcome.error) == (verdict, str(error))
     assert desk.remembered() == [outcome]
-    assert desk.sender.failed == (verdict != "unavailable")
 
 
 @pytest.mark.parametrize(
@@ -208,7 +211,7 @@ async def test_a_defect_of_a_transport_is_no_proof(
     desk: SessionContext, step: str, *, verdict: str, error: Exception
 ) -> None:
     desk.transport.steps[step] = error
-    desk.sender.take([job(), job(2, "b")])
+    desk.take(job(), job(2, "b"))
     await desk.until_ended(2)
     assert [outcome.verdict for outcome in desk.outcomes] == [verdict] * 2
     assert type(error).__name__ in (desk.outcomes[0].error or "")
@@ -218,7 +221,7 @@ async def test_what_an_error_proves_about_the_device_is_told_before_the_outcome(
     desk.transport.steps["deliver"] = DeviceUnavailableError("for spam", state="banned", until=UNTIL)
     changes_at_report: list[int] = []
     desk.at_report = lambda _: changes_at_report.append(len(desk.changes))
-    desk.sender.take([job()])
+    desk.take(job())
     outcome = await desk.until_ended()
     assert desk.changes == [("a", "banned", "for spam", UNTIL.timestamp())]
     assert changes_at_report == [1]
@@ -238,11 +241,11 @@ async def test_what_an_error_proves_about_the_device_is_told_before_the_outcome(
 async def test_no_step_takes_for_ever(desk: SessionContext, *, step: str, verdict: str, words: str) -> None:
     desk.sender._send_timeout = 0.05
     desk.transport.steps[step] = for_ever
-    desk.sender.take([job(), job(2, "b")])
+    desk.take(job(), job(2, "b"))
     await desk.until_ended(2)
     assert [(outcome.verdict, outcome.error) for outcome in desk.outcomes] == [(verdict, words)] * 2
     desk.transport.steps.clear()
-    desk.sender.take([job(3)])
+    desk.take(job(3))
     assert (await desk.until_ended(3)).verdict == "sent"
 
 
@@ -258,13 +261,12 @@ async def test_nothing_leaves_when_its_time_is_over(
 
     desk.transport.steps[step] = take_long
     expires_at = 1000.0 if step == "take" else 1060.0
-    desk.sender.take([msgspec.structs.replace(job(), expires_at=expires_at)])
+    desk.take(msgspec.structs.replace(job(), expires_at=expires_at))
     outcome = await desk.until_ended()
     assert (outcome.verdict, outcome.error_class) == ("expired", "expired")
     assert desk.started() == set()
     assert ("deliver", 1) not in desk.transport.seen
     assert (("fetch", 1) in desk.transport.seen) is (step != "take"), "nothing is begun that is late from the first"
-    assert (desk.sender.sent, desk.sender.failed) == (0, 0)
 
 
 async def test_what_has_left_in_time_is_sent(desk: SessionContext, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,13 +277,13 @@ async def test_what_has_left_in_time_is_sent(desk: SessionContext, monkeypatch: 
         clock[0] = 1060.0
 
     desk.transport.steps["deliver"] = take_long
-    desk.sender.take([msgspec.structs.replace(job(), expires_at=1059.0)])
+    desk.take(msgspec.structs.replace(job(), expires_at=1059.0))
     assert (await desk.until_ended()).verdict == "sent"
 
 
 async def test_a_wait_for_the_whole_account_is_told(desk: SessionContext) -> None:
     desk.transport.steps["prepare"] = DeviceUnavailableError("slow down", retry_after=9.0, whole_account=True)
-    desk.sender.take([job()])
+    desk.take(job())
     outcome = await desk.until_ended()
     assert (outcome.whole_account, outcome.retry_after) == (True, 9.0)
 
@@ -289,13 +291,13 @@ async def test_a_wait_for_the_whole_account_is_told(desk: SessionContext) -> Non
 async def test_a_device_that_is_not_known_gives_its_job_back_and_is_left_alone_for_a_while(
     desk: SessionContext,
 ) -> None:
-    desk.sender.take([job(1, "nobody")])
+    desk.take(job(1, "nobody"))
     outcome = await desk.until_ended()
     assert (outcome.verdict, outcome.error) == ("unavailable", "this worker does not know its device")
 
 
 async def test_a_transport_that_is_not_there_makes_its_devices_unavailable(desk: SessionContext) -> None:
-    desk.sender.take([job(1, "x"), job(2)])
+    desk.take(job(1, "x"), job(2))
     await desk.until_ended(2)
     by_id = {outcome.id: outcome for outcome in desk.outcomes}
     assert (by_id[1].verdict, by_id[2].verdict) == ("unavailable", "sent")
@@ -321,13 +323,13 @@ def full_disk(path: Path) -> Iterator[None]:
 
 async def test_nothing_leaves_that_the_journal_does_not_know(desk: SessionContext) -> None:
     with full_disk(desk.journal.path):
-        desk.sender.take([job()])
+        desk.take(job())
         outcome = await desk.until_ended()
     assert outcome.verdict == "unavailable"
     assert outcome.retry_after == sender_module.JOURNAL_RETRY
     assert ("deliver", 1) not in desk.transport.seen
     assert desk.journal.check() is None
-    desk.sender.take([job(2)])
+    desk.take(job(2))
     assert (await desk.until_ended(2)).verdict == "sent"
     assert desk.started() == {2}
 
@@ -339,7 +341,7 @@ async def test_an_outcome_that_the_journal_refuses_is_still_told(desk: SessionCo
         await release.wait()
 
     desk.transport.steps["deliver"] = deliver
-    desk.sender.take([job()])
+    desk.take(job())
     await desk.transport.until(lambda: ("deliver", 1) in desk.transport.seen)
     with full_disk(desk.journal.path):
         release.set()
@@ -361,7 +363,7 @@ async def test_a_device_sends_one_after_the_other_in_order(desk: SessionContext)
         inside.remove(which.id)
 
     desk.transport.steps["deliver"] = deliver
-    desk.sender.take([job(number) for number in range(20)])
+    desk.take(*[job(number) for number in range(20)])
     await desk.until_ended(20)
     assert [outcome.verdict for outcome in desk.outcomes] == ["sent"] * 20
     assert [number for step, number in desk.transport.seen if step == "delivered"] == list(range(20))
@@ -373,9 +375,9 @@ async def test_devices_do_not_wait_for_each_other(desk: SessionContext) -> None:
             await asyncio.Event().wait()
 
     desk.transport.steps["deliver"] = deliver
-    desk.sender.take([job(1, "a"), job(2, "b")])
+    desk.take(job(1, "a"), job(2, "b"))
     assert (await desk.until_ended()).id == 2
-    assert desk.sender.in_flight == 1
+    assert len(desk.sender.claims()) == 1
 
 
 async def test_what_was_fetched_is_let_go_of_however_the_job_ends(desk: SessionContext) -> None:
@@ -389,9 +391,9 @@ async def test_what_was_fetched_is_let_go_of_however_the_job_ends(desk: SessionC
             await for_ever(one)
 
     desk.transport.steps = {"fetch": fetch, "prepare": prepare}
-    desk.sender.take([job(1), job(2, "b")])
+    desk.take(job(1), job(2, "b"))
     await desk.until_ended(2)
-    desk.sender.take([job(3), job(4)])  # the fourth waits for its device
+    desk.take(job(3), job(4))  # the fourth waits for its device
     await desk.transport.until(lambda: ("fetch", 4) in desk.transport.seen)
     await desk.sender.drain(1.0)
     assert sorted(number for what, number in desk.transport.seen if what == "discarded") == [1, 2, 3, 4]
@@ -402,7 +404,7 @@ async def test_a_transport_may_take_several_of_a_device_at_once(
 ) -> None:
     monkeypatch.setattr(Scripted, "in_flight", 5)
     desk.transport.steps["deliver"] = for_ever
-    desk.sender.take([job(number) for number in range(5)])
+    desk.take(*[job(number) for number in range(5)])
     await desk.transport.until(lambda: sum(step == "deliver" for step, _ in desk.transport.seen) == 5)
 
 
@@ -411,13 +413,13 @@ async def test_a_transport_may_take_several_of_a_device_at_once(
 
 async def test_a_drain_gives_back_what_has_not_left(desk: SessionContext) -> None:
     desk.transport.steps["prepare"] = for_ever
-    desk.sender.take([job(1, "a"), job(2, "a"), job(3, "b")])
+    desk.take(job(1, "a"), job(2, "a"), job(3, "b"))
     await desk.transport.until(lambda: sum(step == "prepare" for step, _ in desk.transport.seen) == 2)
-    desk.sender.take([job(4, "b"), job(5, "a")])  # these have not taken their first step
+    desk.take(job(4, "b"), job(5, "a"))  # these have not taken their first step
     await desk.sender.drain(0.0)
     assert sorted((outcome.id, outcome.verdict) for outcome in desk.outcomes) == [(n, "returned") for n in range(1, 6)]
     assert desk.started() == set()
-    assert desk.sender.in_flight == 0
+    assert len(desk.sender.claims()) == 0
 
 
 async def test_a_drain_waits_for_what_has_left(desk: SessionContext) -> None:
@@ -427,7 +429,7 @@ async def test_a_drain_waits_for_what_has_left(desk: SessionContext) -> None:
         await release.wait()
 
     desk.transport.steps["deliver"] = deliver
-    desk.sender.take([job(1), job(2)])
+    desk.take(job(1), job(2))
     await desk.transport.until(lambda: ("deliver", 1) in desk.transport.seen)
     drain = asyncio.create_task(desk.sender.drain(HANG))
     await desk.transport.until(lambda: desk.outcomes)
@@ -440,7 +442,7 @@ async def test_a_drain_waits_for_what_has_left(desk: SessionContext) -> None:
 
 async def test_what_outlasts_a_drain_is_in_doubt(desk: SessionContext) -> None:
     desk.transport.steps["deliver"] = for_ever
-    desk.sender.take([job(1)])
+    desk.take(job(1))
     await desk.transport.until(lambda: ("deliver", 1) in desk.transport.seen)
     await desk.sender.drain(0.0)
     (outcome,) = desk.outcomes
@@ -450,7 +452,7 @@ async def test_what_outlasts_a_drain_is_in_doubt(desk: SessionContext) -> None:
 
 async def test_after_a_drain_everything_is_given_back(desk: SessionContext) -> None:
     await desk.sender.drain(0.0)
-    desk.sender.take([job(1), job(2)])
+    desk.take(job(1), job(2))
     assert [(outcome.id, outcome.verdict) for outcome in desk.outcomes] == [(1, "returned"), (2, "returned")]
     assert desk.transport.seen == []
 
@@ -465,12 +467,12 @@ def suspect(number: int, device: str = "a", deaths: int = 2) -> JobSpec:
 async def test_a_suspect_is_prepared_when_nothing_else_is_under_way_and_the_journal_knows(desk: SessionContext) -> None:
     go_on = asyncio.Event()
     desk.transport.steps["deliver"] = lambda _: go_on.wait()
-    desk.sender.take([job(1), suspect(2, "b")])
+    desk.take(job(1), suspect(2, "b"))
     await desk.transport.until(lambda: ("deliver", 1) in desk.transport.seen)
-    assert desk.sender.in_flight == 2
+    assert len(desk.sender.claims()) == 2
     assert [claim[0] for claim in desk.sender.claims()] == [1, 2]
     assert ("fetch", 2) not in desk.transport.seen, "it would take the one that is handed over into doubt"
-    desk.sender.take([job(3)])
+    desk.take(job(3))
     go_on.set()
     await desk.until_ended(3)
     assert [outcome.id for outcome in desk.outcomes] == [1, 2, 3]
@@ -484,9 +486,9 @@ async def test_a_suspect_is_prepared_when_nothing_else_is_under_way_and_the_jour
 async def test_who_waits_for_a_suspect_loses_none_of_its_own_time(desk: SessionContext) -> None:
     desk.sender._send_timeout = 0.5
     desk.transport.steps["prepare"] = lambda of: for_ever(of) if of.id == 1 else asyncio.sleep(0)
-    desk.sender.take([suspect(1)])
+    desk.take(suspect(1))
     await desk.transport.until(lambda: ("prepare", 1) in desk.transport.seen)
-    desk.sender.take([job(2, "b")])
+    desk.take(job(2, "b"))
     await desk.until_ended(2)
     assert [(outcome.id, outcome.verdict) for outcome in desk.outcomes] == [(1, "transient"), (2, "sent")]
 
@@ -497,9 +499,9 @@ async def test_what_is_being_prepared_when_a_worker_is_replaced_for_its_memory_i
 ) -> None:
     desk.transport.steps["prepare"] = lambda of: for_ever(of) if of.id == 1 else asyncio.sleep(0)
     desk.transport.steps["deliver"] = for_ever
-    desk.sender.take([job(1), job(2, "b")])
+    desk.take(job(1), job(2, "b"))
     await desk.transport.until(lambda: {("prepare", 1), ("deliver", 2)} <= set(desk.transport.seen))
-    desk.sender.take([job(3)])
+    desk.take(job(3))
     await desk.sender.drain(0.0, memory=memory)
     found = {outcome.id: (outcome.verdict, outcome.suspect) for outcome in desk.outcomes}
     assert found == {1: ("returned", memory is not None), 2: ("in_doubt", False), 3: ("returned", False)}
@@ -515,7 +517,7 @@ async def test_a_job_whose_preparation_has_not_begun_is_not_suspect(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(desk.sender._transports, "load", load)
-    desk.sender.take([job(1, "x")])
+    desk.take(job(1, "x"))
     async with asyncio.timeout(HANG):
         await loading.wait()
     await desk.sender.drain(0.0, memory=1000)
@@ -534,9 +536,9 @@ async def test_a_job_alone_is_at_fault_when_the_worker_has_grown_meanwhile(
     desk: SessionContext, deaths: int, rss: int, verdict: str, is_suspect: bool
 ) -> None:
     desk.transport.steps["prepare"] = for_ever
-    desk.sender.take([suspect(1, deaths=deaths)])
+    desk.take(suspect(1, deaths=deaths))
     await desk.transport.until(lambda: ("prepare", 1) in desk.transport.seen)
-    desk.sender.take([job(2, "b")])
+    desk.take(job(2, "b"))
     desk.sender.watch_memory(rss)
     desk.sender.watch_memory(100)
     await desk.sender.drain(0.0, memory=1000)
@@ -546,7 +548,7 @@ async def test_a_job_alone_is_at_fault_when_the_worker_has_grown_meanwhile(
 async def test_one_that_is_alone_because_the_worker_is_careful_is_only_suspect(desk: SessionContext) -> None:
     desk.sender._gate = StartGate(desk.sender._begin, later=asyncio.get_running_loop().call_soon, careful=True)
     desk.transport.steps["prepare"] = for_ever
-    desk.sender.take([suspect(1, deaths=1)])
+    desk.take(suspect(1, deaths=1))
     await desk.transport.until(lambda: ("prepare", 1) in desk.transport.seen)
     desk.sender.watch_memory(1000)
     await desk.sender.drain(0.0, memory=1000)
@@ -555,7 +557,7 @@ async def test_one_that_is_alone_because_the_worker_is_careful_is_only_suspect(d
 
 async def test_when_nobody_hears_it_the_journal_knows_what_was_given_back(desk: SessionContext) -> None:
     desk.transport.steps["prepare"] = for_ever
-    desk.sender.take([job(1)])
+    desk.take(job(1))
     await desk.transport.until(lambda: ("prepare", 1) in desk.transport.seen)
-    await desk.sender.drain(0.0, unheard=True)
+    await desk.sender.drain(0.0, disconnected=True)
     assert [(outcome.id, outcome.verdict) for outcome in desk.remembered()] == [(1, "returned")]

@@ -30,7 +30,7 @@ async def test_a_job_that_was_fetched_before_uses_the_new_session(tmp_path: Path
         await fetched.wait()
 
     desk.transport.steps["fetch"] = fetch
-    desk.sender.take([job()])
+    desk.take(job())
     await desk.transport.until(lambda: ("fetch", 1) in desk.transport.seen)
     devices["a"] = DeviceSpec("a", "scripted", session="new")
     fetched.set()

@@ -22,7 +22,7 @@ def budget(**options: Any) -> Any:
 
 
 def shard(rss: int = 0, at_start: int = 0, *, connects: int = 0, **more: Any) -> Any:
-    beat = Heartbeat(0.0, 1, 1, 1, 1, 1, rss * MIB, 10, connects)
+    beat = Heartbeat(0.0, 1, rss * MIB, 10, connects)
     process = SimpleNamespace(beat=beat, rss_at_start=at_start * MIB)
     known = {
         "index": 3,

@@ -16,7 +16,7 @@ from shardd.config.load import parse_config
 from shardd.queue.settle import Claim
 from shardd.states import ShardState
 from shardd.supervisor.defects import Defects
-from shardd.supervisor.workers.messages import ClientClosings, MessageHandlers
+from shardd.supervisor.workers.messages import MessageHandlers
 from shardd.supervisor.workers.pool import WorkerPool
 from shardd.supervisor.workers.process import Launch, WorkerProcess
 
@@ -72,18 +72,16 @@ def pool(config: Config) -> Iterator[WorkerPool]:
     yield WorkerPool(
         config,
         launch,
-        dispatch=dispatch,
         settle_dead=settled,
         devices_of=lambda _: [],
         sessions_dsn=None,
         handlers=MessageHandlers(
-            claims=dispatch,  # type: ignore[arg-type]  # nothing is claimed here
+            dispatch=dispatch,  # type: ignore[arg-type]  # nothing is claimed here
             defects=Defects(),
-            closings=ClientClosings(),
             device_changed=lambda *_: None,
             receipt=lambda _: None,
             opted_out=lambda _: None,
-            untold=lambda *_: None,
+            unencodable_device=lambda *_: None,
         ),
         lease_left=lambda: 60.0,
     )

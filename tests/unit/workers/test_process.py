@@ -1,0 +1,98 @@
+"""The end of a worker process: its death and the end of its channel are two events."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shardd import ipc
+from shardd.supervisor.workers import process as process_module
+from shardd.supervisor.workers.process import Launch, WorkerProcess
+
+HANG = 30.0  # seconds; no test waits that long, it only keeps a broken one from hanging
+
+LEAVES_A_CHILD = """
+import os, socket, sys
+from shardd import ipc, wire
+channel, lifeline = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
+if os.fork():
+    os._exit(3)
+if os.read(lifeline, 1):
+    channel.sendall(wire.encode([ipc.Defect("last message")])[0])
+"""
+
+
+class LeavesAChild(WorkerProcess):
+    """Dies at once; its child holds the channel, and sends one more message when the lifeline has a byte."""
+
+    def __init__(self, launch: Launch, died: Callable[[str], None]) -> None:
+        super().__init__(0, launch, died)
+        self.dead = asyncio.Event()
+
+    def _command(self, fd: int, log_fd: int) -> list[str]:
+        return [sys.executable, "-c", LEAVES_A_CHILD, str(fd), str(self._launch.lifeline)]
+
+    def _reap(self) -> None:
+        super()._reap()
+        self.dead.set()
+
+
+class Heard:
+    """Notes what arrives (`shardd.channel.Listener`)."""
+
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+        self.process: WorkerProcess
+
+    def received(self, message: Any) -> None:
+        self.messages.append(message)
+
+    def disconnected(self) -> None:
+        self.process.disconnected()
+
+
+@pytest.fixture
+def lifeline() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+async def died(tmp_path: Path, lifeline: tuple[int, int], ends: list[str]) -> Heard:
+    launch = Launch("test", 2**28, "info", "json", lifeline[0], tmp_path, "0" * 32)
+    heard, process = Heard(), LeavesAChild(launch, ends.append)
+    heard.process = process
+    setup = ipc.Setup("test", 0, "/j", "0" * 32, 90.0, {}, [])
+    await process.start(setup, heard)  # type: ignore[arg-type]  # nothing else happens
+    async with asyncio.timeout(HANG):
+        await process.dead.wait()
+    return heard
+
+
+async def test_messages_that_arrive_after_the_death_are_received(tmp_path: Path, lifeline: tuple[int, int]) -> None:
+    ends: list[str] = []
+    heard = await died(tmp_path, lifeline, ends)
+    os.write(lifeline[1], b"x")
+    async with asyncio.timeout(HANG):
+        await heard.process.gone.wait()
+    assert heard.messages == [ipc.Defect("last message")]
+    assert ends == ["exit code 3"]
+
+
+async def test_a_channel_that_does_not_end_is_not_awaited_forever(
+    tmp_path: Path, lifeline: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "EOF_GRACE", 0.1)
+    ends: list[str] = []
+    heard = await died(tmp_path, lifeline, ends)
+    async with asyncio.timeout(HANG):
+        await heard.process.gone.wait()
+    assert heard.messages == []
+    assert ends == ["exit code 3"]
