@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -74,15 +73,6 @@ class OptOuts:
         await self._database.execute(
             "configure_opt_outs", {"exempt": list(exempt), "country_codes": list(country_codes)}
         )
-
-
-def address_of(recipient: str) -> str:
-    """The address by which the database knows a recipient: shardd.address_of in Python."""
-    if recipient.endswith(("@lid", "@g.us")):
-        return recipient
-    if "@" in recipient:
-        return recipient.partition("@")[0].partition(":")[0]
-    return re.sub("[^0-9]", "", recipient).removeprefix("00")
 
 
 CHUNK: Final = 2000

@@ -1,22 +1,70 @@
-"""What a job says beside its text: read where it is used, so that what cannot be read ends that one job."""
+"""A job's `details`, read where they are used, so that unreadable ones fail that one job."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from shardd.errors import ErrorClass, PermanentError
 from shardd.ipc import JobSpec
 from shardd.json_values import UnreadableError, read_object
+from shardd.phone_numbers import digits_of
 
 MOST: Final = 8192
 """Bytes, as the gate has it (check_sizes in 0004_admission.sql)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Location:
+    """In degrees. `labels`: `name` and `address`, where given."""
+
+    latitude: float
+    longitude: float
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """`phone`: digits only."""
+
+    name: str
+    phone: str
+
+
 def read_details(job: JobSpec) -> dict[str, Any]:
-    """The job's details; empty when it has none. Raises PermanentError."""
+    """The job's details; empty when it has none. Raises PermanentError, like the others."""
     if job.details is None:
         return {}
     try:
         return read_object(job.details, MOST)
     except UnreadableError as error:
-        raise PermanentError(f"details {error}", error_class=ErrorClass.CONTENT) from None
+        raise content_error(f"details {error}") from None
+
+
+def read_location(job: JobSpec) -> Location:
+    """The details of a job of kind `location`."""
+    details = read_details(job)
+    labels = {field: str(details[field]) for field in ("name", "address") if details.get(field)}
+    return Location(_degrees(details, "latitude", 90), _degrees(details, "longitude", 180), labels)
+
+
+def read_contact(job: JobSpec) -> Contact:
+    """The details of a job of kind `contact`."""
+    details = read_details(job)
+    name, phone = str(details.get("name") or "").strip(), digits_of(str(details.get("phone") or ""))
+    if not name or not phone:
+        raise content_error("a contact needs details.name and details.phone, such as +6281234567890")
+    return Contact(name, phone)
+
+
+def _degrees(details: Mapping[str, Any], field: str, limit: int) -> float:
+    value = details.get(field)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -limit <= value <= limit:
+        raise content_error(f"details.{field} is {value!r}; write a number between -{limit} and {limit}")
+    return float(value)
+
+
+def content_error(text: str) -> PermanentError:
+    """The error of a job whose content cannot be sent."""
+    return PermanentError(text, error_class=ErrorClass.CONTENT)

@@ -36,7 +36,7 @@ async def test_numbers_are_added_as_a_worker_reads_them(shardd: Command, produce
     assert rows == [("12345678@lid", *who), ("491512345678", *who), ("6281234567890", *who)]
     again = await shardd("opt-out", "add", "-", "nobody", stdin="+6281234567890\n+6281234567891\n")
     assert (again.code, again.out) == (64, "added 1 opt-out; 1 there already\n")
-    assert again.err.startswith("number nobody: recipient 'nobody' is no phone number")
+    assert again.err.startswith("number nobody: recipient 'nobody' is not a phone number")
     nothing = await shardd("opt-out", "add", "-")
     assert (nothing.code, nothing.out) == (64, "")
     assert "nobody is named" in nothing.err
@@ -66,7 +66,7 @@ async def test_a_list_is_imported_as_often_as_one_likes(shardd: Command, produce
     lines.write_text("\ufeffnumber\n# from the old system\n081234567890\nnonsense\n\n+6281234567891\n", "utf-8")
     dry = await shardd("opt-out", "import", lines, "--dry-run")
     assert (dry.code, dry.out) == (64, "would add 2 recipients, those that are there already among them\n")
-    assert dry.err.startswith("line 4: recipient 'nonsense' is no phone number")
+    assert dry.err.startswith("line 4: recipient 'nonsense' is not a phone number")
     assert producer.execute("SELECT count(*) FROM shardd.opt_outs") == [(0,)]
     assert (await shardd("opt-out", "import", lines)).out == "added 2 opt-outs\n"
     assert (await shardd("opt-out", "import", lines)).out == "added 0 opt-outs; 2 there already\n"

@@ -173,8 +173,11 @@ def frame(shown: bytes) -> list[str]:
         (["nobody"], "shardd: device nobody is unknown; add it first: shardd device add nobody --transport whatsapp\n"),
         (["d1"], "shardd: device d1 sends by sandbox: only whatsapp devices have a session\n"),
         (["a b"], "shardd: a b: not a device id; write at most 64"),
-        (["d1", "--phone", "0812"], "shardd: --phone: '0812' is no phone number that can be told without its country"),
-        (["d1", "--phone", "123@g.us"], "shardd: --phone: 123@g.us is no phone number; write it as +6281234567890\n"),
+        (["d1", "--phone", "0812"], "shardd: --phone: '0812' cannot be resolved to a phone number without its country"),
+        (
+            ["d1", "--phone", "123@g.us"],
+            "shardd: --phone: 123@g.us is not a phone number; write it as +6281234567890\n",
+        ),
         (["d1", "--timeout", "1h"], "shardd: --timeout: 1h is not between 1s and 3m\n"),
         (["d1", "--timeout", "60"], "shardd: --timeout: 60 has no unit"),
     ],

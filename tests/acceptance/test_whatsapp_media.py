@@ -101,7 +101,8 @@ async def test_a_redirect_leads_a_producer_no_further(fleet: Fleet, intranet: tu
         row = await fleet.job_is(send(fleet, phone, "document", f"http://{place}/x"), "failed")
     assert (row["error_class"], row["failures"]) == ("content", 1)
     assert row["error"].startswith(
-        f"media http://{place}/x is refused: it leads to http://127.0.0.1:{port}/secrets, and 127.0.0.1 has a loopback address"
+        f"media http://{place}/x is refused: it redirects to http://127.0.0.1:{port}/secrets, "
+        "and 127.0.0.1 has a loopback address"
     )
     assert visits == []
     assert fleet.server.control.messages(accepted_only=False) == []

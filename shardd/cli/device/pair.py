@@ -22,13 +22,13 @@ from shardd.cli.sessions import SessionContext, open_session_context
 from shardd.config import Config
 from shardd.config.values import RefusedError, format_duration, parse_duration
 from shardd.errors import DatabaseError, PairingError, PermanentError, SharddError, UsageError
+from shardd.phone_numbers import parse_recipient
 from shardd.queue.devices import DeviceRow
 from shardd.queue.sessions import number_of
 from shardd.states import CAN_SEND, DeviceState
 from shardd.transports.whatsapp.linking.pairing import TIMEOUT, PairingEvent
 from shardd.transports.whatsapp.linking.pairing import pair as pair_session
 from shardd.transports.whatsapp.linking.unlinking import forget_session, unlink
-from shardd.transports.whatsapp.messages.recipients import parse_recipient
 from shardd.transports.whatsapp.sessions.setup import prepare_store
 
 SHORTEST: Final = 1.0
@@ -257,5 +257,5 @@ def _number(phone: str, config: Config) -> str:
     except PermanentError as error:
         raise UsageError(f"--phone: {str(error).removeprefix('recipient ')}") from None
     if number is None:
-        raise UsageError(f"--phone: {phone} is no phone number; write it as +6281234567890")
+        raise UsageError(f"--phone: {phone} is not a phone number; write it as +6281234567890")
     return number

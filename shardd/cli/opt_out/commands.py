@@ -23,6 +23,7 @@ from shardd.cli.output import count, print_exactly, print_json, say
 from shardd.cli.recipients import Spelling, login_name
 from shardd.config import Config
 from shardd.errors import UsageError
+from shardd.phone_numbers import other_spellings
 from shardd.queue.database import Database
 from shardd.queue.opt_outs import NewOptOut, OptOut, OptOutAdmin, Saying, StoppedJob
 
@@ -107,7 +108,7 @@ def show(recipient: str, as_json: bool, config: Config) -> None:
 
     async def find(database: Database) -> tuple[OptOut | None, list[Saying], list[StoppedJob]]:
         admin = OptOutAdmin(database)
-        stopped = await admin.stopped([address, *spelling.others(address)], MOST_STOPPED)
+        stopped = await admin.stopped([address, *other_spellings(address)], MOST_STOPPED)
         return await admin.show(address), await admin.trail(address), stopped
 
     found, heard, stopped = with_database(config, find)

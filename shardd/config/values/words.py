@@ -12,7 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import phonenumbers
 from pydantic_core.core_schema import ValidationInfo
 
 from shardd.config.values.numbers import Choice, Whole
@@ -20,6 +19,7 @@ from shardd.config.values.reader import Listed, Reader, RefusedError, Text, clos
 from shardd.event_kinds import EventKind, names_a_kind
 from shardd.opt_out_words import MOST, plain
 from shardd.pacing import CLASSES, NO_QUIET, QuietHours
+from shardd.phone_numbers import is_region
 
 MOST_MESSAGE: Final = 4096
 """Characters of the message that confirms an opt-out."""
@@ -78,10 +78,10 @@ def _check_time_zone(text: str) -> str:
 
 
 def _check_region(text: str) -> str:
-    if text in phonenumbers.SUPPORTED_REGIONS:
+    if is_region(text):
         return text
     meant = {"UK": "GB", "EN": "GB"}.get(text.upper(), text.upper())
-    fix = meant if meant in phonenumbers.SUPPORTED_REGIONS else "two capital letters such as ID, DE or US"
+    fix = meant if is_region(meant) else "two capital letters such as ID, DE or US"
     raise RefusedError(f"is not a country code; write {fix}")
 
 

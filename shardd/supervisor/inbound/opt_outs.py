@@ -9,27 +9,24 @@ the database and cannot know before it is stored there: which is why one that wa
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
-
-import phonenumbers
 
 from shardd import ipc
 from shardd.config import Config
 from shardd.errors import BlockedError, DatabaseError, PermanentError, RefusedDataError
 from shardd.logs import get_logger
 from shardd.opt_out_words import OptOutWords
-from shardd.queue.opt_outs import HeardOptOut, OptOuts, address_of
+from shardd.phone_numbers import address_of, country_codes, is_ambiguous, parse_recipient
+from shardd.queue.opt_outs import HeardOptOut, OptOuts
 from shardd.queue.records import ClaimedJob
 from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.services import Service
 from shardd.tasks import wait_for_event
-from shardd.transports.whatsapp.messages.recipients import parse_recipient
 
 log = get_logger(__name__)
 
@@ -47,12 +44,6 @@ MOST_OF_ONE: Final = 2
 """Of one person's: the list keeps that somebody said it again, and no more of that."""
 REMEMBERED: Final = 10_000
 """Addresses that are heeded although they are stored: a job may have been claimed just before they were."""
-
-# A 0 right after what may be a country code: often one that is only dialled within the country.
-_TRUNK_ZERO: Final = re.compile(r"(00)?[1-9][0-9]{0,2}0")
-
-# With + and country code, and no 0 where one could be too many.
-_PLAIN: Final = re.compile(r"\+[1-9][1-9]{3}[0-9]{3,11}")
 
 
 @dataclass(slots=True)
@@ -275,29 +266,11 @@ class OptOutCheck:
 
     def _other_address(self, job: ClaimedJob) -> str | None:
         """The address to which the job's worker will send, if that is another than the database takes it for."""
-        recipient = job.spec.recipient
-        if _PLAIN.fullmatch(recipient):  # nearly all: without asking for the device's region
-            return None
-        region = self._region_of(job.spec.device_id)
-        if job.opted_out or not needs_parsing(recipient, region):
+        recipient, region = job.spec.recipient, self._region_of(job.spec.device_id)
+        if job.opted_out or not is_ambiguous(recipient, region):
             return None
         try:
-            number = parse_recipient(recipient, region).number
+            address = parse_recipient(recipient, region).address
         except PermanentError:
-            return None  # the worker will say so
-        return None if number == job.claim.address else number
-
-
-def needs_parsing(recipient: str, region: str | None) -> bool:
-    """Whether a recipient may mean another number than its digits are."""
-    if "@" in recipient:
-        return False
-    digits = re.sub("[^0-9]", "", recipient)
-    if recipient.lstrip(" (").startswith("+") or digits.startswith("00"):
-        return _TRUNK_ZERO.match(digits) is not None
-    return region is not None
-
-
-def country_codes(regions: Iterable[str]) -> list[str]:
-    """Their calling codes, without doubles."""
-    return sorted({str(phonenumbers.country_code_for_region(region)) for region in regions})
+            return None  # the worker will report it
+        return None if address == job.claim.address else address

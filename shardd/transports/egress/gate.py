@@ -60,7 +60,7 @@ class Egress:
         self.main_bytes_out = 0
         self.last_inbound: float | None = None
         """When the main host was last heard."""
-        self.failure: str | None = None
+        self.dial_error: str | None = None
         """Why the last dial failed, in words for the user."""
 
     def seal(self) -> None:
@@ -151,7 +151,7 @@ class Tunnel:
         if self._upstream is None:
             self._egress.left(self)
             return
-        self._egress.failure = None
+        self._egress.dial_error = None
         self._client.on_end = self._upstream.on_end = self._ended
         self._client.on_bytes = self._count_out
         self._upstream.on_bytes = self._count_in
@@ -168,7 +168,7 @@ class Tunnel:
             self._client.abort()
 
     def _refuse(self, status: int, why: str) -> None:
-        self._egress.failure = why
+        self._egress.dial_error = why
         _answer(self._client, status, why)
 
     def _ended(self) -> None:

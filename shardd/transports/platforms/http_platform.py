@@ -25,12 +25,12 @@ from shardd.errors import (
     PermanentError,
 )
 from shardd.ipc import DeviceSpec, JobSpec
+from shardd.phone_numbers import parse_recipient
 from shardd.transports.base import Events, Sent, Transport
 from shardd.transports.platforms.account_limits import AccountLimits
 from shardd.transports.platforms.device_settings import account_of, check_proxy, read_settings
 from shardd.transports.platforms.http_answers import SETUP_RETRY, Accepted, Context, Said, Silent, read_object, verdict
 from shardd.transports.platforms.http_exchange import HttpExchange, Request
-from shardd.transports.whatsapp.messages.recipients import parse_recipient
 from shardd.urls import safe_url
 
 TURN_PATIENCE: Final = 5.0

@@ -1,7 +1,7 @@
 """The transport `whatsapp`: jobs through clients that are refreshed on demand.
 
-`prepare` ends with a healthy client, an upload that is done, and a message put together, so that `deliver` is one call of the
-library. What that call says is read by `failures`; what nobody can know is in doubt.
+`prepare` ends with a healthy client, a finished upload, and a complete message, so that `deliver` is one call of the library.
+`failures` interprets its result; what cannot be known is in doubt.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ from neonize.exc import NeonizeError, SendMessageError
 from shardd.errors import DatabaseError, DeviceUnavailableError, ErrorClass, InDoubtError, PermanentError, SendError
 from shardd.ipc import DeviceSpec, JobSpec
 from shardd.logs import get_logger
+from shardd.phone_numbers import Recipient, parse_recipient
 from shardd.states import DeviceState
 from shardd.transports.base import Events, Sent, Transport
 from shardd.transports.egress.gate import Gate
-from shardd.transports.whatsapp.clients.client import Client, TroubleError
+from shardd.transports.whatsapp.clients.client import Client, ClientFailedError
 from shardd.transports.whatsapp.clients.library import adopt_loop, parse_jid
 from shardd.transports.whatsapp.clients.pool import Clients
 from shardd.transports.whatsapp.media.fetcher import Media, MediaFetcher
-from shardd.transports.whatsapp.media.look import Look, look_at
+from shardd.transports.whatsapp.media.file_types import MediaInfo, inspect
 from shardd.transports.whatsapp.media.previews import Previews
 from shardd.transports.whatsapp.messages import outgoing
-from shardd.transports.whatsapp.messages.failures import SendContext, Trouble, send_error, upload_error
-from shardd.transports.whatsapp.messages.opt_outs import OptOuts
-from shardd.transports.whatsapp.messages.recipients import Directory, Recipient, parse_recipient
-from shardd.transports.whatsapp.messages.restrictions import Restrictions
+from shardd.transports.whatsapp.messages.failures import Failure, SendContext, send_error, upload_error
+from shardd.transports.whatsapp.messages.recipients import Directory, OptOuts, Restrictions
 from shardd.transports.whatsapp.sessions.store import SessionStore
 from shardd.transports.whatsapp.settings import read_settings
 
@@ -38,12 +37,12 @@ log = get_logger(__name__)
 
 @dataclass(slots=True)
 class Attachment:
-    """A file, and what the message says of it."""
+    """A file, and what the message says about it."""
 
     media: Media
-    look: Look
+    info: MediaInfo
     uploading: bool = False
-    """The library has the bytes, for however long; nobody else may say that they are gone."""
+    """The library holds the bytes, for however long; only the upload may release them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,49 +82,49 @@ class WhatsappTransport(Transport):
         await self._gate.start()
 
     async def fetch(self, device: DeviceSpec, job: JobSpec) -> Attachment | None:  # noqa: ARG002 - any device may fetch it
-        """The job's media, if it has any, and what a message says of it."""
+        """The job's media, if it has any."""
         if not outgoing.needs_media(job):
             return None
         media = await self._media.fetch(str(job.media))
         try:
-            return Attachment(media, await look_at(job, media, self._previews))
+            return Attachment(media, await inspect(job, media, self._previews))
         except BaseException:
             media.release()
             raise
 
     def discard(self, fetched: Any) -> None:
-        """Give the memory of the job's media back."""
+        """Free the job's media."""
         if fetched is not None and not fetched.uploading:
             fetched.media.release()
 
     async def prepare(self, device: DeviceSpec, job: JobSpec, fetched: Any) -> Prepared:
-        """Look at the recipient, refresh the client, upload."""
+        """Check the recipient, refresh the client, upload."""
         recipient = parse_recipient(job.recipient, self._settings.default_region)
         known, jid = self._directory.lookup(recipient.number) if recipient.number else (False, None)
         if known and jid is None:
             raise PermanentError(f"{job.recipient} is not on WhatsApp", error_class=ErrorClass.RECIPIENT)
-        self._opt_outs.respect(job, recipient.jid, jid or recipient.jid)
+        self._opt_outs.check(job, recipient.jid, jid or recipient.jid)
         message = None if outgoing.needs_media(job) else outgoing.plain_message(job)
-        await self._respect_restriction(device, recipient)
+        await self._check_restriction(device, recipient)
         client = await self._clients.get_or_refresh(device)
         async with self._clients.in_use(client):
             await client.caught_up()
             if message is None:
                 if not known and recipient.number:
-                    # An upload is dear; whether there is anybody to see it is cheap to ask.
+                    # An upload is expensive; whether the number has an account is cheap to ask.
                     jid = await self._find(client, recipient.number)
                 message = await self._upload(client, job, fetched)
-        self._opt_outs.respect(job, recipient.jid, jid or recipient.jid)
+        self._opt_outs.check(job, recipient.jid, jid or recipient.jid)
         self._clients.hold(client)
         return Prepared(client, recipient, jid or recipient.jid, message)
 
     async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Prepared) -> Sent:
-        """One call of the library, and what it came to."""
+        """One call of the library, and its result."""
         async with self._clients.in_use(prepared.client):
             try:
                 message_id = await self._send(prepared, prepared.jid)
             except _UnknownRecipientError:
-                # Nothing left. WhatsApp may know this account under another number: ask, and write there.
+                # Nothing left. WhatsApp may list this account under another number: ask, and write there.
                 number = str(prepared.recipient.number)
                 jid = await self._find(prepared.client, number)
                 if jid == prepared.jid:
@@ -133,7 +132,7 @@ class WhatsappTransport(Transport):
                     raise PermanentError(
                         f"{job.recipient} is not on WhatsApp", error_class=ErrorClass.RECIPIENT
                     ) from None
-                self._opt_outs.respect(job, jid)
+                self._opt_outs.check(job, jid)
                 try:
                     message_id = await self._send(prepared, jid)
                 except _UnknownRecipientError as error:
@@ -173,8 +172,8 @@ class WhatsappTransport(Transport):
         context = SendContext(recipient.number or recipient.jid, time.time() + self._settings.restricted_for)
         try:
             message_id = await prepared.client.send(parse_jid(jid), prepared.message, self._settings.answer_timeout)
-        except TroubleError as error:
-            raise error.trouble.as_error() from None
+        except ClientFailedError as error:
+            raise error.failure.as_error() from None
         except TimeoutError:
             raise InDoubtError(
                 "no answer from WhatsApp to a message that was handed over", error_class=ErrorClass.TIMEOUT
@@ -194,7 +193,7 @@ class WhatsappTransport(Transport):
             answers = await client.call(
                 lambda: client.handle.is_on_whatsapp("+" + number), self._settings.answer_timeout
             )
-        except (NeonizeError, TimeoutError, TroubleError) as error:
+        except (NeonizeError, TimeoutError, ClientFailedError) as error:
             raise _not_sent(error) from None
         if not answers or not answers[0].IsIn:
             self._directory.learn(number, None)
@@ -217,42 +216,42 @@ class WhatsappTransport(Transport):
         except NeonizeError as error:
             raise upload_error(str(error)) from None
         except asyncio.CancelledError:
-            client.give_up("an upload was given up before its end")
+            client.abandon("an upload was cancelled before its end")
             raise
         except TimeoutError as error:
-            # Else it would keep the file in memory for as long as the other side likes.
-            client.give_up(f"an upload did not end within {self._settings.upload_timeout:g} seconds")
+            # Otherwise it would keep the file in memory for as long as the other side likes.
+            client.abandon(f"an upload did not end within {self._settings.upload_timeout:g} seconds")
             raise _not_sent(error) from None
-        except TroubleError as error:
+        except ClientFailedError as error:
             raise _not_sent(error) from None
-        return outgoing.media_message(job, attachment.media, attachment.look, uploaded)
+        return outgoing.media_message(job, attachment.media, attachment.info, uploaded)
 
-    async def _respect_restriction(self, device: DeviceSpec, recipient: Recipient) -> None:
-        """While WhatsApp keeps a device from new contacts, only those it knows are written to."""
+    async def _check_restriction(self, device: DeviceSpec, recipient: Recipient) -> None:
+        """While WhatsApp keeps a device from new contacts, it writes only to known ones."""
         if recipient.number is None or device.session is None:
             return
         try:
-            until = await self._restrictions.holds_back(device.id, device.session, recipient.number)
+            until = await self._restrictions.blocked_until(device.id, device.session, recipient.number)
         except DatabaseError as error:
             raise DeviceUnavailableError(str(error)) from error
         if until is not None:
             text = (
                 f"WhatsApp does not let this account write to new contacts for now (463); {recipient.number} may be one"
             )
-            raise Trouble(text, DeviceState.RESTRICTED, until, error_class=ErrorClass.ACCOUNT).as_error()
+            raise Failure(text, DeviceState.RESTRICTED, until, error_class=ErrorClass.ACCOUNT).as_error()
 
 
 class _UnknownRecipientError(SendError):
-    """WhatsApp found no account at this address; nothing was sent."""
+    """WhatsApp has no account at this address; nothing was sent."""
 
 
 def _not_sent(error: Exception) -> SendError:
-    """A step before the message went wrong."""
-    if isinstance(error, TroubleError):
-        return error.trouble.as_error()
+    """The error of a step before the hand-over."""
+    if isinstance(error, ClientFailedError):
+        return error.failure.as_error()
     text = str(error) or "WhatsApp did not answer in time"
     read = send_error(text, SendContext("the recipient", 0.0))
     if not isinstance(read, InDoubtError):
         return read
     error_class = ErrorClass.TIMEOUT if isinstance(error, TimeoutError) else ErrorClass.CONNECTION
-    return DeviceUnavailableError(f"before the message: {text}", error_class=error_class)
+    return DeviceUnavailableError(f"before the hand-over: {text}", error_class=error_class)

@@ -17,11 +17,11 @@ from shardd.config import Config, parse_config
 from shardd.errors import DatabaseError
 from shardd.ipc import JobSpec, OptedOut
 from shardd.queue.database import Database
-from shardd.queue.opt_outs import OptOuts, address_of
+from shardd.queue.opt_outs import OptOuts
 from shardd.queue.records import ClaimedJob
 from shardd.queue.settle import Claim
 from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
-from shardd.supervisor.inbound.opt_outs import MOST_OF_ONE, OptOutCheck, OptOutInbox, needs_parsing
+from shardd.supervisor.inbound.opt_outs import MOST_OF_ONE, OptOutCheck, OptOutInbox
 from shardd.supervisor.pools import OPT_OUT_LOCK_TIMEOUT
 from tests.support.queue_rows import add_devices, connect, insert_jobs
 
@@ -166,44 +166,9 @@ async def test_who_says_it_again_and_again_takes_nobodys_room(
         assert len(OptOutSpool(tmp_path).load()) == MOST_OF_ONE
 
 
-async def test_a_python_address_is_the_databases(dsn: str) -> None:
-    recipients = [
-        TO,
-        "0062 812-34",
-        "12345678@lid",
-        "12-34@g.us",
-        "6281234:7@s.whatsapp.net",
-        "(+62) 0812 3456",
-        "٣" + TO,
-    ]
-    with connect(dsn) as connection:
-        found = connection.execute("SELECT shardd.address_of(r) FROM unnest(%s::text[]) r", [recipients]).fetchall()
-    assert [(address_of(recipient),) for recipient in recipients] == found
-
-
 def taken(job: int, recipient: str, address: str) -> ClaimedJob:
     claim = Claim(job, 1, 1, 9, "d1", 0, 5, "hold", address=address)
     return ClaimedJob(JobSpec(job, 1, 1, 9, "d1", recipient), claim)
-
-
-@pytest.mark.parametrize(
-    ("recipient", "region", "unclear"),
-    [
-        ("+6281234567890", "ID", False),
-        ("+6281234567890", None, False),
-        ("006281234567890", "ID", False),
-        ("6281234567890", None, False),
-        ("6281234567890", "ID", True),
-        ("0812 3456 7890", "ID", True),
-        ("+49 (0)151 2345678", None, True),
-        ("0049 (0)151 2345678", None, True),
-        ("(+62) 0812 3456 7890", None, True),
-        ("6281234567890@s.whatsapp.net", "ID", False),
-        ("12345678@lid", "ID", False),
-    ],
-)
-def test_only_unclear_numbers_are_looked_at(recipient: str, region: str | None, unclear: bool) -> None:
-    assert needs_parsing(recipient, region) is unclear
 
 
 async def test_a_job_is_judged_by_the_number_that_its_worker_will_send_to(dsn: str, database: Database) -> None:

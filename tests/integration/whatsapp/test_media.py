@@ -126,7 +126,7 @@ async def test_an_image_that_no_phone_shows_is_sent_to_nobody(
     (folder / "huge.png").write_bytes(plain_image(10_001, 10_000, "PNG", "1"))
     cut = await sender.send(device, NUMBER, kind="image", media="cut.jpg")
     huge = await sender.send(device, NUMBER, kind="image", media="huge.png")
-    assert cut["text"].startswith("the media is not an image that can be read: send JPEG or PNG")
+    assert cut["text"].startswith("the media is not a readable image: send JPEG or PNG")
     assert huge["text"] == "the image has 10001 by 10000 pixels, which is too much: send it as a document"
     assert whatsapp.control.messages(accepted_only=False) == []
 

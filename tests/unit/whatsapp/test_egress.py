@@ -140,7 +140,7 @@ async def test_a_host_that_does_not_answer_costs_the_deadline_and_says_so() -> N
     head, _, _ = await connect(egress, "far.example:443")
     assert head.startswith("HTTP/1.1 504 ")
     await lost.wait()
-    assert egress.failure == "far.example:443 did not answer within 0.2 seconds"
+    assert egress.dial_error == "far.example:443 did not answer within 0.2 seconds"
     await gate.close()
     silent.close()
 
@@ -153,7 +153,7 @@ async def test_a_refused_connection_is_told(gate: Gate) -> None:
     head, _, _ = await connect(egress, f"{MAIN}:{port}")
     assert head.startswith("HTTP/1.1 502 ")
     await lost.wait()
-    assert str(egress.failure).startswith(f"127.0.0.1:{port} cannot be reached: ")
+    assert str(egress.dial_error).startswith(f"127.0.0.1:{port} cannot be reached: ")
 
 
 async def test_each_client_has_its_own_upstream_proxy(gate: Gate) -> None:
@@ -184,8 +184,8 @@ async def test_what_a_proxy_refuses_is_told_without_its_password(gate: Gate) -> 
                 head, _, _ = await connect(egress, "chat.example:443")
                 assert head.startswith("HTTP/1.1 502 ")
                 await lost.wait()
-                assert "refuses the user or the password" in str(egress.failure)
-                assert "hidden" not in str(egress.failure)
+                assert "refuses the user or the password" in str(egress.dial_error)
+                assert "hidden" not in str(egress.dial_error)
 
 
 async def test_half_close_passes_and_the_answer_still_arrives(gate: Gate) -> None:

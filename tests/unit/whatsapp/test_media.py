@@ -160,5 +160,5 @@ async def test_nobody_there_is_for_later(fetcher: MediaFetcher) -> None:
 
 @pytest.mark.parametrize("url", ["http://", "http://[", "https:///x", "HTTP://127.0.0.1:99999/"])
 async def test_what_is_no_url_is_told(fetcher: MediaFetcher, url: str) -> None:
-    with pytest.raises(PermanentError, match="no http"):
+    with pytest.raises(PermanentError, match="not an http"):
         await fetcher.fetch(url)

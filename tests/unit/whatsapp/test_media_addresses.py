@@ -180,7 +180,7 @@ def test_the_listener_would_have_heard(listener: Listener, host: str, allowed: s
         ("http://rebind.example:{port}/x", "rebind.example has a loopback address"),
         ("http://169.254.169.254/latest/meta-data", "169.254.169.254 has a link-local address"),
         ("http://10.1.2.3/", "10.1.2.3 has a private address"),
-        ("http://[fe80::1%25lo]:{port}/x", "no plain IP address"),
+        ("http://[fe80::1%25lo]:{port}/x", "an unreadable IP address"),
         ("http://8.8.8.8:25/", "8.8.8.8 has port 25, which is not a web server's"),
     ],
 )
@@ -272,11 +272,11 @@ async def test_a_redirect_is_looked_at_like_a_url(listener: Listener, site: tupl
 @pytest.mark.parametrize(
     ("url", "to", "why"),
     [
-        ("https://a.example/x", "http://a.example/y", "from https to http://a.example/y, which anybody on the way"),
-        ("https://a.example/x", "https://u:p@b.example/y", "to https://b.example/y with a user and a password"),
-        ("https://a.example/x", "https://u@a.example/y", "to https://a.example/y with a user and a password"),
-        ("https://a.example/x", "data:text/plain,x", "to data:text/plain,…, which is no http"),
-        ("https://a.example/x", "https://b.example:0/y", "which is no http|to no URL"),
+        ("https://a.example/x", "http://a.example/y", "from https to http://a.example/y, which could be tampered with"),
+        ("https://a.example/x", "https://u:p@b.example/y", "to https://b.example/y with a user and password"),
+        ("https://a.example/x", "https://u@a.example/y", "to https://a.example/y with a user and password"),
+        ("https://a.example/x", "data:text/plain,x", "to data:text/plain,…, which is not an http"),
+        ("https://a.example/x", "https://b.example:0/y", "which is not an http|not a URL"),
     ],
 )
 def test_where_a_redirect_may_not_lead(url: str, to: str, why: str) -> None:

@@ -10,11 +10,9 @@ import pytest
 
 from shardd.errors import ErrorClass, OptedOutError
 from shardd.ipc import JobSpec
-from shardd.transports.whatsapp.messages import backlog
-from shardd.transports.whatsapp.messages.backlog import Backlog
-from shardd.transports.whatsapp.messages.incoming import Incoming, text_of
-from shardd.transports.whatsapp.messages.opt_outs import OptOuts
-from shardd.transports.whatsapp.messages.recipients import Directory
+from shardd.transports.whatsapp.messages import incoming
+from shardd.transports.whatsapp.messages.incoming import Backlog, Incoming, text_of
+from shardd.transports.whatsapp.messages.recipients import Directory, OptOuts
 from tests.whatsapp_server.state.phones import e2e
 
 JOB = JobSpec(1, 1, 1, 9, "d1", "+6281234567890")
@@ -52,24 +50,24 @@ def test_a_person_is_known_by_number_by_hidden_id_and_as_dialled() -> None:
     assert told.opt_outs == [("d1", expected, "STOP", 5.0)]
     for jid in ("551187654321@s.whatsapp.net", "5511987654321@s.whatsapp.net", "77@lid"):
         with pytest.raises(OptedOutError) as refused:
-            opt_outs.respect(JOB, jid)
+            opt_outs.check(JOB, jid)
         assert refused.value.error_class is ErrorClass.OPTED_OUT
-    opt_outs.respect(JOB, "5511911111111@s.whatsapp.net", "78@lid")
+    opt_outs.check(JOB, "5511911111111@s.whatsapp.net", "78@lid")
 
 
 def test_one_address_of_two_is_enough_and_the_confirmation_passes() -> None:
     opt_outs = OptOuts(["stop"], Directory(), Told())
     opt_outs.heard("d1", stop(None, "77@lid"))
     with pytest.raises(OptedOutError):
-        opt_outs.respect(JOB, JID, "77@lid")
-    opt_outs.respect(JobSpec(1, 1, 1, 9, "d1", "x", heeds_opt_outs=False), JID, "77@lid")
+        opt_outs.check(JOB, JID, "77@lid")
+    opt_outs.check(JobSpec(1, 1, 1, 9, "d1", "x", heeds_opt_outs=False), JID, "77@lid")
 
 
 def test_what_is_no_opt_out_stays_in_the_worker() -> None:
     told = Told()
     opt_outs = OptOuts(["stop"], Directory(), told)
     opt_outs.heard("d1", stop("6281234567890", text="please don't stop"))
-    opt_outs.respect(JOB, JID)
+    opt_outs.check(JOB, JID)
     assert told.opt_outs == []
 
 
@@ -111,13 +109,13 @@ async def test_a_backlog_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> 
     task = asyncio.create_task(waiting.wait())
     await asyncio.sleep(0)
     assert not task.done()
-    waiting.handed_over(None)
+    waiting.finish()
     await task
-    monkeypatch.setattr(backlog, "UNANNOUNCED", 0.01)
-    monkeypatch.setattr(backlog, "ANNOUNCED", 0.02)
+    monkeypatch.setattr(incoming, "UNANNOUNCED", 0.01)
+    monkeypatch.setattr(incoming, "ANNOUNCED", 0.02)
     never = Backlog()
     never.announced(SimpleNamespace(Message=1))
     await never.wait()
-    monkeypatch.setattr(backlog, "UNANNOUNCED", 3600.0)
+    monkeypatch.setattr(incoming, "UNANNOUNCED", 3600.0)
     async with asyncio.timeout(20):
         await never.wait()

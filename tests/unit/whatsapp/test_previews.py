@@ -90,7 +90,7 @@ async def test_an_image_is_shown_as_it_was_seen(previews: Previews, kind: str, o
         as_pillow_does = ImageOps.exif_transpose(image)
         assert as_pillow_does.size == (240, 400)
         assert near(as_pillow_does.convert("RGB").getpixel((120, 10)), RED)  # type: ignore[arg-type]
-    picture = await previews.look(data)
+    picture = await previews.make(data)
     assert picture is not None
     assert (picture.width, picture.height) == (240, 400)
     small = shown(picture)
@@ -115,15 +115,15 @@ async def test_an_image_is_shown_as_it_was_seen(previews: Previews, kind: str, o
     ids=["1", "L", "P", "RGBA", "I;16", "CMYK", "GIF", "MPO", "APNG"],
 )
 async def test_every_usual_image_has_a_preview(previews: Previews, data: bytes) -> None:
-    picture = await previews.look(data)
+    picture = await previews.make(data)
     assert picture is not None
     assert (picture.width, picture.height, picture.damaged) == (300, 200, False)
     assert shown(picture).size == (PREVIEW, 48)
 
 
 async def test_a_tiny_or_thin_image_has_one_too(previews: Previews) -> None:
-    assert shown(await previews.look(plain_image(1, 1))).size == (1, 1)
-    assert shown(await previews.look(plain_image(5000, 1))).size == (PREVIEW, 1)
+    assert shown(await previews.make(plain_image(1, 1))).size == (1, 1)
+    assert shown(await previews.make(plain_image(5000, 1))).size == (PREVIEW, 1)
 
 
 @pytest.mark.parametrize(
@@ -138,15 +138,15 @@ async def test_a_tiny_or_thin_image_has_one_too(previews: Previews) -> None:
     ],
 )  # fmt: skip
 async def test_what_cannot_be_decoded_is_told(previews: Previews, data: bytes) -> None:
-    picture = await previews.look(data)
+    picture = await previews.make(data)
     assert picture is not None
     assert picture.damaged
 
 
 async def test_a_large_image_is_decoded_within_the_memory(previews: Previews) -> None:
-    assert shown(await previews.look(plain_image(6000, 4000))).size == (PREVIEW, 48)
+    assert shown(await previews.make(plain_image(6000, 4000))).size == (PREVIEW, 48)
     assert process_of(previews).resident() < MEMORY
-    assert shown(await previews.look(plain_image(10_000, 10_000, "JPEG"))).size == (PREVIEW, PREVIEW)
+    assert shown(await previews.make(plain_image(10_000, 10_000, "JPEG"))).size == (PREVIEW, PREVIEW)
 
 
 @pytest.mark.parametrize(
@@ -164,16 +164,16 @@ async def test_a_large_image_is_decoded_within_the_memory(previews: Previews) ->
 async def test_an_image_that_takes_too_much_memory_has_no_preview_and_is_not_called_damaged(
     previews: Previews, data: bytes, size: tuple[int, int]
 ) -> None:
-    assert await previews.look(data) == Picture(*size)
-    assert shown(await previews.look(GOOD)).size == (43, PREVIEW)
+    assert await previews.make(data) == Picture(*size)
+    assert shown(await previews.make(GOOD)).size == (43, PREVIEW)
 
 
 async def test_metadata_that_takes_too_much_memory_costs_the_preview_only(previews: Previews) -> None:
     png = plain_image(64, 64)
     packed = b"x\0\0" + _zeros(400)
-    assert await previews.look(png[:33] + png_chunk(b"zTXt", packed) + png[33:]) == Picture()
-    assert await previews.look(png[:33] + png_chunk(b"iCCP", packed) + png[33:]) == Picture()
-    assert shown(await previews.look(GOOD)).size == (43, PREVIEW)
+    assert await previews.make(png[:33] + png_chunk(b"zTXt", packed) + png[33:]) == Picture()
+    assert await previews.make(png[:33] + png_chunk(b"iCCP", packed) + png[33:]) == Picture()
+    assert shown(await previews.make(GOOD)).size == (43, PREVIEW)
 
 
 def _zeros(megabytes: int) -> bytes:
@@ -185,61 +185,61 @@ def _zeros(megabytes: int) -> bytes:
 
 async def test_an_image_that_takes_too_long_has_no_preview_and_the_next_one_has() -> None:
     previews = Previews(seconds=2.0)
-    assert await previews.look(scan_bomb()) is None
+    assert await previews.make(scan_bomb()) is None
     assert previews._process is None
-    assert shown(await previews.look(GOOD)).size == (43, PREVIEW)
+    assert shown(await previews.make(GOOD)).size == (43, PREVIEW)
     await previews.close()
 
 
 async def test_who_waits_too_long_behind_others_is_not_kept_any_longer() -> None:
     previews = Previews(seconds=4.0, patience=0.5)
-    slow = asyncio.create_task(previews.look(scan_bomb()))
+    slow = asyncio.create_task(previews.make(scan_bomb()))
     await asyncio.sleep(0)
-    assert await previews.look(GOOD) is None
+    assert await previews.make(GOOD) is None
     assert not slow.done()
     assert await slow is None
     await previews.close()
 
 
 async def test_one_image_is_decoded_at_a_time_by_one_process(previews: Previews) -> None:
-    pictures = await asyncio.gather(*(previews.look(plain_image(6000, 4000)) for _ in range(4)))
+    pictures = await asyncio.gather(*(previews.make(plain_image(6000, 4000)) for _ in range(4)))
     assert [shown(picture).size for picture in pictures] == [(PREVIEW, 48)] * 4
     assert children() == [process_of(previews).number]
 
 
 async def test_an_answer_that_nobody_waits_for_is_not_the_next_ones(previews: Previews) -> None:
-    given_up = asyncio.create_task(previews.look(plain_image(6000, 4000)))
+    given_up = asyncio.create_task(previews.make(plain_image(6000, 4000)))
     while previews._process is None:  # noqa: ASYNC110 - another task starts it
         await asyncio.sleep(0.01)
     given_up.cancel()
     with pytest.raises(asyncio.CancelledError):
         await given_up
-    picture = await previews.look(GOOD)
+    picture = await previews.make(GOOD)
     assert picture is not None
     assert (picture.width, picture.height) == (240, 400)
 
 
 async def test_a_process_that_dies_costs_one_preview(previews: Previews) -> None:
-    await previews.look(GOOD)
+    await previews.make(GOOD)
     os.kill(process_of(previews).number, signal.SIGSTOP)
-    waiting = asyncio.create_task(previews.look(GOOD))
+    waiting = asyncio.create_task(previews.make(GOOD))
     await asyncio.sleep(0.05)
     os.kill(process_of(previews).number, signal.SIGKILL)
     assert await waiting is None
-    assert shown(await previews.look(GOOD)).size == (43, PREVIEW)
+    assert shown(await previews.make(GOOD)).size == (43, PREVIEW)
 
 
 async def test_a_process_that_stands_still_is_not_waited_for() -> None:
     previews = Previews(seconds=3.0)
-    await previews.look(GOOD)
+    await previews.make(GOOD)
     os.kill(process_of(previews).number, signal.SIGSTOP)
-    assert await previews.look(GOOD) is None
-    assert shown(await previews.look(GOOD)).size == (43, PREVIEW)
+    assert await previews.make(GOOD) is None
+    assert shown(await previews.make(GOOD)).size == (43, PREVIEW)
     await previews.close()
 
 
 async def test_an_image_that_is_too_large_is_not_even_handed_over(previews: Previews) -> None:
-    assert await previews.look(bytes(MAX_IMAGE + 1)) is None
+    assert await previews.make(bytes(MAX_IMAGE + 1)) is None
     assert previews._process is None
 
 
@@ -247,14 +247,14 @@ async def test_the_process_knows_nothing_and_ends_with_us(previews: Previews, mo
     monkeypatch.setenv("SHARDD_DB_PASSWORD", "s3cret")
     channel, other_end = socket.socketpair()
     channel.set_inheritable(True)  # as a worker has it
-    await previews.look(GOOD)
+    await previews.make(GOOD)
     process = process_of(previews)
     assert process.environment() <= {"PATH", "LD_LIBRARY_PATH", "LC_CTYPE"}
     assert set(process.open_files()) <= {*process.streams(), "/dev/null"}
     assert process.data_limit() == MEMORY + MAX_IMAGE
     for polite in (signal.SIGINT, signal.SIGTERM):  # a terminal or systemd tells every process; we decide
         os.kill(process.number, polite)
-    assert shown(await previews.look(GOOD)).size == (43, PREVIEW)
+    assert shown(await previews.make(GOOD)).size == (43, PREVIEW)
     assert process_of(previews).number == process.number
     await previews.close()
     assert not process.lives()
@@ -268,7 +268,7 @@ from shardd.transports.whatsapp.media.previews import Previews
 
 async def die():
     previews = Previews()
-    await previews.look(open(sys.argv[1], "rb").read())
+    await previews.make(open(sys.argv[1], "rb").read())
     print(previews._process.pid, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -3,8 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardd.errors import PermanentError
+from shardd.phone_numbers import Recipient, parse_recipient
 from shardd.transports.whatsapp.messages import recipients
-from shardd.transports.whatsapp.messages.recipients import Directory, Recipient, parse_recipient
+from shardd.transports.whatsapp.messages.recipients import Directory
 
 
 @pytest.mark.parametrize(
@@ -42,8 +43,8 @@ def test_groups_and_hidden_ids_are_taken_as_they_are(jid: str) -> None:
         ("", "ID", "write it as"),
         ("٠٨١٢٣٤٥٦٧٨٩", "ID", "write it as"),
         ("6281234567890@example.com", None, "ID@g.us for a group"),
-        ("6281234567890:3@s.whatsapp.net", None, "no address"),
-        ("@g.us", None, "no address"),
+        ("6281234567890:3@s.whatsapp.net", None, "not a WhatsApp address"),
+        ("@g.us", None, "not a WhatsApp address"),
     ],
 )
 def test_what_is_no_recipient_is_told_how_to_write_it(text: str, region: str | None, mend: str) -> None:

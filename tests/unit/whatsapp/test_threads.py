@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from shardd.transports.whatsapp.clients import threads
-from shardd.transports.whatsapp.clients.threads import ElasticThreads
+from shardd.transports.whatsapp.clients import library
+from shardd.transports.whatsapp.clients.library import ElasticThreads
 
 DEADLINE = 20.0
 
@@ -26,7 +26,7 @@ async def test_results_and_errors_arrive() -> None:
 
 
 def test_idle_threads_are_used_again_and_leave_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(library, "IDLE_SECONDS", 0.2)
     executor = ElasticThreads()
     before = threading.active_count()
     for _ in range(50):

@@ -1,8 +1,8 @@
 """One client: one object of the library, from its connect to its end, never used again.
 
-A refresh is a new object, so this one only knows how to open, work, and close for good. It has a uuid of its own (the library
-keys its clients by phone number, so that an old object's finalizer would stop a new one), and its bytes pass the egress gate,
-which tells when its connection is lost. Every wait has a deadline or ends with the connection: a thread that hangs in the
+A refresh makes a new object, so this one only opens, works, and closes for good. It has a uuid of its own (the library keys
+its clients by phone number, so that an old object's finalizer would stop a new one), and its bytes pass the egress gate,
+which reports when its connection is lost. Every wait has a deadline or ends with the connection: a thread that hangs in the
 library is freed by cutting its sockets.
 """
 
@@ -25,12 +25,17 @@ from shardd.errors import ErrorClass
 from shardd.logs import get_logger
 from shardd.transports.egress.gate import Gate
 from shardd.transports.egress.upstream import Proxy
-from shardd.transports.whatsapp.clients.library import CHAT_HOST, JID, NewAClient, parse_jid
-from shardd.transports.whatsapp.clients.library_lock import PATIENCE, LibraryLock
+from shardd.transports.whatsapp.clients.library import (
+    CHAT_HOST,
+    JID,
+    WRITE_TIMEOUT,
+    LibraryLock,
+    NewAClient,
+    parse_jid,
+)
 from shardd.transports.whatsapp.messages import failures
-from shardd.transports.whatsapp.messages.backlog import Backlog
-from shardd.transports.whatsapp.messages.failures import Trouble
-from shardd.transports.whatsapp.messages.incoming import Incoming, read_incoming
+from shardd.transports.whatsapp.messages.failures import Failure
+from shardd.transports.whatsapp.messages.incoming import Backlog, Incoming, read_incoming
 from shardd.urls import scrub_urls
 
 log = get_logger(__name__)
@@ -38,16 +43,16 @@ log = get_logger(__name__)
 DIALS: Final = 2
 """Dials of one refresh: WhatsApp may ask for one more (stream error 515)."""
 EXPLAIN: Final = 0.5
-"""Seconds that an event may come later than the end of the connection that it explains."""
+"""Seconds that an event may arrive after the end of the connection that it explains."""
 GRACEFUL: Final = 1.0
-"""Seconds for an orderly goodbye, before the sockets are cut."""
+"""Seconds for an orderly disconnect, before the sockets are cut."""
 END_TIMEOUT: Final = 10.0
 """Seconds in which a client whose sockets are cut must have ended."""
 
 # Neonize.proto, Receipt.ReceiptType.
 _RECEIPTS: Final = {Receipt.DELIVERED: "delivered", Receipt.READ: "read", Receipt.PLAYED: "read"}
 
-_TROUBLES: Final[tuple[tuple[Any, Callable[[Any], Trouble]], ...]] = (
+_FAILURES: Final[tuple[tuple[Any, Callable[[Any], Failure]], ...]] = (
     (library_events.LoggedOutEv, failures.logged_out),
     (library_events.StreamReplacedEv, failures.replaced),
     (library_events.TemporaryBanEv, failures.banned),
@@ -56,24 +61,24 @@ _TROUBLES: Final[tuple[tuple[Any, Callable[[Any], Trouble]], ...]] = (
     (library_events.StreamErrorEv, failures.stream_error),
 )
 
-LOST: Final = Trouble("the connection to WhatsApp was lost", error_class=ErrorClass.CONNECTION)
+LOST: Final = Failure("the connection to WhatsApp was lost", error_class=ErrorClass.CONNECTION)
 
 T = TypeVar("T")
 
 
-class TroubleError(Exception):
+class ClientFailedError(Exception):
     """A client could not be opened."""
 
-    def __init__(self, trouble: Trouble) -> None:
-        super().__init__(trouble.text)
-        self.trouble = trouble
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.text)
+        self.failure = failure
 
 
 class Listener(Protocol):
-    """Who is told what a client learns outside of a call."""
+    """Receives what a client learns outside a call."""
 
-    def ended(self, client: Client, trouble: Trouble) -> None:
-        """The client is of no use any more, and somebody has to close it. Said once, after a successful `open`."""
+    def ended(self, client: Client, failure: Failure) -> None:
+        """An open client failed and has to be closed. Called again only with a failure that names a device state."""
 
     def receipt(self, client: Client, message_ids: list[str], kind: str, at: float) -> None:
         """A message was `delivered` or `read`; `at` in POSIX seconds."""
@@ -102,7 +107,7 @@ class Client:
         self.handle = NewAClient(dsn, jid=parse_jid(session))
         self.handle.uuid = uuid4().hex.encode()
         self.handle._stop_finalizer.detach()  # noqa: SLF001 - it would call into the library at any time, for any client
-        self.trouble: Trouble | None = None
+        self.failure: Failure | None = None
         self.egress = gate.admit(CHAT_HOST, on_lost=self._lost, proxy=proxy, dials=DIALS)
         self._library_lock = library_lock
         self._listener = listener
@@ -117,8 +122,8 @@ class Client:
 
     @property
     def alive(self) -> bool:
-        """Logged in, and its connection stands as far as anybody knows."""
-        return self._open and self.trouble is None and self._closing is None
+        """Logged in, and not known to have lost its connection."""
+        return self._open and self.failure is None and self._closing is None
 
     def silent_for(self) -> float:
         """Seconds since the server was last heard."""
@@ -126,42 +131,42 @@ class Client:
         return float("inf") if heard is None else asyncio.get_running_loop().time() - heard
 
     async def open(self, timeout: float) -> None:
-        """Connect and wait until logged in. Raises TroubleError; the client must be closed then, too."""
+        """Connect and wait until logged in. Raises ClientFailedError; the client must be closed then, too."""
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         dialled, logged_in, failed = (
             asyncio.create_task(event.wait()) for event in (self.egress.dialled, self._logged_in, self._failed)
         )
         try:
-            async with self._library_lock.alone():
+            async with self._library_lock.write():
                 self._running = await self.handle.connect(ProxySettings(self.egress.url))
-                # When it dials it has written all that it writes.
-                await _first(self._running, dialled, timeout=PATIENCE)
+                # Once it dials, it has written all that it writes.
+                await _first(self._running, dialled, timeout=WRITE_TIMEOUT)
             await _first(self._running, logged_in, failed, timeout=max(0.0, end - loop.time()))
         finally:
             for task in (dialled, logged_in, failed):
                 task.cancel()
-        if self.trouble is None and not self._logged_in.is_set():
+        if self.failure is None and not self._logged_in.is_set():
             self._fail(self._unexplained(timeout))
-        if self.trouble is not None:
-            raise TroubleError(self.trouble)
+        if self.failure is not None:
+            raise ClientFailedError(self.failure)
         self._open = True
         self.egress.seal()
 
     async def caught_up(self) -> None:
-        """Until what people wrote while nobody was logged in has been told to the listener, within bounds."""
+        """Wait, for a bounded time, until the listener has the messages that arrived before the login."""
         await self._backlog.wait()
 
     async def probe(self, timeout: float) -> bool:
         """Whether the server answers: one small round trip, bounded by `timeout` seconds."""
         try:
             await self.call(lambda: self.handle.set_passive(False), timeout)
-        except (TimeoutError, TroubleError, NeonizeError):
+        except (TimeoutError, ClientFailedError, NeonizeError):
             return False
         return self.alive
 
     async def call(self, step: Callable[[], Awaitable[T]], timeout: float) -> T:
-        """Let the library do something that hands over no message. Raises TimeoutError, TroubleError or NeonizeError."""
+        """Call the library for something that hands over no message. Raises TimeoutError, ClientFailedError or NeonizeError."""
         working = await self._begin(step)
         failed = asyncio.create_task(self._failed.wait())
         try:
@@ -170,15 +175,16 @@ class Client:
             failed.cancel()
         if working.done():
             return working.result()
-        if self.trouble is not None:
-            raise TroubleError(self.trouble)
+        if self.failure is not None:
+            raise ClientFailedError(self.failure)
         raise TimeoutError
 
     async def send(self, to: JID, message: Any, timeout: float) -> str:
-        """Hand a message over: its id, once the server has taken it.
+        """Hand a message over; returns its id once the server has taken it.
 
-        Raises TroubleError when it was not even begun, NeonizeError with the library's text, or TimeoutError. Nothing of it
-        leaves afterwards: a send without an answer is ended by closing the client, which makes the library say how far it came.
+        Raises ClientFailedError when it was not even started, NeonizeError with the library's text, or TimeoutError. Nothing
+        of it leaves afterwards: a send without an answer is ended by closing the client, which makes the library report how
+        far it got.
         """
         sending: asyncio.Future[Any] | None = None
         try:
@@ -186,24 +192,24 @@ class Client:
             await asyncio.wait([sending], timeout=timeout)
             if not sending.done():
                 self._fail(
-                    Trouble(f"WhatsApp did not answer within {timeout:g} seconds", error_class=ErrorClass.TIMEOUT)
+                    Failure(f"WhatsApp did not answer within {timeout:g} seconds", error_class=ErrorClass.TIMEOUT)
                 )
                 await self.close()
         except asyncio.CancelledError:
             if sending is None or not sending.done():
-                self.give_up("a send was given up before its answer came")
+                self.abandon("a send was cancelled before its answer arrived")
             raise
         if not sending.done():
             raise TimeoutError
         return str(sending.result().ID)
 
-    def give_up(self, why: str) -> None:
-        """End what hangs in the library by cutting its connections; the client is of no use afterwards."""
-        self._fail(Trouble(why, error_class=ErrorClass.TIMEOUT))
+    def abandon(self, why: str) -> None:
+        """End what hangs in the library by cutting its connections; the client cannot be used afterwards."""
+        self._fail(Failure(why, error_class=ErrorClass.TIMEOUT))
         self.egress.kill()
 
     async def close(self) -> bool:
-        """Close for good and wait for the end; True when the library has let go of its thread. May be called often."""
+        """Close for good and wait for the end; True when the library has released its thread. Idempotent."""
         if self._closing is None:
             self._closing = asyncio.create_task(self._close())
         return await asyncio.shield(self._closing)
@@ -212,16 +218,16 @@ class Client:
 
     def _register(self) -> None:
         on = self.handle.event
-        for kind, read in _TROUBLES:
+        for kind, read in _FAILURES:
             on(kind)(self._handler(partial(self._heard, read)))
         on(library_events.ConnectedEv)(self._handler(lambda _: self._logged_in.set()))
         on(library_events.DisconnectedEv)(self._handler(lambda _: None))
         on(library_events.ReceiptEv)(self._handler(self._receipt))
         on(library_events.MessageEv)(self._handler(self._message))
         on(library_events.OfflineSyncPreviewEv)(self._handler(self._backlog.announced))
-        on(library_events.OfflineSyncCompletedEv)(self._handler(self._backlog.handed_over))
+        on(library_events.OfflineSyncCompletedEv)(self._handler(self._backlog.finish))
 
-    def _heard(self, read: Callable[[Any], Trouble], event: Any) -> None:
+    def _heard(self, read: Callable[[Any], Failure], event: Any) -> None:
         self._fail(read(event))
 
     @staticmethod
@@ -239,60 +245,60 @@ class Client:
         if (incoming := read_incoming(event)) is not None:
             self._listener.message(self, incoming)
 
-    def _fail(self, trouble: Trouble) -> None:
-        """The first reason counts, unless it only said that the connection is gone and this one says why."""
-        first = self.trouble is None
-        if first or (self.trouble is not None and self.trouble.state is None and trouble.state is not None):
-            self.trouble = trouble
+    def _fail(self, failure: Failure) -> None:
+        """The first reason counts, unless only this one names a device state."""
+        first = self.failure is None
+        if first or (self.failure is not None and self.failure.state is None and failure.state is not None):
+            self.failure = failure
         self._failed.set()
-        self._backlog.give_up()
-        if self._open and self._closing is None and (first or trouble.state is not None):
-            self._listener.ended(self, trouble)
+        self._backlog.finish()
+        if self._open and self._closing is None and (first or failure.state is not None):
+            self._listener.ended(self, failure)
 
     def _lost(self) -> None:
-        """The gate says that the connection is gone; the library may be about to say why."""
-        asyncio.get_running_loop().call_later(EXPLAIN if self.trouble is None else 0.0, self._explain)
+        """The gate reports the connection lost; an event that explains it may follow."""
+        asyncio.get_running_loop().call_later(EXPLAIN if self.failure is None else 0.0, self._explain)
 
     def _explain(self) -> None:
-        if self.trouble is None and self._closing is None:
-            self._fail(Trouble(self.egress.failure or LOST.text, error_class=ErrorClass.CONNECTION))
+        if self.failure is None and self._closing is None:
+            self._fail(Failure(self.egress.dial_error or LOST.text, error_class=ErrorClass.CONNECTION))
 
-    def _unexplained(self, timeout: float) -> Trouble:
+    def _unexplained(self, timeout: float) -> Failure:
         if self._running is not None and self._running.done() and not self._running.cancelled():
             error = self._running.exception()
-            return Trouble(
-                self.egress.failure or f"the login ended: {scrub_urls(str(error or 'without a reason'))}",
+            return Failure(
+                self.egress.dial_error or f"the login ended: {scrub_urls(str(error or 'without a reason'))}",
                 error_class=ErrorClass.CONNECTION,
             )
         reached = self.egress.last_inbound is not None
         text = "WhatsApp did not complete the login" if reached else "WhatsApp could not be reached"
-        return Trouble(self.egress.failure or f"{text} within {timeout:g} seconds", error_class=ErrorClass.TIMEOUT)
+        return Failure(self.egress.dial_error or f"{text} within {timeout:g} seconds", error_class=ErrorClass.TIMEOUT)
 
     async def _begin(self, step: Callable[[], Awaitable[T]]) -> asyncio.Future[T]:
-        """Start a call of the library. Never once it is closing: many of its calls end the process when the client is gone."""
+        """Start a library call. Never while closing: many of its calls end the process when the client is gone."""
 
         def start() -> asyncio.Future[T]:
             if not self.alive:
-                raise TroubleError(self.trouble or LOST)
+                raise ClientFailedError(self.failure or LOST)
             working = asyncio.ensure_future(step())
             self._calls.add(working)
             working.add_done_callback(self._finished)
             return working
 
-        return await self._library_lock.begin(start)
+        return await self._library_lock.read(start)
 
     def _finished(self, call: asyncio.Future[Any]) -> None:
         self._calls.discard(call)
         _read(call)
 
     async def _close(self) -> bool:
-        if self._running is not None and not self._open and self.trouble is None:
+        if self._running is not None and not self._open and self.failure is None:
             await self._finish_login()
-        if not self._open or self.trouble is not None:
-            self.egress.kill()  # there is nobody to say goodbye to, and a dial in progress blocks everything else
+        if not self._open or self.failure is not None:
+            self.egress.kill()  # there is no session to end, and a dial in progress blocks everything else
         if self._open:
             # Calls in flight end at once with this, and must have ended before `stop` forgets the client.
-            leaving = await self._library_lock.begin(lambda: asyncio.ensure_future(self.handle.disconnect()))
+            leaving = await self._library_lock.read(lambda: asyncio.ensure_future(self.handle.disconnect()))
             ending = [leaving, *self._calls]
             await asyncio.wait(ending, timeout=GRACEFUL)
             self.egress.kill()
@@ -303,14 +309,14 @@ class Client:
         await asyncio.wait(ends, timeout=END_TIMEOUT)
         ended = all(end.done() for end in ends)
         if not ended:
-            log.error("a client did not end: its thread is lost", action="client_stuck", device=self.device_id)
+            log.error("client did not end: its thread is lost", action="client_stuck", device=self.device_id)
         elif any(map(_read, ends)):
             # It failed while it connected, perhaps after `stop` had found nothing to stop: the library still lists it.
             await self._stop()
         return ended
 
     async def _finish_login(self) -> None:
-        """Given up while it logs in. Cut in the middle of the handshake, the library would wait 20 seconds for the rest of it."""
+        """Let a login in progress finish: cut in the middle of the handshake, the library would wait 20 seconds."""
         assert self._running is not None
         logged_in, failed = (asyncio.create_task(event.wait()) for event in (self._logged_in, self._failed))
         try:
@@ -320,9 +326,9 @@ class Client:
             failed.cancel()
 
     async def _stop(self) -> asyncio.Future[None]:
-        async with self._library_lock.alone():
+        async with self._library_lock.write():
             stopping: asyncio.Future[None] = asyncio.ensure_future(self.handle.stop())
-            await asyncio.wait([stopping], timeout=PATIENCE)
+            await asyncio.wait([stopping], timeout=WRITE_TIMEOUT)
             return stopping
 
 
@@ -331,7 +337,7 @@ async def _first(*futures: asyncio.Future[Any], timeout: float) -> None:
 
 
 def _read(future: asyncio.Future[Any]) -> BaseException | None:
-    """Take note of an error that nobody waits for, or asyncio complains about it."""
+    """Retrieve a future's exception, or asyncio logs it as never retrieved."""
     with suppress(asyncio.CancelledError, asyncio.InvalidStateError):
         return future.exception()
     return None

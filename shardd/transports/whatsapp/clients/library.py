@@ -1,35 +1,47 @@
-"""neonize, imported once and made fit for a daemon.
+"""neonize, imported once and adapted to a daemon: its loop, its threads, and a lock around its global maps.
 
-Its import calls `logging.basicConfig`, it looks for an ffmpeg that we never use, its events find their loop through a module
-variable that is set only once, and its blocking calls run in the event loop's default executor. All of that is settled here,
-so that the rest of this package can use its names as they are.
+Its import calls `logging.basicConfig`, it looks for an ffmpeg that is never used, its events find their loop through a module
+variable that is set only once, and its blocking calls run in the event loop's default executor.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any, Final, ParamSpec, TypeVar
 
 from neonize.aioze import events as neonize_events
 from neonize.aioze.client import NewAClient
 from neonize.proto.Neonize_pb2 import JID
 from neonize.utils import ffmpeg as neonize_ffmpeg
 
-from shardd.transports.whatsapp.clients.threads import ElasticThreads
+__all__ = ["CHAT_HOST", "JID", "LibraryLock", "NewAClient", "adopt_loop", "parse_jid"]
 
 CHAT_HOST: Final = "web.whatsapp.com"
 """Where whatsmeow's websocket goes; media goes to hosts that the server names."""
+READ_TIME: Final = 0.02
+"""Seconds after which a call has certainly looked up its client; it is not awaited any further."""
+WRITE_TIMEOUT: Final = 2.0
+"""Seconds that one writer may keep others out, in case the library hangs there."""
+IDLE_SECONDS: Final = 2.0
+"""After which an idle thread ends."""
 
-__all__ = ["CHAT_HOST", "JID", "NewAClient", "adopt_loop", "parse_jid"]
+P = ParamSpec("P")
+T = TypeVar("T")
+Work = tuple["Future[Any]", Callable[[], Any]]
 
-# The level of this logger is what the Go side logs at; the messages themselves go to loggers named whatsmeow.*.
+# The Go side logs at the level of this logger; the messages themselves go to loggers named whatsmeow.*.
 logging.getLogger("neonize.utils.log").setLevel(logging.WARNING)
-neonize_ffmpeg._ffmpeg_checked = True  # noqa: SLF001 - or it warns that media cannot be sent, which is not so
+neonize_ffmpeg._ffmpeg_checked = True  # noqa: SLF001 - or it warns that media cannot be sent, which is wrong
 
 
 def adopt_loop() -> None:
-    """Make the running event loop the one in which events arrive and whose threads take the blocking calls."""
+    """Let events arrive in the running event loop, and blocking calls run in threads of it."""
     loop = asyncio.get_running_loop()
     neonize_events.event_global_loop = loop
     loop.set_default_executor(ElasticThreads())
@@ -40,5 +52,106 @@ def parse_jid(text: str) -> JID:
     user, at, server = text.partition("@")
     name, _, device = user.partition(":")
     if not at or not name or not server or (device and not device.isdecimal()):
-        raise ValueError(f"{text!r} is no JID: write user@server, such as 6281234567890@s.whatsapp.net")
+        raise ValueError(f"{text!r} is not a JID: write user@server, such as 6281234567890@s.whatsapp.net")
     return JID(User=name, Device=int(device or 0), Server=server, RawAgent=0, Integrator=0, IsEmpty=False)
+
+
+class LibraryLock:
+    """One writer or any number of readers of the library's global maps. One for each event loop that uses the library.
+
+    The library keeps its clients in Go maps without locks. Connecting and stopping write to them, every other call reads them
+    as its first step, and Go ends the whole process when it notices the two at once. One processor (GOMAXPROCS=1) makes that
+    rare, not impossible: a map that grows allocates, and an allocation may wait for the garbage collector in the middle of a
+    write. So writers are alone, and readers pass here first. A connect holds it for the few milliseconds in which the library
+    opens its database.
+    """
+
+    def __init__(self) -> None:
+        self._entry = asyncio.Lock()
+        self._readers = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def read(self, call: Callable[[], asyncio.Future[Any]]) -> asyncio.Future[Any]:
+        """Start a call that only reads; returns once it has certainly read, or is done."""
+        async with self._entry:
+            self._readers += 1
+            self._empty.clear()
+        try:
+            running = call()
+            await asyncio.wait([running], timeout=READ_TIME)
+            return running
+        finally:
+            self._readers -= 1
+            if not self._readers:
+                self._empty.set()
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[None]:
+        """While this is held no other call is in the maps."""
+        async with self._entry:
+            await self._empty.wait()
+            yield
+
+
+class ElasticThreads(ThreadPoolExecutor):
+    """Threads for the library's blocking calls, without an upper bound.
+
+    Every open client blocks one thread for as long as it lives, and each call in flight one more. A pool of fixed size therefore
+    deadlocks: when it is full of clients, not even `stop` finds a thread. The number of clients is bounded elsewhere, and idle
+    threads end after a moment. They are daemons: one that hangs in the library does not keep the process alive.
+
+    Event loops accept only a ThreadPoolExecutor as their default, hence the base; it never starts a thread of its own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(max_workers=1)
+        self._guard = threading.Lock()
+        self._waiting: dict[queue.SimpleQueue[Work], None] = {}
+        self._closed = False
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run `fn` in an idle thread, or in a new one."""
+        future: Future[T] = Future()
+        work: Work = (future, lambda: fn(*args, **kwargs))
+        with self._guard:
+            if self._closed:
+                raise RuntimeError("no new calls after shutdown")
+            inbox = self._waiting.popitem()[0] if self._waiting else None
+        if inbox is None:
+            threading.Thread(target=self._live, args=(work,), name="library-call", daemon=True).start()
+        else:
+            inbox.put(work)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - see the body
+        """Accept no new calls. Running ones may hang in the library, so none is awaited."""
+        with self._guard:
+            self._closed = True
+
+    def _live(self, work: Work) -> None:
+        inbox: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        while True:
+            _run(*work)
+            del work  # an idle thread must not keep the last call's client alive
+            with self._guard:
+                self._waiting[inbox] = None
+            try:
+                work = inbox.get(timeout=IDLE_SECONDS)
+            except queue.Empty:
+                with self._guard:
+                    if inbox in self._waiting:
+                        del self._waiting[inbox]
+                        return
+                work = inbox.get()  # it was handed work at the very moment its wait ended
+
+
+def _run(future: Future[Any], call: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = call()
+    except BaseException as error:  # noqa: BLE001 - whoever awaits the future gets it
+        future.set_exception(error)
+    else:
+        future.set_result(result)

@@ -1,17 +1,18 @@
-"""get_or_refresh: a healthy client for a device, now, or the reason why there is none.
+"""get_or_refresh: a healthy client for a device, or the reason why there is none.
 
-Healthy is: logged in, and the server was heard a moment ago. A client that was silent for longer is asked with one small round
-trip; one that does not answer, or that lost its connection, is replaced: under the lock of its device the old one is closed and
-its end awaited, the session's row is read (connecting without it ends the process), and a new one connects, a few at a time.
-Nothing happens for a device in between: one sweep for all devices closes clients that had no work, and it runs only while
-there are any.
+Healthy means logged in, with a server that was heard a moment ago. A client that was silent for longer is probed with one
+small round trip; one that does not answer, or that lost its connection, is replaced: under the lock of its device the old one
+is closed and its end awaited, the session's row is read (connecting without it ends the process), and a new one connects, a
+few at a time. Nothing runs per device in between: one sweep over all devices closes idle clients, and only while clients are
+open.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Final
 
 from shardd.errors import DatabaseError, DeviceUnavailableError, ErrorClass
@@ -21,12 +22,11 @@ from shardd.states import DeviceState
 from shardd.transports.base import Events
 from shardd.transports.egress.gate import Gate
 from shardd.transports.egress.upstream import Proxy, parse_proxy
-from shardd.transports.whatsapp.clients.client import Client, TroubleError
-from shardd.transports.whatsapp.clients.library_lock import LibraryLock
-from shardd.transports.whatsapp.clients.slots import HOLD, ClientSlot, least_recently_used
-from shardd.transports.whatsapp.messages.failures import Trouble
+from shardd.transports.whatsapp.clients.client import Client, ClientFailedError
+from shardd.transports.whatsapp.clients.library import LibraryLock
+from shardd.transports.whatsapp.messages.failures import Failure
 from shardd.transports.whatsapp.messages.incoming import Incoming
-from shardd.transports.whatsapp.messages.opt_outs import OptOuts
+from shardd.transports.whatsapp.messages.recipients import OptOuts
 from shardd.transports.whatsapp.sessions.dsn import library_dsn
 from shardd.transports.whatsapp.sessions.store import SessionStore
 from shardd.transports.whatsapp.settings import Settings
@@ -34,13 +34,59 @@ from shardd.transports.whatsapp.settings import Settings
 log = get_logger(__name__)
 
 SWEEPS: Final = 4
-"""Sweeps within the idle time: a client is closed at most a quarter of it too late."""
-TURN: Final = 1.0
-"""Seconds of a connect that count for `max_connecting`: one that takes longer waits for somebody else and costs nothing."""
+"""Sweeps per `idle_close`: a client is closed at most a quarter of it too late."""
+HOLD: Final = 1.0
+"""Seconds between prepare and deliver in which a client is not closed."""
+CONNECT_COST: Final = 1.0
+"""Seconds of a connect that count for `max_connecting`: after that it only waits for the network."""
 BUSY_RETRY: Final = 1.0
-"""Seconds until a device comes again that this worker had no room for: nothing is wrong with it, so the wait does not grow."""
-CLOSINGS: Final = 4
-"""Clients that one sweep closes at the same time."""
+"""Retry after, in seconds, for a device that this worker had no room for: it has no error, so the wait does not grow."""
+CLOSED_AT_ONCE: Final = 4
+"""Clients that one sweep closes concurrently."""
+
+
+@dataclass(eq=False)
+class ClientSlot:
+    """A device's place in the pool: its lock, its client if there is one, and when that was used. Times are the event loop's.
+
+    Made once for each device and never removed: a task may be waiting for its lock.
+    """
+
+    device_id: str
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    client: Client | None = None
+    in_use: int = 0
+    used_at: float = 0.0
+    session: str | None = None
+    gone: Failure | None = None
+    """What ended the session, until the device has another or is paired again."""
+    _held_until: float = 0.0
+
+    def touch(self) -> None:
+        """It was used just now."""
+        self.used_at = asyncio.get_running_loop().time()
+
+    def hold(self) -> None:
+        """It is about to be used: do not close it for a moment."""
+        self._held_until = asyncio.get_running_loop().time() + HOLD
+
+    def release(self) -> None:
+        """A use is over."""
+        self.in_use -= 1
+        self._held_until = 0.0
+        self.touch()
+
+    def is_idle(self) -> bool:
+        """Whether it has a client that is not in use."""
+        if self.client is None or self.in_use:
+            return False
+        return self._held_until <= asyncio.get_running_loop().time()
+
+
+def least_recently_used(slots: Iterable[ClientSlot]) -> ClientSlot | None:
+    """The slot whose client is closed first; None when all are in use."""
+    free = (slot for slot in slots if slot.is_idle() and not slot.lock.locked())
+    return min(free, key=lambda slot: slot.used_at, default=None)
 
 
 class Clients:
@@ -55,9 +101,9 @@ class Clients:
         self._events = events
         self._opt_outs = opt_outs
         self._slots: dict[str, ClientSlot] = {}
-        self._taken = 0
+        self._reserved = 0
         self._freed = asyncio.Event()
-        self._looking = asyncio.Lock()
+        self._choosing = asyncio.Lock()
         self._connecting = asyncio.Semaphore(settings.max_connecting)
         self._sweeping: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -65,8 +111,8 @@ class Clients:
 
     @property
     def open_clients(self) -> int:
-        """Clients that are open, or on their way in or out."""
-        return self._taken
+        """Clients that are open, opening or closing."""
+        return self._reserved
 
     async def get_or_refresh(self, device: DeviceSpec) -> Client:
         """A healthy client of this device. Raises DeviceUnavailableError with the reason why there is none."""
@@ -74,7 +120,7 @@ class Clients:
         if (client := self._fresh(slot, device)) is not None:
             return client
         async with slot.lock:
-            if (client := self._fresh(slot, device)) is not None:  # somebody else did it while we waited
+            if (client := self._fresh(slot, device)) is not None:  # another task did it while we waited
                 return client
             old = slot.client
             if old is not None and self._fits(old, device) and await old.probe(self._settings.probe_timeout):
@@ -84,7 +130,7 @@ class Clients:
 
     @asynccontextmanager
     async def in_use(self, client: Client) -> AsyncIterator[None]:
-        """While a client is in use it is neither idle nor the least recently used one."""
+        """While a client is in use it is not closed to make room or as idle."""
         slot = self._slots.get(client.device_id)
         if slot is not None:
             slot.in_use += 1
@@ -96,15 +142,12 @@ class Clients:
                 self._freed.set()
 
     def hold(self, client: Client) -> None:
-        """It is about to be used: spare it for a moment."""
+        """It is about to be used: do not close it for a moment."""
         if (slot := self._slots.get(client.device_id)) is not None:
             slot.hold()
 
     async def close_device(self, device_id: str) -> None:
-        """Close what is open for this device, and forget why it could not be opened.
-
-        The slot stays: somebody may be waiting for its lock, and a second slot would be a second client.
-        """
+        """Close this device's client, and forget why it could not be opened."""
         slot = self._slots.get(device_id)
         if slot is not None:
             async with slot.lock:
@@ -120,22 +163,22 @@ class Clients:
 
     # ---- client.Listener
 
-    def ended(self, client: Client, trouble: Trouble) -> None:
-        """An open client is of no use any more: close it now, so that nothing of it goes on in the background."""
-        log.info("client ended", action="client_ended", device=client.device_id, reason=trouble.text)
-        if trouble.state is not None:
+    def ended(self, client: Client, failure: Failure) -> None:
+        """An open client failed: close it now, so that nothing of it goes on in the background."""
+        log.info("client ended", action="client_ended", device=client.device_id, reason=failure.text)
+        if failure.state is not None:
             slot = self._slots.get(client.device_id)
             if slot is not None and slot.client is client:
-                self._remember(slot, trouble)
-            self._events.device_changed(client.device_id, trouble.state.value, trouble.text, trouble.until)
+                self._remember(slot, failure)
+            self._events.device_changed(client.device_id, failure.state.value, failure.text, failure.until)
         self._spawn(self._retire(client))
 
     def receipt(self, client: Client, message_ids: list[str], kind: str, at: float) -> None:
-        """Passed on."""
+        """Reported to the worker."""
         self._events.receipt(client.device_id, message_ids, kind, at)
 
     def message(self, client: Client, incoming: Incoming) -> None:
-        """Looked at for an opt-out."""
+        """It may be an opt-out."""
         self._opt_outs.heard(client.device_id, incoming)
 
     # ---- inside
@@ -163,9 +206,9 @@ class Clients:
 
     async def _rebuild(self, slot: ClientSlot, device: DeviceSpec) -> Client:
         session = await self._stored_session(slot, device)
-        await self._take_place()
+        await self._reserve()
         try:
-            async with self._turn(device):
+            async with self._connect_slot(device):
                 client = self._make(device, session)
                 self.connects += 1
                 try:
@@ -174,10 +217,10 @@ class Clients:
                     await client.close()
                     raise
         except BaseException as error:
-            self._give_place()
-            if isinstance(error, TroubleError):
-                self._remember(slot, error.trouble)
-                raise error.trouble.as_error() from None
+            self._release()
+            if isinstance(error, ClientFailedError):
+                self._remember(slot, error.failure)
+                raise error.failure.as_error() from None
             raise
         slot.client, slot.session = client, session
         slot.touch()
@@ -191,7 +234,7 @@ class Clients:
         return Client(
             device.id,
             session,
-            # Now, because the store may have a new primary since the last time.
+            # Read anew, because the store may have another primary since the last time.
             dsn=library_dsn(self._store.dsn, pgbouncer=self._settings.pgbouncer),
             gate=self._gate,
             library_lock=self._library_lock,
@@ -200,7 +243,7 @@ class Clients:
         )
 
     async def _stored_session(self, slot: ClientSlot, device: DeviceSpec) -> str:
-        """The device's session, seen in the store a moment ago."""
+        """The device's session, once its row was seen in the store."""
         if device.session is None:
             raise DeviceUnavailableError(
                 f"device {device.id} is not paired", state=DeviceState.UNPAIRED.value, error_class=ErrorClass.ACCOUNT
@@ -219,27 +262,27 @@ class Clients:
         return device.session
 
     @staticmethod
-    def _remember(slot: ClientSlot, trouble: Trouble) -> None:
-        if trouble.state is DeviceState.LOGGED_OUT:
-            slot.gone = trouble
+    def _remember(slot: ClientSlot, failure: Failure) -> None:
+        if failure.state is DeviceState.LOGGED_OUT:
+            slot.gone = failure
 
-    async def _take_place(self) -> None:
-        """Count one more open client; the least recently used one makes room."""
+    async def _reserve(self) -> None:
+        """Reserve room for one more client, by closing the least recently used one if need be."""
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
-                while self._taken >= self._settings.max_open_clients:
+                while self._reserved >= self._settings.max_open_clients:
                     if (victim := await self._next_victim()) is not None:
                         async with victim.lock:
                             await self._close_client(victim)
         except TimeoutError:
             text = f"all {self._settings.max_open_clients} clients of this worker are in use (max_open_clients)"
             raise DeviceUnavailableError(text, retry_after=BUSY_RETRY) from None
-        self._taken += 1
+        self._reserved += 1
 
     async def _next_victim(self) -> ClientSlot | None:
-        """Wait until a client may make room; None when there is room without. One at a time: each look is at all slots."""
-        async with self._looking:
-            while self._taken >= self._settings.max_open_clients:
+        """Wait until a client may be closed to make room; None when there is room. Scans all slots, so one task at a time."""
+        async with self._choosing:
+            while self._reserved >= self._settings.max_open_clients:
                 self._freed.clear()
                 if (victim := least_recently_used(self._slots.values())) is not None:
                     return victim
@@ -247,36 +290,36 @@ class Clients:
                     await asyncio.wait_for(self._freed.wait(), HOLD)
         return None
 
-    def _give_place(self) -> None:
-        self._taken -= 1
+    def _release(self) -> None:
+        self._reserved -= 1
         self._freed.set()
 
     @asynccontextmanager
-    async def _turn(self, device: DeviceSpec) -> AsyncIterator[None]:
-        """Connects are few at a time, so that a restart is no storm; those that hang keep nobody out."""
+    async def _connect_slot(self, device: DeviceSpec) -> AsyncIterator[None]:
+        """Limit concurrent connects, so that a restart is not a storm; those that hang block no others."""
         loop, timeout = asyncio.get_running_loop(), self._settings.connect_timeout
         try:
             async with asyncio.timeout(timeout):
                 await self._connecting.acquire()
         except TimeoutError:
-            text = f"device {device.id} did not get its turn to connect within {timeout:g} seconds (max_connecting)"
+            text = f"device {device.id} waited {timeout:g} seconds for others to connect (max_connecting)"
             raise DeviceUnavailableError(text, retry_after=BUSY_RETRY) from None
-        over = loop.call_later(TURN, self._connecting.release)
+        expiry = loop.call_later(CONNECT_COST, self._connecting.release)
         try:
             yield
         finally:
-            if loop.time() < over.when():
-                over.cancel()
+            if loop.time() < expiry.when():
+                expiry.cancel()
                 self._connecting.release()
 
     async def _close_client(self, slot: ClientSlot) -> None:
-        """Close a slot's client and wait for its end; the caller holds the lock."""
+        """Close a slot's client and wait for its end. The caller holds the lock."""
         client, slot.client = slot.client, None
         if client is not None:
             try:
                 await client.close()
             finally:
-                self._give_place()
+                self._release()
 
     async def _retire(self, client: Client) -> None:
         await client.close()
@@ -292,12 +335,14 @@ class Clients:
             self._sweeping = asyncio.get_running_loop().create_task(self._close_idle())
 
     async def _close_idle(self) -> None:
-        while self._taken:
+        while self._reserved:
             await asyncio.sleep(self._settings.idle_close / SWEEPS)
             limit = asyncio.get_running_loop().time() - self._settings.idle_close
             idle = [slot for slot in self._slots.values() if slot.is_idle() and slot.used_at <= limit]
-            for start in range(0, len(idle), CLOSINGS):
-                await asyncio.gather(*(self._close_if_idle(slot, limit) for slot in idle[start : start + CLOSINGS]))
+            for start in range(0, len(idle), CLOSED_AT_ONCE):
+                await asyncio.gather(
+                    *(self._close_if_idle(slot, limit) for slot in idle[start : start + CLOSED_AT_ONCE])
+                )
 
     async def _close_if_idle(self, slot: ClientSlot, limit: float) -> None:
         async with slot.lock:

@@ -1,14 +1,13 @@
 """Pairing: a phone links this computer as one of its devices, by a QR code or by a code that its owner types.
 
-It runs in a process of its own, because a pairing that is given up leaves a thread in the library that never ends, and beside a
-running daemon, since a new session disturbs no other. A session is bound to the account whose phone scanned: when that is not
-the expected one, it is unlinked again before anybody can use it.
+It runs in a child process, because an abandoned pairing leaves a thread in the library that never ends, and beside a running
+daemon, since a new session affects no other. A session belongs to the account whose phone scanned: if that is not the
+expected one, it is unlinked again before it can be used.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from shardd.errors import SharddError
+from shardd.phone_numbers import digits_of
 from shardd.transports.egress.upstream import parse_proxy
 from shardd.transports.whatsapp import oneshot
 from shardd.transports.whatsapp.sessions.dsn import library_dsn
@@ -26,16 +26,16 @@ MODULE: Final = "shardd.transports.whatsapp.linking.pairing"
 TIMEOUT: Final = 180.0
 """Seconds: WhatsApp shows six QR codes, the first for a minute, the others for 20 seconds each."""
 SETTLE: Final = 3.0
-"""Seconds that a new session stays online, in which the phone hands over what it wants to."""
+"""Seconds that a new session stays online, in which the phone transfers its data."""
 LOGIN_TIMEOUT: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class PairingEvent:
-    """What happens in a pairing, told by `kind`.
+    """An event of a pairing, by `kind`.
 
-    `qr`: show `code` as a QR code, it replaces the last one. `code`: `code` is to be typed on the phone. `scanned`: the phone
-    of `number` linked us. At the end one of `paired` (`jid`, `lid`, `number`), `failed` and `timeout` (`reason`).
+    `qr`: show `code` as a QR code in place of the last one. `code`: `code` is to be typed on the phone. `scanned`: the phone of
+    `number` linked us. The last one is `paired` (`jid`, `lid`, `number`), `failed` or `timeout` (`reason`).
     """
 
     kind: str
@@ -56,30 +56,26 @@ async def pair(
     timeout: float = TIMEOUT,
     settle: float = SETTLE,
 ) -> AsyncGenerator[PairingEvent]:
-    """Pair a new session in the store: what happens, the outcome last. Closing the generator gives the pairing up.
+    """Pair a new session; yields its events, the outcome last. Closing the generator aborts the pairing.
 
-    `sessions_dsn`: of a store that is prepared. `phone`: pair by a typed code with this number (with country code) instead of
-    by QR. `expected`: the only number that may be paired; with `phone` it is that one. `proxy`: the device's upstream proxy.
-    `timeout`: seconds for the phone's owner. Raises SharddError when it cannot even be tried.
+    `sessions_dsn`: of a prepared store. `phone`: pair by a typed code with this number (with country code) instead of by QR.
+    `expected`: the only number that may be paired; by default `phone`. `proxy`: the device's upstream proxy. `timeout`:
+    seconds for the phone's owner. Raises SharddError when it cannot even start.
     """
     request = {
         "dsn": sessions_dsn,
         "pgbouncer": pgbouncer,
-        "phone": _digits(phone),
-        "expected": _digits(expected or phone),
+        "phone": digits_of(phone or ""),
+        "expected": digits_of(expected or phone or ""),
         "proxy": _proxy_url(proxy),
         "patience": timeout,
         "settle": settle,
     }
-    # What follows a scan has deadlines of its own: a session that exists is never given up half-way.
+    # What follows a scan has deadlines of its own: a session that exists is never abandoned half-way.
     deadline = timeout + settle + 4 * LOGIN_TIMEOUT
     async with aclosing(oneshot.converse(MODULE, request, timeout=deadline)) as conversation:
-        async for said in conversation:
-            yield PairingEvent(kind=said.pop("event"), **said)
-
-
-def _digits(number: str | None) -> str | None:
-    return re.sub(r"[^0-9]", "", number) if number else None
+        async for event in conversation:
+            yield PairingEvent(kind=event.pop("event"), **event)
 
 
 def _proxy_url(proxy: str | None) -> str | None:
@@ -90,16 +86,16 @@ def _proxy_url(proxy: str | None) -> str | None:
 
 
 class _Pairing:
-    """The process's side of one pairing."""
+    """The child's side of one pairing."""
 
-    def __init__(self, request: dict[str, Any], say: oneshot.Say) -> None:
+    def __init__(self, request: dict[str, Any], report: oneshot.Report) -> None:
         # Only this process may load the library.
         from neonize.aioze import events  # noqa: PLC0415
         from neonize.aioze.client import NewAClient  # noqa: PLC0415
         from neonize.proto.waCompanionReg.WAWebProtobufsCompanionReg_pb2 import DeviceProps  # noqa: PLC0415
 
         self._request = request
-        self._say = say
+        self._report = report
         self._scanned: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._connected = asyncio.Event()
         self._code_asked = False
@@ -114,10 +110,10 @@ class _Pairing:
         on(events.ConnectedEv)(self._on_connected)
         on(events.ClientOutdatedEv)(self._refused("WhatsApp refuses this version of the library (405): upgrade shardd"))
         on(events.ConnectFailureEv)(self._refused("WhatsApp refused the connection"))
-        on(events.TemporaryBanEv)(self._refused("WhatsApp banned this account for a time"))
+        on(events.TemporaryBanEv)(self._refused("WhatsApp banned this account temporarily"))
 
     async def run(self) -> None:
-        """To the outcome, which is said."""
+        """Pair, and report the outcome."""
         from neonize._binder import ProxySettings  # noqa: PLC0415 - see above
 
         proxy = ProxySettings(self._request["proxy"]) if self._request["proxy"] else None
@@ -128,11 +124,11 @@ class _Pairing:
                 jid = await self._scanned
         except TimeoutError:
             text = f"no phone was linked within {self._request['patience']:g} seconds"
-            self._say({"event": "timeout", "reason": text})
+            self._report({"event": "timeout", "reason": text})
             return
         number = jid.User
-        self._say({"event": "scanned", "number": number})
-        # WhatsApp ends the connection after a pairing; the library comes back with the new session.
+        self._report({"event": "scanned", "number": number})
+        # WhatsApp ends the connection after a pairing; the library reconnects with the new session.
         with suppress(TimeoutError):
             async with asyncio.timeout(LOGIN_TIMEOUT):
                 await self._connected.wait()
@@ -146,7 +142,7 @@ class _Pairing:
         await asyncio.sleep(self._request["settle"])
         await self._client.stop()
         session = await self._stored(f"{number}:{jid.Device}@{jid.Server}")
-        self._say({"event": "paired", "jid": session.jid, "lid": session.lid, "number": number})
+        self._report({"event": "paired", "jid": session.jid, "lid": session.lid, "number": number})
 
     async def _undo(self, jid: str) -> None:
         from neonize.exc import NeonizeError  # noqa: PLC0415 - see above
@@ -170,20 +166,20 @@ class _Pairing:
         finally:
             await store.close()
 
-    # ---- what the library says
+    # ---- events of the library
 
     async def _qr(self, _: Any, code: bytes) -> None:
         if not self._request["phone"]:
-            self._say({"event": "qr", "code": code.decode()})
+            self._report({"event": "qr", "code": code.decode()})
         elif not self._code_asked:
-            # The connection is ready for a code when it shows the first QR.
+            # The connection is ready for a code once it shows the first QR.
             self._code_asked = True
             try:
                 typed = await self._client.PairPhone(self._request["phone"], show_push_notification=True)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+            except Exception as error:  # noqa: BLE001 - any error is the answer
                 self._fail(f"WhatsApp gave no code for +{self._request['phone']}: {error}")
             else:
-                self._say({"event": "code", "code": typed})
+                self._report({"event": "code", "code": typed})
 
     async def _pair_status(self, _: Any, status: Any) -> None:
         if status.Error:
@@ -205,16 +201,16 @@ class _Pairing:
             self._fail(f"WhatsApp could not be reached: {error}")
 
     def _fail(self, reason: str) -> None:
-        reason = scrub_urls(reason)  # Go names whole URLs
+        reason = scrub_urls(reason)  # Go quotes whole URLs
         if not self._scanned.done():
             self._scanned.set_exception(SharddError(reason))
 
 
-async def _pair(request: dict[str, Any], say: oneshot.Say) -> None:
+async def _pair(request: dict[str, Any], report: oneshot.Report) -> None:
     from shardd.transports.whatsapp.clients.library import adopt_loop  # noqa: PLC0415 - see above
 
     adopt_loop()
-    await _Pairing(request, say).run()
+    await _Pairing(request, report).run()
 
 
 if __name__ == "__main__":

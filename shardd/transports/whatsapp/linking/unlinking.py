@@ -1,6 +1,6 @@
-"""Unlinking: WhatsApp is told that a session is over, so that the phone no longer lists it, and the store forgets it.
+"""Unlinking: log a session out at WhatsApp, so that the phone no longer lists it, and delete it from the store.
 
-In a process of its own, with a client that nobody else has open: the worker must have closed the device's before.
+It runs in a child process with a client of its own: the worker must have closed the device's before.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ CONNECT_TIMEOUT: Final = 20.0
 async def unlink(
     sessions_dsn: str, jid: str, *, pgbouncer: bool = False, proxy: str | None = None, timeout: float = TIMEOUT
 ) -> None:
-    """Log a session out and forget it. A session that WhatsApp has ended already is only forgotten.
+    """Log a session out and delete it. A session that WhatsApp has ended already is only deleted.
 
-    Raises SharddError when WhatsApp cannot be told; the session is kept then (`forget_session` drops it all the same).
+    Raises SharddError when the logout fails; the session is kept then (`forget_session` deletes it all the same).
     """
     request = {"dsn": sessions_dsn, "pgbouncer": pgbouncer, "jid": jid, "proxy": proxy}
-    said = [words async for words in oneshot.converse(MODULE, request, timeout=timeout)][-1]
-    if said["event"] != "unlinked":
-        raise SharddError(f"session {jid} could not be logged out: {said['reason']}")
+    event = [event async for event in oneshot.converse(MODULE, request, timeout=timeout)][-1]
+    if event["event"] != "unlinked":
+        raise SharddError(f"session {jid} could not be logged out: {event['reason']}")
 
 
 async def forget_session(sessions_dsn: str, jid: str) -> None:
-    """Delete a session from the store without telling WhatsApp: the phone still lists it. Raises DatabaseError."""
+    """Delete a session from the store without a logout: the phone still lists it. Raises DatabaseError."""
     store = SessionStore(sessions_dsn)
     try:
         await store.delete_session(jid)
@@ -41,33 +41,29 @@ async def forget_session(sessions_dsn: str, jid: str) -> None:
         await store.close()
 
 
-class _Quiet:
-    """Nobody listens to this client's events."""
+class _Ignore:
+    """Ignores the client's events: a failure also ends the call in flight, and the session is about to end."""
 
-    def ended(self, client: Any, trouble: Any) -> None:
-        """The call that waits for the answer is told, too."""
+    def ended(self, client: Any, failure: Any) -> None: ...
 
-    def receipt(self, client: Any, message_ids: list[str], kind: str, at: float) -> None:
-        """Of no use here."""
+    def receipt(self, client: Any, message_ids: list[str], kind: str, at: float) -> None: ...
 
-    def message(self, client: Any, incoming: Any) -> None:
-        """The session ends; whoever wrote is the phone's business."""
+    def message(self, client: Any, incoming: Any) -> None: ...
 
 
-async def _unlink(request: dict[str, Any], say: oneshot.Say) -> None:
+async def _unlink(request: dict[str, Any], report: oneshot.Report) -> None:
     # Only this process may load the library.
     from neonize.exc import NeonizeError  # noqa: PLC0415
 
     from shardd.states import DeviceState  # noqa: PLC0415
     from shardd.transports.egress.gate import Gate  # noqa: PLC0415
-    from shardd.transports.whatsapp.clients.client import Client, TroubleError  # noqa: PLC0415
-    from shardd.transports.whatsapp.clients.library import adopt_loop  # noqa: PLC0415
-    from shardd.transports.whatsapp.clients.library_lock import LibraryLock  # noqa: PLC0415
+    from shardd.transports.whatsapp.clients.client import Client, ClientFailedError  # noqa: PLC0415
+    from shardd.transports.whatsapp.clients.library import LibraryLock, adopt_loop  # noqa: PLC0415
 
     adopt_loop()
     store = SessionStore(request["dsn"])
     if not await store.session_exists(request["jid"]):
-        say({"event": "unlinked"})
+        report({"event": "unlinked"})
         return
     gate = Gate(connect_timeout=CONNECT_TIMEOUT)
     await gate.start()
@@ -77,20 +73,20 @@ async def _unlink(request: dict[str, Any], say: oneshot.Say) -> None:
         raise SharddError(f"the proxy cannot be used: {error}") from None
     url = library_dsn(store.dsn, pgbouncer=request["pgbouncer"])
     client = Client(
-        "unlink", request["jid"], dsn=url, gate=gate, library_lock=LibraryLock(), proxy=proxy, listener=_Quiet()
+        "unlink", request["jid"], dsn=url, gate=gate, library_lock=LibraryLock(), proxy=proxy, listener=_Ignore()
     )
     try:
         await client.open(CONNECT_TIMEOUT)
         await client.call(client.handle.logout, CONNECT_TIMEOUT)
-    except TroubleError as error:
-        if error.trouble.state is not DeviceState.LOGGED_OUT:
-            raise SharddError(error.trouble.text) from None
+    except ClientFailedError as error:
+        if error.failure.state is not DeviceState.LOGGED_OUT:
+            raise SharddError(error.failure.text) from None
     except (NeonizeError, TimeoutError) as error:
         raise SharddError(str(error) or "WhatsApp did not answer") from None
     finally:
         await asyncio.wait([asyncio.ensure_future(client.close())], timeout=CONNECT_TIMEOUT)
     await store.delete_session(request["jid"])
-    say({"event": "unlinked"})
+    report({"event": "unlinked"})
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """Downloading media from a URL that a stranger chose.
 
-Which addresses may be reached is decided where a socket is made, for the very address that it connects to next: behind DNS, for
-IP literals in any spelling, anew for every redirect, and for each of several addresses that are tried in turn. Nothing lies
-between that look and the connect, so an answer of DNS that changes in between changes nothing. Each request has a connection and
-a session of its own, so no cookie and no connection of one producer's server meets another's; the environment's proxies
-and netrc are not used.
+Each address is checked where its socket is made, right before the connect: after DNS, for IP literals in any spelling, again
+for every redirect, and for each of several addresses that are tried in turn. So a DNS answer that changes in between changes
+nothing. Each request has its own connection and session, so producers share neither cookies nor connections; the
+environment's proxies and netrc are not used.
 """
 
 from __future__ import annotations
@@ -25,25 +24,26 @@ from yarl import URL
 from shardd import __version__
 from shardd.addresses import Address, AllowedHosts, reached, read_address, why_not_public
 from shardd.errors import ErrorClass, PermanentError, TransientError
+from shardd.transports.details import content_error
 from shardd.transports.http_errors import connection_words
 from shardd.transports.whatsapp.media.memory import Share
 from shardd.urls import safe_url
 
 MAX_HOST: Final = 100
-"""Characters of a host that an error repeats."""
+"""Characters of a host that an error quotes."""
 CHUNK: Final = 256 * 1024
 MAX_REDIRECTS: Final = 5
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 RETRIED: Final = frozenset({408, 425, 429})
-"""HTTP statuses below 500 that may be another tomorrow."""
+"""HTTP statuses below 500 that may change."""
 WEB_PORTS: Final = frozenset({80, 443})
 SYSTEM_PORTS: Final = 1024
-"""Below it other protocols live, whose servers a request of HTTP may confuse."""
+"""Below it other protocols listen, whose servers an HTTP request may confuse."""
 
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """What came. `mime_type` and `disposition` as the server said them (hints), `path` of the URL that it came from."""
+    """What was downloaded. `mime_type`, `disposition`: the server's headers, only hints; `path`: of the final URL."""
 
     data: bytes
     mime_type: str | None
@@ -52,7 +52,7 @@ class Downloaded:
 
 
 class Guard:
-    """What the request to one host may connect to."""
+    """Decides what the request to one host may connect to."""
 
     def __init__(self, allowed: AllowedHosts, host: str) -> None:
         self._allowed = allowed
@@ -62,14 +62,14 @@ class Guard:
 
     @property
     def refusal(self) -> str | None:
-        """Why none of the host's addresses may be reached, in words; None when one was tried."""
+        """Why none of the host's addresses may be reached; None when one was tried."""
         return None if self._connecting else self._why
 
     def make_socket(self, info: tuple[Any, ...]) -> socket.socket:
         """A socket for the address that is about to be connected to (`info` as of getaddrinfo). Raises OSError."""
         family, kind, protocol, _, (place, port, *_) = info
         address = read_address(place)
-        self._why = "no plain IP address" if address is None else self._refuse(address, port)
+        self._why = "an unreadable IP address" if address is None else self._refuse(address, port)
         if self._why is not None:
             raise OSError(errno.EACCES, self._why)
         self._connecting = True
@@ -91,16 +91,16 @@ class Downloader:
     def __init__(
         self, *, allowed: AllowedHosts, max_bytes: int, timeout: float, resolver: AbstractResolver | None = None
     ) -> None:
-        """`timeout`: seconds for one file with all redirects. `resolver`: who is asked for addresses; None: the system."""
+        """`timeout`: seconds for one file with all redirects. `resolver`: of host names; None: the system's."""
         self._allowed = allowed
         self._max_bytes = max_bytes
         self._timeout = timeout
         self._resolver = resolver
 
     async def download(self, source: str, share: Share) -> Downloaded:
-        """What an http(s) URL leads to; its bytes come out of `share`.
+        """Download an http(s) URL, its bytes accounted to `share`.
 
-        Raises PermanentError or TransientError, whose texts show no secret of a URL.
+        Raises PermanentError or TransientError, whose texts contain no secret of the URL.
         """
         try:
             async with asyncio.timeout(self._timeout) as deadline:
@@ -120,7 +120,7 @@ class Downloader:
                     if response.status not in REDIRECTS or location is None:
                         return await self._read(source, response, share, deadline)
             except (aiohttp.InvalidURL, ValueError):
-                raise _not_fetched(source, "it is, or leads to, no http(s) URL") from None
+                raise _not_fetched(source, "it is not an http(s) URL, or redirects to something else") from None
             except (aiohttp.ClientError, OSError) as error:
                 raise TransientError(
                     f"media {safe_url(source)} cannot be fetched: {connection_words(error)}",
@@ -154,14 +154,14 @@ class Downloader:
     async def _read(
         self, source: str, response: aiohttp.ClientResponse, share: Share, deadline: asyncio.Timeout
     ) -> Downloaded:
-        self._check_status(source, response.status)
-        self._check_size(source, response.content_length or 0)
+        _check_status(source, response.status)
+        check_size(self._max_bytes, source, response.content_length or 0)
         data = io.BytesIO()
-        # Counted as it is unpacked, should it be packed although nobody asked for that.
+        # Counted as it is unpacked, in case the server compresses against our request.
         async for chunk in response.content.iter_chunked(CHUNK):
             size = data.tell() + len(chunk)
-            self._check_size(source, size)
-            await _paused(deadline, share.hold(size))
+            check_size(self._max_bytes, source, size)
+            await _off_the_clock(deadline, share.hold(size))
             data.write(chunk)
         known = "Content-Type" in response.headers
         return Downloaded(
@@ -171,24 +171,24 @@ class Downloader:
             response.url.path,
         )
 
-    def _check_status(self, source: str, status: int) -> None:
-        if status == 200:
-            return
-        text = f"media {safe_url(source)} cannot be fetched: the server answered {status}"
-        if 300 <= status < 500 and status not in RETRIED:
-            raise PermanentError(text, error_class=ErrorClass.CONTENT)
-        raise TransientError(text, error_class=ErrorClass.SERVER)
 
-    def _check_size(self, source: str, size: int) -> None:
-        if size > self._max_bytes:
-            raise PermanentError(
-                f"media {safe_url(source)} is larger than media_max_bytes ({self._max_bytes} bytes)",
-                error_class=ErrorClass.CONTENT,
-            )
+def _check_status(source: str, status: int) -> None:
+    if status == 200:
+        return
+    text = f"media {safe_url(source)} cannot be fetched: the server answered {status}"
+    if 300 <= status < 500 and status not in RETRIED:
+        raise content_error(text)
+    raise TransientError(text, error_class=ErrorClass.SERVER)
 
 
-async def _paused(deadline: asyncio.Timeout, waiting: Awaitable[None]) -> None:
-    """Wait for what is not the server's fault, in time that does not count."""
+def check_size(limit: int, source: str, size: int) -> None:
+    """Raises PermanentError when a file has more bytes than `limit`."""
+    if size > limit:
+        raise content_error(f"media {safe_url(source)} is larger than media_max_bytes ({limit} bytes)")
+
+
+async def _off_the_clock(deadline: asyncio.Timeout, waiting: Awaitable[None]) -> None:
+    """Wait for something that the server does not delay: the deadline moves by as much."""
     loop, end = asyncio.get_running_loop(), deadline.when()
     assert end is not None
     begin = loop.time()
@@ -205,47 +205,46 @@ def _read_url(source: str) -> URL:
             return url
     except ValueError:
         pass
-    raise _not_fetched(source, "it is no http(s) URL")
+    raise _not_fetched(source, "it is not an http(s) URL")
 
 
 def _next_url(source: str, url: URL, location: str) -> URL:
-    """Where a redirect leads, if it may be followed."""
+    """The target of a redirect, if it may be followed."""
     try:
         target = url.with_user(None).join(URL(location))
         host, port = target.host, target.port
     except ValueError:
-        raise _not_fetched(source, "it is redirected to no URL") from None
+        raise _not_fetched(source, "it redirects to something that is not a URL") from None
     shown = safe_url(str(target))
     if target.scheme not in {"http", "https"} or not host or not port:
-        raise _not_fetched(source, f"it is redirected to {shown}, which is no http(s) URL")
+        raise _not_fetched(source, f"it redirects to {shown}, which is not an http(s) URL")
     if url.scheme == "https" and target.scheme == "http":
-        raise _not_fetched(source, f"it is redirected from https to {shown}, which anybody on the way could change")
+        raise _not_fetched(source, f"it redirects from https to {shown}, which could be tampered with on the way")
     if target.user is not None or target.password is not None:
-        raise _not_fetched(source, f"it is redirected to {shown} with a user and a password that nobody gave us")
+        raise _not_fetched(source, f"it redirects to {shown} with a user and password that the job does not give")
     if target.origin() == url.origin():
         return target.with_user(url.user).with_password(url.password)
     return target
 
 
 def _not_fetched(source: str, why: str) -> PermanentError:
-    return PermanentError(f"media {safe_url(source)} cannot be fetched: {why}", error_class=ErrorClass.CONTENT)
+    return content_error(f"media {safe_url(source)} cannot be fetched: {why}")
 
 
 def _refused(source: str, url: URL, why: str) -> PermanentError:
-    leads = "" if url == URL(source) else f"it leads to {safe_url(str(url))}, and "
-    return PermanentError(
+    leads = "" if url == URL(source) else f"it redirects to {safe_url(str(url))}, and "
+    return content_error(
         f"media {safe_url(source)} is refused: {leads}{(url.host or '')[:MAX_HOST]} has {why}; if media may come from there, "
-        "name the host or its address in transports.whatsapp.media_hosts",
-        error_class=ErrorClass.CONTENT,
+        "name the host or its address in transports.whatsapp.media_hosts"
     )
 
 
 def _is_own(address: Address) -> bool:
-    """Whether an address is one of this machine's own: what is reached there may be hidden from the internet by a firewall."""
+    """Whether an address belongs to this machine, where a firewall may hide services from the internet."""
     address = reached(address)
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-        # Sends nothing. The system speaks to its own address from that same address.
+        # Sends nothing. The system's source address for an address of its own is that address.
         probe.connect((str(address), 9))
         return bool(probe.getsockname()[0] == str(address))
     return False

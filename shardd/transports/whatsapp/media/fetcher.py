@@ -1,7 +1,7 @@
-"""Fetching what a message carries: from an http(s) URL, a `data:` URI, or a file below the configured folder.
+"""Fetching a message's file: from an http(s) URL, a `data:` URI, or the configured folder.
 
-It happens before the device's turn is used, and it has an end: a limit of bytes and one of time. A file's real place, links
-resolved, must lie in the folder; that is asked of the opened file, so nothing can be swapped in between.
+It happens before the device's lock is taken, with limits on bytes and time. A file's real path, links resolved, must lie in the
+folder; that is checked on the opened file, so nothing can be swapped in between.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 from aiohttp.abc import AbstractResolver
 
 from shardd.addresses import AllowedHosts
-from shardd.errors import ErrorClass, PermanentError
-from shardd.transports.whatsapp.media.download import Downloader
+from shardd.transports.details import content_error
+from shardd.transports.whatsapp.media.download import Downloader, check_size
 from shardd.transports.whatsapp.media.file_names import disposition_name, path_name, safe_name
 from shardd.transports.whatsapp.media.memory import MediaMemory, Share
 from shardd.urls import safe_url
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Media:
-    """What was fetched. `mime_type`: as its source says; `file_name`: as its source calls it, made safe."""
+    """What was fetched. `mime_type`, `file_name`: as the source names them, the latter made safe."""
 
     data: bytes
     mime_type: str | None = None
@@ -39,7 +39,7 @@ class Media:
     share: Share | None = field(default=None, compare=False, repr=False)
 
     def release(self) -> None:
-        """Let go of the bytes; may be called often."""
+        """Free the bytes. Idempotent."""
         self.data = b""
         if self.share is not None:
             self.share.release()
@@ -51,18 +51,17 @@ class MediaFetcher:
     def __init__(
         self,
         *,
-        folder: str | None,
+        folder: str | Path | None,
         hosts: Iterable[str] = (),
         max_bytes: int,
         memory: int,
         timeout: float,
         resolver: AbstractResolver | None = None,
     ) -> None:
-        """Remember the bounds.
+        """`folder`: below it jobs may name files; None: nowhere. `hosts`: allowed although they are not in the internet.
 
-        `folder`: below it files may be named, None: nowhere. `hosts`: those that may be fetched from although they are not in
-        the internet. `memory`: bytes of all files that are held at once. `timeout`: seconds for one download. `resolver`: who
-        is asked for addresses; None: the system.
+        `memory`: bytes of all files held at once. `timeout`: seconds for one download. `resolver`: of host names; None: the
+        system's.
         """
         self._folder = Path(folder).resolve() if folder else None
         self._max_bytes = max_bytes
@@ -97,60 +96,44 @@ class MediaFetcher:
             return await self._decode(source, share)
         if scheme in {"", "file"}:
             return await self._read(_file_path(source) if scheme else source, share)
-        raise PermanentError(
-            f"media {safe_url(source)}: write an http(s) URL, a data: URI, or a file below media_dir",
-            error_class=ErrorClass.CONTENT,
-        )
-
-    def _check_size(self, source: str, size: int) -> None:
-        if size > self._max_bytes:
-            raise PermanentError(
-                f"media {safe_url(source)} is larger than media_max_bytes ({self._max_bytes} bytes)",
-                error_class=ErrorClass.CONTENT,
-            )
+        raise content_error(f"media {safe_url(source)}: write an http(s) URL, a data: URI, or a file below media_dir")
 
     async def _decode(self, uri: str, share: Share) -> Media:
-        """RFC 2397; case, spaces and line breaks do not matter, nor does missing padding, as in browsers."""
+        """RFC 2397; as in browsers, case, white space and missing padding do not matter."""
         head, comma, body = uri.partition(",")
         if not comma:
-            raise PermanentError(
-                f"media {safe_url(uri)}: a data: URI is data:image/png;base64,… or data:text/plain,…",
-                error_class=ErrorClass.CONTENT,
-            )
+            raise content_error(f"media {safe_url(uri)}: a data: URI is data:image/png;base64,… or data:text/plain,…")
         mime_type, *parameters = (part.strip() for part in head[len("data:") :].split(";"))
         packed = "base64" in (parameter.lower() for parameter in parameters)
-        # Four characters of base64 are three bytes; a percent-coded text is at least as long as what it means.
-        self._check_size(
-            uri, (len(body) - body.count("%") * 2) * 3 // 4 - 2 if packed and body.isprintable() else len(body) // 3
-        )
+        # Four characters of base64 are three bytes; percent-encoding only makes a text longer.
+        plain = len(body) - body.count("%") * 2
+        least = plain * 3 // 4 - 2 if packed and body.isprintable() else len(body) // 3
+        check_size(self._max_bytes, uri, least)
         await share.hold(len(body))
         data = _unpack(uri, body) if packed else unquote_to_bytes(body)
-        self._check_size(uri, len(data))
+        check_size(self._max_bytes, uri, len(data))
         return Media(data, mime_type.lower() or None)
 
     async def _read(self, path: str, share: Share) -> Media:
         threads = asyncio.get_running_loop()
-        # Opened twice, so that no descriptor is kept while this waits for its turn.
+        # Opened twice, so that no descriptor is held while this waits for memory.
         await share.hold(await threads.run_in_executor(None, self._with_file, path, _size))
         data, name = await threads.run_in_executor(None, self._with_file, path, self._content)
         await share.hold(len(data))
         return Media(data, None, safe_name(name))
 
     def _with_file(self, path: str, use: Callable[[int, Path], T]) -> T:
-        """What `use` makes of a file that may be read: of its descriptor, and of its real place."""
+        """Call `use` with the descriptor and the real path of a file that may be read."""
         if self._folder is None:
-            raise PermanentError(
-                f"media {safe_url(path)}: files are not allowed, since transports.whatsapp.media_dir is not set",
-                error_class=ErrorClass.CONTENT,
+            raise content_error(
+                f"media {safe_url(path)}: files are not allowed: transports.whatsapp.media_dir is not set"
             )
         try:
-            # A pipe must not make us wait; what it is is asked of the opened file.
+            # A pipe must not block; its type is checked once it is open.
             handle = os.open(self._folder / path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else "not a path"
-            raise PermanentError(
-                f"media {safe_url(path)} cannot be read in {self._folder}: {why}", error_class=ErrorClass.CONTENT
-            ) from None
+            raise content_error(f"media {safe_url(path)} cannot be read in {self._folder}: {why}") from None
         try:
             place = Path(f"/proc/self/fd/{handle}").readlink()
             self._check_file(path, handle, place)
@@ -162,18 +145,15 @@ class MediaFetcher:
         assert self._folder is not None
         status = os.fstat(handle)
         if not place.is_relative_to(self._folder):
-            raise PermanentError(
-                f"media {safe_url(path)} is not below {self._folder} (transports.whatsapp.media_dir)",
-                error_class=ErrorClass.CONTENT,
-            )
+            raise content_error(f"media {safe_url(path)} is not below {self._folder} (transports.whatsapp.media_dir)")
         if not stat.S_ISREG(status.st_mode):
-            raise PermanentError(f"media {safe_url(path)} is not a file", error_class=ErrorClass.CONTENT)
-        self._check_size(path, status.st_size)
+            raise content_error(f"media {safe_url(path)} is not a file")
+        check_size(self._max_bytes, path, status.st_size)
 
     def _content(self, handle: int, place: Path) -> tuple[bytes, str]:
         with os.fdopen(handle, "rb", closefd=False) as file:
             data = file.read(self._max_bytes + 1)
-        self._check_size(place.name, len(data))  # it may have grown
+        check_size(self._max_bytes, place.name, len(data))  # it may have grown
         return data, place.name
 
 
@@ -181,9 +161,8 @@ def _file_path(url: str) -> str:
     try:
         return unquote(urlsplit(url).path)
     except ValueError:
-        raise PermanentError(
-            f"media {safe_url(url)} is no URL of a file; write file:///path, or the path",
-            error_class=ErrorClass.CONTENT,
+        raise content_error(
+            f"media {safe_url(url)} is not the URL of a file; write file:///path, or the path"
         ) from None
 
 
@@ -196,6 +175,4 @@ def _unpack(uri: str, body: str) -> bytes:
     try:
         return base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise PermanentError(
-            f"media {safe_url(uri)}: what follows the comma is not base64", error_class=ErrorClass.CONTENT
-        ) from None
+        raise content_error(f"media {safe_url(uri)}: what follows the comma is not base64") from None

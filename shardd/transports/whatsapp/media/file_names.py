@@ -1,4 +1,7 @@
-"""What a file is called at the recipient: a name that is nothing but a name."""
+"""The name under which the recipient sees a file: no part of a path, nothing invisible.
+
+pathvalidate and werkzeug were looked at: the one keeps marks that turn the direction of text, the other drops what is not ASCII.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,16 @@ from urllib.parse import unquote
 from aiohttp.multipart import content_disposition_filename, parse_content_disposition
 
 MAX_BYTES: Final = 200
-"""Of a name in UTF-8: what every file system takes, with room for what a phone adds."""
+"""Of a name in UTF-8: what every file system accepts, with room for a phone's own suffix."""
 MAX_SUFFIX: Final = 16
 _JOINERS: Final = frozenset("\u200c\u200d")
-"""Invisible, but words of some languages and many emoji are written with them."""
+"""Invisible, but part of words in some languages and of many emoji."""
 _DROPPED: Final = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
-"""Control characters, marks that turn the direction of what follows, and what is no character."""
+"""Control characters, marks that turn the direction of text, and non-characters."""
 
 
 def safe_name(text: str) -> str | None:
-    """`text` as the name of a file: no part of a path, no invisible sign, of bounded length; None when nothing is left."""
+    """`text` as a file name of bounded length; None when nothing is left."""
     plain = "".join(
         sign for sign in text[: 4 * MAX_BYTES] if sign in _JOINERS or unicodedata.category(sign) not in _DROPPED
     )
@@ -33,13 +36,13 @@ def safe_name(text: str) -> str | None:
 
 
 def disposition_name(header: str) -> str | None:
-    """The name in a Content-Disposition (RFC 6266), with `filename*` before `filename`; what servers get wrong included."""
+    """The name in a Content-Disposition (RFC 6266), `filename*` before `filename`; malformed headers are tolerated."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         _, parameters = parse_content_disposition(header)
         name = content_disposition_filename(parameters)
     if name is None:
-        # It reads strictly; this reads names without quotes and headers without a type.
+        # aiohttp is strict; this accepts names without quotes and headers without a type.
         message = Message()
         message["Content-Disposition"] = header
         name = message.get_filename()
@@ -56,7 +59,7 @@ def _last_part(path: str) -> str:
 
 
 def _as_written(name: str) -> str:
-    """Bytes of a header that are no UTF-8 come as surrogates; then they are Latin-1, as HTTP once prescribed."""
+    """Header bytes that are not UTF-8 arrive as surrogates; they are Latin-1, as HTTP once prescribed."""
     try:
         name.encode()
     except UnicodeEncodeError:

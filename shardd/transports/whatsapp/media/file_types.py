@@ -1,33 +1,41 @@
 """What a file is, and as what it may be sent.
 
-What its bytes say counts. What the row, the server or the name say is asked only about bytes that libmagic does not know, and
-for documents, which may be anything.
+Its bytes decide. The row's MIME type, the server's and the file name count only for bytes that libmagic does not recognise,
+and for documents, which may be anything. libmagic does not tell sound from video in an MP4, nor Opus from other codecs in an
+Ogg: those headers are read here. mutagen was looked at: it looks for sound only, and reads as many boxes as a file claims to
+have.
 """
 
 from __future__ import annotations
 
+import asyncio
 import mimetypes
 import re
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import magic
 
-from shardd.errors import ErrorClass, PermanentError
+from shardd.errors import PermanentError
 from shardd.ipc import JobSpec
+from shardd.transports.details import content_error
 from shardd.transports.whatsapp.media.fetcher import Media
+from shardd.transports.whatsapp.media.previews import Previews
 
 VOICE: Final = "audio/ogg; codecs=opus"
 """The only form in which phones play a voice message."""
 IMAGES: Final = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
 UNKNOWN: Final = frozenset({"application/octet-stream", "binary/octet-stream"})
 HEAD: Final = 4096
-"""Bytes that libmagic looks at."""
+"""Bytes that libmagic reads."""
 MAX_BOXES: Final = 2000
-"""Boxes of an MP4 file that are looked at; they lie side by side and in each other, and their sizes are the file's own claim."""
+"""Boxes of an MP4 file that are read; they are nested, and their sizes are the file's own claim."""
+MAX_PIXELS: Final = 100_000_000
+"""An image beyond this is refused: no phone shows it."""
 
-# What libmagic calls otherwise than phones do.
+# libmagic's names that differ from those that phones use.
 _NAMES: Final = {
     "audio/x-m4a": "audio/mp4",
     "audio/x-hx-aac-adts": "audio/aac",
@@ -42,36 +50,59 @@ _PAGES: Final = frozenset({"text/html", "text/plain", "text/xml", "application/j
 _CONVERT: Final = "convert it, such as with: ffmpeg -i FILE -c:a libopus FILE.ogg"
 
 
-def sent_as(job: JobSpec, media: Media) -> str:
-    """The MIME type as which the media of a job is sent. Raises PermanentError when it is not what the job's kind says."""
-    if not media.data:
-        raise PermanentError("the media is empty", error_class=ErrorClass.CONTENT)
-    if job.mime_type and not _MIME_TYPE.fullmatch(job.mime_type):
-        raise PermanentError(
-            f"mime_type {job.mime_type[:80]!r} is not a MIME type; write one such as application/pdf, or leave it out",
-            error_class=ErrorClass.CONTENT,
+@dataclass(frozen=True, slots=True)
+class MediaInfo:
+    """What a message says about its file. `preview`: a small JPEG of an image; `size`: width and height in pixels, as shown."""
+
+    mime_type: str
+    preview: bytes | None = None
+    size: tuple[int, int] | None = None
+
+
+async def inspect(job: JobSpec, media: Media, previews: Previews) -> MediaInfo:
+    """Raises PermanentError when the file does not fit the job's kind."""
+    mime_type = await asyncio.to_thread(sent_as, job, media)
+    picture = await previews.make(media.data) if job.kind == "image" else None
+    if picture is None:
+        return MediaInfo(mime_type)
+    if picture.damaged:
+        raise content_error("the media is not a readable image: send JPEG or PNG, or send it as a document")
+    if picture.width * picture.height > MAX_PIXELS:
+        raise content_error(
+            f"the image has {picture.width} by {picture.height} pixels, which is too much: send it as a document"
         )
-    found = what_it_is(media.data)
+    return MediaInfo(mime_type, picture.preview, (picture.width, picture.height) if picture.width else None)
+
+
+def sent_as(job: JobSpec, media: Media) -> str:
+    """The MIME type as which the media of a job is sent. Raises PermanentError when the file does not fit the job's kind."""
+    if not media.data:
+        raise content_error("the media is empty")
+    if job.mime_type and not _MIME_TYPE.fullmatch(job.mime_type):
+        raise content_error(
+            f"mime_type {job.mime_type[:80]!r} is not a MIME type; write one such as application/pdf, or leave it out"
+        )
+    found = detect_type(media.data)
     if job.kind == "document":
         return job.mime_type or _hint(media.mime_type) or found
     if job.kind == "voice":
         if not is_ogg_opus(media.data):
-            raise _another(job, found, f"phones play only Ogg with Opus as voice: {_CONVERT}, or send it as audio")
+            raise _mismatch(job, found, f"phones play only Ogg with Opus as voice: {_CONVERT}, or send it as audio")
         return VOICE
     if job.kind == "image":
         if found not in IMAGES:
-            raise _another(job, found, "send JPEG or PNG, or send it as a document")
+            raise _mismatch(job, found, "send JPEG or PNG, or send it as a document")
         return found
     if found in UNKNOWN:
         found = _claimed(job, media)
     if found.partition("/")[0] != job.kind:
-        raise _another(job, found, f"send it as {_other_kind(found)}a document")
-    # The row may say it more exactly (audio/ogg; codecs=opus), not otherwise.
+        raise _mismatch(job, found, f"send it as {_other_kind(found)}a document")
+    # The row may be more specific (audio/ogg; codecs=opus), but not contradict.
     row = job.mime_type or ""
     return row if row.partition(";")[0].strip().lower() == found else found
 
 
-def what_it_is(data: bytes) -> str:
+def detect_type(data: bytes) -> str:
     """The MIME type of a file by its bytes."""
     found = str(magic.from_buffer(data[:HEAD], mime=True))
     found = _NAMES.get(found, found)
@@ -92,7 +123,7 @@ def is_ogg_opus(data: bytes) -> bool:
 
 
 def track_kinds(data: bytes) -> set[bytes]:
-    """The handlers of the tracks of an MP4 or 3GP file (ISO/IEC 14496-12): `soun`, `vide` …; empty when it names none."""
+    """The handlers of the tracks of an MP4 or 3GP file (ISO/IEC 14496-12), such as `soun` and `vide`."""
     left = [MAX_BOXES]
     view = memoryview(data)
     return {
@@ -105,7 +136,7 @@ def track_kinds(data: bytes) -> set[bytes]:
 
 
 def _boxes(view: memoryview, wanted: bytes, left: list[int]) -> Iterator[memoryview]:
-    """What is in the boxes of one type; `left`: how many boxes may still be looked at."""
+    """The contents of the boxes of one type; `left`: how many boxes may still be read."""
     at = 0
     while at + 8 <= len(view) and left[0] > 0:
         left[0] -= 1
@@ -127,15 +158,13 @@ def _hint(mime_type: str | None) -> str | None:
 
 
 def _claimed(job: JobSpec, media: Media) -> str:
-    """What bytes that say nothing are claimed to be."""
+    """The claimed type of a file that libmagic does not recognise."""
     by_name, _ = mimetypes.guess_type(job.file_name or media.file_name or "")
     for claim in (job.mime_type, media.mime_type, by_name):
         if (hint := _hint(claim)) and hint.partition("/")[0].lower() == job.kind:
             return hint.lower()
-    raise PermanentError(
-        f"kind is {job.kind!r}, but what the media is cannot be told from its bytes: name its mime_type, or send it as a "
-        "document",
-        error_class=ErrorClass.CONTENT,
+    raise content_error(
+        f"kind is {job.kind!r}, but the type of the media is not recognised: set mime_type, or send it as a document"
     )
 
 
@@ -144,8 +173,6 @@ def _other_kind(found: str) -> str:
     return f"{kind}, or as " if kind in {"audio", "video", "image"} else ""
 
 
-def _another(job: JobSpec, found: str, fix: str) -> PermanentError:
-    page = ", perhaps what the server says instead of the file" if found in _PAGES else ""
-    return PermanentError(
-        f"kind is {job.kind!r}, but the media is {found}{page}; {fix}", error_class=ErrorClass.CONTENT
-    )
+def _mismatch(job: JobSpec, found: str, fix: str) -> PermanentError:
+    page = ", perhaps a page that the server sent instead of the file" if found in _PAGES else ""
+    return content_error(f"kind is {job.kind!r}, but the media is {found}{page}; {fix}")

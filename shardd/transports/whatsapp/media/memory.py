@@ -1,9 +1,9 @@
 """How many bytes of media a worker holds at once.
 
-Every file is held from its first byte until it is uploaded, and there may be as many as there are devices. So each takes its
-bytes from one budget as they come, and waits when the budget is spent: in the order in which the files were begun, so that no
-large one starves behind small ones. Files that are whole give their bytes back in the end whatever happens to others. Only if
-all bytes are held by files that still grow could each wait for the next: then the oldest may pass the budget.
+Every file is held from its first byte until it is uploaded, and there may be as many files as devices. So each takes its
+bytes from one budget as they arrive, and waits when the budget is spent: oldest file first, so that no large one starves
+behind small ones. Complete files free their bytes eventually. Only if growing files hold all bytes could they wait for each
+other for ever: then the oldest may exceed the budget.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Final
 from shardd.errors import DeviceUnavailableError, ErrorClass
 
 PATIENCE: Final = 30.0
-"""Seconds that a file waits for room; then its job goes back to the queue, which is no failure of its own."""
+"""Seconds that a file waits for memory before its job goes back to the queue, without counting an attempt."""
 RETRY: Final = 5.0
-"""Seconds before it is tried again."""
+"""Seconds before that job is tried again."""
 
 
 class MediaMemory:
-    """One worker's budget. It is passed by at most one file, of at most the largest size that a file may have."""
+    """One worker's budget. At most one file exceeds it, by at most the size limit of a file."""
 
     def __init__(self, budget: int, *, patience: float = PATIENCE) -> None:
         """`budget`: bytes of files."""
@@ -32,21 +32,21 @@ class MediaMemory:
         """Bytes of all files."""
 
     def begin(self) -> Share:
-        """A new file, of no size yet. Whoever asks for it must release it."""
+        """A new, empty share, which the caller must release."""
         share = Share(self)
         self._growing[share] = None
         return share
 
-    # ---- what shares ask for
+    # ---- for shares
 
     async def grow(self, share: Share, more: int) -> None:
-        """Add to a share, now or when there is room. Raises DeviceUnavailableError when that takes too long."""
+        """Add to a share, now or when there is memory. Raises DeviceUnavailableError when that takes too long."""
         if not self._waiting and self._fits(share, more):
             self._take(share, more)
             return
         granted = asyncio.get_running_loop().create_future()
         self._waiting[share] = (more, granted)
-        self.look()
+        self._grant()
         try:
             async with asyncio.timeout(self._patience):
                 await granted
@@ -60,34 +60,34 @@ class MediaMemory:
             self._waiting.pop(share, None)
 
     def finish(self, share: Share) -> None:
-        """A share grows no more."""
+        """A share is complete."""
         self._growing.pop(share, None)
-        self.look()
+        self._grant()
 
     def release(self, share: Share) -> None:
-        """A share is not needed any more."""
+        """Free a share."""
         self.held -= share.size
         share.size = 0
         self.finish(share)
 
-    def look(self) -> None:
-        """Let those grow that may, the oldest first."""
+    # ---- inside
+
+    def _grant(self) -> None:
+        """Let shares grow, the oldest first, while there is memory."""
         for share in [share for share in self._growing if share in self._waiting]:
             more, granted = self._waiting[share]
             if granted.cancelled():
-                continue  # it is about to leave
+                continue  # its task is about to leave
             if not self._fits(share, more):
                 return
             del self._waiting[share]
             self._take(share, more)
             granted.set_result(None)
 
-    # ---- inside
-
     def _fits(self, share: Share, more: int) -> bool:
         if self.held + more <= self._budget:
             return True
-        # Bytes of whole files come back by themselves, so it is worth waiting for them.
+        # Bytes of complete files are freed without our help, so it is worth waiting for them.
         return share is next(iter(self._growing)) and self.held == sum(other.size for other in self._growing)
 
     def _take(self, share: Share, more: int) -> None:
@@ -103,14 +103,14 @@ class Share:
         self.size = 0
 
     async def hold(self, size: int) -> None:
-        """Have room for `size` bytes in all; waits until there is. Raises DeviceUnavailableError."""
+        """Grow to `size` bytes; waits for memory. Raises DeviceUnavailableError."""
         if size > self.size:
             await self._memory.grow(self, size - self.size)
 
     def finish(self) -> None:
-        """It will not grow any more."""
+        """It is complete."""
         self._memory.finish(self)
 
     def release(self) -> None:
-        """Give everything back; may be called often."""
+        """Free it. Idempotent."""
         self._memory.release(self)

@@ -1,4 +1,4 @@
-"""What is known of an image: the words between `previews` and its process."""
+"""What the preview process reports about an image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Picture(msgspec.Struct, frozen=True):
-    """`width`, `height`: in pixels, as it is shown (0: not known); `preview`: a small JPEG; `damaged`: cannot be decoded."""
+    """`width`, `height`: in pixels, as shown (0: unknown); `preview`: a small JPEG; `damaged`: cannot be decoded."""
 
     width: int = 0
     height: int = 0

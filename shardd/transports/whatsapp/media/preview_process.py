@@ -1,7 +1,7 @@
-"""The process that decodes images: started by `previews`, told one image after the other, killed when one takes too long.
+"""The child process that decodes images: started by `previews`, given one image after the other, killed when one takes too long.
 
-An image is a program for its decoder, and small files can ask for gigabytes or for hours. Here that costs nobody else anything:
-the memory of this process is limited, so is its time, and it has neither secrets nor connections.
+An image is a program for its decoder, and small files can demand gigabytes or hours. This process has limits on memory and time,
+and neither secrets nor connections.
 
 In: 8 bytes of length (big endian) and the image. Out: 4 bytes of length and a `Picture` in msgpack.
 """
@@ -28,13 +28,13 @@ FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF")
 PREVIEW: Final = 72
 """Pixels of a preview's longer side."""
 ROUGH: Final = 4 * PREVIEW
-"""To this size an image is brought roughly, pixel by pixel, before it is made smooth."""
+"""An image is first reduced to this size by dropping pixels, then smoothly."""
 SURE: Final = 8_000_000
-"""Pixels for which the memory always suffices, so that a failure means a damaged file; few decoders say that it was memory."""
+"""Pixels for which the memory always suffices, so that a failure means a damaged file: few decoders report lack of memory."""
 WEBP_PIXELS: Final = 12_000_000
-"""Half of what Pillow lets pass before it gives WebP's decoder its canvases, 8 bytes for a pixel."""
+"""Half of what Pillow accepts before it allocates WebP's canvases, 8 bytes per pixel."""
 ORIENTATION: Final = 0x0112
-# What EXIF's orientation asks to be done, besides 1, which is nothing.
+# EXIF orientations; 1 means none.
 TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -45,11 +45,11 @@ TURNS: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 _MODULES: Final = (GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin)
-"""Loaded before the first image, so that Pillow looks for no others."""
+"""Loaded before the first image, so that Pillow loads no others."""
 
 
 def look(data: bytes) -> Picture:
-    """Look at one image; raises nothing that a file can cause."""
+    """Size and preview of one image. Nothing that a file causes is raised."""
     Image.MAX_IMAGE_PIXELS = WEBP_PIXELS if data[8:12] == b"WEBP" else None  # the memory is limited instead
     size = (0, 0)
     try:
@@ -61,20 +61,20 @@ def look(data: bytes) -> Picture:
             return Picture(*size, _preview(image, TURNS.get(orientation)))
     except (MemoryError, Image.DecompressionBombError):
         return Picture(*size)
-    except Exception:  # noqa: BLE001 - decoders raise anything, and all of it means the same
+    except Exception:  # noqa: BLE001 - decoders raise anything; all of it means a bad file
         return Picture(*size, damaged=size[0] * size[1] <= SURE)
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         found = image.getexif().get(ORIENTATION)
-    except Exception:  # noqa: BLE001 - what is wrong with the metadata is not wrong with the image
+    except Exception:  # noqa: BLE001 - bad metadata does not make a bad image
         return 1
     return found if isinstance(found, int) and found in TURNS else 1
 
 
 def _preview(image: Image.Image, turn: Image.Transpose | None) -> bytes:
-    # JPEG: decode no more than is needed. The others are decoded whole, but never copied whole.
+    # A JPEG is decoded at reduced size. The others are decoded whole, but never copied whole.
     image.draft("RGB", (2 * PREVIEW, 2 * PREVIEW))
     image.load()
     scale = max(1.0, max(image.size) / ROUGH)
@@ -87,7 +87,7 @@ def _preview(image: Image.Image, turn: Image.Transpose | None) -> bytes:
 
 def main(memory: int, seconds: int) -> None:
     """Answer until the input ends. `memory`: bytes for data; `seconds`: of CPU time for one image."""
-    # uvloop hands down whatever may be inherited, the worker's channel included, whose end must be seen when the worker ends.
+    # uvloop passes on inheritable descriptors, the worker's channel included, whose end must be seen when the worker exits.
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

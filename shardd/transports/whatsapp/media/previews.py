@@ -1,8 +1,8 @@
-"""Previews of images, made by a process of their own: one at a time, within bounds of memory and time.
+"""Previews of images, made in a child process: one at a time, with limits on memory and time.
 
-In this process neither can be had: a thread cannot be stopped, and a progressive JPEG of 150 kB can keep a decoder busy for half
-a minute, one of 1.5 MB for five. The process is kept for the next image and ends when none comes for a while. An
-image whose preview does not come in time is sent without.
+The worker itself cannot set such limits: a thread cannot be stopped, and a progressive JPEG of 150 kB can keep a decoder busy
+for half a minute, one of 1.5 MB for five. The child is reused for the next image and exits after a while without any. An
+image whose preview is not ready in time is sent without one.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from shardd.transports.whatsapp.media.picture import Picture
 log = get_logger(__name__)
 
 MEMORY: Final = 192 * 1024 * 1024
-"""Bytes that decoding may take: 24 million pixels of a PNG are 96 MB."""
+"""Bytes for decoding: 24 million pixels of a PNG take 96 MB."""
 MAX_IMAGE: Final = 32 * 1024 * 1024
-"""Bytes of an image; the process holds it besides."""
+"""Bytes of an image, which the child holds as well."""
 SECONDS: Final = 10.0
-"""For one image, the start of the process included."""
+"""For one image, including the start of the child."""
 PATIENCE: Final = 10.0
-"""Seconds that an image waits for those before it."""
+"""Seconds that an image waits for its turn."""
 IDLE: Final = 60.0
-"""Seconds without an image after which the process ends."""
+"""Seconds without an image after which the child exits."""
 MAX_ANSWER: Final = 64 * 1024
 _KEPT: Final = ("PATH", "LD_LIBRARY_PATH")
-"""Of the environment, which may hold secrets."""
+"""Passed on from the environment, which may hold secrets."""
 
 
 class Previews:
@@ -43,19 +43,19 @@ class Previews:
         self._memory = memory
         self._seconds = seconds
         self._patience = patience
-        self._turn = asyncio.Lock()
+        self._busy = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
         self._idle: asyncio.TimerHandle | None = None
 
-    async def look(self, data: bytes) -> Picture | None:
-        """What there is to know of an image; None when that would take too much."""
+    async def make(self, data: bytes) -> Picture | None:
+        """Size and preview of an image; None when that would take too long or too much memory."""
         if len(data) > MAX_IMAGE:
             return None
         try:
             async with asyncio.timeout(self._patience):
-                await self._turn.acquire()
+                await self._busy.acquire()
         except TimeoutError:
-            log.warning("an image is sent without preview: others take too long", action="preview")
+            log.warning("image sent without preview: others take too long", action="preview")
             return None
         picture: Picture | None = None
         try:
@@ -63,18 +63,18 @@ class Previews:
                 picture = await self._ask(data)
         except (TimeoutError, OSError, EOFError, msgspec.MsgspecError) as error:
             ended = self._process and self._process.returncode
-            log.warning("an image is sent without preview", action="preview", error=repr(error), exit_code=ended)
+            log.warning("image sent without preview", action="preview", error=repr(error), exit_code=ended)
         finally:
             try:
                 if picture is None or picture.preview is None:
-                    # An answer that is still to come is nobody's, and memory that did not suffice may be in pieces.
+                    # A late answer must not be taken for the next image's, and exhausted memory may be fragmented.
                     await self._end()
             finally:
-                self._turn.release()
+                self._busy.release()
         return picture
 
     async def close(self) -> None:
-        """End the process."""
+        """Kill the child."""
         await self._end()
 
     # ---- inside

@@ -1,8 +1,7 @@
 """What the library's events and error texts mean: for the device, and for the message.
 
-The library speaks in events without a message and in error strings. This module is the one place that reads them; every line
-of its tables was seen against a protocol-level server, or stands in whatsmeow's source. A text that is not known here never
-counts as proof of anything.
+The library reports events without a text and errors as strings. Only this module interprets them; every line of its tables was
+seen against a protocol-level server or is in whatsmeow's source. An unknown text never counts as proof of anything.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from shardd.states import DeviceState
 from shardd.urls import scrub_urls
 
 RATE_PAUSE: Final = 60.0
-"""Seconds that a device rests after WhatsApp said that it asks too often."""
+"""Seconds that a device backs off after WhatsApp reported too many requests."""
 
 # Neonize.proto, ConnectFailureReason, in WhatsApp's own numbers.
 _LOGOUT_REASONS: Final = MappingProxyType(
@@ -33,7 +32,7 @@ _LOGOUT_REASONS: Final = MappingProxyType(
 _FAILURE_NAMES: Final = MappingProxyType(
     {1: "400", 6: "405", 7: "409, bad user agent", 8: "500", 9: "501, experimental", 10: "503"}
 )
-_ITS_FAULT: Final = frozenset({8, 9, 10})
+_SERVER_REASONS: Final = frozenset({8, 9, 10})
 # Neonize.proto, TemporaryBan.TempBanReason.
 _BAN_REASONS: Final = MappingProxyType(
     {
@@ -47,8 +46,8 @@ _BAN_REASONS: Final = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """Why a client cannot go on. `state` None: the device is as it was, only unreachable now. `until`: POSIX seconds."""
+class Failure:
+    """Why a client is of no further use. `state` None: the device's state is unchanged. `until`: POSIX seconds."""
 
     text: str
     state: DeviceState | None = None
@@ -57,7 +56,7 @@ class Trouble:
     error_class: ErrorClass = ErrorClass.ACCOUNT
 
     def as_error(self) -> DeviceUnavailableError:
-        """The same, as what a send raises."""
+        """The error that a send raises for it."""
         until = datetime.fromtimestamp(self.until, UTC) if self.until is not None else None
         return DeviceUnavailableError(
             self.text,
@@ -68,58 +67,58 @@ class Trouble:
         )
 
 
-def logged_out(event: Any) -> Trouble:
-    """LoggedOut: the library has deleted the session."""
+def logged_out(event: Any) -> Failure:
+    """LoggedOut: the library deletes the session."""
     reason = _LOGOUT_REASONS.get(event.Reason, f"reason {event.Reason}")
-    return Trouble(f"WhatsApp ended this session: {reason}", DeviceState.LOGGED_OUT)
+    return Failure(f"WhatsApp ended this session: {reason}", DeviceState.LOGGED_OUT)
 
 
-def replaced(_: Any) -> Trouble:
+def replaced(_: Any) -> Failure:
     """StreamReplaced: the same session logged in elsewhere."""
-    return Trouble("another client logged in with this session", DeviceState.REPLACED)
+    return Failure("another client logged in with this session", DeviceState.REPLACED)
 
 
-def banned(event: Any) -> Trouble:
+def banned(event: Any) -> Failure:
     """TemporaryBan: `Expire` is seconds from now."""
     reason = _BAN_REASONS.get(event.Code, f"code {event.Code}")
-    return Trouble(f"WhatsApp banned this account for a time: {reason}", DeviceState.BANNED, time.time() + event.Expire)
+    return Failure(f"WhatsApp banned this account for a time: {reason}", DeviceState.BANNED, time.time() + event.Expire)
 
 
-def outdated(_: Any) -> Trouble:
+def outdated(_: Any) -> Failure:
     """ClientOutdated: failure 405."""
-    return Trouble(
+    return Failure(
         "WhatsApp refuses this version of the library (405)", DeviceState.CLIENT_OUTDATED, error_class=ErrorClass.DEVICE
     )
 
 
-def refused(event: Any) -> Trouble:
-    """ConnectFailure: every other failure of a login."""
+def refused(event: Any) -> Failure:
+    """ConnectFailure: any other failure of a login."""
     name = _FAILURE_NAMES.get(event.Reason, f"reason {event.Reason}")
     said = f": {event.Message}" if event.Message else ""
-    error_class = ErrorClass.SERVER if event.Reason in _ITS_FAULT else ErrorClass.ACCOUNT
-    return Trouble(f"WhatsApp refused the login ({name}){said}", retry_after=RATE_PAUSE, error_class=error_class)
+    error_class = ErrorClass.SERVER if event.Reason in _SERVER_REASONS else ErrorClass.ACCOUNT
+    return Failure(f"WhatsApp refused the login ({name}){said}", retry_after=RATE_PAUSE, error_class=error_class)
 
 
-def stream_error(event: Any) -> Trouble:
+def stream_error(event: Any) -> Failure:
     """StreamError: a code that whatsmeow does not know."""
     text = f"WhatsApp ended the connection (stream error {event.Code or 'without a code'})"
-    return Trouble(text, error_class=ErrorClass.CONNECTION)
+    return Failure(text, error_class=ErrorClass.CONNECTION)
 
 
 @dataclass(frozen=True, slots=True)
 class SendContext:
-    """What the reading of an error text needs to know."""
+    """What an error text is read with."""
 
     recipient: str
     restricted_until: float
-    """POSIX seconds: until when the device rests from new contacts, should this be what the server says."""
+    """POSIX seconds: until when the device must not write to new contacts, if the error is a restriction."""
 
 
 def _server_refused(match: re.Match[str], context: SendContext) -> SendError:
-    """An ack with an error is proof: the server has seen the message and did not take it."""
+    """An ack with an error is proof that the server did not take the message."""
     code = int(match[1])
     if code == 463:
-        return Trouble(
+        return Failure(
             f"WhatsApp does not let this account write to new contacts for now (463); {context.recipient} is one",
             DeviceState.RESTRICTED,
             context.restricted_until,
@@ -133,7 +132,7 @@ def _server_refused(match: re.Match[str], context: SendContext) -> SendError:
 
 
 def _too_fast(what: str) -> SendError:
-    text = f"WhatsApp says that this account {what} (429)"
+    text = f"WhatsApp reports that this account {what} (429)"
     return DeviceUnavailableError(text, retry_after=RATE_PAUSE, error_class=ErrorClass.RATE_LIMIT)
 
 
@@ -146,7 +145,7 @@ def _unknown_recipient(_: re.Match[str], context: SendContext) -> SendError:
 
 
 def _no_group(_: re.Match[str], context: SendContext) -> SendError:
-    text = f"group {context.recipient}: this account is no member of it, or it does not exist"
+    text = f"group {context.recipient} does not exist, or this account is not a member of it"
     return PermanentError(text, error_class=ErrorClass.RECIPIENT)
 
 
@@ -156,22 +155,22 @@ def _not_connected(_: re.Match[str], __: SendContext) -> SendError:
     )
 
 
-def _not_asked(match: re.Match[str], __: SendContext) -> SendError:
-    text = f"WhatsApp did not answer a question that comes before the message: {match.string}"
-    return TransientError(text, error_class=_silence(match.string))
+def _query_failed(match: re.Match[str], __: SendContext) -> SendError:
+    text = f"WhatsApp did not answer a request that precedes the message: {match.string}"
+    return TransientError(text, error_class=_no_answer(match.string))
 
 
-def _never(match: re.Match[str], context: SendContext) -> SendError:
+def _unsendable(match: re.Match[str], context: SendContext) -> SendError:
     error_class = ErrorClass.CONTENT if "too large" in match.string else ErrorClass.RECIPIENT
     return PermanentError(f"a message to {context.recipient} cannot be sent: {match.string}", error_class=error_class)
 
 
-def _store(match: re.Match[str], __: SendContext) -> SendError:
+def _store_failed(match: re.Match[str], __: SendContext) -> SendError:
     return DeviceUnavailableError(f"the session store failed: {match.string}")
 
 
-# Read from top to bottom; the first that matches decides. whatsmeow asks (info queries), encrypts, sends one frame, then
-# waits for its ack: an error of a step before the frame is proof that nothing left.
+# The first match decides. whatsmeow queries (info queries), encrypts, sends one frame, then waits for its ack: an error of a step
+# before the frame is proof that nothing left.
 _SEND_ERRORS: Final[tuple[tuple[str, Callable[[re.Match[str], SendContext], SendError]], ...]] = (
     (r"server returned error (\d+)$", _server_refused),
     (r"no LID found for .* from server", _unknown_recipient),
@@ -180,34 +179,37 @@ _SEND_ERRORS: Final[tuple[tuple[str, Callable[[re.Match[str], SendContext], Send
     (r"websocket disconnected before info query( \(retry\))? returned response", _not_connected),
     (r"(websocket not connected|frame socket is closed)$", _not_connected),
     (r"^(the store doesn't contain a device JID|client is nil)$", _not_connected),
-    (r"info query (timed out|returned)", _not_asked),
-    (r"^failed to (get user info|get device list|get group members)", _not_asked),
-    (r"^failed to (get LID for PN|fetch LID mappings|prefetch sessions|save cached sessions)", _store),
-    (r"^(can't send message to unknown server|message recipient must be a user JID|sending to non-status)", _never),
-    (r"^(failed to send message node: )?frame too large", _never),
+    (r"info query (timed out|returned)", _query_failed),
+    (r"^failed to (get user info|get device list|get group members)", _query_failed),
+    (r"^failed to (get LID for PN|fetch LID mappings|prefetch sessions|save cached sessions)", _store_failed),
+    (
+        r"^(can't send message to unknown server|message recipient must be a user JID|sending to non-status)",
+        _unsendable,
+    ),
+    (r"^(failed to send message node: )?frame too large", _unsendable),
 )
 
 
 def send_error(text: str, context: SendContext) -> SendError:
-    """What an error text of `send_message` says about the message."""
+    """What an error text of `send_message` proves about the message."""
     text = scrub_urls(text)
     for pattern, read in _SEND_ERRORS:
         if match := re.search(pattern, text):
             return read(match, context)
     return InDoubtError(
-        f"no answer from WhatsApp to a message that was handed over: {text}", error_class=_silence(text)
+        f"no answer from WhatsApp to a message that was handed over: {text}", error_class=_no_answer(text)
     )
 
 
 def upload_error(text: str) -> SendError:
-    """What an error text of `upload` says: the message itself has not been handed over."""
-    text = scrub_urls(text)  # Go names the whole URL, with the token for uploads
+    """What an error text of `upload` means: the message itself has not been handed over."""
+    text = scrub_urls(text)  # Go quotes the whole URL, with the upload token
     if re.search(r"status code (400|413|415)\b", text):
         return PermanentError(f"WhatsApp refused the media: {text}", error_class=ErrorClass.CONTENT)
-    error_class = ErrorClass.SERVER if "status code" in text else _silence(text)
+    error_class = ErrorClass.SERVER if "status code" in text else _no_answer(text)
     return TransientError(f"the media could not be uploaded: {text}", error_class=error_class)
 
 
-def _silence(text: str) -> ErrorClass:
-    """Why no answer came, as far as the text tells."""
+def _no_answer(text: str) -> ErrorClass:
+    """Why no answer came, as far as the text shows."""
     return ErrorClass.TIMEOUT if re.search(r"tim(ed|e) ?out|deadline exceeded", text) else ErrorClass.CONNECTION

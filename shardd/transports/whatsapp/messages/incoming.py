@@ -1,17 +1,23 @@
-"""What people write to a device, as far as it is looked at: the text of a message in a chat of two, and who wrote it."""
+"""What people write to a device: the text of a message in a one-to-one chat, its sender, and the backlog after a login."""
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from shardd.transports.whatsapp.messages.recipients import HIDDEN_SERVER, USER_SERVER
+from shardd.phone_numbers import HIDDEN_SERVER, USER_SERVER
 
+ANNOUNCED: Final = 3.0
+"""Seconds that announced messages may take to arrive."""
+UNANNOUNCED: Final = 0.5
+"""Seconds that the announcement may take, or the report that nothing waited."""
 _WRAPPERS: Final = ("ephemeralMessage", "viewOnceMessage", "viewOnceMessageV2", "editedMessage")
 """Messages around a message (waE2E.proto)."""
 _DEPTH: Final = 4
-"""Wrappers in wrappers; real ones have two."""
+"""Nested wrappers; real messages have two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +26,7 @@ class Incoming:
 
     text: str
     number: str | None
-    """Digits of the sender's phone number; None: WhatsApp did not say it."""
+    """Digits of the sender's phone number; None: WhatsApp did not send it."""
     hidden: str | None
     """The JID by which WhatsApp hides the number: `…@lid`."""
     at: float
@@ -28,7 +34,7 @@ class Incoming:
 
 
 def read_incoming(event: Any) -> Incoming | None:
-    """A message event of the library; None: nothing that a person wrote to this device alone."""
+    """A message event of the library; None unless it is a text that a person wrote to this device alone."""
     source = event.Info.MessageSource
     if source.IsFromMe or source.IsGroup or source.Chat.Server not in (USER_SERVER, HIDDEN_SERVER):
         return None
@@ -47,7 +53,7 @@ def read_incoming(event: Any) -> Incoming | None:
 
 
 def text_of(message: Any) -> str:
-    """What a message says, or which button was pressed; empty: neither."""
+    """The text of a message, or of the button that was pressed; empty when it has neither."""
     for _ in range(_DEPTH):
         inner = next((name for name in _WRAPPERS if message.HasField(name)), None)
         if inner is not None:
@@ -64,3 +70,38 @@ def text_of(message: Any) -> str:
         or message.listResponseMessage.title
         or message.interactiveResponseMessage.body.text
     )
+
+
+class Backlog:
+    """The messages that waited at WhatsApp while the device of one client was not logged in.
+
+    They arrive right after the login, between an announcement of their number and a report that these were all. One of them may
+    be an opt-out, so the first send of a client waits for them.
+    """
+
+    def __init__(self) -> None:
+        self._messages = 0
+        self._over = asyncio.Event()
+
+    def announced(self, event: Any) -> None:
+        """OfflineSyncPreview: how many messages wait."""
+        self._messages = event.Message
+
+    def finish(self, _: Any = None) -> None:
+        """OfflineSyncCompleted, or the connection is gone: nothing more comes."""
+        self._over.set()
+
+    async def wait(self) -> None:
+        """Wait until all have arrived or the time for it is up; returns at once when called again."""
+        if self._over.is_set():
+            return
+        began = asyncio.get_running_loop().time()
+        await self._wait_until(began + UNANNOUNCED)
+        if self._messages and not self._over.is_set():
+            await self._wait_until(began + ANNOUNCED)
+        self._over.set()
+
+    async def _wait_until(self, end: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                await self._over.wait()

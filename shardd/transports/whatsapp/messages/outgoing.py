@@ -1,4 +1,4 @@
-"""Jobs as WhatsApp messages. What has to be uploaded is uploaded before, so these functions only put together."""
+"""Jobs as WhatsApp messages. Media is uploaded before, so these functions only build messages."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from neonize.utils.enum import MediaType
 
 from shardd.errors import ErrorClass, PermanentError
 from shardd.ipc import JobSpec
-from shardd.transports.details import read_details
+from shardd.transports.details import read_contact, read_location
 from shardd.transports.whatsapp.media.fetcher import Media
 from shardd.transports.whatsapp.media.file_names import safe_name
-from shardd.transports.whatsapp.media.look import Look
+from shardd.transports.whatsapp.media.file_types import MediaInfo
 
 MEDIA_TYPES: Final = MappingProxyType(
     {
@@ -61,24 +61,15 @@ def plain_message(job: JobSpec) -> Message:
     """A message without media. Raises PermanentError when something in the job's details is missing or wrong."""
     if job.kind == "text":
         return Message(conversation=job.body)
-    details = read_details(job)
     if job.kind == "location":
-        location = LocationMessage(
-            degreesLatitude=_degrees(details, "latitude", 90), degreesLongitude=_degrees(details, "longitude", 180)
-        )
-        for field in ("name", "address"):
-            if details.get(field):
-                setattr(location, field, str(details[field]))
+        place = read_location(job)
+        location = LocationMessage(degreesLatitude=place.latitude, degreesLongitude=place.longitude, **place.labels)
         return Message(locationMessage=location)
-    name, phone = str(details.get("name") or "").strip(), re.sub(r"[^0-9]", "", str(details.get("phone") or ""))
-    if not name or not phone:
-        raise PermanentError(
-            "a contact needs details.name and details.phone, such as +6281234567890", error_class=ErrorClass.CONTENT
-        )
-    return Message(contactMessage=ContactMessage(displayName=name, vcard=_vcard(name, phone)))
+    contact = read_contact(job)
+    return Message(contactMessage=ContactMessage(displayName=contact.name, vcard=_vcard(contact.name, contact.phone)))
 
 
-def media_message(job: JobSpec, media: Media, look: Look, upload: UploadResponse) -> Message:
+def media_message(job: JobSpec, media: Media, info: MediaInfo, upload: UploadResponse) -> Message:
     """The message that carries what was uploaded."""
     common: dict[str, Any] = {
         "URL": upload.url,
@@ -87,13 +78,13 @@ def media_message(job: JobSpec, media: Media, look: Look, upload: UploadResponse
         "fileEncSHA256": upload.FileEncSHA256,
         "fileSHA256": upload.FileSHA256,
         "fileLength": upload.FileLength,
-        "mimetype": look.mime_type,
+        "mimetype": info.mime_type,
     }
     caption: dict[str, Any] = {"caption": job.body} if job.body else {}
     match job.kind:
         case "image":
-            shape = {"width": look.size[0], "height": look.size[1]} if look.size else {}
-            return Message(imageMessage=ImageMessage(**common, **caption, **shape, JPEGThumbnail=look.preview))
+            size = {"width": info.size[0], "height": info.size[1]} if info.size else {}
+            return Message(imageMessage=ImageMessage(**common, **caption, **size, JPEGThumbnail=info.preview))
         case "video":
             return Message(videoMessage=VideoMessage(**common, **caption))
         case "audio" | "voice":
@@ -101,15 +92,6 @@ def media_message(job: JobSpec, media: Media, look: Look, upload: UploadResponse
         case _:
             name = safe_name(job.file_name or "") or media.file_name or "document"
             return Message(documentMessage=DocumentMessage(**common, **caption, fileName=name, title=name))
-
-
-def _degrees(details: dict[str, Any], field: str, limit: int) -> float:
-    value = details.get(field)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -limit <= value <= limit:
-        raise PermanentError(
-            f"details.{field} is {value!r}; write a number between -{limit} and {limit}", error_class=ErrorClass.CONTENT
-        )
-    return float(value)
 
 
 def _vcard(name: str, phone: str) -> str:

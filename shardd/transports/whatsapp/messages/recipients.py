@@ -1,119 +1,126 @@
-"""Who a message goes to: a phone number in any usual spelling, a JID, or a group; and who is known not to be on WhatsApp.
+"""What a worker knows about the people it writes to: where WhatsApp lists them, who opted out, who is not a stranger.
 
-A number is normalised by phonenumbers. WhatsApp may list an account under another number than people dial (mobile numbers in
-Brazil, Mexico and Argentina), so what it says about a number is kept: the address to write to, or that there is none.
+All of it is a bounded memory of this process. The database's list of opt-outs decides; what a device hears takes a moment to get
+there, and a job may be on its way already, so each worker respects what it heard from that moment on.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections import OrderedDict
-from collections.abc import Container
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Container, Iterable
+from typing import Final, TypeVar
 
-import phonenumbers
-
-from shardd.errors import ErrorClass, PermanentError
-
-USER_SERVER: Final = "s.whatsapp.net"
-GROUP_SERVER: Final = "g.us"
-HIDDEN_SERVER: Final = "lid"
-"""JIDs that hide the number."""
+from shardd.errors import OptedOutError
+from shardd.ipc import JobSpec
+from shardd.opt_out_words import OptOutWords
+from shardd.phone_numbers import USER_SERVER
+from shardd.transports.base import Events
+from shardd.transports.whatsapp.messages.incoming import Incoming
+from shardd.transports.whatsapp.sessions.store import SessionStore
 
 ABSENT_FOR: Final = 24 * 3600.0
 PRESENT_FOR: Final = 7 * 24 * 3600.0
-"""Seconds that knowledge about a number is trusted: people join more often than numbers move."""
+"""Seconds that an answer about a number is trusted: people join more often than numbers move."""
 MAX_KNOWN: Final = 100_000
 
-_JID: Final = re.compile(r"(?P<user>[0-9]+(-[0-9]+)?)@(?P<server>s\.whatsapp\.net|c\.us|lid|g\.us)", re.ASCII)
-_SPELLING: Final = re.compile(r"[\s().\-/\u00a0\u2010-\u2015]")
-
-
-@dataclass(frozen=True, slots=True)
-class Recipient:
-    """An address. `number`: digits only, of a person reached by number; None for groups and hidden ids."""
-
-    jid: str
-    number: str | None = None
-
-
-def parse_recipient(text: str, default_region: str | None, *, transport: str = "whatsapp") -> Recipient:
-    """Read a recipient as a producer wrote it. Raises PermanentError that says how to write it.
-
-    `transport`: whose section of the config has `default_region`.
-    """
-    text = text.strip()
-    if "@" in text:
-        match = _JID.fullmatch(text)
-        if match is None:
-            raise _no_address(
-                f"recipient {text!r} is no address of WhatsApp: write a phone number such as +6281234567890, "
-                "or NUMBER@s.whatsapp.net, or ID@g.us for a group"
-            )
-        user, server = match["user"], match["server"]
-        if server in {USER_SERVER, "c.us"}:
-            return Recipient(f"{user}@{USER_SERVER}", user)
-        return Recipient(f"{user}@{server}")
-    number = _parse_number(text, default_region, transport)
-    return Recipient(f"{number}@{USER_SERVER}", number)
-
-
-def _parse_number(text: str, region: str | None, transport: str) -> str:
-    digits = _SPELLING.sub("", text)
-    if digits.startswith("00"):
-        digits = "+" + digits[2:]
-    if not re.fullmatch(r"\+?[0-9]+", digits, re.ASCII):
-        raise _no_address(f"recipient {text!r} is no phone number: write it as +6281234567890")
-    if digits.startswith("+"):
-        number = _try(digits, None)
-        if number is not None and phonenumbers.is_possible_number(number):
-            return _digits(number)
-        raise _no_address(f"recipient {text!r} cannot be a phone number: it has too few or too many digits")
-    # Without a plus it may be a number of the default region, or one with its country code: only a sure reading counts.
-    for number in (_try(digits, region), _try("+" + digits, None)):
-        if number is not None and phonenumbers.is_valid_number(number):
-            return _digits(number)
-    mend = "write it with + and country code" + ("" if region else f", or set transports.{transport}.default_region")
-    raise _no_address(f"recipient {text!r} is no phone number that can be told without its country: {mend}")
-
-
-def _no_address(text: str) -> PermanentError:
-    return PermanentError(text, error_class=ErrorClass.RECIPIENT)
-
-
-def _try(digits: str, region: str | None) -> phonenumbers.PhoneNumber | None:
-    try:
-        return phonenumbers.parse(digits, region)
-    except phonenumbers.NumberParseException:
-        return None
-
-
-def _digits(number: phonenumbers.PhoneNumber) -> str:
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164).removeprefix("+")
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Directory:
-    """What WhatsApp said about numbers; a number is as much there for one device as for another."""
+    """What WhatsApp answered about numbers. The answer is the same for every device.
+
+    WhatsApp may list an account under another number than people dial (mobile numbers in Brazil, Mexico and Argentina).
+    """
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, tuple[str | None, float]] = OrderedDict()
 
     def lookup(self, number: str) -> tuple[bool, str | None]:
-        """(known, JID to write to): (True, None) is a number without an account, (False, None) one nobody asked about."""
+        """(known, JID): (True, None) is a number without an account, (False, None) one that is not known."""
         found = self._known.get(number)
         if found is None or found[1] < time.monotonic():
             return False, None
         return True, found[0]
 
     def numbers_of(self, jids: Container[str]) -> list[str]:
-        """The numbers under which these JIDs were found. Looks at all that is known."""
+        """The numbers under which these JIDs were found. Scans all that is known."""
         return [number for number, (jid, _) in self._known.items() if jid is not None and jid in jids]
 
     def learn(self, number: str, jid: str | None) -> None:
         """`jid` None: there is no account."""
-        self._known[number] = (jid, time.monotonic() + (ABSENT_FOR if jid is None else PRESENT_FOR))
-        self._known.move_to_end(number)
-        if len(self._known) > MAX_KNOWN:
-            self._known.popitem(last=False)
+        until = time.monotonic() + (ABSENT_FOR if jid is None else PRESENT_FOR)
+        _put(self._known, number, (jid, until))
+
+
+class OptOuts:
+    """Who opted out by writing to a device of this worker."""
+
+    def __init__(self, words: Iterable[str], directory: Directory, events: Events) -> None:
+        """`words`: by which people opt out; `directory`: other numbers by which a person may be known."""
+        self._words = OptOutWords(words)
+        self._directory = directory
+        self._events = events
+        self._heard: OrderedDict[str, None] = OrderedDict()
+
+    def heard(self, device_id: str, incoming: Incoming) -> None:
+        """Somebody wrote to a device; an opt-out is reported and respected, anything else is dropped."""
+        if not self._words.ask_to_stop(incoming.text):
+            return
+        jids = [f"{incoming.number}@{USER_SERVER}"] if incoming.number else []
+        jids += [incoming.hidden] if incoming.hidden else []
+        numbers = [incoming.number] if incoming.number else []
+        numbers += self._directory.numbers_of(jids)
+        recipients = dict.fromkeys([*(f"+{number}" for number in numbers), *jids[bool(incoming.number) :]])
+        for recipient in recipients:
+            _put(self._heard, recipient.removeprefix("+"), None)
+        self._events.opted_out(device_id, list(recipients), incoming.text, incoming.at)
+
+    def check(self, job: JobSpec, *jids: str) -> None:
+        """Raises OptedOutError when the job must not go to one of these JIDs."""
+        if job.heeds_opt_outs and any(jid.removesuffix(f"@{USER_SERVER}") in self._heard for jid in jids):
+            raise OptedOutError("the recipient opted out")
+
+
+class Restrictions:
+    """Devices that WhatsApp keeps from writing to new contacts (463), and to whom they may write meanwhile.
+
+    WhatsApp neither announces the restriction nor its end, and every refused message may prolong it. So after the first refusal
+    a device writes only to known contacts until it is worth another try: those it has written to since this process started, and
+    those for whom the session store has a token.
+    """
+
+    def __init__(self, store: SessionStore) -> None:
+        self._store = store
+        self._until: dict[str, float] = {}
+        self._written: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def refused(self, device_id: str, until: float) -> None:
+        """WhatsApp refused a message to a stranger; `until`: POSIX seconds."""
+        self._until[device_id] = until
+
+    def accepted(self, device_id: str, number: str) -> None:
+        """WhatsApp took a message to this number: it is a known contact now."""
+        _put(self._written, (device_id, number), None)
+
+    def forget(self, device_id: str) -> None:
+        """Lift the restriction: the device was closed."""
+        self._until.pop(device_id, None)
+
+    async def blocked_until(self, device_id: str, session: str, number: str) -> float | None:
+        """Until when (POSIX seconds) this device must not write to this number, or None. Raises DatabaseError."""
+        until = self._until.get(device_id)
+        if until is None or (device_id, number) in self._written:
+            return None
+        if until <= time.time():
+            del self._until[device_id]
+            return None
+        return None if await self._store.knows_recipient(session, number) else until
+
+
+def _put(memory: OrderedDict[K, V], key: K, value: V) -> None:
+    memory[key] = value
+    memory.move_to_end(key)
+    if len(memory) > MAX_KNOWN:
+        memory.popitem(last=False)

@@ -1,9 +1,9 @@
-"""The address of the session store, for its two readers.
+"""The DSN of the session store, for its two readers.
 
-psycopg (libpq) reads what stands in the config. The library reads with Go's lib/pq (1.12): only a URL is PostgreSQL to it
-(anything else silently becomes a SQLite file), an unknown parameter is sent to the server as a setting, and without a timeout
-it waits for ever. It knows several hosts and `target_session_attrs`, but asks one host after the other. The tables live in
-a schema of their own, found by the search path.
+psycopg (libpq) takes the one in the config. The library uses Go's lib/pq (1.12): only a URL is PostgreSQL to it (anything
+else silently becomes a SQLite file), an unknown parameter is sent to the server as a setting, and without a timeout it waits
+for ever. It supports several hosts and `target_session_attrs`, but tries one host after the other. The tables live in a
+schema of their own, found by the search path.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SHARED: Final = (
     "sslsni",
     "target_session_attrs",
 )
-"""Parameters that both readers know by the same name."""
+"""Parameters with the same name for both readers."""
 
 _RELIED_ON: Final = (
     "array_nulls",
@@ -54,9 +54,9 @@ _RELIED_ON: Final = (
 )
 _LIBRARY_SETTINGS: Final = {
     **{s.name: s.value for s in SETTINGS if s.name in _RELIED_ON or s.name.startswith("enable_")},
-    # A session that is lost in a crash of the server would use message keys twice, and nobody could read what they hide.
+    # A session row lost in a crash of the server would reuse message keys, and recipients could not decrypt what follows.
     "synchronous_commit": "on",
-    # Milliseconds. The library keeps up to two idle connections per client, closed ones included: the server ends them.
+    # Milliseconds. The library keeps up to two idle connections per client, even of closed ones: the server ends them.
     "idle_session_timeout": "15000",
     "idle_in_transaction_session_timeout": "60000",
     "statement_timeout": "30000",
@@ -64,24 +64,21 @@ _LIBRARY_SETTINGS: Final = {
 
 
 def sessions_dsn(dsn: str) -> str:
-    """Where sessions are kept when the config does not say so: in the daemon's own database, in a schema of their own.
-
-    Raises DatabaseError when `dsn` cannot be read.
-    """
+    """The default session store: a schema of its own in the daemon's database. Raises DatabaseError for an unreadable `dsn`."""
     options = f"{_parse(dsn).get('options') or ''} -c search_path={SCHEMA}".strip()
     return make_conninfo(dsn, options=options)
 
 
 def library_dsn(dsn: str, *, pgbouncer: bool) -> str:
-    """The same address as the URL that the library needs. Raises DatabaseError when `dsn` cannot be read.
+    """`dsn` as the URL that the library needs. Raises DatabaseError for an unreadable `dsn`.
 
-    Through PgBouncer in transaction mode nothing may be prepared, and nothing may be set at the start: there the search path
-    is PgBouncer's to set (`connect_query`), and so is how long an idle connection lives.
+    PgBouncer in transaction mode allows neither prepared statements nor settings at the start of a session: it sets the
+    search path (`connect_query`) and the lifetime of idle connections itself.
     """
     parameters = _parse(dsn)
     query = {name: parameters[name] for name in _SHARED if parameters.get(name)}
     query = {"sslmode": "prefer", "target_session_attrs": WRITABLE, "connect_timeout": _CONNECT_TIMEOUT} | query
-    # Else the driver prepares each statement with values, in a round trip of its own, and forgets it.
+    # Otherwise the driver prepares each statement with values in an extra round trip, and forgets it.
     query["binary_parameters"] = "yes"
     if not pgbouncer:
         query |= _LIBRARY_SETTINGS
@@ -96,13 +93,13 @@ def library_dsn(dsn: str, *, pgbouncer: bool) -> str:
 
 
 def _place(parameters: dict[str, str], query: dict[str, str]) -> str:
-    """What stands in the URL for the host and its port; where one URL cannot say it, `query` does."""
+    """Host and port of the URL; what a URL cannot express goes into `query`."""
     host, address, port = (parameters.get(name) or "" for name in ("host", "hostaddr", "port"))
     if "service" in query and not host and not address:
         return ""
     host, address = host or address or "/var/run/postgresql", address if host else ""
     if address or "," in host or host.startswith(("/", "@")):
-        # A socket's folder, or more than one host, cannot stand where a URL has its host.
+        # A socket's folder, or several hosts, do not fit into a URL's host.
         query |= {"host": host, "port": port or "5432"} | ({"hostaddr": address} if address else {})
         return ""
     return (f"[{host}]" if ":" in host else host) + f":{port or 5432}"
@@ -112,4 +109,4 @@ def _parse(dsn: str) -> dict[str, str]:
     try:
         return {name: str(value) for name, value in parse_dsn(dsn).items() if value is not None}
     except DatabaseError as error:
-        raise DatabaseError(f"the session store's address cannot be read: {error}") from None
+        raise DatabaseError(f"the session store's DSN cannot be read: {error}") from None

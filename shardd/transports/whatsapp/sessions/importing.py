@@ -1,8 +1,8 @@
-"""Adopting the sessions of another whatsmeow store in PostgreSQL: no phone has to be paired again.
+"""Adopting the sessions of another whatsmeow store in PostgreSQL, without pairing the phones again.
 
-The rows are copied as they are, table by table, in one transaction: all of the chosen sessions or none. Columns that only one
-side has are left to their defaults, so a store of a somewhat older library will do. Whoever used the sessions before has to
-be stopped first: two programs on one session replace each other for ever.
+Rows are copied unchanged, table by table, in one transaction: all of the chosen sessions or none. Columns that only one side
+has keep their defaults, so the store of a somewhat older library works. The program that used the sessions before must be
+stopped first: two programs on one session replace each other for ever.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class ImportPlan:
-    """What an import would do: sessions that come over, and those that are here already."""
+    """What an import would do: sessions to copy, and those already present."""
 
     new: tuple[StoredSession, ...]
     present: tuple[StoredSession, ...]
 
 
 async def plan_import(source_dsn: str, target_dsn: str) -> ImportPlan:
-    """Look at both stores; changes nothing. Raises DatabaseError that names the side."""
+    """Compare both stores; changes nothing. Raises DatabaseError that names the store."""
     here = {session.jid for session in await _sessions(SessionStore(target_dsn), "the session store")}
     there = await _sessions(SessionStore(source_dsn, foreign=True), "the store to import from")
     return ImportPlan(
@@ -53,7 +53,7 @@ async def plan_import(source_dsn: str, target_dsn: str) -> ImportPlan:
 
 
 async def import_sessions(source_dsn: str, target_dsn: str, jids: list[str]) -> int:
-    """Copy these sessions with all that hangs on them: how many rows came over. All or nothing. Raises DatabaseError."""
+    """Copy these sessions with all their rows, all or nothing; returns the number of rows. Raises DatabaseError."""
     try:
         async with (
             await connect(source_dsn, timeout=COPY_TIMEOUT, foreign=True) as source,

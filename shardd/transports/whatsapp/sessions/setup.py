@@ -1,7 +1,7 @@
 """Creates the library's tables, once, before any worker starts.
 
-Only the library knows its tables, and it makes them while it connects, without a lock: two processes on an empty database fail
-with duplicate keys. So one process of its own does nothing but that, under a lock, and ends.
+The library makes its tables while it connects, without a lock: two processes on an empty database fail with duplicate keys.
+So one child process does only that, under a lock.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ MODULE: Final = "shardd.transports.whatsapp.sessions.setup"
 
 
 async def prepare_store(dsn: str, *, pgbouncer: bool = False) -> None:
-    """Make the session store ready: its schema and its tables. Does nothing where all is there already.
+    """Create what is missing of the session store's schema and tables.
 
-    `dsn`: as psycopg reads it. Takes about a second, in a process of its own. Raises DatabaseError.
+    `dsn`: as psycopg reads it. Takes about a second, in a child process. Raises DatabaseError.
     """
     request = {"dsn": dsn, "pgbouncer": pgbouncer}
     try:
-        said = [words async for words in oneshot.converse(MODULE, request, timeout=TIMEOUT)][-1]
+        event = [event async for event in oneshot.converse(MODULE, request, timeout=TIMEOUT)][-1]
     except SharddError as error:
         raise DatabaseError(f"the session store cannot be prepared: {error}") from error
-    if said["event"] != "ready":
-        raise DatabaseError(f"the session store cannot be prepared: {said['reason']}")
+    if event["event"] != "ready":
+        raise DatabaseError(f"the session store cannot be prepared: {event['reason']}")
 
 
-async def _prepare(request: dict[str, Any], say: oneshot.Say) -> None:
+async def _prepare(request: dict[str, Any], report: oneshot.Report) -> None:
     dsn = request["dsn"]
     try:
         async with (
@@ -45,7 +45,7 @@ async def _prepare(request: dict[str, Any], say: oneshot.Say) -> None:
             await connect(dsn, timeout=TIMEOUT) as other,
             locked.transaction(),
         ):
-            # The library is another client and finds only what is committed: so not in the locked transaction.
+            # The library is another client and sees only what is committed: so not in the locked transaction.
             await _make_lock(other)
             await locked.execute(query_text("shardd.transports.whatsapp.sessions", "lock_store"))
             _make_tables(library_dsn(dsn, pgbouncer=request["pgbouncer"]))
@@ -56,20 +56,20 @@ async def _prepare(request: dict[str, Any], say: oneshot.Say) -> None:
                 raise DatabaseError("the library made its tables elsewhere: does the search path lead to one schema?")
     except psycopg.Error as error:
         raise describe_error(error, dsn) from error
-    say({"event": "ready"})
+    report({"event": "ready"})
 
 
 async def _make_lock(connection: StoreConnection) -> None:
-    # When two make the same at once, the second is told so after the first has committed it.
+    # Of two that create the same at once, the second fails after the first has committed.
     with suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateSchema):
         await _make_schema(connection)
-    # (A table comes with a type of its name, which may be what stands in the way.)
+    # (A table comes with a type of its name, which may be the duplicate.)
     with suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject):
         await connection.execute(query_text("shardd.transports.whatsapp.sessions", "create_lock"))
 
 
 async def _make_schema(connection: StoreConnection) -> None:
-    """Make the first schema of the search path, unless the path already leads somewhere."""
+    """Create the first schema of the search path, unless one of them exists."""
     row = await (await connection.execute(query_text("shardd.transports.whatsapp.sessions", "search_path"))).fetchone()
     if row is None or row["current_schema"] is not None:
         return
@@ -84,7 +84,7 @@ async def _make_schema(connection: StoreConnection) -> None:
 
 
 def _make_tables(url: str) -> None:
-    # The library's listing of devices opens the store and brings its tables up to date; its result is of no use.
+    # The library's listing of devices opens the store and migrates its tables; the result is not used.
     from neonize._binder import func_callback_bytes2, gocode  # noqa: PLC0415 - only this process may load the library
 
     callback = func_callback_bytes2(lambda _text, _size: None)

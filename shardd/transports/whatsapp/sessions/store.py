@@ -1,7 +1,7 @@
-"""The session store as SQL: what the library's own tables say about a session.
+"""The session store, read with SQL from the library's own tables.
 
-The library is never asked: connecting a session that has no row ends the whole process, and its own listing is misread. One
-connection per worker, opened when needed and closed when unused, serves all of its devices; every wait has a deadline.
+Never through the library: connecting a session that has no row ends the whole process, and its own listing is misparsed. One
+connection per worker, opened when needed and closed when idle, serves all of its devices; every wait has a deadline.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ CONNECT_TIMEOUT: Final = 5.0
 QUERY_TIMEOUT: Final = 5.0
 IDLE_SECONDS: Final = 30.0
 LIFETIME: Final = 120.0
-"""Seconds after which a connection is replaced: a new one notices that another server is the primary now."""
+"""Seconds after which a connection is replaced, so that a new primary is noticed."""
 
 StoreConnection = psycopg.AsyncConnection[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class StoredSession:
-    """A session that the store holds. `jid` is its key; `number` the account's phone number without +."""
+    """A row of the store. `jid` is its key."""
 
     jid: str
     lid: str | None
@@ -45,10 +45,10 @@ class StoredSession:
 
 
 class SessionStore:
-    """Reads the store; safe to be used by many devices at once."""
+    """Reads the store; safe for concurrent use."""
 
     def __init__(self, dsn: str, *, foreign: bool = False) -> None:
-        """`dsn`: as psycopg reads it; its search path leads to the library's tables. `foreign`: somebody else's store."""
+        """`dsn`: for psycopg; its search path leads to the library's tables. `foreign`: another program's store, only read."""
         self.foreign = foreign
         self._servers = Servers(dsn, terms(foreign=foreign))
         self._lock = asyncio.Lock()
@@ -58,7 +58,7 @@ class SessionStore:
 
     @property
     def dsn(self) -> str:
-        """Of the store; of several servers the one is first that answered last."""
+        """Of the store; of several servers, the one that answered last comes first."""
         return self._servers.dsn
 
     async def session_exists(self, jid: str) -> bool:
@@ -74,7 +74,7 @@ class SessionStore:
         return [StoredSession(**row) for row in await self._rows("list_sessions")]
 
     async def delete_session(self, jid: str) -> None:
-        """Forget a session here; the phone still lists the linked device. Raises DatabaseError."""
+        """Delete a session here; the phone still lists the linked device. Raises DatabaseError."""
         await self._rows("delete_session", jid=jid)
 
     async def close(self) -> None:
@@ -84,8 +84,8 @@ class SessionStore:
 
     async def _rows(self, name: str, **parameters: str) -> list[dict[str, Any]]:
         async with self._lock:
-            # A connection that went away while nobody used it is noticed only by using it: one more try, on a new one.
-            for last in (not self._is_of_use(), True):
+            # A connection lost while idle is noticed only by using it: one more try, on a new one.
+            for last in (not self._is_usable(), True):
                 try:
                     return await self._ask(name, parameters)
                 except DatabaseError as error:
@@ -93,13 +93,13 @@ class SessionStore:
                 except psycopg.Error as error:
                     await self._drop()
                     if last or not isinstance(error, psycopg.OperationalError):
-                        raise DatabaseError(f"the session store: {describe_error(error, self.dsn)}") from error
+                        raise DatabaseError(f"the session store failed: {describe_error(error, self.dsn)}") from error
                 except TimeoutError:
                     await self._drop()
                     raise DatabaseError("the session store does not answer") from None
             raise AssertionError("the last try returns or raises")
 
-    def _is_of_use(self) -> bool:
+    def _is_usable(self) -> bool:
         return (
             self._connection is not None
             and is_fresh(self._connection)
@@ -109,7 +109,7 @@ class SessionStore:
 
     async def _ask(self, name: str, parameters: dict[str, str]) -> list[dict[str, Any]]:
         loop = asyncio.get_running_loop()
-        if not self._is_of_use():
+        if not self._is_usable():
             await self._drop()
             self._connection, self._connected_at = await self._servers.connect(), loop.time()
         assert self._connection is not None
@@ -138,7 +138,7 @@ class SessionStore:
 
 
 def terms(*, foreign: bool = False) -> Terms:
-    """How the store is reached: by whatever pooler, and where the DSN's search path leads."""
+    """How the store is reached: through any pooler, with the DSN's own search path."""
     return Terms(
         application_name="shardd/sessions",
         connect_timeout=CONNECT_TIMEOUT,
@@ -151,6 +151,6 @@ def terms(*, foreign: bool = False) -> Terms:
 
 
 async def connect(dsn: str, *, timeout: float, foreign: bool = False) -> StoreConnection:
-    """A connection to the store for longer work; `timeout`: seconds that one statement may take. Raises DatabaseError."""
+    """A connection to the store for longer work; `timeout`: seconds for one statement. Raises DatabaseError."""
     how = replace(terms(foreign=foreign), statement_timeout=timeout, row_factory=dict_row)
     return cast("StoreConnection", await Servers(dsn, how).connect())

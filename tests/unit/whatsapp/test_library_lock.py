@@ -1,6 +1,6 @@
 import asyncio
 
-from shardd.transports.whatsapp.clients.library_lock import LibraryLock
+from shardd.transports.whatsapp.clients.library import LibraryLock
 
 
 async def test_a_writer_waits_for_readers_to_be_in_and_keeps_others_out() -> None:
@@ -9,11 +9,11 @@ async def test_a_writer_waits_for_readers_to_be_in_and_keeps_others_out() -> Non
     reading: asyncio.Future[None] = loop.create_future()
 
     async def read(name: str, future: asyncio.Future[None]) -> None:
-        await library_lock.begin(lambda: future)
+        await library_lock.read(lambda: future)
         told.append(name)
 
     async def write() -> None:
-        async with library_lock.alone():
+        async with library_lock.write():
             told.append("writer in")
             await asyncio.sleep(0)
             told.append("writer out")
@@ -33,8 +33,8 @@ async def test_a_writer_waits_for_readers_to_be_in_and_keeps_others_out() -> Non
 async def test_a_long_call_keeps_a_writer_out_only_while_it_enters() -> None:
     library_lock = LibraryLock()
     endless: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    assert await library_lock.begin(lambda: endless) is endless
-    async with library_lock.alone():
+    assert await library_lock.read(lambda: endless) is endless
+    async with library_lock.write():
         assert not endless.done()
 
 
@@ -46,8 +46,8 @@ async def test_a_call_that_cannot_begin_leaves_the_door_open() -> None:
 
     for _ in range(2):
         try:
-            await library_lock.begin(refuse)
+            await library_lock.read(refuse)
         except ValueError:
             continue
-    async with asyncio.timeout(20), library_lock.alone():
+    async with asyncio.timeout(20), library_lock.write():
         pass

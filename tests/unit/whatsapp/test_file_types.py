@@ -62,11 +62,11 @@ def test_a_file_is_sent_as_what_it_is(kind: str, data: bytes, mime_type: str) ->
         ("voice", VORBIS, "the media is audio/ogg; phones play only"),
         ("voice", mp4(b"isom", b"soun"), "the media is audio/mp4; phones"),
         ("voice", WEBM, "the media is video/webm; phones"),
-        ("voice", HTML, "the media is text/html, perhaps what the server says instead of the file; phones"),
+        ("voice", HTML, "the media is text/html, perhaps a page that the server sent instead of the file; phones"),
         (
             "audio",
             HTML,
-            "the media is text/html, perhaps what the server says instead of the file; send it as a document",
+            "the media is text/html, perhaps a page that the server sent instead of the file; send it as a document",
         ),
         ("audio", b'{"error": "not found"}', "the media is application/json, perhaps"),
         ("audio", b"Not Found", "the media is text/plain, perhaps"),
@@ -75,17 +75,21 @@ def test_a_file_is_sent_as_what_it_is(kind: str, data: bytes, mime_type: str) ->
         ("audio", plain_image(9, 9), "the media is image/png; send it as image, or as a document"),
         ("video", mp4(b"isom", b"soun"), "the media is audio/mp4; send it as audio, or as a document"),
         ("video", HTML, "the media is text/html, perhaps"),
-        ("image", HTML, "the media is text/html, perhaps what the server says instead of the file; send JPEG or PNG"),
+        (
+            "image",
+            HTML,
+            "the media is text/html, perhaps a page that the server sent instead of the file; send JPEG or PNG",
+        ),
         ("image", b"<svg xmlns='http://www.w3.org/2000/svg'></svg>", r"the media is image/svg\+xml; send JPEG or PNG"),
         ("image", b"II*\0" + bytes(100), "the media is image/tiff; send JPEG or PNG"),
-        ("audio", bytes(50), "cannot be told from its bytes: name its mime_type"),
+        ("audio", bytes(50), "type of the media is not recognised: set mime_type"),
         ("image", b"", "the media is empty"),
         ("document", b"", "the media is empty"),
     ],
 )
 def test_what_is_something_else_is_refused_with_the_fix(kind: str, data: bytes, complaint: str) -> None:
     for claims in ({}, {"row": "audio/ogg; codecs=opus"}, {"server": "audio/ogg"}):
-        if "from its bytes" in complaint and claims:
+        if "not recognised" in complaint and claims:
             continue
         with pytest.raises(PermanentError, match=complaint) as caught:
             judge(kind, data, **claims)
