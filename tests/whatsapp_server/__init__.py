@@ -1,18 +1,20 @@
-"""A WhatsApp server of our own, on loopback, for testing the real neonize end to end.
+"""A WhatsApp server for tests, on loopback, that the real neonize (whatsmeow) connects to without changes.
 
-It speaks the wire protocol: HTTP CONNECT or SOCKS5, TLS, websocket, Noise, binary XML nodes, Signal. Nothing of the
-client is replaced; only its trust roots are, in the memory of the client's own process (``client_site``).
+It implements the protocol from the bottom up: HTTP CONNECT or SOCKS5, TLS, websocket, Noise, binary XML and Signal. A test
+pairs devices, sends messages both ways, injects faults, and reads what was delivered. ``README.md`` shows how, and lists
+what is not implemented.
 
-A connection climbs through ``server`` (``proxy``, ``tls``), ``connection`` (``frames``, ``noise``, ``codec``), and then
-``stanzas``, ``messages`` and ``pairing``, which share the state in ``network``. Tests steer it through ``control_client``,
-and start it and its clients with ``launch`` and ``client_process``, or with the fixtures of ``tests.fixtures.whatsapp``::
+========================  ======================================================================
+``launch``                starts the server in its own process
+``server``                the server for use in this process
+``control_client``        commands to a running server: faults, messages, waiting, bans
+``faults``, ``record``    what can be injected, and what was recorded
+``seed``                  writes thousands of paired devices into a store, without pairing
+``client``                plain neonize in a process, and the patch that makes it trust the server
+``wire``, ``crypto``      the layers below a stanza; keys and encryption
+``handlers``, ``state``   the behaviour of WhatsApp, and its state
+========================  ======================================================================
 
-    async def test_a_text_arrives(whatsapp, plain_device):
-        await whatsapp.async_control.fault("drop", "message", accepted=True)
-        await plain_device.send("62812…", "hello")
-        [message] = await whatsapp.async_control.wait_messages(text="hello")
-        assert [arrival.outcome for arrival in message.arrivals] == ["drop", "ack"]
-
-Importing this package, ``control_client``, ``launch`` or ``seed`` does not load neonize; the server process itself does,
-because the token dictionaries and the protobuf classes come from the library under test.
+``launch``, ``control_client`` and ``seed`` do not load neonize. The server process does: the token dictionaries and the
+protobuf classes come from the library under test. Imports are relative, so the folder can be copied under any name.
 """

@@ -60,9 +60,9 @@ async def test_a_device_pairs_by_the_code_its_owner_types(
 
 
 async def test_a_code_that_nobody_shows_is_refused(whatsapp: ServerProcess) -> None:
-    with pytest.raises(ControlError, match="no client waits for a code"):
+    with pytest.raises(ControlError, match="no client is waiting for a code"):
         await whatsapp.async_control.enter_code("62811", "ABCDEFGH")
-    with pytest.raises(ControlError, match="no client waits with this QR code"):
+    with pytest.raises(ControlError, match="no client is waiting with this QR code"):
         await whatsapp.async_control.scan("https://wa.me/settings/linked_devices#x,AA==,AA==,AA==,1", "62811")
 
 

@@ -1,4 +1,4 @@
-"""Keys that follow from a phone number, so the server and a seeded store agree without talking to each other."""
+"""Keys derived from a phone number, so that the server and a seeded store agree without exchanging any."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ WORLD_SEED = b"shardd test phones"
 
 
 def phone_seed(number: str) -> bytes:
-    """Seed of all keys of the phone with that number."""
+    """The seed of all keys of the phone with that number."""
     return hmac.digest(WORLD_SEED, number.encode(), "sha256")
 
 
 class LinkedKeys:
-    """Keys of a linked device that was written into a store instead of being paired."""
+    """The keys of a linked device that was written into a store instead of being paired."""
 
     SIGNED_PREKEY_ID = 1
 

@@ -1,7 +1,7 @@
-"""X25519 key pairs and XEdDSA, the signatures that such keys can make (signal.org/docs/specifications/xeddsa).
+"""X25519 key pairs and their signatures, XEdDSA (signal.org/docs/specifications/xeddsa).
 
-libsodium gives the curve arithmetic. Every key can be derived from a seed and a label, so the server, the seeding of a
-store and a test agree on the keys of a phone without exchanging them.
+libsodium does the curve arithmetic. Keys can be derived from a seed and a label, so the server, a seeded store and a test
+agree on the keys of a phone without exchanging them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NONCE_PREFIX = b"\xfe" + b"\xff" * 31
 
 
 class KeyPair:
-    """A private key of 32 bytes and its public key; random unless given."""
+    """A private key of 32 bytes (random unless given) and its public key."""
 
     __slots__ = ("__dict__", "private", "public")
 
@@ -36,7 +36,7 @@ class KeyPair:
 
     @classmethod
     def derived(cls, seed: bytes, label: str) -> KeyPair:
-        """The key pair that this seed and label always give."""
+        """The key pair of this seed and label."""
         return cls(hmac.digest(seed, label.encode(), "sha256"))
 
     @cached_property
@@ -55,7 +55,7 @@ class KeyPair:
         )
         scalar = reduce(self.private + bytes(KEY_LENGTH))
         point = edwards_point(scalar)
-        if point[31] & _SIGN_BIT:  # the verifier assumes the point whose sign bit is 0
+        if point[31] & _SIGN_BIT:  # a verifier assumes the point with sign bit 0
             scalar = bindings.crypto_core_ed25519_scalar_negate(scalar)
             point = point[:31] + bytes((point[31] & ~_SIGN_BIT,))
         nonce = reduce(hashlib.sha512(_NONCE_PREFIX + scalar + message + os.urandom(64)).digest())

@@ -1,7 +1,7 @@
-"""The phone's half of linking by an eight-character code.
+"""The phone's side of linking by an eight-character code.
 
-Both sides wrap an ephemeral key under the code (PBKDF2, AES-CTR). With the shared secret the device then sends its
-identity key and a random value, from which both derive the secret that a QR code would have carried.
+Both sides encrypt an ephemeral key with the code (PBKDF2, AES-CTR). Under the resulting shared secret the device sends its
+identity key and a random value, from which both derive the secret that a QR code would have contained.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BUNDLE_INFO = b"link_code_pairing_key_bundle_encryption_key"
 
 
 class WrongCodeError(Exception):
-    """The bundle cannot be opened: what was typed is not the code that the device showed."""
+    """The bundle cannot be decrypted: the code that was typed is not the one that the device displayed."""
 
 
 class LinkCodeExchange:

@@ -1,4 +1,4 @@
-"""Everything a client must be made to trust, in one folder: a TLS CA with a server certificate, and the Noise root."""
+"""The keys that a client must trust, in one folder: a TLS CA, the server's certificate, and the Noise root key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VALID_DAYS = 365
 
 
 class Pki(NamedTuple):
-    """Paths of the files in a PKI folder; ``ca`` is what a client gets as SSL_CERT_FILE."""
+    """The files in a PKI folder; ``ca`` is a client's SSL_CERT_FILE."""
 
     ca: Path
     certificate: Path
@@ -29,7 +29,7 @@ class Pki(NamedTuple):
 
     @classmethod
     def in_folder(cls, folder: Path) -> Pki:
-        """The PKI of that folder, made now unless it is there already."""
+        """The PKI in that folder, which is created if it does not exist."""
         pki = cls(folder / "ca.pem", folder / "server.pem", folder / "server.key", folder / "noise_root.key")
         if not all(path.exists() for path in pki):
             folder.mkdir(parents=True, exist_ok=True)
@@ -37,14 +37,14 @@ class Pki(NamedTuple):
         return pki
 
     def noise_root(self) -> KeyPair:
-        """The key pair whose public half goes into the client's memory."""
+        """The key pair whose public key replaces WhatsApp's in the client's memory."""
         return KeyPair(self.noise_root_key.read_bytes())
 
     def tls_context(self) -> ssl.SSLContext:
-        """Server side of TLS with our certificate."""
+        """The server's TLS context."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, self.certificate_key)
-        context.num_tickets = 0  # thousands of clients connect once each; tickets would only cost memory
+        context.num_tickets = 0  # clients connect once, so session tickets would only cost memory
         return context
 
     def _create(self) -> None:

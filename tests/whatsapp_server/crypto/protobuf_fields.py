@@ -1,6 +1,6 @@
-"""The few protobuf fields of Signal's own messages, for which the client ships no Python classes.
+"""Protobuf encoding of Signal's own messages, for which neonize contains no Python classes.
 
-A message is a mapping from field number to an integer or bytes; that is all these messages use.
+A message is a mapping from field number to an integer or bytes; these messages use no other types.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ _MORE = 0x80
 
 
 class WireFormatError(ValueError):
-    """Bytes that are not a protobuf message of integers and byte strings."""
+    """The bytes are not a protobuf message of integers and byte strings."""
 
 
 def write_fields(fields: Values) -> bytes:
-    """Serialise; fields that are None are left out."""
+    """Serialise a message; fields that are None are omitted."""
     out = bytearray()
     for number, value in sorted(fields.items()):
         if isinstance(value, int):
@@ -27,7 +27,7 @@ def write_fields(fields: Values) -> bytes:
 
 
 class Fields:
-    """A parsed message; a field that is absent reads as 0 or as no bytes, as protobuf has it."""
+    """A parsed message; as in protobuf, a missing field reads as 0 or as empty bytes."""
 
     def __init__(self, data: bytes) -> None:
         self._values: dict[int, int | bytes] = {}
@@ -49,14 +49,14 @@ class Fields:
         return number in self._values
 
     def integer(self, number: int) -> int:
-        """Value of an integer field."""
+        """The value of an integer field."""
         value = self._values.get(number, 0)
         if not isinstance(value, int):
             raise WireFormatError(f"field {number} is not an integer")
         return value
 
     def data(self, number: int) -> bytes:
-        """Value of a bytes field."""
+        """The value of a bytes field."""
         value = self._values.get(number, b"")
         if not isinstance(value, bytes):
             raise WireFormatError(f"field {number} is not bytes")

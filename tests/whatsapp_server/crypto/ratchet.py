@@ -1,6 +1,6 @@
-"""Signal's X3DH and Double Ratchet (signal.org/docs), message version 3: what one simulated device needs to read and write.
+"""Signal's X3DH and Double Ratchet (signal.org/docs), message version 3, for one simulated device.
 
-All in memory. The same one-time prekey is handed to everybody, which a real phone must not do and a test double may.
+All state is in memory. Every session uses the same one-time prekey, which is acceptable only in a test double.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _DISCONTINUITY = b"\xff" * 32
 
 
 class CannotDecryptError(Exception):
-    """The ciphertext is not for this device, or its session is unknown, or its MAC is wrong."""
+    """The ciphertext is for another device, its session is unknown, or its MAC is wrong."""
 
 
 class AlreadyDecryptedError(CannotDecryptError):
-    """The message key was used before: the very same ciphertext came twice."""
+    """The message key was used before: the same ciphertext arrived twice."""
 
 
 class PrekeyBundle(NamedTuple):
-    """Public keys with which a stranger opens a session with a device."""
+    """The public keys that are needed to open a session with a device."""
 
     identity: bytes
     signed_prekey_id: int
@@ -42,7 +42,7 @@ class PrekeyBundle(NamedTuple):
 
 
 class MessageKeys(NamedTuple):
-    """Keys of one message, derived from its place in a chain."""
+    """The keys of one message, derived from its position in a chain."""
 
     cipher: bytes
     mac: bytes
@@ -50,7 +50,7 @@ class MessageKeys(NamedTuple):
 
 
 class Chain:
-    """A hash chain of message keys; those of skipped messages are kept for when they come late."""
+    """A hash chain of message keys; the keys of skipped messages are kept, as these may arrive late."""
 
     __slots__ = ("_key", "_skipped", "next")
 
@@ -60,14 +60,14 @@ class Chain:
         self.next = 0
 
     def advance(self) -> bytes:
-        """Seed of the next message's keys."""
+        """The seed of the next message's keys."""
         seed = hmac.digest(self._key, b"\x01", "sha256")
         self._key = hmac.digest(self._key, b"\x02", "sha256")
         self.next += 1
         return seed
 
     def seed_at(self, index: int) -> bytes:
-        """Seed of the message with that index, which can be had once."""
+        """The seed of the message with that index; it can be taken once."""
         if index < self.next:
             try:
                 return self._skipped.pop(index)
@@ -82,7 +82,7 @@ class Chain:
 
 
 class Session:
-    """Ratchet state with one remote device."""
+    """The ratchet state with one remote device."""
 
     __slots__ = (
         "_announce",
@@ -107,7 +107,7 @@ class Session:
 
     @classmethod
     def answered(cls, device: SignalDevice, base_key: bytes, their_identity: bytes, *, with_one_time: bool) -> Session:
-        """Our side of a session that the other device opened with our prekeys."""
+        """The session that another device opened with our prekeys."""
         signed = device.signed_prekey
         secrets = [signed.agree(their_identity), device.identity.agree(base_key), signed.agree(base_key)]
         if with_one_time:
@@ -119,7 +119,7 @@ class Session:
 
     @classmethod
     def opened(cls, device: SignalDevice, bundle: PrekeyBundle) -> Session:
-        """A session that we open with the other device's prekeys."""
+        """A new session, opened with the other device's prekeys."""
         base, own_ratchet = KeyPair(), KeyPair()
         secrets = [
             device.identity.agree(bundle.signed_prekey),
@@ -131,7 +131,7 @@ class Session:
         root, chain_key = _first_keys(secrets)
         session = cls(bundle.identity, root, own_ratchet, Chain(b""))
         session._receiving[bundle.signed_prekey] = Chain(chain_key)
-        session._sending = session._turn(own_ratchet, bundle.signed_prekey)
+        session._sending = session._step(own_ratchet, bundle.signed_prekey)
         session._announce = {
             1: bundle.one_time_prekey_id,
             2: DJB_TYPE + base.public,
@@ -142,7 +142,7 @@ class Session:
         return session
 
     def encrypt(self, own_identity: bytes, plain: bytes) -> tuple[str, bytes]:
-        """(``pkmsg`` or ``msg``, ciphertext); the first form until the other side has answered."""
+        """(kind, ciphertext); the kind is ``pkmsg`` until the other side has answered, then ``msg``."""
         index = self._sending.next
         keys = _message_keys(self._sending.advance())
         fields: Values = {
@@ -164,26 +164,26 @@ class Session:
         their_ratchet = fields.data(1)[1:]
         chain = self._receiving.get(their_ratchet)
         if chain is None:
-            chain = self._turn(self._own_ratchet, their_ratchet)
+            chain = self._step(self._own_ratchet, their_ratchet)
             self._receiving[their_ratchet] = chain
             self._previous = max(self._sending.next - 1, 0)
             self._own_ratchet = KeyPair()
-            self._sending = self._turn(self._own_ratchet, their_ratchet)
+            self._sending = self._step(self._own_ratchet, their_ratchet)
         self._announce = None
         keys = _message_keys(chain.seed_at(fields.integer(2)))
         if not hmac.compare_digest(mac, _mac(keys, self.their_identity, own_identity, body)):
             raise CannotDecryptError("wrong MAC")
         return aes_decrypt(keys, fields.data(4))
 
-    def _turn(self, own: KeyPair, theirs: bytes) -> Chain:
-        """A step of the Diffie-Hellman ratchet: a new root, and the chain it gives."""
+    def _step(self, own: KeyPair, theirs: bytes) -> Chain:
+        """Advance the Diffie-Hellman ratchet: set a new root key and return its chain."""
         keys = hkdf(own.agree(theirs), salt=self._root, info=b"WhisperRatchet", length=64)
         self._root = keys[:32]
         return Chain(keys[32:])
 
 
 class SignalDevice:
-    """Keys of one device, derived from a seed, and its sessions by remote address."""
+    """The keys of one device, derived from a seed, and its sessions by remote address."""
 
     def __init__(self, seed: bytes) -> None:
         self.identity = KeyPair.derived(seed, "identity")
@@ -198,18 +198,18 @@ class SignalDevice:
         return address in self._sessions
 
     def open_session(self, address: str, bundle: PrekeyBundle) -> None:
-        """Begin to write to a device that has not written to us."""
+        """Open a session with a device that has not written yet."""
         self._sessions[address] = Session.opened(self, bundle)
 
     def encrypt(self, address: str, plain: bytes) -> tuple[str, bytes]:
-        """Type and ciphertext of a WhatsApp-padded message; there must be a session."""
+        """The kind and the ciphertext of a message, after WhatsApp's padding; a session must exist."""
         return self._sessions[address].encrypt(self.identity.public, pad_message(plain))
 
     def decrypt(self, address: str, kind: str, message: bytes) -> bytes:
         """Plain bytes of a ``pkmsg`` or ``msg``, without WhatsApp's padding.
 
         Raises:
-            AlreadyDecryptedError: This very ciphertext was decrypted before.
+            AlreadyDecryptedError: This ciphertext was decrypted before.
             CannotDecryptError: There is no session, or the message is not authentic.
         """
         if kind == "pkmsg":

@@ -1,6 +1,6 @@
-"""Signal sender keys: how one device writes once to a whole group.
+"""Signal's sender keys, with which a device encrypts a message once for a whole group.
 
-The sender hands every member a chain key and a signing key (inside a normal message), then sends one ``skmsg`` to all.
+The sender gives every member a chain key and a signing key (in a normal message), then sends one ``skmsg`` to all.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .ratchet import (
 
 
 class ReceivedSenderKey:
-    """A sender's key as a group member holds it, from a distribution message."""
+    """A sender key as a group member has it, from a distribution message."""
 
     def __init__(self, distribution: bytes) -> None:
         fields = Fields(distribution[1:])
@@ -35,7 +35,7 @@ class ReceivedSenderKey:
         """Plain bytes of a ``skmsg``, without WhatsApp's padding.
 
         Raises:
-            AlreadyDecryptedError: This very ciphertext was decrypted before.
+            AlreadyDecryptedError: This ciphertext was decrypted before.
             CannotDecryptError: Another key was used, or the signature is wrong.
         """
         body, signature = message[:-SIGNATURE_LENGTH], message[-SIGNATURE_LENGTH:]
@@ -49,7 +49,7 @@ class ReceivedSenderKey:
 
 
 class OwnSenderKey:
-    """A sender's key as its owner holds it."""
+    """A sender key as its owner has it."""
 
     def __init__(self) -> None:
         self._key_id = int.from_bytes(os.urandom(3), "big")
@@ -58,12 +58,12 @@ class OwnSenderKey:
         self._signing = KeyPair()
 
     def distribution(self) -> bytes:
-        """The message that lets others read everything from the first message on."""
+        """The distribution message, which lets others read every message from the first on."""
         fields: Values = {1: self._key_id, 2: 0, 3: self._chain_key, 4: DJB_TYPE + self._signing.public}
         return VERSION + write_fields(fields)
 
     def encrypt(self, plain: bytes) -> bytes:
-        """A ``skmsg``."""
+        """Encrypt a message as ``skmsg``."""
         index = self._chain.next
         sealed = aes_encrypt(_message_keys(self._chain.advance()), pad_message(plain))
         body = VERSION + write_fields({1: self._key_id, 2: index, 3: sealed})

@@ -1,0 +1,1 @@
+"""The server's behaviour: login, pairing, messages, directory and file storage."""

@@ -1,4 +1,4 @@
-"""One client connection after TLS: upgrade, Noise, login or pairing, and then stanzas until it ends."""
+"""One client connection after TLS: websocket upgrade, Noise handshake, login or pairing, then stanzas until it ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..wire.noise import NoiseCipher, NoiseHandshake
 from ..wire.tls import TlsStream
 from . import pairing, stanzas
 
-FAREWELL = 0.05  # seconds in which a client may read the last stanza before the socket closes
+FAREWELL = 0.05  # seconds for the client to read the last stanza before the socket is closed
 ACCOUNT_AGE = 86400
 LOGGED_OUT, TEMPORARILY_BANNED = 401, 402
 
@@ -41,7 +41,7 @@ class ChatConnection:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Serve the connection to its end."""
+        """Serve the connection until it ends."""
         self.serving = asyncio.current_task()
         self.network.connections.add(self)
         try:
@@ -62,17 +62,17 @@ class ChatConnection:
             self._frames.write(self._cipher.seal(self.network.codec.encode(node)))
 
     def answer(self, request: Node, *content: Node) -> None:
-        """The good result of an iq."""
+        """Send the result of an iq request."""
         attributes = {"from": request.attributes.get("to", SERVER), "id": request.text("id"), "type": "result"}
         self.send(Node("iq", attributes, list(content) or None))
 
     def answer_error(self, request: Node, code: int, text: str) -> None:
-        """The error result of an iq."""
+        """Send the error result of an iq request."""
         attributes = {"from": request.attributes.get("to", SERVER), "id": request.text("id"), "type": "error"}
         self.send(Node("iq", attributes, [Node("error", {"code": code, "text": text})]))
 
     def later(self, seconds: float, node: Node) -> None:
-        """Send a stanza after a while, if the connection still is there."""
+        """Send a stanza after ``seconds``, if the connection is still open."""
 
         async def send_late() -> None:
             await asyncio.sleep(seconds)
@@ -81,24 +81,24 @@ class ChatConnection:
         self.start(send_late())
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something beside the reading of stanzas; it ends with the connection."""
+        """Run a task beside the reading of stanzas; it is cancelled when the connection ends."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def cut(self) -> None:
-        """End the TCP connection at once."""
+        """Abort the TCP connection."""
         self._stream.abort()
 
     async def end_with(self, last: Node) -> None:
-        """Send a last stanza, give the client a moment to read it, and hang up."""
+        """Send a last stanza, give the client FAREWELL seconds to read it, and hang up."""
         self.send(last)
         self.muted = True
         await asyncio.sleep(FAREWELL)
         self.cut()
 
     async def fail(self, reason: int, expire: int | None = None, code: int | None = None) -> None:
-        """Refuse the login, or end it, with ``<failure>``; ``expire`` (seconds) and ``code`` go with a temporary ban."""
+        """Refuse or end the login with ``<failure>``; ``expire`` (seconds) and ``code`` belong to a temporary ban."""
         await self.end_with(Node("failure", {"reason": reason, "expire": expire, "code": code, "location": "test"}))
         raise ConnectionEndedError
 
@@ -107,7 +107,7 @@ class ChatConnection:
         await self.end_with(stream_error(code, conflict))
 
     async def strike(self, fault: Fault) -> None:
-        """Do what a fault says that does not depend on the stanza; ``delay`` waits, and then all goes on.
+        """Apply the part of a fault that does not depend on the stanza; after ``delay`` the caller continues.
 
         Raises:
             ConnectionEndedError: The fault ended the connection.
@@ -181,7 +181,7 @@ class ChatConnection:
             await self.strike(fault)
 
     def _hand_over(self, device: LinkedDevice) -> None:
-        """What waited for the device, and that it was all."""
+        """Send the stanzas that waited for the device, and mark their end."""
         count = len(device.waiting)
         while device.waiting:
             self.send(device.waiting.popleft())
@@ -205,10 +205,10 @@ class ChatConnection:
 
 
 def _notice(tag: str, attributes: Attributes) -> Node:
-    """What the server tells beside everything else."""
+    """A notice outside of any request."""
     return Node("ib", {"from": SERVER}, [Node(tag, attributes)])
 
 
 def stream_error(code: int | None = None, conflict: str = "") -> Node:
-    """The stanza that tells a client why its stream ends."""
+    """The stanza that gives the reason for the end of a stream."""
     return Node("stream:error", {"code": code}, [Node("conflict", {"type": conflict})] if conflict else None)

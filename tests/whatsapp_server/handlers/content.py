@@ -1,4 +1,4 @@
-"""What a decrypted message says: its kind, its text, and, for media, the file fetched from storage and checked."""
+"""The content of a decrypted message: its kind, its text, and its file, which is fetched from storage and checked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MEDIA_FIELDS = {
 
 
 def unwrap(message: e2e.Message) -> e2e.Message:
-    """The innermost message of the wrappers that only say how it is to be shown."""
+    """The message inside any wrappers, which only affect how it is displayed."""
     if message.HasField("deviceSentMessage"):
         message = message.deviceSentMessage.message
     for field in _WRAPPERS:

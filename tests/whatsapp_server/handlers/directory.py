@@ -1,4 +1,4 @@
-"""WhatsApp's directory: who is on WhatsApp, under which LID, with which devices, and with which keys."""
+"""WhatsApp's directory: which numbers are on WhatsApp, with their LIDs, devices and keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CURVE_TYPE = b"\x05"
 
 
 def answer_usync(network: Network, request: Node) -> Node:
-    """The answer to a ``usync``: one entry for each user asked about, with what the query names."""
+    """The answer to a ``usync``: one entry per user, with the parts that the query names."""
     wanted = [part.tag for part in request.need("query").children]
     users = [_user(network, user, wanted) for user in request.need("list").children]
     results = Node("result", None, [Node(part) for part in wanted])
@@ -35,7 +35,7 @@ def _user(network: Network, user: Node, wanted: list[str]) -> Node:
 
 
 def _contact_by_number(network: Network, user: Node) -> Node:
-    """A question by number, as typed: ``<contact>+62811…</contact>``."""
+    """The answer to a query by number: ``<contact>+62811…</contact>``."""
     typed = user.need("contact").data
     number = typed.decode().lstrip("+").partition("@")[0]
     if not number.isdigit():
@@ -47,7 +47,7 @@ def _contact_by_number(network: Network, user: Node) -> Node:
 
 
 def _device_list(network: Network, number: str) -> Node:
-    """The phone, and every linked device that can be written to or has logged in."""
+    """The phone and its linked devices."""
     linked = network.accounts.account(number).devices
     devices = [Node("device", {"id": 0})]
     devices += [Node("device", {"id": index, "key-index": index}) for index in sorted(linked)]
@@ -55,7 +55,7 @@ def _device_list(network: Network, number: str) -> Node:
 
 
 def prekey_bundle(network: Network, jid: JID) -> Node:
-    """Keys for a new session with a device, or an error entry if it has none."""
+    """Keys for a new session with a device, or an error entry if none are known."""
     if jid.device == 0:
         phone = network.phone(jid.number).signal
         registration = phone.registration_id.to_bytes(4, "big")

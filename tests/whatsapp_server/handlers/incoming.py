@@ -1,4 +1,4 @@
-"""Messages from the simulated phones to the devices under test: text, files, and either in a group."""
+"""Messages from the simulated phones to the devices under test: text or a file, directly or in a group."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FIELDS = {
 
 
 class CannotWriteError(Exception):
-    """The phone cannot write to the device; the text says why."""
+    """The phone cannot write to the device; the text contains the reason."""
 
 
 def text_message(text: str) -> e2e.Message:
@@ -29,7 +29,7 @@ def text_message(text: str) -> e2e.Message:
 
 
 def media_message(network: Network, kind: str, data: bytes, mime_type: str, caption: str) -> e2e.Message:
-    """A message with a file, which goes to storage first."""
+    """A message with a file, which is stored first."""
     if kind not in _FIELDS:
         raise CannotWriteError(f"kind must be one of {', '.join(_FIELDS)}, not {kind!r}")
     sealed = seal_file(data, kind)
@@ -55,10 +55,10 @@ def write_to_device(
 ) -> str:
     """The phone ``sender`` writes to the device, in a group if one is given; returns the message id.
 
-    A device that is offline gets it at its next login. ``hidden``: the server keeps the number to itself.
+    A device that is offline gets it at its next login. ``hidden``: the stanza omits the sender's number.
 
     Raises:
-        CannotWriteError: The device's keys are not known, so nobody can encrypt to it.
+        CannotWriteError: The device's keys are not known, so nothing can be encrypted for it.
     """
     phone = network.phone(sender)
     message_id = "3A" + os.urandom(8).hex().upper()

@@ -1,4 +1,7 @@
-"""WhatsApp's file storage: HTTP/1.1 inside the client's TLS. POST /mms/… keeps a blob, GET gives it back."""
+"""WhatsApp's file storage, HTTP/1.1 inside the client's TLS: POST /mms/… stores a blob, GET returns it.
+
+The requests are parsed by hand because a fault must be able to cut or mute a connection in the middle of an exchange.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ class Request(NamedTuple):
 
 
 class RequestReader:
-    """Takes requests off a TLS stream, one after the other."""
+    """Reads the requests of a TLS stream."""
 
     def __init__(self, stream: TlsStream) -> None:
         self._stream = stream

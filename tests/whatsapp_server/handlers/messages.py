@@ -1,4 +1,4 @@
-"""A client's message: decrypted by the simulated phones, recorded, acknowledged, passed on, and answered by receipts."""
+"""Messages from clients: decrypted by the simulated phones, recorded, acknowledged, forwarded, and confirmed by receipts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MAYBE_ACCEPTING = frozenset({Kind.MUTE, Kind.IGNORE, Kind.DROP})
 
 
 async def receive(connection: ChatConnection, node: Node) -> None:
-    """Take in one message stanza; a fault decides whether it counts and how it is answered."""
+    """Handle one message stanza; a fault decides whether it is accepted and how it is answered."""
     network, device = connection.network, connection.device
     if device is None:
         return
@@ -56,7 +56,7 @@ async def receive(connection: ChatConnection, node: Node) -> None:
 
 
 def receipt(to: JID, message_id: str, kind: str = "", participant: JID | None = None) -> Node:
-    """What the recipient's phone tells the sender: delivered (no kind) or ``read``."""
+    """The receipt that a recipient's phone sends: delivered (no kind) or ``read``."""
     now = int(time.time())
     return Node("receipt", {"from": to, "id": message_id, "t": now, "type": kind, "participant": participant})
 
@@ -79,7 +79,7 @@ def _ack(node: Node, error: int | None) -> Node:
 
 
 def _open(network: Network, device: LinkedDevice, node: Node) -> Message:
-    """What the message says, as far as the phones it was encrypted to can read it."""
+    """The message as far as the phones that it was encrypted for can read it."""
     to = node.jid("to")
     message = Message(device.number, device.name, to.number, node.text("id"), bot_tag=node.find("bot") is not None)
     for copy in (node.find("participants") or node).children:
@@ -112,7 +112,7 @@ def _read_copy(network: Network, device: LinkedDevice, message: Message, number:
 
 
 def _read_for_group(network: Network, device: LinkedDevice, message: Message, sealed: bytes) -> None:
-    message.read_by.clear()  # what the members got one by one was only the sender key
+    message.read_by.clear()  # the copies for single members contained only the sender key
     try:
         members = network.groups.find(message.recipient).members
     except UnknownGroupError:
@@ -135,7 +135,7 @@ def _read_for_group(network: Network, device: LinkedDevice, message: Message, se
 
 
 def _remember_plain(network: Network, message: Message) -> None:
-    """The very same ciphertext came before: it says what it said then."""
+    """The same ciphertext arrived before: take the content from that arrival."""
     known = network.record.known(message.sender, message.id)
     if known is not None:
         message.kind, message.text, message.media = known.kind, known.text, known.media
@@ -146,7 +146,7 @@ def _reached_somebody(message: Message) -> bool:
 
 
 async def _send_receipts(network: Network, device: LinkedDevice, to: JID, message: Message) -> None:
-    """What the readers' phones send back; a device that is offline by then gets it at its next login."""
+    """Send the receipts of the readers' phones; a device that is offline by then gets them at its next login."""
     settings = network.settings
     readers: list[JID | None] = [lid_jid(number) for number in message.read_by] if to.server == GROUP_SERVER else [None]
     for kind in ("", "read") if settings.receipts is Receipts.READ else ("",):
@@ -156,7 +156,7 @@ async def _send_receipts(network: Network, device: LinkedDevice, to: JID, messag
 
 
 def _pass_on(network: Network, sender: LinkedDevice, node: Node) -> None:
-    """Hand the copies for linked devices to those devices."""
+    """Forward the copies for linked devices to those devices."""
     for copy in (node.find("participants") or node).children:
         if copy.tag != "to" or copy.jid("jid").device == 0 or copy.find("enc") is None:
             continue

@@ -1,7 +1,7 @@
-"""Linking a device to a phone: by a QR code that the phone scans, or by a code that its owner types.
+"""Linking a device to a phone: the phone scans a QR code, or its owner types a code.
 
-Either way the phone ends up with the device's identity key and a shared secret, signs the identity, and the server
-hands the signature to the device in ``pair-success``. The device counter-signs, is told to reconnect (515), and logs in.
+In both cases the phone gets the device's identity key and a shared secret and signs the identity; the server sends the
+signature to the device in ``pair-success``. The device counter-signs, is asked to reconnect (515), and logs in.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _DEVICE_SIGNATURE_PREFIX = b"\x06\x01"
 
 
 class PairingRefusedError(Exception):
-    """The phone could not link the device; the text says why."""
+    """The phone could not link the device; the text contains the reason."""
 
 
 @dataclass(eq=False)
 class PairingOffer:
-    """A client that waits to be linked: its keys, and what it showed its owner."""
+    """A client that is waiting to be linked: its keys and the references in its QR codes."""
 
     connection: ChatConnection
     keys: PublicKeys
@@ -52,7 +52,7 @@ class PairingOffer:
 
 
 def offer(connection: ChatConnection, registration: Any) -> None:
-    """Send a new client the references for its QR codes; any of them can be scanned until it hangs up."""
+    """Send a new client the references for its QR codes; each is valid until the client hangs up."""
     keys = PublicKeys(
         registration.eRegid,
         registration.eIdent,
@@ -71,7 +71,7 @@ def offer(connection: ChatConnection, registration: Any) -> None:
 
 
 def withdraw(network: Network, offered: PairingOffer) -> None:
-    """The client hung up: its codes are worth nothing any more."""
+    """Invalidate the codes of a client that hung up."""
     for reference in offered.references:
         network.pairing_offers.pop(reference, None)
 
@@ -80,7 +80,7 @@ def scan(network: Network, qr_text: str, number: str) -> JID:
     """The owner of ``number`` scans a QR code; returns the address that the device gets.
 
     Raises:
-        PairingRefusedError: The text is no such code, or no client waits with it.
+        PairingRefusedError: The text is not such a code, or no client is waiting with it.
     """
     try:
         reference, _noise, identity, secret = qr_text.rpartition("#")[2].split(",")[:4]
@@ -89,14 +89,14 @@ def scan(network: Network, qr_text: str, number: str) -> JID:
         raise PairingRefusedError(f"not a QR code for linking a device: {qr_text!r}") from error
     waiting = network.pairing_offers.get(reference.removeprefix("2@"))
     if waiting is None:
-        raise PairingRefusedError("no client waits with this QR code")
+        raise PairingRefusedError("no client is waiting with this QR code")
     if identity_key != waiting.keys.identity:
-        raise PairingRefusedError("the QR code shows another identity key than the client registered")
+        raise PairingRefusedError("the QR code contains another identity key than the client registered")
     return _link(network, waiting, number, adv_secret)
 
 
 def code_stage(connection: ChatConnection, request: Node, registration: Node) -> None:
-    """Answer a client's steps of linking by code."""
+    """Answer the client's steps of linking by code."""
     offered = connection.pairing
     if offered is None:
         raise MalformedStanzaError("only a client that is not linked can link by code")
@@ -115,10 +115,10 @@ def code_stage(connection: ChatConnection, request: Node, registration: Node) ->
 
 
 def enter_code(network: Network, number: str, code: str) -> None:
-    """The owner of ``number`` types a code; the outcome follows as an event, ``paired`` or ``wrong_code``.
+    """The owner of ``number`` types a code; the outcome is recorded as an event, ``paired`` or ``wrong_code``.
 
     Raises:
-        PairingRefusedError: No client waits for a code of this number.
+        PairingRefusedError: No client is waiting for a code of this number.
     """
     for waiting in set(network.pairing_offers.values()):
         exchange = waiting.link_code
@@ -132,11 +132,11 @@ def enter_code(network: Network, number: str, code: str) -> None:
             registration = Node("link_code_companion_reg", {"stage": "primary_hello"}, hello)
             waiting.connection.send(Node("notification", attributes | {"t": int(time.time())}, [registration]))
             return
-    raise PairingRefusedError(f"no client waits for a code of {number}")
+    raise PairingRefusedError(f"no client is waiting for a code of {number}")
 
 
 async def device_signed(connection: ChatConnection, node: Node) -> None:
-    """The device counter-signed: it is linked, and must reconnect to log in."""
+    """The device counter-signed: link it, and ask it to reconnect."""
     offered, network = connection.pairing, connection.network
     if offered is None or not offered.number:
         raise MalformedStanzaError("pair-device-sign without pair-success")
@@ -151,7 +151,7 @@ async def device_signed(connection: ChatConnection, node: Node) -> None:
 
 def _finish_code(network: Network, offered: PairingOffer, registration: Node) -> None:
     exchange = offered.link_code
-    assert exchange is not None  # the caller looked
+    assert exchange is not None  # the caller checked
     identity = network.phone(exchange.number).signal.identity
     try:
         bundle = registration.need("link_code_pairing_wrapped_key_bundle").data
@@ -163,7 +163,7 @@ def _finish_code(network: Network, offered: PairingOffer, registration: Node) ->
 
 
 def _link(network: Network, offered: PairingOffer, number: str, adv_secret: bytes) -> JID:
-    """The phone signs the device's identity, and the server tells the device."""
+    """Sign the device's identity with the phone's key, and send the signature to the device."""
     identity = network.phone(number).signal.identity
     offered.number, offered.index = number, network.accounts.account(number).next_index()
     offered.account_signature_key = identity.public

@@ -1,4 +1,4 @@
-"""What the server does with each stanza of a logged-in client; requests are answered by namespace."""
+"""Handling of the stanzas of a client; requests (iq) are answered by namespace."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .directory import answer_usync, prekey_bundle
 if TYPE_CHECKING:
     from .connection import ChatConnection
 
-PREKEYS_LEFT = 50  # as the client is told; from 5 on it uploads none
+PREKEYS_LEFT = 50  # reported to the client, which uploads new ones if fewer than 5 are left
 MEDIA_HOST = "mmg.whatsapp.net"
 MEDIA_TTL = 86400
 NOT_FOUND = 404
@@ -24,7 +24,7 @@ _PLAIN_RESULT = frozenset({"passive", "w:p", "privacy", "urn:xmpp:whatsapp:push"
 
 
 async def handle(connection: ChatConnection, node: Node) -> None:
-    """Answer one stanza, or do what a fault says instead."""
+    """Answer one stanza, or apply a fault instead."""
     if node.tag == "message":
         await messages.receive(connection, node)
     elif node.tag == "iq":

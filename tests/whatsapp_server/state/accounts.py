@@ -1,4 +1,4 @@
-"""Accounts and their linked devices: who may log in, who is banned, restricted or gone, and whose keys are known."""
+"""Accounts and their linked devices: who may log in, who is banned, restricted or unlinked, and which keys are known."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _PREKEY_LENGTH = _KEY_ID_LENGTH + 32
 
 
 class UnknownDeviceError(LookupError):
-    """No device of that name has ever logged in or paired."""
+    """No device of that name has logged in or paired."""
 
 
 class PublicKeys(NamedTuple):
-    """A linked device's public Signal keys, without the one-time ones."""
+    """A linked device's public Signal keys, without its one-time prekeys."""
 
     registration: bytes
     identity: bytes
@@ -47,7 +47,7 @@ class LinkedDevice:
 
     @property
     def name(self) -> str:
-        """``number:index``, as the control port and the record call it."""
+        """``number:index``, its name in the control protocol and in the record."""
         return f"{self.number}:{self.index}"
 
     @property
@@ -61,11 +61,11 @@ class LinkedDevice:
         return lid_jid(self.number, self.index)
 
     def add_prekeys(self, nodes: list[Node]) -> None:
-        """Keep the one-time prekeys of an upload."""
+        """Store the one-time prekeys of an upload."""
         self._prekeys += b"".join(node.need("id").data + node.need("value").data for node in nodes)
 
     def take_bundle(self) -> PrekeyBundle | None:
-        """Keys for a new session, with a one-time prekey while there are any; None if its keys are not known."""
+        """Keys for a new session, with a one-time prekey if one is left; None if its keys are not known."""
         if self.keys is None:
             return None
         key_id: int | None = None
@@ -76,7 +76,7 @@ class LinkedDevice:
         return PrekeyBundle(self.keys.identity, self.keys.signed_prekey_id, self.keys.signed_prekey, key_id, prekey)
 
     def deliver(self, node: Node) -> None:
-        """Send it now, or when the device next logs in."""
+        """Send a stanza now, or at the device's next login."""
         if self.connection is None or self.connection.muted:
             self.waiting.append(node)
         else:
@@ -85,7 +85,7 @@ class LinkedDevice:
 
 @dataclass(eq=False)
 class Account:
-    """A phone number with its linked devices and its standing at WhatsApp. Times are Unix seconds."""
+    """A phone number with its linked devices, bans and restrictions. Times are Unix seconds."""
 
     number: str
     devices: dict[int, LinkedDevice] = field(default_factory=dict)
@@ -97,16 +97,16 @@ class Account:
 
     @property
     def is_banned(self) -> bool:
-        """Whether a temporary ban lasts."""
+        """Whether a temporary ban is in force."""
         return time.time() < self.banned_until
 
     @property
     def is_restricted(self) -> bool:
-        """Whether writing to strangers is answered with 463."""
+        """Whether messages to strangers are refused with 463."""
         return time.time() < self.restricted_until
 
     def is_stranger(self, recipient: str) -> bool:
-        """Whether this account never wrote to that number (its own is no stranger)."""
+        """Whether this account has never written to that number (its own number is not a stranger)."""
         return recipient != self.number and recipient not in self.contacts
 
     def next_index(self) -> int:
@@ -115,7 +115,7 @@ class Account:
 
 
 class AccountBook:
-    """All accounts, by number; an account comes into being when it is first named."""
+    """All accounts, by number; an account is created when it is first used."""
 
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
@@ -127,17 +127,17 @@ class AccountBook:
         return self._accounts[number]
 
     def link(self, number: str, index: int, noise_key: bytes, keys: PublicKeys | None) -> LinkedDevice:
-        """Enter a newly paired device."""
+        """Add a newly paired device."""
         account = self.account(number)
         account.removed.discard(index)
         account.devices[index] = LinkedDevice(number, index, noise_key, keys)
         return account.devices[index]
 
     def login(self, number: str, index: int, noise_key: bytes) -> LinkedDevice | None:
-        """The device that logs in with that Noise key, or None if it may not.
+        """The device that logs in with that Noise key; None if it may not log in.
 
-        A device never seen before is taken in: a store may have been seeded, or paired with an earlier server. If its
-        key is the one that a seeded device has, its Signal keys are known too.
+        An unknown device is accepted: its store may have been seeded, or paired with an earlier server. If it has the
+        Noise key of a seeded device, its Signal keys are known too.
         """
         account = self.account(number)
         if index in account.removed:
@@ -148,7 +148,7 @@ class AccountBook:
         return device if device.noise_key == noise_key else None
 
     def device(self, name: str) -> LinkedDevice:
-        """The device called ``number:index``, or the latest one of ``number``.
+        """The device named ``number:index``, or the latest device of ``number``.
 
         Raises:
             UnknownDeviceError: There is none.
@@ -160,19 +160,19 @@ class AccountBook:
         return devices[int(index)] if index else devices[max(devices)]
 
     def online(self) -> list[LinkedDevice]:
-        """Devices that are logged in."""
+        """The devices that are logged in."""
         return [
             device for account in self._accounts.values() for device in account.devices.values() if device.connection
         ]
 
     def clear_standing(self) -> None:
-        """End all bans and restrictions, and forget who wrote to whom."""
+        """End all bans and restrictions, and forget all contacts."""
         for account in self._accounts.values():
             account.banned_until = account.restricted_until = 0.0
             account.contacts.clear()
 
     def remove(self, device: LinkedDevice) -> None:
-        """Unlink a device: it may not log in again."""
+        """Unlink a device; its later logins are refused."""
         account = self.account(device.number)
         account.devices.pop(device.index, None)
         account.removed.add(device.index)

@@ -1,4 +1,4 @@
-"""Groups: created by a test, asked for by clients, written to by both."""
+"""Groups, which tests create and clients query."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Group:
         return JID(self.id, GROUP_SERVER)
 
     def description(self) -> Node:
-        """As the client is told about it; the id stands there without its server."""
+        """The group as a stanza; its id is given without the server part."""
         members = [
             Node("participant", {"jid": lid_jid(number), "phone_number": number_jid(number)}) for number in self.members
         ]
@@ -44,7 +44,7 @@ class GroupBook:
         self._ids = itertools.count(_FIRST_ID)
 
     def create(self, subject: str, members: list[str]) -> Group:
-        """A new group; it needs at least one member."""
+        """Create a group with at least one member."""
         if not members:
             raise ValueError("a group needs members")
         group = Group(str(next(self._ids)), subject, members)
@@ -62,7 +62,7 @@ class GroupBook:
         return self._groups[group_id]
 
     def of_member(self, number: str) -> list[Group]:
-        """The groups that a number is in."""
+        """The groups that a number is a member of."""
         return [group for group in self._groups.values() if number in group.members]
 
     def clear(self) -> None:

@@ -1,6 +1,7 @@
-"""Encrypted files: WhatsApp's storage holds them, and only who has the key from the message can read them.
+"""Encrypted files as WhatsApp's storage keeps them; the key is in the message.
 
-A file is AES-256-CBC with keys expanded from a 32-byte media key and the media's kind, followed by 10 bytes of MAC.
+A file is encrypted with AES-256-CBC, with keys expanded from a 32-byte media key and the kind of media, and ends with a
+10-byte MAC.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ KEY_INFO = {
 
 
 class SealedFile(NamedTuple):
-    """An encrypted file with what its message must say about it."""
+    """An encrypted file, with the values that its message must contain."""
 
     blob: bytes
     key: bytes
@@ -36,7 +37,7 @@ class SealedFile(NamedTuple):
 
 
 def seal_file(plain: bytes, kind: str) -> SealedFile:
-    """Encrypt a file as a phone does before it uploads."""
+    """Encrypt a file as a phone does before uploading it."""
     key = os.urandom(32)
     keys = _expand(key, kind)
     sealed = aes_encrypt(keys, plain)
@@ -58,7 +59,7 @@ def open_file(blob: bytes, key: bytes, kind: str) -> bytes:
 
 
 class MediaStore:
-    """Blobs by path; the oldest go when there are more than STORE_LIMIT bytes."""
+    """Blobs by path; beyond STORE_LIMIT bytes the oldest are dropped."""
 
     def __init__(self) -> None:
         self._blobs: OrderedDict[str, bytes] = OrderedDict()
@@ -75,7 +76,7 @@ class MediaStore:
         return name + "?ccb=1"
 
     def get(self, path: str) -> bytes | None:
-        """The blob of a path, whatever its query."""
+        """The blob of a path; its query is ignored."""
         return self._blobs.get(path.partition("?")[0])
 
     def clear(self) -> None:

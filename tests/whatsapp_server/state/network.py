@@ -1,4 +1,4 @@
-"""Everything that the simulated WhatsApp knows, in one place for the connections and the control port to share."""
+"""The state of the simulated WhatsApp, shared by its connections and the control protocol."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Receipts(StrEnum):
-    """Which receipts the simulated phones send by themselves."""
+    """Which receipts the simulated phones send automatically."""
 
     OFF = "off"
     DELIVERED = "delivered"
@@ -38,8 +38,8 @@ class Settings:
     Attributes:
         receipts: Which receipts they send.
         receipt_delay: Seconds before each receipt.
-        backlog_delay: Seconds between the login of a device and what waited for it.
-        decrypt: Whether they decrypt; off, a load test measures the client and not this server.
+        backlog_delay: Seconds between the login of a device and the stanzas that waited for it.
+        decrypt: Whether they decrypt messages; turn it off in a load test, which is to measure the client.
     """
 
     receipts: Receipts = Receipts.DELIVERED
@@ -62,7 +62,7 @@ class Network:
     record: Record = field(default_factory=Record)
     pairing_offers: dict[str, PairingOffer] = field(default_factory=dict)  # by each reference of its QR codes
     not_on_whatsapp: set[str] = field(default_factory=set)
-    connections: set[ChatConnection] = field(default_factory=set)  # logged in, or on their way
+    connections: set[ChatConnection] = field(default_factory=set)  # logged in or connecting
     _phones: dict[str, Phone] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -73,13 +73,13 @@ class Network:
         return self._phones[number]
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something that outlives the connection it began on."""
+        """Run a task that may outlive the connection that started it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def start_over(self) -> None:
-        """Cut all connections, and forget everything once the last one has ended."""
+        """End all connections, then forget everything."""
         for task in self._tasks:
             task.cancel()
         serving = [connection.serving for connection in self.connections if connection.serving is not None]
@@ -92,7 +92,7 @@ class Network:
         self.reset()
 
     def reset(self) -> None:
-        """Forget faults, record, groups, media and unknown numbers, and all standing; pairings and sessions stay."""
+        """Forget everything except pairings, sessions and connections."""
         self.faults.clear()
         self.record.reset()
         self.groups.clear()

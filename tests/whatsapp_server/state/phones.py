@@ -1,6 +1,6 @@
-"""The simulated phones: the people whom the devices under test write to, and who own the accounts they are linked to.
+"""The simulated phones: recipients of the devices under test, and owners of the accounts that these are linked to.
 
-Every number is a phone; it comes into being when it is first named. A phone reads what is encrypted to it and can write.
+Every number is a phone, which is created when it is first used. A phone decrypts messages and can write messages.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GROUP_KIND = "skmsg"
 
 
 class Phone:
-    """One phone: its Signal keys and sessions, and the sender keys of the groups it is in."""
+    """One phone: its Signal keys and sessions, and the sender keys of its groups."""
 
     def __init__(self, number: str) -> None:
         self.number = number
@@ -29,7 +29,7 @@ class Phone:
         self._own_sender_keys: dict[str, OwnSenderKey] = {}
 
     def read(self, sender: str, kind: str, sealed: bytes) -> e2e.Message:
-        """The message that a device sent to this phone alone; sender keys in it are kept.
+        """Decrypt a message for this phone alone; a sender key in it is stored.
 
         Raises:
             CannotDecryptError: The ciphertext is not for this phone, or not a message.
@@ -42,10 +42,10 @@ class Phone:
         return message
 
     def read_group(self, group: str, sender: str, sealed: bytes) -> e2e.Message:
-        """The message that a device sent to a whole group.
+        """Decrypt a message for a whole group.
 
         Raises:
-            CannotDecryptError: The sender's key never reached this phone, or the ciphertext is not authentic.
+            CannotDecryptError: The phone has no sender key of the sender, or the ciphertext is not authentic.
         """
         key = self._received_sender_keys.get((group, sender))
         if key is None:

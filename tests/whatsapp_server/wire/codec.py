@@ -1,7 +1,7 @@
-"""WhatsApp's binary form of a node tree.
+"""WhatsApp's binary encoding of a node tree.
 
-Every element is a list: its tag, its attribute names and values in turn, and, if the length is even, its content.
-Frequent strings are one- or two-byte tokens; digits and hex are packed two to a byte; addresses have forms of their own.
+Every element is a list: its tag, its attributes as name and value in turn, and, if the length is even, its content.
+Frequent strings are tokens of one or two bytes; digits and hex are packed two to a byte; addresses have their own forms.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .nodes import JID, Attributes, AttributeValue, Content, MalformedStanzaErro
 
 
 class Mark(IntEnum):
-    """Bytes that announce what follows; every byte below the first dictionary's is a token."""
+    """Bytes that introduce a value; every byte below FIRST_DICTIONARY is a token."""
 
     EMPTY = 0
     FIRST_DICTIONARY = 236
@@ -41,7 +41,7 @@ _LENGTH_BYTES = {Mark.BYTES_8: 1, Mark.BYTES_20: 3, Mark.BYTES_32: 4}
 
 
 class TokenTables:
-    """The strings that have short forms: 236 of one byte and four dictionaries of two."""
+    """The strings with short forms: 236 of one byte, and four dictionaries of two bytes."""
 
     def __init__(self, single: list[str], double: list[list[str]]) -> None:
         self.single = single
@@ -51,27 +51,27 @@ class TokenTables:
             for number, dictionary in enumerate(double)
             for index, token in enumerate(dictionary)
         }
-        # The shorter form wins where a string is in both; code 0 is not a token but the empty list.
+        # A string in both tables gets the shorter form; code 0 is not a token but the empty list.
         self.code_of.update({token: bytes((index,)) for index, token in enumerate(single) if index and token})
 
 
 class Codec:
-    """Encodes and decodes whole stanzas with one set of token tables."""
+    """Encodes and decodes stanzas with one set of token tables."""
 
     def __init__(self, tokens: TokenTables) -> None:
         self._tokens = tokens
 
     def encode(self, node: Node) -> bytes:
-        """The stanza as it goes into a frame, with the leading flag byte (never compressed)."""
+        """The stanza as the content of a frame, with the leading flag byte (never compressed)."""
         writer = _Writer(self._tokens)
         writer.node(node)
         return b"\0" + bytes(writer.out)
 
     def decode(self, frame: bytes) -> Node:
-        """The stanza of a frame.
+        """The stanza in a frame.
 
         Raises:
-            MalformedStanzaError: The bytes are no node, end too early, or use a token that the tables lack.
+            MalformedStanzaError: The bytes are not a node, end too early, or use an unknown token.
         """
         try:
             body = zlib.decompress(frame[1:]) if frame[0] & COMPRESSED else frame[1:]

@@ -1,7 +1,7 @@
 """WhatsApp's frames inside a websocket inside TLS.
 
-The client sends a 4-byte header once, and then frames, each after its 3-byte length; websocket message boundaries mean
-nothing.
+The client sends a 4-byte header once, then frames, each preceded by its length in 3 bytes. Boundaries of websocket
+messages are ignored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class ConnectionEndedError(Exception):
 
 
 class FrameChannel:
-    """Frames in and out of one websocket."""
+    """Reads and writes the frames of one websocket."""
 
     def __init__(self, stream: TlsStream) -> None:
         self._stream = stream
@@ -33,7 +33,7 @@ class FrameChannel:
         self._request: Request | None = None
 
     async def read_upgrade(self) -> None:
-        """Wait for the client's upgrade request, and leave it unanswered."""
+        """Wait for the client's upgrade request without answering it."""
         while self._request is None:
             await self._pump()
 

@@ -1,7 +1,7 @@
-"""Loads neonize into this process once, and reads WhatsApp's token dictionaries out of it.
+"""Loads neonize once and reads WhatsApp's token dictionaries from its memory.
 
-No copy of the dictionaries is kept in this project: a Go ``[]string`` is a run of (pointer, length) pairs, so finding
-the pair of one known token finds its table. They are always those of the neonize under test.
+This package contains no copy of the dictionaries, so they are always those of the neonize under test. A Go ``[]string`` is
+an array of (pointer, length) pairs: the pair of a known token leads to its table.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _GO_STRING_SIZE = 16  # an 8-byte pointer and an 8-byte length
 
 
 def load_neonize() -> None:
-    """Import neonize; keep the process's logging as it was (the import would set the root logger to INFO).
+    """Import neonize without its change to logging: the import sets the root logger to INFO.
 
     Raises:
-        RuntimeError: A shared library that neonize needs is missing; names the package to install.
+        RuntimeError: A shared library that neonize needs is missing; the text names the package to install.
     """
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
@@ -43,7 +43,7 @@ def read_tokens() -> TokenTables:
     """Read the single-byte and the double-byte token tables from the loaded library.
 
     Raises:
-        RuntimeError: A table was not found: a build that lays it out otherwise.
+        RuntimeError: A table was not found; this build of neonize has another layout.
     """
     load_neonize()
     segments = list(library_segments())
@@ -54,13 +54,13 @@ def read_tokens() -> TokenTables:
 
 
 def _read_table(segments: list[MappedSegment], landmark: list[str], index: int, count: int) -> list[str]:
-    """The table of ``count`` strings in which the run ``landmark`` begins at ``index``."""
+    """The table of ``count`` strings that contains the strings ``landmark`` from ``index`` on."""
     first = landmark[0].encode()
     for text_address in _addresses(segments, first):
         for pair_address in _addresses(segments, struct.pack("<QQ", text_address, len(first))):
             if _go_strings(pair_address, len(landmark)) == landmark:
                 return _go_strings(pair_address - _GO_STRING_SIZE * index, count)
-    raise RuntimeError(f"no token table with {landmark} in neonize's memory: another build than 0.5.2?")
+    raise RuntimeError(f"no token table with {landmark} in neonize's memory; this is known to work with neonize 0.5.2")
 
 
 def _addresses(segments: list[MappedSegment], needle: bytes) -> Iterator[int]:

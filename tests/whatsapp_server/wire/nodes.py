@@ -1,7 +1,7 @@
-"""The two values that every stanza is made of: addresses (JID) and nodes.
+"""The values in a stanza: addresses (JID) and nodes.
 
-An attribute keeps its type, because the client insists on it: ``from`` must be a JID, never a string that looks like
-one. The typed accessors raise ``MalformedStanzaError``, so a handler reads straight through.
+Attributes keep their types, because the client requires them: ``from`` must be a JID, not a string that looks like one.
+The typed accessors raise ``MalformedStanzaError``, so handlers need no checks.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import NamedTuple
 USER_SERVER = "s.whatsapp.net"
 LID_SERVER = "lid"
 GROUP_SERVER = "g.us"
-LID_OFFSET = 10**14  # the LID of a number is the number plus this, so neither needs a table
+LID_OFFSET = 10**14  # a number's LID is the number plus this, so no table is needed
 
 
 class MalformedStanzaError(ValueError):
-    """The client sent a stanza that lacks something it must have."""
+    """The client sent a stanza without a required part."""
 
 
 class JID(NamedTuple):
-    """An address: user@server, with the companion's index where one device is meant (0 is the phone itself)."""
+    """An address: user@server, with a device index (0: the phone itself)."""
 
     user: str
     server: str
@@ -36,22 +36,17 @@ class JID(NamedTuple):
         """The phone number behind a number or LID address."""
         return str(int(self.user) - LID_OFFSET) if self.server == LID_SERVER else self.user
 
-    @property
-    def account(self) -> JID:
-        """The same address without its device."""
-        return JID(self.user, self.server)
-
 
 SERVER = JID("", USER_SERVER)
 
 
 def number_jid(number: str, device: int = 0) -> JID:
-    """Address of a phone number."""
+    """The address of a phone number."""
     return JID(number, USER_SERVER, device)
 
 
 def lid_jid(number: str, device: int = 0) -> JID:
-    """LID address that this server gave to a phone number."""
+    """The LID address of a phone number on this server."""
     return JID(str(int(number) + LID_OFFSET), LID_SERVER, device)
 
 
@@ -123,7 +118,7 @@ class Node:
 
     @property
     def data(self) -> bytes:
-        """Content as bytes; a node without content has none."""
+        """Content as bytes; empty without content."""
         if isinstance(self.content, str):
             return self.content.encode()
         return self.content if isinstance(self.content, bytes) else b""

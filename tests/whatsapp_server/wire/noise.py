@@ -1,8 +1,8 @@
-"""The server's half of Noise_XX_25519_AESGCM_SHA256 as WhatsApp uses it.
+"""The server's side of Noise_XX_25519_AESGCM_SHA256 as WhatsApp uses it.
 
-XX is: client ephemeral; server ephemeral, static and payload; client static and payload. The server's payload is a chain
-of two certificates: an intermediate signed by the root that the client knows (issuer serial 0), and a leaf that holds
-the server's static key.
+The messages are: client ephemeral; server ephemeral, static and payload; client static and payload. The server's payload
+is a chain of two certificates: an intermediate one, signed by the root that the client trusts (issuer serial 0), and a
+leaf with the server's static key.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from neonize.proto.waWa6 import WAWebProtobufsWa6_pb2 as handshake  # noqa: E402
 
 __all__ = ["HandshakeError", "NoiseCipher", "NoiseHandshake", "ServerIdentity", "certificates", "handshake"]
 
-PROTOCOL_NAME = b"Noise_XX_25519_AESGCM_SHA256\0\0\0\0"  # exactly one hash long, so it is not hashed
+PROTOCOL_NAME = b"Noise_XX_25519_AESGCM_SHA256\0\0\0\0"  # as long as a hash, so it is not hashed
 ROOT_SERIAL, INTERMEDIATE_SERIAL, LEAF_SERIAL = 0, 1, 2
 _DAY = 86400
 
@@ -33,7 +33,7 @@ class HandshakeError(Exception):
 
 
 class ServerIdentity:
-    """The server's static key and the certificate chain that vouches for it."""
+    """The server's static key and its certificate chain."""
 
     def __init__(self, root: KeyPair) -> None:
         self.root = root
@@ -46,7 +46,7 @@ class ServerIdentity:
 
 
 class NoiseHandshake:
-    """Takes the client's two messages in turn, gives the reply to the first and a cipher after the second."""
+    """Handles the client's two messages: returns the reply to the first, and a cipher after the second."""
 
     def __init__(self, identity: ServerIdentity, prologue: bytes) -> None:
         self._identity = identity
@@ -72,7 +72,7 @@ class NoiseHandshake:
         return message
 
     def finish(self, client_finish: bytes) -> tuple[bytes, handshake.ClientPayload, NoiseCipher]:
-        """The client's static key, its payload (who it is, or what it wants to pair), and the cipher from here on."""
+        """The client's static key, its payload (login or registration), and the cipher for all further frames."""
         message = _parse(client_finish).clientFinish
         try:
             client_static = self._open(message.static)
@@ -104,7 +104,7 @@ class NoiseHandshake:
 
 
 class NoiseCipher:
-    """Encrypts what is sent and decrypts what is received after the handshake; each direction counts its own messages."""
+    """Encrypts and decrypts frames after the handshake; each direction has its own message counter."""
 
     __slots__ = ("_read", "_read_count", "_write", "_write_count")
 

@@ -1,7 +1,7 @@
-"""The front door: the client reaches us as its proxy, by HTTP CONNECT or SOCKS5, whatever host it asks for.
+"""Proxy requests: clients reach the server as their proxy, by HTTP CONNECT or SOCKS5, for whatever host.
 
-The proxy's user name, when there is one, is the only hint of who is calling before the login: faults of the earlier
-stages match on it.
+Before the login, the user name in the proxy's credential is the only thing that identifies a device: faults of the earlier
+stages match it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _IPV4, _NAME, _IPV6 = 1, 3, 4
 
 
 class ProxyRequest(NamedTuple):
-    """What a client asked of its proxy: target host and port, its credential's user name, and how to say yes."""
+    """A client's proxy request: target host and port, user name, and the two possible answers."""
 
     host: str
     port: int
@@ -31,10 +31,10 @@ class ProxyRequestError(Exception):
 
 
 async def read_proxy_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> ProxyRequest:
-    """Read up to the point where the proxy answers; the caller answers with ``granted`` or ``refused``.
+    """Read a request; the caller answers it with ``granted`` or ``refused``.
 
     Raises:
-        ProxyRequestError: Something else arrived.
+        ProxyRequestError: The bytes are not such a request.
         asyncio.IncompleteReadError: The client hung up.
     """
     first = await reader.readexactly(1)
@@ -63,7 +63,7 @@ def _parse_connect(head: str) -> ProxyRequest:
 
 
 async def _read_socks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> ProxyRequest:
-    """RFC 1928 and, where the client offers it, the password login of RFC 1929; every password is right."""
+    """RFC 1928 and, if the client offers it, password authentication (RFC 1929), which accepts every password."""
     methods = await _read_counted(reader)
     method = _PASSWORD_LOGIN if _PASSWORD_LOGIN in methods else _NO_LOGIN
     writer.write(bytes((SOCKS_VERSION, method)))

@@ -1,7 +1,7 @@
-"""Server TLS over an asyncio stream, on OpenSSL's memory buffers.
+"""TLS for the server side of an asyncio stream, with OpenSSL's memory buffers.
 
-asyncio's own TLS keeps a read buffer of 256 KiB per connection: 750 MB for 3000 clients that say nothing. Here an idle
-connection keeps only what OpenSSL needs.
+asyncio's own TLS keeps a read buffer of 256 KiB per connection: 750 MB for 3000 idle clients. Here an idle connection
+needs only OpenSSL's own buffers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class TlsStream:
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
     async def handshake(self) -> None:
-        """Raises ssl.SSLError if the client refuses us, EOFError if it hangs up."""
+        """Do the handshake; raises ssl.SSLError if the client rejects the certificate, EOFError if it hangs up."""
         while True:
             try:
                 self._tls.do_handshake()
@@ -36,29 +36,29 @@ class TlsStream:
                 return
 
     async def read(self) -> bytes:
-        """Whatever has arrived, at least one byte; empty at the end of the connection."""
+        """The bytes that have arrived, at least one; empty at the end of the connection."""
         while True:
             try:
                 return self._tls.read(READ_SIZE)
             except ssl.SSLWantReadError:
-                self._flush()  # a key update or an alert may have to go out
+                self._flush()  # OpenSSL may have a key update or an alert to send
                 if not await self._feed():
                     return b""
             except ssl.SSLZeroReturnError:
                 return b""
 
     def write(self, data: bytes) -> None:
-        """Queue bytes; never waits (the peers are tests on this machine)."""
+        """Queue bytes without waiting: the peers are tests on this machine."""
         if data:
             self._tls.write(data)
             self._flush()
 
     def abort(self) -> None:
-        """Cut the TCP connection at once, without any goodbye."""
+        """Abort the TCP connection."""
         self._writer.transport.abort()
 
     async def close(self) -> None:
-        """Send what is queued, then close."""
+        """Send the queued bytes, then close."""
         self._writer.close()
         await self._writer.wait_closed()
 
