@@ -28,7 +28,7 @@ from shardd.cli.control import ask_now
 from shardd.config import Config, load_config
 from shardd.embedded import embedded_dsn, launch
 from shardd.errors import NotRunningError, SharddError
-from shardd.supervisor.cluster.state_lock import StateLock
+from shardd.supervisor.cluster.state_folder import StateLock
 
 HERE = Path(__file__).resolve().parent
 SHARDD = Path(sys.executable).with_name("shardd")

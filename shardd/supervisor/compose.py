@@ -25,21 +25,15 @@ from shardd.queue.opt_outs import OptOuts
 from shardd.queue.producers import ProducerAdmin
 from shardd.queue.server_limits import ServerLimits
 from shardd.queue.settle import Claim
-from shardd.queue.webhooks import WebhookStore
+from shardd.queue.webhooks import WebhookAdmin, WebhookStore
 from shardd.supervisor.admin.control import Control
 from shardd.supervisor.admin.node import Node
 from shardd.supervisor.admin.reporter import SystemdReporter
-from shardd.supervisor.cluster import upkeep
-from shardd.supervisor.cluster.bindings import LOOK_EVERY as BINDINGS_EVERY
-from shardd.supervisor.cluster.bindings import BindingCheck
-from shardd.supervisor.cluster.cancelled import CancelledJobs
-from shardd.supervisor.cluster.leases import LeaseKeeper
-from shardd.supervisor.cluster.ownership import Ownership
-from shardd.supervisor.cluster.retention import Retention
+from shardd.supervisor.cluster import cleanup, upkeep
+from shardd.supervisor.cluster.leases import LeaseKeeper, Ownership
 from shardd.supervisor.cluster.server_watch import EVERY as SERVER_EVERY
 from shardd.supervisor.cluster.server_watch import ServerWatch
-from shardd.supervisor.cluster.state_lock import StateLock
-from shardd.supervisor.cluster.state_watch import StateWatch
+from shardd.supervisor.cluster.state_folder import StateLock, StateWatch
 from shardd.supervisor.defects import Defects
 from shardd.supervisor.dispatch.claim_watch import EVERY as CLAIMS_EVERY
 from shardd.supervisor.dispatch.claim_watch import ClaimWatch
@@ -52,10 +46,8 @@ from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
 from shardd.supervisor.inbound.opt_outs import OptOutCheck, OptOutInbox
 from shardd.supervisor.inbound.receipts import Receipts
 from shardd.supervisor.notifications import NotificationListener
-from shardd.supervisor.outbox.held import EVERY as HELD_EVERY
-from shardd.supervisor.outbox.held import HeldEventWatch
-from shardd.supervisor.outbox.upkeep import EVERY as EVENTS_EVERY
-from shardd.supervisor.outbox.upkeep import EventUpkeep
+from shardd.supervisor.outbox.upkeep import CHECK_EVERY as HELD_EVERY
+from shardd.supervisor.outbox.upkeep import PURGE_EVERY, EventUpkeep
 from shardd.supervisor.outbox.webhooks import Webhooks
 from shardd.supervisor.pools import Pools
 from shardd.supervisor.reload import Reload
@@ -144,7 +136,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         jobs=jobs,
         scheduler=scheduler,
         send=send,
-        may_claim=lambda: keeper.good() and state_watch.trouble is None,
+        may_claim=lambda: keeper.good() and state_watch.error is None,
         batch=lambda: rules.config.queue.batch,
         backoff=lambda: rules.job_backoff,
         set_aside=set_aside.note,
@@ -249,7 +241,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         workers,
         read_devices=device_sync.look,
         renewed=router.wake,
-        hindered_for=state_watch.lasts_for,
+        hindered_for=state_watch.failing_for,
         away_after=config.lease.ttl,
     )
     renew_every = config.lease.renew_every
@@ -258,8 +250,8 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
     # Start, status, reload
     take_over = TakeOver(keeper, ownership, recovery, workers, jobs, device_sync, campaign_sync, inbox)
     counter = upkeep.QueueCounter(Counts(pools.rest), lambda: scheduler.held_back(time.monotonic()))
-    bindings = BindingCheck(ProducerAdmin(pools.rest))
-    held_events = HeldEventWatch(Events(pools.rest))
+    bindings = upkeep.BindingCheck(ProducerAdmin(pools.rest))
+    events = EventUpkeep(Events(pools.rest), WebhookAdmin(pools.rest), lambda: rules.config.events)
     server_watch = ServerWatch(ServerLimits(pools.watch))
 
     def apply(config: Config) -> None:
@@ -282,7 +274,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         webhooks=webhooks.statuses,
         reporters=(
             *(defects, set_aside, workers, scheduler, state_watch, recovery, inbox, spool, steps, bindings),
-            *(claim_watch, held_events, server_watch),
+            *(claim_watch, events, server_watch),
         ),
         notes=(lambda: recovery.notes, *notes, reload.notes, webhooks.troubles, *(each.notes for each in listeners)),
         database=given.database,
@@ -294,38 +286,42 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
     node.reporters = (*node.reporters, control)
 
     # Upkeep
-    retention = Retention(pools.rest)
     order_groups = upkeep.OrderGroups(jobs, work_poller.hint).advance
-    lost_nodes = upkeep.LostNodes(jobs, rules, recovery, zone_of).sweep
-    events = EventUpkeep(pools.rest, lambda: rules.config.events).step
     periodic = [
         Periodic(steps, "counting the queue", counter.count, every=upkeep.DEPTH_EVERY, share=upkeep.SELDOM),
         Periodic(
             steps, "looking for claims that stand still", claim_watch.look, every=CLAIMS_EVERY, share=upkeep.SELDOM
         ),
-        Periodic(steps, "looking for claims of lost nodes", lost_nodes, every=upkeep.SWEEP_EVERY),
+        Periodic(
+            steps,
+            "looking for claims of lost nodes",
+            lambda: upkeep.settle_lost_nodes(jobs, rules, recovery, zone_of),
+            every=upkeep.SWEEP_EVERY,
+        ),
         Periodic(steps, "settling what a journal covers", take_over.retry, every=JOURNAL_RETRY, first=JOURNAL_RETRY),
-        Periodic(steps, "ending expired jobs", lambda: upkeep.expire(jobs), every=upkeep.EXPIRE_EVERY, patience=None),
+        Periodic(
+            steps, "ending expired jobs", lambda: cleanup.end_expired(jobs), every=upkeep.EXPIRE_EVERY, patience=None
+        ),
         Periodic(
             steps, "letting jobs of order groups go on", order_groups, every=upkeep.ORDER_EVERY, share=upkeep.SELDOM
         ),
-        Periodic(steps, "looking for what holds events back", held_events.look, every=HELD_EVERY),
+        Periodic(steps, "looking for what holds events back", events.check, every=HELD_EVERY),
         Periodic(
             steps, "looking at what the server has left", server_watch.look, every=SERVER_EVERY, share=upkeep.SELDOM
         ),
-        Periodic(steps, "purging events", events, every=EVENTS_EVERY, patience=None),
+        Periodic(steps, "purging events", events.purge, every=PURGE_EVERY, patience=None),
         Periodic(
             steps,
             "ending jobs of cancelled campaigns",
-            CancelledJobs(pools.queue).end,
+            lambda: cleanup.end_cancelled(pools.queue),
             every=upkeep.CANCELLED_EVERY,
             patience=None,
         ),
-        Periodic(steps, "looking at the bound producers", bindings.look, every=BINDINGS_EVERY),
+        Periodic(steps, "looking at the bound producers", bindings.check, every=upkeep.BINDINGS_EVERY),
         Periodic(
             steps,
             "forgetting what is old",
-            lambda: retention.sweep(rules.config.retention),
+            lambda: cleanup.delete_old(pools.rest, rules.config.retention),
             every=upkeep.RETENTION_EVERY,
             patience=None,
         ),

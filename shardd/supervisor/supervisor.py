@@ -20,7 +20,7 @@ from shardd.queue.database import server_of
 from shardd.queue.migrate import migrate
 from shardd.state_files import ID_FILE, state_id
 from shardd.supervisor.cluster.session_store import prepare_sessions, sessions_dsn_of
-from shardd.supervisor.cluster.state_lock import StateLock
+from shardd.supervisor.cluster.state_folder import StateLock
 from shardd.supervisor.compose import Composition, Surroundings, compose
 from shardd.supervisor.pools import open_pools
 from shardd.supervisor.services import ServiceGroup

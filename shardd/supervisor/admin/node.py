@@ -12,7 +12,7 @@ from shardd import __version__
 from shardd.errors import UsageError
 from shardd.states import ShardState, Verdict
 from shardd.supervisor.cluster.leases import LeaseKeeper
-from shardd.supervisor.cluster.state_watch import StateWatch
+from shardd.supervisor.cluster.state_folder import StateWatch
 from shardd.supervisor.dispatch.router import Router
 from shardd.supervisor.problems import Problem, ProblemKind, ReportsProblems
 from shardd.supervisor.scheduling.device_queue import DeviceQueue
@@ -146,8 +146,8 @@ class Node:
 
     def _why_down(self, shard: int) -> str | None:
         """Why the devices of a shard send nothing whatever their state; None: it is not known to be so."""
-        if self.state_watch.trouble is not None:
-            return self.state_watch.trouble
+        if self.state_watch.error is not None:
+            return self.state_watch.error
         found = self.workers.shards[shard]
         trouble = found.journal_error or found.unsettled
         return None if trouble is None else f"the journal of its shard: {trouble}"

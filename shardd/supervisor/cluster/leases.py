@@ -1,10 +1,9 @@
 """The shards that this node may serve, and until when.
 
-Shards map to live nodes by rendezvous hashing; a node holds a shard through a lease row with an epoch, by the
-database's clock. The node's own deadline is earlier and needs no clock in common with anybody: the start of the last
-good renewal plus ttl minus a margin, on the monotonic clock. Past it the leases may belong to somebody else, so the
-clients are closed before it. The config is refused unless renew_every + twice the database's timeout fits into ttl -
-margin: one renewal may fail without consequence.
+Shards map to live nodes by rendezvous hashing. A node holds a shard through a lease row with an epoch, by the database's clock.
+The node's own deadline is earlier and needs no shared clock: the start of the last successful renewal plus ttl minus a margin, on
+the monotonic clock. Past it the leases may belong to another node, so the workers are fenced before it. The config is refused
+unless renew_every + twice the database's timeout fits into ttl - margin: one renewal may fail without consequence.
 """
 
 from __future__ import annotations
@@ -21,15 +20,19 @@ from shardd.hashing import assignment
 from shardd.logs import get_logger
 from shardd.queue.database import Database
 from shardd.queue.leases import Leases
+from shardd.supervisor.services import Service
+from shardd.supervisor.workers.pool import WorkerPool
 
 log = get_logger(__name__)
 
 RENEWALS: Final = 5
-"""Times that leases are renewed within their time while shards are given back."""
+"""How often leases are renewed within their duration while shards are given back."""
+DEADLINE_EVERY: Final = 0.1
+"""Seconds between checks of the deadline."""
 
 
 class LeaseKeeper:
-    """Registers the node, takes what it should have, renews, and gives back what another node should have."""
+    """Registers the node, takes the shards it should have, renews them, and gives back those of other nodes."""
 
     def __init__(self, database: Database, *, node: str, shards: int, ttl: float, margin: float) -> None:
         self.incarnation: UUID = uuid4()
@@ -42,7 +45,7 @@ class LeaseKeeper:
         self._deadline = 0.0
         self._away = False
         self.on_renewed: Callable[[dict[int, int]], None] = lambda _: None
-        """Told shard → epoch after each renewal."""
+        """Called with shard → epoch after each renewal."""
 
     @property
     def epochs(self) -> dict[int, int]:
@@ -50,19 +53,19 @@ class LeaseKeeper:
         return dict(self._epochs)
 
     def good(self) -> bool:
-        """Whether the leases are surely this node's at this moment."""
+        """Whether this node certainly holds its leases at this moment."""
         return bool(self._epochs) and time.monotonic() < self._deadline
 
     def known(self) -> bool:
-        """Whether what this node holds, be it nothing, was seen in the database lately."""
+        """Whether the last successful renewal is recent enough to know what this node holds, even if that is nothing."""
         return time.monotonic() < self._deadline
 
     def seconds_left(self) -> float:
-        """Until `good` ends by itself."""
+        """Seconds until `good` becomes false without a renewal."""
         return self._deadline - time.monotonic()
 
     async def register(self) -> None:
-        """Announce this incarnation. Raises AlreadyRunningError when live nodes count their shards differently."""
+        """Announce this incarnation. Raises AlreadyRunningError when a live node has another number of shards."""
         for node in await self._leases.live_nodes():
             if node.name != self._node and node.shards != self._shards:
                 raise AlreadyRunningError(
@@ -70,17 +73,17 @@ class LeaseKeeper:
                     "all nodes on one database need the same number: stop that node first, or change this config"
                 )
         await self._leases.register(self._shards, __version__)
-        # Also of shards that now belong elsewhere: what was in flight under them is settled from this node's journals.
+        # Also of shards that now belong to other nodes: their claims are settled from this node's journals.
         await self._leases.release_earlier()
 
     async def run_cycle(
         self, give_back: Callable[[int], Awaitable[None]], *, may_take: bool = True, away: bool = False
     ) -> set[int]:
-        """Renew, take and give back; returns the shards that were lost. Raises DatabaseError: nothing is known then.
+        """Renew, take and give back; returns the shards that were lost. Raises DatabaseError: then nothing is known.
 
         `give_back` drains a shard that another node should have, before its lease is released. That may take longer than a
-        lease lasts, so the others are renewed meanwhile. `may_take`: it may get more than it has. `away`: give everything back,
-        and let the others share it out among themselves.
+        lease lasts, so the others are renewed meanwhile. `may_take`: whether new shards may be taken. `away`: give all shards
+        back, for the other nodes.
         """
         self._away = away
         lost = await self._renew()
@@ -97,22 +100,22 @@ class LeaseKeeper:
         return lost
 
     def drop_all(self) -> set[int]:
-        """The deadline has passed: nothing is held any more. Returns what was held."""
+        """The deadline has passed: no lease is held any more. Returns the shards that were held."""
         held = set(self._epochs)
         self._epochs.clear()
         return held
 
     async def give_up(self) -> None:
-        """Give everything back at an orderly end."""
+        """Give all leases back at an orderly stop."""
         try:
             await self._leases.release(list(self._epochs.values()))
             await self._leases.forget()
         except DatabaseError as error:
-            log.warning("leases not given back; they run out by themselves", action="lease", error=str(error))
+            log.warning("leases not given back; they expire", action="lease", error=str(error))
         self._epochs.clear()
 
     async def _renew(self) -> set[int]:
-        """Prolong what is held; returns the shards that were lost."""
+        """Renew what is held; returns the shards that were lost."""
         began = time.monotonic()
         good = await self._leases.renew(list(self._epochs.values()), away=self._away)
         lost = {shard for shard, epoch in self._epochs.items() if epoch not in good}
@@ -123,7 +126,7 @@ class LeaseKeeper:
         return lost
 
     async def _give_back(self, shards: Iterable[int], drain: Callable[[int], Awaitable[None]]) -> set[int]:
-        """Give these back, all at once; returns the shards that were lost meanwhile."""
+        """Give these back concurrently; returns the shards that were lost meanwhile."""
         lost: set[int] = set()
         going = asyncio.gather(*(self._hand_over(shard, drain) for shard in sorted(shards)))
         try:
@@ -152,3 +155,64 @@ class LeaseKeeper:
         if self._node not in names:
             return set()
         return {shard for shard, node in assignment(self._shards, names).items() if node == self._node}
+
+
+class Ownership(Service):
+    """Runs the lease keeper for the worker pool: passes on what changed, and fences in time."""
+
+    def __init__(
+        self,
+        keeper: LeaseKeeper,
+        workers: WorkerPool,
+        *,
+        read_devices: Callable[[], Awaitable[None]],
+        renewed: Callable[[], None],
+        hindered_for: Callable[[], float],
+        away_after: float,
+    ) -> None:
+        """`read_devices`: brings the devices up to date before a new shard sends. `renewed`: jobs may be claimed again.
+
+        `hindered_for`: seconds for which this node has been unable to hand jobs over; it takes no shards then, and gives its
+        own to other nodes after `away_after` seconds.
+        """
+        self._keeper = keeper
+        self._workers = workers
+        self._read_devices = read_devices
+        self._renewed = renewed
+        self._hindered_for = hindered_for
+        self._away_after = away_after
+
+    async def serve(self) -> None:
+        """Watch the deadline; a `Periodic` calls `renew`."""
+        while True:
+            if self._keeper.epochs and not self._keeper.good():
+                self._workers.fence(self._keeper.drop_all())
+            await asyncio.sleep(DEADLINE_EVERY)
+
+    async def take(self) -> None:
+        """Take the shards for the first time; no worker runs yet. Raises DatabaseError."""
+        await self._keeper.run_cycle(self._workers.give_back)
+
+    async def renew(self) -> None:
+        """Renew once, and pass on what changed. Raises DatabaseError."""
+        hindered = self._hindered_for()
+        away = hindered > self._away_after
+        if away and self._keeper.epochs:
+            log.warning("this node cannot hand jobs over: its shards go to other nodes", action="lease")
+        await self._keeper.run_cycle(self._workers.give_back, may_take=not hindered, away=away)
+        epochs = self._keeper.epochs
+        kept = {
+            shard.index: shard.epoch
+            for shard in self._workers.shards
+            if shard.epoch is not None and shard.epoch == epochs.get(shard.index)
+        }
+        if epochs.keys() - kept.keys():
+            # Until a moment ago another node sent for the new ones, which counts for gaps and limits. Fencing is not delayed.
+            self._workers.leases(kept)
+            await self._read_devices()
+        self._workers.leases(self._keeper.epochs)
+        self._renewed()
+
+    async def close(self) -> None:
+        """Give the leases back."""
+        await self._keeper.give_up()

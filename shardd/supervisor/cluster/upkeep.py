@@ -1,54 +1,62 @@
-"""What a supervisor does periodically beside dispatching: counts, expiry, order groups, lost nodes, retention."""
+"""Periodic work beside dispatching: queue counts, order groups, claims of lost nodes, producer bindings, embedded PostgreSQL."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import tzinfo
 from typing import Final
 
 from shardd.embedded import EmbeddedPostgres
 from shardd.logs import get_logger
 from shardd.queue.jobs import Counts, Jobs
+from shardd.queue.producers import ProducerAdmin
 from shardd.queue.records import WorkHint
 from shardd.supervisor.dispatch.recovery import LOST_AFTER, Recovery, sweep
+from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.scheduling.rules import Rules
 from shardd.supervisor.status import QueueStatus
 
 log = get_logger(__name__)
 
 SELDOM: Final = 20.0
-"""Work that reads every live job pauses for this many times as long as it takes: it stays a small part of the database's."""
+"""Work that reads every live job pauses for this many times its own duration, to stay a small part of the database's load."""
 SWEEP_EVERY: Final = 60.0
-"""Seconds between looks for claims of lost nodes."""
+"""Seconds between checks for claims of lost nodes."""
 DEPTH_EVERY: Final = 2.0
-"""Seconds between counts of the queue, at least; a count that takes long is repeated seldom."""
+"""Seconds between counts of the queue, at least (see `SELDOM`)."""
 EXPIRE_EVERY: Final = 1.0
-"""Seconds between looks for jobs whose time is over. None is sent late meanwhile: the claim and the worker look, too."""
-EXPIRE_MOST: Final = 2000
-"""Jobs that are ended with one statement."""
+"""Seconds between checks for expired jobs. None is sent late meanwhile: the claim and the worker check, too."""
 ORDER_EVERY: Final = 2.0
-"""Seconds between looks at order groups, at least; mostly the settling of a job has released the next one."""
+"""Seconds between checks of order groups, at least; mostly settling a job has released the next one."""
 ORDER_MOST: Final = 5000
-"""Order groups that are looked at with one statement; of more than these the next look begins behind them."""
+"""Order groups that one statement checks; the next one continues behind them."""
 FIRST_ORDER_GROUP: Final = ("", "")
 CANCELLED_EVERY: Final = 1.0
-"""Seconds between looks for jobs of cancelled campaigns; none is sent meanwhile."""
+"""Seconds between checks for jobs of cancelled campaigns; none is sent meanwhile."""
 RETENTION_EVERY: Final = 3600.0
-"""Seconds between looks for what is old enough to be forgotten."""
+"""Seconds between checks for what is old enough to be deleted."""
+BINDINGS_EVERY: Final = 20.0
+"""Seconds between checks of the bound roles."""
 POSTGRES_EVERY: Final = 0.5
-"""Seconds between looks at the embedded PostgreSQL."""
+"""Seconds between checks of the embedded PostgreSQL."""
+
+_UNBOUND: Final = {
+    "missing": "there is no such role: was it renamed? Bind it under its new name, and free the old one (shardd producer remove)",
+    "unheld": "no binding holds it, because it is a superuser, a member of the role that owns shardd's tables, or has BYPASSRLS",
+    "stale": "it was given LOGIN, or lost it, since it was bound: bind it again (shardd producer add)",
+}
 
 
 class QueueCounter:
-    """How much there is in the live table, counted now and then."""
+    """Counts the live table periodically."""
 
     def __init__(self, counts: Counts, held: Callable[[], list[str]]) -> None:
-        """`held`: the devices that may send nothing now, whatever is due."""
+        """`held`: the devices that may send nothing now, even if jobs are due."""
         self._counts = counts
         self._held = held
         self.queue: QueueStatus | None = None
-        """As of the last count; None: there was none yet."""
+        """The last count; None: not counted yet."""
 
     async def count(self) -> None:
         """Count now. Raises DatabaseError."""
@@ -57,7 +65,7 @@ class QueueCounter:
 
 
 class OrderGroups:
-    """Releases jobs whose predecessor in their order group has ended otherwise than by being sent."""
+    """Releases jobs whose predecessor in their order group has ended without being sent."""
 
     def __init__(self, jobs: Jobs, hint: Callable[[list[WorkHint]], None]) -> None:
         self._jobs = jobs
@@ -65,42 +73,47 @@ class OrderGroups:
         self._after = FIRST_ORDER_GROUP
 
     async def advance(self) -> None:
-        """Look at the next order groups. Raises DatabaseError."""
+        """Check the next order groups. Raises DatabaseError."""
         hints, last = await self._jobs.advance_order_groups(self._after, ORDER_MOST)
         self._after = FIRST_ORDER_GROUP if last is None else last
         self._hint(hints)
 
 
-class LostNodes:
-    """Settles the claims of nodes that are gone, and prepares the archive's next months."""
+class BindingCheck:
+    """Whether the bindings of producers hold the roles they were made for.
 
-    def __init__(self, jobs: Jobs, rules: Rules, recovery: Recovery, zone_of: Callable[[str], tzinfo]) -> None:
-        self._jobs = jobs
-        self._rules = rules
-        self._recovery = recovery
-        self._zone_of = zone_of
+    A role that was renamed or became a superuser is as free as one that was never bound, and no INSERT of its own would show it.
+    """
 
-    async def sweep(self) -> None:
-        """Look once. Raises DatabaseError."""
-        config = self._rules.config
-        await sweep(
-            self._jobs,
-            backoff=self._rules.job_backoff,
-            grace=LOST_AFTER * config.lease.ttl,
-            zones=self._zone_of,
-            # What waits for a readable journal of this node is not lost.
-            spare=lambda node, shard: node == config.node and shard in self._recovery.blocked,
-        )
-        await self._jobs.prepare_archive()
+    def __init__(self, producers: ProducerAdmin) -> None:
+        self._producers = producers
+        self._unbound: list[tuple[str, str]] = []
+
+    async def check(self) -> None:
+        """Check now. Raises DatabaseError."""
+        self._unbound = await self._producers.idle()
+
+    def problems(self) -> Iterable[Problem]:
+        """One for each role."""
+        for role, why in self._unbound:
+            yield Problem(ProblemKind.PRODUCER, f"producer {role} is bound, but {_UNBOUND[why]}")
 
 
-async def expire(jobs: Jobs) -> None:
-    """End the jobs whose time is over. Raises DatabaseError."""
-    while await jobs.expire(EXPIRE_MOST) == EXPIRE_MOST:
-        pass
+async def settle_lost_nodes(jobs: Jobs, rules: Rules, recovery: Recovery, zone_of: Callable[[str], tzinfo]) -> None:
+    """Settle the claims of nodes that are gone, and prepare the archive's next months. Raises DatabaseError."""
+    config = rules.config
+    await sweep(
+        jobs,
+        backoff=rules.job_backoff,
+        grace=LOST_AFTER * config.lease.ttl,
+        zones=zone_of,
+        # Claims that wait for a readable journal of this node are not lost.
+        spare=lambda node, shard: node == config.node and shard in recovery.blocked,
+    )
+    await jobs.prepare_archive()
 
 
 async def revive(embedded: EmbeddedPostgres) -> None:
     """Restart the embedded PostgreSQL if it has died. Raises DatabaseError."""
     if await embedded.restart_if_dead():
-        log.warning("embedded PostgreSQL had died and is started again", action="postgres")
+        log.warning("embedded PostgreSQL had died and was restarted", action="postgres")

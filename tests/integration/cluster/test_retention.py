@@ -12,7 +12,8 @@ from psycopg import sql
 from shardd.config.sections import RetentionConfig
 from shardd.errors import DatabaseError
 from shardd.queue.database import Database
-from shardd.supervisor.cluster.retention import CHUNK, Retention
+from shardd.supervisor.cluster.cleanup import RETENTION_CHUNK as CHUNK
+from shardd.supervisor.cluster.cleanup import delete_old
 from tests.support.queue_rows import add_devices, connect, insert_jobs
 
 DAY = timedelta(days=1)
@@ -81,7 +82,7 @@ async def test_a_month_goes_as_a_whole_when_its_last_day_is_old_enough(
     # Older than the config says, but its month is not over for as long.
     stays = finished(owner, "sent", partly - timedelta(seconds=1))
     stays += finished(owner, "sent", NOW)
-    await Retention(database).sweep(keep)
+    await delete_old(database, keep)
     assert left(owner) == stays
     assert month_of(old) not in partitions(owner)
     assert month_of(partly) in partitions(owner)
@@ -93,21 +94,21 @@ async def test_jobs_in_doubt_stay_until_somebody_decided(
     old = add_month(owner, NOW - 200 * DAY) + 3 * DAY
     finished(owner, "sent", old, 10)
     doubts = finished(owner, "in_doubt", old, 3)
-    await Retention(database).sweep(keep)
+    await delete_old(database, keep)
     assert left(owner) == doubts
     assert month_of(old) in partitions(owner), "they stand where jobs of that time belong"
     told = owner.execute("SELECT count(*) FROM shardd.outbox WHERE job_id = ANY (%s)", [doubts]).fetchone()
-    await Retention(database).sweep(keep)
+    await delete_old(database, keep)
     assert left(owner) == doubts
     assert owner.execute("SELECT count(*) FROM shardd.outbox WHERE job_id = ANY (%s)", [doubts]).fetchone() == told, (
         "keeping a job is no news"
     )
 
     owner.execute("UPDATE shardd.archive SET state = 'failed' WHERE id = %s", [doubts[0]])
-    await Retention(database).sweep(keep)
+    await delete_old(database, keep)
     assert left(owner) == doubts[1:]
     owner.execute("UPDATE shardd.archive SET state = 'sent' WHERE id = ANY (%s)", [doubts[1:]])
-    await Retention(database).sweep(keep)
+    await delete_old(database, keep)
     assert left(owner) == []
     assert month_of(old) not in partitions(owner)
 
@@ -121,10 +122,10 @@ async def test_what_holds_back_an_order_group_stays(
     finished(owner, "failed", old, order_group="alone")
     (held,) = insert_jobs(owner, "a", order_group="waits")
     assert owner.execute("SELECT held FROM shardd.jobs WHERE id = %s", [held]).fetchone() == (True,)
-    await Retention(database).sweep(keep)
+    await delete_old(database, keep)
     assert left(owner) == [failed]
     owner.execute("DELETE FROM shardd.jobs WHERE id = %s", [held])
-    await Retention(database).sweep(keep)
+    await delete_old(database, keep)
     assert left(owner) == []
 
 
@@ -137,7 +138,7 @@ async def test_a_time_without_a_month_of_its_own_is_forgotten_in_chunks(
     doubts = finished(owner, "in_doubt", old, 2)
     young = finished(owner, "sent", NOW - 89 * DAY)
     events = owner.execute("SELECT count(*) FROM shardd.outbox WHERE kind = 'job.retried'").fetchone()
-    await Retention(database).sweep(keep)
+    await delete_old(database, keep)
     assert left(owner) == sorted(doubts + young)
     assert owner.execute("SELECT count(*) FROM shardd.outbox WHERE kind = 'job.retried'").fetchone() == events
 
@@ -155,10 +156,10 @@ async def test_a_dedupe_key_outlives_its_job(
     def keys() -> set[str]:
         return {row[0] for row in owner.execute("SELECT key FROM shardd.dedupe_keys")}
 
-    await Retention(database).sweep(RetentionConfig(dedupe_keys=365 * DAY.total_seconds()))
+    await delete_old(database, RetentionConfig(dedupe_keys=365 * DAY.total_seconds()))
     assert keys() == {"old", "in doubt", "live", "young"}
     assert insert_jobs(owner, "a", dedupe_key="old") == [], "the job is forgotten, the key is not"
-    await Retention(database).sweep(keep)
+    await delete_old(database, keep)
     assert keys() == {"in doubt", "live", "young"}
 
 
@@ -174,7 +175,7 @@ async def test_many_keys_are_looked_at_once(
     )
     (live,) = insert_jobs(owner, "a")
     owner.execute("UPDATE shardd.dedupe_keys SET job_id = %s WHERE job_id <= %s", [live, CHUNK + 1])
-    await Retention(database).sweep(keep)
+    await delete_old(database, keep)
     assert owner.execute("SELECT count(*) FROM shardd.dedupe_keys").fetchone() == (CHUNK + 1,)
 
 
@@ -194,7 +195,7 @@ async def test_contacts_and_counts_of_old_days_go(
             [days],
         )
         owner.execute("INSERT INTO shardd.campaign_days VALUES ('c', 'a', current_date - %s::integer, 1)", [days])
-    await Retention(database).sweep(keep)
+    await delete_old(database, keep)
     assert owner.execute("SELECT address FROM shardd.contacts").fetchall() == [("364",)]
     assert owner.execute("SELECT current_date - day FROM shardd.device_days").fetchall() == [(399,)]
     assert owner.execute("SELECT current_date - day FROM shardd.campaign_days").fetchall() == [(399,)]
@@ -208,7 +209,7 @@ async def test_an_order_group_without_jobs_is_forgotten_unless_somebody_adds_to_
     finished(owner, "sent", NOW, order_group="busy")
     with psycopg.connect(dsn) as producer:
         (added,) = insert_jobs(producer, "a", order_group="busy")
-        await Retention(database).sweep(keep)
+        await delete_old(database, keep)
         names = {row[0] for row in owner.execute("SELECT name FROM shardd.order_groups")}
         assert names == {"live", "busy"}
         producer.commit()
@@ -228,10 +229,10 @@ async def test_settling_waits_for_no_retention(
     with psycopg.connect(dsn) as reader:
         reader.execute("SELECT count(*) FROM shardd.archive")
         with pytest.raises(DatabaseError, match="lock timeout"):
-            await Retention(database).sweep(keep)
+            await delete_old(database, keep)
     assert month_of(old) in partitions(owner)
     assert owner.execute("SELECT FROM shardd.contacts").fetchall() == [], "it keeps nothing else from being forgotten"
-    await Retention(database).sweep(keep)
+    await delete_old(database, keep)
     assert month_of(old) not in partitions(owner)
 
 
@@ -246,8 +247,8 @@ async def test_a_key_in_somebodys_open_transaction_keeps_no_other_from_being_for
     async with Database(dsn, statement_timeout=2.0) as database:
         with psycopg.connect(producer_dsn) as producer:
             insert_jobs(producer, "a", dedupe_key="used")
-            await Retention(database).sweep(keep)
+            await delete_old(database, keep)
             assert owner.execute(left_keys).fetchall() == [("used",)]
             producer.rollback()
-        await Retention(database).sweep(keep)
+        await delete_old(database, keep)
     assert owner.execute(left_keys).fetchall() == []

@@ -10,7 +10,8 @@ import pytest
 from shardd.queue.campaigns import CampaignAdmin, CampaignState
 from shardd.queue.database import Database
 from shardd.queue.jobs import Counts, Jobs
-from shardd.supervisor.cluster.cancelled import CHUNK, CancelledJobs
+from shardd.supervisor.cluster.cleanup import CANCELLED_CHUNK as CHUNK
+from shardd.supervisor.cluster.cleanup import end_cancelled
 from tests.support.queue_rows import (
     add_campaigns,
     add_devices,
@@ -56,14 +57,14 @@ async def test_jobs_of_cancelled_campaigns_end_once_and_in_chunks(dsn: str, data
     later = insert_jobs(dsn, "a", 10, campaign="spring", run_at="2099-01-01")
     summer, none = insert_jobs(dsn, "a", 5, campaign="summer"), insert_jobs(dsn, "a", 5)
     (held,) = await claim(jobs, epoch, "a", lane=LANE)
-    assert await CancelledJobs(database).end() == 0
+    assert await end_cancelled(database) == 0
     assert await campaigns.cancel(["spring"], "enough") == {"spring"}
     assert await campaigns.cancel(["spring"], "again") == set()
 
     # Two nodes at once.
-    ended = await asyncio.gather(CancelledJobs(database).end(), CancelledJobs(database).end())
+    ended = await asyncio.gather(end_cancelled(database), end_cancelled(database))
     while sum(ended) < many + 10 - 1:
-        again = await CancelledJobs(database).end()
+        again = await end_cancelled(database)
         assert again, "a job was passed over for ever"
         ended.append(again)
     assert sum(ended) == many + 10 - 1
@@ -81,8 +82,8 @@ async def test_jobs_of_cancelled_campaigns_end_once_and_in_chunks(dsn: str, data
     # What was in a worker's hand comes back unsent: it ends with the next look.
     await jobs.cycle(release(held), [])
     assert row_of(dsn, held.id)["waits_for"] == "nothing: its campaign was cancelled"
-    assert await CancelledJobs(database).end() == 1
-    assert await CancelledJobs(database).end() == 0
+    assert await end_cancelled(database) == 1
+    assert await end_cancelled(database) == 0
     assert states(dsn)[held.id] == "cancelled"
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from shardd.queue.events import HeldEvents
-from shardd.supervisor.outbox.held import describe
+from shardd.supervisor.outbox.upkeep import describe_held
 
 NOBODY = HeldEvents(20.0, None, None, None, None, None, None, None, None)
 SESSION = replace(
@@ -41,6 +41,6 @@ SESSION = replace(
     ],
 )
 def test_the_holder_is_described(held: HeldEvents, words: list[str]) -> None:
-    text = describe(held)
+    text = describe_held(held)
     assert text.startswith("no event of the last 20 s can be read or goes to a webhook: ")
     assert all(word in text for word in words), text
