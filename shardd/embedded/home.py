@@ -1,11 +1,11 @@
-"""Where the embedded PostgreSQL lives, and as which account it runs.
+"""The folder of the embedded PostgreSQL, and the account that it runs as.
 
-PostgreSQL refuses to run as root. Everybody else runs it as himself, in `STATE_DIR/pg` (0700). For root it runs as `postgres`,
-else as `nobody`, and that account must be able to walk to its folder: the state folder itself (root's own) becomes
-passable for the account's group, but no mode above it is ever changed. Where a folder above is closed (`/root`, a
-private temporary folder), the data lives below `SPARE` and `STATE_DIR/pg` is a link to it.
+An ordinary user runs it as himself, in `STATE_DIR/pg` (0700). For root it runs as `postgres`, or else as `nobody`, and that
+account must be able to reach its folder: the state folder itself (root's own) becomes passable for the account's group, but the
+mode of a folder above never changes. Where one of those is closed (`/root`, a private temporary folder), the data is below
+`SPARE` and `STATE_DIR/pg` is a link to it.
 
-Root never opens a file for writing inside a folder that another account owns: a link planted there would lead it anywhere.
+Root never opens a file for writing inside a folder that another account owns: a link planted there could lead anywhere.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from shardd.errors import DatabaseError
 from shardd.state_files import open_file
 
 SPARE: Final = Path("/var/lib/shardd-postgres")
-"""For root, when the state folder cannot be reached by the account that PostgreSQL runs as."""
+"""For root, if the account that PostgreSQL runs as cannot reach the state folder."""
 
 SOCKET_NAME: Final = ".s.PGSQL.5432"
 MAX_SOCKET_PATH: Final = 107
@@ -47,7 +47,7 @@ class Account:
     ) -> subprocess.Popen[bytes]:
         """Start a program as this account; it is interrupted when the calling thread ends.
 
-        In a session of its own, because Ctrl-C on a terminal must not stop the database before its users are done.
+        In a session of its own, because Ctrl-C on a terminal must not stop the database before its clients are done.
         """
         launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(self.uid), str(self.gid), str(os.getpid())]
         environ = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.environ.get("PATH", os.defpath)}
@@ -60,28 +60,28 @@ class Account:
         )  # fmt: skip
 
     def run(self, command: Sequence[str], *, text: str = "") -> tuple[int, str]:
-        """Run a program that ends at once as this account: its exit status and everything it said."""
+        """Run a short program as this account: its exit status and all its output."""
         process = self.spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         with process:
             output, _ = process.communicate(text.encode(), timeout=30)
         return process.returncode, output.decode(errors="replace").strip()
 
     def write(self, path: Path, text: str) -> None:
-        """Write a file as this account, mode 0600, in the place of whatever stands there."""
-        status, said = self.run(["/usr/bin/env", "rm", "-f", "--", str(path)])
+        """Write a file as this account, mode 0600, in place of whatever is there."""
+        status, output = self.run(["/usr/bin/env", "rm", "-f", "--", str(path)])
         if status == 0:
-            status, said = self.run(["/usr/bin/env", "tee", "--", str(path)], text=text)
+            status, output = self.run(["/usr/bin/env", "tee", "--", str(path)], text=text)
         if status != 0:
-            raise DatabaseError(f"the embedded PostgreSQL's file {path} cannot be written: {said}")
+            raise DatabaseError(f"the embedded PostgreSQL's file {path} cannot be written: {output}")
 
     def can_reach(self, folder: Path) -> bool:
-        """Whether this account can walk to the folder and into it."""
+        """Whether this account can enter the folder."""
         return self.run(["/usr/bin/env", "test", "-x", str(folder)])[0] == 0
 
 
 @dataclass(frozen=True)
 class Home:
-    """A folder of PostgreSQL's own, and whose it is."""
+    """The folder of PostgreSQL, and its owner."""
 
     folder: Path
     account: Account
@@ -98,15 +98,15 @@ class Home:
 
 
 def open_own(path: Path) -> IO[bytes]:
-    """Open a file right in the state folder for appending; see `open_file`. Raises UnsafeFileError, DatabaseError."""
+    """Open a file directly in the state folder for appending; see `open_file`. Raises UnsafeFileError, DatabaseError."""
     try:
         return os.fdopen(open_file(path.parent, path.name, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
     except OSError as error:
-        raise DatabaseError(f"the embedded PostgreSQL needs to write {path}, and cannot: {error.strerror}") from error
+        raise DatabaseError(f"the embedded PostgreSQL cannot write {path}: {error.strerror}") from error
 
 
 def my_name() -> str:
-    """Name of the user we run as; PostgreSQL's programs refuse to work for a uid without one."""
+    """Name of the user we run as; PostgreSQL's programs require one."""
     uid = os.geteuid()
     try:
         return pwd.getpwuid(uid).pw_name
@@ -118,7 +118,7 @@ def my_name() -> str:
 
 
 def find_home(state_dir: Path) -> Path | None:
-    """The folder of a state folder's embedded PostgreSQL, or None when there is none yet."""
+    """The folder of the embedded PostgreSQL in a state folder, or None if there is none yet."""
     folder = state_dir.absolute() / "pg"
     try:
         return folder.resolve(strict=True)
@@ -129,17 +129,17 @@ def find_home(state_dir: Path) -> Path | None:
 
 
 def prepare_home(state_dir: Path, spare: Path = SPARE) -> Home:
-    """Find or make the folder and choose the account; raises DatabaseError with the mend where it cannot be."""
+    """Find or create the folder and choose the account. Raises DatabaseError with the fix."""
     state_dir = state_dir.absolute()
     me = Account(my_name(), os.geteuid(), os.getegid())
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = find_home(state_dir)
         if folder is None:
-            folder = _make(state_dir) if me.uid else _make_for_other(state_dir, _unprivileged(), spare)
+            folder = _give(state_dir / "pg", me) if me.uid else _make_for_other(state_dir, _unprivileged(), spare)
     except OSError as error:
         raise DatabaseError(
-            f"the embedded PostgreSQL cannot have a folder in state_dir {state_dir}: {error.strerror or error}"
+            f"the embedded PostgreSQL's folder cannot be created in state_dir {state_dir}: {error.strerror or error}"
         ) from error
     length = len(os.fsencode(folder / SOCKET_NAME))
     if length > MAX_SOCKET_PATH:
@@ -149,7 +149,7 @@ def prepare_home(state_dir: Path, spare: Path = SPARE) -> Home:
         )
     if "," in str(folder):
         raise DatabaseError(
-            f"state_dir {state_dir} has a comma, which parts hosts in a connection string: choose a path without"
+            f"state_dir {state_dir} has a comma, which separates hosts in a connection string: choose a path without one"
         )
     return Home(folder, _owner(folder, me))
 
@@ -181,15 +181,9 @@ def _unprivileged() -> Account:
         if entry.pw_uid != 0:
             return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
     raise DatabaseError(
-        "PostgreSQL refuses to run as root, and there is neither a user `postgres` nor `nobody` to run it as: run shardd "
-        "as an ordinary user, or name a server under `database: dsn:`"
+        "PostgreSQL refuses to run as root, and there is no user `postgres` or `nobody` to run it as: run shardd as an ordinary "
+        "user, or name a server under `database: dsn:`"
     )
-
-
-def _make(state_dir: Path) -> Path:
-    folder = state_dir / "pg"
-    folder.mkdir(mode=0o700)
-    return folder.resolve(strict=True)
 
 
 def _make_for_other(state_dir: Path, account: Account, spare: Path) -> Path:
@@ -204,7 +198,7 @@ def _make_for_other(state_dir: Path, account: Account, spare: Path) -> Path:
     _let_through(base, account)
     if not account.can_reach(base):
         raise DatabaseError(
-            f"the embedded PostgreSQL runs as {account.name}, who can reach neither {state_dir} nor {base}: choose a "
+            f"the embedded PostgreSQL runs as {account.name}, which can reach neither {state_dir} nor {base}: choose a "
             f"state_dir that {account.name} can reach, or run shardd as an ordinary user"
         )
     folder = _give(base / "pg", account)
@@ -213,7 +207,7 @@ def _make_for_other(state_dir: Path, account: Account, spare: Path) -> Path:
 
 
 def _let_through(folder: Path, account: Account) -> None:
-    """The account's group may walk through root's own folder, and not list it; a group that has rights there keeps them."""
+    """Let the account's group pass root's own folder, without listing it, unless its group already has rights there."""
     status = folder.stat()
     if status.st_uid == 0 and status.st_mode & 0o070 == 0 and not account.can_reach(folder):
         os.chown(folder, -1, account.gid)

@@ -1,11 +1,11 @@
-"""Become another program: as another account, and not outliving the process that asked.
+"""Run a program as another account, and no longer than its parent.
 
 Run as a script (`python -I -S launch.py UID GID PARENT_PID PROGRAM ARGUMENT…`), it changes to the account, asks the kernel to
-interrupt the program when its parent dies, and replaces itself by the program. A script, and not `preexec_fn`, because
-between fork and exec no Python code is safe in a process with threads. The order matters: changing the account clears
-the parent-death signal. It imports nothing of shardd, so that it starts in a few milliseconds.
+interrupt the program when its parent dies, and replaces itself with the program. A script, not `preexec_fn`, because no Python
+code is safe between fork and exec in a process with threads. The order matters: changing the account clears the parent-death
+signal. It imports nothing of shardd, so that it starts within milliseconds.
 
-The kernel means the *thread* that started this script when it says parent.
+To the kernel, the parent is the *thread* that started this script.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main(arguments: list[str]) -> None:
-    """Change to the account, tie the life to the parent's, become the program; errors leave one line and status 126."""
+    """Become the program; an error prints one line and exits with 126."""
     uid, gid, parent = (int(number) for number in arguments[:3])
     command = arguments[3:]
     try:
@@ -27,11 +27,11 @@ def main(arguments: list[str]) -> None:
             os.setgroups([gid])
             os.setgid(gid)
             os.setuid(uid)
-        # SIGINT is PostgreSQL's fast shutdown: transactions are rolled back, what was committed is written.
+        # SIGINT is PostgreSQL's fast shutdown: transactions are rolled back, committed data is written.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)  # cannot fail with a valid signal
-        if os.getppid() != parent:  # it died before the kernel knew that we care
+        if os.getppid() != parent:  # it died before the signal was set up
             return
-        os.execv(command[0], command)  # noqa: S606  # no shell is what is wanted
+        os.execv(command[0], command)  # noqa: S606 - no shell, on purpose
     except OSError as error:
         sys.stderr.write(f"cannot run {command[0]} as uid {uid}: {error.strerror}\n")
         sys.exit(126)

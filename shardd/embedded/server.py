@@ -1,18 +1,7 @@
-"""PostgreSQL as a child of shardd: made on first use, started and stopped with it.
+"""The server process: created on first use, started, stopped, and started again when it died.
 
-Who may connect. The server listens on one UNIX socket, in a folder of mode 0700, and on no network. Entering that
-folder is not enough: `peer` authentication asks the kernel who is at the other end of the socket, and a map lets in root,
-and the user that shardd runs as, as any of the roles `shardd` (the daemon), `producer` (inserts jobs, reads
-outcomes) and `postgres` (superuser). With `trust`, another program of the account that runs the server (`nobody` often
-runs several) could come in as superuser; a password would have to lie in a file beside the data, readable by the same
-people that peer lets in. So a producer on the same machine runs as the daemon's user or as root; anything else is what a
-real server is for.
-
-Who owns the process. The server is our own child, never a daemon of its own: when shardd is killed, the kernel
-interrupts the server, which then shuts down in order. A lock (`STATE_DIR/pg.lock`) says which process is the parent, so
-whatever runs on the data while we hold it is an orphan on its way out: it is asked to stop, and waited for. Nothing here
-waits on an event loop's own objects, so an instance may be used from one `asyncio.run` after another, but always from a
-thread that lives as long as the server should (see `shardd.embedded.launch`).
+No object of an event loop is kept, so an instance may be used from one `asyncio.run` after another, but always from a thread that
+lives as long as the server should (see `shardd.embedded.launch`).
 """
 
 from __future__ import annotations
@@ -25,8 +14,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
-from importlib.resources import files
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Final
 from urllib.parse import quote
@@ -36,17 +24,18 @@ from psycopg.rows import TupleRow
 
 from shardd.embedded.binaries import Binaries, find_binaries
 from shardd.embedded.home import SPARE, Home, find_home, my_name, open_own, prepare_home
-from shardd.embedded.pid_file import is_ready, pid_in, works_in
 from shardd.errors import AlreadyRunningError, DatabaseError
-from shardd.state_files import open_file
+from shardd.postgres.sql_files import queries_of
+from shardd.state_files import open_file, read_others_file
 
 ROLES: Final = ("shardd", "producer", "postgres")
 
-_POLL: Final = 0.02  # seconds between two looks at a process or at a file that no event announces
+_POLL: Final = 0.02  # seconds between two looks at a process or a file, whose changes no event announces
 _INITDB_TIMEOUT: Final = 120.0
 _START_TIMEOUT: Final = 300.0  # recovery after a power loss replays up to max_wal_size
 _STOP_TIMEOUT: Final = 30.0
 _MAX_LOG: Final = 8 * 1024 * 1024
+_MAX_PID_FILE: Final = 8192  # bytes; PostgreSQL itself reads no more than BLCKSZ
 
 _SETTINGS: Final[Mapping[str, str]] = {
     "listen_addresses": "",
@@ -58,30 +47,36 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "jit": "off",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # A row that a constraint refuses is the producer's news, not ours, and its text does not belong into a log.
+    # A row that a constraint refuses is the producer's error, and its text does not belong in a log.
     "log_min_messages": "log",
     "log_checkpoints": "off",
 }
 
 
 def embedded_dsn(state_dir: Path, role: str = "shardd") -> str:
-    """Where programs of this machine connect; raises DatabaseError when there is no embedded database yet."""
+    """The DSN for programs of this machine; raises DatabaseError when there is no embedded database yet."""
     folder = find_home(state_dir)
     if folder is None:
-        raise DatabaseError(f"there is no embedded database in {state_dir} yet: `shardd start` makes it")
+        raise DatabaseError(f"there is no embedded database in {state_dir} yet: `shardd start` creates it")
     return _dsn(folder, role)
 
 
 def _dsn(folder: Path, role: str, database: str = "shardd") -> str:
-    # sslmode: a socket carries no TLS, and some drivers ask for it unless told.
+    # sslmode: a socket carries no TLS, and some drivers request it by default.
     return f"postgresql://{role}@/{database}?host={quote(str(folder), safe='')}&sslmode=disable"
+
+
+def pid_in(pid_file: Path) -> int | None:
+    """Process id of the server that wrote the `postmaster.pid`, if there is one. Raises UnsafeFileError, OSError."""
+    lines = _lines(pid_file)
+    return int(lines[0]) if lines and lines[0].isdigit() else None
 
 
 class EmbeddedPostgres:
     """The PostgreSQL of one state folder.
 
-    `bin_dir`: use the programs of this folder. `settings`: more server settings, over the built-in ones. `spare`: where
-    root keeps the data of a state folder that is closed to the server's account.
+    `bin_dir`: use the programs of this folder. `settings`: server settings, over the built-in ones. `spare`: where root keeps the
+    data of a state folder that is closed to the server's account.
     """
 
     def __init__(
@@ -104,13 +99,13 @@ class EmbeddedPostgres:
 
     @property
     def home(self) -> Home:
-        """Where the server lives, known once it was started."""
+        """The server's folder and account, known once it was started."""
         assert self._home is not None
         return self._home
 
     @property
     def log_file(self) -> Path:
-        """What the server says."""
+        """The server's log."""
         return self._state_dir / "postgres.log"
 
     @property
@@ -125,9 +120,9 @@ class EmbeddedPostgres:
         return _dsn(self._home.folder, role, database)
 
     async def start(self) -> str:
-        """Make the database if there is none, start the server, return the daemon's DSN.
+        """Create the database if there is none, start the server, return the daemon's DSN.
 
-        Raises DatabaseError with the mend where it cannot run, AlreadyRunningError while another process runs it.
+        Raises DatabaseError with the fix where it cannot run, AlreadyRunningError while another process runs it.
         """
         if self.pid is not None:
             return self.dsn()
@@ -140,7 +135,7 @@ class EmbeddedPostgres:
                 await self._make_data(home, binaries)
             self._write_access(home)
             await self._serve(home, binaries)
-            await self._make_roles()
+            await self._set_up()
         except BaseException:
             await self._end()
             raise
@@ -148,29 +143,12 @@ class EmbeddedPostgres:
         return self.dsn()
 
     async def stop(self) -> None:
-        """Stop the server in order (fast shutdown), harder when it does not."""
+        """Stop the server cleanly (fast shutdown), and harder if it does not."""
         self._wanted = False
         await self._end()
 
-    async def _end(self) -> None:
-        process, self._process = self._process, None
-        try:
-            for stop_signal, patience in ((signal.SIGINT, _STOP_TIMEOUT), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
-                if process is None or process.poll() is not None:
-                    break
-                process.send_signal(stop_signal)
-                deadline = time.monotonic() + patience
-                while time.monotonic() < deadline:
-                    if process.poll() is not None:
-                        break
-                    await asyncio.sleep(_POLL)
-        finally:
-            if self._lock is not None:
-                self._lock.close()
-                self._lock = None
-
     async def restart_if_dead(self) -> bool:
-        """Start the server again when it should run and does not; says whether it had to.
+        """Start the server again if it should run and does not; returns whether that was necessary.
 
         Raises what `start` raises, and may then be called again.
         """
@@ -179,6 +157,19 @@ class EmbeddedPostgres:
         self._process = None
         await self.start()
         return True
+
+    async def _end(self) -> None:
+        process, self._process = self._process, None
+        try:
+            for stop_signal, patience in ((signal.SIGINT, _STOP_TIMEOUT), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
+                if process is None or process.poll() is not None:
+                    break
+                process.send_signal(stop_signal)
+                await _wait_until(lambda: process.poll() is not None, patience)
+        finally:
+            if self._lock is not None:
+                self._lock.close()
+                self._lock = None
 
     def _take_lock(self) -> None:
         if self._lock is not None:
@@ -192,23 +183,20 @@ class EmbeddedPostgres:
         self._lock = lock
 
     async def _end_orphan(self, home: Home) -> None:
-        """Whatever runs on the data while we hold the lock lost its parent: ask it to stop and wait for its end."""
+        """A server that runs on the data while we hold the lock has lost its parent: stop it."""
         pid_file = home.data / "postmaster.pid"
-        deadline = time.monotonic() + _STOP_TIMEOUT
-        asked = False
-        while (pid := pid_in(pid_file)) is not None and works_in(pid, home.data):
-            if not asked:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGINT)
-                asked = True
-            if time.monotonic() > deadline:
+        pid = pid_in(pid_file)
+        if pid is None:
+            return
+        if _works_in(pid, home.data):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
+            if not await _wait_until(lambda: pid_in(pid_file) is None or not _works_in(pid, home.data), _STOP_TIMEOUT):
                 raise DatabaseError(
-                    f"a PostgreSQL that shardd did not start (pid {pid}) uses {home.data} and does not stop: end it by hand"
+                    f"a PostgreSQL that shardd did not start (pid {pid}) uses {home.data} and does not stop: end it yourself"
                 )
-            await asyncio.sleep(_POLL)
-        # The number may belong to a stranger by now (a container starts counting anew), at which PostgreSQL would balk.
-        if pid is not None:
-            pid_file.unlink(missing_ok=True)
+        # The pid may be another program's by now (a container starts counting anew), and PostgreSQL would refuse to start.
+        pid_file.unlink(missing_ok=True)
 
     async def _make_data(self, home: Home, binaries: Binaries) -> None:
         """Run initdb beside the data folder and rename, so that an interrupted run leaves no half-made data."""
@@ -221,17 +209,12 @@ class EmbeddedPostgres:
         ]  # fmt: skip
         if self._settings.get("fsync") == "off":
             command.append("--no-sync")
-        with self._open_log() as log:
-            process = home.account.spawn(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self._process = process
-        deadline = time.monotonic() + _INITDB_TIMEOUT
-        while process.poll() is None:
-            if time.monotonic() > deadline:
-                raise DatabaseError(f"initdb has not ended within {_INITDB_TIMEOUT:.0f} s; see {self.log_file}")
-            await asyncio.sleep(_POLL)
+        process = self._spawn(home, command)
+        if not await _wait_until(lambda: process.poll() is not None, _INITDB_TIMEOUT):
+            raise DatabaseError(f"initdb did not end within {_INITDB_TIMEOUT:.0f} s; see {self.log_file}")
         self._process = None
         if process.returncode != 0:
-            raise DatabaseError(f"the embedded database cannot be made: {self._last_words()}")
+            raise DatabaseError(f"the embedded database cannot be created: {self._last_log_lines()}")
         fresh.rename(home.data)
 
     def _write_access(self, home: Home) -> None:
@@ -253,50 +236,82 @@ class EmbeddedPostgres:
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         deadline = time.monotonic() + _START_TIMEOUT
-        while True:
-            with self._open_log() as log:
-                self._process = process = home.account.spawn(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-            while process.poll() is None:
-                if is_ready(home.data / "postmaster.pid", process.pid):
-                    return
-                if time.monotonic() > deadline:
-                    raise DatabaseError(
-                        f"the embedded PostgreSQL is not ready within {_START_TIMEOUT:.0f} s: {self._last_words()}"
-                    )
-                await asyncio.sleep(_POLL)
-            said = self._last_words()
-            # The children of a server that was killed need a moment to notice it.
-            if "pre-existing shared memory block" not in said or time.monotonic() > deadline:
-                raise DatabaseError(f"the embedded PostgreSQL does not start: {said}")
+        while lines := await self._try_to_start(home, command, deadline):
+            # The children of a killed server need a moment to notice.
+            if "pre-existing shared memory block" not in lines or time.monotonic() > deadline:
+                raise DatabaseError(f"the embedded PostgreSQL does not start: {lines}")
             await asyncio.sleep(10 * _POLL)
 
-    async def _make_roles(self) -> None:
-        here = files("shardd.embedded")
+    async def _try_to_start(self, home: Home, command: list[str], deadline: float) -> str | None:
+        """None once the server is ready; if it ended, the end of its log. Raises DatabaseError past the deadline."""
+        process, pid_file = self._spawn(home, command), home.data / "postmaster.pid"
+        patience = deadline - time.monotonic()
+        if not await _wait_until(lambda: process.poll() is not None or _is_ready(pid_file, process.pid), patience):
+            limit = f"{_START_TIMEOUT:.0f} s"
+            raise DatabaseError(f"the embedded PostgreSQL is not ready within {limit}: {self._last_log_lines()}")
+        return None if process.poll() is None else self._last_log_lines()
+
+    async def _set_up(self) -> None:
+        queries = queries_of("shardd.embedded")
         try:
             async with await self._superuser("postgres") as connection:
-                await connection.execute(here.joinpath("roles.sql").read_bytes())
+                await connection.execute(queries["create_roles"])
                 with contextlib.suppress(psycopg.errors.DuplicateDatabase):
-                    await connection.execute(here.joinpath("database.sql").read_bytes())
+                    await connection.execute(queries["create_database"])
             async with await self._superuser("shardd") as connection:
-                await connection.execute(here.joinpath("public_rights.sql").read_bytes())
+                await connection.execute(queries["restrict_public"])
         except psycopg.Error as error:
             raise DatabaseError(
-                f"the embedded PostgreSQL started, and does not serve: {error}; see {self.log_file}"
+                f"the embedded PostgreSQL started, but cannot be used: {error}; see {self.log_file}"
             ) from error
 
     async def _superuser(self, database: str) -> psycopg.AsyncConnection[TupleRow]:
         dsn = self.dsn("postgres", database)
         return await psycopg.AsyncConnection.connect(dsn, autocommit=True, connect_timeout=10)
 
-    def _open_log(self) -> IO[bytes]:
-        log = open_own(self.log_file)
-        if log.tell() > _MAX_LOG:
-            log.truncate(0)
-        self._log_start = os.fstat(log.fileno()).st_size
-        return log
+    def _spawn(self, home: Home, command: list[str]) -> subprocess.Popen[bytes]:
+        """Start a program that `_end` stops, with its output in the log."""
+        with open_own(self.log_file) as log:
+            if log.tell() > _MAX_LOG:
+                log.truncate(0)
+            self._log_start = os.fstat(log.fileno()).st_size
+            self._process = home.account.spawn(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        return self._process
 
-    def _last_words(self) -> str:
+    def _last_log_lines(self) -> str:
         with os.fdopen(open_file(self._state_dir, self.log_file.name, os.O_RDONLY), "rb") as log:
             log.seek(self._log_start)
             lines = log.read().decode(errors="replace").splitlines()[-4:]
         return " / ".join(line.strip() for line in lines if line.strip()) + f" (see {self.log_file})"
+
+
+async def _wait_until(done: Callable[[], bool], seconds: float) -> bool:
+    """Whether it was done in time."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(_POLL)
+    return True
+
+
+def _is_ready(pid_file: Path, pid: int) -> bool:
+    """Whether the server with this process id accepts connections.
+
+    Its status is in the eighth line of the file (PostgreSQL's miscadmin.h: LOCK_FILE_LINE_PM_STATUS).
+    """
+    lines = _lines(pid_file)
+    return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+
+def _works_in(pid: int, folder: Path) -> bool:
+    """Whether the working directory of a process is this folder; that of a PostgreSQL server is its data folder."""
+    try:
+        return Path(f"/proc/{pid}/cwd").resolve() == folder.resolve()
+    except OSError:
+        return False
+
+
+def _lines(pid_file: Path) -> list[str]:
+    content = read_others_file(pid_file, _MAX_PID_FILE)
+    return [] if content is None else content.decode(errors="replace").splitlines()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shardd.embedded.home import find_home
-from shardd.embedded.pid_file import pid_in
+from shardd.embedded.server import pid_in
 from shardd.hashing import shard_of
 from tests.support.command import Command
 from tests.support.daemon import Producer

@@ -285,7 +285,7 @@ async def test_starts_in_a_folder_with_an_awkward_name(state_dir: Path) -> None:
 
 async def test_a_comma_in_the_path_is_refused(state_dir: Path) -> None:
     with pytest.raises(
-        DatabaseError, match="has a comma, which parts hosts in a connection string: choose a path without"
+        DatabaseError, match="has a comma, which separates hosts in a connection string: choose a path without one"
     ):
         await EmbeddedPostgres(state_dir / "a,b").start()
 
@@ -297,12 +297,12 @@ async def test_too_long_a_path_is_refused(state_dir: Path) -> None:
 
 
 def test_no_database_yet_is_told(state_dir: Path) -> None:
-    with pytest.raises(DatabaseError, match=r"there is no embedded database in .* yet: `shardd start` makes it"):
+    with pytest.raises(DatabaseError, match=r"there is no embedded database in .* yet: `shardd start` creates it"):
         embedded_dsn(state_dir)
 
 
 def test_a_folder_without_programs_is_told_with_the_mend(state_dir: Path) -> None:
-    with pytest.raises(DatabaseError, match=f"{state_dir} holds no initdb and postgres: install the system's package"):
+    with pytest.raises(DatabaseError, match=f"{state_dir} has no initdb and postgres: install the system's package"):
         find_binaries(prepare_home(state_dir), state_dir)
 
 
@@ -310,7 +310,7 @@ def test_data_of_another_major_version_is_told(state_dir: Path) -> None:
     home = prepare_home(state_dir)
     home.account.run(["/usr/bin/env", "mkdir", str(home.data)])
     home.account.write(home.data / "PG_VERSION", "13\n")
-    with pytest.raises(DatabaseError, match=r"no PostgreSQL 13 is there.* and the data in .*/data is of 13"):
+    with pytest.raises(DatabaseError, match=r"found no PostgreSQL 13 .* but the data in .*/data is of 13"):
         find_binaries(home)
 
 
