@@ -1,11 +1,23 @@
 """The health of a node as plain data: what `shardd status`, the control socket and the metrics page show.
 
-The shape is stable: fields are added, never renamed. Times are POSIX seconds, durations seconds, sizes bytes.
+The shape is stable: fields are added, never renamed. Times are POSIX seconds, durations seconds, sizes bytes. A field that is
+marked with a `Metric` is on the metrics page, too.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import msgspec
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """The name of a metric and its help text. A name that ends in _total is a counter, any other a gauge."""
+
+    name: str
+    help: str
 
 
 class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,56 +27,65 @@ class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     since: float
     epoch: int | None
-    """Of its lease; None: another node has it, or nobody."""
+    """Of its lease; None: this node does not hold it."""
     pid: int | None
-    devices: int
-    ready: int
+    devices: Annotated[int, Metric("shardd_shard_devices", "Devices of the shard.")]
+    ready: Annotated[int, Metric("shardd_shard_devices_ready", "Devices of the shard that may send.")]
     """Devices whose state lets them send."""
-    parked: int
+    parked: Annotated[int, Metric("shardd_shard_devices_parked", "Devices of the shard whose jobs wait.")]
     """Devices whose jobs wait: paused, or in a state that cannot send."""
-    open_clients: int
-    in_flight: int
-    sent: int
-    failed: int
-    in_doubt: int
+    open_clients: Annotated[int, Metric("shardd_shard_open_clients", "Clients that are open now.")]
+    in_flight: Annotated[int, Metric("shardd_shard_in_flight", "Jobs in flight with the shard's worker.")]
+    sent: Annotated[int, Metric("shardd_shard_sent_total", "Messages sent.")]
+    failed: Annotated[int, Metric("shardd_shard_failed_total", "Attempts that failed.")]
+    in_doubt: Annotated[int, Metric("shardd_shard_in_doubt_total", "Attempts whose outcome is unknown.")]
     sent_per_second: float
-    restarts: int
-    lag: float | None
-    heartbeat_age: float | None
-    rss: int | None
-    fds: int | None
+    restarts: Annotated[int, Metric("shardd_shard_restarts_total", "Workers that died and were replaced.")]
+    lag: Annotated[
+        float | None,
+        Metric("shardd_shard_loop_lag_seconds", "How late the worker's event loop was at its last heartbeat."),
+    ]
+    heartbeat_age: Annotated[
+        float | None, Metric("shardd_shard_heartbeat_age_seconds", "Time since the worker's last heartbeat.")
+    ]
+    rss: Annotated[int | None, Metric("shardd_shard_resident_bytes", "Resident memory of the worker.")]
+    fds: Annotated[int | None, Metric("shardd_shard_open_fds", "Open file descriptors of the worker.")]
     connects: int | None
     error: str | None
 
 
 class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The live table; `as_of` says when it was counted."""
+    """The live table, as counted at `as_of`."""
 
     queued: int
     scheduled: int
     sending: int
     oldest_due_age: float | None
-    """Since when the oldest job is due whose device may send: not paused, parked, at a limit, in quiet hours or backing off."""
+    """For how long the oldest job is due whose device may send: not paused, parked, at a limit, quiet or backing off."""
     as_of: float
     running_campaigns: int = 0
-    """Campaigns that have live jobs, of all nodes; so the next."""
+    """Campaigns with live jobs, of all nodes; likewise the next two."""
     paused_campaigns: int = 0
     paused_jobs: int = 0
     """Of the paused campaigns."""
     in_doubt: int = 0
-    """Jobs in doubt that wait for a decision now, of all nodes."""
+    """Jobs in doubt that wait for a decision, of all nodes."""
 
 
 class WebhookStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A webhook that this node delivers for."""
 
     name: str
-    failing: bool
+    failing: Annotated[
+        bool, Metric("shardd_webhook_failing", "1 while a webhook's receiver fails or the webhook is disabled.")
+    ]
     """Its receiver has not taken events for several tries, or it is disabled."""
     disabled: bool
     """After a 410: nothing is sent until `shardd webhook retry`."""
-    behind: float | None
-    """For how long the oldest event that is to be delivered has waited; None: disabled, so that nobody knows."""
+    behind: Annotated[
+        float | None, Metric("shardd_webhook_behind_seconds", "How long the oldest undelivered event waits.")
+    ]
+    """For how long the oldest undelivered event has waited; None: unknown, because it is disabled."""
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,16 +111,16 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     state: str
     """starting, running or stopping."""
-    healthy: bool
+    healthy: Annotated[bool, Metric("shardd_up", "1 when the node is healthy.")]
     problems: list[str]
     """Why it is not healthy, in words."""
     problem_kinds: dict[str, int]
-    """How many problems there are of each kind (`shardd.supervisor.problems.ProblemKind`), of every kind."""
+    """The number of problems of every kind (`shardd.supervisor.problems.ProblemKind`), 0 included."""
     problems_by_kind: dict[str, list[str]]
     """The same texts as in `problems`, of the kinds that have any."""
     notes: list[str]
-    """What a person should know though it is healthy, such as a config file that was refused."""
-    started_at: float
+    """What an operator should know although the node is healthy, such as a config file that was refused."""
+    started_at: Annotated[float, Metric("shardd_start_time_seconds", "When the supervisor started.")]
     now: float
     database: str
     """embedded, or where the server is."""

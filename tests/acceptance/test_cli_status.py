@@ -95,7 +95,7 @@ async def test_what_a_limit_holds_back_is_not_called_due(
         lambda status: status["queue"]["queued"] == 2 and status["queue"]["oldest_due_age"] is None
     )
     assert status["healthy"]
-    assert "shardd_oldest_due_job_seconds 0\n" in await metrics(daemon)
+    assert "shardd_oldest_due_job_seconds 0.0\n" in await metrics(daemon)
 
 
 async def metrics(daemon: Daemon) -> str:

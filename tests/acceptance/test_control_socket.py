@@ -72,7 +72,7 @@ async def test_something_else_in_its_place_is_a_problem_until_it_is_moved_away(
     command = Command(daemon.config_file)
     daemon.socket.unlink()
     put(daemon.socket)
-    await metrics(port, 'shardd_problems{kind="control"} 1')
+    await metrics(port, 'shardd_problems{kind="control"} 1.0')
     assert (
         f"{daemon.socket}: something else stands there, which is no socket: move it away" in daemon.log_file.read_text()
     )
@@ -82,7 +82,7 @@ async def test_something_else_in_its_place_is_a_problem_until_it_is_moved_away(
         assert f"{daemon.socket} is not a socket: move it away" in ran.err
     daemon.socket.rename(daemon.socket.with_name("aside"))
     await answered(command)
-    await metrics(port, 'shardd_problems{kind="control"} 0')
+    await metrics(port, 'shardd_problems{kind="control"} 0.0')
     assert await daemon.stop() == 0
 
 
@@ -94,7 +94,7 @@ async def test_a_socket_at_which_somebody_else_listens_is_left_to_him(make_daemo
     with socket.socket(socket.AF_UNIX) as stranger:
         stranger.bind(str(daemon.socket))
         stranger.listen()
-        await metrics(port, 'shardd_problems{kind="control"} 1')
+        await metrics(port, 'shardd_problems{kind="control"} 1.0')
         assert await daemon.stop() == 0
         assert daemon.socket.is_socket()
     assert "another program listens there" in daemon.log_file.read_text()

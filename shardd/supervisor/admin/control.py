@@ -94,7 +94,7 @@ class Control(Service):
         """Device and inode of the socket."""
         self.trouble: str | None = None
         """Why commands do not reach this node; None: they do."""
-        self._page = ""
+        self._page = b""
         self._page_at = -PAGE_FOR
         routes = [
             web.get("/status", self._get_status),
@@ -217,7 +217,7 @@ class Control(Service):
         now = time.monotonic()
         if now >= self._page_at + PAGE_FOR:
             self._page, self._page_at = render_metrics(self._supervisor.status()), now
-        return web.Response(text=self._page, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+        return web.Response(body=self._page, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def _post_stop(self, _: web.Request) -> web.Response:
         self._supervisor.stop()

@@ -1,77 +1,77 @@
-"""The health of a node as Prometheus text (exposition format 0.0.4), made from the same data as `shardd status`."""
+"""The health of a node as Prometheus text (exposition format 0.0.4), made from the same data as `shardd status`.
+
+Most metrics are fields of the status that are marked with their `Metric`; those with a label of their own are made here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, get_type_hints
+
+import msgspec
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from shardd.states import ShardState
-from shardd.supervisor.status import ShardStatus, Status, WebhookStatus
+from shardd.supervisor.status import Metric, ShardStatus, Status, WebhookStatus
 
-_PER_SHARD: Final = (
-    ("shardd_shard_devices", "gauge", "Devices of the shard.", "devices"),
-    ("shardd_shard_devices_ready", "gauge", "Devices of the shard that may send.", "ready"),
-    ("shardd_shard_devices_parked", "gauge", "Devices of the shard whose jobs wait.", "parked"),
-    ("shardd_shard_open_clients", "gauge", "Clients that are open now.", "open_clients"),
-    ("shardd_shard_in_flight", "gauge", "Jobs in the hand of the shard's worker.", "in_flight"),
-    ("shardd_shard_sent_total", "counter", "Messages sent.", "sent"),
-    ("shardd_shard_failed_total", "counter", "Attempts that failed.", "failed"),
-    ("shardd_shard_in_doubt_total", "counter", "Attempts whose outcome nobody knows.", "in_doubt"),
-    ("shardd_shard_restarts_total", "counter", "Workers that died and were replaced.", "restarts"),
-    ("shardd_shard_loop_lag_seconds", "gauge", "How late the worker's event loop was at its last heartbeat.", "lag"),
-    ("shardd_shard_heartbeat_age_seconds", "gauge", "Time since the worker's last heartbeat.", "heartbeat_age"),
-    ("shardd_shard_resident_bytes", "gauge", "Resident memory of the worker.", "rss"),
-    ("shardd_shard_open_fds", "gauge", "Open file descriptors of the worker.", "fds"),
-)
-
-_OLDEST_DUE: Final = (
-    "Since when the oldest job is due whose device is not paused, parked, at a limit, quiet or backing off."
-)
+Family = CounterMetricFamily | GaugeMetricFamily
 
 
-def render_metrics(status: Status) -> str:
+def render_metrics(status: Status) -> bytes:
     """The whole page."""
-    lines: list[str] = []
-    _family(lines, "shardd_up", "gauge", "1 when the node is healthy.", [("", float(status.healthy))])
-    _family(lines, "shardd_start_time_seconds", "gauge", "When the supervisor started.", [("", status.started_at)])
-    kinds = [(f'{{kind="{kind}"}}', float(number)) for kind, number in status.problem_kinds.items()]
-    _family(lines, "shardd_problems", "gauge", "What keeps the node from being healthy, by kind.", kinds)
-    if status.queue is not None:
-        depth = [
-            (f'{{state="{name}"}}', float(getattr(status.queue, name)))
-            for name in ("queued", "scheduled", "sending", "in_doubt")
-        ]
-        _family(
-            lines, "shardd_jobs", "gauge", "Jobs that are not over, by state; in_doubt: they wait for a person.", depth
+    return generate_latest(_StatusCollector(status))
+
+
+class _StatusCollector(Collector):
+    """Of one moment; without a registry, so that nothing is shared and nothing else is shown."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Family]:
+        status, queue = self._status, self._status.queue
+        yield from _fields(Status, (), {"": status})
+        yield _family(
+            Metric("shardd_problems", "What keeps the node from being healthy, by kind."),
+            ("kind",),
+            (((kind,), number) for kind, number in status.problem_kinds.items()),
         )
-        age = status.queue.oldest_due_age or 0.0
-        _family(lines, "shardd_oldest_due_job_seconds", "gauge", _OLDEST_DUE, [("", age)])
-        counted = max(0.0, status.now - status.queue.as_of)
-        _family(lines, "shardd_queue_count_age_seconds", "gauge", "Time since the jobs were counted.", [("", counted)])
-    _webhooks(lines, status.webhooks)
-    states = [
-        (f'{{shard="{s.shard}",state="{state}"}}', float(s.state == state))
-        for s in status.shards
-        for state in ShardState
-    ]
-    _family(lines, "shardd_shard_state", "gauge", "1 for the state that the shard is in.", states)
-    for name, kind, text, attribute in _PER_SHARD:
-        _family(lines, name, kind, text, _of_shards(status.shards, attribute))
-    return "\n".join(lines) + "\n"
+        if queue is not None:
+            states = ("queued", "scheduled", "sending", "in_doubt")
+            yield _family(
+                Metric("shardd_jobs", "Jobs that are not over, by state; in_doubt: they wait for a person."),
+                ("state",),
+                (((state,), getattr(queue, state)) for state in states),
+            )
+            yield GaugeMetricFamily(
+                "shardd_oldest_due_job_seconds",
+                "For how long the oldest job is due whose device is not paused, parked, at a limit, quiet or backing off.",
+                queue.oldest_due_age or 0.0,
+            )
+            counted = max(0.0, status.now - queue.as_of)
+            yield GaugeMetricFamily("shardd_queue_count_age_seconds", "Time since the jobs were counted.", counted)
+        yield from _fields(WebhookStatus, ("webhook",), {one.name: one for one in status.webhooks})
+        yield _family(
+            Metric("shardd_shard_state", "1 for the state that the shard is in."),
+            ("shard", "state"),
+            (((str(s.shard), state), s.state == state) for s in status.shards for state in ShardState),
+        )
+        yield from _fields(ShardStatus, ("shard",), {str(shard.shard): shard for shard in status.shards})
 
 
-def _webhooks(lines: list[str], webhooks: Sequence[WebhookStatus]) -> None:
-    failing = [(f'{{webhook="{one.name}"}}', float(one.failing)) for one in webhooks]
-    behind = [(f'{{webhook="{one.name}"}}', one.behind) for one in webhooks if one.behind is not None]
-    _family(lines, "shardd_webhook_failing", "gauge", "1 while a webhook's receiver fails or it is disabled.", failing)
-    _family(lines, "shardd_webhook_behind_seconds", "gauge", "How long the oldest undelivered event waits.", behind)
+def _fields(kind: type[msgspec.Struct], label: tuple[str, ...], rows: Mapping[str, msgspec.Struct]) -> Iterator[Family]:
+    """A family for each marked field of `kind`, with a sample for each row; unknown values (None) are left out."""
+    for field, hint in get_type_hints(kind, include_extras=True).items():
+        for metric in getattr(hint, "__metadata__", ()):
+            values = (((key,) * len(label), getattr(row, field)) for key, row in rows.items())
+            yield _family(metric, label, ((key, value) for key, value in values if value is not None))
 
 
-def _of_shards(shards: Iterable[ShardStatus], attribute: str) -> list[tuple[str, float]]:
-    values = ((s.shard, getattr(s, attribute)) for s in shards)
-    return [(f'{{shard="{shard}"}}', float(value)) for shard, value in values if value is not None]
-
-
-def _family(lines: list[str], name: str, kind: str, text: str, samples: list[tuple[str, float]]) -> None:
-    lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
-    lines += [f"{name}{labels} {value:g}" if value < 1e6 else f"{name}{labels} {value!r}" for labels, value in samples]
+def _family(metric: Metric, labels: tuple[str, ...], samples: Iterable[tuple[tuple[str, ...], Any]]) -> Family:
+    kind = CounterMetricFamily if metric.name.endswith("_total") else GaugeMetricFamily
+    family = kind(metric.name, metric.help, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, float(value))
+    return family
