@@ -1,7 +1,7 @@
-"""Rows of `user_devices` as devices of shardd.
+"""Converts rows of `user_devices` to devices.
 
-Taken as given, because the old system has no other place for it: what a platform device proves itself with (the token of
-Wablas, the device id of Whacenter) stands in its column `jid`.
+The credential of a platform device (the token of Wablas, the device id of Whacenter) is assumed to be in its column `jid`: the
+old system has no other column for it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from shardd.transports.platforms.device_settings import check_device
 
 WHATSAPP: Final = "whatsapp"
 SECRETS: Final = {"wablas": "token", "whacenter": "device_id"}
-"""The setting of a platform's device that its `jid` becomes."""
+"""The device setting that `jid` becomes, by platform."""
 
 LONGEST_GAP: Final = 86400.0
-"""Seconds, as the table has it."""
+"""Seconds; the limit of the column in shardd.devices."""
 MOST_LABEL: Final = 200
-"""Characters; what an old label has more is cut off."""
+"""Characters; longer labels are truncated."""
 
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+@-]{0,63}")
 _TABLE: Final = USER_DEVICES.name
@@ -34,7 +34,7 @@ _TABLE: Final = USER_DEVICES.name
 
 @dataclass(frozen=True, slots=True)
 class OldDevice:
-    """A device of the old system and the one of shardd that it becomes."""
+    """A device of the old system, and the device that it becomes."""
 
     old_id: str
     id: str
@@ -49,32 +49,34 @@ class OldDevice:
 
 @dataclass(slots=True)
 class DevicePlan:
-    """What is to be done with the devices."""
+    """What the import does with the devices."""
 
     add: list[ImportedDevice] = field(default_factory=list)
     sessions: dict[str, str] = field(default_factory=dict)
-    """The session that each device gets, by the device's id."""
+    """The session of each device that gets one, by device id."""
     ids: dict[str, str] = field(default_factory=dict)
-    """The ids of the devices that jobs may be given to, by their old ids."""
+    """The ids of the devices that may get jobs, by their old ids."""
 
 
 def new_id(old_id: str, prefix: str = "legacy-") -> str | None:
-    """The old id where it can be one of shardd's, else the same behind `prefix`; None: neither can."""
+    """The old id if it is valid here, otherwise with `prefix` if that is; None: neither is valid."""
     return next((one for one in (old_id, prefix + old_id) if _ID.fullmatch(one)), None)
 
 
 def read_device(row: Row, report: Report) -> OldDevice | None:
-    """None: the row is refused, and the report says why."""
+    """The device of a row; None: refused, with the reason in the report."""
     old_id = row["id"] or ""
     chosen = new_id(old_id)
     transport = (row.get("platform") or WHATSAPP).strip().lower() or WHATSAPP
     if chosen is None:
         report.refuse(
-            _TABLE, old_id, "id cannot be a device id, even behind legacy-: at most 64 of A-Z a-z 0-9 . _ : + @ -"
+            _TABLE,
+            old_id,
+            "id cannot be a device id, even with the prefix legacy-: at most 64 of A-Z a-z 0-9 . _ : + @ -",
         )
         return None
     if transport != WHATSAPP and transport not in SECRETS:
-        report.refuse(_TABLE, old_id, "platform is none that shardd knows: whatsapp, Wablas or Whacenter", transport)
+        report.refuse(_TABLE, old_id, "platform is not whatsapp, Wablas or Whacenter", transport)
         return None
     jid = (row.get("jid") or "").strip()
     settings = _settings(transport, jid, old_id, report)
@@ -87,7 +89,7 @@ def read_device(row: Row, report: Report) -> OldDevice | None:
 def plan_devices(
     devices: Sequence[OldDevice], there: Mapping[str, KnownDevice], sessions: Sequence[str], report: Report
 ) -> DevicePlan:
-    """Which devices are added and which sessions they get; `sessions` are those of the old store."""
+    """Decide which devices are added and which sessions they get; `sessions` are those of the old store."""
     plan = DevicePlan()
     taken = {number_of(one.session): one.id for one in there.values() if one.session and not one.removed}
     claims = _match(devices, sessions)
@@ -99,15 +101,15 @@ def plan_devices(
             )
             continue
         if known is not None and known.transport != device.transport:
-            what = f"{device.id} sends by {known.transport}, not {device.transport}"
-            report.refuse(_TABLE, device.old_id, "its id is that of another device of shardd", what)
+            what = f"{device.id} uses {known.transport}, not {device.transport}"
+            report.refuse(_TABLE, device.old_id, "its id belongs to another device", what)
             continue
         if device.old_id in plan.ids or device.id in plan.ids.values():
             report.refuse(_TABLE, device.old_id, "another row has the same id", device.id)
             continue
         plan.ids[device.old_id] = device.id
         session = known.session if known is not None else None
-        report.devices["new" if known is None else "here"] += 1
+        report.devices["new" if known is None else "existing"] += 1
         if device.transport == WHATSAPP:
             wanted = claims.get(device.old_id)
             holder = taken.setdefault(number_of(wanted), device.id) if wanted else None
@@ -115,7 +117,10 @@ def plan_devices(
                 plan.sessions[device.id] = session = wanted
             elif session is None and wanted:
                 report.note(
-                    _TABLE, device.old_id, "its number has a session on another device: it stays unpaired", holder or ""
+                    _TABLE,
+                    device.old_id,
+                    "its number has a session on another device, so it stays unpaired",
+                    holder or "",
                 )
             report.devices["with_session" if session else "unpaired"] += 1
         if known is None:
@@ -124,7 +129,7 @@ def plan_devices(
 
 
 def _match(devices: Sequence[OldDevice], sessions: Sequence[str]) -> dict[str, str]:
-    """The session of each device: the one that it names, else the last one that its number linked."""
+    """The session of each device: the one in its row, otherwise the latest that its number linked."""
     newest: dict[str, str] = {}
     for session in sorted(sessions, key=_index):
         newest[number_of(session)] = session
@@ -160,7 +165,7 @@ def _settings(transport: str, jid: str, old_id: str, report: Report) -> dict[str
     try:
         check_device(transport, settings, None)
     except DeviceSettingsError as error:
-        remark = "its jid is no proof for its platform: it waits for one (shardd device set)"
+        remark = "its jid is not a credential of its platform; set one with shardd device set"
         report.note(_TABLE, old_id, remark, str(error))
         return {}
     return settings
@@ -176,5 +181,7 @@ def _gap(row: Row, old_id: str, report: Report) -> tuple[float | None, float | N
         ends = math.nan, math.nan
     if 0 <= ends[0] <= ends[1] <= LONGEST_GAP:
         return ends
-    report.note(_TABLE, old_id, "its delays are no range: it pauses as the config says", f"{low} to {high} seconds")
+    report.note(
+        _TABLE, old_id, "its delays are not a range, so the pacing of the config applies", f"{low} to {high} seconds"
+    )
     return None, None

@@ -1,6 +1,6 @@
-"""Dump files: plain SQL of PostgreSQL or MySQL, gzipped or not, and pg_dump's own archive formats through pg_restore.
+"""Dump files: SQL of PostgreSQL or MySQL, possibly gzipped, and pg_dump's archive formats, read through pg_restore.
 
-A dump has its tables in any order, so each scan reads it from the beginning.
+The tables of a dump are in any order, so each scan reads it from the start.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from shardd.errors import SourceError
 from shardd.legacy.dump_sql import DumpScanner
 from shardd.legacy.dump_text import DumpText, Stream
 from shardd.legacy.dump_values import Dialect
-from shardd.legacy.tables import Row, Table
+from shardd.legacy.tables import Row, Source, Table
 
 LOOK: Final = 1 << 20
-"""Bytes from which the kind of a dump is told."""
+"""Bytes in which the kind of a dump is recognised."""
 
 _GZIP: Final = b"\x1f\x8b"
 _ARCHIVE: Final = b"PGDMP"
@@ -38,13 +38,12 @@ _POSTGRESQL: Final = re.compile(
 )
 
 
-class Dump:
+class Dump(Source):
     """A dump file as a source."""
 
     def __init__(self, file: Path) -> None:
-        self.name = str(file)
+        super().__init__(str(file))
         self._file = file
-        self._columns: dict[str, tuple[str, ...]] = {}
 
     def scan(self, *tables: Table) -> Iterator[tuple[Table, Row]]:
         """The rows of these tables, in the order of the dump."""
@@ -58,15 +57,11 @@ class Dump:
                 scanner = DumpScanner(text, _dialect(head), {table.name: table for table in tables}, self.name)
                 yield from scanner.rows()
             except (OSError, EOFError, zlib.error) as error:
-                raise SourceError(f"{self.name} cannot be read to its end: {error}; make or copy it again") from error
+                raise SourceError(f"{self.name} cannot be read to its end: {error}; dump or copy it again") from error
         self._columns |= scanner.columns
 
-    def columns(self, table: Table) -> tuple[str, ...] | None:
-        """The columns that a finished scan found; None: no such table."""
-        return self._columns.get(table.name)
-
     def close(self) -> None:
-        """Each scan closes what it opened."""
+        """Nothing to close: each scan closes its files."""
 
     @contextmanager
     def _open(self, tables: tuple[Table, ...]) -> Iterator[Stream]:
@@ -87,49 +82,49 @@ class Dump:
 
     @contextmanager
     def _restore(self, tables: tuple[Table, ...]) -> Iterator[IO[bytes]]:
-        """Have pg_restore write the archive as SQL."""
+        """The archive as SQL, converted by pg_restore."""
         program = shutil.which("pg_restore")
         if program is None:
             raise SourceError(
-                f"{self.name} is an archive of pg_dump, and pg_restore is not installed here: install PostgreSQL's client "
-                "programs, or make a plain dump (pg_dump --format=plain)"
+                f"{self.name} is an archive of pg_dump, and pg_restore is not installed: install PostgreSQL's client "
+                "programs, or dump with pg_dump --format=plain"
             )
         chosen = [f"--table={table.name}" for table in tables]
-        with tempfile.TemporaryFile() as said:
+        with tempfile.TemporaryFile() as errors:
             process = subprocess.Popen(
                 [program, "--file=-", *chosen, self._file],
                 stdout=subprocess.PIPE,
-                stderr=said,
+                stderr=errors,
                 stdin=subprocess.DEVNULL,
             )
             assert process.stdout is not None
             try:
                 yield process.stdout
             finally:
-                # Closed first: if it is still writing, this ends it.
+                # Closing the pipe first ends pg_restore if it is still writing.
                 process.stdout.close()
                 code = process.wait()
-                # Its own exit codes are positive. It tells better what is wrong than the end of its output does.
+                # Negative: ended by a signal, because the pipe was closed. Its own error is clearer than a truncated output.
                 if code > 0:
-                    said.seek(0)
-                    words = " ".join(said.read().decode(errors="replace").split())
-                    raise SourceError(f"{self.name}: pg_restore cannot read it: {words or f'exit code {code}'}")
+                    errors.seek(0)
+                    text = " ".join(errors.read().decode(errors="replace").split())
+                    raise SourceError(f"{self.name}: pg_restore cannot read it: {text or f'exit code {code}'}")
 
     def _check(self, head: bytes) -> None:
-        mend = ""
+        problem = ""
         if head.startswith(_UTF16_MARKS):
-            mend = (
-                "is written in UTF-16, as PowerShell's > does; let the dump program write the file itself "
+            problem = (
+                "is written in UTF-16, as by > in PowerShell; let the dump program write the file "
                 "(pg_dump --file, mysqldump --result-file)"
             )
         elif not head:
-            mend = "is empty"
+            problem = "is empty"
         elif head.startswith(_ARCHIVE):
-            mend = "is a gzipped archive of pg_dump: unpack it first (gunzip)"
+            problem = "is a gzipped archive of pg_dump: unpack it first (gunzip)"
         elif b"\0" in head[:512] or not (_MYSQL.search(head) or _POSTGRESQL.search(head) or b"INSERT INTO" in head):
-            mend = "is no dump of PostgreSQL or MySQL: no statement of theirs is in its first megabyte"
-        if mend:
-            raise SourceError(f"{self.name} {mend}")
+            problem = "is not a dump of PostgreSQL or MySQL: its first megabyte contains no statement of either"
+        if problem:
+            raise SourceError(f"{self.name} {problem}")
 
 
 def _dialect(head: bytes) -> Dialect:

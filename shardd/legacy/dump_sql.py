@@ -1,8 +1,14 @@
-"""Reading the wanted tables' rows out of the SQL of a dump, in one pass.
+"""Reads the rows of the wanted tables from the SQL of a dump, in one pass over its bytes.
 
-What is wanted stands in statements that begin a line: COPY … FROM stdin and its data, INSERT … VALUES, and CREATE TABLE for the
-columns of an INSERT that names none. Everything else is only passed over, which must still know strings, dollar quotes and
-MySQL's DELIMITER, because the body of a function may contain an INSERT that is none of the data.
+The data is in statements that start a line: COPY … FROM stdin with its lines, INSERT … VALUES, and CREATE TABLE, which names the
+columns of an INSERT without a list. Everything else is skipped. Skipping has to understand strings, dollar quotes and MySQL's
+DELIMITER, because the body of a function may contain an INSERT that is not data.
+
+The grammar is written by hand, as regular expressions over bytes. sqlglot 30 and sqlparse 0.6 were tried: both need the whole
+text in memory, decoded; neither knows the data lines of COPY, commands of psql, or DELIMITER; and both read 2 to 3 MB/s where
+this reads 20. A PostgreSQL dump could be restored into a scratch database, but that runs whatever SQL the file contains, needs
+its size again on disk, and does not help with MySQL.
+Every quantifier that could match long text is possessive, so a pattern takes time in proportion to the text.
 """
 
 from __future__ import annotations
@@ -12,41 +18,77 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from shardd.errors import SourceError
-from shardd.legacy.dump_grammar import (
-    ANY_NAME,
-    BLANK,
-    CODECS,
-    COMMENT,
-    COPY,
-    CREATE,
-    DELIMITER,
-    INSERT,
-    LINE_COMMENT,
-    LITERALS,
-    NAMES,
-    NOT_UTC,
-    PASSED,
-    ROWS,
-    SETTING,
-    USE,
-    UTC,
-    WHOLE,
-    bare_name,
-    read_columns,
-)
 from shardd.legacy.dump_text import DumpText
-from shardd.legacy.dump_values import Dialect, read_copy_line, read_literal
+from shardd.legacy.dump_values import VALUES, Dialect, read_copy_line, read_literal
 from shardd.legacy.tables import Row, Table
 
 HEAD: Final = 1 << 16
-"""Bytes that the beginning of a statement is looked for in; its list of columns has to fit."""
+"""Bytes in which the start of a statement is recognised; its list of columns has to fit."""
+
+_NAME: Final = rb'(?:`(?:[^`]|``)+`|"(?:[^"]|"")+"|[A-Za-z_][\w$]*)'
+_PATH: Final = rb"(?P<path>" + _NAME + rb"(?:\s*\.\s*" + _NAME + rb")*)"
+_LIST: Final = rb"\s*(?:\((?P<columns>(?:[^()\"`]|\"[^\"]*\"|`[^`]*`)*)\))?"
+ANY_NAME: Final = re.compile(_NAME)
+BLANK: Final = re.compile(rb"[\s;]*+")
+LINE_COMMENT: Final = re.compile(rb"(?:--|#|\\)[^\n]*+")  # a backslash starts a command of psql
+COMMENT: Final = re.compile(rb"/\*.*?\*/", re.DOTALL)
+DELIMITER: Final = re.compile(rb"DELIMITER[ \t]+(\S+)", re.IGNORECASE)
+USE: Final = re.compile(rb"USE\s+(" + _NAME + rb")", re.IGNORECASE)
+COPY: Final = re.compile(rb"COPY\s+" + _PATH + _LIST + rb"\s+FROM\s+stdin\b[^;\n]*;[^\n]*\n", re.IGNORECASE)
+INSERT: Final = re.compile(
+    rb"(?:INSERT(?:\s+IGNORE)?|REPLACE)\s+INTO\s+"
+    + _PATH
+    + _LIST
+    + rb"\s*(?:OVERRIDING\s+\w+\s+VALUE\s+)?VALUES?(?=[\s(])",
+    re.IGNORECASE,
+)
+CREATE: Final = re.compile(rb"CREATE\s+(?:\w+\s+)?TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?" + _PATH + rb"\s*\(", re.IGNORECASE)
+_COLUMN: Final = re.compile(rb"\s*(?P<name>" + _NAME + rb")\s+(?P<type>\w+)")
+_NO_COLUMN: Final = frozenset(
+    {b"primary", b"key", b"unique", b"constraint", b"foreign", b"index", b"fulltext", b"spatial", b"check", b"exclude"}
+    | {b"period", b"like"}
+)
+NAMES: Final = re.compile(rb"\bSET\s+NAMES\s+'?(\w+)|\bclient_encoding\s*=\s*'?([\w-]+)", re.IGNORECASE)
+UTC: Final = re.compile(rb"\bTIME_ZONE\s*=\s*'\+00:00'", re.IGNORECASE)
+SETTING: Final = re.compile(rb"SET\s[^;]*", re.IGNORECASE)
+TIME_ZONE_SET: Final = re.compile(rb"\bTIME_ZONE\s*=", re.IGNORECASE)
+
+_DOLLARS: Final = rb"\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|\$(?!\w*\$|\w*\Z)"
+_PIECES: Final[dict[Dialect, bytes]] = {
+    "postgresql": rb"(?:[^;'\"$]++|(?<=\W[eE])'(?>[^'\\]+|\\.|'')*+'(?!\Z)|(?<!\W[eE])'[^']*+'|\"[^\"]*+\"|"
+    + _DOLLARS
+    + rb")*+",
+    "mysql": rb"(?:[^;'\"`/]++|'(?>[^'\\]+|\\.)*+'|\"(?>[^\"\\]+|\\.)*+\"|`[^`]*+`|/\*.*?\*/|/(?!\*|\Z))*+",
+}
+"""The parts of a statement; a match stops at the end of the statement, and before a part that is not read completely."""
+SKIPPED: Final = {dialect: re.compile(pieces, re.DOTALL) for dialect, pieces in _PIECES.items()}
+WHOLE: Final = {dialect: re.compile(pieces + rb";", re.DOTALL) for dialect, pieces in _PIECES.items()}
+ROWS: Final[dict[Dialect, re.Pattern[bytes]]] = {
+    dialect: re.compile(rb"\s*+\(\s*+(" + value + rb"(?:\s*+,\s*+" + value + rb")*+)\s*+\)\s*+", re.DOTALL)
+    for dialect, value in VALUES.items()
+}
+LITERALS: Final = {dialect: re.compile(value, re.DOTALL) for dialect, value in VALUES.items()}
+
+CODECS: Final[Mapping[str, str]] = {
+    "utf8": "utf-8",
+    "utf8mb3": "utf-8",
+    "utf8mb4": "utf-8",
+    "unicode": "utf-8",
+    "binary": "utf-8",
+    "sql_ascii": "utf-8",
+    "ascii": "ascii",
+    "latin1": "cp1252",  # MySQL's latin1 is Windows-1252
+    "win1252": "cp1252",
+    "latin9": "iso8859-15",
+}
+"""The supported encodings, by their names in the two databases. In all of them the bytes of ASCII mean ASCII."""
 
 
 class DumpScanner:
     """One pass over a dump."""
 
     def __init__(self, text: DumpText, dialect: Dialect, tables: Mapping[str, Table], name: str) -> None:
-        """`tables` by name; `name`: what the dump is called in errors."""
+        """`tables` by name; `name`: the dump's name in errors."""
         self._text = text
         self._dialect: Dialect = dialect
         self._tables = tables
@@ -55,15 +97,15 @@ class DumpScanner:
         self._utc = False
         self._database = ""
         self._homes: dict[str, str] = {}
-        self._made: dict[str, list[tuple[str, str]]] = {}
+        self._created: dict[str, list[tuple[str, str]]] = {}
         self.columns: dict[str, tuple[str, ...]] = {}
-        """The columns that were read of each table that was found, whether it had rows or none."""
+        """The columns that were read of each table in the dump, also of an empty one."""
 
     def rows(self) -> Iterator[tuple[Table, Row]]:
         """The rows of the wanted tables. Raises SourceError."""
         text = self._text
         while self._find_statement():
-            # A statement that does not begin a line belongs to the body of a function.
+            # A statement in the middle of a line is in the body of a function.
             at_line_start = text.at_line_start
             if at_line_start and (match := text.take(COPY)):
                 yield from self._copy(match)
@@ -73,14 +115,14 @@ class DumpScanner:
                 self._create(match)
             elif at_line_start and (match := text.take(USE)):
                 self._database = bare_name(match[1])
-                self._pass_over()
+                self._skip_statement()
             else:
                 if match := SETTING.match(text.data, text.place):
                     self._setting(match[0])
-                self._pass_over()
+                self._skip_statement()
 
     def _find_statement(self) -> bool:
-        """Go to the next statement, past comments and commands of the client; False at the end."""
+        """Skip to the next statement, past comments and commands of the client; False at the end."""
         text = self._text
         while True:
             while text.take(BLANK) and text.place == len(text.data) and text.fill():
@@ -91,14 +133,14 @@ class DumpScanner:
             if text.data.startswith(b"/*", text.place):
                 self._comment()
             elif match := text.take(DELIMITER):
-                self._other_delimiter(match[1])
+                self._skip_programs(match[1])
             elif text.take(LINE_COMMENT):
                 text.skip_through(b"\n")
             else:
                 return True
 
     def _comment(self) -> None:
-        # MySQL hides settings in comments.
+        # MySQL writes settings as comments.
         match = self._text.await_take(COMMENT)
         if match is None:
             self._text.place = len(self._text.data)
@@ -111,15 +153,15 @@ class DumpScanner:
             codec = CODECS.get(named.replace("-", ""))
             if codec is None:
                 raise SourceError(
-                    f"{self._name}: its character set is {named}; make it again in UTF-8 (pg_dump --encoding=UTF8, "
+                    f"{self._name}: its character set is {named}; dump again in UTF-8 (pg_dump --encoding=UTF8, "
                     "mysqldump --default-character-set=utf8mb4)"
                 )
             self._codec = codec
-        if NOT_UTC.search(statement):
+        if TIME_ZONE_SET.search(statement):
             self._utc = UTC.search(statement) is not None
 
-    def _other_delimiter(self, mark: bytes) -> None:
-        """What stands between DELIMITER ;; and DELIMITER ; is programs, no data."""
+    def _skip_programs(self, mark: bytes) -> None:
+        """Skip from DELIMITER ;; to DELIMITER ; which contains programs, not data."""
         while mark != b";":
             line = self._text.line()
             if line is None:
@@ -127,8 +169,8 @@ class DumpScanner:
             if match := DELIMITER.match(line.lstrip()):
                 mark = match[1]
 
-    def _pass_over(self) -> None:
-        text, pattern = self._text, PASSED[self._dialect]
+    def _skip_statement(self) -> None:
+        text, pattern = self._text, SKIPPED[self._dialect]
         while True:
             text.take(pattern)
             if text.place < len(text.data) and text.data[text.place : text.place + 1] == b";":
@@ -142,13 +184,13 @@ class DumpScanner:
         text, path = self._text, head["path"]
         table = self._wanted(path)
         if table is None:
-            # From the line end of the statement: the data may end before it began.
+            # From the end of the statement's own line, because there may be no data at all.
             text.place -= 1
             text.skip_through(b"\n\\.")
             text.line()
             return
-        names = self._list(head["columns"], table, path)
-        self._take_home(table, path)
+        names = self._column_list(head["columns"], table, path)
+        self._check_home(table, path)
         chosen = self._choose(table, [name for name, _ in names])
         places = [(column, [name for name, _ in names].index(column)) for column in chosen]
         while (line := text.line()) != rb"\.":
@@ -168,13 +210,13 @@ class DumpScanner:
         text, dialect, path = self._text, self._dialect, head["path"]
         table = self._wanted(path)
         if table is None:
-            self._pass_over()
+            self._skip_statement()
             return
-        names = self._list(head["columns"], table, path)
-        self._take_home(table, path)
+        names = self._column_list(head["columns"], table, path)
+        self._check_home(table, path)
         chosen = self._choose(table, [name for name, _ in names])
-        # mysqldump has the server write moments (TIMESTAMP, not DATETIME) in UTC, unless it was told not to.
-        zones = {name for name, kind in self._made.get(table.name, []) if kind == "timestamp"}
+        # By default mysqldump has the server write TIMESTAMP columns (not DATETIME) in UTC.
+        zones = {name for name, kind in self._created.get(table.name, []) if kind == "timestamp"}
         moments = zones if self._utc and dialect == "mysql" else set()
         places = [(column, [name for name, _ in names].index(column)) for column in chosen]
         while True:
@@ -192,41 +234,41 @@ class DumpScanner:
                 row[column] = f"{value}+00:00" if (value := row[column]) else value
             yield table, row
             if text.peek() != b",":
-                self._pass_over()
+                self._skip_statement()
                 return
             text.place += 1
 
     def _create(self, head: re.Match[bytes]) -> None:
         table = self._wanted(head["path"])
         if table is None:
-            self._pass_over()
+            self._skip_statement()
             return
         statement = self._text.await_take(WHOLE[self._dialect])
         if statement is None:
             raise self._cut(table)
-        self._made[table.name] = list(read_columns(statement[0]))
+        self._created[table.name] = list(read_columns(statement[0]))
         self.columns.setdefault(table.name, ())
 
     def _wanted(self, path: bytes) -> Table | None:
         return self._tables.get(bare_name(ANY_NAME.findall(path)[-1]))
 
-    def _take_home(self, table: Table, path: bytes) -> None:
-        """Two schemas or databases in one dump would become one heap of rows."""
+    def _check_home(self, table: Table, path: bytes) -> None:
+        """Refuse a table that is in two schemas or databases: their rows would be mixed."""
         home = ".".join(bare_name(name) for name in ANY_NAME.findall(path)[:-1]) or self._database
         if self._homes.setdefault(table.name, home) != home:
             raise SourceError(
-                f"{self._name}: table {table.name} stands in {self._homes[table.name]} and in {home}; make a dump of one of them"
+                f"{self._name}: table {table.name} is in {self._homes[table.name]} and in {home}; dump only one of them"
             )
 
-    def _list(self, columns: bytes | None, table: Table, path: bytes) -> list[tuple[str, str]]:
+    def _column_list(self, columns: bytes | None, table: Table, path: bytes) -> list[tuple[str, str]]:
         if columns is not None:
             return [(bare_name(name), "") for name in ANY_NAME.findall(columns)]
-        if table.name not in self._made:
+        if table.name not in self._created:
             raise SourceError(
-                f"{self._name}: the rows of {path.decode(errors='replace')} have no names of columns, and the dump does not "
-                "say how the table was made; make it again with pg_dump --column-inserts or mysqldump --complete-insert"
+                f"{self._name}: the rows of {path.decode(errors='replace')} have no column names, and the dump has no "
+                "CREATE TABLE for them; dump again with pg_dump --column-inserts or mysqldump --complete-insert"
             )
-        return self._made[table.name]
+        return self._created[table.name]
 
     def _choose(self, table: Table, there: list[str]) -> tuple[str, ...]:
         self.columns[table.name] = table.choose(there, self._name)
@@ -235,5 +277,39 @@ class DumpScanner:
     def _cut(self, table: Table) -> SourceError:
         return SourceError(
             f"{self._name}: it ends in the middle of table {table.name}, or a row after byte {self._text.offset:,} cannot "
-            "be read: make the dump again"
+            "be read: dump again"
         )
+
+
+def read_columns(definitions: bytes) -> Iterator[tuple[str, str]]:
+    """Name and type of each column of a CREATE TABLE; `definitions` follows its first parenthesis."""
+    for item in _split(definitions):
+        match = _COLUMN.match(item)
+        if match is not None and match["name"].lower() not in _NO_COLUMN:
+            yield bare_name(match["name"]), match["type"].decode().lower()
+
+
+def bare_name(name: bytes) -> str:
+    """A table's or column's name without its quotes; an unquoted name in lower case."""
+    mark = name[:1]
+    if mark in {b"`", b'"'}:
+        return name[1:-1].replace(mark * 2, mark).decode(errors="replace")
+    return name.decode().lower()
+
+
+_PIECE: Final = re.compile(rb"'(?:[^'\\]|''|\\.)*'|`[^`]*`|\"[^\"]*\"|[^'`\"(),]+|.", re.DOTALL)
+
+
+def _split(statement: bytes) -> Iterator[bytes]:
+    """The items between the commas of a list, up to the parenthesis that ends it."""
+    depth, item = 0, b""
+    for piece in _PIECE.findall(statement):
+        if piece == b")" and depth == 0:
+            break
+        depth += {b"(": 1, b")": -1}.get(piece, 0)
+        if piece == b"," and depth == 0:
+            yield item
+            item = b""
+        else:
+            item += piece
+    yield item

@@ -1,4 +1,4 @@
-"""A window over the bytes of a dump: patterns are matched in it, and it slides on, so that little is in memory."""
+"""A sliding window over the bytes of a dump, in which patterns are matched; only the window is in memory."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Final, Protocol
 from shardd.errors import SourceError
 
 CHUNK: Final = 1 << 20
-"""Bytes that are read at once, at least."""
+"""The least number of bytes to read at once."""
 LONGEST: Final = 256 << 20
-"""Bytes that one row or literal may have."""
+"""The most bytes of one row or literal."""
 LOOKBEHIND: Final = 8
-"""Bytes before the place that stay, because a pattern may look back."""
+"""Bytes kept before the place, because a pattern may look back."""
 
 
 class Stream(Protocol):
-    """What bytes come from."""
+    """A source of bytes."""
 
     def read(self, size: int, /) -> bytes:
         """Up to `size` bytes; none at the end."""
 
 
 class DumpText:
-    """The text, and a place in it."""
+    """The text and the current place in it."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -34,20 +34,20 @@ class DumpText:
 
     @property
     def at_line_start(self) -> bool:
-        """Whether the place is the beginning of a line."""
+        """Whether the place is at the start of a line."""
         return self.place == 0 or self.data[self.place - 1 : self.place] == b"\n"
 
     @property
     def offset(self) -> int:
-        """The place, in bytes from the beginning."""
+        """The place, in bytes from the start of the dump."""
         return self._before + self.place
 
     def fill(self) -> bool:
-        """Read on; False at the end. What is not matched yet stays and doubles. Raises SourceError when it grows too long."""
+        """Read more; False at the end. Unmatched text is kept, so the window may grow: SourceError beyond LONGEST."""
         rest = len(self.data) - self.place
         if rest > LONGEST:
             raise SourceError(
-                f"the dump has no end of a value or row behind byte {self.offset:,}: is it whole, and written by "
+                f"the dump has no end of a value or row after byte {self.offset:,}: is it complete, and written by "
                 "pg_dump or mysqldump?"
             )
         chunk = b"" if self.ended else self._stream.read(max(CHUNK, rest))
@@ -61,7 +61,7 @@ class DumpText:
         return True
 
     def ensure(self, size: int) -> None:
-        """Have so many bytes behind the place, unless the dump ends before."""
+        """Read until `size` bytes follow the place, or the dump ends."""
         while len(self.data) - self.place < size and self.fill():
             pass
 
@@ -71,32 +71,32 @@ class DumpText:
         return self.data[self.place : self.place + 1]
 
     def take(self, pattern: re.Pattern[bytes]) -> re.Match[bytes] | None:
-        """Go past a match at the place; None, and nothing happens, when what is in memory does not match."""
+        """Move past a match at the place; None if the text in memory does not match."""
         match = pattern.match(self.data, self.place)
         if match is not None:
             self.place = match.end()
         return match
 
     def await_take(self, pattern: re.Pattern[bytes]) -> re.Match[bytes] | None:
-        """Like `take`, reading on until it matches; None at the end of the dump. For what more text cannot prolong."""
+        """Like `take`, but read until it matches; None at the end. For patterns whose match does not grow with more text."""
         while (match := pattern.match(self.data, self.place)) is None:
             if not self.fill():
                 return None
         self.place = match.end()
         return match
 
-    def skip_through(self, mark: bytes) -> bool:
-        """Go past the next `mark`; False, at the end, when there is none."""
+    def skip_through(self, mark: bytes) -> None:
+        """Move past the next `mark`, or to the end of the dump."""
         while True:
             found = self.data.find(mark, self.place)
             if found >= 0:
                 self.place = found + len(mark)
-                return True
-            # The mark may be cut in two.
+                return
+            # The mark may be split between two reads.
             self.place = max(self.place, len(self.data) - len(mark) + 1)
             if not self.fill():
                 self.place = len(self.data)
-                return False
+                return
 
     def line(self) -> bytes | None:
         """The next line without its end; None at the end of the dump."""

@@ -1,4 +1,4 @@
-r"""Values as dumps write them: the fields of PostgreSQL's COPY, and the literals of INSERT in the two dialects.
+r"""Values in dumps: the fields of PostgreSQL's COPY, and the literals of INSERT in both dialects.
 
 Sources of the formats: PostgreSQL's documentation, "COPY, Text Format" and "String Constants"; MySQL's manual, "String
 Literals", "Hexadecimal Literals" and "Bit-Value Literals".
@@ -16,7 +16,7 @@ Dialect = Literal["postgresql", "mysql"]
 _COPY_ESCAPE: Final = re.compile(rb"\\(x[0-9A-Fa-f]{1,2}|[0-7]{1,3}|.)", re.DOTALL)
 _COPY_LETTERS: Final = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 _MYSQL_ESCAPE: Final = re.compile(rb"''|\\(.)", re.DOTALL)
-# \% and \_ keep their backslash: they mean something to LIKE only.
+# \% and \_ keep their backslash: they are escapes only in LIKE.
 _MYSQL_LETTERS: Final = {b"0": b"\0", b"b": b"\b", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"Z": b"\x1a"} | {
     b"%": b"\\%",
     b"_": b"\\_",
@@ -51,7 +51,7 @@ def read_literal(literal: bytes, dialect: Dialect, codec: str) -> str | None:
 
 
 def as_text(value: bytes) -> str:
-    """Bytes of a binary column: text if they are, else hexadecimal digits, so that the same bytes are always the same text."""
+    """Bytes of a binary column: as text if they are UTF-8, otherwise as hexadecimal digits."""
     try:
         return value.decode()
     except UnicodeDecodeError:
@@ -110,6 +110,6 @@ def _text(value: bytes, codec: str) -> str:
         return value.decode(codec)
     except UnicodeDecodeError as error:
         raise SourceError(
-            f"the dump is not written in {codec}, as it says: byte {error.object[error.start] if error.object else 0:#04x} "
-            f"in {value[:60]!r}. Make it again with its character set set to UTF-8"
+            f"the dump declares {codec}, but contains byte {error.object[error.start]:#04x} in {value[:60]!r}; "
+            "dump again in UTF-8"
         ) from None

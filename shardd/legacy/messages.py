@@ -1,6 +1,7 @@
-"""Rows of `broadcast_messages`: which wait, which may have been sent, and the jobs that the waiting ones become.
+"""Converts rows of `broadcast_messages` to jobs, and recognises those that were or may have been sent.
 
-A message goes as it stands there: nothing in its text is replaced, and its time is the one that was written down.
+A message is sent as stored: nothing in its text is replaced. The zone of a time without one is known only to its owner, who
+names it; hours are never added or subtracted.
 """
 
 from __future__ import annotations
@@ -17,12 +18,11 @@ from zoneinfo import ZoneInfo
 from shardd.legacy.devices import new_id
 from shardd.legacy.report import Report
 from shardd.legacy.tables import MESSAGES, Row
-from shardd.legacy.timestamps import NO_DATES, read_moment
 from shardd.queue.imports import ImportedJob
 from shardd.urls import safe_url
 
 WAITING: Final = frozenset({"pending", "queued"})
-IN_HAND: Final = frozenset({"processing", "sending"})
+IN_FLIGHT: Final = frozenset({"processing", "sending"})
 SENT: Final = frozenset({"sent", "delivered", "read", "success", "completed"})
 UNSENT: Final = frozenset({"failed", "error", "cancelled", "canceled", "skipped", "expired", "timeout"})
 KINDS: Final = {
@@ -34,16 +34,23 @@ KINDS: Final = {
     "document": "document",
 }
 KEPT: Final = ("user_id", "campaign_id", "sequence_id", "sequence_stepid", "recipient_name", "group_id", "group_order")
-"""Columns that come back with every outcome, in the job's metadata."""
+"""Columns that are kept in the job's metadata, and so appear with its outcome."""
 
-LOCAL_NUMBER: Final = "recipient_phone has no country code: it is read as one of transports.whatsapp.default_region"
-AFTER_UNSENT: Final = "a message before it in its order group was not sent"
+LOCAL_NUMBER: Final = (
+    "recipient_phone has no country code: it is read as a number of transports.whatsapp.default_region"
+)
+AFTER_UNSENT: Final = "an earlier message of its order group was not sent"
+
+NO_DATES: Final = ("0000-00-00", "0001-01-01")
+"""What MySQL and Go store for no date."""
+YEARS: Final = range(1971, 2100)
+"""The years that a job's times may be in."""
 
 _TABLE: Final = MESSAGES.name
 
 
 class RefusedRowError(ValueError):
-    """A row that cannot become a job: its kind of fault, and what is special about this row."""
+    """A row that cannot become a job: a reason that many rows may share, and the detail of this row."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
@@ -53,25 +60,25 @@ class RefusedRowError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A message that becomes a job; `job.device_id` is still the old one."""
+    """A message that becomes a job; `job.device_id` is still the old id."""
 
     job: ImportedJob
 
 
 @dataclass(frozen=True, slots=True)
 class Unsent:
-    """A message that does not, and was not surely sent: those after it in its order group may not go."""
+    """A message that is not imported and may not have been sent: later ones of its order group must not be sent."""
 
     row: str
 
 
 class MessageReader:
-    """Judges one row after the other, and keeps the report."""
+    """Classifies rows, and enters the result in the report."""
 
     def __init__(
         self, devices: Collection[str], report: Report, *, zone: ZoneInfo, expire_after: float | None, now: datetime
     ) -> None:
-        """`devices`: old ids of those that can be sent from; `zone`: of times that name none; `expire_after`: seconds."""
+        """`devices`: old ids of devices that can send; `zone`: of times without one; `expire_after`: seconds."""
         self._devices = devices
         self._report = report
         self._zone = zone
@@ -79,7 +86,7 @@ class MessageReader:
         self._now = now
 
     def read(self, row: Row) -> Waiting | Unsent | None:
-        """What a row is; None: it is done with."""
+        """Classify a row; None: it was sent."""
         old_id = row["id"] or ""
         status = (row["status"] or "").strip().lower()
         if status in SENT:
@@ -90,7 +97,7 @@ class MessageReader:
             return Unsent(old_id)
         sent_at = row.get("sent_at") or ""
         sent_at = "" if sent_at.startswith(NO_DATES) else sent_at
-        if status in IN_HAND or (status in WAITING and sent_at):
+        if status in IN_FLIGHT or (status in WAITING and sent_at):
             whom = f"{status}, device {row['device_id']}, to {row['recipient_phone']}"
             self._report.doubt(old_id, whom + (f", sent_at {sent_at}" if sent_at else ""))
             return Unsent(old_id)
@@ -103,13 +110,13 @@ class MessageReader:
     def _job(self, row: Row, old_id: str, status: str) -> ImportedJob:
         if status not in WAITING:
             raise RefusedRowError(
-                "status is none that is known: pending, queued, processing, sending, sent, failed …", status
+                "status is unknown; known are pending, queued, processing, sending, sent, failed and the like", status
             )
         device = row["device_id"] or ""
         if not old_id:
             raise RefusedRowError("id is empty")
         if device not in self._devices:
-            raise RefusedRowError("device_id is no device that is taken over", device)
+            raise RefusedRowError("device_id is not the id of an imported device", device)
         kind, media = self._content(row, old_id)
         run_at = self._moment(row, "scheduled_at") or self._moment(row, "created_at") or self._now
         recipient = (row["recipient_phone"] or "").strip()
@@ -117,7 +124,9 @@ class MessageReader:
             self._report.note(_TABLE, old_id, LOCAL_NUMBER, recipient)
         campaign = row.get("campaign_id")
         if campaign and (campaign := new_id(f"legacy-{campaign}", "")) is None:
-            raise RefusedRowError("campaign_id has letters that no campaign's id may have", row["campaign_id"] or "")
+            raise RefusedRowError(
+                "campaign_id contains characters that a campaign id cannot have", row["campaign_id"] or ""
+            )
         return ImportedJob(
             dedupe_key=f"legacy:{old_id}",
             device_id=device,
@@ -138,21 +147,17 @@ class MessageReader:
         media = (row.get("media_url") or "").strip()
         kind = KINDS.get(named)
         if kind is None:
-            raise RefusedRowError(f"message_type is none that is known: {', '.join(filter(None, KINDS))}", named)
+            raise RefusedRowError(f"message_type is not one of {', '.join(filter(None, KINDS))}", named)
         if kind == "text" and not media:
             return kind, None
         if not media:
-            raise RefusedRowError("media_url is empty, but message_type names media", named)
+            raise RefusedRowError("media_url is empty, but message_type is a kind of media", named)
         if not media.lower().startswith(("http://", "https://", "data:")):
-            raise RefusedRowError(
-                "media_url is no address that shardd can fetch: http(s)://… or data:", safe_url(media)
-            )
+            raise RefusedRowError("media_url is not an http(s) or data URL", safe_url(media))
         if kind == "text":
-            # The old system dropped the images of such messages without a word.
+            # The old system silently dropped the images of such messages.
             kind = _kind_of(media)
-            self._report.note(
-                _TABLE, old_id, "message_type is text, but there is a media_url: it goes with its media", kind
-            )
+            self._report.note(_TABLE, old_id, "message_type is text, but media_url is set: it is sent as media", kind)
         return kind, media
 
     def _moment(self, row: Row, column: str) -> datetime | None:
@@ -160,11 +165,21 @@ class MessageReader:
         try:
             return read_moment(text, self._zone)
         except ValueError:
-            raise RefusedRowError(f"{column} is no time", text or "") from None
+            raise RefusedRowError(f"{column} is not a time", text or "") from None
+
+
+def read_moment(text: str | None, zone: ZoneInfo) -> datetime | None:
+    """The time in a column; `zone` applies if it has none. Raises ValueError for text that is not a valid time."""
+    if text is None or not text.strip() or text.startswith(NO_DATES):
+        return None
+    moment = datetime.fromisoformat(text.strip())
+    if moment.year not in YEARS:
+        raise ValueError(text)
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)
 
 
 def order_group(row: Row) -> str | None:
-    """The order group that a row belongs to."""
+    """The order group of a row."""
     group = (row.get("group_id") or "").strip()
     return f"legacy:{group}" if group else None
 

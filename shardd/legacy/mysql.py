@@ -1,7 +1,7 @@
-"""The old system's MySQL or MariaDB as a source: one snapshot of it, read only, row by row.
+"""Reads the old system from MySQL or MariaDB: one read-only snapshot, row by row.
 
-The driver is an optional part of shardd, loaded when such a source is named. Every value comes as the text that the server
-writes: the driver's own conversions would make dates of what is no date and lose zeros.
+The driver is an optional dependency, loaded on first use. Values are read as the server's text: the driver's conversions would
+fail on invalid dates and lose zeros.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from shardd.errors import DatabaseError, SourceError, UsageError
 from shardd.legacy.dump_values import as_text
-from shardd.legacy.tables import Row, Table
+from shardd.legacy.tables import Row, Source, Table
 from shardd.postgres.sql_files import query_text
 
 if TYPE_CHECKING:
@@ -23,26 +23,25 @@ if TYPE_CHECKING:
 SCHEMES: Final = ("mysql", "mariadb")
 CONNECT_TIMEOUT: Final = 10
 READ_TIMEOUT: Final = 300
-"""Seconds without a byte after which the server counts as gone."""
+"""Seconds without a byte after which the server counts as unreachable."""
 _PARAMETERS: Final = {"unix_socket", "ssl_ca", "charset"}
 
 
-class MysqlSource:
-    """A connection to it."""
+class MysqlSource(Source):
+    """A connection to a MySQL server."""
 
     def __init__(self, dsn: str) -> None:
         """`dsn`: mysql://user:password@host:port/database?unix_socket=…&ssl_ca=… Raises SharddError."""
         arguments = _read_dsn(dsn)
         where = arguments.get("unix_socket") or f"{arguments['host']}:{arguments['port']}"
-        self.name = f"MySQL at {where}/{arguments['database']}"
-        self._columns: dict[str, tuple[str, ...]] = {}
+        super().__init__(f"MySQL at {where}/{arguments['database']}")
         try:
-            import pymysql  # noqa: PLC0415 - an optional part of shardd
+            import pymysql  # noqa: PLC0415 - an optional dependency
             from pymysql.cursors import SSCursor  # noqa: PLC0415
         except ImportError:
             raise SourceError(
-                "reading from MySQL needs a driver that is not installed: install requirements.extras.txt into shardd's "
-                "environment, or import from a mysqldump"
+                "the MySQL driver is not installed: install requirements.extras.txt into shardd's environment, or import a "
+                "file of mysqldump"
             ) from None
         self._failures: tuple[type[Exception], ...] = (pymysql.MySQLError, OSError, RuntimeError, UnicodeDecodeError)
         with self._errors():
@@ -60,7 +59,7 @@ class MysqlSource:
                 self._ask(query_text("shardd.legacy", statement))
 
     def scan(self, *tables: Table) -> Iterator[tuple[Table, Row]]:
-        """The rows of these tables, one table after the other."""
+        """The rows of these tables, table by table."""
         for table in tables:
             with self._errors():
                 types = {
@@ -80,12 +79,8 @@ class MysqlSource:
                         texts = map(_text, values, suffixes)
                         yield table, dict(zip(columns, texts, strict=True))
 
-    def columns(self, table: Table) -> tuple[str, ...] | None:
-        """The columns that are read; None: no such table."""
-        return self._columns.get(table.name)
-
     def close(self) -> None:
-        """End the connection, also in the middle of a result."""
+        """Close the connection, even in the middle of a result."""
         self._connection._force_close()  # type: ignore[attr-defined] # noqa: SLF001 - close() would read the result to its end
 
     def _ask(self, statement: str, *values: str) -> list[tuple[Any, ...]]:
@@ -114,7 +109,7 @@ def _read_dsn(dsn: str) -> dict[str, Any]:
     if not database or "/" in database or not parts.username or given.keys() - _PARAMETERS:
         raise UsageError(
             "--from: the value (not shown) is not the address of a MySQL database; write mysql://user:password@host/database "
-            f"and, behind it, ? and of {', '.join(sorted(_PARAMETERS))} what is needed"
+            f"and, if needed, ?{'=…&'.join(sorted(_PARAMETERS))}=…"
         )
     arguments: dict[str, Any] = {
         "host": parts.hostname or "localhost",

@@ -1,4 +1,4 @@
-"""Reading an old system once through: its devices and sessions into memory, its messages onto the disk."""
+"""Reads a whole old system: its devices and sessions into memory, its messages to disk."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from shardd.legacy.devices import OldDevice, read_device
 from shardd.legacy.messages import MessageReader
 from shardd.legacy.report import Report
 from shardd.legacy.spool import Spool
-from shardd.legacy.tables import MESSAGES, SESSIONS, USER_DEVICES, Row, Source, check_required
+from shardd.legacy.tables import MESSAGES, SESSIONS, USER_DEVICES, Source, check_required
 
 
 @dataclass(frozen=True, slots=True)
 class OldSystem:
-    """What was read."""
+    """The content of an old system."""
 
     devices: list[OldDevice]
     sessions: list[str]
-    """Keys of the sessions in the old database itself."""
+    """Addresses of the sessions in the old database itself."""
     has_store: bool
-    """Whether it has a table of sessions at all."""
+    """Whether it has a table of sessions."""
     spool: Spool
 
 
@@ -31,7 +31,7 @@ class OldSystem:
 def read_old_system(
     source: Source, report: Report, *, zone: ZoneInfo, expire_after: float | None, now: datetime
 ) -> Iterator[OldSystem]:
-    """Read it; the spool is gone after the block. Raises SharddError."""
+    """Read it; the spool is closed at the end of the block. Raises SharddError."""
     devices: list[OldDevice] = []
     sessions: list[str] = []
     for table, row in source.scan(USER_DEVICES, SESSIONS):
@@ -45,12 +45,7 @@ def read_old_system(
             {device.old_id for device in devices}, report, zone=zone, expire_after=expire_after, now=now
         )
         for _, row in source.scan(MESSAGES):
-            _keep(row, reader, spool)
+            if message := reader.read(row):
+                spool.add(row, message)
         check_required(source, MESSAGES)
         yield OldSystem(devices, sessions, source.columns(SESSIONS) is not None, spool)
-
-
-def _keep(row: Row, reader: MessageReader, spool: Spool) -> None:
-    message = reader.read(row)
-    if message is not None:
-        spool.add(row, message)

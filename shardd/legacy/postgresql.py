@@ -1,4 +1,4 @@
-"""The old system's PostgreSQL as a source: one snapshot of it, read only, row by row."""
+"""Reads the old system from PostgreSQL: one read-only snapshot, row by row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql as composing
 
 from shardd.errors import SourceError
-from shardd.legacy.tables import Row, Table
+from shardd.legacy.tables import Row, Source, Table
 from shardd.postgres.dsn import server_of
 from shardd.postgres.errors import describe_error, explain_refusal
 from shardd.postgres.liveness import KEEPALIVE
@@ -20,14 +20,13 @@ CONNECT_TIMEOUT: Final = 10
 ROWS_AT_ONCE: Final = 2000
 
 
-class PostgresqlSource:
-    """A connection to it. Its tables are found as the DSN's search path says."""
+class PostgresqlSource(Source):
+    """A connection to a PostgreSQL server. Tables are looked up in the search path of the DSN."""
 
     def __init__(self, dsn: str) -> None:
         """Connect. Raises DatabaseError."""
-        self.name = f"PostgreSQL at {server_of(dsn)}"
+        super().__init__(f"PostgreSQL at {server_of(dsn)}")
         self.dsn = dsn
-        self._columns: dict[str, tuple[str, ...]] = {}
         with self._errors():
             self._connection: psycopg.Connection[tuple[Any, ...]] = psycopg.connect(
                 dsn,
@@ -43,7 +42,7 @@ class PostgresqlSource:
             self._connection.execute(query_text("shardd.legacy", "postgresql_session"))
 
     def scan(self, *tables: Table) -> Iterator[tuple[Table, Row]]:
-        """The rows of these tables, one table after the other."""
+        """The rows of these tables, table by table."""
         for table in tables:
             with self._errors():
                 there = self._connection.execute(
@@ -58,18 +57,14 @@ class PostgresqlSource:
                     ),
                     table=composing.Identifier(table.name),
                 )
-                # Named: the server keeps the result and hands it over in pieces.
+                # A named cursor stays in the server, which sends its rows in batches.
                 with self._connection.cursor("shardd_import") as cursor:
                     cursor.itersize = ROWS_AT_ONCE
                     for values in cursor.execute(statement):
                         yield table, dict(zip(columns, values, strict=True))
 
-    def columns(self, table: Table) -> tuple[str, ...] | None:
-        """The columns that are read; None: no such table."""
-        return self._columns.get(table.name)
-
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._connection.close()
 
     @contextmanager
@@ -78,7 +73,7 @@ class PostgresqlSource:
             yield
         except psycopg.errors.InsufficientPrivilege as error:
             raise SourceError(
-                f"{self.name}: {error.diag.message_primary}; grant SELECT on it to the user of the DSN"
+                f"{self.name}: {error.diag.message_primary}; grant SELECT on it to the user in the DSN"
             ) from error
         except psycopg.OperationalError as error:
             raise describe_error(explain_refusal(error), self.dsn) from error

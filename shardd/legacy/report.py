@@ -1,4 +1,4 @@
-"""What an import found and did: the same whether it was done or only rehearsed."""
+"""The report of an import, which is the same for a dry run."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 SHOWN: Final = 20
-"""Rows that are listed for a reason before they are only counted."""
+"""Rows listed per reason; further ones are only counted."""
 
 
 @dataclass(slots=True)
 class Rows:
-    """Rows of the old system with something in common: how many, and which, each with what else there is to say."""
+    """Rows with the same reason: their count, and the id and detail of those that are listed."""
 
     count: int = 0
     listed: list[tuple[str, str]] = field(default_factory=list)
@@ -24,35 +24,35 @@ class Report:
     """Counts, and the rows that a person has to look at."""
 
     source: str
-    rehearsed: bool
+    dry_run: bool
     keep_all: bool
-    """Whether every such row is kept, or the first `SHOWN` of a reason."""
+    """Whether all such rows are listed, or only the first `SHOWN` per reason."""
 
     devices: Counter[str] = field(default_factory=Counter)
-    """new, here, and of both together with_session and unpaired."""
+    """new, existing; with_session and unpaired count both."""
     sessions: Counter[str] = field(default_factory=Counter)
-    """new, here."""
+    """new, existing."""
     campaigns: Counter[str] = field(default_factory=Counter)
-    """new, here."""
+    """new, existing."""
     messages: Counter[str] = field(default_factory=Counter)
-    """new, here, and of the new ones overdue and opted_out."""
+    """new, existing; overdue and opted_out are among the new ones."""
     finished: Counter[str] = field(default_factory=Counter)
-    """Messages that were not waiting any more, by their status."""
+    """Messages that were finished already, by status."""
     in_doubt: Rows = field(default_factory=Rows)
-    """Messages of which the old system cannot say whether they went."""
+    """Messages that the old system may or may not have sent."""
     refused: dict[tuple[str, str], Rows] = field(default_factory=dict)
-    """What was not taken over, by table and reason."""
+    """Rows that were not imported, by table and reason."""
     noted: dict[tuple[str, str], Rows] = field(default_factory=dict)
-    """What was taken over otherwise than it stood there, by table and remark."""
+    """Rows that were imported with a change, by table and remark."""
     remarks: list[str] = field(default_factory=list)
-    """What was assumed, and what is left to do."""
+    """Assumptions, and what is left to do."""
 
     def refuse(self, table: str, row: str, reason: str, detail: str = "") -> None:
-        """A row stays behind; `reason` is the same for all rows of its kind, `detail` is about this one."""
+        """A row is not imported; `reason` may be shared with other rows, `detail` is about this one."""
         self._add(self.refused.setdefault((table, reason), Rows()), row, detail)
 
     def note(self, table: str, row: str, remark: str, detail: str = "") -> None:
-        """A row comes over with a change."""
+        """A row is imported with a change."""
         self._add(self.noted.setdefault((table, remark), Rows()), row, detail)
 
     def doubt(self, row: str, detail: str) -> None:
@@ -61,19 +61,19 @@ class Report:
 
     @property
     def refusals(self) -> int:
-        """Rows that stay behind though they should not."""
+        """The number of rows that were not imported."""
         return sum(rows.count for rows in self.refused.values())
 
     def as_json(self) -> dict[str, object]:
-        """For programs: fields may be added, none is renamed."""
+        """The report for --json: fields may be added, but are not renamed."""
         return {
             "source": self.source,
-            "dry_run": self.rehearsed,
-            "devices": _counts(self.devices, "new", "here", "with_session", "unpaired"),
-            "sessions": _counts(self.sessions, "new", "here"),
-            "campaigns": _counts(self.campaigns, "new", "here"),
+            "dry_run": self.dry_run,
+            "devices": _counts(self.devices, "new", "existing", "with_session", "unpaired"),
+            "sessions": _counts(self.sessions, "new", "existing"),
+            "campaigns": _counts(self.campaigns, "new", "existing"),
             "messages": {
-                **_counts(self.messages, "new", "here", "overdue", "opted_out"),
+                **_counts(self.messages, "new", "existing", "overdue", "opted_out"),
                 "in_doubt": self.in_doubt.count,
                 "refused": sum(
                     rows.count for (table, _), rows in self.refused.items() if table == "broadcast_messages"

@@ -1,7 +1,7 @@
-"""The messages between the old system and the queue, on disk and sorted.
+"""Sorts the messages on disk between reading and inserting them.
 
-Within an order group the queue goes by the order of insertion, and a dump has its rows in any order. SQLite's temporary database
-(in $SQLITE_TMPDIR, else /var/tmp or /tmp) keeps millions of them out of memory and is gone with the process.
+The queue keeps the order of insertion within an order group, but the rows of a dump are in any order. A temporary SQLite database
+(in $SQLITE_TMPDIR, otherwise /var/tmp or /tmp) keeps millions of messages out of memory, and ends with the process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ READ_AT_ONCE: Final = 500
 
 
 class Spool:
-    """Written first, then read."""
+    """The messages; written first, then read."""
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("")
@@ -32,7 +32,7 @@ class Spool:
         self._decoder = msgspec.json.Decoder(ImportedJob)
 
     def add(self, row: Row, message: Waiting | Unsent) -> None:
-        """Keep a message that becomes a job, and one that does not if others may have to wait for it. Raises SourceError."""
+        """Add a message; an unsent one only if it has an order group. Raises SourceError."""
         group = order_group(row)
         if isinstance(message, Unsent):
             if group is None:
@@ -46,18 +46,18 @@ class Spool:
             self._database.execute(query_text("shardd.legacy", "spool_add"), values)
         except sqlite3.Error as error:
             raise SourceError(
-                f"the messages cannot be kept on disk: {error}; name a folder with room: SQLITE_TMPDIR=…"
+                f"the messages cannot be written to disk: {error}; set SQLITE_TMPDIR to a folder with free space"
             ) from error
 
     def jobs(self) -> Iterator[tuple[str | None, ImportedJob | None]]:
-        """Order group and job of each message in the order of insertion; None for the job: one that was not sent."""
+        """Order group and job of each message in the order of insertion; the job is None for an unsent message."""
         cursor = self._database.execute(query_text("shardd.legacy", "spool_read"))
         cursor.arraysize = READ_AT_ONCE
         for group, job in cursor:
             yield group or None, None if job is None else self._decoder.decode(job)
 
     def close(self) -> None:
-        """Throw it away."""
+        """Delete the temporary database."""
         self._database.close()
 
 

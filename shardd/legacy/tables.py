@@ -1,23 +1,24 @@
-"""The tables of the old system that are read, and their columns.
+"""The tables of the old system and their columns, and what every source provides.
 
-Installations differ: a column that only some have may be missing, one without which a row means nothing may not.
+Installations differ, so most columns are optional; a row is useless without the others.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from shardd.errors import SourceError
 
 Row = dict[str, str | None]
-"""A row as text: what the old database would print in ISO style, None for NULL, hexadecimal digits for bytes that are no text."""
+"""A row as text: dates in ISO style, None for NULL, hexadecimal digits for bytes that are not UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One of the old system's tables. `required`: whether a system without it is none."""
+    """A table of the old system. `required`: whether every old system has it."""
 
     name: str
     needed: tuple[str, ...]
@@ -25,11 +26,11 @@ class Table:
     required: bool = True
 
     def choose(self, there: Collection[str], where: str) -> tuple[str, ...]:
-        """The columns to read of those that are there. Raises SourceError that names what `where` lacks."""
+        """The columns to read, of those that exist. Raises SourceError for a missing one; `where` is the source's name."""
         if missing := [column for column in self.needed if column not in there]:
             raise SourceError(
                 f"{where}: table {self.name} has no column {', '.join(missing)}; it has {', '.join(there) or 'none'}. "
-                "Rename the columns in the old database, or give it a view of that name"
+                "Rename the columns in the old database, or create a view of that name"
             )
         return tuple(column for column in (*self.needed, *self.optional) if column in there)
 
@@ -61,27 +62,32 @@ SESSIONS: Final = Table("whatsmeow_device", needed=("jid",), optional=(), requir
 TABLES: Final = (USER_DEVICES, MESSAGES, SESSIONS)
 
 
-class Source(Protocol):
-    """The old system's tables, wherever they are. Everything raises SourceError or DatabaseError, never with a password."""
+class Source(ABC):
+    """Access to the old system's tables. All methods raise SourceError or DatabaseError, without a password."""
 
-    name: str
-    """What it is called in reports; no password in it."""
+    def __init__(self, name: str) -> None:
+        """`name`: its name in reports, without a password."""
+        self.name = name
+        self._columns: dict[str, tuple[str, ...]] = {}
 
+    @abstractmethod
     def scan(self, *tables: Table) -> Iterator[tuple[Table, Row]]:
-        """The rows of these tables in any order, one at a time: no table is held in memory."""
+        """The rows of these tables in any order, without holding a table in memory."""
 
     def columns(self, table: Table) -> tuple[str, ...] | None:
-        """The columns that a finished scan read of a table; None: there is no such table."""
+        """The columns that a finished scan read of a table; None: no such table."""
+        return self._columns.get(table.name)
 
+    @abstractmethod
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Close files and connections."""
 
 
 def check_required(source: Source, *tables: Table) -> None:
-    """Raise SourceError when a scan found no table that there must be."""
+    """Raise SourceError if a scan did not find a required table."""
     for table in tables:
         if table.required and source.columns(table) is None:
             raise SourceError(
-                f"{source.name} has no table {table.name}: is it the old system's? Of a schema that is not searched, "
-                "name it in the DSN: ?options=-csearch_path%3DNAME; a dump needs the table's data"
+                f"{source.name} has no table {table.name}: is it the old system's? If it is in another schema, name "
+                "that in the DSN (?options=-csearch_path%3DNAME); a dump must contain the table's data"
             )

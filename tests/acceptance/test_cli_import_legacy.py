@@ -121,11 +121,11 @@ async def test_an_old_system_moves_over_and_its_messages_leave_once(
     assert done.code == 65, done.err
     assert report == {**rehearsed.json, "dry_run": False}
 
-    assert report["devices"] == {"new": 4, "here": 0, "with_session": 1, "unpaired": 1}
-    assert (report["sessions"]["new"], report["campaigns"]) == (1, {"new": 1, "here": 0})
+    assert report["devices"] == {"new": 4, "existing": 0, "with_session": 1, "unpaired": 1}
+    assert (report["sessions"]["new"], report["campaigns"]) == (1, {"new": 1, "existing": 0})
     assert report["messages"] == {
         "new": 11,
-        "here": 0,
+        "existing": 0,
         "overdue": 1,
         "opted_out": 0,
         "in_doubt": 3,
@@ -134,19 +134,19 @@ async def test_an_old_system_moves_over_and_its_messages_leave_once(
     }
     assert {one["id"] for one in report["in_doubt"]} == set(ids(203, 204, 205))
     assert of(report, "reason") == {
-        "platform is none that shardd knows: whatsapp, Wablas or Whacenter": [ALIEN],
-        "status is none that is known: pending, queued, processing, sending, sent, failed …": ids(206),
-        "device_id is no device that is taken over": ids(208, 209),
-        "media_url is empty, but message_type names media": ids(210),
-        "media_url is no address that shardd can fetch: http(s)://… or data:": ids(211),
+        "platform is not whatsapp, Wablas or Whacenter": [ALIEN],
+        "status is unknown; known are pending, queued, processing, sending, sent, failed and the like": ids(206),
+        "device_id is not the id of an imported device": ids(208, 209),
+        "media_url is empty, but message_type is a kind of media": ids(210),
+        "media_url is not an http(s) or data URL": ids(211),
         "the queue refuses its recipient": ids(207, 213),
         "the queue refuses its body": ids(212),
-        "a message before it in its order group was not sent": ids(216, 214),
+        "an earlier message of its order group was not sent": ids(216, 214),
     }
     assert of(report, "remark") == {
-        "its delays are no range: it pauses as the config says": [UNPAIRED],
-        "message_type is text, but there is a media_url: it goes with its media": ids(108),
-        "recipient_phone has no country code: it is read as one of transports.whatsapp.default_region": ids(109),
+        "its delays are not a range, so the pacing of the config applies": [UNPAIRED],
+        "message_type is text, but media_url is set: it is sent as media": ids(108),
+        "recipient_phone has no country code: it is read as a number of transports.whatsapp.default_region": ids(109),
     }
     assert "wablas-token" not in done.out + done.err
 
@@ -186,9 +186,9 @@ async def test_an_old_system_moves_over_and_its_messages_leave_once(
     ]
 
     again = (await place.shardd(*command, "--yes")).json
-    assert again["devices"] == {"new": 0, "here": 4, "with_session": 1, "unpaired": 1}
-    assert (again["sessions"]["new"], again["campaigns"]) == (0, {"new": 0, "here": 1})
-    assert (again["messages"]["new"], again["messages"]["here"]) == (0, 11)
+    assert again["devices"] == {"new": 0, "existing": 4, "with_session": 1, "unpaired": 1}
+    assert (again["sessions"]["new"], again["campaigns"]) == (0, {"new": 0, "existing": 1})
+    assert (again["messages"]["new"], again["messages"]["existing"]) == (0, 11)
     assert again["refused"] == report["refused"]
     assert len(platforms.received) == 8
 
@@ -207,7 +207,7 @@ async def test_a_person_reads_the_report(shardd: Command, old_mysql: OldMysql) -
     start = lines.index("not taken over, 30 rows of broadcast_messages: the queue refuses its recipient")
     assert lines[start + 1].startswith(f"  {UUID(int=1)}: recipient 'bob' is neither a phone number")
     assert lines[start + 21] == "  and 10 more (--json lists all)"
-    assert any(line.startswith("changed, 1 row of user_devices: its jid is no proof") for line in lines)
+    assert any(line.startswith("changed, 1 row of user_devices: its jid is not a credential") for line in lines)
     assert "note: times that name no time zone are read as Asia/Jakarta (--timezone)" in lines
 
 
@@ -230,7 +230,7 @@ async def test_the_same_system_in_another_form_is_the_same(
     for source in sources:
         ran = await shardd("import", "legacy", "--from", source, *options)
         assert ran.code == 0, ran.out + ran.err
-        seen.append((ran.json["devices"]["new"], ran.json["messages"]["new"], ran.json["messages"]["here"]))
+        seen.append((ran.json["devices"]["new"], ran.json["messages"]["new"], ran.json["messages"]["existing"]))
     assert seen == [(1, 40, 0), (0, 0, 40), (0, 0, 40), (0, 0, 40)]
     # No hours are added: 9:30 in Jakarta, all year seven hours ahead.
     moments = producer.execute("SELECT DISTINCT run_at, expires_at FROM shardd.jobs")
@@ -253,11 +253,11 @@ async def test_sessions_come_from_a_store_beside_a_dump(
 
     without = await place.shardd("import", "legacy", "--from", dump, "--yes", "--json")
     assert without.code == 0, without.err
-    assert without.json["devices"] == {"new": 2, "here": 0, "with_session": 0, "unpaired": 2}
+    assert without.json["devices"] == {"new": 2, "existing": 0, "with_session": 0, "unpaired": 2}
     assert any(remark.startswith("1 WhatsApp sessions stand in the source") for remark in without.json["remarks"])
     given = await place.shardd("import", "legacy", "--from", dump, "--sessions", empty_dsn, "--yes", "--json")
     assert given.code == 0, given.err
-    assert given.json["devices"] == {"new": 0, "here": 2, "with_session": 1, "unpaired": 1}
+    assert given.json["devices"] == {"new": 0, "existing": 2, "with_session": 1, "unpaired": 1}
     assert given.json["noted"][0] | {"remark": ""} == {
         "table": "user_devices",
         "id": twin,
@@ -298,9 +298,9 @@ async def test_what_is_in_the_way_at_shardd_is_told(shardd: Command, producer: P
     ran = await shardd("import", "legacy", "--from", old_mysql.dsn, "--yes", "--json")
     assert ran.code == 65
     assert of(ran.json, "reason") == {
-        "its id is that of another device of shardd": [WABLAS],
+        "its id belongs to another device": [WABLAS],
         "the device was removed from shardd; bring it back: shardd device add": [WHACENTER],
-        "id cannot be a device id, even behind legacy-: at most 64 of A-Z a-z 0-9 . _ : + @ -": ["bad id"],
+        "id cannot be a device id, even with the prefix legacy-: at most 64 of A-Z a-z 0-9 . _ : + @ -": ["bad id"],
         "its device is not taken over": ids(1, 2),
         "the queue refuses its campaign": ids(4),
     }
@@ -331,7 +331,7 @@ async def test_an_import_that_was_killed_is_done_again(
     assert 0 < before < 20_000
     ran = await shardd("import", "legacy", "--from", old_mysql.dsn, "--yes", "--json")
     assert ran.code == 0, ran.err
-    assert (ran.json["messages"]["new"], ran.json["messages"]["here"]) == (20_000 - before, before)
+    assert (ran.json["messages"]["new"], ran.json["messages"]["existing"]) == (20_000 - before, before)
     assert producer.execute("SELECT count(*), count(DISTINCT reference) FROM shardd.jobs") == [(20_000, 20_000)]
 
 

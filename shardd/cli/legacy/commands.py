@@ -94,7 +94,7 @@ def legacy(
         if not dry_run:
             say(WARNING, err=True)
             confirm(f"Is it stopped? Import from {old.name}?", yes=yes)
-        report = Report(old.name, rehearsed=dry_run, keep_all=as_json)
+        report = Report(old.name, dry_run=dry_run, keep_all=as_json)
         report.remarks.append(f"times that name no time zone are read as {zone_name} (--timezone)")
         now = datetime.now(UTC)
         with read_old_system(old, report, zone=zone, expire_after=lifetime, now=now) as system:

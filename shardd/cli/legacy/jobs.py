@@ -47,7 +47,7 @@ class JobImport:
                     batch.clear()
         await self._admit(batch)
         self._report.campaigns["new"] = len(self._new_campaigns)
-        self._report.campaigns["here"] = len(self._campaigns - self._new_campaigns)
+        self._report.campaigns["existing"] = len(self._campaigns - self._new_campaigns)
 
     async def _admit(self, batch: list[ImportedJob]) -> None:
         devices = [self._new_devices[one] for one in {job.device_id for job in batch} & self._new_devices.keys()]
@@ -69,4 +69,4 @@ class JobImport:
         elif key in admission.after_refused:
             self._report.refuse(MESSAGES.name, row, AFTER_UNSENT, job.order_group or "")
         else:
-            self._report.messages["here"] += 1
+            self._report.messages["existing"] += 1

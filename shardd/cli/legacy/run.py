@@ -24,12 +24,12 @@ from shardd.transports.whatsapp.sessions.store import SessionStore
 async def take_over(config: Config, system: OldSystem, store: str | None, report: Report, now: datetime) -> None:
     """Do what the report then tells. `store`: the DSN of the old sessions, if they can be reached. Raises SharddError."""
     async with open_session_context(config) as context:
-        imports = Imports(context.database, rehearse=report.rehearsed)
+        imports = Imports(context.database, rehearse=report.dry_run)
         there = _list_sessions(store) if store else []
         plan = plan_devices(system.devices, await imports.known_devices(), there, report)
         _remark(system, store, plan, report)
         await imports.add_devices(plan.add)
-        if report.rehearsed:
+        if report.dry_run:
             report.sessions["new"] = len(plan.sessions)
         elif store is not None and plan.sessions:
             await _move_sessions(context, store, plan, report)

@@ -14,18 +14,18 @@ _WIDTH: Final = 10
 def show_report(report: Report) -> None:
     """Print it."""
     console = make_console()
-    if report.rehearsed:
+    if report.dry_run:
         console.print(Text(f"{report.source}: nothing was changed; this would be done", "bold"))
     else:
         console.print(Text(f"{report.source}: taken over", "bold"))
     devices, messages = report.devices, report.messages
-    _line(console, "devices", _parts(devices, ("new", "new"), ("here", "here already")))
+    _line(console, "devices", _parts(devices, ("new", "new"), ("existing", "existing")))
     _line(
         console, "", _parts(devices, ("with_session", "with a session"), ("unpaired", "unpaired: shardd device pair"))
     )
     _line(console, "sessions", _parts(report.sessions, ("new", "new")))
-    _line(console, "campaigns", _parts(report.campaigns, ("new", "new"), ("here", "here already")))
-    _line(console, "messages", _parts(messages, ("new", "new"), ("here", "here already")) or ["none is waiting"])
+    _line(console, "campaigns", _parts(report.campaigns, ("new", "new"), ("existing", "existing")))
+    _line(console, "messages", _parts(messages, ("new", "new"), ("existing", "existing")) or ["none is waiting"])
     overdue = _parts(messages, ("overdue", "of the new ones overdue by more than a day (--expire-after)"))
     _line(console, "", overdue + _parts(messages, ("opted_out", "of them to recipients who opted out")))
     _line(

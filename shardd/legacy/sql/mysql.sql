@@ -1,7 +1,7 @@
 -- Reading the old system in MySQL or MariaDB.
 
 -- name: mysql_columns
--- The columns of a table or view of this database, with their types; no row: there is none.
+-- The columns of a table or view of this database, with their types; no row: it does not exist.
 SELECT column_name, data_type FROM information_schema.columns
  WHERE table_schema = database() AND table_name = %s
  ORDER BY ordinal_position;
@@ -11,9 +11,9 @@ SELECT column_name, data_type FROM information_schema.columns
 SELECT {columns} FROM {table};
 
 -- name: mysql_session
--- Moments (TIMESTAMP) are written in UTC.
+-- Write TIMESTAMP columns in UTC.
 SET SESSION time_zone = '+00:00';
 
 -- name: mysql_snapshot
--- All tables as they are at this moment; changes nothing.
+-- One read-only snapshot of all tables.
 START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY;

@@ -186,7 +186,7 @@ def test_two_databases_in_one_dump_are_not_mixed(old_mysql: OldMysql, mariadb: M
     file.write_bytes(mariadb.dump("old", "--databases", "other"))
     with (
         closing(open_source(str(file))) as old,
-        pytest.raises(SourceError, match="stands in other and in old"),
+        pytest.raises(SourceError, match="is in other and in old"),
     ):
         list(old.scan(MESSAGES))
 
@@ -204,9 +204,9 @@ def test_what_is_no_source_is_told_in_one_line(old_postgresql: OldPostgresql, ma
             whole.replace(b"SET client_encoding = 'UTF8'", b"SET client_encoding = 'BIG5'"),
             "character set is big5",
         ),
-        "wrong.sql": (whole.replace("ü".encode(), b"\xfc"), "is not written in utf-8, as it says: byte 0xfc"),
+        "wrong.sql": (whole.replace("ü".encode(), b"\xfc"), "the dump declares utf-8, but contains byte 0xfc"),
         "empty.sql": (b"", "is empty"),
-        "photo.jpg": (bytes(range(256)) * 20, "is no dump of PostgreSQL or MySQL"),
+        "photo.jpg": (bytes(range(256)) * 20, "is not a dump of PostgreSQL or MySQL"),
         "cut.dump": (archive[: len(archive) // 2], "pg_restore cannot read it"),
         "packed.gz": (gzip.compress(archive), "is a gzipped archive of pg_dump"),
         "bare.sql": (
@@ -219,9 +219,9 @@ def test_what_is_no_source_is_told_in_one_line(old_postgresql: OldPostgresql, ma
         (tmp_path / name).write_bytes(content)
         cases.append((str(tmp_path / name), SourceError, error))
     cases += [
-        ("nowhere.sql", UsageError, "--from: nowhere.sql is not there; write postgresql://"),
-        (str(tmp_path), UsageError, "is no file"),
-        ("oracle://scott:tiger@x/y", UsageError, "is no address of a database"),
+        ("nowhere.sql", UsageError, "--from: nowhere.sql does not exist; write postgresql://"),
+        (str(tmp_path), UsageError, "is not a file"),
+        ("oracle://scott:tiger@x/y", UsageError, "is not the address of a database"),
         ("mysql://root:tiger@localhost", UsageError, "is not the address of a MySQL database"),
         ("mysql://root:tiger@localhost:x/y", UsageError, "is not the address of a MySQL database"),
         ("mysql://root:tiger@127.0.0.1:1/old", DatabaseError, "MySQL at 127.0.0.1:1/old: "),
@@ -244,7 +244,7 @@ def test_what_is_not_installed_is_named(
     monkeypatch.setenv("PATH", str(tmp_path))
     with (
         closing(open_source(str(archive))) as old,
-        pytest.raises(SourceError, match="pg_restore is not installed here"),
+        pytest.raises(SourceError, match="pg_restore is not installed"),
     ):
         list(old.scan(MESSAGES))
     monkeypatch.setitem(sys.modules, "pymysql", None)

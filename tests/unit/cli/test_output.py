@@ -100,7 +100,7 @@ def test_what_is_wide_or_combined_moves_no_column(name: str, capsys: pytest.Capt
 
 def test_the_report_of_an_import_has_the_lines_that_it_should(capsys: pytest.CaptureFixture[str]) -> None:
     evil = "\x1b[2J\n9999 forged"
-    report = Report(evil, rehearsed=True, keep_all=False, finished=Counter({evil: 1}), remarks=[evil])
+    report = Report(evil, dry_run=True, keep_all=False, finished=Counter({evil: 1}), remarks=[evil])
     report.refuse(evil, evil, evil, evil)
     report.note(evil, evil, evil, evil)
     report.doubt(evil, evil)

@@ -9,7 +9,7 @@ from shardd.queue.imports import KnownDevice
 
 @pytest.fixture
 def report() -> Report:
-    return Report("old", rehearsed=True, keep_all=True)
+    return Report("old", dry_run=True, keep_all=True)
 
 
 def read(report: Report, **row: str | None) -> OldDevice:

@@ -185,5 +185,5 @@ def test_memory_stays_flat_over_what_is_passed_over() -> None:
 def test_a_row_without_an_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shardd.legacy.dump_text.LONGEST", 4 << 20)
     dump = b"INSERT INTO notes (id, text) VALUES (1, 'a" + b"x" * (20 << 20)
-    with pytest.raises(SourceError, match="no end of a value or row behind byte"):
+    with pytest.raises(SourceError, match="no end of a value or row after byte"):
         scan(dump, "mysql")

@@ -7,11 +7,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from shardd.legacy.messages import MessageReader, Unsent, Waiting
+from shardd.legacy.messages import MessageReader, Unsent, Waiting, read_moment
 from shardd.legacy.report import Report
 from shardd.legacy.spool import Spool
 from shardd.legacy.tables import Row
-from shardd.legacy.timestamps import read_moment
 from shardd.queue.imports import ImportedJob
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -20,7 +19,7 @@ JAKARTA = ZoneInfo("Asia/Jakarta")
 
 @pytest.fixture
 def report() -> Report:
-    return Report("old", rehearsed=True, keep_all=True)
+    return Report("old", dry_run=True, keep_all=True)
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def test_a_moment_is_what_is_written_and_nothing_is_added(text: str | None, mome
 )
 def test_what_is_no_moment_refuses_its_row(reader: MessageReader, report: Report, text: str) -> None:
     assert isinstance(reader.read(row(scheduled_at=text)), Unsent)
-    assert list(report.refused) == [("broadcast_messages", "scheduled_at is no time")]
+    assert list(report.refused) == [("broadcast_messages", "scheduled_at is not a time")]
 
 
 def test_a_message_is_due_when_it_was_scheduled_else_when_it_was_made_else_now(reader: MessageReader) -> None:
