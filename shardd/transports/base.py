@@ -1,28 +1,30 @@
-"""What a transport is: the way a kind of device sends.
+"""A transport: the way in which a kind of device sends.
 
-A send has two halves, because the journal stands between them. `prepare` does everything that can fail without a
-message leaving: fetch the media, look at the recipient, take a healthy client or rebuild it. Then the worker writes
-`started` to the journal and calls `deliver`, after which only positive proof is called sent and only positive proof is
-called not sent; every other end, an unexpected exception and a deadline included, is in doubt.
+A send has two halves, because the journal is written between them. `prepare` does everything that can fail without a message
+leaving: check the recipient, take a healthy client or rebuild it, upload. Then the worker writes `started` to the journal and
+calls `deliver`, after which only positive proof counts as sent and only positive proof counts as not sent; every other end,
+an unexpected exception and a deadline included, is in doubt.
 
 Both raise `shardd.errors.SendError`. `prepare` raises PermanentError, TransientError, OptedOutError or DeviceUnavailableError;
 `deliver` those too, where it is certain that nothing left, and InDoubtError.
 
-The worker calls both for one device at a time (the device's lock) unless `in_flight` is more than one. `fetch` comes
-before the device's turn is used, without the lock.
+The worker calls both for one device at a time (the device's lock) unless `in_flight` is more than one. `fetch` comes before,
+without the lock.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from shardd.ipc import DeviceSpec, JobSpec
 
 
 class Events(Protocol):
-    """Where a transport reports what it learns about devices and messages outside a call."""
+    """Receives what a transport learns about devices and messages outside a call."""
 
     def device_changed(self, device_id: str, state: str, reason: str, until: float | None = None) -> None:
         """A device is in another state (`shardd.states.DeviceState`); `until` in POSIX seconds."""
@@ -31,12 +33,23 @@ class Events(Protocol):
         """`kind` is `delivered` or `read`; `at` in POSIX seconds."""
 
     def opted_out(self, device_id: str, recipients: list[str], words: str, at: float) -> None:
-        """Somebody wrote that he wants no more messages; `recipients` are the addresses of this one person, the best first."""
+        """Somebody wants no more messages; `recipients` are the addresses of this one person, the best first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a worker gives its transports besides their settings."""
+
+    shard: int = 0
+    record_dir: Path | None = None
+    """Where the sandbox records its messages."""
+    sessions_dsn: str | None = None
+    opt_out_words: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """Positive proof that a message was taken over by the other side."""
+    """Positive proof that the other side took over a message."""
 
     message_id: str
 
@@ -48,22 +61,25 @@ class Transport(ABC):
     """Jobs of one device at the same time; set by the worker, as the supervisor says."""
 
     @abstractmethod
-    def __init__(self, settings: dict[str, Any], events: Events) -> None:
-        """`settings`: the transport's part of the config, as plain data."""
+    def __init__(self, settings: Any, surroundings: Surroundings, events: Events) -> None:
+        """`settings`: has the fields of the transport's section, as msgpack carries them: paths are text, tuples lists.
+
+        It is not the section itself, whose pydantic would cost each worker 12 to 24 MB and a third of a second.
+        """
 
     async def start(self) -> None:
-        """Load what sending needs. Called once, before the worker says that it is ready."""
+        """Load what sending needs. Called once, before the worker is ready."""
 
     async def fetch(self, device: DeviceSpec, job: JobSpec) -> Any:
-        """Get what the job needs from elsewhere (media), before the device's turn is used."""
+        """Get what the job needs from elsewhere (media), before the device's lock is taken."""
         return None
 
     def discard(self, fetched: Any) -> None:
-        """Let go of what `fetch` gave; called once for each, however the job ended."""
+        """Free what `fetch` returned; called once for each, however the job ended."""
 
     @abstractmethod
     async def prepare(self, device: DeviceSpec, job: JobSpec, fetched: Any) -> Any:
-        """Make everything ready so that `deliver` only hands over; nothing may leave here."""
+        """Do everything before the hand-over; nothing may leave here."""
 
     @abstractmethod
     async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Any) -> Sent:

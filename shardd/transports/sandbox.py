@@ -1,7 +1,7 @@
-"""A stand-in that delivers to nobody: for demos, benchmarks and the tests of everything around a transport.
+"""A transport that delivers to nobody: for demos, benchmarks and the tests of everything around a transport.
 
-It takes time, fails and hangs as its settings say, and appends every message that it "delivered" to a file, one JSON
-object a line, so that order, duplicates and losses can be counted from outside. Its message ids begin with `sandbox-`.
+It takes time, fails and hangs as configured, and appends every "delivered" message to a file, one JSON object per line, so
+that order, duplicates and losses can be counted from outside. Its message ids begin with `sandbox-`.
 """
 
 from __future__ import annotations
@@ -13,42 +13,35 @@ import random
 import signal
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError, PermanentError, TransientError
 from shardd.ipc import DeviceSpec, JobSpec
 from shardd.state_files import open_file
-from shardd.transports.base import Events, Sent, Transport
+from shardd.transports.base import Events, Sent, Surroundings, Transport
 from shardd.transports.details import read_details
+
+if TYPE_CHECKING:
+    from shardd.config.transports.sandbox import SandboxConfig
 
 BLOAT_FOR: Final = 60.0
 """Seconds."""
 HANG_FOR: Final = 3600.0
-"""Seconds; whoever waits for its heartbeat ends it before."""
+"""Seconds; the supervisor, which misses its heartbeat, ends it before."""
 _encode = msgspec.json.Encoder().encode
 
 
 class SandboxTransport(Transport):
-    """See `shardd.config.transports.sandbox` for its settings; `record_dir` and `shard` come from the worker."""
+    """See `shardd.config.transports.sandbox` for its settings."""
 
-    def __init__(self, settings: dict[str, Any], events: Events) -> None:
-        self._latency = (float(settings.get("latency_min", 0)), float(settings.get("latency_max", 0)))
-        self._connect_for = float(settings.get("connect_for", 0))
-        self._rates = {
-            what: float(settings.get(f"{what}_rate", 0)) for what in ("permanent", "transient", "unavailable")
-        }
-        self._in_doubt_rate = float(settings.get("in_doubt_rate", 0))
-        self._hang_rate = float(settings.get("hang_rate", 0))
-        self._hang_for = float(settings.get("hang_for", 0))
-        self._poison = bool(settings.get("poison", False))
-        self._poison_memory = int(settings.get("poison_memory", 0))
+    def __init__(self, settings: SandboxConfig, surroundings: Surroundings, events: Events) -> None:
+        self._settings = settings
         self._record: Path | None = None
-        if settings.get("record", True) and settings.get("record_dir"):
-            self._record = Path(settings["record_dir"]) / f"shard-{settings['shard']:03d}.jsonl"
+        if settings.record and surroundings.record_dir is not None:
+            self._record = surroundings.record_dir / f"shard-{surroundings.shard:03d}.jsonl"
         self._fd = -1
-        self._events = events
 
     async def start(self) -> None:
         """Open the record."""
@@ -58,29 +51,29 @@ class SandboxTransport(Transport):
             self._fd = open_file(folder.parent, f"{folder.name}/{self._record.name}", flags)
 
     async def prepare(self, device: DeviceSpec, job: JobSpec, fetched: Any) -> None:
-        """Take the configured time, and fail as often as the settings say; nothing has left."""
+        """Take the configured time, and fail as often as configured; nothing has left."""
         read_details(job)
-        if self._poison:
+        if self._settings.poison:
             await self._take_poison(job.body)
-        if self._connect_for > 0:
-            await asyncio.sleep(self._connect_for)
-        if self._hits(self._rates["unavailable"]):
-            text = f"sandbox: {device.id} is out of reach, as configured"
+        if self._settings.connect_for > 0:
+            await asyncio.sleep(self._settings.connect_for)
+        if _hits(self._settings.unavailable_rate):
+            text = f"sandbox: {device.id} is unreachable, as configured"
             raise DeviceUnavailableError(text, retry_after=1.0, error_class=ErrorClass.CONNECTION)
-        if self._hits(self._rates["permanent"]):
+        if _hits(self._settings.permanent_rate):
             raise PermanentError(f"sandbox: {job.recipient} refused, as configured", error_class=ErrorClass.RECIPIENT)
 
     async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Any) -> Sent:
         """Take the configured time, then record the message."""
-        if self._latency[1] > 0:
-            await asyncio.sleep(random.uniform(*self._latency))  # noqa: S311  # jitter, not a secret
-        if self._hits(self._rates["transient"]):
+        if (latest := self._settings.latency_max) > 0:
+            await asyncio.sleep(random.uniform(self._settings.latency_min, latest))  # noqa: S311  # jitter, not a secret
+        if _hits(self._settings.transient_rate):
             raise TransientError("sandbox: refused for now, as configured", error_class=ErrorClass.SERVER)
         message_id = f"sandbox-{job.id}-{job.attempt}"
         self._write(device, job, message_id)
-        if self._hits(self._hang_rate):
-            await asyncio.sleep(self._hang_for)
-        if self._hits(self._in_doubt_rate):
+        if _hits(self._settings.hang_rate):
+            await asyncio.sleep(self._settings.hang_for)
+        if _hits(self._settings.in_doubt_rate):
             raise InDoubtError("sandbox: no answer, as configured", error_class=ErrorClass.TIMEOUT)
         return Sent(message_id=message_id)
 
@@ -92,19 +85,15 @@ class SandboxTransport(Transport):
 
     async def _take_poison(self, body: str) -> None:
         if "!crash" in body:
-            # As a panic of a library does: at once, without another line of ours.
+            # Like a panic of the library: at once.
             os.kill(os.getpid(), signal.SIGKILL)
         if "!hang" in body:
-            time.sleep(HANG_FOR)  # noqa: ASYNC251  # the loop must stand still
+            time.sleep(HANG_FOR)  # noqa: ASYNC251  # the loop must block
         if "!bloat" in body:
-            with mmap.mmap(-1, self._poison_memory) as memory:
-                for page in range(0, self._poison_memory, mmap.PAGESIZE):
+            with mmap.mmap(-1, self._settings.poison_memory) as memory:
+                for page in range(0, self._settings.poison_memory, mmap.PAGESIZE):
                     memory[page] = 1
                 await asyncio.sleep(BLOAT_FOR)
-
-    @staticmethod
-    def _hits(rate: float) -> bool:
-        return rate > 0 and random.random() < rate  # noqa: S311  # a coin, not a secret
 
     def _write(self, device: DeviceSpec, job: JobSpec, message_id: str) -> None:
         if self._fd < 0:
@@ -120,3 +109,7 @@ class SandboxTransport(Transport):
             "message_id": message_id,
         }
         os.write(self._fd, _encode(line) + b"\n")
+
+
+def _hits(rate: float) -> bool:
+    return rate > 0 and random.random() < rate  # noqa: S311  # a coin, not a secret

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from types import SimpleNamespace
 
 from shardd.errors import SharddError
 from shardd.ipc import TransportSpec
 from shardd.logs import get_logger
-from shardd.transports.base import Events, Transport
+from shardd.transports.base import Events, Surroundings, Transport
 
 log = get_logger(__name__)
 
@@ -18,8 +18,7 @@ log = get_logger(__name__)
 class Transports:
     """By name; each is made once."""
 
-    def __init__(self, specs: Mapping[str, TransportSpec], surroundings: Mapping[str, Any], events: Events) -> None:
-        """`surroundings`: what each is told besides its settings."""
+    def __init__(self, specs: Mapping[str, TransportSpec], surroundings: Surroundings, events: Events) -> None:
         self._specs = specs
         self._surroundings = surroundings
         self._events = events
@@ -54,7 +53,7 @@ class Transports:
             implementation: type[Transport] = getattr(import_module(module), attribute)
         except ImportError as error:
             raise SharddError(f"transport {name!r} cannot be loaded: {error}") from error
-        transport = implementation({**spec.settings, **self._surroundings}, self._events)
+        transport = implementation(SimpleNamespace(**spec.settings), self._surroundings, self._events)
         transport.in_flight = spec.in_flight
         return transport
 

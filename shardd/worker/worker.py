@@ -26,6 +26,7 @@ from shardd.journal import Journal
 from shardd.logs import get_logger, set_log_level
 from shardd.states import DeviceState, Verdict
 from shardd.tasks import TaskSet
+from shardd.transports.base import Surroundings
 from shardd.wire import OutOfSyncError, Undecodable, Unencodable, worker_reader
 from shardd.worker.sender import Sender
 from shardd.worker.transports import Transports
@@ -49,7 +50,7 @@ class Worker:
         self._channel: Channel | None = None
         self._journal: Journal | None = None
         self._sender: Sender | None = None
-        self._transports = Transports({}, {}, self)
+        self._transports = Transports({}, Surroundings(), self)
         self._devices: dict[str, DeviceSpec] = {}
         self._outcomes: list[Outcome] = []
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -162,13 +163,12 @@ class Worker:
         self._devices = {device.id: device for device in setup.devices}
         self._journal = await self._open_journal(setup)
         self._journal.begin()
-        surroundings = {
-            "node": setup.node,
-            "shard": setup.shard,
-            "record_dir": str(Path(setup.journal).parent.parent / "sandbox"),
-            "sessions_dsn": setup.sessions_dsn,
-            "opt_out_words": setup.opt_out_words,
-        }
+        surroundings = Surroundings(
+            shard=setup.shard,
+            record_dir=Path(setup.journal).parent.parent / "sandbox",
+            sessions_dsn=setup.sessions_dsn,
+            opt_out_words=setup.opt_out_words,
+        )
         self._transports = Transports(setup.transports, surroundings, self)
         self._sender = Sender(
             journal=self._journal,

@@ -11,7 +11,7 @@ import pytest
 from shardd.config import TRANSPORTS, TransportsConfig
 from shardd.errors import SendError
 from shardd.ipc import DeviceSpec, JobSpec, TransportSpec
-from shardd.transports.base import Sent
+from shardd.transports.base import Sent, Surroundings
 from shardd.transports.platforms.http_platform import HttpPlatform
 from shardd.worker.transports import Transports
 
@@ -102,6 +102,6 @@ async def make_device(
     own = {"base": base, "connect_timeout": 5.0, "answer_timeout": 20.0, **config}
     plain = TransportsConfig().as_plain()[transport] | own
     spec = TransportSpec(TRANSPORTS[transport].implementation, plain)
-    made = await Transports({transport: spec}, {}, NoEvents()).load(transport)
+    made = await Transports({transport: spec}, Surroundings(), NoEvents()).load(transport)
     assert isinstance(made, HttpPlatform)
     return PlatformDevice(made, settings or settings_of(transport), proxy)

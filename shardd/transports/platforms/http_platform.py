@@ -26,7 +26,7 @@ from shardd.errors import (
 )
 from shardd.ipc import DeviceSpec, JobSpec
 from shardd.phone_numbers import parse_recipient
-from shardd.transports.base import Events, Sent, Transport
+from shardd.transports.base import Events, Sent, Surroundings, Transport
 from shardd.transports.platforms.account_limits import AccountLimits
 from shardd.transports.platforms.device_settings import account_of, check_proxy, read_settings
 from shardd.transports.platforms.http_answers import SETUP_RETRY, Accepted, Context, Said, Silent, read_object, verdict
@@ -52,9 +52,8 @@ class HttpPlatform(Transport):
     definition: ClassVar[TransportDefinition[Any]]
     _config: PlatformConfig
 
-    def __init__(self, settings: dict[str, Any], events: Events) -> None:  # noqa: ARG002 - nothing is heard outside a call
-        """`settings`: the platform's section of the config, which the supervisor has checked."""
-        self._config = self.definition.config.model_construct(**settings)
+    def __init__(self, settings: PlatformConfig, surroundings: Surroundings, events: Events) -> None:  # noqa: ARG002 - nothing is heard outside a call
+        self._config = settings
         self._limits = AccountLimits(self._config.rate)
         self._exchange: HttpExchange | None = None
 

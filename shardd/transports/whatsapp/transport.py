@@ -9,16 +9,24 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neonize.exc import NeonizeError, SendMessageError
 
-from shardd.errors import DatabaseError, DeviceUnavailableError, ErrorClass, InDoubtError, PermanentError, SendError
+from shardd.errors import (
+    DatabaseError,
+    DeviceUnavailableError,
+    ErrorClass,
+    InDoubtError,
+    PermanentError,
+    SendError,
+    SharddError,
+)
 from shardd.ipc import DeviceSpec, JobSpec
 from shardd.logs import get_logger
 from shardd.phone_numbers import Recipient, parse_recipient
 from shardd.states import DeviceState
-from shardd.transports.base import Events, Sent, Transport
+from shardd.transports.base import Events, Sent, Surroundings, Transport
 from shardd.transports.egress.gate import Gate
 from shardd.transports.whatsapp.clients.client import Client, ClientFailedError
 from shardd.transports.whatsapp.clients.library import adopt_loop, parse_jid
@@ -30,7 +38,9 @@ from shardd.transports.whatsapp.messages import outgoing
 from shardd.transports.whatsapp.messages.failures import Failure, SendContext, send_error, upload_error
 from shardd.transports.whatsapp.messages.recipients import Directory, OptOuts, Restrictions
 from shardd.transports.whatsapp.sessions.store import SessionStore
-from shardd.transports.whatsapp.settings import read_settings
+
+if TYPE_CHECKING:
+    from shardd.config.transports.whatsapp import WhatsappConfig
 
 log = get_logger(__name__)
 
@@ -58,21 +68,23 @@ class Prepared:
 class WhatsappTransport(Transport):
     """Real WhatsApp devices, through neonize."""
 
-    def __init__(self, settings: dict[str, Any], events: Events) -> None:
-        """`settings`: see `shardd.transports.whatsapp.settings`. Raises SharddError."""
-        self._settings = read_settings(settings)
-        self._gate = Gate(connect_timeout=self._settings.connect_timeout)
-        self._store = SessionStore(self._settings.sessions_dsn)
+    def __init__(self, settings: WhatsappConfig, surroundings: Surroundings, events: Events) -> None:
+        """Raises SharddError."""
+        if surroundings.sessions_dsn is None:
+            raise SharddError("transport 'whatsapp' has no session store")
+        self._settings = settings
+        self._gate = Gate(connect_timeout=settings.connect_timeout)
+        self._store = SessionStore(surroundings.sessions_dsn)
         self._directory = Directory()
-        self._opt_outs = OptOuts(self._settings.opt_out_words, self._directory, events)
-        self._clients = Clients(self._settings, self._gate, self._store, events, self._opt_outs)
+        self._opt_outs = OptOuts(surroundings.opt_out_words, self._directory, events)
+        self._clients = Clients(settings, self._gate, self._store, events, self._opt_outs)
         self._restrictions = Restrictions(self._store)
         self._media = MediaFetcher(
-            folder=self._settings.media_dir,
-            hosts=self._settings.media_hosts,
-            max_bytes=self._settings.media_max_bytes,
-            memory=self._settings.media_memory,
-            timeout=self._settings.fetch_timeout,
+            folder=settings.media_dir,
+            hosts=settings.media_hosts or (),
+            max_bytes=settings.media_max_bytes,
+            memory=settings.media_memory,
+            timeout=settings.fetch_timeout,
         )
         self._previews = Previews()
 

@@ -12,12 +12,15 @@ import os
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import uvloop
 
+from shardd.config import TransportsConfig
 from shardd.errors import DeviceUnavailableError, SendError, TransientError
 from shardd.ipc import DeviceSpec, JobSpec
+from shardd.transports.base import Surroundings
 from shardd.transports.whatsapp.transport import WhatsappTransport
 
 
@@ -25,8 +28,11 @@ class Host:
     """The transport, and the events that it reports."""
 
     def __init__(self, settings: dict[str, Any], answers: int) -> None:
+        """`settings`: options of the transport, and fields of its surroundings."""
+        given = {field: settings.pop(field) for field in ("sessions_dsn", "opt_out_words") if field in settings}
+        section = {**TransportsConfig().as_plain()["whatsapp"], **settings}
         self._answers = answers
-        self._transport = WhatsappTransport(settings, self)
+        self._transport = WhatsappTransport(SimpleNamespace(**section), Surroundings(**given), self)
         self._locks: dict[str, asyncio.Lock] = {}
 
     # ---- Events

@@ -103,9 +103,9 @@ async def test_a_document_bears_the_name_and_type_it_was_given(
     ("kind", "name", "why"),
     [
         ("voice", "song.mp3", "the media is audio/mpeg; phones play only Ogg with Opus as voice"),
-        ("voice", "page.html", "the media is text/html, perhaps what the server says"),
-        ("audio", "page.html", "the media is text/html, perhaps what the server says"),
-        ("image", "page.html", "the media is text/html, perhaps what the server says"),
+        ("voice", "page.html", "the media is text/html, perhaps a page that the server"),
+        ("audio", "page.html", "the media is text/html, perhaps a page that the server"),
+        ("image", "page.html", "the media is text/html, perhaps a page that the server"),
         ("audio", "clip.mp4", "the media is video/mp4; send it as video, or as a document"),
     ],
 )

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from shardd.errors import DatabaseError, DeviceUnavailableError, ErrorClass
 from shardd.ipc import DeviceSpec
@@ -29,7 +29,9 @@ from shardd.transports.whatsapp.messages.incoming import Incoming
 from shardd.transports.whatsapp.messages.recipients import OptOuts
 from shardd.transports.whatsapp.sessions.dsn import library_dsn
 from shardd.transports.whatsapp.sessions.store import SessionStore
-from shardd.transports.whatsapp.settings import Settings
+
+if TYPE_CHECKING:
+    from shardd.config.transports.whatsapp import WhatsappConfig
 
 log = get_logger(__name__)
 
@@ -92,7 +94,9 @@ def least_recently_used(slots: Iterable[ClientSlot]) -> ClientSlot | None:
 class Clients:
     """All clients of one worker."""
 
-    def __init__(self, settings: Settings, gate: Gate, store: SessionStore, events: Events, opt_outs: OptOuts) -> None:
+    def __init__(
+        self, settings: WhatsappConfig, gate: Gate, store: SessionStore, events: Events, opt_outs: OptOuts
+    ) -> None:
         self.connects = 0
         self._settings = settings
         self._gate = gate
