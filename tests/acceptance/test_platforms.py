@@ -108,7 +108,7 @@ async def test_misbehaviour_never_doubles_a_message_nor_loses_a_row(
     daemon = make_daemon(**platforms_config(platforms.base))
     jobs = {}
     for index, recipient in enumerate(fates):
-        # A device for each: after a doubtful answer an account rests.
+        # A device for each: after a doubtful answer an account backs off.
         add_device(producer, transport, f"p{index}", settings_of(transport))
         jobs[recipient] = insert(producer, f"p{index}", "hello", f"+{recipient}", on_doubt="hold")
     await daemon.start()

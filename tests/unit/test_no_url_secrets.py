@@ -7,8 +7,8 @@ import pytest
 from shardd.config import parse_config
 from shardd.errors import ConfigError, DeviceSettingsError
 from shardd.transports.egress.upstream import parse_proxy
+from shardd.transports.platforms.answers import Context
 from shardd.transports.platforms.device_settings import check_device
-from shardd.transports.platforms.http_answers import Context
 from shardd.transports.whatsapp.messages.failures import SendContext, send_error, upload_error
 
 GO = 'failed to upload: Post "https://mmg.whatsapp.net/mms/image/x?auth=S3CRET&token=S3CRET": dial tcp: i/o timeout'

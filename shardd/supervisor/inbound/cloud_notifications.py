@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from shardd.errors import ErrorClass
-from shardd.transports.platforms.cloud_errors import error_class_of
+from shardd.transports.platforms.cloud_api import error_class_of
 from shardd.urls import scrub_urls
 
 RECEIPTS: Final = MappingProxyType({"delivered": "delivered", "read": "read", "played": "read"})

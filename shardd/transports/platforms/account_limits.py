@@ -1,6 +1,6 @@
-"""How much an account may send: a steady rate, and rests that its platform asked for or that its failures suggest.
+"""How much an account may send: a steady rate, and backoffs that its platform demands or that its failures suggest.
 
-No clock of its own: times are seconds of the caller's monotonic clock. Memory only: after a restart the platform says it again.
+Times are seconds of the caller's monotonic clock. Memory only: after a restart the platform demands them again.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Final
 from shardd.backoff import ceiling
 from shardd.errors import ErrorClass
 
-TROUBLE_FIRST, TROUBLE_CAP = 5.0, 600.0
-"""Seconds that an account rests after the first and after many answers in a row that left a message in doubt: while its platform
-is down, each further message would only be one more in doubt."""
+DOUBT_FIRST, DOUBT_CAP = 5.0, 600.0
+"""Backoff in seconds after the first, and after many consecutive messages in doubt: while a platform is down, each further
+message would only be one more in doubt."""
 MAX_ACCOUNTS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
-    """What is left of a rest."""
+class Backoff:
+    """What is left of a backoff."""
 
     seconds: float
     why: str
@@ -29,10 +29,10 @@ class Rest:
 @dataclass(slots=True)
 class _Account:
     next_at: float = 0.0
-    rests_until: float = 0.0
+    until: float = 0.0
     why: str = ""
     error_class: ErrorClass = ErrorClass.UNKNOWN
-    troubles: int = 0
+    doubts: int = 0
 
 
 class AccountLimits:
@@ -43,43 +43,43 @@ class AccountLimits:
         self._spacing = 1 / rate if rate > 0 else 0.0
         self._accounts: dict[str, _Account] = {}
 
-    def rest_of(self, account: str, now: float) -> Rest | None:
-        """The rest that the account must still take."""
+    def backoff_of(self, account: str, now: float) -> Backoff | None:
+        """The backoff that the account is in."""
         known = self._accounts.get(account)
-        if known is None or known.rests_until <= now:
+        if known is None or known.until <= now:
             return None
-        return Rest(known.rests_until - now, known.why, known.error_class)
+        return Backoff(known.until - now, known.why, known.error_class)
 
     def wait_of(self, account: str, now: float) -> float:
         """Seconds until the account's next message may leave."""
         return max(0.0, self._of(account).next_at - now) if self._spacing else 0.0
 
     def take(self, account: str, now: float) -> float:
-        """Take the account's next turn; gives the seconds until it comes."""
+        """Reserve the account's next send time; returns the seconds until then."""
         if not self._spacing:
             return 0.0
         known = self._of(account)
-        turn = max(now, known.next_at)
-        known.next_at = turn + self._spacing
-        return turn - now
+        at = max(now, known.next_at)
+        known.next_at = at + self._spacing
+        return at - now
 
-    def rest(self, account: str, seconds: float, why: str, error_class: ErrorClass, now: float) -> None:
-        """The platform asked for a rest. A longer one that is running already stays."""
+    def back_off(self, account: str, seconds: float, why: str, error_class: ErrorClass, now: float) -> None:
+        """The platform demands a backoff. A longer one in progress stays."""
         known = self._of(account)
-        if now + seconds > known.rests_until:
-            known.rests_until, known.why, known.error_class = now + seconds, why, error_class
+        if now + seconds > known.until:
+            known.until, known.why, known.error_class = now + seconds, why, error_class
 
-    def troubled(self, account: str, why: str, now: float, retry_after: float | None = None) -> None:
-        """The platform left a message in doubt. `retry_after`: seconds that it asked for besides."""
+    def in_doubt(self, account: str, why: str, now: float, retry_after: float | None = None) -> None:
+        """The platform left a message in doubt. `retry_after`: seconds that it demands."""
         known = self._of(account)
-        known.troubles += 1
-        rest = max(ceiling(known.troubles, TROUBLE_FIRST, TROUBLE_CAP), retry_after or 0.0)
-        self.rest(account, rest, why, ErrorClass.SERVER, now)
+        known.doubts += 1
+        backoff = max(ceiling(known.doubts, DOUBT_FIRST, DOUBT_CAP), retry_after or 0.0)
+        self.back_off(account, backoff, why, ErrorClass.SERVER, now)
 
     def answered(self, account: str) -> None:
-        """The platform said clearly what it did with a message."""
+        """The platform gave a clear verdict on a message."""
         if known := self._accounts.get(account):
-            known.troubles = 0
+            known.doubts = 0
 
     def _of(self, account: str) -> _Account:
         known = self._accounts.get(account)

@@ -1,8 +1,8 @@
 """What a device of an HTTP platform must be told: the names in its `settings`, their shapes, and which of them are secret.
 
-They stand in the transport's definition (`shardd.config.transports`), for everybody who asks: the command that adds a device, the
-transport that sends for it, the views that must not show a secret. A value may be `${NAME}`: it is taken from the environment of
-whoever sends, so that no secret stands in the database.
+They stand in the transport's definition (`shardd.config.transports`), for everybody who asks: the command that adds a device,
+the transport that sends for it, the views that must not show a secret. A value may be `${NAME}`: it is taken from the
+environment of whoever sends, so that no secret stands in the database.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """One POST to a platform, and what is certain about it afterwards.
 
-Until a connection stands nothing can have left, so every failure before that is only a device that is out of reach. From then on
-the request is being written, and nobody can know what the other side read of it: a reset or a silence leaves the message in
-doubt. An answer whose body is lost still has its status.
+Before the connection is established nothing can have left, so a failure until then only means that the platform is
+unreachable. From then on the request is being written, and what the other side read of it cannot be known: a reset or a
+timeout leaves the message in doubt. An answer whose body is lost still has its status.
 
-Each request has a connection of its own. On a kept one a platform may hang up just as the next request is written, which looks
-like a request that was read and lost; a handshake per message is cheap at the pace of a device. So nothing is ever repeated
-here: not by this module, and not by the library beneath, which repeats only on kept connections. Redirects are not followed,
-because that too would send the request twice.
+Each request has a connection of its own. On a reused one a platform may hang up just as the next request is written, which
+looks like a request that was read and lost; a handshake per message is cheap at the pace of a device. So nothing is ever
+repeated: not by this module, and not by aiohttp, which repeats only on reused connections. Redirects are not followed, as
+that too would send twice.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError
 from shardd.transports.http_errors import connection_words
 
 MAX_ANSWER: Final = 256 * 1024
-"""Bytes; a platform's answer has a few hundred."""
+"""Bytes; a real answer has a few hundred."""
 MAX_RETRY_AFTER: Final = 24 * 3600.0
-"""Seconds: a longer Retry-After is a mistake of the other side."""
+"""Seconds: a longer Retry-After is taken for a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is posted. Its text shows neither headers nor body, which hold secrets and messages."""
+    """What is posted. Its repr shows neither headers nor body, which hold secrets and messages."""
 
     url: str
     body: bytes = field(repr=False)
@@ -42,7 +42,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. `retry_after`: seconds, if the platform said so; `body` None: not all of it came, `lost` says why."""
+    """The answer. `retry_after`: seconds; `body` None: it is incomplete, for the reason in `lost`."""
 
     status: int
     body: bytes | None
@@ -59,28 +59,28 @@ class HttpExchange:
     """Posts requests; needs a running event loop."""
 
     def __init__(self, *, connect_timeout: float, answer_timeout: float) -> None:
-        """In seconds; the look-up of the host name and the TLS handshake are part of connecting."""
+        """In seconds; connecting includes the host name lookup and the TLS handshake."""
         self._answer_timeout = answer_timeout
         trace = aiohttp.TraceConfig(trace_config_ctx_factory=SimpleNamespace)
         trace.on_connection_create_end.append(_connected)
         self._session = aiohttp.ClientSession(
-            # No limit, since a device has one request at a time; a limit would only make devices wait for slow strangers.
+            # No limit, since a device has one request at a time; a limit would only make devices wait for slow others.
             connector=aiohttp.TCPConnector(force_close=True, limit=0),
-            # One account's cookies are nobody else's business.
+            # Accounts must not share cookies.
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=connect_timeout + answer_timeout, connect=connect_timeout),
-            # Unpacked, a small answer can become a huge one.
+            # Decompressed, a small answer can become a huge one.
             auto_decompress=False,
             headers={"User-Agent": "shardd", "Accept": "application/json", "Accept-Encoding": "identity"},
             trace_configs=[trace],
         )
 
     async def close(self) -> None:
-        """Cut what is open."""
+        """Close the session and its connections."""
         await self._session.close()
 
     async def post(self, request: Request) -> Answer:
-        """Post once. Raises DeviceUnavailableError when nothing left, InDoubtError when nobody can know."""
+        """Post once. Raises DeviceUnavailableError when nothing left, InDoubtError when that cannot be known."""
         progress = _Progress()
         try:
             async with self._session.post(
@@ -96,7 +96,7 @@ class HttpExchange:
                 return Answer(response.status, body, retry_after, lost)
         except TimeoutError:
             if not progress.connected:
-                raise _out_of_reach(request, "no connection in time") from None
+                raise _unreachable(request, "no connection in time") from None
             raise InDoubtError(
                 f"no answer from {_host(request)} in {self._answer_timeout:g} s to a message that was handed over",
                 error_class=ErrorClass.TIMEOUT,
@@ -104,7 +104,7 @@ class HttpExchange:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             why = connection_words(error)
             if not progress.connected:
-                raise _out_of_reach(request, why) from None
+                raise _unreachable(request, why) from None
             raise InDoubtError(
                 f"the connection to {_host(request)} ended without an answer to a message that was handed over: {why}",
                 error_class=ErrorClass.CONNECTION,
@@ -116,7 +116,7 @@ async def _connected(_: aiohttp.ClientSession, context: Any, __: aiohttp.TraceCo
 
 
 async def _read(response: aiohttp.ClientResponse) -> tuple[bytes | None, str]:
-    """The body, or None and why it is not known."""
+    """The body, or None and why it is incomplete."""
     body = bytearray()
     try:
         async for chunk in response.content.iter_chunked(MAX_ANSWER):
@@ -124,7 +124,7 @@ async def _read(response: aiohttp.ClientResponse) -> tuple[bytes | None, str]:
             if len(body) > MAX_ANSWER:
                 return None, f"it is longer than {MAX_ANSWER} bytes"
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        return None, f"it was cut off ({connection_words(error)})"
+        return None, f"it was truncated ({connection_words(error)})"
     return bytes(body), ""
 
 
@@ -146,7 +146,7 @@ def _host(request: Request) -> str:
     return request.url.split("/")[2].rpartition("@")[2]
 
 
-def _out_of_reach(request: Request, why: str) -> DeviceUnavailableError:
+def _unreachable(request: Request, why: str) -> DeviceUnavailableError:
     return DeviceUnavailableError(
         f"{_host(request)} cannot be reached: {why}; nothing was sent", error_class=ErrorClass.CONNECTION
     )

@@ -1,7 +1,7 @@
-"""The transport `wablas`: text and images through Wablas, whose devices are known by their tokens.
+"""The transport `wablas`: text and images through Wablas, whose devices are identified by their tokens.
 
 POST {base}/api/send-message with `phone` and `message`, or {base}/api/send-image with `phone`, `image` (a URL) and `caption`,
-both url-encoded; the token stands in the header Authorization by itself. Success is JSON `status: true`.
+both url-encoded; the token is the value of the header Authorization. Success is JSON `status: true`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from urllib.parse import urlencode
 
 from shardd.config.transports.platforms import WABLAS
 from shardd.ipc import JobSpec
-from shardd.transports.platforms.http_answers import Context, Said
+from shardd.transports.platforms.answers import Context, Reading, read_status
 from shardd.transports.platforms.http_exchange import Request
 from shardd.transports.platforms.http_platform import HttpPlatform
-from shardd.transports.platforms.status_answers import read_status
 
 
 class WablasTransport(HttpPlatform):
-    """Settings of a device: token, and maybe base."""
+    """Device settings: token; optional: base."""
 
     definition: ClassVar = WABLAS
 
@@ -36,13 +35,13 @@ class WablasTransport(HttpPlatform):
             proxy=proxy,
         )
 
-    def read(self, said: Mapping[str, Any], status: int, context: Context) -> Said:  # noqa: ARG002 - the words suffice
-        """`status`, and `message` for people."""
+    def read(self, said: Mapping[str, Any], status: int, context: Context) -> Reading:  # noqa: ARG002 - the body suffices
+        """`status`, and a sentence in `message`."""
         return read_status(said, "message", context, _message_id(said))
 
 
 def _message_id(said: Mapping[str, Any]) -> str | None:
-    """The id that an answer names, if it does: data.messages[0].id, or data.id."""
+    """The id in an answer, if any: data.messages[0].id, or data.id."""
     data = said.get("data")
     messages = data.get("messages") if isinstance(data, dict) else None
     for place in (messages[0] if isinstance(messages, list) and messages else None, data):

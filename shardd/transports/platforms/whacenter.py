@@ -1,4 +1,4 @@
-"""The transport `whacenter`: text and files through Whacenter, whose devices are known by a secret id.
+"""The transport `whacenter`: text and files through Whacenter, whose devices have a secret id.
 
 POST {base}/api/send, multipart, with `device_id`, `number`, `message`, and `file` (a URL) for an image. Success is JSON
 `status: true`.
@@ -12,14 +12,13 @@ from typing import Any, ClassVar
 
 from shardd.config.transports.platforms import WHACENTER
 from shardd.ipc import JobSpec
-from shardd.transports.platforms.http_answers import Context, Said
+from shardd.transports.platforms.answers import Context, Reading, read_status
 from shardd.transports.platforms.http_exchange import Request
 from shardd.transports.platforms.http_platform import HttpPlatform
-from shardd.transports.platforms.status_answers import read_status
 
 
 class WhacenterTransport(HttpPlatform):
-    """Settings of a device: device_id, and maybe base."""
+    """Device settings: device_id; optional: base."""
 
     definition: ClassVar = WHACENTER
 
@@ -36,13 +35,13 @@ class WhacenterTransport(HttpPlatform):
             proxy=proxy,
         )
 
-    def read(self, said: Mapping[str, Any], status: int, context: Context) -> Said:  # noqa: ARG002 - the words suffice
-        """`status`, and `msg` for people."""
+    def read(self, said: Mapping[str, Any], status: int, context: Context) -> Reading:  # noqa: ARG002 - the body suffices
+        """`status`, and a sentence in `msg`."""
         return read_status(said, "msg", context, None)
 
 
 def multipart(form: Mapping[str, str], boundary: str) -> bytes:
-    """A form of plain words (RFC 7578). `boundary`: something that stands in no value; the names need no quoting."""
+    """A form of plain text (RFC 7578). `boundary`: in none of the values; the names need no quoting."""
     parts = [
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
         for name, value in form.items()

@@ -24,7 +24,7 @@ async def test_what_a_platform_asks_of_one_device_all_of_its_account_do(
     error = await sibling.fail()
     assert isinstance(error, DeviceUnavailableError)
     assert error.error_class == ErrorClass.RATE_LIMIT
-    assert "its account rests" in str(error)
+    assert "its account is backing off" in str(error)
     await stranger.send(body="hello")
     assert [received.content["phone_number_id"] for received in platforms.received] == ["1", "3"]
 

@@ -1,4 +1,4 @@
-"""The rate and the rests of an account, by a clock of the test's own."""
+"""The rate and the backoffs of an account, by a clock of the test's own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardd.errors import ErrorClass
-from shardd.transports.platforms.account_limits import TROUBLE_CAP, TROUBLE_FIRST, AccountLimits
+from shardd.transports.platforms.account_limits import DOUBT_CAP, DOUBT_FIRST, AccountLimits
 
 
 @given(
@@ -33,37 +33,37 @@ def test_without_a_rate_nobody_waits() -> None:
     assert [limits.take("a", 1.0) for _ in range(3)] == [0, 0, 0]
 
 
-def test_the_longer_rest_counts_and_ends_by_itself() -> None:
+def test_the_longer_backoff_counts_and_ends_by_itself() -> None:
     limits = AccountLimits(0)
-    limits.rest("a", 60, "slow down", ErrorClass.RATE_LIMIT, 100)
-    limits.rest("a", 5, "slower", ErrorClass.SERVER, 110)
-    rest = limits.rest_of("a", 130)
-    assert rest is not None
-    assert (rest.seconds, rest.why, rest.error_class) == (30, "slow down", ErrorClass.RATE_LIMIT)
-    assert limits.rest_of("a", 160) is None
-    assert limits.rest_of("b", 130) is None
+    limits.back_off("a", 60, "slow down", ErrorClass.RATE_LIMIT, 100)
+    limits.back_off("a", 5, "slower", ErrorClass.SERVER, 110)
+    backoff = limits.backoff_of("a", 130)
+    assert backoff is not None
+    assert (backoff.seconds, backoff.why, backoff.error_class) == (30, "slow down", ErrorClass.RATE_LIMIT)
+    assert limits.backoff_of("a", 160) is None
+    assert limits.backoff_of("b", 130) is None
 
 
-def test_doubt_after_doubt_makes_longer_rests_until_an_answer_is_clear() -> None:
-    limits, now, rests = AccountLimits(0), 0.0, []
+def test_doubt_after_doubt_makes_longer_backoffs_until_an_answer_is_clear() -> None:
+    limits, now, backoffs = AccountLimits(0), 0.0, []
     for _ in range(9):
-        limits.troubled("a", "502", now)
-        rest = limits.rest_of("a", now)
-        assert rest is not None
-        rests.append(rest.seconds)
-        now += rest.seconds
-    assert rests[:3] == [TROUBLE_FIRST, 2 * TROUBLE_FIRST, 4 * TROUBLE_FIRST]
-    assert rests[-1] == TROUBLE_CAP
+        limits.in_doubt("a", "502", now)
+        backoff = limits.backoff_of("a", now)
+        assert backoff is not None
+        backoffs.append(backoff.seconds)
+        now += backoff.seconds
+    assert backoffs[:3] == [DOUBT_FIRST, 2 * DOUBT_FIRST, 4 * DOUBT_FIRST]
+    assert backoffs[-1] == DOUBT_CAP
     limits.answered("a")
-    limits.troubled("a", "502", now)
-    rest = limits.rest_of("a", now)
-    assert rest is not None
-    assert rest.seconds == TROUBLE_FIRST
+    limits.in_doubt("a", "502", now)
+    backoff = limits.backoff_of("a", now)
+    assert backoff is not None
+    assert backoff.seconds == DOUBT_FIRST
 
 
-def test_a_platform_in_trouble_may_ask_for_a_longer_rest() -> None:
+def test_a_failing_platform_may_demand_a_longer_backoff() -> None:
     limits = AccountLimits(0)
-    limits.troubled("a", "503", 0.0, 90.0)
-    rest = limits.rest_of("a", 0.0)
-    assert rest is not None
-    assert rest.seconds == 90
+    limits.in_doubt("a", "503", 0.0, 90.0)
+    backoff = limits.backoff_of("a", 0.0)
+    assert backoff is not None
+    assert backoff.seconds == 90
