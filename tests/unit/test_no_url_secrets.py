@@ -6,7 +6,7 @@ import pytest
 
 from shardd.config import parse_config
 from shardd.errors import ConfigError, DeviceSettingsError
-from shardd.transports.egress.upstream import parse_proxy
+from shardd.proxies import parse_proxy
 from shardd.transports.platforms.answers import Context
 from shardd.transports.platforms.device_settings import check_device
 from shardd.transports.whatsapp.messages.failures import SendContext, send_error, upload_error
@@ -35,7 +35,7 @@ def test_an_upload_that_fails_shows_no_token(text: str) -> None:
     ],
 )
 def test_a_proxy_that_cannot_be_used_shows_no_password(url: str) -> None:
-    with pytest.raises(ValueError, match="proxy") as caught:
+    with pytest.raises(ValueError, match="socks5") as caught:
         parse_proxy(url)
     assert "s3cret" not in str(caught.value).lower()
     with pytest.raises(DeviceSettingsError, match="proxy") as refused:

@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from shardd.addresses import read_address, read_allowed_host
 from shardd.config.values.reader import Listed, RefusedError, Text
+from shardd.proxies import parse_proxy
 
 _ESCAPES: Final = "write special characters of user and password as %40 for @, %2F for /, %3A for :, %25 for %"
 _DSN_HELP: Final = "write postgresql://user:password@host:5432/database or host=… dbname=… user=…"
@@ -43,10 +44,10 @@ def _check_dsn(text: str) -> str:
 
 
 def _check_proxy(text: str) -> str:
-    fix = f"write http://user:password@host:port or socks5://user:password@host:port; {_ESCAPES}"
-    parts = _split_url(text, ("http", "socks5", "socks5h"), "the URL of an http or socks5 proxy", fix)
-    if parts.path not in {"", "/"} or parts.query or parts.fragment:
-        raise RefusedError(f"is not just a host and a port; {fix}")
+    try:
+        parse_proxy(text)
+    except ValueError as error:
+        raise RefusedError(str(error)) from None
     return text
 
 

@@ -1,11 +1,4 @@
-"""The egress gate: an HTTP CONNECT proxy inside the worker's own event loop, through which all bytes of its clients pass.
-
-The library underneath hides its sockets, cannot be told a deadline, reconnects by itself and cannot be stopped while it
-dials. Whoever owns the connection owns all of that: the gate knows each client object by a credential of its own, gives
-it an upstream proxy, counts its bytes, knows when the server was last heard, and can cut it off. A client may dial its
-main host only while it is being refreshed (`dials` times, then never again once it is sealed), so nothing reconnects in
-the background.
-"""
+"""The gate: an HTTP CONNECT proxy, what it knows of each client object, and one tunnel per connection."""
 
 from __future__ import annotations
 
@@ -13,10 +6,12 @@ import asyncio
 import base64
 import secrets
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final
 
+from shardd.proxies import Proxy
 from shardd.transports.egress.relay import HandshakeError, Side, join
-from shardd.transports.egress.upstream import Proxy, dial
+from shardd.transports.egress.upstream import dial
 
 MAX_HEAD: Final = 8 * 1024
 """Bytes of a CONNECT request."""
@@ -24,18 +19,9 @@ HEAD_TIMEOUT: Final = 10.0
 """Seconds in which a CONNECT request must be complete."""
 BACKLOG: Final = 1024
 
-_REASONS: Final = {
-    400: "Bad Request",
-    403: "Forbidden",
-    405: "Method Not Allowed",
-    407: "Proxy Authentication Required",
-    502: "Bad Gateway",
-    504: "Gateway Timeout",
-}
-
 
 class Egress:
-    """What the gate knows of one client object, and the handle on its connections. Times are those of the event loop."""
+    """The gate's account of one client object and its connections. Times are those of the event loop."""
 
     def __init__(
         self, gate: Gate, main_host: str, proxy: Proxy | None, dials: int, on_lost: Callable[[], None]
@@ -49,9 +35,9 @@ class Egress:
         self.credential = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
         self.url = f"http://{user}:{password}@127.0.0.1:{gate.port}"
         self.dials_left = dials
-        """How often the main host may still be dialled."""
+        """Dials of the main host that are left."""
         self.dialled = asyncio.Event()
-        """Set when the main host is dialled for the first time."""
+        """Set at the first dial of the main host."""
         self.closed = False
         self.lost = False
         """The connection to the main host is gone, and none may follow it."""
@@ -61,15 +47,15 @@ class Egress:
         self.last_inbound: float | None = None
         """When the main host was last heard."""
         self.dial_error: str | None = None
-        """Why the last dial failed, in words for the user."""
+        """Why the last dial failed, for the user."""
 
     def seal(self) -> None:
-        """No more dials to the main host: the client is logged in, and if this connection ends it stays ended."""
+        """Allow no more dials of the main host: the client is logged in, and a lost connection stays lost."""
         self.dials_left = 0
         self._check_lost()
 
     def kill(self) -> None:
-        """Cut every connection now and let no other come; whatever the client waits for there ends with an error."""
+        """Cut every connection now and admit no other; calls that wait for one fail."""
         self.closed = True
         self._gate.dismiss(self)
         for tunnel in tuple(self._tunnels):
@@ -77,7 +63,7 @@ class Egress:
 
     @property
     def connections(self) -> int:
-        """Connections that stand or are being made."""
+        """Connections that are open or being dialled."""
         return len(self._tunnels)
 
     def refusal(self, host: str) -> str | None:
@@ -89,30 +75,30 @@ class Egress:
         return None
 
     def entered(self, tunnel: Tunnel) -> None:
-        """A dial begins."""
+        """A dial starts."""
         self._tunnels[tunnel] = None
         if self.is_main(tunnel):
             self.dials_left -= 1
             self.dialled.set()
 
     def left(self, tunnel: Tunnel) -> None:
-        """A connection, or the attempt to make one, is over."""
+        """A connection or a dial ended."""
         self._tunnels.pop(tunnel, None)
         if self.is_main(tunnel):
             self._check_lost()
 
     def is_main(self, tunnel: Tunnel) -> bool:
-        """Whether this connection is the client's life."""
+        """Whether this is a connection to the main host."""
         return tunnel.host == self._main_host
 
-    def silenced(self) -> None:
-        """A server has said its last word; for a main host that is the end, though the client may not have left yet."""
+    def server_finished(self) -> None:
+        """A server sends nothing more; from the main host that is the end, even if the client has not closed yet."""
         self._check_lost()
 
     def _check_lost(self) -> None:
         if self.closed or self.lost or self.dials_left > 0:
             return
-        if any(self.is_main(tunnel) and not tunnel.deaf for tunnel in self._tunnels):
+        if any(self.is_main(tunnel) and not tunnel.finished for tunnel in self._tunnels):
             return
         self.lost = True
         self._on_lost()
@@ -123,7 +109,7 @@ class Tunnel:
 
     def __init__(self, egress: Egress, client: Side, host: str, port: int) -> None:
         self.host = host
-        self.deaf = False
+        self.finished = False
         """The server sends nothing more."""
         self._port = port
         self._egress = egress
@@ -132,7 +118,7 @@ class Tunnel:
         self._dialling: asyncio.Task[None] | None = None
 
     async def open(self, timeout: float) -> None:
-        """Dial and join; answers the client either way."""
+        """Dial and join; the client is answered either way."""
         self._dialling = asyncio.current_task()
         self._client.on_end = self.abort
         self._egress.entered(self)
@@ -145,7 +131,7 @@ class Tunnel:
         except (OSError, HandshakeError) as error:
             self._refuse(502, f"{target} cannot be reached: {error}")
         except asyncio.CancelledError:
-            self._client.abort()  # it left, or was cut off: there is nobody left to tell
+            self._client.abort()  # it left or was cut off: there is no one to answer
         finally:
             self._dialling = None
         if self._upstream is None:
@@ -172,12 +158,12 @@ class Tunnel:
         _answer(self._client, status, why)
 
     def _ended(self) -> None:
-        """One side is gone: the end of the tunnel for the client, whatever the other side still writes out."""
+        """One side is gone, which ends the tunnel, even while the other side still flushes."""
         self._egress.left(self)
 
     def _finished(self) -> None:
-        self.deaf = True
-        self._egress.silenced()
+        self.finished = True
+        self._egress.server_finished()
 
     def _count_in(self, size: int) -> None:
         self._egress.bytes_in += size
@@ -191,10 +177,10 @@ class Tunnel:
 
 
 class Gate:
-    """The proxy itself; listens on a free port of the loopback interface."""
+    """The proxy; listens on a free port of the loopback interface."""
 
     def __init__(self, *, connect_timeout: float) -> None:
-        """`connect_timeout`: seconds for reaching a host, its proxy's handshake included."""
+        """`connect_timeout`: seconds for a dial, including the handshake of its proxy."""
         self.port = 0
         self._connect_timeout = connect_timeout
         self._server: asyncio.Server | None = None
@@ -222,17 +208,16 @@ class Gate:
     def admit(
         self, main_host: str, *, on_lost: Callable[[], None], proxy: Proxy | None = None, dials: int = 1
     ) -> Egress:
-        """A new client object: it dials through `Egress.url`, its `main_host` at most `dials` times.
+        """Admit a new client object, which connects through `Egress.url` and dials its `main_host` at most `dials` times.
 
-        `on_lost` is called once, when the connection to the main host is gone, no other may follow, and we did not cut
-        it.
+        `on_lost` is called once, when the connection to the main host is gone, no dial is left, and it was not killed.
         """
         egress = Egress(self, main_host, proxy, dials, on_lost)
         self._clients[egress.credential] = egress
         return egress
 
     def dismiss(self, egress: Egress) -> None:
-        """Forget a client object: its credential is worth nothing from now on."""
+        """Forget a client object; its credential is void."""
         self._clients.pop(egress.credential, None)
 
     def _opened(self, side: Side) -> None:
@@ -252,7 +237,7 @@ class Gate:
         if method != "CONNECT":
             _answer(side, 405, "this proxy only serves CONNECT")
         elif not host or not port:
-            _answer(side, 400, "CONNECT wants host:port")
+            _answer(side, 400, "CONNECT needs host:port")
         elif egress is None:
             _answer(side, 407, "no client has this credential")
         elif refusal := egress.refusal(host):
@@ -262,7 +247,7 @@ class Gate:
 
 
 def _parse_request(head: bytes) -> tuple[str, str, int, str]:
-    """(method, host, port, credential) of a request; what is missing is empty or 0."""
+    """(method, host, port, credential) of a request; missing parts are empty or 0. Its only peer is Go's HTTP client."""
     lines = head.decode("latin-1").split("\r\n")
     words = lines[0].split(" ")
     host, _, port = (words[1] if len(words) > 1 else "").rpartition(":")
@@ -274,6 +259,6 @@ def _parse_request(head: bytes) -> tuple[str, str, int, str]:
 def _answer(side: Side, status: int, why: str) -> None:
     body = f"{why}\n".encode()
     extra = 'Proxy-Authenticate: Basic realm="shardd"\r\n' if status == 407 else ""
-    head = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{extra}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{extra}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     side.write(head.encode("latin-1") + body)
     side.close()

@@ -1,9 +1,8 @@
-"""One side of a tunnel, and how two sides are joined.
+"""One side of a tunnel, and the joining of two sides.
 
-A side is first read in pieces, while a handshake goes on, and then joined to the other: from there on bytes pass
-without a task. A side whose send buffer is full pauses the reading of the other, so a slow peer costs at most one
-buffer; the end of one direction is passed on and the other direction may go on for a while (half-close), which is what
-TLS and HTTP expect of TCP.
+A side is read in pieces during a handshake, then joined to the other: from then on bytes pass without a task. A side whose
+send buffer is full pauses reading on the other, so a slow peer costs at most one buffer; the end of one direction is passed
+on, and the other may continue for a while (half-close), as TLS and HTTP expect of TCP.
 """
 
 from __future__ import annotations
@@ -13,15 +12,15 @@ from collections.abc import Callable
 from typing import Final, cast
 
 LINGER: Final = 10.0
-"""Seconds that the rest of a tunnel may last when one side is gone or has said its last word."""
+"""Seconds that half a tunnel may last once the other half has ended."""
 
 
 class HandshakeError(Exception):
-    """The other side of a connection did not say what its protocol prescribes."""
+    """A peer violated its protocol."""
 
 
 class Side(asyncio.Protocol):
-    """One connection of a tunnel. `on_bytes` is told the size of what comes in once the side is joined."""
+    """One connection of a tunnel. `on_bytes` is called with the size of what arrives once the side is joined."""
 
     def __init__(self, on_open: Callable[[Side], None] | None = None) -> None:
         self.on_bytes: Callable[[int], None] | None = None
@@ -30,36 +29,36 @@ class Side(asyncio.Protocol):
         self.ended = False
         """The connection is gone."""
         self.finished = False
-        """The other side sends nothing more; it may still read."""
+        """The peer sends nothing more; it may still read."""
         self._on_open = on_open
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
-        self._news: asyncio.Future[None] | None = None
+        self._arrival: asyncio.Future[None] | None = None
         self._peer: Side | None = None
         self._expiry: asyncio.TimerHandle | None = None
 
     # ---- the event loop's calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A connection stands."""
+        """The connection is established."""
         self._transport = cast("asyncio.Transport", transport)
         if self._on_open is not None:
             self._on_open(self)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came in: to the peer, or to whoever reads the handshake."""
+        """Pass bytes to the peer, or keep them for the handshake."""
         if self._peer is None:
             self._buffer += data
-            self._tell()
+            self._wake()
             return
         if self.on_bytes is not None:
             self.on_bytes(len(data))
         self._peer.write(data)
 
     def eof_received(self) -> bool:
-        """Nothing more comes in; True keeps the connection for what still goes out."""
+        """Nothing more arrives; True keeps the connection for what is still to be sent."""
         self.finished = True
-        self._tell()
+        self._wake()
         if self._peer is None:
             return False
         if self.on_finish is not None:
@@ -72,12 +71,12 @@ class Side(asyncio.Protocol):
             self._expire()
         return True
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason changes nothing
-        """The connection is gone, so the other one ends too, once it is written out."""
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason does not matter
+        """The connection is gone, so the other one closes too, once it is flushed."""
         self.ended = self.finished = True
         if self._expiry is not None:
             self._expiry.cancel()
-        self._tell()
+        self._wake()
         if self._peer is not None:
             self._peer.close()
             self._peer._expire()  # noqa: SLF001 - the same class
@@ -85,19 +84,19 @@ class Side(asyncio.Protocol):
             self.on_end()
 
     def pause_writing(self) -> None:
-        """Our send buffer is full: whoever fills it waits."""
+        """The send buffer is full: pause the peer."""
         if self._peer is not None:
             self._peer.hold(reading=False)
 
     def resume_writing(self) -> None:
-        """Our send buffer has room again."""
+        """The send buffer has room again."""
         if self._peer is not None:
             self._peer.hold(reading=True)
 
     # ---- the handshake
 
     async def read_exactly(self, count: int) -> bytes:
-        """The next `count` bytes. Raises HandshakeError when the connection ends before."""
+        """The next `count` bytes. Raises HandshakeError when the connection ends first."""
         while len(self._buffer) < count:
             await self._wait()
         taken = bytes(self._buffer[:count])
@@ -108,22 +107,22 @@ class Side(asyncio.Protocol):
         """Everything up to and including `mark`, at most `limit` bytes. Raises HandshakeError."""
         while (at := self._buffer.find(mark)) < 0:
             if len(self._buffer) > limit:
-                raise HandshakeError(f"more than {limit} bytes without an end")
+                raise HandshakeError(f"a head of more than {limit} bytes")
             await self._wait()
         return await self.read_exactly(at + len(mark))
 
     async def _wait(self) -> None:
         if self.finished:
             raise HandshakeError("the connection was closed")
-        self._news = asyncio.get_running_loop().create_future()
+        self._arrival = asyncio.get_running_loop().create_future()
         try:
-            await self._news
+            await self._arrival
         finally:
-            self._news = None
+            self._arrival = None
 
-    def _tell(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+    def _wake(self) -> None:
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
 
     # ---- the tunnel
 
@@ -133,12 +132,12 @@ class Side(asyncio.Protocol):
             self._transport.write(data)
 
     def write_eof(self) -> None:
-        """Say that nothing more is sent."""
+        """Half-close: nothing more is sent."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write_eof()
 
     def hold(self, *, reading: bool) -> None:
-        """Stop or go on reading."""
+        """Pause or resume reading."""
         if self._transport is None or self._transport.is_closing():
             return
         if reading:
@@ -147,17 +146,17 @@ class Side(asyncio.Protocol):
             self._transport.pause_reading()
 
     def close(self) -> None:
-        """End the connection when everything is written out."""
+        """Close the connection once it is flushed."""
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
-        """End the connection now."""
+        """Close the connection now."""
         if self._transport is not None:
             self._transport.abort()
 
     def _expire(self) -> None:
-        """A peer that neither reads nor leaves is dropped in the end."""
+        """Drop a peer that neither reads nor leaves."""
         if not self.ended and self._expiry is None:
             self._expiry = asyncio.get_running_loop().call_later(LINGER, self.abort)
 
@@ -174,6 +173,6 @@ class Side(asyncio.Protocol):
 
 
 def join(one: Side, other: Side) -> None:
-    """Let bytes pass both ways from now on; what was read too early passes first."""
-    one._join(other)  # noqa: SLF001 - both halves of a tunnel are of this module
+    """Let bytes pass both ways from now on, first those that were already read."""
+    one._join(other)  # noqa: SLF001 - both sides are of this module
     other._join(one)  # noqa: SLF001

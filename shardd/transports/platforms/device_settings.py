@@ -19,8 +19,8 @@ from shardd.config.transports.platforms import BASE
 from shardd.config.values import RefusedError, closest
 from shardd.config.values.network import PLATFORM_URL
 from shardd.errors import DeviceSettingsError
+from shardd.proxies import parse_proxy
 from shardd.states import DEVICE_REMEDY, DeviceState
-from shardd.transports.egress.upstream import parse_proxy
 from shardd.urls import safe_url
 
 MASK: Final = "***"

@@ -101,7 +101,7 @@ async def test_an_unreachable_server_fails_at_once(store: str) -> None:
 
 
 async def test_a_proxy_that_cannot_be_is_told_before_anything_starts(store: str) -> None:
-    with pytest.raises(SharddError, match="the proxy cannot be used: the proxy URL begins with another scheme"):
+    with pytest.raises(SharddError, match="the proxy is not the URL of an http or socks5 proxy"):
         await anext(pair(store, proxy="ftp://x"))
 
 

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from shardd.proxies import parse_proxy
 from shardd.transports.egress.gate import Gate
-from shardd.transports.egress.upstream import parse_proxy
 from tests.unit.whatsapp.peers import HttpProxy, Socks5Proxy, connect, echo, serving
 
 MAIN = "127.0.0.1"
@@ -233,16 +233,16 @@ async def test_a_slow_reader_holds_its_sender_back_and_loses_nothing(gate: Gate)
 @pytest.mark.parametrize(
     ("url", "complaint"),
     [
-        ("ftp://host:1", "begins with another scheme"),
-        ("host:3128", "begins with another scheme"),
-        ("http://", "names no host"),
-        ("http://host:port", "cannot be read"),
-        ("http://host:70000", "cannot be read"),
-        ("http://host:1/path", "behind the port"),
-        ("socks5://" + "u" * 256 + ":p@host", "at most 255 bytes"),
+        ("ftp://host:1", "not the URL of an http or socks5 proxy"),
+        ("host:3128", "not the URL of an http or socks5 proxy"),
+        ("http://", "not the URL of an http or socks5 proxy"),
+        ("http://host:port", "with a port from 1 to 65535"),
+        ("http://host:70000", "with a port from 1 to 65535"),
+        ("http://host:1/path", "not just a host and a port"),
+        ("socks5://" + "u" * 256 + ":p@host", "more than 255 bytes"),
     ],
 )
-def test_a_wrong_proxy_url_is_named_with_the_mend(url: str, complaint: str) -> None:
+def test_a_wrong_proxy_url_is_named_with_the_fix(url: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         parse_proxy(url)
 

@@ -23,8 +23,8 @@ from neonize.proto.Neonize_pb2 import Receipt
 
 from shardd.errors import ErrorClass
 from shardd.logs import get_logger
+from shardd.proxies import Proxy
 from shardd.transports.egress.gate import Gate
-from shardd.transports.egress.upstream import Proxy
 from shardd.transports.whatsapp.clients.library import (
     CHAT_HOST,
     JID,

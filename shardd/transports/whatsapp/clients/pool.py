@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Final
 from shardd.errors import DatabaseError, DeviceUnavailableError, ErrorClass
 from shardd.ipc import DeviceSpec
 from shardd.logs import get_logger
+from shardd.proxies import Proxy, parse_proxy
 from shardd.states import DeviceState
 from shardd.transports.base import Events
 from shardd.transports.egress.gate import Gate
-from shardd.transports.egress.upstream import Proxy, parse_proxy
 from shardd.transports.whatsapp.clients.client import Client, ClientFailedError
 from shardd.transports.whatsapp.clients.library import LibraryLock
 from shardd.transports.whatsapp.messages.failures import Failure
@@ -205,7 +205,7 @@ class Clients:
             return parse_proxy(url)
         except ValueError as error:
             raise DeviceUnavailableError(
-                f"the proxy of device {device.id} cannot be used: {error}", error_class=ErrorClass.CONNECTION
+                f"the proxy of device {device.id} {error}", error_class=ErrorClass.CONNECTION
             ) from None
 
     async def _rebuild(self, slot: ClientSlot, device: DeviceSpec) -> Client:

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from shardd.errors import SharddError
 from shardd.phone_numbers import digits_of
-from shardd.transports.egress.upstream import parse_proxy
+from shardd.proxies import parse_proxy
 from shardd.transports.whatsapp import oneshot
 from shardd.transports.whatsapp.sessions.dsn import library_dsn
 from shardd.transports.whatsapp.sessions.store import SessionStore, StoredSession
@@ -82,7 +82,7 @@ def _proxy_url(proxy: str | None) -> str | None:
     try:
         return parse_proxy(proxy).url if proxy else None
     except ValueError as error:
-        raise SharddError(f"the proxy cannot be used: {error}") from None
+        raise SharddError(f"the proxy {error}") from None
 
 
 class _Pairing:

@@ -9,7 +9,7 @@ import asyncio
 from typing import Any, Final
 
 from shardd.errors import SharddError
-from shardd.transports.egress.upstream import parse_proxy
+from shardd.proxies import parse_proxy
 from shardd.transports.whatsapp import oneshot
 from shardd.transports.whatsapp.sessions.dsn import library_dsn
 from shardd.transports.whatsapp.sessions.store import SessionStore
@@ -70,7 +70,7 @@ async def _unlink(request: dict[str, Any], report: oneshot.Report) -> None:
     try:
         proxy = parse_proxy(request["proxy"]) if request["proxy"] else None
     except ValueError as error:
-        raise SharddError(f"the proxy cannot be used: {error}") from None
+        raise SharddError(f"the proxy {error}") from None
     url = library_dsn(store.dsn, pgbouncer=request["pgbouncer"])
     client = Client(
         "unlink", request["jid"], dsn=url, gate=gate, library_lock=LibraryLock(), proxy=proxy, listener=_Ignore()
