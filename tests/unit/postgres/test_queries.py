@@ -11,7 +11,13 @@ from shardd.postgres.sql_files import queries_of
 
 PACKAGE = Path(shardd.__file__).parent
 SOURCES = "\n".join(file.read_text() for file in PACKAGE.rglob("*.py"))
-PACKAGES = ("shardd.postgres", "shardd.queue", "shardd.transports.whatsapp.sessions", "shardd.legacy")
+PACKAGES = (
+    "shardd.embedded",
+    "shardd.postgres",
+    "shardd.queue",
+    "shardd.transports.whatsapp.sessions",
+    "shardd.legacy",
+)
 FILES = sorted(PACKAGE.rglob("sql/*.sql"))
 
 
