@@ -1,8 +1,8 @@
-"""Which IP addresses are the internet's, and which hosts an operator allows besides.
+"""Which IP addresses are public, and which other hosts an operator allows.
 
-`ipaddress.is_global` is not enough: it takes multicast, 6to4, Teredo's relatives and IPv4-compatible addresses for global, looks
-into mapped addresses only in newer versions of Python, and changes with them. So the special blocks stand here
-as IANA lists them (iana-ipv4-special-registry, iana-ipv6-special-registry), and `is_global` is asked as well.
+`ipaddress.is_global` is not enough: it counts multicast, 6to4, relatives of Teredo and IPv4-compatible addresses as global,
+looks into mapped addresses only in newer versions of Python, and changes with them. So the special blocks are listed here as
+IANA does (iana-ipv4-special-registry, iana-ipv6-special-registry), and `is_global` is checked as well.
 """
 
 from __future__ import annotations
@@ -16,49 +16,28 @@ from typing import Final
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-# The first block that an address lies in names it.
-_IPV4: Final = tuple(
-    (IPv4Network(block), what)
-    for block, what in (
-        ("0.0.0.0/32", "the unspecified address"),
-        ("0.0.0.0/8", "a reserved address"),
-        ("10.0.0.0/8", "a private address"),
-        ("100.64.0.0/10", "a private address (carrier-grade NAT)"),
-        ("127.0.0.0/8", "a loopback address"),
-        ("169.254.0.0/16", "a link-local address"),
-        ("172.16.0.0/12", "a private address"),
-        ("192.0.0.0/24", "a reserved address"),
-        ("192.0.2.0/24", "a reserved address"),
-        ("192.88.99.0/24", "a reserved address"),  # 6to4 relays
-        ("192.168.0.0/16", "a private address"),
-        ("198.18.0.0/15", "a reserved address"),
-        ("198.51.100.0/24", "a reserved address"),
-        ("203.0.113.0/24", "a reserved address"),
-        ("224.0.0.0/4", "a multicast address"),
-        ("240.0.0.0/4", "a reserved address"),
-    )
+_BLOCKS: Final = tuple(
+    (ip_network(block), what)
+    for what, blocks in {
+        "the unspecified address": "0.0.0.0/32 ::/128",
+        "a loopback address": "127.0.0.0/8 ::1/128",
+        "a private address": "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7 fec0::/10",
+        "a private address (carrier-grade NAT)": "100.64.0.0/10",
+        "a link-local address": "169.254.0.0/16 fe80::/10",
+        "a multicast address": "224.0.0.0/4 ff00::/8",
+        # Among them 6to4 (192.88.99.0/24, 2002::/16), Teredo and other protocols (2001::/23).
+        "a reserved address": "0.0.0.0/8 192.0.0.0/24 192.0.2.0/24 192.88.99.0/24 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 "
+        "240.0.0.0/4 2001::/23 2001:db8::/32 2002::/16 3fff::/20",
+    }.items()
+    for block in blocks.split()
 )
-_IPV6: Final = tuple(
-    (IPv6Network(block), what)
-    for block, what in (
-        ("::/128", "the unspecified address"),
-        ("::1/128", "a loopback address"),
-        ("fc00::/7", "a private address"),
-        ("fe80::/10", "a link-local address"),
-        ("fec0::/10", "a private address"),
-        ("ff00::/8", "a multicast address"),
-        ("2001::/23", "a reserved address"),  # Teredo and other protocols
-        ("2001:db8::/32", "a reserved address"),
-        ("2002::/16", "a reserved address"),  # 6to4, which holds an IPv4 address
-        ("3fff::/20", "a reserved address"),
-    )
-)
+"""The special blocks, and the name of an address in them; the first one counts."""
 _GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 
 def read_address(text: str) -> Address | None:
-    """The address that `text` is in its usual spelling, or None. One with a zone (fe80::1%eth0) is none for us."""
+    """The address in `text`, or None, also for one with a zone (fe80::1%eth0)."""
     try:
         address = ip_address(text)
     except ValueError:
@@ -77,10 +56,9 @@ def reached(address: Address) -> Address:
 
 
 def why_not_public(address: Address) -> str | None:
-    """What an address is that is not one of the internet, in words (`a loopback address`), or None."""
+    """The kind of an address that is not public, in words (`a loopback address`); None for a public one."""
     address = reached(address)
-    blocks: tuple[tuple[Network, str], ...] = _IPV4 if isinstance(address, IPv4Address) else _IPV6
-    if what := next((what for block, what in blocks if address in block), None):
+    if what := next((what for block, what in _BLOCKS if address in block), None):
         return what
     outside = isinstance(address, IPv6Address) and address not in _GLOBAL_UNICAST
     return "a reserved address" if outside or not address.is_global or address.is_multicast else None
@@ -88,7 +66,7 @@ def why_not_public(address: Address) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class AllowedHost:
-    """One entry: a host name or a network, and maybe the only port."""
+    """One entry: a host name or a network, perhaps for one port only."""
 
     name: str | None
     network: Network | None
@@ -96,7 +74,10 @@ class AllowedHost:
 
 
 def read_allowed_host(text: str) -> AllowedHost:
-    """Read `name`, `name:port`, an address, `address:port`, `[IPv6]:port`, or a network. Raises ValueError, in words."""
+    """Read `name`, `name:port`, an address, `address:port`, `[IPv6]:port`, or a network.
+
+    Raises ValueError whose text continues `VALUE …`.
+    """
     host, port = text.strip().lower(), None
     if match := re.fullmatch(r"\[([^\]]*)\](?::([0-9]{1,5}))?|([^:]+):([0-9]{1,5})", host):
         host, digits = match[1] or match[3] or "", match[2] or match[4]
@@ -108,7 +89,7 @@ def read_allowed_host(text: str) -> AllowedHost:
             network = ip_network(host)
         except ValueError:
             raise ValueError(
-                "is not a network; write one such as 10.20.0.0/16, without bits behind its length"
+                "is not a network; write one such as 10.20.0.0/16, without bits after its length"
             ) from None
         return AllowedHost(None, network, port)
     if re.fullmatch(r"[0-9.]+|0x[0-9a-fx.]*|.*[\[\]%].*", host) or not re.fullmatch(
@@ -121,7 +102,7 @@ def read_allowed_host(text: str) -> AllowedHost:
 
 
 class AllowedHosts:
-    """The hosts that may be reached although their addresses are not public."""
+    """Hosts that may be reached although their addresses are not public."""
 
     def __init__(self, entries: Iterable[str]) -> None:
         """`entries` as `read_allowed_host` reads them. Raises ValueError."""

@@ -1,7 +1,7 @@
-"""The errors of shardd: a small hierarchy, so that a caller can tell what an error obliges it to do.
+"""The errors of shardd: a small hierarchy whose classes determine what a caller does.
 
-`SharddError` and its children below `SendError` carry the text that a user reads. A `SendError` says what is known
-about one message after a try, which decides the next state of its job (see `shardd.states`).
+The text of each is written for the user. A `SendError` is what is known about one message after an attempt to send it, which
+decides the next state of its job (see `shardd.states`).
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import ClassVar
 
 
 class ErrorClass(StrEnum):
-    """What kind of thing kept a message from being sent; the same words in SQL and on the command line."""
+    """Why a message was not sent; the same words in SQL and on the command line."""
 
-    RECIPIENT = "recipient"  # nobody there, or no address
+    RECIPIENT = "recipient"  # does not exist, or has no address
     CONTENT = "content"  # the message itself: its media, its length, its template
-    RATE_LIMIT = "rate_limit"  # the other side asked for fewer messages
+    RATE_LIMIT = "rate_limit"  # the peer asked for fewer messages
     ACCOUNT = "account"  # credentials, ban, a session that is gone
-    CONNECTION = "connection"  # the network between us and the other side
-    SERVER = "server"  # the other side answered that it failed
+    CONNECTION = "connection"  # the network between us and the peer
+    SERVER = "server"  # the peer reported an error of its own
     TIMEOUT = "timeout"  # no answer in time
     DEVICE = "device"  # the device could not send, for another reason
     WORKER = "worker"  # our own process died or had to stop
-    EXPIRED = "expired"  # too late
-    OPTED_OUT = "opted_out"  # the recipient wants no more messages
-    CANCELLED = "cancelled"  # somebody decided so
+    EXPIRED = "expired"  # past its expiry
+    OPTED_OUT = "opted_out"  # the recipient has opted out
+    CANCELLED = "cancelled"  # by an operator or producer
     UNKNOWN = "unknown"
 
 
@@ -36,25 +36,25 @@ class SharddError(Exception):
 
 
 class UsageError(SharddError):
-    """The command line asks for something that cannot be done as written."""
+    """The command line is not valid."""
 
     exit_code = 64
 
 
 class DeviceSettingsError(UsageError):
-    """A device's settings are not what its transport needs; the text names the setting and the mend, never a secret."""
+    """A device's settings are not what its transport needs; the text names the setting and the fix, never a secret."""
 
 
 class DatabaseError(SharddError):
-    """PostgreSQL cannot be reached, refuses us, or lacks something that shardd needs."""
+    """PostgreSQL is unreachable, refuses shardd, or lacks something that shardd needs."""
 
     exit_code = 69
 
 
 class BlockedError(DatabaseError):
-    """Somebody's open transaction keeps a lock that we need; nothing was changed, and asked again, it may succeed.
+    """An open transaction holds a lock that we need; nothing was changed, and another attempt may succeed.
 
-    `blocker`: which session that is, for how long, and how to end it, if that could be seen.
+    `blocker`: which session that is, since when, and how to end it, if that could be found out.
     """
 
     exit_code = 75
@@ -63,17 +63,17 @@ class BlockedError(DatabaseError):
 
 
 class RefusedDataError(DatabaseError):
-    """PostgreSQL looked at a value and does not want it: asked again, it says the same."""
+    """PostgreSQL rejects a value; another attempt would fail in the same way."""
 
 
 class RowRefusedError(RefusedDataError):
-    """The database looked at a row and does not want it; the text names the column, the value and the fix."""
+    """shardd's own checks in the database reject a row; the text names the column, the value and the fix."""
 
     exit_code = 65
 
 
 class SourceError(SharddError):
-    """What another system left cannot be read as it is."""
+    """The data of another system cannot be read as it is."""
 
     exit_code = 65
 
@@ -85,7 +85,7 @@ class AlreadyRunningError(SharddError):
 
 
 class NotRunningError(SharddError):
-    """No supervisor answers at the control socket."""
+    """No supervisor answers on the control socket."""
 
     exit_code = 3
 
@@ -103,7 +103,7 @@ class ConfigError(SharddError):
 
 
 class PairingError(SharddError):
-    """A device got no session; nothing has changed, so it may be tried again."""
+    """A device was not paired; nothing has changed, so it can be tried again."""
 
     exit_code = 75
 
@@ -117,41 +117,41 @@ class JournalHeldError(JournalError):
 
 
 class UnsafeFileError(SharddError):
-    """A file or folder of the state folder is not what the daemon made there; the text names it and the fix."""
+    """A file or folder in the state folder is not as the daemon created it; the text names it and the fix."""
 
     exit_code = 78
 
 
 class SendError(SharddError):
-    """What is known about a message that was not simply sent."""
+    """What is known about a message that was not sent, or may not have been."""
 
     def __init__(self, text: str, *, error_class: ErrorClass = ErrorClass.UNKNOWN) -> None:
-        """`error_class`: what kind of thing went wrong, for those who retry or cancel many jobs at once."""
+        """`error_class`: for retrying or cancelling many jobs at once."""
         super().__init__(text)
         self.error_class = error_class
 
 
 class PermanentError(SendError):
-    """The message was not sent, and the same message can never be."""
+    """The message was not sent, and no attempt can succeed."""
 
 
 class TransientError(SendError):
-    """The message was not sent; the same message may succeed later."""
+    """The message was not sent; a later attempt may succeed."""
 
     def __init__(
         self, text: str, *, retry_after: float | None = None, error_class: ErrorClass = ErrorClass.UNKNOWN
     ) -> None:
-        """`retry_after`: seconds that the other side asked us to wait, if it did."""
+        """`retry_after`: seconds that the peer asked us to wait, if it did."""
         super().__init__(text, error_class=error_class)
         self.retry_after = retry_after
 
 
 class ExpiredError(SendError):
-    """The message was not sent because its time was over."""
+    """The message was not sent because it had expired."""
 
 
 class OptedOutError(SendError):
-    """The message was not sent: its recipient wants no more."""
+    """The message was not sent because its recipient has opted out."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text, error_class=ErrorClass.OPTED_OUT)
@@ -170,11 +170,11 @@ class DeviceUnavailableError(SendError):
         whole_account: bool = False,
         error_class: ErrorClass = ErrorClass.DEVICE,
     ) -> None:
-        """Say what is wrong with the device.
+        """What is wrong with the device.
 
-        `state`: the device state (`shardd.states.DeviceState`) that this error proves, or None when the device is only
-        unreachable at the moment. `until`: when the state ends by itself. `retry_after`: seconds before the device is
-        tried again when the state stays as it is. `whole_account`: the wait is meant for every device of the same account.
+        `state`: the device state (`shardd.states.DeviceState`) that this error proves; None if the device is only unreachable
+        at the moment. `until`: when the state ends. `retry_after`: seconds until the device is tried again if its state does
+        not change. `whole_account`: the wait applies to every device of the same account.
         """
         super().__init__(text, error_class=error_class)
         self.state = state
@@ -184,4 +184,4 @@ class DeviceUnavailableError(SendError):
 
 
 class InDoubtError(SendError):
-    """The message was handed over and nobody can know whether it was sent."""
+    """The message was handed over, and it is unknowable whether it was sent."""

@@ -1,7 +1,7 @@
-"""The kinds of events, as they stand in `shardd.events` and in the `kinds` of a webhook.
+"""The kinds of events, in `shardd.events` and in the `kinds` of a webhook.
 
-A kind is `job.` and the state in which the job ended, or what became known of it later; the triggers of the outbox write them
-(`shardd/queue/migrations`), and a test holds the two together.
+A kind is `job.` and the state in which the job ended, or what became known later. The triggers of the outbox write them
+(`shardd/queue/migrations`); a test compares the two.
 """
 
 from __future__ import annotations
@@ -26,6 +26,6 @@ class EventKind(StrEnum):
 
 
 def names_a_kind(pattern: str) -> bool:
-    """Whether a pattern such as `job.sent`, `job.*` or `*` can fit any kind."""
+    """Whether a pattern such as `job.sent`, `job.*` or `*` matches any kind."""
     fits = re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
     return any(fits.fullmatch(kind) for kind in EventKind)

@@ -1,8 +1,8 @@
-"""JSON that others wrote: read strictly where shardd acts on it, and so that nothing can fail where it is only shown.
+"""Untrusted JSON: read strictly where shardd acts on it, and without any failure where it is only shown.
 
-What is fine here is fine for `shardd.json_fault` in the database (0003_values.sql), which checks rows as they are written: an
-object, not nested too deeply, with numbers that MessagePack can carry. (Integers of more than 4300 digits are more than Python
-reads, and a few thousand brackets more than its stack.)
+`shardd.json_fault` in the database (0003_values.sql), which checks rows as they are written, accepts whatever is accepted here:
+an object, not nested too deeply, with numbers that MessagePack can represent. (Python refuses integers of more than 4300
+digits, and a few thousand brackets exceed its stack.)
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Any, Final
 
 MOST_LEVELS: Final = 32
 SMALLEST, LARGEST = -(2**63), 2**64 - 1
-"""The integers that MessagePack has; `SMALLEST` and `LARGEST` bound the other numbers, too."""
+"""The integers of MessagePack; they bound the other numbers, too."""
 NEAREST: Final = 1e-300
 """Numbers closer to 0 may become 0."""
 _KINDS: Final = {list: "array", str: "string", int: "number", float: "number", bool: "boolean", type(None): "null"}
 _SHOWN: Final = 40
-"""Characters of a value that an error repeats."""
+"""Characters of a value that are shown in an error."""
 
 
 class UnreadableError(ValueError):
-    """The JSON cannot be used; the text says why, and goes on after the name of the field."""
+    """The JSON cannot be used; the text continues the sentence that begins with the name of the field."""
 
 
 def read_object(text: str, most: int) -> dict[str, Any]:
-    """The object that the text is, of at most `most` bytes. Raises UnreadableError."""
+    """The object in a text of at most `most` bytes. Raises UnreadableError."""
     if len(text.encode(errors="replace")) > most:
         raise UnreadableError(f"is too long: at most {most} bytes")
     try:
@@ -37,7 +37,7 @@ def read_object(text: str, most: int) -> dict[str, Any]:
     except ValueError as error:
         raise UnreadableError(f"is not JSON ({error})") from None
     if not isinstance(value, dict):
-        # Its value may be a password, which somebody wrote without the braces.
+        # Not shown: it may be a password that was written without the braces.
         raise UnreadableError(f"is a JSON {_KINDS[type(value)]}, not an object")
     if _is_deeper(value, MOST_LEVELS):
         raise UnreadableError(f"is nested in more than {MOST_LEVELS} levels")
@@ -47,10 +47,9 @@ def read_object(text: str, most: int) -> dict[str, Any]:
 
 
 def show_value(text: str) -> Any:
-    """The value that the text is, for people and programs that look at it; never raises.
+    """The value in a text, for display; never raises.
 
-    A number that Python cannot hold becomes its digits as a text. What cannot be read at all, or written again, becomes
-    {"unreadable": text}.
+    A number that Python cannot represent becomes the text of its digits. Anything unreadable becomes {"unreadable": text}.
     """
     try:
         value = json.loads(text, parse_int=_integer_or_text, parse_float=_float_or_text, parse_constant=str)
@@ -66,7 +65,7 @@ def _is_storable(text: str) -> bool:
 
 
 def _integer(digits: str) -> int:
-    # The length first: Python takes the square of it to read a number.
+    # The length first: reading a number takes time quadratic in it.
     number = int(digits) if len(digits) <= _SHOWN else None
     if number is None or not SMALLEST <= number <= LARGEST:
         raise UnreadableError(f"has the number {_short(digits)}, which is out of range")
@@ -98,7 +97,7 @@ def _float_or_text(digits: str) -> float | str:
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
-    """Whether something in this value is below so many levels of objects and lists."""
+    """Whether this value is nested in more than so many levels of objects and lists."""
     layer = [value]
     for _ in range(levels + 1):
         layer = [

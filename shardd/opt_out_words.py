@@ -1,8 +1,7 @@
-"""Does a message ask for no more messages?
+"""Whether a message is an opt-out.
 
-An opt-out is final, so only a message that says nothing else counts: the whole of it must be one of the words, whatever its
-case, its accents, the signs and emoji around it, and a "please" before or after. A question asks something, and "don't stop" asks
-for the opposite; neither is an opt-out.
+An opt-out is final, so the whole message must be one of the words; only case, accents, punctuation, emoji and a "please" before
+or after it are ignored. A question is not an opt-out, and neither is "don't stop".
 """
 
 from __future__ import annotations
@@ -13,60 +12,25 @@ from collections.abc import Iterable
 from typing import Final
 
 MOST: Final = 200
-"""Characters of a message that is looked at: a longer one says something else."""
+"""Characters; a longer message contains something else."""
 
 _POLITE: Final = (
-    *(
-        "please",
-        "pls",
-        "thanks",
-        "thank you",
-        "tolong",
-        "mohon",
-        "terima kasih",
-        "makasih",
-        "bitte",
-        "danke",
-        "por favor",
-    ),
-    *(
-        "gracias",
-        "obrigado",
-        "obrigada",
-        "s'il vous plaît",
-        "s'il te plaît",
-        "svp",
-        "stp",
-        "merci",
-        "per favore",
-        "grazie",
-    ),
-    *(
-        "alstublieft",
-        "alsjeblieft",
-        "aub",
-        "bedankt",
-        "пожалуйста",
-        "спасибо",
-        "من فضلك",
-        "لو سمحت",
-        "شكرا",
-        "कृपया",
-        "धन्यवाद",
-    ),
+    "please, pls, thanks, thank you, tolong, mohon, terima kasih, makasih, bitte, danke, por favor, gracias, obrigado, obrigada, "
+    "s'il vous plaît, s'il te plaît, svp, stp, merci, per favore, grazie, alstublieft, alsjeblieft, aub, bedankt, "
+    "пожалуйста, спасибо, من فضلك, لو سمحت, شكرا, कृपया, धन्यवाद"
 )
 """What people add to a request."""
 _QUESTION: Final = re.compile("[?\u061f\u037e]")
 _ACCENTS: Final = re.compile("[\u0300-\u036f\u0640\u064b-\u0655]")
-"""Of Latin, Greek and Cyrillic letters, and of Arabic ones, which people leave out as they like."""
+"""Of Latin, Greek, Cyrillic and Arabic letters; people often leave them out."""
 _DOTLESS_I: Final = "\u0131"
-"""Of Turkish, whose capital is everybody's I."""
+"""Turkish; its capital is the ordinary I."""
 _PRESENTATION: Final = re.compile("[\ufe00-\ufe0f]")
-"""Whether a sign is shown as text or in colour."""
+"""Variation selectors: whether a character is shown as text or as emoji."""
 
 
 class OptOutWords:
-    """The words, ready to be compared with messages."""
+    """The words, prepared for comparison with messages."""
 
     def __init__(self, words: Iterable[str]) -> None:
         """`words`: single words or short phrases in any spelling; one without a letter or a digit never matches."""
@@ -81,7 +45,7 @@ class OptOutWords:
 
 
 def plain(text: str) -> str:
-    """The words of a text in lower case, without accents, with single spaces for all that stands between them."""
+    """The words of a text in lower case, without accents, separated by single spaces."""
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
     letters = unicodedata.normalize("NFC", _PRESENTATION.sub("", _ACCENTS.sub("", folded)))
     return " ".join("".join(map(_letter, letters.replace(_DOTLESS_I, "i"))).split())
@@ -95,5 +59,5 @@ def _letter(sign: str) -> str:
     return "" if kind == "Cf" else " "
 
 
-_PHRASES: Final = "|".join(sorted(map(plain, _POLITE), key=len, reverse=True))
+_PHRASES: Final = "|".join(sorted(map(plain, _POLITE.split(", ")), key=len, reverse=True))
 _AROUND: Final = re.compile(rf"^(?:(?:{_PHRASES}) )+|(?: (?:{_PHRASES}))+$")

@@ -1,7 +1,7 @@
-"""How a URL is shown: in an error, a log line or an event never with its user, password, query or fragment.
+"""URLs without their secrets, for errors, logs and events: no user, password, query or fragment.
 
-A password stands before the @, a signature in the query, and what a job's error says every producer may read. So every URL
-that reaches a text goes through this module, and so does every text of a library that may hold one.
+A password precedes the @, a signature is in the query, and every producer may read the error of a job. So each URL that becomes
+part of a text passes through this module, and so does each text of a library that may contain one.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ MAX_SHOWN: Final = 120
 """Characters of a URL."""
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-# A URL inside a text, also as JSON writes it (https:\/\/…). It ends where the libraries that quote one end it.
+# A URL inside a text, also escaped as in JSON (https:\/\/…). It ends where the libraries that quote one end it.
 _IN_TEXT: Final = re.compile(r"""[A-Za-z][A-Za-z0-9+.-]*:(?:\\?/){2}[^\s"'<>]+""")
 
 
 def safe_url(source: str) -> str:
-    """A URL, data: URI or path, short and on one line, without what may be a secret."""
+    """A URL, data: URI or path, short, on one line, and without anything that may be secret."""
     scheme = match[0] if (match := _SCHEME.match(source)) else ""
     if scheme.lower() == "data:":
         return _short(f"{source.split(',', 1)[0]},…")
@@ -35,13 +35,13 @@ def safe_url(source: str) -> str:
         return _short(f"{scheme}//{parts.netloc.rpartition('@')[2]}{path}")
     rest = bare[len(scheme) :]
     if "@" in rest and (scheme or ":" in rest.rpartition("@")[0]):
-        # No URL that anybody could fetch, but perhaps one that lost its slashes.
+        # Cannot be fetched, but may be a URL that lost its slashes.
         return _short(f"{scheme}…{rest.rpartition('@')[2]}")
     return _short(bare)
 
 
 def scrub_urls(text: str) -> str:
-    """A text of a library or of another side, with each URL in it as `safe_url` shows it."""
+    """A text from a library or a peer, with each URL in it as `safe_url` shows it."""
     return _IN_TEXT.sub(lambda match: safe_url(match[0].replace("\\/", "/")), text)
 
 

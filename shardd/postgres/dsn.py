@@ -1,4 +1,4 @@
-"""The parts of a DSN: a libpq URL or key=value pairs, which may name several servers."""
+"""DSNs, as a libpq URL or key=value pairs, which may name several servers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from shardd.errors import DatabaseError
 
 WRITABLE: Final = "read-write"
-"""`target_session_attrs` of a connection that is to write: neither a standby nor a server that was made read-only."""
+"""`target_session_attrs` of a connection for writing: neither a standby nor a server that was made read-only."""
 
 _PER_HOST: Final = ("host", "hostaddr", "port")
 _FILES: Final = ("PGSERVICEFILE", "PGSYSCONFDIR")
-"""Where a DSN's `service` is looked up, which no part of a DSN can say."""
+"""The places of service files, which no part of a DSN can name."""
 
 
 def parse_dsn(dsn: str) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def parse_dsn(dsn: str) -> dict[str, Any]:
     try:
         return conninfo_to_dict(dsn)
     except psycopg.Error:
-        # What libpq says quotes a part of the text, which may be the password.
+        # libpq's error quotes a part of the text, which may be the password.
         raise DatabaseError(
             "the DSN is neither a URL such as postgresql://user:password@host/database nor key=value pairs such as "
             "'host=… dbname=… user=…'"
@@ -34,9 +34,9 @@ def parse_dsn(dsn: str) -> dict[str, Any]:
 
 
 def complete_dsn(dsn: str) -> str:
-    """The same with what libpq would take from the environment (PGHOST, PGPASSWORD, PGOPTIONS …). Raises DatabaseError.
+    """The DSN with what libpq would take from the environment (PGHOST, PGPASSWORD, PGOPTIONS …). Raises DatabaseError.
 
-    So that it means the same to a process without these variables, and to a library that is not libpq.
+    So that it means the same to a process without these variables, and to a library other than libpq.
     """
     found = {
         option.keyword.decode(): option.val.decode()
@@ -47,12 +47,12 @@ def complete_dsn(dsn: str) -> str:
 
 
 def without_libpq(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment without the variables that `complete_dsn` has read: the library refuses some that libpq knows."""
+    """An environment without the variables that `complete_dsn` reads: the WhatsApp library refuses some that libpq knows."""
     return {name: value for name, value in environ.items() if not name.startswith("PG") or name in _FILES}
 
 
 def reorder_hosts(dsn: str, order: Sequence[int]) -> str:
-    """The same servers in another order, which is given by their places. Raises DatabaseError."""
+    """The DSN with its servers in another order, given by their indices. Raises DatabaseError."""
     parts = parse_dsn(dsn)
     moved = {}
     for name in _PER_HOST:
@@ -63,10 +63,7 @@ def reorder_hosts(dsn: str, order: Sequence[int]) -> str:
 
 
 def split_hosts(dsn: str) -> list[str]:
-    """One DSN for each server that `dsn` names, in its order. Raises DatabaseError.
-
-    Where several hosts share one port it is everybody's, as libpq has it.
-    """
+    """One DSN for each server that `dsn` names, in its order; a single port is the port of all. Raises DatabaseError."""
     parts = parse_dsn(dsn)
     given = {name: str(parts[name]).split(",") for name in _PER_HOST if parts.get(name)}
     count = max((len(values) for name, values in given.items() if name != "port"), default=1)
@@ -82,7 +79,7 @@ def split_hosts(dsn: str) -> list[str]:
 
 
 def addresses_of(parts: dict[str, Any]) -> list[str]:
-    """host:port, or the path of a socket, for each server of a parsed DSN."""
+    """host:port, or the path of a socket, of each server of a parsed DSN."""
     hosts = str(parts.get("host") or parts.get("hostaddr") or "").split(",")
     ports = str(parts.get("port") or "5432").split(",")
     return [_address(host, port) for host, port in zip(hosts, islice(cycle(ports), len(hosts)), strict=True)]
@@ -96,9 +93,6 @@ def _address(host: str, port: str) -> str:
 
 
 def server_of(dsn: str) -> str:
-    """Where a DSN leads, without its password: host:port/database. Raises DatabaseError when it is none."""
+    """The servers and the database of a DSN, without its password: host:port/database. Raises DatabaseError."""
     parts = parse_dsn(dsn)
-    hosts = str(parts.get("host") or "localhost").split(",")
-    ports = islice(cycle(str(parts.get("port") or "5432").split(",")), len(hosts))
-    servers = ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
-    return f"{servers}/{parts.get('dbname', parts.get('user', ''))}"
+    return f"{','.join(addresses_of(parts))}/{parts.get('dbname', parts.get('user', ''))}"

@@ -1,7 +1,7 @@
-"""What went wrong with PostgreSQL, in one sentence that says where, what and how to mend it; never a password.
+"""Errors of PostgreSQL in one sentence with the server, the cause and the fix; never a password.
 
-What a server says is known by its SQLSTATE (`shardd.postgres.refusals` for a connection that it refuses), because it may speak
-any language. What libpq says has no code, and is English: nobody here asks it for another language.
+A server's errors are recognized by their SQLSTATE (of a refused connection, see `shardd.postgres.refusals`), because their text
+may be in any language. Errors of libpq have no code, and are in English: no other language is requested.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from shardd.postgres.dsn import addresses_of, parse_dsn
 from shardd.postgres.liveness import Deadline
 from shardd.postgres.refusals import RefusedError, explain
 
-_SLOW: Final = "{address} did not answer in time: is it the right host, and is a firewall between?"
+_SLOW: Final = "{address} did not answer in time: is it the right host, and does a firewall let the connection through?"
 _NOT_PROVED: Final = "{where} refuses the password of user {user}: correct the DSN"
 _LOST: Final = "the connection to {where} was lost"
 _READ_ONLY: Final = "{where} is read-only: name the primary server in the DSN"
 _NOT_MIGRATED: Final = "{where} lacks tables, columns or functions of this release: run `shardd db migrate`"
 
-# Words of libpq or PgBouncer, and what to tell. {where}, {address}, {user} and {database} are filled in.
+# Texts of libpq or PgBouncer, and the sentence for each. {where}, {address}, {user} and {database} are filled in.
 _CONNECTING: Final = (
     ("no password supplied", _NOT_PROVED),
     (
@@ -42,13 +42,13 @@ _CONNECTING: Final = (
         "{where} is a PgBouncer, which takes no options: for sessions, write database.sessions_dsn (config/pgbouncer.ini)",
     ),
     ("session is read-only|server is in hot standby mode", _READ_ONLY),
-    ("Permission denied", "the socket {address} is closed to this user: run as the user that owns it"),
+    ("Permission denied", "this user may not use the socket {address}: run as the user that owns it"),
 )
 
 _BY_CODE: Final[Mapping[str | None, str]] = {
     "25006": _READ_ONLY,
     "25P03": _LOST,
-    "28000": "{where} does not let this user in: see its pg_hba.conf",
+    "28000": "{where} does not accept this user: see its pg_hba.conf",
     "28P01": _NOT_PROVED,
     "3D000": "{where} has no such database: create it (createdb --owner={user} {database})",
     "3F000": _NOT_MIGRATED,
@@ -59,9 +59,9 @@ _BY_CODE: Final[Mapping[str | None, str]] = {
     "53100": "{where} has no space left on its disk",
     "53200": "{where} has no memory left, most often because a session holds very many locks: `shardd status` may name it, and "
     "pg_locks does (SELECT pid, count(*) FROM pg_locks GROUP BY pid)",
-    "53300": "{where} has no free connection: `shardd status` says whose they are, if shardd runs. Limit programs that hold too "
+    "53300": "{where} has no free connection: `shardd status` lists who has them, if shardd runs. Limit programs that hold too "
     "many (ALTER ROLE … CONNECTION LIMIT); if all are needed, raise its max_connections",
-    "55P03": "{where} kept a lock from us for too long: another program uses the table",
+    "55P03": "{where} did not grant a lock in time: another program is using the table",
     "57014": "{where} did not finish a statement in time: is it overloaded, or a table locked?",
     "57P01": _LOST,
     "57P02": _LOST,
@@ -77,16 +77,16 @@ _DATABASE_IS_FULL: Final = (
     "{where} has as many connections as the CONNECTION LIMIT of the database allows: end some, or raise it"
 )
 _DATABASE_ROUTINE: Final = "CheckMyDatabase"
-"""Where a server refuses the connections beyond a database's limit with 53300 (src/backend/utils/init/postinit.c)."""
+"""The routine that refuses connections beyond a database's limit with 53300 (src/backend/utils/init/postinit.c)."""
 _NOTIFY_FULL: Final = (
-    "{where} has no room in its queue of notifications, because a session that listens does not end its transaction: "
+    "{where} has no room in its queue of notifications, because a listening session does not end its transaction: "
     "`shardd status` names it"
 )
 _NOTIFY_ROUTINE: Final = "PreCommit_Notify"
-"""Where a transaction fails with 54000 because that queue is full (src/backend/commands/async.c)."""
-_NO_LOGIN: Final = "{where} knows no user {user} that may log in: create it (createuser {user}) or correct the DSN"
+"""The routine in which a transaction fails with 54000 because that queue is full (src/backend/commands/async.c)."""
+_NO_LOGIN: Final = "{where} has no user {user} that may log in: create it (createuser {user}) or correct the DSN"
 _LOGIN_ROUTINE: Final = "InitializeSessionUserId"
-"""Where a server refuses a role with 28000 that is not there or has no LOGIN, and with 53300 one that has too many connections
+"""The routine that refuses a role with 28000 if it does not exist or has no LOGIN, and with 53300 if it has too many connections
 (src/backend/utils/init/miscinit.c)."""
 _BY_ROUTINE: Final[Mapping[tuple[str | None, str | None], str]] = {
     ("28000", _LOGIN_ROUTINE): _NO_LOGIN,
@@ -94,7 +94,7 @@ _BY_ROUTINE: Final[Mapping[tuple[str | None, str | None], str]] = {
     ("53300", _DATABASE_ROUTINE): _DATABASE_IS_FULL,
     ("54000", _NOTIFY_ROUTINE): _NOTIFY_FULL,
 }
-"""By SQLSTATE and the routine that reported it, where the code alone says too little."""
+"""By SQLSTATE and the routine that reported it, where the code alone is not specific enough."""
 
 
 _REFUSALS: Final = frozenset({"22", "23", "54", "P0"})
@@ -102,9 +102,9 @@ _REFUSALS: Final = frozenset({"22", "23", "54", "P0"})
 
 
 def describe_error(error: BaseException, dsn: str, deadline: Deadline | None = None) -> DatabaseError:
-    """The error to raise for one of psycopg's, of its pool's or of the operating system's; the cause is kept.
+    """The error to raise for one of psycopg, of its pool or of the operating system, which becomes its cause.
 
-    `deadline`: the one that the work had; once it has passed, whatever else is said is its consequence.
+    `deadline`: the deadline of the work; once it has passed, any other error is its consequence.
     """
     if deadline is not None and deadline.passed:
         error = psycopg.errors.QueryCanceled(f"no answer within {deadline.limit:g} s")
@@ -114,18 +114,18 @@ def describe_error(error: BaseException, dsn: str, deadline: Deadline | None = N
 
 
 def has_no_room(error: DatabaseError) -> bool:
-    """Whether a server refused a connection because it has as many as it may have."""
+    """Whether a server refused a connection because it has as many as it allows."""
     return isinstance(error.__cause__, psycopg.Error) and error.__cause__.sqlstate == "53300"
 
 
 def explain_refusal(error: psycopg.OperationalError) -> psycopg.OperationalError:
-    """The error of a connect, with the server's code unless its words are libpq's. May block for a moment."""
+    """The error of a connect, with the server's code unless its text is libpq's. May block for a moment."""
     return error if any(re.search(pattern, str(error)) for pattern, _ in _CONNECTING) else explain(error)
 
 
 def _described(error: BaseException, dsn: str) -> DatabaseError:
     if _is_refusal(error):
-        return RowRefusedError(_said(error))
+        return RowRefusedError(_text_of(error))
     sentence = _sentence(error, words_of(dsn))
     if isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
         return BlockedError(sentence)
@@ -139,12 +139,12 @@ def _is_bad_data(error: BaseException) -> bool:
         return False
     if (error.sqlstate, _routine(error)) in _BY_ROUTINE:
         return False
-    # Without a code, psycopg itself could not say it to the server.
+    # Without a code, psycopg itself could not send it to the server.
     return isinstance(error, psycopg.DataError) if error.sqlstate is None else error.sqlstate[:2] in _REFUSALS
 
 
 def words_of(dsn: str) -> dict[str, str]:
-    """What a sentence about a database is made of: its address, user and name, and `where`, which is all of them."""
+    """The parts of a sentence about a database: its address, user and name, and `where`, which is all of them."""
     parts = parse_dsn(dsn)
     address = ", ".join(addresses_of(parts))
     user = str(parts.get("user") or "of the operating system")
@@ -154,7 +154,7 @@ def words_of(dsn: str) -> dict[str, str]:
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Whether `shardd.refuse` said it, whose words are for whoever wrote the row."""
+    """Whether `shardd.refuse` raised it, whose text is for whoever wrote the row."""
     return (
         isinstance(error, psycopg.IntegrityError)
         and error.diag.schema_name == "shardd"
@@ -164,15 +164,12 @@ def _is_refusal(error: BaseException) -> bool:
 
 def _sentence(error: BaseException, words: Mapping[str, str]) -> str:
     template = _template(error)
-    said = _said(error)
+    text = _text_of(error)
     if template is None:
-        return f"{words['where']}: {said}"
-    told = template.format_map(words)
-    return (
-        f"{told} ({said})"
-        if isinstance(error, psycopg.Error) and error.sqlstate and not isinstance(error, RefusedError)
-        else told
-    )
+        return f"{words['where']}: {text}"
+    sentence = template.format_map(words)
+    has_details = isinstance(error, psycopg.Error) and error.sqlstate and not isinstance(error, RefusedError)
+    return f"{sentence} ({text})" if has_details else sentence
 
 
 def _template(error: BaseException) -> str | None:
@@ -200,9 +197,9 @@ def _by_words(text: str) -> str | None:
     return _LOST if re.search("closed|lost|EOF|reset by peer|Broken pipe", text) else None
 
 
-def _said(error: BaseException) -> str:
+def _text_of(error: BaseException) -> str:
     parts: tuple[str | None, ...] = ()
     if isinstance(error, psycopg.Error):
         parts = (error.diag.message_primary, error.diag.message_detail, error.diag.message_hint)
-    told = ". ".join(" ".join(part.split()).rstrip(".") for part in parts if part)
-    return told or " ".join(str(error).split()) or type(error).__name__
+    text = ". ".join(" ".join(part.split()).rstrip(".") for part in parts if part)
+    return text or " ".join(str(error).split()) or type(error).__name__

@@ -1,10 +1,10 @@
 """Whether a connection to PostgreSQL is alive, and an end to every wait on one that is not.
 
-At a deadline the socket is shut down, which ends every wait on it at once. Cancelling instead would itself wait for the
-server, and a frozen server or a network that swallows packets answers no cancel request either.
+At a deadline the socket is shut down, which ends every wait on it at once. Cancelling would itself wait for the server, and a
+frozen server or a network that swallows packets does not answer a cancel request either.
 
-An idle connection is judged by its socket: one that has something to read carries the server's farewell. That costs a
-system call and no round trip, so it can be asked before each use.
+An idle connection is judged by its socket: unexpected data on it means that the server closed the connection. That costs a system
+call and no round trip, so it can be checked before each use.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 KEEPALIVE: Final[Mapping[str, Any]] = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
-"""Seconds, seconds and tries until a peer that vanished without a farewell is given up; ignored on a socket file."""
+"""Seconds, seconds and probes until a silent peer is given up; ignored on a UNIX socket."""
 
 
 class Deadline:
-    """Shuts a connection's socket down `limit` seconds from now, unless cancelled before."""
+    """Shuts down a connection's socket `limit` seconds from now, unless cancelled before."""
 
     def __init__(self, connection: AsyncConnection[TupleRow], limit: float) -> None:
         self.limit = limit
@@ -43,7 +43,7 @@ class Deadline:
 
 
 def shut_down(connection: AsyncConnection[TupleRow]) -> None:
-    """End every wait on this connection, from outside of it."""
+    """End every wait on this connection, whoever waits."""
     try:
         # A duplicate, because closing the Python object must not close libpq's descriptor.
         with socket.socket(fileno=os.dup(connection.pgconn.socket)) as twin:
@@ -57,7 +57,7 @@ def is_fresh(connection: AsyncConnection[TupleRow]) -> bool:
     try:
         poll = select.poll()
         poll.register(connection.pgconn.socket, select.POLLIN)
-        for _ in range(4):  # a farewell, then the end of the stream
+        for _ in range(4):  # a closing message, then the end of the stream
             if not poll.poll(0):
                 break
             connection.pgconn.consume_input()

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from psycopg.rows import TupleRow, tuple_row
 
 from shardd.errors import DatabaseError
-from shardd.postgres.servers import Connection
+from shardd.postgres.servers import Connection, ask_server
 from shardd.postgres.sql_files import queries_of
 
 
@@ -32,11 +32,7 @@ class LockWatch:
         """The server's process behind a connection; behind a pooler: in this transaction. Raises psycopg.Error."""
         if not connection.shared:
             return connection.info.backend_pid
-        async with connection.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(queries_of("shardd.postgres")["describe_connection"])
-            row = await cursor.fetchone()
-        assert row is not None  # it returns one row whatever is stored
-        return int(row[0])
+        return int((await ask_server(connection, "describe_connection"))[0])
 
     def end(self) -> None:
         """The wait is over. Does not block: a look that is under way ends by itself."""

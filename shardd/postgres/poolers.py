@@ -1,9 +1,9 @@
-"""Whether a pooler stands before the server, and whether it gives each transaction another connection.
+"""Whether a pooler is in front of the server, and whether it gives each transaction another server connection.
 
-A client is given a key by which it may cancel its statements. A server puts its process id into it; a pooler, which hands
-its server connections around, has to make up keys of its own. So a key without the id of the process that answers tells of a
-pooler, on the first connection already and however few clients there are. It does not tell its mode: that shows when a
-notification comes while nothing is asked, for which a server connection has to stay with its client.
+A client receives a key with which it may cancel its statements. A server puts the id of its process into the key; a pooler,
+which reassigns its server connections, has to make up keys. So a key without the id of the process that answers reveals a
+pooler, on the first connection and with any number of clients. It does not reveal the pooler's mode. That takes a notification
+to an idle client: it arrives only if the client keeps its server connection.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from psycopg import AsyncConnection, sql
 from shardd.postgres.sql_files import queries_of
 
 PATIENCE: Final = 5.0
-"""Seconds that a notification may take. It takes milliseconds where it comes at all."""
+"""Seconds to wait for a notification, which takes milliseconds if it arrives at all."""
 
 REFUSAL: Final = (
     "{where} is reached through a pooler that gives each transaction another connection (PgBouncer's pool_mode transaction or "
@@ -27,14 +27,14 @@ REFUSAL: Final = (
 
 
 def is_pooled(connection: AsyncConnection[Any], backend: int) -> bool:
-    """Whether a pooler answers for the server; `backend`: the process that a statement found at the other end."""
+    """Whether a pooler answers for the server; `backend`: the process that executed a statement."""
     return connection.info.backend_pid != backend
 
 
 async def keeps_its_server(connection: AsyncConnection[Any], backend: int, other: AsyncConnection[Any]) -> bool:
-    """Whether a pooled connection has the server's process `backend` to itself. `other`: another one of the same address.
+    """Whether a pooled connection has the server process `backend` to itself. `other`: another connection to the same address.
 
-    Changes no setting of what may be somebody else's server connection. Raises psycopg.Error.
+    Leaves the settings of the server connection, which others may use, as they are. Raises psycopg.Error.
     """
     queries, channel = queries_of("shardd.postgres"), f"shardd_{token_hex(8)}"
     name = {"channel": sql.Identifier(channel)}
@@ -43,6 +43,6 @@ async def keeps_its_server(connection: AsyncConnection[Any], backend: int, other
     if notified is None or notified[0] == backend:
         return False
     async with aclosing(connection.notifies(timeout=PATIENCE, stop_after=1)) as notices:
-        heard = [notice async for notice in notices if notice.channel == channel]
+        received = [notice async for notice in notices if notice.channel == channel]
     await connection.execute(sql.SQL(queries["unlisten"].decode()).format(**name))
-    return bool(heard)
+    return bool(received)

@@ -1,8 +1,8 @@
-"""Why a server refused a connection, whatever language it speaks.
+"""The SQLSTATE of a refused connection.
 
-libpq hands over a refusal as text, in the language that the server is set to, without its SQLSTATE. The code is in what the
-server sent, and libpq can write that down: so a refusal that libpq does not explain by itself is asked for once more, with
-libpq's trace on. What was learnt is kept by its text.
+libpq returns a refusal as text, in the language of the server, without its SQLSTATE. The code is in the server's message, and
+libpq can trace messages: so for a refusal that libpq does not explain itself, the connection is tried once more with the trace
+on. The result is cached by the text of the refusal.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
 PATIENCE: Final = 3.0
-"""Seconds for the second try, which most often is answered as quickly as the first."""
+"""Seconds for the second attempt, which usually fails as quickly as the first."""
 
 _ERROR: Final = re.compile(
     rb'^B\t\d+\tErrorResponse\t S "[^"]*" V "[A-Z]*" C "([0-9A-Z]{5})"(?:.* R "(\w+)" )?', re.MULTILINE
@@ -30,7 +30,7 @@ _known: dict[str, RefusedError] = {}
 
 
 class RefusedError(psycopg.OperationalError):
-    """A server did not let us in. `sqlstate` says why; `routine` is where in its source it did."""
+    """A server refused a connection, with the `sqlstate` and the `routine` of its source."""
 
     def __init__(self, text: str, sqlstate: str, routine: str) -> None:
         super().__init__(text)
@@ -49,7 +49,7 @@ def explain(error: psycopg.OperationalError) -> psycopg.OperationalError:
 
 
 def _ask_again(failed: pq.abc.PGconn) -> tuple[str, str] | None:
-    # With the address that was looked up then: libpq would wait for the DNS with no end.
+    # With the address that was looked up before: libpq waits for the DNS without limit.
     parts = {option.keyword.decode(): option.val.decode() for option in failed.info if option.val}
     trace = os.memfd_create("trace")  # in memory alone: a password may be in it
     try:

@@ -1,8 +1,8 @@
-"""Connecting to the server that a DSN means: the primary of those that it names, with the settings that shardd relies on.
+"""Connecting to the primary among the servers that a DSN names, with the settings that shardd relies on.
 
-All servers of a DSN are asked at once, so that one that swallows packets delays nobody. A server is known by its cluster's
-identifier and its timeline, which grows with each promotion. One that is further than the one before is the primary from
-then on, whatever else still answers; one that is behind was not stopped when another took its place, and is refused.
+All servers of a DSN are tried at once, so that one that swallows packets delays nothing. A server is identified by its cluster's
+identifier and its timeline, which grows with each promotion. A server on a later timeline than the one before is the primary from
+then on, whatever else still answers; one on an earlier timeline was not stopped when another took over, and is refused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from shardd.postgres.sql_files import queries_of
 OLDEST_SERVER: Final = 14
 
 _NO_IDENTITY: Final = ("0A", "42")
-"""Classes of SQLSTATE by which a server that is not quite PostgreSQL's own says that it does not tell who it is."""
+"""Classes of SQLSTATE of a server that is not quite PostgreSQL and cannot identify itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,43 +42,42 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """How to connect; all times in seconds.
-
-    `writable`: to a primary only. `prepare_threshold`: after how many uses a statement is prepared; None: never.
-    `session`: whether the connection must keep its server from one transaction to the next, which a pooler may not let it.
-    `foreign`: a database that is only read, and need not be what shardd's own must be. `keep_path`: names are looked up where
-    the DSN, the role or the database says; else nowhere but in pg_catalog.
-    `lock_timeout`: how long a statement may wait for one lock; 0: as long as it may take at all.
-    `index_plans`: whether statements are planned as index probes (`shardd.postgres.settings.INDEX_PLANS`).
-    """
+    """How to connect; all times in seconds."""
 
     application_name: str
     connect_timeout: float
     statement_timeout: float
     prepare_threshold: int | None = None
+    """After how many uses a statement is prepared; None: never."""
     writable: bool = True
+    """Only to a primary."""
     session: bool = True
+    """Whether the connection must keep its server between transactions, which a pooler may prevent."""
     foreign: bool = False
+    """A database that is only read, and need not meet shardd's requirements."""
     keep_path: bool = False
+    """Names are resolved by the search_path of the DSN, the role or the database; otherwise only in pg_catalog."""
     index_plans: bool = False
+    """Whether statements are planned as index probes (`shardd.postgres.settings.INDEX_PLANS`)."""
     lock_timeout: float = 0.0
+    """How long a statement may wait for one lock; 0: as long as the statement may take."""
     row_factory: AsyncRowFactory[Any] = tuple_row
 
 
 class Connection(AsyncConnection[TupleRow]):
-    """A connection to a server that was looked at. Its settings are made, unless it is `shared`."""
+    """A connection to a server that was checked. Its settings are applied, unless it is `shared`."""
 
     shared: bool = False
-    """Whether each transaction may meet another server connection, which somebody else has used and will use again."""
+    """Whether each transaction may get another server connection, one that other clients use as well."""
     generation: int = 0
-    """What `Servers.generation` was when it was made: a lower one belongs to a server that is not the primary any more."""
+    """`Servers.generation` when it was made: a lower one belongs to a server that is no longer the primary."""
 
 
 class Servers:
-    """The servers that a DSN names, and what was learnt of them. Raises DatabaseError when the DSN cannot be read."""
+    """The servers that a DSN names, and what is known of them. Raises DatabaseError when the DSN cannot be read."""
 
     def __init__(self, dsn: str, terms: Terms, *, on_change: Callable[[str], None] = lambda _: None) -> None:
-        """`on_change` is told in words when the server is another one from now on."""
+        """`on_change` is called with an explanation when another server is in use from now on."""
         self.generation = 0
         self._dsn = complete_dsn(dsn)
         self._terms = terms
@@ -91,7 +90,7 @@ class Servers:
 
     @property
     def dsn(self) -> str:
-        """The DSN, completed, with the server first that was the primary when it was asked last."""
+        """The DSN, completed, beginning with the server that was last found to be the primary."""
         return reorder_hosts(self._dsn, self._order)
 
     async def connect(self) -> Connection:
@@ -106,13 +105,13 @@ class Servers:
             self._order.sort(key=lambda index: index != attempts[winner])
             return winner.result()
         finally:
-            # Not cancelled: a server that is frozen would hold up the cancellation.
+            # Not cancelled: a frozen server would hold up the cancellation.
             for attempt in attempts.keys() - {winner}:
                 self._unwanted.add(attempt)
                 attempt.add_done_callback(self._discard)
 
     async def check(self, connection: Connection) -> None:
-        """Ask whether the server at the other end still is the primary. Raises DatabaseError."""
+        """Check that the server at the other end is still the primary. Raises DatabaseError."""
         deadline = Deadline(connection, self._terms.statement_timeout)
         try:
             await self._accept(connection, self._dsn)
@@ -122,7 +121,7 @@ class Servers:
             deadline.cancel()
 
     def suspect(self, why: str) -> None:
-        """The server behaves like another one: every connection that was made so far is of no use."""
+        """The server behaves like another one: no connection made so far may be used."""
         self.generation += 1
         self._keeps_servers = False
         self._on_change(why)
@@ -142,7 +141,7 @@ class Servers:
             yield
 
     def is_current(self, connection: Connection) -> bool:
-        """Whether a connection leads to the server that is the primary as far as is known; costs no round trip."""
+        """Whether a connection leads to the primary, as far as is known without a round trip."""
         if connection.closed or connection.generation != self.generation:
             return False
         status = connection.pgconn.parameter_status
@@ -158,30 +157,24 @@ class Servers:
 
     async def _connect_to(self, index: int, until: float) -> Connection:
         dsn = self._hosts[index]
-        connection: Connection | None = None
-        deadline: Deadline | None = None
         try:
             async with asyncio.timeout_at(until):
-                connection = await self._open(dsn)
-            deadline = Deadline(connection, until - asyncio.get_running_loop().time())
+                connection = await Connection.connect(dsn, **self._arguments())
+        except psycopg.OperationalError as error:
+            raise describe_error(await asyncio.to_thread(explain_refusal, error), dsn) from error
+        except (psycopg.Error, OSError) as error:
+            raise describe_error(error, dsn) from error
+        deadline = Deadline(connection, until - asyncio.get_running_loop().time())
+        try:
             await self._prepare(connection, dsn)
         except BaseException as error:
-            if connection is not None:
-                await connection.close()
+            await connection.close()
             if isinstance(error, psycopg.Error | OSError):
-                late = deadline is not None and deadline.passed
-                raise describe_error(TimeoutError() if late else error, dsn) from error
+                raise describe_error(TimeoutError() if deadline.passed else error, dsn) from error
             raise
         finally:
-            if deadline is not None:
-                deadline.cancel()
+            deadline.cancel()
         return connection
-
-    async def _open(self, dsn: str) -> Connection:
-        try:
-            return await Connection.connect(dsn, **self._arguments())
-        except psycopg.OperationalError as error:
-            raise await asyncio.to_thread(explain_refusal, error) from error
 
     async def _prepare(self, connection: Connection, dsn: str) -> None:
         backend = await self._accept(connection, dsn)
@@ -210,14 +203,10 @@ class Servers:
         return arguments
 
     async def _accept(self, connection: Connection, dsn: str) -> int:
-        """The server's process that answers. Raises DatabaseError for a server that shardd cannot work with."""
+        """The process id of the backend. Raises DatabaseError for a server that shardd cannot work with."""
         if not self._terms.foreign:
             _check_server(connection, dsn)
-        async with connection.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(queries_of("shardd.postgres")["describe_connection"], prepare=False)
-            row = await cursor.fetchone()
-        assert row is not None  # it returns one row whatever is stored
-        backend, in_recovery, read_only, replication_role = row
+        backend, in_recovery, read_only, replication_role = await ask_server(connection, "describe_connection")
         words = words_of(dsn)
         if replication_role != "origin" and not self._terms.foreign:
             raise DatabaseError(
@@ -236,18 +225,18 @@ class Servers:
             return
         if known is not None and found.cluster == known.cluster and found.timeline < known.timeline:
             raise DatabaseError(
-                f"PostgreSQL at {address} was replaced by another one (it writes timeline {found.timeline}, and timeline "
-                f"{known.timeline} was seen): stop it. If it is the right one, restart shardd"
+                f"PostgreSQL at {address} was replaced by another server (it writes timeline {found.timeline}, but timeline "
+                f"{known.timeline} has been seen): stop it. If it is the right one, restart shardd"
             )
         self._known = found
         if known is not None:
             what = f"timeline {found.timeline} after {known.timeline}"
             if found.cluster != known.cluster:
                 what = f"cluster {found.cluster} in place of {known.cluster}"
-            self.suspect(f"{address} is the primary now ({what})")
+            self.suspect(f"{address} is now the primary ({what})")
 
     async def _share(self, connection: Connection, backend: int, dsn: str) -> None:
-        """A pooler is in between: see what it does, or do without a session of our own."""
+        """A pooler is in between: find out how it works, or do without a session of our own."""
         if not self._terms.session:
             connection.shared = True
             connection.prepare_threshold = None
@@ -264,9 +253,18 @@ class Servers:
             version, terms.statement_timeout, lock_timeout=terms.lock_timeout, index_plans=terms.index_plans
         )
         settings |= more
-        if self._terms.keep_path:
+        if terms.keep_path:
             del settings["search_path"]
         return {"names": list(settings), "values": list(settings.values())}
+
+
+async def ask_server(connection: AsyncConnection[Any], name: str) -> TupleRow:
+    """The row of a statement of this package that always returns one. Raises psycopg.Error."""
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        await cursor.execute(queries_of("shardd.postgres")[name], prepare=False)
+        row = await cursor.fetchone()
+    assert row is not None
+    return row
 
 
 def _check_server(connection: Connection, dsn: str) -> None:
@@ -277,26 +275,23 @@ def _check_server(connection: Connection, dsn: str) -> None:
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise DatabaseError(
-            f"{words['where']} is stored in {encoding}, which does not hold every text: make a database in UTF8 "
+            f"{words['where']} is stored in {encoding}, which cannot represent every text: create a database in UTF8 "
             f"(createdb --encoding=UTF8 --template=template0 --owner={words['user']} NAME) and name that one in the DSN"
         )
 
 
 async def _identify(connection: Connection) -> Identity | None:
     try:
-        async with connection.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(queries_of("shardd.postgres")["identify_server"], prepare=False)
-            row = await cursor.fetchone()
+        cluster, timeline = await ask_server(connection, "identify_server")
     except psycopg.Error as error:
         if (error.sqlstate or "")[:2] in _NO_IDENTITY:
             return None
         raise
-    assert row is not None  # see above
-    return Identity(row[0], int(row[1], 16))
+    return Identity(cluster, int(timeline, 16))
 
 
 async def _first_of(attempts: Collection[asyncio.Task[Connection]]) -> asyncio.Task[Connection]:
-    """The first that succeeds. Raises DatabaseError that says of each why it failed."""
+    """The first that succeeds. Raises DatabaseError with the reason of each failure."""
     pending = set(attempts)
     while pending:
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)

@@ -1,9 +1,9 @@
 """The settings of a connection that shardd relies on.
 
-Every one of them can be changed for a session by `ALTER SYSTEM`, `ALTER DATABASE`, `ALTER ROLE`, postgresql.conf or the
-environment (PGOPTIONS, PGDATESTYLE, …), and each would change what a statement means, what its answer looks like, or how long it
-takes. So each connection sets them itself, whatever it found. Costs (`random_page_cost`, `work_mem` …) are the operator's,
-and so is `default_transaction_read_only`, by which a server says that it is not to be written to.
+Each of them can be changed for a session by `ALTER SYSTEM`, `ALTER DATABASE`, `ALTER ROLE`, postgresql.conf or the environment
+(PGOPTIONS, PGDATESTYLE, …), and each affects what a statement means, the format of its result, or how long it takes. So every
+connection sets them itself. Costs (`random_page_cost`, `work_mem` …) are up to the operator, and so is
+`default_transaction_read_only`, by which a server declares that it must not be written to.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Setting(NamedTuple):
 
 
 SETTINGS: Final = (
-    # First of all, so that no name in what follows can lead to somebody's own object. Nothing of shardd's is found by it.
+    # First, so that no name below can resolve to an object of another role. shardd's own names are always qualified.
     Setting("search_path", "pg_catalog, pg_temp"),
-    # How values are written and read.
+    # The format of values.
     Setting("client_encoding", "UTF8"),
     Setting("datestyle", "ISO, MDY"),
     Setting("intervalstyle", "postgres"),
@@ -33,7 +33,7 @@ SETTINGS: Final = (
     Setting("lc_monetary", "C"),
     Setting("lc_numeric", "C"),
     Setting("lc_time", "C"),
-    # How statements are read.
+    # The meaning of statements.
     Setting("standard_conforming_strings", "on"),
     Setting("backslash_quote", "safe_encoding"),
     Setting("transform_null_equals", "off"),
@@ -42,7 +42,7 @@ SETTINGS: Final = (
     Setting("plpgsql.extra_errors", "none"),
     Setting("plpgsql.extra_warnings", "none"),
     Setting("default_table_access_method", "heap", since=12),
-    # What a transaction is, and what ends a session.
+    # Transactions and the end of a session.
     Setting("default_transaction_isolation", "read committed"),
     Setting("default_transaction_deferrable", "off"),
     Setting("row_security", "on"),
@@ -51,8 +51,8 @@ SETTINGS: Final = (
     Setting("lock_timeout", "0"),
     Setting("idle_session_timeout", "0", since=14),
     Setting("transaction_timeout", "0", since=17),
-    # How statements are planned. Plans are generic because the router's statements carry arrays whose sizes differ at each
-    # call; a plan without an index or a nested loop would make the claim read the whole table.
+    # Planning. Plans are generic because the parameters of the router's statements are arrays of varying size; without an
+    # index or a nested loop, a claim would read the whole table.
     Setting("plan_cache_mode", "force_generic_plan", since=12),
     Setting("jit", "off", since=11),
     Setting("enable_bitmapscan", "on"),
@@ -76,22 +76,21 @@ INDEX_PLANS: Final = {
     "enable_mergejoin": "off",
     "enable_material": "off",
 }
-"""For connections whose every statement asks for a few rows in the order of an index.
+"""For connections whose statements all fetch a few rows in the order of an index.
 
-On a table that was never analysed, or was when it was empty, the planner takes ten thousand rows for ten, and expects reading
-and sorting the table to cost no more than an index probe: once for each lane, that takes for ever. Where there is no other way,
-it still sorts and reads.
+On a table that was never analysed, or while it was empty, the planner mistakes ten thousand rows for ten, and expects that
+reading and sorting the table costs no more than an index probe; repeated for each lane, that takes far too long. Where there is
+no alternative, PostgreSQL still sorts and reads the table.
 """
 
 
 def settings_for(
     server_version: int, statement_timeout: float, *, lock_timeout: float = 0.0, index_plans: bool = False
 ) -> dict[str, str]:
-    """What to set on a server of this major version; times in seconds. `index_plans`: see `INDEX_PLANS`.
+    """The settings for a server of this major version; times in seconds. `index_plans`: see `INDEX_PLANS`.
 
-    `lock_timeout`: how long one lock may be waited for; 0: as long as the statement may take.
-
-    The server gives up at nine tenths of it, so that its clear answer arrives before our own deadline does.
+    `lock_timeout`: longest wait for one lock; 0: as long as the statement may take. The server gives up after nine tenths of
+    `statement_timeout`, so that its error arrives before our own deadline.
     """
     settings = {setting.name: setting.value for setting in SETTINGS if setting.since <= server_version}
     if index_plans:

@@ -1,8 +1,8 @@
-"""SQL statements read from files: those of a package are in the `*.sql` files of its folder `sql`.
+"""SQL statements from files: those of a package are in the `*.sql` files of its folder `sql`.
 
-A statement is under a line `-- name: claim_jobs` and comment lines that describe it, and reaches to the next name. Its parameters
-are psycopg's, `%(device)s`; a percent sign that is none is doubled. The description is not sent: the server would parse it each
-time, and psycopg would look for parameters in it.
+A statement follows a line `-- name: claim_jobs` and comment lines that describe it, and extends to the next name. Its
+parameters are psycopg's, `%(device)s`; any other percent sign is doubled. The description is not sent: the server would parse
+it each time, and psycopg would look for parameters in it.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _NAME = re.compile(r"^-- name: *(\w+) *$", re.MULTILINE)
 
 @cache
 def queries_of(package: str) -> Mapping[str, bytes]:
-    """The statements of a package, by name, as the bytes that psycopg takes without copying. A name is there once."""
+    """The statements of a package by their unique names, as the bytes that psycopg takes without copying."""
     queries: dict[str, bytes] = {}
     for file in sorted((files(package) / "sql").iterdir(), key=lambda file: file.name):
         if file.name.endswith(".sql"):
             found = load_queries(file)
             if twice := queries.keys() & found.keys():
-                raise ValueError(f"{file.name}: {', '.join(sorted(twice))} is in another file, too")
+                raise ValueError(f"{file.name}: {', '.join(sorted(twice))} is also in another file")
             queries.update(found)
     return MappingProxyType(queries)
 
 
 def query_text(package: str, name: str) -> LiteralString:
-    """One statement as text: to be composed, or for a driver that takes no bytes."""
+    """One statement as text: to be composed, or for a driver that does not take bytes."""
     return queries_of(package)[name].decode()
 
 

@@ -103,7 +103,7 @@ async def test_who_has_the_connections_is_named(
     )
     shardd = Command(daemon.config_file)
     ran = await shardd("job", "list")
-    assert (ran.code, "no free connection: `shardd status` says whose they are" in ran.err) == (69, True)
+    assert (ran.code, "no free connection: `shardd status` lists who has them" in ran.err) == (69, True)
     assert f"{len(held)} of user stranger" in ran.err
     ran = await shardd("status")
     assert f"{len(held)} of user stranger" in " ".join(ran.out.split())

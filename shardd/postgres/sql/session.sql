@@ -1,21 +1,21 @@
--- What a connection says of its server, and its settings. Names are qualified, and operators avoided: until the settings are
--- made, an unqualified one may lead to somebody's own object.
+-- What a connection needs to know of its server, and its settings. Names are qualified and operators avoided: until the settings
+-- are applied, an unqualified name may resolve to an object of another role.
 
 -- name: describe_connection
--- Which backend answers, and what decides whether this connection is of any use.
+-- The process of the backend, and what decides whether this connection can be used.
 SELECT pg_catalog.pg_backend_pid(),
        pg_catalog.pg_is_in_recovery(),
        pg_catalog.current_setting('transaction_read_only'),
        pg_catalog.current_setting('session_replication_role');
 
 -- name: identify_server
--- Which cluster this is, and how often it was promoted: the timeline, in hexadecimal. Only a primary can be asked.
+-- The identifier of the cluster, and its timeline in hexadecimal, which grows with each promotion. Works on a primary only.
 SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system()),
        pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8);
 
 -- name: apply_settings
 -- In one round trip, in this order. They are set here and not in the connection string because PgBouncer refuses options there.
--- A server that acknowledges commits before they are durable could forget a claim whose message has left: not for us.
+-- A server that acknowledges commits before they are durable could lose a claim whose message was sent, so that is turned off.
 SELECT pg_catalog.set_config(setting.name, setting.value, false)
   FROM ROWS FROM (pg_catalog.unnest(%(names)s::pg_catalog.text[]), pg_catalog.unnest(%(values)s::pg_catalog.text[]))
     AS setting (name, value)
@@ -24,7 +24,7 @@ SELECT pg_catalog.set_config('synchronous_commit', 'on', false)
  WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off';
 
 -- name: apply_local_settings
--- The same to the end of this transaction only: what follows it on this server connection may be somebody else's.
+-- The same until the end of this transaction only: another client may use this server connection after it.
 SELECT pg_catalog.set_config(setting.name, setting.value, true)
   FROM ROWS FROM (pg_catalog.unnest(%(names)s::pg_catalog.text[]), pg_catalog.unnest(%(values)s::pg_catalog.text[]))
     AS setting (name, value)
@@ -33,8 +33,8 @@ SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
  WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off';
 
 -- name: describe_blockers
--- Whose transactions keep the backend `pid` waiting for a lock, those first that do not wait themselves. A prepared transaction has
--- no session, and is 0 here. What is NULL is hidden from this login.
+-- The sessions that keep the backend `pid` waiting for a lock, those first that do not wait themselves. A prepared transaction has no
+-- session, and is 0 here. NULL means hidden from this login.
 SELECT b.pid, a.datname, a.usename, a.application_name, pg_catalog.host(a.client_addr), a.state,
        EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) a.xact_start)::pg_catalog.float8
   FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids(%(pid)s)) AS b (pid)
@@ -50,5 +50,5 @@ LISTEN {channel};
 UNLISTEN {channel};
 
 -- name: notify
--- To whoever listens, and from which process.
+-- Returns the process that notified.
 SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_notify(%(channel)s, '');

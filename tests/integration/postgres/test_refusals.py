@@ -84,19 +84,17 @@ async def test_an_unknown_database_is_told(server: Server) -> None:
 
 @pytest.mark.parametrize("user", ["nobody", "retired"])
 async def test_a_user_who_cannot_log_in_is_told(user: str, server: Server) -> None:
-    assert f"knows no user {user} that may log in: create it (createuser {user})" in await refusal(
-        server.dsn(user=user)
-    )
+    assert f"has no user {user} that may log in: create it (createuser {user})" in await refusal(server.dsn(user=user))
 
 
 async def test_a_user_whom_no_rule_lets_in_is_told(server: Server) -> None:
-    assert "does not let this user in: see its pg_hba.conf" in await refusal(server.dsn(user="stranger"))
+    assert "does not accept this user: see its pg_hba.conf" in await refusal(server.dsn(user="stranger"))
 
 
 async def test_a_server_without_room_is_told(server: Server) -> None:
     dsn = server.dsn().replace("shardd@", "shardd:right@")
     held = [psycopg.connect(dsn) for _ in range(4)]
-    assert "has no free connection: `shardd status` says whose they are, if shardd runs. Limit" in await refusal(dsn)
+    assert "has no free connection: `shardd status` lists who has them, if shardd runs. Limit" in await refusal(dsn)
     for connection in held:
         connection.close()
 

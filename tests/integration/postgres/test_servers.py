@@ -123,8 +123,8 @@ async def test_a_promoted_standby_is_used_and_the_old_primary_refused_from_then_
         for _ in range(3):
             async with await servers.connect() as connection:
                 assert port_of(connection) == standby.port
-        assert told == [f"127.0.0.1:{standby.port} is the primary now (timeline 2 after 1)"]
-        with pytest.raises(DatabaseError, match=r"was replaced by another one .* stop it"):
+        assert told == [f"127.0.0.1:{standby.port} is now the primary (timeline 2 after 1)"]
+        with pytest.raises(DatabaseError, match=r"was replaced by another server .* stop it"):
             await servers.check(old)
 
 

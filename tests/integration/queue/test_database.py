@@ -239,7 +239,7 @@ async def test_an_unknown_database_is_told(postgres: Cluster) -> None:
 
 
 async def test_a_user_whom_the_server_does_not_let_in_is_told(postgres: Cluster) -> None:
-    with pytest.raises(DatabaseError, match=r"does not let this user in: see its pg_hba\.conf"):
+    with pytest.raises(DatabaseError, match=r"does not accept this user: see its pg_hba\.conf"):
         await Database(postgres.dsn("postgres", "stranger")).open()
 
 
