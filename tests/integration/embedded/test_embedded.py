@@ -296,17 +296,17 @@ async def test_too_long_a_path_is_refused(state_dir: Path) -> None:
         await EmbeddedPostgres(folder).start()
 
 
-def test_no_database_yet_is_told(state_dir: Path) -> None:
+def test_no_database_yet_is_reported(state_dir: Path) -> None:
     with pytest.raises(DatabaseError, match=r"there is no embedded database in .* yet: `shardd start` creates it"):
         embedded_dsn(state_dir)
 
 
-def test_a_folder_without_programs_is_told_with_the_mend(state_dir: Path) -> None:
+def test_a_folder_without_programs_is_reported_with_the_fix(state_dir: Path) -> None:
     with pytest.raises(DatabaseError, match=f"{state_dir} has no initdb and postgres: install the system's package"):
         find_binaries(prepare_home(state_dir), state_dir)
 
 
-def test_data_of_another_major_version_is_told(state_dir: Path) -> None:
+def test_data_of_another_major_version_is_reported(state_dir: Path) -> None:
     home = prepare_home(state_dir)
     home.account.run(["/usr/bin/env", "mkdir", str(home.data)])
     home.account.write(home.data / "PG_VERSION", "13\n")
@@ -422,7 +422,7 @@ def answer_as(uid: int, work: Callable[[], Any]) -> Any:
 
 
 @as_root
-def test_a_user_without_a_name_is_told(state_dir: Path) -> None:
+def test_a_user_without_a_name_is_reported(state_dir: Path) -> None:
     uid = next(number for number in range(4242, 5000) if number not in {entry.pw_uid for entry in pwd.getpwall()})
     assert f"cannot run as uid {uid}, which has no entry in /etc/passwd" in answer_as(
         uid, lambda: prepare_home(state_dir)
@@ -430,7 +430,7 @@ def test_a_user_without_a_name_is_told(state_dir: Path) -> None:
 
 
 @as_root
-def test_a_folder_of_another_user_is_told(state_dir: Path) -> None:
+def test_a_folder_of_another_user_is_reported(state_dir: Path) -> None:
     home: Home = prepare_home(state_dir)
     nobody = pwd.getpwnam("nobody").pw_uid
     other = nobody if home.account.uid != nobody else pwd.getpwnam("daemon").pw_uid

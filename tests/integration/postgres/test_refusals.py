@@ -70,28 +70,28 @@ async def refusal(dsn: str) -> str:
     return text
 
 
-async def test_a_wrong_password_is_told(server: Server) -> None:
+async def test_a_wrong_password_is_reported(server: Server) -> None:
     dsn = server.dsn().replace("shardd@", "shardd:wrong@")
     assert (await refusal(dsn)).endswith("refuses the password of user shardd: correct the DSN")
     assert "wrong" not in await refusal(dsn)
     assert (await refusal(server.dsn())).endswith("refuses the password of user shardd: correct the DSN")
 
 
-async def test_an_unknown_database_is_told(server: Server) -> None:
+async def test_an_unknown_database_is_reported(server: Server) -> None:
     dsn = server.dsn("nowhere").replace("shardd@", "shardd:right@")
     assert "has no such database: create it (createdb --owner=shardd nowhere)" in await refusal(dsn)
 
 
 @pytest.mark.parametrize("user", ["nobody", "retired"])
-async def test_a_user_who_cannot_log_in_is_told(user: str, server: Server) -> None:
+async def test_a_user_who_cannot_log_in_is_reported(user: str, server: Server) -> None:
     assert f"has no user {user} that may log in: create it (createuser {user})" in await refusal(server.dsn(user=user))
 
 
-async def test_a_user_whom_no_rule_lets_in_is_told(server: Server) -> None:
+async def test_a_user_whom_no_rule_lets_in_is_reported(server: Server) -> None:
     assert "does not accept this user: see its pg_hba.conf" in await refusal(server.dsn(user="stranger"))
 
 
-async def test_a_server_without_room_is_told(server: Server) -> None:
+async def test_a_server_without_room_is_reported(server: Server) -> None:
     dsn = server.dsn().replace("shardd@", "shardd:right@")
     held = [psycopg.connect(dsn) for _ in range(4)]
     assert "has no free connection: `shardd status` lists who has them, if shardd runs. Limit" in await refusal(dsn)
@@ -99,7 +99,7 @@ async def test_a_server_without_room_is_told(server: Server) -> None:
         connection.close()
 
 
-async def test_a_limit_of_connections_is_told_by_whose_it_is(server: Server) -> None:
+async def test_a_limit_of_connections_is_reported_by_whose_it_is(server: Server) -> None:
     dsn = server.dsn().replace("shardd@", "shardd:right@")
     with psycopg.connect(dsn):
         server.execute("ALTER ROLE shardd CONNECTION LIMIT 1")
@@ -109,12 +109,12 @@ async def test_a_limit_of_connections_is_told_by_whose_it_is(server: Server) -> 
         assert "has as many connections as the CONNECTION LIMIT of the database allows" in await refusal(dsn)
 
 
-async def test_a_server_that_speaks_another_transport_is_told(server: Server) -> None:
+async def test_a_server_that_speaks_another_transport_is_reported(server: Server) -> None:
     dsn = server.dsn().replace("shardd@", "shardd:right@").replace("sslmode=disable", "sslmode=require")
     assert "and sslmode of the DSN do not agree about TLS" in await refusal(dsn)
 
 
-async def test_a_server_that_is_on_its_way_up_or_down_is_told(server: Server) -> None:
+async def test_a_server_that_is_on_its_way_up_or_down_is_reported(server: Server) -> None:
     dsn = server.dsn().replace("shardd@", "shardd:right@")
     with psycopg.connect(server.dsn("postgres", "postgres")) as kept:
         kept.execute("SELECT 1")
@@ -133,7 +133,7 @@ async def refusal_or_none(dsn: str) -> str | None:
         return str(error)
 
 
-async def test_a_lost_connection_and_a_full_disk_are_told(server: Server) -> None:
+async def test_a_lost_connection_and_a_full_disk_are_reported(server: Server) -> None:
     dsn = server.dsn().replace("shardd@", "shardd:right@")
     async with Database(dsn, max_size=1) as database:
 

@@ -92,7 +92,7 @@ async def test_a_host_that_swallows_everything_delays_nobody(tcp_server: Server)
             assert port_of(connection) == tcp_server.port
 
 
-async def test_why_no_host_serves_is_told_of_each(tcp_server: Server, standby: Server) -> None:
+async def test_why_no_host_serves_is_reported_of_each(tcp_server: Server, standby: Server) -> None:
     tcp_server.stop()
     with pytest.raises(DatabaseError) as caught:
         await Servers(dsn_of(tcp_server.port, standby.port), TERMS).connect()
@@ -111,8 +111,8 @@ async def test_a_promoted_standby_is_used_and_the_old_primary_refused_from_then_
 ) -> None:
     """Both can be written to: nobody stopped the old one."""
     standby.wait_caught_up(tcp_server)
-    told: list[str] = []
-    servers = Servers(dsn_of(tcp_server.port, standby.port), TERMS, on_change=told.append)
+    reasons: list[str] = []
+    servers = Servers(dsn_of(tcp_server.port, standby.port), TERMS, on_change=reasons.append)
     async with await servers.connect() as old:
         assert port_of(old) == tcp_server.port
         await asyncio.to_thread(standby.promote)
@@ -123,7 +123,7 @@ async def test_a_promoted_standby_is_used_and_the_old_primary_refused_from_then_
         for _ in range(3):
             async with await servers.connect() as connection:
                 assert port_of(connection) == standby.port
-        assert told == [f"127.0.0.1:{standby.port} is now the primary (timeline 2 after 1)"]
+        assert reasons == [f"127.0.0.1:{standby.port} is now the primary (timeline 2 after 1)"]
         with pytest.raises(DatabaseError, match=r"was replaced by another server .* stop it"):
             await servers.check(old)
 

@@ -52,7 +52,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert config.source == file
 
 
-def test_every_mistake_is_told_at_once_with_line_field_value_and_mend() -> None:
+def test_every_error_is_reported_at_once_with_line_field_value_and_fix() -> None:
     text = """\
 node: My Host
 shards: 010
@@ -185,7 +185,7 @@ def test_a_lease_must_outlast_two_slow_database_calls() -> None:
     statement=st.integers(100, 15_000),
 )
 @settings(max_examples=60, deadline=None)
-def test_the_mend_of_a_lease_is_enough(ttl: int, renew: int, margin: int, connect: int, statement: int) -> None:
+def test_the_fix_of_a_lease_is_enough(ttl: int, renew: int, margin: int, connect: int, statement: int) -> None:
     def text(ttl: str) -> str:
         return (
             f"lease: {{ttl: {ttl}, renew_every: {renew}ms, margin: {margin}ms}}\n"
@@ -197,9 +197,9 @@ def test_the_mend_of_a_lease_is_enough(ttl: int, renew: int, margin: int, connec
         parse_config(text(f"{ttl}ms"), "x.yaml", HOME)
     else:
         (said,) = issues(text(f"{ttl}ms"))
-        mend = re.search(r"write ttl: (\S+) or more", said)
-        assert mend is not None
-        parse_config(text(mend[1]), "x.yaml", HOME)
+        fix = re.search(r"write ttl: (\S+) or more", said)
+        assert fix is not None
+        parse_config(text(fix[1]), "x.yaml", HOME)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_shares_that_add_up_to_one_are_fine() -> None:
         "lease: {renew_every: 25s, ttl: '${TTL}'}",
     ],
 )
-def test_rules_are_not_told_about_options_that_have_mistakes_themselves(text: str) -> None:
+def test_rules_are_not_reported_about_options_that_have_errors_themselves(text: str) -> None:
     (said,) = issues(text)
     assert "too short" not in said
 

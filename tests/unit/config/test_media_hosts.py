@@ -39,6 +39,6 @@ def test_hosts_outside_the_internet_are_named(text: str, hosts: list[str] | None
         ('"a.internal:0"', r"that has a port that is not from 1 to 65535"),
     ],
 )
-def test_what_names_no_host_is_told(text: str, complaint: str) -> None:
+def test_what_names_no_host_is_reported(text: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=rf"transports.whatsapp.media_hosts: .*{complaint}"):
         media_hosts(text)

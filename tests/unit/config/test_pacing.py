@@ -33,7 +33,7 @@ def test_hours_are_two_times_or_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "mend"),
+    ("text", "fix"),
     [
         ("21-8", "is not a range of hours; write two times such as 21:00-08:00, or none"),
         ("21:00-24:00", "is not a range of hours"),
@@ -42,8 +42,8 @@ def test_hours_are_two_times_or_none() -> None:
         ("08:00-08:00", "starts and ends at the same time"),
     ],
 )
-def test_refused_hours(text: str, mend: str) -> None:
-    with pytest.raises(RefusedError, match=mend):
+def test_refused_hours(text: str, fix: str) -> None:
+    with pytest.raises(RefusedError, match=fix):
         read(Hours, text)
 
 
@@ -54,7 +54,7 @@ def test_steps_are_numbers_that_grow() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "mend"),
+    ("text", "fix"),
     [
         ("50, 1e2", "has a part 1e2 that is not a whole number in plain digits; write 100"),
         ("50,,100", 'has a part "" that is not a whole number'),
@@ -63,8 +63,8 @@ def test_steps_are_numbers_that_grow() -> None:
         (", ".join("5" * 61), "has 61 parts; write at most 60"),
     ],
 )
-def test_refused_steps(text: str, mend: str) -> None:
-    with pytest.raises(RefusedError, match=mend):
+def test_refused_steps(text: str, fix: str) -> None:
+    with pytest.raises(RefusedError, match=fix):
         read(Steps, text)
 
 
@@ -111,9 +111,9 @@ def test_defaults_and_nulls() -> None:
         ),
     ],
 )
-def test_mistakes_name_the_option_the_value_and_the_mend(text: str, words: str) -> None:
+def test_errors_name_the_option_the_value_and_the_fix(text: str, words: str) -> None:
     assert words in issue(text)
 
 
-def test_a_broken_pause_of_all_classes_is_told_once() -> None:
+def test_a_broken_pause_of_all_classes_is_reported_once() -> None:
     assert issue("pacing: {gap_min: 20s}").startswith("x.yaml:1: pacing.gap_min: 20s is longer than pacing.gap_max")

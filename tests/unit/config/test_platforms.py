@@ -55,7 +55,7 @@ def test_a_rate_is_how_many_in_one_second(text: str, rate: float) -> None:
         ("rate: 99999", "wablas.rate: 99999 is too large"),
     ],
 )
-def test_a_rate_that_is_none_is_told(option: str, complaint: str) -> None:
+def test_a_rate_that_is_none_is_reported(option: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         parse_config(f"transports: {{wablas: {{{option}}}}}", "x", HOME)
 
@@ -85,6 +85,6 @@ def test_a_webhook_that_listens_needs_its_secrets_and_they_are_not_shown() -> No
         ("app_secret: 'short'", "app_secret: is not a secret of 8"),
     ],
 )
-def test_what_is_wrong_with_a_webhook_is_told(option: str, complaint: str) -> None:
+def test_what_is_wrong_with_a_webhook_is_reported(option: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         parse_config(f"transports: {{cloud_api: {{webhook: {{{option}}}}}}}", "x", HOME)

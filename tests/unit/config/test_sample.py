@@ -71,7 +71,7 @@ def test_sample_prints_a_file_that_check_accepts(tmp_path: Path) -> None:
     assert "geheim" not in checked.stdout
 
 
-def test_check_tells_the_mistakes_and_exits_with_78(tmp_path: Path) -> None:
+def test_check_reports_the_errors_and_exits_with_78(tmp_path: Path) -> None:
     file = tmp_path / "shards.yaml"
     file.write_text("shards: 0\nlog: {level: loud}\n")
     checked = CliRunner().invoke(config_group, ["check", str(file)])

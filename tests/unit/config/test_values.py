@@ -54,7 +54,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "mend"),
+    ("text", "fix"),
     [
         ("30", "write 30s for seconds"),
         ("5min", "write 5m"),
@@ -70,8 +70,8 @@ def test_durations(text: str, seconds: float) -> None:
         ("9999d", "is too large; write a value from 0 to 366d"),
     ],
 )
-def test_refused_durations_say_how_to_write_them(text: str, mend: str) -> None:
-    assert mend in refusal(Seconds(), text)
+def test_refused_durations_say_how_to_write_them(text: str, fix: str) -> None:
+    assert fix in refusal(Seconds(), text)
 
 
 def test_bounds_of_durations_are_inclusive_and_named() -> None:
@@ -94,11 +94,11 @@ def test_sizes(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "mend"),
+    ("text", "fix"),
     [("512", "write 512MiB"), ("512MB", "write 512MiB"), ("1g", "write 1GiB"), ("much", "is not a size")],
 )
-def test_refused_sizes_say_how_to_write_them(text: str, mend: str) -> None:
-    assert mend in refusal(Bytes(), text)
+def test_refused_sizes_say_how_to_write_them(text: str, fix: str) -> None:
+    assert fix in refusal(Bytes(), text)
 
 
 @given(st.integers(min_value=0, max_value=2**40))
@@ -107,7 +107,7 @@ def test_every_size_is_written_so_that_it_reads_back(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "mend"),
+    ("text", "fix"),
     [
         ("010", "octal; write 10"),
         ("0o10", "write 8"),
@@ -127,8 +127,8 @@ def test_every_size_is_written_so_that_it_reads_back(size: int) -> None:
         ("257", "is too large; write a value from 1 to 256"),
     ],
 )
-def test_only_plain_digits_are_whole_numbers(text: str, mend: str) -> None:
-    assert mend in refusal(Whole(1, 256), text)
+def test_only_plain_digits_are_whole_numbers(text: str, fix: str) -> None:
+    assert fix in refusal(Whole(1, 256), text)
 
 
 def test_fractions() -> None:
@@ -142,13 +142,13 @@ def test_fractions() -> None:
 def test_flags_are_true_or_false() -> None:
     assert read(Flag(), "true") is True
     assert read(Flag(), "False") is False
-    for text, mend in (
+    for text, fix in (
         ("yes", "write true"),
         ("off", "write false"),
         ("1", "write true"),
         ("perhaps", "true or false"),
     ):
-        assert refusal(Flag(), text).endswith(mend)
+        assert refusal(Flag(), text).endswith(fix)
 
 
 def test_choices_suggest_the_nearest_word() -> None:
@@ -193,7 +193,7 @@ def test_connection_strings(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "mend"),
+    ("text", "fix"),
     [
         ("", "is empty"),
         ("postgresql+asyncpg://u:geheim@h/db", "write postgresql://"),
@@ -207,16 +207,16 @@ def test_connection_strings(text: str) -> None:
         ("host=h pasword=geheim", "postgresql://user:password@host"),
     ],
 )
-def test_refused_connection_strings_never_show_a_password(text: str, mend: str) -> None:
+def test_refused_connection_strings_never_show_a_password(text: str, fix: str) -> None:
     said = refusal(Dsn, text)
-    assert mend in said
+    assert fix in said
     assert "heim" not in said
 
 
 def test_proxies_never_show_a_password() -> None:
     for text in ("http://h:8080", "socks5://u:p%40@[::1]:1080", "socks5h://h"):
         assert read(ProxyUrl, text) == text
-    for text, mend in (
+    for text, fix in (
         ("h:8080", "write http://user:password@host:port"),
         ("https://u:geheim@h:1", "http or socks5"),
         ("http://u:ge/heim@h:1", "%2F for /"),
@@ -226,14 +226,14 @@ def test_proxies_never_show_a_password() -> None:
         ("", "http or socks5"),
     ):
         said = refusal(ProxyUrl, text)
-        assert mend in said
+        assert fix in said
         assert "heim" not in said
 
 
 def test_metrics_are_served_on_loopback_only() -> None:
     for text in ("127.0.0.1:9464", "127.9.9.9:1", "[::1]:9464", "localhost:9464"):
         assert read(LoopbackAddress, text) == text
-    for text, mend in (
+    for text, fix in (
         ("0.0.0.0:9464", "write 127.0.0.1:9464"),
         ("[::]:80", "write 127.0.0.1:80"),
         ("example.com:80", "other hosts"),
@@ -242,7 +242,7 @@ def test_metrics_are_served_on_loopback_only() -> None:
         ("127.0.0.1:0", "1 to 65535"),
         (":80", "other hosts"),
     ):
-        assert mend in refusal(LoopbackAddress, text)
+        assert fix in refusal(LoopbackAddress, text)
 
 
 def test_time_zones() -> None:
@@ -268,5 +268,5 @@ def test_utc_needs_no_time_zone_database(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_regions() -> None:
     assert read(Region, "NO") == "NO"
-    for text, mend in (("UK", "GB"), ("id", "ID"), ("Indonesia", "two capital letters")):
-        assert f"write {mend}" in refusal(Region, text)
+    for text, fix in (("UK", "GB"), ("id", "ID"), ("Indonesia", "two capital letters")):
+        assert f"write {fix}" in refusal(Region, text)

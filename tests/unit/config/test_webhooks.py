@@ -34,7 +34,7 @@ def test_none_is_the_default(text: str) -> None:
     assert parse_config(text, "x.yaml", HOME).webhooks == {}
 
 
-def test_every_mistake_in_named_sections_is_told_at_once() -> None:
+def test_every_error_in_named_sections_is_reported_at_once() -> None:
     text = f"""\
 webhooks:
   crm:
@@ -82,7 +82,7 @@ timeout: 3s
     )
 
 
-def test_a_webhook_without_events_is_told() -> None:
+def test_a_webhook_without_events_is_reported() -> None:
     (said,) = issues("events: {keep: 0}\n" + webhook())
     assert said == (
         "x.yaml:1: events.keep: 0 means that no events are written, so webhooks.crm would receive nothing; write 7d, or no "
@@ -97,7 +97,7 @@ def test_a_webhook_without_events_is_told() -> None:
         "http://10.1.2.3/x", "http://192.168.0.9/x", "http://crm:8000/hooks", "http://crm.internal/x",
     ],
 )  # fmt: skip
-def test_urls_that_may_be_told(url: str) -> None:
+def test_urls_that_events_may_be_sent_to(url: str) -> None:
     assert parse_config(webhook(url=f"'{url}'"), "x.yaml", HOME).webhooks["crm"].url == url
 
 

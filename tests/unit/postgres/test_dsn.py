@@ -62,7 +62,7 @@ def test_other_processes_get_no_variable_of_libpq_but_the_places_of_service_file
     assert without_libpq(environ) == {"PATH": "/bin", "PGSERVICEFILE": "/f", "PGSYSCONFDIR": "/etc"}
 
 
-def test_where_a_dsn_leads_is_told_without_its_password() -> None:
+def test_where_a_dsn_leads_is_reported_without_its_password() -> None:
     assert server_of("postgresql://me:secret@a:1,b:2/x") == "a:1,b:2/x"
     assert server_of("host=a,b port=7 dbname=x password=secret") == "a:7,b:7/x"
     assert words_of("postgresql://me:secret@a:1,b:2/x")["where"] == "PostgreSQL at a:1, b:2 (database x, user me)"
