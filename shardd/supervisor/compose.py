@@ -276,7 +276,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
             *(defects, set_aside, workers, scheduler, state_watch, recovery, inbox, spool, steps, bindings),
             *(claim_watch, events, server_watch),
         ),
-        notes=(lambda: recovery.notes, *notes, reload.notes, webhooks.troubles, *(each.notes for each in listeners)),
+        notes=(lambda: recovery.notes, *notes, reload.notes, webhooks.notes, *(each.notes for each in listeners)),
         database=given.database,
         ask_to_stop=given.ask_to_stop,
         reload_config=reload.reload,

@@ -1,10 +1,10 @@
-"""One signed POST to a receiver, as Standard Webhooks says (standardwebhooks.com), and what its answer means.
+"""One signed POST to a receiver, according to Standard Webhooks (standardwebhooks.com), and what its answer means.
 
-The signature is an HMAC over id, time and body: five lines with the standard library. The tests check them with the reference
-implementation, which itself signs with one secret only, where a secret that is being replaced takes two.
+The signature is an HMAC over id, time and body: five lines with the standard library. The reference implementation
+(standardwebhooks) signs with one secret only, but a secret that is being replaced needs two; the tests check against it.
 
-The answer's head is all that counts. Redirects are not followed: they would carry phone numbers to where nobody has
-configured them. What a receiver says besides is not shown anywhere, because many repeat what they were sent.
+Only the head of the answer counts. Redirects are not followed: they would carry phone numbers to a URL that is not in the config.
+The answer's body is not shown anywhere, because many receivers repeat what they were sent.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from shardd.transports.http_errors import connection_words
 from shardd.transports.platforms.http_exchange import read_retry_after
 
 _AGAIN: Final = frozenset({408, 425, 429})
-"""Statuses below 500 that blame the moment, not the event."""
+"""Statuses below 500 that do not blame the event."""
 _GONE: Final = 410
 
 
@@ -35,14 +35,14 @@ class Meaning(Enum):
     """What an answer means for the event."""
 
     TAKEN = "taken"
-    FAILED = "failed"  # again later
-    REFUSED = "refused"  # again later, but not for ever: the event may be at fault
-    GONE = "gone"  # the receiver wants no events any more
+    FAILED = "failed"  # retry later
+    REFUSED = "refused"  # retry later, a few times: the event may be at fault
+    GONE = "gone"  # the receiver wants no more events
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a receiver said. `error`: for a person. `retry_after`: seconds, when it named a time."""
+    """A receiver's answer. `error`: for operators. `retry_after`: seconds, if it sent Retry-After."""
 
     meaning: Meaning
     error: str = ""
@@ -50,7 +50,7 @@ class Answer:
 
 
 class WebhookPost:
-    """Posts to one receiver; needs a running event loop. Its connections are its own, so that it holds up nobody else."""
+    """Posts to one receiver; needs a running event loop. Its connections are its own, so that it blocks no other."""
 
     def __init__(self, config: WebhookConfig) -> None:
         self._url = config.url
@@ -58,7 +58,7 @@ class WebhookPost:
         secrets = [config.secret, config.previous_secret]
         self._keys = [webhook_key(secret) for secret in secrets if secret is not None]
         self._session = aiohttp.ClientSession(
-            # One more for what an operator wants sent again.
+            # One more for events that are posted again.
             connector=aiohttp.TCPConnector(limit=config.concurrency + 1),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=config.timeout),
@@ -67,7 +67,7 @@ class WebhookPost:
         )
 
     async def close(self) -> None:
-        """Cut what is open."""
+        """Close its connections."""
         await self._session.close()
 
     async def post(self, event: Event) -> Answer:
@@ -86,7 +86,7 @@ class WebhookPost:
 
 
 def signed_headers(number: str, at: int, body: bytes, keys: list[bytes]) -> dict[str, str]:
-    """What Standard Webhooks asks for: id, POSIX seconds, and a signature by each key."""
+    """The headers of Standard Webhooks: id, POSIX seconds, and a signature by each key."""
     signed = f"{number}.{at}.".encode() + body
     signatures = [base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode() for key in keys]
     return {
@@ -101,7 +101,7 @@ def _read(status: int, retry_after: float | None) -> Answer:
         return Answer(Meaning.TAKEN)
     error = f"HTTP {status}"
     if status == _GONE:
-        return Answer(Meaning.GONE, f"{error}: it wants no events any more")
+        return Answer(Meaning.GONE, f"{error}: it wants no more events")
     if status in _AGAIN or status >= 500:
         return Answer(Meaning.FAILED, error, retry_after)
     if 300 <= status < 400:

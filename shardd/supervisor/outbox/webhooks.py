@@ -1,10 +1,9 @@
-"""The webhooks of this node: one endpoint each, as the config says, none of which can hold up another or anything else."""
+"""The webhooks of this node: one endpoint for each in the config, none of which can block another or anything else."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from shardd.config import WebhookConfig
@@ -15,39 +14,31 @@ from shardd.supervisor.notifications import NotificationListener
 from shardd.supervisor.outbox.endpoint import Endpoint
 from shardd.supervisor.services import Service, Step
 from shardd.supervisor.status import WebhookStatus
-from shardd.tasks import WakeUp, end_tasks
+from shardd.tasks import TaskSet, WakeUp
 
 log = get_logger(__name__)
 
-REVIVE_AFTER: Final = 60.0
-"""Seconds until a webhook begins anew that a defect has ended."""
 SPACING: Final = 0.05
-"""Seconds between looks at the outbox, however many events are announced."""
+"""Seconds between polls of the outbox, however many events are announced."""
 IDLE: Final = 60.0
-"""Seconds for which a wait for announcements lasts; the webhooks look at the outbox by themselves meanwhile."""
-
-
-@dataclass(slots=True)
-class _Running:
-    config: WebhookConfig
-    endpoint: Endpoint
-    task: asyncio.Task[None]
+"""Seconds for which one wait for announcements lasts; meanwhile the endpoints poll the outbox."""
 
 
 class Webhooks(Service):
-    """Starts and ends endpoints."""
+    """Starts and stops endpoints."""
 
     def __init__(
         self, database: Database, store: WebhookStore, configs: Mapping[str, WebhookConfig], listening: Step
     ) -> None:
-        """`listening`: how hearing of events goes."""
+        """`listening`: the step of hearing announcements."""
         self._store = store
         self._configs = dict(configs)
-        self._running: dict[str, _Running] = {}
+        self._endpoints: dict[str, Endpoint] = {}
         self._listener = NotificationListener(
             database, "shardd_events", "shardd_webhooks", heard=self._heard, step=listening
         )
-        self._listening: list[asyncio.Task[None]] = []
+        self._listening = False
+        self._tasks = TaskSet()
         self._wake = WakeUp(SPACING)
         self._news = False
         self._asked: set[str] = set()
@@ -58,71 +49,62 @@ class Webhooks(Service):
         self._configs = dict(configs)
         self._changed.set()
 
-    def troubles(self) -> list[str]:
-        """What is wrong, one sentence for each webhook of this node that fails."""
-        found = [running.endpoint.trouble() for running in self._running.values()]
-        return [*(trouble for trouble in found if trouble is not None), *self._listener.notes()]
+    def notes(self) -> list[str]:
+        """One sentence for each webhook of this node that fails."""
+        found = [endpoint.note() for endpoint in self._endpoints.values()]
+        return [*(note for note in found if note is not None), *self._listener.notes()]
 
     def statuses(self) -> list[WebhookStatus]:
         """Of those that this node delivers for, by name."""
-        found = (running.endpoint.status() for _, running in sorted(self._running.items()))
+        found = (endpoint.status() for _, endpoint in sorted(self._endpoints.items()))
         return [status for status in found if status is not None]
 
     async def serve(self) -> None:
-        """Keep to the config until cancelled; then `close`."""
+        """Keep the endpoints as the config says."""
         while True:
             self._changed.clear()
-            for name, running in list(self._running.items()):
-                if self._configs.get(name) != running.config:
+            for name, endpoint in list(self._endpoints.items()):
+                if self._configs.get(name) != endpoint.config:
                     await self._end(name)
             for name, config in self._configs.items():
-                if name not in self._running:
-                    endpoint = Endpoint(name, config, self._store)
-                    self._running[name] = _Running(config, endpoint, asyncio.create_task(_keep_running(endpoint)))
-            if self._running and not self._listening:
-                self._listening = [asyncio.create_task(self._listener.run()), asyncio.create_task(self._spread())]
+                if name not in self._endpoints:
+                    self._endpoints[name] = Endpoint(name, config, self._store)
+                    self._tasks.start(self._endpoints[name].run(), self._failed)
+            if self._endpoints and not self._listening:
+                self._listening = True
+                self._tasks.start(self._listener.run(), self._failed)
+                self._tasks.start(self._spread(), self._failed)
             await self._changed.wait()
 
     async def close(self) -> None:
-        """Cut what is being posted, and note how far each is; after `run` has ended."""
-        if self._listening:
-            await end_tasks(self._listening)
-        await asyncio.gather(*(self._end(name) for name in list(self._running)))
+        """Cancel what is being posted, and save the progress of each."""
+        await asyncio.gather(*(self._end(name) for name in list(self._endpoints)))
+        await self._tasks.end()
 
     async def _end(self, name: str) -> None:
-        running = self._running[name]
-        await end_tasks([running.task])
-        await running.endpoint.close()
-        del self._running[name]
+        await self._endpoints[name].stop()
+        del self._endpoints[name]
+
+    def _failed(self, error: Exception) -> None:
+        log.critical("listening to events failed", action="defect", exc_info=error)
 
     def _heard(self, text: str) -> None:
         if not text:
             self._news = True
-        elif text in self._running:  # only an operator's wish has a text
+        elif text in self._endpoints:  # only an operator's request has a text
             self._asked.add(text)
         else:
             return
         self._wake.set()
 
     async def _spread(self) -> None:
-        """Tell the endpoints what was heard."""
+        """Pass announcements on to the endpoints."""
         while True:
             if await self._wake.wait(IDLE):
                 asked, news = self._asked, self._news
                 self._asked, self._news = set(), False
-                for name, running in self._running.items():
+                for name, endpoint in self._endpoints.items():
                     if name in asked:
-                        running.endpoint.asked()
+                        endpoint.asked()
                     if news:
-                        running.endpoint.wake()
-
-
-async def _keep_running(endpoint: Endpoint) -> None:
-    while True:
-        try:
-            await endpoint.run()
-        except Exception as error:
-            # A defect in telling others must not stop the sending.
-            log.critical("a webhook failed", action="defect", webhook=endpoint.name, exc_info=error)
-            await endpoint.close()
-            await asyncio.sleep(REVIVE_AFTER)
+                        endpoint.wake()

@@ -1,9 +1,9 @@
-"""The events of a webhook that are on their way: which may be posted now, and how far everything is done. Pure.
+"""The events of a webhook that are in flight: which may be posted now, and up to where all are done. Pure.
 
-Events about the same job or device form a chain and go one after the other; chains overtake each other. A receiver that fails
-in a row is taken to be down: it is left alone for a growing time and then asked with one event, each time the one that was
-tried least, because the fault may lie in an event. An event that is refused while others are taken is given up after a few
-tries, so that it stops nobody; as long as nothing is taken, the receiver is at fault and only time ends the tries.
+Events about the same job or device form a chain and are posted one after the other; chains overtake each other. A receiver that
+fails repeatedly is considered down: it gets a growing backoff, and then one event, each time the one with the fewest tries,
+because the fault may lie in an event. An event that is refused while others are taken is set aside after a few tries, so that it
+blocks no other; as long as nothing is taken, the receiver is at fault, and events are set aside only for their age.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from shardd.queue.webhooks import Event, Position, SetAside
 UNFINISHED: Final = 200
 """Events in flight at most; more than a few rounds of the largest `concurrency`."""
 HELD: Final = 2000
-"""Events that are done behind one that is not, and it with them: so many are posted again after a crash."""
+"""Entries in all, done ones behind an unfinished one included: at most so many are posted again after a crash."""
 DOWN_AFTER: Final = 2
 """Failures in a row."""
 REFUSALS: Final = 4
-"""Tries of an event that the receiver says is wrong, while it takes others."""
+"""Tries of an event that the receiver refuses while it takes others."""
 FAILURES: Final = 12
-"""Tries of an event that the receiver fails at, while it takes others."""
+"""Tries of an event at which the receiver fails while it takes others."""
 LAST_TRIES: Final = 4
-"""Before an event is given up for its age."""
+"""Tries, at least, before an event is set aside for its age."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds: upper ends of the first and of every wait, and the age at which an event is given up."""
+    """Seconds: upper bounds of the first and of every backoff, and the age at which an event is set aside."""
 
     first: float
     cap: float
@@ -42,7 +42,7 @@ class Patience:
 
 @dataclass(slots=True)
 class Entry:
-    """An event in flight; `due` on the clock of the caller."""
+    """An event in flight; `due` on the caller's clock."""
 
     position: Position
     event: Event
@@ -66,11 +66,11 @@ class Window:
         self._end = self._cursor = cursor
         self._taken = 0
         self._failures = 0
-        self._rests = 0
-        self._rest_until = 0.0
-        self._told_until = 0.0
+        self._backoffs = 0
+        self._backoff_until = 0.0
+        self._retry_after = 0.0
 
-    # ---- what comes in, and how far it is
+    # ---- what comes in, and the progress
 
     @property
     def end(self) -> Position:
@@ -79,7 +79,7 @@ class Window:
 
     @property
     def cursor(self) -> Position:
-        """Up to here everything is done."""
+        """Up to here all events are done."""
         return self._cursor if self._entries else self._end
 
     @property
@@ -88,9 +88,9 @@ class Window:
         return self._failures
 
     @property
-    def resting_until(self) -> float:
-        """Nothing may be posted before: the receiver is down, or named a time itself."""
-        return max(self._rest_until, self._told_until)
+    def retry_after(self) -> float:
+        """Nothing may be posted before: the receiver is down, or sent Retry-After."""
+        return max(self._backoff_until, self._retry_after)
 
     @property
     def unfinished(self) -> int:
@@ -98,7 +98,7 @@ class Window:
         return self._unfinished
 
     def behind(self, now: datetime) -> float:
-        """For how many seconds the oldest event that was read has waited to be taken; 0: none waits."""
+        """Seconds for which the oldest event that was read has waited; 0: none waits."""
         return max(0.0, (now - self._entries[0].event.at).total_seconds()) if self._entries else 0.0
 
     def room(self) -> int:
@@ -106,7 +106,7 @@ class Window:
         return max(0, min(UNFINISHED - self._unfinished, HELD - len(self._entries)))
 
     def add(self, found: Iterable[tuple[Position, Event]], end: Position) -> None:
-        """Take the next events in; `end`: how far the outbox was read."""
+        """Add the next events; `end`: how far the outbox was read."""
         for position, event in found:
             self._entries.append(Entry(position, event))
             self._unfinished += 1
@@ -116,21 +116,21 @@ class Window:
 
     def next_entries(self, now: float) -> list[Entry]:
         """What may be posted now: the first of each chain that is due, one alone when the receiver was down."""
-        if now < self.resting_until:
+        if now < self.retry_after:
             return []
         heads = self._heads()
-        if self._rests:
+        if self._backoffs:
             alone = not any(entry.busy for entry in heads)
             return [min(heads, key=lambda entry: entry.tries)] if heads and alone else []
         return [entry for entry in heads if entry.due <= now and not entry.busy]
 
     def next_time(self, now: float) -> float | None:
-        """When the next entry may be posted, as far as that is known before an answer comes; None: none waits."""
+        """When the next entry may be posted, as far as known before an answer comes; None: none waits."""
         heads = self._heads()
-        if self._rests:
-            return None if not heads or any(entry.busy for entry in heads) else max(now, self.resting_until)
+        if self._backoffs:
+            return None if not heads or any(entry.busy for entry in heads) else max(now, self.retry_after)
         due = [entry.due for entry in heads if not entry.busy]
-        return max(now, self.resting_until, min(due)) if due else None
+        return max(now, self.retry_after, min(due)) if due else None
 
     def _heads(self) -> list[Entry]:
         heads: dict[str, Entry] = {}
@@ -139,7 +139,7 @@ class Window:
                 heads.setdefault(entry.event.about, entry)
         return list(heads.values())
 
-    # ---- what came of it
+    # ---- answers
 
     def taken(self, entry: Entry) -> None:
         """The receiver has it."""
@@ -151,7 +151,7 @@ class Window:
     def failed(
         self, entry: Entry, error: str, now: float, wall: float, *, refused: bool, retry_after: float | None
     ) -> list[SetAside]:
-        """It was not taken; returns what is given up by that. `refused`: the receiver says that the event is wrong."""
+        """It was not taken; returns what is set aside. `refused`: the receiver blames the event."""
         patience = self._patience
         entry.busy = False
         if not entry.tries:
@@ -160,33 +160,33 @@ class Window:
         entry.error = error
         entry.due = now + max(half_jitter(entry.tries, patience.first, patience.cap), retry_after or 0.0)
         self._failures += 1
-        if self._failures >= DOWN_AFTER and now >= self._rest_until:
-            self._rests += 1
-            self._rest_until = now + half_jitter(self._rests, patience.first, patience.cap)
+        if self._failures >= DOWN_AFTER and now >= self._backoff_until:
+            self._backoffs += 1
+            self._backoff_until = now + half_jitter(self._backoffs, patience.first, patience.cap)
         if retry_after is not None:
-            self._told_until = max(self._told_until, now + retry_after)
+            self._retry_after = max(self._retry_after, now + retry_after)
         return [self._give_up(one, error) for one in self._lost(entry, wall, refused=refused)]
 
-    def hurry(self) -> None:
-        """A person wants a try now."""
-        self._rest_until = self._told_until = 0.0
+    def retry_now(self) -> None:
+        """An operator asked for it."""
+        self._backoff_until = self._retry_after = 0.0
         for entry in self._entries:
             entry.due = 0.0
 
     def _lost(self, entry: Entry, wall: float, *, refused: bool) -> list[Entry]:
         others_pass = self._taken > entry.taken_before
         if others_pass and entry.tries >= (REFUSALS if refused else FAILURES):
-            self._revive()  # the fault was the event's
+            self._revive()  # the event was at fault
             return [entry]
         oldest = wall - self._patience.give_up
-        if self._rests >= LAST_TRIES:
+        if self._backoffs >= LAST_TRIES:
             left = [one for one in self._entries if not one.done and not one.busy]
             return [one for one in left if one.event.at.timestamp() < oldest]
         return [entry] if entry.tries >= LAST_TRIES and entry.event.at.timestamp() < oldest else []
 
     def _revive(self) -> None:
-        self._failures = self._rests = 0
-        self._rest_until = 0.0
+        self._failures = self._backoffs = 0
+        self._backoff_until = 0.0
 
     def _give_up(self, entry: Entry, error: str) -> SetAside:
         self._finish(entry)

@@ -67,7 +67,7 @@ async def post(url: str, timeout: str = "20s") -> Answer:
         (b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\n\r\n", Answer(Meaning.FAILED, "HTTP 503", 7.0)),
         (b"HTTP/1.1 503 Busy\r\nRetry-After: soon\r\n\r\n", Answer(Meaning.FAILED, "HTTP 503")),
         (b"HTTP/1.1 400 Bad\r\n\r\ngeheim", Answer(Meaning.REFUSED, "HTTP 400")),
-        (b"HTTP/1.1 410 Gone\r\n\r\n", Answer(Meaning.GONE, "HTTP 410: it wants no events any more")),
+        (b"HTTP/1.1 410 Gone\r\n\r\n", Answer(Meaning.GONE, "HTTP 410: it wants no more events")),
         (
             b"HTTP/1.1 307 Elsewhere\r\nLocation: http://127.0.0.1:1/\r\n\r\n",
             Answer(

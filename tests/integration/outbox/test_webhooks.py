@@ -63,10 +63,9 @@ class Node:
         """End without a word to the database."""
         assert self.task is not None
         await end_tasks([self.task])
-        for running in self.webhooks._running.values():
-            await end_tasks([running.task])
-            running.endpoint._hold = None  # so that it closes its connections and no more
-            await running.endpoint.close()
+        for each in self.webhooks._endpoints.values():
+            each._hold = None  # so that it closes its connections and no more
+            await each.stop()
 
     async def stop(self) -> None:
         if self.task is not None:
@@ -212,7 +211,7 @@ async def test_a_receiver_that_is_away_gets_everything_when_it_is_back(node: Nod
     rows = await node.until(lambda rows: rows[0].failures >= 3)
     assert rows["crm"].error == "cannot be reached: Connection refused"
     assert rows["crm"].failing_since is not None
-    (trouble,) = node.webhooks.troubles()
+    (trouble,) = node.webhooks.notes()
     assert re.match(r"webhook crm has failed for \d+ s: cannot be reached", trouble)
     (status,) = node.webhooks.statuses()
     assert (status.name, status.failing, status.disabled) == ("crm", True, False)
@@ -222,7 +221,7 @@ async def test_a_receiver_that_is_away_gets_everything_when_it_is_back(node: Nod
     async with receiver:
         await receiver.until_taken(50)
         rows = await node.until(lambda rows: rows[0].delivered == 50)
-        assert (rows["crm"].failing_since, rows["crm"].next_at, node.webhooks.troubles()) == (None, None, [])
+        assert (rows["crm"].failing_since, rows["crm"].next_at, node.webhooks.notes()) == (None, None, [])
         assert node.webhooks.statuses() == [WebhookStatus(name="crm", failing=False, disabled=False, behind=0.0)]
 
 
@@ -300,9 +299,9 @@ async def test_410_disables_until_the_url_changes_or_an_operator_says_so(node: N
         tell(dsn, 1, 5)
         rows = await node.until(lambda rows: rows[0].disabled_at is not None)
         assert len(receiver.posted) == 1
-        (trouble,) = node.webhooks.troubles()
+        (trouble,) = node.webhooks.notes()
         assert trouble == (
-            "webhook crm is disabled: HTTP 410: it wants no events any more; once its receiver wants events again: "
+            "webhook crm is disabled: HTTP 410: it wants no more events; once its receiver wants events again: "
             "shardd webhook retry crm"
         )
         # Neither a restart nor a new event wakes it.
@@ -311,7 +310,7 @@ async def test_410_disables_until_the_url_changes_or_an_operator_says_so(node: N
         again = Node(node.database)
         await again.start(crm=hook(receiver, concurrency="1"))
         tell(dsn, 6, 6)
-        await again.until(lambda _: again.webhooks.troubles() == [trouble])
+        await again.until(lambda _: again.webhooks.notes() == [trouble])
         assert len(receiver.posted) == 1
         assert await WebhookAdmin(node.database).ask_retry("crm") == 0
         await receiver.until_taken(6)
@@ -401,8 +400,8 @@ async def test_what_is_purged_before_it_is_delivered_is_counted(node: Node, dsn:
         receiver.manner = lambda _: 200
         tell(dsn, 6, 6)
         await receiver.until(lambda r: 6 in jobs(r.taken))
-        told = "webhook crm did not deliver 5 events before events.keep or events.most ended their time"
-        await node.until(lambda rows: rows[0].failures == 0 and node.webhooks.troubles() == [told])
+        told = "webhook crm did not deliver 5 events before they were deleted (events.keep, events.most)"
+        await node.until(lambda rows: rows[0].failures == 0 and node.webhooks.notes() == [told])
 
 
 async def test_set_aside_events_are_bounded(node: Node, database: Database) -> None:

@@ -156,7 +156,7 @@ def test_a_person_in_a_hurry_waits_for_nothing() -> None:
     for entry in start(made, 0):
         fail(made, entry, 0)
     assert start(made, 0) == []
-    made.hurry()
+    made.retry_now()
     assert len(start(made, 0)) == 1
 
 
