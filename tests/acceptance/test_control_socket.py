@@ -73,9 +73,7 @@ async def test_something_else_in_its_place_is_a_problem_until_it_is_moved_away(
     daemon.socket.unlink()
     put(daemon.socket)
     await metrics(port, 'shardd_problems{kind="control"} 1.0')
-    assert (
-        f"{daemon.socket}: something else stands there, which is no socket: move it away" in daemon.log_file.read_text()
-    )
+    assert f"{daemon.socket}: this path is not a socket: move it away" in daemon.log_file.read_text()
     for asked in ("status", "stop"):
         ran = await command(asked)
         assert (ran.code, ran.err.count("\n")) == (69, 1)

@@ -30,8 +30,6 @@ from shardd import ipc
 from shardd.config import CloudWebhookConfig, Config
 from shardd.config.source import substitute
 from shardd.config.values import RefusedError
-from shardd.config.values.network import split_address
-from shardd.errors import SharddError
 from shardd.logs import get_logger
 from shardd.supervisor.http_listener import Listener, refusal
 from shardd.supervisor.inbound.cloud_notifications import Confirmed, NotDelivered, Wrote, read_notification
@@ -123,14 +121,7 @@ class CloudWebhook(Service):
 
     async def start(self) -> None:
         """Listen, until `close`. Raises SharddError."""
-        try:
-            await self._listener.listen(split_address(self._address))
-        except OSError as error:
-            await self.close()
-            raise SharddError(
-                f"transports.cloud_api.webhook.listen {self._address}: {os.strerror(error.errno or 0)}: "
-                "choose another address or port"
-            ) from error
+        await self._listener.listen_on_port(self._address, "transports.cloud_api.webhook.listen")
         log.info("listening to Meta", action="webhook", listen=self._address, path=self._path)
 
     async def close(self) -> None:

@@ -104,4 +104,4 @@ async def test_work_keeps_its_place_however_long_it_takes(place: Position) -> No
 async def test_a_defect_is_told_to_the_log_and_not_to_the_peer(place: Position) -> None:
     answer = await exchange(place.socket, b"GET /broken HTTP/1.1\r\nHost: h\r\n\r\n")
     assert statuses(answer) == [500]
-    assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"error": "a defect of shardd; its log says more"}
+    assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"error": "a defect of shardd; its log has the details"}
