@@ -10,14 +10,18 @@ from __future__ import annotations
 import datetime as dt
 import zoneinfo
 from collections.abc import Mapping
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, Final, Protocol, TypeVar
 
 from shardd.config.fields import Section, section, setting
 from shardd.config.values import Seconds, Whole
 from shardd.config.values.words import Hours, Steps, TimeZone
 from shardd.pacing import CLASSES, NO_QUIET, DevicePace, Pace, QuietHours
 
-_AS_ABOVE = "null: as above."
+# The command line reads a device's own settings with the same readers.
+GAP: Final = Seconds("0", "1d")
+LIMIT: Final = Whole(0, 1_000_000)
+BURST: Final = Whole(0, 1000)
+_AS_ABOVE: Final = "null: as above."
 
 Value = TypeVar("Value")
 
@@ -25,21 +29,19 @@ Value = TypeVar("Value")
 class ClassPaceConfig(Section, reload="live"):
     """What differs for one class of jobs."""
 
-    gap_min: Annotated[float | None, Seconds("0", "1d")] = setting(
-        None, f"Shortest gap before a message of this class. {_AS_ABOVE}"
-    )
-    gap_max: Annotated[float | None, Seconds("0", "1d")] = setting(None, f"Longest gap. {_AS_ABOVE}")
-    burst: Annotated[int, Whole(0, 1000)] = setting(
+    gap_min: Annotated[float | None, GAP] = setting(None, f"Shortest gap before a message of this class. {_AS_ABOVE}")
+    gap_max: Annotated[float | None, GAP] = setting(None, f"Longest gap. {_AS_ABOVE}")
+    burst: Annotated[int, BURST] = setting(
         "0",
         "How many messages of this class may follow each other with these gaps before the device's own gaps apply; each of "
         "those that passes allows one more. 0: these gaps always apply.",
     )
-    hourly_limit: Annotated[int | None, Whole(0, 1_000_000)] = setting(
+    hourly_limit: Annotated[int | None, LIMIT] = setting(
         None,
         "The class waits once the device has sent this many messages of any class in the hour. A number below the one above "
         f"reserves the difference for the other classes. {_AS_ABOVE}",
     )
-    daily_limit: Annotated[int | None, Whole(0, 1_000_000)] = setting(
+    daily_limit: Annotated[int | None, LIMIT] = setting(
         None, f"The same per day. 0: no limit, and no warm-up. {_AS_ABOVE}"
     )
     quiet_hours: Hours | None = setting(None, f"Hours in which the class waits, or none. {_AS_ABOVE}")
@@ -48,11 +50,11 @@ class ClassPaceConfig(Section, reload="live"):
 class ReplyPaceConfig(ClassPaceConfig, reload="live"):
     """What differs for replies."""
 
-    gap_min: Annotated[float | None, Seconds("0", "1d")] = setting(
+    gap_min: Annotated[float | None, GAP] = setting(
         "1s", f"Shortest gap before a reply: someone is waiting for it. {_AS_ABOVE}"
     )
-    gap_max: Annotated[float | None, Seconds("0", "1d")] = setting("3s", f"Longest gap. {_AS_ABOVE}")
-    burst: Annotated[int, Whole(0, 1000)] = setting(
+    gap_max: Annotated[float | None, GAP] = setting("3s", f"Longest gap. {_AS_ABOVE}")
+    burst: Annotated[int, BURST] = setting(
         "3",
         "How many replies may follow each other this fast, as a person's would, before the device's own gaps apply; each "
         "of those that passes allows one more. 0: the short gaps always apply.",
@@ -77,20 +79,20 @@ class ClassesConfig(Section):
 class PacingConfig(Section, reload="live"):
     """How fast each device sends; a device's own values come first."""
 
-    gap_min: Annotated[float, Seconds("0", "1d")] = setting(
+    gap_min: Annotated[float, GAP] = setting(
         "5s",
         "Shortest gap between the end of one message of a device and the start of the next; each gap is random between gap_min "
         "and gap_max.",
     )
-    gap_max: Annotated[float, Seconds("0", "1d")] = setting(
+    gap_max: Annotated[float, GAP] = setting(
         "15s", "Longest gap. The shorter the gaps, the more likely WhatsApp bans the number."
     )
-    hourly_limit: Annotated[int, Whole(0, 1_000_000)] = setting(
+    hourly_limit: Annotated[int, LIMIT] = setting(
         "200",
         "Messages per device and hour of its clock; the others wait for the next hour. Without it, the gaps would let a whole "
         "day's messages leave within three hours, as no person writes. 0: no limit.",
     )
-    daily_limit: Annotated[int, Whole(0, 1_000_000)] = setting(
+    daily_limit: Annotated[int, LIMIT] = setting(
         "1000", "Messages per device and day; the others wait for midnight. 0: no limit, and no warm-up."
     )
     quiet_hours: Hours | None = setting(

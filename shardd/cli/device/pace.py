@@ -9,8 +9,8 @@ import click
 
 from shardd.cli.device.settings import check_gaps, read_duration, read_gaps
 from shardd.config import Config
-from shardd.config.pacing import OwnPace
-from shardd.config.values import Reader, RefusedError, Whole
+from shardd.config.pacing import BURST, LIMIT, OwnPace
+from shardd.config.values import Reader, RefusedError
 from shardd.config.values.words import HOURS, TIME_ZONE
 from shardd.errors import UsageError
 from shardd.pacing import CLASSES
@@ -18,13 +18,12 @@ from shardd.pacing import CLASSES
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT: Final = "default"
-_LIMIT: Final = Whole(0, 1_000_000)
 _READERS: Final[Mapping[str, Reader]] = {
-    "hourly_limit": _LIMIT,
-    "daily_limit": _LIMIT,
+    "hourly_limit": LIMIT,
+    "daily_limit": LIMIT,
     "quiet_hours": HOURS,
     "timezone": TIME_ZONE,
-    "burst": Whole(0, 1000),
+    "burst": BURST,
 }
 _OF_A_CLASS: Final = ("gap", "gap_min", "gap_max", "burst", "hourly_limit", "daily_limit", "quiet_hours")
 

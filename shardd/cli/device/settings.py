@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from shardd.config import Config
-from shardd.config.values import RefusedError, Seconds
+from shardd.config.pacing import GAP
+from shardd.config.values import RefusedError
 from shardd.config.values.network import PROXY_URL
 from shardd.errors import UsageError
 from shardd.json_values import UnreadableError, read_object
 from shardd.queue.devices import MOST_SETTINGS
-
-_GAP: Final = Seconds("0", "1d")
 
 
 def read_gaps(gap: str | None, gap_min: str | None, gap_max: str | None) -> tuple[float | None, float | None]:
@@ -33,7 +32,7 @@ def read_gaps(gap: str | None, gap_min: str | None, gap_max: str | None) -> tupl
 def read_duration(option: str, text: str) -> float:
     """Seconds. Raises UsageError, which names the option."""
     try:
-        return float(_GAP.read(text))
+        return float(GAP.read(text))
     except RefusedError as error:
         raise UsageError(f"{option}: {text} {error}") from None
 
