@@ -46,7 +46,7 @@ class Config(Section, reload="restart"):
 
     node: NodeName = setting(
         lambda: node_name_from(socket.gethostname()),
-        "Name of this host, different from every other host that uses the database. Default: the host name.",
+        "Name of this node, different from every other node that uses the database. Default: the host name.",
         sample="# host-a",
     )
     state_dir: Annotated[Path, FilePath()] = setting(
@@ -67,7 +67,7 @@ class Config(Section, reload="restart"):
     )
     lease: LeaseConfig = section(
         LeaseConfig,
-        "Which host serves which shard, when several share the database. "
+        "Which node serves which shard, when several share the database. "
         "Required: renew_every + 2 x the longer database timeout <= ttl - margin.",
     )
     supervisor: SupervisorConfig = section(SupervisorConfig, "How workers are started, watched and replaced.")

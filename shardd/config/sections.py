@@ -43,15 +43,15 @@ class LeaseConfig(Section, reload="restart"):
 
     ttl: Annotated[float, Seconds("3s", "1h")] = setting(
         "30s",
-        "How long a shard stays assigned to a host that no longer renews its lease. Shorter: faster failover. Longer: a "
+        "How long a shard stays assigned to a node that no longer renews its lease. Shorter: faster failover. Longer: a "
         "database outage of that length interrupts nothing.",
     )
     renew_every: Annotated[float, Seconds("500ms", "10m")] = setting(
-        "5s", "How often a host renews its leases. Two slow database calls must fit between this and ttl - margin."
+        "5s", "How often a node renews its leases. Two slow database calls must fit between this and ttl - margin."
     )
     margin: Annotated[float, Seconds("500ms", "10m")] = setting(
         "5s",
-        "How long before its lease expires a host that cannot renew closes its clients. Raise it if closing takes long or if "
+        "How long before its lease expires a node that cannot renew closes its clients. Raise it if closing takes long or if "
         "processes are sometimes paused.",
     )
 
@@ -150,7 +150,7 @@ class WorkerConfig(Section, reload="shard"):
     )
     recycle: RecycleConfig = section(
         RecycleConfig,
-        "Budgets: a worker that has used one up is drained and replaced, one shard at a time. 0 = no budget.",
+        "Budgets: a worker that has used one up is drained and replaced, one shard at a time. 0: no budget.",
     )
 
 
