@@ -45,6 +45,8 @@ _CONNECTING: Final = (
     ("Permission denied", "this user may not use the socket {address}: run as the user that owns it"),
 )
 
+_BROKEN: Final = ("closed|lost|EOF|reset by peer|Broken pipe", _LOST)
+
 _BY_CODE: Final[Mapping[str | None, str]] = {
     "25006": _READ_ONLY,
     "25P03": _LOST,
@@ -177,24 +179,17 @@ def _template(error: BaseException) -> str | None:
         return "{where}: no connection became free in time"
     if isinstance(error, TimeoutError):
         return _SLOW
-    if isinstance(error, psycopg.Error) and (template := _of_server(error)) is not None:
+    if isinstance(error, psycopg.Error) and (
+        template := _BY_ROUTINE.get((error.sqlstate, _routine(error))) or _BY_CODE.get(error.sqlstate)
+    ):
         return template
-    return _by_words(str(error)) if isinstance(error, psycopg.OperationalError) else None
-
-
-def _of_server(error: psycopg.Error) -> str | None:
-    return _BY_ROUTINE.get((error.sqlstate, _routine(error))) or _BY_CODE.get(error.sqlstate)
+    if not isinstance(error, psycopg.OperationalError):
+        return None
+    return next((template for pattern, template in (*_CONNECTING, _BROKEN) if re.search(pattern, str(error))), None)
 
 
 def _routine(error: psycopg.Error) -> str | None:
     return error.routine if isinstance(error, RefusedError) else error.diag.source_function
-
-
-def _by_words(text: str) -> str | None:
-    for pattern, template in _CONNECTING:
-        if re.search(pattern, text):
-            return template
-    return _LOST if re.search("closed|lost|EOF|reset by peer|Broken pipe", text) else None
 
 
 def _text_of(error: BaseException) -> str:
