@@ -37,9 +37,9 @@ from shardd.supervisor.cluster.state_folder import StateLock, StateWatch
 from shardd.supervisor.defects import Defects
 from shardd.supervisor.dispatch.claim_watch import EVERY as CLAIMS_EVERY
 from shardd.supervisor.dispatch.claim_watch import ClaimWatch
-from shardd.supervisor.dispatch.recovery import LOST_AFTER, Recovery, settle_from_journal
+from shardd.supervisor.dispatch.in_flight import InFlight, PoisonJobs
+from shardd.supervisor.dispatch.recovery import LOST_AFTER, Recovery
 from shardd.supervisor.dispatch.router import Router
-from shardd.supervisor.dispatch.set_aside import SetAside
 from shardd.supervisor.dispatch.verdicts import Death
 from shardd.supervisor.inbound.cloud_webhook import make_cloud_webhook
 from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
@@ -103,7 +103,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
 ) -> Composition:
     """Make the parts. `notes`: what others have to say in the status."""
     config, pools, launch = given.config, given.pools, given.launch
-    rules, steps, defects, set_aside = Rules(config), Steps(), Defects(), SetAside()
+    rules, steps, defects = Rules(config), Steps(), Defects()
     jobs = Jobs(pools.queue)
 
     # Leases and scheduling
@@ -130,20 +130,22 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         return workers.send(shard, message)
 
     # Dispatch
+    in_flight, poison = InFlight(), PoisonJobs()
     spool = OptOutSpool(config.state_dir)
     inbox = OptOutInbox(OptOuts(pools.opt_outs), config, spool)
     router = Router(
         jobs=jobs,
         scheduler=scheduler,
+        in_flight=in_flight,
+        poison=poison,
         send=send,
         may_claim=lambda: keeper.good() and state_watch.error is None,
         batch=lambda: rules.config.queue.batch,
         backoff=lambda: rules.job_backoff,
-        set_aside=set_aside.note,
         opt_out_check=OptOutCheck(OptOuts(pools.queue), region, inbox.heeds),
         defect=defects.note,
     )
-    claim_watch = ClaimWatch(Jobs(pools.rest), router, lambda: rules.config.queue.send_timeout)
+    claim_watch = ClaimWatch(Jobs(pools.rest), router, in_flight, lambda: rules.config.queue.send_timeout)
     recovery = Recovery(
         config.state_dir,
         launch.state_id,
@@ -152,16 +154,15 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         shards=config.shards,
         backoff=lambda: rules.job_backoff,
         grace=LOST_AFTER * config.lease.ttl,
-        zones=zone_of,
-        set_aside=set_aside.note,
+        zone_of=zone_of,
+        poison=poison,
     )
 
     async def settle_dead(shard: int, how: str, *, by_itself: bool) -> Claim | None:
         # In another folder at that path lie the journals of another shardd, and its workers hold them.
         if (flaw := given.lock.displaced()) is not None:
             raise JournalError(f"the journal of shard {shard} is out of reach: state_dir {config.state_dir}: {flaw}")
-        death = Death(how, by_itself=by_itself)
-        return await settle_from_journal(config.state_dir, launch.state_id, shard, router, death)
+        return await recovery.settle_dead_worker(shard, Death(how, by_itself=by_itself), router)
 
     # What keeps the scheduler up to date
     device_sync = DeviceSync(
@@ -273,7 +274,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         queue=lambda: counter.queue,
         webhooks=webhooks.statuses,
         reporters=(
-            *(defects, set_aside, workers, scheduler, state_watch, recovery, inbox, spool, steps, bindings),
+            *(defects, poison, workers, scheduler, state_watch, recovery, inbox, spool, steps, bindings),
             *(claim_watch, events, server_watch),
         ),
         notes=(lambda: recovery.notes, *notes, reload.notes, webhooks.notes, *(each.notes for each in listeners)),
@@ -292,12 +293,8 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         Periodic(
             steps, "looking for claims that stand still", claim_watch.look, every=CLAIMS_EVERY, share=upkeep.SELDOM
         ),
-        Periodic(
-            steps,
-            "looking for claims of lost nodes",
-            lambda: upkeep.settle_lost_nodes(jobs, rules, recovery, zone_of),
-            every=upkeep.SWEEP_EVERY,
-        ),
+        Periodic(steps, "looking for claims of lost nodes", recovery.settle_lost_nodes, every=upkeep.SWEEP_EVERY),
+        Periodic(steps, "preparing months of the archive", jobs.prepare_archive, every=upkeep.SWEEP_EVERY),
         Periodic(steps, "settling what a journal covers", take_over.retry, every=JOURNAL_RETRY, first=JOURNAL_RETRY),
         Periodic(
             steps, "ending expired jobs", lambda: cleanup.end_expired(jobs), every=upkeep.EXPIRE_EVERY, patience=None

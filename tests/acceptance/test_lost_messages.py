@@ -170,7 +170,7 @@ async def test_a_defect_in_settling_a_dead_worker_is_shown_and_tried_again(
     assert not status["healthy"]
     assert await producer.until_finished(daemon, 100) == {"sent": 100}
     assert f"defect of shardd: shard 0: {text}" in (await daemon.status())["problems"][0]
-    assert '"name":"settle_from_journal"' in daemon.log_file.read_text(), "the log has the stack"
+    assert '"name":"settle_dead_worker"' in daemon.log_file.read_text(), "the log has the stack"
 
 
 async def test_a_job_that_cannot_be_said_fails_and_costs_no_other(

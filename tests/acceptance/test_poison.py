@@ -70,7 +70,7 @@ async def test_a_job_that_kills_its_worker_fails_and_no_other_does(
         (
             "poison",
             "worker",
-            "its worker died while it was being prepared, also when no other was: SIGKILL",
+            "its worker died while preparing it, even when it prepared no other job: SIGKILL",
         )
     ]
     status = await daemon.until(lambda s: s["shards"][0]["state"] == "running")
@@ -80,7 +80,7 @@ async def test_a_job_that_kills_its_worker_fails_and_no_other_does(
     assert attempts > 2
     ((number,),) = producer.execute("SELECT id FROM shardd.outcomes WHERE state = 'failed'")
     (problem,) = status["problems"]
-    assert f"1 job has failed because of what preparing them does to a worker; job {number} of device d5" in problem
+    assert f"1 job failed because preparing it kills workers; job {number} of device d5" in problem
     assert status["problem_kinds"]["poison"] == 1
     assert '"action":"poison"' in daemon.log_file.read_text()
     sent = [message["job"] for message in daemon.messages()]

@@ -152,7 +152,7 @@ async def test_claims_that_no_worker_has_are_found_and_returned(
             "claimed_epoch = (SELECT min(epoch) FROM shardd.leases) WHERE device_id = 'd3'"
         )
     assert producer.states() == {"sending": 1}
-    await running.until(has("claim", "1 job claimed", "no worker was told"))
+    await running.until(has("claim", "1 job claimed", "without reaching a worker"))
     assert producer.states() == {"queued": 1}
     producer.execute("UPDATE shardd.devices SET paused_at = NULL WHERE id = 'd3'")
     assert await producer.until_finished(running, 1) == {"sent": 1}
@@ -243,8 +243,8 @@ async def test_an_outcome_whose_texts_are_refused_is_stored_without_them(
     assert await producer.until_finished(running, 8) == {"sent": 8}
     found = producer.execute("SELECT device_id, message_id IS NULL, error FROM shardd.outcomes ORDER BY 1")
     without = {(device, error) for device, is_null, error in found if is_null}
-    assert without == {("d1", "the database refused to store what was said of it")}
-    await running.until(has("defect", "an outcome was stored without its texts"))
+    assert without == {("d1", "the database refused to store the details of this outcome")}
+    await running.until(has("defect", "an outcome was stored without its details"))
 
 
 async def test_a_lane_that_cannot_be_claimed_from_stops_no_other(

@@ -234,7 +234,9 @@ async def test_a_start_on_a_journal_folder_that_is_read_only_waits_for_it(
     await remount(small_disk, "ro")
     producer.add_jobs(4, 4)
     await node.start()
-    await node.until(has_problem("journal", "left behind of shard 0 cannot be settled", "Read-only file system"))
+    await node.until(
+        has_problem("journal", "an earlier run of shard 0 left cannot be settled", "Read-only file system")
+    )
     await remount(small_disk, "rw")
     await node.until(healthy)
     assert await producer.until_finished(node, 8) == {"sent": 8}
@@ -263,7 +265,7 @@ async def test_a_journal_that_is_a_link_blocks_its_shard_only_and_what_it_points
     node.write_config(transports={"sandbox": {"hang_rate": 0}})
     await node.start()
     status = await node.until(
-        has_problem("journal", "left behind of shard 0 cannot be settled", f"{journal} is a symbolic link")
+        has_problem("journal", "an earlier run of shard 0 left cannot be settled", f"{journal} is a symbolic link")
     )
     assert [(shard["state"], shard["restarts"]) for shard in status["shards"]] == [("waiting", 0), ("running", 0)]
     claims = dict(producer.execute("SELECT state, count(*) FROM shardd.outcomes GROUP BY state"))
@@ -330,7 +332,7 @@ async def test_a_journal_that_proves_nothing_leaves_doubts_with_the_reason_and_s
     await node.start()
     assert await producer.until_finished(node, 4) == {"in_doubt": 4}
     status = await node.until(healthy)
-    note = f"4 jobs are in doubt, because the journal of shard 0 could not tell whether they had left: {flaw}"
+    note = f"4 jobs are in doubt, because the journal of shard 0 cannot prove whether they were handed over: {flaw}"
     assert note in status["notes"]
     assert flaw in node.log_file.read_text()
     assert "Traceback" not in node.log_file.read_text()

@@ -50,7 +50,7 @@ async def test_a_job_whose_preparation_kills_its_worker_fails_and_all_others_are
         await daemon.until(lambda status, n=death: status["shards"][0]["restarts"] == n)  # type: ignore[misc]
     row = await fleet.job_is(job, "failed")
     assert (row["error_class"], row["failures"]) == ("worker", 1)
-    assert row["error"] == "its worker died while it was being prepared, also when no other was: SIGKILL"
+    assert row["error"] == "its worker died while preparing it, even when it prepared no other job: SIGKILL"
     fleet.server.control.clear_faults()
     assert await fleet.finished(len(good) + 2) == {"sent": len(good) + 1, "failed": 1}
     assert fleet.job(behind)["state"] == "sent"

@@ -87,7 +87,7 @@ class Node:
                 shard,
                 by_shard[shard.index],
                 self.router.shard_totals.get(shard.index, {}),
-                self.router.in_flight_count(shard.index),
+                len(self.router.in_flight(shard.index)),
             )
             for shard in self.workers.shards
         ]

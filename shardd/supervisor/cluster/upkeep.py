@@ -1,10 +1,9 @@
-"""Periodic work beside dispatching: queue counts, order groups, claims of lost nodes, producer bindings, embedded PostgreSQL."""
+"""Periodic work beside dispatching: queue counts, order groups, producer bindings, embedded PostgreSQL."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from datetime import tzinfo
 from typing import Final
 
 from shardd.embedded import EmbeddedPostgres
@@ -12,9 +11,7 @@ from shardd.logs import get_logger
 from shardd.queue.jobs import Counts, Jobs
 from shardd.queue.producers import ProducerAdmin
 from shardd.queue.records import WorkHint
-from shardd.supervisor.dispatch.recovery import LOST_AFTER, Recovery, sweep
 from shardd.supervisor.problems import Problem, ProblemKind
-from shardd.supervisor.scheduling.rules import Rules
 from shardd.supervisor.status import QueueStatus
 
 log = get_logger(__name__)
@@ -97,20 +94,6 @@ class BindingCheck:
         """One for each role."""
         for role, why in self._unbound:
             yield Problem(ProblemKind.PRODUCER, f"producer {role} is bound, but {_UNBOUND[why]}")
-
-
-async def settle_lost_nodes(jobs: Jobs, rules: Rules, recovery: Recovery, zone_of: Callable[[str], tzinfo]) -> None:
-    """Settle the claims of nodes that are gone, and prepare the archive's next months. Raises DatabaseError."""
-    config = rules.config
-    await sweep(
-        jobs,
-        backoff=rules.job_backoff,
-        grace=LOST_AFTER * config.lease.ttl,
-        zones=zone_of,
-        # Claims that wait for a readable journal of this node are not lost.
-        spare=lambda node, shard: node == config.node and shard in recovery.blocked,
-    )
-    await jobs.prepare_archive()
 
 
 async def revive(embedded: EmbeddedPostgres) -> None:

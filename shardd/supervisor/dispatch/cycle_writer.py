@@ -1,9 +1,9 @@
-"""Writing cycles of which the database may refuse a part: what is wrong with one outcome or lane must not stop the others.
+"""Writing cycles of which the database may refuse a part: one bad outcome or lane must not stop the others.
 
-Refused is refused: the same statement would be refused again. So everything is written in halves, and in halves of these, until
-what is at fault stands alone. A lane is then left alone for a while. Of an outcome, what is known is written in a reduced form,
-without the texts that others chose, and without the counts if need be; if that is refused, too, its claim stays as it is for a
-while. Either is a problem in the status until it is over.
+A refused statement would be refused again, so everything is written in halves, and in halves of these, until what is at fault is
+isolated. A lane is then left alone for a while. An outcome is stored in a reduced form, without the texts that others chose, and
+without the counts if need be; if that is refused, too, its claim stays as it is for a while. Either is a problem in the status
+until it is over.
 """
 
 from __future__ import annotations
@@ -21,65 +21,72 @@ from shardd.queue.database import write_accepted
 from shardd.queue.jobs import Jobs
 from shardd.queue.records import ClaimedJob, ClaimRequest, Sends
 from shardd.queue.settle import Finish
-from shardd.supervisor.dispatch.in_flight import Entry
+from shardd.supervisor.dispatch.in_flight import EndedClaim
 from shardd.supervisor.scheduling.scheduler import Scheduler
 
 log = get_logger(__name__)
 
-Counts = Callable[[Sequence[Entry]], list[Sends]]
-"""The sends among some entries that are to be counted."""
+Counts = Callable[[Sequence[EndedClaim]], list[Sends]]
+"""The sends among some claims that are to be counted."""
 
 REFUSED_FOR: Final = 15.0
-"""Seconds until the database is asked once more for what it has refused: a person may have fixed it."""
-REDUCED: Final = "the database refused to store what was said of it"
+"""Seconds until something refused is tried again: its cause may have been fixed."""
+REDUCED: Final = "the database refused to store the details of this outcome"
 
 
 @dataclass(slots=True)
 class Settled:
-    """What became of outcomes that were written apart."""
+    """The result of settling claims one by one."""
 
     cycle: Cycle = field(default_factory=lambda: Cycle(set(), []))
-    reduced: list[tuple[Entry, RefusedDataError]] = field(default_factory=list)
-    """Written, but without what is said here to be refused."""
-    refused: list[tuple[Entry, RefusedDataError]] = field(default_factory=list)
-    """Not written at all."""
+    reduced: list[tuple[EndedClaim, RefusedDataError]] = field(default_factory=list)
+    """Stored without the details that were refused."""
+    refused: list[tuple[EndedClaim, RefusedDataError]] = field(default_factory=list)
+    """Not stored at all."""
 
 
-def settlement_of(entries: Sequence[Entry], counts: list[Sends]) -> Settlement:
+def settlement_of(ended: Sequence[EndedClaim], counts: list[Sends]) -> Settlement:
     """What is to be written."""
     settlement = Settlement(counts=counts)
-    for _, _, _, decision in entries:
-        if isinstance(decision, Finish):
-            settlement.finishes.append(decision)
+    for each in ended:
+        if isinstance(each.decision, Finish):
+            settlement.finishes.append(each.decision)
         else:
-            settlement.releases.append(decision)
+            settlement.releases.append(each.decision)
     return settlement
 
 
-async def settle_apart(jobs: Jobs, entries: Sequence[Entry], counts: Counts) -> Settled:
-    """Settle all but what is refused. Raises DatabaseError."""
+async def settle_accepted(jobs: Jobs, ended: Sequence[EndedClaim], counts: Counts) -> Settled:
+    """Settle all claims but those that are refused. Raises DatabaseError."""
     settled = Settled()
 
-    async def write(some: Sequence[Entry]) -> None:
-        _merge(settled.cycle, await jobs.cycle(settlement_of(some, counts(some)), []))
+    async def settle(some: Sequence[EndedClaim], sends: list[Sends]) -> None:
+        cycle = await jobs.cycle(settlement_of(some, sends), [])
+        settled.cycle.settled.update(cycle.settled)
+        settled.cycle.advanced.extend(cycle.advanced)
 
-    async def reduce(entry: Entry, error: RefusedDataError) -> None:
-        less = reduced(entry)
-        for sends in (counts([entry]), []):
+    async def write(some: Sequence[EndedClaim]) -> None:
+        await settle(some, counts(some))
+
+    async def reduce(one: EndedClaim, error: RefusedDataError) -> None:
+        for sends in (counts([one]), []):
             try:
-                _merge(settled.cycle, await jobs.cycle(settlement_of([less], sends), []))
+                await settle([reduced(one)], sends)
             except RefusedDataError:
                 continue
-            settled.reduced.append((entry, error))
+            settled.reduced.append((one, error))
             return
-        settled.refused.append((entry, error))
+        settled.refused.append((one, error))
 
-    await write_accepted(entries, write, reduce)
+    await write_accepted(ended, write, reduce)
     return settled
 
 
-async def resolve_apart(jobs: Jobs, outcomes: Sequence[Outcome]) -> int:
-    """Give jobs in doubt the outcomes that journals knew, except what is refused; how many changed. Raises DatabaseError."""
+async def resolve_accepted(jobs: Jobs, outcomes: Sequence[Outcome]) -> int:
+    """Give jobs in doubt the outcomes that journals knew, except what is refused; returns how many changed.
+
+    Raises DatabaseError.
+    """
     changed = 0
 
     async def write(some: Sequence[Outcome]) -> None:
@@ -95,21 +102,15 @@ async def resolve_apart(jobs: Jobs, outcomes: Sequence[Outcome]) -> int:
     return changed
 
 
-def reduced(entry: Entry) -> Entry:
+def reduced(ended: EndedClaim) -> EndedClaim:
     """The same decision, with no text but our own."""
-    shard, claim, outcome, decision = entry
-    if isinstance(decision, Finish):
-        return shard, claim, outcome, replace(decision, message_id=None, error=REDUCED, error_class=None)
-    return shard, claim, outcome, replace(decision, error=REDUCED, error_class=None)
-
-
-def _merge(into: Cycle, cycle: Cycle) -> None:
-    into.settled.update(cycle.settled)
-    into.advanced.extend(cycle.advanced)
+    if isinstance(ended.decision, Finish):
+        return replace(ended, decision=replace(ended.decision, message_id=None, error=REDUCED, error_class=None))
+    return replace(ended, decision=replace(ended.decision, error=REDUCED, error_class=None))
 
 
 class CycleWriter:
-    """Writes a router's cycles."""
+    """Writes the cycles of a router."""
 
     def __init__(self, jobs: Jobs, scheduler: Scheduler, counts: Counts, defect: Callable[[str], None]) -> None:
         self._jobs = jobs
@@ -117,21 +118,21 @@ class CycleWriter:
         self._counts = counts
         self._defect = defect
 
-    async def write(self, entries: list[Entry], requests: list[ClaimRequest]) -> tuple[Cycle, list[tuple[Entry, str]]]:
-        """Settle and claim; returns also the entries that are refused, with the errors. Raises DatabaseError."""
+    async def write(
+        self, ended: list[EndedClaim], requests: list[ClaimRequest]
+    ) -> tuple[Cycle, list[tuple[EndedClaim, str]]]:
+        """Settle and claim; returns also the claims that are refused, with the errors. Raises DatabaseError."""
         try:
-            cycle = await self._jobs.cycle(settlement_of(entries, self._counts(entries)), requests)
+            return await self._jobs.cycle(settlement_of(ended, self._counts(ended)), requests), []
         except RefusedDataError as error:
             log.warning("the database refuses something: writing it piece by piece", action="refused", error=str(error))
-        else:
-            return cycle, []
-        settled = await settle_apart(self._jobs, entries, self._counts)
-        taken = await self._claim_apart(requests)
-        self._tell(settled)
+        settled = await settle_accepted(self._jobs, ended, self._counts)
+        taken = await self._claim_accepted(requests)
+        self._report(settled)
         cycle = Cycle(settled.cycle.settled, taken, settled.cycle.advanced)
-        return cycle, [(entry, str(error)) for entry, error in settled.refused]
+        return cycle, [(each, str(error)) for each, error in settled.refused]
 
-    async def _claim_apart(self, requests: list[ClaimRequest]) -> list[ClaimedJob]:
+    async def _claim_accepted(self, requests: list[ClaimRequest]) -> list[ClaimedJob]:
         """Claim from all lanes but those that are refused."""
         taken: list[ClaimedJob] = []
 
@@ -146,11 +147,12 @@ class CycleWriter:
         await write_accepted(requests, claim, refuse)
         return taken
 
-    def _tell(self, settled: Settled) -> None:
-        for (_, claim, outcome, _), error in settled.reduced:
-            what = {"job": claim.id, "device": claim.device_id, "verdict": outcome.verdict, "error": str(error)}
-            log.error("an outcome is stored without its texts", action="refused", **what, message_id=outcome.message_id)
-            self._defect(f"an outcome was stored without its texts: {error}")
-        for (_, claim, _, _), error in settled.refused:
-            what = {"job": claim.id, "device": claim.device_id, "error": str(error)}
+    def _report(self, settled: Settled) -> None:
+        for each, error in settled.reduced:
+            what = {"job": each.claim.id, "device": each.claim.device_id, "error": str(error)}
+            outcome = {"verdict": each.outcome.verdict, "message_id": each.outcome.message_id}
+            log.error("an outcome is stored without its details", action="refused", **what, **outcome)
+            self._defect(f"an outcome was stored without its details: {error}")
+        for each, error in settled.refused:
+            what = {"job": each.claim.id, "device": each.claim.device_id, "error": str(error)}
             log.error("an outcome cannot be stored", action="refused", **what)

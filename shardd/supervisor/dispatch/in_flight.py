@@ -1,107 +1,164 @@
-"""The router's book of claims: which a shard's worker has in flight, which ended and are to be written, which are being written.
+"""The claims of this node from their commit to the commit of their settlement, and what `status` reports of those that failed.
 
-And those that ended but cannot be written, because the database refuses what is known of them: they are set aside and tried
-again now and then.
+A claim is in flight while a worker has it. Once its outcome is known it waits to be settled; if the database refuses to store the
+outcome, it waits longer and is retried now and then.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
 
 from shardd.ipc import ClaimKey, Outcome
+from shardd.logs import get_logger
 from shardd.queue.settle import Claim, Finish, Release
+from shardd.states import JobState
+from shardd.supervisor.problems import Problem, ProblemKind
 
-Entry = tuple[int, Claim, Outcome, Finish | Release]
-"""A claim that ended: its shard, what was known and what is to be written."""
+log = get_logger(__name__)
+
+POISON_SHOWN: Final = 900.0
+"""Seconds for which a poison job is reported."""
+POISON_MOST: Final = 1000
+"""Poison jobs that are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndedClaim:
+    """A claim whose outcome is known, and how it is to be settled."""
+
+    shard: int
+    claim: Claim
+    outcome: Outcome
+    decision: Finish | Release
 
 
 class InFlight:
-    """Every claim of this node, from its commit to that of its settling."""
+    """Every claim of this node that is not settled."""
 
     def __init__(self) -> None:
-        self._by_shard: dict[int, dict[ClaimKey, tuple[Claim, float]]] = {}  # by shard, with since when
-        self._ended: list[Entry] = []
-        self._settling: list[Entry] = []
-        self._aside: dict[ClaimKey, tuple[Entry, str]] = {}  # with the error
+        self._by_shard: dict[int, dict[ClaimKey, tuple[Claim, float]]] = {}  # with a worker, and since when
+        self._ended: list[EndedClaim] = []
+        self._settling: list[EndedClaim] = []
+        self._refused: dict[ClaimKey, tuple[EndedClaim, str]] = {}  # with the error
+
+    # ---- with a worker
+
+    def claimed(self, shard: int, claim: Claim) -> None:
+        """A claim is with the worker of a shard from now on."""
+        self._by_shard.setdefault(shard, {})[claim.key] = claim, time.monotonic()
+
+    def returned(self, shard: int, outcome: Outcome) -> Claim | None:
+        """Remove and return the claim of an outcome; None: the shard's worker did not have it."""
+        claim, _ = self._by_shard.get(shard, {}).pop(outcome.key, (None, 0.0))
+        return claim
+
+    def of_shard(self, shard: int) -> list[Claim]:
+        """What the worker of a shard has."""
+        return [claim for claim, _ in self._by_shard.get(shard, {}).values()]
+
+    def since(self, before: float) -> Iterator[tuple[int, Claim]]:
+        """(shard, claim) of what workers have had since a monotonic time or longer; the oldest of each shard first."""
+        for shard, claims in self._by_shard.items():
+            for claim, since in claims.values():
+                if since > before:
+                    break  # the following ones came later
+                yield shard, claim
+
+    # ---- waiting to be settled
 
     def __bool__(self) -> bool:
         """Whether anything waits to be settled."""
         return bool(self._ended)
 
-    def claimed(self, shard: int, claim: Claim) -> None:
-        """A claim is in the hand of a shard from now on."""
-        self._by_shard.setdefault(shard, {})[claim.key] = claim, time.monotonic()
-
-    def returned(self, shard: int, outcome: Outcome) -> Claim | None:
-        """The claim that an outcome is of, in nobody's hand any more; None: it was not in the shard's hand."""
-        claim, _ = self._by_shard.get(shard, {}).pop(outcome.key, (None, 0.0))
-        return claim
-
-    def end(self, entry: Entry) -> None:
+    def end(self, ended: EndedClaim) -> None:
         """A claim ended; it waits to be settled."""
-        self._ended.append(entry)
+        self._ended.append(ended)
 
-    def begin(self, most: int) -> list[Entry]:
-        """The next entries to be settled."""
+    def begin_settling(self, most: int) -> list[EndedClaim]:
+        """The next claims to be settled."""
         self._settling, self._ended = self._ended[:most], self._ended[most:]
         return self._settling
 
-    def settled(self) -> None:
-        """The settling that was begun is over."""
+    def settling_done(self) -> None:
+        """The claims of `begin_settling` are settled, or were given back."""
         self._settling = []
 
-    def again(self, entries: list[Entry]) -> None:
+    def settle_again(self, ended: list[EndedClaim]) -> None:
         """These must be settled once more, before all others."""
-        self._ended = entries + self._ended
+        self._ended = ended + self._ended
 
-    def of_shard(self, shard: int) -> list[Claim]:
-        """What a shard has in flight."""
-        return [claim for claim, _ in self._by_shard.get(shard, {}).values()]
+    def refuse(self, ended: EndedClaim, error: str) -> None:
+        """The database refuses to store the outcome of a claim."""
+        self._refused[ended.claim.key] = ended, error
 
-    def count(self, shard: int) -> int:
-        """How many jobs a shard has in flight."""
-        return len(self._by_shard.get(shard, ()))
+    def refused(self) -> list[tuple[Claim, str]]:
+        """The claims whose outcome the database refuses to store, with the errors."""
+        return [(ended.claim, error) for ended, error in self._refused.values()]
 
-    def since(self, before: float) -> Iterator[tuple[int, Claim]]:
-        """Which claims a shard, by its number, has had in flight since a moment of the monotonic clock or longer."""
-        for shard, claims in self._by_shard.items():
-            for claim, since in claims.values():
-                if since > before:
-                    break  # those that follow came later
-                yield shard, claim
-
-    def set_aside(self, entry: Entry, error: str) -> None:
-        """A claim ended, but the database refuses to write that."""
-        self._aside[entry[1].key] = entry, error
-
-    def aside(self) -> list[tuple[Claim, str]]:
-        """What was set aside, with the errors."""
-        return [(entry[1], error) for entry, error in self._aside.values()]
-
-    def try_aside(self) -> None:
-        """Let what was set aside be settled once more."""
-        self._ended += [entry for entry, _ in self._aside.values()]
-        self._aside = {}
+    def retry_refused(self) -> None:
+        """Let refused outcomes be settled once more."""
+        self._ended += [ended for ended, _ in self._refused.values()]
+        self._refused = {}
 
     def waiting(self) -> int:
-        """How many ended claims wait to be settled."""
-        return len(self._ended) + len(self._aside)
+        """How many claims wait to be settled."""
+        return len(self._ended) + len(self._refused)
+
+    # ---- all of them
+
+    def _unsettled(self) -> Iterator[EndedClaim]:
+        yield from self._ended
+        yield from self._settling
+        for ended, _ in self._refused.values():
+            yield ended
 
     def unsettled(self, shard: int) -> int:
-        """How many claims of a shard are not settled yet."""
-        aside = [entry for entry, _ in self._aside.values()]
-        return self.count(shard) + sum(entry[0] == shard for entry in (*self._ended, *self._settling, *aside))
+        """How many claims of a shard are in flight or wait to be settled."""
+        return len(self._by_shard.get(shard, ())) + sum(ended.shard == shard for ended in self._unsettled())
 
     def epochs(self) -> set[int]:
-        """Of all claims that are not settled yet."""
-        entries = (*self._ended, *self._settling, *(entry for entry, _ in self._aside.values()))
-        return {claim.epoch for _, claim, _, _ in entries} | {
-            claim.epoch for claims in self._by_shard.values() for claim, _ in claims.values()
-        }
+        """The epochs of all claims."""
+        with_workers = {claim.epoch for claims in self._by_shard.values() for claim, _ in claims.values()}
+        return with_workers | {ended.claim.epoch for ended in self._unsettled()}
 
-    def missing(self, claims: list[Claim]) -> list[Claim]:
-        """Those of these claims that this book does not know."""
-        known = {key for claims_of_shard in self._by_shard.values() for key in claims_of_shard}
-        known |= {claim.key for _, claim, _, _ in self._ended} | self._aside.keys()
+    def missing(self, claims: Iterable[Claim]) -> list[Claim]:
+        """Those of these claims that are unknown here, while none is being settled."""
+        known = {key for of_shard in self._by_shard.values() for key in of_shard}
+        known |= {ended.claim.key for ended in self._unsettled()}
         return [claim for claim in claims if claim.key not in known]
+
+
+class PoisonJobs:
+    """Jobs that were failed because preparing them kills workers: in the log, and a problem in `status` for a while."""
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[float, Claim, str | None]] = deque(maxlen=POISON_MOST)  # with the monotonic time
+
+    def check(self, ended: EndedClaim) -> None:
+        """Note the job if it was failed for that reason."""
+        claim, decision = ended.claim, ended.decision
+        if ended.outcome.suspect and isinstance(decision, Finish) and decision.state is JobState.FAILED:
+            log.error("poison job failed", action="poison", job=claim.id, device=claim.device_id, error=decision.error)
+            self._recent.append((time.monotonic(), claim, decision.error))
+
+    def problems(self) -> Iterable[Problem]:
+        """See `shardd.supervisor.problems`."""
+        while self._recent and self._recent[0][0] < time.monotonic() - POISON_SHOWN:
+            self._recent.popleft()
+        if self._recent:
+            _, claim, error = self._recent[-1]
+            one = len(self._recent) == 1
+            jobs = (
+                "1 job failed because preparing it"
+                if one
+                else f"{len(self._recent):,} jobs failed because preparing them"
+            )
+            yield Problem(
+                ProblemKind.POISON,
+                f"{jobs} kills workers; job {claim.id} of device {claim.device_id}: {error}; see "
+                "shardd job list --error-class=worker",
+            )

@@ -1,7 +1,7 @@
-"""After a crash: what became of the claims that nobody answered for.
+"""What became of claims whose worker, supervisor or node died: settled from the journals, else in doubt.
 
-The journal decides. Claimed but never started → returned. Outcome known → settled. Started without outcome → in doubt.
-And where the journal cannot be trusted to be whole (the machine went down), "never started" is in doubt too.
+Claimed but never started → returned. Outcome known → settled. Started without outcome → in doubt. Where the journal may be
+incomplete (the machine went down), "never started" is in doubt too.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import tzinfo
 from pathlib import Path
 from typing import Final
@@ -22,14 +22,15 @@ from shardd.journal_lines import Phase, Record
 from shardd.logs import get_logger
 from shardd.queue.jobs import Jobs
 from shardd.queue.records import Send, Sends, count_sends
-from shardd.queue.settle import Claim, Finish, JobBackoff, settle
+from shardd.queue.settle import Claim, JobBackoff, settle
 from shardd.state_files import open_folder
-from shardd.states import MAY_HAVE_LEFT, JobState, Verdict
-from shardd.supervisor.dispatch.cycle_writer import resolve_apart, settle_apart
-from shardd.supervisor.dispatch.in_flight import Entry
+from shardd.states import MAY_HAVE_LEFT, Verdict
+from shardd.supervisor.dispatch.cycle_writer import resolve_accepted, settle_accepted
+from shardd.supervisor.dispatch.in_flight import EndedClaim, PoisonJobs
 from shardd.supervisor.dispatch.router import Router
 from shardd.supervisor.dispatch.verdicts import NODE_DIED, Death, prepared_alone, verdicts
 from shardd.supervisor.problems import Problem, ProblemKind
+from shardd.supervisor.scheduling.scheduler import NO_SHARD
 
 log = get_logger(__name__)
 
@@ -37,67 +38,17 @@ ORPHAN_WAIT: Final = 12.0
 """Seconds that a worker of a dead supervisor may take to finish; past twice its own grace it is killed."""
 LOST_AFTER: Final = 2.0
 """A node is called lost after this many times its leases' ttl."""
-Zones = Callable[[str], tzinfo]
-"""The time zone of a device."""
 HIDDEN_BOOT: Final = (
     "/proc/sys/kernel/random/boot_id cannot be read (ProcSubset=pid?), so a crash cannot be told from a loss of power: unless "
-    "worker.journal_fsync is on, what a worker that dies had not yet handed over will be in doubt"
+    "worker.journal_fsync is on, jobs that a dying worker had not yet handed over will be in doubt"
 )
-NO_SHARD: Final = -1
-
-
-async def open_journal(path: Path, state: str) -> Journal:
-    """Open a shard's journal once its worker is dead; one that outlives its grace is killed. Raises JournalError.
-
-    `state`: the state folder's id.
-    """
-    deadline = time.monotonic() + ORPHAN_WAIT
-    killed = False
-    while True:
-        try:
-            return Journal.open(path, state=state, shard=shard_of_journal(path))
-        except JournalHeldError:
-            if time.monotonic() > deadline + 2:
-                raise
-            if time.monotonic() > deadline and not killed:
-                killed = True
-                _kill_holder(path)
-            await asyncio.sleep(0.05)
-
-
-async def settle_from_journal(state_dir: Path, state: str, shard: int, router: Router, death: Death) -> Claim | None:
-    """Settle what a dead worker had in flight, as its journal says; returns when it is settled. Raises JournalError.
-
-    Returns the job that was being prepared alone, if one was.
-    """
-    journal = await open_journal(journal_path(state_dir, shard), state)
-    try:
-        record = journal.read()
-        claims = router.in_flight(shard)
-        outcomes = verdicts(claims, record, death)
-        doubts = sum(o.verdict == Verdict.IN_DOUBT for o in outcomes)
-        if outcomes:
-            log.info(
-                "settled from the journal",
-                action="bury",
-                shard=shard,
-                jobs=len(outcomes),
-                in_doubt=doubts,
-                flaw=record.flaw,
-            )
-        router.outcomes(shard, outcomes)
-        await router.wait_settled(shard)
-        journal.clear()
-        return prepared_alone(claims, record)
-    finally:
-        journal.close()
 
 
 class Recovery:
-    """What an earlier supervisor of this node left behind, settled shard by shard before that shard's worker starts.
+    """Settles, from the journals of this node, what dead workers and earlier supervisors left behind, and what lost nodes did.
 
-    A journal that cannot be opened (a link, a folder in its place, somebody else's file, a disk that fails) blocks its own shard:
-    its claims stay as they are, because a person can still make it readable. It is tried again until then.
+    A journal that cannot be opened (a link or a folder in its place, another user's file, a failing disk) blocks its own shard:
+    its claims stay as they are, because it can still be made readable. It is retried until then.
     """
 
     def __init__(
@@ -110,14 +61,10 @@ class Recovery:
         shards: int,
         backoff: Callable[[], JobBackoff],
         grace: float,
-        zones: Zones,
-        set_aside: Callable[[Claim, str | None], None],
+        zone_of: Callable[[str], tzinfo],
+        poison: PoisonJobs,
     ) -> None:
-        """`state`: the state folder's id; `grace`: seconds; `zones`: of the devices, whose days and hours the limits count.
-
-        `set_aside`: hears of a job that is ended because it ends workers.
-        """
-        self._set_aside = set_aside
+        """`state`: the state folder's id; `grace`: seconds after which a silent node is lost; `zone_of` a device."""
         self._state_dir = state_dir
         self._state = state
         self._jobs = jobs
@@ -125,20 +72,45 @@ class Recovery:
         self._shards = shards
         self._backoff = backoff
         self._grace = grace
-        self._zones = zones
+        self._zone_of = zone_of
+        self._poison = poison
         self.blocked: dict[int, str] = {}
-        """Shards that wait for a person, and why."""
+        """Shards that cannot be settled, and why."""
         self.notes: list[str] = []
         """What was lost, in words."""
 
+    # ---- a worker of this supervisor died
+
+    async def settle_dead_worker(self, shard: int, death: Death, router: Router) -> Claim | None:
+        """Settle what a dead worker had in flight; returns when that is done. Raises JournalError.
+
+        Returns the job that was being prepared alone, if any.
+        """
+        journal = await self._open(journal_path(self._state_dir, shard))
+        try:
+            record = journal.read()
+            claims = router.in_flight(shard)
+            outcomes = verdicts(claims, record, death)
+            if outcomes:
+                what = {"jobs": len(outcomes), "in_doubt": _doubts(outcomes), "flaw": record.flaw}
+                log.info("settled from the journal", action="recover", shard=shard, **what)
+            router.outcomes(shard, outcomes)
+            await router.wait_settled(shard)
+            journal.clear()
+            return prepared_alone(claims, record)
+        finally:
+            journal.close()
+
+    # ---- an earlier supervisor of this node died
+
     async def outlive_orphans(self) -> None:
-        """Until no worker of an earlier supervisor is left: before this one says that its leases are its own.
+        """Wait until no worker of an earlier supervisor is left; then this one may take its leases.
 
         Raises JournalHeldError when one does not end.
         """
         for path in journals_of(self._state_dir):
             try:
-                (await open_journal(path, self._state)).close()
+                (await self._open(path)).close()
             except JournalHeldError:
                 raise
             except JournalError as error:
@@ -147,19 +119,19 @@ class Recovery:
     async def run(self) -> None:
         """Settle everything, before any worker starts. Raises DatabaseError, JournalHeldError.
 
-        Call it when this incarnation holds its leases, so that every earlier epoch of this node is without one.
+        Call it when this incarnation holds its leases, so that no earlier epoch of this node has one.
         """
         if boot_id() is None:
             self.notes.append(HIDDEN_BOOT)
             log.warning("the boot id cannot be read", action="recover", effect=HIDDEN_BOOT)
-        await self._recover(None)
+        await self._recover()
 
     async def retry(self) -> set[int]:
         """Try the blocked shards again; returns those that are settled now. Raises DatabaseError."""
         before = dict(self.blocked)
         if before:
             try:
-                await self._recover(set(before))
+                await self._recover(before)
             except JournalHeldError as error:
                 self.blocked = dict.fromkeys(before, str(error))
         return before.keys() - self.blocked.keys()
@@ -173,10 +145,10 @@ class Recovery:
             whose = f"shard {shards[0]}" if len(shards) == 1 else f"shards {', '.join(shards)}"
             yield Problem(
                 ProblemKind.JOURNAL,
-                f"what an earlier run left behind of {whose} cannot be settled, and no worker starts: {why}",
+                f"jobs that an earlier run of {whose} left cannot be settled, and no worker starts: {why}",
             )
 
-    async def _recover(self, only: set[int] | None) -> None:
+    async def _recover(self, only: Collection[int] | None = None) -> None:
         blocked: dict[int, str] = {}
         journals: dict[int, Journal] = {}
         try:
@@ -185,17 +157,18 @@ class Recovery:
             for claim, node, shard, alive in await self._jobs.orphaned_claims(self._grace):
                 if node == self._node and not alive and shard not in blocked and (only is None or shard in only):
                     claims.setdefault(shard, []).append(claim)
-            # A journal that is gone proves nothing.
+            # A missing journal proves nothing.
             outcomes = [o for shard in claims for o in verdicts(claims[shard], records.get(shard, Record()), NODE_DIED)]
-            blocked |= await self._settle(claims, outcomes)
+            refused = await self._settle([claim for of_shard in claims.values() for claim in of_shard], outcomes)
+            for shard, of_shard in claims.items():
+                if error := next((refused[claim.key] for claim in of_shard if claim.key in refused), None):
+                    blocked[shard] = f"the database refuses to store what its journal knows: {error}"
             # Another node may have called some of them in doubt meanwhile; our journals know better.
-            await resolve_apart(self._jobs, [o for record in records.values() for o in record.outcomes.values()])
-            self._tell(claims, records, outcomes)
-            for shard, journal in journals.items():
-                if shard in blocked:
-                    continue
+            await resolve_accepted(self._jobs, [o for record in records.values() for o in record.outcomes.values()])
+            self._report(claims, records, outcomes)
+            for shard in journals.keys() - blocked.keys():
                 try:
-                    journal.clear()
+                    journals[shard].clear()
                 except JournalError as error:
                     blocked[shard] = str(error)
         finally:
@@ -206,22 +179,8 @@ class Recovery:
                 log.error("a shard cannot be settled from its journal", action="recover", error=why)
         self.blocked = blocked
 
-    async def _settle(self, claims: dict[int, list[Claim]], outcomes: list[Outcome]) -> dict[int, str]:
-        """Returns the shards of which something cannot be settled, and why: their journals are still needed."""
-        everything = [claim for its_claims in claims.values() for claim in its_claims]
-        settled, refused = await settle_all(self._jobs, everything, outcomes, self._backoff(), self._zones)
-        for _, claim, outcome, decision in settled:
-            if outcome.suspect and isinstance(decision, Finish) and decision.state is JobState.FAILED:
-                self._set_aside(claim, decision.error)
-        return {
-            shard: f"the database refuses to store what its journal knows: {refused[claim.key]}"
-            for shard, its_claims in claims.items()
-            for claim in its_claims
-            if claim.key in refused
-        }
-
     async def _read_all(
-        self, only: set[int] | None, journals: dict[int, Journal], blocked: dict[int, str]
+        self, only: Collection[int] | None, journals: dict[int, Journal], blocked: dict[int, str]
     ) -> dict[int, Record]:
         records: dict[int, Record] = {}
         try:
@@ -235,7 +194,7 @@ class Recovery:
             if only is not None and shard not in only:
                 continue
             try:
-                journals[shard] = journal = await open_journal(path, self._state)
+                journals[shard] = journal = await self._open(path)
                 records[shard] = journal.read()
             except JournalHeldError:
                 raise
@@ -243,77 +202,94 @@ class Recovery:
                 blocked[shard] = str(error)
         return records
 
-    def _tell(self, claims: dict[int, list[Claim]], records: dict[int, Record], outcomes: list[Outcome]) -> None:
+    async def _open(self, path: Path) -> Journal:
+        """Open a journal once its worker is dead; a worker that outlives its grace is killed. Raises JournalError."""
+        deadline = time.monotonic() + ORPHAN_WAIT
+        killed = False
+        while True:
+            try:
+                return Journal.open(path, state=self._state, shard=shard_of_journal(path))
+            except JournalHeldError:
+                if time.monotonic() > deadline + 2:
+                    raise
+                if time.monotonic() > deadline and not killed:
+                    killed = True
+                    _kill_holder(path)
+                await asyncio.sleep(0.05)
+
+    def _report(self, claims: dict[int, list[Claim]], records: dict[int, Record], outcomes: list[Outcome]) -> None:
         if outcomes:
-            doubts = sum(o.verdict == Verdict.IN_DOUBT for o in outcomes)
-            log.warning("recovered the claims of an earlier run", action="recover", jobs=len(outcomes), in_doubt=doubts)
-        for shard, its_claims in sorted(claims.items()):
+            what = {"jobs": len(outcomes), "in_doubt": _doubts(outcomes)}
+            log.warning("recovered the claims of an earlier run", action="recover", **what)
+        for shard, of_shard in sorted(claims.items()):
             record = records.get(shard, Record())
-            unknown = sum(record.phase(claim.key) is Phase.UNKNOWN for claim in its_claims)
+            unknown = sum(record.phase(claim.key) is Phase.UNKNOWN for claim in of_shard)
             if unknown:
-                self.notes.append(
-                    f"{unknown} {'job is' if unknown == 1 else 'jobs are'} in doubt, because the journal of shard {shard} could "
-                    f"not tell whether they had left: {record.flaw or 'it contradicts itself'}"
-                )
-                log.warning("a journal could not tell", action="recover", shard=shard, jobs=unknown, flaw=record.flaw)
+                flaw = record.flaw or "it contradicts itself"
+                jobs = "1 job is" if unknown == 1 else f"{unknown} jobs are"
+                text = f"{jobs} in doubt, because the journal of shard {shard} cannot prove whether they were handed over: {flaw}"
+                self.notes.append(text)
+                log.warning("claims in doubt after a restart", action="recover", shard=shard, jobs=unknown, flaw=flaw)
+
+    # ---- another node is lost
+
+    async def settle_lost_nodes(self) -> int:
+        """Call in doubt what lost nodes had in flight; returns how many. Their journals may still resolve it later.
+
+        Raises DatabaseError.
+        """
+        lost = [
+            (claim, node)
+            for claim, node, shard, alive in await self._jobs.orphaned_claims(self._grace)
+            # What waits for a readable journal of this node is not lost.
+            if not alive and not (node == self._node and shard in self.blocked)
+        ]
+        if not lost:
+            return 0
+        outcomes = [
+            Outcome(
+                *claim.key,
+                Verdict.IN_DOUBT,
+                error=f"node {node} was lost while this was in flight",
+                at=time.time(),
+                error_class=ErrorClass.WORKER,
+            )
+            for claim, node in lost
+        ]
+        refused = await self._settle([claim for claim, _ in lost], outcomes)
+        log.warning("claims of lost nodes", action="sweep", jobs=len(lost), refused=len(refused))
+        if refused:
+            raise RefusedDataError(next(iter(refused.values())))
+        return len(lost)
+
+    async def _settle(self, claims: list[Claim], outcomes: list[Outcome]) -> dict[ClaimKey, str]:
+        """Settle without the router; returns the claims that the database refuses to settle, with the errors."""
+        ended = [
+            EndedClaim(NO_SHARD, claim, outcome, settle(claim, outcome, self._backoff(), time.time()))
+            for claim, outcome in zip(claims, outcomes, strict=True)
+        ]
+
+        def counts(some: Sequence[EndedClaim]) -> list[Sends]:
+            return count_sends(
+                # Whether a campaign has a cap is not known yet; an unneeded count does no harm.
+                Send(each.claim.device_id, each.outcome.at, self._zone_of(each.claim.device_id), each.claim.campaign)
+                for each in some
+                if each.outcome.verdict in MAY_HAVE_LEFT
+            )
+
+        settled = await settle_accepted(self._jobs, ended, counts)
+        for each, error in (*settled.reduced, *settled.refused):
+            what = {"job": each.claim.id, "device": each.claim.device_id}
+            log.error("an outcome is refused", action="recover", **what, error=str(error))
+        refused = {each.claim.key: str(error) for each, error in settled.refused}
+        for each in ended:
+            if each.claim.key not in refused:
+                self._poison.check(each)
+        return refused
 
 
-async def sweep(
-    jobs: Jobs, *, backoff: JobBackoff, grace: float, zones: Zones, spare: Callable[[str, int], bool] = lambda *_: False
-) -> int:
-    """Call in doubt what nodes had in flight that are gone; returns how many. Their journals may still resolve it later.
-
-    `spare`: whether the claims of a (node, shard) wait for something else.
-    """
-    orphans = [
-        (claim, node)
-        for claim, node, shard, alive in await jobs.orphaned_claims(grace)
-        if not alive and not spare(node, shard)
-    ]
-    now = time.time()
-    outcomes = [
-        Outcome(
-            *c.key,
-            Verdict.IN_DOUBT,
-            error=f"node {node} was lost with it in flight",
-            at=now,
-            error_class=ErrorClass.WORKER,
-        )
-        for c, node in orphans
-    ]
-    _, refused = await settle_all(jobs, [claim for claim, _ in orphans], outcomes, backoff, zones)
-    if orphans:
-        log.warning("claims of lost nodes", action="sweep", jobs=len(orphans), refused=len(refused))
-    if refused:
-        raise RefusedDataError(next(iter(refused.values())))
-    return len(orphans)
-
-
-async def settle_all(
-    jobs: Jobs, claims: list[Claim], outcomes: list[Outcome], backoff: JobBackoff, zones: Zones
-) -> tuple[list[Entry], dict[ClaimKey, str]]:
-    """Settle outside the router. Raises DatabaseError.
-
-    Returns what is settled, and the claims that the database refuses to settle, with the errors.
-    """
-    entries = [
-        (NO_SHARD, claim, outcome, settle(claim, outcome, backoff, time.time()))
-        for claim, outcome in zip(claims, outcomes, strict=True)
-    ]
-
-    def counts(some: Sequence[Entry]) -> list[Sends]:
-        return count_sends(
-            # Whether a campaign has a cap is not known yet: a count too many harms nobody.
-            Send(claim.device_id, outcome.at, zones(claim.device_id), claim.campaign)
-            for _, claim, outcome, _ in some
-            if outcome.verdict in MAY_HAVE_LEFT
-        )
-
-    settled = await settle_apart(jobs, entries, counts)
-    for (_, claim, _, _), error in (*settled.reduced, *settled.refused):
-        log.error("an outcome is refused", action="recover", job=claim.id, device=claim.device_id, error=str(error))
-    refused = {claim.key: str(error) for (_, claim, _, _), error in settled.refused}
-    return [entry for entry in entries if entry[1].key not in refused], refused
+def _doubts(outcomes: Iterable[Outcome]) -> int:
+    return sum(outcome.verdict == Verdict.IN_DOUBT for outcome in outcomes)
 
 
 def _kill_holder(path: Path) -> None:
@@ -325,7 +301,7 @@ def _kill_holder(path: Path) -> None:
     except ProcessLookupError:
         return
     try:
-        # The header may be stale and its pid somebody else's by now.
+        # The header may be stale, and its pid reused by another process.
         if b"shardd.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
             log.warning("killing a worker that outlived its supervisor", action="recover", pid=pid)
             signal.pidfd_send_signal(fd, signal.SIGKILL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC
 from pathlib import Path
@@ -25,7 +25,8 @@ from shardd.queue.leases import Leases
 from shardd.queue.settle import Claim, JobBackoff
 from shardd.states import Verdict
 from shardd.supervisor.dispatch import recovery, verdicts
-from shardd.supervisor.dispatch.recovery import Recovery, sweep
+from shardd.supervisor.dispatch.in_flight import PoisonJobs
+from shardd.supervisor.dispatch.recovery import Recovery
 from tests.support.queue_rows import add_devices, claim, connect, finish, insert_jobs, row_of, states, take_epoch
 
 STATE = "0" * 32
@@ -73,11 +74,11 @@ def make_recovery(
     tmp_path: Path,
     database: Database,
     node: str = "node-a",
-    set_aside: Callable[[Claim, str | None], None] = lambda *_: None,
+    poison: PoisonJobs | None = None,
 ) -> Recovery:
     return Recovery(
-        tmp_path, STATE, Jobs(database), node=node, shards=8, backoff=lambda: BACKOFF, grace=GRACE, zones=lambda _: UTC,
-        set_aside=set_aside,
+        tmp_path, STATE, Jobs(database), node=node, shards=8, backoff=lambda: BACKOFF, grace=GRACE, zone_of=lambda _: UTC,
+        poison=poison or PoisonJobs(),
     )  # fmt: skip
 
 
@@ -149,15 +150,16 @@ async def test_what_was_being_prepared_goes_back_as_a_suspect_and_ends_after_ver
         journal.preparing(its_claim.key, alone=True)
     journal.close()
     await start_again(database)
-    set_aside: list[tuple[int, str | None]] = []
-    await make_recovery(tmp_path, database, set_aside=lambda ended, why: set_aside.append((ended.id, why))).run()
+    poison = PoisonJobs()
+    await make_recovery(tmp_path, database, poison=poison).run()
     with connect(dsn) as connection:
         rows = connection.execute("SELECT id, worker_deaths, failures FROM shardd.jobs ORDER BY id").fetchall()
     assert rows == [(claims[0].id, 1, 0), (claims[1].id, 6, 0)]
     ended = row_of(dsn, claims[2].id)
     assert (ended["state"], ended["error_class"]) == ("failed", "worker")
     assert ended["error"].startswith("10 workers died while they prepared it; the last: its worker died")
-    assert set_aside == [(claims[2].id, ended["error"])]
+    (problem,) = poison.problems()
+    assert f"job {claims[2].id} of device a: {ended['error']}" in problem.text
 
 
 async def test_what_was_started_is_in_doubt(
@@ -333,22 +335,13 @@ async def test_a_journal_that_cannot_be_opened_blocks_its_shard_until_it_can(
     assert states(dsn) == waiting
     assert recovery.blocked == {0: f"{path} is a symbolic link, and shardd follows none here: remove it"}
     (problem,) = recovery.problems()
-    assert problem.text.startswith(
-        "what an earlier run left behind of shard 0 cannot be settled, and no worker starts: "
-    )
+    assert problem.text.startswith("jobs that an earlier run of shard 0 left cannot be settled, and no worker starts: ")
     assert await recovery.retry() == set()
     # The sweep for lost nodes leaves alone what may still be known.
     with connect(dsn) as connection:
         connection.execute("UPDATE shardd.leases SET expires_at = now()")
         connection.execute("UPDATE shardd.nodes SET seen_at = now() - interval '1 hour'")
-    spared = await sweep(
-        jobs,
-        backoff=BACKOFF,
-        grace=GRACE,
-        zones=lambda _: UTC,
-        spare=lambda node, shard: (node, shard) == ("node-a", 0),
-    )
-    assert (spared, states(dsn)) == (0, waiting)
+    assert (await recovery.settle_lost_nodes(), states(dsn)) == (0, waiting)
     path.unlink()
     aside.rename(path)
     assert await recovery.retry() == {0}
@@ -383,7 +376,7 @@ async def test_what_a_damaged_journal_could_not_tell_is_noted(
     assert set(states(dsn).values()) == {"in_doubt"}
     (note,) = recovery.notes
     assert note.startswith(
-        "2 jobs are in doubt, because the journal of shard 0 could not tell whether they had left: its mark "
+        "2 jobs are in doubt, because the journal of shard 0 cannot prove whether they were handed over: its mark "
     )
 
 
@@ -459,13 +452,16 @@ async def test_the_claims_of_another_node_are_left_alone(
     assert row_of(dsn, theirs.id)["state"] == "sending"
 
 
-async def test_a_living_node_settles_its_own_claims(dsn: str, jobs: Jobs, epoch: int) -> None:
+async def test_a_living_node_settles_its_own_claims(
+    dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
+) -> None:
+    other = make_recovery(tmp_path, database, "node-b")
     (its_claim,) = await in_flight(dsn, jobs, epoch)
-    assert await sweep(jobs, backoff=BACKOFF, grace=GRACE, zones=lambda _: UTC) == 0
+    assert await other.settle_lost_nodes() == 0
     with connect(dsn) as connection:
         # Its lease has run out, but it was seen within the grace: it may come back with the answer.
         connection.execute("UPDATE shardd.leases SET expires_at = now()")
-    assert await sweep(jobs, backoff=BACKOFF, grace=GRACE, zones=lambda _: UTC) == 0
+    assert await other.settle_lost_nodes() == 0
     assert row_of(dsn, its_claim.id)["state"] == "sending"
 
 
@@ -477,10 +473,10 @@ async def test_what_a_lost_node_had_in_hand_is_in_doubt_until_its_journal_is_bac
     with connect(dsn) as connection:
         connection.execute("UPDATE shardd.leases SET expires_at = now()")
         connection.execute("UPDATE shardd.nodes SET seen_at = now() - interval '1 hour'")
-    assert await sweep(jobs, backoff=BACKOFF, grace=GRACE, zones=lambda _: UTC) == 4
+    assert await make_recovery(tmp_path / "b", database, "node-b").settle_lost_nodes() == 4
     assert set(states(dsn).values()) == {"in_doubt"}
-    assert row_of(dsn, sent.id)["error"] == "node node-a was lost with it in flight"
-    assert await sweep(jobs, backoff=BACKOFF, grace=GRACE, zones=lambda _: UTC) == 0
+    assert row_of(dsn, sent.id)["error"] == "node node-a was lost while this was in flight"
+    assert await make_recovery(tmp_path / "b", database, "node-b").settle_lost_nodes() == 0
     await recovered(tmp_path, database)
     assert states(dsn) == {sent.id: "sent", failed.id: "failed", started.id: "in_doubt", silent.id: "in_doubt"}
     assert row_of(dsn, sent.id)["message_id"] == "3EB0"

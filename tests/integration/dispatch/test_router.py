@@ -1,4 +1,4 @@
-"""The router against a real database; the workers' side is a list that answers: the router knows nothing of them but `say`."""
+"""The router against a real database; the workers' side is a list that answers: the router knows nothing of them but `send`."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ from shardd.queue.database import Database
 from shardd.queue.devices import Devices
 from shardd.queue.jobs import Jobs
 from shardd.queue.records import ClaimedJob
-from shardd.queue.settle import Claim, JobBackoff
+from shardd.queue.settle import JobBackoff
 from shardd.states import Verdict
 from shardd.supervisor.dispatch import router as router_module
 from shardd.supervisor.dispatch.cycle_writer import REDUCED
+from shardd.supervisor.dispatch.in_flight import InFlight, PoisonJobs
 from shardd.supervisor.dispatch.router import Router
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from tests.support.queue_rows import add_devices, connect, find_work, insert_jobs, row_of, states, take_epoch
@@ -99,18 +100,15 @@ class Node:
         self.jobs = Jobs(database)
         self.workers = Workers()
         self.good: Callable[[], bool] = lambda: True
-        self.set_aside: list[tuple[int, str | None]] = []
-        scheduler = Scheduler(
+        self.in_flight = InFlight()
+        self.scheduler = Scheduler(
             shard_of=lambda _: 0, pace_of=lambda _: DevicePace(pace or Pace()), in_flight_of=lambda _: room
         )
         self.router = self.workers.router = Router(
-            jobs=self.jobs, scheduler=scheduler, send=self.workers.send, may_claim=self._may_claim, batch=lambda: 50,
-            backoff=lambda: JobBackoff(first=5, cap=600), set_aside=self._note_set_aside, **more,
+            jobs=self.jobs, scheduler=self.scheduler, in_flight=self.in_flight, poison=PoisonJobs(), send=self.workers.send,
+            may_claim=self._may_claim, batch=lambda: 50, backoff=lambda: JobBackoff(first=5, cap=600), **more,
         )  # fmt: skip
         self.task = asyncio.create_task(self.router.run())
-
-    def _note_set_aside(self, claim: Claim, why: str | None) -> None:
-        self.set_aside.append((claim.id, why))
 
     @property
     def totals(self) -> Counter[str]:
@@ -122,13 +120,13 @@ class Node:
 
     async def begin(self, epoch: int) -> None:
         devices = await Devices(self.database).all(0)
-        self.router.scheduler.set_devices(devices, time.monotonic(), wall=time.time(), unwritten={})
+        self.scheduler.set_devices(devices, time.monotonic(), wall=time.time(), unwritten={})
         self.router.shard_up(0, epoch)
         await self.find_work()
 
     async def find_work(self) -> None:
         for device, lane, place in await find_work(self.jobs):
-            self.router.scheduler.hint(device, lane, place, time.monotonic())
+            self.scheduler.hint(device, lane, place, time.monotonic())
         self.router.wake()
 
     async def settled(self) -> None:
@@ -137,8 +135,8 @@ class Node:
             await self.router.wait_settled(0)
 
     async def end(self) -> None:
-        self.router.finish()
         async with asyncio.timeout(HANG):
+            await self.router.stop()
             await self.task
 
 
@@ -181,7 +179,7 @@ async def test_a_device_has_one_job_in_hand(dsn: str, node: Node, epoch: int) ->
         await node.workers.until(lambda: len(node.workers.held) == 2)
         await node.find_work()
         assert Counter(job.device_id for job in node.workers.got) == {"a": number, "b": number}
-        assert node.router.in_flight_count(0) == 2
+        assert len(node.router.in_flight(0)) == 2
         node.workers.end_held()
     await node.settled()
     assert set(states(dsn).values()) == {"sent"}
@@ -248,7 +246,7 @@ async def test_an_outcome_of_another_claim_is_ignored(dsn: str, node: Node, epoc
     ((_, held),) = node.workers.held
     node.router.outcomes(0, [msgspec.structs.replace(outcome(held), **stale)])
     node.router.outcomes(5, [outcome(node.workers.got[0])])
-    assert node.router.in_flight_count(0) == 1
+    assert len(node.router.in_flight(0)) == 1
     node.workers.end_held(Verdict.PERMANENT)
     node.router.outcomes(0, [outcome(node.workers.got[0])])
     await node.settled()
@@ -481,7 +479,7 @@ async def test_a_claim_whose_answer_is_lost_is_found_and_returned(
     places = await find_work(far_node.jobs)
     tunnel.deaf = True
     for device, lane, place in places:
-        far_node.router.scheduler.hint(device, lane, place, time.monotonic())
+        far_node.scheduler.hint(device, lane, place, time.monotonic())
     far_node.router.wake()
     await until_state(dsn, job, "sending")
     assert [got.id for got in far_node.workers.got] != [job]
@@ -546,7 +544,7 @@ async def test_while_the_database_is_away_outcomes_wait(dsn: str, tunnel: Tunnel
     tunnel.cut()
     far_node.workers.end_held()
     await until(lambda: far_node.router.database_error)
-    assert far_node.router.unsettled(0) == 2
+    assert far_node.in_flight.unsettled(0) == 2
     assert states(dsn) == {first: "sending", second: "sending"}
     (tunnel.folder / ".s.PGSQL.5432").unlink(missing_ok=True)
     await tunnel.start()

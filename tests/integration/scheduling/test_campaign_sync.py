@@ -34,7 +34,7 @@ async def node(dsn: str, database: Database) -> AsyncIterator[Node]:
 async def watched(node: Node) -> AsyncIterator[CampaignSync]:
     """Somebody looks for work when campaigns run that did not, and hardly ever otherwise."""
     steps = Steps()
-    scheduler, wake = node.router.scheduler, node.router.wake
+    scheduler, wake = node.scheduler, node.router.wake
     work = WorkPoller(node.jobs, scheduler, steps, found=wake, poll_every=lambda: SELDOM, scan_every=lambda: SELDOM)
     task = asyncio.create_task(work.run())
     try:
@@ -63,7 +63,7 @@ async def test_what_was_paused_behind_the_routers_back_goes_on_when_it_is_resume
         set_state(dsn, "spring", "paused")
         await node.find_work()
         # The claim finds nothing, because the campaign is paused: the router thinks that there is no work left.
-        await until(lambda: not node.router.scheduler.queues["a"].has_work)
+        await until(lambda: not node.scheduler.queues["a"].has_work)
         await watch.look()
         set_state(dsn, "spring", "running")
         await watch.look()
@@ -81,7 +81,7 @@ async def test_a_cap_is_known_with_what_was_sent_before(dsn: str, node: Node) ->
     insert_jobs(dsn, "b", 5, campaign="spring")
     async with watched(node) as watch:
         await watch.look()
-        assert node.router.scheduler.campaigns == {"spring": Campaign(1.0, 3)}
+        assert node.scheduler.campaigns == {"spring": Campaign(1.0, 3)}
         await node.workers.until(lambda: len(node.workers.settled) == 4)
         await node.find_work()
         await node.settled()
@@ -106,6 +106,6 @@ async def test_what_is_in_hand_while_its_campaign_is_paused_is_counted(dsn: str,
         set_state(dsn, "spring", "running")
         await watch.look()
         await node.find_work()
-        assert node.router.scheduler.next_requests(9, asyncio.get_running_loop().time()) == []
+        assert node.scheduler.next_requests(9, asyncio.get_running_loop().time()) == []
     with connect(dsn) as connection:
         assert connection.execute("SELECT device_id, sent FROM shardd.campaign_days").fetchall() == [("a", 1)]

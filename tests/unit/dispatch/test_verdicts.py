@@ -64,7 +64,7 @@ def test_how_far_it_was_and_who_wanted_the_end_decide(
     assert (outcome.verdict, outcome.suspect) == (verdict, suspect)
     assert outcome.key == claim().key
     if verdict == "permanent":
-        assert outcome.error == "its worker died while it was being prepared, also when no other was: SIGSEGV"
+        assert outcome.error == "its worker died while preparing it, even when it prepared no other job: SIGSEGV"
         assert outcome.error_class == "worker"
 
 
