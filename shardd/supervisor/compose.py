@@ -51,11 +51,10 @@ from shardd.supervisor.outbox.upkeep import PURGE_EVERY, EventUpkeep
 from shardd.supervisor.outbox.webhooks import Webhooks
 from shardd.supervisor.pools import Pools
 from shardd.supervisor.reload import Reload
-from shardd.supervisor.scheduling.campaigns import CampaignSync
-from shardd.supervisor.scheduling.device_sync import DeviceSync
 from shardd.supervisor.scheduling.groups import GroupAssigner
 from shardd.supervisor.scheduling.rules import Rules
 from shardd.supervisor.scheduling.scheduler import Scheduler
+from shardd.supervisor.scheduling.table_sync import CampaignSync, DeviceSync
 from shardd.supervisor.scheduling.work_poller import WorkPoller
 from shardd.supervisor.services import Periodic, Service, Steps
 from shardd.supervisor.systemd import Notifier
@@ -228,7 +227,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         handlers=MessageHandlers(
             dispatch=router,
             defects=defects,
-            device_changed=device_sync.changed,
+            device_changed=device_sync.state_changed,
             receipt=receipts.add,
             opted_out=inbox.add,
             unencodable_device=scheduler.undeliverable,
@@ -240,7 +239,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
     ownership = Ownership(
         keeper,
         workers,
-        read_devices=device_sync.look,
+        read_devices=device_sync.sync,
         renewed=router.wake,
         hindered_for=state_watch.failing_for,
         away_after=config.lease.ttl,

@@ -10,8 +10,7 @@ from shardd.queue.jobs import Jobs
 from shardd.supervisor.cluster.leases import LeaseKeeper, Ownership
 from shardd.supervisor.dispatch.recovery import Recovery
 from shardd.supervisor.inbound.opt_outs import OptOutInbox
-from shardd.supervisor.scheduling.campaigns import CampaignSync
-from shardd.supervisor.scheduling.device_sync import DeviceSync
+from shardd.supervisor.scheduling.table_sync import CampaignSync, DeviceSync
 from shardd.supervisor.workers.pool import WorkerPool
 
 log = get_logger(__name__)
@@ -35,7 +34,7 @@ class TakeOver:
         await self.recovery.outlive_orphans()
         await self.keeper.register()
         await self.ownership.take()
-        await self.device_sync.look()
+        await self.device_sync.sync()
         await self.recovery.run()
         self.block()
         await self._prepare_archive()
@@ -43,8 +42,8 @@ class TakeOver:
         # What an earlier run heard must hold before anything is claimed.
         await self.opt_outs.flush()
         # Once more, with what recovery has counted.
-        await self.device_sync.look()
-        await self.campaign_sync.look()
+        await self.device_sync.sync()
+        await self.campaign_sync.sync()
         self.workers.leases(self.keeper.epochs)
 
     async def retry(self) -> None:

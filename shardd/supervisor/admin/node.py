@@ -16,10 +16,10 @@ from shardd.supervisor.cluster.state_folder import StateWatch
 from shardd.supervisor.dispatch.router import Router
 from shardd.supervisor.problems import Problem, ProblemKind, ReportsProblems
 from shardd.supervisor.scheduling.device_queue import DeviceQueue
-from shardd.supervisor.scheduling.device_sync import DeviceSync
 from shardd.supervisor.scheduling.outlook import DeviceOutlook, device_outlook
 from shardd.supervisor.scheduling.rules import Rules
 from shardd.supervisor.scheduling.scheduler import Scheduler
+from shardd.supervisor.scheduling.table_sync import DeviceSync
 from shardd.supervisor.status import QueueStatus, ShardStatus, Status, Totals, WebhookStatus
 from shardd.supervisor.workers.pool import WorkerPool
 from shardd.supervisor.workers.shard import Shard
@@ -70,7 +70,7 @@ class Node:
 
     async def close_device(self, device_id: str) -> None:
         """Close the device's client; a revoked session is not reopened. Raises SharddError."""
-        await self.device_sync.look()
+        await self.device_sync.sync()
         await self.workers.close_device(self._queue_of(device_id).shard, device_id)
 
     def outlook(self, device_id: str) -> DeviceOutlook:

@@ -12,7 +12,7 @@ import pytest
 from shardd.queue.campaigns import Campaigns
 from shardd.queue.database import Database
 from shardd.queue.records import Campaign
-from shardd.supervisor.scheduling.campaigns import CampaignSync
+from shardd.supervisor.scheduling.table_sync import CampaignSync
 from shardd.supervisor.scheduling.work_poller import WorkPoller
 from shardd.supervisor.services import Steps
 from tests.integration.dispatch.test_router import Node, until
@@ -58,15 +58,15 @@ def set_state(dsn: str, campaign: str, state: str) -> None:
 async def test_what_was_paused_behind_the_routers_back_goes_on_when_it_is_resumed(dsn: str, node: Node) -> None:
     add_campaigns(dsn, "spring")
     async with watched(node) as watch:
-        await watch.look()
+        await watch.sync()
         insert_jobs(dsn, "a", 3, campaign="spring")
         set_state(dsn, "spring", "paused")
         await node.find_work()
         # The claim finds nothing, because the campaign is paused: the router thinks that there is no work left.
         await until(lambda: not node.scheduler.queues["a"].has_work)
-        await watch.look()
+        await watch.sync()
         set_state(dsn, "spring", "running")
-        await watch.look()
+        await watch.sync()
         await node.workers.until(lambda: len(node.workers.got) == 3)
         await node.settled()
     assert set(states(dsn).values()) == {"sent"}
@@ -80,7 +80,7 @@ async def test_a_cap_is_known_with_what_was_sent_before(dsn: str, node: Node) ->
     insert_jobs(dsn, "a", 5, campaign="spring")
     insert_jobs(dsn, "b", 5, campaign="spring")
     async with watched(node) as watch:
-        await watch.look()
+        await watch.sync()
         assert node.scheduler.campaigns == {"spring": Campaign(1.0, 3)}
         await node.workers.until(lambda: len(node.workers.settled) == 4)
         await node.find_work()
@@ -95,16 +95,16 @@ async def test_what_is_in_hand_while_its_campaign_is_paused_is_counted(dsn: str,
     add_campaigns(dsn, "spring", device_cap=1)
     node.workers.answer = lambda _: None
     async with watched(node) as watch:
-        await watch.look()
+        await watch.sync()
         insert_jobs(dsn, "a", 2, campaign="spring")
         await node.find_work()
         await node.workers.until(lambda: node.workers.held)
         set_state(dsn, "spring", "paused")
-        await watch.look()
+        await watch.sync()
         node.workers.end_held()
         await node.settled()
         set_state(dsn, "spring", "running")
-        await watch.look()
+        await watch.sync()
         await node.find_work()
         assert node.scheduler.next_requests(9, asyncio.get_running_loop().time()) == []
     with connect(dsn) as connection:
