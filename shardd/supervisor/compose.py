@@ -202,7 +202,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         )
 
     listeners = (
-        listener("shardd_jobs", work_poller.look),
+        listener("shardd_jobs", work_poller.poll),
         listener("shardd_devices", device_sync.wake),
         listener("shardd_campaigns", campaign_sync.wake),
     )

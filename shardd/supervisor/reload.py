@@ -127,7 +127,8 @@ class Reload(Service):
             raise
         finally:
             self._notifier.ready("reloaded")
-        self._rules.config, self._notes = plan.config, list(plan.notes)
+        self._rules.set_config(plan.config)
+        self._notes = list(plan.notes)
         set_log_level(plan.config.log.level)
         self._apply(plan.config)
         log.info("config reloaded", action="reload", changed=plan.changed, notes=plan.notes)

@@ -123,7 +123,7 @@ async def test_a_shard_with_nothing_but_such_jobs_ends_them_one_by_one_and_then_
     producer.add_jobs(4, 4)
     assert await producer.until_finished(daemon, 8) == {"failed": 4, "sent": 4}
     status = await daemon.until(lambda s: s["shards"][0]["state"] == "running")
-    assert any("4 jobs have failed because of" in problem for problem in status["problems"])
+    assert any("4 jobs failed because preparing them kills workers" in problem for problem in status["problems"])
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ async def test_a_job_that_stops_its_workers_loop_fails(poisoned: Callable[..., D
     assert await producer.until_finished(daemon, 12) == {"sent": 11, "failed": 1}
     ((reference, kind, error),) = failed(producer)
     assert (reference, kind) == ("poison", "worker")
-    assert "also when no other was: SIGABRT" in error
+    assert "even when it prepared no other job: SIGABRT" in error
 
 
 async def test_a_job_that_takes_the_memory_of_its_worker_fails_and_no_other_does(

@@ -1,12 +1,12 @@
-"""From a claim to its settlement: the only code of a node that claims jobs and writes what became of them.
+"""From a claim to its settlement: the only code of a node that claims jobs and stores their outcomes.
 
-Promises: a job is handed to a worker only after its claim is committed, under a lease that is good at that moment; it is
-settled once, with the outcome that is known, and what nobody can know is `in_doubt`.
+Promises: a job is handed to a worker only after its claim is committed, under a lease that is good at that moment. It is settled
+once, with its known outcome; what cannot be known is `in_doubt`.
 
-States of a claim: in flight (a worker has it), ended (its outcome waits to be written), refused (the database does not accept
-the outcome as it is; retried now and then), settled. `InFlight` holds the first three.
+States of a claim: in flight (a worker has it), ended (its outcome waits to be stored), refused (the database does not accept
+the outcome; retried now and then), settled. `InFlight` holds the first three.
 
-How it fails: while the database is away outcomes wait here and in the journals, and nothing is claimed. After a crash
+How it fails: while the database does not answer, outcomes wait here and in the journals, and nothing is claimed. After a crash
 `Recovery` settles from the journals what the previous process left behind; `verdicts` decides what a journal proves.
 
 Never: starts or stops a worker, retries a job that may have been sent, or lets one refused row block the others.

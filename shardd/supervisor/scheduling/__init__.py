@@ -1,15 +1,15 @@
 """Which device may send next, and which of its jobs.
 
-Promises: every device with work that may send gets its turn, round robin, however many jobs the others have. Within a device
-the highest priority goes first, campaigns share by weight, and the oldest job of a lane goes first. Gaps, limits, quiet hours
-and caps hold across everything that a device sends.
+Promises: every device with work that may send is served, round robin, however many jobs the others have. Within a device the
+highest priority goes first, campaigns share by weight, and the oldest job of a lane goes first. Gaps, limits, quiet hours and
+caps hold across everything that a device sends.
 
 State: `Scheduler` keeps one `DeviceQueue` per device, with a lane for each campaign and class; `ReadyQueue` orders the devices
-that may be claimed for. All of it is memory only, and rebuilt from the database at each start.
+that may be claimed for. All of it is in memory only, and rebuilt from the database at each start.
 
-What the scheduler knows about work is a hint: from the work poller, a notification or a job that came back. A hint too many
-costs an empty claim; one too few is made up for by the next scan. `DeviceSync`, `CampaignSync` and `GroupAssigner` read the
-tables; when the database is away they try again, and what was known before stays in force.
+How it fails: what the scheduler knows about work is a hint, from the work poller, a notification or a job that came back. A hint
+too many costs an empty claim; one too few is made up for by the next scan. `DeviceSync`, `CampaignSync` and `GroupAssigner` read
+the tables; while the database does not answer they retry, and what was read before stays in force.
 
-Never: claims a job, talks to a worker, or trusts a notification for anything but when to look.
+Never: claims a job, or trusts a notification for anything but when to read a table.
 """

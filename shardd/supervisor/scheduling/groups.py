@@ -1,8 +1,8 @@
 """Device groups: each job gets its device shortly before it is sent.
 
 A recipient keeps the device that it knows, as long as that one can send at all; a new recipient gets the device with the most
-room. Only a few jobs are given to a device ahead of time, and none to one that is far from its next turn, so that there is
-little to take back when it dies. Which device is the choice of one pure function, `choose_devices`.
+room. A device gets only a few jobs ahead of time, and none if its next send is far away, so that there is little to take back
+when it fails. One pure function, `choose_devices`, makes the choice.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from shardd.tasks import SHARE
 log = get_logger(__name__)
 
 AHEAD: Final = 2
-"""Jobs of a lane that a device with a gap is given ahead of time."""
+"""Jobs of a lane that a device with a gap gets ahead of time."""
 AHEAD_WITHOUT_GAP: Final = 50
 HORIZON: Final = 60.0
-"""Seconds; a device whose next turn is farther away than this, and than its gap, is given nothing new."""
+"""Seconds; a device whose next send is further away than this, and than its gap, gets nothing new."""
 MEMBERS_EVERY: Final = 2.0
-"""Seconds between looks at who is in which group."""
+"""Seconds between readings of the groups' members."""
 POOLS_MOST: Final = 100
-"""Lanes of groups that are looked at in one turn; of more than these the next turn begins behind them."""
+"""Lanes of groups that one turn handles; the next turn continues after them."""
 FIRST_POOL: Final = ("", "")
 TAKE_BACK_MOST: Final = 2000
 SLACK: Final = 50
-"""Jobs that are looked at beyond the room that there is, for recipients who know a device."""
+"""Jobs that are read beyond the available room, for recipients who know a device."""
 FULL_FOR: Final = 5.0
-"""Seconds for which a device that has no turn for long is not asked again: a fleet at its limits must cost nothing."""
+"""Seconds for which a device whose next send is far away is not examined again: a fleet at its limits must cost nothing."""
 
 
 def choose_devices(
     jobs: Sequence[PoolJob], rooms: Mapping[str, int], can_have: Callable[[str], bool]
 ) -> dict[int, str]:
-    """Which device gets which job, by job id. `rooms`: how many new ones a device may be given; `can_have`: it can send at all.
+    """Device by job id. `rooms`: how many new jobs a device may get; `can_have`: whether it can send at all.
 
-    Jobs are looked at in their order, up to the first for which there is no device now.
+    Jobs are assigned in their order, up to the first for which there is no device now.
     """
     left = dict(rooms)
     given: dict[int, str] = {}
-    met: dict[str, str] = {}  # recipients of two jobs at once
+    met: dict[str, str] = {}  # by recipient, for those with several jobs
     for job in jobs:
         known = met.get(job.address, job.known)
         if known is None or not can_have(known):
@@ -64,7 +64,7 @@ def choose_devices(
 
 
 class GroupAssigner(Service):
-    """Gives the jobs of device groups to devices of this node."""
+    """Assigns the jobs of device groups to devices of this node."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class GroupAssigner(Service):
         *,
         every: Callable[[], float],
     ) -> None:
-        """`hint` is told where the given jobs stand; `every`: seconds between looks."""
+        """`hint` gets the assigned jobs; `every`: seconds between turns."""
         self._groups = groups
         self._scheduler = scheduler
         self._hint = hint
@@ -83,11 +83,11 @@ class GroupAssigner(Service):
         self._every = every
         self._members: dict[str, list[str]] = {}
         self._full: dict[tuple[str, str], float] = {}  # until when a device has no room for a lane
-        self._looked = float("-inf")
+        self._members_read_at = float("-inf")
         self._after = FIRST_POOL
 
     async def serve(self) -> None:
-        """Give until cancelled."""
+        """Assign until cancelled."""
         while True:
             busy, began = False, time.monotonic()
             with self._step:
@@ -96,15 +96,15 @@ class GroupAssigner(Service):
             await asyncio.sleep(max(pause, SHARE * (time.monotonic() - began)))
 
     async def _turn(self, now: float) -> bool:
-        """Whether a device without a gap got work, and may soon need more."""
-        if now >= self._looked + MEMBERS_EVERY:
+        """Returns whether a device without a gap got work, and may soon need more."""
+        if now >= self._members_read_at + MEMBERS_EVERY:
             self._members = await self._groups.members()
-            self._looked = now
+            self._members_read_at = now
             self._full = {key: until for key, until in self._full.items() if until > now}
         if not self._members:
             return False
-        dead = [d for d in {d for members in self._members.values() for d in members} if not self._can_send(d, now)]
-        if dead and (back := await self._groups.take_back(dead, TAKE_BACK_MOST)):
+        unable = [d for d in {d for members in self._members.values() for d in members} if not self._can_send(d, now)]
+        if unable and (back := await self._groups.take_back(unable, TAKE_BACK_MOST)):
             log.info("jobs of devices that cannot send go to others of their groups", action="groups", jobs=back)
         busy = False
         pools = await self._groups.pools(self._after, POOLS_MOST)
@@ -112,9 +112,9 @@ class GroupAssigner(Service):
         for group, lane in pools:
             campaign = Lane.named(lane).campaign
             if campaign and campaign not in self._scheduler.campaigns:
-                continue  # it does not run
+                continue  # paused
             busy |= await self._share_out(group, lane, now)
-            await asyncio.sleep(0)  # each looks at every device of its group
+            await asyncio.sleep(0)  # each examines every device of its group
         return busy
 
     async def _share_out(self, group: str, lane: str, now: float) -> bool:
@@ -134,12 +134,12 @@ class GroupAssigner(Service):
         return any(not queues[d].pace.has_gap for d, _, _ in hints if d in queues)
 
     def _can_send(self, device_id: str, now: float) -> bool:
-        """Whether recipients may be left to this device: it is well and does not rest for long."""
+        """Whether recipients may stay with this device: it can send and is not backing off for long."""
         queue = self._scheduler.queues.get(device_id)
         return queue is not None and queue.can_send and queue.backoff_until < now + HORIZON
 
     def _room(self, device_id: str, name: str, now: float) -> int:
-        """How many new jobs of this lane a device may be given."""
+        """How many new jobs of this lane a device may get."""
         queue = self._scheduler.queues.get(device_id)
         if queue is None or not self._scheduler.is_up(queue) or not self._can_send(device_id, now):
             return 0

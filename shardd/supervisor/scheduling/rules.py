@@ -1,4 +1,4 @@
-"""What the config says about devices and jobs, in the words of those who ask."""
+"""The config's settings of devices and jobs, in the types of their users."""
 
 from __future__ import annotations
 
@@ -14,42 +14,35 @@ from shardd.queue.settle import JobBackoff
 log = get_logger(__name__)
 
 MOST_PACES: Final = 10_000
-"""Different paces that are remembered."""
+"""Different paces that are cached."""
 
 
 class Rules:
-    """The config's answers; `config` is replaced by a reload."""
+    """The settings of the current config, which a reload replaces by `set_config`."""
 
     def __init__(self, config: Config) -> None:
-        self._config = config
-        self._job_backoff = _job_backoff(config)
-        self._told_zones: set[str] = set()
-        # Every look asks for each device that has sent meanwhile; most of a fleet have the same settings.
+        self._unknown_zones: set[str] = set()
+        # Each reading of the devices asks for all that have sent meanwhile; most of a fleet have the same settings.
         self._paces: dict[tuple[object, ...], DevicePace] = {}
+        self.set_config(config)
 
-    @property
-    def config(self) -> Config:
-        """The one that holds now."""
-        return self._config
-
-    @config.setter
-    def config(self, config: Config) -> None:
-        self._config = config
-        self._job_backoff = _job_backoff(config)
+    def set_config(self, config: Config) -> None:
+        """Use another config from now on."""
+        self.config = config
+        self.job_backoff = JobBackoff(first=config.queue.backoff.first, cap=config.queue.backoff.cap)
         self._paces.clear()
-
-    @property
-    def job_backoff(self) -> JobBackoff:
-        """Of failed jobs."""
-        return self._job_backoff
 
     @property
     def warm_days(self) -> int:
         """How many days a warm-up takes."""
-        return len(self._config.pacing.warm_up or ())
+        return len(self.config.pacing.warm_up or ())
+
+    def in_flight_of(self, transport: str) -> int:
+        """How many jobs a device of this transport may have in flight."""
+        return self.config.transports.in_flight_of(transport)
 
     def pace_of(self, device: Device) -> DevicePace:
-        """A device's limits: its own and the config's."""
+        """A device's limits: its own, combined with the config's."""
         settings = (
             *(device.gap_min, device.gap_max, device.hourly_limit, device.daily_limit, device.quiet_hours),
             *(device.timezone, device.warm, repr(device.classes)),
@@ -58,25 +51,17 @@ class Rules:
         if pace is None:
             if len(self._paces) >= MOST_PACES:
                 self._paces.clear()
-            pace = self._paces[settings] = self._make_pace(device)
+            pace = self._paces[settings] = device_pace(self.config.pacing, device)
+            self._report_unknown_zone(device)
         return pace
 
-    def _make_pace(self, device: Device) -> DevicePace:
+    def _report_unknown_zone(self, device: Device) -> None:
         zone = device.timezone
-        if zone and zone not in self._told_zones and known_zone(zone) is None:
-            self._told_zones.add(zone)
+        if zone and zone not in self._unknown_zones and known_zone(zone) is None:
+            self._unknown_zones.add(zone)
             log.warning(
-                "this machine does not know the time zone %s; its devices keep to pacing.timezone: update tzdata",
+                "this machine does not know the time zone %s; its devices use pacing.timezone: update tzdata",
                 zone,
                 action="device",
                 device=device.id,
             )
-        return device_pace(self._config.pacing, device)
-
-    def in_flight_of(self, transport: str) -> int:
-        """How many jobs a device of this transport may have in flight."""
-        return self._config.transports.in_flight_of(transport)
-
-
-def _job_backoff(config: Config) -> JobBackoff:
-    return JobBackoff(first=config.queue.backoff.first, cap=config.queue.backoff.cap)

@@ -1,8 +1,8 @@
 """Finds the lanes in which jobs wait, and hints the scheduler.
 
-Three questions to the database, each in a loop of its own, so that one that fails stops none of the others: which jobs are
-new (a few times a second, and at once after a notification), which scheduled jobs are due, and, every few seconds, the scan of
-every lane, which is the guarantee: commits become visible out of id order, so the first alone would miss jobs.
+Three queries, each in a loop of its own, so that a failing one does not stop the others: new jobs (a few times a second, and
+at once after a notification), scheduled jobs that are due, and, every few seconds, the scan of every lane. The scan is the
+guarantee: commits become visible out of id order, so the first query alone would miss jobs.
 """
 
 from __future__ import annotations
@@ -22,27 +22,26 @@ from shardd.supervisor.services import Service, Steps
 from shardd.tasks import WakeUp, run_together
 
 NEW_MOST: Final = 5000
-"""New jobs that are looked at one by one; of more than these a scan finds the lanes with less work."""
+"""New jobs that are read one by one; for more, a scan finds their lanes with less work."""
 PROMOTE_MOST: Final = 2000
-"""Due jobs that join their lanes with one statement."""
+"""Due jobs that one statement moves to their lanes."""
 SPACING: Final = 0.05
-"""Seconds between looks for new jobs, and between scans, however many notifications come for long."""
+"""Seconds between queries for new jobs, and between scans, under a steady flow of notifications."""
 BURST: Final = 100
-"""Looks for new jobs that may come closer to each other, so that single jobs are found within milliseconds."""
+"""Queries for new jobs that may follow each other faster, so that single jobs are found within milliseconds."""
 OVERLAP: Final = 1.0
-"""Seconds for which ids are looked at again: a transaction that took its id earlier may have committed later."""
+"""Seconds for which ids are read again: a transaction that took its id earlier may commit later."""
 OVERLAP_MOST: Final = 500
-"""Ids that are looked at again, at most; what is missed waits for the scan."""
-
+"""Ids that are read again, at most; what is missed waits for the scan."""
 
 PAGE: Final = 2000
-"""Lanes that are found with one statement, which takes some 20 ms."""
-BEHIND_MOST: Final = 5000
-"""Lanes of devices with very many of them, of which one scan finds no more than these besides the first of each device."""
+"""Lanes that one statement finds, in some 20 ms."""
+FURTHER_MOST: Final = 5000
+"""Lanes beyond the first `MOST_LANES` of a device that one scan reads."""
 
 
 class Tail:
-    """From which id on to look for new jobs."""
+    """The id from which on jobs may be new."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
@@ -50,7 +49,7 @@ class Tail:
         self._newest = 0
 
     def note(self, newest: int, now: float) -> None:
-        """The highest id that there was at a moment."""
+        """The highest id at a moment."""
         if newest > self._newest:
             self._newest = newest
             self._seen.append((now, newest))
@@ -63,7 +62,7 @@ class Tail:
 
 
 class WorkPoller(Service):
-    """Finds the devices that have work and hints the scheduler."""
+    """Hints the scheduler at lanes with jobs."""
 
     def __init__(
         self,
@@ -75,7 +74,7 @@ class WorkPoller(Service):
         poll_every: Callable[[], float],
         scan_every: Callable[[], float],
     ) -> None:
-        """`found` is called after hints; the others: seconds between looks for new and due jobs, and between full scans."""
+        """`found` is called after hints; the others: seconds between queries for new and due jobs, and between full scans."""
         self._jobs = jobs
         self._scheduler = scheduler
         self._found = found
@@ -87,23 +86,23 @@ class WorkPoller(Service):
         self._wake_new = WakeUp(SPACING, BURST)
         self._wake_scan = WakeUp(SPACING)
         self._tail = Tail()
-        self._behind: dict[str, str] = {}
-        """Of devices with very many lanes, by turns: the lane behind which the next look begins."""
+        self._further: dict[str, str] = {}
+        """By device with very many lanes, in the order of their turns: the lane after which the next query begins."""
 
-    def look(self) -> None:
-        """Look for new jobs soon."""
+    def poll(self) -> None:
+        """Query for new jobs soon."""
         self._wake_new.set()
 
     def scan(self) -> None:
-        """Look at every lane soon."""
+        """Scan every lane soon."""
         self._wake_scan.set()
 
     async def serve(self) -> None:
-        """One loop for each question."""
+        """One loop for each query."""
         await run_together(self._find_new(), self._promote(), self._scan())
 
     def hint(self, hints: list[WorkHint]) -> None:
-        """The database says where jobs stand."""
+        """Pass on what the database knows about jobs."""
         now = time.monotonic()
         for device_id, lane, position in hints:
             self._scheduler.hint(device_id, lane, position, now)
@@ -142,24 +141,24 @@ class WorkPoller(Service):
                             last[device_id] = lane
                             lanes[device_id] += 1
                 self._scheduler.scanned(last.keys(), time.monotonic())
-                await self._look_behind(
+                await self._read_further_lanes(
                     {device_id: last[device_id] for device_id in last if lanes[device_id] >= MOST_LANES}
                 )
             await self._wake_scan.wait(self._all.pause(self._scan_every()))
 
-    async def _look_behind(self, last: dict[str, str]) -> None:
-        """Of devices that may have more lanes than the scan looks at: some of the others, each time the next ones.
+    async def _read_further_lanes(self, last: dict[str, str]) -> None:
+        """Of devices that may have more lanes than the scan reads: some of the others, each time the next ones.
 
-        `last`: behind which lane of each device.
+        `last`: the last lane of each device that the scan has read.
         """
-        known = {device_id: lane for device_id, lane in self._behind.items() if device_id in last}
-        self._behind = known | {device_id: lane for device_id, lane in last.items() if device_id not in known}
-        room = BEHIND_MOST
-        for device_id, lane in list(self._behind.items()):
+        known = {device_id: lane for device_id, lane in self._further.items() if device_id in last}
+        self._further = known | {device_id: lane for device_id, lane in last.items() if device_id not in known}
+        room = FURTHER_MOST
+        for device_id, lane in list(self._further.items()):
             if room <= 0:
                 return
             hints = await self._jobs.find_lanes(device_id, lane, PAGE)
             self.hint(hints)
             room -= 1 + len(hints)
-            del self._behind[device_id]  # to the end, so that its turn comes after that of the others
-            self._behind[device_id] = hints[-1][1] if len(hints) == PAGE else last[device_id]
+            del self._further[device_id]  # moves to the end, so that the others are next
+            self._further[device_id] = hints[-1][1] if len(hints) == PAGE else last[device_id]

@@ -292,7 +292,7 @@ class World:
         known = dict(self.book.contacts)
         pools = {(group, lane): self.book.pool(group, lane) for group, lane in await self.queue.pools(FIRST_POOL, 1000)}
         # As if the times had passed for which it remembers who is in a group, and who had no room.
-        self.group_assigner._looked = -math.inf
+        self.group_assigner._members_read_at = -math.inf
         self.group_assigner._full.clear()
         await self.group_assigner._turn(self.now)
         given = [job for job in self.book.live() if job.group and job.device is not None and before[job.id] is None]

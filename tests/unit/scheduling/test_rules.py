@@ -39,7 +39,7 @@ def test_a_reload_counts_at_once() -> None:
     asked = rules("")
     assert asked.pace_of(device("a")).base == Pace(5, 15, 200, 1000)
     assert asked.warm_days == 5
-    asked.config = parse_config("pacing: {gap_max: 20s, warm_up: null}", "x.yaml", HOME)
+    asked.set_config(parse_config("pacing: {gap_max: 20s, warm_up: null}", "x.yaml", HOME))
     assert asked.pace_of(device("a")).base == Pace(5, 20, 200, 1000)
     assert asked.warm_days == 0
 

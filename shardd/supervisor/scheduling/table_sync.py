@@ -1,0 +1,156 @@
+"""Keeps the scheduler up to date with the tables of devices and campaigns, and writes the device states that workers report."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from shardd import ipc
+from shardd.errors import RefusedDataError
+from shardd.logs import get_logger
+from shardd.queue.campaigns import Campaigns
+from shardd.queue.database import write_accepted
+from shardd.queue.devices import Devices
+from shardd.queue.records import StateChange
+from shardd.states import DeviceState
+from shardd.supervisor.scheduling.scheduler import Scheduler
+from shardd.supervisor.services import Service, Step
+from shardd.tasks import WakeUp
+
+log = get_logger(__name__)
+
+SENDS_EVERY: Final = 2.0
+"""Seconds between readings of what campaigns with a cap have sent, which another node may have counted."""
+
+
+class TableSync(Service):
+    """Reads a table periodically, and soon after `wake`."""
+
+    def __init__(self, step: Step, *, every: float, spacing: float) -> None:
+        """Seconds between readings when nothing wakes it, and at least, however often it is woken."""
+        self._step = step
+        self._every = every
+        self._wake = WakeUp(spacing)
+
+    def wake(self) -> None:
+        """Read soon."""
+        self._wake.set()
+
+    async def serve(self) -> None:
+        """Read until cancelled."""
+        while True:
+            await self._wake.wait(self._step.pause(self._every))
+            with self._step:
+                await self.sync()
+
+    async def sync(self) -> None:
+        """Read now. Raises DatabaseError."""
+        raise NotImplementedError
+
+
+class DeviceSync(TableSync):
+    """The devices, for the scheduler and the workers."""
+
+    def __init__(
+        self,
+        devices: Devices,
+        scheduler: Scheduler,
+        step: Step,
+        *,
+        changed: Callable[[], None],
+        send: Callable[[int, ipc.ToWorker], bool],
+        defect: Callable[[str], None],
+        warm_days: Callable[[], int],
+    ) -> None:
+        """`changed` is called after each reading; `warm_days`: how many days a warm-up takes."""
+        super().__init__(step, every=5.0, spacing=0.25)  # each reads every device
+        self._devices = devices
+        self._scheduler = scheduler
+        self._changed = changed
+        self._send = send
+        self._defect = defect
+        self._warm_days = warm_days
+        self._unwritten: dict[str, StateChange] = {}
+        self._reading = asyncio.Lock()
+
+    def state_changed(self, message: ipc.DeviceChanged, epoch: int) -> None:
+        """A worker reported a new state of a device, under a lease."""
+        change = StateChange(message.device_id, message.state, message.reason, message.until, message.at, epoch)
+        level = logging.INFO if change.state is DeviceState.READY else logging.WARNING
+        what = {
+            "device": change.device_id,
+            "reason": change.reason,
+            "shard": self._scheduler.shard_of(change.device_id),
+        }
+        log.log(level, "device is %s", change.state.value, action="device", **what)
+        self._scheduler.state_changed(change)
+        self._unwritten[change.device_id] = change
+        self.wake()
+
+    async def sync(self) -> None:
+        """Write the reported states, then read every device. Raises DatabaseError."""
+        async with self._reading:  # an older picture must not replace a newer one
+            written = dict(self._unwritten)
+            if written:
+                await write_accepted(list(written.values()), self._devices.set_states, self._refuse)
+                self._unwritten = {i: change for i, change in self._unwritten.items() if written.get(i) is not change}
+            await self._devices.heal()
+            devices = await self._devices.all(self._warm_days())
+            changes = self._scheduler.set_devices(
+                devices, time.monotonic(), wall=time.time(), unwritten=self._unwritten
+            )
+            for shard, change in changes.items():
+                self._send(shard, ipc.Devices(changed=change.changed, removed=change.removed))
+            self._changed()
+
+    async def _refuse(self, change: StateChange, error: RefusedDataError) -> None:
+        """A state that the database refuses must not delay those of other devices."""
+        log.error("a device's state cannot be stored", action="device", device=change.device_id, error=str(error))
+        self._defect(f"the state of a device could not be stored: {error}")
+
+
+class CampaignSync(TableSync):
+    """The running campaigns with their weights, caps and counts; the claim itself skips the jobs of paused ones."""
+
+    def __init__(
+        self,
+        campaigns: Campaigns,
+        scheduler: Scheduler,
+        step: Step,
+        *,
+        changed: Callable[[], None],
+        resumed: Callable[[], None],
+    ) -> None:
+        """`changed` is called after each change, `resumed` if campaigns run that did not before: their lanes must be scanned.
+
+        A claim that found its campaign paused made the scheduler believe that there is no work.
+        """
+        super().__init__(step, every=0.5, spacing=0.1)  # a resumed campaign waits no longer
+        self._campaigns = campaigns
+        self._scheduler = scheduler
+        self._changed = changed
+        self._resumed = resumed
+        self._sends_read_at = float("-inf")
+
+    async def sync(self) -> None:
+        """Read which campaigns run. Raises DatabaseError."""
+        scheduler, now = self._scheduler, time.monotonic()
+        running = await self._campaigns.running()
+        capped = any(campaign.device_cap is not None for campaign in running.values())
+        if capped and (running != scheduler.campaigns or now >= self._sends_read_at + SENDS_EVERY):
+            # Before the campaigns are set, so that none of them is without its count for a moment.
+            since = (datetime.now(UTC) - timedelta(days=2)).date()
+            for campaign, device_id, day, sent in await self._campaigns.sends(since):
+                if (queue := scheduler.queues.get(device_id)) is not None:
+                    queue.note_campaign_sends(campaign, day, sent)
+            self._sends_read_at = now
+        if running != scheduler.campaigns:
+            resumed = running.keys() - scheduler.campaigns.keys()
+            scheduler.set_campaigns(running, time.monotonic())
+            self._changed()
+            if resumed:
+                self._resumed()
