@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from shardd.config.transports.device_settings import check_device
 from shardd.errors import DeviceSettingsError
 from shardd.legacy.report import Report
 from shardd.legacy.tables import USER_DEVICES, Row
 from shardd.queue.imports import ImportedDevice, KnownDevice
 from shardd.queue.sessions import number_of
-from shardd.transports.platforms.device_settings import check_device
 
 WHATSAPP: Final = "whatsapp"
 SECRETS: Final = {"wablas": "token", "whacenter": "device_id"}

@@ -13,6 +13,7 @@ from datetime import tzinfo
 
 from shardd import ipc
 from shardd.config import Config
+from shardd.config.transports.device_settings import account_of
 from shardd.embedded import EmbeddedPostgres
 from shardd.errors import JournalError
 from shardd.hashing import shard_of
@@ -62,7 +63,6 @@ from shardd.supervisor.takeover import TakeOver
 from shardd.supervisor.workers.messages import MessageHandlers
 from shardd.supervisor.workers.pool import JOURNAL_RETRY, WorkerPool
 from shardd.supervisor.workers.process import Launch
-from shardd.transports.platforms.device_settings import account_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from shardd.config import parse_config
+from shardd.config.transports.device_settings import check_device
 from shardd.errors import ConfigError, DeviceSettingsError
 from shardd.proxies import parse_proxy
 from shardd.transports.platforms.answers import Context
-from shardd.transports.platforms.device_settings import check_device
 from shardd.transports.whatsapp.messages.failures import SendContext, send_error, upload_error
 
 GO = 'failed to upload: Post "https://mmg.whatsapp.net/mms/image/x?auth=S3CRET&token=S3CRET": dial tcp: i/o timeout'

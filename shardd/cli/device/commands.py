@@ -21,12 +21,12 @@ from shardd.cli.names import Refusals, device_ids, some
 from shardd.cli.options import config_option, database_config_option
 from shardd.cli.output import SANDBOX, count, print_json, say
 from shardd.config import TRANSPORTS, Config
+from shardd.config.transports.device_settings import check_device
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.devices import PAUSED, DeviceAdmin, NewDevices
 from shardd.queue.jobs import JobAdmin, Traits
 from shardd.states import DeviceState
-from shardd.transports.platforms.device_settings import check_device
 
 IN_HAND_PATIENCE: Final = 10.0
 """Seconds that `device remove --cancel-jobs` waits for jobs that a worker has in flight."""

@@ -12,12 +12,12 @@ from shardd.cli.names import device_ids
 from shardd.cli.options import database_config_option
 from shardd.cli.output import SANDBOX, count, say
 from shardd.config import Config
+from shardd.config.transports.device_settings import remedy_of
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin, DeviceRow
 from shardd.queue.jobs import JobAdmin, Traits
 from shardd.states import CAN_SEND, DeviceState, JobState
-from shardd.transports.platforms.device_settings import remedy_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ from shardd.cli.names import Refusals, device_ids
 from shardd.cli.options import config_option
 from shardd.cli.output import count, say
 from shardd.config import Config
+from shardd.config.transports.device_settings import check_device
 from shardd.errors import SharddError, UsageError
 from shardd.pacing import CLASSES
 from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin, DeviceChange, DeviceRow
-from shardd.transports.platforms.device_settings import check_device
 
 
 @click.command("set")

@@ -28,12 +28,12 @@ from shardd.cli.output import (
 )
 from shardd.config import Config
 from shardd.config.pacing import device_pace
+from shardd.config.transports.device_settings import MASK, masked_settings, remedy_of
 from shardd.config.values import format_duration
 from shardd.hashing import shard_of
 from shardd.pacing import CLASSES, DevicePace, Pace, daily_limit
 from shardd.queue.devices import PAUSED, DeviceRow
 from shardd.states import DeviceState
-from shardd.transports.platforms.device_settings import MASK, masked_settings, remedy_of
 
 WIDE: Final = 110
 BACKING_OFF: Final = (

@@ -2,7 +2,7 @@
 
 The library hides its sockets, takes no deadline, reconnects without being asked and cannot be stopped while it dials. Owning
 its connections gives all of that: the gate (`gate`) knows each client object by a credential of its own, routes it through
-its upstream proxy (`upstream`), counts its bytes, records when the server was last heard, and can cut it off. `relay` moves
+its upstream proxy (`upstream`), records when the server was last heard, and can cut it off. `relay` moves
 the bytes.
 
 An `Egress`, one client object's account, is first open: it may dial its main host `dials` times. Sealed, once the client is

@@ -41,9 +41,6 @@ class Egress:
         self.closed = False
         self.lost = False
         """The connection to the main host is gone, and none may follow it."""
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.main_bytes_out = 0
         self.last_inbound: float | None = None
         """When the main host was last heard."""
         self.dial_error: str | None = None
@@ -60,11 +57,6 @@ class Egress:
         self._gate.dismiss(self)
         for tunnel in tuple(self._tunnels):
             tunnel.abort()
-
-    @property
-    def connections(self) -> int:
-        """Connections that are open or being dialled."""
-        return len(self._tunnels)
 
     def refusal(self, host: str) -> str | None:
         """Why this client may not dial `host` now, or None."""
@@ -139,8 +131,8 @@ class Tunnel:
             return
         self._egress.dial_error = None
         self._client.on_end = self._upstream.on_end = self._ended
-        self._client.on_bytes = self._count_out
-        self._upstream.on_bytes = self._count_in
+        if self._egress.is_main(self):
+            self._upstream.on_data = self._heard
         self._upstream.on_finish = self._finished
         self._client.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         join(self._client, self._upstream)
@@ -165,15 +157,8 @@ class Tunnel:
         self.finished = True
         self._egress.server_finished()
 
-    def _count_in(self, size: int) -> None:
-        self._egress.bytes_in += size
-        if self._egress.is_main(self):
-            self._egress.last_inbound = asyncio.get_running_loop().time()
-
-    def _count_out(self, size: int) -> None:
-        self._egress.bytes_out += size
-        if self._egress.is_main(self):
-            self._egress.main_bytes_out += size
+    def _heard(self) -> None:
+        self._egress.last_inbound = asyncio.get_running_loop().time()
 
 
 class Gate:

@@ -20,10 +20,10 @@ class HandshakeError(Exception):
 
 
 class Side(asyncio.Protocol):
-    """One connection of a tunnel. `on_bytes` is called with the size of what arrives once the side is joined."""
+    """One connection of a tunnel. `on_data` is called for all data that arrives once the side is joined."""
 
     def __init__(self, on_open: Callable[[Side], None] | None = None) -> None:
-        self.on_bytes: Callable[[int], None] | None = None
+        self.on_data: Callable[[], None] | None = None
         self.on_finish: Callable[[], None] | None = None
         self.on_end: Callable[[], None] | None = None
         self.ended = False
@@ -51,8 +51,8 @@ class Side(asyncio.Protocol):
             self._buffer += data
             self._wake()
             return
-        if self.on_bytes is not None:
-            self.on_bytes(len(data))
+        if self.on_data is not None:
+            self.on_data()
         self._peer.write(data)
 
     def eof_received(self) -> bool:

@@ -18,6 +18,7 @@ from typing import Any, Final, assert_never
 
 import msgspec
 
+from shardd.config.transports.device_settings import MASK
 from shardd.errors import (
     DeviceUnavailableError,
     ErrorClass,
@@ -27,7 +28,6 @@ from shardd.errors import (
     TransientError,
 )
 from shardd.states import DeviceState
-from shardd.transports.platforms.device_settings import MASK
 from shardd.transports.platforms.http_exchange import Answer
 from shardd.urls import scrub_urls
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 from shardd.config.transports.definition import MEDIA_KINDS, TransportDefinition
+from shardd.config.transports.device_settings import account_of, check_proxy, read_settings
 from shardd.config.transports.platforms import PlatformConfig
 from shardd.errors import (
     DeviceSettingsError,
@@ -29,7 +30,6 @@ from shardd.phone_numbers import parse_recipient
 from shardd.transports.base import Events, Sent, Surroundings, Transport
 from shardd.transports.platforms.account_limits import AccountLimits
 from shardd.transports.platforms.answers import SETUP_RETRY, Accepted, Context, Reading, Unclear, read_object, verdict
-from shardd.transports.platforms.device_settings import account_of, check_proxy, read_settings
 from shardd.transports.platforms.http_exchange import HttpExchange, Request
 from shardd.urls import safe_url
 

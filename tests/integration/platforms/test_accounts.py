@@ -115,7 +115,7 @@ async def test_the_proxy_of_a_device_is_used(platforms: PlatformServer, make_pla
 async def test_a_proxy_of_another_kind_is_refused(platforms: PlatformServer, make_platform_device: MakeDevice) -> None:
     error = await (await make_platform_device("wablas", proxy="socks5://user:geheim@127.0.0.1:1")).fail()
     assert isinstance(error, DeviceUnavailableError)
-    assert "is of kind socks5" in str(error)
+    assert "is a socks5 proxy" in str(error)
     assert "geheim" not in str(error)
     assert platforms.connections == 0
 

@@ -25,7 +25,7 @@ from shardd.errors import UsageError
         (
             "wablas",
             ["--settings", '{"token": "geheim"}', "--proxy", "socks5://user:geheim@127.0.0.1:1"],
-            "proxy: is of kind socks5",
+            "proxy: is a socks5 proxy",
         ),
     ],
 )

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from shardd.config.transports.device_settings import account_of, check_device, masked_settings, read_settings
 from shardd.errors import DeviceSettingsError
-from shardd.transports.platforms.device_settings import account_of, check_device, masked_settings, read_settings
 
 SECRET = "very-secret-word"
 CLOUD = {"phone_number_id": "106540352242922", "token": SECRET}
@@ -31,7 +31,7 @@ def test_good_settings(transport: str, settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("transport", "settings", "complaint"),
     [
-        ("wablas", {}, "settings.token: is missing, which transport 'wablas' needs; write the API token"),
+        ("wablas", {}, "settings.token: is missing, but transport 'wablas' needs it; write the API token"),
         ("wablas", {"token": ""}, "settings.token: is missing"),
         ("whacenter", {"device": SECRET}, "settings.device: is not known to transport 'whacenter'; write device_id"),
         ("cloud_api", {"token": SECRET}, "settings.phone_number_id: is missing"),
@@ -62,7 +62,7 @@ def test_bad_settings(transport: str, settings: dict[str, Any], complaint: str) 
 
 def test_a_proxy_that_cannot_be_used_is_told_without_its_password() -> None:
     check_device("wablas", {"token": SECRET}, "http://user:geheim@proxy.example:3128")
-    with pytest.raises(DeviceSettingsError, match="is of kind socks5") as caught:
+    with pytest.raises(DeviceSettingsError, match="is a socks5 proxy") as caught:
         check_device("wablas", {"token": SECRET}, "socks5://user:geheim@proxy.example:1080")
     assert "geheim" not in str(caught.value)
     check_device("whatsapp", {}, "socks5://user:geheim@proxy.example:1080")

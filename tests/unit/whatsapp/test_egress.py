@@ -23,7 +23,7 @@ def never() -> None:
     raise AssertionError("the connection counts as lost")
 
 
-async def test_bytes_pass_both_ways_and_are_counted(gate: Gate) -> None:
+async def test_bytes_pass_both_ways(gate: Gate) -> None:
     async with serving(echo) as port:
         egress = gate.admit(MAIN, on_lost=never)
         head, reader, writer = await connect(egress, f"{MAIN}:{port}")
@@ -31,9 +31,8 @@ async def test_bytes_pass_both_ways_and_are_counted(gate: Gate) -> None:
         assert egress.last_inbound is None
         writer.write(b"x" * 100_000)
         assert await reader.readexactly(100_000) == b"x" * 100_000
-        assert (egress.bytes_in, egress.bytes_out, egress.main_bytes_out) == (100_000, 100_000, 100_000)
         assert egress.last_inbound is not None
-        assert egress.connections == 1
+        assert len(egress._tunnels) == 1
 
 
 @pytest.mark.parametrize("credential", ["", "Basic bm9ib2R5Om5vdGhpbmc=", "rubbish"])
@@ -105,7 +104,7 @@ async def test_other_hosts_are_neither_life_nor_death(gate: Gate) -> None:
             assert await reader.readexactly(3) == b"abc"
             writer.close()
             await writer.wait_closed()
-        assert (egress.bytes_out, egress.main_bytes_out, egress.last_inbound) == (9, 0, None)
+        assert egress.last_inbound is None
 
 
 async def test_kill_cuts_what_stands_and_what_is_being_made(gate: Gate) -> None:
@@ -116,7 +115,7 @@ async def test_kill_cuts_what_stands_and_what_is_being_made(gate: Gate) -> None:
         _, reader, _ = await connect(egress, f"{MAIN}:{port}")
         dialling = gate.admit(MAIN, on_lost=never, proxy=proxy)
         hung = asyncio.create_task(connect(dialling, f"{MAIN}:{port}"))
-        while not dialling.connections:  # noqa: ASYNC110 - the gate's own state is what is waited for
+        while not dialling._tunnels:  # noqa: ASYNC110 - the gate's own state is what is waited for
             await asyncio.sleep(0.001)
         egress.kill()
         dialling.kill()
@@ -126,7 +125,8 @@ async def test_kill_cuts_what_stands_and_what_is_being_made(gate: Gate) -> None:
             await reader.readexactly(1)
         head, _, _ = await connect(egress, f"{MAIN}:{port}")
         assert head.startswith("HTTP/1.1 407 ")
-        assert (egress.connections, dialling.connections) == (0, 0)
+        assert not egress._tunnels
+        assert not dialling._tunnels
     silent.close()
 
 
@@ -202,7 +202,7 @@ async def test_half_close_passes_and_the_answer_still_arrives(gate: Gate) -> Non
         writer.write_eof()
         assert await reader.read() == b"you said hello"
         await lost.wait()
-        assert egress.connections == 0
+        assert not egress._tunnels
 
 
 async def test_a_slow_reader_holds_its_sender_back_and_loses_nothing(gate: Gate) -> None:

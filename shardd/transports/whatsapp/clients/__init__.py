@@ -1,1 +1,10 @@
-"""Clients of the library: one for each device that sends, refreshed on demand."""
+"""Clients of the library: at most one per device, opened when a job needs it.
+
+A client object is new, opening, open, closing, closed, and never used again; a refresh makes another. `pool` answers
+`get_or_refresh` with a healthy one (heard lately, or probed, or rebuilt under the device's lock) and closes idle ones.
+`client` is one object's life. `library` makes neonize fit for a daemon.
+
+Failures: a client that failed carries a `messages.failures.Failure`, raised as `ClientFailedError`. What must never happen:
+two clients of one device, a connect of a session without a row (it ends the process), an await on the library without a
+deadline.
+"""

@@ -1,1 +1,1 @@
-"""Linking and unlinking a phone, each in a process of its own."""
+"""Linking a phone (`pairing`) and unlinking it (`unlinking`), each in a child process that exits with it."""

@@ -1,1 +1,7 @@
-"""What is sent, to whom, what the answers mean, and what people write back."""
+"""Messages, and the people at their other end.
+
+What is sent (`outgoing`), what answers mean (`failures`), what people write back (`incoming`), and what is known about those
+who are written to (`recipients`).
+
+Only `failures` interprets the library's events and error texts; an unknown text proves nothing, so the message is in doubt.
+"""

@@ -1,8 +1,8 @@
-"""What a device of an HTTP platform must be told: the names in its `settings`, their shapes, and which of them are secret.
+"""The `settings` of a device of an HTTP platform: their names and shapes, and which of them are secret.
 
-They stand in the transport's definition (`shardd.config.transports`), for everybody who asks: the command that adds a device,
-the transport that sends for it, the views that must not show a secret. A value may be `${NAME}`: it is taken from the
-environment of whoever sends, so that no secret stands in the database.
+They are part of the transport's definition; the command that adds a device, the transport that sends for it, and the views
+that must not show a secret all read them there. A value may be `${NAME}`: it is taken from the environment of the process
+that sends, so that no secret is in the database.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _REFERENCE: Final = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
 def remedy_of(transport: str, state: DeviceState) -> str:
-    """What a person does about a device in this state, with {id} for its name."""
+    """How a person fixes a device in this state, with {id} for its name."""
     if state is DeviceState.LOGGED_OUT and settings_of(transport):
         names = " and ".join(sorted(secret_names(transport)))
         return f"the platform refuses its {names}; give it another: shardd device set {{id}} --settings JSON"
@@ -37,7 +37,7 @@ def remedy_of(transport: str, state: DeviceState) -> str:
 
 
 def check_device(transport: str, settings: Mapping[str, Any], proxy: str | None) -> None:
-    """Whether a transport could use this; references are not looked up. Raises DeviceSettingsError that tells the mend."""
+    """Whether a transport can use this; references are not resolved. Raises DeviceSettingsError with the fix."""
     known = settings_of(transport)
     if not known:
         return
@@ -45,8 +45,8 @@ def check_device(transport: str, settings: Mapping[str, Any], proxy: str | None)
     for name in settings:
         if name not in names:
             near = closest(name, names)
-            mend = f"write {near}" if near else f"write {', '.join(names)}"
-            raise DeviceSettingsError(f"settings.{name}: is not known to transport {transport!r}; {mend}")
+            fix = f"write {near}" if near else f"write {', '.join(names)}"
+            raise DeviceSettingsError(f"settings.{name}: is not known to transport {transport!r}; {fix}")
     for setting in known:
         value = settings.get(setting.name)
         if not (isinstance(value, str) and "${" in value):
@@ -55,7 +55,7 @@ def check_device(transport: str, settings: Mapping[str, Any], proxy: str | None)
 
 
 def check_proxy(transport: str, proxy: str | None) -> None:
-    """Whether the connections of this transport can go through this proxy. Raises DeviceSettingsError without its password."""
+    """Whether this transport can connect through this proxy. Raises DeviceSettingsError, without the password."""
     if proxy is None or not settings_of(transport):
         return
     try:
@@ -64,12 +64,12 @@ def check_proxy(transport: str, proxy: str | None) -> None:
         raise DeviceSettingsError(f"proxy: {error}") from None
     if scheme != "http":
         raise DeviceSettingsError(
-            f"proxy: is of kind {scheme}, which transport {transport!r} cannot use; write http://user:password@host:port"
+            f"proxy: is a {scheme} proxy, which transport {transport!r} cannot use; write http://user:password@host:port"
         )
 
 
 def read_settings(transport: str, settings: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
-    """The settings that a platform's transport knows, references replaced. Raises DeviceSettingsError."""
+    """The settings that a transport knows, references resolved. Raises DeviceSettingsError."""
     found = {}
     for setting in settings_of(transport):
         value = settings.get(setting.name)
@@ -85,18 +85,18 @@ def read_settings(transport: str, settings: Mapping[str, Any], environ: Mapping[
 
 
 def settings_of(transport: str) -> tuple[DeviceSetting, ...]:
-    """What an HTTP platform's devices must be told; nothing for other transports, and for those of a newer release."""
+    """The settings of an HTTP platform's devices; empty for other transports, and for those of a newer release."""
     definition = TRANSPORTS.get(transport)
     return definition.device_settings if definition else ()
 
 
 def secret_names(transport: str) -> frozenset[str]:
-    """The settings of a transport that nobody may be shown."""
+    """The secret settings of a transport."""
     return frozenset(setting.name for setting in settings_of(transport) if setting.secret)
 
 
 def account_of(transport: str, settings: Mapping[str, Any]) -> str | None:
-    """A name for the account that a device sends with, or None when its transport has no accounts or its key is missing.
+    """A name for the account that a device sends with; None if its transport has no accounts or its key is missing.
 
     A hash, so that it may be logged. Devices have the same account when their keys, and the base, if they name one, are
     written in the same way.
@@ -111,7 +111,7 @@ def account_of(transport: str, settings: Mapping[str, Any]) -> str | None:
 
 
 def masked_settings(transport: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy that may be shown: secrets are masked, and so is whatever has the name of one."""
+    """A copy that may be shown: secrets are masked, and so is any value with the name of one."""
     return {name: _masked(transport, name, value) for name, value in settings.items()}
 
 
@@ -122,7 +122,7 @@ def _masked(transport: str, name: str, value: Any) -> Any:
         return [_masked(transport, name, one) for one in value]
     if name not in secret_names(transport) and not _SECRET_NAME.search(name):
         return value
-    # The name of a variable is no secret, and without it nobody could find out what is wrong.
+    # The name of a variable is not secret, and needed to find an error.
     return value if isinstance(value, str) and _REFERENCE.fullmatch(value) else MASK
 
 
@@ -130,7 +130,7 @@ def _checked(transport: str, setting: DeviceSetting, value: Any) -> str | None:
     if value is None or value == "":
         if setting.needed:
             raise DeviceSettingsError(
-                f"settings.{setting.name}: is missing, which transport {transport!r} needs; write {setting.what}"
+                f"settings.{setting.name}: is missing, but transport {transport!r} needs it; write {setting.what}"
             )
         return None
     shown = "the value (not shown)" if setting.secret else repr(value)
