@@ -36,8 +36,8 @@ class Egress:
         self.url = f"http://{user}:{password}@127.0.0.1:{gate.port}"
         self.dials_left = dials
         """Dials of the main host that are left."""
-        self.dialled = asyncio.Event()
-        """Set at the first dial of the main host."""
+        self.dialled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done at the first dial of the main host."""
         self.closed = False
         self.lost = False
         """The connection to the main host is gone, and none may follow it."""
@@ -71,7 +71,7 @@ class Egress:
         self._tunnels[tunnel] = None
         if self.is_main(tunnel):
             self.dials_left -= 1
-            self.dialled.set()
+            resolve(self.dialled)
 
     def left(self, tunnel: Tunnel) -> None:
         """A connection or a dial ended."""
@@ -229,6 +229,12 @@ class Gate:
             _answer(side, 403, refusal)
         else:
             await Tunnel(egress, side, host, port).open(self._connect_timeout)
+
+
+def resolve(event: asyncio.Future[None]) -> None:
+    """Mark an event as happened. May be called again."""
+    if not event.done():
+        event.set_result(None)
 
 
 def _parse_request(head: bytes) -> tuple[str, str, int, str]:

@@ -142,13 +142,13 @@ def read_object(answer: Answer, context: Context) -> dict[str, Any] | Unclear:
         return Unclear(answer.lost)
     try:
         # Some PHP servers begin with a byte order mark.
-        said = msgspec.json.decode(answer.body.removeprefix(codecs.BOM_UTF8))
+        body = msgspec.json.decode(answer.body.removeprefix(codecs.BOM_UTF8))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         shown = context.tidy(answer.body[: 4 * MAX_SHOWN].decode("utf-8", "replace"))
         return Unclear(f"not JSON: {shown!r}" if shown else "an empty body")
-    if not isinstance(said, dict):
+    if not isinstance(body, dict):
         return Unclear("JSON, but not an object")
-    return said
+    return body
 
 
 def verdict(  # noqa: PLR0911  # one return for each row of the table that it is
@@ -189,17 +189,17 @@ def rate_limited(text: str, retry_after: float | None) -> DeviceUnavailableError
     )
 
 
-def read_status(said: Mapping[str, Any], words: str, context: Context, message_id: str | None) -> Reading:
+def read_status(body: Mapping[str, Any], words: str, context: Context, message_id: str | None) -> Reading:
     """Read an answer with `status` and a sentence in the field `words`; `message_id`: from the answer, if it has one.
 
     Only JSON's own true is a message taken over, only its own false one refused. The sentence of a refusal only decides when
     to try again: the message was not sent either way. An unknown sentence fails the message, because most refusals are final.
     """
-    match said.get("status"):
+    match body.get("status"):
         case True:
             return Accepted(message_id)
         case False:
-            sentence = said.get(words)
+            sentence = body.get(words)
             return Refused(_refusal(sentence if isinstance(sentence, str) else "", context))
     return Unclear("JSON whose status is neither true nor false")
 

@@ -62,9 +62,9 @@ class CloudApiTransport(HttpPlatform):
             proxy=proxy,
         )
 
-    def read(self, said: Mapping[str, Any], status: int, context: Context) -> Reading:
+    def read(self, body: Mapping[str, Any], status: int, context: Context) -> Reading:
         """An error, or the id of the message."""
-        error, messages = said.get("error"), said.get("messages")
+        error, messages = body.get("error"), body.get("messages")
         first = messages[0] if isinstance(messages, list) and messages else None
         message_id = first.get("id") if isinstance(first, dict) else None
         if isinstance(message_id, str) and message_id:

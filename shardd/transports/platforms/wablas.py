@@ -35,14 +35,14 @@ class WablasTransport(HttpPlatform):
             proxy=proxy,
         )
 
-    def read(self, said: Mapping[str, Any], status: int, context: Context) -> Reading:  # noqa: ARG002 - the body suffices
+    def read(self, body: Mapping[str, Any], status: int, context: Context) -> Reading:  # noqa: ARG002 - the body suffices
         """`status`, and a sentence in `message`."""
-        return read_status(said, "message", context, _message_id(said))
+        return read_status(body, "message", context, _message_id(body))
 
 
-def _message_id(said: Mapping[str, Any]) -> str | None:
+def _message_id(body: Mapping[str, Any]) -> str | None:
     """The id in an answer, if any: data.messages[0].id, or data.id."""
-    data = said.get("data")
+    data = body.get("data")
     messages = data.get("messages") if isinstance(data, dict) else None
     for place in (messages[0] if isinstance(messages, list) and messages else None, data):
         if isinstance(place, dict) and isinstance(place.get("id"), str) and place["id"]:

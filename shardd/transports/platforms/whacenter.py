@@ -35,9 +35,9 @@ class WhacenterTransport(HttpPlatform):
             proxy=proxy,
         )
 
-    def read(self, said: Mapping[str, Any], status: int, context: Context) -> Reading:  # noqa: ARG002 - the body suffices
+    def read(self, body: Mapping[str, Any], status: int, context: Context) -> Reading:  # noqa: ARG002 - the body suffices
         """`status`, and a sentence in `msg`."""
-        return read_status(said, "msg", context, None)
+        return read_status(body, "msg", context, None)
 
 
 def multipart(form: Mapping[str, str], boundary: str) -> bytes:

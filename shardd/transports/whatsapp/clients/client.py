@@ -24,7 +24,7 @@ from neonize.proto.Neonize_pb2 import Receipt
 from shardd.errors import ErrorClass
 from shardd.logs import get_logger
 from shardd.proxies import Proxy
-from shardd.transports.egress.gate import Gate
+from shardd.transports.egress.gate import Gate, resolve
 from shardd.transports.whatsapp.clients.library import (
     CHAT_HOST,
     JID,
@@ -113,8 +113,9 @@ class Client:
         self._listener = listener
         self._open = False
         self._running: asyncio.Task[None] | None = None
-        self._logged_in = asyncio.Event()
-        self._failed = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self._logged_in: asyncio.Future[None] = loop.create_future()
+        self._failed: asyncio.Future[None] = loop.create_future()
         self._backlog = Backlog()
         self._calls: set[asyncio.Future[Any]] = set()
         self._closing: asyncio.Task[bool] | None = None
@@ -134,19 +135,12 @@ class Client:
         """Connect and wait until logged in. Raises ClientFailedError; the client must be closed then, too."""
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
-        dialled, logged_in, failed = (
-            asyncio.create_task(event.wait()) for event in (self.egress.dialled, self._logged_in, self._failed)
-        )
-        try:
-            async with self._library_lock.write():
-                self._running = await self.handle.connect(ProxySettings(self.egress.url))
-                # Once it dials, it has written all that it writes.
-                await _first(self._running, dialled, timeout=WRITE_TIMEOUT)
-            await _first(self._running, logged_in, failed, timeout=max(0.0, end - loop.time()))
-        finally:
-            for task in (dialled, logged_in, failed):
-                task.cancel()
-        if self.failure is None and not self._logged_in.is_set():
+        async with self._library_lock.write():
+            self._running = await self.handle.connect(ProxySettings(self.egress.url))
+            # Once it dials, it has written all that it writes.
+            await _first(self._running, self.egress.dialled, timeout=WRITE_TIMEOUT)
+        await _first(self._running, self._logged_in, self._failed, timeout=max(0.0, end - loop.time()))
+        if self.failure is None and not self._logged_in.done():
             self._fail(self._unexplained(timeout))
         if self.failure is not None:
             raise ClientFailedError(self.failure)
@@ -168,11 +162,7 @@ class Client:
     async def call(self, step: Callable[[], Awaitable[T]], timeout: float) -> T:
         """Call the library for something that hands over no message. Raises TimeoutError, ClientFailedError or NeonizeError."""
         working = await self._begin(step)
-        failed = asyncio.create_task(self._failed.wait())
-        try:
-            await _first(working, failed, timeout=timeout)
-        finally:
-            failed.cancel()
+        await _first(working, self._failed, timeout=timeout)
         if working.done():
             return working.result()
         if self.failure is not None:
@@ -220,7 +210,7 @@ class Client:
         on = self.handle.event
         for kind, read in _FAILURES:
             on(kind)(self._handler(partial(self._heard, read)))
-        on(library_events.ConnectedEv)(self._handler(lambda _: self._logged_in.set()))
+        on(library_events.ConnectedEv)(self._handler(lambda _: resolve(self._logged_in)))
         on(library_events.DisconnectedEv)(self._handler(lambda _: None))
         on(library_events.ReceiptEv)(self._handler(self._receipt))
         on(library_events.MessageEv)(self._handler(self._message))
@@ -250,7 +240,7 @@ class Client:
         first = self.failure is None
         if first or (self.failure is not None and self.failure.state is None and failure.state is not None):
             self.failure = failure
-        self._failed.set()
+        resolve(self._failed)
         self._backlog.finish()
         if self._open and self._closing is None and (first or failure.state is not None):
             self._listener.ended(self, failure)
@@ -293,7 +283,8 @@ class Client:
 
     async def _close(self) -> bool:
         if self._running is not None and not self._open and self.failure is None:
-            await self._finish_login()
+            # Let the login finish: cut in the middle of the handshake, the library would wait 20 seconds.
+            await _first(self._running, self._logged_in, self._failed, timeout=GRACEFUL)
         if not self._open or self.failure is not None:
             self.egress.kill()  # there is no session to end, and a dial in progress blocks everything else
         if self._open:
@@ -314,16 +305,6 @@ class Client:
             # It failed while it connected, perhaps after `stop` had found nothing to stop: the library still lists it.
             await self._stop()
         return ended
-
-    async def _finish_login(self) -> None:
-        """Let a login in progress finish: cut in the middle of the handshake, the library would wait 20 seconds."""
-        assert self._running is not None
-        logged_in, failed = (asyncio.create_task(event.wait()) for event in (self._logged_in, self._failed))
-        try:
-            await _first(self._running, logged_in, failed, timeout=GRACEFUL)
-        finally:
-            logged_in.cancel()
-            failed.cancel()
 
     async def _stop(self) -> asyncio.Future[None]:
         async with self._library_lock.write():

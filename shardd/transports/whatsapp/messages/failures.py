@@ -94,9 +94,9 @@ def outdated(_: Any) -> Failure:
 def refused(event: Any) -> Failure:
     """ConnectFailure: any other failure of a login."""
     name = _FAILURE_NAMES.get(event.Reason, f"reason {event.Reason}")
-    said = f": {event.Message}" if event.Message else ""
+    detail = f": {event.Message}" if event.Message else ""
     error_class = ErrorClass.SERVER if event.Reason in _SERVER_REASONS else ErrorClass.ACCOUNT
-    return Failure(f"WhatsApp refused the login ({name}){said}", retry_after=RATE_PAUSE, error_class=error_class)
+    return Failure(f"WhatsApp refused the login ({name}){detail}", retry_after=RATE_PAUSE, error_class=error_class)
 
 
 def stream_error(event: Any) -> Failure:
