@@ -1,4 +1,4 @@
-"""What the demonstration shows while it runs: a live picture on a terminal, a line now and then elsewhere."""
+"""Progress of the demonstration: a live view on a terminal, otherwise a line per second."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from rich.table import Table
 from rich.text import Text
 
 LINE_EVERY = 1.0
-"""Seconds between two lines where there is no terminal."""
+"""Seconds between two lines without a terminal."""
 BAR = 24
 """Width of a shard's bar, in characters."""
 RATE_WINDOW = 2.0
-"""Seconds over which messages a second are averaged."""
+"""Seconds over which rates are averaged."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """The state of the demonstration at one time."""
+    """The state of the demonstration at one moment."""
 
     wanted: int
     """Jobs that will be inserted."""
@@ -38,7 +38,7 @@ class Moment:
 
     @property
     def inserted(self) -> int:
-        """Jobs that were inserted so far."""
+        """Jobs inserted so far."""
         return sum(self.states.values())
 
     @property
@@ -49,12 +49,12 @@ class Moment:
 
     @property
     def live(self) -> int:
-        """Jobs that were inserted and have not come to an end."""
+        """Jobs that are not finished."""
         return sum(self.states.get(state, 0) for state in ("scheduled", "queued", "sending"))
 
 
 class Picture:
-    """Shows one `Moment` after the other."""
+    """Shows one `Moment` after another."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -63,7 +63,7 @@ class Picture:
         self._lately: deque[Moment] = deque()
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Start the live view."""
         if self._live is not None:
             self._live.start()
         return self
@@ -76,7 +76,7 @@ class Picture:
             self._live.stop()
 
     def show(self, moment: Moment, *, last: bool = False) -> None:
-        """Draw; where there is no terminal, write a line when it is time for one."""
+        """Update the view; without a terminal, print a line if one is due."""
         self._lately.append(moment)
         while self._lately[0].seconds < moment.seconds - RATE_WINDOW:
             self._lately.popleft()

@@ -1,4 +1,4 @@
-"""A producer: it knows PostgreSQL and nothing of shardd. Arguments: DSN, devices, jobs, seconds to spread them over."""
+"""A producer, which uses only PostgreSQL. Arguments: DSN, devices, jobs, seconds over which the inserts are spread."""
 
 import sys
 import time

@@ -1,7 +1,7 @@
-"""The demonstration: a daemon, devices, a producer that is not shardd, a picture of it, a summary; nothing stays behind.
+"""The demonstration: starts a daemon with sandbox devices and a separate producer, shows progress, and prints a summary.
 
-Each run begins anew: it deletes the state that an earlier run left, so that it never trips over an older release's data.
-What this run leaves in the state folder can be looked at afterwards with `shardd start --config=config/demo.yaml`.
+Each run starts from scratch: it deletes the state of an earlier run, which may be of another release. No process is left
+running. The state of the last run can be inspected with `shardd start --config=config/demo.yaml`.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from shardd.supervisor.cluster.state_folder import StateLock
 HERE = Path(__file__).resolve().parent
 SHARDD = Path(sys.executable).with_name("shardd")
 OWN_STATE = HERE.parent / ".shardd" / "demo"
-"""The state folder of config/demo.yaml, which says that it may be deleted."""
+"""The state folder of config/demo.yaml, which may be deleted."""
 MARK = "made-by-demo"
-"""A file that says the same of another state folder."""
+"""A file that marks another state folder as one that may be deleted."""
 START_LIMIT = 180.0
-"""Seconds for everything up to the last worker, on a slow machine."""
+"""Seconds until all workers must be running, on a slow machine."""
 STUCK_AFTER = 60.0
-"""Seconds without any change after which the demonstration gives up."""
+"""Seconds without progress after which the demonstration gives up."""
 STOP_LIMIT = 90.0
-"""Seconds for the daemon's orderly end."""
+"""Seconds for the daemon to stop."""
 LOOK_EVERY = 0.2
 
 
 class Stopped(BaseException):
-    """A signal asks for the end."""
+    """A signal requests the end."""
 
 
 def main() -> int:
@@ -57,7 +57,7 @@ def main() -> int:
         signal.signal(number, _stop)
     try:
         config = load_config(options.config)
-        _begin_anew(config)
+        _start_from_scratch(config)
         with _daemon(options.config, config, console):
             return _demonstrate(config, options, console)
     except Stopped:
@@ -73,7 +73,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--devices", type=int, default=3000, help="sandbox devices (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=6000, help="rows to insert (default: %(default)s)")
     parser.add_argument(
-        "--seconds", type=float, default=6.0, help="spread the inserts over them (default: %(default)s)"
+        "--seconds", type=float, default=6.0, help="time over which the inserts are spread (default: %(default)s)"
     )
     parser.add_argument("--config", type=Path, default=HERE.parent / "config" / "demo.yaml", help="another config file")
     options = parser.parse_args()
@@ -86,14 +86,14 @@ def _stop(number: int, _: object) -> NoReturn:
     raise Stopped(number)
 
 
-def _begin_anew(config: Config) -> None:
+def _start_from_scratch(config: Config) -> None:
     folder = config.state_dir
     if config.database is not None:
-        raise SharddError("the demonstration runs on a PostgreSQL of its own: leave `database:` out of its config")
+        raise SharddError("the demonstration needs the embedded PostgreSQL: remove `database:` from its config")
     mine = folder.resolve() == OWN_STATE or (folder / MARK).exists()
     if not mine and folder.is_dir() and any(folder.iterdir()):
         raise SharddError(
-            f"{folder} was not made by the demonstration, which would delete it: choose another state_dir"
+            f"{folder} was not created by the demonstration, which would delete it: choose another state_dir"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -116,9 +116,9 @@ def _begin_anew(config: Config) -> None:
 
 @contextlib.contextmanager
 def _daemon(config_file: Path, config: Config, console: Console) -> Iterator[None]:
-    """shardd, from READY until it has stopped in order."""
+    """A running shardd, which is stopped at the end."""
     log = config.state_dir / "shardd.log"
-    # Tied to this process: should it be killed, the daemon stops too.
+    # Bound to this process: if it is killed, the daemon stops too.
     tie = [sys.executable, "-I", "-S", launch.__file__, str(os.geteuid()), str(os.getegid()), str(os.getpid())]
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -126,7 +126,7 @@ def _daemon(config_file: Path, config: Config, console: Console) -> Iterator[Non
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     try:
-        console.print("starting shardd and a PostgreSQL of its own …", style="dim")
+        console.print("starting shardd and its embedded PostgreSQL …", style="dim")
         _await_running(process, config, log)
         yield
     finally:
@@ -142,21 +142,21 @@ def _await_running(process: subprocess.Popen[bytes], config: Config, log: Path) 
         if process.poll() is not None:
             break
         time.sleep(0.1)
-    told = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    lines = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
     ended = f"ended with status {process.returncode}" if process.returncode is not None else "does not become ready"
-    raise SharddError(f"shardd {ended}. The end of {log}:\n{told}")
+    raise SharddError(f"shardd {ended}. The end of {log}:\n{lines}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask the daemon to drain and stop, and wait; an impatient second ^C hurries it."""
-    hurry: Callable[..., None] = lambda *_: process.terminate()  # noqa: E731  # a handler in one expression
+    """Ask the daemon to drain and stop, and wait; a second ^C makes it stop without draining."""
+    stop_now: Callable[..., None] = lambda *_: process.terminate()  # noqa: E731  # a handler in one expression
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, hurry)
+        signal.signal(number, stop_now)
     process.terminate()
     try:
         process.wait(STOP_LIMIT)
     except subprocess.TimeoutExpired:
-        process.kill()  # its workers and its PostgreSQL are tied to it
+        process.kill()  # its workers and its PostgreSQL end with it
         process.wait()
 
 
@@ -167,8 +167,8 @@ def _status(config: Config) -> dict[str, Any]:
 
 def _demonstrate(config: Config, options: argparse.Namespace, console: Console) -> int:
     _add_devices(options)
-    console.print(f"{options.devices} devices of the sandbox, which delivers to nobody, on {config.shards} shards")
-    console.print(f"a program that knows only PostgreSQL inserts {options.jobs} jobs\n")
+    console.print(f"{options.devices} sandbox devices, which deliver to nobody, on {config.shards} shards")
+    console.print(f"a program that uses only PostgreSQL inserts {options.jobs} jobs\n")
     dsn = embedded_dsn(config.state_dir, "producer")
     command = [sys.executable, str(HERE / "demo_producer.py"), dsn]
     arguments = [str(options.devices), str(options.jobs), str(options.seconds)]
@@ -198,7 +198,7 @@ def _watch(
     connection: psycopg.Connection[Any],
     picture: Picture,
 ) -> Moment:
-    """Show what goes on until every job has come to an end."""
+    """Show progress until every job is finished."""
     began = changed_at = time.monotonic()
     before: dict[str, int] = {}
     while True:
@@ -246,12 +246,14 @@ def _sum_up(config: Config, last: Moment, connection: psycopg.Connection[Any], c
         )
     console.print(f"messages that reached the sandbox: {sum(delivered.values())}, twice: {twice}")
     good = last.inserted == last.wanted == sent == len(delivered) and twice == 0
-    console.print("[green]every job was sent exactly once[/]" if good else "[red]that is not what was to be shown[/]")
+    console.print(
+        "[green]every job was sent exactly once[/]" if good else "[red]not every job was sent exactly once[/]"
+    )
     return 0 if good else 1
 
 
 def _delivered(config: Config) -> Counter[int]:
-    """How often the sandbox was given each job, from its own record."""
+    """How often each job was delivered to the sandbox, from its own record."""
     times: Counter[int] = Counter()
     for record in sorted((config.state_dir / "sandbox").glob("*.jsonl")):
         with record.open(encoding="utf-8") as lines:

@@ -1,4 +1,4 @@
-"""Numbers of several rounds, what they say against the goals, and how they are shown."""
+"""Results of several rounds: statistics, comparison with goals, and tables."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ NAMES: Final = {
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of the rounds, and their extremes."""
+    """The values of all rounds, with median and extremes."""
 
     rounds: list[float]
 
     @property
     def median(self) -> float:
-        """Of the rounds."""
+        """The median of the rounds."""
         return median(self.rounds)
 
     def over(self, other: Spread) -> float:
-        """The median of the ratios of each round: what else the machine did slowed both sides of a round, but not all rounds."""
+        """The median of the ratios per round, because other load slows both sides of a round, but not all rounds."""
         return median(ours / theirs for ours, theirs in zip(self.rounds, other.rounds, strict=True))
 
     def text(self, digits: int = 0) -> str:
@@ -43,7 +43,7 @@ class Spread:
         return f"{self.median:,.{digits}f} ({low:,.{digits}f}-{high:,.{digits}f})"
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """The values as JSON."""
         return {"median": self.median, "min": min(self.rounds), "max": max(self.rounds), "rounds": self.rounds}
 
 
@@ -56,31 +56,31 @@ class Goal:
     wanted: float
     at_least: bool = True
     beyond: bool = False
-    """Nice to have."""
+    """Desirable, but not required."""
 
     @property
     def met(self) -> bool:
-        """Whether it is."""
+        """Whether the goal is met."""
         return self.reached >= self.wanted if self.at_least else self.reached <= self.wanted
 
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that `scripts/bench queue` measured."""
+    """The results of `scripts/bench queue`."""
 
     drain: dict[str, Spread]
-    """Jobs a second by queue."""
+    """Jobs per second, by queue."""
     jobs: dict[str, int]
-    """Jobs of a round by queue."""
+    """Jobs per round, by queue."""
     pick_up: dict[str, dict[str, Spread]]
-    """Milliseconds by queue: p50, p99."""
+    """p50 and p99 in milliseconds, by queue."""
     cost: dict[str, dict[int, Spread]]
     """`claim`, `settle` → finished rows → milliseconds per 500 jobs."""
     server: dict[str, str]
     quick: bool
 
     def goals(self) -> list[Goal]:
-        """What shardd promises of itself against others on the same machine in the same run."""
+        """The goals of shardd relative to others, on the same machine in the same run."""
         drain, pick_up, claim = self.drain, self.pick_up, self.cost["claim"]
         small, large = sorted(claim)
         against_pgqueuer = drain["shardd"].over(drain["pgqueuer"])
@@ -108,7 +108,7 @@ class Results:
         return goals
 
     def plain(self) -> dict[str, Any]:
-        """For JSON. Rates in jobs a second, times in milliseconds."""
+        """The results as JSON; rates in jobs per second, times in milliseconds."""
         return {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "quick": self.quick,
@@ -127,7 +127,7 @@ class Results:
         }  # fmt: skip
 
     def show(self, console: Console) -> None:
-        """The tables."""
+        """Print the tables."""
         here = machine()
         console.print(
             f"{here['cores']} cores, {here['cpu']}, Python {here['python']}, PostgreSQL {self.server['server_version']}, "
@@ -167,7 +167,7 @@ class Results:
 
 
 def machine() -> dict[str, Any]:
-    """Where this runs."""
+    """Description of this machine."""
     with open("/proc/cpuinfo") as file:  # noqa: PTH123  # a plain look
         models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
     return {

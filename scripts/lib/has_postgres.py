@@ -1,4 +1,4 @@
-"""Exit with 0 when this machine has a PostgreSQL that the demonstration can run, else with 1."""
+"""Exits with 0 if this machine has a PostgreSQL that the demonstration can run, otherwise with 1."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shardd.errors import DatabaseError
 
 with tempfile.TemporaryDirectory() as name:
     folder = Path(name)
-    folder.chmod(0o711)  # root asks as the account that would run the server
+    folder.chmod(0o711)  # root checks as the account that would run the server
     try:
         find_binaries(prepare_home(folder, spare=folder / "spare"))
     except DatabaseError:

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced by the scripts beside this folder: finds a Python, makes the clone's virtual environment, installs packages.
-# Everything here may be repeated; what is current is left alone.
+# Sourced by the scripts: finds a Python, creates the clone's virtual environment, installs packages.
+# Everything can be repeated; what is up to date is not touched.
 
 ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
 VENV=$ROOT/.venv
@@ -14,7 +14,7 @@ die() {
     exit 1
 }
 
-# help_if_asked ARGUMENT…: for -h or --help, the comment at the top of the script, and nothing else is done.
+# help_if_asked ARGUMENT…: for -h or --help, print the comment at the top of the script and exit.
 help_if_asked() {
     local argument
     for argument in "$@"; do
@@ -29,7 +29,7 @@ help_if_asked() {
 
 can_install() { [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; }
 
-# install_packages NAME…: Debian packages, of which those that are there already are left alone.
+# install_packages NAME…: install Debian packages, except those that are installed already.
 install_packages() {
     local missing=() name
     for name in "$@"; do
@@ -47,7 +47,7 @@ _version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2> /dev
 _is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; }
 _makes_venvs() { "$1" -c 'import ensurepip, venv' 2> /dev/null; }
 
-# Sets PYTHON to an interpreter that can make a virtual environment.
+# Sets PYTHON to an interpreter that can create virtual environments.
 _find_python() {
     local candidate version seen="" bare=""
     local candidates=${PYTHON:-python3 python3.13 python3.12 python3.11 python3.14 /usr/bin/python3}
@@ -62,9 +62,9 @@ _find_python() {
         bare=${bare:-$candidate}
     done
     if [ -z "$bare" ]; then
-        die "Python 3.11 or newer is needed, and none was found (${seen:-tried $candidates})." \
+        die "Python 3.11 or newer is required, and was not found (${seen:-tried $candidates})." \
             "Debian 12, Ubuntu 24.04: apt-get install python3 python3-venv" \
-            "If it lies elsewhere: PYTHON=/path/to/python3.12 $0"
+            "If it is elsewhere: PYTHON=/path/to/python3.12 $0"
     fi
     version=$(_version "$bare")
     if can_install; then
@@ -72,17 +72,17 @@ _find_python() {
         PYTHON=$bare
         _makes_venvs "$bare" && return
     fi
-    die "$bare ($version) cannot make virtual environments: its modules venv and ensurepip are missing." \
+    die "$bare ($version) cannot create virtual environments: its modules venv and ensurepip are missing." \
         "Debian, Ubuntu: apt-get install python$version-venv      (as root)" \
-        "Or name another Python: PYTHON=/path/to/python3.12 $0"
+        "Or use another Python: PYTHON=/path/to/python3.12 $0"
 }
 
 _check_machine() {
-    [ "$(uname -s)" = Linux ] || die "shardd runs on Linux, and this is $(uname -s)."
+    [ "$(uname -s)" = Linux ] || die "shardd runs on Linux, but this is $(uname -s)."
     if ldd --version 2>&1 | grep -qi musl; then
-        die "this system's C library is musl, for which the WhatsApp library has no build: use one with glibc (Debian, Ubuntu, Fedora)."
+        die "this system uses musl, for which the WhatsApp library has no build: use a system with glibc (Debian, Ubuntu, Fedora)."
     fi
-    [ -w "$ROOT" ] || die "$ROOT cannot be written by $(id -un): clone the project into a folder of your own."
+    [ -w "$ROOT" ] || die "$(id -un) cannot write to $ROOT: clone the project into a folder of your own."
 }
 
 _pip() { "$VENV/bin/python" -m pip install -qq --disable-pip-version-check "$@"; }
@@ -91,23 +91,23 @@ _install() {
     local file=$1 wanted stamp=$VENV/.installed-$1
     if ! { "$VENV/bin/python" -m pip --version > /dev/null 2>&1 && _is_new_enough "$VENV/bin/python"; }; then
         _find_python
-        say "making a virtual environment in $VENV ($("$PYTHON" --version))"
-        "$PYTHON" -m venv --clear "$VENV" || die "the virtual environment $VENV could not be made; see above."
+        say "creating a virtual environment in $VENV ($("$PYTHON" --version))"
+        "$PYTHON" -m venv --clear "$VENV" || die "the virtual environment $VENV could not be created; see above."
     fi
     wanted="$("$VENV/bin/python" -VV) $(cd "$ROOT" && cat pyproject.toml requirements.build.txt "$file" | sha256sum)"
     [ "$(cat "$stamp" 2> /dev/null)" != "$wanted" ] || return 0
-    say "installing what $file names; the first time this may take a minute or two"
-    # Nothing but what the files name, byte by byte, and nothing that has to be built; then the project itself.
+    say "installing the packages of $file; the first time this may take a minute or two"
+    # Exactly the files that are locked by hash, and only wheels; then the project itself.
     (cd "$ROOT" && _pip --require-hashes --only-binary :all: -r requirements.build.txt -r "$file" &&
         _pip --no-index --no-deps --no-build-isolation --editable .) ||
-        die "pip could not install the project; see above." "Is the package index in reach? Then run $0 again: it goes on where it stopped."
+        die "pip could not install the project; see above." "Check that the package index is reachable, then run $0 again: it continues where it stopped."
     printf '%s' "$wanted" > "$stamp"
 }
 
-# prepare_venv FILE: the clone's virtual environment with the project and the locked packages that a file of the clone names.
+# prepare_venv FILE: create or update the clone's virtual environment with the project and the locked packages of FILE.
 prepare_venv() {
     _check_machine
-    # One at a time: two scripts of one clone may start together.
+    # One at a time: two scripts of the same clone may start together.
     if command -v flock > /dev/null; then
         (flock 9 && _install "$@") 9< "$ROOT/pyproject.toml" || exit 1
     else

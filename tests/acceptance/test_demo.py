@@ -108,4 +108,4 @@ def test_a_folder_of_somebody_else_is_left_alone(demo: Demo) -> None:
     with demo.start() as process:
         said, _ = process.communicate(timeout=PATIENCE)
     assert (process.returncode, precious.exists()) == (1, True)
-    assert said.startswith(f"demo: {demo.state_dir} was not made by the demonstration")
+    assert said.startswith(f"demo: {demo.state_dir} was not created by the demonstration")
