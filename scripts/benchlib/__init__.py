@@ -1,1 +1,1 @@
-"""What `scripts/bench` measures, and how. Each measurement starts what it needs and ends it."""
+"""The benchmarks of `scripts/bench`. Each starts the servers that it needs and stops them."""

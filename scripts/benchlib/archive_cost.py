@@ -1,4 +1,4 @@
-"""What a claim and a settle cost beside few and beside many finished rows."""
+"""The cost of claiming and settling with few and with many finished rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from shardd.states import JobState
 
 BATCH: Final = 500
 STEP: Final = 100_000
-"""Rows of one INSERT into the archive."""
+"""Rows per INSERT into the archive."""
 FIRST: Final[Position] = (-(2**63), 0)
 
 Costs = dict[str, dict[int, list[float]]]
@@ -31,7 +31,7 @@ Costs = dict[str, dict[int, list[float]]]
 
 
 async def measure(cluster: Cluster, sizes: Sizes) -> Costs:
-    """Both archives stand from the start; rounds go back and forth between them."""
+    """Both archives exist from the start; rounds alternate between them."""
     costs: Costs = {"claim": defaultdict(list), "settle": defaultdict(list)}
     async with AsyncExitStack() as stack:
         beds = []
@@ -75,7 +75,7 @@ async def _round(jobs: Jobs, batches: int) -> tuple[list[float], list[float]]:
 
 
 def _prepare(connection: psycopg.Connection[Any], finished: int) -> None:
-    """Devices, a lease, and an archive as jobs that came and went would have left it."""
+    """Insert devices, a lease, and an archive of finished jobs."""
     insert_devices(connection)
     connection.execute("INSERT INTO shardd.epochs (shard, node, incarnation) VALUES (0, 'bench', gen_random_uuid())")
     connection.execute("INSERT INTO shardd.leases VALUES (0, 1, 'bench', now() + interval '1 hour')")

@@ -1,4 +1,4 @@
-"""`scripts/bench producers`: what an INSERT costs, by who inserts.
+"""`scripts/bench producers`: the cost of an INSERT, by the kind of login.
 
 none: no role is bound. unbound: others are, this login is not. bound: this login is. In turns, in one database, as logins of
 their own. What is measured is the processor time of the server process that inserts, so that it does not count what else the
@@ -27,7 +27,7 @@ CASES: Final = ("none", "unbound", "bound")
 ROLES: Final = 10
 """Bound roles, each with ten devices."""
 BULK: Final = 5000
-"""Jobs of one statement."""
+"""Jobs per statement."""
 SINGLE: Final = 500
 """Statements of one job each, with RETURNING id."""
 
@@ -40,20 +40,20 @@ _MANY: Final = (
 
 @dataclass(frozen=True)
 class BoundResults:
-    """Microseconds of processor time for a job: case → its rounds."""
+    """Microseconds of CPU time per job: case → rounds."""
 
     rounds: int
     bulk: dict[str, Spread]
     single: dict[str, Spread]
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """The results as JSON."""
         kinds = {"bulk": self.bulk, "single": self.single}
         spreads = {kind: {case: spread.plain() for case, spread in found.items()} for kind, found in kinds.items()}
         return {"machine": machine(), "rounds": self.rounds, "jobs_per_case": self.rounds * BULK, **spreads}
 
     def show(self, console: Console) -> None:
-        """A table, each case also as a multiple of `none`."""
+        """Print a table; each case also as a multiple of `none`."""
         table = Table(
             box=SIMPLE,
             title=f"Processor time of an INSERT, µs a job: median of {self.rounds} rounds (lowest-highest)",
@@ -70,7 +70,7 @@ class BoundResults:
 
 
 async def run(*, quick: bool, say: Callable[[str], None]) -> BoundResults:
-    """Measure the cases in turns; `say` is told what goes on."""
+    """Measure the cases, interleaved; `say` gets progress messages."""
     rounds = 4 if quick else 20
     bulk: dict[str, list[float]] = {case: [] for case in CASES}
     single: dict[str, list[float]] = {case: [] for case in CASES}
@@ -93,7 +93,7 @@ async def run(*, quick: bool, say: Callable[[str], None]) -> BoundResults:
 
 
 class _Bed:
-    """One session of the superuser's, which works as another login of the server."""
+    """A superuser's session that acts as another login."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._connection = cluster.connect("producers")
@@ -111,11 +111,11 @@ class _Bed:
         self._connection.close()
 
     def execute(self, statement: str, params: tuple[Any, ...] = ()) -> psycopg.Cursor[Any]:
-        """A statement of this module."""
+        """Execute a statement of this module."""
         return self._connection.execute(statement, params)  # type: ignore[call-overload]  # the statements above
 
     def become(self, case: str) -> None:
-        """An empty queue, and the login of a case."""
+        """Empty the queue and switch to the login of a case."""
         self.execute("RESET SESSION AUTHORIZATION")
         self.execute("TRUNCATE shardd.jobs")
         self.execute("DELETE FROM shardd.producers")
@@ -130,7 +130,7 @@ class _Bed:
         self.execute("SET SESSION AUTHORIZATION " + ("t0" if case == "bound" else "free"))
 
     def spent(self, work: Callable[[], object], jobs: int) -> float:
-        """Microseconds of processor time that the server's process takes for a job."""
+        """Microseconds of CPU time of the server's process per job."""
         began = self._clock()
         work()
         return (self._clock() - began) / jobs / 1000

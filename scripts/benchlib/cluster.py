@@ -1,4 +1,4 @@
-"""A PostgreSQL of the benchmark's own: durable, in a temporary folder, gone afterwards."""
+"""The benchmark's own PostgreSQL: durable, in a temporary folder that is deleted at the end."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ REPORTED: Final = (
     "server_version", "fsync", "synchronous_commit", "full_page_writes", "wal_level", "shared_buffers", "max_wal_size",
     "autovacuum_naptime", "jit",
 )  # fmt: skip
-"""Settings of the server that a reader of the results wants to know."""
+"""Server settings that are included in the results."""
 
 
 class Cluster:
-    """The server as `shardd start` runs it without a `database:`; every queue gets databases of its own in it."""
+    """The embedded server of `shardd start`; every queue gets its own databases in it."""
 
     def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
-        """`settings`: of the server, over its own."""
+        """`settings`: server settings that override the embedded server's."""
         self.folder = folder
         self._server = EmbeddedPostgres(folder / "server", settings=settings, spare=folder / "spare")
 
@@ -43,7 +43,7 @@ class Cluster:
 
     @asynccontextmanager
     async def database(self, name: str) -> AsyncIterator[str]:
-        """A new empty database that belongs to the role `shardd`, by its connection string; dropped at the end."""
+        """The connection string of a new database, owned by the role `shardd`, which is dropped at the end."""
         identifier = sql.Identifier(name)
         with self.connect() as connection:
             connection.execute(sql.SQL("CREATE DATABASE {} OWNER shardd").format(identifier))
@@ -54,17 +54,17 @@ class Cluster:
                 connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
 
     def settle_down(self) -> None:
-        """Write out what earlier measurements left in memory, so that the next one does not pay for it."""
+        """Write all dirty pages, so that earlier measurements do not affect the next one."""
         with self.connect() as connection:
             connection.execute("CHECKPOINT")
 
     def settings(self) -> dict[str, str]:
-        """What the server says about itself."""
+        """The server settings in REPORTED."""
         with self.connect() as connection:
             return {name: connection.execute(f"SHOW {name}").fetchone()[0] for name in REPORTED}  # type: ignore[index]  # SHOW always has a row
 
     def open_to_own_account(self) -> Home:
-        """Let the account that the server runs as be the role `shardd`, too: for a pooler beside the server."""
+        """Let the server's account log in as the role `shardd`, for a pooler."""
         home = self._server.home
         rows, row = home.folder / "ident.conf", f'shardd "{home.account.name}" "shardd"\n'
         if row not in (known := rows.read_text()):
@@ -74,12 +74,12 @@ class Cluster:
         return home
 
     def program(self, name: str) -> str | None:
-        """Path of a program that came with the server, or of one in PATH; None: there is none."""
+        """The path of a program beside the server's, or in PATH; None if there is none."""
         beside = find_binaries(self._server.home).folder / name
         return str(beside) if beside.exists() else shutil.which(name)
 
     async def start(self) -> None:
-        """Make and start the server."""
+        """Create and start the server."""
         await self._server.start()
 
     async def stop(self) -> None:
@@ -89,8 +89,8 @@ class Cluster:
 
 @asynccontextmanager
 async def temporary_cluster(settings: Mapping[str, str] | None = None) -> AsyncIterator[Cluster]:
-    """A running cluster, with these settings over its own; nothing of it is left afterwards."""
-    # Short, because a socket path has 107 bytes at most, and open to the account that the server runs as.
+    """A running cluster with these settings, which is deleted at the end."""
+    # Short, because a socket path has at most 107 bytes, and accessible for the server's account.
     folder = Path(tempfile.mkdtemp(prefix="shardd-bench-", dir="/tmp"))
     os.chmod(folder, 0o711)  # noqa: PTH101  # one system call; a Path's method would be called blocking here
     cluster = Cluster(folder, settings)

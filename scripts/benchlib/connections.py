@@ -1,4 +1,4 @@
-"""How many connections a PostgreSQL server has had at most, by looking often."""
+"""The maximum number of connections of a PostgreSQL server, by frequent polling."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOOK_EVERY: Final = 0.2
 
 
 class Peak:
-    """The most that was seen."""
+    """The maximum so far."""
 
     def __init__(self) -> None:
         self.connections = 0
@@ -21,7 +21,7 @@ class Peak:
 
 @asynccontextmanager
 async def watched(superuser_dsn: str) -> AsyncIterator[Peak]:
-    """Counts the clients' connections of the whole server while it is entered, ours excepted."""
+    """Counts all client connections of the server except its own, until it is left."""
     peak = Peak()
     async with await psycopg.AsyncConnection.connect(superuser_dsn, autocommit=True) as connection:
 

@@ -1,4 +1,4 @@
-"""A `shardd start` of the benchmark's own, and what is asked of it."""
+"""Starts `shardd start` for a benchmark, and queries it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shardd.embedded.home import Account, my_name
 from shardd.errors import NotRunningError
 
 DEADLINE: Final = 120.0
-"""Seconds for its start and for its end: a benchmark that hangs must say so."""
+"""Seconds for its start and for its end, after which the benchmark fails."""
 LOOK_EVERY: Final = 0.05
 
 
@@ -33,7 +33,7 @@ class Daemon:
     log: Path
 
     async def status(self) -> dict[str, Any]:
-        """As `shardd status --json` shows it."""
+        """The result of `shardd status --json`."""
         answer: dict[str, Any] = await ask(self.socket, "GET", "/status", timeout=DEADLINE)
         return answer
 
@@ -45,11 +45,11 @@ class Daemon:
             return status
 
     async def close_device(self, device_id: str) -> None:
-        """Close a device's client and wait for its end."""
+        """Close a device's client and wait until it has ended."""
         await ask(self.socket, "POST", f"/devices/{device_id}/close", timeout=DEADLINE)
 
     async def workers(self) -> list[int]:
-        """Process ids of the workers that run."""
+        """The process ids of running workers."""
         return [shard["pid"] for shard in (await self.status())["shards"] if shard["pid"]]
 
 
@@ -57,14 +57,14 @@ class Daemon:
 async def running_daemon(
     folder: Path, config: Mapping[str, Any], environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[Daemon]:
-    """A daemon whose files are in `folder`, with this config, once every worker runs; `environment` is added to its own."""
+    """A daemon with this config and its files in `folder`, once every worker is running; `environment` extends its own."""
     state_dir, log = folder / "state", folder / "shardd.log"
     file = folder / "shards.yaml"
     file.write_text(yaml.safe_dump({"node": "bench", "state_dir": str(state_dir), **config}))
     more = [f"{name}={value}" for name, value in (environment or {}).items()]
     account = Account(my_name(), os.geteuid(), os.getegid())
     with log.open("ab") as output:
-        # Spawned like the server: should the benchmark be killed, the kernel tells the daemon to stop.
+        # Spawned like the server: if the benchmark is killed, the kernel signals the daemon to stop.
         process = account.spawn(
             ["/usr/bin/env", *more, sys.executable, "-m", "shardd.cli.main", "start", "--config", str(file)],
             stdin=subprocess.DEVNULL,

@@ -69,18 +69,18 @@ SELECT %s + n, 'bench-' || to_char(mod(n, %s), 'FM0000'), '+49151' || to_char(n,
 
 @dataclass(frozen=True)
 class FinishedResults:
-    """What was measured: way → what → its rounds."""
+    """The results: way → measurement → rounds."""
 
     finished: int
     spreads: dict[str, dict[str, Spread]]
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """The results as JSON."""
         ways = {way: {what: spread.plain() for what, spread in found.items()} for way, found in self.spreads.items()}
         return {"finished": self.finished, "ways": ways}
 
     def show(self, console: Console) -> None:
-        """A table, each other way also as a multiple of the archive."""
+        """Print a table; the other ways also as multiples of the archive."""
         table = Table(
             title=f"Where finished jobs go, beside {self.finished:,}: median (lowest-highest), and times the archive"
         )
@@ -97,7 +97,7 @@ class FinishedResults:
 
 
 async def run(*, quick: bool, say: Callable[[str], None]) -> FinishedResults:
-    """Measure each way in databases of its own, in turns; `say` is told what goes on."""
+    """Measure all ways, interleaved, each in its own databases; `say` gets progress messages."""
     finished, rounds, batches = (200_000, 2, 10) if quick else (2_000_000, 3, 20)
     found: dict[str, dict[str, list[float]]] = {way: defaultdict(list) for way in WAYS}
     async with temporary_cluster() as cluster:
@@ -180,7 +180,7 @@ class _Bed:
         return {"claim": sorted(claims)[len(claims) // 2], "settle": sorted(settles)[len(settles) // 2]}
 
     def _forget(self) -> None:
-        """What ended in January: a drop, or a DELETE and the VACUUM that it makes necessary."""
+        """Delete the jobs of January: by dropping a table, or with DELETE and the VACUUM that this requires."""
         if self._way == "archive":
             self._connection.execute("SELECT shardd.forget_month('2026-02-02')")
             return

@@ -26,9 +26,9 @@ from pgqueuer.models import Job
 from pgqueuer.types import QueueExecutionMode
 
 CONCURRENCY: Final = 30
-"""Jobs at the same time of a procrastinate worker; from 10 to 100 its rate hardly changes."""
+"""Concurrent jobs of a procrastinate worker; between 10 and 100 its rate hardly changes."""
 BATCH: Final = 100
-"""Jobs that a PgQueuer worker takes at once; its default of 10 is slower, and 500 is not faster."""
+"""Batch size of a PgQueuer worker; its default of 10 is slower, and 500 is not faster."""
 
 Handled = Callable[[int], None]
 Work = Callable[[bool], Awaitable[None]]
@@ -80,7 +80,7 @@ async def _pgqueuer(dsn: str, handled: Handled) -> AsyncIterator[Work]:
 
 
 async def _line() -> str:
-    """The next line of the benchmark; at once when it is gone."""
+    """Wait for the next line from the benchmark, or for its end."""
     return await asyncio.to_thread(sys.stdin.readline)
 
 

@@ -1,4 +1,4 @@
-"""The queues that shardd is measured beside: procrastinate and PgQueuer, each through its own API and workers.
+"""The queues that shardd is compared with: procrastinate and PgQueuer, each through its own API and workers.
 
 Both get what helps them: no lock that would keep the jobs of a device in order (shardd keeps it), uvloop, the number of
 processes that is best for them on the machine where this was written, and PgQueuer the settings of autovacuum that it recommends.
@@ -28,28 +28,28 @@ from benchlib.peer_worker import procrastinate_app
 from benchlib.workload import insert_singly, message
 
 DEADLINE: Final = 120.0
-"""Seconds for anything here."""
+"""Seconds after which any step fails."""
 ENQUEUE_BATCH: Final = 1000
-"""Jobs of one call while the queue is filled, which is not measured."""
+"""Jobs per call while the queue is filled, which is not measured."""
 
 
 class Peer(ABC):
-    """Another queue in a database of its own."""
+    """Another queue in its own database."""
 
     name: ClassVar[str]
     processes: ClassVar[int]
-    """Worker processes that drain."""
+    """Number of worker processes."""
     ended: ClassVar[str]
-    """Query: POSIX time of the last settling transaction, and how many jobs ended well."""
+    """Query for the POSIX time of the last settlement and the number of successful jobs."""
     insert: ClassVar[str]
-    """Statement that adds one job, whose message is the JSON parameter; the queue's triggers do the rest."""
+    """Statement that adds one job with the JSON parameter as its message; the queue's triggers then run."""
 
     @abstractmethod
     def producer(self, dsn: str) -> contextlib.AbstractAsyncContextManager[Producer]:
-        """Make the schema and connect a producer."""
+        """Create the schema and connect a producer."""
 
     async def drain(self, cluster: Cluster, jobs: int) -> float:
-        """Jobs a second, from the word to go to the commit that settles the last job."""
+        """Jobs per second, from the start signal to the commit that settles the last job."""
         async with cluster.database(f"{self.name}_drain") as dsn, self.producer(dsn) as producer:
             for first in range(0, jobs, ENQUEUE_BATCH):
                 await producer.add([message(n) for n in range(first, min(first + ENQUEUE_BATCH, jobs))])
@@ -68,13 +68,13 @@ class Peer(ABC):
         return jobs / (float(row[0]) - began)
 
     async def pick_up(self, cluster: Cluster, jobs: int) -> list[float]:
-        """Seconds from the INSERT to the run of the handler, of jobs that come singly to an idle worker."""
+        """Seconds from INSERT to the call of the handler, for single jobs on an idle worker."""
         async with (
             cluster.database(f"{self.name}_pick_up") as dsn,
             self.producer(dsn),
             self._workers(dsn, "listen", 1) as (worker,),
         ):
-            # Ready means connected; the worker listens a moment later.
+            # Ready means connected; the worker starts to listen slightly later.
             await asyncio.sleep(1.0)
             sent = await insert_singly(dsn, self.insert, lambda number: (json.dumps(message(number)),), jobs)
             await asyncio.sleep(1.0)
@@ -113,11 +113,11 @@ class Producer(ABC):
 
     @abstractmethod
     async def add(self, messages: list[dict[str, Any]]) -> None:
-        """Add these; committed when this returns."""
+        """Add these jobs and commit."""
 
 
 class Procrastinate(Peer):
-    """procrastinate with psycopg; asynchronous tasks, several at a time."""
+    """procrastinate with psycopg and concurrent asynchronous tasks."""
 
     name = "procrastinate"
     processes = 2

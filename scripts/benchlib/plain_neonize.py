@@ -1,4 +1,4 @@
-"""Plain neonize, for comparison: connects, sends and closes, and nothing besides. A process of its own.
+"""Plain neonize, for comparison: a process that only connects, sends and closes.
 
 It is as lean as a program can be that does the same: no gate, no journal, no row is looked at, no deadline, only the two kinds of
 events that the work needs, and the library logs warnings only, like a worker's. What it needs in order not to break it does:
@@ -37,11 +37,11 @@ class Plain:
         self._clients: dict[str, tuple[NewAClient, asyncio.Task[Any]]] = {}
 
     async def send(self, work: Work) -> None:
-        """All devices beside each other; one that is not connected connects, so many at once as was said."""
+        """Send concurrently from all devices; those that are not connected connect first, a limited number at a time."""
         await asyncio.gather(*(self._send(*one) for one in work))
 
     async def close(self, jids: list[str]) -> None:
-        """Close these devices' clients, so many at once as was said."""
+        """Close these devices' clients, a limited number at a time."""
         await asyncio.gather(*map(self._close, jids))
 
     async def _send(self, jid: str, recipients: list[str], text: str) -> None:
@@ -84,7 +84,7 @@ def _jid(text: str) -> JID:
 
 
 async def main(answers: int) -> None:
-    """Serve requests, one after the other, until there are no more."""
+    """Serve requests one after another until the input ends."""
     settings = json.loads(sys.argv[1])
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(settings.pop("threads")))

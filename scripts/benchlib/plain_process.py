@@ -1,4 +1,4 @@
-"""The near end of `plain_neonize`: starts the process and gives it work."""
+"""Starts and controls a `plain_neonize` process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEADLINE: Final = 300.0
 
 
 class PlainProcess:
-    """A running one."""
+    """A running process."""
 
     def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
         self._process = process
@@ -28,7 +28,7 @@ class PlainProcess:
         return self._process.pid
 
     async def ask(self, do: str, **parameters: Any) -> None:
-        """Let it do something (a method of `Plain`), until it is done. Raises RuntimeError."""
+        """Call a method of `Plain` and wait until it returns. Raises RuntimeError."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"do": do, **parameters}).encode() + b"\n")
@@ -41,8 +41,8 @@ class PlainProcess:
 async def plain_process(
     server: ServerProcess, store: str, log: Path, *, at_once: int, clients: int
 ) -> AsyncIterator[PlainProcess]:
-    """A process for so many clients; `store`: the library's own URL of the session store."""
-    # A blocked thread for each client, and one for each call in flight.
+    """A process for this many clients; `store`: the session store as a URL of the library."""
+    # Each client blocks a thread, and so does each call in flight.
     settings = {"store": store, "proxy": server.proxy_url(), "at_once": at_once, "threads": 2 * clients + 50}
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""A PgBouncer with the shipped config, before the benchmark's PostgreSQL."""
+"""A PgBouncer with the shipped config in front of the benchmark's PostgreSQL."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEADLINE: Final = 30.0
 
 @asynccontextmanager
 async def pooled(cluster: Cluster, database: str) -> AsyncIterator[str]:
-    """The session store of this database as `database.sessions_dsn` names it: through PgBouncer."""
+    """The value of `database.sessions_dsn` for this database, through PgBouncer."""
     assert PROGRAM is not None
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])

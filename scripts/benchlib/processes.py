@@ -1,4 +1,4 @@
-"""What a process costs, as the kernel counts it (proc(5))."""
+"""Resource usage of a process, from proc(5)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of CPU since its start, all threads together; bytes resident, threads and open files now."""
+    """CPU seconds since its start, and its resident bytes, threads and open files now."""
 
     cpu: float
     rss: int
@@ -22,9 +22,9 @@ class Cost:
 
 
 def cost_of(pid: int) -> Cost:
-    """Raises FileNotFoundError or ProcessLookupError when there is no such process."""
+    """Raises FileNotFoundError or ProcessLookupError if the process does not exist."""
     folder = Path("/proc") / str(pid)
-    # The name in parentheses may hold spaces; fields are counted behind it: 14 utime, 15 stime, 20 num_threads, 24 rss.
+    # The name in parentheses may contain spaces; fields are counted after it: 14 utime, 15 stime, 20 num_threads, 24 rss.
     fields = (folder / "stat").read_text().rpartition(")")[2].split()
     return Cost(
         cpu=(int(fields[11]) + int(fields[12])) / _TICKS,

@@ -1,4 +1,4 @@
-"""`scripts/bench queue`: shardd's queue beside others, on one PostgreSQL, in interleaved rounds of one run."""
+"""`scripts/bench queue`: shardd's queue compared with others, on one PostgreSQL, in interleaved rounds of one run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Say = Callable[[str], None]
 
 
 async def run(*, quick: bool, say: Say) -> Results:
-    """Measure everything; `say` is told what goes on."""
+    """Run all measurements; `say` gets progress messages."""
     sizes = QUICK if quick else FULL
     async with temporary_cluster() as cluster:
         drain, pick_up = await _rounds(cluster, sizes, say)
@@ -62,7 +62,7 @@ _PICK_UPS: dict[str, Callable[[Cluster, int], Awaitable[list[float]]]] = {
 
 
 def _drains(sizes: Sizes) -> dict[str, tuple[Callable[[Cluster, int], Awaitable[float | None]], int]]:
-    """How each queue drains, and how many jobs it gets."""
+    """The drain function and the number of jobs of each queue."""
     return {
         "shardd": (shardd_queue.drain, sizes.shardd_jobs),
         "pgqueuer": (PgQueuer().drain, sizes.pgqueuer_jobs),

@@ -1,4 +1,4 @@
-"""shardd end to end: `shardd start` with real workers, whose devices deliver to nobody."""
+"""shardd end to end: `shardd start` with real workers and sandbox devices."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from shardd.queue.migrate import migrate
 
 SHARDS: Final = 2
 DEADLINE: Final = 120.0
-"""Seconds for anything here: a benchmark that hangs must say so."""
+"""Seconds after which any step fails."""
 
 
 async def drain(cluster: Cluster, jobs: int) -> float:
-    """Jobs a second, from the moment that the devices may send to the commit that settles the last job."""
+    """Jobs per second, from the moment when the devices may send to the commit that settles the last job."""
     async with cluster.database("shardd_drain") as dsn, _daemon(cluster, dsn, record=False):
         with psycopg.connect(dsn, autocommit=True) as producer:
             producer.execute("UPDATE shardd.devices SET paused_at = now()")
@@ -48,7 +48,7 @@ async def drain(cluster: Cluster, jobs: int) -> float:
 
 
 async def pick_up(cluster: Cluster, jobs: int) -> list[float]:
-    """Seconds from a job's INSERT to its delivery, of jobs that come singly to an idle daemon."""
+    """Seconds from INSERT to delivery, for single jobs on an idle daemon."""
     async with cluster.database("shardd_pick_up") as dsn, _daemon(cluster, dsn, record=True) as state_dir:
         for old in (state_dir / "sandbox").glob("*.jsonl"):
             os.truncate(old, 0)  # the workers append
@@ -75,7 +75,7 @@ def insert_devices(connection: psycopg.Connection[Any]) -> None:
 
 
 def insert_jobs(connection: psycopg.Connection[Any], jobs: int) -> None:
-    """Jobs in line, the same number for each device; as if VACUUM had just seen them, like every queue's."""
+    """Insert queued jobs, equally many per device, and vacuum, as for every queue."""
     connection.execute(
         "INSERT INTO shardd.jobs (device_id, recipient, body) "
         "SELECT 'bench-' || to_char(n %% %s, 'FM0000'), '+49151' || to_char(n, 'FM00000000'), %s "
@@ -87,7 +87,7 @@ def insert_jobs(connection: psycopg.Connection[Any], jobs: int) -> None:
 
 @asynccontextmanager
 async def _daemon(cluster: Cluster, dsn: str, *, record: bool) -> AsyncIterator[Path]:
-    """A running `shardd start` with its devices; its state folder."""
+    """Run `shardd start` with its devices; yields its state folder."""
     await migrate(dsn)
     with psycopg.connect(dsn, autocommit=True) as connection:
         insert_devices(connection)
@@ -108,7 +108,7 @@ async def _daemon(cluster: Cluster, dsn: str, *, record: bool) -> AsyncIterator[
     )
     account = Account(my_name(), os.geteuid(), os.getegid())
     with (cluster.folder / "shardd.log").open("ab") as log:
-        # Spawned like the server: should the benchmark be killed, the kernel tells the daemon to stop.
+        # Spawned like the server: if the benchmark is killed, the kernel signals the daemon to stop.
         process = account.spawn(
             [sys.executable, "-m", "shardd.cli.main", "start", "--config", str(config)],
             stdin=subprocess.DEVNULL,
@@ -131,7 +131,7 @@ async def _daemon(cluster: Cluster, dsn: str, *, record: bool) -> AsyncIterator[
 
 
 async def _until_settled(connection: psycopg.Connection[Any], jobs: int) -> None:
-    """Look seldom: this takes time from what is measured, and when the last job was settled stands in its row."""
+    """Poll rarely, because it affects the measurement; the time of the last settlement is in the row."""
     async with asyncio.timeout(DEADLINE):
         while connection.execute("SELECT count(*) FROM shardd.archive").fetchone() != (jobs,):  # noqa: ASYNC110  # see above
             await asyncio.sleep(0.25)

@@ -1,4 +1,4 @@
-"""`scripts/bench soak`: thousands of refreshes through one worker after the other, and what stays of them.
+"""`scripts/bench soak`: thousands of refreshes through successive workers, and what each refresh leaks.
 
 There are more devices than clients may be open, so every message closes a client and connects another: each is a refresh. The
 library leaks with each of them; a worker that has done its share is drained and replaced, so that the node's memory and files
@@ -28,22 +28,22 @@ OPEN: Final = 8
 LOOK_EVERY: Final = 1.0
 ROUND_DEADLINE: Final = 300.0
 RATE_UNPOOLED: Final = 15.0
-"""Refreshes a second without PgBouncer: PostgreSQL ends the connections that a closed client left only after a while."""
+"""Refreshes per second without PgBouncer, because PostgreSQL closes the connections of closed clients with a delay."""
 MIB: Final = 1 << 20
 LINES: Final = 24
-"""Rows of the table at most; JSON has every look."""
+"""The most rows of the table; JSON contains every sample."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """The worker at a moment."""
+    """A sample of the worker."""
 
     seconds: float
     pid: int
     refreshes: int
-    """Of the whole soak."""
+    """Refreshes of the whole run."""
     own_refreshes: int
-    """Of this worker."""
+    """Refreshes of this worker."""
     rss: int
     fds: int
     threads: int
@@ -51,7 +51,7 @@ class Look:
 
 @dataclass(frozen=True)
 class SoakResults:
-    """What was seen."""
+    """The results."""
 
     looks: list[Look]
     budget: int
@@ -62,14 +62,14 @@ class SoakResults:
     in_doubt: int
 
     def workers(self) -> list[list[Look]]:
-        """The looks at each worker, in the order of their lives."""
+        """The samples of each worker, in order."""
         by_pid: dict[int, list[Look]] = {}
         for look in self.looks:
             by_pid.setdefault(look.pid, []).append(look)
         return list(by_pid.values())
 
     def leak(self) -> tuple[float, float]:
-        """Bytes and files that a refresh leaves, the median over workers: the slope over the later part of each life."""
+        """Bytes and files leaked per refresh: the slope over the later part of each worker's life, the median of all workers."""
         slopes = []
         for looks in self.workers():
             grown = [look for look in looks if look.own_refreshes >= self.budget // 4]
@@ -80,7 +80,7 @@ class SoakResults:
         return median(slope[0] for slope in slopes), median(slope[1] for slope in slopes)
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """The results as JSON."""
         rss, fds = self.leak()
         return {
             "machine": machine(),
@@ -95,7 +95,7 @@ class SoakResults:
         }
 
     def show(self, console: Console) -> None:
-        """The table."""
+        """Print the table."""
         table = Table(
             box=SIMPLE,
             title=f"One shard whose worker is replaced after {self.budget:,} refreshes; {OPEN} clients open at most",
@@ -129,7 +129,7 @@ class SoakResults:
 
 
 async def run(*, refreshes: int, recycle: int, say: Say) -> SoakResults:
-    """So many refreshes; a worker is replaced after `recycle`. Raises RuntimeError if a message is lost or fails."""
+    """Run this many refreshes; a worker is replaced after `recycle`. Raises RuntimeError if a message is lost or fails."""
     is_pooled = pooler.PROGRAM is not None
     async with bed() as (cluster, server), stocked(cluster, "soak", DEVICES) as stock:
         worker = {"recycle": {"connects": recycle}}
@@ -161,13 +161,13 @@ async def run(*, refreshes: int, recycle: int, say: Say) -> SoakResults:
 
 
 class _Watch:
-    """Looks at the shard's worker, whoever that is at the moment."""
+    """Samples the shard's current worker."""
 
     def __init__(self, running: Fleet, begun: float) -> None:
         self._fleet = running
         self._begun = begun
         self._before = 0
-        """Refreshes of workers that are gone."""
+        """Refreshes of earlier workers."""
         self.looks: list[Look] = []
 
     @property
@@ -184,7 +184,7 @@ class _Watch:
                     self._before = last.refreshes
                 try:
                     cost = cost_of(shard["pid"])
-                except (FileNotFoundError, ProcessLookupError):  # it is just being replaced
+                except (FileNotFoundError, ProcessLookupError):  # it is being replaced
                     continue
                 seconds, own = time.monotonic() - self._begun, shard["connects"]
                 look = Look(seconds, shard["pid"], self._before + own, own, cost.rss, cost.fds, cost.threads)

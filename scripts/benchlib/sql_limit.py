@@ -1,4 +1,4 @@
-"""What the database alone could do: pgbench runs the project's own claim and settle statements, and nothing else.
+"""The limit of the database: pgbench runs only the project's own claim and settle statements.
 
 Both statements come from shardd/queue/sql; only their parameters are put in by SQL expressions. A turn settles the jobs of
 the last one and claims the next of the same devices, in one transaction, as the router does. The router's hand-over to
@@ -25,7 +25,7 @@ from shardd.queue.migrate import migrate
 
 CLIENTS: Final = 2
 BATCH: Final = DEVICES // CLIENTS
-"""Each client has the jobs of so many devices, one of each at a time."""
+"""Devices per client; each has one job in flight."""
 DEADLINE: Final = 120.0
 
 _OF_CLAIMS: Final = "array_fill({}, ARRAY[cardinality(:ids::bigint[])])"
@@ -52,7 +52,7 @@ _CLAIM: Final = {
 
 
 async def drain(cluster: Cluster, jobs: int) -> float | None:
-    """Jobs a second; None where there is no pgbench."""
+    """Jobs per second; None without pgbench."""
     pgbench = cluster.program("pgbench")
     if pgbench is None:
         return None
@@ -69,7 +69,7 @@ async def drain(cluster: Cluster, jobs: int) -> float | None:
             with tempfile.NamedTemporaryFile("w", suffix=".pgbench", dir=cluster.folder) as script:
                 script.write(_script())
                 script.flush()
-                # One turn more than there are batches: it settles the last of them.
+                # One more iteration than batches, to settle the last one.
                 await _run(pgbench, dsn, Path(script.name), turns=jobs // DEVICES + 1)
             row = connection.execute(
                 "SELECT count(*), extract(epoch FROM max(settled_at) - min(claimed_at))::float8 FROM shardd.archive"

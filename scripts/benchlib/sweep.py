@@ -1,4 +1,4 @@
-"""The sweep: thousands of devices, one message each, every client cold, through one node of many shards."""
+"""The sweep: thousands of devices without open clients send one message each, through one node with many shards."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ LOOK_EVERY: Final = 0.5
 
 @dataclass(frozen=True)
 class Sweep:
-    """What it came to."""
+    """The results."""
 
     devices: int
     pgbouncer: bool
     seconds: float
-    """From the commit of the jobs to the commit that settles the last one."""
+    """Seconds from the commit of the jobs to the commit that settles the last one."""
     sent_by_second: list[int]
     tries: int
-    """Sends that had to be tried again."""
+    """Sends that were retried."""
     doubled: int
     """Messages that a person would see twice."""
     worker_cpu: float
-    """Milliseconds for each device: all workers."""
+    """CPU milliseconds per device, over all workers."""
     rss_of_workers: int
-    """Bytes, all workers, the most that was seen."""
+    """The maximum of all workers together, in bytes."""
     largest_worker: int
     """Bytes."""
     open_clients: int
-    """The most that was seen, all workers."""
+    """The maximum of all workers together."""
     connections: int
-    """Of the whole server, the most that was seen."""
+    """The maximum of the whole server."""
     server_cpu: float
-    """Seconds that the test server took, which shares the machine."""
+    """CPU seconds of the test server, which runs on the same machine."""
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """The results as JSON."""
         return dict(vars(self))
 
 
 async def sweep(cluster: Cluster, server: ServerProcess, *, devices: int, pgbouncer: bool) -> Sweep:
-    """Raises RuntimeError unless every message was sent, and WhatsApp got each of them once."""
+    """Run the sweep. Raises RuntimeError unless every message was sent, and arrived at WhatsApp exactly once."""
     server.control.start_over()
     async with (
         stocked(cluster, "sweep", devices) as stock,
@@ -89,7 +89,7 @@ async def sweep(cluster: Cluster, server: ServerProcess, *, devices: int, pgboun
 
 
 class _Sizes:
-    """The most that the workers took."""
+    """The maximum resource usage of the workers."""
 
     def __init__(self, running: Fleet, pids: list[int]) -> None:
         self._fleet = running

@@ -1,4 +1,4 @@
-"""`scripts/bench whatsapp`: real workers against the project's own WhatsApp server, beside plain neonize in the same run."""
+"""`scripts/bench whatsapp`: real workers compared with plain neonize, both with the project's WhatsApp server."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.whatsapp_server.launch import ServerProcess, launch
 Say = Callable[[str], None]
 
 MAX_CONNECTIONS: Final = 1500
-"""The library keeps two for each client, closed ones included, for a while."""
+"""The library keeps two connections per client, even for some time after it is closed."""
 SMALL_FLEET: Final = 300
-"""Devices of the sweep without PgBouncer: what that is meant for."""
+"""Devices of the sweep without PgBouncer, which larger numbers require."""
 
 
 @asynccontextmanager
 async def bed(max_connections: int = MAX_CONNECTIONS) -> AsyncIterator[tuple[Cluster, ServerProcess]]:
-    """A PostgreSQL and a WhatsApp server, each in processes of its own."""
+    """A PostgreSQL and a WhatsApp server, in separate processes."""
     async with temporary_cluster({"max_connections": str(max_connections)}) as cluster:
         server = launch(cluster.folder / "whatsapp")
         try:
@@ -34,7 +34,7 @@ async def bed(max_connections: int = MAX_CONNECTIONS) -> AsyncIterator[tuple[Clu
 
 
 async def run(*, quick: bool, devices: int, say: Say) -> WhatsappResults:
-    """Measure everything; `devices` are the sweep's, and `say` is told what goes on."""
+    """Run all measurements; `devices`: number for the sweep; `say` gets progress messages."""
     load, number_of_rounds = (Load(40, 4), 1) if quick else (Load(100, 10), 5)
     subjects: dict[str, Measure] = {"plain": plain_round, "shardd": shardd_round}
     if pooler.PROGRAM is not None:

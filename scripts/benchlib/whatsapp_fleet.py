@@ -26,7 +26,7 @@ from tests.whatsapp_server.seed import seed_postgres
 FIRST_NUMBER: Final = 628150000000
 FIRST_RECIPIENT: Final = 628120000000
 ENVIRONMENT: Final = ("PYTHONPATH", "SSL_CERT_FILE", "SHARDD_TEST_NOISE_ROOT")
-"""What makes a process trust the test server; the daemon passes it on to its workers."""
+"""Variables that make a process trust the test server; the daemon passes them to its workers."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Stock:
 
 @asynccontextmanager
 async def stocked(cluster: Cluster, name: str, devices: int, first: int = 0) -> AsyncIterator[Stock]:
-    """A new database with so many paired devices; `first` chooses their numbers."""
+    """A new database with this many paired devices; `first` selects their numbers."""
     async with cluster.database(name) as dsn:
         await prepare_store(sessions_dsn(dsn))
         numbers = [str(FIRST_NUMBER + first + number) for number in range(devices)]
@@ -53,13 +53,13 @@ async def stocked(cluster: Cluster, name: str, devices: int, first: int = 0) -> 
 
 
 def recipients_of(session: str, messages: int) -> list[str]:
-    """A contact of a device's own, so many times: each device writes to somebody else, and always to the same."""
+    """A distinct recipient for each device, repeated this many times."""
     number = session.partition(":")[0]
     return [str(FIRST_RECIPIENT + int(number) - FIRST_NUMBER)] * messages
 
 
 class Fleet:
-    """A daemon that runs, with paired devices, and a producer of their jobs."""
+    """A running daemon with paired devices, and a producer of their jobs."""
 
     def __init__(self, daemon: Daemon, producer: psycopg.AsyncConnection[Any], stock: Stock) -> None:
         self.daemon = daemon
@@ -68,7 +68,7 @@ class Fleet:
         self.inserted = 0
 
     def insert(self, devices: range, messages: int = 1) -> Any:
-        """Insert jobs of these devices; awaits the commit."""
+        """Insert jobs for these devices and commit."""
         self.inserted += len(devices) * messages
         jobs = [
             (session, f"+{recipient}", BODY)
@@ -78,12 +78,12 @@ class Fleet:
         return self._copy(jobs)
 
     async def send(self, devices: range, messages: int = 1, *, deadline: float) -> None:
-        """Insert jobs and wait until all of them are sent."""
+        """Insert jobs and wait until all are sent."""
         await self.insert(devices, messages)
         await self.until_sent(deadline=deadline)
 
     async def until_sent(self, *, deadline: float) -> None:
-        """Until every job that was inserted is settled. Raises RuntimeError unless all are sent."""
+        """Wait until every job is settled. Raises RuntimeError unless all are sent."""
         end = time.monotonic() + deadline
         while (await self.settled()) < self.inserted:
             if time.monotonic() > end:
@@ -96,15 +96,15 @@ class Fleet:
             raise RuntimeError(f"not everything was sent: {states}; log: {self.daemon.log.read_text()[-3000:]}")
 
     async def settled(self) -> int:
-        """Jobs that are done, well or not."""
+        """The number of finished jobs."""
         return int((await self._rows("SELECT count(*) FROM shardd.archive"))[0][0])
 
     async def states(self) -> dict[str, int]:
-        """Jobs by state."""
+        """The number of jobs by state."""
         return dict(await self._rows("SELECT state, count(*) FROM shardd.outcomes GROUP BY state"))
 
     async def sent_by_second(self) -> list[int]:
-        """How many jobs were settled in each second, from the first one's insertion on."""
+        """The number of jobs settled in each second since the first INSERT."""
         rows = await self._rows(
             "SELECT floor(extract(epoch FROM settled_at - (SELECT min(created_at) FROM shardd.archive)))::int, count(*) "
             "FROM shardd.archive GROUP BY 1"
@@ -113,11 +113,11 @@ class Fleet:
         return [counts.get(second, 0) for second in range(max(counts, default=-1) + 1)]
 
     async def tries(self) -> int:
-        """How many times a job was handed to a worker beyond its first."""
+        """The number of attempts beyond the first of each job."""
         return int((await self._rows("SELECT coalesce(sum(attempt - 1), 0) FROM shardd.archive"))[0][0])
 
     async def close_clients(self, devices: range, *, at_once: int) -> None:
-        """Close their clients, and wait for the end of each."""
+        """Close the devices' clients and wait until they have ended."""
         turns = asyncio.Semaphore(at_once)
 
         async def close(session: str) -> None:
@@ -147,7 +147,7 @@ async def fleet(
     worker: dict[str, Any] | None = None,
     **whatsapp: Any,
 ) -> AsyncIterator[Fleet]:
-    """A daemon that sends for these devices; `whatsapp` are settings of the transport that differ from the defaults."""
+    """A daemon that sends for these devices; `whatsapp`: settings of the transport that differ from the defaults."""
     await migrate(stock.dsn)
     async with AsyncExitStack() as stack:
         connect = psycopg.AsyncConnection.connect(stock.dsn, autocommit=True, application_name="shardd-bench")
@@ -171,7 +171,7 @@ async def fleet(
         }
         trust = server.client_environment()
         environment = {name: trust[name] for name in ENVIRONMENT}
-        # A journal belongs to one database: a folder of its own.
+        # A journal belongs to one database, so each daemon needs its own folder.
         folder = Path(tempfile.mkdtemp(dir=cluster.folder))
         daemon = await stack.enter_async_context(running_daemon(folder, config, environment))
         yield Fleet(daemon, producer, stock)

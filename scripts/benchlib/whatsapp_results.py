@@ -1,4 +1,4 @@
-"""What `scripts/bench whatsapp` measured, what it says against the goals, and how it is shown."""
+"""The results of `scripts/bench whatsapp`, their comparison with goals, and tables."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ ROWS: Final[tuple[tuple[str, str, float, int], ...]] = (
 
 @dataclass(frozen=True)
 class WhatsappResults:
-    """Everything."""
+    """All results."""
 
     rounds: dict[str, list[Figures]]
-    """By who was measured: `plain`, `shardd`, and `pooled` where there is a PgBouncer."""
+    """By subject: `plain`, `shardd`, and `pooled` if PgBouncer is installed."""
     devices: int
     messages: int
     sweeps: list[Sweep]
@@ -43,15 +43,15 @@ class WhatsappResults:
     quick: bool
 
     def spread(self, who: str, field: str) -> Spread:
-        """One figure's rounds."""
+        """The rounds of one value."""
         return Spread([float(getattr(figures, field)) for figures in self.rounds[who]])
 
     def ratio(self, who: str, field: str) -> float:
-        """Against plain neonize, of the medians."""
+        """The ratio to plain neonize, of the medians."""
         return self.spread(who, field).median / self.spread("plain", field).median
 
     def goals(self) -> list[Goal]:
-        """What shardd promises of itself."""
+        """The goals of shardd."""
         goals = [
             Goal(f"{what} against plain neonize's", self.ratio("shardd", field), most, at_least=False)
             for field, what, most in (
@@ -68,7 +68,7 @@ class WhatsappResults:
         return goals
 
     def plain(self) -> dict[str, Any]:
-        """For JSON. CPU in milliseconds, memory in bytes."""
+        """The results as JSON; CPU in milliseconds, memory in bytes."""
         return {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "quick": self.quick,
@@ -90,7 +90,7 @@ class WhatsappResults:
         }  # fmt: skip
 
     def show(self, console: Console) -> None:
-        """The tables."""
+        """Print the tables."""
         here = machine()
         console.print(
             f"{here['cores']} cores, {here['cpu']}, Python {here['python']}, PostgreSQL {self.server['server_version']}, "

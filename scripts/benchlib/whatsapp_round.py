@@ -1,4 +1,4 @@
-"""One round: what refreshes and warm sends cost a worker, and what they cost plain neonize.
+"""One round: the cost of refreshes and warm sends for a worker and for plain neonize.
 
 Both do the same with as many devices. A few connect first, so that what a process needs only once is there. Then each device
 connects and sends (from nothing to open: memory), closes, connects and sends again, now to a contact that it knows (the
@@ -25,29 +25,29 @@ from tests.whatsapp_server.launch import ServerProcess
 AT_ONCE: Final = 8
 """Connects in progress: `transports.whatsapp.max_connecting`."""
 WARMERS: Final = 10
-"""Devices that connect before anything is measured."""
+"""Devices that connect before the measurement."""
 REST: Final = 3.0
-"""Seconds in which threads that have nothing to do leave."""
+"""Seconds for idle threads to end."""
 DEADLINE: Final = 300.0
 
 
 @dataclass(frozen=True)
 class Load:
-    """How much a round does."""
+    """The size of a round."""
 
     devices: int
     messages: int
-    """Warm ones, for each device."""
+    """Warm sends per device."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What came out. Milliseconds of CPU, bytes and threads per open client; the rest for the whole process or server."""
+    """The results: CPU milliseconds, bytes and threads per open client; other values for the whole process or server."""
 
     refresh_cpu: float
     send_cpu: float
     first_contact_cpu: float
-    """A connect and the first message to somebody."""
+    """Connecting, and the first message to a recipient."""
     client_rss: float
     client_threads: float
     process_rss: float
@@ -55,12 +55,12 @@ class Figures:
 
 
 class Subject(Protocol):
-    """Who is measured."""
+    """The subject of the measurement."""
 
     pid: int
 
     async def send(self, devices: range, messages: int) -> None:
-        """Let each device send so many messages, connecting first where it must."""
+        """Send this many messages from each device, which connects first if necessary."""
 
     async def close(self, devices: range) -> None:
         """Close the devices' clients."""
@@ -75,7 +75,7 @@ async def shardd_round(cluster: Cluster, server: ServerProcess, load: Load) -> F
 
 
 async def shardd_pooled_round(cluster: Cluster, server: ServerProcess, load: Load) -> Figures:
-    """The same, its sessions behind PgBouncer."""
+    """The same, with its sessions behind PgBouncer."""
     return await _shardd_round(cluster, server, load, pgbouncer=True)
 
 
@@ -83,7 +83,7 @@ async def plain_round(cluster: Cluster, server: ServerProcess, load: Load) -> Fi
     """Plain neonize."""
     clients = load.devices + WARMERS
     async with stocked(cluster, "plain", clients) as stock, watched(cluster.dsn("postgres", "postgres")) as peak:
-        # As people write it, but for the end of idle connections: without that the server would soon have none left.
+        # As in the documentation, except for the timeout of idle connections, without which the server would run out of them.
         store = library_dsn(stock.store, pgbouncer=False).replace("&binary_parameters=yes", "")
         log = cluster.folder / "plain.log"
         async with plain_process(server, store, log, at_once=AT_ONCE, clients=clients) as process:
@@ -144,7 +144,7 @@ class _Worker:
 
     async def close(self, devices: range) -> None:
         await self._fleet.close_clients(devices, at_once=AT_ONCE)
-        # Closing takes what is open; how the warmers fare does not matter.
+        # Closing ends whatever is open; the results of warming up do not matter.
         await self._fleet.daemon.until(lambda status: status["totals"]["open_clients"] <= WARMERS)
 
 

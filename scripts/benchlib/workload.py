@@ -1,4 +1,4 @@
-"""The work that every queue gets: no-op messages of many devices, and how much of it."""
+"""The workload of every queue: no-op messages of many devices."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ DEVICES: Final = 1000
 BODY: Final = (
     "Dear customer, your parcel has left our warehouse and reaches you on Thursday between 9 and 12. " + "-" * 60
 )
-"""About the length of a real message; every queue carries it."""
+"""About as long as a real message."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured. Jobs are chosen such that each queue works for some seconds a round."""
+    """The size of the measurement; each queue works for some seconds per round."""
 
     rounds: int
     shardd_jobs: int
@@ -29,12 +29,12 @@ class Sizes:
     sql_jobs: int
     """A multiple of DEVICES."""
     pick_ups: int
-    """Jobs of a round of pick-up latency."""
+    """Jobs per round of pick-up latency."""
     small_archive: int
     large_archive: int
-    """Finished rows beside which the cost of claiming and settling is measured."""
+    """Numbers of finished rows for which the cost of claiming and settling is measured."""
     batches: int
-    """Claims, and settles, of a round of that."""
+    """Claims and settlements per round."""
 
 
 FULL: Final = Sizes(
@@ -62,24 +62,24 @@ QUICK: Final = Sizes(
 
 
 def device(number: int) -> str:
-    """Id of the device that sends job `number`."""
+    """The id of the device that sends job `number`."""
     return f"bench-{number % DEVICES:04d}"
 
 
 def recipient(number: int) -> str:
-    """Whom job `number` is for: nobody else's."""
+    """The recipient of job `number`, and only of that."""
     return f"+49151{number:08d}"
 
 
 def message(number: int) -> dict[str, Any]:
-    """Job `number` for a queue whose jobs are arguments of a function."""
+    """Job `number` as arguments of a function, for the other queues."""
     return {"number": number, "device": device(number), "recipient": recipient(number), "body": BODY}
 
 
 async def insert_singly(
     dsn: str, statement: LiteralString, parameters: Callable[[int], tuple[str, ...]], jobs: int
 ) -> dict[int, float]:
-    """Insert jobs one by one, with pauses that let the queue come to rest: the POSIX time at which each INSERT was sent.
+    """Insert jobs one by one, with pauses in which the queue becomes idle; returns the POSIX time of each INSERT.
 
     The sending, and not the commit: under load a handler runs before the producer learns that it has committed.
     """
