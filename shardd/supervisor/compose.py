@@ -28,8 +28,7 @@ from shardd.queue.server_limits import ServerLimits
 from shardd.queue.settle import Claim
 from shardd.queue.webhooks import WebhookAdmin, WebhookStore
 from shardd.supervisor.admin.control import Control
-from shardd.supervisor.admin.node import Node
-from shardd.supervisor.admin.reporter import SystemdReporter
+from shardd.supervisor.admin.node import Node, SystemdReporter
 from shardd.supervisor.cluster import cleanup, upkeep
 from shardd.supervisor.cluster.leases import LeaseKeeper, Ownership
 from shardd.supervisor.cluster.server_watch import EVERY as SERVER_EVERY
@@ -141,7 +140,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         may_claim=lambda: keeper.good() and state_watch.error is None,
         batch=lambda: rules.config.queue.batch,
         backoff=lambda: rules.job_backoff,
-        opt_out_check=OptOutCheck(OptOuts(pools.queue), region, inbox.heeds),
+        opt_out_check=OptOutCheck(OptOuts(pools.queue), region, inbox.contains),
         defect=defects.note,
     )
     claim_watch = ClaimWatch(Jobs(pools.rest), router, in_flight, lambda: rules.config.queue.send_timeout)
@@ -278,8 +277,8 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         ),
         notes=(lambda: recovery.notes, *notes, reload.notes, webhooks.notes, *(each.notes for each in listeners)),
         database=given.database,
-        ask_to_stop=given.ask_to_stop,
-        reload_config=reload.reload,
+        stop=given.ask_to_stop,
+        reload=reload.reload,
     )
     control = Control(node, socket=config.control_socket, metrics=config.control.metrics)
     # The one part that asks the node for its status reports to it, too.
@@ -303,7 +302,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         ),
         Periodic(steps, "looking for what holds events back", events.check, every=HELD_EVERY),
         Periodic(
-            steps, "looking at what the server has left", server_watch.look, every=SERVER_EVERY, share=upkeep.SELDOM
+            steps, "looking at what the server has left", server_watch.check, every=SERVER_EVERY, share=upkeep.SELDOM
         ),
         Periodic(steps, "purging events", events.purge, every=PURGE_EVERY, patience=None),
         Periodic(

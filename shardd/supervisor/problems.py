@@ -1,7 +1,7 @@
 """What keeps a node from being healthy: each part reports its own problems; `shardd status` and the metrics show them all.
 
-A problem is something that stands still though it could move, or that needs a person. It is reported within 30 seconds and
-disappears by itself once its cause is gone.
+A problem is something that makes no progress although it could, or that needs an operator. It is reported within 30 seconds, and
+disappears once its cause is gone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 
 
 class ProblemKind(StrEnum):
-    """What kind of thing is wrong: the label `kind` of the metric `shardd_problems`."""
+    """The label `kind` of the metric `shardd_problems`."""
 
     DATABASE = "database"
     JOURNAL = "journal"
@@ -27,29 +27,29 @@ class ProblemKind(StrEnum):
     DEVICE = "device"
     STATE_FOLDER = "state_folder"
     CONTROL = "control"
-    """Commands do not reach this node: its control socket is gone and cannot be made anew."""
+    """Commands do not reach this node: its control socket is gone and cannot be created."""
     CLAIM = "claim"
-    """Claims that no worker has, or that one has for far longer than a send may take."""
+    """Claims that no worker has, or that one has had for far longer than a send may take."""
     EVENTS = "events"
-    """Somebody's transaction keeps events from being read."""
+    """An open transaction keeps events from being read."""
     REFUSED = "refused"
     """The database refuses to claim from a lane, or to store an outcome."""
     SERVER = "server"
-    """What all sessions of the database's server share is nearly used up: connections, locks, the queue of notifications."""
+    """What all sessions of the server share is nearly used up: connections, locks, the notification queue."""
     STEP = "step"
-    """Work that is repeated for ever fails again and again, or does not end."""
+    """Periodic work fails repeatedly, or does not end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One problem; `text` says in a sentence what is wrong and, where a person can do something, the fix."""
+    """`text`: a sentence that says what is wrong and, where an operator can do something, the fix."""
 
     kind: ProblemKind
     text: str
 
 
 class ReportsProblems(Protocol):
-    """A part that knows what is wrong with what it does."""
+    """A part that reports its own problems."""
 
     def problems(self) -> Iterable[Problem]:
-        """The problems of this moment, from memory: it is called twice a second and must not block."""
+        """The current problems, from memory: it is called twice a second and must not block."""

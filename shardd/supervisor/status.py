@@ -89,7 +89,7 @@ class WebhookStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    """Sums over the shards of this node, since its supervisor started."""
+    """Sums over the shards of this node since its supervisor started; the names are those of `ShardStatus`."""
 
     devices: int
     ready: int

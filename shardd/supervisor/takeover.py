@@ -38,7 +38,7 @@ class TakeOver:
         await self.recovery.run()
         self.block()
         await self._prepare_archive()
-        await self.opt_outs.tell()
+        await self.opt_outs.configure_database()
         # What an earlier run heard must hold before anything is claimed.
         await self.opt_outs.flush()
         # Once more, with what recovery has counted.

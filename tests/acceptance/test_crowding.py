@@ -52,7 +52,7 @@ async def test_a_full_queue_of_notifications_stops_nothing(
     assert await owner.until_finished(daemon, 50) == {"sent": 50}
     pid = listener.info.backend_pid
     status = await daemon.until(
-        has("server", "queue of notifications is 1", f"pid {pid} of user stranger in database {crowded_dbname} listens")
+        has("server", "notification queue is 1", f"pid {pid} of user stranger in database {crowded_dbname} listens")
     )
     assert len(status["problems"]) == 1
     # A new listener would have to read all of it.

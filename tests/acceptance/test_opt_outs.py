@@ -75,7 +75,7 @@ async def test_stop_stops_what_is_queued_and_is_confirmed_once(fleet: Fleet) -> 
     fleet.server.control.write(phone.name, person, "STOP!")
     await fleet.until(lambda: fleet.rows("SELECT 1 FROM shardd.opt_outs WHERE address = %s", person))
     fleet.server.control.write(phone.name, person, "stop!!!")
-    await fleet.until(lambda: daemon.log_tail(50).count("somebody opted out") == 2)
+    await fleet.until(lambda: daemon.log_tail(50).count("a recipient opted out") == 2)
     fleet.rows("UPDATE shardd.devices SET gap_min = 0, gap_max = 0")
     (proof,) = queue(fleet, phone, ["to another"], f"+{other}")
     await fleet.job_is(proof, "sent")
@@ -123,7 +123,7 @@ async def test_an_opt_out_outlasts_a_database_that_is_away_and_the_death_of_its_
     with psycopg.connect(fleet.dsn) as nobody_can_write:
         nobody_can_write.execute("LOCK TABLE shardd.opt_outs IN EXCLUSIVE MODE")
         fleet.server.control.write(phone.name, person, "stop")
-        await fleet.until(lambda: "somebody opted out" in daemon.log_tail(50))
+        await fleet.until(lambda: "a recipient opted out" in daemon.log_tail(50))
         await fleet.job_is(fleet.send(phone, "second", person), "opted_out")
         await fleet.until(lambda: "opt-outs wait for the database" in daemon.log_tail(50))
         assert fleet.rows("SELECT * FROM shardd.opt_outs") == []

@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import socket
-import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -70,19 +70,19 @@ class Control(Service):
         """Why commands do not reach this node; None: they do."""
         self._page = b""
         self._page_at = -PAGE_FOR
+        metrics_page = web.get("/metrics", self._get_metrics)
         routes = [
-            web.get("/status", self._get_status),
-            web.get("/metrics", self._get_metrics),
-            web.post("/stop", self._post_stop),
-            web.post("/reload", self._post_reload),
-            web.post("/shards/{shard}/drain", self._post_drain),
-            web.post("/shards/{shard}/restart", self._post_restart),
-            web.get("/devices/{device}", self._get_device),
-            web.post("/devices/{device}/close", self._post_close),
+            metrics_page,
+            self._route("GET", "/status", self._status),
+            self._route("POST", "/stop", self._stop),
+            self._route("POST", "/reload", self._reload),
+            self._route("POST", "/shards/{shard}/drain", self._drain),
+            self._route("POST", "/shards/{shard}/restart", self._restart),
+            self._route("GET", "/devices/{device}", self._outlook),
+            self._route("POST", "/devices/{device}/close", self._close_device),
         ]
-        self._listener = Listener("control", [self._working(route) for route in routes], most=MOST, patience=PATIENCE)
-        page = [web.get("/metrics", self._get_metrics)]
-        self._page_listener = Listener("metrics", page, most=MOST, patience=PATIENCE)
+        self._listener = Listener("control", routes, most=MOST, patience=PATIENCE)
+        self._page_listener = Listener("metrics", [metrics_page], most=MOST, patience=PATIENCE)
 
     async def start(self) -> None:
         """Listen. Raises SharddError when an address cannot be used."""
@@ -126,13 +126,14 @@ class Control(Service):
         return (found.st_dev, found.st_ino) == self._mine
 
     async def _create(self) -> None:
-        self._remove_old()
         before = os.umask(0o177)
         try:
-            await self._listener.listen(self._socket)
+            await self._listener.listen(self._socket)  # replaces a socket, and nothing else
             found = self._socket.lstat()
         except OSError as error:
-            raise SharddError(f"control socket {self._socket}: {error.strerror}") from error
+            in_use = error.errno == errno.EADDRINUSE
+            why = "this path is not a socket: move it away" if in_use else os.strerror(error.errno or 0)
+            raise SharddError(f"control socket {self._socket}: {why}") from error
         finally:
             os.umask(before)
         self._mine = found.st_dev, found.st_ino
@@ -146,32 +147,19 @@ class Control(Service):
             with contextlib.suppress(OSError):
                 self._socket.unlink()
 
-    def _remove_old(self) -> None:
-        try:
-            if not stat.S_ISSOCK(self._socket.lstat().st_mode):
-                raise SharddError(f"control socket {self._socket}: this path is not a socket: move it away")
-            self._socket.unlink()
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise SharddError(f"control socket {self._socket}: {error.strerror}") from error
-
-    def _working(self, route: web.RouteDef) -> web.RouteDef:
-        """The route, with errors as answers. These requests have no body to wait for."""
+    def _route(self, method: str, path: str, answer: Callable[[web.Request], Awaitable[object]]) -> web.RouteDef:
+        """A route that answers in JSON, errors included. These requests have no body to wait for."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             with self._listener.working(request):
                 try:
-                    return await route.handler(request)
+                    return web.Response(body=_encode(await answer(request)), content_type="application/json")
                 except (UsageError, ConfigError) as error:
                     return refusal(400, str(error), close=False)
                 except SharddError as error:
                     return refusal(500, str(error), close=False)
 
-        return web.RouteDef(route.method, route.path, handle, {})
-
-    async def _get_status(self, _: web.Request) -> web.Response:
-        return web.Response(body=_encode(self._node.status()), content_type="application/json")
+        return web.RouteDef(method, path, handle, {})
 
     async def _get_metrics(self, _: web.Request) -> web.Response:
         now = time.monotonic()
@@ -179,37 +167,34 @@ class Control(Service):
             self._page, self._page_at = render_metrics(self._node.status()), now
         return web.Response(body=self._page, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
-    async def _post_stop(self, _: web.Request) -> web.Response:
+    async def _status(self, _: web.Request) -> object:
+        return self._node.status()
+
+    async def _stop(self, _: web.Request) -> object:
         self._node.stop()
-        return web.json_response({"stopping": True})
+        return {"stopping": True}
 
-    async def _post_reload(self, _: web.Request) -> web.Response:
-        return web.json_response({"changed": await self._node.reload()})
+    async def _reload(self, _: web.Request) -> object:
+        return {"changed": await self._node.reload()}
 
-    async def _post_drain(self, request: web.Request) -> web.Response:
+    async def _drain(self, request: web.Request) -> object:
         await self._node.drain_shard(_shard(request))
-        return web.json_response({"drained": True})
+        return {"drained": True}
 
-    async def _post_restart(self, request: web.Request) -> web.Response:
+    async def _restart(self, request: web.Request) -> object:
         await self._node.restart_shard(_shard(request))
-        return web.json_response({"restarted": True})
+        return {"restarted": True}
 
-    async def _get_device(self, request: web.Request) -> web.Response:
-        outlook = self._node.outlook(_device(request))
-        return web.Response(body=_encode(outlook), content_type="application/json")
+    async def _outlook(self, request: web.Request) -> object:
+        return self._node.outlook(_device(request))
 
-    async def _post_close(self, request: web.Request) -> web.Response:
+    async def _close_device(self, request: web.Request) -> object:
         await self._node.close_device(_device(request))
-        return web.json_response({"closed": True})
+        return {"closed": True}
 
 
 def _answers(path: Path) -> bool:
     """Whether a program listens at a socket; does not block."""
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            return False
-    except OSError:
-        return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as caller:
         try:
             caller.connect(str(path))

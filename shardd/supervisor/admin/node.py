@@ -1,15 +1,18 @@
-"""A running node as operators see it: its status, the outlook of a device, and what they may ask of it."""
+"""A running node as operators see it: its status, the outlook of a device, and the requests that they may make."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from shardd import __version__
+from shardd.config.transports.sandbox import SANDBOX
 from shardd.errors import UsageError
+from shardd.logs import get_logger
 from shardd.states import ShardState, Verdict
 from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.cluster.state_folder import StateWatch
@@ -20,16 +23,25 @@ from shardd.supervisor.scheduling.outlook import DeviceOutlook, device_outlook
 from shardd.supervisor.scheduling.rules import Rules
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.scheduling.table_sync import DeviceSync
+from shardd.supervisor.services import Service
 from shardd.supervisor.status import QueueStatus, ShardStatus, Status, Totals, WebhookStatus
+from shardd.supervisor.systemd import Notifier
 from shardd.supervisor.workers.pool import WorkerPool
 from shardd.supervisor.workers.shard import Shard
 
 State = Literal["starting", "running", "stopping"]
 
+TICK: Final = 0.1
+"""Seconds between checks whether a report to systemd is due."""
+STATUS_EVERY: Final = 1.0
+"""Seconds between status lines for systemd."""
+
+log = get_logger(__name__)
+
 
 @dataclass(slots=True)
 class Node:
-    """What the control API serves (`shardd.supervisor.admin.control.Controlled`)."""
+    """What the control API serves."""
 
     rules: Rules
     scheduler: Scheduler
@@ -43,22 +55,16 @@ class Node:
     reporters: Sequence[ReportsProblems]
     """Parts whose problems make the node unhealthy."""
     notes: Sequence[Callable[[], Sequence[str]]]
-    """What a person should know though the node is healthy."""
+    """What an operator should know although the node is healthy."""
     database: str
-    ask_to_stop: Callable[[], None]
-    reload_config: Callable[[], Awaitable[list[str]]]
+    stop: Callable[[], None]
+    """Drain and exit; called again, do not wait for what is in flight."""
+    reload: Callable[[], Awaitable[list[str]]]
+    """Read the config file again; returns what changed, in words. Raises ConfigError: then nothing changes."""
     state: State = "starting"
     started_at: float = field(default_factory=time.time)
 
-    # ---- control.Controlled
-
-    def stop(self) -> None:
-        """Drain and exit; asked a second time, do not wait for what is in flight."""
-        self.ask_to_stop()
-
-    async def reload(self) -> list[str]:
-        """Read the config file again; returns what changed. Raises ConfigError: nothing changes then."""
-        return await self.reload_config()
+    # ---- for the control API
 
     async def drain_shard(self, shard: int) -> None:
         """Drain a shard; it stays down until restarted. Raises UsageError."""
@@ -91,14 +97,14 @@ class Node:
             )
             for shard in self.workers.shards
         ]
-        # Why a blocked shard waits is reported by whoever blocks it.
+        # Recovery reports why a blocked shard waits.
         unblocked = [status for status, shard in zip(shards, self.workers.shards, strict=True) if shard.blocked is None]
         problems = problems_of(unblocked, database_error=self.router.database_error, leases_known=self.keeper.known())
         problems += [problem for part in self.reporters for problem in part.problems()]
         by_kind: dict[str, list[str]] = {}
         for problem in problems:
             by_kind.setdefault(problem.kind.value, []).append(problem.text)
-        sandbox = sum(queue.device.transport == "sandbox" for queue in self.scheduler.queues.values())
+        sandbox = sum(queue.device.transport == SANDBOX.name for queue in self.scheduler.queues.values())
         config = self.rules.config
         return Status(
             version=__version__,
@@ -120,10 +126,10 @@ class Node:
             webhooks=self.webhooks(),
         )
 
-    # ----
+    # ---- for systemd
 
     def has_started(self) -> bool:
-        """Whether every shard of this node runs or has failed, and at least one runs. A blocked one waits for a person."""
+        """Whether every shard of this node runs or has failed, and at least one runs. Blocked ones wait for an operator."""
         shards = [shard for shard in self.workers.shards if shard.epoch is not None and shard.blocked is None]
         settled = (ShardState.RUNNING, ShardState.BROKEN, ShardState.BACKOFF, ShardState.DRAINED)
         running = any(shard.state is ShardState.RUNNING for shard in shards)
@@ -136,7 +142,7 @@ class Node:
         return queue
 
     def _backing_off(self) -> list[str]:
-        """In one sentence, because thousands may be behind one proxy."""
+        """One sentence for all, because thousands may be behind one proxy."""
         queues = self.scheduler.backing_off(time.monotonic())
         if not queues:
             return []
@@ -145,16 +151,50 @@ class Node:
         return [f"{devices} backing off after errors; {queue.device.id}: {error}"]
 
     def _why_down(self, shard: int) -> str | None:
-        """Why the devices of a shard send nothing whatever their state; None: it is not known to be so."""
+        """Why no device of a shard can send, whatever its state; None: nothing is known to prevent it."""
         if self.state_watch.error is not None:
             return self.state_watch.error
         found = self.workers.shards[shard]
-        trouble = found.journal_error or found.unsettled
-        return None if trouble is None else f"the journal of its shard: {trouble}"
+        error = found.journal_error or found.unsettled
+        return None if error is None else f"the journal of its shard: {error}"
+
+
+class SystemdReporter(Service):
+    """Reports to systemd: that the node has started, its status, and that the workers are still supervised."""
+
+    def __init__(self, notifier: Notifier, node: Node, watched_at: Callable[[], float]) -> None:
+        """`watched_at`: when the workers were last checked, on the monotonic clock."""
+        self._notifier = notifier
+        self._node = node
+        self._watched_at = watched_at
+
+    async def serve(self) -> None:
+        """Report periodically."""
+        interval = self._notifier.watchdog_interval
+        next_watchdog = next_status = reported = 0.0
+        while True:
+            now = time.monotonic()
+            # Only if the workers were checked meanwhile: systemd must notice a pool that hangs.
+            if interval is not None and now >= next_watchdog and (watched := self._watched_at()) > reported:
+                self._notifier.watchdog()
+                next_watchdog, reported = now + interval, watched
+            if now >= next_status:
+                self._report()
+                next_status = now + STATUS_EVERY
+            await asyncio.sleep(TICK)
+
+    def _report(self) -> None:
+        text = in_one_line(self._node.status())
+        if self._node.state == "starting" and self._node.has_started():
+            self._node.state = "running"
+            self._notifier.ready(text)
+            log.info("running", action="start", status=text)
+        elif self._node.state == "running":
+            self._notifier.status(text)
 
 
 def problems_of(shards: list[ShardStatus], *, database_error: str | None, leases_known: bool) -> list[Problem]:
-    """What keeps a node from being healthy; a shard that an operator drained is not a problem, nor one of another node."""
+    """Of the database, leases and shards. A shard that an operator drained is not a problem, nor is one of another node."""
     problems = []
     if database_error:
         problems.append(Problem(ProblemKind.DATABASE, f"database: {database_error}"))
@@ -169,52 +209,41 @@ def problems_of(shards: list[ShardStatus], *, database_error: str | None, leases
     return problems
 
 
-def shard_status(
-    shard: Shard, scheduler: Sequence[DeviceQueue], totals: Mapping[str, int], in_flight: int
-) -> ShardStatus:
+def shard_status(shard: Shard, queues: Sequence[DeviceQueue], totals: Mapping[str, int], in_flight: int) -> ShardStatus:
     """One shard, from what the workers, the scheduler and the router know."""
     process = shard.process
-    beat = process.beat if process is not None else None
-    ready = sum(1 for queue in scheduler if queue.can_send)
+    beat = None if process is None else process.beat
+    ready = sum(queue.can_send for queue in queues)
     return ShardStatus(
         shard=shard.index,
         state=shard.state.value,
         since=shard.since,
         epoch=shard.epoch,
-        pid=process.pid if process is not None else None,
-        devices=len(scheduler),
+        pid=None if process is None else process.pid,
+        devices=len(queues),
         ready=ready,
-        parked=len(scheduler) - ready,
-        open_clients=beat.open_clients if beat is not None else 0,
+        parked=len(queues) - ready,
+        open_clients=0 if beat is None else beat.open_clients,
         in_flight=in_flight,
         sent=totals.get(Verdict.SENT, 0),
         failed=totals.get(Verdict.PERMANENT, 0) + totals.get(Verdict.TRANSIENT, 0),
         in_doubt=totals.get(Verdict.IN_DOUBT, 0),
         sent_per_second=round(shard.rate(), 2),
         restarts=shard.restarts,
-        lag=beat.lag if beat is not None else None,
-        heartbeat_age=process.silent_for() if beat is not None and process is not None else None,
-        rss=beat.rss if beat is not None else None,
-        fds=beat.fds if beat is not None else None,
-        connects=beat.connects if beat is not None else None,
+        lag=None if beat is None else beat.lag,
+        heartbeat_age=None if process is None or beat is None else process.silent_for(),
+        rss=None if beat is None else beat.rss,
+        fds=None if beat is None else beat.fds,
+        connects=None if beat is None else beat.connects,
         error=shard.blocked or shard.last_error,
     )
 
 
 def sum_up(shards: Sequence[ShardStatus], *, sandbox_devices: int) -> Totals:
     """The node's totals."""
-    return Totals(
-        devices=sum(s.devices for s in shards),
-        ready=sum(s.ready for s in shards),
-        parked=sum(s.parked for s in shards),
-        sandbox_devices=sandbox_devices,
-        open_clients=sum(s.open_clients for s in shards),
-        in_flight=sum(s.in_flight for s in shards),
-        sent=sum(s.sent for s in shards),
-        failed=sum(s.failed for s in shards),
-        in_doubt=sum(s.in_doubt for s in shards),
-        sent_per_second=round(sum(s.sent_per_second for s in shards), 2),
-    )
+    summed = set(Totals.__struct_fields__) - {"sandbox_devices"}
+    sums = {name: round(sum(getattr(shard, name) for shard in shards), 2) for name in summed}
+    return Totals(sandbox_devices=sandbox_devices, **sums)
 
 
 def in_one_line(status: Status) -> str:

@@ -1,11 +1,11 @@
-"""What nodes share: leases on shards, the claims of lost nodes, and the periodic upkeep of the database.
+"""What nodes share: leases on shards, the claims of lost nodes, and the upkeep of the database; and this node's state folder.
 
-Promises: a shard belongs to one node at a time. A lease is good until a deadline on the monotonic clock that lies before the
-moment at which another node may take it; past that, nothing is handed to a worker.
+Promises: a shard belongs to one node at a time. A lease is good until a deadline on the monotonic clock, which lies before the
+moment at which another node may take it; past that, no job is handed to a worker.
 
-How it fails: a node that cannot renew in time drops its leases and kills its workers (`fence`). Claims of a node that is gone
-for longer than two lease periods are called `in_doubt`; its journals may still resolve them when it comes back. A node
-whose state folder is gone takes no shards; after a lease period it drains and gives its own to the others, until it is back.
+How it fails: a node that cannot renew in time drops its leases and kills its workers (`fence`). Claims of a node that has been
+gone for longer than two lease periods become `in_doubt`; its journals may still resolve them when it is back. A node without its
+state folder takes no shards; after a lease period it drains and gives its own to other nodes, until the folder is back.
 
 Never: waits for another node, or takes a lease that may still be in use.
 """

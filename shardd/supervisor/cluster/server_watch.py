@@ -1,7 +1,7 @@
-"""Whether somebody uses up what all sessions of the server share: connections, the table of locks, the queue of notifications.
+"""Watches what all sessions of the server share and one can use up: connections, the lock table, the notification queue.
 
-Any login can, in any database of the server, and then nobody may get in any more to ask who it was. So the daemon keeps a
-connection for this alone, and knows names beforehand; what it saw last stays in the status while it cannot look.
+Any login can do that, in any database of the server; then no new session can ask who it was. So the daemon keeps one connection
+for this alone and reads names in advance; what it saw last stays in the status while it cannot look.
 """
 
 from __future__ import annotations
@@ -17,69 +17,60 @@ from shardd.queue.server_limits import LockUse, Names, ServerLimits, SessionOids
 from shardd.supervisor.problems import Problem, ProblemKind
 
 EVERY: Final = 3.0
-"""Seconds between looks, at least."""
+"""Seconds between checks, at least."""
 LOCKS_FULL: Final = 0.5
-"""Of the table of locks: a large dump or migration takes less."""
+"""Share of the lock table: a large dump or migration takes less."""
 CONNECTIONS_FULL: Final = 0.9
 _NAMES_EVERY: Final = 60.0
-"""Seconds after which the names of roles and databases are read again."""
+"""Seconds between reads of the names of roles and databases."""
 _STALE: Final = 15.0
-"""Seconds after which a problem says how old it is."""
+"""Seconds after which a problem includes its age."""
 _ROLES: Final = 5
-"""Roles that are named."""
+"""Roles that a problem names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Whose a process of the server is."""
+    """The owner of a session of the server."""
 
     user: str
     database: str
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionUse:
-    """Connections of the whole server."""
-
-    room: int
-    """That users without special rights may have in all."""
-    by_role: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class NotificationUse:
-    """A queue of notifications that is more than half full."""
-
-    share: float
-    keeper: int | None
-    """Process id of the session that keeps it so; None: not known."""
-
-
 class ServerWatch:
-    """Looks, and reports what is nearly used up."""
+    """Checks, and reports what is nearly used up."""
 
     def __init__(self, limits: ServerLimits) -> None:
         self._limits = limits
-        self._looked_at = 0.0
+        self._checked_at = 0.0
         self._named_at = float("-inf")
         self._names: Names = {}
         self._sessions: dict[int, Session] = {}
         self._locks: LockUse | None = None
-        self._connections: ConnectionUse | None = None
-        self._notifications: NotificationUse | None = None
+        self._connections: str | None = None
+        """The problem with them."""
+        self._notifications = 0.0
+        """Share of the queue that is used."""
+        self._keeper: int | None = None
+        """Process id of the session that keeps the queue from shrinking, if known."""
 
-    async def look(self) -> None:
-        """Look now. Raises DatabaseError; what was not seen then stands as it was."""
+    async def check(self) -> None:
+        """Check now. Raises DatabaseError; then what was not reached stays as last seen."""
         # In this order: what needs the fewest locks comes first.
         self._locks = await self._limits.locks(LOCKS_FULL)
-        self._looked_at = time.monotonic()
-        await self._look_at_sessions()
-        share = await self._limits.notifications()
-        self._notifications = None if share < NOTIFICATIONS_FULL else NotificationUse(share, await self._keeper())
+        self._checked_at = time.monotonic()
+        await self._check_sessions()
+        self._notifications = await self._limits.notifications()
+        if self._notifications < NOTIFICATIONS_FULL:
+            self._keeper = None
+        else:
+            # The server names it seldom, so the last answer is kept.
+            known = self._keeper if self._keeper in self._sessions else None
+            self._keeper = await self._limits.slowest_listener() or known
         if time.monotonic() - self._named_at > _NAMES_EVERY:
             await self._read_names()
 
-    async def _look_at_sessions(self) -> None:
+    async def _check_sessions(self) -> None:
         sessions = await self._limits.sessions()
         if self._locks is None and any(("role", one.role) not in self._names for one in sessions):
             await self._read_names()
@@ -87,7 +78,7 @@ class ServerWatch:
         room = await self._limits.connection_room()
         full = len(sessions) >= CONNECTIONS_FULL * room
         by_role = Counter(session.user for session in self._sessions.values())
-        self._connections = ConnectionUse(room, by_role) if full else None
+        self._connections = describe_connections(room, by_role) if full else None
 
     async def _read_names(self) -> None:
         self._names = await self._limits.names()
@@ -99,56 +90,51 @@ class ServerWatch:
             self._names.get(("database", one.database), f"(oid {one.database})"),
         )
 
-    async def _keeper(self) -> int | None:
-        """Who keeps notifications in the queue: the server tells it seldom, so what it told before counts, too."""
-        before = None if self._notifications is None else self._notifications.keeper
-        told = await self._limits.slowest_listener()
-        return told or (before if before in self._sessions else None)
-
     def problems(self) -> Iterator[Problem]:
         """See `shardd.supervisor.problems`."""
-        age = time.monotonic() - self._looked_at
+        age = time.monotonic() - self._checked_at
         seen = f" (as of {age:.0f} s ago: the database has not answered since)" if age > _STALE else ""
         if self._locks is not None:
             yield Problem(ProblemKind.SERVER, describe_locks(self._locks, self._sessions) + seen)
         if self._connections is not None:
-            yield Problem(ProblemKind.SERVER, describe_connections(self._connections) + seen)
-        if self._notifications is not None:
-            yield Problem(ProblemKind.SERVER, describe_notifications(self._notifications, self._sessions) + seen)
+            yield Problem(ProblemKind.SERVER, self._connections + seen)
+        if self._notifications >= NOTIFICATIONS_FULL:
+            text = describe_notifications(self._notifications, self._keeper, self._sessions)
+            yield Problem(ProblemKind.SERVER, text + seen)
 
 
 def describe_locks(use: LockUse, sessions: Mapping[int, Session]) -> str:
     """In a sentence, with the fix."""
-    told = f"the server's table of locks holds {use.locks:,}, with room for about {use.room:,}; once it is full, nobody gets in: "
+    text = f"the server's lock table holds {use.locks:,}, with room for about {use.room:,}; once full, no session can start: "
     if use.pid is None:
-        return f"{told}{use.held:,} belong to prepared transactions (pg_prepared_xacts): end them"
-    return f"{told}{use.held:,} belong to {_who(use.pid, sessions)}: end it ({_how_to_end(use.pid)})"
+        return f"{text}{use.held:,} belong to prepared transactions (pg_prepared_xacts): end them"
+    return f"{text}{use.held:,} belong to {_who(use.pid, sessions)}: end it ({_how_to_end(use.pid)})"
 
 
-def describe_connections(use: ConnectionUse) -> str:
+def describe_connections(room: int, by_role: Mapping[str, int]) -> str:
     """In a sentence, with the fix."""
-    roles = sorted(use.by_role.items(), key=lambda item: (-item[1], item[0]))
+    roles = sorted(by_role.items(), key=lambda item: (-item[1], item[0]))
     named = ", ".join(f"{count:,} of user {role}" for role, count in roles[:_ROLES])
     rest = sum(count for _, count in roles[_ROLES:])
     others = f", {rest:,} of others" if rest else ""
     return (
-        f"{sum(use.by_role.values()):,} connections to the server are open, and {use.room:,} is the most for ordinary users: "
+        f"{sum(by_role.values()):,} connections to the server are open, and {room:,} is the most for ordinary users: "
         f"{named}{others}. Limit programs that hold too many (ALTER ROLE … CONNECTION LIMIT), or raise max_connections"
     )
 
 
-def describe_notifications(use: NotificationUse, sessions: Mapping[int, Session]) -> str:
+def describe_notifications(share: float, keeper: int | None, sessions: Mapping[int, Session]) -> str:
     """In a sentence, with the fix."""
-    told = (
-        f"the server's queue of notifications is {use.share:.0%} full, so shardd sends none and polls instead; other programs "
-        "that notify fail once it is full: "
+    text = (
+        f"the server's notification queue is {share:.0%} full, so shardd sends none and polls instead; other programs "
+        "that notify will fail once it is full: "
     )
-    if use.keeper is None:
+    if keeper is None:
         return (
-            f"{told}a session that listens has had a transaction open for long; the server has not said yet which (a superuser "
+            f"{text}a session that listens has had a transaction open for long; the server has not named it yet (a superuser "
             "finds those that are open in pg_stat_activity, by xact_start)"
         )
-    return f"{told}{_who(use.keeper, sessions)} listens, and does not end its transaction: end it ({_how_to_end(use.keeper)})"
+    return f"{text}{_who(keeper, sessions)} listens and does not end its transaction: end it ({_how_to_end(keeper)})"
 
 
 def _who(pid: int, sessions: Mapping[int, Session]) -> str:

@@ -1,10 +1,11 @@
-"""Where WhatsApp sessions are stored, and that the store is ready before a worker needs it."""
+"""The store of WhatsApp sessions: where it is, and that it is ready before a worker needs it."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from shardd.config import Config
+from shardd.config.transports import TRANSPORTS
 from shardd.errors import DatabaseError
 from shardd.logs import get_logger
 from shardd.postgres.dsn import complete_dsn
@@ -16,22 +17,23 @@ from shardd.transports.whatsapp.sessions.setup import prepare_store
 log = get_logger(__name__)
 
 PER_CLIENT: Final = 2
-"""Connections to the store that the library keeps for each open client."""
+"""Connections that the library keeps to the store for each open client."""
 
 
 def sessions_dsn_of(config: Config, dsn: str) -> str:
-    """The configured store, else a schema of its own in the daemon's database (`dsn`); complete, for any process."""
+    """The configured store, else a schema in the daemon's database (`dsn`); complete, so that any process can use it."""
     configured = config.database.sessions_dsn if config.database else None
     return complete_dsn(configured) if configured else sessions_dsn(complete_dsn(dsn))
 
 
 async def prepare_sessions(config: Config, scheduler: Scheduler, database: Database, store: str) -> list[str]:
-    """Make the store's tables if a device may need them; remarks for `status` about what will not go well.
+    """Create the store's tables if a device may need them; returns notes for the status about what prevents sending.
 
-    A machine without WhatsApp devices need not have what the library needs, and one whose library cannot be loaded
-    still serves its other devices. Raises DatabaseError when `database` does not answer.
+    A host without such devices need not have what the library needs, and one whose library cannot be loaded still serves its
+    other devices. Raises DatabaseError when `database` does not answer.
     """
-    devices = sum(queue.device.transport == "whatsapp" for queue in scheduler.queues.values())
+    with_sessions = {name for name, definition in TRANSPORTS.items() if definition.has_sessions}
+    devices = sum(queue.device.transport in with_sessions for queue in scheduler.queues.values())
     if devices == 0:
         return []
     settings = config.transports.whatsapp

@@ -1,7 +1,8 @@
-"""What Meta says in a webhook of the Cloud API: what became of messages, and what people wrote. Pure reading.
+"""Reads notifications of the Cloud API's webhook: statuses of messages, and texts that people wrote. Pure.
 
 The object is {"entry": [{"changes": [{"value": {"metadata": {"phone_number_id": …}, "statuses": […], "messages": […]}}]}]}.
-Fields of other products and kinds that are new are passed over: Meta repeats for days what is not answered with 200.
+Unknown fields and kinds are skipped, and so is what has an unexpected type, which is why this is not a msgspec Struct: one odd
+field would refuse the whole notification, and Meta repeats for days whatever is not answered with 200.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from shardd.transports.platforms.cloud_api import error_class_of
 from shardd.urls import scrub_urls
 
 RECEIPTS: Final = MappingProxyType({"delivered": "delivered", "read": "read", "played": "read"})
-"""Statuses that confirm, and as what; `sent` only repeats what the answer to the request said."""
+"""The kind of receipt of each status; `sent` only repeats the answer to the request."""
 MAX_TEXT: Final = 1000
-"""Characters of an error or an incoming text that are worth keeping."""
+"""Characters that are kept of an error or an incoming text."""
 MAX_ID: Final = 200
-"""Characters of a message id; those of Meta have about sixty."""
+"""Characters of a message id; Meta's have about sixty."""
 _NUMBER: Final = re.compile(r"[0-9]{1,20}")
 
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """A message was delivered or read; `at` in POSIX seconds, None when Meta does not say."""
+    """A message was delivered or read; `at` in POSIX seconds, None: not given."""
 
     phone_number_id: str
     message_id: str
@@ -37,7 +38,7 @@ class Confirmed:
 
 @dataclass(frozen=True, slots=True)
 class NotDelivered:
-    """A message that had been accepted could not be delivered after all."""
+    """An accepted message could not be delivered."""
 
     phone_number_id: str
     message_id: str
@@ -47,19 +48,19 @@ class NotDelivered:
 
 @dataclass(frozen=True, slots=True)
 class Wrote:
-    """Somebody wrote to one of our numbers; `sender`: digits of a phone number."""
+    """A person wrote to one of our numbers; `sender`: digits of a phone number."""
 
     phone_number_id: str
     sender: str
     text: str
 
 
-Heard = Confirmed | NotDelivered | Wrote
+Report = Confirmed | NotDelivered | Wrote
 
 
-def read_notification(said: Any) -> Iterator[Heard]:
-    """Everything in a notification that matters here."""
-    for entry in _objects(said, "entry"):
+def read_notification(notification: Any) -> Iterator[Report]:
+    """Everything in a notification that is of use here."""
+    for entry in _objects(notification, "entry"):
         for change in _objects(entry, "changes"):
             value = change.get("value")
             number = _text(value.get("metadata"), "phone_number_id") if isinstance(value, dict) else ""
@@ -73,15 +74,15 @@ def read_notification(said: Any) -> Iterator[Heard]:
                     yield Wrote(number, sender, text[:MAX_TEXT])
 
 
-def _status(number: str, status: Mapping[str, Any]) -> Iterator[Heard]:
+def _status(number: str, status: Mapping[str, Any]) -> Iterator[Report]:
     message_id, word = _text(status, "id"), _text(status, "status")
     if not message_id or len(message_id) > MAX_ID or not message_id.isprintable():
         return
     if word in RECEIPTS:
-        yield Confirmed(number, message_id, RECEIPTS[word], _moment(_text(status, "timestamp")))
+        yield Confirmed(number, message_id, RECEIPTS[word], _timestamp(_text(status, "timestamp")))
     elif word == "failed":
         errors = list(_objects(status, "errors"))
-        text = scrub_urls("; ".join(map(_error, errors)))[:MAX_TEXT] or "Meta does not say why"
+        text = scrub_urls("; ".join(map(_error, errors)))[:MAX_TEXT] or "Meta gives no reason"
         kind = error_class_of(errors[0].get("code")) if errors else ErrorClass.SERVER
         yield NotDelivered(number, message_id, text, kind)
 
@@ -98,7 +99,7 @@ def _error(error: Mapping[str, Any]) -> str:
 
 
 def _words(message: Mapping[str, Any]) -> str:
-    """What a person wrote, or chose instead of writing."""
+    """The text that a person wrote, or the button or list entry that was chosen."""
     interactive = message.get("interactive")
     chosen = [interactive.get(kind) for kind in ("button_reply", "list_reply")] if isinstance(interactive, dict) else []
     return (
@@ -118,5 +119,5 @@ def _text(value: Any, name: str) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _moment(text: str) -> float | None:
+def _timestamp(text: str) -> float | None:
     return float(text) if text.isascii() and text.isdigit() and len(text) < 12 else None

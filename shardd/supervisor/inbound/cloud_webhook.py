@@ -1,16 +1,16 @@
-"""Listens to Meta: what becomes of messages that went through the Cloud API, and what people answer.
+"""The HTTP listener for Meta: receipts of messages that went through the Cloud API, and texts that people wrote.
 
 | | |
 |---|---|
-| GET path?hub.mode=subscribe&hub.verify_token=…&hub.challenge=… | the registration: repeats the challenge, if the word is right |
+| GET path?hub.mode=subscribe&hub.verify_token=…&hub.challenge=… | the registration: repeats the challenge if the token is right |
 | POST path | a notification, signed over its bytes in X-Hub-Signature-256 |
 
-Nothing is believed without the signature, and no byte of an unsigned body is read as anything. 200 says that what was heard is in
-the hands of those who write it; anything else makes Meta say it again, for days. Notifications of numbers that are no device of
-ours are answered with 200 and dropped.
+An unsigned body is not parsed. 200 means that the receipts and texts are handed over; after anything else Meta repeats the
+notification for days. Notifications for numbers that are not a device of ours are answered with 200 and dropped.
 
 Anybody may reach this port. What a peer without the secret can hold is bounded: connections and time by `Listener`, the bytes of
-all unfinished bodies here. What has been on its way for longest gives way: a signed one comes at once, and so gets through.
+all incomplete bodies here (aiohttp's `request.read()` bounds only each one). Above the bound the oldest is dropped; a signed
+notification arrives at once, and so gets through.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, assert_never
 
 import msgspec
 from aiohttp import web
@@ -32,47 +32,47 @@ from shardd.config.source import substitute
 from shardd.config.values import RefusedError
 from shardd.logs import get_logger
 from shardd.supervisor.http_listener import Listener, refusal
-from shardd.supervisor.inbound.cloud_notifications import Confirmed, NotDelivered, Wrote, read_notification
+from shardd.supervisor.inbound.cloud_notifications import Confirmed, NotDelivered, Report, Wrote, read_notification
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.services import Service
 
 log = get_logger(__name__)
 
 MAX_BODY: Final = 3 * 1024 * 1024
-"""Bytes; Meta's own bound of a notification."""
+"""Bytes; Meta's own limit of a notification."""
 MOST_HELD: Final = 16 * 1024 * 1024
-"""Bytes of all bodies that have not arrived whole."""
+"""Bytes of all incomplete bodies."""
 MOST_CONNECTIONS: Final = 128
 PATIENCE: Final = 10.0
 """Seconds in which a notification must have arrived."""
 NUMBERS_FOR: Final = 5.0
-"""Seconds that it is remembered which number is which device's."""
-REFUSALS_EVERY: Final = 10.0
-"""Seconds between two words in the log about notifications that nobody signed."""
+"""Seconds for which the devices of each number are cached."""
+WARN_EVERY: Final = 10.0
+"""Seconds between warnings about unsigned notifications."""
 _SIGNATURE: Final = re.compile(r"sha256=[0-9a-f]{64}")
 
 
 class CloudNumbers:
-    """Which devices send with which number of the Cloud API."""
+    """The devices that send with each number of the Cloud API."""
 
     def __init__(self, scheduler: Scheduler, environ: Mapping[str, str]) -> None:
         self._scheduler = scheduler
         self._environ = environ
         self._devices: dict[str, list[str]] = {}
-        self._looked = -NUMBERS_FOR
+        self._read_at = -NUMBERS_FOR
 
     def devices(self, phone_number_ids: set[str]) -> dict[str, list[str]]:
-        """By number the ids of its devices: mostly one, and none when the number is a stranger's.
+        """The ids of each number's devices: mostly one, none for an unknown number.
 
-        Many numbers at once, because a look at all devices takes long, and a notification may name ten thousand strangers.
+        Takes many numbers at once, because reading all devices takes long and a notification may name ten thousand numbers.
         """
         now = time.monotonic()
-        if now >= self._looked + NUMBERS_FOR or not phone_number_ids <= self._devices.keys():
-            self._look()
-            self._looked = now
+        if now >= self._read_at + NUMBERS_FOR or not phone_number_ids <= self._devices.keys():
+            self._read()
+            self._read_at = now
         return {number: self._devices.get(number, []) for number in phone_number_ids}
 
-    def _look(self) -> None:
+    def _read(self) -> None:
         self._devices = {}
         for queue in self._scheduler.queues.values():
             number = queue.device.settings.get("phone_number_id")
@@ -80,11 +80,11 @@ class CloudNumbers:
                 try:
                     self._devices.setdefault(substitute(number, self._environ), []).append(queue.device.id)
                 except RefusedError:
-                    continue  # the device cannot send either, and says why
+                    continue  # the device cannot send either, and reports why
 
 
 class CloudWebhook(Service):
-    """The listener."""
+    """Passes on what Meta reports."""
 
     def __init__(
         self,
@@ -96,9 +96,8 @@ class CloudWebhook(Service):
     ) -> None:
         """`devices_of` phone_number_ids: see CloudNumbers.
 
-        Who hears what: `receipt` of messages that were delivered or read, or failed after all; `incoming` (device, number of
-        the sender, text) of what people wrote. They must keep what they hear, because Meta is told that it was heard; if one
-        of them fails, Meta says it again.
+        `receipt` gets receipts, failures included; `incoming` (device, number of the sender, text) what people wrote. They must
+        keep what they get, because Meta is told that it arrived; if one of them raises, Meta repeats the notification.
         """
         assert config.listen is not None
         assert config.app_secret is not None
@@ -106,16 +105,16 @@ class CloudWebhook(Service):
         self._address = config.listen
         self._path = config.path
         self._secret = config.app_secret.encode()
-        self._word = config.verify_token.encode()
+        self._token = config.verify_token.encode()
         self._devices_of = devices_of
         self._receipt = receipt
         self._incoming = incoming
         self._arriving: dict[_Body, None] = {}
-        """Bodies that are on their way, the oldest first."""
+        """Incomplete bodies, the oldest first."""
         self._held = 0
         self._unsigned = 0
-        """Notifications without a signature since the log told of one."""
-        self._told_unsigned = -REFUSALS_EVERY
+        """Unsigned notifications since the last warning."""
+        self._warned_at = -WARN_EVERY
         routes = [web.get(self._path, self._register), web.post(self._path, self._notified)]
         self._listener = Listener("cloud_webhook", routes, most=MOST_CONNECTIONS, patience=PATIENCE, max_body=MAX_BODY)
 
@@ -125,14 +124,14 @@ class CloudWebhook(Service):
         log.info("listening to Meta", action="webhook", listen=self._address, path=self._path)
 
     async def close(self) -> None:
-        """Hang up; what is being heard is heard to its end."""
+        """Hang up, after the notifications that are being handled."""
         await self._listener.close()
 
     async def _register(self, request: web.Request) -> web.Response:
-        # Bytes that are not UTF-8 come as halves of surrogate pairs.
-        word = request.query.get("hub.verify_token", "").encode(errors="surrogatepass")
-        if request.query.get("hub.mode") != "subscribe" or not hmac.compare_digest(word, self._word):
-            return refusal(403, "this is not the word that was agreed on")
+        # Bytes that are not UTF-8 arrive as surrogate escapes.
+        token = request.query.get("hub.verify_token", "").encode(errors="surrogatepass")
+        if request.query.get("hub.mode") != "subscribe" or not hmac.compare_digest(token, self._token):
+            return refusal(403, "the verify token is wrong")
         challenge = request.query.get("hub.challenge", "").encode(errors="replace")
         return web.Response(body=challenge, content_type="text/plain", headers={"X-Content-Type-Options": "nosniff"})
 
@@ -150,10 +149,10 @@ class CloudWebhook(Service):
         if not hmac.compare_digest(signature.removeprefix("sha256="), right):
             return self._refuse_unsigned(request)
         with self._listener.working(request):
-            return self._hear(body)
+            return self._handle(body)
 
     async def _read(self, request: web.Request) -> bytearray:
-        """The body. The listener ends it when it takes too long. Raises _TooLongError, and whatever a cut connection makes."""
+        """The body. Raises _TooLongError, and what aiohttp raises when the connection is lost; `Listener` bounds the time."""
         body = _Body(request)
         self._arriving[body] = None
         try:
@@ -163,16 +162,16 @@ class CloudWebhook(Service):
                 body.content += chunk
                 self._held += len(chunk)
                 while self._held > MOST_HELD:
-                    self._give_up(next(iter(self._arriving)))
+                    self._drop(next(iter(self._arriving)))
             if body not in self._arriving:
                 raise ConnectionAbortedError
             return body.content
         finally:
             self._forget(body)
 
-    def _give_up(self, body: _Body) -> None:
+    def _drop(self, body: _Body) -> None:
         self._forget(body)
-        body.content = bytearray()  # now, and not when the last of the cut request is collected
+        body.content = bytearray()  # free it now, not when the dropped request is collected
         self._listener.hang_up(body.request)
 
     def _forget(self, body: _Body) -> None:
@@ -183,45 +182,49 @@ class CloudWebhook(Service):
     def _refuse_unsigned(self, request: web.Request) -> web.Response:
         self._unsigned += 1
         now = time.monotonic()
-        if now >= self._told_unsigned + REFUSALS_EVERY:
+        if now >= self._warned_at + WARN_EVERY:
             text = "a notification without Meta's signature"
-            log.warning(text, action="webhook", peer=request.remote, since_last_told=self._unsigned)
-            self._told_unsigned, self._unsigned = now, 0
+            log.warning(text, action="webhook", peer=request.remote, since_last_warning=self._unsigned)
+            self._warned_at, self._unsigned = now, 0
         return refusal(401, "the signature is missing or wrong")
 
-    def _hear(self, body: bytearray) -> web.Response:
-        """What Meta signed."""
+    def _handle(self, body: bytearray) -> web.Response:
+        """A signed body."""
         try:
-            said = msgspec.json.decode(body)
+            notification = msgspec.json.decode(body)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            return refusal(400, "this is not JSON", close=False)
+            return refusal(400, "not JSON", close=False)
         try:
-            everything = list(read_notification(said))
-            devices_of = self._devices_of({heard.phone_number_id for heard in everything})
-            for heard in everything:
-                self._tell(heard, devices_of[heard.phone_number_id])
-        except Exception as error:  # whoever keeps it cannot
-            log.exception("a notification is not kept; Meta says it again", action="webhook", error=error)
-            return refusal(503, "not kept: say it again", close=False)
+            reports = list(read_notification(notification))
+            devices_of = self._devices_of({report.phone_number_id for report in reports})
+            for report in reports:
+                self._pass_on(report, devices_of[report.phone_number_id])
+        except Exception as error:  # of the one who should keep it
+            log.exception("a notification was not kept; Meta repeats it", action="webhook", error=error)
+            return refusal(503, "not kept: repeat it", close=False)
         return web.Response()
 
-    def _tell(self, heard: Confirmed | NotDelivered | Wrote, devices: list[str]) -> None:
+    def _pass_on(self, report: Report, devices: list[str]) -> None:
         if not devices:
-            log.debug("a notification for a stranger", action="webhook", phone_number_id=heard.phone_number_id)
+            log.debug("a notification for an unknown number", action="webhook", number=report.phone_number_id)
         for device_id in devices:
-            match heard:
+            match report:
                 case Confirmed():
-                    at = time.time() if heard.at is None else heard.at
-                    self._receipt(ipc.Receipt(device_id, [heard.message_id], heard.kind, at))
+                    at = time.time() if report.at is None else report.at
+                    self._receipt(ipc.Receipt(device_id, [report.message_id], report.kind, at))
                 case NotDelivered():
-                    self._fail(device_id, heard)
+                    self._fail(device_id, report)
                 case Wrote():
-                    self._incoming(device_id, heard.sender, heard.text)
+                    self._incoming(device_id, report.sender, report.text)
+                case _:
+                    assert_never(report)
 
-    def _fail(self, device_id: str, heard: NotDelivered) -> None:
-        text = "a message was accepted, but not delivered"
-        log.warning(text, action="webhook", device=device_id, message=heard.message_id, error=heard.error)
-        failed = ipc.Receipt(device_id, [heard.message_id], "failed", time.time(), heard.error, heard.error_class.value)
+    def _fail(self, device_id: str, report: NotDelivered) -> None:
+        text = "an accepted message was not delivered"
+        log.warning(text, action="webhook", device=device_id, message=report.message_id, error=report.error)
+        failed = ipc.Receipt(
+            device_id, [report.message_id], "failed", time.time(), report.error, report.error_class.value
+        )
         self._receipt(failed)
 
 
@@ -232,21 +235,20 @@ def make_cloud_webhook(
     receipt: Callable[[ipc.Receipt], None],
     incoming: Callable[[str, str, str], None],
 ) -> CloudWebhook | None:
-    """The listener that the config asks for, if it does."""
+    """None: the config has no webhook."""
     webhook = config.transports.cloud_api.webhook
     if webhook.listen is None:
         return None
-
     return CloudWebhook(webhook, CloudNumbers(scheduler, os.environ).devices, receipt=receipt, incoming=incoming)
 
 
 @dataclass(eq=False, slots=True)
 class _Body:
-    """A body that is on its way."""
+    """An incomplete body."""
 
     request: web.Request
     content: bytearray = field(default_factory=bytearray)
 
 
 class _TooLongError(Exception):
-    """A body that is longer than Meta's are."""
+    """A body beyond `MAX_BODY`."""

@@ -1,12 +1,12 @@
-"""Opt-outs that are not on the list yet, in a file of the node's state folder: WhatsApp tells them only once.
+"""Opt-outs that are not in the database yet, in a file of the state folder: WhatsApp delivers them only once.
 
     1f3a9c07 m 0000000000000002                     the mark, rewritten in place: how many lines follow
     90ab12cd 1 {"device_id": "d1", "recipients": …}  the first
 
-It is written before anybody relies on it and deleted when all of it is on the list. While a few wait for long it is rewritten now
-and then, without those that are on the list. What was on its way when a node died is heard
-once more after its start, which changes nothing. Each line has its checksum, so that a flipped bit never opts out somebody else.
-Of a damaged file what can be read is heard, and a copy stays for a person to look at, who deletes it.
+An opt-out is written before anything relies on it; the file is deleted once all of them are in the database. While some wait for
+long, the file is rewritten now and then without those that are stored. After a crash, opt-outs may be stored twice, which changes
+nothing. Each line has a checksum, so that a flipped bit never opts out somebody else: the reason for not using sqlite3, which has
+none. Whatever can be read of a damaged file is used, and a copy is kept until an operator deletes it.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ log = get_logger(__name__)
 
 NAME: Final = "opt-outs.spool"
 DAMAGED: Final = "opt-outs.damaged"
-"""Copies of damaged spools, one behind the other."""
+"""Copies of damaged spools, appended to each other."""
 _MARK_SIZE: Final = 28
 SPARE: Final = 1000
-"""Lines of what is on the list already that may stand in the file, besides as many as are not."""
+"""Lines of stored opt-outs that the file may contain, besides as many as there are waiting ones."""
 READ_MOST: Final = 64 * 1024 * 1024
-"""Bytes that are looked at: no spool grows so large, and a damaged one may claim any size."""
+"""Bytes that are read: no spool grows so large, but a damaged one may have any size."""
 
 
 class OptOutSpool:
-    """One line for each."""
+    """The file of one node."""
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
         self._count = 0
-        self._trouble: str | None = None
+        self._error: str | None = None
 
     def load(self) -> list[HeardOptOut]:
-        """What an earlier run of this node left, as far as it can be read."""
+        """What an earlier run of this node left, as far as readable."""
         try:
             fd = open_file(self._state_dir, NAME, os.O_RDONLY)
             try:
@@ -57,7 +57,7 @@ class OptOutSpool:
         except FileNotFoundError:
             return []
         except (OSError, UnsafeFileError) as error:
-            self._cannot("opt-outs of an earlier run cannot be read", error)
+            self._failed("opt-outs of an earlier run cannot be read", error)
             return []
         heard, flaw = read_spool(data)
         self._count = len(heard)
@@ -67,7 +67,7 @@ class OptOutSpool:
         return heard
 
     def keep(self, heard: HeardOptOut) -> None:
-        """Write one down."""
+        """Add one."""
         try:
             fd = open_file(self._state_dir, NAME, os.O_RDWR | os.O_CREAT)
             try:
@@ -77,54 +77,54 @@ class OptOutSpool:
             finally:
                 os.close(fd)
         except (OSError, UnsafeFileError) as error:
-            # It is still on its way to the database.
-            self._cannot("an opt-out cannot be kept on the disk", error)
+            # The database still gets it.
+            self._failed("an opt-out cannot be written to the disk", error)
         else:
             self._count += 1
-            self._trouble = None
+            self._error = None
 
     def empty(self) -> None:
-        """All of it is on the list."""
+        """All of them are stored: delete the file."""
         try:
             (self._state_dir / NAME).unlink(missing_ok=True)
         except OSError as error:
-            self._cannot("old opt-outs cannot be deleted", error)
+            self._failed("old opt-outs cannot be deleted", error)
         else:
             self._count = 0
 
     def shorten(self, waiting: int, heard: Iterable[HeardOptOut]) -> None:
-        """So many wait, and these; the others are on the list. They leave the file once they are many."""
+        """Only these wait (`waiting`: how many): remove the others from the file, once there are many."""
         if self._count <= 2 * waiting + SPARE:
             return
         try:
             self._rewrite(list(heard))
         except (OSError, UnsafeFileError) as error:
-            self._cannot("old opt-outs cannot be deleted", error)
+            self._failed("old opt-outs cannot be deleted", error)
 
     def problems(self) -> Iterable[Problem]:
         """Opt-outs that may be lost."""
-        if self._trouble is not None:
-            yield Problem(ProblemKind.OPT_OUTS, self._trouble)
+        if self._error is not None:
+            yield Problem(ProblemKind.OPT_OUTS, self._error)
         damaged = self._state_dir / DAMAGED
         if os.path.lexists(damaged):
             yield Problem(
                 ProblemKind.OPT_OUTS,
-                f"opt-outs that were heard before a crash may be lost, because their file was damaged: look into {damaged}, add "
-                "whom you find there (shardd opt-out add), and delete it",
+                f"opt-outs from before a crash may be lost, because their file was damaged: open {damaged}, add the recipients "
+                "in it (shardd opt-out add), and delete it",
             )
 
     def _replace(self, data: bytes, heard: list[HeardOptOut]) -> None:
-        """Keep a damaged file for a person, and begin a new one with what could be read."""
+        """Keep a copy of a damaged file, and start a new one with what could be read."""
         try:
             fd = open_file(self._state_dir, DAMAGED, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             with contextlib.closing(os.fdopen(fd, "ab")) as file:
                 file.write(data + b"\n")
             self._rewrite(heard)
         except (OSError, UnsafeFileError) as error:
-            self._cannot("a damaged file of opt-outs cannot be replaced", error)
+            self._failed("a damaged file of opt-outs cannot be replaced", error)
 
     def _rewrite(self, heard: list[HeardOptOut]) -> None:
-        """Nothing but these. The old file stays until the new one is whole. Raises OSError, UnsafeFileError."""
+        """Write only these. The old file stays until the new one is complete. Raises OSError, UnsafeFileError."""
         fd = open_file(self._state_dir, f"{NAME}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         with contextlib.closing(os.fdopen(fd, "wb")) as file:
             file.write(_mark(len(heard)) + b"".join(_line(number, one) for number, one in enumerate(heard, 1)))
@@ -133,15 +133,15 @@ class OptOutSpool:
         (self._state_dir / f"{NAME}.new").replace(self._state_dir / NAME)
         self._count = len(heard)
 
-    def _cannot(self, what: str, error: OSError | UnsafeFileError) -> None:
+    def _failed(self, what: str, error: OSError | UnsafeFileError) -> None:
         path = self._state_dir / NAME
         why = str(error) if isinstance(error, UnsafeFileError) else f"{error.filename or path}: {error.strerror}"
-        self._trouble = f"{what}: {why}"
+        self._error = f"{what}: {why}"
         log.error(what, action="opt_out", error=why)
 
 
 def read_spool(data: bytes) -> tuple[list[HeardOptOut], str | None]:
-    """What these bytes say, whatever they are, and what is wrong with them, if anything is."""
+    """The opt-outs in any bytes, and what is wrong with these; None: they are undamaged."""
     if not data:
         return [], "it is empty"
     first, *lines = data.split(b"\n")
@@ -154,7 +154,7 @@ def read_spool(data: bytes) -> tuple[list[HeardOptOut], str | None]:
             continue
         heard.append(one)
         if number != len(heard):
-            flaw = flaw or "lines are missing, or stand in another order"
+            flaw = flaw or "lines are missing or in another order"
     if lines and lines[-1]:
         flaw = "its last line is cut off"
     marked = _read_mark(first)

@@ -1,9 +1,9 @@
-"""Who wants no more messages: what devices hear on its way to the list, and a last look at jobs that are about to leave.
+"""Opt-outs that devices receive, until they are stored, and a last check of claimed jobs.
 
-An opt-out is written at once. When the database is away, or somebody's open transaction has inserted the same recipient, it is
-kept, on the disk too, and tried again; it holds up no other. From the moment when it is heard this node claims nothing for that
-recipient that an opt-out stops, whichever device would send it and however the recipient is spelled. Other nodes learn of it from
-the database and cannot know before it is stored there: which is why one that waits is a problem in the status.
+An opt-out is written at once. While the database is unreachable, or another program's open transaction has inserted the same
+recipient, it is kept, on the disk too, and retried; it blocks no other. From the moment it arrives, this node sends that
+recipient nothing that an opt-out stops, whichever device would send it and however the recipient is spelled. Other nodes learn of
+it from the database and cannot know before it is stored, so one that waits for long is a problem in the status.
 """
 
 from __future__ import annotations
@@ -31,31 +31,30 @@ from shardd.tasks import wait_for_event
 log = get_logger(__name__)
 
 RETRY: Final = 1.0
-"""Seconds between tries while the database does not answer."""
+"""Seconds between attempts while the database does not answer."""
 BLOCKED_RETRY: Final = 2.0
-"""Seconds until one is tried again that somebody's transaction blocks."""
+"""Seconds until one is retried that another transaction blocks."""
 FLUSH: Final = 5.0
-"""Seconds that a start or a stop may wait for what cannot be stored: it stands on the disk, and is heeded from the start on."""
+"""Seconds that a start or stop waits for what cannot be stored: it is on the disk, and in force from the start on."""
 REPORT_AFTER: Final = 10.0
-"""Seconds for which one waits before that is a problem: a database that restarts is back sooner."""
+"""Seconds that one may wait before that is a problem: a database that restarts is back sooner."""
 MOST: Final = 100_000
-"""Opt-outs that are kept while they wait; more than these are dropped, newest first, and told."""
+"""Opt-outs that may wait; beyond that new ones are dropped, and reported."""
 MOST_OF_ONE: Final = 2
-"""Of one person's: the list keeps that somebody said it again, and no more of that."""
+"""Waiting opt-outs of one person: the database records a repetition, and no more."""
 REMEMBERED: Final = 10_000
-"""Addresses that are heeded although they are stored: a job may have been claimed just before they were."""
+"""Stored addresses that are still checked: a job may have been claimed just before they were stored."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting:
     """One that is not stored yet."""
 
-    number: int
     heard: HeardOptOut
     since: float
-    """By the monotonic clock: when it was heard, or read from the disk."""
+    """When it arrived, or was read from the disk, on the monotonic clock."""
     due: float = 0.0
-    """By the monotonic clock: not to be tried before."""
+    """When to retry it, on the monotonic clock."""
     tried: bool = False
 
     def addresses(self) -> list[str]:
@@ -63,40 +62,39 @@ class _Waiting:
 
 
 class OptOutInbox(Service):
-    """Gathers what is heard, and writes it; knows what the config says of opt-outs."""
+    """Collects opt-outs and stores them; tells the database the config's opt-out settings."""
 
     def __init__(self, opt_outs: OptOuts, config: Config, spool: OptOutSpool) -> None:
         """`opt_outs`: over a database whose statements wait only briefly for a lock."""
         self._opt_outs = opt_outs
         self._spool = spool
-        self._waiting: OrderedDict[int, _Waiting] = OrderedDict()
-        """All of them, as they were heard."""
+        self._waiting: dict[_Waiting, None] = {}
+        """All of them, the oldest first."""
         self._fresh: deque[_Waiting] = deque()
-        """Not tried yet: these go first."""
+        """Not tried yet; these go first."""
         self._retries: deque[_Waiting] = deque()
-        self._number = 0
-        self._said: Counter[str] = Counter()
+        self._waiting_for: Counter[str] = Counter()
         """How many wait, by address."""
         self._stored: OrderedDict[str, None] = OrderedDict()
-        self._why = ""
+        self._error = ""
         self._lost = 0
-        self._news = asyncio.Event()
+        self._wake = asyncio.Event()
         for heard in spool.load():
             self._accept(heard)
         self.configure(config)
 
     def configure(self, config: Config) -> None:
-        """The config was reloaded: `run` tells the database."""
+        """The config was reloaded; `run` passes it on to the database."""
         self._config = config
         self._words = OptOutWords(config.opt_outs.words or ())
-        self._told = False
-        self._news.set()
+        self._configured = False
+        self._wake.set()
 
     def add(self, heard: ipc.OptedOut) -> None:
-        """A worker heard somebody opt out."""
-        log.info("somebody opted out", action="opt_out", device=heard.device_id)
+        """A worker received an opt-out."""
+        log.info("a recipient opted out", action="opt_out", device=heard.device_id)
         kept = HeardOptOut(heard.device_id, tuple(heard.recipients), heard.words, heard.at)
-        if min((self._said[address_of(recipient)] for recipient in kept.recipients), default=0) >= MOST_OF_ONE:
+        if min((self._waiting_for[address_of(recipient)] for recipient in kept.recipients), default=0) >= MOST_OF_ONE:
             return
         if len(self._waiting) >= MOST:
             log.error("an opt-out is lost: too many wait for the database", action="opt_out", device=heard.device_id)
@@ -104,49 +102,49 @@ class OptOutInbox(Service):
             return
         self._spool.keep(kept)
         self._accept(kept)
-        self._news.set()
+        self._wake.set()
 
     def incoming(self, device_id: str, sender: str, text: str) -> None:
-        """Somebody wrote to a device whose platform told this node; `sender`: digits of a phone number."""
+        """A text for a device whose platform calls this node; `sender`: digits of a phone number."""
         if self._words.ask_to_stop(text):
             self.add(ipc.OptedOut(device_id, [f"+{sender}"], text, time.time()))
 
-    def heeds(self, address: str) -> bool:
-        """Whether somebody with this address was heard to opt out, and the database may not have told it yet."""
-        return address in self._said or address in self._stored
+    def contains(self, address: str) -> bool:
+        """Whether this address has opted out so recently that claims may not know it from the database."""
+        return address in self._waiting_for or address in self._stored
 
     async def serve(self) -> None:
-        """Write until cancelled."""
+        """Store opt-outs as they arrive, and retry."""
         while True:
             due = self._retries[0].due - time.monotonic() if self._retries else None
             if not self._fresh and (due is None or due > 0):
-                await wait_for_event(self._news, due)
-            self._news.clear()
+                await wait_for_event(self._wake, due)
+            self._wake.clear()
             try:
-                await self.tell()
+                await self.configure_database()
                 while (queue := self._due()) is not None:
                     await self._try(queue)
             except DatabaseError as error:
                 self._failed(error)
                 await asyncio.sleep(RETRY)
-                self._news.set()
+                self._wake.set()
 
     async def close(self) -> None:
-        """Write what was heard last."""
+        """Store the last ones."""
         if not await self.flush():
             log.error(
-                "opt-outs are not stored before the end: the next start of this node reads them from its state folder, and until "
-                "then nobody heeds them",
+                "opt-outs could not be stored before the stop: the next start of this node reads them from its state folder, and "
+                "until then they have no effect",
                 action="opt_out",
                 waiting=len(self._waiting),
-                error=self._why,
+                error=self._error,
             )
 
     async def flush(self) -> bool:
-        """Try each once, for a few seconds; False: some still wait."""
+        """Try each once, within `FLUSH`; False: some still wait."""
         until = time.monotonic() + FLUSH
         try:
-            await self.tell()
+            await self.configure_database()
             for _ in range(len(self._waiting)):
                 if time.monotonic() >= until or not self._waiting:
                     break
@@ -156,38 +154,37 @@ class OptOutInbox(Service):
         return not self._waiting
 
     def problems(self) -> Iterator[Problem]:
-        """Opt-outs that wait for long, and those that are lost."""
+        """Opt-outs that wait for long, and how many are lost."""
         if self._lost:
             yield Problem(
                 ProblemKind.OPT_OUTS,
-                f"opt-outs by message that were lost since the start, because {MOST:,} waited already: {self._lost:,}",
+                f"opt-outs by message that were lost since the start, because {MOST:,} were waiting already: {self._lost:,}",
             )
         if not self._waiting:
             return
-        seconds = time.monotonic() - next(iter(self._waiting.values())).since
+        seconds = time.monotonic() - next(iter(self._waiting)).since
         if seconds >= REPORT_AFTER:
             yield Problem(
                 ProblemKind.OPT_OUTS,
                 f"opt-outs by message that wait to be stored: {len(self._waiting):,}, the oldest for {seconds:.0f} s; "
-                f"this node heeds them already, other nodes and producers cannot know of them: {self._why or 'being written'}",
+                f"in force on this node, but unknown to other nodes and producers: {self._error or 'being written'}",
             )
 
     def _accept(self, heard: HeardOptOut) -> None:
-        self._number += 1
-        waiting = _Waiting(self._number, heard, time.monotonic())
-        self._said.update(waiting.addresses())
-        self._waiting[waiting.number] = waiting
+        waiting = _Waiting(heard, time.monotonic())
+        self._waiting_for.update(waiting.addresses())
+        self._waiting[waiting] = None
         self._fresh.append(waiting)
 
     def _due(self) -> deque[_Waiting] | None:
-        """Where the next one stands that is to be tried now."""
+        """The queue whose first one is to be tried now."""
         if self._fresh:
             return self._fresh
         return self._retries if self._retries and self._retries[0].due <= time.monotonic() else None
 
     async def _try(self, queue: deque[_Waiting]) -> None:
-        """Store the first of a queue, or put it behind the others. Raises DatabaseError when it is not to blame for that."""
-        waiting = queue[0]  # and it stays there until the end, which may be a cancellation
+        """Store the first of a queue, or retry it later. Raises DatabaseError unless only this one is blocked."""
+        waiting = queue[0]  # it stays there until the end, which may be a cancellation
         try:
             await self._opt_outs.hear(waiting.heard, self._config.opt_outs.confirm, without_answer=waiting.tried)
         except RefusedDataError as error:
@@ -206,66 +203,64 @@ class OptOutInbox(Service):
 
     def _forget(self, waiting: _Waiting) -> None:
         """It is stored."""
-        del self._waiting[waiting.number]
+        del self._waiting[waiting]
         for address in waiting.addresses():
-            self._said[address] -= 1
-            if not self._said[address]:
-                del self._said[address]
+            self._waiting_for[address] -= 1
+            if not self._waiting_for[address]:
+                del self._waiting_for[address]
             self._stored[address] = None
             self._stored.move_to_end(address)
         while len(self._stored) > REMEMBERED:
             self._stored.popitem(last=False)
         if not self._waiting:
             self._spool.empty()
-            self._why = ""
+            self._error = ""
         else:
-            self._spool.shorten(len(self._waiting), (one.heard for one in self._waiting.values()))
+            self._spool.shorten(len(self._waiting), (one.heard for one in self._waiting))
 
     def _failed(self, error: DatabaseError) -> None:
-        if not self._why:
+        if not self._error:
             log.warning(
                 "opt-outs wait for the database", action="opt_out", waiting=len(self._waiting), error=str(error)
             )
-        self._why = str(error)
+        self._error = str(error)
 
-    async def tell(self) -> None:
-        """Tell the database what the config says of opt-outs, if it does not know yet. Raises DatabaseError."""
-        if not self._told:
+    async def configure_database(self) -> None:
+        """Store the config's opt-out settings, if they are new. Raises DatabaseError."""
+        if not self._configured:
             config = self._config
             await self._opt_outs.configure(config.opt_outs.exempt or (), country_codes(config.transports.regions))
-            self._told = config is self._config
+            self._configured = config is self._config
 
 
 class OptOutCheck:
-    """A second look for opt-outs: what was heard and is not stored yet, and addresses that the database cannot tell for sure."""
+    """Checks claimed jobs for opt-outs that are not stored yet, and for recipients that the database cannot normalise."""
 
     def __init__(
         self,
         opt_outs: OptOuts,
         region_of: Callable[[str], str | None],
-        heeds: Callable[[str], bool] = lambda _: False,
+        opted_out: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        """`region_of` a device: the country of numbers without + that it is given, if there is one.
-
-        `heeds`: whether an address was heard to opt out, whatever the database knows (`OptOutInbox.heeds`).
-        """
+        """`region_of` a device: the country of its numbers without +, if it has one. `opted_out`: `OptOutInbox.contains`."""
         self._opt_outs = opt_outs
         self._region_of = region_of
-        self._heeds = heeds
+        self._opted_out = opted_out
 
     async def __call__(self, taken: Sequence[ClaimedJob]) -> set[int]:
-        """The ids of the jobs that must not be sent. Raises DatabaseError: then nobody knows."""
+        """The ids of the jobs that must not be sent. Raises DatabaseError: then it is unknown."""
         others = {job.claim.id: address for job in taken if (address := self._other_address(job)) is not None}
         unwanted = {
             job.claim.id
             for job in taken
-            if job.spec.heeds_opt_outs and (self._heeds(job.claim.address) or self._heeds(others.get(job.claim.id, "")))
+            if job.spec.heeds_opt_outs
+            and (self._opted_out(job.claim.address) or self._opted_out(others.get(job.claim.id, "")))
         }
         unknown = {job: address for job, address in others.items() if job not in unwanted}
         return unwanted | await self._opt_outs.unwanted(unknown) if unknown else unwanted
 
     def _other_address(self, job: ClaimedJob) -> str | None:
-        """The address to which the job's worker will send, if that is another than the database takes it for."""
+        """The address to which the worker will send, if it differs from the one in the database."""
         recipient, region = job.spec.recipient, self._region_of(job.spec.device_id)
         if job.opted_out or not is_ambiguous(recipient, region):
             return None

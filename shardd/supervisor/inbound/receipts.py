@@ -1,8 +1,8 @@
-"""Receipts on their way to the job's row.
+"""Writes receipts to the rows of their jobs.
 
-A receipt can arrive before the job is settled: the phone of a friend answers within milliseconds, and WhatsApp may confirm a
-message late. So receipts are gathered and written once a second, and one that finds no row is tried again, less and less
-often, for longer than a send can take. Most that never find one are of messages that the owner of the phone wrote.
+A receipt can arrive before its job is settled: a recipient's phone answers within milliseconds, and WhatsApp may confirm a send
+late. So receipts are collected and written once a second, and one that matches no row is retried at growing intervals, for
+longer than a send can take. Most that never match belong to messages written on the phone itself.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ log = get_logger(__name__)
 EVERY: Final = 1.0
 """Seconds between writes."""
 FIRST_WAIT: Final = 1.0
-"""Seconds until a receipt that found no row is tried again; they double with each try."""
+"""Seconds until a receipt that matched no row is retried; doubled with each try."""
 TRIES: Final = 8
 """The last one comes two minutes after the first."""
 MOST: Final = 100_000
-"""Receipts kept while the database is away; more than these are dropped, oldest first."""
+"""Receipts kept while the database is unreachable; beyond that the oldest are dropped."""
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """A receipt that is not written yet. `due`: when to try, on the monotonic clock."""
+    """A receipt that is not written yet. `due`: when to try it, on the monotonic clock."""
 
     receipt: ipc.Receipt
     due: float = 0.0
@@ -40,7 +40,7 @@ class _Waiting:
 
 
 class Receipts(Service):
-    """Gathers and writes."""
+    """Collects and writes receipts."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
@@ -52,17 +52,17 @@ class Receipts(Service):
         del self._waiting[:-MOST]
 
     async def serve(self) -> None:
-        """Write until cancelled."""
+        """Write periodically."""
         while True:
             await asyncio.sleep(EVERY)
             await self._write(time.monotonic())
 
     async def close(self) -> None:
-        """Write everything that has a row by now."""
+        """Write everything that matches a row now."""
         await self._write(float("inf"))
 
     async def _write(self, now: float) -> None:
-        """Write what is due; what finds no row, or no database, waits for another time."""
+        """Write what is due; what matches no row, or finds no database, waits."""
         due = [waiting for waiting in self._waiting if waiting.due <= now]
         self._waiting = [waiting for waiting in self._waiting if waiting.due > now]
         for index, waiting in enumerate(due):

@@ -92,11 +92,6 @@ class Window:
         """Nothing may be posted before: the receiver is down, or sent Retry-After."""
         return max(self._backoff_until, self._retry_after)
 
-    @property
-    def unfinished(self) -> int:
-        """Events that are not done."""
-        return self._unfinished
-
     def behind(self, now: datetime) -> float:
         """Seconds for which the oldest event that was read has waited; 0: none waits."""
         return max(0.0, (now - self._entries[0].event.at).total_seconds()) if self._entries else 0.0

@@ -54,7 +54,7 @@ async def test_what_the_config_says_is_known_to_the_database(
     dsn: str, database: Database, inbox_of: Callable[..., OptOutInbox]
 ) -> None:
     inbox = inbox_of(database, exempt="service, reply")
-    await inbox.tell()
+    await inbox.configure_database()
     settings = "SELECT name, value FROM shardd.settings ORDER BY name"
     assert rows(dsn, settings) == [("opt_outs.country_codes", ["62"]), ("opt_outs.exempt", ["service", "reply"])]
     inbox.configure(config())
@@ -100,7 +100,7 @@ async def test_they_wait_for_a_table_that_is_locked_and_keep_their_order(
     dsn: str, impatient: Database, inbox_of: Callable[..., OptOutInbox], tmp_path: Path
 ) -> None:
     inbox = inbox_of(impatient)
-    await inbox.tell()
+    await inbox.configure_database()
     inbox.add(OptedOut("d1", [TO], "stop", 5.0))
     inbox.add(OptedOut("d1", [TO], "stop now", 6.0))
     with psycopg.connect(dsn) as nobody_can_write:
@@ -131,7 +131,7 @@ async def test_one_that_somebodys_transaction_blocks_keeps_no_other_back_and_is_
         assert ("6281100003",) in rows(dsn, stored)
         inbox = inbox_of(impatient)
         assert not await inbox.flush()
-        assert all(map(inbox.heeds, ["6281234567890", "6281100009", "6281100001"]))
+        assert all(map(inbox.contains, ["6281234567890", "6281100009", "6281100001"]))
         assert {one.recipients[0] for one in OptOutSpool(tmp_path).load()} >= {TO, "+6281100009"}
         producer.rollback()
     assert await inbox.flush()
@@ -191,7 +191,7 @@ async def test_what_is_heard_and_not_stored_yet_is_heeded_under_every_spelling_u
 ) -> None:
     inbox = inbox_of(database)
     inbox.add(OptedOut("d1", [TO, "77@lid"], "stop", 5.0))
-    screen = OptOutCheck(OptOuts(database), lambda _: "ID", inbox.heeds)
+    screen = OptOutCheck(OptOuts(database), lambda _: "ID", inbox.contains)
     jobs = [
         taken(1, TO, "6281234567890"),
         taken(2, "0812 3456 7890", "081234567890"),

@@ -12,8 +12,8 @@ from shardd.errors import ErrorClass
 from shardd.supervisor.inbound.cloud_notifications import (
     MAX_ID,
     Confirmed,
-    Heard,
     NotDelivered,
+    Report,
     Wrote,
     read_notification,
 )
@@ -61,7 +61,7 @@ def status(word: str, **more: Any) -> dict[str, Any]:
             },
             [NotDelivered(NUMBER, "wamid.1", "131052: no media at https://cdn.example/a", ErrorClass.CONTENT)],
         ),
-        ({"statuses": [status("failed")]}, [NotDelivered(NUMBER, "wamid.1", "Meta does not say why")]),
+        ({"statuses": [status("failed")]}, [NotDelivered(NUMBER, "wamid.1", "Meta gives no reason")]),
         ({"messages": [{"from": "628", "type": "text", "text": {"body": "STOP"}}]}, [Wrote(NUMBER, "628", "STOP")]),
         ({"messages": [{"from": "628", "type": "button", "button": {"text": "Stop"}}]}, [Wrote(NUMBER, "628", "Stop")]),
         (
@@ -76,7 +76,7 @@ def status(word: str, **more: Any) -> dict[str, Any]:
         ({"statuses": [{"status": "read"}, 7, None], "messages": {"from": "628"}}, []),
     ],
 )
-def test_what_is_heard(value: dict[str, Any], heard: list[Heard]) -> None:
+def test_what_is_heard(value: dict[str, Any], heard: list[Report]) -> None:
     assert list(read_notification(notification(**value))) == heard
 
 

@@ -119,7 +119,7 @@ def test_an_event_that_is_refused_while_others_pass_is_given_up_after_a_few_trie
             given_up = fail(made, bad, 0, refused=refused)
             count += 1
         assert (given_up, count) == ([1], tries)
-        assert made.unfinished == 0
+        assert made.room() == UNFINISHED
 
 
 def test_a_receiver_that_refuses_everything_loses_nothing_until_it_is_old() -> None:
