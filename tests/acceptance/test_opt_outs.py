@@ -14,7 +14,7 @@ import psycopg
 
 from tests.fixtures.producers import Tenants
 from tests.fixtures.whatsapp_fleet import Fleet, Phone
-from tests.integration.platforms.test_cloud_webhook import SECRET, WORD, free_port, signature
+from tests.integration.inbound.test_cloud_webhook import SECRET, WORD, free_port, signature
 from tests.platform_server.server import PlatformServer
 from tests.support.command import Command
 from tests.support.daemon import Daemon, Producer

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from shardd.hashing import shard_of
-from tests.integration.platforms.test_cloud_webhook import SECRET, WORD, free_port, signature
+from tests.integration.inbound.test_cloud_webhook import SECRET, WORD, free_port, signature
 from tests.platform_server import server as steps
 from tests.platform_server.server import Connection, PlatformServer, says
 from tests.support.daemon import Daemon, Producer

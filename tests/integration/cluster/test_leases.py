@@ -190,7 +190,7 @@ def keeper(database: Database, node: str, *, shards: int = 8, ttl: float = TTL, 
     return LeaseKeeper(database, node=node, shards=shards, ttl=ttl, margin=margin)
 
 
-async def test_a_lonely_node_takes_every_shard(dsn: str, database: Database, drained: Drained) -> None:
+async def test_a_single_node_takes_every_shard(dsn: str, database: Database, drained: Drained) -> None:
     a = keeper(database, "a")
     assert not a.good()
     await a.register()
@@ -253,7 +253,7 @@ async def test_a_slow_drain_costs_the_other_shards_nothing(dsn: str, database: D
     assert sorted(holders(dsn)) == sorted(a.epochs) == sorted(set(range(8)) - set(theirs))
 
 
-async def test_a_lost_lease_is_told_and_taken_again_only_by_the_next_turn(
+async def test_a_lost_lease_is_reported_and_taken_again_only_in_the_next_cycle(
     dsn: str, database: Database, drained: Drained
 ) -> None:
     a = keeper(database, "a")

@@ -1,4 +1,4 @@
-"""Opt-outs on their way to the list, and the last look at numbers that the database cannot tell for sure."""
+"""Storing opt-outs, and the last check of numbers that the database cannot normalise."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def rows(dsn: str, statement: str) -> list[tuple[Any, ...]]:
         return connection.execute(statement).fetchall()
 
 
-async def test_what_the_config_says_is_known_to_the_database(
+async def test_the_configs_settings_are_stored(
     dsn: str, database: Database, inbox_of: Callable[..., OptOutInbox]
 ) -> None:
     inbox = inbox_of(database, exempt="service, reply")
@@ -79,7 +79,7 @@ async def test_a_text_from_a_platform_is_an_opt_out_only_with_a_word(
     assert rows(dsn, "SELECT recipient, body, confirms FROM shardd.jobs") == [("+6281100001", "Bye.", True)]
 
 
-async def test_one_that_the_database_refuses_keeps_no_other_back(
+async def test_one_that_the_database_refuses_blocks_no_other(
     dsn: str, database: Database, inbox_of: Callable[..., OptOutInbox]
 ) -> None:
     inbox = inbox_of(database)
@@ -96,7 +96,7 @@ async def impatient(dsn: str) -> AsyncIterator[Database]:
         yield database
 
 
-async def test_they_wait_for_a_table_that_is_locked_and_keep_their_order(
+async def test_they_wait_for_a_locked_table_and_keep_their_order(
     dsn: str, impatient: Database, inbox_of: Callable[..., OptOutInbox], tmp_path: Path
 ) -> None:
     inbox = inbox_of(impatient)
@@ -114,7 +114,7 @@ async def test_they_wait_for_a_table_that_is_locked_and_keep_their_order(
     assert rows(dsn, "SELECT words FROM shardd.opt_out_log ORDER BY id") == [("stop",), ("stop now",), ("stop",)]
 
 
-async def test_one_that_somebodys_transaction_blocks_keeps_no_other_back_and_is_kept(
+async def test_one_that_a_transaction_blocks_is_kept_and_blocks_no_other(
     dsn: str, producer_dsn: str, impatient: Database, inbox_of: Callable[..., OptOutInbox], tmp_path: Path
 ) -> None:
     inbox = inbox_of(impatient)
@@ -139,7 +139,7 @@ async def test_one_that_somebodys_transaction_blocks_keeps_no_other_back_and_is_
     assert OptOutSpool(tmp_path).load() == []
 
 
-async def test_an_answer_that_is_blocked_does_not_keep_its_opt_out_back(
+async def test_a_blocked_confirmation_does_not_block_its_opt_out(
     dsn: str, producer_dsn: str, impatient: Database, inbox_of: Callable[..., OptOutInbox]
 ) -> None:
     add_devices(dsn, "d1")
@@ -155,7 +155,7 @@ async def test_an_answer_that_is_blocked_does_not_keep_its_opt_out_back(
     assert rows(dsn, "SELECT address FROM shardd.opt_outs") == [("6281234567890",)]
 
 
-async def test_who_says_it_again_and_again_takes_nobodys_room(
+async def test_repetitions_take_no_room(
     producer_dsn: str, impatient: Database, inbox_of: Callable[..., OptOutInbox], tmp_path: Path
 ) -> None:
     inbox = inbox_of(impatient)
@@ -171,7 +171,7 @@ def taken(job: int, recipient: str, address: str) -> ClaimedJob:
     return ClaimedJob(JobSpec(job, 1, 1, 9, "d1", recipient), claim)
 
 
-async def test_a_job_is_judged_by_the_number_that_its_worker_will_send_to(dsn: str, database: Database) -> None:
+async def test_a_job_is_checked_by_the_number_that_its_worker_will_send_to(dsn: str, database: Database) -> None:
     add_devices(dsn, "d1")
     with connect(dsn) as connection:
         connection.execute("INSERT INTO shardd.opt_outs (recipient) VALUES (%s), ('+491512345678')", [TO])
@@ -186,7 +186,7 @@ async def test_a_job_is_judged_by_the_number_that_its_worker_will_send_to(dsn: s
     assert {jobs[job] for job in unwanted} == {"+49 (0)151 2345678"}
 
 
-async def test_what_is_heard_and_not_stored_yet_is_heeded_under_every_spelling_unless_its_class_is_exempt(
+async def test_an_opt_out_that_is_not_stored_yet_holds_under_every_spelling_unless_the_class_is_exempt(
     database: Database, inbox_of: Callable[..., OptOutInbox]
 ) -> None:
     inbox = inbox_of(database)
@@ -206,7 +206,7 @@ async def test_what_is_heard_and_not_stored_yet_is_heeded_under_every_spelling_u
     assert await screen([*jobs, exempt]) == {1, 2, 3}
 
 
-async def test_without_a_database_nobody_knows(dsn: str, database: Database) -> None:
+async def test_without_a_database_the_check_fails(dsn: str, database: Database) -> None:
     await database.close()
     screen = OptOutCheck(OptOuts(database), lambda _: "ID")
     assert await screen([taken(1, TO, "6281234567890")]) == set(), "nothing unclear, nothing asked"

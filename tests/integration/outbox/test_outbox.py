@@ -1,4 +1,4 @@
-"""The outbox: what writes an event, what it says, and that a reader misses none whatever the order of commits."""
+"""The outbox: what writes an event, what it contains, and that a reader misses none whatever the order of commits."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_a_sent_job_tells_a_program_all_that_it_needs(owner: Connection, d
 
 
 @pytest.mark.parametrize("state", ["failed", "cancelled", "in_doubt", "expired", "opted_out"])
-def test_every_other_end_is_told(owner: Connection, dsn: str, state: str) -> None:
+def test_every_other_end_is_an_event(owner: Connection, dsn: str, state: str) -> None:
     (job,) = insert_jobs(dsn, "a")
     owner.execute(END, [job, state])
     (_, _, kind, _, data) = read(owner)[-1]
@@ -79,7 +79,7 @@ def test_every_other_end_is_told(owner: Connection, dsn: str, state: str) -> Non
     assert kind in list(EventKind)
 
 
-def test_receipts_are_told_once_and_reading_implies_delivery(owner: Connection, dsn: str) -> None:
+def test_receipts_are_events_once_and_reading_implies_delivery(owner: Connection, dsn: str) -> None:
     one, two = insert_jobs(dsn, "a", 2)
     for job in (one, two):
         owner.execute(END, [job, "sent"])
@@ -99,7 +99,7 @@ def test_receipts_are_told_once_and_reading_implies_delivery(owner: Connection, 
     assert data["read_at"] is not None
 
 
-def test_a_doubt_that_ends_and_a_platform_that_failed_later_are_told(owner: Connection, dsn: str) -> None:
+def test_a_resolved_doubt_and_a_later_failure_are_events(owner: Connection, dsn: str) -> None:
     (job,) = insert_jobs(dsn, "a")
     owner.execute(END, [job, "in_doubt"])
     owner.execute("UPDATE shardd.archive SET state = 'sent' WHERE id = %s", [job])
@@ -108,7 +108,7 @@ def test_a_doubt_that_ends_and_a_platform_that_failed_later_are_told(owner: Conn
     assert read(owner)[-1][4]["error"] == "no such number"
 
 
-def test_a_retry_is_told_and_retention_is_not(owner: Connection, dsn: str) -> None:
+def test_a_retry_is_an_event_and_retention_is_not(owner: Connection, dsn: str) -> None:
     old, back = insert_jobs(dsn, "a", 2)
     for job in (old, back):
         owner.execute(END, [job, "failed"])
@@ -124,7 +124,7 @@ def test_a_retry_is_told_and_retention_is_not(owner: Connection, dsn: str) -> No
     assert read(owner)[-1][4]["state"] == "queued"
 
 
-def test_devices_are_told_when_their_standing_changes_and_only_then(owner: Connection) -> None:
+def test_a_changed_device_state_is_an_event_and_nothing_else_is(owner: Connection) -> None:
     for change in (
         "state = 'banned', reason = 'spam', state_until = '2030-01-02 03:04:05+00'",
         "reason = 'spam, still'",
@@ -242,7 +242,7 @@ def test_a_restored_copy_delivers_what_its_counter_has_not_reached(owner: Connec
 
 
 @pytest.mark.parametrize("position", ["", "7", "x-1", "1-", "-1-1", "1-1; DROP", "99999999999999999-1"])
-def test_a_position_that_is_none_is_refused_with_a_mend(owner: Connection, position: str) -> None:
+def test_an_invalid_position_is_refused_with_a_fix(owner: Connection, position: str) -> None:
     with pytest.raises(errors.InvalidParameterValue) as caught:
         read(owner, position)
     assert repr(position)[1:-1] in (caught.value.diag.message_primary or "")

@@ -88,20 +88,20 @@ async def test_a_body_without_an_end_is_not_waited_for() -> None:
         assert await post(f"http://127.0.0.1:{port}/", timeout="5m") == Answer(Meaning.TAKEN)
 
 
-async def test_a_silence_ends() -> None:
+async def test_a_missing_answer_times_out() -> None:
     async with serving(b"HTTP/1.1 200", hold=True) as port:
         assert await post(f"http://127.0.0.1:{port}/", timeout="200ms") == Answer(
             Meaning.FAILED, "no answer within 0.2 s"
         )
 
 
-async def test_nobody_listens() -> None:
+async def test_a_closed_port() -> None:
     async with serving(b"") as port:
         pass
     assert await post(f"http://127.0.0.1:{port}/") == Answer(Meaning.FAILED, "cannot be reached: Connection refused")
 
 
-async def test_a_stranger_behind_tls_is_told_nothing(tmp_path: Path) -> None:
+async def test_a_server_without_a_valid_certificate_gets_nothing(tmp_path: Path) -> None:
     async with serving(b"HTTP/1.1 200 OK\r\n\r\n", _tls(tmp_path)) as port:
         assert await post(f"https://127.0.0.1:{port}/") == Answer(
             Meaning.FAILED, "cannot be reached: its certificate cannot be trusted"

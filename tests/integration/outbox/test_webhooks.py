@@ -202,7 +202,7 @@ async def test_a_receiver_that_hangs_is_cut_off_and_delays_no_other(node: Node, 
         await slow.until_taken(200)
 
 
-async def test_a_receiver_that_is_away_gets_everything_when_it_is_back(node: Node, dsn: str) -> None:
+async def test_an_unreachable_receiver_gets_everything_when_it_is_back(node: Node, dsn: str) -> None:
     receiver = Receiver()
     await receiver.start()
     await node.start(crm=hook(receiver))
@@ -239,7 +239,7 @@ async def test_a_retry_after_is_obeyed(node: Node, dsn: str) -> None:
         assert times[1] - times[0] >= 0.99, "asked again before its time"
 
 
-async def test_an_event_that_is_refused_is_set_aside_and_stops_nobody(node: Node, dsn: str) -> None:
+async def test_a_refused_event_is_set_aside_and_blocks_no_other(node: Node, dsn: str) -> None:
     poison = {3, 7}
 
     async with Receiver(lambda post: 422 if post.job in poison else 200) as receiver:
@@ -282,7 +282,7 @@ async def test_a_receiver_that_refuses_everything_loses_nothing(node: Node, dsn:
         assert (rows["crm"].dropped, rows["crm"].set_aside) == (0, 0)
 
 
-async def test_events_that_are_too_old_are_set_aside_when_nobody_takes_them(node: Node, dsn: str) -> None:
+async def test_events_that_are_too_old_are_set_aside(node: Node, dsn: str) -> None:
     async with Receiver(lambda _: 500) as receiver:
         await node.start(crm=hook(receiver, give_up="1s"))
         tell(dsn, 1, 30)
@@ -293,7 +293,7 @@ async def test_events_that_are_too_old_are_set_aside_when_nobody_takes_them(node
         await receiver.until(lambda r: 31 in jobs(r.taken))
 
 
-async def test_410_disables_until_the_url_changes_or_an_operator_says_so(node: Node, dsn: str) -> None:
+async def test_410_disables_until_the_url_changes_or_an_operator_retries(node: Node, dsn: str) -> None:
     async with Receiver(lambda _: 410) as receiver:
         await node.start(crm=hook(receiver, concurrency="1"))
         tell(dsn, 1, 5)
@@ -326,7 +326,7 @@ async def test_410_disables_until_the_url_changes_or_an_operator_says_so(node: N
         await again.stop()
 
 
-async def test_a_crash_repeats_what_was_not_noted_under_the_same_ids(
+async def test_a_crash_repeats_what_was_not_saved_under_the_same_ids(
     node: Node, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoint, "SAVE_EVERY", 3600.0)
@@ -374,7 +374,7 @@ async def test_one_node_delivers_and_another_takes_over_when_it_is_gone(node: No
         await other.stop()
 
 
-async def test_who_lost_its_hold_notes_nothing(node: Node, database: Database) -> None:
+async def test_who_lost_its_hold_saves_nothing(node: Node, database: Database) -> None:
     await node.start()
     hold = await node.store.take("crm", ["*"], "x")
     assert hold is not None
@@ -416,9 +416,7 @@ async def test_set_aside_events_are_bounded(node: Node, database: Database) -> N
     assert [failure.event_id for failure in await WebhookAdmin(database).failures("crm", 2)] == [1199, 1198]
 
 
-async def test_a_webhook_that_leaves_the_config_is_told_nothing_more_and_forgotten_in_time(
-    node: Node, dsn: str
-) -> None:
+async def test_a_webhook_that_leaves_the_config_gets_nothing_more_and_is_forgotten_later(node: Node, dsn: str) -> None:
     async with AsyncExitStack() as stack:
         one, two = [await stack.enter_async_context(Receiver()) for _ in range(2)]
         await node.start(one=hook(one), two=hook(two))

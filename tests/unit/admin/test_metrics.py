@@ -80,7 +80,7 @@ def test_every_number_of_a_shard_is_there() -> None:
         assert samples[f'shardd_shard_{name}{{shard="0"}}'] == value
 
 
-def test_a_node_that_is_not_well_is_down() -> None:
+def test_an_unhealthy_node_is_down() -> None:
     assert parse(render_metrics(status(shard(), healthy=False)))["shardd_up"] == 0
 
 
@@ -91,13 +91,13 @@ def test_a_shard_is_in_one_state(state: ShardState) -> None:
     assert told == {other: float(other is state) for other in ShardState}
 
 
-def test_what_is_not_known_is_left_out() -> None:
+def test_unknown_values_are_left_out() -> None:
     page = render_metrics(status(shard(lag=None, heartbeat_age=None, rss=None, fds=None)))
     names = {key.split("{")[0] for key in parse(page)}
     assert not names & {"shardd_shard_loop_lag_seconds", "shardd_shard_resident_bytes", "shardd_jobs"}
 
 
-def test_the_queue_is_told_when_it_was_counted() -> None:
+def test_the_queue_is_shown_with_the_age_of_its_count() -> None:
     queue = QueueStatus(
         queued=2_000_000, scheduled=3, sending=4, in_doubt=7, oldest_due_age=None, as_of=1_799_999_961.0
     )
@@ -110,7 +110,7 @@ def test_the_queue_is_told_when_it_was_counted() -> None:
     assert parse(render_metrics(status(queue=aged)))["shardd_oldest_due_job_seconds"] == 12.5
 
 
-def test_a_webhook_that_fails_is_told_and_one_that_is_disabled_is_not_called_up_to_date() -> None:
+def test_a_failing_webhook_is_shown_and_a_disabled_one_does_not_seem_up_to_date() -> None:
     hooks = [
         WebhookStatus(name="crm", failing=True, disabled=False, behind=75.5),
         WebhookStatus(name="off", failing=True, disabled=True, behind=None),
@@ -126,7 +126,7 @@ def test_a_webhook_that_fails_is_told_and_one_that_is_disabled_is_not_called_up_
 
 
 @given(st.integers(0, 2**53), st.integers(0, 2**53), st.floats(0, 1e9))
-def test_counters_are_told_to_the_last_one(sent: int, failed: int, lag: float) -> None:
+def test_counters_are_exact(sent: int, failed: int, lag: float) -> None:
     samples = parse(render_metrics(status(shard(sent=sent, failed=failed, lag=lag))))
     assert samples['shardd_shard_sent_total{shard="0"}'] == sent
     assert samples['shardd_shard_failed_total{shard="0"}'] == failed

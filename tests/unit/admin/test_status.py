@@ -88,7 +88,7 @@ def problems(*shards: ShardStatus, error: str | None = None, leases: bool = True
     return [p.text for p in problems_of(list(shards), database_error=error, leases_known=leases)]
 
 
-def test_a_node_whose_shards_run_is_well() -> None:
+def test_a_node_whose_shards_run_is_healthy() -> None:
     assert problems(shard(), shard(shard=1, state="drained")) == []
 
 
@@ -99,11 +99,11 @@ def test_a_shard_that_does_not_run_is_a_problem(state: ShardState) -> None:
     assert told == f"shard 0 is {state.value}: worker died: SIGKILL"
 
 
-def test_a_shard_of_another_node_is_not_ours_to_worry_about() -> None:
+def test_a_shard_of_another_node_is_not_a_problem() -> None:
     assert problems(shard(), shard(shard=1, state="waiting", epoch=None, error="old")) == []
 
 
-def test_a_database_that_is_away_is_named_before_the_leases() -> None:
+def test_an_unreachable_database_is_named_before_the_leases() -> None:
     assert problems(shard(), error="nothing answers", leases=False) == ["database: nothing answers"]
     assert problems(shard(), leases=False) == ["leases cannot be renewed: nothing is claimed"]
 
@@ -157,7 +157,7 @@ def test_no_shards_sum_up_to_nothing() -> None:
     assert all(getattr(totals, name) == 0 for name in SHAPES[Totals])
 
 
-def test_the_readme_says_of_every_kind_of_problem_what_to_do() -> None:
+def test_the_readme_has_the_fix_of_every_kind_of_problem() -> None:
     readme = (Path(__file__).parents[3] / "README.md").read_text()
     rows = [line.split("|")[1] for line in readme.splitlines() if line.startswith("| `")]
     told = {word for row in rows for word in row.replace("`", "").replace(",", "").split()}

@@ -1,4 +1,4 @@
-"""What is read out of Meta's notifications: their documented shapes, and whatever else may come."""
+"""Reading Meta's notifications: their documented shapes, and any other input."""
 
 from __future__ import annotations
 
@@ -76,11 +76,11 @@ def status(word: str, **more: Any) -> dict[str, Any]:
         ({"statuses": [{"status": "read"}, 7, None], "messages": {"from": "628"}}, []),
     ],
 )
-def test_what_is_heard(value: dict[str, Any], heard: list[Report]) -> None:
+def test_each_kind_of_report_is_read(value: dict[str, Any], heard: list[Report]) -> None:
     assert list(read_notification(notification(**value))) == heard
 
 
-def test_all_that_one_notification_says_is_heard() -> None:
+def test_all_reports_of_one_notification_are_read() -> None:
     value = {"statuses": [status("delivered"), status("read")], "messages": [{"from": "1", "text": {"body": "hi"}}]}
     whole = notification(**value)
     whole["entry"] *= 2
@@ -111,7 +111,7 @@ _json = st.recursive(
 
 
 @given(_json, _json)
-def test_nothing_that_anybody_says_is_an_exception(whole: Any, part: Any) -> None:
+def test_no_input_raises(whole: Any, part: Any) -> None:
     list(read_notification(whole))
     list(read_notification(notification(statuses=part, messages=part)))
     list(read_notification(notification(statuses=[part], messages=[part])))
@@ -136,7 +136,7 @@ def objects(*names: str) -> st.SearchStrategy[Any]:
 @given(
     JSON | st.lists(objects(*STATUS_FIELDS), max_size=3), JSON | st.lists(objects(*MESSAGE_FIELDS), max_size=3), JSON
 )
-def test_whatever_stands_where_what_is_heard_can_be_kept(statuses: Any, messages: Any, metadata: Any) -> None:
+def test_whatever_a_field_contains_the_reports_can_be_stored(statuses: Any, messages: Any, metadata: Any) -> None:
     for heard in (
         *read_notification(notification(statuses=statuses, messages=messages)),
         *read_notification(notification(statuses=statuses, metadata=metadata)),

@@ -6,7 +6,7 @@ from shardd.supervisor.inbound.cloud_webhook import CloudNumbers
 from tests.support.scheduler_by_hand import device, look, make_lines
 
 
-def test_numbers_are_found_by_what_the_settings_say() -> None:
+def test_numbers_are_found_by_the_settings() -> None:
     scheduler = make_lines()
     numbers = CloudNumbers(scheduler, {"OFFICE": "200"})
     assert numbers.devices({"100"}) == {"100": []}

@@ -1,4 +1,4 @@
-"""The spool of opt-outs: what is kept comes back, whatever befell the file, and a loss is a problem that a person ends."""
+"""The spool of opt-outs: it is read back whatever happened to the file, and a loss is a problem until it is handled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / NAME
 
 
-def test_what_is_kept_comes_back_until_it_is_on_the_list(file: Path) -> None:
+def test_opt_outs_are_read_back_until_they_are_stored(file: Path) -> None:
     spool = OptOutSpool(file.parent)
     assert spool.load() == [FIRST, SECOND]
     assert file.stat().st_mode & 0o777 == 0o600
@@ -33,7 +33,7 @@ def test_what_is_kept_comes_back_until_it_is_on_the_list(file: Path) -> None:
     assert list(spool.problems()) == []
 
 
-def test_a_line_that_was_cut_off_costs_only_itself_and_is_told(file: Path) -> None:
+def test_a_truncated_line_costs_only_itself_and_is_reported(file: Path) -> None:
     whole = file.read_bytes()
     file.write_bytes(whole[:-9])
     spool = OptOutSpool(file.parent)
@@ -50,7 +50,7 @@ def test_a_line_that_was_cut_off_costs_only_itself_and_is_told(file: Path) -> No
     assert list(again.problems()) == []
 
 
-def test_no_flipped_bit_opts_somebody_else_out(file: Path) -> None:
+def test_a_flipped_bit_opts_nobody_else_out(file: Path) -> None:
     whole = file.read_bytes()
     for place in range(len(whole) * 8):
         data = bytearray(whole)
@@ -63,7 +63,7 @@ def test_no_flipped_bit_opts_somebody_else_out(file: Path) -> None:
         (file.parent / DAMAGED).unlink(missing_ok=True)
 
 
-def test_an_end_that_is_lost_is_told(file: Path) -> None:
+def test_a_lost_end_is_reported(file: Path) -> None:
     whole = file.read_bytes()
     file.write_bytes(whole[: whole.rindex(b"\n", 0, -1)])
     spool = OptOutSpool(file.parent)
@@ -71,7 +71,7 @@ def test_an_end_that_is_lost_is_told(file: Path) -> None:
     assert list(spool.problems())
 
 
-def test_a_file_that_cannot_be_opened_is_told_until_it_can(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_opened_is_a_problem_until_it_can(tmp_path: Path) -> None:
     (tmp_path / NAME).mkdir()
     spool = OptOutSpool(tmp_path)
     assert spool.load() == []
@@ -85,7 +85,7 @@ def test_a_file_that_cannot_be_opened_is_told_until_it_can(tmp_path: Path) -> No
     assert OptOutSpool(tmp_path).load() == [FIRST]
 
 
-def test_what_is_on_the_list_leaves_the_file_while_a_few_wait(tmp_path: Path) -> None:
+def test_stored_opt_outs_leave_the_file_while_a_few_wait(tmp_path: Path) -> None:
     spool = OptOutSpool(tmp_path)
     for _ in range(SPARE + 2):
         spool.keep(SECOND)

@@ -1,4 +1,4 @@
-"""What is said about the transaction that keeps events waiting: who, since when, and what to do."""
+"""The description of the transaction that holds events back: whose, since when, and the fix."""
 
 from __future__ import annotations
 

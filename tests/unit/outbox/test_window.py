@@ -41,7 +41,7 @@ def fail(
     return [one.event.id for one in given_up]
 
 
-def test_the_cursor_follows_what_is_done_from_the_beginning() -> None:
+def test_the_cursor_follows_what_is_done_without_a_gap() -> None:
     made = window(event(1), event(2), event(3))
     one, two, three = start(made, 0)
     made.taken(two)
@@ -54,7 +54,7 @@ def test_the_cursor_follows_what_is_done_from_the_beginning() -> None:
     assert made.cursor == (12, 0)
 
 
-def test_events_about_one_thing_go_one_after_the_other() -> None:
+def test_events_of_one_chain_are_posted_one_after_the_other() -> None:
     made = window(event(1, "job 5"), event(2, "job 6"), event(3, "job 5"))
     first, other = start(made, 0)
     assert (first.event.id, other.event.id) == (1, 2)
@@ -73,7 +73,7 @@ def test_one_event_that_fails_does_not_stop_the_others() -> None:
     assert 2.5 <= (made.next_time(0) or 0) <= 5.0
 
 
-def test_a_receiver_that_is_down_is_asked_seldom_and_each_time_with_another_event() -> None:
+def test_a_receiver_that_is_down_gets_few_events_and_each_time_another() -> None:
     made = window(*map(event, range(1, 4)))
     now, rests, asked = 0.0, [], []
     for entry in start(made, now):
@@ -96,7 +96,7 @@ def test_a_receiver_that_is_down_is_asked_seldom_and_each_time_with_another_even
     assert len(start(made, now + 7200)) == 2
 
 
-def test_a_receivers_own_time_is_waited_for() -> None:
+def test_retry_after_is_obeyed() -> None:
     made = window(event(1), event(2))
     one, two = start(made, 0)
     fail(made, one, 0, retry_after=120.0)
@@ -107,7 +107,7 @@ def test_a_receivers_own_time_is_waited_for() -> None:
     assert len(start(made, 120.0)) == 2
 
 
-def test_an_event_that_is_refused_while_others_pass_is_given_up_after_a_few_tries() -> None:
+def test_an_event_that_is_refused_while_others_pass_is_set_aside_after_a_few_tries() -> None:
     for refused, tries in ((True, REFUSALS), (False, FAILURES)):
         made = window(event(1), event(2))
         bad, good = start(made, 0)
@@ -138,7 +138,7 @@ def test_a_receiver_that_refuses_everything_loses_nothing_until_it_is_old() -> N
     assert now < PATIENCE.give_up
 
 
-def test_a_single_old_event_has_its_last_tries() -> None:
+def test_a_single_old_event_gets_its_last_tries() -> None:
     made = window(event(1, age=2 * PATIENCE.give_up))
     counts = 0
     given_up: list[int] = []
@@ -151,7 +151,7 @@ def test_a_single_old_event_has_its_last_tries() -> None:
     assert counts == LAST_TRIES
 
 
-def test_a_person_in_a_hurry_waits_for_nothing() -> None:
+def test_an_operator_can_retry_at_once() -> None:
     made = window(event(1), event(2))
     for entry in start(made, 0):
         fail(made, entry, 0)
@@ -160,7 +160,7 @@ def test_a_person_in_a_hurry_waits_for_nothing() -> None:
     assert len(start(made, 0)) == 1
 
 
-def test_there_is_room_for_so_many_that_are_not_done() -> None:
+def test_unfinished_events_are_bounded() -> None:
     made = window(*map(event, range(1, 51)))
     assert made.room() == UNFINISHED - 50
     for entry in start(made, 0, most=20):
@@ -176,7 +176,7 @@ def test_there_is_room_for_so_many_that_are_not_done() -> None:
     poisoned=st.sets(st.integers(1, 40), max_size=3),
     width=st.integers(1, 6),
 )
-def test_every_event_is_taken_or_given_up_in_its_order_and_the_cursor_passes_none_that_is_not(
+def test_every_event_is_taken_or_set_aside_in_order_and_the_cursor_passes_no_other(
     seed: int, abouts: list[int], fault_rate: float, poisoned: set[int], width: int
 ) -> None:
     rng = random.Random(seed)

@@ -1,4 +1,4 @@
-"""Forgetting on a real database: what is old enough goes, what somebody still needs stays, and both are counted."""
+"""Retention on a real database: what is old enough is deleted, what is still needed stays, and both are counted."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def test_a_month_goes_as_a_whole_when_its_last_day_is_old_enough(
     assert month_of(partly) in partitions(owner)
 
 
-async def test_jobs_in_doubt_stay_until_somebody_decided(
+async def test_jobs_in_doubt_stay_until_they_are_decided(
     owner: psycopg.Connection[Any], database: Database, keep: RetentionConfig
 ) -> None:
     old = add_month(owner, NOW - 200 * DAY) + 3 * DAY
@@ -129,7 +129,7 @@ async def test_what_holds_back_an_order_group_stays(
     assert left(owner) == []
 
 
-async def test_a_time_without_a_month_of_its_own_is_forgotten_in_chunks(
+async def test_a_time_without_a_month_of_its_own_is_deleted_in_chunks(
     owner: psycopg.Connection[Any], database: Database, keep: RetentionConfig
 ) -> None:
     old = NOW - 200 * DAY
@@ -163,7 +163,7 @@ async def test_a_dedupe_key_outlives_its_job(
     assert keys() == {"in doubt", "live", "young"}
 
 
-async def test_many_keys_are_looked_at_once(
+async def test_many_keys_are_examined_at_once(
     owner: psycopg.Connection[Any], database: Database, keep: RetentionConfig
 ) -> None:
     """All of one moment, and more than a chunk of them must stay: the look goes on behind them."""
@@ -201,7 +201,7 @@ async def test_contacts_and_counts_of_old_days_go(
     assert owner.execute("SELECT current_date - day FROM shardd.campaign_days").fetchall() == [(399,)]
 
 
-async def test_an_order_group_without_jobs_is_forgotten_unless_somebody_adds_to_it(
+async def test_an_order_group_without_jobs_is_deleted_unless_a_producer_adds_to_it(
     owner: psycopg.Connection[Any], database: Database, keep: RetentionConfig, dsn: str
 ) -> None:
     insert_jobs(owner, "a", order_group="live")
@@ -236,7 +236,7 @@ async def test_settling_waits_for_no_retention(
     assert month_of(old) not in partitions(owner)
 
 
-async def test_a_key_in_somebodys_open_transaction_keeps_no_other_from_being_forgotten(
+async def test_a_key_in_an_open_transaction_does_not_keep_others_from_being_deleted(
     dsn: str, producer_dsn: str, owner: psycopg.Connection[Any], keep: RetentionConfig
 ) -> None:
     long_ago = NOW - 900 * DAY

@@ -1,4 +1,4 @@
-"""Who keeps a place at a listener, over real sockets."""
+"""Which connections a listener keeps, over real sockets."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ async def place(tmp_path: Path) -> AsyncIterator[Position]:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /qui", QUICK, HALF, QUICK + HALF])
-async def test_a_peer_that_is_silent_for_too_long_is_hung_up_on(place: Position, sent: bytes) -> None:
+async def test_a_peer_that_is_silent_for_too_long_is_disconnected(place: Position, sent: bytes) -> None:
     peer = await Peer.connect(place.socket)
     await peer.send(sent)
     assert statuses(await peer.rest()) == [200] * sent.count(QUICK)
 
 
-async def test_a_peer_that_does_not_take_its_answer_is_hung_up_on(place: Position) -> None:
+async def test_a_peer_that_does_not_take_its_answer_is_disconnected(place: Position) -> None:
     peer, later = await Peer.connect(place.socket), await Peer.connect(place.socket)
     await peer.send(b"GET /big HTTP/1.1\r\nHost: h\r\n\r\n")
     await later.send(HALF)
@@ -73,7 +73,7 @@ async def test_a_peer_that_does_not_take_its_answer_is_hung_up_on(place: Positio
     assert len(await peer.rest()) < BIG
 
 
-async def test_whoever_comes_gets_the_place_of_the_slowest(place: Position) -> None:
+async def test_a_new_connection_replaces_the_slowest(place: Position) -> None:
     first, second = await Peer.connect(place.socket), await Peer.connect(place.socket)
     await first.send(b"GET /qui")
     await second.send(QUICK)
@@ -88,7 +88,7 @@ async def test_whoever_comes_gets_the_place_of_the_slowest(place: Position) -> N
     assert statuses(await first.rest()) == [200]
 
 
-async def test_work_keeps_its_place_however_long_it_takes(place: Position) -> None:
+async def test_a_request_at_work_keeps_its_connection(place: Position) -> None:
     peers = [asyncio.create_task(exchange(place.socket, LONG))]
     await place.begun.acquire()
     slow = await Peer.connect(place.socket)
@@ -101,7 +101,7 @@ async def test_work_keeps_its_place_however_long_it_takes(place: Position) -> No
     assert [statuses(answer) for answer in await asyncio.gather(*peers)] == [[200], [200]]
 
 
-async def test_a_defect_is_told_to_the_log_and_not_to_the_peer(place: Position) -> None:
+async def test_a_defect_is_logged_and_not_shown_to_the_peer(place: Position) -> None:
     answer = await exchange(place.socket, b"GET /broken HTTP/1.1\r\nHost: h\r\n\r\n")
     assert statuses(answer) == [500]
     assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"error": "a defect of shardd; its log has the details"}

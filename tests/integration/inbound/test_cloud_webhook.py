@@ -1,4 +1,4 @@
-"""The listener for Meta's notifications over real HTTP: who is believed, and what is passed on."""
+"""The listener for Meta's notifications over real HTTP: what is accepted, and what is passed on."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def ears() -> AsyncIterator[Ears]:
         await webhook.close()
 
 
-async def test_what_is_signed_is_passed_on(ears: Ears) -> None:
+async def test_signed_notifications_are_passed_on(ears: Ears) -> None:
     said = notification(
         statuses=[status("delivered"), status("failed", errors=[{"code": 131026, "title": "no"}])],
         messages=[{"from": "628", "text": {"body": "STOP"}}],
@@ -93,14 +93,14 @@ async def test_what_is_signed_is_passed_on(ears: Ears) -> None:
     assert ears.texts == [(device, "628", "STOP") for device in ("one", "two")]
 
 
-async def test_a_strangers_number_is_nobodys_business(ears: Ears) -> None:
+async def test_an_unknown_number_is_ignored(ears: Ears) -> None:
     said = notification(statuses=[status("read")], metadata={"phone_number_id": "999"})
     assert await ears.notify(said) == 200
     assert not ears.receipts
 
 
 @pytest.mark.parametrize("signed", ["", "sha256=", "sha256=" + "0" * 64, "sha1=abc", "sha256=é", "sha256=\udcff"])
-async def test_nobody_else_is_believed(ears: Ears, signed: str) -> None:
+async def test_a_wrong_signature_is_refused(ears: Ears, signed: str) -> None:
     said = notification(statuses=[status("read")])
     assert await ears.notify(said, signed) == 401
     assert await ears.notify(said, signature(json.dumps(said).encode(), "another-secret")) == 401
@@ -108,7 +108,7 @@ async def test_nobody_else_is_believed(ears: Ears, signed: str) -> None:
     assert not ears.receipts
 
 
-async def test_what_could_not_be_kept_is_asked_for_again(ears: Ears) -> None:
+async def test_what_could_not_be_kept_is_requested_again(ears: Ears) -> None:
     ears.deaf = True
     said = notification(statuses=[status("failed")])
     assert await ears.notify(said) == 503
@@ -118,15 +118,15 @@ async def test_what_could_not_be_kept_is_asked_for_again(ears: Ears) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000])
-async def test_what_is_no_json_is_told(ears: Ears, body: bytes) -> None:
+async def test_what_is_not_json_is_refused(ears: Ears, body: bytes) -> None:
     assert await ears.notify(body) == 400
 
 
-async def test_too_much_is_refused(ears: Ears) -> None:
+async def test_a_body_that_is_too_large_is_refused(ears: Ears) -> None:
     assert await ears.notify(b" " * (MAX_BODY + 1)) == 413
 
 
-async def test_the_registration_repeats_the_challenge_to_whoever_knows_the_word(ears: Ears) -> None:
+async def test_the_registration_repeats_the_challenge_if_the_token_is_right(ears: Ears) -> None:
     query = {"hub.mode": "subscribe", "hub.verify_token": WORD, "hub.challenge": "1158201444<b>"}
     async with ears.http.get(ears.url, params=query) as answer:
         assert (answer.status, await answer.text()) == (200, "1158201444<b>")
@@ -138,7 +138,7 @@ async def test_the_registration_repeats_the_challenge_to_whoever_knows_the_word(
         assert answer.status == 403
 
 
-async def test_a_port_that_is_taken_is_told(ears: Ears) -> None:
+async def test_a_port_in_use_is_reported(ears: Ears) -> None:
     port = int(ears.url.split(":")[2].split("/")[0])
     second = CloudWebhook(config_at(port), lambda _: {}, receipt=print, incoming=print)
     with pytest.raises(SharddError, match=rf"webhook.listen 127.0.0.1:{port}: Address already in use: choose another"):
