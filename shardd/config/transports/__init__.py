@@ -31,19 +31,19 @@ class TransportsConfig(Section):
         return self._option(transport, "in_flight") or 1
 
     def region_of(self, transport: str) -> str | None:
-        """The country of numbers without + that devices of this transport are given, if there is one."""
+        """The default region of numbers without +, if there is one."""
         region: str | None = self._option(transport, "default_region")
         return region
 
     @property
     def regions(self) -> set[str]:
-        """All those countries."""
+        """All default regions."""
         return {region for name in TRANSPORTS if (region := self.region_of(name)) is not None}
 
     def as_plain(self) -> dict[str, Any]:
         """All sections as dicts of str, int, float, bool and None, ready for msgpack; durations in seconds, sizes in bytes.
 
-        Without the webhook, whose secrets no worker needs.
+        Without the webhook, whose secrets workers do not need.
         """
         return self.model_dump(mode="json", exclude={"cloud_api": {"webhook"}})
 

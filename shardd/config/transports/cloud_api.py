@@ -17,12 +17,12 @@ _PATH: Final = r"(/[A-Za-z0-9._~-]{1,100}){1,10}|/"
 
 
 class CloudWebhookConfig(Section):
-    """Where Meta tells what became of messages, and what recipients answer."""
+    """Where Meta reports what became of messages, and what recipients answer."""
 
     listen: ListenAddress | None = setting(
         None,
         "Address and port of this host, such as 127.0.0.1:8081. Meta speaks only https: put a web server with a "
-        "certificate before it. On one node only. null: nothing is heard of delivery, reading and answers.",
+        "certificate before it. On one node only. null: receipts and answers are not received.",
         reload="restart",
     )
     path: Annotated[str, Text(matching(_PATH, "is not the path of a URL; write one such as /cloud_api"))] = setting(
@@ -30,12 +30,12 @@ class CloudWebhookConfig(Section):
     )
     app_secret: Secret | None = setting(
         None,
-        "The secret of the app at Meta, which signs everything that Meta says. Needed with listen; write it as ${NAME}.",
+        "The secret of the app at Meta, which signs everything that Meta sends. Needed with listen; write it as ${NAME}.",
         reload="restart",
     )
     verify_token: Secret | None = setting(
         None,
-        "A word of your choice, which Meta repeats when the URL is registered. Needed with listen; write it as ${NAME}.",
+        "A secret of your choice, which Meta repeats when the URL is registered. Needed with listen; write it as ${NAME}.",
         reload="restart",
     )
 
@@ -54,7 +54,7 @@ class CloudApiConfig(PlatformConfig):
         )
     )
     webhook: CloudWebhookConfig = section(
-        CloudWebhookConfig, "Where Meta tells what became of messages, and what recipients answer."
+        CloudWebhookConfig, "Where Meta reports what became of messages, and what recipients answer."
     )
 
 

@@ -1,8 +1,8 @@
-"""What a transport is to everybody who does not send with it: one object, from which all else that is said of it derives.
+"""The definition of a transport: one object, from which everything outside its implementation derives.
 
-The config's section and the sample file, the choices of the command line, the settings of a device and which of them are secret,
-what the database takes for a transport, and the class that a worker loads. To add a transport, write its definition in a module
-beside this one, name it in `TransportsConfig`, and write the class that sends.
+That is the config's section and the sample file, the choices of the command line, the settings of a device and which of them
+are secret, what the database accepts as a transport, and the class that a worker loads. To add a transport, write its
+definition in a module beside this one, name it in `TransportsConfig`, and write the class that sends.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ C = TypeVar("C", bound=Section)
 MEDIA_KINDS: Final = ("image", "video", "audio", "voice", "document")
 """The kinds of jobs that carry a file."""
 KINDS: Final = ("text", *MEDIA_KINDS, "location", "contact", "template")
-"""All kinds of jobs, as check_content in 0004_admission.sql knows them."""
+"""All kinds of jobs, the same that check_content in 0004_admission.sql admits (tests/integration/queue/test_job_kinds.py)."""
 
 
 def option(default: Any, text: str) -> Any:
-    """One option of a transport: like `setting`, and new workers take a changed value over."""
+    """One option of a transport: a `setting` whose changed value needs new workers."""
     return setting(default, text, reload="shard")
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceSetting:
-    """One name in the settings of a device; `what` it is, for who must write it."""
+    """One of the settings of a device; `what`: its meaning, for whoever writes it."""
 
     name: str
     what: str
@@ -45,14 +45,14 @@ class TransportDefinition(Generic[C]):
 
     name: str
     summary: str
-    """Stands over its section in the sample file."""
+    """Comment over its section in the sample file."""
     implementation: str
     """`module:Class` of the `shardd.transports.base.Transport`; a name, because only workers with such devices load it."""
     config: type[C]
     kinds: tuple[str, ...] = KINDS
     """Jobs of another kind fail."""
     device_settings: tuple[DeviceSetting, ...] = ()
-    """Of an HTTP platform. Without any, a device's settings are not looked at."""
+    """Of an HTTP platform. Without any, a device's settings are ignored."""
     has_sessions: bool = False
     """Whether its devices must be paired before they can send."""
 
@@ -60,11 +60,11 @@ class TransportDefinition(Generic[C]):
         """The field of the config that holds its section."""
         extra: dict[str, Any] = {"definition": self}
         field: Any = Field(default_factory=self.config, description=self.described, json_schema_extra=extra)
-        return cast("C", field)  # as pydantic declares its fields: as what they hold
+        return cast("C", field)  # pydantic declares fields with the type of their values
 
     @property
     def described(self) -> str:
-        """For the sample file: what it is, and of an HTTP platform what it sends and what a device must be told."""
+        """For the sample file: the summary, and of an HTTP platform its kinds of jobs and the settings of its devices."""
         if not self.device_settings:
             return self.summary
         needed, others = (
@@ -75,5 +75,5 @@ class TransportDefinition(Generic[C]):
 
     @property
     def secrets(self) -> frozenset[str]:
-        """The names of device settings that nobody may be shown."""
+        """The names of secret device settings."""
         return frozenset(setting.name for setting in self.device_settings if setting.secret)

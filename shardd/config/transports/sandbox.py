@@ -11,17 +11,17 @@ from shardd.config.values.numbers import Share
 
 
 class SandboxConfig(Section):
-    """A stand-in that delivers to nobody: for trying, testing and measuring."""
+    """Delivers nothing: for trying, testing and measuring."""
 
     latency_min: Annotated[float, Seconds("0", "1h")] = option("50ms", "Shortest time that a send takes.")
     latency_max: Annotated[float, Seconds("0", "1h")] = option("200ms", "Longest time that a send takes.")
     connect_for: Annotated[float, Seconds("0", "1h")] = option(
-        "0s", "Time before each send in which the message can still be held back, as connecting takes it."
+        "0s", "Time before each send in which the message can still be held back, as while connecting."
     )
     transient_rate: Share = option("0.0", "Share of sends that fail and may be tried again.")
     permanent_rate: Share = option("0.0", "Share of sends that fail for good.")
-    unavailable_rate: Share = option("0.0", "Share of sends whose device turns out unable.")
-    in_doubt_rate: Share = option("0.0", "Share of sends whose end nobody can know.")
+    unavailable_rate: Share = option("0.0", "Share of sends whose device is unavailable.")
+    in_doubt_rate: Share = option("0.0", "Share of sends whose outcome cannot be known.")
     hang_rate: Share = option("0.0", "Share of sends that hang.")
     hang_for: Annotated[float, Seconds("0", "1d")] = option("5m", "How long a send hangs.")
     poison: Annotated[bool, Flag()] = option(
@@ -40,7 +40,7 @@ class SandboxConfig(Section):
 
 SANDBOX: Final = TransportDefinition(
     name="sandbox",
-    summary="A stand-in that delivers to nobody: for trying, testing and measuring.",
+    summary="Delivers nothing: for trying, testing and measuring.",
     implementation="shardd.transports.sandbox:SandboxTransport",
     config=SandboxConfig,
 )

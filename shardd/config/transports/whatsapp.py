@@ -65,12 +65,12 @@ class WhatsappConfig(Section):
     )
     max_connecting: Annotated[int, Whole(1, 1000)] = option(
         "8",
-        "Logins at the same time per worker, so that a restart is no storm. More if waking many idle devices takes too long.",
+        "Concurrent logins per worker, so that a restart is not a storm. More if waking many idle devices takes too long.",
     )
     restricted_for: Annotated[float, Seconds("1s", "30d")] = option(
         "6h",
-        "How long a device that WhatsApp keeps from writing to new contacts waits before it tries again; WhatsApp does not say "
-        "how long that lasts.",
+        "How long a device that WhatsApp keeps from writing to new contacts waits before it tries again; WhatsApp does not "
+        "report how long that lasts.",
     )
     proxy: ProxyUrl | None = option(
         None, "Proxy of devices that name none of their own: http://user:${NAME}@host:port or socks5://… null: none."

@@ -9,9 +9,13 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
+from shardd.logs import get_logger
 from shardd.proxies import Proxy
+from shardd.tasks import TaskSet
 from shardd.transports.egress.relay import HandshakeError, Side, join
 from shardd.transports.egress.upstream import dial
+
+log = get_logger(__name__)
 
 MAX_HEAD: Final = 8 * 1024
 """Bytes of a CONNECT request."""
@@ -170,7 +174,7 @@ class Gate:
         self._connect_timeout = connect_timeout
         self._server: asyncio.Server | None = None
         self._clients: dict[str, Egress] = {}
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._handshakes = TaskSet()
 
     async def start(self) -> None:
         """Listen. Raises OSError."""
@@ -184,8 +188,7 @@ class Gate:
         """Cut everything and stop listening."""
         for egress in tuple(self._clients.values()):
             egress.kill()
-        for task in tuple(self._handshakes):
-            task.cancel()
+        await self._handshakes.end()
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
@@ -206,9 +209,9 @@ class Gate:
         self._clients.pop(egress.credential, None)
 
     def _opened(self, side: Side) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(side))
-        self._handshakes.add(task)
-        task.add_done_callback(self._handshakes.discard)
+        self._handshakes.start(
+            self._serve(side), lambda error: log.error("tunnel failed", action="egress", error=str(error))
+        )
 
     async def _serve(self, side: Side) -> None:
         try:

@@ -23,7 +23,6 @@ from shardd.errors import (
     SharddError,
 )
 from shardd.ipc import DeviceSpec, JobSpec
-from shardd.logs import get_logger
 from shardd.phone_numbers import Recipient, parse_recipient
 from shardd.states import DeviceState
 from shardd.transports.base import Events, Sent, Surroundings, Transport
@@ -41,8 +40,6 @@ from shardd.transports.whatsapp.sessions.store import SessionStore
 
 if TYPE_CHECKING:
     from shardd.config.transports.whatsapp import WhatsappConfig
-
-log = get_logger(__name__)
 
 
 @dataclass(slots=True)

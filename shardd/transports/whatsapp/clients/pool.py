@@ -10,8 +10,8 @@ open.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +20,7 @@ from shardd.ipc import DeviceSpec
 from shardd.logs import get_logger
 from shardd.proxies import Proxy, parse_proxy
 from shardd.states import DeviceState
+from shardd.tasks import TaskSet, wait_for_event
 from shardd.transports.base import Events
 from shardd.transports.egress.gate import Gate
 from shardd.transports.whatsapp.clients.client import Client, ClientFailedError
@@ -110,7 +111,7 @@ class Clients:
         self._choosing = asyncio.Lock()
         self._connecting = asyncio.Semaphore(settings.max_connecting)
         self._sweeping: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._retiring = TaskSet()
         self._closed = False
 
     @property
@@ -135,20 +136,17 @@ class Clients:
     @asynccontextmanager
     async def in_use(self, client: Client) -> AsyncIterator[None]:
         """While a client is in use it is not closed to make room or as idle."""
-        slot = self._slots.get(client.device_id)
-        if slot is not None:
-            slot.in_use += 1
+        slot = self._slots[client.device_id]
+        slot.in_use += 1
         try:
             yield
         finally:
-            if slot is not None:
-                slot.release()
-                self._freed.set()
+            slot.release()
+            self._freed.set()
 
     def hold(self, client: Client) -> None:
         """It is about to be used: do not close it for a moment."""
-        if (slot := self._slots.get(client.device_id)) is not None:
-            slot.hold()
+        self._slots[client.device_id].hold()
 
     async def close_device(self, device_id: str) -> None:
         """Close this device's client, and forget why it could not be opened."""
@@ -164,6 +162,7 @@ class Clients:
         if self._sweeping is not None:
             self._sweeping.cancel()
         await asyncio.gather(*(self.close_device(device_id) for device_id in tuple(self._slots)))
+        await self._retiring.end()
 
     # ---- client.Listener
 
@@ -171,11 +170,16 @@ class Clients:
         """An open client failed: close it now, so that nothing of it goes on in the background."""
         log.info("client ended", action="client_ended", device=client.device_id, reason=failure.text)
         if failure.state is not None:
-            slot = self._slots.get(client.device_id)
-            if slot is not None and slot.client is client:
+            slot = self._slots[client.device_id]
+            if slot.client is client:
                 self._remember(slot, failure)
             self._events.device_changed(client.device_id, failure.state.value, failure.text, failure.until)
-        self._spawn(self._retire(client))
+        self._retiring.start(
+            self._retire(client),
+            lambda error: log.error(
+                "client not closed", action="client_ended", device=client.device_id, error=str(error)
+            ),
+        )
 
     def receipt(self, client: Client, message_ids: list[str], kind: str, at: float) -> None:
         """Reported to the worker."""
@@ -290,8 +294,7 @@ class Clients:
                 self._freed.clear()
                 if (victim := least_recently_used(self._slots.values())) is not None:
                     return victim
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._freed.wait(), HOLD)
+                await wait_for_event(self._freed, HOLD)
         return None
 
     def _release(self) -> None:
@@ -327,9 +330,7 @@ class Clients:
 
     async def _retire(self, client: Client) -> None:
         await client.close()
-        slot = self._slots.get(client.device_id)
-        if slot is None:
-            return
+        slot = self._slots[client.device_id]
         async with slot.lock:
             if slot.client is client:
                 await self._close_client(slot)
@@ -352,8 +353,3 @@ class Clients:
         async with slot.lock:
             if slot.is_idle() and slot.used_at <= limit:
                 await self._close_client(slot)
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from shardd.phone_numbers import HIDDEN_SERVER, USER_SERVER
+from shardd.tasks import wait_for_event
 
 ANNOUNCED: Final = 3.0
 """Seconds that announced messages may take to arrive."""
@@ -93,15 +93,6 @@ class Backlog:
 
     async def wait(self) -> None:
         """Wait until all have arrived or the time for it is up; returns at once when called again."""
-        if self._over.is_set():
-            return
-        began = asyncio.get_running_loop().time()
-        await self._wait_until(began + UNANNOUNCED)
-        if self._messages and not self._over.is_set():
-            await self._wait_until(began + ANNOUNCED)
+        if not await wait_for_event(self._over, UNANNOUNCED) and self._messages:
+            await wait_for_event(self._over, ANNOUNCED - UNANNOUNCED)
         self._over.set()
-
-    async def _wait_until(self, end: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(end):
-                await self._over.wait()

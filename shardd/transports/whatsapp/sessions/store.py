@@ -14,10 +14,14 @@ import psycopg
 from psycopg.rows import dict_row
 
 from shardd.errors import DatabaseError
+from shardd.logs import get_logger
 from shardd.postgres.errors import describe_error
 from shardd.postgres.liveness import Deadline, is_fresh
 from shardd.postgres.servers import Connection, Servers, Terms
 from shardd.postgres.sql_files import query_text
+from shardd.tasks import TaskSet
+
+log = get_logger(__name__)
 
 CONNECT_TIMEOUT: Final = 5.0
 QUERY_TIMEOUT: Final = 5.0
@@ -55,6 +59,7 @@ class SessionStore:
         self._connection: Connection | None = None
         self._connected_at = 0.0
         self._idle: asyncio.TimerHandle | None = None
+        self._closing = TaskSet()
 
     @property
     def dsn(self) -> str:
@@ -126,8 +131,13 @@ class SessionStore:
             raise
         finally:
             deadline.cancel()
-        self._idle = loop.call_later(IDLE_SECONDS, lambda: loop.create_task(self.close()))
+        self._idle = loop.call_later(IDLE_SECONDS, self._close_idle)
         return rows
+
+    def _close_idle(self) -> None:
+        self._closing.start(
+            self.close(), lambda error: log.warning("session store not closed", action="sessions", error=str(error))
+        )
 
     async def _drop(self) -> None:
         if self._idle is not None:
