@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shardd.config import Config, WhatsappConfig, diff_config, load_config, parse_config
+from shardd.config import TRANSPORTS, Config, WhatsappConfig, diff_config, load_config, parse_config
 from shardd.errors import ConfigError
 
 HOME = {"HOME": "/home/x"}
@@ -96,10 +96,7 @@ transports:
         beats,
         "x.yaml:18: control: is not a section; write its options below it, indented: socket, metrics",
         "x.yaml:20: transports.sandbox.record: is a section; write one value",
-        (
-            "x.yaml:21: transports.telegram: is not an option of transports; known are sandbox, whatsapp, wablas, whacenter, "
-            "cloud_api"
-        ),
+        f"x.yaml:21: transports.telegram: is not an option of transports; known are {', '.join(TRANSPORTS)}",
     ]
 
 
