@@ -25,7 +25,7 @@ from tests.support.webhook_receiver import SECRET
 
 EVENT = Event(7, dt.datetime.now(dt.UTC), "job.sent", "job 1", '{"type": "job.sent", "data": {"name": "Åsa 🎈"}}')
 CUT = Answer(Meaning.FAILED, "no answer: the connection was closed")
-NO_HTTP = Answer(Meaning.FAILED, "no answer: what answered does not keep to HTTP")
+NO_HTTP = Answer(Meaning.FAILED, "no answer: the answer is not valid HTTP")
 
 
 @asynccontextmanager

@@ -115,8 +115,8 @@ def test_an_event_moves_the_device(
     read: object, event: dict[str, object], state: DeviceState | None, words: str
 ) -> None:
     assert callable(read)
-    trouble = read(SimpleNamespace(**event))
-    assert (trouble.state, words in trouble.text) == (state, True)
-    error = trouble.as_error()
+    failure = read(SimpleNamespace(**event))
+    assert (failure.state, words in failure.text) == (state, True)
+    error = failure.as_error()
     assert error.state == (state.value if state else None)
     assert (error.until is not None) == (state is DeviceState.BANNED)

@@ -18,7 +18,7 @@ from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError, Perm
 from shardd.states import DeviceState
 from shardd.urls import scrub_urls
 
-RATE_PAUSE: Final = 60.0
+RATE_BACKOFF: Final = 60.0
 """Seconds that a device backs off after WhatsApp reported too many requests."""
 
 # Neonize.proto, ConnectFailureReason, in WhatsApp's own numbers.
@@ -96,7 +96,7 @@ def refused(event: Any) -> Failure:
     name = _FAILURE_NAMES.get(event.Reason, f"reason {event.Reason}")
     detail = f": {event.Message}" if event.Message else ""
     error_class = ErrorClass.SERVER if event.Reason in _SERVER_REASONS else ErrorClass.ACCOUNT
-    return Failure(f"WhatsApp refused the login ({name}){detail}", retry_after=RATE_PAUSE, error_class=error_class)
+    return Failure(f"WhatsApp refused the login ({name}){detail}", retry_after=RATE_BACKOFF, error_class=error_class)
 
 
 def stream_error(event: Any) -> Failure:
@@ -133,7 +133,7 @@ def _server_refused(match: re.Match[str], context: SendContext) -> SendError:
 
 def _too_fast(what: str) -> SendError:
     text = f"WhatsApp reports that this account {what} (429)"
-    return DeviceUnavailableError(text, retry_after=RATE_PAUSE, error_class=ErrorClass.RATE_LIMIT)
+    return DeviceUnavailableError(text, retry_after=RATE_BACKOFF, error_class=ErrorClass.RATE_LIMIT)
 
 
 def _rate_limited(_: re.Match[str], __: SendContext) -> SendError:
