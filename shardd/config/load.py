@@ -51,9 +51,9 @@ class Readable:
     """All errors of the file; None: it has none."""
 
 
-def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
+def load_config(path: Path) -> Config:
     """Read a config file. Raises ConfigError with all issues in it, one a line."""
-    return parse_config(_read_text(path), str(path), os.environ if environ is None else environ)
+    return parse_config(_read_text(path), str(path), os.environ)
 
 
 def parse_config(text: str, name: str, environ: Mapping[str, str]) -> Config:
@@ -70,9 +70,9 @@ def parse_config(text: str, name: str, environ: Mapping[str, str]) -> Config:
     return config
 
 
-def load_readable(path: Path, needed: Collection[Keys], environ: Mapping[str, str] | None = None) -> Readable:
+def load_readable(path: Path, needed: Collection[Keys]) -> Readable:
     """Read as much of a config file as can be read. Raises ConfigError when a `needed` option may be wrong or unknown."""
-    return parse_readable(_read_text(path), str(path), needed, os.environ if environ is None else environ)
+    return parse_readable(_read_text(path), str(path), needed, os.environ)
 
 
 def parse_readable(text: str, name: str, needed: Collection[Keys], environ: Mapping[str, str]) -> Readable:
