@@ -1,7 +1,8 @@
 """How long to wait before the next try, and when to stop trying.
 
-Full jitter: a uniform draw between zero and an exponentially growing ceiling, so that whatever failed together does not
-come back together. No clock is read here; times are seconds of whatever monotonic clock the caller uses.
+Full jitter: a uniform draw between zero and an exponentially growing ceiling, so that what failed together does not retry
+together. No clock is read here: times are seconds of the caller's monotonic clock. tenacity and pybreaker were considered: both
+wrap a function call, whereas shardd stores when a job is due and counts crashes of processes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _RNG: Final = random.Random()  # noqa: S311
 
 def ceiling(tries: int, first: float, cap: float) -> float:
     """The longest wait, in seconds, after `tries` failures in a row (1 = the first failure)."""
-    # 2**63 seconds is for ever already; the bound keeps a long row of failures from computing huge numbers.
+    # 2**63 seconds is forever; the bound avoids huge numbers after many failures.
     return float(min(cap, first * 2 ** min(tries - 1, 63)))
 
 
@@ -27,7 +28,7 @@ def full_jitter(tries: int, first: float, cap: float, rng: random.Random | None 
 
 
 def half_jitter(tries: int, first: float, cap: float, rng: random.Random | None = None) -> float:
-    """A wait in seconds, drawn from half the ceiling … ceiling: for a job, which must not come back at once."""
+    """A wait in seconds, drawn from half the ceiling … ceiling: for a job, which must not be retried at once."""
     top = ceiling(tries, first, cap)
     return (rng or _RNG).uniform(top / 2, top)
 
@@ -54,7 +55,7 @@ class Breaker:
         return self.opened_at is not None
 
     def healthy(self) -> None:
-        """Forget everything: what it watched has proven itself, or a person said so."""
+        """Close it: what it watches has worked for a while, or an operator asks for it."""
         self._times.clear()
         self.opened_at = None
 

@@ -1,7 +1,8 @@
 """Rendezvous hashing: devices to shards, shards to nodes.
 
-Every (key, bucket) pair has a weight, and the bucket with the highest weight owns the key. When a bucket is added, only
-the keys that it wins move. The hash must never change between releases or machines: devices would change owners.
+Every (key, bucket) pair has a weight, and the bucket with the highest weight owns the key. When a bucket is added, only the keys
+that it wins move. The hash must never change between releases or machines, because devices would change owners; a library's
+(clandestined was considered) could.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ def _weight(key: str, bucket: str) -> bytes:
 
 
 def owner(key: str, buckets: Sequence[str]) -> str:
-    """The bucket that owns the key; buckets may come in any order. Raises ValueError when there is none."""
+    """The bucket that owns the key, whatever their order. Raises ValueError when there is none."""
     return max(buckets, key=lambda bucket: (_weight(key, bucket), bucket))
 
 

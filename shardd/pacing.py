@@ -1,8 +1,11 @@
 """When a device may send next, and why not now: gaps, limits, quiet hours, warm-up and bursts, across everything that it sends.
 
-The gap is counted from the end of one message to the start of the next. Limits count what was sent, and what may have been sent
-(in doubt), by the device's own calendar and clock. A class of jobs may have a pace of its own: its numbers are compared with the
-same counts, so that `daily_limit: 500` for marketing leaves the rest of the day's thousand to the other classes.
+The gap lies between the end of one message and the start of the next. Limits count what was sent or may have been (in doubt), by
+the device's own calendar and clock. A class of jobs may have its own pace: its limits apply to the same counts, so
+`daily_limit: 500` for marketing leaves the rest of the day's thousand to the other classes.
+
+Rate limiters such as pyrate-limiter count within windows: they know neither the device's calendar nor quiet hours or a warm-up,
+and shardd must know when the next message may be sent, and why not earlier.
 """
 
 from __future__ import annotations
@@ -18,17 +21,17 @@ from typing import Any, Final
 _RNG: Final = random.Random()  # noqa: S311
 
 CLASSES: Final = ("marketing", "service", "reply")
-"""The classes of jobs: nobody waits for it, somebody does, it answers a message."""
+"""The classes of jobs: unsolicited; expected by the recipient; an answer to a message."""
 WARM_UP: Final = "its warm-up"
-"""What a message waits for that a warm-up holds back."""
+"""Reason for waiting while the warm-up's limit is reached."""
 NO_QUIET: Final = "none"
-"""How one writes that there are no quiet hours."""
+"""How \"no quiet hours\" is written."""
 _HOURS: Final = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]")
 
 
 @dataclass(frozen=True, slots=True)
 class QuietHours:
-    """A part of the day in which nothing is sent; it may reach over midnight."""
+    """A part of the day in which nothing is sent; it may span midnight."""
 
     start: time
     end: time
@@ -38,21 +41,19 @@ class QuietHours:
         """The hours of a text such as `21:00-08:00`; None for `none`. Raises ValueError."""
         if text == NO_QUIET:
             return None
-        if not _HOURS.fullmatch(text):
-            raise ValueError(f"{text} is no range of hours")
-        start, end = (time.fromisoformat(part) for part in text.split("-"))
-        if start == end:
-            raise ValueError(f"{text} is no range of hours")
-        return cls(start, end)
+        ends = [time.fromisoformat(part) for part in text.split("-")] if _HOURS.fullmatch(text) else []
+        if len(set(ends)) < 2:
+            raise ValueError(f"{text} is not a range of hours")
+        return cls(*ends)
 
     def __str__(self) -> str:
-        """As `read` takes it."""
+        """In the format of `read`."""
         return f"{self.start:%H:%M}-{self.end:%H:%M}"
 
     def until(self, local: datetime) -> datetime | None:
-        """When the quiet that reigns at this moment of the device's clock ends; None: none reigns.
+        """When the quiet hours end that hold at this moment of the device's clock; None: none hold.
 
-        An end that the clock skips counts by the clock before the change, one that it shows twice counts each time.
+        An end that the clock skips is taken by the clock before the change; one that it shows twice counts each time.
         """
         clock = local.time()
         over_midnight = self.end <= self.start
@@ -80,7 +81,7 @@ class Pace:
     """Messages a day; 0: none, and no warm-up."""
     quiet: QuietHours | None = None
     burst: int = 0
-    """How many messages of the class may follow each other with its own gap; then the device's gap counts. 0: always its own."""
+    """How many messages of the class may follow each other with its own gap; then the device's gap applies. 0: always its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,23 +90,23 @@ class DevicePace:
 
     base: Pace = field(default_factory=Pace)
     classes: Mapping[str, Pace] = field(default_factory=dict)
-    """Of the classes that differ from the base."""
+    """By class, for those that differ from the base."""
     zone: tzinfo = UTC
     warm_up: tuple[int, ...] = ()
     """The daily limits of the first days on which the device sends."""
 
     has_gap: bool = field(init=False, compare=False)
-    """Whether there is a pause between two messages, so that one at a time is in flight."""
+    """Whether there is a gap between two messages, so that only one at a time is in flight."""
     limited: bool = field(init=False, compare=False)
-    """Whether the device's sends must be counted in the database at all."""
+    """Whether the device's sends must be counted in the database."""
     free: bool = field(init=False, compare=False)
-    """Whether nothing ever keeps the device from sending."""
+    """Whether nothing ever delays the device."""
     longest_gap: float = field(init=False, compare=False)
-    """Seconds that no gap exceeds."""
+    """Seconds; the longest possible gap."""
 
     def __post_init__(self) -> None:
-        """Answer once what is asked for every message."""
-        # A burst only shortens the device's pause.
+        """Compute once what is needed for every message."""
+        # A burst only shortens the device's gap.
         paces = (self.base, *self.classes.values())
         gaps = any(pace.gap_max > 0 for pace in paces if not pace.burst)
         limits = any(pace.hourly_limit > 0 or pace.daily_limit > 0 for pace in paces)
@@ -120,7 +121,7 @@ class DevicePace:
 
 
 def check_class_settings(classes: Mapping[str, Any]) -> None:
-    """Whether what differs for classes of jobs on a device can be used. Raises ValueError that goes on after its name."""
+    """Check the settings of a device for single classes. Raises ValueError, whose text continues the device's name."""
     for name, settings in classes.items():
         if not isinstance(settings, Mapping):
             raise ValueError(f"has {name[:40]}, which is not an object")  # noqa: TRY004  # its caller takes one kind of error
@@ -135,17 +136,14 @@ def check_class_settings(classes: Mapping[str, Any]) -> None:
 
 @dataclass(slots=True)
 class Tally:
-    """What a device has sent, as far as its pace asks.
-
-    Moments are of the caller's monotonic clock unless they are called local.
-    """
+    """What a device has sent, as far as its pace needs it. Times are of the caller's monotonic clock unless called local."""
 
     ended: float = float("-inf")
     """When its last message ended."""
     draw: float = field(default_factory=_RNG.random)
-    """Where between gap_min and gap_max the gap after it lies, from 0 to 1."""
+    """Where the gap after it lies between gap_min (0) and gap_max (1)."""
     tokens: float = 0.0
-    """Messages of a burst that were left at `ended`."""
+    """Messages of a burst that were unused at `ended`."""
     day: date | None = None
     """The last local day on which it sent."""
     sent: int = 0
@@ -154,10 +152,10 @@ class Tally:
     hour_sent: int = 0
     """Messages of the last local hour in which it sent."""
     days: int = 0
-    """How many days before `day` it sent on, at least as many as the warm-up has."""
+    """Number of days before `day` on which it sent, counted at least up to the length of the warm-up."""
 
     def count(self, local: datetime) -> None:
-        """A message left, or may have, at this moment of the device's clock."""
+        """A message was sent, or may have been, at this moment of the device's clock."""
         if self.day is None or local.date() > self.day:
             self.days += self.day is not None
             self.day, self.sent, self.hour, self.hour_sent = local.date(), 0, local.hour, 0
@@ -175,7 +173,7 @@ class Tally:
         self.draw = (rng or _RNG).random()
 
     def tokens_at(self, now: float, pace: DevicePace, burst: int) -> float:
-        """Messages of a burst that are left: one comes back with each gap of the device that passes."""
+        """Unused messages of a burst: one is regained with each gap of the device that passes."""
         if pace.base.gap_max <= 0 or self.ended == float("-inf"):
             return float(burst)
         return min(float(burst), self.tokens + (now - self.ended) / pace.base.gap_max)
@@ -189,15 +187,14 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class NextSend:
-    """When a message may be sent, and what it waits for until then."""
+    """When a message may be sent, and what it waits for until then (None: nothing)."""
 
     at: float
     why: str | None = None
-    """None: nothing."""
 
 
 def gap_ends(pace: DevicePace, job_class: str, tally: Tally) -> float:
-    """When the gap before a message of this class ends: its own one, or the device's while no message of a burst is left.
+    """When the gap before a message of this class ends: its own gap, or the device's once a burst is used up.
 
     A class with a burst never waits longer than the device's own gap.
     """
@@ -211,7 +208,7 @@ def gap_ends(pace: DevicePace, job_class: str, tally: Tally) -> float:
 
 
 def daily_limit(pace: DevicePace, job_class: str, days: int) -> tuple[int, str]:
-    """The limit of a device that sent on `days` days before this one, and what it is called; 0: none."""
+    """The limit (0: none) and its name, for a device that sent on `days` days before this one."""
     limit = pace.of(job_class).daily_limit
     if limit > 0 and days < len(pace.warm_up) and pace.warm_up[days] < limit:
         return pace.warm_up[days], WARM_UP
@@ -223,15 +220,14 @@ def next_send(
 ) -> NextSend:
     """The first moment at which a message of this class may be sent.
 
-    `ahead`: what must be added to a moment of the monotonic clock to get POSIX seconds. `in_flight`: messages that are being sent
-    and not counted yet.
+    `ahead`: POSIX seconds minus the monotonic clock; `in_flight`: messages that are being sent and not counted yet.
     """
     own = pace.of(job_class)
     at = max(now, gap_ends(pace, job_class, tally))
     why = "its gap" if at > now else None
     if not (own.hourly_limit or own.daily_limit or own.quiet):
         return NextSend(at, why)
-    # Each reason moves the moment on, where another may be found: at most a few times, because later hours and days are empty.
+    # Each reason moves the moment on, and another may hold there: a few times at most, because later hours and days are empty.
     for _ in range(8):
         local = datetime.fromtimestamp(at + ahead, pace.zone)
         end, reason = _held_back(pace, job_class, tally, local, in_flight if at <= now else 0)
@@ -244,29 +240,24 @@ def next_send(
 def _held_back(
     pace: DevicePace, job_class: str, tally: Tally, local: datetime, in_flight: int
 ) -> tuple[datetime | None, str | None]:
-    """Until when a message is held back that would be sent at this local time, and by what."""
+    """Until when a message that is due at this local time is held back, and by what."""
     own = pace.of(job_class)
     sent, hour_sent, days = tally.today(local)
     limit, name = daily_limit(pace, job_class, days)
     if 0 < limit <= sent + in_flight:
         return next_midnight(local, pace.zone), name
     if 0 < own.hourly_limit <= hour_sent + in_flight:
-        # In absolute time: an hour that the clock shows twice is not skipped.
-        rest = timedelta(hours=1) - timedelta(
+        # In absolute time, so that an hour that the clock shows twice is not skipped.
+        remaining = timedelta(hours=1) - timedelta(
             minutes=local.minute, seconds=local.second, microseconds=local.microsecond
         )
-        return (local.astimezone(UTC) + rest).astimezone(pace.zone), "its hourly limit"
+        return (local.astimezone(UTC) + remaining).astimezone(pace.zone), "its hourly limit"
     if own.quiet is not None and (end := own.quiet.until(local)) is not None:
         return end, "its quiet hours"
     return None, None
 
 
-def day_of(moment: datetime, zone: tzinfo) -> date:
-    """The calendar day of an aware moment in a zone."""
-    return moment.astimezone(zone).date()
-
-
 def next_midnight(moment: datetime, zone: tzinfo) -> datetime:
-    """When the day after `moment` begins in the zone (an aware datetime)."""
-    tomorrow = day_of(moment, zone) + timedelta(days=1)
+    """When the day after `moment` begins in the zone; both are aware."""
+    tomorrow = moment.astimezone(zone).date() + timedelta(days=1)
     return datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=zone)

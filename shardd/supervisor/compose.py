@@ -289,7 +289,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
     periodic = [
         Periodic(steps, "counting the queue", counter.count, every=upkeep.DEPTH_EVERY, share=upkeep.SELDOM),
         Periodic(
-            steps, "looking for claims that stand still", claim_watch.look, every=CLAIMS_EVERY, share=upkeep.SELDOM
+            steps, "looking for claims that do not move on", claim_watch.search, every=CLAIMS_EVERY, share=upkeep.SELDOM
         ),
         Periodic(steps, "looking for claims of lost nodes", recovery.settle_lost_nodes, every=upkeep.SWEEP_EVERY),
         Periodic(steps, "preparing months of the archive", jobs.prepare_archive, every=upkeep.SWEEP_EVERY),

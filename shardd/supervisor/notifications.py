@@ -1,8 +1,8 @@
-"""Hears notifications, which anybody who may connect to the database can send, in any number and with any text.
+"""Receives notifications, which anyone who may connect to the database can send, in any number and with any text.
 
-A notification is never believed: it only makes somebody look at the tables sooner. Whoever is woken by it looks at his own
-pace anyway, so a flood is not listened to: the connection is closed for a while, which costs nothing and, other than
-leaving it unread, does not fill the server's queue of notifications, which would stop every producer.
+A notification is never trusted: it only causes a table to be read sooner, and each table is polled anyway. So a flood is ignored:
+the connection is closed for a while. Leaving it open and unread would fill the server's notification queue, which would stop
+every producer.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from shardd.supervisor.services import Service, Step
 log = get_logger(__name__)
 
 BURST: Final = 1000
-"""Notifications that are heard in a row, however fast they come."""
+"""Notifications that are accepted in a row, however fast they arrive."""
 RATE: Final = 500.0
-"""Notifications a second that are heard for ever: some 20 µs of work each."""
-DEAF_FOR: Final = 2.0
-"""Seconds for which a flooded channel is not listened to."""
+"""Notifications per second that are accepted for any time: some 20 µs of work each."""
+IGNORED_FOR: Final = 2.0
+"""Seconds for which a flooded channel is ignored."""
 REMEMBERED: Final = 30.0
 """Seconds for which `shardd status` shows a flood after its end."""
 
@@ -47,17 +47,17 @@ class NotificationListener(Service):
         while True:
             await self._listen()
             if time.monotonic() >= self._flooded + REMEMBERED:
-                log.warning("notifications come too fast and are not heard", action="listen", channels=self._channels)
+                log.warning("notifications arrive too fast and are ignored", action="listen", channels=self._channels)
             self._flooded = time.monotonic()
-            await asyncio.sleep(DEAF_FOR)
+            await asyncio.sleep(IGNORED_FOR)
 
     def notes(self) -> list[str]:
-        """What a person should know: a flood of lately."""
+        """A recent flood, for the status."""
         if time.monotonic() >= self._flooded + REMEMBERED:
             return []
         text = (
-            f"notifications on {', '.join(self._channels)} come faster than {RATE:g} a second: they are not heard, and the "
-            "tables are polled instead. If no program of yours is that busy, see who is connected (pg_stat_activity)"
+            f"notifications on {', '.join(self._channels)} arrive faster than {RATE:g} per second: they are ignored, and the "
+            "tables are polled instead. If none of your programs is that busy, check who is connected (pg_stat_activity)"
         )
         return [text]
 
@@ -70,11 +70,11 @@ class NotificationListener(Service):
                     continue
                 if event.kind == "connected":
                     self._step.succeeded()
-                elif not self._may_hear():
+                elif not self._accepts():
                     return
                 self._heard(event.text)
 
-    def _may_hear(self) -> bool:
+    def _accepts(self) -> bool:
         now = time.monotonic()
         self._left = min(float(BURST), self._left + RATE * (now - self._counted)) - 1.0
         self._counted = now

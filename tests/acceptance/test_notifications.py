@@ -111,7 +111,7 @@ async def test_a_flood_of_notifications_starves_nobody_and_causes_few_looks(
         for round_ in range(1, 4):
             producer.add_jobs(60, 20)
             await producer.until_finished(daemon, 60 * round_)
-        await daemon.until(lambda s: any("come faster than" in note for note in s["notes"]))
+        await daemon.until(lambda s: any("arrive faster than" in note for note in s["notes"]))
     assert producer.states() == {"sent": 180}
     # Each look is for many notifications.
     assert looks(producer) - before < sent[0] / 20

@@ -18,8 +18,8 @@ from shardd.config.pacing import device_pace
 from shardd.errors import NotRunningError, SharddError
 from shardd.pacing import CLASSES, WARM_UP, DevicePace, Tally, daily_limit, next_send
 from shardd.queue.devices import DeviceRow
-from shardd.states import CAN_SEND, DeviceState
-from shardd.supervisor.scheduling.outlook import ClassOutlook, DeviceOutlook, make_outlook
+from shardd.states import DeviceState
+from shardd.supervisor.scheduling.outlook import ClassOutlook, DeviceOutlook, make_outlook, why_held
 from shardd.visible import visible
 
 SOON: Final = 3600.0
@@ -58,13 +58,8 @@ def reckon(device: DeviceRow, pace: DevicePace) -> DeviceOutlook:
     """What follows from the database; a gap may be over sooner, because only its longest end is sure."""
     now, tally = time.time(), tally_of(device, pace)
     turns = {name: next_send(pace, name, tally, now=now, ahead=0.0, in_flight=device.in_flight) for name in CLASSES}
-    held = None
-    if device.paused_at is not None:
-        held = f"it is paused: {device.paused_why}" if device.paused_why else "it is paused"
-    elif device.fault is not None:
-        held = device.fault
-    elif DeviceState(device.state) not in CAN_SEND:
-        held = f"it is {device.state}"
+    state = DeviceState(device.state)
+    held = why_held(paused=device.paused_at is not None, why=device.paused_why, fault=device.fault, state=state)
     local = datetime.fromtimestamp(now, pace.zone)
     return make_outlook(device.id, turns, tally, local, now=now, held=held, in_flight=device.in_flight)
 

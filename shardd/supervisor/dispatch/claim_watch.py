@@ -39,7 +39,7 @@ class ClaimWatch:
         self._orphans: Counter[str] = Counter()
         """By node."""
 
-    async def look(self) -> None:
+    async def search(self) -> None:
         """Search. Raises DatabaseError."""
         epochs = set(self._router.epochs)
         found = await self._jobs.old_claims(OLD, sorted(epochs))

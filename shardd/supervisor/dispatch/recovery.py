@@ -39,8 +39,8 @@ ORPHAN_WAIT: Final = 12.0
 LOST_AFTER: Final = 2.0
 """A node is called lost after this many times its leases' ttl."""
 HIDDEN_BOOT: Final = (
-    "/proc/sys/kernel/random/boot_id cannot be read (ProcSubset=pid?), so a crash cannot be told from a loss of power: unless "
-    "worker.journal_fsync is on, jobs that a dying worker had not yet handed over will be in doubt"
+    "/proc/sys/kernel/random/boot_id cannot be read (ProcSubset=pid?), so a crash cannot be distinguished from a power loss: "
+    "unless worker.journal_fsync is on, jobs that a dying worker had not yet handed over will be in doubt"
 )
 
 

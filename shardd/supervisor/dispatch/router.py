@@ -168,7 +168,7 @@ class Router(Service):
         self._stopped = True
         self._claiming = False
         self._closing = True
-        # A commit that hung until now must not look as if a worker had taken the jobs with it.
+        # Otherwise a commit that hung until now would look like claims that died with a worker.
         self._audit_due = True
         self._in_flight.retry_refused()
         self._wake.set()
@@ -184,7 +184,7 @@ class Router(Service):
             if not closing:
                 await self._wait_for_work()
             try:
-                await self._turn()
+                await self._run_cycle()
                 self._answered()
             except DatabaseError as error:
                 if closing:
@@ -209,7 +209,7 @@ class Router(Service):
             await wait_for_event(self._wake, wait)
         self._wake.clear()
 
-    async def _turn(self) -> None:
+    async def _run_cycle(self) -> None:
         if self._audit_due:
             await self._cycle([])
             self._return_lost(await self._jobs.claims_of_epochs(self.epochs))

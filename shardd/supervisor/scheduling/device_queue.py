@@ -270,24 +270,24 @@ class DeviceQueue:
         if campaign is None:
             return NextSend(NEVER, "its campaign")
         offset = self.shared.clock_offset
-        turn = None if known is None else known.get(lane.job_class)
-        if turn is None:
-            turn = next_send(self.pace, lane.job_class, self.tally, now=now, ahead=offset, in_flight=self.in_flight)
+        found = None if known is None else known.get(lane.job_class)
+        if found is None:
+            found = next_send(self.pace, lane.job_class, self.tally, now=now, ahead=offset, in_flight=self.in_flight)
             if known is not None:
-                known[lane.job_class] = turn
+                known[lane.job_class] = found
         if campaign.device_cap is not None:
-            local = datetime.fromtimestamp(turn.at + offset, self.pace.zone)
+            local = datetime.fromtimestamp(found.at + offset, self.pace.zone)
             if self._campaign_sent(lane.campaign, local.date()) >= campaign.device_cap:
                 midnight = next_midnight(local, self.pace.zone).timestamp() - offset
-                turn = next_send(self.pace, lane.job_class, self.tally, now=midnight, ahead=offset)
-                return NextSend(turn.at, "its campaign's cap")
-        return turn
+                found = next_send(self.pace, lane.job_class, self.tally, now=midnight, ahead=offset)
+                return NextSend(found.at, "its campaign's cap")
+        return found
 
     def next_by_class(self, now: float) -> dict[str, NextSend]:
         """By class, when a job without a campaign may be sent, regardless of the device's state."""
-        turns = {name: self.next_send(Lane.named(f"/{name}"), now) for name in CLASSES}
+        own = {name: self.next_send(Lane.named(f"/{name}"), now) for name in CLASSES}
         backoff = NextSend(self.backoff_until, self.backoff_error or OF_ACCOUNT)
-        return {name: backoff if backoff.at > turn.at else turn for name, turn in turns.items()}
+        return {name: backoff if backoff.at > each.at else each for name, each in own.items()}
 
     def left(self, name: str, now: float) -> float:
         """How many more messages of this lane the limits allow in this hour of the device's clock; infinity: any number."""

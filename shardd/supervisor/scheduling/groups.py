@@ -31,7 +31,7 @@ HORIZON: Final = 60.0
 MEMBERS_EVERY: Final = 2.0
 """Seconds between readings of the groups' members."""
 POOLS_MOST: Final = 100
-"""Lanes of groups that one turn handles; the next turn continues after them."""
+"""Lanes of groups that one round handles; the next round continues after them."""
 FIRST_POOL: Final = ("", "")
 TAKE_BACK_MOST: Final = 2000
 SLACK: Final = 50
@@ -75,7 +75,7 @@ class GroupAssigner(Service):
         *,
         every: Callable[[], float],
     ) -> None:
-        """`hint` gets the assigned jobs; `every`: seconds between turns."""
+        """`hint` gets the assigned jobs; `every`: seconds between rounds."""
         self._groups = groups
         self._scheduler = scheduler
         self._hint = hint
@@ -91,11 +91,11 @@ class GroupAssigner(Service):
         while True:
             busy, began = False, time.monotonic()
             with self._step:
-                busy = await self._turn(began)
+                busy = await self._round(began)
             pause = 0.01 if busy else self._step.pause(self._every())
             await asyncio.sleep(max(pause, SHARE * (time.monotonic() - began)))
 
-    async def _turn(self, now: float) -> bool:
+    async def _round(self, now: float) -> bool:
         """Returns whether a device without a gap got work, and may soon need more."""
         if now >= self._members_read_at + MEMBERS_EVERY:
             self._members = await self._groups.members()

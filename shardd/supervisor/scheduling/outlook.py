@@ -72,7 +72,7 @@ def why_held(*, paused: bool, why: str | None, fault: str | None, state: DeviceS
 
 def make_outlook(
     device_id: str,
-    turns: Mapping[str, NextSend],
+    next_sends: Mapping[str, NextSend],
     tally: Tally,
     local: datetime,
     *,
@@ -81,7 +81,7 @@ def make_outlook(
     in_flight: int,
     error: str | None = None,
 ) -> DeviceOutlook:
-    """The outlook at a moment of the device's own clock; `turns` by class, on the clock of `now`."""
+    """The outlook at a moment of the device's own clock; `next_sends` by class, on the clock of `now`."""
     sent_today, sent_this_hour, days = tally.today(local)
     return DeviceOutlook(
         id=device_id,
@@ -92,7 +92,7 @@ def make_outlook(
         sent_this_hour=sent_this_hour,
         sending_days=days,
         classes={
-            name: ClassOutlook(wait=max(0.0, turn.at - now) if math.isfinite(turn.at) else None, why=turn.why)
-            for name, turn in turns.items()
+            name: ClassOutlook(wait=max(0.0, each.at - now) if math.isfinite(each.at) else None, why=each.why)
+            for name, each in next_sends.items()
         },
     )

@@ -401,4 +401,4 @@ class Scheduler:
         if self.is_up(queue):
             return queue.due is not None and queue.due > soon
         # Another node's, or one whose shard is down: which lanes have work is unknown here.
-        return all(turn.at > soon for turn in queue.next_by_class(now).values())
+        return all(each.at > soon for each in queue.next_by_class(now).values())

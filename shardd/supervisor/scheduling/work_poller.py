@@ -87,7 +87,7 @@ class WorkPoller(Service):
         self._wake_scan = WakeUp(SPACING)
         self._tail = Tail()
         self._further: dict[str, str] = {}
-        """By device with very many lanes, in the order of their turns: the lane after which the next query begins."""
+        """By device with very many lanes, in round-robin order: the lane after which the next query begins."""
 
     def poll(self) -> None:
         """Query for new jobs soon."""

@@ -294,7 +294,7 @@ class World:
         # As if the times had passed for which it remembers who is in a group, and who had no room.
         self.group_assigner._members_read_at = -math.inf
         self.group_assigner._full.clear()
-        await self.group_assigner._turn(self.now)
+        await self.group_assigner._round(self.now)
         given = [job for job in self.book.live() if job.group and job.device is not None and before[job.id] is None]
         self.referee.see_shared_out(given, known, pools, self.wall)
         for job_id, name in before.items():

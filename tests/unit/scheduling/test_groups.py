@@ -62,7 +62,7 @@ def shared_out(paces: dict[str, DevicePace], sent: dict[str, int], count: int) -
             tally = world.scheduler.queues[name].tally
             tally.day, tally.sent = datetime.fromtimestamp(NOON, UTC).date(), messages
         await world.insert(jobs)
-        await world.group_assigner._turn(world.now)
+        await world.group_assigner._round(world.now)
 
     at_once(turn())
     return [job.device for job in jobs]
