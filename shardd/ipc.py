@@ -288,7 +288,7 @@ class OptedOut(msgspec.Struct, frozen=True, tag="opted_out"):
     """A recipient wrote to a device that they want no more messages."""
 
     device_id: str
-    recipients: list[str]
+    recipients: tuple[str, ...]
     """All addresses of this person, each once, the best first: `+628123…`, `ID@lid`."""
     words: str
     at: float

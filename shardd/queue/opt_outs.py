@@ -8,23 +8,12 @@ from datetime import datetime
 from typing import Final
 
 from shardd.errors import BlockedError, RefusedDataError
+from shardd.ipc import OptedOut
 from shardd.logs import get_logger
 from shardd.queue.database import Database
 from shardd.queue.typed_rows import fetch_rows
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class HeardOptOut:
-    """What a device was told by somebody who wants no more messages."""
-
-    device_id: str
-    recipients: tuple[str, ...]
-    """All that name this one person, each once, the best first: `+628123…`, `ID@lid`."""
-    words: str
-    said_at: float
-    """POSIX seconds."""
 
 
 class OptOuts:
@@ -33,31 +22,31 @@ class OptOuts:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def hear(self, heard: HeardOptOut, confirm: str | None, *, without_answer: bool = False) -> bool:
-        """Add to the list, and answer with `confirm` whoever was not on it; True: somebody was not.
+    async def store(self, opt_out: OptedOut, confirm: str | None, *, without_answer: bool = False) -> bool:
+        """Add it to the list, and send `confirm` as an answer if it is new; returns whether it is.
 
-        `without_answer`: if the answer may be what is blocked, do without it. Raises BlockedError when somebody's transaction is
-        in the way, RefusedDataError when the database does not want it.
+        `without_answer`: if the answer may be what is blocked, skip it. Raises BlockedError when an open transaction is in the
+        way, RefusedDataError when the database refuses it.
         """
         try:
-            return await self._hear(heard, confirm)
+            return await self._store(opt_out, confirm)
         except (RefusedDataError, BlockedError) as error:
             if confirm is None or (isinstance(error, BlockedError) and not without_answer):
                 raise
             why = error
         # The answer may be what is refused or blocked; the opt-out counts for more.
-        new = await self._hear(heard, None)
-        log.error("an opt-out is not answered", action="opt_out", device=heard.device_id, error=str(why))
+        new = await self._store(opt_out, None)
+        log.error("an opt-out is not answered", action="opt_out", device=opt_out.device_id, error=str(why))
         return new
 
-    async def _hear(self, heard: HeardOptOut, confirm: str | None) -> bool:
+    async def _store(self, opt_out: OptedOut, confirm: str | None) -> bool:
         ((new,),) = await self._database.fetch_all(
             "hear_opt_out",
             {
-                "device_id": heard.device_id,
-                "recipients": list(heard.recipients),
-                "words": heard.words,
-                "said_at": heard.said_at,
+                "device_id": opt_out.device_id,
+                "recipients": list(opt_out.recipients),
+                "words": opt_out.words,
+                "said_at": opt_out.at,
                 "confirm": confirm,
             },
         )

@@ -86,7 +86,7 @@ class Worker:
 
     def opted_out(self, device_id: str, recipients: list[str], words: str, at: float) -> None:
         """Somebody wants no more messages."""
-        self._send(ipc.OptedOut(device_id=device_id, recipients=recipients, words=words, at=at))
+        self._send(ipc.OptedOut(device_id=device_id, recipients=tuple(recipients), words=words, at=at))
 
     # ---- channel.Listener
 

@@ -21,9 +21,8 @@ from pathlib import Path
 import pytest
 
 from shardd import journal as journal_module
-from shardd.ipc import ClaimKey, Outcome
+from shardd.ipc import ClaimKey, OptedOut, Outcome
 from shardd.journal import Journal
-from shardd.queue.opt_outs import HeardOptOut
 from shardd.queue.settle import Claim
 from shardd.states import Verdict
 from shardd.supervisor.dispatch.verdicts import NODE_DIED, verdicts
@@ -197,14 +196,14 @@ def test_damaged_spools_opt_nobody_else_out_and_say_what_is_lost(tmp_path: Path)
         folder = tmp_path / str(number)
         folder.mkdir(0o700)
         spool = OptOutSpool(folder)
-        heard: list[HeardOptOut] = []
+        heard: list[OptedOut] = []
         for _ in range(chance.randint(1, 8)):
             if chance.random() < 0.1:
                 spool.empty()
                 heard.clear()
             phone = f"+49151{chance.randrange(10**7):07d}"
             heard.append(
-                HeardOptOut(f"d{chance.randint(1, 3)}", (phone, f"{chance.randrange(10**9)}@lid"), "Stopp ☝", 5.5)
+                OptedOut(f"d{chance.randint(1, 3)}", (phone, f"{chance.randrange(10**9)}@lid"), "Stopp ☝", 5.5)
             )
             spool.keep(heard[-1])
         file = folder / NAME

@@ -41,7 +41,7 @@ TO_SUPERVISOR: list[ipc.ToSupervisor] = [
     ipc.Outcomes([OUTCOME]),
     ipc.DeviceChanged("a", DeviceState.BANNED, "why", 2e9, 1e9),
     ipc.Receipt("a", ["x", "y"], "read", 1e9),
-    ipc.OptedOut("a", ["+628123"], "stop", 1e9),
+    ipc.OptedOut("a", ("+628123",), "stop", 1e9),
     ipc.Leaving(),
     ipc.Closed(4),
     ipc.Defect("text"),

@@ -1,7 +1,7 @@
 """Opt-outs that are not in the database yet, in a file of the state folder: WhatsApp delivers them only once.
 
     1f3a9c07 m 0000000000000002                     the mark, rewritten in place: how many lines follow
-    90ab12cd 1 {"device_id": "d1", "recipients": …}  the first
+    90ab12cd 1 {"type": "opted_out", "device_id": "d1", …}  the first
 
 An opt-out is written before anything relies on it; the file is deleted once all of them are in the database. While some wait for
 long, the file is rewritten now and then without those that are stored. After a crash, opt-outs may be stored twice, which changes
@@ -21,8 +21,8 @@ import msgspec
 
 from shardd.checked_lines import checked_line, text_of
 from shardd.errors import UnsafeFileError
+from shardd.ipc import OptedOut
 from shardd.logs import get_logger
-from shardd.queue.opt_outs import HeardOptOut
 from shardd.state_files import open_file
 from shardd.supervisor.problems import Problem, ProblemKind
 
@@ -46,7 +46,7 @@ class OptOutSpool:
         self._count = 0
         self._error: str | None = None
 
-    def load(self) -> list[HeardOptOut]:
+    def load(self) -> list[OptedOut]:
         """What an earlier run of this node left, as far as readable."""
         try:
             fd = open_file(self._state_dir, NAME, os.O_RDONLY)
@@ -59,20 +59,20 @@ class OptOutSpool:
         except (OSError, UnsafeFileError) as error:
             self._failed("opt-outs of an earlier run cannot be read", error)
             return []
-        heard, flaw = read_spool(data)
-        self._count = len(heard)
+        opt_outs, flaw = read_spool(data)
+        self._count = len(opt_outs)
         if flaw is not None:
-            log.error("opt-outs of an earlier run may be lost", action="opt_out", flaw=flaw, read=len(heard))
-            self._replace(data, heard)
-        return heard
+            log.error("opt-outs of an earlier run may be lost", action="opt_out", flaw=flaw, read=len(opt_outs))
+            self._replace(data, opt_outs)
+        return opt_outs
 
-    def keep(self, heard: HeardOptOut) -> None:
+    def keep(self, opt_out: OptedOut) -> None:
         """Add one."""
         try:
             fd = open_file(self._state_dir, NAME, os.O_RDWR | os.O_CREAT)
             try:
                 size = os.fstat(fd).st_size
-                os.pwrite(fd, _line(self._count + 1, heard), max(size, _MARK_SIZE))
+                os.pwrite(fd, _line(self._count + 1, opt_out), max(size, _MARK_SIZE))
                 os.pwrite(fd, _mark(self._count + 1), 0)
             finally:
                 os.close(fd)
@@ -92,12 +92,12 @@ class OptOutSpool:
         else:
             self._count = 0
 
-    def shorten(self, waiting: int, heard: Iterable[HeardOptOut]) -> None:
+    def shorten(self, waiting: int, opt_outs: Iterable[OptedOut]) -> None:
         """Only these wait (`waiting`: how many): remove the others from the file, once there are many."""
         if self._count <= 2 * waiting + SPARE:
             return
         try:
-            self._rewrite(list(heard))
+            self._rewrite(list(opt_outs))
         except (OSError, UnsafeFileError) as error:
             self._failed("old opt-outs cannot be deleted", error)
 
@@ -113,25 +113,25 @@ class OptOutSpool:
                 "in it (shardd opt-out add), and delete it",
             )
 
-    def _replace(self, data: bytes, heard: list[HeardOptOut]) -> None:
+    def _replace(self, data: bytes, opt_outs: list[OptedOut]) -> None:
         """Keep a copy of a damaged file, and start a new one with what could be read."""
         try:
             fd = open_file(self._state_dir, DAMAGED, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             with contextlib.closing(os.fdopen(fd, "ab")) as file:
                 file.write(data + b"\n")
-            self._rewrite(heard)
+            self._rewrite(opt_outs)
         except (OSError, UnsafeFileError) as error:
             self._failed("a damaged file of opt-outs cannot be replaced", error)
 
-    def _rewrite(self, heard: list[HeardOptOut]) -> None:
+    def _rewrite(self, opt_outs: list[OptedOut]) -> None:
         """Write only these. The old file stays until the new one is complete. Raises OSError, UnsafeFileError."""
         fd = open_file(self._state_dir, f"{NAME}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         with contextlib.closing(os.fdopen(fd, "wb")) as file:
-            file.write(_mark(len(heard)) + b"".join(_line(number, one) for number, one in enumerate(heard, 1)))
+            file.write(_mark(len(opt_outs)) + b"".join(_line(number, one) for number, one in enumerate(opt_outs, 1)))
             file.flush()
             os.fsync(file.fileno())
         (self._state_dir / f"{NAME}.new").replace(self._state_dir / NAME)
-        self._count = len(heard)
+        self._count = len(opt_outs)
 
     def _failed(self, what: str, error: OSError | UnsafeFileError) -> None:
         path = self._state_dir / NAME
@@ -140,29 +140,29 @@ class OptOutSpool:
         log.error(what, action="opt_out", error=why)
 
 
-def read_spool(data: bytes) -> tuple[list[HeardOptOut], str | None]:
+def read_spool(data: bytes) -> tuple[list[OptedOut], str | None]:
     """The opt-outs in any bytes, and what is wrong with these; None: they are undamaged."""
     if not data:
         return [], "it is empty"
     first, *lines = data.split(b"\n")
-    heard: list[HeardOptOut] = []
+    opt_outs: list[OptedOut] = []
     flaw = None
     for line in filter(None, lines):
         number, one = _read_line(line)
         if one is None:
             flaw = "a line cannot be read"
             continue
-        heard.append(one)
-        if number != len(heard):
+        opt_outs.append(one)
+        if number != len(opt_outs):
             flaw = flaw or "lines are missing or in another order"
     if lines and lines[-1]:
         flaw = "its last line is cut off"
     marked = _read_mark(first)
     if marked is None:
         flaw = "its mark cannot be read"
-    elif marked > len(heard):
+    elif marked > len(opt_outs):
         flaw = flaw or "its end is lost"
-    return heard, flaw
+    return opt_outs, flaw
 
 
 def _mark(count: int) -> bytes:
@@ -177,15 +177,15 @@ def _read_mark(line: bytes) -> int | None:
         return None
 
 
-def _line(number: int, heard: HeardOptOut) -> bytes:
+def _line(number: int, opt_out: OptedOut) -> bytes:
     # The line before it may have been cut off.
-    return b"\n" + checked_line(b"%d %b" % (number, msgspec.json.encode(heard)))
+    return b"\n" + checked_line(b"%d %b" % (number, msgspec.json.encode(opt_out)))
 
 
-def _read_line(line: bytes) -> tuple[int, HeardOptOut | None]:
+def _read_line(line: bytes) -> tuple[int, OptedOut | None]:
     text = text_of(line)
     try:
-        digits, said = (text or b"").split(b" ", 1)
-        return int(digits), msgspec.json.decode(said, type=HeardOptOut)
+        digits, fields = (text or b"").split(b" ", 1)
+        return int(digits), msgspec.json.decode(fields, type=OptedOut)
     except (ValueError, msgspec.MsgspecError):
         return 0, None

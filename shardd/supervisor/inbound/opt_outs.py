@@ -21,7 +21,7 @@ from shardd.errors import BlockedError, DatabaseError, PermanentError, RefusedDa
 from shardd.logs import get_logger
 from shardd.opt_out_words import OptOutWords
 from shardd.phone_numbers import address_of, country_codes, is_ambiguous, parse_recipient
-from shardd.queue.opt_outs import HeardOptOut, OptOuts
+from shardd.queue.opt_outs import OptOuts
 from shardd.queue.records import ClaimedJob
 from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
 from shardd.supervisor.problems import Problem, ProblemKind
@@ -50,7 +50,7 @@ REMEMBERED: Final = 10_000
 class _Waiting:
     """One that is not stored yet."""
 
-    heard: HeardOptOut
+    opt_out: ipc.OptedOut
     since: float
     """When it arrived, or was read from the disk, on the monotonic clock."""
     due: float = 0.0
@@ -58,11 +58,11 @@ class _Waiting:
     tried: bool = False
 
     def addresses(self) -> list[str]:
-        return [address_of(recipient) for recipient in self.heard.recipients]
+        return [address_of(recipient) for recipient in self.opt_out.recipients]
 
 
 class OptOutInbox(Service):
-    """Collects opt-outs and stores them; tells the database the config's opt-out settings."""
+    """Collects opt-outs and stores them; stores the config's opt-out settings."""
 
     def __init__(self, opt_outs: OptOuts, config: Config, spool: OptOutSpool) -> None:
         """`opt_outs`: over a database whose statements wait only briefly for a lock."""
@@ -79,8 +79,8 @@ class OptOutInbox(Service):
         self._error = ""
         self._lost = 0
         self._wake = asyncio.Event()
-        for heard in spool.load():
-            self._accept(heard)
+        for opt_out in spool.load():
+            self._accept(_Waiting(opt_out, time.monotonic()))
         self.configure(config)
 
     def configure(self, config: Config) -> None:
@@ -90,24 +90,24 @@ class OptOutInbox(Service):
         self._configured = False
         self._wake.set()
 
-    def add(self, heard: ipc.OptedOut) -> None:
+    def add(self, opt_out: ipc.OptedOut) -> None:
         """A worker received an opt-out."""
-        log.info("a recipient opted out", action="opt_out", device=heard.device_id)
-        kept = HeardOptOut(heard.device_id, tuple(heard.recipients), heard.words, heard.at)
-        if min((self._waiting_for[address_of(recipient)] for recipient in kept.recipients), default=0) >= MOST_OF_ONE:
+        log.info("a recipient opted out", action="opt_out", device=opt_out.device_id)
+        waiting = _Waiting(opt_out, time.monotonic())
+        if min((self._waiting_for[address] for address in waiting.addresses()), default=0) >= MOST_OF_ONE:
             return
         if len(self._waiting) >= MOST:
-            log.error("an opt-out is lost: too many wait for the database", action="opt_out", device=heard.device_id)
+            log.error("an opt-out is lost: too many wait for the database", action="opt_out", device=opt_out.device_id)
             self._lost += 1
             return
-        self._spool.keep(kept)
-        self._accept(kept)
+        self._spool.keep(opt_out)
+        self._accept(waiting)
         self._wake.set()
 
     def incoming(self, device_id: str, sender: str, text: str) -> None:
         """A text for a device whose platform calls this node; `sender`: digits of a phone number."""
         if self._words.ask_to_stop(text):
-            self.add(ipc.OptedOut(device_id, [f"+{sender}"], text, time.time()))
+            self.add(ipc.OptedOut(device_id, (f"+{sender}",), text, time.time()))
 
     def contains(self, address: str) -> bool:
         """Whether this address has opted out so recently that claims may not know it from the database."""
@@ -170,8 +170,7 @@ class OptOutInbox(Service):
                 f"in force on this node, but unknown to other nodes and producers: {self._error or 'being written'}",
             )
 
-    def _accept(self, heard: HeardOptOut) -> None:
-        waiting = _Waiting(heard, time.monotonic())
+    def _accept(self, waiting: _Waiting) -> None:
         self._waiting_for.update(waiting.addresses())
         self._waiting[waiting] = None
         self._fresh.append(waiting)
@@ -186,9 +185,9 @@ class OptOutInbox(Service):
         """Store the first of a queue, or retry it later. Raises DatabaseError unless only this one is blocked."""
         waiting = queue[0]  # it stays there until the end, which may be a cancellation
         try:
-            await self._opt_outs.hear(waiting.heard, self._config.opt_outs.confirm, without_answer=waiting.tried)
+            await self._opt_outs.store(waiting.opt_out, self._config.opt_outs.confirm, without_answer=waiting.tried)
         except RefusedDataError as error:
-            device = waiting.heard.device_id
+            device = waiting.opt_out.device_id
             log.error("the database refuses an opt-out", action="opt_out", device=device, error=str(error))
         except DatabaseError as error:
             queue.popleft()
@@ -216,7 +215,7 @@ class OptOutInbox(Service):
             self._spool.empty()
             self._error = ""
         else:
-            self._spool.shorten(len(self._waiting), (one.heard for one in self._waiting))
+            self._spool.shorten(len(self._waiting), (one.opt_out for one in self._waiting))
 
     def _failed(self, error: DatabaseError) -> None:
         if not self._error:

@@ -83,8 +83,8 @@ async def test_one_that_the_database_refuses_blocks_no_other(
     dsn: str, database: Database, inbox_of: Callable[..., OptOutInbox]
 ) -> None:
     inbox = inbox_of(database)
-    inbox.add(OptedOut("d1", ["nobody"], "stop", 5.0))
-    inbox.add(OptedOut("d1", [TO], "stop", 5.0))
+    inbox.add(OptedOut("d1", ("nobody",), "stop", 5.0))
+    inbox.add(OptedOut("d1", (TO,), "stop", 5.0))
     assert await inbox.flush()
     assert rows(dsn, "SELECT address FROM shardd.opt_outs") == [("6281234567890",)]
 
@@ -101,14 +101,14 @@ async def test_they_wait_for_a_locked_table_and_keep_their_order(
 ) -> None:
     inbox = inbox_of(impatient)
     await inbox.configure_database()
-    inbox.add(OptedOut("d1", [TO], "stop", 5.0))
-    inbox.add(OptedOut("d1", [TO], "stop now", 6.0))
+    inbox.add(OptedOut("d1", (TO,), "stop", 5.0))
+    inbox.add(OptedOut("d1", (TO,), "stop now", 6.0))
     with psycopg.connect(dsn) as nobody_can_write:
         nobody_can_write.execute("LOCK TABLE shardd.opt_outs IN EXCLUSIVE MODE")
         assert not await inbox.flush()
     # The node dies, and comes back.
     inbox = inbox_of(impatient)
-    inbox.add(OptedOut("d1", ["+6281100001"], "stop", 7.0))
+    inbox.add(OptedOut("d1", ("+6281100001",), "stop", 7.0))
     assert await inbox.flush()
     assert OptOutSpool(tmp_path).load() == []
     assert rows(dsn, "SELECT words FROM shardd.opt_out_log ORDER BY id") == [("stop",), ("stop now",), ("stop",)]
@@ -121,12 +121,12 @@ async def test_one_that_a_transaction_blocks_is_kept_and_blocks_no_other(
     with psycopg.connect(producer_dsn) as producer:
         producer.execute("INSERT INTO shardd.opt_outs (recipient) VALUES (%s), ('+6281100009')", [TO])
         for number, recipient in enumerate([TO, "+6281100001", "+6281100009", "+6281100002"]):
-            inbox.add(OptedOut("d1", [recipient], "stop", float(number)))
+            inbox.add(OptedOut("d1", (recipient,), "stop", float(number)))
         assert not await inbox.flush()
         stored = "SELECT address FROM shardd.opt_outs ORDER BY address"
         assert rows(dsn, stored) == [("6281100001",), ("6281100002",)]
         # What is heard later is not behind those that are blocked, and the node's death loses none of them.
-        inbox.add(OptedOut("d1", ["+6281100003"], "stop", 9.0))
+        inbox.add(OptedOut("d1", ("+6281100003",), "stop", 9.0))
         assert not await inbox.flush()
         assert ("6281100003",) in rows(dsn, stored)
         inbox = inbox_of(impatient)
@@ -149,7 +149,7 @@ async def test_a_blocked_confirmation_does_not_block_its_opt_out(
             "INSERT INTO shardd.jobs (device_id, recipient, body, dedupe_key) "
             "VALUES ('d1', '+6281100009', 'hello', 'opt-out:6281234567890')"
         )
-        inbox.add(OptedOut("d1", [TO], "stop", 5.0))
+        inbox.add(OptedOut("d1", (TO,), "stop", 5.0))
         assert not await inbox.flush()
         assert await inbox.flush()
     assert rows(dsn, "SELECT address FROM shardd.opt_outs") == [("6281234567890",)]
@@ -162,7 +162,7 @@ async def test_repetitions_take_no_room(
     with psycopg.connect(producer_dsn) as producer:
         producer.execute("INSERT INTO shardd.opt_outs (recipient) VALUES (%s)", [TO])
         for number in range(50):
-            inbox.add(OptedOut("d1", [TO], "stop", float(number)))
+            inbox.add(OptedOut("d1", (TO,), "stop", float(number)))
         assert len(OptOutSpool(tmp_path).load()) == MOST_OF_ONE
 
 
@@ -190,7 +190,7 @@ async def test_an_opt_out_that_is_not_stored_yet_holds_under_every_spelling_unle
     database: Database, inbox_of: Callable[..., OptOutInbox]
 ) -> None:
     inbox = inbox_of(database)
-    inbox.add(OptedOut("d1", [TO, "77@lid"], "stop", 5.0))
+    inbox.add(OptedOut("d1", (TO, "77@lid"), "stop", 5.0))
     screen = OptOutCheck(OptOuts(database), lambda _: "ID", inbox.contains)
     jobs = [
         taken(1, TO, "6281234567890"),

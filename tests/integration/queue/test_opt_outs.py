@@ -10,10 +10,11 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from shardd.ipc import OptedOut
 from shardd.queue.cycle import Settlement
 from shardd.queue.database import Database
 from shardd.queue.jobs import Jobs
-from shardd.queue.opt_outs import HeardOptOut, NewOptOut, OptOutAdmin, OptOuts
+from shardd.queue.opt_outs import NewOptOut, OptOutAdmin, OptOuts
 from shardd.queue.records import ClaimRequest
 from shardd.supervisor.scheduling.device_queue import FIRST_POSITION
 from tests.support.queue_rows import add_devices, connect, insert_jobs, row_of, take_epoch
@@ -36,8 +37,8 @@ def owner(dsn: str) -> Iterator[Connection]:
         yield connection
 
 
-def heard(*recipients: str, device: str = "d1", words: str = "STOP") -> HeardOptOut:
-    return HeardOptOut(device, recipients or (TO,), words, 1_700_000_000.0)
+def heard(*recipients: str, device: str = "d1", words: str = "STOP") -> OptedOut:
+    return OptedOut(device, recipients or (TO,), words, 1_700_000_000.0)
 
 
 def of(job_class: str) -> dict[str, Any]:
@@ -213,7 +214,7 @@ async def test_a_worker_is_told_what_goes_to_them_all_the_same(dsn: str, databas
         cycle = await jobs.cycle(Settlement(), [ClaimRequest("d1", f"/{name}", epoch, FIRST_POSITION, 1)])
         told[name] = [taken.spec.heeds_opt_outs for taken in cycle.taken]
     assert told == {"marketing": [True], "service": [False], "reply": [True]}
-    await OptOuts(database).hear(heard("+6281100001"), "Bye.")
+    await OptOuts(database).store(heard("+6281100001"), "Bye.")
     cycle = await jobs.cycle(Settlement(), [ClaimRequest("d1", "/reply", epoch, FIRST_POSITION, 1)])
     assert [(taken.spec.body, taken.spec.heeds_opt_outs, taken.opted_out) for taken in cycle.taken] == [
         ("Bye.", False, False)
@@ -228,9 +229,9 @@ async def test_a_person_is_known_by_all_addresses_and_answered_once(
 ) -> None:
     add_devices(dsn, "d1")
     opt_outs = OptOuts(database)
-    assert await opt_outs.hear(heard(TO, "123456@lid"), "You get no more messages.")
-    assert not await opt_outs.hear(heard(TO, "123456@lid", words="stop!!"), "You get no more messages.")
-    assert await opt_outs.hear(heard(TO, "777777@lid"), "You get no more messages."), "the second is new"
+    assert await opt_outs.store(heard(TO, "123456@lid"), "You get no more messages.")
+    assert not await opt_outs.store(heard(TO, "123456@lid", words="stop!!"), "You get no more messages.")
+    assert await opt_outs.store(heard(TO, "777777@lid"), "You get no more messages."), "the second is new"
     rows = owner.execute("SELECT address, source, device_id, words FROM shardd.opt_outs ORDER BY address").fetchall()
     assert rows == [(address, "message", "d1", "STOP") for address in ("123456@lid", "6281234567890", "777777@lid")]
     answers = owner.execute("SELECT recipient, body, class, confirms, address FROM shardd.jobs").fetchall()
@@ -241,9 +242,9 @@ async def test_without_a_text_or_a_device_nothing_is_answered(dsn: str, database
     add_devices(dsn, "d1", "gone")
     owner.execute("UPDATE shardd.devices SET removed_at = now() WHERE id = 'gone'")
     opt_outs = OptOuts(database)
-    assert await opt_outs.hear(heard("+6281100001"), None)
-    assert await opt_outs.hear(heard("+6281100002", device="gone"), "Bye.")
-    assert await opt_outs.hear(heard("+6281100003", device="unheard of"), "Bye.")
+    assert await opt_outs.store(heard("+6281100001"), None)
+    assert await opt_outs.store(heard("+6281100002", device="gone"), "Bye.")
+    assert await opt_outs.store(heard("+6281100003", device="unheard of"), "Bye.")
     assert owner.execute("SELECT count(*) FROM shardd.jobs").fetchall() == [(0,)]
     assert owner.execute("SELECT count(*) FROM shardd.opt_outs").fetchall() == [(3,)]
 
@@ -252,7 +253,7 @@ async def test_who_has_to_say_it_again_is_on_the_trail_once_a_day(database: Data
     opt_outs, admin = OptOuts(database), OptOutAdmin(database)
     owner.execute(INSERT, [TO])
     for words, at in (("stop", 5.0), ("stop", 5.0), ("STOP!!!", 6.0)):
-        assert not await opt_outs.hear(HeardOptOut("d1", (TO,), words, at), None)
+        assert not await opt_outs.store(OptedOut("d1", (TO,), words, at), None)
     owner.execute(INSERT, [TO])
     trail = await admin.trail("6281234567890")
     assert [(saying.again, saying.source, saying.words) for saying in trail] == [

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from shardd.queue.opt_outs import HeardOptOut
+from shardd.ipc import OptedOut
 from shardd.supervisor.inbound.opt_out_spool import DAMAGED, NAME, SPARE, OptOutSpool
 
-FIRST = HeardOptOut("d1", ("+6281234567890", "77@lid"), "Stop ☝\n", 5.5)
-SECOND = HeardOptOut("d2", ("+6281234567891",), "stop", 6.5)
+FIRST = OptedOut("d1", ("+6281234567890", "77@lid"), "Stop ☝\n", 5.5)
+SECOND = OptedOut("d2", ("+6281234567891",), "stop", 6.5)
 
 
 @pytest.fixture
