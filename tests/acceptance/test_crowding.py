@@ -77,7 +77,7 @@ async def test_who_fills_the_table_of_locks_is_named(
     # Nobody gets in any more, but the daemon was in.
     with pytest.raises(psycopg.OperationalError, match="out of shared memory"):
         connect(crowded, crowded_dbname)
-    named = has("server", "table of locks", f"pid {pid} of user stranger in database {crowded_dbname}", f"kill {pid}")
+    named = has("server", "lock table", f"pid {pid} of user stranger in database {crowded_dbname}", f"kill {pid}")
     status = await daemon.until(named)
     assert status["healthy"] is False
     shardd = Command(daemon.config_file)
