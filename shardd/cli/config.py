@@ -1,4 +1,4 @@
-"""`shardd config`: look at a config file without starting anything."""
+"""`shardd config`: config files, without starting anything."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ from pathlib import Path
 
 import click
 
-from shardd.cli.output import say, say_error
-from shardd.config import Config, load_config, sample_config
+from shardd.cli.output import count, say, say_error
+from shardd.config import load_config, sample_config
 from shardd.errors import ConfigError
 
 
 @click.group("config")
 def config_group() -> None:
-    """Check a config file, or print a commented sample."""
+    """Check a config file, or print a sample."""
 
 
 @config_group.command("check")
 @click.argument("file", type=click.Path(path_type=Path))
 def check(file: Path) -> None:
-    """Report every error in FILE; exit with 0 when there is none, else with 78."""
+    """Report all errors in a config file.
+
+    Exit codes: 0 no error; 78 errors.
+    """
     try:
         config = load_config(file)
     except ConfigError as error:
@@ -29,17 +32,16 @@ def check(file: Path) -> None:
         if len(lines) > 1:
             say(f"{len(lines)} errors", err=True)
         raise click.exceptions.Exit(ConfigError.exit_code) from None
-    say(f"{file}: good ({_summary(config)})")
+    database = "the database of dsn" if config.database else "a PostgreSQL of its own"
+    summary = f"node {config.node}, {count(config.shards, 'shard')}, {database}, state in {config.state_dir}"
+    say(f"{file}: good ({summary})")
 
 
 @config_group.command("sample")
 def sample() -> None:
-    """Print a config file with every option, its default and a comment."""
+    """Print a config file with all options.
+
+    Each with its default and a comment.
+    """
     for line in sample_config().splitlines():
         say(line)
-
-
-def _summary(config: Config) -> str:
-    database = "the database of dsn" if config.database else "a PostgreSQL of its own"
-    shards = "1 shard" if config.shards == 1 else f"{config.shards} shards"
-    return f"node {config.node}, {shards}, {database}, state in {config.state_dir}"

@@ -1,4 +1,4 @@
-"""`shardd db`: the database's schema, and where it is."""
+"""`shardd db`: the schema of the database, and its address."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from shardd.cli.database import reach_dsn
-from shardd.cli.options import config_option, database_config_option
+from shardd.cli.options import config_option, database_config_option, json_option
 from shardd.cli.output import make_console, make_table, print_exactly, print_json, say
 from shardd.config import Config
 from shardd.embedded import embedded_dsn
@@ -23,33 +23,41 @@ NOT_CURRENT: Final = 1
 
 @click.group("db")
 def db_group() -> None:
-    """Migrate the database, look at it, or tell where it is."""
+    """Migrate the database, or show its state or DSN."""
 
 
 @db_group.command("migrate")
 @config_option
 def migrate_command(config: Config) -> None:
-    """Bring the database to the schema of this release."""
+    """Migrate the database to this release."""
     applied, state = asyncio.run(_migrate(config))
     for name in applied:
         say(f"applied {name}")
     if not applied:
         say("nothing to apply: the database is current")
-    _tell_notes(state)
+    _print_notes(state)
 
 
 @db_group.command("status")
 @database_config_option
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option()
 def status_command(config: Config, as_json: bool) -> None:
-    """Show the database and its migrations; exit with 0 when it is current, else with 1."""
+    """Show the database and its migrations.
+
+    Exit codes: 0 current; 1 not current.
+    """
     state = asyncio.run(_status(config))
     if as_json:
         print_json({**asdict(state), "current": state.current})
     else:
         _show(state)
-        _tell_notes(state)
-        _tell_open_means(state)
+        _print_notes(state)
+        if state.open_means:
+            say(
+                f"note: every login may make {' and '.join(state.open_means)}, with which one alone can fill the server's lock "
+                "table or its disk: a superuser revokes that with the SQL in the README, under 'Who may insert what'",
+                err=True,
+            )
     if not state.current:
         raise click.exceptions.Exit(NOT_CURRENT)
 
@@ -60,15 +68,18 @@ def status_command(config: Config, as_json: bool) -> None:
     "--role", type=click.Choice(ROLES), default="shardd", show_default=True, help="Role of the embedded database."
 )
 def dsn_command(config: Config, role: str) -> None:
-    """Print where the database is, for psql and other programs: psql "$(shardd db dsn --config F)"."""
+    """Print the DSN of the database.
+
+    For psql and other programs: psql "$(shardd db dsn)"
+    """
     if config.database is None:
         print_exactly(embedded_dsn(config.state_dir, role))
     elif role == "shardd":
         print_exactly(config.database.dsn)
     else:
         raise UsageError(
-            f"--role {role} is one of the embedded database, and {config.source} names a server: its roles are yours to make, "
-            "such as CREATE ROLE app LOGIN PASSWORD '…' CONNECTION LIMIT 20 IN ROLE shardd_producer"
+            f"--role {role} is for the embedded database, and {config.source} names a server: create roles there, such as "
+            "CREATE ROLE app LOGIN PASSWORD '…' CONNECTION LIMIT 20 IN ROLE shardd_producer"
         )
 
 
@@ -91,25 +102,16 @@ def _show(state: DatabaseState) -> None:
     make_console().print(table)
 
 
-def _tell_notes(state: DatabaseState) -> None:
+def _print_notes(state: DatabaseState) -> None:
     if not state.producer_role:
         say(f"note: {NO_PRODUCER_ROLE}", err=True)
     if state.superuser:
-        say(f"note: {state.role} is a superuser, and shardd needs no such rights: use a role of its own", err=True)
+        say(f"note: {state.role} is a superuser, which shardd does not need: use a role of its own", err=True)
     for right in state.open_rights:
         say(
-            f"note: everybody (PUBLIC) has the right {right}, so that one program can meet what another one made there; whoever "
-            f"owns it takes that away with: REVOKE {right} FROM PUBLIC",
+            f"note: every role (PUBLIC) has the right {right}, so a program can come upon objects that another one created; the "
+            f"owner revokes it with: REVOKE {right} FROM PUBLIC",
             err=True,
         )
     if state.read_only:
         say("note: this server is a read-only standby: name the primary in the DSN", err=True)
-
-
-def _tell_open_means(state: DatabaseState) -> None:
-    if state.open_means:
-        say(
-            f"note: every login may make {' and '.join(state.open_means)}, with which one alone can fill the server's table of "
-            "locks or its disk: a superuser takes that away with the SQL in the README, under 'Who may insert what'",
-            err=True,
-        )

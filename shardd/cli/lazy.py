@@ -1,4 +1,4 @@
-"""A group whose commands are imported when they are wanted: `shardd status` need not load what draws a QR code."""
+"""A click group that imports its commands on demand: `shardd status` need not load what draws a QR code."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import click
 
 
 class LazyGroup(click.Group):
-    """Like click's, with commands that are named by where they are: `module:attribute`."""
+    """Like click's, with commands given as `module:attribute`."""
 
     def __init__(self, *args: Any, lazy: Mapping[str, str], **kwargs: Any) -> None:
-        """`lazy`: by the name of the command."""
+        """`lazy`: `module:attribute` by command name."""
         super().__init__(*args, **kwargs)
         self._lazy = lazy
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names, in order."""
+        """All names, sorted."""
         return sorted({*super().list_commands(ctx), *self._lazy})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name, if there is one."""
+        """The command of this name, or None."""
         if cmd_name not in self._lazy:
             return super().get_command(ctx, cmd_name)
         module, _, attribute = self._lazy[cmd_name].partition(":")

@@ -1,7 +1,7 @@
-"""`shardd`: the command line. Each group of commands has a module of its own.
+"""`shardd`: the command line.
 
-Every error that shardd foresees ends here as one line on stderr (of a config file: one for each error) and an exit code of
-sysexits.h. One that it does not is a defect: the daemon logs its traceback, every other command names it in one line, too.
+Every SharddError ends here as one line on stderr (for a config file: one line per error) and an exit code of sysexits.h. Any
+other exception is a defect: the daemon logs its traceback, every other command reports it in one line, too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from shardd.cli.output import say, say_error
 from shardd.errors import ConfigError, SharddError, UsageError
 
 TRACEBACK_VARIABLE: Final = "SHARDD_TRACEBACK"
-"""When it is set, a defect's traceback is shown, too."""
+"""If set, the traceback of a defect is printed, too."""
 
 COMMANDS: Final = {
     "campaign": "shardd.cli.campaign.commands:campaign_group",
@@ -29,11 +29,11 @@ COMMANDS: Final = {
     "device": "shardd.cli.device.commands:device_group",
     "drain": "shardd.cli.daemon:drain",
     "event": "shardd.cli.event:event_group",
-    "group": "shardd.cli.group.commands:group_group",
+    "group": "shardd.cli.group:group_group",
     "import": "shardd.cli.legacy.commands:import_group",
     "job": "shardd.cli.job.commands:job_group",
     "opt-out": "shardd.cli.opt_out.commands:opt_out_group",
-    "producer": "shardd.cli.producer.commands:producer_group",
+    "producer": "shardd.cli.producer:producer_group",
     "restart": "shardd.cli.daemon:restart",
     "start": "shardd.cli.daemon:start",
     "status": "shardd.cli.status.commands:status",
@@ -45,7 +45,7 @@ COMMANDS: Final = {
 @click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="shardd")
 def cli() -> None:
-    """Keep thousands of WhatsApp devices sending, and tell the truth about every message."""
+    """Keep thousands of WhatsApp devices sending, with a truthful state for every message."""
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def main() -> None:
         error.show()
         code = UsageError.exit_code
     except click.ClickException as error:
-        say_error(f"shardd: {_usage_words(error)}")
+        say_error(f"shardd: {_usage_text(error)}")
         code = UsageError.exit_code
     except ConfigError as error:
         for line in f"shardd: {error}".split("\n"):
@@ -71,19 +71,19 @@ def main() -> None:
         say_error(f"shardd: {error}")
         code = error.exit_code
     except BrokenPipeError:
-        # The reader (head, less) has gone: nothing more is wanted.
+        # The reader (head, less) has gone.
         sys.stderr.close()
         code = 0
     except Exception as error:
         if sys.excepthook is not sys.__excepthook__:
             raise  # the daemon logs it
-        _say_defect(error)
+        _report_defect(error)
         code = SharddError.exit_code
     sys.exit(code)
 
 
 def _open_closed_streams() -> None:
-    """Who starts us with descriptors closed (`<&-`) gets nothing from there and leaves nothing there."""
+    """Replace streams that were closed when we were started (`<&-`) by the null device."""
     if sys.stdin is None:
         sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115  for the life of the process
     for name in ("stdout", "stderr"):
@@ -92,7 +92,7 @@ def _open_closed_streams() -> None:
 
 
 def _check_encoding() -> None:
-    """Refuse bytes that are not UTF-8, which neither the database nor JSON could take. Raises UsageError."""
+    """Raise UsageError for bytes that are not UTF-8: neither the database nor JSON accepts them."""
     for argument in sys.argv[1:]:
         if not _is_unicode(argument):
             raise UsageError(f"the argument {argument} is not UTF-8: write it in UTF-8")
@@ -102,18 +102,18 @@ def _check_encoding() -> None:
 
 
 def _is_unicode(text: str) -> bool:
-    # Python keeps other bytes of the command line as halves of surrogate pairs (PEP 383).
+    # Python represents other bytes as lone surrogates (PEP 383).
     return not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
-def _usage_words(error: click.ClickException) -> str:
-    """What click says in several lines, in one."""
+def _usage_text(error: click.ClickException) -> str:
+    """Click's message on one line, with the command whose help to read."""
     words = " ".join(error.format_message().split()).rstrip(".")
     context = error.ctx if isinstance(error, click.UsageError) else None
     return words if context is None else f"{words}; see {context.command_path} --help"
 
 
-def _say_defect(error: Exception) -> None:
+def _report_defect(error: Exception) -> None:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(frame.filename).name}:{frame.lineno}"
     more = "" if TRACEBACK_VARIABLE in os.environ else f"; {TRACEBACK_VARIABLE}=1 shows more"

@@ -1,30 +1,30 @@
-"""Naming many things at once: ids as arguments, or one per line on stdin."""
+"""Commands on many things at once: their ids, from arguments or stdin, a confirmation, and the report of what was done."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import click
 
-from shardd.cli.output import ask, count, say_error
+from shardd.cli.output import ask, count, say, say_error
 from shardd.errors import UsageError
 
 SHOWN: Final = 10
-"""Names that an error lists before it only counts."""
+"""Names that an error lists; the rest is counted."""
 _SHORT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+@-]{0,63}")
 _JOB_ID: Final = re.compile(r"[0-9]{1,19}")
 _BIGGEST_ID: Final = 2**63 - 1
 LONGEST_NAME: Final = 100
 """Characters of a name that are shown."""
 LONGEST_LINE: Final = 4096
-"""Bytes of a line of stdin; more than any name has."""
+"""Bytes of a line of stdin; no name is longer."""
 
 
 def read_names(arguments: Iterable[str]) -> list[str]:
-    """The arguments without doubles, with `-` replaced by the lines of stdin; empty lines and lines with # are skipped."""
+    """The arguments without duplicates; `-` stands for the lines of stdin, of which empty ones and those with # are skipped."""
     names: dict[str, None] = {}
     for argument in arguments:
         lines: Iterable[str] = _stdin_lines() if argument == "-" else [argument]
@@ -35,7 +35,7 @@ def read_names(arguments: Iterable[str]) -> list[str]:
 
 
 def _stdin_lines() -> Iterator[str]:
-    """Raises UsageError for a line that cannot be names: a wrong file was led into the command."""
+    """Raises UsageError for a line that cannot be a name: the input is a wrong file."""
     stream = sys.stdin.buffer
     number = 0
     while line := stream.readline(LONGEST_LINE + 1):
@@ -49,12 +49,12 @@ def _stdin_lines() -> Iterator[str]:
 
 
 def device_ids(arguments: Iterable[str]) -> list[str]:
-    """Ids of devices. Raises UsageError when there is none, or one that cannot be one."""
+    """Ids of devices. Raises UsageError when there is none, or an invalid one."""
     return short_names(arguments, "device")
 
 
 def short_names(arguments: Iterable[str], one: str) -> list[str]:
-    """Ids of things called `one`. Raises UsageError when there is none, or one that cannot be one."""
+    """Ids of things called `one`. Raises UsageError when there is none, or an invalid one."""
     ids = read_names(arguments)
     if not ids:
         raise UsageError(f"no {one} is named: write its id, several, or - for ids on stdin, one per line")
@@ -68,7 +68,7 @@ def short_names(arguments: Iterable[str], one: str) -> list[str]:
 
 
 def job_ids(arguments: Sequence[str]) -> list[int]:
-    """Ids of jobs. Raises UsageError for one that cannot be one, and when stdin was to name some and did not."""
+    """Ids of jobs. Raises UsageError for an invalid one, and when stdin has none."""
     names = read_names(arguments)
     if arguments and not names:
         raise UsageError("no job is named: write its id, several, or - for ids on stdin, one per line")
@@ -90,32 +90,52 @@ def _shortened(name: str) -> str:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask, unless `yes` was given. Raises UsageError when nobody is there to answer, click's Abort when the answer is no."""
+    """Ask, unless `yes`. Raises UsageError when stdin is not a terminal, click's Abort when the answer is no."""
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError(f"this needs a yes, and nobody is there to give it: add --yes ({question})")
+        raise UsageError(f"this needs a confirmation, and stdin is not a terminal: add --yes ({question})")
     ask(question)
 
 
 class Refusals:
-    """What could not be done, told line by line while the rest is done; `finish` makes the exit code."""
+    """What could not be done, reported line by line while the rest is done; `finish` sets the exit code."""
 
     def __init__(self) -> None:
-        self._told = False
+        self._any = False
 
-    def tell(self, names: Sequence[object], one: str, why: str, *, number: int | None = None) -> None:
-        """`why` is the rest of a sentence that begins with the names of things called `one`; nothing for none of them.
+    def add(self, names: Sequence[object], one: str, why: str, *, number: int | None = None) -> None:
+        """Report things called `one`, if there are any; the line reads `device d1: WHY`.
 
         `number`: how many there are, where `names` are only some of them, or none.
         """
         many = len(names) if number is None else number
         if many:
-            self._told = True
+            self._any = True
             who = f" {some(names, many)}" if names else ""
             say_error(f"{one if many == 1 and names else count(many, one)}{who}: {why}")
 
     def finish(self) -> None:
-        """Exit with UsageError's code if anything was told."""
-        if self._told:
+        """Exit with UsageError's code if anything was reported."""
+        if self._any:
             raise click.exceptions.Exit(UsageError.exit_code)
+
+
+def refuse(one: str, refused: Mapping[str, Sequence[str]]) -> None:
+    """Report the names of things called `one` that were refused, by reason; if there are any, exit with UsageError's code."""
+    refusals = Refusals()
+    for why, names in refused.items():
+        refusals.add(names, one, why)
+    refusals.finish()
+
+
+def report(past: str, one: str, done: Collection[str], refused: Mapping[str, Sequence[str]]) -> None:
+    """Report `paused 2 devices`, then as `refuse` does."""
+    if done:
+        say(f"{past} {count(len(done), one)}")
+    refuse(one, refused)
+
+
+def without(names: Iterable[str], *others: Collection[str]) -> list[str]:
+    """The names that none of the others contains, in their order."""
+    return [name for name in names if not any(name in other for other in others)]

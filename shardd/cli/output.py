@@ -1,16 +1,17 @@
-"""How the commands speak: tables for people, JSON for programs, numbers and times in the same words everywhere.
+"""Everything that the commands print: tables for people, JSON for programs, the same words for numbers and times everywhere.
 
-All that a command prints goes through here, because some of it was written by strangers: text is made visible (see
-`shardd.visible`) on a terminal and elsewhere, a line break in a value makes no line, and `[red]` is a word in brackets. JSON
-carries every text exactly. The linter allows `Text`, `Table`, `Console` and `click.echo` of the libraries in no other module.
+Some of it was written by strangers. Here it is made visible (see `shardd.visible`), on a terminal and elsewhere: a line break in
+a value starts no line, and `[red]` is a word in brackets. JSON keeps every text exactly. The linter allows `Text`, `Table`,
+`Console` and `click.echo` of the libraries in no other module.
 
-On a terminal a table fits its width. Elsewhere (a pipe, a file) it has 200 columns, because a program or a pager reads it, and
-nothing is coloured. `NO_COLOR` and `COLUMNS` are respected.
+On a terminal a table fits its width. Elsewhere (a pipe, a file) it has 200 columns and no colours. `NO_COLOR` and `COLUMNS` are
+respected.
 """
 
 from __future__ import annotations
 
 import codecs
+import dataclasses
 import io
 import json
 import math
@@ -37,15 +38,15 @@ from shardd.visible import visible, visible_json
 
 _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 PIPE_WIDTH: Final = 200
-"""Columns where there is no terminal to fit."""
+"""Columns where there is no terminal."""
 GAP: Final = 2
-"""Spaces between two columns: a header may have spaces of its own."""
+"""Spaces between two columns: a header may contain single ones."""
 LEGIBLE: Final = 12
-"""Columns that what is cut keeps, if that makes room enough."""
+"""Width that a column keeps when it is cut, if that is enough."""
 TIGHT: Final = 5
-"""Columns that it keeps at least, if an id or a time then fits as it is."""
+"""Width that it keeps at least, if an id or a time then fits uncut."""
 LONGEST_LINE: Final = 2000
-"""Characters of an error's line: an argument that it quotes may be much longer."""
+"""Characters of an error: an argument that it quotes may be much longer."""
 SANDBOX: Final = "sandbox"
 SANDBOX_STYLE: Final = "bold magenta"
 
@@ -74,7 +75,7 @@ STATE_STYLES: Final[dict[str, str]] = {
     DeviceState.CLIENT_OUTDATED: "red",
     "paused": "yellow",
 }
-"""The styles of the states' words; what is not here is shown plain."""
+"""By state; the others are plain."""
 
 
 class Text(rich.text.Text):
@@ -107,14 +108,14 @@ class Lines(Text):
 
 
 class Console(rich.console.Console):
-    """Rich's console, which interprets nothing in a text."""
+    """Rich's console, which interprets no markup in a text."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         """As in rich; a text is one line."""
         super().print(*map(_one_line, objects), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """As in rich. What no `Text` or `Table` of ours has made visible, within whatever it stands, is so here at the latest."""
+        """As in rich. What no `Text` or `Table` of ours contains, however deep, is made visible here."""
         for segment in super().render(renderable, options):
             text = segment.text if segment.control else visible(segment.text, lines=True)
             yield segment if text == segment.text else Segment(text, segment.style)
@@ -123,25 +124,25 @@ class Console(rich.console.Console):
 def make_console() -> Console:
     """A console on stdout."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal that cannot spell a character shows a question mark, not a traceback.
+        # A character that the encoding does not have becomes a question mark, not a traceback.
         sys.stdout.reconfigure(errors="replace")
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
     return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 class Table(rich.table.Table):
-    """Rich's table; each cell is one line."""
+    """Rich's table; each cell is one line, unless it is `Lines`."""
 
     def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
         """As in rich."""
-        super().add_row(*map(_one_line, cells), **options)
+        super().add_row(*(cell if isinstance(cell, Lines) else _one_line(cell) for cell in cells), **options)
 
 
 class _FittedTable(Table):
-    """Where there is too little room, its widest columns give way, and not all of them alike; ids, times and numbers last."""
+    """Where there is too little room, its widest columns are cut first; ids, times and numbers last."""
 
     whole: frozenset[int] = frozenset()
-    """Columns that are cut last; the first one before the others of these."""
+    """Columns that are cut last, of these the first column first."""
 
     def __rich_console__(self, console: rich.console.Console, options: ConsoleOptions) -> RenderResult:
         widths = [max(_width(cell) for cell in (column.header, *column.cells)) for column in self.columns]
@@ -155,15 +156,8 @@ class _FittedTable(Table):
         yield from super().__rich_console__(console, options)
 
 
-class _Facts(Table):
-    """Names and values. `Lines` among the values stand in their column, beside no name."""
-
-    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
-        rich.table.Table.add_row(self, *(one if isinstance(one, Lines) else _one_line(one) for one in cells), **options)
-
-
 def make_table(*headers: str, right: Iterable[str] = (), whole: Iterable[str] = ()) -> Table:
-    """A table without lines; the columns named in `right` hold numbers. These, those in `whole`, and the first are cut last."""
+    """A table without rules; the columns `right` hold numbers. These, those in `whole`, and the first column are cut last."""
     table = _FittedTable(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     numbers, uncut = set(right), set(whole)
     table.whole = frozenset(
@@ -174,16 +168,19 @@ def make_table(*headers: str, right: Iterable[str] = (), whole: Iterable[str] = 
     return table
 
 
-def make_grid(padding: int, kind: type[Table] = Table) -> Table:
-    """Cells beside each other, with spaces between them; no headers."""
-    return kind(
+def make_grid(padding: int) -> Table:
+    """Cells beside each other, with `padding` spaces between them; no headers."""
+    return Table(
         box=None, padding=(0, padding, 0, 0), show_header=False, show_edge=False, pad_edge=False, collapse_padding=True
     )
 
 
-def make_facts(rows: Iterable[tuple[RenderableType, RenderableType]]) -> Table:
-    """What is known of one thing: names and values, without those that are empty. Only `Lines` have several."""
-    table = make_grid(2, kind=_Facts)
+Facts = list[tuple[str, RenderableType | None]]
+
+
+def make_facts(rows: Iterable[tuple[RenderableType, RenderableType | None]]) -> Table:
+    """What is known of one thing: names and values, without the empty ones. A value has one line, unless it is `Lines`."""
+    table = make_grid(GAP)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
@@ -198,7 +195,7 @@ def say(text: str, *, err: bool = False) -> None:
 
 
 def ask(question: str) -> None:
-    """A question on stderr that needs a yes. Raises click's Abort when the answer is another."""
+    """Ask a question on stderr. Raises click's Abort unless the answer is yes."""
     click.confirm(visible(question), abort=True, err=True)
 
 
@@ -209,7 +206,7 @@ def say_error(text: str) -> None:
 
 
 def _folded(line: str) -> str:
-    """On a terminal, in lines that end between words; elsewhere as it is."""
+    """On a terminal wrapped between words; elsewhere unchanged."""
     if not sys.stderr.isatty():
         return line
     width = max(LEGIBLE, shutil.get_terminal_size().columns)
@@ -217,21 +214,34 @@ def _folded(line: str) -> str:
 
 
 def print_exactly(line: str) -> None:
-    """One line for programs. Only where a terminal reads it, it is made visible."""
-    # Not by `click.echo`, which leaves out what a terminal would obey.
+    """One line for programs; made visible on a terminal only."""
+    # `click.echo` would remove escape sequences.
     sys.stdout.write(f"{visible(line) if sys.stdout.isatty() else line}\n")
 
 
 def print_json(value: Any, *, compact: bool = False) -> None:
-    """For programs: JSON, indented or (`compact`) on one line; times in ISO 8601. Numbers that JSON cannot say are null."""
-    # Whatever the encoding of stdout: JSON can say everything in ASCII.
+    """JSON for programs, indented or (`compact`) on one line; see `_plain` for what `value` may contain."""
+    # Whatever the encoding of stdout: ASCII can express all of JSON.
     ascii_only = codecs.lookup(getattr(sys.stdout, "encoding", None) or "ascii").name != "utf-8"
-    indent = None if compact else 2
-    try:
-        text = json.dumps(value, indent=indent, ensure_ascii=ascii_only, default=_plain, allow_nan=False)
-    except ValueError:
-        text = json.dumps(_finite(value), indent=indent, ensure_ascii=ascii_only, default=_plain, allow_nan=False)
+    text = json.dumps(_plain(value), indent=None if compact else 2, ensure_ascii=ascii_only, allow_nan=False)
     click.echo(visible_json(text))
+
+
+def _plain(value: Any) -> Any:
+    """Rows as objects, times in ISO 8601, and null for numbers that JSON does not have."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        # `class` is a keyword in Python.
+        names = (
+            (field.name, "class" if field.name == "job_class" else field.name) for field in dataclasses.fields(value)
+        )
+        return {shown: _plain(getattr(value, name)) for name, shown in names}
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def state_text(state: str) -> Text:
@@ -239,9 +249,19 @@ def state_text(state: str) -> Text:
     return Text(state, STATE_STYLES.get(state, ""))
 
 
-def sandbox_line(sandbox: int, all_of_them: int, what: str) -> str:
-    """The sentence that tells which of the things shown are only for trying."""
-    return f"{sandbox} of {all_of_them} {what} are sandbox: their messages reach nobody"
+def transport_text(transport: str) -> Text:
+    """A transport's name; the sandbox stands out."""
+    return Text(transport, SANDBOX_STYLE if transport == SANDBOX else "")
+
+
+def sandbox_text(sandbox: int, total: int, what: str) -> Text:
+    """How many of the things shown are in the sandbox."""
+    return Text(f"{sandbox} of {total} {what} are sandbox: their messages reach nobody", SANDBOX_STYLE)
+
+
+def number_text(number: int, style: str = "") -> Text:
+    """`6,000`, in `style` unless it is 0."""
+    return Text(f"{number:,}", style if number else "")
 
 
 def span(seconds: float) -> str:
@@ -261,7 +281,7 @@ def span(seconds: float) -> str:
 
 
 def ago(moment: datetime | None, now: datetime | None = None) -> str:
-    """How long ago, or how soon, in one unit; empty when there is no moment."""
+    """How long ago, or how soon, in one unit; empty for None."""
     if moment is None:
         return ""
     seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
@@ -273,7 +293,7 @@ def ago(moment: datetime | None, now: datetime | None = None) -> str:
 
 
 def moment_text(moment: datetime | None) -> str:
-    """A moment, absolute and relative; empty when there is none."""
+    """A moment, absolute and relative; empty for None."""
     return "" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC ({ago(moment)})"
 
 
@@ -292,17 +312,3 @@ def _one_line(cell: RenderableType | None) -> RenderableType | None:
 
 def _width(cell: RenderableType) -> int:
     return max((cell_len(line) for line in str(cell).splitlines()), default=0)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
-    return [_finite(one) for one in value] if isinstance(value, (list, tuple)) else value

@@ -1,55 +1,117 @@
-"""`shardd webhook`: which programs are told what happens, how far each is, and what one would not take."""
+"""`shardd webhook`: how far the webhooks of the config file are, and what their receivers rejected."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import click
 
 from shardd.cli.database import with_database
-from shardd.cli.options import WholeNumber, config_option, database_config_option
-from shardd.cli.output import Text, ago, count, make_console, make_table, print_json, say
+from shardd.cli.listing import Column, Listing
+from shardd.cli.options import WholeNumber, config_option, database_config_option, json_list_option
+from shardd.cli.output import Text, ago, count, make_console, number_text, say
 from shardd.config import Config, WebhookConfig
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.webhooks import FAILURES_KEPT, FailureRow, WebhookAdmin, WebhookRow
 
 COUNT_MOST: Final = 100_000
-"""Waiting events that are counted one by one."""
+"""Waiting events that are counted exactly."""
 _STYLES: Final = {"failing": "red", "disabled": "bold red", "delivering": "green"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Webhook:
+    """A webhook of the config, the database, or both; `row` None: no daemon has read this config yet."""
+
+    name: str
+    state: str
+    row: WebhookRow | None
+
+    def cell(self, name: str, style: str = "") -> Text:
+        """A number of its row."""
+        return Text() if self.row is None else number_text(getattr(self.row, name), style)
+
+    def behind(self) -> Text | str:
+        return f"{COUNT_MOST:,}+" if self.row is not None and self.row.behind > COUNT_MOST else self.cell("behind")
+
+    def error(self) -> str:
+        if self.row is None or not self.row.error:
+            return ""
+        return self.row.error + (f"; next try {ago(self.row.next_at)}" if self.row.next_at is not None else "")
+
+    def as_json(self) -> dict[str, Any]:
+        return ({} if self.row is None else asdict(self.row)) | {"name": self.name, "state": self.state}
+
+
+WEBHOOKS: Final = Listing[_Webhook](
+    one="webhook",
+    none="no webhooks: define them in the config file, below `webhooks:`",
+    columns=[
+        Column("name", lambda one: one.name),
+        Column("state", lambda one: Text(one.state, _STYLES.get(one.state, "yellow")), whole=True),
+        Column("behind", _Webhook.behind, right=True),
+        Column("delivered", lambda one: one.cell("delivered"), right=True),
+        Column("set aside", lambda one: one.cell("set_aside"), right=True),
+        Column("missed", lambda one: one.cell("missed", "red"), right=True),
+        Column("last", lambda one: "" if one.row is None else ago(one.row.delivered_at), whole=True),
+        Column("error", _Webhook.error),
+    ],
+)
+FAILURES: Final = Listing[FailureRow](
+    one="event",
+    none="no event was set aside",
+    columns=[
+        Column("event", lambda one: str(one.event_id), right=True),
+        Column("kind", lambda one: one.kind, whole=True),
+        Column("happened", lambda one: ago(one.at), whole=True),
+        Column("set aside", lambda one: ago(one.given_up_at), whole=True),
+        Column("tries", lambda one: str(one.tries), right=True),
+        Column("error", lambda one: one.error + (" (is sent again)" if one.again else "")),
+    ],
+)
 
 
 @click.group("webhook")
 def webhook_group() -> None:
-    """See how far webhooks are, and send again what a receiver did not take. They stand in the config file."""
+    """List webhooks, and retry failed events.
+
+    Webhooks are defined in the config file.
+    """
 
 
 @webhook_group.command("list")
-@click.option("--json", "as_json", is_flag=True, help="For programs: a list of objects; times in ISO 8601.")
+@json_list_option
 @config_option
 def list_(as_json: bool, config: Config) -> None:
-    """List webhooks: how each is, how many events wait for it, and what its receiver said last."""
+    """List webhooks, their state and last error.
 
-    async def find(database: Database) -> list[WebhookRow]:
-        return await WebhookAdmin(database).all(COUNT_MOST + 1)
-
-    rows = {row.name: row for row in with_database(config, find)}
+    `behind` is the number of events that wait for a webhook; `set aside` that of events that its receiver rejected for good.
+    """
+    found = with_database(config, lambda database: WebhookAdmin(database).all(COUNT_MOST + 1))
+    rows = {row.name: row for row in found}
     names = sorted(rows.keys() | config.webhooks.keys())
-    if as_json:
-        print_json([_json(name, rows.get(name), config.webhooks) for name in names])
-    else:
-        _show(names, rows, config.webhooks)
+    webhooks = [_Webhook(name, _state(name, rows.get(name), config.webhooks), rows.get(name)) for name in names]
+    WEBHOOKS.show(webhooks, as_json=as_json, plain=_Webhook.as_json, counted=False)
+    if not as_json and any(row.set_aside for row in found):
+        words = "events that were set aside: shardd webhook failed NAME; send them again: shardd webhook retry NAME"
+        make_console().print(Text(words, "dim"))
 
 
 @webhook_group.command("failed")
 @click.argument("name")
-@click.option("--limit", type=WholeNumber(1, FAILURES_KEPT), default=50, show_default=True, help="At most so many.")
-@click.option("--json", "as_json", is_flag=True, help="For programs: a list of objects; times in ISO 8601.")
+@click.option(
+    "--limit", type=WholeNumber(1, FAILURES_KEPT), default=50, show_default=True, help="Maximum number of rows."
+)
+@json_list_option
 @database_config_option
 def failed(name: str, limit: int, as_json: bool, config: Config) -> None:
-    """List the events of a webhook that were set aside, newest first: its receiver would not take them."""
+    """List events that were set aside, newest first.
+
+    The receiver of the webhook rejected them.
+    """
 
     async def find(database: Database) -> list[FailureRow]:
         admin = WebhookAdmin(database)
@@ -58,41 +120,18 @@ def failed(name: str, limit: int, as_json: bool, config: Config) -> None:
             raise _unknown(name)
         return found
 
-    found = with_database(config, find)
-    if as_json:
-        print_json([asdict(one) for one in found])
-        return
-    console = make_console()
-    if not found:
-        console.print("none was set aside")
-        return
-    table = make_table(
-        "event",
-        "kind",
-        "happened",
-        "set aside",
-        "tries",
-        "error",
-        right=("event", "tries"),
-        whole=("kind", "happened", "set aside"),
-    )
-    for one in found:
-        again = " (is sent again)" if one.again else ""
-        row = (str(one.event_id), one.kind, ago(one.at), ago(one.given_up_at), str(one.tries), one.error + again)
-        table.add_row(*map(Text, row))
-    console.print(table)
+    FAILURES.show(with_database(config, find), as_json=as_json, counted=False)
 
 
 @webhook_group.command("retry")
 @click.argument("name")
 @database_config_option
 def retry(name: str, config: Config) -> None:
-    """Try a webhook at once that fails or is disabled, and send once more what was set aside."""
+    """Retry a failing or disabled webhook now.
 
-    async def ask(database: Database) -> int | None:
-        return await WebhookAdmin(database).ask_retry(name)
-
-    again = with_database(config, ask)
+    Events that were set aside are sent once more.
+    """
+    again = with_database(config, lambda database: WebhookAdmin(database).ask_retry(name))
     if again is None:
         if name in config.webhooks:
             raise UsageError(f"webhook {name} has not begun yet: the running shardd has not read this config")
@@ -104,8 +143,8 @@ def _unknown(name: str) -> UsageError:
     return UsageError(f"webhook {name} is unknown; the others: shardd webhook list")
 
 
-def webhook_state(name: str, row: WebhookRow | None, configs: Mapping[str, WebhookConfig]) -> str:
-    """In one word, or a few."""
+def _state(name: str, row: WebhookRow | None, configs: Mapping[str, WebhookConfig]) -> str:
+    """In one or two words."""
     if name not in configs:
         return "not configured"
     if row is None:
@@ -115,32 +154,3 @@ def webhook_state(name: str, row: WebhookRow | None, configs: Mapping[str, Webho
     if row.node is None:
         return "stopped"
     return "failing" if row.failing_since is not None else "delivering"
-
-
-def _json(name: str, row: WebhookRow | None, configs: Mapping[str, WebhookConfig]) -> dict[str, Any]:
-    state = {"name": name, "state": webhook_state(name, row, configs)}
-    return state if row is None else {**asdict(row), **state}
-
-
-def _show(names: list[str], rows: Mapping[str, WebhookRow], configs: Mapping[str, WebhookConfig]) -> None:
-    console = make_console()
-    if not names:
-        console.print("no webhooks: they stand in the config file, below `webhooks:`")
-        return
-    headers = ("name", "state", "behind", "delivered", "set aside", "missed", "last", "error")
-    table = make_table(*headers, right=("behind", "delivered", "set aside", "missed"), whole=("state", "last"))
-    for name in names:
-        row, state = rows.get(name), webhook_state(name, rows.get(name), configs)
-        cells = [Text(name), Text(state, _STYLES.get(state, "yellow"))]
-        if row is not None:
-            behind = f"{COUNT_MOST:,}+" if row.behind > COUNT_MOST else f"{row.behind:,}"
-            next_try = f"; next try {ago(row.next_at)}" if row.next_at is not None else ""
-            cells += [Text(behind), Text(f"{row.delivered:,}"), Text(f"{row.set_aside:,}")]
-            cells += [Text(f"{row.missed:,}", "red" if row.missed else ""), Text(ago(row.delivered_at))]
-            cells.append(Text(f"{row.error}{next_try}" if row.error else ""))
-        table.add_row(*cells)
-    console.print(table)
-    if any(row.set_aside for row in rows.values()):
-        console.print(
-            Text("what was set aside: shardd webhook failed NAME; once more: shardd webhook retry NAME", "dim")
-        )

@@ -152,7 +152,7 @@ async def test_a_campaign_that_stands_still_says_why(shardd: Command, producer: 
     producer.execute("UPDATE shardd.devices SET state = 'logged_out' WHERE id = 'd1'")
     held = (await details(shardd, "spring"))["progress"]
     assert (held["waits_for"], held["held_back"], held["held_back_by"]) == (
-        "the turns of its devices: shardd device show ID tells when a device may send",
+        "the turns of its devices; when one may send: shardd device show ID",
         4,
         "1 device logged_out",
     )
@@ -187,8 +187,8 @@ async def test_a_campaign_that_stands_still_says_why(shardd: Command, producer: 
     [
         (["add", "a b"], "shardd: a b: not a campaign id; write at most 64"),
         (["add", "-"], "shardd: no campaign is named: write its id"),
-        (["add", "a", "--weight", "0"], "'--weight': '0' is not one; write a number above 0 and up to 1000"),
-        (["add", "a", "--weight", "nan"], "shardd: Invalid value for '--weight': 'nan' is not one"),
+        (["add", "a", "--weight", "0"], "'--weight': '0' is not a number above 0 and up to 1000"),
+        (["add", "a", "--weight", "nan"], "shardd: Invalid value for '--weight': 'nan' is not a number"),
         (["add", "a", "--device-cap", "-1"], "Invalid value for '--device-cap'"),
         (["set", "a"], "shardd: say what to change: --label, --weight or --device-cap"),
         (["show", "nobody"], "shardd: campaign nobody is unknown; the others: shardd campaign list"),

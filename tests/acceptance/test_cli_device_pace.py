@@ -87,7 +87,7 @@ async def test_show_tells_what_was_sent_against_the_limits_and_when_it_may_send(
 
     words = await shown(shardd)
     for piece in (
-        "may send now no shardd runs with this config; this is what the database knows",
+        "may send now no shardd runs with this config; estimated from the database",
         "sent today 9 of 40; this hour 3 of 5",
         "gap 5s to 15s (as configured); reply 1s to 3s, 3 in a row",
         f"clock {noon_zone()}",

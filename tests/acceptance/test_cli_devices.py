@@ -112,7 +112,7 @@ async def test_a_paired_device_is_not_removed_behind_its_phones_back(shardd: Com
     ran = await shardd("device", "remove", "d1", "d2", "d3")
     assert (ran.code, ran.out) == (64, "removed 1 device\n")
     assert ran.err.splitlines() == [
-        "device d1: not removed, because a phone is linked to it; first: shardd device logout ID",
+        "device d1: not removed, because it is linked to a phone; first: shardd device logout ID",
         "device d3: unknown",
     ]
 

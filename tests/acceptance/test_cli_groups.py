@@ -69,7 +69,7 @@ async def test_a_group_is_deleted_only_when_no_job_names_it(shardd: Command, pro
     )
     refused = await shardd("group", "delete", "team")
     assert (refused.code, refused.out) == (64, "")
-    assert refused.err.startswith("shardd: group team is not deleted, because 1 live job names it: wait for")
+    assert refused.err.startswith("shardd: group team is not deleted, because 1 live job names it: wait until")
     producer.execute("SELECT shardd.end_jobs(array(SELECT id FROM shardd.jobs), 'cancelled', NULL, NULL)")
     assert (await shardd("group", "delete", "team")).out == "deleted group team\n"
     assert (await shardd("group", "list", "--json")).json == []

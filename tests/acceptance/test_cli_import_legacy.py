@@ -201,10 +201,10 @@ async def test_a_person_reads_the_report(shardd: Command, old_mysql: OldMysql) -
     assert (ran.code, ran.err) == (65, "")
     lines = ran.out.splitlines()
     assert lines[0].endswith("/old: nothing was changed; this would be done")
-    assert lines[1:4] == ["devices   1 new", "messages  1 new", "          not taken over: 1 sent"]
+    assert lines[1:4] == ["devices   1 new", "messages  1 new", "          left out: 1 sent"]
     assert "in doubt, 1 message: may have been sent, decide yourself" in lines
     assert f"  {UUID(int=41)}: processing, device {WABLAS}, to 6281234000041" in lines
-    start = lines.index("not taken over, 30 rows of broadcast_messages: the queue refuses its recipient")
+    start = lines.index("left out, 30 rows of broadcast_messages: the queue refuses its recipient")
     assert lines[start + 1].startswith(f"  {UUID(int=1)}: recipient 'bob' is neither a phone number")
     assert lines[start + 21] == "  and 10 more (--json lists all)"
     assert any(line.startswith("changed, 1 row of user_devices: its jid is not a credential") for line in lines)
@@ -254,7 +254,9 @@ async def test_sessions_come_from_a_store_beside_a_dump(
     without = await place.shardd("import", "legacy", "--from", dump, "--yes", "--json")
     assert without.code == 0, without.err
     assert without.json["devices"] == {"new": 2, "existing": 0, "with_session": 0, "unpaired": 2}
-    assert any(remark.startswith("1 WhatsApp sessions stand in the source") for remark in without.json["remarks"])
+    assert any(
+        remark.startswith("1 WhatsApp sessions in the source are left out") for remark in without.json["remarks"]
+    )
     given = await place.shardd("import", "legacy", "--from", dump, "--sessions", empty_dsn, "--yes", "--json")
     assert given.code == 0, given.err
     assert given.json["devices"] == {"new": 0, "existing": 2, "with_session": 1, "unpaired": 1}
@@ -301,7 +303,7 @@ async def test_what_is_in_the_way_at_shardd_is_told(shardd: Command, producer: P
         "its id belongs to another device": [WABLAS],
         "the device was removed from shardd; bring it back: shardd device add": [WHACENTER],
         "id cannot be a device id, even with the prefix legacy-: at most 64 of A-Z a-z 0-9 . _ : + @ -": ["bad id"],
-        "its device is not taken over": ids(1, 2),
+        "its device is not imported": ids(1, 2),
         "the queue refuses its campaign": ids(4),
     }
     assert (ran.json["messages"]["new"], ran.json["messages"]["opted_out"]) == (1, 1)
@@ -340,7 +342,7 @@ async def test_an_import_that_was_killed_is_done_again(
     [
         (("--timezone", "Mars/Base"), "--timezone: Mars/Base is unknown; write a name of the tz database"),
         (("--expire-after", "soon"), "--expire-after: soon is "),
-        (("--expire-after", "0"), "--expire-after: 0 is no time at all"),
+        (("--expire-after", "0"), "--expire-after: 0 is not above 0"),
         (("--sessions", "sqlite:///old.db"), "--sessions: the value (not shown) is not the address"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",

@@ -39,7 +39,7 @@ async def test_numbers_are_added_as_a_worker_reads_them(shardd: Command, produce
     assert again.err.startswith("number nobody: recipient 'nobody' is not a phone number")
     nothing = await shardd("opt-out", "add", "-")
     assert (nothing.code, nothing.out) == (64, "")
-    assert "nobody is named" in nothing.err
+    assert "no recipient is named" in nothing.err
 
 
 async def test_show_tells_since_when_and_what_it_stopped(shardd: Command, producer: Producer) -> None:
@@ -65,7 +65,7 @@ async def test_a_list_is_imported_as_often_as_one_likes(shardd: Command, produce
     lines = tmp_path / "lines.txt"
     lines.write_text("\ufeffnumber\n# from the old system\n081234567890\nnonsense\n\n+6281234567891\n", "utf-8")
     dry = await shardd("opt-out", "import", lines, "--dry-run")
-    assert (dry.code, dry.out) == (64, "would add 2 recipients, those that are there already among them\n")
+    assert (dry.code, dry.out) == (64, "would add 2 recipients, including those that are there already\n")
     assert dry.err.startswith("line 4: recipient 'nonsense' is not a phone number")
     assert producer.execute("SELECT count(*) FROM shardd.opt_outs") == [(0,)]
     assert (await shardd("opt-out", "import", lines)).out == "added 2 opt-outs\n"

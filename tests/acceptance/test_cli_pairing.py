@@ -116,7 +116,7 @@ async def test_one_pairing_of_a_device_at_a_time_and_one_that_is_given_up_leaves
     second = await place.pair("shop")
     code, told, err = await second.end()
     assert (code, [event["event"] for event in told]) == (75, ["failed"])
-    assert err == "shardd: device shop is being paired by somebody else right now\n"
+    assert err == "shardd: device shop is being paired by another process right now\n"
     first.process.send_signal(signal.SIGINT)
     code, told, err = await first.end()
     assert (code, told[-1], err) == (130, {"event": "given_up", "device": "shop"}, "given up; nothing has changed\n")

@@ -20,7 +20,7 @@ async def test_a_role_is_bound_looked_at_and_freed(shardd: Command, tenants: Ten
         "alpha sends through a1, a2, group ga, in campaign ca or none",
     ]
     again = await shardd("producer", "add", "alpha", "--device", "-", stdin="a1\n")
-    assert again.out.splitlines()[0] == "alpha is bound to all of it"
+    assert again.out.splitlines()[0] == "alpha is bound to all of it already"
 
     (row,) = (await shardd("producer", "list", "--json")).json
     assert (row["role"], row["devices"], row["groups"], row["campaigns"]) == ("alpha", ["a1", "a2"], ["ga"], ["ca"])
@@ -37,7 +37,7 @@ async def test_a_role_is_bound_looked_at_and_freed(shardd: Command, tenants: Ten
         "alpha sends through a1, group ga, in no campaign",
     ]
     nothing = await shardd("producer", "remove", "alpha", "--device", "a1", "--group", "ga")
-    assert "alpha sends nothing: nothing is bound to it" in nothing.out
+    assert "alpha sends nothing: no device or group is bound to it" in nothing.out
     with tenants.session("alpha") as session, pytest.raises(Exception, match="device_id 'a1' is not bound to alpha"):
         insert(session, device_id="a1")
 
@@ -66,9 +66,9 @@ async def test_nothing_is_bound_when_one_name_is_unknown(shardd: Command, tenant
     )
     assert (ran.code, ran.out) == (64, "")
     assert ran.err.splitlines() == [
-        "device x1: unknown, so nothing was bound; those that there are: shardd device list",
-        "group gx: unknown, so nothing was bound; those that there are: shardd group list",
-        "campaign cx: unknown, so nothing was bound; those that there are: shardd campaign list",
+        "device x1: unknown, so nothing was bound; the others: shardd device list",
+        "group gx: unknown, so nothing was bound; the others: shardd group list",
+        "campaign cx: unknown, so nothing was bound; the others: shardd campaign list",
     ]
     assert (await shardd("producer", "list", "--json")).json == []
 
@@ -84,7 +84,7 @@ async def test_who_would_not_be_held_is_refused_or_named(shardd: Command, tenant
     assert ran.code == 0
     assert ran.err.splitlines() == [
         "note: alpha may insert nothing until an administrator of the server runs: GRANT shardd_producer TO alpha;",
-        "note: other may act as alpha, and stays free: bind it, too",
+        "note: other may act as alpha and is free: bind it, too",
     ]
 
 
@@ -128,7 +128,7 @@ async def test_a_program_that_keeps_a_table_is_waited_for_but_not_for_long(shard
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["add", "alpha"], "shardd: nothing is named to bind: add --device, --group or --campaign"),
+        (["add", "alpha"], "shardd: nothing to bind: add --device, --group or --campaign"),
         (["add", "alpha", "--device", "a b"], "shardd: a b: not a device id"),
         (["add", "x" * 64, "--device", "a1"], "shardd: a role's name has 1 to 63 bytes, this one 64"),
         (["remove", "nobody"], "shardd: role nobody is not bound; those that are: shardd producer list"),

@@ -85,7 +85,7 @@ async def test_imported_sessions_send_without_any_pairing(place: Place, empty_ds
 
     report = await place.shardd(*command, "--json")
     assert (report.code, report.err.partition(";")[0]) == (0, "nothing was changed")
-    assert "Then do it with --apply." in report.err
+    assert "Then repeat this with --apply." in report.err
     assert [(item["session"].partition("@")[0], item["device"], item["does"], item["why"]) for item in report.json] == [
         (f"{new}:2", f"wa-{new}", "import", "new device"),
         (f"{new}:1", f"wa-{new}", "skip", "an older session of this number"),
@@ -100,7 +100,7 @@ async def test_imported_sessions_send_without_any_pairing(place: Place, empty_ds
     ]
     table = await place.shardd(*command, new, "999")
     assert "1 to import, 1 to skip" in table.out
-    assert (table.code, "number 999: no session of it is in the other store" in table.err) == (64, True)
+    assert (table.code, "number 999: the other store has no session of it" in table.err) == (64, True)
     unsure = await place.shardd(*command, "--apply")
     assert (unsure.code, "replace each other for ever" in unsure.err, "add --yes" in unsure.err) == (64, True, True)
     assert place.producer.execute("SELECT count(*) FROM shardd.devices") == [(3,)]
@@ -150,7 +150,7 @@ async def test_the_jobs_of_a_dead_number_move_to_another_device(shardd: Command,
     assert done.out.splitlines() == [
         "moved 5 jobs from d1 to d2",
         "1 job of device groups went back to their groups",
-        "1 job stays with d1: a worker has them in flight; try again for what comes back",
+        "1 job in flight stays with d1; repeat this command if it comes back to the queue",
         "they wait: d2 is unpaired; pair it: shardd device pair d2",
     ]
     assert producer.execute("SELECT id, device_id, scheduled, due_at = run_at FROM shardd.jobs ORDER BY id") == [

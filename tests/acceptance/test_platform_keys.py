@@ -71,7 +71,7 @@ async def test_a_device_that_backs_off_says_so_and_is_tried_at_once_when_its_set
     await daemon.until(lambda status: any("p1: " in note for note in status["notes"]))
 
     shown = " ".join((await shardd("device", "show", "p1")).out.split())
-    assert "to do it backs off after the error below, and is tried again by itself" in shown
+    assert "to do nothing yet: it is backing off after the error below and tries again" in shown
     assert "nothing to do" not in shown
     assert "NOT_SET_IN_TESTS" in (await shardd("device", "show", "p1", "--json")).json["error"]
 

@@ -1,174 +1,233 @@
 """`shardd campaign`: jobs that are paused, resumed, cancelled and counted together.
 
-The commands talk to the database, so they work whether shardd runs or not. Pausing and cancelling are in force at once, however
-many jobs wait: a claim looks at its campaign.
+The commands talk to the database, so they work whether shardd runs or not. A pause or a cancellation takes effect at once,
+however many jobs wait: a claim looks at its campaign.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import dataclasses
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
 
 import click
+from rich.progress_bar import ProgressBar
 
-from shardd.cli.campaign.view import campaign_json, details_json, show_campaign, show_campaigns
+from shardd.cli.campaign.progress import Progress, progress_of
 from shardd.cli.database import with_database
-from shardd.cli.names import Refusals, confirm, short_names, some
-from shardd.cli.options import Number, WholeNumber, database_config_option
-from shardd.cli.output import count, print_json, say
+from shardd.cli.listing import WIDE, Column, Listing, table_of
+from shardd.cli.names import confirm, refuse, report, short_names, some, without
+from shardd.cli.options import (
+    Number,
+    WholeNumber,
+    database_config_option,
+    ids_argument,
+    json_list_option,
+    json_option,
+    limit_option,
+    yes_option,
+)
+from shardd.cli.output import (
+    Facts,
+    Table,
+    Text,
+    ago,
+    count,
+    make_console,
+    make_facts,
+    make_grid,
+    moment_text,
+    number_text,
+    print_json,
+    say,
+    span,
+    state_text,
+)
 from shardd.config import Config
 from shardd.errors import UsageError
-from shardd.queue.campaigns import CampaignAdmin, CampaignRow, CampaignState, CampaignTerms, WeighedCampaign
+from shardd.queue.campaigns import (
+    CampaignAdmin,
+    CampaignDetails,
+    CampaignRow,
+    CampaignState,
+    CampaignTerms,
+    DeviceShare,
+    WeighedCampaign,
+)
 from shardd.queue.database import Database
+from shardd.states import FINISHED, JobState
 
 MAX_WEIGHT: Final = 1000.0
+TOP: Final = 10
+"""Devices that `show` lists; all of them are in its JSON."""
+NARROW: Final = 70
+"""Width below which the table of devices leaves out failures and times."""
+BAR: Final = 30
+"""Width of the progress bar."""
+_STEPS: Final = (JobState.QUEUED, JobState.SCHEDULED, JobState.SENDING)
 _FINAL: Final = "cancelled, and that is final; begin a new one under another id"
 _UNKNOWN: Final = "unknown; the others: shardd campaign list"
 
-_ids = click.argument("ids", nargs=-1, required=True, metavar="ID...")
+CAMPAIGNS: Final = Listing[CampaignRow](
+    one="campaign",
+    none="no such campaigns; begin one with: shardd campaign add ID",
+    columns=[
+        Column("id", lambda row: row.id),
+        Column("state", lambda row: state_text(row.state), whole=True),
+        Column("jobs left", lambda row: number_text(row.live), right=True),
+        Column("in 10 min", lambda row: number_text(row.sent_lately), right=True),
+        Column("last sent", lambda row: ago(row.last_sent), whole=True),
+        Column("weight", lambda row: f"{row.weight:g}", right=True, at_least=WIDE),
+        Column("cap", lambda row: "-" if row.device_cap is None else f"{row.device_cap:,}", right=True, at_least=WIDE),
+        Column("label", lambda row: row.label or "", at_least=WIDE),
+        Column("why", lambda row: row.why or ""),
+    ],
+)
+
 _label = click.option("--label", help="A name for people.")
 _weight = click.option(
     "--weight",
     type=Number(MAX_WEIGHT),
     metavar="NUMBER",
-    help="Its share of a device that several campaigns use, against theirs.",
+    help="Its share of a device, relative to other campaigns.",
 )
 _device_cap = click.option(
-    "--device-cap", type=WholeNumber(0, 1_000_000), help="Messages per device and day; 0: as many as the device may."
+    "--device-cap", type=WholeNumber(0, 1_000_000), help="Messages per device and day; 0: no cap of its own."
 )
-_why = click.option("--why", help="Shown wherever somebody asks why its jobs wait.")
 
 
 @click.group("campaign")
 def campaign_group() -> None:
-    """Begin, look at, pause, resume and cancel campaigns.
+    """Add, list, pause, resume and cancel campaigns.
 
-    A job belongs to one by its column `campaign`. Commands that take several IDs read them from stdin, one per line, where -
-    stands for an ID.
+    A job belongs to a campaign by its column `campaign`. Where a command takes several IDs, - stands for ids on stdin, one per
+    line.
     """
 
 
 @campaign_group.command("add")
-@_ids
+@ids_argument
 @_label
 @_weight
 @_device_cap
-@click.option("--paused", is_flag=True, help="It sends nothing before it is resumed.")
+@click.option("--paused", is_flag=True, help="Begin paused.")
 @database_config_option
-def add(
-    *,
-    ids: tuple[str, ...],
-    label: str | None,
-    weight: float | None,
-    device_cap: int | None,
-    paused: bool,
-    config: Config,
-) -> None:
-    """Begin campaigns that differ in nothing but their ids. One that is there already with the same terms stays as it is."""
-    names, terms = short_names(ids, "campaign"), _terms(label, weight, device_cap)
+def add(*, ids: tuple[str, ...], paused: bool, config: Config, **terms: Any) -> None:
+    """Begin campaigns on the same terms.
+
+    One that exists on these terms is left as it is.
+    """
+    names, wanted = short_names(ids, "campaign"), CampaignTerms(**terms)
     state = CampaignState.PAUSED if paused else CampaignState.RUNNING
 
     async def work(database: Database) -> tuple[set[str], list[CampaignRow]]:
         campaigns = CampaignAdmin(database)
-        added = await campaigns.add(names, terms, state)
-        return added, await campaigns.find([name for name in names if name not in added])
+        added = await campaigns.add(names, wanted, state)
+        return added, await campaigns.find(without(names, added))
 
     added, there = with_database(config, work)
+    cancelled = [row.id for row in there if row.state == CampaignState.CANCELLED]
+    differs = [row.id for row in there if row.id not in cancelled and not _agrees(row, wanted)]
     if added:
         say(f"added {count(len(added), 'campaign')}")
-    refusals = Refusals()
-    cancelled = [row.id for row in there if row.state == CampaignState.CANCELLED]
-    refusals.tell(cancelled, "campaign", _FINAL)
-    differs = [row.id for row in there if row.id not in cancelled and not _agrees(row, terms)]
-    refusals.tell(
-        differs, "campaign", "there already on other terms, and unchanged; change them with: shardd campaign set"
-    )
-    same = [row.id for row in there if row.id not in (*cancelled, *differs)]
-    if same:
+    if same := [row.id for row in there if row.id not in (*cancelled, *differs)]:
         say(f"there already: {some(same)}")
-    refusals.finish()
+    changeable = "there already on other terms, and unchanged; change them with: shardd campaign set"
+    refuse("campaign", {_FINAL: cancelled, changeable: differs})
 
 
 @campaign_group.command("set")
-@_ids
+@ids_argument
 @_label
 @_weight
 @_device_cap
 @database_config_option
-def set_(
-    *, ids: tuple[str, ...], label: str | None, weight: float | None, device_cap: int | None, config: Config
-) -> None:
-    """Change the terms of campaigns; a running shardd takes them over at once."""
-    names, terms = short_names(ids, "campaign"), _terms(label, weight, device_cap)
-    if terms == CampaignTerms():
+def set_(*, ids: tuple[str, ...], config: Config, **terms: Any) -> None:
+    """Change the terms of campaigns.
+
+    A running shardd applies them at once.
+    """
+    names, wanted = short_names(ids, "campaign"), CampaignTerms(**terms)
+    if wanted == CampaignTerms():
         raise UsageError("say what to change: --label, --weight or --device-cap")
     zone = config.pacing.timezone
-    done = with_database(config, lambda database: CampaignAdmin(database).change(names, terms, zone))
-    _tell_done("changed", names, done)
+    done = with_database(config, lambda database: CampaignAdmin(database).change(names, wanted, zone))
+    report("changed", "campaign", done, {_UNKNOWN: without(names, done)})
 
 
 @campaign_group.command("list")
 @click.option(
     "--state", type=click.Choice([state.value for state in CampaignState]), help="Only campaigns in this state."
 )
-@click.option("--limit", type=WholeNumber(1, 100_000), default=50, show_default=True, help="At most so many.")
-@click.option("--json", "as_json", is_flag=True, help="For programs: a list of objects; times in ISO 8601.")
+@limit_option
+@json_list_option
 @database_config_option
 def list_(*, state: str | None, limit: int, as_json: bool, config: Config) -> None:
     """List campaigns, newest first."""
     wanted = None if state is None else CampaignState(state)
     rows = with_database(config, lambda database: CampaignAdmin(database).newest(limit, state=wanted))
-    if as_json:
-        print_json([campaign_json(row) for row in rows])
-    else:
-        show_campaigns(rows, limit)
+    CAMPAIGNS.show(rows, as_json=as_json, limit=limit)
 
 
 @campaign_group.command("show")
 @click.argument("campaign", metavar="ID")
-@click.option("--json", "as_json", is_flag=True, help="For programs, with every device; times in ISO 8601.")
+@json_option("Print an object with all devices, for programs; times in ISO 8601.")
 @database_config_option
 def show(campaign: str, as_json: bool, config: Config) -> None:
-    """Show one campaign: how far it is, its rate, the time left, and what it waits for."""
+    """Show a campaign's progress, rate and obstacles."""
     (name,) = short_names([campaign], "campaign")
     zone = config.pacing.timezone
     details = with_database(config, lambda database: CampaignAdmin(database).show(name, zone))
     if details is None:
         raise UsageError(f"campaign {name} is {_UNKNOWN}")
+    progress = progress_of(details, datetime.now(UTC))
     if as_json:
-        print_json(details_json(details))
+        print_json(
+            {
+                **dataclasses.asdict(details.row),
+                "progress": dataclasses.asdict(progress) | {"percent": round(progress.percent, 2)},
+                "devices": details.shares,
+                "pools": details.pools,
+            }
+        )
     else:
-        show_campaign(details)
+        _show(details, progress)
 
 
 @campaign_group.command("pause")
-@_ids
-@_why
+@ids_argument
+@click.option("--why", help="Shown as the reason why its jobs wait.")
 @database_config_option
 def pause(ids: tuple[str, ...], why: str | None, config: Config) -> None:
-    """Hold campaigns back; their jobs wait. What a worker has in flight is finished."""
-    _turn("paused", ids, CampaignState.PAUSED, why, config)
+    """Pause campaigns; their jobs wait.
+
+    What a worker has in flight is finished.
+    """
+    _set_state("paused", ids, CampaignState.PAUSED, why, config)
 
 
 @campaign_group.command("resume")
-@_ids
+@ids_argument
 @database_config_option
 def resume(ids: tuple[str, ...], config: Config) -> None:
-    """Let paused campaigns send again."""
-    _turn("resumed", ids, CampaignState.RUNNING, None, config)
+    """Resume paused campaigns."""
+    _set_state("resumed", ids, CampaignState.RUNNING, None, config)
 
 
 @campaign_group.command("cancel")
-@_ids
+@ids_argument
 @click.option("--why", help="Becomes the error of its jobs.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @database_config_option
 def cancel(ids: tuple[str, ...], why: str | None, yes: bool, config: Config) -> None:
-    """End campaigns for good. Their waiting jobs are never sent; what a worker has in flight is finished.
+    """Cancel campaigns for good.
 
-    The jobs move to the archive as cancelled ones while shardd runs.
+    Their waiting jobs are never sent; what a worker has in flight is finished. The jobs move to the archive as cancelled ones
+    while shardd runs.
     """
     names = short_names(ids, "campaign")
-    # Between the two steps a person may think; no connection is held for that long.
+    # No connection is held while the operator thinks.
     found = with_database(config, lambda database: CampaignAdmin(database).weigh(names))
     open_ = [one for one in found if one.state != CampaignState.CANCELLED]
     if open_:
@@ -176,30 +235,21 @@ def cancel(ids: tuple[str, ...], why: str | None, yes: bool, config: Config) -> 
         ended = with_database(config, lambda database: CampaignAdmin(database).cancel([one.id for one in open_], why))
         waiting = sum(one.live - one.in_flight for one in open_)
         say(f"cancelled {count(len(ended), 'campaign')} with {count(waiting, 'waiting job')}")
-    before = [one.id for one in found if one.state == CampaignState.CANCELLED]
-    if before:
+    if before := [one.id for one in found if one.state == CampaignState.CANCELLED]:
         say(f"cancelled already: {some(before)}")
-    _refuse_unknown(names, {one.id for one in found}).finish()
+    refuse("campaign", {_UNKNOWN: without(names, [one.id for one in found])})
 
 
-def _turn(word: str, ids: tuple[str, ...], state: CampaignState, why: str | None, config: Config) -> None:
+def _set_state(past: str, ids: tuple[str, ...], state: CampaignState, why: str | None, config: Config) -> None:
     names = short_names(ids, "campaign")
 
-    async def work(database: Database) -> tuple[set[str], list[CampaignRow]]:
+    async def work(database: Database) -> tuple[set[str], list[str]]:
         campaigns = CampaignAdmin(database)
         done = await campaigns.set_state(names, state, why)
-        return done, await campaigns.find([name for name in names if name not in done])
+        return done, [row.id for row in await campaigns.find(without(names, done))]
 
     done, others = with_database(config, work)
-    if done:
-        say(f"{word} {count(len(done), 'campaign')}")
-    refusals = _refuse_unknown(names, done | {row.id for row in others})
-    refusals.tell([row.id for row in others], "campaign", _FINAL)
-    refusals.finish()
-
-
-def _terms(label: str | None, weight: float | None, device_cap: int | None) -> CampaignTerms:
-    return CampaignTerms(label=label, weight=weight, device_cap=device_cap)
+    report(past, "campaign", done, {_UNKNOWN: without(names, done, others), _FINAL: others})
 
 
 def _agrees(row: CampaignRow, terms: CampaignTerms) -> bool:
@@ -217,16 +267,102 @@ def _what_ends(campaigns: list[WeighedCampaign]) -> str:
     in_flight = sum(one.in_flight for one in campaigns)
     waiting = sum(one.live for one in campaigns) - in_flight
     words = f"{count(waiting, 'waiting job')} {'ends' if waiting == 1 else 'end'} unsent"
-    return words + (f", {in_flight:,} with a worker {'is' if in_flight == 1 else 'are'} finished" if in_flight else "")
+    return words + (f", {in_flight:,} in flight {'is' if in_flight == 1 else 'are'} finished" if in_flight else "")
 
 
-def _tell_done(word: str, names: list[str], done: set[str]) -> None:
-    if done:
-        say(f"{word} {count(len(done), 'campaign')}")
-    _refuse_unknown(names, done).finish()
+# ---- the screen of one campaign
 
 
-def _refuse_unknown(names: list[str], found: set[str]) -> Refusals:
-    refusals = Refusals()
-    refusals.tell([name for name in names if name not in found], "campaign", _UNKNOWN)
-    return refusals
+def _show(details: CampaignDetails, progress: Progress) -> None:
+    console = make_console()
+    row = details.row
+    console.print(make_facts(_facts(row, progress)))
+    for pool in details.pools:
+        able = f"{pool.able} of its {count(pool.devices, 'device')} can send"
+        console.print(Text(f"{count(pool.jobs, 'job')} in the pool of group {pool.device_group}; {able}"))
+    devices = [share for share in details.shares if share.device_id is not None]
+    if devices:
+        console.print()
+        console.print(table_of(_device_columns(row.device_cap), devices[:TOP], console.width))
+    if len(devices) > TOP:
+        console.print(Text(f"and {count(len(devices) - TOP, 'more device')}; all of them: --json", "dim"))
+
+
+def _facts(row: CampaignRow, progress: Progress) -> Facts:
+    state = state_text(row.state)
+    if row.state != CampaignState.RUNNING:
+        state.append(f" since {moment_text(row.state_since)}", "default")
+    paused, running = row.state == CampaignState.PAUSED, row.state == CampaignState.RUNNING
+    held_back = progress.held_back and progress.waits_for != progress.held_back_by
+    return [
+        ("campaign", row.id),
+        ("label", row.label),
+        ("state", state),
+        ("why", row.why),
+        ("to do", f"let it send again: shardd campaign resume {row.id}" if paused else ""),
+        ("waits for", Text(progress.waits_for or "", "yellow")),
+        (
+            "held back",
+            Text(f"{count(progress.held_back, 'job')}: {progress.held_back_by}" if held_back else "", "yellow"),
+        ),
+        ("progress", _bar(progress)),
+        ("waiting", _numbers(progress, _STEPS)),
+        ("ended", _numbers(progress, [state for state in JobState if state in FINISHED])),
+        ("rate", f"{progress.rate:,.1f} messages a minute" if running and progress.rate else ""),
+        ("time left", _time_left(progress)),
+        ("weight", f"{row.weight:g}"),
+        ("cap", "" if row.device_cap is None else f"{count(row.device_cap, 'message')} per device and day"),
+        ("first sent", moment_text(progress.first_sent)),
+        ("last sent", moment_text(progress.last_sent)),
+        ("added", moment_text(row.created_at)),
+    ]
+
+
+def _device_columns(cap: int | None) -> list[Column[DeviceShare]]:
+    def today(share: DeviceShare) -> Text:
+        return Text(f"{share.sent_today:,}/{cap:,}", "yellow" if share.sent_today >= (cap or 0) else "")
+
+    return [
+        Column("device", lambda share: share.device_id or ""),
+        Column("state", lambda share: state_text(share.device_state or "unknown"), whole=True),
+        Column("sent", lambda share: number_text(share.sent), right=True),
+        *([] if cap is None else [Column("today", today, right=True)]),
+        Column("waiting", lambda share: number_text(share.waiting + share.sending), right=True),
+        Column("failed", lambda share: number_text(share.failed, "red"), right=True, at_least=NARROW),
+        Column("in doubt", lambda share: number_text(share.in_doubt, "bold yellow"), right=True, at_least=NARROW),
+        Column("last sent", lambda share: ago(share.last_sent), whole=True, at_least=NARROW),
+    ]
+
+
+def _bar(progress: Progress) -> Table | str:
+    if not progress.total:
+        return ""
+    grid = make_grid(1)
+    words = f"{_percent(progress)} of {count(progress.total, 'job')}"
+    grid.add_row(ProgressBar(progress.total, progress.ended, width=BAR), words)
+    return grid
+
+
+def _percent(progress: Progress) -> str:
+    """Never 100 % while something is left, and never 0 when something has ended."""
+    shown = f"{progress.percent:.1f}"
+    if progress.ended < progress.total and shown == "100.0":
+        shown = "99.9"
+    elif progress.ended and shown == "0.0":
+        shown = "<0.1"
+    return f"{shown.removesuffix('.0')} %"
+
+
+def _numbers(progress: Progress, states: Sequence[JobState]) -> Text:
+    words = Text()
+    for state in states:
+        if number := progress.states[state]:
+            words.append(", " if words else "").append(f"{number:,} ").append_text(state_text(state.value))
+    return words
+
+
+def _time_left(progress: Progress) -> str:
+    if progress.seconds_left is None:
+        return ""
+    without_held = " for those that are not held back" if progress.held_back else ""
+    return f"about {span(progress.seconds_left)} at this rate{without_held}"

@@ -1,4 +1,4 @@
-"""How far a campaign is: shares, rate, time left, and what keeps it from moving. No I/O."""
+"""Progress of a campaign: totals, rate, time left, and what holds it back. No I/O."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from shardd.queue.campaigns import CampaignDetails, CampaignState, DeviceShare
 from shardd.states import CAN_SEND, FINISHED, JobState
 
 WINDOW: Final = 600.0
-"""Seconds over which the rate is taken: those of `sent_lately`."""
+"""Seconds that the rate is measured over, as `sent_lately` is."""
 SHORTEST: Final = 60.0
-"""Seconds over which it is taken at least, so that one message is no rate; after so many without a message it stands still."""
+"""Shortest such time, because a single message has no rate; without a message for so long, a campaign is not moving."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A campaign's sums at one moment."""
+    """A campaign's totals at one moment."""
 
     states: dict[JobState, int]
     total: int
@@ -28,9 +28,9 @@ class Progress:
     rate: float
     """Messages a minute over the last ten minutes, or since the first one."""
     seconds_left: float | None
-    """For the jobs whose devices can send, at this rate; None: nobody can tell."""
+    """For the jobs whose devices can send, at this rate; None: unknown."""
     waits_for: str | None
-    """What keeps the whole campaign from moving; None: nothing does, or nothing is left."""
+    """What the whole campaign waits for; None: nothing, or no job is left."""
     held_back: int
     """Waiting jobs whose devices cannot send, or have sent the campaign's cap."""
     held_back_by: str | None
@@ -39,12 +39,12 @@ class Progress:
 
     @property
     def percent(self) -> float:
-        """Of the jobs, how many have ended; 0 when there is none."""
+        """Share of the jobs that have ended; 0 without jobs."""
         return 100 * self.ended / self.total if self.total else 0.0
 
 
 def progress_of(details: CampaignDetails, now: datetime) -> Progress:
-    """The sums over a campaign's devices; `now` is an aware moment."""
+    """Totals over a campaign's devices; `now` has a time zone."""
     shares = details.shares
     states = {state: sum(getattr(share, state) for share in shares) for state in JobState}
     total = sum(states.values())
@@ -76,7 +76,7 @@ def _rate(sent_lately: int, first_sent: datetime | None, now: datetime) -> float
 
 
 def _obstacles(details: CampaignDetails) -> tuple[str | None, int]:
-    """What keeps devices from sending, in words, and how many jobs that holds back."""
+    """What holds devices back, in words, and how many jobs that concerns."""
     cap = details.row.device_cap
     held = [(share, why) for share in details.shares if share.waiting and (why := _obstacle(share, cap))]
     words = [f"{count(number, 'device')} {why}" for why, number in Counter(why for _, why in held).most_common()]
@@ -102,17 +102,17 @@ def _waits_for(details: CampaignDetails, progress: Progress, now: datetime) -> s
         return "a person: it is paused" + (f", {row.why}" if row.why else "")
     if not live:
         return None if progress.total else "its first job"
-    return None if states[JobState.SENDING] else _stands_still(details, progress, now)
+    return None if states[JobState.SENDING] else _idle_reason(details, progress, now)
 
 
-def _stands_still(details: CampaignDetails, progress: Progress, now: datetime) -> str | None:
-    """What jobs wait for of which none is on its way."""
+def _idle_reason(details: CampaignDetails, progress: Progress, now: datetime) -> str | None:
+    """What the jobs wait for while none is in flight."""
     if progress.held_back == progress.total - progress.ended:
         return progress.held_back_by
     if not progress.states[JobState.QUEUED]:
         return _time_of(details.shares, now)
     moving = progress.last_sent is not None and (now - progress.last_sent).total_seconds() < SHORTEST
-    return None if moving else "the turns of its devices: shardd device show ID tells when a device may send"
+    return None if moving else "the turns of its devices; when one may send: shardd device show ID"
 
 
 def _time_of(shares: Sequence[DeviceShare], now: datetime) -> str:

@@ -1,13 +1,14 @@
-"""`shardd device import`: the sessions of another whatsmeow program become devices, and no phone is paired again.
+"""`shardd device import`: sessions of another whatsmeow program become devices, without pairing again.
 
-Nothing happens without --apply. Then the sessions are copied first and the devices made after them, so that an import that was
-broken off is simply done again.
+Nothing is changed without --apply. The sessions are copied before the devices are made, so an interrupted import is simply
+repeated.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -16,11 +17,12 @@ import click
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
+from shardd.cli.device.session import WITH_SESSIONS, SessionContext, open_session_context
 from shardd.cli.device.settings import check_gaps, read_gaps, read_proxy
-from shardd.cli.names import Refusals, confirm, device_ids
-from shardd.cli.options import WholeNumber, config_option
-from shardd.cli.output import Text, count, make_console, make_table, print_json, say
-from shardd.cli.sessions import WHATSAPP, SessionContext, open_session_context
+from shardd.cli.listing import Column, Listing
+from shardd.cli.names import Refusals, confirm, device_ids, without
+from shardd.cli.options import WholeNumber, config_option, json_option
+from shardd.cli.output import Text, count, make_console, say
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.devices import DeviceAdmin, DeviceRow
@@ -31,15 +33,16 @@ from shardd.transports.whatsapp.sessions.store import StoredSession
 
 SOURCE_VARIABLE: Final = "SHARDD_IMPORT_FROM"
 WARNING: Final = (
-    "Stop the program that used these sessions before, and for good: WhatsApp keeps one connection per session, "
-    "and two programs on one session replace each other for ever."
+    "First stop the program that used these sessions, for good: WhatsApp keeps one connection per session, and two programs "
+    "on one session replace each other forever."
 )
 _STYLES: Final = {"import": "green", "here": "dim", "skip": "yellow", "conflict": "red"}
+_WORDS: Final = {"import": "to import", "here": "here already", "skip": "to skip", "conflict": "in conflict"}
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A session of the other store, and what is to be done with it."""
+    """A session of the other store, and what an import does with it."""
 
     session: str
     number: str
@@ -47,6 +50,20 @@ class Item:
     device: str
     does: Literal["import", "here", "skip", "conflict"]
     why: str
+
+
+ITEMS: Final = Listing[Item](
+    one="session",
+    none="the other store has no session to import",
+    columns=[
+        Column("number", lambda item: f"+{item.number}"),
+        Column("name", lambda item: item.name),
+        Column("session", lambda item: item.session),
+        Column("device", lambda item: item.device, whole=True),
+        Column("", lambda item: Text(item.does, _STYLES[item.does]), whole=True),
+        Column("why", lambda item: item.why),
+    ],
+)
 
 
 @click.command("import")
@@ -57,17 +74,17 @@ class Item:
     required=True,
     envvar=SOURCE_VARIABLE,
     metavar="DSN",
-    help=f"The PostgreSQL database of the other program. ${SOURCE_VARIABLE} keeps its password out of the process list.",
+    help=f"PostgreSQL database of the other program. ${SOURCE_VARIABLE} keeps its password out of the process list.",
 )
-@click.option("--apply/--dry-run", help="Do it, or only report what would be done, which is the default.")
-@click.option("--prefix", default="", help="The id of a new device is its phone number after this.")
+@click.option("--apply/--dry-run", help="Import, or only report (the default).")
+@click.option("--prefix", default="", help="Prefix of a new device's id, before its phone number.")
 @click.option(
-    "--gap", metavar="MIN..MAX", help="Random pause between two messages of a new device; else as configured."
+    "--gap", metavar="MIN..MAX", help="Random pause between two messages of a new device; default: as configured."
 )
-@click.option("--daily-limit", type=WholeNumber(0, 1_000_000), help="Messages a day of a new device; 0: no limit.")
+@click.option("--daily-limit", type=WholeNumber(0, 1_000_000), help="Messages per day of a new device; 0: no limit.")
 @click.option("--proxy", help="Proxy of new devices: http://user:password@host:port or socks5://…")
-@click.option("--yes", is_flag=True, help="Do not ask whether the other program is stopped.")
-@click.option("--json", "as_json", is_flag=True, help="The report for programs.")
+@click.option("--yes", is_flag=True, help="Do not ask whether the other program has stopped.")
+@json_option("Print the report as a list of objects, for programs.")
 @config_option
 def import_(
     *,
@@ -82,12 +99,13 @@ def import_(
     as_json: bool,
     config: Config,
 ) -> None:
-    """Adopt the sessions that a whatsmeow program keeps in PostgreSQL: all, or those of some NUMBERs.
+    """Import sessions of another program.
 
-    A whatsapp device that is there already under the id of a session, without a session of its own, gets that one.
+    Of any whatsmeow program that keeps its sessions in PostgreSQL: all of them, or those of the given NUMBERs. A device that
+    exists under a session's id, without a session of its own, gets that one.
     """
     _check_source(source)
-    low, high = read_gaps(gap, None, None)
+    low, high = read_gaps(gap)
     check_gaps(config, low, high)
     usual = Adoption(
         ids=(), sessions=(), labels=(), proxy=read_proxy(proxy), gap_min=low, gap_max=high, daily_limit=daily_limit
@@ -108,31 +126,32 @@ async def _import(
     as_json: bool,
 ) -> None:
     async with open_session_context(config) as context:
-        # Empty tables at most: without them there is nothing to compare with.
+        # At most empty tables, which the plan needs for its comparison.
         await prepare_store(context.store, pgbouncer=context.pgbouncer)
         plan = await plan_import(source, context.store)
-        items = weigh(plan, await DeviceAdmin(context.database).find(), prefix, wanted)
+        items = plan_items(plan, await DeviceAdmin(context.database).find(), prefix, wanted)
         todo = [item for item in items if item.does == "import"]
-        _report(items, as_json=as_json)
+        ITEMS.show(items, as_json=as_json, counted=False)
+        if items and not as_json:
+            make_console().print(Text(_summary(items), "bold"))
         absent = wanted - {item.number for item in items}
         refusals = Refusals()
-        refusals.tell(sorted(absent), "number", "no session of it is in the other store")
+        refusals.add(sorted(absent), "number", "the other store has no session of it")
         if not apply:
-            _tell(f"nothing was changed; {WARNING[0].lower()}{WARNING[1:]} Then do it with --apply." if todo else "")
+            if todo:
+                say(f"nothing was changed. {WARNING} Then repeat this with --apply.", err=True)
         elif todo:
             say(WARNING, err=True)
             confirm(f"Is it stopped? Import {count(len(todo), 'session')}?", yes=yes)
             done = await _apply(context, source, plan, todo, usual)
-            _tell(f"imported {count(len(done), 'device')}")
-            left = [item.device for item in todo if item.device not in done]
-            refusals.tell(
-                left, "device", "not made: its id or its number was taken meanwhile; import again for a report"
-            )
+            say(f"imported {count(len(done), 'device')}", err=True)
+            left = without([item.device for item in todo], done)
+            refusals.add(left, "device", "not made: its id or number was taken meanwhile; import again for a report")
         refusals.finish()
 
 
-def weigh(plan: ImportPlan, devices: Sequence[DeviceRow], prefix: str, wanted: set[str]) -> list[Item]:
-    """What is to be done with each session of the other store, those of `wanted` numbers only unless that is empty."""
+def plan_items(plan: ImportPlan, devices: Sequence[DeviceRow], prefix: str, wanted: set[str]) -> list[Item]:
+    """What an import does with each session of the other store; `wanted` numbers only, unless that is empty."""
     by_id = {device.id: device for device in devices}
     by_session = {device.session: device.id for device in devices if device.session}
     by_number = {number_of(session): device_id for session, device_id in by_session.items()}
@@ -151,7 +170,7 @@ def weigh(plan: ImportPlan, devices: Sequence[DeviceRow], prefix: str, wanted: s
             does, why = "skip", "an older session of this number"
         elif session.number in by_number:
             does, why = "conflict", f"device {by_number[session.number]} has this number, with another session"
-        elif there is not None and (there.transport != WHATSAPP or there.session is not None):
+        elif there is not None and (there.transport not in WITH_SESSIONS or there.session is not None):
             does, why = "conflict", f"the id is taken by a device of {there.transport}; choose another with --prefix"
         elif there is not None:
             why = "the device is there and gets it"
@@ -161,10 +180,15 @@ def weigh(plan: ImportPlan, devices: Sequence[DeviceRow], prefix: str, wanted: s
     return items
 
 
+def _summary(items: Sequence[Item]) -> str:
+    numbers: Counter[str] = Counter(item.does for item in items)
+    return ", ".join(f"{numbers[does]} {words}" for does, words in _WORDS.items() if does in numbers)
+
+
 async def _apply(
     context: SessionContext, source: str, plan: ImportPlan, todo: Sequence[Item], usual: Adoption
 ) -> set[str]:
-    """The ids of the devices that got a session."""
+    """Import; the ids of the devices that got a session."""
     new = {session.jid for session in plan.new}
     await import_sessions(source, context.store, [item.session for item in todo if item.session in new])
     return await context.sessions.adopt(
@@ -178,7 +202,7 @@ async def _apply(
 
 
 def _newest_first(sessions: Iterable[StoredSession]) -> list[StoredSession]:
-    """By number; of one number the last that was linked comes first, because WhatsApp counts its devices upwards."""
+    """By number; within a number the last linked one comes first: WhatsApp counts its devices upwards."""
     return sorted(sessions, key=lambda session: (session.number, -_index(session.jid)))
 
 
@@ -187,34 +211,11 @@ def _index(jid: str) -> int:
     return int(digits) if digits.isdigit() else 0
 
 
-def _report(items: Sequence[Item], *, as_json: bool) -> None:
-    if as_json:
-        print_json([dataclasses.asdict(item) for item in items])
-        return
-    console = make_console()
-    if not items:
-        console.print("the other store holds no session to import")
-        return
-    table = make_table("number", "name", "session", "device", "", "why", whole=("device", ""))
-    for item in items:
-        does = Text(item.does, _STYLES[item.does])
-        table.add_row("+" + item.number, Text(item.name), item.session, item.device, does, item.why)
-    console.print(table)
-    parts = ("import", "to import"), ("here", "here already"), ("skip", "to skip"), ("conflict", "in conflict")
-    numbers = ((sum(item.does == does for item in items), words) for does, words in parts)
-    console.print(Text(", ".join(f"{number} {words}" for number, words in numbers if number), "bold"))
-
-
-def _tell(text: str) -> None:
-    if text:
-        say(text, err=True)
-
-
 def _check_source(source: str) -> None:
     try:
         conninfo_to_dict(source)
     except ProgrammingError:
         raise UsageError(
             "--from: the value (not shown) is not the address of a PostgreSQL database; write "
-            "postgresql://user:password@host/database, and behind it ?options=-csearch_path%3DNAME if its tables are in a schema"
+            "postgresql://user:password@host/database, followed by ?options=-csearch_path%3DNAME if its tables are in a schema"
         ) from None

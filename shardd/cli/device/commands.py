@@ -1,39 +1,36 @@
-"""`shardd device`: the sending accounts.
+"""`shardd device`: add, change, pause and remove the sending accounts.
 
-The commands talk to the database, so they work whether shardd runs or not; a shardd that runs takes changes over at once.
+The commands talk to the database, so they work whether shardd runs or not; a running shardd applies changes at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from typing import Any, Final
 
 import click
 
 from shardd.cli.database import with_database
-from shardd.cli.device.outlook import ask_outlook, outlook_json, warm_days
-from shardd.cli.device.pace import check_pace, pace_options, read_pace
-from shardd.cli.device.settings import read_proxy, read_settings
-from shardd.cli.device.view import device_json, show_device, show_devices
+from shardd.cli.device.settings import check_pace, device_options, read_options
 from shardd.cli.lazy import LazyGroup
-from shardd.cli.names import Refusals, device_ids, some
-from shardd.cli.options import config_option, database_config_option
-from shardd.cli.output import SANDBOX, count, print_json, say
+from shardd.cli.names import Refusals, device_ids, refuse, report, without
+from shardd.cli.options import config_option, database_config_option, ids_argument
+from shardd.cli.output import SANDBOX, count, say
 from shardd.config import TRANSPORTS, Config
-from shardd.config.transports.device_settings import check_device
-from shardd.errors import UsageError
+from shardd.config.transports.device_settings import check_device, remedy_of
+from shardd.errors import SharddError, UsageError
+from shardd.pacing import CLASSES
 from shardd.queue.database import Database
-from shardd.queue.devices import PAUSED, DeviceAdmin, NewDevices
+from shardd.queue.devices import DeviceAdmin, DeviceChange, DeviceRow, NewDevices
 from shardd.queue.jobs import JobAdmin, Traits
-from shardd.states import DeviceState
+from shardd.states import CAN_SEND, DeviceState, JobState
 
-IN_HAND_PATIENCE: Final = 10.0
-"""Seconds that `device remove --cancel-jobs` waits for jobs that a worker has in flight."""
-LOOK_EVERY: Final = 0.2
+IN_FLIGHT_TIMEOUT: Final = 10.0
+"""Seconds that `device remove --cancel-jobs` waits for jobs in flight."""
+POLL_EVERY: Final = 0.2
 CANCELLED_WITH_DEVICE: Final = "cancelled: its device was removed"
-
-_ids = click.argument("ids", nargs=-1, required=True, metavar="ID...")
 
 
 @click.group(
@@ -41,50 +38,36 @@ _ids = click.argument("ids", nargs=-1, required=True, metavar="ID...")
     cls=LazyGroup,
     lazy={
         "import": "shardd.cli.device.adopt:import_",
+        "list": "shardd.cli.device.show:list_",
         "logout": "shardd.cli.device.session:logout",
         "pair": "shardd.cli.device.pair:pair",
-        "replace": "shardd.cli.device.replace:replace",
-        "set": "shardd.cli.device.set:set_",
+        "show": "shardd.cli.device.show:show",
         "take-over": "shardd.cli.device.session:take_over",
     },
 )
 def device_group() -> None:
-    """Add, pair, look at, pause and remove the devices that send.
+    """Add, pair, list, pause and remove devices.
 
-    Commands that take several IDs read them from stdin, one per line, where - stands for an ID.
+    Where a command takes several IDs, - stands for ids on stdin, one per line.
     """
 
 
 @device_group.command("add")
-@_ids
+@ids_argument
 @click.option("--transport", required=True, type=click.Choice(list(TRANSPORTS)), help="How they send.")
-@click.option("--label", help="A name for people.")
-@click.option("--proxy", help="Proxy of their connections: http://user:password@host:port or socks5://…")
-@click.option("--settings", metavar="JSON", help="Settings of the transport, as a JSON object.")
-@pace_options
+@device_options
 @config_option
-def add(
-    *,
-    ids: tuple[str, ...],
-    transport: str,
-    label: str | None,
-    proxy: str | None,
-    settings: str | None,
-    config: Config,
-    **pace: Any,
-) -> None:
-    """Add devices that differ in nothing but their ids. A device that was removed comes back with these settings.
+def add(*, ids: tuple[str, ...], transport: str, config: Config, **options: Any) -> None:
+    """Add devices with the same settings.
 
-    What is not said of its pace is as configured.
+    A removed device comes back with these settings. What is not given is as configured.
     """
-    fields, classes = read_pace(**pace)
+    fields, classes = read_options(**options)
+    has_sessions = TRANSPORTS[transport].has_sessions
     new = NewDevices(
         ids=device_ids(ids),
         transport=transport,
-        state=DeviceState.UNPAIRED if TRANSPORTS[transport].has_sessions else DeviceState.READY,
-        label=label,
-        proxy=read_proxy(proxy),
-        settings=read_settings(settings),
+        state=DeviceState.UNPAIRED if has_sessions else DeviceState.READY,
         classes=classes,
         **fields,
     )
@@ -92,80 +75,87 @@ def add(
     check_pace(config, new)
     added = with_database(config, lambda database: DeviceAdmin(database).add(new))
     if added:
-        say(f"added {count(len(added), f'{transport} device')}{_what_next(new, added)}")
-    refusals = Refusals()
-    refusals.tell([one for one in new.ids if one not in added], "device", "there already; nothing was changed")
-    refusals.finish()
+        next_step = ": their messages reach nobody" if transport == SANDBOX else ""
+        if has_sessions:
+            first = next(one for one in new.ids if one in added)
+            next_step = f"; pair {'it' if len(added) == 1 else 'each'}: shardd device pair {first}"
+        say(f"added {count(len(added), f'{transport} device')}{next_step}")
+    refuse("device", {"there already; nothing was changed": without(new.ids, added)})
 
 
-@device_group.command("list")
+@device_group.command("set")
+@ids_argument
+@device_options
 @click.option(
-    "--state", type=click.Choice([*(state.value for state in DeviceState), PAUSED]), help="Only devices in this state."
+    "--clear-class",
+    "cleared",
+    multiple=True,
+    type=click.Choice(CLASSES),
+    help="Remove all settings of a class, so that it is as configured.",
 )
-@click.option("--transport", type=click.Choice(list(TRANSPORTS)), help="Only devices that send in this way.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="For programs: a list of objects as `device show --json` prints one."
-)
-@database_config_option
-def list_(state: str | None, transport: str | None, as_json: bool, config: Config) -> None:
-    """List the devices."""
-    found = with_database(
-        config,
-        lambda database: DeviceAdmin(database).find(state=state, transport=transport, warm_days=warm_days(config)),
-    )
-    if as_json:
-        print_json([device_json(one, config) for one in found])
-    else:
-        show_devices(found, config, chosen=state is not None or transport is not None)
+@config_option
+def set_(*, ids: tuple[str, ...], cleared: tuple[str, ...], config: Config, **options: Any) -> None:
+    """Change settings of devices.
+
+    What is not given stays as it is. The word `default` makes a setting as configured, an empty --label removes it.
+    """
+    fields, classes = read_options(**options)
+    if not fields and not classes and not cleared:
+        raise UsageError("nothing to change: name a setting, such as --gap 5s..15s; see shardd device set --help")
+    names = device_ids(ids)
+    change = DeviceChange(fields=fields, classes=classes, cleared=cleared)
+    done = with_database(config, lambda database: _set(database, config, names, change))
+    report("changed", "device", done, {"unknown": without(names, done)})
 
 
-@device_group.command("show")
-@click.argument("device_id", metavar="ID")
-@click.option("--json", "as_json", is_flag=True, help="For programs; passwords are masked.")
-@database_config_option
-def show(device_id: str, as_json: bool, config: Config) -> None:
-    """Show one device: its state and why, what to do, what waits for it, and when it may send next."""
-    ids = device_ids([device_id])
-    found = with_database(config, lambda database: DeviceAdmin(database).find(ids=ids, warm_days=warm_days(config)))
-    if not found:
-        raise UsageError(f"device {some(ids)} is unknown; the others: shardd device list")
-    device = found[0]
-    outlook = ask_outlook(device, config)
-    if as_json:
-        print_json(device_json(device, config) | outlook_json(outlook))
-    else:
-        show_device(device, config, outlook)
+async def _set(database: Database, config: Config, names: list[str], change: DeviceChange) -> set[str]:
+    devices = DeviceAdmin(database)
+    for device in await devices.find(ids=names):
+        kept = {name: settings for name, settings in device.classes.items() if name not in change.cleared}
+        classes = {name: {**kept.get(name, {}), **change.classes.get(name, {})} for name in {*kept, *change.classes}}
+        changed = dataclasses.replace(device, classes=classes, **change.fields)
+        try:
+            check_pace(config, changed)
+            if "settings" in change.fields or "proxy" in change.fields:
+                check_device(changed.transport, changed.settings, changed.proxy)
+        except SharddError as error:
+            raise UsageError(f"device {device.id}: {error}; nothing was changed") from None
+    return await devices.change(names, change)
 
 
 @device_group.command("pause")
-@_ids
-@click.option("--why", help="Shown wherever somebody asks why its jobs wait.")
+@ids_argument
+@click.option("--why", help="Shown as the reason why their jobs wait.")
 @database_config_option
 def pause(ids: tuple[str, ...], why: str | None, config: Config) -> None:
-    """Hold devices back; their jobs wait. What a worker has in flight is finished."""
+    """Pause devices; their jobs wait.
+
+    What a worker has in flight is finished.
+    """
     names = device_ids(ids)
     done = with_database(config, lambda database: DeviceAdmin(database).pause(names, why))
-    _tell_done("paused", names, done)
+    report("paused", "device", done, {"unknown": without(names, done)})
 
 
 @device_group.command("resume")
-@_ids
+@ids_argument
 @database_config_option
 def resume(ids: tuple[str, ...], config: Config) -> None:
-    """Let paused devices send again."""
+    """Resume paused devices."""
     names = device_ids(ids)
     done = with_database(config, lambda database: DeviceAdmin(database).resume(names))
-    _tell_done("resumed", names, done)
+    report("resumed", "device", done, {"unknown": without(names, done)})
 
 
 @device_group.command("remove")
-@_ids
+@ids_argument
 @click.option("--cancel-jobs", is_flag=True, help="Cancel the jobs that wait for them.")
 @database_config_option
 def remove(ids: tuple[str, ...], cancel_jobs: bool, config: Config) -> None:
-    """Take devices out of service. Their finished jobs stay readable; `device add` brings them back.
+    """Remove devices.
 
-    Jobs of a device group that they got are left to the other devices of the group.
+    Their ended jobs remain readable; `shardd device add` brings them back. Jobs that they got from a device group go back to
+    the group.
     """
     names = device_ids(ids)
     with_database(config, lambda database: _remove(database, names, cancel_jobs=cancel_jobs)).finish()
@@ -178,7 +168,7 @@ async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) ->
     await jobs.give_back(sorted(there))
     removed = await devices.remove(sorted(there))
     cancelled = 0
-    deadline = time.monotonic() + IN_HAND_PATIENCE
+    deadline = time.monotonic() + IN_FLIGHT_TIMEOUT
     while cancel_jobs and removed != there:
         await jobs.give_back(sorted(there - removed))
         cancelled += await jobs.cancel_all(Traits(device_ids=sorted(there - removed)), CANCELLED_WITH_DEVICE)
@@ -186,38 +176,64 @@ async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) ->
         if time.monotonic() > deadline:
             break
         if removed != there:
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(POLL_EVERY)
     if cancelled:
         say(f"cancelled {count(cancelled, 'job')}")
     if removed:
         say(f"removed {count(len(removed), 'device')}")
-    refusals = Refusals()
-    left = sorted(there - removed)
     why = (
         "not removed, because a worker has a job in flight (shardd job list --state sending); try again when it has ended, "
         "which needs shardd to run"
         if cancel_jobs
         else "not removed, because jobs wait; cancel them with --cancel-jobs (shardd job list --device ID shows them)"
     )
-    refusals.tell(left, "device", why)
-    paired = sorted(found.keys() - there)
-    refusals.tell(paired, "device", "not removed, because a phone is linked to it; first: shardd device logout ID")
-    refusals.tell([one for one in names if one not in found], "device", "unknown")
+    refusals = Refusals()
+    refusals.add(sorted(there - removed), "device", why)
+    linked = "not removed, because it is linked to a phone; first: shardd device logout ID"
+    refusals.add(sorted(found.keys() - there), "device", linked)
+    refusals.add(without(names, found), "device", "unknown")
     return refusals
 
 
-def _tell_done(word: str, names: list[str], done: set[str]) -> None:
-    if done:
-        say(f"{word} {count(len(done), 'device')}")
-    refusals = Refusals()
-    refusals.tell([one for one in names if one not in done], "device", "unknown")
-    refusals.finish()
+@device_group.command("replace")
+@click.argument("old")
+@click.argument("new")
+@database_config_option
+def replace(old: str, new: str, config: Config) -> None:
+    """Move the waiting jobs of device OLD to device NEW.
+
+    A job in flight stays with OLD. The pace of NEW applies to all its jobs. OLD itself is unchanged: let the producers name NEW,
+    too. Jobs of device groups go back to their groups.
+    """
+    old, new = device_ids([old])[0], device_ids([new])[0]
+    if old == new:
+        raise UsageError(f"{old} cannot replace itself: name two devices")
+    after = with_database(config, lambda database: _replace(database, old, new))
+    if after.paused_at is not None:
+        say(f"they wait: {new} is paused; let it send: shardd device resume {new}")
+    elif (state := DeviceState(after.state)) not in CAN_SEND:
+        say(f"they wait: {new} is {state}; {remedy_of(after.transport, state).format(id=new)}")
 
 
-def _what_next(new: NewDevices, added: set[str]) -> str:
-    if new.transport == SANDBOX:
-        return ": their messages reach nobody"
-    if not TRANSPORTS[new.transport].has_sessions:
-        return ""
-    first = next(one for one in new.ids if one in added)
-    return f"; pair {'it' if len(added) == 1 else 'each'}: shardd device pair {first}"
+async def _replace(database: Database, old: str, new: str) -> DeviceRow:
+    """Move and report; NEW as it is now."""
+    found = {device.id: device for device in await DeviceAdmin(database).find(ids=[old, new])}
+    for one in without([old, new], found):
+        raise UsageError(f"device {one} is unknown; the others: shardd device list")
+    before, after = found[old], found[new]
+    if (before.transport == SANDBOX) != (after.transport == SANDBOX):
+        raise UsageError(
+            f"{old} sends by {before.transport} and {new} by {after.transport}: jobs do not move between the sandbox and real "
+            "devices"
+        )
+    jobs = JobAdmin(database)
+    back = await jobs.give_back([old])
+    moved = await jobs.move(old=old, new=new)
+    counts = await jobs.count_cancels(Traits(state=JobState.SENDING, device_ids=[old]))
+    say(f"moved {count(moved, 'job')} from {old} to {new}")
+    if back:
+        say(f"{count(back, 'job')} of device groups went back to their groups")
+    if left := sum(some.jobs for some in counts):
+        stay, come = ("stays", "it comes") if left == 1 else ("stay", "they come")
+        say(f"{count(left, 'job')} in flight {stay} with {old}; repeat this command if {come} back to the queue")
+    return after

@@ -1,4 +1,4 @@
-"""When a device may send next, for `shardd device show`: as the running shardd says, else as the database lets one reckon."""
+"""When a device may send next, for `shardd device show`: from the running shardd, else estimated from the database."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ from shardd.supervisor.scheduling.outlook import ClassOutlook, DeviceOutlook, ma
 from shardd.visible import visible
 
 SOON: Final = 3600.0
-"""Seconds up to which a wait is told alone, without the moment at which it ends."""
-_RECKONED: Final = "this is what the database knows"
+"""Seconds up to which a wait is shown without the moment at which it ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What is known, and from whom."""
+    """What is known, and its origin."""
 
     device: DeviceOutlook
     pace: DevicePace
     note: str | None = None
-    """Why it is reckoned; None: a shardd that runs said so."""
+    """Why it is an estimate; None: the running shardd answered."""
 
 
 def warm_days(config: Config) -> int:
@@ -43,19 +42,18 @@ def warm_days(config: Config) -> int:
 
 
 def ask_outlook(device: DeviceRow, config: Config) -> Outlook:
-    """Ask the running shardd, else reckon."""
+    """Ask the running shardd, else estimate."""
     pace = device_pace(config.pacing, device)
     try:
         answer = ask_now(config.control_socket, "GET", f"/devices/{quote(device.id, safe='')}")
-    except NotRunningError:
-        return Outlook(reckon(device, pace), pace, f"no shardd runs with this config; {_RECKONED}")
     except SharddError as error:
-        return Outlook(reckon(device, pace), pace, f"{error}; {_RECKONED}")
+        why = "no shardd runs with this config" if isinstance(error, NotRunningError) else str(error)
+        return Outlook(_estimate(device, pace), pace, f"{why}; estimated from the database")
     return Outlook(msgspec.convert(answer, DeviceOutlook), pace)
 
 
-def reckon(device: DeviceRow, pace: DevicePace) -> DeviceOutlook:
-    """What follows from the database; a gap may be over sooner, because only its longest end is sure."""
+def _estimate(device: DeviceRow, pace: DevicePace) -> DeviceOutlook:
+    """From the database; a gap may end sooner, because only its longest end is certain."""
     now, tally = time.time(), tally_of(device, pace)
     turns = {name: next_send(pace, name, tally, now=now, ahead=0.0, in_flight=device.in_flight) for name in CLASSES}
     state = DeviceState(device.state)
@@ -65,7 +63,7 @@ def reckon(device: DeviceRow, pace: DevicePace) -> DeviceOutlook:
 
 
 def tally_of(device: DeviceRow, pace: DevicePace) -> Tally:
-    """What the database knows of its sends; moments in POSIX seconds."""
+    """What the database knows of a device's sends; moments in POSIX seconds."""
     return Tally(
         ended=float("-inf") if device.last_sent is None else device.last_sent.timestamp(),
         draw=1.0,
@@ -96,22 +94,23 @@ def next_words(outlook: Outlook) -> str:
     device = outlook.device
     if device.held is not None:
         return visible(f"not now: {device.held}")
-    told: dict[str, list[str]] = {}
+    by_words: dict[str, list[str]] = {}
     for name, one in device.classes.items():
-        told.setdefault(_turn_words(one), []).append(name)
-    lines = [f"{', '.join(names)}: {words}" if len(told) > 1 else words for words, names in told.items()]
+        by_words.setdefault(_class_words(one), []).append(name)
+    lines = [f"{', '.join(names)}: {words}" if len(by_words) > 1 else words for words, names in by_words.items()]
     return "\n".join(map(visible, [*lines, *([] if outlook.note is None else [outlook.note])]))
 
 
 def sent_words(outlook: Outlook) -> str:
-    """What it sent, against its limits."""
+    """What it sent, and its limits."""
     pace, device = outlook.pace, outlook.device
     if not pace.limited:
         return "not counted: it has neither a gap nor a limit"
     days = device.sending_days
-    warming = any(daily_limit(pace, name, days)[1] == WARM_UP for name in CLASSES)
+    daily = {name: daily_limit(pace, name, days) for name in CLASSES}
+    warming = any(reason == WARM_UP for _, reason in daily.values())
     words = [
-        f"{device.sent_today} {_of({name: daily_limit(pace, name, days)[0] for name in CLASSES})}",
+        f"{device.sent_today} {_of({name: limit for name, (limit, _) in daily.items()})}",
         *([f"day {days + 1} of {len(pace.warm_up)} of its warm-up"] if warming else []),
         f"this hour {device.sent_this_hour} {_of({name: pace.of(name).hourly_limit for name in CLASSES})}",
     ]
@@ -119,7 +118,7 @@ def sent_words(outlook: Outlook) -> str:
 
 
 def _of(limits: Mapping[str, int]) -> str:
-    """`of 40`; `of 40 (reply: no limit)`: the most usual class first, then what differs."""
+    """`of 40`; `of 40 (reply: no limit)`: the first class, then those that differ."""
     first = limits[CLASSES[0]]
     others: dict[int, list[str]] = {}
     for name, limit in limits.items():
@@ -129,11 +128,10 @@ def _of(limits: Mapping[str, int]) -> str:
     return (f"of {first}" if first else "without a limit") + (f" ({differ})" if differ else "")
 
 
-def _turn_words(one: ClassOutlook) -> str:
+def _class_words(one: ClassOutlook) -> str:
     if one.wait is None:
-        return f"nobody knows when: {one.why}"
+        return f"unknown when: {one.why}"
     if one.wait <= 0:
         return "now"
-    moment = datetime.now(UTC) + timedelta(seconds=one.wait)
-    when = f"in {span(one.wait)}" if one.wait < SOON else moment_text(moment)
+    when = f"in {span(one.wait)}" if one.wait < SOON else moment_text(datetime.now(UTC) + timedelta(seconds=one.wait))
     return f"{when}: {one.why}"

@@ -1,7 +1,7 @@
-"""`shardd device pair`: a phone links this computer, and the new session becomes the device's.
+"""`shardd device pair`: link a phone; the new session becomes the device's.
 
-Works beside a running daemon, which goes on sending with the old session, if there is one, until the new one is bound. A
-session is bound by one UPDATE that holds only if nothing has changed meanwhile; one that may not be bound is unlinked again.
+A running daemon continues with the old session, if there is one, until the new one is bound: by one UPDATE that applies only if
+nothing has changed meanwhile. A session that cannot be bound is unlinked again.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Final
 
 import click
 
-from shardd.cli.device.pair_view import ScreenView, View, open_view
+from shardd.cli.device.pair_screen import ScreenView, View, open_view
+from shardd.cli.device.session import SessionContext, open_session_context
 from shardd.cli.names import device_ids
-from shardd.cli.options import config_option
+from shardd.cli.options import config_option, json_option
 from shardd.cli.output import say
-from shardd.cli.sessions import SessionContext, open_session_context
 from shardd.config import Config
 from shardd.config.values import RefusedError, format_duration, parse_duration
 from shardd.errors import DatabaseError, PairingError, PermanentError, SharddError, UsageError
@@ -33,33 +33,34 @@ from shardd.transports.whatsapp.sessions.setup import prepare_store
 
 SHORTEST: Final = 1.0
 LONGEST: Final = TIMEOUT
-"""Seconds: WhatsApp has no more codes then."""
+"""Seconds, after which WhatsApp has no more codes."""
 GIVEN_UP: Final = 130
-"""The exit code of what ^C ends."""
-AFTERWARDS: Final = 600.0
-"""Seconds beyond the wait for the phone in which a pairing holds its lock: every step of it has a shorter deadline."""
+"""Exit code after ^C."""
+LOCK_GRACE: Final = 600.0
+"""Seconds beyond the wait for the phone for which a pairing holds its lock; each of its steps has a shorter timeout."""
 
 
 @click.command("pair")
 @click.argument("device_id", metavar="ID")
 @click.option(
-    "--phone", metavar="NUMBER", help="Pair by a code that is typed on the phone of this number, without a camera."
+    "--phone", metavar="NUMBER", help="Show a code to type on the phone of this number, instead of a QR code."
 )
 @click.option("--new-number", is_flag=True, help="Allow another number than the device had before.")
 @click.option(
-    "--timeout", "timeout_text", default="3m", show_default=True, metavar="DURATION", help="How long codes are shown."
+    "--timeout", "timeout_text", default="3m", show_default=True, metavar="DURATION", help="Time to link the phone."
 )
-@click.option("--json", "as_json", is_flag=True, help="For a front end: one JSON object a line, as things happen.")
+@json_option("Print an object per line as things happen, for a front end.")
 @config_option
 def pair(
     *, device_id: str, phone: str | None, new_number: bool, timeout_text: str, as_json: bool, config: Config
 ) -> None:
-    """Link a phone to the device ID, by a QR code or (--phone) by a typed code.
+    """Link a phone to a device.
 
-    Works while shardd runs. A device that had a number before gets no other one, unless --new-number says so.
+    By a QR code, or with --phone by a code that is typed on the phone. Works while shardd runs. A device keeps its number, unless
+    --new-number is given.
 
     The events of --json are qr (code), code (code), scanned (number), and at the end paired (session, number), failed or
-    timeout (reason), or given_up. Exit code 0: paired; 75: no phone was linked; 130: given up.
+    timeout (reason), or given_up. Exit codes: 0 paired; 75 no phone was linked; 130 given up.
     """
     (device_id,) = device_ids([device_id])
     timeout = _timeout(timeout_text)
@@ -78,12 +79,12 @@ def pair(
 
 
 class Pairing:
-    """One try to pair one device."""
+    """One attempt to pair one device."""
 
     def __init__(self, view: View, device_id: str, *, number: str | None, new_number: bool, timeout: float) -> None:
-        """`number`: pair by a typed code with it. `timeout`: seconds for the phone's owner."""
+        """`number`: pair with it by a typed code. `timeout`: seconds to link the phone."""
         self.remarks: list[str] = []
-        """What the person should know in the end."""
+        """What to report at the end."""
         self.number = number
         self._view = view
         self._device_id = device_id
@@ -93,28 +94,28 @@ class Pairing:
         self._linked = False
 
     async def run(self, config: Config) -> None:
-        """To the end. Raises SharddError, or CancelledError when it is given up."""
+        """Pair. Raises SharddError, or CancelledError when it is given up."""
         task = asyncio.current_task()
         assert task is not None
         _on_signals(lambda: self._give_up(task), self._view)
         try:
             async with (
                 open_session_context(config) as context,
-                context.sessions.hold_pairing(self._device_id, patience=self._timeout + AFTERWARDS) as ours,
+                context.sessions.hold_pairing(self._device_id, patience=self._timeout + LOCK_GRACE) as ours,
             ):
                 if not ours:
-                    raise PairingError(f"device {self._device_id} is being paired by somebody else right now")
+                    raise PairingError(f"device {self._device_id} is being paired by another process right now")
                 await self._pair(context)
         except asyncio.CancelledError:
-            self._view.tell(PairingEvent("given_up"))
+            self._view.show(PairingEvent("given_up"))
             raise
         except SharddError as error:
             if not isinstance(error, _TimedOutError):
-                self._view.tell(PairingEvent("failed", reason=str(error)))
+                self._view.show(PairingEvent("failed", reason=str(error)))
             raise
 
     async def _pair(self, context: SessionContext) -> None:
-        device = await context.whatsapp_device(self._device_id)
+        device = await context.device(self._device_id)
         expected = await self._expected_number(context, device)
         await prepare_store(context.store, pgbouncer=context.pgbouncer)
         paired = await self._link(context, device, expected)
@@ -123,20 +124,20 @@ class Pairing:
             bound = await context.sessions.bind(device.id, paired.jid, old=device.session)
         except DatabaseError as error:
             raise PairingError(
-                f"+{paired.number} is linked, but that could not be written: {error}; "
+                f"+{paired.number} is linked, but that could not be stored: {error}; "
                 "remove the linked device shardd on the phone, then pair again"
             ) from error
         if not bound:
             await self._undo(context, device, paired)
         self.number = paired.number
-        self._tell(PairingEvent("paired", jid=paired.jid, number=paired.number))
+        self._show(PairingEvent("paired", jid=paired.jid, number=paired.number))
         self._view.note("a running shardd changes over to the new session…")
         await self._retire(context, device, paired.jid)
         if device.paused_at is not None:
             self.remarks.append(f"it is paused; let it send: shardd device resume {device.id}")
 
     async def _expected_number(self, context: SessionContext, device: DeviceRow) -> str | None:
-        """The only number that may be linked, if that is known. Raises UsageError when the wanted one cannot be."""
+        """The only number that may be linked, if it is known. Raises UsageError when the wanted one cannot be linked."""
         before = number_of(device.session) if device.session and not self._new_number else None
         if before and self.number and before != self.number:
             raise UsageError(
@@ -167,11 +168,11 @@ class Pairing:
                             f"device {device.id} is not paired: {event.reason}{self._hint(expected, event)}"
                         )
                     case "timeout":
-                        self._view.tell(event)
+                        self._view.show(event)
                         raise _TimedOutError(f"device {device.id} is not paired: {event.reason}")
                     case "scanned":
                         self._linked = True
-                self._tell(event)
+                self._show(event)
         raise PairingError(f"device {device.id} is not paired: the pairing ended without an outcome")
 
     def _hint(self, expected: str | None, event: PairingEvent) -> str:
@@ -179,7 +180,7 @@ class Pairing:
         return "; to give the device another number, add --new-number" if wrong and not self._by_code else ""
 
     async def _undo(self, context: SessionContext, device: DeviceRow, paired: PairingEvent) -> None:
-        """A session that may not be the device's: the phone must not list it. Raises PairingError."""
+        """Unlink a session that cannot become the device's. Raises PairingError."""
         holder = await context.sessions.number_holder(str(paired.number), but=device.id)
         why = (
             f"+{paired.number} is the number of device {holder}, and two devices cannot share one"
@@ -190,7 +191,7 @@ class Pairing:
         raise PairingError(f"device {device.id} is not paired: {why}{'' if undone is None else f'; {undone}'}")
 
     async def _retire(self, context: SessionContext, device: DeviceRow, session: str) -> None:
-        """End the old session, once nobody uses it any more."""
+        """End the old session, once no client uses it any more."""
         try:
             await context.close_client(device.id)
             if device.session is None or device.session == session:
@@ -200,13 +201,13 @@ class Pairing:
                 if (remark := await self._unlink(context, device, device.session)) is not None:
                     self.remarks.append(remark)
             else:
-                # WhatsApp has ended it, or another program uses it.
+                # WhatsApp ended it, or another program uses it.
                 await forget_session(context.store, device.session)
         except SharddError as error:
             self.remarks.append(f"the old session is not ended: {error}")
 
     async def _unlink(self, context: SessionContext, device: DeviceRow, session: str) -> str | None:
-        """Unlink a session; a remark when WhatsApp could not be told."""
+        """Unlink a session; what is left to do by hand when WhatsApp cannot be reached."""
         try:
             await unlink(context.store, session, pgbouncer=context.pgbouncer, proxy=context.proxy_of(device))
         except SharddError as error:
@@ -214,23 +215,23 @@ class Pairing:
             return f"remove the linked device shardd on the phone of +{number_of(session)} yourself: {error}"
         return None
 
-    def _tell(self, event: PairingEvent) -> None:
+    def _show(self, event: PairingEvent) -> None:
         try:
-            self._view.tell(event)
+            self._view.show(event)
         except OSError:
-            # A reader that is gone wants no code any more; but a phone that is linked gets its device.
+            # The reader has gone. A phone that is already linked still gets its device.
             if not self._linked:
                 raise
 
     def _give_up(self, task: asyncio.Task[None]) -> None:
         if self._linked:
-            self._view.note("the phone is linked already: this ends in a moment…")
+            self._view.note("the phone is already linked: finishing…")
         else:
             task.cancel()
 
 
 class _TimedOutError(PairingError):
-    """No phone came."""
+    """No phone was linked in time."""
 
 
 def _on_signals(give_up: Callable[[], None], view: View) -> None:

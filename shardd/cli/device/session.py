@@ -1,38 +1,104 @@
-"""`shardd device take-over` and `shardd device logout`: a device's session, after another client used it, and at its end."""
+"""The session of a device: what all commands about sessions need, and `shardd device take-over` and `logout`."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Final
+from urllib.parse import quote
 
 import click
 
+from shardd.cli.control import ask
+from shardd.cli.database import command_pool, reach_dsn
 from shardd.cli.names import confirm, device_ids
-from shardd.cli.options import config_option
+from shardd.cli.options import config_option, yes_option
 from shardd.cli.output import say
-from shardd.cli.sessions import SessionContext, open_session_context
-from shardd.config import Config
-from shardd.errors import DatabaseError, PairingError, SharddError, UsageError
-from shardd.queue.sessions import number_of
+from shardd.config import TRANSPORTS, Config
+from shardd.errors import DatabaseError, NotRunningError, PairingError, SharddError, UsageError
+from shardd.queue.database import Database
+from shardd.queue.devices import DeviceAdmin, DeviceRow
+from shardd.queue.sessions import SessionAdmin, number_of
 from shardd.states import DEVICE_REMEDY, DeviceState
+from shardd.supervisor.cluster.session_store import sessions_dsn_of
 from shardd.transports.whatsapp.linking.unlinking import forget_session, unlink
 
-LOCK_PATIENCE: Final = 600.0
-"""Seconds for which a logout keeps a pairing away; each of its steps has a shorter deadline."""
+CLOSE_GRACE: Final = 10.0
+"""Seconds in which a worker closes a client, beyond the send timeout of one message."""
+LOGOUT_TIMEOUT: Final = 600.0
+"""Seconds for which a logout excludes a pairing; each of its steps has a shorter timeout."""
+WITH_SESSIONS: Final = tuple(name for name, definition in TRANSPORTS.items() if definition.has_sessions)
+"""Transports whose devices have sessions."""
 
-_yes = click.option("--yes", is_flag=True, help="Do not ask.")
+
+@dataclass(frozen=True, slots=True)
+class SessionContext:
+    """Both databases, and the client that a daemon may have open."""
+
+    config: Config
+    database: Database
+    store: str
+    """The DSN of the session store."""
+
+    @property
+    def sessions(self) -> SessionAdmin:
+        """Which session belongs to which device."""
+        return SessionAdmin(self.database)
+
+    @property
+    def pgbouncer(self) -> bool:
+        """Whether the store is behind PgBouncer."""
+        return self.config.transports.whatsapp.pgbouncer
+
+    async def device(self, device_id: str) -> DeviceRow:
+        """A device that can have a session. Raises UsageError for any other."""
+        found = await DeviceAdmin(self.database).find(ids=[device_id])
+        if not found:
+            raise UsageError(
+                f"device {device_id} is unknown; add it first: shardd device add {device_id} --transport {WITH_SESSIONS[0]}"
+            )
+        if found[0].transport not in WITH_SESSIONS:
+            raise UsageError(
+                f"device {device_id} sends by {found[0].transport}: only {' and '.join(WITH_SESSIONS)} devices have a session"
+            )
+        return found[0]
+
+    def proxy_of(self, device: DeviceRow) -> str | None:
+        """The proxy of the device's connections."""
+        return device.proxy or self.config.transports.whatsapp.proxy
+
+    async def close_client(self, device_id: str) -> None:
+        """Have a running daemon close the device's client.
+
+        On return no worker of this host uses a session other than the row's. Raises SharddError when that takes too long.
+        """
+        timeout = self.config.queue.send_timeout + CLOSE_GRACE
+        with suppress(NotRunningError, UsageError):  # then there is no client
+            await ask(self.config.control_socket, "POST", f"/devices/{quote(device_id)}/close", timeout=timeout)
+
+
+@asynccontextmanager
+async def open_session_context(config: Config) -> AsyncGenerator[SessionContext]:
+    """Connect to the database. Raises DatabaseError."""
+    async with (
+        reach_dsn(config, make=False) as dsn,
+        command_pool(config, dsn, connections=2) as database,  # a pairing holds one of them
+    ):
+        yield SessionContext(config, database, sessions_dsn_of(config, dsn))
 
 
 @click.command("take-over")
 @click.argument("device_id", metavar="ID")
-@_yes
+@yes_option
 @config_option
 def take_over(device_id: str, yes: bool, config: Config) -> None:
-    """Let the device ID send again that another client replaced.
+    """Let a replaced device send again.
 
-    WhatsApp keeps one connection per session: the last one that comes ends the other. So first find the other program that
-    uses this session (an older gateway, or a shardd on another database with a copy of it) and stop it for good; else the two
-    replace each other for ever.
+    WhatsApp keeps one connection per session: a new one ends the other. So first find the other program that uses the session
+    of the device ID (an older gateway, or a shardd on another database with a copy of it) and stop it for good; otherwise the
+    two replace each other forever.
     """
     (device_id,) = device_ids([device_id])
     asyncio.run(_take_over(config, device_id, yes=yes))
@@ -41,7 +107,7 @@ def take_over(device_id: str, yes: bool, config: Config) -> None:
 
 async def _take_over(config: Config, device_id: str, *, yes: bool) -> None:
     async with open_session_context(config) as context:
-        device = await context.whatsapp_device(device_id)
+        device = await context.device(device_id)
         if device.state != DeviceState.REPLACED:
             remedy = DEVICE_REMEDY[DeviceState(device.state)].format(id=device_id)
             raise UsageError(f"device {device_id} is not replaced but {device.state}: {remedy}")
@@ -52,13 +118,13 @@ async def _take_over(config: Config, device_id: str, *, yes: bool) -> None:
 
 @click.command("logout")
 @click.argument("device_id", metavar="ID")
-@click.option("--forget", is_flag=True, help="Only forget the session here; the phone goes on listing it as linked.")
-@_yes
+@click.option("--forget", is_flag=True, help="Only forget the session here; the phone still lists it as linked.")
+@yes_option
 @config_option
 def logout(device_id: str, forget: bool, yes: bool, config: Config) -> None:
-    """End the session of the device ID: the phone no longer lists it, and the device becomes unpaired.
+    """Unlink a device from its phone.
 
-    Works while shardd runs. Its jobs stay, and wait for a new pairing.
+    Its session ends and the device ID becomes unpaired. Works while shardd runs. Its jobs wait for a new pairing.
     """
     (device_id,) = device_ids([device_id])
     done = asyncio.run(_logout(config, device_id, forget=forget, yes=yes))
@@ -67,20 +133,25 @@ def logout(device_id: str, forget: bool, yes: bool, config: Config) -> None:
 
 async def _logout(config: Config, device_id: str, *, forget: bool, yes: bool) -> str:
     async with open_session_context(config) as context:
-        device = await context.whatsapp_device(device_id)
+        device = await context.device(device_id)
         if device.session is None:
             raise UsageError(f"device {device_id} has no session: there is nothing to log out")
         number = number_of(device.session)
         confirm(f"End the session of +{number} on device {device_id}?", yes=yes)
-        async with context.sessions.hold_pairing(device_id, patience=LOCK_PATIENCE) as ours:
+        async with context.sessions.hold_pairing(device_id, patience=LOGOUT_TIMEOUT) as ours:
             if not ours:
-                raise PairingError(f"device {device_id} is being paired by somebody else right now")
+                raise PairingError(f"device {device_id} is being paired by another process right now")
             if not await context.sessions.unbind(device_id, device.session, "logged out by an operator"):
                 raise UsageError(f"device {device_id} was changed meanwhile; see: shardd device show {device_id}")
             try:
-                await _end(context, device_id, device.session, device.proxy, forget=forget)
+                await context.close_client(device_id)
+                if forget:
+                    await forget_session(context.store, device.session)
+                else:
+                    proxy = context.proxy_of(device)
+                    await unlink(context.store, device.session, pgbouncer=context.pgbouncer, proxy=proxy)
             except BaseException as error:
-                # Also when the person gives up: what is not over stays as it was.
+                # Also on ^C: a session that has not ended remains the device's.
                 await context.sessions.restore(device)
                 if isinstance(error, SharddError) and not isinstance(error, DatabaseError) and not forget:
                     raise SharddError(f"{error}; or forget it here only: --forget") from error
@@ -88,12 +159,3 @@ async def _logout(config: Config, device_id: str, *, forget: bool, yes: bool) ->
     if forget:
         return f"device {device_id} has forgotten +{number}; remove it on the phone too, under Linked devices"
     return f"device {device_id} is logged out of +{number}"
-
-
-async def _end(context: SessionContext, device_id: str, session: str, proxy: str | None, *, forget: bool) -> None:
-    await context.close_client(device_id)
-    if forget:
-        await forget_session(context.store, session)
-        return
-    own_or_usual = proxy or context.config.transports.whatsapp.proxy
-    await unlink(context.store, session, pgbouncer=context.pgbouncer, proxy=own_or_usual)

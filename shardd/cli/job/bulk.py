@@ -1,12 +1,13 @@
-"""`shardd job retry` and `shardd job cancel`: what a person decides about one message or a million.
+"""`shardd job retry` and `shardd job cancel`: one job or a million.
 
-A job that a worker has in flight belongs to that worker, and a sent message stays sent. Both commands may be repeated: what is as
-it was asked to be is no error.
+A job that a worker has in flight is left alone, and a sent message stays sent. Both commands may be repeated: a job that is
+already as requested is no error.
 """
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -15,10 +16,10 @@ import click
 
 from shardd.cli.database import with_database
 from shardd.cli.job.choice import Choice, check_names, read_choice, trait_options
-from shardd.cli.job.view import count_json, show_counts
+from shardd.cli.listing import Column, table_of
 from shardd.cli.names import SHOWN, Refusals, confirm
-from shardd.cli.options import database_config_option
-from shardd.cli.output import count, print_json, say
+from shardd.cli.options import Decorator, database_config_option, json_option, yes_option
+from shardd.cli.output import count, make_console, number_text, print_json, say, state_text
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
@@ -26,6 +27,8 @@ from shardd.queue.jobs import JobAdmin, JobCount, JobResult, Traits
 from shardd.states import JOB_TRANSITIONS, JobState
 
 CANCELLED_BY_HAND: Final = "cancelled by an operator"
+PROGRESS_FROM: Final = 10_000
+"""Jobs from which on a terminal shows a progress bar."""
 
 _CAN_RETRY: Final = tuple(state for state, events in JOB_TRANSITIONS.items() if "retry" in events)
 _CAN_CANCEL: Final = tuple(state for state, events in JOB_TRANSITIONS.items() if "cancel" in events)
@@ -34,14 +37,14 @@ _CHANGED: Final = "changed in the meantime; look again"
 _OBSTACLES: Final = {
     "device": "the device was removed; bring it back with: shardd device add",
     "group": "the device group was removed; bring it back with: shardd group add",
-    "campaign": "the campaign was cancelled, which is for good; insert a new job into another campaign",
+    "campaign": "the campaign was cancelled, which is final; insert a new job into another campaign",
     "expired": "expires_at has passed, and it is never sent later; insert a new job",
     "opted_out": "the recipient opted out",
     "key": "the dedupe key belongs to another job now; insert a new job",
     "order": "a job before it in its order group will never be sent; insert a new job",
     "in_flight": "a worker has it in flight, and a message on its way cannot be stopped",
 }
-"""The rest of a sentence that begins with a job, by the words of `shardd.retries` and `count_cancels`."""
+"""Completes `job ID: …`, by the words of `shardd.retries` and `count_cancels`."""
 _NO_RETRY: Final = {
     JobState.SENT: "sent already, and a sent message stays sent; insert a new job to send it again",
     JobState.EXPIRED: _OBSTACLES["expired"],
@@ -55,39 +58,28 @@ _NO_CANCEL: Final = {
     JobState.EXPIRED: "ended already: expired",
     JobState.OPTED_OUT: "ended already: the recipient opted out",
 }
-
-_dry_run = click.option("--dry-run", is_flag=True, help="Only count what would be done.")
-_yes = click.option("--yes", is_flag=True, help="Do not ask.")
-_as_json = click.option("--json", "as_json", is_flag=True, help="For programs: an object with counts and refusals.")
-_ids = click.argument("ids", nargs=-1, metavar="[ID]...")
-
-
-def _why(one: JobResult) -> str:
-    if one.refusal is not None:
-        return f"the database refuses it as it is: {one.refusal}; insert a new job"
-    return _CHANGED if one.obstacle is None else _OBSTACLES[one.obstacle]
+_COUNTS: Final[Sequence[Column[JobCount]]] = (
+    Column("jobs", lambda some: number_text(some.jobs), right=True),
+    Column("state", lambda some: state_text(some.state)),
+    Column("class", lambda some: some.job_class),
+    Column("campaign", lambda some: some.campaign or ""),
+    Column("why not", lambda some: "" if some.obstacle is None else _OBSTACLES[some.obstacle]),
+)
 
 
 @dataclass(slots=True)
 class Report:
-    """What a command did: how many jobs, and how many it left alone for which reason, with the first ids."""
+    """How many jobs a command changed, and how many it left alone for which reason, with the first ids."""
 
     done: int = 0
-    left: dict[str, int] = field(default_factory=dict)
+    left: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[int]] = field(default_factory=dict)
     already: int = 0
-    """Named jobs that were as they were asked to be."""
-
-    def note(self, one: JobResult) -> None:
-        """Count one that was looked at."""
-        if one.done:
-            self.done += 1
-        else:
-            self.leave(_why(one), one.id)
+    """Named jobs that were already as requested."""
 
     def leave(self, why: str, number: int) -> None:
         """Count the job `number`, which was left alone."""
-        self.left[why] = self.left.get(why, 0) + 1
+        self.left[why] += 1
         shown = self.examples.setdefault(why, [])
         if len(shown) < SHOWN:
             shown.append(number)
@@ -95,7 +87,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What there was to do when the person was asked: counts, and the same as choices."""
+    """What there was to do when the operator was asked: counts, and the choices that they are of."""
 
     counts: list[JobCount]
     choices: list[Choice]
@@ -103,19 +95,19 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class BulkAction:
-    """What one command does; the two commands differ in nothing else."""
+    """All that the two commands differ in."""
 
     verb: str
     past: str
     count: Callable[[JobAdmin, Traits, Sequence[int] | None], Awaitable[list[JobCount]]]
     handle: Callable[[JobAdmin, Traits, Sequence[int] | None], AsyncIterator[list[JobResult]]]
     refusals: Mapping[JobState, str]
-    """Of named jobs that it did not look at."""
+    """Why named jobs in these states are not looked at."""
     wanted: frozenset[JobState]
-    """Named jobs in these states are as they were asked to be."""
+    """Named jobs in these states are already as requested."""
     only_as_seen: frozenset[JobState] = frozenset()
-    """Of these states, only jobs that were in the same state when the person was asked: one that came to be in doubt since then
-    is another question."""
+    """Of these states, only jobs that were in the same state when the operator was asked: one that is in doubt by now would
+    have been another question."""
 
 
 _RETRY: Final = BulkAction(
@@ -137,41 +129,53 @@ _CANCEL: Final = BulkAction(
 )
 
 
-@click.command("retry")
-@_ids
-@trait_options(_CAN_RETRY)
-@_dry_run
-@_yes
-@_as_json
-@database_config_option
-def retry(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, config: Config, **options: Any) -> None:
-    """Bring failed, cancelled or in-doubt jobs back into the queue, with all their attempts anew.
+def _bulk_options(states: Sequence[JobState]) -> Decorator:
+    options = (
+        click.argument("ids", nargs=-1, metavar="[ID]..."),
+        trait_options(states),
+        click.option("--dry-run", is_flag=True, help="Only count; change nothing."),
+        yes_option,
+        json_option("Print an object with counts and refusals, for programs."),
+        database_config_option,
+    )
 
-    Without ids, those that the options describe, and of these the failed ones unless --state names another state; all failed
-    ones: --state failed. A job in doubt may have been sent: retrying it may send it twice, so that is asked first.
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+@click.command("retry")
+@_bulk_options(_CAN_RETRY)
+def retry(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, config: Config, **options: Any) -> None:
+    """Put ended jobs back into the queue.
+
+    They may be failed, cancelled or in doubt, and get all their attempts again. Without ids: the jobs that the options describe,
+    of these only the failed ones unless --state names another state. All failed jobs: --state failed.
+
+    A job in doubt may have been sent. Retrying it may send it twice, so this is always asked first.
     """
     choice = read_choice(ids, options)
     if choice.ids is None and choice.traits.state is None:
-        choice = read_choice(ids, {**options, "state": JobState.FAILED})
+        choice = Choice(None, replace(choice.traits, state=JobState.FAILED))
     _carry_out(_RETRY, choice, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
 
 
 @click.command("cancel")
-@_ids
-@trait_options(_CAN_CANCEL)
-@_dry_run
-@_yes
-@_as_json
-@database_config_option
+@_bulk_options(_CAN_CANCEL)
 def cancel(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, config: Config, **options: Any) -> None:
-    """Cancel jobs that wait. What a worker has in flight cannot be stopped. `job retry` brings cancelled jobs back."""
+    """Cancel waiting jobs.
+
+    What a worker has in flight cannot be stopped. `shardd job retry` brings cancelled jobs back.
+    """
     choice = read_choice(ids, options)
     _carry_out(_CANCEL, choice, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
 
 
 def _carry_out(action: BulkAction, choice: Choice, *, dry_run: bool, yes: bool, as_json: bool, config: Config) -> None:
-
-    async def weigh(database: Database) -> Seen:
+    async def look(database: Database) -> Seen:
         jobs = JobAdmin(database)
         choices = [choice] if choice.ids is None else await _by_state(action, jobs, choice.ids, choice.traits)
         counts = [count for part in choices for count in await action.count(jobs, part.traits, part.ids)]
@@ -179,18 +183,20 @@ def _carry_out(action: BulkAction, choice: Choice, *, dry_run: bool, yes: bool, 
             await check_names(database, choice.traits)
         return Seen(counts, choices)
 
-    async def carry_out(database: Database) -> Report:
-        return await _handle_all(action, JobAdmin(database), choice, seen)
-
-    # Between the two steps a person may think; no connection is held for that long.
-    seen = with_database(config, weigh)
+    # No connection is held while the operator thinks.
+    seen = with_database(config, look)
     if dry_run:
         _show_plan(action, seen.counts, as_json=as_json)
         return
     good = [count for count in seen.counts if count.obstacle is None]
     _ask(action, good, by_traits=choice.ids is None, yes=yes)
-    report = with_database(config, carry_out) if good or choice.ids else _all_left(seen.counts)
-    _tell(action, report, by_traits=choice.ids is None, as_json=as_json)
+    if good or choice.ids:
+        report = with_database(config, lambda database: _handle_all(action, JobAdmin(database), choice, seen))
+    else:
+        report = Report()
+        for some in seen.counts:
+            report.left[_OBSTACLES[str(some.obstacle)]] += some.jobs
+    _show_report(action, report, by_traits=choice.ids is None, as_json=as_json)
 
 
 async def _by_state(action: BulkAction, jobs: JobAdmin, ids: list[int], traits: Traits) -> list[Choice]:
@@ -208,32 +214,23 @@ async def _handle_all(action: BulkAction, jobs: JobAdmin, choice: Choice, seen: 
     report = Report()
     expected = sum(count.jobs for count in seen.counts)
     explained: set[int] = set()
-    # Hidden where nobody watches; the numbers are on stdout in any case.
-    with click.progressbar(
-        length=expected, label=action.past, file=sys.stderr, hidden=not sys.stderr.isatty() or expected < 10_000
-    ) as bar:
+    hidden = not sys.stderr.isatty() or expected < PROGRESS_FROM
+    with click.progressbar(length=expected, label=action.past, file=sys.stderr, hidden=hidden) as bar:
         for part in seen.choices:
             async for handled in action.handle(jobs, part.traits, part.ids):
                 for one in handled:
-                    report.note(one)
+                    if one.done:
+                        report.done += 1
+                    else:
+                        report.leave(_why(one), one.id)
                 if choice.ids is not None:
                     explained.update(one.id for one in handled)
                 bar.update(len(handled))
-    if choice.ids is not None:
-        await _explain_rest(action, jobs, [number for number in choice.ids if number not in explained], choice, report)
+    await _explain(action, jobs, choice, report, [number for number in choice.ids or () if number not in explained])
     return report
 
 
-def _all_left(counts: list[JobCount]) -> Report:
-    """Nothing can be done about any of them: no need to look at each."""
-    report = Report()
-    for some in counts:
-        why = _OBSTACLES[str(some.obstacle)]
-        report.left[why] = report.left.get(why, 0) + some.jobs
-    return report
-
-
-async def _explain_rest(action: BulkAction, jobs: JobAdmin, ids: list[int], choice: Choice, report: Report) -> None:
+async def _explain(action: BulkAction, jobs: JobAdmin, choice: Choice, report: Report, ids: list[int]) -> None:
     """Why named jobs were not looked at, or changed in that moment."""
     states = await jobs.states(ids)
     only_ids = choice.traits == Traits()
@@ -242,43 +239,47 @@ async def _explain_rest(action: BulkAction, jobs: JobAdmin, ids: list[int], choi
         if state is None:
             report.leave("unknown", number)
         elif not only_ids:
-            report.leave("not among those asked for", number)
+            report.leave("does not match the options", number)
         elif state in action.wanted:
             report.already += 1
         else:
             report.leave(action.refusals.get(state, _CHANGED), number)
 
 
+def _why(one: JobResult) -> str:
+    if one.refusal is not None:
+        return f"the database refuses it as it is: {one.refusal}; insert a new job"
+    return _CHANGED if one.obstacle is None else _OBSTACLES[one.obstacle]
+
+
 def _ask(action: BulkAction, counts: list[JobCount], *, by_traits: bool, yes: bool) -> None:
-    if not counts:
-        return
-    doubts = sum(some.jobs for some in counts if some.state == JobState.IN_DOUBT)
+    by_state: Counter[str] = Counter()
+    for some in counts:
+        by_state[some.state] += some.jobs
+    doubts = by_state[JobState.IN_DOUBT]
     if doubts:
-        their, they = ("its", "it") if doubts == 1 else ("their", "they")
         say(
-            f"warning: nobody knows whether {count(doubts, 'job')} in doubt reached {their} recipient: retried, {they} may be "
-            "sent a second time",
+            f"warning: {count(doubts, 'job')} in doubt may have reached the recipient; retrying may send the message twice",
             err=True,
         )
-    if doubts or by_traits:
-        by_state: dict[str, int] = {}
-        for some in counts:
-            by_state[some.state] = by_state.get(some.state, 0) + some.jobs
-        what = " and ".join(f"{number:,} {state}" for state, number in sorted(by_state.items()))
-        confirm(f"{action.verb.title()} {what} {'job' if sum(by_state.values()) == 1 else 'jobs'}?", yes=yes)
+    if counts and (doubts or by_traits):
+        what = " and ".join(f"{number:,} {state}" for state, number in sorted(by_state.items()) if number)
+        confirm(f"{action.verb.title()} {what} {'job' if by_state.total() == 1 else 'jobs'}?", yes=yes)
 
 
 def _show_plan(action: BulkAction, counts: list[JobCount], *, as_json: bool) -> None:
     good = sum(count.jobs for count in counts if count.obstacle is None)
     if as_json:
-        print_json({"dry_run": True, action.past: good, "counts": [count_json(count) for count in counts]})
+        print_json({"dry_run": True, action.past: good, "counts": counts})
         return
     if counts:
-        show_counts(counts, _OBSTACLES)
+        console = make_console()
+        ranked = sorted(counts, key=lambda some: (some.obstacle is not None, -some.jobs))
+        console.print(table_of(_COUNTS, ranked, console.width))
     say(f"would {action.verb} {count(good, 'job')}; nothing was changed")
 
 
-def _tell(action: BulkAction, report: Report, *, by_traits: bool, as_json: bool) -> None:
+def _show_report(action: BulkAction, report: Report, *, by_traits: bool, as_json: bool) -> None:
     if as_json:
         left = [
             {"why": why, "jobs": number, "ids": report.examples.get(why, [])} for why, number in report.left.items()
@@ -290,5 +291,5 @@ def _tell(action: BulkAction, report: Report, *, by_traits: bool, as_json: bool)
         say(f"{action.past} {count(report.done, 'job')}{already if report.already else ''}")
     refusals = Refusals()
     for why, number in report.left.items():
-        refusals.tell(report.examples.get(why, []), "job", why, number=number)
+        refusals.add(report.examples.get(why, []), "job", why, number=number)
     refusals.finish()

@@ -1,4 +1,4 @@
-"""Saying which jobs a command is for: their ids, or what they have in common."""
+"""Which jobs a command is for: their ids, or the traits that they share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Final
 import click
 
 from shardd.cli.names import device_ids, job_ids
+from shardd.cli.options import Decorator
 from shardd.errors import ErrorClass, UsageError
 from shardd.pacing import CLASSES
 from shardd.queue.campaigns import CampaignAdmin
@@ -29,7 +30,7 @@ _OPTIONS: Final = (
         help=f"Only jobs whose last error was of this kind: {', '.join(_KINDS)}.",
     ),
     click.option("--order-group", metavar="TEXT", help="Only jobs of this order group."),
-    click.option("--reference", metavar="TEXT", help="Only jobs with this reference of the producer."),
+    click.option("--reference", metavar="TEXT", help="Only jobs with this reference."),
 )
 
 
@@ -41,11 +42,11 @@ class Choice:
     traits: Traits
 
 
-def trait_options(states: Iterable[JobState]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Options that name what jobs have in common; `states`: those that may be asked for."""
+def trait_options(states: Iterable[JobState]) -> Decorator:
+    """Options for what jobs have in common; `states`: the choices of --state."""
     words = [state.value for state in states]
 
-    def add(command: Callable[..., None]) -> Callable[..., None]:
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(_OPTIONS):
             command = option(command)
         return click.option("--state", type=click.Choice(words), help="Only jobs in this state.")(command)
@@ -54,21 +55,17 @@ def trait_options(states: Iterable[JobState]) -> Callable[[Callable[..., None]],
 
 
 def read_traits(options: dict[str, Any]) -> Traits:
-    """What `trait_options` read."""
+    """The values of `trait_options`."""
     state, device = options["state"], options["device_id"]
     return Traits(
         state=None if state is None else JobState(state),
         device_ids=None if device is None else device_ids([device]),
-        campaign=options["campaign"],
-        job_class=options["job_class"],
-        error_class=options["error_class"],
-        order_group=options["order_group"],
-        reference=options["reference"],
+        **{name: options[name] for name in ("campaign", "job_class", "error_class", "order_group", "reference")},
     )
 
 
 def read_choice(ids: tuple[str, ...], options: dict[str, Any]) -> Choice:
-    """The ids and the traits together. Raises UsageError when neither is given."""
+    """Ids and traits together. Raises UsageError when neither is given."""
     numbers, traits = job_ids(ids), read_traits(options)
     if not ids and traits == Traits():
         raise UsageError(
@@ -78,7 +75,7 @@ def read_choice(ids: tuple[str, ...], options: dict[str, Any]) -> Choice:
 
 
 async def check_names(database: Database, traits: Traits) -> None:
-    """Raise UsageError for a device or a campaign that never was: a slip of the pen must not look like "no such jobs"."""
+    """Raise UsageError for a device or campaign that never existed: a typo must not look like "no such jobs"."""
     for device in traits.device_ids or ():
         if not await DeviceAdmin(database).was_there(device):
             raise UsageError(f"device {device} is unknown; the others: shardd device list")

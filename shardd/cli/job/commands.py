@@ -1,26 +1,69 @@
-"""`shardd job`: what became of messages.
+"""`shardd job list` and `show`; see `bulk` for the commands that change jobs.
 
 The commands talk to the database, so they work whether shardd runs or not.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, Final
 
 import click
 
 from shardd.cli.database import with_database
 from shardd.cli.job.choice import check_names, read_traits, trait_options
-from shardd.cli.job.view import job_json, show_job, show_jobs
 from shardd.cli.lazy import LazyGroup
+from shardd.cli.listing import AIRY, WIDE, Column, Listing
 from shardd.cli.names import job_ids
-from shardd.cli.options import WholeNumber, database_config_option
-from shardd.cli.output import print_json
+from shardd.cli.options import database_config_option, json_list_option, json_option, limit_option
+from shardd.cli.output import (
+    SANDBOX,
+    SANDBOX_STYLE,
+    Facts,
+    Lines,
+    Text,
+    ago,
+    count,
+    make_console,
+    make_facts,
+    moment_text,
+    print_json,
+    state_text,
+    transport_text,
+)
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.jobs import JobAdmin, JobRow, WholeJob
 from shardd.states import JobState
+
+_SHOWN_OF_MEDIA: Final = 64
+"""Characters that are shown of a data: URI, which contains a whole file."""
+
+
+def _transport(job: JobRow) -> Text:
+    return transport_text(job.transport or ("" if job.device_id is None else "?"))
+
+
+JOBS: Final = Listing[JobRow](
+    one="job",
+    none="no such jobs",
+    transport=lambda job: job.transport,
+    columns=[
+        Column("id", lambda job: str(job.id), right=True),
+        Column("state", lambda job: state_text(job.state), whole=True),
+        Column("device", lambda job: job.device_id or f"({job.device_group})"),
+        Column("recipient", lambda job: job.recipient, whole=True),
+        Column("changed", lambda job: ago(job.settled_at or job.created_at), whole=True),
+        Column("transport", _transport, at_least=AIRY),
+        Column("kind", lambda job: job.kind, at_least=AIRY),
+        Column("class", lambda job: job.job_class, at_least=AIRY),
+        Column("campaign", lambda job: job.campaign or "", at_least=WIDE),
+        Column("tries", lambda job: f"{job.failures}/{job.max_attempts}", right=True, at_least=WIDE),
+        Column("reference", lambda job: job.reference or "", at_least=WIDE),
+        Column("waits for, or error", lambda job: job.waits_for or job.error or ""),
+    ],
+)
 
 
 @click.group(
@@ -29,16 +72,16 @@ from shardd.states import JobState
     lazy={"cancel": "shardd.cli.job.bulk:cancel", "retry": "shardd.cli.job.bulk:retry"},
 )
 def job_group() -> None:
-    """Look at messages, send failed ones again, cancel waiting ones.
+    """List, show, retry and cancel jobs.
 
-    ID may be - in retry and cancel: ids are read from stdin, one per line.
+    For retry and cancel, - stands for ids on stdin, one per line.
     """
 
 
 @job_group.command("list")
 @trait_options(JobState)
-@click.option("--limit", type=WholeNumber(1, 100_000), default=50, show_default=True, help="At most so many.")
-@click.option("--json", "as_json", is_flag=True, help="For programs: a list of objects; times in ISO 8601.")
+@limit_option
+@json_list_option
 @database_config_option
 def list_(*, limit: int, as_json: bool, config: Config, **options: Any) -> None:
     """List jobs, newest first."""
@@ -50,28 +93,73 @@ def list_(*, limit: int, as_json: bool, config: Config, **options: Any) -> None:
             await check_names(database, traits)
         return found
 
-    jobs = with_database(config, find)
-    if as_json:
-        print_json([job_json(job) for job in jobs])
-    else:
-        show_jobs(jobs, limit)
+    JOBS.show(with_database(config, find), as_json=as_json, limit=limit)
 
 
 @job_group.command("show")
 @click.argument("job_id", metavar="ID")
-@click.option("--json", "as_json", is_flag=True, help="For programs; times in ISO 8601.")
+@json_option()
 @database_config_option
 def show(job_id: str, as_json: bool, config: Config) -> None:
-    """Show one job: its state, what it waits for, its message."""
+    """Show one job with its message."""
     (number,) = job_ids([job_id])
-
-    async def find(database: Database) -> WholeJob | None:
-        return await JobAdmin(database).show(number)
-
-    job = with_database(config, find)
+    job = with_database(config, lambda database: JobAdmin(database).show(number))
     if job is None:
         raise UsageError(f"job {number} is unknown")
     if as_json:
-        print_json(job_json(job))
+        print_json(job)
     else:
-        show_job(job)
+        make_console().print(make_facts(_facts(job)))
+
+
+def _facts(job: WholeJob) -> Facts:
+    device = Text(job.device_id or "")
+    if job.transport == SANDBOX:
+        device.append(" (sandbox: its messages reach nobody)", SANDBOX_STYLE)
+    return [
+        ("job", str(job.id)),
+        ("state", state_text(job.state)),
+        ("waits for", job.waits_for),
+        ("error", job.error),
+        ("error class", job.error_class),
+        ("device", device),
+        ("device group", job.device_group),
+        ("recipient", job.recipient),
+        ("class", job.job_class),
+        ("campaign", job.campaign),
+        ("order group", job.order_group),
+        ("reference", job.reference),
+        ("tries", f"{job.failures} of {job.max_attempts} failed; claimed {count(job.claims, 'time')}"),
+        ("on doubt", job.on_doubt),
+        ("priority", str(job.priority) if job.priority else ""),
+        ("inserted", moment_text(job.created_at)),
+        ("run at", moment_text(job.run_at) if job.run_at != job.created_at else ""),
+        ("due at", moment_text(job.due_at)),
+        ("expires at", moment_text(job.expires_at)),
+        ("claimed", moment_text(job.claimed_at)),
+        ("by", f"shard {job.shard} on {job.node}" if job.node is not None else ""),
+        ("ended", moment_text(job.settled_at)),
+        ("delivered", moment_text(job.delivered_at)),
+        ("read", moment_text(job.read_at)),
+        ("message id", job.message_id),
+        ("dedupe key", job.dedupe_key),
+        ("producer", job.producer),
+        ("kind", job.kind),
+        ("media", _short(job.media)),
+        ("file name", job.file_name),
+        ("mime type", job.mime_type),
+        ("details", _json_text(job.details)),
+        ("metadata", _json_text(job.metadata)),
+        ("variables", _json_text(job.variables)),
+        ("body", Lines(job.body)),
+    ]
+
+
+def _json_text(value: Any) -> str:
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _short(media: str | None) -> str:
+    if media is None or not media.startswith("data:") or len(media) <= _SHOWN_OF_MEDIA:
+        return media or ""
+    return f"{media[:_SHOWN_OF_MEDIA]}… ({count(len(media), 'character')})"

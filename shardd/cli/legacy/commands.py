@@ -1,12 +1,12 @@
-"""`shardd import legacy`: the devices, sessions and waiting messages of the system that shardd replaces.
+"""`shardd import legacy`: devices, sessions and waiting messages of the system that shardd replaces.
 
-Devices come first, then their sessions, then the messages, each of which may be done again: what is there already stays as it is,
-so an import that was broken off is simply repeated.
+What was imported before is left as it is, so an interrupted import is simply repeated.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Final
@@ -17,29 +17,30 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
 from shardd.cli.legacy.run import take_over
-from shardd.cli.legacy.view import show_report
 from shardd.cli.names import confirm
-from shardd.cli.options import config_option
-from shardd.cli.output import print_json, say
+from shardd.cli.options import config_option, json_option
+from shardd.cli.output import Console, Text, count, make_console, print_json, say
 from shardd.config import Config
 from shardd.config.values import RefusedError, parse_duration
 from shardd.errors import SourceError, UsageError
 from shardd.legacy.old_system import read_old_system
 from shardd.legacy.postgresql import PostgresqlSource
-from shardd.legacy.report import Report
+from shardd.legacy.report import Report, Rows
 from shardd.legacy.sources import open_source
 
 SOURCE_VARIABLE: Final = "SHARDD_IMPORT_FROM"
 SESSIONS_VARIABLE: Final = "SHARDD_IMPORT_SESSIONS"
 WARNING: Final = (
-    "Stop the old system before, and for good: it would send the waiting messages too, and two programs on one WhatsApp "
-    "session replace each other for ever."
+    "First stop the old system, for good: it would send the waiting messages too, and two programs on one WhatsApp session "
+    "replace each other forever."
 )
+_HEADING: Final = 10
+"""Width of the report's first column."""
 
 
 @click.group("import")
 def import_group() -> None:
-    """Take over what another system left."""
+    """Import from another system."""
 
 
 @import_group.command("legacy")
@@ -56,21 +57,19 @@ def import_group() -> None:
     "--sessions",
     envvar=SESSIONS_VARIABLE,
     metavar="DSN",
-    help="The PostgreSQL database with the old whatsmeow_* tables, unless it is the one of --from.",
+    help="PostgreSQL database with the old whatsmeow_* tables, unless it is that of --from.",
 )
-@click.option("--dry-run", is_flag=True, help="Change nothing; print the report of what would be done.")
+@click.option("--dry-run", is_flag=True, help="Only report; change nothing.")
 @click.option(
     "--timezone",
     "zone_name",
     default="UTC",
     show_default=True,
-    help="Of the old system's times that name none, such as Asia/Jakarta.",
+    help="Time zone of the old system's times that name none, such as Asia/Jakarta.",
 )
-@click.option(
-    "--expire-after", metavar="DURATION", help="Never send a message later than this after its time, such as 1d."
-)
-@click.option("--yes", is_flag=True, help="Do not ask whether the old system is stopped.")
-@click.option("--json", "as_json", is_flag=True, help="The report for programs, with every row that stays behind.")
+@click.option("--expire-after", metavar="DURATION", help="Expire messages that are later than this, such as 1d.")
+@click.option("--yes", is_flag=True, help="Do not ask whether the old system has stopped.")
+@json_option("Print the report with every row that is left out, for programs.")
 @config_option
 def legacy(
     *,
@@ -83,10 +82,11 @@ def legacy(
     as_json: bool,
     config: Config,
 ) -> None:
-    """Take over devices, WhatsApp sessions and waiting messages from the tables user_devices, broadcast_messages and whatsmeow_*.
+    """Import devices, sessions and waiting messages.
 
-    It may be repeated: what was taken over stays as it is. Messages that may have been sent already stay behind, and the report
-    names them. Exits with 65 when rows stay behind that should not.
+    They are in the tables user_devices, broadcast_messages and whatsmeow_*. The import may be repeated: what was imported is left
+    as it is. Messages that may have been sent already are left out, and the report names them. Exit code 65: rows are left out
+    because of errors.
     """
     zone, lifetime = _read_zone(zone_name), _read_duration(expire_after)
     _check_sessions(sessions)
@@ -126,7 +126,7 @@ def _read_duration(text: str | None) -> float | None:
     except RefusedError as error:
         raise UsageError(f"--expire-after: {text} {error}") from None
     if seconds <= 0:
-        raise UsageError(f"--expire-after: {text} is no time at all; write a duration such as 1d")
+        raise UsageError(f"--expire-after: {text} is not above 0; write a duration such as 1d")
     return seconds
 
 
@@ -138,3 +138,56 @@ def _check_sessions(dsn: str | None) -> None:
             "--sessions: the value (not shown) is not the address of a PostgreSQL database; write "
             "postgresql://user:password@host/database"
         ) from None
+
+
+# ---- the report
+
+
+def show_report(report: Report) -> None:
+    """Print the report for people."""
+    console = make_console()
+    if report.dry_run:
+        console.print(Text(f"{report.source}: nothing was changed; this would be done", "bold"))
+    else:
+        console.print(Text(f"{report.source}: imported", "bold"))
+    devices, messages = report.devices, report.messages
+    _line(console, "devices", _parts(devices, ("new", "new"), ("existing", "existing")))
+    _line(
+        console, "", _parts(devices, ("with_session", "with a session"), ("unpaired", "unpaired: shardd device pair"))
+    )
+    _line(console, "sessions", _parts(report.sessions, ("new", "new")))
+    _line(console, "campaigns", _parts(report.campaigns, ("new", "new"), ("existing", "existing")))
+    _line(console, "messages", _parts(messages, ("new", "new"), ("existing", "existing")) or ["none waits"])
+    overdue = _parts(messages, ("overdue", "of the new ones overdue by more than a day (--expire-after)"))
+    _line(console, "", overdue + _parts(messages, ("opted_out", "of them to recipients who opted out")))
+    _line(console, "", [f"{number:,} {status}" for status, number in sorted(report.finished.items())], "left out: ")
+    if report.in_doubt.count:
+        _rows(
+            console,
+            f"in doubt, {count(report.in_doubt.count, 'message')}: may have been sent, decide yourself",
+            report.in_doubt,
+        )
+    for (table, reason), rows in report.refused.items():
+        _rows(console, f"left out, {count(rows.count, 'row')} of {table}: {reason}", rows)
+    for (table, remark), rows in report.noted.items():
+        _rows(console, f"changed, {count(rows.count, 'row')} of {table}: {remark}", rows)
+    for remark in report.remarks:
+        console.print(Text(f"note: {remark}", "dim"))
+
+
+def _parts(counter: dict[str, int], *names: tuple[str, str]) -> list[str]:
+    return [f"{counter[name]:,} {words}" for name, words in names if counter[name]]
+
+
+def _line(console: Console, head: str, parts: Iterable[str], before: str = "") -> None:
+    text = ", ".join(parts)
+    if text:
+        console.print(Text(f"{head:<{_HEADING}}{before}{text}"))
+
+
+def _rows(console: Console, head: str, rows: Rows) -> None:
+    console.print(Text(head, "yellow"))
+    for row, detail in rows.listed:
+        console.print(Text(f"  {row}{': ' if detail else ''}{detail}"), soft_wrap=True)
+    if rows.count > len(rows.listed):
+        console.print(Text(f"  and {rows.count - len(rows.listed):,} more (--json lists all)"))

@@ -1,28 +1,33 @@
-"""The steps of an import: devices first, then their sessions, then the messages. A rehearsal takes them too, changing nothing."""
+"""The steps of an import: devices, then their sessions, then the messages in batches. A dry run changes nothing."""
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import closing
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
-from shardd.cli.legacy.jobs import JobImport
-from shardd.cli.sessions import SessionContext, open_session_context
+from shardd.cli.device.session import SessionContext, open_session_context
 from shardd.config import Config
 from shardd.errors import SourceError
 from shardd.legacy.devices import SECRETS, DevicePlan, plan_devices
+from shardd.legacy.messages import AFTER_UNSENT
 from shardd.legacy.old_system import OldSystem
 from shardd.legacy.postgresql import PostgresqlSource
 from shardd.legacy.report import Report
-from shardd.legacy.tables import SESSIONS
-from shardd.queue.imports import Imports
+from shardd.legacy.spool import Spool
+from shardd.legacy.tables import MESSAGES, SESSIONS
+from shardd.queue.imports import BATCH, Admission, ImportedJob, Imports
 from shardd.queue.sessions import Adoption
 from shardd.transports.whatsapp.sessions.importing import import_sessions
 from shardd.transports.whatsapp.sessions.setup import prepare_store
 from shardd.transports.whatsapp.sessions.store import SessionStore
 
+OVERDUE: Final = timedelta(days=1)
+
 
 async def take_over(config: Config, system: OldSystem, store: str | None, report: Report, now: datetime) -> None:
-    """Do what the report then tells. `store`: the DSN of the old sessions, if they can be reached. Raises SharddError."""
+    """Import, and fill the report. `store`: the DSN of the old sessions, if they can be reached. Raises SharddError."""
     async with open_session_context(config) as context:
         imports = Imports(context.database, rehearse=report.dry_run)
         there = _list_sessions(store) if store else []
@@ -33,11 +38,11 @@ async def take_over(config: Config, system: OldSystem, store: str | None, report
             report.sessions["new"] = len(plan.sessions)
         elif store is not None and plan.sessions:
             await _move_sessions(context, store, plan, report)
-        await JobImport(imports, plan, report, now).run(system.spool)
+        await _JobImport(imports, plan, report, now).run(system.spool)
 
 
 def _list_sessions(store: str) -> list[str]:
-    """By their keys alone: the store may be of an older library, which knew less about a session."""
+    """By their keys alone: the store of an older library has fewer columns."""
     with closing(PostgresqlSource(store)) as source:
         sessions = [row["jid"] or "" for _, row in source.scan(SESSIONS)]
         if source.columns(SESSIONS) is None:
@@ -48,7 +53,7 @@ def _list_sessions(store: str) -> list[str]:
 
 
 async def _move_sessions(context: SessionContext, store: str, plan: DevicePlan, report: Report) -> None:
-    """Copy the sessions into shardd's store, unless it is the same, and give them to their devices."""
+    """Copy the sessions into shardd's store, unless it is the same, and bind them to their devices."""
     await prepare_store(context.store, pgbouncer=context.pgbouncer)
     ours = SessionStore(context.store)
     try:
@@ -67,15 +72,69 @@ async def _move_sessions(context: SessionContext, store: str, plan: DevicePlan, 
 
 
 def _remark(system: OldSystem, store: str | None, plan: DevicePlan, report: Report) -> None:
-    """What was assumed, and what is left to do for a person."""
+    """What was assumed, and what is left to do by hand."""
     tokens = sum(bool(device.settings) for device in plan.add)
     if tokens:
         what = ", ".join(f"{setting} of {transport}" for transport, setting in SECRETS.items())
-        report.remarks.append(
-            f"the jid of {tokens} platform devices was taken as what they prove themselves with ({what})"
-        )
+        report.remarks.append(f"the jid of {tokens} platform devices was used as their credential ({what})")
     if store is None and system.sessions:
         report.remarks.append(
-            f"{len(system.sessions)} WhatsApp sessions stand in the source, and stay there: they are copied from a PostgreSQL "
-            "database only. Restore the whatsmeow_* tables into one, and import again with --sessions DSN; else pair the devices"
+            f"{len(system.sessions)} WhatsApp sessions in the source are left out: sessions are copied from PostgreSQL only. "
+            "Restore the whatsmeow_* tables into a database, and import again with --sessions DSN; or pair the devices"
         )
+
+
+class _JobImport:
+    """The messages of one import."""
+
+    def __init__(self, imports: Imports, plan: DevicePlan, report: Report, now: datetime) -> None:
+        self._imports = imports
+        self._plan = plan
+        self._report = report
+        self._now = now
+        self._new_devices = {device.id: device for device in plan.add}
+        self._campaigns: set[str] = set()
+        self._new_campaigns: set[str] = set()
+
+    async def run(self, spool: Spool) -> None:
+        """Insert the jobs of the spool, in its order. Raises DatabaseError."""
+        batch: list[ImportedJob] = []
+        unsent: str | None = None
+        for group, job in spool.jobs():
+            if job is None:
+                unsent = group
+            elif group is not None and group == unsent:
+                self._report.refuse(MESSAGES.name, job.reference, AFTER_UNSENT, group)
+            elif job.device_id not in self._plan.ids:
+                self._report.refuse(MESSAGES.name, job.reference, "its device is not imported", job.device_id)
+                unsent = group
+            else:
+                batch.append(dataclasses.replace(job, device_id=self._plan.ids[job.device_id]))
+                if len(batch) == BATCH:
+                    await self._admit(batch)
+                    batch.clear()
+        await self._admit(batch)
+        self._report.campaigns["new"] = len(self._new_campaigns)
+        self._report.campaigns["existing"] = len(self._campaigns - self._new_campaigns)
+
+    async def _admit(self, batch: list[ImportedJob]) -> None:
+        devices = [self._new_devices[one] for one in {job.device_id for job in batch} & self._new_devices.keys()]
+        admission = await self._imports.admit(batch, devices)
+        self._campaigns.update(job.campaign for job in batch if job.campaign is not None)
+        self._new_campaigns |= admission.campaigns
+        self._report.messages["opted_out"] += len(admission.opted_out)
+        for job in batch:
+            self._count(job, admission)
+
+    def _count(self, job: ImportedJob, admission: Admission) -> None:
+        key, row = job.dedupe_key, job.reference
+        if key in admission.added:
+            self._report.messages["new"] += 1
+            self._report.messages["overdue"] += job.run_at < self._now - OVERDUE
+        elif key in admission.refused:
+            column, words = admission.refused[key]
+            self._report.refuse(MESSAGES.name, row, f"the queue refuses its {column or 'row'}", words)
+        elif key in admission.after_refused:
+            self._report.refuse(MESSAGES.name, row, AFTER_UNSENT, job.order_group or "")
+        else:
+            self._report.messages["existing"] += 1

@@ -1,12 +1,14 @@
-"""`shardd opt-out`: who wants no more messages.
+"""`shardd opt-out`: recipients that nothing is sent to.
 
-The commands talk to the database, so they work whether shardd runs or not. There is none to take an opt-out back.
+The commands talk to the database, so they work whether shardd runs or not. No command takes an opt-out back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import csv
+import getpass
+import os
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from datetime import datetime
@@ -15,12 +17,21 @@ from typing import Any, Final
 import click
 
 from shardd.cli.database import reach_database, with_database
+from shardd.cli.listing import WIDE, Column, Listing, table_of
 from shardd.cli.names import Refusals, read_names
-from shardd.cli.opt_out.file import read_lines, read_table
-from shardd.cli.opt_out.view import show_opt_out, show_opt_outs
-from shardd.cli.options import WholeNumber, config_option
-from shardd.cli.output import count, print_exactly, print_json, say
-from shardd.cli.recipients import Spelling, login_name
+from shardd.cli.opt_out.recipients import Spelling, read_file
+from shardd.cli.options import config_option, json_list_option, json_option, limit_option
+from shardd.cli.output import (
+    Facts,
+    ago,
+    count,
+    make_console,
+    make_facts,
+    moment_text,
+    print_exactly,
+    print_json,
+    say,
+)
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.phone_numbers import other_spellings
@@ -28,61 +39,85 @@ from shardd.queue.database import Database
 from shardd.queue.opt_outs import NewOptOut, OptOut, OptOutAdmin, Saying, StoppedJob
 
 SOURCES: Final = ("producer", "message", "operator", "import")
-_ROW_END: Final = "\r\n"
-"""With it `csv` quotes a field that has either sign; what is printed ends like every line."""
 MOST_STOPPED: Final = 20
-"""Stopped jobs that are shown."""
+"""Stopped jobs that `show` lists."""
+_ROW_END: Final = "\r\n"
+"""With it `csv` quotes a field that contains either character; printed lines end as every line."""
+
+OPT_OUTS: Final = Listing[OptOut](
+    one="opt-out",
+    none="no opt-outs",
+    columns=[
+        Column("address", lambda one: one.address),
+        Column("source", lambda one: one.source),
+        Column("by", lambda one: one.device_id or one.created_by),
+        Column("since", lambda one: moment_text(one.created_at), whole=True, at_least=WIDE),
+        Column("since", lambda one: ago(one.created_at), whole=True, below=WIDE),
+        Column("words or note", lambda one: one.words or one.note or ""),
+    ],
+)
+_STOPPED: Final[list[Column[StoppedJob]]] = [
+    Column("job", lambda job: str(job.id), right=True),
+    Column("device", lambda job: job.device_id or ""),
+    Column("campaign", lambda job: job.campaign or ""),
+    Column("class", lambda job: job.job_class),
+    Column("reference", lambda job: job.reference or ""),
+    Column("stopped", lambda job: moment_text(job.settled_at), whole=True, at_least=WIDE),
+    Column("stopped", lambda job: ago(job.settled_at), whole=True, below=WIDE),
+]
 
 
 @click.group("opt-out")
 def opt_out_group() -> None:
-    """See and extend the list of those who want no more messages.
+    """Add, import, list and export opt-outs.
 
-    An opt-out is final: there is no command to take one back, and the database refuses to delete or change one. Nobody could
-    tell a wrong deletion from a right one afterwards, and whoever asked to be left alone must be able to rely on it. A person
-    who wants messages again can be written to by hand, from the phone.
+    An opt-out is final: no command takes one back, and the database refuses to delete or change one. A wrong deletion could not
+    be told from a right one later, and whoever asked to be left alone must be able to rely on it. To somebody who wants messages
+    again, write by hand from the phone.
     """
 
 
 @opt_out_group.command("add")
 @click.argument("recipients", nargs=-1, required=True, metavar="NUMBER...")
-@click.option("--note", help="Why, or on whose word; shown with the opt-out.")
+@click.option("--note", help="The reason or origin; shown with the opt-out.")
 @config_option
 def add(recipients: tuple[str, ...], note: str | None, config: Config) -> None:
-    """Add phone numbers, or addresses that end with @lid or @g.us. For - numbers are read from stdin, one per line."""
+    """Add opt-outs.
+
+    NUMBER is a phone number, or an address that ends with @lid or @g.us; - stands for numbers on stdin, one per line.
+    """
     rows = [(name, NewOptOut(name, note)) for name in read_names(recipients)]
     if not rows:
-        raise UsageError("nobody is named: write a phone number, several, or - for numbers on stdin, one per line")
+        raise UsageError(
+            "no recipient is named: write a phone number, several, or - for numbers on stdin, one per line"
+        )
     _add(config, rows, source="operator", one="number", dry_run=False)
 
 
 @opt_out_group.command("import")
 @click.argument("file", metavar="FILE", type=click.File(encoding="utf-8-sig"))
-@click.option("--note", help="Where the list is from; shown with each opt-out that has no note of its own.")
-@click.option("--dry-run", is_flag=True, help="Read the file and tell what is wrong with it; add nobody.")
+@click.option("--note", help="The origin of the list; for each opt-out without a note of its own.")
+@click.option("--dry-run", is_flag=True, help="Check the file; add nothing.")
 @config_option
 def import_(*, file: Any, note: str | None, dry_run: bool, config: Config) -> None:
-    """Add everybody in a file, or - for stdin: one number per line, or a CSV with the columns recipient, note, said_at.
+    """Add all opt-outs of a file.
 
-    Of the columns only the first must be there (number, phone and address are names for it, too); said_at is a time in ISO
-    8601. Whoever is on the list already stays there as before, so a file may be imported again.
+    FILE, or - for stdin, has one number per line, or is CSV with the columns recipient, note, said_at. Only the first is
+    required (also as number, phone or address); said_at is a time in ISO 8601. Existing opt-outs stay unchanged, so a file may
+    be imported again.
     """
     try:
         text = file.read()
     except UnicodeDecodeError as error:
         raise UsageError(f"{file.name} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
-    if "\0" in text:
-        line = text[: text.index("\0")].count("\n") + 1
-        raise UsageError(f"{file.name}: line {line} has a NUL byte, which no text has; save it as UTF-8")
-    read = read_table if "," in text.partition("\n")[0] or ";" in text.partition("\n")[0] else read_lines
-    _add(config, read(text, note), source="import", one="line", dry_run=dry_run)
+    _add(config, read_file(file.name, text, note), source="import", one="line", dry_run=dry_run)
 
 
 @opt_out_group.command("list")
-@click.option("--source", type=click.Choice(SOURCES), help="Only what came this way.")
-@click.option("--device", "device_id", metavar="ID", help="Only what this device heard.")
-@click.option("--limit", type=WholeNumber(1, 100_000), default=50, show_default=True, help="At most so many.")
-@click.option("--json", "as_json", is_flag=True, help="For programs: a list of objects; times in ISO 8601.")
+@click.option("--source", type=click.Choice(SOURCES), help="Only opt-outs of this source.")
+@click.option("--device", "device_id", metavar="ID", help="Only opt-outs received by this device.")
+@limit_option
+@json_list_option
 @config_option
 def list_(*, source: str | None, device_id: str | None, limit: int, as_json: bool, config: Config) -> None:
     """List opt-outs, newest first."""
@@ -90,21 +125,20 @@ def list_(*, source: str | None, device_id: str | None, limit: int, as_json: boo
     async def find(database: Database) -> list[OptOut]:
         return await OptOutAdmin(database).newest(limit, source=source, device_id=device_id)
 
-    found = with_database(config, find)
-    if as_json:
-        print_json([asdict(one) for one in found])
-    else:
-        show_opt_outs(found, limit)
+    more = "there may be more: --limit, or shardd opt-out export"
+    OPT_OUTS.show(with_database(config, find), as_json=as_json, limit=limit, more=more)
 
 
 @opt_out_group.command("show")
 @click.argument("recipient", metavar="NUMBER")
-@click.option("--json", "as_json", is_flag=True, help="For programs; times in ISO 8601.")
+@json_option()
 @config_option
 def show(recipient: str, as_json: bool, config: Config) -> None:
-    """Tell whether somebody opted out, since when and by what, and the newest jobs that this stopped."""
-    spelling = Spelling(config)
-    address = spelling.address(recipient)
+    """Show a recipient's opt-out, if there is one.
+
+    With the newest jobs that it stopped.
+    """
+    address = Spelling(config).address(recipient)
 
     async def find(database: Database) -> tuple[OptOut | None, list[Saying], list[StoppedJob]]:
         admin = OptOutAdmin(database)
@@ -113,26 +147,47 @@ def show(recipient: str, as_json: bool, config: Config) -> None:
 
     found, heard, stopped = with_database(config, find)
     if as_json:
-        print_json(
-            {
-                **({"address": address} if found is None else asdict(found)),
-                "opted_out": found is not None,
-                "heard": [asdict(saying) for saying in heard],
-                "jobs_stopped": [_job_json(job) for job in stopped],
-            }
-        )
-    else:
-        show_opt_out(address, found, heard, stopped)
+        known = {"address": address} if found is None else asdict(found)
+        print_json({**known, "opted_out": found is not None, "heard": heard, "jobs_stopped": stopped})
+        return
+    console = make_console()
+    if found is None:
+        console.print(f"{address}: has not opted out")
+        return
+    console.print(f"{address}: opted out")
+    console.print(make_facts(_facts(found, heard)))
+    if stopped:
+        console.print()
+        console.print(f"newest jobs that this stopped ({len(stopped)})")
+        console.print(table_of(_STOPPED, stopped, console.width))
+
+
+def _facts(found: OptOut, heard: list[Saying]) -> Facts:
+    again = [f"{moment_text(one.said_at or one.created_at)}: {one.words or ''}" for one in heard if one.again]
+    return [
+        ("recipient", found.recipient),
+        ("source", found.source),
+        ("device", found.device_id),
+        ("words", found.words),
+        ("note", found.note),
+        ("said", moment_text(found.said_at)),
+        ("on the list", moment_text(found.created_at)),
+        ("by", found.created_by),
+        *(("said again", words) for words in again),
+    ]
 
 
 @opt_out_group.command("export")
-@click.option("--csv", "as_csv", is_flag=True, help="A table with a header; so it is also without this.")
-@click.option("--json", "as_json", is_flag=True, help="An object per line.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header, which is the default.")
+@json_option("Print an object per line.")
 @config_option
 def export(*, as_csv: bool, as_json: bool, config: Config) -> None:
-    """Print the whole list with all that is known, in the order of addresses; times in ISO 8601."""
+    """Print all opt-outs, sorted by address.
+
+    Times are in ISO 8601.
+    """
     if as_csv and as_json:
-        raise UsageError("--csv and --json are two forms of the same: choose one")
+        raise UsageError("--csv and --json exclude each other: choose one")
     write = _json_writer() if as_json else _csv_writer()
 
     async def run() -> None:
@@ -145,29 +200,32 @@ def export(*, as_csv: bool, as_json: bool, config: Config) -> None:
 
 
 def _add(config: Config, rows: list[tuple[str, NewOptOut]], *, source: str, one: str, dry_run: bool) -> None:
-    """Add what can be read; `rows` with their names, for what cannot."""
+    """Add the readable rows; the others are refused under their names, which come first in `rows`."""
     spelling, good, refusals = Spelling(config), [], Refusals()
     for name, row in rows:
         try:
             good.append(NewOptOut(spelling.read(row.recipient), row.note, row.said_at))
         except UsageError as error:
-            refusals.tell([name], one, str(error))
-
-    async def work(database: Database) -> set[str]:
-        return await OptOutAdmin(database).add(good, source=source, created_by=login_name())
-
+            refusals.add([name], one, str(error))
     if dry_run:
-        say(f"would add {count(len(good), 'recipient')}, those that are there already among them")
+        say(f"would add {count(len(good), 'recipient')}, including those that are there already")
     elif good:
-        new = len(with_database(config, work))
+        new = len(
+            with_database(
+                config, lambda database: OptOutAdmin(database).add(good, source=source, created_by=_login_name())
+            )
+        )
         addresses = len({row.recipient for row in good})
         known = f"; {addresses - new:,} there already" if addresses > new else ""
         say(f"added {count(new, 'opt-out')}{known}")
     refusals.finish()
 
 
-def _job_json(job: StoppedJob) -> dict[str, Any]:
-    return {"class" if name == "job_class" else name: value for name, value in asdict(job).items()}
+def _login_name() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return f"user {os.getuid()}"
 
 
 class _Lines:
@@ -181,12 +239,12 @@ def _csv_writer() -> Callable[[OptOut], None]:
     writer = csv.writer(_Lines(), lineterminator=_ROW_END)
     names = [field.name for field in fields(OptOut)]
     writer.writerow(names)
-    return lambda one: writer.writerow([_plain(getattr(one, name)) for name in names])
+    return lambda one: writer.writerow([_cell(getattr(one, name)) for name in names])
 
 
 def _json_writer() -> Callable[[OptOut], None]:
-    return lambda one: print_json(asdict(one), compact=True)
+    return lambda one: print_json(one, compact=True)
 
 
-def _plain(value: Any) -> Any:
+def _cell(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else value

@@ -1,36 +1,36 @@
-"""The picture of a node's health: what `shardd status` prints and `--watch` paints.
+"""The picture of a node's health that `shardd status` prints and `--watch` redraws.
 
-What matters most stands first, so that a small terminal cuts off only shards that are well.
+The most important comes first, so that a small terminal cuts off only healthy shards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from rich.console import Group, RenderableType
 
 from shardd.cli.output import (
-    SANDBOX_STYLE,
     Console,
     Table,
     Text,
     count,
     make_grid,
     make_table,
-    sandbox_line,
+    sandbox_text,
     span,
     state_text,
 )
 from shardd.states import ShardState
 from shardd.supervisor.status import QueueStatus, ShardStatus, Status, Totals
 
-WIDE = 110
-"""Columns from which on the words are written out and the worker's resources are shown."""
-OLD = 10.0
+WIDE: Final = 110
+"""Width from which on words are written out and the worker's resources are shown."""
+OLD: Final = 10.0
 """Seconds after which the age of a count is shown."""
-AIRY = 130
-"""Columns from which on the table's columns stand further apart."""
+AIRY: Final = 130
+"""Width from which on columns are two spaces apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +48,17 @@ def render_status(
 ) -> Group:
     """The whole picture, for a terminal of this size; `height` None: as long as it takes.
 
-    `banner` is a line at the top, for what is to be said beyond the status; `stale` says that the status is no longer true.
+    `banner` is a line at the top; `stale`: the status is outdated.
     """
-    most = None if height is None else max(3, height // 5)
+    most, totals = None if height is None else max(3, height // 5), status.totals
     head: list[RenderableType] = [banner] if banner is not None else []
-    head += [_title(status, stale=stale), *_sandbox(status), _facts(status, most), Text()]
+    head.append(_title(status, stale=stale))
+    if totals.sandbox_devices:
+        head.append(sandbox_text(totals.sandbox_devices, totals.devices, "devices"))
+    head += [_facts(status, most), Text()]
     room = None
     if height is not None:
-        # The table's header takes two lines, its total one, and the remark about hidden shards one or two.
+        # The table's header has two lines, its total one, and the remark about hidden shards one or two.
         room = max(3, height - _height(Group(*head), width) - 5)
     shards, hidden = _choose(status.shards, room)
     parts = [*head, _table(shards, status.totals, width)]
@@ -80,15 +83,8 @@ def _title(status: Status, *, stale: bool) -> Text:
     return title
 
 
-def _sandbox(status: Status) -> list[Text]:
-    totals = status.totals
-    if not totals.sandbox_devices:
-        return []
-    return [Text(sandbox_line(totals.sandbox_devices, totals.devices, "devices"), SANDBOX_STYLE)]
-
-
 def _facts(status: Status, most: int | None) -> Table:
-    """Sums, then up to `most` problems, then notes."""
+    """Totals, then up to `most` problems, then notes."""
     totals, queue = status.totals, status.queue
     facts = make_grid(2)
     facts.add_column(style="bold", no_wrap=True)
@@ -131,20 +127,20 @@ def _campaign_words(queue: QueueStatus) -> Text:
 
 
 def _choose(shards: Sequence[ShardStatus], room: int | None) -> tuple[list[ShardStatus], list[ShardStatus]]:
-    """The shards to show in `room` lines, and the others: those that are not well are shown first."""
+    """The shards to show in `room` lines, and the others; unhealthy ones take precedence."""
     if room is None or len(shards) <= room:
         return list(shards), []
-    ranked = sorted(shards, key=lambda s: (_is_well(s), s.epoch is None, s.shard))
+    ranked = sorted(shards, key=lambda s: (_is_healthy(s), s.epoch is None, s.shard))
     shown = {s.shard for s in ranked[: room - 1]}
     return [s for s in shards if s.shard in shown], [s for s in shards if s.shard not in shown]
 
 
 def _hidden_words(hidden: Sequence[ShardStatus]) -> str:
-    words = "all well" if all(_is_well(s) for s in hidden) else "not all well"
+    words = "all healthy" if all(_is_healthy(s) for s in hidden) else "not all healthy"
     return f"and {count(len(hidden), 'more shard')}, {words}; `shardd status` shows them"
 
 
-def _is_well(shard: ShardStatus) -> bool:
+def _is_healthy(shard: ShardStatus) -> bool:
     return shard.epoch is None or shard.state in (ShardState.RUNNING, ShardState.DRAINED)
 
 
@@ -154,7 +150,7 @@ def _table(shards: Sequence[ShardStatus], totals: Totals, width: int) -> Table:
     headers = [column.wide if wide else column.narrow for column in columns]
     table = make_table(*headers, right=[h for h in headers if h != "state"])
     if width < AIRY:
-        # Its headers are one word or two lines: one space keeps them apart, and every number fits 80 columns.
+        # Headers are one word or two lines, so one space separates them, and every number fits 80 columns.
         table.padding = (0, 1, 0, 0)
     for shard in shards:
         table.add_row(*(column.cell(shard) for column in columns), style=None if shard.epoch is not None else "dim")
@@ -165,7 +161,7 @@ def _table(shards: Sequence[ShardStatus], totals: Totals, width: int) -> Table:
 
 
 def _number(name: str, warn: str = "") -> Callable[[ShardStatus], Text]:
-    """The cell of a count, styled with `warn` when it is not 0."""
+    """The cell of a count, in the style `warn` unless it is 0."""
 
     def cell(shard: ShardStatus) -> Text:
         value: int = getattr(shard, name)
@@ -189,7 +185,7 @@ def _or_dash(value: str | None) -> Text:
 
 
 def _amount(value: int) -> str:
-    """Exact as long as it fits: `1234567`, then `12.3M`."""
+    """Exact while it fits: `1234567`, then `12.3M`."""
     for size, unit in ((10**9, "G"), (10**6, "M")):
         if value >= 10 * size:
             return f"{value / size:.1f}{unit}"

@@ -44,7 +44,7 @@ async def test_it_shows_the_newest_and_goes_on_with_what_comes(shardd: Command, 
 async def test_without_events_it_says_so(shardd: Command) -> None:
     assert (await shardd("event", "list")).out == "no such events\n"
     assert (await shardd("event", "list", "--json")).json == []
-    assert (await shardd("webhook", "list")).out == "no webhooks: they stand in the config file, below `webhooks:`\n"
+    assert (await shardd("webhook", "list")).out == "no webhooks: define them in the config file, below `webhooks:`\n"
 
 
 async def test_what_an_operator_does_is_told(shardd: Command, dsn: str) -> None:

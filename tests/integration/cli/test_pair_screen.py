@@ -10,7 +10,7 @@ import termios
 
 import pytest
 
-from shardd.cli.device.pair_view import ScreenView
+from shardd.cli.device.pair_screen import ScreenView
 from shardd.transports.whatsapp.linking.pairing import PairingEvent
 from tests.support.terminal import COLOURS, SCREEN
 
@@ -24,7 +24,7 @@ def test_codes_and_numbers_are_drawn_harmlessly(monkeypatch: pytest.MonkeyPatch,
     with os.fdopen(theirs, "w", encoding="utf-8") as terminal, os.fdopen(ours, "rb", buffering=0) as painted:
         monkeypatch.setattr(sys, "stdout", terminal)
         view = ScreenView("shop", "3m")
-        view.tell(PairingEvent(kind, code=EVIL, number=EVIL))
+        view.show(PairingEvent(kind, code=EVIL, number=EVIL))
         view.note(EVIL)
         view.close()
         monkeypatch.undo()

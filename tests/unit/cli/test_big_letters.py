@@ -1,4 +1,4 @@
-from shardd.cli.device.big_letters import draw_letters
+from shardd.cli.device.drawing import draw_letters
 
 ALPHABET = "123456789ABCDEFGHJKLMNPQRSTVWXYZ"
 

@@ -77,7 +77,7 @@ def test_a_device_that_is_at_its_cap_holds_back() -> None:
         (details(share(queued=5, sent_ago=59)), None),
         (
             details(share(queued=5, sent_ago=61, sent_lately=9, first_ago=100)),
-            "the turns of its devices: shardd device show ID tells when a device may send",
+            "the turns of its devices; when one may send: shardd device show ID",
         ),
         (details(share(None, None, queued=5), pools=(Pool("g", 5, 1, 0),)), "group g: 0 of 1 device can send"),
         (details(share(scheduled=5)), "the jobs before its own in their order groups"),

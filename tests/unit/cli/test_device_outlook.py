@@ -55,7 +55,7 @@ def test_turns_are_told_together_where_they_are_the_same() -> None:
     assert next_words(outlook(pace, turn(8.2, "its gap"), turn(8.2, "its gap"), turn(0))) == (
         "marketing, service: in 8.2s: its gap\nreply: now"
     )
-    assert next_words(outlook(pace, turn(None, "a person"))) == "nobody knows when: a person"
+    assert next_words(outlook(pace, turn(None, "a person"))) == "unknown when: a person"
     assert next_words(outlook(pace, turn(0), held="it is paused: tea")) == "not now: it is paused: tea"
     assert next_words(outlook(pace, turn(0), note="nobody runs")) == "now\nnobody runs"
     later = next_words(outlook(pace, turn(7200.0, "its quiet hours")))

@@ -1,4 +1,4 @@
-"""The options of a device's pace as values: what is read, and every refusal with its mend."""
+"""The options of a device's pace as values: what is read, and every refusal with the fix."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from shardd.cli.device.pace import check_pace, pace_options, read_pace
+from shardd.cli.device.settings import check_pace, device_options, read_options
 from shardd.config import parse_config
 from shardd.errors import UsageError
 from shardd.queue.devices import NewDevices
@@ -22,9 +22,9 @@ def read(*arguments: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     found: list[Any] = []
 
     @click.command()
-    @pace_options
-    def command(**pace: Any) -> None:
-        found.append(read_pace(**pace))
+    @device_options
+    def command(**options: Any) -> None:
+        found.append(read_options(**options))
 
     CliRunner().invoke(command, list(arguments), catch_exceptions=False, standalone_mode=False)
     fields, classes = found[0]
@@ -59,7 +59,7 @@ def test_settings_of_a_class_add_up() -> None:
     [
         (["--gap=20s..10s"], "the shortest gap, 20 s, is longer than the longest, 10 s"),
         (["--gap-max=1s"], "the shortest gap, 5 s, is longer than the longest, 1 s"),
-        (["--gap=1s..2s", "--gap-min=1s"], "--gap says both ends already"),
+        (["--gap=1s..2s", "--gap-min=1s"], "--gap has both ends already"),
         (["--gap=5s"], "--gap: 5s is not a range; write both ends"),
         (["--gap=1s..2d"], "--gap: 2d is too large; write a value from 0 to 1d"),
         (["--daily-limit=1e3"], "--daily-limit: 1e3 is not a whole number in plain digits; write 1000"),
@@ -67,14 +67,14 @@ def test_settings_of_a_class_add_up() -> None:
         (["--timezone=Jakarta"], "--timezone: Jakarta is not a known time zone; write Asia/Jakarta"),
         (["--class=replies:burst=1"], "--class: replies:burst=1 begins with none of marketing, service, reply"),
         (["--class=reply"], "--class: reply begins with none of marketing, service, reply; write CLASS:NAME=VALUE"),
-        (["--class=reply:pause=1s"], "--class: pause=1s is no NAME=VALUE; the names are gap, gap_min,"),
-        (["--class=reply:"], "--class: reply: is no NAME=VALUE"),
+        (["--class=reply:pause=1s"], "--class: pause=1s is not NAME=VALUE; the names are gap, gap_min,"),
+        (["--class=reply:"], "--class: reply: is not NAME=VALUE"),
         (["--class=reply:burst=many"], "--class reply:burst: many is not a whole number"),
         (["--class=reply:gap_min=2"], "--class reply:gap_min: 2 has no unit; write 2s"),
         (["--class=service:gap_max=2s"], "for service the shortest gap, 5 s, is longer than the longest, 2 s: write --class"),
     ],
 )  # fmt: skip
-def test_bad_input_is_refused_with_its_mend(arguments: list[str], error: str) -> None:
+def test_bad_input_is_refused_with_the_fix(arguments: list[str], error: str) -> None:
     with pytest.raises(UsageError) as caught:
         read(*arguments)
     assert error in str(caught.value)

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Group
 from rich.text import Text as LibraryText
 
-from shardd.cli.legacy.view import show_report
+from shardd.cli.legacy.commands import show_report
 from shardd.cli.output import Lines, Text, ask, make_console, make_facts, make_table, print_json, say, say_error
 from shardd.legacy.report import Report
 

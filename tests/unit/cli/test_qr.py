@@ -1,6 +1,6 @@
 import pytest
 
-from shardd.cli.device.qr import draw_qr
+from shardd.cli.device.drawing import draw_qr
 from tests.support.terminal_qr import scan_lines
 
 PAIRING = "https://wa.me/settings/linked_devices#2@" + "aZ09+/x" * 14 + "==," + ",".join(["Q2" * 22] * 3) + ",1"

@@ -83,7 +83,7 @@ def test_no_cell_is_cut_off(width: int, shards: int) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 30), (100, 16), (80, 40)])
-def test_a_live_picture_fits_its_screen_and_shows_the_troubled_shards(width: int, height: int) -> None:
+def test_a_live_picture_fits_its_screen_and_shows_the_unhealthy_shards(width: int, height: int) -> None:
     down = {40: ShardState.BROKEN, 63: ShardState.BACKOFF}
     lines = paint(node(64, down=down), width, height)
     assert len(lines) <= height
@@ -91,13 +91,13 @@ def test_a_live_picture_fits_its_screen_and_shows_the_troubled_shards(width: int
     assert any(row[:2] == ["40", "broken"] for row in rows)
     assert any(row[:2] == ["63", "backoff"] for row in rows)
     shown = sum(" 1234567 " in line for line in lines)
-    assert f"and {64 - shown} more shards, all well" in lines[-1]
+    assert f"and {64 - shown} more shards, all healthy" in lines[-1]
 
 
-def test_hidden_trouble_is_not_called_well() -> None:
+def test_hidden_unhealthy_shards_are_not_called_healthy() -> None:
     down = dict.fromkeys(range(30), ShardState.BACKOFF)
     lines = paint(node(64, down=down), 80, 24)
-    assert "not all well" in lines[-1]
+    assert "not all healthy" in lines[-1]
     assert "and 26 more problems" in "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
-"""What a person, a pipe or a program sees of a pairing.
+"""The output of a pairing: a screen for people, lines for a pipe, JSON for a program.
 
-On a terminal the code stands alone on a screen of its own and is replaced in place; the terminal is left as it was found.
+On a terminal the code has a screen of its own and is replaced in place; afterwards the terminal is restored.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
-from shardd.cli.device.big_letters import draw_letters
-from shardd.cli.device.qr import draw_qr
+from shardd.cli.device.drawing import draw_letters, draw_qr
 from shardd.cli.output import print_json, say
 from shardd.transports.whatsapp.linking.pairing import PairingEvent
 from shardd.visible import visible
@@ -24,25 +23,25 @@ ENTER_SCREEN: Final = "\x1b[?1049h\x1b[?25l"
 LEAVE_SCREEN: Final = "\x1b[?25h\x1b[?1049l"
 CLEAR: Final = "\x1b[H\x1b[2J"
 DARK_ON_LIGHT: Final = "\x1b[38;5;16;48;5;231m"
-"""Black on white whatever the theme: a camera needs the contrast, and most cannot read a code that is light on dark."""
+"""Black on white whatever the theme: a camera needs the contrast, and most cannot read light codes on dark."""
 BOLD: Final = "\x1b[1m"
 PLAIN: Final = "\x1b[0m"
-WAY: Final = "On the phone: WhatsApp > Settings (Android: the three dots) > Linked devices > Link a device"
+WHERE_TO: Final = "On the phone: WhatsApp > Settings (Android: the three dots) > Linked devices > Link a device"
 BESIDE: Final = 34
-"""Columns that the words need beside the code; else they stand below it."""
+"""Columns for the words beside the code; in less they are below it."""
 
 
 class View(Protocol):
-    """Somebody who follows a pairing."""
+    """One of the outputs."""
 
-    def tell(self, event: PairingEvent) -> None:
-        """Something happened; see PairingEvent."""
+    def show(self, event: PairingEvent) -> None:
+        """Show what happened."""
 
     def note(self, text: str) -> None:
-        """What goes on meanwhile."""
+        """Show what goes on meanwhile."""
 
     def close(self) -> None:
-        """It is over."""
+        """The pairing is over."""
 
 
 class JsonView:
@@ -51,8 +50,8 @@ class JsonView:
     def __init__(self, device_id: str) -> None:
         self._device_id = device_id
 
-    def tell(self, event: PairingEvent) -> None:
-        """`event` is the kind; fields that have no value are left out."""
+    def show(self, event: PairingEvent) -> None:
+        """`event` is the kind; fields without a value are omitted."""
         fields = {
             "code": event.code,
             "session": event.jid,
@@ -64,10 +63,10 @@ class JsonView:
         sys.stdout.flush()
 
     def note(self, text: str) -> None:
-        """Of no use to a program."""
+        """Not for programs."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to do."""
 
 
 class PlainView:
@@ -76,10 +75,10 @@ class PlainView:
     def __init__(self, device_id: str) -> None:
         self._device_id = device_id
 
-    def tell(self, event: PairingEvent) -> None:
-        """The outcome is the command's to tell."""
+    def show(self, event: PairingEvent) -> None:
+        """All but the outcome, which the command reports."""
         if event.kind == "qr":
-            say("show this text as a QR code, and scan it; the next one replaces it:", err=True)
+            say("show this text as a QR code and scan it; the next one replaces it:", err=True)
         elif event.kind == "code":
             say("type this code on the phone:", err=True)
         if event.code is not None:
@@ -93,11 +92,11 @@ class PlainView:
         say(text, err=True)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to do."""
 
 
 class ScreenView:
-    """A screen of the terminal."""
+    """A terminal's alternate screen."""
 
     def __init__(self, device_id: str, patience: str) -> None:
         """`patience`: how long codes are shown, in words."""
@@ -109,11 +108,11 @@ class ScreenView:
         sys.stdout.write(ENTER_SCREEN)
         self.draw()
 
-    def tell(self, event: PairingEvent) -> None:
+    def show(self, event: PairingEvent) -> None:
         """Draw it."""
         if event.kind not in {"qr", "code", "scanned"}:
-            return  # the outcome is told when the terminal is back
-        # Drawn without a console; what is shown of it comes from WhatsApp's server.
+            return  # the command reports the outcome when the terminal is restored
+        # Not drawn by a console, which would make WhatsApp's text visible.
         self._event = dataclasses.replace(event, code=event.code and visible(event.code))
         self._note = ""
         if event.kind == "scanned":
@@ -126,14 +125,14 @@ class ScreenView:
         self.draw()
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Restore the terminal."""
         sys.stdout.write(LEAVE_SCREEN)
         sys.stdout.flush()
         _set_echo(self._echoing)
 
     def draw(self) -> None:
-        """Everything anew, for the size that the window has now."""
-        # Not by COLUMNS and LINES: a picture that is a little too large is of no use at all.
+        """Redraw for the current size of the window."""
+        # Not by COLUMNS and LINES: a code that is a little too large is useless.
         size = os.get_terminal_size(sys.stdout.fileno())
         sys.stdout.write(CLEAR + "\n".join(self._lines(size.columns, size.lines)))
         sys.stdout.flush()
@@ -145,14 +144,14 @@ class ScreenView:
             return [*head, *_wrapped([self._note], columns)]
         if self._event.kind == "qr":
             words = [
-                f"{WAY}; then scan this code.",
-                f"A new code replaces it by itself, for {self._patience}. ^C gives up.",
+                f"{WHERE_TO}; then scan this code.",
+                f"New codes replace it for {self._patience}. ^C gives up.",
             ]
             drawn = _qr_lines(str(self._event.code), title, words, (columns, lines))
             return drawn or [*head, *_wrapped([self._too_small()], columns)]
-        words = [f"{WAY} > Link with phone number instead; then type this code:"]
+        words = [f"{WHERE_TO} > Link with phone number instead; then type this code:"]
         body = ["", *(f"    {line}" for line in _large(str(self._event.code), columns - 4)), ""]
-        last = [f"It is good for {self._patience} at most. ^C gives up."]
+        last = [f"It is valid for {self._patience} at most. ^C gives up."]
         return [*head, *_wrapped(words, columns), *body, *_wrapped(last, columns)]
 
     def _too_small(self) -> str:
@@ -165,7 +164,7 @@ class ScreenView:
 
 @contextmanager
 def open_view(device_id: str, *, as_json: bool, patience: str) -> Iterator[View]:
-    """The view that suits the reader of stdout."""
+    """The output that suits stdout."""
     view: View
     if as_json:
         view = JsonView(device_id)
@@ -180,7 +179,7 @@ def open_view(device_id: str, *, as_json: bool, patience: str) -> Iterator[View]
 
 
 def _qr_lines(code: str, title: str, words: Sequence[str], size: tuple[int, int]) -> list[str]:
-    """The code with the words beside or below it; nothing when it does not fit into `size` (columns, lines)."""
+    """The code with the words beside or below it; empty when it does not fit into `size` (columns, lines)."""
     columns, lines = size
     below = _wrapped([f"{title}. {words[0]}", *words[1:]], columns)
     for dense in (False, True) if _shows_sextants() else (False,):
@@ -195,14 +194,14 @@ def _qr_lines(code: str, title: str, words: Sequence[str], size: tuple[int, int]
 
 
 def _large(code: str, columns: int) -> list[str]:
-    """The code in large letters, and once more in plain ones, for those who copy it."""
+    """The code in large letters, and in plain ones to copy."""
     plain = f"{BOLD}{_spaced(code)}{PLAIN}"
     large = draw_letters(_spaced(code))
     return [plain] if large is None or len(large[0]) > columns else [*large, "", plain]
 
 
 def _set_echo(before: list[Any] | None) -> list[Any] | None:
-    """Keep keys from spoiling the picture, or (`before`) make the terminal what it was; what it was, if there is a keyboard."""
+    """Turn the terminal's echo off, or restore its attributes `before`; its attributes until now, None without a terminal."""
     if not sys.stdin.isatty():
         return None
     found = termios.tcgetattr(sys.stdin)
@@ -212,7 +211,7 @@ def _set_echo(before: list[Any] | None) -> list[Any] | None:
 
 
 def _shows_sextants() -> bool:
-    """The console of Linux has too few glyphs in its font."""
+    """The Linux console does not have these glyphs."""
     return os.environ.get("TERM") != "linux"
 
 
@@ -221,6 +220,6 @@ def _wrapped(texts: Sequence[str], width: int) -> list[str]:
 
 
 def _spaced(code: str) -> str:
-    """`ABCD-EFGH`, as the phone shows the field."""
+    """`ABCD-EFGH`, as on the phone."""
     letters = code.replace("-", "")
     return f"{letters[:4]}-{letters[4:]}"

@@ -1,0 +1,217 @@
+"""`shardd device list` and `show`. Passwords and secrets are masked, also in JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from datetime import datetime
+from typing import Any, Final
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+import click
+
+from shardd.cli.database import with_database
+from shardd.cli.device.outlook import Outlook, ask_outlook, next_words, outlook_json, sent_words, tally_of, warm_days
+from shardd.cli.listing import WIDE, Column, Listing
+from shardd.cli.names import device_ids, some
+from shardd.cli.options import database_config_option, json_option
+from shardd.cli.output import (
+    SANDBOX,
+    Facts,
+    Lines,
+    ago,
+    count,
+    make_console,
+    make_facts,
+    moment_text,
+    print_json,
+    state_text,
+    transport_text,
+)
+from shardd.config import TRANSPORTS, Config
+from shardd.config.pacing import device_pace
+from shardd.config.transports.device_settings import MASK, masked_settings, remedy_of
+from shardd.config.values import format_duration
+from shardd.errors import UsageError
+from shardd.hashing import shard_of
+from shardd.pacing import CLASSES, DevicePace, Pace, daily_limit
+from shardd.queue.devices import PAUSED, DeviceAdmin, DeviceRow
+from shardd.states import DeviceState
+
+BACKING_OFF: Final = (
+    "nothing yet: it is backing off after the error below and tries again; if the error persists, fix what it names"
+)
+_INNER: Final = frozenset({"day", "sent", "hour", "hour_sent", "days"})
+"""Fields of a row that only mean something together; JSON has what follows from them."""
+
+
+def _listing(config: Config, *, chosen: bool) -> Listing[DeviceRow]:
+    """`chosen`: only some devices were asked for."""
+    first = "no devices yet; add some with: shardd device add ID --transport whatsapp"
+    return Listing(
+        one="device",
+        none="no such devices; all of them: shardd device list" if chosen else first,
+        transport=lambda device: device.transport,
+        columns=[
+            Column("id", lambda device: device.id),
+            Column("transport", lambda device: transport_text(device.transport)),
+            Column("state", lambda device: state_text(device.shown_state), whole=True),
+            Column("jobs", lambda device: str(device.jobs), right=True),
+            Column("today", lambda device: _today(device, config), right=True),
+            Column("last sent", lambda device: ago(device.last_sent), whole=True),
+            Column("shard", lambda device: str(shard_of(device.id, config.shards)), right=True, at_least=WIDE),
+            Column("label", lambda device: device.label or "", at_least=WIDE),
+            Column("why", _why),
+        ],
+    )
+
+
+@click.command("list")
+@click.option(
+    "--state", type=click.Choice([*(state.value for state in DeviceState), PAUSED]), help="Only devices in this state."
+)
+@click.option("--transport", type=click.Choice(list(TRANSPORTS)), help="Only devices of this transport.")
+@json_option("Print a list of objects as of `device show --json`, for programs.")
+@database_config_option
+def list_(state: str | None, transport: str | None, as_json: bool, config: Config) -> None:
+    """List devices."""
+    days = warm_days(config)
+    found = with_database(
+        config, lambda database: DeviceAdmin(database).find(state=state, transport=transport, warm_days=days)
+    )
+    states = Counter(device.shown_state for device in found)
+    total = ": " + ", ".join(f"{number:,} {one}" for one, number in states.most_common())
+    listing = _listing(config, chosen=state is not None or transport is not None)
+    listing.show(found, as_json=as_json, total=total, plain=lambda device: _device_json(device, config))
+
+
+@click.command("show")
+@click.argument("device_id", metavar="ID")
+@json_option("Print an object, for programs; passwords are masked.")
+@database_config_option
+def show(device_id: str, as_json: bool, config: Config) -> None:
+    """Show a device, and when it may send next."""
+    ids = device_ids([device_id])
+    found = with_database(config, lambda database: DeviceAdmin(database).find(ids=ids, warm_days=warm_days(config)))
+    if not found:
+        raise UsageError(f"device {some(ids)} is unknown; the others: shardd device list")
+    outlook = ask_outlook(found[0], config)
+    if as_json:
+        print_json(_device_json(found[0], config) | outlook_json(outlook))
+    else:
+        make_console().print(make_facts(_facts(found[0], config, outlook)))
+
+
+def _device_json(device: DeviceRow, config: Config) -> dict[str, Any]:
+    """A row, and what follows from it and the config."""
+    pace = device_pace(config.pacing, device)
+    row = {name: value for name, value in dataclasses.asdict(device).items() if name not in _INNER}
+    return row | {
+        "proxy": _masked_proxy(device.proxy),
+        "settings": masked_settings(device.transport, device.settings),
+        "shown_state": device.shown_state,
+        "to_do": _to_do(device),
+        "shard": shard_of(device.id, config.shards),
+        "sent_today": tally_of(device, pace).today(datetime.now(pace.zone))[0],
+        "pace": {name: _pace_json(pace.of(name)) for name in CLASSES},
+    }
+
+
+def _facts(device: DeviceRow, config: Config, outlook: Outlook) -> Facts:
+    transport = transport_text(device.transport)
+    if device.transport == SANDBOX:
+        transport.append(": its messages reach nobody")
+    settings = masked_settings(device.transport, device.settings)
+    in_flight = f", {device.in_flight} in flight" if device.in_flight else ""
+    return [
+        ("device", device.id),
+        ("label", device.label),
+        ("transport", transport),
+        *_state_facts(device),
+        ("to do", BACKING_OFF if outlook.device.error is not None else _to_do(device)),
+        ("jobs", f"{count(device.jobs, 'live job')}{in_flight}"),
+        ("may send", Lines(next_words(outlook))),
+        ("sent today", sent_words(outlook)),
+        ("last sent", moment_text(device.last_sent)),
+        *_pace_facts(outlook.pace, device),
+        ("shard", f"{shard_of(device.id, config.shards)} of {config.shards}"),
+        ("session", device.session),
+        ("proxy", _masked_proxy(device.proxy)),
+        ("settings", json.dumps(settings, ensure_ascii=False) if settings else ""),
+        ("added", moment_text(device.created_at)),
+    ]
+
+
+def _state_facts(device: DeviceRow) -> Facts:
+    facts: Facts = [("state", state_text(device.state))]
+    if device.paused_at is not None:
+        paused = state_text(PAUSED).append(f" since {moment_text(device.paused_at)}", "default")
+        facts = [("state", paused), ("why", device.paused_why), ("otherwise", state_text(device.state))]
+    if device.state != DeviceState.READY:
+        facts += [("reason", device.reason), ("since", moment_text(device.state_since))]
+        facts.append(("until", moment_text(device.state_until)))
+    return facts
+
+
+def _why(device: DeviceRow) -> str:
+    if device.paused_at is not None:
+        return device.paused_why or ""
+    if device.fault is not None:
+        return device.fault
+    until = "" if device.state_until is None else f"until {device.state_until:%Y-%m-%d %H:%M} UTC"
+    return ", ".join(part for part in (device.reason, until) if part)
+
+
+def _to_do(device: DeviceRow) -> str:
+    remedy = device.fault or remedy_of(device.transport, DeviceState(device.state)).format(id=device.id)
+    if device.paused_at is None:
+        return remedy
+    resume = f"let it send again: shardd device resume {device.id}"
+    return resume if device.state == DeviceState.READY and device.fault is None else f"{resume}; and {remedy}"
+
+
+def _today(device: DeviceRow, config: Config) -> str:
+    pace = device_pace(config.pacing, device)
+    if not pace.limited:
+        return "-"
+    sent, _, days = tally_of(device, pace).today(datetime.now(pace.zone))
+    limit, _ = daily_limit(pace, CLASSES[0], days)
+    return f"{sent}/{limit}" if limit else str(sent)
+
+
+def _pace_json(pace: Pace) -> dict[str, Any]:
+    return dataclasses.asdict(pace) | {"quiet": None if pace.quiet is None else str(pace.quiet)}
+
+
+def _pace_facts(pace: DevicePace, device: DeviceRow) -> Facts:
+    origin = " (as configured)" if device.gap_min is None and device.gap_max is None else ""
+    gaps = [f"{_gap(pace.base)}{origin}"]
+    for name, own in pace.classes.items():
+        if (own.gap_min, own.gap_max) != (pace.base.gap_min, pace.base.gap_max):
+            gaps.append(f"{name} {_gap(own)}{f', {own.burst} in a row' if own.burst else ''}")
+    hours = {name: str(pace.of(name).quiet or "none") for name in CLASSES}
+    if len(set(hours.values())) == 1:
+        quiet = "" if hours[CLASSES[0]] == "none" else hours[CLASSES[0]]
+    else:
+        quiet = "; ".join(f"{name}: {one}" for name, one in hours.items())
+    return [
+        ("gap", "; ".join(gaps)),
+        ("quiet hours", quiet),
+        ("clock", pace.zone.key if isinstance(pace.zone, ZoneInfo) else "UTC"),
+    ]
+
+
+def _gap(pace: Pace) -> str:
+    if pace.gap_max <= 0:
+        return "none"
+    return f"{format_duration(pace.gap_min)} to {format_duration(pace.gap_max)}"
+
+
+def _masked_proxy(proxy: str | None) -> str | None:
+    parts = urlsplit(proxy or "")
+    if parts.password is None:
+        return proxy
+    place = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{parts.username}:{MASK}@{place}").geturl()

@@ -1,0 +1,192 @@
+"""`shardd group`: devices that share work.
+
+A job that names a device group instead of a device waits in the group's pool until one of its devices is free. The commands talk
+to the database, so they work whether shardd runs or not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Final
+
+import click
+
+from shardd.cli.database import with_database
+from shardd.cli.listing import Column, Listing
+from shardd.cli.names import device_ids, refuse, short_names, without
+from shardd.cli.options import database_config_option, json_list_option, json_option
+from shardd.cli.output import (
+    Facts,
+    Text,
+    count,
+    make_console,
+    make_facts,
+    moment_text,
+    number_text,
+    print_json,
+    say,
+    state_text,
+    transport_text,
+)
+from shardd.config import Config
+from shardd.errors import UsageError
+from shardd.queue.database import Database
+from shardd.queue.groups import GroupAdmin, GroupRow, Member
+
+GROUPS: Final = Listing[GroupRow](
+    one="device group",
+    none="no device groups; make one with: shardd group add GROUP DEVICE...",
+    columns=[
+        Column("id", lambda group: group.id),
+        Column("devices", lambda group: str(group.devices), right=True),
+        Column(
+            "can send", lambda group: Text(str(group.able), "yellow" if group.able < group.devices else ""), right=True
+        ),
+        Column("in the pool", lambda group: number_text(group.pooled, "" if group.able else "red"), right=True),
+        Column("given", lambda group: number_text(group.given), right=True),
+        Column("label", lambda group: group.label or ""),
+    ],
+)
+MEMBERS: Final = Listing[Member](
+    one="device",
+    none="",
+    transport=lambda member: member.transport,
+    columns=[
+        Column("device", lambda member: member.device_id),
+        Column("transport", lambda member: transport_text(member.transport)),
+        Column("state", lambda member: state_text(member.state), whole=True),
+        Column("jobs", lambda member: number_text(member.jobs), right=True),
+        Column("contacts", lambda member: number_text(member.contacts), right=True),
+        Column("why", lambda member: member.why or ""),
+    ],
+)
+
+_group = click.argument("group", metavar="GROUP")
+_devices = click.argument("devices", nargs=-1, metavar="DEVICE...")
+
+
+@click.group("group")
+def group_group() -> None:
+    """Add, list, change and delete device groups.
+
+    For DEVICE, - stands for ids on stdin, one per line.
+    """
+
+
+@group_group.command("add")
+@_group
+@_devices
+@click.option("--label", help="A name for people.")
+@database_config_option
+def add(group: str, devices: tuple[str, ...], label: str | None, config: Config) -> None:
+    """Make a group, or add devices to it.
+
+    A device may be in several groups.
+    """
+    (name,), names = short_names([group], "group"), device_ids(devices) if devices else []
+    added = with_database(config, lambda database: GroupAdmin(database).add(name, names, label))
+    if added.group_is_new:
+        say(f"made group {name}" + (f" of {count(len(added.new), 'device')}" if added.new else ""))
+    elif names:
+        say(f"put {count(len(added.new), 'device')} into group {name}")
+    else:
+        say(f"group {name} is there" + ("" if label is None else ", and has this label now"))
+    refuse("device", {"unknown; add devices with: shardd device add": without(names, added.known)})
+
+
+@group_group.command("remove")
+@_group
+@_devices
+@database_config_option
+def remove(group: str, devices: tuple[str, ...], config: Config) -> None:
+    """Take devices out of a group.
+
+    Jobs that they were given and that no worker has in flight go back to the pool.
+    """
+    (name,), names = short_names([group], "group"), device_ids(devices)
+
+    async def work(database: Database) -> tuple[set[str], int]:
+        await _find(database, name)
+        return await GroupAdmin(database).remove(name, names)
+
+    gone, jobs = with_database(config, work)
+    back = f"; {count(jobs, 'job')} went back to its pool" if jobs else ""
+    say(f"took {count(len(gone), 'device')} out of group {name}{back}")
+    if others := without(names, gone):
+        say(f"not in it: {', '.join(others)}")
+
+
+@group_group.command("list")
+@json_list_option
+@database_config_option
+def list_(*, as_json: bool, config: Config) -> None:
+    """List device groups."""
+    GROUPS.show(with_database(config, lambda database: GroupAdmin(database).all()), as_json=as_json)
+
+
+@group_group.command("show")
+@_group
+@json_option()
+@database_config_option
+def show(group: str, *, as_json: bool, config: Config) -> None:
+    """Show a group, its pool and its devices.
+
+    `contacts` is the number of recipients that know a device.
+    """
+    (name,) = short_names([group], "group")
+
+    async def work(database: Database) -> tuple[GroupRow, list[Member]]:
+        return await _find(database, name), await GroupAdmin(database).members(name)
+
+    found, members = with_database(config, work)
+    if as_json:
+        print_json({**asdict(found), "members": members})
+        return
+    console = make_console()
+    console.print(make_facts(_facts(found)))
+    if members:
+        console.print()
+        MEMBERS.show(members, counted=False)
+
+
+def _facts(group: GroupRow) -> Facts:
+    stuck = group.pooled and not group.able
+    pool = f"{count(group.pooled, 'job')} without a device yet{': none of its devices can send' if stuck else ''}"
+    return [
+        ("group", group.id),
+        ("label", group.label),
+        ("devices", f"{group.able} of {group.devices} can send"),
+        ("pool", Text(pool, "red" if stuck else "")),
+        ("given", f"{count(group.given, 'live job')} to its devices"),
+        ("added", moment_text(group.created_at)),
+    ]
+
+
+@group_group.command("delete")
+@_group
+@database_config_option
+def delete(group: str, config: Config) -> None:
+    """Delete a group that no waiting job names.
+
+    Its devices stay. Which of them a recipient knows is forgotten.
+    """
+    (name,) = short_names([group], "group")
+
+    async def work(database: Database) -> None:
+        found = await _find(database, name)
+        if not await GroupAdmin(database).delete(name):
+            jobs = found.pooled + found.given
+            raise UsageError(
+                f"group {name} is not deleted, because {count(jobs, 'live job')} {'names' if jobs == 1 else 'name'} it: "
+                "wait until they end, or cancel them (shardd job cancel)"
+            )
+
+    with_database(config, work)
+    say(f"deleted group {name}")
+
+
+async def _find(database: Database, name: str) -> GroupRow:
+    found = await GroupAdmin(database).find(name)
+    if found is None:
+        raise UsageError(f"group {name} is unknown; the others: shardd group list")
+    return found

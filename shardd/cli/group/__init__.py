@@ -1,1 +1,0 @@
-"""`shardd group`: devices that share jobs."""

@@ -1,0 +1,92 @@
+"""Recipients as people write them: one by one, one per line of a file, or in a CSV file with a header."""
+
+from __future__ import annotations
+
+import csv
+import io
+from datetime import UTC, datetime
+from typing import Final
+
+from shardd.config import Config
+from shardd.errors import PermanentError, UsageError
+from shardd.phone_numbers import Recipient, parse_recipient
+from shardd.queue.opt_outs import NewOptOut
+
+_RECIPIENT: Final = ("recipient", "number", "phone", "address")
+
+
+class Spelling:
+    """Reads recipients exactly as a worker does, with the default region of the config."""
+
+    def __init__(self, config: Config) -> None:
+        self._region = config.transports.whatsapp.default_region
+
+    def read(self, text: str) -> str:
+        """`+628123…`; `…@lid` and `…@g.us` unchanged. Raises UsageError."""
+        recipient = self._parse(text)
+        return f"+{recipient.number}" if recipient.number else recipient.jid
+
+    def address(self, text: str) -> str:
+        """The same as the database stores it. Raises UsageError."""
+        return self._parse(text).address
+
+    def _parse(self, text: str) -> Recipient:
+        try:
+            return parse_recipient(text, self._region)
+        except PermanentError as error:
+            raise UsageError(str(error)) from None
+
+
+def read_file(name: str, text: str, note: str | None) -> list[tuple[str, NewOptOut]]:
+    """Line numbers and opt-outs; `note` is for those without one. Raises UsageError."""
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise UsageError(f"{name}: line {line} has a NUL byte, which no text has; save it as UTF-8")
+    first = text.partition("\n")[0]
+    return _read_table(text, note) if "," in first or ";" in first else _read_lines(text, note)
+
+
+def _read_lines(text: str, note: str | None) -> list[tuple[str, NewOptOut]]:
+    """Empty lines, lines with # and a header are skipped."""
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        recipient = line.strip()
+        if recipient and not recipient.startswith("#") and recipient.lower() not in _RECIPIENT:
+            rows.append((str(number), NewOptOut(recipient, note)))
+    return rows
+
+
+def _read_table(text: str, note: str | None) -> list[tuple[str, NewOptOut]]:
+    """CSV, with commas or semicolons; of what `shardd opt-out export` writes, the other columns are not needed."""
+    delimiter = ";" if ";" in text.partition("\n")[0] else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows = []
+    try:
+        columns = {name.strip().lower(): name for name in reader.fieldnames or ()}
+        recipient = next((columns[name] for name in _RECIPIENT if name in columns), None)
+        if recipient is None:
+            raise UsageError(
+                "the table has no column recipient: begin it with a line such as recipient,note,said_at; "
+                f"it has {', '.join(columns)}"
+            )
+        note_column, time_column = columns.get("note"), columns.get("said_at")
+        for row in reader:
+            if not (text := (row[recipient] or "").strip()):
+                continue
+            line = str(reader.line_num)
+            own_note = (row[note_column] or "").strip() if note_column else ""
+            said_at = _moment((row[time_column] or "").strip(), line) if time_column else None
+            rows.append((line, NewOptOut(text, own_note or note, said_at)))
+    except csv.Error as error:
+        raise UsageError(f"line {max(1, reader.line_num)}: this is not CSV: {error}") from None
+    return rows
+
+
+def _moment(text: str, line: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"line {line}: said_at {text!r} is not a time: write 2026-05-01T12:30:00Z") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

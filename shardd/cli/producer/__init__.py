@@ -1,1 +1,0 @@
-"""`shardd producer`: which logins may insert which jobs."""
