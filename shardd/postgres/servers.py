@@ -161,7 +161,8 @@ class Servers:
             async with asyncio.timeout_at(until):
                 connection = await Connection.connect(dsn, **self._arguments())
         except psycopg.OperationalError as error:
-            raise describe_error(await asyncio.to_thread(explain_refusal, error), dsn) from error
+            explained = await asyncio.to_thread(explain_refusal, error)
+            raise describe_error(explained, dsn) from explained  # its cause has the server's code: see `has_no_room`
         except (psycopg.Error, OSError) as error:
             raise describe_error(error, dsn) from error
         deadline = Deadline(connection, until - asyncio.get_running_loop().time())

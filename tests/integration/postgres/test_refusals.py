@@ -12,6 +12,7 @@ import pytest
 
 from shardd.embedded.home import Home
 from shardd.errors import DatabaseError
+from shardd.postgres.errors import has_no_room
 from shardd.postgres.servers import Servers, Terms
 from shardd.queue.database import Database
 from tests.support.servers import Server
@@ -95,6 +96,9 @@ async def test_a_server_without_room_is_reported(server: Server) -> None:
     dsn = server.dsn().replace("shardd@", "shardd:right@")
     held = [psycopg.connect(dsn) for _ in range(4)]
     assert "has no free connection: `shardd status` lists who has them, if shardd runs. Limit" in await refusal(dsn)
+    with pytest.raises(DatabaseError) as caught:
+        await Servers(dsn, TERMS).connect()
+    assert has_no_room(caught.value), "known by the server's code, also to those who only see the error"
     for connection in held:
         connection.close()
 
