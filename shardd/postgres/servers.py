@@ -159,10 +159,7 @@ class Servers:
         dsn = self._hosts[index]
         try:
             async with asyncio.timeout_at(until):
-                connection = await Connection.connect(dsn, **self._arguments())
-        except psycopg.OperationalError as error:
-            explained = await asyncio.to_thread(explain_refusal, error)
-            raise describe_error(explained, dsn) from explained  # its cause has the server's code: see `has_no_room`
+                connection = await self._open(dsn)
         except (psycopg.Error, OSError) as error:
             raise describe_error(error, dsn) from error
         deadline = Deadline(connection, until - asyncio.get_running_loop().time())
@@ -176,6 +173,12 @@ class Servers:
         finally:
             deadline.cancel()
         return connection
+
+    async def _open(self, dsn: str) -> Connection:
+        try:
+            return await Connection.connect(dsn, **self._arguments())
+        except psycopg.OperationalError as error:
+            raise await asyncio.to_thread(explain_refusal, error) from error
 
     async def _prepare(self, connection: Connection, dsn: str) -> None:
         backend = await self._accept(connection, dsn)
