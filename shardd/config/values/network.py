@@ -88,8 +88,10 @@ def _check_loopback(text: str) -> str:
 def _check_listen(text: str) -> str:
     """An IP address, so that no name has to be resolved."""
     host, port = split_address(text)
-    if read_address(host) is None:
-        raise RefusedError(f"does not begin with an IP address of this host; write 127.0.0.1:{port}")
+    try:
+        ipaddress.ip_address(host)  # with a zone, too, unlike `read_address`
+    except ValueError:
+        raise RefusedError(f"does not begin with an IP address of this host; write 127.0.0.1:{port}") from None
     return text
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import core_schema
 
-from shardd.urls import scrub_urls
+from shardd.urls import safe_url, scrub_urls
 from shardd.visible import visible
 
 
@@ -101,7 +101,10 @@ class Listed(Reader):
         try:
             return self.part.read(part) if isinstance(part, str) else self.part.check(part)
         except RefusedError as error:
-            raise RefusedError(f"has a part {printable(scrub_urls(str(part).strip()))} that {error}") from None
+            text = str(part).strip()
+            # A part with @ may hold a password, also without a scheme in front of it.
+            shown = printable(safe_url(text) if "@" in text else scrub_urls(text))
+            raise RefusedError(f"has a part {shown} that {error}") from None
 
     def _validate(self, value: Any, info: core_schema.ValidationInfo) -> Any:
         if not isinstance(value, list):

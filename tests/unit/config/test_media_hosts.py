@@ -28,6 +28,12 @@ def test_hosts_outside_the_internet_are_named(text: str, hosts: list[str] | None
     assert (found if found is None else list(found)) == hosts  # type: ignore[call-overload]
 
 
+def test_a_password_in_a_list_of_hosts_is_not_shown() -> None:
+    with pytest.raises(ConfigError, match=r"has a part .*10\.0\.0\.1.* that is neither") as refused:
+        media_hosts('["user:geheim@10.0.0.1"]')
+    assert "geheim" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
