@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from shardd.config.fields import Section, section, setting
 from shardd.config.transports.definition import DeviceSetting, TransportDefinition, option
-from shardd.config.transports.platforms import BASE, PlatformConfig
+from shardd.config.transports.platforms import BASE, PlatformConfig, base_option
 from shardd.config.values import Text
 from shardd.config.values.network import ListenAddress, PlatformUrl
 from shardd.config.values.reader import matching
@@ -43,10 +43,7 @@ class CloudWebhookConfig(Section):
 class CloudApiConfig(PlatformConfig):
     """Devices that send through the Cloud API; each has settings {"phone_number_id": …, "token": …}."""
 
-    base: PlatformUrl = option(
-        "https://graph.facebook.com",
-        "Where the Graph API is; https, or http on this host. A device's own setting `base` comes first.",
-    )
+    base: PlatformUrl = base_option("https://graph.facebook.com", "the Graph API")
     version: Annotated[str, Text(matching(VERSION, "is not a version of the Graph API; write one such as v23.0"))] = (
         option(
             "v23.0",

@@ -27,6 +27,14 @@ def option(default: Any, text: str) -> Any:
     return setting(default, text, reload="shard")
 
 
+def region_option() -> Any:
+    """The option `default_region`."""
+    return option(
+        None,
+        "Country of phone numbers that are written without + and country code, such as ID. null: such numbers are refused.",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceSetting:
     """One of the settings of a device; `what`: its meaning, for whoever writes it."""

@@ -1,14 +1,14 @@
-"""The HTTP platforms: what they have in common, and those that need nothing more.
+"""The HTTP platforms: their common options, and the platforms that need no others.
 
 Keys and tokens are settings of the devices, because each device has its own.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from shardd.config.fields import Section
-from shardd.config.transports.definition import DeviceSetting, TransportDefinition, option
+from shardd.config.transports.definition import DeviceSetting, TransportDefinition, option, region_option
 from shardd.config.values import Seconds
 from shardd.config.values.network import PlatformUrl
 from shardd.config.values.numbers import Rate
@@ -17,16 +17,16 @@ from shardd.config.values.words import Region
 BASE: Final = DeviceSetting("base", "where the platform is, such as https://api.example.com", needed=False)
 
 
-class PlatformConfig(Section):
-    """What all of them have."""
+def base_option(default: Any, name: str) -> Any:
+    """The option `base` of a platform with this name; `...` as the default: required."""
+    return option(default, f"Where {name} is; https, or http on this host. A device's own setting `base` comes first.")
 
-    base: PlatformUrl = option(
-        ..., "Where the platform is; https, or http on this host. A device's own setting `base` comes first."
-    )
-    default_region: Region | None = option(
-        None,
-        "Country of phone numbers that are written without + and country code, such as ID. null: such numbers are refused.",
-    )
+
+class PlatformConfig(Section):
+    """The options of every platform."""
+
+    base: PlatformUrl = base_option(..., "the platform")
+    default_region: Region | None = region_option()
     connect_timeout: Annotated[float, Seconds("100ms", "10m")] = option(
         "10s", "How long reaching the platform may take. Nothing has left until then."
     )
@@ -45,10 +45,7 @@ class PlatformConfig(Section):
 class WablasConfig(PlatformConfig):
     """Devices that send through Wablas; each has settings {"token": …}."""
 
-    base: PlatformUrl = option(
-        "https://my.wablas.com",
-        "Where Wablas is: your account's server, https, or http on this host. A device's own setting `base` comes first.",
-    )
+    base: PlatformUrl = base_option("https://my.wablas.com", "your account's server at Wablas")
 
 
 WABLAS: Final = TransportDefinition(
@@ -64,10 +61,7 @@ WABLAS: Final = TransportDefinition(
 class WhacenterConfig(PlatformConfig):
     """Devices that send through Whacenter; each has settings {"device_id": …}."""
 
-    base: PlatformUrl = option(
-        "https://api.whacenter.com",
-        "Where Whacenter is; https, or http on this host. A device's own setting `base` comes first.",
-    )
+    base: PlatformUrl = base_option("https://api.whacenter.com", "Whacenter")
 
 
 WHACENTER: Final = TransportDefinition(
@@ -76,6 +70,6 @@ WHACENTER: Final = TransportDefinition(
     implementation="shardd.transports.platforms.whacenter:WhacenterTransport",
     config=WhacenterConfig,
     kinds=("text", "image"),
-    # Whoever knows the id of a Whacenter device can send with it.
+    # The id is a secret: it is all that is needed to send with a Whacenter device.
     device_settings=(DeviceSetting("device_id", "the device id at Whacenter", secret=True), BASE),
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from shardd.config.fields import Section
-from shardd.config.transports.definition import KINDS, TransportDefinition, option
+from shardd.config.transports.definition import KINDS, TransportDefinition, option, region_option
 from shardd.config.values import Bytes, Flag, Seconds, Whole
 from shardd.config.values.network import MediaHosts, ProxyUrl
 from shardd.config.values.words import FilePath, Region
@@ -15,10 +15,7 @@ from shardd.config.values.words import FilePath, Region
 class WhatsappConfig(Section):
     """Devices that are paired with WhatsApp, through neonize."""
 
-    default_region: Region | None = option(
-        None,
-        "Country of phone numbers that are written without + and country code, such as ID. null: such numbers are refused.",
-    )
+    default_region: Region | None = region_option()
     media_dir: Annotated[Path | None, FilePath()] = option(
         None, "Folder below which jobs may name files to send; null: none, only URLs and data: URIs."
     )

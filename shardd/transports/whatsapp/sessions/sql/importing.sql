@@ -1,4 +1,4 @@
--- Taking over the sessions of another whatsmeow store.
+-- Adopting the sessions of another whatsmeow store.
 
 -- name: describe_tables
 -- The library's tables where this connection looks for them: their columns in order, and the one that names the session
@@ -20,17 +20,17 @@ COPY (SELECT {columns} FROM {table} WHERE {session_column} = ANY ({sessions})) T
 COPY {table} ({columns}) FROM STDIN (FORMAT binary);
 
 -- name: stage_numbers
--- Room for them beside the table that may know some already.
+-- Staging for the map of hidden ids, of which the target may have some already.
 CREATE TEMPORARY TABLE imported_numbers (lid text, pn text) ON COMMIT DROP;
 
 -- name: copy_numbers_out
--- Which hidden id belongs to which number: true for every session.
+-- The map of hidden ids to numbers, which is the same for every session.
 COPY (SELECT lid, pn FROM whatsmeow_lid_map) TO STDOUT (FORMAT binary);
 
 -- name: copy_numbers_in
--- Into that room.
+-- Into the staging table.
 COPY imported_numbers (lid, pn) FROM STDIN (FORMAT binary);
 
 -- name: merge_numbers
--- Those that are new.
+-- Add the new ones.
 INSERT INTO whatsmeow_lid_map (lid, pn) SELECT lid, pn FROM imported_numbers ON CONFLICT DO NOTHING;

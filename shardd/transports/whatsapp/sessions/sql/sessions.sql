@@ -1,12 +1,12 @@
--- What the library's own tables say about sessions.
+-- Sessions in the library's own tables.
 
 -- name: delete_session
--- Forgets a session and, by its foreign keys, all that hangs on it. The phone is not told.
+-- Deletes a session and, by its foreign keys, all its rows. The phone still lists it.
 DELETE FROM whatsmeow_device WHERE jid = %(jid)s;
 
 -- name: knows_recipient
--- Whether this contact is no stranger to the session's account: WhatsApp gave it a token for writing to it, or the phone has
--- it as a contact or has heard from it. Looked up under its number and under its hidden id.
+-- Whether this contact is known to the session's account: WhatsApp gave it a token for writing to it, or the phone has it as a
+-- contact or was written to by it. Looked up by its number and by its hidden id.
 WITH contact AS (
     SELECT %(number)s || '@s.whatsapp.net' AS jid
     UNION ALL

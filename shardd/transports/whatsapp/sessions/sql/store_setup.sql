@@ -1,7 +1,7 @@
--- Making the session store, once, before any worker starts.
+-- Creating the session store, once, before any worker starts.
 
 -- name: search_path
--- Where unqualified names lead in this connection, and whether any schema on that path is there.
+-- The search path of this connection, and its first schema that exists.
 SELECT current_setting('search_path') AS search_path, current_schema() AS current_schema;
 
 -- name: create_schema
@@ -9,18 +9,18 @@ SELECT current_setting('search_path') AS search_path, current_schema() AS curren
 CREATE SCHEMA IF NOT EXISTS {schema};
 
 -- name: close_schema
--- In case somebody opened it.
+-- In case it was opened.
 REVOKE ALL ON SCHEMA {schema} FROM PUBLIC;
 
 -- name: create_lock
--- What whoever makes the store's tables locks; it holds nothing.
+-- Locked while the store's tables are created; it has no rows.
 CREATE TABLE IF NOT EXISTS shardd_setup ();
 
 -- name: lock_store
--- One at a time makes the tables. Held until the end of the transaction, so that it also holds through PgBouncer; of a table,
--- because only its owner can take it.
+-- One creator at a time. Held until the end of the transaction, so that it works through PgBouncer; a table's lock, because only
+-- its owner can take it.
 LOCK TABLE shardd_setup IN ACCESS EXCLUSIVE MODE;
 
 -- name: has_tables
--- Whether the library's tables stand where this connection looks for them.
+-- Whether the library's tables are on the search path of this connection.
 SELECT to_regclass('whatsmeow_device') IS NOT NULL AS found;
