@@ -55,23 +55,16 @@ class HttpPlatform(Transport):
     def __init__(self, settings: PlatformConfig, surroundings: Surroundings, events: Events) -> None:  # noqa: ARG002 - nothing is heard outside a call
         self._config = settings
         self._limits = AccountLimits(self._config.rate)
-        self._exchange: HttpExchange | None = None
+        self._exchange = HttpExchange(connect_timeout=settings.connect_timeout, answer_timeout=settings.answer_timeout)
 
     @property
     def name(self) -> str:
         """Of the transport."""
         return self.definition.name
 
-    async def start(self) -> None:
-        """Open the HTTP session."""
-        self._exchange = HttpExchange(
-            connect_timeout=self._config.connect_timeout, answer_timeout=self._config.answer_timeout
-        )
-
     async def close(self) -> None:
         """Close the HTTP session."""
-        if self._exchange is not None:
-            await self._exchange.close()
+        await self._exchange.close()
 
     async def prepare(self, device: DeviceSpec, job: JobSpec, fetched: Any) -> Prepared:  # noqa: ARG002 - media is not fetched
         """Build the request and wait for the account's rate limit. Nothing leaves here."""
@@ -91,7 +84,6 @@ class HttpPlatform(Transport):
 
     async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Prepared) -> Sent:  # noqa: ARG002 - all is prepared
         """Post once, and read the answer."""
-        assert self._exchange is not None
         try:
             answer = await self._exchange.post(prepared.request)
         except InDoubtError as error:
