@@ -125,7 +125,7 @@ async def test_no_secret_of_a_url_is_told_to_anybody(fleet: Fleet, intranet: tup
     assert all(fleet.job(job)["state"] == "failed" for job in jobs.values()), errors
     assert "media http://127.0.0.1:1/x cannot be fetched: Connection refused" in errors["nobody"]
     assert "127.0.0.2 has a loopback address" in errors["not allowed"]
-    assert "no http(s) URL" in errors["no port"]
+    assert "it is not an http(s) URL" in errors["no port"]
     assert "the media is text/html, perhaps a page that the server sent instead of the file" in errors["a page"]
     assert visits == ["GET /x?signature=s3cret HTTP/1.1\r\n"]
     events = fleet.rows("SELECT event::text AS words FROM shardd.events AS event WHERE kind = 'job.failed'")
