@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
+from functools import partial
 
 from shardd import ipc
 from shardd.config import Config
@@ -59,9 +60,9 @@ from shardd.supervisor.scheduling.work_poller import WorkPoller
 from shardd.supervisor.services import Periodic, Service, Steps
 from shardd.supervisor.systemd import Notifier
 from shardd.supervisor.takeover import TakeOver
+from shardd.supervisor.workers.deaths import JOURNAL_RETRY
 from shardd.supervisor.workers.messages import MessageHandlers
-from shardd.supervisor.workers.pool import JOURNAL_RETRY, WorkerPool
-from shardd.supervisor.workers.process import Launch
+from shardd.supervisor.workers.pool import WorkerPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,12 @@ class Surroundings:
 
     config: Config
     pools: Pools
-    launch: Launch
     lock: StateLock
     """Of the state folder."""
+    state_id: str
+    """Of the state folder."""
+    lifeline: int
+    """See `WorkerProcess`."""
     notifier: Notifier
     embedded: EmbeddedPostgres | None
     database: str
@@ -100,7 +104,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
     given: Surroundings, notes: Sequence[Callable[[], Sequence[str]]]
 ) -> Composition:
     """Make the parts. `notes`: what others have to say in the status."""
-    config, pools, launch = given.config, given.pools, given.launch
+    config, pools = given.config, given.pools
     rules, steps, defects = Rules(config), Steps(), Defects()
     jobs = Jobs(pools.queue)
 
@@ -146,7 +150,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
     claim_watch = ClaimWatch(Jobs(pools.rest), router, in_flight, lambda: rules.config.queue.send_timeout)
     recovery = Recovery(
         config.state_dir,
-        launch.state_id,
+        given.state_id,
         jobs,
         node=config.node,
         shards=config.shards,
@@ -219,7 +223,8 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
     # Workers
     workers = WorkerPool(
         config,
-        launch,
+        lifeline=given.lifeline,
+        state_id=given.state_id,
         settle_dead=settle_dead,
         devices_of=lambda shard: [queue.device.spec for queue in scheduler.of_shard(shard)],
         sessions_dsn=given.sessions_dsn,
@@ -243,8 +248,6 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
         hindered_for=state_watch.failing_for,
         away_after=config.lease.ttl,
     )
-    renew_every = config.lease.renew_every
-    renewal = Periodic(steps, "renewing the leases", ownership.renew, every=renew_every, first=renew_every)
 
     # Start, status, reload
     take_over = TakeOver(keeper, ownership, recovery, workers, jobs, device_sync, campaign_sync, inbox)
@@ -285,57 +288,44 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
     node.reporters = (*node.reporters, control)
 
     # Upkeep
-    order_groups = upkeep.OrderGroups(jobs, work_poller.hint).advance
+    order_groups = upkeep.OrderGroups(jobs, work_poller.hint)
+    # Work that may take long: no run of it is called hanging.
+    long = partial(Periodic, steps, patience=None)
+    # Work that costs the database much: the longer it takes, the longer it pauses.
+    seldom = partial(Periodic, steps, share=upkeep.SELDOM)
+    renew_every = config.lease.renew_every
     periodic = [
-        Periodic(steps, "counting the queue", counter.count, every=upkeep.DEPTH_EVERY, share=upkeep.SELDOM),
-        Periodic(
-            steps, "looking for claims that do not move on", claim_watch.search, every=CLAIMS_EVERY, share=upkeep.SELDOM
-        ),
+        Periodic(steps, "renewing the leases", ownership.renew, every=renew_every, first=renew_every),
         Periodic(steps, "looking for claims of lost nodes", recovery.settle_lost_nodes, every=upkeep.SWEEP_EVERY),
         Periodic(steps, "preparing months of the archive", jobs.prepare_archive, every=upkeep.SWEEP_EVERY),
         Periodic(steps, "settling what a journal covers", take_over.retry, every=JOURNAL_RETRY, first=JOURNAL_RETRY),
-        Periodic(
-            steps, "ending expired jobs", lambda: cleanup.end_expired(jobs), every=upkeep.EXPIRE_EVERY, patience=None
-        ),
-        Periodic(
-            steps, "letting jobs of order groups go on", order_groups, every=upkeep.ORDER_EVERY, share=upkeep.SELDOM
-        ),
-        Periodic(steps, "looking for what holds events back", events.check, every=HELD_EVERY),
-        Periodic(
-            steps, "looking at what the server has left", server_watch.check, every=SERVER_EVERY, share=upkeep.SELDOM
-        ),
-        Periodic(steps, "purging events", events.purge, every=PURGE_EVERY, patience=None),
-        Periodic(
-            steps,
+        Periodic(steps, "looking for held events", events.check, every=HELD_EVERY),
+        Periodic(steps, "checking bound producers", bindings.check, every=upkeep.BINDINGS_EVERY),
+        seldom("counting the queue", counter.count, every=upkeep.DEPTH_EVERY),
+        seldom("looking for stuck claims", claim_watch.search, every=CLAIMS_EVERY),
+        seldom("advancing order groups", order_groups.advance, every=upkeep.ORDER_EVERY),
+        seldom("checking the server's limits", server_watch.check, every=SERVER_EVERY),
+        long("purging events", events.purge, every=PURGE_EVERY),
+        long("ending expired jobs", partial(cleanup.end_expired, jobs), every=upkeep.EXPIRE_EVERY),
+        long(
             "ending jobs of cancelled campaigns",
-            lambda: cleanup.end_cancelled(pools.queue),
+            partial(cleanup.end_cancelled, pools.queue),
             every=upkeep.CANCELLED_EVERY,
-            patience=None,
         ),
-        Periodic(steps, "looking at the bound producers", bindings.check, every=upkeep.BINDINGS_EVERY),
-        Periodic(
-            steps,
-            "forgetting what is old",
+        long(
+            "deleting old rows",
             lambda: cleanup.delete_old(pools.rest, rules.config.retention),
             every=upkeep.RETENTION_EVERY,
-            patience=None,
         ),
     ]
     if (embedded := given.embedded) is not None:
-        periodic.append(
-            Periodic(
-                steps,
-                "restarting the embedded PostgreSQL",
-                lambda: upkeep.revive(embedded),
-                every=upkeep.POSTGRES_EVERY,
-            )
-        )
+        revive = partial(upkeep.revive, embedded)
+        periodic.append(Periodic(steps, "restarting the embedded PostgreSQL", revive, every=upkeep.POSTGRES_EVERY))
 
     # Stopped in the reverse order: the workers drain first, what they report is written, the leases go back last.
     services: list[Service] = [
         control,
         ownership,
-        renewal,
         *periodic,
         router,
         webhooks,

@@ -1,7 +1,7 @@
-"""The supervisor's connections: who must never wait for whom has pools of their own.
+"""The supervisor's connection pools: work that must never wait for other work has a pool of its own.
 
-A statement that waits for a table which somebody has locked holds its connection until it times out. So neither the leases nor
-the queue share connections with what counts, purges and shows.
+A statement that waits for a locked table holds its connection until it times out, so neither the leases nor the queue share
+connections with counting, purging and reporting.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class Pools:
     """Claims, settles and finds jobs: statements that are planned as index probes."""
     rest: Database
     watch: Database
-    """One connection, to see who uses up the server when nobody else gets in."""
+    """One connection, to see what uses up the server when no other can be made."""
     opt_outs: Database
-    """Writes what people said, each by itself: one that a producer's open transaction blocks gives way to the next."""
+    """Stores opt-outs one by one: one that a producer's open transaction blocks gives way to the next."""
 
 
 OPT_OUT_LOCK_TIMEOUT: Final = 0.25
-"""Seconds that an opt-out waits for somebody's transaction: whose that is can be seen only meanwhile."""
+"""Seconds that an opt-out waits for another transaction: only meanwhile can its session be seen."""
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
-"""What a new version of the config file changes while the node runs.
+"""Reload of the config file while the node runs.
 
-Each field declares what it takes (`shardd.config.Reload`): live, a restart of the shards (one after the other), or a restart of
-the daemon. Fields of the last kind keep their old value until then, and `status` says so.
+Each field declares what a change takes (`shardd.config.Reload`): nothing, a restart of the shards (one after the other), or a
+restart of the daemon. Fields of the last kind keep their old value until then, and `status` shows that.
 """
 
 from __future__ import annotations
@@ -34,16 +34,12 @@ class ReloadPlan:
     config: Config
     changed: list[str]
     notes: list[str]
-    """Changes that wait for a restart of the whole."""
+    """Changes that wait for a restart of the daemon."""
     restart_shards: bool
-
-    def shards_to_restart(self, held: Iterable[int]) -> list[int]:
-        """The shards that need a new worker."""
-        return sorted(held) if self.restart_shards else []
 
 
 def plan_reload(old: Config, new: Config) -> ReloadPlan:
-    """Compare. Fields that need a restart of the whole keep the value that the process was started with."""
+    """Compare. Fields that need a restart of the daemon keep the value that it was started with."""
     changes = diff_config(old, new)
     late = [change for change in changes if change.reload == "restart"]
     kept = new
@@ -90,27 +86,27 @@ class Reload(Service):
         self._notes: list[str] = []
 
     def ask(self) -> None:
-        """Reload soon."""
+        """Request a reload."""
         self._asked.set()
 
     def notes(self) -> list[str]:
-        """What became of the last reload, where a person should know."""
+        """What a person should know about the last reload."""
         return self._notes
 
     async def serve(self) -> None:
-        """Heed `ask`."""
+        """Reload when asked."""
         while True:
             await self._asked.wait()
             self._asked.clear()
             try:
                 await self.reload()
             except SharddError as error:
-                # A refused file is logged and noted already.
+                # A refused file has been logged.
                 if not isinstance(error, ConfigError):
                     log.error("reload failed", action="reload", error=str(error))
 
     async def reload(self) -> list[str]:
-        """Reload now; returns what changed, in words. Raises ConfigError: nothing changes then, and other SharddErrors."""
+        """Reload now; returns what changed, in words. Raises SharddError; with a ConfigError nothing has changed."""
         async with self._one_at_a_time:
             return await self._reload()
 
@@ -132,11 +128,12 @@ class Reload(Service):
         set_log_level(plan.config.log.level)
         self._apply(plan.config)
         log.info("config reloaded", action="reload", changed=plan.changed, notes=plan.notes)
-        await self._restart_all(plan.shards_to_restart(self._held()))
+        if plan.restart_shards:
+            await self._restart_all(sorted(self._held()))
         return plan.changed + plan.notes
 
     async def _restart_all(self, shards: Iterable[int]) -> None:
-        """One after the other. A shard that does not come up does not keep the others on the old config."""
+        """One after the other. A shard that does not come up does not leave the others on the old config."""
         failed: list[str] = []
         for shard in shards:
             try:

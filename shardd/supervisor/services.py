@@ -1,8 +1,8 @@
-"""The lifecycle that every long-running part of a supervisor has: start, run, stop.
+"""The lifecycle of every long-running part of a supervisor: start, run, stop; and the steps that such parts repeat.
 
-A group starts its services in order, runs each in one task group and stops them in the reverse order, so a service may rely on
-those before it until its own end. A service that fails does not tear the others down: the group is told, and an orderly stop
-begins.
+A group starts its services in order, runs them in one task group and stops them in the reverse order, so a service may rely on
+those before it until its own end. When one fails, the others are stopped in that order too. A step that fails is retried and
+reported without affecting others.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from shardd.tasks import end_tasks
 log = get_logger(__name__)
 
 RETRY_FIRST, RETRY_CAP = 0.2, 5.0
-"""Seconds until work that failed is tried again, after the first and after many failures."""
+"""Seconds until a failed step is retried, after the first and after many failures."""
 REPORT_AFTER: Final = 10.0
-"""Seconds for which work fails before it is a problem: a database that restarts is back sooner."""
+"""Seconds for which a step fails before it is a problem: a database that restarts is back sooner."""
 PATIENCE: Final = 60.0
-"""Seconds that a run may take: each of its statements ends after a few."""
+"""Seconds that one run may take: each of its statements ends after a few."""
 
 
 class Step:
-    """One piece of work. `with step: …` swallows and remembers a SharddError of the block; other errors are defects and pass."""
+    """Repeated work. `with step: …` swallows and remembers a SharddError of the block; other errors are defects and pass."""
 
     def __init__(self, name: str, *, patience: float | None = PATIENCE) -> None:
-        """`name` stands at the beginning of a sentence; `patience`: seconds that a run may take, None: any number."""
+        """`name` begins a sentence; `patience`: seconds that a run may take, None: any number."""
         self.name = name
         self.error: str | None = None
         """Of the last run; None: it succeeded."""
@@ -58,7 +58,7 @@ class Step:
         return False
 
     def failed(self, error: str) -> None:
-        """Note a failure."""
+        """A run failed."""
         if not self._failures:
             self._failing_since = time.monotonic()
             log.warning("%s failed", self.name, action="step", error=error)
@@ -66,7 +66,7 @@ class Step:
         self.error = error
 
     def succeeded(self) -> None:
-        """Note a success."""
+        """A run succeeded."""
         if self._failures:
             log.info("%s works again", self.name, action="step", failures=self._failures)
         self._failures, self.error = 0, None
@@ -76,19 +76,19 @@ class Step:
         return regular if self.error is None else full_jitter(self._failures, RETRY_FIRST, RETRY_CAP)
 
     def failing_for(self, now: float) -> float | None:
-        """Seconds for which it has failed again and again; None: it has not, or not for long. `now`: monotonic."""
+        """Seconds for which every run has failed; None: not so, or not for long. `now`: monotonic."""
         seconds = now - self._failing_since
         return seconds if self._failures > 1 and seconds >= REPORT_AFTER else None
 
     def hanging_for(self, now: float) -> float | None:
-        """Seconds for which it runs, if that is longer than it may take."""
+        """Seconds for which it has been running, if that is longer than it may take."""
         if self._running_since is None or self._patience is None or now - self._running_since < self._patience:
             return None
         return now - self._running_since
 
 
 class Steps:
-    """All of a supervisor's steps, and what is wrong with them."""
+    """All steps of a supervisor, and their problems."""
 
     def __init__(self) -> None:
         self.all: list[Step] = []
@@ -99,7 +99,7 @@ class Steps:
         return self.all[-1]
 
     def problems(self) -> Iterator[Problem]:
-        """One for each error, naming the steps that fail with it."""
+        """One for each error, with the steps that fail with it."""
         now = time.monotonic()
         failing: dict[str, list[tuple[str, float]]] = {}
         for step in self.all:
@@ -123,7 +123,7 @@ class Service:
         """Get ready to run. Raises SharddError."""
 
     async def run(self) -> None:
-        """Serve until `stop`. Raises what is a defect."""
+        """Serve until `stop`. Raises only defects."""
         if self._stopped:
             return
         self._task = asyncio.current_task()
@@ -134,11 +134,11 @@ class Service:
                 raise
 
     async def serve(self) -> None:
-        """The work; cancelled by `stop`. Waits only, unless a service says otherwise."""
+        """The work; cancelled by `stop`. By default, only wait."""
         await asyncio.Event().wait()
 
     async def stop(self) -> None:
-        """End `run`, then hand on what is left; returns when that is done."""
+        """End `run`, then `close`."""
         self._stopped = True
         task, self._task = self._task, None
         if task is not None:
@@ -146,11 +146,11 @@ class Service:
         await self.close()
 
     async def close(self) -> None:
-        """What is left to do once `run` has ended. May be called twice."""
+        """What is left to do when `run` has ended. May be called twice."""
 
 
 class Periodic(Service):
-    """Repeats one piece of work; each failure is reported by its step and retried after a backoff."""
+    """Repeats a step; a failure is reported and retried after a backoff."""
 
     def __init__(
         self,
@@ -163,9 +163,9 @@ class Periodic(Service):
         share: float = 0.0,
         patience: float | None = PATIENCE,
     ) -> None:
-        """`name`: see `Step`; `every`, `first`: seconds between runs, and before the first one.
+        """`name`, `patience`: see `Step`; `every`, `first`: seconds between runs, and before the first one.
 
-        `share`: the pause is at least this many times as long as the work takes, if it succeeds. `patience`: see `Step`.
+        `share`: the pause is at least this many times as long as a successful run.
         """
         self._step = steps.add(name, patience=patience)
         self._work = work
@@ -185,7 +185,7 @@ class Periodic(Service):
     def pause_after(self, took: float) -> float:
         """Seconds until the next run, after one that took `took` seconds."""
         pause = self._step.pause(self._every)
-        # How long a database that did not answer was waited for says nothing of how dear the work is.
+        # A failed run's duration is the timeout, not the cost of the work.
         return pause if self._step.error is not None else max(pause, self._share * took)
 
 
@@ -193,7 +193,7 @@ class ServiceGroup:
     """Runs services from their start to their stop."""
 
     def __init__(self, services: Sequence[Service], failed: Callable[[BaseException], None]) -> None:
-        """`failed`: told when a service ends with an error; it should cause `until` of `run` to be set."""
+        """`failed`: gets the error of a service; it should set `until` of `run`."""
         self._services = services
         self._failed = failed
 

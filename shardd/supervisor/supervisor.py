@@ -2,7 +2,7 @@
 
 Its start: lock of the state folder → database (its own, when the config names none) → migrations → leases → what an earlier run
 left behind → sessions → services. Its end: claim nothing, drain the workers, settle, give the leases back. A service that fails
-with a defect ends the whole in order: systemd starts it again, and recovery is tested code.
+with a defect ends the daemon in that order: systemd starts it again, and recovery is tested code.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ from shardd.supervisor.compose import Composition, Surroundings, compose
 from shardd.supervisor.pools import open_pools
 from shardd.supervisor.services import ServiceGroup
 from shardd.supervisor.systemd import Notifier
-from shardd.supervisor.workers.process import Launch
 
 log = get_logger(__name__)
 
 
 class Supervisor:
-    """A node's daemon. `run` lives until it is told to stop; SharddError when it cannot start."""
+    """A node's daemon. `run` returns when it was stopped; SharddError when it cannot start."""
 
     def __init__(self, config: Config, notifier: Notifier) -> None:
         self._config = config
@@ -50,7 +49,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._ask_to_reload)
         _make_state_dir(self._config.state_dir)
         with StateLock(self._config.state_dir) as lock:
-            # A pipe that nobody writes to: it closes with this process, however it ends.
+            # A pipe that is never written to: it closes with this process, however that ends.
             lifeline, _ = os.pipe()
             try:
                 await self._serve(await self._open_database(), lifeline, lock)
@@ -61,7 +60,7 @@ class Supervisor:
             raise SharddError(f"a part of the supervisor failed: {self._failed}") from self._failed
 
     def stop(self) -> None:
-        """Drain and exit; asked a second time, do not wait for what is in flight."""
+        """Drain and exit; on a second call, do not wait for what is in flight."""
         if self._stop.is_set() and self._composition is not None:
             self._composition.workers.hurry()
         self._stop.set()
@@ -87,16 +86,9 @@ class Supervisor:
                 Surroundings(
                     config=config,
                     pools=pools,
-                    launch=Launch(
-                        node=config.node,
-                        go_memory_limit=config.worker.go_memory_limit,
-                        log_level=config.log.level,
-                        log_format=config.log.format,
-                        lifeline=lifeline,
-                        state_dir=config.state_dir,
-                        state_id=_state_id(config.state_dir),
-                    ),
                     lock=lock,
+                    state_id=_state_id(config.state_dir),
+                    lifeline=lifeline,
                     notifier=self._notifier,
                     embedded=self._embedded,
                     database="embedded" if self._embedded is not None else server_of(dsn),

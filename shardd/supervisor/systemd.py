@@ -1,8 +1,8 @@
-"""What the supervisor tells systemd: the notify protocol of sd_notify(3), and the watchdog.
+"""Notifications to systemd: the protocol of sd_notify(3), and the watchdog.
 
-Without NOTIFY_SOCKET in the environment every method does nothing, so callers need not ask. Nothing here raises or
-blocks: the supervision tick calls it. What the socket did not take is kept and leads the next datagram (systemd reads
-one in order and the last word on a subject wins), so a READY is late at worst, by one watchdog beat.
+Without NOTIFY_SOCKET in the environment every method does nothing. Nothing here raises or blocks: the supervision tick calls it.
+What the socket did not take leads the next datagram (systemd reads one in order, and the last value of a variable counts), so a
+READY is at most one watchdog interval late. sdnotify and systemd-python lose what the socket does not take.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _MAX_UNSENT: Final = 64  # lines; a status per tick must not pile up while syste
 
 
 def clean_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment for worker processes: without what systemd addressed to the supervisor alone."""
+    """The environment for worker processes: without systemd's variables for the supervisor."""
     return {name: value for name, value in environ.items() if name not in _OURS}
 
 
 class Notifier:
-    """The supervisor's voice towards systemd."""
+    """Sends notifications to systemd."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        """`environ`: where systemd left NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID; usually os.environ."""
+        """`environ`: with NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID, if systemd set them; usually os.environ."""
         self.watchdog_interval: float | None = _watchdog_interval(environ)
-        """Seconds between calls of `watchdog()`: half of what systemd waits; None: it does not wait for them."""
+        """Seconds between calls of `watchdog()`: half of systemd's timeout; None: the watchdog is off."""
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
         self._socket: socket.socket | None = None
         if self._address is not None:
@@ -41,67 +41,51 @@ class Notifier:
             self._socket.setblocking(False)
         self._unsent: list[str] = []
         self._status: str | None = None
-        self._complained = False
-
-    @property
-    def active(self) -> bool:
-        """Whether systemd listens."""
-        return self._socket is not None
+        self._failing = False
 
     def ready(self, status: str) -> None:
-        """The start is over, or the reload that `reloading` announced."""
-        self._say("READY=1", status=status)
+        """The start, or the reload that `reloading` announced, is over."""
+        self._send("READY=1", status=status)
 
     def status(self, text: str) -> None:
-        """One line for `systemctl status`; the same text again is not sent again."""
+        """One line for `systemctl status`; an unchanged text is not sent again."""
         if text != self._status:
-            self._say(status=text)
+            self._send(status=text)
 
     def watchdog(self) -> None:
-        """The supervision still runs; to be called when the workers were looked at, and at no other time."""
-        self._say("WATCHDOG=1")
+        """The supervision still runs; call it only when the workers were checked."""
+        self._send("WATCHDOG=1")
 
-    def reloading(self, status: str = "reloading the config file") -> None:
+    def reloading(self) -> None:
         """A reload begins; `ready` ends it."""
         # systemd 253 and later (Type=notify-reload) refuses this without the time, in the same datagram.
         microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._say("RELOADING=1", f"MONOTONIC_USEC={microseconds}", status=status)
+        self._send("RELOADING=1", f"MONOTONIC_USEC={microseconds}", status="reloading the config file")
 
     def stopping(self, status: str) -> None:
         """The shutdown begins."""
-        self._say("STOPPING=1", status=status)
+        self._send("STOPPING=1", status=status)
 
-    def close(self) -> None:
-        """Say nothing more."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
-    def _say(self, *lines: str, status: str | None = None) -> None:
+    def _send(self, *lines: str, status: str | None = None) -> None:
         if self._socket is None or self._address is None:
             return
-        said = [*self._unsent, *lines]
+        message = [*self._unsent, *lines]
         if status is not None:
             self._status = status
-            said.append(f"STATUS={visible(' '.join(status.split()))}")  # a line break would begin another assignment
+            message.append(f"STATUS={visible(' '.join(status.split()))}")  # a line break would begin another variable
         try:
-            self._socket.sendto("\n".join(said).encode("utf-8", "replace"), self._address)
+            self._socket.sendto("\n".join(message).encode("utf-8", "replace"), self._address)
         except OSError as error:
-            self._unsent = _compact(said)
-            if not self._complained:
+            # Without what a later line makes void: the time of a watchdog's beat is when it arrives.
+            statuses = [line for line in message if line.startswith("STATUS=")]
+            others = [line for line in message if not line.startswith(("STATUS=", "WATCHDOG="))]
+            self._unsent = [*others[-_MAX_UNSENT:], *statuses[-1:]]
+            if not self._failing:
                 name = self._address.replace("\0", "@")
-                _log.warning("systemd cannot be told", action="notify_failed", error=error, socket=name)
-            self._complained = True
+                _log.warning("systemd cannot be notified", action="notify_failed", error=error, socket=name)
+            self._failing = True
         else:
-            self._unsent = []
-            self._complained = False
-
-
-def _compact(lines: list[str]) -> list[str]:
-    """`lines` without those that a later one makes void: the time of the watchdog's beat is when it arrives."""
-    statuses = [line for line in lines if line.startswith("STATUS=")]
-    rest = [line for line in lines if not line.startswith(("STATUS=", "WATCHDOG="))]
-    return [*rest[-_MAX_UNSENT:], *statuses[-1:]]
+            self._unsent, self._failing = [], False
 
 
 def _address(name: str) -> str | None:
@@ -111,7 +95,7 @@ def _address(name: str) -> str | None:
         return "\0" + name[1:]  # the abstract namespace, as systemd spells it
     if name.startswith("/"):
         return name
-    _log.warning("NOTIFY_SOCKET is neither a path nor an abstract name; systemd is told nothing", socket=name)
+    _log.warning("NOTIFY_SOCKET is neither a path nor an abstract name; systemd is not notified", socket=name)
     return None
 
 

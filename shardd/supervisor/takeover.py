@@ -1,4 +1,4 @@
-"""The start of a node, before anything is claimed: its leases, and what an earlier run of it left behind."""
+"""The start of a node, before anything is claimed: its leases, and what its earlier run left behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TakeOver:
-    """The steps of a start, and who takes them."""
+    """The steps of a start, and the parts that take them."""
 
     keeper: LeaseKeeper
     ownership: Ownership
@@ -36,30 +36,24 @@ class TakeOver:
         await self.ownership.take()
         await self.device_sync.sync()
         await self.recovery.run()
-        self.block()
+        self.workers.block(self.recovery.blocked)
         await self._prepare_archive()
         await self.opt_outs.configure_database()
-        # What an earlier run heard must hold before anything is claimed.
+        # Opt-outs of an earlier run must be stored before anything is claimed.
         await self.opt_outs.flush()
-        # Once more, with what recovery has counted.
+        # Again, with what recovery has counted.
         await self.device_sync.sync()
         await self.campaign_sync.sync()
         self.workers.leases(self.keeper.epochs)
 
     async def retry(self) -> None:
-        """Try once more to settle what could not be settled. Raises DatabaseError."""
-        for shard in await self.recovery.retry():
-            self.workers.unblock(shard)
-        self.block()
-
-    def block(self) -> None:
-        """Shards whose past cannot be settled get no worker."""
-        for shard, why in self.recovery.blocked.items():
-            self.workers.block(shard, why)
+        """Try again to settle what could not be settled. Raises DatabaseError."""
+        await self.recovery.retry()
+        self.workers.block(self.recovery.blocked)
 
     async def _prepare_archive(self) -> None:
         try:
             await self.jobs.prepare_archive()
         except DatabaseError as error:
-            # Whoever reads outcomes in a long transaction blocks the creation of a month; the archive takes everything even so.
+            # A long transaction that reads outcomes blocks the creation of a month; the archive takes every row without it.
             log.warning("months of the archive not prepared", action="start", error=str(error))

@@ -10,41 +10,27 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final
 
 from shardd import ipc
-from shardd.backoff import Breaker
 from shardd.config import TRANSPORTS, Config
-from shardd.errors import JournalError, SharddError, UnsafeFileError, UsageError
+from shardd.errors import SharddError, UnsafeFileError, UsageError
 from shardd.journal import journal_path
 from shardd.logs import get_logger
-from shardd.queue.settle import Claim
-from shardd.states import ALONE_FROM, ShardState
+from shardd.states import ShardState
 from shardd.supervisor.problems import Problem
 from shardd.supervisor.services import Service
 from shardd.supervisor.workers.budget import memory_problems, next_to_recycle
+from shardd.supervisor.workers.deaths import Deaths, SettleDead
 from shardd.supervisor.workers.messages import MessageHandlers, WorkerMessages
-from shardd.supervisor.workers.process import Launch, WorkerProcess
+from shardd.supervisor.workers.process import WorkerProcess
 from shardd.supervisor.workers.shard import Intent, Shard
 from shardd.tasks import TaskSet
 
 log = get_logger(__name__)
 
-JOURNAL_RETRY: Final = 5.0
-"""Seconds between tries to read the journal of a dead worker."""
 TICK: Final = 0.1
 """Seconds between looks at the workers."""
-
-
-class SettleDead(Protocol):
-    """Settles what a shard's dead worker had in flight, as its journal says."""
-
-    async def __call__(self, shard: int, how: str, *, by_itself: bool) -> Claim | None:
-        """Returns the job that was being prepared alone, if one was. Raises JournalError.
-
-        `how`: how the worker ended, in words; `by_itself`: nobody wanted it to end, so a job may be the cause.
-        """
 
 
 class WorkerPool(Service):
@@ -53,39 +39,40 @@ class WorkerPool(Service):
     def __init__(
         self,
         config: Config,
-        launch: Launch,
         *,
+        lifeline: int,
+        state_id: str,
         settle_dead: SettleDead,
         devices_of: Callable[[int], list[ipc.DeviceSpec]],
         sessions_dsn: str | None,
         handlers: MessageHandlers,
         lease_left: Callable[[], float],
     ) -> None:
-        """`devices_of` a shard; `handlers`: of the messages that workers send."""
+        """`lifeline`: see `WorkerProcess`; `state_id`: of the state folder; `handlers`: of the messages that workers send."""
         self._config = config
-        self._launch = launch
+        self._lifeline = lifeline
+        self._state_id = state_id
         self._dispatch = handlers.dispatch
-        self._settle_dead_worker = settle_dead
         self._devices_of = devices_of
         self._sessions_dsn = sessions_dsn
         self._handlers = handlers
         self._lease_left = lease_left
-        self.shards = [self._new_shard(index) for index in range(config.shards)]
+        self.shards = [Shard(index, config.supervisor) for index in range(config.shards)]
         self.ticked_at = 0.0
         """When the workers were last checked, on the monotonic clock."""
         self._last_spawn = 0.0
         self._stopping = False
         self._hurry = False
         self._spawning = asyncio.Lock()
-        self._tasks = TaskSet()
+        self._draining = TaskSet()
         self._changed = asyncio.Event()
+        self._deaths = Deaths(settle_dead, self._dispatch, self._defect, self._notify)
 
     # ---- what others ask for
 
     def configure(self, config: Config) -> None:
         """The config was reloaded: workers that start from now on get the new setup."""
         self._config = config
-        self._launch = replace(self._launch, go_memory_limit=config.worker.go_memory_limit, log_level=config.log.level)
         for shard in self.shards:
             shard.configure(config.supervisor)
             self.send(shard.index, ipc.LogLevel(level=config.log.level))
@@ -187,8 +174,9 @@ class WorkerPool(Service):
         await super().stop()
 
     async def close(self) -> None:
-        """End what still waits for a journal."""
-        await self._tasks.end()
+        """End what still waits."""
+        await self._draining.end()
+        await self._deaths.end()
 
     def hurry(self) -> None:
         """Do not wait for what is in flight any longer."""
@@ -227,7 +215,7 @@ class WorkerPool(Service):
                 return
 
     async def _spawn(self, shard: Shard) -> None:
-        process = WorkerProcess(shard.index, self._launch, lambda how: self._died(shard, how))
+        process = WorkerProcess(shard.index, self._config, self._lifeline, lambda how: self._deaths.died(shard, how))
         messages = WorkerMessages(shard, process, self._handlers, ready=lambda: self._ready(shard))
         # Before it is started, so that a lease that is lost meanwhile ends it, too.
         shard.spawned(process)
@@ -248,7 +236,7 @@ class WorkerPool(Service):
             node=self._config.node,
             shard=index,
             journal=str(journal_path(self._config.state_dir, index)),
-            state_id=self._launch.state_id,
+            state_id=self._state_id,
             send_timeout=self._config.queue.send_timeout,
             transports={
                 name: ipc.TransportSpec(TRANSPORTS[name].implementation, settings, transports.in_flight_of(name))
@@ -284,7 +272,7 @@ class WorkerPool(Service):
         if found is not None:
             shard, what = found
             log.info("worker has spent its budget", action="recycle", shard=shard.index, spent=what.text)
-            self._tasks.start(
+            self._draining.start(
                 self._drain(shard, "respawn", outgrows=what.memory),
                 lambda error: self._defect(shard, "the worker could not be replaced", error),
             )
@@ -292,8 +280,6 @@ class WorkerPool(Service):
     def problems(self) -> Iterable[Problem]:
         """See `shardd.supervisor.problems`."""
         return memory_problems(self.shards, self._config.worker.recycle, time.monotonic())
-
-    # ---- ready, died
 
     def _ready(self, shard: Shard) -> None:
         shard.ready()
@@ -303,69 +289,10 @@ class WorkerPool(Service):
             self._dispatch.shard_up(shard.index, shard.epoch)
         self._notify()
 
-    def block(self, index: int, why: str) -> None:
-        """A shard gets no worker until what an earlier one left behind is settled."""
-        if index < len(self.shards):
-            self.shards[index].blocked = why
-
-    def unblock(self, index: int) -> None:
-        """It is settled."""
-        if index < len(self.shards):
-            self.shards[index].blocked = None
-
-    def _died(self, shard: Shard, how: str) -> None:
-        self._dispatch.shard_down(shard.index)
-        by_itself = shard.dies_by_itself
-        try:
-            shard.died(how, now=time.monotonic())
-        except Exception as error:  # noqa: BLE001  # a defect: the shard is tried again, and what was in flight is settled
-            self._defect(shard, "the end of its worker could not be noted", error)
-            shard.process, shard.state = None, ShardState.BACKOFF
-            shard.next_start = time.monotonic() + self._config.supervisor.backoff.cap
-        self._tasks.start(
-            self._settle_dead(shard, how, by_itself=by_itself),
-            lambda error: self._defect(shard, "what its worker had in flight could not be settled", error),
-        )
-
-    async def _settle_dead(self, shard: Shard, how: str, *, by_itself: bool) -> None:
-        """Settle what the dead worker had in flight, as its journal says."""
-        while not shard.clean:
-            try:
-                alone = await self._settle_dead_worker(shard.index, how, by_itself=by_itself)
-            except JournalError as error:
-                shard.last_error = shard.unsettled = str(error)
-                self._notify()
-                log.error("journal cannot be read", action="bury", shard=shard.index, error=str(error))
-                await asyncio.sleep(JOURNAL_RETRY)
-            except Exception as error:  # noqa: BLE001  # a defect: this shard fails, visibly, and is tried again
-                self._defect(shard, "what its worker had in flight could not be settled", error)
-                await asyncio.sleep(JOURNAL_RETRY)
-            else:
-                self._count(shard, how, alone)
-                shard.clean, shard.unsettled = True, None
-        self._notify()
-
-    def _count(self, shard: Shard, how: str, alone: Claim | None) -> None:
-        """Whether a death counts for the breaker, which stops a shard whose workers are ill whatever they do.
-
-        It does not when a job is known to be at fault, and the last workers proved by other jobs that they were well. Without
-        that proof it counts when a job comes under suspicion and when it is ended: if it is the workers that are ill, few jobs
-        are ended, and if the shard has nothing but such jobs, each probe ends one.
-        """
-        if shard.state is not ShardState.BACKOFF:
-            return
-        if alone is not None:
-            shard.last_error = f"worker died: {how}, while it prepared job {alone.id} of device {alone.device_id} alone"
-        well = self._dispatch.sent_by(shard.index) > shard.sent_before[0]
-        ends = alone is not None and alone.worker_deaths >= ALONE_FROM
-        if alone is not None and (well or (alone.worker_deaths and not ends)):
-            shard.excuse_crash()
-        else:
-            shard.count_crash(time.monotonic())
-
-    def _defect(self, shard: Shard, what: str, error: Exception) -> None:
-        shard.last_error = f"{what}: {type(error).__name__}: {error}"
-        self._handlers.defects.note(shard.last_error, shard=shard.index, error=error)
+    def block(self, reasons: Mapping[int, str]) -> None:
+        """These shards, and no others, get no worker until what an earlier one left behind is settled."""
+        for shard in self.shards:
+            shard.blocked = reasons.get(shard.index)
 
     async def _drain(self, shard: Shard, intent: Intent, *, outgrows: bool = False) -> None:
         """Drain a shard's worker and wait until it is gone and settled, or cannot be settled for now.
@@ -390,6 +317,10 @@ class WorkerPool(Service):
         if not shard.clean:
             log.warning("not settled yet; the journal has it", action="drain", shard=shard.index)
 
+    def _defect(self, shard: Shard, what: str, error: Exception) -> None:
+        shard.last_error = f"{what}: {type(error).__name__}: {error}"
+        self._handlers.defects.note(shard.last_error, shard=shard.index, error=error)
+
     def _notify(self) -> None:
         """Let everyone who waits in `_until` look again."""
         self._changed.set()
@@ -405,11 +336,3 @@ class WorkerPool(Service):
         if self.shards[index].epoch is None:
             raise UsageError(f"shard {index} is not this node's now: ask the node that has it (shardd status on each)")
         return self.shards[index]
-
-    def _new_shard(self, index: int) -> Shard:
-        breaker = self._config.supervisor.breaker
-        return Shard(
-            index=index,
-            rules=self._config.supervisor,
-            breaker=Breaker(crashes=breaker.crashes, within=breaker.within, probe_every=breaker.probe_every),
-        )

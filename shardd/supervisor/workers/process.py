@@ -19,12 +19,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from shardd import ipc
 from shardd.channel import Channel, Listener
+from shardd.config import Config
 from shardd.errors import SharddError, UnsafeFileError
 from shardd.logs import get_logger
 from shardd.postgres.dsn import without_libpq
@@ -55,28 +55,14 @@ _FATAL: Final = (
 _CHATTER: Final = ("Press Ctrl+C to exit",)
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """How every worker of this node is started."""
-
-    node: str
-    go_memory_limit: int
-    """Bytes; GOMEMLIMIT."""
-    log_level: str
-    log_format: str
-    lifeline: int
-    """Read end of a pipe whose write end only the supervisor has."""
-    state_dir: Path
-    state_id: str
-    """Of the state folder; its journals carry it."""
-
-
 class WorkerProcess:
     """A running worker. `died` is called once, with how it ended, when the process is gone and its channel has ended."""
 
-    def __init__(self, shard: int, launch: Launch, died: Callable[[str], None]) -> None:
+    def __init__(self, shard: int, config: Config, lifeline: int, died: Callable[[str], None]) -> None:
+        """`lifeline`: read end of a pipe whose write end only the supervisor has."""
         self.shard = shard
-        self._launch = launch
+        self._config = config
+        self._lifeline = lifeline
         self._died = died
         self._out_of_sync: str | None = None
         self._channel: Channel | None = None
@@ -106,12 +92,12 @@ class WorkerProcess:
     async def start(self, setup: ipc.Setup, listener: Listener) -> None:
         """Exec the worker and send it its setup; `listener` gets its messages. Call it on the main thread."""
         ours, theirs = socket.socketpair()
-        stderr, log_fd = open_stderr(self._launch.state_dir, self.shard), os.dup(2)
+        stderr, log_fd = open_stderr(self._config.state_dir, self.shard), os.dup(2)
         try:
             self._process = subprocess.Popen(  # noqa: ASYNC220  # an exec of some ms; uvloop's own spawn cannot hand over a pidfd
                 self._command(theirs.fileno(), log_fd),
                 env=self._environ(),
-                pass_fds=(theirs.fileno(), self._launch.lifeline, log_fd),
+                pass_fds=(theirs.fileno(), self._lifeline, log_fd),
                 stdin=subprocess.DEVNULL,
                 # The library prints remarks for people there, amid our lines of JSON; its last errors go to stderr.
                 stdout=subprocess.DEVNULL,
@@ -234,7 +220,7 @@ class WorkerProcess:
             how = f"exit code {status}" if status > 0 else signal.Signals(-status).name
         except ValueError:
             how = f"signal {-status}"
-        error = stderr_tail(self._launch.state_dir, self.shard)
+        error = stderr_tail(self._config.state_dir, self.shard)
         return f"{how}: {error}" if error else how
 
     def _command(self, fd: int, log_fd: int) -> list[str]:
@@ -242,13 +228,13 @@ class WorkerProcess:
             sys.executable,
             "-m",
             "shardd.worker",
-            f"--node={self._launch.node}",
+            f"--node={self._config.node}",
             f"--shard={self.shard}",
             f"--channel={fd}",
-            f"--lifeline={self._launch.lifeline}",
+            f"--lifeline={self._lifeline}",
             f"--log={log_fd}",
-            f"--log-level={self._launch.log_level}",
-            f"--log-format={self._launch.log_format}",
+            f"--log-level={self._config.log.level}",
+            f"--log-format={self._config.log.format}",
         ]
 
     def _environ(self) -> dict[str, str]:
@@ -258,7 +244,7 @@ class WorkerProcess:
             # Parallel connects and stops crash the Go library on its unlocked maps when it runs on more than one
             # processor.
             "GOMAXPROCS": "1",
-            "GOMEMLIMIT": str(self._launch.go_memory_limit),
+            "GOMEMLIMIT": str(self._config.worker.go_memory_limit),
             "NEONIZE_BOT_TAG": "off",
             "MALLOC_ARENA_MAX": "2",
         }

@@ -30,7 +30,7 @@ class Shard:
 
     index: int
     rules: SupervisorConfig
-    breaker: Breaker
+    breaker: Breaker = field(init=False)
     state: ShardState = ShardState.WAITING
     epoch: int | None = None
     """Of this node's lease; None: it has none."""
@@ -62,6 +62,11 @@ class Shard:
     """Why its worker's journal takes no entries, so nothing may be handed over; None: it does."""
     since: float = field(default_factory=time.time)
     _samples: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        """Make the breaker."""
+        rules = self.rules.breaker
+        self.breaker = Breaker(crashes=rules.crashes, within=rules.within, probe_every=rules.probe_every)
 
     def configure(self, rules: SupervisorConfig) -> None:
         """The config was reloaded."""

@@ -18,7 +18,7 @@ from shardd.states import ShardState
 from shardd.supervisor.defects import Defects
 from shardd.supervisor.workers.messages import MessageHandlers
 from shardd.supervisor.workers.pool import WorkerPool
-from shardd.supervisor.workers.process import Launch, WorkerProcess
+from shardd.supervisor.workers.process import WorkerProcess
 
 HANG = 60.0
 
@@ -59,19 +59,11 @@ def config(tmp_path: Path) -> Config:
 @pytest.fixture
 def pool(config: Config) -> Iterator[WorkerPool]:
     lifeline, end = os.pipe()
-    launch = Launch(
-        node="test",
-        go_memory_limit=2**28,
-        log_level="info",
-        log_format="json",
-        lifeline=lifeline,
-        state_dir=config.state_dir,
-        state_id="0" * 32,
-    )
     dispatch = NoDispatch()
     yield WorkerPool(
         config,
-        launch,
+        lifeline=lifeline,
+        state_id="0" * 32,
         settle_dead=settled,
         devices_of=lambda _: [],
         sessions_dsn=None,

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from shardd import ipc
+from shardd.config import Config
+from shardd.config.load import parse_config
 from shardd.supervisor.workers import process as process_module
-from shardd.supervisor.workers.process import Launch, WorkerProcess
+from shardd.supervisor.workers.process import WorkerProcess
 
 HANG = 30.0  # seconds; no test waits that long, it only keeps a broken one from hanging
 
@@ -31,12 +33,12 @@ if os.read(lifeline, 1):
 class LeavesAChild(WorkerProcess):
     """Dies at once; its child holds the channel, and sends one more message when the lifeline has a byte."""
 
-    def __init__(self, launch: Launch, died: Callable[[str], None]) -> None:
-        super().__init__(0, launch, died)
+    def __init__(self, config: Config, lifeline: int, died: Callable[[str], None]) -> None:
+        super().__init__(0, config, lifeline, died)
         self.dead = asyncio.Event()
 
     def _command(self, fd: int, log_fd: int) -> list[str]:
-        return [sys.executable, "-c", LEAVES_A_CHILD, str(fd), str(self._launch.lifeline)]
+        return [sys.executable, "-c", LEAVES_A_CHILD, str(fd), str(self._lifeline)]
 
     def _reap(self) -> None:
         super()._reap()
@@ -66,8 +68,8 @@ def lifeline() -> Iterator[tuple[int, int]]:
 
 
 async def died(tmp_path: Path, lifeline: tuple[int, int], ends: list[str]) -> Heard:
-    launch = Launch("test", 2**28, "info", "json", lifeline[0], tmp_path, "0" * 32)
-    heard, process = Heard(), LeavesAChild(launch, ends.append)
+    config = parse_config(f"state_dir: {tmp_path}", "test", {})
+    heard, process = Heard(), LeavesAChild(config, lifeline[0], ends.append)
     heard.process = process
     setup = ipc.Setup("test", 0, "/j", "0" * 32, 90.0, {}, [])
     await process.start(setup, heard)  # type: ignore[arg-type]  # nothing else happens

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from shardd.backoff import Breaker
 from shardd.config import SupervisorConfig
 from shardd.states import ShardState
 from shardd.supervisor.workers.process import WorkerProcess
@@ -29,20 +28,18 @@ from shardd.supervisor.workers.shard import Intent, Shard
 def test_who_wanted_the_end(
     *, epoch: int | None, intent: Intent | None, outgrows: bool, told: bool, by_itself: bool
 ) -> None:
-    breaker = Breaker(crashes=5, within=60.0, probe_every=60.0)
-    shard = Shard(0, SupervisorConfig(), breaker, epoch=epoch, intent=intent, outgrows=outgrows, told_to_end=told)
+    shard = Shard(0, SupervisorConfig(), epoch=epoch, intent=intent, outgrows=outgrows, told_to_end=told)
     assert shard.dies_by_itself is by_itself
 
 
 def test_what_an_earlier_worker_was_told_says_nothing_of_the_next_one() -> None:
-    breaker = Breaker(crashes=5, within=60.0, probe_every=60.0)
-    shard = Shard(0, SupervisorConfig(), breaker, epoch=1, intent="respawn", outgrows=True, told_to_end=True)
-    shard.spawned(WorkerProcess(0, None, lambda _: None))  # type: ignore[arg-type]  # it is never started
+    shard = Shard(0, SupervisorConfig(), epoch=1, intent="respawn", outgrows=True, told_to_end=True)
+    shard.spawned(WorkerProcess(0, None, -1, lambda _: None))  # type: ignore[arg-type]  # it is never started
     assert (shard.dies_by_itself, shard.outgrows) == (True, False)
 
 
 def test_a_death_that_a_job_is_to_blame_for_makes_no_later_worker_careful_and_no_wait_longer() -> None:
-    shard = Shard(0, SupervisorConfig(), Breaker(crashes=5, within=60.0, probe_every=60.0), epoch=1)
+    shard = Shard(0, SupervisorConfig(), epoch=1)
     for careful, excused in ((False, False), (False, True), (False, True), (True, False), (True, True)):
         shard.state = ShardState.RUNNING
         shard.died("SIGKILL", now=100.0)
