@@ -1,17 +1,15 @@
-"""The journal: what a shard started and how it ended, on local disk, before anybody else is told.
+"""The journal: what a shard started and how it ended, on local disk, before it is reported.
 
-One file per shard (the format: `shardd.journal_lines`). A line is written when the preparation of a job begins, *before* a
-message is handed to its transport, and when the outcome is known, each with one write, so the kernel has it even when worker
-and supervisor are killed with -9. After a crash the cases are plain: no `started` → it never left; an outcome → that is known;
-`started` alone → in doubt.
+One file per shard (format: `shardd.journal_lines`). A line is written when the preparation of a job begins, *before* a message
+is handed to its transport, and when the outcome is known, each with one write, so the kernel has it even if worker and supervisor
+are killed with -9. After a crash: no `started` → it never left; an outcome → that is known; `started` alone → in doubt.
 
-A machine that loses power may lose lines that the kernel had not written to disk. The header names the boot, so that a
-later reader can tell, and then takes "no line" for "in doubt" unless fsync was on. Whatever else befell the file (a flipped bit,
-a lost end, a copy put in its place) is a hole: what it may have covered is in doubt. See `Record.flaw`.
+A power failure may lose lines that the kernel had not written to disk. The header names the boot, so that a later reader notices,
+and takes "no line" for "in doubt" unless fsync was on. Any other damage (a flipped bit, a lost end, a copy put in its place) is a
+hole: what it may have covered is in doubt. See `Record.flaw`.
 
-The file's lock (flock) is held for as long as the worker lives, whoever started it: who has the lock is the only one
-with clients of that shard on this host. Entries are forgotten when the supervisor says that they are settled in the
-database.
+The worker holds the file's lock (flock) for its whole life: only the process with the lock has clients of that shard on this
+host. Entries are removed when the supervisor reports that they are settled in the database.
 """
 
 from __future__ import annotations
@@ -50,13 +48,13 @@ log = get_logger(__name__)
 FOLDER: Final = "journal"
 """Of the state folder: where the journals are."""
 COMPACT_ABOVE: Final = 4 * 1024 * 1024
-"""Bytes; a file that never comes to rest is rewritten when it is larger."""
+"""Bytes; a larger file in which something is always open is rewritten."""
 CUT_ABOVE: Final = 64 * 1024
-"""Bytes; a file in which everything is settled is cut when it is larger. Until then its mark says so, which costs a tenth."""
+"""Bytes; a larger file in which everything is settled is truncated. A smaller one is only marked, which costs a tenth."""
 READ_MOST: Final = 16 * COMPACT_ABOVE
-"""Bytes of a file that are looked at: no worker writes more, and a damaged one may claim any size."""
+"""Bytes of a file that are read: no worker writes more, and a damaged one may have any size."""
 ROOM: Final = 256 * 1024
-"""Bytes that must be free on the disk before a message is handed over: the outcomes of all that are under way need them."""
+"""Bytes that must be free on the disk before a message is handed over: the outcomes of all jobs in flight need them."""
 
 
 def journal_path(state_dir: Path, shard: int) -> Path:
@@ -76,7 +74,7 @@ def shard_of_journal(path: Path) -> int:
 
 
 def boot_id() -> str | None:
-    """Names this run of the kernel; None: the surroundings hide it (systemd's ProcSubset=pid)."""
+    """Identifies this run of the kernel; None: it is hidden (systemd's ProcSubset=pid)."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -116,7 +114,7 @@ class Journal:
         """The disk refused the last entry."""
         self._state_folder = (0, 0)
         """Device and inode of the state folder."""
-        self.trouble: str | None = None
+        self.unusable: str | None = None
         """Why an entry that is written now might not be found after a crash; None: it would be."""
 
     @classmethod
@@ -151,7 +149,7 @@ class Journal:
         return journal
 
     def read(self) -> Record:
-        """Everything in the file, be it damaged or not. Raises JournalError when the disk does not give it."""
+        """Everything in the file, even if it is damaged. Raises JournalError when it cannot be read."""
         try:
             data = os.pread(self._fd, min(READ_MOST, os.fstat(self._fd).st_size), 0)
         except OSError as error:
@@ -163,24 +161,24 @@ class Journal:
         self._start_over(os.getpid())
 
     def preparing(self, claim: ClaimKey, *, alone: bool = False) -> None:
-        """Remember that the preparation of a job begins; `alone`: no other job is in this worker. Raises JournalError."""
+        """The preparation of a job begins; `alone`: no other job is in this worker. Raises JournalError."""
         self._must_be_found()
         self._append(preparing_line(self._life, self._number + 1, claim, alone=alone))
         self._entry(claim).alone = alone
 
     def started(self, claim: ClaimKey) -> None:
-        """Remember that the message is about to be handed over. Raises JournalError; then it must not be."""
+        """The message is about to be handed over. Raises JournalError; then it must not be."""
         self._must_be_found()
         self._append(started_line(self._life, self._number + 1, claim), marked=True)
         self._entry(claim).started = True
 
     def outcome(self, outcome: Outcome) -> None:
-        """Remember how a claim ended. Raises JournalError; the outcome is then known only to this process."""
+        """A claim ended. Raises JournalError; the outcome is then known only to this process."""
         self._append(outcome_line(self._life, self._number + 1, outcome))
         self._entry(outcome.key).outcome = outcome
 
     def settled(self, claims: list[ClaimKey]) -> None:
-        """Forget claims that the database has; the file shrinks when nothing is left to remember. Raises JournalError."""
+        """Forget claims that the database has; without open claims the file shrinks. Raises JournalError."""
         for claim in claims:
             self._open.pop(claim, None)
         if not self._open and self._number > self._settled:
@@ -193,44 +191,41 @@ class Journal:
         return [claim for claim, entry in self._open.items() if entry.started]
 
     def open_outcomes(self) -> list[Outcome]:
-        """How those of them ended that have."""
+        """The outcomes of those that have ended."""
         return [entry.outcome for entry in self._open.values() if entry.outcome is not None]
 
     def clear(self) -> None:
-        """Empty the file: everything in it is settled. A header stays, which says that nothing is missing.
-
-        Raises JournalError.
-        """
+        """Empty the file: everything in it is settled. The header remains: nothing is missing. Raises JournalError."""
         self._start_over(None)
 
     def check(self) -> str | None:
-        """Look whether the file is still where it was and takes entries: `trouble`.
+        """Check whether the file is still in place and takes entries; returns why it is not or does not.
 
-        One that was deleted or changed by somebody else is written anew, if its folder is there.
+        A file that was deleted or changed by another program is rewritten, if its folder exists.
         """
         try:
-            trouble = self._displaced() or self._without_room()
-            if trouble is None and self._refused:
+            why = self._displaced() or self._without_room()
+            if why is None and self._refused:
                 self._append(probe_line(self._life, self._number + 1))
                 self._refused = False
         except JournalError as error:
-            trouble = str(error).removeprefix(f"{self.path}: ")
+            why = str(error).removeprefix(f"{self.path}: ")
         except UnsafeFileError as error:
-            trouble = str(error)
+            why = str(error)
         except OSError as error:
-            trouble = error.strerror
-        self.trouble = trouble
-        return trouble
+            why = error.strerror
+        self.unusable = why
+        return why
 
     def close(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     def _must_be_found(self) -> None:
-        if self.trouble is not None:
-            raise JournalError(f"{self.path}: {self.trouble}")
+        if self.unusable is not None:
+            raise JournalError(f"{self.path}: {self.unusable}")
 
     def _displaced(self) -> str | None:
         folder = self.path.parent
@@ -240,11 +235,11 @@ class Journal:
         with contextlib.suppress(FileNotFoundError):
             if _identity(folder.parent.stat()) == self._state_folder:
                 os.close(open_folder(folder.parent, folder.name))
-                log.warning("the journal was deleted or changed by another program: writing it anew", action="journal")
+                log.warning("the journal was deleted or changed by another program: rewriting it", action="journal")
                 self._rewrite()
                 return None
-            # Whoever runs there may have workers of this shard.
-            return "another state folder stands in its place"
+            # The shardd of that folder may have workers of this shard.
+            return "another state folder is in its place"
         return f"{folder} was deleted or moved away: put it back, or make it again (mkdir -m 700)"
 
     def _without_room(self) -> str | None:
@@ -252,7 +247,7 @@ class Journal:
         if disk.f_flag & os.ST_RDONLY:
             return "its disk is read-only"
         free = disk.f_bfree if os.geteuid() == 0 else disk.f_bavail
-        # Some file systems do not tell how large they are.
+        # Some file systems do not report their size.
         return "its disk is full" if disk.f_blocks and free * disk.f_frsize < ROOM else None
 
     def _entry(self, claim: ClaimKey) -> _Open:
@@ -267,26 +262,26 @@ class Journal:
             if self._fsync:
                 os.fdatasync(self._fd)
             if marked:
-                # Behind the line: a process that dies in between leaves a mark that is too low, not one that accuses the file.
+                # After the line: a process that dies in between leaves a mark that is too low, and no file that looks damaged.
                 self._write(mark_line(self._life, self._settled, self._number + 1), 0)
         except OSError as error:
-            # Neither half a line may stay, nor one that nobody acts upon; the next one takes its place.
+            # Neither half a line may remain, nor one that was not acted upon; the next one takes its place.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._size)
-            self._refused, self.trouble = True, error.strerror
+            self._refused, self.unusable = True, error.strerror
             raise JournalError(f"{self.path}: {error.strerror}") from error
         self._size += len(line)
         self._number += 1
 
     def _write(self, data: bytes, place: int) -> None:
-        """All or an error: a full disk may take a part and tell nothing."""
+        """Write all or raise: a full disk may take a part without an error."""
         if os.pwrite(self._fd, data, place) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _settle_all(self) -> None:
         """Nothing is left to remember."""
         try:
-            # First the mark: a process that dies in between leaves lines that count for nothing.
+            # First the mark: a process that dies in between leaves lines that are ignored.
             self._write(mark_line(self._life, self._number, self._number), 0)
             self._settled = self._number
             if self._size > CUT_ABOVE:
@@ -301,7 +296,7 @@ class Journal:
         header = self._begin_life(self._file)
         head = mark_line(self._life, 0, 0) + header
         try:
-            # In this order a disk without room, which still takes what it took before, lets a file be cleared.
+            # In this order a file can be cleared on a full disk, which still overwrites.
             self._write(head, 0)
             os.ftruncate(self._fd, len(head))
             if self._fsync:
@@ -322,14 +317,14 @@ class Journal:
         return line
 
     def _rewrite(self) -> None:
-        """Keep only what is not settled, in a second file that is whole and locked before it takes the first one's name."""
+        """Keep only what is not settled, in a second file that is complete and locked before it replaces the first."""
         before = self._life, self._number, self._settled, self._head
         folder = self.path.parent
         spare = self.path.with_suffix(".new")
         fd = -1
         try:
             with contextlib.suppress(FileNotFoundError):
-                # Of a compaction that was cut off. A link is removed, too, and not what it points to.
+                # Left by an interrupted compaction. Of a link, the link itself is removed.
                 spare.unlink()
             fd = open_file(folder.parent, f"{folder.name}/{spare.name}", os.O_RDWR | os.O_CREAT | os.O_EXCL)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -346,7 +341,7 @@ class Journal:
             self._life, self._number, self._settled, self._head = before
             if isinstance(error, IsADirectoryError):
                 place = error.filename2 or error.filename
-                raise JournalError(f"{self.path}: a folder stands in the place of {place}: move it away") from error
+                raise JournalError(f"{self.path}: {place} is a folder: move it away") from error
             raise JournalError(f"{self.path}: {getattr(error, 'strerror', None) or error}") from error
         old, self._fd, self._file, self._size = self._fd, fd, file, len(data)
         os.close(old)
@@ -366,7 +361,7 @@ class Journal:
                 yield outcome_line(self._life, self._number, entry.outcome)
 
     def _sync_folder(self) -> None:
-        """A file is found again after a loss of power only when its folder is on the disk too."""
+        """A file is found after a power failure only if its folder is on the disk too."""
         if not self._fsync:
             return
         try:
@@ -384,7 +379,7 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 
 
 def read_pid(path: Path) -> int | None:
-    """The process that wrote the journal's header; None when it has none."""
+    """The process that wrote the journal's header; None: it has none."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -1,4 +1,4 @@
-"""The lines of a journal: how they are written, and what any bytes in their place still prove.
+"""The lines of a journal: how they are written, and what a possibly damaged file still proves.
 
     4f3c20a1 5be0c1d2 m 0000000000000000 0000000000000012            the mark, rewritten in place
     90ab12cd 5be0c1d2 h {"version": 2, "state": "…", "shard": 3, …}   the header
@@ -7,16 +7,15 @@
     03d99f10 5be0c1d2 13 o [4711,7,1,-92233720368,"sent",…]           the outcome (`shardd.ipc.Outcome`)
     c3f01b77 5be0c1d2 14 n null                                       nothing: the disk takes lines again
 
-Each line begins with a checksum (`shardd.checked_lines`) and with the file's life: a random number that is drawn whenever a file
-is begun, so that a line of another file, or of an earlier life of this one, cannot stand in a gap unnoticed. Entries are
-numbered without a gap. The mark says up to which number everything is settled, and the number of the last `started`: a file whose
-end is lost is shorter than its mark.
+Each line begins with a checksum (`shardd.checked_lines`) and the file's life: a random number drawn whenever a file is begun, so
+that a line of another file, or of an earlier life of this one, cannot fill a gap unnoticed. Entries are numbered without gaps.
+The mark holds the number up to which everything is settled, and that of the last `started`: it shows that a file's end is lost.
 
-A line whose checksum is right is a fact, wherever it stands, because a claim is named by four numbers of which one is random.
-What is *missing* proves something only in a file without a hole. So damage costs knowledge, and never turns into an outcome.
+A line with a correct checksum is a fact wherever it is found, because one of the four numbers that identify a claim is random. A
+*missing* line proves something only in a file without a hole. So damage costs knowledge, and never invents an outcome.
 
-Not to be noticed: a line that was damaged so that its checksum fits (one in four billion); and an earlier state of this very
-file, whole and put back in place, by a snapshot of the disk or a copy over it, while the boot is the same or fsync is on.
+Undetectable: a line that was damaged so that its checksum fits (one in four billion); and an earlier state of this file, restored
+in place from a snapshot of the disk or a copy, while the boot is the same or fsync is on.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ from shardd.ipc import MAX_TIME, ClaimKey, Outcome
 VERSION: Final = 2
 """Of the format. Version 1 had no checksums; it was never part of a release."""
 MARK_SIZE: Final = 54
-"""Bytes of the first line: it stays within one sector, and is rewritten as a whole."""
+"""Bytes of the first line: within one sector, and rewritten as a whole."""
 HEADER_MOST: Final = 4096
-"""Bytes; mark and header stand within them."""
+"""Bytes of mark and header together, at most."""
 
 _Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _encode = msgspec.json.Encoder().encode
@@ -47,20 +46,20 @@ _ERROR_CLASSES: Final = frozenset({None, *ErrorClass})
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose journal it is, and what its writer promised."""
+    """Which shard's journal it is, and what its writer guaranteed."""
 
     version: int = VERSION
     state: str
     """Id of the state folder."""
     shard: int
     file: str
-    """Names the file itself (`shardd.state_files.file_identity`): a copy of it may be older than what was acted upon."""
+    """Identifies the file itself (`shardd.state_files.file_identity`): a copy may be older than what was acted upon."""
     fsync: bool
-    """Each line was on the disk before anybody acted upon it."""
+    """Each line was on the disk before it was acted upon."""
     boot: str | None = None
-    """Names the run of the kernel; None: it could not be known."""
+    """Identifies the run of the kernel; None: unknown."""
     pid: int | None = None
-    """The worker that writes it; None: there is none yet."""
+    """The worker that writes it; None: none yet."""
 
 
 _decode_header = msgspec.json.Decoder(Header).decode
@@ -77,29 +76,29 @@ class Phase(StrEnum):
     ENDED = "ended"
     """Its outcome is known."""
     UNKNOWN = "unknown"
-    """What would tell it is lost, or contradicts itself."""
+    """The lines that would show it are lost or contradict each other."""
 
 
 @dataclass(slots=True)
 class Record:
-    """What a journal says about claims; those that are settled are among them as long as they stand in the file."""
+    """What a journal says about claims; settled ones are included while their lines remain."""
 
     preparing: dict[ClaimKey, bool] = field(default_factory=dict)
     """Claims whose preparation had begun, and whether each was alone in its worker."""
     started: set[ClaimKey] = field(default_factory=set)
     outcomes: dict[ClaimKey, Outcome] = field(default_factory=dict)
     contradicted: set[ClaimKey] = field(default_factory=set)
-    """Claims of which two lines tell different outcomes."""
+    """Claims with two different outcomes."""
     spared: set[ClaimKey] = field(default_factory=set)
-    """Claims whose preparation began behind the last hole: had they started, a later line would say so."""
+    """Claims whose preparation began after the last hole: had they started, a later line would show it."""
     flaw: str | None = "there is no journal"
-    """Why a line that is not there proves nothing; None: the record is complete."""
+    """Why a missing line proves nothing; None: the record is complete."""
     pid: int | None = None
     """The worker that wrote it."""
 
     @property
     def complete(self) -> bool:
-        """Whether a claim that is not in it was surely never started."""
+        """Whether a claim that is not in it was certainly never started."""
         return self.flaw is None
 
     def phase(self, claim: ClaimKey) -> Phase:
@@ -126,7 +125,7 @@ def header_line(life: bytes, header: Header) -> bytes:
 
 
 def mark_line(life: bytes, settled: int, started: int) -> bytes:
-    """The first line of a file: up to which entry all is settled, and the last entry that says `started`."""
+    """The first line of a file: the entry up to which all is settled, and the last `started` entry."""
     return checked_line(b"%b m %016x %016x" % (life, settled, started))
 
 
@@ -146,7 +145,7 @@ def outcome_line(life: bytes, number: int, outcome: Outcome) -> bytes:
 
 
 def probe_line(life: bytes, number: int) -> bytes:
-    """Nothing but a line."""
+    """A line without content."""
     return checked_line(b"%b %d n null" % (life, number))
 
 
@@ -154,7 +153,7 @@ def probe_line(life: bytes, number: int) -> bytes:
 
 
 def read_header(data: bytes) -> Header | None:
-    """The header of a file that begins with these bytes; None: it has none that can be read."""
+    """The header of a file that begins with these bytes; None: it has no readable one."""
     lines = data.split(b"\n", 2)
     text = text_of(lines[1]) if len(lines) == 3 else None
     if text is None or text[8:11] != b" h ":
@@ -166,7 +165,7 @@ def read_header(data: bytes) -> Header | None:
 
 
 def read_journal(data: bytes, *, state: str, shard: int, file: str, boot: str | None) -> Record:
-    """What these bytes say, whatever they are: held against the state folder's id, the shard, the file itself and the boot."""
+    """What any bytes say, checked against the state folder's id, the shard, the file itself and the boot."""
     record = Record()
     lines = data.split(b"\n")
     mark, header = _read_mark(lines[0]), read_header(data)
@@ -185,7 +184,7 @@ def read_journal(data: bytes, *, state: str, shard: int, file: str, boot: str | 
 
 
 def _read_in_order(lines: list[bytes], mark: _Mark, record: Record) -> str | None:
-    """Learn what these lines say; returns what is wrong with their order, if anything is."""
+    """Add these lines to the record; returns what is wrong with their order, if anything."""
     hole, due = None, mark.settled + 1
     for line in lines[:-1]:
         entry = _learn(line, record)
@@ -194,20 +193,20 @@ def _read_in_order(lines: list[bytes], mark: _Mark, record: Record) -> str | Non
             if before and entry.number <= mark.settled:
                 continue
             if entry.number == due:
-                # Whatever stands before the first entry that counts was settled, be it readable or not.
+                # Whatever precedes the first entry that counts was settled, readable or not.
                 hole = None if before else hole
             else:
-                hole = hole or "lines are missing, or stand in another order"
+                hole = hole or "lines are missing or out of order"
                 record.spared.clear()
             if entry.number >= due:
                 due = entry.number + 1
                 if entry.prepares is not None:
                     record.spared.add(entry.prepares)
             continue
-        # If it stands where an entry stood, the next number will be missing.
+        # If it took the place of an entry, the next number will be missing.
         hole = hole or ("a line cannot be read" if entry is None else "a line of another file is in it")
     if lines[-1]:
-        # A write that a dying worker did not finish was never acted upon, but it cannot be told from a line that lost its end.
+        # An unfinished write of a dying worker was never acted upon, but it looks like a line that lost its end.
         hole = hole or "its last line is cut off"
     elif due <= mark.started:
         hole = hole or "its end is lost"
@@ -218,15 +217,15 @@ def _read_in_order(lines: list[bytes], mark: _Mark, record: Record) -> str | Non
 
 
 def _objection(header: Header, *, state: str, shard: int, file: str, boot: str | None) -> str | None:
-    """Why a file proves nothing by what is missing in it, though it may be whole."""
+    """Why missing lines of a file prove nothing, though it may be complete."""
     unknown = boot is None or header.boot is None
     objections = (
-        (header.version != VERSION, f"it has format {header.version}, and this shardd knows {VERSION}"),
+        (header.version != VERSION, f"it has format {header.version}, and this shardd reads {VERSION}"),
         (header.state != state, "it is of another state folder"),
         (header.shard != shard, f"it is of shard {header.shard}"),
         (header.file != file, "it is a copy, which may be older than what it was copied from"),
-        (not header.fsync and unknown, "whether the machine went down since is unknown: it hides its boot id"),
-        (not header.fsync and header.boot != boot, "the machine went down, and worker.journal_fsync is off"),
+        (not header.fsync and unknown, "whether the machine restarted since is unknown: its boot id is hidden"),
+        (not header.fsync and header.boot != boot, "the machine restarted, and worker.journal_fsync is off"),
     )
     return next((text for holds, text in objections if holds), None)
 
@@ -249,11 +248,11 @@ class _Entry(NamedTuple):
     life: bytes
     number: int
     prepares: ClaimKey | None
-    """The claim whose preparation it tells, if it does."""
+    """The claim whose preparation begins with it, if one does."""
 
 
 def _begins(header: bytes, life: bytes) -> bool:
-    """Whether a header is of this life: each could stem from another file."""
+    """Whether a header is of this life: it may come from another file."""
     text = text_of(header)
     return text is not None and text.split(b" ", 1)[0] == life
 
@@ -268,7 +267,7 @@ def _read_mark(line: bytes) -> _Mark | None:
 
 
 def _learn(line: bytes, record: Record) -> _Entry | None:
-    """Note what a line says; None: it cannot be read, or is no entry."""
+    """Add a line to the record; None: it cannot be read, or is not an entry."""
     text = text_of(line)
     if text is None:
         return None
@@ -288,7 +287,7 @@ def _learn(line: bytes, record: Record) -> _Entry | None:
             return None
         return _Entry(life, number, None)
     except (ValueError, msgspec.MsgspecError):
-        # The checksum is right and yet it makes no sense: another version of shardd, or a hand that knew the format.
+        # A correct checksum on nonsense: written by another version of shardd, or by hand.
         return None
 
 
@@ -298,6 +297,6 @@ def _learn_outcome(outcome: Outcome, record: Record) -> None:
         or not outcome.at < MAX_TIME  # what is later was cut down to this
         or not all(-(2**63) <= number < 2**63 for number in outcome.key)
     ):
-        raise ValueError("no outcome that a worker of this version writes")
+        raise ValueError("not an outcome that a worker of this version writes")
     if record.outcomes.setdefault(outcome.key, outcome) != outcome:
         record.contradicted.add(outcome.key)

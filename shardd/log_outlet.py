@@ -1,9 +1,9 @@
-"""The descriptor that log lines leave by: whole lines, no exception, no long wait for a reader that stands still.
+"""Where log lines are written: complete lines, no exceptions, no long wait for a reader that has stopped.
 
-Before each write the descriptor is polled. Where it has no room, the first line waits a little, as a burst may just
-have outrun its reader; the next ones are counted as lost until there is room again. Writes are of at most PIPE_BUF
-bytes: a pipe that polls as writable takes that many without blocking, and keeps the lines of all the processes that
-share it apart.
+Before each write the descriptor is polled. If it has no room, the first line waits briefly, as a burst may have outrun the
+reader; further lines are counted as lost until there is room again. Writes have at most PIPE_BUF bytes: a pipe that polls as
+writable takes that many without blocking, and keeps the lines of the processes that share it apart. Neither holds for the
+standard library's handlers: StreamHandler blocks, and QueueHandler loses what its thread has not written when a process dies.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ _PATIENCE_MS: Final = 100
 
 
 class Outlet:
-    """Where lines go. `lost` counts those that could not be written since somebody last set it to 0."""
+    """A destination of lines. `lost` counts those that could not be written since it was last set to 0."""
 
     def __init__(self, stream: TextIO | None) -> None:
-        """`stream`: None swallows everything; one without a descriptor is written to as it is."""
+        """`stream`: None discards everything; one without a descriptor is written to directly."""
         self.lost = 0
         self._stream = stream
         self._fd = _descriptor(stream)
         self._patience_ms = _PATIENCE_MS
         self._torn = False
         self.is_journal = self._fd is not None and _leads_to_journal(self._fd)
-        """Whether the systemd journal reads here and takes a syslog priority (`<4>`) at the start of a line."""
+        """Whether this is the systemd journal, which takes a syslog priority (`<4>`) at the start of a line."""
 
     def writable(self) -> bool:
-        """Whether a line would leave now."""
+        """Whether a line would be written now."""
         return self._fd is None or self._poll(0)
 
     def put(self, line: bytes) -> None:
-        """Write a line, its end included; what cannot be written counts as lost."""
+        """Write a line with its newline; what cannot be written counts as lost."""
         if self._stream is None or self._stream.closed:
             return
         try:
@@ -58,7 +58,7 @@ class Outlet:
 
     def _poll(self, timeout_ms: int) -> bool:
         assert self._fd is not None
-        # A new object each time: one of them refuses to be polled by two threads at once.
+        # A new object each time: one object cannot be polled by two threads at once.
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
         return bool(poll.poll(timeout_ms))

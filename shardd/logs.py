@@ -3,13 +3,14 @@
     log = get_logger(__name__)
     log.info("Shard 3 is running", action="shard_running", shard=3, pid=812)
 
-`event` is the sentence for a person, `action` its stable name for a program. Everything passes one pipeline, which may
-be reconfigured at any time (a reload changes the level of loggers that exist already); the loggers of libraries flow
-through it too, from warning on, because their lower levels carry protocol traffic.
+`event` is for people, `action` its stable name for programs. Everything passes one pipeline, which may be reconfigured at any
+time (a reload changes the level of existing loggers); the loggers of libraries use it too, from warning on, because their lower
+levels carry protocol traffic.
 
-Two rules shape the code. A log call never raises and never blocks for long: whoever holds a lease must go on renewing
-it while a terminal is stopped or a pager does not read (`shardd.log_outlet`). And no secret gets out: passwords within
-connection strings and values of fields with a telling name are blanked, and tracebacks carry no local variables.
+Two rules shape the code. A log call never raises and never blocks for long: leases must be renewed while a terminal is stopped or
+a pager does not read (`shardd.log_outlet`). And no secret is logged: passwords in connection strings and values of fields such as
+`token` are blanked, and tracebacks have no local variables. structlog binds, renders and formats tracebacks; its own processor
+chain raises what a value's methods raise, and its loggers block.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from enum import Enum
 from functools import lru_cache
@@ -68,25 +68,22 @@ _SECRET_TEXT: Final = re.compile(
 _BLANK: Final = "***"
 _NEEDS_QUOTES: Final = re.compile(r"[ \"=]")
 
-log_context: Callable[..., AbstractContextManager[None]] = structlog.contextvars.bound_contextvars
-"""`with log_context(device=…, job=…):` gives these fields to every event within, those of libraries included."""
-
 
 def get_logger(name: str) -> FilteringBoundLogger:
-    """A logger whose events carry `logger=name`; may be made before `configure_logs` and lives on after it."""
-    # The level is the pipeline's, so that it can change under loggers that exist.
+    """A logger whose events carry `logger=name`; may be made before `configure_logs`."""
+    # The level is the pipeline's, so that it can change for existing loggers.
     wrapper = structlog.make_filtering_bound_logger(logging.NOTSET)
     logger = structlog.wrap_logger(None, processors=[_to_pipeline], wrapper_class=wrapper)
     return cast("FilteringBoundLogger", logger.bind(logger=name))
 
 
 def configure_logs(level: str, fmt: str, stream: TextIO | None = None, **bound: Any) -> None:
-    """Set where and how events go from now on, for the whole process.
+    """Set where and how events are written from now on, for the whole process.
 
     Args:
-        level: debug, info, warning, error or critical; what is below is not written.
+        level: debug, info, warning, error or critical; lower ones are not written.
         fmt: console, json, or auto: console if the stream is a terminal.
-        stream: where lines go; None: stderr.
+        stream: None: stderr.
         bound: fields of every event, such as node and shard.
     """
     stream = sys.stderr if stream is None else stream
@@ -96,20 +93,20 @@ def configure_logs(level: str, fmt: str, stream: TextIO | None = None, **bound: 
     _pipeline.render = _console_renderer(colors=terminal and "NO_COLOR" not in os.environ) if console else _render_json
     _pipeline.outlet = Outlet(stream)
     root = logging.getLogger()
-    # All of them: neonize adds a handler of its own when it is imported first.
+    # All of them: neonize adds a handler when it is imported first.
     root.handlers[:] = [_ForeignHandler()]
     logging.captureWarnings(capture=True)
     set_log_level(level)
 
 
 def set_log_level(level: str) -> None:
-    """Write events from this level on; loggers that exist follow."""
+    """Write events from this level on, also of existing loggers."""
     _pipeline.level = LEVELS[level]
     logging.getLogger().setLevel(max(_pipeline.level, logging.WARNING) if level != "debug" else logging.INFO)
 
 
 def log_uncaught() -> None:
-    """Turn exceptions that nobody caught, on any thread and in callbacks from C, into events; for a process's main."""
+    """Log uncaught exceptions of all threads and of callbacks from C; for a process's main."""
     log = get_logger("shardd")
 
     def in_main(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -133,7 +130,7 @@ def log_uncaught() -> None:
 
 
 class _Pipeline:
-    """Where every event of the process passes."""
+    """The way of every event of the process."""
 
     def __init__(self) -> None:
         self.level: int = logging.INFO
@@ -147,12 +144,12 @@ class _Pipeline:
             return
         if self.outlet.lost and self.outlet.writable():
             lost, self.outlet.lost = self.outlet.lost, 0
-            notice = f"{lost} log lines were lost, because nobody read them"
+            notice = f"{lost} log lines were lost, because they were not read"
             self._write("warning", {"event": notice, "action": "log_lines_lost", "lost": lost})
         self._write(level, fields)
 
     def _write(self, level: str, fields: Mapping[str, Any]) -> None:
-        given = {**self.bound, **structlog.contextvars.get_contextvars(), **fields}
+        given = {**self.bound, **fields}
         exc_info = _exc_info(given.pop("exc_info", None))
         entry: dict[str, Any] = {"level": level, "event": _plain(given.pop("event", ""))}
         for key in _ORDER:
@@ -175,7 +172,7 @@ def _to_pipeline(_logger: Any, level: str, fields: MutableMapping[str, Any]) -> 
 
 
 class _ForeignHandler(logging.Handler):
-    """Leads the records of the standard library's `logging` into the pipeline."""
+    """Passes the records of the standard library's `logging` to the pipeline."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -196,14 +193,14 @@ def _exc_info(value: Any) -> ExcInfo | None:
 
 
 def _redact(text: str) -> str:
-    # The two searches spare nearly every event the regular expression.
+    # The two searches save nearly every event the regular expression.
     if "://" not in text and "assw" not in text.lower():
         return text
     return _SECRET_TEXT.sub(lambda match: (match["url"] or match["pair"]) + _BLANK, text)
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """`value` as JSON knows it, without secrets; whatever JSON does not know becomes text."""
+    """`value` as JSON data without secrets; whatever JSON does not know becomes text."""
     if isinstance(value, Enum):
         value = value.value
     if value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
@@ -219,7 +216,7 @@ def _field(key: str, value: Any, depth: int = 0) -> Any:
     return _BLANK if value is not None and _is_secret(key) else _plain(value, depth)
 
 
-@lru_cache(maxsize=1024)  # a program uses few field names, and an event has several
+@lru_cache(maxsize=1024)  # there are few field names, and several in each event
 def _is_secret(key: str) -> bool:
     return bool(_SECRET_FIELD.search(key))
 
@@ -244,16 +241,16 @@ def _render_json(at: float, entry: dict[str, Any], exc_info: ExcInfo | None) -> 
         text = msgspec.json.encode(line).decode()
     except (UnicodeEncodeError, OverflowError, TypeError, msgspec.MsgspecError):
         text = json.dumps(line)  # slower, but takes lone surrogates, subclasses of int, and integers beyond 64 bits
-    return visible_json(text)  # a terminal may read this, too
+    return visible_json(text)  # it may end up on a terminal
 
 
 def _visible(value: Any) -> str:
-    """An event may quote what a stranger wrote."""
+    """An event may quote text from outside."""
     return visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def _quoted(value: Any) -> str:
-    """As a field's value, which a text must not seem to end."""
+    """As a field's value, whose end is unambiguous."""
     if not isinstance(value, str) or (value and not _NEEDS_QUOTES.search(value)):
         return _visible(value)
     escaped = value.replace('"', '\\"')
@@ -280,7 +277,7 @@ def _console_renderer(*, colors: bool) -> Render:
 
     def render(at: float, entry: dict[str, Any], exc_info: ExcInfo | None) -> str:
         ts = datetime.fromtimestamp(at, UTC).astimezone().isoformat(sep=" ", timespec="milliseconds")[11:23]
-        # `action` and `logger` are for programs; a person has the sentence.
+        # `action` and `logger` are for programs.
         shown = {key: value for key, value in entry.items() if key not in {"action", "logger"}}
         line = str(renderer(None, "", {"ts": ts, **shown})).rstrip()
         if exc_info is None:

@@ -1,8 +1,8 @@
-"""The files of the state folder, opened so that nobody can lead us elsewhere.
+"""The files of the state folder, opened so that no planted link leads elsewhere.
 
-The daemon appends to, truncates and deletes files in its state folder, perhaps as root. A link that somebody planted there would
-aim that at any file of the machine. So below the state folder no link is followed, and a file must be plain, our own, have
-one name, and be writable by nobody else. The state folder itself may be reached through links: its path is the operator's word.
+The daemon appends to, truncates and deletes files in its state folder, perhaps as root; a link there could direct that at any
+file of the machine. So below the state folder no link is followed, and a file must be a regular one of our own, with one name,
+and writable only by us. The path of the state folder itself may contain links: the operator configured it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ ID_FILE: Final = "state.id"
 _GET_GENERATION: Final = 0x80087601
 """FS_IOC_GETVERSION of linux/fs.h: ext4, XFS, btrfs and F2FS know it."""
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
-# O_NONBLOCK: a pipe in a file's place must not keep us waiting for its other end.
+# O_NONBLOCK: opening a pipe in a file's place must not block.
 _CAREFULLY: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 def open_state_folder(state_dir: Path) -> int:
-    """A descriptor of the state folder. Raises UnsafeFileError when it is not safe to keep files in, OSError."""
+    """A descriptor of the state folder. Raises UnsafeFileError when files in it are not safe, OSError."""
     fd = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     found, me = os.fstat(fd), os.geteuid()
     if found.st_uid not in (0, me):
@@ -47,7 +47,7 @@ def open_state_folder(state_dir: Path) -> int:
 
 
 def open_folder(state_dir: Path, name: str, *, make: bool = False) -> int:
-    """A descriptor of a folder right below the state folder. Raises UnsafeFileError, OSError."""
+    """A descriptor of a folder directly below the state folder. Raises UnsafeFileError, OSError."""
     path = state_dir / name
     parent = open_state_folder(state_dir)
     try:
@@ -72,7 +72,7 @@ def open_folder(state_dir: Path, name: str, *, make: bool = False) -> int:
 def open_file(state_dir: Path, name: str, flags: int) -> int:
     """A descriptor of `NAME` or `FOLDER/NAME` below the state folder, close-on-exec; made with mode 0600, its folder with 0700.
 
-    With O_TRUNC the file is emptied only after it was found to be safe. Raises UnsafeFileError, OSError.
+    With O_TRUNC the file is emptied only once it is known to be safe. Raises UnsafeFileError, OSError.
     """
     folder, _, file = name.rpartition("/")
     make = bool(flags & os.O_CREAT)
@@ -115,7 +115,7 @@ def _open_plain(path: Path, name: str, flags: int, folder: int) -> int:
 def read_others_file(path: Path, most: int) -> bytes | None:
     """The first `most` bytes of a file that another account may own, such as one of PostgreSQL's; None: there is no file.
 
-    Nothing that stands in its place is followed or waited for. Raises UnsafeFileError, OSError.
+    No link is followed, and no pipe waited for. Raises UnsafeFileError, OSError.
     """
     try:
         fd = os.open(path, os.O_RDONLY | _CAREFULLY)
@@ -147,7 +147,7 @@ def _user(uid: int) -> str:
 
 
 def file_identity(fd: int) -> str:
-    """Names this very file, which no copy of it shares: its inode, and how often that was used, where the file system tells."""
+    """Identifies this file and no copy of it: its inode, with the inode's generation where the file system reports it."""
     try:
         (generation,) = struct.unpack("=q", fcntl.ioctl(fd, _GET_GENERATION, bytes(8)))
     except OSError:
@@ -159,10 +159,10 @@ def file_identity(fd: int) -> str:
 
 
 def state_id(state_dir: Path) -> str:
-    """The random name of this state folder: 32 hexadecimal digits, made at its first start and kept in `state.id`.
+    """The random id of this state folder: 32 hexadecimal digits, made at its first start and kept in `state.id`.
 
-    Journals carry it, so that one of another folder is known. An id that cannot be read is replaced, and what journals under the
-    old one cover is in doubt. Raises UnsafeFileError, OSError.
+    Journals carry it, so that one of another folder is recognized. An unreadable id is replaced; what journals under the old one
+    cover is in doubt then. Raises UnsafeFileError, OSError.
     """
     fd = open_file(state_dir, ID_FILE, os.O_RDWR | os.O_CREAT)
     try:

@@ -70,7 +70,7 @@ class TaskSet:
 
 
 async def wait_for_event(event: asyncio.Event, seconds: float | None) -> bool:
-    """Wait for an event, at most so many seconds (None: without end), and tell whether it came."""
+    """Wait for an event, at most so many seconds (None: without end); returns whether it came."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()
@@ -80,11 +80,11 @@ async def wait_for_event(event: asyncio.Event, seconds: float | None) -> bool:
 
 
 class WakeUp:
-    """Begins periodic work early when somebody asks for it, but never more often than `spacing` allows.
+    """Begins periodic work early on request, but not more often than `spacing` (seconds) allows.
 
-    The first request is granted at once. Those that follow are coalesced: the work begins `spacing` seconds after it began
-    before, or later if it takes long. So strangers who ask a thousand times a second cause a bounded load. A `burst` of requests
-    may come closer to each other, as long as the work leaves its share of time; one more may each `spacing` seconds.
+    The first request is granted at once. Those that follow are coalesced: the work begins `spacing` seconds after its last
+    begin, or later if it takes long, so a thousand requests a second cause a bounded load. A `burst` of requests may come
+    closer together, as long as the work leaves its share of time; each `spacing` allows one more.
     """
 
     def __init__(self, spacing: float, burst: int = 0) -> None:
@@ -95,11 +95,11 @@ class WakeUp:
         self._began = float("-inf")
 
     def set(self) -> None:
-        """Ask for the work; costs next to nothing."""
+        """Request the work; costs next to nothing."""
         self._event.set()
 
     async def wait(self, seconds: float) -> bool:
-        """Until the work should begin: after `seconds`, or earlier if somebody asks. Tells whether somebody did."""
+        """Wait until the work should begin: after `seconds`, or earlier on request. Returns whether it was requested."""
         loop = asyncio.get_running_loop()
         ended = loop.time()
         deadline = ended + seconds

@@ -1,7 +1,7 @@
 """The composition root: makes the parts of a node and hands each what it needs. Nothing runs yet.
 
-Calls go one way: what finds work (scheduling) hints the router (dispatch), which sends jobs through the pool (workers). What
-workers report comes back as the messages of `MessageHandlers`.
+Calls go one way: what finds work (scheduling) hints the router (dispatch), which sends jobs through the pool (workers). Reports
+of workers come back through `MessageHandlers`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ from shardd.supervisor.workers.pool import WorkerPool
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a node finds when it is composed."""
+    """What a node is composed from."""
 
     config: Config
     pools: Pools
@@ -82,7 +82,9 @@ class Surroundings:
     database: str
     """Where the database is, in words."""
     sessions_dsn: str
-    """Where workers find the sessions of devices."""
+    """Of the sessions of devices."""
+    notes: Callable[[], Sequence[str]]
+    """For the status."""
     ask_to_stop: Callable[[], None]
 
 
@@ -100,10 +102,8 @@ class Composition:
     workers: WorkerPool
 
 
-def compose(  # noqa: PLR0915  # one statement for each part; splitting it would hide who is given whom
-    given: Surroundings, notes: Sequence[Callable[[], Sequence[str]]]
-) -> Composition:
-    """Make the parts. `notes`: what others have to say in the status."""
+def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one statement for each part shows who is given whom
+    """Make the parts."""
     config, pools = given.config, given.pools
     rules, steps, defects = Rules(config), Steps(), Defects()
     jobs = Jobs(pools.queue)
@@ -161,7 +161,7 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
     )
 
     async def settle_dead(shard: int, how: str, *, by_itself: bool) -> Claim | None:
-        # In another folder at that path lie the journals of another shardd, and its workers hold them.
+        # Another folder at that path has the journals of another shardd, whose workers hold them.
         if (flaw := given.lock.displaced()) is not None:
             raise JournalError(f"the journal of shard {shard} is out of reach: state_dir {config.state_dir}: {flaw}")
         return await recovery.settle_dead_worker(shard, Death(how, by_itself=by_itself), router)
@@ -278,13 +278,19 @@ def compose(  # noqa: PLR0915  # one statement for each part; splitting it would
             *(defects, poison, workers, scheduler, state_watch, recovery, inbox, spool, steps, bindings),
             *(claim_watch, events, server_watch),
         ),
-        notes=(lambda: recovery.notes, *notes, reload.notes, webhooks.notes, *(each.notes for each in listeners)),
+        notes=(
+            lambda: recovery.notes,
+            given.notes,
+            reload.notes,
+            webhooks.notes,
+            *(each.notes for each in listeners),
+        ),
         database=given.database,
         stop=given.ask_to_stop,
         reload=reload.reload,
     )
     control = Control(node, socket=config.control_socket, metrics=config.control.metrics)
-    # The one part that asks the node for its status reports to it, too.
+    # It also asks the node for its status, so it is made after the node.
     node.reporters = (*node.reporters, control)
 
     # Upkeep

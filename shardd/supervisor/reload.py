@@ -108,9 +108,13 @@ class Reload(Service):
     async def reload(self) -> list[str]:
         """Reload now; returns what changed, in words. Raises SharddError; with a ConfigError nothing has changed."""
         async with self._one_at_a_time:
-            return await self._reload()
+            plan = self._read()
+            log.info("config reloaded", action="reload", changed=plan.changed, notes=plan.notes)
+            if plan.restart_shards:
+                await self._restart_all(sorted(self._held()))
+            return plan.changed + plan.notes
 
-    async def _reload(self) -> list[str]:
+    def _read(self) -> ReloadPlan:
         before = self._rules.config
         if before.source is None:
             raise UsageError("this node was started without a config file")
@@ -127,10 +131,7 @@ class Reload(Service):
         self._notes = list(plan.notes)
         set_log_level(plan.config.log.level)
         self._apply(plan.config)
-        log.info("config reloaded", action="reload", changed=plan.changed, notes=plan.notes)
-        if plan.restart_shards:
-            await self._restart_all(sorted(self._held()))
-        return plan.changed + plan.notes
+        return plan
 
     async def _restart_all(self, shards: Iterable[int]) -> None:
         """One after the other. A shard that does not come up does not leave the others on the old config."""

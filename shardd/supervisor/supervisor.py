@@ -93,9 +93,9 @@ class Supervisor:
                     embedded=self._embedded,
                     database="embedded" if self._embedded is not None else server_of(dsn),
                     sessions_dsn=sessions,
+                    notes=lambda: self._store_notes,
                     ask_to_stop=self.stop,
-                ),
-                notes=[lambda: self._store_notes],
+                )
             )
             await composition.take_over.run()
             self._store_notes = await prepare_sessions(config, composition.scheduler, pools.rest, sessions)

@@ -1,7 +1,7 @@
 """The worker's process: `python -m shardd.worker --node NODE --shard SHARD --channel FD --lifeline FD --log FD`.
 
-The supervisor execs it (a forked child that calls into the Go library would hang) with everything that Go reads once,
-at load, in its environment. It is not for people.
+The supervisor execs it (a forked child that calls into the Go library would hang) with everything that Go reads at load time
+in its environment.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from shardd.worker.worker import ORPHAN_GRACE, Worker
 
 def main() -> int:
     """Run one worker; returns the exit code."""
-    # Into the file of last words. Before any library of Go is loaded: Go chains to handlers that it finds.
+    # To stderr, a file. Before any library of Go is loaded: Go chains to handlers that it finds.
     faulthandler.enable()
     args = _arguments()
     log = os.fdopen(args.log, "w", encoding="utf-8")
@@ -34,8 +34,7 @@ def main() -> int:
     # A terminal's ^C reaches the whole group; the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()
-    sock = socket.socket(fileno=args.channel)
-    return uvloop.run(_run(sock))
+    return uvloop.run(_run(socket.socket(fileno=args.channel)))
 
 
 async def _run(sock: socket.socket) -> int:
@@ -43,7 +42,7 @@ async def _run(sock: socket.socket) -> int:
 
 
 def _watch_lifeline(fd: int) -> None:
-    """End the process when the supervisor is gone and the event loop, which should have seen it, did not end it."""
+    """End the process when the supervisor is gone and the event loop, which should have noticed, did not end it."""
     os.read(fd, 1)
     time.sleep(ORPHAN_GRACE * 2)
     os._exit(70)
@@ -63,7 +62,7 @@ def _arguments() -> argparse.Namespace:
 
 if __name__ == "__main__":
     code = main()
-    # Threads of the library may never end; nothing of ours is left to do.
+    # Threads of the library may never end.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

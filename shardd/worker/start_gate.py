@@ -1,11 +1,11 @@
-"""Which jobs of a worker may begin: any number side by side, but a suspect only when no other is under way.
+"""Which jobs of a worker may begin: any number at once, but a suspect only when no other is in flight.
 
-A suspect is a job that was being prepared when two workers died. It begins when all others have ended, those that are handed
-over, too, because it may take them along into doubt; and until its own outcome is known, the others wait. After a suspect,
-those that waited go first, so that many suspects do not keep everybody else waiting.
+A suspect is a job that was being prepared when two workers died. It begins when all others have ended, those handed over
+included, because their outcomes would be lost with the worker; until its own outcome is known, the others wait. After a suspect,
+those that waited go first, so that many suspects do not block all others.
 
-A careful worker, which follows on two that died, lets every job begin like that, and those last that were being prepared when
-one of them died: whatever kills it then is known, and until then it sends.
+A careful worker, whose two predecessors died, sends one job at a time, and last those that were being prepared when one of them
+died: what kills it is known then, and until then it sends.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from shardd.ipc import ClaimKey, JobSpec
 
 
 class StartGate:
-    """`begin` is called for each job when it may begin, and whether no other may until it ends.
+    """`begin` is called for each job when it may begin, with whether no other may until it ends.
 
-    `later` calls something when all jobs are offered that came together: so those who are no suspects go first, and prove that
-    the worker is well.
+    `later` calls a function when all jobs that arrived together are offered, so that those that are not suspects go first and
+    prove that the worker is healthy.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class StartGate:
         return [job.key for job in (*self._others, *self._suspects)]
 
     def offer(self, job: JobSpec) -> None:
-        """Let a job begin, now or when it may."""
+        """Begin a job, now or when it may."""
         if not (self._careful or job.alone or self._suspects or self._exclusive):
             self._let_in(job)
             return
@@ -54,14 +54,14 @@ class StartGate:
         self._later(self._let_next_in)
 
     def ended(self, claim: ClaimKey) -> None:
-        """A job that had begun ended."""
+        """A job has ended."""
         self._under_way.discard(claim)
         if claim == self._exclusive:
             self._exclusive, self._others_first = None, True
         self._let_next_in()
 
     def relax(self) -> None:
-        """The worker has proven itself: only suspects need a turn of their own any more."""
+        """The worker has proven itself: from now on only suspects are sent alone."""
         self._careful = False
         waiting = self.close()
         for job in waiting:
@@ -69,7 +69,7 @@ class StartGate:
         self._let_next_in()
 
     def close(self) -> list[JobSpec]:
-        """Let none of those that wait begin; returns them."""
+        """Begin none of the jobs that wait; returns them."""
         left = [*self._others, *self._suspects]
         self._suspects.clear()
         self._others.clear()

@@ -1,4 +1,4 @@
-"""The transports of a worker: loaded when a device needs one, because one of them loads a large library."""
+"""The transports of a worker: each is loaded when a device needs it, because one of them loads a large library."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Transports:
     """By name; each is made once."""
 
     def __init__(self, specs: Mapping[str, TransportSpec], surroundings: Surroundings, events: Events) -> None:
+        """`surroundings`: what each gets besides its settings."""
         self._specs = specs
         self._surroundings = surroundings
         self._events = events
@@ -26,11 +27,11 @@ class Transports:
         self._loading = asyncio.Lock()
 
     def get(self, name: str) -> Transport | None:
-        """One that is loaded."""
+        """A transport that is loaded."""
         return self._loaded.get(name)
 
     async def load(self, name: str) -> Transport | None:
-        """One that is loaded now if it was not; None when it cannot be: then the log says why."""
+        """A transport, loaded now if it was not; None when it cannot be, with the reason in the log."""
         async with self._loading:
             if name in self._loaded:
                 return self._loaded[name]
@@ -38,7 +39,7 @@ class Transports:
                 transport = self._make(name)
                 await transport.start()
             except SharddError as error:
-                # Devices of other transports are not to blame; those of this one report `unavailable` with every job.
+                # Devices of other transports go on; those of this one report `unavailable` with every job.
                 log.error("transport not available", action="transport", transport=name, error=str(error))
                 return None
             self._loaded[name] = transport

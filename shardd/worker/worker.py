@@ -119,15 +119,11 @@ class Worker:
         """A message that cannot be decoded: if it was a job, that job ends; without its setup the worker cannot go on."""
         text = f"a message of the supervisor cannot be decoded: {what}"
         if what.item is JobSpec and what.fields.keys() >= set(CLAIM):
-            job_id, epoch, attempt, token = (what.fields[name] for name in CLAIM)
-            self._report(
-                Outcome(
-                    *(job_id, epoch, attempt, token, Verdict.TRANSIENT),
-                    error=text,
-                    error_class=ErrorClass.WORKER,
-                    at=time.time(),
-                )
+            claim: dict[str, Any] = {name: what.fields[name] for name in CLAIM}
+            outcome = Outcome(
+                **claim, verdict=Verdict.TRANSIENT, error=text, error_class=ErrorClass.WORKER, at=time.time()
             )
+            self._report(outcome)
         self._report_defect(text)
         if what.kind == "setup" and what.item is None:
             self._fail(text)

@@ -92,7 +92,7 @@ async def test_a_state_folder_that_was_replaced_is_left_alone(node: Daemon, prod
     (node.home / "supervisor.lock").write_text("1")
     (node.home / "journal").mkdir(0o700)
     await node.until(has_problem("state_folder", "while shardd runs"))
-    await node.until(has_problem("journal", "another state folder stands in its place"))
+    await node.until(has_problem("journal", "another state folder is in its place"))
     producer.add_jobs(4, 2)
     await node.until(lambda _: producer.states()["queued"] == 4)
     assert list((node.home / "journal").iterdir()) == []
@@ -144,7 +144,7 @@ async def test_a_folder_in_the_place_of_a_journal_is_named_and_a_restart_answers
     journal = node.home / "journal" / "shard-000.journal"
     journal.unlink()
     journal.mkdir()
-    await node.until(has_problem("journal", f"a folder stands in the place of {journal}: move it away"))
+    await node.until(has_problem("journal", f"{journal} is a folder: move it away"))
     ran = await Command(node.config_file)("restart", 0)
     assert ran.code != 0
     assert f"shard 0 cannot start: {journal} is not a plain file: move it away" in ran.err

@@ -256,7 +256,7 @@ def test_a_boot_that_cannot_be_known_counts_as_another(
         ({"state": "1" * 32}, "it is of another state folder"),
         ({"shard": 4}, "it is of shard 4"),
         ({"file": "1.0"}, "it is a copy, which may be older than what it was copied from"),
-        ({"version": 3}, "it has format 3, and this shardd knows 2"),
+        ({"version": 3}, "it has format 3, and this shardd reads 2"),
     ],
 )
 def test_a_file_from_elsewhere_knows_outcomes_and_proves_nothing_by_silence(
@@ -683,7 +683,7 @@ def test_a_folder_in_its_place_is_told_and_nothing_is_handed_over(path: Path) ->
         journal.begin()
         path.unlink()
         path.mkdir()
-        words = f"a folder stands in the place of {path}: move it away"
+        words = f"{path} is a folder: move it away"
         assert journal.check() == words
         with pytest.raises(JournalError, match=re.escape(words)):
             journal.started((1, 7, 1, 9))

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import pytest
 
 from shardd import logs
-from shardd.logs import configure_logs, get_logger, log_context
+from shardd.logs import configure_logs, get_logger
 
 SECRET = "geheim"
 
@@ -66,27 +66,23 @@ def test_a_new_level_reaches_loggers_that_exist(events: Events, log_file: TextIO
     assert [event["event"] for event in events()] == ["yes", "yes, too"]
 
 
-def test_an_own_field_wins_over_one_of_the_context_and_of_the_process(events: Events) -> None:
-    with log_context(node="host-b", device="sales-7", job=1):
-        get_logger("shardd.x").info("within", job=2)
+def test_an_own_field_wins_over_one_of_the_process(events: Events) -> None:
+    get_logger("shardd.x").info("own", node="host-b")
     get_logger("shardd.x").info("after")
-    within, after = events()
-    assert (within["node"], within["device"], within["job"]) == ("host-b", "sales-7", 2)
-    assert after["node"] == "host-a"
-    assert "device" not in after
+    own, after = events()
+    assert (own["node"], after["node"]) == ("host-b", "host-a")
 
 
 def test_loggers_of_libraries_use_the_same_pipeline_from_warning_on(events: Events) -> None:
     library = logging.getLogger("psycopg.pool")
-    with log_context(device="sales-7"):
-        library.info("chatter")
-        library.warning("error connecting in %r", "pool-1")
+    library.info("chatter")
+    library.warning("error connecting in %r", "pool-1")
     wrong_record = logging.LogRecord("aiohttp", logging.ERROR, __file__, 1, "wrong %d", ("format",), None)
     logging.getLogger().handlers[0].emit(wrong_record)  # straight there: pytest's own handler would refuse it
     warnings.warn("is old", DeprecationWarning, stacklevel=1)
     connecting, wrong, old = events()
     assert connecting["event"] == "error connecting in 'pool-1'"
-    assert (connecting["level"], connecting["logger"], connecting["device"]) == ("warning", "psycopg.pool", "sales-7")
+    assert (connecting["level"], connecting["logger"], connecting["node"]) == ("warning", "psycopg.pool", "host-a")
     assert "wrong %d" in wrong["event"]
     assert "is old" in old["event"]
 

@@ -1,4 +1,4 @@
-"""When a worker has spent its budget: the WhatsApp library leaks a little memory and two file descriptors with every connect."""
+"""When a worker has used up its budget: the WhatsApp library leaks some memory and two file descriptors with every connect."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from shardd.supervisor.workers.shard import Shard
 FDS_SHARE: Final = 0.7
 """Of the limit (RLIMIT_NOFILE): the budget where the config names none."""
 GROWTH_SHARE: Final = 0.25
-"""Of the memory budget: a worker that has not grown by so much since its start is not replaced for its memory. The next one would
-be as large."""
+"""Of the memory budget: a worker that has grown by less since its start is not replaced, as the next one would be as large."""
 OFTEN: Final = 3
 """Replacements for memory within OFTEN_WITHIN that are reported."""
 OFTEN_WITHIN: Final = 900.0
@@ -32,7 +31,7 @@ class Spent(NamedTuple):
 
 
 def spent(process: WorkerProcess, budget: RecycleConfig) -> Spent | None:
-    """What a worker has spent; None while all is within the budget."""
+    """What a worker has used up; None: nothing."""
     beat = process.beat
     if beat is None:
         return None
@@ -51,7 +50,7 @@ def spent(process: WorkerProcess, budget: RecycleConfig) -> Spent | None:
 
 
 def next_to_recycle(shards: Sequence[Shard], budget: RecycleConfig) -> tuple[Shard, Spent] | None:
-    """A shard whose worker should be replaced and why: one at a time, and only while all others are well."""
+    """A shard whose worker should be replaced, and why: one at a time, and only while all others run."""
     if any(s.epoch is not None and not s.held and s.state is not ShardState.RUNNING for s in shards):
         return None
     for shard in shards:

@@ -125,13 +125,12 @@ class WorkerMessages:
         self._handlers.defects.note(f"a message of the worker cannot be decoded: {what}", shard=self._shard.index)
         if what.item is Outcome and what.fields.keys() >= {"id", "epoch", "attempt", "token"}:
             # Its readable fields are true; if the verdict is not among them, only the worker knows it.
-            known: dict[str, Any] = {
+            lost: dict[str, Any] = {
                 "verdict": Verdict.IN_DOUBT,
                 "error": LOST_MESSAGE,
                 "error_class": ErrorClass.WORKER,
-                "at": time.time(),
             }
-            self._dispatch.outcomes(self._shard.index, [Outcome(**(known | what.fields))])
+            self._dispatch.outcomes(self._shard.index, [Outcome(**(lost | {"at": time.time()} | what.fields))])
         else:
             self.audit()
 
