@@ -20,7 +20,9 @@ import fcntl
 import os
 import re
 import secrets
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -41,7 +43,7 @@ from shardd.journal_lines import (
     started_line,
 )
 from shardd.logs import get_logger
-from shardd.state_files import file_identity, open_file, open_folder
+from shardd.state_files import file_identity, open_file, open_folder, read_others_file
 
 log = get_logger(__name__)
 
@@ -81,16 +83,14 @@ def boot_id() -> str | None:
         return None
 
 
+@dataclass(slots=True)
 class _Open:
-    """What the journal must remember of a claim."""
+    """What the journal knows about a claim that is not settled."""
 
-    __slots__ = ("alone", "outcome", "started")
-
-    def __init__(self) -> None:
-        self.alone: bool | None = None
-        """Whether it was prepared alone; None: its preparation has not begun."""
-        self.started = False
-        self.outcome: Outcome | None = None
+    alone: bool | None = None
+    """Whether it was prepared alone; None: its preparation has not begun."""
+    started: bool = False
+    outcome: Outcome | None = None
 
 
 class Journal:
@@ -109,7 +109,7 @@ class Journal:
         self._head = 0  # size of mark and header
         self._size = 0
         self._pid: int | None = None
-        self._open: dict[ClaimKey, _Open] = {}
+        self._open: defaultdict[ClaimKey, _Open] = defaultdict(_Open)
         self._refused = False
         """The disk refused the last entry."""
         self._state_folder = (0, 0)
@@ -164,18 +164,18 @@ class Journal:
         """The preparation of a job begins; `alone`: no other job is in this worker. Raises JournalError."""
         self._must_be_found()
         self._append(preparing_line(self._life, self._number + 1, claim, alone=alone))
-        self._entry(claim).alone = alone
+        self._open[claim].alone = alone
 
     def started(self, claim: ClaimKey) -> None:
         """The message is about to be handed over. Raises JournalError; then it must not be."""
         self._must_be_found()
         self._append(started_line(self._life, self._number + 1, claim), marked=True)
-        self._entry(claim).started = True
+        self._open[claim].started = True
 
     def outcome(self, outcome: Outcome) -> None:
         """A claim ended. Raises JournalError; the outcome is then known only to this process."""
         self._append(outcome_line(self._life, self._number + 1, outcome))
-        self._entry(outcome.key).outcome = outcome
+        self._open[outcome.key].outcome = outcome
 
     def settled(self, claims: list[ClaimKey]) -> None:
         """Forget claims that the database has; without open claims the file shrinks. Raises JournalError."""
@@ -249,12 +249,6 @@ class Journal:
         free = disk.f_bfree if os.geteuid() == 0 else disk.f_bavail
         # Some file systems do not report their size.
         return "its disk is full" if disk.f_blocks and free * disk.f_frsize < ROOM else None
-
-    def _entry(self, claim: ClaimKey) -> _Open:
-        entry = self._open.get(claim)
-        if entry is None:
-            entry = self._open[claim] = _Open()
-        return entry
 
     def _append(self, line: bytes, *, marked: bool = False) -> None:
         try:
@@ -381,13 +375,7 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 def read_pid(path: Path) -> int | None:
     """The process that wrote the journal's header; None: it has none."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+        header = read_header(read_others_file(path, HEADER_MOST) or b"")
+    except (OSError, UnsafeFileError):
         return None
-    try:
-        header = read_header(os.read(fd, HEADER_MOST))
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
     return None if header is None else header.pid

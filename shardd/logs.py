@@ -33,7 +33,7 @@ from typing import Any, Final, NoReturn, TextIO, cast
 
 import msgspec
 import structlog
-from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter, LogLevelColumnFormatter
+from structlog.dev import ConsoleRenderer
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import FilteringBoundLogger
 
@@ -66,7 +66,6 @@ _SECRET_TEXT: Final = re.compile(
     re.IGNORECASE,
 )
 _BLANK: Final = "***"
-_NEEDS_QUOTES: Final = re.compile(r"[ \"=]")
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
@@ -244,41 +243,24 @@ def _render_json(at: float, entry: dict[str, Any], exc_info: ExcInfo | None) -> 
     return visible_json(text)  # it may end up on a terminal
 
 
-def _visible(value: Any) -> str:
-    """An event may quote text from outside."""
-    return visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-
-
-def _quoted(value: Any) -> str:
-    """As a field's value, whose end is unambiguous."""
-    if not isinstance(value, str) or (value and not _NEEDS_QUOTES.search(value)):
-        return _visible(value)
-    escaped = value.replace('"', '\\"')
-    return f'"{_visible(escaped)}"'
+def _visible(value: Any) -> Any:
+    """An event may quote text from outside; structlog shows everything but plain texts by its `repr`."""
+    return visible(value) if isinstance(value, str) else value
 
 
 def _console_renderer(*, colors: bool) -> Render:
-    styles = ConsoleRenderer.get_default_column_styles(colors)
-    level_styles = ConsoleRenderer.get_default_level_styles(colors)
-
-    def column(style: str, width: int = 0) -> KeyValueColumnFormatter:
-        return KeyValueColumnFormatter(None, style, styles.reset, value_repr=_visible, width=width)
-
-    rest = KeyValueColumnFormatter(styles.kv_key, styles.kv_value, styles.reset, value_repr=_quoted)
     renderer = ConsoleRenderer(
-        columns=[
-            Column("", rest),
-            Column("ts", column(styles.timestamp)),
-            Column("level", LogLevelColumnFormatter(level_styles, styles.reset)),
-            Column("event", column(styles.bright, _EVENT_WIDTH)),
-        ],
+        colors=colors,
+        pad_event_to=_EVENT_WIDTH,
+        repr_native_str=False,
         sort_keys=False,
+        timestamp_key="ts",
     )
 
     def render(at: float, entry: dict[str, Any], exc_info: ExcInfo | None) -> str:
         ts = datetime.fromtimestamp(at, UTC).astimezone().isoformat(sep=" ", timespec="milliseconds")[11:23]
         # `action` and `logger` are for programs.
-        shown = {key: value for key, value in entry.items() if key not in {"action", "logger"}}
+        shown = {key: _visible(value) for key, value in entry.items() if key not in {"action", "logger"}}
         line = str(renderer(None, "", {"ts": ts, **shown})).rstrip()
         if exc_info is None:
             return line

@@ -147,7 +147,7 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
         opt_out_check=OptOutCheck(OptOuts(pools.queue), region, inbox.contains),
         defect=defects.note,
     )
-    claim_watch = ClaimWatch(Jobs(pools.rest), router, in_flight, lambda: rules.config.queue.send_timeout)
+    claim_watch = ClaimWatch(Jobs(pools.general), router, in_flight, lambda: rules.config.queue.send_timeout)
     recovery = Recovery(
         config.state_dir,
         given.state_id,
@@ -168,7 +168,7 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
 
     # What keeps the scheduler up to date
     device_sync = DeviceSync(
-        Devices(pools.rest),
+        Devices(pools.general),
         scheduler,
         steps.add("reading the devices"),
         changed=router.wake,
@@ -185,7 +185,7 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
         scan_every=lambda: rules.config.queue.scan_every,
     )
     campaign_sync = CampaignSync(
-        Campaigns(pools.rest),
+        Campaigns(pools.general),
         scheduler,
         steps.add("reading the campaigns"),
         changed=router.wake,
@@ -201,7 +201,7 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
 
     def listener(channel: str, wake: Callable[[], None]) -> NotificationListener:
         return NotificationListener(
-            pools.rest, channel, heard=lambda _: wake(), step=steps.add(f"listening to {channel}")
+            pools.general, channel, heard=lambda _: wake(), step=steps.add(f"listening to {channel}")
         )
 
     listeners = (
@@ -214,8 +214,8 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
     receipts = Receipts(jobs)
     cloud_webhook = make_cloud_webhook(config, scheduler, receipt=receipts.add, incoming=inbox.incoming)
     webhooks = Webhooks(
-        pools.rest,
-        WebhookStore(pools.rest, node=config.node, incarnation=keeper.incarnation, ttl=config.lease.ttl),
+        pools.general,
+        WebhookStore(pools.general, node=config.node, incarnation=keeper.incarnation, ttl=config.lease.ttl),
         config.webhooks,
         steps.add("listening to shardd_events"),
     )
@@ -251,9 +251,9 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
 
     # Start, status, reload
     take_over = TakeOver(keeper, ownership, recovery, workers, jobs, device_sync, campaign_sync, inbox)
-    counter = upkeep.QueueCounter(Counts(pools.rest), lambda: scheduler.held_back(time.monotonic()))
-    bindings = upkeep.BindingCheck(ProducerAdmin(pools.rest))
-    events = EventUpkeep(Events(pools.rest), WebhookAdmin(pools.rest), lambda: rules.config.events)
+    counter = upkeep.QueueCounter(Counts(pools.general), lambda: scheduler.held_back(time.monotonic()))
+    bindings = upkeep.BindingCheck(ProducerAdmin(pools.general))
+    events = EventUpkeep(Events(pools.general), WebhookAdmin(pools.general), lambda: rules.config.events)
     server_watch = ServerWatch(ServerLimits(pools.watch))
 
     def apply(config: Config) -> None:
@@ -320,7 +320,7 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
         ),
         long(
             "deleting old rows",
-            lambda: cleanup.delete_old(pools.rest, rules.config.retention),
+            lambda: cleanup.delete_old(pools.general, rules.config.retention),
             every=upkeep.RETENTION_EVERY,
         ),
     ]

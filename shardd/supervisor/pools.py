@@ -22,7 +22,8 @@ class Pools:
     leases: Database
     queue: Database
     """Claims, settles and finds jobs: statements that are planned as index probes."""
-    rest: Database
+    general: Database
+    """Everything else: counting, purging, reporting."""
     watch: Database
     """One connection, to see what uses up the server when no other can be made."""
     opt_outs: Database
@@ -51,11 +52,11 @@ async def open_pools(dsn: str, config: Config) -> AsyncGenerator[Pools]:
     pools = Pools(
         leases=pool(1),
         queue=pool(5, index_plans=True),
-        rest=pool(4),
+        general=pool(4),
         watch=pool(1),
         opt_outs=pool(2, lock_timeout=OPT_OUT_LOCK_TIMEOUT),
     )
     async with AsyncExitStack() as stack:
-        for database in (pools.opt_outs, pools.watch, pools.rest, pools.queue, pools.leases):
+        for database in (pools.opt_outs, pools.watch, pools.general, pools.queue, pools.leases):
             await stack.enter_async_context(database)
         yield pools

@@ -220,5 +220,5 @@ class ServiceGroup:
         try:
             await service.run()
         except Exception as error:
-            log.critical("a part of the supervisor failed", action="defect", exc_info=error)
+            log.critical("a service of the supervisor failed", action="defect", exc_info=error)
             self._failed(error)

@@ -57,12 +57,12 @@ class Supervisor:
                 if self._embedded is not None:
                     await self._embedded.stop()
         if self._failed is not None:
-            raise SharddError(f"a part of the supervisor failed: {self._failed}") from self._failed
+            raise SharddError(f"a service of the supervisor failed: {self._failed}") from self._failed
 
     def stop(self) -> None:
         """Drain and exit; on a second call, do not wait for what is in flight."""
         if self._stop.is_set() and self._composition is not None:
-            self._composition.workers.hurry()
+            self._composition.workers.drain_now()
         self._stop.set()
 
     def _ask_to_reload(self) -> None:
@@ -98,7 +98,7 @@ class Supervisor:
                 )
             )
             await composition.take_over.run()
-            self._store_notes = await prepare_sessions(config, composition.scheduler, pools.rest, sessions)
+            self._store_notes = await prepare_sessions(config, composition.scheduler, pools.general, sessions)
             self._composition = composition
             await ServiceGroup(composition.services, self._service_failed).run(self._stop, self._stopping)
             log.info("stopped", action="stop")

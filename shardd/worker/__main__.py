@@ -34,11 +34,7 @@ def main() -> int:
     # A terminal's ^C reaches the whole group; the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()
-    return uvloop.run(_run(socket.socket(fileno=args.channel)))
-
-
-async def _run(sock: socket.socket) -> int:
-    return await Worker().run(sock)
+    return uvloop.run(Worker().run(socket.socket(fileno=args.channel)))
 
 
 def _watch_lifeline(fd: int) -> None:

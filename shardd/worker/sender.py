@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -97,7 +98,7 @@ class Sender:
         self._events = events
         self._report = report
         self._send_timeout = send_timeout
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._in_flight: dict[ClaimKey, InFlightJob] = {}
         self._gate = StartGate(self._begin, later=asyncio.get_running_loop().call_soon, careful=careful)
         self._remembers_all = False
@@ -152,10 +153,7 @@ class Sender:
 
     def lock_of(self, device_id: str) -> asyncio.Lock:
         """The lock under which a device is used."""
-        lock = self._locks.get(device_id)
-        if lock is None:
-            lock = self._locks[device_id] = asyncio.Lock()
-        return lock
+        return self._locks[device_id]
 
     async def _wait(self, timeout: float) -> None:
         tasks = [entry.task for entry in self._in_flight.values()]

@@ -53,7 +53,8 @@ class Worker:
         self._transports = Transports({}, Surroundings(), self)
         self._devices: dict[str, DeviceSpec] = {}
         self._outcomes: list[Outcome] = []
-        self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._ended = asyncio.Event()
+        self._exit_code = 0
         self._tasks = TaskSet()
         self._told_to_leave = asyncio.Event()
         self._lease_end: asyncio.TimerHandle | None = None
@@ -64,13 +65,14 @@ class Worker:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._told_to_leave.set)
         self._start(self._leave())
         try:
-            return await self._ended
+            await self._ended.wait()
         finally:
             await self._tasks.end()
             await self._transports.close()
             self._channel.close()
             if self._journal is not None:
                 self._journal.close()
+        return self._exit_code
 
     # ---- transports.base.Events
 
@@ -85,7 +87,7 @@ class Worker:
         self._send(ipc.Receipt(device_id=device_id, message_ids=message_ids, kind=kind, at=at))
 
     def opted_out(self, device_id: str, recipients: list[str], words: str, at: float) -> None:
-        """Somebody wants no more messages."""
+        """A recipient wants no more messages."""
         self._send(ipc.OptedOut(device_id=device_id, recipients=tuple(recipients), words=words, at=at))
 
     # ---- channel.Listener
@@ -149,7 +151,7 @@ class Worker:
 
     def disconnected(self) -> None:
         """The supervisor is gone."""
-        if not self._ended.done():
+        if not self._ended.is_set():
             log.warning("supervisor is gone: finishing what has started", action="orphan")
             self._start(self._drain(ORPHAN_GRACE, disconnected=True))
 
@@ -323,8 +325,9 @@ class Worker:
         self._start(self._drain(ORPHAN_GRACE, code=70))
 
     def _end(self, code: int) -> None:
-        if not self._ended.done():
-            self._ended.set_result(code)
+        if not self._ended.is_set():
+            self._exit_code = code
+            self._ended.set()
 
 
 def _print_last_error(text: str) -> None:

@@ -148,7 +148,7 @@ def test_a_value_ends_where_it_ends(log_file: TextIO) -> None:
     configure_logs("info", "console", log_file)
     get_logger("shardd.x").info("sent", reference='a" job=7', other="b=c", plain="d")
     line = Path(log_file.name).read_text(encoding="utf-8").rstrip()
-    assert line.endswith(r'reference="a\" job=7" other="b=c" plain=d')
+    assert line.endswith("reference='a\" job=7' other='b=c' plain=d")
 
 
 def test_json_moves_no_cursor_either_and_says_the_text_exactly(events: Events, log_file: TextIO) -> None:

@@ -18,6 +18,7 @@ from shardd.ipc import DeviceSpec, JobSpec, Outcome
 from shardd.logs import get_logger
 from shardd.queue.settle import Claim
 from shardd.states import ShardState, Verdict
+from shardd.supervisor.defects import Defects
 from shardd.supervisor.workers.process import WorkerProcess
 from shardd.supervisor.workers.shard import Shard
 from shardd.wire import OutOfSyncError, Undecodable, Unencodable
@@ -46,13 +47,6 @@ class Dispatch(Protocol):
 
     def sent_by(self, shard: int) -> int:
         """How many messages a shard has sent since the supervisor's start."""
-
-
-class Defects(Protocol):
-    """Where defects of shardd itself are reported."""
-
-    def note(self, text: str, *, shard: int | None = None, error: BaseException | None = None) -> None:
-        """A defect; `error`: its stack is logged."""
 
 
 @dataclass(frozen=True, slots=True)

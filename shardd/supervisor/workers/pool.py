@@ -48,7 +48,7 @@ class WorkerPool(Service):
         handlers: MessageHandlers,
         lease_left: Callable[[], float],
     ) -> None:
-        """`lifeline`: see `WorkerProcess`; `state_id`: of the state folder; `handlers`: of the messages that workers send."""
+        """`lifeline`: see `WorkerProcess`; `state_id`: of the state folder; `handlers`: of what workers report."""
         self._config = config
         self._lifeline = lifeline
         self._state_id = state_id
@@ -62,13 +62,13 @@ class WorkerPool(Service):
         """When the workers were last checked, on the monotonic clock."""
         self._last_spawn = 0.0
         self._stopping = False
-        self._hurry = False
+        self._drain_now = False
         self._spawning = asyncio.Lock()
         self._draining = TaskSet()
         self._changed = asyncio.Event()
         self._deaths = Deaths(settle_dead, self._dispatch, self._defect, self._notify)
 
-    # ---- what others ask for
+    # ---- requests
 
     def configure(self, config: Config) -> None:
         """The config was reloaded: workers that start from now on get the new setup."""
@@ -106,7 +106,7 @@ class WorkerPool(Service):
             self.send(shard.index, ipc.Lease(left=max(0.0, self._lease_left()), grace=grace))
 
     def fence(self, indexes: Iterable[int]) -> None:
-        """The lease is lost or may be: the clients must be gone now."""
+        """The leases are lost, or may be: end the workers at once."""
         for index in indexes:
             shard = self.shards[index]
             shard.epoch = None
@@ -119,7 +119,7 @@ class WorkerPool(Service):
 
     async def give_back(self, index: int) -> None:
         """Drain a shard whose lease goes to another node."""
-        # From now on it gets no new worker, also not between the end of this one and the end of the lease.
+        # It gets no new worker, not even between the end of this one and the end of the lease.
         self.shards[index].epoch = None
         await self._drain(self.shards[index], "fence")
 
@@ -164,7 +164,7 @@ class WorkerPool(Service):
             await asyncio.sleep(TICK)
 
     async def stop(self) -> None:
-        """Drain everything; returns when no worker is left and what they had in flight is settled or in a journal."""
+        """Drain all; returns when no worker is left and what they had in flight is settled or in a journal."""
         self._stopping = True
         self._notify()
         await asyncio.gather(*(self._drain(shard, "stop") for shard in self.shards))
@@ -178,17 +178,17 @@ class WorkerPool(Service):
         await self._draining.end()
         await self._deaths.end()
 
-    def hurry(self) -> None:
-        """Do not wait for what is in flight any longer."""
-        self._hurry = True
+    def drain_now(self) -> None:
+        """Do not wait for what is in flight."""
+        self._drain_now = True
 
     # ---- the tick
 
     async def tick(self) -> None:
         """Start, watch, replace."""
         now = time.monotonic()
-        if self._hurry:
-            self._hurry = False
+        if self._drain_now:
+            self._drain_now = False
             self._cut_short(now)
         for shard in self.shards:
             shard.sample(now, self._dispatch.sent_by(shard.index))
@@ -267,11 +267,11 @@ class WorkerPool(Service):
             shard.proven(now)
 
     def _recycle_one(self) -> None:
-        """Replace a worker that has spent its budget."""
+        """Replace a worker that has used up its budget."""
         found = next_to_recycle(self.shards, self._config.worker.recycle)
         if found is not None:
             shard, what = found
-            log.info("worker has spent its budget", action="recycle", shard=shard.index, spent=what.text)
+            log.info("worker has used up its budget", action="recycle", shard=shard.index, spent=what.text)
             self._draining.start(
                 self._drain(shard, "respawn", outgrows=what.memory),
                 lambda error: self._defect(shard, "the worker could not be replaced", error),
@@ -284,7 +284,7 @@ class WorkerPool(Service):
     def _ready(self, shard: Shard) -> None:
         shard.ready()
         if shard.state is ShardState.RUNNING and shard.epoch is not None:
-            # What changed while it started.
+            # Devices may have changed while it started.
             self.send(shard.index, ipc.Devices(changed=self._devices_of(shard.index)))
             self._dispatch.shard_up(shard.index, shard.epoch)
         self._notify()
@@ -302,7 +302,7 @@ class WorkerPool(Service):
         timeout = self._config.supervisor.drain_timeout
         self._dispatch.shard_down(shard.index)
         async with self._spawning:
-            pass  # a worker that is being started hears nothing yet
+            pass  # a worker that is being started cannot receive yet
         if shard.process is not None:
             shard.drain(intent, timeout, time.monotonic())
             memory = None
@@ -322,7 +322,7 @@ class WorkerPool(Service):
         self._handlers.defects.note(shard.last_error, shard=shard.index, error=error)
 
     def _notify(self) -> None:
-        """Let everyone who waits in `_until` look again."""
+        """Let `_until` check its condition again."""
         self._changed.set()
         self._changed.clear()
 

@@ -137,23 +137,18 @@ class WorkerProcess:
                 f"device {device_id} is still sending after {CLOSE_TIMEOUT:g} s: pause it, then try again"
             )
 
-    def signal(self, signum: int) -> None:
-        """Send a signal, unless the process is gone."""
-        if self._pidfd >= 0:
-            signal.pidfd_send_signal(self._pidfd, signum)
-
     def abort(self) -> None:
         """End a worker that does not answer: it prints its stacks, then is killed."""
         now = time.monotonic()
         if self._aborted_at is None:
             self._aborted_at = now
-            self.signal(signal.SIGABRT)
+            self._signal(signal.SIGABRT)
         elif now > self._aborted_at + ABORT_GRACE:
-            self.signal(signal.SIGKILL)
+            self._signal(signal.SIGKILL)
 
     def kill(self) -> None:
         """End it now."""
-        self.signal(signal.SIGKILL)
+        self._signal(signal.SIGKILL)
 
     def silent_for(self) -> float:
         """Seconds since its last heartbeat, or since its start."""
@@ -190,6 +185,10 @@ class WorkerProcess:
         self._end()
 
     # ----
+
+    def _signal(self, signum: int) -> None:
+        if self._pidfd >= 0:
+            signal.pidfd_send_signal(self._pidfd, signum)
 
     def _reap(self) -> None:
         assert self._process is not None

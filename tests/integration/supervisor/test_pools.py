@@ -24,10 +24,10 @@ async def test_work_that_takes_every_connection_stops_neither_leases_nor_queue(d
     add_devices(dsn, "a")
     insert_jobs(dsn, "a")
     async with asyncio.timeout(HANG), open_pools(dsn, load_config(file)) as pools, AsyncExitStack() as taken:
-        for _ in range(pools.rest.pool.max_size):
-            await taken.enter_async_context(pools.rest.connection(timeout=HANG))
+        for _ in range(pools.general.pool.max_size):
+            await taken.enter_async_context(pools.general.connection(timeout=HANG))
         with pytest.raises(DatabaseError, match="no connection became free"):
-            await pools.rest.fetch_all("newest_id")
+            await pools.general.fetch_all("newest_id")
         assert [device for device, _, _ in await find_work(Jobs(pools.queue))] == ["a"]
         for _ in range(pools.queue.pool.max_size):
             await taken.enter_async_context(pools.queue.connection(timeout=HANG))

@@ -70,8 +70,8 @@ class Loaded(dict[str, Transport]):
         return None
 
 
-class SessionContext:
-    """A sender, and everything that it says."""
+class Rig:
+    """A sender with a scripted transport, and everything that it reports."""
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
@@ -130,23 +130,23 @@ async def for_ever(_: JobSpec) -> None:
 
 
 @pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[SessionContext]:
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     journal = Journal.open(tmp_path / "journal" / "shard-000.journal", state="0" * 32, shard=0)
     journal.begin()
-    desk = SessionContext(journal)
-    yield desk
-    await desk.sender.drain(0.0)
+    rig = Rig(journal)
+    yield rig
+    await rig.sender.drain(0.0)
     journal.close()
 
 
 # ---- the order of the steps
 
 
-async def test_the_journal_knows_before_anybody_else(desk: SessionContext) -> None:
+async def test_the_journal_knows_before_anybody_else(rig: Rig) -> None:
     seen: list[tuple[str, set[int], int]] = []
 
     def note(what: str) -> None:
-        seen.append((what, desk.started(), len(desk.remembered())))
+        seen.append((what, rig.started(), len(rig.remembered())))
 
     async def deliver(_: JobSpec) -> None:
         note("deliver")
@@ -154,15 +154,15 @@ async def test_the_journal_knows_before_anybody_else(desk: SessionContext) -> No
     async def prepare(_: JobSpec) -> None:
         note("prepare")
 
-    desk.transport.steps.update(prepare=prepare, deliver=deliver)
-    desk.at_report = lambda _: note("report")
-    desk.take(job())
-    outcome = await desk.until_ended()
+    rig.transport.steps.update(prepare=prepare, deliver=deliver)
+    rig.at_report = lambda _: note("report")
+    rig.take(job())
+    outcome = await rig.until_ended()
     assert seen == [("prepare", set(), 0), ("deliver", {1}, 0), ("report", {1}, 1)]
-    assert desk.transport.seen == [("fetch", 1), ("prepare", 1), ("deliver", 1), ("delivered", 1)]
+    assert rig.transport.seen == [("fetch", 1), ("prepare", 1), ("deliver", 1), ("delivered", 1)]
     assert (outcome.verdict, outcome.message_id, outcome.id, outcome.epoch, outcome.attempt) == ("sent", "m-1", 1, 7, 1)
-    assert desk.remembered() == [outcome]
-    assert desk.sender.claims() == []
+    assert rig.remembered() == [outcome]
+    assert rig.sender.claims() == []
 
 
 # ---- the ways to end
@@ -178,52 +178,48 @@ ERRORS: list[tuple[SendError, str]] = [
 
 @pytest.mark.parametrize("step", ["fetch", "prepare"])
 @pytest.mark.parametrize(("error", "verdict"), ERRORS[:3])
-async def test_an_error_before_the_hand_over(
-    desk: SessionContext, step: str, *, error: SendError, verdict: str
-) -> None:
-    desk.transport.steps[step] = error
-    desk.take(job())
-    outcome = await desk.until_ended()
+async def test_an_error_before_the_hand_over(rig: Rig, step: str, *, error: SendError, verdict: str) -> None:
+    rig.transport.steps[step] = error
+    rig.take(job())
+    outcome = await rig.until_ended()
     assert (outcome.verdict, outcome.error, outcome.error_class, outcome.retry_after) == (
         verdict,
         str(error),
         error.error_class,
         getattr(error, "retry_after", None),
     )
-    assert desk.started() == set()
-    assert ("deliver", 1) not in desk.transport.seen
+    assert rig.started() == set()
+    assert ("deliver", 1) not in rig.transport.seen
 
 
 @pytest.mark.parametrize(("error", "verdict"), ERRORS)
-async def test_an_error_of_the_hand_over(desk: SessionContext, error: SendError, verdict: str) -> None:
-    desk.transport.steps["deliver"] = error
-    desk.take(job())
-    outcome = await desk.until_ended()
+async def test_an_error_of_the_hand_over(rig: Rig, error: SendError, verdict: str) -> None:
+    rig.transport.steps["deliver"] = error
+    rig.take(job())
+    outcome = await rig.until_ended()
     assert (outcome.verdict, outcome.error) == (verdict, str(error))
-    assert desk.remembered() == [outcome]
+    assert rig.remembered() == [outcome]
 
 
 @pytest.mark.parametrize(
     ("step", "verdict"), [("fetch", "transient"), ("prepare", "transient"), ("deliver", "in_doubt")]
 )
 @pytest.mark.parametrize("error", [RuntimeError("a defect"), KeyError("x"), TimeoutError(), OSError(5, "io")])
-async def test_a_defect_of_a_transport_is_no_proof(
-    desk: SessionContext, step: str, *, verdict: str, error: Exception
-) -> None:
-    desk.transport.steps[step] = error
-    desk.take(job(), job(2, "b"))
-    await desk.until_ended(2)
-    assert [outcome.verdict for outcome in desk.outcomes] == [verdict] * 2
-    assert type(error).__name__ in (desk.outcomes[0].error or "")
+async def test_a_defect_of_a_transport_is_no_proof(rig: Rig, step: str, *, verdict: str, error: Exception) -> None:
+    rig.transport.steps[step] = error
+    rig.take(job(), job(2, "b"))
+    await rig.until_ended(2)
+    assert [outcome.verdict for outcome in rig.outcomes] == [verdict] * 2
+    assert type(error).__name__ in (rig.outcomes[0].error or "")
 
 
-async def test_what_an_error_proves_about_the_device_is_told_before_the_outcome(desk: SessionContext) -> None:
-    desk.transport.steps["deliver"] = DeviceUnavailableError("for spam", state="banned", until=UNTIL)
+async def test_what_an_error_proves_about_the_device_is_told_before_the_outcome(rig: Rig) -> None:
+    rig.transport.steps["deliver"] = DeviceUnavailableError("for spam", state="banned", until=UNTIL)
     changes_at_report: list[int] = []
-    desk.at_report = lambda _: changes_at_report.append(len(desk.changes))
-    desk.take(job())
-    outcome = await desk.until_ended()
-    assert desk.changes == [("a", "banned", "for spam", UNTIL.timestamp())]
+    rig.at_report = lambda _: changes_at_report.append(len(rig.changes))
+    rig.take(job())
+    outcome = await rig.until_ended()
+    assert rig.changes == [("a", "banned", "for spam", UNTIL.timestamp())]
     assert changes_at_report == [1]
     assert outcome.device_state == "banned"
     assert outcome.retry_after is not None
@@ -238,68 +234,66 @@ async def test_what_an_error_proves_about_the_device_is_told_before_the_outcome(
         ("deliver", "in_doubt", "no answer within 0.05 s"),
     ],
 )
-async def test_no_step_takes_for_ever(desk: SessionContext, *, step: str, verdict: str, words: str) -> None:
-    desk.sender._send_timeout = 0.05
-    desk.transport.steps[step] = for_ever
-    desk.take(job(), job(2, "b"))
-    await desk.until_ended(2)
-    assert [(outcome.verdict, outcome.error) for outcome in desk.outcomes] == [(verdict, words)] * 2
-    desk.transport.steps.clear()
-    desk.take(job(3))
-    assert (await desk.until_ended(3)).verdict == "sent"
+async def test_no_step_takes_for_ever(rig: Rig, *, step: str, verdict: str, words: str) -> None:
+    rig.sender._send_timeout = 0.05
+    rig.transport.steps[step] = for_ever
+    rig.take(job(), job(2, "b"))
+    await rig.until_ended(2)
+    assert [(outcome.verdict, outcome.error) for outcome in rig.outcomes] == [(verdict, words)] * 2
+    rig.transport.steps.clear()
+    rig.take(job(3))
+    assert (await rig.until_ended(3)).verdict == "sent"
 
 
 @pytest.mark.parametrize("step", ["take", "fetch", "prepare"])
-async def test_nothing_leaves_when_its_time_is_over(
-    desk: SessionContext, step: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nothing_leaves_when_its_time_is_over(rig: Rig, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr(sender_module, "time", SimpleNamespace(time=lambda: clock[0]))
 
     async def take_long(_: JobSpec) -> None:
         clock[0] = 1060.0
 
-    desk.transport.steps[step] = take_long
+    rig.transport.steps[step] = take_long
     expires_at = 1000.0 if step == "take" else 1060.0
-    desk.take(msgspec.structs.replace(job(), expires_at=expires_at))
-    outcome = await desk.until_ended()
+    rig.take(msgspec.structs.replace(job(), expires_at=expires_at))
+    outcome = await rig.until_ended()
     assert (outcome.verdict, outcome.error_class) == ("expired", "expired")
-    assert desk.started() == set()
-    assert ("deliver", 1) not in desk.transport.seen
-    assert (("fetch", 1) in desk.transport.seen) is (step != "take"), "nothing is begun that is late from the first"
+    assert rig.started() == set()
+    assert ("deliver", 1) not in rig.transport.seen
+    assert (("fetch", 1) in rig.transport.seen) is (step != "take"), "nothing is begun that is late from the first"
 
 
-async def test_what_has_left_in_time_is_sent(desk: SessionContext, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_has_left_in_time_is_sent(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr(sender_module, "time", SimpleNamespace(time=lambda: clock[0]))
 
     async def take_long(_: JobSpec) -> None:
         clock[0] = 1060.0
 
-    desk.transport.steps["deliver"] = take_long
-    desk.take(msgspec.structs.replace(job(), expires_at=1059.0))
-    assert (await desk.until_ended()).verdict == "sent"
+    rig.transport.steps["deliver"] = take_long
+    rig.take(msgspec.structs.replace(job(), expires_at=1059.0))
+    assert (await rig.until_ended()).verdict == "sent"
 
 
-async def test_a_wait_for_the_whole_account_is_told(desk: SessionContext) -> None:
-    desk.transport.steps["prepare"] = DeviceUnavailableError("slow down", retry_after=9.0, whole_account=True)
-    desk.take(job())
-    outcome = await desk.until_ended()
+async def test_a_wait_for_the_whole_account_is_told(rig: Rig) -> None:
+    rig.transport.steps["prepare"] = DeviceUnavailableError("slow down", retry_after=9.0, whole_account=True)
+    rig.take(job())
+    outcome = await rig.until_ended()
     assert (outcome.whole_account, outcome.retry_after) == (True, 9.0)
 
 
 async def test_a_device_that_is_not_known_gives_its_job_back_and_is_left_alone_for_a_while(
-    desk: SessionContext,
+    rig: Rig,
 ) -> None:
-    desk.take(job(1, "nobody"))
-    outcome = await desk.until_ended()
+    rig.take(job(1, "nobody"))
+    outcome = await rig.until_ended()
     assert (outcome.verdict, outcome.error) == ("unavailable", "this worker does not know its device")
 
 
-async def test_a_transport_that_is_not_there_makes_its_devices_unavailable(desk: SessionContext) -> None:
-    desk.take(job(1, "x"), job(2))
-    await desk.until_ended(2)
-    by_id = {outcome.id: outcome for outcome in desk.outcomes}
+async def test_a_transport_that_is_not_there_makes_its_devices_unavailable(rig: Rig) -> None:
+    rig.take(job(1, "x"), job(2))
+    await rig.until_ended(2)
+    by_id = {outcome.id: outcome for outcome in rig.outcomes}
     assert (by_id[1].verdict, by_id[2].verdict) == ("unavailable", "sent")
     assert "missing" in (by_id[1].error or "")
     assert by_id[1].retry_after
@@ -321,38 +315,38 @@ def full_disk(path: Path) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-async def test_nothing_leaves_that_the_journal_does_not_know(desk: SessionContext) -> None:
-    with full_disk(desk.journal.path):
-        desk.take(job())
-        outcome = await desk.until_ended()
+async def test_nothing_leaves_that_the_journal_does_not_know(rig: Rig) -> None:
+    with full_disk(rig.journal.path):
+        rig.take(job())
+        outcome = await rig.until_ended()
     assert outcome.verdict == "unavailable"
     assert outcome.retry_after == sender_module.JOURNAL_RETRY
-    assert ("deliver", 1) not in desk.transport.seen
-    assert desk.journal.check() is None
-    desk.take(job(2))
-    assert (await desk.until_ended(2)).verdict == "sent"
-    assert desk.started() == {2}
+    assert ("deliver", 1) not in rig.transport.seen
+    assert rig.journal.check() is None
+    rig.take(job(2))
+    assert (await rig.until_ended(2)).verdict == "sent"
+    assert rig.started() == {2}
 
 
-async def test_an_outcome_that_the_journal_refuses_is_still_told(desk: SessionContext) -> None:
+async def test_an_outcome_that_the_journal_refuses_is_still_told(rig: Rig) -> None:
     release = asyncio.Event()
 
     async def deliver(_: JobSpec) -> None:
         await release.wait()
 
-    desk.transport.steps["deliver"] = deliver
-    desk.take(job())
-    await desk.transport.until(lambda: ("deliver", 1) in desk.transport.seen)
-    with full_disk(desk.journal.path):
+    rig.transport.steps["deliver"] = deliver
+    rig.take(job())
+    await rig.transport.until(lambda: ("deliver", 1) in rig.transport.seen)
+    with full_disk(rig.journal.path):
         release.set()
-        assert (await desk.until_ended()).verdict == "sent"
-    assert desk.remembered() == []
+        assert (await rig.until_ended()).verdict == "sent"
+    assert rig.remembered() == []
 
 
 # ---- one at a time
 
 
-async def test_a_device_sends_one_after_the_other_in_order(desk: SessionContext) -> None:
+async def test_a_device_sends_one_after_the_other_in_order(rig: Rig) -> None:
     inside: list[int] = []
 
     async def deliver(which: JobSpec) -> None:
@@ -362,25 +356,25 @@ async def test_a_device_sends_one_after_the_other_in_order(desk: SessionContext)
         assert inside == [which.id]
         inside.remove(which.id)
 
-    desk.transport.steps["deliver"] = deliver
-    desk.take(*[job(number) for number in range(20)])
-    await desk.until_ended(20)
-    assert [outcome.verdict for outcome in desk.outcomes] == ["sent"] * 20
-    assert [number for step, number in desk.transport.seen if step == "delivered"] == list(range(20))
+    rig.transport.steps["deliver"] = deliver
+    rig.take(*[job(number) for number in range(20)])
+    await rig.until_ended(20)
+    assert [outcome.verdict for outcome in rig.outcomes] == ["sent"] * 20
+    assert [number for step, number in rig.transport.seen if step == "delivered"] == list(range(20))
 
 
-async def test_devices_do_not_wait_for_each_other(desk: SessionContext) -> None:
+async def test_devices_do_not_wait_for_each_other(rig: Rig) -> None:
     async def deliver(which: JobSpec) -> None:
         if which.device_id == "a":
             await asyncio.Event().wait()
 
-    desk.transport.steps["deliver"] = deliver
-    desk.take(job(1, "a"), job(2, "b"))
-    assert (await desk.until_ended()).id == 2
-    assert len(desk.sender.claims()) == 1
+    rig.transport.steps["deliver"] = deliver
+    rig.take(job(1, "a"), job(2, "b"))
+    assert (await rig.until_ended()).id == 2
+    assert len(rig.sender.claims()) == 1
 
 
-async def test_what_was_fetched_is_let_go_of_however_the_job_ends(desk: SessionContext) -> None:
+async def test_what_was_fetched_is_let_go_of_however_the_job_ends(rig: Rig) -> None:
     async def fetch(one: JobSpec) -> int:
         return one.id
 
@@ -390,71 +384,69 @@ async def test_what_was_fetched_is_let_go_of_however_the_job_ends(desk: SessionC
         if one.id == 3:
             await for_ever(one)
 
-    desk.transport.steps = {"fetch": fetch, "prepare": prepare}
-    desk.take(job(1), job(2, "b"))
-    await desk.until_ended(2)
-    desk.take(job(3), job(4))  # the fourth waits for its device
-    await desk.transport.until(lambda: ("fetch", 4) in desk.transport.seen)
-    await desk.sender.drain(1.0)
-    assert sorted(number for what, number in desk.transport.seen if what == "discarded") == [1, 2, 3, 4]
+    rig.transport.steps = {"fetch": fetch, "prepare": prepare}
+    rig.take(job(1), job(2, "b"))
+    await rig.until_ended(2)
+    rig.take(job(3), job(4))  # the fourth waits for its device
+    await rig.transport.until(lambda: ("fetch", 4) in rig.transport.seen)
+    await rig.sender.drain(1.0)
+    assert sorted(number for what, number in rig.transport.seen if what == "discarded") == [1, 2, 3, 4]
 
 
-async def test_a_transport_may_take_several_of_a_device_at_once(
-    desk: SessionContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_transport_may_take_several_of_a_device_at_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Scripted, "in_flight", 5)
-    desk.transport.steps["deliver"] = for_ever
-    desk.take(*[job(number) for number in range(5)])
-    await desk.transport.until(lambda: sum(step == "deliver" for step, _ in desk.transport.seen) == 5)
+    rig.transport.steps["deliver"] = for_ever
+    rig.take(*[job(number) for number in range(5)])
+    await rig.transport.until(lambda: sum(step == "deliver" for step, _ in rig.transport.seen) == 5)
 
 
 # ---- drain
 
 
-async def test_a_drain_gives_back_what_has_not_left(desk: SessionContext) -> None:
-    desk.transport.steps["prepare"] = for_ever
-    desk.take(job(1, "a"), job(2, "a"), job(3, "b"))
-    await desk.transport.until(lambda: sum(step == "prepare" for step, _ in desk.transport.seen) == 2)
-    desk.take(job(4, "b"), job(5, "a"))  # these have not taken their first step
-    await desk.sender.drain(0.0)
-    assert sorted((outcome.id, outcome.verdict) for outcome in desk.outcomes) == [(n, "returned") for n in range(1, 6)]
-    assert desk.started() == set()
-    assert len(desk.sender.claims()) == 0
+async def test_a_drain_gives_back_what_has_not_left(rig: Rig) -> None:
+    rig.transport.steps["prepare"] = for_ever
+    rig.take(job(1, "a"), job(2, "a"), job(3, "b"))
+    await rig.transport.until(lambda: sum(step == "prepare" for step, _ in rig.transport.seen) == 2)
+    rig.take(job(4, "b"), job(5, "a"))  # these have not taken their first step
+    await rig.sender.drain(0.0)
+    assert sorted((outcome.id, outcome.verdict) for outcome in rig.outcomes) == [(n, "returned") for n in range(1, 6)]
+    assert rig.started() == set()
+    assert len(rig.sender.claims()) == 0
 
 
-async def test_a_drain_waits_for_what_has_left(desk: SessionContext) -> None:
+async def test_a_drain_waits_for_what_has_left(rig: Rig) -> None:
     release = asyncio.Event()
 
     async def deliver(_: JobSpec) -> None:
         await release.wait()
 
-    desk.transport.steps["deliver"] = deliver
-    desk.take(job(1), job(2))
-    await desk.transport.until(lambda: ("deliver", 1) in desk.transport.seen)
-    drain = asyncio.create_task(desk.sender.drain(HANG))
-    await desk.transport.until(lambda: desk.outcomes)
-    assert (desk.outcomes[0].id, desk.outcomes[0].verdict) == (2, "returned")
+    rig.transport.steps["deliver"] = deliver
+    rig.take(job(1), job(2))
+    await rig.transport.until(lambda: ("deliver", 1) in rig.transport.seen)
+    drain = asyncio.create_task(rig.sender.drain(HANG))
+    await rig.transport.until(lambda: rig.outcomes)
+    assert (rig.outcomes[0].id, rig.outcomes[0].verdict) == (2, "returned")
     release.set()
     await drain
-    assert (desk.outcomes[1].id, desk.outcomes[1].verdict) == (1, "sent")
-    assert len(desk.outcomes) == 2
+    assert (rig.outcomes[1].id, rig.outcomes[1].verdict) == (1, "sent")
+    assert len(rig.outcomes) == 2
 
 
-async def test_what_outlasts_a_drain_is_in_doubt(desk: SessionContext) -> None:
-    desk.transport.steps["deliver"] = for_ever
-    desk.take(job(1))
-    await desk.transport.until(lambda: ("deliver", 1) in desk.transport.seen)
-    await desk.sender.drain(0.0)
-    (outcome,) = desk.outcomes
+async def test_what_outlasts_a_drain_is_in_doubt(rig: Rig) -> None:
+    rig.transport.steps["deliver"] = for_ever
+    rig.take(job(1))
+    await rig.transport.until(lambda: ("deliver", 1) in rig.transport.seen)
+    await rig.sender.drain(0.0)
+    (outcome,) = rig.outcomes
     assert (outcome.verdict, outcome.error) == ("in_doubt", "the worker had to stop before the answer came")
-    assert desk.remembered() == [outcome]
+    assert rig.remembered() == [outcome]
 
 
-async def test_after_a_drain_everything_is_given_back(desk: SessionContext) -> None:
-    await desk.sender.drain(0.0)
-    desk.take(job(1), job(2))
-    assert [(outcome.id, outcome.verdict) for outcome in desk.outcomes] == [(1, "returned"), (2, "returned")]
-    assert desk.transport.seen == []
+async def test_after_a_drain_everything_is_given_back(rig: Rig) -> None:
+    await rig.sender.drain(0.0)
+    rig.take(job(1), job(2))
+    assert [(outcome.id, outcome.verdict) for outcome in rig.outcomes] == [(1, "returned"), (2, "returned")]
+    assert rig.transport.seen == []
 
 
 # ---- suspects
@@ -464,64 +456,62 @@ def suspect(number: int, device: str = "a", deaths: int = 2) -> JobSpec:
     return msgspec.structs.replace(job(number, device), worker_deaths=deaths)
 
 
-async def test_a_suspect_is_prepared_when_nothing_else_is_under_way_and_the_journal_knows(desk: SessionContext) -> None:
+async def test_a_suspect_is_prepared_when_nothing_else_is_under_way_and_the_journal_knows(rig: Rig) -> None:
     go_on = asyncio.Event()
-    desk.transport.steps["deliver"] = lambda _: go_on.wait()
-    desk.take(job(1), suspect(2, "b"))
-    await desk.transport.until(lambda: ("deliver", 1) in desk.transport.seen)
-    assert len(desk.sender.claims()) == 2
-    assert [claim[0] for claim in desk.sender.claims()] == [1, 2]
-    assert ("fetch", 2) not in desk.transport.seen, "it would take the one that is handed over into doubt"
-    desk.take(job(3))
+    rig.transport.steps["deliver"] = lambda _: go_on.wait()
+    rig.take(job(1), suspect(2, "b"))
+    await rig.transport.until(lambda: ("deliver", 1) in rig.transport.seen)
+    assert len(rig.sender.claims()) == 2
+    assert [claim[0] for claim in rig.sender.claims()] == [1, 2]
+    assert ("fetch", 2) not in rig.transport.seen, "it would take the one that is handed over into doubt"
+    rig.take(job(3))
     go_on.set()
-    await desk.until_ended(3)
-    assert [outcome.id for outcome in desk.outcomes] == [1, 2, 3]
-    assert [(claim[0], alone) for claim, alone in desk.journal.read().preparing.items()] == [
+    await rig.until_ended(3)
+    assert [outcome.id for outcome in rig.outcomes] == [1, 2, 3]
+    assert [(claim[0], alone) for claim, alone in rig.journal.read().preparing.items()] == [
         (1, False),
         (2, True),
         (3, False),
     ]
 
 
-async def test_who_waits_for_a_suspect_loses_none_of_its_own_time(desk: SessionContext) -> None:
-    desk.sender._send_timeout = 0.5
-    desk.transport.steps["prepare"] = lambda of: for_ever(of) if of.id == 1 else asyncio.sleep(0)
-    desk.take(suspect(1))
-    await desk.transport.until(lambda: ("prepare", 1) in desk.transport.seen)
-    desk.take(job(2, "b"))
-    await desk.until_ended(2)
-    assert [(outcome.id, outcome.verdict) for outcome in desk.outcomes] == [(1, "transient"), (2, "sent")]
+async def test_who_waits_for_a_suspect_loses_none_of_its_own_time(rig: Rig) -> None:
+    rig.sender._send_timeout = 0.5
+    rig.transport.steps["prepare"] = lambda of: for_ever(of) if of.id == 1 else asyncio.sleep(0)
+    rig.take(suspect(1))
+    await rig.transport.until(lambda: ("prepare", 1) in rig.transport.seen)
+    rig.take(job(2, "b"))
+    await rig.until_ended(2)
+    assert [(outcome.id, outcome.verdict) for outcome in rig.outcomes] == [(1, "transient"), (2, "sent")]
 
 
 @pytest.mark.parametrize("memory", [None, 1000])
 async def test_what_is_being_prepared_when_a_worker_is_replaced_for_its_memory_is_suspect(
-    desk: SessionContext, memory: int | None
+    rig: Rig, memory: int | None
 ) -> None:
-    desk.transport.steps["prepare"] = lambda of: for_ever(of) if of.id == 1 else asyncio.sleep(0)
-    desk.transport.steps["deliver"] = for_ever
-    desk.take(job(1), job(2, "b"))
-    await desk.transport.until(lambda: {("prepare", 1), ("deliver", 2)} <= set(desk.transport.seen))
-    desk.take(job(3))
-    await desk.sender.drain(0.0, memory=memory)
-    found = {outcome.id: (outcome.verdict, outcome.suspect) for outcome in desk.outcomes}
+    rig.transport.steps["prepare"] = lambda of: for_ever(of) if of.id == 1 else asyncio.sleep(0)
+    rig.transport.steps["deliver"] = for_ever
+    rig.take(job(1), job(2, "b"))
+    await rig.transport.until(lambda: {("prepare", 1), ("deliver", 2)} <= set(rig.transport.seen))
+    rig.take(job(3))
+    await rig.sender.drain(0.0, memory=memory)
+    found = {outcome.id: (outcome.verdict, outcome.suspect) for outcome in rig.outcomes}
     assert found == {1: ("returned", memory is not None), 2: ("in_doubt", False), 3: ("returned", False)}
 
 
-async def test_a_job_whose_preparation_has_not_begun_is_not_suspect(
-    desk: SessionContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_job_whose_preparation_has_not_begun_is_not_suspect(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     loading = asyncio.Event()
 
     async def load(_: str) -> None:
         loading.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(desk.sender._transports, "load", load)
-    desk.take(job(1, "x"))
+    monkeypatch.setattr(rig.sender._transports, "load", load)
+    rig.take(job(1, "x"))
     async with asyncio.timeout(HANG):
         await loading.wait()
-    await desk.sender.drain(0.0, memory=1000)
-    assert [(outcome.verdict, outcome.suspect) for outcome in desk.outcomes] == [("returned", False)]
+    await rig.sender.drain(0.0, memory=1000)
+    assert [(outcome.verdict, outcome.suspect) for outcome in rig.outcomes] == [("returned", False)]
 
 
 @pytest.mark.parametrize(
@@ -533,31 +523,31 @@ async def test_a_job_whose_preparation_has_not_begun_is_not_suspect(
     ],
 )
 async def test_a_job_alone_is_at_fault_when_the_worker_has_grown_meanwhile(
-    desk: SessionContext, deaths: int, rss: int, verdict: str, is_suspect: bool
+    rig: Rig, deaths: int, rss: int, verdict: str, is_suspect: bool
 ) -> None:
-    desk.transport.steps["prepare"] = for_ever
-    desk.take(suspect(1, deaths=deaths))
-    await desk.transport.until(lambda: ("prepare", 1) in desk.transport.seen)
-    desk.take(job(2, "b"))
-    desk.sender.watch_memory(rss)
-    desk.sender.watch_memory(100)
-    await desk.sender.drain(0.0, memory=1000)
-    assert [(o.id, o.verdict, o.suspect) for o in desk.outcomes] == [(2, "returned", False), (1, verdict, is_suspect)]
+    rig.transport.steps["prepare"] = for_ever
+    rig.take(suspect(1, deaths=deaths))
+    await rig.transport.until(lambda: ("prepare", 1) in rig.transport.seen)
+    rig.take(job(2, "b"))
+    rig.sender.watch_memory(rss)
+    rig.sender.watch_memory(100)
+    await rig.sender.drain(0.0, memory=1000)
+    assert [(o.id, o.verdict, o.suspect) for o in rig.outcomes] == [(2, "returned", False), (1, verdict, is_suspect)]
 
 
-async def test_one_that_is_alone_because_the_worker_is_careful_is_only_suspect(desk: SessionContext) -> None:
-    desk.sender._gate = StartGate(desk.sender._begin, later=asyncio.get_running_loop().call_soon, careful=True)
-    desk.transport.steps["prepare"] = for_ever
-    desk.take(suspect(1, deaths=1))
-    await desk.transport.until(lambda: ("prepare", 1) in desk.transport.seen)
-    desk.sender.watch_memory(1000)
-    await desk.sender.drain(0.0, memory=1000)
-    assert [(outcome.verdict, outcome.suspect) for outcome in desk.outcomes] == [("returned", True)]
+async def test_one_that_is_alone_because_the_worker_is_careful_is_only_suspect(rig: Rig) -> None:
+    rig.sender._gate = StartGate(rig.sender._begin, later=asyncio.get_running_loop().call_soon, careful=True)
+    rig.transport.steps["prepare"] = for_ever
+    rig.take(suspect(1, deaths=1))
+    await rig.transport.until(lambda: ("prepare", 1) in rig.transport.seen)
+    rig.sender.watch_memory(1000)
+    await rig.sender.drain(0.0, memory=1000)
+    assert [(outcome.verdict, outcome.suspect) for outcome in rig.outcomes] == [("returned", True)]
 
 
-async def test_when_nobody_hears_it_the_journal_knows_what_was_given_back(desk: SessionContext) -> None:
-    desk.transport.steps["prepare"] = for_ever
-    desk.take(job(1))
-    await desk.transport.until(lambda: ("prepare", 1) in desk.transport.seen)
-    await desk.sender.drain(0.0, disconnected=True)
-    assert [(outcome.id, outcome.verdict) for outcome in desk.remembered()] == [(1, "returned")]
+async def test_when_nobody_hears_it_the_journal_knows_what_was_given_back(rig: Rig) -> None:
+    rig.transport.steps["prepare"] = for_ever
+    rig.take(job(1))
+    await rig.transport.until(lambda: ("prepare", 1) in rig.transport.seen)
+    await rig.sender.drain(0.0, disconnected=True)
+    assert [(outcome.id, outcome.verdict) for outcome in rig.remembered()] == [(1, "returned")]

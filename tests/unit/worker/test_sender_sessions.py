@@ -7,33 +7,33 @@ from pathlib import Path
 
 from shardd.ipc import DeviceSpec, JobSpec
 from shardd.journal import Journal
-from tests.unit.worker.test_sender import SessionContext, job
+from tests.unit.worker.test_sender import Rig, job
 
 
 async def test_a_job_that_was_fetched_before_uses_the_new_session(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path / "journal" / "shard-000.journal", state="0" * 32, shard=0)
     journal.begin()
     devices = {"a": DeviceSpec("a", "scripted", session="old")}
-    desk = SessionContext(journal)
-    desk.sender._devices = devices
+    rig = Rig(journal)
+    rig.sender._devices = devices
     used: list[str | None] = []
-    prepare = desk.transport.prepare
+    prepare = rig.transport.prepare
 
     async def spy(device: DeviceSpec, of: JobSpec, fetched: object) -> object:
         used.append(device.session)
         return await prepare(device, of, fetched)
 
-    desk.transport.prepare = spy  # type: ignore[method-assign]
+    rig.transport.prepare = spy  # type: ignore[method-assign]
     fetched = asyncio.Event()
 
     async def fetch(_: JobSpec) -> None:
         await fetched.wait()
 
-    desk.transport.steps["fetch"] = fetch
-    desk.take(job())
-    await desk.transport.until(lambda: ("fetch", 1) in desk.transport.seen)
+    rig.transport.steps["fetch"] = fetch
+    rig.take(job())
+    await rig.transport.until(lambda: ("fetch", 1) in rig.transport.seen)
     devices["a"] = DeviceSpec("a", "scripted", session="new")
     fetched.set()
-    await desk.until_ended()
+    await rig.until_ended()
     assert used == ["new"]
     journal.close()
