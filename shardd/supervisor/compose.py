@@ -6,6 +6,7 @@ of workers come back through `MessageHandlers`.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,7 @@ class Surroundings:
     notes: Callable[[], Sequence[str]]
     """For the status."""
     ask_to_stop: Callable[[], None]
+    reload_asked: asyncio.Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,6 @@ class Composition:
     services: Sequence[Service]
     """In the order of their start."""
     node: Node
-    reload: Reload
     scheduler: Scheduler
     router: Router
     workers: WorkerPool
@@ -263,7 +264,9 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
         scheduler.limits_changed(time.monotonic())
         router.wake()
 
-    reload = Reload(rules, given.notifier, apply=apply, held=lambda: keeper.epochs, restart=workers.restart)
+    reload = Reload(
+        rules, given.notifier, given.reload_asked, apply=apply, held=lambda: keeper.epochs, restart=workers.restart
+    )
     node = Node(
         rules=rules,
         scheduler=scheduler,
@@ -348,4 +351,4 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
         work_poller,
         workers,
     ]
-    return Composition(take_over, services, node, reload, scheduler, router, workers)
+    return Composition(take_over, services, node, scheduler, router, workers)

@@ -64,12 +64,13 @@ def _with_old(new: Model, old: Model, path: list[str]) -> Model:
 
 
 class Reload(Service):
-    """Reads the config file again, when a signal or the control API asks for it."""
+    """Reads the config file again, when `asked` is set (by a signal) or `reload` is called."""
 
     def __init__(
         self,
         rules: Rules,
         notifier: Notifier,
+        asked: asyncio.Event,
         *,
         apply: Callable[[Config], None],
         held: Callable[[], Iterable[int]],
@@ -81,13 +82,9 @@ class Reload(Service):
         self._apply = apply
         self._held = held
         self._restart = restart
-        self._asked = asyncio.Event()
+        self._asked = asked
         self._one_at_a_time = asyncio.Lock()
         self._notes: list[str] = []
-
-    def ask(self) -> None:
-        """Request a reload."""
-        self._asked.set()
 
     def notes(self) -> list[str]:
         """What a person should know about the last reload."""

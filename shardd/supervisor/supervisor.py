@@ -36,6 +36,7 @@ class Supervisor:
         self._config = config
         self._notifier = notifier
         self._stop = asyncio.Event()
+        self._reload = asyncio.Event()
         self._store_notes: list[str] = []
         self._embedded: EmbeddedPostgres | None = None
         self._composition: Composition | None = None
@@ -46,7 +47,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, self._ask_to_reload)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         _make_state_dir(self._config.state_dir)
         with StateLock(self._config.state_dir) as lock:
             # A pipe that is never written to: it closes with this process, however that ends.
@@ -64,11 +65,6 @@ class Supervisor:
         if self._stop.is_set() and self._composition is not None:
             self._composition.workers.drain_now()
         self._stop.set()
-
-    def _ask_to_reload(self) -> None:
-        # Before the start is over, the file that is read is the new one already.
-        if self._composition is not None:
-            self._composition.reload.ask()
 
     async def _open_database(self) -> str:
         if self._config.database is not None:
@@ -95,6 +91,7 @@ class Supervisor:
                     sessions_dsn=sessions,
                     notes=lambda: self._store_notes,
                     ask_to_stop=self.stop,
+                    reload_asked=self._reload,
                 )
             )
             await composition.take_over.run()
