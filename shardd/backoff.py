@@ -22,15 +22,15 @@ def ceiling(tries: int, first: float, cap: float) -> float:
     return float(min(cap, first * 2 ** min(tries - 1, 63)))
 
 
-def full_jitter(tries: int, first: float, cap: float, rng: random.Random | None = None) -> float:
+def full_jitter(tries: int, first: float, cap: float) -> float:
     """A wait in seconds, drawn from 0 … ceiling."""
-    return (rng or _RNG).uniform(0, ceiling(tries, first, cap))
+    return _RNG.uniform(0, ceiling(tries, first, cap))
 
 
-def half_jitter(tries: int, first: float, cap: float, rng: random.Random | None = None) -> float:
+def half_jitter(tries: int, first: float, cap: float) -> float:
     """A wait in seconds, drawn from half the ceiling … ceiling: for a job, which must not be retried at once."""
     top = ceiling(tries, first, cap)
-    return (rng or _RNG).uniform(top / 2, top)
+    return _RNG.uniform(top / 2, top)
 
 
 @dataclass(slots=True)

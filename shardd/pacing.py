@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from functools import cached_property
 from typing import Any, Final
 
 # Spreads load; nothing secret depends on it.
@@ -84,7 +85,7 @@ class Pace:
     """How many messages of the class may follow each other with its own gap; then the device's gap applies. 0: always its own."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DevicePace:
     """All limits of one device."""
 
@@ -95,25 +96,32 @@ class DevicePace:
     warm_up: tuple[int, ...] = ()
     """The daily limits of the first days on which the device sends."""
 
-    has_gap: bool = field(init=False, compare=False)
-    """Whether there is a gap between two messages, so that only one at a time is in flight."""
-    limited: bool = field(init=False, compare=False)
-    """Whether the device's sends must be counted in the database."""
-    free: bool = field(init=False, compare=False)
-    """Whether nothing ever delays the device."""
-    longest_gap: float = field(init=False, compare=False)
-    """Seconds; the longest possible gap."""
+    # Computed once: they are needed for every message.
 
-    def __post_init__(self) -> None:
-        """Compute once what is needed for every message."""
+    @cached_property
+    def _paces(self) -> tuple[Pace, ...]:
+        return self.base, *self.classes.values()
+
+    @cached_property
+    def has_gap(self) -> bool:
+        """Whether there is a gap between two messages, so that only one at a time is in flight."""
         # A burst only shortens the device's gap.
-        paces = (self.base, *self.classes.values())
-        gaps = any(pace.gap_max > 0 for pace in paces if not pace.burst)
-        limits = any(pace.hourly_limit > 0 or pace.daily_limit > 0 for pace in paces)
-        object.__setattr__(self, "has_gap", gaps)
-        object.__setattr__(self, "longest_gap", max(pace.gap_max for pace in paces))
-        object.__setattr__(self, "limited", gaps or limits)
-        object.__setattr__(self, "free", not (gaps or limits or any(pace.quiet for pace in paces)))
+        return any(pace.gap_max > 0 for pace in self._paces if not pace.burst)
+
+    @cached_property
+    def longest_gap(self) -> float:
+        """Seconds; the longest possible gap."""
+        return max(pace.gap_max for pace in self._paces)
+
+    @cached_property
+    def limited(self) -> bool:
+        """Whether the device's sends must be counted in the database."""
+        return self.has_gap or any(pace.hourly_limit > 0 or pace.daily_limit > 0 for pace in self._paces)
+
+    @cached_property
+    def free(self) -> bool:
+        """Whether nothing ever delays the device."""
+        return not self.limited and not any(pace.quiet for pace in self._paces)
 
     def of(self, job_class: str) -> Pace:
         """The pace of a class."""
@@ -164,13 +172,13 @@ class Tally:
             self.hour, self.hour_sent = local.hour, 0
         self.hour_sent += 1
 
-    def end(self, now: float, pace: DevicePace, job_class: str, rng: random.Random | None = None) -> None:
+    def end(self, now: float, pace: DevicePace, job_class: str) -> None:
         """A message of this class ended: the gap begins."""
         burst = pace.of(job_class).burst
         left = self.tokens_at(now, pace, max(burst, max((p.burst for p in pace.classes.values()), default=0)))
         self.tokens = max(0.0, left - 1) if burst else left
         self.ended = now
-        self.draw = (rng or _RNG).random()
+        self.draw = _RNG.random()
 
     def tokens_at(self, now: float, pace: DevicePace, burst: int) -> float:
         """Unused messages of a burst: one is regained with each gap of the device that passes."""

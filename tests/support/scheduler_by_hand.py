@@ -1,4 +1,4 @@
-"""Lines of devices for tests, turned by hand: devices, requests, answers and ends, without a database."""
+"""A scheduler for tests, driven by hand: devices, requests, answers and outcomes, without a database."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def pace_of(which: Device) -> DevicePace:
     return DevicePace(base)
 
 
-def make_lines(room: int = 1, **more: Any) -> Scheduler:
+def make_scheduler(room: int = 1, **more: Any) -> Scheduler:
     """Devices a… live on shard 0, b… on shard 1."""
     return Scheduler(
         shard_of=lambda name: 1 if name.startswith("b") else 0,
         in_flight_of=lambda transport: room if transport == "sandbox" else 1,
-        **{"pace_of": pace_of, **more},
+        **{"pace_of": pace_of, "account_of": lambda _: None, **more},
     )
 
 
@@ -65,7 +65,7 @@ def look(
 
 def ready(*devices: Device, room: int = 1, **more: Any) -> Scheduler:
     """Both shards are up, and every device has work from the beginning of its queue."""
-    scheduler = make_lines(room, **more)
+    scheduler = make_scheduler(room, **more)
     look(scheduler, *devices)
     scheduler.shard_up(0, 10, 0.0)
     scheduler.shard_up(1, 11, 0.0)

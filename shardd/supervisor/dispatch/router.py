@@ -67,8 +67,8 @@ class Router(Service):
         may_claim: Callable[[], bool],
         batch: Callable[[], int],
         backoff: Callable[[], JobBackoff],
-        opt_out_check: OptOutCheck | None = None,
-        defect: Callable[[str], None] = lambda _: None,
+        opt_out_check: OptOutCheck,
+        defect: Callable[[str], None],
     ) -> None:
         """`send`: sends a message to a shard's worker; False if that is impossible.
 
@@ -253,7 +253,7 @@ class Router(Service):
         return count_sends(send for send in sends if send is not None)
 
     async def _dispatch(self, taken: list[ClaimedJob]) -> None:
-        opted_out = await self._check_opt_outs(taken)
+        opted_out = await self._check_opt_outs(taken) if taken else set()
         may_send = self._may_claim()
         for job in taken:
             claim = job.claim
@@ -273,8 +273,6 @@ class Router(Service):
 
     async def _check_opt_outs(self, taken: Sequence[ClaimedJob]) -> set[int] | None:
         """Jobs whose recipients opted out; None: unknown, so that none may be sent."""
-        if self._opt_out_check is None or not taken:
-            return set()
         try:
             return await self._opt_out_check([job for job in taken if job.fault is None])
         except DatabaseError as error:

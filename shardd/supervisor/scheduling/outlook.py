@@ -43,7 +43,7 @@ class DeviceOutlook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def device_outlook(
-    scheduler: Scheduler, queue: DeviceQueue, now: float, why_down: Callable[[int], str | None] = lambda _: None
+    scheduler: Scheduler, queue: DeviceQueue, now: float, why_down: Callable[[int], str | None]
 ) -> DeviceOutlook:
     """The outlook of a device of this node. `now`: of the monotonic clock; `why_down` of a shard: what keeps it from running."""
     device = queue.device

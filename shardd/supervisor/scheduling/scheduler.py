@@ -93,7 +93,7 @@ class Scheduler:
         shard_of: Callable[[str], int],
         pace_of: Callable[[Device], DevicePace],
         in_flight_of: Callable[[str], int],
-        account_of: Callable[[Device], str | None] = lambda _: None,
+        account_of: Callable[[Device], str | None],
     ) -> None:
         """`shard_of` a device id, `pace_of` a device, `in_flight_of` a transport's name.
 

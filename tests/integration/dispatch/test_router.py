@@ -30,7 +30,7 @@ from shardd.states import Verdict
 from shardd.supervisor.dispatch import router as router_module
 from shardd.supervisor.dispatch.cycle_writer import REDUCED
 from shardd.supervisor.dispatch.in_flight import InFlight, PoisonJobs
-from shardd.supervisor.dispatch.router import Router
+from shardd.supervisor.dispatch.router import OptOutCheck, Router
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from tests.support.queue_rows import add_devices, connect, find_work, insert_jobs, row_of, states, take_epoch
 
@@ -92,21 +92,29 @@ async def until(what: Callable[[], Any]) -> None:
             await asyncio.sleep(0.005)
 
 
+async def nobody_opted_out(_: Sequence[ClaimedJob]) -> set[int]:
+    return set()
+
+
 class Node:
     """A router that runs, its scheduler and its workers, without the watchers: `find_work` is called by hand."""
 
-    def __init__(self, database: Database, pace: Pace | None = None, room: int = 1, **more: Any) -> None:
+    def __init__(
+        self, database: Database, pace: Pace | None = None, room: int = 1, opt_out_check: OptOutCheck | None = None
+    ) -> None:
         self.database = database
         self.jobs = Jobs(database)
         self.workers = Workers()
         self.good: Callable[[], bool] = lambda: True
         self.in_flight = InFlight()
         self.scheduler = Scheduler(
-            shard_of=lambda _: 0, pace_of=lambda _: DevicePace(pace or Pace()), in_flight_of=lambda _: room
-        )
+            shard_of=lambda _: 0, pace_of=lambda _: DevicePace(pace or Pace()), in_flight_of=lambda _: room,
+            account_of=lambda _: None,
+        )  # fmt: skip
         self.router = self.workers.router = Router(
             jobs=self.jobs, scheduler=self.scheduler, in_flight=self.in_flight, poison=PoisonJobs(), send=self.workers.send,
-            may_claim=self._may_claim, batch=lambda: 50, backoff=lambda: JobBackoff(first=5, cap=600), **more,
+            may_claim=self._may_claim, batch=lambda: 50, backoff=lambda: JobBackoff(first=5, cap=600),
+            opt_out_check=opt_out_check or nobody_opted_out, defect=lambda _: None,
         )  # fmt: skip
         self.task = asyncio.create_task(self.router.run())
 

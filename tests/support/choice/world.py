@@ -77,6 +77,7 @@ class World:
             shard_of=lambda name: self.book.senders[name].shard,
             pace_of=lambda device: self.book.senders[device.id].pace,
             in_flight_of=lambda transport: int(transport.rpartition("-")[2]),
+            account_of=lambda _: None,
         )
         self.group_assigner = GroupAssigner(
             cast("Any", self.queue), self.scheduler, self._hint_all, Step("sharing out"), every=lambda: 1.0

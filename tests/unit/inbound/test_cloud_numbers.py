@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from shardd.supervisor.inbound.cloud_webhook import CloudNumbers
-from tests.support.scheduler_by_hand import device, look, make_lines
+from tests.support.scheduler_by_hand import device, look, make_scheduler
 
 
 def test_numbers_are_found_by_the_settings() -> None:
-    scheduler = make_lines()
+    scheduler = make_scheduler()
     numbers = CloudNumbers(scheduler, {"OFFICE": "200"})
     assert numbers.devices({"100"}) == {"100": []}
     look(

@@ -23,7 +23,7 @@ from tests.support.scheduler_by_hand import (
     fill,
     job,
     look,
-    make_lines,
+    make_scheduler,
     place,
     ready,
     serve,
@@ -37,7 +37,7 @@ SPRING, FALL = "spring/marketing", "fall/marketing"
 
 def up(name: str = "a", room: int = 1, pace: DevicePace | None = None, **campaigns: Campaign) -> Scheduler:
     """A device without known work on a shard that runs, and the campaigns that run."""
-    scheduler = make_lines(room) if pace is None else make_lines(room, pace_of=lambda _: pace)
+    scheduler = make_scheduler(room) if pace is None else make_scheduler(room, pace_of=lambda _: pace)
     look(scheduler, device(name))
     scheduler.set_campaigns(campaigns, 0.0)
     scheduler.shard_up(0, 10, 0.0)

@@ -14,7 +14,19 @@ from shardd.queue.settle import Claim
 from shardd.states import CAN_SEND, DeviceState, Verdict
 from shardd.supervisor.scheduling.device_queue import BACKOFF_CAP, BACKOFF_FIRST, FIRST_POSITION
 from shardd.supervisor.scheduling.scheduler import IDLE, Scheduler
-from tests.support.scheduler_by_hand import LANE, LONG_AGO, WALL, asked, device, end, job, look, make_lines, ready, take
+from tests.support.scheduler_by_hand import (
+    LANE,
+    LONG_AGO,
+    WALL,
+    asked,
+    device,
+    end,
+    job,
+    look,
+    make_scheduler,
+    ready,
+    take,
+)
 
 MIDNIGHT = 16 * 3600.0
 """The next one, on the monotonic clock."""
@@ -25,7 +37,7 @@ TODAY = datetime.fromtimestamp(WALL, UTC).date()
 
 
 def test_a_device_needs_work_and_a_shard() -> None:
-    scheduler = make_lines()
+    scheduler = make_scheduler()
     look(scheduler, device("a"), device("b"))
     scheduler.hint("a", LANE, (5, 7), 0.0)
     assert scheduler.next_requests(10, 0.0) == []
@@ -79,7 +91,7 @@ def test_what_a_worker_learned_counts_before_it_is_written() -> None:
 
 
 def test_a_look_tells_workers_what_concerns_them() -> None:
-    scheduler = make_lines()
+    scheduler = make_scheduler()
     assert {shard: c.changed for shard, c in look(scheduler, device("a"), device("b")).items()} == {
         0: [device("a").spec],
         1: [device("b").spec],
@@ -140,7 +152,7 @@ def test_a_clock_that_runs_ahead_costs_one_gap_at_most() -> None:
 
 
 def test_a_take_over_does_not_forget_the_gap() -> None:
-    scheduler = make_lines()
+    scheduler = make_scheduler()
     slow = device("a", gap_min=10.0, gap_max=10.0)
     look(scheduler, slow)
     look(scheduler, replace(slow, last_at=datetime.fromtimestamp(WALL + 98, UTC)), now=100.0)
@@ -245,7 +257,7 @@ def test_an_ask_never_reaches_beyond_the_limit() -> None:
 
 
 def test_a_take_over_does_not_forget_what_was_sent_today() -> None:
-    scheduler = make_lines()
+    scheduler = make_scheduler()
     look(scheduler, device("a", daily_limit=10))
     look(scheduler, device("a", daily_limit=10, day=TODAY, sent=10))
     scheduler.shard_up(0, 10, 0.0)

@@ -14,7 +14,7 @@ TODAY = datetime.fromtimestamp(WALL, UTC).date()
 SEASONED = device("a", daily_limit=100, day=TODAY, sent=5)
 
 
-def lines_of(which: Device, steps: list[int]) -> Scheduler:
+def scheduler_of(which: Device, steps: list[int]) -> Scheduler:
     """One device whose warm-up has these steps, which a test may change like a reload."""
 
     def pace(one: Device) -> DevicePace:
@@ -30,7 +30,7 @@ def may_send(scheduler: Scheduler) -> bool:
 
 def test_a_warm_up_that_is_configured_later_knows_the_days_before() -> None:
     steps: list[int] = []
-    scheduler = lines_of(SEASONED, steps)
+    scheduler = scheduler_of(SEASONED, steps)
     steps += [1, 2]
     scheduler.limits_changed(0.0)
     look(scheduler, replace(SEASONED, days=2))
@@ -38,12 +38,12 @@ def test_a_warm_up_that_is_configured_later_knows_the_days_before() -> None:
 
 
 def test_a_new_device_is_held_by_its_step_and_by_no_later_one() -> None:
-    assert not may_send(lines_of(SEASONED, [5, 6]))
-    assert may_send(lines_of(replace(SEASONED, days=1), [5, 6]))
+    assert not may_send(scheduler_of(SEASONED, [5, 6]))
+    assert may_send(scheduler_of(replace(SEASONED, days=1), [5, 6]))
 
 
 def test_a_device_that_is_called_cold_begins_with_the_days_that_it_has() -> None:
-    scheduler = lines_of(replace(SEASONED, warm=True, days=2), [5, 6])
+    scheduler = scheduler_of(replace(SEASONED, warm=True, days=2), [5, 6])
     look(scheduler, replace(SEASONED, warm=False, days=0))
     assert not may_send(scheduler)
     look(scheduler, replace(SEASONED, warm=True, days=2))
