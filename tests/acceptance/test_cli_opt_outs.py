@@ -86,7 +86,7 @@ async def test_a_list_is_imported_as_often_as_one_likes(shardd: Command, produce
     ("text", "complaint"),
     [
         ("name,city\nAda,Bandung\n", "the table has no column recipient"),
-        ("recipient,said_at\n+6281234567890,yesterday\n", "line 2: said_at 'yesterday' is no time"),
+        ("recipient,said_at\n+6281234567890,yesterday\n", "line 2: said_at 'yesterday' is not a time"),
     ],
 )
 async def test_a_file_that_cannot_be_read_adds_nobody(

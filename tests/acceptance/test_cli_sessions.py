@@ -84,7 +84,7 @@ async def test_imported_sessions_send_without_any_pairing(place: Place, empty_ds
     command = ("device", "import", "--from", empty_dsn, "--prefix", "wa-", "--gap", "0s..1s")
 
     report = await place.shardd(*command, "--json")
-    assert (report.code, report.err.partition(";")[0]) == (0, "nothing was changed")
+    assert (report.code, report.err.partition(".")[0]) == (0, "nothing was changed")
     assert "Then repeat this with --apply." in report.err
     assert [(item["session"].partition("@")[0], item["device"], item["does"], item["why"]) for item in report.json] == [
         (f"{new}:2", f"wa-{new}", "import", "new device"),
@@ -102,7 +102,7 @@ async def test_imported_sessions_send_without_any_pairing(place: Place, empty_ds
     assert "1 to import, 1 to skip" in table.out
     assert (table.code, "number 999: the other store has no session of it" in table.err) == (64, True)
     unsure = await place.shardd(*command, "--apply")
-    assert (unsure.code, "replace each other for ever" in unsure.err, "add --yes" in unsure.err) == (64, True, True)
+    assert (unsure.code, "replace each other forever" in unsure.err, "add --yes" in unsure.err) == (64, True, True)
     assert place.producer.execute("SELECT count(*) FROM shardd.devices") == [(3,)]
 
     done = await place.shardd(*command, "--apply", "--yes")

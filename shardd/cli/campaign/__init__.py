@@ -1,1 +1,1 @@
-"""`shardd campaign`: jobs that are counted, paused, resumed and cancelled together."""
+"""`shardd campaign`: jobs that are counted, paused, resumed and cancelled together. A cancelled campaign is final."""

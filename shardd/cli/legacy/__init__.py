@@ -1,1 +1,1 @@
-"""`shardd import legacy`: taking over from the system that shardd replaces."""
+"""`shardd import legacy`: import from the system that shardd replaces. It may be repeated, and never imports a message twice."""

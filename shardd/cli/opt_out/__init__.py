@@ -1,1 +1,1 @@
-"""`shardd opt-out`: recipients that nothing is sent to."""
+"""`shardd opt-out`: recipients that nothing is sent to. Opt-outs are only added, never changed or removed."""

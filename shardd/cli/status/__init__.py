@@ -1,1 +1,1 @@
-"""`shardd status`: the health of a node."""
+"""`shardd status`: the health of a node, once or as a live picture."""
