@@ -1,11 +1,11 @@
-"""Loads the fixtures, each of which lives in a module named for what it provides."""
+"""Loads the fixtures, which are in modules named after what they provide."""
 
 import signal
 
-# Whoever starts the tests in the background of a shell lets SIGINT be ignored, which every process of a test would inherit.
+# A shell ignores SIGINT in background jobs, which every process of a test would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Each after those that it imports, or pytest could not explain its asserts.
+# Each after those that it imports, so that pytest can rewrite its asserts.
 pytest_plugins = [
     "tests.fixtures.command",
     "tests.fixtures.daemon",

@@ -1,4 +1,4 @@
-"""People and disks that want shardd to fail: a producer that knows no manners, and files that were damaged.
+"""Hostile input: a malicious producer, and damaged files.
 
-`tests.adversarial.moves` says what a hostile producer does, `test_producer` lets it loose on a running daemon.
+`tests.adversarial.moves` defines what the producer does, and `test_producer` runs it against a daemon.
 """

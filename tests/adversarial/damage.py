@@ -1,4 +1,4 @@
-"""What disks, operators and bad luck do to files between two starts: seeded, so that a round can be played again."""
+"""Damage to files between two starts, as by disks or operators; seeded, so that it can be repeated."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 PAGE = 4096
 
 Files = dict[Path, bytes | None]
-"""What each file holds; None: it is not there."""
+"""The content of each file; None: it does not exist."""
 
 
 class Damager:
-    """Does one to three things to a set of files."""
+    """Damages a set of files in one to three ways."""
 
     def __init__(self, seed: str) -> None:
         self._random = random.Random(seed)
         self.done: list[str] = []
 
     def damage(self, files: Files) -> Files:
-        """The files as they are afterwards; `done` says what was done."""
+        """The damaged files; `done` lists the changes."""
         files = dict(files)
         for _ in range(self._random.randint(1, 3)):
             path = self._random.choice(sorted(files))
@@ -159,7 +159,7 @@ WAYS: tuple[Way, ...] = tuple(
 
 
 def load(*paths: Path) -> Files:
-    """What these files hold."""
+    """The content of these files."""
     return {path: path.read_bytes() if path.exists() else None for path in paths}
 
 

@@ -1,6 +1,5 @@
-"""Wablas, Whacenter and the Cloud API on the loopback interface: their shapes, a record of what they read, and misbehaviour on
-command.
+"""Wablas, Whacenter and the Cloud API on loopback: their requests and answers, a record, and misbehaviour on command.
 
-It speaks HTTP by itself, over plain sockets, because it must be able to do what no HTTP library does: reset a connection before
-or after it has read the request, cut an answer in the middle, or never end one.
+It implements HTTP on plain sockets, because no HTTP library can reset a connection before or after reading the request, truncate
+an answer, or send an endless one.
 """

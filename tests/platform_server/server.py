@@ -20,7 +20,7 @@ Step = Callable[["Connection"], Awaitable[None]]
 
 
 class Connection:
-    """One connection, and what may be done with it."""
+    """One connection, and the operations on it."""
 
     def __init__(self, server: PlatformServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.server = server
@@ -29,7 +29,7 @@ class Connection:
         self._received: Received | None = None
 
     async def read(self) -> Received | None:
-        """Read the request and record it; asked again, what was read."""
+        """Read and record the request; later calls return the same."""
         if self._received is not None:
             return self._received
         request = await read_request(self.reader)
@@ -53,12 +53,12 @@ class PlatformServer:
     def __init__(self) -> None:
         self.received: list[Received] = []
         self.faults: list[str] = []
-        """What came in a shape that no platform has."""
+        """Requests that no platform understands."""
         self.connections = 0
         self.changed = asyncio.Event()
-        """Set with every request that was read."""
+        """Set after every request."""
         self.released = asyncio.Event()
-        """Slow answers wait for it."""
+        """Releases slow answers."""
         self.otherwise: Step = good
         self._steps: deque[Step] = deque()
         self._server: asyncio.Server | None = None
@@ -71,7 +71,7 @@ class PlatformServer:
         return f"{self._scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     def next(self, *steps: Step) -> None:
-        """What to do with the next connections, one after the other."""
+        """The behaviour for the next connections, in order."""
         self._steps.extend(steps)
 
     async def start(self, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
@@ -86,7 +86,7 @@ class PlatformServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def until_received(self, count: int) -> list[Received]:
-        """Until so many requests were read."""
+        """Wait until this many requests were read."""
         async with asyncio.timeout(30):
             while len(self.received) < count:
                 self.changed.clear()
@@ -111,13 +111,13 @@ class PlatformServer:
 
 
 async def good(connection: Connection) -> None:
-    """Take the message over."""
+    """Accept the message."""
     if (received := await connection.read()) is not None:
         connection.writer.write(answer(*accept(received)))
 
 
 async def slow(connection: Connection) -> None:
-    """Take the message over, but say so only when the test releases it."""
+    """Accept the message, but answer only when the test releases it."""
     if (received := await connection.read()) is not None:
         await connection.server.released.wait()
         connection.writer.write(answer(*accept(received)))
@@ -137,14 +137,14 @@ async def hang_up_after_read(connection: Connection) -> None:
 
 
 async def cut_off(connection: Connection) -> None:
-    """A good answer, half of it."""
+    """Half of a valid answer."""
     if (received := await connection.read()) is not None:
         whole = answer(*accept(received))
         connection.writer.write(whole[:-10])
 
 
 async def stall(connection: Connection) -> None:
-    """A good answer, half of it, and then nothing more until the test releases it."""
+    """Half of a valid answer, then nothing until the test releases it."""
     if (received := await connection.read()) is not None:
         whole = answer(*accept(received))
         connection.writer.write(whole[:-10])
@@ -152,7 +152,7 @@ async def stall(connection: Connection) -> None:
 
 
 async def endless(connection: Connection) -> None:
-    """An answer without an end."""
+    """An endless answer."""
     if await connection.read() is not None:
         connection.writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
         while True:
@@ -161,13 +161,13 @@ async def endless(connection: Connection) -> None:
 
 
 async def no_http(connection: Connection) -> None:
-    """Something else altogether."""
+    """Bytes that are not HTTP."""
     await connection.read()
     connection.writer.write(b"SSH-2.0-OpenSSH_9.6\r\n")
 
 
 def says(status: int, body: bytes | Mapping[str, Any] = b"", **headers: str) -> Step:
-    """Read the request and answer this; `Retry_After` means Retry-After."""
+    """Read the request and send this answer; `Retry_After` means Retry-After."""
 
     async def step(connection: Connection) -> None:
         if await connection.read() is not None:

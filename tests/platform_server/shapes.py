@@ -1,4 +1,4 @@
-"""What each platform wants to be told, and what it answers: a request of the wrong shape is refused, so a test sees it."""
+"""The requests and answers of each platform; a malformed request is refused, so that a test notices."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class Received:
-    """A request as its platform understood it. `key`: the secret that it came with; `content`: its fields."""
+    """A parsed request. `key`: its secret; `content`: its fields."""
 
     platform: str
     key: str
@@ -49,7 +49,7 @@ def understand(request: Request, at: float) -> Received:
 
 
 def accept(received: Received) -> Reply:
-    """The answer to a message that is taken over."""
+    """The answer to an accepted message."""
     message_id = f"{received.platform}.{received.number}"
     match received.platform:
         case "wablas":

@@ -1,4 +1,4 @@
-"""Just enough of HTTP/1.1 on a stream: one request in, one answer out, and ways to break off."""
+"""A minimum of HTTP/1.1 on a stream: one request, one answer, and ways to abort."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Request:
-    """A request that was read to its end."""
+    """A complete request."""
 
     method: str
     path: str
     headers: Mapping[str, str]
-    """Names in small letters."""
+    """Names in lower case."""
     body: bytes
 
 

@@ -1,4 +1,4 @@
-"""The `shardd` executable as a person or a script runs it: a process, its two outputs, its exit code."""
+"""Runs the `shardd` executable as a person or a script does: its process, output, errors and exit code."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE = 60.0
-"""Seconds after which a command is called hung."""
+"""Seconds after which a test fails because a command hangs."""
 PROGRAM = Path(sys.executable).with_name("shardd")
 
 
 @dataclass(frozen=True)
 class Ran:
-    """How a command ended."""
+    """The result of a command."""
 
     code: int
     out: str

@@ -1,8 +1,7 @@
-"""A real `shardd start` for tests: its config, its process, and what can be asked of it.
+"""A real `shardd start` for tests: its config, its process and its status.
 
-Readiness and the end are awaited through the notify socket that systemd would listen to. A condition on the status or
-on the rows is looked at again with every notification, and at least a few times a second, because not every change is
-announced.
+Readiness and the end are awaited through systemd's notify socket. A condition on the status or on rows is checked at every
+notification, and at least a few times a second, because not every change is announced.
 """
 
 from __future__ import annotations
@@ -25,23 +24,23 @@ import yaml
 from shardd.cli.control import ask
 
 PATIENCE = 60.0
-"""Seconds after which a test calls something hung."""
+"""Seconds after which a test fails because something hangs."""
 LOOK_AGAIN = 0.2
-"""Seconds after which a condition is looked at again, announced or not."""
+"""Seconds after which a condition is checked again without a notification."""
 
 
 class Daemon:
-    """One supervisor over a state folder; start, kill and start again as you like."""
+    """One supervisor with its state folder; it can be started and killed any number of times."""
 
     def __init__(self, state_dir: Path, dsn: str | None, **config: Any) -> None:
-        """`config`: sections of shards.yaml that differ from what suits tests."""
+        """`config`: sections of shards.yaml that differ from the tests' defaults."""
         self.state_dir = state_dir
         self.dsn = dsn
         self.config_file = state_dir / "shards.yaml"
         self.log_file = state_dir / "daemon.log"
         self.environ: dict[str, str] = {}
         self.inside: tuple[str, ...] = ()
-        """A command that runs the rest of its command line: the surroundings in which shardd is started."""
+        """A command that runs the rest of its command line, such as setpriv, in front of shardd."""
         settings: dict[str, Any] = {
             "node": "test",
             "state_dir": str(state_dir),
@@ -60,7 +59,7 @@ class Daemon:
 
     @property
     def home(self) -> Path:
-        """The state folder of the config, which need not be the one with the config in it."""
+        """The state folder, which need not contain the config."""
         return Path(self.settings["state_dir"])
 
     @property
@@ -89,7 +88,7 @@ class Daemon:
             await self.wait_said("READY=1")
 
     async def wait_said(self, word: str) -> str:
-        """The next notification that contains a word."""
+        """Wait for the next notification that contains a word."""
         assert self._notify is not None
         assert self.process is not None
         ended = asyncio.create_task(self.process.wait())
@@ -115,7 +114,7 @@ class Daemon:
             ended.cancel()
 
     async def stop(self) -> int:
-        """SIGTERM, and the exit code."""
+        """Send SIGTERM; returns the exit code."""
         assert self.process is not None
         if self.process.returncode is None:
             self.process.terminate()
@@ -135,7 +134,7 @@ class Daemon:
         self.process.send_signal(signum)
 
     async def close(self) -> None:
-        """End it by all means, with its workers."""
+        """Kill it together with its workers."""
         if self.process is not None and self.process.returncode is None:
             self.process.kill()
             await self.process.wait()
@@ -145,7 +144,7 @@ class Daemon:
             self._notify.close()
 
     def worker_pids(self) -> list[int]:
-        """Every worker process of this state folder that is alive, whoever its parent is."""
+        """Every live worker process of this state folder, also of an earlier supervisor."""
         return [pid for pid, files in _processes_with(self.home / "journal") if files]
 
     async def status(self) -> dict[str, Any]:
@@ -153,7 +152,7 @@ class Daemon:
         return answer
 
     async def until(self, true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """The first status that fulfils a condition."""
+        """Wait for a status that fulfils a condition."""
         deadline = time.monotonic() + PATIENCE
         while True:
             status = await self.status()
@@ -163,7 +162,7 @@ class Daemon:
             await self.wait_change()
 
     async def wait_change(self) -> None:
-        """Until shardd announces something, but not for long."""
+        """Wait briefly for a notification."""
         try:
             async with asyncio.timeout(LOOK_AGAIN):
                 await self.wait_said("STATUS=")
@@ -174,7 +173,7 @@ class Daemon:
         return "\n".join(self.log_file.read_text().splitlines()[-lines:]) if self.log_file.exists() else ""
 
     def messages(self) -> list[dict[str, Any]]:
-        """What the sandbox delivered, in the order of each file."""
+        """The deliveries of the sandbox, in the order of each file."""
         found = []
         for file in sorted((self.home / "sandbox").glob("shard-*.jsonl")):
             found += [json.loads(line) for line in file.read_text().split("\n")[:-1]]
@@ -182,7 +181,7 @@ class Daemon:
 
 
 class Producer:
-    """A program that is not shardd: inserts rows and reads outcomes."""
+    """A separate program that inserts rows and reads outcomes."""
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
@@ -200,7 +199,7 @@ class Producer:
         return [row[0] for row in rows]
 
     def add_jobs(self, count: int, devices: int, prefix: str = "d") -> None:
-        """Jobs whose body is their number in the line of their device."""
+        """Insert jobs; the body of each is its number on its device."""
         self.execute(
             "INSERT INTO shardd.jobs (device_id, recipient, body) "
             "SELECT %s || 1 + g %% %s, '+49151' || 1000000 + g, (g / %s)::text FROM generate_series(0, %s - 1) g",
@@ -211,7 +210,7 @@ class Producer:
         return Counter(dict(self.execute("SELECT state, count(*) FROM shardd.outcomes GROUP BY state")))
 
     async def until_finished(self, daemon: Daemon, count: int, patience: float = PATIENCE) -> Counter[str]:
-        """Until so many jobs are sent, failed, cancelled or in doubt."""
+        """Wait until this many jobs are sent, failed, cancelled or in doubt."""
         deadline = time.monotonic() + patience
         while True:
             try:
@@ -225,7 +224,7 @@ class Producer:
 
 
 async def wait_gone(pid: int) -> None:
-    """Until a process that need not be our child is gone."""
+    """Wait for the end of a process, which need not be a child."""
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -250,7 +249,7 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _processes_with(folder: Path) -> list[tuple[int, list[str]]]:
-    """Worker processes, with the files below a folder that each has open."""
+    """Worker processes, each with its open files below a folder."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:

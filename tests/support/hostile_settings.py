@@ -1,4 +1,4 @@
-"""For each setting that shardd relies on: a value that would break something."""
+"""For each setting that shardd relies on, a value that would break something."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ HOSTILE: Final = {
 def alter_role(
     superuser: psycopg.Connection[Any], role: str, dbname: str, settings: Mapping[str, str] = HOSTILE
 ) -> None:
-    """Change the settings of a role in one database, where they are forgotten with the database."""
+    """Change the settings of a role in one database; they are dropped with it."""
     if "default_table_access_method" in settings:
         superuser.execute("CREATE ACCESS METHOD other TYPE TABLE HANDLER heap_tableam_handler")
     known = {row[0] for row in superuser.execute("SELECT name FROM pg_settings").fetchall()}

@@ -1,4 +1,4 @@
-"""Small media files for tests, made by hand where no library makes them, and what they cost a process."""
+"""Small media files for tests, some of them built by hand, and the peak memory of a process."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _STORED = {
 
 
 def photo(orientation: int, kind: str = "JPEG", image: Image.Image | None = None) -> bytes:
-    """`upright` as a camera stores it that was held in another way."""
+    """`upright` as stored by a camera that was held in another orientation."""
     image = image or upright()
     turn = _STORED[orientation]
     exif = Image.Exif()
@@ -65,7 +65,7 @@ def scan_bomb(side: int = 4000, scans: int = 10_000) -> bytes:
 
 
 def ogg(first_packet: bytes, *, flags: int = 2) -> bytes:
-    """The first page of an Ogg stream, and some bytes more."""
+    """The first page of an Ogg stream, and some more bytes."""
     page = b"OggS\0" + bytes([flags]) + bytes(8) + b"\1\0\0\0" + bytes(8) + bytes([1, len(first_packet)])
     return page + first_packet + bytes(500)
 
@@ -99,7 +99,7 @@ def mp4(brand: bytes, *handlers: bytes) -> bytes:
 
 
 def peak(pid: int) -> int:
-    """The most memory that a process ever had resident, in bytes."""
+    """The peak resident memory of a process, in bytes."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024

@@ -1,4 +1,4 @@
-"""A device of an HTTP platform for tests: jobs go through the real transport, in the order in which a worker calls it."""
+"""A device of an HTTP platform for tests: jobs go through the real transport, called in a worker's order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _numbers = itertools.count(1)
 
 
 class NoEvents:
-    """These transports learn nothing outside a call."""
+    """Platform transports report no events."""
 
     def device_changed(self, device_id: str, state: str, reason: str, until: float | None = None) -> None:
         raise AssertionError(f"{device_id} is {state}: {reason}")
@@ -34,7 +34,7 @@ class NoEvents:
 
 
 def settings_of(transport: str) -> dict[str, str]:
-    """Settings that no other device has."""
+    """Unique settings for a device."""
     number = next(_numbers)
     match transport:
         case "wablas":
@@ -51,7 +51,7 @@ def key_of(settings: dict[str, str]) -> str:
 
 
 class PlatformDevice:
-    """One device, with a transport of its own unless it is given another's."""
+    """One device, with its own transport unless one is given."""
 
     def __init__(self, transport: HttpPlatform, settings: dict[str, str], proxy: str | None = None) -> None:
         self.transport = transport
@@ -83,7 +83,7 @@ class PlatformDevice:
         return await self.transport.deliver(self.device, *prepared)
 
     async def fail(self, **job: Any) -> SendError:
-        """The error of a job that must not be called sent."""
+        """Send a job that must fail, and return the error."""
         with pytest.raises(SendError) as caught:
             await self.send(**{"body": "hello", **job})
         assert key_of(self.settings) not in f"{caught.value!s} {caught.value!r}", "the secret is in the error"
@@ -98,7 +98,7 @@ async def make_device(
     proxy: str | None = None,
     **config: Any,
 ) -> PlatformDevice:
-    """`config`: of the transport, beside its base. Close its transport."""
+    """`config`: transport options besides `base`. The caller closes the transport."""
     own = {"base": base, "connect_timeout": 5.0, "answer_timeout": 20.0, **config}
     plain = TransportsConfig().as_plain()[transport] | own
     spec = TransportSpec(TRANSPORTS[transport].implementation, plain)

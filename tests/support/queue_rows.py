@@ -1,4 +1,4 @@
-"""Rows of the queue for tests: devices, jobs and a lease, written as their owners write them."""
+"""Inserts rows of the queue for tests (devices, jobs, a lease) in the same way as their owners."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def add_group(dsn: str, name: str, *devices: str) -> None:
 
 
 def insert_jobs(target: str | Connection, device: str, count: int = 1, **fields: Any) -> list[int]:
-    """Ids of new jobs, in order. `target`: a DSN, or a connection whose transaction they belong to."""
+    """Insert jobs; returns their ids in order. `target`: a DSN, or a connection whose transaction is used."""
     if isinstance(target, str):
         with connect(target) as connection:
             return insert_jobs(connection, device, count, **fields)
@@ -65,7 +65,7 @@ def insert_jobs(target: str | Connection, device: str, count: int = 1, **fields:
 
 
 async def take_epoch(database: Database, shard: int = 0, node: str = "node-a", ttl: float = 600.0) -> int:
-    """The epoch of a new lease."""
+    """Take a new lease; returns its epoch."""
     leases = Leases(database, node=node, incarnation=uuid4(), ttl=ttl)
     await leases.register(8, "test")
     epoch = await leases.take(shard)
@@ -74,7 +74,7 @@ async def take_epoch(database: Database, shard: int = 0, node: str = "node-a", t
 
 
 async def claim(jobs: Jobs, epoch: int, *devices: str, room: int = 1, lane: str = "/marketing") -> list[Claim]:
-    """Claims of these devices' next jobs."""
+    """Claim the next jobs of these devices."""
     cycle = await jobs.cycle(
         Settlement(), [ClaimRequest(device, lane, epoch, FIRST_POSITION, room) for device in devices]
     )
@@ -82,7 +82,7 @@ async def claim(jobs: Jobs, epoch: int, *devices: str, room: int = 1, lane: str 
 
 
 async def find_work(jobs: Jobs) -> list[WorkHint]:
-    """Every lane that has jobs, with where it begins."""
+    """Every lane with jobs, and its first position."""
     return [hint async for page in jobs.find_work(1000, 1000) for hint in page]
 
 
@@ -97,7 +97,7 @@ def release(claim: Claim, due_at: float | None = None, failures: int = 0, error:
 
 
 def row_of(dsn: str, job: int) -> dict[str, Any]:
-    """The job as the producers' view shows it."""
+    """The job in the producers' view."""
     with connect(dsn) as connection:
         row = (
             connection.cursor(row_factory=dict_row)

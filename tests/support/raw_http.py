@@ -1,4 +1,4 @@
-"""HTTP written by hand, for what no well-behaved client sends."""
+"""Raw HTTP, for requests that no well-behaved client sends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 PATIENCE = 30.0
-"""Seconds after which a listener is called hung."""
+"""Seconds after which a test fails because a listener hangs."""
 Address = Path | tuple[str, int]
 
 
@@ -27,7 +27,7 @@ class Peer:
         return cls(*await asyncio.open_connection(*where))
 
     async def send(self, data: bytes) -> None:
-        """As much as the other side takes; a connection that is closed meanwhile is no error."""
+        """Send as much as the other side accepts; a closed connection is not an error."""
         self.writer.write(data)
         try:
             async with asyncio.timeout(PATIENCE):

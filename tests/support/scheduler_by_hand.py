@@ -17,12 +17,12 @@ from shardd.supervisor.scheduling.scheduler import DeviceChanges, Scheduler
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 WALL = 1_800_000_000.0
-"""POSIX seconds when the monotonic clock shows 0: 08:00 UTC."""
+"""The POSIX time at monotonic time 0: 08:00 UTC."""
 LANE = "/marketing"
 
 
 def device(name: str, **fields: Any) -> Device:
-    """By default without any limit."""
+    """A pace; by default without limits."""
     plain = Device(
         id=name,
         transport="sandbox",
@@ -49,7 +49,7 @@ def pace_of(which: Device) -> DevicePace:
 
 
 def make_scheduler(room: int = 1, **more: Any) -> Scheduler:
-    """Devices a… live on shard 0, b… on shard 1."""
+    """Devices a… are on shard 0, b… on shard 1."""
     return Scheduler(
         shard_of=lambda name: 1 if name.startswith("b") else 0,
         in_flight_of=lambda transport: room if transport == "sandbox" else 1,
@@ -64,7 +64,7 @@ def look(
 
 
 def ready(*devices: Device, room: int = 1, **more: Any) -> Scheduler:
-    """Both shards are up, and every device has work from the beginning of its queue."""
+    """Both shards are up, and every device has jobs from the first position on."""
     scheduler = make_scheduler(room, **more)
     look(scheduler, *devices)
     scheduler.shard_up(0, 10, 0.0)
@@ -75,7 +75,7 @@ def ready(*devices: Device, room: int = 1, **more: Any) -> Scheduler:
 
 
 def place(number: int, priority: int = 0) -> Position:
-    """Of the job with this id, older than those with higher ones."""
+    """The position of the job with this id, before those with higher ids."""
     return number - (priority << PRIORITY_SHIFT), number
 
 
@@ -84,12 +84,12 @@ def asked(scheduler: Scheduler, now: float = 0.0, most: int = 100) -> list[str]:
 
 
 def job(claim: Claim, then: Position | None = None) -> ClaimedJob:
-    """A claim as it comes back from the database; `then`: where the job stands that follows."""
+    """A claimed job as the database returns it; `then`: the position of the following job."""
     return ClaimedJob(JobSpec(*claim.key, claim.device_id, "+628"), claim, next=then)
 
 
 def take(scheduler: Scheduler, now: float = 0.0, most: int = 100, then: Position | None = (2, 2)) -> list[Claim]:
-    """Ask, and get as many jobs as were asked for."""
+    """Request claims, and get as many jobs as requested."""
     requests = scheduler.next_requests(most, now)
     claims = [
         Claim(1000 + number, ask.epoch, 1, 9, ask.device_id, 0, 5, "hold", 1, ask.lane)
@@ -109,7 +109,7 @@ def end(
 def serve(
     scheduler: Scheduler, jobs: dict[str, list[Position]], count: int, now: float = 0.0, most: int = 1
 ) -> list[str]:
-    """Send jobs of one device with so many requests, out of sorted lanes; returns their lanes in the order of sending."""
+    """Send jobs of one device with this many requests; returns their lanes in the order of sending."""
     served = []
     for _ in range(count):
         requests = scheduler.next_requests(most, now)
@@ -130,7 +130,7 @@ def serve(
 
 
 def fill(scheduler: Scheduler, name: str, jobs: dict[str, list[Position]], now: float = 0.0) -> None:
-    """Hint where the lanes of a device begin."""
+    """Hint the first positions of a device's lanes."""
     for lane, places in jobs.items():
         scheduler.hint(name, lane, places[0], now)
 

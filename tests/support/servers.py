@@ -1,6 +1,6 @@
-"""Real PostgreSQL servers on ports of the loopback interface, with standbys, and real PgBouncers before them.
+"""Real PostgreSQL servers on loopback ports, with standbys, and real PgBouncers in front of them.
 
-They believe every name that is told them, and do not flush to the disk: no test pulls the plug.
+They trust every login, and do not flush to disk, because no test simulates a power failure.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def free_port() -> int:
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Until a process listens. Raises AssertionError with what it said instead."""
+    """Wait until a process listens. Raises AssertionError with its output if it ends."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end and process.poll() is None:
         try:
@@ -49,7 +49,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 @dataclass
 class Server:
-    """One PostgreSQL; `data` lies in a folder of the account that runs it."""
+    """One PostgreSQL; `data` is in a folder of its account."""
 
     home: Home
     data: Path
@@ -89,20 +89,20 @@ class Server:
             self._wait_ready()
 
     def stop(self, signum: int = signal.SIGINT) -> None:
-        """Fast by default; SIGQUIT: at once, as in a crash."""
+        """Fast shutdown by default; SIGQUIT: immediately, as in a crash."""
         if self.process is not None:
             self.process.send_signal(signum)
             self.process.communicate(timeout=PATIENCE)
             self.process = None
 
     def execute(self, statement: str, *params: Any, database: str = "postgres") -> list[tuple[Any, ...]]:
-        """As superuser."""
+        """Execute a statement as superuser."""
         with psycopg.connect(self.dsn(database, "postgres"), autocommit=True) as connection:
             cursor = connection.execute(statement, params)
             return cursor.fetchall() if cursor.description else []
 
     def make_standby(self, data: Path) -> Server:
-        """A streaming standby of this server, which is stopped for the moment of the copy; both run afterwards."""
+        """A streaming standby of this server, which is stopped during the copy; both are running afterwards."""
         running = self.process is not None
         self.stop()
         status, said = self.home.account.run(["/usr/bin/env", "cp", "-a", str(self.data), str(data)])
@@ -115,7 +115,7 @@ class Server:
         return standby
 
     def follow(self, primary: Server) -> None:
-        """Be the standby of another server from the next start on."""
+        """Become the standby of another server at the next start."""
         self.home.account.write(self.data / "standby.signal", "")
         self.settings = {
             **self.settings,
@@ -127,7 +127,7 @@ class Server:
         assert self.execute("SELECT pg_promote(true, 30)") == [(True,)]
 
     def wait_caught_up(self, primary: Server) -> None:
-        """Until this standby has replayed all that the primary has written by now."""
+        """Wait until this standby has replayed everything that the primary has written so far."""
         ((written,),) = primary.execute("SELECT pg_current_wal_lsn()::text")
         end = time.monotonic() + PATIENCE
         while self.execute("SELECT coalesce(pg_last_wal_replay_lsn() >= %s::pg_lsn, false)", written) != [(True,)]:
@@ -152,7 +152,7 @@ class Server:
 
 @dataclass
 class Pooler:
-    """A PgBouncer before a server; `mode` is session, transaction or statement."""
+    """A PgBouncer in front of a server; `mode`: session, transaction or statement."""
 
     home: Home
     server: Server

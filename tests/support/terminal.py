@@ -1,4 +1,4 @@
-"""A terminal of its own for a command: what is written to it, byte by byte."""
+"""A pseudo-terminal for a command, and the bytes that are written to it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.support.command import PATIENCE, PROGRAM
 
 COLOURS: Final = re.compile(rb"\x1b\[[0-9;]*m")
 SCREEN: Final = re.compile(rb"\x1b\[(\?1049|\?25)[hl]|\x1b\[[0-9;]*[HJK]|\x1b\[[0-9]*A")
-"""What a screen of ours is made with: the other screen, the cursor, and clearing."""
+"""The control sequences of shardd's own screens: alternate screen, cursor and clearing."""
 
 
 class Terminal:
-    """`shardd` on a pseudo-terminal, which is its input, too. `COLUMNS`, `NO_COLOR` and the like are not set."""
+    """`shardd` on a pseudo-terminal, which is also its input. `COLUMNS`, `NO_COLOR` and the like are not set."""
 
     def __init__(
         self,
@@ -66,23 +66,23 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """What was painted, without colours and movements."""
+        """The output without colours and cursor movements."""
         return SCREEN.sub(b"", COLOURS.sub(b"", self.painted)).decode(errors="replace")
 
     async def until(self, words: str) -> None:
-        """Until the words are there."""
+        """Wait until the output contains the words."""
         async with asyncio.timeout(PATIENCE):
             while words not in self.text:
                 self.changed.clear()
                 await self.changed.wait()
 
     async def shows(self, words: str) -> None:
-        """Until the words are painted anew."""
+        """Wait until the words are printed again."""
         self.painted = b""
         await self.until(words)
 
     async def end(self) -> int:
-        """The exit code, when everything was read."""
+        """The exit code, after all output was read."""
         async with asyncio.timeout(PATIENCE):
             code = await self.process.wait()
         # Everything that was written is in the terminal's buffer by now.

@@ -1,4 +1,4 @@
-"""Reading a QR code off a terminal as a camera does: the glyphs as a font draws them, and a scanner that knows nothing else."""
+"""Reads QR codes from terminal output as a camera would: draws the glyphs like a font, then scans the picture."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from functools import cache
 import zxingcpp
 
 CELL = (10, 21)
-"""Pixels of a character cell; fonts are between 1.8 and 2.2 times as high as wide."""
+"""Pixels of a character cell; fonts are 1.8 to 2.2 times as high as wide."""
 _PAINTED = {
     "SPACE": "",
     "FULL BLOCK": "123456",
     "LEFT HALF BLOCK": "135",
     "RIGHT HALF BLOCK": "246",
 }
-"""The sixths of a cell that a glyph paints, numbered as Unicode numbers them: row by row from the top left."""
+"""The sixths of a cell that a glyph fills, numbered as in Unicode: row by row from the top left."""
 
 
 def scan_lines(lines: Sequence[str]) -> list[str]:
-    """The texts of the QR codes in these lines, painted dark on light."""
+    """The texts of the QR codes in these lines, drawn dark on light."""
     width, height = CELL
     columns = max(map(len, lines))
     margin = 2 * height
@@ -38,7 +38,7 @@ def scan_lines(lines: Sequence[str]) -> list[str]:
 
 @cache
 def _row(glyph: str, y: int) -> bytes:
-    """One row of pixels of a glyph; letters are of no interest."""
+    """One row of pixels of a glyph; letters are blank."""
     width, height = CELL
     name = unicodedata.name(glyph, "")
     if name in {"UPPER HALF BLOCK", "LOWER HALF BLOCK"}:

@@ -1,5 +1,5 @@
-"""A program that takes webhooks: a real HTTP server on loopback, which verifies each signature with the reference library of
-Standard Webhooks, remembers what came, and misbehaves as it is told to.
+"""A webhook receiver: a real HTTP server on loopback that verifies signatures with the reference library of Standard Webhooks,
+records requests, and misbehaves on command.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aiohttp import web
 from standardwebhooks.webhooks import Webhook
 
 PATIENCE = 60.0
-"""Seconds after which a test calls something hung."""
+"""Seconds after which a test fails because something hangs."""
 SECRET = f"whsec_{base64.b64encode(bytes(range(32))).decode()}"
 RESET, HANG = "reset", "hang"
 
@@ -25,14 +25,14 @@ Manner = Callable[["Posted"], "int | str | Answer"]
 
 @dataclass(frozen=True)
 class Posted:
-    """One request, as it came."""
+    """One request."""
 
     number: str
     """webhook-id"""
     headers: Mapping[str, str]
     body: bytes
     earlier: int
-    """How often the same id came before."""
+    """The number of earlier requests with the same id."""
 
     @property
     def json(self) -> Any:
@@ -50,7 +50,7 @@ class Posted:
 
 @dataclass(frozen=True)
 class Answer:
-    """More than a status."""
+    """An answer with more than a status."""
 
     status: int
     headers: Mapping[str, str]
@@ -58,7 +58,7 @@ class Answer:
 
 
 class Receiver:
-    """`manner` decides what each request is answered; what was answered with 2xx counts as taken."""
+    """`manner` decides the answer to each request; those answered with 2xx count as accepted."""
 
     def __init__(self, manner: Manner = lambda _: 204, secret: str = SECRET) -> None:
         self.manner = manner
@@ -83,7 +83,7 @@ class Receiver:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen, on the port of the last time if there was one."""
+        """Listen, on the same port as before if it was stopped."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -97,7 +97,7 @@ class Receiver:
         await self._runner.cleanup()
 
     async def until(self, true: Callable[[Receiver], bool]) -> None:
-        """Until a condition holds that only requests can change."""
+        """Wait for a condition that only requests can change."""
         try:
             async with asyncio.timeout(PATIENCE), self._changed:
                 await self._changed.wait_for(lambda: true(self))
@@ -106,7 +106,7 @@ class Receiver:
             raise AssertionError(f"never came true: {len(self.taken)} taken, posted {counts}") from None
 
     async def until_taken(self, count: int) -> list[Posted]:
-        """Until so many different events were taken."""
+        """Wait until this many different events were accepted."""
         await self.until(lambda receiver: len({post.number for post in receiver.taken}) >= count)
         return self.taken
 
@@ -120,7 +120,7 @@ class Receiver:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        Webhook(self.secret).verify(body, dict(request.headers))  # raises: the answer is 500 then
+        Webhook(self.secret).verify(body, dict(request.headers))  # raises, which is answered with 500
         number = request.headers["webhook-id"]
         posted = Posted(number, dict(request.headers), body, sum(post.number == number for post in self.posted))
         self.posted.append(posted)

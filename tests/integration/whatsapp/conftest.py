@@ -1,4 +1,4 @@
-"""The transport in a process of its own, between a real PostgreSQL and the project's own WhatsApp server."""
+"""The transport in a separate process, with a real PostgreSQL and the test WhatsApp server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MakeDevice = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="session")
 def store(cluster: Cluster) -> Iterator[str]:
-    """The address of a session store that is ready; devices of all tests live in it, each with a number of its own."""
+    """The DSN of a prepared session store, which all tests share with unique numbers."""
     name = cluster.create_database()
     dsn = sessions_dsn(cluster.dsn(name))
     asyncio.run(prepare_store(dsn))
@@ -32,7 +32,7 @@ def store(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture
 def make_device(store: str, whatsapp: ServerProcess) -> MakeDevice:
-    """Makes paired devices: what a worker is told of one. Its proxy leads to the test server, under the device's name."""
+    """Creates paired devices as a worker receives them. Their proxy is the test server, with the device's name as user."""
 
     def make(number: str) -> dict[str, Any]:
         (session,) = seed_postgres(store, [number])

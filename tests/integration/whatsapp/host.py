@@ -1,4 +1,4 @@
-"""A process with nothing but the transport in it, told what to do by JSON lines: what a worker does, without a supervisor.
+"""A process with only the transport, controlled by lines of JSON: a worker without a supervisor.
 
 neonize reads its environment once, at the start of a process, so a test cannot load it itself. What the Go library prints to
 the standard output must not get between the answers: those go to a copy of it.
@@ -82,7 +82,7 @@ class Host:
         await self._transport.close()
 
     async def counts(self) -> dict[str, int]:
-        """What this process holds."""
+        """Resources of this process."""
         return {
             "open": self._transport.open_clients(),
             "connects": self._transport.connects(),

@@ -1,4 +1,4 @@
-"""The near end of `host`: starts the process, makes requests, collects events."""
+"""Controls a `host` process: starts it, sends requests, collects events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEADLINE = 60.0
 
 
 class HostProcess:
-    """A child process with the transport in it."""
+    """A child process with the transport."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
@@ -49,12 +49,12 @@ class HostProcess:
         return await asyncio.wait_for(answer, DEADLINE)
 
     async def send(self, device: dict[str, Any], recipient: str, body: str = "hello", **job: Any) -> dict[str, Any]:
-        """What became of one job."""
+        """Send one job; returns its result."""
         told: dict[str, Any] = await self.ask("send", device=device, job={"recipient": recipient, "body": body, **job})
         return told
 
     async def event(self, event: str, device: str, **fields: Any) -> dict[str, Any]:
-        """The first such event, waited for."""
+        """Wait for the first such event."""
 
         def found() -> dict[str, Any] | None:
             wanted = {"event": event, "device": device, **fields}
@@ -66,7 +66,7 @@ class HostProcess:
             return seen
 
     async def until(self, **counts: int) -> dict[str, int]:
-        """The process's counts, once they are these."""
+        """Wait until the process's counts include these."""
         async with asyncio.timeout(DEADLINE):
             while not counts.items() <= (seen := await self.ask("counts")).items():  # noqa: ASYNC110 - another process's counts
                 await asyncio.sleep(0.05)

@@ -2,7 +2,7 @@
 
 import pytest
 
-# These modules assert for the tests that use them; pytest explains asserts only where it is told to.
+# These modules contain asserts for the tests; pytest rewrites them only if they are registered.
 pytest.register_assert_rewrite(
     *(f"tests.support.choice.{name}" for name in ("judge", "referee", "world", "real_queue"))
 )

@@ -1,4 +1,4 @@
-"""The complete list of jobs and everything that happened to them: what the judge looks at, and what stands for the database."""
+"""The complete list of jobs and their history, which the judge reads, and which replaces the database."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shardd.states import DeviceState, Verdict
 from shardd.supervisor.scheduling.device_queue import PRIORITY_SHIFT
 
 LEFT: Final = {Verdict.SENT, Verdict.IN_DOUBT}
-"""After these a message left, or may have."""
+"""Verdicts after which a message was or may have been sent."""
 NOT_TRIED: Final = {Verdict.RETURNED, Verdict.EXPIRED, Verdict.OPTED_OUT}
 
 
@@ -28,19 +28,19 @@ class Job:
     job_class: str
     priority: int
     run_at: int
-    """Microseconds; no two jobs of a device need differ."""
+    """Microseconds; jobs may have the same value."""
     address: str
     order_group: str | None = None
     expires_at: float | None = None
-    """This and the next in POSIX seconds."""
+    """This and the next field in POSIX seconds."""
     due_at: float | None = None
-    """It stands in no lane before."""
+    """It is in no lane before."""
     held: bool = False
     claim: Claim | None = None
     settling: bool = False
-    """Its claim has ended, which is not written yet."""
+    """Its claim has ended, but this is not settled yet."""
     returned: bool = False
-    """And then it stands in its lane again."""
+    """When it is in its lane again."""
     attempt: int = 0
     failures: int = 0
     ended: str | None = None
@@ -56,7 +56,7 @@ class Job:
 
     @property
     def stands_in_line(self) -> bool:
-        """As far as is known; in the table not before its return is written."""
+        """Whether it is in its lane; in the table only after its release is settled."""
         return self.ended is None and (self.claim is None or self.returned) and self.due_at is None and not self.held
 
     def is_late(self, wall: float) -> bool:
@@ -74,7 +74,7 @@ class Campaign:
 
 @dataclass
 class Sender:
-    """A device as an operator sees it."""
+    """A device with its settings."""
 
     id: str
     shard: int
@@ -83,7 +83,7 @@ class Sender:
     state: DeviceState = DeviceState.READY
     paused: bool = False
     rests_until: float = 0.0
-    """POSIX seconds; the other side asked for it."""
+    """POSIX seconds until which the other side asked to wait."""
 
     @property
     def alive(self) -> bool:
@@ -92,7 +92,7 @@ class Sender:
 
 @dataclass(frozen=True)
 class Take:
-    """A job was taken; `weight` of its campaign then."""
+    """A claim, with the weight of its campaign at that time."""
 
     device: str
     campaign: str
@@ -101,7 +101,7 @@ class Take:
 
 @dataclass(frozen=True)
 class Try:
-    """A message was tried from `start` to `end` (POSIX seconds); `left`: it was sent or may have been."""
+    """An attempt from `start` to `end` (POSIX seconds); `left`: it was or may have been sent."""
 
     device: str
     campaign: str
@@ -109,17 +109,17 @@ class Try:
     start: float
     end: float
     day: date
-    """By the device's clock, at its end."""
+    """The device's local time at its end."""
     hour: int
     left: bool
     before_restart: bool = False
     fast: bool = False
-    """Sooner after the one before than the device's gap allows: out of a burst."""
+    """Closer to the previous one than the device's gap: part of a burst."""
 
 
 @dataclass
 class Book:
-    """All of it."""
+    """The whole state and history."""
 
     senders: dict[str, Sender]
     campaigns: dict[str, Campaign] = field(default_factory=dict)
@@ -128,16 +128,16 @@ class Book:
     opted_out: set[str] = field(default_factory=set)
     contacts: dict[tuple[str, str], str] = field(default_factory=dict)
     up: set[int] = field(default_factory=set)
-    """Shards that run."""
+    """Running shards."""
     takes: list[Take] = field(default_factory=list)
-    """Since the last restart, which forgets shares."""
+    """Claims since the last restart, which resets shares."""
     tries: list[Try] = field(default_factory=list)
 
     def live(self) -> list[Job]:
         return [job for job in self.jobs.values() if job.ended is None]
 
     def in_line(self, device: str) -> list[Job]:
-        """The jobs that wait for this device, in no order."""
+        """The jobs that wait for this device, unordered."""
         return [job for job in self.jobs.values() if job.device == device and job.stands_in_line]
 
     def lane_of(self, device: str, lane: str) -> list[Job]:
@@ -161,11 +161,11 @@ class Book:
         ]
 
     def first_unsent(self, order_group: str) -> Job | None:
-        """The one that goes next of an order group, if all before it were sent."""
+        """The next job of an order group, if all before it were sent."""
         unsent = [job for job in self.jobs.values() if job.order_group == order_group and job.ended != "sent"]
         return min(unsent, key=lambda job: job.id, default=None)
 
 
 def local(sender: Sender, moment: float) -> datetime:
-    """A moment by the device's clock."""
+    """A moment in the device's local time."""
     return datetime.fromtimestamp(moment, sender.pace.zone)

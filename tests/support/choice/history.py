@@ -1,4 +1,4 @@
-"""Histories out of numbers: each step is a word and a number, of which everything else about the step is made."""
+"""Histories from numbers: a step is a word and a number, from which everything else about the step is derived."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Item = TypeVar("Item")
 Step = tuple[str, int]
 
 BEGINS: Final = [
-    datetime(2026, 3, 28, 20, 30, tzinfo=UTC),  # Berlin skips an hour in this night
-    datetime(2026, 10, 24, 21, 0, tzinfo=UTC),  # and shows one twice
+    datetime(2026, 3, 28, 20, 30, tzinfo=UTC),  # Berlin skips an hour that night
+    datetime(2026, 10, 24, 21, 0, tzinfo=UTC),  # and repeats one
     datetime(2026, 4, 4, 12, 45, tzinfo=UTC),  # Lord Howe: half an hour
     datetime(2026, 7, 1, 15, 59, tzinfo=UTC),
 ]
@@ -33,7 +33,7 @@ VERDICTS: Final = [Verdict.SENT] * 8 + list(Verdict)
 
 
 class Dice:
-    """Choices out of one number."""
+    """Choices derived from one number."""
 
     def __init__(self, number: int) -> None:
         self._random = random.Random(number)
@@ -46,7 +46,7 @@ class Dice:
 
 
 def at_once(work: Coroutine[Any, Any, None]) -> None:
-    """Run what waits for nobody, though it may let others have their turn."""
+    """Run a coroutine that waits for nothing external, though it may yield."""
     try:
         while work.send(None) is None:
             pass
@@ -56,7 +56,7 @@ def at_once(work: Coroutine[Any, Any, None]) -> None:
 
 
 def make_pace(dice: Dice, *, spread: bool) -> DevicePace:
-    """The limits of a device. `spread`: its gaps are drawn between two bounds."""
+    """The limits of a device. `spread`: its gaps are random between two bounds."""
     gap = dice.pick([0.0, 0.0, 5.0, 60.0])
     base = Pace(gap, gap * 1.8 if spread else gap, dice.pick([0, 0, 2, 5]), dice.pick([0, 0, 3, 8]), dice.pick(QUIET))
     classes = {}
@@ -84,12 +84,12 @@ def make_book(number: int, *, spread: bool = False, groups: bool = False) -> Boo
 
 
 class History:
-    """Takes the steps."""
+    """Executes the steps."""
 
     def __init__(
         self, book: Book, queue: MemoryQueue, number: int, *, lossy: bool = False, timeless: bool = False
     ) -> None:
-        """`lossy`: some hints get lost; `timeless`: no job waits for a time or is too late."""
+        """`lossy`: some hints are lost; `timeless`: no job is scheduled or expires."""
         pacing._RNG.seed(number)
         backoff._RNG.seed(number)
         self.book, self.lossy, self.timeless = book, lossy, timeless
@@ -104,7 +104,7 @@ class History:
         await self.finale()
 
     async def nothing(self, dice: Dice) -> None:
-        """What a step shrinks to."""
+        """The step that others shrink to."""
 
     # ---- producers
 
@@ -139,7 +139,7 @@ class History:
     # ---- operators
 
     async def campaign(self, dice: Dice) -> None:
-        """Pause, resume, cancel, weigh or cap one; the router hears of it at once or somewhat later."""
+        """Pause, resume, cancel, weight or cap one; the router learns of it at once or later."""
         name = dice.pick(list(self.book.campaigns))
         campaign = self.book.campaigns[name]
         what = dice.pick(["toggle", "toggle", "toggle", "weight", "cap", "cancel"])
@@ -162,7 +162,7 @@ class History:
         await self.world.look_at_campaigns()
 
     async def device(self, dice: Dice) -> None:
-        """Pause, resume, break or mend one."""
+        """Pause, resume, break or repair one."""
         sender = self.book.senders[dice.pick(list(self.book.senders))]
         if dice.chance(2):
             sender.paused = not sender.paused
@@ -187,7 +187,7 @@ class History:
             world.scheduler.shard_up(shard, await world.queue.take_epoch(shard), world.now)
 
     async def limits(self, dice: Dice) -> None:
-        """Other limits for one that has some."""
+        """Change the limits of one."""
         sender = self.book.senders[dice.pick(list(self.book.senders))]
         pace = sender.pace
         if pace.base.hourly_limit and pace.base.daily_limit:
@@ -198,13 +198,13 @@ class History:
     # ---- the router
 
     async def turn(self, dice: Dice) -> None:
-        """Ask, and be answered."""
+        """Request claims and get the result."""
         if self.world.flight is None:
             self.world.ask(dice.pick([1, 2, 100, 100]))
         await self.world.answer()
 
     async def ask(self, dice: Dice) -> None:
-        """The answer comes later, or never."""
+        """Request claims; the result arrives later or never."""
         if self.world.flight is None:
             self.world.ask(dice.pick([1, 2, 100, 100]))
         elif self.world.cycle is None and dice.chance(2):
@@ -215,7 +215,7 @@ class History:
             await self.world.answer()
 
     async def end(self, dice: Dice) -> None:
-        """Something in flight comes to an end."""
+        """One job in flight ends."""
         hands = sorted(self.world.hands)
         if hands:
             await self._end(dice.pick(hands), dice.pick(VERDICTS), dice)
@@ -233,7 +233,7 @@ class History:
         await self.world.end(job_id, verdict, **more)
 
     async def send(self, dice: Dice) -> None:
-        """Everything in flight is sent, and the next turn comes: most of what happens in a day."""
+        """Everything in flight is sent, and the next cycle runs: the usual case."""
         world = self.world
         for job_id in sorted(world.hands):
             await world.end(job_id, Verdict.SENT)
@@ -270,12 +270,12 @@ class History:
         seconds = self.world.scheduler.seconds_until_next(self.world.now)
         if seconds:
             self.world.check_nobody_is_late(seconds, dice.pick([0.1, 0.5, 1.0]))
-            self.world.pass_time(seconds + 3 * MOMENT)  # so that the judge is sure of it
+            self.world.pass_time(seconds + 3 * MOMENT)  # so that the judge is certain
 
-    # ---- the end of all
+    # ---- the end
 
     async def finale(self) -> None:
-        """With everything up and well, every job comes to its end."""
+        """With everything up and healthy, every job ends."""
         world = self.world
         await self._mend()
         for _ in range(40 + 8 * world.ids):
@@ -290,7 +290,7 @@ class History:
             if not self.left():
                 return
             if not world.hands:
-                # A job of a group has no turn before it has a device.
+                # A job of a group is not considered before it has a device.
                 turn = world.scheduler.seconds_until_next(world.now)
                 waits = any(job.due_at is not None and not job.held for job in self.book.live())
                 world.pass_time(min(3600.0 if turn is None else turn, 41.0 if waits else math.inf) + 3 * MOMENT)
@@ -316,7 +316,7 @@ class History:
         await world.scan()
 
     def left(self) -> list[Job]:
-        """What should come to its end by itself: not what was cancelled, nor what waits for something that was not sent."""
+        """Jobs that should end by themselves: not cancelled, and not behind one that was not sent."""
         left = []
         for job in self.book.live():
             if job.campaign and self.book.campaigns[job.campaign].state == "cancelled":

@@ -1,7 +1,7 @@
-"""The model: from all jobs and the whole history, which job may a device send now? Written from what is promised to operators.
+"""The model: which job may a device send now, given all jobs and the whole history? Written from the documentation.
 
-A pause between two messages is drawn between two bounds, and a burst is counted elsewhere: in between the judge does not know
-whether a job may go. Neither does it within a moment of a change of the clock's hour. `Maybe` says so.
+Gaps are random between two bounds and bursts are counted elsewhere, so between the bounds, and within a moment of a change of the
+hour, the judge cannot decide: `Maybe`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from shardd.pacing import Pace
 from tests.support.choice.book import Book, Job, Sender, Try, local
 
 MOMENT = 1e-4
-"""Seconds, within which sums of floating point times may differ."""
+"""Seconds by which sums of floating-point times may differ."""
 
 
 class Maybe(Enum):
-    """Whether a job may go."""
+    """Whether a job may be sent."""
 
     NO = 0
     UNKNOWN = 1
@@ -26,15 +26,15 @@ class Maybe(Enum):
 
 
 class Judge:
-    """Looks at the book only."""
+    """Uses only the book."""
 
     def __init__(self, book: Book) -> None:
         self.book = book
 
-    # ---- may anything of this kind go now?
+    # ---- may this job be sent now?
 
     def may_send(self, device: str, job: Job, now: float) -> Maybe:
-        """Whether this device may be given this job now, if it is the first of its lane; `now` in POSIX seconds."""
+        """Whether this device may send this job now, as the first of its lane; `now` in POSIX seconds."""
         sender = self.book.senders[device]
         in_flight = self.book.in_flight(device)
         if not sender.alive or sender.shard not in self.book.up:
@@ -70,7 +70,7 @@ class Judge:
     # ---- which one?
 
     def firsts(self, device: str, now: float) -> dict[str, Job]:
-        """The first job of each lane of a device that is not too late."""
+        """The first job of each lane of a device that has not expired."""
         found: dict[str, Job] = {}
         for job in self.book.in_line(device):
             if job.is_late(now):
@@ -80,9 +80,9 @@ class Judge:
         return found
 
     def shares(self, device: str) -> tuple[float, dict[str, float]]:
-        """What has been given out on this device, and up to where each campaign had its share of it, by weight.
+        """The virtual time of this device and of each of its campaigns, by weight.
 
-        Who was not there while others sent begins where they are: nobody catches up.
+        A campaign that was absent starts at the device's time: it does not catch up.
         """
         level, had = 0.0, dict[str, float]()
         for take in self.book.takes:
@@ -92,12 +92,12 @@ class Judge:
         return level, had
 
     def rank(self, device: str, job: Job) -> tuple[int, float, tuple[int, int]]:
-        """Least first: the highest priority, then the campaign with the least share by weight, then the oldest."""
+        """A sort key: highest priority, then the campaign with the smallest share by weight, then the oldest."""
         level, had = self.shares(device)
         return -job.priority, max(level, had.get(job.campaign, 0.0)), job.place
 
     def definite(self, device: str, now: float) -> Job | None:
-        """The job that goes next, of those that surely may go now."""
+        """The next job, of those that certainly may be sent now."""
         may = [job for job in self.firsts(device, now).values() if self.may_send(device, job, now) is Maybe.YES]
         return min(may, key=lambda job: self.rank(device, job), default=None)
 
@@ -108,7 +108,7 @@ class Judge:
             assert self.book.first_unsent(job.order_group) is job, "an order group was overtaken"
 
     def check_burst(self, sender: Sender) -> None:
-        """No run of a class has more quick messages than its burst holds and what came back meanwhile."""
+        """No run of a class has more quick messages than its burst and what was regained meanwhile."""
         base = sender.pace.base
         if base.gap_max <= 0:
             return
@@ -125,7 +125,7 @@ class Judge:
 
 
 def _after_gap(own: Pace, base: Pace, tries: Iterable[Try], now: float) -> Maybe:
-    # A restart knows when the last message left; what failed before it is forgotten.
+    # After a restart only the time of the last message is known; failed attempts are forgotten.
     last = max((one.end for one in tries if one.left or not one.before_restart), default=None)
     if last is None:
         return Maybe.YES

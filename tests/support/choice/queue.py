@@ -1,4 +1,4 @@
-"""A queue in memory that answers as the statements of the database do, from the book and into it."""
+"""A queue in memory that behaves like the statements of the database, on the data of the book."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.scheduler_by_hand import LONG_AGO, device
 
 
 class MemoryQueue:
-    """What `Jobs`, `Groups`, `Campaigns` and `Devices` do. Every method is what the database does at once."""
+    """The interface of `Jobs`, `Groups`, `Campaigns` and `Devices`; each method is atomic."""
 
     def __init__(self, book: Book) -> None:
         self.book = book
@@ -47,7 +47,7 @@ class MemoryQueue:
         )  # fmt: skip
 
     async def write_device(self, sender: Sender) -> None:
-        """Its state or pause have changed in the book."""
+        """The state or pause of a device has changed in the book."""
 
     async def running(self) -> dict[str, Campaign]:
         return {
@@ -57,7 +57,7 @@ class MemoryQueue:
         }
 
     async def write_campaign(self, name: str) -> None:
-        """It has changed in the book."""
+        """A campaign has changed in the book."""
 
     async def sends(self) -> list[tuple[str, str, date, int]]:
         return [(campaign, name, day, sent) for (campaign, name, day), sent in self.campaign_days.items()]

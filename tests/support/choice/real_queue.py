@@ -1,7 +1,4 @@
-"""The queue in a real database, and beside it the one in memory: whatever the database answers is compared.
-
-So neither can be wrong alone.
-"""
+"""The queue in a real database, compared with the one in memory, so that an error in either is found."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class RealQueue(MemoryQueue):
-    """Asks the database, compares, and gives the database's answer."""
+    """Asks the database and the queue in memory, compares, and returns the database's answer."""
 
     numbers = itertools.count(1)
 
@@ -40,7 +37,7 @@ class RealQueue(MemoryQueue):
             await connection.execute(statement.encode(), params)
 
     async def begin(self) -> None:
-        """Nothing but the book's devices, campaigns and groups is there; opt-outs are for ever, so that addresses are new."""
+        """Reset the database to the book's devices, campaigns and groups; opt-outs are permanent, so recipients are new."""
         for table in (
             "jobs", "archive", "campaign_days", "device_days", "contacts", "device_group_members", "device_groups",
             "campaigns", "devices", "leases",
@@ -136,7 +133,7 @@ class RealQueue(MemoryQueue):
         return found
 
     async def promote_due(self) -> list[WorkHint]:
-        # The clock of the history is not the database's.
+        # The history has its own clock, not the database's.
         due = [job.id for job in self.book.live() if job.due_at is not None and job.due_at <= self.wall]
         await self.run(
             "UPDATE shardd.jobs SET due_at = now() + CASE WHEN id = ANY (%s) THEN '0' ELSE '1 day' END::interval"

@@ -1,6 +1,6 @@
-"""Looks at every choice, every claim and every turn of the groups' work, and says what is wrong with it.
+"""Checks every request, every claim and every cycle of the group assigner.
 
-The scheduler cannot know everything: the referee keeps what they cannot, and asks no more of them.
+The referee tracks what the scheduler cannot know, and does not require it.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from tests.support.choice.judge import Judge, Maybe
 
 
 class Referee:
-    """Of one history."""
+    """The referee of one history."""
 
     def __init__(self, book: Book) -> None:
         self.book, self.judge = book, Judge(book)
         self.vague: dict[tuple[str, str], Position | None] = {}
-        """Lanes whose first job the scheduler cannot know: it believes it is here (None: where one was that is gone)."""
+        """Lanes whose first job the scheduler cannot know, with the position that it assumes (None: of a removed job)."""
         self.blind: set[str] = set()
-        """Devices of which a hint was lost."""
+        """Devices with a lost hint."""
         self.told = True
-        """Whether the scheduler know the campaigns as they are."""
+        """Whether the scheduler knows the current campaigns."""
         self.hinted: set[tuple[str, str, Position]] = set()
-        """Since the last ask."""
+        """Since the last request."""
 
     def due(self, wall: float) -> set[str]:
-        """The devices that surely may send now, as far as the scheduler can know."""
+        """The devices that certainly may send now, as far as the scheduler can know."""
         if not self.told:
             return set()
         return {name for name in self.book.senders if name not in self.blind and self.judge.definite(name, wall)}
 
-    # ---- a turn
+    # ---- a request
 
     def see_asks(self, requests: Sequence[ClaimRequest], most: int, due: set[str], wall: float) -> None:
         self.hinted = set()
@@ -57,7 +57,7 @@ class Referee:
         )
         first = firsts.get(ask.lane)
         if first is None:
-            # That a job's time is over while it waits is seen by the claim, and by nobody before.
+            # Only the claim notices that a waiting job has expired.
             late = any(job.lane == ask.lane and job.is_late(wall) for job in self.book.in_line(name))
             assert late or vague or name in self.blind, "a turn for a lane that has nothing"
             return
@@ -71,12 +71,12 @@ class Referee:
             return
         place = self.vague[name, ask.lane] if vague else first.place
         if place is not None:
-            # What came since the scheduler believed that the lane begins there was hinted at.
+            # Jobs that were added after the scheduler's assumption were hinted.
             place = min(place, first.place)
             mine = replace(first, priority=-(place[0] >> 52), run_at=place[0] % (1 << 52), id=place[1])
             assert self.judge.rank(name, mine) <= self.judge.rank(name, best), "another lane's turn"
 
-    # ---- its answer
+    # ---- its result
 
     def see_taken(self, taken: ClaimedJob, wall: float) -> None:
         claim = taken.claim
@@ -87,7 +87,7 @@ class Referee:
         assert not job.campaign or self.book.campaigns[job.campaign].state == "running", "a campaign that does not run"
         assert not job.is_late(wall), "too late"
         for other in self.book.lane_of(claim.device_id, claim.lane):
-            # What came while the claim was under way may have missed it.
+            # Jobs that were added during the claim may have been missed by it.
             if other.place < job.place and (claim.device_id, claim.lane, other.place) not in self.hinted:
                 assert claim.device_id in self.blind or other.is_late(wall), "the order of the lane"
         self.judge.check_order_group(job)
@@ -96,11 +96,11 @@ class Referee:
     def see_claim(self, ask: ClaimRequest) -> None:
         campaign = self.book.campaigns.get(ask.lane.rpartition("/")[0])
         if campaign is not None and campaign.state != "running":
-            # Should it run again before anybody looks, then only a scan finds its jobs.
+            # If it runs again before the next check, only a scan finds its jobs.
             self.blind.add(ask.device_id)
 
     def see_answer(self, ask: ClaimRequest, taken: Sequence[ClaimedJob], wall: float) -> None:
-        """After an answer the scheduler know where a lane begins, unless they did not ask, or heard of what was taken."""
+        """After a result the scheduler knows the start of a lane, unless it did not ask, or had a hint of the claimed job."""
         key = (ask.device_id, ask.lane)
         self.vague.pop(key, None)
         if any(job.is_late(wall) for job in self.book.lane_of(*key)):
@@ -114,7 +114,7 @@ class Referee:
             self.vague[key] = places[-1]
 
     def lost(self, device: str, lane: str) -> None:
-        """A job left this lane by another door than a claim."""
+        """A job left this lane other than by a claim."""
         self.vague[device, lane] = None
 
     # ---- groups
@@ -126,7 +126,7 @@ class Referee:
         pools: dict[tuple[str, str], list[Job]],
         wall: float,
     ) -> None:
-        """`given`: jobs that got a device; `known`: whom recipients knew before; `pools`: what waited for one."""
+        """`given`: jobs that got a device; `known`: earlier devices of recipients; `pools`: jobs that were waiting for one."""
         met = dict(known)
         for job in sorted(given, key=lambda one: one.lane):
             self._see_given(job, met)
@@ -154,7 +154,7 @@ class Referee:
             assert sender.state is DeviceState.READY, "a new contact for a restricted device"
 
     def _see_idle(self, group: str, lane: str, job: Job, wall: float) -> None:
-        """The first job of the pool was given to nobody: then no device of the group could send it now."""
+        """If the first job of the pool got no device, no device of the group could send it now."""
         for name in self.book.members[group]:
             sender = self.book.senders[name]
             idle = sender.state is DeviceState.READY and not any(each.lane == lane for each in self.book.in_line(name))

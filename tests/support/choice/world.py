@@ -1,6 +1,6 @@
-"""Devices, producers, operators and time around the real scheduler and the real work of groups, and a referee beside them.
+"""Simulates devices, producers, operators and time around the real scheduler and group assigner, checked by a referee.
 
-One thing happens after the other; between an ask and its answer others may happen, as they do while a claim is under way.
+Steps are sequential; between a claim request and its result other steps may happen, as in production.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.support.choice.queue import MemoryQueue
 from tests.support.choice.referee import Referee
 
 REST = 20.0
-"""Seconds that a device out of reach is let alone."""
+"""Seconds for which an unreachable device is not used."""
 WARM_DAYS = 5
 
 
@@ -33,7 +33,7 @@ Entry = tuple[Claim, Outcome, Finish | Release]
 
 @dataclass
 class Hand:
-    """A claim in somebody's hand, since a moment in POSIX seconds."""
+    """A claim in flight since a moment in POSIX seconds."""
 
     claim: Claim
     start: float
@@ -50,12 +50,12 @@ class World:
         self.hands: dict[int, Hand] = {}
         self.pending: list[Entry] = []
         self.batch: list[Entry] = []
-        """What the present flight settles."""
+        """The entries that the current cycle settles."""
         self.flight: list[ClaimRequest] | None = None
         self.cycle: Cycle | None = None
-        """What the flight will bring, when the database has done it."""
+        """The result of the current cycle, once the database has committed it."""
         self.weights: dict[str, float] = {}
-        """Of campaigns, as the scheduler know them."""
+        """The campaigns that the scheduler knows."""
 
     # ---- time and restarts
 
@@ -72,7 +72,7 @@ class World:
                 self.referee.lost(job.device, job.lane)
 
     async def start(self) -> None:
-        """A supervisor without a memory."""
+        """A restarted supervisor."""
         self.scheduler = Scheduler(
             shard_of=lambda name: self.book.senders[name].shard,
             pace_of=lambda device: self.book.senders[device.id].pace,
@@ -91,7 +91,7 @@ class World:
         await self.scan()
 
     async def restart(self, lost: Verdict) -> None:
-        """The journals tell what became of what was in flight, and it is written before anything else; the clock begins anew."""
+        """Settle what was in flight from the journals, before anything else; the monotonic clock restarts."""
         if self.flight is not None:
             await self.answer()
         for job_id in list(self.hands):
@@ -103,7 +103,7 @@ class World:
         self.ahead, self.now = self.wall - 5000.0, 5000.0
         await self.start()
 
-    # ---- what the scheduler are told
+    # ---- input of the scheduler
 
     async def look(self) -> None:
         devices = [
@@ -113,7 +113,7 @@ class World:
         self.scheduler.set_devices(devices, self.now, wall=self.wall, unwritten={})
 
     async def look_at_campaigns(self) -> None:
-        """As `CampaignSync` does."""
+        """Pass the campaigns on, as `CampaignSync` does."""
         running = await self.queue.running()
         for campaign, name, day, sent in await self.queue.sends():
             self.scheduler.queues[name].note_campaign_sends(campaign, day, sent)
@@ -131,7 +131,7 @@ class World:
         self.referee.blind.clear()
 
     async def expire(self) -> None:
-        """What is too late leaves its lane."""
+        """Remove expired jobs from their lanes."""
         for job in await self.queue.expire():
             if job.device is not None:
                 self.referee.lost(job.device, job.lane)
@@ -151,7 +151,7 @@ class World:
             self.referee.lost(name, lane)
 
     async def insert(self, jobs: list[Job], *, heard: bool = True) -> None:
-        """A producer's statement; `heard`: the scheduler hear of it."""
+        """A producer's INSERT; `heard`: the scheduler gets a hint."""
         await self.queue.insert(jobs)
         for job in jobs:
             if job.device is None or not job.stands_in_line:
@@ -165,7 +165,7 @@ class World:
         self.ids += 1
         return self.ids
 
-    # ---- the wheel
+    # ---- the cycle
 
     def ask(self, most: int) -> None:
         due = self.referee.due(self.wall)
@@ -176,7 +176,7 @@ class World:
         self.referee.see_asks(self.flight, most, due, self.wall)
 
     async def claim(self) -> None:
-        """The database does what the flight asks for; nobody knows yet."""
+        """The database executes the cycle; its result is not known yet."""
         requests = self.flight or []
         batch, self.batch = self.batch, []
         found = {ask.device_id: bool(self.queue.claimable(ask)) for ask in requests}
@@ -194,7 +194,7 @@ class World:
             self.referee.see_claim(ask)
 
     async def answer(self) -> None:
-        """The claim comes back, and what was to be settled is."""
+        """The cycle's result arrives."""
         if self.cycle is None:
             await self.claim()
         cycle, self.cycle = self.cycle, None
@@ -212,13 +212,13 @@ class World:
                 await self.end(job.claim.id, Verdict.OPTED_OUT)
 
     async def fail(self) -> None:
-        """The database did not answer, and did nothing."""
+        """The database failed and changed nothing."""
         requests, self.flight = self.flight or [], None
         self.pending, self.batch = self.batch + self.pending, []
         self.scheduler.claim_failed(requests, self.now)
 
     async def end(self, job_id: int, verdict: Verdict, **more: Any) -> None:
-        """A worker's word."""
+        """An outcome from a worker."""
         hand = self.hands.pop(job_id)
         claim, sender = hand.claim, self.book.senders[hand.claim.device_id]
         outcome = Outcome(*claim.key, verdict.value, at=self.wall, **more)
@@ -262,7 +262,7 @@ class World:
         self.referee.judge.check_burst(sender)
 
     def _settlement(self, batch: list[Entry]) -> Settlement:
-        """As the router writes it."""
+        """The settlement as the router writes it."""
         sends = []
         for claim, outcome, _ in batch:
             pace = self.book.senders[claim.device_id].pace
@@ -279,7 +279,7 @@ class World:
         return settlement
 
     async def write(self) -> None:
-        """Settle, and claim nothing."""
+        """Settle without claiming."""
         self.flight = []
         self.batch, self.pending = self.pending, []
         await self.answer()
@@ -287,12 +287,12 @@ class World:
     # ---- groups
 
     async def share_out(self) -> None:
-        """One turn of the groups' work, and what must be true after it."""
+        """One cycle of the group assigner, and its check."""
         await self.write()
         before = {job.id: job.device for job in self.book.live()}
         known = dict(self.book.contacts)
         pools = {(group, lane): self.book.pool(group, lane) for group, lane in await self.queue.pools(FIRST_POOL, 1000)}
-        # As if the times had passed for which it remembers who is in a group, and who had no room.
+        # As if its cached group members and full devices had expired.
         self.group_assigner._members_read_at = -math.inf
         self.group_assigner._full.clear()
         await self.group_assigner._round(self.now)
@@ -302,10 +302,10 @@ class World:
             if name is not None and self.book.jobs[job_id].device != name:
                 self.referee.lost(name, self.book.jobs[job_id].lane)
 
-    # ---- what must be true of time
+    # ---- checks of time
 
     def check_nobody_is_late(self, seconds: float, part: float) -> None:
-        """Until the next turn of which the scheduler know, nobody may surely send."""
+        """Before the scheduler's next wake-up, no device may certainly send."""
         if self.flight is not None:
             return
         turn = self.scheduler.seconds_until_next(self.now)

@@ -1,11 +1,10 @@
-"""Plants a defect in how shardd's processes speak to each other, as SHARDD_TEST_DEFECT says; for tests of what a defect may cost.
+"""Injects the bug that SHARDD_TEST_DEFECT names into the communication of shardd's processes, to test its consequences.
 
-`job`: of a job with the body `torn`, a number stands where the recipient is due. `send`: a message that holds such a job is no
-msgpack. `outcomes`: nor is the first message that tells outcomes, of each worker. `outcome N`: nor is any that tells the
-outcome of job N. `step down`, `step up`: in place of its length, the message that holds such a job, or the first that tells
-outcomes, begins with a length that no message has. `settle`: settling what a dead worker had in flight fails the first time.
-`hear`: so does hearing outcomes. `encoder`: a job with the body `torn` cannot be encoded, nor a device with
-such a setting.
+A job with the body `torn` is the trigger of several. `job`: its recipient is encoded as a number. `send`: its message is not
+msgpack. `outcomes`: each worker's first message with outcomes is not msgpack. `outcome N`: no message with the outcome of job N
+is msgpack. `step down`, `step up`: the message with that job, or the first with outcomes, starts with an impossible length.
+`settle`: settling the claims of a dead worker fails the first time. `hear`: so does receiving outcomes. `encoder`: that job, or
+a device with such a setting, cannot be encoded.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ defect = os.environ.get("SHARDD_TEST_DEFECT")
 
 
 def fail_once(owner: Any, name: str) -> None:
-    """Let the first call of a function fail."""
+    """Make the first call of a function fail."""
     real = getattr(owner, name)
 
     def failing(*args: Any, **options: Any) -> Any:
@@ -29,7 +28,7 @@ def fail_once(owner: Any, name: str) -> None:
 
 def fail_to_settle() -> None:
     """See above."""
-    from shardd.supervisor.dispatch import recovery  # noqa: PLC0415  # not in every process that has this folder on its path
+    from shardd.supervisor.dispatch import recovery  # noqa: PLC0415  # not loaded in every process with this folder on its path
 
     fail_once(recovery, "verdicts")
 
@@ -64,7 +63,7 @@ def refuse_to_encode() -> None:
 
 
 def damage_messages(defect: str) -> None:
-    """Let some be unreadable when they are encoded."""
+    """Make some messages unreadable when they are encoded."""
     from shardd import ipc, wire  # noqa: PLC0415
 
     put = wire._put
@@ -75,7 +74,7 @@ def damage_messages(defect: str) -> None:
         return isinstance(message, ipc.SendJob) and message.job.body == "torn"
 
     def tells_of(message: Any) -> bool:
-        """Whether it is the first that tells outcomes, or tells the outcome of this job."""
+        """Whether it is the first message with outcomes, or contains the outcome of this job."""
         if not isinstance(message, ipc.Outcomes):
             return False
         told.append(message)
@@ -99,7 +98,7 @@ def damage_messages(defect: str) -> None:
 
 
 def with_torn_recipient(payload: bytes) -> bytes:
-    """The same message, but for what is no text any more."""
+    """The same message with a number in place of a text."""
     import msgspec  # noqa: PLC0415
 
     from shardd import ipc  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""A real MariaDB server of the test run's own: a socket in a temporary folder, no network, no grants beyond root's."""
+"""A real MariaDB server for the test run, with a socket in a temporary folder, and without network."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class MariaDb:
         shutil.rmtree(self.folder)
 
     def _data(self) -> list[str]:
-        # It refuses to run as root unless it is told to.
+        # It runs as root only with this option.
         return [f"--datadir={self.folder}/data", *(["--user=root"] if os.geteuid() == 0 else [])]
 
     @staticmethod
