@@ -1,4 +1,4 @@
-"""Campaigns beside a real daemon: what the sandbox delivered, in which order, and when each job was claimed."""
+"""Campaigns with a real daemon: what the sandbox delivered, in which order, and when each job was claimed."""
 
 from __future__ import annotations
 

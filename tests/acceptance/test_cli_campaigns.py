@@ -1,4 +1,4 @@
-"""`shardd campaign` over a real database, with the daemon down; what a daemon makes of it is in test_campaigns."""
+"""`shardd campaign` with a real database and without a daemon; test_campaigns has the daemon's side."""
 
 from __future__ import annotations
 

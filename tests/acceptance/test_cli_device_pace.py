@@ -1,4 +1,4 @@
-"""`shardd device add`, `set` and `show` for how fast a device sends, with the daemon down."""
+"""The pacing options of `shardd device add`, `set` and `show`, without a daemon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`shardd device` over a real database, with the daemon down; its arrival at a daemon is in test_cli_jobs."""
+"""`shardd device` with a real database and without a daemon; test_cli_jobs has the daemon's side."""
 
 from __future__ import annotations
 

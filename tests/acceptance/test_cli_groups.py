@@ -1,4 +1,4 @@
-"""`shardd group` over a real database, with the daemon down; what a daemon makes of groups is in test_groups."""
+"""`shardd group` with a real database and without a daemon; test_groups has the daemon's side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`shardd import legacy`: an old system moves over, and what waited there leaves once, by the daemon, in its order."""
+"""`shardd import legacy`: an old system is imported, and its waiting messages are sent once, in order."""
 
 from __future__ import annotations
 

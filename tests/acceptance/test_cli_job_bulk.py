@@ -1,4 +1,4 @@
-"""`shardd job retry` and `shardd job cancel` over many jobs: said before, asked, told, and the same when said again."""
+"""`shardd job retry` and `shardd job cancel` for many jobs: announced, confirmed, reported, and repeatable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`shardd job` over jobs that a real daemon brought to their ends."""
+"""`shardd job` with jobs that a real daemon has finished."""
 
 from __future__ import annotations
 

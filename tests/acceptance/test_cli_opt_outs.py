@@ -1,4 +1,4 @@
-"""`shardd opt-out`, with no daemon behind it."""
+"""`shardd opt-out` without a daemon."""
 
 from __future__ import annotations
 

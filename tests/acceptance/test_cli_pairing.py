@@ -1,4 +1,4 @@
-"""`shardd device pair` as a person or a front end uses it, with the real library, and beside a running daemon."""
+"""`shardd device pair` for people and programs, with the real library and a running daemon."""
 
 from __future__ import annotations
 

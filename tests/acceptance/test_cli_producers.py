@@ -1,4 +1,4 @@
-"""`shardd producer` over a real database, with the daemon down; what the bindings do is in test_producers."""
+"""`shardd producer` with a real database and without a daemon; test_producers has the effect of bindings."""
 
 from __future__ import annotations
 

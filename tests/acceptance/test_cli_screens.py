@@ -1,4 +1,4 @@
-"""What strangers wrote on the screens of an operator: every view, on a real terminal, in a pipe, and as JSON."""
+"""Strangers' texts in an operator's views: every view, on a real terminal, in a pipe, and as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`shardd device logout`, `take-over`, `import` and `replace`, with the real library, beside a running daemon."""
+"""`shardd device logout`, `take-over`, `import` and `replace`, with the real library and a running daemon."""
 
 from __future__ import annotations
 

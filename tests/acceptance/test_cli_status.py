@@ -1,4 +1,4 @@
-"""`shardd status` of a real daemon: once, for programs, and live on a terminal of its own."""
+"""`shardd status` with a real daemon: once, as JSON, and live on a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""POST /devices/ID/close: what other processes rely on before they use a session."""
+"""POST /devices/ID/close, which other processes rely on before they use a session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What befalls the control socket of a running shardd: it is made anew, or it is a problem that the metrics and the log tell."""
+"""Damage to the control socket of a running shardd: it is recreated, or reported in the metrics and the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A login that may connect and has no other right uses up what all sessions of a server share: shardd goes on, and names it."""
+"""A login without rights exhausts resources that all sessions of a server share: shardd continues, and names it."""
 
 from __future__ import annotations
 

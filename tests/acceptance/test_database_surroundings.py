@@ -1,4 +1,4 @@
-"""A database with settings of its own, in another encoding, or that becomes read-only for a while."""
+"""A database with unusual settings or encoding, or that becomes read-only for a while."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demonstration, small: it shows what it promises, and leaves no process behind however it ends."""
+"""The demonstration with few jobs: it shows what it promises, and leaves no process behind however it ends."""
 
 from __future__ import annotations
 

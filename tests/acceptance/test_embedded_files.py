@@ -1,4 +1,4 @@
-"""What stands in the place of the embedded database's files: nothing is followed or waited for, and one line says the fix."""
+"""Unexpected files in place of the embedded database's: none is followed or blocks, and one line names the fix."""
 
 from __future__ import annotations
 

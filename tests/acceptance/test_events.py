@@ -1,4 +1,4 @@
-"""What happened, as programs learn it from a running shardd: by webhook, by SQL, on the command line."""
+"""Events of a running shardd, by webhook, SQL and the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two servers in the DSN, a primary and its standby: the daemon and its sessions go on with the one that is promoted."""
+"""A primary and its standby in one DSN: the daemon and its sessions continue with the promoted server."""
 
 from __future__ import annotations
 

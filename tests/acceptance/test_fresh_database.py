@@ -1,4 +1,4 @@
-"""A database whose tables nobody has analysed: a producer inserts a day's work before shardd starts for the first time."""
+"""A database without statistics: a producer inserts a day's jobs before shardd starts for the first time."""
 
 from __future__ import annotations
 

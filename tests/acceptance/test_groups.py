@@ -1,4 +1,4 @@
-"""Device groups beside a real daemon: who delivered what, by the sandbox's own record."""
+"""Device groups with a real daemon: which device delivered what, in the sandbox's record."""
 
 from __future__ import annotations
 

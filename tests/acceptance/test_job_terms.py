@@ -1,4 +1,4 @@
-"""What a producer may ask of a job, with the daemon running: the sandbox's own record says what left, and in which order."""
+"""The columns that a producer can set, with a running daemon, checked in the sandbox's record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sockets of a running daemon, and peers that send anything."""
+"""The sockets of a running daemon, with clients that send anything."""
 
 from __future__ import annotations
 

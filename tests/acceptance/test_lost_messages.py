@@ -1,4 +1,4 @@
-"""What a message between supervisor and worker may cost that cannot be encoded or read: never more than what it carried."""
+"""A message between supervisor and worker that cannot be encoded or decoded affects only its own content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anybody who may connect to the database may notify, in any number and with any text: it only makes somebody look sooner."""
+"""Every login may notify, with any number of any texts: the only effect is an earlier poll."""
 
 from __future__ import annotations
 

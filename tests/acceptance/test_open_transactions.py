@@ -1,4 +1,4 @@
-"""What a producer has inserted and not committed holds up nothing of anybody else's, whatever it is."""
+"""Uncommitted inserts of a producer do not block anything of others."""
 
 from __future__ import annotations
 

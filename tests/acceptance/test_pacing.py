@@ -1,4 +1,4 @@
-"""How fast a device sends, through SQL and the command line with the daemon running; the sandbox's record is the witness."""
+"""How fast a device sends, through SQL and the command line with a running daemon, checked in the sandbox's record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A key that a platform refuses, with the daemon running: the device stops, and the key is shown nowhere."""
+"""A key that a platform refuses, with a running daemon: the device stops, and the key is never shown."""
 
 from __future__ import annotations
 

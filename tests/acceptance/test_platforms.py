@@ -1,4 +1,4 @@
-"""Rows that go out through HTTP platforms, with the daemon running: what the platforms' own record says of them."""
+"""Jobs sent through HTTP platforms with a running daemon, checked in the platforms' own record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs whose preparation ends workers, with real workers and real signals: they end, and nobody else's messages do."""
+"""Jobs whose preparation ends workers, with real workers and signals: only these jobs fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A PgBouncer before `database.dsn`: refused in words unless each client keeps its server connection."""
+"""A PgBouncer in front of `database.dsn`: refused unless each client keeps its server connection."""
 
 from __future__ import annotations
 

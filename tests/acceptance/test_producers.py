@@ -1,4 +1,4 @@
-"""Two bound producers beside each other on a running daemon: each sends its own, and neither meets anything of the other."""
+"""Two bound producers on a running daemon: each sends its own jobs, and sees nothing of the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands still though it could move is a problem in the status, and disappears once its cause is gone."""
+"""Anything that stands still although it could move is a problem in the status, and disappears with its cause."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The supervisor's care for its workers, seen from outside: real processes, real signals, the real socket."""
+"""The supervision of workers, from outside: real processes, real signals, the real socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""shardd inside what the shipped unit leaves it of the system."""
+"""shardd within the restrictions of the shipped systemd unit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What WhatsApp can do to a login or to an open client, and what the device's row and its jobs say about it afterwards."""
+"""Faults of logins and open clients, and their effect on the rows of devices and jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Media from a row to a phone: what a producer may name, what it may cost, and what the row says."""
+"""Media from a row to a phone: what a producer may name, the resource limits, and what the row contains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What WhatsApp can do to a message, and what the rows of its job and its device say about it afterwards."""
+"""Faults of messages, and their effect on the rows of jobs and devices."""
 
 from __future__ import annotations
 

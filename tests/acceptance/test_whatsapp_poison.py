@@ -1,4 +1,4 @@
-"""A message whose preparation ends its worker, with the real library beside good messages of other devices."""
+"""A message whose preparation ends its worker, with the real library and valid messages of other devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The promise, counted by WhatsApp itself: no message twice, none missing, whatever dies in the middle."""
+"""The promise, counted by WhatsApp: no message twice and none missing, whatever is killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What devices do not do: hold up one another, or anything at all without work."""
+"""Devices do not delay each other, and do nothing without work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a row to a phone and back: what WhatsApp saw, and what the row says."""
+"""From a row to a phone and back: what WhatsApp received, and what the row contains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What SQL makes of a spelling, and what Python makes of it: two readers that must agree wherever both are sure."""
+"""SQL and Python read phone numbers alike wherever both are certain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waits between tries, and the breaker that stops trying."""
+"""Delays between attempts, and the breaker that stops them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The channel over a real socketpair, between a supervisor's end and a worker's end."""
+"""The channel over a real socketpair between a supervisor and a worker."""
 
 from __future__ import annotations
 

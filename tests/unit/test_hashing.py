@@ -1,4 +1,4 @@
-"""Rendezvous hashing: stable for ever, balanced, and few moves when the number of shards or nodes changes."""
+"""Rendezvous hashing: stable, balanced, and few moves when the number of shards or nodes changes."""
 
 from __future__ import annotations
 

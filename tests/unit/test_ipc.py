@@ -1,4 +1,4 @@
-"""The messages between supervisor and worker: what they hold is what a database can hold, and no secret is shown."""
+"""The messages between supervisor and worker: they can carry every value of the database, and show no secret."""
 
 from __future__ import annotations
 

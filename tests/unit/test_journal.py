@@ -1,4 +1,4 @@
-"""The journal: what it remembers through every sequence of writes, torn tails, compactions, full disks and kill -9."""
+"""The journal: its content after every sequence of writes, torn tails, compactions, full disks and kill -9."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON of strangers: what is used is read strictly, what is shown is read without fail."""
+"""JSON from strangers: values that are used are parsed strictly, values that are displayed never fail."""
 
 from __future__ import annotations
 

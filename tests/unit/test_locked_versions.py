@@ -1,4 +1,4 @@
-"""What is installed is locked: the files fit pyproject.toml and each other, and the page of licences names what is in them."""
+"""Locked versions: the files agree with pyproject.toml and each other, and the licence page lists their packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts in which a URL is shown, wherever they are made: none repeats what may be a secret."""
+"""Texts that contain a URL: none repeats what may be a secret."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What is an opt-out, and what only looks like one."""
+"""Texts that are opt-outs, and texts that only look like one."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""When a device may send: gaps, limits, quiet hours, warm-up and bursts, against a plain recount of what was sent."""
+"""When a device may send: gaps, limits, quiet hours, warm-up and bursts, compared with a plain recount."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scripts of the clone: a question for help does nothing else."""
+"""The scripts of the clone: asking for help does nothing else."""
 
 from __future__ import annotations
 

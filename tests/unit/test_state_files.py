@@ -1,4 +1,4 @@
-"""Files of the state folder: no link leads us elsewhere, and what is not a plain file of our own is refused with the fix."""
+"""Files of the state folder: links are not followed, and anything but our own regular files is refused with the fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of states against themselves, and against the words that the SQL of the queue spells."""
+"""The state tables: consistent in themselves, and with the names in the SQL of the queue."""
 
 from __future__ import annotations
 

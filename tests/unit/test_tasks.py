@@ -1,4 +1,4 @@
-"""Tasks that are certain to end."""
+"""Tasks that are guaranteed to end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work that strangers can ask for begins at once, but costs the same however often they ask."""
+"""Work that strangers can trigger starts at once, but its cost is bounded however often they do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages as bytes: every one survives its journey, and whatever cannot costs nothing but itself."""
+"""Messages as bytes: every message survives, and one that cannot be encoded or decoded affects nothing else."""
 
 from __future__ import annotations
 

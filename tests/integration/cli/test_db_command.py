@@ -1,4 +1,4 @@
-"""`shardd db` as a person meets it, on a named server and on the embedded one."""
+"""`shardd db`, with a named server and with the embedded one."""
 
 from __future__ import annotations
 

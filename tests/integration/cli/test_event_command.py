@@ -1,4 +1,4 @@
-"""`shardd event list --follow`: a process that goes on until it is told to stop."""
+"""`shardd event list --follow`: a process that runs until it is stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The screen of a pairing, on a real terminal: what WhatsApp's server says is drawn, and never obeyed."""
+"""The pairing screen on a real terminal: text from WhatsApp's server is displayed and never interpreted."""
 
 from __future__ import annotations
 

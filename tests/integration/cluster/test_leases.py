@@ -1,4 +1,4 @@
-"""Leases against a real server: one owner per shard, by the database's clock, whoever dies or comes back."""
+"""Leases with a real server: one owner per shard by the database's clock, through crashes and returns."""
 
 from __future__ import annotations
 

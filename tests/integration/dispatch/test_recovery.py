@@ -1,4 +1,4 @@
-"""After a crash: real journals and a real database, and what becomes of each claim that nobody answered for."""
+"""Recovery after a crash, with real journals and a real database: the result of each open claim."""
 
 from __future__ import annotations
 

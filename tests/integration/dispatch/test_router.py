@@ -1,4 +1,4 @@
-"""The router against a real database; the workers' side is a list that answers: the router knows nothing of them but `send`."""
+"""The router with a real database and simulated workers, which it only knows through `send`."""
 
 from __future__ import annotations
 

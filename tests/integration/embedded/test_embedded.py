@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: made, started, killed, orphaned, refused, as whoever runs the tests; some as root only."""
+"""The embedded PostgreSQL: created, started, killed, orphaned, refused, by the current user; some tests need root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Storing opt-outs, and the last check of numbers that the database cannot normalise."""
+"""The way of opt-outs to the list, and the final check of numbers that the database cannot resolve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every way to reach an old system gives the same rows: both databases, and every form of dump that their programs write."""
+"""Every source gives the same rows: both databases, and every form of dump."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outbox: what writes an event, what it contains, and that a reader misses none whatever the order of commits."""
+"""The outbox: what writes an event, its content, and that a reader misses none, whatever the order of commits."""
 
 from __future__ import annotations
 

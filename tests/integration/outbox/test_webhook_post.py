@@ -1,4 +1,4 @@
-"""One POST to servers that answer in ways HTTP does not foresee, and its signature."""
+"""A single POST: its signature, and servers that answer with invalid HTTP."""
 
 from __future__ import annotations
 

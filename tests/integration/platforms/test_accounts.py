@@ -1,4 +1,4 @@
-"""Devices that share an account, and what a device's settings come to when it sends."""
+"""Devices that share an account, and the effect of a device's settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each kind of job at each platform that has it: what arrives there, and what is refused before anything leaves."""
+"""Each kind of job at each platform that supports it: what arrives, and what is refused before sending."""
 
 from __future__ import annotations
 

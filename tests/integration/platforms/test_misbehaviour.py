@@ -1,4 +1,4 @@
-"""Every platform, misbehaving in every way: what is called sent, not sent or in doubt, and that nothing is posted twice."""
+"""Every platform misbehaving in every way: what counts as sent, not sent or in doubt, and that nothing is posted twice."""
 
 from __future__ import annotations
 

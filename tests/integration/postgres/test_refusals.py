@@ -1,4 +1,4 @@
-"""Each refusal is one sentence with its fix, whatever language the server speaks."""
+"""Each refusal by PostgreSQL becomes one sentence with its fix, whatever language the server uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which server a DSN with several hosts leads to, through promotions, black holes and servers that were not stopped."""
+"""Which server a DSN with several hosts selects, through promotions, unreachable hosts and servers that still run."""
 
 from __future__ import annotations
 

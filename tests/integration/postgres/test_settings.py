@@ -1,4 +1,4 @@
-"""What a connection relies on holds whatever the server, the database, the role or the environment says."""
+"""The settings that a connection relies on hold, whatever the server, database, role or environment defines."""
 
 from __future__ import annotations
 

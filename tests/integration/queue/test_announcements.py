@@ -1,4 +1,4 @@
-"""What the database announces: new jobs, and changes of devices."""
+"""Notifications of the database: new jobs, and changes of devices."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Arrays written as text arrive as the values they stand for."""
+"""Arrays written as text arrive with the same values."""
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

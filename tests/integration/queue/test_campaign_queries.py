@@ -1,4 +1,4 @@
-"""What a campaign's state means for claims, and how the jobs of a cancelled one end; against a real database."""
+"""The effect of a campaign's state on claims, and the end of a cancelled campaign's jobs, with a real database."""
 
 from __future__ import annotations
 

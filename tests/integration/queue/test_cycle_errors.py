@@ -1,4 +1,4 @@
-"""What goes wrong when a cycle is committed is told by the server's own words, and costs nothing but that cycle."""
+"""An error at the commit of a cycle is reported with the server's text, and affects only that cycle."""
 
 from __future__ import annotations
 

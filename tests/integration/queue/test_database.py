@@ -1,4 +1,4 @@
-"""The pool against a real server: what it returns, its deadlines, restarts of the server, and its words for what is wrong."""
+"""The pool with a real server: results, deadlines, restarts of the server, and error texts."""
 
 from __future__ import annotations
 

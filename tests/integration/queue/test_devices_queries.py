@@ -1,4 +1,4 @@
-"""What is known about devices, as the daemon reads and writes it."""
+"""Devices, as the daemon reads and writes them."""
 
 from __future__ import annotations
 

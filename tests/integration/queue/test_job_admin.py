@@ -1,4 +1,4 @@
-"""What an operator does about jobs, on a real database: which ones are found, what keeps some back, and what a retry keeps."""
+"""Operations on jobs, with a real database: which jobs are found, which are held back, and what a retry keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of jobs, as the config's definitions and as the gate in the database know them."""
+"""The kinds of jobs are the same in the config's definitions and in the database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue's statements against a real server: order, fences, races, and what is found."""
+"""The queue's statements with a real server: order, fences, races, and lookups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Migrations against a real server: whole or not at all, once, and never over something strange."""
+"""Migrations with a real server: all or nothing, once, and never over an unknown schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The list of those who want no more messages: what comes in, what stays, and what it stops."""
+"""The opt-out list: what is added, what remains, and which jobs it stops."""
 
 from __future__ import annotations
 

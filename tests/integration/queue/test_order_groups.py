@@ -1,4 +1,4 @@
-"""Order groups in the database: of each at most one job stands in a line, whoever inserts, retries or moves jobs meanwhile."""
+"""Order groups in the database: at most one job of each is in a lane, whoever inserts, retries or moves jobs meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which session belongs to which device: what holds when several people pair at the same time."""
+"""Which session belongs to which device, also when several people pair at the same time."""
 
 from __future__ import annotations
 

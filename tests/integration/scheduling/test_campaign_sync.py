@@ -1,4 +1,4 @@
-"""What the router learns of campaigns, with a real database and a router that runs."""
+"""How the router learns of campaigns, with a real database and a running router."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The router's choice with a real PostgreSQL: random histories, a few hundred, through the statements of the queue."""
+"""The scheduler's choices with a real PostgreSQL: a few hundred random histories through the statements of the queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The supervisor's connections: whoever waits for a locked table keeps neither the leases nor the queue waiting."""
+"""The supervisor's connections: waiting for a locked table delays neither leases nor the queue."""
 
 from __future__ import annotations
 

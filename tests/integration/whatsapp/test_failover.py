@@ -1,4 +1,4 @@
-"""A session store with a standby: devices go on sending when it is promoted, clients that were open included."""
+"""A session store with a standby: devices keep sending after its promotion, also with clients that were open."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""Every fault that the test server knows, as one job sees it: what it came to, and what became of the device."""
+"""Every fault of the test server: its effect on a job and on the device."""
 
 import asyncio
 import time

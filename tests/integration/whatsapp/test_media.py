@@ -1,4 +1,4 @@
-"""Every kind of message, as the simulated phone gets it."""
+"""Every kind of message, as the simulated phone receives it."""
 
 import asyncio
 import base64

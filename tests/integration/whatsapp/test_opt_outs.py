@@ -1,4 +1,4 @@
-"""What people write to a device: an opt-out is told, holds at once, and nothing else leaves the worker."""
+"""Incoming messages: an opt-out is reported and applies at once, and no other text leaves the worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairing and unlinking, each in its process of its own, with the phone played by the test server."""
+"""Pairing and unlinking, each in its own process, with the test server as the phone."""
 
 import os
 from collections.abc import AsyncIterator

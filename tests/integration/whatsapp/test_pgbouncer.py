@@ -1,4 +1,4 @@
-"""The shipped pgbouncer.ini, in a real PgBouncer before a PostgreSQL on TCP: few server connections, however many clients."""
+"""The shipped pgbouncer.ini in a real PgBouncer: few server connections, however many clients."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""get_or_refresh against the real library: what is opened, used again, closed, and what is left when nothing is to do."""
+"""get_or_refresh with the real library: which clients are opened, reused and closed, and what remains when idle."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Each fault of the WhatsApp server, as the real neonize takes it, and as the server's record shows it."""
+"""Each fault of the test server: its effect on the real neonize, and in the server's record."""
 
 from __future__ import annotations
 

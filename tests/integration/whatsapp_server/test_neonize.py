@@ -1,4 +1,4 @@
-"""The real neonize against our WhatsApp server: linking, messages both ways, files, groups, receipts, the end of a link."""
+"""The real neonize with the test server: linking, messages both ways, files, groups, receipts, unlinking."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A campaign's rate, time left and what it waits for, from counts alone."""
+"""A campaign's rate, remaining time and what it waits for, computed from counts alone."""
 
 from __future__ import annotations
 

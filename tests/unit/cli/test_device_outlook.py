@@ -1,4 +1,4 @@
-"""What `shardd device show` says of a device's turns and counts."""
+"""What `shardd device show` prints about a device's next sends and counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of a device's pace as values: what is read, and every refusal with the fix."""
+"""The pacing options of `shardd device`: accepted values, and errors that name the fix."""
 
 from __future__ import annotations
 

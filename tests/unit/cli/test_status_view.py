@@ -1,4 +1,4 @@
-"""The picture of a node at many sizes: everything that matters is on it, nothing is cut off silently."""
+"""The status view in many terminal sizes: everything important is shown, and nothing is truncated silently."""
 
 from __future__ import annotations
 

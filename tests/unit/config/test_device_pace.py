@@ -1,4 +1,4 @@
-"""Which of the four places of a setting counts: the device's class, the config's class, the device, the config."""
+"""The precedence of a pacing setting: the device's class, the config's class, the device, the config."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The section `opt_outs`: what is read, and what is refused in which words."""
+"""The section `opt_outs`: accepted and refused values, and the error texts."""
 
 import pytest
 

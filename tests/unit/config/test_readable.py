@@ -1,4 +1,4 @@
-"""What is read of a file with errors, and when an error could touch what a command needs."""
+"""What is read from a file with errors, and when an error may affect what a command needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML as text with lines: what is read, what is refused, and in which words."""
+"""YAML as text with line numbers: accepted syntax, refused syntax, and the error texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Durations, sizes, numbers and the other kinds of values: what is read, and what is said about the rest."""
+"""Durations, sizes, numbers and the other kinds of values: accepted values, and errors for all others."""
 
 from __future__ import annotations
 

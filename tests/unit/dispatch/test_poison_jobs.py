@@ -1,4 +1,4 @@
-"""How long, and in which words, `status` reports jobs that were failed because preparing them kills workers."""
+"""The report in `status` about jobs that failed because preparing them kills workers: its text and duration."""
 
 from __future__ import annotations
 

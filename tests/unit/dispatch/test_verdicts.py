@@ -1,4 +1,4 @@
-"""What a journal says about claims whose worker died, case by case."""
+"""The verdicts on a dead worker's claims, from its journal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading Meta's notifications: their documented shapes, and any other input."""
+"""Parsing of Meta's notifications: the documented shapes, and anything else."""
 
 from __future__ import annotations
 

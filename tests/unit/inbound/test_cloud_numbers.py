@@ -1,4 +1,4 @@
-"""Which devices send with which number of the Cloud API."""
+"""Which devices send with which Cloud API number."""
 
 from __future__ import annotations
 

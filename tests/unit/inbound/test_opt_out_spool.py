@@ -1,4 +1,4 @@
-"""The spool of opt-outs: it is read back whatever happened to the file, and a loss is a problem until it is handled."""
+"""The opt-out spool: entries survive damage to the file, and a loss is a problem that a person resolves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scanning dumps piece by piece: wherever a read ends, the rows are the same; and what is no data is never taken for some."""
+"""Scanning dumps: the rows do not depend on where a read ends, and nothing but data is taken for data."""
 
 from __future__ import annotations
 

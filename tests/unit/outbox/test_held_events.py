@@ -1,4 +1,4 @@
-"""The description of the transaction that holds events back: whose, since when, and the fix."""
+"""The report about the transaction that holds back events: whose, since when, and what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be posted next, and what an answer means for it."""
+"""Which events may be posted next, and the effect of an answer."""
 
 from __future__ import annotations
 

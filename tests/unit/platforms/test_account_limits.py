@@ -1,4 +1,4 @@
-"""The rate and the backoffs of an account, by a clock of the test's own."""
+"""The rate and the backoffs of an account, with a simulated clock."""
 
 from __future__ import annotations
 

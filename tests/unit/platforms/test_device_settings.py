@@ -1,4 +1,4 @@
-"""What devices of HTTP platforms must be told: every complaint names the setting and the mend, and shows no secret."""
+"""Settings of HTTP platform devices: every error names the setting and the fix, and shows no secret."""
 
 from __future__ import annotations
 

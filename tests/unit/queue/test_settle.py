@@ -1,4 +1,4 @@
-"""What an outcome means for its job: every verdict under every policy."""
+"""The effect of an outcome on its job: every verdict under every policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which lane of a device sends next: priority, weight, age, caps, classes, and what a restart remembers of it."""
+"""Which lane of a device sends next: priority, weight, age, caps, classes, and what survives a restart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which device of a group gets which job, and how much ahead of time."""
+"""Which device of a group gets which job, and how far in advance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the config says of a device: at once after a change of either, and for every device its own."""
+"""The pacing rules of each device follow changes of the config and of the device at once."""
 
 from __future__ import annotations
 

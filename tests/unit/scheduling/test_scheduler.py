@@ -1,4 +1,4 @@
-"""Whose turn it is: gaps, limits, states, trouble, fairness among devices, and that no hint is lost."""
+"""Which device sends next: gaps, limits, states, backoffs, fairness among devices, and no lost hints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A warm-up that is configured, begun anew or ended while the router runs."""
+"""A warm-up that is configured, restarted or ended while the router is running."""
 
 from __future__ import annotations
 

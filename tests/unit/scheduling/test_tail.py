@@ -1,4 +1,4 @@
-"""Which new jobs are looked at: those after the newest that was seen, and for a while those shortly before it."""
+"""Which new jobs a poll looks at: those after the newest one seen, and for a while those shortly before it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a piece of repeated work pauses."""
+"""The pauses of periodic work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is repeated for ever fails by itself, is tried again by itself, and is reported when it fails again and again."""
+"""Repeated steps fail and are retried independently, and are reported when they keep failing."""
 
 from __future__ import annotations
 

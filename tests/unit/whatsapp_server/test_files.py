@@ -1,4 +1,4 @@
-"""Encrypted files, and the storage that holds them."""
+"""Encrypted files and their storage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The phone's half of linking by code, against a device's half as the client does it."""
+"""The phone's side of linking by code, with a device's side as the client implements it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server's handshake against an independent client half, written from the Noise specification."""
+"""The server's handshake with an independent client, written from the Noise specification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two simulated devices write to each other: the ratchet and the sender keys."""
+"""Two simulated devices exchange messages: the ratchet and the sender keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers of the server that need no client: the directory, groups, content, receipts, and the control port's words."""
+"""The server's answers that need no client: directory, groups, content, receipts, and the control protocol."""
 
 from __future__ import annotations
 

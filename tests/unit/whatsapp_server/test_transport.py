@@ -1,4 +1,4 @@
-"""From TCP to frames, over real loopback sockets: the proxy's request, TLS, the websocket."""
+"""From TCP to frames, over real loopback sockets: the proxy request, TLS, the websocket."""
 
 from __future__ import annotations
 

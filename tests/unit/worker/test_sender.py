@@ -1,4 +1,4 @@
-"""One job through its transport with a real journal: the order of the steps, and what each way to end is called."""
+"""One job through its transport with a real journal: the order of the steps, and the verdict of each ending."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A device gets another session while one of its jobs waits: the job leaves through the new one."""
+"""A device gets another session while one of its jobs waits: the job is sent with the new one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who begins in a worker: suspects by themselves, everybody at last, and nobody waits for a suspect twice."""
+"""Which job starts in a worker: suspects run alone, every job starts eventually, and none waits for a suspect twice."""
 
 from __future__ import annotations
 

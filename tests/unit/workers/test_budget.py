@@ -1,4 +1,4 @@
-"""When a worker is replaced for what it takes, and when the budget is too small."""
+"""When a worker is replaced for its resource usage, and when the budget is too small."""
 
 from __future__ import annotations
 

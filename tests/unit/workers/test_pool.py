@@ -1,4 +1,4 @@
-"""A lease that is lost while a worker is being started, with a real worker."""
+"""A lease that is lost while a worker is starting, with a real worker."""
 
 from __future__ import annotations
 

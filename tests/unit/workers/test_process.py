@@ -1,4 +1,4 @@
-"""The end of a worker process: its death and the end of its channel are two events."""
+"""The end of a worker process: its exit and the end of its channel are two events."""
 
 from __future__ import annotations
 

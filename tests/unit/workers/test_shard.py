@@ -1,4 +1,4 @@
-"""Whether what a worker prepared when it died may be why, and what that makes of the next one."""
+"""Whether the jobs that a dead worker was preparing become suspects, and what that means for the next worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a bound producer may insert, through real logins: for what is bound to it, and without learning what else there is."""
+"""What a bound producer may insert, through real logins, without learning what else exists."""
 
 from __future__ import annotations
 

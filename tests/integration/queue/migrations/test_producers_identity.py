@@ -1,4 +1,4 @@
-"""Who is bound: it counts who logged in, and neither SET ROLE nor a membership frees anybody."""
+"""Which login counts as bound: neither SET ROLE nor a membership bypasses bindings."""
 
 from __future__ import annotations
 

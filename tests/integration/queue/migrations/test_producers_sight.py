@@ -1,4 +1,4 @@
-"""What a bound producer sees, through real logins: what is bound to it, whoever inserted it, and nothing else by no way round."""
+"""What a bound producer sees, through real logins: everything that is bound to it, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The database's rendering of a body against a second one, written as a loop over characters."""
+"""The database's rendering of a body, compared with a loop over characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may do what in the schema: every object and right against one list, so that the next one cannot be forgotten."""
+"""Rights in the schema: every object and right is compared with one list, so that none is forgotten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each role may do: a producer inserts jobs and reads outcomes and nothing else; the daemon is no superuser."""
+"""The rights of each role: a producer inserts jobs and reads outcomes and nothing else; the daemon is not a superuser."""
 
 from __future__ import annotations
 

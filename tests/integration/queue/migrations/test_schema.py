@@ -1,4 +1,4 @@
-"""What the database itself promises: every refusal of an INSERT in its own words, dedupe keys, the view, the archive."""
+"""The guarantees of the database: the error of every refused INSERT, dedupe keys, the view, the archive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker remembers of those who opted out, and what it reads of what people write."""
+"""A worker's memory of opt-outs, and how it reads incoming messages."""
 
 from __future__ import annotations
 

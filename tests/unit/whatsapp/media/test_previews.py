@@ -1,4 +1,4 @@
-"""Previews, by the real process."""
+"""Previews, made by the real process."""
 
 from __future__ import annotations
 

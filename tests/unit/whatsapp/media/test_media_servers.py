@@ -1,4 +1,4 @@
-"""Servers that a stranger chose: what they may do to us, and what is said of it."""
+"""Media servers chosen by strangers: the limits on what they can do, and the errors."""
 
 from __future__ import annotations
 

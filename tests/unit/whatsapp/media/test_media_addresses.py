@@ -1,4 +1,4 @@
-"""Where a URL may lead: every spelling of an address that is not the internet's, and a listener that hears of none of them."""
+"""Addresses of media URLs: every spelling of an address that is not public, and a listener that must not be contacted."""
 
 from __future__ import annotations
 

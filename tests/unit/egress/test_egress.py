@@ -6,7 +6,7 @@ import pytest
 
 from shardd.proxies import parse_proxy
 from shardd.transports.egress.gate import Gate
-from tests.unit.whatsapp.peers import HttpProxy, Socks5Proxy, connect, echo, serving
+from tests.unit.egress.peers import HttpProxy, Socks5Proxy, connect, echo, serving
 
 MAIN = "127.0.0.1"
 
