@@ -1,7 +1,8 @@
 """Every state of a job, a device and a shard, and every transition between them, as data.
 
-A transition that is not in a table is a defect, and asking for it raises `KeyError`. The SQL of the queue spells the
-same words; `tests/unit/test_states.py` holds the two together.
+A transition that is not in a table is refused: a look-up raises `KeyError`, statements are filled in from the tables
+(`shardd.queue.columns`), and triggers refuse what other statements try. `tests/unit/test_states.py` checks the words that SQL
+files spell themselves.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Final
 
 
 class JobState(StrEnum):
-    """Where a job is. The first three are live rows, the others finished ones."""
+    """Where a job is. The first three are live rows, the others are finished."""
 
     SCHEDULED = "scheduled"  # waits for its time: run_at, or the end of a backoff
     QUEUED = "queued"  # waits for its device
@@ -20,13 +21,13 @@ class JobState(StrEnum):
     SENT = "sent"
     FAILED = "failed"
     CANCELLED = "cancelled"
-    IN_DOUBT = "in_doubt"  # handed over, outcome unknown to everybody
-    EXPIRED = "expired"  # its time was over before it was sent
-    OPTED_OUT = "opted_out"  # its recipient wants no more messages
+    IN_DOUBT = "in_doubt"  # handed over, outcome unknown
+    EXPIRED = "expired"  # not sent before its expires_at
+    OPTED_OUT = "opted_out"  # its recipient opted out
 
 
 class Verdict(StrEnum):
-    """What one claim of a job came to; the word in which a worker reports and a journal remembers."""
+    """The result of one claim of a job, as workers report it and journals record it."""
 
     SENT = "sent"
     PERMANENT = "permanent"
@@ -34,15 +35,15 @@ class Verdict(StrEnum):
     UNAVAILABLE = "unavailable"  # the device could not send; no attempt is used up
     RETURNED = "returned"  # never started: drained, or its worker died before the hand-over; no attempt is used up
     IN_DOUBT = "in_doubt"
-    EXPIRED = "expired"  # too late; nothing left
-    OPTED_OUT = "opted_out"  # the recipient wants no such message; nothing left
+    EXPIRED = "expired"  # too late; nothing was sent
+    OPTED_OUT = "opted_out"  # the recipient opted out; nothing was sent
 
 
 MAY_HAVE_LEFT: Final = frozenset({Verdict.SENT, Verdict.IN_DOUBT})
-"""What counts for limits: a message that left, or may have."""
+"""Verdicts that count towards limits: the message left, or may have."""
 
 ALONE_FROM: Final = 2
-"""Workers that died, or were replaced for their memory, while they prepared a job, from which on it is prepared alone."""
+"""A job is prepared alone once this many workers died, or were replaced for their memory, while they prepared it."""
 
 FINISHED: Final = frozenset(
     {
@@ -57,7 +58,7 @@ FINISHED: Final = frozenset(
 
 # from state → event → next state. `transient_last` is a transient verdict that used up the last attempt;
 # `in_doubt_retry` an in-doubt verdict of a job whose producer asked for `on_doubt: retry`; `restricted` an unavailable
-# verdict that concerns this message only, because its recipient is a new contact; `returned_last` a job that was given back
+# verdict that concerns this message only, because its recipient is a new contact; `returned_last` a job that was returned
 # because its worker died, once too often; `retry_later` a retry before the job's `run_at`, or behind its order group.
 JOB_TRANSITIONS: Final = MappingProxyType(
     {
@@ -96,24 +97,24 @@ JOB_TRANSITIONS: Final = MappingProxyType(
             {
                 "retry": JobState.QUEUED,
                 "retry_later": JobState.SCHEDULED,
-                # a journal that was out of reach came back and knows the outcome after all
+                # a journal that was unreachable came back and contains the outcome
                 Verdict.SENT: JobState.SENT,
                 Verdict.PERMANENT: JobState.FAILED,
             }
         ),
-        # A platform that took a message over may say later that it could not deliver it.
+        # A platform may accept a message and report later that it could not deliver it.
         JobState.SENT: MappingProxyType({"refused": JobState.FAILED}),
     }
 )
 
 
 class DeviceState(StrEnum):
-    """What is known about a device; only `ready` and `restricted` devices send."""
+    """The state of a device; only `ready` and `restricted` devices send."""
 
     READY = "ready"
     UNPAIRED = "unpaired"  # no session is stored
-    LOGGED_OUT = "logged_out"  # the phone removed us
-    REPLACED = "replaced"  # another client took the session over
+    LOGGED_OUT = "logged_out"  # the phone removed this session, or a platform refuses the credentials
+    REPLACED = "replaced"  # another client took over the session
     BANNED = "banned"  # for a time
     RESTRICTED = "restricted"  # may not write to new contacts, for a time
     CLIENT_OUTDATED = "client_outdated"  # the library must be upgraded
@@ -132,15 +133,33 @@ DEVICE_REMEDY: Final = MappingProxyType(
     }
 )
 
-# States that a device leaves by itself when their time is over.
-SELF_HEALING: Final = frozenset({DeviceState.BANNED, DeviceState.RESTRICTED})
 CAN_SEND: Final = frozenset({DeviceState.READY, DeviceState.RESTRICTED})
+
+_BY_AN_OPERATOR: Final = {"pair": DeviceState.READY, "unlink": DeviceState.UNPAIRED}
+_REPORTED: Final = {state: state for state in DeviceState if state is not DeviceState.READY}
+
+# from state → event → next state. A report of a worker is named after the state that it reports. Reports about a device that has
+# no session any more concern the previous one and change nothing. `new_settings` replaces credentials that a platform refused;
+# `restore_…` undoes an `unlink` that failed.
+DEVICE_TRANSITIONS: Final = MappingProxyType(
+    {
+        DeviceState.READY: MappingProxyType({**_REPORTED, **_BY_AN_OPERATOR}),
+        DeviceState.UNPAIRED: MappingProxyType(
+            {**_BY_AN_OPERATOR, **{f"restore_{state}": state for state in DeviceState}}
+        ),
+        DeviceState.LOGGED_OUT: MappingProxyType({**_BY_AN_OPERATOR, "new_settings": DeviceState.READY}),
+        DeviceState.REPLACED: MappingProxyType({**_REPORTED, **_BY_AN_OPERATOR, "take_over": DeviceState.READY}),
+        DeviceState.BANNED: MappingProxyType({**_REPORTED, **_BY_AN_OPERATOR, "heal": DeviceState.READY}),
+        DeviceState.RESTRICTED: MappingProxyType({**_REPORTED, **_BY_AN_OPERATOR, "heal": DeviceState.READY}),
+        DeviceState.CLIENT_OUTDATED: MappingProxyType({**_REPORTED, **_BY_AN_OPERATOR}),
+    }
+)
 
 
 class ShardState(StrEnum):
     """Where a shard's worker process is."""
 
-    WAITING = "waiting"  # no lease, or its turn to start has not come
+    WAITING = "waiting"  # no lease, or not yet due to start
     STARTING = "starting"
     RUNNING = "running"
     DRAINING = "draining"

@@ -20,7 +20,7 @@ import psycopg
 from benchlib.cluster import Cluster
 from benchlib.shardd_queue import insert_devices, insert_jobs
 from benchlib.workload import DEVICES
-from shardd.postgres.sql_files import queries_of
+from shardd.queue.columns import QUERIES
 from shardd.queue.migrate import migrate
 
 CLIENTS: Final = 2
@@ -115,7 +115,7 @@ BEGIN;
 {finish};
 WITH claimed AS ({claim})
 SELECT coalesce(array_agg(device_id), '{{}}')::text AS devices, coalesce(array_agg(ord), '{{}}')::text AS ords,
-       coalesce(array_agg(id), '{{}}')::text AS ids, coalesce(array_agg(claimed_epoch), '{{}}')::text AS epochs,
+       coalesce(array_agg(id), '{{}}')::text AS ids, coalesce(array_agg(epoch), '{{}}')::text AS epochs,
        coalesce(array_agg(attempt), '{{}}')::text AS attempts, coalesce(array_agg(token), '{{}}')::text AS tokens
   FROM claimed
 \gset
@@ -125,7 +125,7 @@ COMMIT;
 
 def _filled(name: str, values: Mapping[str, str]) -> str:
     """A statement of the project in pgbench's terms."""
-    statement = queries_of("shardd.queue")[name].decode()
+    statement = QUERIES[name].decode()
     for parameter, value in values.items():
         statement = re.sub(rf"%\({parameter}\)s", value.replace("\\", r"\\"), statement)
     assert "%(" not in statement, f"{name} has a parameter that this does not know: {statement}"

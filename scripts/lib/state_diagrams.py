@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from shardd.states import FINISHED, JOB_TRANSITIONS, SHARD_TRANSITIONS
+from shardd.states import DEVICE_TRANSITIONS, FINISHED, JOB_TRANSITIONS, SHARD_TRANSITIONS
 
 PAGE = Path(__file__).parents[2] / "shardd/guide/how-it-works.md"
 SECTION = re.compile("(<!-- states: begin -->\n).*?(<!-- states: end -->)", re.DOTALL)
@@ -21,7 +21,8 @@ def diagram(table: Mapping[str, Mapping[str, str]], first: tuple[str, ...], last
     for state, events in table.items():
         arrows: dict[str, list[str]] = {}
         for event, after in events.items():
-            arrows.setdefault(str(after), []).append(str(event))
+            if after != state:
+                arrows.setdefault(str(after), []).append(str(event))
         lines += [f"    {state} --> {after}: {', '.join(names)}" for after, names in arrows.items()]
     lines += [f"    {state} --> [*]" for state in sorted(last)]
     return "\n".join([*lines, "```"])
@@ -30,8 +31,9 @@ def diagram(table: Mapping[str, Mapping[str, str]], first: tuple[str, ...], last
 def section() -> str:
     """The text between the page's markers."""
     jobs = diagram(JOB_TRANSITIONS, ("queued", "scheduled"), frozenset(FINISHED))
+    devices = diagram(DEVICE_TRANSITIONS, ("ready", "unpaired"), frozenset())
     shards = diagram(SHARD_TRANSITIONS, ("waiting",), frozenset({"stopped"}))
-    return f"A job:\n\n{jobs}\n\nA shard:\n\n{shards}\n"
+    return f"A job:\n\n{jobs}\n\nA device:\n\n{devices}\n\nA shard:\n\n{shards}\n"
 
 
 def main() -> None:

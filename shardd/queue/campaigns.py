@@ -7,29 +7,30 @@ however long the queue is; a running daemon moves the jobs of a cancelled campai
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from enum import StrEnum
+from typing import Any
 
-from shardd.queue.database import Database, Params
+from shardd.queue.database import Params, Record, Statements, column_of
 from shardd.queue.records import Campaign
-from shardd.queue.typed_rows import fetch_rows
 
 
-class Campaigns:
-    """The campaigns' statements over a database. Every call raises DatabaseError."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class Campaigns(Statements):
+    """What the daemon does with campaigns."""
 
     async def running(self) -> dict[str, Campaign]:
         """Every campaign whose jobs may be sent, by id."""
-        return {row[0]: Campaign(row[1], row[2]) for row in await self._database.fetch_all("running_campaigns")}
+
+        def running(*, id: str, **terms: Any) -> tuple[str, Campaign]:  # noqa: A002  # a column's name
+            return id, Campaign(**terms)
+
+        return dict(await self._database.rows(running, "running_campaigns"))
 
     async def sends(self, since: date) -> list[tuple[str, str, date, int]]:
-        """(campaign, device, day, messages) of running campaigns with a cap since a day."""
-        rows = await self._database.fetch_all("campaign_sends", {"since": since})
-        return [(row[0], row[1], row[2], row[3]) for row in rows]
+        """(campaign, device, day, messages) of running campaigns with a cap, since a day."""
+        rows = await self._database.rows(Record, "campaign_sends", {"since": since})
+        return [(row["campaign"], row["device_id"], row["day"], row["sent"]) for row in rows]
 
 
 class CampaignState(StrEnum):
@@ -59,10 +60,10 @@ class CampaignRow:
 
 @dataclass(frozen=True, slots=True)
 class DeviceShare:
-    """A campaign's jobs on one device; `device_id` None: those that have none yet, or never had one.
+    """A campaign's jobs on one device; `device_id` None: those without a device.
 
-    `device_state` is `removed` or `paused` before it is a state of the device. `sent_today` is of the device's own calendar, and
-    counted only for a campaign with a cap. `next_due`: when the next scheduled one may be sent.
+    `device_state` may also be `removed` or `paused`. `sent_today` is by the device's own calendar, and counted only for a
+    campaign with a cap. `next_due`: when the next scheduled job is due.
     """
 
     device_id: str | None
@@ -85,13 +86,13 @@ class DeviceShare:
 
     @property
     def waiting(self) -> int:
-        """Jobs that nobody has in flight."""
+        """Jobs that are not in flight."""
         return self.queued + self.scheduled
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A campaign's jobs that wait for some device of a group; `able`: how many of its `devices` can send."""
+    """A campaign's jobs that wait for a device of a group; `able`: how many of its `devices` can send."""
 
     device_group: str
     jobs: int
@@ -101,7 +102,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class CampaignDetails:
-    """One campaign with all its jobs, counted."""
+    """One campaign with the counts of its jobs."""
 
     row: CampaignRow
     shares: Sequence[DeviceShare]
@@ -110,8 +111,8 @@ class CampaignDetails:
 
 
 @dataclass(frozen=True, slots=True)
-class WeighedCampaign:
-    """What decides about what can be done with a campaign."""
+class CampaignJobs:
+    """A campaign's live jobs, which decide what can be done with it."""
 
     id: str
     state: str
@@ -121,18 +122,15 @@ class WeighedCampaign:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CampaignTerms:
-    """How a campaign sends; None: not said. A cap of 0 means none, an empty label no label."""
+    """The terms of a campaign; None: not given. A cap of 0 means none, an empty label no label."""
 
     label: str | None = None
     weight: float | None = None
     device_cap: int | None = None
 
 
-class CampaignAdmin:
-    """Campaigns, over a database. Every call raises DatabaseError."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class CampaignAdmin(Statements):
+    """What an operator asks and does about campaigns."""
 
     async def newest(self, most: int, *, state: CampaignState | None = None) -> list[CampaignRow]:
         """Up to `most` campaigns, newest first."""
@@ -143,37 +141,36 @@ class CampaignAdmin:
         return await self._find(ids=ids, state=None, most=len(ids))
 
     async def show(self, campaign: str, zone: str) -> CampaignDetails | None:
-        """One campaign, or None; `zone`: the time zone of devices that name none."""
+        """One campaign, or None; `zone`: the time zone of devices without one."""
         rows = await self.find([campaign])
         if not rows:
             return None
-        shares = await fetch_rows(self._database, DeviceShare, "campaign_by_device", {"id": campaign, "zone": zone})
-        pools = await fetch_rows(self._database, Pool, "campaign_pools", {"id": campaign})
+        shares = await self._database.rows_for(DeviceShare, "campaign_by_device", {"id": campaign, "zone": zone})
+        pools = await self._database.rows_for(Pool, "campaign_pools", {"id": campaign})
         return CampaignDetails(rows[0], shares, pools)
 
-    async def weigh(self, ids: Sequence[str]) -> list[WeighedCampaign]:
-        """Those of these campaigns that exist."""
-        return await fetch_rows(self._database, WeighedCampaign, "weigh_campaigns", {"ids": list(ids)})
+    async def count_jobs(self, ids: Sequence[str]) -> list[CampaignJobs]:
+        """The live jobs of those of these campaigns that exist."""
+        return await self._database.rows_for(CampaignJobs, "count_campaign_jobs", {"ids": list(ids)})
 
     async def add(self, ids: Sequence[str], terms: CampaignTerms, state: CampaignState) -> set[str]:
         """Add campaigns; returns the ids that were not there."""
         return await self._ids("add_campaigns", _params(ids, terms) | {"state": state})
 
     async def change(self, ids: Sequence[str], terms: CampaignTerms, zone: str) -> set[str]:
-        """Change what is said; returns the ids that exist. `zone`: the time zone of devices that name none.
+        """Change the terms that are given; returns the ids that exist. `zone`: the time zone of devices without one.
 
-        A new cap counts what was sent today before it.
+        A new cap counts today's earlier messages.
         """
         queries = self._database.queries
         async with self._database.connection() as connection, connection.transaction():
             if terms.device_cap:
                 await connection.execute(queries["count_todays_sends"], {"ids": list(ids), "zone": zone})
-            rows = await (await connection.execute(queries["set_campaigns"], _params(ids, terms))).fetchall()
-        return {row[0] for row in rows}
+            return set(await column_of(connection, queries["set_campaigns"], _params(ids, terms)))
 
     async def set_state(self, ids: Sequence[str], state: CampaignState, why: str | None = None) -> set[str]:
         """Pause or resume campaigns; returns those that exist and are not cancelled."""
-        return await self._ids("turn_campaigns", {"ids": list(ids), "state": state, "why": why})
+        return await self._ids("set_campaign_state", {"ids": list(ids), "state": state, "why": why})
 
     async def cancel(self, ids: Sequence[str], why: str | None) -> set[str]:
         """End campaigns for good; returns those that were not cancelled before."""
@@ -181,11 +178,11 @@ class CampaignAdmin:
 
     async def _find(self, *, ids: Sequence[str] | None, state: CampaignState | None, most: int) -> list[CampaignRow]:
         params = {"ids": None if ids is None else list(ids), "state": state, "most": most}
-        return await fetch_rows(self._database, CampaignRow, "list_campaigns", params)
+        return await self._database.rows_for(CampaignRow, "list_campaigns", params)
 
     async def _ids(self, name: str, params: Params) -> set[str]:
-        return {row[0] for row in await self._database.fetch_all(name, params)}
+        return set(await self._database.column(name, params))
 
 
 def _params(ids: Sequence[str], terms: CampaignTerms) -> dict[str, object]:
-    return {"ids": list(ids), "label": terms.label, "weight": terms.weight, "device_cap": terms.device_cap}
+    return {**asdict(terms), "ids": list(ids)}

@@ -1,28 +1,36 @@
-"""The router's round trip: settle what ended and claim what can be sent, in one pipeline and one commit."""
+"""The router's round trip: settle the jobs that ended and claim those that can be sent, in one pipeline and one commit."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import TupleRow
 
 from shardd.ipc import JobSpec
-from shardd.queue.records import ClaimedJob, ClaimRequest, Position, Sends
+from shardd.queue.records import ClaimedJob, ClaimRequest, Sends, WorkHint
 from shardd.queue.settle import Claim, Finish, Release
-from shardd.queue.values import integers, texts
+from shardd.queue.values import array, arrays, picker
 from shardd.states import JobState
 
+Params = Mapping[str, Any]
+
 OrderGroup = tuple[str, str]
-"""(producer, name): an order group belongs to the bound role that began it; empty: to everybody who is not bound."""
+"""(producer, name): an order group belongs to the bound role that began it, or to all unbound producers (empty)."""
+
+
+KEY: Final = {"ids": "id", "epochs": "epoch", "attempts": "attempt", "tokens": "token"}
+"""What identifies claims, as parameters of statements."""
+_CLAIM_KEY: Final = {name: f"claim.{field}" for name, field in KEY.items()}
+_COUNT: Final = {"device_ids": "device_id", "days": "day", "sents": "sent"}
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """Everything that is written in one go."""
+    """Everything that one round trip writes."""
 
     finishes: list[Finish] = field(default_factory=list)
     releases: list[Release] = field(default_factory=list)
@@ -35,17 +43,14 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """What one round trip brought."""
+    """The result of one round trip."""
 
     settled: set[int]
-    """Ids of settled claims that were the rows' present ones."""
+    """Ids of the jobs whose claims were current and are settled."""
     taken: list[ClaimedJob]
     """In the order of each lane."""
-    advanced: list[tuple[str, str, Position]] = field(default_factory=list)
-    """(device, lane, place) of jobs that joined their lanes because the job before in their order group was sent.
-
-    Those that were claimed at once are not among them.
-    """
+    advanced: list[WorkHint] = field(default_factory=list)
+    """Jobs that joined their lanes because the job before them in their order group was sent, but for those claimed at once."""
 
 
 async def run_cycle(
@@ -55,38 +60,36 @@ async def run_cycle(
     requests: Sequence[ClaimRequest],
 ) -> Cycle:
     """Settle, then claim: one round trip and one commit. Raises psycopg.Error; then both may or may not have happened."""
-    cursors = []
-    advanced = None
+    settled_ids = []
+    advanced = claimed = None
     began = time.time()
     async with connection.pipeline():
-        # Spelled out: what goes wrong with a pipeline's own commit at its end is an error that psycopg does not get through.
+        # Explicit: psycopg drops the error of a pipeline's implicit commit.
         await connection.execute(queries["begin_cycle"], prepare=False)
         if settlement.finishes:
-            cursors.append(await connection.execute(queries["finish_jobs"], _finish_arrays(settlement.finishes)))
+            settled_ids.append(await connection.execute(queries["finish_jobs"], _finish_arrays(settlement.finishes)))
         if settlement.releases:
-            cursors.append(await connection.execute(queries["release_jobs"], _release_arrays(settlement.releases)))
+            settled_ids.append(await connection.execute(queries["release_jobs"], _release_arrays(settlement.releases)))
         if devices := [count for count in settlement.counts if not count.campaign]:
-            await connection.execute(queries["count_sends"], _count_arrays(devices))
+            await connection.execute(
+                queries["count_sends"], arrays(devices, **_COUNT, hours="hour", last_ats="last_at")
+            )
         if campaigns := [count for count in settlement.counts if count.campaign]:
-            await connection.execute(queries["count_campaign_sends"], _campaign_arrays(campaigns))
+            await connection.execute(queries["count_campaign_sends"], arrays(campaigns, **_COUNT, campaigns="campaign"))
         if groups := _advancing(settlement.finishes):
             advanced = await connection.execute(queries["advance_order_groups"], group_arrays(groups))
         if requests:
-            cursors.append(await connection.execute(queries["claim_jobs"], _claim_arrays(requests)))
+            claimed = await connection.execute(queries["claim_jobs"], _claim_arrays(requests))
         await connection.execute(queries["commit_cycle"], prepare=False)
-    results = [await cursor.fetchall() for cursor in cursors]
-    claimed = results.pop() if requests else []
-    settled = {row[0] for rows in results for row in rows}
-    taken = [_taken(row, began) for row in claimed]
-    taken.sort(key=lambda job: (job.claim.ord, job.claim.id))
-    joined = await advanced.fetchall() if advanced is not None else []
+    settled = {id_ for cursor in settled_ids for (id_,) in await cursor.fetchall()}
+    taken = [] if claimed is None else await _claimed_jobs(claimed, began)
     ids = {job.claim.id for job in taken}
-    hints = [(row[0], row[1], (row[2], row[3])) for row in joined if row[0] and not row[4] and row[3] not in ids]
+    hints = [] if advanced is None else await _advanced(advanced, ids)
     return Cycle(settled, taken, hints)
 
 
-def group_arrays(groups: Iterable[OrderGroup]) -> dict[str, list[str]]:
-    """Order groups as the statements take them."""
+def group_arrays(groups: Sequence[OrderGroup]) -> dict[str, list[str]]:
+    """Order groups as parameters of statements."""
     producers, names = zip(*groups, strict=True) if groups else ((), ())
     return {"producers": list(producers), "groups": list(names)}
 
@@ -97,80 +100,71 @@ def _advancing(finishes: list[Finish]) -> list[OrderGroup]:
     return [(claim.producer, claim.order_group) for claim in sent if claim.order_group is not None]
 
 
-def _finish_arrays(finishes: list[Finish]) -> dict[str, str]:
-    claims = [f.claim for f in finishes]
-    return {
-        "ids": integers([c.id for c in claims]),
-        "epochs": integers([c.epoch for c in claims]),
-        "attempts": integers([c.attempt for c in claims]),
-        "tokens": integers([c.token for c in claims]),
-        "states": texts([f.state.value for f in finishes]),
-        "failures": integers([f.failures for f in finishes]),
-        "message_ids": texts([f.message_id for f in finishes]),
-        "errors": texts([f.error for f in finishes]),
-        "error_classes": texts([f.error_class for f in finishes]),
-    }
-
-
-def _release_arrays(releases: list[Release]) -> dict[str, list[Any]]:
-    # As seconds from now, because the database's clock decides when they are over.
-    now = time.time()
-    return {
-        "ids": [r.claim.id for r in releases],
-        "epochs": [r.claim.epoch for r in releases],
-        "attempts": [r.claim.attempt for r in releases],
-        "tokens": [r.claim.token for r in releases],
-        "failures": [r.failures for r in releases],
-        "worker_deaths": [r.worker_deaths for r in releases],
-        "delays": [None if r.due_at is None else max(0.0, r.due_at - now) for r in releases],
-        "errors": [r.error for r in releases],
-        "error_classes": [r.error_class for r in releases],
-    }
-
-
-def _count_arrays(counts: list[Sends]) -> dict[str, list[Any]]:
-    return {
-        "device_ids": [c.device_id for c in counts],
-        "days": [c.day for c in counts],
-        "hours": [c.hour for c in counts],
-        "sents": [c.sent for c in counts],
-        "last_ats": [c.last_at for c in counts],
-    }
-
-
-def _campaign_arrays(counts: list[Sends]) -> dict[str, list[Any]]:
-    return {
-        "campaigns": [c.campaign for c in counts],
-        "device_ids": [c.device_id for c in counts],
-        "days": [c.day for c in counts],
-        "sents": [c.sent for c in counts],
-    }
-
-
-def _claim_arrays(requests: Sequence[ClaimRequest]) -> dict[str, str]:
-    return {
-        "device_ids": texts([a.device_id for a in requests]),
-        "lanes": texts([a.lane for a in requests]),
-        "epochs": integers([a.epoch for a in requests]),
-        "low_ords": integers([a.low[0] for a in requests]),
-        "low_ids": integers([a.low[1] for a in requests]),
-        "rooms": integers([a.room for a in requests]),
-        "peeks": integers([int(a.peek) for a in requests]),
-    }
-
-
-_TEXTS: Final = (
-    ("recipient", 5, 100), ("kind", 6, 100), ("body", 7, 65_536), ("media", 8, 1_048_576), ("file_name", 9, 255),
-    ("mime_type", 10, 255), ("details", 11, 8192),
-)  # fmt: skip
-"""(column, its place in a row of claim_jobs, characters at most) as the gate has them; an earlier version may have had more."""
-
-
-def _taken(row: TupleRow, began: float) -> ClaimedJob:
-    """A row of claim_jobs. `began`: when it was asked for, so that the time left to send is rather too short than too long."""
-    claim = Claim(row[0], row[1], row[2], row[3], row[4], *row[13:22])
-    fault = next(
-        (f"{name} is too long" for name, at, most in _TEXTS if row[at] is not None and len(row[at]) > most), None
+def _finish_arrays(finishes: list[Finish]) -> Params:
+    return arrays(
+        finishes,
+        **_CLAIM_KEY,
+        states="state",
+        failures="failures",
+        message_ids="message_id",
+        errors="error",
+        error_classes="error_class",
     )
-    spec = (*row[:12], None if row[12] is None else began + row[12], row[24], claim.worker_deaths)
-    return ClaimedJob(JobSpec(*spec), claim, row[22], None if row[23] is None else (row[23][0], row[23][1]), fault)
+
+
+def _release_arrays(releases: list[Release]) -> Params:
+    now = time.time()
+    fields = {
+        "failures": "failures",
+        "worker_deaths": "worker_deaths",
+        "errors": "error",
+        "error_classes": "error_class",
+    }
+    # As seconds from now: the database's clock decides when they are over.
+    delays = [None if r.due_at is None else max(0.0, r.due_at - now) for r in releases]
+    return {**arrays(releases, **_CLAIM_KEY, **fields), "delays": delays}
+
+
+def _claim_arrays(requests: Sequence[ClaimRequest]) -> Params:
+    fields = {"device_ids": "device_id", "lanes": "lane", "epochs": "epoch", "rooms": "room", "peeks": "peek"}
+    ords, ids = zip(*(request.low for request in requests), strict=True)
+    return {**arrays(requests, **fields), "low_ords": array(list(ords)), "low_ids": array(list(ids))}
+
+
+_CLAIM: Final = tuple(field.name for field in fields(Claim))
+_SPEC: Final = (
+    *("recipient", "kind", "body", "media", "file_name", "mime_type", "details"),
+    *("expires_in", "heeds_opt_outs", "worker_deaths"),
+)
+"""The columns of claim_jobs that follow the device in JobSpec, in its order."""
+_MOST: Final = (100, 100, 65_536, 1_048_576, 255, 255, 8192)
+"""Characters of the first columns of _SPEC, as the table's trigger allows them; an earlier version may have allowed more."""
+
+
+async def _claimed_jobs(cursor: AsyncCursor[TupleRow], began: float) -> list[ClaimedJob]:
+    """In the order of the lanes. `began`: when they were asked for, so that expiry is rather too early than too late."""
+    claim_of, spec_of, flags_of = picker(cursor, _CLAIM), picker(cursor, _SPEC), picker(cursor, ("opted_out", "next"))
+    taken = []
+    for row in await cursor.fetchall():
+        claim, spec, (opted_out, following) = Claim(*claim_of(row)), spec_of(row), flags_of(row)
+        too_long = [
+            name for name, text, most in zip(_SPEC, spec, _MOST, strict=False) if text is not None and len(text) > most
+        ]
+        *texts_, expires_in, heeds_opt_outs, deaths = spec
+        expires_at = None if expires_in is None else began + expires_in
+        values: tuple[Any, ...] = (*claim.key, claim.device_id, *texts_, expires_at, heeds_opt_outs, deaths)
+        position = None if following is None else (following[0], following[1])
+        taken.append(
+            ClaimedJob(JobSpec(*values), claim, opted_out, position, f"{too_long[0]} is too long" if too_long else None)
+        )
+    taken.sort(key=lambda job: (job.claim.ord, job.claim.id))
+    return taken
+
+
+async def _advanced(cursor: AsyncCursor[TupleRow], claimed: set[int]) -> list[WorkHint]:
+    hint_of = picker(cursor, ("device_id", "lane", "ord", "id", "scheduled"))
+    return [
+        (device, lane, (ord_, id_))
+        for device, lane, ord_, id_, scheduled in map(hint_of, await cursor.fetchall())
+        if device and not scheduled and id_ not in claimed
+    ]

@@ -1,8 +1,8 @@
-"""The connections to PostgreSQL: a pool whose every wait ends, and a listener that comes back by itself.
+"""The connections to PostgreSQL: a pool with a deadline for every wait, and a listener that reconnects.
 
-A pool that is out of connections asks for a new one with each request, so a database that is back is used again within two
-seconds. A connection is used only while it leads to the primary (`shardd.postgres.servers`): one that answered that it is
-read-only is closed, and so are all that were made before another server took over.
+A pool without connections asks for a new one with each request, so a database that is back is used again within two seconds. A
+connection is used only while it leads to the primary (`shardd.postgres.servers`): a read-only one is closed, and so are all that
+were made before another server took over.
 """
 
 from __future__ import annotations
@@ -15,29 +15,30 @@ from functools import partial
 from typing import Any, Final, Literal, Self, TypeVar
 
 import psycopg
-from psycopg import sql
-from psycopg.rows import TupleRow, dict_row
+from psycopg import AsyncConnection, sql
+from psycopg.rows import TupleRow, kwargs_row, scalar_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from shardd.errors import BlockedError, DatabaseError, RefusedDataError
 from shardd.logs import get_logger
-from shardd.postgres.dsn import server_of
 from shardd.postgres.errors import describe_error, words_of
 from shardd.postgres.liveness import Deadline, is_fresh, shut_down
 from shardd.postgres.lock_watch import LockWatch
 from shardd.postgres.servers import Connection, Servers, Terms
 from shardd.postgres.sql_files import queries_of
+from shardd.queue.columns import QUERIES
 from shardd.queue.values import register_loaders
 from shardd.tasks import TaskSet
-
-__all__ = ["Database", "ListenEvent", "Params", "server_of", "write_accepted"]
 
 log = get_logger(__name__)
 
 Params = Mapping[str, Any]
+Record = dict[str, Any]
+"""A row, by the names of its columns."""
 Item = TypeVar("Item")
+Row = TypeVar("Row")
 
-_LISTEN_PING: Final = 30.0  # seconds of silence after which a listener asks whether the server still is the primary
+_LISTEN_PING: Final = 30.0  # seconds of silence after which a listener checks that the server still is the primary
 _LIFETIME: Final = (
     120.0  # seconds after which a connection is replaced: a new one notices that the address leads elsewhere
 )
@@ -46,18 +47,18 @@ _SUSPICIOUS: Final[Mapping[str | None, str]] = {
     "26000": "a prepared statement is gone",
     "42P05": "a prepared statement is there already",
 }
-"""By SQLSTATE: what a server says that is not the one, or not in the way, that it was when the connection was made."""
+"""By SQLSTATE: signs that the server is not, or not in the state, that it was when the connection was made."""
 NOTIFICATIONS_FULL: Final = 0.5
-"""How full the server's queue of notifications may be for us to listen, or to add one (`shardd.announce`)."""
+"""The fullest that the server's notification queue may be for listening, and for adding to it (`shardd.announce`)."""
 _LISTEN_BACKOFF: Final = (0.2, 5.0)  # first and longest wait before connecting again, seconds
 
 
 @dataclass(frozen=True, slots=True)
 class ListenEvent:
-    """What a listener saw.
+    """What happened to a listener.
 
-    `connected`: it listens from now on; whatever was announced before may have been missed, so look for yourself.
-    `notified`: the channel was notified, with `text` as payload. `lost`: the connection broke; `text` says why.
+    `connected`: it listens from now on; earlier notifications may have been missed, so poll. `notified`: the channel was
+    notified, with `text` as payload. `lost`: the connection broke; `text` is the reason.
     """
 
     kind: Literal["connected", "notified", "lost"]
@@ -67,13 +68,13 @@ class ListenEvent:
 class Database:
     """A pool of autocommit connections to one database; `async with` opens and closes it.
 
-    All times in seconds. `connect_timeout` bounds the wait for a connection, `statement_timeout` the work done with one.
-    Every method raises DatabaseError with psycopg's error as its cause. `session=False`: without anything that outlives a
-    transaction, so that it works through any pooler; there is no listening then. `index_plans`: for statements that ask for a few
-    rows in the order of an index, whatever the planner's statistics say.
+    All times in seconds. `connect_timeout` bounds the wait for a connection, `statement_timeout` the work done with one. Every
+    method raises DatabaseError with psycopg's error as its cause. `session=False`: nothing outlives a transaction, so that it
+    works through any pooler, but cannot listen. `index_plans`: for statements that read a few rows in the order of an index,
+    whatever the planner's statistics.
 
-    `lock_timeout`: how long a statement may wait for one lock, which another connection of the pool then looks into: BlockedError
-    names the session that has it. 0: as long as the statement may take, and nobody looks.
+    `lock_timeout`: how long a statement may wait for one lock. Another connection of the pool then finds the session that holds
+    it, for the BlockedError. 0: no limit of its own, and no such look.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Database:
         self._lock_timeout = lock_timeout
         self.connect_timeout = connect_timeout
         self.statement_timeout = statement_timeout
-        self.queries: Mapping[str, bytes] = queries_of("shardd.queue")
+        self.queries: Mapping[str, bytes] = QUERIES
         self._refusal: DatabaseError | None = None
         terms = Terms(
             application_name=application_name,
@@ -113,7 +114,7 @@ class Database:
             max_size=max_size,
             timeout=connect_timeout,
             max_lifetime=_LIFETIME,
-            # The pool gives up then, and a new request makes it try anew: no growing backoff.
+            # The pool then gives up, and a new request makes it try again: no growing backoff.
             reconnect_timeout=max(2.0, connect_timeout),
             open=False,
             name=application_name,
@@ -122,7 +123,7 @@ class Database:
         self._watches = TaskSet()
 
     async def open(self) -> None:
-        """Connect once, so that what is wrong is told at once, and open the pool."""
+        """Connect once, so that errors are raised at once, and open the pool."""
         connection = await self._servers.connect()
         await connection.close()
         await self.pool.open()
@@ -143,8 +144,8 @@ class Database:
     async def connection(self, *, timeout: float | None = None) -> AsyncGenerator[Connection]:
         """A connection of the pool, for pipelines and transactions.
 
-        `timeout`: seconds that the whole block may take, by default `statement_timeout`; a connection past that is torn down,
-        and the block's wait ends with DatabaseError.
+        `timeout`: seconds for the whole block, by default `statement_timeout`; then the connection is closed, and the block fails
+        with DatabaseError.
         """
         limit = self.statement_timeout if timeout is None else timeout
         async with self._lent(limit) as connection, self._watched(connection):
@@ -152,7 +153,7 @@ class Database:
 
     @asynccontextmanager
     async def _lent(self, limit: float) -> AsyncGenerator[Connection]:
-        """A connection of the pool for at most `limit` seconds; nobody looks at what it waits for."""
+        """A connection of the pool for at most `limit` seconds, without watching its locks."""
         connection = await self._acquire()
         deadline = Deadline(connection, limit)
         try:
@@ -170,15 +171,13 @@ class Database:
 
     @asynccontextmanager
     async def _watched(self, connection: Connection) -> AsyncGenerator[None]:
-        """Raises BlockedError in place of psycopg's error when a lock was waited for in vain."""
+        """Raises BlockedError instead of psycopg's error when a lock was not free in time."""
         if not self._lock_timeout:
             yield
             return
         another = partial(self._lent, self.statement_timeout)
         watch = LockWatch(await LockWatch.backend_of(connection), another, every=0.4 * self._lock_timeout)
-        self._watches.start(
-            watch.run(), lambda error: log.error("a look at a lock failed", action="defect", exc_info=error)
-        )
+        self._watches.start(watch.run(), lambda error: log.error("lock watch failed", action="defect", exc_info=error))
         try:
             yield
         except psycopg.errors.LockNotAvailable as error:
@@ -190,21 +189,27 @@ class Database:
         finally:
             watch.end()
 
-    async def fetch_all(
-        self, name: str, params: Params | None = None, *, timeout: float | None = None
-    ) -> list[TupleRow]:
-        """Rows of a named query, as tuples."""
+    async def rows(
+        self, make: Callable[..., Row], name: str, params: Params | None = None, *, timeout: float | None = None
+    ) -> list[Row]:
+        """Rows of a named query, each made by `make`, which is given the columns by their names."""
         async with self.connection(timeout=timeout) as connection:
-            cursor = await connection.execute(self.queries[name], params)
-            return await cursor.fetchall()
+            return await rows_of(connection, make, self.queries[name], params)
 
-    async def fetch_dicts(
-        self, name: str, params: Params | None = None, *, timeout: float | None = None
-    ) -> list[dict[str, Any]]:
-        """Rows of a named query, as dictionaries; slower than tuples."""
-        async with self.connection(timeout=timeout) as connection, connection.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(self.queries[name], params)
-            return await cursor.fetchall()
+    async def rows_for(self, make: Callable[..., Row], name: str, params: Params) -> list[Row]:
+        """`rows` for an operator's question, planned for its parameters: most of its filters are NULL."""
+        async with self.connection() as connection, connection.transaction():
+            await connection.execute(self.queries["plan_for_values"])
+            return await rows_of(connection, make, self.queries[name], params)
+
+    async def column(self, name: str, params: Params | None = None) -> list[Any]:
+        """The only column of a named query."""
+        async with self.connection() as connection:
+            return await column_of(connection, self.queries[name], params)
+
+    async def value(self, name: str, params: Params | None = None) -> Any:
+        """The only column of a named query's first row; None: there is no row."""
+        return next(iter(await self.column(name, params)), None)
 
     async def execute(self, name: str, params: Params | None = None, *, timeout: float | None = None) -> int:
         """Run a named query; returns the number of rows that it touched."""
@@ -212,9 +217,9 @@ class Database:
             return (await connection.execute(self.queries[name], params)).rowcount
 
     async def listen(self, *channels: str) -> AsyncGenerator[ListenEvent]:
-        """What happens on the channels, for as long as the caller listens; never ends by itself and raises nothing.
+        """What happens on the channels, on a connection of its own; never ends and never raises.
 
-        On a connection of its own. A notification is a hint: read `ListenEvent` about what may be missed.
+        A notification is a hint: see `ListenEvent` about what may be missed.
         """
         first, longest = _LISTEN_BACKOFF
         wait = first
@@ -246,12 +251,12 @@ class Database:
             deadline.cancel()
 
     async def _check_notifications(self, connection: Connection) -> None:
-        """Raises DatabaseError for a queue of notifications that a new listener might have to read from its begin: up to 8 GB."""
-        row = await (await connection.execute(self.queries["notification_use"])).fetchone()
-        if row is not None and row[0] >= NOTIFICATIONS_FULL:
+        """Raises DatabaseError for a notification queue that a new listener might have to read from its start: up to 8 GB."""
+        (use,) = await column_of(connection, self.queries["notification_use"])
+        if use >= NOTIFICATIONS_FULL:
             where = words_of(self._dsn)["where"]
             raise DatabaseError(
-                f"{where} has a queue of notifications that is {row[0]:.0%} full: polling until it is read"
+                f"{where} has a notification queue that is {use:.0%} full: polling until it has been read"
             )
 
     @asynccontextmanager
@@ -268,7 +273,7 @@ class Database:
             await connection.close()
 
     def _server_changed(self, why: str) -> None:
-        log.warning("connecting anew", action="server_changed", reason=why)
+        log.warning("reconnecting", action="server_changed", reason=why)
         for connection in self._listening:
             if not self._servers.is_current(connection):
                 shut_down(connection)
@@ -288,7 +293,7 @@ class Database:
             raise describe_error(error, self._dsn) from error
 
     def _connection_class(self) -> type[Connection]:
-        """The pool's errors say only that time ran out; this remembers why no connection came."""
+        """The pool's errors contain only a timeout; this remembers why no connection was made."""
         database = self
 
         class Remembering(Connection):
@@ -306,6 +311,32 @@ class Database:
         return Remembering
 
 
+async def rows_of(
+    connection: AsyncConnection[TupleRow], make: Callable[..., Row], query: bytes, params: Params | None = None
+) -> list[Row]:
+    """`Database.rows` on a connection, for several statements in one transaction. Raises psycopg.Error."""
+    async with connection.cursor(row_factory=kwargs_row(make)) as cursor:
+        return await (await cursor.execute(query, params)).fetchall()
+
+
+async def column_of(connection: AsyncConnection[TupleRow], query: bytes, params: Params | None = None) -> list[Any]:
+    """`Database.column` on a connection. Raises psycopg.Error."""
+    async with connection.cursor(row_factory=scalar_row) as cursor:
+        return await (await cursor.execute(query, params)).fetchall()
+
+
+def first(rows: Sequence[Row]) -> Row | None:
+    """The first row, if there is one."""
+    return rows[0] if rows else None
+
+
+class Statements:
+    """Statements of one subject, as typed calls. Every call raises DatabaseError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+
 async def write_accepted(
     items: Sequence[Item],
     write: Callable[[Sequence[Item]], Awaitable[None]],
@@ -313,7 +344,7 @@ async def write_accepted(
 ) -> None:
     """Write all items except those that the database refuses, by halving; `refuse` gets each of these.
 
-    Raises what `write` raises otherwise.
+    Other errors of `write` are raised.
     """
     if not items:
         return

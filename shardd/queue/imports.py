@@ -1,12 +1,12 @@
-"""Taking over what another system left: the statements of `sql/imports.sql` as typed calls.
+"""Importing from another system: the statements of `sql/imports.sql` as typed calls.
 
-Everything may be done again: what is there already stays as it is. Jobs go through the gate of the table like everybody's; one
-that it refuses does not stop the others. A rehearsal does the same and rolls it back.
+Everything can be repeated: existing rows stay as they are. Jobs pass the table's triggers like all others; a refused one does not
+stop the rest. A rehearsal does the same and rolls it back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -15,17 +15,17 @@ import msgspec
 from psycopg import AsyncConnection, Error
 from psycopg.rows import TupleRow
 
-from shardd.queue.database import Database
+from shardd.queue.database import Database, Record, column_of, rows_of
 
 BATCH: Final = 500
-"""Jobs of one transaction: each of an order group takes a lock until its end."""
+"""Jobs of one transaction: each of an order group holds a lock until its end."""
 _ROWS_FAULT: Final = ("22", "23", "P0")
-"""Classes of SQLSTATE that tell of the row and not of the database: bad data, a broken constraint, a trigger's refusal."""
+"""Classes of SQLSTATE for errors of the row: bad data, a violated constraint, a trigger's refusal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportedDevice:
-    """A device that sent for long elsewhere; gaps in seconds, None: as the config says."""
+    """A device that has long sent elsewhere; gaps in seconds, None: the config's."""
 
     id: str
     transport: str
@@ -38,7 +38,7 @@ class ImportedDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportedJob:
-    """A message that waits; `dedupe_key` names it for ever."""
+    """A waiting message; `dedupe_key` identifies it for good."""
 
     dedupe_key: str
     device_id: str
@@ -56,7 +56,7 @@ class ImportedJob:
 
 @dataclass(frozen=True, slots=True)
 class KnownDevice:
-    """A device that is, or was, there."""
+    """A device, which may be removed."""
 
     id: str
     transport: str
@@ -66,56 +66,56 @@ class KnownDevice:
 
 @dataclass(slots=True)
 class Admission:
-    """What became of jobs, by dedupe key."""
+    """The result for jobs, by dedupe key."""
 
     added: set[str] = field(default_factory=set)
     opted_out: set[str] = field(default_factory=set)
-    """Of those added: ended at once, because the recipient wants no more messages."""
+    """Of those added: ended at once, because the recipient opted out."""
     refused: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """The column that the gate found fault with, and its words."""
+    """The refused column, and the message."""
     after_refused: set[str] = field(default_factory=set)
-    """Left out, because a job before them in their order group was refused."""
+    """Skipped, because a job before them in their order group was refused."""
     campaigns: set[str] = field(default_factory=set)
-    """Those that were not there."""
+    """The new ones."""
 
 
 class Imports:
     """Devices, campaigns and jobs from elsewhere, over a database. Every call raises DatabaseError."""
 
     def __init__(self, database: Database, *, rehearse: bool) -> None:
-        """`rehearse`: roll back whatever is done."""
+        """`rehearse`: roll back everything."""
         self._database = database
         self._rehearse = rehearse
         self._blocked: set[str] = set()
 
     async def known_devices(self) -> dict[str, KnownDevice]:
-        """Every device that is or was there, by id."""
-        rows = await self._database.fetch_all("known_devices")
-        return {row[0]: KnownDevice(*row) for row in rows}
+        """Every device, removed ones included, by id."""
+        return {device.id: device for device in await self._database.rows(KnownDevice, "known_devices")}
 
     async def add_devices(self, devices: Sequence[ImportedDevice]) -> set[str]:
-        """Returns the ids that were not there."""
+        """Returns the ids that are new."""
         async with self._database.connection() as connection, connection.transaction(force_rollback=self._rehearse):
             return await self._add_devices(connection, devices)
 
     async def admit(self, jobs: Sequence[ImportedJob], devices: Sequence[ImportedDevice] = ()) -> Admission:
         """Insert jobs in this order, at most BATCH, and their campaigns.
 
-        `devices`: in a rehearsal, those of the jobs that are not there.
+        `devices`: in a rehearsal, the jobs' devices that do not exist.
         """
         admission = Admission()
         async with self._database.connection() as connection, connection.transaction(force_rollback=self._rehearse):
             if self._rehearse:
                 await self._add_devices(connection, devices)
             campaigns = {job.campaign for job in jobs if job.campaign is not None}
-            admission.campaigns = await self._add_campaigns(connection, campaigns)
+            query = self._database.queries["import_campaigns"]
+            admission.campaigns = set(await column_of(connection, query, {"ids": sorted(campaigns)}))
             await self._insert(connection, jobs, admission)
         return admission
 
     async def _insert(
         self, connection: AsyncConnection[TupleRow], jobs: Sequence[ImportedJob], admission: Admission
     ) -> None:
-        """All at once; when that is refused in halves, until the row that is at fault stands alone."""
+        """All at once; after a refusal by halves, until the refused row is alone."""
         admission.after_refused |= {job.dedupe_key for job in jobs if job.order_group in self._blocked}
         jobs = [job for job in jobs if job.order_group not in self._blocked]
         if not jobs:
@@ -123,8 +123,7 @@ class Imports:
         try:
             async with connection.transaction():
                 params = {"rows": msgspec.json.encode(jobs).decode()}
-                cursor = await connection.execute(self._database.queries["import_jobs"], params)
-                rows = await cursor.fetchall()
+                rows = await rows_of(connection, Record, self._database.queries["import_jobs"], params)
         except Error as error:
             if not (error.sqlstate or "").startswith(_ROWS_FAULT):
                 raise
@@ -134,25 +133,19 @@ class Imports:
                 await self._insert(connection, jobs[half:], admission)
                 return
             job = jobs[0]
-            admission.refused[job.dedupe_key] = (error.diag.column_name or "", _words(error))
+            admission.refused[job.dedupe_key] = (error.diag.column_name or "", _message(error))
             if job.order_group is not None:
                 self._blocked.add(job.order_group)
         else:
-            admission.added |= {key for key, _ in rows}
-            admission.opted_out |= {key for key, opted_out in rows if opted_out}
+            admission.added |= {row["dedupe_key"] for row in rows}
+            admission.opted_out |= {row["dedupe_key"] for row in rows if row["opted_out"]}
 
     async def _add_devices(self, connection: AsyncConnection[TupleRow], devices: Sequence[ImportedDevice]) -> set[str]:
         params = {"rows": msgspec.json.encode(devices).decode()}
-        cursor = await connection.execute(self._database.queries["import_devices"], params)
-        return {row[0] for row in await cursor.fetchall()}
-
-    async def _add_campaigns(self, connection: AsyncConnection[TupleRow], ids: Collection[str]) -> set[str]:
-        params = {"ids": sorted(ids)}
-        cursor = await connection.execute(self._database.queries["import_campaigns"], params)
-        return {row[0] for row in await cursor.fetchall()}
+        return set(await column_of(connection, self._database.queries["import_devices"], params))
 
 
-def _words(error: Error) -> str:
-    """What the gate said, with its hint, in one line."""
+def _message(error: Error) -> str:
+    """The refusal with its hint, in one line."""
     parts = (error.diag.message_primary, error.diag.message_hint)
     return ". ".join(" ".join(part.split()).rstrip(".") for part in parts if part)

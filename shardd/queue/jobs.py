@@ -7,30 +7,27 @@ whatever happens later, and neither memory nor locks grow with the number of job
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from psycopg.rows import TupleRow
-
 from shardd.ipc import Outcome, Receipt
-from shardd.queue.cycle import Cycle, OrderGroup, Settlement, group_arrays, run_cycle
-from shardd.queue.database import Database, Params
+from shardd.queue.cycle import KEY, Cycle, OrderGroup, Settlement, group_arrays, run_cycle
+from shardd.queue.database import Params, Record, Statements, first
 from shardd.queue.records import ClaimRequest, WorkHint
 from shardd.queue.settle import Claim
-from shardd.queue.typed_rows import fetch_rows
-from shardd.states import JobState, Verdict
+from shardd.queue.values import arrays
+from shardd.states import JOB_TRANSITIONS, JobState
 
 BEHIND_EVERY_LANE: Final = "~"
-"""A lane begins with a letter, a digit or a slash."""
+"""Sorts behind every lane: a lane begins with a letter, a digit or a slash."""
+CHUNK: Final = 2000
+"""Jobs of one transaction of a bulk action, so that no row stays locked for long."""
 
 
-class Jobs:
-    """The queue's statements over a database."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class Jobs(Statements):
+    """What the daemon does with jobs."""
 
     async def cycle(self, settlement: Settlement, requests: Sequence[ClaimRequest]) -> Cycle:
         """Settle, then claim: one round trip and one commit. Raises DatabaseError; then both may or may not have happened."""
@@ -38,160 +35,128 @@ class Jobs:
             return await run_cycle(connection, self._database.queries, settlement, requests)
 
     async def resolve_doubts(self, outcomes: Sequence[Outcome]) -> list[int]:
-        """Give jobs in doubt the outcome that a journal knew. Returns the ids that changed."""
-        states = {Verdict.SENT: JobState.SENT, Verdict.PERMANENT: JobState.FAILED}
-        known = [
-            (outcome, states[Verdict(outcome.verdict)]) for outcome in outcomes if Verdict(outcome.verdict) in states
-        ]
+        """Give jobs in doubt the outcome that a journal contains. Returns the ids that changed."""
+        resolutions = JOB_TRANSITIONS[JobState.IN_DOUBT]
+        known = [outcome for outcome in outcomes if outcome.verdict in resolutions]
         if not known:
             return []
-        rows = await self._database.fetch_all(
-            "resolve_doubts",
-            {
-                "ids": [o.id for o, _ in known],
-                "epochs": [o.epoch for o, _ in known],
-                "attempts": [o.attempt for o, _ in known],
-                "tokens": [o.token for o, _ in known],
-                "states": [state.value for _, state in known],
-                "message_ids": [o.message_id for o, _ in known],
-                "errors": [o.error for o, _ in known],
-                "error_classes": [o.error_class for o, _ in known],
-            },
-        )
-        return [row[0] for row in rows]
+        params = arrays(known, **KEY, message_ids="message_id", errors="error", error_classes="error_class")
+        params["states"] = [resolutions[outcome.verdict].value for outcome in known]
+        return await self._database.column("resolve_doubts", params)
 
     async def promote_due(self, most: int) -> tuple[int, list[WorkHint]]:
-        """Let due jobs join their lanes: how many did, and where those stand that have a device."""
-        rows = await self._database.fetch_all("promote_due", {"most": most})
-        return len(rows), [_hint(row) for row in rows if row[0] is not None]
+        """Let due jobs join their lanes: how many did, and the hints of those that have a device."""
+        rows = await self._database.rows(Record, "promote_due", {"most": most})
+        return len(rows), hints(rows)
 
     async def new_work(self, seen: int, most: int) -> tuple[list[WorkHint], int, int]:
-        """Lanes of the next `most` jobs after the id `seen`, with where these begin; the highest id; how many jobs that were."""
-        rows = await self._database.fetch_all("new_work", {"seen": seen, "most": most})
-        newest, jobs = rows[0][4:6] if rows else (seen, 0)
-        return [_hint(row) for row in rows if row[0] is not None], newest, jobs
+        """Hints of the next `most` jobs after the id `seen`, one for each lane; the highest id; the number of jobs."""
+        rows = await self._database.rows(Record, "new_work", {"seen": seen, "most": most})
+        newest, jobs = (rows[0]["newest"], rows[0]["jobs"]) if rows else (seen, 0)
+        return hints(rows), newest, jobs
 
     async def newest_id(self) -> int:
         """The highest id of a live job."""
-        rows = await self._database.fetch_all("newest_id")
-        return int(rows[0][0])
+        return int(await self._database.value("newest_id"))
 
     async def find_work(self, per_device: int, page: int) -> AsyncGenerator[list[WorkHint]]:
-        """The lanes that have jobs, with where they begin: of each device the first `per_device`, in pages of so many lanes."""
+        """A hint for each lane that has jobs: of each device the first `per_device` lanes, in pages of `page` lanes."""
         device, lane = "", ""
         while True:
             params = {"after_device": device, "after_lane": lane, "per_device": per_device, "most": page}
-            rows = await self._database.fetch_all("find_work", params)
-            yield [_hint(row) for row in rows]
+            rows = await self._database.rows(Record, "find_work", params)
+            yield hints(rows)
             if len(rows) < page:
                 return
-            device, lane, _, _, of_device = rows[-1]
-            if of_device >= per_device:
-                lane = BEHIND_EVERY_LANE
+            device = rows[-1]["device_id"]
+            lane = rows[-1]["lane"] if rows[-1]["of_device"] < per_device else BEHIND_EVERY_LANE
 
     async def find_lanes(self, device_id: str, after_lane: str, most: int) -> list[WorkHint]:
-        """Up to `most` lanes of a device that have jobs, behind one of its lanes."""
+        """Hints of up to `most` lanes of a device that have jobs, behind one of its lanes."""
         params = {"device_id": device_id, "after_lane": after_lane, "most": most}
-        return [_hint(row) for row in await self._database.fetch_all("find_lanes", params)]
+        return hints(await self._database.rows(Record, "find_lanes", params))
 
     async def expire(self, most: int) -> int:
-        """End jobs whose time is over; returns how many did."""
-        return len(await self._database.fetch_all("expire_jobs", {"most": most}))
+        """End jobs whose `expires_at` has passed; returns how many."""
+        return len(await self._database.column("expire_jobs", {"most": most}))
 
     async def advance_order_groups(self, after: OrderGroup, most: int) -> tuple[list[WorkHint], OrderGroup | None]:
-        """Let jobs join their lanes that wait for nobody any more; settling does so, too, but cannot see everything.
+        """Let jobs join their lanes whose predecessors were sent; settling does so, too, but cannot see everything.
 
-        Those that wait for a job that will never be sent end. Looks at up to `most` order groups behind one of them, and
-        returns where the jobs stand, and the last group that it looked at; None: there are no more.
+        Those behind a job that will never be sent end. Looks at up to `most` order groups behind `after`, and returns the
+        jobs' hints, and the last group that it looked at; None: there are no more.
         """
         params = {"after_producer": after[0], "after_group": after[1], "most": most}
-        held = [(row[0], row[1], row[2]) for row in await self._database.fetch_all("held_order_groups", params)]
-        last = held[-1][:2] if len(held) == most else None
-        stuck = group_arrays([(producer, group) for producer, group, is_stuck in held if is_stuck])
+        held = await self._database.rows(Record, "held_order_groups", params)
+        last = (held[-1]["producer"], held[-1]["order_group"]) if len(held) == most else None
+        stuck = group_arrays([(row["producer"], row["order_group"]) for row in held if row["stuck"]])
         if not stuck["groups"]:
             return [], last
-        await self._database.fetch_all("end_dead_order_groups", stuck)
-        rows = await self._database.fetch_all("advance_order_groups", stuck)
-        return [_hint(row) for row in rows if row[0] is not None and not row[4]], last
+        await self._database.execute("end_dead_order_groups", stuck)
+        rows = await self._database.rows(Record, "advance_order_groups", stuck)
+        return hints([row for row in rows if not row["scheduled"]]), last
 
     async def claims_of_epochs(self, epochs: Sequence[int]) -> list[Claim]:
-        """What the database thinks is claimed under these epochs."""
-        rows = await self._database.fetch_dicts("claims_of_epochs", {"epochs": list(epochs)})
-        return [Claim(**row) for row in rows]
+        """The claims that the database has under these epochs."""
+        return await self._database.rows(Claim, "claims_of_epochs", {"epochs": list(epochs)})
 
     async def live_claims(self, ids: Sequence[int]) -> list[Claim]:
-        """Which of these jobs are claimed, and how."""
-        return [Claim(**row) for row in await self._database.fetch_dicts("live_claims", {"ids": list(ids)})]
+        """The claims of these jobs."""
+        return await self._database.rows(Claim, "live_claims", {"ids": list(ids)})
 
     async def old_claims(self, age: float, epochs: Sequence[int]) -> list[tuple[Claim, str, bool]]:
         """Claims of more than `age` seconds under these epochs or without a lease: (claim, node, whether there is a lease)."""
-        rows = await self._database.fetch_dicts("old_claims", {"age": age, "epochs": list(epochs)})
-        found = []
-        for row in rows:
-            node, leased = row.pop("node"), row.pop("leased")
-            found.append((Claim(**row), node, leased))
-        return found
+
+        def old(*, node: str, leased: bool, **claim: Any) -> tuple[Claim, str, bool]:
+            return Claim(**claim), node, leased
+
+        return await self._database.rows(old, "old_claims", {"age": age, "epochs": list(epochs)})
 
     async def orphaned_claims(self, grace: float) -> list[tuple[Claim, str, int, bool]]:
-        """Claims without a lease: (claim, node, shard, whether that node's same supervisor still lives)."""
-        found = []
-        for row in await self._database.fetch_dicts("orphaned_claims", {"grace": grace}):
-            node, shard, alive = row.pop("node"), row.pop("shard"), row.pop("node_alive")
-            found.append((Claim(**row), node, shard, alive))
-        return found
+        """Claims without a lease: (claim, node, shard, whether that node's same supervisor is alive)."""
+
+        def orphan(*, node: str, shard: int, node_alive: bool, **claim: Any) -> tuple[Claim, str, int, bool]:
+            return Claim(**claim), node, shard, node_alive
+
+        return await self._database.rows(orphan, "orphaned_claims", {"grace": grace})
 
     async def save_receipt(self, receipt: Receipt) -> int:
-        """Note what became of sent messages. Returns how many have a finished job."""
-        return await self._database.execute(
-            "save_receipt",
-            {
-                "device_id": receipt.device_id,
-                "message_ids": receipt.message_ids,
-                "kind": receipt.kind,
-                "at": receipt.at,
-                "error": receipt.error,
-                "error_class": receipt.error_class,
-            },
-        )
+        """Record what became of sent messages. Returns how many have a finished job."""
+        params = {
+            name: getattr(receipt, name) for name in ("device_id", "message_ids", "kind", "at", "error", "error_class")
+        }
+        return await self._database.execute("save_receipt", params)
 
     async def prepare_archive(self) -> None:
-        """Make the archive's next partitions."""
+        """Create the archive's next partitions."""
         await self._database.execute("prepare_archive")
 
 
-def _hint(row: TupleRow) -> WorkHint:
-    return row[0], row[1], (row[2], row[3])
+def hints(rows: Sequence[Mapping[str, Any]]) -> list[WorkHint]:
+    """Jobs of device groups have no lane until they have a device."""
+    return [(row["device_id"], row["lane"], (row["ord"], row["id"])) for row in rows if row["device_id"] is not None]
 
 
-class Counts:
-    """The counting statements over a database. Every call raises DatabaseError."""
-
-    def __init__(self, database: Database) -> None:
-        """`database`: with the planner's own plans, because every row is read."""
-        self._database = database
+class Counts(Statements):
+    """Numbers that take reading whole tables, on a connection with the planner's own plans."""
 
     async def depth(self, held: Sequence[str] = ()) -> dict[str, Any]:
         """Live jobs: queued, scheduled, sending, and oldest_due_age (seconds; None: none may be sent).
 
         `held`: devices whose jobs do not count as due, because a limit, quiet hours or a backoff holds them.
         """
-        row = (await self._database.fetch_all("queue_depth", {"held": list(held)}))[0]
-        oldest = None if row[3] is None else max(0.0, float(row[3]))
-        return {"queued": row[0], "scheduled": row[1], "sending": row[2], "oldest_due_age": oldest}
+        (depth,) = await self._database.rows(Record, "queue_depth", {"held": list(held)})
+        oldest = depth["oldest_due_age"]
+        return {**depth, "oldest_due_age": None if oldest is None else max(0.0, float(oldest))}
 
     async def doubts(self) -> int:
-        """Jobs in doubt, which wait for a person."""
-        count: int = (await self._database.fetch_all("count_doubts"))[0][0]
-        return count
+        """Jobs in doubt, which wait for an operator."""
+        return int(await self._database.value("count_doubts"))
 
     async def campaigns(self) -> dict[str, int]:
         """Of those with live jobs: running_campaigns, paused_campaigns, and paused_jobs, which are those of the paused."""
-        running, paused, jobs = (await self._database.fetch_all("count_campaigns"))[0]
-        return {"running_campaigns": running, "paused_campaigns": paused, "paused_jobs": jobs}
-
-
-CHUNK: Final = 2000
-"""Jobs that are looked at in one transaction, so that no row stays locked for long."""
+        (counts,) = await self._database.rows(Record, "count_campaigns")
+        return counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +215,7 @@ class WholeJob(JobRow):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
-    """What jobs are asked for by, everything at once; None: by anything."""
+    """Filters of jobs, all of which must match; None: any."""
 
     state: JobState | None = None
     device_ids: Sequence[str] | None = None
@@ -263,7 +228,7 @@ class Traits:
 
 @dataclass(frozen=True, slots=True)
 class JobCount:
-    """Jobs that are alike: `obstacle` names what keeps them from what was asked, None for nothing."""
+    """The number of jobs with the same state, class and campaign; `obstacle`: why the action cannot be done, None: it can."""
 
     state: str
     job_class: str
@@ -274,84 +239,75 @@ class JobCount:
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What became of one job; neither done nor with an obstacle or a refusal: it changed in that moment."""
+    """The result for one job; neither done nor with an obstacle or a refusal: it changed in the meantime."""
 
     id: int
     state: str
     obstacle: str | None
     done: bool
     refusal: str | None = None
-    """What the gate of the table found wrong with it."""
+    """Why the table's trigger refused it."""
 
 
-class JobAdmin:
-    """Jobs, over a database. Every call raises DatabaseError."""
+class JobAdmin(Statements):
+    """What an operator asks and does about jobs."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def newest(self, most: int, traits: Traits, *, device_id: str | None = None) -> list[JobRow]:
+    async def newest(self, most: int, traits: Traits) -> list[JobRow]:
         """Up to `most` jobs, newest first."""
-        return await fetch_rows(
-            self._database, JobRow, "list_jobs", {**asdict(traits), "most": most, "device_id": device_id}
-        )
+        params = {**asdict(traits), "ids": None, "most": most}
+        return await self._database.rows_for(JobRow, "list_jobs", params)
 
     async def show(self, job_id: int) -> WholeJob | None:
         """One job, or None when there is none of this id."""
-        rows = await fetch_rows(self._database, WholeJob, "show_job", {"id": job_id})
-        return rows[0] if rows else None
+        return first(await self._database.rows_for(WholeJob, "show_job", {"id": job_id}))
 
     async def states(self, ids: Sequence[int]) -> dict[int, JobState]:
-        """Where those of these jobs are that exist."""
+        """The states of those of these jobs that exist."""
         found: dict[int, JobState] = {}
         for chunk in _chunks(ids):
-            rows = await self._database.fetch_all("states_of_jobs", {"ids": chunk})
-            found.update((number, JobState(state)) for number, state in rows)
+            rows = await self._database.rows(Record, "states_of_jobs", {"ids": chunk})
+            found.update((row["id"], JobState(row["state"])) for row in rows)
         return found
 
     async def count_retries(self, traits: Traits, ids: Sequence[int] | None = None) -> list[JobCount]:
-        """What `retry` would find, and what would keep it from some of them."""
+        """What `retry` would find, with the obstacles."""
         return await self._count("count_retries", traits, ids)
 
     async def count_cancels(self, traits: Traits, ids: Sequence[int] | None = None) -> list[JobCount]:
-        """What `cancel` would find, and what would keep it from some of them."""
+        """What `cancel` would find, with the obstacles."""
         return await self._count("count_cancels", traits, ids)
 
-    async def retry(self, traits: Traits, ids: Sequence[int] | None = None) -> AsyncGenerator[list[JobResult]]:
-        """Bring finished jobs back into the queue, chunk by chunk; no sent one is looked at."""
-        async for handled in self._handle("retry_jobs", traits, ids, {}):
-            yield handled
+    def retry(self, traits: Traits, ids: Sequence[int] | None = None) -> AsyncGenerator[list[JobResult]]:
+        """Bring finished jobs back into the queue, chunk by chunk; sent ones are left out."""
+        return self._handle("retry_jobs", traits, ids, {})
 
-    async def cancel(
-        self, traits: Traits, why: str, ids: Sequence[int] | None = None
-    ) -> AsyncGenerator[list[JobResult]]:
-        """End live jobs that nobody has in flight, chunk by chunk. `why` becomes their error."""
-        async for handled in self._handle("cancel_jobs", traits, ids, {"why": why}):
-            yield handled
+    def cancel(self, traits: Traits, why: str, ids: Sequence[int] | None = None) -> AsyncGenerator[list[JobResult]]:
+        """End live jobs that are not in flight, chunk by chunk. `why` becomes their error."""
+        return self._handle("cancel_jobs", traits, ids, {"why": why})
 
     async def cancel_all(self, traits: Traits, why: str) -> int:
         """Like `cancel`; returns how many ended."""
         return sum([one.done async for handled in self.cancel(traits, why) for one in handled])
 
     async def move(self, *, old: str, new: str) -> int:
-        """Give the jobs of device `old` that nobody has in flight to `new`; returns how many moved."""
-        moved = 0
-        while got := await self._database.fetch_all("hand_over_jobs", {"old": old, "new": new, "most": CHUNK}):
-            moved += len(got)
-        return moved
+        """Give the jobs of device `old` that are not in flight to `new`; returns how many moved."""
+        return await self._repeat("move_jobs", {"old": old, "new": new})
 
-    async def give_back(self, device_ids: Sequence[str]) -> int:
-        """Let other devices of their groups have the jobs of groups that these devices got; returns how many."""
-        given = 0
-        params = {"device_ids": list(device_ids), "most": CHUNK}
-        while got := await self._database.fetch_all("give_back_jobs", params):
-            given += len(got)
-        return given
+    async def return_to_pools(self, device_ids: Sequence[str]) -> int:
+        """Let other devices of their groups have the groups' jobs that these devices were given; returns how many."""
+        return await self._repeat("return_jobs_to_pools", {"device_ids": list(device_ids)})
+
+    async def _repeat(self, name: str, params: Params) -> int:
+        """Run a statement until it finds nothing more; returns how many rows it changed."""
+        changed = 0
+        while rows := await self._database.execute(name, {**params, "most": CHUNK}):
+            changed += rows
+        return changed
 
     async def _count(self, name: str, traits: Traits, ids: Sequence[int] | None) -> list[JobCount]:
         counts: dict[tuple[str, str, str | None, str | None], int] = {}
         for chunk in _chunks(ids):
-            for count in await fetch_rows(self._database, JobCount, name, {**asdict(traits), "ids": chunk}):
+            for count in await self._database.rows_for(JobCount, name, {**asdict(traits), "ids": chunk}):
                 key = (count.state, count.job_class, count.campaign, count.obstacle)
                 counts[key] = counts.get(key, 0) + count.jobs
         return [JobCount(*key, jobs) for key, jobs in counts.items()]
@@ -363,7 +319,7 @@ class JobAdmin:
             after = 0
             while True:
                 params = {**asdict(traits), **more, "ids": chunk, "after": after, "most": CHUNK}
-                handled = await fetch_rows(self._database, JobResult, name, params)
+                handled = await self._database.rows_for(JobResult, name, params)
                 if handled:
                     yield handled
                     after = handled[-1].id

@@ -1,11 +1,10 @@
-"""Bringing a database to the schema of this release.
+"""Migrating a database to the schema of this release.
 
-Migrations are the files `shardd/queue/migrations/NNNN_name.sql`. All that are missing are applied in one transaction under
-a lock that only the owner of the schema can take: either the database is at this release afterwards or nothing happened, and
-of two supervisors that start at once the second waits and then finds nothing to do. A file's SHA-256 is kept, because a file
-that was edited after it was applied would make databases that differ with nobody knowing. Each time, at the end, `transports.sql`
-adds the transports that this release defines, `revokes.sql` takes from everybody what nobody was meant to have, and `grants.sql`,
-once the producers' role exists, gives them their rights.
+Migrations are the files `shardd/queue/migrations/NNNN_name.sql`. All that are missing are applied in one transaction under a lock
+that only the owner of the schema can take: afterwards the database is at this release, or nothing happened. Of two supervisors
+that start at once, the second waits and finds nothing to do. The SHA-256 of each file is recorded: a file that was edited after
+it was applied would make databases differ unnoticed. At the end of each run, `definitions.sql` writes what this release defines
+in Python, `revokes.sql` takes unintended rights from PUBLIC, and `grants.sql` gives the producers' role its rights, if it exists.
 """
 
 from __future__ import annotations
@@ -13,23 +12,23 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import psycopg
-from psycopg.rows import TupleRow
 
 from shardd.config import TRANSPORTS
 from shardd.errors import DatabaseError
 from shardd.postgres.errors import describe_error
 from shardd.postgres.servers import Connection, Servers, Terms
-from shardd.postgres.sql_files import queries_of
+from shardd.queue.columns import QUERIES, fill_in, quoted
+from shardd.queue.database import Record, column_of, first, rows_of
 
-TRANSPORTS_FILE: Final = "transports.sql"
+DEFINITIONS: Final = "definitions.sql"
 REVOKES: Final = "revokes.sql"
 GRANTS: Final = "grants.sql"
 NO_PRODUCER_ROLE: Final = (
@@ -53,18 +52,18 @@ class Migration:
 
     @property
     def file_name(self) -> str:
-        """As it stands in the folder."""
+        """The name in the folder."""
         return f"{self.version:04}_{self.name}.sql"
 
     @property
     def sha256(self) -> str:
-        """Of the text, so that a checkout with other line ends is the same file."""
+        """Of the text, so that different line ends in a checkout do not matter."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class MigrationState:
-    """Where one migration stands: `changed` and `unknown` keep shardd from migrating."""
+    """The state of one migration: with a `changed` or `unknown` one, shardd does not migrate."""
 
     version: int
     name: str
@@ -74,7 +73,7 @@ class MigrationState:
 
 @dataclass(frozen=True)
 class DatabaseState:
-    """What `shardd db status` tells."""
+    """What `shardd db status` shows."""
 
     version: str
     database: str
@@ -84,9 +83,9 @@ class DatabaseState:
     read_only: bool
     producer_role: bool
     open_rights: list[str]
-    """What everybody (PUBLIC) may do here and should not, such as CREATE ON SCHEMA public."""
+    """Rights that PUBLIC has here and should not have, such as CREATE ON SCHEMA public."""
     open_means: list[str]
-    """What every login may make here, and fill the server with: advisory locks, large objects."""
+    """What every login may create here, and fill the server with: advisory locks, large objects."""
     migrations: list[MigrationState]
 
     @property
@@ -102,7 +101,7 @@ def load_migrations(folder: Traversable | None = None) -> list[Migration]:
     for file in folder.iterdir():
         if match := _FILE.fullmatch(file.name):
             found.append(Migration(int(match[1]), match[2], file.read_text(encoding="utf-8")))
-        elif file.name.endswith(".sql") and file.name not in {TRANSPORTS_FILE, REVOKES, GRANTS}:
+        elif file.name.endswith(".sql") and file.name not in {DEFINITIONS, REVOKES, GRANTS}:
             raise DatabaseError(f"migration {file.name} has no name like 0001_queue.sql: rename it")
     found.sort(key=lambda migration: migration.version)
     for expected, migration in enumerate(found, start=1):
@@ -135,40 +134,35 @@ class _AnotherMadeItError(Exception):
 
 
 async def _migrate(connection: Connection, folder: Traversable, migrations: Sequence[Migration]) -> list[str]:
-    queries = queries_of("shardd.queue")
     async with connection.transaction():
-        await connection.execute(queries["begin_migrating"], {"timeout": _LOCK_TIMEOUT})
+        await connection.execute(QUERIES["begin_migrating"], {"timeout": _LOCK_TIMEOUT})
         await _lock(connection)
-        states = _compare(migrations, await _applied(connection))
+        states = _compare(migrations, await rows_of(connection, Record, QUERIES["applied_migrations"]))
         _refuse_strange(states)
         pending = [one for one, state in zip(migrations, states, strict=True) if state.state == "pending"]
         for migration in pending:
             await _apply(connection, migration.file_name, migration.text)
             record = {"version": migration.version, "name": migration.name, "sha256": migration.sha256}
-            await connection.execute(queries["record_migration"], record)
-        if (file := folder.joinpath(TRANSPORTS_FILE)).is_file():
-            await _apply(connection, file.name, file.read_text(encoding="utf-8"), {"transports": list(TRANSPORTS)})
-        for name in (REVOKES, GRANTS):
+            await connection.execute(QUERIES["record_migration"], record)
+        for name in (DEFINITIONS, REVOKES, GRANTS):
             file = folder.joinpath(name)
-            if file.is_file() and (name != GRANTS or (await _producer_role(connection))[0]):
-                await _apply(connection, name, file.read_text(encoding="utf-8"))
+            if file.is_file() and (name != GRANTS or (await _producer_role(connection))["is_there"]):
+                await _apply(
+                    connection, name, fill_in(file.read_text(encoding="utf-8"), {"transports": quoted(TRANSPORTS)})
+                )
     return [migration.file_name for migration in pending]
 
 
 async def _lock(connection: Connection) -> None:
-    """Lock the record of migrations, which is made if need be. Raises DatabaseError."""
-    queries = queries_of("shardd.queue")
-    owner = await (await connection.execute(queries["schema_owner"])).fetchone()
-    if owner is not None and not owner[1]:
+    """Lock the record of migrations, which is created if it is missing. Raises DatabaseError."""
+    owner = first(await rows_of(connection, Record, QUERIES["schema_owner"]))
+    if owner is not None and not owner["is_ours"]:
         raise DatabaseError(
-            f"the schema shardd of this database belongs to {owner[0]}, who could replace everything in it: let its owner or a "
-            f"superuser run `ALTER SCHEMA shardd OWNER TO {connection.info.user}`, once it is sure what stands in it"
+            f"the schema shardd of this database belongs to {owner['owner']}, who could replace everything in it: check its "
+            f"contents, then let its owner or a superuser run `ALTER SCHEMA shardd OWNER TO {connection.info.user}`"
         )
     try:
-        if await _has_record(connection):
-            await connection.execute(queries["lock_migrations"])
-        else:
-            await connection.execute(queries["create_migrations"])
+        await connection.execute(QUERIES["lock_migrations" if await _has_record(connection) else "create_migrations"])
     except psycopg.errors.LockNotAvailable as error:
         raise DatabaseError(f"another program has been migrating this database for {_LOCK_TIMEOUT}") from error
     except (psycopg.errors.UniqueViolation, psycopg.errors.DuplicateSchema, psycopg.errors.DuplicateTable) as error:
@@ -179,22 +173,18 @@ async def migration_status(dsn: str, folder: Traversable | None = None) -> Datab
     """What the database is and where each migration stands; changes nothing."""
     migrations = load_migrations(folder)
     async with _connect(dsn, changes=False) as connection:
-        cursor = await connection.execute(queries_of("shardd.queue")["describe_server"])
-        version, database, role, size, superuser, read_only = await _one(cursor)
-        exists, _ = await _producer_role(connection)
-        open_rights = [
-            row[0] for row in await (await connection.execute(queries_of("shardd.queue")["open_rights"])).fetchall()
-        ]
-        open_means = [
-            row[0] for row in await (await connection.execute(queries_of("shardd.queue")["open_means"])).fetchall()
-        ]
-        applied = await _applied(connection) if await _has_record(connection) else []
-    states = _compare(migrations, applied)
+        (server,) = await rows_of(connection, Record, QUERIES["describe_server"])
+        producer_role = (await _producer_role(connection))["is_there"]
+        open_rights = await column_of(connection, QUERIES["open_rights"])
+        open_means = await column_of(connection, QUERIES["open_means"])
+        has_record = await _has_record(connection)
+        applied = await rows_of(connection, Record, QUERIES["applied_migrations"]) if has_record else []
     return DatabaseState(
-        *(version, database, role, size, superuser, read_only, exists),
+        **server,
+        producer_role=producer_role,
         open_rights=open_rights,
         open_means=open_means,
-        migrations=states,
+        migrations=_compare(migrations, applied),
     )
 
 
@@ -216,52 +206,36 @@ async def _connect(dsn: str, *, changes: bool = True) -> AsyncGenerator[Connecti
         raise describe_error(error, dsn) from error
 
 
-async def _one(cursor: psycopg.AsyncCursor[TupleRow]) -> TupleRow:
-    row = await cursor.fetchone()
-    assert row is not None  # these queries return one row whatever is stored
-    return row
-
-
 async def _has_record(connection: Connection) -> bool:
-    return bool((await _one(await connection.execute(queries_of("shardd.queue")["has_migrations"])))[0])
+    return bool((await column_of(connection, QUERIES["has_migrations"]))[0])
 
 
-async def _applied(connection: Connection) -> list[tuple[int, str, str, datetime]]:
-    rows: list[Any] = await (await connection.execute(queries_of("shardd.queue")["applied_migrations"])).fetchall()
-    return rows
-
-
-async def _producer_role(connection: Connection) -> tuple[bool, bool]:
-    exists, may_create = await _one(await connection.execute(queries_of("shardd.queue")["producer_role"]))
-    return exists, may_create
+async def _producer_role(connection: Connection) -> Record:
+    return (await rows_of(connection, Record, QUERIES["producer_role"]))[0]
 
 
 async def _ensure_producer_role(connection: Connection) -> None:
     """Outside of the transaction: roles belong to the whole cluster, where another database may be migrated just now."""
-    exists, may_create = await _producer_role(connection)
-    if not exists and may_create:
-        try:
-            await connection.execute(queries_of("shardd.queue")["create_producer_role"])
-        except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
-            return
+    role = await _producer_role(connection)
+    if not role["is_there"] and role["may_create"]:
+        with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
+            await connection.execute(QUERIES["create_producer_role"])
 
 
-def _compare(
-    migrations: Sequence[Migration], applied: Sequence[tuple[int, str, str, datetime]]
-) -> list[MigrationState]:
+def _compare(migrations: Sequence[Migration], applied: Sequence[Record]) -> list[MigrationState]:
     here = {migration.version: migration for migration in migrations}
-    there = {version: (name, sha256, at) for version, name, sha256, at in applied}
+    there = {record["version"]: record for record in applied}
     states = []
     for version in sorted(here.keys() | there.keys()):
-        name, sha256, at = there.get(version, (None, None, None))
-        migration = here.get(version)
+        migration, record = here.get(version), there.get(version)
         if migration is None:
-            states.append(MigrationState(version, name or "", "unknown", at))
-        elif at is None:
+            states.append(MigrationState(version, there[version]["name"], "unknown", there[version]["applied_at"]))
+        elif record is None:
             states.append(MigrationState(version, migration.name, "pending", None))
         else:
-            same = (migration.name, migration.sha256) == (name, sha256)
-            states.append(MigrationState(version, migration.name, "applied" if same else "changed", at))
+            same = (migration.name, migration.sha256) == (record["name"], record["sha256"])
+            state: Literal["applied", "changed"] = "applied" if same else "changed"
+            states.append(MigrationState(version, migration.name, state, record["applied_at"]))
     return states
 
 
@@ -271,18 +245,18 @@ def _refuse_strange(states: Sequence[MigrationState]) -> None:
         if state.state == "unknown":
             raise DatabaseError(
                 f"the database was migrated by a newer shardd: {label}, applied at {state.applied_at:%Y-%m-%d %H:%M} UTC, "
-                "is unknown here. Upgrade shardd, or restore the backup that was made before"
+                "is unknown here. Upgrade shardd, or restore a backup from before that"
             )
         if state.state == "changed":
             raise DatabaseError(
                 f"{label} is not the file that was applied to this database at {state.applied_at:%Y-%m-%d %H:%M} UTC: restore "
-                "the file; a change of the schema belongs into a new migration"
+                "the file; changes of the schema belong in a new migration"
             )
 
 
-async def _apply(connection: Connection, name: str, text: str, values: dict[str, Any] | None = None) -> None:
+async def _apply(connection: Connection, name: str, text: str) -> None:
     try:
-        await connection.execute(text.encode(), values)
+        await connection.execute(text.encode())
     except psycopg.Error as error:
         position = error.diag.statement_position
         line = f":{text.count(chr(10), 0, int(position)) + 1}" if position else ""

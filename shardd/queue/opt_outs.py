@@ -10,17 +10,14 @@ from typing import Final
 from shardd.errors import BlockedError, RefusedDataError
 from shardd.ipc import OptedOut
 from shardd.logs import get_logger
-from shardd.queue.database import Database
-from shardd.queue.typed_rows import fetch_rows
+from shardd.queue.database import Statements, first
+from shardd.queue.values import arrays
 
 log = get_logger(__name__)
 
 
-class OptOuts:
-    """The list, over a database. Every call raises DatabaseError."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class OptOuts(Statements):
+    """What the daemon does with the list."""
 
     async def store(self, opt_out: OptedOut, confirm: str | None, *, without_answer: bool = False) -> bool:
         """Add it to the list, and send `confirm` as an answer if it is new; returns whether it is.
@@ -34,43 +31,40 @@ class OptOuts:
             if confirm is None or (isinstance(error, BlockedError) and not without_answer):
                 raise
             why = error
-        # The answer may be what is refused or blocked; the opt-out counts for more.
+        # The answer may be what is refused or blocked; the opt-out is more important.
         new = await self._store(opt_out, None)
         log.error("an opt-out is not answered", action="opt_out", device=opt_out.device_id, error=str(why))
         return new
 
     async def _store(self, opt_out: OptedOut, confirm: str | None) -> bool:
-        ((new,),) = await self._database.fetch_all(
-            "hear_opt_out",
-            {
-                "device_id": opt_out.device_id,
-                "recipients": list(opt_out.recipients),
-                "words": opt_out.words,
-                "said_at": opt_out.at,
-                "confirm": confirm,
-            },
-        )
-        return bool(new)
+        params = {
+            "device_id": opt_out.device_id,
+            "recipients": list(opt_out.recipients),
+            "words": opt_out.words,
+            "said_at": opt_out.at,
+            "confirm": confirm,
+        }
+        return bool(await self._database.value("hear_opt_out", params))
 
     async def unwanted(self, addresses: Mapping[int, str]) -> set[int]:
-        """Of jobs, by id with their recipients' addresses, those that must not be sent."""
+        """Those of these jobs that must not be sent. `addresses`: of their recipients, by job id."""
         params = {"ids": list(addresses), "addresses": list(addresses.values())}
-        return {row[0] for row in await self._database.fetch_all("unwanted_jobs", params)}
+        return set(await self._database.column("opted_out_jobs", params))
 
     async def configure(self, exempt: Sequence[str], country_codes: Sequence[str]) -> None:
-        """Tell the database which classes an opt-out does not stop, and the calling codes of the default regions."""
+        """Store the classes that an opt-out does not stop, and the calling codes of the default regions."""
         await self._database.execute(
             "configure_opt_outs", {"exempt": list(exempt), "country_codes": list(country_codes)}
         )
 
 
 CHUNK: Final = 2000
-"""Rows of one statement: little enough that nobody waits for it."""
+"""Rows of one statement: few enough that nobody has to wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewOptOut:
-    """A recipient to be added; `said_at`: when the recipient said so, where that is known."""
+    """A recipient to be added; `said_at`: when the recipient opted out, if known."""
 
     recipient: str
     note: str | None = None
@@ -93,8 +87,8 @@ class OptOut:
 
 
 @dataclass(frozen=True, slots=True)
-class Saying:
-    """One time that somebody was heard to opt out; `again`: not the first."""
+class LoggedOptOut:
+    """One time that a recipient opted out; `again`: not the first."""
 
     again: bool
     source: str
@@ -118,26 +112,18 @@ class StoppedJob:
     settled_at: datetime
 
 
-class OptOutAdmin:
-    """The list, over a database. Every call raises DatabaseError."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class OptOutAdmin(Statements):
+    """What an operator asks and does about the list."""
 
     async def add(self, added: Sequence[NewOptOut], *, source: str, created_by: str) -> set[str]:
-        """Add recipients, in chunks; returns the addresses that are new. Raises BlockedError, which tells how far it came."""
+        """Add recipients, in chunks; returns the addresses that are new. Raises BlockedError with the number that was added."""
         new: set[str] = set()
         for start in range(0, len(added), CHUNK):
             chunk = added[start : start + CHUNK]
-            params = {
-                "recipients": [one.recipient for one in chunk],
-                "notes": [one.note for one in chunk],
-                "said_ats": [one.said_at for one in chunk],
-                "source": source,
-                "created_by": created_by,
-            }
+            params = arrays(chunk, recipients="recipient", notes="note", said_ats="said_at")
+            params |= {"source": source, "created_by": created_by}
             try:
-                new |= {row[0] for row in await self._database.fetch_all("add_opt_outs", params)}
+                new.update(await self._database.column("add_opt_outs", params))
             except BlockedError as error:
                 done = f"the first {start:,} are on the list, the other {len(added) - start:,} were not added"
                 raise BlockedError(f"{done if start else 'nothing was changed'}: {error}") from error
@@ -145,28 +131,24 @@ class OptOutAdmin:
 
     async def newest(self, most: int, *, source: str | None = None, device_id: str | None = None) -> list[OptOut]:
         """The newest ones first."""
-        return await fetch_rows(
-            self._database, OptOut, "list_opt_outs", {"most": most, "source": source, "device_id": device_id}
-        )
+        params = {"most": most, "source": source, "device_id": device_id}
+        return await self._database.rows_for(OptOut, "list_opt_outs", params)
 
     async def everybody(self) -> AsyncIterator[list[OptOut]]:
-        """The whole list, in chunks, in the order of addresses; one that is added meanwhile may be missing."""
+        """The whole list, in chunks, in the order of addresses; an opt-out that is added meanwhile may be missing."""
         address = ""
-        while chunk := await fetch_rows(self._database, OptOut, "opt_outs_after", {"address": address, "most": CHUNK}):
+        while chunk := await self._database.rows_for(OptOut, "opt_outs_after", {"address": address, "most": CHUNK}):
             yield chunk
             address = chunk[-1].address
 
     async def show(self, address: str) -> OptOut | None:
         """The opt-out of an address."""
-        found = await fetch_rows(self._database, OptOut, "show_opt_out", {"address": address})
-        return found[0] if found else None
+        return first(await self._database.rows_for(OptOut, "show_opt_out", {"address": address}))
 
-    async def trail(self, address: str) -> list[Saying]:
-        """Each time that an address was heard to opt out."""
-        return await fetch_rows(self._database, Saying, "trail_of_opt_out", {"address": address})
+    async def trail(self, address: str) -> list[LoggedOptOut]:
+        """Each time that an address opted out."""
+        return await self._database.rows_for(LoggedOptOut, "opt_out_log", {"address": address})
 
     async def stopped(self, addresses: Sequence[str], most: int) -> list[StoppedJob]:
-        """The newest jobs that an opt-out stopped; `addresses`: how they may spell its address."""
-        return await fetch_rows(
-            self._database, StoppedJob, "jobs_stopped", {"addresses": list(addresses), "most": most}
-        )
+        """The newest jobs that an opt-out stopped; `addresses`: the spellings of its address."""
+        return await self._database.rows_for(StoppedJob, "jobs_stopped", {"addresses": list(addresses), "most": most})

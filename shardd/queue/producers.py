@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Final, TypeVar
 
@@ -16,14 +16,13 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from shardd.errors import DatabaseError
-from shardd.queue.database import Database
-from shardd.queue.typed_rows import fetch_rows
+from shardd.queue.database import Record, Statements, first, rows_of
 
 Connection = AsyncConnection[TupleRow]
 Result = TypeVar("Result")
 
 PAUSES: Final = (0.2, 0.3, 0.5, 1.0, 1.0, 2.0)
-"""Seconds between tries to get the locks that a change of bindings needs."""
+"""Seconds between tries to take the locks that a change of bindings needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,45 +31,40 @@ class Role:
 
     can_login: bool
     unbindable: bool
-    """A superuser, a member of the role that owns the schema, or one that row security does not hold: no binding would."""
+    """A superuser, a member of the role that owns the schema, or one that bypasses row security: bindings have no effect."""
     may_insert: bool
-    """It is a member of `shardd_producer`."""
+    """A member of `shardd_producer`."""
     free_members: list[str]
-    """Logins that are members of this login, and that its bindings will not hold."""
+    """Logins that are members of this login, but not covered by its bindings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bindings:
-    """Ids of what is bound to a role, or is to be."""
+    """Ids that are bound to a role, or are to be."""
 
     devices: Sequence[str] = ()
     groups: Sequence[str] = ()
     campaigns: Sequence[str] = ()
 
     def __bool__(self) -> bool:
-        """Whether there is anything."""
+        """Whether there is any id."""
         return bool(self.devices or self.groups or self.campaigns)
 
     def params(self, role: str) -> dict[str, object]:
-        """As the statements take them."""
-        return {
-            "role": role,
-            "devices": list(self.devices),
-            "groups": list(self.groups),
-            "campaigns": list(self.campaigns),
-        }
+        """As parameters of statements."""
+        return {"role": role} | {name: list(ids) for name, ids in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True)
 class ProducerRow:
-    """A bound role; `any_device`: it was never bound to a device or a group, so that its campaigns may use every device."""
+    """A bound role; `any_device`: it was never bound to a device or a group, so its campaigns may use every device."""
 
     role: str
     created_at: datetime
     is_there: bool
     is_group: bool
     is_stale: bool | None
-    """It was given LOGIN, or lost it, since it was bound: binding it again makes up for that."""
+    """It was given LOGIN, or lost it, since it was bound: bind it again."""
     held: bool
     """Whether the bindings have any effect: see `Role.unbindable`."""
     may_insert: bool
@@ -79,11 +73,11 @@ class ProducerRow:
     groups: list[str]
     campaigns: list[str]
     members: list[str]
-    """The logins that are bound by a role without LOGIN."""
+    """The logins that a role without LOGIN binds."""
 
     @property
     def bindings(self) -> Bindings:
-        """What is bound to it."""
+        """Its bindings."""
         return Bindings(self.devices, self.groups, self.campaigns)
 
 
@@ -91,80 +85,77 @@ Named = tuple[str, str]
 """(kind, id), the kind being device, group or campaign."""
 
 
+def _named(*, kind: str, id: str) -> Named:  # noqa: A002  # a column's name
+    return kind, id
+
+
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What came of binding: nothing at all if something is `unknown`; else whether the role is new, and how many of each are."""
+    """The result of binding: nothing was bound if something is `unknown`; else the numbers of new bindings."""
 
     unknown: list[Named]
-    role_is_new: bool = False
     devices: int = 0
     groups: int = 0
     campaigns: int = 0
 
 
-class ProducerAdmin:
-    """Bindings, over a database. Every call raises DatabaseError."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class ProducerAdmin(Statements):
+    """What an operator asks and does about bindings."""
 
     async def role(self, role: str) -> Role | None:
-        """A role of the server, or None when there is none of this name."""
-        rows = await fetch_rows(self._database, Role, "describe_role", {"role": role})
-        return rows[0] if rows else None
+        """A role of the server, or None."""
+        return first(await self._database.rows_for(Role, "describe_role", {"role": role}))
 
     async def statements(self, role: str) -> tuple[str, str]:
-        """The SQL that makes a login which may insert, and the SQL that lets a role insert that is there."""
-        ((create, grant),) = await self._database.fetch_all("sql_for_role", {"role": role})
-        return create, grant
+        """The SQL that creates a login which may insert, and the SQL that lets an existing role insert."""
+        (row,) = await self._database.rows(Record, "sql_for_role", {"role": role})
+        return row["create_role"], row["grant_insert"]
 
     async def all(self) -> list[ProducerRow]:
         """Every bound role, by name."""
-        return await fetch_rows(self._database, ProducerRow, "list_producers", {"of": None})
+        return await self._database.rows_for(ProducerRow, "list_producers", {"of": None})
 
     async def of(self, role: str) -> list[ProducerRow]:
-        """The sets of bindings that hold a role: its own, if it has any, and those of its groups."""
-        return await fetch_rows(self._database, ProducerRow, "list_producers", {"of": role})
+        """The sets of bindings that apply to a role: its own, if it has any, and those of its groups."""
+        return await self._database.rows_for(ProducerRow, "list_producers", {"of": role})
 
     async def idle(self) -> list[tuple[str, str]]:
-        """Bound roles that their bindings do not hold: (role, `missing`, `unheld` or `stale`)."""
-        return [(role, why) for role, why in await self._database.fetch_all("idle_bindings")]
+        """Bound roles whose bindings have no effect: (role, `missing`, `unheld` or `stale`)."""
+        return [(row["role"], row["why"]) for row in await self._database.rows(Record, "idle_bindings")]
 
     async def bind(self, role: str, bindings: Bindings, *, is_group: bool) -> Bound:
-        """Bind devices, groups and campaigns to a role; nothing of it if one of them does not exist."""
+        """Bind devices, groups and campaigns to a role; nothing if one of them does not exist."""
         params = {**bindings.params(role), "is_group": is_group}
         queries = self._database.queries
 
         async def work(connection: Connection) -> Bound:
-            unknown = await (await connection.execute(queries["unknown_names"], params)).fetchall()
-            if unknown:
-                return Bound([(kind, name) for kind, name in unknown])
-            ((is_new,),) = await (await connection.execute(queries["bind_role"], params)).fetchall()
-            (counts,) = await (await connection.execute(queries["add_bindings"], params)).fetchall()
-            return Bound([], is_new, *counts)
+            if unknown := await rows_of(connection, _named, queries["unknown_names"], params):
+                return Bound(unknown)
+            await connection.execute(queries["bind_role"], params)
+            (counts,) = await rows_of(connection, Record, queries["add_bindings"], params)
+            return Bound([], **counts)
 
         return await self._change(work)
 
     async def unbind(self, role: str, bindings: Bindings) -> list[Named]:
-        """Take devices, groups and campaigns from a role, which stays bound; returns those that were bound to it."""
-        rows = await self._database.fetch_all("remove_bindings", bindings.params(role))
-        return [(kind, name) for kind, name in rows]
+        """Remove bindings of a role, which stays bound; returns those that existed."""
+        return await self._database.rows(_named, "remove_bindings", bindings.params(role))
 
     async def free(self, role: str) -> bool:
-        """Make a role as free as one that was never bound; whether it was."""
+        """Unbind a role altogether; returns whether it was bound."""
         query = self._database.queries["free_role"]
 
         async def work(connection: Connection) -> bool:
-            return bool(await (await connection.execute(query, {"role": role})).fetchall())
+            return (await connection.execute(query, {"role": role})).rowcount > 0
 
         return await self._change(work)
 
     async def _change(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
-        """Do `work` in a transaction, one at a time. It changes tables that everybody uses, and keeps nobody waiting for long."""
+        """Do `work` in a transaction, one at a time. It locks tables that all sessions use, and so never waits for long."""
         for pause in (*PAUSES, None):
             try:
                 async with self._database.connection() as connection, connection.transaction():
-                    await connection.execute(self._database.queries["hurry_for_locks"])
+                    await connection.execute(self._database.queries["set_short_lock_timeout"])
                     await connection.execute(self._database.queries["lock_producers"])
                     return await work(connection)
             except DatabaseError as error:
@@ -172,8 +163,8 @@ class ProducerAdmin:
                     raise
                 if pause is None:
                     raise DatabaseError(
-                        "nothing was changed, because a transaction of another program keeps a table of the queue: try again "
-                        "when it has ended (pg_stat_activity shows the oldest)"
+                        "nothing was changed, because another program's transaction holds a lock on a table of the queue: try "
+                        "again when it has ended (pg_stat_activity shows the oldest)"
                     ) from error
                 await asyncio.sleep(pause)
         raise AssertionError  # the last try returns or raises

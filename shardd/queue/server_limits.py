@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from psycopg.errors import Diagnostic
 
 from shardd.errors import DatabaseError
-from shardd.queue.database import Database
+from shardd.queue.database import Record, Statements, first
 
 Names = dict[tuple[str, int], str]
-"""Of roles and databases, by kind (role, database) and oid."""
+"""Names of roles and databases, by kind (role, database) and oid."""
 
 
 @dataclass(frozen=True, slots=True)
 class LockUse:
-    """The table of locks of the whole server, and who holds the most of them."""
+    """The lock table of the server, and the session that holds the most locks."""
 
     room: int
-    """Locks that fit in at least."""
+    """Locks that fit into the table at least."""
     locks: int
     pid: int | None
     """None: prepared transactions."""
     held: int
-    """Of the locks, by this session."""
+    """The number of locks that this session holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,39 +36,35 @@ class SessionOids:
     database: int
 
 
-class ServerLimits:
-    """Questions about the server, over a database. Every call raises DatabaseError."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class ServerLimits(Statements):
+    """Questions about the server."""
 
     async def locks(self, share: float) -> LockUse | None:
-        """How full the table of locks is, if more than this share of it is taken. Works when it is full, too."""
-        rows = await self._database.fetch_all("lock_use", {"share": share})
-        return LockUse(*rows[0]) if rows else None
+        """The use of the lock table, if more than this share of it is taken. Works when it is full, too."""
+        return first(await self._database.rows(LockUse, "lock_use", {"share": share}))
 
     async def sessions(self) -> list[SessionOids]:
         """Every session. Works when the table of locks is full, if the connection did it before."""
-        return [SessionOids(*row) for row in await self._database.fetch_all("list_sessions")]
+        return await self._database.rows(SessionOids, "list_sessions")
 
     async def names(self) -> Names:
         """The names of all roles and databases."""
-        return {(kind, oid): name for kind, oid, name in await self._database.fetch_all("list_names")}
+        return {(row["kind"], row["oid"]): row["name"] for row in await self._database.rows(Record, "list_names")}
 
     async def connection_room(self) -> int:
         """How many connections users without special rights may have in all."""
-        return int((await self._database.fetch_all("connection_room"))[0][0])
+        return int(await self._database.value("connection_room"))
 
     async def notifications(self) -> float:
-        """How full the queue of notifications is: 0 to 1."""
-        return float((await self._database.fetch_all("notification_use"))[0][0])
+        """How full the notification queue is: 0 to 1."""
+        return float(await self._database.value("notification_use"))
 
     async def slowest_listener(self) -> int | None:
-        """Process id of the session that keeps a queue half full of notifications; None: the server does not say it now."""
+        """Process id of the session that keeps the notification queue half full; None: the server does not report it now."""
         found: list[int] = []
 
         def hear(warning: Diagnostic) -> None:
-            # In whatever language it is, the only number is the process id.
+            # In every language, the only number is the process id.
             if number := re.search(r"\d+", warning.message_detail or ""):
                 found.append(int(number.group()))
 
@@ -76,7 +72,7 @@ class ServerLimits:
             async with self._database.connection() as connection:
                 connection.add_notice_handler(hear)
                 try:
-                    await connection.execute(self._database.queries["ask_who_keeps_notifications"])
+                    await connection.execute(self._database.queries["probe_notification_queue"])
                 finally:
                     connection.remove_notice_handler(hear)
         except DatabaseError:

@@ -1,18 +1,18 @@
-"""Which session belongs to which device: the statements of `sql/sessions.sql` as typed calls.
+"""The WhatsApp sessions of devices: the statements of `sql/sessions.sql` as typed calls.
 
-A change is announced to every supervisor by the table's trigger, like all changes of devices.
+Every supervisor is notified of a change by the table's trigger, as of all changes of devices.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import psycopg
 
 from shardd.errors import DatabaseError
-from shardd.queue.database import Database
+from shardd.queue.database import Statements
 from shardd.queue.devices import DeviceRow
 
 
@@ -34,16 +34,15 @@ class Adoption:
     daily_limit: int | None = None
 
 
-class SessionAdmin:
-    """Sessions of devices, over a database. Every call raises DatabaseError; removed devices count as unknown."""
+class SessionAdmin(Statements):
+    """What an operator does about the sessions of devices; removed ones count as unknown.
 
-    def __init__(self, database: Database) -> None:
-        """`database`: with room for two connections if `hold_pairing` is used, which keeps one."""
-        self._database = database
+    The database needs room for two connections if `hold_pairing` is used, which keeps one.
+    """
 
     @asynccontextmanager
     async def hold_pairing(self, device_id: str, *, patience: float) -> AsyncGenerator[bool]:
-        """Whether the device's pairing is ours, for as long as the block lasts: `patience` seconds at most."""
+        """Whether the device's pairing is reserved for this block, which may take `patience` seconds at most."""
         queries, params = self._database.queries, {"id": device_id, "patience": patience}
         async with self._database.connection(timeout=patience) as connection:
             ours = (await connection.execute(queries["begin_pairing"], params)).rowcount == 1
@@ -51,36 +50,36 @@ class SessionAdmin:
                 yield ours
             finally:
                 if ours:
-                    # Of a connection that is lost everybody can see that it is.
+                    # The reservation of a lost connection is void.
                     with suppress(psycopg.Error):
                         await connection.execute(queries["end_pairing"], params)
 
     async def number_holder(self, number: str, *, but: str) -> str | None:
-        """The device other than `but` that has a session of this number."""
-        rows = await self._database.fetch_all("number_holder", {"number": number, "id": but})
-        return str(rows[0][0]) if rows else None
+        """The device, other than `but`, that has a session with this number."""
+        holder: str | None = await self._database.value("number_holder", {"number": number, "id": but})
+        return holder
 
     async def bind(self, device_id: str, session: str, *, old: str | None) -> bool:
         """Give a device its session and make it ready.
 
-        False when its session is not `old` any more, when it was removed, or when another device holds the number.
+        False when its session is no longer `old`, when it was removed, or when another device has the number.
         """
         params = {"id": device_id, "session": session, "old": old, "number": number_of(session)}
         try:
             return await self._database.execute("bind_session", params) == 1
         except DatabaseError as error:
-            # Another device got the number in this moment.
+            # Another device got the number in the meantime.
             if isinstance(error.__cause__, psycopg.errors.UniqueViolation):
                 return False
             raise
 
     async def unbind(self, device_id: str, session: str, reason: str) -> bool:
-        """Take a device's session away; False when it has another one or none."""
+        """Remove a device's session; False when it has another one or none."""
         params = {"id": device_id, "session": session, "reason": reason}
         return await self._database.execute("unbind_session", params) == 1
 
     async def restore(self, device: DeviceRow) -> bool:
-        """Undo `unbind`: session and state as they are in `device`; False when it has a session again."""
+        """Undo `unbind`: restore session and state from `device`; False when it has a session again."""
         params = {
             "id": device.id,
             "session": device.session,
@@ -97,15 +96,7 @@ class SessionAdmin:
     async def adopt(self, new: Adoption) -> set[str]:
         """Give stored sessions to devices; returns the ids of those that got theirs.
 
-        A session whose number a device has, or whose id is taken, is left out.
+        A session whose number another device has, or whose id is taken, is skipped.
         """
-        params = {
-            "ids": list(new.ids),
-            "sessions": list(new.sessions),
-            "labels": list(new.labels),
-            "proxy": new.proxy,
-            "gap_min": new.gap_min,
-            "gap_max": new.gap_max,
-            "daily_limit": new.daily_limit,
-        }
-        return {row[0] for row in await self._database.fetch_all("adopt_sessions", params)}
+        params = {**asdict(new), "ids": list(new.ids), "sessions": list(new.sessions), "labels": list(new.labels)}
+        return set(await self._database.column("adopt_sessions", params))

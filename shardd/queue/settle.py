@@ -1,4 +1,4 @@
-"""What an outcome means for its job's row: pure, so that every case can be tried without a database."""
+"""What an outcome means for its job's row. Pure, so that every case can be tested without a database."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from shardd.ipc import ClaimKey, Outcome
 from shardd.states import ALONE_FROM, JOB_TRANSITIONS, DeviceState, JobState, Verdict
 
 RESTRICTED_WAIT: Final = 3600.0
-"""Seconds that a job to a new contact waits when WhatsApp did not say how long the restriction lasts."""
+"""Seconds that a job to a new contact waits when WhatsApp did not report the end of the restriction."""
 MOST_DEATHS: Final = 10
-"""Such deaths that a job may have been part of, when each might have another cause: all of the node was killed."""
+"""Worker deaths after which a job fails even if each may have another cause, such as the death of the whole node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +28,20 @@ class Claim:
     max_attempts: int
     on_doubt: str
     ord: int = 0
-    """Place in its lane."""
+    """Position in its lane, with the id."""
     lane: str = "/marketing"
     """`campaign/class`"""
     order_group: str | None = None
     address: str = ""
-    """The recipient in one spelling, as far as the database can tell."""
+    """The recipient in the database's canonical form."""
     producer: str = ""
-    """The bound role whose `order_group` this is; empty: everybody else's."""
+    """The bound role that owns `order_group`; empty: all unbound producers."""
     worker_deaths: int = 0
     """Workers that died, or were replaced for their memory, while they prepared it."""
 
     @property
     def key(self) -> ClaimKey:
-        """Names the claim."""
+        """Identifies the claim."""
         return (self.id, self.epoch, self.attempt, self.token)
 
     @property
@@ -83,8 +83,8 @@ class JobBackoff:
 
 
 def settle(claim: Claim, outcome: Outcome, backoff: JobBackoff, now: float) -> Finish | Release:
-    """Decide. `now`: POSIX seconds."""
-    if outcome.verdict == Verdict.SENT:  # nearly every one: without the questions below
+    """The job ends, or is released. `now`: POSIX seconds."""
+    if outcome.verdict == Verdict.SENT:  # nearly every one: skip the rest
         return Finish(claim, JobState.SENT, claim.failures, outcome.message_id, outcome.error)
     verdict = outcome.verdict
     failures = claim.failures + (verdict in (Verdict.TRANSIENT, Verdict.IN_DOUBT, Verdict.PERMANENT))
@@ -114,11 +114,11 @@ def _event(claim: Claim, outcome: Outcome, failures: int, deaths: int) -> str:
         case Verdict.TRANSIENT if failures >= claim.max_attempts:
             return "transient_last"
         case Verdict.IN_DOUBT if claim.on_doubt == "retry" and failures < claim.max_attempts:
-            # If it was alone when it took its worker along, it would take the next one along, too.
+            # If its worker died while it was alone, the next worker would die, too.
             alone = outcome.suspect and claim.worker_deaths >= ALONE_FROM
             return Verdict.IN_DOUBT if alone else "in_doubt_retry"
         case Verdict.UNAVAILABLE if outcome.device_state == DeviceState.RESTRICTED:
-            # Only this message must wait; the device goes on with contacts that it knows.
+            # Only this message must wait; the device still sends to known contacts.
             return "restricted"
         case Verdict.RETURNED if deaths >= MOST_DEATHS:
             return "returned_last"

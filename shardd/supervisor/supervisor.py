@@ -16,7 +16,7 @@ from shardd.config import Config
 from shardd.embedded import EmbeddedPostgres
 from shardd.errors import SharddError
 from shardd.logs import get_logger
-from shardd.queue.database import server_of
+from shardd.postgres.dsn import server_of
 from shardd.queue.migrate import migrate
 from shardd.state_files import ID_FILE, state_id
 from shardd.supervisor.cluster.session_store import prepare_sessions, sessions_dsn_of

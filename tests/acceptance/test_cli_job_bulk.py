@@ -88,7 +88,8 @@ async def test_what_came_to_be_in_doubt_after_the_question_is_another_question(
     async with asyncio.timeout(PATIENCE):
         asked = (await process.stderr.readuntil(b"jobs? [y/N]:")).decode()
         assert "Retry 2 failed and 1 in_doubt jobs?" in asked
-        filled.execute("UPDATE shardd.archive SET state = 'in_doubt' WHERE id = 2")
+        filled.execute("SELECT shardd.bring_back('{2}')")
+        filled.execute("SELECT shardd.end_jobs('{2}', 'in_doubt', NULL, NULL)")
         os.write(terminal, b"y\n")
         out, err = await process.communicate()
     os.close(terminal)
@@ -114,7 +115,8 @@ async def test_jobs_of_a_cancelled_campaign_do_not_come_back(shardd: Command, fi
 
 async def test_a_job_whose_time_is_over_does_not_come_back(shardd: Command, filled: Producer) -> None:
     filled.execute("UPDATE shardd.archive SET expires_at = now() WHERE id = 1")
-    filled.execute("UPDATE shardd.archive SET state = 'expired' WHERE id = 2")
+    filled.execute("SELECT shardd.bring_back('{2}')")
+    filled.execute("SELECT shardd.end_jobs('{2}', 'expired', NULL, NULL)")
     ran = await shardd("job", "retry", 1, 2, 3)
     assert (ran.code, ran.out) == (64, "retried 1 job\n")
     assert ran.err == "2 jobs 1, 2: expires_at has passed, and it is never sent later; insert a new job\n"

@@ -61,7 +61,7 @@ async def test_a_full_queue_of_notifications_stops_nothing(
     owner.add_jobs(10, 2)
     await owner.until_finished(daemon, 60)
     await daemon.until(
-        has("step", "listening to shardd_jobs", "a queue of notifications that is 1", "polling until it is read")
+        has("step", "listening to shardd_jobs", "a notification queue that is 1", "polling until it has been read")
     )
     listener.close()
     await daemon.until(well)

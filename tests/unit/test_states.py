@@ -11,9 +11,9 @@ import pytest
 from shardd.states import (
     CAN_SEND,
     DEVICE_REMEDY,
+    DEVICE_TRANSITIONS,
     FINISHED,
     JOB_TRANSITIONS,
-    SELF_HEALING,
     SHARD_TRANSITIONS,
     DeviceState,
     JobState,
@@ -41,13 +41,20 @@ def words_of(pattern: str, text: str = MIGRATIONS) -> set[str]:
     return words
 
 
+def words_around(words: str) -> str:
+    """What follows these words in the migrations, up to the next statement."""
+    assert MIGRATIONS.count(words) == 1
+    return MIGRATIONS.partition(words)[2].partition(";")[0]
+
+
 def test_every_state_has_a_row_in_its_table() -> None:
     assert set(JOB_TRANSITIONS) == set(JobState)
     assert set(SHARD_TRANSITIONS) == set(ShardState)
+    assert set(DEVICE_TRANSITIONS) == set(DeviceState)
     assert set(DEVICE_REMEDY) == set(DeviceState)
 
 
-@pytest.mark.parametrize("table", [JOB_TRANSITIONS, SHARD_TRANSITIONS])
+@pytest.mark.parametrize("table", [JOB_TRANSITIONS, DEVICE_TRANSITIONS, SHARD_TRANSITIONS])
 def test_every_transition_leads_to_a_state_of_the_table(table: dict[str, dict[str, str]]) -> None:
     for events in table.values():
         assert set(events.values()) <= set(table)
@@ -109,15 +116,28 @@ def test_devices_that_cannot_send_say_what_a_person_does() -> None:
     for state, remedy in DEVICE_REMEDY.items():
         fields = {field for _, field, _, _ in Formatter().parse(remedy) if field}
         assert fields <= {"id"}, state
-    assert set(DeviceState) >= SELF_HEALING
     assert {DeviceState.READY} < CAN_SEND
 
 
+@pytest.mark.parametrize("state", list(DeviceState))
+def test_an_operator_can_pair_and_unlink_a_device_in_every_state(state: DeviceState) -> None:
+    assert DEVICE_TRANSITIONS[state]["pair"] is DeviceState.READY
+    assert DEVICE_TRANSITIONS[state]["unlink"] is DeviceState.UNPAIRED
+
+
+@pytest.mark.parametrize("state", [DeviceState.UNPAIRED, DeviceState.LOGGED_OUT])
+def test_reports_about_a_previous_session_change_no_device(state: DeviceState) -> None:
+    assert not set(DEVICE_TRANSITIONS[state]) & set(DeviceState)
+
+
+def test_a_report_is_named_after_its_state_and_never_makes_a_device_ready() -> None:
+    for events in DEVICE_TRANSITIONS.values():
+        reports = {event: state for event, state in events.items() if event in set(DeviceState)}
+        assert all(event == state for event, state in reports.items())
+        assert DeviceState.READY not in reports
+
+
 # ---- the same words in SQL
-
-
-def test_the_devices_table_knows_the_same_states() -> None:
-    assert words_of(r"device_state_is_known CHECK \(state IN\s*\((.*?)\)\)") == set(DeviceState)
 
 
 def test_the_archive_takes_finished_states_only() -> None:
@@ -133,16 +153,21 @@ def test_the_view_says_that_the_same_devices_can_send() -> None:
     assert words_of(r"WHEN d\.state NOT IN \((.*?)\)") == {state.value for state in CAN_SEND}
 
 
-def test_the_same_devices_heal_by_themselves() -> None:
-    found = words_of(r"-- name: heal_devices.*?WHERE state IN \((.*?)\)", QUERIES["devices.sql"])
-    assert found == {state.value for state in SELF_HEALING}
-
-
 def test_the_same_jobs_can_be_retried() -> None:
     wanted = {state.value for state, events in JOB_TRANSITIONS.items() if "retry" in events}
     assert wanted == {state.value for state, events in JOB_TRANSITIONS.items() if "retry_later" in events}
     assert words_of(r"VIEW shardd\.retries AS.*?WHERE a\.state IN \((.*?)\)") == wanted
-    assert words_of(r"FUNCTION shardd\.bring_back.*?AND a\.state IN \((.*?)\)") == wanted
+
+
+def test_the_archive_refuses_the_same_transitions() -> None:
+    allowed = re.findall(r"\('([a-z_]+)', '([a-z_]+)'\)", words_around("OLD.state, NEW.state) NOT IN"))
+    wanted = {
+        (before.value, after.value)
+        for before in FINISHED
+        for after in JOB_TRANSITIONS[before].values()
+        if after in FINISHED
+    }
+    assert set(allowed) == wanted
 
 
 def test_jobs_that_end_without_a_claim_end_in_a_state_that_the_table_knows() -> None:

@@ -49,11 +49,11 @@ from shardd.errors import UsageError
 from shardd.queue.campaigns import (
     CampaignAdmin,
     CampaignDetails,
+    CampaignJobs,
     CampaignRow,
     CampaignState,
     CampaignTerms,
     DeviceShare,
-    WeighedCampaign,
 )
 from shardd.queue.database import Database
 from shardd.states import FINISHED, JobState
@@ -228,7 +228,7 @@ def cancel(ids: tuple[str, ...], why: str | None, yes: bool, config: Config) -> 
     """
     names = short_names(ids, "campaign")
     # No connection is held while the operator thinks.
-    found = with_database(config, lambda database: CampaignAdmin(database).weigh(names))
+    found = with_database(config, lambda database: CampaignAdmin(database).count_jobs(names))
     open_ = [one for one in found if one.state != CampaignState.CANCELLED]
     if open_:
         confirm(f"Cancel {_named(open_)} for good? {_what_ends(open_)}", yes=yes)
@@ -258,12 +258,12 @@ def _agrees(row: CampaignRow, terms: CampaignTerms) -> bool:
     return (row.label, row.weight, row.device_cap) == (terms.label or None, weight, terms.device_cap or None)
 
 
-def _named(campaigns: list[WeighedCampaign]) -> str:
+def _named(campaigns: list[CampaignJobs]) -> str:
     names = some([one.id for one in campaigns])
     return f"campaign {names}" if len(campaigns) == 1 else f"{count(len(campaigns), 'campaign')} {names}"
 
 
-def _what_ends(campaigns: list[WeighedCampaign]) -> str:
+def _what_ends(campaigns: list[CampaignJobs]) -> str:
     in_flight = sum(one.in_flight for one in campaigns)
     waiting = sum(one.live for one in campaigns) - in_flight
     words = f"{count(waiting, 'waiting job')} {'ends' if waiting == 1 else 'end'} unsent"

@@ -165,12 +165,12 @@ async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) ->
     devices, jobs = DeviceAdmin(database), JobAdmin(database)
     found = {one.id: one for one in await devices.find(ids=names)}
     there = {name for name, one in found.items() if one.session is None}
-    await jobs.give_back(sorted(there))
+    await jobs.return_to_pools(sorted(there))
     removed = await devices.remove(sorted(there))
     cancelled = 0
     deadline = time.monotonic() + IN_FLIGHT_TIMEOUT
     while cancel_jobs and removed != there:
-        await jobs.give_back(sorted(there - removed))
+        await jobs.return_to_pools(sorted(there - removed))
         cancelled += await jobs.cancel_all(Traits(device_ids=sorted(there - removed)), CANCELLED_WITH_DEVICE)
         removed |= await devices.remove(sorted(there - removed))
         if time.monotonic() > deadline:
@@ -227,7 +227,7 @@ async def _replace(database: Database, old: str, new: str) -> DeviceRow:
             "devices"
         )
     jobs = JobAdmin(database)
-    back = await jobs.give_back([old])
+    back = await jobs.return_to_pools([old])
     moved = await jobs.move(old=old, new=new)
     counts = await jobs.count_cancels(Traits(state=JobState.SENDING, device_ids=[old]))
     say(f"moved {count(moved, 'job')} from {old} to {new}")

@@ -18,7 +18,6 @@ from shardd.config.pacing import device_pace
 from shardd.errors import NotRunningError, SharddError
 from shardd.pacing import CLASSES, WARM_UP, DevicePace, Tally, daily_limit, next_send
 from shardd.queue.devices import DeviceRow
-from shardd.states import DeviceState
 from shardd.supervisor.scheduling.outlook import ClassOutlook, DeviceOutlook, make_outlook, why_held
 from shardd.visible import visible
 
@@ -56,8 +55,7 @@ def _estimate(device: DeviceRow, pace: DevicePace) -> DeviceOutlook:
     """From the database; a gap may end sooner, because only its longest end is certain."""
     now, tally = time.time(), tally_of(device, pace)
     turns = {name: next_send(pace, name, tally, now=now, ahead=0.0, in_flight=device.in_flight) for name in CLASSES}
-    state = DeviceState(device.state)
-    held = why_held(paused=device.paused_at is not None, why=device.paused_why, fault=device.fault, state=state)
+    held = why_held(paused=device.paused_at is not None, why=device.paused_why, fault=device.fault, state=device.state)
     local = datetime.fromtimestamp(now, pace.zone)
     return make_outlook(device.id, turns, tally, local, now=now, held=held, in_flight=device.in_flight)
 
@@ -65,7 +63,7 @@ def _estimate(device: DeviceRow, pace: DevicePace) -> DeviceOutlook:
 def tally_of(device: DeviceRow, pace: DevicePace) -> Tally:
     """What the database knows of a device's sends; moments in POSIX seconds."""
     return Tally(
-        ended=float("-inf") if device.last_sent is None else device.last_sent.timestamp(),
+        ended=float("-inf") if device.last_at is None else device.last_at.timestamp(),
         draw=1.0,
         day=device.day,
         sent=device.sent,

@@ -43,7 +43,7 @@ from shardd.states import DeviceState
 BACKING_OFF: Final = (
     "nothing yet: it is backing off after the error below and tries again; if the error persists, fix what it names"
 )
-_INNER: Final = frozenset({"day", "sent", "hour", "hour_sent", "days"})
+_INNER: Final = frozenset({"day", "sent", "hour", "hour_sent", "days", "last_at"})
 """Fields of a row that only mean something together; JSON has what follows from them."""
 
 
@@ -60,7 +60,7 @@ def _listing(config: Config, *, chosen: bool) -> Listing[DeviceRow]:
             Column("state", lambda device: state_text(device.shown_state), whole=True),
             Column("jobs", lambda device: str(device.jobs), right=True),
             Column("today", lambda device: _today(device, config), right=True),
-            Column("last sent", lambda device: ago(device.last_sent), whole=True),
+            Column("last sent", lambda device: ago(device.last_at), whole=True),
             Column("shard", lambda device: str(shard_of(device.id, config.shards)), right=True, at_least=WIDE),
             Column("label", lambda device: device.label or "", at_least=WIDE),
             Column("why", _why),
@@ -112,6 +112,7 @@ def _device_json(device: DeviceRow, config: Config) -> dict[str, Any]:
         "proxy": _masked_proxy(device.proxy),
         "settings": masked_settings(device.transport, device.settings),
         "shown_state": device.shown_state,
+        "last_sent": device.last_at,
         "to_do": _to_do(device),
         "shard": shard_of(device.id, config.shards),
         "sent_today": tally_of(device, pace).today(datetime.now(pace.zone))[0],
@@ -134,7 +135,7 @@ def _facts(device: DeviceRow, config: Config, outlook: Outlook) -> Facts:
         ("jobs", f"{count(device.jobs, 'live job')}{in_flight}"),
         ("may send", Lines(next_words(outlook))),
         ("sent today", sent_words(outlook)),
-        ("last sent", moment_text(device.last_sent)),
+        ("last sent", moment_text(device.last_at)),
         *_pace_facts(outlook.pace, device),
         ("shard", f"{shard_of(device.id, config.shards)} of {config.shards}"),
         ("session", device.session),

@@ -79,5 +79,5 @@ async def check_names(database: Database, traits: Traits) -> None:
     for device in traits.device_ids or ():
         if not await DeviceAdmin(database).was_there(device):
             raise UsageError(f"device {device} is unknown; the others: shardd device list")
-    if traits.campaign is not None and not await CampaignAdmin(database).weigh([traits.campaign]):
+    if traits.campaign is not None and not await CampaignAdmin(database).count_jobs([traits.campaign]):
         raise UsageError(f"campaign {traits.campaign!r} is unknown; the others: shardd campaign list")

@@ -88,7 +88,7 @@ def list_(*, limit: int, as_json: bool, config: Config, **options: Any) -> None:
     traits = read_traits(options)
 
     async def find(database: Database) -> list[JobRow]:
-        found = await JobAdmin(database).newest(limit, traits, device_id=options["device_id"])
+        found = await JobAdmin(database).newest(limit, traits)
         if not found:
             await check_names(database, traits)
         return found

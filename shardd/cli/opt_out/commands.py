@@ -36,7 +36,7 @@ from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.phone_numbers import other_spellings
 from shardd.queue.database import Database
-from shardd.queue.opt_outs import NewOptOut, OptOut, OptOutAdmin, Saying, StoppedJob
+from shardd.queue.opt_outs import LoggedOptOut, NewOptOut, OptOut, OptOutAdmin, StoppedJob
 
 SOURCES: Final = ("producer", "message", "operator", "import")
 MOST_STOPPED: Final = 20
@@ -140,7 +140,7 @@ def show(recipient: str, as_json: bool, config: Config) -> None:
     """
     address = Spelling(config).address(recipient)
 
-    async def find(database: Database) -> tuple[OptOut | None, list[Saying], list[StoppedJob]]:
+    async def find(database: Database) -> tuple[OptOut | None, list[LoggedOptOut], list[StoppedJob]]:
         admin = OptOutAdmin(database)
         stopped = await admin.stopped([address, *other_spellings(address)], MOST_STOPPED)
         return await admin.show(address), await admin.trail(address), stopped
@@ -162,7 +162,7 @@ def show(recipient: str, as_json: bool, config: Config) -> None:
         console.print(table_of(_STOPPED, stopped, console.width))
 
 
-def _facts(found: OptOut, heard: list[Saying]) -> Facts:
+def _facts(found: OptOut, heard: list[LoggedOptOut]) -> Facts:
     again = [f"{moment_text(one.said_at or one.created_at)}: {one.words or ''}" for one in heard if one.again]
     return [
         ("recipient", found.recipient),

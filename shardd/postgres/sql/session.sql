@@ -42,11 +42,11 @@ SELECT b.pid, a.datname, a.usename, a.application_name, pg_catalog.host(a.client
  ORDER BY a.wait_event_type IS NOT DISTINCT FROM 'Lock', a.xact_start;
 
 -- name: listen
--- {channel} is filled in as an identifier.
+-- Starts listening; {channel} is filled in as an identifier.
 LISTEN {channel};
 
 -- name: unlisten
--- The end of it.
+-- Stops listening.
 UNLISTEN {channel};
 
 -- name: notify

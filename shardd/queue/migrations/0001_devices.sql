@@ -1,13 +1,18 @@
--- Who sends: devices and their groups, what each has sent, and which node owns which shard of them.
+-- Devices and their groups, what each has sent, and which node owns which shard of them.
 
--- Whether a text says when nothing is sent: 21:00-08:00, or none.
+-- Whether a text is a setting for quiet hours: 21:00-08:00, or none.
 CREATE FUNCTION shardd.are_hours(hours text) RETURNS boolean LANGUAGE sql IMMUTABLE
     RETURN hours = 'none' OR (hours ~ '^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]$'
                               AND left(hours, 5) <> right(hours, 5));
 
--- In which ways devices can send (see transports.sql). None leaves: a host of an earlier release may migrate after one of a later.
+-- The transports, and the states of devices with those that they may change to; definitions.sql fills them.
 CREATE TABLE shardd.transports (
     name text PRIMARY KEY
+);
+
+CREATE TABLE shardd.device_states (
+    name text PRIMARY KEY,
+    next text[] NOT NULL
 );
 
 CREATE TABLE shardd.devices (
@@ -17,7 +22,7 @@ CREATE TABLE shardd.devices (
     session      text,                     -- key of the stored WhatsApp session: 628…:1@s.whatsapp.net
     proxy        text,                     -- upstream proxy of this device's connections
     settings     jsonb NOT NULL DEFAULT '{}',
-    state        text NOT NULL DEFAULT 'ready',
+    state        text NOT NULL DEFAULT 'ready' CONSTRAINT device_state_is_known REFERENCES shardd.device_states (name),
     reason       text,
     state_since  timestamptz NOT NULL DEFAULT now(),
     state_until  timestamptz,              -- when the state ends by itself
@@ -29,13 +34,11 @@ CREATE TABLE shardd.devices (
     daily_limit  integer,                  -- messages a day of the device's calendar; 0: none, and no warm-up
     quiet_hours  text,                     -- 21:00-08:00 by the device's clock, or none
     timezone     text,
-    warm         boolean NOT NULL DEFAULT false,  -- it has sent for long elsewhere: no warm-up
-    classes      jsonb NOT NULL DEFAULT '{}',     -- what differs for a class: {"reply": {"gap_min": 1, "gap_max": 3}}
+    warm         boolean NOT NULL DEFAULT false,  -- it has long sent elsewhere: no warm-up
+    classes      jsonb NOT NULL DEFAULT '{}',     -- settings of classes: {"reply": {"gap_min": 1, "gap_max": 3}}
     created_at   timestamptz NOT NULL DEFAULT now(),
     removed_at   timestamptz,
     CONSTRAINT device_id_is_a_short_name CHECK (id ~ '^[A-Za-z0-9][A-Za-z0-9._:+@-]{0,63}$'),
-    CONSTRAINT device_state_is_known CHECK (state IN
-        ('ready', 'unpaired', 'logged_out', 'replaced', 'banned', 'restricted', 'client_outdated')),
     CONSTRAINT gap_is_a_range CHECK (coalesce(gap_min, 0) BETWEEN 0 AND 86400
                                      AND coalesce(gap_max, gap_min, 0) BETWEEN coalesce(gap_min, 0) AND 86400),
     CONSTRAINT hourly_limit_is_not_negative CHECK (hourly_limit >= 0),
@@ -43,20 +46,20 @@ CREATE TABLE shardd.devices (
     CONSTRAINT quiet_hours_are_two_times CHECK (shardd.are_hours(quiet_hours))
 );
 
--- One number has one device: two devices with sessions of one number would have one account's limits, and on one session they would
--- replace each other for ever.
+-- One device per number: two devices with sessions of one number would share one account's limits, and on one session they would keep
+-- replacing each other.
 CREATE UNIQUE INDEX devices_number ON shardd.devices (split_part(split_part(session, '@', 1), ':', 1))
     WHERE session IS NOT NULL AND removed_at IS NULL;
 
--- Who pairs which device just now: a connection that lives, for a while at most. Rows, because an advisory lock is everybody's to take.
+-- Pairings in progress, each held by a live connection until it expires. Rows, because any login can take an advisory lock.
 CREATE TABLE shardd.pairings (
     device_id     text PRIMARY KEY,
     pid           integer NOT NULL,        -- of the backend, with its start in pg_stat_activity
     backend_start timestamptz NOT NULL,
-    expires_at    timestamptz NOT NULL     -- a pooler may keep the backend for others
+    expires_at    timestamptz NOT NULL     -- a pooler may keep the backend for other clients
 );
 
--- Devices that share work: a job that names a group is given to one of them.
+-- Devices that share jobs: a job that names a group is given to one of them.
 CREATE TABLE shardd.device_groups (
     id         text PRIMARY KEY,
     label      text,
@@ -70,8 +73,8 @@ CREATE TABLE shardd.device_group_members (
     PRIMARY KEY (device_group, device_id)
 );
 
--- What a device sent on a day of its own calendar, and in the last hour of it that it sent in, for its limits; and when last,
--- so that a restart does not forget the gap. How many days there are tells how far its warm-up is.
+-- Messages of a device on a day of its own calendar, and in the last hour of it in which it sent, for its limits; and the time of the
+-- last one, so that a restart does not forget the gap. The number of days is the progress of its warm-up.
 CREATE TABLE shardd.device_days (
     device_id text NOT NULL REFERENCES shardd.devices (id),
     day       date NOT NULL,
@@ -90,10 +93,10 @@ CREATE TABLE shardd.nodes (
     started_at  timestamptz NOT NULL DEFAULT now(),
     seen_at     timestamptz NOT NULL DEFAULT now(),
     pid         integer,                   -- of its supervisor, on its own host
-    away_since  timestamptz                -- it lives and serves nothing since then, for its state folder is gone; NULL: it serves
+    away_since  timestamptz                -- alive, but serving nothing since then, because its state folder is gone; NULL: serving
 );
 
--- Every time that a node took a shard. An epoch is never used twice.
+-- One row for each time that a node took a shard. An epoch is never reused.
 CREATE TABLE shardd.epochs (
     epoch       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     shard       integer NOT NULL,
@@ -109,9 +112,9 @@ CREATE TABLE shardd.leases (
     expires_at timestamptz NOT NULL        -- by this database's clock
 ) WITH (fillfactor = 50);
 
--- Tells whoever listens to a channel to look. Notifications are hints, because everything is looked at now and then anyway, and so none
--- is worth an error: any login may fill PostgreSQL's queue of notifications (with LISTEN in a transaction that it never ends), and when
--- it is full, every transaction that notifies fails. So none is added to a queue that is half full.
+-- Notifies whoever listens to a channel. Notifications are hints, because listeners poll anyway, so none may cause an error: any login
+-- can fill PostgreSQL's notification queue (with LISTEN in a transaction that it never ends), and when it is full, every transaction
+-- that notifies fails. So none is added to a queue that is half full.
 CREATE FUNCTION shardd.announce(channel text, payload text DEFAULT '') RETURNS void LANGUAGE sql
     RETURN CASE WHEN pg_notification_queue_usage() < 0.5 THEN pg_notify(channel, payload) END;
 
@@ -121,15 +124,15 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- For each row, because a statement that changes none must announce nothing: the router answers an announcement with an UPDATE
--- that seldom finds anything. A transaction's equal notifications become one.
+-- For each row, because a statement that changes nothing must not notify: the router answers a notification with an UPDATE that rarely
+-- finds anything. PostgreSQL merges a transaction's equal notifications.
 CREATE TRIGGER announce_devices AFTER INSERT OR UPDATE OR DELETE ON shardd.devices
     FOR EACH ROW EXECUTE FUNCTION shardd.announce_devices();
 
 CREATE TRIGGER announce_members AFTER INSERT OR UPDATE OR DELETE ON shardd.device_group_members
     FOR EACH ROW EXECUTE FUNCTION shardd.announce_devices();
 
--- What differs for classes of jobs on a device.
+-- Checks a device's settings for classes of jobs.
 CREATE FUNCTION shardd.check_classes(classes jsonb) RETURNS boolean LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     class  text;
@@ -142,7 +145,7 @@ BEGIN
     FOR class, fields IN SELECT * FROM jsonb_each(classes) LOOP
         IF class NOT IN ('marketing', 'service', 'reply') OR jsonb_typeof(fields) <> 'object' THEN
             RETURN shardd.refuse('classes', format('classes has %L: %s', left(class, 80), left(fields::text, 80)),
-                'Such as {"reply": {"gap_min": 1, "gap_max": 3}}; the classes are marketing, service and reply.', 'devices');
+                'Example: {"reply": {"gap_min": 1, "gap_max": 3}}. The classes are marketing, service and reply.', 'devices');
         END IF;
         FOR name, value IN SELECT * FROM jsonb_each(fields) LOOP
             CONTINUE WHEN value = 'null';
@@ -153,7 +156,7 @@ BEGIN
             CONTINUE WHEN name = 'quiet_hours' AND jsonb_typeof(value) = 'string' AND shardd.are_hours(value #>> '{}');
             RETURN shardd.refuse('classes',
                 format('classes has %L: %s for %s', left(name, 80), left(value::text, 80), class),
-                'Known are gap_min and gap_max in seconds up to 86400, hourly_limit and daily_limit up to 1000000, burst up to '
+                'Allowed: gap_min and gap_max in seconds up to 86400, hourly_limit and daily_limit up to 1000000, burst up to '
                 '1000, and quiet_hours such as "21:00-08:00" or "none".', 'devices');
         END LOOP;
         IF (fields ->> 'gap_min')::numeric > (fields ->> 'gap_max')::numeric THEN
@@ -164,12 +167,12 @@ BEGIN
     RETURN true;
 END $$;
 
--- Refuses what would stop a device in the middle of the night.
+-- Refuses what would later keep the device from sending.
 CREATE FUNCTION shardd.check_device() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     fine boolean;
 BEGIN
-    -- The view reads a thousand files: only a name that no device has yet is worth that.
+    -- The view reads a thousand files: only look up a name that no device has yet.
     IF NEW.timezone IS NOT NULL AND NOT EXISTS (SELECT FROM shardd.devices d WHERE d.timezone = NEW.timezone)
         AND NOT EXISTS (SELECT FROM pg_timezone_names z WHERE z.name = NEW.timezone) THEN
         fine := shardd.refuse('timezone', format('timezone %L is unknown', left(NEW.timezone, 80)),
@@ -186,3 +189,20 @@ END $$;
 CREATE TRIGGER check_device BEFORE INSERT OR UPDATE OF label, timezone, settings, classes ON shardd.devices
     FOR EACH ROW WHEN (NEW.label IS NOT NULL OR NEW.timezone IS NOT NULL OR NEW.settings <> '{}' OR NEW.classes <> '{}')
     EXECUTE FUNCTION shardd.check_device();
+
+-- Refuses a change of state that shardd.device_states does not allow. A removed device that comes back begins in any state.
+CREATE FUNCTION shardd.check_device_state() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    allowed text[] := (SELECT s.next FROM shardd.device_states s WHERE s.name = OLD.state);
+    fine    boolean;
+BEGIN
+    IF NEW.state <> ALL (allowed) THEN
+        fine := shardd.refuse('state', format('device %L is %s and cannot become %s', NEW.id, OLD.state, left(NEW.state, 80)),
+            format('From %s, it can become one of: %s.', OLD.state, array_to_string(allowed, ', ')), 'devices');
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER check_device_state BEFORE UPDATE OF state ON shardd.devices
+    FOR EACH ROW WHEN (OLD.state <> NEW.state AND OLD.removed_at IS NULL)
+    EXECUTE FUNCTION shardd.check_device_state();

@@ -1,7 +1,7 @@
--- The queue. Live jobs stand in a small table that is updated in place (HOT: a claim touches no indexed column);
--- finished ones move to an archive partitioned by month. Producers insert into shardd.jobs and read shardd.outcomes.
+-- The queue. Live jobs are in a small table that is updated in place (HOT: a claim changes no indexed column); finished ones move to
+-- an archive partitioned by month. Producers insert into shardd.jobs and read shardd.outcomes.
 
--- What is told to every node at once, and to the triggers.
+-- Settings of the config that nodes and triggers have to agree on.
 CREATE TABLE shardd.settings (
     name  text PRIMARY KEY,
     value jsonb NOT NULL
@@ -41,12 +41,12 @@ END $$;
 CREATE TRIGGER announce_campaigns AFTER INSERT OR UPDATE OR DELETE ON shardd.campaigns
     FOR EACH ROW EXECUTE FUNCTION shardd.announce_campaigns();
 
--- Who wants no more messages. Final: 0007_opt_outs sees to it, and to what may stand here.
+-- Recipients who want no more messages. Opt-outs are final; 0007_opt_outs enforces that and checks the rows.
 CREATE TABLE shardd.opt_outs (
     address    text PRIMARY KEY,           -- as shardd.address_of writes it
     recipient  text NOT NULL,              -- as it was given
     source     text NOT NULL DEFAULT 'producer',
-    device_id  text,                       -- that heard it
+    device_id  text,                       -- that received it
     words      text,                       -- what the recipient wrote
     note       text,
     said_at    timestamptz,                -- when the recipient said so, where that is known
@@ -55,7 +55,7 @@ CREATE TABLE shardd.opt_outs (
     CONSTRAINT opt_out_source_is_known CHECK (source IN ('producer', 'message', 'operator', 'import'))
 );
 
--- Which device of a group a recipient knows.
+-- Which device of a group last wrote to a recipient.
 CREATE TABLE shardd.contacts (
     device_group text NOT NULL REFERENCES shardd.device_groups (id) ON DELETE CASCADE,
     address      text NOT NULL,
@@ -66,39 +66,39 @@ CREATE TABLE shardd.contacts (
 
 CREATE TABLE shardd.jobs (
     id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    device_id     text,                    -- or device_group, whose job gets its device when one is free
+    device_id     text,                    -- or device_group: the job gets one of its devices when one is free
     device_group  text,
     recipient     text NOT NULL,
     kind          text NOT NULL DEFAULT 'text',
     body          text NOT NULL DEFAULT '',
-    variables     jsonb,                   -- given: the body is a template, {name} or {name|default}
+    variables     jsonb,                   -- if given, the body is a template with {name} or {name|default}
     media         text,                    -- http(s) URL, data: URI, or a path below the configured folder
     file_name     text,
     mime_type     text,
     details       jsonb,                   -- location: latitude, longitude, name, address; contact: name, phone; template
     class         text NOT NULL DEFAULT 'marketing',
     campaign      text,
-    priority      smallint NOT NULL DEFAULT 0,   -- -100 … 100, the higher the sooner
+    priority      smallint NOT NULL DEFAULT 0,   -- -100 … 100; higher is sooner
     run_at        timestamptz NOT NULL DEFAULT now(),
     expires_at    timestamptz,             -- never sent later than this
     max_attempts  smallint NOT NULL DEFAULT 5,
     on_doubt      text NOT NULL DEFAULT 'hold',
     dedupe_key    text,
-    order_group   text,                    -- its jobs are sent one after the other, each only after the one before was sent
+    order_group   text,                    -- its jobs are sent in order, each only after the one before was sent
     reference     text,                    -- the producer's own key
-    metadata      jsonb,                   -- the producer's own, handed back with every outcome
-    producer      text NOT NULL DEFAULT '',        -- the bound role whose dedupe_key and order_group these are; empty: everybody else's
+    metadata      jsonb,                   -- the producer's own, returned with every outcome
+    producer      text NOT NULL DEFAULT '',        -- the bound role that owns dedupe_key and order_group; empty: all unbound producers
     created_at    timestamptz NOT NULL DEFAULT now(),
-    -- Does not come again, unlike ids and epochs, which a restored backup hands out once more: a journal speaks of a row only with
-    -- its token. Not random() alone, whose seed a producer may have set; a random UUID would cost ten times as much.
+    -- Never repeats, unlike ids and epochs, which a restored backup issues again: journals identify a row by its token, too. Not
+    -- random() alone, whose seed a producer may have set; a random UUID would cost ten times as much.
     token         bigint NOT NULL
                   DEFAULT timestamp_hash_extended(clock_timestamp()::timestamp, (random() * 9e18)::bigint),
-    address       text NOT NULL DEFAULT '',        -- the recipient in one spelling
-    rendered      boolean NOT NULL DEFAULT false,  -- the variables stand in the body
-    confirms      boolean NOT NULL DEFAULT false,  -- the one message that tells of an opt-out
-    opted_out     boolean NOT NULL DEFAULT false,  -- refused at INSERT: it moves to the archive with the same statement
+    address       text NOT NULL DEFAULT '',        -- the recipient in canonical form
+    rendered      boolean NOT NULL DEFAULT false,  -- the variables have been put into the body
+    confirms      boolean NOT NULL DEFAULT false,  -- the confirmation of an opt-out
+    opted_out     boolean NOT NULL DEFAULT false,  -- when inserted: it moves to the archive in the same statement
     held          boolean NOT NULL DEFAULT false,  -- waits for another job of its order group
-    scheduled     boolean NOT NULL DEFAULT false,  -- stands in no line: waits for due_at, or is held
+    scheduled     boolean NOT NULL DEFAULT false,  -- in no lane: waits for due_at, or is held
     due_at        timestamptz,
     attempt       integer NOT NULL DEFAULT 0,      -- counts claims: with claimed_epoch it names one claim
     failures      smallint NOT NULL DEFAULT 0,     -- attempts used up
@@ -107,12 +107,12 @@ CREATE TABLE shardd.jobs (
     claimed_at    timestamptz,
     error         text,                    -- of the last attempt
     error_class   text,
-    -- Position in the device's line: run_at in microseconds, moved ahead by priority. Not the primary key, so that the
-    -- planner cannot answer "the next of this device" with a scan of the whole table in id order.
+    -- Position in the lane: run_at in microseconds, moved forward by priority. Not the primary key, so that the planner cannot answer
+    -- "the next of this device" with a scan of the whole table in id order.
     ord           bigint NOT NULL GENERATED ALWAYS AS (
         (extract(epoch FROM run_at - timestamptz '1970-01-01 00:00:00+00') * 1000000)::bigint - (priority::bigint << 52)
     ) STORED,
-    -- A device has one line for each campaign and class, so that what may not be sent now stands in nobody's way.
+    -- A device has one lane for each campaign and class, so that jobs that may not be sent now do not block others.
     lane          text COLLATE "C" NOT NULL GENERATED ALWAYS AS (coalesce(campaign, '') || '/' || class) STORED
 ) WITH (
     fillfactor = 70,
@@ -120,7 +120,7 @@ CREATE TABLE shardd.jobs (
     autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 20000
 );
 
-CREATE INDEX jobs_line ON shardd.jobs (device_id, lane, ord, id) WHERE NOT scheduled AND device_id IS NOT NULL;
+CREATE INDEX jobs_lane ON shardd.jobs (device_id, lane, ord, id) WHERE NOT scheduled AND device_id IS NOT NULL;
 CREATE INDEX jobs_pool ON shardd.jobs (device_group, lane, ord, id) WHERE NOT scheduled AND device_id IS NULL;
 CREATE INDEX jobs_assigned ON shardd.jobs (device_id) WHERE device_group IS NOT NULL AND device_id IS NOT NULL;
 CREATE INDEX jobs_due ON shardd.jobs (due_at) WHERE scheduled AND NOT held;
@@ -131,7 +131,7 @@ CREATE INDEX jobs_foremost ON shardd.jobs (producer, order_group) WHERE order_gr
 CREATE INDEX jobs_campaign ON shardd.jobs (campaign, id) WHERE campaign IS NOT NULL;
 CREATE INDEX jobs_reference ON shardd.jobs (reference, producer) WHERE reference IS NOT NULL;
 
--- A row for each order group that may be added to: who adds locks it. It says nothing, so that retention may delete any.
+-- A row to lock for each order group that jobs are added to. It contains nothing else, so retention may delete any.
 CREATE TABLE shardd.order_groups (
     producer text NOT NULL,
     name     text NOT NULL,
@@ -196,10 +196,10 @@ CREATE INDEX archive_order ON shardd.archive (producer, order_group, id) WHERE o
 CREATE INDEX archive_campaign ON shardd.archive (campaign, settled_at) INCLUDE (state) WHERE campaign IS NOT NULL;
 CREATE INDEX archive_reference ON shardd.archive (reference, producer) WHERE reference IS NOT NULL;
 
--- Makes the partitions of this month and the two that follow. Called at every start and every minute: a month that nobody
--- prepared falls into no partition and would stop every settle, so the default partition catches it. One at a time makes them: the
--- lock conflicts with itself, no reader or writer waits for it, and only the owner can take it. Making one, however, waits for
--- whoever reads; it gives up after a second, because everybody who settles would wait behind it.
+-- Creates the partitions of this month and the next two. Called at every start and every minute; rows of a month without a partition go
+-- to the default partition, because an error would stop every settlement. One caller at a time: the lock conflicts with itself, no
+-- reader or writer waits for it, and only the owner can take it. Creating a partition, however, waits for readers; it gives up after a
+-- second, because every settlement would wait behind it.
 CREATE FUNCTION shardd.prepare_archive() RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
@@ -214,10 +214,10 @@ BEGIN
             EXECUTE format('CREATE TABLE shardd.%I PARTITION OF shardd.archive FOR VALUES FROM (%L) TO (%L)',
                 'archive_' || to_char(month, 'YYYY_MM'),
                 month || ' 00:00:00+00', (month + interval '1 month')::date || ' 00:00:00+00');
-            -- Of its row type somebody could make a column, and the month could never be dropped.
+            -- Somebody could create a column of its row type, and then the month could not be dropped.
             EXECUTE format('REVOKE ALL ON TYPE shardd.%I FROM PUBLIC', 'archive_' || to_char(month, 'YYYY_MM'));
         EXCEPTION WHEN check_violation THEN
-            -- The default partition has rows of this month already, from a time without a supervisor: it keeps the month.
+            -- The default partition already has rows of this month, from a time without a supervisor: it keeps the month.
             NULL;
         END;
     END LOOP;
@@ -226,20 +226,15 @@ END $$;
 CREATE TABLE shardd.archive_other PARTITION OF shardd.archive DEFAULT;
 SELECT shardd.prepare_archive();
 
--- Ends jobs that nobody has in flight, without a claim. Returns the ids of those that ended.
-CREATE FUNCTION shardd.end_jobs(ids bigint[], state text, error text, error_class text)
-    RETURNS SETOF bigint LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    WITH gone AS (
-        DELETE FROM shardd.jobs j WHERE j.id = ANY (end_jobs.ids) AND j.claimed_epoch IS NULL RETURNING *
-    )
-    INSERT INTO shardd.archive (
-         id, device_id, device_group, recipient, kind, body, variables, media, file_name, mime_type, details, class, campaign,
-         priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group, reference, metadata, producer, created_at,
-         token, rendered, confirms, attempt, failures, state, error, error_class)
-    SELECT
-         id, device_id, device_group, recipient, kind, body, variables, media, file_name, mime_type, details, class, campaign,
-         priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group, reference, metadata, producer, created_at,
-         token, rendered, confirms, attempt, failures, end_jobs.state, end_jobs.error, end_jobs.error_class
-      FROM gone
-    RETURNING id
-$$;
+-- Refuses a change of a finished job's state that the table of transitions (shardd/states.py) does not have.
+CREATE FUNCTION shardd.refuse_transition() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION USING ERRCODE = 'check_violation', SCHEMA = 'shardd', TABLE = 'archive', COLUMN = 'state',
+        MESSAGE = format('job %s is %s and cannot become %s', NEW.id, OLD.state, NEW.state),
+        HINT = 'Only jobs in doubt can become sent or failed, and sent ones failed. To send a job again: shardd job retry.';
+END $$;
+
+CREATE TRIGGER refuse_transition AFTER UPDATE OF state ON shardd.archive
+    FOR EACH ROW WHEN (OLD.state <> NEW.state
+                       AND (OLD.state, NEW.state) NOT IN (('in_doubt', 'sent'), ('in_doubt', 'failed'), ('sent', 'failed')))
+    EXECUTE FUNCTION shardd.refuse_transition();

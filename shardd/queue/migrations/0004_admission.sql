@@ -1,12 +1,12 @@
--- The gate of the queue: a bad row is refused at INSERT, in words for whoever wrote the INSERT.
+-- Admission to the queue: a bad row is refused at INSERT, with a message for the author of the INSERT.
 
--- A recipient in one spelling, whatever the producer wrote: the digits of a phone number, or ID@lid and ID@g.us as they are.
+-- A recipient in canonical form: the digits of a phone number, or ID@lid and ID@g.us as they are.
 CREATE FUNCTION shardd.address_of(recipient text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
     RETURN CASE WHEN recipient ~ '@(lid|g\.us)$' THEN recipient
                 WHEN recipient ~ '@' THEN split_part(split_part(recipient, '@', 1), ':', 1)
                 ELSE regexp_replace(regexp_replace(recipient, '[^0-9]', '', 'g'), '^00', '') END;
 
--- Refuses what is neither a phone number nor an address of WhatsApp.
+-- Refuses what is neither a phone number nor a WhatsApp address.
 CREATE FUNCTION shardd.check_recipient(recipient text, at_table text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -27,8 +27,8 @@ BEGIN
     RETURN true;
 END $$;
 
--- The body with its variables: {name}, {name|said when name is missing or empty}, {{ and }} for braces. A value is put in as it
--- is and not looked at again. The braces are counted first and the length as it grows: what is too much ends early.
+-- The body with its variables: {name}, {name|used when name is missing or empty}, {{ and }} for braces. A value is put in as it is and
+-- not expanded again. Braces are counted first and the length as it grows, so that excess is refused early.
 CREATE FUNCTION shardd.render_body(body text, variables jsonb) RETURNS text
     LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -41,7 +41,7 @@ DECLARE
 BEGIN
     IF length(body) - length(translate(body, '{}', '')) > 2000 THEN
         fine := shardd.refuse('body', format('body has %s braces', length(body) - length(translate(body, '{}', ''))),
-            'At most 2000, which are a thousand variables.');
+            'Use at most 2000, enough for a thousand variables.');
     END IF;
     FOR piece IN SELECT m FROM regexp_matches(body, '([^{}]*)(\{\{|\}\}|\{[^{}]*\}|[{}]|$)', 'g') m LOOP
         rendered := rendered || piece[1];
@@ -52,20 +52,20 @@ BEGIN
         END IF;
         variable := substring(piece[2] FROM '^\{([A-Za-z_][A-Za-z0-9_]*)[|}]');
         IF variable IS NULL THEN
-            fine := shardd.refuse('body', format('body has %L, which is no variable', left(piece[2], 80)),
-                'Write {name} or {name|otherwise}, with letters of A to Z, digits and _ in the name, and {{ or }} for a brace '
-                'that stands for itself.');
+            fine := shardd.refuse('body', format('body has %L, which is not a variable', left(piece[2], 80)),
+                'Write {name} or {name|default}, with letters A to Z, digits and _ in the name, and {{ or }} for a literal '
+                'brace.');
         END IF;
         kind := jsonb_typeof(variables -> variable);
         value := variables ->> variable;
         IF kind IN ('object', 'array') THEN
             fine := shardd.refuse('variables', format('variable %L is an %s', variable, kind),
-                'Give a text, a number or a boolean.');
+                'Give a string, a number or a boolean.');
         ELSIF value IS NULL OR value = '' THEN
             IF strpos(piece[2], '|') = 0 THEN
                 fine := shardd.refuse('variables', format('variable %L is %s, but the body needs it', variable,
                                                           CASE WHEN value = '' THEN 'empty' ELSE 'missing' END),
-                    format('Give it a value, or write {%s|otherwise} in the body.', variable));
+                    format('Give it a value, or write {%s|default} in the body.', variable));
             END IF;
             value := substr(piece[2], strpos(piece[2], '|') + 1, length(piece[2]) - strpos(piece[2], '|') - 1);
         END IF;
@@ -78,9 +78,8 @@ BEGIN
     RETURN rendered;
 END $$;
 
--- What fits in each column. Everything after it may read its columns from the first to the last letter. (The functions that
--- admit_job calls set no search_path of their own: they inherit its, and setting it once more for each would be half of their cost.
--- Nobody but their owner may call them.)
+-- The limits of each column's size, so that later checks may read whole values. (The functions that admit_job calls set no search_path
+-- of their own: they inherit it, and setting it again for each would be half of their cost. Only their owner may call them.)
 CREATE FUNCTION shardd.check_sizes(job shardd.jobs) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 DECLARE
     too_long text;
@@ -99,8 +98,8 @@ BEGIN
         WHEN octet_length(job.mime_type) > 1020 OR length(job.mime_type) > 255 THEN 'mime_type' END;
     IF too_long IS NOT NULL THEN
         RETURN shardd.refuse(too_long, format('%s is too long', too_long),
-            'At most 200 characters in reference, dedupe_key and order_group, 255 in file_name and mime_type, and 1 MiB in media: a '
-            'larger file goes by its URL or path.');
+            'At most 200 characters in reference, dedupe_key and order_group, 255 in file_name and mime_type, and 1 MiB in media: '
+            'give a larger file by its URL or path.');
     END IF;
     IF job.details IS NOT NULL THEN
         fine := shardd.check_json('details', job.details, 8192);
@@ -114,12 +113,12 @@ BEGIN
     RETURN true;
 END $$;
 
--- What a kind of message must have.
+-- What each kind of message must have.
 CREATE FUNCTION shardd.check_content(job shardd.jobs) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF job.kind = 'text' THEN
         IF shardd.is_blank(job.body) THEN
-            RETURN shardd.refuse('body', 'body is empty', 'A text message needs a body, with something to see in it.');
+            RETURN shardd.refuse('body', 'body is empty', 'A text message needs a body with visible characters.');
         ELSIF job.media IS NOT NULL THEN
             RETURN shardd.refuse('kind', 'kind is ''text'', but media is given',
                 'Name the kind of the media: image, video, audio, voice or document.');
@@ -129,17 +128,17 @@ BEGIN
             RETURN shardd.refuse('media', format('media is empty, but kind is %L', job.kind),
                 'Give an http(s) URL, a data: URI, or a file below the configured media folder.');
         ELSIF left(job.media, 100) ~* '^[a-z][a-z0-9+.-]*://' AND left(job.media, 100) !~* '^https?://' THEN
-            RETURN shardd.refuse('media', format('media %L is no http(s) URL', left(job.media, 80)),
+            RETURN shardd.refuse('media', format('media %L is not an http(s) URL', left(job.media, 80)),
                 'Give an http(s) URL, a data: URI, or a file below the configured media folder.');
         END IF;
     ELSIF job.kind = 'location' THEN
         IF jsonb_typeof(job.details -> 'latitude') IS DISTINCT FROM 'number'
             OR jsonb_typeof(job.details -> 'longitude') IS DISTINCT FROM 'number' THEN
             RETURN shardd.refuse('details', 'details lack the numbers latitude and longitude',
-                'Such as {"latitude": 52.52, "longitude": 13.40, "name": "Berlin"}.');
+                'Example: {"latitude": 52.52, "longitude": 13.40, "name": "Berlin"}.');
         ELSIF abs((job.details ->> 'latitude')::numeric) > 90 OR abs((job.details ->> 'longitude')::numeric) > 180 THEN
             RETURN shardd.refuse('details',
-                format('latitude %s, longitude %s is no place', left(job.details ->> 'latitude', 20),
+                format('latitude %s, longitude %s is not a place on Earth', left(job.details ->> 'latitude', 20),
                        left(job.details ->> 'longitude', 20)),
                 'Degrees: latitude from -90 to 90, longitude from -180 to 180.');
         END IF;
@@ -147,18 +146,18 @@ BEGIN
         IF jsonb_typeof(job.details -> 'name') IS DISTINCT FROM 'string' OR shardd.is_blank(job.details ->> 'name')
             OR jsonb_typeof(job.details -> 'phone') NOT IN ('string', 'number')
             OR coalesce(job.details ->> 'phone', '') !~ '[0-9]{3}' THEN
-            RETURN shardd.refuse('details', 'details lack the name and the phone of the contact',
-                'Such as {"name": "Ada", "phone": "+4915112345678"}.');
+            RETURN shardd.refuse('details', 'details lack the name or the phone of the contact',
+                'Example: {"name": "Ada", "phone": "+4915112345678"}.');
         END IF;
     ELSIF job.kind = 'template' THEN
         IF jsonb_typeof(job.details -> 'name') IS DISTINCT FROM 'string' OR shardd.is_blank(job.details ->> 'name')
             OR jsonb_typeof(job.details -> 'language') IS DISTINCT FROM 'string' OR shardd.is_blank(job.details ->> 'language') THEN
-            RETURN shardd.refuse('details', 'details lack the name and the language of the template',
-                'Such as {"name": "order_sent", "language": "en_US", "components": []}.');
+            RETURN shardd.refuse('details', 'details lack the name or the language of the template',
+                'Example: {"name": "order_sent", "language": "en_US", "components": []}.');
         ELSIF jsonb_typeof(job.details -> 'components') NOT IN ('array', 'null') THEN
-            RETURN shardd.refuse('details', format('components of the template are no list: %s',
+            RETURN shardd.refuse('details', format('components of the template are not a list: %s',
                                                    left(job.details ->> 'components', 40)),
-                'Such as {"name": "order_sent", "language": "en_US", "components": []}.');
+                'Example: {"name": "order_sent", "language": "en_US", "components": []}.');
         END IF;
     ELSE
         RETURN shardd.refuse('kind', format('kind %L is unknown', left(job.kind, 80)),
@@ -167,32 +166,32 @@ BEGIN
     RETURN true;
 END $$;
 
--- How, when and by whom a job wants to be sent.
+-- How and when a job is to be sent.
 CREATE FUNCTION shardd.check_terms(job shardd.jobs) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
     IF job.class NOT IN ('marketing', 'service', 'reply') THEN
         RETURN shardd.refuse('class', format('class is %L', left(job.class, 80)),
-            'marketing: nobody waits for it; service: somebody does; reply: it answers a message.');
+            'One of: marketing (nobody waits for it), service (somebody does), reply (it answers a message).');
     ELSIF shardd.is_blank(job.dedupe_key) THEN
         RETURN shardd.refuse('dedupe_key', 'dedupe_key is empty',
-            'All jobs with the same key are one job: leave it out (NULL) for a job that stands for itself.');
+            'Jobs with the same key are inserted once: leave it out (NULL) for a job without a key.');
     ELSIF shardd.is_blank(job.order_group) THEN
         RETURN shardd.refuse('order_group', 'order_group is empty',
-            'Jobs of one group are sent one after the other: leave it out (NULL) for a job that stands for itself.');
+            'Jobs of one group are sent in order: leave it out (NULL) for a job without a group.');
     ELSIF job.priority NOT BETWEEN -100 AND 100 THEN
-        RETURN shardd.refuse('priority', format('priority is %s', job.priority), 'Between -100 and 100; the higher the sooner.');
+        RETURN shardd.refuse('priority', format('priority is %s', job.priority), 'Between -100 and 100; higher is sooner.');
     ELSIF job.max_attempts NOT BETWEEN 1 AND 100 THEN
         RETURN shardd.refuse('max_attempts', format('max_attempts is %s', job.max_attempts), 'Between 1 and 100.');
     ELSIF job.on_doubt NOT IN ('hold', 'retry') THEN
         RETURN shardd.refuse('on_doubt', format('on_doubt is %L', left(job.on_doubt, 80)),
-            'hold: wait for a person when nobody can know whether it was sent; retry: send again.');
+            'When it is unknown whether it was sent: hold (wait for an operator), or retry (send it again).');
     -- ord keeps run_at in 52 bits of microseconds beside the priority.
     ELSIF job.run_at NOT BETWEEN '1971-01-01 00:00:00+00' AND '2100-01-01 00:00:00+00' THEN
         RETURN shardd.refuse('run_at', format('run_at is %s', job.run_at), 'A time between the years 1971 and 2100.');
     ELSIF job.expires_at <= job.run_at THEN
         RETURN shardd.refuse('expires_at', format('expires_at is %s, not later than run_at, %s', job.expires_at, job.run_at),
             'It would never be sent: give a later time, or leave it out.');
-    -- Not even PostgreSQL can count the seconds to infinity.
+    -- PostgreSQL cannot subtract from infinity.
     ELSIF job.expires_at > '2100-01-01 00:00:00+00' THEN
         RETURN shardd.refuse('expires_at', format('expires_at is %s', job.expires_at),
             'A time before the year 2100; leave it out for a job that never expires.');
@@ -200,14 +199,14 @@ BEGIN
     RETURN true;
 END $$;
 
--- The terms of a campaign, in words.
+-- Checks the terms of a campaign.
 CREATE FUNCTION shardd.check_campaign() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     fine boolean;
 BEGIN
     IF NEW.id !~ '^[A-Za-z0-9][A-Za-z0-9._:+@-]{0,63}$' THEN
-        fine := shardd.refuse('id', format('id %L is no id of a campaign', left(NEW.id, 80)),
-            'At most 64 letters, digits and . _ : + @ -, beginning with a letter or a digit.', 'campaigns');
+        fine := shardd.refuse('id', format('id %L is not a valid campaign id', left(NEW.id, 80)),
+            'At most 64 letters, digits and . _ : + @ -, starting with a letter or a digit.', 'campaigns');
     ELSIF octet_length(NEW.label) > 800 OR length(NEW.label) > 200 THEN
         fine := shardd.refuse('label', format('label has %s characters', length(NEW.label)), 'At most 200.', 'campaigns');
     ELSIF NEW.weight IS NULL OR NOT (NEW.weight > 0 AND NEW.weight <= 1000) THEN
@@ -225,20 +224,20 @@ END $$;
 CREATE TRIGGER check_campaign BEFORE INSERT OR UPDATE ON shardd.campaigns
     FOR EACH ROW EXECUTE FUNCTION shardd.check_campaign();
 
--- Whether this address wants no such message.
+-- Whether an opt-out of this address covers this message.
 CREATE FUNCTION shardd.opted_out(address text, class text, confirms boolean) RETURNS boolean
     LANGUAGE sql STABLE
     RETURN EXISTS (SELECT FROM shardd.opt_outs o WHERE o.address = opted_out.address) AND NOT confirms
            AND NOT coalesce((SELECT s.value ? class FROM shardd.settings s WHERE s.name = 'opt_outs.exempt'), false);
 
--- Runs with its owner's rights, because a producer may not read what it looks at.
+-- Runs with its owner's rights, because producers may not read the tables that it reads.
 CREATE FUNCTION shardd.admit_job() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     fine boolean;
     gone  timestamptz;
     state text;
 BEGIN
-    -- In this one look nearly all rows are small: calling a function with the whole row would cost as much as the rest of this one.
+    -- Nearly all rows are small: calling a function with the whole row would cost as much as everything else here.
     IF octet_length(NEW.body) > 65536 OR octet_length(NEW.media) > 65536 OR octet_length(NEW.reference) > 200
         OR octet_length(NEW.dedupe_key) > 200 OR octet_length(NEW.order_group) > 200 OR octet_length(NEW.file_name) > 255
         OR octet_length(NEW.mime_type) > 255 OR num_nonnulls(NEW.details, NEW.variables, NEW.metadata) > 0 THEN
@@ -247,7 +246,7 @@ BEGIN
     IF (NEW.device_id IS NULL) = (NEW.device_group IS NULL) THEN
         fine := shardd.refuse('device_id',
             format('device_id and device_group are %s', CASE WHEN NEW.device_id IS NULL THEN 'empty' ELSE 'both given' END),
-            'Name the device that sends it, or a group of devices, one of which will.');
+            'Name the device that sends it, or a device group, one of whose devices does.');
     END IF;
     IF NEW.device_id IS NOT NULL THEN
         SELECT d.removed_at INTO gone FROM shardd.devices d WHERE d.id = NEW.device_id;
@@ -258,17 +257,17 @@ BEGIN
         END IF;
     ELSIF NOT EXISTS (SELECT FROM shardd.device_groups g WHERE g.id = NEW.device_group) THEN
         fine := shardd.refuse('device_group', format('device_group %L is unknown', left(NEW.device_group, 80)),
-            'List the groups with: shardd group list. Make one with: shardd group add.', code => 'foreign_key_violation');
+            'List the groups with: shardd group list. Add one with: shardd group add.', code => 'foreign_key_violation');
     END IF;
     IF NEW.campaign IS NOT NULL THEN
         SELECT c.state INTO state FROM shardd.campaigns c WHERE c.id = NEW.campaign;
         IF NOT FOUND THEN
             fine := shardd.refuse('campaign', format('campaign %L is unknown', left(NEW.campaign, 80)),
-                'Begin it with: INSERT INTO shardd.campaigns (id) VALUES (…), or: shardd campaign add.',
+                'Create it with: INSERT INTO shardd.campaigns (id) VALUES (…), or: shardd campaign add.',
                 code => 'foreign_key_violation');
         ELSIF state = 'cancelled' THEN
             fine := shardd.refuse('campaign', format('campaign %L is cancelled', NEW.campaign),
-                'Begin a new one under another id.');
+                'Create a new one with another id.');
         END IF;
     END IF;
 
@@ -281,15 +280,15 @@ BEGIN
     ELSIF NOT NEW.rendered AND NEW.body ~ '\{[A-Za-z_][A-Za-z0-9_]*(\|[^{}]*)?\}' THEN
         fine := shardd.refuse('variables', format('the body has the variable %L, but variables is empty',
                                                   left(substring(NEW.body FROM '\{[A-Za-z_][A-Za-z0-9_]*(?:\|[^{}]*)?\}'), 80)),
-            'Give variables, such as {"name": "Ada"}. To send the braces themselves, give {} and double them in the body: {{name}}.');
+            'Give variables, such as {"name": "Ada"}. To send literal braces, give {} and double them in the body: {{name}}.');
     END IF;
     fine := shardd.check_content(NEW);
     fine := shardd.check_terms(NEW);
 
-    -- Of an order group only the first unsent job may stand in a line. Its row in order_groups is locked until the transaction
-    -- ends, so that two that add to one group see each other. It is not an advisory lock: those are everybody's to take. Whoever
-    -- adds to several groups takes several locks, in the order of the rows; of two that do so in different orders PostgreSQL
-    -- ends one with a deadlock, and nothing of it is inserted.
+    -- Only the first unsent job of an order group may be in a lane. The group's row in order_groups is locked until the transaction
+    -- ends, so that two transactions that add to one group see each other. Not with an advisory lock, which any login could take.
+    -- Adding to several groups takes several locks, in the order of the rows; of two transactions that do so in different orders,
+    -- PostgreSQL ends one with a deadlock error, and nothing of it is inserted.
     IF NEW.order_group IS NOT NULL THEN
         LOOP
             PERFORM FROM shardd.order_groups g WHERE g.name = NEW.order_group AND g.producer = NEW.producer FOR UPDATE;
@@ -303,14 +302,14 @@ BEGIN
             OR EXISTS (SELECT FROM shardd.archive a WHERE a.producer = NEW.producer AND a.order_group = NEW.order_group
                           AND a.state <> 'sent' AND a.id < NEW.id);
     END IF;
-    -- The first question is cheap, and nearly always answered with no.
+    -- The first condition is cheap, and nearly always false.
     NEW.opted_out := EXISTS (SELECT FROM shardd.opt_outs o WHERE o.address = NEW.address)
         AND shardd.opted_out(NEW.address, NEW.class, NEW.confirms);
     NEW.scheduled := NEW.held OR NEW.opted_out OR NEW.run_at > now();
     NEW.due_at := CASE WHEN NEW.scheduled AND NOT NEW.held THEN NEW.run_at END;
 
-    -- A key that was used before makes the INSERT do nothing: the producer may repeat itself safely. A job that an operator
-    -- sends again comes back under its own id.
+    -- A used key makes the INSERT do nothing, so that producers can safely repeat it. A job that an operator retries comes back under
+    -- its own id.
     IF NEW.dedupe_key IS NOT NULL THEN
         INSERT INTO shardd.dedupe_keys AS k (producer, key, job_id) VALUES (NEW.producer, NEW.dedupe_key, NEW.id)
             ON CONFLICT (key, producer) DO UPDATE SET job_id = EXCLUDED.job_id WHERE k.job_id = EXCLUDED.job_id;
@@ -323,7 +322,7 @@ END $$;
 
 CREATE TRIGGER admit_job BEFORE INSERT ON shardd.jobs FOR EACH ROW EXECUTE FUNCTION shardd.admit_job();
 
--- Who changes what a job says is held to the same.
+-- The same checks for changes of a job's content.
 CREATE FUNCTION shardd.check_job() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     fine boolean;
@@ -336,20 +335,20 @@ END $$;
 CREATE TRIGGER check_job BEFORE UPDATE OF kind, body, variables, media, file_name, mime_type, details, reference, metadata
     ON shardd.jobs FOR EACH ROW EXECUTE FUNCTION shardd.check_job();
 
--- Ends at once what goes to somebody who opted out, and wakes the router for the rest. NOTIFY serialises the commits of all
--- writers, so only one of them at a time notifies; a lost one is made good by the router's poll. It says nothing but that: anybody
--- who may connect could say it, so the router looks for itself. The lock is advisory, and any login may hold it: then nobody
--- notifies, and a new job is found by the poll, a fraction of a second later.
-CREATE FUNCTION shardd.welcome_jobs() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- Ends jobs to recipients who opted out, and wakes the routers for the others. NOTIFY serialises the commits of all writers, so only one
+-- of them at a time notifies; the routers' poll finds what a missing notification would have announced. It has no payload: anybody who
+-- can connect can notify, so a router trusts only what it reads. The lock is advisory, and any login may hold it: then there are no
+-- notifications, and new jobs are found by the poll, a fraction of a second later.
+CREATE FUNCTION shardd.announce_jobs() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF EXISTS (SELECT FROM added WHERE opted_out) THEN
         PERFORM shardd.end_jobs(array(SELECT id FROM added WHERE opted_out), 'opted_out', 'the recipient opted out', 'opted_out');
     END IF;
-    IF pg_try_advisory_xact_lock(hashtext('shardd.welcome_jobs')) THEN
+    IF pg_try_advisory_xact_lock(hashtext('shardd.announce_jobs')) THEN
         PERFORM shardd.announce('shardd_jobs');
     END IF;
     RETURN NULL;
 END $$;
 
-CREATE TRIGGER welcome_jobs AFTER INSERT ON shardd.jobs REFERENCING NEW TABLE AS added
-    FOR EACH STATEMENT EXECUTE FUNCTION shardd.welcome_jobs();
+CREATE TRIGGER announce_jobs AFTER INSERT ON shardd.jobs REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION shardd.announce_jobs();

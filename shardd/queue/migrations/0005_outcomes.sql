@@ -1,4 +1,5 @@
--- Every job, live or finished, and what it waits for. Producers read shardd.outcomes, which shows each its own (0009_producers).
+-- Every job, live or finished, and what it waits for. Producers read shardd.outcomes, which shows each of them its own
+-- (0009_producers).
 CREATE VIEW shardd.all_outcomes AS
     SELECT j.id, j.reference, j.device_id, j.device_group, j.recipient, j.kind, j.class, j.campaign, j.order_group,
            CASE WHEN j.claimed_epoch IS NOT NULL THEN 'sending' WHEN j.scheduled THEN 'scheduled' ELSE 'queued' END AS state,
@@ -32,7 +33,7 @@ CREATE VIEW shardd.all_outcomes AS
            a.settled_at, a.message_id, a.error, a.error_class, a.delivered_at, a.read_at, a.metadata
       FROM shardd.archive a;
 
--- Finished jobs that an operator may bring back, and in one word what keeps a job from it; NULL: nothing.
+-- Finished jobs that an operator may bring back, with the obstacle, if there is one, in one word.
 CREATE VIEW shardd.retries AS
     SELECT a.id, a.state, a.device_id, a.class, a.campaign, a.order_group, a.reference, a.error_class,
            CASE WHEN a.device_group IS NULL AND (d.id IS NULL OR d.removed_at IS NOT NULL) THEN 'device'
@@ -52,27 +53,8 @@ CREATE VIEW shardd.retries AS
       LEFT JOIN shardd.dedupe_keys k ON k.key = a.dedupe_key AND k.producer = a.producer
      WHERE a.state IN ('failed', 'cancelled', 'in_doubt');
 
--- Brings finished jobs back into the queue, under their own ids, with all their attempts anew. The job of a device group gets a
--- device anew, too, and every one a new token: what journals say of the old one was another sending. Returns the ids.
-CREATE FUNCTION shardd.bring_back(ids bigint[]) RETURNS SETOF bigint LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    WITH back AS (
-        DELETE FROM shardd.archive a
-         WHERE a.id = ANY (bring_back.ids) AND a.state IN ('failed', 'cancelled', 'in_doubt')
-        RETURNING *
-    )
-    INSERT INTO shardd.jobs (id, device_id, device_group, recipient, kind, body, variables, media, file_name, mime_type, details,
-                             class, campaign, priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group,
-                             reference, metadata, producer, created_at, rendered, confirms, attempt)
-    OVERRIDING SYSTEM VALUE
-    SELECT id, CASE WHEN device_group IS NULL THEN device_id END, device_group, recipient, kind, body, variables, media, file_name,
-           mime_type, details, class, campaign, priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group,
-           reference, metadata, producer, created_at, rendered, confirms, attempt
-      FROM back ORDER BY id
-    RETURNING id
-$$;
-
--- The same, where one that the gate refuses (an earlier version let it in, or its campaign was cancelled a moment ago) stays where it
--- is and keeps no other back: `refusal` is what the gate said.
+-- Brings finished jobs back (shardd.bring_back in definitions.sql), where one that the table's trigger refuses (an earlier version let it
+-- in, or its campaign was cancelled a moment ago) stays in the archive and does not keep the others back: `refusal` is the message.
 CREATE FUNCTION shardd.retry_jobs(ids bigint[]) RETURNS TABLE (job bigint, refusal text)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -1,8 +1,8 @@
--- What happened, for programs that want to be told: an outbox that is written with the change itself, read in an order that misses
--- nothing, and emptied from its old end. A webhook is a reader that shardd runs for a program.
+-- Events: an outbox that is written in the same transaction as the change, read in an order that misses nothing, and purged from its old
+-- end. A webhook is a reader that shardd runs for a program.
 
--- The facts of a job stand in columns and become JSON when somebody reads them: that costs a settle a quarter of what building
--- JSON at once did. Append-only, and bounded by purge_events.
+-- The facts of a job are columns and become JSON when they are read: that costs a settlement a quarter of building JSON at once.
+-- Append-only, and bounded by purge_events.
 CREATE TABLE shardd.outbox (
     xid          xid8 NOT NULL DEFAULT pg_current_xact_id(),
     id           bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
@@ -12,7 +12,7 @@ CREATE TABLE shardd.outbox (
     device_id    text,
     campaign     text,
     reference    text,
-    detail       jsonb,                    -- the data of an event that is about no job
+    detail       jsonb,                    -- the data of an event that does not concern a job
     recipient    text,
     device_group text,
     class        text,
@@ -29,27 +29,27 @@ CREATE TABLE shardd.outbox (
     settled_at   timestamptz,
     delivered_at timestamptz,
     read_at      timestamptz,
-    -- Ids become visible out of their order, because transactions commit out of the order in which they took them. In this order,
-    -- and up to the oldest transaction that still writes, nothing can appear later.
+    -- Ids become visible out of order, because transactions do not commit in the order in which they took them. In this order, and up
+    -- to the oldest transaction that is still writing, nothing can appear later.
     PRIMARY KEY (xid, id)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
         autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 50000);
 
-CREATE FUNCTION shardd.keep_outbox() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION shardd.protect_outbox() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF current_setting('shardd.tends_outbox', true) IS DISTINCT FROM 'yes' THEN
+    IF current_setting('shardd.maintains_outbox', true) IS DISTINCT FROM 'yes' THEN
         RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state', SCHEMA = 'shardd', TABLE = 'outbox',
-            MESSAGE = 'events are neither changed nor deleted',
-            HINT = 'Old ones go by themselves: see `events` in the config file.';
+            MESSAGE = 'events cannot be changed or deleted',
+            HINT = 'Old ones are purged automatically: see `events` in the config file.';
     END IF;
     RETURN NULL;
 END $$;
 
-CREATE TRIGGER keep_outbox BEFORE UPDATE OR DELETE OR TRUNCATE ON shardd.outbox
-    FOR EACH STATEMENT EXECUTE FUNCTION shardd.keep_outbox();
+CREATE TRIGGER protect_outbox BEFORE UPDATE OR DELETE OR TRUNCATE ON shardd.outbox
+    FOR EACH STATEMENT EXECUTE FUNCTION shardd.protect_outbox();
 
--- NOTIFY serialises the commits of all who notify, so only one of them at a time does; readers look now and then anyway. The lock is
--- advisory, and any login may hold it: then nobody notifies, and events are read at the next look.
+-- NOTIFY serialises the commits of all writers, so only one of them at a time notifies; readers poll anyway. The lock is advisory, and
+-- any login may hold it: then there are no notifications, and events are read at the next poll.
 CREATE FUNCTION shardd.announce_events() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF pg_try_advisory_xact_lock(hashtext('shardd.announce_events')) THEN
@@ -57,14 +57,14 @@ BEGIN
     END IF;
 END $$;
 
--- Whether events are written at all: `events.keep: 0` says no.
-CREATE FUNCTION shardd.keeps_events() RETURNS boolean LANGUAGE sql STABLE
+-- Whether events are written: not with `events.keep: 0`.
+CREATE FUNCTION shardd.events_enabled() RETURNS boolean LANGUAGE sql STABLE
     RETURN NOT EXISTS (SELECT FROM shardd.settings WHERE name = 'events.keep' AND value = '0');
 
--- A job ended. Runs with its owner's rights, because a producer's INSERT can end a job at once.
-CREATE FUNCTION shardd.tell_ends() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- A job ended. Runs with its owner's rights, because a producer's INSERT can end a job immediately.
+CREATE FUNCTION shardd.record_ends() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF shardd.keeps_events() THEN
+    IF shardd.events_enabled() THEN
         INSERT INTO shardd.outbox (kind, job_id, device_id, campaign, reference, recipient, device_group, class, job_kind, state,
                                    message_id, error, error_class, metadata, attempt, failures, run_at, created_at, settled_at)
         SELECT 'job.' || state, id, device_id, campaign, reference, recipient, device_group, class, kind, state,
@@ -77,38 +77,38 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE TRIGGER tell_ends AFTER INSERT ON shardd.archive REFERENCING NEW TABLE AS ended
-    FOR EACH STATEMENT EXECUTE FUNCTION shardd.tell_ends();
+CREATE TRIGGER record_ends AFTER INSERT ON shardd.archive REFERENCING NEW TABLE AS ended
+    FOR EACH STATEMENT EXECUTE FUNCTION shardd.record_ends();
 
--- More became known of a job that had ended: a receipt, the end of a doubt, or a platform that could not deliver after all.
-CREATE FUNCTION shardd.tell_news() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- Something changed about a job that had ended: a receipt, a resolved doubt, or a platform that could not deliver it after all.
+CREATE FUNCTION shardd.record_changes() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF shardd.keeps_events() THEN
+    IF shardd.events_enabled() THEN
         INSERT INTO shardd.outbox (kind, job_id, device_id, campaign, reference, recipient, device_group, class, job_kind, state,
                                    message_id, error, error_class, metadata, attempt, failures, run_at, created_at, settled_at,
                                    delivered_at, read_at)
-        SELECT news.kind, NEW.id, NEW.device_id, NEW.campaign, NEW.reference, NEW.recipient, NEW.device_group, NEW.class, NEW.kind,
+        SELECT changes.kind, NEW.id, NEW.device_id, NEW.campaign, NEW.reference, NEW.recipient, NEW.device_group, NEW.class, NEW.kind,
                NEW.state, NEW.message_id, NEW.error, NEW.error_class, NEW.metadata, NEW.attempt, NEW.failures, NEW.run_at,
                NEW.created_at, NEW.settled_at, NEW.delivered_at, NEW.read_at
           FROM (VALUES (1, 'job.' || NEW.state, OLD.state <> NEW.state),
                        (2, 'job.delivered', OLD.delivered_at IS NULL AND NEW.delivered_at IS NOT NULL),
-                       (3, 'job.read', OLD.read_at IS NULL AND NEW.read_at IS NOT NULL)) AS news(place, kind, happened)
-         WHERE news.happened ORDER BY news.place;
+                       (3, 'job.read', OLD.read_at IS NULL AND NEW.read_at IS NOT NULL)) AS changes(place, kind, happened)
+         WHERE changes.happened ORDER BY changes.place;
         PERFORM shardd.announce_events();
     END IF;
     RETURN NULL;
 END $$;
 
-CREATE TRIGGER tell_news AFTER UPDATE ON shardd.archive FOR EACH ROW
+CREATE TRIGGER record_changes AFTER UPDATE ON shardd.archive FOR EACH ROW
     WHEN (OLD.state <> NEW.state OR (OLD.delivered_at IS NULL AND NEW.delivered_at IS NOT NULL)
           OR (OLD.read_at IS NULL AND NEW.read_at IS NOT NULL))
-    EXECUTE FUNCTION shardd.tell_news();
+    EXECUTE FUNCTION shardd.record_changes();
 
--- A job that had ended is in the queue again. What retention deletes is in no queue, so nothing is told of it. Once for a statement,
--- because an operator may bring back a million: a trigger for each row would be half of the work.
-CREATE FUNCTION shardd.tell_retry() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- A job that had ended is in the queue again. What retention deletes is not in the queue, so it causes no event. Once per statement,
+-- because an operator may bring back a million jobs: a trigger for each row would be half of the work.
+CREATE FUNCTION shardd.record_retries() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF shardd.keeps_events() THEN
+    IF shardd.events_enabled() THEN
         INSERT INTO shardd.outbox (kind, job_id, device_id, campaign, reference, recipient, device_group, class, job_kind, state,
                                    metadata, attempt, failures, run_at, created_at)
         SELECT 'job.retried', j.id, j.device_id, j.campaign, j.reference, j.recipient, j.device_group, j.class, j.kind,
@@ -121,24 +121,24 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE TRIGGER tell_retry AFTER DELETE ON shardd.archive REFERENCING OLD TABLE AS back
-    FOR EACH STATEMENT EXECUTE FUNCTION shardd.tell_retry();
+CREATE TRIGGER record_retries AFTER DELETE ON shardd.archive REFERENCING OLD TABLE AS back
+    FOR EACH STATEMENT EXECUTE FUNCTION shardd.record_retries();
 
--- In one word what a device is: removed, paused, or the state that it is in.
-CREATE FUNCTION shardd.standing(device shardd.devices) RETURNS text LANGUAGE sql IMMUTABLE
+-- A device's state as it is shown: removed, paused, or its own state.
+CREATE FUNCTION shardd.shown_state(device shardd.devices) RETURNS text LANGUAGE sql IMMUTABLE
     RETURN CASE WHEN device.removed_at IS NOT NULL THEN 'removed'
                 WHEN device.paused_at IS NOT NULL THEN 'paused' ELSE device.state END;
 
--- The moment as ISO 8601 in UTC, whatever the time zone of who asks.
+-- A time as ISO 8601 in UTC, whatever the session's time zone.
 CREATE FUNCTION shardd.iso_time(moment timestamptz) RETURNS text LANGUAGE sql STABLE
     RETURN to_char(moment AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
 
-CREATE FUNCTION shardd.tell_device() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION shardd.record_device_state() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    was text := CASE WHEN TG_OP = 'UPDATE' THEN shardd.standing(OLD) END;
-    now_is text := shardd.standing(NEW);
+    was text := CASE WHEN TG_OP = 'UPDATE' THEN shardd.shown_state(OLD) END;
+    now_is text := shardd.shown_state(NEW);
 BEGIN
-    IF shardd.keeps_events() THEN
+    IF shardd.events_enabled() THEN
         INSERT INTO shardd.outbox (kind, device_id, detail) VALUES ('device.state', NEW.id, jsonb_build_object(
             'device_id', NEW.id, 'transport', NEW.transport, 'label', NEW.label, 'from', was, 'to', now_is, 'state', NEW.state,
             'reason', CASE WHEN now_is = 'paused' THEN NEW.paused_why ELSE NEW.reason END,
@@ -148,11 +148,11 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE TRIGGER tell_new_device AFTER INSERT ON shardd.devices FOR EACH ROW EXECUTE FUNCTION shardd.tell_device();
-CREATE TRIGGER tell_device AFTER UPDATE ON shardd.devices FOR EACH ROW
-    WHEN (OLD.state <> NEW.state OR shardd.standing(OLD) <> shardd.standing(NEW)) EXECUTE FUNCTION shardd.tell_device();
+CREATE TRIGGER record_new_device AFTER INSERT ON shardd.devices FOR EACH ROW EXECUTE FUNCTION shardd.record_device_state();
+CREATE TRIGGER record_device_state AFTER UPDATE ON shardd.devices FOR EACH ROW
+    WHEN (OLD.state <> NEW.state OR shardd.shown_state(OLD) <> shardd.shown_state(NEW)) EXECUTE FUNCTION shardd.record_device_state();
 
--- Every event; `data` is what a webhook carries. Producers read shardd.events, which shows each its own (0009_producers).
+-- Every event; `data` is what a webhook posts. Producers read shardd.events, which shows each of them its own (0009_producers).
 CREATE VIEW shardd.all_events AS
     SELECT id, at, kind, job_id, device_id, device_group, campaign, reference,
            CASE WHEN job_id IS NULL THEN coalesce(detail, '{}') ELSE jsonb_build_object(
@@ -165,20 +165,19 @@ CREATE VIEW shardd.all_events AS
            xid
       FROM shardd.outbox;
 
--- The patterns of LIKE for kinds such as job.sent, job.* and *; NULL passes everything.
+-- Kinds such as job.sent, job.* and * as patterns for LIKE; NULL matches everything.
 CREATE FUNCTION shardd.kind_patterns(kinds text[]) RETURNS text[] LANGUAGE sql IMMUTABLE
     RETURN CASE WHEN kinds IS NULL THEN '{%}'
                 ELSE array(SELECT replace(replace(replace(kind, '\', '\\'), '_', '\_'), '*', '%') FROM unnest(kinds) kind) END;
 
--- The position behind every event that can be read now: where a program begins that wants only what comes.
+-- The position after every event that can be read now: where a program starts that wants only later ones.
 CREATE FUNCTION shardd.events_end() RETURNS text LANGUAGE sql STABLE
     RETURN pg_snapshot_xmin(pg_current_snapshot()) || '-0';
 
--- The next events after a position, oldest first; NULL: from the first that is kept. `kinds`: job.sent, job.*, device.state; NULL:
--- all. A position is opaque: keep the last one that was worked off and pass it next time. Nothing is passed over, whatever the
--- order of commits; what a transaction wrote is shown once every transaction that began to write before it has ended. Runs with its
--- owner's rights, because the planner reads the outbox in its order only behind no view with a security barrier; the filter is that
--- of shardd.events.
+-- The next events after a position, oldest first; NULL: from the first that is kept. `kinds`: job.sent, job.*, device.state; NULL: all.
+-- A position is opaque: keep the last one that was processed and pass it next time. Nothing is skipped, whatever the order of commits:
+-- what a transaction wrote is shown once every transaction that began to write before it has ended. Runs with its owner's rights,
+-- because the planner reads the outbox in order only without a view that is a security barrier; the filter is that of shardd.events.
 CREATE FUNCTION shardd.read_events(after text DEFAULT NULL, most integer DEFAULT 100, kinds text[] DEFAULT NULL)
     RETURNS TABLE ("position" text, id bigint, at timestamptz, kind text, job_id bigint, device_id text, campaign text,
                    reference text, data jsonb)
@@ -192,14 +191,14 @@ DECLARE
 BEGIN
     IF after IS NOT NULL THEN
         IF after !~ '^[0-9]{1,18}-[0-9]{1,18}$' THEN
-            fine := shardd.refuse('after', format('after is %L, which is no position', left(after, 80)),
-                'Pass the position of an event that was read, or NULL for the first one.', 'events', 'invalid_parameter_value');
+            fine := shardd.refuse('after', format('after is %L, which is not a position', left(after, 80)),
+                'Pass the position of an event that was read, or NULL to start with the first one.', 'events', 'invalid_parameter_value');
         END IF;
         last_xid := split_part(after, '-', 1)::xid8;
         last_id := split_part(after, '-', 2)::bigint;
         IF last_xid > pg_snapshot_xmax(pg_current_snapshot()) THEN
             fine := shardd.refuse('after', format('after is %L, a position of another database', after),
-                'A restored copy counts anew: begin with NULL, or with shardd.events_end().', 'events', 'invalid_parameter_value');
+                'A restored copy has new positions: start with NULL, or with shardd.events_end().', 'events', 'invalid_parameter_value');
         END IF;
     END IF;
     RETURN QUERY
@@ -211,32 +210,32 @@ BEGIN
          ORDER BY e.xid, e.id LIMIT most;
 END $$;
 
--- How far each webhook is, and who delivers for it: one node at a time, by this database's clock, under an epoch that is never
--- used twice.
+-- The progress of each webhook, and the node that delivers for it: one at a time, by this database's clock, under an epoch that is never
+-- reused.
 CREATE TABLE shardd.webhook_cursors (
     name          text PRIMARY KEY,
-    xid           xid8 NOT NULL DEFAULT pg_snapshot_xmin(pg_current_snapshot()),  -- what is not later is done
+    xid           xid8 NOT NULL DEFAULT pg_snapshot_xmin(pg_current_snapshot()),  -- everything up to here is delivered
     id            bigint NOT NULL DEFAULT 0,
     kinds         text[] NOT NULL,
-    target        text NOT NULL,                -- a digest of URL and kinds: another one lifts `disabled`
+    target        text NOT NULL,                -- a digest of URL and kinds: a change enables the webhook again
     epoch         bigint NOT NULL DEFAULT 1,
     node          text NOT NULL,
     incarnation   uuid NOT NULL,
     expires_at    timestamptz NOT NULL,
     delivered     bigint NOT NULL DEFAULT 0,
-    dropped       bigint NOT NULL DEFAULT 0,    -- given up; the last of them stand in webhook_failures
-    missed        bigint NOT NULL DEFAULT 0,    -- went with the outbox's old end before they were delivered
+    dropped       bigint NOT NULL DEFAULT 0,    -- given up; the last of them are in webhook_failures
+    missed        bigint NOT NULL DEFAULT 0,    -- purged before they were delivered
     delivered_at  timestamptz,
     failing_since timestamptz,
     failures      integer NOT NULL DEFAULT 0,   -- in a row
-    next_at       timestamptz,                  -- when it is tried again
+    next_at       timestamptz,                  -- time of the next try
     error         text,
     disabled_at   timestamptz,
-    retries_asked bigint NOT NULL DEFAULT 0,    -- how often an operator asked for a try at once
+    retries_asked bigint NOT NULL DEFAULT 0,    -- how often an operator asked for an immediate try
     created_at    timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);
 
--- Events that a receiver would not take, as they were sent to it: the newest thousand of each webhook.
+-- Events that a receiver did not accept, as they were sent to it: the newest thousand of each webhook.
 CREATE TABLE shardd.webhook_failures (
     name     text NOT NULL REFERENCES shardd.webhook_cursors (name) ON DELETE CASCADE,
     event_id bigint NOT NULL,
@@ -250,15 +249,15 @@ CREATE TABLE shardd.webhook_failures (
     PRIMARY KEY (name, event_id)
 );
 
--- Deletes up to `chunk` events that are older than `keep` or have `most` newer ones, and notes which webhooks miss them. Returns how
--- many went: call it until that is less than `chunk`.
+-- Deletes up to `chunk` events that are older than `keep` or have `most` newer ones, and counts them for the webhooks that miss them.
+-- Returns how many: call it until that is less than `chunk`.
 CREATE FUNCTION shardd.purge_events(keep interval, most bigint, chunk integer) RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     newest bigint := (SELECT o.id FROM shardd.outbox o ORDER BY o.xid DESC, o.id DESC LIMIT 1);
     deleted bigint;
 BEGIN
-    PERFORM set_config('shardd.tends_outbox', 'yes', true);
+    PERFORM set_config('shardd.maintains_outbox', 'yes', true);
     WITH old AS MATERIALIZED (
         SELECT first.xid, first.id
           FROM (SELECT o.xid, o.id, o.at FROM shardd.outbox o ORDER BY o.xid, o.id LIMIT chunk) first
@@ -275,16 +274,16 @@ BEGIN
          WHERE c.name = late.name
     )
     SELECT count(*) INTO deleted FROM gone;
-    PERFORM set_config('shardd.tends_outbox', '', true);
+    PERFORM set_config('shardd.maintains_outbox', '', true);
     RETURN deleted;
 END $$;
 
--- In a database that was restored from a dump the counter of transactions began anew: what was written before would never be shown,
--- and a webhook would wait for it for ever. Such events come first from now on, in the order of their ids, and a webhook begins
--- again with the first that it had not delivered. Returns how many events were of that kind; finds none with one index probe.
-CREATE FUNCTION shardd.mend_events() RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- In a database that was restored from a dump, the transaction counter started over: earlier events would never be shown, and webhooks
+-- would wait for them forever. This puts such events first, in the order of their ids, and lets a webhook continue with the first that it
+-- had not delivered. Returns how many events there were; without any, it takes one index probe.
+CREATE FUNCTION shardd.reposition_restored_events() RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    mended bigint;
+    restored bigint;
 BEGIN
     IF NOT EXISTS (SELECT FROM shardd.outbox o WHERE o.xid > pg_snapshot_xmax(pg_current_snapshot()))
         AND NOT EXISTS (SELECT FROM shardd.webhook_cursors c WHERE c.xid > pg_snapshot_xmax(pg_current_snapshot())) THEN
@@ -295,9 +294,9 @@ BEGIN
         (SELECT min(o.id) - 1 FROM shardd.outbox o WHERE (o.xid, o.id) > (c.xid, c.id)),
         (SELECT max(o.id) FROM shardd.outbox o), 0)
      WHERE c.xid > pg_snapshot_xmax(pg_current_snapshot());
-    PERFORM set_config('shardd.tends_outbox', 'yes', true);
+    PERFORM set_config('shardd.maintains_outbox', 'yes', true);
     UPDATE shardd.outbox o SET xid = '0' WHERE o.xid > pg_snapshot_xmax(pg_current_snapshot());
-    GET DIAGNOSTICS mended = ROW_COUNT;
-    PERFORM set_config('shardd.tends_outbox', '', true);
-    RETURN mended;
+    GET DIAGNOSTICS restored = ROW_COUNT;
+    PERFORM set_config('shardd.maintains_outbox', '', true);
+    RETURN restored;
 END $$;

@@ -1,11 +1,11 @@
--- Finished jobs are kept for as long as the config says, then forgotten a month at a time.
+-- Retention: finished jobs are kept for a configured time, then deleted a month at a time.
 
 CREATE INDEX dedupe_keys_age ON shardd.dedupe_keys (created_at, key, producer);
 
--- Forgets the oldest month of the archive that ended before `before` and has something to forget; returns no row when there is none.
--- What stays however old it is: a job in doubt is a question to a person, and the unsent job of an order group is why those behind it
--- wait. A month is dropped as a whole and what stays is written anew, because deleting millions of rows would take hours of writing and
--- leave their space behind. It waits a second for its lock at most: whoever settles would wait with it.
+-- Deletes the oldest month of the archive that ended before `before` and has something to delete; returns no row when there is none.
+-- Some jobs stay however old they are: a job in doubt waits for an operator, and jobs of an order group wait behind its unsent job. A
+-- month is dropped as a whole and those rows are written again, because deleting millions of rows would take hours of writing and leave
+-- their space unused. It waits a second for its lock at most, because settlements wait behind it.
 CREATE FUNCTION shardd.forget_month(before timestamptz) RETURNS TABLE (month text, jobs bigint, kept bigint)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -1,19 +1,19 @@
--- Rights by device: an operator binds a role to devices, device groups and campaigns. What that means for the role is said here,
--- once, and for people in the README ("Who may insert what").
+-- Rights by device: an operator binds a role to devices, device groups and campaigns. This comment defines what that means for the role;
+-- the README ("Who may insert what") explains it to users.
 --
 -- Inserting. A job of a bound role names a device or a device group that is bound to it, and no campaign but those that are bound to
--- it. A role that has been bound to campaigns only may use every device, and each of its jobs names one of these campaigns. To a role
--- with several sets of bindings (see below) a job is allowed if one set allows it. Whether something that is not bound exists, the
--- answer does not tell. Bound roles make no campaigns. Everybody may opt people out.
+-- it. A role that has been bound to campaigns only may use every device, and each of its jobs names one of these campaigns. A role with
+-- several sets of bindings (see below) may insert a job if one set allows it. A refusal does not reveal whether something that is not
+-- bound exists. Bound roles cannot create campaigns. Everybody may add opt-outs.
 --
 -- Seeing. A bound role sees every job, event and reply whose device, device group or campaign is bound to it, whoever inserted it; its
--- campaigns; and the opt-outs that it wrote itself. A group stands for the jobs that name it, not for its devices.
+-- campaigns; and the opt-outs that it added itself. A group means the jobs that name it, not its devices.
 --
--- Keys. Dedupe keys and order groups of a bound role are its own; all that are not bound share theirs.
+-- Keys. Dedupe keys and order groups of a bound role are its own; unbound roles share theirs.
 --
--- Who is bound. It counts who logged in (session_user): neither SET ROLE nor a function that runs with another's rights frees anybody.
+-- Who is bound. The login counts (session_user): neither SET ROLE nor a function with another owner's rights removes a binding.
 -- A login is bound by its own bindings, and by those of every role without LOGIN that it is a member of, each set by itself. A role
--- with LOGIN binds nobody but itself: before PostgreSQL 16 it may make anybody a member of itself without asking. SET ROLE narrows:
+-- with LOGIN binds only itself: before PostgreSQL 16 it can make any role a member of itself. SET ROLE narrows:
 -- to the sets of the role that was set, as far as these are among those of the login; a login that is not bound takes over
 -- the sets of the role that it sets, which suits a connection pool that works for several. Superusers and the members of the role
 -- that owns this schema are never bound by their login. A role that has lost all its bindings stays bound, to nothing, until an
@@ -62,8 +62,8 @@ BEGIN
     RETURN roles;
 END $$;
 
--- As whom this session is bound, which is the name that its keys belong to, and the bound roles whose bindings count for it.
--- `name` is NULL in a session that is not bound.
+-- The role as which this session is bound, which owns its keys, and the bound roles whose bindings apply to it. `name` is NULL in a
+-- session that is not bound.
 CREATE FUNCTION shardd.session_binding(OUT name text, OUT roles text[]) LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 DECLARE
     set_role text := current_setting('role');
@@ -89,7 +89,7 @@ BEGIN
     END IF;
 END $$;
 
--- As whom this session is bound; NULL: it is not.
+-- The role as which this session is bound; NULL: it is not.
 CREATE FUNCTION shardd.bound_as() RETURNS text LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
@@ -113,8 +113,8 @@ BEGIN
                 UNION ALL SELECT 'campaign:' || b.campaign FROM shardd.producer_campaigns b WHERE b.role = ANY (theirs)) one), '{}');
 END $$;
 
--- The part of the gate that is for bound roles: whether the session may insert this job, and whose its keys are. It works on the row
--- before admit_job, so that a refusal tells of nothing but bindings. guard_producers makes the trigger, and says whom it asks.
+-- Admission for bound roles: whether the session may insert this job, and who owns its keys. It runs before admit_job, so that a refusal
+-- reveals nothing but bindings. guard_producers creates the trigger, with a condition on the session.
 CREATE FUNCTION shardd.admit_producer() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
@@ -129,14 +129,14 @@ BEGIN
     IF (NEW.device_id IS NULL) = (NEW.device_group IS NULL) THEN
         RETURN NEW;  -- admit_job refuses it
     END IF;
-    -- A login that is bound by itself and nothing else needs no further question.
+    -- A login that is bound by its own bindings only needs no further check.
     IF TG_ARGV[0] = 'groups' OR current_setting('role') NOT IN ('none', who) OR pg_has_role(who, current_user, 'MEMBER') THEN
         SELECT b.name, b.roles INTO who, theirs FROM shardd.session_binding() b;
         IF who IS NULL THEN
             RETURN NEW;
         END IF;
     END IF;
-    -- One look-up by keys after the other: joined with the roles, the planner would rather hash everything that is bound to anybody.
+    -- One look-up by key after the other: in a join with the roles, the planner would hash all bindings.
     FOREACH one IN ARRAY theirs LOOP
         SELECT p.any_device OR EXISTS (SELECT FROM shardd.producer_devices b WHERE b.role = one AND b.device_id = NEW.device_id)
                    OR EXISTS (SELECT FROM shardd.producer_groups b WHERE b.role = one AND b.device_group = NEW.device_group),
@@ -151,16 +151,16 @@ BEGIN
     END LOOP;
     IF may_send AND NEW.campaign IS NULL THEN
         fine := shardd.refuse('campaign', format('campaign is empty, but %s is bound to campaigns', who),
-            'What is yours: SELECT shardd.bindings().', code => 'insufficient_privilege');
+            'To see your bindings: SELECT shardd.bindings().', code => 'insufficient_privilege');
     ELSIF may_send THEN
         fine := shardd.refuse('campaign', format('campaign %L is not bound to %s', left(NEW.campaign, 80), who),
-            'What is yours: SELECT shardd.bindings(). An operator adds more with: shardd producer add.',
+            'To see your bindings: SELECT shardd.bindings(). An operator adds more with: shardd producer add.',
             code => 'insufficient_privilege');
     END IF;
     fine := shardd.refuse(CASE WHEN NEW.device_id IS NULL THEN 'device_group' ELSE 'device_id' END,
         CASE WHEN NEW.device_id IS NULL THEN format('device_group %L is not bound to %s', left(NEW.device_group, 80), who)
              ELSE format('device_id %L is not bound to %s', left(NEW.device_id, 80), who) END,
-        'What is yours: SELECT shardd.bindings(). An operator adds more with: shardd producer add.',
+        'To see your bindings: SELECT shardd.bindings(). An operator adds more with: shardd producer add.',
         code => 'insufficient_privilege');
     RETURN NULL;
 END $$;
@@ -211,7 +211,7 @@ BEGIN
     RETURN true;
 END $$;
 
--- Refuses a bound session that reads a table, when the statement is planned: even its plan would tell what the table holds.
+-- Refuses a bound session that reads a table, when the statement is planned: even its plan would reveal what the table contains.
 -- IMMUTABLE for the same reason as sees_all.
 CREATE FUNCTION shardd.refuse_bound_reader(at_table text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp AS $$
@@ -221,13 +221,13 @@ BEGIN
     IF name IS NOT NULL THEN
         RETURN shardd.refuse(CASE at_table WHEN 'campaigns' THEN 'id' ELSE 'address' END,
             format('%s is bound, and cannot read shardd.%s', name, at_table),
-            format('What it may see stands in shardd.visible_%s. To insert, leave out RETURNING and the columns of ON CONFLICT.', at_table),
+            format('Read shardd.visible_%s instead. To insert, omit RETURNING and the columns of ON CONFLICT.', at_table),
             at_table, 'insufficient_privilege');
     END IF;
     RETURN true;
 END $$;
 
--- A job by its id, if the session may see it: a bound session cannot use an index through shardd.outcomes.
+-- A job by its id, if the session may see it. A bound session cannot use an index through shardd.outcomes.
 CREATE FUNCTION shardd.outcome(id bigint) RETURNS SETOF shardd.all_outcomes ROWS 1 LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -261,11 +261,11 @@ BEGIN
          ORDER BY o.id DESC;
 END $$;
 
--- What a producer reads while nobody is bound; guard_producers puts the filters into these views.
+-- What producers read while no role is bound; guard_producers adds the filters.
 CREATE VIEW shardd.outcomes AS SELECT * FROM shardd.all_outcomes;
 CREATE VIEW shardd.events AS SELECT id, at, kind, job_id, device_id, campaign, reference, data, xid FROM shardd.all_events;
 
--- What producers reach without a view, with row security on. RETURNING needs SELECT, so that an INSERT is shown its own row.
+-- Policies for the tables that producers use without a view. RETURNING needs SELECT, so that an INSERT is shown its own row.
 CREATE POLICY seen ON shardd.jobs FOR SELECT USING (true);
 CREATE POLICY added ON shardd.jobs FOR INSERT WITH CHECK (true);
 CREATE POLICY seen ON shardd.campaigns FOR SELECT USING (true);
@@ -273,10 +273,10 @@ CREATE POLICY added ON shardd.campaigns FOR INSERT WITH CHECK (true);
 CREATE POLICY seen ON shardd.opt_outs FOR SELECT USING (true);
 CREATE POLICY added ON shardd.opt_outs FOR INSERT WITH CHECK (true);
 
--- Puts up what holds bound roles, and takes it down when there are none: filters in the views, row security (which keeps all
--- producers from COPY), and the trigger of the gate. Each asks first, by their names, whether the session may be concerned at all: that
--- costs everybody else nothing that can be measured, where a look into a table would cost a tenth of an INSERT. (So anybody who may
--- connect can read in the catalogue which roles are bound, but not to what.)
+-- Installs the restrictions of bound roles, and removes them when there are none: filters in the views, row security (which keeps all
+-- producers from COPY), and the admission trigger. Each first checks by role names whether the session may be concerned at all: that
+-- costs other sessions nothing measurable, where reading a table would cost a tenth of an INSERT. (So anybody who can connect can read
+-- in the catalogue which roles are bound, but not to what.)
 --
 -- The row security of shardd.jobs is a filter like any other, because RETURNING id needs one that some rows pass: with EXPLAIN a bound
 -- role finds out whether the job of an id still stands in the queue. It can name no other column.
@@ -338,15 +338,15 @@ END $$;
 CREATE TRIGGER guard_producers AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON shardd.producers
     FOR EACH STATEMENT EXECUTE FUNCTION shardd.guard_producers();
 
--- A campaign is known to all by its id: who could make one would learn which there are.
+-- Campaign ids are global: whoever could create one would learn which exist.
 CREATE FUNCTION shardd.admit_campaign() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     fine boolean;
     name text := shardd.bound_as();
 BEGIN
     IF name IS NOT NULL THEN
-        fine := shardd.refuse('id', format('%s is bound, and makes no campaigns', name),
-            'Let an operator make it, and bind it: shardd campaign add, shardd producer add.', 'campaigns', 'insufficient_privilege');
+        fine := shardd.refuse('id', format('%s is bound, and cannot create campaigns', name),
+            'Ask an operator to create and bind it: shardd campaign add, shardd producer add.', 'campaigns', 'insufficient_privilege');
     END IF;
     RETURN NEW;
 END $$;

@@ -18,8 +18,7 @@ BEGIN
 END $$;
 
 GRANT USAGE ON SCHEMA shardd TO shardd_producer;
-GRANT INSERT (device_id, device_group, recipient, kind, body, variables, media, file_name, mime_type, details, class, campaign,
-              priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group, reference, metadata)
+GRANT INSERT (${given})
     ON shardd.jobs TO shardd_producer;
 -- INSERT … RETURNING id
 GRANT SELECT (id) ON shardd.jobs TO shardd_producer;

@@ -1,18 +1,18 @@
--- Campaigns: as the router needs them, and what an operator does about them through `shardd campaign`.
+-- Campaigns: for the router, and for operators through `shardd campaign`.
 
 -- name: running_campaigns
 -- Every campaign whose jobs may be sent.
 SELECT id, weight, device_cap FROM shardd.campaigns WHERE state = 'running';
 
 -- name: campaign_sends
--- What running campaigns with a cap have sent through devices since the day `since`.
+-- Messages of running campaigns with a cap, by device and day, since the day `since`.
 SELECT t.campaign, t.device_id, t.day, t.sent
   FROM shardd.campaign_days t JOIN shardd.campaigns c ON c.id = t.campaign
  WHERE c.state = 'running' AND c.device_cap IS NOT NULL AND t.day >= %(since)s::date;
 
 -- name: list_campaigns
--- Campaigns, newest first, with their live jobs, what they sent within the last ten minutes, and when they last sent; NULL filters
--- pass everything. What each has sent in all is not asked here: it would read the whole archive.
+-- Campaigns, newest first, with their live jobs, their messages of the last ten minutes, and the time of the last one; NULL filters pass
+-- everything. The total of messages is left out: it would read the whole archive.
 WITH chosen AS (
     SELECT * FROM shardd.campaigns
      WHERE (%(ids)s::text[] IS NULL OR id = ANY (%(ids)s::text[])) AND (%(state)s::text IS NULL OR state = %(state)s)
@@ -36,8 +36,8 @@ SELECT c.id, c.label, c.state, c.why, c.state_since, c.weight, c.device_cap, c.c
  ORDER BY c.created_at DESC, c.id;
 
 -- name: campaign_by_device
--- A campaign's jobs, counted for each device that it uses, those without a device in one row; most waiting first. `sent_today`: on
--- the device's own calendar, counted only for a campaign with a cap; `zone` is the time zone of devices that name none.
+-- A campaign's jobs, counted for each device that it uses, those without a device in one row; most waiting first. `sent_today`: on the
+-- device's own calendar, counted only for a campaign with a cap; `zone` is the time zone of devices without one.
 WITH counts AS (
     SELECT device_id, count(*) FILTER (WHERE claimed_epoch IS NULL AND NOT scheduled) AS queued,
            count(*) FILTER (WHERE scheduled) AS scheduled, count(claimed_epoch) AS sending,
@@ -61,7 +61,7 @@ WITH counts AS (
       FROM counts GROUP BY device_id
 )
 SELECT s.device_id, d.transport,
-       CASE WHEN d.removed_at IS NOT NULL THEN 'removed' WHEN d.paused_at IS NOT NULL THEN 'paused' ELSE d.state END AS device_state,
+       shardd.shown_state(d) AS device_state,
        s.queued, s.scheduled, s.sending, s.sent, s.failed, s.in_doubt, s.expired, s.opted_out, s.cancelled, s.sent_lately,
        coalesce(t.sent, 0) AS sent_today, s.next_due, s.first_sent, s.last_sent
   FROM summed s
@@ -71,9 +71,9 @@ SELECT s.device_id, d.transport,
  ORDER BY s.queued + s.scheduled DESC, s.sent DESC, s.device_id;
 
 -- name: campaign_pools
--- The device groups in whose pools a campaign's jobs wait for a device, with how many of their devices can send.
+-- The device groups in whose pools a campaign's jobs wait, with the number of their devices that can send.
 SELECT j.device_group, j.jobs, count(d.id) AS devices,
-       count(d.id) FILTER (WHERE d.paused_at IS NULL AND d.state IN ('ready', 'restricted')) AS able
+       count(d.id) FILTER (WHERE d.paused_at IS NULL AND d.state IN (${can_send})) AS able
   FROM (SELECT device_group, count(*) AS jobs FROM shardd.jobs
          WHERE campaign = %(id)s AND device_id IS NULL AND NOT scheduled GROUP BY device_group) j
   LEFT JOIN shardd.device_group_members m ON m.device_group = j.device_group
@@ -81,7 +81,7 @@ SELECT j.device_group, j.jobs, count(d.id) AS devices,
  GROUP BY j.device_group, j.jobs ORDER BY j.jobs DESC, j.device_group;
 
 -- name: add_campaigns
--- Adds campaigns that differ in nothing but their ids. Returns the ids that are new.
+-- Adds campaigns with the same terms. Returns the ids that are new.
 INSERT INTO shardd.campaigns (id, label, weight, device_cap, state)
 SELECT id, nullif(%(label)s, ''), coalesce(%(weight)s, 1), nullif(%(device_cap)s::integer, 0), %(state)s
   FROM unnest(%(ids)s::text[]) id
@@ -89,7 +89,7 @@ ON CONFLICT (id) DO NOTHING
 RETURNING id;
 
 -- name: set_campaigns
--- Changes what is given; a cap of 0 means none, an empty label too. Returns the ids that exist.
+-- Changes the terms that are given; a cap of 0 and an empty label remove theirs. Returns the ids that exist.
 UPDATE shardd.campaigns
    SET label = CASE WHEN %(label)s::text IS NULL THEN label ELSE nullif(%(label)s, '') END,
        weight = coalesce(%(weight)s, weight),
@@ -98,8 +98,8 @@ UPDATE shardd.campaigns
 RETURNING id;
 
 -- name: count_todays_sends
--- Notes what campaigns sent today, or may have, on each device's own calendar: sends are counted only while there is a cap, so one
--- that comes during the day would not know of those before it.
+-- Counts the messages that campaigns sent today, or may have sent, on each device's own calendar: they are counted only while there is a
+-- cap, so a new cap would miss the earlier ones of its day.
 INSERT INTO shardd.campaign_days AS t (campaign, device_id, day, sent)
 SELECT a.campaign, a.device_id, today.day, count(*)
   FROM shardd.archive a
@@ -111,9 +111,9 @@ SELECT a.campaign, a.device_id, today.day, count(*)
  GROUP BY a.campaign, a.device_id, today.day
 ON CONFLICT (campaign, device_id, day) DO UPDATE SET sent = greatest(t.sent, EXCLUDED.sent);
 
--- name: turn_campaigns
--- Pauses or resumes campaigns, which is in force for every claim that begins after the commit. Who is paused already keeps the
--- time, and the reason unless a new one is given; a cancelled one stays so. Returns the ids that are now in this state.
+-- name: set_campaign_state
+-- Pauses or resumes campaigns; it applies to every claim that begins after the commit. A campaign that is already in the state keeps its
+-- time, and its reason unless a new one is given; a cancelled one stays cancelled. Returns the ids that are now in the state.
 UPDATE shardd.campaigns
    SET state_since = CASE WHEN state = %(state)s THEN state_since ELSE now() END,
        why = CASE WHEN state = %(state)s THEN coalesce(%(why)s, why) ELSE %(why)s END,
@@ -122,13 +122,13 @@ UPDATE shardd.campaigns
 RETURNING id;
 
 -- name: cancel_campaigns
--- Cancels campaigns for good: nothing of theirs is claimed after the commit. Returns the ids that were not cancelled before.
+-- Cancels campaigns for good: none of their jobs is claimed after the commit. Returns the ids that were not cancelled before.
 UPDATE shardd.campaigns SET state = 'cancelled', why = %(why)s, state_since = now()
  WHERE id = ANY (%(ids)s::text[]) AND state <> 'cancelled'
 RETURNING id;
 
--- name: weigh_campaigns
--- Of those of these campaigns that exist: the state, the live jobs, and how many of them a worker has in flight.
+-- name: count_campaign_jobs
+-- The state, the live jobs, and the number of them in flight, of those of these campaigns that exist.
 SELECT c.id, c.state, count(j.id) AS live, count(j.claimed_epoch) AS in_flight
   FROM shardd.campaigns c LEFT JOIN shardd.jobs j ON j.campaign = c.id
  WHERE c.id = ANY (%(ids)s::text[])
@@ -140,8 +140,8 @@ SELECT id, why FROM shardd.campaigns c
  WHERE state = 'cancelled' AND EXISTS (SELECT FROM shardd.jobs j WHERE j.campaign = c.id);
 
 -- name: end_cancelled_jobs
--- Ends up to `most` jobs of a campaign that nobody has in flight and whose id is above `after`. Returns their ids: the highest is
--- where to go on, so that no chunk reads over what the ones before it left dead.
+-- Ends up to `most` jobs of a campaign that are not in flight and whose id is above `after`. Returns their ids; continue from the
+-- highest, so that no chunk reads the dead rows of earlier ones.
 SELECT shardd.end_jobs(array(
     SELECT id FROM shardd.jobs
      WHERE campaign = %(campaign)s AND id > %(after)s AND claimed_epoch IS NULL

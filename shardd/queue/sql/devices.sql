@@ -1,10 +1,8 @@
--- Devices: as the router needs them, and what an operator does about them through `shardd device`.
+-- Devices: for the router, and for operators through `shardd device`.
 
 -- name: all_devices
--- Every device that is not removed, with the last day on which it sent, and on how many days before that it did, up to `warm_days`.
-SELECT d.id, d.transport, d.label, d.session, d.proxy, d.settings::text, d.state, d.reason, d.state_since, d.state_until,
-       d.paused_at, d.paused_why, d.gap_min, d.gap_max, d.hourly_limit, d.daily_limit, d.quiet_hours, d.timezone, d.warm, d.classes::text,
-       t.day, t.sent, t.hour, t.hour_sent, t.last_at,
+-- Every device that is not removed, with its last day of sending, and the number of such days before that, up to `warm_days`.
+SELECT ${device}, t.day, coalesce(t.sent, 0) AS sent, coalesce(t.hour, 0) AS hour, coalesce(t.hour_sent, 0) AS hour_sent, t.last_at,
        CASE WHEN d.warm THEN %(warm_days)s ELSE (
            SELECT count(*) FROM (SELECT FROM shardd.device_days e WHERE e.device_id = d.id AND e.day < t.day
                                   ORDER BY e.day DESC LIMIT %(warm_days)s) days) END AS days
@@ -16,28 +14,29 @@ SELECT d.id, d.transport, d.label, d.session, d.proxy, d.settings::text, d.state
  ORDER BY d.id;
 
 -- name: set_device_states
--- What was learned about devices. Arrays, one element per device; how many seconds ago, and in how many it ends (NULL: not by
--- itself): hosts and the database need no clock in common. Later knowledge stands; the same again changes nothing. What a node
--- learned under a lease that it has lost counts for nothing: its clients were replaced by those of the device's new owner.
+-- States that workers reported. Arrays, one element per device; the age of the report and the time until the state ends (NULL: not by
+-- itself) are in seconds, so that hosts and the database need no common clock. A report changes nothing when a later one was written,
+-- when it repeats the state, when no report may lead from the device's state to it, or when it was made under a lease that was lost:
+-- the device's new owner has clients of its own.
 UPDATE shardd.devices d
    SET state = e.state, reason = e.reason, state_since = now() - make_interval(secs => e.age),
        state_until = now() + make_interval(secs => e.remaining)
   FROM unnest(%(ids)s::text[], %(states)s::text[], %(reasons)s::text[], %(remainings)s::double precision[],
               %(ages)s::double precision[], %(epochs)s::bigint[]) AS e(id, state, reason, remaining, age, epoch)
- WHERE d.id = e.id AND d.state_since <= now() - make_interval(secs => e.age)
+ WHERE d.id = e.id AND (d.state = e.state OR (d.state, e.state) IN (${reported})) AND d.state_since <= now() - make_interval(secs => e.age)
    AND ((d.state, d.reason, d.state_until IS NULL) IS DISTINCT FROM (e.state, e.reason, e.remaining IS NULL)
         OR abs(extract(epoch FROM d.state_until - now()) - e.remaining) > 1)
    AND (e.epoch IS NULL OR EXISTS (SELECT FROM shardd.leases l WHERE l.epoch = e.epoch))
 RETURNING d.id;
 
 -- name: heal_devices
--- Devices whose state ends by itself and has ended are ready again.
+-- Makes devices ready whose state ends by itself and has ended.
 UPDATE shardd.devices SET state = 'ready', reason = NULL, state_since = now(), state_until = NULL
- WHERE state IN ('banned', 'restricted') AND state_until <= now() AND removed_at IS NULL
+ WHERE state IN (${healing}) AND state_until <= now() AND removed_at IS NULL
 RETURNING id;
 
 -- name: list_devices
--- Devices with their live jobs, what they sent on the last day on which they did, and on how many days before that they did, up to
+-- Devices with their live jobs, their messages on their last day of sending, and the number of such days before that, up to
 -- `warm_days`; NULL filters pass everything.
 WITH chosen AS (
     SELECT * FROM shardd.devices d
@@ -50,19 +49,16 @@ WITH chosen AS (
      WHERE %(ids)s::text[] IS NULL OR device_id = ANY (%(ids)s::text[])
      GROUP BY device_id
 )
-SELECT c.id, c.transport, c.label, c.session, c.proxy, c.settings::text, c.state, c.reason, c.state_since, c.state_until,
-       c.paused_at, c.paused_why, c.gap_min, c.gap_max, c.hourly_limit, c.daily_limit, c.quiet_hours, c.timezone, c.warm,
-       c.classes::text, c.created_at, coalesce(l.jobs, 0) AS jobs, coalesce(l.in_flight, 0) AS in_flight,
-       t.day, coalesce(t.sent, 0) AS sent, coalesce(t.hour, 0) AS hour, coalesce(t.hour_sent, 0) AS hour_sent,
-       t.last_at AS last_sent,
-       (SELECT count(*) FROM (SELECT FROM shardd.device_days e WHERE e.device_id = c.id AND e.day < t.day
+SELECT ${device}, d.created_at, coalesce(l.jobs, 0) AS jobs, coalesce(l.in_flight, 0) AS in_flight,
+       t.day, coalesce(t.sent, 0) AS sent, coalesce(t.hour, 0) AS hour, coalesce(t.hour_sent, 0) AS hour_sent, t.last_at,
+       (SELECT count(*) FROM (SELECT FROM shardd.device_days e WHERE e.device_id = d.id AND e.day < t.day
                                ORDER BY e.day DESC LIMIT %(warm_days)s) days) AS days
-  FROM chosen c
-  LEFT JOIN live l ON l.device_id = c.id
+  FROM chosen d
+  LEFT JOIN live l ON l.device_id = d.id
   LEFT JOIN LATERAL (
-      SELECT day, sent, hour, hour_sent, last_at FROM shardd.device_days WHERE device_id = c.id ORDER BY day DESC LIMIT 1
+      SELECT day, sent, hour, hour_sent, last_at FROM shardd.device_days WHERE device_id = d.id ORDER BY day DESC LIMIT 1
   ) t ON true
- ORDER BY c.id;
+ ORDER BY d.id;
 
 -- name: device_was_there
 -- Whether there is, or ever was, a device of this id.
@@ -84,9 +80,9 @@ ON CONFLICT (id) DO UPDATE SET removed_at = NULL, transport = EXCLUDED.transport
 RETURNING id;
 
 -- name: change_devices
--- Sets the columns that are `given`. Of the classes, those `cleared` lose their settings; then the settings in `classes` are added,
--- and those that are null there go. A device of an HTTP platform whose key was refused is tried again with the new settings.
--- Returns the ids that exist.
+-- Sets the columns that are `given`. The classes in `cleared` lose their settings; then the settings in `classes` are added, and those
+-- that are null there removed. A device of an HTTP platform whose key was refused becomes ready with new settings. Returns the ids that
+-- exist.
 UPDATE shardd.devices d
    SET label = CASE WHEN 'label' = ANY (g.given) THEN %(label)s::text ELSE label END,
        proxy = CASE WHEN 'proxy' = ANY (g.given) THEN %(proxy)s::text ELSE proxy END,
@@ -108,26 +104,26 @@ UPDATE shardd.devices d
                               || coalesce(%(classes)s::jsonb -> name, '{}')) AS fields
                      FROM jsonb_object_keys(g.classes || %(classes)s::jsonb) name) merged)
   FROM (SELECT o.id, %(given)s::text[] AS given,
-               -- Whoever clears all classes is rid of what nobody can read, too.
+               -- Clearing all classes also removes unreadable settings.
                CASE WHEN cardinality(%(cleared)s::text[]) < 3 THEN o.classes ELSE '{}' END AS classes,
-               'settings' = ANY (%(given)s::text[]) AND o.state = 'logged_out' AND o.transport <> 'whatsapp' AS new_key
+               'settings' = ANY (%(given)s::text[]) AND o.state IN (${wants_settings}) AND o.transport <> 'whatsapp' AS new_key
           FROM shardd.devices o WHERE o.id = ANY (%(ids)s::text[])) g
  WHERE d.id = g.id AND removed_at IS NULL
 RETURNING d.id;
 
 -- name: pause_devices
--- Holds devices back; what is in flight is finished. Returns the ids that exist.
+-- Pauses devices; jobs in flight are finished. Returns the ids that exist.
 UPDATE shardd.devices SET paused_at = coalesce(paused_at, now()), paused_why = %(why)s
  WHERE id = ANY (%(ids)s::text[]) AND removed_at IS NULL RETURNING id;
 
 -- name: resume_devices
--- Lets paused devices send again. Returns the ids that exist.
+-- Resumes paused devices. Returns the ids that exist.
 UPDATE shardd.devices SET paused_at = NULL, paused_why = NULL
  WHERE id = ANY (%(ids)s::text[]) AND removed_at IS NULL RETURNING id;
 
 -- name: remove_devices
--- Takes devices out of service for which no live job waits and to which no phone is linked. Their finished jobs stay readable.
--- Returns the ids that were there.
+-- Removes devices without live jobs and without a linked phone. Their finished jobs stay readable. Returns the ids that were removed.
 UPDATE shardd.devices d SET removed_at = now()
- WHERE id = ANY (%(ids)s::text[]) AND removed_at IS NULL AND session IS NULL AND NOT EXISTS (SELECT FROM shardd.jobs j WHERE j.device_id = d.id)
+ WHERE id = ANY (%(ids)s::text[]) AND removed_at IS NULL AND session IS NULL
+   AND NOT EXISTS (SELECT FROM shardd.jobs j WHERE j.device_id = d.id)
 RETURNING id;

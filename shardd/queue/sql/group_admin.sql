@@ -1,8 +1,8 @@
--- What an operator asks and does about device groups, through `shardd group`.
+-- Device groups, for operators through `shardd group`.
 
 -- name: list_groups
--- Device groups, with how many devices they have, how many of them can send, and the live jobs that name the group: those in its pool,
--- which have no device yet, and those that one of its devices was given. NULL passes everything.
+-- Device groups, with the number of their devices, of those that can send, and of the live jobs that name the group: those in its pool,
+-- which have no device yet, and those that were given to a device. NULL passes everything.
 WITH live AS (
     SELECT device_group, count(*) FILTER (WHERE device_id IS NULL) AS pooled, count(device_id) AS given
       FROM shardd.jobs
@@ -14,7 +14,7 @@ SELECT g.id, g.label, g.created_at, m.devices, m.able, coalesce(l.pooled, 0) AS 
   LEFT JOIN live l ON l.device_group = g.id
  CROSS JOIN LATERAL (
      SELECT count(*) AS devices,
-            count(*) FILTER (WHERE d.paused_at IS NULL AND d.state IN ('ready', 'restricted')) AS able
+            count(*) FILTER (WHERE d.paused_at IS NULL AND d.state IN (${can_send})) AS able
        FROM shardd.device_group_members x JOIN shardd.devices d ON d.id = x.device_id AND d.removed_at IS NULL
       WHERE x.device_group = g.id
  ) m
@@ -22,9 +22,9 @@ SELECT g.id, g.label, g.created_at, m.devices, m.able, coalesce(l.pooled, 0) AS 
  ORDER BY g.id;
 
 -- name: group_members
--- The devices of a group: their state, the group's live jobs that they were given, and the recipients that know them.
+-- The devices of a group: their state, the group's live jobs that they were given, and the recipients that they last wrote to.
 SELECT m.device_id, d.transport,
-       CASE WHEN d.removed_at IS NOT NULL THEN 'removed' WHEN d.paused_at IS NOT NULL THEN 'paused' ELSE d.state END AS state,
+       shardd.shown_state(d) AS state,
        CASE WHEN d.paused_at IS NOT NULL THEN d.paused_why ELSE d.reason END AS why,
        coalesce(l.jobs, 0) AS jobs, coalesce(c.contacts, 0) AS contacts
   FROM shardd.device_group_members m
@@ -37,13 +37,13 @@ SELECT m.device_id, d.transport,
  ORDER BY m.device_id;
 
 -- name: add_group
--- Makes a device group; one that is there gets the label, if one is given. An empty label is none.
+-- Adds a device group; an existing one gets the label, if one is given. An empty label removes it.
 INSERT INTO shardd.device_groups AS g (id, label) VALUES (%(id)s, nullif(%(label)s, ''))
 ON CONFLICT (id) DO UPDATE SET label = CASE WHEN %(label)s::text IS NULL THEN g.label ELSE EXCLUDED.label END
 RETURNING xmax = 0 AS is_new;
 
 -- name: add_members
--- Puts devices into a group. Returns those of these devices that exist and are not removed, and whether each is new in it.
+-- Adds devices to a group. Returns those that exist and are not removed, and whether each is new in the group.
 WITH chosen AS MATERIALIZED (
     SELECT id FROM shardd.devices WHERE id = ANY (%(device_ids)s::text[]) AND removed_at IS NULL
 ), added AS (
@@ -53,8 +53,8 @@ WITH chosen AS MATERIALIZED (
 SELECT id, id IN (SELECT device_id FROM added) AS is_new FROM chosen;
 
 -- name: remove_members
--- Takes devices out of a group. The group's jobs that they were given and that nobody has in flight go back to its pool: nobody would
--- take them back if such a device died later. Returns those that were in it, and how many jobs went back.
+-- Removes devices from a group. The group's jobs that they were given and that are not in flight return to its pool: nothing would return
+-- them if such a device failed later. Returns the devices that were in it, and the number of jobs that returned.
 WITH gone AS (
     DELETE FROM shardd.device_group_members WHERE device_group = %(id)s AND device_id = ANY (%(device_ids)s::text[])
     RETURNING device_id
@@ -63,10 +63,10 @@ WITH gone AS (
      WHERE j.device_id = gone.device_id AND j.device_group = %(id)s AND j.claimed_epoch IS NULL
     RETURNING j.id
 )
-SELECT device_id, (SELECT count(*) FROM back) FROM gone;
+SELECT device_id, (SELECT count(*) FROM back) AS jobs FROM gone;
 
 -- name: delete_group
--- Deletes a group that no live job names, with what its recipients know. Returns its id.
+-- Deletes a group that no live job names, with its contacts. Returns its id.
 DELETE FROM shardd.device_groups g
  WHERE id = %(id)s AND NOT EXISTS (SELECT FROM shardd.jobs j WHERE j.device_group = g.id)
 RETURNING id;

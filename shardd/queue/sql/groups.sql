@@ -1,7 +1,7 @@
--- Jobs of device groups: which wait for a device, and to whom they are given. How they are planned: see jobs.sql.
+-- Jobs of device groups: those that wait for a device, and which device they are given to. For their plans see jobs.sql.
 
 -- name: members_of_groups
--- Which devices are in which group.
+-- The devices of each group.
 SELECT device_group, device_id FROM shardd.device_group_members ORDER BY device_group, device_id;
 
 -- name: find_pools
@@ -22,16 +22,16 @@ WITH RECURSIVE pool AS (
 SELECT device_group, lane FROM pool;
 
 -- name: pool_jobs
--- The first jobs of a group's lane, with the device that their recipients know.
+-- The first jobs of a group's lane, with the device that last wrote to their recipients.
 SELECT j.id, j.address,
-       (SELECT c.device_id FROM shardd.contacts c WHERE c.device_group = %(device_group)s AND c.address = j.address)
+       (SELECT c.device_id FROM shardd.contacts c WHERE c.device_group = %(device_group)s AND c.address = j.address) AS known
   FROM shardd.jobs j
  WHERE j.device_group = %(device_group)s AND j.lane = %(lane)s AND NOT j.scheduled AND j.device_id IS NULL
  ORDER BY j.ord, j.id LIMIT %(most)s;
 
 -- name: assign_jobs
--- Gives jobs of a group to devices, and notes whom their recipients know from now on. Arrays, one element per job. One that
--- somebody else was quicker with stays with that one. Returns where each stands, as promote_due does.
+-- Gives jobs of a group to devices, and records these as the devices that their recipients know. Arrays, one element per job. A job that
+-- another node has given away stays with that device. Returns hints, as promote_due does.
 WITH given AS (
     SELECT * FROM unnest(%(ids)s::bigint[], %(device_ids)s::text[]) AS e(id, device_id)
 ), free AS MATERIALIZED (
@@ -48,7 +48,7 @@ WITH given AS (
 SELECT device_id, lane, ord, id FROM moved;
 
 -- name: unassign_jobs
--- Puts up to `most` jobs of groups back into the pool whose device cannot send; those in flight and those that wait for a time stay.
+-- Returns up to `most` jobs of groups to the pool whose device cannot send, except those in flight or scheduled.
 WITH stranded AS MATERIALIZED (
     SELECT id FROM shardd.jobs
      WHERE device_id = ANY (%(device_ids)s::text[]) AND device_group IS NOT NULL AND claimed_epoch IS NULL

@@ -1,11 +1,11 @@
--- Taking over devices, campaigns and jobs from another system; each may be done again.
+-- Importing devices, campaigns and jobs from another system; each can be repeated.
 
 -- name: known_devices
--- Every device that is or was there.
-SELECT id, transport, session, removed_at IS NOT NULL FROM shardd.devices;
+-- Every device, removed ones included.
+SELECT id, transport, session, removed_at IS NOT NULL AS removed FROM shardd.devices;
 
 -- name: import_devices
--- Devices that have sent for long elsewhere, from a JSON array of objects. Returns the ids that were not there.
+-- Adds devices that have long sent elsewhere, from a JSON array of objects. Returns the ids that are new.
 INSERT INTO shardd.devices (id, transport, state, label, settings, gap_min, gap_max, warm)
 SELECT id, transport, state, label, settings, gap_min, gap_max, true
   FROM json_to_recordset(%(rows)s::json) AS r(
@@ -14,12 +14,12 @@ ON CONFLICT (id) DO NOTHING
 RETURNING id;
 
 -- name: import_campaigns
--- Returns the ids that were not there.
+-- Adds campaigns. Returns the ids that are new.
 INSERT INTO shardd.campaigns (id) SELECT unnest(%(ids)s::text[]) ON CONFLICT (id) DO NOTHING RETURNING id;
 
 -- name: import_jobs
--- Jobs from a JSON array of objects, in its order, which is that of their order groups. Returns the dedupe keys that were new,
--- and whether the recipient has opted out.
+-- Inserts jobs from a JSON array of objects, in its order, which is that of their order groups. Returns the dedupe keys that are new, and
+-- whether the recipient has opted out.
 INSERT INTO shardd.jobs (device_id, recipient, kind, body, media, campaign, run_at, expires_at, dedupe_key, order_group, reference,
                          metadata)
 SELECT device_id, recipient, kind, body, media, campaign, run_at, expires_at, dedupe_key, order_group, reference, metadata

@@ -1,23 +1,23 @@
 -- Claiming and settling jobs, and finding the devices that have some.
 --
--- Each of these reads a few rows, whatever the planner believes about a table that was never analysed: see the settings INDEX_PLANS.
--- OFFSET 0 keeps an EXISTS what it is, a probe for each row; else it may become a join with, or a hash of, all rows there are. A
--- column in an expression that changes nothing must not be looked up: another index is the right one.
+-- Each of these reads a few rows, whatever the planner assumes about a table that was never analysed: see the settings INDEX_PLANS.
+-- OFFSET 0 keeps an EXISTS a probe for each row; otherwise it may become a join with, or a hash of, the whole table. A column in an
+-- expression without effect keeps the planner from using its index: another index is the right one.
 
 -- name: begin_cycle
--- What is settled and claimed in one round trip is one transaction.
+-- Starts the transaction of one round trip, which settles and claims.
 BEGIN;
 
 -- name: commit_cycle
--- The end of it.
+-- Ends it.
 COMMIT;
 
 -- name: claim_jobs
--- The next jobs of every line whose turn it is, claimed for the epochs under which this node holds their devices' shards.
--- Arrays, one element per line: device_ids, lanes, epochs, low_ords and low_ids (where the line is known to begin: keeps the claim
--- flat when a long transaction holds back VACUUM), rooms (how many jobs may be taken), peeks (whether to look for the one behind). A lease that has run out by the database's
--- clock claims nothing, nor does a campaign that does not run. `opted_out`: the recipient wants no such message, and the job must
--- not be sent. `next`: (ord, id) of the job behind it. Rows come in no order.
+-- Claims the next jobs of lanes, under the epochs with which this node holds the shards of their devices. Arrays, one element per lane:
+-- device_ids, lanes, epochs, low_ords and low_ids (the lane's known first position: keeps the claim's cost flat while a long transaction
+-- holds back VACUUM), rooms (the most jobs to claim), peeks (whether to look for the next job). Nothing is claimed under a lease that has
+-- expired by the database's clock, or of a campaign that is not running. `opted_out`: the recipient opted out, and the job must not be
+-- sent. `next`: (ord, id) of the next job. Rows are in no particular order.
 WITH next AS MATERIALIZED (
     SELECT j.id, d.epoch, d.peek
       FROM unnest(%(device_ids)s::text[], %(lanes)s::text[], %(epochs)s::bigint[], %(low_ords)s::bigint[], %(low_ids)s::bigint[],
@@ -35,10 +35,9 @@ WITH next AS MATERIALIZED (
 )
 UPDATE shardd.jobs j SET attempt = j.attempt + 1, claimed_epoch = next.epoch, claimed_at = now()
   FROM next WHERE j.id = next.id
-RETURNING j.id, j.claimed_epoch, j.attempt, j.token, j.device_id, j.recipient, j.kind, j.body, j.media, j.file_name, j.mime_type,
+RETURNING ${claim}, j.recipient, j.kind, j.body, j.media, j.file_name, j.mime_type,
           CASE WHEN pg_column_size(j.details) <= 65536 THEN j.details::text WHEN j.details IS NOT NULL THEN repeat(' ', 8193) END AS details,
-          extract(epoch FROM least(j.expires_at, '2200-01-01 00:00:00+00') - now())::double precision,
-          j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane, j.order_group, j.address, j.producer, j.worker_deaths,
+          extract(epoch FROM least(j.expires_at, '2200-01-01 00:00:00+00') - now())::double precision AS expires_in,
           shardd.opted_out(j.address, j.class, j.confirms) AS opted_out,
           CASE WHEN next.peek THEN (
               SELECT array[n.ord, n.id] FROM shardd.jobs n
@@ -49,8 +48,8 @@ RETURNING j.id, j.claimed_epoch, j.attempt, j.token, j.device_id, j.recipient, j
               (SELECT s.value FROM shardd.settings s WHERE s.name = 'opt_outs.exempt') ? j.class, false) AS heeds_opt_outs;
 
 -- name: finish_jobs
--- Moves claims that came to an end into the archive. Arrays, one element per claim. A claim that is not the row's present one
--- (id, epoch, attempt, token) changes nothing: settling twice is harmless. Returns the ids that moved.
+-- Moves claimed jobs that ended to the archive. Arrays, one element per claim. A claim that is not the row's current one (id, epoch,
+-- attempt, token) changes nothing: settling twice is harmless. Returns the ids that moved.
 WITH ended AS MATERIALIZED (
     SELECT * FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[], %(attempts)s::integer[], %(tokens)s::bigint[], %(states)s::text[],
                          %(failures)s::smallint[], %(message_ids)s::text[], %(errors)s::text[], %(error_classes)s::text[])
@@ -60,19 +59,14 @@ WITH ended AS MATERIALIZED (
      WHERE j.id = e.id AND j.claimed_epoch = e.epoch AND j.attempt = e.attempt AND j.token = e.token
     RETURNING j.*, e.state, e.failures AS failures_now, e.message_id, e.error AS error_now, e.error_class AS error_class_now
 )
-INSERT INTO shardd.archive (id, device_id, device_group, recipient, kind, body, variables, media, file_name, mime_type, details, class,
-                            campaign, priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group, reference, metadata,
-                            producer, created_at, token, rendered, confirms, attempt, failures, claimed_epoch, claimed_at, state, message_id,
-                            error, error_class)
-SELECT id, device_id, device_group, recipient, kind, body, variables, media, file_name, mime_type, details, class, campaign,
-       priority, run_at, expires_at, max_attempts, on_doubt, dedupe_key, order_group, reference, metadata, producer, created_at, token,
-       rendered, confirms, attempt, failures_now, claimed_epoch, claimed_at, state, message_id, error_now, error_class_now
+INSERT INTO shardd.archive (id, ${archived}, failures, claimed_epoch, claimed_at, state, message_id, error, error_class)
+SELECT id, ${archived}, failures_now, claimed_epoch, claimed_at, state, message_id, error_now, error_class_now
   FROM gone
 RETURNING id;
 
 -- name: release_jobs
--- Puts claims back into the queue: at once (delay NULL) or in `delay` seconds. Arrays, one element per claim, fenced
--- like finish_jobs. Returns the ids that were released.
+-- Puts claimed jobs back into the queue: at once (delay NULL) or in `delay` seconds. Arrays, one element per claim, fenced like
+-- finish_jobs. Returns the ids that were released.
 UPDATE shardd.jobs j
    SET claimed_epoch = NULL, claimed_at = NULL, failures = e.failures, worker_deaths = e.worker_deaths, error = e.error,
        error_class = e.error_class,
@@ -84,8 +78,8 @@ UPDATE shardd.jobs j
 RETURNING j.id;
 
 -- name: count_sends
--- Adds to what devices sent. Arrays, one element per device, day and hour of the device's own clock. An earlier hour than the last
--- one counts for the day only.
+-- Adds to the counts of devices. Arrays, one element per device, day and hour of the device's own clock. An hour before the last one
+-- counts for the day only.
 INSERT INTO shardd.device_days AS t (device_id, day, sent, hour, hour_sent, last_at)
 SELECT device_id, day, sum(sent), max(hour), sum(sent) FILTER (WHERE hour = last_hour), max(last_at)
   FROM (SELECT *, max(hour) OVER (PARTITION BY device_id, day) AS last_hour
@@ -99,14 +93,14 @@ ON CONFLICT (device_id, day) DO UPDATE SET
                      WHEN t.hour < EXCLUDED.hour THEN EXCLUDED.hour_sent ELSE t.hour_sent END;
 
 -- name: count_campaign_sends
--- Adds to what campaigns with a cap sent through devices. Arrays, one element per campaign, device and day.
+-- Adds to the counts of campaigns with a cap. Arrays, one element per campaign, device and day.
 INSERT INTO shardd.campaign_days AS t (campaign, device_id, day, sent)
 SELECT * FROM unnest(%(campaigns)s::text[], %(device_ids)s::text[], %(days)s::date[], %(sents)s::integer[])
 ON CONFLICT (campaign, device_id, day) DO UPDATE SET sent = t.sent + EXCLUDED.sent;
 
 -- name: advance_order_groups
--- Of these order groups (arrays: the producer whose it is, and the name), lets the first job into its line that waits for nobody any
--- more: the ones before it were sent. Returns where each stands, as promote_due does.
+-- Lets the first job of each of these order groups (arrays: producer and name) into its lane, if all jobs before it were sent. Returns
+-- hints, as promote_due does.
 UPDATE shardd.jobs j
    SET held = false, scheduled = j.run_at > now(), due_at = CASE WHEN j.run_at > now() THEN j.run_at END
   FROM (SELECT DISTINCT producer, name FROM unnest(%(producers)s::text[], %(groups)s::text[]) AS e(producer, name)) names
@@ -122,9 +116,8 @@ UPDATE shardd.jobs j
 RETURNING j.device_id, j.lane, j.ord, j.id, j.scheduled;
 
 -- name: held_order_groups
--- Up to `most` order groups in which a job waits, behind the group `after_group` of `after_producer`; and whether none of their jobs
--- stands in a line (`stuck`): what `advance_order_groups` could not see when the job before was settled, and what an operator decided
--- meanwhile.
+-- Up to `most` order groups in which a job is held, after the group `after_group` of `after_producer`; and whether none of their jobs is in
+-- a lane (`stuck`), because `advance_order_groups` could not see it when the job before was settled, or because of what an operator did.
 WITH RECURSIVE held AS (
     (SELECT producer, order_group, 1 AS found FROM shardd.jobs
       WHERE held AND (producer, order_group) > (%(after_producer)s, %(after_group)s)
@@ -142,8 +135,8 @@ SELECT producer, order_group,
   FROM held;
 
 -- name: end_dead_order_groups
--- Ends the jobs of these order groups (arrays as in advance_order_groups) that wait for one which will never be sent: it expired, or
--- its recipient opted out. What failed, was cancelled or is in doubt may still be retried, so that what follows it waits.
+-- Ends the jobs of these order groups (arrays as in advance_order_groups) behind one that will never be sent: it expired, or its recipient
+-- opted out. Failed and cancelled jobs and those in doubt may still be retried, so jobs behind them wait.
 SELECT shardd.end_jobs(array(
     SELECT j.id
       FROM (SELECT DISTINCT producer, name FROM unnest(%(producers)s::text[], %(groups)s::text[]) AS e(producer, name)) names
@@ -156,13 +149,13 @@ SELECT shardd.end_jobs(array(
 ), 'cancelled', 'a job before it in its order group will never be sent', 'cancelled');
 
 -- name: expire_jobs
--- Ends up to `most` jobs whose time is over and that nobody has in flight.
+-- Ends up to `most` jobs whose `expires_at` has passed and that are not in flight.
 SELECT shardd.end_jobs(array(
     SELECT id FROM shardd.jobs WHERE expires_at <= now() AND claimed_epoch IS NULL ORDER BY expires_at LIMIT %(most)s
 ), 'expired', 'not sent before expires_at', 'expired');
 
 -- name: resolve_doubts
--- A journal that was out of reach came back: what was in doubt is known after all. Arrays, one element per claim.
+-- Gives jobs in doubt the outcomes of a journal that was unreachable. Arrays, one element per claim.
 UPDATE shardd.archive a SET state = e.state, message_id = e.message_id, error = e.error, error_class = e.error_class
   FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[], %(attempts)s::integer[], %(tokens)s::bigint[], %(states)s::text[],
               %(message_ids)s::text[], %(errors)s::text[], %(error_classes)s::text[])
@@ -171,8 +164,8 @@ UPDATE shardd.archive a SET state = e.state, message_id = e.message_id, error = 
 RETURNING a.id;
 
 -- name: promote_due
--- Lets up to `most` scheduled jobs whose time has come join the line of their device. Returns where each stands in it; a job of a
--- device group has none yet.
+-- Lets up to `most` scheduled jobs that are due join their lanes. Returns a hint (device, lane and position) for each; a job of a device
+-- group has no device yet.
 WITH due AS MATERIALIZED (
     SELECT id FROM shardd.jobs WHERE scheduled AND NOT held AND due_at <= now()
      ORDER BY due_at LIMIT %(most)s FOR UPDATE SKIP LOCKED
@@ -181,8 +174,8 @@ UPDATE shardd.jobs j SET scheduled = false, due_at = NULL FROM due WHERE j.id = 
 RETURNING j.device_id, j.lane, j.ord, j.id;
 
 -- name: new_work
--- The lanes of the next `most` jobs after the id `seen`, with where these jobs begin in them, the highest of their ids, and how
--- many they are. Commits become visible out of order, so this alone would miss rows: `find_work` is the guarantee.
+-- The lanes of the next `most` jobs after the id `seen`, with the first position of these jobs in each, the highest of their ids, and
+-- their number. Commits become visible out of order, so this alone would miss rows; `find_work` finds them.
 WITH added AS MATERIALIZED (
     SELECT device_id, lane, ord, id FROM shardd.jobs
      WHERE id > %(seen)s AND NOT scheduled AND claimed_epoch IS NULL
@@ -196,8 +189,8 @@ SELECT DISTINCT ON (device_id, lane) device_id, lane, ord, id, max(id) OVER () A
 SELECT coalesce(max(id), 0) FROM shardd.jobs;
 
 -- name: find_work
--- Up to `most` lanes in which a job waits that nobody has in flight, behind the lane `after_lane` of the device `after_device`, and
--- where each begins: a skip scan, one index probe per lane. Of each device the first `per_device` lanes (`~` is behind every lane).
+-- Up to `most` lanes with queued jobs, after the lane `after_lane` of the device `after_device`, and the first position of each: a skip
+-- scan, one index probe per lane. Of each device the first `per_device` lanes (`~` sorts after every lane).
 WITH RECURSIVE head AS (
     (SELECT device_id, lane, ord, id, 1 AS of_device, 1 AS found FROM shardd.jobs
       WHERE NOT scheduled AND device_id IS NOT NULL AND claimed_epoch IS NULL
@@ -217,7 +210,7 @@ WITH RECURSIVE head AS (
 SELECT device_id, lane, ord, id, of_device FROM head;
 
 -- name: find_lanes
--- The same of one device: up to `most` lanes behind `after_lane`.
+-- The same for one device: up to `most` lanes after `after_lane`.
 WITH RECURSIVE head AS (
     (SELECT lane, ord, id, 1 AS found FROM shardd.jobs
       WHERE device_id = %(device_id)s AND lane > %(after_lane)s AND NOT scheduled AND claimed_epoch IS NULL
@@ -234,22 +227,17 @@ WITH RECURSIVE head AS (
 SELECT %(device_id)s::text, lane, ord, id FROM head;
 
 -- name: claims_of_epochs
--- Live claims under these epochs: after a broken connection, what the database thinks is in flight.
-SELECT id, claimed_epoch AS epoch, attempt, token, device_id, failures, max_attempts, on_doubt, ord, lane, order_group, address,
-       producer, worker_deaths
-  FROM shardd.jobs WHERE claimed_epoch = ANY (%(epochs)s::bigint[]);
+-- The claims under these epochs: after a broken connection, the database's view of what is in flight.
+SELECT ${claim} FROM shardd.jobs j WHERE claimed_epoch = ANY (%(epochs)s::bigint[]);
 
 -- name: live_claims
--- Which of these jobs are claimed, and how.
-SELECT id, claimed_epoch AS epoch, attempt, token, device_id, failures, max_attempts, on_doubt, ord, lane, order_group, address,
-       producer, worker_deaths
-  FROM shardd.jobs WHERE id = ANY (%(ids)s::bigint[]) AND claimed_epoch IS NOT NULL;
+-- The claims of these jobs.
+SELECT ${claim} FROM shardd.jobs j WHERE id = ANY (%(ids)s::bigint[]) AND claimed_epoch IS NOT NULL;
 
 -- name: old_claims
--- Claims of more than `age` seconds that are under these epochs, or under one without a lease that is good; with the node that made
--- them, and whether there is such a lease.
-SELECT j.id, j.claimed_epoch AS epoch, j.attempt, j.token, j.device_id, j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane,
-       j.order_group, j.address, j.producer, j.worker_deaths, e.node, l.epoch IS NOT NULL AS leased
+-- Claims of more than `age` seconds under these epochs, or under one without a valid lease; with the node that made them, and whether
+-- there is such a lease.
+SELECT ${claim}, e.node, l.epoch IS NOT NULL AS leased
   FROM shardd.jobs j
   JOIN shardd.epochs e ON e.epoch = j.claimed_epoch
   LEFT JOIN shardd.leases l ON l.epoch = j.claimed_epoch AND l.expires_at > now()
@@ -257,11 +245,10 @@ SELECT j.id, j.claimed_epoch AS epoch, j.attempt, j.token, j.device_id, j.failur
    AND (l.epoch IS NULL OR j.claimed_epoch = ANY (%(epochs)s::bigint[]));
 
 -- name: orphaned_claims
--- Live claims whose epoch holds no lease that is still good, with the node that made them.
-SELECT j.id, j.claimed_epoch AS epoch, j.attempt, j.token, j.device_id, j.failures, j.max_attempts, j.on_doubt, j.ord, j.lane,
-       j.order_group, j.address, j.producer, j.worker_deaths, e.node, e.shard,
+-- Claims whose epoch has no valid lease, with the node that made them.
+SELECT ${claim}, e.node, e.shard,
        n.incarnation IS NOT DISTINCT FROM e.incarnation AND n.seen_at > now() - make_interval(secs => %(grace)s)
-       -- One that is away has drained its workers: what it has not settled by now, only a journal knows that is gone.
+       -- A node that is away has drained its workers: what it has not settled by now is known only to a journal that is gone.
        AND coalesce(n.away_since, 'infinity') > now() - make_interval(secs => %(grace)s) AS node_alive
   FROM shardd.jobs j
   JOIN shardd.epochs e ON e.epoch = j.claimed_epoch
@@ -270,8 +257,8 @@ SELECT j.id, j.claimed_epoch AS epoch, j.attempt, j.token, j.device_id, j.failur
    AND NOT EXISTS (SELECT FROM shardd.leases l WHERE l.epoch = j.claimed_epoch AND l.expires_at > now());
 
 -- name: save_receipt
--- A receipt for messages of a device: the earliest time stands. `kind` is delivered, read (what was read was delivered) or failed: a
--- platform that took a message over says that it could not deliver it.
+-- Records a receipt for messages of a device; the earliest time is kept. `kind` is delivered, read (which includes delivered) or failed: a
+-- platform that accepted a message reports that it could not deliver it.
 UPDATE shardd.archive
    SET delivered_at = CASE WHEN %(kind)s = 'failed' THEN delivered_at ELSE least(delivered_at, to_timestamp(%(at)s)) END,
        read_at = CASE WHEN %(kind)s = 'read' THEN least(read_at, to_timestamp(%(at)s)) ELSE read_at END,
@@ -282,5 +269,5 @@ UPDATE shardd.archive
  WHERE message_id = ANY (%(message_ids)s::text[]) AND device_id = %(device_id)s;
 
 -- name: prepare_archive
--- Makes the archive's partitions of this month and the next two.
+-- Creates the archive's partitions of this month and the next two.
 SELECT shardd.prepare_archive();

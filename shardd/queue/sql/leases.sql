@@ -1,7 +1,7 @@
--- Who owns which shard. All times are of the database's clock.
+-- Which node owns which shard. All times are by the database's clock.
 
 -- name: register_node
--- A supervisor has started: its incarnation replaces an earlier one of the same name.
+-- Records the start of a supervisor: its incarnation replaces an earlier one of the same name.
 INSERT INTO shardd.nodes AS n (name, incarnation, shards, version, pid)
 VALUES (%(node)s, %(incarnation)s, %(shards)s, %(version)s, %(pid)s)
 ON CONFLICT (name) DO UPDATE SET incarnation = EXCLUDED.incarnation, shards = EXCLUDED.shards, version = EXCLUDED.version,
@@ -9,11 +9,12 @@ ON CONFLICT (name) DO UPDATE SET incarnation = EXCLUDED.incarnation, shards = EX
 
 -- name: live_nodes
 -- Every node that was seen within `ttl` seconds, and whether it serves shards.
-SELECT name, incarnation, shards, away_since IS NULL AS serves FROM shardd.nodes WHERE seen_at > now() - make_interval(secs => %(ttl)s) ORDER BY name;
+SELECT name, incarnation, shards, away_since IS NULL AS serves
+  FROM shardd.nodes WHERE seen_at > now() - make_interval(secs => %(ttl)s) ORDER BY name;
 
 -- name: renew_leases
--- Says that this incarnation is alive, and whether it is away, and prolongs the leases under its epochs. A lease that has run out is not renewed: somebody
--- may be taking it over. Returns the epochs that are still good.
+-- Records that this incarnation is alive, and whether it is away, and renews the leases under its epochs. An expired lease is not renewed:
+-- another node may be taking it over. Returns the epochs that are still valid.
 WITH seen AS (
     UPDATE shardd.nodes SET seen_at = now(), away_since = CASE WHEN %(away)s THEN coalesce(away_since, now()) END
      WHERE name = %(node)s AND incarnation = %(incarnation)s RETURNING 1
@@ -29,9 +30,9 @@ DELETE FROM shardd.leases l USING shardd.epochs e
 RETURNING l.shard;
 
 -- name: take_lease
--- Takes a shard that is free, has run out, or belongs to an earlier incarnation of this node. Returns the new epoch, or no row when
--- another node holds it, or when this incarnation is itself an earlier one: two supervisors under one name must not take shards
--- from each other for ever.
+-- Takes a shard that is free, whose lease has expired, or that belongs to an earlier incarnation of this node. Returns the new epoch, or no
+-- row when another node holds it, or when this incarnation is itself an earlier one: two supervisors with the same name must not keep
+-- taking shards from each other.
 WITH free AS MATERIALIZED (
     SELECT %(shard)s::integer AS shard
      WHERE EXISTS (SELECT FROM shardd.nodes WHERE name = %(node)s AND incarnation = %(incarnation)s)
@@ -47,16 +48,16 @@ ON CONFLICT (shard) DO UPDATE SET epoch = EXCLUDED.epoch, node = EXCLUDED.node, 
 RETURNING epoch;
 
 -- name: release_leases
--- Gives shards back, so that another node need not wait for them to run out.
+-- Releases shards, so that another node need not wait for the leases to expire.
 DELETE FROM shardd.leases WHERE epoch = ANY (%(epochs)s::bigint[]) RETURNING shard;
 
 -- name: node_registration
--- What a command can know of a node that does not answer it: its process, seconds since it was heard of, whether it is away, and how
--- many shards it holds. No row when it was not heard of for `ttl` seconds, or has stopped in order.
+-- What a command can know about a node that does not answer: its process, seconds since its last sign of life, whether it is away, and the
+-- number of its shards. No row when there was no sign of life for `ttl` seconds, or the node was stopped cleanly.
 SELECT pid, extract(epoch FROM now() - seen_at)::float8 AS age, away_since IS NOT NULL AS away,
        (SELECT count(*) FROM shardd.leases l WHERE l.node = n.name AND l.expires_at > now()) AS shards
   FROM shardd.nodes n WHERE name = %(node)s AND seen_at > now() - make_interval(secs => %(ttl)s);
 
 -- name: forget_node
--- A supervisor that stopped in order is not waited for.
+-- Records that a supervisor stopped cleanly, so that nobody waits for it.
 UPDATE shardd.nodes SET seen_at = '-infinity' WHERE name = %(node)s AND incarnation = %(incarnation)s;

@@ -1,17 +1,17 @@
 -- The record of applied migrations.
 
 -- name: begin_migrating
--- For this transaction: how long to wait for the lock, and for tables that others use; and names that mean what they say, whatever
--- others have made in the schemas of the database: what a view or a function refers to is decided when it is made.
+-- For this transaction: how long to wait for locks; and a safe search_path, whatever others have created in the schemas of the database,
+-- because the references of a view or function are resolved when it is created.
 SELECT set_config('lock_timeout', %(timeout)s, true), set_config('search_path', 'pg_catalog, pg_temp', true);
 
 -- name: lock_migrations
--- One migrates at a time, to the end of the transaction. A lock of a table, because only its owner can take that.
+-- Lets one migrate at a time, until the end of the transaction. A table lock, because only the owner can take it.
 LOCK TABLE shardd.migrations IN SHARE ROW EXCLUSIVE MODE;
 
 -- name: schema_owner
--- Whose the schema is, and whether that is us: whoever owns it can replace everything in it.
-SELECT nspowner::regrole::text, pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'shardd';
+-- The owner of the schema, and whether that is us: the owner can replace everything in it.
+SELECT nspowner::regrole::text AS owner, pg_has_role(nspowner, 'USAGE') AS is_ours FROM pg_namespace WHERE nspname = 'shardd';
 
 -- name: create_migrations
 -- The schema and the record itself. Simple protocol: two statements.
@@ -28,20 +28,21 @@ CREATE TABLE IF NOT EXISTS shardd.migrations (
 SELECT to_regclass('shardd.migrations') IS NOT NULL;
 
 -- name: applied_migrations
--- What was applied, in order.
+-- The applied migrations, in order.
 SELECT version, name, sha256, applied_at FROM shardd.migrations ORDER BY version;
 
 -- name: record_migration
--- Says that a migration was applied.
+-- Records that a migration was applied.
 INSERT INTO shardd.migrations (version, name, sha256) VALUES (%(version)s, %(name)s, %(sha256)s);
 
 -- name: producer_role
 -- Whether the group role of the producers exists, and whether we may create it.
-SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'shardd_producer'), rolsuper OR rolcreaterole
+SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'shardd_producer') AS is_there,
+       rolsuper OR rolcreaterole AS may_create
   FROM pg_roles WHERE rolname = current_user;
 
 -- name: create_producer_role
--- The group of those who insert jobs.
+-- The group role of the logins that insert jobs.
 CREATE ROLE shardd_producer NOLOGIN;
 
 -- name: describe_server
@@ -52,7 +53,7 @@ SELECT current_setting('server_version') AS version, current_database() AS datab
        pg_is_in_recovery() AS read_only;
 
 -- name: open_rights
--- What everybody (PUBLIC) may do in this database that lets one program meet what another one made: rights, and on what.
+-- Rights of PUBLIC in this database through which one program could interfere with another: the right, and its object.
 SELECT format('CREATE ON SCHEMA %s', n.oid::regnamespace)
   FROM pg_namespace n CROSS JOIN aclexplode(n.nspacl) a WHERE a.grantee = 0 AND a.privilege_type = 'CREATE'
 UNION ALL
@@ -62,7 +63,7 @@ SELECT format('%s ON DATABASE %I', a.privilege_type, d.datname)
  ORDER BY 1;
 
 -- name: open_means
--- What every login may make in this database (functions that PUBLIC may call), and thereby fill what all sessions of the server share.
+-- What every login can create in this database (functions that PUBLIC may call), and so fill resources that all sessions share.
 SELECT DISTINCT CASE WHEN starts_with(p.proname, 'lo_') THEN 'large objects' ELSE 'advisory locks' END
   FROM pg_proc p CROSS JOIN aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
  WHERE p.pronamespace = 'pg_catalog'::regnamespace AND a.grantee = 0

@@ -1,8 +1,8 @@
--- Opt-outs: recording them, the check right before a job leaves, and what an operator does through `shardd opt-out`.
+-- Opt-outs: recording them, the check right before a job is sent, and for operators through `shardd opt-out`.
 
 -- name: hear_opt_out
--- One person's opt-out by message, under each address by which that person is known, the best one first. With `confirm`, the first
--- time is answered through the device that heard it, in the same transaction. Returns how many addresses are new.
+-- Records one person's opt-out by message, under each known address of that person, the best one first. With `confirm`, the first one is
+-- answered through the device that received it, in the same transaction. Returns the number of new addresses.
 WITH heard AS (
     INSERT INTO shardd.opt_outs (recipient, source, device_id, words, said_at)
     SELECT recipient, 'message', %(device_id)s, %(words)s, to_timestamp(%(said_at)s)
@@ -18,15 +18,15 @@ WITH heard AS (
 )
 SELECT count(*) FROM heard;
 
--- name: unwanted_jobs
--- Which of these jobs go to somebody who wants no such message, by addresses that are better known than the row's own.
+-- name: opted_out_jobs
+-- Which of these jobs go to recipients who opted out, by addresses that are more accurate than the row's own.
 SELECT j.id
   FROM unnest(%(ids)s::bigint[], %(addresses)s::text[]) AS e(id, address)
   JOIN shardd.jobs j ON j.id = e.id
  WHERE shardd.opted_out(e.address, j.class, j.confirms);
 
 -- name: configure_opt_outs
--- Tells the triggers what the config says of opt-outs.
+-- Stores the config's settings for opt-outs, for the triggers.
 INSERT INTO shardd.settings AS s (name, value)
 VALUES ('opt_outs.exempt', to_jsonb(%(exempt)s::text[])), ('opt_outs.country_codes', to_jsonb(%(country_codes)s::text[]))
 ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value WHERE s.value <> EXCLUDED.value;
@@ -47,7 +47,7 @@ SELECT address, recipient, source, device_id, words, note, said_at, created_by, 
  ORDER BY created_at DESC, address LIMIT %(most)s;
 
 -- name: opt_outs_after
--- The opt-outs that follow an address, in the order of addresses.
+-- The opt-outs after an address, in the order of addresses.
 SELECT address, recipient, source, device_id, words, note, said_at, created_by, created_at
   FROM shardd.opt_outs WHERE address > %(address)s ORDER BY address LIMIT %(most)s;
 
@@ -56,13 +56,13 @@ SELECT address, recipient, source, device_id, words, note, said_at, created_by, 
 SELECT address, recipient, source, device_id, words, note, said_at, created_by, created_at
   FROM shardd.opt_outs WHERE address = %(address)s;
 
--- name: trail_of_opt_out
--- Each time that an address was heard to opt out, the first first.
+-- name: opt_out_log
+-- Each time that an address opted out, oldest first.
 SELECT again, source, device_id, words, said_at, created_by, created_at
   FROM shardd.opt_out_log WHERE address = %(address)s ORDER BY id;
 
 -- name: jobs_stopped
--- Jobs to these addresses, which are spellings of one, that were not sent because of its opt-out, newest first.
+-- Jobs that were not sent because of an opt-out, newest first; `addresses`: the spellings of one address.
 SELECT id, device_id, campaign, class AS job_class, reference, created_at, settled_at
   FROM shardd.archive
  WHERE state = 'opted_out' AND shardd.address_of(recipient) = ANY (%(addresses)s::text[])

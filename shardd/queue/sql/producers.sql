@@ -1,9 +1,9 @@
--- What an operator asks and does about the bindings of producers, through `shardd producer`. What a binding means stands in
--- 0009_producers.sql.
+-- Bindings of producers, for operators through `shardd producer`. 0009_producers.sql defines what a binding means.
 
 -- name: describe_role
--- A role of the server: whether it can log in, is no one's to hold (superusers, members of the schema's owner, and roles that row
--- security does not hold), may insert at all, and which logins are members of it that its bindings will not hold. No row: no role.
+-- A role of the server: whether it can log in, whether it cannot be bound (superusers, members of the schema's owner, and roles that
+-- bypass row security), whether it may insert at all, and which logins are members of it but not covered by its bindings. No row: there
+-- is no such role.
 WITH owner AS (
     SELECT relowner AS id FROM pg_class WHERE oid = 'shardd.producers'::regclass
 )
@@ -17,22 +17,22 @@ SELECT r.rolcanlogin AS can_login, pg_has_role(r.oid, owner.id, 'MEMBER') OR r.r
   FROM pg_roles r CROSS JOIN owner WHERE r.rolname = %(role)s;
 
 -- name: sql_for_role
--- The statement that makes a login which may insert, and the one that lets a role insert that is there.
-SELECT format('CREATE ROLE %%I LOGIN PASSWORD ''…'' CONNECTION LIMIT 20 IN ROLE shardd_producer;', %(role)s::text),
-       format('GRANT shardd_producer TO %%I;', %(role)s::text);
+-- The statements that create a login which may insert, and that let an existing role insert.
+SELECT format('CREATE ROLE %%I LOGIN PASSWORD ''…'' CONNECTION LIMIT 20 IN ROLE shardd_producer;', %(role)s::text) AS create_role,
+       format('GRANT shardd_producer TO %%I;', %(role)s::text) AS grant_insert;
 
--- name: hurry_for_locks
--- For this transaction: gives up a lock before others, who wait behind us, notice; and before PostgreSQL looks for deadlocks
--- (deadlock_timeout, a second), of which it might end the other side.
+-- name: set_short_lock_timeout
+-- For this transaction: gives up waiting for a lock before sessions behind us are delayed noticeably, and before PostgreSQL looks for
+-- deadlocks (deadlock_timeout, a second), in which it might end the other side.
 SELECT set_config('lock_timeout', '300ms', true);
 
 -- name: lock_producers
--- One changes the bindings at a time.
+-- Lets one change the bindings at a time.
 LOCK TABLE shardd.producers IN SHARE ROW EXCLUSIVE MODE;
 
 -- name: unknown_names
 -- Which of these devices, device groups and campaigns do not exist: kind and id.
-SELECT 'device', id FROM unnest(%(devices)s::text[]) id
+SELECT 'device' AS kind, id FROM unnest(%(devices)s::text[]) id
  WHERE NOT EXISTS (SELECT FROM shardd.devices d WHERE d.id = id.id AND d.removed_at IS NULL)
 UNION ALL
 SELECT 'group', id FROM unnest(%(groups)s::text[]) id WHERE NOT EXISTS (SELECT FROM shardd.device_groups g WHERE g.id = id.id)
@@ -40,14 +40,13 @@ UNION ALL
 SELECT 'campaign', id FROM unnest(%(campaigns)s::text[]) id WHERE NOT EXISTS (SELECT FROM shardd.campaigns c WHERE c.id = id.id);
 
 -- name: bind_role
--- Makes a role a bound one. Returns whether it was not before.
+-- Makes a role a bound one.
 INSERT INTO shardd.producers AS p (role, is_group, any_device)
 VALUES (%(role)s, %(is_group)s, %(devices)s::text[] = '{}' AND %(groups)s::text[] = '{}')
-ON CONFLICT (role) DO UPDATE SET is_group = EXCLUDED.is_group, any_device = p.any_device AND EXCLUDED.any_device
-RETURNING xmax = 0;
+ON CONFLICT (role) DO UPDATE SET is_group = EXCLUDED.is_group, any_device = p.any_device AND EXCLUDED.any_device;
 
 -- name: add_bindings
--- Binds devices, device groups and campaigns to a role. Returns how many of each are new.
+-- Binds devices, device groups and campaigns to a role. Returns the numbers of new ones.
 WITH d AS (
     INSERT INTO shardd.producer_devices (role, device_id) SELECT %(role)s, unnest(%(devices)s::text[])
     ON CONFLICT DO NOTHING RETURNING 1
@@ -58,10 +57,10 @@ WITH d AS (
     INSERT INTO shardd.producer_campaigns (role, campaign) SELECT %(role)s, unnest(%(campaigns)s::text[])
     ON CONFLICT DO NOTHING RETURNING 1
 )
-SELECT (SELECT count(*) FROM d), (SELECT count(*) FROM g), (SELECT count(*) FROM c);
+SELECT (SELECT count(*) FROM d) AS devices, (SELECT count(*) FROM g) AS groups, (SELECT count(*) FROM c) AS campaigns;
 
 -- name: remove_bindings
--- Takes devices, device groups and campaigns from a role. Returns those that were bound to it: kind and id.
+-- Removes bindings of a role. Returns the ones that existed: kind and id.
 WITH d AS (
     DELETE FROM shardd.producer_devices WHERE role = %(role)s AND device_id = ANY (%(devices)s::text[]) RETURNING device_id
 ), g AS (
@@ -69,16 +68,16 @@ WITH d AS (
 ), c AS (
     DELETE FROM shardd.producer_campaigns WHERE role = %(role)s AND campaign = ANY (%(campaigns)s::text[]) RETURNING campaign
 )
-SELECT 'device', device_id FROM d UNION ALL SELECT 'group', device_group FROM g UNION ALL SELECT 'campaign', campaign FROM c;
+SELECT 'device' AS kind, device_id AS id FROM d UNION ALL SELECT 'group', device_group FROM g UNION ALL SELECT 'campaign', campaign FROM c;
 
 -- name: free_role
--- Makes a role as free as one that was never bound. Returns it.
+-- Unbinds a role altogether. Returns it.
 DELETE FROM shardd.producers WHERE role = %(role)s RETURNING role;
 
 -- name: list_producers
--- Bound roles, with everything that is bound to each; NULL passes all of them. `of` is one role: its own bindings, and those of
--- groups that it is a member of, itself first. `held` says whether the bindings have any effect on the role; `is_stale`, that it was
--- given LOGIN, or lost it, since it was bound.
+-- Bound roles, with their bindings; NULL passes all of them. `of` is one role: its own bindings, and those of groups that it is a member
+-- of, itself first. `held`: whether the bindings have any effect on the role; `is_stale`: it was given LOGIN, or lost it, since it was
+-- bound.
 SELECT p.role, p.created_at, r.oid IS NOT NULL AS is_there, p.is_group, r.rolcanlogin = p.is_group AS is_stale,
        r.oid IS NOT NULL AND NOT pg_has_role(r.oid, owner.id, 'MEMBER') AND NOT r.rolbypassrls AS held,
        coalesce(pg_has_role(r.oid, to_regrole('shardd_producer'), 'MEMBER'), false) AS may_insert, p.any_device,
@@ -97,8 +96,8 @@ SELECT p.role, p.created_at, r.oid IS NOT NULL AS is_there, p.is_group, r.rolcan
  ORDER BY p.role IS DISTINCT FROM %(of)s, p.role;
 
 -- name: idle_bindings
--- Bound roles that their bindings do not hold: there is none of this name, or no binding holds it; and roles that were given LOGIN, or
--- lost it, since they were bound.
+-- Bound roles whose bindings have no effect: the role does not exist (`missing`), was given LOGIN, or lost it, since it was bound
+-- (`stale`), or cannot be bound (`unheld`).
 SELECT p.role, CASE WHEN r.oid IS NULL THEN 'missing' WHEN r.rolcanlogin = p.is_group THEN 'stale' ELSE 'unheld' END AS why
   FROM shardd.producers p
  CROSS JOIN (SELECT relowner AS id FROM pg_class WHERE oid = 'shardd.producers'::regclass) owner

@@ -1,11 +1,11 @@
--- Forgetting what is older than the config wants it kept. All times are ages in seconds, by the database's clock.
+-- Deleting what is older than configured. All times are ages in seconds, by the database's clock.
 
 -- name: forget_month
--- The oldest month that is older than `finished` as a whole: its name, about how many jobs were forgotten, and how many stay.
+-- Deletes the oldest month that is entirely older than `finished`. Returns its name, about how many jobs were deleted, and how many stay.
 SELECT month, jobs, kept FROM shardd.forget_month(now() - make_interval(secs => %(finished)s));
 
 -- name: forget_strays
--- Up to `most` finished jobs of a time that had no month of its own: nothing prepared the archive then. Returns how many.
+-- Deletes up to `most` finished jobs of months without a partition of their own, from a time without a supervisor. Returns how many.
 WITH gone AS (
     DELETE FROM shardd.archive_other
      WHERE ctid = ANY (array(
@@ -19,10 +19,9 @@ WITH gone AS (
 SELECT count(*) FROM gone;
 
 -- name: forget_dedupe_keys
--- Looks at up to `most` dedupe keys older than `dedupe_keys`, from (after_at, after_key, after_producer) on, and forgets those whose job is forgotten.
--- A month is forgotten as a whole, so no key of the month that `finished` falls into is worth a look. One that a producer uses again
--- in a transaction that is still open stays until the next time. Returns how many were looked at
--- and forgotten, and where to go on.
+-- Looks at up to `most` dedupe keys older than `dedupe_keys`, after (after_at, after_key, after_producer), and deletes those whose job is
+-- deleted. Months are deleted as a whole, so keys of the month that `finished` falls into are skipped. A key that a producer uses again in
+-- an open transaction stays until the next time. Returns how many were looked at and deleted, and where to continue.
 WITH old AS MATERIALIZED (
     SELECT key, producer, job_id, created_at FROM shardd.dedupe_keys
      WHERE created_at < least(now() - make_interval(secs => %(dedupe_keys)s),
@@ -38,11 +37,12 @@ WITH old AS MATERIALIZED (
             FOR UPDATE OF k SKIP LOCKED))
     RETURNING 1
 )
-SELECT (SELECT count(*) FROM old), (SELECT count(*) FROM gone), o.created_at, o.key, o.producer
+SELECT (SELECT count(*) FROM old) AS examined, (SELECT count(*) FROM gone) AS deleted, o.created_at AS after_at, o.key AS after_key,
+       o.producer AS after_producer
   FROM old o ORDER BY o.created_at DESC, o.key DESC, o.producer DESC LIMIT 1;
 
 -- name: forget_contacts
--- Up to `most` recipients that a device group has not written to for `contacts`. Returns how many.
+-- Deletes up to `most` contacts that a device group has not written to for `contacts` seconds. Returns how many.
 WITH gone AS (
     DELETE FROM shardd.contacts
      WHERE ctid = ANY (array(
@@ -52,8 +52,8 @@ WITH gone AS (
 SELECT count(*) FROM gone;
 
 -- name: forget_order_groups
--- Up to `most` order groups of which no job is left that waits or is on its way: the row is made again when it is needed. Who adds
--- to a group just now holds its row, and it stays. Returns how many.
+-- Deletes up to `most` order groups without live jobs; the row is created again when it is needed. The row of a group that a transaction
+-- is adding to is locked, and stays. Returns how many.
 WITH gone AS (
     DELETE FROM shardd.order_groups
      WHERE ctid = ANY (array(
@@ -65,7 +65,7 @@ WITH gone AS (
 SELECT count(*) FROM gone;
 
 -- name: forget_days
--- What devices and campaigns sent on days older than `days`: no limit and no warm-up looks back so far.
+-- Deletes the counts of devices and campaigns for days older than `days`: no limit and no warm-up looks back that far. Returns how many.
 WITH devices AS (
     DELETE FROM shardd.device_days WHERE day < current_date - %(days)s::integer RETURNING 1
 ), campaigns AS (

@@ -1,19 +1,15 @@
 -- What is asked of the server itself: how statements are planned, and the resources that all its sessions share and any of them can
 -- use up, whatever its rights: connections, the lock table and the notification queue.
 
--- name: connection_limit
--- How many connections the server allows to all its clients.
-SELECT current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer;
-
 -- name: plan_for_values
--- For this transaction: plans are made for the values at hand, so that a filter that is NULL costs nothing and a state that
--- finished jobs cannot have keeps the archive out.
+-- For this transaction: statements are planned for their parameters, so that a filter that is NULL costs nothing, and a state that
+-- finished jobs cannot have excludes the archive.
 SELECT set_config('plan_cache_mode', 'force_custom_plan', true);
 
 -- name: lock_use
--- How many locks the server's table has room for at least (PostgreSQL's documentation, max_locks_per_transaction; a little more memory is
--- common to all tables), how many it holds, and the process with the most of them, and how many; no pid: prepared transactions. Nothing
--- while the table is less than `share` full. It needs no lock of that table itself, as a look into what all databases share would.
+-- How many locks fit into the server's lock table at least (PostgreSQL's documentation, max_locks_per_transaction; a little more memory
+-- is shared with other tables), how many it contains, and the process with the most of them, and their number; no pid: prepared
+-- transactions. Nothing while the table is less than `share` full. Needs no lock itself, as reading a shared catalogue would.
 SELECT t.room, t.locks, t.pid, t.held
   FROM (SELECT current_setting('max_locks_per_transaction')::integer
                * (current_setting('max_connections')::integer + current_setting('max_prepared_transactions')::integer
@@ -24,16 +20,16 @@ SELECT t.room, t.locks, t.pid, t.held
  WHERE t.locks >= %(share)s * t.room;
 
 -- name: list_sessions
--- Every session: its process, and the oids of its role and its database. The view pg_stat_activity has the names, and needs locks for
+-- Every session: its process, and the oids of its role and its database. The view pg_stat_activity has the names, but needs locks for
 -- them; this needs none once the connection has done it before.
-SELECT a.pid, a.usesysid, a.datid FROM pg_stat_get_activity(NULL) a WHERE a.usesysid IS NOT NULL AND a.datid IS NOT NULL;
+SELECT a.pid, a.usesysid AS role, a.datid AS database FROM pg_stat_get_activity(NULL) a WHERE a.usesysid IS NOT NULL AND a.datid IS NOT NULL;
 
 -- name: list_names
 -- The names of all roles and databases of the server, by oid.
-SELECT 'role', oid, rolname::text FROM pg_roles UNION ALL SELECT 'database', oid, datname::text FROM pg_database;
+SELECT 'role' AS kind, oid, rolname::text AS name FROM pg_roles UNION ALL SELECT 'database', oid, datname::text FROM pg_database;
 
 -- name: connection_room
--- How many connections users without special rights may have in all.
+-- How many connections all users without special rights may have together.
 SELECT current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
        - coalesce(current_setting('reserved_connections', true)::integer, 0);
 
@@ -41,7 +37,7 @@ SELECT current_setting('max_connections')::integer - current_setting('superuser_
 -- How full the queue of notifications is: 0 to 1.
 SELECT pg_notification_queue_usage();
 
--- name: ask_who_keeps_notifications
--- To nobody. When the queue is more than half full, the server warns who notifies, every five seconds at most, and names the session that
+-- name: probe_notification_queue
+-- A notification on a channel without listeners. When the queue is more than half full, the server warns the notifier, every five seconds at most, and names the session that
 -- has not read for the longest time.
 SELECT pg_notify('shardd_nobody', '');

@@ -1,8 +1,8 @@
--- Which WhatsApp session belongs to which device. A session is named NUMBER:INDEX@s.whatsapp.net.
+-- The WhatsApp sessions of devices. A session is named NUMBER:INDEX@s.whatsapp.net.
 
 -- name: begin_pairing
--- One pairing of a device at a time, on any host: this connection's, for `patience` seconds at most. Returns nothing when another
--- connection, which still is there, has it.
+-- Reserves the pairing of a device for this connection, on any host, for `patience` seconds at most. Returns nothing when another live
+-- connection has it.
 INSERT INTO shardd.pairings AS p (device_id, pid, backend_start, expires_at)
 SELECT %(id)s, a.pid, a.backend_start, now() + make_interval(secs => %(patience)s)
   FROM pg_stat_activity a WHERE a.pid = pg_backend_pid()
@@ -13,18 +13,18 @@ ON CONFLICT (device_id) DO UPDATE
 RETURNING device_id;
 
 -- name: end_pairing
--- The end of it.
+-- Releases it.
 DELETE FROM shardd.pairings WHERE device_id = %(id)s AND pid = pg_backend_pid();
 
 -- name: number_holder
--- The device, other than `id`, whose session is of this number.
+-- The device, other than `id`, whose session has this number.
 SELECT id FROM shardd.devices
  WHERE removed_at IS NULL AND id <> %(id)s AND split_part(split_part(session, '@', 1), ':', 1) = %(number)s
  ORDER BY id LIMIT 1;
 
 -- name: bind_session
--- Gives a device its session and makes it ready, unless meanwhile it got another one, was removed, or another device holds
--- the number. Returns its id.
+-- Gives a device its session and makes it ready, unless it meanwhile got another one, was removed, or another device has the number.
+-- Returns its id.
 UPDATE shardd.devices d
    SET session = %(session)s, state = 'ready', reason = NULL, state_since = now(), state_until = NULL
  WHERE id = %(id)s AND removed_at IS NULL AND transport = 'whatsapp' AND session IS NOT DISTINCT FROM %(old)s
@@ -34,28 +34,28 @@ UPDATE shardd.devices d
 RETURNING id;
 
 -- name: unbind_session
--- Takes a device's session away, if it still is this one: nobody opens it from now on. Returns its id.
+-- Removes a device's session, if it still is this one: it is not opened again. Returns its id.
 UPDATE shardd.devices SET session = NULL, state = 'unpaired', reason = %(reason)s, state_since = now(), state_until = NULL
  WHERE id = %(id)s AND removed_at IS NULL AND session = %(session)s
 RETURNING id;
 
 -- name: restore_session
--- Undoes unbind_session: the session could not be ended. Returns its id.
+-- Undoes unbind_session, when the session could not be ended. Returns its id.
 UPDATE shardd.devices SET session = %(session)s, state = %(state)s, reason = %(reason)s, state_since = now(),
        state_until = %(until)s
- WHERE id = %(id)s AND removed_at IS NULL AND session IS NULL
+ WHERE id = %(id)s AND removed_at IS NULL AND session IS NULL AND state IN (${restorable})
 RETURNING id;
 
 -- name: take_over_session
--- The session is the device's alone again. Returns its id; nothing unless it was replaced.
+-- Makes a replaced device ready: no other client uses its session any more. Returns its id; nothing unless it was replaced.
 UPDATE shardd.devices SET state = 'ready', reason = NULL, state_since = now(), state_until = NULL
- WHERE id = %(id)s AND removed_at IS NULL AND state = 'replaced'
+ WHERE id = %(id)s AND removed_at IS NULL AND state IN (${taken_over})
 RETURNING id;
 
 -- name: adopt_sessions
--- Gives sessions that are in the store to new devices, to removed ones that come back, and to WhatsApp devices without a
--- session, which keep their settings. Their numbers sent elsewhere before: no warm-up. Arrays, one element per session. Returns
--- the ids of the devices that got theirs.
+-- Gives stored sessions to new devices, to removed ones that come back, and to WhatsApp devices without a session, which keep their
+-- settings. Their numbers sent elsewhere before: no warm-up. Arrays, one element per session. Returns the ids of the devices that got
+-- their session.
 INSERT INTO shardd.devices AS d (id, transport, session, label, proxy, gap_min, gap_max, daily_limit, warm)
 SELECT e.id, 'whatsapp', e.session, e.label, %(proxy)s, %(gap_min)s, %(gap_max)s, %(daily_limit)s, true
   FROM unnest(%(ids)s::text[], %(sessions)s::text[], %(labels)s::text[]) AS e(id, session, label)

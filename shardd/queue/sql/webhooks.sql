@@ -1,8 +1,8 @@
--- Who delivers for a webhook, how far it is, and what it could not deliver. All times are of the database's clock.
+-- Which node delivers for a webhook, its progress, and the events that it could not deliver. All times are by the database's clock.
 
 -- name: take_webhook
--- Makes this incarnation the one that delivers for a webhook, if nobody does. A new one begins behind the events that there are.
--- Another URL or other kinds lift that it was disabled. Returns nothing when another node has it.
+-- Makes this incarnation deliver for a webhook, if no other does. A new webhook starts after the existing events. Another URL or other
+-- kinds enable a disabled one. Returns nothing when another node has it.
 INSERT INTO shardd.webhook_cursors AS w (name, kinds, target, node, incarnation, expires_at)
 SELECT %(name)s, %(kinds)s::text[], %(target)s, name, incarnation, now() + make_interval(secs => %(ttl)s)
   FROM shardd.nodes WHERE name = %(node)s AND incarnation = %(incarnation)s
@@ -11,11 +11,12 @@ ON CONFLICT (name) DO UPDATE SET
     incarnation = EXCLUDED.incarnation, expires_at = EXCLUDED.expires_at,
     disabled_at = CASE WHEN w.target = EXCLUDED.target THEN w.disabled_at END
  WHERE w.expires_at <= now() OR w.node = EXCLUDED.node
-RETURNING epoch, xid::text::numeric, id, retries_asked, missed, CASE WHEN disabled_at IS NOT NULL THEN coalesce(error, '') END;
+RETURNING epoch, xid::text::numeric AS xid, id, retries_asked, missed,
+          CASE WHEN disabled_at IS NOT NULL THEN coalesce(error, '') END AS disabled;
 
 -- name: save_webhook
--- Notes how far a webhook is and how its receiver is, and prolongs the right to deliver. `delivered` and `dropped` are added. Returns
--- nothing when another node has taken it.
+-- Records the progress of a webhook and the state of its receiver, and renews the right to deliver. `delivered` and `dropped` are added.
+-- Returns nothing when another node has taken it.
 UPDATE shardd.webhook_cursors
    SET xid = %(xid)s::text::xid8, id = %(id)s, delivered = delivered + %(delivered)s, dropped = dropped + %(dropped)s,
        delivered_at = CASE WHEN %(delivered)s > 0 THEN now() ELSE delivered_at END,
@@ -31,9 +32,9 @@ RETURNING retries_asked, missed;
 UPDATE shardd.webhook_cursors SET expires_at = now() WHERE name = %(name)s AND epoch = %(epoch)s;
 
 -- name: events_for_webhook
--- Up to `most` events after a position, with the JSON that is posted. `horizon`: when fewer than `most` came, everything of earlier
--- transactions was seen; it is told also when there is no event.
-SELECT s.horizon::text::numeric, e.xid::text::numeric, e.id, e.at, e.kind, e.job_id, e.device_id, e.body
+-- Up to `most` events after a position, with the JSON that is posted. `horizon`: with fewer than `most` events, all of earlier transactions
+-- have been read; it is returned also when there is no event.
+SELECT s.horizon::text::numeric AS horizon, e.xid::text::numeric AS xid, e.id, e.at, e.kind, e.job_id, e.device_id, e.body
   FROM (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS horizon, shardd.kind_patterns(%(kinds)s::text[]) AS patterns) s
   LEFT JOIN LATERAL (
       SELECT xid, id, at, kind, job_id, device_id,
@@ -45,7 +46,7 @@ SELECT s.horizon::text::numeric, e.xid::text::numeric, e.id, e.at, e.kind, e.job
  ORDER BY e.xid, e.id;
 
 -- name: set_aside_events
--- Keeps events that a receiver would not take. Arrays, one element per event.
+-- Keeps events that a receiver did not accept. Arrays, one element per event.
 INSERT INTO shardd.webhook_failures AS f (name, event_id, at, kind, body, tries, error)
 SELECT %(name)s, * FROM unnest(%(ids)s::bigint[], %(ats)s::timestamptz[], %(kinds)s::text[], %(bodies)s::text[],
                                %(tries)s::integer[], %(errors)s::text[])
@@ -59,26 +60,26 @@ DELETE FROM shardd.webhook_failures
      SELECT event_id FROM shardd.webhook_failures WHERE name = %(name)s ORDER BY event_id DESC OFFSET %(most)s LIMIT 1);
 
 -- name: failures_to_send_again
--- The first `most` failures that an operator wants sent once more.
-SELECT event_id, at, kind, body FROM shardd.webhook_failures WHERE name = %(name)s AND again ORDER BY event_id LIMIT %(most)s;
+-- The first `most` failures that an operator asked to send again.
+SELECT event_id AS id, at, kind, body FROM shardd.webhook_failures WHERE name = %(name)s AND again ORDER BY event_id LIMIT %(most)s;
 
 -- name: forget_failures
--- Of events that the receiver has taken after all.
+-- Deletes the failures of events that the receiver has accepted after all.
 DELETE FROM shardd.webhook_failures WHERE name = %(name)s AND event_id = ANY (%(ids)s::bigint[]);
 
 -- name: ask_webhook_retry
--- An operator wants a webhook tried at once, and what was set aside sent once more. Returns how many events that are, or nothing when
--- the webhook is unknown.
+-- Asks for an immediate try of a webhook, and for its failures to be sent again. Returns their number, or nothing when the webhook is
+-- unknown.
 WITH asked AS (
     UPDATE shardd.webhook_cursors SET retries_asked = retries_asked + 1, disabled_at = NULL WHERE name = %(name)s RETURNING name
 ), again AS (
     UPDATE shardd.webhook_failures SET again = true WHERE name = %(name)s RETURNING 1
 )
-SELECT (SELECT count(*) FROM again), shardd.announce('shardd_webhooks', name) FROM asked;
+SELECT (SELECT count(*) FROM again) AS again, shardd.announce('shardd_webhooks', name) FROM asked;
 
 -- name: list_webhooks
--- Every webhook that ever delivered, with how many events of its kinds wait (counted up to `most`) since when, and how many were set
--- aside.
+-- Every webhook that ever delivered, with the number of waiting events of its kinds (counted up to `most`), the time of the oldest, and the
+-- number of failures.
 SELECT w.name, w.kinds, CASE WHEN w.expires_at > now() THEN w.node END AS node, w.delivered, w.dropped, w.missed, w.delivered_at,
        w.failing_since, w.failures, w.next_at, w.error, w.disabled_at, waiting.events AS behind, waiting.oldest AS behind_since,
        (SELECT count(*) FROM shardd.webhook_failures f WHERE f.name = w.name) AS set_aside
@@ -92,10 +93,10 @@ SELECT w.name, w.kinds, CASE WHEN w.expires_at > now() THEN w.node END AS node, 
  ORDER BY w.name;
 
 -- name: list_webhook_failures
--- What was set aside of a webhook, newest first.
+-- The failures of a webhook, newest first.
 SELECT event_id, at, kind, tries, error, given_up_at, again FROM shardd.webhook_failures
  WHERE name = %(name)s ORDER BY event_id DESC LIMIT %(most)s;
 
 -- name: forget_webhooks
--- Of webhooks that no node has delivered for in `keep` seconds: what they had not seen is gone.
+-- Deletes webhooks that no node has delivered for in `keep` seconds: the events that they had not seen are purged. Returns their names.
 DELETE FROM shardd.webhook_cursors WHERE expires_at < now() - make_interval(secs => %(keep)s) RETURNING name;

@@ -18,7 +18,7 @@ from typing import Any, Final
 from shardd.config.sections import RetentionConfig
 from shardd.errors import DatabaseError
 from shardd.logs import get_logger
-from shardd.queue.database import Database
+from shardd.queue.database import Database, Record, first
 from shardd.queue.jobs import Jobs
 
 log = get_logger(__name__)
@@ -56,7 +56,8 @@ async def end_expired(jobs: Jobs) -> None:
 async def end_cancelled(database: Database) -> int:
     """End the jobs of cancelled campaigns that are not in flight; returns how many. Raises DatabaseError."""
     ended = 0
-    for campaign, why in await database.fetch_all("cancelled_campaigns"):
+    for cancelled in await database.rows(Record, "cancelled_campaigns"):
+        campaign, why = cancelled["id"], cancelled["why"]
         error = "its campaign was cancelled" + (f": {why}" if why else "")
         params = {"campaign": campaign, "after": 0, "most": CANCELLED_CHUNK, "error": error}
         jobs = await in_chunks(CANCELLED_CHUNK, partial(_end_campaign_jobs, database, params))
@@ -67,7 +68,7 @@ async def end_cancelled(database: Database) -> int:
 
 
 async def _end_campaign_jobs(database: Database, params: dict[str, Any]) -> tuple[int, int]:
-    ids = [row[0] for row in await database.fetch_all("end_cancelled_jobs", params)]
+    ids = await database.column("end_cancelled_jobs", params)
     params["after"] = max(ids, default=0)
     return len(ids), len(ids)
 
@@ -108,7 +109,7 @@ async def delete_old(database: Database, keep: RetentionConfig) -> None:
 
 async def _delete(query: str, database: Database, ages: dict[str, Any]) -> int:
     async def chunk() -> tuple[int, int]:
-        ((count,),) = await database.fetch_all(query, ages)
+        count = int(await database.value(query, ages))
         return count, count
 
     return await in_chunks(RETENTION_CHUNK, chunk)
@@ -117,9 +118,8 @@ async def _delete(query: str, database: Database, ages: dict[str, Any]) -> int:
 async def _delete_months(database: Database, ages: dict[str, Any]) -> int:
     """Months of the archive go as a whole."""
     months = 0
-    while found := await database.fetch_all("forget_month", ages):
-        ((month, jobs, kept),) = found
-        log.info("a month of finished jobs deleted", action="retention", month=month, jobs=jobs, kept=kept)
+    while found := await database.rows(Record, "forget_month", ages):
+        log.info("a month of finished jobs deleted", action="retention", **found[0])
         months += 1
     return months
 
@@ -128,10 +128,10 @@ async def _delete_keys(database: Database, ages: dict[str, Any]) -> int:
     after = {"after_at": datetime(1970, 1, 1, tzinfo=UTC), "after_key": "", "after_producer": ""}
 
     async def chunk() -> tuple[int, int]:
-        found = await database.fetch_all("forget_dedupe_keys", {**ages, **after})
-        if not found:
+        found = first(await database.rows(Record, "forget_dedupe_keys", {**ages, **after}))
+        if found is None:
             return 0, 0
-        ((examined, deleted, after["after_at"], after["after_key"], after["after_producer"]),) = found
-        return examined, deleted
+        after.update({name: found[name] for name in after})
+        return found["examined"], found["deleted"]
 
     return await in_chunks(RETENTION_CHUNK, chunk)

@@ -10,6 +10,7 @@ from shardd.errors import DatabaseError
 from shardd.logs import get_logger
 from shardd.postgres.dsn import complete_dsn
 from shardd.queue.database import Database
+from shardd.queue.server_limits import ServerLimits
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
 from shardd.transports.whatsapp.sessions.setup import prepare_store
@@ -44,8 +45,8 @@ async def prepare_sessions(config: Config, scheduler: Scheduler, database: Datab
         return [f"WhatsApp devices cannot send: {error}"]
     if settings.pgbouncer or (config.database and config.database.sessions_dsn):
         return []
-    rows = await database.fetch_all("connection_limit")
-    wanted, limit = PER_CLIENT * min(devices, config.shards * settings.max_open_clients), rows[0][0]
+    limit = await ServerLimits(database).connection_room()
+    wanted = PER_CLIENT * min(devices, config.shards * settings.max_open_clients)
     if wanted <= limit:
         return []
     text = f"{devices} WhatsApp devices may take up to {wanted} connections to PostgreSQL, which allows {limit}"

@@ -44,7 +44,7 @@ class EventUpkeep:
         """Delete old events and forgotten webhooks. Raises DatabaseError."""
         config = self._config()
         await self._events.configure(config.keep)
-        if restored := await self._events.mend():
+        if restored := await self._events.reposition_restored():
             log.warning("this database was restored: its events are read again", action="events", events=restored)
         while await self._events.purge(config.keep, config.most, CHUNK) == CHUNK:
             pass

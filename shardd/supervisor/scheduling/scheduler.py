@@ -21,7 +21,7 @@ from shardd.ipc import DeviceSpec, Outcome
 from shardd.pacing import DevicePace
 from shardd.queue.records import Campaign, ClaimedJob, ClaimRequest, Device, Position, Send, StateChange
 from shardd.queue.settle import Claim
-from shardd.states import CAN_SEND, MAY_HAVE_LEFT, DeviceState, Verdict
+from shardd.states import CAN_SEND, DEVICE_TRANSITIONS, MAY_HAVE_LEFT, DeviceState, Verdict
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.scheduling.device_queue import NEVER, TRIM_AT, DeviceQueue, Refusal, SharedState
 
@@ -173,10 +173,13 @@ class Scheduler:
             if any(lane.campaign for lane in queue.lanes.values()):
                 self._offer(queue, now)
 
-    def state_changed(self, change: StateChange) -> None:
-        """A worker found a device in another state."""
+    def state_changed(self, change: StateChange) -> bool:
+        """A worker found a device in another state; False: no report leads there from its state, and it is ignored."""
         if (queue := self.queues.get(change.device_id)) is not None:
+            if change.state is not queue.state and change.state not in DEVICE_TRANSITIONS[queue.state]:
+                return False
             queue.state = change.state
+        return True
 
     def undeliverable(self, device: DeviceSpec, why: str) -> None:
         """A device's row cannot be sent to its worker: the device cannot send before its row changes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,6 @@ from shardd.queue.campaigns import Campaigns
 from shardd.queue.database import write_accepted
 from shardd.queue.devices import Devices
 from shardd.queue.records import StateChange
-from shardd.states import DeviceState
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.services import Service, Step
 from shardd.tasks import WakeUp
@@ -80,14 +78,16 @@ class DeviceSync(TableSync):
     def state_changed(self, message: ipc.DeviceChanged, epoch: int) -> None:
         """A worker reported a new state of a device, under a lease."""
         change = StateChange(message.device_id, message.state, message.reason, message.until, message.at, epoch)
-        level = logging.INFO if change.state is DeviceState.READY else logging.WARNING
         what = {
             "device": change.device_id,
             "reason": change.reason,
             "shard": self._scheduler.shard_of(change.device_id),
         }
-        log.log(level, "device is %s", change.state.value, action="device", **what)
-        self._scheduler.state_changed(change)
+        if not self._scheduler.state_changed(change):
+            # Such as the end of a session that the device no longer has.
+            log.info("report ignored: device is %s", change.state.value, action="device", **what)
+            return
+        log.warning("device is %s", change.state.value, action="device", **what)
         self._unwritten[change.device_id] = change
         self.wake()
 

@@ -52,10 +52,8 @@ def finished(
 ) -> list[int]:
     """Ids of jobs that ended like this, then."""
     jobs = insert_jobs(owner, "a", count, **fields)
-    owner.execute("SELECT shardd.end_jobs(%s, %s, NULL, NULL)", [jobs, "cancelled"])
-    owner.execute(
-        "UPDATE shardd.archive SET state = %s, settled_at = %s WHERE id = ANY (%s)", [state, settled_at, jobs]
-    )
+    owner.execute("SELECT shardd.end_jobs(%s, %s, NULL, NULL)", [jobs, state])
+    owner.execute("UPDATE shardd.archive SET settled_at = %s WHERE id = ANY (%s)", [settled_at, jobs])
     owner.execute("UPDATE shardd.dedupe_keys SET created_at = %s WHERE job_id = ANY (%s)", [settled_at, jobs])
     return jobs
 

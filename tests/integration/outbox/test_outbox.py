@@ -225,17 +225,17 @@ def test_a_restored_copy_delivers_what_its_counter_has_not_reached(owner: Connec
     ids = insert_jobs(dsn, "a", 3)
     for job in ids:
         owner.execute(END, [job, "sent"])
-    owner.execute("SELECT set_config('shardd.tends_outbox', 'yes', false)")
+    owner.execute("SELECT set_config('shardd.maintains_outbox', 'yes', false)")
     owner.execute("UPDATE shardd.outbox SET xid = '900000000000000' WHERE job_id IS NOT NULL")
-    owner.execute("SELECT set_config('shardd.tends_outbox', '', false)")
+    owner.execute("SELECT set_config('shardd.maintains_outbox', '', false)")
     owner.execute(
         "INSERT INTO shardd.webhook_cursors (name, xid, id, kinds, target, node, incarnation, expires_at) "
         "SELECT 'crm', xid, id, '{*}', '', 'n', gen_random_uuid(), now() FROM shardd.outbox WHERE job_id = %s",
         [ids[0]],
     )
     assert [row[3] for row in read(owner)] == [None]
-    assert owner.execute("SELECT shardd.mend_events()").fetchone() == (3,)
-    assert owner.execute("SELECT shardd.mend_events()").fetchone() == (0,)
+    assert owner.execute("SELECT shardd.reposition_restored_events()").fetchone() == (3,)
+    assert owner.execute("SELECT shardd.reposition_restored_events()").fetchone() == (0,)
     assert {row[3] for row in read(owner)} == {None, *ids}
     (cursor,) = owner.execute("SELECT xid || '-' || id FROM shardd.webhook_cursors").fetchall()[0]
     assert [row[3] for row in read(owner, cursor)][:2] == ids[1:]
@@ -275,12 +275,12 @@ def test_old_and_surplus_events_go_in_chunks_and_webhooks_learn_what_they_miss(o
     "statement", ["UPDATE shardd.outbox SET kind = 'x'", "DELETE FROM shardd.outbox", "TRUNCATE shardd.outbox"]
 )
 def test_events_are_append_only(owner: Connection, statement: str) -> None:
-    with pytest.raises(errors.ObjectNotInPrerequisiteState, match="neither changed nor deleted"):
+    with pytest.raises(errors.ObjectNotInPrerequisiteState, match="cannot be changed or deleted"):
         owner.execute(statement)
     # Nor does a purge open the door for what follows it in its transaction.
     owner.execute("BEGIN")
     owner.execute("SELECT shardd.purge_events('7d', 100, 10)")
-    with pytest.raises(errors.ObjectNotInPrerequisiteState, match="neither changed nor deleted"):
+    with pytest.raises(errors.ObjectNotInPrerequisiteState, match="cannot be changed or deleted"):
         owner.execute(statement)
 
 
@@ -312,7 +312,7 @@ def test_a_producer_reads_events_and_hears_of_them_but_writes_none(
             "INSERT INTO shardd.events (kind) VALUES ('job.sent')",
             "DELETE FROM shardd.events",
             "SELECT shardd.purge_events('0', 0, 1)",
-            "SELECT shardd.mend_events()",
+            "SELECT shardd.reposition_restored_events()",
             "SELECT * FROM shardd.webhook_cursors",
             "SELECT * FROM shardd.webhook_failures",
         ):

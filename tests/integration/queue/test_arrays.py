@@ -3,7 +3,7 @@
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shardd.queue.values import integers, texts
+from shardd.queue.values import array
 from tests.fixtures.postgres import Cluster
 
 # PostgreSQL's text holds every character but NUL and lone surrogates.
@@ -17,11 +17,11 @@ with_cluster = settings(suppress_health_check=[HealthCheck.function_scoped_fixtu
 @given(values=st.lists(st.integers(-(2**63), 2**63 - 1)))
 def test_integers_arrive(postgres: Cluster, values: list[int]) -> None:
     with postgres.superuser() as connection:
-        assert connection.execute("SELECT %s::bigint[]", (integers(values),)).fetchone() == (values,)
+        assert connection.execute("SELECT %s::bigint[]", (array(list(values)),)).fetchone() == (values,)
 
 
 @with_cluster
 @given(values=st.lists(st.none() | AWKWARD | TEXT))
 def test_texts_arrive(postgres: Cluster, values: list[str | None]) -> None:
     with postgres.superuser() as connection:
-        assert connection.execute("SELECT %s::text[]", (texts(values),)).fetchone() == (values,)
+        assert connection.execute("SELECT %s::text[]", (array(list(values)),)).fetchone() == (values,)

@@ -33,12 +33,14 @@ async def frozen(pid: int) -> AsyncGenerator[None]:
 
 async def answers(database: Database) -> bool:
     """Whether a statement gets its answer."""
-    return bool(await database.fetch_all("applied_migrations"))
+    return bool(await database.execute("applied_migrations"))
 
 
 async def test_runs_named_queries(database: Database) -> None:
-    assert await database.fetch_all("has_migrations") == [(True,)]
-    assert await database.fetch_dicts("has_migrations") == [{"?column?": True}]
+    assert await database.value("has_migrations") is True
+    assert await database.rows(dict, "newest_id") == [{"coalesce": 0}]
+    assert await database.column("heal_devices") == []
+    assert await database.value("heal_devices") is None
     assert await database.execute("applied_migrations") >= 1
 
 
@@ -135,7 +137,7 @@ async def test_connections_that_became_read_only_are_closed(database: Database, 
             lost = await anext(listener)
             assert lost.kind == "lost"
             with pytest.raises(DatabaseError, match="is read-only"):
-                await database.fetch_all("applied_migrations")
+                await database.execute("applied_migrations")
         while (event := await anext(listener)).kind != "connected":
             assert event.kind == "lost"
         while True:
@@ -276,7 +278,7 @@ def test_a_dsn_that_is_none_is_refused_without_showing_it() -> None:
 async def test_a_database_without_the_schema_is_told(empty_dsn: str) -> None:
     async with Database(empty_dsn) as database:
         with pytest.raises(DatabaseError, match="run `shardd db migrate`"):
-            await database.fetch_all("applied_migrations")
+            await database.execute("applied_migrations")
 
 
 async def test_a_listener_says_when_it_may_have_missed_something(

@@ -15,7 +15,7 @@ from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin, Devices
 from shardd.queue.jobs import Jobs
 from shardd.queue.records import Device, Sends, StateChange
-from shardd.states import SELF_HEALING, DeviceState
+from shardd.states import DEVICE_TRANSITIONS, DeviceState
 from tests.support.queue_rows import add_devices, claim, connect, finish, insert_jobs, take_epoch
 
 WARM_DAYS = 3
@@ -127,10 +127,10 @@ async def test_what_was_learned_is_written(dsn: str, devices: Devices, state: De
 async def test_later_knowledge_stands(dsn: str, devices: Devices) -> None:
     now = add_old_devices(dsn, "a")
     await devices.set_states([learned(DeviceState.BANNED, at=now - 500)])
-    await devices.set_states([learned(DeviceState.READY, at=now - 900)])
+    await devices.set_states([learned(DeviceState.REPLACED, at=now - 900)])
     assert (await one(devices)).state is DeviceState.BANNED
-    await devices.set_states([learned(DeviceState.READY, at=now - 100)])
-    assert (await one(devices)).state is DeviceState.READY
+    await devices.set_states([learned(DeviceState.REPLACED, at=now - 100)])
+    assert (await one(devices)).state is DeviceState.REPLACED
 
 
 async def test_what_is_learned_under_a_lost_lease_counts_for_nothing(
@@ -174,7 +174,7 @@ async def test_a_state_that_ends_by_itself_ends(dsn: str, devices: Devices, stat
         set_row(dsn, name, f"state = '{state.value}', reason = 'why', state_until = {until}")
     set_row(dsn, "gone", "removed_at = now()")
     healed = await devices.heal()
-    assert healed == (["over"] if state in SELF_HEALING else [])
+    assert healed == (["over"] if "heal" in DEVICE_TRANSITIONS[state] else [])
     for name in ("over", "not-yet", "for-ever"):
         found = await one(devices, name)
         assert found.state is (DeviceState.READY if name in healed else state)
@@ -201,7 +201,7 @@ async def test_changes_are_announced(dsn: str, database: Database, devices: Devi
     listener = asyncio.create_task(listen())
     async with asyncio.timeout(HANG):
         await connected.wait()
-        for number, state in enumerate((DeviceState.BANNED, DeviceState.READY)):
+        for number, state in enumerate((DeviceState.BANNED, DeviceState.REPLACED)):
             told.clear()
             await devices.set_states([learned(state, at=now - 100 + number)])
             await told.wait()

@@ -273,8 +273,8 @@ async def test_a_device_that_goes_leaves_the_jobs_of_its_groups_behind(
     owner.execute("UPDATE shardd.jobs SET device_id = 'a'")
     owner.execute("UPDATE shardd.jobs SET scheduled = true, due_at = now() WHERE id = %s", [later])
     owner.execute("UPDATE shardd.jobs SET claimed_epoch = 1 WHERE id = %s", [in_flight])
-    assert await admin.give_back(["a", "b"]) == 2
-    assert await admin.give_back(["a", "b"]) == 0
+    assert await admin.return_to_pools(["a", "b"]) == 2
+    assert await admin.return_to_pools(["a", "b"]) == 0
     rows = dict(owner.execute("SELECT id, device_id FROM shardd.jobs").fetchall())
     assert rows == {waits: None, later: None, in_flight: "a", own: "a"}
 

@@ -18,7 +18,8 @@ import pytest
 from psycopg import sql
 
 from shardd.postgres.settings import settings_for
-from shardd.postgres.sql_files import load_queries, queries_of
+from shardd.postgres.sql_files import load_queries
+from shardd.queue.columns import QUERIES
 from tests.fixtures.postgres import TEMPLATE, Cluster, make_state_dir, remove_state_dir, run
 
 BIG = re.compile(r"jobs|archive.*|contacts|campaigns|opt_outs")
@@ -26,7 +27,7 @@ BIG = re.compile(r"jobs|archive.*|contacts|campaigns|opt_outs")
 
 PROBED = {
     "jobs_pkey": {"id"},
-    "jobs_line": {"device_id", "lane"},
+    "jobs_lane": {"device_id", "lane"},
     "jobs_pool": {"device_group", "lane"},
     "jobs_assigned": {"device_id"},
     "jobs_due": {"due_at"},
@@ -147,7 +148,7 @@ def plan_of(queue: psycopg.Connection[Any], name: str, params: dict[str, Any]) -
             names.append(match[1])
         return f"${names.index(match[1]) + 1}"
 
-    text = re.sub(r"%\((\w+)\)s", number, queries_of("shardd.queue")[name].decode()).replace("%%", "%")
+    text = re.sub(r"%\((\w+)\)s", number, QUERIES[name].decode()).replace("%%", "%")
     arguments = sql.SQL(", ").join(sql.Literal(params[name]) for name in names)
     call = sql.SQL("EXPLAIN (FORMAT JSON) EXECUTE statement") + (
         sql.SQL(" ({})").format(arguments) if names else sql.SQL("")

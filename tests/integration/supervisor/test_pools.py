@@ -27,8 +27,8 @@ async def test_work_that_takes_every_connection_stops_neither_leases_nor_queue(d
         for _ in range(pools.general.pool.max_size):
             await taken.enter_async_context(pools.general.connection(timeout=HANG))
         with pytest.raises(DatabaseError, match="no connection became free"):
-            await pools.general.fetch_all("newest_id")
+            await pools.general.value("newest_id")
         assert [device for device, _, _ in await find_work(Jobs(pools.queue))] == ["a"]
         for _ in range(pools.queue.pool.max_size):
             await taken.enter_async_context(pools.queue.connection(timeout=HANG))
-        assert await pools.leases.fetch_all("newest_id") == [(1,)]
+        assert await pools.leases.value("newest_id") == 1

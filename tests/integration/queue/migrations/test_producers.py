@@ -116,7 +116,7 @@ def test_bound_roles_make_no_campaigns(tenants: Tenants, alpha: str, free: str) 
             with pytest.raises(errors.InsufficientPrivilege) as caught:
                 session.execute("INSERT INTO shardd.campaigns (id) VALUES (%s) ON CONFLICT DO NOTHING", [name])
             told.append(caught.value.diag.message_primary)
-        assert set(told) == {"alpha is bound, and makes no campaigns"}
+        assert set(told) == {"alpha is bound, and cannot create campaigns"}
     with tenants.session(free) as session:
         session.execute("INSERT INTO shardd.campaigns (id) VALUES ('new')")
 

@@ -73,7 +73,9 @@ def trigger_functions(dsn: str) -> list[str]:
 def test_no_trigger_function_can_be_put_on_a_table_of_ones_own(victim: str, producer: Connection) -> None:
     producer.execute("CREATE TEMP TABLE o (id integer)")
     names = trigger_functions(victim)
-    assert {"admit_job", "admit_opt_out", "welcome_jobs", "tell_ends", "tell_retry", "keep_outbox"} <= set(names)
+    assert {"admit_job", "admit_opt_out", "announce_jobs", "record_ends", "record_retries", "protect_outbox"} <= set(
+        names
+    )
     for name in names:
         with pytest.raises(errors.InsufficientPrivilege):
             producer.execute(f"CREATE TRIGGER x BEFORE INSERT ON o FOR EACH ROW EXECUTE FUNCTION shardd.{name}()")  # type: ignore[call-overload]  # names from the catalogue
@@ -188,7 +190,7 @@ async def test_what_stands_in_public_is_not_met_by_the_owner(
             owner.execute(f'DROP TABLE shardd."{month}"')  # type: ignore[call-overload]  # a name from the catalogue
         owner.execute("SELECT shardd.prepare_archive()")
         owner.execute("SELECT * FROM shardd.forget_month(now())")
-        owner.execute("SELECT shardd.purge_events(interval '1 day', 1, 1), shardd.mend_events()")
+        owner.execute("SELECT shardd.purge_events(interval '1 day', 1, 1), shardd.reposition_restored_events()")
         insert_jobs(owner, "a", 2, order_group="g", dedupe_key=None)
         owner.execute("SELECT shardd.end_jobs(array(SELECT id FROM shardd.jobs), 'cancelled', NULL, NULL)")
     gained_nothing(producer)
@@ -222,10 +224,11 @@ def test_nobody_ends_anothers_job_through_a_transition_table(dsn: str, victim: s
     with pytest.raises(errors.InsufficientPrivilege):
         producer.execute(
             "CREATE TRIGGER x AFTER INSERT ON added REFERENCING NEW TABLE AS added FOR EACH STATEMENT "
-            "EXECUTE FUNCTION shardd.welcome_jobs()"
+            "EXECUTE FUNCTION shardd.announce_jobs()"
         )
     for call in ("shardd.end_jobs(ARRAY[1::bigint], 'cancelled', NULL, NULL)", "shardd.purge_events('1 s', 0, 1000)",
-                 "shardd.mend_events()", "shardd.forget_month(now())", "shardd.prepare_archive()", "shardd.announce_events()",
+                 "shardd.reposition_restored_events()", "shardd.forget_month(now())", "shardd.prepare_archive()",
+                 "shardd.announce_events()",
                  "shardd.opted_out('628123456', 'marketing', false)"):  # fmt: skip
         with pytest.raises(errors.InsufficientPrivilege):
             producer.execute(f"SELECT {call}")  # type: ignore[call-overload]  # the calls above
@@ -233,7 +236,7 @@ def test_nobody_ends_anothers_job_through_a_transition_table(dsn: str, victim: s
 
 
 def test_no_event_is_forged_or_deleted(producer: Connection) -> None:
-    producer.execute("SELECT set_config('shardd.tends_outbox', 'yes', false)")
+    producer.execute("SELECT set_config('shardd.maintains_outbox', 'yes', false)")
     for statement in (
         "DELETE FROM shardd.outbox", "UPDATE shardd.outbox SET kind = 'job.sent'",
         "INSERT INTO shardd.outbox (kind) VALUES ('x')", "INSERT INTO shardd.archive (id) VALUES (1)",
@@ -277,7 +280,7 @@ async def test_no_lock_that_everybody_can_take_holds_anything_up(
     """All advisory locks that an earlier release took, held by a login that may do nothing."""
     for key in ("shardd.migrations", "shardd.prepare_archive", "shardd.order_group:g"):
         producer.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [key])
-    for key in ("shardd.welcome_jobs", "shardd.announce_events"):
+    for key in ("shardd.announce_jobs", "shardd.announce_events"):
         producer.execute("SELECT pg_advisory_lock(hashtext(%s))", [key])
     async with asyncio.timeout(30):
         assert await migrate(victim) == []

@@ -337,7 +337,7 @@ def test_what_somebody_wrote_has_a_limit_too(owner: Connection) -> None:
 
 
 def test_a_position_of_millions_of_letters_is_refused(producer: Connection) -> None:
-    with pytest.raises(errors.InvalidParameterValue, match="which is no position"):
+    with pytest.raises(errors.InvalidParameterValue, match="which is not a position"):
         producer.execute("SELECT * FROM shardd.read_events(%s)", ["1" * 5_000_000])
 
 

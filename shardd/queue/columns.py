@@ -1,0 +1,144 @@
+"""The columns of jobs and devices, once, and the statements of `sql/` that are filled in with them.
+
+Where a statement lists all columns of a kind, it has a placeholder such as `${archived}`, and likewise for states that follow
+from the tables of `shardd.states`. To add a column of jobs, add it to the tables and views with a migration, and to `GIVEN` or
+`RETRIED`, and to `SHOWN`, here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from shardd.postgres.sql_files import queries_of
+from shardd.queue.records import Device
+from shardd.queue.settle import Claim
+from shardd.states import CAN_SEND, DEVICE_TRANSITIONS, JOB_TRANSITIONS, DeviceState
+
+GIVEN: Final = (
+    *(
+        "device_id",
+        "device_group",
+        "recipient",
+        "kind",
+        "body",
+        "variables",
+        "media",
+        "file_name",
+        "mime_type",
+        "details",
+    ),
+    *("class", "campaign", "priority", "run_at", "expires_at", "max_attempts", "on_doubt", "dedupe_key", "order_group"),
+    *("reference", "metadata"),
+)
+"""Columns of a job that producers may insert."""
+
+RETRIED: Final = (
+    *(name for name in GIVEN if name != "device_id"),
+    *("producer", "created_at", "rendered", "confirms", "attempt"),
+)
+"""Columns that a job keeps when it is brought back from the archive, besides its id and, outside of a group, its device."""
+
+ARCHIVED: Final = ("device_id", *RETRIED, "token")
+"""Columns that move from the queue to the archive as they are, besides the id."""
+
+SHOWN: Final = (
+    *("id", "state", "device_id", "device_group", "recipient", "kind", "class", "campaign", "order_group", "reference"),
+    *(
+        "waits_for",
+        "failures",
+        "max_attempts",
+        "priority",
+        "run_at",
+        "expires_at",
+        "due_at",
+        "created_at",
+        "settled_at",
+    ),
+    *("message_id", "error", "error_class", "delivered_at", "read_at", "metadata"),
+)
+"""Columns of `shardd.outcomes` that `shardd job` shows (`shardd.queue.jobs.JobRow`), in the order of its JSON."""
+
+CONTENT: Final = (
+    *(
+        "body",
+        "variables",
+        "media",
+        "file_name",
+        "mime_type",
+        "details",
+        "on_doubt",
+        "dedupe_key",
+        "producer",
+        "claimed_at",
+    ),
+)
+"""Columns of the tables that `shardd job show` shows besides."""
+
+CLAIM: Final = tuple(field.name for field in dataclasses.fields(Claim))
+"""The fields of a claim: columns of the queue, but for the epoch, which is `claimed_epoch`."""
+
+_NOT_STORED: Final = {"day", "sent", "hour", "hour_sent", "last_at", "days", "fault"}
+DEVICE: Final = tuple(field.name for field in dataclasses.fields(Device) if field.name not in _NOT_STORED)
+"""Columns of `shardd.devices` that are read; the other fields of a device are counted from `shardd.device_days`."""
+
+
+def quoted(words: Iterable[str]) -> str:
+    """As a list of SQL; the words are our own, and have no quotes in them."""
+    return ", ".join(f"'{word}'" for word in words)
+
+
+def _from(event: str, table: Mapping[Any, Mapping[str, str]]) -> str:
+    """The states that an event leads out of."""
+    return quoted(state for state, events in table.items() if event in events)
+
+
+def _as_json_text(name: str) -> str:
+    return f"d.{name}::text" if name in ("settings", "classes") else f"d.{name}"
+
+
+_LISTS: Final = {
+    "given": ", ".join(GIVEN),
+    "retried": ", ".join(RETRIED),
+    "archived": ", ".join(ARCHIVED),
+    "shown": ", ".join(f"o.{name}" if name != "class" else "o.class AS job_class" for name in SHOWN),
+    "content": ", ".join(CONTENT),
+    "claim": ", ".join(f"j.{name}" if name != "epoch" else "j.claimed_epoch AS epoch" for name in CLAIM),
+    "device": ", ".join(map(_as_json_text, DEVICE)),
+    "can_send": quoted(sorted(CAN_SEND)),
+    "retryable": _from("retry", JOB_TRANSITIONS),
+    "healing": _from("heal", DEVICE_TRANSITIONS),
+    "taken_over": _from("take_over", DEVICE_TRANSITIONS),
+    "restorable": _from(f"restore_{DeviceState.READY}", DEVICE_TRANSITIONS),
+    "wants_settings": _from("new_settings", DEVICE_TRANSITIONS),
+    "reported": ", ".join(
+        f"('{before}', '{after}')"
+        for before, events in DEVICE_TRANSITIONS.items()
+        for after in DeviceState
+        if after in events
+    ),
+    "device_states": ", ".join(
+        f"('{state}', '{{{','.join(sorted(set(events.values()) - {state}))}}}')"
+        for state, events in DEVICE_TRANSITIONS.items()
+    ),
+}
+
+
+_QUERIES: Final = queries_of("shardd.queue")
+_FRAGMENTS: Final = {name: _QUERIES[name].decode() for name in ("job_filter", "live_jobs")}
+"""Parts that several statements have in common."""
+
+
+def fill_in(text: str, more: Mapping[str, str] | None = None) -> str:
+    """Replace the placeholders of a statement."""
+    lists = {**_LISTS, **_FRAGMENTS, **(more or {})}
+    return re.sub(r"\$\{(\w+)\}", lambda match: lists[match[1]], text)
+
+
+QUERIES: Final[Mapping[str, bytes]] = MappingProxyType(
+    {name: fill_in(text.decode()).encode() for name, text in _QUERIES.items()}
+)
+"""The statements of `sql/`, by name."""
