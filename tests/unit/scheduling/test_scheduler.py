@@ -90,6 +90,14 @@ def test_what_a_worker_learned_counts_before_it_is_written() -> None:
     assert asked(scheduler) == ["a"]
 
 
+@pytest.mark.parametrize("state", [DeviceState.UNPAIRED, DeviceState.LOGGED_OUT])
+def test_a_report_about_a_previous_session_is_ignored(state: DeviceState) -> None:
+    scheduler = ready(device("a", state=state))
+    assert not scheduler.state_changed(StateChange("a", DeviceState.RESTRICTED, "late", None, 1.0))
+    assert scheduler.queues["a"].state is state
+    assert asked(scheduler) == []
+
+
 def test_a_look_tells_workers_what_concerns_them() -> None:
     scheduler = make_scheduler()
     assert {shard: c.changed for shard, c in look(scheduler, device("a"), device("b")).items()} == {
