@@ -120,7 +120,7 @@ async def test_export_prints_what_import_reads(shardd: Command, producer: Produc
     listed = (await shardd("opt-out", "list", "--source", "message", "--json")).json
     assert [(row["address"], row["device_id"]) for row in listed] == [("6281234567890", "d1")]
     assert "there may be more" in (await shardd("opt-out", "list", "--limit", "10")).out
-    assert (await shardd("opt-out", "list", "--device", "d2")).out == "nobody\n"
+    assert (await shardd("opt-out", "list", "--device", "d2")).out == "no opt-outs\n"
 
 
 async def test_there_is_no_way_back(shardd: Command) -> None:
