@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from shardd.backoff import Breaker
 from shardd.config import parse_config
 from shardd.queue.records import Device
 from shardd.states import CAN_SEND, DeviceState, ShardState, Verdict
@@ -43,7 +42,7 @@ def queue(state: DeviceState = DeviceState.READY, *, paused: bool = False) -> De
 
 def bare_shard() -> Shard:
     rules = parse_config("state_dir: state", "test.yaml", {}).supervisor
-    return Shard(index=3, rules=rules, breaker=Breaker(crashes=5, within=120, probe_every=300))
+    return Shard(index=3, rules=rules)
 
 
 # ---- the shape
