@@ -129,7 +129,7 @@ DEVICE_REMEDY: Final = MappingProxyType(
         DeviceState.REPLACED: "another client uses this session; stop that client, then: shardd device take-over {id}",
         DeviceState.BANNED: "wait: WhatsApp lifts this ban by itself; write less, and only to people who want it",
         DeviceState.RESTRICTED: "wait: only messages to new contacts are held back; known chats are still served",
-        DeviceState.CLIENT_OUTDATED: "upgrade shardd: WhatsApp refuses this version of the library",
+        DeviceState.CLIENT_OUTDATED: "upgrade shardd: WhatsApp refuses this version of the library; it is tried again every hour",
     }
 )
 
@@ -151,7 +151,7 @@ DEVICE_TRANSITIONS: Final = MappingProxyType(
         DeviceState.REPLACED: MappingProxyType({**_REPORTED, **_BY_AN_OPERATOR, "take_over": DeviceState.READY}),
         DeviceState.BANNED: MappingProxyType({**_REPORTED, **_BY_AN_OPERATOR, "heal": DeviceState.READY}),
         DeviceState.RESTRICTED: MappingProxyType({**_REPORTED, **_BY_AN_OPERATOR, "heal": DeviceState.READY}),
-        DeviceState.CLIENT_OUTDATED: MappingProxyType({**_REPORTED, **_BY_AN_OPERATOR}),
+        DeviceState.CLIENT_OUTDATED: MappingProxyType({**_REPORTED, **_BY_AN_OPERATOR, "heal": DeviceState.READY}),
     }
 )
 

@@ -44,6 +44,18 @@ CASES["failure_402_bans_for_a_time"] = refused_login(402, "banned", "banned", "w
 
 
 @CASES.add
+async def an_outdated_library_is_tried_again_later(f: Faults, phone: Phone) -> None:
+    """What an upgrade needs: nobody has to touch the devices that an old version left behind."""
+    f.strike(phone, "failure", "login", code=405)
+    job, body = f.send(phone)
+    row = await f.fleet.device_is(phone, "client_outdated")
+    assert 3000 < (row["state_until"] - row["state_since"]).total_seconds() <= 3600 + 2
+    f.fleet.rows("UPDATE shardd.devices SET state_until = now() WHERE id = %s RETURNING id", phone.id)
+    await f.fleet.job_is(job, "sent")
+    assert f.arrivals(body) == ["ack"]
+
+
+@CASES.add
 async def a_ban_ends_by_itself(f: Faults, phone: Phone) -> None:
     await f.works(phone)
     await f.fleet.control.ban(phone.number, BANNED_FOR)

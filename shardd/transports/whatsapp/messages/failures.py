@@ -20,6 +20,8 @@ from shardd.urls import scrub_urls
 
 RATE_BACKOFF: Final = 60.0
 """Seconds that a device backs off after WhatsApp reported too many requests."""
+OUTDATED_RETRY: Final = 3600.0
+"""Seconds until a device that was refused for the library's version may log in again: by then shardd may have been upgraded."""
 
 # Neonize.proto, ConnectFailureReason, in WhatsApp's own numbers.
 _LOGOUT_REASONS: Final = MappingProxyType(
@@ -87,7 +89,10 @@ def banned(event: Any) -> Failure:
 def outdated(_: Any) -> Failure:
     """ClientOutdated: failure 405."""
     return Failure(
-        "WhatsApp refuses this version of the library (405)", DeviceState.CLIENT_OUTDATED, error_class=ErrorClass.DEVICE
+        "WhatsApp refuses this version of the library (405)",
+        DeviceState.CLIENT_OUTDATED,
+        time.time() + OUTDATED_RETRY,
+        error_class=ErrorClass.DEVICE,
     )
 
 

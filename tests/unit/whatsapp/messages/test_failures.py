@@ -119,4 +119,4 @@ def test_an_event_moves_the_device(
     assert (failure.state, words in failure.text) == (state, True)
     error = failure.as_error()
     assert error.state == (state.value if state else None)
-    assert (error.until is not None) == (state is DeviceState.BANNED)
+    assert (error.until is not None) == (state in {DeviceState.BANNED, DeviceState.CLIENT_OUTDATED})
