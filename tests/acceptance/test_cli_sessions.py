@@ -115,7 +115,7 @@ async def test_imported_sessions_send_without_any_pairing(place: Place, empty_ds
         (message,) = await place.control.wait_messages(1, sender=number)
         assert message.text == f"by {number}"
     again = (await place.shardd(*command, "--json")).json
-    assert [item["does"] for item in again] == ["here", "skip", "here", "conflict", "conflict"]
+    assert [item["does"] for item in again] == ["existing", "skip", "existing", "conflict", "conflict"]
 
 
 async def test_an_import_from_nowhere_is_told_in_one_line(place: Place, empty_dsn: str) -> None:

@@ -36,8 +36,8 @@ WARNING: Final = (
     "First stop the program that used these sessions, for good: WhatsApp keeps one connection per session, and two programs "
     "on one session replace each other forever."
 )
-_STYLES: Final = {"import": "green", "here": "dim", "skip": "yellow", "conflict": "red"}
-_WORDS: Final = {"import": "to import", "here": "here already", "skip": "to skip", "conflict": "in conflict"}
+_STYLES: Final = {"import": "green", "existing": "dim", "skip": "yellow", "conflict": "red"}
+_WORDS: Final = {"import": "to import", "existing": "existing", "skip": "to skip", "conflict": "in conflict"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Item:
     number: str
     name: str
     device: str
-    does: Literal["import", "here", "skip", "conflict"]
+    does: Literal["import", "existing", "skip", "conflict"]
     why: str
 
 
@@ -162,10 +162,10 @@ def plan_items(plan: ImportPlan, devices: Sequence[DeviceRow], prefix: str, want
             continue
         device_id = device_ids([prefix + session.number])[0]
         there = by_id.get(device_id)
-        does: Literal["import", "here", "skip", "conflict"] = "import"
+        does: Literal["import", "existing", "skip", "conflict"] = "import"
         why = "new device"
         if session.jid in by_session:
-            does, device_id, why = "here", by_session[session.jid], "this device has it already"
+            does, device_id, why = "existing", by_session[session.jid], "this device has it already"
         elif session.number in seen:
             does, why = "skip", "an older session of this number"
         elif session.number in by_number:
