@@ -53,8 +53,8 @@ from shardd.supervisor.outbox.upkeep import PURGE_EVERY, EventUpkeep
 from shardd.supervisor.outbox.webhooks import Webhooks
 from shardd.supervisor.pools import Pools
 from shardd.supervisor.reload import Reload
+from shardd.supervisor.scheduling.current_config import CurrentConfig
 from shardd.supervisor.scheduling.groups import GroupAssigner
-from shardd.supervisor.scheduling.rules import Rules
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.scheduling.table_sync import CampaignSync, DeviceSync
 from shardd.supervisor.scheduling.work_poller import WorkPoller
@@ -106,7 +106,7 @@ class Composition:
 def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one statement for each part shows who is given whom
     """Make the parts."""
     config, pools = given.config, given.pools
-    rules, steps, defects = Rules(config), Steps(), Defects()
+    current, steps, defects = CurrentConfig(config), Steps(), Defects()
     jobs = Jobs(pools.queue)
 
     # Leases and scheduling
@@ -115,19 +115,19 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
     )
     scheduler = Scheduler(
         shard_of=lambda device_id: shard_of(device_id, config.shards),
-        pace_of=rules.pace_of,
-        in_flight_of=rules.in_flight_of,
+        pace_of=current.pace_of,
+        in_flight_of=current.in_flight_of,
         account_of=lambda device: account_of(device.transport, device.settings),
     )
 
     def zone_of(device_id: str) -> tzinfo:
         """Whose midnight begins a device's day."""
         queue = scheduler.queues.get(device_id)
-        return rules.config.pacing.zone if queue is None else queue.pace.zone
+        return current.config.pacing.zone if queue is None else queue.pace.zone
 
     def region(device_id: str) -> str | None:
         queue = scheduler.queues.get(device_id)
-        return None if queue is None else rules.config.transports.region_of(queue.device.transport)
+        return None if queue is None else current.config.transports.region_of(queue.device.transport)
 
     def send(shard: int, message: ipc.ToWorker) -> bool:
         return workers.send(shard, message)
@@ -143,19 +143,19 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
         poison=poison,
         send=send,
         may_claim=lambda: keeper.good() and state_watch.error is None,
-        batch=lambda: rules.config.queue.batch,
-        backoff=lambda: rules.job_backoff,
+        batch=lambda: current.config.queue.batch,
+        backoff=lambda: current.job_backoff,
         opt_out_check=OptOutCheck(OptOuts(pools.queue), region, inbox.contains),
         defect=defects.note,
     )
-    claim_watch = ClaimWatch(Jobs(pools.general), router, in_flight, lambda: rules.config.queue.send_timeout)
+    claim_watch = ClaimWatch(Jobs(pools.general), router, in_flight, lambda: current.config.queue.send_timeout)
     recovery = Recovery(
         config.state_dir,
         given.state_id,
         jobs,
         node=config.node,
         shards=config.shards,
-        backoff=lambda: rules.job_backoff,
+        backoff=lambda: current.job_backoff,
         grace=LOST_AFTER * config.lease.ttl,
         zone_of=zone_of,
         poison=poison,
@@ -175,15 +175,15 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
         changed=router.wake,
         send=send,
         defect=defects.note,
-        warm_days=lambda: rules.warm_days,
+        warm_days=lambda: current.warm_days,
     )
     work_poller = WorkPoller(
         jobs,
         scheduler,
         steps,
         found=router.wake,
-        poll_every=lambda: rules.config.queue.poll_every,
-        scan_every=lambda: rules.config.queue.scan_every,
+        poll_every=lambda: current.config.queue.poll_every,
+        scan_every=lambda: current.config.queue.scan_every,
     )
     campaign_sync = CampaignSync(
         Campaigns(pools.general),
@@ -197,7 +197,7 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
         scheduler,
         work_poller.hint,
         steps.add("sharing out jobs of groups"),
-        every=lambda: rules.config.queue.poll_every,
+        every=lambda: current.config.queue.poll_every,
     )
 
     def listener(channel: str, wake: Callable[[], None]) -> NotificationListener:
@@ -254,7 +254,7 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
     take_over = TakeOver(keeper, ownership, recovery, workers, jobs, device_sync, campaign_sync, inbox)
     counter = upkeep.QueueCounter(Counts(pools.general), lambda: scheduler.held_back(time.monotonic()))
     bindings = upkeep.BindingCheck(ProducerAdmin(pools.general))
-    events = EventUpkeep(Events(pools.general), WebhookAdmin(pools.general), lambda: rules.config.events)
+    events = EventUpkeep(Events(pools.general), WebhookAdmin(pools.general), lambda: current.config.events)
     server_watch = ServerWatch(ServerLimits(pools.watch))
 
     def apply(config: Config) -> None:
@@ -265,10 +265,10 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
         router.wake()
 
     reload = Reload(
-        rules, given.notifier, given.reload_asked, apply=apply, held=lambda: keeper.epochs, restart=workers.restart
+        current, given.notifier, given.reload_asked, apply=apply, held=lambda: keeper.epochs, restart=workers.restart
     )
     node = Node(
-        rules=rules,
+        current=current,
         scheduler=scheduler,
         router=router,
         workers=workers,
@@ -323,7 +323,7 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
         ),
         long(
             "deleting old rows",
-            lambda: cleanup.delete_old(pools.general, rules.config.retention),
+            lambda: cleanup.delete_old(pools.general, current.config.retention),
             every=upkeep.RETENTION_EVERY,
         ),
     ]

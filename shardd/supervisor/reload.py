@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from shardd.config import Config, diff_config, load_config
 from shardd.errors import ConfigError, SharddError, UsageError
 from shardd.logs import get_logger, set_log_level
-from shardd.supervisor.scheduling.rules import Rules
+from shardd.supervisor.scheduling.current_config import CurrentConfig
 from shardd.supervisor.services import Service
 from shardd.supervisor.systemd import Notifier
 
@@ -68,7 +68,7 @@ class Reload(Service):
 
     def __init__(
         self,
-        rules: Rules,
+        current: CurrentConfig,
         notifier: Notifier,
         asked: asyncio.Event,
         *,
@@ -77,7 +77,7 @@ class Reload(Service):
         restart: Callable[[int], Awaitable[None]],
     ) -> None:
         """`apply`: passes the new config on; `held`: the shards of this node; `restart`: a shard, raises SharddError."""
-        self._rules = rules
+        self._current = current
         self._notifier = notifier
         self._apply = apply
         self._held = held
@@ -112,7 +112,7 @@ class Reload(Service):
             return plan.changed + plan.notes
 
     def _read(self) -> ReloadPlan:
-        before = self._rules.config
+        before = self._current.config
         if before.source is None:
             raise UsageError("this node was started without a config file")
         self._notifier.reloading()
@@ -124,7 +124,7 @@ class Reload(Service):
             raise
         finally:
             self._notifier.ready("reloaded")
-        self._rules.set_config(plan.config)
+        self._current.set_config(plan.config)
         self._notes = list(plan.notes)
         set_log_level(plan.config.log.level)
         self._apply(plan.config)

@@ -18,9 +18,9 @@ from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.cluster.state_folder import StateWatch
 from shardd.supervisor.dispatch.router import Router
 from shardd.supervisor.problems import Problem, ProblemKind, ReportsProblems
+from shardd.supervisor.scheduling.current_config import CurrentConfig
 from shardd.supervisor.scheduling.device_queue import DeviceQueue
 from shardd.supervisor.scheduling.outlook import DeviceOutlook, device_outlook
-from shardd.supervisor.scheduling.rules import Rules
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.scheduling.table_sync import DeviceSync
 from shardd.supervisor.services import Service
@@ -43,7 +43,7 @@ log = get_logger(__name__)
 class Node:
     """What the control API serves."""
 
-    rules: Rules
+    current: CurrentConfig
     scheduler: Scheduler
     router: Router
     workers: WorkerPool
@@ -105,7 +105,7 @@ class Node:
         for problem in problems:
             by_kind.setdefault(problem.kind.value, []).append(problem.text)
         sandbox = sum(queue.device.transport == SANDBOX.name for queue in self.scheduler.queues.values())
-        config = self.rules.config
+        config = self.current.config
         return Status(
             version=__version__,
             node=config.node,

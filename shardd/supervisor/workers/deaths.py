@@ -33,7 +33,7 @@ class SettleDead(Protocol):
 
 
 class Deaths:
-    """Of all workers of a node."""
+    """Follows up on the deaths of a node's workers."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Deaths:
         except Exception as error:  # noqa: BLE001  # a defect: the shard is tried again, and what was in flight is settled
             self._defect(shard, "the end of its worker could not be noted", error)
             shard.process, shard.state = None, ShardState.BACKOFF
-            shard.next_start = time.monotonic() + shard.rules.backoff.cap
+            shard.next_start = time.monotonic() + shard.config.backoff.cap
         failed = partial(self._defect, shard, "what its worker had in flight could not be settled")
         self._tasks.start(self._settle_all(shard, how, by_itself=by_itself, failed=failed), failed)
 
@@ -81,11 +81,11 @@ class Deaths:
                 failed(error)
                 await asyncio.sleep(JOURNAL_RETRY)
             else:
-                self._judge(shard, how, alone)
+                self._count_death(shard, how, alone)
                 shard.clean, shard.unsettled = True, None
         self._settled()
 
-    def _judge(self, shard: Shard, how: str, alone: Claim | None) -> None:
+    def _count_death(self, shard: Shard, how: str, alone: Claim | None) -> None:
         """Whether a death counts for the breaker, which stops a shard whose workers fail whatever the jobs.
 
         It does not if a known job is the cause and the last workers were healthy: they sent other jobs. Without that proof it
@@ -100,6 +100,6 @@ class Deaths:
         shard.last_error = f"worker died: {how}, while it prepared job {alone.id} of device {alone.device_id} alone"
         healthy = self._dispatch.sent_by(shard.index) > shard.sent_before[0]
         if healthy or 0 < alone.worker_deaths < ALONE_FROM:
-            shard.excuse_crash()
+            shard.discount_crash()
         else:
             shard.count_crash(time.monotonic())

@@ -30,7 +30,7 @@ from shardd.tasks import TaskSet
 log = get_logger(__name__)
 
 TICK: Final = 0.1
-"""Seconds between looks at the workers."""
+"""Seconds between checks of the workers."""
 
 
 class WorkerPool(Service):
@@ -140,7 +140,7 @@ class WorkerPool(Service):
         await self._drain(shard, "respawn")
         if (why := shard.blocked or shard.unsettled) is not None:
             raise SharddError(f"shard {index} cannot start: {why}")
-        shard.forgive(time.monotonic())
+        shard.reset(time.monotonic())
         deaths = shard.restarts
         await self._until(
             lambda: (
@@ -254,17 +254,17 @@ class WorkerPool(Service):
         process = shard.process
         if process is None:
             return
-        rules = self._config.supervisor
+        config = self._config.supervisor
         if shard.kill_at is not None and now > shard.kill_at:
             process.kill()
-        elif shard.state is ShardState.STARTING and now - process.started_at > rules.start_timeout:
-            shard.last_error = f"not ready within {rules.start_timeout:g} s"
+        elif shard.state is ShardState.STARTING and now - process.started_at > config.start_timeout:
+            shard.last_error = f"not ready within {config.start_timeout:g} s"
             process.abort()
-        elif shard.state is ShardState.RUNNING and process.silent_for() > rules.heartbeat_timeout:
-            shard.last_error = f"no heartbeat for {rules.heartbeat_timeout:g} s"
+        elif shard.state is ShardState.RUNNING and process.silent_for() > config.heartbeat_timeout:
+            shard.last_error = f"no heartbeat for {config.heartbeat_timeout:g} s"
             process.abort()
         elif shard.state is ShardState.RUNNING:
-            shard.proven(now)
+            shard.reset_if_stable(now)
 
     def _recycle_one(self) -> None:
         """Replace a worker that has used up its budget."""

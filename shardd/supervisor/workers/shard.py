@@ -29,7 +29,7 @@ class Shard:
     """What the supervisor knows about a shard."""
 
     index: int
-    rules: SupervisorConfig
+    config: SupervisorConfig
     breaker: Breaker = field(init=False)
     state: ShardState = ShardState.WAITING
     epoch: int | None = None
@@ -65,14 +65,14 @@ class Shard:
 
     def __post_init__(self) -> None:
         """Make the breaker."""
-        rules = self.rules.breaker
-        self.breaker = Breaker(crashes=rules.crashes, within=rules.within, probe_every=rules.probe_every)
+        breaker = self.config.breaker
+        self.breaker = Breaker(crashes=breaker.crashes, within=breaker.within, probe_every=breaker.probe_every)
 
-    def configure(self, rules: SupervisorConfig) -> None:
+    def configure(self, config: SupervisorConfig) -> None:
         """The config was reloaded."""
-        self.rules = rules
-        self.breaker.crashes, self.breaker.within = rules.breaker.crashes, rules.breaker.within
-        self.breaker.probe_every = rules.breaker.probe_every
+        self.config = config
+        self.breaker.crashes, self.breaker.within = config.breaker.crashes, config.breaker.within
+        self.breaker.probe_every = config.breaker.probe_every
 
     def move(self, event: str) -> None:
         """Take a transition. KeyError: the table has none, a defect."""
@@ -129,7 +129,7 @@ class Shard:
         self.crashes_in_a_row += 1
         self.last_error = f"worker died: {how}"
         self.move("died")
-        self.next_start = now + full_jitter(self.crashes_in_a_row, self.rules.backoff.first, self.rules.backoff.cap)
+        self.next_start = now + full_jitter(self.crashes_in_a_row, self.config.backoff.first, self.config.backoff.cap)
         log.error("worker died", action="crash", shard=self.index, how=how, again_in=round(self.next_start - now, 1))
 
     @property
@@ -149,21 +149,21 @@ class Shard:
             self.move("broke")
             self.next_start = self.breaker.next_probe() or now
 
-    def excuse_crash(self) -> None:
+    def discount_crash(self) -> None:
         """A known job caused its worker's death: the backoff does not grow."""
         self.crashes_in_a_row = max(0, self.crashes_in_a_row - 1)
 
-    def forgive(self, now: float) -> None:
-        """An operator wants it back: reset breaker, backoff and hold."""
+    def reset(self, now: float) -> None:
+        """An operator restarts it: reset breaker, backoff and hold."""
         self.breaker.healthy()
         self.crashes_in_a_row, self.next_start, self.held = 0, now, False
 
-    def proven(self, now: float) -> None:
-        """Forget earlier crashes once it has run long enough."""
+    def reset_if_stable(self, now: float) -> None:
+        """Forget earlier crashes once its worker has run long enough."""
         process = self.process
         if not self.crashes_in_a_row or process is None or process.ready_at is None:
             return
-        if now - process.ready_at >= self.rules.backoff.reset_after:
+        if now - process.ready_at >= self.config.backoff.reset_after:
             self.crashes_in_a_row = 0
             self.breaker.healthy()
 

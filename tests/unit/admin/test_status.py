@@ -41,8 +41,8 @@ def queue(state: DeviceState = DeviceState.READY, *, paused: bool = False) -> De
 
 
 def bare_shard() -> Shard:
-    rules = parse_config("state_dir: state", "test.yaml", {}).supervisor
-    return Shard(index=3, rules=rules)
+    config = parse_config("state_dir: state", "test.yaml", {}).supervisor
+    return Shard(index=3, config=config)
 
 
 # ---- the shape

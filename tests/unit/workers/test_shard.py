@@ -44,7 +44,7 @@ def test_a_death_that_a_job_is_to_blame_for_makes_no_later_worker_careful_and_no
         shard.state = ShardState.RUNNING
         shard.died("SIGKILL", now=100.0)
         if excused:
-            shard.excuse_crash()
+            shard.discount_crash()
         assert shard.careful is careful
     assert shard.crashes_in_a_row == 2
     assert shard.restarts == 5

@@ -1,4 +1,4 @@
-"""The config's settings of devices and jobs, in the types of their users."""
+"""The config that is in effect, with its limits and backoffs in the types that the scheduler and the router use."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MOST_PACES: Final = 10_000
 """Different paces that are cached."""
 
 
-class Rules:
-    """The settings of the current config, which a reload replaces by `set_config`."""
+class CurrentConfig:
+    """The config as of the last reload (`set_config`), and what it means for each device and transport."""
 
     def __init__(self, config: Config) -> None:
         self._unknown_zones: set[str] = set()
