@@ -34,17 +34,12 @@ _TABLE: Final = USER_DEVICES.name
 
 @dataclass(frozen=True, slots=True)
 class OldDevice:
-    """A device of the old system, and the device that it becomes."""
+    """A device of the old system, and the device that it becomes. `number`: digits only; empty if unknown."""
 
     old_id: str
-    id: str
-    transport: str
-    label: str | None
     jid: str
     number: str
-    settings: dict[str, Any]
-    gap_min: float | None
-    gap_max: float | None
+    becomes: ImportedDevice
 
 
 @dataclass(slots=True)
@@ -82,8 +77,16 @@ def read_device(row: Row, report: Report) -> OldDevice | None:
     settings = _settings(transport, jid, old_id, report)
     number = re.sub(r"[^0-9]", "", number_of(jid) or row.get("phone") or "") if transport == WHATSAPP else ""
     low, high = _gap(row, old_id, report)
-    label = (row.get("device_name") or "").strip()[:MOST_LABEL] or None
-    return OldDevice(old_id, chosen, transport, label, jid, number, settings, low, high)
+    device = ImportedDevice(
+        id=chosen,
+        transport=transport,
+        state="unpaired" if transport == WHATSAPP else "ready",
+        label=(row.get("device_name") or "").strip()[:MOST_LABEL] or None,
+        settings=settings,
+        gap_min=low,
+        gap_max=high,
+    )
+    return OldDevice(old_id, jid, number, device)
 
 
 def plan_devices(
@@ -93,38 +96,39 @@ def plan_devices(
     plan = DevicePlan()
     taken = {number_of(one.session): one.id for one in there.values() if one.session and not one.removed}
     claims = _match(devices, sessions)
-    for device in devices:
+    for old in devices:
+        device = old.becomes
         known = there.get(device.id)
         if known is not None and known.removed:
             report.refuse(
-                _TABLE, device.old_id, "the device was removed from shardd; bring it back: shardd device add", device.id
+                _TABLE, old.old_id, "the device was removed from shardd; bring it back: shardd device add", device.id
             )
             continue
         if known is not None and known.transport != device.transport:
             what = f"{device.id} uses {known.transport}, not {device.transport}"
-            report.refuse(_TABLE, device.old_id, "its id belongs to another device", what)
+            report.refuse(_TABLE, old.old_id, "its id belongs to another device", what)
             continue
-        if device.old_id in plan.ids or device.id in plan.ids.values():
-            report.refuse(_TABLE, device.old_id, "another row has the same id", device.id)
+        if old.old_id in plan.ids or device.id in plan.ids.values():
+            report.refuse(_TABLE, old.old_id, "another row has the same id", device.id)
             continue
-        plan.ids[device.old_id] = device.id
+        plan.ids[old.old_id] = device.id
         session = known.session if known is not None else None
         report.devices["new" if known is None else "existing"] += 1
         if device.transport == WHATSAPP:
-            wanted = claims.get(device.old_id)
+            wanted = claims.get(old.old_id)
             holder = taken.setdefault(number_of(wanted), device.id) if wanted else None
             if session is None and wanted and holder == device.id:
                 plan.sessions[device.id] = session = wanted
             elif session is None and wanted:
                 report.note(
                     _TABLE,
-                    device.old_id,
+                    old.old_id,
                     "its number has a session on another device, so it stays unpaired",
                     holder or "",
                 )
             report.devices["with_session" if session else "unpaired"] += 1
         if known is None:
-            plan.add.append(_imported(device))
+            plan.add.append(device)
     return plan
 
 
@@ -134,9 +138,10 @@ def _match(devices: Sequence[OldDevice], sessions: Sequence[str]) -> dict[str, s
     for session in sorted(sessions, key=_index):
         newest[number_of(session)] = session
     exact = set(sessions)
-    found = {device.old_id: device.jid for device in devices if device.transport == WHATSAPP and device.jid in exact}
-    for device in devices:
-        if device.transport == WHATSAPP and device.old_id not in found and device.number in newest:
+    phones = [device for device in devices if device.becomes.transport == WHATSAPP]
+    found = {device.old_id: device.jid for device in phones if device.jid in exact}
+    for device in phones:
+        if device.old_id not in found and device.number in newest:
             found[device.old_id] = newest[device.number]
     return found
 
@@ -144,18 +149,6 @@ def _match(devices: Sequence[OldDevice], sessions: Sequence[str]) -> dict[str, s
 def _index(session: str) -> int:
     digits = session.partition("@")[0].partition(":")[2]
     return int(digits) if digits.isdigit() else 0
-
-
-def _imported(device: OldDevice) -> ImportedDevice:
-    return ImportedDevice(
-        id=device.id,
-        transport=device.transport,
-        state="unpaired" if device.transport == WHATSAPP else "ready",
-        label=device.label,
-        settings=device.settings,
-        gap_min=device.gap_min,
-        gap_max=device.gap_max,
-    )
 
 
 def _settings(transport: str, jid: str, old_id: str, report: Report) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Dump(Source):
                 yield from scanner.rows()
             except (OSError, EOFError, zlib.error) as error:
                 raise SourceError(f"{self.name} cannot be read to its end: {error}; dump or copy it again") from error
-        self._columns |= scanner.columns
+        self.found |= scanner.found
 
     def close(self) -> None:
         """Nothing to close: each scan closes its files."""

@@ -14,7 +14,7 @@ Every quantifier that could match long text is possessive, so a pattern takes ti
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from typing import Final
 
 from shardd.errors import SourceError
@@ -97,9 +97,10 @@ class DumpScanner:
         self._utc = False
         self._database = ""
         self._homes: dict[str, str] = {}
-        self._created: dict[str, list[tuple[str, str]]] = {}
-        self.columns: dict[str, tuple[str, ...]] = {}
-        """The columns that were read of each table in the dump, also of an empty one."""
+        self._created: dict[str, dict[str, str]] = {}
+        """Types of columns, by table and column."""
+        self.found: set[str] = set()
+        """Names of the tables in the dump, also of empty ones."""
 
     def rows(self) -> Iterator[tuple[Table, Row]]:
         """The rows of the wanted tables. Raises SourceError."""
@@ -181,56 +182,42 @@ class DumpScanner:
                 return
 
     def _copy(self, head: re.Match[bytes]) -> Iterator[tuple[Table, Row]]:
-        text, path = self._text, head["path"]
-        table = self._wanted(path)
+        text = self._text
+        table = self._wanted(head["path"])
         if table is None:
             # From the end of the statement's own line, because there may be no data at all.
             text.place -= 1
             text.skip_through(b"\n\\.")
             text.line()
             return
-        names = self._column_list(head["columns"], table, path)
-        self._check_home(table, path)
-        chosen = self._choose(table, [name for name, _ in names])
-        places = [(column, [name for name, _ in names].index(column)) for column in chosen]
+        count, places = self._layout(table, head)
         while (line := text.line()) != rb"\.":
             if line is None:
                 raise self._cut(table)
             values = read_copy_line(line, self._codec)
-            if len(values) < len(names) and not text.peek():
+            if len(values) < count and not text.peek():
                 raise self._cut(table)
-            if len(values) != len(names):
-                raise SourceError(
-                    f"{self._name}: a row of {table.name} before byte {text.offset:,} has {len(values)} fields, "
-                    f"not {len(names)}"
-                )
-            yield table, {column: values[place] for column, place in places}
+            self._check_length(table, values, count)
+            yield table, {column: values[place] for column, place in places.items()}
 
     def _insert(self, head: re.Match[bytes]) -> Iterator[tuple[Table, Row]]:
-        text, dialect, path = self._text, self._dialect, head["path"]
-        table = self._wanted(path)
+        text, dialect = self._text, self._dialect
+        table = self._wanted(head["path"])
         if table is None:
             self._skip_statement()
             return
-        names = self._column_list(head["columns"], table, path)
-        self._check_home(table, path)
-        chosen = self._choose(table, [name for name, _ in names])
+        count, places = self._layout(table, head)
         # By default mysqldump has the server write TIMESTAMP columns (not DATETIME) in UTC.
-        zones = {name for name, kind in self._created.get(table.name, []) if kind == "timestamp"}
-        moments = zones if self._utc and dialect == "mysql" else set()
-        places = [(column, [name for name, _ in names].index(column)) for column in chosen]
+        types = self._created.get(table.name, {}) if self._utc and dialect == "mysql" else {}
+        moments = [column for column in places if types.get(column) == "timestamp"]
         while True:
             match = text.await_take(ROWS[dialect])
             if match is None:
                 raise self._cut(table)
             literals = LITERALS[dialect].findall(match[1])
-            if len(literals) != len(names):
-                raise SourceError(
-                    f"{self._name}: a row of {table.name} before byte {text.offset:,} has {len(literals)} values, "
-                    f"not {len(names)}"
-                )
-            row = {column: read_literal(literals[place], dialect, self._codec) for column, place in places}
-            for column in moments & row.keys():
+            self._check_length(table, literals, count)
+            row = {column: read_literal(literals[place], dialect, self._codec) for column, place in places.items()}
+            for column in moments:
                 row[column] = f"{value}+00:00" if (value := row[column]) else value
             yield table, row
             if text.peek() != b",":
@@ -246,11 +233,32 @@ class DumpScanner:
         statement = self._text.await_take(WHOLE[self._dialect])
         if statement is None:
             raise self._cut(table)
-        self._created[table.name] = list(read_columns(statement[0]))
-        self.columns.setdefault(table.name, ())
+        self._created[table.name] = dict(read_columns(statement[0]))
+        self.found.add(table.name)
 
     def _wanted(self, path: bytes) -> Table | None:
         return self._tables.get(bare_name(ANY_NAME.findall(path)[-1]))
+
+    def _layout(self, table: Table, head: re.Match[bytes]) -> tuple[int, dict[str, int]]:
+        """How many values a row has in the statement that begins with `head`, and the place of each column to read."""
+        self._check_home(table, head["path"])
+        if head["columns"] is not None:
+            names = [bare_name(name) for name in ANY_NAME.findall(head["columns"])]
+        elif table.name in self._created:
+            names = list(self._created[table.name])
+        else:
+            raise SourceError(
+                f"{self._name}: the rows of {head['path'].decode(errors='replace')} have no column names, and the dump has no "
+                "CREATE TABLE for them; dump again with pg_dump --column-inserts or mysqldump --complete-insert"
+            )
+        self.found.add(table.name)
+        return len(names), {column: names.index(column) for column in table.choose(names, self._name)}
+
+    def _check_length(self, table: Table, values: Sized, count: int) -> None:
+        if len(values) != count:
+            raise SourceError(
+                f"{self._name}: a row of {table.name} before byte {self._text.offset:,} has {len(values)} values, not {count}"
+            )
 
     def _check_home(self, table: Table, path: bytes) -> None:
         """Refuse a table that is in two schemas or databases: their rows would be mixed."""
@@ -259,20 +267,6 @@ class DumpScanner:
             raise SourceError(
                 f"{self._name}: table {table.name} is in {self._homes[table.name]} and in {home}; dump only one of them"
             )
-
-    def _column_list(self, columns: bytes | None, table: Table, path: bytes) -> list[tuple[str, str]]:
-        if columns is not None:
-            return [(bare_name(name), "") for name in ANY_NAME.findall(columns)]
-        if table.name not in self._created:
-            raise SourceError(
-                f"{self._name}: the rows of {path.decode(errors='replace')} have no column names, and the dump has no "
-                "CREATE TABLE for them; dump again with pg_dump --column-inserts or mysqldump --complete-insert"
-            )
-        return self._created[table.name]
-
-    def _choose(self, table: Table, there: list[str]) -> tuple[str, ...]:
-        self.columns[table.name] = table.choose(there, self._name)
-        return self.columns[table.name]
 
     def _cut(self, table: Table) -> SourceError:
         return SourceError(

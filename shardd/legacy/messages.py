@@ -25,14 +25,7 @@ WAITING: Final = frozenset({"pending", "queued"})
 IN_FLIGHT: Final = frozenset({"processing", "sending"})
 SENT: Final = frozenset({"sent", "delivered", "read", "success", "completed"})
 UNSENT: Final = frozenset({"failed", "error", "cancelled", "canceled", "skipped", "expired", "timeout"})
-KINDS: Final = {
-    "text": "text",
-    "": "text",
-    "image": "image",
-    "video": "video",
-    "audio": "audio",
-    "document": "document",
-}
+KINDS: Final = ("text", "image", "video", "audio", "document")
 KEPT: Final = ("user_id", "campaign_id", "sequence_id", "sequence_stepid", "recipient_name", "group_id", "group_order")
 """Columns that are kept in the job's metadata, and so appear with its outcome."""
 
@@ -59,13 +52,6 @@ class RefusedRowError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """A message that becomes a job; `job.device_id` is still the old id."""
-
-    job: ImportedJob
-
-
-@dataclass(frozen=True, slots=True)
 class Unsent:
     """A message that is not imported and may not have been sent: later ones of its order group must not be sent."""
 
@@ -85,8 +71,8 @@ class MessageReader:
         self._expire_after = None if expire_after is None else timedelta(seconds=expire_after)
         self._now = now
 
-    def read(self, row: Row) -> Waiting | Unsent | None:
-        """Classify a row; None: it was sent."""
+    def read(self, row: Row) -> ImportedJob | Unsent | None:
+        """Classify a row; None: it was sent. The `device_id` of a job is still the old id."""
         old_id = row["id"] or ""
         status = (row["status"] or "").strip().lower()
         if status in SENT:
@@ -102,7 +88,7 @@ class MessageReader:
             self._report.doubt(old_id, whom + (f", sent_at {sent_at}" if sent_at else ""))
             return Unsent(old_id)
         try:
-            return Waiting(self._job(row, old_id, status))
+            return self._job(row, old_id, status)
         except RefusedRowError as refusal:
             self._report.refuse(_TABLE, old_id, refusal.reason, refusal.detail)
             return Unsent(old_id)
@@ -143,15 +129,14 @@ class MessageReader:
         )
 
     def _content(self, row: Row, old_id: str) -> tuple[str, str | None]:
-        named = (row.get("message_type") or "").strip().lower()
+        kind = (row.get("message_type") or "").strip().lower() or "text"
         media = (row.get("media_url") or "").strip()
-        kind = KINDS.get(named)
-        if kind is None:
-            raise RefusedRowError(f"message_type is not one of {', '.join(filter(None, KINDS))}", named)
+        if kind not in KINDS:
+            raise RefusedRowError(f"message_type is not one of {', '.join(KINDS)}", kind)
         if kind == "text" and not media:
             return kind, None
         if not media:
-            raise RefusedRowError("media_url is empty, but message_type is a kind of media", named)
+            raise RefusedRowError("media_url is empty, but message_type is a kind of media", kind)
         if not media.lower().startswith(("http://", "https://", "data:")):
             raise RefusedRowError("media_url is not an http(s) or data URL", safe_url(media))
         if kind == "text":

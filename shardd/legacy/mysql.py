@@ -68,7 +68,8 @@ class MysqlSource(Source):
                 }
                 if not types:
                     continue
-                columns = self._columns[table.name] = table.choose(types, self.name)
+                columns = table.choose(types, self.name)
+                self.found.add(table.name)
                 statement = query_text("shardd.legacy", "mysql_rows").format(
                     columns=", ".join(map(_quote, columns)), table=_quote(table.name)
                 )

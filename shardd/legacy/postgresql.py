@@ -50,7 +50,8 @@ class PostgresqlSource(Source):
                 ).fetchall()
                 if not there:
                     continue
-                columns = self._columns[table.name] = table.choose([row[0] for row in there], self.name)
+                columns = table.choose([row[0] for row in there], self.name)
+                self.found.add(table.name)
                 statement = composing.SQL(query_text("shardd.legacy", "postgresql_rows")).format(
                     columns=composing.SQL(", ").join(
                         composing.SQL("{}::text").format(composing.Identifier(column)) for column in columns

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from shardd.errors import SourceError
-from shardd.legacy.messages import Unsent, Waiting, order_group
+from shardd.legacy.messages import Unsent, order_group
 from shardd.legacy.tables import Row
 from shardd.postgres.sql_files import query_text
 from shardd.queue.imports import ImportedJob
@@ -31,7 +31,7 @@ class Spool:
         self._database.execute(query_text("shardd.legacy", "spool_create"))
         self._decoder = msgspec.json.Decoder(ImportedJob)
 
-    def add(self, row: Row, message: Waiting | Unsent) -> None:
+    def add(self, row: Row, message: ImportedJob | Unsent) -> None:
         """Add a message; an unsent one only if it has an order group. Raises SourceError."""
         group = order_group(row)
         if isinstance(message, Unsent):
@@ -39,8 +39,8 @@ class Spool:
                 return
             run_at, old_id, job = "", message.row, None
         else:
-            run_at, old_id = message.job.run_at.astimezone(UTC).isoformat(), message.job.reference
-            job = msgspec.json.encode(message.job)
+            run_at, old_id = message.run_at.astimezone(UTC).isoformat(), message.reference
+            job = msgspec.json.encode(message)
         try:
             values = (group or "", _place(row.get("group_order")), run_at, old_id, job)
             self._database.execute(query_text("shardd.legacy", "spool_add"), values)

@@ -59,7 +59,6 @@ MESSAGES: Final = Table(
     ),
 )
 SESSIONS: Final = Table("whatsmeow_device", needed=("jid",), optional=(), required=False)
-TABLES: Final = (USER_DEVICES, MESSAGES, SESSIONS)
 
 
 class Source(ABC):
@@ -68,15 +67,12 @@ class Source(ABC):
     def __init__(self, name: str) -> None:
         """`name`: its name in reports, without a password."""
         self.name = name
-        self._columns: dict[str, tuple[str, ...]] = {}
+        self.found: set[str] = set()
+        """Names of the tables that finished scans read, also of empty ones."""
 
     @abstractmethod
     def scan(self, *tables: Table) -> Iterator[tuple[Table, Row]]:
         """The rows of these tables in any order, without holding a table in memory."""
-
-    def columns(self, table: Table) -> tuple[str, ...] | None:
-        """The columns that a finished scan read of a table; None: no such table."""
-        return self._columns.get(table.name)
 
     @abstractmethod
     def close(self) -> None:
@@ -86,7 +82,7 @@ class Source(ABC):
 def check_required(source: Source, *tables: Table) -> None:
     """Raise SourceError if a scan did not find a required table."""
     for table in tables:
-        if table.required and source.columns(table) is None:
+        if table.required and table.name not in source.found:
             raise SourceError(
                 f"{source.name} has no table {table.name}: is it the old system's? If it is in another schema, name "
                 "that in the DSN (?options=-csearch_path%3DNAME); a dump must contain the table's data"

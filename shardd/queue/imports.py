@@ -1,7 +1,7 @@
 """Importing from another system: the statements of `sql/imports.sql` as typed calls.
 
 Everything can be repeated: existing rows stay as they are. Jobs pass the table's triggers like all others; a refused one does not
-stop the rest. A rehearsal does the same and rolls it back.
+stop the rest. A dry run does the same and rolls it back.
 """
 
 from __future__ import annotations
@@ -82,10 +82,10 @@ class Admission:
 class Imports:
     """Devices, campaigns and jobs from elsewhere, over a database. Every call raises DatabaseError."""
 
-    def __init__(self, database: Database, *, rehearse: bool) -> None:
-        """`rehearse`: roll back everything."""
+    def __init__(self, database: Database, *, dry_run: bool) -> None:
+        """`dry_run`: roll back everything."""
         self._database = database
-        self._rehearse = rehearse
+        self._dry_run = dry_run
         self._blocked: set[str] = set()
 
     async def known_devices(self) -> dict[str, KnownDevice]:
@@ -94,17 +94,17 @@ class Imports:
 
     async def add_devices(self, devices: Sequence[ImportedDevice]) -> set[str]:
         """Returns the ids that are new."""
-        async with self._database.connection() as connection, connection.transaction(force_rollback=self._rehearse):
+        async with self._database.connection() as connection, connection.transaction(force_rollback=self._dry_run):
             return await self._add_devices(connection, devices)
 
     async def admit(self, jobs: Sequence[ImportedJob], devices: Sequence[ImportedDevice] = ()) -> Admission:
         """Insert jobs in this order, at most BATCH, and their campaigns.
 
-        `devices`: in a rehearsal, the jobs' devices that do not exist.
+        `devices`: in a dry run, the jobs' devices that do not exist.
         """
         admission = Admission()
-        async with self._database.connection() as connection, connection.transaction(force_rollback=self._rehearse):
-            if self._rehearse:
+        async with self._database.connection() as connection, connection.transaction(force_rollback=self._dry_run):
+            if self._dry_run:
                 await self._add_devices(connection, devices)
             campaigns = {job.campaign for job in jobs if job.campaign is not None}
             query = self._database.queries["import_campaigns"]

@@ -23,10 +23,9 @@ from shardd.cli.output import Console, Text, count, make_console, print_json, sa
 from shardd.config import Config
 from shardd.config.values import RefusedError, parse_duration
 from shardd.errors import SourceError, UsageError
-from shardd.legacy.old_system import read_old_system
+from shardd.legacy.old_system import open_source, read_old_system
 from shardd.legacy.postgresql import PostgresqlSource
 from shardd.legacy.report import Report, Rows
-from shardd.legacy.sources import open_source
 
 SOURCE_VARIABLE: Final = "SHARDD_IMPORT_FROM"
 SESSIONS_VARIABLE: Final = "SHARDD_IMPORT_SESSIONS"

@@ -29,7 +29,7 @@ OVERDUE: Final = timedelta(days=1)
 async def take_over(config: Config, system: OldSystem, store: str | None, report: Report, now: datetime) -> None:
     """Import, and fill the report. `store`: the DSN of the old sessions, if they can be reached. Raises SharddError."""
     async with open_session_context(config) as context:
-        imports = Imports(context.database, rehearse=report.dry_run)
+        imports = Imports(context.database, dry_run=report.dry_run)
         there = _list_sessions(store) if store else []
         plan = plan_devices(system.devices, await imports.known_devices(), there, report)
         _remark(system, store, plan, report)
@@ -45,7 +45,7 @@ def _list_sessions(store: str) -> list[str]:
     """By their keys alone: the store of an older library has fewer columns."""
     with closing(PostgresqlSource(store)) as source:
         sessions = [row["jid"] or "" for _, row in source.scan(SESSIONS)]
-        if source.columns(SESSIONS) is None:
+        if SESSIONS.name not in source.found:
             raise SourceError(
                 f"{source.name} has no table {SESSIONS.name}: name the database of the old sessions with --sessions"
             )

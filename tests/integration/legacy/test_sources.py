@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from shardd.errors import DatabaseError, SharddError, SourceError, UsageError
-from shardd.legacy.sources import open_source
+from shardd.legacy.old_system import open_source
 from shardd.legacy.tables import MESSAGES, SESSIONS, USER_DEVICES, Row
 from tests.fixtures.legacy import OldMysql, OldPostgresql
 from tests.support.legacy.mariadb import MariaDb
@@ -85,8 +85,8 @@ def read(source: str | Path) -> list[Row]:
             (str(UUID(int=7)), "It's; (a) `name`", "", "5")
         ]
         rows = sorted((row for _, row in old.scan(MESSAGES)), key=lambda row: row["id"] or "")
-        assert old.columns(SESSIONS) is None
-        assert old.columns(MESSAGES) is not None
+        assert SESSIONS.name not in old.found
+        assert MESSAGES.name in old.found
     return [{column: row[column] for column in messages()[0]} for row in rows]
 
 
@@ -163,7 +163,7 @@ def test_the_rows_that_programs_hold_are_no_data(old_mysql: OldMysql, tmp_path: 
     assert "not; data" in dump.read_text(errors="replace")
     with closing(open_source(str(dump))) as old:
         assert list(old.scan(USER_DEVICES, MESSAGES)) == []
-        assert (old.columns(USER_DEVICES), old.columns(MESSAGES)) == (None, ())
+        assert old.found == {MESSAGES.name}
 
 
 def test_a_missing_column_is_named(old_postgresql: OldPostgresql, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_an_id_stays_or_gets_a_prefix(old: str, new: str | None) -> None:
 
 @pytest.mark.parametrize("platform", [None, "", " ", "whatsapp", "WhatsApp"])
 def test_no_platform_is_whatsapp(report: Report, platform: str | None) -> None:
-    assert read(report, platform=platform, jid=session("628111")).transport == "whatsapp"
+    assert read(report, platform=platform, jid=session("628111")).becomes.transport == "whatsapp"
     assert report.refusals == 0
 
 
@@ -60,12 +60,12 @@ def test_no_platform_is_whatsapp(report: Report, platform: str | None) -> None:
 def test_delays_become_the_gap_if_they_are_one(
     report: Report, row: dict[str, str | None], gap: tuple[float | None, float | None], noted: bool
 ) -> None:
-    device = read(report, **row)
+    device = read(report, **row).becomes
     assert ((device.gap_min, device.gap_max), bool(report.noted)) == (gap, noted)
 
 
 def test_a_token_that_cannot_be_one_is_left_out_and_not_shown(report: Report) -> None:
-    device = read(report, platform="Wablas", jid="to ken")
+    device = read(report, platform="Wablas", jid="to ken").becomes
     assert device.settings == {}
     (rows,) = report.noted.values()
     assert "settings.token" in rows.listed[0][1]

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from shardd.legacy.messages import MessageReader, Unsent, Waiting, read_moment
+from shardd.legacy.messages import MessageReader, Unsent, read_moment
 from shardd.legacy.report import Report
 from shardd.legacy.spool import Spool
 from shardd.legacy.tables import Row
@@ -33,8 +33,8 @@ def row(old_id: str = "1", **fields: str | None) -> Row:
 
 def job(reader: MessageReader, **fields: str | None) -> ImportedJob:
     message = reader.read(row(**fields))
-    assert isinstance(message, Waiting)
-    return message.job
+    assert isinstance(message, ImportedJob)
+    return message
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_a_message_is_due_when_it_was_scheduled_else_when_it_was_made_else_now(r
 @pytest.mark.parametrize(
     ("status", "sent_at", "fate"),
     [
-        ("pending", None, Waiting),
-        ("QUEUED ", "0001-01-01 00:00:00", Waiting),
+        ("pending", None, ImportedJob),
+        ("QUEUED ", "0001-01-01 00:00:00", ImportedJob),
         ("pending", "2026-01-01 00:00:00", "doubt"),
         ("processing", None, "doubt"),
         ("sending", None, "doubt"),
@@ -92,7 +92,7 @@ def test_only_what_surely_waits_is_taken(
     message = reader.read(row(status=status, sent_at=sent_at))
     found = {"doubt": report.in_doubt.count, "finished": report.finished.total(), "refused": report.refusals}
     assert found == {name: int(name == fate) for name in found}
-    assert isinstance(message, Waiting) == (fate is Waiting)
+    assert isinstance(message, ImportedJob) == (fate is ImportedJob)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_media_goes_along_or_the_row_stays(
     reader: MessageReader, kind: str | None, media: str | None, becomes: tuple[str, str | None] | None
 ) -> None:
     message = reader.read(row(message_type=kind, media_url=media))
-    assert ((message.job.kind, message.job.media) if isinstance(message, Waiting) else None) == becomes
+    assert ((message.kind, message.media) if isinstance(message, ImportedJob) else None) == becomes
 
 
 @pytest.fixture
