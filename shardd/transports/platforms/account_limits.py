@@ -19,19 +19,20 @@ MAX_ACCOUNTS: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """What is left of a backoff."""
+    """Why an account may not send, and until when."""
 
-    seconds: float
+    until: float
     why: str
     error_class: ErrorClass
+
+
+_NONE: Final = Backoff(0.0, "", ErrorClass.UNKNOWN)
 
 
 @dataclass(slots=True)
 class _Account:
     next_at: float = 0.0
-    until: float = 0.0
-    why: str = ""
-    error_class: ErrorClass = ErrorClass.UNKNOWN
+    backoff: Backoff = _NONE
     doubts: int = 0
 
 
@@ -46,28 +47,23 @@ class AccountLimits:
     def backoff_of(self, account: str, now: float) -> Backoff | None:
         """The backoff that the account is in."""
         known = self._accounts.get(account)
-        if known is None or known.until <= now:
-            return None
-        return Backoff(known.until - now, known.why, known.error_class)
+        return known.backoff if known is not None and known.backoff.until > now else None
 
     def wait_of(self, account: str, now: float) -> float:
         """Seconds until the account's next message may leave."""
-        return max(0.0, self._of(account).next_at - now) if self._spacing else 0.0
+        return max(0.0, self._of(account).next_at - now)
 
     def take(self, account: str, now: float) -> float:
         """Reserve the account's next send time; returns the seconds until then."""
-        if not self._spacing:
-            return 0.0
-        known = self._of(account)
-        at = max(now, known.next_at)
-        known.next_at = at + self._spacing
-        return at - now
+        wait = self.wait_of(account, now)
+        self._of(account).next_at = now + wait + self._spacing
+        return wait
 
     def back_off(self, account: str, seconds: float, why: str, error_class: ErrorClass, now: float) -> None:
         """The platform demands a backoff. A longer one in progress stays."""
         known = self._of(account)
-        if now + seconds > known.until:
-            known.until, known.why, known.error_class = now + seconds, why, error_class
+        if now + seconds > known.backoff.until:
+            known.backoff = Backoff(now + seconds, why, error_class)
 
     def in_doubt(self, account: str, why: str, now: float, retry_after: float | None = None) -> None:
         """The platform left a message in doubt. `retry_after`: seconds that it demands."""

@@ -77,6 +77,10 @@ class Context:
     retry_after: float | None = None
     """Retry-After of the answer, in seconds."""
 
+    def wait(self, default: float) -> float:
+        """Seconds until the next attempt: what the answer asks for, otherwise `default`."""
+        return default if self.retry_after is None else self.retry_after
+
     def tidy(self, text: str) -> str:
         """Text of the platform, fit to be shown: short, on one line, without a secret of ours or of a URL."""
         for secret in self.secrets:
@@ -112,8 +116,10 @@ def _moved(text: str, context: Context) -> SendError:
 
 
 def too_fast(text: str, context: Context) -> SendError:
-    """The account sends too fast."""
-    return rate_limited(text, context.retry_after)
+    """The account sends too fast; it backs off for as long as the platform asks."""
+    return DeviceUnavailableError(
+        text, retry_after=context.wait(RATE_BACKOFF), whole_account=True, error_class=ErrorClass.RATE_LIMIT
+    )
 
 
 def _doubtful(text: str, _: Context) -> SendError:
@@ -161,7 +167,7 @@ def verdict(  # noqa: PLR0911  # one return for each row of the table that it is
         case Accepted():
             text = f"{context.platform} answered {answer.status}, but also that it accepted the message"
             return _doubtful(text, context)
-        case Refused(error) if isinstance(error, DeviceUnavailableError | InDoubtError):
+        case Refused(error) if isinstance(error, DeviceUnavailableError):
             return error
         case Refused(error) if answer.status in {401, 429}:
             return UNCLEAR_STATUSES[answer.status](str(error), context)
@@ -177,16 +183,6 @@ def verdict(  # noqa: PLR0911  # one return for each row of the table that it is
             return reader(text, context)
         case _:
             assert_never(reading)
-
-
-def rate_limited(text: str, retry_after: float | None) -> DeviceUnavailableError:
-    """The account sends too fast; it backs off for as long as the platform asks."""
-    return DeviceUnavailableError(
-        text,
-        retry_after=RATE_BACKOFF if retry_after is None else retry_after,
-        whole_account=True,
-        error_class=ErrorClass.RATE_LIMIT,
-    )
 
 
 def read_status(body: Mapping[str, Any], words: str, context: Context, message_id: str | None) -> Reading:

@@ -52,14 +52,13 @@ class CloudApiTransport(HttpPlatform):
     definition: ClassVar = CLOUD_API
     _config: CloudApiConfig
 
-    def request(self, own: Mapping[str, str], job: JobSpec, number: str, proxy: str | None) -> Request:
+    def request(self, own: Mapping[str, str], job: JobSpec, number: str) -> Request:
         """JSON."""
         version = own.get("version", self._config.version)
         return Request(
             url=f"{self.base_of(own)}/{version}/{own['phone_number_id']}/messages",
             body=_encode(message_of(job, number)),
             headers={"Authorization": f"Bearer {own['token']}", "Content-Type": "application/json"},
-            proxy=proxy,
         )
 
     def read(self, body: Mapping[str, Any], status: int, context: Context) -> Reading:
@@ -123,13 +122,11 @@ def _template(details: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pair_rate(text: str, context: Context) -> SendError:
-    wait = PAIR_BACKOFF if context.retry_after is None else context.retry_after
-    return TransientError(text, retry_after=wait, error_class=ErrorClass.RATE_LIMIT)
+    return TransientError(text, retry_after=context.wait(PAIR_BACKOFF), error_class=ErrorClass.RATE_LIMIT)
 
 
 def _spam(text: str, context: Context) -> SendError:
-    wait = SPAM_BACKOFF if context.retry_after is None else context.retry_after
-    return DeviceUnavailableError(text, retry_after=wait, error_class=ErrorClass.RATE_LIMIT)
+    return DeviceUnavailableError(text, retry_after=context.wait(SPAM_BACKOFF), error_class=ErrorClass.RATE_LIMIT)
 
 
 def _dead_token(text: str, _: Context) -> SendError:
@@ -139,8 +136,7 @@ def _dead_token(text: str, _: Context) -> SendError:
 
 
 def _service(text: str, context: Context) -> SendError:
-    wait = SERVICE_RETRY if context.retry_after is None else context.retry_after
-    return TransientError(text, retry_after=wait, error_class=ErrorClass.SERVER)
+    return TransientError(text, retry_after=context.wait(SERVICE_RETRY), error_class=ErrorClass.SERVER)
 
 
 def _opted_out(text: str, _: Context) -> SendError:

@@ -12,6 +12,7 @@ that too would send twice.
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import time
 from collections.abc import Mapping
@@ -35,9 +36,8 @@ class Request:
     """What is posted. Its repr shows neither headers nor body, which hold secrets and messages."""
 
     url: str
-    body: bytes = field(repr=False)
-    headers: Mapping[str, str] = field(repr=False)
-    proxy: str | None = field(default=None, repr=False)
+    body: bytes | aiohttp.FormData = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,6 @@ class Answer:
     body: bytes | None
     retry_after: float | None = None
     lost: str = ""
-
-
-@dataclass(slots=True)
-class _Progress:
-    connected: bool = False
 
 
 class HttpExchange:
@@ -79,23 +74,23 @@ class HttpExchange:
         """Close the session and its connections."""
         await self._session.close()
 
-    async def post(self, request: Request) -> Answer:
+    async def post(self, request: Request, proxy: str | None) -> Answer:
         """Post once. Raises DeviceUnavailableError when nothing left, InDoubtError when that cannot be known."""
-        progress = _Progress()
+        connected = asyncio.Event()
         try:
             async with self._session.post(
                 request.url,
                 data=request.body,
                 headers=request.headers,
-                proxy=request.proxy,
+                proxy=proxy,
                 allow_redirects=False,
-                trace_request_ctx=progress,
+                trace_request_ctx=connected,
             ) as response:
                 retry_after = read_retry_after(response.headers.get("Retry-After"), time.time())
                 body, lost = await _read(response)
                 return Answer(response.status, body, retry_after, lost)
         except TimeoutError:
-            if not progress.connected:
+            if not connected.is_set():
                 raise _unreachable(request, "no connection in time") from None
             raise InDoubtError(
                 f"no answer from {_host(request)} in {self._answer_timeout:g} s to a message that was handed over",
@@ -103,7 +98,7 @@ class HttpExchange:
             ) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             why = connection_words(error)
-            if not progress.connected:
+            if not connected.is_set():
                 raise _unreachable(request, why) from None
             raise InDoubtError(
                 f"the connection to {_host(request)} ended without an answer to a message that was handed over: {why}",
@@ -112,7 +107,7 @@ class HttpExchange:
 
 
 async def _connected(_: aiohttp.ClientSession, context: Any, __: aiohttp.TraceConnectionCreateEndParams) -> None:
-    context.trace_request_ctx.connected = True
+    context.trace_request_ctx.set()
 
 
 async def _read(response: aiohttp.ClientResponse) -> tuple[bytes | None, str]:

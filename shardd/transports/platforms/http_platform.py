@@ -77,15 +77,15 @@ class HttpPlatform(Transport):
                 f"recipient {job.recipient!r} is not a phone number, and {self.name} sends to phone numbers only",
                 error_class=ErrorClass.RECIPIENT,
             )
-        request = self.request(own, job, recipient.number, device.proxy)
+        request = self.request(own, job, recipient.number)
         await self._wait_for_rate(account)
         secrets = tuple(own[name] for name in self.definition.secrets)
         return Prepared(request, account, Context(self.name, job.body, secrets))
 
-    async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Prepared) -> Sent:  # noqa: ARG002 - all is prepared
+    async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Prepared) -> Sent:
         """Post once, and read the answer."""
         try:
-            answer = await self._exchange.post(prepared.request)
+            answer = await self._exchange.post(prepared.request, device.proxy)
         except InDoubtError as error:
             self._limits.in_doubt(prepared.account, str(error), _now())
             raise
@@ -108,7 +108,7 @@ class HttpPlatform(Transport):
     # ---- what each platform adds
 
     @abstractmethod
-    def request(self, own: Mapping[str, str], job: JobSpec, number: str, proxy: str | None) -> Request:
+    def request(self, own: Mapping[str, str], job: JobSpec, number: str) -> Request:
         """The request that sends a job. `own`: the device's settings; `number`: digits only.
 
         Raises PermanentError when this platform cannot send the job.
@@ -162,10 +162,11 @@ class HttpPlatform(Transport):
             self._check_backoff(account)
 
     def _check_backoff(self, account: str) -> None:
-        if (backoff := self._limits.backoff_of(account, _now())) is not None:
+        now = _now()
+        if (backoff := self._limits.backoff_of(account, now)) is not None:
             raise DeviceUnavailableError(
                 f"its account is backing off: {backoff.why}",
-                retry_after=backoff.seconds,
+                retry_after=backoff.until - now,
                 error_class=backoff.error_class,
             )
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
-from urllib.parse import urlencode
+
+from aiohttp import FormData
 
 from shardd.config.transports.platforms import WABLAS
 from shardd.ipc import JobSpec
@@ -22,7 +23,7 @@ class WablasTransport(HttpPlatform):
 
     definition: ClassVar = WABLAS
 
-    def request(self, own: Mapping[str, str], job: JobSpec, number: str, proxy: str | None) -> Request:
+    def request(self, own: Mapping[str, str], job: JobSpec, number: str) -> Request:
         """A form, url-encoded."""
         if job.kind == "image":
             path, form = "send-image", {"phone": number, "image": job.media or "", "caption": job.body}
@@ -30,9 +31,8 @@ class WablasTransport(HttpPlatform):
             path, form = "send-message", {"phone": number, "message": job.body}
         return Request(
             url=f"{self.base_of(own)}/api/{path}",
-            body=urlencode(form).encode(),
-            headers={"Authorization": own["token"], "Content-Type": "application/x-www-form-urlencoded"},
-            proxy=proxy,
+            body=FormData(form),
+            headers={"Authorization": own["token"]},
         )
 
     def read(self, body: Mapping[str, Any], status: int, context: Context) -> Reading:  # noqa: ARG002 - the body suffices

@@ -6,9 +6,10 @@ POST {base}/api/send, multipart, with `device_id`, `number`, `message`, and `fil
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from typing import Any, ClassVar
+
+from aiohttp import FormData
 
 from shardd.config.transports.platforms import WHACENTER
 from shardd.ipc import JobSpec
@@ -22,28 +23,13 @@ class WhacenterTransport(HttpPlatform):
 
     definition: ClassVar = WHACENTER
 
-    def request(self, own: Mapping[str, str], job: JobSpec, number: str, proxy: str | None) -> Request:
+    def request(self, own: Mapping[str, str], job: JobSpec, number: str) -> Request:
         """A form, multipart."""
         form = {"device_id": own["device_id"], "number": number, "message": job.body}
         if job.kind == "image":
             form["file"] = job.media or ""
-        boundary = secrets.token_hex(16)
-        return Request(
-            url=f"{self.base_of(own)}/api/send",
-            body=multipart(form, boundary),
-            headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
-            proxy=proxy,
-        )
+        return Request(url=f"{self.base_of(own)}/api/send", body=FormData(form, default_to_multipart=True))
 
     def read(self, body: Mapping[str, Any], status: int, context: Context) -> Reading:  # noqa: ARG002 - the body suffices
         """`status`, and a sentence in `msg`."""
         return read_status(body, "msg", context, None)
-
-
-def multipart(form: Mapping[str, str], boundary: str) -> bytes:
-    """A form of plain text (RFC 7578). `boundary`: in none of the values; the names need no quoting."""
-    parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
-        for name, value in form.items()
-    ]
-    return "".join([*parts, f"--{boundary}--\r\n"]).encode()

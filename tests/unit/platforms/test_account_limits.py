@@ -39,7 +39,7 @@ def test_the_longer_backoff_counts_and_ends_by_itself() -> None:
     limits.back_off("a", 5, "slower", ErrorClass.SERVER, 110)
     backoff = limits.backoff_of("a", 130)
     assert backoff is not None
-    assert (backoff.seconds, backoff.why, backoff.error_class) == (30, "slow down", ErrorClass.RATE_LIMIT)
+    assert (backoff.until, backoff.why, backoff.error_class) == (160, "slow down", ErrorClass.RATE_LIMIT)
     assert limits.backoff_of("a", 160) is None
     assert limits.backoff_of("b", 130) is None
 
@@ -50,15 +50,15 @@ def test_doubt_after_doubt_makes_longer_backoffs_until_an_answer_is_clear() -> N
         limits.in_doubt("a", "502", now)
         backoff = limits.backoff_of("a", now)
         assert backoff is not None
-        backoffs.append(backoff.seconds)
-        now += backoff.seconds
+        backoffs.append(backoff.until - now)
+        now = backoff.until
     assert backoffs[:3] == [DOUBT_FIRST, 2 * DOUBT_FIRST, 4 * DOUBT_FIRST]
     assert backoffs[-1] == DOUBT_CAP
     limits.answered("a")
     limits.in_doubt("a", "502", now)
     backoff = limits.backoff_of("a", now)
     assert backoff is not None
-    assert backoff.seconds == DOUBT_FIRST
+    assert backoff.until - now == DOUBT_FIRST
 
 
 def test_a_failing_platform_may_demand_a_longer_backoff() -> None:
@@ -66,4 +66,4 @@ def test_a_failing_platform_may_demand_a_longer_backoff() -> None:
     limits.in_doubt("a", "503", 0.0, 90.0)
     backoff = limits.backoff_of("a", 0.0)
     assert backoff is not None
-    assert backoff.seconds == 90
+    assert backoff.until == 90
