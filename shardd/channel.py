@@ -14,7 +14,7 @@ from shardd.wire import OutOfSyncError, Reader, Undecodable, Unencodable, encode
 
 
 class Listener(Protocol):
-    """Who has this end. An exception of a handler costs only that message: it goes to `failed`."""
+    """The owner of this end. An exception of a handler costs only that message: it goes to `failed`."""
 
     def received(self, message: Any) -> None:
         """A message arrived."""
@@ -36,12 +36,12 @@ class Listener(Protocol):
 
 
 class Channel(asyncio.Protocol):
-    """One end; `listener` is given what arrives."""
+    """One end; `listener` receives what arrives."""
 
     def __init__(self, reader: Reader, listener: Listener) -> None:
         self._reader = reader
         self._listener = listener
-        self._outbox: list[Any] = []
+        self._unsent: list[Any] = []
         self._transport: asyncio.Transport | None = None
 
     @classmethod
@@ -56,14 +56,14 @@ class Channel(asyncio.Protocol):
         """Send a message at the end of this turn of the loop; on a channel that is closed it is dropped."""
         if self._transport is None:
             return
-        if not self._outbox:
+        if not self._unsent:
             asyncio.get_running_loop().call_soon(self.flush)
-        self._outbox.append(message)
+        self._unsent.append(message)
 
     def flush(self) -> None:
-        """Send now what waits."""
-        if self._outbox and self._transport is not None:
-            messages, self._outbox = self._outbox, []
+        """Send at once what is not sent yet."""
+        if self._unsent and self._transport is not None:
+            messages, self._unsent = self._unsent, []
             data, failed = encode(messages)
             if data:
                 self._transport.write(data)
@@ -71,7 +71,7 @@ class Channel(asyncio.Protocol):
                 self._guard(self._listener.unencodable, what)
 
     def close(self) -> None:
-        """Send what waits and hang up; `disconnected` is not called for this."""
+        """Send what is not sent yet and close; `disconnected` is not called for this."""
         self.flush()
         if self._transport is not None:
             self._transport.close()

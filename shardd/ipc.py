@@ -319,7 +319,7 @@ class AuditReply(msgspec.Struct, frozen=True, tag="audit_reply"):
     """Those that the journal has as started: their messages may have left. Without settled ones."""
 
 
-class Leaving(msgspec.Struct, frozen=True, tag="leaving"):
+class Stopping(msgspec.Struct, frozen=True, tag="stopping"):
     """The worker got SIGTERM: it takes no more jobs and exits when what it has in flight has ended."""
 
 
@@ -331,5 +331,5 @@ class Closed(msgspec.Struct, frozen=True, tag="closed"):
 
 ToWorker = Setup | SendJob | Devices | Settled | Drain | Close | Lease | LogLevel | Audit
 ToSupervisor = (
-    Ready | Heartbeat | Outcomes | DeviceChanged | Receipt | OptedOut | Leaving | Closed | Defect | AuditReply
+    Ready | Heartbeat | Outcomes | DeviceChanged | Receipt | OptedOut | Stopping | Closed | Defect | AuditReply
 )

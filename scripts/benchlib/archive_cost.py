@@ -65,8 +65,8 @@ async def _round(jobs: Jobs, batches: int) -> tuple[list[float], list[float]]:
         began = time.perf_counter()
         cycle = await jobs.cycle(Settlement(), asks)
         claimed = time.perf_counter()
-        assert len(cycle.taken) == BATCH, f"{len(cycle.taken)} of {BATCH} jobs were claimed"
-        finishes = [Finish(t.claim, JobState.SENT, 0, f"sandbox-{t.claim.id}-1", None) for t in cycle.taken]
+        assert len(cycle.claimed) == BATCH, f"{len(cycle.claimed)} of {BATCH} jobs were claimed"
+        finishes = [Finish(t.claim, JobState.SENT, 0, f"sandbox-{t.claim.id}-1", None) for t in cycle.claimed]
         settling = time.perf_counter()
         await jobs.cycle(Settlement(finishes=finishes), [])
         settles.append((time.perf_counter() - settling) * 1000)

@@ -47,7 +47,7 @@ class Cycle:
 
     settled: set[int]
     """Ids of the jobs whose claims were current and are settled."""
-    taken: list[ClaimedJob]
+    claimed: list[ClaimedJob]
     """In the order of each lane."""
     advanced: list[WorkHint] = field(default_factory=list)
     """Jobs that joined their lanes because the job before them in their order group was sent, but for those claimed at once."""
@@ -61,7 +61,7 @@ async def run_cycle(
 ) -> Cycle:
     """Settle, then claim: one round trip and one commit. Raises psycopg.Error; then both may or may not have happened."""
     settled_ids = []
-    advanced = claimed = None
+    advanced = claims = None
     began = time.time()
     async with connection.pipeline():
         # Explicit: psycopg drops the error of a pipeline's implicit commit.
@@ -79,13 +79,13 @@ async def run_cycle(
         if groups := _advancing(settlement.finishes):
             advanced = await connection.execute(queries["advance_order_groups"], group_arrays(groups))
         if requests:
-            claimed = await connection.execute(queries["claim_jobs"], _claim_arrays(requests))
+            claims = await connection.execute(queries["claim_jobs"], _claim_arrays(requests))
         await connection.execute(queries["commit_cycle"], prepare=False)
     settled = {id_ for cursor in settled_ids for (id_,) in await cursor.fetchall()}
-    taken = [] if claimed is None else await _claimed_jobs(claimed, began)
-    ids = {job.claim.id for job in taken}
+    claimed = [] if claims is None else await _claimed_jobs(claims, began)
+    ids = {job.claim.id for job in claimed}
     hints = [] if advanced is None else await _advanced(advanced, ids)
-    return Cycle(settled, taken, hints)
+    return Cycle(settled, claimed, hints)
 
 
 def group_arrays(groups: Sequence[OrderGroup]) -> dict[str, list[str]]:
@@ -142,9 +142,9 @@ _MOST: Final = (100, 100, 65_536, 1_048_576, 255, 255, 8192)
 
 
 async def _claimed_jobs(cursor: AsyncCursor[TupleRow], began: float) -> list[ClaimedJob]:
-    """In the order of the lanes. `began`: when they were asked for, so that expiry is rather too early than too late."""
+    """In the order of the lanes. `began`: when they were requested, so that expiry is early rather than late."""
     claim_of, spec_of, flags_of = picker(cursor, _CLAIM), picker(cursor, _SPEC), picker(cursor, ("opted_out", "next"))
-    taken = []
+    claimed = []
     for row in await cursor.fetchall():
         claim, spec, (opted_out, following) = Claim(*claim_of(row)), spec_of(row), flags_of(row)
         too_long = [
@@ -154,11 +154,11 @@ async def _claimed_jobs(cursor: AsyncCursor[TupleRow], began: float) -> list[Cla
         expires_at = None if expires_in is None else began + expires_in
         values: tuple[Any, ...] = (*claim.key, claim.device_id, *texts_, expires_at, heeds_opt_outs, deaths)
         position = None if following is None else (following[0], following[1])
-        taken.append(
+        claimed.append(
             ClaimedJob(JobSpec(*values), claim, opted_out, position, f"{too_long[0]} is too long" if too_long else None)
         )
-    taken.sort(key=lambda job: (job.claim.ord, job.claim.id))
-    return taken
+    claimed.sort(key=lambda job: (job.claim.ord, job.claim.id))
+    return claimed
 
 
 async def _advanced(cursor: AsyncCursor[TupleRow], claimed: set[int]) -> list[WorkHint]:

@@ -38,7 +38,7 @@ log = get_logger(__name__)
 JOURNAL_RETRY: Final = 5.0
 """Seconds before a device is tried again after its journal refused a line; the next heartbeat reports it."""
 TRANSPORT_RETRY: Final = 60.0
-"""Seconds before a device is tried again whose transport could not be loaded: a missing library takes a person."""
+"""Seconds before a device is tried again whose transport could not be loaded: installing a library takes an operator."""
 GROWTH_SHARE: Final = 0.25
 """Of the memory that a worker may take: a job that was prepared alone is at fault if the worker grew by this much meanwhile."""
 _VERDICTS: Final[dict[type[SendError], Verdict]] = {
@@ -101,7 +101,7 @@ class Sender:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._in_flight: dict[ClaimKey, InFlightJob] = {}
         self._gate = StartGate(self._begin, later=asyncio.get_running_loop().call_soon, careful=careful)
-        self._remembers_all = False
+        self._records_all = False
         self._outgrown = 0
         self._watch: asyncio.TimerHandle | None = None
         self._draining = False
@@ -133,7 +133,7 @@ class Sender:
         `memory`: the bytes that the worker has outgrown, if that is why; what is being prepared is suspect then.
         `disconnected`: outcomes cannot be reported any more, so all of them go to the journal.
         """
-        self._draining, self._remembers_all = True, self._remembers_all or disconnected
+        self._draining, self._records_all = True, self._records_all or disconnected
         self._outgrown = memory or self._outgrown
         for job in self._gate.close():
             self._report(_outcome(job, Verdict.RETURNED))
@@ -169,8 +169,8 @@ class Sender:
         self._set_deadline(entry)
         try:
             outcome = await self._outcome_of(job, entry)
-            if entry.started or (entry.preparing and self._remembers_all):
-                self._remember(outcome)
+            if entry.started or (entry.preparing and self._records_all):
+                self._record(outcome)
         finally:
             del self._in_flight[job.key]
             self._gate.ended(job.key)
@@ -182,10 +182,10 @@ class Sender:
             # It left this shard; or it never came, because its message was lost.
             return _outcome(job, Verdict.UNAVAILABLE, "this worker does not know its device", ErrorClass.DEVICE)
         try:
-            sent = await self._deliver(device, job, entry)
+            sent = await self._fetch_and_deliver(device, job, entry)
             return _outcome(job, Verdict.SENT, message_id=sent.message_id)
         except SendError as error:
-            return self._judge(error, job, device)
+            return self._outcome_of_error(error, job, device)
         except JournalError as error:
             return _outcome(job, Verdict.UNAVAILABLE, str(error), ErrorClass.WORKER, retry_after=JOURNAL_RETRY)
         except asyncio.CancelledError:
@@ -238,7 +238,7 @@ class Sender:
             entry.late = True
             entry.task.cancel()
 
-    async def _deliver(self, device: DeviceSpec, job: JobSpec, entry: InFlightJob) -> Sent:
+    async def _fetch_and_deliver(self, device: DeviceSpec, job: JobSpec, entry: InFlightJob) -> Sent:
         transport = self._transports.get(device.transport) or await self._transports.load(device.transport)
         if transport is None:
             raise DeviceUnavailableError(
@@ -252,15 +252,15 @@ class Sender:
         fetched = await transport.fetch(device, job)
         try:
             if transport.in_flight > 1:
-                return await self._hand_over(transport, device, job, entry, fetched)
+                return await self._prepare_and_deliver(transport, device, job, entry, fetched)
             async with self.lock_of(device.id):
                 # It may have got another session meanwhile; under the lock, nothing uses the old one.
                 device = self._devices.get(device.id, device)
-                return await self._hand_over(transport, device, job, entry, fetched)
+                return await self._prepare_and_deliver(transport, device, job, entry, fetched)
         finally:
             transport.discard(fetched)
 
-    async def _hand_over(
+    async def _prepare_and_deliver(
         self, transport: Transport, device: DeviceSpec, job: JobSpec, entry: InFlightJob, fetched: Any
     ) -> Sent:
         prepared = await transport.prepare(device, job, fetched)
@@ -270,7 +270,7 @@ class Sender:
         entry.started = True
         return await transport.deliver(device, job, prepared)
 
-    def _judge(self, error: SendError, job: JobSpec, device: DeviceSpec) -> Outcome:
+    def _outcome_of_error(self, error: SendError, job: JobSpec, device: DeviceSpec) -> Outcome:
         verdict, text, kind = _VERDICTS[type(error)], str(error), error.error_class
         if isinstance(error, TransientError):
             return _outcome(job, verdict, text, kind, retry_after=error.retry_after)
@@ -289,7 +289,7 @@ class Sender:
             whole_account=error.whole_account,
         )
 
-    def _remember(self, outcome: Outcome) -> None:
+    def _record(self, outcome: Outcome) -> None:
         try:
             self._journal.outcome(outcome)
         except JournalError:

@@ -1,7 +1,7 @@
 """A worker: one process, one event loop, the clients of one shard's devices.
 
-It obeys its supervisor's messages and has no queue and no timers per device. Its heartbeat comes from the event loop, so that a
-hung loop is noticed. When the supervisor is gone it finishes what it has started and exits.
+It does what its supervisor requests, and has no queue and no timers per device. Its heartbeat comes from the event loop, so that
+a hung loop is noticed. When the supervisor is gone it finishes what it has started and exits.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ class Worker:
         self._ended = asyncio.Event()
         self._exit_code = 0
         self._tasks = TaskSet()
-        self._told_to_leave = asyncio.Event()
+        self._sigterm = asyncio.Event()
         self._lease_end: asyncio.TimerHandle | None = None
 
     async def run(self, sock: socket.socket) -> int:
         """Run until the end; returns the exit code."""
         self._channel = await Channel.connect(sock, worker_reader(), self)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._told_to_leave.set)
-        self._start(self._leave())
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._sigterm.set)
+        self._start(self._stop_on_sigterm())
         try:
             await self._ended.wait()
         finally:
@@ -109,7 +109,7 @@ class Worker:
             case ipc.Drain():
                 self._start(self._drain(message.timeout, memory=message.memory))
             case ipc.Lease():
-                self._hold(message)
+                self._set_lease(message)
             case ipc.LogLevel():
                 set_log_level(message.level)
             case ipc.Audit():
@@ -118,7 +118,7 @@ class Worker:
                 assert_never(message)
 
     def undecodable(self, what: Undecodable) -> None:
-        """A message that cannot be decoded: if it was a job, that job ends; without its setup the worker cannot go on."""
+        """A message that cannot be decoded: if it was a job, that job ends; without its setup the worker ends."""
         text = f"a message of the supervisor cannot be decoded: {what}"
         if what.item is JobSpec and what.fields.keys() >= set(CLAIM):
             claim: dict[str, Any] = {name: what.fields[name] for name in CLAIM}
@@ -286,7 +286,7 @@ class Worker:
 
     # ---- its end
 
-    def _hold(self, lease: ipc.Lease) -> None:
+    def _set_lease(self, lease: ipc.Lease) -> None:
         if self._lease_end is not None:
             self._lease_end.cancel()
         self._lease_end = asyncio.get_running_loop().call_later(lease.left, self._lease_over, lease.grace)
@@ -295,23 +295,23 @@ class Worker:
         log.warning("the lease was not renewed: another node may have the shard", action="lease")
         self._start(self._drain(grace, disconnected=True))
 
-    async def _leave(self) -> None:
-        await self._told_to_leave.wait()
-        log.warning("told to end: finishing what has started", action="leave")
-        self._send(ipc.Leaving())
+    async def _stop_on_sigterm(self) -> None:
+        await self._sigterm.wait()
+        log.warning("SIGTERM: finishing what has started", action="stop")
+        self._send(ipc.Stopping())
         await self._drain(ORPHAN_GRACE)
 
     def _start(self, step: Coroutine[Any, Any, None], message: Any = None) -> None:
         """Run a step in a task. `message`: what requested it; only that is lost if the step fails. Else the worker ends."""
-        self._tasks.start(step, self._cannot_go_on if message is None else partial(self.failed, message))
+        self._tasks.start(step, self._failed_for_good if message is None else partial(self.failed, message))
 
-    def _cannot_go_on(self, error: Exception) -> None:
+    def _failed_for_good(self, error: Exception) -> None:
         if isinstance(error, SharddError):
             text = str(error)
-            log.error("worker cannot go on", action="worker", error=text)
+            log.error("worker failed", action="worker", error=text)
         else:
             text = f"{type(error).__name__}: {error}"
-            log.error("worker cannot go on", action="worker", exc_info=error)
+            log.error("worker failed", action="worker", exc_info=error)
         _print_last_error(text)
         self._end(70)
 

@@ -78,7 +78,7 @@ async def claim(jobs: Jobs, epoch: int, *devices: str, room: int = 1, lane: str 
     cycle = await jobs.cycle(
         Settlement(), [ClaimRequest(device, lane, epoch, FIRST_POSITION, room) for device in devices]
     )
-    return [taken.claim for taken in cycle.taken]
+    return [claimed.claim for claimed in cycle.claimed]
 
 
 async def find_work(jobs: Jobs) -> list[WorkHint]:

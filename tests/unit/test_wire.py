@@ -42,7 +42,7 @@ TO_SUPERVISOR: list[ipc.ToSupervisor] = [
     ipc.DeviceChanged("a", DeviceState.BANNED, "why", 2e9, 1e9),
     ipc.Receipt("a", ["x", "y"], "read", 1e9),
     ipc.OptedOut("a", ("+628123",), "stop", 1e9),
-    ipc.Leaving(),
+    ipc.Stopping(),
     ipc.Closed(4),
     ipc.Defect("text"),
     ipc.AuditReply(5, [(1, 2, 3, 4)], [(5, 6, 7, 8)]),
@@ -156,11 +156,11 @@ def test_a_device_that_cannot_be_encoded_costs_no_other(value: Any) -> None:
 def test_an_outcome_or_a_message_that_cannot_be_encoded_costs_no_other(value: Any) -> None:
     bad = msgspec.structs.replace(OUTCOME, error_class=value)
     receipt = ipc.Receipt("a", ["x"], value, 1.0)
-    data, unsent = wire.encode([ipc.Outcomes([OUTCOME, bad, OUTCOME]), receipt, ipc.Leaving()])
+    data, unsent = wire.encode([ipc.Outcomes([OUTCOME, bad, OUTCOME]), receipt, ipc.Stopping()])
     assert [what.item for what in unsent] == [bad, receipt]
     *outcomes, last = read(wire.supervisor_reader(), bytes(data))
     assert [outcome for message in outcomes for outcome in message.outcomes] == [OUTCOME, OUTCOME]
-    assert last == ipc.Leaving()
+    assert last == ipc.Stopping()
 
 
 def test_a_job_larger_than_a_message_may_be_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Claims that do not move on: that no worker has, that a worker has had for far too long, or whose outcome cannot be stored.
 
 The columns of a claim have no index, so that claiming stays cheap: a search for old claims reads every live job. It runs now and
-then, on a connection of its own, and its result is only a suspicion: the router checks it while no cycle is under way.
+then, on a connection of its own, and its result is only a hint: the router checks it while no cycle is under way.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ClaimWatch:
         """Search. Raises DatabaseError."""
         epochs = set(self._router.epochs)
         found = await self._jobs.old_claims(OLD, sorted(epochs))
-        self._router.suspect([claim for claim, _, _ in found])
+        self._router.check_claims([claim for claim, _, _ in found])
         self._orphans = Counter(node for claim, node, leased in found if not leased and claim.epoch not in epochs)
 
     def problems(self) -> Iterator[Problem]:

@@ -127,17 +127,17 @@ class CycleWriter:
         except RefusedDataError as error:
             log.warning("the database refuses something: writing it piece by piece", action="refused", error=str(error))
         settled = await settle_accepted(self._jobs, ended, self._counts)
-        taken = await self._claim_accepted(requests)
+        claimed = await self._claim_accepted(requests)
         self._report(settled)
-        cycle = Cycle(settled.cycle.settled, taken, settled.cycle.advanced)
+        cycle = Cycle(settled.cycle.settled, claimed, settled.cycle.advanced)
         return cycle, [(each, str(error)) for each, error in settled.refused]
 
     async def _claim_accepted(self, requests: list[ClaimRequest]) -> list[ClaimedJob]:
         """Claim from all lanes but those that are refused."""
-        taken: list[ClaimedJob] = []
+        claimed: list[ClaimedJob] = []
 
         async def claim(some: Sequence[ClaimRequest]) -> None:
-            taken.extend((await self._jobs.cycle(Settlement(), some)).taken)
+            claimed.extend((await self._jobs.cycle(Settlement(), some)).claimed)
 
         async def refuse(request: ClaimRequest, error: RefusedDataError) -> None:
             what = {"device": request.device_id, "lane": request.lane, "error": str(error)}
@@ -145,7 +145,7 @@ class CycleWriter:
             self._scheduler.claim_refused(request, time.monotonic() + REFUSED_FOR, str(error))
 
         await write_accepted(requests, claim, refuse)
-        return taken
+        return claimed
 
     def _report(self, settled: Settled) -> None:
         for each, error in settled.reduced:

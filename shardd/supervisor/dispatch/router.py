@@ -49,7 +49,7 @@ LOG_WORDS: Final = {
 }
 """Log messages for outcomes other than a success."""
 
-OptOutCheck = Callable[[Sequence[ClaimedJob]], Awaitable[set[int]]]
+CheckOptOuts = Callable[[Sequence[ClaimedJob]], Awaitable[set[int]]]
 """Returns which of these jobs must not be sent, because their recipients opted out. Raises DatabaseError."""
 
 
@@ -67,7 +67,7 @@ class Router(Service):
         may_claim: Callable[[], bool],
         batch: Callable[[], int],
         backoff: Callable[[], JobBackoff],
-        opt_out_check: OptOutCheck,
+        opt_out_check: CheckOptOuts,
         defect: Callable[[str], None],
     ) -> None:
         """`send`: sends a message to a shard's worker; False if that is impossible.
@@ -89,7 +89,7 @@ class Router(Service):
         """Epochs under which claims may exist, and when each was replaced by another (infinity: it was not)."""
         self._epoch_of: dict[int, int] = {}
         self._audit_due = False
-        self._suspects: set[int] = set()
+        self._unchecked: set[int] = set()
         self._retry_refused_at = 0.0
         self.lost_claims = (0, float("-inf"))
         """How many claims that no worker had were returned to the queue the last time, and when (monotonic)."""
@@ -125,7 +125,7 @@ class Router(Service):
         self._scheduler.shard_down(shard)
 
     def outcomes(self, shard: int, outcomes: Iterable[Outcome]) -> None:
-        """Claims of a shard ended. What its worker does not have was settled before and is ignored."""
+        """Claims of a shard ended. Outcomes of claims that its worker does not have are ignored: they were settled before."""
         now, wall = time.monotonic(), time.time()
         for outcome in outcomes:
             if (claim := self._in_flight.returned(shard, outcome)) is not None:
@@ -141,13 +141,13 @@ class Router(Service):
         """The epoch of every lease under which this supervisor may have claimed something."""
         return sorted(self._epochs)
 
-    def suspect(self, claims: list[Claim]) -> None:
-        """The database has these claims: those under our epochs that are unknown here are returned to the queue.
+    def check_claims(self, claims: list[Claim]) -> None:
+        """Return to the queue those of these claims of the database that have our epochs and are unknown here.
 
         They may have been made or settled just now, so the database is asked again while no cycle is under way.
         """
-        self._suspects = {claim.id for claim in self._in_flight.missing(claims) if claim.epoch in self._epochs}
-        if self._suspects:
+        self._unchecked = {claim.id for claim in self._in_flight.missing(claims) if claim.epoch in self._epochs}
+        if self._unchecked:
             self._wake.set()
 
     def sent_by(self, shard: int) -> int:
@@ -198,7 +198,7 @@ class Router(Service):
                 return
 
     async def _wait_for_work(self) -> None:
-        if self._in_flight or self._audit_due or self._suspects:
+        if self._in_flight or self._audit_due or self._unchecked:
             return
         now = time.monotonic()
         wait = self._scheduler.seconds_until_next(now) if self._claiming and self._may_claim() else None
@@ -214,9 +214,9 @@ class Router(Service):
             await self._cycle([])
             self._return_lost(await self._jobs.claims_of_epochs(self.epochs))
             self._audit_due = False
-        if self._suspects:
-            self._return_lost(await self._jobs.live_claims(sorted(self._suspects)))
-            self._suspects = set()
+        if self._unchecked:
+            self._return_lost(await self._jobs.live_claims(sorted(self._unchecked)))
+            self._unchecked = set()
         if time.monotonic() >= self._retry_refused_at:
             self._in_flight.retry_refused()
         requests: list[ClaimRequest] = []
@@ -240,10 +240,10 @@ class Router(Service):
             self._retry_refused_at = now + REFUSED_FOR
             self._in_flight.refuse(ended, error)
             batch.remove(ended)
-        self._scheduler.claimed(requests, cycle.taken, now)
+        self._scheduler.claimed(requests, cycle.claimed, now)
         for device_id, lane, position in cycle.advanced:
             self._scheduler.hint(device_id, lane, position, now)
-        await self._dispatch(cycle.taken)
+        await self._dispatch(cycle.claimed)
         if batch:
             await self._finish([ended for ended in batch if ended.claim.id in cycle.settled])
             await self._resolve([ended for ended in batch if ended.claim.id not in cycle.settled])
@@ -252,10 +252,10 @@ class Router(Service):
         sends = (self._scheduler.send_to_count(ended.claim, ended.outcome) for ended in batch)
         return count_sends(send for send in sends if send is not None)
 
-    async def _dispatch(self, taken: list[ClaimedJob]) -> None:
-        opted_out = await self._check_opt_outs(taken) if taken else set()
+    async def _dispatch(self, claimed: list[ClaimedJob]) -> None:
+        opted_out = await self._check_opt_outs(claimed) if claimed else set()
         may_send = self._may_claim()
-        for job in taken:
+        for job in claimed:
             claim = job.claim
             shard = self._scheduler.shard_of(claim.device_id)
             self._in_flight.claimed(shard, claim)
@@ -271,10 +271,10 @@ class Router(Service):
                 continue
             self.outcomes(shard, [ended])
 
-    async def _check_opt_outs(self, taken: Sequence[ClaimedJob]) -> set[int] | None:
+    async def _check_opt_outs(self, claimed: Sequence[ClaimedJob]) -> set[int] | None:
         """Jobs whose recipients opted out; None: unknown, so that none may be sent."""
         try:
-            return await self._opt_out_check([job for job in taken if job.fault is None])
+            return await self._opt_out_check([job for job in claimed if job.fault is None])
         except DatabaseError as error:
             log.warning("opt-outs could not be checked; jobs go back", action="opt_out_check", error=str(error))
             return None

@@ -246,12 +246,12 @@ class OptOutCheck:
         self._region_of = region_of
         self._opted_out = opted_out
 
-    async def __call__(self, taken: Sequence[ClaimedJob]) -> set[int]:
+    async def __call__(self, claimed: Sequence[ClaimedJob]) -> set[int]:
         """The ids of the jobs that must not be sent. Raises DatabaseError: then it is unknown."""
-        others = {job.claim.id: address for job in taken if (address := self._other_address(job)) is not None}
+        others = {job.claim.id: address for job in claimed if (address := self._other_address(job)) is not None}
         unwanted = {
             job.claim.id
-            for job in taken
+            for job in claimed
             if job.spec.heeds_opt_outs
             and (self._opted_out(job.claim.address) or self._opted_out(others.get(job.claim.id, "")))
         }

@@ -73,16 +73,16 @@ class Lane:
         self.has_work = True
         self.hinted = position if self.hinted is None else min(self.hinted, position)
 
-    def answered(self, taken: Sequence[Position], *, more: bool, then: Position | None) -> None:
-        """A claim took the jobs at these positions. `more`: there may be others; `then`: position of the next one, if known."""
+    def answered(self, claimed: Sequence[Position], *, more: bool, then: Position | None) -> None:
+        """The jobs at these positions were claimed. `more`: there may be others; `then`: position of the next one, if known."""
         self.claiming = False
-        if taken:
-            self.low = self.head = max(self.low, taken[-1])
+        if claimed:
+            self.low = self.head = max(self.low, claimed[-1])
         self.has_work = more
         if then is not None:
             self.low = self.head = then
         if self.hinted is not None:
-            # Even if this one was taken: others may have come behind it meanwhile.
+            # Even if this one was claimed: others may have come behind it meanwhile.
             self.hint(self.hinted)
 
 

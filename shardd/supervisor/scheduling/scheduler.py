@@ -251,10 +251,10 @@ class Scheduler:
             room -= take
         return requests
 
-    def claimed(self, requests: Iterable[ClaimRequest], taken: Iterable[ClaimedJob], now: float) -> None:
+    def claimed(self, requests: Iterable[ClaimRequest], jobs: Iterable[ClaimedJob], now: float) -> None:
         """The answer to these requests."""
         got: dict[tuple[str, str], list[ClaimedJob]] = {}
-        for job in taken:
+        for job in jobs:
             got.setdefault((job.claim.device_id, job.claim.lane), []).append(job)
             if (queue := self.queues.get(job.claim.device_id)) is not None:
                 queue.claimed(job.claim.lane, now)
@@ -262,10 +262,10 @@ class Scheduler:
             queue = self.queues.get(request.device_id)
             if queue is None:
                 continue
-            jobs = got.get((request.device_id, request.lane), [])
-            then = jobs[-1].next if jobs else None
-            more = then is not None if request.peek else len(jobs) >= request.room
-            queue.lane(request.lane).answered([(job.claim.ord, job.claim.id) for job in jobs], more=more, then=then)
+            found = got.get((request.device_id, request.lane), [])
+            then = found[-1].next if found else None
+            more = then is not None if request.peek else len(found) >= request.room
+            queue.lane(request.lane).answered([(job.claim.ord, job.claim.id) for job in found], more=more, then=then)
             if (refusal := queue.refused.get(request.lane)) is not None and refusal.until <= now:
                 del queue.refused[request.lane]
             queue.forget_empty_lanes()

@@ -31,7 +31,7 @@ LOST_MESSAGE: Final = "the message that handed the job over, or the one with its
 
 
 class Dispatch(Protocol):
-    """What the workers' room needs from whoever dispatches jobs to the workers."""
+    """What this package needs from the router."""
 
     def shard_up(self, shard: int, epoch: int) -> None:
         """A shard's worker takes jobs."""
@@ -51,7 +51,7 @@ class Dispatch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MessageHandlers:
-    """Who is given what workers report."""
+    """The receivers of what workers report."""
 
     dispatch: Dispatch
     defects: Defects
@@ -83,8 +83,8 @@ class WorkerMessages:
     # ---- what arrives
 
     def received(self, message: ipc.ToSupervisor) -> None:  # noqa: C901, PLR0912  # one case for each type of message
-        """A message."""
-        to, shard = self._handlers, self._shard
+        """A message of the worker."""
+        handlers, shard = self._handlers, self._shard
         match message:
             case ipc.Outcomes():
                 self._dispatch.outcomes(shard.index, message.outcomes)
@@ -94,17 +94,17 @@ class WorkerMessages:
             case ipc.Heartbeat():
                 self._process.heartbeat(message)
                 self._note_journal(message.journal)
-            case ipc.Leaving():
+            case ipc.Stopping():
                 self._stop_dispatch()
             case ipc.DeviceChanged():
                 if shard.epoch is not None:
-                    to.device_changed(message, shard.epoch)
+                    handlers.device_changed(message, shard.epoch)
             case ipc.Receipt():
-                to.receipt(message)
+                handlers.receipt(message)
             case ipc.OptedOut():
-                to.opted_out(message)
+                handlers.opted_out(message)
             case ipc.Defect():
-                to.defects.note(message.text, shard=shard.index)
+                handlers.defects.note(message.text, shard=shard.index)
                 self.audit()
             case ipc.AuditReply():
                 if message.request == self._requests:
@@ -147,7 +147,7 @@ class WorkerMessages:
 
     def _stop_dispatch(self) -> None:
         """The worker is about to end through no fault of its jobs: it gets no more."""
-        self._shard.told_to_end = True
+        self._shard.worker_ending = True
         self._dispatch.shard_down(self._shard.index)
 
     def _note_journal(self, error: str | None) -> None:

@@ -39,8 +39,8 @@ class Shard:
     """Why the worker is being drained."""
     outgrows: bool = False
     """Its worker is being drained because it grew too large."""
-    told_to_end: bool = False
-    """Its worker was told to end, so what it has in flight is not the cause."""
+    worker_ending: bool = False
+    """Its worker got SIGTERM or is out of sync and is about to end, so what it has in flight is not the cause."""
     sent_before: deque[int] = field(default_factory=lambda: deque([0], maxlen=ALONE_FROM + 1))
     """How many messages the shard had sent when each of its last workers started."""
     outgrown: deque[float] = field(default_factory=lambda: deque(maxlen=100))
@@ -95,7 +95,7 @@ class Shard:
     def spawned(self, process: WorkerProcess) -> None:
         """A worker was started."""
         self.process, self.clean, self.kill_at, self.intent = process, False, None, None
-        self.outgrows = self.told_to_end = False
+        self.outgrows = self.worker_ending = False
         self.journal_error = None
         self.move("spawn")
 
@@ -136,7 +136,7 @@ class Shard:
     def dies_by_itself(self) -> bool:
         """Whether its worker ends unrequested, or because it grew too large: then a job may be the cause."""
         requested = self.intent is not None and not self.outgrows
-        return self.epoch is not None and not requested and not self.told_to_end
+        return self.epoch is not None and not requested and not self.worker_ending
 
     @property
     def careful(self) -> bool:

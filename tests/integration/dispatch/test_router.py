@@ -30,7 +30,7 @@ from shardd.states import Verdict
 from shardd.supervisor.dispatch import router as router_module
 from shardd.supervisor.dispatch.cycle_writer import REDUCED
 from shardd.supervisor.dispatch.in_flight import InFlight, PoisonJobs
-from shardd.supervisor.dispatch.router import OptOutCheck, Router
+from shardd.supervisor.dispatch.router import CheckOptOuts, Router
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from tests.support.queue_rows import add_devices, connect, find_work, insert_jobs, row_of, states, take_epoch
 
@@ -100,7 +100,7 @@ class Node:
     """A router that runs, its scheduler and its workers, without the watchers: `find_work` is called by hand."""
 
     def __init__(
-        self, database: Database, pace: Pace | None = None, room: int = 1, opt_out_check: OptOutCheck | None = None
+        self, database: Database, pace: Pace | None = None, room: int = 1, opt_out_check: CheckOptOuts | None = None
     ) -> None:
         self.database = database
         self.jobs = Jobs(database)
@@ -593,7 +593,7 @@ async def test_a_claim_that_nobody_here_knows_is_returned_and_one_that_is_known_
             "UPDATE shardd.jobs SET attempt = 1, worker_deaths = 1, claimed_epoch = %s, claimed_at = now() WHERE id = %s",
             [epoch, hung],
         )
-    node.router.suspect(await node.jobs.claims_of_epochs([epoch]))
+    node.router.check_claims(await node.jobs.claims_of_epochs([epoch]))
     await until(lambda: node.router.lost_claims[0] == 1)
     await node.workers.until(lambda: any(job.id == hung for job in node.workers.got))
     assert [(job.id, job.attempt) for job in node.workers.got] == [(held, 1), (hung, 2)]

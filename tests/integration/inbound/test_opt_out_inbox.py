@@ -178,8 +178,8 @@ async def test_a_job_is_checked_by_the_number_that_its_worker_will_send_to(dsn: 
     spellings = ["0812 3456 7890", "081234567890", "0812 3456 7891", "+49 (0)151 2345678", "+49 (0)151 2345679"]
     jobs = {insert_jobs(dsn, "d1", recipient=spelling)[0]: spelling for spelling in spellings}
     states = dict(rows(dsn, "SELECT id, address FROM shardd.jobs"))
-    screen = OptOutCheck(OptOuts(database), lambda _: "ID")
-    unwanted = await screen([taken(job, spelling, states[job]) for job, spelling in jobs.items()])
+    check = OptOutCheck(OptOuts(database), lambda _: "ID")
+    unwanted = await check([taken(job, spelling, states[job]) for job, spelling in jobs.items()])
     assert {jobs[job] for job in unwanted} == {"0812 3456 7890", "081234567890", "+49 (0)151 2345678"}
     abroad = OptOutCheck(OptOuts(database), lambda _: None)
     unwanted = await abroad([taken(job, spelling, states[job]) for job, spelling in jobs.items()])
@@ -191,7 +191,7 @@ async def test_an_opt_out_that_is_not_stored_yet_holds_under_every_spelling_unle
 ) -> None:
     inbox = inbox_of(database)
     inbox.add(OptedOut("d1", (TO, "77@lid"), "stop", 5.0))
-    screen = OptOutCheck(OptOuts(database), lambda _: "ID", inbox.contains)
+    check = OptOutCheck(OptOuts(database), lambda _: "ID", inbox.contains)
     jobs = [
         taken(1, TO, "6281234567890"),
         taken(2, "0812 3456 7890", "081234567890"),
@@ -200,15 +200,15 @@ async def test_an_opt_out_that_is_not_stored_yet_holds_under_every_spelling_unle
     ]
     exempt = taken(5, TO, "6281234567890")
     exempt = replace(exempt, spec=msgspec.structs.replace(exempt.spec, heeds_opt_outs=False))
-    assert await screen([*jobs, exempt]) == {1, 2, 3}
+    assert await check([*jobs, exempt]) == {1, 2, 3}
     assert await inbox.flush()
     # They may have been claimed just before it was stored.
-    assert await screen([*jobs, exempt]) == {1, 2, 3}
+    assert await check([*jobs, exempt]) == {1, 2, 3}
 
 
 async def test_without_a_database_the_check_fails(dsn: str, database: Database) -> None:
     await database.close()
-    screen = OptOutCheck(OptOuts(database), lambda _: "ID")
-    assert await screen([taken(1, TO, "6281234567890")]) == set(), "nothing unclear, nothing asked"
+    check = OptOutCheck(OptOuts(database), lambda _: "ID")
+    assert await check([taken(1, TO, "6281234567890")]) == set(), "nothing unclear, nothing asked"
     with pytest.raises(DatabaseError):
-        await screen([taken(1, "081234567890", "081234567890")])
+        await check([taken(1, "081234567890", "081234567890")])

@@ -53,7 +53,7 @@ async def epoch(dsn: str, database: Database) -> int:
 
 
 def claims_of(cycle: Cycle) -> list[Claim]:
-    return [taken.claim for taken in cycle.taken]
+    return [taken.claim for taken in cycle.claimed]
 
 
 def ids_of(hints: list[WorkHint]) -> list[int]:
@@ -91,7 +91,7 @@ async def test_a_claim_brings_the_whole_job(dsn: str, jobs: Jobs, epoch: int) ->
         details='{"x": [1, null]}', max_attempts=3, on_doubt="retry",
     )  # fmt: skip
     cycle = await jobs.cycle(Settlement(), [ClaimRequest("a", LANE, epoch, FIRST_POSITION, 1)])
-    (taken,) = cycle.taken
+    (taken,) = cycle.claimed
     spec, its_claim = taken.spec, taken.claim
     assert (spec.id, spec.epoch, spec.attempt, spec.device_id, spec.recipient) == (job, epoch, 1, "a", "+6281234567")
     assert (spec.kind, spec.body, spec.media, spec.file_name, spec.mime_type) == (
@@ -166,7 +166,7 @@ async def test_a_claim_says_who_opted_out_meanwhile(dsn: str, jobs: Jobs, epoch:
             [[first, third]],
         )
     cycle = await jobs.cycle(Settlement(), [ClaimRequest("a", LANE, epoch, FIRST_POSITION, 5)])
-    assert {taken.claim.id: taken.opted_out for taken in cycle.taken} == {first: True, second: False, third: True}
+    assert {taken.claim.id: taken.opted_out for taken in cycle.claimed} == {first: True, second: False, third: True}
     assert [claim.address for claim in claims_of(cycle)] == ["62812345670", "62812345671", "62812345672"]
 
 
@@ -177,7 +177,7 @@ async def test_a_claim_of_one_tells_where_the_next_stands(dsn: str, jobs: Jobs, 
     for _ in range(3):
         (taken,) = (
             await jobs.cycle(Settlement(), [ClaimRequest("a", LANE, epoch, FIRST_POSITION, 1, peek=True)])
-        ).taken
+        ).claimed
         seen.append((taken.claim.id, taken.next and taken.next[1]))
     assert seen == [(first, middle), (middle, last), (last, None)]
 
@@ -363,7 +363,7 @@ async def test_deaths_of_workers_are_remembered_with_the_job(dsn: str, jobs: Job
     insert_jobs(dsn, "a", 1)
     for deaths in (1, 2):
         cycle = await jobs.cycle(Settlement(), [ClaimRequest("a", LANE, epoch, FIRST_POSITION, 1)])
-        (taken,) = cycle.taken
+        (taken,) = cycle.claimed
         assert (taken.claim.worker_deaths, taken.spec.worker_deaths, taken.spec.alone) == (
             deaths - 1,
             deaths - 1,
@@ -373,7 +373,7 @@ async def test_deaths_of_workers_are_remembered_with_the_job(dsn: str, jobs: Job
         released = settle(taken.claim, outcome, JobBackoff(), time.time())
         assert isinstance(released, Release)
         await jobs.cycle(Settlement(releases=[released]), [])
-    (taken,) = (await jobs.cycle(Settlement(), [ClaimRequest("a", LANE, epoch, FIRST_POSITION, 1)])).taken
+    (taken,) = (await jobs.cycle(Settlement(), [ClaimRequest("a", LANE, epoch, FIRST_POSITION, 1)])).claimed
     assert (taken.claim.worker_deaths, taken.spec.alone) == (2, True)
     assert [c.worker_deaths for c in await jobs.claims_of_epochs([epoch])] == [2]
 
@@ -393,7 +393,7 @@ async def test_settle_and_claim_are_one(dsn: str, jobs: Jobs, epoch: int) -> Non
 
 async def test_an_empty_cycle_does_nothing(jobs: Jobs) -> None:
     cycle = await jobs.cycle(Settlement(), [])
-    assert (cycle.settled, cycle.taken) == (set(), [])
+    assert (cycle.settled, cycle.claimed) == (set(), [])
 
 
 def sends_of(device: str, sent: int, at: datetime) -> Sends:

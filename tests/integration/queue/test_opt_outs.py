@@ -212,11 +212,11 @@ async def test_a_worker_is_told_what_goes_to_them_all_the_same(dsn: str, databas
     for name in ("marketing", "service", "reply"):
         insert_jobs(dsn, "d1", recipient=TO, **of(name))
         cycle = await jobs.cycle(Settlement(), [ClaimRequest("d1", f"/{name}", epoch, FIRST_POSITION, 1)])
-        told[name] = [taken.spec.heeds_opt_outs for taken in cycle.taken]
+        told[name] = [taken.spec.heeds_opt_outs for taken in cycle.claimed]
     assert told == {"marketing": [True], "service": [False], "reply": [True]}
     await OptOuts(database).store(heard("+6281100001"), "Bye.")
     cycle = await jobs.cycle(Settlement(), [ClaimRequest("d1", "/reply", epoch, FIRST_POSITION, 1)])
-    assert [(taken.spec.body, taken.spec.heeds_opt_outs, taken.opted_out) for taken in cycle.taken] == [
+    assert [(taken.spec.body, taken.spec.heeds_opt_outs, taken.opted_out) for taken in cycle.claimed] == [
         ("Bye.", False, False)
     ]
 

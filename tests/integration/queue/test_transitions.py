@@ -226,4 +226,4 @@ async def test_a_held_job_is_not_promoted(dsn: str, database: Database) -> None:
     first, second = insert_jobs(dsn, "a", 2, order_group="g")
     assert await Jobs(database).promote_due(10) == (0, [])
     assert states(dsn) == {first: JobState.QUEUED, second: JobState.SCHEDULED}
-    assert (await Jobs(database).cycle(Settlement(), [])).taken == []
+    assert (await Jobs(database).cycle(Settlement(), [])).claimed == []

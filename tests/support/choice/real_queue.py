@@ -123,7 +123,7 @@ class RealQueue(MemoryQueue):
         found = await self.jobs.cycle(settlement, asks)
         mine = await super().cycle(settlement, asks)
         assert found.settled == mine.settled
-        assert [_said(each) for each in found.taken] == [_said(each) for each in mine.taken], asks
+        assert [_said(each) for each in found.claimed] == [_said(each) for each in mine.claimed], asks
         assert sorted(found.advanced) == sorted(mine.advanced)
         return found
 

@@ -183,13 +183,13 @@ class World:
         self.cycle = cycle = await self.queue.cycle(self._settlement(batch), requests)
         assert {claim.id for claim, _, _ in batch} == cycle.settled
         self.referee.hinted |= set(cycle.advanced)
-        for job in cycle.taken:
+        for job in cycle.claimed:
             claim = job.claim
             self.book.takes.append(Take(claim.device_id, claim.campaign, self.weights.get(claim.campaign, 1.0)))
             self.referee.see_taken(job, self.wall)
         self.referee.hinted -= set(cycle.advanced)
         for ask in requests:
-            taken = any((job.claim.device_id, job.claim.lane) == (ask.device_id, ask.lane) for job in cycle.taken)
+            taken = any((job.claim.device_id, job.claim.lane) == (ask.device_id, ask.lane) for job in cycle.claimed)
             assert taken or not found[ask.device_id], "a claim that found nothing"
             self.referee.see_claim(ask)
 
@@ -200,14 +200,14 @@ class World:
         cycle, self.cycle = self.cycle, None
         assert cycle is not None
         requests, self.flight = self.flight or [], None
-        self.scheduler.claimed(requests, cycle.taken, self.now)
-        for job in cycle.taken:
+        self.scheduler.claimed(requests, cycle.claimed, self.now)
+        for job in cycle.claimed:
             self.hands[job.claim.id] = Hand(job.claim, self.wall)
         for ask in requests:
-            taken = [job for job in cycle.taken if (job.claim.device_id, job.claim.lane) == (ask.device_id, ask.lane)]
+            taken = [job for job in cycle.claimed if (job.claim.device_id, job.claim.lane) == (ask.device_id, ask.lane)]
             self.referee.see_answer(ask, taken, self.wall)
         self._hint_all(cycle.advanced)
-        for job in cycle.taken:
+        for job in cycle.claimed:
             if job.opted_out:
                 await self.end(job.claim.id, Verdict.OPTED_OUT)
 

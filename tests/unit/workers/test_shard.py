@@ -28,12 +28,12 @@ from shardd.supervisor.workers.shard import Intent, Shard
 def test_who_wanted_the_end(
     *, epoch: int | None, intent: Intent | None, outgrows: bool, told: bool, by_itself: bool
 ) -> None:
-    shard = Shard(0, SupervisorConfig(), epoch=epoch, intent=intent, outgrows=outgrows, told_to_end=told)
+    shard = Shard(0, SupervisorConfig(), epoch=epoch, intent=intent, outgrows=outgrows, worker_ending=told)
     assert shard.dies_by_itself is by_itself
 
 
 def test_what_an_earlier_worker_was_told_says_nothing_of_the_next_one() -> None:
-    shard = Shard(0, SupervisorConfig(), epoch=1, intent="respawn", outgrows=True, told_to_end=True)
+    shard = Shard(0, SupervisorConfig(), epoch=1, intent="respawn", outgrows=True, worker_ending=True)
     shard.spawned(WorkerProcess(0, None, -1, lambda _: None))  # type: ignore[arg-type]  # it is never started
     assert (shard.dies_by_itself, shard.outgrows) == (True, False)
 
