@@ -55,13 +55,23 @@ class DeviceSpec(msgspec.Struct, frozen=True, array_like=True):
         return f"DeviceSpec(id={self.id!r}, transport={self.transport!r}, session={self.session!r})"
 
 
-class JobSpec(msgspec.Struct, frozen=True, array_like=True):
-    """A claimed job on its way to a worker."""
+class _OfClaim(msgspec.Struct, frozen=True, array_like=True):
+    """What a job and an outcome begin with."""
 
     id: int
     epoch: int
     attempt: int
     token: int
+
+    @property
+    def key(self) -> ClaimKey:
+        """Identifies the claim."""
+        return (self.id, self.epoch, self.attempt, self.token)
+
+
+class JobSpec(_OfClaim, frozen=True, array_like=True):
+    """A claimed job on its way to a worker."""
+
     device_id: str
     recipient: str
     kind: str = "text"
@@ -84,19 +94,10 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True):
         """Whether no other job may be in flight in its worker at the same time."""
         return self.worker_deaths >= ALONE_FROM
 
-    @property
-    def key(self) -> ClaimKey:
-        """Identifies the claim."""
-        return (self.id, self.epoch, self.attempt, self.token)
 
-
-class Outcome(msgspec.Struct, frozen=True, array_like=True):
+class Outcome(_OfClaim, frozen=True, array_like=True):
     """The result of a claim."""
 
-    id: int
-    epoch: int
-    attempt: int
-    token: int
     verdict: Verdict
     message_id: str | None = None
     error: str | None = None
@@ -119,11 +120,6 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
         _keep_storable(self, "message_id", self.message_id)
         _keep_possible(self, "retry_after", self.retry_after)
         _keep_possible(self, "at", self.at)
-
-    @property
-    def key(self) -> ClaimKey:
-        """Identifies the claim."""
-        return (self.id, self.epoch, self.attempt, self.token)
 
 
 # ---- supervisor → worker

@@ -137,7 +137,7 @@ class Servers:
             return
         params = self._settings(connection, idle_in_transaction_session_timeout=str(round(limit * 1000)))
         async with connection.transaction():
-            await connection.execute(queries_of("shardd.postgres")["apply_local_settings"], params)
+            await connection.execute(queries_of("shardd.postgres")["apply_settings"], params)
             yield
 
     def is_current(self, connection: Connection) -> bool:
@@ -250,7 +250,7 @@ class Servers:
             if not self._keeps_servers:
                 raise DatabaseError(REFUSAL.format_map(words_of(dsn)))
 
-    def _settings(self, connection: Connection, **more: str) -> dict[str, list[str]]:
+    def _settings(self, connection: Connection, **more: str) -> dict[str, Any]:
         version = connection.info.server_version // 10_000
         terms = self._terms
         settings = settings_for(
@@ -259,7 +259,7 @@ class Servers:
         settings |= more
         if terms.keep_path:
             del settings["search_path"]
-        return {"names": list(settings), "values": list(settings.values())}
+        return {"names": list(settings), "values": list(settings.values()), "local": connection.shared}
 
 
 async def ask_server(connection: AsyncConnection[Any], name: str) -> TupleRow:

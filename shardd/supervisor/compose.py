@@ -98,9 +98,6 @@ class Composition:
     services: Sequence[Service]
     """In the order of their start."""
     node: Node
-    scheduler: Scheduler
-    router: Router
-    workers: WorkerPool
 
 
 def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one statement for each part shows who is given whom
@@ -351,4 +348,4 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
         work_poller,
         workers,
     ]
-    return Composition(take_over, services, node, scheduler, router, workers)
+    return Composition(take_over, services, node)

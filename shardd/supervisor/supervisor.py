@@ -63,7 +63,7 @@ class Supervisor:
     def stop(self) -> None:
         """Drain and exit; on a second call, do not wait for what is in flight."""
         if self._stop.is_set() and self._composition is not None:
-            self._composition.workers.drain_now()
+            self._composition.node.workers.drain_now()
         self._stop.set()
 
     async def _open_database(self) -> str:
@@ -95,7 +95,7 @@ class Supervisor:
                 )
             )
             await composition.take_over.run()
-            self._store_notes = await prepare_sessions(config, composition.scheduler, pools.general, sessions)
+            self._store_notes = await prepare_sessions(config, composition.node.scheduler, pools.general, sessions)
             self._composition = composition
             await ServiceGroup(composition.services, self._service_failed).run(self._stop, self._stopping)
             log.info("stopped", action="stop")
@@ -105,7 +105,7 @@ class Supervisor:
         self._composition.node.state = "stopping"
         self._notifier.stopping("draining")
         log.info("stopping", action="stop")
-        self._composition.router.stop_claiming()
+        self._composition.node.router.stop_claiming()
 
     def _service_failed(self, error: BaseException) -> None:
         self._failed = self._failed or error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from shardd.config.fields import Section, section, setting
-from shardd.config.transports.definition import DeviceSetting, TransportDefinition, option
+from shardd.config.transports.definition import DeviceSetting, TransportDefinition
 from shardd.config.transports.platforms import BASE, PlatformConfig, base_option
 from shardd.config.values import Text
 from shardd.config.values.network import ListenAddress, PlatformUrl
@@ -16,36 +16,33 @@ VERSION: Final = r"v[0-9]{1,3}\.[0-9]{1,2}"
 _PATH: Final = r"(/[A-Za-z0-9._~-]{1,100}){1,10}|/"
 
 
-class CloudWebhookConfig(Section):
+class CloudWebhookConfig(Section, reload="restart"):
     """Where Meta reports what became of messages, and what recipients answer."""
 
     listen: ListenAddress | None = setting(
         None,
         "Address and port of this host, such as 127.0.0.1:8081. Meta speaks only https: put a web server with a "
         "certificate before it. On one node only. null: receipts and answers are not received.",
-        reload="restart",
     )
     path: Annotated[str, Text(matching(_PATH, "is not the path of a URL; write one such as /cloud_api"))] = setting(
-        "/cloud_api", "The path of the URL that is registered with Meta.", reload="restart"
+        "/cloud_api", "The path of the URL that is registered with Meta."
     )
     app_secret: Secret | None = setting(
         None,
         "The secret of the app at Meta, which signs everything that Meta sends. Needed with listen; write it as ${NAME}.",
-        reload="restart",
     )
     verify_token: Secret | None = setting(
         None,
         "A secret of your choice, which Meta repeats when the URL is registered. Needed with listen; write it as ${NAME}.",
-        reload="restart",
     )
 
 
-class CloudApiConfig(PlatformConfig):
+class CloudApiConfig(PlatformConfig, reload="shard"):
     """Devices that send through the Cloud API; each has settings {"phone_number_id": …, "token": …}."""
 
     base: PlatformUrl = base_option("https://graph.facebook.com", "the Graph API")
     version: Annotated[str, Text(matching(VERSION, "is not a version of the Graph API; write one such as v23.0"))] = (
-        option(
+        setting(
             "v23.0",
             "Version of the Graph API; Meta serves each for about two years. A device's own setting `version` comes first.",
         )

@@ -22,14 +22,9 @@ KINDS: Final = ("text", *MEDIA_KINDS, "location", "contact", "template")
 """All kinds of jobs, the same that check_content in 0004_admission.sql admits (tests/integration/queue/test_job_kinds.py)."""
 
 
-def option(default: Any, text: str) -> Any:
-    """One option of a transport: a `setting` whose changed value needs new workers."""
-    return setting(default, text, reload="shard")
-
-
 def region_option() -> Any:
     """The option `default_region`."""
-    return option(
+    return setting(
         None,
         "Country of phone numbers that are written without + and country code, such as ID. null: such numbers are refused.",
     )

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from shardd.config.fields import Section
-from shardd.config.transports.definition import DeviceSetting, TransportDefinition, option, region_option
+from shardd.config.fields import Section, setting
+from shardd.config.transports.definition import DeviceSetting, TransportDefinition, region_option
 from shardd.config.values import Seconds
 from shardd.config.values.network import PlatformUrl
 from shardd.config.values.numbers import Rate
@@ -19,30 +19,30 @@ BASE: Final = DeviceSetting("base", "where the platform is, such as https://api.
 
 def base_option(default: Any, name: str) -> Any:
     """The option `base` of a platform with this name; `...` as the default: required."""
-    return option(default, f"Where {name} is; https, or http on this host. A device's own setting `base` comes first.")
+    return setting(default, f"Where {name} is; https, or http on this host. A device's own setting `base` comes first.")
 
 
-class PlatformConfig(Section):
+class PlatformConfig(Section, reload="shard"):
     """The options of every platform."""
 
     base: PlatformUrl = base_option(..., "the platform")
     default_region: Region | None = region_option()
-    connect_timeout: Annotated[float, Seconds("100ms", "10m")] = option(
+    connect_timeout: Annotated[float, Seconds("100ms", "10m")] = setting(
         "10s", "How long reaching the platform may take. Nothing has left until then."
     )
-    answer_timeout: Annotated[float, Seconds("1s", "1h")] = option(
+    answer_timeout: Annotated[float, Seconds("1s", "1h")] = setting(
         "75s",
         "How long the platform may take to answer before the message is in doubt: rather long than short. Longer for a "
         "slow platform, and then queue.send_timeout longer still, which ends every send.",
     )
-    rate: Rate = option(
+    rate: Rate = setting(
         "0",
         "Messages in one second of each account, whichever of its devices sends them, per worker. 0: as fast as the "
         "devices' own pace; the platform's 429 is obeyed either way.",
     )
 
 
-class WablasConfig(PlatformConfig):
+class WablasConfig(PlatformConfig, reload="shard"):
     """Devices that send through Wablas; each has settings {"token": …}."""
 
     base: PlatformUrl = base_option("https://my.wablas.com", "your account's server at Wablas")
@@ -58,7 +58,7 @@ WABLAS: Final = TransportDefinition(
 )
 
 
-class WhacenterConfig(PlatformConfig):
+class WhacenterConfig(PlatformConfig, reload="shard"):
     """Devices that send through Whacenter; each has settings {"device_id": …}."""
 
     base: PlatformUrl = base_option("https://api.whacenter.com", "Whacenter")

@@ -5,74 +5,74 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final
 
-from shardd.config.fields import Section
-from shardd.config.transports.definition import KINDS, TransportDefinition, option, region_option
+from shardd.config.fields import Section, setting
+from shardd.config.transports.definition import KINDS, TransportDefinition, region_option
 from shardd.config.values import Bytes, Flag, Seconds, Whole
 from shardd.config.values.network import MediaHosts, ProxyUrl
 from shardd.config.values.words import FilePath, Region
 
 
-class WhatsappConfig(Section):
+class WhatsappConfig(Section, reload="shard"):
     """Devices that are paired with WhatsApp, through neonize."""
 
     default_region: Region | None = region_option()
-    media_dir: Annotated[Path | None, FilePath()] = option(
+    media_dir: Annotated[Path | None, FilePath()] = setting(
         None, "Folder below which jobs may name files to send; null: none, only URLs and data: URIs."
     )
-    media_hosts: MediaHosts | None = option(
+    media_hosts: MediaHosts | None = setting(
         None,
         "Hosts outside the internet from which media may be fetched, with commas between them: a name (media.internal), an "
         "address (10.20.0.5, ::1), a network (10.20.0.0/16), each also with its only port (127.0.0.1:9000, [::1]:9000). "
         "Whoever inserts jobs can have anything sent that these hosts answer. null: none; jobs name what is in the "
         "internet.",
     )
-    media_max_bytes: Annotated[int, Bytes("1KiB", "2GiB")] = option(
+    media_max_bytes: Annotated[int, Bytes("1KiB", "2GiB")] = setting(
         "16MiB", "Largest media file; a bigger one fails its job. Each is held in memory while it is sent."
     )
-    media_memory: Annotated[int, Bytes("1MiB", "64GiB")] = option(
+    media_memory: Annotated[int, Bytes("1MiB", "64GiB")] = setting(
         "64MiB",
         "Media files that a worker holds at once, in bytes of the files; others wait, the oldest first. While they are "
         "uploaded the WhatsApp library takes several times as much besides. A file that is larger is sent alone.",
     )
-    fetch_timeout: Annotated[float, Seconds("1s", "10m")] = option(
+    fetch_timeout: Annotated[float, Seconds("1s", "10m")] = setting(
         "20s", "How long fetching a media file may take. Longer for large files from slow servers."
     )
-    connect_timeout: Annotated[float, Seconds("1s", "10m")] = option(
+    connect_timeout: Annotated[float, Seconds("1s", "10m")] = setting(
         "20s", "How long dialling and login may take. Longer behind slow proxies."
     )
-    upload_timeout: Annotated[float, Seconds("1s", "30m")] = option(
+    upload_timeout: Annotated[float, Seconds("1s", "30m")] = setting(
         "45s", "How long uploading a media file to WhatsApp may take. Longer on a slow line."
     )
-    answer_timeout: Annotated[float, Seconds("1s", "10m")] = option(
+    answer_timeout: Annotated[float, Seconds("1s", "10m")] = setting(
         "30s", "How long WhatsApp may take to confirm a message before it is in doubt."
     )
-    probe_after: Annotated[float, Seconds("1s", "1h")] = option(
+    probe_after: Annotated[float, Seconds("1s", "1h")] = setting(
         "20s", "A client that heard nothing from the server for this long is probed before it sends."
     )
-    probe_timeout: Annotated[float, Seconds("100ms", "1m")] = option(
+    probe_timeout: Annotated[float, Seconds("100ms", "1m")] = setting(
         "3s", "A client that does not answer a probe in this time is rebuilt. Longer on a slow line."
     )
-    idle_close: Annotated[float, Seconds("1s", "1d")] = option(
+    idle_close: Annotated[float, Seconds("1s", "1d")] = setting(
         "60s", "A client without work for this long is closed. Longer: fewer logins, more memory and connections."
     )
-    max_open_clients: Annotated[int, Whole(1, 100_000)] = option(
+    max_open_clients: Annotated[int, Whole(1, 100_000)] = setting(
         "200",
         "Open clients per worker; the least recently used is closed first. "
         "Each takes about 0.3 MiB and 3 file descriptors. More if more devices than that send within idle_close.",
     )
-    max_connecting: Annotated[int, Whole(1, 1000)] = option(
+    max_connecting: Annotated[int, Whole(1, 1000)] = setting(
         "8",
         "Concurrent logins per worker, so that a restart is not a storm. More if waking many idle devices takes too long.",
     )
-    restricted_for: Annotated[float, Seconds("1s", "30d")] = option(
+    restricted_for: Annotated[float, Seconds("1s", "30d")] = setting(
         "6h",
         "How long a device that WhatsApp keeps from writing to new contacts waits before it tries again; WhatsApp does not "
         "report how long that lasts.",
     )
-    proxy: ProxyUrl | None = option(
+    proxy: ProxyUrl | None = setting(
         None, "Proxy of devices that name none of their own: http://user:${NAME}@host:port or socks5://… null: none."
     )
-    pgbouncer: Annotated[bool, Flag()] = option(
+    pgbouncer: Annotated[bool, Flag()] = setting(
         "false", "true if sessions are reached through PgBouncer in transaction mode."
     )
 

@@ -130,16 +130,7 @@ class Flag(Reader):
         word = text.strip().lower()
         if word in {"true", "false"}:
             return word == "true"
-        meant = {
-            "yes": "true",
-            "y": "true",
-            "on": "true",
-            "1": "true",
-            "no": "false",
-            "n": "false",
-            "off": "false",
-            "0": "false",
-        }
+        meant = dict.fromkeys(("yes", "y", "on", "1"), "true") | dict.fromkeys(("no", "n", "off", "0"), "false")
         raise RefusedError(f"is neither true nor false; write {meant.get(word, 'true or false')}")
 
     def show(self, value: bool) -> str:

@@ -16,20 +16,12 @@ SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system()),
 -- name: apply_settings
 -- In one round trip, in this order. They are set here and not in the connection string because PgBouncer refuses options there.
 -- A server that acknowledges commits before they are durable could lose a claim whose message was sent, so that is turned off.
-SELECT pg_catalog.set_config(setting.name, setting.value, false)
+-- `local`: until the end of this transaction only, because another client may use this server connection after it.
+SELECT pg_catalog.set_config(setting.name, setting.value, %(local)s)
   FROM ROWS FROM (pg_catalog.unnest(%(names)s::pg_catalog.text[]), pg_catalog.unnest(%(values)s::pg_catalog.text[]))
     AS setting (name, value)
 UNION ALL
-SELECT pg_catalog.set_config('synchronous_commit', 'on', false)
- WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off';
-
--- name: apply_local_settings
--- The same until the end of this transaction only: another client may use this server connection after it.
-SELECT pg_catalog.set_config(setting.name, setting.value, true)
-  FROM ROWS FROM (pg_catalog.unnest(%(names)s::pg_catalog.text[]), pg_catalog.unnest(%(values)s::pg_catalog.text[]))
-    AS setting (name, value)
-UNION ALL
-SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
+SELECT pg_catalog.set_config('synchronous_commit', 'on', %(local)s)
  WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off';
 
 -- name: describe_blockers

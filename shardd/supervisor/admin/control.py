@@ -178,11 +178,11 @@ class Control(Service):
         return {"changed": await self._node.reload()}
 
     async def _drain(self, request: web.Request) -> object:
-        await self._node.drain_shard(_shard(request))
+        await self._node.workers.drain(_shard(request))
         return {"drained": True}
 
     async def _restart(self, request: web.Request) -> object:
-        await self._node.restart_shard(_shard(request))
+        await self._node.workers.restart(_shard(request))
         return {"restarted": True}
 
     async def _outlook(self, request: web.Request) -> object:

@@ -66,14 +66,6 @@ class Node:
 
     # ---- for the control API
 
-    async def drain_shard(self, shard: int) -> None:
-        """Drain a shard; it stays down until restarted. Raises UsageError."""
-        await self.workers.drain(shard)
-
-    async def restart_shard(self, shard: int) -> None:
-        """Replace a shard's worker. Raises SharddError."""
-        await self.workers.restart(shard)
-
     async def close_device(self, device_id: str) -> None:
         """Close the device's client; a revoked session is not reopened. Raises SharddError."""
         await self.device_sync.sync()
