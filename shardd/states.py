@@ -7,9 +7,10 @@ files spell themselves.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 
 class JobState(StrEnum):
@@ -56,54 +57,54 @@ FINISHED: Final = frozenset(
     }
 )
 
+State = TypeVar("State", bound=StrEnum)
+
+
+def _table(transitions: Mapping[State, Mapping[str, State]]) -> Mapping[State, Mapping[str, State]]:
+    """A read-only copy."""
+    return MappingProxyType({state: MappingProxyType(dict(events)) for state, events in transitions.items()})
+
+
 # from state → event → next state. `transient_last` is a transient verdict that used up the last attempt;
 # `in_doubt_retry` an in-doubt verdict of a job whose producer asked for `on_doubt: retry`; `restricted` an unavailable
 # verdict that concerns this message only, because its recipient is a new contact; `returned_last` a job that was returned
 # because its worker died, once too often; `retry_later` a retry before the job's `run_at`, or behind its order group.
-JOB_TRANSITIONS: Final = MappingProxyType(
+JOB_TRANSITIONS: Final = _table(
     {
-        JobState.SCHEDULED: MappingProxyType(
-            {
-                "due": JobState.QUEUED,
-                "cancel": JobState.CANCELLED,
-                "expire": JobState.EXPIRED,
-                "opt_out": JobState.OPTED_OUT,
-            }
-        ),
-        JobState.QUEUED: MappingProxyType(
-            {"claim": JobState.SENDING, "cancel": JobState.CANCELLED, "expire": JobState.EXPIRED}
-        ),
-        JobState.SENDING: MappingProxyType(
-            {
-                Verdict.SENT: JobState.SENT,
-                Verdict.PERMANENT: JobState.FAILED,
-                Verdict.TRANSIENT: JobState.SCHEDULED,
-                "transient_last": JobState.FAILED,
-                Verdict.UNAVAILABLE: JobState.QUEUED,
-                "restricted": JobState.SCHEDULED,
-                Verdict.RETURNED: JobState.QUEUED,
-                "returned_last": JobState.FAILED,
-                Verdict.IN_DOUBT: JobState.IN_DOUBT,
-                "in_doubt_retry": JobState.SCHEDULED,
-                Verdict.EXPIRED: JobState.EXPIRED,
-                Verdict.OPTED_OUT: JobState.OPTED_OUT,
-            }
-        ),
-        JobState.FAILED: MappingProxyType({"retry": JobState.QUEUED, "retry_later": JobState.SCHEDULED}),
-        JobState.CANCELLED: MappingProxyType({"retry": JobState.QUEUED, "retry_later": JobState.SCHEDULED}),
-        JobState.EXPIRED: MappingProxyType({}),
-        JobState.OPTED_OUT: MappingProxyType({}),
-        JobState.IN_DOUBT: MappingProxyType(
-            {
-                "retry": JobState.QUEUED,
-                "retry_later": JobState.SCHEDULED,
-                # a journal that was unreachable came back and contains the outcome
-                Verdict.SENT: JobState.SENT,
-                Verdict.PERMANENT: JobState.FAILED,
-            }
-        ),
+        JobState.SCHEDULED: {
+            "due": JobState.QUEUED,
+            "cancel": JobState.CANCELLED,
+            "expire": JobState.EXPIRED,
+            "opt_out": JobState.OPTED_OUT,
+        },
+        JobState.QUEUED: {"claim": JobState.SENDING, "cancel": JobState.CANCELLED, "expire": JobState.EXPIRED},
+        JobState.SENDING: {
+            Verdict.SENT: JobState.SENT,
+            Verdict.PERMANENT: JobState.FAILED,
+            Verdict.TRANSIENT: JobState.SCHEDULED,
+            "transient_last": JobState.FAILED,
+            Verdict.UNAVAILABLE: JobState.QUEUED,
+            "restricted": JobState.SCHEDULED,
+            Verdict.RETURNED: JobState.QUEUED,
+            "returned_last": JobState.FAILED,
+            Verdict.IN_DOUBT: JobState.IN_DOUBT,
+            "in_doubt_retry": JobState.SCHEDULED,
+            Verdict.EXPIRED: JobState.EXPIRED,
+            Verdict.OPTED_OUT: JobState.OPTED_OUT,
+        },
+        JobState.FAILED: {"retry": JobState.QUEUED, "retry_later": JobState.SCHEDULED},
+        JobState.CANCELLED: {"retry": JobState.QUEUED, "retry_later": JobState.SCHEDULED},
+        JobState.EXPIRED: {},
+        JobState.OPTED_OUT: {},
+        JobState.IN_DOUBT: {
+            "retry": JobState.QUEUED,
+            "retry_later": JobState.SCHEDULED,
+            # a journal that was unreachable came back and contains the outcome
+            Verdict.SENT: JobState.SENT,
+            Verdict.PERMANENT: JobState.FAILED,
+        },
         # A platform may accept a message and report later that it could not deliver it.
-        JobState.SENT: MappingProxyType({"refused": JobState.FAILED}),
+        JobState.SENT: {"refused": JobState.FAILED},
     }
 )
 
@@ -136,22 +137,20 @@ DEVICE_REMEDY: Final = MappingProxyType(
 CAN_SEND: Final = frozenset({DeviceState.READY, DeviceState.RESTRICTED})
 
 _BY_AN_OPERATOR: Final = {"pair": DeviceState.READY, "unlink": DeviceState.UNPAIRED}
-_REPORTED: Final = {state: state for state in DeviceState if state is not DeviceState.READY}
+_REPORTED: Final[Mapping[str, DeviceState]] = {state: state for state in DeviceState if state is not DeviceState.READY}
 
 # from state → event → next state. A report of a worker is named after the state that it reports. Reports about a device that has
 # no session any more concern the previous one and change nothing. `new_settings` replaces credentials that a platform refused;
 # `restore_…` undoes an `unlink` that failed.
-DEVICE_TRANSITIONS: Final = MappingProxyType(
+DEVICE_TRANSITIONS: Final = _table(
     {
-        DeviceState.READY: MappingProxyType({**_REPORTED, **_BY_AN_OPERATOR}),
-        DeviceState.UNPAIRED: MappingProxyType(
-            {**_BY_AN_OPERATOR, **{f"restore_{state}": state for state in DeviceState}}
-        ),
-        DeviceState.LOGGED_OUT: MappingProxyType({**_BY_AN_OPERATOR, "new_settings": DeviceState.READY}),
-        DeviceState.REPLACED: MappingProxyType({**_REPORTED, **_BY_AN_OPERATOR, "take_over": DeviceState.READY}),
-        DeviceState.BANNED: MappingProxyType({**_REPORTED, **_BY_AN_OPERATOR, "heal": DeviceState.READY}),
-        DeviceState.RESTRICTED: MappingProxyType({**_REPORTED, **_BY_AN_OPERATOR, "heal": DeviceState.READY}),
-        DeviceState.CLIENT_OUTDATED: MappingProxyType({**_REPORTED, **_BY_AN_OPERATOR, "heal": DeviceState.READY}),
+        DeviceState.READY: {**_REPORTED, **_BY_AN_OPERATOR},
+        DeviceState.UNPAIRED: {**_BY_AN_OPERATOR, **{f"restore_{state}": state for state in DeviceState}},
+        DeviceState.LOGGED_OUT: {**_BY_AN_OPERATOR, "new_settings": DeviceState.READY},
+        DeviceState.REPLACED: {**_REPORTED, **_BY_AN_OPERATOR, "take_over": DeviceState.READY},
+        DeviceState.BANNED: {**_REPORTED, **_BY_AN_OPERATOR, "heal": DeviceState.READY},
+        DeviceState.RESTRICTED: {**_REPORTED, **_BY_AN_OPERATOR, "heal": DeviceState.READY},
+        DeviceState.CLIENT_OUTDATED: {**_REPORTED, **_BY_AN_OPERATOR, "heal": DeviceState.READY},
     }
 )
 
@@ -169,52 +168,40 @@ class ShardState(StrEnum):
     STOPPED = "stopped"
 
 
-SHARD_TRANSITIONS: Final = MappingProxyType(
+SHARD_TRANSITIONS: Final = _table(
     {
-        ShardState.WAITING: MappingProxyType({"spawn": ShardState.STARTING, "stop": ShardState.STOPPED}),
-        ShardState.STARTING: MappingProxyType(
-            {
-                "ready": ShardState.RUNNING,
-                "died": ShardState.BACKOFF,
-                "drain": ShardState.DRAINING,
-                "fence": ShardState.WAITING,
-            }
-        ),
-        ShardState.RUNNING: MappingProxyType(
-            {
-                "drain": ShardState.DRAINING,
-                "died": ShardState.BACKOFF,
-                "fence": ShardState.WAITING,
-            }
-        ),
-        ShardState.DRAINING: MappingProxyType(
-            {
-                "drained": ShardState.DRAINED,
-                "stop": ShardState.STOPPED,
-                "respawn": ShardState.WAITING,
-                "fence": ShardState.WAITING,
-            }
-        ),
-        ShardState.DRAINED: MappingProxyType(
-            {"spawn": ShardState.STARTING, "stop": ShardState.STOPPED, "fence": ShardState.WAITING}
-        ),
-        ShardState.BACKOFF: MappingProxyType(
-            {
-                "broke": ShardState.BROKEN,
-                "spawn": ShardState.STARTING,
-                "stop": ShardState.STOPPED,
-                "drain": ShardState.DRAINED,
-                "fence": ShardState.WAITING,
-            }
-        ),
-        ShardState.BROKEN: MappingProxyType(
-            {
-                "spawn": ShardState.STARTING,
-                "stop": ShardState.STOPPED,
-                "drain": ShardState.DRAINED,
-                "fence": ShardState.WAITING,
-            }
-        ),
-        ShardState.STOPPED: MappingProxyType({}),
+        ShardState.WAITING: {"spawn": ShardState.STARTING, "stop": ShardState.STOPPED},
+        ShardState.STARTING: {
+            "ready": ShardState.RUNNING,
+            "died": ShardState.BACKOFF,
+            "drain": ShardState.DRAINING,
+            "fence": ShardState.WAITING,
+        },
+        ShardState.RUNNING: {
+            "drain": ShardState.DRAINING,
+            "died": ShardState.BACKOFF,
+            "fence": ShardState.WAITING,
+        },
+        ShardState.DRAINING: {
+            "drained": ShardState.DRAINED,
+            "stop": ShardState.STOPPED,
+            "respawn": ShardState.WAITING,
+            "fence": ShardState.WAITING,
+        },
+        ShardState.DRAINED: {"spawn": ShardState.STARTING, "stop": ShardState.STOPPED, "fence": ShardState.WAITING},
+        ShardState.BACKOFF: {
+            "broke": ShardState.BROKEN,
+            "spawn": ShardState.STARTING,
+            "stop": ShardState.STOPPED,
+            "drain": ShardState.DRAINED,
+            "fence": ShardState.WAITING,
+        },
+        ShardState.BROKEN: {
+            "spawn": ShardState.STARTING,
+            "stop": ShardState.STOPPED,
+            "drain": ShardState.DRAINED,
+            "fence": ShardState.WAITING,
+        },
+        ShardState.STOPPED: {},
     }
 )

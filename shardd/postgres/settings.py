@@ -55,27 +55,19 @@ SETTINGS: Final = (
     # index or a nested loop, a claim would read the whole table.
     Setting("plan_cache_mode", "force_generic_plan", since=12),
     Setting("jit", "off", since=11),
-    Setting("enable_bitmapscan", "on"),
-    Setting("enable_hashagg", "on"),
-    Setting("enable_hashjoin", "on"),
-    Setting("enable_indexonlyscan", "on"),
-    Setting("enable_indexscan", "on"),
-    Setting("enable_material", "on"),
-    Setting("enable_mergejoin", "on"),
-    Setting("enable_nestloop", "on"),
+    *(
+        Setting(f"enable_{plan}", "on")
+        for plan in (
+            *("bitmapscan", "hashagg", "hashjoin", "indexonlyscan", "indexscan", "material", "mergejoin", "nestloop"),
+            *("seqscan", "sort"),
+        )
+    ),
     Setting("enable_partition_pruning", "on", since=11),
-    Setting("enable_seqscan", "on"),
-    Setting("enable_sort", "on"),
 )
 
-INDEX_PLANS: Final = {
-    "enable_seqscan": "off",
-    "enable_bitmapscan": "off",
-    "enable_sort": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "enable_material": "off",
-}
+INDEX_PLANS: Final = dict.fromkeys(
+    (f"enable_{plan}" for plan in ("seqscan", "bitmapscan", "sort", "hashjoin", "mergejoin", "material")), "off"
+)
 """For connections whose statements all fetch a few rows in the order of an index.
 
 On a table that was never analysed, or while it was empty, the planner mistakes ten thousand rows for ten, and expects that

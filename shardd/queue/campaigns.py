@@ -12,7 +12,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
-from shardd.queue.database import Params, Record, Statements, column_of
+from shardd.queue.database import Record, Statements, column_of
 from shardd.queue.records import Campaign
 
 
@@ -179,9 +179,6 @@ class CampaignAdmin(Statements):
     async def _find(self, *, ids: Sequence[str] | None, state: CampaignState | None, most: int) -> list[CampaignRow]:
         params = {"ids": None if ids is None else list(ids), "state": state, "most": most}
         return await self._database.rows_for(CampaignRow, "list_campaigns", params)
-
-    async def _ids(self, name: str, params: Params) -> set[str]:
-        return set(await self._database.column(name, params))
 
 
 def _params(ids: Sequence[str], terms: CampaignTerms) -> dict[str, object]:

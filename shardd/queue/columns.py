@@ -2,7 +2,7 @@
 
 Where a statement lists all columns of a kind, it has a placeholder such as `${archived}`, and likewise for states that follow
 from the tables of `shardd.states`. To add a column of jobs, add it to the tables and views with a migration, and to `GIVEN` or
-`RETRIED`, and to `SHOWN`, here.
+`RETRIED` here, and to `JobRow`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from shardd.postgres.sql_files import queries_of
-from shardd.queue.records import Device
+from shardd.queue.records import Device, JobRow, WholeJob
 from shardd.queue.settle import Claim
 from shardd.states import CAN_SEND, DEVICE_TRANSITIONS, JOB_TRANSITIONS, DeviceState
 
@@ -45,44 +45,21 @@ RETRIED: Final = (
 ARCHIVED: Final = ("device_id", *RETRIED, "token")
 """Columns that move from the queue to the archive as they are, besides the id."""
 
-SHOWN: Final = (
-    *("id", "state", "device_id", "device_group", "recipient", "kind", "class", "campaign", "order_group", "reference"),
-    *(
-        "waits_for",
-        "failures",
-        "max_attempts",
-        "priority",
-        "run_at",
-        "expires_at",
-        "due_at",
-        "created_at",
-        "settled_at",
-    ),
-    *("message_id", "error", "error_class", "delivered_at", "read_at", "metadata"),
-)
-"""Columns of `shardd.outcomes` that `shardd job` shows (`shardd.queue.jobs.JobRow`), in the order of its JSON."""
 
-CONTENT: Final = (
-    *(
-        "body",
-        "variables",
-        "media",
-        "file_name",
-        "mime_type",
-        "details",
-        "on_doubt",
-        "dedupe_key",
-        "producer",
-        "claimed_at",
-    ),
-)
-"""Columns of the tables that `shardd job show` shows besides."""
+def _fields(kind: type[Any], *but: str) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind) if field.name not in but)
 
-CLAIM: Final = tuple(field.name for field in dataclasses.fields(Claim))
+
+SHOWN: Final = _fields(JobRow, "transport")
+"""Columns of `shardd.outcomes` that `shardd job` shows; `job_class` is the column `class`."""
+
+CONTENT: Final = _fields(WholeJob, *_fields(JobRow), "claims", "node", "shard")
+"""Columns of the tables that `shardd job show` shows besides; its other fields are of the last claim."""
+
+CLAIM: Final = _fields(Claim)
 """The fields of a claim: columns of the queue, but for the epoch, which is `claimed_epoch`."""
 
-_NOT_STORED: Final = {"day", "sent", "hour", "hour_sent", "last_at", "days", "fault"}
-DEVICE: Final = tuple(field.name for field in dataclasses.fields(Device) if field.name not in _NOT_STORED)
+DEVICE: Final = _fields(Device, "day", "sent", "hour", "hour_sent", "last_at", "days", "fault")
 """Columns of `shardd.devices` that are read; the other fields of a device are counted from `shardd.device_days`."""
 
 
@@ -104,7 +81,7 @@ _LISTS: Final = {
     "given": ", ".join(GIVEN),
     "retried": ", ".join(RETRIED),
     "archived": ", ".join(ARCHIVED),
-    "shown": ", ".join(f"o.{name}" if name != "class" else "o.class AS job_class" for name in SHOWN),
+    "shown": ", ".join(f"o.{name}" if name != "job_class" else "o.class AS job_class" for name in SHOWN),
     "content": ", ".join(CONTENT),
     "claim": ", ".join(f"j.{name}" if name != "epoch" else "j.claimed_epoch AS epoch" for name in CLAIM),
     "device": ", ".join(map(_as_json_text, DEVICE)),

@@ -336,6 +336,10 @@ class Statements:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    async def _ids(self, name: str, params: Params) -> set[Any]:
+        """The only column of a named query, as ids."""
+        return set(await self._database.column(name, params))
+
 
 async def write_accepted(
     items: Sequence[Item],

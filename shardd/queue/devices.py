@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 
 from shardd.json_values import UnreadableError, read_object
 from shardd.pacing import CLASSES, check_class_settings
-from shardd.queue.database import Params, Statements
+from shardd.queue.database import Statements
 from shardd.queue.records import Device, StateChange
 from shardd.queue.values import arrays
 from shardd.states import DeviceState
@@ -182,6 +182,3 @@ class DeviceAdmin(Statements):
     async def remove(self, ids: Sequence[str]) -> set[str]:
         """Remove devices; returns those that existed and had no live job."""
         return await self._ids("remove_devices", {"ids": list(ids)})
-
-    async def _ids(self, name: str, params: Params) -> set[str]:
-        return set(await self._database.column(name, params))

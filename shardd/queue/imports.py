@@ -15,7 +15,8 @@ import msgspec
 from psycopg import AsyncConnection, Error
 from psycopg.rows import TupleRow
 
-from shardd.queue.database import Database, Record, column_of, rows_of
+from shardd.errors import RefusedDataError
+from shardd.queue.database import Database, Record, column_of, rows_of, write_accepted
 
 BATCH: Final = 500
 """Jobs of one transaction: each of an order group holds a lock until its end."""
@@ -115,30 +116,27 @@ class Imports:
     async def _insert(
         self, connection: AsyncConnection[TupleRow], jobs: Sequence[ImportedJob], admission: Admission
     ) -> None:
-        """All at once; after a refusal by halves, until the refused row is alone."""
-        admission.after_refused |= {job.dedupe_key for job in jobs if job.order_group in self._blocked}
-        jobs = [job for job in jobs if job.order_group not in self._blocked]
-        if not jobs:
-            return
-        try:
-            async with connection.transaction():
-                params = {"rows": msgspec.json.encode(jobs).decode()}
-                rows = await rows_of(connection, Record, self._database.queries["import_jobs"], params)
-        except Error as error:
-            if not (error.sqlstate or "").startswith(_ROWS_FAULT):
+        async def write(some: Sequence[ImportedJob]) -> None:
+            admission.after_refused |= {job.dedupe_key for job in some if job.order_group in self._blocked}
+            accepted = [job for job in some if job.order_group not in self._blocked]
+            params = {"rows": msgspec.json.encode(accepted).decode()}
+            try:
+                async with connection.transaction():
+                    rows = await rows_of(connection, Record, self._database.queries["import_jobs"], params)
+            except Error as error:
+                if (error.sqlstate or "").startswith(_ROWS_FAULT):
+                    raise RefusedDataError(_message(error)) from error
                 raise
-            if len(jobs) > 1:
-                half = len(jobs) // 2
-                await self._insert(connection, jobs[:half], admission)
-                await self._insert(connection, jobs[half:], admission)
-                return
-            job = jobs[0]
-            admission.refused[job.dedupe_key] = (error.diag.column_name or "", _message(error))
-            if job.order_group is not None:
-                self._blocked.add(job.order_group)
-        else:
             admission.added |= {row["dedupe_key"] for row in rows}
             admission.opted_out |= {row["dedupe_key"] for row in rows if row["opted_out"]}
+
+        async def refuse(job: ImportedJob, error: RefusedDataError) -> None:
+            assert isinstance(error.__cause__, Error)  # raised by `write`
+            admission.refused[job.dedupe_key] = (error.__cause__.diag.column_name or "", str(error))
+            if job.order_group is not None:
+                self._blocked.add(job.order_group)
+
+        await write_accepted(jobs, write, refuse)
 
     async def _add_devices(self, connection: AsyncConnection[TupleRow], devices: Sequence[ImportedDevice]) -> set[str]:
         params = {"rows": msgspec.json.encode(devices).decode()}

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from shardd.ipc import Outcome, Receipt
 from shardd.queue.cycle import KEY, Cycle, OrderGroup, Settlement, group_arrays, run_cycle
 from shardd.queue.database import Params, Record, Statements, first
-from shardd.queue.records import ClaimRequest, WorkHint
+from shardd.queue.records import ClaimRequest, JobRow, WholeJob, WorkHint
 from shardd.queue.settle import Claim
 from shardd.queue.values import arrays
 from shardd.states import JOB_TRANSITIONS, JobState
@@ -157,60 +156,6 @@ class Counts(Statements):
         """Of those with live jobs: running_campaigns, paused_campaigns, and paused_jobs, which are those of the paused."""
         (counts,) = await self._database.rows(Record, "count_campaigns")
         return counts
-
-
-@dataclass(frozen=True, slots=True)
-class JobRow:
-    """A job as a list shows it; `transport` is None when it has no device yet, or an unknown one."""
-
-    id: int
-    state: str
-    device_id: str | None
-    device_group: str | None
-    transport: str | None
-    recipient: str
-    kind: str
-    job_class: str
-    campaign: str | None
-    order_group: str | None
-    reference: str | None
-    waits_for: str | None
-    failures: int
-    max_attempts: int
-    priority: int
-    run_at: datetime
-    expires_at: datetime | None
-    due_at: datetime | None
-    created_at: datetime
-    settled_at: datetime | None
-    message_id: str | None
-    error: str | None
-    error_class: str | None
-    delivered_at: datetime | None
-    read_at: datetime | None
-    metadata: Any
-
-
-@dataclass(frozen=True, slots=True)
-class WholeJob(JobRow):
-    """A job with its content and its last claim; `node` and `shard` made that claim. The body has its variables put in.
-
-    `producer`: the bound role whose dedupe key and order group these are; empty: everybody else's.
-    """
-
-    body: str
-    variables: dict[str, Any] | None
-    media: str | None
-    file_name: str | None
-    mime_type: str | None
-    details: dict[str, Any] | None
-    on_doubt: str
-    dedupe_key: str | None
-    producer: str
-    claims: int
-    claimed_at: datetime | None
-    node: str | None
-    shard: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

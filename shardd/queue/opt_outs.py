@@ -49,7 +49,7 @@ class OptOuts(Statements):
     async def unwanted(self, addresses: Mapping[int, str]) -> set[int]:
         """Those of these jobs that must not be sent. `addresses`: of their recipients, by job id."""
         params = {"ids": list(addresses), "addresses": list(addresses.values())}
-        return set(await self._database.column("opted_out_jobs", params))
+        return await self._ids("opted_out_jobs", params)
 
     async def configure(self, exempt: Sequence[str], country_codes: Sequence[str]) -> None:
         """Store the classes that an opt-out does not stop, and the calling codes of the default regions."""

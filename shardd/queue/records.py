@@ -1,4 +1,4 @@
-"""What the scheduler and the router exchange with the queue, as plain data without I/O."""
+"""What the scheduler, the router and the commands exchange with the queue, as plain data without I/O."""
 
 from __future__ import annotations
 
@@ -101,6 +101,60 @@ class Device:
         return DeviceSpec(
             id=self.id, transport=self.transport, settings=self.settings, session=self.session, proxy=self.proxy
         )
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job as a list shows it, in the order of its JSON; `transport` is None when it has no device yet, or an unknown one."""
+
+    id: int
+    state: str
+    device_id: str | None
+    device_group: str | None
+    transport: str | None
+    recipient: str
+    kind: str
+    job_class: str
+    campaign: str | None
+    order_group: str | None
+    reference: str | None
+    waits_for: str | None
+    failures: int
+    max_attempts: int
+    priority: int
+    run_at: datetime
+    expires_at: datetime | None
+    due_at: datetime | None
+    created_at: datetime
+    settled_at: datetime | None
+    message_id: str | None
+    error: str | None
+    error_class: str | None
+    delivered_at: datetime | None
+    read_at: datetime | None
+    metadata: Any
+
+
+@dataclass(frozen=True, slots=True)
+class WholeJob(JobRow):
+    """A job with its content and its last claim; `node` and `shard` made that claim. The body has its variables put in.
+
+    `producer`: the bound role whose dedupe key and order group these are; empty: everybody else's.
+    """
+
+    body: str
+    variables: dict[str, Any] | None
+    media: str | None
+    file_name: str | None
+    mime_type: str | None
+    details: dict[str, Any] | None
+    on_doubt: str
+    dedupe_key: str | None
+    producer: str
+    claims: int
+    claimed_at: datetime | None
+    node: str | None
+    shard: int | None
 
 
 @dataclass(frozen=True, slots=True)

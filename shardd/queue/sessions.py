@@ -99,4 +99,4 @@ class SessionAdmin(Statements):
         A session whose number another device has, or whose id is taken, is skipped.
         """
         params = {**asdict(new), "ids": list(new.ids), "sessions": list(new.sessions), "labels": list(new.labels)}
-        return set(await self._database.column("adopt_sessions", params))
+        return await self._ids("adopt_sessions", params)

@@ -34,7 +34,8 @@ from shardd.cli.output import (
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
-from shardd.queue.jobs import JobAdmin, JobRow, WholeJob
+from shardd.queue.jobs import JobAdmin
+from shardd.queue.records import JobRow, WholeJob
 from shardd.states import JobState
 
 _SHOWN_OF_MEDIA: Final = 64

@@ -12,20 +12,10 @@ from shardd.ipc import JobSpec
 from shardd.queue import cycle
 from shardd.queue.columns import ARCHIVED, CLAIM, CONTENT, DEVICE, GIVEN, QUERIES, RETRIED, SHOWN, fill_in
 from shardd.queue.devices import DeviceRow
-from shardd.queue.jobs import JobRow, WholeJob
 
 
 def fields(of: type) -> list[str]:
     return [field.name for field in dataclasses.fields(of)]
-
-
-def test_a_listed_job_has_the_shown_columns() -> None:
-    shown = ["job_class" if name == "class" else name for name in SHOWN]
-    assert [name for name in fields(JobRow) if name != "transport"] == shown
-
-
-def test_a_shown_job_has_the_shown_columns_its_content_and_its_last_claim() -> None:
-    assert set(fields(WholeJob)) == {*fields(JobRow), *CONTENT, "claims", "node", "shard"}
 
 
 def test_a_claimed_job_is_sent_with_the_columns_in_the_order_of_its_message() -> None:
