@@ -11,6 +11,7 @@ from psycopg.rows import TupleRow, tuple_row
 from shardd.errors import DatabaseError
 from shardd.postgres.servers import Connection, ask_server
 from shardd.postgres.sql_files import queries_of
+from shardd.tasks import wait_for_event
 
 
 class LockWatch:
@@ -40,16 +41,11 @@ class LockWatch:
 
     async def run(self) -> None:
         """Look until `end`."""
-        while True:
+        while not await wait_for_event(self._ended, self._every):
             try:
-                await asyncio.wait_for(self._ended.wait(), self._every)
-            except TimeoutError:
-                try:
-                    await self._look()
-                except DatabaseError:
-                    return  # the statement that waits reports what is wrong with the database
-            else:
-                return
+                await self._look()
+            except DatabaseError:
+                return  # the statement that waits reports what is wrong with the database
 
     async def _look(self) -> None:
         async with self._connect() as connection, connection.cursor(row_factory=tuple_row) as cursor:

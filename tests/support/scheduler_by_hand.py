@@ -7,13 +7,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from shardd.ipc import JobSpec, Outcome
+from shardd.ipc import Devices, JobSpec, Outcome
 from shardd.pacing import DevicePace, Pace
 from shardd.queue.records import Campaign, ClaimedJob, Device, Position, StateChange
 from shardd.queue.settle import Claim
 from shardd.states import DeviceState, Verdict
 from shardd.supervisor.scheduling.device_queue import PRIORITY_SHIFT
-from shardd.supervisor.scheduling.scheduler import DeviceChanges, Scheduler
+from shardd.supervisor.scheduling.scheduler import Scheduler
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 WALL = 1_800_000_000.0
@@ -59,7 +59,7 @@ def make_scheduler(room: int = 1, **more: Any) -> Scheduler:
 
 def look(
     scheduler: Scheduler, *devices: Device, now: float = 0.0, unwritten: Mapping[str, StateChange] | None = None
-) -> dict[int, DeviceChanges]:
+) -> dict[int, Devices]:
     return scheduler.set_devices(devices, now, wall=WALL + now, unwritten=unwritten or {})
 
 

@@ -14,11 +14,11 @@ import msgspec
 from shardd.cli.control import ask_now
 from shardd.cli.output import moment_text, span
 from shardd.config import Config
-from shardd.config.pacing import device_pace
 from shardd.errors import NotRunningError, SharddError
 from shardd.pacing import CLASSES, WARM_UP, DevicePace, Tally, daily_limit, next_send
 from shardd.queue.devices import DeviceRow
 from shardd.supervisor.scheduling.outlook import ClassOutlook, DeviceOutlook, make_outlook, why_held
+from shardd.supervisor.scheduling.current_config import device_pace
 from shardd.visible import visible
 
 SOON: Final = 3600.0

@@ -8,14 +8,15 @@ from typing import Any, Final
 import click
 
 from shardd.config import Config
-from shardd.config.pacing import BURST, GAP, LIMIT, OwnPace
+from shardd.config.pacing import BURST, GAP, LIMIT
 from shardd.config.values import Reader, RefusedError
 from shardd.config.values.network import PROXY_URL
 from shardd.config.values.words import HOURS, TIME_ZONE
 from shardd.errors import UsageError
 from shardd.json_values import UnreadableError, read_object
 from shardd.pacing import CLASSES
-from shardd.queue.devices import MOST_SETTINGS
+from shardd.queue.devices import MOST_SETTINGS, NewDevices
+from shardd.queue.records import Device
 
 DEFAULT: Final = "default"
 _READERS: Final[Mapping[str, Reader]] = {
@@ -114,7 +115,7 @@ def read_proxy(proxy: str | None) -> str | None:
         raise UsageError(f"--proxy: the value (not shown) {error}") from None
 
 
-def check_pace(config: Config, own: OwnPace) -> None:
+def check_pace(config: Config, own: NewDevices | Device) -> None:
     """One end of a gap may come from the class, the device or the config. Raises UsageError when they are not a range."""
     check_gaps(config, own.gap_min, own.gap_max)
     pacing = config.pacing

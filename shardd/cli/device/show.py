@@ -31,7 +31,6 @@ from shardd.cli.output import (
     transport_text,
 )
 from shardd.config import TRANSPORTS, Config
-from shardd.config.pacing import device_pace
 from shardd.config.transports.device_settings import MASK, masked_settings, remedy_of
 from shardd.config.values import format_duration
 from shardd.errors import UsageError
@@ -39,6 +38,7 @@ from shardd.hashing import shard_of
 from shardd.pacing import CLASSES, DevicePace, Pace, daily_limit
 from shardd.queue.devices import PAUSED, DeviceAdmin, DeviceRow
 from shardd.states import DeviceState
+from shardd.supervisor.scheduling.current_config import device_pace
 
 BACKING_OFF: Final = (
     "nothing yet: it is backing off after the error below and tries again; if the error persists, fix what it names"

@@ -75,8 +75,3 @@ class TransportDefinition(Generic[C]):
             for wanted in (True, False)
         )
         return f"{self.summary} They send {', '.join(self.kinds)}. Settings of each: {needed}; if need be {others}."
-
-    @property
-    def secrets(self) -> frozenset[str]:
-        """The names of secret device settings."""
-        return frozenset(setting.name for setting in self.device_settings if setting.secret)

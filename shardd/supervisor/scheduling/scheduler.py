@@ -14,10 +14,9 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
-from shardd.ipc import DeviceSpec, Outcome
+from shardd.ipc import Devices, DeviceSpec, Outcome
 from shardd.pacing import DevicePace
 from shardd.queue.records import Campaign, ClaimedJob, ClaimRequest, Device, Position, Send, StateChange
 from shardd.queue.settle import Claim
@@ -76,14 +75,6 @@ class ReadyQueue:
         return max(0.0, self._later[0][0] - now) if self._later else None
 
 
-@dataclass(slots=True)
-class DeviceChanges:
-    """What the worker of a shard must learn about its devices."""
-
-    changed: list[DeviceSpec] = field(default_factory=list)
-    removed: list[str] = field(default_factory=list)
-
-
 class Scheduler:
     """All devices of the database; only those of running shards are claimed for."""
 
@@ -114,13 +105,13 @@ class Scheduler:
 
     def set_devices(
         self, devices: Iterable[Device], now: float, *, wall: float, unwritten: Mapping[str, StateChange]
-    ) -> dict[int, DeviceChanges]:
-        """Take over the devices as the database has them; returns what changed, by shard.
+    ) -> dict[int, Devices]:
+        """Take over the devices as the database has them; returns what the worker of each shard must learn.
 
         `unwritten`: states that are known here and not in the database yet. `wall`: this moment in POSIX seconds.
         """
         self._shared.clock_offset = wall - now
-        changes: dict[int, DeviceChanges] = {}
+        changes: dict[int, Devices] = {}
         seen = set()
         for device in devices:
             seen.add(device.id)
@@ -131,11 +122,11 @@ class Scheduler:
                 queue = DeviceQueue(device, self._shard_of(device.id), state, self._shared)
                 self.queues[device.id] = queue
                 self._apply_row(queue, device)
-                changes.setdefault(queue.shard, DeviceChanges()).changed.append(device.spec)
+                changes.setdefault(queue.shard, Devices()).changed.append(device.spec)
             elif queue.device != device:
                 if respecified := queue.device.spec != device.spec:
                     queue.undeliverable = None
-                    changes.setdefault(queue.shard, DeviceChanges()).changed.append(device.spec)
+                    changes.setdefault(queue.shard, Devices()).changed.append(device.spec)
                 self._apply_row(queue, device)
                 if respecified or (state in CAN_SEND and queue.state not in CAN_SEND):
                     queue.end_backoff(now)
@@ -149,7 +140,7 @@ class Scheduler:
             self._offer(queue, now)
         for device_id in self.queues.keys() - seen:
             queue = self.queues.pop(device_id)
-            changes.setdefault(queue.shard, DeviceChanges()).removed.append(device_id)
+            changes.setdefault(queue.shard, Devices()).removed.append(device_id)
         return changes
 
     def _apply_row(self, queue: DeviceQueue, device: Device) -> None:

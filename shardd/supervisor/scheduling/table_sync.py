@@ -104,7 +104,7 @@ class DeviceSync(TableSync):
                 devices, time.monotonic(), wall=time.time(), unwritten=self._unwritten
             )
             for shard, change in changes.items():
-                self._send(shard, ipc.Devices(changed=change.changed, removed=change.removed))
+                self._send(shard, change)
             self._changed()
 
     async def _refuse(self, change: StateChange, error: RefusedDataError) -> None:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 from shardd.config.transports.definition import MEDIA_KINDS, TransportDefinition
-from shardd.config.transports.device_settings import account_of, check_proxy, read_settings
+from shardd.config.transports.device_settings import account_of, check_proxy, read_settings, secret_names
 from shardd.config.transports.platforms import PlatformConfig
 from shardd.errors import (
     DeviceSettingsError,
@@ -79,7 +79,7 @@ class HttpPlatform(Transport):
             )
         request = self.request(own, job, recipient.number)
         await self._wait_for_rate(account)
-        secrets = tuple(own[name] for name in self.definition.secrets)
+        secrets = tuple(own[name] for name in secret_names(self.name))
         return Prepared(request, account, Context(self.name, job.body, secrets))
 
     async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Prepared) -> Sent:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from psycopg import errors, sql
 
 from shardd.config import PacingConfig
-from shardd.config.pacing import device_pace, known_zone
 from shardd.pacing import CLASSES
 from shardd.queue.database import Database
 from shardd.queue.devices import Devices
+from shardd.supervisor.scheduling.current_config import device_pace, known_zone
 from tests.support.queue_rows import add_devices, connect
 
 

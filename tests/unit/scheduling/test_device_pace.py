@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardd.config import ClassesConfig, ClassPaceConfig, PacingConfig
-from shardd.config.pacing import device_pace
 from shardd.pacing import CLASSES, Pace, QuietHours
+from shardd.supervisor.scheduling.current_config import device_pace
 
 NIGHT = QuietHours(time(21), time(8))
 NOON = QuietHours(time(12), time(13))
