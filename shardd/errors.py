@@ -125,10 +125,16 @@ class UnsafeFileError(SharddError):
 class SendError(SharddError):
     """What is known about a message that was not sent, or may not have been."""
 
-    def __init__(self, text: str, *, error_class: ErrorClass = ErrorClass.UNKNOWN) -> None:
-        """`error_class`: for retrying or cancelling many jobs at once."""
+    error_class = ErrorClass.UNKNOWN
+
+    def __init__(self, text: str, *, retry_after: float | None = None, error_class: ErrorClass | None = None) -> None:
+        """`retry_after`: seconds that the peer asked us to wait, if it did.
+
+        `error_class`: for retrying or cancelling many jobs at once; None: the usual one of this error.
+        """
         super().__init__(text)
-        self.error_class = error_class
+        self.retry_after = retry_after
+        self.error_class = error_class or self.error_class
 
 
 class PermanentError(SendError):
@@ -138,27 +144,23 @@ class PermanentError(SendError):
 class TransientError(SendError):
     """The message was not sent; a later attempt may succeed."""
 
-    def __init__(
-        self, text: str, *, retry_after: float | None = None, error_class: ErrorClass = ErrorClass.UNKNOWN
-    ) -> None:
-        """`retry_after`: seconds that the peer asked us to wait, if it did."""
-        super().__init__(text, error_class=error_class)
-        self.retry_after = retry_after
-
 
 class ExpiredError(SendError):
     """The message was not sent because it had expired."""
+
+    error_class = ErrorClass.EXPIRED
 
 
 class OptedOutError(SendError):
     """The message was not sent because its recipient has opted out."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text, error_class=ErrorClass.OPTED_OUT)
+    error_class = ErrorClass.OPTED_OUT
 
 
 class DeviceUnavailableError(SendError):
     """The message was not sent because its device cannot send now; the job waits for the device."""
+
+    error_class = ErrorClass.DEVICE
 
     def __init__(
         self,
@@ -168,7 +170,7 @@ class DeviceUnavailableError(SendError):
         until: datetime | None = None,
         retry_after: float | None = None,
         whole_account: bool = False,
-        error_class: ErrorClass = ErrorClass.DEVICE,
+        error_class: ErrorClass | None = None,
     ) -> None:
         """What is wrong with the device.
 
@@ -176,10 +178,9 @@ class DeviceUnavailableError(SendError):
         at the moment. `until`: when the state ends. `retry_after`: seconds until the device is tried again if its state does
         not change. `whole_account`: the wait applies to every device of the same account.
         """
-        super().__init__(text, error_class=error_class)
+        super().__init__(text, retry_after=retry_after, error_class=error_class)
         self.state = state
         self.until = until
-        self.retry_after = retry_after
         self.whole_account = whole_account
 
 

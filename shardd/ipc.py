@@ -69,6 +69,9 @@ class _OfClaim(msgspec.Struct, frozen=True, array_like=True):
         return (self.id, self.epoch, self.attempt, self.token)
 
 
+CLAIM_FIELDS: Final = frozenset(_OfClaim.__struct_fields__)
+
+
 class JobSpec(_OfClaim, frozen=True, array_like=True):
     """A claimed job on its way to a worker."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import TupleRow
 
 from shardd.ipc import JobSpec
+from shardd.queue.columns import CLAIM
 from shardd.queue.records import ClaimedJob, ClaimRequest, Sends, WorkHint
 from shardd.queue.settle import Claim, Finish, Release
 from shardd.queue.values import array, arrays, picker
@@ -131,19 +132,15 @@ def _claim_arrays(requests: Sequence[ClaimRequest]) -> Params:
     return {**arrays(requests, **fields), "low_ords": array(list(ords)), "low_ids": array(list(ids))}
 
 
-_CLAIM: Final = tuple(field.name for field in fields(Claim))
-_SPEC: Final = (
-    *("recipient", "kind", "body", "media", "file_name", "mime_type", "details"),
-    *("expires_in", "heeds_opt_outs", "worker_deaths"),
-)
-"""The columns of claim_jobs that follow the device in JobSpec, in its order."""
+_SPEC: Final = tuple(name if name != "expires_at" else "expires_in" for name in JobSpec.__struct_fields__[5:])
+"""The columns of claim_jobs that follow claim and device in JobSpec, in its order."""
 _MOST: Final = (100, 100, 65_536, 1_048_576, 255, 255, 8192)
 """Characters of the first columns of _SPEC, as the table's trigger allows them; an earlier version may have allowed more."""
 
 
 async def _claimed_jobs(cursor: AsyncCursor[TupleRow], began: float) -> list[ClaimedJob]:
     """In the order of the lanes. `began`: when they were requested, so that expiry is early rather than late."""
-    claim_of, spec_of, flags_of = picker(cursor, _CLAIM), picker(cursor, _SPEC), picker(cursor, ("opted_out", "next"))
+    claim_of, spec_of, flags_of = picker(cursor, CLAIM), picker(cursor, _SPEC), picker(cursor, ("opted_out", "next"))
     claimed = []
     for row in await cursor.fetchall():
         claim, spec, (opted_out, following) = Claim(*claim_of(row)), spec_of(row), flags_of(row)

@@ -272,11 +272,9 @@ class Sender:
 
     def _outcome_of_error(self, error: SendError, job: JobSpec, device: DeviceSpec) -> Outcome:
         verdict, text, kind = _VERDICTS[type(error)], str(error), error.error_class
-        if isinstance(error, TransientError):
-            return _outcome(job, verdict, text, kind, retry_after=error.retry_after)
-        if not isinstance(error, DeviceUnavailableError):
-            return _outcome(job, verdict, text, kind)
         retry_after = error.retry_after
+        if not isinstance(error, DeviceUnavailableError):
+            return _outcome(job, verdict, text, kind, retry_after=retry_after)
         if error.state is not None:
             until = error.until.timestamp() if error.until else None
             self._events.device_changed(device.id, error.state, text, until)
@@ -306,4 +304,4 @@ def _outcome(
 
 def _check_expiry(job: JobSpec) -> None:
     if job.expires_at is not None and time.time() >= job.expires_at:
-        raise ExpiredError("not sent before expires_at", error_class=ErrorClass.EXPIRED)
+        raise ExpiredError("not sent before expires_at")

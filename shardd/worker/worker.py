@@ -37,8 +37,6 @@ ORPHAN_GRACE: Final = 5.0
 """Seconds that a worker without a supervisor gives what it has started."""
 LOCK_WAIT: Final = 30.0
 """Seconds that a new worker waits for the journal of its predecessor."""
-CLAIM: Final = ("id", "epoch", "attempt", "token")
-"""The fields of a job that identify its claim."""
 LAGGING: Final = 1.0
 """Seconds of loop lag that are logged."""
 
@@ -120,8 +118,8 @@ class Worker:
     def undecodable(self, what: Undecodable) -> None:
         """A message that cannot be decoded: if it was a job, that job ends; without its setup the worker ends."""
         text = f"a message of the supervisor cannot be decoded: {what}"
-        if what.item is JobSpec and what.fields.keys() >= set(CLAIM):
-            claim: dict[str, Any] = {name: what.fields[name] for name in CLAIM}
+        if what.item is JobSpec and what.fields.keys() >= ipc.CLAIM_FIELDS:
+            claim: dict[str, Any] = {name: what.fields[name] for name in ipc.CLAIM_FIELDS}
             outcome = Outcome(
                 **claim, verdict=Verdict.TRANSIENT, error=text, error_class=ErrorClass.WORKER, at=time.time()
             )

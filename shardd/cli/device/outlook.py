@@ -17,8 +17,8 @@ from shardd.config import Config
 from shardd.errors import NotRunningError, SharddError
 from shardd.pacing import CLASSES, WARM_UP, DevicePace, Tally, daily_limit, next_send
 from shardd.queue.devices import DeviceRow
-from shardd.supervisor.scheduling.outlook import ClassOutlook, DeviceOutlook, make_outlook, why_held
 from shardd.supervisor.scheduling.current_config import device_pace
+from shardd.supervisor.scheduling.outlook import ClassOutlook, DeviceOutlook, make_outlook, why_held
 from shardd.visible import visible
 
 SOON: Final = 3600.0

@@ -63,9 +63,12 @@ class Window:
         self._patience = patience
         self._entries: deque[Entry] = deque()
         self._unfinished = 0
-        self._end = self._cursor = cursor
+        self.end = cursor
+        """Behind the last event that was added."""
+        self._cursor = cursor
         self._taken = 0
-        self._failures = 0
+        self.failures = 0
+        """In a row."""
         self._backoffs = 0
         self._backoff_until = 0.0
         self._retry_after = 0.0
@@ -73,19 +76,9 @@ class Window:
     # ---- what comes in, and the progress
 
     @property
-    def end(self) -> Position:
-        """Behind the last event that was added."""
-        return self._end
-
-    @property
     def cursor(self) -> Position:
         """Up to here all events are done."""
-        return self._cursor if self._entries else self._end
-
-    @property
-    def failures(self) -> int:
-        """In a row."""
-        return self._failures
+        return self._cursor if self._entries else self.end
 
     @property
     def retry_after(self) -> float:
@@ -105,7 +98,7 @@ class Window:
         for position, event in found:
             self._entries.append(Entry(position, event))
             self._unfinished += 1
-        self._end = max(self._end, end)
+        self.end = max(self.end, end)
 
     # ---- what to do
 
@@ -154,8 +147,8 @@ class Window:
         entry.tries += 1
         entry.error = error
         entry.due = now + max(half_jitter(entry.tries, patience.first, patience.cap), retry_after or 0.0)
-        self._failures += 1
-        if self._failures >= DOWN_AFTER and now >= self._backoff_until:
+        self.failures += 1
+        if self.failures >= DOWN_AFTER and now >= self._backoff_until:
             self._backoffs += 1
             self._backoff_until = now + half_jitter(self._backoffs, patience.first, patience.cap)
         if retry_after is not None:
@@ -180,7 +173,7 @@ class Window:
         return [entry] if entry.tries >= LAST_TRIES and entry.event.at.timestamp() < oldest else []
 
     def _revive(self) -> None:
-        self._failures = self._backoffs = 0
+        self.failures = self._backoffs = 0
         self._backoff_until = 0.0
 
     def _give_up(self, entry: Entry, error: str) -> SetAside:

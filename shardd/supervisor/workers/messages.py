@@ -117,7 +117,7 @@ class WorkerMessages:
     def undecodable(self, what: Undecodable) -> None:
         """A message, or one outcome of it, that cannot be decoded."""
         self._handlers.defects.note(f"a message of the worker cannot be decoded: {what}", shard=self._shard.index)
-        if what.item is Outcome and what.fields.keys() >= {"id", "epoch", "attempt", "token"}:
+        if what.item is Outcome and what.fields.keys() >= ipc.CLAIM_FIELDS:
             # Its readable fields are true; if the verdict is not among them, only the worker knows it.
             lost: dict[str, Any] = {
                 "verdict": Verdict.IN_DOUBT,
