@@ -67,30 +67,6 @@ from shardd.supervisor.workers.pool import WorkerPool
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a node is composed from."""
-
-    config: Config
-    pools: Pools
-    lock: StateLock
-    """Of the state folder."""
-    state_id: str
-    """Of the state folder."""
-    lifeline: int
-    """See `WorkerProcess`."""
-    notifier: Notifier
-    embedded: EmbeddedPostgres | None
-    database: str
-    """Where the database is, in words."""
-    sessions_dsn: str
-    """Of the sessions of devices."""
-    notes: Callable[[], Sequence[str]]
-    """For the status."""
-    ask_to_stop: Callable[[], None]
-    reload_asked: asyncio.Event
-
-
-@dataclass(frozen=True, slots=True)
 class Composition:
     """What the supervisor drives."""
 
@@ -100,9 +76,26 @@ class Composition:
     node: Node
 
 
-def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one statement for each part shows who is given whom
-    """Make the parts."""
-    config, pools = given.config, given.pools
+def compose(  # noqa: PLR0915  # one statement for each part shows who is given whom
+    config: Config,
+    pools: Pools,
+    *,
+    lock: StateLock,
+    state_id: str,
+    lifeline: int,
+    notifier: Notifier,
+    embedded: EmbeddedPostgres | None,
+    database: str,
+    sessions_dsn: str,
+    notes: Callable[[], Sequence[str]],
+    ask_to_stop: Callable[[], None],
+    reload_asked: asyncio.Event,
+) -> Composition:
+    """Make the parts.
+
+    `lock`, `state_id`: of the state folder; `lifeline`: see `WorkerProcess`; `database`: where it is, in words;
+    `sessions_dsn`: of the sessions of devices; `notes`: for the status.
+    """
     current, steps, defects = CurrentConfig(config), Steps(), Defects()
     jobs = Jobs(pools.queue)
 
@@ -148,7 +141,7 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
     claim_watch = ClaimWatch(Jobs(pools.general), router, in_flight, lambda: current.config.queue.send_timeout)
     recovery = Recovery(
         config.state_dir,
-        given.state_id,
+        state_id,
         jobs,
         node=config.node,
         shards=config.shards,
@@ -160,7 +153,7 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
 
     async def settle_dead(shard: int, how: str, *, by_itself: bool) -> Claim | None:
         # Another folder at that path has the journals of another shardd, whose workers hold them.
-        if (flaw := given.lock.displaced()) is not None:
+        if (flaw := lock.displaced()) is not None:
             raise JournalError(f"the journal of shard {shard} is out of reach: state_dir {config.state_dir}: {flaw}")
         return await recovery.settle_dead_worker(shard, Death(how, by_itself=by_itself), router)
 
@@ -221,11 +214,11 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
     # Workers
     workers = WorkerPool(
         config,
-        lifeline=given.lifeline,
-        state_id=given.state_id,
+        lifeline=lifeline,
+        state_id=state_id,
         settle_dead=settle_dead,
         devices_of=lambda shard: [queue.device.spec for queue in scheduler.of_shard(shard)],
-        sessions_dsn=given.sessions_dsn,
+        sessions_dsn=sessions_dsn,
         handlers=MessageHandlers(
             dispatch=router,
             defects=defects,
@@ -237,7 +230,7 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
         lease_left=keeper.seconds_left,
     )
     keeper.on_renewed = workers.renewed
-    state_watch = StateWatch(given.lock, lambda: workers.shards, router.wake)
+    state_watch = StateWatch(lock, lambda: workers.shards, router.wake)
     ownership = Ownership(
         keeper,
         workers,
@@ -261,9 +254,7 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
         scheduler.limits_changed(time.monotonic())
         router.wake()
 
-    reload = Reload(
-        current, given.notifier, given.reload_asked, apply=apply, held=lambda: keeper.epochs, restart=workers.restart
-    )
+    reload = Reload(current, notifier, reload_asked, apply=apply, held=lambda: keeper.epochs, restart=workers.restart)
     node = Node(
         current=current,
         scheduler=scheduler,
@@ -280,13 +271,13 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
         ),
         notes=(
             lambda: recovery.notes,
-            given.notes,
+            notes,
             reload.notes,
             webhooks.notes,
             *(each.notes for each in listeners),
         ),
-        database=given.database,
-        stop=given.ask_to_stop,
+        database=database,
+        stop=ask_to_stop,
         reload=reload.reload,
     )
     control = Control(node, socket=config.control_socket, metrics=config.control.metrics)
@@ -324,7 +315,7 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
             every=upkeep.RETENTION_EVERY,
         ),
     ]
-    if (embedded := given.embedded) is not None:
+    if embedded is not None:
         revive = partial(upkeep.revive, embedded)
         periodic.append(Periodic(steps, "restarting the embedded PostgreSQL", revive, every=upkeep.POSTGRES_EVERY))
 
@@ -344,7 +335,7 @@ def compose(given: Surroundings) -> Composition:  # noqa: PLR0915  # one stateme
         group_assigner,
         state_watch,
         reload,
-        SystemdReporter(given.notifier, node, lambda: workers.ticked_at),
+        SystemdReporter(notifier, node, lambda: workers.ticked_at),
         work_poller,
         workers,
     ]

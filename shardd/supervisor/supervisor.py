@@ -21,7 +21,7 @@ from shardd.queue.migrate import migrate
 from shardd.state_files import ID_FILE, state_id
 from shardd.supervisor.cluster.session_store import prepare_sessions, sessions_dsn_of
 from shardd.supervisor.cluster.state_folder import StateLock
-from shardd.supervisor.compose import Composition, Surroundings, compose
+from shardd.supervisor.compose import Composition, compose
 from shardd.supervisor.pools import open_pools
 from shardd.supervisor.services import ServiceGroup
 from shardd.supervisor.systemd import Notifier
@@ -79,20 +79,18 @@ class Supervisor:
         sessions = sessions_dsn_of(config, dsn)
         async with open_pools(dsn, config) as pools:
             composition = compose(
-                Surroundings(
-                    config=config,
-                    pools=pools,
-                    lock=lock,
-                    state_id=_state_id(config.state_dir),
-                    lifeline=lifeline,
-                    notifier=self._notifier,
-                    embedded=self._embedded,
-                    database="embedded" if self._embedded is not None else server_of(dsn),
-                    sessions_dsn=sessions,
-                    notes=lambda: self._store_notes,
-                    ask_to_stop=self.stop,
-                    reload_asked=self._reload,
-                )
+                config,
+                pools,
+                lock=lock,
+                state_id=_state_id(config.state_dir),
+                lifeline=lifeline,
+                notifier=self._notifier,
+                embedded=self._embedded,
+                database="embedded" if self._embedded is not None else server_of(dsn),
+                sessions_dsn=sessions,
+                notes=lambda: self._store_notes,
+                ask_to_stop=self.stop,
+                reload_asked=self._reload,
             )
             await composition.take_over.run()
             self._store_notes = await prepare_sessions(config, composition.node.scheduler, pools.general, sessions)
