@@ -46,16 +46,7 @@ MAY_HAVE_LEFT: Final = frozenset({Verdict.SENT, Verdict.IN_DOUBT})
 ALONE_FROM: Final = 2
 """A job is prepared alone once this many workers died, or were replaced for their memory, while they prepared it."""
 
-FINISHED: Final = frozenset(
-    {
-        JobState.SENT,
-        JobState.FAILED,
-        JobState.CANCELLED,
-        JobState.IN_DOUBT,
-        JobState.EXPIRED,
-        JobState.OPTED_OUT,
-    }
-)
+FINISHED: Final = frozenset(JobState) - {JobState.SCHEDULED, JobState.QUEUED, JobState.SENDING}
 
 State = TypeVar("State", bound=StrEnum)
 

@@ -19,18 +19,8 @@ from shardd.queue.settle import Claim
 from shardd.states import CAN_SEND, DEVICE_TRANSITIONS, JOB_TRANSITIONS, DeviceState
 
 GIVEN: Final = (
-    *(
-        "device_id",
-        "device_group",
-        "recipient",
-        "kind",
-        "body",
-        "variables",
-        "media",
-        "file_name",
-        "mime_type",
-        "details",
-    ),
+    *("device_id", "device_group", "recipient", "kind"),
+    *("body", "variables", "media", "file_name", "mime_type", "details"),
     *("class", "campaign", "priority", "run_at", "expires_at", "max_attempts", "on_doubt", "dedupe_key", "order_group"),
     *("reference", "metadata"),
 )
