@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from shardd.cli.output import count, say, say_error
+from shardd.cli.output import say, say_error
+from shardd.cli.words import count
 from shardd.config import load_config, sample_config
 from shardd.errors import ConfigError
 

@@ -1,7 +1,6 @@
 """`shardd group`: devices that share work.
 
-A job that names a device group instead of a device waits in the group's pool until one of its devices is free. The commands talk
-to the database, so they work whether shardd runs or not.
+A job that names a device group instead of a device waits in the group's pool until one of its devices is free.
 """
 
 from __future__ import annotations
@@ -13,21 +12,20 @@ import click
 
 from shardd.cli.database import with_database
 from shardd.cli.listing import Column, Listing
-from shardd.cli.names import device_ids, refuse, short_names, without
+from shardd.cli.names import id_argument, ids_argument, refuse, without
 from shardd.cli.options import database_config_option, json_list_option, json_option
 from shardd.cli.output import (
     Facts,
     Text,
-    count,
     make_console,
     make_facts,
-    moment_text,
     number_text,
     print_json,
     say,
     state_text,
     transport_text,
 )
+from shardd.cli.words import count, moment_text
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
@@ -61,8 +59,7 @@ MEMBERS: Final = Listing[Member](
     ],
 )
 
-_group = click.argument("group", metavar="GROUP")
-_devices = click.argument("devices", nargs=-1, metavar="DEVICE...")
+_group = id_argument("group", "group", "GROUP")
 
 
 @click.group("group")
@@ -75,44 +72,42 @@ def group_group() -> None:
 
 @group_group.command("add")
 @_group
-@_devices
+@ids_argument("device", "devices", "DEVICE...", required=False)
 @click.option("--label", help="A name for people.")
 @database_config_option
-def add(group: str, devices: tuple[str, ...], label: str | None, config: Config) -> None:
+def add(group: str, devices: list[str], label: str | None, config: Config) -> None:
     """Make a group, or add devices to it.
 
     A device may be in several groups.
     """
-    (name,), names = short_names([group], "group"), device_ids(devices) if devices else []
-    added = with_database(config, lambda database: GroupAdmin(database).add(name, names, label))
+    added = with_database(config, lambda database: GroupAdmin(database).add(group, devices, label))
     if added.group_is_new:
-        say(f"made group {name}" + (f" of {count(len(added.new), 'device')}" if added.new else ""))
-    elif names:
-        say(f"put {count(len(added.new), 'device')} into group {name}")
+        say(f"made group {group}" + (f" of {count(len(added.new), 'device')}" if added.new else ""))
+    elif devices:
+        say(f"put {count(len(added.new), 'device')} into group {group}")
     else:
-        say(f"group {name} is there" + ("" if label is None else ", and has this label now"))
-    refuse("device", {"unknown; add devices with: shardd device add": without(names, added.known)})
+        say(f"group {group} is there" + ("" if label is None else ", and has this label now"))
+    refuse("device", {"unknown; add devices with: shardd device add": without(devices, added.known)})
 
 
 @group_group.command("remove")
 @_group
-@_devices
+@ids_argument("device", "devices", "DEVICE...")
 @database_config_option
-def remove(group: str, devices: tuple[str, ...], config: Config) -> None:
+def remove(group: str, devices: list[str], config: Config) -> None:
     """Take devices out of a group.
 
     Jobs that they were given and that no worker has in flight go back to the pool.
     """
-    (name,), names = short_names([group], "group"), device_ids(devices)
 
     async def work(database: Database) -> tuple[set[str], int]:
-        await _find(database, name)
-        return await GroupAdmin(database).remove(name, names)
+        await _find(database, group)
+        return await GroupAdmin(database).remove(group, devices)
 
     gone, jobs = with_database(config, work)
     back = f"; {count(jobs, 'job')} went back to its pool" if jobs else ""
-    say(f"took {count(len(gone), 'device')} out of group {name}{back}")
-    if others := without(names, gone):
+    say(f"took {count(len(gone), 'device')} out of group {group}{back}")
+    if others := without(devices, gone):
         say(f"not in it: {', '.join(others)}")
 
 
@@ -133,10 +128,9 @@ def show(group: str, *, as_json: bool, config: Config) -> None:
 
     `contacts` is the number of recipients that know a device.
     """
-    (name,) = short_names([group], "group")
 
     async def work(database: Database) -> tuple[GroupRow, list[Member]]:
-        return await _find(database, name), await GroupAdmin(database).members(name)
+        return await _find(database, group), await GroupAdmin(database).members(group)
 
     found, members = with_database(config, work)
     if as_json:
@@ -170,19 +164,18 @@ def delete(group: str, config: Config) -> None:
 
     Its devices stay. Which of them a recipient knows is forgotten.
     """
-    (name,) = short_names([group], "group")
 
     async def work(database: Database) -> None:
-        found = await _find(database, name)
-        if not await GroupAdmin(database).delete(name):
+        found = await _find(database, group)
+        if not await GroupAdmin(database).delete(group):
             jobs = found.pooled + found.given
             raise UsageError(
-                f"group {name} is not deleted, because {count(jobs, 'live job')} {'names' if jobs == 1 else 'name'} it: "
+                f"group {group} is not deleted, because {count(jobs, 'live job')} {'names' if jobs == 1 else 'name'} it: "
                 "wait until they end, or cancel them (shardd job cancel)"
             )
 
     with_database(config, work)
-    say(f"deleted group {name}")
+    say(f"deleted group {group}")
 
 
 async def _find(database: Database, name: str) -> GroupRow:

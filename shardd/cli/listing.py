@@ -9,16 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from shardd.cli.output import (
-    SANDBOX,
-    Table,
-    Text,
-    count,
-    make_console,
-    make_table,
-    print_json,
-    sandbox_text,
-)
+from shardd.cli.output import SANDBOX, Table, Text, make_console, make_table, print_json, sandbox_text
+from shardd.cli.words import count
 
 Row = TypeVar("Row")
 

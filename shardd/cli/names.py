@@ -9,7 +9,9 @@ from typing import Final
 
 import click
 
-from shardd.cli.output import ask, count, say, say_error
+from shardd.cli.options import Decorator
+from shardd.cli.output import ask, say, say_error
+from shardd.cli.words import count
 from shardd.errors import UsageError
 
 SHOWN: Final = 10
@@ -48,16 +50,16 @@ def _stdin_lines() -> Iterator[str]:
             raise UsageError(f"line {number} of stdin is not UTF-8: write one id per line, in UTF-8") from None
 
 
-def device_ids(arguments: Iterable[str]) -> list[str]:
-    """Ids of devices. Raises UsageError when there is none, or an invalid one."""
-    return short_names(arguments, "device")
-
-
 def short_names(arguments: Iterable[str], one: str) -> list[str]:
     """Ids of things called `one`. Raises UsageError when there is none, or an invalid one."""
     ids = read_names(arguments)
     if not ids:
         raise UsageError(f"no {one} is named: write its id, several, or - for ids on stdin, one per line")
+    return checked_names(ids, one)
+
+
+def checked_names(ids: list[str], one: str) -> list[str]:
+    """The ids of things called `one`. Raises UsageError for an invalid one."""
     bad = [name for name in ids if not _SHORT_NAME.fullmatch(name)]
     if bad:
         raise UsageError(
@@ -65,6 +67,24 @@ def short_names(arguments: Iterable[str], one: str) -> list[str]:
             "A-Z a-z 0-9 . _ : + @ -, the first a letter or a digit"
         )
     return ids
+
+
+def ids_argument(one: str, name: str = "ids", metavar: str = "ID...", *, required: bool = True) -> Decorator:
+    """Ids of things called `one`, as a list."""
+    return click.argument(
+        name,
+        nargs=-1,
+        required=required,
+        metavar=metavar,
+        callback=lambda _context, _option, given: short_names(given, one) if given or required else [],
+    )
+
+
+def id_argument(one: str, name: str, metavar: str = "ID") -> Decorator:
+    """The id of one thing called `one`."""
+    return click.argument(
+        name, metavar=metavar, callback=lambda _context, _option, given: checked_names([given.strip()], one)[0]
+    )
 
 
 def job_ids(arguments: Sequence[str]) -> list[int]:

@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Collection
+from functools import reduce
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,6 +60,11 @@ class Number(click.ParamType[float]):
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
+def all_of(*options: Decorator) -> Decorator:
+    """Several options as one decorator, in the order of the help text."""
+    return lambda command: reduce(lambda inner, option: option(inner), reversed(options), command)
+
+
 def _config_option(load: Callable[[Path], Config]) -> Decorator:
     return click.option(
         "--config",
@@ -89,7 +95,6 @@ database_config_option = _config_option(_tolerant(TO_REACH_THE_DATABASE))
 daemon_config_option = _config_option(_tolerant(TO_ASK_THE_DAEMON))
 """For a command that only needs the running daemon: a ConfigError only when the file does not say where that is."""
 
-ids_argument = click.argument("ids", nargs=-1, required=True, metavar="ID...")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 limit_option = click.option(
     "--limit", type=WholeNumber(1, MOST_ROWS), default=50, show_default=True, help="Maximum number of rows."

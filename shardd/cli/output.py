@@ -21,7 +21,6 @@ import sys
 import textwrap
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Any, Final, Self
 
 import click
@@ -36,7 +35,6 @@ from rich.style import Style
 from shardd.states import DeviceState, JobState, ShardState
 from shardd.visible import visible, visible_json
 
-_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 PIPE_WIDTH: Final = 200
 """Columns where there is no terminal."""
 GAP: Final = 2
@@ -262,44 +260,6 @@ def sandbox_text(sandbox: int, total: int, what: str) -> Text:
 def number_text(number: int, style: str = "") -> Text:
     """`6,000`, in `style` unless it is 0."""
     return Text(f"{number:,}", style if number else "")
-
-
-def span(seconds: float) -> str:
-    """A duration in at most two units: `12ms`, `0.9s`, `42s`, `3m 5s`, `2h 10m`, `5d 3h`."""
-    if seconds < 0.0005:
-        return "0s"
-    if seconds < 0.1:
-        return f"{seconds * 1000:.0f}ms"
-    if seconds < 9.95:
-        return f"{seconds:.1f}s"
-    whole = round(seconds)
-    for (size, unit), (small, small_unit) in pairwise(_UNITS):
-        if whole >= size:
-            rest = whole % size // small
-            return f"{whole // size}{unit} {rest}{small_unit}" if rest else f"{whole // size}{unit}"
-    return f"{whole}s"
-
-
-def ago(moment: datetime | None, now: datetime | None = None) -> str:
-    """How long ago, or how soon, in one unit; empty for None."""
-    if moment is None:
-        return ""
-    seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
-    # The database's clock may be a little ahead of ours.
-    if abs(seconds) < 1:
-        return "now"
-    whole = next(f"{abs(seconds) // size:.0f}{unit}" for size, unit in _UNITS if abs(seconds) >= size)
-    return f"{whole} ago" if seconds > 0 else f"in {whole}"
-
-
-def moment_text(moment: datetime | None) -> str:
-    """A moment, absolute and relative; empty for None."""
-    return "" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC ({ago(moment)})"
-
-
-def count(number: int, one: str, many: str | None = None) -> str:
-    """`1 job`, `6,000 jobs`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def _one_line(cell: RenderableType | None) -> RenderableType | None:

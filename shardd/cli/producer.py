@@ -1,8 +1,4 @@
-"""`shardd producer`: which programs may insert what.
-
-A program is known by the PostgreSQL role that it logs in as. The commands talk to the database, so they work whether shardd runs
-or not.
-"""
+"""`shardd producer`: which programs, known by the PostgreSQL role that they log in as, may insert what."""
 
 from __future__ import annotations
 
@@ -13,8 +9,9 @@ import click
 from shardd.cli.database import with_database
 from shardd.cli.listing import Column, Listing
 from shardd.cli.names import Refusals, short_names, some
-from shardd.cli.options import Decorator, database_config_option, json_list_option, json_option
-from shardd.cli.output import Facts, Text, count, make_console, make_facts, moment_text, print_json, say
+from shardd.cli.options import Decorator, all_of, database_config_option, json_list_option, json_option
+from shardd.cli.output import Facts, Text, make_console, make_facts, print_json, say
+from shardd.cli.words import count, moment_text
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
@@ -45,13 +42,22 @@ PRODUCERS: Final = Listing[ProducerRow](
 _role = click.argument("role", metavar="ROLE")
 
 
-def _binding_option(name: str, what: str) -> Decorator:
-    return click.option(f"--{name}", f"{name}s", multiple=True, metavar="ID", help=f"{what}; - for ids on stdin.")
+def _binding_option(kind: str, what: str) -> Decorator:
+    return click.option(
+        f"--{kind}",
+        f"{kind}s",
+        multiple=True,
+        metavar="ID",
+        help=f"{what}; - for ids on stdin.",
+        callback=lambda _context, _option, given: short_names(given, kind) if given else [],
+    )
 
 
-_device = _binding_option("device", "A device")
-_group = _binding_option("group", "A device group")
-_campaign = _binding_option("campaign", "A campaign")
+_bindings = all_of(
+    _binding_option("device", "A device"),
+    _binding_option("group", "A device group"),
+    _binding_option("campaign", "A campaign"),
+)
 
 
 @click.group("producer")
@@ -64,18 +70,14 @@ def producer_group() -> None:
 
 @producer_group.command("add")
 @_role
-@_device
-@_group
-@_campaign
+@_bindings
 @database_config_option
-def add(
-    role: str, devices: tuple[str, ...], groups: tuple[str, ...], campaigns: tuple[str, ...], config: Config
-) -> None:
+def add(*, role: str, config: Config, **ids: list[str]) -> None:
     """Bind a role, or add to its bindings.
 
     Bound to campaigns alone, it sends through any device; bound to a device or a group, only through these.
     """
-    bindings = _bindings(devices, groups, campaigns)
+    bindings = Bindings(**ids)
     if not bindings:
         raise UsageError("nothing to bind: add --device, --group or --campaign, once for each")
 
@@ -103,18 +105,14 @@ def add(
 
 @producer_group.command("remove")
 @_role
-@_device
-@_group
-@_campaign
+@_bindings
 @database_config_option
-def remove(
-    role: str, devices: tuple[str, ...], groups: tuple[str, ...], campaigns: tuple[str, ...], config: Config
-) -> None:
+def remove(*, role: str, config: Config, **ids: list[str]) -> None:
     """Remove bindings of a role.
 
     Without --device, --group and --campaign: free the role, which may insert everything again.
     """
-    bindings = _bindings(devices, groups, campaigns)
+    bindings = Bindings(**ids)
 
     async def work(database: Database) -> None:
         admin = ProducerAdmin(database)
@@ -207,14 +205,6 @@ def _rights(row: ProducerRow) -> str:
         return _NOTHING
     campaigns = f"in campaign {some(row.campaigns)} or none" if row.campaigns else "in no campaign"
     return f"sends through {some(devices)}, {campaigns}"
-
-
-def _bindings(devices: tuple[str, ...], groups: tuple[str, ...], campaigns: tuple[str, ...]) -> Bindings:
-    return Bindings(
-        short_names(devices, "device") if devices else (),
-        short_names(groups, "group") if groups else (),
-        short_names(campaigns, "campaign") if campaigns else (),
-    )
 
 
 def _counted(devices: int, groups: int, campaigns: int) -> str:

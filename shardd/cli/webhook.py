@@ -11,7 +11,8 @@ import click
 from shardd.cli.database import with_database
 from shardd.cli.listing import Column, Listing
 from shardd.cli.options import WholeNumber, config_option, database_config_option, json_list_option
-from shardd.cli.output import Text, ago, count, make_console, number_text, say
+from shardd.cli.output import Text, make_console, number_text, say
+from shardd.cli.words import ago, count
 from shardd.config import Config, WebhookConfig
 from shardd.errors import UsageError
 from shardd.queue.database import Database

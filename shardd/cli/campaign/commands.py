@@ -1,8 +1,4 @@
-"""`shardd campaign`: jobs that are paused, resumed, cancelled and counted together.
-
-The commands talk to the database, so they work whether shardd runs or not. A pause or a cancellation takes effect at once,
-however many jobs wait: a claim looks at its campaign.
-"""
+"""The commands. A pause or a cancellation takes effect at once, however many jobs wait: a claim looks at its campaign."""
 
 from __future__ import annotations
 
@@ -17,12 +13,12 @@ from rich.progress_bar import ProgressBar
 from shardd.cli.campaign.progress import Progress, progress_of
 from shardd.cli.database import with_database
 from shardd.cli.listing import WIDE, Column, Listing, table_of
-from shardd.cli.names import confirm, refuse, report, short_names, some, without
+from shardd.cli.names import confirm, id_argument, ids_argument, refuse, report, some, without
 from shardd.cli.options import (
     Number,
     WholeNumber,
+    all_of,
     database_config_option,
-    ids_argument,
     json_list_option,
     json_option,
     limit_option,
@@ -32,18 +28,15 @@ from shardd.cli.output import (
     Facts,
     Table,
     Text,
-    ago,
-    count,
     make_console,
     make_facts,
     make_grid,
-    moment_text,
     number_text,
     print_json,
     say,
-    span,
     state_text,
 )
+from shardd.cli.words import ago, count, moment_text, span
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.campaigns import (
@@ -85,15 +78,17 @@ CAMPAIGNS: Final = Listing[CampaignRow](
     ],
 )
 
-_label = click.option("--label", help="A name for people.")
-_weight = click.option(
-    "--weight",
-    type=Number(MAX_WEIGHT),
-    metavar="NUMBER",
-    help="Its share of a device, relative to other campaigns.",
-)
-_device_cap = click.option(
-    "--device-cap", type=WholeNumber(0, 1_000_000), help="Messages per device and day; 0: no cap of its own."
+_terms = all_of(
+    click.option("--label", help="A name for people."),
+    click.option(
+        "--weight",
+        type=Number(MAX_WEIGHT),
+        metavar="NUMBER",
+        help="Its share of a device, relative to other campaigns.",
+    ),
+    click.option(
+        "--device-cap", type=WholeNumber(0, 1_000_000), help="Messages per device and day; 0: no cap of its own."
+    ),
 )
 
 
@@ -107,24 +102,22 @@ def campaign_group() -> None:
 
 
 @campaign_group.command("add")
-@ids_argument
-@_label
-@_weight
-@_device_cap
+@ids_argument("campaign")
+@_terms
 @click.option("--paused", is_flag=True, help="Begin paused.")
 @database_config_option
-def add(*, ids: tuple[str, ...], paused: bool, config: Config, **terms: Any) -> None:
+def add(*, ids: list[str], paused: bool, config: Config, **terms: Any) -> None:
     """Begin campaigns on the same terms.
 
     One that exists on these terms is left as it is.
     """
-    names, wanted = short_names(ids, "campaign"), CampaignTerms(**terms)
+    wanted = CampaignTerms(**terms)
     state = CampaignState.PAUSED if paused else CampaignState.RUNNING
 
     async def work(database: Database) -> tuple[set[str], list[CampaignRow]]:
         campaigns = CampaignAdmin(database)
-        added = await campaigns.add(names, wanted, state)
-        return added, await campaigns.find(without(names, added))
+        added = await campaigns.add(ids, wanted, state)
+        return added, await campaigns.find(without(ids, added))
 
     added, there = with_database(config, work)
     cancelled = [row.id for row in there if row.state == CampaignState.CANCELLED]
@@ -138,22 +131,20 @@ def add(*, ids: tuple[str, ...], paused: bool, config: Config, **terms: Any) -> 
 
 
 @campaign_group.command("set")
-@ids_argument
-@_label
-@_weight
-@_device_cap
+@ids_argument("campaign")
+@_terms
 @database_config_option
-def set_(*, ids: tuple[str, ...], config: Config, **terms: Any) -> None:
+def set_(*, ids: list[str], config: Config, **terms: Any) -> None:
     """Change the terms of campaigns.
 
     A running shardd applies them at once.
     """
-    names, wanted = short_names(ids, "campaign"), CampaignTerms(**terms)
+    wanted = CampaignTerms(**terms)
     if wanted == CampaignTerms():
         raise UsageError("say what to change: --label, --weight or --device-cap")
     zone = config.pacing.timezone
-    done = with_database(config, lambda database: CampaignAdmin(database).change(names, wanted, zone))
-    report("changed", "campaign", done, {_UNKNOWN: without(names, done)})
+    done = with_database(config, lambda database: CampaignAdmin(database).change(ids, wanted, zone))
+    report("changed", "campaign", done, {_UNKNOWN: without(ids, done)})
 
 
 @campaign_group.command("list")
@@ -171,16 +162,15 @@ def list_(*, state: str | None, limit: int, as_json: bool, config: Config) -> No
 
 
 @campaign_group.command("show")
-@click.argument("campaign", metavar="ID")
+@id_argument("campaign", "campaign")
 @json_option("Print an object with all devices, for programs; times in ISO 8601.")
 @database_config_option
 def show(campaign: str, as_json: bool, config: Config) -> None:
     """Show a campaign's progress, rate and obstacles."""
-    (name,) = short_names([campaign], "campaign")
     zone = config.pacing.timezone
-    details = with_database(config, lambda database: CampaignAdmin(database).show(name, zone))
+    details = with_database(config, lambda database: CampaignAdmin(database).show(campaign, zone))
     if details is None:
-        raise UsageError(f"campaign {name} is {_UNKNOWN}")
+        raise UsageError(f"campaign {campaign} is {_UNKNOWN}")
     progress = progress_of(details, datetime.now(UTC))
     if as_json:
         print_json(
@@ -196,10 +186,10 @@ def show(campaign: str, as_json: bool, config: Config) -> None:
 
 
 @campaign_group.command("pause")
-@ids_argument
+@ids_argument("campaign")
 @click.option("--why", help="Shown as the reason why its jobs wait.")
 @database_config_option
-def pause(ids: tuple[str, ...], why: str | None, config: Config) -> None:
+def pause(ids: list[str], why: str | None, config: Config) -> None:
     """Pause campaigns; their jobs wait.
 
     What a worker has in flight is finished.
@@ -208,27 +198,26 @@ def pause(ids: tuple[str, ...], why: str | None, config: Config) -> None:
 
 
 @campaign_group.command("resume")
-@ids_argument
+@ids_argument("campaign")
 @database_config_option
-def resume(ids: tuple[str, ...], config: Config) -> None:
+def resume(ids: list[str], config: Config) -> None:
     """Resume paused campaigns."""
     _set_state("resumed", ids, CampaignState.RUNNING, None, config)
 
 
 @campaign_group.command("cancel")
-@ids_argument
+@ids_argument("campaign")
 @click.option("--why", help="Becomes the error of its jobs.")
 @yes_option
 @database_config_option
-def cancel(ids: tuple[str, ...], why: str | None, yes: bool, config: Config) -> None:
+def cancel(ids: list[str], why: str | None, yes: bool, config: Config) -> None:
     """Cancel campaigns for good.
 
     Their waiting jobs are never sent; what a worker has in flight is finished. The jobs move to the archive as cancelled ones
     while shardd runs.
     """
-    names = short_names(ids, "campaign")
     # No connection is held while the operator thinks.
-    found = with_database(config, lambda database: CampaignAdmin(database).count_jobs(names))
+    found = with_database(config, lambda database: CampaignAdmin(database).count_jobs(ids))
     open_ = [one for one in found if one.state != CampaignState.CANCELLED]
     if open_:
         confirm(f"Cancel {_named(open_)} for good? {_what_ends(open_)}", yes=yes)
@@ -237,19 +226,18 @@ def cancel(ids: tuple[str, ...], why: str | None, yes: bool, config: Config) -> 
         say(f"cancelled {count(len(ended), 'campaign')} with {count(waiting, 'waiting job')}")
     if before := [one.id for one in found if one.state == CampaignState.CANCELLED]:
         say(f"cancelled already: {some(before)}")
-    refuse("campaign", {_UNKNOWN: without(names, [one.id for one in found])})
+    refuse("campaign", {_UNKNOWN: without(ids, [one.id for one in found])})
 
 
-def _set_state(past: str, ids: tuple[str, ...], state: CampaignState, why: str | None, config: Config) -> None:
-    names = short_names(ids, "campaign")
+def _set_state(past: str, ids: list[str], state: CampaignState, why: str | None, config: Config) -> None:
 
     async def work(database: Database) -> tuple[set[str], list[str]]:
         campaigns = CampaignAdmin(database)
-        done = await campaigns.set_state(names, state, why)
-        return done, [row.id for row in await campaigns.find(without(names, done))]
+        done = await campaigns.set_state(ids, state, why)
+        return done, [row.id for row in await campaigns.find(without(ids, done))]
 
     done, others = with_database(config, work)
-    report(past, "campaign", done, {_UNKNOWN: without(names, done, others), _FINAL: others})
+    report(past, "campaign", done, {_UNKNOWN: without(ids, done, others), _FINAL: others})
 
 
 def _agrees(row: CampaignRow, terms: CampaignTerms) -> bool:

@@ -20,9 +20,10 @@ from psycopg.conninfo import conninfo_to_dict
 from shardd.cli.device.session import WITH_SESSIONS, SessionContext, open_session_context
 from shardd.cli.device.settings import check_gaps, read_gaps, read_proxy
 from shardd.cli.listing import Column, Listing
-from shardd.cli.names import Refusals, confirm, device_ids, without
+from shardd.cli.names import Refusals, checked_names, confirm, without
 from shardd.cli.options import WholeNumber, config_option, json_option
-from shardd.cli.output import Text, count, make_console, say
+from shardd.cli.output import Text, make_console, say
+from shardd.cli.words import count
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.devices import DeviceAdmin, DeviceRow
@@ -160,7 +161,7 @@ def plan_items(plan: ImportPlan, devices: Sequence[DeviceRow], prefix: str, want
     for session in _newest_first([*plan.new, *plan.present]):
         if wanted and session.number not in wanted:
             continue
-        device_id = device_ids([prefix + session.number])[0]
+        (device_id,) = checked_names([prefix + session.number], "device")
         there = by_id.get(device_id)
         does: Literal["import", "existing", "skip", "conflict"] = "import"
         why = "new device"

@@ -1,7 +1,4 @@
-"""`shardd device`: add, change, pause and remove the sending accounts.
-
-The commands talk to the database, so they work whether shardd runs or not; a running shardd applies changes at once.
-"""
+"""`shardd device`: add, change, pause and remove the sending accounts; a running shardd applies changes at once."""
 
 from __future__ import annotations
 
@@ -15,9 +12,10 @@ import click
 from shardd.cli.database import with_database
 from shardd.cli.device.settings import check_pace, device_options, read_options
 from shardd.cli.lazy import LazyGroup
-from shardd.cli.names import Refusals, device_ids, refuse, report, without
-from shardd.cli.options import config_option, database_config_option, ids_argument
-from shardd.cli.output import SANDBOX, count, say
+from shardd.cli.names import Refusals, id_argument, ids_argument, refuse, report, without
+from shardd.cli.options import config_option, database_config_option
+from shardd.cli.output import SANDBOX, say
+from shardd.cli.words import count
 from shardd.config import TRANSPORTS, Config
 from shardd.config.transports.device_settings import check_device, remedy_of
 from shardd.errors import SharddError, UsageError
@@ -53,11 +51,11 @@ def device_group() -> None:
 
 
 @device_group.command("add")
-@ids_argument
+@ids_argument("device")
 @click.option("--transport", required=True, type=click.Choice(list(TRANSPORTS)), help="How they send.")
 @device_options
 @config_option
-def add(*, ids: tuple[str, ...], transport: str, config: Config, **options: Any) -> None:
+def add(*, ids: list[str], transport: str, config: Config, **options: Any) -> None:
     """Add devices with the same settings.
 
     A removed device comes back with these settings. What is not given is as configured.
@@ -65,7 +63,7 @@ def add(*, ids: tuple[str, ...], transport: str, config: Config, **options: Any)
     fields, classes = read_options(**options)
     has_sessions = TRANSPORTS[transport].has_sessions
     new = NewDevices(
-        ids=device_ids(ids),
+        ids=ids,
         transport=transport,
         state=DeviceState.UNPAIRED if has_sessions else DeviceState.READY,
         classes=classes,
@@ -84,7 +82,7 @@ def add(*, ids: tuple[str, ...], transport: str, config: Config, **options: Any)
 
 
 @device_group.command("set")
-@ids_argument
+@ids_argument("device")
 @device_options
 @click.option(
     "--clear-class",
@@ -94,7 +92,7 @@ def add(*, ids: tuple[str, ...], transport: str, config: Config, **options: Any)
     help="Remove all settings of a class, so that it is as configured.",
 )
 @config_option
-def set_(*, ids: tuple[str, ...], cleared: tuple[str, ...], config: Config, **options: Any) -> None:
+def set_(*, ids: list[str], cleared: tuple[str, ...], config: Config, **options: Any) -> None:
     """Change settings of devices.
 
     What is not given stays as it is. The word `default` makes a setting as configured, an empty --label removes it.
@@ -102,10 +100,9 @@ def set_(*, ids: tuple[str, ...], cleared: tuple[str, ...], config: Config, **op
     fields, classes = read_options(**options)
     if not fields and not classes and not cleared:
         raise UsageError("nothing to change: name a setting, such as --gap 5s..15s; see shardd device set --help")
-    names = device_ids(ids)
     change = DeviceChange(fields=fields, classes=classes, cleared=cleared)
-    done = with_database(config, lambda database: _set(database, config, names, change))
-    report("changed", "device", done, {"unknown": without(names, done)})
+    done = with_database(config, lambda database: _set(database, config, ids, change))
+    report("changed", "device", done, {"unknown": without(ids, done)})
 
 
 async def _set(database: Database, config: Config, names: list[str], change: DeviceChange) -> set[str]:
@@ -124,41 +121,38 @@ async def _set(database: Database, config: Config, names: list[str], change: Dev
 
 
 @device_group.command("pause")
-@ids_argument
+@ids_argument("device")
 @click.option("--why", help="Shown as the reason why their jobs wait.")
 @database_config_option
-def pause(ids: tuple[str, ...], why: str | None, config: Config) -> None:
+def pause(ids: list[str], why: str | None, config: Config) -> None:
     """Pause devices; their jobs wait.
 
     What a worker has in flight is finished.
     """
-    names = device_ids(ids)
-    done = with_database(config, lambda database: DeviceAdmin(database).pause(names, why))
-    report("paused", "device", done, {"unknown": without(names, done)})
+    done = with_database(config, lambda database: DeviceAdmin(database).pause(ids, why))
+    report("paused", "device", done, {"unknown": without(ids, done)})
 
 
 @device_group.command("resume")
-@ids_argument
+@ids_argument("device")
 @database_config_option
-def resume(ids: tuple[str, ...], config: Config) -> None:
+def resume(ids: list[str], config: Config) -> None:
     """Resume paused devices."""
-    names = device_ids(ids)
-    done = with_database(config, lambda database: DeviceAdmin(database).resume(names))
-    report("resumed", "device", done, {"unknown": without(names, done)})
+    done = with_database(config, lambda database: DeviceAdmin(database).resume(ids))
+    report("resumed", "device", done, {"unknown": without(ids, done)})
 
 
 @device_group.command("remove")
-@ids_argument
+@ids_argument("device")
 @click.option("--cancel-jobs", is_flag=True, help="Cancel the jobs that wait for them.")
 @database_config_option
-def remove(ids: tuple[str, ...], cancel_jobs: bool, config: Config) -> None:
+def remove(ids: list[str], cancel_jobs: bool, config: Config) -> None:
     """Remove devices.
 
     Their ended jobs remain readable; `shardd device add` brings them back. Jobs that they got from a device group go back to
     the group.
     """
-    names = device_ids(ids)
-    with_database(config, lambda database: _remove(database, names, cancel_jobs=cancel_jobs)).finish()
+    with_database(config, lambda database: _remove(database, ids, cancel_jobs=cancel_jobs)).finish()
 
 
 async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) -> Refusals:
@@ -196,8 +190,8 @@ async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) ->
 
 
 @device_group.command("replace")
-@click.argument("old")
-@click.argument("new")
+@id_argument("device", "old", "OLD")
+@id_argument("device", "new", "NEW")
 @database_config_option
 def replace(old: str, new: str, config: Config) -> None:
     """Move the waiting jobs of device OLD to device NEW.
@@ -205,7 +199,6 @@ def replace(old: str, new: str, config: Config) -> None:
     A job in flight stays with OLD. The pace of NEW applies to all its jobs. OLD itself is unchanged: let the producers name NEW,
     too. Jobs of device groups go back to their groups.
     """
-    old, new = device_ids([old])[0], device_ids([new])[0]
     if old == new:
         raise UsageError(f"{old} cannot replace itself: name two devices")
     after = with_database(config, lambda database: _replace(database, old, new))

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from shardd.cli.control import ask_now
-from shardd.cli.output import moment_text, span
+from shardd.cli.words import moment_text, span
 from shardd.config import Config
 from shardd.errors import NotRunningError, SharddError
 from shardd.pacing import CLASSES, WARM_UP, DevicePace, Tally, daily_limit, next_send

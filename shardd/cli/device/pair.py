@@ -16,7 +16,7 @@ import click
 
 from shardd.cli.device.pair_screen import ScreenView, View, open_view
 from shardd.cli.device.session import SessionContext, open_session_context
-from shardd.cli.names import device_ids
+from shardd.cli.names import id_argument
 from shardd.cli.options import config_option, json_option
 from shardd.cli.output import say
 from shardd.config import Config
@@ -41,7 +41,7 @@ LOCK_GRACE: Final = 600.0
 
 
 @click.command("pair")
-@click.argument("device_id", metavar="ID")
+@id_argument("device", "device_id")
 @click.option(
     "--phone", metavar="NUMBER", help="Show a code to type on the phone of this number, instead of a QR code."
 )
@@ -62,7 +62,6 @@ def pair(
     The events of --json are qr (code), code (code), scanned (number), and at the end paired (session, number), failed or
     timeout (reason), or given_up. Exit codes: 0 paired; 75 no phone was linked; 130 given up.
     """
-    (device_id,) = device_ids([device_id])
     timeout = _timeout(timeout_text)
     number = None if phone is None else _number(phone, config)
     try:

@@ -13,7 +13,7 @@ import click
 
 from shardd.cli.control import ask
 from shardd.cli.database import command_pool, reach_dsn
-from shardd.cli.names import confirm, device_ids
+from shardd.cli.names import confirm, id_argument
 from shardd.cli.options import config_option, yes_option
 from shardd.cli.output import say
 from shardd.config import TRANSPORTS, Config
@@ -90,7 +90,7 @@ async def open_session_context(config: Config) -> AsyncGenerator[SessionContext]
 
 
 @click.command("take-over")
-@click.argument("device_id", metavar="ID")
+@id_argument("device", "device_id")
 @yes_option
 @config_option
 def take_over(device_id: str, yes: bool, config: Config) -> None:
@@ -100,7 +100,6 @@ def take_over(device_id: str, yes: bool, config: Config) -> None:
     of the device ID (an older gateway, or a shardd on another database with a copy of it) and stop it for good; otherwise the
     two replace each other forever.
     """
-    (device_id,) = device_ids([device_id])
     asyncio.run(_take_over(config, device_id, yes=yes))
     say(f"device {device_id} is ready; if it is replaced again, the other client still runs")
 
@@ -117,7 +116,7 @@ async def _take_over(config: Config, device_id: str, *, yes: bool) -> None:
 
 
 @click.command("logout")
-@click.argument("device_id", metavar="ID")
+@id_argument("device", "device_id")
 @click.option("--forget", is_flag=True, help="Only forget the session here; the phone still lists it as linked.")
 @yes_option
 @config_option
@@ -126,7 +125,6 @@ def logout(device_id: str, forget: bool, yes: bool, config: Config) -> None:
 
     Its session ends and the device ID becomes unpaired. Works while shardd runs. Its jobs wait for a new pairing.
     """
-    (device_id,) = device_ids([device_id])
     done = asyncio.run(_logout(config, device_id, forget=forget, yes=yes))
     say(f"{done}; pair it again: shardd device pair {device_id}")
 

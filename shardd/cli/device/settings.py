@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import click
 
+from shardd.cli.options import all_of
 from shardd.config import Config
 from shardd.config.pacing import BURST, GAP, LIMIT
 from shardd.config.values import Reader, RefusedError
@@ -29,7 +30,7 @@ _READERS: Final[Mapping[str, Reader]] = {
     "burst": BURST,
 }
 _OF_A_CLASS: Final = ("gap", "gap_min", "gap_max", "burst", "hourly_limit", "daily_limit", "quiet_hours")
-_OPTIONS: Final = (
+device_options: Final = all_of(
     click.option("--label", help="A name for people."),
     click.option("--proxy", help="Proxy of their connections: http://user:password@host:port or socks5://…"),
     click.option("--settings", metavar="JSON", help="All settings of the transport, as a JSON object."),
@@ -50,13 +51,7 @@ _OPTIONS: Final = (
         f"Names: {', '.join(_OF_A_CLASS)}.",
     ),
 )
-
-
-def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options to a command, which passes them to `read_options`."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+"""A command passes them to `read_options`."""
 
 
 def read_options(

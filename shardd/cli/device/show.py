@@ -15,21 +15,10 @@ import click
 from shardd.cli.database import with_database
 from shardd.cli.device.outlook import Outlook, ask_outlook, next_words, outlook_json, sent_words, tally_of, warm_days
 from shardd.cli.listing import WIDE, Column, Listing
-from shardd.cli.names import device_ids, some
+from shardd.cli.names import id_argument
 from shardd.cli.options import database_config_option, json_option
-from shardd.cli.output import (
-    SANDBOX,
-    Facts,
-    Lines,
-    ago,
-    count,
-    make_console,
-    make_facts,
-    moment_text,
-    print_json,
-    state_text,
-    transport_text,
-)
+from shardd.cli.output import SANDBOX, Facts, Lines, make_console, make_facts, print_json, state_text, transport_text
+from shardd.cli.words import ago, count, moment_text
 from shardd.config import TRANSPORTS, Config
 from shardd.config.transports.device_settings import MASK, masked_settings, remedy_of
 from shardd.config.values import format_duration
@@ -88,15 +77,16 @@ def list_(state: str | None, transport: str | None, as_json: bool, config: Confi
 
 
 @click.command("show")
-@click.argument("device_id", metavar="ID")
+@id_argument("device", "device_id")
 @json_option("Print an object, for programs; passwords are masked.")
 @database_config_option
 def show(device_id: str, as_json: bool, config: Config) -> None:
     """Show a device, and when it may send next."""
-    ids = device_ids([device_id])
-    found = with_database(config, lambda database: DeviceAdmin(database).find(ids=ids, warm_days=warm_days(config)))
+    found = with_database(
+        config, lambda database: DeviceAdmin(database).find(ids=[device_id], warm_days=warm_days(config))
+    )
     if not found:
-        raise UsageError(f"device {some(ids)} is unknown; the others: shardd device list")
+        raise UsageError(f"device {device_id} is unknown; the others: shardd device list")
     outlook = ask_outlook(found[0], config)
     if as_json:
         print_json(_device_json(found[0], config) | outlook_json(outlook))

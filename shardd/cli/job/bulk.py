@@ -18,8 +18,9 @@ from shardd.cli.database import with_database
 from shardd.cli.job.choice import Choice, check_names, read_choice, trait_options
 from shardd.cli.listing import Column, table_of
 from shardd.cli.names import SHOWN, Refusals, confirm
-from shardd.cli.options import Decorator, database_config_option, json_option, yes_option
-from shardd.cli.output import count, make_console, number_text, print_json, say, state_text
+from shardd.cli.options import Decorator, all_of, database_config_option, json_option, yes_option
+from shardd.cli.output import make_console, number_text, print_json, say, state_text
+from shardd.cli.words import count
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
@@ -130,7 +131,7 @@ _CANCEL: Final = BulkAction(
 
 
 def _bulk_options(states: Sequence[JobState]) -> Decorator:
-    options = (
+    return all_of(
         click.argument("ids", nargs=-1, metavar="[ID]..."),
         trait_options(states),
         click.option("--dry-run", is_flag=True, help="Only count; change nothing."),
@@ -138,13 +139,6 @@ def _bulk_options(states: Sequence[JobState]) -> Decorator:
         json_option("Print an object with counts and refusals, for programs."),
         database_config_option,
     )
-
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
 
 
 @click.command("retry")

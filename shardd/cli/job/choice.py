@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import click
 
-from shardd.cli.names import device_ids, job_ids
-from shardd.cli.options import Decorator
+from shardd.cli.names import job_ids, short_names
+from shardd.cli.options import Decorator, all_of
 from shardd.errors import ErrorClass, UsageError
 from shardd.pacing import CLASSES
 from shardd.queue.campaigns import CampaignAdmin
@@ -19,7 +19,7 @@ from shardd.queue.jobs import Traits
 from shardd.states import JobState
 
 _KINDS: Final = [one.value for one in ErrorClass]
-_OPTIONS: Final = (
+_traits: Final = all_of(
     click.option("--device", "device_id", metavar="ID", help="Only jobs of this device."),
     click.option("--campaign", metavar="ID", help="Only jobs of this campaign."),
     click.option("--class", "job_class", type=click.Choice(CLASSES), help="Only jobs of this class."),
@@ -45,13 +45,7 @@ class Choice:
 def trait_options(states: Iterable[JobState]) -> Decorator:
     """Options for what jobs have in common; `states`: the choices of --state."""
     words = [state.value for state in states]
-
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(_OPTIONS):
-            command = option(command)
-        return click.option("--state", type=click.Choice(words), help="Only jobs in this state.")(command)
-
-    return add
+    return all_of(click.option("--state", type=click.Choice(words), help="Only jobs in this state."), _traits)
 
 
 def read_traits(options: dict[str, Any]) -> Traits:
@@ -59,7 +53,7 @@ def read_traits(options: dict[str, Any]) -> Traits:
     state, device = options["state"], options["device_id"]
     return Traits(
         state=None if state is None else JobState(state),
-        device_ids=None if device is None else device_ids([device]),
+        device_ids=None if device is None else short_names([device], "device"),
         **{name: options[name] for name in ("campaign", "job_class", "error_class", "order_group", "reference")},
     )
 

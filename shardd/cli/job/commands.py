@@ -1,7 +1,4 @@
-"""`shardd job list` and `show`; see `bulk` for the commands that change jobs.
-
-The commands talk to the database, so they work whether shardd runs or not.
-"""
+"""`shardd job list` and `show`; see `bulk` for the commands that change jobs."""
 
 from __future__ import annotations
 
@@ -22,15 +19,13 @@ from shardd.cli.output import (
     Facts,
     Lines,
     Text,
-    ago,
-    count,
     make_console,
     make_facts,
-    moment_text,
     print_json,
     state_text,
     transport_text,
 )
+from shardd.cli.words import ago, count, moment_text
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database

@@ -19,7 +19,8 @@ from psycopg.conninfo import conninfo_to_dict
 from shardd.cli.legacy.run import take_over
 from shardd.cli.names import confirm
 from shardd.cli.options import config_option, json_option
-from shardd.cli.output import Console, Text, count, make_console, print_json, say
+from shardd.cli.output import Console, Text, make_console, print_json, say
+from shardd.cli.words import count
 from shardd.config import Config
 from shardd.config.values import RefusedError, parse_duration
 from shardd.errors import SourceError, UsageError

@@ -1,7 +1,4 @@
-"""`shardd opt-out`: recipients that nothing is sent to.
-
-The commands talk to the database, so they work whether shardd runs or not. No command takes an opt-out back.
-"""
+"""The commands; none takes an opt-out back."""
 
 from __future__ import annotations
 
@@ -21,17 +18,8 @@ from shardd.cli.listing import WIDE, Column, Listing, table_of
 from shardd.cli.names import Refusals, read_names
 from shardd.cli.opt_out.recipients import Spelling, read_file
 from shardd.cli.options import config_option, json_list_option, json_option, limit_option
-from shardd.cli.output import (
-    Facts,
-    ago,
-    count,
-    make_console,
-    make_facts,
-    moment_text,
-    print_exactly,
-    print_json,
-    say,
-)
+from shardd.cli.output import Facts, make_console, make_facts, print_exactly, print_json, say
+from shardd.cli.words import ago, count, moment_text
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.phone_numbers import other_spellings

@@ -26,8 +26,9 @@ from rich.live import Live
 from shardd.cli.control import ask
 from shardd.cli.node import ask_daemon
 from shardd.cli.options import daemon_config_option, json_option
-from shardd.cli.output import Console, Lines, Text, make_console, print_json, span
+from shardd.cli.output import Console, Lines, Text, make_console, print_json
 from shardd.cli.status.view import render_status
+from shardd.cli.words import span
 from shardd.config import Config
 from shardd.errors import SharddError, UsageError
 from shardd.supervisor.status import Status

@@ -11,17 +11,8 @@ from typing import Final
 
 from rich.console import Group, RenderableType
 
-from shardd.cli.output import (
-    Console,
-    Table,
-    Text,
-    count,
-    make_grid,
-    make_table,
-    sandbox_text,
-    span,
-    state_text,
-)
+from shardd.cli.output import Console, Table, Text, make_grid, make_table, sandbox_text, state_text
+from shardd.cli.words import count, span
 from shardd.states import ShardState
 from shardd.supervisor.status import QueueStatus, ShardStatus, Status, Totals
 
