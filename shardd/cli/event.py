@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from datetime import UTC
 from typing import Final
 
@@ -12,12 +11,12 @@ import psycopg
 
 from shardd.cli.database import with_database
 from shardd.cli.listing import WIDE, Column, Listing
-from shardd.cli.options import database_config_option, json_option, limit_option
+from shardd.cli.options import ReadBy, database_config_option, json_option, limit_option
 from shardd.cli.output import print_json, say
 from shardd.config import Config
-from shardd.config.values import closest
+from shardd.config.values.words import EVENT_KIND
 from shardd.errors import DatabaseError, UsageError
-from shardd.event_kinds import EventKind, names_a_kind
+from shardd.event_kinds import EventKind
 from shardd.queue.database import Database
 from shardd.queue.events import EventRow, Events
 
@@ -64,7 +63,12 @@ def event_group() -> None:
 
 @event_group.command("list")
 @click.option(
-    "--kind", "kinds", multiple=True, metavar="KIND", help="Only events of this kind: job.sent, job.*, …; repeatable."
+    "--kind",
+    "kinds",
+    type=ReadBy(EVENT_KIND),
+    multiple=True,
+    metavar="KIND",
+    help="Only events of this kind: job.sent, job.*, …; repeatable.",
 )
 @click.option("--after", metavar="POSITION", help="The next events after this position, instead of the newest.")
 @limit_option
@@ -79,7 +83,6 @@ def list_(
     Each has a position, from which --after continues. Programs do the same in SQL:
     SELECT * FROM shardd.read_events(position, 100).
     """
-    _check_kinds(kinds)
     wanted = kinds or None
 
     async def find(database: Database) -> list[EventRow]:
@@ -114,14 +117,6 @@ def list_(
                 f"--after {after} is not a position of this database: pass one from the output of --json"
             ) from None
         raise
-
-
-def _check_kinds(kinds: Sequence[str]) -> None:
-    for kind in kinds:
-        if not names_a_kind(kind):
-            near = closest(kind.lower(), list(EventKind))
-            known = f"did you mean {near}?" if near else f"known are {', '.join(EventKind)}"
-            raise UsageError(f"--kind {kind}: there is no such event; {known}")
 
 
 def _print_lines(events: list[EventRow], *, as_json: bool) -> None:

@@ -19,6 +19,8 @@ import click
 from shardd.cli.output import say_error
 from shardd.config import Config, load_config
 from shardd.config.load import TO_ASK_THE_DAEMON, TO_REACH_THE_DATABASE, load_readable
+from shardd.config.values import Reader, RefusedError
+from shardd.errors import UsageError
 
 QUOTED: Final = 60
 """Characters of a value that an error quotes."""
@@ -55,6 +57,29 @@ class Number(click.ParamType[float]):
                 f"{value[:QUOTED]!r} is not a number above 0 and up to {self._max:g}; write one such as 2", param, ctx
             )
         return number
+
+
+class ReadBy(click.ParamType[Any]):
+    """A value that a reader of the config reads, with the errors of `read_value`."""
+
+    name = "text"
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002 - of click
+        """As in click."""
+        assert param is not None  # only prompts have none
+        return read_value(param.opts[0], self._reader, value) if isinstance(value, str) else value
+
+
+def read_value(option: str, reader: Reader, text: str) -> Any:
+    """The value of an option. Raises UsageError, which does not show a secret."""
+    try:
+        return reader.read(text)
+    except RefusedError as error:
+        shown = "the value (not shown)" if reader.secret else text
+        raise UsageError(f"{option}: {shown} {error}") from None
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]

@@ -178,7 +178,7 @@ def frame(shown: bytes) -> list[str]:
             ["d1", "--phone", "123@g.us"],
             "shardd: --phone: 123@g.us is not a phone number; write it as +6281234567890\n",
         ),
-        (["d1", "--timeout", "1h"], "shardd: --timeout: 1h is not between 1s and 3m\n"),
+        (["d1", "--timeout", "1h"], "shardd: --timeout: 1h is too large; write a value from 1s to 3m\n"),
         (["d1", "--timeout", "60"], "shardd: --timeout: 60 has no unit"),
     ],
 )

@@ -121,7 +121,7 @@ async def test_imported_sessions_send_without_any_pairing(place: Place, empty_ds
 async def test_an_import_from_nowhere_is_told_in_one_line(place: Place, empty_dsn: str) -> None:
     bad = await place.shardd("device", "import", "--from", "sqlite:///secret.db")
     assert (bad.code, bad.out, bad.err.count("\n")) == (64, "", 1)
-    assert bad.err.startswith("shardd: --from: the value (not shown) is not the address of a PostgreSQL database")
+    assert bad.err.startswith("shardd: --from: the value (not shown) begins with sqlite://, which is not PostgreSQL's")
     none = await place.shardd("device", "import", "--from", empty_dsn)
     assert (none.code, none.out, none.err.count("\n")) == (69, "", 1)
     assert none.err.startswith("shardd: the store to import from has no table whatsmeow_device: name the database")

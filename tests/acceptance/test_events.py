@@ -115,7 +115,7 @@ async def test_an_operator_sees_what_happened_and_mends_a_webhook(
         for arguments, said in (
             (("webhook", "retry", "nobody"), "webhook nobody is unknown; the others: shardd webhook list"),
             (("webhook", "failed", "nobody"), "webhook nobody is unknown; the others: shardd webhook list"),
-            (("event", "list", "--kind", "job.sended"), "there is no such event; did you mean job.sent?"),
+            (("event", "list", "--kind", "job.sended"), "--kind: job.sended is not a kind of event; write job.sent"),
             (("event", "list", "--after", "77"), "--after 77 is not a position of this database"),
         ):
             refused = await shardd(*arguments)

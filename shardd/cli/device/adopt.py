@@ -14,18 +14,16 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import click
-from psycopg import ProgrammingError
-from psycopg.conninfo import conninfo_to_dict
 
 from shardd.cli.device.session import WITH_SESSIONS, SessionContext, open_session_context
-from shardd.cli.device.settings import check_gaps, read_gaps, read_proxy
+from shardd.cli.device.settings import check_gaps, read_setting
 from shardd.cli.listing import Column, Listing
 from shardd.cli.names import Refusals, checked_names, confirm, without
-from shardd.cli.options import WholeNumber, config_option, json_option
+from shardd.cli.options import ReadBy, WholeNumber, config_option, json_option
 from shardd.cli.output import Text, make_console, say
 from shardd.cli.words import count
 from shardd.config import Config
-from shardd.errors import UsageError
+from shardd.config.values.network import DSN, PROXY_URL
 from shardd.queue.devices import DeviceAdmin, DeviceRow
 from shardd.queue.sessions import Adoption, number_of
 from shardd.transports.whatsapp.sessions.importing import ImportPlan, import_sessions, plan_import
@@ -73,6 +71,7 @@ ITEMS: Final = Listing[Item](
     "--from",
     "source",
     required=True,
+    type=ReadBy(DSN),
     envvar=SOURCE_VARIABLE,
     metavar="DSN",
     help=f"PostgreSQL database of the other program. ${SOURCE_VARIABLE} keeps its password out of the process list.",
@@ -83,7 +82,12 @@ ITEMS: Final = Listing[Item](
     "--gap", metavar="MIN..MAX", help="Random pause between two messages of a new device; default: as configured."
 )
 @click.option("--daily-limit", type=WholeNumber(0, 1_000_000), help="Messages per day of a new device; 0: no limit.")
-@click.option("--proxy", help="Proxy of new devices: http://user:password@host:port or socks5://…")
+@click.option(
+    "--proxy",
+    type=ReadBy(PROXY_URL),
+    metavar="TEXT",
+    help="Proxy of new devices: http://user:password@host:port or socks5://…",
+)
 @click.option("--yes", is_flag=True, help="Do not ask whether the other program has stopped.")
 @json_option("Print the report as a list of objects, for programs.")
 @config_option
@@ -105,12 +109,9 @@ def import_(
     Of any whatsmeow program that keeps its sessions in PostgreSQL: all of them, or those of the given NUMBERs. A device that
     exists under a session's id, without a session of its own, gets that one.
     """
-    _check_source(source)
-    low, high = read_gaps(gap)
-    check_gaps(config, low, high)
-    usual = Adoption(
-        ids=(), sessions=(), labels=(), proxy=read_proxy(proxy), gap_min=low, gap_max=high, daily_limit=daily_limit
-    )
+    gaps = {} if gap is None else read_setting("--gap", "gap", gap)
+    check_gaps(config, gaps.get("gap_min"), gaps.get("gap_max"))
+    usual = Adoption(ids=(), sessions=(), labels=(), proxy=proxy, daily_limit=daily_limit, **gaps)
     wanted = {"".join(filter(str.isdigit, number)) for number in numbers}
     asyncio.run(_import(config, source, wanted, prefix, usual, apply=apply, yes=yes, as_json=as_json))
 
@@ -210,13 +211,3 @@ def _newest_first(sessions: Iterable[StoredSession]) -> list[StoredSession]:
 def _index(jid: str) -> int:
     digits = jid.partition("@")[0].partition(":")[2]
     return int(digits) if digits.isdigit() else 0
-
-
-def _check_source(source: str) -> None:
-    try:
-        conninfo_to_dict(source)
-    except ProgrammingError:
-        raise UsageError(
-            "--from: the value (not shown) is not the address of a PostgreSQL database; write "
-            "postgresql://user:password@host/database, followed by ?options=-csearch_path%3DNAME if its tables are in a schema"
-        ) from None

@@ -17,10 +17,10 @@ import click
 from shardd.cli.device.pair_screen import ScreenView, View, open_view
 from shardd.cli.device.session import SessionContext, open_session_context
 from shardd.cli.names import id_argument
-from shardd.cli.options import config_option, json_option
+from shardd.cli.options import ReadBy, config_option, json_option
 from shardd.cli.output import say
 from shardd.config import Config
-from shardd.config.values import RefusedError, format_duration, parse_duration
+from shardd.config.values import Seconds, format_duration
 from shardd.errors import DatabaseError, PairingError, PermanentError, SharddError, UsageError
 from shardd.phone_numbers import parse_recipient
 from shardd.queue.devices import DeviceRow
@@ -31,9 +31,8 @@ from shardd.transports.whatsapp.linking.pairing import pair as pair_session
 from shardd.transports.whatsapp.linking.unlinking import forget_session, unlink
 from shardd.transports.whatsapp.sessions.setup import prepare_store
 
-SHORTEST: Final = 1.0
-LONGEST: Final = TIMEOUT
-"""Seconds, after which WhatsApp has no more codes."""
+LIMITS: Final = Seconds("1s", format_duration(TIMEOUT))
+"""Of the time to link the phone; after it WhatsApp has no more codes."""
 GIVEN_UP: Final = 130
 """Exit code after ^C."""
 LOCK_GRACE: Final = 600.0
@@ -47,13 +46,16 @@ LOCK_GRACE: Final = 600.0
 )
 @click.option("--new-number", is_flag=True, help="Allow another number than the device had before.")
 @click.option(
-    "--timeout", "timeout_text", default="3m", show_default=True, metavar="DURATION", help="Time to link the phone."
+    "--timeout",
+    type=ReadBy(LIMITS),
+    default="3m",
+    show_default=True,
+    metavar="DURATION",
+    help="Time to link the phone.",
 )
 @json_option("Print an object per line as things happen, for a front end.")
 @config_option
-def pair(
-    *, device_id: str, phone: str | None, new_number: bool, timeout_text: str, as_json: bool, config: Config
-) -> None:
+def pair(*, device_id: str, phone: str | None, new_number: bool, timeout: float, as_json: bool, config: Config) -> None:
     """Link a phone to a device.
 
     By a QR code, or with --phone by a code that is typed on the phone. Works while shardd runs. A device keeps its number, unless
@@ -62,7 +64,6 @@ def pair(
     The events of --json are qr (code), code (code), scanned (number), and at the end paired (session, number), failed or
     timeout (reason), or given_up. Exit codes: 0 paired; 75 no phone was linked; 130 given up.
     """
-    timeout = _timeout(timeout_text)
     number = None if phone is None else _number(phone, config)
     try:
         with open_view(device_id, as_json=as_json, patience=format_duration(timeout)) as view:
@@ -239,16 +240,6 @@ def _on_signals(give_up: Callable[[], None], view: View) -> None:
         loop.add_signal_handler(number, give_up)
     if isinstance(view, ScreenView):
         loop.add_signal_handler(signal.SIGWINCH, view.draw)
-
-
-def _timeout(text: str) -> float:
-    try:
-        timeout = parse_duration(text)
-    except RefusedError as error:
-        raise UsageError(f"--timeout: {text} {error}") from None
-    if not SHORTEST <= timeout <= LONGEST:
-        raise UsageError(f"--timeout: {text} is not between {SHORTEST:g}s and {LONGEST / 60:g}m")
-    return timeout
 
 
 def _number(phone: str, config: Config) -> str:

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import click
 
-from shardd.cli.options import all_of
+from shardd.cli.options import all_of, read_value
 from shardd.config import Config
 from shardd.config.pacing import BURST, GAP, LIMIT
-from shardd.config.values import Reader, RefusedError
+from shardd.config.values import Reader
 from shardd.config.values.network import PROXY_URL
 from shardd.config.values.words import HOURS, TIME_ZONE
 from shardd.errors import UsageError
@@ -28,6 +28,7 @@ _READERS: Final[Mapping[str, Reader]] = {
     "quiet_hours": HOURS,
     "timezone": TIME_ZONE,
     "burst": BURST,
+    "proxy": PROXY_URL,
 }
 _OF_A_CLASS: Final = ("gap", "gap_min", "gap_max", "burst", "hourly_limit", "daily_limit", "quiet_hours")
 device_options: Final = all_of(
@@ -55,24 +56,17 @@ device_options: Final = all_of(
 
 
 def read_options(
-    *,
-    label: str | None,
-    proxy: str | None,
-    settings: str | None,
-    gap: str | None,
-    gap_min: str | None,
-    gap_max: str | None,
-    warm: bool | None,
-    of_classes: tuple[str, ...],
-    **texts: str | None,
+    *, label: str | None, settings: str | None, warm: bool | None, of_classes: tuple[str, ...], **texts: str | None
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """The columns of shardd.devices that were given, None for `default`, and the settings of classes. Raises UsageError."""
-    fields = _gaps(gap, gap_min, gap_max)
-    fields |= {name: _read(_option(name), name, text) for name, text in texts.items() if text is not None}
+    given = {name: text for name, text in texts.items() if text is not None}
+    if "gap" in given and ("gap_min" in given or "gap_max" in given):
+        raise UsageError("--gap has both ends already: leave --gap-min and --gap-max out")
+    fields: dict[str, Any] = {}
+    for name, text in given.items():
+        fields |= read_setting(f"--{name.replace('_', '-')}", name, text)
     if label is not None:
         fields["label"] = label or None
-    if proxy is not None:
-        fields["proxy"] = None if proxy == DEFAULT else read_proxy(proxy)
     if settings is not None:
         fields["settings"] = _read_settings(settings)
     if warm is not None:
@@ -84,30 +78,16 @@ def read_options(
     return fields, classes
 
 
-def read_gaps(gap: str | None, gap_min: str | None = None, gap_max: str | None = None) -> tuple[Any, Any]:
-    """Both ends of the gap in seconds, None where not given. Raises UsageError."""
-    low, high = "--gap-min", "--gap-max"
-    if gap is not None:
-        low = high = "--gap"
-        if gap_min is not None or gap_max is not None:
-            raise UsageError("--gap has both ends already: leave --gap-min and --gap-max out")
-        gap_min, dots, gap_max = gap.partition("..")
-        if not dots:
-            raise UsageError(f"--gap: {gap} is not a range; write both ends, such as 5s..15s")
-    return (
-        None if gap_min is None else _read(low, "gap_min", gap_min),
-        None if gap_max is None else _read(high, "gap_max", gap_max),
-    )
-
-
-def read_proxy(proxy: str | None) -> str | None:
-    """The proxy's URL. Raises UsageError, which does not show it."""
-    if proxy is None:
-        return None
-    try:
-        return str(PROXY_URL.read(proxy))
-    except RefusedError as error:
-        raise UsageError(f"--proxy: the value (not shown) {error}") from None
+def read_setting(option: str, name: str, text: str) -> dict[str, Any]:
+    """A setting under its name, None for `default`; a gap as its two ends. Raises UsageError."""
+    if name != "gap":
+        return {name: None if text == DEFAULT else read_value(option, _READERS[name], text)}
+    low, dots, high = text.partition("..")
+    if text == DEFAULT:
+        low = high = DEFAULT
+    elif not dots:
+        raise UsageError(f"{option}: {text} is not a range; write both ends, such as 5s..15s")
+    return read_setting(option, "gap_min", low) | read_setting(option, "gap_max", high)
 
 
 def check_pace(config: Config, own: NewDevices | Device) -> None:
@@ -135,27 +115,6 @@ def check_gaps(config: Config, gap_min: float | None, gap_max: float | None) -> 
         raise UsageError(f"the shortest gap, {low:g} s, is longer than the longest, {high:g} s: write --gap MIN..MAX")
 
 
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _gaps(gap: str | None, gap_min: str | None, gap_max: str | None) -> dict[str, Any]:
-    if gap == DEFAULT and gap_min is None and gap_max is None:
-        return {"gap_min": None, "gap_max": None}
-    low, high = read_gaps(gap, gap_min, gap_max)
-    named = {"gap_min": (gap_min or gap, low), "gap_max": (gap_max or gap, high)}
-    return {name: end for name, (given, end) in named.items() if given is not None}
-
-
-def _read(where: str, name: str, text: str) -> Any:
-    if text == DEFAULT:
-        return None
-    try:
-        return _READERS[name].read(text)
-    except RefusedError as error:
-        raise UsageError(f"{where}: {text} {error}") from None
-
-
 def _read_class(spec: str) -> tuple[str, dict[str, Any]]:
     name, colon, pairs = spec.partition(":")
     if name not in CLASSES or not colon:
@@ -168,7 +127,7 @@ def _read_class(spec: str) -> tuple[str, dict[str, Any]]:
         key = key.replace("-", "_")
         if key not in _OF_A_CLASS or not equals:
             raise UsageError(f"--class: {part or spec} is not NAME=VALUE; the names are {', '.join(_OF_A_CLASS)}")
-        settings |= _gaps(text, None, None) if key == "gap" else {key: _read(f"--class {name}:{key}", key, text)}
+        settings |= read_setting(f"--class {name}:{key}", key, text)
     return name, settings
 
 

@@ -13,17 +13,17 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 import click
-from psycopg import ProgrammingError
-from psycopg.conninfo import conninfo_to_dict
 
 from shardd.cli.legacy.run import take_over
 from shardd.cli.names import confirm
-from shardd.cli.options import config_option, json_option
+from shardd.cli.options import ReadBy, config_option, json_option
 from shardd.cli.output import Console, Text, make_console, print_json, say
 from shardd.cli.words import count
 from shardd.config import Config
-from shardd.config.values import RefusedError, parse_duration
-from shardd.errors import SourceError, UsageError
+from shardd.config.values import Seconds
+from shardd.config.values.network import DSN
+from shardd.config.values.words import TIME_ZONE
+from shardd.errors import SourceError
 from shardd.legacy.old_system import open_source, read_old_system
 from shardd.legacy.postgresql import PostgresqlSource
 from shardd.legacy.report import Report, Rows
@@ -55,6 +55,7 @@ def import_group() -> None:
 )
 @click.option(
     "--sessions",
+    type=ReadBy(DSN),
     envvar=SESSIONS_VARIABLE,
     metavar="DSN",
     help="PostgreSQL database with the old whatsmeow_* tables, unless it is that of --from.",
@@ -63,11 +64,17 @@ def import_group() -> None:
 @click.option(
     "--timezone",
     "zone_name",
+    type=ReadBy(TIME_ZONE),
     default="UTC",
     show_default=True,
     help="Time zone of the old system's times that name none, such as Asia/Jakarta.",
 )
-@click.option("--expire-after", metavar="DURATION", help="Expire messages that are later than this, such as 1d.")
+@click.option(
+    "--expire-after",
+    type=ReadBy(Seconds("1ms", "36500d")),
+    metavar="DURATION",
+    help="Expire messages that are later than this, such as 1d.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask whether the old system has stopped.")
 @json_option("Print the report with every row that is left out, for programs.")
 @config_option
@@ -77,7 +84,7 @@ def legacy(
     sessions: str | None,
     dry_run: bool,
     zone_name: str,
-    expire_after: str | None,
+    expire_after: float | None,
     yes: bool,
     as_json: bool,
     config: Config,
@@ -88,8 +95,6 @@ def legacy(
     as it is. Messages that may have been sent already are left out, and the report names them. Exit code 65: rows are left out
     because of errors.
     """
-    zone, lifetime = _read_zone(zone_name), _read_duration(expire_after)
-    _check_sessions(sessions)
     with closing(open_source(source)) as old:
         if not dry_run:
             say(WARNING, err=True)
@@ -97,7 +102,7 @@ def legacy(
         report = Report(old.name, dry_run=dry_run, keep_all=as_json)
         report.remarks.append(f"times that name no time zone are read as {zone_name} (--timezone)")
         now = datetime.now(UTC)
-        with read_old_system(old, report, zone=zone, expire_after=lifetime, now=now) as system:
+        with read_old_system(old, report, zone=ZoneInfo(zone_name), expire_after=expire_after, now=now) as system:
             if sessions is None and isinstance(old, PostgresqlSource) and system.has_store:
                 sessions = old.dsn
             asyncio.run(take_over(config, system, sessions, report, now))
@@ -107,37 +112,6 @@ def legacy(
         show_report(report)
     if report.refusals:
         raise click.exceptions.Exit(SourceError.exit_code)
-
-
-def _read_zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (ValueError, OSError, KeyError):
-        raise UsageError(
-            f"--timezone: {name} is unknown; write a name of the tz database, such as Asia/Jakarta"
-        ) from None
-
-
-def _read_duration(text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        seconds = parse_duration(text)
-    except RefusedError as error:
-        raise UsageError(f"--expire-after: {text} {error}") from None
-    if seconds <= 0:
-        raise UsageError(f"--expire-after: {text} is not above 0; write a duration such as 1d")
-    return seconds
-
-
-def _check_sessions(dsn: str | None) -> None:
-    try:
-        conninfo_to_dict(dsn or "")
-    except ProgrammingError:
-        raise UsageError(
-            "--sessions: the value (not shown) is not the address of a PostgreSQL database; write "
-            "postgresql://user:password@host/database"
-        ) from None
 
 
 # ---- the report

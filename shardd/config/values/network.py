@@ -103,10 +103,11 @@ def _check_host(text: str) -> str:
     return text
 
 
+DSN: Final = Text(_check_dsn, secret=True)
 PLATFORM_URL: Final = Text(_check_platform)
 PROXY_URL: Final = Text(_check_proxy, secret=True)
 
-Dsn = Annotated[str, Text(_check_dsn, secret=True)]
+Dsn = Annotated[str, DSN]
 """A PostgreSQL database: a `postgresql://` URL or `key=value` pairs, as libpq reads them."""
 ProxyUrl = Annotated[str, PROXY_URL]
 """`http://user:password@host:port` or `socks5://…`."""

@@ -152,6 +152,7 @@ def _check_message(text: str) -> str:
     return text
 
 
+EVENT_KIND: Final = Text(_check_event_kind)
 TIME_ZONE: Final = Text(_check_time_zone)
 HOURS: Final = Text(_check_hours)
 
@@ -185,7 +186,7 @@ Secret = Annotated[
 ]
 WebhookSecret = Annotated[str, Text(_check_webhook_secret, secret=True)]
 """`whsec_` and the key in base64, as Standard Webhooks writes it."""
-EventKinds = Annotated[tuple[str, ...], Listed(Text(_check_event_kind), most=len(EventKind))]
+EventKinds = Annotated[tuple[str, ...], Listed(EVENT_KIND, most=len(EventKind))]
 """Such as `job.*, device.state`."""
 OptOutPhrases = Annotated[tuple[str, ...], Listed(Text(_check_phrase), most=500)]
 """Words and short phrases such as `stop, opt out`."""
