@@ -12,7 +12,7 @@ from typing import Final
 import click
 
 from shardd.cli.node import ask_daemon
-from shardd.cli.options import WholeNumber, config_option, daemon_config_option
+from shardd.cli.options import WholeNumber, config_option, daemon_config_option, run_async
 from shardd.cli.output import say
 from shardd.config import Config
 from shardd.errors import SharddError
@@ -93,28 +93,26 @@ async def _stop(config: Config) -> None:
 @click.command()
 @click.argument("shard", type=WholeNumber(0))
 @daemon_config_option
-def drain(shard: int, config: Config) -> None:
+@run_async
+async def drain(shard: int, config: Config) -> None:
     """Drain a shard and stop its worker.
 
     What is in flight is finished. The shard stays down until `shardd restart SHARD`.
     """
     timeout = config.supervisor.drain_timeout + GRACE
-    asyncio.run(ask_daemon(config, "POST", f"/shards/{shard}/drain", timeout=timeout))
+    await ask_daemon(config, "POST", f"/shards/{shard}/drain", timeout=timeout)
     say(f"shard {shard} is drained; bring it back with: shardd restart {shard}")
 
 
 @click.command()
 @click.argument("shards", type=WholeNumber(0), nargs=-1, metavar="[SHARD]...")
 @daemon_config_option
-def restart(shards: tuple[int, ...], config: Config) -> None:
+@run_async
+async def restart(shards: tuple[int, ...], config: Config) -> None:
     """Replace the workers of shards, one by one.
 
     Without SHARD: of all shards.
     """
-    asyncio.run(_restart(config, shards))
-
-
-async def _restart(config: Config, shards: tuple[int, ...]) -> None:
     timeout = config.supervisor.drain_timeout + config.supervisor.start_timeout + GRACE
     if not shards:
         # Asked of the daemon: the config file may have changed since it started, or have errors.

@@ -12,7 +12,7 @@ import click
 
 from shardd.cli.database import with_database
 from shardd.cli.listing import Column, Listing
-from shardd.cli.names import id_argument, ids_argument, refuse, without
+from shardd.cli.names import id_argument, ids_argument, refuse, unknown, without
 from shardd.cli.options import database_config_option, json_list_option, json_option
 from shardd.cli.output import (
     Facts,
@@ -181,5 +181,5 @@ def delete(group: str, config: Config) -> None:
 async def _find(database: Database, name: str) -> GroupRow:
     found = await GroupAdmin(database).find(name)
     if found is None:
-        raise UsageError(f"group {name} is unknown; the others: shardd group list")
+        raise unknown("group", name)
     return found

@@ -118,6 +118,11 @@ def confirm(question: str, *, yes: bool) -> None:
     ask(question)
 
 
+def unknown(noun: str, name: str) -> UsageError:
+    """The error for one thing that does not exist."""
+    return UsageError(f"{noun} {name} is unknown; the others: shardd {noun} list")
+
+
 class Refusals:
     """What could not be done, reported line by line while the rest is done; `finish` sets the exit code."""
 

@@ -6,11 +6,12 @@ concern the command, and print a warning: an operator must reach the daemon alth
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import re
-from collections.abc import Callable, Collection
-from functools import reduce
+from collections.abc import Callable, Collection, Coroutine
+from functools import reduce, wraps
 from pathlib import Path
 from typing import Any, Final
 
@@ -88,6 +89,16 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 def all_of(*options: Decorator) -> Decorator:
     """Several options as one decorator, in the order of the help text."""
     return lambda command: reduce(lambda inner, option: option(inner), reversed(options), command)
+
+
+def run_async(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """A coroutine function as a command: click calls no others."""
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        asyncio.run(command(**values))
+
+    return run
 
 
 def _config_option(load: Callable[[Path], Config]) -> Decorator:

@@ -10,6 +10,7 @@ import click
 
 from shardd.cli.database import with_database
 from shardd.cli.listing import Column, Listing
+from shardd.cli.names import unknown
 from shardd.cli.options import WholeNumber, config_option, database_config_option, json_list_option
 from shardd.cli.output import Text, make_console, number_text, say
 from shardd.cli.words import ago, count
@@ -118,7 +119,7 @@ def failed(name: str, limit: int, as_json: bool, config: Config) -> None:
         admin = WebhookAdmin(database)
         found = await admin.failures(name, limit)
         if not found and name not in {row.name for row in await admin.all(1)}:
-            raise _unknown(name)
+            raise unknown("webhook", name)
         return found
 
     FAILURES.show(with_database(config, find), as_json=as_json, counted=False)
@@ -136,12 +137,8 @@ def retry(name: str, config: Config) -> None:
     if again is None:
         if name in config.webhooks:
             raise UsageError(f"webhook {name} has not begun yet: the running shardd has not read this config")
-        raise _unknown(name)
+        raise unknown("webhook", name)
     say(f"webhook {name} is tried at once" + (f"; sent once more: {count(again, 'event')}" if again else ""))
-
-
-def _unknown(name: str) -> UsageError:
-    return UsageError(f"webhook {name} is unknown; the others: shardd webhook list")
 
 
 def _state(name: str, row: WebhookRow | None, configs: Mapping[str, WebhookConfig]) -> str:

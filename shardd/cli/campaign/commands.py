@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from shardd.cli.campaign.progress import Progress, progress_of
 from shardd.cli.database import with_database
 from shardd.cli.listing import WIDE, Column, Listing, table_of
-from shardd.cli.names import confirm, id_argument, ids_argument, refuse, report, some, without
+from shardd.cli.names import confirm, id_argument, ids_argument, refuse, report, some, unknown, without
 from shardd.cli.options import (
     Number,
     WholeNumber,
@@ -170,7 +170,7 @@ def show(campaign: str, as_json: bool, config: Config) -> None:
     zone = config.pacing.timezone
     details = with_database(config, lambda database: CampaignAdmin(database).show(campaign, zone))
     if details is None:
-        raise UsageError(f"campaign {campaign} is {_UNKNOWN}")
+        raise unknown("campaign", campaign)
     progress = progress_of(details, datetime.now(UTC))
     if as_json:
         print_json(

@@ -6,7 +6,6 @@ repeated.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,7 +18,7 @@ from shardd.cli.device.session import WITH_SESSIONS, SessionContext, open_sessio
 from shardd.cli.device.settings import check_gaps, read_setting
 from shardd.cli.listing import Column, Listing
 from shardd.cli.names import Refusals, checked_names, confirm, without
-from shardd.cli.options import ReadBy, WholeNumber, config_option, json_option
+from shardd.cli.options import ReadBy, WholeNumber, config_option, json_option, run_async
 from shardd.cli.output import Text, make_console, say
 from shardd.cli.words import count
 from shardd.config import Config
@@ -91,7 +90,8 @@ ITEMS: Final = Listing[Item](
 @click.option("--yes", is_flag=True, help="Do not ask whether the other program has stopped.")
 @json_option("Print the report as a list of objects, for programs.")
 @config_option
-def import_(
+@run_async
+async def import_(
     *,
     numbers: tuple[str, ...],
     source: str,
@@ -113,20 +113,6 @@ def import_(
     check_gaps(config, gaps.get("gap_min"), gaps.get("gap_max"))
     usual = Adoption(ids=(), sessions=(), labels=(), proxy=proxy, daily_limit=daily_limit, **gaps)
     wanted = {"".join(filter(str.isdigit, number)) for number in numbers}
-    asyncio.run(_import(config, source, wanted, prefix, usual, apply=apply, yes=yes, as_json=as_json))
-
-
-async def _import(
-    config: Config,
-    source: str,
-    wanted: set[str],
-    prefix: str,
-    usual: Adoption,
-    *,
-    apply: bool,
-    yes: bool,
-    as_json: bool,
-) -> None:
     async with open_session_context(config) as context:
         # At most empty tables, which the plan needs for its comparison.
         await prepare_store(context.store, pgbouncer=context.pgbouncer)

@@ -12,7 +12,7 @@ import click
 from shardd.cli.database import with_database
 from shardd.cli.device.settings import check_pace, device_options, read_options
 from shardd.cli.lazy import LazyGroup
-from shardd.cli.names import Refusals, id_argument, ids_argument, refuse, report, without
+from shardd.cli.names import Refusals, id_argument, ids_argument, refuse, report, unknown, without
 from shardd.cli.options import config_option, database_config_option
 from shardd.cli.output import SANDBOX, say
 from shardd.cli.words import count
@@ -212,7 +212,7 @@ async def _replace(database: Database, old: str, new: str) -> DeviceRow:
     """Move and report; NEW as it is now."""
     found = {device.id: device for device in await DeviceAdmin(database).find(ids=[old, new])}
     for one in without([old, new], found):
-        raise UsageError(f"device {one} is unknown; the others: shardd device list")
+        raise unknown("device", one)
     before, after = found[old], found[new]
     if (before.transport == SANDBOX) != (after.transport == SANDBOX):
         raise UsageError(

@@ -10,9 +10,10 @@ import os
 import sys
 import termios
 import textwrap
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from shardd.cli.device.drawing import draw_letters, draw_qr
 from shardd.cli.output import print_json, say
@@ -31,49 +32,36 @@ BESIDE: Final = 34
 """Columns for the words beside the code; in less they are below it."""
 
 
-class View(Protocol):
+class View(ABC):
     """One of the outputs."""
 
+    def __init__(self, device_id: str) -> None:
+        self._device_id = device_id
+
+    @abstractmethod
     def show(self, event: PairingEvent) -> None:
         """Show what happened."""
 
     def note(self, text: str) -> None:
-        """Show what goes on meanwhile."""
+        """Show what goes on meanwhile; not to programs."""
 
     def close(self) -> None:
         """The pairing is over."""
 
 
-class JsonView:
+class JsonView(View):
     """One JSON object a line on stdout, for a front end."""
-
-    def __init__(self, device_id: str) -> None:
-        self._device_id = device_id
 
     def show(self, event: PairingEvent) -> None:
         """`event` is the kind; fields without a value are omitted."""
-        fields = {
-            "code": event.code,
-            "session": event.jid,
-            "number": event.number,
-            "reason": event.reason,
-        }
+        fields = {"code": event.code, "session": event.jid, "number": event.number, "reason": event.reason}
         words = {name: value for name, value in fields.items() if value is not None}
         print_json({"event": event.kind, "device": self._device_id, **words}, compact=True)
         sys.stdout.flush()
 
-    def note(self, text: str) -> None:
-        """Not for programs."""
 
-    def close(self) -> None:
-        """Nothing to do."""
-
-
-class PlainView:
+class PlainView(View):
     """Codes on stdout, one a line, the words on stderr."""
-
-    def __init__(self, device_id: str) -> None:
-        self._device_id = device_id
 
     def show(self, event: PairingEvent) -> None:
         """All but the outcome, which the command reports."""
@@ -91,16 +79,13 @@ class PlainView:
         """One line."""
         say(text, err=True)
 
-    def close(self) -> None:
-        """Nothing to do."""
 
-
-class ScreenView:
+class ScreenView(View):
     """A terminal's alternate screen."""
 
     def __init__(self, device_id: str, patience: str) -> None:
         """`patience`: how long codes are shown, in words."""
-        self._device_id = device_id
+        super().__init__(device_id)
         self._patience = patience
         self._event = PairingEvent("starting")
         self._note = "Asking WhatsApp for a code…"

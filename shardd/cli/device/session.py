@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import click
 from shardd.cli.control import ask
 from shardd.cli.database import command_pool, reach_dsn
 from shardd.cli.names import confirm, id_argument
-from shardd.cli.options import config_option, yes_option
+from shardd.cli.options import config_option, run_async, yes_option
 from shardd.cli.output import say
 from shardd.config import TRANSPORTS, Config
 from shardd.errors import DatabaseError, NotRunningError, PairingError, SharddError, UsageError
@@ -93,18 +92,14 @@ async def open_session_context(config: Config) -> AsyncGenerator[SessionContext]
 @id_argument("device", "device_id")
 @yes_option
 @config_option
-def take_over(device_id: str, yes: bool, config: Config) -> None:
+@run_async
+async def take_over(device_id: str, yes: bool, config: Config) -> None:
     """Let a replaced device send again.
 
     WhatsApp keeps one connection per session: a new one ends the other. So first find the other program that uses the session
     of the device ID (an older gateway, or a shardd on another database with a copy of it) and stop it for good; otherwise the
     two replace each other forever.
     """
-    asyncio.run(_take_over(config, device_id, yes=yes))
-    say(f"device {device_id} is ready; if it is replaced again, the other client still runs")
-
-
-async def _take_over(config: Config, device_id: str, *, yes: bool) -> None:
     async with open_session_context(config) as context:
         device = await context.device(device_id)
         if device.state != DeviceState.REPLACED:
@@ -113,6 +108,7 @@ async def _take_over(config: Config, device_id: str, *, yes: bool) -> None:
         confirm(f"Is the other client that used +{number_of(device.session or '')} stopped for good?", yes=yes)
         if not await context.sessions.take_over(device_id):
             raise UsageError(f"device {device_id} is not replaced any more; see: shardd device show {device_id}")
+    say(f"device {device_id} is ready; if it is replaced again, the other client still runs")
 
 
 @click.command("logout")
@@ -120,16 +116,12 @@ async def _take_over(config: Config, device_id: str, *, yes: bool) -> None:
 @click.option("--forget", is_flag=True, help="Only forget the session here; the phone still lists it as linked.")
 @yes_option
 @config_option
-def logout(device_id: str, forget: bool, yes: bool, config: Config) -> None:
+@run_async
+async def logout(device_id: str, forget: bool, yes: bool, config: Config) -> None:
     """Unlink a device from its phone.
 
     Its session ends and the device ID becomes unpaired. Works while shardd runs. Its jobs wait for a new pairing.
     """
-    done = asyncio.run(_logout(config, device_id, forget=forget, yes=yes))
-    say(f"{done}; pair it again: shardd device pair {device_id}")
-
-
-async def _logout(config: Config, device_id: str, *, forget: bool, yes: bool) -> str:
     async with open_session_context(config) as context:
         device = await context.device(device_id)
         if device.session is None:
@@ -154,6 +146,9 @@ async def _logout(config: Config, device_id: str, *, forget: bool, yes: bool) ->
                 if isinstance(error, SharddError) and not isinstance(error, DatabaseError) and not forget:
                     raise SharddError(f"{error}; or forget it here only: --forget") from error
                 raise
-    if forget:
-        return f"device {device_id} has forgotten +{number}; remove it on the phone too, under Linked devices"
-    return f"device {device_id} is logged out of +{number}"
+    done = (
+        f"has forgotten +{number}; remove it on the phone too, under Linked devices"
+        if forget
+        else f"is logged out of +{number}"
+    )
+    say(f"device {device_id} {done}; pair it again: shardd device pair {device_id}")

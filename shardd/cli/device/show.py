@@ -15,14 +15,13 @@ import click
 from shardd.cli.database import with_database
 from shardd.cli.device.outlook import Outlook, ask_outlook, next_words, outlook_json, sent_words, tally_of, warm_days
 from shardd.cli.listing import WIDE, Column, Listing
-from shardd.cli.names import id_argument
+from shardd.cli.names import id_argument, unknown
 from shardd.cli.options import database_config_option, json_option
 from shardd.cli.output import SANDBOX, Facts, Lines, make_console, make_facts, print_json, state_text, transport_text
 from shardd.cli.words import ago, count, moment_text
 from shardd.config import TRANSPORTS, Config
 from shardd.config.transports.device_settings import MASK, masked_settings, remedy_of
 from shardd.config.values import format_duration
-from shardd.errors import UsageError
 from shardd.hashing import shard_of
 from shardd.pacing import CLASSES, DevicePace, Pace, daily_limit
 from shardd.queue.devices import PAUSED, DeviceAdmin, DeviceRow
@@ -86,7 +85,7 @@ def show(device_id: str, as_json: bool, config: Config) -> None:
         config, lambda database: DeviceAdmin(database).find(ids=[device_id], warm_days=warm_days(config))
     )
     if not found:
-        raise UsageError(f"device {device_id} is unknown; the others: shardd device list")
+        raise unknown("device", device_id)
     outlook = ask_outlook(found[0], config)
     if as_json:
         print_json(_device_json(found[0], config) | outlook_json(outlook))

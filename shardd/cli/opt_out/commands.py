@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import getpass
 import os
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import click
@@ -17,7 +17,7 @@ from shardd.cli.database import reach_database, with_database
 from shardd.cli.listing import WIDE, Column, Listing, table_of
 from shardd.cli.names import Refusals, read_names
 from shardd.cli.opt_out.recipients import Spelling, read_file
-from shardd.cli.options import config_option, json_list_option, json_option, limit_option
+from shardd.cli.options import config_option, json_list_option, json_option, limit_option, run_async
 from shardd.cli.output import Facts, make_console, make_facts, print_exactly, print_json, say
 from shardd.cli.words import ago, count, moment_text
 from shardd.config import Config
@@ -169,22 +169,19 @@ def _facts(found: OptOut, heard: list[LoggedOptOut]) -> Facts:
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header, which is the default.")
 @json_option("Print an object per line.")
 @config_option
-def export(*, as_csv: bool, as_json: bool, config: Config) -> None:
+@run_async
+async def export(*, as_csv: bool, as_json: bool, config: Config) -> None:
     """Print all opt-outs, sorted by address.
 
     Times are in ISO 8601.
     """
     if as_csv and as_json:
         raise UsageError("--csv and --json exclude each other: choose one")
-    write = _json_writer() if as_json else _csv_writer()
-
-    async def run() -> None:
-        async with reach_database(config) as database:
-            async for chunk in OptOutAdmin(database).everybody():
-                for one in chunk:
-                    write(one)
-
-    asyncio.run(run())
+    write = partial(print_json, compact=True) if as_json else _csv_writer()
+    async with reach_database(config) as database:
+        async for chunk in OptOutAdmin(database).everybody():
+            for one in chunk:
+                write(one)
 
 
 def _add(config: Config, rows: list[tuple[str, NewOptOut]], *, source: str, one: str, dry_run: bool) -> None:
@@ -228,10 +225,6 @@ def _csv_writer() -> Callable[[OptOut], None]:
     names = [field.name for field in fields(OptOut)]
     writer.writerow(names)
     return lambda one: writer.writerow([_cell(getattr(one, name)) for name in names])
-
-
-def _json_writer() -> Callable[[OptOut], None]:
-    return lambda one: print_json(one, compact=True)
 
 
 def _cell(value: Any) -> Any:
