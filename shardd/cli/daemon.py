@@ -12,9 +12,10 @@ from typing import Final
 import click
 
 from shardd.cli.node import ask_daemon
-from shardd.cli.options import WholeNumber, config_option, daemon_config_option, run_async
+from shardd.cli.options import ReadBy, config_option, daemon_config_option, run_async
 from shardd.cli.output import say
 from shardd.config import Config
+from shardd.config.values import Whole
 from shardd.errors import SharddError
 
 GRACE: Final = 30.0
@@ -91,7 +92,7 @@ async def _stop(config: Config) -> None:
 
 
 @click.command()
-@click.argument("shard", type=WholeNumber(0))
+@click.argument("shard", type=ReadBy(Whole()))
 @daemon_config_option
 @run_async
 async def drain(shard: int, config: Config) -> None:
@@ -105,7 +106,7 @@ async def drain(shard: int, config: Config) -> None:
 
 
 @click.command()
-@click.argument("shards", type=WholeNumber(0), nargs=-1, metavar="[SHARD]...")
+@click.argument("shards", type=ReadBy(Whole()), nargs=-1, metavar="[SHARD]...")
 @daemon_config_option
 @run_async
 async def restart(shards: tuple[int, ...], config: Config) -> None:

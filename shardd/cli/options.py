@@ -7,9 +7,7 @@ concern the command, and print a warning: an operator must reach the daemon alth
 from __future__ import annotations
 
 import asyncio
-import math
 import os
-import re
 from collections.abc import Callable, Collection, Coroutine
 from functools import reduce, wraps
 from pathlib import Path
@@ -20,44 +18,11 @@ import click
 from shardd.cli.output import say_error
 from shardd.config import Config, load_config
 from shardd.config.load import TO_ASK_THE_DAEMON, TO_REACH_THE_DATABASE, load_readable
-from shardd.config.values import Reader, RefusedError
+from shardd.config.values import Number, Reader, RefusedError, Whole
 from shardd.errors import UsageError
 
-QUOTED: Final = 60
-"""Characters of a value that an error quotes."""
 DEFAULT_CONFIG: Final = "/etc/shardd/shards.yaml"
 MOST_ROWS: Final = 100_000
-
-_WHOLE: Final = re.compile(r"-?[0-9]{1,18}")
-_NUMBER: Final = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
-
-
-class WholeNumber(click.IntRange):
-    """A whole number in a range, in the digits 0 to 9 only: Python also accepts underscores and the digits of any script."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """As in click."""
-        if isinstance(value, str) and not _WHOLE.fullmatch(value):
-            self.fail(f"{value[:QUOTED]!r} is not a whole number; write digits, such as 42", param, ctx)
-        return int(super().convert(value, param, ctx))
-
-
-class Number(click.ParamType[float]):
-    """A number above 0 and up to `max`."""
-
-    name = "number"
-
-    def __init__(self, max: float) -> None:  # noqa: A002 - as click's ranges call it
-        self._max = max
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """As in click."""
-        number = float(value) if isinstance(value, float) or _NUMBER.fullmatch(value) else math.nan
-        if not 0 < number <= self._max:
-            self.fail(
-                f"{value[:QUOTED]!r} is not a number above 0 and up to {self._max:g}; write one such as 2", param, ctx
-            )
-        return number
 
 
 class ReadBy(click.ParamType[Any]):
@@ -67,6 +32,8 @@ class ReadBy(click.ParamType[Any]):
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+        if isinstance(reader, Number | Whole):
+            self.name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002 - of click
         """As in click."""
@@ -132,9 +99,15 @@ daemon_config_option = _config_option(_tolerant(TO_ASK_THE_DAEMON))
 """For a command that only needs the running daemon: a ConfigError only when the file does not say where that is."""
 
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-limit_option = click.option(
-    "--limit", type=WholeNumber(1, MOST_ROWS), default=50, show_default=True, help="Maximum number of rows."
-)
+
+
+def make_limit_option(most: int) -> Decorator:
+    """`--limit`, which may be as high as `most`."""
+    help_text = f"Maximum number of rows, up to {most:,}."
+    return click.option("--limit", type=ReadBy(Whole(1, most)), default=50, show_default=True, help=help_text)
+
+
+limit_option = make_limit_option(MOST_ROWS)
 
 
 def json_option(help: str = "Print an object, for programs; times in ISO 8601.") -> Decorator:  # noqa: A002 - as in click

@@ -11,7 +11,7 @@ import click
 from shardd.cli.database import with_database
 from shardd.cli.listing import Column, Listing
 from shardd.cli.names import unknown
-from shardd.cli.options import WholeNumber, config_option, database_config_option, json_list_option
+from shardd.cli.options import config_option, database_config_option, json_list_option, make_limit_option
 from shardd.cli.output import Text, make_console, number_text, say
 from shardd.cli.words import ago, count
 from shardd.config import Config, WebhookConfig
@@ -104,9 +104,7 @@ def list_(as_json: bool, config: Config) -> None:
 
 @webhook_group.command("failed")
 @click.argument("name")
-@click.option(
-    "--limit", type=WholeNumber(1, FAILURES_KEPT), default=50, show_default=True, help="Maximum number of rows."
-)
+@make_limit_option(FAILURES_KEPT)
 @json_list_option
 @database_config_option
 def failed(name: str, limit: int, as_json: bool, config: Config) -> None:

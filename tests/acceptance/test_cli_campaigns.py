@@ -187,7 +187,7 @@ async def test_a_campaign_that_stands_still_says_why(shardd: Command, producer: 
     [
         (["add", "a b"], "shardd: a b: not a campaign id; write at most 64"),
         (["add", "-"], "shardd: no campaign is named: write its id"),
-        (["add", "a", "--weight", "0"], "'--weight': '0' is not a number above 0 and up to 1000"),
+        (["add", "a", "--weight", "0"], "--weight: 0 is too small; write a value from 0.001 to 1000"),
         (["add", "a", "--weight", "nan"], "shardd: Invalid value for '--weight': 'nan' is not a number"),
         (["add", "a", "--device-cap", "-1"], "Invalid value for '--device-cap'"),
         (["set", "a"], "shardd: say what to change: --label, --weight or --device-cap"),

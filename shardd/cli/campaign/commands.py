@@ -15,8 +15,7 @@ from shardd.cli.database import with_database
 from shardd.cli.listing import WIDE, Column, Listing, table_of
 from shardd.cli.names import confirm, id_argument, ids_argument, refuse, report, some, unknown, without
 from shardd.cli.options import (
-    Number,
-    WholeNumber,
+    ReadBy,
     all_of,
     database_config_option,
     json_list_option,
@@ -38,6 +37,8 @@ from shardd.cli.output import (
 )
 from shardd.cli.words import ago, count, moment_text, span
 from shardd.config import Config
+from shardd.config.pacing import LIMIT
+from shardd.config.values import Number
 from shardd.errors import UsageError
 from shardd.queue.campaigns import (
     CampaignAdmin,
@@ -51,7 +52,7 @@ from shardd.queue.campaigns import (
 from shardd.queue.database import Database
 from shardd.states import FINISHED, JobState
 
-MAX_WEIGHT: Final = 1000.0
+WEIGHT: Final = Number(low=0.001, high=1000.0, what="one such as 2 or 0.5")
 TOP: Final = 10
 """Devices that `show` lists; all of them are in its JSON."""
 NARROW: Final = 70
@@ -82,13 +83,10 @@ _terms = all_of(
     click.option("--label", help="A name for people."),
     click.option(
         "--weight",
-        type=Number(MAX_WEIGHT),
-        metavar="NUMBER",
+        type=ReadBy(WEIGHT),
         help="Its share of a device, relative to other campaigns.",
     ),
-    click.option(
-        "--device-cap", type=WholeNumber(0, 1_000_000), help="Messages per device and day; 0: no cap of its own."
-    ),
+    click.option("--device-cap", type=ReadBy(LIMIT), help="Messages per device and day; 0: no cap of its own."),
 )
 
 

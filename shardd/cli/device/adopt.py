@@ -18,10 +18,11 @@ from shardd.cli.device.session import WITH_SESSIONS, SessionContext, open_sessio
 from shardd.cli.device.settings import check_gaps, read_setting
 from shardd.cli.listing import Column, Listing
 from shardd.cli.names import Refusals, checked_names, confirm, without
-from shardd.cli.options import ReadBy, WholeNumber, config_option, json_option, run_async
+from shardd.cli.options import ReadBy, config_option, json_option, run_async
 from shardd.cli.output import Text, make_console, say
 from shardd.cli.words import count
 from shardd.config import Config
+from shardd.config.pacing import LIMIT
 from shardd.config.values.network import DSN, PROXY_URL
 from shardd.queue.devices import DeviceAdmin, DeviceRow
 from shardd.queue.sessions import Adoption, number_of
@@ -80,7 +81,7 @@ ITEMS: Final = Listing[Item](
 @click.option(
     "--gap", metavar="MIN..MAX", help="Random pause between two messages of a new device; default: as configured."
 )
-@click.option("--daily-limit", type=WholeNumber(0, 1_000_000), help="Messages per day of a new device; 0: no limit.")
+@click.option("--daily-limit", type=ReadBy(LIMIT), help="Messages per day of a new device; 0: no limit.")
 @click.option(
     "--proxy",
     type=ReadBy(PROXY_URL),
