@@ -118,7 +118,7 @@ async def test_a_program_that_keeps_a_table_is_waited_for_but_not_for_long(shard
             ran = await shardd("producer", "add", "alpha", "--device", "a1")
             assert (ran.code, ran.out) == (69, "")
             assert ran.err.startswith(
-                "shardd: nothing was changed, because a transaction of another program keeps a table"
+                "shardd: nothing was changed, because another program's transaction holds a lock on a table"
             )
             assert insert(session, device_id="a1") is not None
         assert (await shardd("producer", "list", "--json")).json == []
