@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
 from typing import Final
 
 import click
 
 from shardd.cli.database import reach_dsn
-from shardd.cli.options import config_option, database_config_option, json_option
+from shardd.cli.options import config_option, database_config_option, json_option, run_async
 from shardd.cli.output import make_console, make_table, print_exactly, print_json, say
 from shardd.config import Config
 from shardd.embedded import embedded_dsn
@@ -28,9 +27,11 @@ def db_group() -> None:
 
 @db_group.command("migrate")
 @config_option
-def migrate_command(config: Config) -> None:
+@run_async
+async def migrate_command(config: Config) -> None:
     """Migrate the database to this release."""
-    applied, state = asyncio.run(_migrate(config))
+    async with reach_dsn(config, make=True) as dsn:
+        applied, state = await migrate(dsn), await migration_status(dsn)
     for name in applied:
         say(f"applied {name}")
     if not applied:
@@ -41,12 +42,14 @@ def migrate_command(config: Config) -> None:
 @db_group.command("status")
 @database_config_option
 @json_option()
-def status_command(config: Config, as_json: bool) -> None:
+@run_async
+async def status_command(config: Config, as_json: bool) -> None:
     """Show the database and its migrations.
 
     Exit codes: 0 current; 1 not current.
     """
-    state = asyncio.run(_status(config))
+    async with reach_dsn(config, make=False) as dsn:
+        state = await migration_status(dsn)
     if as_json:
         print_json({**asdict(state), "current": state.current})
     else:
@@ -81,16 +84,6 @@ def dsn_command(config: Config, role: str) -> None:
             f"--role {role} is for the embedded database, and {config.source} names a server: create roles there, such as "
             "CREATE ROLE app LOGIN PASSWORD '…' CONNECTION LIMIT 20 IN ROLE shardd_producer"
         )
-
-
-async def _migrate(config: Config) -> tuple[list[str], DatabaseState]:
-    async with reach_dsn(config, make=True) as dsn:
-        return await migrate(dsn), await migration_status(dsn)
-
-
-async def _status(config: Config) -> DatabaseState:
-    async with reach_dsn(config, make=False) as dsn:
-        return await migration_status(dsn)
 
 
 def _show(state: DatabaseState) -> None:
