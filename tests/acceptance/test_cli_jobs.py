@@ -163,7 +163,7 @@ async def test_a_message_cannot_move_the_terminal(shardd: Command, producer: Pro
         (["cancel", "-"], "shardd: no job is named"),
         (["cancel", "--device", "nobody"], "shardd: device nobody is unknown"),
         (["list", "--device", "nobody"], "shardd: device nobody is unknown"),
-        (["list", "--limit", "0"], "Invalid value for '--limit'"),
+        (["list", "--limit", "0"], "--limit: 0 is too small; write a value from 1"),
         (["show", "7"], "shardd: job 7 is unknown"),
     ],
 )
