@@ -19,7 +19,8 @@ from shardd.queue.values import arrays
 FAILURES_KEPT = 1000
 """Of each webhook."""
 
-Position = tuple[int, int]
+EventPosition = tuple[int, int]
+"""(xid, id): an event's place in the outbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Hold:
     """The right to deliver for a webhook, and where to start."""
 
     epoch: int
-    cursor: Position
+    cursor: EventPosition
     retries_asked: int
     missed: int
     disabled: str | None = None
@@ -50,7 +51,7 @@ class Hold:
 class Progress:
     """What `save` writes. `delivered` and `dropped`: since the last time. `wait`: seconds until the next try; None: no wait."""
 
-    cursor: Position
+    cursor: EventPosition
     delivered: int
     dropped: int
     failures: int
@@ -134,8 +135,8 @@ class WebhookStore:
         await self._database.execute("release_webhook", {"name": name, "epoch": epoch})
 
     async def read(
-        self, after: Position, kinds: Sequence[str], most: int
-    ) -> tuple[list[tuple[Position, Event]], Position]:
+        self, after: EventPosition, kinds: Sequence[str], most: int
+    ) -> tuple[list[tuple[EventPosition, Event]], EventPosition]:
         """The next events, and the position up to which there are no others."""
         params = {"xid": str(after[0]), "id": after[1], "kinds": list(kinds), "most": most}
         rows = await self._database.rows(Record, "events_for_webhook", params)

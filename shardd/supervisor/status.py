@@ -79,7 +79,7 @@ class WebhookStatus(msgspec.Struct, frozen=True, kw_only=True):
     failing: Annotated[
         bool, Metric("shardd_webhook_failing", "1 while a webhook's receiver fails or the webhook is disabled.")
     ]
-    """Its receiver has not taken events for several tries, or it is disabled."""
+    """Its receiver has not accepted events for several tries, or it is disabled."""
     disabled: bool
     """After a 410: nothing is sent until `shardd webhook retry`."""
     behind: Annotated[

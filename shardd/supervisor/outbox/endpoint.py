@@ -1,7 +1,7 @@
 """One webhook: delivers events from the outbox to its receiver, at least once, and saves its progress.
 
 Only the node that holds the webhook's row delivers. It posts what the window allows, saves its progress at most once a second,
-and learns from the same statement whether it still holds the row. After a crash, events taken since the last save are posted
+and learns from the same statement whether it still holds the row. After a crash, events accepted since the last save are posted
 again under the same ids; none is skipped, because progress is saved only after the answer.
 """
 
@@ -19,7 +19,7 @@ from shardd.errors import DatabaseError
 from shardd.logs import get_logger
 from shardd.queue.webhooks import Event, Hold, Progress, SetAside, WebhookStore
 from shardd.supervisor.outbox.post import Answer, Meaning, WebhookPost
-from shardd.supervisor.outbox.window import DOWN_AFTER, Entry, Patience, Window
+from shardd.supervisor.outbox.window import DOWN_AFTER, Entry, RetryPolicy, Window
 from shardd.supervisor.services import Service
 from shardd.supervisor.status import WebhookStatus
 from shardd.tasks import TaskSet, wait_for_event
@@ -33,7 +33,7 @@ SAVE_EVERY: Final = 1.0
 RENEWALS: Final = 3
 """How often the row is renewed within the time for which it is held."""
 BEHIND: Final = 600.0
-"""Seconds that an event may wait for a receiver that takes events before that is reported."""
+"""Seconds that an event may wait for a receiver that accepts events before that is reported."""
 RESEND_CHUNK: Final = 50
 """Events that were set aside and are read at once to be posted again."""
 RESEND_EVERY: Final = 60.0
@@ -50,17 +50,17 @@ class Endpoint(Service):
         self.config = config
         self._store = store
         self._wake = asyncio.Event()
-        self._news = True
+        self._new_events = True
         self._post: WebhookPost | None = None
         self._tasks = TaskSet()
         self._begin(None)
 
     def _begin(self, hold: Hold | None) -> None:
-        """Start from what the row says."""
+        """Start with the progress in the row."""
         config = self.config
-        patience = Patience(config.backoff.first, config.backoff.cap, config.give_up)
+        policy = RetryPolicy(config.backoff.first, config.backoff.cap, config.give_up)
         self._hold = hold
-        self._window = Window((0, 0) if hold is None else hold.cursor, patience)
+        self._window = Window((0, 0) if hold is None else hold.cursor, policy)
         self._posting = 0
         self._aside: list[SetAside] = []
         self._delivered = 0
@@ -78,7 +78,7 @@ class Endpoint(Service):
 
     def wake(self) -> None:
         """There may be new events."""
-        self._news = True
+        self._new_events = True
         self._wake.set()
 
     def asked(self) -> None:
@@ -109,7 +109,7 @@ class Endpoint(Service):
         elif self._window.failures >= DOWN_AFTER and self._failing_since is not None:
             parts.append(f"has failed for {_duration(time.monotonic() - self._failing_since)}: {self._error}")
         elif (behind := self._window.behind(datetime.now(UTC))) >= BEHIND:
-            parts.append(f"is {_duration(behind)} behind: its receiver takes events more slowly than they occur")
+            parts.append(f"is {_duration(behind)} behind: its receiver accepts events more slowly than they occur")
         if lost := self._missed - self._hold.missed:
             parts.append(f"did not deliver {lost} events before they were deleted (events.keep, events.most)")
         return f"webhook {self.name} {'; it '.join(parts)}" if parts else None
@@ -178,17 +178,17 @@ class Endpoint(Service):
 
     async def _wait(self, seconds: float) -> None:
         if not await wait_for_event(self._wake, seconds):
-            self._news = True
+            self._new_events = True
 
     # ---- delivering
 
     async def _read(self) -> None:
         room = self._window.room()
-        if not self._news or room < self.config.concurrency:
+        if not self._new_events or room < self.config.concurrency:
             return
         found, end = await self._store.read(self._window.end, self.config.kinds, room)
         self._window.add(found, end)
-        self._news = len(found) == room
+        self._new_events = len(found) == room
 
     def _start(self, now: float) -> None:
         for entry in self._window.next_entries(now)[: self.config.concurrency - self._posting]:
@@ -210,10 +210,10 @@ class Endpoint(Service):
             self._wake.set()
 
     def _answered(self, entry: Entry, answer: Answer) -> None:
-        if answer.meaning is Meaning.TAKEN:
+        if answer.meaning is Meaning.ACCEPTED:
             if self._window.failures >= DOWN_AFTER:
                 log.info("webhook delivers again", action="webhook", webhook=self.name)
-            self._window.taken(entry)
+            self._window.accepted(entry)
             self._delivered += 1
             self._error = self._failing_since = None
             return
@@ -241,7 +241,7 @@ class Endpoint(Service):
         elif self._window.failures == DOWN_AFTER:
             log.warning("webhook fails", **fields)
         else:
-            log.debug("webhook did not take an event", **fields, event_id=entry.event.id, tries=entry.tries)
+            log.debug("webhook did not accept an event", **fields, event_id=entry.event.id, tries=entry.tries)
         for one in set_aside:
             log.warning("event set aside", **fields, event_id=one.event.id, kind=one.event.kind, tries=one.tries)
 
@@ -251,7 +251,7 @@ class Endpoint(Service):
             while events := await self._store.to_send_again(self.name, RESEND_CHUNK):
                 for event in events:
                     answer = await self._answer(event)
-                    if answer.meaning is Meaning.TAKEN:
+                    if answer.meaning is Meaning.ACCEPTED:
                         self._delivered += 1
                         await self._store.forget_failures(self.name, [event.id])
                     elif answer.meaning is Meaning.REFUSED:

@@ -34,7 +34,7 @@ _GONE: Final = 410
 class Meaning(Enum):
     """What an answer means for the event."""
 
-    TAKEN = "taken"
+    ACCEPTED = "accepted"
     FAILED = "failed"  # retry later
     REFUSED = "refused"  # retry later, a few times: the event may be at fault
     GONE = "gone"  # the receiver wants no more events
@@ -98,7 +98,7 @@ def signed_headers(number: str, at: int, body: bytes, keys: list[bytes]) -> dict
 
 def _read(status: int, retry_after: float | None) -> Answer:
     if 200 <= status < 300:
-        return Answer(Meaning.TAKEN)
+        return Answer(Meaning.ACCEPTED)
     error = f"HTTP {status}"
     if status == _GONE:
         return Answer(Meaning.GONE, f"{error}: it wants no more events")

@@ -40,7 +40,7 @@ class Webhooks(Service):
         self._listening = False
         self._tasks = TaskSet()
         self._wake = WakeUp(SPACING)
-        self._news = False
+        self._new_events = False
         self._asked: set[str] = set()
         self._changed = asyncio.Event()
 
@@ -60,7 +60,7 @@ class Webhooks(Service):
         return [status for status in found if status is not None]
 
     async def serve(self) -> None:
-        """Keep the endpoints as the config says."""
+        """Keep one endpoint for each webhook of the config."""
         while True:
             self._changed.clear()
             for name, endpoint in list(self._endpoints.items()):
@@ -90,7 +90,7 @@ class Webhooks(Service):
 
     def _heard(self, text: str) -> None:
         if not text:
-            self._news = True
+            self._new_events = True
         elif text in self._endpoints:  # only an operator's request has a text
             self._asked.add(text)
         else:
@@ -101,10 +101,10 @@ class Webhooks(Service):
         """Pass announcements on to the endpoints."""
         while True:
             if await self._wake.wait(IDLE):
-                asked, news = self._asked, self._news
-                self._asked, self._news = set(), False
+                asked, new_events = self._asked, self._new_events
+                self._asked, self._new_events = set(), False
                 for name, endpoint in self._endpoints.items():
                     if name in asked:
                         endpoint.asked()
-                    if news:
+                    if new_events:
                         endpoint.wake()

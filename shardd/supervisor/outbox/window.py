@@ -2,8 +2,8 @@
 
 Events about the same job or device form a chain and are posted one after the other; chains overtake each other. A receiver that
 fails repeatedly is considered down: it gets a growing backoff, and then one event, each time the one with the fewest tries,
-because the fault may lie in an event. An event that is refused while others are taken is set aside after a few tries, so that it
-blocks no other; as long as nothing is taken, the receiver is at fault, and events are set aside only for their age.
+because the fault may lie in an event. An event that is refused while others are accepted is set aside after a few tries, so that
+it blocks no other; as long as nothing is accepted, the receiver is at fault, and events are set aside only for their age.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Final
 
 from shardd.backoff import half_jitter
-from shardd.queue.webhooks import Event, Position, SetAside
+from shardd.queue.webhooks import Event, EventPosition, SetAside
 
 UNFINISHED: Final = 200
 """Events in flight at most; more than a few rounds of the largest `concurrency`."""
@@ -24,15 +24,15 @@ HELD: Final = 2000
 DOWN_AFTER: Final = 2
 """Failures in a row."""
 REFUSALS: Final = 4
-"""Tries of an event that the receiver refuses while it takes others."""
+"""Tries of an event that the receiver refuses while it accepts others."""
 FAILURES: Final = 12
-"""Tries of an event at which the receiver fails while it takes others."""
+"""Tries of an event at which the receiver fails while it accepts others."""
 LAST_TRIES: Final = 4
 """Tries, at least, before an event is set aside for its age."""
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """Seconds: upper bounds of the first and of every backoff, and the age at which an event is set aside."""
 
     first: float
@@ -44,7 +44,7 @@ class Patience:
 class Entry:
     """An event in flight; `due` on the caller's clock."""
 
-    position: Position
+    position: EventPosition
     event: Event
     tries: int = 0
     due: float = 0.0
@@ -52,21 +52,21 @@ class Entry:
     busy: bool = False
     """It is being posted."""
     done: bool = False
-    taken_before: int = 0
-    """How many events the receiver had taken when it first failed at this one."""
+    accepted_before: int = 0
+    """How many events the receiver had accepted when it first failed at this one."""
 
 
 class Window:
     """Entries in the order of the outbox. `now`: seconds of a steady clock; `wall`: POSIX seconds."""
 
-    def __init__(self, cursor: Position, patience: Patience) -> None:
-        self._patience = patience
+    def __init__(self, cursor: EventPosition, policy: RetryPolicy) -> None:
+        self._policy = policy
         self._entries: deque[Entry] = deque()
         self._unfinished = 0
         self.end = cursor
         """Behind the last event that was added."""
         self._cursor = cursor
-        self._taken = 0
+        self._accepted = 0
         self.failures = 0
         """In a row."""
         self._backoffs = 0
@@ -76,7 +76,7 @@ class Window:
     # ---- what comes in, and the progress
 
     @property
-    def cursor(self) -> Position:
+    def cursor(self) -> EventPosition:
         """Up to here all events are done."""
         return self._cursor if self._entries else self.end
 
@@ -93,7 +93,7 @@ class Window:
         """How many events may be added."""
         return max(0, min(UNFINISHED - self._unfinished, HELD - len(self._entries)))
 
-    def add(self, found: Iterable[tuple[Position, Event]], end: Position) -> None:
+    def add(self, found: Iterable[tuple[EventPosition, Event]], end: EventPosition) -> None:
         """Add the next events; `end`: how far the outbox was read."""
         for position, event in found:
             self._entries.append(Entry(position, event))
@@ -129,28 +129,28 @@ class Window:
 
     # ---- answers
 
-    def taken(self, entry: Entry) -> None:
-        """The receiver has it."""
+    def accepted(self, entry: Entry) -> None:
+        """The receiver accepted it."""
         entry.busy = False
-        self._taken += 1
+        self._accepted += 1
         self._revive()
         self._finish(entry)
 
     def failed(
         self, entry: Entry, error: str, now: float, wall: float, *, refused: bool, retry_after: float | None
     ) -> list[SetAside]:
-        """It was not taken; returns what is set aside. `refused`: the receiver blames the event."""
-        patience = self._patience
+        """It was not accepted; returns what is set aside. `refused`: the receiver blames the event."""
+        policy = self._policy
         entry.busy = False
         if not entry.tries:
-            entry.taken_before = self._taken
+            entry.accepted_before = self._accepted
         entry.tries += 1
         entry.error = error
-        entry.due = now + max(half_jitter(entry.tries, patience.first, patience.cap), retry_after or 0.0)
+        entry.due = now + max(half_jitter(entry.tries, policy.first, policy.cap), retry_after or 0.0)
         self.failures += 1
         if self.failures >= DOWN_AFTER and now >= self._backoff_until:
             self._backoffs += 1
-            self._backoff_until = now + half_jitter(self._backoffs, patience.first, patience.cap)
+            self._backoff_until = now + half_jitter(self._backoffs, policy.first, policy.cap)
         if retry_after is not None:
             self._retry_after = max(self._retry_after, now + retry_after)
         return [self._give_up(one, error) for one in self._lost(entry, wall, refused=refused)]
@@ -162,11 +162,11 @@ class Window:
             entry.due = 0.0
 
     def _lost(self, entry: Entry, wall: float, *, refused: bool) -> list[Entry]:
-        others_pass = self._taken > entry.taken_before
+        others_pass = self._accepted > entry.accepted_before
         if others_pass and entry.tries >= (REFUSALS if refused else FAILURES):
             self._revive()  # the event was at fault
             return [entry]
-        oldest = wall - self._patience.give_up
+        oldest = wall - self._policy.give_up
         if self._backoffs >= LAST_TRIES:
             left = [one for one in self._entries if not one.done and not one.busy]
             return [one for one in left if one.event.at.timestamp() < oldest]

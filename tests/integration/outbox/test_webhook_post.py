@@ -62,8 +62,8 @@ async def post(url: str, timeout: str = "20s") -> Answer:
         (b"HTTP/1.1 200", CUT),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n", CUT),
         (b"HTTP/1.1 200 OK\r\nX: " + 100_000 * b"x" + b"\r\n\r\n", NO_HTTP),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", Answer(Meaning.TAKEN)),
-        (b"HTTP/1.1 202 Accepted\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nxyz", Answer(Meaning.TAKEN)),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", Answer(Meaning.ACCEPTED)),
+        (b"HTTP/1.1 202 Accepted\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nxyz", Answer(Meaning.ACCEPTED)),
         (b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\n\r\n", Answer(Meaning.FAILED, "HTTP 503", 7.0)),
         (b"HTTP/1.1 503 Busy\r\nRetry-After: soon\r\n\r\n", Answer(Meaning.FAILED, "HTTP 503")),
         (b"HTTP/1.1 400 Bad\r\n\r\ngeheim", Answer(Meaning.REFUSED, "HTTP 400")),
@@ -85,7 +85,7 @@ async def test_what_an_answer_means(said: bytes, meant: Answer) -> None:
 
 async def test_a_body_without_an_end_is_not_waited_for() -> None:
     async with serving(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n" + 200_000 * b"x", hold=True) as port:
-        assert await post(f"http://127.0.0.1:{port}/", timeout="5m") == Answer(Meaning.TAKEN)
+        assert await post(f"http://127.0.0.1:{port}/", timeout="5m") == Answer(Meaning.ACCEPTED)
 
 
 async def test_a_missing_answer_times_out() -> None:

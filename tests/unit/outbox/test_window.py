@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardd.queue.webhooks import Event
-from shardd.supervisor.outbox.window import FAILURES, LAST_TRIES, REFUSALS, UNFINISHED, Entry, Patience, Window
+from shardd.supervisor.outbox.window import FAILURES, LAST_TRIES, REFUSALS, UNFINISHED, Entry, RetryPolicy, Window
 
 WALL = 1_800_000_000.0
-PATIENCE = Patience(first=5.0, cap=3600.0, give_up=3 * 86400.0)
+POLICY = RetryPolicy(first=5.0, cap=3600.0, give_up=3 * 86400.0)
 
 
 def event(number: int, about: str | None = None, age: float = 0.0) -> Event:
@@ -22,7 +22,7 @@ def event(number: int, about: str | None = None, age: float = 0.0) -> Event:
 
 
 def window(*events: Event) -> Window:
-    made = Window((7, 0), PATIENCE)
+    made = Window((7, 0), POLICY)
     made.add([((7, one.id), one) for one in events], (9, 0))
     return made
 
@@ -44,11 +44,11 @@ def fail(
 def test_the_cursor_follows_what_is_done_without_a_gap() -> None:
     made = window(event(1), event(2), event(3))
     one, two, three = start(made, 0)
-    made.taken(two)
+    made.accepted(two)
     assert made.cursor == (7, 0)
-    made.taken(one)
+    made.accepted(one)
     assert made.cursor == (7, 2)
-    made.taken(three)
+    made.accepted(three)
     assert made.cursor == made.end == (9, 0)
     made.add([], (12, 0))
     assert made.cursor == (12, 0)
@@ -59,14 +59,14 @@ def test_events_of_one_chain_are_posted_one_after_the_other() -> None:
     first, other = start(made, 0)
     assert (first.event.id, other.event.id) == (1, 2)
     assert start(made, 0) == []
-    made.taken(first)
+    made.accepted(first)
     assert [entry.event.id for entry in start(made, 0)] == [3]
 
 
 def test_one_event_that_fails_does_not_stop_the_others() -> None:
     made = window(event(1), event(2))
     bad, good = start(made, 0)
-    made.taken(good)
+    made.accepted(good)
     assert fail(made, bad, 0) == []
     made.add([((7, 3), event(3))], (9, 1))
     assert [entry.event.id for entry in start(made, 0)] == [3]
@@ -92,7 +92,7 @@ def test_a_receiver_that_is_down_gets_few_events_and_each_time_another() -> None
     for tries, rest in enumerate(rests, 1):
         assert min(3600, 5 * 2 ** (tries - 1)) / 2 <= rest <= min(3600, 5 * 2 ** (tries - 1))
     (probe,) = start(made, now + 3600)
-    made.taken(probe)
+    made.accepted(probe)
     assert len(start(made, now + 7200)) == 2
 
 
@@ -100,7 +100,7 @@ def test_retry_after_is_obeyed() -> None:
     made = window(event(1), event(2))
     one, two = start(made, 0)
     fail(made, one, 0, retry_after=120.0)
-    made.taken(two)  # it was under way
+    made.accepted(two)  # it was under way
     made.add([((7, 3), event(3))], (9, 1))
     assert start(made, 119.9) == []
     assert made.next_time(0) == 120.0
@@ -112,7 +112,7 @@ def test_an_event_that_is_refused_while_others_pass_is_set_aside_after_a_few_tri
         made = window(event(1), event(2))
         bad, good = start(made, 0)
         assert fail(made, bad, 0, refused=refused) == []
-        made.taken(good)
+        made.accepted(good)
         given_up: list[int] = []
         count = 1
         while not given_up:
@@ -123,7 +123,7 @@ def test_an_event_that_is_refused_while_others_pass_is_set_aside_after_a_few_tri
 
 
 def test_a_receiver_that_refuses_everything_loses_nothing_until_it_is_old() -> None:
-    made = window(event(1, age=0), event(2, age=PATIENCE.give_up))
+    made = window(event(1, age=0), event(2, age=POLICY.give_up))
     now = 0.0
     for entry in start(made, now):
         assert fail(made, entry, now, refused=True) == []
@@ -135,11 +135,11 @@ def test_a_receiver_that_refuses_everything_loses_nothing_until_it_is_old() -> N
         if given_up:
             break
     assert given_up == [2]
-    assert now < PATIENCE.give_up
+    assert now < POLICY.give_up
 
 
 def test_a_single_old_event_gets_its_last_tries() -> None:
-    made = window(event(1, age=2 * PATIENCE.give_up))
+    made = window(event(1, age=2 * POLICY.give_up))
     counts = 0
     given_up: list[int] = []
     now = 0.0
@@ -164,7 +164,7 @@ def test_unfinished_events_are_bounded() -> None:
     made = window(*map(event, range(1, 51)))
     assert made.room() == UNFINISHED - 50
     for entry in start(made, 0, most=20):
-        made.taken(entry)
+        made.accepted(entry)
     assert made.room() == UNFINISHED - 30
 
 
@@ -181,7 +181,7 @@ def test_every_event_is_taken_or_set_aside_in_order_and_the_cursor_passes_no_oth
 ) -> None:
     rng = random.Random(seed)
     events = [event(number, f"job {about}") for number, about in enumerate(abouts, 1)]
-    made, waiting, now = Window((7, 0), PATIENCE), list(events), 0.0
+    made, waiting, now = Window((7, 0), POLICY), list(events), 0.0
     busy: list[Entry] = []
     done: dict[str, list[int]] = defaultdict(list)
     finished: set[int] = set()
@@ -197,7 +197,7 @@ def test_every_event_is_taken_or_set_aside_in_order_and_the_cursor_passes_no_oth
                 for one in given_up:
                     done[one.event.about].append(one.event.id)
             else:
-                made.taken(entry)
+                made.accepted(entry)
                 done[entry.event.about].append(entry.event.id)
             finished = {number for numbers in done.values() for number in numbers}
         else:
@@ -216,5 +216,5 @@ def test_how_far_behind_the_receiver_is() -> None:
     assert window().behind(now) == 0.0
     made = window(event(1, age=700.0), event(2, age=30.0))
     assert made.behind(now) == 700.0
-    made.taken(start(made, 0.0)[0])
+    made.accepted(start(made, 0.0)[0])
     assert made.behind(now) == 30.0
