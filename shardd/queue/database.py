@@ -45,7 +45,7 @@ _LIFETIME: Final = (
 _SUSPICIOUS: Final[Mapping[str | None, str]] = {
     "25006": "the server has become read-only",
     "26000": "a prepared statement is gone",
-    "42P05": "a prepared statement is there already",
+    "42P05": "a prepared statement already exists",
 }
 """By SQLSTATE: signs that the server is not, or not in the state, that it was when the connection was made."""
 NOTIFICATIONS_FULL: Final = 0.5

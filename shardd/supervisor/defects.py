@@ -29,7 +29,7 @@ class _Known:
 
 
 class Defects:
-    """Of one node, since its supervisor started."""
+    """The defects of one node since its supervisor started."""
 
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}

@@ -39,10 +39,10 @@ async def test_campaigns_are_added_changed_and_listed(shardd: Command) -> None:
     added = await shardd("campaign", "add", "a", "-", "--weight", "2", "--device-cap", "50", stdin="b\n# no\nb\n")
     assert (added.code, added.out, added.err) == (0, "added 2 campaigns\n", "")
     again = await shardd("campaign", "add", "a", "c", "--weight", "2", "--device-cap", "50", "--paused")
-    assert (again.code, again.out) == (0, "added 1 campaign\nthere already: a\n")
+    assert (again.code, again.out) == (0, "added 1 campaign\nalready exists: a\n")
     other = await shardd("campaign", "add", "a")
     assert (other.code, other.out) == (64, "")
-    assert other.err.startswith("campaign a: there already on other terms, and unchanged")
+    assert other.err.startswith("campaign a: already exists with other terms, and is unchanged")
 
     changed = await shardd("campaign", "set", "a", "nobody", "--device-cap", "0", "--label", "spring")
     assert (changed.code, changed.out) == (64, "changed 1 campaign\n")

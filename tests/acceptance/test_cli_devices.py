@@ -20,7 +20,7 @@ async def test_devices_are_added_shown_paused_and_removed(shardd: Command, produ
     assert added.out == "added 3 sandbox devices: their messages reach nobody\n"
 
     again = await shardd("device", "add", "a3", "a4", "--transport", "sandbox")
-    assert (again.code, again.err) == (64, "device a3: there already; nothing was changed\n")
+    assert (again.code, again.err) == (64, "device a3: already exists; nothing was changed\n")
     assert again.out.startswith("added 1 sandbox device:")
 
     paused = await shardd("device", "pause", "a2", "nobody", "--why", "holidays")

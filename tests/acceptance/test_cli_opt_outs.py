@@ -35,7 +35,7 @@ async def test_numbers_are_added_as_a_worker_reads_them(shardd: Command, produce
     who = ("operator", "by letter", getpass.getuser())
     assert rows == [("12345678@lid", *who), ("491512345678", *who), ("6281234567890", *who)]
     again = await shardd("opt-out", "add", "-", "nobody", stdin="+6281234567890\n+6281234567891\n")
-    assert (again.code, again.out) == (64, "added 1 opt-out; 1 there already\n")
+    assert (again.code, again.out) == (64, "added 1 opt-out; 1 already listed\n")
     assert again.err.startswith("number nobody: recipient 'nobody' is not a phone number")
     nothing = await shardd("opt-out", "add", "-")
     assert (nothing.code, nothing.out) == (64, "")
@@ -65,11 +65,11 @@ async def test_a_list_is_imported_as_often_as_one_likes(shardd: Command, produce
     lines = tmp_path / "lines.txt"
     lines.write_text("\ufeffnumber\n# from the old system\n081234567890\nnonsense\n\n+6281234567891\n", "utf-8")
     dry = await shardd("opt-out", "import", lines, "--dry-run")
-    assert (dry.code, dry.out) == (64, "would add 2 recipients, including those that are there already\n")
+    assert (dry.code, dry.out) == (64, "would add 2 recipients, including those that are already listed\n")
     assert dry.err.startswith("line 4: recipient 'nonsense' is not a phone number")
     assert producer.execute("SELECT count(*) FROM shardd.opt_outs") == [(0,)]
     assert (await shardd("opt-out", "import", lines)).out == "added 2 opt-outs\n"
-    assert (await shardd("opt-out", "import", lines)).out == "added 0 opt-outs; 2 there already\n"
+    assert (await shardd("opt-out", "import", lines)).out == "added 0 opt-outs; 2 already listed\n"
     table = "Phone;Note;said_at\n0812 3456 7892;wrote a letter;2026-05-01T12:30:00+07:00\n+6281234567893;;\n"
     assert (await shardd("opt-out", "import", "-", "--note", "2026 list", stdin=table)).out == "added 2 opt-outs\n"
     rows = producer.execute(
@@ -116,7 +116,7 @@ async def test_export_prints_what_import_reads(shardd: Command, producer: Produc
     assert [row["address"] for row in as_json] == [row["address"] for row in rows]
     assert (await shardd("opt-out", "export", "--json", "--csv")).code == 64
     again = await shardd("opt-out", "import", "-", stdin=exported.out)
-    assert (again.code, again.out) == (0, "added 0 opt-outs; 4,101 there already\n")
+    assert (again.code, again.out) == (0, "added 0 opt-outs; 4,101 already listed\n")
     listed = (await shardd("opt-out", "list", "--source", "message", "--json")).json
     assert [(row["address"], row["device_id"]) for row in listed] == [("6281234567890", "d1")]
     assert "there may be more" in (await shardd("opt-out", "list", "--limit", "10")).out

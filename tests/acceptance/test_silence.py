@@ -73,7 +73,7 @@ async def test_a_promotion_that_fails_stops_neither_the_poll_nor_the_scan(
         producer.execute(
             "INSERT INTO shardd.jobs (device_id, recipient, body, run_at) VALUES ('d1', '+4915112345678', 'x', now() + '1 s')"
         )
-        await running.until(has("step", "letting due jobs join their lanes: failing", "not this one"))
+        await running.until(has("step", "moving due jobs to their lanes: failing", "not this one"))
         await send_one(running, producer)
         owner.execute("DROP TRIGGER strange ON shardd.jobs")
     assert await producer.until_finished(running, 2) == {"sent": 2}

@@ -123,8 +123,8 @@ def add(*, ids: list[str], paused: bool, config: Config, **terms: Any) -> None:
     if added:
         say(f"added {count(len(added), 'campaign')}")
     if same := [row.id for row in there if row.id not in (*cancelled, *differs)]:
-        say(f"there already: {some(same)}")
-    changeable = "there already on other terms, and unchanged; change them with: shardd campaign set"
+        say(f"already exists: {some(same)}" if len(same) == 1 else f"already exist: {some(same)}")
+    changeable = "already exists with other terms, and is unchanged; to change it: shardd campaign set"
     refuse("campaign", {_FINAL: cancelled, changeable: differs})
 
 

@@ -78,7 +78,7 @@ def add(*, ids: list[str], transport: str, config: Config, **options: Any) -> No
             first = next(one for one in new.ids if one in added)
             next_step = f"; pair {'it' if len(added) == 1 else 'each'}: shardd device pair {first}"
         say(f"added {count(len(added), f'{transport} device')}{next_step}")
-    refuse("device", {"there already; nothing was changed": without(new.ids, added)})
+    refuse("device", {"already exists; nothing was changed": without(new.ids, added)})
 
 
 @device_group.command("set")

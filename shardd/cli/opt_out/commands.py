@@ -193,7 +193,7 @@ def _add(config: Config, rows: list[tuple[str, NewOptOut]], *, source: str, one:
         except UsageError as error:
             refusals.add([name], one, str(error))
     if dry_run:
-        say(f"would add {count(len(good), 'recipient')}, including those that are there already")
+        say(f"would add {count(len(good), 'recipient')}, including those that are already listed")
     elif good:
         new = len(
             with_database(
@@ -201,7 +201,7 @@ def _add(config: Config, rows: list[tuple[str, NewOptOut]], *, source: str, one:
             )
         )
         addresses = len({row.recipient for row in good})
-        known = f"; {addresses - new:,} there already" if addresses > new else ""
+        known = f"; {addresses - new:,} already listed" if addresses > new else ""
         say(f"added {count(new, 'opt-out')}{known}")
     refusals.finish()
 

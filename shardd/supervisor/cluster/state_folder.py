@@ -1,7 +1,7 @@
-"""The state folder: one supervisor at a time, and whether what is written there now would be found after a crash.
+"""The state folder: one supervisor at a time, and whether what is written there survives a crash.
 
-Two supervisors on one folder would share its journals and its database. A journal that cannot be found again protects nobody from
-a second message: while the folder is gone, or a journal cannot be written, nothing is handed over, and `status` says why.
+Two supervisors on one folder would share its journals and its database. A journal that cannot be found again does not
+prevent a second send: while the folder is gone, or a journal cannot be written, nothing is handed over, and `status` shows why.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Promises: a job is handed to a worker only after its claim is committed, under a
 once, with its known outcome; what cannot be known is `in_doubt`.
 
 States of a claim: in flight (a worker has it), ended (its outcome waits to be stored), refused (the database does not accept
-the outcome; retried now and then), settled. `InFlight` holds the first three.
+the outcome; retried periodically), settled. `InFlight` has them until they are settled.
 
 How it fails: while the database does not answer, outcomes wait here and in the journals, and nothing is claimed. After a crash
 `Recovery` settles from the journals what the previous process left behind; `verdicts` decides what a journal proves.

@@ -1,7 +1,7 @@
 """The claims of this node from their commit to the commit of their settlement, and what `status` reports of those that failed.
 
 A claim is in flight while a worker has it. Once its outcome is known it waits to be settled; if the database refuses to store the
-outcome, it waits longer and is retried now and then.
+outcome, it waits longer and is retried periodically.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class EndedClaim:
 
 
 class InFlight:
-    """Every claim of this node that is not settled."""
+    """The claims of this node that are in flight, and those that ended until they are settled."""
 
     def __init__(self) -> None:
         self._by_shard: dict[int, dict[ClaimKey, tuple[Claim, float]]] = {}  # with a worker, and since when

@@ -1,4 +1,4 @@
-"""What programs learn from shardd: the outbox of events, kept bounded, and the webhooks that post them.
+"""Events for other programs: the outbox, kept bounded, and the webhooks that post its events.
 
 Promises: a webhook gets each event at least once, signed and under the same id each time, in order for each job and device. An
 event is delivered, or set aside for `shardd webhook retry`, or counted as missed when it was deleted first.

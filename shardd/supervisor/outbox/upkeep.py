@@ -1,4 +1,4 @@
-"""Keeps the outbox bounded, tells the database's triggers whether to write events, and finds whose transaction holds events back.
+"""Keeps the outbox bounded, configures whether the triggers write events, and finds the transaction that holds events back.
 
 An event is shown once every transaction that began to write before it has ended, in whatever database of the server; otherwise a
 reader could pass over one. So a forgotten transaction stops all readers and webhooks. Transactions that only read, and

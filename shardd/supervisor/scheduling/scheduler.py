@@ -144,7 +144,7 @@ class Scheduler:
         return changes
 
     def _apply_row(self, queue: DeviceQueue, device: Device) -> None:
-        """Its limits hold at once, also for the gap that is running."""
+        """Use a new row of the device; its limits apply at once, also to a gap that is running."""
         queue.device = device
         queue.pace = self._pace_of(device)
         queue.room = self._in_flight_of(device.transport)
@@ -165,7 +165,7 @@ class Scheduler:
                 self._offer(queue, now)
 
     def state_changed(self, change: StateChange) -> bool:
-        """A worker found a device in another state; False: no report leads there from its state, and it is ignored."""
+        """A worker found a device in another state; False: a report cannot cause that transition, and is ignored."""
         if (queue := self.queues.get(change.device_id)) is not None:
             if change.state is not queue.state and change.state not in DEVICE_TRANSITIONS[queue.state]:
                 return False
@@ -243,7 +243,7 @@ class Scheduler:
         return requests
 
     def claimed(self, requests: Iterable[ClaimRequest], jobs: Iterable[ClaimedJob], now: float) -> None:
-        """The answer to these requests."""
+        """These requests were answered with these claimed jobs."""
         got: dict[tuple[str, str], list[ClaimedJob]] = {}
         for job in jobs:
             got.setdefault((job.claim.device_id, job.claim.lane), []).append(job)

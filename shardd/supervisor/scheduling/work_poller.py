@@ -1,4 +1,4 @@
-"""Finds the lanes in which jobs wait, and hints the scheduler.
+"""Finds lanes with jobs, and passes them to the scheduler as hints.
 
 Three queries, each in a loop of its own, so that a failing one does not stop the others: new jobs (a few times a second, and
 at once after a notification), scheduled jobs that are due, and, every few seconds, the scan of every lane. The scan is the
@@ -41,7 +41,7 @@ FURTHER_MOST: Final = 5000
 
 
 class Tail:
-    """The id from which on jobs may be new."""
+    """Finds the id after which jobs may be new."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
@@ -62,7 +62,7 @@ class Tail:
 
 
 class WorkPoller(Service):
-    """Hints the scheduler at lanes with jobs."""
+    """Polls and scans the queue, and gives the scheduler hints."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class WorkPoller(Service):
         self._poll_every = poll_every
         self._scan_every = scan_every
         self._new = steps.add("looking for new jobs")
-        self._due = steps.add("letting due jobs join their lanes")
+        self._due = steps.add("moving due jobs to their lanes")
         self._all = steps.add("scanning the lanes")
         self._wake_new = WakeUp(SPACING, BURST)
         self._wake_scan = WakeUp(SPACING)

@@ -7,7 +7,7 @@ States of a shard: see `shardd.states.SHARD_TRANSITIONS`. `WorkerPool` drives th
 `WorkerProcess` is one child process, `WorkerMessages` handles its messages, and `Deaths` follows up on its end.
 
 How it fails: a worker that dies is started again after a backoff; a shard whose workers keep dying is `broken`, and probed
-periodically. Deaths that follow one job do not count for the shard: see `shardd.worker.start_gate`.
+periodically. Deaths that a known job causes do not count against the shard: see `shardd.worker.start_gate`.
 
 Never: decides what became of a job (that is `dispatch`), or lets a message that cannot be decoded cost more than itself.
 """

@@ -216,7 +216,7 @@ class Clients:
         session = await self._stored_session(slot, device)
         await self._reserve()
         try:
-            async with self._connect_slot(device):
+            async with self._limit_connects(device):
                 client = self._make(device, session)
                 self.connects += 1
                 try:
@@ -302,7 +302,7 @@ class Clients:
         self._freed.set()
 
     @asynccontextmanager
-    async def _connect_slot(self, device: DeviceSpec) -> AsyncIterator[None]:
+    async def _limit_connects(self, device: DeviceSpec) -> AsyncIterator[None]:
         """Limit concurrent connects, so that a restart is not a storm; those that hang block no others."""
         loop, timeout = asyncio.get_running_loop(), self._settings.connect_timeout
         try:
