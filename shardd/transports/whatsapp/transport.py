@@ -30,8 +30,9 @@ from shardd.transports.egress.gate import Gate
 from shardd.transports.whatsapp.clients.client import Client, ClientFailedError
 from shardd.transports.whatsapp.clients.library import adopt_loop, parse_jid
 from shardd.transports.whatsapp.clients.pool import Clients
-from shardd.transports.whatsapp.media.fetcher import Media, MediaFetcher
+from shardd.transports.whatsapp.media.fetcher import MediaFetcher
 from shardd.transports.whatsapp.media.file_types import MediaInfo, inspect
+from shardd.transports.whatsapp.media.memory import Media
 from shardd.transports.whatsapp.media.previews import Previews
 from shardd.transports.whatsapp.messages import outgoing
 from shardd.transports.whatsapp.messages.failures import Failure, SendContext, send_error, upload_error

@@ -14,7 +14,6 @@ import io
 import socket
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
@@ -26,7 +25,8 @@ from shardd.addresses import Address, AllowedHosts, reached, read_address, why_n
 from shardd.errors import ErrorClass, PermanentError, TransientError
 from shardd.transports.details import content_error
 from shardd.transports.http_errors import connection_words
-from shardd.transports.whatsapp.media.memory import Share
+from shardd.transports.whatsapp.media.file_names import disposition_name, path_name
+from shardd.transports.whatsapp.media.memory import Media, Share
 from shardd.urls import safe_url
 
 MAX_HOST: Final = 100
@@ -39,16 +39,6 @@ RETRIED: Final = frozenset({408, 425, 429})
 WEB_PORTS: Final = frozenset({80, 443})
 SYSTEM_PORTS: Final = 1024
 """Below it other protocols listen, whose servers an HTTP request may confuse."""
-
-
-@dataclass(frozen=True, slots=True)
-class Downloaded:
-    """What was downloaded. `mime_type`, `disposition`: the server's headers, only hints; `path`: of the final URL."""
-
-    data: bytes
-    mime_type: str | None
-    disposition: str | None
-    path: str
 
 
 class Guard:
@@ -97,7 +87,7 @@ class Downloader:
         self._timeout = timeout
         self._resolver = resolver
 
-    async def download(self, source: str, share: Share) -> Downloaded:
+    async def download(self, source: str, share: Share) -> Media:
         """Download an http(s) URL, its bytes accounted to `share`.
 
         Raises PermanentError or TransientError, whose texts contain no secret of the URL.
@@ -111,7 +101,7 @@ class Downloader:
                 error_class=ErrorClass.TIMEOUT,
             ) from None
 
-    async def _follow(self, source: str, share: Share, deadline: asyncio.Timeout) -> Downloaded:
+    async def _follow(self, source: str, share: Share, deadline: asyncio.Timeout) -> Media:
         url = _read_url(source)
         for _ in range(MAX_REDIRECTS + 1):
             try:
@@ -153,7 +143,7 @@ class Downloader:
 
     async def _read(
         self, source: str, response: aiohttp.ClientResponse, share: Share, deadline: asyncio.Timeout
-    ) -> Downloaded:
+    ) -> Media:
         _check_status(source, response.status)
         check_size(self._max_bytes, source, response.content_length or 0)
         data = io.BytesIO()
@@ -163,13 +153,11 @@ class Downloader:
             check_size(self._max_bytes, source, size)
             await _off_the_clock(deadline, share.hold(size))
             data.write(chunk)
-        known = "Content-Type" in response.headers
-        return Downloaded(
-            data.getvalue(),
-            response.content_type if known else None,
-            response.headers.get("Content-Disposition"),
-            response.url.path,
-        )
+        # The server's headers are only hints.
+        mime_type = response.content_type if "Content-Type" in response.headers else None
+        disposition = response.headers.get("Content-Disposition")
+        name = disposition_name(disposition) if disposition else None
+        return Media(data.getvalue(), mime_type, name or path_name(response.url.path))
 
 
 def _check_status(source: str, status: int) -> None:

@@ -11,10 +11,9 @@ import base64
 import binascii
 import os
 import stat
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from aiohttp.abc import AbstractResolver
@@ -22,27 +21,9 @@ from aiohttp.abc import AbstractResolver
 from shardd.addresses import AllowedHosts
 from shardd.transports.details import content_error
 from shardd.transports.whatsapp.media.download import Downloader, check_size
-from shardd.transports.whatsapp.media.file_names import disposition_name, path_name, safe_name
-from shardd.transports.whatsapp.media.memory import MediaMemory, Share
+from shardd.transports.whatsapp.media.file_names import safe_name
+from shardd.transports.whatsapp.media.memory import Media, MediaMemory, Share
 from shardd.urls import safe_url
-
-T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Media:
-    """What was fetched. `mime_type`, `file_name`: as the source names them, the latter made safe."""
-
-    data: bytes
-    mime_type: str | None = None
-    file_name: str | None = None
-    share: Share | None = field(default=None, compare=False, repr=False)
-
-    def release(self) -> None:
-        """Free the bytes. Idempotent."""
-        self.data = b""
-        if self.share is not None:
-            self.share.release()
 
 
 class MediaFetcher:
@@ -89,9 +70,7 @@ class MediaFetcher:
         scheme, colon, _ = source.partition(":")
         scheme = scheme.lower() if colon and scheme.isalpha() else ""
         if scheme in {"http", "https"}:
-            got = await self._downloader.download(source, share)
-            name = disposition_name(got.disposition) if got.disposition else None
-            return Media(got.data, got.mime_type, name or path_name(got.path))
+            return await self._downloader.download(source, share)
         if scheme == "data":
             return await self._decode(source, share)
         if scheme in {"", "file"}:
@@ -115,15 +94,25 @@ class MediaFetcher:
         return Media(data, mime_type.lower() or None)
 
     async def _read(self, path: str, share: Share) -> Media:
-        threads = asyncio.get_running_loop()
         # Opened twice, so that no descriptor is held while this waits for memory.
-        await share.hold(await threads.run_in_executor(None, self._with_file, path, _size))
-        data, name = await threads.run_in_executor(None, self._with_file, path, self._content)
-        await share.hold(len(data))
+        await share.hold(await asyncio.to_thread(self._size, path))
+        media = await asyncio.to_thread(self._load, path)
+        await share.hold(len(media.data))
+        return media
+
+    def _size(self, path: str) -> int:
+        with self._open(path) as (handle, _):
+            return os.fstat(handle).st_size
+
+    def _load(self, path: str) -> Media:
+        with self._open(path) as (handle, name), os.fdopen(handle, "rb", closefd=False) as file:
+            data = file.read(self._max_bytes + 1)
+        check_size(self._max_bytes, name, len(data))  # it may have grown
         return Media(data, None, safe_name(name))
 
-    def _with_file(self, path: str, use: Callable[[int, Path], T]) -> T:
-        """Call `use` with the descriptor and the real path of a file that may be read."""
+    @contextmanager
+    def _open(self, path: str) -> Iterator[tuple[int, str]]:
+        """The descriptor and the real name of a file that may be read."""
         if self._folder is None:
             raise content_error(
                 f"media {safe_url(path)}: files are not allowed: transports.whatsapp.media_dir is not set"
@@ -135,26 +124,17 @@ class MediaFetcher:
             why = error.strerror if isinstance(error, OSError) else "not a path"
             raise content_error(f"media {safe_url(path)} cannot be read in {self._folder}: {why}") from None
         try:
-            place = Path(f"/proc/self/fd/{handle}").readlink()
-            self._check_file(path, handle, place)
-            return use(handle, place)
+            place, status = Path(f"/proc/self/fd/{handle}").readlink(), os.fstat(handle)
+            if not place.is_relative_to(self._folder):
+                raise content_error(
+                    f"media {safe_url(path)} is not below {self._folder} (transports.whatsapp.media_dir)"
+                )
+            if not stat.S_ISREG(status.st_mode):
+                raise content_error(f"media {safe_url(path)} is not a file")
+            check_size(self._max_bytes, path, status.st_size)
+            yield handle, place.name
         finally:
             os.close(handle)
-
-    def _check_file(self, path: str, handle: int, place: Path) -> None:
-        assert self._folder is not None
-        status = os.fstat(handle)
-        if not place.is_relative_to(self._folder):
-            raise content_error(f"media {safe_url(path)} is not below {self._folder} (transports.whatsapp.media_dir)")
-        if not stat.S_ISREG(status.st_mode):
-            raise content_error(f"media {safe_url(path)} is not a file")
-        check_size(self._max_bytes, path, status.st_size)
-
-    def _content(self, handle: int, place: Path) -> tuple[bytes, str]:
-        with os.fdopen(handle, "rb", closefd=False) as file:
-            data = file.read(self._max_bytes + 1)
-        check_size(self._max_bytes, place.name, len(data))  # it may have grown
-        return data, place.name
 
 
 def _file_path(url: str) -> str:
@@ -164,10 +144,6 @@ def _file_path(url: str) -> str:
         raise content_error(
             f"media {safe_url(url)} is not the URL of a file; write file:///path, or the path"
         ) from None
-
-
-def _size(handle: int, place: Path) -> int:  # noqa: ARG001 - see `_with_file`
-    return os.fstat(handle).st_size
 
 
 def _unpack(uri: str, body: str) -> bytes:

@@ -21,7 +21,7 @@ import magic
 from shardd.errors import PermanentError
 from shardd.ipc import JobSpec
 from shardd.transports.details import content_error
-from shardd.transports.whatsapp.media.fetcher import Media
+from shardd.transports.whatsapp.media.memory import Media
 from shardd.transports.whatsapp.media.previews import Previews
 
 VOICE: Final = "audio/ogg; codecs=opus"

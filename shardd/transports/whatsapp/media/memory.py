@@ -1,4 +1,4 @@
-"""How many bytes of media a worker holds at once.
+"""Fetched files, and how many bytes of them a worker holds at once.
 
 Every file is held from its first byte until it is uploaded, and there may be as many files as devices. So each takes its
 bytes from one budget as they arrive, and waits when the budget is spent: oldest file first, so that no large one starves
@@ -9,6 +9,7 @@ other for ever: then the oldest may exceed the budget.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from typing import Final
 
 from shardd.errors import DeviceUnavailableError, ErrorClass
@@ -114,3 +115,19 @@ class Share:
     def release(self) -> None:
         """Free it. Idempotent."""
         self._memory.release(self)
+
+
+@dataclass(slots=True)
+class Media:
+    """What was fetched. `mime_type`, `file_name`: as the source names them, the latter made safe."""
+
+    data: bytes
+    mime_type: str | None = None
+    file_name: str | None = None
+    share: Share | None = field(default=None, compare=False, repr=False)
+
+    def release(self) -> None:
+        """Free the bytes. Idempotent."""
+        self.data = b""
+        if self.share is not None:
+            self.share.release()

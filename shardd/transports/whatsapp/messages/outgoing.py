@@ -21,9 +21,9 @@ from neonize.utils.enum import MediaType
 from shardd.errors import ErrorClass, PermanentError
 from shardd.ipc import JobSpec
 from shardd.transports.details import read_contact, read_location
-from shardd.transports.whatsapp.media.fetcher import Media
 from shardd.transports.whatsapp.media.file_names import safe_name
 from shardd.transports.whatsapp.media.file_types import MediaInfo
+from shardd.transports.whatsapp.media.memory import Media
 
 MEDIA_TYPES: Final = MappingProxyType(
     {

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from shardd.errors import ErrorClass, PermanentError
 from shardd.ipc import JobSpec
-from shardd.transports.whatsapp.media.fetcher import Media
 from shardd.transports.whatsapp.media.file_types import MAX_BOXES, is_ogg_opus, sent_as, track_kinds
+from shardd.transports.whatsapp.media.memory import Media
 from tests.support.media_files import HTML, MP3, OPUS, VORBIS, WEBM, box, mp4, ogg, plain_image
 
 

@@ -7,7 +7,8 @@ import pytest
 from aiohttp import web
 
 from shardd.errors import PermanentError, SendError, TransientError
-from shardd.transports.whatsapp.media.fetcher import Media, MediaFetcher
+from shardd.transports.whatsapp.media.fetcher import MediaFetcher
+from shardd.transports.whatsapp.media.memory import Media
 
 LIMIT = 1000
 
