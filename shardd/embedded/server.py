@@ -115,9 +115,7 @@ class EmbeddedPostgres:
 
     def dsn(self, role: str = "shardd", database: str = "shardd") -> str:
         """Connection string (URL) of a role of `ROLES`, known once the server was started."""
-        if self._home is None:
-            return embedded_dsn(self._state_dir, role)
-        return _dsn(self._home.folder, role, database)
+        return _dsn(self.home.folder, role, database)
 
     async def start(self) -> str:
         """Create the database if there is none, start the server, return the daemon's DSN.

@@ -36,8 +36,6 @@ class OldSystem:
     devices: list[OldDevice]
     sessions: list[str]
     """Addresses of the sessions in the old database itself."""
-    has_store: bool
-    """Whether it has a table of sessions."""
     spool: Spool
 
 
@@ -62,7 +60,7 @@ def read_old_system(
             if message := reader.read(row):
                 spool.add(row, message)
         check_required(source, MESSAGES)
-        yield OldSystem(devices, sessions, SESSIONS.name in source.found, spool)
+        yield OldSystem(devices, sessions, spool)
 
 
 def open_source(source: str) -> Source:

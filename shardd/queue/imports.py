@@ -87,26 +87,27 @@ class Imports:
         """`dry_run`: roll back everything."""
         self._database = database
         self._dry_run = dry_run
+        self._devices: list[ImportedDevice] = []
+        """Of this import: a dry run rolls them back, so each of its batches adds them again."""
         self._blocked: set[str] = set()
 
     async def known_devices(self) -> dict[str, KnownDevice]:
         """Every device, removed ones included, by id."""
         return {device.id: device for device in await self._database.rows(KnownDevice, "known_devices")}
 
-    async def add_devices(self, devices: Sequence[ImportedDevice]) -> set[str]:
-        """Returns the ids that are new."""
+    async def add_devices(self, devices: Sequence[ImportedDevice]) -> None:
+        """Insert devices; existing ones stay as they are."""
+        self._devices += devices
         async with self._database.connection() as connection, connection.transaction(force_rollback=self._dry_run):
-            return await self._add_devices(connection, devices)
+            await self._add_devices(connection, devices)
 
-    async def admit(self, jobs: Sequence[ImportedJob], devices: Sequence[ImportedDevice] = ()) -> Admission:
-        """Insert jobs in this order, at most BATCH, and their campaigns.
-
-        `devices`: in a dry run, the jobs' devices that do not exist.
-        """
+    async def admit(self, jobs: Sequence[ImportedJob]) -> Admission:
+        """Insert jobs in this order, at most BATCH, and their campaigns."""
         admission = Admission()
         async with self._database.connection() as connection, connection.transaction(force_rollback=self._dry_run):
             if self._dry_run:
-                await self._add_devices(connection, devices)
+                wanted = {job.device_id for job in jobs}
+                await self._add_devices(connection, [device for device in self._devices if device.id in wanted])
             campaigns = {job.campaign for job in jobs if job.campaign is not None}
             query = self._database.queries["import_campaigns"]
             admission.campaigns = set(await column_of(connection, query, {"ids": sorted(campaigns)}))
@@ -138,9 +139,9 @@ class Imports:
 
         await write_accepted(jobs, write, refuse)
 
-    async def _add_devices(self, connection: AsyncConnection[TupleRow], devices: Sequence[ImportedDevice]) -> set[str]:
+    async def _add_devices(self, connection: AsyncConnection[TupleRow], devices: Sequence[ImportedDevice]) -> None:
         params = {"rows": msgspec.json.encode(devices).decode()}
-        return set(await column_of(connection, self._database.queries["import_devices"], params))
+        await connection.execute(self._database.queries["import_devices"], params)
 
 
 def _message(error: Error) -> str:

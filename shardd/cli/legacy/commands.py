@@ -27,6 +27,7 @@ from shardd.errors import SourceError
 from shardd.legacy.old_system import open_source, read_old_system
 from shardd.legacy.postgresql import PostgresqlSource
 from shardd.legacy.report import Report, Rows
+from shardd.legacy.tables import SESSIONS
 
 SOURCE_VARIABLE: Final = "SHARDD_IMPORT_FROM"
 SESSIONS_VARIABLE: Final = "SHARDD_IMPORT_SESSIONS"
@@ -103,7 +104,7 @@ def legacy(
         report.remarks.append(f"times that name no time zone are read as {zone_name} (--timezone)")
         now = datetime.now(UTC)
         with read_old_system(old, report, zone=ZoneInfo(zone_name), expire_after=expire_after, now=now) as system:
-            if sessions is None and isinstance(old, PostgresqlSource) and system.has_store:
+            if sessions is None and isinstance(old, PostgresqlSource) and SESSIONS.name in old.found:
                 sessions = old.dsn
             asyncio.run(take_over(config, system, sessions, report, now))
     if as_json:

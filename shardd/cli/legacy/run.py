@@ -92,7 +92,6 @@ class _JobImport:
         self._plan = plan
         self._report = report
         self._now = now
-        self._new_devices = {device.id: device for device in plan.add}
         self._campaigns: set[str] = set()
         self._new_campaigns: set[str] = set()
 
@@ -118,8 +117,7 @@ class _JobImport:
         self._report.campaigns["existing"] = len(self._campaigns - self._new_campaigns)
 
     async def _admit(self, batch: list[ImportedJob]) -> None:
-        devices = [self._new_devices[one] for one in {job.device_id for job in batch} & self._new_devices.keys()]
-        admission = await self._imports.admit(batch, devices)
+        admission = await self._imports.admit(batch)
         self._campaigns.update(job.campaign for job in batch if job.campaign is not None)
         self._new_campaigns |= admission.campaigns
         self._report.messages["opted_out"] += len(admission.opted_out)

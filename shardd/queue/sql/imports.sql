@@ -5,13 +5,12 @@
 SELECT id, transport, session, removed_at IS NOT NULL AS removed FROM shardd.devices;
 
 -- name: import_devices
--- Adds devices that have long sent elsewhere, from a JSON array of objects. Returns the ids that are new.
+-- Adds devices that have long sent elsewhere, from a JSON array of objects.
 INSERT INTO shardd.devices (id, transport, state, label, settings, gap_min, gap_max, warm)
 SELECT id, transport, state, label, settings, gap_min, gap_max, true
   FROM json_to_recordset(%(rows)s::json) AS r(
        id text, transport text, state text, label text, settings jsonb, gap_min double precision, gap_max double precision)
-ON CONFLICT (id) DO NOTHING
-RETURNING id;
+ON CONFLICT (id) DO NOTHING;
 
 -- name: import_campaigns
 -- Adds campaigns. Returns the ids that are new.

@@ -28,6 +28,7 @@ from shardd.errors import (
     TransientError,
 )
 from shardd.states import DeviceState
+from shardd.transports.details import content_error
 from shardd.transports.platforms.http_exchange import Answer
 from shardd.urls import scrub_urls
 
@@ -92,7 +93,7 @@ class Context:
 
 def bad_content(text: str, _: Context) -> SendError:
     """This message can never be sent."""
-    return PermanentError(text, error_class=ErrorClass.CONTENT)
+    return content_error(text)
 
 
 def bad_recipient(text: str, _: Context) -> SendError:

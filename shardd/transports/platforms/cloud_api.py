@@ -43,7 +43,6 @@ SPAM_BACKOFF: Final = 3600.0
 SERVICE_RETRY: Final = 30.0
 NO_SUCH_NUMBER: Final = 33
 """As the subcode of 100: the phone_number_id does not exist, or the token may not use it."""
-_encode = msgspec.json.Encoder().encode
 
 
 class CloudApiTransport(HttpPlatform):
@@ -57,7 +56,7 @@ class CloudApiTransport(HttpPlatform):
         version = own.get("version", self._config.version)
         return Request(
             url=f"{self.base_of(own)}/{version}/{own['phone_number_id']}/messages",
-            body=_encode(message_of(job, number)),
+            body=msgspec.json.encode(message_of(job, number)),
             headers={"Authorization": f"Bearer {own['token']}", "Content-Type": "application/json"},
         )
 

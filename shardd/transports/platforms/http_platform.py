@@ -28,6 +28,7 @@ from shardd.errors import (
 from shardd.ipc import DeviceSpec, JobSpec
 from shardd.phone_numbers import parse_recipient
 from shardd.transports.base import Events, Sent, Surroundings, Transport
+from shardd.transports.details import content_error
 from shardd.transports.platforms.account_limits import AccountLimits
 from shardd.transports.platforms.answers import SETUP_RETRY, Accepted, Context, Reading, Unclear, read_object, verdict
 from shardd.transports.platforms.http_exchange import HttpExchange, Request
@@ -137,15 +138,13 @@ class HttpPlatform(Transport):
 
     def _check_kind(self, job: JobSpec) -> None:
         if job.kind not in self.definition.kinds:
-            raise PermanentError(
-                f"kind {job.kind!r} cannot be sent by transport {self.name!r}: write one of {', '.join(self.definition.kinds)}",
-                error_class=ErrorClass.CONTENT,
+            raise content_error(
+                f"kind {job.kind!r} cannot be sent by transport {self.name!r}: write one of {', '.join(self.definition.kinds)}"
             )
         if job.kind in MEDIA_KINDS and not _is_link(job.media or ""):
-            raise PermanentError(
+            raise content_error(
                 f"media {safe_url(job.media or '')}: transport {self.name!r} sends media by URL only, which the platform "
-                "fetches: write an http(s) URL",
-                error_class=ErrorClass.CONTENT,
+                "fetches: write an http(s) URL"
             )
 
     async def _wait_for_rate(self, account: str) -> None:

@@ -68,14 +68,20 @@ class Previews:
             try:
                 if picture is None or picture.preview is None:
                     # A late answer must not be taken for the next image's, and exhausted memory may be fragmented.
-                    await self._end()
+                    await self.close()
             finally:
                 self._busy.release()
         return picture
 
     async def close(self) -> None:
-        """Kill the child."""
-        await self._end()
+        """Kill the child; the next image starts another."""
+        if self._idle is not None:
+            self._idle.cancel()
+        process, self._process = self._process, None
+        if process is not None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
 
     # ---- inside
 
@@ -110,12 +116,3 @@ class Previews:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
         )
-
-    async def _end(self) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
-        process, self._process = self._process, None
-        if process is not None:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
