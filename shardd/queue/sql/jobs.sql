@@ -224,7 +224,7 @@ WITH RECURSIVE head AS (
     ) n
      WHERE head.found < %(most)s
 )
-SELECT %(device_id)s::text, lane, ord, id FROM head;
+SELECT %(device_id)s::text AS device_id, lane, ord, id FROM head;
 
 -- name: claims_of_epochs
 -- The claims under these epochs: after a broken connection, the database's view of what is in flight.
