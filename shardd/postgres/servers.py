@@ -141,14 +141,17 @@ class Servers:
             yield
 
     def is_current(self, connection: Connection) -> bool:
-        """Whether a connection leads to the primary, as far as is known without a round trip."""
+        """Whether a connection leads to the primary, as far as is known without a round trip.
+
+        What one connection announces holds for all: an idle one may have been told before a statement could fail.
+        """
         if connection.closed or connection.generation != self.generation:
             return False
         status = connection.pgconn.parameter_status
-        return not self._terms.writable or b"on" not in (
-            status(b"in_hot_standby"),
-            status(b"default_transaction_read_only"),
-        )
+        if self._terms.writable and b"on" in (status(b"in_hot_standby"), status(b"default_transaction_read_only")):
+            self.suspect("the server has become read-only")
+            return False
+        return True
 
     def _discard(self, attempt: asyncio.Task[Connection]) -> None:
         self._unwanted.discard(attempt)
