@@ -109,9 +109,14 @@ def address_of(recipient: str) -> str:
     return digits_of(recipient).removeprefix("00")
 
 
+def is_plain(recipient: str) -> bool:
+    """Whether `parse_recipient` finds the address of `address_of` in every region: nearly all recipients."""
+    return "@" in recipient or _PLAIN.fullmatch(recipient) is not None
+
+
 def is_ambiguous(recipient: str, region: str | None) -> bool:
     """Whether `parse_recipient` may find another address than `address_of`. `region`: the device's default region."""
-    if "@" in recipient or _PLAIN.fullmatch(recipient):
+    if is_plain(recipient):
         return False
     digits = digits_of(recipient)
     if recipient.lstrip(" (").startswith("+") or digits.startswith("00"):

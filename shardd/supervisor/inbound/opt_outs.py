@@ -20,7 +20,7 @@ from shardd.config import Config
 from shardd.errors import BlockedError, DatabaseError, PermanentError, RefusedDataError
 from shardd.logs import get_logger
 from shardd.opt_out_words import OptOutWords
-from shardd.phone_numbers import address_of, country_codes, is_ambiguous, parse_recipient
+from shardd.phone_numbers import address_of, country_codes, is_ambiguous, is_plain, parse_recipient
 from shardd.queue.opt_outs import OptOuts
 from shardd.queue.records import ClaimedJob
 from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
@@ -260,8 +260,11 @@ class OptOutCheck:
 
     def _other_address(self, job: ClaimedJob) -> str | None:
         """The address to which the worker will send, if it differs from the one in the database."""
-        recipient, region = job.spec.recipient, self._region_of(job.spec.device_id)
-        if job.opted_out or not is_ambiguous(recipient, region):
+        recipient = job.spec.recipient
+        if job.opted_out or is_plain(recipient):
+            return None  # for each claimed job: looking up the region would cost more than all of this
+        region = self._region_of(job.spec.device_id)
+        if not is_ambiguous(recipient, region):
             return None
         try:
             address = parse_recipient(recipient, region).address
