@@ -134,8 +134,11 @@ def _claim_arrays(requests: Sequence[ClaimRequest]) -> Params:
 
 _SPEC: Final = tuple(name if name != "expires_at" else "expires_in" for name in JobSpec.__struct_fields__[5:])
 """The columns of claim_jobs that follow claim and device in JobSpec, in its order."""
-_MOST: Final = (100, 100, 65_536, 1_048_576, 255, 255, 8192)
-"""Characters of the first columns of _SPEC, as the table's trigger allows them; an earlier version may have allowed more."""
+_MOST: Final = {
+    "recipient": 100, "kind": 100, "body": 65_536, "media": 1_048_576, "file_name": 255, "mime_type": 255, "details": 8192,
+}  # fmt: skip
+"""Characters, as the table's trigger allows them; an earlier version may have allowed more."""
+_BOUNDED: Final = tuple((name, _SPEC.index(name), most) for name, most in _MOST.items())
 
 
 async def _claimed_jobs(cursor: AsyncCursor[TupleRow], began: float) -> list[ClaimedJob]:
@@ -144,16 +147,15 @@ async def _claimed_jobs(cursor: AsyncCursor[TupleRow], began: float) -> list[Cla
     claimed = []
     for row in await cursor.fetchall():
         claim, spec, (opted_out, following) = Claim(*claim_of(row)), spec_of(row), flags_of(row)
-        too_long = [
-            name for name, text, most in zip(_SPEC, spec, _MOST, strict=False) if text is not None and len(text) > most
-        ]
+        fault = next(
+            (f"{name} is too long" for name, at, most in _BOUNDED if spec[at] is not None and len(spec[at]) > most),
+            None,
+        )
         *texts_, expires_in, heeds_opt_outs, deaths = spec
         expires_at = None if expires_in is None else began + expires_in
         values: tuple[Any, ...] = (*claim.key, claim.device_id, *texts_, expires_at, heeds_opt_outs, deaths)
         position = None if following is None else (following[0], following[1])
-        claimed.append(
-            ClaimedJob(JobSpec(*values), claim, opted_out, position, f"{too_long[0]} is too long" if too_long else None)
-        )
+        claimed.append(ClaimedJob(JobSpec(*values), claim, opted_out, position, fault))
     claimed.sort(key=lambda job: (job.claim.ord, job.claim.id))
     return claimed
 
