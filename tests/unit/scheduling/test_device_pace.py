@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import UTC, time
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -12,22 +11,12 @@ from hypothesis import strategies as st
 
 from shardd.config import ClassesConfig, ClassPaceConfig, PacingConfig
 from shardd.pacing import CLASSES, Pace, QuietHours
+from shardd.queue.records import Device
 from shardd.supervisor.scheduling.current_config import device_pace
+from tests.support.scheduler_by_hand import device
 
 NIGHT = QuietHours(time(21), time(8))
 NOON = QuietHours(time(12), time(13))
-
-
-@dataclass(frozen=True)
-class Own:
-    gap_min: float | None = None
-    gap_max: float | None = None
-    hourly_limit: int | None = None
-    daily_limit: int | None = None
-    quiet_hours: str | None = None
-    timezone: str | None = None
-    warm: bool = False
-    classes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def config(marketing: dict[str, Any] | None = None, **fields: Any) -> PacingConfig:
@@ -35,55 +24,58 @@ def config(marketing: dict[str, Any] | None = None, **fields: Any) -> PacingConf
 
 
 def test_a_device_without_settings_has_the_configs() -> None:
-    pace = device_pace(PacingConfig(), Own())
+    pace = device_pace(PacingConfig(), device("a"))
     assert pace.base == Pace(gap_min=5, gap_max=15, hourly_limit=200, daily_limit=1000)
     assert pace.classes == {"reply": Pace(gap_min=1, gap_max=3, hourly_limit=200, daily_limit=1000, burst=3)}
     assert (pace.zone, pace.warm_up) == (UTC, (50, 100, 200, 400, 700))
 
 
 def test_a_devices_settings_come_before_the_configs() -> None:
-    own = Own(gap_min=20, hourly_limit=0, daily_limit=7, quiet_hours="21:00-08:00", timezone="Asia/Jakarta", warm=True)
+    own = device(
+        "a", gap_min=20, hourly_limit=0, daily_limit=7, quiet_hours="21:00-08:00", timezone="Asia/Jakarta", warm=True
+    )
     pace = device_pace(config(quiet_hours="12:00-13:00"), own)
     # One end of the pause may be the config's, and then the other one holds it up.
     assert pace.base == Pace(gap_min=20, gap_max=20, hourly_limit=0, daily_limit=7, quiet=NIGHT)
     assert pace.of("reply") == Pace(gap_min=1, gap_max=3, hourly_limit=0, daily_limit=7, burst=3)
     assert (pace.zone, pace.warm_up) == (ZoneInfo("Asia/Jakarta"), ())
-    assert device_pace(config(quiet_hours="12:00-13:00"), Own(quiet_hours="none")).base.quiet is None
+    assert device_pace(config(quiet_hours="12:00-13:00"), device("a", quiet_hours="none")).base.quiet is None
 
 
 def test_the_configs_class_comes_before_the_device_but_only_tightens_its_pauses_and_limits() -> None:
     marketing = {"gap_min": 10, "gap_max": 12, "hourly_limit": 50, "daily_limit": 500, "quiet_hours": "12:00-13:00"}
-    careful = Own(gap_min=30, gap_max=60, hourly_limit=20, daily_limit=100, quiet_hours="21:00-08:00")
+    careful = device("a", gap_min=30, gap_max=60, hourly_limit=20, daily_limit=100, quiet_hours="21:00-08:00")
     assert device_pace(config(marketing), careful).of("marketing") == Pace(30, 60, 20, 100, NOON)
-    bold = Own(gap_min=1, gap_max=2, hourly_limit=0, daily_limit=5000)
+    bold = device("a", gap_min=1, gap_max=2, hourly_limit=0, daily_limit=5000)
     assert device_pace(config(marketing), bold).of("marketing") == Pace(10, 12, 50, 500, NOON)
     unlimited = {"hourly_limit": 0, "daily_limit": 0}
     assert device_pace(config(unlimited), careful).of("marketing") == Pace(30, 60, 20, 100, NIGHT)
-    assert device_pace(config(unlimited), Own()).of("marketing") == Pace(5, 15, 0, 0)
+    assert device_pace(config(unlimited), device("a")).of("marketing") == Pace(5, 15, 0, 0)
 
 
 def test_a_burst_hastens_also_a_careful_device_and_slows_none() -> None:
-    assert device_pace(PacingConfig(), Own(gap_min=30, gap_max=60)).of("reply").gap_max == 3
-    fast = device_pace(PacingConfig(hourly_limit=0, daily_limit=0), Own(gap_min=0, gap_max=0))
+    assert device_pace(PacingConfig(), device("a", gap_min=30, gap_max=60)).of("reply").gap_max == 3
+    fast = device_pace(PacingConfig(hourly_limit=0, daily_limit=0), device("a", gap_min=0, gap_max=0))
     assert fast.classes == {}
     assert not fast.limited
-    assert device_pace(PacingConfig(), Own(gap_min=0.5, gap_max=2)).of("reply").gap_min == 0.5
+    assert device_pace(PacingConfig(), device("a", gap_min=0.5, gap_max=2)).of("reply").gap_min == 0.5
 
 
 def test_a_devices_class_comes_first() -> None:
     mine = {"gap_min": 2, "gap_max": 4, "hourly_limit": 300, "daily_limit": 0, "quiet_hours": "none", "burst": 9}
-    own = Own(gap_min=30, gap_max=60, daily_limit=100, quiet_hours="21:00-08:00", classes={"marketing": mine})
+    own = device("a", gap_min=30, gap_max=60, daily_limit=100, quiet_hours="21:00-08:00", classes={"marketing": mine})
     pace = device_pace(config({"gap_min": 10, "daily_limit": 50}), own)
     assert pace.of("marketing") == Pace(2, 4, 300, 0, None, 9)
     assert pace.of("service") == pace.base
-    assert device_pace(PacingConfig(), Own(classes={"reply": {"gap_max": None, "burst": 0}})).of("reply") == Pace(
-        gap_min=1, gap_max=3, hourly_limit=200, daily_limit=1000
-    )
+    assert device_pace(PacingConfig(), device("a", classes={"reply": {"gap_max": None, "burst": 0}})).of(
+        "reply"
+    ) == Pace(gap_min=1, gap_max=3, hourly_limit=200, daily_limit=1000)
 
 
 def test_a_zone_that_only_the_database_knows_is_the_configs() -> None:
     assert (
-        device_pace(PacingConfig(timezone="Asia/Jakarta"), Own(timezone="Factory/Nowhere")).zone.key == "Asia/Jakarta"
+        device_pace(PacingConfig(timezone="Asia/Jakarta"), device("a", timezone="Factory/Nowhere")).zone.key
+        == "Asia/Jakarta"
     )  # type: ignore[attr-defined]  # tzinfo has none, ZoneInfo has
 
 
@@ -104,18 +96,19 @@ settings_of_a_class = st.fixed_dictionaries(
 
 @given(
     st.builds(
-        Own,
-        numbers,
-        numbers,
-        numbers,
-        numbers,
-        hours,
+        device,
+        st.just("a"),
+        gap_min=numbers,
+        gap_max=numbers,
+        hourly_limit=numbers,
+        daily_limit=numbers,
+        quiet_hours=hours,
         classes=st.dictionaries(st.sampled_from(CLASSES), settings_of_a_class),
     ),
     settings_of_a_class,
 )
 def test_whatever_is_set_a_pause_is_a_range_and_the_config_never_hastens_a_careful_device(
-    own: Own, marketing: dict[str, Any]
+    own: Device, marketing: dict[str, Any]
 ) -> None:
     configured = {**marketing, "burst": marketing.get("burst", 0)}
     pace = device_pace(config(configured), own)

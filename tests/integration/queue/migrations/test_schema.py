@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,8 +15,7 @@ from shardd.queue.database import Database
 from shardd.queue.jobs import JobAdmin, Jobs, Traits
 from shardd.states import FINISHED, DeviceState, JobState
 from tests.fixtures.postgres import TEMPLATE, Cluster
-
-HANG = 30.0  # seconds; no test waits that long, it only keeps a broken one from hanging
+from tests.support.queue_rows import run_blocked
 
 Connection = psycopg.Connection[Any]
 
@@ -364,21 +362,9 @@ def test_a_key_twice_at_the_same_time(dsn: str, producer_dsn: str, first_commits
 
         def later() -> None:
             got.append(insert(second, dedupe_key="order-1"))
-            second.commit()
 
-        waiter = threading.Thread(target=later)
-        waiter.start()
-        with psycopg.connect(dsn, autocommit=True) as watch:
-            # The second one waits for the end of the first: only then is known whether the key is used.
-            while not watch.execute(
-                "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = %s", [second.info.backend_pid]
-            ).fetchone()[0]:  # type: ignore[index]  # count always has a row
-                assert waiter.is_alive()
-        if first_commits:
-            first.commit()
-        else:
-            first.rollback()
-        waiter.join(HANG)
+        # Only at the end of the first is known whether the key is used.
+        run_blocked(dsn, first, second, later, commits=first_commits)
     assert len(got) == 1
     assert (got[0] is None) is first_commits
     with psycopg.connect(producer_dsn) as producer:
