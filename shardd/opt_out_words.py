@@ -55,7 +55,7 @@ def _letter(sign: str) -> str:
     kind = unicodedata.category(sign)
     if kind[0] in "LNM":
         return sign
-    # A joiner stands within a word.
+    # A joiner occurs within a word.
     return "" if kind == "Cf" else " "
 
 

@@ -2,7 +2,7 @@
 
 The one place in Python that reads or spells a phone number. Numbers are parsed by phonenumbers. An address is what identifies a
 recipient everywhere: the digits of a phone number, `ID@lid` (WhatsApp hides the number) or `ID@g.us` (a group). SQL has to
-derive it without phonenumbers (`shardd.address_of`), so the two can differ for a number whose country only `default_region` tells
+derive it without phonenumbers (`shardd.address_of`), so the two can differ for a number whose country only `default_region` gives
 (`is_ambiguous`); `tests/integration/test_phone_numbers.py` holds them against each other.
 """
 

@@ -116,7 +116,7 @@ async def migrate(dsn: str, folder: Traversable | None = None) -> list[str]:
     """Apply what is missing; returns the file names that were applied.
 
     Raises DatabaseError, and then nothing was changed. Without the producers' role the rights wait for the next run;
-    `migration_status` tells of it.
+    `migration_status` reports it.
     """
     folder = folder or files("shardd.queue").joinpath("migrations")
     migrations = load_migrations(folder)
@@ -170,7 +170,7 @@ async def _lock(connection: Connection) -> None:
 
 
 async def migration_status(dsn: str, folder: Traversable | None = None) -> DatabaseState:
-    """What the database is and where each migration stands; changes nothing."""
+    """What the database is and whether each migration is applied; changes nothing."""
     migrations = load_migrations(folder)
     async with _connect(dsn, changes=False) as connection:
         (server,) = await rows_of(connection, Record, QUERIES["describe_server"])

@@ -59,7 +59,7 @@ class OptOuts(Statements):
 
 
 CHUNK: Final = 2000
-"""Rows of one statement: few enough that nobody has to wait for it."""
+"""Rows of one statement: few enough that it delays no other session noticeably."""
 
 
 @dataclass(frozen=True, slots=True)

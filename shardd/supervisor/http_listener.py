@@ -146,7 +146,7 @@ class Listener:
         self._peers.pop(transport, None)
 
     def _drop(self, transport: asyncio.BaseTransport) -> None:
-        # At once, so that its place is free; the loop tells its protocol a little later.
+        # At once, so that its place is free; the loop notifies its protocol a little later.
         self.leave(transport)
         cast("asyncio.Transport", transport).abort()
 

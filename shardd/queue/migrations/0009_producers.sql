@@ -279,7 +279,7 @@ CREATE POLICY added ON shardd.opt_outs FOR INSERT WITH CHECK (true);
 -- in the catalogue which roles are bound, but not to what.)
 --
 -- The row security of shardd.jobs is a filter like any other, because RETURNING id needs one that some rows pass: with EXPLAIN a bound
--- role finds out whether the job of an id still stands in the queue. It can name no other column.
+-- role finds out whether the job of an id is still in the queue. It can name no other column.
 CREATE FUNCTION shardd.guard_producers() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     concerned text;

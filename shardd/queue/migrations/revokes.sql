@@ -17,7 +17,7 @@ BEGIN
         EXECUTE format('REVOKE ALL ON TYPE %s FROM PUBLIC', one.name);
     END LOOP;
 
-    -- In a database of its own: nobody makes anything, not even for himself, that statements of others could meet. As a superuser
+    -- In a database of its own: no role may create objects, not even its own, that statements of others could find. As a superuser
     -- shardd would do that to a database that may be somebody else's.
     IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
         RETURN;

@@ -59,5 +59,5 @@ SELECT pid, extract(epoch FROM now() - seen_at)::float8 AS age, away_since IS NO
   FROM shardd.nodes n WHERE name = %(node)s AND seen_at > now() - make_interval(secs => %(ttl)s);
 
 -- name: forget_node
--- Records that a supervisor stopped cleanly, so that nobody waits for it.
+-- Records that a supervisor stopped cleanly, so that no other node waits for it.
 UPDATE shardd.nodes SET seen_at = '-infinity' WHERE name = %(node)s AND incarnation = %(incarnation)s;
