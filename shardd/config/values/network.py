@@ -15,7 +15,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from shardd.addresses import read_address, read_allowed_host
-from shardd.config.values.reader import Listed, RefusedError, Text
+from shardd.config.values.reader import Listed, RefusedError, Text, accepted_by
 from shardd.proxies import parse_proxy
 
 _ESCAPES: Final = "write special characters of user and password as %40 for @, %2F for /, %3A for :, %25 for %"
@@ -40,14 +40,6 @@ def _check_dsn(text: str) -> str:
     for port in str(parts.get("port") or "5432").split(","):
         if not _is_port(port):
             raise RefusedError(f"has a port that is not a number from 1 to 65535; {_ESCAPES if scheme else _DSN_HELP}")
-    return text
-
-
-def _check_proxy(text: str) -> str:
-    try:
-        parse_proxy(text)
-    except ValueError as error:
-        raise RefusedError(str(error)) from None
     return text
 
 
@@ -95,17 +87,9 @@ def _check_listen(text: str) -> str:
     return text
 
 
-def _check_host(text: str) -> str:
-    try:
-        read_allowed_host(text)
-    except ValueError as error:
-        raise RefusedError(str(error)) from None
-    return text
-
-
 DSN: Final = Text(_check_dsn, secret=True)
 PLATFORM_URL: Final = Text(_check_platform)
-PROXY_URL: Final = Text(_check_proxy, secret=True)
+PROXY_URL: Final = Text(accepted_by(parse_proxy), secret=True)
 
 Dsn = Annotated[str, DSN]
 """A PostgreSQL database: a `postgresql://` URL or `key=value` pairs, as libpq reads them."""
@@ -119,7 +103,7 @@ LoopbackAddress = Annotated[str, Text(_check_loopback)]
 """`127.0.0.1:9464`: an address that only this host can reach, and a port."""
 ListenAddress = Annotated[str, Text(_check_listen)]
 """`127.0.0.1:8080`: an IP address of this host, and a port."""
-MediaHosts = Annotated[tuple[str, ...], Listed(Text(_check_host), most=200)]
+MediaHosts = Annotated[tuple[str, ...], Listed(Text(accepted_by(read_allowed_host)), most=200)]
 """Host names, addresses and networks, each with or without a port."""
 
 

@@ -76,6 +76,19 @@ def matching(pattern: str, refusal: str) -> Callable[[str], str]:
     return verify
 
 
+def accepted_by(parse: Callable[[str], object]) -> Callable[[str], str]:
+    """A check for `Text`: `parse` accepts it; its ValueError is the refusal."""
+
+    def verify(text: str) -> str:
+        try:
+            parse(text)
+        except ValueError as error:
+            raise RefusedError(str(error)) from None
+        return text
+
+    return verify
+
+
 @dataclass(frozen=True)
 class Listed(Reader):
     """Values with commas between them, also Arabic and Chinese ones, or a YAML list; in Python a tuple."""
