@@ -70,8 +70,9 @@ class InFlight:
 
     # ---- waiting to be settled
 
-    def __bool__(self) -> bool:
-        """Whether anything waits to be settled."""
+    @property
+    def has_ended(self) -> bool:
+        """Whether claims that ended can be settled now."""
         return bool(self._ended)
 
     def end(self, ended: EndedClaim) -> None:

@@ -192,13 +192,13 @@ class Router(Service):
                     log.error("not settled at the end; journals know", action="settle", jobs=jobs, error=str(error))
                     return
                 await self._unanswered(error)
-            if closing and not self._in_flight:
+            if closing and not self._in_flight.has_ended:
                 for claim, why in self._in_flight.refused():
                     log.error("not settled at the end; its journal knows", action="settle", job=claim.id, error=why)
                 return
 
     async def _wait_for_work(self) -> None:
-        if self._in_flight or self._audit_due or self._unchecked:
+        if self._in_flight.has_ended or self._audit_due or self._unchecked:
             return
         now = time.monotonic()
         wait = self._scheduler.seconds_until_next(now) if self._claiming and self._may_claim() else None
@@ -222,7 +222,7 @@ class Router(Service):
         requests: list[ClaimRequest] = []
         if self._claiming and self._may_claim():
             requests = self._scheduler.next_requests(self._batch(), time.monotonic())
-        if requests or self._in_flight:
+        if requests or self._in_flight.has_ended:
             await self._cycle(requests)
 
     async def _cycle(self, requests: list[ClaimRequest]) -> None:
