@@ -66,7 +66,7 @@ FAILURES: Final = Listing[FailureRow](
     one="event",
     none="no event was set aside",
     columns=[
-        Column("event", lambda one: str(one.event_id), right=True),
+        Column("event", lambda one: one.event_id),
         Column("kind", lambda one: one.kind, whole=True),
         Column("happened", lambda one: ago(one.at), whole=True),
         Column("set aside", lambda one: ago(one.given_up_at), whole=True),

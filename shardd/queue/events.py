@@ -24,6 +24,8 @@ class EventRow:
     campaign: str | None
     reference: str | None
     data: dict[str, Any]
+    event_id: str
+    """Its name, also as `webhook-id`; unique over all databases."""
 
 
 @dataclass(frozen=True, slots=True)

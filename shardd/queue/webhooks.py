@@ -28,6 +28,8 @@ class Event:
     """An event to post."""
 
     id: int
+    event_id: str
+    """Its `webhook-id`, which no other event ever has, whatever the database."""
     at: datetime
     kind: str
     about: str
@@ -95,7 +97,7 @@ class WebhookRow:
 class FailureRow:
     """A failure: an event that was given up."""
 
-    event_id: int
+    event_id: str
     at: datetime
     kind: str
     tries: int
@@ -148,7 +150,13 @@ class WebhookStore:
 
     async def set_aside(self, name: str, events: Sequence[SetAside]) -> None:
         """Keep events that were given up."""
-        event = {"ids": "event.id", "ats": "event.at", "kinds": "event.kind", "bodies": "event.body"}
+        event = {
+            "ids": "event.id",
+            "event_ids": "event.event_id",
+            "ats": "event.at",
+            "kinds": "event.kind",
+            "bodies": "event.body",
+        }
         params = arrays(events, **event, tries="tries", errors="error")
         await self._database.execute("set_aside_events", {"name": name, **params})
         await self._database.execute("trim_webhook_failures", {"name": name, "most": FAILURES_KEPT})
@@ -167,6 +175,7 @@ class WebhookStore:
 def _event(
     *,
     id: int,  # noqa: A002  # a column's name
+    event_id: str,
     at: datetime,
     kind: str,
     job_id: int | None,
@@ -174,7 +183,7 @@ def _event(
     body: str,
     **_: Any,
 ) -> Event:
-    return Event(id, at, kind, f"device {device_id}" if job_id is None else f"job {job_id}", body)
+    return Event(id, event_id, at, kind, f"device {device_id}" if job_id is None else f"job {job_id}", body)
 
 
 class WebhookAdmin(Statements):

@@ -56,8 +56,8 @@ STATEMENTS = (
         VALUES ('+4915199999999', %(evil)s, %(evil)s, 'operator', 'me')""",
     """INSERT INTO shardd.webhook_cursors (name, kinds, target, node, incarnation, expires_at, error)
         VALUES ('crm', '{job.*}', '', 'n', gen_random_uuid(), now(), %(evil)s)""",
-    """INSERT INTO shardd.webhook_failures (name, event_id, at, kind, body, tries, error)
-        VALUES ('crm', 1, now(), 'job.sent', '', 1, %(evil)s)""",
+    """INSERT INTO shardd.webhook_failures (name, id, event_id, at, kind, body, tries, error)
+        VALUES ('crm', 1, 'evt_1_a', now(), 'job.sent', '', 1, %(evil)s)""",
 )
 """A row of everything that has a text of others."""
 

@@ -20,7 +20,7 @@ def webhook(receiver: Receiver, **options: Any) -> dict[str, Any]:
 
 
 def outbox(producer: Producer) -> dict[str, tuple[str, int | None]]:
-    rows = producer.execute("SELECT 'evt_' || id, kind, job_id FROM shardd.events")
+    rows = producer.execute("SELECT event_id, kind, job_id FROM shardd.events")
     return {number: (kind, job) for number, kind, job in rows}
 
 

@@ -29,6 +29,9 @@ CREATE TABLE shardd.outbox (
     settled_at   timestamptz,
     delivered_at timestamptz,
     read_at      timestamptz,
+    -- Makes the event's name unique: ids are issued again by a restored backup, and by every other database. As of a job (0002_jobs).
+    token        bigint NOT NULL
+                 DEFAULT timestamp_hash_extended(clock_timestamp()::timestamp, (random() * 9e18)::bigint),
     -- Ids become visible out of order, because transactions do not commit in the order in which they took them. In this order, and up
     -- to the oldest transaction that is still writing, nothing can appear later.
     PRIMARY KEY (xid, id)
@@ -152,6 +155,10 @@ CREATE TRIGGER record_new_device AFTER INSERT ON shardd.devices FOR EACH ROW EXE
 CREATE TRIGGER record_device_state AFTER UPDATE ON shardd.devices FOR EACH ROW
     WHEN (OLD.state <> NEW.state OR shardd.shown_state(OLD) <> shardd.shown_state(NEW)) EXECUTE FUNCTION shardd.record_device_state();
 
+-- An event's name: its `webhook-id`, and what a receiver compares to process an event once.
+CREATE FUNCTION shardd.event_id(id bigint, token bigint) RETURNS text LANGUAGE sql IMMUTABLE
+    RETURN 'evt_' || id || '_' || to_hex(token);
+
 -- Every event; `data` is what a webhook posts. Producers read shardd.events, which shows each of them its own (0009_producers).
 CREATE VIEW shardd.all_events AS
     SELECT id, at, kind, job_id, device_id, device_group, campaign, reference,
@@ -162,7 +169,7 @@ CREATE VIEW shardd.all_events AS
                'failures', failures, 'run_at', shardd.iso_time(run_at), 'created_at', shardd.iso_time(created_at),
                'settled_at', shardd.iso_time(settled_at), 'delivered_at', shardd.iso_time(delivered_at),
                'read_at', shardd.iso_time(read_at)) END AS data,
-           xid
+           xid, shardd.event_id(id, token) AS event_id
       FROM shardd.outbox;
 
 -- Kinds such as job.sent, job.* and * as patterns for LIKE; NULL matches everything.
@@ -180,7 +187,7 @@ CREATE FUNCTION shardd.events_end() RETURNS text LANGUAGE sql STABLE
 -- because the planner reads the outbox in order only without a view that is a security barrier; the filter is that of shardd.events.
 CREATE FUNCTION shardd.read_events(after text DEFAULT NULL, most integer DEFAULT 100, kinds text[] DEFAULT NULL)
     RETURNS TABLE ("position" text, id bigint, at timestamptz, kind text, job_id bigint, device_id text, campaign text,
-                   reference text, data jsonb)
+                   reference text, data jsonb, event_id text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     last_xid xid8 := '0';
@@ -202,7 +209,8 @@ BEGIN
         END IF;
     END IF;
     RETURN QUERY
-        SELECT e.xid || '-' || e.id, e.id, e.at, e.kind, e.job_id, e.device_id, e.campaign, e.reference, e.data
+        SELECT e.xid || '-' || e.id, e.id, e.at, e.kind, e.job_id, e.device_id, e.campaign, e.reference, e.data,
+               e.event_id
           FROM shardd.all_events e
          WHERE (e.xid, e.id) > (last_xid, last_id) AND e.xid < pg_snapshot_xmin(pg_current_snapshot())
            AND CASE WHEN coalesce(bound ?| array['device:' || e.device_id, 'group:' || e.device_group, 'campaign:' || e.campaign], true)
@@ -238,7 +246,8 @@ CREATE TABLE shardd.webhook_cursors (
 -- Events that a receiver did not accept, as they were sent to it: the newest thousand of each webhook.
 CREATE TABLE shardd.webhook_failures (
     name     text NOT NULL REFERENCES shardd.webhook_cursors (name) ON DELETE CASCADE,
-    event_id bigint NOT NULL,
+    id       bigint NOT NULL,
+    event_id text NOT NULL,
     at       timestamptz NOT NULL,
     kind     text NOT NULL,
     body     text NOT NULL,
@@ -246,7 +255,7 @@ CREATE TABLE shardd.webhook_failures (
     error    text NOT NULL,
     given_up_at timestamptz NOT NULL DEFAULT now(),
     again    boolean NOT NULL DEFAULT false,    -- an operator wants it sent once more
-    PRIMARY KEY (name, event_id)
+    PRIMARY KEY (name, id)
 );
 
 -- Deletes up to `chunk` events that are older than `keep` or have `most` newer ones, and counts them for the webhooks that miss them.

@@ -176,7 +176,7 @@ CREATE VIEW shardd.bound_outcomes WITH (security_barrier) AS
                     ?| array['device:' || device_id, 'group:' || device_group, 'campaign:' || campaign], true)
      ORDER BY id DESC OFFSET 0;
 CREATE VIEW shardd.bound_events WITH (security_barrier) AS
-    SELECT id, at, kind, job_id, device_id, campaign, reference, data, xid FROM shardd.all_events
+    SELECT id, at, kind, job_id, device_id, campaign, reference, data, xid, event_id FROM shardd.all_events
      WHERE coalesce((SELECT shardd.bindings())
                     ?| array['device:' || device_id, 'group:' || device_group, 'campaign:' || campaign], true)
     OFFSET 0;
@@ -263,7 +263,7 @@ END $$;
 
 -- What producers read while no role is bound; guard_producers adds the filters.
 CREATE VIEW shardd.outcomes AS SELECT * FROM shardd.all_outcomes;
-CREATE VIEW shardd.events AS SELECT id, at, kind, job_id, device_id, campaign, reference, data, xid FROM shardd.all_events;
+CREATE VIEW shardd.events AS SELECT id, at, kind, job_id, device_id, campaign, reference, data, xid, event_id FROM shardd.all_events;
 
 -- Policies for the tables that producers use without a view. RETURNING needs SELECT, so that an INSERT is shown its own row.
 CREATE POLICY seen ON shardd.jobs FOR SELECT USING (true);
@@ -299,7 +299,7 @@ BEGIN
     IF concerned IS NULL THEN
         CREATE OR REPLACE VIEW shardd.outcomes AS SELECT * FROM shardd.all_outcomes;
         CREATE OR REPLACE VIEW shardd.events AS
-            SELECT id, at, kind, job_id, device_id, campaign, reference, data, xid FROM shardd.all_events;
+            SELECT id, at, kind, job_id, device_id, campaign, reference, data, xid, event_id FROM shardd.all_events;
         FOREACH one IN ARRAY array['jobs', 'campaigns', 'opt_outs', 'outbox'] LOOP
             EXECUTE format('ALTER TABLE shardd.%I DISABLE ROW LEVEL SECURITY', one);
         END LOOP;
@@ -315,7 +315,7 @@ BEGIN
                    'WHERE shardd.sees_all() AND (SELECT %s IS NOT TRUE OR shardd.confirm_plan()) ORDER BY id DESC) '
                    'UNION ALL (SELECT * FROM shardd.bound_outcomes WHERE NOT shardd.sees_all() ORDER BY id DESC)', concerned);
     EXECUTE format('CREATE OR REPLACE VIEW shardd.events AS '
-                   'SELECT id, at, kind, job_id, device_id, campaign, reference, data, xid FROM shardd.all_events '
+                   'SELECT id, at, kind, job_id, device_id, campaign, reference, data, xid, event_id FROM shardd.all_events '
                    'WHERE shardd.sees_all() AND (SELECT %s IS NOT TRUE OR shardd.confirm_plan()) '
                    'UNION ALL SELECT * FROM shardd.bound_events WHERE NOT shardd.sees_all()', concerned);
     EXECUTE format('ALTER POLICY seen ON shardd.jobs USING (%s IS NOT TRUE OR coalesce((SELECT shardd.bindings()) '

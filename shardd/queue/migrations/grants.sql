@@ -28,6 +28,6 @@ GRANT SELECT ON shardd.outcomes, shardd.events, shardd.visible_campaigns, shardd
 -- Functions that a view or another function calls are executed with the rights of who asks.
 GRANT EXECUTE ON FUNCTION shardd.read_events(text, integer, text[]), shardd.events_end(), shardd.outcome(bigint),
       shardd.outcomes_by_reference(text),
-      shardd.iso_time(timestamptz), shardd.json_fault(jsonb, integer), shardd.decimals(jsonb),
+      shardd.iso_time(timestamptz), shardd.event_id(bigint, bigint), shardd.json_fault(jsonb, integer), shardd.decimals(jsonb),
       shardd.refuse(text, text, text, text, text), shardd.bound_as(), shardd.bindings(),
       shardd.sees_all(), shardd.confirm_plan(), shardd.refuse_bound_reader(text) TO shardd_producer;

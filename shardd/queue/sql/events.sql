@@ -27,12 +27,12 @@ SELECT shardd.reposition_restored_events();
 
 -- name: read_events
 -- Up to `most` events after a position (NULL: from the first), oldest first; `kinds`: patterns, NULL passes everything.
-SELECT position, id, at, kind, job_id, device_id, campaign, reference, data
+SELECT position, id, at, kind, job_id, device_id, campaign, reference, data, event_id
   FROM shardd.read_events(%(after)s, %(most)s, %(kinds)s);
 
 -- name: newest_events
 -- The newest `most` events that can be read, oldest of them first; `kinds`: patterns, NULL passes everything.
-SELECT position, id, at, kind, job_id, device_id, campaign, reference, data
+SELECT position, id, at, kind, job_id, device_id, campaign, reference, data, event_id
   FROM (SELECT e.xid || '-' || e.id AS position, e.*
           FROM shardd.all_events e CROSS JOIN (SELECT shardd.kind_patterns(%(kinds)s::text[]) AS patterns OFFSET 0) p
          WHERE e.xid < pg_snapshot_xmin(pg_current_snapshot()) AND e.kind LIKE ANY (p.patterns)

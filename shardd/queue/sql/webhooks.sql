@@ -34,10 +34,11 @@ UPDATE shardd.webhook_cursors SET expires_at = now() WHERE name = %(name)s AND e
 -- name: events_for_webhook
 -- Up to `most` events after a position, with the JSON that is posted. `horizon`: with fewer than `most` events, all of earlier transactions
 -- have been read; it is returned also when there is no event.
-SELECT s.horizon::text::numeric AS horizon, e.xid::text::numeric AS xid, e.id, e.at, e.kind, e.job_id, e.device_id, e.body
+SELECT s.horizon::text::numeric AS horizon, e.xid::text::numeric AS xid, e.id, e.at, e.kind, e.job_id, e.device_id,
+       e.event_id, e.body
   FROM (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS horizon, shardd.kind_patterns(%(kinds)s::text[]) AS patterns) s
   LEFT JOIN LATERAL (
-      SELECT xid, id, at, kind, job_id, device_id,
+      SELECT xid, id, at, kind, job_id, device_id, event_id,
              json_build_object('type', kind, 'timestamp', shardd.iso_time(at), 'data', data)::text AS body
         FROM shardd.all_events
        WHERE (xid, id) > (%(xid)s::text::xid8, %(id)s) AND xid < s.horizon AND kind LIKE ANY (s.patterns)
@@ -47,25 +48,25 @@ SELECT s.horizon::text::numeric AS horizon, e.xid::text::numeric AS xid, e.id, e
 
 -- name: set_aside_events
 -- Keeps events that a receiver did not accept. Arrays, one element per event.
-INSERT INTO shardd.webhook_failures AS f (name, event_id, at, kind, body, tries, error)
-SELECT %(name)s, * FROM unnest(%(ids)s::bigint[], %(ats)s::timestamptz[], %(kinds)s::text[], %(bodies)s::text[],
+INSERT INTO shardd.webhook_failures AS f (name, id, event_id, at, kind, body, tries, error)
+SELECT %(name)s, * FROM unnest(%(ids)s::bigint[], %(event_ids)s::text[], %(ats)s::timestamptz[], %(kinds)s::text[], %(bodies)s::text[],
                                %(tries)s::integer[], %(errors)s::text[])
-ON CONFLICT (name, event_id) DO UPDATE SET
+ON CONFLICT (name, id) DO UPDATE SET
     tries = f.tries + EXCLUDED.tries, error = EXCLUDED.error, given_up_at = now(), again = false;
 
 -- name: trim_webhook_failures
 -- Keeps the newest `most` of a webhook's failures.
 DELETE FROM shardd.webhook_failures
- WHERE name = %(name)s AND event_id <= (
-     SELECT event_id FROM shardd.webhook_failures WHERE name = %(name)s ORDER BY event_id DESC OFFSET %(most)s LIMIT 1);
+ WHERE name = %(name)s AND id <= (
+     SELECT id FROM shardd.webhook_failures WHERE name = %(name)s ORDER BY id DESC OFFSET %(most)s LIMIT 1);
 
 -- name: failures_to_send_again
 -- The first `most` failures that an operator asked to send again.
-SELECT event_id AS id, at, kind, body FROM shardd.webhook_failures WHERE name = %(name)s AND again ORDER BY event_id LIMIT %(most)s;
+SELECT id, event_id, at, kind, body FROM shardd.webhook_failures WHERE name = %(name)s AND again ORDER BY id LIMIT %(most)s;
 
 -- name: forget_failures
 -- Deletes the failures of events that the receiver has accepted after all.
-DELETE FROM shardd.webhook_failures WHERE name = %(name)s AND event_id = ANY (%(ids)s::bigint[]);
+DELETE FROM shardd.webhook_failures WHERE name = %(name)s AND id = ANY (%(ids)s::bigint[]);
 
 -- name: ask_webhook_retry
 -- Asks for an immediate try of a webhook, and for its failures to be sent again. Returns their number, or nothing when the webhook is
@@ -95,7 +96,7 @@ SELECT w.name, w.kinds, CASE WHEN w.expires_at > now() THEN w.node END AS node, 
 -- name: list_webhook_failures
 -- The failures of a webhook, newest first.
 SELECT event_id, at, kind, tries, error, given_up_at, again FROM shardd.webhook_failures
- WHERE name = %(name)s ORDER BY event_id DESC LIMIT %(most)s;
+ WHERE name = %(name)s ORDER BY id DESC LIMIT %(most)s;
 
 -- name: forget_webhooks
 -- Deletes webhooks that no node has delivered for in `keep` seconds: the events that they had not seen are purged. Returns their names.

@@ -241,9 +241,9 @@ class Endpoint(Service):
         elif self._window.failures == DOWN_AFTER:
             log.warning("webhook fails", **fields)
         else:
-            log.debug("webhook did not accept an event", **fields, event_id=entry.event.id, tries=entry.tries)
+            log.debug("webhook did not accept an event", **fields, event_id=entry.event.event_id, tries=entry.tries)
         for one in set_aside:
-            log.warning("event set aside", **fields, event_id=one.event.id, kind=one.event.kind, tries=one.tries)
+            log.warning("event set aside", **fields, event_id=one.event.event_id, kind=one.event.kind, tries=one.tries)
 
     async def _resend(self) -> None:
         """Post the events that an operator wants posted again, one after the other."""

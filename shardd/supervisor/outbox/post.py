@@ -73,7 +73,7 @@ class WebhookPost:
     async def post(self, event: Event) -> Answer:
         """Post once; raises nothing."""
         body = event.body.encode()
-        headers = signed_headers(f"evt_{event.id}", int(time.time()), body, self._keys)
+        headers = signed_headers(event.event_id, int(time.time()), body, self._keys)
         try:
             async with self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
                 return _read(response.status, read_retry_after(response.headers.get("Retry-After"), time.time()))

@@ -241,6 +241,24 @@ def test_a_restored_copy_delivers_what_its_counter_has_not_reached(owner: Connec
     assert [row[3] for row in read(owner, cursor)][:2] == ids[1:]
 
 
+def test_an_event_id_is_not_used_again_when_a_restored_copy_issues_the_same_numbers(
+    owner: Connection, dsn: str
+) -> None:
+    """Receivers keep the ids of a database's events from before it was restored, and those of other databases."""
+    first, second = insert_jobs(dsn, "a", 2)
+    owner.execute(END, [first, "sent"])
+    (number, before) = owner.execute("SELECT id, event_id FROM shardd.events WHERE job_id = %s", [first]).fetchall()[0]
+    owner.execute("SELECT set_config('shardd.maintains_outbox', 'yes', false)")
+    owner.execute("DELETE FROM shardd.outbox")  # as in a backup that was made before the first job ended
+    owner.execute("SELECT set_config('shardd.maintains_outbox', '', false)")
+    owner.execute(f"ALTER TABLE shardd.outbox ALTER COLUMN id RESTART WITH {number}")
+    owner.execute(END, [second, "sent"])
+    (again, after) = owner.execute("SELECT id, event_id FROM shardd.events WHERE job_id = %s", [second]).fetchall()[0]
+    assert (number, before.rpartition("_")[0]) == (again, after.rpartition("_")[0])
+    assert before != after
+    assert [row[-1] for row in owner.execute("SELECT * FROM shardd.read_events()").fetchall()] == [after]
+
+
 @pytest.mark.parametrize("position", ["", "7", "x-1", "1-", "-1-1", "1-1; DROP", "99999999999999999-1"])
 def test_an_invalid_position_is_refused_with_a_fix(owner: Connection, position: str) -> None:
     with pytest.raises(errors.InvalidParameterValue) as caught:

@@ -23,7 +23,9 @@ from shardd.queue.webhooks import Event
 from shardd.supervisor.outbox.post import Answer, Meaning, WebhookPost, signed_headers
 from tests.support.webhook_receiver import SECRET
 
-EVENT = Event(7, dt.datetime.now(dt.UTC), "job.sent", "job 1", '{"type": "job.sent", "data": {"name": "Åsa 🎈"}}')
+EVENT = Event(
+    7, "evt_7", dt.datetime.now(dt.UTC), "job.sent", "job 1", '{"type": "job.sent", "data": {"name": "Åsa 🎈"}}'
+)
 CUT = Answer(Meaning.FAILED, "no answer: the connection was closed")
 NO_HTTP = Answer(Meaning.FAILED, "no answer: the answer is not valid HTTP")
 

@@ -107,9 +107,9 @@ async def test_an_event_arrives_signed_with_its_id_and_all_its_data(node: Node, 
         await node.start(crm=hook(receiver))
         with connect(dsn) as connection:
             connection.execute("UPDATE shardd.devices SET state = 'banned', reason = 'spam' WHERE id = 'a'")
-            number, at = connection.execute("SELECT max(id), max(at) FROM shardd.events").fetchall()[0]
+            number, at = connection.execute("SELECT max(event_id), max(at) FROM shardd.events").fetchall()[0]
         (post,) = await receiver.until_taken(1)
-        assert post.number == f"evt_{number}"
+        assert post.number == number
         assert post.headers["Content-Type"] == "application/json"
         body = post.json
         assert body.pop("timestamp") == at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -409,11 +409,17 @@ async def test_set_aside_events_are_bounded(node: Node, database: Database) -> N
     assert await node.store.take("crm", ["*"], "x") is not None
     when = datetime.now(UTC)
     for first in range(0, FAILURES_KEPT + 200, 300):
-        aside = [SetAside(Event(n, when, "job.sent", "", "{}"), 1, "HTTP 400") for n in range(first, first + 300)]
+        aside = [
+            SetAside(Event(n, f"evt_{n}_a", when, "job.sent", "", "{}"), 1, "HTTP 400")
+            for n in range(first, first + 300)
+        ]
         await node.store.set_aside("crm", aside)
     (row,) = await WebhookAdmin(database).all(10)
     assert row.set_aside == FAILURES_KEPT
-    assert [failure.event_id for failure in await WebhookAdmin(database).failures("crm", 2)] == [1199, 1198]
+    assert [failure.event_id for failure in await WebhookAdmin(database).failures("crm", 2)] == [
+        "evt_1199_a",
+        "evt_1198_a",
+    ]
 
 
 async def test_a_webhook_that_leaves_the_config_gets_nothing_more_and_is_forgotten_later(node: Node, dsn: str) -> None:

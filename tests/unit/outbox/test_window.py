@@ -18,7 +18,7 @@ POLICY = RetryPolicy(first=5.0, cap=3600.0, give_up=3 * 86400.0)
 
 def event(number: int, about: str | None = None, age: float = 0.0) -> Event:
     at = datetime.fromtimestamp(WALL - age, UTC)
-    return Event(number, at, "job.sent", about or f"job {number}", "{}")
+    return Event(number, f"evt_{number}", at, "job.sent", about or f"job {number}", "{}")
 
 
 def window(*events: Event) -> Window:

@@ -36,6 +36,7 @@ ALLOWED = {
     ("function outcomes_by_reference(text)", "producers"): "EXECUTE",
     ("function read_events(text,integer,text[])", "producers"): "EXECUTE",
     ("function events_end()", "producers"): "EXECUTE",
+    ("function event_id(bigint,bigint)", "producers"): "EXECUTE",
     ("function iso_time(timestamp with time zone)", "producers"): "EXECUTE",
     ("function json_fault(jsonb,integer)", "producers"): "EXECUTE",
     ("function decimals(jsonb)", "producers"): "EXECUTE",
