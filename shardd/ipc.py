@@ -10,7 +10,9 @@ from typing import Any, Final
 
 import msgspec
 
+from shardd.incoming import Incoming
 from shardd.states import ALONE_FROM, DeviceState, Verdict
+from shardd.storable import storable
 
 MAX_TEXT: Final = 2000
 """Characters of an error, a reason or a message id."""
@@ -21,15 +23,8 @@ MAX_TIME: Final = 2.0**35
 """POSIX seconds, in the year 3058: Python and PostgreSQL can represent it in every time zone."""
 
 
-def storable(text: str) -> str:
-    """The text as UTF-8 and PostgreSQL can hold it: no NUL, no half of a surrogate pair; at most MAX_TEXT characters."""
-    if text.isascii() and "\0" not in text and len(text) <= MAX_TEXT:
-        return text
-    return text[:MAX_TEXT].replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
-
-
 def _keep_storable(message: msgspec.Struct, field: str, text: str | None) -> None:
-    if text is not None and (clean := storable(text)) is not text:
+    if text is not None and (clean := storable(text, MAX_TEXT)) is not text:
         msgspec.structs.force_setattr(message, field, clean)
 
 
@@ -158,6 +153,8 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     """Seconds for which it takes one job at a time, because its predecessors died."""
     opt_out_words: list[str] = []
     """Words by which recipients opt out."""
+    inbox: list[str] | None = None
+    """`inbox.include` of the config; None: of incoming messages, only opt-outs are kept."""
 
 
 class SendJob(msgspec.Struct, frozen=True, tag="send_job"):
@@ -241,6 +238,8 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
     """Connect cycles since the start: each leaks a little in the library."""
     journal: str | None = None
     """Why nothing may be handed over: an entry that is written now might not be found after a crash. None: it would be."""
+    spool: str | None = None
+    """Why incoming messages cannot be written to the disk; None: they can."""
 
 
 class Outcomes(msgspec.Struct, frozen=True, tag="outcomes"):
@@ -278,7 +277,7 @@ class Receipt(msgspec.Struct, frozen=True, tag="receipt"):
 
     def __post_init__(self) -> None:
         """See Outcome."""
-        msgspec.structs.force_setattr(self, "message_ids", [storable(text) for text in self.message_ids])
+        msgspec.structs.force_setattr(self, "message_ids", [storable(text, MAX_TEXT) for text in self.message_ids])
         _keep_storable(self, "error", self.error)
         _keep_possible(self, "at", self.at)
 
@@ -296,6 +295,13 @@ class OptedOut(msgspec.Struct, frozen=True, tag="opted_out"):
         """See Outcome."""
         _keep_storable(self, "words", self.words)
         _keep_possible(self, "at", self.at)
+
+
+class Arrived(msgspec.Struct, frozen=True, tag="arrived"):
+    """A message was received, and is in the spool."""
+
+    unspooled: Incoming | None = None
+    """The message, if it could not be written."""
 
 
 class Defect(msgspec.Struct, frozen=True, tag="defect"):
@@ -330,5 +336,15 @@ class Closed(msgspec.Struct, frozen=True, tag="closed"):
 
 ToWorker = Setup | SendJob | Devices | Settled | Drain | Close | Lease | LogLevel | Audit
 ToSupervisor = (
-    Ready | Heartbeat | Outcomes | DeviceChanged | Receipt | OptedOut | Stopping | Closed | Defect | AuditReply
+    Ready
+    | Heartbeat
+    | Outcomes
+    | DeviceChanged
+    | Receipt
+    | OptedOut
+    | Arrived
+    | Stopping
+    | Closed
+    | Defect
+    | AuditReply
 )

@@ -49,9 +49,9 @@ class WebhookConfig(Section, reload="live"):
         None, "The previous key: events are signed with both until the receiver knows the new one. null: none."
     )
     kinds: EventKinds = setting(
-        "job.*, device.state",
+        "job.*, message.received, device.state",
         "Kinds of events to send, separated by commas: job.*, job.sent, job.failed, job.in_doubt, job.expired, job.opted_out, "
-        "job.cancelled, job.retried, job.delivered, job.read, device.state.",
+        "job.cancelled, job.retried, job.delivered, job.read, message.received, device.state.",
     )
     timeout: Annotated[float, Seconds("100ms", "5m")] = setting(
         "15s", "How long the receiver may take to answer. It should only store the event and answer at once."

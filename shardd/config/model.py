@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr
 
 from shardd.config.events import EventsConfig, WebhookConfig
 from shardd.config.fields import Section, named_sections, section, setting
+from shardd.config.inbox import InboxConfig
 from shardd.config.opt_outs import OptOutsConfig
 from shardd.config.pacing import PacingConfig
 from shardd.config.sections import (
@@ -77,6 +78,7 @@ class Config(Section, reload="restart"):
         PacingConfig, "How fast each device sends, unless the device has settings of its own."
     )
     opt_outs: OptOutsConfig = section(OptOutsConfig, "How recipients opt out of all further messages.")
+    inbox: InboxConfig = section(InboxConfig, "What people write to devices.")
     transports: TransportsConfig = section(TransportsConfig, "The ways in which devices send.")
     events: EventsConfig = section(EventsConfig, "How long events can be read in shardd.events.")
     webhooks: dict[WebhookName, WebhookConfig] = named_sections(

@@ -19,10 +19,12 @@ from shardd.config.transports.device_settings import account_of
 from shardd.embedded import EmbeddedPostgres
 from shardd.errors import JournalError
 from shardd.hashing import shard_of
+from shardd.incoming_spool import IncomingSpool
 from shardd.queue.campaigns import Campaigns
 from shardd.queue.devices import Devices
 from shardd.queue.events import Events
 from shardd.queue.groups import Groups
+from shardd.queue.inbox import Inbox
 from shardd.queue.jobs import Counts, Jobs
 from shardd.queue.opt_outs import OptOuts
 from shardd.queue.producers import ProducerAdmin
@@ -44,6 +46,7 @@ from shardd.supervisor.dispatch.recovery import LOST_AFTER, Recovery
 from shardd.supervisor.dispatch.router import Router
 from shardd.supervisor.dispatch.verdicts import Death
 from shardd.supervisor.inbound.cloud_webhook import make_cloud_webhook
+from shardd.supervisor.inbound.inbox import InboxWriter
 from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
 from shardd.supervisor.inbound.opt_outs import OptOutCheck, OptOutInbox
 from shardd.supervisor.inbound.receipts import Receipts
@@ -126,6 +129,11 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     in_flight, poison = InFlight(), PoisonJobs()
     spool = OptOutSpool(config.state_dir)
     inbox = OptOutInbox(OptOuts(pools.opt_outs), config, spool)
+    inbox_writer = InboxWriter(
+        Inbox(pools.general),
+        IncomingSpool(config.state_dir),
+        lambda: [shard.spool_error for shard in workers.shards if shard.spool_error is not None],
+    )
     router = Router(
         jobs=jobs,
         scheduler=scheduler,
@@ -225,6 +233,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
             device_changed=device_sync.state_changed,
             receipt=receipts.add,
             opted_out=inbox.add,
+            arrived=inbox_writer.arrived,
             unencodable_device=scheduler.undeliverable,
         ),
         lease_left=keeper.seconds_left,
@@ -266,7 +275,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         queue=lambda: counter.queue,
         webhooks=webhooks.statuses,
         reporters=(
-            *(defects, poison, workers, scheduler, state_watch, recovery, inbox, spool, steps, bindings),
+            *(defects, poison, workers, scheduler, state_watch, recovery, inbox, spool, inbox_writer, steps, bindings),
             *(claim_watch, events, server_watch),
         ),
         notes=(
@@ -311,7 +320,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         ),
         long(
             "deleting old rows",
-            lambda: cleanup.delete_old(pools.general, current.config.retention),
+            lambda: cleanup.delete_old(pools.general, current.config.retention, current.config.inbox),
             every=upkeep.RETENTION_EVERY,
         ),
     ]
@@ -327,6 +336,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         router,
         webhooks,
         inbox,
+        inbox_writer,
         receipts,
         *([] if cloud_webhook is None else [cloud_webhook]),
         device_sync,

@@ -16,6 +16,8 @@ class ProblemKind(StrEnum):
     """The label `kind` of the metric `shardd_problems`."""
 
     DATABASE = "database"
+    INBOX = "inbox"
+    """Incoming messages wait to be stored, are lost, or cannot be written to the disk."""
     JOURNAL = "journal"
     LEASES = "leases"
     MEMORY = "memory"

@@ -15,11 +15,13 @@ without the lock.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from shardd.incoming import Incoming
+from shardd.incoming_spool import IncomingSpool
 from shardd.ipc import DeviceSpec, JobSpec
 
 
@@ -35,6 +37,12 @@ class Events(Protocol):
     def opted_out(self, device_id: str, recipients: list[str], words: str, at: float) -> None:
         """Somebody wants no more messages; `recipients` are the addresses of this one person, the best first."""
 
+    def incoming(self, unspooled: Incoming | None) -> None:
+        """A message was received, and is in the spool; `unspooled`: it is not, because it could not be written."""
+
+    def defect(self, text: str) -> None:
+        """Something was lost through a bug of shardd or of a library."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
@@ -45,6 +53,10 @@ class Surroundings:
     """Where the sandbox records its messages."""
     sessions_dsn: str | None = None
     opt_out_words: Sequence[str] = ()
+    spool: IncomingSpool | None = None
+    """Where incoming messages are written; None: nowhere."""
+    inbox: Collection[str] | None = None
+    """`inbox.include` of the config; None: only opt-outs are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,8 @@ from typing import Any, Final, assert_never
 from shardd import ipc
 from shardd.channel import Channel
 from shardd.errors import ErrorClass, JournalError, JournalHeldError, SharddError
+from shardd.incoming import Incoming
+from shardd.incoming_spool import IncomingSpool
 from shardd.ipc import ClaimKey, DeviceSpec, JobSpec, Outcome
 from shardd.journal import Journal
 from shardd.logs import get_logger, set_log_level
@@ -47,6 +49,7 @@ class Worker:
     def __init__(self) -> None:
         self._channel: Channel | None = None
         self._journal: Journal | None = None
+        self._spool: IncomingSpool | None = None
         self._sender: Sender | None = None
         self._transports = Transports({}, Surroundings(), self)
         self._devices: dict[str, DeviceSpec] = {}
@@ -87,6 +90,14 @@ class Worker:
     def opted_out(self, device_id: str, recipients: list[str], words: str, at: float) -> None:
         """A recipient wants no more messages."""
         self._send(ipc.OptedOut(device_id=device_id, recipients=tuple(recipients), words=words, at=at))
+
+    def incoming(self, unspooled: Incoming | None) -> None:
+        """A message was received."""
+        self._send(ipc.Arrived(unspooled=unspooled))
+
+    def defect(self, text: str) -> None:
+        """Something was lost through a bug of shardd or of a library."""
+        self._report_defect(text)
 
     # ---- channel.Listener
 
@@ -159,11 +170,15 @@ class Worker:
         self._devices = {device.id: device for device in setup.devices}
         self._journal = await self._open_journal(setup)
         self._journal.begin()
+        state_dir = Path(setup.journal).parent.parent
+        self._spool = IncomingSpool(state_dir)
         surroundings = Surroundings(
             shard=setup.shard,
-            record_dir=Path(setup.journal).parent.parent / "sandbox",
+            record_dir=state_dir / "sandbox",
             sessions_dsn=setup.sessions_dsn,
             opt_out_words=setup.opt_out_words,
+            spool=self._spool,
+            inbox=setup.inbox,
         )
         self._transports = Transports(setup.transports, surroundings, self)
         self._sender = Sender(
@@ -268,6 +283,7 @@ class Worker:
                     fds=_open_fds(),
                     connects=self._transports.connects(),
                     journal=self._journal.check(),
+                    spool=None if self._spool is None else self._spool.check(),
                 )
             )
             due = loop.time() + every

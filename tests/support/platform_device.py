@@ -10,6 +10,7 @@ import pytest
 
 from shardd.config import TRANSPORTS, TransportsConfig
 from shardd.errors import SendError
+from shardd.incoming import Incoming
 from shardd.ipc import DeviceSpec, JobSpec, TransportSpec
 from shardd.transports.base import Sent, Surroundings
 from shardd.transports.platforms.http_platform import HttpPlatform
@@ -31,6 +32,12 @@ class NoEvents:
 
     def opted_out(self, device_id: str, recipients: list[str], words: str, at: float) -> None:
         raise AssertionError(f"{device_id}: {words} {recipients}")
+
+    def incoming(self, unspooled: Incoming | None) -> None:
+        raise AssertionError(str(unspooled))
+
+    def defect(self, text: str) -> None:
+        raise AssertionError(text)
 
 
 def settings_of(transport: str) -> dict[str, str]:

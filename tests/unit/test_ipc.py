@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from shardd import ipc
 from shardd.states import DeviceState, Verdict
+from shardd.storable import storable
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_texts_of_strangers_become_what_a_database_can_hold(said: str, kept: str
 
 @given(st.text(st.characters()))
 def test_every_text_can_be_stored(said: str) -> None:
-    kept = ipc.storable(said)
+    kept = storable(said, ipc.MAX_TEXT)
     assert "\0" not in kept
     assert kept.encode().decode() == kept
     assert len(kept) <= ipc.MAX_TEXT

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardd import ipc, wire
+from shardd.incoming import Incoming
 from shardd.states import DeviceState, Verdict
 from shardd.wire import OutOfSyncError, Reader, Undecodable
 
@@ -42,6 +43,7 @@ TO_SUPERVISOR: list[ipc.ToSupervisor] = [
     ipc.DeviceChanged("a", DeviceState.BANNED, "why", 2e9, 1e9),
     ipc.Receipt("a", ["x", "y"], "read", 1e9),
     ipc.OptedOut("a", ("+628123",), "stop", 1e9),
+    ipc.Arrived(Incoming(device_id="a", message_id="A1", addresses=("+628123",), text="hi", at=1e9)),
     ipc.Stopping(),
     ipc.Closed(4),
     ipc.Defect("text"),

@@ -187,10 +187,12 @@ Secret = Annotated[
 WebhookSecret = Annotated[str, Text(_check_webhook_secret, secret=True)]
 """`whsec_` and the key in base64, as Standard Webhooks writes it."""
 EventKinds = Annotated[tuple[str, ...], Listed(EVENT_KIND, most=len(EventKind))]
-"""Such as `job.*, device.state`."""
+"""Such as `job.*, message.received`."""
 OptOutPhrases = Annotated[tuple[str, ...], Listed(Text(_check_phrase), most=500)]
 """Words and short phrases such as `stop, opt out`."""
 ExemptClasses = Annotated[tuple[str, ...], Listed(Text(_check_exempt), most=len(CLASSES))]
 """Classes of jobs that an opt-out does not stop."""
+InboxExtras = Annotated[tuple[str, ...], Listed(Choice(("groups", "own", "status")), most=3)]
+"""What the inbox keeps besides messages to a device."""
 Message = Annotated[str, Text(_check_message)]
 """The text of a message."""

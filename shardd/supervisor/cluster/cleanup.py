@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
+from shardd.config.inbox import InboxConfig
 from shardd.config.sections import RetentionConfig
 from shardd.errors import DatabaseError
 from shardd.logs import get_logger
@@ -73,7 +74,7 @@ async def _end_campaign_jobs(database: Database, params: dict[str, Any]) -> tupl
     return len(ids), len(ids)
 
 
-async def delete_old(database: Database, keep: RetentionConfig) -> None:
+async def delete_old(database: Database, keep: RetentionConfig, inbox: InboxConfig) -> None:
     """Delete everything older than `keep` says. Raises DatabaseError when something could not be deleted.
 
     A failing step does not stop the others: a long transaction that reads old jobs keeps their month, and nothing else.
@@ -84,6 +85,8 @@ async def delete_old(database: Database, keep: RetentionConfig) -> None:
         "contacts": keep.contacts,
         "days": DAYS,
         "most": RETENTION_CHUNK,
+        "inbox": inbox.keep,
+        "messages": inbox.most,
     }
     # In the order in which they free each other: a key goes when its job is gone.
     steps: dict[str, Callable[[], Awaitable[int]]] = {
@@ -93,6 +96,7 @@ async def delete_old(database: Database, keep: RetentionConfig) -> None:
         "contacts": partial(_delete, "forget_contacts", database, ages),
         "order_groups": partial(_delete, "forget_order_groups", database, ages),
         "days": partial(_delete, "forget_days", database, ages),
+        "messages": partial(_delete, "forget_messages", database, ages),
     }
     deleted: dict[str, int] = {}
     refused: DatabaseError | None = None

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, assert_never
 
 from shardd import ipc
 from shardd.errors import ErrorClass
+from shardd.incoming import Incoming
 from shardd.ipc import DeviceSpec, JobSpec, Outcome
 from shardd.logs import get_logger
 from shardd.queue.settle import Claim
@@ -59,6 +60,8 @@ class MessageHandlers:
     """With the epoch of the shard's lease."""
     receipt: Callable[[ipc.Receipt], None]
     opted_out: Callable[[ipc.OptedOut], None]
+    arrived: Callable[[Incoming | None], None]
+    """A message was received, and is in the spool; with the message if it is not."""
     unencodable_device: Callable[[DeviceSpec, str], None]
     """A device whose settings cannot be sent to a worker, and why."""
 
@@ -94,6 +97,7 @@ class WorkerMessages:
             case ipc.Heartbeat():
                 self._process.heartbeat(message)
                 self._note_journal(message.journal)
+                shard.spool_error = message.spool
             case ipc.Stopping():
                 self._stop_dispatch()
             case ipc.DeviceChanged():
@@ -103,6 +107,8 @@ class WorkerMessages:
                 handlers.receipt(message)
             case ipc.OptedOut():
                 handlers.opted_out(message)
+            case ipc.Arrived():
+                handlers.arrived(message.unspooled)
             case ipc.Defect():
                 handlers.defects.note(message.text, shard=shard.index)
                 self.audit()

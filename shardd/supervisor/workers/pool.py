@@ -248,6 +248,7 @@ class WorkerPool(Service):
             sessions_dsn=self._sessions_dsn,
             careful_for=self._config.supervisor.backoff.reset_after if self.shards[index].careful else 0.0,
             opt_out_words=list(self._config.opt_outs.words or ()),
+            inbox=list(self._config.inbox.include or ()) if self._config.inbox.keep else None,
         )
 
     def _watch(self, shard: Shard, now: float) -> None:

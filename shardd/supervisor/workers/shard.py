@@ -60,6 +60,8 @@ class Shard:
     last_error: str | None = None
     journal_error: str | None = None
     """Why its worker's journal takes no entries, so nothing may be handed over; None: it does."""
+    spool_error: str | None = None
+    """Why its worker cannot write incoming messages to the disk; None: it can."""
     since: float = field(default_factory=time.time)
     _samples: deque[tuple[float, int]] = field(default_factory=deque)
 
@@ -114,7 +116,7 @@ class Shard:
 
     def died(self, how: str, *, now: float) -> None:
         """Its worker is gone."""
-        self.process, self.journal_error = None, None
+        self.process, self.journal_error, self.spool_error = None, None, None
         self._samples.clear()
         intent, self.intent = self.intent, None
         if intent == "fence" or self.epoch is None:

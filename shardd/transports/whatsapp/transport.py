@@ -35,6 +35,7 @@ from shardd.transports.whatsapp.media.file_types import MediaInfo, inspect
 from shardd.transports.whatsapp.media.memory import Media
 from shardd.transports.whatsapp.media.previews import Previews
 from shardd.transports.whatsapp.messages import outgoing
+from shardd.transports.whatsapp.messages.arrivals import Arrivals
 from shardd.transports.whatsapp.messages.failures import Failure, SendContext, send_error, upload_error
 from shardd.transports.whatsapp.messages.recipients import Directory, OptOuts, Restrictions
 from shardd.transports.whatsapp.sessions.store import SessionStore
@@ -75,7 +76,8 @@ class WhatsappTransport(Transport):
         self._store = SessionStore(surroundings.sessions_dsn)
         self._directory = Directory()
         self._opt_outs = OptOuts(surroundings.opt_out_words, self._directory, events)
-        self._clients = Clients(settings, self._gate, self._store, events, self._opt_outs)
+        arrivals = Arrivals(self._opt_outs, surroundings.spool, surroundings.inbox, events)
+        self._clients = Clients(settings, self._gate, self._store, events, arrivals)
         self._restrictions = Restrictions(self._store)
         self._media = MediaFetcher(
             folder=settings.media_dir,

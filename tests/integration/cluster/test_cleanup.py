@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from shardd.config.inbox import InboxConfig
 from shardd.config.sections import RetentionConfig
 from shardd.errors import DatabaseError
 from shardd.queue.database import Database
@@ -80,7 +81,7 @@ async def test_a_month_goes_as_a_whole_when_its_last_day_is_old_enough(
     # Older than the config says, but its month is not over for as long.
     stays = finished(owner, "sent", partly - timedelta(seconds=1))
     stays += finished(owner, "sent", NOW)
-    await delete_old(database, keep)
+    await delete_old(database, keep, InboxConfig())
     assert left(owner) == stays
     assert month_of(old) not in partitions(owner)
     assert month_of(partly) in partitions(owner)
@@ -92,21 +93,21 @@ async def test_jobs_in_doubt_stay_until_they_are_decided(
     old = add_month(owner, NOW - 200 * DAY) + 3 * DAY
     finished(owner, "sent", old, 10)
     doubts = finished(owner, "in_doubt", old, 3)
-    await delete_old(database, keep)
+    await delete_old(database, keep, InboxConfig())
     assert left(owner) == doubts
     assert month_of(old) in partitions(owner), "they stand where jobs of that time belong"
     told = owner.execute("SELECT count(*) FROM shardd.outbox WHERE job_id = ANY (%s)", [doubts]).fetchone()
-    await delete_old(database, keep)
+    await delete_old(database, keep, InboxConfig())
     assert left(owner) == doubts
     assert owner.execute("SELECT count(*) FROM shardd.outbox WHERE job_id = ANY (%s)", [doubts]).fetchone() == told, (
         "keeping a job is no news"
     )
 
     owner.execute("UPDATE shardd.archive SET state = 'failed' WHERE id = %s", [doubts[0]])
-    await delete_old(database, keep)
+    await delete_old(database, keep, InboxConfig())
     assert left(owner) == doubts[1:]
     owner.execute("UPDATE shardd.archive SET state = 'sent' WHERE id = ANY (%s)", [doubts[1:]])
-    await delete_old(database, keep)
+    await delete_old(database, keep, InboxConfig())
     assert left(owner) == []
     assert month_of(old) not in partitions(owner)
 
@@ -120,10 +121,10 @@ async def test_what_holds_back_an_order_group_stays(
     finished(owner, "failed", old, order_group="alone")
     (held,) = insert_jobs(owner, "a", order_group="waits")
     assert owner.execute("SELECT held FROM shardd.jobs WHERE id = %s", [held]).fetchone() == (True,)
-    await delete_old(database, keep)
+    await delete_old(database, keep, InboxConfig())
     assert left(owner) == [failed]
     owner.execute("DELETE FROM shardd.jobs WHERE id = %s", [held])
-    await delete_old(database, keep)
+    await delete_old(database, keep, InboxConfig())
     assert left(owner) == []
 
 
@@ -136,7 +137,7 @@ async def test_a_time_without_a_month_of_its_own_is_deleted_in_chunks(
     doubts = finished(owner, "in_doubt", old, 2)
     young = finished(owner, "sent", NOW - 89 * DAY)
     events = owner.execute("SELECT count(*) FROM shardd.outbox WHERE kind = 'job.retried'").fetchone()
-    await delete_old(database, keep)
+    await delete_old(database, keep, InboxConfig())
     assert left(owner) == sorted(doubts + young)
     assert owner.execute("SELECT count(*) FROM shardd.outbox WHERE kind = 'job.retried'").fetchone() == events
 
@@ -154,10 +155,10 @@ async def test_a_dedupe_key_outlives_its_job(
     def keys() -> set[str]:
         return {row[0] for row in owner.execute("SELECT key FROM shardd.dedupe_keys")}
 
-    await delete_old(database, RetentionConfig(dedupe_keys=365 * DAY.total_seconds()))
+    await delete_old(database, RetentionConfig(dedupe_keys=365 * DAY.total_seconds()), InboxConfig())
     assert keys() == {"old", "in doubt", "live", "young"}
     assert insert_jobs(owner, "a", dedupe_key="old") == [], "the job is forgotten, the key is not"
-    await delete_old(database, keep)
+    await delete_old(database, keep, InboxConfig())
     assert keys() == {"in doubt", "live", "young"}
 
 
@@ -173,7 +174,7 @@ async def test_many_keys_are_examined_at_once(
     )
     (live,) = insert_jobs(owner, "a")
     owner.execute("UPDATE shardd.dedupe_keys SET job_id = %s WHERE job_id <= %s", [live, CHUNK + 1])
-    await delete_old(database, keep)
+    await delete_old(database, keep, InboxConfig())
     assert owner.execute("SELECT count(*) FROM shardd.dedupe_keys").fetchone() == (CHUNK + 1,)
 
 
@@ -193,7 +194,7 @@ async def test_contacts_and_counts_of_old_days_go(
             [days],
         )
         owner.execute("INSERT INTO shardd.campaign_days VALUES ('c', 'a', current_date - %s::integer, 1)", [days])
-    await delete_old(database, keep)
+    await delete_old(database, keep, InboxConfig())
     assert owner.execute("SELECT address FROM shardd.contacts").fetchall() == [("364",)]
     assert owner.execute("SELECT current_date - day FROM shardd.device_days").fetchall() == [(399,)]
     assert owner.execute("SELECT current_date - day FROM shardd.campaign_days").fetchall() == [(399,)]
@@ -207,7 +208,7 @@ async def test_an_order_group_without_jobs_is_deleted_unless_a_producer_adds_to_
     finished(owner, "sent", NOW, order_group="busy")
     with psycopg.connect(dsn) as producer:
         (added,) = insert_jobs(producer, "a", order_group="busy")
-        await delete_old(database, keep)
+        await delete_old(database, keep, InboxConfig())
         names = {row[0] for row in owner.execute("SELECT name FROM shardd.order_groups")}
         assert names == {"live", "busy"}
         producer.commit()
@@ -227,10 +228,10 @@ async def test_settling_waits_for_no_retention(
     with psycopg.connect(dsn) as reader:
         reader.execute("SELECT count(*) FROM shardd.archive")
         with pytest.raises(DatabaseError, match="lock timeout"):
-            await delete_old(database, keep)
+            await delete_old(database, keep, InboxConfig())
     assert month_of(old) in partitions(owner)
     assert owner.execute("SELECT FROM shardd.contacts").fetchall() == [], "it keeps nothing else from being forgotten"
-    await delete_old(database, keep)
+    await delete_old(database, keep, InboxConfig())
     assert month_of(old) not in partitions(owner)
 
 
@@ -245,8 +246,8 @@ async def test_a_key_in_an_open_transaction_does_not_keep_others_from_being_dele
     async with Database(dsn, statement_timeout=2.0) as database:
         with psycopg.connect(producer_dsn) as producer:
             insert_jobs(producer, "a", dedupe_key="used")
-            await delete_old(database, keep)
+            await delete_old(database, keep, InboxConfig())
             assert owner.execute(left_keys).fetchall() == [("used",)]
             producer.rollback()
-        await delete_old(database, keep)
+        await delete_old(database, keep, InboxConfig())
     assert owner.execute(left_keys).fetchall() == []

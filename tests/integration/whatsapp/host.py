@@ -19,6 +19,7 @@ import uvloop
 
 from shardd.config import TransportsConfig
 from shardd.errors import DeviceUnavailableError, SendError, TransientError
+from shardd.incoming import Incoming
 from shardd.ipc import DeviceSpec, JobSpec
 from shardd.transports.base import Surroundings
 from shardd.transports.whatsapp.transport import WhatsappTransport
@@ -45,6 +46,12 @@ class Host:
 
     def opted_out(self, device_id: str, recipients: list[str], words: str, at: float) -> None:
         self._say({"event": "opted_out", "device": device_id, "recipients": recipients, "words": words, "at": at})
+
+    def incoming(self, unspooled: Incoming | None) -> None:
+        self._say({"event": "incoming", "device": unspooled and unspooled.device_id})
+
+    def defect(self, text: str) -> None:
+        self._say({"event": "defect", "text": text})
 
     # ---- requests
 

@@ -25,7 +25,12 @@ def issues(text: str) -> list[str]:
 
 def test_a_webhook_and_its_defaults() -> None:
     crm = parse_config(webhook(), "x.yaml", HOME).webhooks["crm"]
-    assert (crm.url, crm.kinds, crm.timeout, crm.concurrency) == (GOOD["url"], ("job.*", "device.state"), 15.0, 8)
+    assert (crm.url, crm.kinds, crm.timeout, crm.concurrency) == (
+        GOOD["url"],
+        ("job.*", "message.received", "device.state"),
+        15.0,
+        8,
+    )
     assert (crm.backoff.first, crm.backoff.cap, crm.give_up) == (5.0, 3600.0, 3 * 86400.0)
 
 

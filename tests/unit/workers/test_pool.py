@@ -73,6 +73,7 @@ def pool(config: Config) -> Iterator[WorkerPool]:
             device_changed=lambda *_: None,
             receipt=lambda _: None,
             opted_out=lambda _: None,
+            arrived=lambda _: None,
             unencodable_device=lambda *_: None,
         ),
         lease_left=lambda: 60.0,

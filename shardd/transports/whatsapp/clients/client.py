@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
@@ -35,7 +35,7 @@ from shardd.transports.whatsapp.clients.library import (
 )
 from shardd.transports.whatsapp.messages import failures
 from shardd.transports.whatsapp.messages.failures import Failure
-from shardd.transports.whatsapp.messages.incoming import Backlog, Incoming, read_incoming
+from shardd.transports.whatsapp.messages.incoming import Backlog
 from shardd.urls import scrub_urls
 
 log = get_logger(__name__)
@@ -83,8 +83,11 @@ class Listener(Protocol):
     def receipt(self, client: Client, message_ids: list[str], kind: str, at: float) -> None:
         """A message was `delivered` or `read`; `at` in POSIX seconds."""
 
-    def message(self, client: Client, incoming: Incoming) -> None:
-        """Somebody wrote."""
+    def message(self, client: Client, event: Any) -> Callable[[], None] | None:
+        """A message event, in a thread of the library; returns what remains to be done in the event loop."""
+
+    def lost_event(self, client: Client, text: str) -> None:
+        """An event of the library could not be read."""
 
 
 class Client:
@@ -113,9 +116,9 @@ class Client:
         self._listener = listener
         self._open = False
         self._running: asyncio.Task[None] | None = None
-        loop = asyncio.get_running_loop()
-        self._logged_in: asyncio.Future[None] = loop.create_future()
-        self._failed: asyncio.Future[None] = loop.create_future()
+        self._loop = asyncio.get_running_loop()
+        self._logged_in: asyncio.Future[None] = self._loop.create_future()
+        self._failed: asyncio.Future[None] = self._loop.create_future()
         self._backlog = Backlog()
         self._calls: set[asyncio.Future[Any]] = set()
         self._closing: asyncio.Task[bool] | None = None
@@ -208,12 +211,13 @@ class Client:
 
     def _register(self) -> None:
         on = self.handle.event
+        on.execute = self._guarded(on.execute)
         for kind, read in _FAILURES:
             on(kind)(self._handler(partial(self._heard, read)))
         on(library_events.ConnectedEv)(self._handler(lambda _: resolve(self._logged_in)))
         on(library_events.DisconnectedEv)(self._handler(lambda _: None))
         on(library_events.ReceiptEv)(self._handler(self._receipt))
-        on(library_events.MessageEv)(self._handler(self._message))
+        on(library_events.MessageEv)(self._message)
         on(library_events.OfflineSyncPreviewEv)(self._handler(self._backlog.announced))
         on(library_events.OfflineSyncCompletedEv)(self._handler(self._backlog.finish))
 
@@ -231,9 +235,27 @@ class Client:
         if kind := _RECEIPTS.get(event.Type):
             self._listener.receipt(self, list(event.MessageIDs), kind, float(event.Timestamp) or time.time())
 
-    def _message(self, event: Any) -> None:
-        if (incoming := read_incoming(event)) is not None:
-            self._listener.message(self, incoming)
+    def _message(self, _: Any, event: Any) -> Coroutine[Any, Any, None]:
+        """Called in a thread of the library, which schedules the coroutine in the event loop and does not wait for it."""
+        rest = self._listener.message(self, event)
+
+        async def finish() -> None:
+            if rest is not None:
+                rest()
+
+        return finish()
+
+    def _guarded(self, execute: Callable[..., None]) -> Callable[..., None]:
+        """The library's callback, for every event. What it raises would only be printed: a message may be lost by it."""
+
+        def call(uuid: Any, binary: Any, size: Any, code: Any) -> None:
+            try:
+                execute(uuid, binary, size, code)
+            except Exception as error:  # noqa: BLE001 - of the protobuf decoder, which has limits that the sender may exceed
+                text = f"an event of device {self.device_id} cannot be read: {type(error).__name__}: {error}"
+                self._loop.call_soon_threadsafe(self._listener.lost_event, self, text)
+
+        return call
 
     def _fail(self, failure: Failure) -> None:
         """The first reason counts, unless only this one names a device state."""

@@ -10,10 +10,10 @@ open.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from shardd.errors import DatabaseError, DeviceUnavailableError, ErrorClass
 from shardd.ipc import DeviceSpec
@@ -25,9 +25,8 @@ from shardd.transports.base import Events
 from shardd.transports.egress.gate import Gate
 from shardd.transports.whatsapp.clients.client import Client, ClientFailedError
 from shardd.transports.whatsapp.clients.library import LibraryLock
+from shardd.transports.whatsapp.messages.arrivals import Arrivals
 from shardd.transports.whatsapp.messages.failures import Failure
-from shardd.transports.whatsapp.messages.incoming import Incoming
-from shardd.transports.whatsapp.messages.recipients import OptOuts
 from shardd.transports.whatsapp.sessions.dsn import library_dsn
 from shardd.transports.whatsapp.sessions.store import SessionStore
 
@@ -96,7 +95,7 @@ class Clients:
     """All clients of one worker."""
 
     def __init__(
-        self, settings: WhatsappConfig, gate: Gate, store: SessionStore, events: Events, opt_outs: OptOuts
+        self, settings: WhatsappConfig, gate: Gate, store: SessionStore, events: Events, arrivals: Arrivals
     ) -> None:
         self.connects = 0
         self._settings = settings
@@ -104,7 +103,7 @@ class Clients:
         self._library_lock = LibraryLock()
         self._store = store
         self._events = events
-        self._opt_outs = opt_outs
+        self._arrivals = arrivals
         self._slots: dict[str, ClientSlot] = {}
         self._reserved = 0
         self._freed = asyncio.Event()
@@ -185,9 +184,13 @@ class Clients:
         """Reported to the worker."""
         self._events.receipt(client.device_id, message_ids, kind, at)
 
-    def message(self, client: Client, incoming: Incoming) -> None:
-        """It may be an opt-out."""
-        self._opt_outs.heard(client.device_id, incoming)
+    def message(self, client: Client, event: Any) -> Callable[[], None] | None:
+        """In a thread of the library."""
+        return self._arrivals.received(client.device_id, event)
+
+    def lost_event(self, client: Client, text: str) -> None:  # noqa: ARG002 - the text names the device
+        """Reported to the worker."""
+        self._events.defect(text)
 
     # ---- inside
 

@@ -1,75 +1,219 @@
-"""What people write to a device: the text of a message in a one-to-one chat, its sender, and the backlog after a login."""
+"""What people write to a device: the messages of the library as `Incoming`, and the backlog after a login."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from math import isfinite
+from types import MappingProxyType
 from typing import Any, Final
 
+import msgspec
+
+from shardd.incoming import MAX_NAME, Incoming, IncomingMedia
 from shardd.phone_numbers import HIDDEN_SERVER, USER_SERVER
+from shardd.storable import storable
 from shardd.tasks import wait_for_event
 
 ANNOUNCED: Final = 3.0
 """Seconds that announced messages may take to arrive."""
 UNANNOUNCED: Final = 0.5
 """Seconds that the announcement may take, or the report that nothing waited."""
-_WRAPPERS: Final = ("ephemeralMessage", "viewOnceMessage", "viewOnceMessageV2", "editedMessage")
-"""Messages around a message (waE2E.proto)."""
-_DEPTH: Final = 4
+STATUS: Final = "status"
+_GROUP_SERVER: Final = "g.us"
+_BROADCAST_SERVER: Final = "broadcast"
+_WRAPPER: Final = "FutureProofMessage"
+"""The type of messages around a message (waE2E.proto): ephemeral, view once, with a caption, edited …"""
+_DEPTH: Final = 6
 """Nested wrappers; real messages have two."""
+_MOST_CONTACTS: Final = 20
+_MAX_VCARD: Final = 4000
+"""Characters; one with a photo has more."""
+_MEDIA: Final = MappingProxyType(
+    {
+        "imageMessage": "image",
+        "videoMessage": "video",
+        "ptvMessage": "video",
+        "audioMessage": "audio",
+        "documentMessage": "document",
+        "stickerMessage": "sticker",
+    }
+)
+_TECHNICAL: Final = frozenset(
+    {
+        "fastRatchetKeySenderKeyDistributionMessage",
+        "groupRootKeyShare",
+        "messageContextInfo",
+        "messageHistoryBundle",
+        "messageHistoryNotice",
+        "protocolMessage",
+        "rootSecretDistributeMessage",
+        "senderKeyDistributionMessage",
+        "stickerSyncRmrMessage",
+    }
+)
+"""Fields that no person wrote."""
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """A text that somebody wrote to a device."""
+def read_incoming(event: Any, device_id: str) -> Incoming | None:
+    """A message event of the library; None if it is neither a message nor a reaction, an edit or a deletion of one.
 
-    text: str
-    number: str | None
-    """Digits of the sender's phone number; None: WhatsApp did not send it."""
-    hidden: str | None
-    """The JID by which WhatsApp hides the number: `…@lid`."""
-    at: float
-    """POSIX seconds."""
-
-
-def read_incoming(event: Any) -> Incoming | None:
-    """A message event of the library; None unless it is a text that a person wrote to this device alone."""
-    source = event.Info.MessageSource
-    if source.IsFromMe or source.IsGroup or source.Chat.Server not in (USER_SERVER, HIDDEN_SERVER):
+    Its values are the sender's, of any length and with any bytes: raises nothing for them.
+    """
+    source, info = event.Info.MessageSource, event.Info
+    server = source.Chat.Server
+    status = server == _BROADCAST_SERVER and source.Chat.User == STATUS
+    group = f"{_text(source.Chat.User)}@{server}" if server == _GROUP_SERVER else None
+    if group is None and server not in (USER_SERVER, HIDDEN_SERVER, _BROADCAST_SERVER):
         return None
-    text = text_of(event.Message)
-    if not text:
+    content = _content(event.Message)
+    if content is None:
         return None
-    jids = {jid.Server: jid.User for jid in (source.SenderAlt, source.Sender) if jid.User}
-    hidden = jids.get(HIDDEN_SERVER)
+    # What the phone writes to a person belongs to that person's chat.
+    theirs = (
+        (source.RecipientAlt, source.Chat) if source.IsFromMe and group is None else (source.SenderAlt, source.Sender)
+    )
     return Incoming(
-        text=text,
-        number=jids.get(USER_SERVER),
-        hidden=None if hidden is None else f"{hidden}@{HIDDEN_SERVER}",
+        device_id=device_id,
+        message_id=_text(info.ID),
+        addresses=_addresses(*theirs),
         # Milliseconds, unlike a receipt's.
-        at=event.Info.Timestamp / 1000 or time.time(),
+        at=info.Timestamp / 1000 or time.time(),
+        name=_text(info.Pushname) or None,
+        group=group,
+        own=bool(source.IsFromMe),
+        status=status,
+        **content,
     )
 
 
-def text_of(message: Any) -> str:
-    """The text of a message, or of the button that was pressed; empty when it has neither."""
+def _addresses(*jids: Any) -> tuple[str, ...]:
+    users = {jid.Server: _text(jid.User) for jid in jids if jid.User}
+    number, hidden = users.get(USER_SERVER), users.get(HIDDEN_SERVER)
+    return tuple(filter(None, (number and f"+{number}", hidden and f"{hidden}@{HIDDEN_SERVER}")))
+
+
+def _content(message: Any) -> dict[str, Any] | None:
+    """The fields of `Incoming` that follow from the content; None: it has none."""
+    message = _unwrapped(message)
+    if message.HasField("protocolMessage"):
+        return _change(message.protocolMessage)
+    fields = [(field.name, value) for field, value in message.ListFields() if field.name not in _TECHNICAL]
+    if not fields:
+        return None
+    name, value = fields[0]
+    content = _read_field(name, value)
+    quoted = "" if isinstance(value, str | bytes) or name == "reactionMessage" else _quoted_id(value)
+    return {"quoted_id": quoted, **content} if quoted else content
+
+
+def _unwrapped(message: Any) -> Any:
     for _ in range(_DEPTH):
-        inner = next((name for name in _WRAPPERS if message.HasField(name)), None)
-        if inner is not None:
-            message = getattr(message, inner).message
-        elif message.protocolMessage.HasField("editedMessage"):
-            message = message.protocolMessage.editedMessage
-        else:
+        if message.HasField("deviceSentMessage"):
+            message = message.deviceSentMessage.message
+            continue
+        inner = next(
+            (
+                value
+                for field, value in message.ListFields()
+                if field.message_type and field.message_type.name == _WRAPPER
+            ),
+            None,
+        )
+        if inner is None:
             break
-    return str(
-        message.conversation
-        or message.extendedTextMessage.text
-        or message.buttonsResponseMessage.selectedDisplayText
-        or message.templateButtonReplyMessage.selectedDisplayText
-        or message.listResponseMessage.title
-        or message.interactiveResponseMessage.body.text
+        message = inner.message
+    return message
+
+
+def _change(protocol: Any) -> dict[str, Any] | None:
+    """An edit or a deletion of an earlier message."""
+    target = _text(protocol.key.ID)
+    if protocol.HasField("editedMessage"):
+        edited = _content(protocol.editedMessage) or {}
+        return {**edited, "kind": "edit", "quoted_id": target or None}
+    if target and protocol.HasField("type") and protocol.type == protocol.REVOKE:
+        return {"kind": "delete", "quoted_id": target}
+    return None
+
+
+def _read_field(name: str, value: Any) -> dict[str, Any]:  # noqa: C901, PLR0911  # one case for each kind of message
+    if name in _MEDIA:
+        return _media(name, value)
+    match name:
+        case "conversation":
+            return {"text": _text(value)}
+        case "extendedTextMessage":
+            return {"text": _text(value.text)}
+        case "reactionMessage":
+            return {"kind": "reaction", "text": _text(value.text), "quoted_id": _text(value.key.ID) or None}
+        case "buttonsResponseMessage":
+            return _choice("button", value.selectedDisplayText, value.selectedButtonID)
+        case "templateButtonReplyMessage":
+            return _choice("button", value.selectedDisplayText, value.selectedID)
+        case "interactiveResponseMessage":
+            return _choice("button", value.body.text, _flow_id(value.nativeFlowResponseMessage.paramsJSON))
+        case "listResponseMessage":
+            return _choice("list", value.title, value.singleSelectReply.selectedRowID)
+        case "locationMessage" | "liveLocationMessage":
+            return {"kind": "location", "details": _location(value)}
+        case "contactMessage":
+            return {"kind": "contact", "text": _text(value.displayName), "details": {"contacts": [_contact(value)]}}
+        case "contactsArrayMessage":
+            contacts = [_contact(one) for one in value.contacts[:_MOST_CONTACTS]]
+            return {"kind": "contact", "text": _text(value.displayName), "details": {"contacts": contacts}}
+        case _:
+            return {"kind": "other", "details": {"type": name}}
+
+
+def _media(name: str, value: Any) -> dict[str, Any]:
+    kind = _MEDIA[name]
+    if kind == "audio" and value.PTT:
+        kind = "voice"
+    media = IncomingMedia(
+        mime_type=_text(value.mimetype) or None,
+        size=value.fileLength or None,
+        name=(_text(value.fileName) or _text(value.title) or None) if kind == "document" else None,
     )
+    return {"kind": kind, "text": _text(getattr(value, "caption", "")), "media": media}
+
+
+def _choice(kind: str, title: Any, choice: Any) -> dict[str, Any]:
+    return {"kind": kind, "text": _text(title), "choice": _text(choice) or None}
+
+
+def _flow_id(params: Any) -> str:
+    try:
+        found = msgspec.json.decode(_text(params), type=dict[str, Any]).get("id")
+    except (msgspec.MsgspecError, RecursionError):
+        return ""
+    return found if isinstance(found, str) else ""
+
+
+def _location(value: Any) -> dict[str, Any]:
+    place: dict[str, Any] = {"latitude": value.degreesLatitude, "longitude": value.degreesLongitude}
+    place = {name: degrees if isfinite(degrees) else None for name, degrees in place.items()}
+    for name in ("name", "address"):
+        if text := _text(getattr(value, name, "")):
+            place[name] = storable(text, MAX_NAME)
+    return place
+
+
+def _contact(value: Any) -> dict[str, str]:
+    return {
+        "name": storable(_text(value.displayName), MAX_NAME),
+        "vcard": storable(_text(value.vcard), _MAX_VCARD),
+    }
+
+
+def _quoted_id(value: Any) -> str:
+    context = getattr(value, "contextInfo", None)
+    return "" if context is None else _text(context.stanzaID)
+
+
+def _text(value: Any) -> str:
+    """A text of the library. One that is not UTF-8, which the protocol does not check, is bytes."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 class Backlog:

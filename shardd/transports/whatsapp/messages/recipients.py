@@ -9,14 +9,17 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Container, Iterable
+from threading import Lock
 from typing import Final, TypeVar
 
+import msgspec
+
 from shardd.errors import OptedOutError
+from shardd.incoming import Incoming
 from shardd.ipc import JobSpec
 from shardd.opt_out_words import OptOutWords
 from shardd.phone_numbers import USER_SERVER
 from shardd.transports.base import Events
-from shardd.transports.whatsapp.messages.incoming import Incoming
 from shardd.transports.whatsapp.sessions.store import SessionStore
 
 ABSENT_FOR: Final = 24 * 3600.0
@@ -36,6 +39,8 @@ class Directory:
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, tuple[str | None, float]] = OrderedDict()
+        self._lock = Lock()
+        """`numbers_of` is called in threads of the library."""
 
     def lookup(self, number: str) -> tuple[bool, str | None]:
         """(known, JID): (True, None) is a number without an account, (False, None) one that is not known."""
@@ -46,12 +51,14 @@ class Directory:
 
     def numbers_of(self, jids: Container[str]) -> list[str]:
         """The numbers under which these JIDs were found. Scans all that is known."""
-        return [number for number, (jid, _) in self._known.items() if jid is not None and jid in jids]
+        with self._lock:
+            return [number for number, (jid, _) in self._known.items() if jid is not None and jid in jids]
 
     def learn(self, number: str, jid: str | None) -> None:
         """`jid` None: there is no account."""
         until = time.monotonic() + (ABSENT_FOR if jid is None else PRESENT_FOR)
-        _put(self._known, number, (jid, until))
+        with self._lock:
+            _put(self._known, number, (jid, until))
 
 
 class OptOuts:
@@ -64,18 +71,22 @@ class OptOuts:
         self._events = events
         self._heard: OrderedDict[str, None] = OrderedDict()
 
-    def heard(self, device_id: str, incoming: Incoming) -> None:
-        """Somebody wrote to a device; an opt-out is reported and respected, anything else is dropped."""
-        if not self._words.ask_to_stop(incoming.text):
-            return
-        jids = [f"{incoming.number}@{USER_SERVER}"] if incoming.number else []
-        jids += [incoming.hidden] if incoming.hidden else []
-        numbers = [incoming.number] if incoming.number else []
-        numbers += self._directory.numbers_of(jids)
-        recipients = dict.fromkeys([*(f"+{number}" for number in numbers), *jids[bool(incoming.number) :]])
-        for recipient in recipients:
-            _put(self._heard, recipient.removeprefix("+"), None)
-        self._events.opted_out(device_id, list(recipients), incoming.text, incoming.at)
+    def marked(self, message: Incoming) -> Incoming:
+        """The message; if it is an opt-out, marked as one, with all addresses of its sender that are known. For any thread."""
+        if not message.can_opt_out or not self._words.ask_to_stop(message.text):
+            return message
+        jids = [one if "@" in one else f"{one.removeprefix('+')}@{USER_SERVER}" for one in message.addresses]
+        numbers = [f"+{number}" for number in self._directory.numbers_of(jids)]
+        hidden = [one for one in message.addresses if "@" in one]
+        known = dict.fromkeys([*(one for one in message.addresses if "@" not in one), *numbers, *hidden])
+        return msgspec.structs.replace(message, opt_out=True, addresses=tuple(known))
+
+    def heard(self, message: Incoming) -> None:
+        """A message that `marked` returned: from now on, an opt-out is respected."""
+        if message.opt_out:
+            for address in message.addresses:
+                _put(self._heard, address.removeprefix("+"), None)
+            self._events.opted_out(message.device_id, list(message.addresses), message.text, message.at)
 
     def check(self, job: JobSpec, *jids: str) -> None:
         """Raises OptedOutError when the job must not go to one of these JIDs."""

@@ -1,19 +1,18 @@
-"""A worker's memory of opt-outs, and how it reads incoming messages."""
+"""A worker's memory of opt-outs, and the backlog after a login."""
 
 from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from shardd.errors import ErrorClass, OptedOutError
+from shardd.incoming import Incoming
 from shardd.ipc import JobSpec
 from shardd.transports.whatsapp.messages import incoming
-from shardd.transports.whatsapp.messages.incoming import Backlog, Incoming, text_of
+from shardd.transports.whatsapp.messages.incoming import Backlog
 from shardd.transports.whatsapp.messages.recipients import Directory, OptOuts
-from tests.whatsapp_server.state.phones import e2e
 
 JOB = JobSpec(1, 1, 1, 9, "d1", "+6281234567890")
 JID = "6281234567890@s.whatsapp.net"
@@ -34,9 +33,16 @@ class Told:
     def opted_out(self, device_id: str, recipients: list[str], words: str, at: float) -> None:
         self.opt_outs.append((device_id, recipients, words, at))
 
+    def incoming(self, unspooled: Incoming | None) -> None:
+        raise AssertionError(str(unspooled))
+
+    def defect(self, text: str) -> None:
+        raise AssertionError(text)
+
 
 def stop(number: str | None, hidden: str | None = None, text: str = "STOP") -> Incoming:
-    return Incoming(text, number, hidden, 5.0)
+    addresses = tuple(filter(None, (number and f"+{number}", hidden)))
+    return Incoming(device_id="d1", message_id="A1", addresses=addresses, text=text, at=5.0)
 
 
 def test_a_person_is_known_by_number_by_hidden_id_and_as_dialled() -> None:
@@ -45,7 +51,7 @@ def test_a_person_is_known_by_number_by_hidden_id_and_as_dialled() -> None:
     directory.learn("5511900000000", "77@lid")
     directory.learn("5511911111111", None)
     opt_outs = OptOuts(["stop"], directory, told)
-    opt_outs.heard("d1", stop("551187654321", "77@lid"))
+    opt_outs.heard(opt_outs.marked(stop("551187654321", "77@lid")))
     expected = ["+551187654321", "+5511987654321", "+5511900000000", "77@lid"]
     assert told.opt_outs == [("d1", expected, "STOP", 5.0)]
     for jid in ("551187654321@s.whatsapp.net", "5511987654321@s.whatsapp.net", "77@lid"):
@@ -57,7 +63,7 @@ def test_a_person_is_known_by_number_by_hidden_id_and_as_dialled() -> None:
 
 def test_one_address_of_two_is_enough_and_the_confirmation_passes() -> None:
     opt_outs = OptOuts(["stop"], Directory(), Told())
-    opt_outs.heard("d1", stop(None, "77@lid"))
+    opt_outs.heard(opt_outs.marked(stop(None, "77@lid")))
     with pytest.raises(OptedOutError):
         opt_outs.check(JOB, JID, "77@lid")
     opt_outs.check(JobSpec(1, 1, 1, 9, "d1", "x", heeds_opt_outs=False), JID, "77@lid")
@@ -66,41 +72,9 @@ def test_one_address_of_two_is_enough_and_the_confirmation_passes() -> None:
 def test_what_is_no_opt_out_stays_in_the_worker() -> None:
     told = Told()
     opt_outs = OptOuts(["stop"], Directory(), told)
-    opt_outs.heard("d1", stop("6281234567890", text="please don't stop"))
+    opt_outs.heard(opt_outs.marked(stop("6281234567890", text="please don't stop")))
     opt_outs.check(JOB, JID)
     assert told.opt_outs == []
-
-
-def wrapped(name: str, inner: Any) -> Any:
-    message = e2e.Message()
-    getattr(message, name).message.CopyFrom(inner)
-    return message
-
-
-PLAIN = e2e.Message(conversation="stop")
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        PLAIN,
-        e2e.Message(extendedTextMessage=e2e.ExtendedTextMessage(text="stop")),
-        e2e.Message(buttonsResponseMessage=e2e.ButtonsResponseMessage(selectedDisplayText="stop")),
-        e2e.Message(templateButtonReplyMessage=e2e.TemplateButtonReplyMessage(selectedDisplayText="stop")),
-        e2e.Message(listResponseMessage=e2e.ListResponseMessage(title="stop")),
-        wrapped("ephemeralMessage", PLAIN),
-        wrapped("ephemeralMessage", wrapped("viewOnceMessage", PLAIN)),
-        e2e.Message(protocolMessage=e2e.ProtocolMessage(editedMessage=PLAIN)),
-    ],
-)
-def test_the_text_is_found_wherever_it_stands(message: Any) -> None:
-    assert text_of(message) == "stop"
-
-
-def test_what_has_no_text_has_none() -> None:
-    assert text_of(e2e.Message()) == ""
-    assert text_of(e2e.Message(imageMessage=e2e.ImageMessage(caption="stop"))) == ""
-    assert text_of(wrapped("ephemeralMessage", e2e.Message())) == ""
 
 
 async def test_a_backlog_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,111 @@
+"""What a person wrote to a device: one record for all transports, from the moment it is received until it is in the database.
+
+A record holds what the sender claims, so its values are adapted to what the database can hold, and each has a length.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from shardd.storable import storable
+
+MAX_TEXT: Final = 65536
+"""Characters; WhatsApp's own limit of a message."""
+MAX_NAME: Final = 500
+"""Characters of a name, an id or a MIME type."""
+MAX_TIME: Final = 2.0**35
+"""POSIX seconds, in the year 3058."""
+MAX_SIZE: Final = 2**62
+"""Bytes."""
+
+_OPT_OUT_KINDS: Final = frozenset({"text", "button", "list", "edit"})
+
+
+class IncomingMedia(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The file of a message, as the sender describes it."""
+
+    mime_type: str | None = None
+    size: int | None = None
+    """Bytes."""
+    name: str | None = None
+    path: str | None = None
+    """Where it was saved, below the configured folder; None: it was not."""
+    error: str | None = None
+    """Why it was not saved, although that is configured."""
+
+    def __post_init__(self) -> None:
+        """Adapt what the sender claims."""
+        _adapt(self, {"mime_type": MAX_NAME, "name": MAX_NAME, "path": MAX_NAME, "error": MAX_NAME})
+        if self.size is not None and not 0 <= self.size <= MAX_SIZE:
+            msgspec.structs.force_setattr(self, "size", None)
+
+
+class Incoming(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="incoming"):
+    """A message to a device, or what somebody did with one (a reaction, an edit, a deletion)."""
+
+    device_id: str
+    message_id: str
+    addresses: tuple[str, ...]
+    """Of the sender, the best first: `+628123…`, `ID@lid`; what else they are known by follows."""
+    at: float
+    """When it was written, POSIX seconds."""
+    kind: str = "text"
+    """text, image, video, audio, voice, document, sticker, location, contact, button, list, reaction, edit, delete, other."""
+    text: str = ""
+    """The text or caption; of a reaction the emoji, of a button or list entry its title."""
+    name: str | None = None
+    """The sender's name, as they call themselves."""
+    group: str | None = None
+    """`ID@g.us`; None: a chat of two."""
+    own: bool = False
+    """It was written on the device's own phone."""
+    status: bool = False
+    """It was posted as a status."""
+    choice: str | None = None
+    """The id of the button or list entry that was chosen."""
+    quoted_id: str | None = None
+    """The id of the message that this one quotes, reacts to, edits or deletes."""
+    details: dict[str, Any] | None = None
+    """Location: latitude, longitude, name, address. Contact: name, vcard."""
+    media: IncomingMedia | None = None
+    opt_out: bool = False
+    """It asks for no more messages."""
+
+    def __post_init__(self) -> None:
+        """Adapt what the sender claims."""
+        _adapt(
+            self,
+            {
+                **dict.fromkeys(("message_id", "kind", "name", "group", "choice", "quoted_id"), MAX_NAME),
+                "text": MAX_TEXT,
+            },
+        )
+        msgspec.structs.force_setattr(self, "addresses", tuple(storable(one, MAX_NAME) for one in self.addresses))
+        # NaN compares false with everything, so it is out of bounds too.
+        if not 0.0 <= self.at <= MAX_TIME:
+            msgspec.structs.force_setattr(self, "at", MAX_TIME if self.at > MAX_TIME else 0.0)
+
+    @property
+    def can_opt_out(self) -> bool:
+        """Whether a message of this kind is an opt-out if it has the words: no caption, and only in a chat of two."""
+        in_chat_of_two = self.group is None and not self.own and not self.status
+        return self.kind in _OPT_OUT_KINDS and in_chat_of_two and bool(self.addresses)
+
+    @property
+    def number(self) -> str | None:
+        """The sender's phone number with +; None: WhatsApp did not send it."""
+        return next((one for one in self.addresses if "@" not in one), None)
+
+    @property
+    def lid(self) -> str | None:
+        """The address by which WhatsApp hides the number."""
+        return next((one for one in self.addresses if one.endswith("@lid")), None)
+
+
+def _adapt(record: msgspec.Struct, fields: dict[str, int]) -> None:
+    for field, most in fields.items():
+        text = getattr(record, field)
+        if text is not None and (clean := storable(text, most)) is not text:
+            msgspec.structs.force_setattr(record, field, clean)

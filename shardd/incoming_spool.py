@@ -1,0 +1,167 @@
+"""Incoming messages that are not in the database yet: a file for each in the state folder.
+
+A platform delivers a message once, so it is written to the disk before anything else happens to it, and its file is deleted once
+everything that it causes is stored. Workers write, in the threads in which they receive; the supervisor writes, reads and
+deletes. A file is one line with a checksum, so a damaged one costs only itself, and a flipped bit never opts out somebody else.
+
+Other messages than opt-outs are written only while the disk has space to spare: the journals are on the same one, and whoever
+writes to a device must not be able to stop the sending.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from shardd.checked_lines import checked_line, text_of
+from shardd.errors import UnsafeFileError
+from shardd.incoming import Incoming
+from shardd.state_files import open_file, open_folder
+
+FOLDER: Final = "inbox"
+DAMAGED: Final = "damaged"
+"""A file that cannot be read, or that the database refuses, gets this ending, and stays until an operator deletes it."""
+SPARE: Final = 64 * 1024 * 1024
+"""Bytes of the disk that are left free."""
+MAX_FILE: Final = 4 * 1024 * 1024
+"""Bytes that are read of a file; a message has at most about 1 MB."""
+UNFINISHED: Final = 60.0
+"""Seconds after which a file without a valid checksum is damaged; a younger one may be being written."""
+_NAME: Final = re.compile(r"[0-9]{20}-[0-9]+-[0-9]+")
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Incoming)
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """A message and its file."""
+
+    name: str
+    message: Incoming
+
+
+class IncomingSpool:
+    """The files of one node."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+        self._error: str | None = None
+
+    def keep(self, message: Incoming) -> str:
+        """Write one, also to the disk itself; returns the name of its file. For any thread. Raises OSError, UnsafeFileError."""
+        try:
+            name = self._keep(message)
+        except (OSError, UnsafeFileError) as error:
+            self._error = self._describe(error)
+            raise
+        self._error = None
+        return name
+
+    def check(self) -> str | None:
+        """Why the last message could not be written, if that is still so; None: the next one can be."""
+        if self._error is not None:
+            try:
+                self.delete(self._keep(_PROBE, f"probe-{os.getpid()}"))
+            except (OSError, UnsafeFileError) as error:
+                self._error = self._describe(error)
+            else:
+                self._error = None
+        return self._error
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return self._state_dir / FOLDER
+
+    def _keep(self, message: Incoming, name: str | None = None) -> str:
+        name = name or f"{time.time_ns():020d}-{os.getpid()}-{next(_numbers)}"
+        path = f"{FOLDER}/{name}"
+        fd = open_file(self._state_dir, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            if not message.opt_out:
+                _require_room(fd)
+            _write(fd, checked_line(_encoder.encode(message)))
+            os.fsync(fd)
+        except OSError:
+            (self._state_dir / path).unlink()
+            raise
+        finally:
+            os.close(fd)
+        # The file's name is in the folder, which is a file of its own.
+        folder = open_folder(self._state_dir, FOLDER)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return name
+
+    def names(self) -> list[str]:
+        """The files, oldest first. Raises OSError."""
+        try:
+            return sorted(path.name for path in self.folder.iterdir() if _NAME.fullmatch(path.name))
+        except FileNotFoundError:
+            return []
+
+    def read(self, name: str) -> Incoming | None:
+        """A message; None: its file is gone, being written, or was damaged and has been set aside. Raises OSError."""
+        try:
+            fd = open_file(self._state_dir, f"{FOLDER}/{name}", os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        except UnsafeFileError:
+            self.set_aside(name)
+            return None
+        try:
+            data = os.read(fd, MAX_FILE)
+            age = time.time() - os.fstat(fd).st_mtime
+        finally:
+            os.close(fd)
+        try:
+            return _decoder.decode(text_of(data.removesuffix(b"\n")) or b"")
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            if data.endswith(b"\n") or age > UNFINISHED:
+                self.set_aside(name)
+            return None
+
+    def delete(self, name: str) -> None:
+        """Everything that it causes is stored. Raises OSError."""
+        (self.folder / name).unlink(missing_ok=True)
+
+    def set_aside(self, name: str) -> None:
+        """Keep a file for an operator. Raises OSError."""
+        path = self.folder / name
+        path.rename(path.with_name(f"{name}.{DAMAGED}"))
+
+    def _describe(self, error: OSError | UnsafeFileError) -> str:
+        path = self.folder
+        return str(error) if isinstance(error, UnsafeFileError) else f"{error.filename or path}: {error.strerror}"
+
+    def damaged(self) -> Iterator[Path]:
+        """The files that were set aside."""
+        return self.folder.glob(f"*.{DAMAGED}")
+
+
+_PROBE: Final = Incoming(device_id="", message_id="", addresses=(), at=0.0)
+
+
+def _require_room(fd: int) -> None:
+    disk = os.fstatvfs(fd)
+    if disk.f_bavail * disk.f_frsize < SPARE:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _write(fd: int, data: bytes) -> None:
+    # A write to a disk that is nearly full may be short.
+    while data:
+        data = data[os.write(fd, data) :]

@@ -1,0 +1,66 @@
+"""The inbox in the database: the statements of `sql/inbox.sql` as typed calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from shardd.incoming import Incoming, IncomingMedia
+from shardd.queue.database import Record, Statements
+from shardd.queue.values import array
+
+MessageKey = tuple[str, str]
+"""(device id, message id)."""
+
+
+class Inbox(Statements):
+    """What the daemon does with incoming messages."""
+
+    async def jobs_of(self, messages: Sequence[MessageKey]) -> dict[MessageKey, int]:
+        """The jobs that these messages of devices were. Raises DatabaseError."""
+        if not messages:
+            return {}
+        params = {
+            "device_ids": array([device_id for device_id, _ in messages]),
+            "message_ids": array([message_id for _, message_id in messages]),
+        }
+        rows = await self._database.rows(Record, "jobs_of_messages", params)
+        return {(row["device_id"], row["message_id"]): row["job_id"] for row in rows}
+
+    async def store(self, messages: Sequence[Incoming], jobs: Mapping[MessageKey, int]) -> int:
+        """Store messages, each with its event, in one transaction; returns how many are new.
+
+        `jobs`: see `jobs_of`. Raises DatabaseError; RefusedDataError when the database refuses one of them.
+        """
+        rows = [msgspec.json.encode(_row(message, jobs)).decode() for message in messages]
+        return int(await self._database.value("store_incoming", {"rows": array(list(rows))}))
+
+
+def _row(message: Incoming, jobs: Mapping[MessageKey, int]) -> dict[str, Any]:
+    media = message.media or IncomingMedia()
+    return {
+        "device_id": message.device_id,
+        "message_id": message.message_id,
+        "sender": next(iter(message.addresses), ""),
+        "number": message.number,
+        "lid": message.lid,
+        "name": message.name,
+        "chat": message.group,
+        "own": message.own,
+        "status": message.status,
+        "kind": message.kind,
+        "text": message.text,
+        "choice": message.choice,
+        "quoted_id": message.quoted_id,
+        "job_id": jobs.get((message.device_id, message.quoted_id or "")),
+        "details": message.details,
+        "media_type": media.mime_type,
+        "media_size": media.size,
+        "media_name": media.name,
+        "media_path": media.path,
+        "media_error": media.error,
+        "opt_out": message.opt_out,
+        "written_at": message.at,
+    }

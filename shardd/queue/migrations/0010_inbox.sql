@@ -1,0 +1,64 @@
+-- The inbox: what people write to devices. A message is a row here, and an event in the same transaction.
+
+-- What the sender claims is kept as it is: no value here is one that shardd relies on.
+CREATE TABLE shardd.inbox (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    device_id   text NOT NULL,
+    message_id  text NOT NULL,             -- as the platform knows it; unique only for one sender
+    sender      text NOT NULL,             -- the best address of who wrote it: a number with +, or ID@lid; empty: unknown
+    number      text,                      -- the sender's phone number; NULL: WhatsApp hides it
+    lid         text,                      -- the address by which WhatsApp hides the number
+    name        text,                      -- as the sender calls themselves
+    chat        text,                      -- the group (ID@g.us); NULL: a chat of two
+    own         boolean NOT NULL,          -- written on the device's own phone; the sender is who it was written to
+    status      boolean NOT NULL,          -- posted as a status
+    kind        text NOT NULL,
+    text        text NOT NULL,             -- text or caption; of a reaction the emoji, of a choice its title
+    choice      text,                      -- the id of the button or list entry
+    quoted_id   text,                      -- the message that it quotes, reacts to, edits or deletes
+    job_id      bigint,                    -- the job that this message was
+    details     jsonb,                     -- of a location or a contact
+    media_type  text,                      -- MIME type
+    media_size  bigint,                    -- bytes
+    media_name  text,
+    media_path  text,                      -- the file, below the configured folder
+    media_error text,                      -- why it was not saved, although that is configured
+    opt_out     boolean NOT NULL,          -- it was taken as an opt-out
+    written_at  timestamptz NOT NULL,      -- by the sender's clock or the platform's
+    received_at timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (device_id, message_id, sender)
+);
+
+CREATE INDEX inbox_received ON shardd.inbox (received_at);
+CREATE INDEX inbox_device ON shardd.inbox (device_id, id);
+CREATE INDEX inbox_sender ON shardd.inbox (sender, id);
+CREATE INDEX inbox_job ON shardd.inbox (job_id) WHERE job_id IS NOT NULL;
+
+-- The message as an event shows it.
+CREATE FUNCTION shardd.message_data(message shardd.inbox) RETURNS jsonb LANGUAGE sql STABLE
+    RETURN jsonb_strip_nulls(jsonb_build_object(
+        'id', message.id, 'device_id', message.device_id, 'message_id', message.message_id, 'sender', message.sender,
+        'number', message.number, 'lid', message.lid, 'name', message.name, 'chat', message.chat, 'own', message.own,
+        'status', message.status, 'kind', message.kind, 'text', message.text, 'choice', message.choice,
+        'quoted_id', message.quoted_id, 'job_id', message.job_id, 'details', message.details,
+        'media', CASE WHEN coalesce(message.media_type, message.media_name, message.media_error) IS NOT NULL
+                           OR message.media_size IS NOT NULL
+                      THEN jsonb_build_object('type', message.media_type, 'size', message.media_size, 'name', message.media_name,
+                                              'path', message.media_path, 'error', message.media_error) END,
+        'opt_out', message.opt_out, 'written_at', shardd.iso_time(message.written_at),
+        'received_at', shardd.iso_time(message.received_at)));
+
+CREATE FUNCTION shardd.record_messages() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF shardd.events_enabled() THEN
+        INSERT INTO shardd.outbox (kind, device_id, detail)
+        SELECT 'message.received', m.device_id, shardd.message_data(m) FROM arrived m ORDER BY m.id;
+        IF FOUND THEN
+            PERFORM shardd.announce_events();
+        END IF;
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER record_messages AFTER INSERT ON shardd.inbox REFERENCING NEW TABLE AS arrived
+    FOR EACH STATEMENT EXECUTE FUNCTION shardd.record_messages();

@@ -1,0 +1,27 @@
+-- Incoming messages: storing them, and for operators through `shardd inbox`.
+
+-- name: store_incoming
+-- Stores messages; one that is known already causes nothing. The arrays have an element for each message; `rows` are JSON objects with
+-- the columns of shardd.inbox. Returns the number of new ones.
+WITH stored AS (
+    INSERT INTO shardd.inbox (device_id, message_id, sender, number, lid, name, chat, own, status, kind, text, choice, quoted_id, job_id,
+                              details, media_type, media_size, media_name, media_path, media_error, opt_out, written_at)
+    SELECT m.device_id, m.message_id, m.sender, m.number, m.lid, m.name, m.chat, m.own, m.status, m.kind, m.text, m.choice, m.quoted_id,
+           m.job_id, m.details, m.media_type, m.media_size, m.media_name, m.media_path, m.media_error, m.opt_out,
+           to_timestamp(m.written_at)
+      FROM unnest(%(rows)s::jsonb[]) AS given(message)
+     CROSS JOIN jsonb_to_record(given.message)
+           AS m(device_id text, message_id text, sender text, number text, lid text, name text, chat text, own boolean, status boolean,
+                kind text, text text, choice text, quoted_id text, job_id bigint, details jsonb, media_type text, media_size bigint,
+                media_name text, media_path text, media_error text, opt_out boolean, written_at double precision)
+    ON CONFLICT (device_id, message_id, sender) DO NOTHING
+    RETURNING 1
+)
+SELECT count(*) FROM stored;
+
+-- name: jobs_of_messages
+-- The jobs that these messages of devices were: arrays, one element per message.
+SELECT e.device_id, e.message_id, max(a.id) AS job_id
+  FROM unnest(%(device_ids)s::text[], %(message_ids)s::text[]) AS e(device_id, message_id)
+  JOIN shardd.archive a ON a.message_id = e.message_id AND a.device_id = e.device_id
+ GROUP BY e.device_id, e.message_id;

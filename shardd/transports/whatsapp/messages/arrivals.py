@@ -1,0 +1,75 @@
+"""The way of a message from the library to this worker's supervisor, by the disk.
+
+The library calls `received` in a thread of its own, for one message of a client after the other. It reports a message to WhatsApp
+as received as soon as it has queued it for this call (goneonize/main.go: `eventChan`, 100 events of a client; whatsmeow's
+`SynchronousAck`, which only waits for the queue, is not set either). So a message is on the disk when the call returns, and a
+crash loses at most what the library has queued.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any
+
+from shardd.errors import UnsafeFileError
+from shardd.incoming import Incoming
+from shardd.incoming_spool import IncomingSpool
+from shardd.logs import get_logger
+from shardd.transports.base import Events
+from shardd.transports.whatsapp.messages.incoming import read_incoming
+from shardd.transports.whatsapp.messages.recipients import OptOuts
+
+log = get_logger(__name__)
+
+Rest = Callable[[], None]
+"""What remains to be done with a message, in the event loop."""
+
+
+class Arrivals:
+    """Receives the messages of all clients of a worker."""
+
+    def __init__(
+        self, opt_outs: OptOuts, spool: IncomingSpool | None, include: Collection[str] | None, events: Events
+    ) -> None:
+        """`include`: see `inbox.include` of the config; None: only opt-outs are kept."""
+        self._opt_outs = opt_outs
+        self._spool = spool
+        self._include = include
+        self._events = events
+
+    def received(self, device_id: str, event: Any) -> Rest | None:
+        """A message event, in a thread of the library. Raises nothing, because nobody would see it."""
+        try:
+            message = read_incoming(event, device_id)
+            if message is None:
+                return None
+            message = self._opt_outs.marked(message)
+            return self._keep(message) if self._wanted(message) else None
+        except Exception as error:  # noqa: BLE001 - see the docstring; the event loop reports it
+            return partial(
+                self._events.defect, f"a message of device {device_id} is lost: {type(error).__name__}: {error}"
+            )
+
+    def _wanted(self, message: Incoming) -> bool:
+        if message.opt_out:
+            return True
+        if self._include is None:
+            return False
+        special = ((message.own, "own"), (message.status, "status"), (message.group is not None, "groups"))
+        return all(word in self._include for applies, word in special if applies)
+
+    def _keep(self, message: Incoming) -> Rest:
+        unspooled: Incoming | None = message
+        if self._spool is not None:
+            try:
+                self._spool.keep(message)
+                unspooled = None
+            except (OSError, UnsafeFileError) as error:
+                # The supervisor gets it without the disk, and the heartbeats report the error.
+                log.error("an incoming message cannot be written to the disk", action="inbox", error=str(error))
+        return partial(self._pass_on, message, unspooled)
+
+    def _pass_on(self, message: Incoming, unspooled: Incoming | None) -> None:
+        self._opt_outs.heard(message)
+        self._events.incoming(unspooled)
