@@ -1,4 +1,12 @@
-"""The requests and answers of each platform; a malformed request is refused, so that a test notices."""
+"""The requests and answers of each platform; a malformed request is refused, so that a test notices.
+
+What they look like is taken from:
+
+- Wablas: its reference of POST /api/send-message and /api/send-image (wablas.com/documentation/api), and its published clients.
+- Whacenter: it publishes no answers; its clients record `{"status":true,"message":"message sent","data":{"id":110864596}}`.
+- Cloud API: Meta's reference of the messages endpoint (developers.facebook.com/documentation/business-messaging/whatsapp), and
+  its page on phone numbers, which asks for a + in `to`.
+"""
 
 from __future__ import annotations
 
@@ -56,9 +64,9 @@ def accept(received: Received) -> Reply:
             data = {"messages": [{"id": message_id, "phone": received.recipient, "status": "pending"}]}
             return 200, {"status": True, "message": "Success", "data": data}
         case "whacenter":
-            return 200, {"status": True, "msg": "Message queued"}
+            return 200, {"status": True, "message": "message sent", "data": {"id": 110_000_000 + received.number}}
         case _:
-            contacts = [{"input": received.recipient, "wa_id": received.recipient}]
+            contacts = [{"input": received.content["to"], "wa_id": received.recipient}]
             return 200, {"messaging_product": "whatsapp", "contacts": contacts, "messages": [{"id": message_id}]}
 
 
@@ -92,10 +100,14 @@ def _cloud_api(request: Request, at: float, version: str, phone_number_id: str) 
     if scheme != "Bearer" or not token:
         raise WrongShapeError(f"authorization {scheme!r}")
     kind = said.get("type")
-    if said.get("messaging_product") != "whatsapp" or not said.get("to", "").isdigit() or kind not in said:
+    if (
+        said.get("messaging_product") != "whatsapp"
+        or not re.fullmatch(r"\+[0-9]+", said.get("to", ""))
+        or kind not in said
+    ):
         raise WrongShapeError(f"message {said}")
     where = {"version": version, "phone_number_id": phone_number_id}
-    return Received("cloud_api", token, said["to"], said | where, request.headers, at)
+    return Received("cloud_api", token, said["to"].lstrip("+"), said | where, request.headers, at)
 
 
 def _want_type(request: Request, kind: str) -> None:

@@ -43,7 +43,7 @@ class PlatformConfig(Section, reload="shard"):
 
 
 class WablasConfig(PlatformConfig, reload="shard"):
-    """Devices that send through Wablas; each has settings {"token": …}."""
+    """Devices that send through Wablas; each has settings {"token": …, "secret_key": …}."""
 
     base: PlatformUrl = base_option("https://my.wablas.com", "your account's server at Wablas")
 
@@ -54,7 +54,13 @@ WABLAS: Final = TransportDefinition(
     implementation="shardd.transports.platforms.wablas:WablasTransport",
     config=WablasConfig,
     kinds=("text", "image"),
-    device_settings=(DeviceSetting("token", "the API token of the device at Wablas", secret=True), BASE),
+    device_settings=(
+        DeviceSetting("token", "the API token of the device at Wablas", secret=True),
+        DeviceSetting(
+            "secret_key", "the secret key of the account at Wablas, if it has one", needed=False, secret=True
+        ),
+        BASE,
+    ),
 )
 
 

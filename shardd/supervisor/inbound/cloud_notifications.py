@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from shardd.errors import ErrorClass
-from shardd.transports.platforms.cloud_api import error_class_of
+from shardd.transports.platforms.cloud_codes import error_of, meaning_of, unknown
 from shardd.urls import scrub_urls
 
 RECEIPTS: Final = MappingProxyType({"delivered": "delivered", "read": "read", "played": "read"})
@@ -82,9 +82,13 @@ def _status(number: str, status: Mapping[str, Any]) -> Iterator[Report]:
         yield Confirmed(number, message_id, RECEIPTS[word], _timestamp(_text(status, "timestamp")))
     elif word == "failed":
         errors = list(_objects(status, "errors"))
-        text = scrub_urls("; ".join(map(_error, errors)))[:MAX_TEXT] or "Meta gives no reason"
-        kind = error_class_of(errors[0].get("code")) if errors else ErrorClass.SERVER
-        yield NotDelivered(number, message_id, text, kind)
+        text = scrub_urls("; ".join(map(_error, errors)))[:MAX_TEXT]
+        if not errors:
+            yield NotDelivered(number, message_id, "Meta gives no reason")
+        elif (meaning := meaning_of(errors[0].get("code"))) is not None:
+            yield NotDelivered(number, message_id, text, error_of(meaning, text).error_class)
+        else:
+            yield NotDelivered(number, message_id, unknown(text), ErrorClass.UNKNOWN)
 
 
 def _error(error: Mapping[str, Any]) -> str:

@@ -30,16 +30,11 @@ from shardd.errors import (
 from shardd.states import DeviceState
 from shardd.transports.details import content_error
 from shardd.transports.platforms.http_exchange import Answer
+from shardd.transports.platforms.waits import PHONE_RETRY, RATE_BACKOFF, SETUP_RETRY
 from shardd.urls import scrub_urls
 
-RATE_BACKOFF: Final = 60.0
-"""Seconds that an account backs off after a 429 without Retry-After."""
 MAX_SHOWN: Final = 300
 """Characters quoted from a platform's answer."""
-SETUP_RETRY: Final = 300.0
-"""Retry after, in seconds, for a device whose account or address a person must fix."""
-PHONE_RETRY: Final = 60.0
-"""Retry after, in seconds, for a device whose phone the platform cannot reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +46,13 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The platform did not take the message; `error`: what follows from that."""
+    """The platform did not take the message; `error`: what follows from that.
+
+    `exact`: it is from the platform's own code, so the HTTP status adds nothing.
+    """
 
     error: SendError
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +167,7 @@ def verdict(  # noqa: PLR0911  # one return for each row of the table that it is
         case Accepted():
             text = f"{context.platform} answered {answer.status}, but also that it accepted the message"
             return _doubtful(text, context)
-        case Refused(error) if isinstance(error, DeviceUnavailableError):
+        case Refused(error, exact) if exact or isinstance(error, DeviceUnavailableError):
             return error
         case Refused(error) if answer.status in {401, 429}:
             return UNCLEAR_STATUSES[answer.status](str(error), context)
@@ -186,8 +185,11 @@ def verdict(  # noqa: PLR0911  # one return for each row of the table that it is
             assert_never(reading)
 
 
-def read_status(body: Mapping[str, Any], words: str, context: Context, message_id: str | None) -> Reading:
-    """Read an answer with `status` and a sentence in the field `words`; `message_id`: from the answer, if it has one.
+def read_status(body: Mapping[str, Any], context: Context, message_id: str | None) -> Reading:
+    """Read an answer with `status` and a sentence; `message_id`: from the answer, if it has one.
+
+    The sentence is in `message`, which is the name that both platforms publish; other servers of their kind, and earlier
+    versions, write `msg` or `reason`.
 
     Only JSON's own true is a message taken over, only its own false one refused. The sentence of a refusal only decides when
     to try again: the message was not sent either way. An unknown sentence fails the message, because most refusals are final.
@@ -196,9 +198,20 @@ def read_status(body: Mapping[str, Any], words: str, context: Context, message_i
         case True:
             return Accepted(message_id)
         case False:
-            sentence = body.get(words)
-            return Refused(_refusal(sentence if isinstance(sentence, str) else "", context))
+            sentences = (body.get(name) for name in ("message", "msg", "reason"))
+            return Refused(_refusal(next((one for one in sentences if isinstance(one, str) and one), ""), context))
     return Unclear("JSON whose status is neither true nor false")
+
+
+def message_id_of(body: Mapping[str, Any]) -> str | None:
+    """The id in such an answer, if any: data.messages[0].id, or data.id; a text or a number."""
+    data = body.get("data")
+    messages = data.get("messages") if isinstance(data, dict) else None
+    for place in (messages[0] if isinstance(messages, list) and messages else None, data):
+        found = place.get("id") if isinstance(place, dict) else None
+        if isinstance(found, (str, int)) and not isinstance(found, bool) and found:
+            return str(found)
+    return None
 
 
 def _refusal(sentence: str, context: Context) -> SendError:
@@ -220,17 +233,22 @@ def _unpaid(text: str, _: Context) -> SendError:
     return DeviceUnavailableError(text, retry_after=SETUP_RETRY, whole_account=True, error_class=ErrorClass.ACCOUNT)
 
 
+_KEY: Final = r"(token|(secret|api).?key|device.?id)"
 # The first match decides. English and Indonesian, the languages of these platforms.
 _REFUSALS: Final[tuple[tuple[str, Reader], ...]] = (
-    (r"\b(token|api.?key|device.?id)\b.*\b(invalid|wrong|unknown|expired|not found|salah|tidak)", _dead_key),
-    (r"\b(invalid|wrong|unknown|expired)\b.*\b(token|api.?key|device.?id)\b|unauthori[sz]ed", _dead_key),
+    # Whacenter: "device not connected or not found", of which it does not say which one; so before the dead keys.
+    (r"\bnot connected\b|\bdisconnected\b", _phone_unreachable),
+    (rf"\b{_KEY}\b.*\b(invalid|wrong|unknown|expired|not found|salah|tidak)", _dead_key),
+    (rf"\b(invalid|wrong|unknown|expired)\b.*\b{_KEY}\b|unauthori[sz]ed", _dead_key),
+    # Wablas, of a token that belongs to no device.
+    (r"\bdevice\b.*\b(not found|tidak ditemukan)", _dead_key),
     (r"too many|rate.?limit|too fast|throttl|terlalu (banyak|cepat)", too_fast),
     (r"\b(quota|kuota|balance|saldo|subscription|package|paket|expired)\b", _unpaid),
     (
         r"\b(device|phone|whatsapp|perangkat)\b.*\b(disconnect|not connected|offline|terputus|tidak terhubung)",
         _phone_unreachable,
     ),
-    (r"disconnected|not connected|scan (the )?qr", _phone_unreachable),
+    (r"scan (the )?qr", _phone_unreachable),
     (r"\b(number|phone|recipient|nomor)\b.*\b(invalid|not|wrong|tidak|salah)", bad_recipient),
     (r"\b(invalid|wrong|unknown)\b.*\b(number|phone|recipient|nomor)", bad_recipient),
     (r"\b(image|file|media|caption|message|url|gambar|pesan)\b", bad_content),

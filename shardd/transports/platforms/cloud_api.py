@@ -4,45 +4,30 @@ POST {base}/{version}/{phone_number_id}/messages with JSON; the token is in the 
 and an id in `messages[0]`. What becomes of a message afterwards arrives at the webhook
 (`shardd.supervisor.inbound.cloud_webhook`).
 
-The error codes are those of Meta's list, and all of them mean that the message was not taken, except where noted. One that is
-not in the table fails the message when the request is to blame (4xx), and proves nothing when the server is (5xx).
+The error codes are those of Meta's list (`cloud_codes`). One that is not in it fails the message when the request is to blame
+(4xx), and proves nothing when the server is (5xx).
+
+`to` has its +: without it, Meta may take the number for one without a country code, and put that of the business number before
+it (its page on phone numbers). `biz_opaque_callback_data` names the claim; Meta repeats it in every status of the message, so
+that a status settles a message whose answer was lost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import msgspec
 
 from shardd.config.transports.cloud_api import CLOUD_API, CloudApiConfig
-from shardd.errors import DeviceUnavailableError, ErrorClass, OptedOutError, PermanentError, SendError, TransientError
+from shardd.errors import ErrorClass, PermanentError
 from shardd.ipc import JobSpec
-from shardd.states import DeviceState
 from shardd.transports.details import content_error, read_contact, read_details, read_location
-from shardd.transports.platforms.answers import (
-    Accepted,
-    Context,
-    Reader,
-    Reading,
-    Refused,
-    Unclear,
-    account_setup,
-    bad_content,
-    bad_recipient,
-    too_fast,
-)
+from shardd.transports.platforms.answers import Accepted, Context, Reading, Refused, Unclear
+from shardd.transports.platforms.callback_data import callback_data
+from shardd.transports.platforms.cloud_codes import error_of, meaning_of, unknown
 from shardd.transports.platforms.http_exchange import Request
 from shardd.transports.platforms.http_platform import HttpPlatform
-
-PAIR_BACKOFF: Final = 60.0
-"""Seconds before the same recipient is written to again, after the limit of one pair of numbers."""
-SPAM_BACKOFF: Final = 3600.0
-"""Seconds that a number backs off after Meta restricted it for spam."""
-SERVICE_RETRY: Final = 30.0
-NO_SUCH_NUMBER: Final = 33
-"""As the subcode of 100: the phone_number_id does not exist, or the token may not use it."""
 
 
 class CloudApiTransport(HttpPlatform):
@@ -80,7 +65,8 @@ def message_of(job: JobSpec, number: str) -> dict[str, Any]:
     return {
         "messaging_product": "whatsapp",
         "recipient_type": "individual",
-        "to": number,
+        "to": f"+{number}",
+        "biz_opaque_callback_data": callback_data(job.key),
         "type": kind,
         kind: content,
     }
@@ -93,8 +79,10 @@ def _content(job: JobSpec) -> tuple[str, Any]:  # noqa: PLR0911  # one return fo
             return "text", {"body": job.body}
         case "image" | "video":
             return job.kind, {"link": job.media} | caption
-        case "audio" | "voice":
+        case "audio":
             return "audio", {"link": job.media}
+        case "voice":
+            return "audio", {"link": job.media, "voice": True}
         case "document":
             return "document", {"link": job.media} | caption | ({"filename": job.file_name} if job.file_name else {})
         case "location":
@@ -120,71 +108,17 @@ def _template(details: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, "language": {"code": language}} | ({"components": components} if components else {})
 
 
-def _pair_rate(text: str, context: Context) -> SendError:
-    return TransientError(text, retry_after=context.wait(PAIR_BACKOFF), error_class=ErrorClass.RATE_LIMIT)
-
-
-def _spam(text: str, context: Context) -> SendError:
-    return DeviceUnavailableError(text, retry_after=context.wait(SPAM_BACKOFF), error_class=ErrorClass.RATE_LIMIT)
-
-
-def _dead_token(text: str, _: Context) -> SendError:
-    return DeviceUnavailableError(
-        f"{text}: its token is no longer valid", state=DeviceState.LOGGED_OUT, error_class=ErrorClass.ACCOUNT
-    )
-
-
-def _service(text: str, context: Context) -> SendError:
-    return TransientError(text, retry_after=context.wait(SERVICE_RETRY), error_class=ErrorClass.SERVER)
-
-
-def _opted_out(text: str, _: Context) -> SendError:
-    return OptedOutError(text)
-
-
-CODES: Final[Mapping[int, Reader]] = MappingProxyType(
-    {
-        # calls of the app, of the business account, of the number; the same for every device of the token
-        **dict.fromkeys((4, 80007, 130429), too_fast),
-        131056: _pair_rate,
-        131048: _spam,
-        190: _dead_token,
-        # permissions, blocks, payment, an unregistered number, maintenance: a person must fix the account
-        **dict.fromkeys(
-            (3, 10, 33, 368, 130497, 131005, 131031, 131037, 131042, 131045, 131057, 133010), account_setup
-        ),
-        **dict.fromkeys(range(200, 300), account_setup),
-        # "service unavailable" and the like: nothing was done
-        **dict.fromkeys((2, 131016, 133004), _service),
-        # not on WhatsApp, the sender itself, not on the list of a test number, an experiment, too much marketing
-        **dict.fromkeys((130472, 131021, 131026, 131030, 131049), bad_recipient),
-        131050: _opted_out,
-        # parameters, kinds, media, templates, a text more than 24 hours after the recipient wrote
-        **dict.fromkeys((100, 131008, 131009, 131047, 131051, 131052, 131053, 135000), bad_content),
-        **dict.fromkeys((132000, 132001, 132005, 132007, 132012, 132015, 132016, 132068, 132069), bad_content),
-    }
-)
-
-
 def read_error(error: Mapping[str, Any], status: int, context: Context) -> Reading:
     """The verdict in the object `error` of an answer."""
     code = error.get("code")
     if not isinstance(code, int) or isinstance(code, bool):
         return Unclear("JSON with an error without a code")
     text = f"the Cloud API refused the message ({describe(error, context)})"
-    if code == 100 and error.get("error_subcode") == NO_SUCH_NUMBER:
-        return Refused(account_setup(text, context))
-    if (reader := CODES.get(code)) is not None:
-        return Refused(reader(text, context))
+    if (meaning := meaning_of(code, error.get("error_subcode"))) is not None:
+        return Refused(error_of(meaning, text, context.retry_after), exact=True)
     if status >= 500:
-        return Unclear(f"error {describe(error, context)}")
-    return Refused(PermanentError(text, error_class=ErrorClass.UNKNOWN))
-
-
-def error_class_of(code: object) -> ErrorClass:
-    """The class of a code, for messages that Meta reports later as not delivered."""
-    reader = CODES.get(code) if isinstance(code, int) else None
-    return ErrorClass.SERVER if reader is None else reader("", Context("cloud_api", "", ())).error_class
+        return Unclear(unknown(f"error {describe(error, context)}"))
+    return Refused(PermanentError(unknown(text), error_class=ErrorClass.UNKNOWN))
 
 
 def describe(error: Mapping[str, Any], context: Context) -> str:

@@ -30,8 +30,9 @@ from shardd.phone_numbers import parse_recipient
 from shardd.transports.base import Events, Sent, Surroundings, Transport
 from shardd.transports.details import content_error
 from shardd.transports.platforms.account_limits import AccountLimits
-from shardd.transports.platforms.answers import SETUP_RETRY, Accepted, Context, Reading, Unclear, read_object, verdict
+from shardd.transports.platforms.answers import Accepted, Context, Reading, Unclear, read_object, verdict
 from shardd.transports.platforms.http_exchange import HttpExchange, Request
+from shardd.transports.platforms.waits import SETUP_RETRY
 from shardd.urls import safe_url
 
 MAX_WAIT: Final = 5.0
@@ -80,7 +81,7 @@ class HttpPlatform(Transport):
             )
         request = self.request(own, job, recipient.number)
         await self._wait_for_rate(account)
-        secrets = tuple(own[name] for name in secret_names(self.name))
+        secrets = tuple(own[name] for name in secret_names(self.name) if name in own)
         return Prepared(request, account, Context(self.name, job.body, secrets))
 
     async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Prepared) -> Sent:

@@ -1,7 +1,8 @@
 """The transport `wablas`: text and images through Wablas, whose devices are identified by their tokens.
 
 POST {base}/api/send-message with `phone` and `message`, or {base}/api/send-image with `phone`, `image` (a URL) and `caption`,
-both url-encoded; the token is the value of the header Authorization. Success is JSON `status: true`.
+both url-encoded; the value of the header Authorization is the token, or `token.secret_key` for an account with a secret key
+(wablas.com/documentation/api). Success is JSON `status: true`.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from aiohttp import FormData
 
 from shardd.config.transports.platforms import WABLAS
 from shardd.ipc import JobSpec
-from shardd.transports.platforms.answers import Context, Reading, read_status
+from shardd.transports.platforms.answers import Context, Reading, message_id_of, read_status
 from shardd.transports.platforms.http_exchange import Request
 from shardd.transports.platforms.http_platform import HttpPlatform
 
 
 class WablasTransport(HttpPlatform):
-    """Device settings: token; optional: base."""
+    """Device settings: token; optional: secret_key, base."""
 
     definition: ClassVar = WABLAS
 
@@ -32,19 +33,9 @@ class WablasTransport(HttpPlatform):
         return Request(
             url=f"{self.base_of(own)}/api/{path}",
             body=FormData(form),
-            headers={"Authorization": own["token"]},
+            headers={"Authorization": ".".join(filter(None, (own["token"], own.get("secret_key"))))},
         )
 
     def read(self, body: Mapping[str, Any], status: int, context: Context) -> Reading:  # noqa: ARG002 - the body suffices
-        """`status`, and a sentence in `message`."""
-        return read_status(body, "message", context, _message_id(body))
-
-
-def _message_id(body: Mapping[str, Any]) -> str | None:
-    """The id in an answer, if any: data.messages[0].id, or data.id."""
-    data = body.get("data")
-    messages = data.get("messages") if isinstance(data, dict) else None
-    for place in (messages[0] if isinstance(messages, list) and messages else None, data):
-        if isinstance(place, dict) and isinstance(place.get("id"), str) and place["id"]:
-            return str(place["id"])
-    return None
+        """`status`, and a sentence."""
+        return read_status(body, context, message_id_of(body))

@@ -29,6 +29,19 @@ async def test_what_a_platform_asks_of_one_device_all_of_its_account_do(
     assert [received.content["phone_number_id"] for received in platforms.received] == ["1", "3"]
 
 
+async def test_the_throughput_of_a_number_is_its_own(
+    platforms: PlatformServer, make_platform_device: MakeDevice
+) -> None:
+    """Meta's page on throughput: 130429 is a limit of each business phone number."""
+    first = await make_platform_device("cloud_api", settings={"phone_number_id": "1", "token": "shared"})
+    sibling = PlatformDevice(first.transport, {"phone_number_id": "2", "token": "shared"})
+    platforms.next(says(429, {"error": {"code": 130429, "message": "(#130429) Rate limit hit"}}))
+    error = await first.fail()
+    assert isinstance(error, DeviceUnavailableError)
+    assert not error.whole_account
+    await sibling.send(body="hello")
+
+
 async def test_while_a_platform_leaves_messages_in_doubt_it_gets_no_more_of_them(
     platforms: PlatformServer, make_platform_device: MakeDevice
 ) -> None:
