@@ -20,6 +20,7 @@ from shardd.errors import ErrorClass, PermanentError
 USER_SERVER: Final = "s.whatsapp.net"
 HIDDEN_SERVER: Final = "lid"
 """JIDs that hide the number."""
+GROUP_SERVER: Final = "g.us"
 
 _JID: Final = re.compile(r"(?P<user>[0-9]+(-[0-9]+)?)@(?P<server>s\.whatsapp\.net|c\.us|lid|g\.us)", re.ASCII)
 _SPELLING: Final = re.compile(r"[\s().\-/\u00a0\u2010-\u2015]")

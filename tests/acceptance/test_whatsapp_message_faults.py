@@ -146,14 +146,67 @@ async def a_usync_that_fails_is_tried_again(f: Faults, phone: Phone) -> None:
     assert f.arrivals(body) == ["ack"]
 
 
-@CASES.add
-async def a_prekey_error_reaches_nobody_and_no_receipt_is_claimed(f: Faults, phone: Phone) -> None:
-    f.strike(phone, "error", "prekeys", code=500, times=None)
-    job, _ = f.send(phone)
+# ---- a message that nobody could read (nothing in the stanza for the recipient, which WhatsApp acknowledges all the same)
+
+
+async def is_sent_once_it_is_readable(f: Faults, phone: Phone, fault: int, error_class: str, *words: str) -> None:
+    """As long as the fault lasts, tries fail with these words and leave no trace at WhatsApp."""
+    job, body = f.send(phone)
+    await f.fleet.until(lambda: f.fleet.job(job)["error"])
+    row = f.fleet.job(job)
+    assert row["error_class"] == error_class, row
+    assert all(word in row["error"] for word in words), row
+    assert f.control.messages(sender=phone.number, accepted_only=False) == []
+    f.control.remove_fault(fault)
     row = await f.fleet.job_is(job, "sent")
-    (message,) = f.control.messages(message_id=row["message_id"])
-    assert message.copies == 0
-    assert f.fleet.job(job)["delivered_at"] is None
+    assert row["failures"] > 0
+    (message,) = f.control.messages(sender=phone.number, accepted_only=False)
+    assert (message.text, message.id, message.copies) == (body, row["message_id"], 1)
+
+
+@CASES.add
+async def prekeys_429_rests_the_device(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "error", "prekeys", code=429)
+    job, _ = f.send(phone)
+    await f.waits(phone, job, "429")
+    assert f.fleet.device(phone)["state"] == "ready"
+    assert f.fleet.job(job)["error_class"] == "rate_limit"
+    assert f.control.messages(sender=phone.number, accepted_only=False) == []
+
+
+@CASES.add
+async def prekeys_503_is_tried_again(f: Faults, phone: Phone) -> None:
+    fault = f.strike(phone, "error", "prekeys", code=503, times=None)
+    await is_sent_once_it_is_readable(f, phone, fault, "server", "503")
+
+
+@CASES.add
+async def prekeys_without_the_user_are_tried_again(f: Faults, phone: Phone) -> None:
+    fault = f.strike(phone, "omit", "prekeys", times=None)
+    await is_sent_once_it_is_readable(f, phone, fault, "recipient", "no keys")
+
+
+@CASES.add
+async def prekeys_refused_for_the_user_are_tried_again(f: Faults, phone: Phone) -> None:
+    fault = f.strike(phone, "refuse", "prekeys", code=404, times=None)
+    await is_sent_once_it_is_readable(f, phone, fault, "recipient", "404")
+
+
+@CASES.add
+async def a_recipient_without_devices_is_tried_again(f: Faults, phone: Phone) -> None:
+    fault = f.strike(phone, "omit", "usync", times=None)
+    await is_sent_once_it_is_readable(f, phone, fault, "recipient", "no device")
+
+
+@CASES.add
+async def keys_that_never_come_fail_the_job_and_not_the_device(f: Faults, phone: Phone) -> None:
+    stranger = f.fleet.stranger()
+    f.strike(phone, "omit", "prekeys", recipient=stranger, times=None)
+    job, _ = f.send(phone, stranger)
+    row = await f.fleet.job_is(job, "failed")
+    assert (row["failures"], row["error_class"]) == (5, "recipient")
+    await f.works(phone)
+    assert len(f.control.messages(sender=phone.number, accepted_only=False)) == 1
 
 
 # ---- new contacts

@@ -102,13 +102,17 @@ class Commands:
 
     # The record
 
-    def messages(self, *, accepted_only: bool = True, **wanted: str) -> list[dict[str, Any]]:
-        """Messages that match (fields of ``MessageFilter``)."""
-        found = self._network.record.messages(MessageFilter(**wanted), accepted_only=accepted_only)
+    def messages(
+        self, *, accepted_only: bool = True, readable_only: bool = True, **wanted: str
+    ) -> list[dict[str, Any]]:
+        """Messages that match (fields of ``MessageFilter``); see ``Record.messages``."""
+        found = self._network.record.messages(
+            MessageFilter(**wanted), accepted_only=accepted_only, readable_only=readable_only
+        )
         return [message.as_dict() for message in found]
 
     async def wait_messages(self, count: int, timeout: float, **wanted: str) -> list[dict[str, Any]]:
-        """Accepted messages that match, once there are ``count``; an error if there are fewer after ``timeout`` seconds."""
+        """Deliveries that match, once there are ``count``; an error if there are fewer after ``timeout`` seconds."""
         found = await self._network.record.wait_messages(MessageFilter(**wanted), count, timeout)
         _demand(len(found), count, "messages", timeout)
         return [message.as_dict() for message in found]

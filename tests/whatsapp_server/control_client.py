@@ -73,11 +73,22 @@ class ControlClient:
         self.call("clear_faults")
 
     def messages(
-        self, *, sender: str = "", recipient: str = "", text: str = "", message_id: str = "", accepted_only: bool = True
+        self,
+        *,
+        sender: str = "",
+        recipient: str = "",
+        text: str = "",
+        message_id: str = "",
+        accepted_only: bool = True,
+        readable_only: bool = True,
     ) -> list[Message]:
-        """Messages as WhatsApp stores them: each once, with its arrivals."""
+        """Deliveries: messages that WhatsApp accepted and somebody can read, each once, with its arrivals.
+
+        ``accepted_only=False``: all that arrived; ``readable_only=False``: also accepted ones that nobody can read.
+        """
         wanted = {"sender": sender, "recipient": recipient, "text": text, "message_id": message_id}
-        return [_message(found) for found in self.call("messages", accepted_only=accepted_only, **wanted)]
+        which = {"accepted_only": accepted_only, "readable_only": readable_only}
+        return [_message(found) for found in self.call("messages", **which, **wanted)]
 
     def wait_messages(
         self,
@@ -89,7 +100,7 @@ class ControlClient:
         text: str = "",
         message_id: str = "",
     ) -> list[Message]:
-        """Accepted messages that match, once there are ``count``.
+        """Deliveries that match, once there are ``count``.
 
         Raises:
             ControlError: There were fewer after ``timeout`` seconds.
@@ -99,10 +110,10 @@ class ControlClient:
 
     def resent(self) -> list[Message]:
         """Messages that arrived more than once with the same id; WhatsApp shows them once."""
-        return [message for message in self.messages() if len(message.arrivals) > 1]
+        return [message for message in self.messages(readable_only=False) if len(message.arrivals) > 1]
 
     def doubled(self) -> list[list[Message]]:
-        """Accepted messages from one sender to one recipient with the same kind and text but different ids.
+        """Deliveries from one sender to one recipient with the same kind and text but different ids.
 
         A person would see them twice. A test that counts duplicates needs a distinct text in every message.
         """

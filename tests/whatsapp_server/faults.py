@@ -10,6 +10,8 @@ ignore         this one stanza is not answered; the connection stays usable
 delay          the answer is sent ``seconds`` late (at ``message``: accepted at once, only the ack is late)
 drop           the TCP connection is cut
 error          the answer is the error ``code``: an ack error, an iq error, or an HTTP status, by stage
+omit           the answer leaves things out: at ``usync`` the devices of a user, at ``prekeys`` the whole user
+refuse         at ``prekeys``: the answer has the error ``code`` in the place of a user's keys
 failure        at ``login`` or ``online``: ``<failure reason=code [expire]>``, then the connection ends
 stream_error   ``<stream:error [code]>`` with an optional ``conflict``, then the connection ends
 =============  ======================================================================================================
@@ -50,6 +52,8 @@ class Kind(StrEnum):
     DELAY = "delay"
     DROP = "drop"
     ERROR = "error"
+    OMIT = "omit"
+    REFUSE = "refuse"
     FAILURE = "failure"
     STREAM_ERROR = "stream_error"
 
@@ -59,6 +63,8 @@ STREAM_STAGES = frozenset({Stage.LOGIN, Stage.ONLINE, Stage.MESSAGE, Stage.USYNC
 _STAGES_OF_KIND = {
     Kind.IGNORE: STREAM_STAGES - {Stage.LOGIN, Stage.ONLINE},
     Kind.ERROR: frozenset(Stage) - {Stage.TLS, Stage.LOGIN, Stage.ONLINE},
+    Kind.OMIT: frozenset({Stage.USYNC, Stage.PREKEYS}),
+    Kind.REFUSE: frozenset({Stage.PREKEYS}),
     Kind.FAILURE: frozenset({Stage.LOGIN, Stage.ONLINE}),
     Kind.STREAM_ERROR: STREAM_STAGES,
 }
@@ -73,7 +79,8 @@ class Fault:
         kind: What happens.
         at: Where.
         device: ``number`` or ``number:index``; before the login, the proxy's user name. Empty: every device.
-        recipient: Number or group, at ``message`` only. Empty: every recipient.
+        recipient: Number or group, at ``message``; number at ``usync`` and ``prekeys``, whose request may name several. Empty:
+            every recipient, and for ``omit`` and ``refuse`` all but the device's own account.
         times: How often it applies before it is used up; None: without limit.
         probability: The chance that it applies when it could.
         seconds: For ``delay``.
@@ -105,10 +112,14 @@ class Fault:
         self.kind, self.at = Kind(self.kind), Stage(self.at)
         if self.at not in _STAGES_OF_KIND.get(self.kind, frozenset(Stage)):
             raise ValueError(f"a fault of kind {self.kind} cannot apply at {self.at}")
-        if self.kind is Kind.ERROR and self.code is None and self.at is not Stage.CONNECT:
-            raise ValueError("a fault of kind error needs a code")
+        if self.kind in (Kind.ERROR, Kind.REFUSE) and self.code is None and self.at is not Stage.CONNECT:
+            raise ValueError(f"a fault of kind {self.kind} needs a code")
         if not 0 < self.probability <= 1:
             raise ValueError(f"probability must be above 0 and at most 1, not {self.probability}")
+
+    def spares(self, number: str, asker: str) -> bool:
+        """Whether an ``omit`` or a ``refuse`` for a request of the account ``asker`` leaves this user alone."""
+        return number != self.recipient if self.recipient else number == asker
 
 
 @dataclass(frozen=True)
@@ -117,7 +128,7 @@ class Occasion:
 
     at: Stage
     device: str = ""
-    recipient: str = ""
+    recipients: tuple[str, ...] = ()
     stranger: bool = False
     xmlns: str = ""
 
@@ -162,7 +173,7 @@ class FaultList:
         return (
             fault.at is occasion.at
             and device_matches(fault.device, occasion.device)
-            and fault.recipient in ("", occasion.recipient)
+            and (not fault.recipient or fault.recipient in occasion.recipients)
             and fault.xmlns in ("", occasion.xmlns)
             and (occasion.stranger or not fault.strangers_only)
             and (fault.probability == 1 or self._chance.random() < fault.probability)

@@ -32,15 +32,20 @@ class Media:
 
 @dataclass(slots=True)
 class Arrival:
-    """One arrival of a message: its time (Unix seconds), and how the server answered."""
+    """One arrival of a message: its time (Unix seconds), how the server answered, and its number of copies for the recipient."""
 
     time: float
     outcome: str
+    copies: int = 0
 
 
 @dataclass(slots=True)
 class Message:
-    """One message as WhatsApp stores it. ``accepted``: WhatsApp took it, whatever it answered."""
+    """One message as WhatsApp stores it.
+
+    ``accepted``: WhatsApp took it, whatever it answered. ``copies_for``: the devices (``number:index``) of its recipient, or of
+    the members of its group, that a copy was encrypted for. ``read_by``: the phones that decrypted theirs.
+    """
 
     sender: str
     sender_device: str
@@ -49,12 +54,22 @@ class Message:
     kind: str = "unreadable"
     text: str = ""
     media: Media | None = None
-    copies: int = 0
+    copies_for: list[str] = field(default_factory=list)
     read_by: list[str] = field(default_factory=list)
     error: str = ""
     bot_tag: bool = False  # the sender marked itself as a bot
     accepted: bool = False
     arrivals: list[Arrival] = field(default_factory=list)
+
+    @property
+    def copies(self) -> int:
+        """How many copies it had for others than the sender's own devices."""
+        return len(self.copies_for)
+
+    @property
+    def readable(self) -> bool:
+        """Whether somebody can read it: a phone did, or a linked device got a copy, which this server cannot open."""
+        return bool(self.read_by) or (bool(self.copies_for) and not self.error)
 
     def as_dict(self) -> dict[str, Any]:
         """The value as JSON for the control protocol."""
@@ -159,25 +174,35 @@ class Record:
         known = self._messages.setdefault((message.sender, message.id), message)
         if known.kind == "unreadable":  # a later arrival may be readable
             known.kind, known.text, known.media = message.kind, message.text, message.media
-            known.copies, known.read_by, known.error = message.copies, message.read_by, message.error
-        known.arrivals.append(Arrival(time.time(), outcome))
+            known.copies_for, known.read_by, known.error = message.copies_for, message.read_by, message.error
+        known.arrivals.append(Arrival(time.time(), outcome, message.copies))
         self.counts["arrivals"] += 1
         if accepted and not known.accepted:
             known.accepted = True
-            self.counts["messages"] += 1
-            self._message_waiters.offer(known)
+            self.counts["messages" if known.readable else "unreadable"] += 1
+            if known.readable:
+                self._message_waiters.offer(known)
         return known
 
     def known(self, sender: str, message_id: str) -> Message | None:
         """The message with that id, if it arrived before."""
         return self._messages.get((sender, message_id))
 
-    def messages(self, wanted: MessageFilter, *, accepted_only: bool = True) -> list[Message]:
-        """Messages in the order of their first arrival."""
-        return [m for m in self._messages.values() if (m.accepted or not accepted_only) and wanted.matches(m)]
+    def messages(
+        self, wanted: MessageFilter, *, accepted_only: bool = True, readable_only: bool = True
+    ) -> list[Message]:
+        """Deliveries in the order of their first arrival: accepted messages that somebody can read.
+
+        ``accepted_only=False``: all that arrived; ``readable_only=False``: also those that nobody can read.
+        """
+        return [
+            m
+            for m in self._messages.values()
+            if wanted.matches(m) and (not accepted_only or (m.accepted and (m.readable or not readable_only)))
+        ]
 
     async def wait_messages(self, wanted: MessageFilter, count: int, timeout: float) -> list[Message]:
-        """Accepted messages, once there are ``count``; fewer if ``timeout`` (seconds) runs out first."""
+        """Deliveries, once there are ``count``; fewer if ``timeout`` (seconds) runs out first."""
         return await self._message_waiters.wait(wanted.matches, self.messages(wanted), count, timeout)
 
     def note(self, kind: str, device: str = "", **details: Any) -> None:

@@ -55,6 +55,15 @@ class Egress:
         self.dials_left = 0
         self._check_lost()
 
+    def block(self) -> None:
+        """Let nothing more out to the main host. May be called in any thread.
+
+        All bytes of the client pass this process, so what it writes after this call has returned never leaves it.
+        """
+        for tunnel in tuple(self._tunnels):
+            if self.is_main(tunnel):
+                tunnel.block()
+
     def kill(self) -> None:
         """Cut every connection now and admit no other; calls that wait for one fail."""
         self.closed = True
@@ -140,6 +149,10 @@ class Tunnel:
         self._upstream.on_finish = self._finished
         self._client.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         join(self._client, self._upstream)
+
+    def block(self) -> None:
+        """Drop what still comes from the client."""
+        self._client.blocked = True
 
     def abort(self) -> None:
         """Cut both sides, or the dial."""

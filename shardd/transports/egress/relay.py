@@ -30,6 +30,8 @@ class Side(asyncio.Protocol):
         """The connection is gone."""
         self.finished = False
         """The peer sends nothing more; it may still read."""
+        self.blocked = False
+        """What still arrives is dropped. May be set in any thread."""
         self._on_open = on_open
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
@@ -47,6 +49,8 @@ class Side(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass bytes to the peer, or keep them for the handshake."""
+        if self.blocked:
+            return
         if self._peer is None:
             self._buffer += data
             self._wake()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from neonize.exc import NeonizeError, SendMessageError
 
@@ -21,14 +22,15 @@ from shardd.errors import (
     PermanentError,
     SendError,
     SharddError,
+    TransientError,
 )
 from shardd.ipc import DeviceSpec, JobSpec
-from shardd.phone_numbers import Recipient, parse_recipient
+from shardd.phone_numbers import GROUP_SERVER, USER_SERVER, Recipient, parse_recipient
 from shardd.states import DeviceState
 from shardd.transports.base import Events, Sent, Surroundings, Transport
 from shardd.transports.egress.gate import Gate
-from shardd.transports.whatsapp.clients.client import Client, ClientFailedError
-from shardd.transports.whatsapp.clients.library import adopt_loop, parse_jid
+from shardd.transports.whatsapp.clients.client import Client, ClientFailedError, UnreadableError
+from shardd.transports.whatsapp.clients.library import JID, adopt_loop, format_jid, parse_jid
 from shardd.transports.whatsapp.clients.pool import Clients
 from shardd.transports.whatsapp.media.fetcher import MediaFetcher
 from shardd.transports.whatsapp.media.file_types import MediaInfo, inspect
@@ -36,12 +38,16 @@ from shardd.transports.whatsapp.media.memory import Media
 from shardd.transports.whatsapp.media.previews import Previews
 from shardd.transports.whatsapp.messages import outgoing
 from shardd.transports.whatsapp.messages.arrivals import Arrivals
-from shardd.transports.whatsapp.messages.failures import Failure, SendContext, send_error, upload_error
+from shardd.transports.whatsapp.messages.copies import Copies
+from shardd.transports.whatsapp.messages.failures import Failure, SendContext, send_error, unreadable, upload_error
 from shardd.transports.whatsapp.messages.recipients import Directory, OptOuts, Restrictions
 from shardd.transports.whatsapp.sessions.store import SessionStore
 
 if TYPE_CHECKING:
     from shardd.config.transports.whatsapp import WhatsappConfig
+
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -61,6 +67,8 @@ class Prepared:
     client: Client
     recipient: Recipient
     jid: str
+    readers: list[str] | None
+    """The recipient's devices; None for a group."""
     message: Any
 
 
@@ -121,34 +129,18 @@ class WhatsappTransport(Transport):
         client = await self._clients.get_or_refresh(device)
         async with self._clients.in_use(client):
             await client.caught_up()
+            jid, readers = await self._find_readers(client, recipient, jid or recipient.jid)
             if message is None:
-                if not known and recipient.number:
-                    # An upload is expensive; whether the number has an account is cheap to ask.
-                    jid = await self._find(client, recipient.number)
                 message = await self._upload(client, job, fetched)
-        self._opt_outs.check(job, recipient.jid, jid or recipient.jid)
+        self._opt_outs.check(job, recipient.jid, jid)
         self._clients.hold(client)
-        return Prepared(client, recipient, jid or recipient.jid, message)
+        return Prepared(client, recipient, jid, readers, message)
 
-    async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Prepared) -> Sent:
+    async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Prepared) -> Sent:  # noqa: ARG002 - it is prepared
         """One call of the library, and its result."""
         async with self._clients.in_use(prepared.client):
             try:
-                message_id = await self._send(prepared, prepared.jid)
-            except _UnknownRecipientError:
-                # Nothing left. WhatsApp may list this account under another number: ask, and write there.
-                number = str(prepared.recipient.number)
-                jid = await self._find(prepared.client, number)
-                if jid == prepared.jid:
-                    self._directory.learn(number, None)
-                    raise PermanentError(
-                        f"{job.recipient} is not on WhatsApp", error_class=ErrorClass.RECIPIENT
-                    ) from None
-                self._opt_outs.check(job, jid)
-                try:
-                    message_id = await self._send(prepared, jid)
-                except _UnknownRecipientError as error:
-                    raise PermanentError(str(error), error_class=ErrorClass.RECIPIENT) from None
+                message_id = await self._send(prepared)
             except DeviceUnavailableError as error:
                 if error.state == DeviceState.RESTRICTED and error.until is not None:
                     self._restrictions.refused(device.id, error.until.timestamp())
@@ -179,41 +171,76 @@ class WhatsappTransport(Transport):
 
     # ---- inside
 
-    async def _send(self, prepared: Prepared, jid: str) -> str:
+    async def _send(self, prepared: Prepared) -> str:
         recipient = prepared.recipient
         context = SendContext(recipient.number or recipient.jid, time.time() + self._settings.restricted_for)
+        copies = Copies(prepared.readers)
         try:
-            message_id = await prepared.client.send(parse_jid(jid), prepared.message, self._settings.answer_timeout)
+            return await prepared.client.send(
+                parse_jid(prepared.jid), prepared.message, copies, self._settings.answer_timeout
+            )
         except ClientFailedError as error:
             raise error.failure.as_error() from None
+        except UnreadableError as error:
+            raise unreadable(error.reason, context) from None
         except TimeoutError:
             raise InDoubtError(
                 "no answer from WhatsApp to a message that was handed over", error_class=ErrorClass.TIMEOUT
             ) from None
         except SendMessageError as error:
-            read = send_error(str(error), context)
-            if recipient.number and isinstance(read, PermanentError) and "no LID found" in str(error):
-                raise _UnknownRecipientError(str(read)) from None
-            raise read from None
+            raise send_error(str(error), context) from None
+
+    async def _find_readers(self, client: Client, recipient: Recipient, jid: str) -> tuple[str, list[str] | None]:
+        """The JID to write to, and the devices that can read it. The library remembers both, and asks for neither again."""
+        if jid.endswith(f"@{GROUP_SERVER}"):
+            return jid, None
+        hidden = await self._hidden_id(client, jid)
+        if hidden is None and recipient.number:
+            # WhatsApp may list this account under another number.
+            jid = await self._find(client, recipient.number)
+            hidden = await self._hidden_id(client, jid)
+        if hidden is None:
+            raise TransientError(
+                f"WhatsApp does not say how to address {recipient.address}", error_class=ErrorClass.RECIPIENT
+            )
+        devices = await self._ask(client, lambda: client.handle.get_user_devices(hidden))
+        readers = [format_jid(device) for device in devices]
+        if not readers:
+            raise TransientError(
+                f"WhatsApp lists no device of {recipient.address} that could read a message",
+                error_class=ErrorClass.RECIPIENT,
+            )
         if recipient.number:
             self._directory.learn(recipient.number, jid)
-        return message_id
+        return jid, readers
+
+    async def _hidden_id(self, client: Client, jid: str) -> JID | None:
+        """The LID of a JID, to which the library writes; None if WhatsApp knows none."""
+        address = parse_jid(jid)
+        if address.Server != USER_SERVER:
+            return address
+        stored = await self._ask(client, lambda: client.handle.get_lid_from_pn(address))
+        if not stored.User:
+            # The library stores the answer, but does not return the LID in it.
+            await self._ask(client, lambda: client.handle.get_user_info(address))
+            stored = await self._ask(client, lambda: client.handle.get_lid_from_pn(address))
+        return stored if stored.User else None
+
+    async def _ask(self, client: Client, question: Callable[[], Awaitable[T]]) -> T:
+        """A question to WhatsApp or the session store that precedes a message. Raises SendError."""
+        try:
+            return await client.call(question, self._settings.answer_timeout)
+        except (NeonizeError, TimeoutError, ClientFailedError) as error:
+            raise _not_sent(error) from None
 
     async def _find(self, client: Client, number: str) -> str:
         """The JID of a number. Raises PermanentError when WhatsApp does not know it."""
-        try:
-            answers = await client.call(
-                lambda: client.handle.is_on_whatsapp("+" + number), self._settings.answer_timeout
-            )
-        except (NeonizeError, TimeoutError, ClientFailedError) as error:
-            raise _not_sent(error) from None
+        answers = await self._ask(client, lambda: client.handle.is_on_whatsapp("+" + number))
         if not answers or not answers[0].IsIn:
             self._directory.learn(number, None)
             raise PermanentError(f"+{number} is not on WhatsApp", error_class=ErrorClass.RECIPIENT)
         found = answers[0].JID
-        jid = f"{found.User}@{found.Server}"
-        self._directory.learn(number, jid)
-        return jid
+        return f"{found.User}@{found.Server}"
 
     async def _upload(self, client: Client, job: JobSpec, attachment: Attachment) -> Any:
         async def upload() -> Any:
@@ -251,10 +278,6 @@ class WhatsappTransport(Transport):
                 f"WhatsApp does not let this account write to new contacts for now (463); {recipient.number} may be one"
             )
             raise Failure(text, DeviceState.RESTRICTED, until, error_class=ErrorClass.ACCOUNT).as_error()
-
-
-class _UnknownRecipientError(SendError):
-    """WhatsApp has no account at this address; nothing was sent."""
 
 
 def _not_sent(error: Exception) -> SendError:

@@ -99,7 +99,7 @@ async def test_a_number_without_an_account_fails_for_good_and_is_remembered(
     whatsapp.control.not_on_whatsapp("6281234567899")
     told = await host.send(device, "6281234567899")
     assert (told["step"], told["error"], told["text"]) == (
-        "deliver",
+        "prepare",
         "PermanentError",
         "+6281234567899 is not on WhatsApp",
     )

@@ -229,11 +229,31 @@ async def test_a_prekey_error_lets_the_send_succeed_and_reach_nobody(plain_devic
 
     message_id = await plain_device.send(FRIEND, "into the void")
 
-    [message] = await plain_device.control.messages()
+    assert await plain_device.control.messages() == []
+    [message] = await plain_device.control.messages(readable_only=False)
     assert (message.id, message.copies, message.read_by) == (message_id, 0, [])
     readable = await plain_device.send(FRIEND, "heard")
     receipt = await plain_device.event("Receipt")
     assert receipt.details["MessageIDs"] == [readable]
+
+
+@pytest.mark.parametrize(
+    ("kind", "at", "details"),
+    [("omit", "prekeys", {}), ("omit", "usync", {"times": 2}), ("refuse", "prekeys", {"code": 404})],
+)
+async def test_keys_and_devices_can_be_left_out_of_an_answer(
+    plain_device: PlainDevice, kind: str, at: str, details: dict[str, int]
+) -> None:
+    await plain_device.control.fault(kind, at, recipient=FRIEND, **details)
+
+    message_id = await plain_device.send(FRIEND, "into the void")
+
+    [message] = await plain_device.control.messages(readable_only=False)
+    assert (message.id, message.copies_for, message.readable) == (message_id, [], False)
+    await plain_device.send(FRIEND, "heard")
+    [message] = await plain_device.control.messages()
+    assert message.copies_for == [f"{FRIEND}:0"]
+    assert [arrival.copies for arrival in message.arrivals] == [1]
 
 
 async def test_a_websocket_upgrade_that_is_never_answered_holds_up_nobody_else(plain_device: PlainDevice) -> None:

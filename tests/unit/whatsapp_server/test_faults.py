@@ -8,7 +8,7 @@ import pytest
 
 from tests.whatsapp_server.faults import Fault, FaultList, Kind, Occasion, Stage, device_matches
 
-MESSAGE = Occasion(Stage.MESSAGE, "62811:1", "62899", stranger=True)
+MESSAGE = Occasion(Stage.MESSAGE, "62811:1", ("62899",), stranger=True)
 
 
 def error(**rule: Any) -> Fault:

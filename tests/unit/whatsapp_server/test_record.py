@@ -8,7 +8,8 @@ EVERYTHING = MessageFilter()
 
 
 def message(message_id: str, text: str = "hello", *, recipient: str = "62899", kind: str = "text") -> Message:
-    return Message("62811", "62811:1", recipient, message_id, kind=kind, text=text)
+    read_by = [] if kind == "unreadable" else [recipient]
+    return Message("62811", "62811:1", recipient, message_id, kind=kind, text=text, read_by=read_by)
 
 
 def test_a_message_that_comes_again_under_its_id_is_one_message_with_two_arrivals() -> None:
@@ -42,6 +43,14 @@ def test_what_the_first_arrival_hid_a_later_one_shows() -> None:
     record.arrive(message("A", text="now readable"), "ack", accepted=True)
     [known] = record.messages(EVERYTHING)
     assert (known.kind, known.text) == ("text", "now readable")
+
+
+def test_what_nobody_can_read_is_not_delivered() -> None:
+    record = Record()
+    record.arrive(message("A", text="", kind="unreadable"), "ack", accepted=True)
+    assert record.messages(EVERYTHING) == []
+    assert [known.id for known in record.messages(EVERYTHING, readable_only=False)] == ["A"]
+    assert (record.counts["messages"], record.counts["unreadable"]) == (0, 1)
 
 
 def test_filters_name_sender_device_recipient_text_and_id() -> None:

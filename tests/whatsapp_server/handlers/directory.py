@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from ..crypto.ratchet import ONE_TIME_PREKEY_ID, SIGNED_PREKEY_ID
 from ..state.network import Network
@@ -11,15 +12,18 @@ from ..wire.nodes import JID, Attributes, MalformedStanzaError, Node, lid_jid, n
 _CURVE_TYPE = b"\x05"
 
 
-def answer_usync(network: Network, request: Node) -> Node:
-    """The answer to a ``usync``: one entry per user, with the parts that the query names."""
+def answer_usync(network: Network, request: Node, has_devices: Callable[[str], bool] = lambda _: True) -> Node:
+    """The answer to a ``usync``: one entry per user, with the parts that the query names.
+
+    ``has_devices``: whether the device list of this number is not empty.
+    """
     wanted = [part.tag for part in request.need("query").children]
-    users = [_user(network, user, wanted) for user in request.need("list").children]
+    users = [_user(network, user, wanted, has_devices) for user in request.need("list").children]
     results = Node("result", None, [Node(part) for part in wanted])
     return Node("usync", request.attributes, [results, Node("list", None, users)])
 
 
-def _user(network: Network, user: Node, wanted: list[str]) -> Node:
+def _user(network: Network, user: Node, wanted: list[str], has_devices: Callable[[str], bool]) -> Node:
     if not isinstance(user.attributes.get("jid"), JID):
         return _contact_by_number(network, user)
     jid = user.jid("jid")
@@ -28,7 +32,8 @@ def _user(network: Network, user: Node, wanted: list[str]) -> Node:
     if exists and "lid" in wanted:
         parts.append(Node("lid", {"val": lid_jid(jid.number)}))
     if exists and "devices" in wanted:
-        parts.append(Node("devices", None, [_device_list(network, jid.number)]))
+        listed = _device_list(network, jid.number) if has_devices(jid.number) else Node("device-list")
+        parts.append(Node("devices", None, [listed]))
     if exists and "status" in wanted:
         parts.append(Node("status", {"t": 0}, b""))
     return Node("user", {"jid": jid}, parts)
@@ -65,13 +70,20 @@ def prekey_bundle(network: Network, jid: JID) -> Node:
     device = network.accounts.account(jid.number).devices.get(jid.device)
     bundle = device.take_bundle() if device else None
     if device is None or device.keys is None or bundle is None:
-        return Node("user", {"jid": jid}, [Node("error", {"code": 404, "text": "item-not-found"})])
+        return no_keys(jid, 404)
     keys = device.keys
     signed = _signed_key(keys.signed_prekey_id, keys.signed_prekey, keys.signature)
     extra = []
     if bundle.one_time_prekey is not None and bundle.one_time_prekey_id is not None:
         extra.append(_key("key", bundle.one_time_prekey_id, bundle.one_time_prekey))
     return _bundle(jid, keys.registration, keys.identity, signed, *extra)
+
+
+def no_keys(jid: JID, code: int) -> Node:
+    """The error in the place of a device's keys."""
+    return Node(
+        "user", {"jid": jid}, [Node("error", {"code": code, "text": "item-not-found" if code == 404 else "fault"})]
+    )
 
 
 def _bundle(jid: JID, registration: bytes, identity: bytes, *keys: Node) -> Node:

@@ -33,7 +33,7 @@ async def receive(connection: ChatConnection, node: Node) -> None:
     to = node.jid("to")
     account = network.accounts.account(device.number)
     stranger = to.server != GROUP_SERVER and account.is_stranger(to.number)
-    fault = network.faults.strike(Occasion(Stage.MESSAGE, device.name, to.number, stranger=stranger))
+    fault = network.faults.strike(Occasion(Stage.MESSAGE, device.name, (to.number,), stranger=stranger))
     error = fault.code if fault is not None and fault.kind is Kind.ERROR else None
     if fault is None and stranger and account.is_restricted:
         error = RESTRICTED
@@ -44,7 +44,7 @@ async def receive(connection: ChatConnection, node: Node) -> None:
     if accepted and is_new:
         account.contacts.add(to.number)
         _pass_on(network, device, node)
-        if network.settings.receipts is not Receipts.OFF and _reached_somebody(message):
+        if network.settings.receipts is not Receipts.OFF and message.readable:
             network.start(_send_receipts(network, device, to, message))
     acknowledgement = _ack(node, error)
     if fault is None or fault.kind is Kind.ERROR:
@@ -86,7 +86,8 @@ def _open(network: Network, device: LinkedDevice, node: Node) -> Message:
         if copy.tag != "to" or copy.find("enc") is None:
             continue
         recipient = copy.jid("jid")
-        message.copies += recipient.number != device.number
+        if recipient.number == to.number or (to.server == GROUP_SERVER and recipient.number != device.number):
+            message.copies_for.append(f"{recipient.number}:{recipient.device}")
         if recipient.device == 0 and network.settings.decrypt:
             _read_copy(network, device, message, recipient.number, copy.need("enc"))
     group_copy = node.find("enc")
@@ -107,7 +108,7 @@ def _read_copy(network: Network, device: LinkedDevice, message: Message, number:
     else:
         if message.kind == "unreadable" and not plain.senderKeyDistributionMessage.groupID:
             describe(plain, network.media, message)
-    if number != device.number:
+    if number != device.number or number == message.recipient:
         message.read_by.append(number)
 
 
@@ -139,10 +140,6 @@ def _remember_plain(network: Network, message: Message) -> None:
     known = network.record.known(message.sender, message.id)
     if known is not None:
         message.kind, message.text, message.media = known.kind, known.text, known.media
-
-
-def _reached_somebody(message: Message) -> bool:
-    return bool(message.read_by) or (message.copies > 0 and not message.error)
 
 
 async def _send_receipts(network: Network, device: LinkedDevice, to: JID, message: Message) -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from ..faults import Fault, Kind, Occasion, Stage
 from ..state.accounts import PublicKeys
 from ..state.groups import UnknownGroupError
-from ..wire.nodes import Attributes, Node
+from ..wire.nodes import JID, Attributes, Node
 from . import messages, pairing
-from .directory import answer_usync, prekey_bundle
+from .directory import answer_usync, no_keys, prekey_bundle
 
 if TYPE_CHECKING:
     from .connection import ChatConnection
@@ -30,7 +30,7 @@ async def handle(connection: ChatConnection, node: Node) -> None:
     elif node.tag == "iq":
         fault = connection.network.faults.strike(_occasion(connection, node))
         if fault is None or await _goes_on(connection, node, fault):
-            await _handle_iq(connection, node)
+            await _handle_iq(connection, node, fault)
     elif node.tag == "receipt":
         _acknowledge_receipt(connection, node)
     elif node.tag not in _SILENT:
@@ -39,41 +39,46 @@ async def handle(connection: ChatConnection, node: Node) -> None:
 
 def _occasion(connection: ChatConnection, node: Node) -> Occasion:
     namespace = node.text("xmlns", "")
-    stage = Stage.IQ
+    stage, users = Stage.IQ, []
     if namespace == "usync":
-        stage = Stage.USYNC
+        stage, users = Stage.USYNC, node.need("usync").need("list").children
     elif namespace == "encrypt" and node.find("key"):
-        stage = Stage.PREKEYS
-    return Occasion(stage, _name(connection), xmlns=namespace)
+        stage, users = Stage.PREKEYS, node.need("key").children
+    named = tuple(user.jid("jid").number for user in users if isinstance(user.attributes.get("jid"), JID))
+    return Occasion(stage, _name(connection), named, xmlns=namespace)
 
 
 async def _goes_on(connection: ChatConnection, node: Node, fault: Fault) -> bool:
     await connection.strike(fault)
     if fault.kind is Kind.ERROR:
         connection.answer_error(node, fault.code or 500, "fault")
-    return fault.kind is Kind.DELAY
+    return fault.kind in (Kind.DELAY, Kind.OMIT, Kind.REFUSE)
 
 
-async def _handle_iq(connection: ChatConnection, node: Node) -> None:
+async def _handle_iq(connection: ChatConnection, node: Node, fault: Fault | None) -> None:
     namespace = node.text("xmlns", "")
     if not namespace:
         if node.find("pair-device-sign"):
             await pairing.device_signed(connection, node)
         return
     if namespace in _HANDLERS:
-        _HANDLERS[namespace](connection, node)
+        _HANDLERS[namespace](connection, node, fault)
     else:
         if namespace not in _PLAIN_RESULT:
             connection.network.record.note("unknown_stanza", _name(connection), stanza=f"iq {namespace}")
         connection.answer(node)
 
 
-def _encrypt(connection: ChatConnection, node: Node) -> None:
+def _encrypt(connection: ChatConnection, node: Node, fault: Fault | None) -> None:
     if node.find("count"):
         connection.answer(node, Node("count", {"value": PREKEYS_LEFT}))
     elif node.find("key"):
-        users = [prekey_bundle(connection.network, user.jid("jid")) for user in node.need("key").children]
-        connection.answer(node, Node("list", None, users))
+        asked = [user.jid("jid") for user in node.need("key").children]
+        struck = [] if fault is None else [jid for jid in asked if not fault.spares(jid.number, _number(connection))]
+        found = [prekey_bundle(connection.network, jid) for jid in asked if jid not in struck]
+        if fault is not None and fault.kind is Kind.REFUSE:
+            found += [no_keys(jid, fault.code or NOT_FOUND) for jid in struck]
+        connection.answer(node, Node("list", None, found))
     else:
         if connection.device is not None and node.find("identity"):
             signed = node.need("skey")
@@ -89,16 +94,21 @@ def _encrypt(connection: ChatConnection, node: Node) -> None:
         connection.answer(node)
 
 
-def _usync(connection: ChatConnection, node: Node) -> None:
-    connection.answer(node, answer_usync(connection.network, node.need("usync")))
+def _usync(connection: ChatConnection, node: Node, fault: Fault | None) -> None:
+    omits = fault is not None and fault.kind is Kind.OMIT
+
+    def has_devices(number: str) -> bool:
+        return not omits or fault is None or fault.spares(number, _number(connection))
+
+    connection.answer(node, answer_usync(connection.network, node.need("usync"), has_devices))
 
 
-def _media_connection(connection: ChatConnection, node: Node) -> None:
+def _media_connection(connection: ChatConnection, node: Node, _: Fault | None) -> None:
     attributes: Attributes = {"auth": "test", "ttl": MEDIA_TTL, "auth_ttl": MEDIA_TTL, "max_buckets": 12}
     connection.answer(node, Node("media_conn", attributes, [Node("host", {"hostname": MEDIA_HOST})]))
 
 
-def _groups(connection: ChatConnection, node: Node) -> None:
+def _groups(connection: ChatConnection, node: Node, _: Fault | None) -> None:
     groups = connection.network.groups
     if node.find("participating") and connection.device is not None:
         mine = [group.description() for group in groups.of_member(connection.device.number)]
@@ -110,7 +120,7 @@ def _groups(connection: ChatConnection, node: Node) -> None:
         connection.answer_error(node, NOT_FOUND, "item-not-found")
 
 
-def _multi_device(connection: ChatConnection, node: Node) -> None:
+def _multi_device(connection: ChatConnection, node: Node, _: Fault | None) -> None:
     registration = node.find("link_code_companion_reg")
     if registration is not None:
         pairing.code_stage(connection, node, registration)
@@ -121,7 +131,7 @@ def _multi_device(connection: ChatConnection, node: Node) -> None:
     connection.answer(node)
 
 
-def _profile_picture(connection: ChatConnection, node: Node) -> None:
+def _profile_picture(connection: ChatConnection, node: Node, _: Fault | None) -> None:
     connection.answer_error(node, NOT_FOUND, "item-not-found")
 
 
@@ -132,11 +142,15 @@ def _acknowledge_receipt(connection: ChatConnection, node: Node) -> None:
     connection.send(Node("ack", attributes | {"class": "receipt", "from": node.attributes.get("to")}))
 
 
+def _number(connection: ChatConnection) -> str:
+    return _name(connection).partition(":")[0]
+
+
 def _name(connection: ChatConnection) -> str:
     return connection.device.name if connection.device else connection.proxy_user
 
 
-_HANDLERS: dict[str, Callable[[ChatConnection, Node], None]] = {
+_HANDLERS: dict[str, Callable[[ChatConnection, Node, Fault | None], None]] = {
     "encrypt": _encrypt,
     "usync": _usync,
     "w:m": _media_connection,

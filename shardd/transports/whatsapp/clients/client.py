@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 from uuid import uuid4
 
-from neonize._binder import ProxySettings
 from neonize.aioze import events as library_events
 from neonize.exc import NeonizeError
 from neonize.proto.Neonize_pb2 import Receipt
@@ -31,9 +30,11 @@ from shardd.transports.whatsapp.clients.library import (
     WRITE_TIMEOUT,
     LibraryLock,
     NewAClient,
+    connect,
     parse_jid,
 )
 from shardd.transports.whatsapp.messages import failures
+from shardd.transports.whatsapp.messages.copies import Copies
 from shardd.transports.whatsapp.messages.failures import Failure
 from shardd.transports.whatsapp.messages.incoming import Backlog
 from shardd.urls import scrub_urls
@@ -62,6 +63,7 @@ _FAILURES: Final[tuple[tuple[Any, Callable[[Any], Failure]], ...]] = (
 )
 
 LOST: Final = Failure("the connection to WhatsApp was lost", error_class=ErrorClass.CONNECTION)
+UNREADABLE: Final = Failure("nobody could have read its message", error_class=ErrorClass.RECIPIENT)
 
 T = TypeVar("T")
 
@@ -72,6 +74,14 @@ class ClientFailedError(Exception):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.text)
         self.failure = failure
+
+
+class UnreadableError(Exception):
+    """No device of the recipient could be encrypted for; nothing left. `reason`: the library's words."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Listener(Protocol):
@@ -117,6 +127,8 @@ class Client:
         self._open = False
         self._running: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
+        self._copies: Copies | None = None
+        self._unreadable: asyncio.Future[None] = self._loop.create_future()
         self._logged_in: asyncio.Future[None] = self._loop.create_future()
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._backlog = Backlog()
@@ -139,7 +151,7 @@ class Client:
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         async with self._library_lock.write():
-            self._running = await self.handle.connect(ProxySettings(self.egress.url))
+            self._running = await connect(self.handle, self.egress.url, self._logged)
             # Once it dials, it has written all that it writes.
             await _first(self._running, self.egress.dialled, timeout=WRITE_TIMEOUT)
         await _first(self._running, self._logged_in, self._failed, timeout=max(0.0, end - loop.time()))
@@ -172,17 +184,22 @@ class Client:
             raise ClientFailedError(self.failure)
         raise TimeoutError
 
-    async def send(self, to: JID, message: Any, timeout: float) -> str:
-        """Hand a message over; returns its id once the server has taken it.
+    async def send(self, to: JID, message: Any, copies: Copies, timeout: float) -> str:
+        """Hand a message over; returns its id once the server has taken it. `copies`: learns who can read it.
 
-        Raises ClientFailedError when it was not even started, NeonizeError with the library's text, or TimeoutError. Nothing
-        of it leaves afterwards: a send without an answer is ended by closing the client, which makes the library report how
-        far it got.
+        Raises ClientFailedError when it was not even started, UnreadableError, NeonizeError with the library's text, or
+        TimeoutError. Nothing of it leaves afterwards: a send without an answer is ended by closing the client, which makes the
+        library report how far it got.
         """
         sending: asyncio.Future[Any] | None = None
+        self._copies = copies
         try:
             sending = await self._begin(lambda: self.handle.send_message(to, message))
-            await asyncio.wait([sending], timeout=timeout)
+            await _first(sending, self._unreadable, timeout=timeout)
+            if copies.unreadable:
+                self._fail(UNREADABLE)
+                await self.close()
+                raise UnreadableError(copies.reason)
             if not sending.done():
                 self._fail(
                     Failure(f"WhatsApp did not answer within {timeout:g} seconds", error_class=ErrorClass.TIMEOUT)
@@ -192,6 +209,8 @@ class Client:
             if sending is None or not sending.done():
                 self.abandon("a send was cancelled before its answer arrived")
             raise
+        if copies.unreadable:  # noticed while the client was being closed
+            raise UnreadableError(copies.reason)
         if not sending.done():
             raise TimeoutError
         return str(sending.result().ID)
@@ -230,6 +249,19 @@ class Client:
             act(event)
 
         return handle
+
+    def _logged(self, line: str) -> None:
+        """Called in a thread of the library, which goes on when this returns: with nobody to read it, the message must not leave.
+
+        Once it had left, the library would answer a phone that cannot read it with a copy, beside the one of the next try.
+        """
+        copies = self._copies
+        if copies is None:
+            return
+        copies.heard(line)
+        if copies.unreadable:
+            self.egress.block()
+            self._loop.call_soon_threadsafe(resolve, self._unreadable)
 
     def _receipt(self, event: Any) -> None:
         if kind := _RECEIPTS.get(event.Type):

@@ -1,12 +1,14 @@
 """neonize, imported once and adapted to a daemon: its loop, its threads, and a lock around its global maps.
 
 Its import calls `logging.basicConfig`, it looks for an ffmpeg that is never used, its events find their loop through a module
-variable that is set only once, and its blocking calls run in the event loop's default executor.
+variable that is set only once, its blocking calls run in the event loop's default executor, and its log does not say which client
+a line is about.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import queue
 import threading
@@ -15,12 +17,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Final, ParamSpec, TypeVar
 
+from neonize._binder import ProxySettings
+from neonize.aioze import client as neonize_client
 from neonize.aioze import events as neonize_events
 from neonize.aioze.client import NewAClient
-from neonize.proto.Neonize_pb2 import JID
+from neonize.proto.Neonize_pb2 import JID, LogEntry
 from neonize.utils import ffmpeg as neonize_ffmpeg
+from neonize.utils.jid import Jid2String
 
-__all__ = ["CHAT_HOST", "JID", "LibraryLock", "NewAClient", "adopt_loop", "parse_jid"]
+__all__ = ["CHAT_HOST", "JID", "LibraryLock", "NewAClient", "adopt_loop", "connect", "format_jid", "parse_jid"]
 
 CHAT_HOST: Final = "web.whatsapp.com"
 """Where whatsmeow's websocket goes; media goes to hosts that the server names."""
@@ -47,6 +52,29 @@ def adopt_loop() -> None:
     loop.set_default_executor(ElasticThreads())
 
 
+async def connect(handle: NewAClient, proxy: str, logged: Callable[[str], None]) -> asyncio.Task[None]:
+    """Start a client; the task ends when the client is stopped. One at a time.
+
+    `logged` gets each line that this client logs, in a thread of the library, and the library waits for it to return: Go calls it
+    inside its own call (`goneonize/utils/log.go`), while the library's own listener only queues the line for another thread. The
+    listener is a global that `connect` reads before it first awaits.
+    """
+    usual = neonize_client.log_whatsmeow
+
+    def listen(address: int, size: int) -> None:
+        try:
+            logged(LogEntry.FromString(ctypes.string_at(address, size)).Message)
+        finally:
+            usual(address, size)
+
+    neonize_client.log_whatsmeow = listen
+    try:
+        task: asyncio.Task[None] = await handle.connect(ProxySettings(proxy))
+    finally:
+        neonize_client.log_whatsmeow = usual
+    return task
+
+
 def parse_jid(text: str) -> JID:
     """`628…:1@s.whatsapp.net`, with or without a device number, as the library's JID. Raises ValueError."""
     user, at, server = text.partition("@")
@@ -54,6 +82,11 @@ def parse_jid(text: str) -> JID:
     if not at or not name or not server or (device and not device.isdecimal()):
         raise ValueError(f"{text!r} is not a JID: write user@server, such as 6281234567890@s.whatsapp.net")
     return JID(User=name, Device=int(device or 0), Server=server, RawAgent=0, Integrator=0, IsEmpty=False)
+
+
+def format_jid(jid: JID) -> str:
+    """A JID as the library writes it; device 0 is left out."""
+    return str(Jid2String(jid))
 
 
 class LibraryLock:

@@ -161,8 +161,10 @@ def _not_connected(_: re.Match[str], __: SendContext) -> SendError:
 
 
 def _query_failed(match: re.Match[str], __: SendContext) -> SendError:
-    text = f"WhatsApp did not answer a request that precedes the message: {match.string}"
-    return TransientError(text, error_class=_no_answer(match.string))
+    refused = "info query returned" in match.string
+    did = "refused" if refused else "did not answer"
+    text = f"WhatsApp {did} a request that precedes the message: {match.string}"
+    return TransientError(text, error_class=ErrorClass.SERVER if refused else _no_answer(match.string))
 
 
 def _unsendable(match: re.Match[str], context: SendContext) -> SendError:
@@ -203,6 +205,29 @@ def send_error(text: str, context: SendContext) -> SendError:
             return read(match, context)
     return InDoubtError(
         f"no answer from WhatsApp to a message that was handed over: {text}", error_class=_no_answer(text)
+    )
+
+
+# Why a device cannot be encrypted for: what came of the request for its keys, or an error of the session store on the way
+# (`store/signal.go` and `store/sqlstore` of whatsmeow, `lib/pq`, Go's `net`). The first match decides.
+_KEY_ERRORS: Final[tuple[tuple[str, Callable[[re.Match[str], SendContext], SendError]], ...]] = (
+    (r"(info query returned status 429|rate-overlimit)", _rate_limited),
+    (r"websocket disconnected before info query( \(retry\))? returned response", _not_connected),
+    (r"(websocket not connected|frame socket is closed)$", _not_connected),
+    (r"info query (timed out|returned)", _query_failed),
+    (r"failed to (save|check|clear|load|store|deserialize) ", _store_failed),
+    (r"\b(pq|sql): |driver: bad connection|dial tcp|read tcp|write tcp|\bEOF$", _store_failed),
+)
+
+
+def unreadable(reason: str, context: SendContext) -> SendError:
+    """What to do about a message that nobody could have read, which therefore did not leave; `reason`: the library's words."""
+    reason = scrub_urls(reason)
+    for pattern, read in _KEY_ERRORS:
+        if match := re.search(pattern, reason):
+            return read(match, context)
+    return TransientError(
+        f"{context.recipient} could not have read the message: {reason}", error_class=ErrorClass.RECIPIENT
     )
 
 

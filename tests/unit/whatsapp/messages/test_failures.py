@@ -5,7 +5,7 @@ import pytest
 from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError, PermanentError, SendError, TransientError
 from shardd.states import DeviceState
 from shardd.transports.whatsapp.messages import failures
-from shardd.transports.whatsapp.messages.failures import SendContext, send_error, upload_error
+from shardd.transports.whatsapp.messages.failures import SendContext, send_error, unreadable, upload_error
 
 CONTEXT = SendContext("6281234567890", 1_900_000_000.0)
 
@@ -55,6 +55,62 @@ def test_an_error_text_proves_what_it_proves_and_no_more(text: str, kind: type[S
 
 
 @pytest.mark.parametrize(
+    ("reason", "kind", "error_class"),
+    [
+        (
+            "failed to send prekey request: info query returned status 429: rate-overlimit",
+            DeviceUnavailableError,
+            ErrorClass.RATE_LIMIT,
+        ),
+        (
+            "failed to send prekey request: info query returned status 503: service-unavailable",
+            TransientError,
+            ErrorClass.SERVER,
+        ),
+        ("failed to send prekey request: info query timed out", TransientError, ErrorClass.TIMEOUT),
+        (
+            "failed to send prekey request: websocket disconnected before info query returned response",
+            DeviceUnavailableError,
+            ErrorClass.CONNECTION,
+        ),
+        ("failed to send prekey request: websocket not connected", DeviceUnavailableError, ErrorClass.CONNECTION),
+        ("got empty response to prekey request", TransientError, ErrorClass.RECIPIENT),
+        ('got error getting prekeys: <error code="404" text="item-not-found"/>', TransientError, ErrorClass.RECIPIENT),
+        (
+            "invalid signed prekey in prekey response: prekey ID has unexpected number",
+            TransientError,
+            ErrorClass.RECIPIENT,
+        ),
+        ("failed to process prekey bundle: invalid signature on device!", TransientError, ErrorClass.RECIPIENT),
+        ("WhatsApp returned no keys", TransientError, ErrorClass.RECIPIENT),
+        # The session store, wherever it fails on the way.
+        (
+            "failed to process prekey bundle: failed to check if 1_1:0's identity is trusted: driver: bad connection",
+            DeviceUnavailableError,
+            ErrorClass.DEVICE,
+        ),
+        (
+            "failed to process prekey bundle: failed to save identity of 1_1:0: pq: the database system is shutting down",
+            DeviceUnavailableError,
+            ErrorClass.DEVICE,
+        ),
+        (
+            "cipher encryption failed: failed to load session with 1_1:0: dial tcp 127.0.0.1:1: connect: connection refused",
+            DeviceUnavailableError,
+            ErrorClass.DEVICE,
+        ),
+        ("failed to check if store has session for 1_1:0: EOF", DeviceUnavailableError, ErrorClass.DEVICE),
+    ],
+)
+def test_why_nobody_could_have_read_a_message_decides_what_waits(
+    reason: str, kind: type[SendError], error_class: ErrorClass
+) -> None:
+    error = unreadable(reason, CONTEXT)
+    assert (type(error), error.error_class) == (kind, error_class)
+    assert not isinstance(error, InDoubtError)
+
+
+@pytest.mark.parametrize(
     ("text", "error_class"),
     [
         ("server returned error 463", ErrorClass.ACCOUNT),
@@ -65,6 +121,7 @@ def test_an_error_text_proves_what_it_proves_and_no_more(text: str, kind: type[S
         ("no LID found for 6281234567890@s.whatsapp.net from server", ErrorClass.RECIPIENT),
         ("failed to get group members: that group does not exist", ErrorClass.RECIPIENT),
         ("failed to get device list: info query returned status 429: rate-overlimit", ErrorClass.RATE_LIMIT),
+        ("failed to get device list: info query returned status 500: internal-server-error", ErrorClass.SERVER),
         ("failed to get device list: info query timed out", ErrorClass.TIMEOUT),
         ("websocket not connected", ErrorClass.CONNECTION),
         ("can't send message to unknown server newsletterx", ErrorClass.RECIPIENT),
