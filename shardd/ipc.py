@@ -209,6 +209,12 @@ class Close(msgspec.Struct, frozen=True, tag="close"):
     request: int
 
 
+class Visit(msgspec.Struct, frozen=True, tag="visit"):
+    """Open a device for a moment, to hear what was sent to it; the answer is one Visited."""
+
+    device_id: str
+
+
 class Audit(msgspec.Struct, frozen=True, tag="audit"):
     """Report again the outcomes in the journal, then which claims are in flight: a message may have been lost."""
 
@@ -304,6 +310,24 @@ class Arrived(msgspec.Struct, frozen=True, tag="arrived"):
     """The message, if it could not be written."""
 
 
+class Visited(msgspec.Struct, frozen=True, tag="visited"):
+    """A device was online, for a visit or for a send, and has what had waited for it; or a visit failed."""
+
+    device_id: str
+    online: bool
+    at: float
+    """When it was last online for certain, or when the visit failed; POSIX seconds."""
+    presence: bool = False
+    """Whether it showed its presence."""
+    note: str | None = None
+    """Why the visit failed, or why no presence was shown."""
+
+    def __post_init__(self) -> None:
+        """See Outcome."""
+        _keep_storable(self, "note", self.note)
+        _keep_possible(self, "at", self.at)
+
+
 class Defect(msgspec.Struct, frozen=True, tag="defect"):
     """A defect of shardd itself in the worker."""
 
@@ -334,7 +358,7 @@ class Closed(msgspec.Struct, frozen=True, tag="closed"):
     request: int
 
 
-ToWorker = Setup | SendJob | Devices | Settled | Drain | Close | Lease | LogLevel | Audit
+ToWorker = Setup | SendJob | Devices | Settled | Drain | Close | Lease | LogLevel | Visit | Audit
 ToSupervisor = (
     Ready
     | Heartbeat
@@ -343,6 +367,7 @@ ToSupervisor = (
     | Receipt
     | OptedOut
     | Arrived
+    | Visited
     | Stopping
     | Closed
     | Defect

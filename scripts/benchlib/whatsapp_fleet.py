@@ -27,6 +27,8 @@ FIRST_NUMBER: Final = 628150000000
 FIRST_RECIPIENT: Final = 628120000000
 ENVIRONMENT: Final = ("PYTHONPATH", "SSL_CERT_FILE", "SHARDD_TEST_NOISE_ROOT")
 """Variables that make a process trust the test server; the daemon passes them to its workers."""
+ALONE: Final = {"visit_every": "never"}
+"""Settings of the transport with which a device is opened only to send."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ async def fleet(
             "database": database,
             "pacing": {"gap_min": 0, "gap_max": 0, "hourly_limit": 0, "daily_limit": 0},
             "worker": worker or {},
-            "transports": {"whatsapp": {"proxy": server.proxy_url(), "pgbouncer": pgbouncer, **whatsapp}},
+            "transports": {"whatsapp": {**ALONE, "proxy": server.proxy_url(), "pgbouncer": pgbouncer, **whatsapp}},
             "log": {"level": "info", "format": "json"},
         }
         trust = server.client_environment()

@@ -49,8 +49,11 @@ CONTENT: Final = _fields(WholeJob, *_fields(JobRow), "claims", "node", "shard")
 CLAIM: Final = _fields(Claim)
 """The fields of a claim: columns of the queue, but for the epoch, which is `claimed_epoch`."""
 
-DEVICE: Final = _fields(Device, "day", "sent", "hour", "hour_sent", "last_at", "days", "fault")
-"""Columns of `shardd.devices` that are read; the other fields of a device are counted from `shardd.device_days`."""
+VISITS: Final = ("online_at", "presence_at", "visit_failed_at", "visit_note")
+"""Columns of `shardd.device_visits`."""
+
+DEVICE: Final = _fields(Device, "day", "sent", "hour", "hour_sent", "last_at", "days", *VISITS, "fault")
+"""Columns of `shardd.devices` that are read; the other fields of a device come from `shardd.device_days` and `device_visits`."""
 
 
 def quoted(words: Iterable[str]) -> str:
@@ -74,7 +77,7 @@ _LISTS: Final = {
     "shown": ", ".join(f"o.{name}" if name != "job_class" else "o.class AS job_class" for name in SHOWN),
     "content": ", ".join(CONTENT),
     "claim": ", ".join(f"j.{name}" if name != "epoch" else "j.claimed_epoch AS epoch" for name in CLAIM),
-    "device": ", ".join(map(_as_json_text, DEVICE)),
+    "device": ", ".join([*map(_as_json_text, DEVICE), *(f"v.{name}" for name in VISITS)]),
     "can_send": quoted(sorted(CAN_SEND)),
     "retryable": _from("retry", JOB_TRANSITIONS),
     "healing": _from("heal", DEVICE_TRANSITIONS),

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from psycopg.types.json import Jsonb
 
+from shardd.ipc import Visited
 from shardd.json_values import UnreadableError, read_object
 from shardd.pacing import CLASSES, check_class_settings
 from shardd.queue.database import Statements
@@ -41,6 +42,13 @@ class Devices(Statements):
         params["remainings"] = [None if c.until is None else c.until - now for c in changes]
         params["ages"] = [max(0.0, now - c.at) for c in changes]
         await self._database.execute("set_device_states", params)
+
+    async def save_visits(self, reports: Sequence[Visited]) -> None:
+        """Write when devices were online; at most one report for each device."""
+        now = time.time()
+        params = arrays(reports, ids="device_id", onlines="online", presences="presence", notes="note")
+        params["ages"] = [max(0.0, now - report.at) for report in reports]
+        await self._database.execute("save_visits", params)
 
     async def heal(self) -> list[str]:
         """Make devices ready whose ban or restriction is over; returns their ids."""

@@ -92,6 +92,14 @@ class Device:
     last_at: datetime | None = None
     days: int = 0
     """On how many days before `day` it sent, counted up to the length of a warm-up."""
+    online_at: datetime | None = None
+    """When it was last online, for a send or a visit, and had received what waited for it."""
+    presence_at: datetime | None = None
+    """When it last showed its presence."""
+    visit_failed_at: datetime | None = None
+    """When a visit failed after that; None: none did."""
+    visit_note: str | None = None
+    """Why the last visit failed, or why it showed no presence."""
     fault: str | None = None
     """Why its row cannot be used, with the fix; None: it can."""
 

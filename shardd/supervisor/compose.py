@@ -60,6 +60,7 @@ from shardd.supervisor.scheduling.current_config import CurrentConfig
 from shardd.supervisor.scheduling.groups import GroupAssigner
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.scheduling.table_sync import CampaignSync, DeviceSync
+from shardd.supervisor.scheduling.visiting import Visits
 from shardd.supervisor.scheduling.work_poller import WorkPoller
 from shardd.supervisor.services import Periodic, Service, Steps
 from shardd.supervisor.systemd import Notifier
@@ -190,6 +191,13 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         changed=router.wake,
         resumed=work_poller.scan,
     )
+    visits = Visits(
+        Devices(pools.general),
+        scheduler,
+        steps.add("recording visits"),
+        every=lambda: current.config.transports.whatsapp.visit_every,
+        send=send,
+    )
     group_assigner = GroupAssigner(
         Groups(pools.queue),
         scheduler,
@@ -234,6 +242,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
             receipt=receipts.add,
             opted_out=inbox.add,
             arrived=inbox_writer.arrived,
+            visited=visits.reported,
             unencodable_device=scheduler.undeliverable,
         ),
         lease_left=keeper.seconds_left,
@@ -276,7 +285,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         webhooks=webhooks.statuses,
         reporters=(
             *(defects, poison, workers, scheduler, state_watch, recovery, inbox, spool, inbox_writer, steps, bindings),
-            *(claim_watch, events, server_watch),
+            *(claim_watch, events, server_watch, visits),
         ),
         notes=(
             lambda: recovery.notes,
@@ -338,6 +347,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         inbox,
         inbox_writer,
         receipts,
+        visits,
         *([] if cloud_webhook is None else [cloud_webhook]),
         device_sync,
         campaign_sync,

@@ -43,6 +43,9 @@ class Events(Protocol):
     def defect(self, text: str) -> None:
         """Something was lost through a bug of shardd or of a library."""
 
+    def visited(self, device_id: str, *, online: bool, presence: bool = False, note: str | None = None) -> None:
+        """A device was online, for a visit or for a send, and has what had waited for it; or a visit failed (`note`)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
@@ -96,6 +99,12 @@ class Transport(ABC):
     @abstractmethod
     async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Any) -> Sent:
         """Hand the message over."""
+
+    async def visit(self, device: DeviceSpec) -> None:
+        """Open the device for a moment, to hear what was sent to it. Returns once it is open; `Events.visited` follows.
+
+        Called under the device's lock. Raises DeviceUnavailableError.
+        """
 
     async def close_device(self, device_id: str) -> None:
         """Close what is open for this device and wait for its end."""

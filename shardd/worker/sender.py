@@ -151,6 +151,18 @@ class Sender:
         # Cancelled tasks end at once, unless a transport swallows the cancellation; then the journal decides.
         await self._wait(1.0)
 
+    async def visit(self, device_id: str) -> None:
+        """Open a device for a moment, to hear what was sent to it; what came of it is reported."""
+        async with self.lock_of(device_id):
+            device = self._devices.get(device_id)
+            if device is None or self._draining:
+                return
+            try:
+                await (await self._transport_of(device)).visit(device)
+            except DeviceUnavailableError as error:
+                self._note_state(error, device)
+                self._events.visited(device_id, online=False, note=str(error))
+
     def lock_of(self, device_id: str) -> asyncio.Lock:
         """The lock under which a device is used."""
         return self._locks[device_id]
@@ -239,13 +251,7 @@ class Sender:
             entry.task.cancel()
 
     async def _fetch_and_deliver(self, device: DeviceSpec, job: JobSpec, entry: InFlightJob) -> Sent:
-        transport = self._transports.get(device.transport) or await self._transports.load(device.transport)
-        if transport is None:
-            raise DeviceUnavailableError(
-                f"transport {device.transport!r} cannot be loaded",
-                retry_after=TRANSPORT_RETRY,
-                error_class=ErrorClass.WORKER,
-            )
+        transport = await self._transport_of(device)
         _check_expiry(job)
         self._journal.preparing(job.key, alone=entry.alone)
         entry.preparing = True
@@ -259,6 +265,16 @@ class Sender:
                 return await self._prepare_and_deliver(transport, device, job, entry, fetched)
         finally:
             transport.discard(fetched)
+
+    async def _transport_of(self, device: DeviceSpec) -> Transport:
+        transport = self._transports.get(device.transport) or await self._transports.load(device.transport)
+        if transport is None:
+            raise DeviceUnavailableError(
+                f"transport {device.transport!r} cannot be loaded",
+                retry_after=TRANSPORT_RETRY,
+                error_class=ErrorClass.WORKER,
+            )
+        return transport
 
     async def _prepare_and_deliver(
         self, transport: Transport, device: DeviceSpec, job: JobSpec, entry: InFlightJob, fetched: Any
@@ -275,17 +291,22 @@ class Sender:
         retry_after = error.retry_after
         if not isinstance(error, DeviceUnavailableError):
             return _outcome(job, verdict, text, kind, retry_after=retry_after)
-        if error.state is not None:
-            until = error.until.timestamp() if error.until else None
-            self._events.device_changed(device.id, error.state, text, until)
-            if until is not None:
-                retry_after = max(0.0, until - time.time())
+        if (until := self._note_state(error, device)) is not None:
+            retry_after = max(0.0, until - time.time())
         return _outcome(
             *(job, verdict, text, kind),
             retry_after=retry_after,
             device_state=None if error.state is None else DeviceState(error.state),
             whole_account=error.whole_account,
         )
+
+    def _note_state(self, error: DeviceUnavailableError, device: DeviceSpec) -> float | None:
+        """Report the state that a device turned out to be in; returns when it ends, in POSIX seconds."""
+        if error.state is None:
+            return None
+        until = error.until.timestamp() if error.until else None
+        self._events.device_changed(device.id, error.state, str(error), until)
+        return until
 
     def _record(self, outcome: Outcome) -> None:
         try:

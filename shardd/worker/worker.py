@@ -99,6 +99,10 @@ class Worker:
         """Something was lost through a bug of shardd or of a library."""
         self._report_defect(text)
 
+    def visited(self, device_id: str, *, online: bool, presence: bool = False, note: str | None = None) -> None:
+        """A device was online, or a visit failed."""
+        self._send(ipc.Visited(device_id=device_id, online=online, at=time.time(), presence=presence, note=note))
+
     # ---- channel.Listener
 
     def received(self, message: ipc.ToWorker) -> None:  # noqa: C901  # one case for each type of message
@@ -115,6 +119,8 @@ class Worker:
                 self._start(self._change_devices(message), message)
             case ipc.Close():
                 self._start(self._close_device(message), message)
+            case ipc.Visit():
+                self._start(self._visit(message), message)
             case ipc.Drain():
                 self._start(self._drain(message.timeout, memory=message.memory))
             case ipc.Lease():
@@ -232,6 +238,10 @@ class Worker:
         if transport is not None and self._sender is not None:
             async with self._sender.lock_of(device_id):
                 await transport.close_device(device_id)
+
+    async def _visit(self, message: ipc.Visit) -> None:
+        if self._sender is not None:
+            await self._sender.visit(message.device_id)
 
     async def _drain(
         self, timeout: float, *, code: int = 0, memory: int | None = None, disconnected: bool = False

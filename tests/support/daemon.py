@@ -46,7 +46,10 @@ class Daemon:
             "state_dir": str(state_dir),
             "shards": 2,
             "pacing": {"gap_min": 0, "gap_max": 0, "hourly_limit": 0, "daily_limit": 0},
-            "transports": {"sandbox": {"latency_min": "1ms", "latency_max": "5ms"}},
+            "transports": {
+                "sandbox": {"latency_min": "1ms", "latency_max": "5ms"},
+                "whatsapp": {"visit_every": "never"},  # tests count logins
+            },
             "supervisor": {"spawn_every": "10ms", "backoff": {"first": "100ms", "cap": "1s"}, "drain_timeout": "10s"},
             "log": {"level": "info", "format": "json"},
         }

@@ -39,6 +39,9 @@ class NoEvents:
     def defect(self, text: str) -> None:
         raise AssertionError(text)
 
+    def visited(self, device_id: str, *, online: bool, presence: bool = False, note: str | None = None) -> None:
+        raise AssertionError(f"{device_id}: {online} {presence} {note}")
+
 
 def settings_of(transport: str) -> dict[str, str]:
     """Unique settings for a device."""

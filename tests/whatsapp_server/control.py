@@ -173,6 +173,13 @@ class Commands:
         _demand(len(found), 1, "outcomes of the code", timeout)
         return str(found[0].kind)
 
+    def activity(self) -> dict[str, dict[str, float]]:
+        """Of every linked device: its logins, its presences, and the longest time, in seconds, in which it showed none."""
+        return {
+            device.name: {"logins": device.logins, "presences": device.presences, "silence": device.silence()}
+            for device in self._network.accounts.devices()
+        }
+
     # Phones and their owners
 
     def settings(self, **changes: Any) -> None:

@@ -11,12 +11,23 @@ import json
 import socket
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from .record import Arrival, Event, Media, Message
 
 WAIT = 30.0
 _SLACK = 30.0  # seconds to wait for the server beyond the request's own timeout
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What a linked device did since it was linked, or first seen."""
+
+    logins: int
+    presences: int
+    silence: float
+    """The longest time, in seconds, in which it did not show itself as available."""
 
 
 class ControlError(Exception):
@@ -167,6 +178,7 @@ class ControlClient:
         receipts: str | None = None,
         receipt_delay: float | None = None,
         backlog_delay: float | None = None,
+        unlink_after: float | None = None,
         decrypt: bool | None = None,
     ) -> None:
         """Change how phones behave (see ``state.network.Settings``); receipts: ``off``, ``delivered`` or ``read``."""
@@ -175,8 +187,13 @@ class ControlClient:
             receipts=receipts,
             receipt_delay=receipt_delay,
             backlog_delay=backlog_delay,
+            unlink_after=unlink_after,
             decrypt=decrypt,
         )
+
+    def activity(self) -> dict[str, Activity]:
+        """What each linked device did, by its name."""
+        return {name: Activity(**found) for name, found in self.call("activity").items()}
 
     def not_on_whatsapp(self, *numbers: str) -> None:
         """Set the numbers that are not on WhatsApp; all others are."""

@@ -14,6 +14,7 @@ import click
 
 from shardd.cli.database import with_database
 from shardd.cli.device.outlook import Outlook, ask_outlook, next_words, outlook_json, sent_words, tally_of, warm_days
+from shardd.cli.device.visits import visit_facts, visits_json
 from shardd.cli.listing import WIDE, Column, Listing
 from shardd.cli.names import id_argument, unknown
 from shardd.cli.options import database_config_option, json_option
@@ -105,6 +106,7 @@ def _device_json(device: DeviceRow, config: Config) -> dict[str, Any]:
         "to_do": _to_do(device),
         "shard": shard_of(device.id, config.shards),
         "sent_today": tally_of(device, pace).today(datetime.now(pace.zone))[0],
+        **visits_json(device, config),
         "pace": {name: _pace_json(pace.of(name)) for name in CLASSES},
     }
 
@@ -125,6 +127,7 @@ def _facts(device: DeviceRow, config: Config, outlook: Outlook) -> Facts:
         ("may send", Lines(next_words(outlook))),
         ("sent today", sent_words(outlook)),
         ("last sent", moment_text(device.last_at)),
+        *visit_facts(device, config),
         *_pace_facts(outlook.pace, device),
         ("shard", f"{shard_of(device.id, config.shards)} of {config.shards}"),
         ("session", device.session),

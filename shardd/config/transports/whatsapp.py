@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from shardd.config.fields import Section, setting
 from shardd.config.transports.definition import KINDS, TransportDefinition, region_option
-from shardd.config.values import Bytes, Flag, Seconds, Whole
+from shardd.config.values import Bytes, Flag, Seconds, SecondsOrNever, Whole
 from shardd.config.values.network import MediaHosts, ProxyUrl
 from shardd.config.values.words import FilePath, Region
 
@@ -54,6 +54,13 @@ class WhatsappConfig(Section, reload="shard"):
     )
     idle_close: Annotated[float, Seconds("1s", "1d")] = setting(
         "60s", "A client without work for this long is closed. Longer: fewer logins, more memory and connections."
+    )
+    visit_every: Annotated[float, SecondsOrNever("1s", "10d")] = setting(
+        "6h",
+        "A device that was not online for this long, because it had nothing to send, is opened for a moment: it receives what "
+        "was sent to it (a STOP waits no longer than this), and WhatsApp, which unlinks a device that it deems inactive for "
+        "about two weeks, sees it. With 3000 devices, 6h is a login every six seconds; shorter if replies must be heard "
+        "sooner, never to do without.",
     )
     max_open_clients: Annotated[int, Whole(1, 100_000)] = setting(
         "200",

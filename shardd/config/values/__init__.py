@@ -12,7 +12,7 @@ value that a field cannot take raises `RefusedError`, whose text continues a sen
 (databases, proxies, URLs, addresses, hosts); `words` (names, paths, secrets, hours, time zones, countries, opt-out words).
 """
 
-from shardd.config.values.durations import Seconds, format_duration, parse_duration
+from shardd.config.values.durations import Seconds, SecondsOrNever, format_duration, parse_duration
 from shardd.config.values.numbers import Bytes, Choice, Flag, Number, Whole
 from shardd.config.values.reader import Listed, Reader, RefusedError, Text, closest
 
@@ -25,6 +25,7 @@ __all__ = [
     "Reader",
     "RefusedError",
     "Seconds",
+    "SecondsOrNever",
     "Text",
     "Whole",
     "closest",

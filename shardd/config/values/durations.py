@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from shardd.config.values.numbers import DECIMAL, Bounded
 from shardd.config.values.reader import RefusedError
@@ -22,6 +22,7 @@ _NAMES: Final = {
     **dict.fromkeys(_UNITS),
 }
 _PARTS: Final = re.compile(rf"(?:{DECIMAL}(?:ms|[dhms]))+")
+NEVER: Final = "never"
 _HELP: Final = "write a duration such as 250ms, 30s, 5m, 1h30m or 1d"
 
 
@@ -39,6 +40,30 @@ class Seconds(Bounded):
     def show(self, value: float) -> str:
         """The shortest spelling."""
         return format_duration(value)
+
+
+@dataclass(frozen=True)
+class SecondsOrNever(Seconds):
+    """A duration within bounds, or `never`, which is 0 in Python."""
+
+    def convert(self, text: str) -> float:
+        """Seconds."""
+        if text.strip().lower() == NEVER:
+            return 0.0
+        try:
+            if (seconds := parse_duration(text)) > 0:
+                return seconds
+        except RefusedError as error:
+            raise RefusedError(f"{error}, or {NEVER}") from None
+        raise RefusedError(f"is no time at all; {_HELP}, or {NEVER}")
+
+    def check(self, value: Any) -> Any:
+        """Within the bounds, or 0."""
+        return value if value == 0 else super().check(value)
+
+    def show(self, value: float) -> str:
+        """The shortest spelling."""
+        return format_duration(value) if value else NEVER
 
 
 def parse_duration(text: str) -> float:

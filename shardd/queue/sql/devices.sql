@@ -7,6 +7,7 @@ SELECT ${device}, t.day, coalesce(t.sent, 0) AS sent, coalesce(t.hour, 0) AS hou
            SELECT count(*) FROM (SELECT FROM shardd.device_days e WHERE e.device_id = d.id AND e.day < t.day
                                   ORDER BY e.day DESC LIMIT %(warm_days)s) days) END AS days
   FROM shardd.devices d
+  LEFT JOIN shardd.device_visits v ON v.device_id = d.id
   LEFT JOIN LATERAL (
       SELECT day, sent, hour, hour_sent, last_at FROM shardd.device_days WHERE device_id = d.id ORDER BY day DESC LIMIT 1
   ) t ON true
@@ -35,6 +36,22 @@ UPDATE shardd.devices SET state = 'ready', reason = NULL, state_since = now(), s
  WHERE state IN (${healing}) AND state_until <= now() AND removed_at IS NULL
 RETURNING id;
 
+-- name: save_visits
+-- When devices were online, and visits that failed. Arrays, one element per report, at most one for each device; its age in seconds. A
+-- report that is older than what is known changes nothing.
+INSERT INTO shardd.device_visits AS v (device_id, online_at, presence_at, visit_failed_at, visit_note)
+SELECT d.id, CASE WHEN e.online THEN e.at END, CASE WHEN e.presence THEN e.at END, CASE WHEN NOT e.online THEN e.at END, e.note
+  FROM (SELECT u.*, now() - make_interval(secs => u.age) AS at
+          FROM unnest(%(ids)s::text[], %(onlines)s::boolean[], %(presences)s::boolean[], %(notes)s::text[], %(ages)s::double precision[])
+               AS u(id, online, presence, note, age)) e
+  JOIN shardd.devices d ON d.id = e.id
+ ORDER BY d.id
+ON CONFLICT (device_id) DO UPDATE
+   SET online_at = coalesce(EXCLUDED.online_at, v.online_at), presence_at = coalesce(EXCLUDED.presence_at, v.presence_at),
+       visit_failed_at = EXCLUDED.visit_failed_at, visit_note = EXCLUDED.visit_note
+ WHERE coalesce(EXCLUDED.online_at, EXCLUDED.visit_failed_at)
+       > greatest(v.online_at, v.visit_failed_at, '-infinity'::timestamptz);
+
 -- name: list_devices
 -- Devices with their live jobs, their messages on their last day of sending, and the number of such days before that, up to
 -- `warm_days`; NULL filters pass everything.
@@ -54,6 +71,7 @@ SELECT ${device}, d.created_at, coalesce(l.jobs, 0) AS jobs, coalesce(l.in_fligh
        (SELECT count(*) FROM (SELECT FROM shardd.device_days e WHERE e.device_id = d.id AND e.day < t.day
                                ORDER BY e.day DESC LIMIT %(warm_days)s) days) AS days
   FROM chosen d
+  LEFT JOIN shardd.device_visits v ON v.device_id = d.id
   LEFT JOIN live l ON l.device_id = d.id
   LEFT JOIN LATERAL (
       SELECT day, sent, hour, hour_sent, last_at FROM shardd.device_days WHERE device_id = d.id ORDER BY day DESC LIMIT 1

@@ -62,6 +62,7 @@ class MessageHandlers:
     opted_out: Callable[[ipc.OptedOut], None]
     arrived: Callable[[Incoming | None], None]
     """A message was received, and is in the spool; with the message if it is not."""
+    visited: Callable[[ipc.Visited], None]
     unencodable_device: Callable[[DeviceSpec, str], None]
     """A device whose settings cannot be sent to a worker, and why."""
 
@@ -109,6 +110,8 @@ class WorkerMessages:
                 handlers.opted_out(message)
             case ipc.Arrived():
                 handlers.arrived(message.unspooled)
+            case ipc.Visited():
+                handlers.visited(message)
             case ipc.Defect():
                 handlers.defects.note(message.text, shard=shard.index)
                 self.audit()

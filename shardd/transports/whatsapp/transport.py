@@ -149,6 +149,10 @@ class WhatsappTransport(Transport):
                 self._restrictions.accepted(device.id, prepared.recipient.number)
         return Sent(message_id=message_id)
 
+    async def visit(self, device: DeviceSpec) -> None:
+        """Open the device for a moment."""
+        await self._clients.visit(device)
+
     async def close_device(self, device_id: str) -> None:
         """Close the device's client and wait for its end."""
         self._restrictions.forget(device_id)

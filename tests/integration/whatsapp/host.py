@@ -53,6 +53,9 @@ class Host:
     def defect(self, text: str) -> None:
         self._say({"event": "defect", "text": text})
 
+    def visited(self, device_id: str, *, online: bool, presence: bool = False, note: str | None = None) -> None:
+        self._say({"event": "visited", "device": device_id, "online": online, "presence": presence, "note": note})
+
     # ---- requests
 
     async def start(self) -> None:

@@ -74,6 +74,7 @@ def pool(config: Config) -> Iterator[WorkerPool]:
             receipt=lambda _: None,
             opted_out=lambda _: None,
             arrived=lambda _: None,
+            visited=lambda _: None,
             unencodable_device=lambda *_: None,
         ),
         lease_left=lambda: 60.0,

@@ -158,10 +158,15 @@ class ChatConnection:
         if account.is_banned:
             await self.fail(TEMPORARILY_BANNED, int(account.banned_until - time.time()) + 1, account.ban_code)
         device = network.accounts.login(number, index, self.noise_key)
+        if device is not None and 0 < network.settings.unlink_after < time.time() - device.active_at:
+            network.record.note("unlinked", name, silence=device.silence())
+            network.accounts.remove(device)
+            device = None
         if device is None:
             network.record.note("login_refused", name)
             await self.fail(LOGGED_OUT)
             return
+        device.logins += 1
         if device.connection is not None:
             other = device.connection
             other.start(other.stream_error(conflict="replaced"))

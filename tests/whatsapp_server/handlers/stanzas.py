@@ -19,7 +19,7 @@ PREKEYS_LEFT = 50  # reported to the client, which uploads new ones if fewer tha
 MEDIA_HOST = "mmg.whatsapp.net"
 MEDIA_TTL = 86400
 NOT_FOUND = 404
-_SILENT = frozenset({"ack", "ib", "presence", "chatstate", "xmlstreamend"})
+_SILENT = frozenset({"ack", "ib", "chatstate", "xmlstreamend"})
 _PLAIN_RESULT = frozenset({"passive", "w:p", "privacy", "urn:xmpp:whatsapp:push", "abt", "w:stats"})
 
 
@@ -33,6 +33,8 @@ async def handle(connection: ChatConnection, node: Node) -> None:
             await _handle_iq(connection, node, fault)
     elif node.tag == "receipt":
         _acknowledge_receipt(connection, node)
+    elif node.tag == "presence":
+        _presence(connection, node)
     elif node.tag not in _SILENT:
         connection.network.record.note("unknown_stanza", _name(connection), stanza=node.tag)
 
@@ -144,6 +146,13 @@ def _acknowledge_receipt(connection: ChatConnection, node: Node) -> None:
 
 def _number(connection: ChatConnection) -> str:
     return _name(connection).partition(":")[0]
+
+
+def _presence(connection: ChatConnection, node: Node) -> None:
+    kind = node.text("type", "available")
+    if connection.device is not None and kind == "available":
+        connection.device.show_presence()
+    connection.network.record.note("presence", _name(connection), type=kind, name=node.text("name", ""))
 
 
 def _name(connection: ChatConnection) -> str:

@@ -43,6 +43,10 @@ class LinkedDevice:
     keys: PublicKeys | None = None
     connection: ChatConnection | None = None
     waiting: deque[Node] = field(default_factory=lambda: deque(maxlen=OFFLINE_QUEUE))
+    logins: int = 0
+    presences: int = 0
+    active_at: float = field(default_factory=time.time)  # when it was linked, or last showed itself as available
+    longest_silence: float = 0.0  # seconds without either
     _prekeys: bytes = b""  # packed: a device uploads 812 of them, and there are thousands of devices
 
     @property
@@ -59,6 +63,15 @@ class LinkedDevice:
     def lid(self) -> JID:
         """Its LID address."""
         return lid_jid(self.number, self.index)
+
+    def show_presence(self) -> None:
+        """It shows itself as available."""
+        self.presences += 1
+        self.longest_silence, self.active_at = self.silence(), time.time()
+
+    def silence(self) -> float:
+        """The longest time so far, in seconds, in which it was not available."""
+        return max(self.longest_silence, time.time() - self.active_at)
 
     def add_prekeys(self, nodes: list[Node]) -> None:
         """Store the one-time prekeys of an upload."""
@@ -159,11 +172,13 @@ class AccountBook:
             raise UnknownDeviceError(f"no device {name} has logged in or paired")
         return devices[int(index)] if index else devices[max(devices)]
 
+    def devices(self) -> list[LinkedDevice]:
+        """All linked devices that are known."""
+        return [device for account in self._accounts.values() for device in account.devices.values()]
+
     def online(self) -> list[LinkedDevice]:
         """The devices that are logged in."""
-        return [
-            device for account in self._accounts.values() for device in account.devices.values() if device.connection
-        ]
+        return [device for device in self.devices() if device.connection]
 
     def clear_standing(self) -> None:
         """End all bans and restrictions, and forget all contacts."""

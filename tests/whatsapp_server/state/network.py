@@ -39,12 +39,14 @@ class Settings:
         receipts: Which receipts they send.
         receipt_delay: Seconds before each receipt.
         backlog_delay: Seconds between the login of a device and the stanzas that waited for it.
+        unlink_after: Seconds for which a linked device may not be available before its next login finds it unlinked; 0: any.
         decrypt: Whether they decrypt messages; turn it off in a load test, which is to measure the client.
     """
 
     receipts: Receipts = Receipts.DELIVERED
     receipt_delay: float = 0.0
     backlog_delay: float = 0.0
+    unlink_after: float = 0.0
     decrypt: bool = True
 
 

@@ -19,6 +19,7 @@ from uuid import uuid4
 from neonize.aioze import events as library_events
 from neonize.exc import NeonizeError
 from neonize.proto.Neonize_pb2 import Receipt
+from neonize.utils.enum import Presence
 
 from shardd.errors import ErrorClass
 from shardd.logs import get_logger
@@ -49,6 +50,17 @@ GRACEFUL: Final = 1.0
 """Seconds for an orderly disconnect, before the sockets are cut."""
 END_TIMEOUT: Final = 10.0
 """Seconds in which a client whose sockets are cut must have ended."""
+
+PRESENT: Final = 1.0
+"""Seconds for which a presence is shown: while it is, the phone may show no notifications."""
+PUSH_NAME_WAIT: Final = 10.0
+"""Seconds that a presence waits for the account's name, which the phone sends after a pairing."""
+NO_PUSH_NAME: Final = "without PushName"
+"""In whatsmeow's ErrNoPushName."""
+WITHOUT_NAME: Final = (
+    "no presence was shown, because this session does not have the account's name yet: change the name in the phone's profile "
+    "once, and the phone sends it"
+)
 
 # Neonize.proto, Receipt.ReceiptType.
 _RECEIPTS: Final = {Receipt.DELIVERED: "delivered", Receipt.READ: "read", Receipt.PLAYED: "read"}
@@ -165,6 +177,36 @@ class Client:
     async def caught_up(self) -> None:
         """Wait, for a bounded time, until the listener has the messages that arrived before the login."""
         await self._backlog.wait()
+
+    async def heard_all(self) -> None:
+        """As `caught_up`, for as long as the messages take that arrived before the login."""
+        await self._backlog.wait_for_end()
+
+    async def show_presence(self, timeout: float) -> str | None:
+        """Show this account as available and, a moment later, as unavailable; returns why that was not possible.
+
+        Without it WhatsApp deems the device inactive, and contacts may see no name. The library takes the name from the
+        session: the phone sends it some seconds after the pairing, and whenever it is changed there; an imported session
+        brings its own (whatsmeow, appstate.go: IndexSettingPushName).
+        """
+        end = asyncio.get_running_loop().time() + PUSH_NAME_WAIT
+        while True:
+            try:
+                await self.call(lambda: self.handle.send_presence(Presence.AVAILABLE), timeout)
+                await asyncio.sleep(PRESENT)
+                await self.call(lambda: self.handle.send_presence(Presence.UNAVAILABLE), timeout)
+            except NeonizeError as error:
+                if NO_PUSH_NAME not in str(error):
+                    return f"no presence was shown: {error}"
+                if asyncio.get_running_loop().time() >= end:
+                    return WITHOUT_NAME
+                await asyncio.sleep(PRESENT)
+            except ClientFailedError as error:
+                return f"no presence was shown: {error}"
+            except TimeoutError:
+                return "no presence was shown: WhatsApp did not answer in time"
+            else:
+                return None
 
     async def probe(self, timeout: float) -> bool:
         """Whether the server answers: one small round trip, bounded by `timeout` seconds."""

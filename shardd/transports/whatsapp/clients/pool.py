@@ -43,6 +43,10 @@ CONNECT_COST: Final = 1.0
 """Seconds of a connect that count for `max_connecting`: after that it only waits for the network."""
 BUSY_RETRY: Final = 1.0
 """Retry after, in seconds, for a device that this worker had no room for: it has no error, so the wait does not grow."""
+PRESENCE_SHARE: Final = 0.7
+"""Of `visit_every`: a login shows the presence if the last one is longer ago. A visit comes later than that."""
+GAVE_WAY: Final = "the visit gave way to a message, because all clients of this worker are in use (max_open_clients)"
+NOT_USED: Final = float("-inf")
 CLOSED_AT_ONCE: Final = 4
 """Clients that one sweep closes concurrently."""
 
@@ -62,11 +66,16 @@ class ClientSlot:
     session: str | None = None
     gone: Failure | None = None
     """What ended the session, until the device has another or is paired again."""
+    presence_at: float | None = None
+    attended: Client | None = None
+    """The client that hears what waited for it; see `Clients._attend`."""
+    visited_since: float | None = None
+    """When it was used before a visit, if only that uses it now."""
     _held_until: float = 0.0
 
     def touch(self) -> None:
         """It was used just now."""
-        self.used_at = asyncio.get_running_loop().time()
+        self.used_at, self.visited_since = asyncio.get_running_loop().time(), None
 
     def hold(self) -> None:
         """It is about to be used: do not close it for a moment."""
@@ -109,8 +118,12 @@ class Clients:
         self._freed = asyncio.Event()
         self._choosing = asyncio.Lock()
         self._connecting = asyncio.Semaphore(settings.max_connecting)
+        self._opening_visits = asyncio.Semaphore(max(1, settings.max_connecting // 2))
+        self._visits: set[asyncio.Task[Client]] = set()
+        """Those that open a client."""
         self._sweeping: asyncio.Task[None] | None = None
         self._retiring = TaskSet()
+        self._attending = TaskSet()
         self._closed = False
 
     @property
@@ -120,7 +133,7 @@ class Clients:
 
     async def get_or_refresh(self, device: DeviceSpec) -> Client:
         """A healthy client of this device. Raises DeviceUnavailableError with the reason why there is none."""
-        slot = self._slots.setdefault(device.id, ClientSlot(device.id))
+        slot = self._slot(device.id)
         if (client := self._fresh(slot, device)) is not None:
             return client
         async with slot.lock:
@@ -131,6 +144,59 @@ class Clients:
                 return old
             await self._close_client(slot)
             return await self._rebuild(slot, device)
+
+    async def visit(self, device: DeviceSpec) -> None:
+        """Open a client for a moment, to hear what was sent to it; `Events.visited` follows. Raises DeviceUnavailableError.
+
+        It gives way to sends: it uses half of the logins at most, takes no room that a send waits for, and does not keep a
+        client open.
+        """
+        slot = self._slot(device.id)
+        used_at = NOT_USED if slot.client is None else slot.used_at
+        visit = asyncio.create_task(self._open_for_visit(device))
+        self._visits.add(visit)
+        try:
+            await asyncio.wait([visit])
+        finally:
+            self._visits.discard(visit)
+            visit.cancel()
+        if visit.cancelled():
+            raise DeviceUnavailableError(GAVE_WAY, retry_after=BUSY_RETRY)
+        client = visit.result()
+        slot.visited_since = used_at
+        self._attend(slot, client)
+
+    async def _open_for_visit(self, device: DeviceSpec) -> Client:
+        async with self._opening_visits:
+            return await self.get_or_refresh(device)
+
+    def _attend(self, slot: ClientSlot, client: Client) -> None:
+        """After a login, or at a visit: hear what waited, show the presence if that is due, and report."""
+        if slot.attended is not client:
+            slot.attended = client
+            self._attending.start(
+                self._hear(slot, client),
+                lambda error: log.error("visit failed", action="visit", device=slot.device_id, error=str(error)),
+            )
+
+    async def _hear(self, slot: ClientSlot, client: Client) -> None:
+        try:
+            await client.heard_all()
+            if client.failure is not None:
+                self._events.visited(slot.device_id, online=False, note=client.failure.text)
+                return
+            note, shown = None, False
+            every, now = self._settings.visit_every, asyncio.get_running_loop().time()
+            if every and (slot.presence_at is None or now >= slot.presence_at + every * PRESENCE_SHARE):
+                note = await client.show_presence(self._settings.answer_timeout)
+                if shown := note is None:
+                    slot.presence_at = now
+            self._events.visited(slot.device_id, online=True, presence=shown, note=note)
+        finally:
+            slot.attended = None
+            if slot.visited_since is not None:
+                # Without a send since, it is closed as if the visit had not been.
+                slot.used_at, slot.visited_since = slot.visited_since, None
 
     @asynccontextmanager
     async def in_use(self, client: Client) -> AsyncIterator[None]:
@@ -153,13 +219,14 @@ class Clients:
         if slot is not None:
             async with slot.lock:
                 await self._close_client(slot)
-                slot.gone = None
+                slot.gone = slot.presence_at = None
 
     async def close(self) -> None:
         """Close every client."""
         self._closed = True
         if self._sweeping is not None:
             self._sweeping.cancel()
+        await self._attending.end()
         await asyncio.gather(*(self.close_device(device_id) for device_id in tuple(self._slots)))
         await self._retiring.end()
 
@@ -193,6 +260,9 @@ class Clients:
         self._events.defect(text)
 
     # ---- inside
+
+    def _slot(self, device_id: str) -> ClientSlot:
+        return self._slots.setdefault(device_id, ClientSlot(device_id))
 
     def _fits(self, client: Client, device: DeviceSpec) -> bool:
         return client.alive and client.session == device.session and client.egress.proxy == self._proxy_of(device)
@@ -236,6 +306,7 @@ class Clients:
         slot.client, slot.session = client, session
         slot.touch()
         self._sweep()
+        self._attend(slot, client)
         return client
 
     def _make(self, device: DeviceSpec, session: str) -> Client:
@@ -297,6 +368,10 @@ class Clients:
                 self._freed.clear()
                 if (victim := least_recently_used(self._slots.values())) is not None:
                     return victim
+                if asyncio.current_task() in self._visits:
+                    raise DeviceUnavailableError(GAVE_WAY, retry_after=BUSY_RETRY)
+                for visit in self._visits:
+                    visit.cancel()
                 await wait_for_event(self._freed, HOLD)
         return None
 
@@ -326,8 +401,13 @@ class Clients:
         """Close a slot's client and wait for its end. The caller holds the lock."""
         client, slot.client = slot.client, None
         if client is not None:
+            closing = asyncio.ensure_future(client.close())
             try:
-                await client.close()
+                await asyncio.shield(closing)
+            except asyncio.CancelledError:
+                # Or the device would have another client before this one has ended.
+                await asyncio.wait([closing])
+                raise
             finally:
                 self._release()
 

@@ -19,6 +19,8 @@ ANNOUNCED: Final = 3.0
 """Seconds that announced messages may take to arrive."""
 UNANNOUNCED: Final = 0.5
 """Seconds that the announcement may take, or the report that nothing waited."""
+COMPLETE: Final = 30.0
+"""Seconds that all of them may take if nothing waits for them."""
 STATUS: Final = "status"
 _GROUP_SERVER: Final = "g.us"
 _BROADCAST_SERVER: Final = "broadcast"
@@ -226,6 +228,7 @@ class Backlog:
     def __init__(self) -> None:
         self._messages = 0
         self._over = asyncio.Event()
+        self._complete = asyncio.Event()
 
     def announced(self, event: Any) -> None:
         """OfflineSyncPreview: how many messages wait."""
@@ -234,6 +237,11 @@ class Backlog:
     def finish(self, _: Any = None) -> None:
         """OfflineSyncCompleted, or the connection is gone: nothing more comes."""
         self._over.set()
+        self._complete.set()
+
+    async def wait_for_end(self) -> None:
+        """Wait until all have arrived, however many: for whoever has nothing else to do."""
+        await wait_for_event(self._complete, COMPLETE)
 
     async def wait(self) -> None:
         """Wait until all have arrived or the time for it is up; returns at once when called again."""

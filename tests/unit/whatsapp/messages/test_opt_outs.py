@@ -39,6 +39,9 @@ class Told:
     def defect(self, text: str) -> None:
         raise AssertionError(text)
 
+    def visited(self, device_id: str, *, online: bool, presence: bool = False, note: str | None = None) -> None:
+        raise AssertionError(f"{device_id}: {online} {presence} {note}")
+
 
 def stop(number: str | None, hidden: str | None = None, text: str = "STOP") -> Incoming:
     addresses = tuple(filter(None, (number and f"+{number}", hidden)))
