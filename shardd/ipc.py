@@ -270,8 +270,8 @@ class DeviceChanged(msgspec.Struct, frozen=True, tag="device_changed"):
         _keep_possible(self, "at", self.at)
 
 
-class Receipt(msgspec.Struct, frozen=True, tag="receipt"):
-    """Messages that were sent are delivered, read, or failed after all."""
+class Receipt(msgspec.Struct, frozen=True, omit_defaults=True, tag="receipt"):
+    """Messages that were sent are delivered, read, or failed after all; or one is sent, which `claim` names."""
 
     device_id: str
     message_ids: list[str]
@@ -280,6 +280,8 @@ class Receipt(msgspec.Struct, frozen=True, tag="receipt"):
     error: str | None = None
     """Why they failed."""
     error_class: str | None = None
+    claim: ClaimKey | None = None
+    """The claim with which the only message was sent, if the platform repeats it."""
 
     def __post_init__(self) -> None:
         """See Outcome."""

@@ -59,7 +59,8 @@ def _table(transitions: Mapping[State, Mapping[str, State]]) -> Mapping[State, M
 # from state → event → next state. `transient_last` is a transient verdict that used up the last attempt;
 # `in_doubt_retry` an in-doubt verdict of a job whose producer asked for `on_doubt: retry`; `restricted` an unavailable
 # verdict that concerns this message only, because its recipient is a new contact; `returned_last` a job that was returned
-# because its worker died, once too often; `retry_later` a retry before the job's `run_at`, or behind its order group.
+# because its worker died, once too often; `retry_later` a retry before the job's `run_at`, or behind its order group; `confirmed`
+# a platform's report that the message of an earlier claim, whose answer was lost, was sent.
 JOB_TRANSITIONS: Final = _table(
     {
         JobState.SCHEDULED: {
@@ -67,8 +68,14 @@ JOB_TRANSITIONS: Final = _table(
             "cancel": JobState.CANCELLED,
             "expire": JobState.EXPIRED,
             "opt_out": JobState.OPTED_OUT,
+            "confirmed": JobState.SENT,
         },
-        JobState.QUEUED: {"claim": JobState.SENDING, "cancel": JobState.CANCELLED, "expire": JobState.EXPIRED},
+        JobState.QUEUED: {
+            "claim": JobState.SENDING,
+            "cancel": JobState.CANCELLED,
+            "expire": JobState.EXPIRED,
+            "confirmed": JobState.SENT,
+        },
         JobState.SENDING: {
             Verdict.SENT: JobState.SENT,
             Verdict.PERMANENT: JobState.FAILED,
@@ -83,14 +90,15 @@ JOB_TRANSITIONS: Final = _table(
             Verdict.EXPIRED: JobState.EXPIRED,
             Verdict.OPTED_OUT: JobState.OPTED_OUT,
         },
-        JobState.FAILED: {"retry": JobState.QUEUED, "retry_later": JobState.SCHEDULED},
+        # Reports come in any order: a message that was delivered did not fail.
+        JobState.FAILED: {"retry": JobState.QUEUED, "retry_later": JobState.SCHEDULED, "delivered": JobState.SENT},
         JobState.CANCELLED: {"retry": JobState.QUEUED, "retry_later": JobState.SCHEDULED},
         JobState.EXPIRED: {},
         JobState.OPTED_OUT: {},
         JobState.IN_DOUBT: {
             "retry": JobState.QUEUED,
             "retry_later": JobState.SCHEDULED,
-            # a journal that was unreachable came back and contains the outcome
+            # a journal that was unreachable came back and contains the outcome, or the platform reports it
             Verdict.SENT: JobState.SENT,
             Verdict.PERMANENT: JobState.FAILED,
         },

@@ -50,6 +50,15 @@ class Devices(Statements):
         params["ages"] = [max(0.0, now - report.at) for report in reports]
         await self._database.execute("save_visits", params)
 
+    async def back_off(self, waits: Mapping[str, tuple[float, str]]) -> None:
+        """Let devices wait, by id: seconds, and why."""
+        params = {
+            "ids": list(waits),
+            "seconds": [seconds for seconds, _ in waits.values()],
+            "reasons": [reason for _, reason in waits.values()],
+        }
+        await self._database.execute("back_off_devices", params)
+
     async def heal(self) -> list[str]:
         """Make devices ready whose ban or restriction is over; returns their ids."""
         return await self._database.column("heal_devices")

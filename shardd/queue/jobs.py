@@ -17,7 +17,7 @@ from shardd.queue.database import Params, Record, Statements, first
 from shardd.queue.records import ClaimRequest, JobRow, WholeJob, WorkHint
 from shardd.queue.settle import Claim
 from shardd.queue.values import arrays
-from shardd.states import JOB_TRANSITIONS, JobState
+from shardd.states import JOB_TRANSITIONS, JobState, Verdict
 
 BEHIND_EVERY_LANE: Final = "~"
 """Sorts behind every lane: a lane begins with a letter, a digit or a slash."""
@@ -120,11 +120,26 @@ class Jobs(Statements):
         return await self._database.rows(orphan, "orphaned_claims", {"grace": grace})
 
     async def save_receipt(self, receipt: Receipt) -> int:
-        """Record what became of sent messages. Returns how many have a finished job."""
+        """Record what became of sent messages. Returns how many have a finished job.
+
+        A receipt that names its claim settles it first, if its answer was lost.
+        """
         params = {
             name: getattr(receipt, name) for name in ("device_id", "message_ids", "kind", "at", "error", "error_class")
         }
-        return await self._database.execute("save_receipt", params)
+        found = 0 if receipt.kind == "sent" else await self._database.execute("save_receipt", params)
+        if found or receipt.claim is None:
+            return found
+        job, epoch, attempt, token = receipt.claim
+        failed = receipt.kind == "failed"
+        state = JOB_TRANSITIONS[JobState.IN_DOUBT][Verdict.PERMANENT if failed else Verdict.SENT]
+        claim = {"id": job, "epoch": epoch, "attempt": attempt, "token": token, "state": state.value}
+        text = {"message_id": receipt.message_ids[0], "error": receipt.error, "error_class": receipt.error_class}
+        if not await self._database.value("confirm_claim", claim | text):
+            return 0
+        if receipt.kind in ("delivered", "read"):
+            await self._database.execute("save_receipt", params)
+        return 1
 
     async def prepare_archive(self) -> None:
         """Create the archive's next partitions."""

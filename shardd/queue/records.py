@@ -100,6 +100,9 @@ class Device:
     """When a visit failed after that; None: none did."""
     visit_note: str | None = None
     """Why the last visit failed, or why it showed no presence."""
+    backoff_until: datetime | None = None
+    """It does not send until then, because its platform reported an error of the account after it had accepted a message."""
+    backoff_reason: str | None = None
     fault: str | None = None
     """Why its row cannot be used, with the fix; None: it can."""
 

@@ -49,6 +49,7 @@ from shardd.supervisor.inbound.cloud_webhook import make_cloud_webhook
 from shardd.supervisor.inbound.inbox import InboxWriter
 from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
 from shardd.supervisor.inbound.opt_outs import OptOutCheck, OptOutInbox
+from shardd.supervisor.inbound.receipt_spool import ReceiptSpool
 from shardd.supervisor.inbound.receipts import Receipts
 from shardd.supervisor.notifications import NotificationListener
 from shardd.supervisor.outbox.upkeep import CHECK_EVERY as HELD_EVERY
@@ -218,8 +219,10 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     )
 
     # What comes back
-    receipts = Receipts(jobs)
-    cloud_webhook = make_cloud_webhook(config, scheduler, receipt=receipts.add, incoming=inbox.incoming)
+    receipts = Receipts(jobs, ReceiptSpool(config.state_dir))
+    cloud_webhook = make_cloud_webhook(
+        config, scheduler, receipts=receipts.keep, incoming=inbox.incoming, unavailable=device_sync.unavailable
+    )
     webhooks = Webhooks(
         pools.general,
         WebhookStore(pools.general, node=config.node, incarnation=keeper.incarnation, ttl=config.lease.ttl),
@@ -285,7 +288,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         webhooks=webhooks.statuses,
         reporters=(
             *(defects, poison, workers, scheduler, state_watch, recovery, inbox, spool, inbox_writer, steps, bindings),
-            *(claim_watch, events, server_watch, visits),
+            *(claim_watch, events, server_watch, visits, receipts),
         ),
         notes=(
             lambda: recovery.notes,

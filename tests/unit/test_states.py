@@ -87,9 +87,9 @@ def test_live_jobs_can_be_ended_and_finished_ones_leave_only_on_somebodys_word()
     for state in live:
         assert set(JOB_TRANSITIONS[state].values()) & FINISHED, state
     for state in FINISHED:
-        assert set(JOB_TRANSITIONS[state]) <= {"retry", "retry_later", "refused", Verdict.SENT, Verdict.PERMANENT}, (
-            state
-        )
+        assert set(JOB_TRANSITIONS[state]) <= {
+            *("retry", "retry_later", "refused", "delivered", Verdict.SENT, Verdict.PERMANENT)
+        }, state
 
 
 def test_every_job_can_come_to_an_end_from_everywhere() -> None:

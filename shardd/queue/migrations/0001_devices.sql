@@ -26,6 +26,8 @@ CREATE TABLE shardd.devices (
     reason       text,
     state_since  timestamptz NOT NULL DEFAULT now(),
     state_until  timestamptz,              -- when the state ends by itself
+    backoff_until  timestamptz,            -- it does not send until then, because its platform reported an error of the account
+    backoff_reason text,
     paused_at    timestamptz,
     paused_why   text,
     gap_min      double precision,         -- seconds; NULL here and below: the config's

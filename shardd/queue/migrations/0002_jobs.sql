@@ -231,10 +231,11 @@ CREATE FUNCTION shardd.refuse_transition() RETURNS trigger LANGUAGE plpgsql SET 
 BEGIN
     RAISE EXCEPTION USING ERRCODE = 'check_violation', SCHEMA = 'shardd', TABLE = 'archive', COLUMN = 'state',
         MESSAGE = format('job %s is %s and cannot become %s', NEW.id, OLD.state, NEW.state),
-        HINT = 'Only jobs in doubt can become sent or failed, and sent ones failed. To send a job again: shardd job retry.';
+        HINT = 'Only jobs in doubt can become sent or failed, sent ones failed, and failed ones sent. To send a job again: shardd job retry.';
 END $$;
 
 CREATE TRIGGER refuse_transition AFTER UPDATE OF state ON shardd.archive
     FOR EACH ROW WHEN (OLD.state <> NEW.state
-                       AND (OLD.state, NEW.state) NOT IN (('in_doubt', 'sent'), ('in_doubt', 'failed'), ('sent', 'failed')))
+                       AND (OLD.state, NEW.state) NOT IN (
+                           ('in_doubt', 'sent'), ('in_doubt', 'failed'), ('sent', 'failed'), ('failed', 'sent')))
     EXECUTE FUNCTION shardd.refuse_transition();

@@ -30,6 +30,15 @@ UPDATE shardd.devices d
    AND (e.epoch IS NULL OR EXISTS (SELECT FROM shardd.leases l WHERE l.epoch = e.epoch))
 RETURNING d.id;
 
+-- name: back_off_devices
+-- Lets devices wait, on whichever node they are: arrays of ids, seconds and reasons. A wait that ends later stays; one that ends little
+-- earlier, too, because a campaign may fail a thousand times for one reason.
+UPDATE shardd.devices d SET backoff_until = now() + make_interval(secs => e.seconds), backoff_reason = e.reason
+  FROM unnest(%(ids)s::text[], %(seconds)s::double precision[], %(reasons)s::text[]) AS e(id, seconds, reason)
+ WHERE d.id = e.id AND d.removed_at IS NULL
+   AND coalesce(d.backoff_until, '-infinity') < now() + make_interval(secs => 0.9 * e.seconds)
+RETURNING d.id;
+
 -- name: heal_devices
 -- Makes devices ready whose state ends by itself and has ended.
 UPDATE shardd.devices SET state = 'ready', reason = NULL, state_since = now(), state_until = NULL
@@ -91,7 +100,7 @@ SELECT id, %(transport)s, %(label)s, %(proxy)s, %(settings)s, %(state)s, %(gap_m
   FROM unnest(%(ids)s::text[]) id
 ON CONFLICT (id) DO UPDATE SET removed_at = NULL, transport = EXCLUDED.transport, label = EXCLUDED.label,
     proxy = EXCLUDED.proxy, settings = EXCLUDED.settings, state = EXCLUDED.state, session = NULL, reason = NULL,
-    state_since = now(), state_until = NULL, paused_at = NULL, paused_why = NULL, gap_min = EXCLUDED.gap_min,
+    state_since = now(), state_until = NULL, backoff_until = NULL, paused_at = NULL, paused_why = NULL, gap_min = EXCLUDED.gap_min,
     gap_max = EXCLUDED.gap_max, hourly_limit = EXCLUDED.hourly_limit, daily_limit = EXCLUDED.daily_limit,
     quiet_hours = EXCLUDED.quiet_hours, timezone = EXCLUDED.timezone, warm = EXCLUDED.warm, classes = EXCLUDED.classes
  WHERE d.removed_at IS NOT NULL
@@ -105,6 +114,7 @@ UPDATE shardd.devices d
    SET label = CASE WHEN 'label' = ANY (g.given) THEN %(label)s::text ELSE label END,
        proxy = CASE WHEN 'proxy' = ANY (g.given) THEN %(proxy)s::text ELSE proxy END,
        settings = CASE WHEN 'settings' = ANY (g.given) THEN %(settings)s::jsonb ELSE settings END,
+       backoff_until = CASE WHEN 'settings' = ANY (g.given) THEN NULL ELSE backoff_until END,
        state = CASE WHEN g.new_key THEN 'ready' ELSE state END,
        reason = CASE WHEN g.new_key THEN NULL ELSE reason END,
        state_since = CASE WHEN g.new_key THEN now() ELSE state_since END,

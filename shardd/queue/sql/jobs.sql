@@ -257,16 +257,40 @@ SELECT ${claim}, e.node, e.shard,
    AND NOT EXISTS (SELECT FROM shardd.leases l WHERE l.epoch = j.claimed_epoch AND l.expires_at > now());
 
 -- name: save_receipt
--- Records a receipt for messages of a device; the earliest time is kept. `kind` is delivered, read (which includes delivered) or failed: a
--- platform that accepted a message reports that it could not deliver it.
+-- Records a receipt for messages of a device; the earliest time is kept. `kind` is sent (which changes nothing), delivered, read (which
+-- includes delivered) or failed: a platform that accepted a message reports that it could not deliver it. Reports come in any order, so a
+-- message that was delivered was sent, whatever was reported before. `failed` with a message id is always such a report.
 UPDATE shardd.archive
-   SET delivered_at = CASE WHEN %(kind)s = 'failed' THEN delivered_at ELSE least(delivered_at, to_timestamp(%(at)s)) END,
+   SET delivered_at = CASE WHEN %(kind)s IN ('delivered', 'read') THEN least(delivered_at, to_timestamp(%(at)s)) ELSE delivered_at END,
        read_at = CASE WHEN %(kind)s = 'read' THEN least(read_at, to_timestamp(%(at)s)) ELSE read_at END,
-       state = CASE WHEN %(kind)s = 'failed' AND state = 'sent' AND delivered_at IS NULL THEN 'failed' ELSE state END,
-       error = CASE WHEN %(kind)s = 'failed' AND state = 'sent' AND delivered_at IS NULL THEN %(error)s ELSE error END,
-       error_class = CASE WHEN %(kind)s = 'failed' AND state = 'sent' AND delivered_at IS NULL THEN %(error_class)s
-                          ELSE error_class END
+       (state, error, error_class) = (
+           SELECT CASE WHEN fails THEN 'failed' WHEN arrives THEN 'sent' ELSE state END,
+                  CASE WHEN fails THEN %(error)s WHEN NOT arrives THEN error END,
+                  CASE WHEN fails THEN %(error_class)s WHEN NOT arrives THEN error_class END
+             FROM (SELECT %(kind)s = 'failed' AND state = 'sent' AND delivered_at IS NULL AS fails,
+                          %(kind)s IN ('delivered', 'read') AND state = 'failed' AS arrives) report)
  WHERE message_id = ANY (%(message_ids)s::text[]) AND device_id = %(device_id)s;
+
+-- name: confirm_claim
+-- Settles the claim that a platform's report names (`id`, `epoch`, `attempt`, `token`), because its answer was lost: a job in doubt becomes
+-- `state` (sent or failed); one that waits for another try (on_doubt: retry) is sent. Returns whether the claim is settled now; false: it
+-- is in flight, or unknown. After job retry the token is another, so that an old report does not settle a new message.
+WITH resolved AS (
+    UPDATE shardd.archive a SET state = %(state)s, message_id = %(message_id)s, error = %(error)s, error_class = %(error_class)s
+     WHERE a.id = %(id)s AND a.state || '' = 'in_doubt' AND a.attempt = %(attempt)s AND a.token = %(token)s
+    RETURNING a.id
+), gone AS (
+    DELETE FROM shardd.jobs j
+     WHERE j.id = %(id)s AND j.attempt = %(attempt)s AND j.token = %(token)s AND j.claimed_epoch IS NULL AND %(state)s = 'sent'
+    RETURNING j.*
+), ended AS (
+    INSERT INTO shardd.archive (id, ${archived}, failures, claimed_epoch, claimed_at, state, message_id)
+    SELECT id, ${archived}, failures, %(epoch)s, now(), 'sent', %(message_id)s FROM gone
+    RETURNING id
+)
+SELECT EXISTS (SELECT FROM resolved) OR EXISTS (SELECT FROM ended)
+       OR EXISTS (SELECT FROM shardd.archive a
+                   WHERE a.id = %(id)s AND a.attempt = %(attempt)s AND a.token = %(token)s AND a.state || '' <> 'in_doubt');
 
 -- name: prepare_archive
 -- Creates the archive's partitions of this month and the next two.

@@ -5,7 +5,7 @@
 | GET path?hub.mode=subscribe&hub.verify_token=…&hub.challenge=… | the registration: repeats the challenge if the token is right |
 | POST path | a notification, signed over its bytes in X-Hub-Signature-256 |
 
-An unsigned body is not parsed. 200 means that the receipts and texts are handed over; after anything else Meta repeats the
+An unsigned body is not parsed. 200 means that the receipts and texts are on the disk; after anything else Meta repeats the
 notification for days. Notifications for numbers that are not a device of ours are answered with 200 and dropped.
 
 Anybody may reach this port. What a peer without the secret can hold is bounded: connections and time by `Listener`, the bytes of
@@ -19,7 +19,7 @@ import hmac
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
@@ -30,9 +30,11 @@ from shardd import ipc
 from shardd.config import CloudWebhookConfig, Config
 from shardd.config.source import substitute
 from shardd.config.values import RefusedError
+from shardd.errors import DeviceUnavailableError
 from shardd.logs import get_logger
 from shardd.supervisor.http_listener import Listener, refusal
-from shardd.supervisor.inbound.cloud_notifications import Confirmed, NotDelivered, Report, Wrote, read_notification
+from shardd.supervisor.inbound.cloud_notifications import Wrote, read_notification
+from shardd.supervisor.inbound.cloud_statuses import Status
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.services import Service
 
@@ -91,13 +93,15 @@ class CloudWebhook(Service):
         config: CloudWebhookConfig,
         devices_of: Callable[[set[str]], Mapping[str, list[str]]],
         *,
-        receipt: Callable[[ipc.Receipt], None],
+        receipts: Callable[[Sequence[ipc.Receipt]], Awaitable[None]],
         incoming: Callable[[str, str, str], None],
+        unavailable: Callable[[str, DeviceUnavailableError, float], None],
     ) -> None:
         """`devices_of` phone_number_ids: see CloudNumbers.
 
-        `receipt` gets receipts, failures included; `incoming` (device, number of the sender, text) what people wrote. They must
+        `receipts` gets receipts, failures included; `incoming` (device, number of the sender, text) what people wrote. They must
         keep what they get, because Meta is told that it arrived; if one of them raises, Meta repeats the notification.
+        `unavailable`: a device cannot send, as a failed message of this time (POSIX seconds) shows.
         """
         assert config.listen is not None
         assert config.app_secret is not None
@@ -107,8 +111,9 @@ class CloudWebhook(Service):
         self._secret = config.app_secret.encode()
         self._token = config.verify_token.encode()
         self._devices_of = devices_of
-        self._receipt = receipt
+        self._receipts = receipts
         self._incoming = incoming
+        self._unavailable = unavailable
         self._arriving: dict[_Body, None] = {}
         """Incomplete bodies, the oldest first."""
         self._held = 0
@@ -149,7 +154,7 @@ class CloudWebhook(Service):
         if not hmac.compare_digest(signature.removeprefix("sha256="), right):
             return self._refuse_unsigned(request)
         with self._listener.working(request):
-            return self._handle(body)
+            return await self._handle(body)
 
     async def _read(self, request: web.Request) -> bytearray:
         """The body. Raises _TooLongError, and what aiohttp raises when the connection is lost; `Listener` bounds the time."""
@@ -188,7 +193,7 @@ class CloudWebhook(Service):
             self._warned_at, self._unsigned = now, 0
         return refusal(401, "the signature is missing or wrong")
 
-    def _handle(self, body: bytearray) -> web.Response:
+    async def _handle(self, body: bytearray) -> web.Response:
         """A signed body."""
         try:
             notification = msgspec.json.decode(body)
@@ -197,49 +202,61 @@ class CloudWebhook(Service):
         try:
             reports = list(read_notification(notification))
             devices_of = self._devices_of({report.phone_number_id for report in reports})
+            statuses = []
             for report in reports:
-                self._pass_on(report, devices_of[report.phone_number_id])
+                devices = devices_of[report.phone_number_id]
+                if not devices:
+                    log.debug("a notification for an unknown number", action="webhook", number=report.phone_number_id)
+                match report:
+                    case Status():
+                        statuses += [(device_id, report) for device_id in devices]
+                    case Wrote():
+                        for device_id in devices:
+                            self._incoming(device_id, report.sender, report.text)
+                    case _:
+                        assert_never(report)
+            now = time.time()
+            await self._receipts([receipt_of(device_id, status, now) for device_id, status in statuses])
+            for device_id, status in statuses:
+                if isinstance(status.error, DeviceUnavailableError):
+                    self._unavailable(device_id, status.error, now if status.at is None else status.at)
         except Exception as error:  # of the one who should keep it
             log.exception("a notification was not kept; Meta repeats it", action="webhook", error=error)
             return refusal(503, "not kept: repeat it", close=False)
         return web.Response()
 
-    def _pass_on(self, report: Report, devices: list[str]) -> None:
-        if not devices:
-            log.debug("a notification for an unknown number", action="webhook", number=report.phone_number_id)
-        for device_id in devices:
-            match report:
-                case Confirmed():
-                    at = time.time() if report.at is None else report.at
-                    self._receipt(ipc.Receipt(device_id, [report.message_id], report.kind, at))
-                case NotDelivered():
-                    self._fail(device_id, report)
-                case Wrote():
-                    self._incoming(device_id, report.sender, report.text)
-                case _:
-                    assert_never(report)
 
-    def _fail(self, device_id: str, report: NotDelivered) -> None:
+def receipt_of(device_id: str, status: Status, now: float) -> ipc.Receipt:
+    """A status as the row of its job records it. `now`: POSIX seconds."""
+    error = None if status.error is None else str(status.error)
+    if error is not None:
         text = "an accepted message was not delivered"
-        log.warning(text, action="webhook", device=device_id, message=report.message_id, error=report.error)
-        failed = ipc.Receipt(
-            device_id, [report.message_id], "failed", time.time(), report.error, report.error_class.value
-        )
-        self._receipt(failed)
+        log.warning(text, action="webhook", device=device_id, message=status.message_id, error=error)
+    return ipc.Receipt(
+        device_id,
+        [status.message_id],
+        status.kind,
+        now if status.at is None else status.at,
+        error,
+        None if status.error is None else status.error.error_class.value,
+        status.claim,
+    )
 
 
 def make_cloud_webhook(
     config: Config,
     scheduler: Scheduler,
     *,
-    receipt: Callable[[ipc.Receipt], None],
+    receipts: Callable[[Sequence[ipc.Receipt]], Awaitable[None]],
     incoming: Callable[[str, str, str], None],
+    unavailable: Callable[[str, DeviceUnavailableError, float], None],
 ) -> CloudWebhook | None:
     """None: the config has no webhook."""
     webhook = config.transports.cloud_api.webhook
     if webhook.listen is None:
         return None
-    return CloudWebhook(webhook, CloudNumbers(scheduler, os.environ).devices, receipt=receipt, incoming=incoming)
+    devices_of = CloudNumbers(scheduler, os.environ).devices
+    return CloudWebhook(webhook, devices_of, receipts=receipts, incoming=incoming, unavailable=unavailable)
 
 
 @dataclass(eq=False, slots=True)

@@ -218,6 +218,11 @@ class DeviceQueue:
         if outcome.whole_account and self.account is not None:
             self.shared.rate_limited_until[self.account] = self.backoff_until
 
+    def wait_until(self, until: float, error: str | None) -> None:
+        """A platform reported an error of the device's account after it had accepted a message. A longer backoff stays."""
+        if until > self.own_backoff_until:
+            self.own_backoff_until, self.backoff_error = until, error
+
     def end_backoff(self, now: float) -> None:
         """Its cause may be gone: the device is tried at once."""
         self.failures, self.own_backoff_until = 0, now

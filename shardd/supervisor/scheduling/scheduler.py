@@ -146,6 +146,8 @@ class Scheduler:
     def _apply_row(self, queue: DeviceQueue, device: Device) -> None:
         """Use a new row of the device; its limits apply at once, also to a gap that is running."""
         queue.device = device
+        if device.backoff_until is not None:
+            queue.wait_until(device.backoff_until.timestamp() - self._shared.clock_offset, device.backoff_reason)
         queue.pace = self._pace_of(device)
         queue.room = self._in_flight_of(device.transport)
         queue.account = self._account_of(device)
@@ -171,6 +173,18 @@ class Scheduler:
                 return False
             queue.state = change.state
         return True
+
+    def back_off(self, device_id: str, until: float, error: str, *, whole_account: bool) -> list[str]:
+        """A platform reported why a device cannot send until a moment; returns the ids of the devices that wait."""
+        queue = self.queues.get(device_id)
+        if queue is None:
+            return []
+        together = [queue]
+        if whole_account and queue.account is not None:
+            together = [other for other in self.queues.values() if other.account == queue.account]
+        for one in together:
+            one.wait_until(until, error)
+        return [one.device.id for one in together]
 
     def undeliverable(self, device: DeviceSpec, why: str) -> None:
         """A device's row cannot be sent to its worker: the device cannot send before its row changes."""

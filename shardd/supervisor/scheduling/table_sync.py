@@ -9,12 +9,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from shardd import ipc
-from shardd.errors import RefusedDataError
+from shardd.errors import DeviceUnavailableError, RefusedDataError
 from shardd.logs import get_logger
 from shardd.queue.campaigns import Campaigns
 from shardd.queue.database import write_accepted
 from shardd.queue.devices import Devices
 from shardd.queue.records import StateChange
+from shardd.states import DeviceState
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.services import Service, Step
 from shardd.tasks import WakeUp
@@ -73,10 +74,25 @@ class DeviceSync(TableSync):
         self._defect = defect
         self._warm_days = warm_days
         self._unwritten: dict[str, StateChange] = {}
+        self._waits: dict[str, tuple[float, str]] = {}
+        """By device: until when it waits (POSIX seconds) and why; not written yet."""
         self._reading = asyncio.Lock()
 
-    def state_changed(self, message: ipc.DeviceChanged, epoch: int) -> None:
-        """A worker reported a new state of a device, under a lease."""
+    def unavailable(self, device_id: str, error: DeviceUnavailableError, at: float) -> None:
+        """A platform reported that a device cannot send: it waits, or stops, on any node. `at`: when, in POSIX seconds."""
+        if error.state is not None:
+            self.state_changed(ipc.DeviceChanged(device_id, DeviceState(error.state), str(error), None, at), None)
+            return
+        left = at + (error.retry_after or 0.0) - time.time()
+        if left <= 0:
+            return  # Meta may report for days
+        until = time.monotonic() + left
+        waiting = self._scheduler.back_off(device_id, until, str(error), whole_account=error.whole_account)
+        self._waits.update(dict.fromkeys(waiting, (time.time() + left, str(error))))
+        self.wake()
+
+    def state_changed(self, message: ipc.DeviceChanged, epoch: int | None) -> None:
+        """A worker reported a new state of a device, under a lease; or, without one, its platform did."""
         change = StateChange(message.device_id, message.state, message.reason, message.until, message.at, epoch)
         what = {
             "device": change.device_id,
@@ -98,6 +114,12 @@ class DeviceSync(TableSync):
             if written:
                 await write_accepted(list(written.values()), self._devices.set_states, self._refuse)
                 self._unwritten = {i: change for i, change in self._unwritten.items() if written.get(i) is not change}
+            if waits := dict(self._waits):
+                now = time.time()
+                await self._devices.back_off(
+                    {name: (max(0.0, until - now), why) for name, (until, why) in waits.items()}
+                )
+                self._waits = {name: wait for name, wait in self._waits.items() if waits.get(name) is not wait}
             await self._devices.heal()
             devices = await self._devices.all(self._warm_days())
             changes = self._scheduler.set_devices(

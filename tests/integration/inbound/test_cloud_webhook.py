@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 
 from shardd import ipc
 from shardd.config import CloudWebhookConfig
-from shardd.errors import SharddError
+from shardd.errors import DeviceUnavailableError, SharddError
 from shardd.supervisor.inbound.cloud_webhook import MAX_BODY, CloudWebhook
 from tests.unit.inbound.test_cloud_notifications import NUMBER, notification, status
 
@@ -43,10 +43,15 @@ class Ears:
     texts: list[tuple[str, str, str]] = field(default_factory=list)
     deaf: bool = False
 
-    def receipt(self, receipt: ipc.Receipt) -> None:
+    unavailable: list[tuple[str, str, float]] = field(default_factory=list)
+
+    async def keep(self, receipts: Sequence[ipc.Receipt]) -> None:
         if self.deaf:
             raise RuntimeError("no room")
-        self.receipts.append(receipt)
+        self.receipts += receipts
+
+    def cannot_send(self, device_id: str, error: DeviceUnavailableError, at: float) -> None:
+        self.unavailable.append((device_id, str(error), at))
 
     def incoming(self, *what: str) -> None:
         self.texts.append((what[0], what[1], what[2]))
@@ -71,8 +76,9 @@ async def ears() -> AsyncIterator[Ears]:
         webhook = CloudWebhook(
             config,
             lambda numbers: {number: ["one", "two"] if number == NUMBER else [] for number in numbers},
-            receipt=ears.receipt,
+            receipts=ears.keep,
             incoming=ears.incoming,
+            unavailable=ears.cannot_send,
         )
         await webhook.start()
         yield ears
@@ -91,6 +97,17 @@ async def test_signed_notifications_are_passed_on(ears: Ears) -> None:
         (device, ["wamid.1"], "failed", "131026: no", "recipient") for device in ("one", "two")
     ]
     assert ears.texts == [(device, "628", "STOP") for device in ("one", "two")]
+    assert not ears.unavailable
+
+
+async def test_an_error_of_the_account_is_passed_on_once_its_receipt_is_kept(ears: Ears) -> None:
+    said = notification(statuses=[status("failed", errors=[{"code": 131042, "title": "unpaid"}])])
+    ears.deaf = True
+    assert await ears.notify(said) == 503
+    assert not ears.unavailable
+    ears.deaf = False
+    assert await ears.notify(said) == 200
+    assert ears.unavailable == [(device, "131042: unpaid", 1700000000.0) for device in ("one", "two")]
 
 
 async def test_an_unknown_number_is_ignored(ears: Ears) -> None:
@@ -140,6 +157,8 @@ async def test_the_registration_repeats_the_challenge_if_the_token_is_right(ears
 
 async def test_a_port_in_use_is_reported(ears: Ears) -> None:
     port = int(ears.url.split(":")[2].split("/")[0])
-    second = CloudWebhook(config_at(port), lambda _: {}, receipt=print, incoming=print)
+    second = CloudWebhook(
+        config_at(port), lambda _: {}, receipts=ears.keep, incoming=print, unavailable=ears.cannot_send
+    )
     with pytest.raises(SharddError, match=rf"webhook.listen 127.0.0.1:{port}: Address already in use: choose another"):
         await second.start()

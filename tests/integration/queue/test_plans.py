@@ -74,6 +74,9 @@ HOT: dict[str, dict[str, Any]] = {
     "save_receipt": {
         "device_id": "d1", "message_ids": ["m1"], "kind": "read", "at": 1e9, "error": "", "error_class": "",
     },
+    "confirm_claim": {
+        "id": 1, "epoch": 1, "attempt": 1, "token": 5, "state": "sent", "message_id": "m1", "error": "", "error_class": "",
+    },
     "members_of_groups": {},
     "find_pools": {"after_group": "", "after_lane": "", "most": 100},
     "pool_jobs": {"device_group": "crew", "lane": "/reply", "most": 100},

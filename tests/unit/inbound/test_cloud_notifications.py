@@ -8,15 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardd.errors import ErrorClass
-from shardd.supervisor.inbound.cloud_notifications import (
-    MAX_ID,
-    Confirmed,
-    NotDelivered,
-    Report,
-    Wrote,
-    read_notification,
-)
+from shardd.supervisor.inbound.cloud_notifications import Report, Wrote, read_notification
+from shardd.supervisor.inbound.cloud_statuses import MAX_ID, Status
 
 NUMBER = "106540352242922"
 
@@ -40,28 +33,6 @@ def status(word: str, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("value", "heard"),
     [
-        ({"statuses": [status("sent")]}, []),
-        ({"statuses": [status("delivered")]}, [Confirmed(NUMBER, "wamid.1", "delivered", 1700000000.0)]),
-        ({"statuses": [status("read", timestamp="soon")]}, [Confirmed(NUMBER, "wamid.1", "read", None)]),
-        (
-            {
-                "statuses": [
-                    status(
-                        "failed", errors=[{"code": 131026, "title": "Undeliverable", "error_data": {"details": "x"}}]
-                    )
-                ]
-            },
-            [NotDelivered(NUMBER, "wamid.1", "131026: Undeliverable: x", ErrorClass.RECIPIENT)],
-        ),
-        (
-            {
-                "statuses": [
-                    status("failed", errors=[{"code": 131052, "title": "no media at https://u:p@cdn.example/a?sig=x"}])
-                ]
-            },
-            [NotDelivered(NUMBER, "wamid.1", "131052: no media at https://cdn.example/a", ErrorClass.CONTENT)],
-        ),
-        ({"statuses": [status("failed")]}, [NotDelivered(NUMBER, "wamid.1", "Meta gives no reason")]),
         ({"messages": [{"from": "628", "type": "text", "text": {"body": "STOP"}}]}, [Wrote(NUMBER, "628", "STOP")]),
         ({"messages": [{"from": "628", "type": "button", "button": {"text": "Stop"}}]}, [Wrote(NUMBER, "628", "Stop")]),
         (
@@ -73,6 +44,7 @@ def status(word: str, **more: Any) -> dict[str, Any]:
             [Wrote(NUMBER, "628", "No")],
         ),
         ({"messages": [{"from": "628", "type": "image", "image": {"id": "1"}}]}, []),
+        ({"statuses": [status("read")]}, [Status(NUMBER, "wamid.1", "read", 1700000000.0)]),
         ({"statuses": [{"status": "read"}, 7, None], "messages": {"from": "628"}}, []),
     ],
 )
@@ -122,7 +94,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-STATUS_FIELDS = ("id", "status", "timestamp", "errors")
+STATUS_FIELDS = ("id", "status", "timestamp", "errors", "biz_opaque_callback_data")
 MESSAGE_FIELDS = ("from", "text", "button", "interactive")
 
 
@@ -147,6 +119,6 @@ def test_whatever_a_field_contains_the_reports_can_be_stored(statuses: Any, mess
             case Wrote():
                 assert heard.sender.isascii()
                 assert heard.sender.isdigit()
-            case Confirmed() | NotDelivered():
+            case Status():
                 assert 0 < len(heard.message_id) <= MAX_ID
                 assert heard.message_id.isprintable()

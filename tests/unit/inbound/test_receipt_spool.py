@@ -1,0 +1,65 @@
+"""The receipt spool: what is kept survives the process, and damage costs only itself."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from shardd.errors import UnsafeFileError
+from shardd.ipc import Receipt
+from shardd.supervisor.inbound.receipt_spool import NAME, SPARE, ReceiptSpool
+
+FIRST = Receipt("p1", ["wamid.1"], "failed", 5.5, "no such number ☝\n", "recipient", (17, 3, 1, -5))
+SECOND = Receipt("p2", ["wamid.2"], "read", 6.5)
+
+
+async def test_receipts_are_read_back_until_they_are_stored(tmp_path: Path) -> None:
+    spool = ReceiptSpool(tmp_path)
+    assert spool.load() == []
+    await asyncio.gather(spool.keep([FIRST]), spool.keep([SECOND, FIRST]))
+    again = ReceiptSpool(tmp_path)
+    assert again.load() == [FIRST, SECOND, FIRST]
+    assert (tmp_path / NAME).stat().st_mode & 0o777 == 0o600
+    again.stored([SECOND])
+    assert ReceiptSpool(tmp_path).load() == [FIRST, SECOND, FIRST], "too few to rewrite the file"
+    again.stored([])
+    assert not (tmp_path / NAME).exists()
+    await again.keep([SECOND])
+    assert ReceiptSpool(tmp_path).load() == [SECOND]
+
+
+async def test_a_flipped_bit_or_a_lost_end_costs_one_receipt(tmp_path: Path) -> None:
+    await ReceiptSpool(tmp_path).keep([FIRST, SECOND])
+    whole = (tmp_path / NAME).read_bytes()
+    for place in range(0, len(whole) * 8, 7):
+        data = bytearray(whole)
+        data[place // 8] ^= 1 << place % 8
+        (tmp_path / NAME).write_bytes(data)
+        found = ReceiptSpool(tmp_path).load()
+        assert found in ([FIRST, SECOND], [FIRST], [SECOND]), place
+    (tmp_path / NAME).write_bytes(whole[:-9])
+    spool = ReceiptSpool(tmp_path)
+    assert spool.load() == [FIRST]
+    await spool.keep([SECOND])
+    assert ReceiptSpool(tmp_path).load() == [FIRST, SECOND]
+
+
+async def test_stored_receipts_leave_the_file_while_others_wait(tmp_path: Path) -> None:
+    spool = ReceiptSpool(tmp_path)
+    await spool.keep([FIRST] * (SPARE + 3))
+    spool.stored([SECOND])
+    assert ReceiptSpool(tmp_path).load() == [SECOND]
+
+
+async def test_a_file_that_cannot_be_written_refuses_and_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / NAME).mkdir()
+    spool = ReceiptSpool(tmp_path)
+    with pytest.raises(UnsafeFileError):
+        await spool.keep([FIRST])
+    (problem,) = spool.problems()
+    assert "the platform repeats them" in problem.text
+    (tmp_path / NAME).rmdir()
+    await spool.keep([FIRST])
+    assert list(spool.problems()) == []
