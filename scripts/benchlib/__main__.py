@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import click
 from rich.console import Console
 
-from benchlib import bound_inserts, finished_rows, queue_bench, whatsapp_bench
+from benchlib import bound_inserts, finished_rows, queue_bench, visits_bench, whatsapp_bench
 from benchlib import soak as soak_bench
 
 
@@ -96,6 +96,29 @@ def soak(refreshes: int, recycle: int, json_path: str | None) -> None:
     Uses only the project's own WhatsApp server on loopback. Takes some minutes, and much longer without PgBouncer.
     """
     _report(_run(soak_bench.run(refreshes=refreshes, recycle=recycle, say=_say)), json_path)
+
+
+@cli.command()
+@click.option(
+    "--devices", type=click.IntRange(2, 50_000), default=3000, show_default=True, help="Half of them never send."
+)
+@click.option("--days", type=click.FloatRange(0.1, 100), default=14, show_default=True, help="Simulated time.")
+@click.option(
+    "--factor",
+    type=click.FloatRange(1, 100_000),
+    default=168,
+    show_default=True,
+    help="Scale of all intervals: simulated seconds in one second. 168: two weeks in two hours.",
+)
+@click.option(
+    "--json", "json_path", metavar="PATH", help="Write the results as JSON; - for stdout, instead of the table."
+)
+def visits(devices: int, days: float, factor: float, json_path: str | None) -> None:
+    """Two weeks of a fleet, scaled down: whether every device is visited in time, and what that costs in a day.
+
+    Uses only the project's own WhatsApp server on loopback, which unlinks devices that show no presence for two weeks.
+    """
+    _report(_run(visits_bench.run(devices=devices, days=days, factor=factor, say=_say)), json_path)
 
 
 class _Results(Protocol):

@@ -174,9 +174,14 @@ class Commands:
         return str(found[0].kind)
 
     def activity(self) -> dict[str, dict[str, float]]:
-        """Of every linked device: its logins, its presences, and the longest time, in seconds, in which it showed none."""
+        """Of every linked device: its logins and presences, and the longest times, in seconds, without either."""
         return {
-            device.name: {"logins": device.logins, "presences": device.presences, "silence": device.silence()}
+            device.name: {
+                "logins": device.logins,
+                "presences": device.presences,
+                "offline": device.offline(),
+                "silence": device.silence(),
+            }
             for device in self._network.accounts.devices()
         }
 

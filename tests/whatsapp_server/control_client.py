@@ -26,6 +26,8 @@ class Activity:
 
     logins: int
     presences: int
+    offline: float
+    """The longest time, in seconds, in which it was not logged in."""
     silence: float
     """The longest time, in seconds, in which it did not show itself as available."""
 

@@ -166,7 +166,7 @@ class ChatConnection:
             network.record.note("login_refused", name)
             await self.fail(LOGGED_OUT)
             return
-        device.logins += 1
+        device.longest_offline, device.logins = device.offline(), device.logins + 1
         if device.connection is not None:
             other = device.connection
             other.start(other.stream_error(conflict="replaced"))
@@ -205,7 +205,7 @@ class ChatConnection:
             pairing.withdraw(self.network, self.pairing)
         if self.device is not None:
             if self.device.connection is self:
-                self.device.connection = None
+                self.device.connection, self.device.offline_since = None, time.time()
             self.network.record.note("disconnect", self.device.name)
 
 

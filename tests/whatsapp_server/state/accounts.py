@@ -47,6 +47,8 @@ class LinkedDevice:
     presences: int = 0
     active_at: float = field(default_factory=time.time)  # when it was linked, or last showed itself as available
     longest_silence: float = 0.0  # seconds without either
+    offline_since: float = field(default_factory=time.time)
+    longest_offline: float = 0.0  # seconds
     _prekeys: bytes = b""  # packed: a device uploads 812 of them, and there are thousands of devices
 
     @property
@@ -68,6 +70,10 @@ class LinkedDevice:
         """It shows itself as available."""
         self.presences += 1
         self.longest_silence, self.active_at = self.silence(), time.time()
+
+    def offline(self) -> float:
+        """The longest time so far, in seconds, in which it was not logged in."""
+        return max(self.longest_offline, 0.0 if self.connection else time.time() - self.offline_since)
 
     def silence(self) -> float:
         """The longest time so far, in seconds, in which it was not available."""
