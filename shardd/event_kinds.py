@@ -22,6 +22,7 @@ class EventKind(StrEnum):
     JOB_RETRIED = "job.retried"  # it had ended and is in the queue again
     JOB_DELIVERED = "job.delivered"
     JOB_READ = "job.read"
+    JOB_UNREADABLE = "job.unreadable"  # a device of the recipient could not decrypt it
     MESSAGE_RECEIVED = "message.received"  # somebody wrote to a device
     DEVICE_STATE = "device.state"  # a device was added, paused, resumed or removed, or is in another state
 

@@ -19,6 +19,8 @@ MAX_TEXT: Final = 2000
 ClaimKey = tuple[int, int, int, int]
 """(job id, epoch, attempt, token): identifies one claim. A database that was restored, or that lost commits in a fail-over, hands
 out ids and epochs again; the row's random token is unique."""
+MAX_INDEX: Final = 2**31 - 1
+"""Of a recipient's device, as PostgreSQL can represent it."""
 MAX_TIME: Final = 2.0**35
 """POSIX seconds, in the year 3058: Python and PostgreSQL can represent it in every time zone."""
 
@@ -271,7 +273,10 @@ class DeviceChanged(msgspec.Struct, frozen=True, tag="device_changed"):
 
 
 class Receipt(msgspec.Struct, frozen=True, omit_defaults=True, tag="receipt"):
-    """Messages that were sent are delivered, read, or failed after all; or one is sent, which `claim` names."""
+    """Messages that were sent are `delivered`, `read`, `failed` after all, or `unreadable`; or one is `sent` (see `claim`).
+
+    `unreadable`: a device of the recipient could not decrypt them, and their client can no longer encrypt them again.
+    """
 
     device_id: str
     message_ids: list[str]
@@ -282,12 +287,16 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True, tag="receipt"):
     error_class: str | None = None
     claim: ClaimKey | None = None
     """The claim with which the only message was sent, if the platform repeats it."""
+    by: int = 0
+    """Index of the recipient's device for which they are unreadable; 0 is the phone."""
 
     def __post_init__(self) -> None:
         """See Outcome."""
         msgspec.structs.force_setattr(self, "message_ids", [storable(text, MAX_TEXT) for text in self.message_ids])
         _keep_storable(self, "error", self.error)
         _keep_possible(self, "at", self.at)
+        if not 0 <= self.by <= MAX_INDEX:
+            msgspec.structs.force_setattr(self, "by", MAX_INDEX)
 
 
 class OptedOut(msgspec.Struct, frozen=True, tag="opted_out"):

@@ -172,6 +172,14 @@ class QueueConfig(Section, reload="live"):
         "so better too long than too short.",
         reload="shard",
     )
+    on_unreadable: Annotated[str, Choice(("resend", "report"))] = setting(
+        "resend",
+        "What follows when the phone of a recipient cannot decrypt a message, and its client was closed meanwhile, so that "
+        "the library can no longer encrypt it again: resend (a new job sends it again), or report. Jobs may have their own.",
+    )
+    max_resends: Annotated[int, Whole(1, 10)] = setting(
+        "2", "How often a message is sent again that phones cannot decrypt, at most."
+    )
     backoff: BackoffConfig = section(BackoffConfig, "Waits before a job that failed temporarily is tried again.")
 
 

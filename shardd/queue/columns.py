@@ -21,16 +21,23 @@ from shardd.states import CAN_SEND, DEVICE_TRANSITIONS, JOB_TRANSITIONS, DeviceS
 GIVEN: Final = (
     *("device_id", "device_group", "recipient", "kind"),
     *("body", "variables", "media", "file_name", "mime_type", "details"),
-    *("class", "campaign", "priority", "run_at", "expires_at", "max_attempts", "on_doubt", "dedupe_key", "order_group"),
+    *("class", "campaign", "priority", "run_at", "expires_at", "max_attempts", "on_doubt"),
+    *("on_unreadable", "dedupe_key", "order_group"),
     *("reference", "metadata"),
 )
 """Columns of a job that producers may insert."""
 
 RETRIED: Final = (
     *(name for name in GIVEN if name != "device_id"),
-    *("producer", "created_at", "rendered", "confirms", "attempt"),
+    *("producer", "created_at", "rendered", "confirms", "attempt", "resend_of", "resends"),
 )
 """Columns that a job keeps when it is brought back from the archive, besides its id and, outside of a group, its device."""
+
+RESENT: Final = (
+    *(name for name in GIVEN if name not in ("device_id", "device_group", "dedupe_key", "order_group")),
+    *("producer", "rendered"),
+)
+"""Columns that a job takes from the one whose message it repeats, because the recipient's phone could not decrypt that."""
 
 ARCHIVED: Final = ("device_id", *RETRIED, "token")
 """Columns that move from the queue to the archive as they are, besides the id."""
@@ -74,6 +81,8 @@ _LISTS: Final = {
     "given": ", ".join(GIVEN),
     "retried": ", ".join(RETRIED),
     "archived": ", ".join(ARCHIVED),
+    "resent": ", ".join(RESENT),
+    "resent_old": ", ".join(f"old.{name}" for name in RESENT),
     "shown": ", ".join(f"o.{name}" if name != "job_class" else "o.class AS job_class" for name in SHOWN),
     "content": ", ".join(CONTENT),
     "claim": ", ".join(f"j.{name}" if name != "epoch" else "j.claimed_epoch AS epoch" for name in CLAIM),

@@ -25,6 +25,19 @@ CHUNK: Final = 2000
 """Jobs of one transaction of a bulk action, so that no row stays locked for long."""
 
 
+RESEND_DELAY: Final = 5.0
+"""Seconds between a retry receipt and the decision: one that another device of the recipient got the message may follow it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resend:
+    """What came of a message that a phone could not decrypt; `resent_as`: the job that sends it again."""
+
+    id: int
+    resent_as: int | None
+    why: str
+
+
 class Jobs(Statements):
     """What the daemon does with jobs."""
 
@@ -124,6 +137,9 @@ class Jobs(Statements):
 
         A receipt that names its claim settles it first, if its answer was lost.
         """
+        if receipt.kind == "unreadable":
+            params = {name: getattr(receipt, name) for name in ("device_id", "message_ids", "at", "by")}
+            return await self._database.execute("save_retry_receipt", {**params, "delay": RESEND_DELAY})
         params = {
             name: getattr(receipt, name) for name in ("device_id", "message_ids", "kind", "at", "error", "error_class")
         }
@@ -140,6 +156,11 @@ class Jobs(Statements):
         if receipt.kind in ("delivered", "read"):
             await self._database.execute("save_receipt", params)
         return 1
+
+    async def resend_unreadable(self, policy: str, max_resends: int, most: int) -> list[Resend]:
+        """Send messages again that the phones of their recipients could not decrypt, or decide not to."""
+        params = {"policy": policy, "max_resends": max_resends, "most": most}
+        return await self._database.rows(Resend, "resend_unreadable", params)
 
     async def prepare_archive(self) -> None:
         """Create the archive's next partitions."""
@@ -166,6 +187,11 @@ class Counts(Statements):
     async def doubts(self) -> int:
         """Jobs in doubt, which wait for an operator."""
         return int(await self._database.value("count_doubts"))
+
+    async def unreadable(self) -> dict[str, int]:
+        """Of the last 24 hours: unreadable messages, and how many of them were sent again (`resent`)."""
+        (counts,) = await self._database.rows(Record, "count_unreadable")
+        return counts
 
     async def campaigns(self) -> dict[str, int]:
         """Of those with live jobs: running_campaigns, paused_campaigns, and paused_jobs, which are those of the paused."""
@@ -212,9 +238,9 @@ class JobResult:
 class JobAdmin(Statements):
     """What an operator asks and does about jobs."""
 
-    async def newest(self, most: int, traits: Traits) -> list[JobRow]:
-        """Up to `most` jobs, newest first."""
-        params = {**asdict(traits), "ids": None, "most": most}
+    async def newest(self, most: int, traits: Traits, *, unreadable: bool = False) -> list[JobRow]:
+        """Up to `most` jobs, newest first; `unreadable`: only those whose message a device of the recipient could not decrypt."""
+        params = {**asdict(traits), "ids": None, "most": most, "unreadable": unreadable}
         return await self._database.rows_for(JobRow, "list_jobs", params)
 
     async def show(self, job_id: int) -> WholeJob | None:

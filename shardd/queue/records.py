@@ -144,6 +144,12 @@ class JobRow:
     delivered_at: datetime | None
     read_at: datetime | None
     metadata: Any
+    resend_of: int | None
+    """The job whose message it repeats."""
+    unreadable_at: datetime | None
+    unreadable_why: str | None
+    resent_as: int | None
+    """The job that repeats its message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +166,7 @@ class WholeJob(JobRow):
     mime_type: str | None
     details: dict[str, Any] | None
     on_doubt: str
+    on_unreadable: str | None
     dedupe_key: str | None
     producer: str
     claims: int

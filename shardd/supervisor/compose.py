@@ -51,6 +51,7 @@ from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
 from shardd.supervisor.inbound.opt_outs import OptOutCheck, OptOutInbox
 from shardd.supervisor.inbound.receipt_spool import ReceiptSpool
 from shardd.supervisor.inbound.receipts import Receipts
+from shardd.supervisor.inbound.resends import RESENDS_EVERY, resend_unreadable
 from shardd.supervisor.notifications import NotificationListener
 from shardd.supervisor.outbox.upkeep import CHECK_EVERY as HELD_EVERY
 from shardd.supervisor.outbox.upkeep import PURGE_EVERY, EventUpkeep
@@ -324,6 +325,11 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         seldom("advancing order groups", order_groups.advance, every=upkeep.ORDER_EVERY),
         seldom("checking the server's limits", server_watch.check, every=SERVER_EVERY),
         long("purging events", events.purge, every=PURGE_EVERY),
+        long(
+            "sending unreadable messages again",
+            partial(resend_unreadable, jobs, lambda: current.config.queue),
+            every=RESENDS_EVERY,
+        ),
         long("ending expired jobs", partial(cleanup.end_expired, jobs), every=upkeep.EXPIRE_EVERY),
         long(
             "ending jobs of cancelled campaigns",

@@ -70,6 +70,10 @@ class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Of the paused campaigns."""
     in_doubt: int = 0
     """Jobs in doubt that wait for a decision, of all nodes."""
+    unreadable: int = 0
+    """Messages of all nodes that a device of their recipient said, within the last 24 hours, it cannot decrypt."""
+    resent: int = 0
+    """How many of these were sent again."""
 
 
 class WebhookStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,8 +31,8 @@ class Events(Protocol):
     def device_changed(self, device_id: str, state: str, reason: str, until: float | None = None) -> None:
         """A device is in another state (`shardd.states.DeviceState`); `until` in POSIX seconds."""
 
-    def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float) -> None:
-        """`kind` is `delivered` or `read`; `at` in POSIX seconds."""
+    def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float, by: int = 0) -> None:
+        """`kind` is `delivered`, `read` or `unreadable`; `at` in POSIX seconds; `by`: see `shardd.ipc.Receipt`."""
 
     def opted_out(self, device_id: str, recipients: list[str], words: str, at: float) -> None:
         """Somebody wants no more messages; `recipients` are the addresses of this one person, the best first."""

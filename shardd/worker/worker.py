@@ -83,9 +83,9 @@ class Worker:
             ipc.DeviceChanged(device_id=device_id, state=DeviceState(state), reason=reason, until=until, at=time.time())
         )
 
-    def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float) -> None:
-        """A message was delivered or read."""
-        self._send(ipc.Receipt(device_id=device_id, message_ids=message_ids, kind=kind, at=at))
+    def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float, by: int = 0) -> None:
+        """A message was delivered or read, or a device of its recipient could not decrypt it."""
+        self._send(ipc.Receipt(device_id=device_id, message_ids=message_ids, kind=kind, at=at, by=by))
 
     def opted_out(self, device_id: str, recipients: list[str], words: str, at: float) -> None:
         """A recipient wants no more messages."""

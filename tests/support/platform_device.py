@@ -27,7 +27,7 @@ class NoEvents:
     def device_changed(self, device_id: str, state: str, reason: str, until: float | None = None) -> None:
         raise AssertionError(f"{device_id} is {state}: {reason}")
 
-    def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float) -> None:
+    def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float, by: int = 0) -> None:
         raise AssertionError(f"{device_id}: {kind} {message_ids}")
 
     def opted_out(self, device_id: str, recipients: list[str], words: str, at: float) -> None:

@@ -57,7 +57,7 @@ JOBS: Final = Listing[JobRow](
         Column("campaign", lambda job: job.campaign or "", at_least=WIDE),
         Column("tries", lambda job: f"{job.failures}/{job.max_attempts}", right=True, at_least=WIDE),
         Column("reference", lambda job: job.reference or "", at_least=WIDE),
-        Column("waits for, or error", lambda job: job.waits_for or job.error or ""),
+        Column("waits for, or error", lambda job: job.waits_for or job.error or job.unreadable_why or ""),
     ],
 )
 
@@ -76,15 +76,16 @@ def job_group() -> None:
 
 @job_group.command("list")
 @trait_options(JobState)
+@click.option("--unreadable", is_flag=True, help="Only jobs whose message a device of the recipient could not decrypt.")
 @limit_option
 @json_list_option
 @database_config_option
-def list_(*, limit: int, as_json: bool, config: Config, **options: Any) -> None:
+def list_(*, unreadable: bool, limit: int, as_json: bool, config: Config, **options: Any) -> None:
     """List jobs, newest first."""
     traits = read_traits(options)
 
     async def find(database: Database) -> list[JobRow]:
-        found = await JobAdmin(database).newest(limit, traits)
+        found = await JobAdmin(database).newest(limit, traits, unreadable=unreadable)
         if not found:
             await check_names(database, traits)
         return found
@@ -127,6 +128,7 @@ def _facts(job: WholeJob) -> Facts:
         ("reference", job.reference),
         ("tries", f"{job.failures} of {job.max_attempts} failed; claimed {count(job.claims, 'time')}"),
         ("on doubt", job.on_doubt),
+        ("on unreadable", job.on_unreadable),
         ("priority", str(job.priority) if job.priority else ""),
         ("inserted", moment_text(job.created_at)),
         ("run at", moment_text(job.run_at) if job.run_at != job.created_at else ""),
@@ -137,6 +139,10 @@ def _facts(job: WholeJob) -> Facts:
         ("ended", moment_text(job.settled_at)),
         ("delivered", moment_text(job.delivered_at)),
         ("read", moment_text(job.read_at)),
+        ("unreadable", moment_text(job.unreadable_at)),
+        ("because", job.unreadable_why),
+        ("sent again as", f"job {job.resent_as}" if job.resent_as is not None else ""),
+        ("repeats", f"job {job.resend_of}" if job.resend_of is not None else ""),
         ("message id", job.message_id),
         ("dedupe key", job.dedupe_key),
         ("producer", job.producer),

@@ -86,6 +86,9 @@ def _facts(status: Status, most: int | None) -> Table:
     if queue is not None and queue.in_doubt:
         doubts = f"{count(queue.in_doubt, 'job')} for you to decide: shardd job list --state=in_doubt"
         facts.add_row("in doubt", Text(doubts, "bold yellow"))
+    if queue is not None and queue.unreadable:
+        unreadable = f"{count(queue.unreadable, 'message')} in the last 24 hours, {queue.resent:,} sent again"
+        facts.add_row("unreadable", Text(f"{unreadable}: shardd job list --unreadable", "yellow"))
     if queue is not None and (words := _campaign_words(queue)):
         facts.add_row("campaigns", words)
     sent = Text(f"{totals.sent:,} since the start, {_rate(totals.sent_per_second)}/s; ")

@@ -62,9 +62,15 @@ class WhatsappConfig(Section, reload="shard"):
         "about two weeks, sees it. With 3000 devices, 6h is a login every six seconds; shorter if replies must be heard "
         "sooner, never to do without.",
     )
+    linger: Annotated[float, Seconds("0", "1d")] = setting(
+        "5m",
+        "How long after its last message a client stays open while that is not delivered: if the recipient's phone cannot "
+        "decrypt it, only the client that sent it can encrypt it again. Longer: fewer messages are sent again as new "
+        "ones, more memory and connections. 0: no longer than idle_close.",
+    )
     max_open_clients: Annotated[int, Whole(1, 100_000)] = setting(
         "200",
-        "Open clients per worker; the least recently used is closed first. "
+        "Open clients per worker; the least recently used is closed first, and those with undelivered messages last. "
         "Each takes about 0.3 MiB and 3 file descriptors. More if more devices than that send within idle_close.",
     )
     max_connecting: Annotated[int, Whole(1, 1000)] = setting(

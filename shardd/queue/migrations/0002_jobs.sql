@@ -83,6 +83,7 @@ CREATE TABLE shardd.jobs (
     expires_at    timestamptz,             -- never sent later than this
     max_attempts  smallint NOT NULL DEFAULT 5,
     on_doubt      text NOT NULL DEFAULT 'hold',
+    on_unreadable text,                    -- resend or report; NULL: as the config says
     dedupe_key    text,
     order_group   text,                    -- its jobs are sent in order, each only after the one before was sent
     reference     text,                    -- the producer's own key
@@ -96,6 +97,8 @@ CREATE TABLE shardd.jobs (
     address       text NOT NULL DEFAULT '',        -- the recipient in canonical form
     rendered      boolean NOT NULL DEFAULT false,  -- the variables have been put into the body
     confirms      boolean NOT NULL DEFAULT false,  -- the confirmation of an opt-out
+    resend_of     bigint,                  -- the job whose message it repeats, because the recipient's phone could not decrypt that
+    resends       smallint NOT NULL DEFAULT 0,     -- how many such jobs there were, this one included
     opted_out     boolean NOT NULL DEFAULT false,  -- when inserted: it moves to the archive in the same statement
     held          boolean NOT NULL DEFAULT false,  -- waits for another job of its order group
     scheduled     boolean NOT NULL DEFAULT false,  -- in no lane: waits for due_at, or is held
@@ -165,6 +168,7 @@ CREATE TABLE shardd.archive (
     expires_at    timestamptz,
     max_attempts  smallint NOT NULL,
     on_doubt      text NOT NULL,
+    on_unreadable text,
     dedupe_key    text,
     order_group   text,
     reference     text,
@@ -174,6 +178,8 @@ CREATE TABLE shardd.archive (
     token         bigint NOT NULL,
     rendered      boolean NOT NULL,
     confirms      boolean NOT NULL,
+    resend_of     bigint,
+    resends       smallint NOT NULL DEFAULT 0,
     attempt       integer NOT NULL,
     failures      smallint NOT NULL,
     claimed_epoch bigint,
@@ -185,6 +191,10 @@ CREATE TABLE shardd.archive (
     error_class   text,
     delivered_at  timestamptz,
     read_at       timestamptz,
+    unreadable_at timestamptz,             -- when a device of the recipient first said that it cannot decrypt the message
+    unreadable_why text,                   -- which device, and what came of it
+    resend_at     timestamptz,             -- when shardd.resend_unreadable looks whether to send it again
+    resent_as     bigint,                  -- the job that sends it again
     CONSTRAINT archived_state_is_final CHECK (state IN
         ('sent', 'failed', 'cancelled', 'in_doubt', 'expired', 'opted_out'))
 ) PARTITION BY RANGE (settled_at);
@@ -194,6 +204,8 @@ CREATE INDEX archive_message ON shardd.archive (message_id) WHERE message_id IS 
 CREATE INDEX archive_unsent ON shardd.archive (state, id) WHERE state <> 'sent';
 CREATE INDEX archive_order ON shardd.archive (producer, order_group, id) WHERE order_group IS NOT NULL AND state <> 'sent';
 CREATE INDEX archive_campaign ON shardd.archive (campaign, settled_at) INCLUDE (state) WHERE campaign IS NOT NULL;
+CREATE INDEX archive_unreadable ON shardd.archive (unreadable_at) WHERE unreadable_at IS NOT NULL;
+CREATE INDEX archive_resend ON shardd.archive (resend_at) WHERE resend_at IS NOT NULL;
 CREATE INDEX archive_reference ON shardd.archive (reference, producer) WHERE reference IS NOT NULL;
 
 -- Creates the partitions of this month and the next two. Called at every start and every minute; rows of a month without a partition go

@@ -185,6 +185,9 @@ BEGIN
     ELSIF job.on_doubt NOT IN ('hold', 'retry') THEN
         RETURN shardd.refuse('on_doubt', format('on_doubt is %L', left(job.on_doubt, 80)),
             'When it is unknown whether it was sent: hold (wait for an operator), or retry (send it again).');
+    ELSIF job.on_unreadable NOT IN ('resend', 'report') THEN
+        RETURN shardd.refuse('on_unreadable', format('on_unreadable is %L', left(job.on_unreadable, 80)),
+            'When the recipient''s phone could not decrypt it: resend (send it again), or report; leave it out (NULL) for what the config says.');
     -- ord keeps run_at in 52 bits of microseconds beside the priority.
     ELSIF job.run_at NOT BETWEEN '1971-01-01 00:00:00+00' AND '2100-01-01 00:00:00+00' THEN
         RETURN shardd.refuse('run_at', format('run_at is %s', job.run_at), 'A time between the years 1971 and 2100.');

@@ -29,6 +29,10 @@ CREATE TABLE shardd.outbox (
     settled_at   timestamptz,
     delivered_at timestamptz,
     read_at      timestamptz,
+    resend_of    bigint,
+    unreadable_at timestamptz,
+    unreadable_why text,
+    resent_as    bigint,
     -- Makes the event's name unique: ids are issued again by a restored backup, and by every other database. As of a job (0002_jobs).
     token        bigint NOT NULL
                  DEFAULT timestamp_hash_extended(clock_timestamp()::timestamp, (random() * 9e18)::bigint),
@@ -69,9 +73,10 @@ CREATE FUNCTION shardd.record_ends() RETURNS trigger LANGUAGE plpgsql SECURITY D
 BEGIN
     IF shardd.events_enabled() THEN
         INSERT INTO shardd.outbox (kind, job_id, device_id, campaign, reference, recipient, device_group, class, job_kind, state,
-                                   message_id, error, error_class, metadata, attempt, failures, run_at, created_at, settled_at)
+                                   message_id, error, error_class, metadata, attempt, failures, run_at, created_at, settled_at,
+                                   resend_of)
         SELECT 'job.' || state, id, device_id, campaign, reference, recipient, device_group, class, kind, state,
-               message_id, error, error_class, metadata, attempt, failures, run_at, created_at, settled_at
+               message_id, error, error_class, metadata, attempt, failures, run_at, created_at, settled_at, resend_of
           FROM ended;
         IF FOUND THEN
             PERFORM shardd.announce_events();
@@ -83,19 +88,22 @@ END $$;
 CREATE TRIGGER record_ends AFTER INSERT ON shardd.archive REFERENCING NEW TABLE AS ended
     FOR EACH STATEMENT EXECUTE FUNCTION shardd.record_ends();
 
--- Something changed about a job that had ended: a receipt, a resolved doubt, or a platform that could not deliver it after all.
+-- Something changed about a job that had ended: a receipt, a resolved doubt, a platform that could not deliver it after all, or a phone
+-- that could not decrypt it.
 CREATE FUNCTION shardd.record_changes() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF shardd.events_enabled() THEN
         INSERT INTO shardd.outbox (kind, job_id, device_id, campaign, reference, recipient, device_group, class, job_kind, state,
                                    message_id, error, error_class, metadata, attempt, failures, run_at, created_at, settled_at,
-                                   delivered_at, read_at)
+                                   delivered_at, read_at, resend_of, unreadable_at, unreadable_why, resent_as)
         SELECT changes.kind, NEW.id, NEW.device_id, NEW.campaign, NEW.reference, NEW.recipient, NEW.device_group, NEW.class, NEW.kind,
                NEW.state, NEW.message_id, NEW.error, NEW.error_class, NEW.metadata, NEW.attempt, NEW.failures, NEW.run_at,
-               NEW.created_at, NEW.settled_at, NEW.delivered_at, NEW.read_at
+               NEW.created_at, NEW.settled_at, NEW.delivered_at, NEW.read_at, NEW.resend_of, NEW.unreadable_at,
+               NEW.unreadable_why, NEW.resent_as
           FROM (VALUES (1, 'job.' || NEW.state, OLD.state <> NEW.state),
                        (2, 'job.delivered', OLD.delivered_at IS NULL AND NEW.delivered_at IS NOT NULL),
-                       (3, 'job.read', OLD.read_at IS NULL AND NEW.read_at IS NOT NULL)) AS changes(place, kind, happened)
+                       (3, 'job.read', OLD.read_at IS NULL AND NEW.read_at IS NOT NULL),
+                       (4, 'job.unreadable', OLD.unreadable_why IS DISTINCT FROM NEW.unreadable_why)) AS changes(place, kind, happened)
          WHERE changes.happened ORDER BY changes.place;
         PERFORM shardd.announce_events();
     END IF;
@@ -104,7 +112,7 @@ END $$;
 
 CREATE TRIGGER record_changes AFTER UPDATE ON shardd.archive FOR EACH ROW
     WHEN (OLD.state <> NEW.state OR (OLD.delivered_at IS NULL AND NEW.delivered_at IS NOT NULL)
-          OR (OLD.read_at IS NULL AND NEW.read_at IS NOT NULL))
+          OR (OLD.read_at IS NULL AND NEW.read_at IS NOT NULL) OR OLD.unreadable_why IS DISTINCT FROM NEW.unreadable_why)
     EXECUTE FUNCTION shardd.record_changes();
 
 -- A job that had ended is in the queue again. What retention deletes is not in the queue, so it causes no event. Once per statement,
@@ -113,9 +121,9 @@ CREATE FUNCTION shardd.record_retries() RETURNS trigger LANGUAGE plpgsql SECURIT
 BEGIN
     IF shardd.events_enabled() THEN
         INSERT INTO shardd.outbox (kind, job_id, device_id, campaign, reference, recipient, device_group, class, job_kind, state,
-                                   metadata, attempt, failures, run_at, created_at)
+                                   metadata, attempt, failures, run_at, created_at, resend_of)
         SELECT 'job.retried', j.id, j.device_id, j.campaign, j.reference, j.recipient, j.device_group, j.class, j.kind,
-               CASE WHEN j.scheduled THEN 'scheduled' ELSE 'queued' END, j.metadata, j.attempt, j.failures, j.run_at, j.created_at
+               CASE WHEN j.scheduled THEN 'scheduled' ELSE 'queued' END, j.metadata, j.attempt, j.failures, j.run_at, j.created_at, j.resend_of
           FROM back JOIN shardd.jobs j ON j.id = back.id ORDER BY j.id;
         IF FOUND THEN
             PERFORM shardd.announce_events();
@@ -168,6 +176,9 @@ CREATE VIEW shardd.all_events AS
                'message_id', message_id, 'error', error, 'error_class', error_class, 'metadata', metadata, 'attempt', attempt,
                'failures', failures, 'run_at', shardd.iso_time(run_at), 'created_at', shardd.iso_time(created_at),
                'settled_at', shardd.iso_time(settled_at), 'delivered_at', shardd.iso_time(delivered_at),
+               'read_at', shardd.iso_time(read_at), 'resend_of', resend_of, 'unreadable_at', shardd.iso_time(unreadable_at),
+               'unreadable_why', unreadable_why, 'resent_as', resent_as) END AS data,
+           xid
                'read_at', shardd.iso_time(read_at)) END AS data,
            xid, shardd.event_id(id, token) AS event_id
       FROM shardd.outbox;

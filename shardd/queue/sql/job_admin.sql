@@ -17,9 +17,10 @@ SELECT *, CASE WHEN claimed_epoch IS NOT NULL THEN 'sending' WHEN scheduled THEN
   FROM shardd.jobs;
 
 -- name: list_jobs
--- Jobs, newest first.
+-- Jobs, newest first; `unreadable`: only those whose message a device of the recipient could not decrypt.
 SELECT ${shown}, d.transport
-  FROM (SELECT * FROM shardd.all_outcomes WHERE ${job_filter} ORDER BY id DESC LIMIT %(most)s) o
+  FROM (SELECT * FROM shardd.all_outcomes
+         WHERE ${job_filter} AND (NOT %(unreadable)s OR unreadable_at IS NOT NULL) ORDER BY id DESC LIMIT %(most)s) o
   LEFT JOIN shardd.devices d ON d.id = o.device_id
  ORDER BY o.id DESC;
 
@@ -121,6 +122,10 @@ SELECT count(*) FILTER (WHERE j.claimed_epoch IS NULL AND NOT j.scheduled) AS qu
 -- name: count_doubts
 -- Jobs in doubt, which wait for an operator; answered from an index.
 SELECT count(*) FROM shardd.archive WHERE state = 'in_doubt';
+
+-- name: count_unreadable
+-- Messages that a device of their recipient said, within the last 24 hours, it cannot decrypt, and how many of them were sent again.
+SELECT count(*) AS unreadable, count(resent_as) AS resent FROM shardd.archive WHERE unreadable_at > now() - interval '1 day';
 
 -- name: count_campaigns
 -- Campaigns that have live jobs: how many are running and how many are paused, and the jobs of the paused ones.

@@ -260,6 +260,8 @@ SELECT ${claim}, e.node, e.shard,
 -- Records a receipt for messages of a device; the earliest time is kept. `kind` is sent (which changes nothing), delivered, read (which
 -- includes delivered) or failed: a platform that accepted a message reports that it could not deliver it. Reports come in any order, so a
 -- message that was delivered was sent, whatever was reported before. `failed` with a message id is always such a report.
+-- A job that was to repeat a message that is delivered after all ends, unless it is in flight.
+WITH saved AS (
 UPDATE shardd.archive
    SET delivered_at = CASE WHEN %(kind)s IN ('delivered', 'read') THEN least(delivered_at, to_timestamp(%(at)s)) ELSE delivered_at END,
        read_at = CASE WHEN %(kind)s = 'read' THEN least(read_at, to_timestamp(%(at)s)) ELSE read_at END,
@@ -269,7 +271,29 @@ UPDATE shardd.archive
                   CASE WHEN fails THEN %(error_class)s WHEN NOT arrives THEN error_class END
              FROM (SELECT %(kind)s = 'failed' AND state = 'sent' AND delivered_at IS NULL AS fails,
                           %(kind)s IN ('delivered', 'read') AND state = 'failed' AS arrives) report)
- WHERE message_id = ANY (%(message_ids)s::text[]) AND device_id = %(device_id)s;
+ WHERE message_id = ANY (%(message_ids)s::text[]) AND device_id = %(device_id)s
+RETURNING id, resent_as
+)
+SELECT id, CASE WHEN resent_as IS NOT NULL AND %(kind)s IN ('delivered', 'read') THEN array(SELECT shardd.end_jobs(
+           array[resent_as], 'cancelled', format('the message of job %%s, which it repeats, was delivered after all', id), 'cancelled')) END
+  FROM saved;
+
+-- name: save_retry_receipt
+-- Records that a device of the recipient cannot decrypt messages of a device. If it is the phone of a person (`by` 0), and the message was
+-- not sent again, `resend_unreadable` looks at it in `delay` seconds.
+UPDATE shardd.archive a
+   SET unreadable_at = least(a.unreadable_at, to_timestamp(%(at)s)),
+       resend_at = CASE WHEN a.resent_as IS NOT NULL OR %(by)s <> 0 OR a.recipient ~ '@g[.]us$' THEN a.resend_at
+                        ELSE coalesce(a.resend_at, now() + make_interval(secs => %(delay)s)) END,
+       unreadable_why = CASE WHEN a.recipient ~ '@g[.]us$' THEN 'a member of the group could not decrypt it'
+                             WHEN %(by)s <> 0 AND a.unreadable_why IS NULL
+                             THEN format('linked device %%s of the recipient could not decrypt it', %(by)s) ELSE a.unreadable_why END
+ WHERE a.message_id = ANY (%(message_ids)s::text[]) AND a.device_id = %(device_id)s AND a.state = 'sent';
+
+-- name: resend_unreadable
+-- Decides about up to `most` messages that the phones of their recipients cannot decrypt. `policy`: of jobs without one of their own;
+-- `max_resends`: how often a message is sent again, at most.
+SELECT * FROM shardd.resend_unreadable(%(policy)s, %(max_resends)s, %(most)s);
 
 -- name: confirm_claim
 -- Settles the claim that a platform's report names (`id`, `epoch`, `attempt`, `token`), because its answer was lost: a job in doubt becomes

@@ -45,6 +45,14 @@ class _StatusCollector(Collector):
                 ("state",),
                 (((state,), getattr(queue, state)) for state in states),
             )
+            yield _family(
+                Metric(
+                    "shardd_unreadable_messages",
+                    "Messages of the last 24 hours that a device of their recipient cannot decrypt.",
+                ),
+                ("resent",),
+                ((("yes",), queue.resent), (("no",), queue.unreadable - queue.resent)),
+            )
             yield GaugeMetricFamily(
                 "shardd_oldest_due_job_seconds",
                 "For how long the oldest job is due whose device is not paused, parked, at a limit, quiet or backing off.",

@@ -58,7 +58,8 @@ class QueueCounter:
     async def count(self) -> None:
         """Count now. Raises DatabaseError."""
         depth, doubts = await self._counts.depth(self._held()), await self._counts.doubts()
-        self.queue = QueueStatus(**depth, **await self._counts.campaigns(), in_doubt=doubts, as_of=time.time())
+        counts = await self._counts.campaigns() | await self._counts.unreadable()
+        self.queue = QueueStatus(**depth, **counts, in_doubt=doubts, as_of=time.time())
 
 
 class OrderGroups:

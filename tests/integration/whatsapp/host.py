@@ -41,7 +41,7 @@ class Host:
     def device_changed(self, device_id: str, state: str, reason: str, until: float | None = None) -> None:
         self._say({"event": "device_changed", "device": device_id, "state": state, "reason": reason, "until": until})
 
-    def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float) -> None:
+    def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float, by: int = 0) -> None:
         self._say({"event": "receipt", "device": device_id, "ids": message_ids, "kind": kind, "at": at})
 
     def opted_out(self, device_id: str, recipients: list[str], words: str, at: float) -> None:

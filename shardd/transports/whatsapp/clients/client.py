@@ -23,6 +23,7 @@ from neonize.utils.enum import Presence
 
 from shardd.errors import ErrorClass
 from shardd.logs import get_logger
+from shardd.phone_numbers import GROUP_SERVER
 from shardd.proxies import Proxy
 from shardd.transports.egress.gate import Gate, resolve
 from shardd.transports.whatsapp.clients.library import (
@@ -34,6 +35,7 @@ from shardd.transports.whatsapp.clients.library import (
     connect,
     parse_jid,
 )
+from shardd.transports.whatsapp.clients.recent import RecentMessages
 from shardd.transports.whatsapp.messages import failures
 from shardd.transports.whatsapp.messages.copies import Copies
 from shardd.transports.whatsapp.messages.failures import Failure
@@ -62,8 +64,14 @@ WITHOUT_NAME: Final = (
     "once, and the phone sends it"
 )
 
-# Neonize.proto, Receipt.ReceiptType.
-_RECEIPTS: Final = {Receipt.DELIVERED: "delivered", Receipt.READ: "read", Receipt.PLAYED: "read"}
+# Neonize.proto, Receipt.ReceiptType. A companion that its owner does not use confirms as inactive, which WhatsApp's apps do not
+# show; but it has the message (whatsmeow, receipt.go: SetForceActiveDeliveryReceipts).
+_RECEIPTS: Final = {
+    Receipt.DELIVERED: "delivered",
+    Receipt.INACTIVE: "delivered",
+    Receipt.READ: "read",
+    Receipt.PLAYED: "read",
+}
 
 _FAILURES: Final[tuple[tuple[Any, Callable[[Any], Failure]], ...]] = (
     (library_events.LoggedOutEv, failures.logged_out),
@@ -102,8 +110,12 @@ class Listener(Protocol):
     def ended(self, client: Client, failure: Failure) -> None:
         """An open client failed and has to be closed. Called again only with a failure that names a device state."""
 
-    def receipt(self, client: Client, message_ids: list[str], kind: str, at: float) -> None:
-        """A message was `delivered` or `read`; `at` in POSIX seconds."""
+    def receipt(self, client: Client, message_ids: list[str], kind: str, at: float, by: int = 0) -> None:
+        """A message was `delivered` or `read`, or is `unreadable`; `at` in POSIX seconds.
+
+        `unreadable`: a device of the recipient could not decrypt it, and this client cannot encrypt it again. `by`: the device's
+        index; 0 is the phone.
+        """
 
     def message(self, client: Client, event: Any) -> Callable[[], None] | None:
         """A message event, in a thread of the library; returns what remains to be done in the event loop."""
@@ -144,6 +156,10 @@ class Client:
         self._logged_in: asyncio.Future[None] = self._loop.create_future()
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._backlog = Backlog()
+        self.recent = RecentMessages()
+        self._sends = 0
+        self._unclear: list[tuple[str, int, float]] = []
+        """Retry receipts that came during a send, whose message they may concern: its id is known when it ends."""
         self._calls: set[asyncio.Future[Any]] = set()
         self._closing: asyncio.Task[bool] | None = None
         self._register()
@@ -236,7 +252,7 @@ class Client:
         sending: asyncio.Future[Any] | None = None
         self._copies = copies
         try:
-            sending = await self._begin(lambda: self.handle.send_message(to, message))
+            sending = await self._begin(lambda: self._hand_over(to, message))
             await _first(sending, self._unreadable, timeout=timeout)
             if copies.unreadable:
                 self._fail(UNREADABLE)
@@ -305,9 +321,38 @@ class Client:
             self.egress.block()
             self._loop.call_soon_threadsafe(resolve, self._unreadable)
 
+    async def _hand_over(self, to: JID, message: Any) -> Any:
+        self._sends += 1
+        try:
+            sent = await self.handle.send_message(to, message)
+            self.recent.add(str(sent.ID), asyncio.get_running_loop().time(), group=to.Server == GROUP_SERVER)
+            return sent
+        finally:
+            self._sends -= 1
+            if not self._sends:
+                unclear, self._unclear = self._unclear, []
+                for receipt in unclear:
+                    self._retry_receipt(*receipt)
+
     def _receipt(self, event: Any) -> None:
-        if kind := _RECEIPTS.get(event.Type):
-            self._listener.receipt(self, list(event.MessageIDs), kind, float(event.Timestamp) or time.time())
+        at = float(event.Timestamp) or time.time()
+        source = event.MessageSource
+        if event.Type == Receipt.RETRY:
+            # Our own other devices get copies, too; whether they can read them says nothing about the recipient.
+            for message_id in () if source.IsFromMe else event.MessageIDs:
+                self._retry_receipt(message_id, source.Sender.Device, at)
+        elif kind := _RECEIPTS.get(event.Type):
+            self.recent.confirm(event.MessageIDs)
+            self._listener.receipt(self, list(event.MessageIDs), kind, at)
+
+    def _retry_receipt(self, message_id: str, by: int, at: float) -> None:
+        """A device asks for a message that it could not decrypt; the library answers from its memory, if it can."""
+        if self.recent.holds(message_id):
+            log.debug("retry receipt: answered", action="retry_receipt", device=self.device_id, message_id=message_id)
+        elif self._sends:
+            self._unclear.append((message_id, by, at))
+        else:
+            self._listener.receipt(self, [message_id], "unreadable", at, by)
 
     def _message(self, _: Any, event: Any) -> Coroutine[Any, Any, None]:
         """Called in a thread of the library, which schedules the coroutine in the event loop and does not wait for it."""

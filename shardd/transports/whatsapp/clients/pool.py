@@ -3,8 +3,8 @@
 Healthy means logged in, with a server that was heard a moment ago. A client that was silent for longer is probed with one
 small round trip; one that does not answer, or that lost its connection, is replaced: under the lock of its device the old one
 is closed and its end awaited, the session's row is read (connecting without it ends the process), and a new one connects, a
-few at a time. Nothing runs per device in between: one sweep over all devices closes idle clients, and only while clients are
-open.
+few at a time. Nothing runs per device in between: one sweep over all devices closes clients as `closing` chooses, and only while
+clients are open.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from shardd.tasks import TaskSet, wait_for_event
 from shardd.transports.base import Events
 from shardd.transports.egress.gate import Gate
 from shardd.transports.whatsapp.clients.client import Client, ClientFailedError
+from shardd.transports.whatsapp.clients.closing import LOOKS, Budget, Choice, OpenClient, choose
 from shardd.transports.whatsapp.clients.library import LibraryLock
 from shardd.transports.whatsapp.messages.arrivals import Arrivals
 from shardd.transports.whatsapp.messages.failures import Failure
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-SWEEPS: Final = 4
-"""Sweeps per `idle_close`: a client is closed at most a quarter of it too late."""
 HOLD: Final = 1.0
 """Seconds between prepare and deliver in which a client is not closed."""
 CONNECT_COST: Final = 1.0
@@ -87,17 +86,13 @@ class ClientSlot:
         self._held_until = 0.0
         self.touch()
 
-    def is_idle(self) -> bool:
-        """Whether it has a client that is not in use."""
-        if self.client is None or self.in_use:
-            return False
-        return self._held_until <= asyncio.get_running_loop().time()
-
-
-def least_recently_used(slots: Iterable[ClientSlot]) -> ClientSlot | None:
-    """The slot whose client is closed first; None when all are in use."""
-    free = (slot for slot in slots if slot.is_idle() and not slot.lock.locked())
-    return min(free, key=lambda slot: slot.used_at, default=None)
+    def facts(self) -> OpenClient | None:
+        """What is known about its client; None: it has none."""
+        if self.client is None:
+            return None
+        busy = bool(self.in_use) or self.lock.locked() or self._held_until > asyncio.get_running_loop().time()
+        undelivered, at = self.client.recent.undelivered()
+        return OpenClient(self.device_id, self.used_at, busy, undelivered, at)
 
 
 class Clients:
@@ -247,9 +242,9 @@ class Clients:
             ),
         )
 
-    def receipt(self, client: Client, message_ids: list[str], kind: str, at: float) -> None:
+    def receipt(self, client: Client, message_ids: list[str], kind: str, at: float, by: int = 0) -> None:
         """Reported to the worker."""
-        self._events.receipt(client.device_id, message_ids, kind, at)
+        self._events.receipt(client.device_id, message_ids, kind, at, by)
 
     def message(self, client: Client, event: Any) -> Callable[[], None] | None:
         """In a thread of the library."""
@@ -349,7 +344,7 @@ class Clients:
             slot.gone = failure
 
     async def _reserve(self) -> None:
-        """Reserve room for one more client, by closing the least recently used one if need be."""
+        """Reserve room for one more client, by closing another one if need be."""
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
                 while self._reserved >= self._settings.max_open_clients:
@@ -366,14 +361,19 @@ class Clients:
         async with self._choosing:
             while self._reserved >= self._settings.max_open_clients:
                 self._freed.clear()
-                if (victim := least_recently_used(self._slots.values())) is not None:
-                    return victim
+                if close := self._choose(self._slots.values(), needed=1).close:
+                    return self._slots[close[0]]
                 if asyncio.current_task() in self._visits:
                     raise DeviceUnavailableError(GAVE_WAY, retry_after=BUSY_RETRY)
                 for visit in self._visits:
                     visit.cancel()
                 await wait_for_event(self._freed, HOLD)
         return None
+
+    def _choose(self, slots: Iterable[ClientSlot], *, needed: int = 0) -> Choice:
+        budget = Budget(self._settings.idle_close, self._settings.linger, needed)
+        facts = [one for slot in slots if (one := slot.facts()) is not None]
+        return choose(facts, budget, asyncio.get_running_loop().time())
 
     def _release(self) -> None:
         self._reserved -= 1
@@ -423,16 +423,18 @@ class Clients:
             self._sweeping = asyncio.get_running_loop().create_task(self._close_idle())
 
     async def _close_idle(self) -> None:
+        loop = asyncio.get_running_loop()
         while self._reserved:
-            await asyncio.sleep(self._settings.idle_close / SWEEPS)
-            limit = asyncio.get_running_loop().time() - self._settings.idle_close
-            idle = [slot for slot in self._slots.values() if slot.is_idle() and slot.used_at <= limit]
-            for start in range(0, len(idle), CLOSED_AT_ONCE):
-                await asyncio.gather(
-                    *(self._close_if_idle(slot, limit) for slot in idle[start : start + CLOSED_AT_ONCE])
-                )
+            choice = self._choose(self._slots.values())
+            for start in range(0, len(choice.close), CLOSED_AT_ONCE):
+                await asyncio.gather(*map(self._close_if_due, choice.close[start : start + CLOSED_AT_ONCE]))
+            # Without a client that could be closed, some are opening.
+            pause = self._settings.idle_close if choice.look_again is None else choice.look_again - loop.time()
+            await asyncio.sleep(max(pause, self._settings.idle_close / LOOKS))
 
-    async def _close_if_idle(self, slot: ClientSlot, limit: float) -> None:
-        async with slot.lock:
-            if slot.is_idle() and slot.used_at <= limit:
+    async def _close_if_due(self, device_id: str) -> None:
+        """Close it unless it was used meanwhile."""
+        slot = self._slots[device_id]
+        if self._choose([slot]).close:
+            async with slot.lock:
                 await self._close_client(slot)

@@ -1,0 +1,48 @@
+"""The messages that one client of the library can still encrypt again, and which of them are delivered.
+
+The library keeps the last 256 messages of a client in its memory, and answers retry receipts from there (whatsmeow, retry.go:
+`recentMessagesSize`); it exports no other store, and a new client begins with none. This counts in the same way, so that it is
+known whether a retry receipt is answered.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Final
+
+KEPT: Final = 256
+"""Messages that the library keeps."""
+
+
+class RecentMessages:
+    """Of one client; times are the caller's clock."""
+
+    def __init__(self) -> None:
+        self._sent: OrderedDict[str, tuple[float, bool]] = OrderedDict()
+        """By id: when it was sent, and whether a group got it."""
+        self._undelivered: OrderedDict[str, None] = OrderedDict()
+
+    def add(self, message_id: str, now: float, *, group: bool) -> None:
+        """It was sent."""
+        self._sent[message_id] = (now, group)
+        self._undelivered[message_id] = None
+        if len(self._sent) > KEPT:
+            oldest, _ = self._sent.popitem(last=False)
+            self._undelivered.pop(oldest, None)
+
+    def confirm(self, message_ids: Iterable[str]) -> None:
+        """A device of the recipient has them. Members of a group confirm one by one, so that its messages stay undelivered."""
+        for message_id in message_ids:
+            if message_id in self._sent and not self._sent[message_id][1]:
+                self._undelivered.pop(message_id, None)
+
+    def holds(self, message_id: str) -> bool:
+        """Whether the library can encrypt it again."""
+        return message_id in self._sent
+
+    def undelivered(self) -> tuple[int, float]:
+        """How many are not confirmed, and when the last of them was sent."""
+        if not self._undelivered:
+            return 0, 0.0
+        return len(self._undelivered), self._sent[next(reversed(self._undelivered))][0]
