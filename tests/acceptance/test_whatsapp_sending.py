@@ -52,7 +52,7 @@ async def test_what_the_dsn_leaves_to_the_environment_reaches_the_library(fleet:
 async def test_receipts_that_come_while_the_client_is_closed_come_with_its_next_login(fleet: Fleet) -> None:
     fleet.server.control.settings(receipt_delay=4)
     (phone,) = fleet.add(1)
-    daemon = fleet.daemon(transports={"whatsapp": {"idle_close": "1s", "probe_after": "1s"}})
+    daemon = fleet.daemon(transports={"whatsapp": {"idle_close": "1s", "probe_after": "1s", "linger": "0"}})
     await daemon.start()
     first = fleet.send(phone, "first")
     await fleet.job_is(first, "sent")

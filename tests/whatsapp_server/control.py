@@ -20,11 +20,12 @@ from .faults import Fault, device_matches
 from .handlers import incoming, pairing
 from .handlers.connection import ChatConnection, stream_error
 from .handlers.messages import receipt
+from .handlers.retries import retry_receipt
 from .record import EventFilter, MessageFilter
 from .state.accounts import LinkedDevice, UnknownDeviceError
 from .state.groups import UnknownGroupError
 from .state.network import Network, Receipts
-from .wire.nodes import GROUP_SERVER, JID, lid_jid
+from .wire.nodes import GROUP_SERVER, JID, Attributes, lid_jid
 
 MAX_REQUEST = 64 * 1024 * 1024
 LOGGED_OUT = 401
@@ -212,12 +213,40 @@ class Commands:
         return incoming.write_to_device(self._network, self._device(device), sender, message, group)
 
     def receipt(
-        self, device: str, recipient: str, message_id: str, *, read: bool = False, participant: str = ""
+        self,
+        device: str,
+        recipient: str,
+        message_id: str,
+        *,
+        read: bool = False,
+        participant: str = "",
+        kind: str = "",
+        by: int = 0,
     ) -> None:
-        """A phone confirms a message as delivered or as read; in a group, the phone is ``participant``."""
-        to = JID(recipient, GROUP_SERVER) if participant else lid_jid(recipient)
-        node = receipt(to, message_id, "read" if read else "", lid_jid(participant) if participant else None)
+        """A device of a recipient (``by``; 0: the phone) confirms a message as delivered or as read, or as another ``kind``.
+
+        In a group, the phone is ``participant``. The kind ``retry``: it could not decrypt the message.
+        """
+        to = JID(recipient, GROUP_SERVER) if participant else lid_jid(recipient, by)
+        member = lid_jid(participant, by) if participant else None
+        if kind == "retry":
+            addresses: Attributes = {"from": to, "participant": member}
+            node = retry_receipt(self._network, message_id, participant or recipient, addresses)
+        else:
+            node = receipt(to, message_id, kind or ("read" if read else ""), member)
         self._device(device).deliver(node)
+
+    def reinstall(self, number: str) -> None:
+        """WhatsApp is installed anew on a phone: it cannot decrypt what is encrypted for its old keys."""
+        self._network.phone(number).reinstall()
+
+    def switch_off(self, number: str) -> None:
+        """A phone is off: messages from people wait for it."""
+        self._network.phone(number).online = False
+
+    def switch_on(self, number: str) -> None:
+        """A phone is on again, decrypts what waited for it, and confirms it or asks for it again."""
+        self._network.phone(number).switch_on()
 
     def create_group(self, subject: str, members: list[str]) -> str:
         """A new group of these numbers; returns its id."""

@@ -181,6 +181,7 @@ class ControlClient:
         receipt_delay: float | None = None,
         backlog_delay: float | None = None,
         unlink_after: float | None = None,
+        retry_receipts: bool | None = None,
         decrypt: bool | None = None,
     ) -> None:
         """Change how phones behave (see ``state.network.Settings``); receipts: ``off``, ``delivered`` or ``read``."""
@@ -190,6 +191,7 @@ class ControlClient:
             receipt_delay=receipt_delay,
             backlog_delay=backlog_delay,
             unlink_after=unlink_after,
+            retry_receipts=retry_receipts,
             decrypt=decrypt,
         )
 
@@ -217,12 +219,34 @@ class ControlClient:
         return str(self.call("write_media", device=device, sender=sender, kind=kind, data=encoded, **details))
 
     def receipt(
-        self, device: str, recipient: str, message_id: str, *, read: bool = False, participant: str = ""
+        self,
+        device: str,
+        recipient: str,
+        message_id: str,
+        *,
+        read: bool = False,
+        participant: str = "",
+        kind: str = "",
+        by: int = 0,
     ) -> None:
-        """Confirm a message as delivered or as read; the device gets it at its next login if it is offline."""
-        self.call(
-            "receipt", device=device, recipient=recipient, message_id=message_id, read=read, participant=participant
-        )
+        """Confirm a message as delivered or as read; the device gets it at its next login if it is offline.
+
+        ``kind``: another kind of receipt, such as ``inactive`` or ``retry``; ``by``: the recipient's device that sends it.
+        """
+        about = {"device": device, "recipient": recipient, "message_id": message_id, "participant": participant}
+        self.call("receipt", **about, read=read, kind=kind, by=by)
+
+    def reinstall(self, number: str) -> None:
+        """Install WhatsApp anew on a phone: it cannot decrypt what is encrypted for its old keys, and asks for it again."""
+        self.call("reinstall", number=number)
+
+    def switch_off(self, number: str) -> None:
+        """Switch a phone off: what people get waits for it, undelivered and not decrypted."""
+        self.call("switch_off", number=number)
+
+    def switch_on(self, number: str) -> None:
+        """Switch a phone on again."""
+        self.call("switch_on", number=number)
 
     def create_group(self, subject: str, members: list[str]) -> str:
         """Create a group of these numbers, which include the device's own; returns its id (its address is ``id@g.us``)."""

@@ -56,6 +56,7 @@ class Message:
     media: Media | None = None
     copies_for: list[str] = field(default_factory=list)
     read_by: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)  # numbers whose phones could not decrypt it
     error: str = ""
     bot_tag: bool = False  # the sender marked itself as a bot
     accepted: bool = False
@@ -70,6 +71,17 @@ class Message:
     def readable(self) -> bool:
         """Whether somebody can read it: a phone did, or a linked device got a copy, which this server cannot open."""
         return bool(self.read_by) or (bool(self.copies_for) and not self.error)
+
+    def opened_as(self, other: Message) -> None:
+        """The phones decrypted it once more, as ``other``: what was unreadable before may be readable now."""
+        if self.kind == "unreadable":
+            self.kind, self.text, self.media = other.kind, other.text, other.media
+            self.copies_for, self.read_by, self.error = other.copies_for, other.read_by, other.error
+            self.failed = other.failed
+        else:
+            self.read_by += [number for number in other.read_by if number not in self.read_by]
+            self.failed = [number for number in self.failed if number not in self.read_by]
+            self.error = self.error if self.failed else ""
 
     def as_dict(self) -> dict[str, Any]:
         """The value as JSON for the control protocol."""
@@ -172,9 +184,7 @@ class Record:
     def arrive(self, message: Message, outcome: str, *, accepted: bool) -> Message:
         """Record an arrival; returns the message that it belongs to."""
         known = self._messages.setdefault((message.sender, message.id), message)
-        if known.kind == "unreadable":  # a later arrival may be readable
-            known.kind, known.text, known.media = message.kind, message.text, message.media
-            known.copies_for, known.read_by, known.error = message.copies_for, message.read_by, message.error
+        known.opened_as(message)
         known.arrivals.append(Arrival(time.time(), outcome, message.copies))
         self.counts["arrivals"] += 1
         if accepted and not known.accepted:

@@ -178,8 +178,6 @@ CREATE VIEW shardd.all_events AS
                'settled_at', shardd.iso_time(settled_at), 'delivered_at', shardd.iso_time(delivered_at),
                'read_at', shardd.iso_time(read_at), 'resend_of', resend_of, 'unreadable_at', shardd.iso_time(unreadable_at),
                'unreadable_why', unreadable_why, 'resent_as', resent_as) END AS data,
-           xid
-               'read_at', shardd.iso_time(read_at)) END AS data,
            xid, shardd.event_id(id, token) AS event_id
       FROM shardd.outbox;
 

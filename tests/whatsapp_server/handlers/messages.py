@@ -12,9 +12,10 @@ from ..faults import Fault, Kind, Occasion, Stage
 from ..record import Message
 from ..state.groups import UnknownGroupError
 from ..state.network import Network, Receipts
-from ..state.phones import GROUP_KIND
+from ..state.phones import GROUP_KIND, e2e
 from ..wire.nodes import GROUP_SERVER, JID, Attributes, Node, lid_jid
 from .content import describe
+from .retries import ask_again
 
 if TYPE_CHECKING:
     from ..state.accounts import LinkedDevice
@@ -40,12 +41,18 @@ async def receive(connection: ChatConnection, node: Node) -> None:
     accepted = error is None and (fault is None or _counts(fault))
     known = network.record.known(device.number, node.text("id"))
     is_new = known is None or not known.accepted
-    message = network.record.arrive(_open(network, device, node), _outcome(fault, error), accepted=accepted)
+    phone = network.phone(to.number) if to.server != GROUP_SERVER else None
+    waits = phone is not None and not phone.online
+    opened = _open(network, device, node, read=not waits)
+    message = network.record.arrive(opened, _outcome(fault, error), accepted=accepted)
     if accepted and is_new:
         account.contacts.add(to.number)
         _pass_on(network, device, node)
-        if network.settings.receipts is not Receipts.OFF and message.readable:
-            network.start(_send_receipts(network, device, to, message))
+    if accepted and (is_new or _is_retry(node)):
+        if waits and phone is not None:
+            phone.waiting.append(lambda: _open_late(network, device, node, message))
+        else:
+            _confirm(network, device, to, opened)
     acknowledgement = _ack(node, error)
     if fault is None or fault.kind is Kind.ERROR:
         connection.send(acknowledgement)
@@ -59,6 +66,28 @@ def receipt(to: JID, message_id: str, kind: str = "", participant: JID | None = 
     """The receipt that a recipient's phone sends: delivered (no kind) or ``read``."""
     now = int(time.time())
     return Node("receipt", {"from": to, "id": message_id, "t": now, "type": kind, "participant": participant})
+
+
+def _open_late(network: Network, device: LinkedDevice, node: Node, message: Message) -> None:
+    """A phone that was off decrypts a message that waited for it."""
+    opened = _open(network, device, node)
+    message.opened_as(opened)
+    _confirm(network, device, node.jid("to"), opened)
+
+
+def _confirm(network: Network, device: LinkedDevice, to: JID, opened: Message) -> None:
+    """The phones confirm a message that they have just decrypted, or ask for it again."""
+    if network.settings.receipts is not Receipts.OFF and opened.readable:
+        network.start(_send_receipts(network, device, to, opened))
+    if network.settings.retry_receipts:
+        for reader in opened.failed:
+            ask_again(network, device, to, opened.id, reader)
+
+
+def _is_retry(node: Node) -> bool:
+    """Whether it answers a retry receipt: one copy, for one device, outside of ``<participants>``."""
+    copy = node.find("enc")
+    return copy is not None and copy.text("type") != GROUP_KIND
 
 
 def _counts(fault: Fault) -> bool:
@@ -78,8 +107,8 @@ def _ack(node: Node, error: int | None) -> Node:
     return Node("ack", attributes | {"error": error})
 
 
-def _open(network: Network, device: LinkedDevice, node: Node) -> Message:
-    """The message as far as the phones that it was encrypted for can read it."""
+def _open(network: Network, device: LinkedDevice, node: Node, *, read: bool = True) -> Message:
+    """The message as far as the phones that it was encrypted for can read it; not ``read``: by nobody yet."""
     to = node.jid("to")
     message = Message(device.number, device.name, to.number, node.text("id"), bot_tag=node.find("bot") is not None)
     for copy in (node.find("participants") or node).children:
@@ -88,11 +117,17 @@ def _open(network: Network, device: LinkedDevice, node: Node) -> Message:
         recipient = copy.jid("jid")
         if recipient.number == to.number or (to.server == GROUP_SERVER and recipient.number != device.number):
             message.copies_for.append(f"{recipient.number}:{recipient.device}")
-        if recipient.device == 0 and network.settings.decrypt:
+        if recipient.device == 0 and network.settings.decrypt and read:
             _read_copy(network, device, message, recipient.number, copy.need("enc"))
-    group_copy = node.find("enc")
-    if group_copy is not None and group_copy.text("type") == GROUP_KIND and network.settings.decrypt:
-        _read_for_group(network, device, message, group_copy.data)
+    if not network.settings.decrypt or not read:
+        return message
+    if _is_retry(node):
+        reader = node.jid("participant") if to.server == GROUP_SERVER else to
+        message.copies_for.append(f"{reader.number}:{reader.device}")
+        if reader.device == 0:
+            _read_copy(network, device, message, reader.number, node.need("enc"))
+    elif node.find("enc") is not None:
+        _read_for_group(network, device, message, node.need("enc").data)
     return message
 
 
@@ -103,17 +138,25 @@ def _read_copy(network: Network, device: LinkedDevice, message: Message, number:
         _remember_plain(network, message)
     except (CannotDecryptError, WireFormatError, KeyError, IndexError) as error:
         message.error = f"{number}: {error}"
+        message.failed.append(number)
         network.record.note("undecryptable", device.name, id=message.id, reader=number, error=str(error))
         return
     else:
-        if message.kind == "unreadable" and not plain.senderKeyDistributionMessage.groupID:
+        if message.kind == "unreadable" and plain.ListFields() and not _is_only_a_key(plain):
             describe(plain, network.media, message)
     if number != device.number or number == message.recipient:
         message.read_by.append(number)
 
 
+def _is_only_a_key(plain: e2e.Message) -> bool:
+    """Whether it contains the sender key of a group, and nothing for a person."""
+    fields = {field.name for field, _ in plain.ListFields()}
+    return fields <= {"senderKeyDistributionMessage", "messageContextInfo"}
+
+
 def _read_for_group(network: Network, device: LinkedDevice, message: Message, sealed: bytes) -> None:
     message.read_by.clear()  # the copies for single members contained only the sender key
+    message.failed.clear()
     try:
         members = network.groups.find(message.recipient).members
     except UnknownGroupError:
@@ -128,6 +171,7 @@ def _read_for_group(network: Network, device: LinkedDevice, message: Message, se
             _remember_plain(network, message)
         except (CannotDecryptError, WireFormatError) as error:
             message.error = str(error)
+            message.failed.append(number)
             continue
         else:
             if message.kind == "unreadable":

@@ -40,6 +40,7 @@ class Settings:
         receipt_delay: Seconds before each receipt.
         backlog_delay: Seconds between the login of a device and the stanzas that waited for it.
         unlink_after: Seconds for which a linked device may not be available before its next login finds it unlinked; 0: any.
+        retry_receipts: Whether they ask for messages that they cannot decrypt.
         decrypt: Whether they decrypt messages; turn it off in a load test, which is to measure the client.
     """
 
@@ -47,6 +48,7 @@ class Settings:
     receipt_delay: float = 0.0
     backlog_delay: float = 0.0
     unlink_after: float = 0.0
+    retry_receipts: bool = True
     decrypt: bool = True
 
 

@@ -5,6 +5,10 @@ Every number is a phone, which is created when it is first used. A phone decrypt
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+from collections.abc import Callable
+
 from ..crypto.derived_keys import phone_seed
 from ..crypto.ratchet import CannotDecryptError, SignalDevice
 from ..crypto.sender_keys import OwnSenderKey, ReceivedSenderKey
@@ -20,13 +24,35 @@ GROUP_KIND = "skmsg"
 
 
 class Phone:
-    """One phone: its Signal keys and sessions, and the sender keys of its groups."""
+    """One phone: its Signal keys and sessions, and the sender keys of its groups.
+
+    Attributes:
+        online: Whether it is switched on; messages wait until it is.
+        waiting: What it does when it is switched on again.
+        retries: How often it asked for a message that it could not decrypt, by id.
+    """
 
     def __init__(self, number: str) -> None:
         self.number = number
+        self.online = True
+        self.waiting: list[Callable[[], None]] = []
+        self.retries: Counter[str] = Counter()
         self.signal = SignalDevice(phone_seed(number))
         self._received_sender_keys: dict[tuple[str, str], ReceivedSenderKey] = {}
         self._own_sender_keys: dict[str, OwnSenderKey] = {}
+
+    def reinstall(self) -> None:
+        """WhatsApp is installed anew: all keys are new ones, and what was encrypted for the old ones is unreadable."""
+        self.signal = SignalDevice(os.urandom(32))
+        self._received_sender_keys.clear()
+        self._own_sender_keys.clear()
+
+    def switch_on(self) -> None:
+        """Everything that waited for it arrives."""
+        self.online = True
+        waiting, self.waiting = self.waiting, []
+        for arrive in waiting:
+            arrive()
 
     def read(self, sender: str, kind: str, sealed: bytes) -> e2e.Message:
         """Decrypt a message for this phone alone; a sender key in it is stored.
