@@ -111,6 +111,7 @@ class Clients:
         self._slots: dict[str, ClientSlot] = {}
         self._reserved = 0
         self._freed = asyncio.Event()
+        self._visit_over = asyncio.Event()
         self._choosing = asyncio.Lock()
         self._connecting = asyncio.Semaphore(settings.max_connecting)
         self._opening_visits = asyncio.Semaphore(max(1, settings.max_connecting // 2))
@@ -192,6 +193,7 @@ class Clients:
             if slot.visited_since is not None:
                 # Without a send since, it is closed as if the visit had not been.
                 slot.used_at, slot.visited_since = slot.visited_since, None
+                self._visit_over.set()
 
     @asynccontextmanager
     async def in_use(self, client: Client) -> AsyncIterator[None]:
@@ -425,12 +427,13 @@ class Clients:
     async def _close_idle(self) -> None:
         loop = asyncio.get_running_loop()
         while self._reserved:
+            self._visit_over.clear()
             choice = self._choose(self._slots.values())
             for start in range(0, len(choice.close), CLOSED_AT_ONCE):
                 await asyncio.gather(*map(self._close_if_due, choice.close[start : start + CLOSED_AT_ONCE]))
             # Without a client that could be closed, some are opening.
             pause = self._settings.idle_close if choice.look_again is None else choice.look_again - loop.time()
-            await asyncio.sleep(max(pause, self._settings.idle_close / LOOKS))
+            await wait_for_event(self._visit_over, max(pause, self._settings.idle_close / LOOKS))
 
     async def _close_if_due(self, device_id: str) -> None:
         """Close it unless it was used meanwhile."""
