@@ -5,6 +5,7 @@ A record holds what the sender claims, so its values are adapted to what the dat
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
@@ -102,6 +103,16 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     def lid(self) -> str | None:
         """The address by which WhatsApp hides the number."""
         return next((one for one in self.addresses if one.endswith("@lid")), None)
+
+
+def is_wanted(message: Incoming, include: Collection[str] | None) -> bool:
+    """Whether a message is kept. `include`: see `inbox.include` of the config; None: only opt-outs are kept."""
+    if message.opt_out:
+        return True
+    if include is None:
+        return False
+    special = ((message.own, "own"), (message.status, "status"), (message.group is not None, "groups"))
+    return all(word in include for applies, word in special if applies)
 
 
 def _adapt(record: msgspec.Struct, fields: dict[str, int]) -> None:

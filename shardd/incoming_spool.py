@@ -16,7 +16,6 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -36,19 +35,13 @@ MAX_FILE: Final = 4 * 1024 * 1024
 """Bytes that are read of a file; a message has at most about 1 MB."""
 UNFINISHED: Final = 60.0
 """Seconds after which a file without a valid checksum is damaged; a younger one may be being written."""
-_NAME: Final = re.compile(r"[0-9]{20}-[0-9]+-[0-9]+")
+OPT_OUT: Final = ".stop"
+"""Ending of the file of an opt-out, which must be in force before it is stored."""
+_NAME: Final = re.compile(rf"[0-9]{{20}}-[0-9]+-[0-9]+({re.escape(OPT_OUT)})?")
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Incoming)
 _numbers = itertools.count()
-
-
-@dataclass(frozen=True, slots=True)
-class Spooled:
-    """A message and its file."""
-
-    name: str
-    message: Incoming
 
 
 class IncomingSpool:
@@ -85,7 +78,7 @@ class IncomingSpool:
         return self._state_dir / FOLDER
 
     def _keep(self, message: Incoming, name: str | None = None) -> str:
-        name = name or f"{time.time_ns():020d}-{os.getpid()}-{next(_numbers)}"
+        name = name or f"{time.time_ns():020d}-{os.getpid()}-{next(_numbers)}{OPT_OUT if message.opt_out else ''}"
         path = f"{FOLDER}/{name}"
         fd = open_file(self._state_dir, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:

@@ -299,24 +299,11 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True, tag="receipt"):
             msgspec.structs.force_setattr(self, "by", MAX_INDEX)
 
 
-class OptedOut(msgspec.Struct, frozen=True, tag="opted_out"):
-    """A recipient wrote to a device that they want no more messages."""
-
-    device_id: str
-    recipients: tuple[str, ...]
-    """All addresses of this person, each once, the best first: `+628123…`, `ID@lid`."""
-    words: str
-    at: float
-
-    def __post_init__(self) -> None:
-        """See Outcome."""
-        _keep_storable(self, "words", self.words)
-        _keep_possible(self, "at", self.at)
-
-
 class Arrived(msgspec.Struct, frozen=True, tag="arrived"):
-    """A message was received, and is in the spool."""
+    """A message was received."""
 
+    name: str | None = None
+    """Of its file in the spool; None: it could not be written."""
     unspooled: Incoming | None = None
     """The message, if it could not be written."""
 
@@ -371,16 +358,5 @@ class Closed(msgspec.Struct, frozen=True, tag="closed"):
 
 ToWorker = Setup | SendJob | Devices | Settled | Drain | Close | Lease | LogLevel | Visit | Audit
 ToSupervisor = (
-    Ready
-    | Heartbeat
-    | Outcomes
-    | DeviceChanged
-    | Receipt
-    | OptedOut
-    | Arrived
-    | Visited
-    | Stopping
-    | Closed
-    | Defect
-    | AuditReply
+    Ready | Heartbeat | Outcomes | DeviceChanged | Receipt | Arrived | Visited | Stopping | Closed | Defect | AuditReply
 )

@@ -14,7 +14,7 @@ from shardd.config import Config
 from shardd.embedded import embedded_dsn
 from shardd.embedded.server import ROLES
 from shardd.errors import UsageError
-from shardd.queue.migrate import NO_PRODUCER_ROLE, DatabaseState, migrate, migration_status
+from shardd.queue.migrate import NO_INBOX_ROLE, NO_PRODUCER_ROLE, DatabaseState, migrate, migration_status
 
 NOT_CURRENT: Final = 1
 """Exit code of `shardd db status` when the database is not at this release."""
@@ -98,6 +98,8 @@ def _show(state: DatabaseState) -> None:
 def _print_notes(state: DatabaseState) -> None:
     if not state.producer_role:
         say(f"note: {NO_PRODUCER_ROLE}", err=True)
+    if not state.inbox_role:
+        say(f"note: {NO_INBOX_ROLE}", err=True)
     if state.superuser:
         say(f"note: {state.role} is a superuser, which shardd does not need: use a role of its own", err=True)
     for right in state.open_rights:

@@ -28,7 +28,7 @@ from shardd.errors import AlreadyRunningError, DatabaseError
 from shardd.postgres.sql_files import queries_of
 from shardd.state_files import open_file, read_others_file
 
-ROLES: Final = ("shardd", "producer", "postgres")
+ROLES: Final = ("shardd", "producer", "inbox", "postgres")
 
 _POLL: Final = 0.02  # seconds between two looks at a process or a file, whose changes no event announces
 _INITDB_TIMEOUT: Final = 120.0

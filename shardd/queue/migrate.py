@@ -35,6 +35,10 @@ NO_PRODUCER_ROLE: Final = (
     "the role shardd_producer does not exist, and this user may not create it: let a superuser run "
     "`CREATE ROLE shardd_producer NOLOGIN`, then run `shardd db migrate` again to give it its rights"
 )
+NO_INBOX_ROLE: Final = (
+    "the role shardd_inbox does not exist, and this user may not create it: let a superuser run `CREATE ROLE shardd_inbox "
+    "NOLOGIN`, then run `shardd db migrate` again; until then only bound producers can read incoming messages"
+)
 
 _FILE: Final = re.compile(r"(\d{4})_(\w+)\.sql")
 _CONNECT_TIMEOUT: Final = 10.0
@@ -82,6 +86,7 @@ class DatabaseState:
     superuser: bool
     read_only: bool
     producer_role: bool
+    inbox_role: bool
     open_rights: list[str]
     """Rights that PUBLIC has here and should not have, such as CREATE ON SCHEMA public."""
     open_means: list[str]
@@ -121,7 +126,7 @@ async def migrate(dsn: str, folder: Traversable | None = None) -> list[str]:
     folder = folder or files("shardd.queue").joinpath("migrations")
     migrations = load_migrations(folder)
     async with _connect(dsn) as connection:
-        await _ensure_producer_role(connection)
+        await _ensure_roles(connection)
         while True:
             try:
                 return await _migrate(connection, folder, migrations)
@@ -175,6 +180,7 @@ async def migration_status(dsn: str, folder: Traversable | None = None) -> Datab
     async with _connect(dsn, changes=False) as connection:
         (server,) = await rows_of(connection, Record, QUERIES["describe_server"])
         producer_role = (await _producer_role(connection))["is_there"]
+        inbox_role = (await rows_of(connection, Record, QUERIES["inbox_role"]))[0]["is_there"]
         open_rights = await column_of(connection, QUERIES["open_rights"])
         open_means = await column_of(connection, QUERIES["open_means"])
         has_record = await _has_record(connection)
@@ -182,6 +188,7 @@ async def migration_status(dsn: str, folder: Traversable | None = None) -> Datab
     return DatabaseState(
         **server,
         producer_role=producer_role,
+        inbox_role=inbox_role,
         open_rights=open_rights,
         open_means=open_means,
         migrations=_compare(migrations, applied),
@@ -214,12 +221,13 @@ async def _producer_role(connection: Connection) -> Record:
     return (await rows_of(connection, Record, QUERIES["producer_role"]))[0]
 
 
-async def _ensure_producer_role(connection: Connection) -> None:
+async def _ensure_roles(connection: Connection) -> None:
     """Outside of the transaction: roles belong to the whole cluster, where another database may be migrated just now."""
-    role = await _producer_role(connection)
-    if not role["is_there"] and role["may_create"]:
-        with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
-            await connection.execute(QUERIES["create_producer_role"])
+    for name in ("producer_role", "inbox_role"):
+        (role,) = await rows_of(connection, Record, QUERIES[name])
+        if not role["is_there"] and role["may_create"]:
+            with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
+                await connection.execute(QUERIES[f"create_{name}"])
 
 
 def _compare(migrations: Sequence[Migration], applied: Sequence[Record]) -> list[MigrationState]:

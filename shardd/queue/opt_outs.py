@@ -8,12 +8,23 @@ from datetime import datetime
 from typing import Final
 
 from shardd.errors import BlockedError, RefusedDataError
-from shardd.ipc import OptedOut
 from shardd.logs import get_logger
 from shardd.queue.database import Statements, first
 from shardd.queue.values import arrays
 
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OptedOut:
+    """Somebody wrote to a device that they want no more messages."""
+
+    device_id: str
+    recipients: tuple[str, ...]
+    """All addresses of this person, each once, the best first: `+628123…`, `ID@lid`."""
+    words: str
+    at: float
+    """POSIX seconds."""
 
 
 class OptOuts(Statements):

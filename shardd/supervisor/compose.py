@@ -47,7 +47,6 @@ from shardd.supervisor.dispatch.router import Router
 from shardd.supervisor.dispatch.verdicts import Death
 from shardd.supervisor.inbound.cloud_webhook import make_cloud_webhook
 from shardd.supervisor.inbound.inbox import InboxWriter
-from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
 from shardd.supervisor.inbound.opt_outs import OptOutCheck, OptOutInbox
 from shardd.supervisor.inbound.receipt_spool import ReceiptSpool
 from shardd.supervisor.inbound.receipts import Receipts
@@ -130,11 +129,12 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
 
     # Dispatch
     in_flight, poison = InFlight(), PoisonJobs()
-    spool = OptOutSpool(config.state_dir)
-    inbox = OptOutInbox(OptOuts(pools.opt_outs), config, spool)
-    inbox_writer = InboxWriter(
+    opt_outs = OptOutInbox(OptOuts(pools.opt_outs), config)
+    inbox = InboxWriter(
         Inbox(pools.general),
         IncomingSpool(config.state_dir),
+        opt_outs,
+        config,
         lambda: [shard.spool_error for shard in workers.shards if shard.spool_error is not None],
     )
     router = Router(
@@ -146,7 +146,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         may_claim=lambda: keeper.good() and state_watch.error is None,
         batch=lambda: current.config.queue.batch,
         backoff=lambda: current.job_backoff,
-        opt_out_check=OptOutCheck(OptOuts(pools.queue), region, inbox.contains),
+        opt_out_check=OptOutCheck(OptOuts(pools.queue), region, opt_outs.contains),
         defect=defects.note,
     )
     claim_watch = ClaimWatch(Jobs(pools.general), router, in_flight, lambda: current.config.queue.send_timeout)
@@ -222,7 +222,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     # What comes back
     receipts = Receipts(jobs, ReceiptSpool(config.state_dir))
     cloud_webhook = make_cloud_webhook(
-        config, scheduler, receipts=receipts.keep, incoming=inbox.incoming, unavailable=device_sync.unavailable
+        config, scheduler, receipts=receipts.keep, incoming=inbox.receive, unavailable=device_sync.unavailable
     )
     webhooks = Webhooks(
         pools.general,
@@ -244,8 +244,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
             defects=defects,
             device_changed=device_sync.state_changed,
             receipt=receipts.add,
-            opted_out=inbox.add,
-            arrived=inbox_writer.arrived,
+            arrived=inbox.arrived,
             visited=visits.reported,
             unencodable_device=scheduler.undeliverable,
         ),
@@ -263,7 +262,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     )
 
     # Start, status, reload
-    take_over = TakeOver(keeper, ownership, recovery, workers, jobs, device_sync, campaign_sync, inbox)
+    take_over = TakeOver(keeper, ownership, recovery, workers, jobs, device_sync, campaign_sync, opt_outs)
     counter = upkeep.QueueCounter(Counts(pools.general), lambda: scheduler.held_back(time.monotonic()))
     bindings = upkeep.BindingCheck(ProducerAdmin(pools.general))
     events = EventUpkeep(Events(pools.general), WebhookAdmin(pools.general), lambda: current.config.events)
@@ -271,6 +270,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
 
     def apply(config: Config) -> None:
         workers.configure(config)
+        opt_outs.configure(config)
         inbox.configure(config)
         webhooks.configure(config.webhooks)
         scheduler.limits_changed(time.monotonic())
@@ -288,7 +288,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         queue=lambda: counter.queue,
         webhooks=webhooks.statuses,
         reporters=(
-            *(defects, poison, workers, scheduler, state_watch, recovery, inbox, spool, inbox_writer, steps, bindings),
+            *(defects, poison, workers, scheduler, state_watch, recovery, opt_outs, inbox, steps, bindings),
             *(claim_watch, events, server_watch, visits, receipts),
         ),
         notes=(
@@ -353,8 +353,8 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         *periodic,
         router,
         webhooks,
+        opt_outs,
         inbox,
-        inbox_writer,
         receipts,
         visits,
         *([] if cloud_webhook is None else [cloud_webhook]),

@@ -34,11 +34,8 @@ class Events(Protocol):
     def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float, by: int = 0) -> None:
         """`kind` is `delivered`, `read` or `unreadable`; `at` in POSIX seconds; `by`: see `shardd.ipc.Receipt`."""
 
-    def opted_out(self, device_id: str, recipients: list[str], words: str, at: float) -> None:
-        """Somebody wants no more messages; `recipients` are the addresses of this one person, the best first."""
-
-    def incoming(self, unspooled: Incoming | None) -> None:
-        """A message was received, and is in the spool; `unspooled`: it is not, because it could not be written."""
+    def incoming(self, name: str | None, message: Incoming) -> None:
+        """A message was received; `name`: of its file in the spool, None: it could not be written."""
 
     def defect(self, text: str) -> None:
         """Something was lost through a bug of shardd or of a library."""

@@ -87,13 +87,9 @@ class Worker:
         """A message was delivered or read, or a device of its recipient could not decrypt it."""
         self._send(ipc.Receipt(device_id=device_id, message_ids=message_ids, kind=kind, at=at, by=by))
 
-    def opted_out(self, device_id: str, recipients: list[str], words: str, at: float) -> None:
-        """A recipient wants no more messages."""
-        self._send(ipc.OptedOut(device_id=device_id, recipients=tuple(recipients), words=words, at=at))
-
-    def incoming(self, unspooled: Incoming | None) -> None:
+    def incoming(self, name: str | None, message: Incoming) -> None:
         """A message was received."""
-        self._send(ipc.Arrived(unspooled=unspooled))
+        self._send(ipc.Arrived(name=name, unspooled=message if name is None else None))
 
     def defect(self, text: str) -> None:
         """Something was lost through a bug of shardd or of a library."""

@@ -40,7 +40,7 @@ async def cloud(
     async with aiohttp.ClientSession() as http:
 
         async def stop(sender: str) -> None:
-            said = {"from": sender, "type": "text", "text": {"body": "STOP"}}
+            said = {"id": f"wamid.{sender}", "from": sender, "type": "text", "text": {"body": "STOP"}}
             body = json.dumps(notification(messages=[said])).encode()
             headers = {"X-Hub-Signature-256": signature(body)}
             async with http.post(f"http://{webhook['listen']}/cloud_api", data=body, headers=headers) as answer:

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from shardd.supervisor.inbound.opt_out_spool import DAMAGED, NAME
+from shardd.incoming_spool import FOLDER
 from tests.fixtures.postgres import Cluster
 from tests.support.daemon import Daemon, Producer, wait_gone
 from tests.support.queue_rows import connect
@@ -182,14 +182,18 @@ async def test_claims_of_a_node_that_lost_its_leases_are_named_until_they_are_se
     await running.until(well)
 
 
-async def test_opt_outs_that_a_damaged_file_may_have_lost_are_named_until_a_person_has_looked(
+async def test_messages_that_a_damaged_file_may_have_lost_are_named_until_a_person_has_looked(
     make_daemon: Callable[..., Daemon],
 ) -> None:
     daemon = make_daemon()
-    (daemon.state_dir / NAME).write_bytes(b"+49151123")
+    folder = daemon.state_dir / FOLDER
+    folder.mkdir(0o700)
+    file = folder / "00000000000000000001-1-0.stop"
+    file.write_bytes(b"+49151123\n")
+    file.chmod(0o600)
     await daemon.start()
-    await daemon.until(has("opt_outs", "may be lost", str(daemon.state_dir / DAMAGED), "shardd opt-out add"))
-    (daemon.state_dir / DAMAGED).unlink()
+    await daemon.until(has("inbox", "cannot be stored: 1", str(folder), "*.damaged"))
+    file.with_name(f"{file.name}.damaged").unlink()
     await daemon.until(well)
 
 

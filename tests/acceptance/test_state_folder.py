@@ -355,7 +355,7 @@ async def test_a_link_in_the_place_of_what_every_start_needs_refuses_it_in_one_l
     assert victim.read_text() == "precious"
 
 
-@pytest.mark.parametrize("where", ["stderr/shard-000.txt", "opt-outs.spool", "sandbox/shard-000.jsonl"])
+@pytest.mark.parametrize("where", ["stderr/shard-000.txt", "sandbox/shard-000.jsonl"])
 async def test_other_files_are_not_opened_through_a_link(
     node: Daemon, producer: Producer, tmp_path: Path, where: str
 ) -> None:

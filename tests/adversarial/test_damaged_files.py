@@ -21,12 +21,13 @@ from pathlib import Path
 import pytest
 
 from shardd import journal as journal_module
-from shardd.ipc import ClaimKey, OptedOut, Outcome
+from shardd.incoming import Incoming
+from shardd.incoming_spool import IncomingSpool
+from shardd.ipc import ClaimKey, Outcome
 from shardd.journal import Journal
 from shardd.queue.settle import Claim
 from shardd.states import Verdict
 from shardd.supervisor.dispatch.verdicts import NODE_DIED, verdicts
-from shardd.supervisor.inbound.opt_out_spool import DAMAGED, NAME, OptOutSpool
 from tests.acceptance.test_promise import check
 from tests.adversarial.damage import Damager, load, store
 from tests.support.daemon import Daemon, Producer
@@ -185,42 +186,38 @@ def test_undamaged_journals_know_everything(tmp_path: Path) -> None:
                 assert outcome.verdict == "returned"
 
 
-# ---- the spool of opt-outs
+# ---- the spool of incoming messages
 
 
 @pytest.mark.timeout(60 + DAMAGES // 50)
-def test_damaged_spools_opt_nobody_else_out_and_say_what_is_lost(tmp_path: Path) -> None:
+def test_a_damaged_file_costs_one_message_opts_nobody_else_out_and_is_set_aside(tmp_path: Path) -> None:
     lost = 0
     for number in range(DAMAGES // 4):
         chance = random.Random(f"{SEED}-{number}")
         folder = tmp_path / str(number)
         folder.mkdir(0o700)
-        spool = OptOutSpool(folder)
-        heard: list[OptedOut] = []
-        for _ in range(chance.randint(1, 8)):
-            if chance.random() < 0.1:
-                spool.empty()
-                heard.clear()
-            phone = f"+49151{chance.randrange(10**7):07d}"
-            heard.append(
-                OptedOut(f"d{chance.randint(1, 3)}", (phone, f"{chance.randrange(10**9)}@lid"), "Stopp ☝", 5.5)
-            )
-            spool.keep(heard[-1])
-        file = folder / NAME
-        assert OptOutSpool(folder).load() == heard
+        spool = IncomingSpool(folder)
+        phones = [f"+49151{chance.randrange(10**7):07d}" for _ in range(chance.randint(1, 4))]
+        heard = [
+            Incoming(device_id="d1", message_id=f"A{n}", addresses=(phone,), text="Stopp ☝", at=5.5, opt_out=True)
+            for n, phone in enumerate(phones)
+        ]
+        names = [spool.keep(message) for message in heard]
+        file = spool.folder / names[0]
         damager = Damager(f"{SEED}-{number}")
         store(damager.damage(load(file)))
-        after = OptOutSpool(folder)
-        found = after.load()
+        if file.exists():
+            os.utime(file, (1, 1))
+        after = IncomingSpool(folder)
+        found = [after.read(name) for name in names]
         how = f"seed {SEED}-{number}: {damager.done}"
-        assert set(found) <= set(heard), how
-        missing = set(heard) - set(found)
-        # A file that is gone is what an empty list looks like.
-        assert not missing or not file.exists() or list(after.problems()), how
-        assert not missing or not file.exists() or (folder / DAMAGED).exists(), how
-        lost += bool(missing)
-        after.keep(heard[0])
-        assert OptOutSpool(folder).load() == [*found, heard[0]], how
+        assert found[1:] == heard[1:], how
+        assert found[0] in (heard[0], None), how
+        if found[0] is None:
+            gone = not list(after.damaged())
+            assert not file.exists(), how
+            assert gone or [path.name for path in after.damaged()] == [f"{names[0]}.damaged"], how
+            lost += 1
         shutil.rmtree(folder)
     assert lost > DAMAGES // 20
 
@@ -250,7 +247,7 @@ async def test_a_daemon_starts_on_damaged_files_and_sends_nothing_twice(
         daemon.kill(signal.SIGKILL)
         await daemon.wait_end()
         chance, damager = random.Random(f"{SEED}-{number}"), Damager(f"{SEED}-{number}")
-        files = [*sorted((daemon.home / "journal").glob("*.journal")), daemon.home / NAME]
+        files = [*sorted((daemon.home / "journal").glob("*.journal"))]
         files += chance.sample([daemon.home / "state.id", daemon.home / "supervisor.lock"], chance.randint(0, 1))
         for _ in range(2):
             store(damager.damage(load(*files)))

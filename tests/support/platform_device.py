@@ -30,11 +30,8 @@ class NoEvents:
     def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float, by: int = 0) -> None:
         raise AssertionError(f"{device_id}: {kind} {message_ids}")
 
-    def opted_out(self, device_id: str, recipients: list[str], words: str, at: float) -> None:
-        raise AssertionError(f"{device_id}: {words} {recipients}")
-
-    def incoming(self, unspooled: Incoming | None) -> None:
-        raise AssertionError(str(unspooled))
+    def incoming(self, name: str | None, message: Incoming) -> None:
+        raise AssertionError(f"{name}: {message}")
 
     def defect(self, text: str) -> None:
         raise AssertionError(text)

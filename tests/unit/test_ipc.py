@@ -28,7 +28,6 @@ def test_texts_of_strangers_become_what_a_database_can_hold(said: str, kept: str
     assert (outcome.error, outcome.message_id) == (kept, kept)
     assert ipc.DeviceChanged("a", DeviceState.BANNED, said).reason == kept
     assert ipc.Receipt("a", ["ok", said], "read", 1.0).message_ids == ["ok", kept]
-    assert ipc.OptedOut("a", (), said, 1.0).words == kept
     assert ipc.Defect(said).text == kept
 
 
@@ -58,7 +57,7 @@ def test_times_of_strangers_become_what_a_database_can_hold(said: float, kept: f
     outcome = ipc.Outcome(1, 1, 1, 9, Verdict.UNAVAILABLE, retry_after=said, at=said)
     changed = ipc.DeviceChanged("a", DeviceState.BANNED, "why", until=said, at=said)
     assert (outcome.retry_after, outcome.at, changed.until, changed.at) == (kept, kept, kept, kept)
-    assert ipc.Receipt("a", [], "read", said).at == ipc.OptedOut("a", (), "stop", said).at == kept
+    assert ipc.Receipt("a", [], "read", said).at == kept
     assert ipc.DeviceChanged("a", DeviceState.BANNED, "why").until is None
 
 

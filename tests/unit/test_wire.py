@@ -34,6 +34,7 @@ TO_WORKER: list[ipc.ToWorker] = [
     ipc.Lease(20.0, 2.5),
     ipc.LogLevel("debug"),
     ipc.Close("a", 4),
+    ipc.Visit("a"),
     ipc.Audit(5),
 ]
 TO_SUPERVISOR: list[ipc.ToSupervisor] = [
@@ -42,8 +43,8 @@ TO_SUPERVISOR: list[ipc.ToSupervisor] = [
     ipc.Outcomes([OUTCOME]),
     ipc.DeviceChanged("a", DeviceState.BANNED, "why", 2e9, 1e9),
     ipc.Receipt("a", ["x", "y"], "read", 1e9),
-    ipc.OptedOut("a", ("+628123",), "stop", 1e9),
-    ipc.Arrived(Incoming(device_id="a", message_id="A1", addresses=("+628123",), text="hi", at=1e9)),
+    ipc.Arrived(None, Incoming(device_id="a", message_id="A1", addresses=("+628123",), text="hi", at=1e9)),
+    ipc.Visited("a", online=True, at=1e9),
     ipc.Stopping(),
     ipc.Closed(4),
     ipc.Defect("text"),

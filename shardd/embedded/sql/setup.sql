@@ -3,6 +3,7 @@
 -- name: create_roles
 -- shardd: the daemon's role; owns its database, may not create roles, is not a superuser.
 -- shardd_producer: the group of those who insert jobs. producer: a role of that group to log in with.
+-- shardd_inbox: the group of those who read all incoming messages. inbox: a role of both groups to log in with.
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'shardd') THEN
@@ -15,6 +16,13 @@ BEGIN
         -- Producers leave connections for the daemon, and none of their statements can fill the disk.
         CREATE ROLE producer LOGIN CONNECTION LIMIT 100 IN ROLE shardd_producer;
         ALTER ROLE producer SET temp_file_limit = '1GB';
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'shardd_inbox') THEN
+        CREATE ROLE shardd_inbox NOLOGIN;
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'inbox') THEN
+        CREATE ROLE inbox LOGIN CONNECTION LIMIT 100 IN ROLE shardd_producer, shardd_inbox;
+        ALTER ROLE inbox SET temp_file_limit = '1GB';
     END IF;
 END
 $$;

@@ -261,9 +261,25 @@ BEGIN
          ORDER BY o.id DESC;
 END $$;
 
+-- Whether this session reads the whole inbox, and events of it: it is not bound, and a member of shardd_inbox.
+CREATE FUNCTION shardd.reads_inbox() RETURNS boolean LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    who text := CASE WHEN current_setting('role') = 'none' THEN session_user ELSE current_setting('role') END;
+BEGIN
+    RETURN shardd.bound_as() IS NULL
+       AND (coalesce(pg_has_role(who, to_regrole('shardd_inbox'), 'MEMBER'), false)
+            OR pg_has_role(who, (SELECT c.relowner FROM pg_class c WHERE c.oid = 'shardd.outbox'::regclass), 'MEMBER'));
+END $$;
+
+-- Events for sessions that are not bound.
+CREATE VIEW shardd.unbound_events AS
+    SELECT id, at, kind, job_id, device_id, campaign, reference, data, xid, event_id FROM shardd.all_events
+     WHERE kind <> 'message.received' OR (SELECT shardd.reads_inbox());
+
 -- What producers read while no role is bound; guard_producers adds the filters.
 CREATE VIEW shardd.outcomes AS SELECT * FROM shardd.all_outcomes;
-CREATE VIEW shardd.events AS SELECT id, at, kind, job_id, device_id, campaign, reference, data, xid, event_id FROM shardd.all_events;
+CREATE VIEW shardd.events AS SELECT * FROM shardd.unbound_events;
 
 -- Policies for the tables that producers use without a view. RETURNING needs SELECT, so that an INSERT is shown its own row.
 CREATE POLICY seen ON shardd.jobs FOR SELECT USING (true);
@@ -299,7 +315,7 @@ BEGIN
     IF concerned IS NULL THEN
         CREATE OR REPLACE VIEW shardd.outcomes AS SELECT * FROM shardd.all_outcomes;
         CREATE OR REPLACE VIEW shardd.events AS
-            SELECT id, at, kind, job_id, device_id, campaign, reference, data, xid, event_id FROM shardd.all_events;
+            SELECT * FROM shardd.unbound_events;
         FOREACH one IN ARRAY array['jobs', 'campaigns', 'opt_outs', 'outbox'] LOOP
             EXECUTE format('ALTER TABLE shardd.%I DISABLE ROW LEVEL SECURITY', one);
         END LOOP;
@@ -315,7 +331,7 @@ BEGIN
                    'WHERE shardd.sees_all() AND (SELECT %s IS NOT TRUE OR shardd.confirm_plan()) ORDER BY id DESC) '
                    'UNION ALL (SELECT * FROM shardd.bound_outcomes WHERE NOT shardd.sees_all() ORDER BY id DESC)', concerned);
     EXECUTE format('CREATE OR REPLACE VIEW shardd.events AS '
-                   'SELECT id, at, kind, job_id, device_id, campaign, reference, data, xid, event_id FROM shardd.all_events '
+                   'SELECT * FROM shardd.unbound_events '
                    'WHERE shardd.sees_all() AND (SELECT %s IS NOT TRUE OR shardd.confirm_plan()) '
                    'UNION ALL SELECT * FROM shardd.bound_events WHERE NOT shardd.sees_all()', concerned);
     EXECUTE format('ALTER POLICY seen ON shardd.jobs USING (%s IS NOT TRUE OR coalesce((SELECT shardd.bindings()) '

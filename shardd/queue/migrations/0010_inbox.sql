@@ -1,7 +1,8 @@
--- The inbox: what people write to devices. A message is a row here, and an event in the same transaction.
+-- The inbox: what people write to devices. A message is a row here, and an event in the same transaction. Not every producer reads it:
+-- members of shardd_inbox read everything, and bound producers what is written to their devices.
 
 -- What the sender claims is kept as it is: no value here is one that shardd relies on.
-CREATE TABLE shardd.inbox (
+CREATE TABLE shardd.messages (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     device_id   text NOT NULL,
     message_id  text NOT NULL,             -- as the platform knows it; unique only for one sender
@@ -29,13 +30,13 @@ CREATE TABLE shardd.inbox (
     UNIQUE (device_id, message_id, sender)
 );
 
-CREATE INDEX inbox_received ON shardd.inbox (received_at);
-CREATE INDEX inbox_device ON shardd.inbox (device_id, id);
-CREATE INDEX inbox_sender ON shardd.inbox (sender, id);
-CREATE INDEX inbox_job ON shardd.inbox (job_id) WHERE job_id IS NOT NULL;
+CREATE INDEX messages_received ON shardd.messages (received_at);
+CREATE INDEX messages_device ON shardd.messages (device_id, id);
+CREATE INDEX messages_sender ON shardd.messages (sender, id);
+CREATE INDEX messages_job ON shardd.messages (job_id) WHERE job_id IS NOT NULL;
 
 -- The message as an event shows it.
-CREATE FUNCTION shardd.message_data(message shardd.inbox) RETURNS jsonb LANGUAGE sql STABLE
+CREATE FUNCTION shardd.message_data(message shardd.messages) RETURNS jsonb LANGUAGE sql STABLE
     RETURN jsonb_strip_nulls(jsonb_build_object(
         'id', message.id, 'device_id', message.device_id, 'message_id', message.message_id, 'sender', message.sender,
         'number', message.number, 'lid', message.lid, 'name', message.name, 'chat', message.chat, 'own', message.own,
@@ -60,5 +61,27 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE TRIGGER record_messages AFTER INSERT ON shardd.inbox REFERENCING NEW TABLE AS arrived
+CREATE TRIGGER record_messages AFTER INSERT ON shardd.messages REFERENCING NEW TABLE AS arrived
     FOR EACH STATEMENT EXECUTE FUNCTION shardd.record_messages();
+
+-- Whether this session reads the whole inbox (reads_inbox), when the statement is planned, like sees_all; refuses a session that reads
+-- nothing of it.
+CREATE FUNCTION shardd.sees_inbox() RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF shardd.bound_as() IS NOT NULL THEN
+        RETURN false;
+    ELSIF shardd.reads_inbox() THEN
+        RETURN true;
+    END IF;
+    RETURN shardd.refuse('id', format('%s may not read the inbox', session_user),
+        format('An operator can let it read all messages: GRANT shardd_inbox TO %I; or those of its devices: shardd producer add.', session_user),
+        'inbox', 'insufficient_privilege');
+END $$;
+
+CREATE VIEW shardd.bound_inbox WITH (security_barrier) AS
+    SELECT * FROM shardd.messages WHERE coalesce((SELECT shardd.bindings()) ? ('device:' || device_id), false)
+     ORDER BY id DESC OFFSET 0;
+CREATE VIEW shardd.inbox AS
+    (SELECT * FROM shardd.messages WHERE shardd.sees_inbox() AND (SELECT shardd.reads_inbox()) ORDER BY id DESC)
+    UNION ALL (SELECT * FROM shardd.bound_inbox WHERE NOT shardd.sees_inbox() ORDER BY id DESC);

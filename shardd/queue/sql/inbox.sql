@@ -2,9 +2,9 @@
 
 -- name: store_incoming
 -- Stores messages; one that is known already causes nothing. The arrays have an element for each message; `rows` are JSON objects with
--- the columns of shardd.inbox. Returns the number of new ones.
+-- the columns of shardd.messages. Returns the number of new ones.
 WITH stored AS (
-    INSERT INTO shardd.inbox (device_id, message_id, sender, number, lid, name, chat, own, status, kind, text, choice, quoted_id, job_id,
+    INSERT INTO shardd.messages (device_id, message_id, sender, number, lid, name, chat, own, status, kind, text, choice, quoted_id, job_id,
                               details, media_type, media_size, media_name, media_path, media_error, opt_out, written_at)
     SELECT m.device_id, m.message_id, m.sender, m.number, m.lid, m.name, m.chat, m.own, m.status, m.kind, m.text, m.choice, m.quoted_id,
            m.job_id, m.details, m.media_type, m.media_size, m.media_name, m.media_path, m.media_error, m.opt_out,

@@ -45,6 +45,16 @@ SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'shardd_producer') AS is_the
 -- The group role of the logins that insert jobs.
 CREATE ROLE shardd_producer NOLOGIN;
 
+-- name: inbox_role
+-- Whether the group role of those who read the inbox exists, and whether we may create it.
+SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'shardd_inbox') AS is_there,
+       rolsuper OR rolcreaterole AS may_create
+  FROM pg_roles WHERE rolname = current_user;
+
+-- name: create_inbox_role
+-- The group role of the logins that read all incoming messages.
+CREATE ROLE shardd_inbox NOLOGIN;
+
 -- name: describe_server
 -- What `shardd db status` shows of the database.
 SELECT current_setting('server_version') AS version, current_database() AS database, current_user AS role,

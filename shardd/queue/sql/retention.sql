@@ -76,12 +76,12 @@ SELECT (SELECT count(*) FROM devices) + (SELECT count(*) FROM campaigns);
 -- name: forget_messages
 -- Deletes up to `most` incoming messages that are older than `inbox` seconds or have `messages` newer ones. Returns how many.
 WITH gone AS (
-    DELETE FROM shardd.inbox
+    DELETE FROM shardd.messages
      WHERE ctid = ANY (array(
          SELECT first.ctid
-           FROM (SELECT m.ctid, m.id, m.received_at FROM shardd.inbox m ORDER BY m.id LIMIT %(most)s) first
+           FROM (SELECT m.ctid, m.id, m.received_at FROM shardd.messages m ORDER BY m.id LIMIT %(most)s) first
           WHERE first.received_at < now() - make_interval(secs => %(inbox)s)
-             OR first.id <= (SELECT max(m.id) FROM shardd.inbox m) - %(messages)s))
+             OR first.id <= (SELECT max(m.id) FROM shardd.messages m) - %(messages)s))
     RETURNING 1
 )
 SELECT count(*) FROM gone;

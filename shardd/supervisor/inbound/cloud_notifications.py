@@ -1,4 +1,4 @@
-"""Reads notifications of the Cloud API's webhook: statuses of messages, and texts that people wrote. Pure.
+"""Reads notifications of the Cloud API's webhook: statuses of messages, and what people wrote. Pure.
 
 The object is {"entry": [{"changes": [{"value": {"metadata": {"phone_number_id": …}, "statuses": […], "messages": […]}}]}]}.
 Unknown fields and kinds are skipped, and so is what has an unexpected type, which is why this is not a msgspec Struct: one odd
@@ -7,25 +7,22 @@ field would refuse the whole notification, and Meta repeats for days whatever is
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
+from shardd.incoming import Incoming
+from shardd.supervisor.inbound.cloud_messages import objects_at, read_message, text_at
 from shardd.supervisor.inbound.cloud_statuses import Status, read_status
-
-MAX_TEXT: Final = 1000
-"""Characters that are kept of an incoming text."""
-_NUMBER: Final = re.compile(r"[0-9]{1,20}")
 
 
 @dataclass(frozen=True, slots=True)
 class Wrote:
-    """A person wrote to one of our numbers; `sender`: digits of a phone number."""
+    """A person wrote to one of our numbers."""
 
     phone_number_id: str
-    sender: str
-    text: str
+    message: Incoming
+    """Without its device."""
 
 
 Report = Status | Wrote
@@ -33,37 +30,15 @@ Report = Status | Wrote
 
 def read_notification(notification: Any) -> Iterator[Report]:
     """Everything in a notification that is of use here."""
-    for entry in _objects(notification, "entry"):
-        for change in _objects(entry, "changes"):
+    for entry in objects_at(notification, "entry"):
+        for change in objects_at(entry, "changes"):
             value = change.get("value")
-            number = _text(value.get("metadata"), "phone_number_id") if isinstance(value, dict) else ""
+            number = text_at(value.get("metadata"), "phone_number_id") if isinstance(value, dict) else ""
             if not number:
                 continue
-            for status in _objects(value, "statuses"):
+            for status in objects_at(value, "statuses"):
                 if (found := read_status(number, status)) is not None:
                     yield found
-            for message in _objects(value, "messages"):
-                sender, text = _text(message, "from"), _words(message)
-                if _NUMBER.fullmatch(sender) and text:
-                    yield Wrote(number, sender, text[:MAX_TEXT])
-
-
-def _words(message: Mapping[str, Any]) -> str:
-    """The text that a person wrote, or the button or list entry that was chosen."""
-    interactive = message.get("interactive")
-    chosen = [interactive.get(kind) for kind in ("button_reply", "list_reply")] if isinstance(interactive, dict) else []
-    return (
-        _text(message.get("text"), "body")
-        or _text(message.get("button"), "text")
-        or next((title for one in chosen if (title := _text(one, "title"))), "")
-    )
-
-
-def _objects(value: Any, name: str) -> Iterator[Mapping[str, Any]]:
-    found = value.get(name) if isinstance(value, dict) else None
-    return (one for one in found if isinstance(one, dict)) if isinstance(found, list) else iter(())
-
-
-def _text(value: Any, name: str) -> str:
-    found = value.get(name) if isinstance(value, dict) else None
-    return found if isinstance(found, str) else ""
+            for message in objects_at(value, "messages"):
+                if (incoming := read_message(message, list(objects_at(value, "contacts")))) is not None:
+                    yield Wrote(number, incoming)

@@ -31,6 +31,7 @@ from shardd.config import CloudWebhookConfig, Config
 from shardd.config.source import substitute
 from shardd.config.values import RefusedError
 from shardd.errors import DeviceUnavailableError
+from shardd.incoming import Incoming
 from shardd.logs import get_logger
 from shardd.supervisor.http_listener import Listener, refusal
 from shardd.supervisor.inbound.cloud_notifications import Wrote, read_notification
@@ -94,12 +95,12 @@ class CloudWebhook(Service):
         devices_of: Callable[[set[str]], Mapping[str, list[str]]],
         *,
         receipts: Callable[[Sequence[ipc.Receipt]], Awaitable[None]],
-        incoming: Callable[[str, str, str], None],
+        incoming: Callable[[Incoming], None],
         unavailable: Callable[[str, DeviceUnavailableError, float], None],
     ) -> None:
         """`devices_of` phone_number_ids: see CloudNumbers.
 
-        `receipts` gets receipts, failures included; `incoming` (device, number of the sender, text) what people wrote. They must
+        `receipts` gets receipts, failures included; `incoming` what people wrote. They must
         keep what they get, because Meta is told that it arrived; if one of them raises, Meta repeats the notification.
         `unavailable`: a device cannot send, as a failed message of this time (POSIX seconds) shows.
         """
@@ -212,7 +213,7 @@ class CloudWebhook(Service):
                         statuses += [(device_id, report) for device_id in devices]
                     case Wrote():
                         for device_id in devices:
-                            self._incoming(device_id, report.sender, report.text)
+                            self._incoming(msgspec.structs.replace(report.message, device_id=device_id))
                     case _:
                         assert_never(report)
             now = time.time()
@@ -248,7 +249,7 @@ def make_cloud_webhook(
     scheduler: Scheduler,
     *,
     receipts: Callable[[Sequence[ipc.Receipt]], Awaitable[None]],
-    incoming: Callable[[str, str, str], None],
+    incoming: Callable[[Incoming], None],
     unavailable: Callable[[str, DeviceUnavailableError, float], None],
 ) -> CloudWebhook | None:
     """None: the config has no webhook."""

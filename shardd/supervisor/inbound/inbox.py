@@ -1,4 +1,4 @@
-"""Brings incoming messages from the spool into the database.
+"""Brings incoming messages from the spool into the database, and opt-outs among them into force.
 
 A message is in the spool until its row and its event are committed, so a crash of this node or of the database costs nothing; one
 that is stored twice causes nothing the second time. Only a message that could not be written to the disk is in memory, and
@@ -12,13 +12,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
+import msgspec
+
+from shardd import ipc
+from shardd.config import Config
 from shardd.errors import DatabaseError, RefusedDataError
-from shardd.incoming import Incoming
-from shardd.incoming_spool import IncomingSpool
+from shardd.incoming import Incoming, is_wanted
+from shardd.incoming_spool import OPT_OUT, IncomingSpool
 from shardd.logs import get_logger
+from shardd.opt_out_words import OptOutWords
 from shardd.queue.inbox import Inbox, MessageKey
+from shardd.queue.opt_outs import OptedOut
+from shardd.supervisor.inbound.opt_outs import OptOutInbox
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.services import Service
 from shardd.tasks import wait_for_event
@@ -29,12 +37,16 @@ POLL: Final = 1.0
 """Seconds between looks at the spool: a worker that dies does not report what it wrote."""
 RETRY: Final = 1.0
 """Seconds between attempts while the database does not answer."""
+SHARE: Final = 20
+"""A look at a folder with very many files pauses this many times as long as it took."""
 BATCH: Final = 200
 """Messages of one transaction."""
 JOB_WAIT: Final = 5.0
 """Seconds that an answer waits for the job that it answers: a person's phone may be faster than the settlement of the job."""
 REPORT_AFTER: Final = 10.0
 """Seconds that one may wait before that is a problem: a database that restarts is back sooner."""
+MAX_WORDS: Final = 1000
+"""Characters of an opt-out's words, as 0007_opt_outs.sql admits them."""
 MOST_UNSPOOLED: Final = 10_000
 """Messages in memory; beyond that new ones are lost, and reported."""
 
@@ -47,6 +59,8 @@ class _Waiting:
     name: str | None = None
     """Of its file; None: it is only in memory."""
     message: Incoming | None = None
+    opt_out_open: bool = False
+    """It is an opt-out that is not on the list yet."""
     job_by: float | None = None
     """Until when it waits for the job that it answers."""
 
@@ -54,10 +68,18 @@ class _Waiting:
 class InboxWriter(Service):
     """Reads the spool and stores what is in it."""
 
-    def __init__(self, inbox: Inbox, spool: IncomingSpool, spool_errors: Callable[[], Sequence[str]]) -> None:
-        """`spool_errors`: why workers cannot write to the spool now."""
+    def __init__(
+        self,
+        inbox: Inbox,
+        spool: IncomingSpool,
+        opt_outs: OptOutInbox,
+        config: Config,
+        spool_errors: Callable[[], Sequence[str]],
+    ) -> None:
+        """`spool_errors`: why workers cannot write to the spool now. What is in the spool is in force from now on."""
         self._inbox = inbox
         self._spool = spool
+        self._opt_outs = opt_outs
         self._spool_errors = spool_errors
         self._waiting: dict[_Waiting, None] = {}
         """All of them, the oldest first."""
@@ -67,22 +89,42 @@ class InboxWriter(Service):
         self._lost = 0
         self._error = ""
         self._wake = asyncio.Event()
+        self._scanned_for = 0.0
+        """Seconds that the last look at the folder took."""
+        self.configure(config)
+        try:
+            self._scan()
+        except OSError as error:
+            self._error = str(error)
 
-    def arrived(self, unspooled: Incoming | None) -> None:
-        """A worker has received a message; `unspooled`: it is not in the spool."""
-        if unspooled is not None:
-            if self._unspooled >= MOST_UNSPOOLED:
-                log.error("an incoming message is lost", action="inbox", device=unspooled.device_id)
-                self._lost += 1
-                return
-            self._unspooled += 1
-            self._waiting[_Waiting(time.monotonic(), message=unspooled)] = None
+    def configure(self, config: Config) -> None:
+        """The config was reloaded."""
+        self._words = OptOutWords(config.opt_outs.words or ())
+        self._include = (config.inbox.include or ()) if config.inbox.keep else None
+
+    def arrived(self, arrived: ipc.Arrived) -> None:
+        """A worker has received a message. An opt-out is in force when this returns."""
+        if arrived.unspooled is not None:
+            self._take_unspooled(arrived.unspooled)
+        elif arrived.name is not None and arrived.name.endswith(OPT_OUT):
+            self._take(arrived.name)
         self._wake.set()
+
+    def receive(self, message: Incoming) -> None:
+        """Keep what a platform reports; an opt-out is in force when this returns.
+
+        Raises OSError, UnsafeFileError when it could not be kept: the platform has to repeat it.
+        """
+        if message.can_opt_out and self._words.ask_to_stop(message.text):
+            message = msgspec.structs.replace(message, opt_out=True)
+        if is_wanted(message, self._include):
+            self._take(self._spool.keep(message))
+            self._wake.set()
 
     async def serve(self) -> None:
         """Store messages as they arrive, and retry."""
         while True:
-            await wait_for_event(self._wake, POLL)
+            await wait_for_event(self._wake, max(POLL, SHARE * self._scanned_for))
             self._wake.clear()
             if not await self._store_all():
                 await asyncio.sleep(RETRY)
@@ -134,15 +176,57 @@ class InboxWriter(Service):
         return True
 
     def _scan(self) -> None:
-        now = time.monotonic()
+        began = time.monotonic()
         for name in self._spool.names():
-            if name not in self._seen:
-                self._seen.add(name)
-                self._waiting[_Waiting(now, name=name)] = None
+            self._take(name)
+        self._scanned_for = time.monotonic() - began
+
+    def _take(self, name: str) -> None:
+        """A file of the spool. An opt-out without room on the list's side is taken at a later look."""
+        if name in self._seen:
+            return
+        one = _Waiting(time.monotonic(), name=name)
+        self._seen.add(name)
+        self._waiting[one] = None
+        if name.endswith(OPT_OUT):
+            message = self._spool.read(name)
+            if message is None or not self._take_opt_out(one, message):
+                self._drop(one)
+
+    def _take_unspooled(self, message: Incoming) -> None:
+        if self._unspooled >= MOST_UNSPOOLED:
+            log.error("an incoming message is lost", action="inbox", device=message.device_id)
+            self._lost += 1
+            return
+        one = _Waiting(time.monotonic(), message=message)
+        self._unspooled += 1
+        self._waiting[one] = None
+        if message.opt_out and not self._take_opt_out(one, message):
+            log.error("an opt-out is lost: too many wait for the database", action="opt_out", device=message.device_id)
+            self._lost += 1
+
+    def _take_opt_out(self, one: _Waiting, message: Incoming) -> bool:
+        opt_out = OptedOut(message.device_id, message.addresses, message.text[:MAX_WORDS], message.at)
+        one.opt_out_open = True
+        return self._opt_outs.add(opt_out, partial(self._listed, one))
+
+    def _listed(self, one: _Waiting, refused: bool) -> None:
+        """The opt-out is on the list, or `refused` by the database."""
+        one.opt_out_open = False
+        if refused and one.name is not None:
+            self._set_aside(one.name)
+        if one not in self._waiting:
+            self._delete(one)
 
     async def _store(self, batch: Sequence[_Waiting]) -> None:
         """Store these; each by itself if the database refuses them together. Raises DatabaseError, OSError."""
-        messages = [(one, message) for one in batch if (message := self._read(one)) is not None]
+        read = [(one, message) for one in batch if (message := self._read(one)) is not None]
+        messages = []
+        for one, message in read:
+            if self._include is None:
+                self._forget(one)
+            else:
+                messages.append((one, message))
         jobs = await self._jobs_of([message for _, message in messages])
         now = time.monotonic()
         ready = []
@@ -184,21 +268,41 @@ class InboxWriter(Service):
     def _refused(self, one: _Waiting, message: Incoming, error: RefusedDataError) -> None:
         log.error("the database refuses a message", action="inbox", device=message.device_id, error=str(error))
         if one.name is not None:
-            self._spool.set_aside(one.name)
+            self._set_aside(one.name)
         self._drop(one)
 
     def _forget(self, one: _Waiting) -> None:
-        """It is stored."""
-        if one.name is not None:
-            self._spool.delete(one.name)
-        self._drop(one)
+        """It is stored; its file goes, unless it is an opt-out that is not on the list yet."""
+        del self._waiting[one]
+        if not one.opt_out_open:
+            self._delete(one)
 
     def _drop(self, one: _Waiting) -> None:
+        """It has no file any more, or none that can be read."""
         del self._waiting[one]
+        self._gone(one)
+
+    def _delete(self, one: _Waiting) -> None:
+        if one.name is not None:
+            try:
+                self._spool.delete(one.name)
+            except OSError as error:
+                # It is stored again, which changes nothing, by the next start.
+                log.error("the file of a message cannot be deleted", action="inbox", error=str(error))
+                return
+        self._gone(one)
+
+    def _gone(self, one: _Waiting) -> None:
         if one.name is None:
             self._unspooled -= 1
         else:
             self._seen.discard(one.name)
+
+    def _set_aside(self, name: str) -> None:
+        try:
+            self._spool.set_aside(name)
+        except OSError as error:
+            log.error("the file of a message cannot be set aside", action="inbox", file=name, error=str(error))
 
 
 def _problem(text: str) -> Problem:

@@ -1,9 +1,9 @@
 """Opt-outs that devices receive, until they are stored, and a last check of claimed jobs.
 
 An opt-out is written at once. While the database is unreachable, or another program's open transaction has inserted the same
-recipient, it is kept, on the disk too, and retried; it blocks no other. From the moment it arrives, this node sends that
-recipient nothing that an opt-out stops, whichever device would send it and however the recipient is spelled. Other nodes learn of
-it from the database and cannot know before it is stored, so one that waits for long is a problem in the status.
+recipient, it is kept and retried, and its message stays in the spool; it blocks no other. From the moment it arrives, this node
+sends that recipient nothing that an opt-out stops, whichever device would send it and however the recipient is spelled. Other
+nodes learn of it from the database and cannot know before it is stored, so one that waits for long is a problem in the status.
 """
 
 from __future__ import annotations
@@ -15,15 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from shardd import ipc
 from shardd.config import Config
 from shardd.errors import BlockedError, DatabaseError, PermanentError, RefusedDataError
 from shardd.logs import get_logger
-from shardd.opt_out_words import OptOutWords
 from shardd.phone_numbers import address_of, country_codes, is_ambiguous, is_plain, parse_recipient
-from shardd.queue.opt_outs import OptOuts
+from shardd.queue.opt_outs import OptedOut, OptOuts
 from shardd.queue.records import ClaimedJob
-from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.services import Service
 from shardd.tasks import wait_for_event
@@ -39,18 +36,23 @@ FLUSH: Final = 5.0
 REPORT_AFTER: Final = 10.0
 """Seconds that one may wait before that is a problem: a database that restarts is back sooner."""
 MOST: Final = 100_000
-"""Opt-outs that may wait; beyond that new ones are dropped, and reported."""
+"""Opt-outs that may wait here; beyond that new ones wait in the spool, and are not in force yet, which is reported."""
 MOST_OF_ONE: Final = 2
 """Waiting opt-outs of one person: the database records a repetition, and no more."""
 REMEMBERED: Final = 10_000
 """Stored addresses that are still checked: a job may have been claimed just before they were stored."""
 
 
+Ended = Callable[[bool], None]
+"""Called once an opt-out is stored; with True: the database refuses it."""
+
+
 @dataclass(slots=True, eq=False)
 class _Waiting:
     """One that is not stored yet."""
 
-    opt_out: ipc.OptedOut
+    opt_out: OptedOut
+    ended: Ended
     since: float
     """When it arrived, or was read from the disk, on the monotonic clock."""
     due: float = 0.0
@@ -64,10 +66,9 @@ class _Waiting:
 class OptOutInbox(Service):
     """Collects opt-outs and stores them; stores the config's opt-out settings."""
 
-    def __init__(self, opt_outs: OptOuts, config: Config, spool: OptOutSpool) -> None:
+    def __init__(self, opt_outs: OptOuts, config: Config) -> None:
         """`opt_outs`: over a database whose statements wait only briefly for a lock."""
         self._opt_outs = opt_outs
-        self._spool = spool
         self._waiting: dict[_Waiting, None] = {}
         """All of them, the oldest first."""
         self._fresh: deque[_Waiting] = deque()
@@ -77,37 +78,32 @@ class OptOutInbox(Service):
         """How many wait, by address."""
         self._stored: OrderedDict[str, None] = OrderedDict()
         self._error = ""
-        self._lost = 0
+        self._refusing = False
+        """Whether the last one had no room."""
         self._wake = asyncio.Event()
-        for opt_out in spool.load():
-            self._accept(_Waiting(opt_out, time.monotonic()))
         self.configure(config)
 
     def configure(self, config: Config) -> None:
         """The config was reloaded; `run` passes it on to the database."""
         self._config = config
-        self._words = OptOutWords(config.opt_outs.words or ())
         self._configured = False
         self._wake.set()
 
-    def add(self, opt_out: ipc.OptedOut) -> None:
-        """A worker received an opt-out."""
-        log.info("a recipient opted out", action="opt_out", device=opt_out.device_id)
-        waiting = _Waiting(opt_out, time.monotonic())
+    def add(self, opt_out: OptedOut, ended: Ended = lambda _: None) -> bool:
+        """Take over an opt-out, which is in force from now on; False: there is no room for it."""
+        waiting = _Waiting(opt_out, ended, time.monotonic())
         if min((self._waiting_for[address] for address in waiting.addresses()), default=0) >= MOST_OF_ONE:
-            return
-        if len(self._waiting) >= MOST:
-            log.error("an opt-out is lost: too many wait for the database", action="opt_out", device=opt_out.device_id)
-            self._lost += 1
-            return
-        self._spool.keep(opt_out)
-        self._accept(waiting)
+            ended(False)
+            return True
+        self._refusing = len(self._waiting) >= MOST
+        if self._refusing:
+            return False
+        log.info("a recipient opted out", action="opt_out", device=opt_out.device_id)
+        self._waiting_for.update(waiting.addresses())
+        self._waiting[waiting] = None
+        self._fresh.append(waiting)
         self._wake.set()
-
-    def incoming(self, device_id: str, sender: str, text: str) -> None:
-        """A text for a device whose platform calls this node; `sender`: digits of a phone number."""
-        if self._words.ask_to_stop(text):
-            self.add(ipc.OptedOut(device_id, (f"+{sender}",), text, time.time()))
+        return True
 
     def contains(self, address: str) -> bool:
         """Whether this address has opted out so recently that claims may not know it from the database."""
@@ -154,11 +150,11 @@ class OptOutInbox(Service):
         return not self._waiting
 
     def problems(self) -> Iterator[Problem]:
-        """Opt-outs that wait for long, and how many are lost."""
-        if self._lost:
+        """Opt-outs that wait for long, or have no room."""
+        if self._refusing:
             yield Problem(
                 ProblemKind.OPT_OUTS,
-                f"opt-outs by message that were lost since the start, because {MOST:,} were waiting already: {self._lost:,}",
+                f"opt-outs by message that are not in force yet, because {MOST:,} wait to be stored: they are on the disk",
             )
         if not self._waiting:
             return
@@ -170,11 +166,6 @@ class OptOutInbox(Service):
                 f"in force on this node, but unknown to other nodes and producers: {self._error or 'being written'}",
             )
 
-    def _accept(self, waiting: _Waiting) -> None:
-        self._waiting_for.update(waiting.addresses())
-        self._waiting[waiting] = None
-        self._fresh.append(waiting)
-
     def _due(self) -> deque[_Waiting] | None:
         """The queue whose first one is to be tried now."""
         if self._fresh:
@@ -184,11 +175,13 @@ class OptOutInbox(Service):
     async def _try(self, queue: deque[_Waiting]) -> None:
         """Store the first of a queue, or retry it later. Raises DatabaseError unless only this one is blocked."""
         waiting = queue[0]  # it stays there until the end, which may be a cancellation
+        refused = False
         try:
             await self._opt_outs.store(waiting.opt_out, self._config.opt_outs.confirm, without_answer=waiting.tried)
         except RefusedDataError as error:
             device = waiting.opt_out.device_id
             log.error("the database refuses an opt-out", action="opt_out", device=device, error=str(error))
+            refused = True
         except DatabaseError as error:
             queue.popleft()
             waiting.due, waiting.tried = time.monotonic() + BLOCKED_RETRY, True
@@ -199,6 +192,7 @@ class OptOutInbox(Service):
             return
         queue.popleft()
         self._forget(waiting)
+        waiting.ended(refused)
 
     def _forget(self, waiting: _Waiting) -> None:
         """It is stored."""
@@ -212,10 +206,7 @@ class OptOutInbox(Service):
         while len(self._stored) > REMEMBERED:
             self._stored.popitem(last=False)
         if not self._waiting:
-            self._spool.empty()
             self._error = ""
-        else:
-            self._spool.shorten(len(self._waiting), (one.opt_out for one in self._waiting))
 
     def _failed(self, error: DatabaseError) -> None:
         if not self._error:

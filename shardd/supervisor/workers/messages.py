@@ -14,7 +14,6 @@ from typing import Any, Final, Protocol, assert_never
 
 from shardd import ipc
 from shardd.errors import ErrorClass
-from shardd.incoming import Incoming
 from shardd.ipc import DeviceSpec, JobSpec, Outcome
 from shardd.logs import get_logger
 from shardd.queue.settle import Claim
@@ -59,9 +58,7 @@ class MessageHandlers:
     device_changed: Callable[[ipc.DeviceChanged, int], None]
     """With the epoch of the shard's lease."""
     receipt: Callable[[ipc.Receipt], None]
-    opted_out: Callable[[ipc.OptedOut], None]
-    arrived: Callable[[Incoming | None], None]
-    """A message was received, and is in the spool; with the message if it is not."""
+    arrived: Callable[[ipc.Arrived], None]
     visited: Callable[[ipc.Visited], None]
     unencodable_device: Callable[[DeviceSpec, str], None]
     """A device whose settings cannot be sent to a worker, and why."""
@@ -106,10 +103,8 @@ class WorkerMessages:
                     handlers.device_changed(message, shard.epoch)
             case ipc.Receipt():
                 handlers.receipt(message)
-            case ipc.OptedOut():
-                handlers.opted_out(message)
             case ipc.Arrived():
-                handlers.arrived(message.unspooled)
+                handlers.arrived(message)
             case ipc.Visited():
                 handlers.visited(message)
             case ipc.Defect():

@@ -83,7 +83,7 @@ class WhatsappTransport(Transport):
         self._gate = Gate(connect_timeout=settings.connect_timeout)
         self._store = SessionStore(surroundings.sessions_dsn)
         self._directory = Directory()
-        self._opt_outs = OptOuts(surroundings.opt_out_words, self._directory, events)
+        self._opt_outs = OptOuts(surroundings.opt_out_words, self._directory)
         arrivals = Arrivals(self._opt_outs, surroundings.spool, surroundings.inbox, events)
         self._clients = Clients(settings, self._gate, self._store, events, arrivals)
         self._restrictions = Restrictions(self._store)

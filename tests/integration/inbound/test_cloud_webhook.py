@@ -16,6 +16,7 @@ import pytest
 from shardd import ipc
 from shardd.config import CloudWebhookConfig
 from shardd.errors import DeviceUnavailableError, SharddError
+from shardd.incoming import Incoming
 from shardd.supervisor.inbound.cloud_webhook import MAX_BODY, CloudWebhook
 from tests.unit.inbound.test_cloud_notifications import NUMBER, notification, status
 
@@ -53,8 +54,8 @@ class Ears:
     def cannot_send(self, device_id: str, error: DeviceUnavailableError, at: float) -> None:
         self.unavailable.append((device_id, str(error), at))
 
-    def incoming(self, *what: str) -> None:
-        self.texts.append((what[0], what[1], what[2]))
+    def incoming(self, message: Incoming) -> None:
+        self.texts.append((message.device_id, str(message.number), message.text))
 
     async def notify(self, said: Any, signed: str | None = None) -> int:
         """The status of the answer. `signed` None: as Meta would."""
@@ -88,7 +89,7 @@ async def ears() -> AsyncIterator[Ears]:
 async def test_signed_notifications_are_passed_on(ears: Ears) -> None:
     said = notification(
         statuses=[status("delivered"), status("failed", errors=[{"code": 131026, "title": "no"}])],
-        messages=[{"from": "628", "text": {"body": "STOP"}}],
+        messages=[{"id": "wamid.2", "from": "628", "text": {"body": "STOP"}}],
     )
     assert await ears.notify(said) == 200
     delivered, failed = ears.receipts[:2], ears.receipts[2:]
@@ -96,7 +97,7 @@ async def test_signed_notifications_are_passed_on(ears: Ears) -> None:
     assert [(r.device_id, r.message_ids, r.kind, r.error, r.error_class) for r in failed] == [
         (device, ["wamid.1"], "failed", "131026: no", "recipient") for device in ("one", "two")
     ]
-    assert ears.texts == [(device, "628", "STOP") for device in ("one", "two")]
+    assert ears.texts == [(device, "+628", "STOP") for device in ("one", "two")]
     assert not ears.unavailable
 
 

@@ -15,12 +15,15 @@ import pytest
 
 from shardd.config import Config, parse_config
 from shardd.errors import DatabaseError
-from shardd.ipc import JobSpec, OptedOut
+from shardd.incoming import Incoming
+from shardd.incoming_spool import IncomingSpool
+from shardd.ipc import Arrived, JobSpec
 from shardd.queue.database import Database
-from shardd.queue.opt_outs import OptOuts
+from shardd.queue.inbox import Inbox
+from shardd.queue.opt_outs import OptedOut, OptOuts
 from shardd.queue.records import ClaimedJob
 from shardd.queue.settle import Claim
-from shardd.supervisor.inbound.opt_out_spool import OptOutSpool
+from shardd.supervisor.inbound.inbox import InboxWriter
 from shardd.supervisor.inbound.opt_outs import MOST_OF_ONE, OptOutCheck, OptOutInbox
 from shardd.supervisor.pools import OPT_OUT_LOCK_TIMEOUT
 from tests.support.queue_rows import add_devices, connect, insert_jobs
@@ -35,14 +38,41 @@ def config(**opt_outs: str) -> Config:
     )
 
 
-@pytest.fixture
-def inbox_of(tmp_path: Path) -> Callable[..., OptOutInbox]:
-    """Makes the inbox of a node; the next one is the node after its end."""
+InboxOf = Callable[..., OptOutInbox]
 
+
+@pytest.fixture
+def inbox_of() -> InboxOf:
     def make(database: Database, **opt_outs: str) -> OptOutInbox:
-        return OptOutInbox(OptOuts(database), config(**opt_outs), OptOutSpool(tmp_path))
+        return OptOutInbox(OptOuts(database), config(**opt_outs))
 
     return make
+
+
+class Node:
+    """The ways of an opt-out in a supervisor; the next one with the same folder is the node after its end."""
+
+    def __init__(self, database: Database, folder: Path, **opt_outs: str) -> None:
+        self.spool = IncomingSpool(folder)
+        self.opt_outs = OptOutInbox(OptOuts(database), config(**opt_outs))
+        self.inbox = InboxWriter(Inbox(database), self.spool, self.opt_outs, config(**opt_outs), list)
+
+    def hear(self, recipient: str, words: str = "stop", at: float = 5.0, message_id: str | None = None) -> None:
+        """A worker has written it to the spool."""
+        message = Incoming(
+            device_id="d1",
+            message_id=message_id or f"{recipient}{at}",
+            addresses=(recipient,),
+            text=words,
+            at=at,
+            opt_out=True,
+        )
+        self.inbox.arrived(Arrived(self.spool.keep(message)))
+
+    async def store(self) -> bool:
+        """Whether everything is stored."""
+        await self.inbox.close()
+        return await self.opt_outs.flush()
 
 
 def rows(dsn: str, statement: str) -> list[tuple[Any, ...]]:
@@ -50,9 +80,7 @@ def rows(dsn: str, statement: str) -> list[tuple[Any, ...]]:
         return connection.execute(statement).fetchall()
 
 
-async def test_the_configs_settings_are_stored(
-    dsn: str, database: Database, inbox_of: Callable[..., OptOutInbox]
-) -> None:
+async def test_the_configs_settings_are_stored(dsn: str, database: Database, inbox_of: InboxOf) -> None:
     inbox = inbox_of(database, exempt="service, reply")
     await inbox.configure_database()
     settings = "SELECT name, value FROM shardd.settings ORDER BY name"
@@ -68,20 +96,22 @@ async def test_the_configs_settings_are_stored(
 
 
 async def test_a_text_from_a_platform_is_an_opt_out_only_with_a_word(
-    dsn: str, database: Database, inbox_of: Callable[..., OptOutInbox]
+    dsn: str, database: Database, tmp_path: Path
 ) -> None:
     add_devices(dsn, "d1")
-    inbox = inbox_of(database, words="halt", confirm="Bye.")
-    for number, text in (("6281100001", "Halt!"), ("6281100002", "stop"), ("6281100003", "don't halt")):
-        inbox.incoming("d1", number, text)
-    assert await inbox.flush()
+    node = Node(database, tmp_path, words="halt", confirm="Bye.")
+    for number, text in (("+6281100001", "Halt!"), ("+6281100002", "stop"), ("+6281100003", "don't halt")):
+        node.inbox.receive(Incoming(device_id="d1", message_id=number, addresses=(number,), text=text, at=5.0))
+    assert node.opt_outs.contains("6281100001")
+    assert await node.store()
     assert rows(dsn, "SELECT address, words, source FROM shardd.opt_outs") == [("6281100001", "Halt!", "message")]
     assert rows(dsn, "SELECT recipient, body, confirms FROM shardd.jobs") == [("+6281100001", "Bye.", True)]
+    found = rows(dsn, "SELECT sender, opt_out FROM shardd.inbox ORDER BY id")
+    assert found == [("+6281100001", True), ("+6281100002", False), ("+6281100003", False)]
+    assert node.spool.names() == []
 
 
-async def test_one_that_the_database_refuses_blocks_no_other(
-    dsn: str, database: Database, inbox_of: Callable[..., OptOutInbox]
-) -> None:
+async def test_one_that_the_database_refuses_blocks_no_other(dsn: str, database: Database, inbox_of: InboxOf) -> None:
     inbox = inbox_of(database)
     inbox.add(OptedOut("d1", ("nobody",), "stop", 5.0))
     inbox.add(OptedOut("d1", (TO,), "stop", 5.0))
@@ -96,51 +126,50 @@ async def impatient(dsn: str) -> AsyncIterator[Database]:
         yield database
 
 
-async def test_they_wait_for_a_locked_table_and_keep_their_order(
-    dsn: str, impatient: Database, inbox_of: Callable[..., OptOutInbox], tmp_path: Path
-) -> None:
-    inbox = inbox_of(impatient)
-    await inbox.configure_database()
-    inbox.add(OptedOut("d1", (TO,), "stop", 5.0))
-    inbox.add(OptedOut("d1", (TO,), "stop now", 6.0))
+async def test_they_wait_for_a_locked_table_and_keep_their_order(dsn: str, impatient: Database, tmp_path: Path) -> None:
+    node = Node(impatient, tmp_path)
+    await node.opt_outs.configure_database()
+    node.hear(TO, "stop", 5.0)
+    node.hear(TO, "stop now", 6.0)
     with psycopg.connect(dsn) as nobody_can_write:
         nobody_can_write.execute("LOCK TABLE shardd.opt_outs IN EXCLUSIVE MODE")
-        assert not await inbox.flush()
+        assert not await node.store()
     # The node dies, and comes back.
-    inbox = inbox_of(impatient)
-    inbox.add(OptedOut("d1", ("+6281100001",), "stop", 7.0))
-    assert await inbox.flush()
-    assert OptOutSpool(tmp_path).load() == []
+    node = Node(impatient, tmp_path)
+    node.hear("+6281100001", "stop", 7.0)
+    assert await node.store()
+    assert node.spool.names() == []
     assert rows(dsn, "SELECT words FROM shardd.opt_out_log ORDER BY id") == [("stop",), ("stop now",), ("stop",)]
+    assert rows(dsn, "SELECT count(*) FROM shardd.inbox") == [(3,)]
 
 
 async def test_one_that_a_transaction_blocks_is_kept_and_blocks_no_other(
-    dsn: str, producer_dsn: str, impatient: Database, inbox_of: Callable[..., OptOutInbox], tmp_path: Path
+    dsn: str, producer_dsn: str, impatient: Database, tmp_path: Path
 ) -> None:
-    inbox = inbox_of(impatient)
+    node = Node(impatient, tmp_path)
     with psycopg.connect(producer_dsn) as producer:
         producer.execute("INSERT INTO shardd.opt_outs (recipient) VALUES (%s), ('+6281100009')", [TO])
         for number, recipient in enumerate([TO, "+6281100001", "+6281100009", "+6281100002"]):
-            inbox.add(OptedOut("d1", (recipient,), "stop", float(number)))
-        assert not await inbox.flush()
+            node.hear(recipient, at=float(number))
+        assert not await node.store()
         stored = "SELECT address FROM shardd.opt_outs ORDER BY address"
         assert rows(dsn, stored) == [("6281100001",), ("6281100002",)]
         # What is heard later is not behind those that are blocked, and the node's death loses none of them.
-        inbox.add(OptedOut("d1", ("+6281100003",), "stop", 9.0))
-        assert not await inbox.flush()
+        node.hear("+6281100003", at=9.0)
+        assert not await node.store()
         assert ("6281100003",) in rows(dsn, stored)
-        inbox = inbox_of(impatient)
-        assert not await inbox.flush()
-        assert all(map(inbox.contains, ["6281234567890", "6281100009", "6281100001"]))
-        assert {one.recipients[0] for one in OptOutSpool(tmp_path).load()} >= {TO, "+6281100009"}
+        node = Node(impatient, tmp_path)
+        assert all(map(node.opt_outs.contains, ["6281234567890", "6281100009"]))
+        assert not await node.store()
+        assert len(node.spool.names()) == 2
         producer.rollback()
-    assert await inbox.flush()
+    assert await node.store()
     assert len(rows(dsn, stored)) == 5
-    assert OptOutSpool(tmp_path).load() == []
+    assert node.spool.names() == []
 
 
 async def test_a_blocked_confirmation_does_not_block_its_opt_out(
-    dsn: str, producer_dsn: str, impatient: Database, inbox_of: Callable[..., OptOutInbox]
+    dsn: str, producer_dsn: str, impatient: Database, inbox_of: InboxOf
 ) -> None:
     add_devices(dsn, "d1")
     inbox = inbox_of(impatient, confirm="Bye.")
@@ -155,15 +184,15 @@ async def test_a_blocked_confirmation_does_not_block_its_opt_out(
     assert rows(dsn, "SELECT address FROM shardd.opt_outs") == [("6281234567890",)]
 
 
-async def test_repetitions_take_no_room(
-    producer_dsn: str, impatient: Database, inbox_of: Callable[..., OptOutInbox], tmp_path: Path
-) -> None:
-    inbox = inbox_of(impatient)
+async def test_repetitions_take_no_room(dsn: str, producer_dsn: str, impatient: Database, tmp_path: Path) -> None:
+    node = Node(impatient, tmp_path)
     with psycopg.connect(producer_dsn) as producer:
         producer.execute("INSERT INTO shardd.opt_outs (recipient) VALUES (%s)", [TO])
         for number in range(50):
-            inbox.add(OptedOut("d1", (TO,), "stop", float(number)))
-        assert len(OptOutSpool(tmp_path).load()) == MOST_OF_ONE
+            node.hear(TO, at=float(number))
+        assert not await node.store()
+        assert len(node.spool.names()) == MOST_OF_ONE
+    assert rows(dsn, "SELECT count(*) FROM shardd.inbox") == [(50,)]
 
 
 def taken(job: int, recipient: str, address: str) -> ClaimedJob:
@@ -187,7 +216,7 @@ async def test_a_job_is_checked_by_the_number_that_its_worker_will_send_to(dsn: 
 
 
 async def test_an_opt_out_that_is_not_stored_yet_holds_under_every_spelling_unless_the_class_is_exempt(
-    database: Database, inbox_of: Callable[..., OptOutInbox]
+    database: Database, inbox_of: InboxOf
 ) -> None:
     inbox = inbox_of(database)
     inbox.add(OptedOut("d1", (TO, "77@lid"), "stop", 5.0))

@@ -10,11 +10,10 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from shardd.ipc import OptedOut
 from shardd.queue.cycle import Settlement
 from shardd.queue.database import Database
 from shardd.queue.jobs import Jobs
-from shardd.queue.opt_outs import NewOptOut, OptOutAdmin, OptOuts
+from shardd.queue.opt_outs import NewOptOut, OptedOut, OptOutAdmin, OptOuts
 from shardd.queue.records import ClaimRequest
 from shardd.supervisor.scheduling.device_queue import FIRST_POSITION
 from tests.support.queue_rows import add_devices, connect, insert_jobs, row_of, take_epoch

@@ -44,11 +44,10 @@ class Host:
     def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float, by: int = 0) -> None:
         self._say({"event": "receipt", "device": device_id, "ids": message_ids, "kind": kind, "at": at})
 
-    def opted_out(self, device_id: str, recipients: list[str], words: str, at: float) -> None:
-        self._say({"event": "opted_out", "device": device_id, "recipients": recipients, "words": words, "at": at})
-
-    def incoming(self, unspooled: Incoming | None) -> None:
-        self._say({"event": "incoming", "device": unspooled and unspooled.device_id})
+    def incoming(self, name: str | None, message: Incoming) -> None:
+        kind = "opted_out" if message.opt_out else "incoming"
+        words = {"recipients": message.addresses, "words": message.text, "at": message.at}
+        self._say({"event": kind, "device": message.device_id, "name": name, **words})
 
     def defect(self, text: str) -> None:
         self._say({"event": "defect", "text": text})

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shardd.incoming import Incoming, IncomingMedia
 from shardd.supervisor.inbound.cloud_notifications import Report, Wrote, read_notification
 from shardd.supervisor.inbound.cloud_statuses import MAX_ID, Status
 
@@ -33,17 +35,15 @@ def status(word: str, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("value", "heard"),
     [
-        ({"messages": [{"from": "628", "type": "text", "text": {"body": "STOP"}}]}, [Wrote(NUMBER, "628", "STOP")]),
-        ({"messages": [{"from": "628", "type": "button", "button": {"text": "Stop"}}]}, [Wrote(NUMBER, "628", "Stop")]),
         (
             {
                 "messages": [
-                    {"from": "628", "interactive": {"type": "list_reply", "list_reply": {"id": "1", "title": "No"}}}
+                    {"from": "628", "text": {"body": "no id"}},
+                    {"id": "wamid.2", "text": {"body": "no sender"}},
                 ]
             },
-            [Wrote(NUMBER, "628", "No")],
+            [],
         ),
-        ({"messages": [{"from": "628", "type": "image", "image": {"id": "1"}}]}, []),
         ({"statuses": [status("read")]}, [Status(NUMBER, "wamid.1", "read", 1700000000.0)]),
         ({"statuses": [{"status": "read"}, 7, None], "messages": {"from": "628"}}, []),
     ],
@@ -53,10 +53,77 @@ def test_each_kind_of_report_is_read(value: dict[str, Any], heard: list[Report])
 
 
 def test_all_reports_of_one_notification_are_read() -> None:
-    value = {"statuses": [status("delivered"), status("read")], "messages": [{"from": "1", "text": {"body": "hi"}}]}
+    value = {
+        "statuses": [status("delivered"), status("read")],
+        "messages": [{"id": "a", "from": "1", "text": {"body": "hi"}}],
+    }
     whole = notification(**value)
     whole["entry"] *= 2
     assert len(list(read_notification(whole))) == 6
+
+
+def message(kind: str, **parts: Any) -> dict[str, Any]:
+    return {"id": "wamid.2", "from": "628123", "timestamp": "1700000000", "type": kind, **parts}
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        (message("text", text={"body": "STOP"}), {"text": "STOP"}),
+        (
+            message("text", text={"body": "two"}, context={"from": "1555", "id": "wamid.1"}),
+            {"text": "two", "quoted_id": "wamid.1"},
+        ),
+        (
+            message("button", button={"text": "Stop", "payload": "p1"}, context={"id": "wamid.1"}),
+            {"kind": "button", "text": "Stop", "choice": "p1", "quoted_id": "wamid.1"},
+        ),
+        (
+            message("interactive", interactive={"type": "button_reply", "button_reply": {"id": "b1", "title": "Yes"}}),
+            {"kind": "button", "text": "Yes", "choice": "b1"},
+        ),
+        (
+            message("interactive", interactive={"type": "list_reply", "list_reply": {"id": "r1", "title": "No"}}),
+            {"kind": "list", "text": "No", "choice": "r1"},
+        ),
+        (
+            message("reaction", reaction={"message_id": "wamid.1", "emoji": "👍"}),
+            {"kind": "reaction", "text": "👍", "quoted_id": "wamid.1"},
+        ),
+        (
+            message(
+                "document", document={"id": "9", "mime_type": "application/pdf", "filename": "a.pdf", "caption": "x"}
+            ),
+            {"kind": "document", "text": "x", "media": IncomingMedia(mime_type="application/pdf", name="a.pdf")},
+        ),
+        (
+            message("audio", audio={"id": "9", "mime_type": "audio/ogg", "voice": True}),
+            {"kind": "voice", "media": IncomingMedia(mime_type="audio/ogg")},
+        ),
+        (
+            message("location", location={"latitude": 1.5, "longitude": "x", "name": "Here"}),
+            {"kind": "location", "details": {"latitude": 1.5, "longitude": None, "name": "Here"}},
+        ),
+        (
+            message("contacts", contacts=[{"name": {"formatted_name": "Bob"}, "phones": [{"phone": "+1 555"}]}]),
+            {"kind": "contact", "text": "Bob", "details": {"contacts": [{"name": "Bob", "phones": ["+1 555"]}]}},
+        ),
+        (message("order", order={}), {"kind": "other", "details": {"type": "order"}}),
+    ],
+)
+def test_each_kind_of_message_is_read(said: dict[str, Any], read: dict[str, Any]) -> None:
+    contacts = [{"wa_id": "628123", "profile": {"name": "Ada"}}]
+    (wrote,) = read_notification(notification(messages=[said], contacts=contacts))
+    whole = {"device_id": "", "message_id": "wamid.2", "addresses": ("+628123",), "at": 1700000000.0, "name": "Ada"}
+    assert wrote == Wrote(NUMBER, Incoming(**{**whole, **read}))
+
+
+def test_a_person_whose_account_has_another_number_has_both() -> None:
+    contacts = [{"wa_id": "5531987654321", "profile": {"name": "Ada"}}]
+    said = {**message("text", text={"body": "STOP"}), "from": "553187654321"}
+    (wrote,) = read_notification(notification(messages=[said], contacts=contacts))
+    assert isinstance(wrote, Wrote)
+    assert wrote.message.addresses == ("+553187654321", "+5531987654321")
 
 
 _names = st.sampled_from(
@@ -95,7 +162,7 @@ JSON = st.recursive(
     max_leaves=6,
 )
 STATUS_FIELDS = ("id", "status", "timestamp", "errors", "biz_opaque_callback_data")
-MESSAGE_FIELDS = ("from", "text", "button", "interactive")
+MESSAGE_FIELDS = ("id", "from", "timestamp", "type", "text", "button", "interactive", "image", "location", "contacts")
 
 
 def objects(*names: str) -> st.SearchStrategy[Any]:
@@ -117,8 +184,8 @@ def test_whatever_a_field_contains_the_reports_can_be_stored(statuses: Any, mess
     ):
         match heard:
             case Wrote():
-                assert heard.sender.isascii()
-                assert heard.sender.isdigit()
+                assert heard.message.number is not None
+                assert msgspec.json.decode(msgspec.json.encode(heard.message), type=Incoming) == heard.message
             case Status():
                 assert 0 < len(heard.message_id) <= MAX_ID
                 assert heard.message_id.isprintable()

@@ -72,7 +72,6 @@ def pool(config: Config) -> Iterator[WorkerPool]:
             defects=Defects(),
             device_changed=lambda *_: None,
             receipt=lambda _: None,
-            opted_out=lambda _: None,
             arrived=lambda _: None,
             visited=lambda _: None,
             unencodable_device=lambda *_: None,

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from shardd.errors import UnsafeFileError
-from shardd.incoming import Incoming
+from shardd.incoming import Incoming, is_wanted
 from shardd.incoming_spool import IncomingSpool
 from shardd.logs import get_logger
 from shardd.transports.base import Events
@@ -45,31 +45,22 @@ class Arrivals:
             if message is None:
                 return None
             message = self._opt_outs.marked(message)
-            return self._keep(message) if self._wanted(message) else None
+            return self._keep(message) if is_wanted(message, self._include) else None
         except Exception as error:  # noqa: BLE001 - see the docstring; the event loop reports it
             return partial(
                 self._events.defect, f"a message of device {device_id} is lost: {type(error).__name__}: {error}"
             )
 
-    def _wanted(self, message: Incoming) -> bool:
-        if message.opt_out:
-            return True
-        if self._include is None:
-            return False
-        special = ((message.own, "own"), (message.status, "status"), (message.group is not None, "groups"))
-        return all(word in self._include for applies, word in special if applies)
-
     def _keep(self, message: Incoming) -> Rest:
-        unspooled: Incoming | None = message
+        name: str | None = None
         if self._spool is not None:
             try:
-                self._spool.keep(message)
-                unspooled = None
+                name = self._spool.keep(message)
             except (OSError, UnsafeFileError) as error:
                 # The supervisor gets it without the disk, and the heartbeats report the error.
                 log.error("an incoming message cannot be written to the disk", action="inbox", error=str(error))
-        return partial(self._pass_on, message, unspooled)
+        return partial(self._pass_on, name, message)
 
-    def _pass_on(self, message: Incoming, unspooled: Incoming | None) -> None:
+    def _pass_on(self, name: str | None, message: Incoming) -> None:
         self._opt_outs.heard(message)
-        self._events.incoming(unspooled)
+        self._events.incoming(name, message)

@@ -19,7 +19,6 @@ from shardd.incoming import Incoming
 from shardd.ipc import JobSpec
 from shardd.opt_out_words import OptOutWords
 from shardd.phone_numbers import USER_SERVER
-from shardd.transports.base import Events
 from shardd.transports.whatsapp.sessions.store import SessionStore
 
 ABSENT_FOR: Final = 24 * 3600.0
@@ -64,11 +63,10 @@ class Directory:
 class OptOuts:
     """Who opted out by writing to a device of this worker."""
 
-    def __init__(self, words: Iterable[str], directory: Directory, events: Events) -> None:
+    def __init__(self, words: Iterable[str], directory: Directory) -> None:
         """`words`: by which people opt out; `directory`: other numbers by which a person may be known."""
         self._words = OptOutWords(words)
         self._directory = directory
-        self._events = events
         self._heard: OrderedDict[str, None] = OrderedDict()
 
     def marked(self, message: Incoming) -> Incoming:
@@ -86,7 +84,6 @@ class OptOuts:
         if message.opt_out:
             for address in message.addresses:
                 _put(self._heard, address.removeprefix("+"), None)
-            self._events.opted_out(message.device_id, list(message.addresses), message.text, message.at)
 
     def check(self, job: JobSpec, *jids: str) -> None:
         """Raises OptedOutError when the job must not go to one of these JIDs."""

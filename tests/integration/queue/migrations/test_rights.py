@@ -20,7 +20,8 @@ INSERTABLE = (
 )
 
 ALLOWED = {
-    # (what, who) → rights; who: everybody (PUBLIC) or the group of the producers. What does not stand here is the owner's alone.
+    # (what, who) → rights; who: everybody (PUBLIC), the group of the producers, or that of the inbox's readers.
+    # What does not stand here is the owner's alone.
     ("schema shardd", "producers"): "USAGE",
     ("relation jobs", "producers"): f"INSERT({INSERTABLE}); SELECT(id)",
     ("relation campaigns", "producers"): "INSERT(device_cap, id, label, weight); SELECT",
@@ -46,6 +47,16 @@ ALLOWED = {
     ("function sees_all()", "producers"): "EXECUTE",
     ("function confirm_plan()", "producers"): "EXECUTE",
     ("function refuse_bound_reader(text)", "producers"): "EXECUTE",
+    ("relation inbox", "producers"): "SELECT",
+    ("function reads_inbox()", "producers"): "EXECUTE",
+    ("function sees_inbox()", "producers"): "EXECUTE",
+    ("schema shardd", "readers"): "USAGE",
+    ("relation inbox", "readers"): "SELECT",
+    ("function bindings()", "readers"): "EXECUTE",
+    ("function bound_as()", "readers"): "EXECUTE",
+    ("function reads_inbox()", "readers"): "EXECUTE",
+    ("function sees_inbox()", "readers"): "EXECUTE",
+    ("function refuse(text,text,text,text,text)", "readers"): "EXECUTE",
 }
 
 RIGHTS = """
@@ -71,9 +82,11 @@ WITH objects AS (
     SELECT 'type ' || t.typname, coalesce(t.typacl, acldefault('T', t.typowner)), NULL
       FROM pg_type t WHERE t.typnamespace = 'shardd'::regnamespace AND t.typcategory <> 'A'
 )
-SELECT o.what, CASE a.grantee WHEN 0 THEN 'everybody' ELSE 'producers' END, a.privilege_type, o.part::text
+SELECT o.what,
+       CASE a.grantee WHEN 0 THEN 'everybody' WHEN 'shardd_inbox'::regrole THEN 'readers' ELSE 'producers' END,
+       a.privilege_type, o.part::text
   FROM objects o CROSS JOIN aclexplode(o.acl) a
- WHERE a.grantee IN (0, 'shardd_producer'::regrole)
+ WHERE a.grantee IN (0, 'shardd_producer'::regrole, 'shardd_inbox'::regrole)
  ORDER BY 1, 2, 3, 4
 """
 
@@ -108,8 +121,8 @@ def test_every_right_is_on_the_list(superuser: Connection) -> None:
 def test_no_other_role_has_a_right(superuser: Connection) -> None:
     rows = superuser.execute(
         RIGHTS.replace(
-            "a.grantee IN (0, 'shardd_producer'::regrole)",
-            "a.grantee NOT IN (0, 'shardd_producer'::regrole, 'shardd'::regrole)",
+            "a.grantee IN (0, 'shardd_producer'::regrole, 'shardd_inbox'::regrole)",
+            "a.grantee NOT IN (0, 'shardd_producer'::regrole, 'shardd_inbox'::regrole, 'shardd'::regrole)",
         )
     ).fetchall()
     assert rows == []
