@@ -199,6 +199,57 @@ async def a_recipient_without_devices_is_tried_again(f: Faults, phone: Phone) ->
 
 
 @CASES.add
+async def prekeys_that_are_not_answered_are_no_doubt(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "ignore", "prekeys")
+    job, _ = f.send(phone)
+    await f.fleet.until(lambda: f.fleet.job(job)["error"])
+    row = f.fleet.job(job)
+    assert (row["error_class"], row["failures"]) == ("timeout", 0), row
+    await f.fleet.job_is(job, "sent")
+
+
+@CASES.add
+async def a_connection_that_dies_at_the_prekeys_is_no_doubt(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "drop", "prekeys")
+    job, _ = f.send(phone)
+    row = await f.fleet.job_is(job, "sent")
+    assert row["failures"] == 0
+    assert len(f.control.messages(sender=phone.number, accepted_only=False)) == 1
+
+
+@CASES.add
+async def late_prekeys_are_waited_for(f: Faults, phone: Phone) -> None:
+    f.strike(phone, "delay", "prekeys", seconds=3)
+    job, body = f.send(phone)
+    assert (await f.fleet.job_is(job, "sent"))["failures"] == 0
+    assert f.arrivals(body) == ["ack"]
+
+
+@CASES.add
+async def one_device_with_keys_is_enough(f: Faults, phone: Phone) -> None:
+    """A recipient with a phone and a linked device, whose phone's keys cannot be had."""
+    other = f.witness
+    await f.works(other)
+    f.strike(phone, "refuse", "prekeys", code=404, recipient=f"{other.number}:0")
+    job, _ = f.send(phone, other.number)
+    row = await f.fleet.job_is(job, "sent")
+    (message,) = f.control.messages(message_id=row["message_id"])
+    assert message.copies_for == [other.name]
+
+
+@CASES.add
+async def a_message_to_the_own_number_needs_a_reader_too(f: Faults, phone: Phone) -> None:
+    fault = f.strike(phone, "omit", "prekeys", recipient=phone.number, times=None)
+    job, _ = f.send(phone, phone.number)
+    await f.fleet.until(lambda: f.fleet.job(job)["error"])
+    assert f.control.messages(sender=phone.number, accepted_only=False) == []
+    f.control.remove_fault(fault)
+    row = await f.fleet.job_is(job, "sent")
+    (message,) = f.control.messages(message_id=row["message_id"])
+    assert set(message.copies_for) == {f"{phone.number}:0"}
+
+
+@CASES.add
 async def keys_that_never_come_fail_the_job_and_not_the_device(f: Faults, phone: Phone) -> None:
     stranger = f.fleet.stranger()
     f.strike(phone, "omit", "prekeys", recipient=stranger, times=None)

@@ -79,8 +79,9 @@ class Fault:
         kind: What happens.
         at: Where.
         device: ``number`` or ``number:index``; before the login, the proxy's user name. Empty: every device.
-        recipient: Number or group, at ``message``; number at ``usync`` and ``prekeys``, whose request may name several. Empty:
-            every recipient, and for ``omit`` and ``refuse`` all but the device's own account.
+        recipient: Number or group, at ``message``; number at ``usync`` and ``prekeys``, whose request may name several, and at
+            ``prekeys`` also ``number:index`` (0: the phone). Empty: every recipient, and for ``omit`` and ``refuse`` all but the
+            device's own account.
         times: How often it applies before it is used up; None: without limit.
         probability: The chance that it applies when it could.
         seconds: For ``delay``.
@@ -117,9 +118,9 @@ class Fault:
         if not 0 < self.probability <= 1:
             raise ValueError(f"probability must be above 0 and at most 1, not {self.probability}")
 
-    def spares(self, number: str, asker: str) -> bool:
-        """Whether an ``omit`` or a ``refuse`` for a request of the account ``asker`` leaves this user alone."""
-        return number != self.recipient if self.recipient else number == asker
+    def spares(self, device: str, asker: str) -> bool:
+        """Whether an ``omit`` or a ``refuse`` leaves this device (or number) alone, in a request of the account ``asker``."""
+        return not device_matches(self.recipient, device) if self.recipient else device.partition(":")[0] == asker
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ class FaultList:
         return (
             fault.at is occasion.at
             and device_matches(fault.device, occasion.device)
-            and (not fault.recipient or fault.recipient in occasion.recipients)
+            and (not fault.recipient or any(device_matches(fault.recipient, one) for one in occasion.recipients))
             and fault.xmlns in ("", occasion.xmlns)
             and (occasion.stranger or not fault.strangers_only)
             and (fault.probability == 1 or self._chance.random() < fault.probability)

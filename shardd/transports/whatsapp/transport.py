@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from neonize.exc import NeonizeError, SendMessageError
 
@@ -20,17 +19,16 @@ from shardd.errors import (
     ErrorClass,
     InDoubtError,
     PermanentError,
-    SendError,
     SharddError,
-    TransientError,
 )
 from shardd.ipc import DeviceSpec, JobSpec
-from shardd.phone_numbers import GROUP_SERVER, USER_SERVER, Recipient, parse_recipient
+from shardd.phone_numbers import Recipient, parse_recipient
 from shardd.states import DeviceState
 from shardd.transports.base import Events, Sent, Surroundings, Transport
 from shardd.transports.egress.gate import Gate
 from shardd.transports.whatsapp.clients.client import Client, ClientFailedError, UnreadableError
-from shardd.transports.whatsapp.clients.library import JID, adopt_loop, format_jid, parse_jid
+from shardd.transports.whatsapp.clients.library import adopt_loop, parse_jid
+from shardd.transports.whatsapp.clients.lookups import find_readers, not_sent
 from shardd.transports.whatsapp.clients.pool import Clients
 from shardd.transports.whatsapp.media.fetcher import MediaFetcher
 from shardd.transports.whatsapp.media.file_types import MediaInfo, inspect
@@ -45,9 +43,6 @@ from shardd.transports.whatsapp.sessions.store import SessionStore
 
 if TYPE_CHECKING:
     from shardd.config.transports.whatsapp import WhatsappConfig
-
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -195,56 +190,15 @@ class WhatsappTransport(Transport):
             raise send_error(str(error), context) from None
 
     async def _find_readers(self, client: Client, recipient: Recipient, jid: str) -> tuple[str, list[str] | None]:
-        """The JID to write to, and the devices that can read it. The library remembers both, and asks for neither again."""
-        if jid.endswith(f"@{GROUP_SERVER}"):
-            return jid, None
-        hidden = await self._hidden_id(client, jid)
-        if hidden is None and recipient.number:
-            # WhatsApp may list this account under another number.
-            jid = await self._find(client, recipient.number)
-            hidden = await self._hidden_id(client, jid)
-        if hidden is None:
-            raise TransientError(
-                f"WhatsApp does not say how to address {recipient.address}", error_class=ErrorClass.RECIPIENT
-            )
-        devices = await self._ask(client, lambda: client.handle.get_user_devices(hidden))
-        readers = [format_jid(device) for device in devices]
-        if not readers:
-            raise TransientError(
-                f"WhatsApp lists no device of {recipient.address} that could read a message",
-                error_class=ErrorClass.RECIPIENT,
-            )
-        if recipient.number:
-            self._directory.learn(recipient.number, jid)
-        return jid, readers
-
-    async def _hidden_id(self, client: Client, jid: str) -> JID | None:
-        """The LID of a JID, to which the library writes; None if WhatsApp knows none."""
-        address = parse_jid(jid)
-        if address.Server != USER_SERVER:
-            return address
-        stored = await self._ask(client, lambda: client.handle.get_lid_from_pn(address))
-        if not stored.User:
-            # The library stores the answer, but does not return the LID in it.
-            await self._ask(client, lambda: client.handle.get_user_info(address))
-            stored = await self._ask(client, lambda: client.handle.get_lid_from_pn(address))
-        return stored if stored.User else None
-
-    async def _ask(self, client: Client, question: Callable[[], Awaitable[T]]) -> T:
-        """A question to WhatsApp or the session store that precedes a message. Raises SendError."""
         try:
-            return await client.call(question, self._settings.answer_timeout)
-        except (NeonizeError, TimeoutError, ClientFailedError) as error:
-            raise _not_sent(error) from None
-
-    async def _find(self, client: Client, number: str) -> str:
-        """The JID of a number. Raises PermanentError when WhatsApp does not know it."""
-        answers = await self._ask(client, lambda: client.handle.is_on_whatsapp("+" + number))
-        if not answers or not answers[0].IsIn:
-            self._directory.learn(number, None)
-            raise PermanentError(f"+{number} is not on WhatsApp", error_class=ErrorClass.RECIPIENT)
-        found = answers[0].JID
-        return f"{found.User}@{found.Server}"
+            found, readers = await find_readers(client, jid, recipient.number, self._settings.answer_timeout)
+        except PermanentError:
+            if recipient.number:
+                self._directory.learn(recipient.number, None)
+            raise
+        if recipient.number:
+            self._directory.learn(recipient.number, found)
+        return found, readers
 
     async def _upload(self, client: Client, job: JobSpec, attachment: Attachment) -> Any:
         async def upload() -> Any:
@@ -264,9 +218,9 @@ class WhatsappTransport(Transport):
         except TimeoutError as error:
             # Otherwise it would keep the file in memory for as long as the other side likes.
             client.abandon(f"an upload did not end within {self._settings.upload_timeout:g} seconds")
-            raise _not_sent(error) from None
+            raise not_sent(error) from None
         except ClientFailedError as error:
-            raise _not_sent(error) from None
+            raise not_sent(error) from None
         return outgoing.media_message(job, attachment.media, attachment.info, uploaded)
 
     async def _check_restriction(self, device: DeviceSpec, recipient: Recipient) -> None:
@@ -282,15 +236,3 @@ class WhatsappTransport(Transport):
                 f"WhatsApp does not let this account write to new contacts for now (463); {recipient.number} may be one"
             )
             raise Failure(text, DeviceState.RESTRICTED, until, error_class=ErrorClass.ACCOUNT).as_error()
-
-
-def _not_sent(error: Exception) -> SendError:
-    """The error of a step before the hand-over."""
-    if isinstance(error, ClientFailedError):
-        return error.failure.as_error()
-    text = str(error) or "WhatsApp did not answer in time"
-    read = send_error(text, SendContext("the recipient", 0.0))
-    if not isinstance(read, InDoubtError):
-        return read
-    error_class = ErrorClass.TIMEOUT if isinstance(error, TimeoutError) else ErrorClass.CONNECTION
-    return DeviceUnavailableError(f"before the hand-over: {text}", error_class=error_class)

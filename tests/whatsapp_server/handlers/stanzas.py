@@ -46,7 +46,8 @@ def _occasion(connection: ChatConnection, node: Node) -> Occasion:
         stage, users = Stage.USYNC, node.need("usync").need("list").children
     elif namespace == "encrypt" and node.find("key"):
         stage, users = Stage.PREKEYS, node.need("key").children
-    named = tuple(user.jid("jid").number for user in users if isinstance(user.attributes.get("jid"), JID))
+    jids = [user.jid("jid") for user in users if isinstance(user.attributes.get("jid"), JID)]
+    named = tuple(_device(jid) if stage is Stage.PREKEYS else jid.number for jid in jids)
     return Occasion(stage, _name(connection), named, xmlns=namespace)
 
 
@@ -76,7 +77,9 @@ def _encrypt(connection: ChatConnection, node: Node, fault: Fault | None) -> Non
         connection.answer(node, Node("count", {"value": PREKEYS_LEFT}))
     elif node.find("key"):
         asked = [user.jid("jid") for user in node.need("key").children]
-        struck = [] if fault is None else [jid for jid in asked if not fault.spares(jid.number, _number(connection))]
+        struck: list[JID] = []
+        if fault is not None and fault.kind in (Kind.OMIT, Kind.REFUSE):
+            struck = [jid for jid in asked if not fault.spares(_device(jid), _number(connection))]
         found = [prekey_bundle(connection.network, jid) for jid in asked if jid not in struck]
         if fault is not None and fault.kind is Kind.REFUSE:
             found += [no_keys(jid, fault.code or NOT_FOUND) for jid in struck]
@@ -142,6 +145,10 @@ def _acknowledge_receipt(connection: ChatConnection, node: Node) -> None:
     connection.network.record.note("client_receipt", _name(connection), id=node.text("id"), type=kind)
     attributes: Attributes = {name: node.attributes.get(name) for name in ("id", "type", "participant")}
     connection.send(Node("ack", attributes | {"class": "receipt", "from": node.attributes.get("to")}))
+
+
+def _device(jid: JID) -> str:
+    return f"{jid.number}:{jid.device}"
 
 
 def _number(connection: ChatConnection) -> str:

@@ -145,6 +145,8 @@ class Client:
         self.handle.uuid = uuid4().hex.encode()
         self.handle._stop_finalizer.detach()  # noqa: SLF001 - it would call into the library at any time, for any client
         self.failure: Failure | None = None
+        self.hidden_ids: dict[str, JID] = {}
+        """LIDs by JID, as far as they were asked for."""
         self.egress = gate.admit(CHAT_HOST, on_lost=self._lost, proxy=proxy, dials=DIALS)
         self._library_lock = library_lock
         self._listener = listener
@@ -245,9 +247,9 @@ class Client:
     async def send(self, to: JID, message: Any, copies: Copies, timeout: float) -> str:
         """Hand a message over; returns its id once the server has taken it. `copies`: learns who can read it.
 
-        Raises ClientFailedError when it was not even started, UnreadableError, NeonizeError with the library's text, or
-        TimeoutError. Nothing of it leaves afterwards: a send without an answer is ended by closing the client, which makes the
-        library report how far it got.
+        Raises ClientFailedError when nothing left, UnreadableError, NeonizeError with the library's text, or TimeoutError.
+        Nothing of it leaves afterwards: a send without an answer is ended by closing the client, which makes the library report
+        how far it got.
         """
         sending: asyncio.Future[Any] | None = None
         self._copies = copies
@@ -267,8 +269,9 @@ class Client:
             if sending is None or not sending.done():
                 self.abandon("a send was cancelled before its answer arrived")
             raise
-        if copies.unreadable:  # noticed while the client was being closed
-            raise UnreadableError(copies.reason)
+        if copies.unreadable:
+            # It was still asking for keys when it was closed.
+            raise ClientFailedError(self.failure or LOST)
         if not sending.done():
             raise TimeoutError
         return str(sending.result().ID)

@@ -173,7 +173,7 @@ def _unsendable(match: re.Match[str], context: SendContext) -> SendError:
 
 
 def _store_failed(match: re.Match[str], __: SendContext) -> SendError:
-    return DeviceUnavailableError(f"the session store failed: {match.string}")
+    return store_error(match.string)
 
 
 # The first match decides. whatsmeow queries (info queries), encrypts, sends one frame, then waits for its ack: an error of a step
@@ -229,6 +229,11 @@ def unreadable(reason: str, context: SendContext) -> SendError:
     return TransientError(
         f"{context.recipient} could not have read the message: {reason}", error_class=ErrorClass.RECIPIENT
     )
+
+
+def store_error(text: str) -> SendError:
+    """What an error of the session store means: the job waits for the database."""
+    return DeviceUnavailableError(f"the session store failed: {scrub_urls(text)}")
 
 
 def upload_error(text: str) -> SendError:
