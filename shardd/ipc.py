@@ -113,6 +113,8 @@ class Outcome(_OfClaim, frozen=True, array_like=True):
     """With `unavailable`: every device of the same account must wait for `retry_after`."""
     suspect: bool = False
     """Its preparation had begun when its worker died, or was replaced for its memory."""
+    members_without_keys: int | None = None
+    """With `sent`, of a message to a group: members who cannot read it. None: it was to one person."""
 
     def __post_init__(self) -> None:
         """Adapt texts and numbers of other systems to what the database can hold: one must not block the settling of others."""

@@ -110,6 +110,7 @@ def _finish_arrays(finishes: list[Finish]) -> Params:
         message_ids="message_id",
         errors="error",
         error_classes="error_class",
+        members_without_keys="members_without_keys",
     )
 
 

@@ -52,7 +52,8 @@ class Jobs(Statements):
         known = [outcome for outcome in outcomes if outcome.verdict in resolutions]
         if not known:
             return []
-        params = arrays(known, **KEY, message_ids="message_id", errors="error", error_classes="error_class")
+        fields = {"message_ids": "message_id", "errors": "error", "error_classes": "error_class"}
+        params = arrays(known, **KEY, **fields, members_without_keys="members_without_keys")
         params["states"] = [resolutions[outcome.verdict].value for outcome in known]
         return await self._database.column("resolve_doubts", params)
 

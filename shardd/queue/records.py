@@ -143,6 +143,7 @@ class JobRow:
     error_class: str | None
     delivered_at: datetime | None
     read_at: datetime | None
+    members_without_keys: int | None
     metadata: Any
     resend_of: int | None
     """The job whose message it repeats."""

@@ -60,6 +60,7 @@ class Finish:
     message_id: str | None
     error: str | None
     error_class: str | None = None
+    members_without_keys: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ class JobBackoff:
 def settle(claim: Claim, outcome: Outcome, backoff: JobBackoff, now: float) -> Finish | Release:
     """The job ends, or is released. `now`: POSIX seconds."""
     if outcome.verdict == Verdict.SENT:  # nearly every one: skip the rest
-        return Finish(claim, JobState.SENT, claim.failures, outcome.message_id, outcome.error)
+        left_out = outcome.members_without_keys
+        return Finish(claim, JobState.SENT, claim.failures, outcome.message_id, outcome.error, None, left_out)
     verdict = outcome.verdict
     failures = claim.failures + (verdict in (Verdict.TRANSIENT, Verdict.IN_DOUBT, Verdict.PERMANENT))
     deaths = claim.worker_deaths + outcome.suspect

@@ -64,6 +64,8 @@ class Sent:
     """Positive proof that the other side took over a message."""
 
     message_id: str
+    members_without_keys: int | None = None
+    """Of a group: how many members' phones got no copy, because their keys could not be had."""
 
 
 class Transport(ABC):

@@ -195,7 +195,9 @@ class Sender:
             return _outcome(job, Verdict.UNAVAILABLE, "this worker does not know its device", ErrorClass.DEVICE)
         try:
             sent = await self._fetch_and_deliver(device, job, entry)
-            return _outcome(job, Verdict.SENT, message_id=sent.message_id)
+            return _outcome(
+                job, Verdict.SENT, message_id=sent.message_id, members_without_keys=sent.members_without_keys
+            )
         except SendError as error:
             return self._outcome_of_error(error, job, device)
         except JournalError as error:

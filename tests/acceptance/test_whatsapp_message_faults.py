@@ -260,6 +260,21 @@ async def keys_that_never_come_fail_the_job_and_not_the_device(f: Faults, phone:
     assert len(f.control.messages(sender=phone.number, accepted_only=False)) == 1
 
 
+@CASES.add
+async def a_group_counts_the_members_without_keys(f: Faults, phone: Phone) -> None:
+    reader, deaf = f.fleet.stranger(), f.fleet.stranger()
+    group = f.control.create_group("friends", [phone.number, reader, deaf])
+    f.strike(phone, "omit", "prekeys", recipient=deaf)
+    job, body = f.send(phone, f"{group}@g.us")
+    row = await f.fleet.job_is(job, "sent")
+    assert (row["members_without_keys"], row["failures"]) == (1, 0)
+    other, _ = f.send(phone, f"{group}@g.us")
+    assert (await f.fleet.job_is(other, "sent"))["members_without_keys"] == 0
+    first, second = f.control.messages(recipient=group)
+    assert (first.text, first.copies_for, first.read_by) == (body, [f"{reader}:0"], [reader])
+    assert sorted(second.read_by) == sorted([reader, deaf])
+
+
 # ---- new contacts
 
 

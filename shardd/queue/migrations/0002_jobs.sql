@@ -195,6 +195,7 @@ CREATE TABLE shardd.archive (
     unreadable_why text,                   -- which device, and what came of it
     resend_at     timestamptz,             -- when shardd.resend_unreadable looks whether to send it again
     resent_as     bigint,                  -- the job that sends it again
+    members_without_keys integer,          -- of a group: whose phone got no copy, because its keys could not be had
     CONSTRAINT archived_state_is_final CHECK (state IN
         ('sent', 'failed', 'cancelled', 'in_doubt', 'expired', 'opted_out'))
 ) PARTITION BY RANGE (settled_at);

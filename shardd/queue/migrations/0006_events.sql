@@ -33,6 +33,7 @@ CREATE TABLE shardd.outbox (
     unreadable_at timestamptz,
     unreadable_why text,
     resent_as    bigint,
+    members_without_keys integer,
     -- Makes the event's name unique: ids are issued again by a restored backup, and by every other database. As of a job (0002_jobs).
     token        bigint NOT NULL
                  DEFAULT timestamp_hash_extended(clock_timestamp()::timestamp, (random() * 9e18)::bigint),
@@ -74,9 +75,10 @@ BEGIN
     IF shardd.events_enabled() THEN
         INSERT INTO shardd.outbox (kind, job_id, device_id, campaign, reference, recipient, device_group, class, job_kind, state,
                                    message_id, error, error_class, metadata, attempt, failures, run_at, created_at, settled_at,
-                                   resend_of)
+                                   resend_of, members_without_keys)
         SELECT 'job.' || state, id, device_id, campaign, reference, recipient, device_group, class, kind, state,
-               message_id, error, error_class, metadata, attempt, failures, run_at, created_at, settled_at, resend_of
+               message_id, error, error_class, metadata, attempt, failures, run_at, created_at, settled_at, resend_of,
+               members_without_keys
           FROM ended;
         IF FOUND THEN
             PERFORM shardd.announce_events();
@@ -95,11 +97,11 @@ BEGIN
     IF shardd.events_enabled() THEN
         INSERT INTO shardd.outbox (kind, job_id, device_id, campaign, reference, recipient, device_group, class, job_kind, state,
                                    message_id, error, error_class, metadata, attempt, failures, run_at, created_at, settled_at,
-                                   delivered_at, read_at, resend_of, unreadable_at, unreadable_why, resent_as)
+                                   delivered_at, read_at, resend_of, unreadable_at, unreadable_why, resent_as, members_without_keys)
         SELECT changes.kind, NEW.id, NEW.device_id, NEW.campaign, NEW.reference, NEW.recipient, NEW.device_group, NEW.class, NEW.kind,
                NEW.state, NEW.message_id, NEW.error, NEW.error_class, NEW.metadata, NEW.attempt, NEW.failures, NEW.run_at,
                NEW.created_at, NEW.settled_at, NEW.delivered_at, NEW.read_at, NEW.resend_of, NEW.unreadable_at,
-               NEW.unreadable_why, NEW.resent_as
+               NEW.unreadable_why, NEW.resent_as, NEW.members_without_keys
           FROM (VALUES (1, 'job.' || NEW.state, OLD.state <> NEW.state),
                        (2, 'job.delivered', OLD.delivered_at IS NULL AND NEW.delivered_at IS NOT NULL),
                        (3, 'job.read', OLD.read_at IS NULL AND NEW.read_at IS NOT NULL),
@@ -177,7 +179,8 @@ CREATE VIEW shardd.all_events AS
                'failures', failures, 'run_at', shardd.iso_time(run_at), 'created_at', shardd.iso_time(created_at),
                'settled_at', shardd.iso_time(settled_at), 'delivered_at', shardd.iso_time(delivered_at),
                'read_at', shardd.iso_time(read_at), 'resend_of', resend_of, 'unreadable_at', shardd.iso_time(unreadable_at),
-               'unreadable_why', unreadable_why, 'resent_as', resent_as) END AS data,
+               'unreadable_why', unreadable_why, 'resent_as', resent_as,
+               'members_without_keys', members_without_keys) END AS data,
            xid, shardd.event_id(id, token) AS event_id
       FROM shardd.outbox;
 

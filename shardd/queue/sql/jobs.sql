@@ -52,15 +52,18 @@ RETURNING ${claim}, j.recipient, j.kind, j.body, j.media, j.file_name, j.mime_ty
 -- attempt, token) changes nothing: settling twice is harmless. Returns the ids that moved.
 WITH ended AS MATERIALIZED (
     SELECT * FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[], %(attempts)s::integer[], %(tokens)s::bigint[], %(states)s::text[],
-                         %(failures)s::smallint[], %(message_ids)s::text[], %(errors)s::text[], %(error_classes)s::text[])
-        AS e(id, epoch, attempt, token, state, failures, message_id, error, error_class)
+                         %(failures)s::smallint[], %(message_ids)s::text[], %(errors)s::text[], %(error_classes)s::text[],
+                         %(members_without_keys)s::integer[])
+        AS e(id, epoch, attempt, token, state, failures, message_id, error, error_class, members_without_keys)
 ), gone AS (
     DELETE FROM shardd.jobs j USING ended e
      WHERE j.id = e.id AND j.claimed_epoch = e.epoch AND j.attempt = e.attempt AND j.token = e.token
-    RETURNING j.*, e.state, e.failures AS failures_now, e.message_id, e.error AS error_now, e.error_class AS error_class_now
+    RETURNING j.*, e.state, e.failures AS failures_now, e.message_id, e.error AS error_now, e.error_class AS error_class_now,
+              e.members_without_keys
 )
-INSERT INTO shardd.archive (id, ${archived}, failures, claimed_epoch, claimed_at, state, message_id, error, error_class)
-SELECT id, ${archived}, failures_now, claimed_epoch, claimed_at, state, message_id, error_now, error_class_now
+INSERT INTO shardd.archive (id, ${archived}, failures, claimed_epoch, claimed_at, state, message_id, error, error_class,
+                            members_without_keys)
+SELECT id, ${archived}, failures_now, claimed_epoch, claimed_at, state, message_id, error_now, error_class_now, members_without_keys
   FROM gone
 RETURNING id;
 
@@ -156,10 +159,11 @@ SELECT shardd.end_jobs(array(
 
 -- name: resolve_doubts
 -- Gives jobs in doubt the outcomes of a journal that was unreachable. Arrays, one element per claim.
-UPDATE shardd.archive a SET state = e.state, message_id = e.message_id, error = e.error, error_class = e.error_class
+UPDATE shardd.archive a SET state = e.state, message_id = e.message_id, error = e.error, error_class = e.error_class,
+                            members_without_keys = e.members_without_keys
   FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[], %(attempts)s::integer[], %(tokens)s::bigint[], %(states)s::text[],
-              %(message_ids)s::text[], %(errors)s::text[], %(error_classes)s::text[])
-       AS e(id, epoch, attempt, token, state, message_id, error, error_class)
+              %(message_ids)s::text[], %(errors)s::text[], %(error_classes)s::text[], %(members_without_keys)s::integer[])
+       AS e(id, epoch, attempt, token, state, message_id, error, error_class, members_without_keys)
  WHERE a.id = e.id AND a.state || '' = 'in_doubt' AND a.claimed_epoch = e.epoch AND a.attempt = e.attempt AND a.token = e.token
 RETURNING a.id;
 

@@ -28,7 +28,7 @@ from shardd.transports.base import Events, Sent, Surroundings, Transport
 from shardd.transports.egress.gate import Gate
 from shardd.transports.whatsapp.clients.client import Client, ClientFailedError, UnreadableError
 from shardd.transports.whatsapp.clients.library import adopt_loop, parse_jid
-from shardd.transports.whatsapp.clients.lookups import find_readers, not_sent
+from shardd.transports.whatsapp.clients.lookups import find_readers, not_sent, own_addresses
 from shardd.transports.whatsapp.clients.pool import Clients
 from shardd.transports.whatsapp.media.fetcher import MediaFetcher
 from shardd.transports.whatsapp.media.file_types import MediaInfo, inspect
@@ -134,15 +134,17 @@ class WhatsappTransport(Transport):
     async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Prepared) -> Sent:  # noqa: ARG002 - it is prepared
         """One call of the library, and its result."""
         async with self._clients.in_use(prepared.client):
+            copies = Copies(prepared.readers, own=own_addresses(prepared.client))
             try:
-                message_id = await self._send(prepared)
+                message_id = await self._send(prepared, copies)
             except DeviceUnavailableError as error:
                 if error.state == DeviceState.RESTRICTED and error.until is not None:
                     self._restrictions.refused(device.id, error.until.timestamp())
                 raise
             if prepared.recipient.number:
                 self._restrictions.accepted(device.id, prepared.recipient.number)
-        return Sent(message_id=message_id)
+        left_out = copies.phones_left_out if prepared.readers is None else None
+        return Sent(message_id=message_id, members_without_keys=left_out)
 
     async def visit(self, device: DeviceSpec) -> None:
         """Open the device for a moment."""
@@ -170,10 +172,9 @@ class WhatsappTransport(Transport):
 
     # ---- inside
 
-    async def _send(self, prepared: Prepared) -> str:
+    async def _send(self, prepared: Prepared, copies: Copies) -> str:
         recipient = prepared.recipient
         context = SendContext(recipient.number or recipient.jid, time.time() + self._settings.restricted_for)
-        copies = Copies(prepared.readers)
         try:
             return await prepared.client.send(
                 parse_jid(prepared.jid), prepared.message, copies, self._settings.answer_timeout

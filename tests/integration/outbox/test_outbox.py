@@ -59,6 +59,7 @@ async def test_a_sent_job_tells_a_program_all_that_it_needs(owner: Connection, d
         "campaign": "spring", "class": "marketing", "kind": "text", "state": "sent", "message_id": "3EB0", "error": None,
         "error_class": None, "metadata": {"cart": [1, None]}, "attempt": 1, "failures": 0, "delivered_at": None,
         "read_at": None, "resend_of": None, "unreadable_at": None, "unreadable_why": None, "resent_as": None,
+        "members_without_keys": None,
     }  # fmt: skip
     assert device == {
         "device_id": "a", "transport": "sandbox", "label": None, "from": None, "to": "ready", "state": "ready",

@@ -45,7 +45,12 @@ PROBED = {
 """Of which columns a probe of an index must know the values, or where they begin."""
 
 CLAIMS = {"ids": [1, 2], "epochs": [1, 1], "attempts": [1, 1], "tokens": [5, 6]}
-OUTCOMES = {"message_ids": ["m1", "m2"], "errors": ["", ""], "error_classes": ["", ""]}
+OUTCOMES = {
+    "message_ids": ["m1", "m2"],
+    "errors": ["", ""],
+    "error_classes": ["", ""],
+    "members_without_keys": [None, 1],
+}
 HOT: dict[str, dict[str, Any]] = {
     "claim_jobs": {
         "device_ids": ["d1", "d2"], "lanes": ["/reply", "c1/reply"], "epochs": [1, 1], "low_ords": [0, 0], "low_ids": [0, 0],

@@ -27,6 +27,7 @@ async def find_readers(client: Client, jid: str, number: str | None, timeout: fl
     `number`: of the recipient, if known; WhatsApp may list the account under another one. `timeout`: seconds for each answer.
     """
     if jid.endswith(f"@{GROUP_SERVER}"):
+        await hidden_id(client, own_number(client), timeout)
         return jid, None
     hidden = await hidden_id(client, jid, timeout)
     if hidden is None and number is not None:
@@ -70,7 +71,7 @@ async def hidden_id(client: Client, jid: str, timeout: float) -> JID | None:
 async def readers_of(client: Client, address: JID, timeout: float) -> list[str]:
     """The devices of an account, as the library writes them in its log, without this one."""
     session = parse_jid(client.session)
-    own = await hidden_id(client, f"{session.User}@{session.Server}", timeout)
+    own = await hidden_id(client, own_number(client), timeout)
     if own is not None and own.User == address.User:
         devices = await ask(client, lambda: client.handle.get_user_devices(address), timeout)
         return [format_jid(device) for device in devices if device.Device != session.Device]
@@ -78,6 +79,19 @@ async def readers_of(client: Client, address: JID, timeout: float) -> list[str]:
     asked = [address] if own is None else [address, own]
     devices = await ask(client, lambda: client.handle.get_user_devices(*asked), timeout)
     return [format_jid(device) for device in devices if own is None or device.User != own.User]
+
+
+def own_number(client: Client) -> str:
+    """The JID of the client's account, by its number."""
+    session = parse_jid(client.session)
+    return f"{session.User}@{session.Server}"
+
+
+def own_addresses(client: Client) -> list[str]:
+    """The JIDs of the client's account, its LID only once `find_readers` has asked for it."""
+    number = own_number(client)
+    hidden = client.hidden_ids.get(number)
+    return [number] if hidden is None else [number, f"{hidden.User}@{hidden.Server}"]
 
 
 async def ask(client: Client, question: Callable[[], Awaitable[T]], timeout: float) -> T:

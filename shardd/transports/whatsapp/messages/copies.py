@@ -24,8 +24,12 @@ _NO_BUNDLE: Final = re.compile(r"Failed to fetch prekey for (?P<device>\S+): (?P
 class Copies:
     """The copies of one message: who gets none, and why. Fed with log lines, which come in order, before the message leaves."""
 
-    def __init__(self, devices: Iterable[str] | None) -> None:
-        """`devices`: JIDs of the recipient's devices, as the library writes them; None for a group, with its many readers."""
+    def __init__(self, devices: Iterable[str] | None, *, own: Iterable[str] = ()) -> None:
+        """`devices`: JIDs of the recipient's devices, as the library writes them; None for a group, with its many readers.
+
+        `own`: JIDs of the sender's account.
+        """
+        self._own = frozenset(own)
         self._devices = None if devices is None else frozenset(devices)
         self._query_error: str | None = None
         self._bundle_errors: dict[str, str] = {}
@@ -55,6 +59,6 @@ class Copies:
         return next((error for device, error in self._left_out.items() if device in ours), "")
 
     @property
-    def members_left_out(self) -> int:
-        """People of whom a device got no copy."""
-        return len({device.partition("@")[0].partition(":")[0].partition(".")[0] for device in self._left_out})
+    def phones_left_out(self) -> int:
+        """How many people's phones got no copy, without the sender's own. A linked device is written with its number."""
+        return sum(":" not in device and device not in self._own for device in self._left_out)

@@ -290,6 +290,7 @@ def test_the_minimal_job_has_these_defaults(producer: Connection) -> None:
         "reference": None, "device_id": "a", "recipient": "+6281234567890", "kind": "text", "state": "queued",
         "waits_for": "its turn", "attempt": 0, "failures": 0, "max_attempts": 5, "priority": 0, "due_at": None,
         "settled_at": None, "message_id": None, "error": None, "delivered_at": None, "read_at": None, "device_group": None,
+        "members_without_keys": None,
         "class": "marketing", "campaign": None, "order_group": None, "expires_at": None, "error_class": None, "metadata": None,
         "resend_of": None, "unreadable_at": None, "unreadable_why": None, "resent_as": None,
     }  # fmt: skip

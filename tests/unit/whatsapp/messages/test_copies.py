@@ -65,9 +65,9 @@ def test_other_lines_say_nothing(line: str) -> None:
     assert copies.reason == ""
 
 
-def test_a_group_is_never_unreadable_and_counts_its_members() -> None:
-    copies = Copies(None)
-    for device in (PHONE, TABLET, "100628150000002@lid"):
+def test_a_group_is_never_unreadable_and_counts_the_phones_of_its_members() -> None:
+    copies = Copies(None, own=["628130000001@s.whatsapp.net", OWN])
+    for device in (OWN, PHONE, TABLET, "100628150000002@lid", "100628150000003:4@lid"):
         copies.heard(left_out(device))
     assert not copies.unreadable
-    assert copies.members_left_out == 2
+    assert copies.phones_left_out == 2
