@@ -38,14 +38,14 @@ UPDATE shardd.jobs j SET attempt = j.attempt + 1, claimed_epoch = next.epoch, cl
 RETURNING ${claim}, j.recipient, j.kind, j.body, j.media, j.file_name, j.mime_type,
           CASE WHEN pg_column_size(j.details) <= 65536 THEN j.details::text WHEN j.details IS NOT NULL THEN repeat(' ', 8193) END AS details,
           extract(epoch FROM least(j.expires_at, '2200-01-01 00:00:00+00') - now())::double precision AS expires_in,
-          shardd.opted_out(j.address, j.class, j.confirms) AS opted_out,
+          shardd.opted_out(j.address, CASE WHEN j.resend_of IS NULL THEN j.class ELSE '' END, j.confirms) AS opted_out,
           CASE WHEN next.peek THEN (
               SELECT array[n.ord, n.id] FROM shardd.jobs n
                WHERE n.device_id = j.device_id AND n.lane = j.lane AND NOT n.scheduled AND (n.ord, n.id) > (j.ord, j.id)
                  AND n.claimed_epoch IS NULL
                ORDER BY n.ord, n.id LIMIT 1) END AS next,
-          NOT j.confirms AND NOT coalesce(
-              (SELECT s.value FROM shardd.settings s WHERE s.name = 'opt_outs.exempt') ? j.class, false) AS heeds_opt_outs;
+          NOT j.confirms AND (j.resend_of IS NOT NULL OR NOT coalesce(
+              (SELECT s.value FROM shardd.settings s WHERE s.name = 'opt_outs.exempt') ? j.class, false)) AS heeds_opt_outs;
 
 -- name: finish_jobs
 -- Moves claimed jobs that ended to the archive. Arrays, one element per claim. A claim that is not the row's current one (id, epoch,

@@ -1,4 +1,4 @@
-"""Receipts of platforms that are not in the database yet, in a file of the state folder: a platform does not repeat them.
+"""Receipts of platforms, and retry receipts, that are not in the database yet, in a file of the state folder: they come once.
 
 One line with a checksum for each receipt. A batch is written and synchronised to the disk before its notification is answered
 with 200; the file is deleted once all of them are stored, and rewritten without the stored ones when those are many. After a
@@ -78,6 +78,16 @@ class ReceiptSpool:
             self._failed("receipts cannot be written to the disk, and are refused: the platform repeats them", error)
             raise
         self._error = None
+
+    def note(self, receipt: Receipt) -> None:
+        """Write one, so that it outlives this process."""
+        try:
+            self._append([receipt])
+        except (OSError, UnsafeFileError) as error:
+            # The database still gets it.
+            self._failed("a retry receipt cannot be written to the disk", error)
+        else:
+            self._error = None
 
     def stored(self, waiting: Sequence[Receipt]) -> None:
         """Only these are not in the database yet."""

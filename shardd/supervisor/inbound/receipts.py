@@ -4,7 +4,8 @@ A receipt can arrive before its job is settled: a recipient's phone answers with
 late. So receipts are collected and written once a second, and one that matches no row is retried at growing intervals, for
 longer than a send can take. Most that never match belong to messages written on the phone itself.
 
-Receipts of platforms are on the disk before the platform is told that they arrived. One that names its claim also settles it:
+Receipts of platforms are on the disk before the platform is told that they arrived. A receipt that asks for a message, because a
+phone could not decrypt it, is written to the disk, too: a message may depend on it. One that names its claim also settles it:
 the job whose answer was lost was sent, or was not.
 """
 
@@ -65,8 +66,11 @@ class Receipts(Service):
         self._error = ""
 
     def add(self, receipt: ipc.Receipt) -> None:
-        """Keep a receipt for the next write."""
-        self._waiting.append(_Waiting(receipt))
+        """Keep a receipt for the next write; one that asks for a message is written to the disk, too: WhatsApp sends it once."""
+        asks = receipt.kind == "unreadable"
+        self._waiting.append(_Waiting(receipt, spooled=asks))
+        if asks:
+            self._spool.note(receipt)
         if len(self._waiting) > MOST:
             oldest = next((one for one in self._waiting if not one.spooled), self._waiting[0])
             self._waiting.remove(oldest)

@@ -35,7 +35,7 @@ from shardd.transports.whatsapp.clients.library import (
     connect,
     parse_jid,
 )
-from shardd.transports.whatsapp.clients.recent import RecentMessages
+from shardd.transports.whatsapp.clients.recent import RecentMessages, unanswered
 from shardd.transports.whatsapp.messages import failures
 from shardd.transports.whatsapp.messages.copies import Copies
 from shardd.transports.whatsapp.messages.failures import Failure
@@ -316,6 +316,8 @@ class Client:
 
         Once it had left, the library would answer a phone that cannot read it with a copy, beside the one of the next try.
         """
+        if (refused := unanswered(line)) is not None:
+            self._loop.call_soon_threadsafe(self._not_answered, *refused)
         copies = self._copies
         if copies is None:
             return
@@ -347,6 +349,11 @@ class Client:
         elif kind := _RECEIPTS.get(event.Type):
             self.recent.confirm(event.MessageIDs)
             self._listener.receipt(self, list(event.MessageIDs), kind, at)
+
+    def _not_answered(self, message_id: str, by: int) -> None:
+        """The library has the message, and could not encrypt it again."""
+        if self.recent.holds(message_id):
+            self._listener.receipt(self, [message_id], "unreadable", time.time(), by)
 
     def _retry_receipt(self, message_id: str, by: int, at: float) -> None:
         """A device asks for a message that it could not decrypt; the library answers from its memory, if it can."""

@@ -1,18 +1,38 @@
-"""The messages that one client of the library can still encrypt again, and which of them are delivered.
+"""The messages that one client of the library can still encrypt again, which of them are delivered, and whether it does so.
 
 The library keeps the last 256 messages of a client in its memory, and answers retry receipts from there (whatsmeow, retry.go:
 `recentMessagesSize`); it exports no other store, and a new client begins with none. This counts in the same way, so that it is
-known whether a retry receipt is answered.
+known whether a retry receipt is answered. If the library has the message, but cannot encrypt it, it says so in its log.
 """
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final
 
 KEPT: Final = 256
 """Messages that the library keeps."""
+_UNANSWERED: Final = re.compile(
+    r"Failed to handle retry receipt for (?P<chat>\S+)/(?P<message>[^/\s]+) from (?P<sender>\S+): .*", re.DOTALL
+)
+"""whatsmeow, retry.go: `tryHandleRetryReceipt`."""
+_JID: Final = re.compile(r"(?P<user>[^@:.]+)(\.\d+)?(:(?P<device>\d+))?@(?P<server>.+)")
+_GROUP: Final = "@g.us"
+
+
+def unanswered(line: str) -> tuple[str, int] | None:
+    """A line of the library's log that says that a retry receipt of a recipient was not answered: (message id, device index).
+
+    None: another line, or one about a device of our own account.
+    """
+    if (match := _UNANSWERED.fullmatch(line)) is None or (sender := _JID.fullmatch(match["sender"])) is None:
+        return None
+    chat = match["chat"]
+    if not chat.endswith(_GROUP) and re.split(r"[@:.]", chat)[0] != sender["user"]:
+        return None
+    return match["message"], int(sender["device"] or 0)
 
 
 class RecentMessages:

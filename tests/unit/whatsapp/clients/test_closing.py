@@ -1,0 +1,93 @@
+"""Which open clients are closed: idle ones, the delivered first, and never one in use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shardd.transports.whatsapp.clients.closing import Budget, OpenClient, choose
+
+NOW = 1000.0
+IDLE, LINGER = 60.0, 300.0
+
+
+def client(device_id: str, idle: float = 0.0, *, sent: float | None = None, **facts: Any) -> OpenClient:
+    """`idle`: seconds since its last use; `sent`: since its last undelivered message."""
+    undelivered = {} if sent is None else {"undelivered": 1, "undelivered_at": NOW - sent}
+    return OpenClient(device_id, NOW - idle, **undelivered, **facts)
+
+
+def closed(*clients: OpenClient, needed: int = 0) -> str:
+    return " ".join(choose(clients, Budget(IDLE, LINGER, needed), NOW).close)
+
+
+@pytest.mark.parametrize(
+    ("facts", "closes"),
+    [
+        ({"idle": 59.0}, False),
+        ({"idle": 60.0}, True),
+        ({"idle": 9999.0, "busy": True}, False),
+        ({"idle": 60.0, "sent": 60.0}, False),
+        ({"idle": 299.0, "sent": 299.0}, False),
+        ({"idle": 300.0, "sent": 300.0}, True),
+        ({"idle": 10.0, "sent": 900.0}, False),
+        ({"idle": 9999.0, "next_send": NOW + 59.0}, False),
+        ({"idle": 9999.0, "next_send": NOW + 61.0}, True),
+        ({"idle": 9999.0, "next_send": NOW - 1.0}, True),
+    ],
+)
+def test_a_client_is_closed_when_it_is_of_no_use(facts: dict[str, Any], closes: bool) -> None:
+    assert closed(client("a", **facts)) == ("a" if closes else "")
+
+
+def test_room_is_made_by_the_delivered_first_then_the_undelivered_then_who_sends_latest() -> None:
+    clients = [
+        client("soon", 30.0, next_send=NOW + 5.0),
+        client("later", 30.0, next_send=NOW + 50.0),
+        client("waits", 20.0, sent=20.0),
+        client("waits longer", 40.0, sent=40.0),
+        client("fresh", 1.0),
+        client("used", 50.0, busy=True),
+        client("old", 9.0),
+    ]
+    order = ["old", "fresh", "waits longer", "waits", "later", "soon"]
+    for needed in range(len(order) + 2):
+        assert closed(*clients, needed=needed) == " ".join(order[:needed])
+
+
+def test_what_closes_anyway_makes_room_and_nothing_else_is_closed_for_it() -> None:
+    assert closed(client("a", 70.0), client("b", 5.0), needed=1) == "a"
+
+
+@given(
+    st.lists(
+        st.builds(
+            OpenClient,
+            device_id=st.uuids().map(str),
+            used_at=st.floats(NOW - 1000, NOW) | st.just(float("-inf")),
+            busy=st.booleans(),
+            undelivered=st.integers(0, 3),
+            undelivered_at=st.floats(NOW - 1000, NOW),
+            next_send=st.none() | st.floats(NOW - 100, NOW + 200),
+        ),
+        max_size=8,
+    ),
+    st.integers(0, 9),
+)
+def test_the_choice_is_safe_bounded_and_in_time(clients: list[OpenClient], needed: int) -> None:
+    budget = Budget(IDLE, LINGER, needed)
+    choice = choose(clients, budget, NOW)
+    by_id = {one.device_id: one for one in clients}
+    assert not any(by_id[device].busy for device in choice.close)
+    assert len(choice.close) >= min(needed, sum(not one.busy for one in clients))
+    kept = [one for one in clients if one.device_id not in choice.close]
+    assert (choice.look_again is None) == (not kept)
+    if choice.look_again is not None:
+        assert NOW + IDLE / 4 <= choice.look_again <= NOW + IDLE
+    # Without a send meanwhile, every client is closed in the end, whatever is undelivered.
+    late = NOW + IDLE + LINGER + 201.0
+    idle = [OpenClient(one.device_id, one.used_at, False, one.undelivered, one.undelivered_at) for one in clients]
+    assert len(choose(idle, budget, late).close) == len(clients)
