@@ -50,7 +50,7 @@ def broken_rules(config: Config) -> list[Broken]:
         *_heartbeat(config),
         *_sandbox(config),
         *_whatsapp(config),
-        *_cloud_webhook(config),
+        *_platform_webhooks(config),
         *_webhooks(config),
         *_socket(config),
     ]
@@ -149,13 +149,15 @@ def _whatsapp(config: Config) -> Iterator[Broken]:
         yield Broken(fields, str(whatsapp.max_connecting), text)
 
 
-def _cloud_webhook(config: Config) -> Iterator[Broken]:
-    """A listener must be able to tell Meta's requests from all others."""
-    webhook, above = config.transports.cloud_api.webhook, _path("transports.cloud_api.webhook")
-    for name in ("app_secret", "verify_token"):
-        if webhook.listen is not None and getattr(webhook, name) is None:
-            text = f"has no {name} beside it; write {name}: ${{NAME}}, or listen: null"
-            yield Broken(((*above, "listen"), (*above, name)), webhook.listen, text)
+def _platform_webhooks(config: Config) -> Iterator[Broken]:
+    """A listener must be able to tell a platform's requests from all others."""
+    needed = {"wablas": ("secret",), "whacenter": ("secret",), "cloud_api": ("app_secret", "verify_token")}
+    for transport, names in needed.items():
+        webhook, above = getattr(config.transports, transport).webhook, _path(f"transports.{transport}.webhook")
+        for name in names:
+            if webhook.listen is not None and getattr(webhook, name) is None:
+                text = f"has no {name} beside it; write {name}: ${{NAME}}, or listen: null"
+                yield Broken(((*above, "listen"), (*above, name)), webhook.listen, text)
 
 
 def _webhooks(config: Config) -> Iterator[Broken]:

@@ -48,6 +48,7 @@ from shardd.supervisor.dispatch.verdicts import Death
 from shardd.supervisor.inbound.cloud_webhook import make_cloud_webhook
 from shardd.supervisor.inbound.inbox import InboxWriter
 from shardd.supervisor.inbound.opt_outs import OptOutCheck, OptOutInbox
+from shardd.supervisor.inbound.path_webhook import make_path_webhooks
 from shardd.supervisor.inbound.receipt_spool import ReceiptSpool
 from shardd.supervisor.inbound.receipts import Receipts
 from shardd.supervisor.inbound.resends import RESENDS_EVERY, resend_unreadable
@@ -224,6 +225,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     cloud_webhook = make_cloud_webhook(
         config, scheduler, receipts=receipts.keep, incoming=inbox.receive, unavailable=device_sync.unavailable
     )
+    path_webhooks = make_path_webhooks(config, scheduler, receipts=receipts.keep, incoming=inbox.receive)
     webhooks = Webhooks(
         pools.general,
         WebhookStore(pools.general, node=config.node, incarnation=keeper.incarnation, ttl=config.lease.ttl),
@@ -358,6 +360,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         receipts,
         visits,
         *([] if cloud_webhook is None else [cloud_webhook]),
+        *path_webhooks,
         device_sync,
         campaign_sync,
         *listeners,

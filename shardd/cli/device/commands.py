@@ -41,6 +41,7 @@ CANCELLED_WITH_DEVICE: Final = "cancelled: its device was removed"
         "pair": "shardd.cli.device.pair:pair",
         "show": "shardd.cli.device.show:show",
         "take-over": "shardd.cli.device.session:take_over",
+        "webhook": "shardd.cli.device.webhook:webhook",
     },
 )
 def device_group() -> None:

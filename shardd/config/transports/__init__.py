@@ -43,9 +43,10 @@ class TransportsConfig(Section):
     def as_plain(self) -> dict[str, Any]:
         """All sections as dicts of str, int, float, bool and None, ready for msgpack; durations in seconds, sizes in bytes.
 
-        Without the webhook, whose secrets workers do not need.
+        Without the webhooks, whose secrets workers do not need.
         """
-        return self.model_dump(mode="json", exclude={"cloud_api": {"webhook"}})
+        platforms = ("wablas", "whacenter", "cloud_api")
+        return self.model_dump(mode="json", exclude={name: {"webhook"} for name in platforms})
 
     def _option(self, transport: str, option: str) -> Any:
         # A device may name a transport that only a newer release knows.

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from shardd.config.fields import Section, setting
+from shardd.config.fields import Section, section, setting
 from shardd.config.transports.definition import DeviceSetting, TransportDefinition, region_option
 from shardd.config.values import Seconds
-from shardd.config.values.network import PlatformUrl
+from shardd.config.values.network import ListenAddress, PlatformUrl
 from shardd.config.values.numbers import Rate
-from shardd.config.values.words import Region
+from shardd.config.values.words import Region, Secret
 
 BASE: Final = DeviceSetting("base", "where the platform is, such as https://api.example.com", needed=False)
 
@@ -42,10 +42,28 @@ class PlatformConfig(Section, reload="shard"):
     )
 
 
+class PathWebhookConfig(Section, reload="restart"):
+    """Where a platform without signatures reports incoming messages and statuses: a secret path for each device."""
+
+    listen: ListenAddress | None = setting(
+        None,
+        "Address and port of this host, such as 127.0.0.1:8082; platforms may share one. Put your https server before it. On "
+        "one node only. null: messages and statuses are not received.",
+    )
+    secret: Secret | None = setting(
+        None,
+        "A secret of your choice, from which the path of each device is made: shardd device webhook prints the paths, which are "
+        "entered at the platform. Another secret means other paths. Needed with listen; write it as ${NAME}.",
+    )
+
+
 class WablasConfig(PlatformConfig, reload="shard"):
     """Devices that send through Wablas; each has settings {"token": …, "secret_key": …}."""
 
     base: PlatformUrl = base_option("https://my.wablas.com", "your account's server at Wablas")
+    webhook: PathWebhookConfig = section(
+        PathWebhookConfig, "Where Wablas reports incoming messages (its webhook) and statuses (its tracking webhook)."
+    )
 
 
 WABLAS: Final = TransportDefinition(
@@ -68,6 +86,7 @@ class WhacenterConfig(PlatformConfig, reload="shard"):
     """Devices that send through Whacenter; each has settings {"device_id": …}."""
 
     base: PlatformUrl = base_option("https://api.whacenter.com", "Whacenter")
+    webhook: PathWebhookConfig = section(PathWebhookConfig, "Where Whacenter reports incoming messages.")
 
 
 WHACENTER: Final = TransportDefinition(

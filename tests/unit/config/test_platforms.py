@@ -47,6 +47,16 @@ def test_a_rate_is_how_many_in_one_second(text: str, rate: float) -> None:
     assert parse_config(f"transports: {{wablas: {{rate: {text}}}}}", "x", HOME).transports.wablas.rate == rate
 
 
+@pytest.mark.parametrize("transport", ["wablas", "whacenter"])
+def test_a_webhook_with_secret_paths_needs_the_secret_that_they_are_made_of(transport: str) -> None:
+    given = f"transports: {{{transport}: {{webhook: {{listen: '127.0.0.1:8082', secret: '${{PATHS}}'}}}}}}"
+    config = parse_config(given, "x", HOME | {"PATHS": "a-long-secret"})
+    assert getattr(config.transports, transport).webhook.secret == "a-long-secret"
+    assert "a-long-secret" not in str(config.transports.as_plain())
+    with pytest.raises(ConfigError, match=r"webhook.listen: 127.0.0.1:8082 has no secret beside it; write secret: "):
+        parse_config(f"transports: {{{transport}: {{webhook: {{listen: '127.0.0.1:8082'}}}}}}", "x", HOME)
+
+
 @pytest.mark.parametrize(
     ("option", "complaint"),
     [

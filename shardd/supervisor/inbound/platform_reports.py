@@ -1,0 +1,138 @@
+"""Reads what Wablas and Whacenter post to a webhook: messages that people wrote, and statuses of messages. Pure.
+
+Wablas documents both in its samples ("all data POST sent from https://….wablas.com"): messages with id, phone, message, pushName,
+isGroup, group, messageType, file, url, mimeType, deviceId, sender, timestamp, and isFromMe; statuses (tracking) with id, phone,
+status and deviceId, where status is pending, sent, received, read, cancel or reject. Its clients disagree on whether `sent` means
+more than that the message left Wablas, so it is no news here.
+
+Whacenter publishes no reference. Its clients read from, to, message, media and timestamp, and no id; nobody records a status,
+so none is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Final
+
+from shardd import ipc
+from shardd.errors import ErrorClass
+from shardd.incoming import Incoming, IncomingMedia
+
+WABLAS_STATUSES: Final = MappingProxyType(
+    {"received": "delivered", "read": "read", "cancel": "failed", "reject": "failed"}
+)
+"""The kind of receipt of each status; the others are no news."""
+_KINDS: Final = frozenset({"text", "image", "video", "audio", "document", "location", "sticker", "contact"})
+_NUMBER: Final = re.compile(r"\+?([1-9][0-9]{5,19})(@s\.whatsapp\.net|@c\.us)?")
+_GROUP: Final = re.compile(r"[0-9-]{5,40}(@g\.us)?")
+_MAX_ID: Final = 200
+
+Report = Incoming | ipc.Receipt
+
+
+def read_report(transport: str, device_id: str, body: Mapping[str, Any], now: float) -> Report | None:
+    """What was reported for a device; None: nothing of use. `now`: POSIX seconds."""
+    if transport == "wablas":
+        return _wablas_status(device_id, body, now) if _is_status(body) else _wablas_message(device_id, body, now)
+    return _whacenter_message(device_id, body, now)
+
+
+def _is_status(body: Mapping[str, Any]) -> bool:
+    return "status" in body and "message" not in body
+
+
+def _wablas_status(device_id: str, body: Mapping[str, Any], now: float) -> ipc.Receipt | None:
+    message_id, word = _text(body, "id"), _text(body, "status").lower()
+    kind = WABLAS_STATUSES.get(word)
+    if kind is None or not 0 < len(message_id) <= _MAX_ID or not message_id.isprintable():
+        return None
+    error = f"Wablas reports: {word}" if kind == "failed" else None
+    return ipc.Receipt(device_id, [message_id], kind, now, error, ErrorClass.SERVER.value if error else None)
+
+
+def _wablas_message(device_id: str, body: Mapping[str, Any], now: float) -> Incoming | None:
+    address = _address(_text(body, "phone"))
+    if address is None:
+        return None
+    at = _time(body.get("timestamp"), now)
+    kind = _text(body, "messageType").lower()
+    media = None
+    if _text(body, "file") or _text(body, "url"):
+        media = IncomingMedia(mime_type=_text(body, "mimeType") or None, name=_text(body, "file") or None)
+    group = body.get("group")
+    return Incoming(
+        device_id=device_id,
+        message_id=_text(body, "id") or _made_id("wablas", body, now),
+        addresses=(address,),
+        at=at,
+        kind=kind if kind in _KINDS else "text" if not kind else "other",
+        text=_text(body, "message"),
+        name=_text(body, "pushName") or None,
+        group=_group(group, device_id) if _true(body.get("isGroup")) else None,
+        own=_true(body.get("isFromMe")),
+        media=media,
+    )
+
+
+def _whacenter_message(device_id: str, body: Mapping[str, Any], now: float) -> Incoming | None:
+    sender, media = _text(body, "from"), _text(body, "media")
+    address = _address(sender)
+    if address is None:
+        return None
+    return Incoming(
+        device_id=device_id,
+        message_id=_text(body, "id") or _made_id("whacenter", body, now),
+        addresses=(address,),
+        at=_time(body.get("timestamp"), now),
+        kind="other" if media else "text",
+        text=_text(body, "message"),
+        name=_text(body, "name") or None,
+        media=IncomingMedia() if media else None,
+    )
+
+
+def _made_id(transport: str, body: Mapping[str, Any], now: float) -> str:
+    """An id of a message that came without one: the same for a repetition, if it has the time at which it was written."""
+    parts = [_text(body, name) for name in ("from", "phone", "message", "media", "timestamp")]
+    stamp = parts[-1] or repr(now)
+    return f"{transport}-{hashlib.sha256(chr(0).join([*parts[:-1], stamp]).encode()).hexdigest()[:32]}"
+
+
+def _address(text: str) -> str | None:
+    match = _NUMBER.fullmatch(text.strip())
+    return f"+{match[1]}" if match else None
+
+
+def _group(group: Any, device_id: str) -> str:
+    """The group's address; one without an id is a group all the same."""
+    found = next((text for name in ("group_id", "id", "groupId") if (text := _text(group, name))), "")
+    return f"{found.removesuffix('@g.us')}@g.us" if _GROUP.fullmatch(found) else f"{device_id}@g.us"
+
+
+def _true(value: Any) -> bool:
+    """Forms have no booleans."""
+    return value is True or (isinstance(value, str) and value.lower() in {"true", "1"})
+
+
+def _text(value: Any, name: str) -> str:
+    found = value.get(name) if isinstance(value, Mapping) else None
+    if isinstance(found, int) and not isinstance(found, bool):
+        return str(found)
+    return found if isinstance(found, str) else ""
+
+
+def _time(value: Any, now: float) -> float:
+    """POSIX seconds; `now` if the platform's time cannot be read, or has no time zone."""
+    text = str(value) if isinstance(value, str | int) else ""
+    if text.isascii() and text.isdigit() and 9 < len(text) < 14:
+        seconds = float(text)
+        return seconds / 1000 if seconds > 1e11 else seconds
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return now
+    return at.astimezone(UTC).timestamp() if at.tzinfo is not None else now

@@ -1,0 +1,138 @@
+"""Parsing of what Wablas and Whacenter post: the shapes that are published, and anything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shardd import ipc
+from shardd.incoming import Incoming, IncomingMedia
+from shardd.supervisor.inbound.platform_reports import read_report
+
+NOW = 1_700_000_000.0
+WABLAS = {
+    # The sample of Wablas' webhook, as clients have copied it: "all data POST sent from https://….wablas.com".
+    "id": "3EB0C767D26A1B2C",
+    "phone": "6281234567890",
+    "message": "STOP",
+    "pushName": "Budi",
+    "isGroup": False,
+    "messageType": "text",
+    "file": "",
+    "url": "",
+    "mimeType": "",
+    "deviceId": "ABC123",
+    "sender": 6285156108635,
+    "timestamp": "2026-11-28T12:00:00Z",
+    "isFromMe": False,
+}
+TRACKING = {
+    # Wablas, "Webhook Tracking Message", also at manual.test.co.id/docs/api/webhook-tracking-message.
+    "id": "wablas.1",
+    "phone": "6281234567890",
+    "status": "read",
+    "device_id": "ABC123",
+}
+WHACENTER = {
+    # As published clients of Whacenter read it.
+    "from": "6281234567890",
+    "to": "6285156108635",
+    "message": "ya",
+    "media": "",
+    "timestamp": "1700000000",
+}
+
+
+def test_a_message_of_wablas() -> None:
+    assert read_report("wablas", "p1", WABLAS, NOW) == Incoming(
+        device_id="p1",
+        message_id="3EB0C767D26A1B2C",
+        addresses=("+6281234567890",),
+        at=1795867200.0,
+        text="STOP",
+        name="Budi",
+    )
+    form = {name: str(value) for name, value in WABLAS.items()} | {"isGroup": "false", "isFromMe": "true"}
+    found = read_report("wablas", "p1", form, NOW)
+    assert isinstance(found, Incoming)
+    assert (found.own, found.group) == (True, None)
+
+
+def test_a_message_of_a_group_or_with_a_file() -> None:
+    grouped = WABLAS | {"isGroup": True, "group": {"group_id": "120363045069592672", "subject": "x"}}
+    found = read_report("wablas", "p1", grouped, NOW)
+    assert isinstance(found, Incoming)
+    assert (found.group, found.can_opt_out) == ("120363045069592672@g.us", False)
+    picture = WABLAS | {"messageType": "image", "file": "a.jpg", "url": "https://x/a.jpg", "mimeType": "image/jpeg"}
+    found = read_report("wablas", "p1", picture, NOW)
+    assert isinstance(found, Incoming)
+    assert (found.kind, found.media, found.can_opt_out) == ("image", IncomingMedia("image/jpeg", None, "a.jpg"), False)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        ("received", "delivered"),
+        ("read", "read"),
+        ("cancel", "failed"),
+        ("reject", "failed"),
+        ("sent", None),
+        ("pending", None),
+    ],
+)
+def test_a_status_of_wablas(status: str, kind: str | None) -> None:
+    found = read_report("wablas", "p1", TRACKING | {"status": status}, NOW)
+    if kind is None:
+        assert found is None
+        return
+    failed = (f"Wablas reports: {status}", "server") if kind == "failed" else (None, None)
+    assert found == ipc.Receipt("p1", ["wablas.1"], kind, NOW, *failed)
+
+
+def test_a_message_of_whacenter_gets_an_id_that_its_repetition_has_too() -> None:
+    found = read_report("whacenter", "p1", WHACENTER, NOW)
+    assert isinstance(found, Incoming)
+    assert (found.addresses, found.text, found.at) == (("+6281234567890",), "ya", 1_700_000_000.0)
+    assert read_report("whacenter", "p1", WHACENTER, NOW + 60) == found
+    others = [{"message": "no"}, {"timestamp": "1700000001"}, {"from": "6281234567891"}]
+    ids = {
+        one.message_id
+        for change in others
+        if isinstance(one := read_report("whacenter", "p1", WHACENTER | change, NOW), Incoming)
+    }
+    assert len(ids | {found.message_id}) == 4
+    # Without a time two messages with the same text are two.
+    bare = {"from": "6281234567890@c.us", "message": "ya"}
+    first, second = (read_report("whacenter", "p1", bare, at) for at in (NOW, NOW + 1))
+    assert isinstance(first, Incoming)
+    assert isinstance(second, Incoming)
+    assert first.addresses == ("+6281234567890",)
+    assert first.message_id != second.message_id
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"from": "", "message": "x"}, {"from": "status@broadcast", "message": "x"}, {"phone": 7, "message": "x"}],
+)
+def test_what_has_no_sender_is_skipped(body: dict[str, Any]) -> None:
+    assert read_report("whacenter", "p1", body, NOW) is None
+    assert read_report("wablas", "p1", body, NOW) is None
+
+
+_any = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=30)
+    | st.just("6281234567890")
+    | st.just({"group_id": "1"})
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(WABLAS | TRACKING | WHACENTER | {"group": 0})), _any))
+def test_no_input_raises(body: dict[str, Any]) -> None:
+    for transport in ("wablas", "whacenter"):
+        read_report(transport, "p1", body, NOW)
