@@ -1,8 +1,9 @@
 """Clients of the library: at most one per device, opened when a job needs it.
 
 A client object is new, opening, open, closing, closed, and never used again; a refresh makes another. `pool` answers
-`get_or_refresh` with a healthy one (heard lately, or probed, or rebuilt under the device's lock) and closes idle ones.
-`client` is one object's life. `library` makes neonize fit for a daemon.
+`get_or_refresh` with a healthy one (heard lately, or probed, or rebuilt under the device's lock). `closing` chooses which are
+closed: idle ones, later while a message is undelivered (`recent`), which only the client that sent it can encrypt again. `client`
+is one object's life. `library` makes neonize fit for a daemon.
 
 Failures: a client that failed carries a `messages.failures.Failure`, raised as `ClientFailedError`. What must never happen:
 two clients of one device, a connect of a session without a row (it ends the process), an await on the library without a
