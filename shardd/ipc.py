@@ -213,6 +213,16 @@ class Close(msgspec.Struct, frozen=True, tag="close"):
     request: int
 
 
+class OptOutAnswer(msgspec.Struct, frozen=True, tag="opt_out_answer"):
+    """Answer to OptOutQuestion."""
+
+    request: int
+    opted_out: list[str] = []
+    """Those of its addresses that opted out."""
+    error: str | None = None
+    """Why that is unknown: then nothing may be sent to any of them."""
+
+
 class Visit(msgspec.Struct, frozen=True, tag="visit"):
     """Open a device for a moment, to hear what was sent to it; the answer is one Visited."""
 
@@ -301,6 +311,17 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True, tag="receipt"):
             msgspec.structs.force_setattr(self, "by", MAX_INDEX)
 
 
+class OptOutQuestion(msgspec.Struct, frozen=True, tag="opt_out_question"):
+    """Who opted out of these, right before messages are handed over. What is learned here is remembered in the database.
+
+    A job's own address was checked when it was claimed. WhatsApp may list the person under others, to which the message goes.
+    """
+
+    request: int
+    persons: list[tuple[str, list[str]]]
+    """The address of a job, and the others of the same person."""
+
+
 class Arrived(msgspec.Struct, frozen=True, tag="arrived"):
     """A message was received."""
 
@@ -358,7 +379,18 @@ class Closed(msgspec.Struct, frozen=True, tag="closed"):
     request: int
 
 
-ToWorker = Setup | SendJob | Devices | Settled | Drain | Close | Lease | LogLevel | Visit | Audit
+ToWorker = Setup | SendJob | Devices | Settled | Drain | Close | Lease | LogLevel | Visit | Audit | OptOutAnswer
 ToSupervisor = (
-    Ready | Heartbeat | Outcomes | DeviceChanged | Receipt | Arrived | Visited | Stopping | Closed | Defect | AuditReply
+    Ready
+    | Heartbeat
+    | Outcomes
+    | DeviceChanged
+    | Receipt
+    | OptOutQuestion
+    | Arrived
+    | Visited
+    | Stopping
+    | Closed
+    | Defect
+    | AuditReply
 )

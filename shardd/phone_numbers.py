@@ -1,46 +1,40 @@
-"""Recipients as people write them, and as WhatsApp and the database address them.
+"""Recipients as people write them. Numbers are parsed by phonenumbers.
 
-The one place in Python that reads or spells a phone number. Numbers are parsed by phonenumbers. An address is what identifies a
-recipient everywhere: the digits of a phone number, `ID@lid` (WhatsApp hides the number) or `ID@g.us` (a group). SQL has to
-derive it without phonenumbers (`shardd.address_of`), so the two can differ for a number whose country only `default_region` gives
-(`is_ambiguous`); `tests/integration/test_phone_numbers.py` holds them against each other.
+The database reads them the same way when a job or an opt-out is inserted (`shardd.resolve`), from a table that is generated from
+phonenumbers (`scripts/lib/numbering_table.py`); `tests/integration/test_phone_numbers.py` holds both against each other. This
+module is for what is not inserted: the arguments of commands, and the import from another system.
+
+A number is refused if it can never be one: no country has the code, or no number of the country has so many digits. Ranges change
+too often for that. They decide only between several possible readings of a number that is written without + and country code.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import phonenumbers
 
 from shardd.errors import ErrorClass, PermanentError
+from shardd.persons import Recipient, address_in, of_number
 
-USER_SERVER: Final = "s.whatsapp.net"
-HIDDEN_SERVER: Final = "lid"
-"""JIDs that hide the number."""
-GROUP_SERVER: Final = "g.us"
+INVISIBLE: Final = "\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff"
+"""Marks without width that come along when a number is copied, as a class of a regular expression."""
+BLANK: Final = "\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+SEPARATORS: Final = BLANK + "()./\u2010-\u2015\u2212-"
+MOST: Final = 15
+"""Digits of a number with its country code (ITU-T E.164)."""
+LONGEST: Final = 200
+"""Characters of a recipient."""
 
-_JID: Final = re.compile(r"(?P<user>[0-9]+(-[0-9]+)?)@(?P<server>s\.whatsapp\.net|c\.us|lid|g\.us)", re.ASCII)
-_SPELLING: Final = re.compile(r"[\s().\-/\u00a0\u2010-\u2015]")
-_PLAIN: Final = re.compile(r"\+[1-9][1-9]{3}[0-9]{3,11}")
-"""With + and country code, and no 0 where one could be too many."""
-_TRUNK_ZERO: Final = re.compile(r"(00)?[1-9][0-9]{0,2}0")
-"""A 0 right after what may be a country code: often one that is only dialled within the country."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipient:
-    """`jid`: as WhatsApp addresses it. `number`: digits only; None for groups and hidden ids."""
-
-    jid: str
-    number: str | None = None
-
-    @property
-    def address(self) -> str:
-        """As the database knows it."""
-        return self.number or self.jid
+_INVISIBLE: Final = re.compile(f"[{INVISIBLE}]")
+_SEPARATORS: Final = re.compile(f"[{SEPARATORS}]")
+_USER: Final = re.compile(
+    r"(?P<user>[0-9]{5,20})(\.[0-9]{1,5})?(:[0-9]{1,5})?@(?P<server>s\.whatsapp\.net|c\.us|lid)", re.ASCII
+)
+_GROUP: Final = re.compile(r"[0-9]{5,25}(-[0-9]{5,15})?@g\.us", re.ASCII)
+_NUMBER: Final = re.compile(r"\+?[0-9]+", re.ASCII)
 
 
 def parse_recipient(text: str, default_region: str | None, *, transport: str = "whatsapp") -> Recipient:
@@ -48,92 +42,84 @@ def parse_recipient(text: str, default_region: str | None, *, transport: str = "
 
     `transport`: whose section of the config has `default_region`.
     """
-    text = text.strip()
-    if "@" not in text:
-        number = _parse_number(text, default_region, transport)
-        return Recipient(f"{number}@{USER_SERVER}", number)
-    match = _JID.fullmatch(text)
-    if match is None:
-        raise _refused(
-            f"recipient {text!r} is not a WhatsApp address: write a phone number such as +6281234567890, "
-            "or NUMBER@s.whatsapp.net, or ID@g.us for a group"
-        )
-    user, server = match["user"], match["server"]
-    return Recipient(f"{user}@{USER_SERVER}", user) if server in {USER_SERVER, "c.us"} else Recipient(text)
-
-
-def _parse_number(text: str, region: str | None, transport: str) -> str:
-    digits = _SPELLING.sub("", text)
-    if digits.startswith("00"):
-        digits = "+" + digits[2:]
-    if not re.fullmatch(r"\+?[0-9]+", digits, re.ASCII):
+    clean = _INVISIBLE.sub("", text[: LONGEST + 1])
+    if "@" in clean:
+        address = clean.strip()
+        if _GROUP.fullmatch(address):
+            return Recipient(address)
+        if (match := _USER.fullmatch(address)) is None:
+            raise _refused(
+                f"recipient {text!r} is not a WhatsApp address: write a phone number such as +6281234567890, "
+                "or NUMBER@s.whatsapp.net, or ID@g.us for a group"
+            )
+        if match["server"] == "lid":
+            return Recipient(f"{match['user']}@lid")
+        digits = match["user"] if match["user"].startswith("0") else f"+{match['user']}"
+    else:
+        digits = _SEPARATORS.sub("", clean)
+    if _NUMBER.fullmatch(digits) is None or len(text) > LONGEST:
         raise _refused(f"recipient {text!r} is not a phone number: write it as +6281234567890")
+    if digits.startswith("00"):
+        digits = f"+{digits[2:]}"
     if digits.startswith("+"):
-        number = _try(digits, None)
-        if number is not None and phonenumbers.is_possible_number(number):
-            return _e164_digits(number)
-        raise _refused(f"recipient {text!r} cannot be a phone number: it has too few or too many digits")
-    # Without + it may be a number of the default region, or one with its country code: only a valid reading counts.
-    for number in (_try(digits, region), _try("+" + digits, None)):
-        if number is not None and phonenumbers.is_valid_number(number):
-            return _e164_digits(number)
-    fix = "write it with + and country code" + ("" if region else f", or set transports.{transport}.default_region")
-    raise _refused(f"recipient {text!r} cannot be resolved to a phone number without its country: {fix}")
+        if (number := _read(digits[1:])) is None:
+            raise _refused(
+                f"recipient {text!r} cannot be a phone number: no country has the code, or it has too few or too many digits"
+            )
+        return of_number(number)
+    if (number := _resolve(digits, default_region)) is None:
+        fix = "write it with + and country code"
+        fix += "" if default_region else f", or set transports.{transport}.default_region"
+        raise _refused(f"recipient {text!r} cannot be resolved to a phone number without its country: {fix}")
+    return of_number(number)
+
+
+def _resolve(digits: str, region: str | None) -> str | None:
+    """A number without +: the only possible reading, or the first of several that is in a range of its country."""
+    readings = {of_number(number).address: number for number in _readings(digits, region)}
+    if len(readings) == 1:
+        return next(iter(readings.values()))
+    return next((number for address, number in readings.items() if _is_assigned(address)), None)
+
+
+def _readings(digits: str, region: str | None) -> Iterator[str]:
+    """The possible readings, the likeliest first: with the region's country code, within the region, with another code."""
+    code = "" if region is None else str(phonenumbers.country_code_for_region(region))
+    has_code = _read(digits) if not digits.startswith("0") else None
+    if code and has_code is not None and digits.startswith(code):
+        yield has_code
+    if code and (within := _read(code + digits)) is not None:
+        yield within
+    if has_code is not None:
+        yield has_code
+
+
+def _read(digits: str) -> str | None:
+    """The number that these digits, which begin with a country code, mean; None: they cannot be one."""
+    try:
+        number = phonenumbers.parse(f"+{digits}", None)
+    except phonenumbers.NumberParseException:
+        return None
+    national = phonenumbers.national_significant_number(number)
+    full = f"{number.country_code}{national}"
+    if full != digits:
+        # One prefix was removed. Without it, the number must mean the same wherever it is read again.
+        return _read(full)
+    if address_in(str(number.country_code), national) is not None:
+        return full
+    possible = phonenumbers.is_possible_number_with_reason(number) == phonenumbers.ValidationResult.IS_POSSIBLE
+    return full if possible and len(full) <= MOST else None
+
+
+def _is_assigned(address: str) -> bool:
+    """Whether a number is in a range of its country, as far as this release of phonenumbers knows."""
+    number = phonenumbers.parse(f"+{address}", None)
+    regions = phonenumbers.COUNTRY_CODE_TO_REGION_CODE.get(number.country_code or 0, ())
+    return any(phonenumbers.is_valid_number_for_region(number, region) for region in regions)
 
 
 def _refused(text: str) -> PermanentError:
     return PermanentError(text, error_class=ErrorClass.RECIPIENT)
-
-
-def _try(digits: str, region: str | None) -> phonenumbers.PhoneNumber | None:
-    try:
-        return phonenumbers.parse(digits, region)
-    except phonenumbers.NumberParseException:
-        return None
-
-
-def _e164_digits(number: phonenumbers.PhoneNumber) -> str:
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164).removeprefix("+")
-
-
-def digits_of(text: str) -> str:
-    """The digits in a text, as they are."""
-    return re.sub("[^0-9]", "", text)
-
-
-def address_of(recipient: str) -> str:
-    """`shardd.address_of` in Python: the address that the database derives from the spelling alone."""
-    if recipient.endswith((f"@{HIDDEN_SERVER}", "@g.us")):
-        return recipient
-    if "@" in recipient:
-        return recipient.partition("@")[0].partition(":")[0]
-    return digits_of(recipient).removeprefix("00")
-
-
-def is_plain(recipient: str) -> bool:
-    """Whether `parse_recipient` finds the address of `address_of` in every region: nearly all recipients."""
-    return "@" in recipient or _PLAIN.fullmatch(recipient) is not None
-
-
-def is_ambiguous(recipient: str, region: str | None) -> bool:
-    """Whether `parse_recipient` may find another address than `address_of`. `region`: the device's default region."""
-    if is_plain(recipient):
-        return False
-    digits = digits_of(recipient)
-    if recipient.lstrip(" (").startswith("+") or digits.startswith("00"):
-        return _TRUNK_ZERO.match(digits) is not None
-    return region is not None
-
-
-def other_spellings(address: str) -> list[str]:
-    """Other digits by which a job may name the same phone number: without country code, or with a trunk prefix."""
-    number = _try(f"+{address}", None) if address.isdecimal() else None
-    if number is None:
-        return []
-    region = phonenumbers.region_code_for_number(number)
-    trunk = phonenumbers.ndd_prefix_for_region(region, True) or "" if region else ""
-    code, national = str(number.country_code), phonenumbers.national_significant_number(number)
-    return sorted({national, f"{trunk}{national}", f"{code}{trunk}{national}"} - {address})
 
 
 def is_region(code: str) -> bool:
@@ -141,6 +127,6 @@ def is_region(code: str) -> bool:
     return code in phonenumbers.SUPPORTED_REGIONS
 
 
-def country_codes(regions: Iterable[str]) -> list[str]:
-    """Calling codes of these regions, without duplicates."""
-    return sorted({str(phonenumbers.country_code_for_region(region)) for region in regions})
+def calling_codes(regions: Mapping[str, str]) -> dict[str, str]:
+    """The calling code of each of these regions, under its key."""
+    return {name: str(phonenumbers.country_code_for_region(region)) for name, region in regions.items()}

@@ -29,13 +29,13 @@ GIVEN: Final = (
 
 RETRIED: Final = (
     *(name for name in GIVEN if name != "device_id"),
-    *("producer", "created_at", "rendered", "confirms", "attempt", "resend_of", "resends"),
+    *("producer", "created_at", "address", "number", "rendered", "confirms", "attempt", "resend_of", "resends"),
 )
 """Columns that a job keeps when it is brought back from the archive, besides its id and, outside of a group, its device."""
 
 RESENT: Final = (
     *(name for name in GIVEN if name not in ("device_id", "device_group", "dedupe_key", "order_group")),
-    *("producer", "rendered"),
+    *("producer", "address", "number", "rendered"),
 )
 """Columns that a job takes from the one whose message it repeats, because the recipient's phone could not decrypt that."""
 

@@ -4,7 +4,8 @@ Migrations are the files `shardd/queue/migrations/NNNN_name.sql`. All that are m
 that only the owner of the schema can take: afterwards the database is at this release, or nothing happened. Of two supervisors
 that start at once, the second waits and finds nothing to do. The SHA-256 of each file is recorded: a file that was edited after
 it was applied would make databases differ unnoticed. At the end of each run, `definitions.sql` writes what this release defines
-in Python, `revokes.sql` takes unintended rights from PUBLIC, and `grants.sql` gives the producers' role its rights, if it exists.
+in Python, `numbering.sql` the numbering plans of all countries, `revokes.sql` takes unintended rights from PUBLIC, and
+`grants.sql` gives the producers' role its rights, if it exists.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from shardd.queue.columns import QUERIES, fill_in, quoted
 from shardd.queue.database import Record, column_of, first, rows_of
 
 DEFINITIONS: Final = "definitions.sql"
+NUMBERING: Final = "numbering.sql"
 REVOKES: Final = "revokes.sql"
 GRANTS: Final = "grants.sql"
 NO_PRODUCER_ROLE: Final = (
@@ -106,7 +108,7 @@ def load_migrations(folder: Traversable | None = None) -> list[Migration]:
     for file in folder.iterdir():
         if match := _FILE.fullmatch(file.name):
             found.append(Migration(int(match[1]), match[2], file.read_text(encoding="utf-8")))
-        elif file.name.endswith(".sql") and file.name not in {DEFINITIONS, REVOKES, GRANTS}:
+        elif file.name.endswith(".sql") and file.name not in {DEFINITIONS, NUMBERING, REVOKES, GRANTS}:
             raise DatabaseError(f"migration {file.name} has no name like 0001_queue.sql: rename it")
     found.sort(key=lambda migration: migration.version)
     for expected, migration in enumerate(found, start=1):
@@ -149,7 +151,7 @@ async def _migrate(connection: Connection, folder: Traversable, migrations: Sequ
             await _apply(connection, migration.file_name, migration.text)
             record = {"version": migration.version, "name": migration.name, "sha256": migration.sha256}
             await connection.execute(QUERIES["record_migration"], record)
-        for name in (DEFINITIONS, REVOKES, GRANTS):
+        for name in (DEFINITIONS, NUMBERING, REVOKES, GRANTS):
             file = folder.joinpath(name)
             if file.is_file() and (name != GRANTS or (await _producer_role(connection))["is_there"]):
                 await _apply(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import json
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from shardd.errors import BlockedError, RefusedDataError
 from shardd.logs import get_logger
+from shardd.persons import recipient_at
 from shardd.queue.database import Statements, first
 from shardd.queue.values import arrays
 
 log = get_logger(__name__)
+
+Pair = tuple[str, str]
+"""Two addresses of one person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +53,33 @@ class OptOuts(Statements):
         return new
 
     async def _store(self, opt_out: OptedOut, confirm: str | None) -> bool:
+        # Of two forms of one number, the better one is answered.
+        persons = {recipient_at(recipient).address: recipient for recipient in reversed(opt_out.recipients)}
         params = {
             "device_id": opt_out.device_id,
-            "recipients": list(opt_out.recipients),
+            "recipients": [*reversed(persons.values())],
             "words": opt_out.words,
             "said_at": opt_out.at,
             "confirm": confirm,
         }
-        return bool(await self._database.value("hear_opt_out", params))
+        new = bool(await self._database.value("hear_opt_out", params))
+        *others, best = persons
+        await self.learn((best, other) for other in others)
+        return new
 
-    async def unwanted(self, addresses: Mapping[int, str]) -> set[int]:
-        """Those of these jobs that must not be sent. `addresses`: of their recipients, by job id."""
-        params = {"ids": list(addresses), "addresses": list(addresses.values())}
-        return await self._ids("opted_out_jobs", params)
+    async def learn(self, pairs: Iterable[Pair]) -> None:
+        """Remember which addresses are one person's: opt-outs of one hold for the other from then on. Raises DatabaseError."""
+        if pairs := sorted(set(pairs)):
+            addresses, others = zip(*pairs, strict=True)
+            await self._database.execute("learn_addresses", {"addresses": list(addresses), "others": list(others)})
 
-    async def configure(self, exempt: Sequence[str], country_codes: Sequence[str]) -> None:
-        """Store the classes that an opt-out does not stop, and the calling codes of the default regions."""
-        await self._database.execute(
-            "configure_opt_outs", {"exempt": list(exempt), "country_codes": list(country_codes)}
-        )
+    async def opted_out(self, addresses: Collection[str]) -> set[str]:
+        """Those of these addresses that opted out. Raises DatabaseError."""
+        return set(await self._database.column("opted_out_addresses", {"addresses": list(addresses)}))
+
+    async def configure(self, exempt: Sequence[str], codes: Mapping[str, str]) -> None:
+        """Store the classes that an opt-out does not stop, and the calling codes of the default regions, by transport."""
+        await self._database.execute("configure_opt_outs", {"exempt": list(exempt), "codes": json.dumps(dict(codes))})
 
 
 CHUNK: Final = 2000
@@ -160,6 +173,6 @@ class OptOutAdmin(Statements):
         """Each time that an address opted out."""
         return await self._database.rows_for(LoggedOptOut, "opt_out_log", {"address": address})
 
-    async def stopped(self, addresses: Sequence[str], most: int) -> list[StoppedJob]:
-        """The newest jobs that an opt-out stopped; `addresses`: the spellings of its address."""
-        return await self._database.rows_for(StoppedJob, "jobs_stopped", {"addresses": list(addresses), "most": most})
+    async def stopped(self, address: str, most: int) -> list[StoppedJob]:
+        """The newest jobs that the opt-out of this address stopped."""
+        return await self._database.rows_for(StoppedJob, "jobs_stopped", {"address": address, "most": most})

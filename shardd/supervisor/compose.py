@@ -47,6 +47,7 @@ from shardd.supervisor.dispatch.router import Router
 from shardd.supervisor.dispatch.verdicts import Death
 from shardd.supervisor.inbound.cloud_webhook import make_cloud_webhook
 from shardd.supervisor.inbound.inbox import InboxWriter
+from shardd.supervisor.inbound.opt_out_answers import OptOutAnswers
 from shardd.supervisor.inbound.opt_outs import OptOutCheck, OptOutInbox
 from shardd.supervisor.inbound.path_webhook import make_path_webhooks
 from shardd.supervisor.inbound.receipt_spool import ReceiptSpool
@@ -121,10 +122,6 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         queue = scheduler.queues.get(device_id)
         return current.config.pacing.zone if queue is None else queue.pace.zone
 
-    def region(device_id: str) -> str | None:
-        queue = scheduler.queues.get(device_id)
-        return None if queue is None else current.config.transports.region_of(queue.device.transport)
-
     def send(shard: int, message: ipc.ToWorker) -> bool:
         return workers.send(shard, message)
 
@@ -138,6 +135,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         config,
         lambda: [shard.spool_error for shard in workers.shards if shard.spool_error is not None],
     )
+    answers = OptOutAnswers(OptOuts(pools.opt_outs), opt_outs.contains, send)
     router = Router(
         jobs=jobs,
         scheduler=scheduler,
@@ -147,7 +145,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         may_claim=lambda: keeper.good() and state_watch.error is None,
         batch=lambda: current.config.queue.batch,
         backoff=lambda: current.job_backoff,
-        opt_out_check=OptOutCheck(OptOuts(pools.queue), region, opt_outs.contains),
+        opt_out_check=OptOutCheck(opt_outs.contains),
         defect=defects.note,
     )
     claim_watch = ClaimWatch(Jobs(pools.general), router, in_flight, lambda: current.config.queue.send_timeout)
@@ -246,6 +244,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
             defects=defects,
             device_changed=device_sync.state_changed,
             receipt=receipts.add,
+            opt_out_asked=answers.asked,
             arrived=inbox.arrived,
             visited=visits.reported,
             unencodable_device=scheduler.undeliverable,
@@ -357,6 +356,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         webhooks,
         opt_outs,
         inbox,
+        answers,
         receipts,
         visits,
         *([] if cloud_webhook is None else [cloud_webhook]),

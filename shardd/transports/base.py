@@ -95,6 +95,10 @@ class Transport(ABC):
     async def prepare(self, device: DeviceSpec, job: JobSpec, fetched: Any) -> Any:
         """Do everything before the hand-over; nothing may leave here."""
 
+    def other_addresses(self, prepared: Any) -> Sequence[str]:
+        """Addresses of the recipient to which the message goes, or may go, besides that of the job."""
+        return ()
+
     @abstractmethod
     async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Any) -> Sent:
         """Hand the message over."""

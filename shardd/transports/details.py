@@ -9,7 +9,7 @@ from typing import Any, Final
 from shardd.errors import ErrorClass, PermanentError
 from shardd.ipc import JobSpec
 from shardd.json_values import UnreadableError, read_object
-from shardd.phone_numbers import digits_of
+from shardd.persons import digits_of
 
 MOST: Final = 8192
 """Bytes, as the gate has it (check_sizes in 0004_admission.sql)."""

@@ -1,8 +1,8 @@
 """Sends jobs through their transports, and reports what is known about each afterwards.
 
-The order of the steps is the promise of shardd: journal `preparing` → fetch → the device's lock → prepare → journal `started` →
-deliver → journal `outcome` → report. A failure before `started` is harmless, because nothing has left; after it, only positive
-proof counts.
+The order of the steps is the promise of shardd: journal `preparing` → fetch → the device's lock → prepare → check of opt-outs →
+journal `started` → deliver → journal `outcome` → report. A failure before `started` is harmless, because nothing has left; after
+it, only positive proof counts.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from shardd.errors import (
 from shardd.ipc import ClaimKey, DeviceSpec, JobSpec, Outcome
 from shardd.journal import Journal
 from shardd.logs import get_logger
+from shardd.persons import recipient_at
 from shardd.states import DeviceState, Verdict
 from shardd.transports.base import Events, Sent, Transport
 from shardd.worker.start_gate import StartGate
@@ -88,10 +89,12 @@ class Sender:
         report: Callable[[Outcome], None],
         send_timeout: float,
         rss: Callable[[], int],
+        opted_out: Callable[[str, Sequence[str]], Awaitable[bool]],
         careful: bool = False,
     ) -> None:
-        """`rss`: the bytes that this process takes now; `careful`: see `StartGate`."""
+        """`opted_out`: see `OptOutQuestions`; `rss`: the bytes that this process takes now; `careful`: see `StartGate`."""
         self._rss = rss
+        self._opted_out = opted_out
         self._journal = journal
         self._transports = transports
         self._devices = devices
@@ -282,6 +285,10 @@ class Sender:
         self, transport: Transport, device: DeviceSpec, job: JobSpec, entry: InFlightJob, fetched: Any
     ) -> Sent:
         prepared = await transport.prepare(device, job, fetched)
+        if job.heeds_opt_outs:
+            address, others = recipient_at(job.recipient).address, transport.other_addresses(prepared)
+            if await self._opted_out(address, others):
+                raise OptedOutError("the recipient opted out")
         # Connecting and uploading may have taken long. From here to the hand-over nothing waits.
         _check_expiry(job)
         self._journal.started(job.key)

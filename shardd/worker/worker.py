@@ -30,6 +30,7 @@ from shardd.states import DeviceState, Verdict
 from shardd.tasks import TaskSet
 from shardd.transports.base import Surroundings
 from shardd.wire import OutOfSyncError, Undecodable, Unencodable, worker_reader
+from shardd.worker.opt_out_questions import OptOutQuestions
 from shardd.worker.sender import Sender
 from shardd.worker.transports import Transports
 
@@ -54,6 +55,7 @@ class Worker:
         self._transports = Transports({}, Surroundings(), self)
         self._devices: dict[str, DeviceSpec] = {}
         self._outcomes: list[Outcome] = []
+        self._questions = OptOutQuestions(self._send)
         self._ended = asyncio.Event()
         self._exit_code = 0
         self._tasks = TaskSet()
@@ -101,7 +103,7 @@ class Worker:
 
     # ---- channel.Listener
 
-    def received(self, message: ipc.ToWorker) -> None:  # noqa: C901  # one case for each type of message
+    def received(self, message: ipc.ToWorker) -> None:  # noqa: C901, PLR0912  # one case for each type of message
         """A message of the supervisor."""
         match message:
             case ipc.Setup():
@@ -125,6 +127,8 @@ class Worker:
                 set_log_level(message.level)
             case ipc.Audit():
                 self._answer_audit(message.request)
+            case ipc.OptOutAnswer():
+                self._questions.answered(message)
             case _:
                 assert_never(message)
 
@@ -191,6 +195,7 @@ class Worker:
             report=self._report,
             send_timeout=setup.send_timeout,
             rss=_rss,
+            opted_out=self._questions.opted_out,
             careful=setup.careful_for > 0,
         )
         asyncio.get_running_loop().call_later(setup.careful_for, self._sender.relax)

@@ -107,7 +107,13 @@ async def test_an_old_system_moves_over_and_its_messages_leave_once(
             message(217, group_order=1, **broken),
         ],
     )
-    place.daemon.write_config(transports={"wablas": {"base": platforms.base}, "whacenter": {"base": platforms.base}})
+    place.daemon.write_config(
+        transports={
+            "whatsapp": {"default_region": "ID"},
+            "wablas": {"base": platforms.base, "default_region": "ID"},
+            "whacenter": {"base": platforms.base, "default_region": "ID"},
+        }
+    )
     command = ("import", "legacy", "--from", old.dsn, "--json")
 
     rehearsed = await place.shardd(*command, "--dry-run")

@@ -1,116 +1,202 @@
-"""SQL and Python read phone numbers alike wherever both are certain."""
+"""Python (phonenumbers) and SQL (a table that is generated from it) read every recipient alike."""
 
 from __future__ import annotations
 
 import itertools
-from contextlib import AbstractContextManager, nullcontext
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import phonenumbers
 import psycopg
 import pytest
-from phonenumbers import PhoneNumberType
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from shardd.errors import PermanentError
-from shardd.phone_numbers import address_of, is_ambiguous, parse_recipient
+from shardd.persons import OTHER_FORMS, address_of_number, recipient_at
+from shardd.phone_numbers import parse_recipient
 from tests.support.queue_rows import connect
 
-TO = "+6281234567890"
-NUMBERS = ("6281234567890", "4915112345678", "5511987654321", "12125551234", "390612345678", "79161234567")
-SPELLINGS = (
-    "+{}",
-    "00{}",
-    "{}",
-    "(+{0[0]}{0[1]}) {0[2]}",
-    "+{0[0]}{0[1]}-{0[2]}",
-    "{}@s.whatsapp.net",
-    "{}@lid",
-    "+{0[0]}{0[1]} (0){0[2]}",
-)
-ODD = (
-    "6281234567890-1400000000@g.us",
-    "6281234:7@s.whatsapp.net",
-    "(+62) 0812 3456",
-    "٣" + TO,
-    "0812 3456 7890",
-    "0062 812-34",
-)
-REGIONS = (None, "ID", "DE")
+ROOT = Path(__file__).parents[2]
+REGIONS = (None, "ID", "DE", "BR", "AR", "MX", "US", "RU", "IT", "IN", "HU")
+CODES = {None: "", **{region: str(phonenumbers.country_code_for_region(region)) for region in REGIONS if region}}
+READ = """
+CREATE FUNCTION pg_temp.read_one(recipient text, code text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    one record;
+BEGIN
+    one := shardd.resolve(recipient, array[code], 'jobs');
+    RETURN concat_ws(' ', one.address, one.number);
+EXCEPTION WHEN check_violation THEN
+    RETURN NULL;
+END $$
+"""
 
 
-def spellings() -> list[str]:
-    parts = [(number[:1], number[1:2], number[2:]) for number in NUMBERS]
-    return [
-        form.format(pieces if "[" in form else number)
-        for (number, pieces), form in itertools.product(zip(NUMBERS, parts, strict=True), SPELLINGS)
-    ] + list(ODD)
-
-
-async def test_a_python_address_is_the_databases(dsn: str) -> None:
+@pytest.fixture
+def connection(dsn: str) -> Iterator[psycopg.Connection[Any]]:
     with connect(dsn) as connection:
-        found = connection.execute("SELECT shardd.address_of(r) FROM unnest(%s::text[]) r", [spellings()]).fetchall()
-    assert [(address_of(recipient),) for recipient in spellings()] == found
+        connection.execute(READ)
+        yield connection
 
 
-@pytest.mark.parametrize("region", REGIONS)
-def test_unambiguous_spellings_are_parsed_to_the_address_that_the_database_derives(region: str | None) -> None:
-    sure = [spelling for spelling in spellings() if not is_ambiguous(spelling, region)]
-    for spelling in sure:
-        try:
-            parsed = parse_recipient(spelling, region)
-        except PermanentError:
-            continue  # nothing is sent to it
-        assert parsed.address == address_of(spelling), spelling
-    assert len(sure) > len(spellings()) / 2
+def in_sql(connection: psycopg.Connection[Any], texts: list[tuple[str, str | None]]) -> list[str | None]:
+    recipients, codes = [text for text, _ in texts], [CODES[region] for _, region in texts]
+    statement = """
+        SELECT pg_temp.read_one(recipient, code)
+          FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS e(recipient, code, n) ORDER BY n"""
+    return [row[0] for row in connection.execute(statement, [recipients, codes])]
+
+
+def in_python(text: str, region: str | None) -> str | None:
+    """The address, and the number if there is one; None: refused."""
+    try:
+        recipient = parse_recipient(text, region)
+    except PermanentError:
+        return None
+    return " ".join(filter(None, (recipient.address, recipient.number)))
+
+
+def compare(connection: psycopg.Connection[Any], texts: list[tuple[str, str | None]]) -> None:
+    found = dict(zip(texts, in_sql(connection, texts), strict=True))
+    assert found == {(text, region): in_python(text, region) for text, region in texts}
+
+
+COUNTRIES = sorted(phonenumbers.COUNTRY_CODE_TO_REGION_CODE)
+PREFIXES = ("", "0", "00", "1", "8", "06", "9", "15", "0 15", "90", "(0)")
+GAPS = ("", " ", "-", "\u00a0", "\u2011", "\u200e", "\u202f", ".", "/", " (", ") ", "\u2060", "\ufeff")
+STARTS = ("+", "00", "", "(+", " +", "\u202a+", "+\u200e", "++", "tel:")
+ENDS = (
+    "",
+    "",
+    "",
+    "@s.whatsapp.net",
+    "@c.us",
+    ":12@s.whatsapp.net",
+    ".1:7@lid",
+    "@lid",
+    "@g.us",
+    "-1400000000@g.us",
+    "\u202c",
+    " ",
+)
+
+
+@st.composite
+def numbers(draw: st.DrawFn) -> str:
+    """Digits: a country code, perhaps a prefix, and the begin of a real number with more, fewer or other digits behind it."""
+    code = draw(st.sampled_from(COUNTRIES))
+    region = draw(st.sampled_from(phonenumbers.COUNTRY_CODE_TO_REGION_CODE[code]))
+    kind = draw(st.sampled_from([phonenumbers.PhoneNumberType.MOBILE, phonenumbers.PhoneNumberType.FIXED_LINE]))
+    example = phonenumbers.example_number_for_type(region, kind) if region != "001" else None
+    example = example or phonenumbers.example_number_for_non_geo_entity(code) or phonenumbers.example_number(region)
+    national = phonenumbers.national_significant_number(example) if example else "123456789"
+    keep = draw(st.integers(0, len(national)))
+    rest = draw(st.text("0123456789", max_size=9))
+    tail = draw(st.sampled_from([national[keep:], rest]))
+    return draw(st.sampled_from([str(code), str(code), ""])) + draw(st.sampled_from(PREFIXES)) + national[:keep] + tail
+
+
+@st.composite
+def spellings(draw: st.DrawFn) -> tuple[str, str | None]:
+    digits = draw(numbers())
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(digits)))
+        digits = digits[:at] + draw(st.sampled_from(GAPS)) + digits[at:]
+    return draw(st.sampled_from(STARTS)) + digits + draw(st.sampled_from(ENDS)), draw(st.sampled_from(REGIONS))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.one_of(
+            spellings(), st.tuples(st.text(max_size=30).filter(lambda t: "\0" not in t), st.sampled_from(REGIONS))
+        ),
+        max_size=200,
+    )
+)
+def test_both_read_any_spelling_alike(connection: psycopg.Connection[Any], texts: list[tuple[str, str | None]]) -> None:
+    compare(connection, [(text.encode("utf-8", "ignore").decode(), region) for text, region in texts])
+
+
+def test_both_read_the_numbers_of_all_countries_alike(connection: psycopg.Connection[Any]) -> None:
+    """With each prefix that is dialled within the country, in each region; and each of the ten digits after the code."""
+    texts = []
+    for code, regions in phonenumbers.COUNTRY_CODE_TO_REGION_CODE.items():
+        for region in regions:
+            example = phonenumbers.example_number(region) if region != "001" else None
+            example = example or phonenumbers.example_number_for_non_geo_entity(code)
+            if example is None:
+                continue
+            national = phonenumbers.national_significant_number(example)
+            texts += [f"+{code}{prefix}{national}" for prefix in PREFIXES]
+            texts += [f"{code}{digit}{national[1:]}" for digit in range(10)]
+            texts += [f"+{code}{national[:length]}" for length in range(len(national))]
+    assert len(texts) > 5000
+    compare(connection, list(itertools.product(texts, (None, "ID"))))
+
+
+def test_the_table_is_that_of_the_installed_phonenumbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts/lib"))
+    monkeypatch.delitem(sys.modules, "numbering_table", raising=False)
+    made = import_module("numbering_table")
+    assert made.FILE.read_text(encoding="utf-8") == made.table(), "run: python scripts/lib/numbering_table.py"
 
 
 @pytest.mark.parametrize(
-    ("recipient", "region", "ambiguous"),
+    ("texts", "address"),
     [
-        ("+6281234567890", "ID", False),
-        ("+6281234567890", None, False),
-        ("006281234567890", "ID", False),
-        ("6281234567890", None, False),
-        ("6281234567890", "ID", True),
-        ("0812 3456 7890", "ID", True),
-        ("+49 (0)151 2345678", None, True),
-        ("0049 (0)151 2345678", None, True),
-        ("(+62) 0812 3456 7890", None, True),
-        ("6281234567890@s.whatsapp.net", "ID", False),
-        ("12345678@lid", "ID", False),
+        (["+5491123456789", "+54 11 15 2345 6789", "+54111523456789", "+54 9 11 2345-6789", "+541123456789"], "5491123456789"),
+        (["+5215512345678", "+525512345678", "+52 1 55 1234 5678", "5215512345678@s.whatsapp.net"], "525512345678"),
+        (["+5511987654321", "+551187654321", "+55 011 98765-4321", "551187654321@c.us"], "5511987654321"),
+        (["+22997123456", "+2290197123456"], "2290197123456"),
+        (["+6281234567890", "+62 (0)812-3456-7890", "006281234567890", "+62\u00a0812\u20113456\u20117890"], "6281234567890"),
+        (["\u200e+6281234567890\u202c", "6281234567890:2@s.whatsapp.net", "6281234567890@c.us"], "6281234567890"),
+        (["6281234567890", "0812 3456 7890", "081234567890@s.whatsapp.net", "81234567890"], "6281234567890"),
+        (["123456789012@lid", "123456789012:2@lid", "123456789012.0:2@lid", " 123456789012@lid\u200e"], "123456789012@lid"),
+        (["120363041234567890@g.us"], "120363041234567890@g.us"),
+        (["+39 06 12345678"], "390612345678"),
     ],
+)  # fmt: skip
+def test_a_person_has_one_address(connection: psycopg.Connection[Any], texts: list[str], address: str) -> None:
+    assert {in_python(text, "ID").split()[0] for text in texts} == {address}  # type: ignore[union-attr]  # none is refused
+    compare(connection, [(text, "ID") for text in texts])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["08123456789", "+999123456789", "123456", "00000000000", "+628123", "+62 812345678901234567", "somebody", "", "+"],
 )
-def test_only_ambiguous_numbers_are_looked_up_again(recipient: str, region: str | None, ambiguous: bool) -> None:
-    assert is_ambiguous(recipient, region) is ambiguous
+def test_what_can_never_be_a_number_is_refused(connection: psycopg.Connection[Any], text: str) -> None:
+    assert in_python(text, None) is None
+    compare(connection, [(text, None)])
 
 
-async def test_the_gate_admits_whatever_can_be_sent_to(dsn: str) -> None:
-    """But for a + in parentheses, which only Python reads: the list of opt-outs may hold it."""
-    sendable = []
-    for spelling in spellings():
-        try:
-            parse_recipient(spelling, "ID")
-        except PermanentError:
-            continue
-        sendable += [] if spelling.startswith("(+") else [spelling]
-    with connect(dsn) as connection:
-        connection.execute("SELECT shardd.check_recipient(r, 'jobs') FROM unnest(%s::text[]) r", [sendable])
+@pytest.mark.parametrize("text", ["+62500000000", "+4901000", "+551100000000"])
+def test_no_range_is_ever_missed(connection: psycopg.Connection[Any], text: str) -> None:
+    """Countries open new ranges before a release of phonenumbers knows them."""
+    assert not phonenumbers.is_valid_number(phonenumbers.parse(text))
+    assert in_python(text, None) is not None
+    compare(connection, [(text, None)])
 
 
-async def test_the_database_knows_which_countries_have_numbers_that_begin_with_zero(dsn: str) -> None:
-    """check_spelling refuses a 0 after every country code of phonenumbers but those where it is part of the number."""
-    zeros = {39, 225, 226, 229, 241, 242, 378, 881, 992}
-    examples = (
-        (code, phonenumbers.example_number_for_type(region, kind))
-        for code, regions in phonenumbers.COUNTRY_CODE_TO_REGION_CODE.items()
-        for region, kind in itertools.product(regions, (PhoneNumberType.FIXED_LINE, PhoneNumberType.MOBILE))
-    )
-    shown = {code for code, one in examples if one and phonenumbers.national_significant_number(one).startswith("0")}
-    assert set() < shown <= zeros
-    with connect(dsn) as connection:
-        for code in phonenumbers.COUNTRY_CODE_TO_REGION_CODE:
-            refused: AbstractContextManager[Any] = (
-                nullcontext() if code in zeros else pytest.raises(psycopg.Error, match="has a 0 after its country")
-            )
-            with refused:
-                connection.execute("SELECT shardd.check_spelling(%s)", [f"+{code}0123456"])
+def test_the_rules_of_other_forms_name_each_country_once() -> None:
+    codes = [one.code for one in OTHER_FORMS]
+    assert len(set(codes)) == len(codes)
+    assert {int(code) for code in codes} <= set(COUNTRIES)
+
+
+@given(numbers())
+def test_an_address_is_its_own(digits: str) -> None:
+    """What the database hands to a worker leads to the same address again."""
+    try:
+        recipient = parse_recipient(f"+{digits}", None)
+    except PermanentError:
+        return
+    address = recipient.address
+    assert address_of_number(address) == address
+    assert recipient_at(f"+{recipient.number}").address == address
+    assert parse_recipient(f"+{address}", None).address == address

@@ -17,7 +17,9 @@ from shardd.legacy.postgresql import PostgresqlSource
 from shardd.legacy.report import Report
 from shardd.legacy.spool import Spool
 from shardd.legacy.tables import MESSAGES, SESSIONS
+from shardd.phone_numbers import calling_codes
 from shardd.queue.imports import BATCH, Admission, ImportedJob, Imports
+from shardd.queue.opt_outs import OptOuts
 from shardd.queue.sessions import Adoption
 from shardd.transports.whatsapp.sessions.importing import import_sessions
 from shardd.transports.whatsapp.sessions.setup import prepare_store
@@ -30,6 +32,9 @@ async def take_over(config: Config, system: OldSystem, store: str | None, report
     """Import, and fill the report. `store`: the DSN of the old sessions, if they can be reached. Raises SharddError."""
     async with open_session_context(config) as context:
         imports = Imports(context.database, dry_run=report.dry_run)
+        # By these, the database reads numbers without country code; no node may have stored them yet.
+        codes = calling_codes(config.transports.regions)
+        await OptOuts(context.database).configure(config.opt_outs.exempt or (), codes)
         there = _list_sessions(store) if store else []
         plan = plan_devices(system.devices, await imports.known_devices(), there, report)
         _remark(system, store, plan, report)

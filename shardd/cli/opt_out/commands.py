@@ -22,7 +22,6 @@ from shardd.cli.output import Facts, make_console, make_facts, print_exactly, pr
 from shardd.cli.words import ago, count, moment_text
 from shardd.config import Config
 from shardd.errors import UsageError
-from shardd.phone_numbers import other_spellings
 from shardd.queue.database import Database
 from shardd.queue.opt_outs import LoggedOptOut, NewOptOut, OptOut, OptOutAdmin, StoppedJob
 
@@ -130,7 +129,7 @@ def show(recipient: str, as_json: bool, config: Config) -> None:
 
     async def find(database: Database) -> tuple[OptOut | None, list[LoggedOptOut], list[StoppedJob]]:
         admin = OptOutAdmin(database)
-        stopped = await admin.stopped([address, *other_spellings(address)], MOST_STOPPED)
+        stopped = await admin.stopped(address, MOST_STOPPED)
         return await admin.show(address), await admin.trail(address), stopped
 
     found, heard, stopped = with_database(config, find)

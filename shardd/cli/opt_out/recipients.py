@@ -9,14 +9,15 @@ from typing import Final
 
 from shardd.config import Config
 from shardd.errors import PermanentError, UsageError
-from shardd.phone_numbers import Recipient, parse_recipient
+from shardd.persons import Recipient
+from shardd.phone_numbers import parse_recipient
 from shardd.queue.opt_outs import NewOptOut
 
 _RECIPIENT: Final = ("recipient", "number", "phone", "address")
 
 
 class Spelling:
-    """Reads recipients exactly as a worker does, with the default region of the config."""
+    """Reads recipients as the database does, with the default region of the config."""
 
     def __init__(self, config: Config) -> None:
         self._region = config.transports.whatsapp.default_region

@@ -36,9 +36,9 @@ class TransportsConfig(Section):
         return region
 
     @property
-    def regions(self) -> set[str]:
-        """All default regions."""
-        return {region for name in TRANSPORTS if (region := self.region_of(name)) is not None}
+    def regions(self) -> dict[str, str]:
+        """The default regions, by transport; without those that have none."""
+        return {name: region for name in TRANSPORTS if (region := self.region_of(name)) is not None}
 
     def as_plain(self) -> dict[str, Any]:
         """All sections as dicts of str, int, float, bool and None, ready for msgpack; durations in seconds, sizes in bytes.

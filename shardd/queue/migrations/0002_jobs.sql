@@ -43,7 +43,7 @@ CREATE TRIGGER announce_campaigns AFTER INSERT OR UPDATE OR DELETE ON shardd.cam
 
 -- Recipients who want no more messages. Opt-outs are final; 0007_opt_outs enforces that and checks the rows.
 CREATE TABLE shardd.opt_outs (
-    address    text PRIMARY KEY,           -- as shardd.address_of writes it
+    address    text PRIMARY KEY,           -- of the person, as shardd.resolve writes it
     recipient  text NOT NULL,              -- as it was given
     source     text NOT NULL DEFAULT 'producer',
     device_id  text,                       -- that received it
@@ -94,7 +94,8 @@ CREATE TABLE shardd.jobs (
     -- random() alone, whose seed a producer may have set; a random UUID would cost ten times as much.
     token         bigint NOT NULL
                   DEFAULT timestamp_hash_extended(clock_timestamp()::timestamp, (random() * 9e18)::bigint),
-    address       text NOT NULL DEFAULT '',        -- the recipient in canonical form
+    address       text NOT NULL DEFAULT '',        -- of the person, as shardd.resolve writes it
+    number        text,                    -- of the recipient, where it is written in another form than the address
     rendered      boolean NOT NULL DEFAULT false,  -- the variables have been put into the body
     confirms      boolean NOT NULL DEFAULT false,  -- the confirmation of an opt-out
     resend_of     bigint,                  -- the job whose message it repeats, because the recipient's phone could not decrypt that
@@ -176,6 +177,8 @@ CREATE TABLE shardd.archive (
     producer      text NOT NULL,
     created_at    timestamptz NOT NULL,
     token         bigint NOT NULL,
+    address       text NOT NULL,
+    number        text,
     rendered      boolean NOT NULL,
     confirms      boolean NOT NULL,
     resend_of     bigint,

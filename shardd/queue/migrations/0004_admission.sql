@@ -1,32 +1,5 @@
 -- Admission to the queue: a bad row is refused at INSERT, with a message for the author of the INSERT.
 
--- A recipient in canonical form: the digits of a phone number, or ID@lid and ID@g.us as they are.
-CREATE FUNCTION shardd.address_of(recipient text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
-    RETURN CASE WHEN recipient ~ '@(lid|g\.us)$' THEN recipient
-                WHEN recipient ~ '@' THEN split_part(split_part(recipient, '@', 1), ':', 1)
-                ELSE regexp_replace(regexp_replace(recipient, '[^0-9]', '', 'g'), '^00', '') END;
-
--- Refuses what is neither a phone number nor a WhatsApp address.
-CREATE FUNCTION shardd.check_recipient(recipient text, at_table text) RETURNS boolean
-    LANGUAGE plpgsql IMMUTABLE AS $$
-DECLARE
-    digits integer;
-BEGIN
-    IF recipient ~ '^\+?[0-9]{6,15}$' OR recipient ~ '^[0-9]{5,20}@(s\.whatsapp\.net|lid)$'
-        OR recipient ~ '^[0-9]{5,25}(-[0-9]{5,15})?@g\.us$' THEN
-        RETURN true;
-    ELSIF recipient ~ '^[+(]?[0-9][0-9 ()./-]{0,39}$' THEN
-        digits := length(regexp_replace(recipient, '[^0-9]', '', 'g'));
-    END IF;
-    IF recipient IS NOT NULL AND (digits BETWEEN 6 AND 15) IS NOT TRUE THEN
-        RETURN shardd.refuse('recipient',
-            format('recipient %L is neither a phone number nor a WhatsApp address', left(recipient, 80)),
-            'Write a phone number with its country code, such as +4915112345678, or an address that ends with '
-            '@s.whatsapp.net, @lid or @g.us.', at_table);
-    END IF;
-    RETURN true;
-END $$;
-
 -- The body with its variables: {name}, {name|used when name is missing or empty}, {{ and }} for braces. A value is put in as it is and
 -- not expanded again. Braces are counted first and the length as it grows, so that excess is refused early.
 CREATE FUNCTION shardd.render_body(body text, variables jsonb) RETURNS text
@@ -239,6 +212,7 @@ DECLARE
     fine boolean;
     gone  timestamptz;
     state text;
+    who   record;
 BEGIN
     -- Nearly all rows are small: calling a function with the whole row would cost as much as everything else here.
     IF octet_length(NEW.body) > 65536 OR octet_length(NEW.media) > 65536 OR octet_length(NEW.reference) > 200
@@ -274,8 +248,13 @@ BEGIN
         END IF;
     END IF;
 
-    fine := shardd.check_recipient(NEW.recipient, 'jobs');
-    NEW.address := shardd.address_of(NEW.recipient);
+    -- A job that comes back from the archive keeps its address. Only the owner can give one.
+    IF NEW.address = '' THEN
+        who := shardd.resolve(NEW.recipient, CASE WHEN left(NEW.recipient, 1) <> '+'
+                                                  THEN shardd.codes_of_job(NEW.device_id, NEW.device_group) END, 'jobs');
+        NEW.address := coalesce(who.address, '');  -- so that NOT NULL names the recipient when it was left out
+        NEW.number := nullif(who.number, who.address);
+    END IF;
 
     IF NEW.variables IS NOT NULL AND NOT NEW.rendered THEN
         NEW.body := shardd.render_body(NEW.body, NEW.variables);

@@ -43,7 +43,7 @@ CREATE VIEW shardd.retries AS
                 WHEN a.device_group IS NOT NULL AND g.id IS NULL THEN 'group'
                 WHEN a.campaign IS NOT NULL AND coalesce(c.state, 'cancelled') = 'cancelled' THEN 'campaign'
                 WHEN a.expires_at <= now() THEN 'expired'
-                WHEN shardd.opted_out(shardd.address_of(a.recipient), a.class, a.confirms) THEN 'opted_out'
+                WHEN shardd.opted_out(a.address, a.class, a.confirms) THEN 'opted_out'
                 WHEN k.job_id <> a.id THEN 'key'
                 WHEN a.order_group IS NOT NULL AND EXISTS (
                     SELECT FROM shardd.archive o

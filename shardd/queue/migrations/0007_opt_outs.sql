@@ -16,35 +16,7 @@ CREATE TABLE shardd.opt_out_log (
 -- Of two transactions with the same opt-out at the same time, the second waits here and then does nothing.
 CREATE UNIQUE INDEX opt_out_log_first ON shardd.opt_out_log (address) WHERE NOT again;
 CREATE INDEX opt_out_log_address ON shardd.opt_out_log (address, id);
-CREATE INDEX archive_opted_out ON shardd.archive (shardd.address_of(recipient), id) WHERE state = 'opted_out';
-
--- Refuses a phone number that is ambiguous in its country code or in the digits after it: an opt-out under a wrong address has no effect.
--- `opt_outs.country_codes` are those of the config's default regions.
-CREATE FUNCTION shardd.check_spelling(recipient text) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
-DECLARE
-    digits text := regexp_replace(recipient, '[^0-9]', '', 'g');
-    codes  jsonb;
-BEGIN
-    IF recipient ~ '@' THEN
-        RETURN true;
-    END IF;
-    IF recipient !~ '^\s*\(?\+' AND digits !~ '^00' THEN
-        SELECT s.value INTO codes FROM shardd.settings s WHERE s.name = 'opt_outs.country_codes';
-        IF digits ~ '^0' OR codes <> '[]' AND (jsonb_array_length(codes) > 1 OR strpos(digits, codes ->> 0) <> 1) THEN
-            RETURN shardd.refuse('recipient', format('recipient %L could be a number of several countries', recipient),
-                'Write it with + and its country code, such as +4915112345678.', 'opt_outs');
-        END IF;
-    END IF;
-    -- The countries in the second pattern have numbers that begin with 0.
-    digits := regexp_replace(digits, '^00', '');
-    IF digits ~ '^(1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|'
-                '(2[1-689]|3[578]|42|5[09]|6[7-9]|8[0578]|9[679])[0-9])0'
-        AND digits !~ '^(39|225|226|229|241|242|378|881|992)0' THEN
-        RETURN shardd.refuse('recipient', format('recipient %L has a 0 after its country code', recipient),
-            'Omit the 0 that is dialled only within the country: +49 151 2345678, not +49 (0)151 2345678.', 'opt_outs');
-    END IF;
-    RETURN true;
-END $$;
+CREATE INDEX archive_opted_out ON shardd.archive (address, id) WHERE state = 'opted_out';
 
 -- Runs with its owner's rights, because producers may not read the tables that it reads. An existing opt-out stays as it is, and the
 -- INSERT does nothing; a repetition by message is logged, once a day, because there may have been messages in between. One of the same
@@ -62,11 +34,12 @@ BEGIN
     ELSIF octet_length(NEW.words) > 4000 OR length(NEW.words) > 1000 THEN
         fine := shardd.refuse('words', 'words are too long', 'Use at most 1000 characters.', 'opt_outs');
     END IF;
-    fine := shardd.check_recipient(NEW.recipient, 'opt_outs');
-    IF NEW.source <> 'message' THEN  -- numbers from WhatsApp are canonical
-        fine := shardd.check_spelling(NEW.recipient);
+    IF NEW.source = 'message' AND NEW.recipient ~ '^\+[0-9]{1,40}$' THEN
+        -- As WhatsApp or a platform names the person: it is never refused.
+        NEW.address := coalesce((shardd.read_number(substr(NEW.recipient, 2))).address, substr(NEW.recipient, 2));
+    ELSE
+        NEW.address := (shardd.resolve(NEW.recipient, shardd.codes_of_opt_out(), 'opt_outs')).address;
     END IF;
-    NEW.address := shardd.address_of(NEW.recipient);
     NEW.created_by := coalesce(shardd.bound_as(), NEW.created_by);
     INSERT INTO shardd.opt_out_log (address, again, source, device_id, words, said_at, created_by, created_at)
         VALUES (NEW.address, false, NEW.source, NEW.device_id, NEW.words, NEW.said_at, NEW.created_by, NEW.created_at)

@@ -39,7 +39,7 @@ BEGIN
             WHEN coalesce(old.on_unreadable, policy) = 'report' THEN 'on_unreadable is report'
             WHEN old.resends >= max_resends THEN format('it was sent %s times', old.resends + 1)
             WHEN old.expires_at <= now() THEN 'its expires_at has passed'
-            WHEN old.confirms OR shardd.opted_out(shardd.address_of(old.recipient), '', false) THEN 'the recipient opted out' END;
+            WHEN old.confirms OR shardd.opted_out(old.address, '', false) THEN 'the recipient opted out' END;
         IF why IS NULL THEN
             BEGIN
                 INSERT INTO shardd.jobs AS j (device_id, resend_of, resends, ${resent})

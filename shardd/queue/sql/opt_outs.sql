@@ -8,27 +8,30 @@ WITH heard AS (
     SELECT recipient, 'message', %(device_id)s, %(words)s, to_timestamp(%(said_at)s)
       FROM unnest(%(recipients)s::text[]) recipient
     ON CONFLICT (address) DO NOTHING
-    RETURNING address
+    RETURNING address, recipient
 ), answer AS (
     INSERT INTO shardd.jobs (device_id, recipient, body, class, confirms, dedupe_key)
-    SELECT d.id, first.recipient, %(confirm)s, 'reply', true, 'opt-out:' || shardd.address_of(first.recipient)
-      FROM shardd.devices d CROSS JOIN (SELECT (%(recipients)s::text[])[1] AS recipient) first
+    SELECT d.id, first.recipient, %(confirm)s, 'reply', true, 'opt-out:' || first.address
+      FROM shardd.devices d JOIN heard first ON first.recipient = (%(recipients)s::text[])[1]
      WHERE d.id = %(device_id)s AND d.removed_at IS NULL AND %(confirm)s::text IS NOT NULL
        AND (SELECT count(*) FROM heard) = cardinality(%(recipients)s::text[])
 )
 SELECT count(*) FROM heard;
 
--- name: opted_out_jobs
--- Which of these jobs go to recipients who opted out, by addresses that are more accurate than the row's own.
-SELECT j.id
-  FROM unnest(%(ids)s::bigint[], %(addresses)s::text[]) AS e(id, address)
-  JOIN shardd.jobs j ON j.id = e.id
- WHERE shardd.opted_out(e.address, j.class, j.confirms);
+-- name: learn_addresses
+-- Remembers which addresses are the same person's. Arrays, one element per pair.
+INSERT INTO shardd.same_person (address, other)
+SELECT DISTINCT address, other FROM unnest(%(addresses)s::text[], %(others)s::text[]) AS e(address, other) WHERE address <> other
+ON CONFLICT DO NOTHING;
+
+-- name: opted_out_addresses
+-- Those of these addresses that opted out.
+SELECT o.address FROM shardd.opt_outs o WHERE o.address = ANY (%(addresses)s::text[]);
 
 -- name: configure_opt_outs
--- Stores the config's settings for opt-outs, for the triggers.
+-- Stores what triggers need of the config: the classes that an opt-out does not stop, and the calling codes of default regions by transport.
 INSERT INTO shardd.settings AS s (name, value)
-VALUES ('opt_outs.exempt', to_jsonb(%(exempt)s::text[])), ('opt_outs.country_codes', to_jsonb(%(country_codes)s::text[]))
+VALUES ('opt_outs.exempt', to_jsonb(%(exempt)s::text[])), ('default_codes', %(codes)s::jsonb)
 ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value WHERE s.value <> EXCLUDED.value;
 
 -- name: add_opt_outs
@@ -62,8 +65,8 @@ SELECT again, source, device_id, words, said_at, created_by, created_at
   FROM shardd.opt_out_log WHERE address = %(address)s ORDER BY id;
 
 -- name: jobs_stopped
--- Jobs that were not sent because of an opt-out, newest first; `addresses`: the spellings of one address.
+-- Jobs that were not sent because of an opt-out, newest first.
 SELECT id, device_id, campaign, class AS job_class, reference, created_at, settled_at
   FROM shardd.archive
- WHERE state = 'opted_out' AND shardd.address_of(recipient) = ANY (%(addresses)s::text[])
+ WHERE state = 'opted_out' AND address = %(address)s
  ORDER BY id DESC LIMIT %(most)s;

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from shardd.config import Config
-from shardd.errors import BlockedError, DatabaseError, PermanentError, RefusedDataError
+from shardd.errors import BlockedError, DatabaseError, RefusedDataError
 from shardd.logs import get_logger
-from shardd.phone_numbers import address_of, country_codes, is_ambiguous, is_plain, parse_recipient
+from shardd.persons import recipient_at
+from shardd.phone_numbers import calling_codes
 from shardd.queue.opt_outs import OptedOut, OptOuts
 from shardd.queue.records import ClaimedJob
 from shardd.supervisor.problems import Problem, ProblemKind
@@ -60,7 +61,7 @@ class _Waiting:
     tried: bool = False
 
     def addresses(self) -> list[str]:
-        return [address_of(recipient) for recipient in self.opt_out.recipients]
+        return [recipient_at(recipient).address for recipient in self.opt_out.recipients]
 
 
 class OptOutInbox(Service):
@@ -219,46 +220,17 @@ class OptOutInbox(Service):
         """Store the config's opt-out settings, if they are new. Raises DatabaseError."""
         if not self._configured:
             config = self._config
-            await self._opt_outs.configure(config.opt_outs.exempt or (), country_codes(config.transports.regions))
+            await self._opt_outs.configure(config.opt_outs.exempt or (), calling_codes(config.transports.regions))
             self._configured = config is self._config
 
 
 class OptOutCheck:
-    """Checks claimed jobs for opt-outs that are not stored yet, and for recipients that the database cannot normalise."""
+    """Checks claimed jobs for opt-outs that are not stored yet."""
 
-    def __init__(
-        self,
-        opt_outs: OptOuts,
-        region_of: Callable[[str], str | None],
-        opted_out: Callable[[str], bool] = lambda _: False,
-    ) -> None:
-        """`region_of` a device: the country of its numbers without +, if it has one. `opted_out`: `OptOutInbox.contains`."""
-        self._opt_outs = opt_outs
-        self._region_of = region_of
+    def __init__(self, opted_out: Callable[[str], bool]) -> None:
+        """`opted_out`: `OptOutInbox.contains`."""
         self._opted_out = opted_out
 
     async def __call__(self, claimed: Sequence[ClaimedJob]) -> set[int]:
-        """The ids of the jobs that must not be sent. Raises DatabaseError: then it is unknown."""
-        others = {job.claim.id: address for job in claimed if (address := self._other_address(job)) is not None}
-        unwanted = {
-            job.claim.id
-            for job in claimed
-            if job.spec.heeds_opt_outs
-            and (self._opted_out(job.claim.address) or self._opted_out(others.get(job.claim.id, "")))
-        }
-        unknown = {job: address for job, address in others.items() if job not in unwanted}
-        return unwanted | await self._opt_outs.unwanted(unknown) if unknown else unwanted
-
-    def _other_address(self, job: ClaimedJob) -> str | None:
-        """The address to which the worker will send, if it differs from the one in the database."""
-        recipient = job.spec.recipient
-        if job.opted_out or is_plain(recipient):
-            return None  # for each claimed job: looking up the region would cost more than all of this
-        region = self._region_of(job.spec.device_id)
-        if not is_ambiguous(recipient, region):
-            return None
-        try:
-            address = parse_recipient(recipient, region).address
-        except PermanentError:
-            return None  # the worker will report it
-        return None if address == job.claim.address else address
+        """The ids of the jobs that must not be sent."""
+        return {job.claim.id for job in claimed if job.spec.heeds_opt_outs and self._opted_out(job.claim.address)}

@@ -58,6 +58,8 @@ class MessageHandlers:
     device_changed: Callable[[ipc.DeviceChanged, int], None]
     """With the epoch of the shard's lease."""
     receipt: Callable[[ipc.Receipt], None]
+    opt_out_asked: Callable[[int, ipc.OptOutQuestion], None]
+    """With the shard."""
     arrived: Callable[[ipc.Arrived], None]
     visited: Callable[[ipc.Visited], None]
     unencodable_device: Callable[[DeviceSpec, str], None]
@@ -103,6 +105,8 @@ class WorkerMessages:
                     handlers.device_changed(message, shard.epoch)
             case ipc.Receipt():
                 handlers.receipt(message)
+            case ipc.OptOutQuestion():
+                handlers.opt_out_asked(shard.index, message)
             case ipc.Arrived():
                 handlers.arrived(message)
             case ipc.Visited():

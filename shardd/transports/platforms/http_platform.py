@@ -26,7 +26,7 @@ from shardd.errors import (
     PermanentError,
 )
 from shardd.ipc import DeviceSpec, JobSpec
-from shardd.phone_numbers import parse_recipient
+from shardd.persons import recipient_at
 from shardd.transports.base import Events, Sent, Surroundings, Transport
 from shardd.transports.details import content_error
 from shardd.transports.platforms.account_limits import AccountLimits
@@ -73,7 +73,7 @@ class HttpPlatform(Transport):
         own = self._settings_of(device)
         account = account_of(self.name, device.settings) or device.id
         self._check_kind(job)
-        recipient = parse_recipient(job.recipient, self._config.default_region, transport=self.name)
+        recipient = recipient_at(job.recipient)
         if recipient.number is None:
             raise PermanentError(
                 f"recipient {job.recipient!r} is not a phone number, and {self.name} sends to phone numbers only",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +23,13 @@ from shardd.errors import (
     SharddError,
 )
 from shardd.ipc import DeviceSpec, JobSpec
-from shardd.phone_numbers import Recipient, parse_recipient
+from shardd.persons import Recipient, recipient_at
 from shardd.states import DeviceState
 from shardd.transports.base import Events, Sent, Surroundings, Transport
 from shardd.transports.egress.gate import Gate
 from shardd.transports.whatsapp.clients.client import Client, ClientFailedError, UnreadableError
 from shardd.transports.whatsapp.clients.library import adopt_loop, parse_jid
-from shardd.transports.whatsapp.clients.lookups import find_readers, not_sent, own_addresses
+from shardd.transports.whatsapp.clients.lookups import find_readers, not_sent, other_addresses, own_addresses
 from shardd.transports.whatsapp.clients.pool import Clients
 from shardd.transports.whatsapp.media.fetcher import MediaFetcher
 from shardd.transports.whatsapp.media.file_types import MediaInfo, inspect
@@ -65,6 +66,8 @@ class Prepared:
     readers: list[str] | None
     """The recipient's devices; None for a group."""
     message: Any
+    others: Sequence[str]
+    """The recipient's addresses besides that of the job."""
 
 
 class WhatsappTransport(Transport):
@@ -114,7 +117,7 @@ class WhatsappTransport(Transport):
 
     async def prepare(self, device: DeviceSpec, job: JobSpec, fetched: Any) -> Prepared:
         """Check the recipient, refresh the client, upload."""
-        recipient = parse_recipient(job.recipient, self._settings.default_region)
+        recipient = recipient_at(job.recipient)
         known, jid = self._directory.lookup(recipient.number) if recipient.number else (False, None)
         if known and jid is None:
             raise PermanentError(f"{job.recipient} is not on WhatsApp", error_class=ErrorClass.RECIPIENT)
@@ -125,11 +128,17 @@ class WhatsappTransport(Transport):
         async with self._clients.in_use(client):
             await client.caught_up()
             jid, readers = await self._find_readers(client, recipient, jid or recipient.jid)
+            timeout = self._settings.answer_timeout
+            others = await other_addresses(client, recipient.address, jid, readers, timeout)
             if message is None:
                 message = await self._upload(client, job, fetched)
         self._opt_outs.check(job, recipient.jid, jid)
         self._clients.hold(client)
-        return Prepared(client, recipient, jid, readers, message)
+        return Prepared(client, recipient, jid, readers, message, others)
+
+    def other_addresses(self, prepared: Prepared) -> Sequence[str]:
+        """The number under which WhatsApp lists the recipient, and the LID."""
+        return prepared.others
 
     async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Prepared) -> Sent:  # noqa: ARG002 - it is prepared
         """One call of the library, and its result."""

@@ -125,7 +125,6 @@ async def test_a_devices_own_version_and_base_come_first(
         ),
         ("wablas", {"recipient": "120363000@g.us"}, ("sends to phone numbers only", ErrorClass.RECIPIENT)),
         ("cloud_api", {"recipient": "12345678@lid"}, ("sends to phone numbers only", ErrorClass.RECIPIENT)),
-        ("wablas", {"recipient": "0812 3456 7890"}, ("set transports.wablas.default_region", ErrorClass.RECIPIENT)),
     ],
 )
 async def test_what_cannot_be_told_a_platform_fails_before_anything_leaves(
@@ -141,14 +140,6 @@ async def test_what_cannot_be_told_a_platform_fails_before_anything_leaves(
     assert complaint in str(error)
     assert error.error_class == error_class
     assert platforms.connections == 0
-
-
-@pytest.mark.parametrize("recipient", ["0812 3456 7890", "6281234567890@s.whatsapp.net", "00628-1234-567890"])
-async def test_a_number_in_any_spelling(
-    platforms: PlatformServer, make_platform_device: MakeDevice, recipient: str
-) -> None:
-    await (await make_platform_device("whacenter", default_region="ID")).send(body="hello", recipient=recipient)
-    assert [received.recipient for received in platforms.received] == [NUMBER]
 
 
 async def test_prepare_opens_no_connection(platforms: PlatformServer, make_platform_device: MakeDevice) -> None:

@@ -53,7 +53,7 @@ async def start_host(store: str, whatsapp: ServerProcess, tmp_path: Path) -> Asy
     hosts: list[HostProcess] = []
 
     async def start(**settings: Any) -> HostProcess:
-        settings = {"sessions_dsn": store, "default_region": "ID", **settings}
+        settings = {"sessions_dsn": store, **settings}
         host = await HostProcess.start(settings, whatsapp.client_environment(), tmp_path / f"host-{len(hosts)}.log")
         hosts.append(host)
         return host

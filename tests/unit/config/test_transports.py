@@ -34,7 +34,7 @@ def test_options_of_a_transport_are_found_by_its_name() -> None:
     transports = parse_config(text, "x", HOME).transports
     assert {name: transports.in_flight_of(name) for name in TRANSPORTS} == dict.fromkeys(TRANSPORTS, 1) | {"sandbox": 3}
     assert (transports.region_of("wablas"), transports.region_of("sandbox")) == ("ID", None)
-    assert transports.regions == {"ID", "DE"}
+    assert transports.regions == {"wablas": "ID", "whatsapp": "DE"}
 
 
 def test_a_transport_of_a_newer_release_has_no_options() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,6 +78,8 @@ class Rig:
         self.transport = Scripted()
         self.outcomes: list[Outcome] = []
         self.rss = 100
+        self.asked: list[tuple[str, ...]] = []
+        self.stopped: set[str] = set()
         self.changes: list[tuple[str, str, str, float | None]] = []
         self.at_report: Callable[[Outcome], None] = lambda _: None
         self.sender = Sender(
@@ -90,11 +92,16 @@ class Rig:
             events=self,  # type: ignore[arg-type]  # receipts do not pass through the sender
             report=self._report,
             rss=lambda: self.rss,
+            opted_out=self.opted_out,
             send_timeout=600.0,
         )
 
     def device_changed(self, device_id: str, state: str, reason: str, until: float | None = None) -> None:
         self.changes.append((device_id, state, reason, until))
+
+    async def opted_out(self, address: str, others: Sequence[str]) -> bool:
+        self.asked.append((address, *others))
+        return address in self.stopped
 
     def take(self, *jobs: JobSpec) -> None:
         for job in jobs:

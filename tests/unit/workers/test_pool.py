@@ -72,6 +72,7 @@ def pool(config: Config) -> Iterator[WorkerPool]:
             defects=Defects(),
             device_changed=lambda *_: None,
             receipt=lambda _: None,
+            opt_out_asked=lambda *_: None,
             arrived=lambda _: None,
             visited=lambda _: None,
             unencodable_device=lambda *_: None,

@@ -23,7 +23,7 @@ from neonize.utils.enum import Presence
 
 from shardd.errors import ErrorClass
 from shardd.logs import get_logger
-from shardd.phone_numbers import GROUP_SERVER
+from shardd.persons import GROUP_SERVER
 from shardd.proxies import Proxy
 from shardd.transports.egress.gate import Gate, resolve
 from shardd.transports.whatsapp.clients.library import (

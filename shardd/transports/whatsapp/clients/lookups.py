@@ -13,7 +13,7 @@ from typing import TypeVar
 from neonize.exc import GetJIDFromStoreError, NeonizeError
 
 from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError, PermanentError, SendError, TransientError
-from shardd.phone_numbers import GROUP_SERVER, USER_SERVER
+from shardd.persons import GROUP_SERVER, USER_SERVER, of_number, recipient_at
 from shardd.transports.whatsapp.clients.client import Client, ClientFailedError
 from shardd.transports.whatsapp.clients.library import JID, format_jid, parse_jid
 from shardd.transports.whatsapp.messages.failures import SendContext, send_error, store_error
@@ -79,6 +79,22 @@ async def readers_of(client: Client, address: JID, timeout: float) -> list[str]:
     asked = [address] if own is None else [address, own]
     devices = await ask(client, lambda: client.handle.get_user_devices(*asked), timeout)
     return [format_jid(device) for device in devices if own is None or device.User != own.User]
+
+
+async def other_addresses(
+    client: Client, address: str, jid: str, readers: list[str] | None, timeout: float
+) -> tuple[str, ...]:
+    """Addresses of a recipient besides this one: another number, and the LID; of a LID, its number if the session knows it.
+
+    `jid`, `readers`: what `find_readers` returned.
+    """
+    if readers is None:
+        return ()
+    found = {recipient_at(one).address for one in (jid, *readers)}
+    if "@" in address:
+        number = await ask(client, lambda: client.handle.get_pn_from_lid(parse_jid(jid)), timeout)
+        found |= {of_number(number.User).address} if number.User else set()
+    return tuple(sorted(found - {address}))
 
 
 def own_number(client: Client) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from shardd.errors import SharddError
-from shardd.phone_numbers import digits_of
+from shardd.persons import digits_of
 from shardd.proxies import parse_proxy
 from shardd.transports.whatsapp import oneshot
 from shardd.transports.whatsapp.sessions.dsn import library_dsn

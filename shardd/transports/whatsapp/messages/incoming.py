@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from shardd.incoming import MAX_NAME, Incoming, IncomingMedia
-from shardd.phone_numbers import HIDDEN_SERVER, USER_SERVER
+from shardd.persons import HIDDEN_SERVER, USER_SERVER
 from shardd.storable import storable
 from shardd.tasks import wait_for_event
 

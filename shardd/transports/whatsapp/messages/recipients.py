@@ -18,7 +18,7 @@ from shardd.errors import OptedOutError
 from shardd.incoming import Incoming
 from shardd.ipc import JobSpec
 from shardd.opt_out_words import OptOutWords
-from shardd.phone_numbers import USER_SERVER
+from shardd.persons import USER_SERVER, recipient_at
 from shardd.transports.whatsapp.sessions.store import SessionStore
 
 ABSENT_FOR: Final = 24 * 3600.0
@@ -83,11 +83,11 @@ class OptOuts:
         """A message that `marked` returned: from now on, an opt-out is respected."""
         if message.opt_out:
             for address in message.addresses:
-                _put(self._heard, address.removeprefix("+"), None)
+                _put(self._heard, recipient_at(address).address, None)
 
     def check(self, job: JobSpec, *jids: str) -> None:
         """Raises OptedOutError when the job must not go to one of these JIDs."""
-        if job.heeds_opt_outs and any(jid.removesuffix(f"@{USER_SERVER}") in self._heard for jid in jids):
+        if job.heeds_opt_outs and any(recipient_at(jid).address in self._heard for jid in jids):
             raise OptedOutError("the recipient opted out")
 
 

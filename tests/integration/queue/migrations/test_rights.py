@@ -157,15 +157,18 @@ async def test_a_new_month_of_the_archive_starts_closed(dsn: str) -> None:
 
 
 INHERITING = {
-    "address_of",
     "bound_roles",
     "check_content",
     "check_json",
-    "check_recipient",
     "check_sizes",
-    "check_spelling",
     "check_terms",
+    "codes_of_job",
+    "codes_of_opt_out",
+    "is_assigned",
+    "read_local_number",
+    "read_number",
     "render_body",
+    "resolve",
     "session_binding",
 }
 """Functions that admit_job, admit_opt_out, admit_producer, bound_as and bindings call, and nobody else may."""

@@ -143,7 +143,7 @@ def test_a_function_is_not_compiled_with_the_callers_types_first(producer: Conne
     producer.execute("CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (pg_temp.evil(VALUE))")
     producer.execute("SET search_path = pg_temp, pg_catalog")
     for call in (
-        "shardd.check_recipient('x', 'jobs')", "shardd.check_spelling('x')", "shardd.render_body('{a}', '{}')",
+        "shardd.resolve('x', NULL, 'jobs')", "shardd.read_number('x')", "shardd.render_body('{a}', '{}')",
         "shardd.check_json('details', '[]', 1)", "shardd.check_content(NULL::shardd.jobs)", "shardd.check_terms(NULL)",
     ):  # fmt: skip
         with pytest.raises(errors.InsufficientPrivilege):
