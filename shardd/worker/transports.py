@@ -36,7 +36,7 @@ class Transports:
             if name in self._loaded:
                 return self._loaded[name]
             try:
-                transport = self._make(name)
+                transport = await self._make(name)
                 await transport.start()
             except SharddError as error:
                 # Devices of other transports go on; those of this one report `unavailable` with every job.
@@ -45,13 +45,14 @@ class Transports:
             self._loaded[name] = transport
             return transport
 
-    def _make(self, name: str) -> Transport:
+    async def _make(self, name: str) -> Transport:
         spec = self._specs.get(name)
         if spec is None:
             raise SharddError(f"transport {name!r} is unknown: one of {', '.join(self._specs)}")
         module, _, attribute = spec.implementation.partition(":")
         try:
-            implementation: type[Transport] = getattr(import_module(module), attribute)
+            # In a thread: a library takes half a second, in which devices of other transports would wait.
+            implementation: type[Transport] = getattr(await asyncio.to_thread(import_module, module), attribute)
         except ImportError as error:
             raise SharddError(f"transport {name!r} cannot be loaded: {error}") from error
         transport = implementation(SimpleNamespace(**spec.settings), self._surroundings, self._events)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 
 import pytest
 
+from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
 from tests.fixtures.whatsapp_faults import CONNECT_TIMEOUT, PROBE_AFTER, Cases, Faults, Running
 from tests.fixtures.whatsapp_fleet import Phone
 from tests.support.command import Command
+from tests.whatsapp_server.seed import seed_postgres
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
@@ -169,6 +172,38 @@ async def removed_while_open_is_known_without_any_job(f: Faults, phone: Phone) -
     await f.fleet.control.remove_device(phone.name)
     await f.fleet.device_is(phone, "logged_out")
     await _needs_a_person(f, phone, f.send(phone), "logged_out")
+
+
+@CASES.add
+async def paired_again_under_the_same_jid_it_works_at_once(f: Faults, phone: Phone) -> None:
+    """WhatsApp may give a new linked device the number of one that was removed."""
+    await f.works(phone)
+    await f.fleet.control.remove_device(phone.name)
+    await f.fleet.device_is(phone, "logged_out")
+    stored = "SELECT 1 AS found FROM shardd_sessions.whatsmeow_device WHERE jid = %s"
+    session = f"{phone.name}@s.whatsapp.net"
+    await f.fleet.until(lambda: not f.fleet.rows(stored, session))  # the library deletes it a moment later
+    job, body = f.send(phone)
+    await f.fleet.control.link_again(phone.name)
+    f.fleet.rows("DELETE FROM shardd_sessions.whatsmeow_lid_map WHERE pn = %s", phone.number)
+    seed_postgres(sessions_dsn(f.fleet.dsn), [phone.number])
+    f.fleet.rows("UPDATE shardd_sessions.whatsmeow_device SET noise_key = %s WHERE jid = %s", os.urandom(32), session)
+    f.fleet.rows(
+        "UPDATE shardd.devices SET session = %s, state = 'ready', reason = NULL, state_since = now() WHERE id = %s",
+        *(session, phone.id),
+    )
+    await f.fleet.job_is(job, "sent")
+    assert f.arrivals(body) == ["ack"]
+    assert f.fleet.device(phone)["state"] == "ready"
+
+
+@CASES.add
+async def a_session_that_is_deleted_while_it_is_open_is_called_unpaired(f: Faults, phone: Phone) -> None:
+    known = f.fleet.stranger()
+    await f.works(phone, known)
+    f.fleet.rows("DELETE FROM shardd_sessions.whatsmeow_device WHERE jid = %s", f"{phone.name}@s.whatsapp.net")
+    await _needs_a_person(f, phone, f.send(phone, known), "unpaired")
+    assert "is not in the session store" in f.fleet.device(phone)["reason"]
 
 
 @CASES.add

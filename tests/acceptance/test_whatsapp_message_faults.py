@@ -71,6 +71,7 @@ async def no_ack_is_in_doubt(f: Faults, phone: Phone) -> None:
     job, body = f.send(phone)
     row = await f.fleet.job_is(job, "in_doubt")
     assert row["waits_for"].startswith("a person")
+    assert row["error_class"] == "timeout"
     await f.works(phone)
     assert f.arrivals(body) == ["ignore"]
 
@@ -299,6 +300,22 @@ async def error_463_holds_jobs_to_new_contacts_until_it_ends(f: Faults, phone: P
         await f.fleet.job_is(job, "sent")
     assert (await f.fleet.device_is(phone, "ready"))["reason"] is None
     assert f.arrivals(body)[-1] == f.arrivals(other)[-1] == "ack"
+
+
+@CASES.add
+async def error_463_for_a_known_contact_fails_that_job_alone(f: Faults, phone: Phone) -> None:
+    known = f.fleet.stranger()
+    await f.works(phone, known)
+    f.strike(phone, "error", "message", code=463)
+    job, body = f.send(phone, known)
+    row = await f.fleet.job_is(job, "failed")
+    assert "463" in row["error"]
+    assert "new" not in row["error"]
+    assert row["error_class"] == "recipient"
+    assert f.arrivals(body) == ["error 463"]
+    assert f.fleet.device(phone)["state"] == "ready"
+    await f.works(phone)
+    await f.works(phone, known)
 
 
 @pytest.mark.parametrize("name", CASES)

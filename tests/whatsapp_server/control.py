@@ -266,6 +266,11 @@ class Commands:
         if connection is not None:
             await connection.stream_error(LOGGED_OUT, "device_removed")
 
+    def link_again(self, device: str) -> None:
+        """Accept the next login under the address of an unlinked device as that of a newly paired one."""
+        number, _, index = device.partition(":")
+        self._network.accounts.account(number).removed.discard(int(index))
+
     async def replace(self, device: str) -> None:
         """Another client logs in with the same session: stream conflict ``replaced``."""
         await self._connection(device).stream_error(conflict="replaced")

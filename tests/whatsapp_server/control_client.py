@@ -260,6 +260,10 @@ class ControlClient:
         """The owner unlinks the device: 401 ``device_removed`` at once if it is online, and at every login."""
         self.call("remove_device", device=device)
 
+    def link_again(self, device: str) -> None:
+        """WhatsApp gives the address of an unlinked device to a new one."""
+        self.call("link_again", device=device)
+
     def replace(self, device: str) -> None:
         """Another client logs in with the same session: stream conflict ``replaced``."""
         self.call("replace", device=device)

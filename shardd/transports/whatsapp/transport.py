@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +126,7 @@ class WhatsappTransport(Transport):
         message = None if outgoing.needs_media(job) else outgoing.plain_message(job)
         await self._check_restriction(device, recipient)
         client = await self._clients.get_or_refresh(device)
-        async with self._clients.in_use(client):
+        async with self._using(client):
             await client.caught_up()
             jid, readers = await self._find_readers(client, recipient, jid or recipient.jid)
             timeout = self._settings.answer_timeout
@@ -142,16 +143,20 @@ class WhatsappTransport(Transport):
 
     async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Prepared) -> Sent:  # noqa: ARG002 - it is prepared
         """One call of the library, and its result."""
-        async with self._clients.in_use(prepared.client):
+        number = prepared.recipient.number
+        async with self._using(prepared.client):
             copies = Copies(prepared.readers, own=own_addresses(prepared.client))
             try:
                 message_id = await self._send(prepared, copies)
             except DeviceUnavailableError as error:
                 if error.state == DeviceState.RESTRICTED and error.until is not None:
+                    if number and await self._restrictions.knows(device.id, prepared.client.session, number):
+                        text = f"WhatsApp refuses this account's messages to {number}, whom it knows (463)"
+                        raise PermanentError(text, error_class=ErrorClass.RECIPIENT) from None
                     self._restrictions.refused(device.id, error.until.timestamp())
                 raise
-            if prepared.recipient.number:
-                self._restrictions.accepted(device.id, prepared.recipient.number)
+            if number:
+                self._restrictions.accepted(device.id, number)
         left_out = copies.phones_left_out if prepared.readers is None else None
         return Sent(message_id=message_id, members_without_keys=left_out)
 
@@ -181,6 +186,20 @@ class WhatsappTransport(Transport):
 
     # ---- inside
 
+    @asynccontextmanager
+    async def _using(self, client: Client) -> AsyncIterator[None]:
+        """While a client is used. If an error is that of a session that was deleted meanwhile, that is raised and reported."""
+        async with self._clients.in_use(client):
+            try:
+                yield
+            except (TransientError, DeviceUnavailableError, InDoubtError) as error:
+                try:
+                    await self._clients.check_session(client)
+                except DeviceUnavailableError as missing:
+                    if not isinstance(error, InDoubtError):
+                        raise missing from None
+                raise
+
     async def _send(self, prepared: Prepared, copies: Copies) -> str:
         recipient = prepared.recipient
         context = SendContext(recipient.number or recipient.jid, time.time() + self._settings.restricted_for)
@@ -197,7 +216,12 @@ class WhatsappTransport(Transport):
                 "no answer from WhatsApp to a message that was handed over", error_class=ErrorClass.TIMEOUT
             ) from None
         except SendMessageError as error:
-            raise send_error(str(error), context) from None
+            read = send_error(str(error), context)
+            failure = prepared.client.failure
+            if isinstance(read, InDoubtError) and failure is not None and failure.error_class is ErrorClass.TIMEOUT:
+                # The library reports that the connection was closed, and it was closed because no answer came.
+                read.error_class = ErrorClass.TIMEOUT
+            raise read from None
 
     async def _find_readers(self, client: Client, recipient: Recipient, jid: str) -> tuple[str, list[str] | None]:
         try:

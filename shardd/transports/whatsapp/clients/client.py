@@ -284,6 +284,7 @@ class Client:
     async def close(self) -> bool:
         """Close for good and wait for the end; True when the library has released its thread. Idempotent."""
         if self._closing is None:
+            self._backlog.finish()
             self._closing = asyncio.create_task(self._close())
         return await asyncio.shield(self._closing)
 

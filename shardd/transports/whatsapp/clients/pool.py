@@ -63,6 +63,8 @@ class ClientSlot:
     in_use: int = 0
     used_at: float = 0.0
     session: str | None = None
+    digest: str | None = None
+    """Of the session's keys."""
     gone: Failure | None = None
     """What ended the session, until the device has another or is paired again."""
     presence_at: float | None = None
@@ -90,9 +92,12 @@ class ClientSlot:
         """What is known about its client; None: it has none."""
         if self.client is None:
             return None
-        busy = bool(self.in_use) or self.lock.locked() or self._held_until > asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time()
+        busy = bool(self.in_use) or self.lock.locked() or self._held_until > now
         undelivered, at = self.client.recent.undelivered()
-        return OpenClient(self.device_id, self.used_at, busy, undelivered, at)
+        # While it hears what waited for it, it is not idle, but it may be closed to make room.
+        used_at = self.used_at if self.attended is None else now
+        return OpenClient(self.device_id, used_at, busy, undelivered, at)
 
 
 class Clients:
@@ -148,7 +153,7 @@ class Clients:
         client open.
         """
         slot = self._slot(device.id)
-        used_at = NOT_USED if slot.client is None else slot.used_at
+        before, used_at = slot.client, NOT_USED if slot.client is None else slot.used_at
         visit = asyncio.create_task(self._open_for_visit(device))
         self._visits.add(visit)
         try:
@@ -159,6 +164,8 @@ class Clients:
         if visit.cancelled():
             raise DeviceUnavailableError(GAVE_WAY, retry_after=BUSY_RETRY)
         client = visit.result()
+        if client is before:
+            await self.check_session(client)
         slot.visited_since = used_at
         self._attend(slot, client)
 
@@ -178,22 +185,24 @@ class Clients:
     async def _hear(self, slot: ClientSlot, client: Client) -> None:
         try:
             await client.heard_all()
-            if client.failure is not None:
-                self._events.visited(slot.device_id, online=False, note=client.failure.text)
-                return
-            note, shown = None, False
-            every, now = self._settings.visit_every, asyncio.get_running_loop().time()
-            if every and (slot.presence_at is None or now >= slot.presence_at + every * PRESENCE_SHARE):
-                note = await client.show_presence(self._settings.answer_timeout)
-                if shown := note is None:
-                    slot.presence_at = now
-            self._events.visited(slot.device_id, online=True, presence=shown, note=note)
+            if client.alive:
+                note, shown = None, self._presence_is_due(slot)
+                if shown and (note := await client.show_presence(self._settings.answer_timeout)) is None:
+                    slot.presence_at = asyncio.get_running_loop().time()
+                self._events.visited(slot.device_id, online=True, presence=shown and note is None, note=note)
+            else:
+                failed = GAVE_WAY if client.failure is None else client.failure.text
+                self._events.visited(slot.device_id, online=False, note=failed)
         finally:
             slot.attended = None
             if slot.visited_since is not None:
                 # Without a send since, it is closed as if the visit had not been.
                 slot.used_at, slot.visited_since = slot.visited_since, None
                 self._visit_over.set()
+
+    def _presence_is_due(self, slot: ClientSlot) -> bool:
+        every, now = self._settings.visit_every, asyncio.get_running_loop().time()
+        return bool(every) and (slot.presence_at is None or now >= slot.presence_at + every * PRESENCE_SHARE)
 
     @asynccontextmanager
     async def in_use(self, client: Client) -> AsyncIterator[None]:
@@ -327,18 +336,29 @@ class Clients:
             raise DeviceUnavailableError(
                 f"device {device.id} is not paired", state=DeviceState.UNPAIRED.value, error_class=ErrorClass.ACCOUNT
             )
-        if slot.gone is not None and slot.session == device.session:
-            # The library may not have deleted the row yet; connecting while it does would end the process.
-            raise slot.gone.as_error()
         try:
-            found = await self._store.session_exists(device.session)
+            digest = await self._store.session_digest(device.session)
         except DatabaseError as error:
             raise DeviceUnavailableError(str(error)) from error
-        if not found:
-            text = f"the session {device.session} of device {device.id} is not in the session store"
-            raise DeviceUnavailableError(text, state=DeviceState.UNPAIRED.value, error_class=ErrorClass.ACCOUNT)
-        slot.gone, slot.session = None, device.session
+        if slot.gone is not None and slot.session == device.session and digest in (None, slot.digest):
+            # The library may not have deleted the row yet; connecting while it does would end the process. Other keys are those
+            # of a new pairing: WhatsApp may give a new device the JID of one that was removed.
+            raise slot.gone.as_error()
+        if digest is None:
+            raise _not_stored(device.session, device.id).as_error()
+        slot.gone, slot.session, slot.digest = None, device.session, digest
         return device.session
+
+    async def check_session(self, client: Client) -> None:
+        """After an error of an open client. Raises DeviceUnavailableError if its session was deleted; then it is closed."""
+        try:
+            digest = await self._store.session_digest(client.session)
+        except DatabaseError:
+            return
+        if digest is None:
+            missing = _not_stored(client.session, client.device_id)
+            self.ended(client, missing)
+            raise missing.as_error()
 
     @staticmethod
     def _remember(slot: ClientSlot, failure: Failure) -> None:
@@ -441,3 +461,7 @@ class Clients:
         if self._choose([slot]).close:
             async with slot.lock:
                 await self._close_client(slot)
+
+
+def _not_stored(session: str, device_id: str) -> Failure:
+    return Failure(f"the session {session} of device {device_id} is not in the session store", DeviceState.UNPAIRED)

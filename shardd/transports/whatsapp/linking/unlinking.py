@@ -64,7 +64,7 @@ async def _unlink(request: dict[str, Any], report: oneshot.Report) -> None:
 
     adopt_loop()
     store = SessionStore(request["dsn"])
-    if not await store.session_exists(request["jid"]):
+    if await store.session_digest(request["jid"]) is None:
         report({"event": "unlinked"})
         return
     gate = Gate(connect_timeout=CONNECT_TIMEOUT)

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from shardd.errors import OptedOutError
+from shardd.errors import DatabaseError, OptedOutError
 from shardd.incoming import Incoming
 from shardd.ipc import JobSpec
 from shardd.opt_out_words import OptOutWords
@@ -115,6 +115,13 @@ class Restrictions:
     def forget(self, device_id: str) -> None:
         """Lift the restriction: the device was closed."""
         self._until.pop(device_id, None)
+
+    async def knows(self, device_id: str, session: str, number: str) -> bool:
+        """Whether this device has written to this number, or its account knows it; if the store does not answer, no."""
+        try:
+            return (device_id, number) in self._written or await self._store.knows_recipient(session, number)
+        except DatabaseError:
+            return False
 
     async def blocked_until(self, device_id: str, session: str, number: str) -> float | None:
         """Until when (POSIX seconds) this device must not write to this number, or None. Raises DatabaseError."""

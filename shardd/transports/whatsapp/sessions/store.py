@@ -66,9 +66,13 @@ class SessionStore:
         """Of the store; of several servers, the one that answered last comes first."""
         return self._servers.dsn
 
-    async def session_exists(self, jid: str) -> bool:
-        """Whether this session is stored. Raises DatabaseError."""
-        return bool((await self._rows("session_exists", jid=jid))[0]["found"])
+    async def session_digest(self, jid: str) -> str | None:
+        """Of the session's keys; None: it is not stored. Each pairing makes other keys, also under the same JID.
+
+        Raises DatabaseError.
+        """
+        rows = await self._rows("session_digest", jid=jid)
+        return str(rows[0]["digest"]) if rows else None
 
     async def knows_recipient(self, jid: str, number: str) -> bool:
         """Whether WhatsApp gave this session a token for writing to `number`. Raises DatabaseError."""

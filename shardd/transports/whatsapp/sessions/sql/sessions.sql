@@ -27,6 +27,7 @@ SELECT jid, lid, push_name, business_name, platform
 FROM whatsmeow_device
 ORDER BY jid;
 
--- name: session_exists
--- Whether the session of this JID is stored. Asked before every connect: a JID without a row ends the whole process.
-SELECT EXISTS (SELECT FROM whatsmeow_device WHERE jid = %(jid)s) AS found;
+-- name: session_digest
+-- A digest of the keys of this JID's session; nothing when it is not stored. Asked before every connect: a JID without a row ends the
+-- whole process.
+SELECT md5(noise_key || identity_key) AS digest FROM whatsmeow_device WHERE jid = %(jid)s;
