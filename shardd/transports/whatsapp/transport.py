@@ -22,6 +22,7 @@ from shardd.errors import (
     InDoubtError,
     PermanentError,
     SharddError,
+    TransientError,
 )
 from shardd.ipc import DeviceSpec, JobSpec
 from shardd.persons import Recipient, recipient_at
