@@ -6,5 +6,5 @@ mean, what people write back), `media` (files), `sessions` (the store of keys), 
 
 The library is Go code that can hang for ever, panic the whole process, and reconnect without being asked. So all its bytes
 pass the gate (`shardd.transports.egress`), every call has a deadline, and its writes to global state are serialised
-(`clients.library`).
+(`clients.library`). It reports success for a message that nobody can read; `messages.copies` notices.
 """

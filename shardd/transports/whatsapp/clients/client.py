@@ -269,6 +269,8 @@ class Client:
             if sending is None or not sending.done():
                 self.abandon("a send was cancelled before its answer arrived")
             raise
+        finally:
+            self._copies = None
         if copies.unreadable:
             # It was still asking for keys when it was closed.
             raise ClientFailedError(self.failure or LOST)
