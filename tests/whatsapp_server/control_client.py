@@ -122,8 +122,12 @@ class ControlClient:
         return [_message(found) for found in self.call("wait_messages", count=count, timeout=timeout, **wanted)]
 
     def resent(self) -> list[Message]:
-        """Messages that arrived more than once with the same id; WhatsApp shows them once."""
-        return [message for message in self.messages(readable_only=False) if len(message.arrivals) > 1]
+        """Messages that the client sent more than once with the same id, unasked; WhatsApp shows them once."""
+        return [
+            message
+            for message in self.messages(readable_only=False)
+            if sum(not arrival.answers_retry for arrival in message.arrivals) > 1
+        ]
 
     def doubled(self) -> list[list[Message]]:
         """Deliveries from one sender to one recipient with the same kind and text but different ids.

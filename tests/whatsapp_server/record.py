@@ -37,6 +37,7 @@ class Arrival:
     time: float
     outcome: str
     copies: int = 0
+    answers_retry: bool = False  # the copy that a phone asked for, because it could not decrypt the first
 
 
 @dataclass(slots=True)
@@ -181,11 +182,11 @@ class Record:
         self._event_waiters: _Waiters[Event] = _Waiters()
         self.counts: Counter[str] = Counter()
 
-    def arrive(self, message: Message, outcome: str, *, accepted: bool) -> Message:
+    def arrive(self, message: Message, outcome: str, *, accepted: bool, answers_retry: bool = False) -> Message:
         """Record an arrival; returns the message that it belongs to."""
         known = self._messages.setdefault((message.sender, message.id), message)
         known.opened_as(message)
-        known.arrivals.append(Arrival(time.time(), outcome, message.copies))
+        known.arrivals.append(Arrival(time.time(), outcome, message.copies, answers_retry))
         self.counts["arrivals"] += 1
         if accepted and not known.accepted:
             known.accepted = True

@@ -44,7 +44,7 @@ async def receive(connection: ChatConnection, node: Node) -> None:
     phone = network.phone(to.number) if to.server != GROUP_SERVER else None
     waits = phone is not None and not phone.online
     opened = _open(network, device, node, read=not waits)
-    message = network.record.arrive(opened, _outcome(fault, error), accepted=accepted)
+    message = network.record.arrive(opened, _outcome(fault, error), accepted=accepted, answers_retry=_is_retry(node))
     if accepted and is_new:
         account.contacts.add(to.number)
         _pass_on(network, device, node)
