@@ -23,6 +23,7 @@ class ErrorClass(StrEnum):
     TIMEOUT = "timeout"  # no answer in time
     DEVICE = "device"  # the device could not send, for another reason
     WORKER = "worker"  # our own process died or had to stop
+    NODE = "node"  # in doubt: the node that had it was lost, and its journal may still tell
     EXPIRED = "expired"  # past its expiry
     OPTED_OUT = "opted_out"  # the recipient has opted out
     CANCELLED = "cancelled"  # by an operator or producer

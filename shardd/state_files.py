@@ -16,12 +16,17 @@ import re
 import secrets
 import stat
 import struct
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 from shardd.errors import UnsafeFileError
 
 ID_FILE: Final = "state.id"
+STARTS_FILE: Final = "incarnations"
+STARTS_KEPT: Final = 256
+"""Starts that are remembered: what an earlier one left unsettled is in doubt."""
 _GET_GENERATION: Final = 0x80087601
 """FS_IOC_GETVERSION of linux/fs.h: ext4, XFS, btrfs and F2FS know it."""
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
@@ -176,3 +181,34 @@ def state_id(state_dir: Path) -> str:
     finally:
         os.close(fd)
     return made
+
+
+# ---- the starts of supervisors on the state folder
+
+_START: Final = re.compile(rb"^([0-9]{12}) ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}) ([0-9.-]+) *$", re.MULTILINE)
+_START_SIZE: Final = 100
+"""Bytes of a line: a number, the incarnation, the file's identity, blanks, and the line's end."""
+
+
+def record_start(state_dir: Path, incarnation: UUID) -> Collection[UUID]:
+    """Add a start; returns the last starts of supervisors on this folder before it.
+
+    Only for what these had claimed can a journal of this folder prove that it was not sent: after a supervisor ran on a copy of
+    the folder, the journals here know nothing of its claims, although they are complete. In a copy of the file, the starts before
+    it was copied do not count. The file is a ring of lines, so that a full disk takes another one.
+
+    Raises UnsafeFileError, OSError.
+    """
+    fd = open_file(state_dir, STARTS_FILE, os.O_RDWR | os.O_CREAT)
+    try:
+        found = _START.findall(os.pread(fd, STARTS_KEPT * _START_SIZE, 0))
+        number = max((int(digits) for digits, _, _ in found), default=0) + 1
+        file = file_identity(fd).encode()
+        if not found:
+            os.pwrite(fd, (b" " * (_START_SIZE - 1) + b"\n") * STARTS_KEPT, 0)
+        line = b"%012d %b %b" % (number, str(incarnation).encode(), file)
+        os.pwrite(fd, line.ljust(_START_SIZE - 1) + b"\n", number % STARTS_KEPT * _START_SIZE)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    return frozenset(UUID(text.decode()) for _, text, of in found if of == file)

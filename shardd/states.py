@@ -98,9 +98,17 @@ JOB_TRANSITIONS: Final = _table(
         JobState.IN_DOUBT: {
             "retry": JobState.QUEUED,
             "retry_later": JobState.SCHEDULED,
-            # a journal that was unreachable came back and contains the outcome, or the platform reports it
+            # A journal that was out of reach came back, or the platform reports it: what it proves ends the doubt.
             Verdict.SENT: JobState.SENT,
             Verdict.PERMANENT: JobState.FAILED,
+            "transient_last": JobState.FAILED,
+            "returned_last": JobState.FAILED,
+            Verdict.TRANSIENT: JobState.QUEUED,
+            Verdict.UNAVAILABLE: JobState.QUEUED,
+            "restricted": JobState.QUEUED,
+            Verdict.RETURNED: JobState.QUEUED,
+            Verdict.EXPIRED: JobState.EXPIRED,
+            Verdict.OPTED_OUT: JobState.OPTED_OUT,
         },
         # A platform may accept a message and report later that it could not deliver it.
         JobState.SENT: {"refused": JobState.FAILED},

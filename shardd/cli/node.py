@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import stat
 from pathlib import Path
+from socket import gethostname
 from typing import Any, Final
 
 from shardd.cli.control import TIMEOUT, ask
@@ -36,7 +37,7 @@ async def _look_for_node(config: Config) -> None:
     from shardd.queue.leases import find_registration  # noqa: PLC0415
 
     async with command_pool(config, config.database.dsn) as database:
-        found = await find_registration(database, config.node, config.lease.ttl)
+        found = await find_registration(database, config.node, gethostname(), config.lease.ttl)
     if found is None or found.pid is None or not _runs_here(found.pid):
         return
     shards = f"holds {found.shards} shards" if found.shards else "serves no shards"

@@ -23,9 +23,10 @@ OrderGroup = tuple[str, str]
 """(producer, name): an order group belongs to the bound role that began it, or to all unbound producers (empty)."""
 
 
-KEY: Final = {"ids": "id", "epochs": "epoch", "attempts": "attempt", "tokens": "token"}
-"""What identifies claims, as parameters of statements."""
-_CLAIM_KEY: Final = {name: f"claim.{field}" for name, field in KEY.items()}
+CLAIM_KEY: Final = {
+    "ids": "claim.id", "epochs": "claim.epoch", "attempts": "claim.attempt", "tokens": "claim.token",
+}  # fmt: skip
+"""What identifies the claims of decisions, as parameters of statements."""
 _COUNT: Final = {"device_ids": "device_id", "days": "day", "sents": "sent"}
 
 
@@ -104,7 +105,7 @@ def _advancing(finishes: list[Finish]) -> list[OrderGroup]:
 def _finish_arrays(finishes: list[Finish]) -> Params:
     return arrays(
         finishes,
-        **_CLAIM_KEY,
+        **CLAIM_KEY,
         states="state",
         failures="failures",
         message_ids="message_id",
@@ -124,7 +125,7 @@ def _release_arrays(releases: list[Release]) -> Params:
     }
     # As seconds from now: the database's clock decides when they are over.
     delays = [None if r.due_at is None else max(0.0, r.due_at - now) for r in releases]
-    return {**arrays(releases, **_CLAIM_KEY, **fields), "delays": delays}
+    return {**arrays(releases, **CLAIM_KEY, **fields), "delays": delays}
 
 
 def _claim_arrays(requests: Sequence[ClaimRequest]) -> Params:

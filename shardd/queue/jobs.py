@@ -7,15 +7,17 @@ whatever happens later, and neither memory nor locks grow with the number of job
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
+from uuid import UUID
 
-from shardd.ipc import Outcome, Receipt
-from shardd.queue.cycle import KEY, Cycle, OrderGroup, Settlement, group_arrays, run_cycle
+from shardd.errors import ErrorClass
+from shardd.ipc import Receipt
+from shardd.queue.cycle import CLAIM_KEY, Cycle, OrderGroup, Settlement, group_arrays, run_cycle
 from shardd.queue.database import Params, Record, Statements, first
 from shardd.queue.records import ClaimRequest, JobRow, WholeJob, WorkHint
-from shardd.queue.settle import Claim
+from shardd.queue.settle import Claim, Finish, Release
 from shardd.queue.values import arrays
 from shardd.states import JOB_TRANSITIONS, JobState, Verdict
 
@@ -38,6 +40,53 @@ class Resend:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A claim without a lease."""
+
+    claim: Claim
+    node: str
+    """Its name when it took the lease."""
+    incarnation: UUID
+    """The supervisor that made the claim."""
+    shard: int
+    drained: bool
+    """Nothing was in flight when the lease was given back: the claim appeared later, and never reached a worker."""
+    alive: bool
+    """Whether that supervisor is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A job in doubt, with its claim as it was before."""
+
+    claim: Claim
+    shard: int
+    incarnation: UUID
+    """The supervisor that made the claim."""
+    lost: bool
+    """It was given up without a journal, because that supervisor's node was lost."""
+
+
+_KEPT_BACK: Final = {
+    "device": "its device was removed",
+    "group": "its device group was removed",
+    "campaign": "its campaign was cancelled",
+    "key": "another job has its dedupe_key",
+    "order": "a job before it in its order group will never be sent",
+}
+"""Why a job that was not sent cannot be queued again, by the obstacle of the view `retries`."""
+
+
+def _kept_back(release: Release, obstacle: str) -> Finish:
+    """The end of a job in doubt that was not sent and cannot be queued again."""
+    if obstacle in (JobState.EXPIRED, JobState.OPTED_OUT):
+        error = {"expired": "not sent before expires_at", "opted_out": "the recipient opted out"}[obstacle]
+        return Finish(release.claim, JobState(obstacle), release.failures, None, error, ErrorClass(obstacle))
+    error = f"not handed over, and not to be queued again: {_KEPT_BACK.get(obstacle, obstacle)}"
+    return Finish(release.claim, JobState.FAILED, release.failures, None, error, ErrorClass.CANCELLED)
+
+
 class Jobs(Statements):
     """What the daemon does with jobs."""
 
@@ -46,16 +95,39 @@ class Jobs(Statements):
         async with self._database.connection() as connection:
             return await run_cycle(connection, self._database.queries, settlement, requests)
 
-    async def resolve_doubts(self, outcomes: Sequence[Outcome]) -> list[int]:
-        """Give jobs in doubt the outcome that a journal contains. Returns the ids that changed."""
-        resolutions = JOB_TRANSITIONS[JobState.IN_DOUBT]
-        known = [outcome for outcome in outcomes if outcome.verdict in resolutions]
-        if not known:
-            return []
-        fields = {"message_ids": "message_id", "errors": "error", "error_classes": "error_class"}
-        params = arrays(known, **KEY, **fields, members_without_keys="members_without_keys")
-        params["states"] = [resolutions[outcome.verdict].value for outcome in known]
-        return await self._database.column("resolve_doubts", params)
+    async def find_doubts(self, ids: Sequence[int], incarnations: Collection[UUID]) -> list[Doubt]:
+        """Jobs in doubt that a journal may resolve: those with these ids, and those that were given up with a lost node.
+
+        The latter only if one of these incarnations had claimed them.
+        """
+
+        def doubt(*, shard: int, incarnation: UUID, lost: bool, **claim: Any) -> Doubt:
+            return Doubt(Claim(**claim), shard, incarnation, lost)
+
+        params = {"ids": list(ids), "incarnations": list(incarnations)}
+        return await self._database.rows(doubt, "find_doubts", params)
+
+    async def resolve_doubts(self, decisions: Sequence[Finish | Release]) -> list[int]:
+        """End jobs in doubt, or put them back into the queue, as `shardd.queue.settle.resolve` decides. Returns the ids.
+
+        A job that was not sent and cannot be queued again (its campaign was cancelled meanwhile) ends.
+        """
+        finishes = [each for each in decisions if isinstance(each, Finish)]
+        if releases := [each for each in decisions if isinstance(each, Release)]:
+            fields = {"worker_deaths": "worker_deaths", "errors": "error", "error_classes": "error_class"}
+            params = arrays(releases, **CLAIM_KEY, failures="failures", **fields)
+            rows = await self._database.rows(Record, "return_doubts", params)
+            obstacles = {row["id"]: row["obstacle"] for row in rows}
+            finishes += [_kept_back(each, why) for each in releases if (why := obstacles.get(each.claim.id))]
+            changed = [id_ for id_, obstacle in obstacles.items() if obstacle is None]
+        else:
+            changed = []
+        if finishes:
+            fields = {"message_ids": "message_id", "errors": "error", "error_classes": "error_class"}
+            more = {"states": "state", "failures": "failures", "members_without_keys": "members_without_keys"}
+            params = arrays(finishes, **CLAIM_KEY, **more, **fields)
+            changed += await self._database.column("resolve_doubts", params)
+        return changed
 
     async def promote_due(self, most: int) -> tuple[int, list[WorkHint]]:
         """Let due jobs join their lanes: how many did, and the hints of those that have a device."""
@@ -109,27 +181,29 @@ class Jobs(Statements):
         rows = await self._database.rows(Record, "advance_order_groups", stuck)
         return hints([row for row in rows if not row["scheduled"]]), last
 
-    async def claims_of_epochs(self, epochs: Sequence[int]) -> list[Claim]:
-        """The claims that the database has under these epochs."""
-        return await self._database.rows(Claim, "claims_of_epochs", {"epochs": list(epochs)})
+    async def claims_of_incarnation(self, incarnation: UUID) -> list[Claim]:
+        """The claims of a supervisor that the database has."""
+        return await self._database.rows(Claim, "claims_of_incarnation", {"incarnation": incarnation})
 
-    async def live_claims(self, ids: Sequence[int]) -> list[Claim]:
-        """The claims of these jobs."""
-        return await self._database.rows(Claim, "live_claims", {"ids": list(ids)})
+    async def live_claims(self, ids: Sequence[int], incarnation: UUID) -> list[Claim]:
+        """The claims of a supervisor among these jobs."""
+        return await self._database.rows(Claim, "live_claims", {"ids": list(ids), "incarnation": incarnation})
 
-    async def old_claims(self, age: float, epochs: Sequence[int]) -> list[tuple[Claim, str, bool]]:
-        """Claims of more than `age` seconds under these epochs or without a lease: (claim, node, whether there is a lease)."""
+    async def old_claims(self, age: float, incarnation: UUID) -> list[tuple[Claim, str, bool]]:
+        """Claims of more than `age` seconds of a supervisor or without a lease: (claim, node, whether it is the supervisor's)."""
 
-        def old(*, node: str, leased: bool, **claim: Any) -> tuple[Claim, str, bool]:
-            return Claim(**claim), node, leased
+        def old(*, node: str, ours: bool, **claim: Any) -> tuple[Claim, str, bool]:
+            return Claim(**claim), node, ours
 
-        return await self._database.rows(old, "old_claims", {"age": age, "epochs": list(epochs)})
+        return await self._database.rows(old, "old_claims", {"age": age, "incarnation": incarnation})
 
-    async def orphaned_claims(self, grace: float) -> list[tuple[Claim, str, int, bool]]:
-        """Claims without a lease: (claim, node, shard, whether that node's same supervisor is alive)."""
+    async def orphaned_claims(self, grace: float) -> list[Orphan]:
+        """Claims without a lease. `grace`: seconds after which a silent supervisor counts as dead."""
 
-        def orphan(*, node: str, shard: int, node_alive: bool, **claim: Any) -> tuple[Claim, str, int, bool]:
-            return Claim(**claim), node, shard, node_alive
+        def orphan(
+            *, node: str, incarnation: UUID, shard: int, drained: bool, node_alive: bool, **claim: Any
+        ) -> Orphan:
+            return Orphan(Claim(**claim), node, incarnation, shard, drained, node_alive)
 
         return await self._database.rows(orphan, "orphaned_claims", {"grace": grace})
 

@@ -4,26 +4,61 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from uuid import UUID
 
-from shardd.queue.database import Database, first
+from shardd.queue.database import Database, Record, first
+
+
+@dataclass(frozen=True, slots=True)
+class NodeIdentity:
+    """Which node a supervisor is."""
+
+    id: str
+    """Of its state folder: this is what makes it a node."""
+    name: str
+    """From the config, for people."""
+    host: str
+    state_dir: str
+    place: str | None
+    """The lock of the state folder, in one run of a kernel; None: unknown. It proves that an earlier holder is dead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A host's supervisor."""
+    """A live node, as the database knows it."""
 
+    id: str
     name: str
     incarnation: UUID
     shards: int
     serves: bool
     """Whether it takes shards now."""
+    pid: int
+    host: str
+    state_dir: str
+    place: str | None
+    seen_at: datetime
+    rival: str | None
+    """The last supervisor that was refused because of this one, in words."""
+    rival_age: float | None
+    """Seconds since then."""
+
+    @property
+    def where(self) -> str:
+        """In words."""
+        return describe(self.name, self.host, self.pid, self.state_dir)
+
+
+def describe(name: str, host: str, pid: int, state_dir: str) -> str:
+    """A supervisor, in words."""
+    return f"node {name} on host {host} (pid {pid}, state_dir {state_dir})"
 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A live node, as the database knows it."""
+    """A live node, as a command sees it."""
 
     pid: int | None
     """Of its supervisor, on its own host."""
@@ -35,47 +70,56 @@ class Registration:
     """The number of its leases."""
 
 
-async def find_registration(database: Database, node: str, ttl: float) -> Registration | None:
+async def find_registration(database: Database, name: str, host: str, ttl: float) -> Registration | None:
     """The node, if it was alive within `ttl` seconds and has not stopped. Raises DatabaseError."""
-    return first(await database.rows(Registration, "node_registration", {"node": node, "ttl": ttl}))
+    return first(await database.rows(Registration, "node_registration", {"name": name, "host": host, "ttl": ttl}))
 
 
 class Leases:
     """The leases' statements, on behalf of one incarnation of one node."""
 
-    def __init__(self, database: Database, *, node: str, incarnation: UUID, ttl: float) -> None:
+    def __init__(self, database: Database, *, node: NodeIdentity, incarnation: UUID, ttl: float) -> None:
         """`ttl`: seconds for which a lease is valid."""
         self._database = database
-        self._who = {"node": node, "incarnation": incarnation}
+        self._node = {**asdict(node), "incarnation": incarnation}
+        self._who = {"id": node.id, "incarnation": incarnation}
         self._ttl = ttl
 
-    async def register(self, shards: int, version: str) -> None:
-        """Record that this incarnation has started."""
-        await self._database.execute(
-            "register_node", {**self._who, "shards": shards, "version": version, "pid": os.getpid()}
-        )
+    async def register(self, shards: int, version: str) -> bool:
+        """Record that this incarnation has started; False: another supervisor may be running on a copy of the state folder."""
+        params = {**self._node, "shards": shards, "version": version, "pid": os.getpid(), "ttl": self._ttl}
+        return await self._database.value("register_node", params) is not None
 
     async def release_earlier(self) -> None:
         """End the leases of earlier incarnations of this node."""
-        await self._database.execute("release_earlier_leases", self._who)
+        await self._database.execute("release_earlier_leases", {**self._who, "place": self._node["place"]})
 
     async def live_nodes(self) -> list[Node]:
         """The nodes that were seen within a lease's time."""
         return await self._database.rows(Node, "live_nodes", {"ttl": self._ttl})
 
-    async def renew(self, epochs: Sequence[int], *, away: bool = False) -> set[int]:
-        """Renew leases; returns the epochs that are still valid. `away`: this node takes no leases for now."""
+    async def report_rival(self, incarnation: UUID, rival: str) -> None:
+        """Tell a live node of another supervisor that was refused because of it."""
+        await self._database.execute("report_rival", {"incarnation": incarnation, "rival": rival})
+
+    async def renew(self, epochs: Sequence[int], *, away: bool = False) -> tuple[bool, set[int]]:
+        """Renew leases; returns whether this incarnation is the node's present one, and the epochs that are still valid.
+
+        `away`: this node takes no leases for now.
+        """
         params = {**self._who, "ttl": self._ttl, "epochs": list(epochs), "away": away}
-        return set(await self._database.column("renew_leases", params))
+        (row,) = await self._database.rows(Record, "renew_leases", params)
+        return row["current"], set(row["epochs"])
 
     async def take(self, shard: int) -> int | None:
         """Take a shard; returns the new epoch, or None when another node has it."""
-        epoch: int | None = await self._database.value("take_lease", {**self._who, "ttl": self._ttl, "shard": shard})
+        params = {**self._who, "name": self._node["name"], "ttl": self._ttl, "shard": shard}
+        epoch: int | None = await self._database.value("take_lease", params)
         return epoch
 
-    async def release(self, epochs: Sequence[int]) -> None:
-        """Release leases."""
-        await self._database.execute("release_leases", {"epochs": list(epochs)})
+    async def release(self, epochs: Sequence[int], drained: Sequence[int]) -> None:
+        """Release leases; `drained`: the epochs under which nothing is in flight any more."""
+        await self._database.execute("release_leases", {"epochs": list(epochs), "drained": list(drained)})
 
     async def forget(self) -> None:
         """Record that this incarnation has stopped."""

@@ -110,6 +110,23 @@ def settle(claim: Claim, outcome: Outcome, backoff: JobBackoff, now: float) -> F
             return Finish(claim, state, failures, outcome.message_id, error, error_class)
 
 
+def resolve(claim: Claim, outcome: Outcome) -> Finish | Release:
+    """What a journal that was out of reach proves about a claim in doubt: the job ends, or is queued at once."""
+    decision = settle(claim, outcome, JobBackoff(), now=0.0)
+    if outcome.verdict == Verdict.IN_DOUBT:
+        # Its journal was read and cannot tell: in doubt for good, whatever a later journal does not contain.
+        return Finish(
+            claim, JobState.IN_DOUBT, decision.failures, outcome.message_id, outcome.error, outcome.error_class
+        )
+    event = _event(claim, outcome, decision.failures, claim.worker_deaths + outcome.suspect)
+    state = JOB_TRANSITIONS[JobState.IN_DOUBT][event]
+    if state is JobState.QUEUED:
+        deaths = claim.worker_deaths + outcome.suspect
+        return Release(claim, decision.failures, None, decision.error, outcome.error_class, deaths)
+    left_out = outcome.members_without_keys if state is JobState.SENT else None
+    return Finish(claim, state, decision.failures, outcome.message_id, decision.error, outcome.error_class, left_out)
+
+
 def _event(claim: Claim, outcome: Outcome, failures: int, deaths: int) -> str:
     """The transition of `shardd.states.JOB_TRANSITIONS`."""
     match outcome.verdict:

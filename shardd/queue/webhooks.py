@@ -109,15 +109,21 @@ class FailureRow:
 class WebhookStore:
     """The statements with which a node delivers. Every call raises DatabaseError."""
 
-    def __init__(self, database: Database, *, node: str, incarnation: UUID, ttl: float) -> None:
+    def __init__(self, database: Database, *, incarnation: UUID, ttl: float) -> None:
         """`ttl`: seconds for which a hold is valid."""
         self._database = database
-        self._who = {"node": node, "incarnation": incarnation}
+        self._incarnation = incarnation
         self.ttl = ttl
 
     async def take(self, name: str, kinds: Sequence[str], target: str) -> Hold | None:
         """The right to deliver, or None when another node has it. `target`: a digest of the webhook's URL and kinds."""
-        params = {**self._who, "name": name, "kinds": list(kinds), "target": target, "ttl": self.ttl}
+        params = {
+            "incarnation": self._incarnation,
+            "name": name,
+            "kinds": list(kinds),
+            "target": target,
+            "ttl": self.ttl,
+        }
 
         def hold(*, xid: int, id: int, **fields: Any) -> Hold:  # noqa: A002  # a column's name
             return Hold(cursor=(int(xid), id), **fields)

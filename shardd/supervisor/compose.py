@@ -7,17 +7,19 @@ of workers come back through `MessageHandlers`.
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from functools import partial
+from uuid import UUID
 
 from shardd import ipc
 from shardd.config import Config
 from shardd.config.transports.device_settings import account_of
 from shardd.embedded import EmbeddedPostgres
-from shardd.errors import JournalError
+from shardd.errors import JournalError, SharddError
 from shardd.hashing import shard_of
 from shardd.incoming_spool import IncomingSpool
 from shardd.queue.campaigns import Campaigns
@@ -26,6 +28,7 @@ from shardd.queue.events import Events
 from shardd.queue.groups import Groups
 from shardd.queue.inbox import Inbox
 from shardd.queue.jobs import Counts, Jobs
+from shardd.queue.leases import NodeIdentity
 from shardd.queue.opt_outs import OptOuts
 from shardd.queue.producers import ProducerAdmin
 from shardd.queue.server_limits import ServerLimits
@@ -39,7 +42,6 @@ from shardd.supervisor.cluster.server_watch import EVERY as SERVER_EVERY
 from shardd.supervisor.cluster.server_watch import ServerWatch
 from shardd.supervisor.cluster.state_folder import StateLock, StateWatch
 from shardd.supervisor.defects import Defects
-from shardd.supervisor.dispatch.claim_watch import EVERY as CLAIMS_EVERY
 from shardd.supervisor.dispatch.claim_watch import ClaimWatch
 from shardd.supervisor.dispatch.in_flight import InFlight, PoisonJobs
 from shardd.supervisor.dispatch.recovery import LOST_AFTER, Recovery
@@ -89,6 +91,8 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     *,
     lock: StateLock,
     state_id: str,
+    incarnation: UUID,
+    earlier: Collection[UUID],
     lifeline: int,
     notifier: Notifier,
     embedded: EmbeddedPostgres | None,
@@ -96,11 +100,13 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     sessions_dsn: str,
     notes: Callable[[], Sequence[str]],
     ask_to_stop: Callable[[], None],
+    end: Callable[[SharddError], None],
     reload_asked: asyncio.Event,
 ) -> Composition:
     """Make the parts.
 
-    `lock`, `state_id`: of the state folder; `lifeline`: see `WorkerProcess`; `database`: where it is, in words;
+    `lock`, `state_id`: of the state folder; `incarnation`: of this supervisor; `earlier`: those that ran on the folder before;
+    `end`: ends this supervisor with an error; `lifeline`: see `WorkerProcess`; `database`: where it is, in words;
     `sessions_dsn`: of the sessions of devices; `notes`: for the status.
     """
     current, steps, defects = CurrentConfig(config), Steps(), Defects()
@@ -108,7 +114,18 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
 
     # Leases and scheduling
     keeper = LeaseKeeper(
-        pools.leases, node=config.node, shards=config.shards, ttl=config.lease.ttl, margin=config.lease.margin
+        pools.leases,
+        node=NodeIdentity(
+            id=state_id,
+            name=config.node,
+            host=socket.gethostname(),
+            state_dir=str(config.state_dir),
+            place=lock.place(),
+        ),
+        incarnation=incarnation,
+        shards=config.shards,
+        ttl=config.lease.ttl,
+        margin=config.lease.margin,
     )
     scheduler = Scheduler(
         shard_of=lambda device_id: shard_of(device_id, config.shards),
@@ -137,6 +154,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     )
     answers = OptOutAnswers(OptOuts(pools.opt_outs), opt_outs.contains, send)
     router = Router(
+        incarnation=incarnation,
         jobs=jobs,
         scheduler=scheduler,
         in_flight=in_flight,
@@ -148,12 +166,15 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         opt_out_check=OptOutCheck(opt_outs.contains),
         defect=defects.note,
     )
-    claim_watch = ClaimWatch(Jobs(pools.general), router, in_flight, lambda: current.config.queue.send_timeout)
+    claim_watch = ClaimWatch(
+        incarnation, Jobs(pools.general), router, in_flight, lambda: current.config.queue.send_timeout
+    )
     recovery = Recovery(
         config.state_dir,
         state_id,
         jobs,
-        node=config.node,
+        incarnation=incarnation,
+        earlier=earlier,
         shards=config.shards,
         backoff=lambda: current.job_backoff,
         grace=LOST_AFTER * config.lease.ttl,
@@ -226,7 +247,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     path_webhooks = make_path_webhooks(config, scheduler, receipts=receipts.keep, incoming=inbox.receive)
     webhooks = Webhooks(
         pools.general,
-        WebhookStore(pools.general, node=config.node, incarnation=keeper.incarnation, ttl=config.lease.ttl),
+        WebhookStore(pools.general, incarnation=incarnation, ttl=config.lease.ttl),
         config.webhooks,
         steps.add("listening to shardd_events"),
     )
@@ -252,12 +273,14 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         lease_left=keeper.seconds_left,
     )
     keeper.on_renewed = workers.renewed
+    keeper.drained = router.drained
     state_watch = StateWatch(lock, lambda: workers.shards, router.wake)
     ownership = Ownership(
         keeper,
         workers,
         read_devices=device_sync.sync,
         renewed=router.wake,
+        end=end,
         hindered_for=state_watch.failing_for,
         away_after=config.lease.ttl,
     )
@@ -289,7 +312,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         queue=lambda: counter.queue,
         webhooks=webhooks.statuses,
         reporters=(
-            *(defects, poison, workers, scheduler, state_watch, recovery, opt_outs, inbox, steps, bindings),
+            *(defects, poison, workers, keeper, scheduler, state_watch, recovery, opt_outs, inbox, steps, bindings),
             *(claim_watch, events, server_watch, visits, receipts),
         ),
         notes=(
@@ -322,7 +345,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         Periodic(steps, "looking for held events", events.check, every=HELD_EVERY),
         Periodic(steps, "checking bound producers", bindings.check, every=upkeep.BINDINGS_EVERY),
         seldom("counting the queue", counter.count, every=upkeep.DEPTH_EVERY),
-        seldom("looking for stuck claims", claim_watch.search, every=CLAIMS_EVERY),
+        seldom("looking for stuck claims", claim_watch.search, every=renew_every),
         seldom("advancing order groups", order_groups.advance, every=upkeep.ORDER_EVERY),
         seldom("checking the server's limits", server_watch.check, every=SERVER_EVERY),
         long("purging events", events.purge, every=PURGE_EVERY),

@@ -38,6 +38,8 @@ class ProblemKind(StrEnum):
     """The database refuses to claim from a lane, or to store an outcome."""
     SERVER = "server"
     """What all sessions of the server share is nearly used up: connections, locks, the notification queue."""
+    NODE = "node"
+    """Another supervisor is, or wants to be, this node, or has its name."""
     STEP = "step"
     """Periodic work fails repeatedly, or does not end."""
 

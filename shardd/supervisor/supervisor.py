@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Collection
 from pathlib import Path
+from uuid import UUID, uuid4
 
 from shardd.config import Config
 from shardd.embedded import EmbeddedPostgres
@@ -18,7 +20,7 @@ from shardd.errors import SharddError
 from shardd.logs import get_logger
 from shardd.postgres.dsn import server_of
 from shardd.queue.migrate import migrate
-from shardd.state_files import ID_FILE, state_id
+from shardd.state_files import ID_FILE, STARTS_FILE, record_start, state_id
 from shardd.supervisor.cluster.session_store import prepare_sessions, sessions_dsn_of
 from shardd.supervisor.cluster.state_folder import StateLock
 from shardd.supervisor.compose import Composition, compose
@@ -57,6 +59,8 @@ class Supervisor:
             finally:
                 if self._embedded is not None:
                     await self._embedded.stop()
+        if isinstance(self._failed, SharddError):
+            raise self._failed
         if self._failed is not None:
             raise SharddError(f"a service of the supervisor failed: {self._failed}") from self._failed
 
@@ -77,12 +81,15 @@ class Supervisor:
             log.info("migrated", action="migrate", migration=name)
         config = self._config
         sessions = sessions_dsn_of(config, dsn)
+        incarnation = uuid4()
         async with open_pools(dsn, config) as pools:
             composition = compose(
                 config,
                 pools,
                 lock=lock,
                 state_id=_state_id(config.state_dir),
+                incarnation=incarnation,
+                earlier=_earlier_starts(config.state_dir, incarnation),
                 lifeline=lifeline,
                 notifier=self._notifier,
                 embedded=self._embedded,
@@ -90,6 +97,7 @@ class Supervisor:
                 sessions_dsn=sessions,
                 notes=lambda: self._store_notes,
                 ask_to_stop=self.stop,
+                end=self._end,
                 reload_asked=self._reload,
             )
             await composition.take_over.run()
@@ -105,6 +113,11 @@ class Supervisor:
         log.info("stopping", action="stop")
         self._composition.node.router.stop_claiming()
 
+    def _end(self, error: SharddError) -> None:
+        """End in order, with this error."""
+        log.error("this supervisor ends", action="stop", error=str(error))
+        self._service_failed(error)
+
     def _service_failed(self, error: BaseException) -> None:
         self._failed = self._failed or error
         self._stop.set()
@@ -115,6 +128,13 @@ def _make_state_dir(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise SharddError(f"state_dir {folder}: {error.strerror}: make it, or name another in the config") from error
+
+
+def _earlier_starts(folder: Path, incarnation: UUID) -> Collection[UUID]:
+    try:
+        return record_start(folder, incarnation)
+    except OSError as error:
+        raise SharddError(f"{folder / STARTS_FILE}: {error.strerror}") from error
 
 
 def _state_id(folder: Path) -> str:

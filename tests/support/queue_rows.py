@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 from psycopg import sql
@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 from shardd.queue.cycle import Settlement
 from shardd.queue.database import Database
 from shardd.queue.jobs import Jobs
-from shardd.queue.leases import Leases
+from shardd.queue.leases import Leases, NodeIdentity
 from shardd.queue.records import ClaimRequest, WorkHint
 from shardd.queue.settle import Claim, Finish, Release
 from shardd.states import JobState
@@ -67,9 +67,18 @@ def insert_jobs(target: str | Connection, device: str, count: int = 1, **fields:
     return sorted(row[0] for row in target.execute(statement, [*columns.values(), count]))
 
 
-async def take_epoch(database: Database, shard: int = 0, node: str = "node-a", ttl: float = 600.0) -> int:
+def identity(name: str, *, id: str | None = None, place: str | None = "here") -> NodeIdentity:  # noqa: A002  # a field's name
+    """A node; another `place` is another host, or the same one after a restart."""
+    return NodeIdentity(
+        id=id or name, name=name, host="host", state_dir=f"/{name}", place=place and f"{place}/{id or name}"
+    )
+
+
+async def take_epoch(
+    database: Database, shard: int = 0, node: str = "node-a", ttl: float = 600.0, incarnation: UUID | None = None
+) -> int:
     """Take a new lease; returns its epoch."""
-    leases = Leases(database, node=node, incarnation=uuid4(), ttl=ttl)
+    leases = Leases(database, node=identity(node), incarnation=incarnation or uuid4(), ttl=ttl)
     await leases.register(8, "test")
     epoch = await leases.take(shard)
     assert epoch is not None

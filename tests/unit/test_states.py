@@ -86,10 +86,13 @@ def test_live_jobs_can_be_ended_and_finished_ones_leave_only_on_somebodys_word()
     live = set(JobState) - FINISHED
     for state in live:
         assert set(JOB_TRANSITIONS[state].values()) & FINISHED, state
-    for state in FINISHED:
-        assert set(JOB_TRANSITIONS[state]) <= {
-            *("retry", "retry_later", "refused", "delivered", Verdict.SENT, Verdict.PERMANENT)
-        }, state
+    for state in FINISHED - {JobState.IN_DOUBT}:
+        assert set(JOB_TRANSITIONS[state]) <= {"retry", "retry_later", "refused", "delivered"}, state
+
+
+def test_whatever_a_journal_proves_resolves_a_doubt() -> None:
+    ends = {event for event in JOB_TRANSITIONS[JobState.SENDING] if not event.startswith("in_doubt")}
+    assert ends == JOB_TRANSITIONS[JobState.IN_DOUBT].keys() - {"retry", "retry_later"}
 
 
 def test_every_job_can_come_to_an_end_from_everywhere() -> None:

@@ -87,30 +87,39 @@ CREATE TABLE shardd.device_days (
     PRIMARY KEY (device_id, day)
 ) WITH (fillfactor = 70);
 
+-- A node is its state folder, whatever its name is and wherever the folder lies.
 CREATE TABLE shardd.nodes (
-    name        text PRIMARY KEY,
+    id          text PRIMARY KEY,          -- of the state folder
+    name        text NOT NULL,             -- from the config, for people
     incarnation uuid NOT NULL,             -- new at every start of a supervisor
     shards      integer NOT NULL,          -- every live node must agree, or a device would have two owners
     version     text NOT NULL,
     started_at  timestamptz NOT NULL DEFAULT now(),
     seen_at     timestamptz NOT NULL DEFAULT now(),
     pid         integer,                   -- of its supervisor, on its own host
-    away_since  timestamptz                -- alive, but serving nothing since then, because its state folder is gone; NULL: serving
+    away_since  timestamptz,               -- alive, but serving nothing since then, because its state folder is gone; NULL: serving
+    host        text NOT NULL DEFAULT '',  -- where it runs, in words: not an identity, because copies of a machine share its name
+    state_dir   text NOT NULL DEFAULT '',
+    place       text,                      -- the lock of its state folder, in one run of a kernel; NULL: unknown. Who holds that lock now
+                                           -- knows that the incarnation is dead
+    rival       text,                      -- another supervisor that was refused because of this one, and when
+    rival_at    timestamptz
 );
 
 -- One row for each time that a node took a shard. An epoch is never reused.
 CREATE TABLE shardd.epochs (
     epoch       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     shard       integer NOT NULL,
-    node        text NOT NULL,
+    node        text NOT NULL,             -- its name at that time
     incarnation uuid NOT NULL,
-    started_at  timestamptz NOT NULL DEFAULT now()
+    started_at  timestamptz NOT NULL DEFAULT now(),
+    drained_at  timestamptz                -- nothing was in flight any more: a claim that appears later never reached a worker
 );
 
 CREATE TABLE shardd.leases (
     shard      integer PRIMARY KEY CHECK (shard >= 0),
     epoch      bigint NOT NULL UNIQUE REFERENCES shardd.epochs (epoch),
-    node       text NOT NULL,
+    node_id    text NOT NULL,
     expires_at timestamptz NOT NULL        -- by this database's clock
 ) WITH (fillfactor = 50);
 

@@ -206,6 +206,7 @@ CREATE TABLE shardd.archive (
 CREATE INDEX archive_id ON shardd.archive (id);
 CREATE INDEX archive_message ON shardd.archive (message_id) WHERE message_id IS NOT NULL;
 CREATE INDEX archive_unsent ON shardd.archive (state, id) WHERE state <> 'sent';
+CREATE INDEX archive_lost ON shardd.archive (claimed_epoch, id) WHERE state = 'in_doubt' AND error_class = 'node';
 CREATE INDEX archive_order ON shardd.archive (producer, order_group, id) WHERE order_group IS NOT NULL AND state <> 'sent';
 CREATE INDEX archive_campaign ON shardd.archive (campaign, settled_at) INCLUDE (state) WHERE campaign IS NOT NULL;
 CREATE INDEX archive_unreadable ON shardd.archive (unreadable_at) WHERE unreadable_at IS NOT NULL;
@@ -247,11 +248,13 @@ CREATE FUNCTION shardd.refuse_transition() RETURNS trigger LANGUAGE plpgsql SET 
 BEGIN
     RAISE EXCEPTION USING ERRCODE = 'check_violation', SCHEMA = 'shardd', TABLE = 'archive', COLUMN = 'state',
         MESSAGE = format('job %s is %s and cannot become %s', NEW.id, OLD.state, NEW.state),
-        HINT = 'Only jobs in doubt can become sent or failed, sent ones failed, and failed ones sent. To send a job again: shardd job retry.';
+        HINT = 'Only jobs in doubt can become something else, once a journal is read, sent ones failed, and failed ones sent. To send '
+               'a job again: shardd job retry.';
 END $$;
 
 CREATE TRIGGER refuse_transition AFTER UPDATE OF state ON shardd.archive
     FOR EACH ROW WHEN (OLD.state <> NEW.state
                        AND (OLD.state, NEW.state) NOT IN (
-                           ('in_doubt', 'sent'), ('in_doubt', 'failed'), ('sent', 'failed'), ('failed', 'sent')))
+                           ('in_doubt', 'sent'), ('in_doubt', 'failed'), ('in_doubt', 'expired'), ('in_doubt', 'opted_out'),
+                           ('sent', 'failed'), ('failed', 'sent')))
     EXECUTE FUNCTION shardd.refuse_transition();

@@ -157,15 +157,60 @@ SELECT shardd.end_jobs(array(
     SELECT id FROM shardd.jobs WHERE expires_at <= now() AND claimed_epoch IS NULL ORDER BY expires_at LIMIT %(most)s
 ), 'expired', 'not sent before expires_at', 'expired');
 
+-- name: find_doubts
+-- Jobs in doubt that a journal may resolve: those that were given up because a node was lost and that one of these incarnations had claimed
+-- (`lost`), and those with these ids. With the shard and the incarnation of the claim, and its failures before the doubt.
+WITH doubts AS (
+    SELECT id, claimed_epoch, attempt, token, device_id, failures, max_attempts, on_doubt, campaign, class, order_group, producer, true AS lost
+      FROM shardd.archive WHERE state = 'in_doubt' AND error_class = 'node'
+    UNION ALL
+    SELECT id, claimed_epoch, attempt, token, device_id, failures, max_attempts, on_doubt, campaign, class, order_group, producer, false
+      FROM shardd.archive WHERE id = ANY (%(ids)s::bigint[]) AND state || '' = 'in_doubt' AND error_class IS DISTINCT FROM 'node'
+)
+SELECT a.id, a.claimed_epoch AS epoch, a.attempt, a.token, a.device_id, greatest(a.failures - 1, 0) AS failures, a.max_attempts, a.on_doubt,
+       coalesce(a.campaign, '') || '/' || a.class AS lane, a.order_group, a.producer, e.shard, e.incarnation,
+       a.lost AND e.incarnation = ANY (%(incarnations)s::uuid[]) AS lost
+  FROM doubts a
+  JOIN shardd.epochs e ON e.epoch = a.claimed_epoch
+ WHERE NOT a.lost OR a.id = ANY (%(ids)s::bigint[]) OR e.incarnation = ANY (%(incarnations)s::uuid[]);
+
 -- name: resolve_doubts
--- Gives jobs in doubt the outcomes of a journal that was unreachable. Arrays, one element per claim.
-UPDATE shardd.archive a SET state = e.state, message_id = e.message_id, error = e.error, error_class = e.error_class,
-                            members_without_keys = e.members_without_keys
+-- Gives jobs in doubt the outcomes of a journal that was out of reach. Arrays, one element per claim. Returns the ids that changed; a job
+-- that a person has retried meanwhile is none of them.
+UPDATE shardd.archive a
+   SET state = e.state, failures = e.failures, message_id = e.message_id, error = e.error, error_class = e.error_class,
+       members_without_keys = e.members_without_keys
   FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[], %(attempts)s::integer[], %(tokens)s::bigint[], %(states)s::text[],
-              %(message_ids)s::text[], %(errors)s::text[], %(error_classes)s::text[], %(members_without_keys)s::integer[])
-       AS e(id, epoch, attempt, token, state, message_id, error, error_class, members_without_keys)
+              %(failures)s::smallint[], %(message_ids)s::text[], %(errors)s::text[], %(error_classes)s::text[], %(members_without_keys)s::integer[])
+       AS e(id, epoch, attempt, token, state, failures, message_id, error, error_class, members_without_keys)
  WHERE a.id = e.id AND a.state || '' = 'in_doubt' AND a.claimed_epoch = e.epoch AND a.attempt = e.attempt AND a.token = e.token
 RETURNING a.id;
+
+-- name: return_doubts
+-- Puts jobs in doubt that were not sent back into the queue. Arrays, one element per claim, fenced as in resolve_doubts. Returns the ids of
+-- those that are queued now (`obstacle` NULL), and of those that cannot be, with the obstacle: see the view `retries`.
+WITH known AS MATERIALIZED (
+    SELECT e.*, r.obstacle
+      FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[], %(attempts)s::integer[], %(tokens)s::bigint[], %(failures)s::smallint[],
+                  %(worker_deaths)s::smallint[], %(errors)s::text[], %(error_classes)s::text[])
+           AS e(id, epoch, attempt, token, failures, worker_deaths, error, error_class)
+      CROSS JOIN LATERAL (
+          SELECT obstacle FROM shardd.retries WHERE id = e.id AND state || '' = 'in_doubt' OFFSET 0) r
+), back AS (
+    DELETE FROM shardd.archive a USING known k
+     WHERE a.id = ANY (%(ids)s::bigint[]) AND a.id = k.id AND k.obstacle IS NULL AND a.state || '' = 'in_doubt'
+       AND a.claimed_epoch = k.epoch AND a.attempt = k.attempt AND a.token = k.token
+    RETURNING a.*, k.failures AS failures_now, k.worker_deaths AS deaths_now, k.error AS error_now, k.error_class AS error_class_now
+), queued AS (
+    INSERT INTO shardd.jobs (id, device_id, ${retried}, failures, worker_deaths, error, error_class)
+    OVERRIDING SYSTEM VALUE
+    SELECT id, CASE WHEN device_group IS NULL THEN device_id END, ${retried}, failures_now, deaths_now, error_now, error_class_now
+      FROM back ORDER BY id
+    RETURNING id
+)
+SELECT id, NULL::text AS obstacle FROM queued
+UNION ALL
+SELECT id, obstacle FROM known WHERE obstacle IS NOT NULL;
 
 -- name: promote_due
 -- Lets up to `most` scheduled jobs that are due join their lanes. Returns a hint (device, lane and position) for each; a job of a device
@@ -230,33 +275,34 @@ WITH RECURSIVE head AS (
 )
 SELECT %(device_id)s::text AS device_id, lane, ord, id FROM head;
 
--- name: claims_of_epochs
--- The claims under these epochs: after a broken connection, the database's view of what is in flight.
-SELECT ${claim} FROM shardd.jobs j WHERE claimed_epoch = ANY (%(epochs)s::bigint[]);
+-- name: claims_of_incarnation
+-- The claims of this incarnation: after a broken connection, the database's view of what is in flight.
+SELECT ${claim} FROM shardd.jobs j JOIN shardd.epochs e ON e.epoch = j.claimed_epoch WHERE e.incarnation = %(incarnation)s;
 
 -- name: live_claims
--- The claims of these jobs.
-SELECT ${claim} FROM shardd.jobs j WHERE id = ANY (%(ids)s::bigint[]) AND claimed_epoch IS NOT NULL;
+-- The claims of this incarnation among these jobs.
+SELECT ${claim} FROM shardd.jobs j JOIN shardd.epochs e ON e.epoch = j.claimed_epoch
+ WHERE j.id = ANY (%(ids)s::bigint[]) AND e.incarnation = %(incarnation)s;
 
 -- name: old_claims
--- Claims of more than `age` seconds under these epochs, or under one without a valid lease; with the node that made them, and whether
--- there is such a lease.
-SELECT ${claim}, e.node, l.epoch IS NOT NULL AS leased
+-- Claims of more than `age` seconds of this incarnation (`ours`), or without a valid lease; with the node that made them.
+SELECT ${claim}, e.node, e.incarnation = %(incarnation)s AS ours
   FROM shardd.jobs j
   JOIN shardd.epochs e ON e.epoch = j.claimed_epoch
   LEFT JOIN shardd.leases l ON l.epoch = j.claimed_epoch AND l.expires_at > now()
  WHERE j.claimed_epoch IS NOT NULL AND j.claimed_at < now() - make_interval(secs => %(age)s)
-   AND (l.epoch IS NULL OR j.claimed_epoch = ANY (%(epochs)s::bigint[]));
+   AND (l.epoch IS NULL OR e.incarnation = %(incarnation)s);
 
 -- name: orphaned_claims
--- Claims whose epoch has no valid lease, with the node that made them.
-SELECT ${claim}, e.node, e.shard,
-       n.incarnation IS NOT DISTINCT FROM e.incarnation AND n.seen_at > now() - make_interval(secs => %(grace)s)
+-- Claims whose epoch has no valid lease: the node and the incarnation that made them; whether that is alive; and whether nothing was in
+-- flight under the epoch when its lease was given back, so that the claim never reached a worker (`drained`).
+SELECT ${claim}, e.node, e.incarnation, e.shard, e.drained_at IS NOT NULL AS drained,
+       n.seen_at IS NOT NULL AND n.seen_at > now() - make_interval(secs => %(grace)s)
        -- A node that is away has drained its workers: what it has not settled by now is known only to a journal that is gone.
        AND coalesce(n.away_since, 'infinity') > now() - make_interval(secs => %(grace)s) AS node_alive
   FROM shardd.jobs j
   JOIN shardd.epochs e ON e.epoch = j.claimed_epoch
-  LEFT JOIN shardd.nodes n ON n.name = e.node
+  LEFT JOIN shardd.nodes n ON n.incarnation = e.incarnation
  WHERE j.claimed_epoch IS NOT NULL
    AND NOT EXISTS (SELECT FROM shardd.leases l WHERE l.epoch = j.claimed_epoch AND l.expires_at > now());
 

@@ -1,63 +1,89 @@
 -- Which node owns which shard. All times are by the database's clock.
 
 -- name: register_node
--- Records the start of a supervisor: its incarnation replaces an earlier one of the same name.
-INSERT INTO shardd.nodes AS n (name, incarnation, shards, version, pid)
-VALUES (%(node)s, %(incarnation)s, %(shards)s, %(version)s, %(pid)s)
-ON CONFLICT (name) DO UPDATE SET incarnation = EXCLUDED.incarnation, shards = EXCLUDED.shards, version = EXCLUDED.version,
-    pid = EXCLUDED.pid, started_at = now(), seen_at = now(), away_since = NULL;
+-- Records the start of a supervisor on a state folder (`id`), unless another one may be running on a copy of it: an earlier incarnation is
+-- dead if it held the very lock that this one holds (`place`), or was silent for `ttl` seconds and has no lease. Returns the id; no row:
+-- refused.
+INSERT INTO shardd.nodes AS n (id, name, incarnation, shards, version, pid, host, state_dir, place)
+VALUES (%(id)s, %(name)s, %(incarnation)s, %(shards)s, %(version)s, %(pid)s, %(host)s, %(state_dir)s, %(place)s)
+ON CONFLICT (id) DO UPDATE SET
+    name = EXCLUDED.name, incarnation = EXCLUDED.incarnation, shards = EXCLUDED.shards, version = EXCLUDED.version, pid = EXCLUDED.pid,
+    host = EXCLUDED.host, state_dir = EXCLUDED.state_dir, place = EXCLUDED.place, started_at = now(), seen_at = now(),
+    away_since = NULL, rival = NULL, rival_at = NULL
+ WHERE n.incarnation = EXCLUDED.incarnation OR n.place = EXCLUDED.place
+    OR (n.seen_at <= now() - make_interval(secs => %(ttl)s)
+        AND NOT EXISTS (SELECT FROM shardd.leases l WHERE l.node_id = n.id AND l.expires_at > now()))
+RETURNING id;
 
 -- name: live_nodes
--- Every node that was seen within `ttl` seconds, and whether it serves shards.
-SELECT name, incarnation, shards, away_since IS NULL AS serves
-  FROM shardd.nodes WHERE seen_at > now() - make_interval(secs => %(ttl)s) ORDER BY name;
+-- Every node that was seen within `ttl` seconds, and whether it serves shards; `rival_age` in seconds.
+SELECT id, name, incarnation, shards, away_since IS NULL AS serves, coalesce(pid, 0) AS pid, host, state_dir, place, seen_at,
+       rival, extract(epoch FROM now() - rival_at)::float8 AS rival_age
+  FROM shardd.nodes WHERE seen_at > now() - make_interval(secs => %(ttl)s) ORDER BY name, id;
+
+-- name: report_rival
+-- Tells a live node of a supervisor that was refused because of it.
+UPDATE shardd.nodes SET rival = %(rival)s, rival_at = now() WHERE incarnation = %(incarnation)s;
 
 -- name: renew_leases
 -- Records that this incarnation is alive, and whether it is away, and renews the leases under its epochs. An expired lease is not renewed:
--- another node may be taking it over. Returns the epochs that are still valid.
+-- another node may be taking it over. Returns the epochs that are still valid, and whether this incarnation is the node's present one
+-- (`current`): not, if another supervisor took over while this one was silent.
 WITH seen AS (
     UPDATE shardd.nodes SET seen_at = now(), away_since = CASE WHEN %(away)s THEN coalesce(away_since, now()) END
-     WHERE name = %(node)s AND incarnation = %(incarnation)s RETURNING 1
+     WHERE id = %(id)s AND incarnation = %(incarnation)s RETURNING 1
+), renewed AS (
+    UPDATE shardd.leases SET expires_at = now() + make_interval(secs => %(ttl)s)
+     WHERE epoch = ANY (%(epochs)s::bigint[]) AND expires_at > now() AND EXISTS (SELECT FROM seen)
+    RETURNING epoch
 )
-UPDATE shardd.leases SET expires_at = now() + make_interval(secs => %(ttl)s)
- WHERE epoch = ANY (%(epochs)s::bigint[]) AND expires_at > now() AND EXISTS (SELECT FROM seen)
-RETURNING epoch;
+SELECT EXISTS (SELECT FROM seen) AS current, array(SELECT epoch FROM renewed) AS epochs;
 
 -- name: release_earlier_leases
--- Ends the leases of earlier incarnations of this node, which the state folder's lock proves dead.
+-- Ends the leases of earlier incarnations that are dead for certain: of this node, and of one that had this state folder's lock under
+-- another id, which is recorded as dead.
+WITH dead AS (
+    UPDATE shardd.nodes SET seen_at = '-infinity' WHERE place = %(place)s AND id <> %(id)s RETURNING id
+)
 DELETE FROM shardd.leases l USING shardd.epochs e
- WHERE e.epoch = l.epoch AND e.node = %(node)s AND e.incarnation <> %(incarnation)s
+ WHERE e.epoch = l.epoch AND e.incarnation <> %(incarnation)s
+   AND (l.node_id = %(id)s OR l.node_id IN (SELECT id FROM dead))
 RETURNING l.shard;
 
 -- name: take_lease
--- Takes a shard that is free, whose lease has expired, or that belongs to an earlier incarnation of this node. Returns the new epoch, or no
--- row when another node holds it, or when this incarnation is itself an earlier one: two supervisors with the same name must not keep
--- taking shards from each other.
+-- Takes a shard that is free or whose lease has expired. Returns the new epoch, or no row when another node holds it, or when this
+-- incarnation is not the node's present one.
 WITH free AS MATERIALIZED (
     SELECT %(shard)s::integer AS shard
-     WHERE EXISTS (SELECT FROM shardd.nodes WHERE name = %(node)s AND incarnation = %(incarnation)s)
+     WHERE EXISTS (SELECT FROM shardd.nodes WHERE id = %(id)s AND incarnation = %(incarnation)s)
        AND NOT EXISTS (
-         SELECT FROM shardd.leases WHERE shard = %(shard)s AND expires_at > now() AND node <> %(node)s FOR UPDATE)
+         SELECT FROM shardd.leases WHERE shard = %(shard)s AND expires_at > now() AND node_id <> %(id)s FOR UPDATE)
 ), next AS (
-    INSERT INTO shardd.epochs (shard, node, incarnation) SELECT shard, %(node)s, %(incarnation)s FROM free RETURNING epoch, shard
+    INSERT INTO shardd.epochs (shard, node, incarnation) SELECT shard, %(name)s, %(incarnation)s FROM free RETURNING epoch, shard
 )
-INSERT INTO shardd.leases AS l (shard, epoch, node, expires_at)
-SELECT shard, epoch, %(node)s, now() + make_interval(secs => %(ttl)s) FROM next
-ON CONFLICT (shard) DO UPDATE SET epoch = EXCLUDED.epoch, node = EXCLUDED.node, expires_at = EXCLUDED.expires_at
- WHERE l.expires_at <= now() OR l.node = EXCLUDED.node
+INSERT INTO shardd.leases AS l (shard, epoch, node_id, expires_at)
+SELECT shard, epoch, %(id)s, now() + make_interval(secs => %(ttl)s) FROM next
+ON CONFLICT (shard) DO UPDATE SET epoch = EXCLUDED.epoch, node_id = EXCLUDED.node_id, expires_at = EXCLUDED.expires_at
+ WHERE l.expires_at <= now() OR l.node_id = EXCLUDED.node_id
 RETURNING epoch;
 
 -- name: release_leases
--- Releases shards, so that another node need not wait for the leases to expire.
+-- Releases shards, so that another node need not wait for the leases to expire. `drained`: the epochs under which nothing is in flight.
+WITH drained AS (
+    UPDATE shardd.epochs SET drained_at = now() WHERE epoch = ANY (%(drained)s::bigint[])
+)
 DELETE FROM shardd.leases WHERE epoch = ANY (%(epochs)s::bigint[]) RETURNING shard;
 
 -- name: node_registration
 -- What a command can know about a node that does not answer: its process, seconds since its last sign of life, whether it is away, and the
--- number of its shards. No row when there was no sign of life for `ttl` seconds, or the node was stopped cleanly.
+-- number of its shards. No row when there was no sign of life for `ttl` seconds, or the node was stopped cleanly. The command does not know
+-- the node's id, because it was in the state folder.
 SELECT pid, extract(epoch FROM now() - seen_at)::float8 AS age, away_since IS NOT NULL AS away,
-       (SELECT count(*) FROM shardd.leases l WHERE l.node = n.name AND l.expires_at > now()) AS shards
-  FROM shardd.nodes n WHERE name = %(node)s AND seen_at > now() - make_interval(secs => %(ttl)s);
+       (SELECT count(*) FROM shardd.leases l WHERE l.node_id = n.id AND l.expires_at > now()) AS shards
+  FROM shardd.nodes n
+ WHERE name = %(name)s AND host = %(host)s AND seen_at > now() - make_interval(secs => %(ttl)s)
+ ORDER BY seen_at DESC LIMIT 1;
 
 -- name: forget_node
 -- Records that a supervisor stopped cleanly, so that no other node waits for it.
-UPDATE shardd.nodes SET seen_at = '-infinity' WHERE name = %(node)s AND incarnation = %(incarnation)s;
+UPDATE shardd.nodes SET seen_at = '-infinity' WHERE id = %(id)s AND incarnation = %(incarnation)s;

@@ -2,15 +2,16 @@
 
 -- name: take_webhook
 -- Makes this incarnation deliver for a webhook, if no other does. A new webhook starts after the existing events. Another URL or other
--- kinds enable a disabled one. Returns nothing when another node has it.
+-- kinds enable a disabled one. Returns nothing when another node has it: an incarnation that no node has any more holds nothing.
 INSERT INTO shardd.webhook_cursors AS w (name, kinds, target, node, incarnation, expires_at)
 SELECT %(name)s, %(kinds)s::text[], %(target)s, name, incarnation, now() + make_interval(secs => %(ttl)s)
-  FROM shardd.nodes WHERE name = %(node)s AND incarnation = %(incarnation)s
+  FROM shardd.nodes WHERE incarnation = %(incarnation)s
 ON CONFLICT (name) DO UPDATE SET
     kinds = EXCLUDED.kinds, target = EXCLUDED.target, epoch = w.epoch + 1, node = EXCLUDED.node,
     incarnation = EXCLUDED.incarnation, expires_at = EXCLUDED.expires_at,
     disabled_at = CASE WHEN w.target = EXCLUDED.target THEN w.disabled_at END
- WHERE w.expires_at <= now() OR w.node = EXCLUDED.node
+ WHERE w.expires_at <= now() OR w.incarnation = EXCLUDED.incarnation
+    OR NOT EXISTS (SELECT FROM shardd.nodes n WHERE n.incarnation = w.incarnation)
 RETURNING epoch, xid::text::numeric AS xid, id, retries_asked, missed,
           CASE WHEN disabled_at IS NOT NULL THEN coalesce(error, '') END AS disabled;
 

@@ -4,22 +4,29 @@ Shards map to live nodes by rendezvous hashing. A node holds a shard through a l
 The node's own deadline is earlier and needs no shared clock: the start of the last successful renewal plus ttl minus a margin, on
 the monotonic clock. Past it the leases may belong to another node, so the workers are fenced before it. The config is refused
 unless renew_every + twice the database's timeout fits into ttl - margin: one renewal may fail without consequence.
+
+A node is its state folder. A supervisor whose folder is a copy of one that is in use, or whose name another node has, is refused;
+after a crash, one that cannot know whether its predecessor is dead (another host, or the machine restarted) waits until that has
+been silent for a lease's time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from datetime import datetime
 from typing import Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from shardd import __version__
-from shardd.errors import AlreadyRunningError, DatabaseError
+from shardd.errors import AlreadyRunningError, DatabaseError, SharddError
 from shardd.hashing import assignment
 from shardd.logs import get_logger
 from shardd.queue.database import Database
-from shardd.queue.leases import Leases
+from shardd.queue.leases import Leases, Node, NodeIdentity, describe
+from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.services import Service
 from shardd.supervisor.workers.pool import WorkerPool
 
@@ -29,13 +36,32 @@ RENEWALS: Final = 5
 """How often leases are renewed within their duration while shards are given back."""
 DEADLINE_EVERY: Final = 0.1
 """Seconds between checks of the deadline."""
+WAIT_STEP: Final = 1.0
+"""Seconds between checks whether an earlier incarnation is still alive."""
+RIVAL_SHOWN: Final = 300.0
+"""Seconds for which the status shows that another supervisor was refused; systemd starts it again every few seconds."""
+
+
+COPIED: Final = (
+    "their state folders have the same id, because one is a copy of the other. Stop one of them; to run both, delete state.id, "
+    "incarnations and journal/ in the copy, and give it a `node` of its own"
+)
 
 
 class LeaseKeeper:
     """Registers the node, takes the shards it should have, renews them, and gives back those of other nodes."""
 
-    def __init__(self, database: Database, *, node: str, shards: int, ttl: float, margin: float) -> None:
-        self.incarnation: UUID = uuid4()
+    def __init__(
+        self,
+        database: Database,
+        *,
+        node: NodeIdentity,
+        incarnation: UUID,
+        shards: int,
+        ttl: float,
+        margin: float,
+    ) -> None:
+        self.incarnation = incarnation
         self._node = node
         self._shards = shards
         self._ttl = ttl
@@ -44,8 +70,13 @@ class LeaseKeeper:
         self._epochs: dict[int, int] = {}
         self._deadline = 0.0
         self._away = False
+        self._nodes: list[Node] = []  # alive when the leases were last renewed
+        self.displaced_by: str | None = None
+        """The supervisor that took over as this node while this one was silent; None: there is none."""
         self.on_renewed: Callable[[dict[int, int]], None] = lambda _: None
         """Called with shard → epoch after each renewal."""
+        self.drained: Callable[[list[int]], list[int]] = lambda _: []
+        """Which of these epochs have nothing in flight or unsettled any more."""
 
     @property
     def epochs(self) -> dict[int, int]:
@@ -65,16 +96,53 @@ class LeaseKeeper:
         return self._deadline - time.monotonic()
 
     async def register(self) -> None:
-        """Announce this incarnation. Raises AlreadyRunningError when a live node has another number of shards."""
-        for node in await self._leases.live_nodes():
-            if node.name != self._node and node.shards != self._shards:
+        """Announce this incarnation; waits while it is unknown whether another supervisor is alive that would be this node.
+
+        Raises AlreadyRunningError when it is, or when a live node has another number of shards.
+        """
+        last_seen: dict[str, datetime] = {}
+        while True:
+            nodes = await self._leases.live_nodes()
+            other = next((node for node in nodes if self._conflicts(node)), None)
+            if other is None:
+                self._check_shards(nodes)
+                if await self._leases.register(self._shards, __version__):
+                    break
+            elif other.id not in last_seen:
+                last_seen[other.id] = other.seen_at
+                log.warning("waiting: whether %s is alive is unknown", other.where, action="start", at_most=self._ttl)
+            elif last_seen[other.id] != other.seen_at:
+                await self._leases.report_rival(other.incarnation, self._me)
+                raise AlreadyRunningError(self._refusal(other))
+            await asyncio.sleep(WAIT_STEP)
+        # Also of shards that now belong to other nodes: their claims are settled from this node's journals.
+        await self._leases.release_earlier()
+
+    def _conflicts(self, other: Node) -> bool:
+        """Whether a live node may be another supervisor of this node, or has its name; what had our lock before is dead."""
+        same = other.id == self._node.id or other.name == self._node.name
+        return same and (self._node.place is None or other.place != self._node.place)
+
+    def _check_shards(self, nodes: Iterable[Node]) -> None:
+        for node in nodes:
+            if node.id != self._node.id and node.place != self._node.place and node.shards != self._shards:
                 raise AlreadyRunningError(
                     f"node {node.name} is running with shards: {node.shards}, this config has shards: {self._shards}; "
                     "all nodes on one database need the same number: stop that node first, or change this config"
                 )
-        await self._leases.register(self._shards, __version__)
-        # Also of shards that now belong to other nodes: their claims are settled from this node's journals.
-        await self._leases.release_earlier()
+
+    def _refusal(self, other: Node) -> str:
+        if other.id != self._node.id:
+            return f"{other.where} is running, and {self._me} would be a second node of that name: change `node` in its config"
+        return f"{other.where} is running, and {self._me} would be the same node: {COPIED}"
+
+    def displacement(self) -> str:
+        """What `displaced_by` means, in words."""
+        return f"{self.displaced_by} took over as this node while this supervisor, {self._me}, was silent: {COPIED}"
+
+    @property
+    def _me(self) -> str:
+        return describe(self._node.name, self._node.host, os.getpid(), self._node.state_dir)
 
     async def run_cycle(
         self, give_back: Callable[[int], Awaitable[None]], *, may_take: bool = True, away: bool = False
@@ -87,7 +155,8 @@ class LeaseKeeper:
         """
         self._away = away
         lost = await self._renew()
-        wanted = set() if away else await self._wanted()
+        self._nodes = await self._leases.live_nodes()
+        wanted = set() if away else self._wanted()
         if not may_take:
             wanted &= self._epochs.keys()
         if surplus := self._epochs.keys() - wanted:
@@ -107,8 +176,9 @@ class LeaseKeeper:
 
     async def give_up(self) -> None:
         """Give all leases back at an orderly stop."""
+        epochs = list(self._epochs.values())
         try:
-            await self._leases.release(list(self._epochs.values()))
+            await self._leases.release(epochs, self.drained(epochs))
             await self._leases.forget()
         except DatabaseError as error:
             log.warning("leases not given back; they expire", action="lease", error=str(error))
@@ -117,7 +187,11 @@ class LeaseKeeper:
     async def _renew(self) -> set[int]:
         """Renew what is held; returns the shards that were lost."""
         began = time.monotonic()
-        good = await self._leases.renew(list(self._epochs.values()), away=self._away)
+        current, good = await self._leases.renew(list(self._epochs.values()), away=self._away)
+        if not current:
+            nodes = await self._leases.live_nodes()
+            other = next((node for node in nodes if node.id == self._node.id), None)
+            self.displaced_by = "another supervisor" if other is None else other.where
         lost = {shard for shard, epoch in self._epochs.items() if epoch not in good}
         for shard in lost:
             del self._epochs[shard]
@@ -148,13 +222,24 @@ class LeaseKeeper:
         await drain(shard)
         epoch = self._epochs.pop(shard, None)
         if epoch is not None:
-            await self._leases.release([epoch])
+            await self._leases.release([epoch], self.drained([epoch]))
 
-    async def _wanted(self) -> set[int]:
-        names = [node.name for node in await self._leases.live_nodes() if node.serves]
-        if self._node not in names:
+    def _wanted(self) -> set[int]:
+        ids = [node.id for node in self._nodes if node.serves]
+        if self._node.id not in ids or self.displaced_by is not None:
             return set()
-        return {shard for shard, node in assignment(self._shards, names).items() if node == self._node}
+        return {shard for shard, node in assignment(self._shards, ids).items() if node == self._node.id}
+
+    def problems(self) -> Iterator[Problem]:
+        """Other supervisors that would be this node, and nodes of the same name."""
+        for node in self._nodes:
+            if node.incarnation == self.incarnation:
+                if node.rival is not None and node.rival_age is not None and node.rival_age < RIVAL_SHOWN:
+                    text = f"{node.rival} was refused {node.rival_age:.0f} s ago, because {self._me} is running: see its log"
+                    yield Problem(ProblemKind.NODE, text)
+            elif node.name == self._node.name and node.id != self._node.id:
+                text = f"{node.where} and {self._me} have the same name: change `node` in one of the configs"
+                yield Problem(ProblemKind.NODE, text)
 
 
 class Ownership(Service):
@@ -167,10 +252,13 @@ class Ownership(Service):
         *,
         read_devices: Callable[[], Awaitable[None]],
         renewed: Callable[[], None],
+        end: Callable[[SharddError], None],
         hindered_for: Callable[[], float],
         away_after: float,
     ) -> None:
         """`read_devices`: brings the devices up to date before a new shard sends. `renewed`: jobs may be claimed again.
+
+        `end`: ends the supervisor, because another one is this node now.
 
         `hindered_for`: seconds for which this node has been unable to hand jobs over; it takes no shards then, and gives its
         own to other nodes after `away_after` seconds.
@@ -179,6 +267,7 @@ class Ownership(Service):
         self._workers = workers
         self._read_devices = read_devices
         self._renewed = renewed
+        self._end = end
         self._hindered_for = hindered_for
         self._away_after = away_after
 
@@ -200,6 +289,11 @@ class Ownership(Service):
         if away and self._keeper.epochs:
             log.warning("this node cannot hand jobs over: its shards go to other nodes", action="lease")
         await self._keeper.run_cycle(self._workers.give_back, may_take=not hindered, away=away)
+        if self._keeper.displaced_by is not None:
+            # What it has in flight is settled at the end, and resolves doubts that the other one had about it.
+            self._workers.fence(self._keeper.drop_all())
+            self._end(AlreadyRunningError(self._keeper.displacement()))
+            return
         epochs = self._keeper.epochs
         kept = {
             shard.index: shard.epoch

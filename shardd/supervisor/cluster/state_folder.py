@@ -16,8 +16,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from shardd.errors import AlreadyRunningError, SharddError
+from shardd.journal import boot_id
 from shardd.logs import get_logger
-from shardd.state_files import open_file
+from shardd.state_files import file_identity, open_file
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.services import Service
 from shardd.supervisor.workers.shard import Shard
@@ -65,6 +66,11 @@ class StateLock:
     ) -> None:
         """Release it."""
         os.close(self._fd)
+
+    def place(self) -> str | None:
+        """Identifies this lock, in this run of the kernel: who had it before is dead. None: the run is unknown."""
+        boot = boot_id()
+        return None if boot is None else f"{boot}/{os.fstat(self._fd).st_dev}/{file_identity(self._fd)}"
 
     def displaced(self) -> str | None:
         """Why the lock does not protect the folder at the path any more; None: it does."""

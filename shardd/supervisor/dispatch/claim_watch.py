@@ -1,7 +1,8 @@
 """Claims that do not move on: that no worker has, that a worker has had for far too long, or whose outcome cannot be stored.
 
-The columns of a claim have no index, so that claiming stays cheap: a search for old claims reads every live job. It runs now and
-then, on a connection of its own, and its result is only a hint: the router checks it while no cycle is under way.
+The columns of a claim have no index, so that claiming stays cheap: a search for old claims reads every live job. It runs as often
+as the leases are renewed, less often where it takes long, on a connection of its own, and its result is only a hint: the router
+checks it while no cycle is under way.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
+from uuid import UUID
 
 from shardd.queue.jobs import Jobs
 from shardd.queue.settle import Claim
@@ -17,8 +19,6 @@ from shardd.supervisor.dispatch.in_flight import InFlight
 from shardd.supervisor.dispatch.router import Router
 from shardd.supervisor.problems import Problem, ProblemKind
 
-EVERY: Final = 10.0
-"""Seconds between searches, at least; one that takes long is repeated less often."""
 OLD: Final = 5.0
 """Seconds after which a claim is examined: most are settled long before."""
 SHOWN: Final = 60.0
@@ -30,8 +30,11 @@ LATE: Final = 15.0
 class ClaimWatch:
     """One step, repeated by the supervisor's upkeep, and its findings."""
 
-    def __init__(self, jobs: Jobs, router: Router, in_flight: InFlight, send_timeout: Callable[[], float]) -> None:
-        """`send_timeout`: seconds that a worker gives a send."""
+    def __init__(
+        self, incarnation: UUID, jobs: Jobs, router: Router, in_flight: InFlight, send_timeout: Callable[[], float]
+    ) -> None:
+        """`incarnation`: of this supervisor; `send_timeout`: seconds that a worker gives a send."""
+        self._incarnation = incarnation
         self._jobs = jobs
         self._router = router
         self._in_flight = in_flight
@@ -41,10 +44,10 @@ class ClaimWatch:
 
     async def search(self) -> None:
         """Search. Raises DatabaseError."""
-        epochs = set(self._router.epochs)
-        found = await self._jobs.old_claims(OLD, sorted(epochs))
-        self._router.check_claims([claim for claim, _, _ in found])
-        self._orphans = Counter(node for claim, node, leased in found if not leased and claim.epoch not in epochs)
+        found = await self._jobs.old_claims(OLD, self._incarnation)
+        doubts = await self._jobs.find_doubts([], [self._incarnation])
+        self._router.check_claims([claim for claim, _, ours in found if ours], [doubt.claim for doubt in doubts])
+        self._orphans = Counter(node for _, node, ours in found if not ours)
 
     def problems(self) -> Iterator[Problem]:
         """See `shardd.supervisor.problems`."""

@@ -14,13 +14,12 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from shardd.errors import RefusedDataError
-from shardd.ipc import Outcome
 from shardd.logs import get_logger
 from shardd.queue.cycle import Cycle, Settlement
 from shardd.queue.database import write_accepted
 from shardd.queue.jobs import Jobs
 from shardd.queue.records import ClaimedJob, ClaimRequest, Sends
-from shardd.queue.settle import Finish
+from shardd.queue.settle import Finish, Release
 from shardd.supervisor.dispatch.in_flight import EndedClaim
 from shardd.supervisor.scheduling.scheduler import Scheduler
 
@@ -82,31 +81,41 @@ async def settle_accepted(jobs: Jobs, ended: Sequence[EndedClaim], counts: Count
     return settled
 
 
-async def resolve_accepted(jobs: Jobs, outcomes: Sequence[Outcome]) -> int:
-    """Give jobs in doubt the outcomes that journals knew, except what is refused; returns how many changed.
+async def resolve_accepted(
+    jobs: Jobs, decisions: Sequence[Finish | Release]
+) -> tuple[int, list[tuple[Finish | Release, RefusedDataError]]]:
+    """Resolve doubts as journals prove; returns how many changed, and what is refused even without its texts.
 
-    Raises DatabaseError.
+    What is refused must not be forgotten by its journal, which would then look as if the claim had never been started. Raises
+    DatabaseError.
     """
     changed = 0
+    refused: list[tuple[Finish | Release, RefusedDataError]] = []
 
-    async def write(some: Sequence[Outcome]) -> None:
+    async def write(some: Sequence[Finish | Release]) -> None:
         nonlocal changed
         changed += len(await jobs.resolve_doubts(some))
 
-    async def refuse(outcome: Outcome, error: RefusedDataError) -> None:
-        log.error(
-            "a doubt cannot be resolved", action="refused", job=outcome.id, verdict=outcome.verdict, error=str(error)
-        )
+    async def reduce(decision: Finish | Release, error: RefusedDataError) -> None:
+        log.error("a doubt cannot be resolved", action="refused", job=decision.claim.id, error=str(error))
+        try:
+            await write([_without_texts(decision)])
+        except RefusedDataError:
+            refused.append((decision, error))
 
-    await write_accepted(outcomes, write, refuse)
-    return changed
+    await write_accepted(decisions, write, reduce)
+    return changed, refused
 
 
 def reduced(ended: EndedClaim) -> EndedClaim:
     """The same decision, with no text but our own."""
-    if isinstance(ended.decision, Finish):
-        return replace(ended, decision=replace(ended.decision, message_id=None, error=REDUCED, error_class=None))
-    return replace(ended, decision=replace(ended.decision, error=REDUCED, error_class=None))
+    return replace(ended, decision=_without_texts(ended.decision))
+
+
+def _without_texts(decision: Finish | Release) -> Finish | Release:
+    if isinstance(decision, Finish):
+        return replace(decision, message_id=None, error=REDUCED, error_class=None)
+    return replace(decision, error=REDUCED, error_class=None)
 
 
 class CycleWriter:

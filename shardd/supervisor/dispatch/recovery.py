@@ -10,21 +10,22 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import tzinfo
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 from shardd.errors import ErrorClass, JournalError, JournalHeldError, RefusedDataError, UnsafeFileError
 from shardd.ipc import ClaimKey, Outcome
 from shardd.journal import FOLDER, Journal, boot_id, journal_path, journals_of, read_pid, shard_of_journal
 from shardd.journal_lines import Phase, Record
 from shardd.logs import get_logger
-from shardd.queue.jobs import Jobs
+from shardd.queue.jobs import Jobs, Orphan
 from shardd.queue.records import Send, Sends, count_sends
-from shardd.queue.settle import Claim, JobBackoff, settle
+from shardd.queue.settle import Claim, Finish, JobBackoff, Release, resolve, settle
 from shardd.state_files import open_folder
-from shardd.states import MAY_HAVE_LEFT, Verdict
+from shardd.states import MAY_HAVE_LEFT, JobState, Verdict
 from shardd.supervisor.dispatch.cycle_writer import resolve_accepted, settle_accepted
 from shardd.supervisor.dispatch.in_flight import EndedClaim, PoisonJobs
 from shardd.supervisor.dispatch.router import Router
@@ -57,23 +58,30 @@ class Recovery:
         state: str,
         jobs: Jobs,
         *,
-        node: str,
+        incarnation: UUID,
+        earlier: Collection[UUID],
         shards: int,
         backoff: Callable[[], JobBackoff],
         grace: float,
         zone_of: Callable[[str], tzinfo],
         poison: PoisonJobs,
     ) -> None:
-        """`state`: the state folder's id; `grace`: seconds after which a silent node is lost; `zone_of` a device."""
+        """`state`: the state folder's id; `incarnation`: of this supervisor; `earlier`: those that ran on this folder before.
+
+        `grace`: seconds after which a silent node is lost; `zone_of` a device.
+        """
         self._state_dir = state_dir
         self._state = state
         self._jobs = jobs
-        self._node = node
+        self._incarnation = incarnation
+        self._earlier = earlier
         self._shards = shards
         self._backoff = backoff
         self._grace = grace
         self._zone_of = zone_of
         self._poison = poison
+        self._records: dict[int, Record] = {}
+        """What the journals contained at the start: a commit of an earlier run may appear later."""
         self.blocked: dict[int, str] = {}
         """Shards that cannot be settled, and why."""
         self.notes: list[str] = []
@@ -153,18 +161,23 @@ class Recovery:
         journals: dict[int, Journal] = {}
         try:
             records = await self._read_all(only, journals, blocked)
+
+            def is_due(shard: int) -> bool:
+                return shard not in blocked and (only is None or shard in only)
+
             claims: dict[int, list[Claim]] = {}
-            for claim, node, shard, alive in await self._jobs.orphaned_claims(self._grace):
-                if node == self._node and not alive and shard not in blocked and (only is None or shard in only):
-                    claims.setdefault(shard, []).append(claim)
+            for orphan in await self._jobs.orphaned_claims(self._grace):
+                if orphan.incarnation in self._earlier and not orphan.alive and is_due(orphan.shard):
+                    claims.setdefault(orphan.shard, []).append(orphan.claim)
             # A missing journal proves nothing.
             outcomes = [o for shard in claims for o in verdicts(claims[shard], records.get(shard, Record()), NODE_DIED)]
             refused = await self._settle([claim for of_shard in claims.values() for claim in of_shard], outcomes)
-            for shard, of_shard in claims.items():
-                if error := next((refused[claim.key] for claim in of_shard if claim.key in refused), None):
-                    blocked[shard] = f"the database refuses to store what its journal knows: {error}"
+            shard_of = {claim.key: shard for shard, of_shard in claims.items() for claim in of_shard}
             # Another node may have called some of them in doubt meanwhile; our journals know better.
-            await resolve_accepted(self._jobs, [o for record in records.values() for o in record.outcomes.values()])
+            unresolved = await self._resolve(records, is_due)
+            for shard, error in (*((shard_of[key], error) for key, error in refused.items()), *unresolved.items()):
+                blocked[shard] = f"the database refuses to store what its journal knows: {error}"
+            self._records |= {shard: record for shard, record in records.items() if shard not in blocked}
             self._report(claims, records, outcomes)
             for shard in journals.keys() - blocked.keys():
                 try:
@@ -178,6 +191,35 @@ class Recovery:
             if why not in self.blocked.values():
                 log.error("a shard cannot be settled from its journal", action="recover", error=why)
         self.blocked = blocked
+
+    async def _resolve(self, records: Mapping[int, Record], is_due: Callable[[int], bool]) -> dict[int, str]:
+        """Resolve the doubts about which the records of journals prove something; returns the refusals by shard.
+
+        A doubt that a journal cannot resolve is marked, because a journal that was emptied would seem to prove that nothing was
+        ever started. Raises DatabaseError.
+        """
+        known = {
+            key: outcome
+            for record in records.values()
+            for key, outcome in record.outcomes.items()
+            if record.phase(key) is Phase.ENDED
+        }
+        decisions: list[Finish | Release] = []
+        shard_of: dict[ClaimKey, int] = {}
+        for doubt in await self._jobs.find_doubts([key[0] for key in known], self._earlier):
+            claim = doubt.claim
+            if claim.key in known and (doubt.lost or known[claim.key].verdict != Verdict.IN_DOUBT):
+                decisions.append(resolve(claim, known[claim.key]))
+            elif doubt.lost and is_due(doubt.shard):
+                (outcome,) = verdicts([claim], records.get(doubt.shard, Record()), NODE_DIED)
+                decisions.append(resolve(claim, outcome))
+            shard_of[claim.key] = doubt.shard
+        if not decisions:
+            return {}
+        changed, refused = await resolve_accepted(self._jobs, decisions)
+        left = sum(isinstance(each, Finish) and each.state is JobState.IN_DOUBT for each in decisions)
+        log.warning("doubts resolved by journals", action="recover", jobs=changed, still_in_doubt=left)
+        return {shard_of[decision.claim.key]: str(error) for decision, error in refused}
 
     async def _read_all(
         self, only: Collection[int] | None, journals: dict[int, Journal], blocked: dict[int, str]
@@ -234,33 +276,38 @@ class Recovery:
     # ---- another node is lost
 
     async def settle_lost_nodes(self) -> int:
-        """Call in doubt what lost nodes had in flight; returns how many. Their journals may still resolve it later.
+        """Settle what lost nodes left; returns how many. Their journals may still resolve what is in doubt then.
 
         Raises DatabaseError.
         """
-        lost = [
-            (claim, node)
-            for claim, node, shard, alive in await self._jobs.orphaned_claims(self._grace)
-            # What waits for a readable journal of this node is not lost.
-            if not alive and not (node == self._node and shard in self.blocked)
-        ]
-        if not lost:
-            return 0
-        outcomes = [
-            Outcome(
-                *claim.key,
-                Verdict.IN_DOUBT,
-                error=f"node {node} was lost while this was in flight",
-                at=time.time(),
-                error_class=ErrorClass.WORKER,
-            )
-            for claim, node in lost
-        ]
-        refused = await self._settle([claim for claim, _ in lost], outcomes)
-        log.warning("claims of lost nodes", action="sweep", jobs=len(lost), refused=len(refused))
+        claims, outcomes = [], []
+        for orphan in await self._jobs.orphaned_claims(self._grace):
+            if (outcome := self._verdict_without_lease(orphan)) is not None:
+                claims.append(orphan.claim)
+                outcomes.append(outcome)
+        refused = list((await self._settle(claims, outcomes)).values()) if claims else []
+        # What another node called in doubt since this one started, such as claims whose commit hung.
+        refused += (await self._resolve(self._records, lambda shard: shard not in self.blocked)).values()
+        if claims:
+            log.warning("claims without a lease", action="sweep", jobs=len(claims), in_doubt=_doubts(outcomes))
         if refused:
-            raise RefusedDataError(next(iter(refused.values())))
-        return len(lost)
+            raise RefusedDataError(refused[0])
+        return len(claims)
+
+    def _verdict_without_lease(self, orphan: Orphan) -> Outcome | None:
+        """How a claim ends whose epoch has no lease any more; None: that may still be known to somebody."""
+        claim = orphan.claim
+        if orphan.drained:
+            return Outcome(*claim.key, Verdict.RETURNED, at=time.time())
+        if orphan.alive or orphan.incarnation == self._incarnation:
+            return None  # its supervisor knows
+        if orphan.incarnation in self._earlier and orphan.shard in self.blocked:
+            return None  # it waits for a readable journal of this node
+        if orphan.incarnation in self._earlier:
+            (outcome,) = verdicts([claim], self._records.get(orphan.shard, Record()), NODE_DIED)
+            return outcome
+        error = f"node {orphan.node} was lost while this was in flight"
+        return Outcome(*claim.key, Verdict.IN_DOUBT, error=error, at=time.time(), error_class=ErrorClass.NODE)
 
     async def _settle(self, claims: list[Claim], outcomes: list[Outcome]) -> dict[ClaimKey, str]:
         """Settle without the router; returns the claims that the database refuses to settle, with the errors."""

@@ -10,11 +10,11 @@ first answer an audit asks which claims the database has, because a claim may ha
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
+from uuid import UUID
 
 from shardd import ipc
 from shardd.backoff import full_jitter
@@ -23,7 +23,7 @@ from shardd.ipc import ClaimKey, Outcome
 from shardd.logs import get_logger
 from shardd.queue.jobs import Jobs
 from shardd.queue.records import ClaimedJob, ClaimRequest, Sends, count_sends
-from shardd.queue.settle import Claim, JobBackoff, Release, settle
+from shardd.queue.settle import Claim, JobBackoff, Release, resolve, settle
 from shardd.states import Verdict
 from shardd.supervisor.dispatch.cycle_writer import REFUSED_FOR, CycleWriter, resolve_accepted
 from shardd.supervisor.dispatch.in_flight import EndedClaim, InFlight, PoisonJobs
@@ -35,9 +35,6 @@ log = get_logger(__name__)
 
 RETRY_FIRST, RETRY_CAP = 0.2, 5.0
 """Seconds between tries while the database does not answer."""
-
-EPOCH_KEPT: Final = 600.0
-"""Seconds for which claims under the epoch of an ended lease are looked for: a commit that hung appears long before."""
 
 LOG_WORDS: Final = {
     Verdict.PERMANENT: "send failed",
@@ -59,6 +56,7 @@ class Router(Service):
     def __init__(
         self,
         *,
+        incarnation: UUID,
         jobs: Jobs,
         scheduler: Scheduler,
         in_flight: InFlight,
@@ -70,11 +68,12 @@ class Router(Service):
         opt_out_check: CheckOptOuts,
         defect: Callable[[str], None],
     ) -> None:
-        """`send`: sends a message to a shard's worker; False if that is impossible.
+        """`incarnation`: of this supervisor; `send`: sends a message to a shard's worker; False if that is impossible.
 
         `may_claim`: whether this node's leases are certainly good now; `batch`: the most jobs of one claim; `opt_out_check`: a
         second check for opt-outs, of what the database cannot know by itself.
         """
+        self._incarnation = incarnation
         self._jobs = jobs
         self._scheduler = scheduler
         self._in_flight = in_flight
@@ -85,11 +84,10 @@ class Router(Service):
         self._backoff = backoff
         self._opt_out_check = opt_out_check
         self._writer = CycleWriter(jobs, scheduler, self._counts, defect)
-        self._epochs: dict[int, float] = {}
-        """Epochs under which claims may exist, and when each was replaced by another (infinity: it was not)."""
         self._epoch_of: dict[int, int] = {}
         self._audit_due = False
         self._unchecked: set[int] = set()
+        self._doubts_unchecked = False
         self._retry_refused_at = 0.0
         self.lost_claims = (0, float("-inf"))
         """How many claims that no worker had were returned to the queue the last time, and when (monotonic)."""
@@ -110,14 +108,8 @@ class Router(Service):
 
     def shard_up(self, shard: int, epoch: int) -> None:
         """A shard's worker takes jobs."""
-        now = time.monotonic()
-        before = self._epoch_of.get(shard)
-        if before is not None and before != epoch:
-            self._epochs[before] = now
-        self._epoch_of[shard], self._epochs[epoch] = epoch, math.inf
-        known = self._in_flight.epochs()
-        self._epochs = {e: ended for e, ended in self._epochs.items() if ended > now - EPOCH_KEPT or e in known}
-        self._scheduler.shard_up(shard, epoch, now)
+        self._epoch_of[shard] = epoch
+        self._scheduler.shard_up(shard, epoch, time.monotonic())
         self._wake.set()
 
     def shard_down(self, shard: int) -> None:
@@ -136,18 +128,20 @@ class Router(Service):
         """What the worker of a shard has."""
         return self._in_flight.of_shard(shard)
 
-    @property
-    def epochs(self) -> list[int]:
-        """The epoch of every lease under which this supervisor may have claimed something."""
-        return sorted(self._epochs)
+    def drained(self, epochs: Iterable[int]) -> list[int]:
+        """Those of these epochs under which nothing is in flight or waits to be settled."""
+        known = self._in_flight.epochs()
+        return [epoch for epoch in epochs if epoch not in known]
 
-    def check_claims(self, claims: list[Claim]) -> None:
-        """Return to the queue those of these claims of the database that have our epochs and are unknown here.
+    def check_claims(self, claims: list[Claim], doubts: list[Claim]) -> None:
+        """Return to the queue those of these claims and doubts that are unknown here; the database has all of them as ours.
 
-        They may have been made or settled just now, so the database is asked again while no cycle is under way.
+        `doubts`: claims that another node called in doubt. They may have been made or settled just now, so the database is asked
+        again while no cycle is under way.
         """
-        self._unchecked = {claim.id for claim in self._in_flight.missing(claims) if claim.epoch in self._epochs}
-        if self._unchecked:
+        self._unchecked = {claim.id for claim in self._in_flight.missing(claims)}
+        self._doubts_unchecked = bool(self._in_flight.missing(doubts))
+        if self._unchecked or self._doubts_unchecked:
             self._wake.set()
 
     def sent_by(self, shard: int) -> int:
@@ -198,7 +192,7 @@ class Router(Service):
                 return
 
     async def _wait_for_work(self) -> None:
-        if self._in_flight.has_ended or self._audit_due or self._unchecked:
+        if self._in_flight.has_ended or self._audit_due or self._unchecked or self._doubts_unchecked:
             return
         now = time.monotonic()
         wait = self._scheduler.seconds_until_next(now) if self._claiming and self._may_claim() else None
@@ -212,11 +206,14 @@ class Router(Service):
     async def _run_cycle(self) -> None:
         if self._audit_due:
             await self._cycle([])
-            self._return_lost(await self._jobs.claims_of_epochs(self.epochs))
+            self._return_lost(await self._jobs.claims_of_incarnation(self._incarnation))
             self._audit_due = False
         if self._unchecked:
-            self._return_lost(await self._jobs.live_claims(sorted(self._unchecked)))
+            self._return_lost(await self._jobs.live_claims(sorted(self._unchecked), self._incarnation))
             self._unchecked = set()
+        if self._doubts_unchecked:
+            await self._return_doubts()
+            self._doubts_unchecked = False
         if time.monotonic() >= self._retry_refused_at:
             self._in_flight.retry_refused()
         requests: list[ClaimRequest] = []
@@ -265,7 +262,14 @@ class Router(Service):
                 ended = _ended(claim, Verdict.OPTED_OUT, "the recipient opted out", ErrorClass.OPTED_OUT)
             # The shard went down during the claim, or the lease may have run out: then the job has gone nowhere.
             # Each has a message of its own: one that the worker cannot read costs no other job an attempt.
-            elif opted_out is None or shard == NO_SHARD or not may_send or not self._send(shard, ipc.SendJob(job.spec)):
+            # An answer that took long may come when the shard has another epoch: then another node may have taken it meanwhile.
+            elif (
+                opted_out is None
+                or shard == NO_SHARD
+                or claim.epoch != self._epoch_of.get(shard)
+                or not may_send
+                or not self._send(shard, ipc.SendJob(job.spec))
+            ):
                 ended = _ended(claim, Verdict.RETURNED)
             else:
                 continue
@@ -293,14 +297,20 @@ class Router(Service):
         """Claims that were settled before, by us or by another node that could only call them in doubt."""
         if not stale:
             return
+        decisions = {ended.claim.key: resolve(ended.claim, ended.outcome) for ended in stale}
         try:
-            changed = await resolve_accepted(self._jobs, [ended.outcome for ended in stale])
+            changed, refused = await resolve_accepted(self._jobs, list(decisions.values()))
         except DatabaseError:
             # The journals may not forget them yet; settling once more is harmless.
             self._in_flight.settle_again(stale)
             raise
         log.info("settled before", action="settle", jobs=len(stale), resolved=changed)
-        await self._finish(stale)
+        errors = {decision.claim.key: str(error) for decision, error in refused}
+        for ended in stale:
+            if ended.claim.key in errors:
+                self._retry_refused_at = time.monotonic() + REFUSED_FOR
+                self._in_flight.refuse(ended, errors[ended.claim.key])
+        await self._finish([ended for ended in stale if ended.claim.key not in errors])
 
     def _end(self, shard: int, claim: Claim, outcome: Outcome, now: float, wall: float) -> None:
         decision = settle(claim, outcome, self._backoff(), wall)
@@ -321,13 +331,24 @@ class Router(Service):
         They never reached a worker: only claims named by the answer of a cycle do.
         """
         now, wall = time.monotonic(), time.time()
-        lost = [claim for claim in self._in_flight.missing(claims) if claim.epoch in self._epochs]
+        lost = self._in_flight.missing(claims)
         for claim in lost:
             self._scheduler.found_in_flight(claim)
             self._end(self._scheduler.shard_of(claim.device_id), claim, _ended(claim, Verdict.RETURNED), now, wall)
         if lost:
             log.warning("claims that no worker has returned to the queue", action="audit", jobs=len(lost))
             self.lost_claims = (len(lost), now)
+
+    async def _return_doubts(self) -> None:
+        """Likewise for claims that another node called in doubt while this one was out of reach.
+
+        What a worker had is known here until its outcome is stored, and is then no such doubt any more.
+        """
+        doubts = await self._jobs.find_doubts([], [self._incarnation])
+        never = self._in_flight.missing(doubt.claim for doubt in doubts if doubt.lost)
+        changed, _ = await resolve_accepted(self._jobs, [resolve(one, _ended(one, Verdict.RETURNED)) for one in never])
+        if changed:
+            log.warning("jobs in doubt that no worker had returned to the queue", action="audit", jobs=changed)
 
     async def _unanswered(self, error: DatabaseError) -> None:
         self._failures += 1

@@ -14,7 +14,7 @@ from shardd.hashing import assignment
 from shardd.queue.database import Database
 from shardd.queue.leases import Leases
 from shardd.supervisor.cluster.leases import LeaseKeeper
-from tests.support.queue_rows import connect
+from tests.support.queue_rows import connect, identity
 
 TTL = 600.0
 
@@ -22,7 +22,7 @@ TTL = 600.0
 def expire(dsn: str, *, node: str | None = None) -> None:
     """Time passes, as the database's clock tells it."""
     with connect(dsn) as connection:
-        connection.execute("UPDATE shardd.leases SET expires_at = now() WHERE node = coalesce(%s, node)", [node])
+        connection.execute("UPDATE shardd.leases SET expires_at = now() WHERE node_id = coalesce(%s, node_id)", [node])
         connection.execute(
             "UPDATE shardd.nodes SET seen_at = now() - interval '1 hour' WHERE name = coalesce(%s, name)", [node]
         )
@@ -30,11 +30,11 @@ def expire(dsn: str, *, node: str | None = None) -> None:
 
 def holders(dsn: str) -> dict[int, str]:
     with connect(dsn) as connection:
-        return dict(connection.execute("SELECT shard, node FROM shardd.leases WHERE expires_at > now()").fetchall())
+        return dict(connection.execute("SELECT shard, node_id FROM shardd.leases WHERE expires_at > now()").fetchall())
 
 
 async def incarnation(database: Database, node: str, ttl: float = TTL) -> Leases:
-    leases = Leases(database, node=node, incarnation=uuid4(), ttl=ttl)
+    leases = Leases(database, node=identity(node), incarnation=uuid4(), ttl=ttl)
     await leases.register(8, "test")
     return leases
 
@@ -49,15 +49,15 @@ async def test_a_shard_has_one_owner(dsn: str, database: Database) -> None:
     assert await b.take(3) is None
     assert await b.take(4) is not None
     assert holders(dsn) == {3: "a", 4: "b"}
-    assert await a.renew([epoch]) == {epoch}
+    assert await a.renew([epoch]) == (True, {epoch})
 
 
 async def test_a_shard_that_was_given_back_can_be_taken(database: Database) -> None:
     a, b = await incarnation(database, "a"), await incarnation(database, "b")
     epoch = await a.take(3)
     assert epoch is not None
-    await a.release([epoch])
-    assert await a.renew([epoch]) == set()
+    await a.release([epoch], [])
+    assert await a.renew([epoch]) == (True, set())
     assert await b.take(3) is not None
 
 
@@ -66,13 +66,13 @@ async def test_a_lease_that_ran_out_can_be_taken_and_not_renewed(dsn: str, datab
     old = await a.take(3)
     assert old is not None
     expire(dsn)
-    assert await a.renew([old]) == set()
+    assert await a.renew([old]) == (True, set())
     new = await b.take(3)
     assert new is not None
     assert new > old
-    assert await a.renew([old]) == set()
+    assert await a.renew([old]) == (True, set())
     # To give back what is no longer one's own takes nothing away from the new owner.
-    await a.release([old])
+    await a.release([old], [])
     assert holders(dsn) == {3: "b"}
 
 
@@ -90,7 +90,7 @@ async def test_a_renewal_counts_from_now(dsn: str, database: Database) -> None:
     assert epoch is not None
     with connect(dsn) as connection:
         connection.execute("UPDATE shardd.leases SET expires_at = now() + interval '1 second'")
-        assert await a.renew([epoch]) == {epoch}
+        assert await a.renew([epoch]) == (True, {epoch})
         row = connection.execute("SELECT expires_at > now() + interval '500 seconds' FROM shardd.leases").fetchone()
     assert row == (True,)
 
@@ -103,8 +103,8 @@ async def test_a_new_incarnation_takes_over_its_nodes_shards_at_once(dsn: str, d
     after = await new.take(3)
     assert after is not None
     assert after > before
-    assert await old.renew([before]) == set()
-    assert await new.renew([after]) == {after}
+    assert await old.renew([before]) == (False, set())
+    assert await new.renew([after]) == (True, {after})
 
 
 async def test_an_earlier_incarnation_neither_renews_nor_takes(dsn: str, database: Database) -> None:
@@ -114,10 +114,10 @@ async def test_an_earlier_incarnation_neither_renews_nor_takes(dsn: str, databas
     new = await incarnation(database, "a")
     taken = await new.take(4)
     assert taken is not None
-    assert await old.renew([kept]) == set()
+    assert await old.renew([kept]) == (False, set())
     for shard in (3, 4, 5):
         assert await old.take(shard) is None
-    assert await new.renew([taken]) == {taken}
+    assert await new.renew([taken]) == (True, {taken})
 
 
 async def test_epochs_are_never_used_twice(dsn: str, database: Database) -> None:
@@ -187,7 +187,7 @@ def drained() -> Drained:
 
 
 def keeper(database: Database, node: str, *, shards: int = 8, ttl: float = TTL, margin: float = 5.0) -> LeaseKeeper:
-    return LeaseKeeper(database, node=node, shards=shards, ttl=ttl, margin=margin)
+    return LeaseKeeper(database, node=identity(node), incarnation=uuid4(), shards=shards, ttl=ttl, margin=margin)
 
 
 async def test_a_single_node_takes_every_shard(dsn: str, database: Database, drained: Drained) -> None:
@@ -328,7 +328,9 @@ async def test_nodes_must_agree_about_the_number_of_shards(database: Database, d
         AlreadyRunningError, match=r"node a is running with shards: 8, this config has shards: 4; .* stop"
     ):
         await b.register()
-    assert [node.name for node in await Leases(database, node="x", incarnation=uuid4(), ttl=TTL).live_nodes()] == ["a"]
+    assert [
+        node.name for node in await Leases(database, node=identity("x"), incarnation=uuid4(), ttl=TTL).live_nodes()
+    ] == ["a"]
     # The same node may come back with another number: its earlier self is dead.
     again = keeper(database, "a", shards=4)
     await again.register()

@@ -27,12 +27,24 @@ from shardd.states import Verdict
 from shardd.supervisor.dispatch import recovery, verdicts
 from shardd.supervisor.dispatch.in_flight import PoisonJobs
 from shardd.supervisor.dispatch.recovery import Recovery
-from tests.support.queue_rows import add_devices, claim, connect, finish, insert_jobs, row_of, states, take_epoch
+from tests.support.queue_rows import (
+    add_devices,
+    claim,
+    connect,
+    finish,
+    identity,
+    insert_jobs,
+    row_of,
+    states,
+    take_epoch,
+)
 
 STATE = "0" * 32
 HANG = 30.0  # seconds; no test waits that long, it only keeps a broken one from hanging
 BACKOFF = JobBackoff(first=5, cap=600)
 GRACE = 60.0
+EARLIER = uuid4()
+"""The earlier supervisor of node-a."""
 
 # A worker that holds its journal, says so, and writes the outcome of the claim argv[2] when its input ends.
 HOLDER = """
@@ -60,12 +72,12 @@ def jobs(database: Database) -> Jobs:
 async def epoch(dsn: str, database: Database) -> int:
     """Of the earlier run of node-a, for shard 0."""
     add_devices(dsn, "a", "b")
-    return await take_epoch(database)
+    return await take_epoch(database, incarnation=EARLIER)
 
 
 async def start_again(database: Database, node: str = "node-a") -> None:
     """The node's next supervisor has registered."""
-    leases = Leases(database, node=node, incarnation=uuid4(), ttl=600.0)
+    leases = Leases(database, node=identity(node), incarnation=uuid4(), ttl=600.0)
     await leases.register(8, __version__)
     await leases.release_earlier()
 
@@ -77,8 +89,8 @@ def make_recovery(
     poison: PoisonJobs | None = None,
 ) -> Recovery:
     return Recovery(
-        tmp_path, STATE, Jobs(database), node=node, shards=8, backoff=lambda: BACKOFF, grace=GRACE, zone_of=lambda _: UTC,
-        poison=poison or PoisonJobs(),
+        tmp_path, STATE, Jobs(database), incarnation=uuid4(), earlier=[EARLIER] if node == "node-a" else [], shards=8,
+        backoff=lambda: BACKOFF, grace=GRACE, zone_of=lambda _: UTC, poison=poison or PoisonJobs(),
     )  # fmt: skip
 
 
@@ -279,7 +291,7 @@ async def test_a_lost_journal_leaves_doubts_and_no_second_message(
 async def test_a_damaged_journal_casts_doubt_on_its_own_shard_only(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
 ) -> None:
-    other = await take_epoch_of_same_run(database, dsn, epoch)
+    other = await take_epoch_of_same_run(database)
     (here,) = await in_flight(dsn, jobs, epoch)
     insert_jobs(dsn, "b")
     (there,) = await claim(jobs, other, "b")
@@ -290,12 +302,9 @@ async def test_a_damaged_journal_casts_doubt_on_its_own_shard_only(
     assert states(dsn) == {here.id: "in_doubt", there.id: "queued"}
 
 
-async def take_epoch_of_same_run(database: Database, dsn: str, epoch: int) -> int:
+async def take_epoch_of_same_run(database: Database) -> int:
     """The lease of shard 1 of the incarnation that has this epoch."""
-    with connect(dsn) as connection:
-        row = connection.execute("SELECT incarnation FROM shardd.epochs WHERE epoch = %s", [epoch]).fetchone()
-    assert row is not None
-    taken = await Leases(database, node="node-a", incarnation=row[0], ttl=600.0).take(1)
+    taken = await Leases(database, node=identity("node-a"), incarnation=EARLIER, ttl=600.0).take(1)
     assert taken is not None
     return taken
 
@@ -322,7 +331,7 @@ async def test_a_database_that_fails_leaves_the_journals_as_they_are(
 async def test_a_journal_that_cannot_be_opened_blocks_its_shard_until_it_can(
     dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
 ) -> None:
-    other = await take_epoch_of_same_run(database, dsn, epoch)
+    other = await take_epoch_of_same_run(database)
     never, started = await in_flight(dsn, jobs, epoch, 2)
     insert_jobs(dsn, "b")
     (there,) = await claim(jobs, other, "b")
@@ -478,8 +487,13 @@ async def test_what_a_lost_node_had_in_hand_is_in_doubt_until_its_journal_is_bac
     assert row_of(dsn, sent.id)["error"] == "node node-a was lost while this was in flight"
     assert await make_recovery(tmp_path / "b", database, "node-b").settle_lost_nodes() == 0
     await recovered(tmp_path, database)
-    assert states(dsn) == {sent.id: "sent", failed.id: "failed", started.id: "in_doubt", silent.id: "in_doubt"}
+    resolved = {sent.id: "sent", failed.id: "failed", started.id: "in_doubt", silent.id: "queued"}
+    assert states(dsn) == resolved
     assert row_of(dsn, sent.id)["message_id"] == "3EB0"
+    assert (row_of(dsn, silent.id)["failures"], row_of(dsn, started.id)["error"]) == (0, verdicts.DIED)
+    # The journal is empty now, which proves nothing of what it knew before.
+    await recovered(tmp_path, database)
+    assert states(dsn) == resolved
 
 
 async def test_a_lease_that_another_node_wants_does_not_hide_claims(

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -27,13 +28,14 @@ from shardd.queue.jobs import Jobs
 from shardd.queue.records import ClaimedJob
 from shardd.queue.settle import JobBackoff
 from shardd.states import Verdict
-from shardd.supervisor.dispatch import router as router_module
 from shardd.supervisor.dispatch.cycle_writer import REDUCED
 from shardd.supervisor.dispatch.in_flight import InFlight, PoisonJobs
 from shardd.supervisor.dispatch.router import CheckOptOuts, Router
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from tests.support.queue_rows import add_devices, connect, find_work, insert_jobs, row_of, states, take_epoch
 
+RUN = uuid4()
+"""The supervisor."""
 HANG = 45.0  # seconds; no test waits that long, it only keeps a broken one from hanging
 
 
@@ -112,8 +114,8 @@ class Node:
             account_of=lambda _: None,
         )  # fmt: skip
         self.router = self.workers.router = Router(
-            jobs=self.jobs, scheduler=self.scheduler, in_flight=self.in_flight, poison=PoisonJobs(), send=self.workers.send,
-            may_claim=self._may_claim, batch=lambda: 50, backoff=lambda: JobBackoff(first=5, cap=600),
+            incarnation=RUN, jobs=self.jobs, scheduler=self.scheduler, in_flight=self.in_flight, poison=PoisonJobs(),
+            send=self.workers.send, may_claim=self._may_claim, batch=lambda: 50, backoff=lambda: JobBackoff(first=5, cap=600),
             opt_out_check=opt_out_check or nobody_opted_out, defect=lambda _: None,
         )  # fmt: skip
         self.task = asyncio.create_task(self.router.run())
@@ -151,7 +153,7 @@ class Node:
 @pytest.fixture
 async def epoch(dsn: str, database: Database) -> int:
     add_devices(dsn, "a", "b")
-    return await take_epoch(database)
+    return await take_epoch(database, incarnation=RUN)
 
 
 @pytest.fixture
@@ -593,7 +595,7 @@ async def test_a_claim_that_nobody_here_knows_is_returned_and_one_that_is_known_
             "UPDATE shardd.jobs SET attempt = 1, worker_deaths = 1, claimed_epoch = %s, claimed_at = now() WHERE id = %s",
             [epoch, hung],
         )
-    node.router.check_claims(await node.jobs.claims_of_epochs([epoch]))
+    node.router.check_claims(await node.jobs.claims_of_incarnation(RUN), [])
     await until(lambda: node.router.lost_claims[0] == 1)
     await node.workers.until(lambda: any(job.id == hung for job in node.workers.got))
     assert [(job.id, job.attempt) for job in node.workers.got] == [(held, 1), (hung, 2)]
@@ -602,20 +604,3 @@ async def test_a_claim_that_nobody_here_knows_is_returned_and_one_that_is_known_
     node.workers.end_held()
     await node.settled()
     assert set(states(dsn).values()) == {"sent"}
-
-
-async def test_epochs_of_ended_leases_are_forgotten_when_nothing_is_in_flight_under_them(
-    dsn: str, node: Node, epoch: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(router_module, "EPOCH_KEPT", 0.0)
-    node.workers.answer = lambda _: None
-    insert_jobs(dsn, "a")
-    await node.begin(epoch)
-    await node.workers.until(lambda: node.workers.held)
-    node.router.shard_up(0, epoch + 1)
-    node.router.shard_up(0, epoch + 2)
-    assert node.router.epochs == [epoch, epoch + 2], "the first has a job in flight"
-    node.workers.end_held()
-    await node.settled()
-    node.router.shard_up(0, epoch + 2)
-    assert node.router.epochs == [epoch + 2]

@@ -26,7 +26,7 @@ from shardd.supervisor.outbox.window import REFUSALS
 from shardd.supervisor.services import Steps
 from shardd.supervisor.status import WebhookStatus
 from shardd.tasks import end_tasks
-from tests.support.queue_rows import add_devices, connect
+from tests.support.queue_rows import add_devices, connect, identity
 from tests.support.webhook_receiver import HANG, PATIENCE, RESET, SECRET, Answer, Posted, Receiver
 
 OTHER_SECRET = f"whsec_{base64.b64encode(b'another key of 32 bytes, for now').decode()}"
@@ -38,12 +38,12 @@ class Node:
     def __init__(self, database: Database, name: str = "node-a", ttl: float = 30.0) -> None:
         self.database, self.name, self.ttl = database, name, ttl
         self.incarnation = uuid4()
-        self.store = WebhookStore(database, node=name, incarnation=self.incarnation, ttl=ttl)
+        self.store = WebhookStore(database, incarnation=self.incarnation, ttl=ttl)
         self.webhooks = Webhooks(database, self.store, {}, Steps().add("listening"))
         self.task: asyncio.Task[None] | None = None
 
     async def start(self, **configs: WebhookConfig) -> None:
-        leases = Leases(self.database, node=self.name, incarnation=self.incarnation, ttl=self.ttl)
+        leases = Leases(self.database, node=identity(self.name), incarnation=self.incarnation, ttl=self.ttl)
         await leases.register(8, "test")
         self.webhooks.configure(configs)
         self.task = asyncio.create_task(self.webhooks.run())
@@ -359,7 +359,7 @@ async def test_one_node_delivers_and_another_takes_over_when_it_is_gone(node: No
         other = Node(node.database, "node-b", ttl=1.0)
         await short.start(crm=hook(receiver))
         other.webhooks.configure({"crm": hook(receiver)})
-        await Leases(node.database, node="node-b", incarnation=other.incarnation, ttl=1.0).register(8, "test")
+        await Leases(node.database, node=identity("node-b"), incarnation=other.incarnation, ttl=1.0).register(8, "test")
         other.task = asyncio.create_task(other.webhooks.run())
         tell(dsn, 1, 20)
         await receiver.until_taken(20)
@@ -384,7 +384,7 @@ async def test_who_lost_its_hold_saves_nothing(node: Node, database: Database) -
     far = Progress(cursor=(2**62, 9), delivered=1, dropped=0, failures=0, error=None, wait=None, disabled=False)
     assert await node.store.save("crm", hold.epoch, far) is None
     assert await node.store.save("crm", newer.epoch, far) == (0, 0)
-    stranger = WebhookStore(database, node="node-a", incarnation=uuid4(), ttl=30.0)
+    stranger = WebhookStore(database, incarnation=uuid4(), ttl=30.0)
     assert await stranger.take("crm", ["*"], "x") is None, "an incarnation that is not registered"
 
 

@@ -7,8 +7,9 @@ import time
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import uuid4
 
-import msgspec
 import psycopg
 import pytest
 
@@ -18,7 +19,7 @@ from shardd.queue.cycle import Cycle, Settlement
 from shardd.queue.database import Database
 from shardd.queue.jobs import Counts, JobAdmin, Jobs, Traits
 from shardd.queue.records import ClaimRequest, Sends, WorkHint
-from shardd.queue.settle import Claim, JobBackoff, Release, settle
+from shardd.queue.settle import Claim, Finish, JobBackoff, Release, resolve, settle
 from shardd.states import JobState, Verdict
 from shardd.supervisor.scheduling.device_queue import FIRST_POSITION
 from tests.fixtures.postgres import Cluster
@@ -37,6 +38,8 @@ from tests.support.queue_rows import (
 )
 
 LANE = "/marketing"
+RUN = uuid4()
+"""The supervisor that has the lease."""
 HANG = 30.0  # seconds; no test waits that long, it only keeps a broken one from hanging
 PAST = "2026-01-01 00:00:00+00"
 
@@ -49,7 +52,7 @@ def jobs(database: Database) -> Jobs:
 @pytest.fixture
 async def epoch(dsn: str, database: Database) -> int:
     add_devices(dsn, "a", "b", "c")
-    return await take_epoch(database)
+    return await take_epoch(database, incarnation=RUN)
 
 
 def claims_of(cycle: Cycle) -> list[Claim]:
@@ -375,7 +378,7 @@ async def test_deaths_of_workers_are_remembered_with_the_job(dsn: str, jobs: Job
         await jobs.cycle(Settlement(releases=[released]), [])
     (taken,) = (await jobs.cycle(Settlement(), [ClaimRequest("a", LANE, epoch, FIRST_POSITION, 1)])).claimed
     assert (taken.claim.worker_deaths, taken.spec.alone) == (2, True)
-    assert [c.worker_deaths for c in await jobs.claims_of_epochs([epoch])] == [2]
+    assert [c.worker_deaths for c in await jobs.live_claims([taken.claim.id], RUN)] == [2]
 
 
 async def test_settle_and_claim_are_one(dsn: str, jobs: Jobs, epoch: int) -> None:
@@ -446,31 +449,95 @@ async def test_sends_of_campaigns_are_added_up_by_device_and_day(dsn: str, jobs:
 # ---- doubts
 
 
-def outcome_of(its_claim: Claim, verdict: Verdict, **more: object) -> Outcome:
-    return Outcome(*its_claim.key, verdict.value, **more)  # type: ignore[arg-type]  # by name
+def resolution(its_claim: Claim, verdict: Verdict, **more: Any) -> Finish | Release:
+    return resolve(its_claim, Outcome(*its_claim.key, verdict, **more))
 
 
-@pytest.mark.parametrize(("verdict", "state"), [(Verdict.SENT, "sent"), (Verdict.PERMANENT, "failed")])
+@pytest.mark.parametrize(
+    ("verdict", "state"),
+    [
+        (Verdict.SENT, "sent"),
+        (Verdict.PERMANENT, "failed"),
+        (Verdict.EXPIRED, "expired"),
+        (Verdict.OPTED_OUT, "opted_out"),
+        (Verdict.IN_DOUBT, "in_doubt"),
+    ],
+)
 async def test_a_doubt_is_resolved_by_a_journal(dsn: str, jobs: Jobs, epoch: int, verdict: Verdict, state: str) -> None:
     (job,) = insert_jobs(dsn, "a")
     (its_claim,) = await claim(jobs, epoch, "a")
     await jobs.cycle(finish(its_claim, JobState.IN_DOUBT, error="lost"), [])
     for stale in ({"attempt": 2}, {"epoch": epoch + 1}):
-        assert await jobs.resolve_doubts([outcome_of(replace(its_claim, **stale), verdict)]) == []
-    assert await jobs.resolve_doubts([outcome_of(its_claim, verdict, message_id="3EB0", error="why")]) == [job]
+        assert await jobs.resolve_doubts([resolution(replace(its_claim, **stale), verdict)]) == []
+    assert await jobs.resolve_doubts([resolution(its_claim, verdict, message_id="3EB0", error="why")]) == [job]
     seen = row_of(dsn, job)
     assert (seen["state"], seen["message_id"], seen["error"]) == (state, "3EB0", "why")
-    assert await jobs.resolve_doubts([outcome_of(its_claim, Verdict.PERMANENT)]) == []
-    assert row_of(dsn, job) == seen
+    if state != "in_doubt":
+        assert await jobs.resolve_doubts([resolution(its_claim, Verdict.PERMANENT)]) == []
+        assert await jobs.resolve_doubts([resolution(its_claim, Verdict.RETURNED)]) == []
+        assert row_of(dsn, job) == seen
 
 
-@pytest.mark.parametrize("verdict", [Verdict.TRANSIENT, Verdict.UNAVAILABLE, Verdict.RETURNED, Verdict.IN_DOUBT])
-async def test_other_verdicts_resolve_no_doubt(dsn: str, jobs: Jobs, epoch: int, verdict: Verdict) -> None:
-    (job,) = insert_jobs(dsn, "a")
+@pytest.mark.parametrize(
+    ("verdict", "failures"), [(Verdict.TRANSIENT, 2), (Verdict.UNAVAILABLE, 1), (Verdict.RETURNED, 1)]
+)
+async def test_a_doubt_about_what_was_not_sent_is_queued_again_once(
+    dsn: str, jobs: Jobs, epoch: int, verdict: Verdict, failures: int
+) -> None:
+    (job,) = insert_jobs(dsn, "a", order_group="g", dedupe_key="k")
+    (first,) = await claim(jobs, epoch, "a")
+    await jobs.cycle(release(first, failures=1), [])
+    (second,) = await claim(jobs, epoch, "a")
+    await jobs.cycle(finish(second, JobState.IN_DOUBT, error="lost"), [])
+    assert await jobs.resolve_doubts([resolution(first, verdict)]) == [], "of an earlier claim"
+    assert await jobs.resolve_doubts([resolution(second, verdict, error="why")]) == [job]
+    seen = row_of(dsn, job)
+    assert (seen["state"], seen["failures"], seen["error"], seen["attempt"]) == ("queued", failures, "why", 2)
+    (third,) = await claim(jobs, epoch, "a")
+    assert await jobs.resolve_doubts([resolution(second, verdict)]) == []
+    assert third.token != second.token
+    assert row_of(dsn, job)["state"] == "sending"
+    await jobs.cycle(finish(third, JobState.IN_DOUBT), [])
+    assert await jobs.resolve_doubts([resolution(second, verdict)]) == []
+    assert row_of(dsn, job)["state"] == "in_doubt"
+
+
+async def test_a_last_attempt_that_a_journal_knows_to_have_failed_ends_the_job(
+    dsn: str, jobs: Jobs, epoch: int
+) -> None:
+    (job,) = insert_jobs(dsn, "a", max_attempts=1)
     (its_claim,) = await claim(jobs, epoch, "a")
     await jobs.cycle(finish(its_claim, JobState.IN_DOUBT), [])
-    assert await jobs.resolve_doubts([outcome_of(its_claim, verdict)]) == []
-    assert row_of(dsn, job)["state"] == "in_doubt"
+    assert await jobs.resolve_doubts([resolution(its_claim, Verdict.TRANSIENT, error="busy")]) == [job]
+    assert (row_of(dsn, job)["state"], row_of(dsn, job)["error"]) == ("failed", "busy")
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "end"),
+    [
+        (
+            "UPDATE shardd.campaigns SET state = 'cancelled'",
+            ("failed", "not handed over, and not to be queued again: its campaign was cancelled"),
+        ),
+        ("INSERT INTO shardd.opt_outs (recipient) VALUES ('+6281234567')", ("opted_out", "the recipient opted out")),
+        ("UPDATE shardd.archive SET expires_at = now()", ("expired", "not sent before expires_at")),
+        (
+            "UPDATE shardd.dedupe_keys SET job_id = 4711",
+            ("failed", "not handed over, and not to be queued again: another job has its dedupe_key"),
+        ),
+    ],
+)
+async def test_a_job_that_was_not_sent_and_cannot_be_queued_again_ends(
+    dsn: str, jobs: Jobs, epoch: int, meanwhile: str, end: tuple[str, str]
+) -> None:
+    add_campaigns(dsn, "c")
+    (job,) = insert_jobs(dsn, "a", campaign="c", dedupe_key="k")
+    (its_claim,) = await claim(jobs, epoch, "a", lane="c/marketing")
+    await jobs.cycle(finish(its_claim, JobState.IN_DOUBT), [])
+    with connect(dsn) as connection:
+        connection.execute(meanwhile)  # type: ignore[arg-type]  # a literal
+    assert await jobs.resolve_doubts([resolution(its_claim, Verdict.RETURNED)]) == [job]
+    assert (row_of(dsn, job)["state"], row_of(dsn, job)["error"]) == end
 
 
 async def test_a_retried_job_cannot_be_settled_by_its_earlier_claim(
@@ -480,7 +547,7 @@ async def test_a_retried_job_cannot_be_settled_by_its_earlier_claim(
     (first,) = await claim(jobs, epoch, "a")
     await jobs.cycle(finish(first, JobState.IN_DOUBT), [])
     assert await retry(database, job)
-    assert await jobs.resolve_doubts([outcome_of(first, Verdict.SENT)]) == []
+    assert await jobs.resolve_doubts([resolution(first, Verdict.SENT)]) == []
     (second,) = await claim(jobs, epoch, "a")
     assert (second.id, second.attempt, second.failures) == (job, 2, 0)
     assert (await jobs.cycle(finish(first), [])).settled == set()
@@ -613,15 +680,20 @@ async def test_jobs_in_doubt_are_counted_until_somebody_decides(dsn: str, databa
 # ---- what is in whose hand
 
 
-async def test_claims_are_found_by_their_epochs(dsn: str, database: Database, jobs: Jobs, epoch: int) -> None:
-    insert_jobs(dsn, "a", 2)
-    insert_jobs(dsn, "b")
-    other = await take_epoch(database, shard=1)
-    mine = await claim(jobs, epoch, "a", room=2)
-    await claim(jobs, other, "b")
-    found = await jobs.claims_of_epochs([epoch, 12345])
-    assert sorted(found, key=lambda c: c.id) == mine
-    assert await jobs.claims_of_epochs([]) == []
+async def test_the_claims_of_a_supervisor_are_found_under_whatever_epoch(
+    dsn: str, database: Database, jobs: Jobs
+) -> None:
+    run, other = uuid4(), uuid4()
+    add_devices(dsn, "x", "y", "z")
+    mine = []
+    for shard, (device, incarnation) in enumerate((("x", run), ("y", other), ("z", run))):
+        insert_jobs(dsn, device)
+        epoch = await take_epoch(database, shard, incarnation=incarnation)
+        mine += [one for one in await claim(jobs, epoch, device) if incarnation == run]
+    assert sorted(await jobs.claims_of_incarnation(run), key=lambda c: c.id) == mine
+    assert await jobs.live_claims([one.id for one in mine], other) == []
+    assert sorted(await jobs.live_claims([one.id for one in mine], run), key=lambda c: c.id) == mine
+    assert await jobs.claims_of_incarnation(uuid4()) == []
 
 
 async def test_orphans_are_claims_without_a_lease(dsn: str, database: Database, jobs: Jobs, epoch: int) -> None:
@@ -630,16 +702,16 @@ async def test_orphans_are_claims_without_a_lease(dsn: str, database: Database, 
     assert await jobs.orphaned_claims(60) == []
     with connect(dsn) as connection:
         connection.execute("UPDATE shardd.leases SET expires_at = now()")
-    ((found, node, shard, alive),) = await jobs.orphaned_claims(60)
-    assert (found, node, shard) == (mine, "node-a", 0)
+    (orphan,) = await jobs.orphaned_claims(60)
+    assert (orphan.claim, orphan.node, orphan.shard, orphan.drained) == (mine, "node-a", 0, False)
     # The same supervisor was seen just now: it may settle them yet.
-    assert alive
+    assert orphan.alive
     with connect(dsn) as connection:
         connection.execute("UPDATE shardd.nodes SET seen_at = now() - interval '61 seconds'")
-    assert [entry[3] for entry in await jobs.orphaned_claims(60)] == [False]
+    assert [entry.alive for entry in await jobs.orphaned_claims(60)] == [False]
     # A new incarnation of the node knows nothing of them.
     await take_epoch(database, shard=5)
-    assert [entry[3] for entry in await jobs.orphaned_claims(60)] == [False]
+    assert [entry.alive for entry in await jobs.orphaned_claims(60)] == [False]
 
 
 # ---- receipts
@@ -722,9 +794,9 @@ async def test_a_claim_with_another_token_settles_nothing(dsn: str, jobs: Jobs, 
     assert set(states(dsn).values()) == {"sending"}
     for settlement in (finish(claims[0]), release(claims[1]), finish(claims[2], JobState.IN_DOUBT)):
         assert len((await jobs.cycle(settlement, [])).settled) == 1
-    known = outcome_of(claims[2], Verdict.SENT)
-    assert await jobs.resolve_doubts([msgspec.structs.replace(known, token=known.token ^ 1)]) == []
-    assert await jobs.resolve_doubts([known]) == [claims[2].id]
+    for verdict in (Verdict.SENT, Verdict.RETURNED):
+        assert await jobs.resolve_doubts([resolution(others[2], verdict)]) == []
+    assert await jobs.resolve_doubts([resolution(claims[2], Verdict.SENT)]) == [claims[2].id]
 
 
 async def test_a_job_keeps_its_token_until_a_person_sends_it_again(

@@ -41,10 +41,13 @@ PROBED = {
     "archive_id": {"id"},
     "archive_producer_order_group_id": {"producer", "order_group"},
     "archive_message_id": {"message_id"},
+    "archive_state_id": {"state", "id"},
+    "archive_claimed_epoch_id": set(),  # it has only what lost nodes left
 }
 """Of which columns a probe of an index must know the values, or where they begin."""
 
 CLAIMS = {"ids": [1, 2], "epochs": [1, 1], "attempts": [1, 1], "tokens": [5, 6]}
+SOMEBODY = "00000000-0000-4000-8000-000000000000"
 OUTCOMES = {
     "message_ids": ["m1", "m2"],
     "errors": ["", ""],
@@ -69,11 +72,15 @@ HOT: dict[str, dict[str, Any]] = {
     "held_order_groups": {"after_producer": "", "after_group": "", "most": 100},
     "end_dead_order_groups": {"producers": ["", ""], "groups": ["g1", "g2"]},
     "expire_jobs": {"most": 100},
-    "resolve_doubts": {**CLAIMS, **OUTCOMES, "states": ["sent", "failed"]},
+    "resolve_doubts": {**CLAIMS, **OUTCOMES, "states": ["sent", "failed"], "failures": [0, 1]},
+    "return_doubts": {
+        **CLAIMS, "failures": [0, 1], "worker_deaths": [0, 1], "errors": ["", ""], "error_classes": ["", ""],
+    },
+    "find_doubts": {"ids": [1, 2], "incarnations": [SOMEBODY]},
     "promote_due": {"most": 100},
     "new_work": {"seen": 0, "most": 100},
     "newest_id": {},
-    "live_claims": {"ids": [1, 2]},
+    "live_claims": {"ids": [1, 2], "incarnation": SOMEBODY},
     "find_work": {"after_device": "", "after_lane": "", "per_device": 10, "most": 100},
     "find_lanes": {"device_id": "d1", "after_lane": "", "most": 100},
     "save_receipt": {
@@ -90,7 +97,7 @@ HOT: dict[str, dict[str, Any]] = {
     "assign_jobs": {"ids": [1, 2], "device_ids": ["d1", "d2"]},
     "unassign_jobs": {"device_ids": ["d1", "d2"], "most": 100},
 }  # fmt: skip
-WHOLE_TABLE = {"claims_of_epochs", "old_claims", "orphaned_claims"}
+WHOLE_TABLE = {"claims_of_incarnation", "old_claims", "orphaned_claims"}
 """No index names the columns of a claim, so that claiming stays cheap: these read every live job, and run seldom."""
 NO_TABLE = {"prepare_archive", "begin_cycle", "commit_cycle"}
 
