@@ -107,6 +107,28 @@ async def test_other_hosts_are_neither_life_nor_death(gate: Gate) -> None:
         assert egress.last_inbound is None
 
 
+async def test_blocked_from_another_thread_nothing_more_leaves(gate: Gate) -> None:
+    arrived: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def collect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.put_nowait(await reader.readexactly(6))
+        arrived.put_nowait(await reader.read())
+        writer.write(b"still heard")
+        await writer.drain()
+
+    async with serving(collect) as port:
+        egress = gate.admit(MAIN, on_lost=never)
+        _, reader, writer = await connect(egress, f"{MAIN}:{port}")
+        writer.write(b"before")
+        assert await arrived.get() == b"before"
+        await asyncio.to_thread(egress.block)
+        writer.write(b"after")
+        writer.write_eof()
+        assert await arrived.get() == b""
+        assert await reader.readexactly(11) == b"still heard"
+        egress.kill()
+
+
 async def test_kill_cuts_what_stands_and_what_is_being_made(gate: Gate) -> None:
     silent = socket.create_server(("127.0.0.1", 0), backlog=8)  # accepts by its backlog, never says a word
     proxy = parse_proxy(f"http://127.0.0.1:{silent.getsockname()[1]}")
