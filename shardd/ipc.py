@@ -82,6 +82,8 @@ class JobSpec(_OfClaim, frozen=True, array_like=True):
     details: str | None = None
     """JSON as in the row, parsed where it is used (`shardd.transports.details`). Location: latitude, longitude, name, address.
     Contact: name, phone. Template: name, language, components."""
+    quote: str | None = None
+    """JSON of the message that it answers, as the row has it: id, sender, text, kind; None or {}: it quotes none."""
     expires_at: float | None = None
     """POSIX seconds, by the clock of this host, after which the message must not leave."""
     heeds_opt_outs: bool = True

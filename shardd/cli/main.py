@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "event": "shardd.cli.event:event_group",
     "group": "shardd.cli.group:group_group",
     "import": "shardd.cli.legacy.commands:import_group",
+    "inbox": "shardd.cli.inbox:inbox_group",
     "job": "shardd.cli.job.commands:job_group",
     "opt-out": "shardd.cli.opt_out.commands:opt_out_group",
     "producer": "shardd.cli.producer:producer_group",

@@ -20,7 +20,7 @@ from shardd.states import CAN_SEND, DEVICE_TRANSITIONS, JOB_TRANSITIONS, DeviceS
 
 GIVEN: Final = (
     *("device_id", "device_group", "recipient", "kind"),
-    *("body", "variables", "media", "file_name", "mime_type", "details"),
+    *("body", "variables", "media", "file_name", "mime_type", "details", "reply_to"),
     *("class", "campaign", "priority", "run_at", "expires_at", "max_attempts", "on_doubt"),
     *("on_unreadable", "dedupe_key", "order_group"),
     *("reference", "metadata"),
@@ -29,13 +29,24 @@ GIVEN: Final = (
 
 RETRIED: Final = (
     *(name for name in GIVEN if name != "device_id"),
-    *("producer", "created_at", "address", "number", "rendered", "confirms", "attempt", "resend_of", "resends"),
+    *(
+        "producer",
+        "created_at",
+        "address",
+        "number",
+        "rendered",
+        "confirms",
+        "attempt",
+        "resend_of",
+        "resends",
+        "quote",
+    ),
 )
 """Columns that a job keeps when it is brought back from the archive, besides its id and, outside of a group, its device."""
 
 RESENT: Final = (
     *(name for name in GIVEN if name not in ("device_id", "device_group", "dedupe_key", "order_group")),
-    *("producer", "address", "number", "rendered"),
+    *("producer", "address", "number", "rendered", "quote"),
 )
 """Columns that a job takes from the one whose message it repeats, because the recipient's phone could not decrypt that."""
 

@@ -138,6 +138,7 @@ _SPEC: Final = tuple(name if name != "expires_at" else "expires_in" for name in 
 """The columns of claim_jobs that follow claim and device in JobSpec, in its order."""
 _MOST: Final = {
     "recipient": 100, "kind": 100, "body": 65_536, "media": 1_048_576, "file_name": 255, "mime_type": 255, "details": 8192,
+    "quote": 8192,
 }  # fmt: skip
 """Characters, as the table's trigger allows them; an earlier version may have allowed more."""
 _BOUNDED: Final = tuple((name, _SPEC.index(name), most) for name, most in _MOST.items())

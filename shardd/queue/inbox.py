@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from shardd.incoming import Incoming, IncomingMedia
-from shardd.queue.database import Record, Statements
+from shardd.queue.database import Record, Statements, first
 from shardd.queue.values import array
 
 MessageKey = tuple[str, str]
@@ -36,6 +38,51 @@ class Inbox(Statements):
         """
         rows = [msgspec.json.encode(_row(message, jobs)).decode() for message in messages]
         return int(await self._database.value("store_incoming", {"rows": array(list(rows))}))
+
+
+@dataclass(frozen=True, slots=True)
+class InboxMessage:
+    """A row of shardd.inbox."""
+
+    id: int
+    device_id: str
+    message_id: str
+    sender: str
+    number: str | None
+    lid: str | None
+    name: str | None
+    chat: str | None
+    own: bool
+    status: bool
+    kind: str
+    text: str
+    choice: str | None
+    quoted_id: str | None
+    job_id: int | None
+    details: Any
+    media_type: str | None
+    media_size: int | None
+    media_name: str | None
+    media_path: str | None
+    media_error: str | None
+    opt_out: bool
+    written_at: datetime
+    received_at: datetime
+
+
+class InboxAdmin(Statements):
+    """What an operator asks."""
+
+    async def newest(
+        self, most: int, *, device_id: str | None = None, sender: str | None = None, job_id: int | None = None
+    ) -> list[InboxMessage]:
+        """The newest ones first; None passes everything. `sender`: a number with +, or an address with @."""
+        params = {"most": most, "device_id": device_id, "sender": sender, "job_id": job_id}
+        return await self._database.rows_for(InboxMessage, "list_messages", params)
+
+    async def show(self, message_id: int) -> InboxMessage | None:
+        """One message."""
+        return first(await self._database.rows_for(InboxMessage, "show_message", {"id": message_id}))
 
 
 def _row(message: Incoming, jobs: Mapping[MessageKey, int]) -> dict[str, Any]:

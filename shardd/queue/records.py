@@ -145,6 +145,8 @@ class JobRow:
     read_at: datetime | None
     members_without_keys: int | None
     metadata: Any
+    reply_to: int | None
+    """The message of the inbox that it answers."""
     resend_of: int | None
     """The job whose message it repeats."""
     unreadable_at: datetime | None

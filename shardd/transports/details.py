@@ -58,6 +58,27 @@ def read_contact(job: JobSpec) -> Contact:
     return Contact(name, phone)
 
 
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """The message that a job answers. `sender`: a number with +, or a JID."""
+
+    id: str
+    sender: str
+    text: str
+    kind: str
+
+
+def read_quote(job: JobSpec) -> Quote | None:
+    """What the job quotes, if anything. Raises PermanentError."""
+    if job.quote is None:
+        return None
+    try:
+        quote = read_object(job.quote, MOST)
+    except UnreadableError as error:
+        raise content_error(f"quote {error}") from None
+    return Quote(**{name: str(quote[name]) for name in ("id", "sender", "text", "kind")}) if quote else None
+
+
 def _degrees(details: Mapping[str, Any], field: str, limit: int) -> float:
     value = details.get(field)
     if isinstance(value, bool) or not isinstance(value, int | float) or not -limit <= value <= limit:

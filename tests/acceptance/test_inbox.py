@@ -1,24 +1,202 @@
-"""Incoming messages with the daemon running: what somebody writes to a device becomes a row and an event."""
+"""Incoming messages with the daemon running: what somebody writes to a device becomes a row and an event, and can be answered."""
 
 from __future__ import annotations
 
-from tests.fixtures.whatsapp_fleet import Fleet
+import os
+import signal
+from typing import Any
+
+import psycopg
+
+from shardd.incoming_spool import IncomingSpool
+from tests.fixtures.whatsapp_fleet import Fleet, Phone
+from tests.support.command import Command
+from tests.whatsapp_server.state.phones import e2e
+from tests.whatsapp_server.wire.nodes import lid_jid
 
 
-async def test_a_reply_is_a_row_and_an_event(fleet: Fleet) -> None:
+def inbox(fleet: Fleet) -> list[dict[str, Any]]:
+    return fleet.rows("SELECT * FROM shardd.inbox ORDER BY id")
+
+
+def events(fleet: Fleet) -> list[dict[str, Any]]:
+    rows = fleet.rows("SELECT data FROM shardd.read_events(NULL, 1000, '{message.received}')")
+    return [row["data"] for row in rows]
+
+
+async def online(fleet: Fleet, phone: Phone, person: str, body: str = "Do you want more?") -> dict[str, Any]:
+    """The job that opened the device."""
+    return await fleet.job_is(fleet.send(phone, body, person), "sent")
+
+
+async def test_a_reply_is_told_with_its_job_and_answered_as_a_quote(fleet: Fleet) -> None:
     (phone,) = fleet.add(1)
     person = fleet.stranger()
     daemon = fleet.daemon()
     await daemon.start()
-    job = fleet.send(phone, "Do you want more?", person)
-    await fleet.job_is(job, "sent")
-    message_id = fleet.server.control.write(phone.name, person, "yes please, send me two")
-    await fleet.until(lambda: fleet.rows("SELECT 1 FROM shardd.inbox"))
-    (row,) = fleet.rows("SELECT * FROM shardd.inbox")
-    assert (row["device_id"], row["message_id"], row["number"]) == (phone.id, message_id, f"+{person}")
-    assert (row["kind"], row["text"], row["name"]) == ("text", "yes please, send me two", f"Phone {person}")
-    (event,) = fleet.rows("SELECT * FROM shardd.read_events(kinds => '{message.received}')")
-    assert event["device_id"] == phone.id
-    assert event["data"]["id"] == row["id"]
+    job = await online(fleet, phone, person)
+
+    quote = e2e.ContextInfo(stanzaID=job["message_id"], quotedMessage=e2e.Message(conversation="Do you want more?"))
+    reply = e2e.Message(extendedTextMessage=e2e.ExtendedTextMessage(text="yes please, send me two", contextInfo=quote))
+    reaction = e2e.Message(reactionMessage=e2e.ReactionMessage(text="👍", key={"ID": job["message_id"]}))
+    control = fleet.server.control
+    ids = [control.write_raw(phone.name, person, one.SerializeToString()) for one in (reply, reaction)]
+    ids.append(control.write_media(phone.name, person, "document", b"%PDF-1.4 x", "application/pdf", caption="mine"))
+    await fleet.until(lambda: len(inbox(fleet)) == 3)
+    told = {row["message_id"]: row for row in inbox(fleet)}
+    written, reacted, sent = (told[one] for one in ids)
+    for row in told.values():
+        assert (row["device_id"], row["number"], row["lid"]) == (phone.id, f"+{person}", str(lid_jid(person)))
+        assert (row["name"], row["own"], row["status"], row["chat"]) == (f"Phone {person}", False, False, None)
+    assert (written["kind"], written["text"], written["job_id"]) == ("text", "yes please, send me two", job["id"])
+    assert (reacted["kind"], reacted["text"], reacted["job_id"]) == ("reaction", "👍", job["id"])
+    assert (sent["kind"], sent["text"], sent["media_type"], sent["media_size"]) == (
+        "document",
+        "mine",
+        "application/pdf",
+        10,
+    )
+    assert sorted(one["id"] for one in events(fleet)) == sorted(row["id"] for row in told.values())
+
+    fleet.rows(
+        "INSERT INTO shardd.jobs (reply_to, body, class) VALUES (%s, 'Two are on their way', 'reply')", written["id"]
+    )
+    fleet.rows("INSERT INTO shardd.jobs (reply_to, body) VALUES (%s, 'Glad that you like it')", reacted["id"])
+    (answer,) = await fleet.until(lambda: fleet.seen("Two are on their way"))
+    assert (answer.recipient, answer.quoted_id, answer.error) == (person, written["message_id"], "")
+    (plain,) = await fleet.until(lambda: fleet.seen("Glad that you like it"))
+    assert (plain.recipient, plain.quoted_id) == (person, "")
+
+    shardd = Command(daemon.config_file)
+    listed = (await shardd("inbox", "list", "--json")).json
+    assert [row["id"] for row in listed] == sorted(told_id for told_id in (row["id"] for row in told.values()))[::-1]
+    shown = (await shardd("inbox", "show", str(written["id"]), "--json")).json
+    assert (shown["text"], shown["job_id"]) == (written["text"], job["id"])
     assert await daemon.stop() == 0
     assert not list((daemon.state_dir / "inbox").iterdir())
+
+
+async def test_what_is_spooled_outlives_every_process(fleet: Fleet) -> None:
+    (phone,) = fleet.add(1)
+    people = [fleet.stranger() for _ in range(3)]
+    daemon = fleet.daemon()
+    await daemon.start()
+    await online(fleet, phone, people[0])
+    spool = IncomingSpool(daemon.state_dir)
+    with psycopg.connect(fleet.dsn) as nobody_can_write:
+        nobody_can_write.execute("LOCK TABLE shardd.messages, shardd.opt_outs IN EXCLUSIVE MODE")
+        for number, person in enumerate(people):
+            fleet.server.control.write(phone.name, person, "STOP" if number == 2 else f"hello {number}")
+        await fleet.until(lambda: len(spool.names()) == 3)
+        workers = daemon.worker_pids()
+        daemon.kill(signal.SIGSTOP)
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
+        daemon.kill(signal.SIGKILL)
+        await daemon.wait_end()
+    # A session that waited for the lock may still store its row, though the process that wanted it is dead.
+    again = fleet.send(phone, "after the stop", people[2])
+    await daemon.start()
+    await fleet.until(lambda: len(inbox(fleet)) == 3)
+    assert [(row["text"], row["opt_out"]) for row in inbox(fleet)] == [
+        ("hello 0", False),
+        ("hello 1", False),
+        ("STOP", True),
+    ]
+    await fleet.job_is(again, "opted_out")
+    assert sorted(one["id"] for one in events(fleet)) == [row["id"] for row in inbox(fleet)]
+    assert await daemon.stop() == 0
+    assert spool.names() == []
+
+
+def hostile() -> list[bytes]:
+    nested = e2e.Message(conversation="too deep")
+    for _ in range(60):
+        outer = e2e.Message()
+        outer.ephemeralMessage.message.CopyFrom(nested)
+        nested = outer
+    return [
+        b"\xff\xfe\x00 no message at all",
+        e2e.Message(conversation="x" * 3_000_000).SerializeToString(),
+        b"\x0a\x05\xff\xfe\x00ab",  # a text that is not UTF-8, with a NUL
+        e2e.Message(conversation="'; DROP TABLE shardd.jobs; --\x1b[2J\u202e\x00").SerializeToString(),
+        nested.SerializeToString(),
+        e2e.Message(imageMessage=e2e.ImageMessage(mimetype="a/" + "b" * 9000, fileLength=2**63)).SerializeToString(),
+    ]
+
+
+async def test_a_hostile_message_costs_only_itself(fleet: Fleet) -> None:
+    (phone,) = fleet.add(1)
+    person, friend = fleet.stranger(), fleet.stranger()
+    daemon = fleet.daemon()
+    await daemon.start()
+    await online(fleet, phone, person)
+    workers = set(daemon.worker_pids())
+    for content in hostile():
+        fleet.server.control.write_raw(phone.name, person, content)
+    fleet.server.control.write(phone.name, friend, "and me?")
+    await fleet.until(lambda: any(row["text"] == "and me?" for row in inbox(fleet)))
+    texts = [row["text"] for row in inbox(fleet) if row["sender"] == f"+{person}" and row["kind"] == "text"]
+    assert "x" * 65536 in texts
+    assert "'; DROP TABLE shardd.jobs; --\x1b[2J\u202e\N{REPLACEMENT CHARACTER}" in texts
+    assert len(texts) >= 3
+    status = await daemon.status()
+    assert not status["problem_kinds"].get("inbox")
+    shardd = Command(daemon.config_file)
+    listed = await shardd("inbox", "list")
+    assert (listed.code, "\x1b" in listed.out, "\u202e" in listed.out) == (0, False, False)
+    await online(fleet, phone, friend, "the device still sends")
+    assert set(daemon.worker_pids()) == workers
+    assert await daemon.stop() == 0
+
+
+async def test_groups_and_more_are_left_out_unless_asked_for(fleet: Fleet) -> None:
+    (phone,) = fleet.add(1)
+    person = fleet.stranger()
+    daemon = fleet.daemon()
+    await daemon.start()
+    await online(fleet, phone, person)
+    group = fleet.server.control.create_group("us", [phone.number, person])
+    fleet.server.control.write(phone.name, person, "to all", group=group)
+    fleet.server.control.write(phone.name, person, "to you")
+    await fleet.until(lambda: inbox(fleet))
+    assert [row["text"] for row in inbox(fleet)] == ["to you"]
+    daemon.write_config(inbox={"include": "groups"})
+    daemon.kill(signal.SIGHUP)
+    shardd = Command(daemon.config_file)
+    await shardd("restart")
+    await online(fleet, phone, person, "once more")
+    fleet.server.control.write(phone.name, person, "to all again", group=group)
+    await fleet.until(lambda: len(inbox(fleet)) == 2)
+    row = inbox(fleet)[1]
+    assert (row["text"], row["chat"], row["number"]) == (
+        "to all again",
+        f"{group.removesuffix('@g.us')}@g.us",
+        f"+{person}",
+    )
+    fleet.rows("INSERT INTO shardd.jobs (reply_to, body) VALUES (%s, 'hello all')", row["id"])
+    (answer,) = await fleet.until(lambda: fleet.seen("hello all"))
+    assert answer.quoted_id == row["message_id"]
+    assert await daemon.stop() == 0
+
+
+async def test_a_spool_that_takes_nothing_is_reported_and_the_message_stored(fleet: Fleet) -> None:
+    (phone,) = fleet.add(1)
+    person = fleet.stranger()
+    daemon = fleet.daemon()
+    await daemon.start()
+    await online(fleet, phone, person)
+    spool = daemon.state_dir / "inbox"
+    # The spool is not a folder now: no message can be written, as on a full disk.
+    if spool.exists():
+        spool.rename(daemon.state_dir / "away")
+    spool.write_text("")
+    fleet.server.control.write(phone.name, person, "can you hear me?")
+    await fleet.until(lambda: inbox(fleet))
+    status = await daemon.until(lambda status: bool(status["problem_kinds"]["inbox"]))
+    assert any("cannot be written to the disk" in text and str(spool) in text for text in status["problems"])
+    spool.unlink()
+    await daemon.until(lambda status: not status["problem_kinds"]["inbox"])
+    await online(fleet, phone, person, "still here")
+    assert [one["text"] for one in events(fleet)] == ["can you hear me?"]
+    assert await daemon.stop() == 0

@@ -17,7 +17,8 @@ from shardd.wire import OutOfSyncError, Reader, Undecodable
 
 DEVICE = ipc.DeviceSpec("a", "whatsapp", {"region": "ID"}, "628:1@s.whatsapp.net", "socks5://proxy")
 JOB = ipc.JobSpec(
-    2**62, 9, 3, 2**62, "a", "+628123", "location", "body", None, None, None, '{"latitude": 1.5, "longitude": -2}', 2e9
+    *(2**62, 9, 3, 2**62, "a", "+628123", "location", "body", None, None, None),
+    *('{"latitude": 1.5, "longitude": -2}', '{"id": "A1"}', 2e9),
 )
 OUTCOME = ipc.Outcome(
     2**62, 9, 3, -(2**63), Verdict.UNAVAILABLE, None, "why", 1.5, DeviceState.BANNED, 1e9, "rate_limit", True
@@ -35,6 +36,7 @@ TO_WORKER: list[ipc.ToWorker] = [
     ipc.LogLevel("debug"),
     ipc.Close("a", 4),
     ipc.Visit("a"),
+    ipc.OptOutAnswer(3, ["628123"], "unknown"),
     ipc.Audit(5),
 ]
 TO_SUPERVISOR: list[ipc.ToSupervisor] = [
@@ -43,6 +45,7 @@ TO_SUPERVISOR: list[ipc.ToSupervisor] = [
     ipc.Outcomes([OUTCOME]),
     ipc.DeviceChanged("a", DeviceState.BANNED, "why", 2e9, 1e9),
     ipc.Receipt("a", ["x", "y"], "read", 1e9),
+    ipc.OptOutQuestion(3, [("628123", ["77@lid"])]),
     ipc.Arrived(None, Incoming(device_id="a", message_id="A1", addresses=("+628123",), text="hi", at=1e9)),
     ipc.Visited("a", online=True, at=1e9),
     ipc.Stopping(),
@@ -171,7 +174,7 @@ def test_a_job_larger_than_a_message_may_be_costs_no_other(monkeypatch: pytest.M
     sends = [ipc.SendJob(job(number, body="x" * 4000)) for number in range(9)]
     data, failed = wire.encode([*sends, ipc.SendJob(job(10, body="x" * 10_001))])
     assert [what.item.id for what in failed] == [10]
-    assert failed[0].why == "its 10,047 bytes are more than the 10,000 that a message may have"
+    assert failed[0].why == "its 10,050 bytes are more than the 10,000 that a message may have"
     assert read(wire.worker_reader(), bytes(data)) == sends
 
 

@@ -204,6 +204,11 @@ class Commands:
         message = incoming.text_message(text)
         return incoming.write_to_device(self._network, self._device(device), sender, message, group, hidden=hidden)
 
+    def write_raw(self, device: str, sender: str, *, content: str, group: str = "") -> str:
+        """A phone sends any content (the base64 of a message, or of bytes that are none) to a device; returns the message id."""
+        raw = base64.b64decode(content)
+        return incoming.write_to_device(self._network, self._device(device), sender, raw, group)
+
     def write_media(
         self, device: str, sender: str, *, kind: str, data: str, mime_type: str, caption: str = "", group: str = ""
     ) -> str:

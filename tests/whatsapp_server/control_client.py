@@ -214,6 +214,11 @@ class ControlClient:
         """
         return str(self.call("write", device=device, sender=sender, text=text, group=group, hidden=hidden))
 
+    def write_raw(self, device: str, sender: str, content: bytes, *, group: str = "") -> str:
+        """Send any serialised message, or bytes that are none, from a phone to a device; returns the message id."""
+        encoded = base64.b64encode(content).decode()
+        return str(self.call("write_raw", device=device, sender=sender, content=encoded, group=group))
+
     def write_media(
         self, device: str, sender: str, kind: str, data: bytes, mime_type: str, *, caption: str = "", group: str = ""
     ) -> str:

@@ -55,6 +55,7 @@ class Message:
     kind: str = "unreadable"
     text: str = ""
     media: Media | None = None
+    quoted_id: str = ""  # the message that it answers
     copies_for: list[str] = field(default_factory=list)
     read_by: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)  # numbers whose phones could not decrypt it
@@ -77,6 +78,7 @@ class Message:
         """The phones decrypted it once more, as ``other``: what was unreadable before may be readable now."""
         if self.kind == "unreadable":
             self.kind, self.text, self.media = other.kind, other.text, other.media
+            self.quoted_id = other.quoted_id
             self.copies_for, self.read_by, self.error = other.copies_for, other.read_by, other.error
             self.failed = other.failed
         else:

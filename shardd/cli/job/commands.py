@@ -142,6 +142,7 @@ def _facts(job: WholeJob) -> Facts:
         ("unreadable", moment_text(job.unreadable_at)),
         ("because", job.unreadable_why),
         ("sent again as", f"job {job.resent_as}" if job.resent_as is not None else ""),
+        ("answers", f"message {job.reply_to}" if job.reply_to is not None else ""),
         ("repeats", f"job {job.resend_of}" if job.resend_of is not None else ""),
         ("no keys of", "" if not job.members_without_keys else count(job.members_without_keys, "member")),
         ("message id", job.message_id),

@@ -76,6 +76,8 @@ CREATE TABLE shardd.jobs (
     file_name     text,
     mime_type     text,
     details       jsonb,                   -- location: latitude, longitude, name, address; contact: name, phone; template
+    reply_to      bigint,                  -- the message (shardd.inbox) that it answers
+    quote         jsonb,                   -- that message as it is quoted; {}: it is not
     class         text NOT NULL DEFAULT 'marketing',
     campaign      text,
     priority      smallint NOT NULL DEFAULT 0,   -- -100 … 100; higher is sooner
@@ -162,6 +164,8 @@ CREATE TABLE shardd.archive (
     file_name     text,
     mime_type     text,
     details       jsonb,
+    reply_to      bigint,
+    quote         jsonb,
     class         text NOT NULL,
     campaign      text,
     priority      smallint NOT NULL,

@@ -22,7 +22,7 @@ CREATE VIEW shardd.all_outcomes AS
                 ELSE 'its turn' END AS waits_for,
            j.attempt, j.failures, j.max_attempts, j.priority, j.run_at, j.expires_at, j.due_at, j.created_at,
            NULL::timestamptz AS settled_at, NULL::text AS message_id, j.error, j.error_class,
-           NULL::timestamptz AS delivered_at, NULL::timestamptz AS read_at, j.metadata, j.resend_of,
+           NULL::timestamptz AS delivered_at, NULL::timestamptz AS read_at, j.metadata, j.reply_to, j.resend_of,
            NULL::timestamptz AS unreadable_at, NULL::text AS unreadable_why, NULL::bigint AS resent_as,
            NULL::integer AS members_without_keys
       FROM shardd.jobs j
@@ -33,7 +33,7 @@ CREATE VIEW shardd.all_outcomes AS
            CASE a.state WHEN 'in_doubt' THEN 'a person: shardd job retry, or leave it' END,
            a.attempt, a.failures, a.max_attempts, a.priority, a.run_at, a.expires_at, NULL, a.created_at,
            a.settled_at, a.message_id, a.error, a.error_class, a.delivered_at, a.read_at, a.metadata,
-           a.resend_of, a.unreadable_at, a.unreadable_why, a.resent_as, a.members_without_keys
+           a.reply_to, a.resend_of, a.unreadable_at, a.unreadable_why, a.resent_as, a.members_without_keys
       FROM shardd.archive a;
 
 -- Finished jobs that an operator may bring back, with the obstacle, if there is one, in one word.

@@ -85,3 +85,43 @@ CREATE VIEW shardd.bound_inbox WITH (security_barrier) AS
 CREATE VIEW shardd.inbox AS
     (SELECT * FROM shardd.messages WHERE shardd.sees_inbox() AND (SELECT shardd.reads_inbox()) ORDER BY id DESC)
     UNION ALL (SELECT * FROM shardd.bound_inbox WHERE NOT shardd.sees_inbox() ORDER BY id DESC);
+
+-- A job that answers a message: it takes device and recipient from the message if they are empty, and a copy of what it quotes, because
+-- the message may be deleted before the job is sent. It runs before accept_producer and admit_job (triggers work in the order of their
+-- names), so that what it fills in is checked like what a producer gives. Reactions, edits and deletions cannot be quoted.
+CREATE FUNCTION shardd.admit_answer() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    bound jsonb := shardd.bindings();
+    m     shardd.messages;
+    numbers text;  -- the address of the sender's number
+    fine  boolean;
+BEGIN
+    SELECT * INTO m FROM shardd.messages one WHERE one.id = NEW.reply_to;
+    IF m.id IS NULL OR NOT coalesce(bound ? ('device:' || m.device_id), shardd.reads_inbox()) THEN
+        fine := shardd.refuse('reply_to', format('reply_to %s is not a message that %s can read', NEW.reply_to, session_user),
+            'Give the id of a row of shardd.inbox: messages are deleted after inbox.keep, and read by members of shardd_inbox '
+            'and by producers that are bound to the device.', code => 'foreign_key_violation');
+    ELSIF NEW.device_group IS NOT NULL OR NEW.device_id <> m.device_id THEN
+        fine := shardd.refuse(CASE WHEN NEW.device_group IS NULL THEN 'device_id' ELSE 'device_group' END,
+            format('message %s was written to device %L, and only that device can answer it', NEW.reply_to, m.device_id),
+            'Leave device_id and device_group empty: the device of the message sends the answer.');
+    END IF;
+    NEW.device_id := m.device_id;
+    numbers := (shardd.read_number(substr(m.number, 2))).address;
+    NEW.recipient := coalesce(NEW.recipient, m.chat, CASE WHEN numbers IS NOT NULL THEN m.number END, m.lid, nullif(m.sender, ''));
+    IF NEW.recipient IS NULL THEN
+        fine := shardd.refuse('recipient', format('the sender of message %s is not known', NEW.reply_to), 'Give the recipient.');
+    ELSIF NEW.recipient = ANY (array[coalesce(m.chat, m.number), m.lid]) THEN
+        NULL;
+    ELSIF (shardd.resolve(NEW.recipient, CASE WHEN left(NEW.recipient, 1) <> '+' THEN shardd.codes_of_job(m.device_id, NULL) END, 'jobs')
+          ).address <> coalesce(m.chat, numbers, m.sender) THEN
+        fine := shardd.refuse('recipient', format('message %s is not of recipient %L', NEW.reply_to, left(NEW.recipient, 80)),
+            'Leave recipient empty: the answer goes to the chat of the message.');
+    END IF;
+    NEW.quote := CASE WHEN m.kind IN ('reaction', 'edit', 'delete') THEN '{}' ELSE jsonb_build_object(
+        'id', m.message_id, 'sender', coalesce(m.lid, m.sender), 'text', left(m.text, 500), 'kind', m.kind) END;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER accept_answer BEFORE INSERT ON shardd.jobs FOR EACH ROW WHEN (NEW.reply_to IS NOT NULL AND NEW.quote IS NULL)
+    EXECUTE FUNCTION shardd.admit_answer();

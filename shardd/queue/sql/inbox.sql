@@ -25,3 +25,18 @@ SELECT e.device_id, e.message_id, max(a.id) AS job_id
   FROM unnest(%(device_ids)s::text[], %(message_ids)s::text[]) AS e(device_id, message_id)
   JOIN shardd.archive a ON a.message_id = e.message_id AND a.device_id = e.device_id
  GROUP BY e.device_id, e.message_id;
+
+-- name: list_messages
+-- Incoming messages, newest first; NULL filters pass everything.
+SELECT id, device_id, message_id, sender, number, lid, name, chat, own, status, kind, text, choice, quoted_id, job_id, details, media_type,
+       media_size, media_name, media_path, media_error, opt_out, written_at, received_at
+  FROM shardd.messages
+ WHERE (%(device_id)s::text IS NULL OR device_id = %(device_id)s) AND (%(job_id)s::bigint IS NULL OR job_id = %(job_id)s)
+   AND (%(sender)s::text IS NULL OR %(sender)s IN (sender, number, lid))
+ ORDER BY id DESC LIMIT %(most)s;
+
+-- name: show_message
+-- One incoming message.
+SELECT id, device_id, message_id, sender, number, lid, name, chat, own, status, kind, text, choice, quoted_id, job_id, details, media_type,
+       media_size, media_name, media_path, media_error, opt_out, written_at, received_at
+  FROM shardd.messages WHERE id = %(id)s;

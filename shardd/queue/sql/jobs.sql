@@ -37,6 +37,7 @@ UPDATE shardd.jobs j SET attempt = j.attempt + 1, claimed_epoch = next.epoch, cl
   FROM next WHERE j.id = next.id
 RETURNING ${claim}, coalesce('+' || j.number, CASE WHEN strpos(j.address, '@') > 0 THEN '' ELSE '+' END || j.address) AS recipient, j.kind, j.body, j.media, j.file_name, j.mime_type,
           CASE WHEN pg_column_size(j.details) <= 65536 THEN j.details::text WHEN j.details IS NOT NULL THEN repeat(' ', 8193) END AS details,
+          j.quote::text AS quote,
           extract(epoch FROM least(j.expires_at, '2200-01-01 00:00:00+00') - now())::double precision AS expires_in,
           shardd.opted_out(j.address, CASE WHEN j.resend_of IS NULL THEN j.class ELSE '' END, j.confirms) AS opted_out,
           CASE WHEN next.peek THEN (

@@ -161,19 +161,22 @@ class InboxWriter(Service):
 
     async def _store_all(self) -> bool:
         """Store all that can be stored now; False: something failed."""
+        error: Exception | None = None
         try:
             self._scan()
+        except OSError as unreadable:
+            error = unreadable  # what is only in memory can be stored
+        try:
             now = time.monotonic()
             due = deque(one for one in self._waiting if one.job_by is None or one.job_by <= now)
             while due:
                 await self._store([due.popleft() for _ in range(min(BATCH, len(due)))])
-        except (DatabaseError, OSError) as error:
-            if not self._error:
-                log.warning("incoming messages wait", action="inbox", waiting=len(self._waiting), error=str(error))
-            self._error = str(error)
-            return False
-        self._error = ""
-        return True
+        except (DatabaseError, OSError) as failed:
+            error = failed
+        if error is not None and not self._error:
+            log.warning("incoming messages wait", action="inbox", waiting=len(self._waiting), error=str(error))
+        self._error = "" if error is None else str(error)
+        return error is None
 
     def _scan(self) -> None:
         began = time.monotonic()

@@ -22,7 +22,7 @@ import msgspec
 from shardd.config.transports.cloud_api import CLOUD_API, CloudApiConfig
 from shardd.errors import ErrorClass, PermanentError
 from shardd.ipc import JobSpec
-from shardd.transports.details import content_error, read_contact, read_details, read_location
+from shardd.transports.details import content_error, read_contact, read_details, read_location, read_quote
 from shardd.transports.platforms.answers import Accepted, Context, Reading, Refused, Unclear
 from shardd.transports.platforms.callback_data import callback_data
 from shardd.transports.platforms.cloud_codes import error_of, meaning_of, unknown
@@ -62,9 +62,11 @@ class CloudApiTransport(HttpPlatform):
 def message_of(job: JobSpec, number: str) -> dict[str, Any]:
     """What is posted for a job. `number`: digits only. Raises PermanentError when the job's details lack something."""
     kind, content = _content(job)
+    quote = read_quote(job)
     return {
         "messaging_product": "whatsapp",
         "recipient_type": "individual",
+        **({} if quote is None else {"context": {"message_id": quote.id}}),
         "to": f"+{number}",
         "biz_opaque_callback_data": callback_data(job.key),
         "type": kind,

@@ -41,6 +41,7 @@ from shardd.transports.whatsapp.messages import outgoing
 from shardd.transports.whatsapp.messages.arrivals import Arrivals
 from shardd.transports.whatsapp.messages.copies import Copies
 from shardd.transports.whatsapp.messages.failures import Failure, SendContext, send_error, unreadable, upload_error
+from shardd.transports.whatsapp.messages.quotes import add_quote
 from shardd.transports.whatsapp.messages.recipients import Directory, OptOuts, Restrictions
 from shardd.transports.whatsapp.sessions.store import SessionStore
 
@@ -124,7 +125,7 @@ class WhatsappTransport(Transport):
         if known and jid is None:
             raise PermanentError(f"{job.recipient} is not on WhatsApp", error_class=ErrorClass.RECIPIENT)
         self._opt_outs.check(job, recipient.jid, jid or recipient.jid)
-        message = None if outgoing.needs_media(job) else outgoing.plain_message(job)
+        message = None if outgoing.needs_media(job) else add_quote(outgoing.plain_message(job), job)
         await self._check_restriction(device, recipient)
         client = await self._clients.get_or_refresh(device)
         async with self._using(client):
@@ -256,7 +257,7 @@ class WhatsappTransport(Transport):
             raise not_sent(error) from None
         except ClientFailedError as error:
             raise not_sent(error) from None
-        return outgoing.media_message(job, attachment.media, attachment.info, uploaded)
+        return add_quote(outgoing.media_message(job, attachment.media, attachment.info, uploaded), job)
 
     async def _check_restriction(self, device: DeviceSpec, recipient: Recipient) -> None:
         """While WhatsApp keeps a device from new contacts, it writes only to known ones."""

@@ -34,6 +34,9 @@ def unwrap(message: e2e.Message) -> e2e.Message:
 def describe(message: e2e.Message, storage: MediaStore, into: Message) -> None:
     """Write the kind, text and media of a decrypted message into its record."""
     message = unwrap(message)
+    into.quoted_id = next(
+        (part.contextInfo.stanzaID for field, part in message.ListFields() if "contextInfo" in _fields_of(field)), ""
+    )
     if message.conversation or message.HasField("extendedTextMessage"):
         into.kind, into.text = "text", message.conversation or message.extendedTextMessage.text
         return
@@ -51,6 +54,10 @@ def describe(message: e2e.Message, storage: MediaStore, into: Message) -> None:
         into.kind, into.text = "contact", message.contactMessage.vcard
     else:
         into.kind = next((field.name for field, _ in message.ListFields()), "empty")
+
+
+def _fields_of(field: Any) -> Any:
+    return field.message_type.fields_by_name if field.message_type else ()
 
 
 def _fetch(part: Any, kind: str, storage: MediaStore, into: Message) -> Media:

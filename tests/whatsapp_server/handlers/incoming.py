@@ -48,7 +48,7 @@ def write_to_device(
     network: Network,
     device: LinkedDevice,
     sender: str,
-    message: e2e.Message,
+    message: e2e.Message | bytes,
     group_id: str = "",
     *,
     hidden: bool = False,
@@ -62,35 +62,36 @@ def write_to_device(
     """
     phone = network.phone(sender)
     message_id = "3A" + os.urandom(8).hex().upper()
-    kind = "text" if message.conversation else "media"
+    kind = "text" if isinstance(message, bytes) or message.conversation else "media"
+    content = message if isinstance(message, bytes) else message.SerializeToString()
     attributes: Attributes = {"id": message_id, "type": kind, "t": int(time.time())}
     attributes |= {"notify": f"Phone {sender}", "addressing_mode": "lid"}
     if group_id:
-        copies = _group_copies(phone, network.groups.find(group_id).id, device, message)
+        copies = _group_copies(phone, network.groups.find(group_id).id, device, content)
         participant = {"participant": lid_jid(sender), "participant_pn": number_jid(sender)}
         attributes |= {"from": JID(group_id, GROUP_SERVER), **participant}
     else:
-        copies = [_copy(phone, device, message)]
+        copies = [_copy(phone, device, content)]
         attributes |= {"from": lid_jid(sender), "sender_pn": None if hidden else number_jid(sender)}
     device.deliver(Node("message", attributes, copies))
     return message_id
 
 
-def _copy(phone: Phone, device: LinkedDevice, message: e2e.Message) -> Node:
+def _copy(phone: Phone, device: LinkedDevice, content: bytes) -> Node:
     if not phone.signal.knows(device.name):
         bundle = device.take_bundle()
         if bundle is None:
             raise CannotWriteError(f"the keys of {device.name} are not known: it was neither paired here nor seeded")
         phone.signal.open_session(device.name, bundle)
-    kind, sealed = phone.signal.encrypt(device.name, message.SerializeToString())
+    kind, sealed = phone.signal.encrypt(device.name, content)
     return Node("enc", {"v": 2, "type": kind}, sealed)
 
 
-def _group_copies(phone: Phone, group_id: str, device: LinkedDevice, message: e2e.Message) -> list[Node]:
+def _group_copies(phone: Phone, group_id: str, device: LinkedDevice, content: bytes) -> list[Node]:
     """The message under the phone's sender key, and that key for this device alone."""
     sender_key = phone.own_sender_key(group_id)
     introduction = e2e.Message()
     introduction.senderKeyDistributionMessage.groupID = f"{group_id}@{GROUP_SERVER}"
     introduction.senderKeyDistributionMessage.axolotlSenderKeyDistributionMessage = sender_key.distribution()
-    sealed = sender_key.encrypt(message.SerializeToString())
-    return [_copy(phone, device, introduction), Node("enc", {"v": 2, "type": GROUP_KIND}, sealed)]
+    sealed = sender_key.encrypt(content)
+    return [_copy(phone, device, introduction.SerializeToString()), Node("enc", {"v": 2, "type": GROUP_KIND}, sealed)]

@@ -292,7 +292,7 @@ def test_the_minimal_job_has_these_defaults(producer: Connection) -> None:
         "settled_at": None, "message_id": None, "error": None, "delivered_at": None, "read_at": None, "device_group": None,
         "members_without_keys": None,
         "class": "marketing", "campaign": None, "order_group": None, "expires_at": None, "error_class": None, "metadata": None,
-        "resend_of": None, "unreadable_at": None, "unreadable_why": None, "resent_as": None,
+        "reply_to": None, "resend_of": None, "unreadable_at": None, "unreadable_why": None, "resent_as": None,
     }  # fmt: skip
 
 
