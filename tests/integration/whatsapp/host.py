@@ -84,6 +84,16 @@ class Host:
             return told
         return {"message_id": sent.message_id}
 
+    async def visit(self, device: dict[str, Any]) -> str | None:
+        """Returns the error, if there is one."""
+        spec = DeviceSpec(**{"transport": "whatsapp", **device})
+        try:
+            async with self._locks.setdefault(spec.id, asyncio.Lock()):
+                await self._transport.visit(spec)
+        except DeviceUnavailableError as error:
+            return str(error)
+        return None
+
     async def close_device(self, device: str) -> None:
         await self._transport.close_device(device)
 

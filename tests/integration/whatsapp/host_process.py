@@ -65,6 +65,12 @@ class HostProcess:
                 await self._news.wait()
             return seen
 
+    async def until_events(self, count: int, event: str, device: str) -> None:
+        """Wait until there are so many."""
+        async with asyncio.timeout(DEADLINE), self._news:
+            while sum(seen["event"] == event and seen["device"] == device for seen in self.events) < count:
+                await self._news.wait()
+
     async def until(self, **counts: int) -> dict[str, int]:
         """Wait until the process's counts include these."""
         async with asyncio.timeout(DEADLINE):

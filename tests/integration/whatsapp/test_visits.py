@@ -1,0 +1,60 @@
+"""Visits beside sends, with the real library: a visit never takes what a send needs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from tests.integration.whatsapp.conftest import MakeDevice, StartHost
+from tests.integration.whatsapp.host_process import HostProcess
+from tests.whatsapp_server.launch import ServerProcess
+
+RECIPIENT = "+6281234567890"
+
+
+async def test_a_visit_hears_what_waited_however_long_that_takes_and_shows_presence(
+    host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
+) -> None:
+    # Longer than a send would wait for it.
+    whatsapp.control.settings(backlog_delay=4.0)
+    assert await host.ask("visit", device=device) is None
+    seen = await host.event("visited", device["id"])
+    assert (seen["online"], seen["presence"], seen["note"]) == (True, True, None)
+    shown = await whatsapp.async_control.wait_events("presence", 2, device=device["session"].partition("@")[0])
+    assert [event.details["type"] for event in shown] == ["available", "unavailable"]
+    await host.until(open=0)
+    # A visit of an open client neither logs in again nor closes it, and the presence is not shown again so soon.
+    assert "message_id" in await host.send(device, RECIPIENT)
+    await host.until_events(2, "visited", device["id"])
+    assert await host.ask("visit", device=device) is None
+    await host.until_events(3, "visited", device["id"])
+    counts = await host.ask("counts")
+    assert (counts["connects"], counts["open"]) == (2, 1)
+    assert len(whatsapp.control.events("presence")) == 2
+
+
+async def test_a_visit_that_connects_gives_way_to_a_send(
+    start_host: StartHost, make_device: MakeDevice, whatsapp: ServerProcess, fresh_number: str
+) -> None:
+    host = await start_host(max_open_clients=1, max_connecting=1, connect_timeout=60.0)
+    idle, busy = (make_device(str(int(fresh_number) + 900_000 + n)) for n in range(2))
+    whatsapp.control.fault("mute", "login", device=idle["session"].partition("@")[0])
+    visit = asyncio.create_task(host.ask("visit", device=idle))
+    await whatsapp.async_control.wait_events("fault", 1)
+    # The only place is taken by a login that hangs for a minute.
+    assert "message_id" in await host.send(busy, RECIPIENT)
+    assert "gave way" in await visit
+
+
+async def test_a_visit_closes_no_client_that_is_in_use(
+    start_host: StartHost, make_device: MakeDevice, whatsapp: ServerProcess, fresh_number: str
+) -> None:
+    host = await start_host(max_open_clients=1, max_connecting=1, answer_timeout=5.0)
+    idle, busy = (make_device(str(int(fresh_number) + 950_000 + n)) for n in range(2))
+    whatsapp.control.fault("ignore", "message", device=busy["session"].partition("@")[0], accepted=True)
+    sending = asyncio.create_task(host.send(busy, RECIPIENT))
+    await whatsapp.async_control.wait_messages(1)
+    assert "gave way" in await host.ask("visit", device=idle)
+    assert not sending.done()
+    assert (await sending)["error"] == "InDoubtError"
+    assert await host.ask("visit", device=idle) is None
