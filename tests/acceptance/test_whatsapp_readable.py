@@ -58,20 +58,26 @@ async def test_a_storm_ends_with_as_many_readable_copies_as_rows_called_sent(
 
 
 async def test_a_session_store_that_fails_before_the_encryption_makes_the_job_wait_for_it(fleet: Fleet) -> None:
-    """The library finds the recipient, cannot store its identity, and would send a message without any copy."""
-    (phone,) = fleet.add(1)
+    """The library finds a recipient, cannot store their identity, and would send a message without any copy."""
+    phone, member = fleet.add(2)
+    group = f"{fleet.server.control.create_group('friends', [member.number, fleet.stranger()])}@g.us"
     daemon = fleet.daemon()
     await daemon.start()
-    await fleet.job_is(fleet.send(phone, "before"), "sent")
-    fleet.rows(f"ALTER TABLE {SCHEMA}.whatsmeow_identity_keys RENAME TO out_of_reach")
-    job = fleet.send(phone, "during")
-    await fleet.until(lambda: fleet.job(job)["error"])
-    row = fleet.job(job)
-    assert "the session store failed" in row["error"]
-    assert "whatsmeow_identity_keys" in row["error"]
-    assert (row["state"], row["failures"], row["error_class"]) == ("queued", 0, "device")
-    fleet.rows(f"ALTER TABLE {SCHEMA}.out_of_reach RENAME TO whatsmeow_identity_keys")
-    await fleet.job_is(job, "sent")
+    await fleet.finished(fleet.send_many([phone, member], 1))
+    tables = ("whatsmeow_identity_keys", "whatsmeow_sender_keys")
+    for table in tables:
+        fleet.rows(f"ALTER TABLE {SCHEMA}.{table} RENAME TO {table}_out_of_reach")
+    jobs = fleet.send(phone, "to a stranger"), fleet.send(member, "to a group", group)
+    for job, table in zip(jobs, tables, strict=True):
+        await fleet.until(lambda job=job: fleet.job(job)["error"])  # type: ignore[misc] # called at once
+        row = fleet.job(job)
+        assert "the session store failed" in row["error"]
+        assert table in row["error"]
+        assert (row["state"], row["failures"], row["error_class"]) == ("queued", 0, "device")
+    for table in tables:
+        fleet.rows(f"ALTER TABLE {SCHEMA}.{table}_out_of_reach RENAME TO {table}")
+    for job in jobs:
+        await fleet.job_is(job, "sent")
     assert await daemon.stop() == 0
-    assert fleet.check_deliveries() == {"sent": 2}
+    assert fleet.check_deliveries() == {"sent": 4}
     assert fleet.server.control.messages(readable_only=False, accepted_only=False) == fleet.server.control.messages()

@@ -40,7 +40,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Work = tuple["Future[Any]", Callable[[], Any]]
 
-# The Go side logs at the level of this logger; the messages themselves go to loggers named whatsmeow.*.
+# The Go side logs at the level of this logger; the messages themselves go to loggers named whatsmeow.*. It must not be higher:
+# only warnings show that a message would leave without a copy for anybody (`messages.copies`).
 logging.getLogger("neonize.utils.log").setLevel(logging.WARNING)
 neonize_ffmpeg._ffmpeg_checked = True  # noqa: SLF001 - or it warns that media cannot be sent, which is wrong
 

@@ -189,6 +189,7 @@ _SEND_ERRORS: Final[tuple[tuple[str, Callable[[re.Match[str], SendContext], Send
     (r"info query (timed out|returned)", _query_failed),
     (r"^failed to (get user info|get device list|get group members)", _query_failed),
     (r"^failed to (get LID for PN|fetch LID mappings|prefetch sessions|save cached sessions)", _store_failed),
+    (r"^failed to (create sender key distribution message to send|encrypt group message to send)", _store_failed),
     (
         r"^(can't send message to unknown server|message recipient must be a user JID|sending to non-status)",
         _unsendable,

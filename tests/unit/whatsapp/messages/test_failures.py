@@ -39,6 +39,14 @@ CONTEXT = SendContext("6281234567890", 1_900_000_000.0)
             DeviceUnavailableError,
         ),
         ("failed to prefetch sessions: driver: bad connection", DeviceUnavailableError),
+        (
+            "failed to create sender key distribution message to send 3EB0 to 1@g.us: driver: bad connection",
+            DeviceUnavailableError,
+        ),
+        (
+            "failed to encrypt group message to send 3EB0 to 1@g.us: failed to store sender key from 1_1:1: EOF",
+            DeviceUnavailableError,
+        ),
         ("can't send message to unknown server newsletterx", PermanentError),
         # From here on the frame may have left: nothing of this is proof.
         ("websocket disconnected before message send returned response", InDoubtError),
