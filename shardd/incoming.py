@@ -73,6 +73,8 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     media: IncomingMedia | None = None
     opt_out: bool = False
     """It asks for no more messages."""
+    take_back: bool = False
+    """It takes such a request back."""
 
     def __post_init__(self) -> None:
         """Adapt what the sender claims."""
@@ -90,7 +92,10 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
 
     @property
     def can_opt_out(self) -> bool:
-        """Whether a message of this kind is an opt-out if it has the words: no caption, and only in a chat of two."""
+        """Whether a message of this kind is an opt-out, or takes one back, if it has the words.
+
+        No caption is one, and only in a chat of two.
+        """
         in_chat_of_two = self.group is None and not self.own and not self.status
         return self.kind in _OPT_OUT_KINDS and in_chat_of_two and bool(self.addresses)
 
@@ -106,8 +111,8 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
 
 
 def is_wanted(message: Incoming, include: Collection[str] | None) -> bool:
-    """Whether a message is kept. `include`: see `inbox.include` of the config; None: only opt-outs are kept."""
-    if message.opt_out:
+    """Whether a message is kept. `include`: see `inbox.include` of the config; None: only opt-outs, and what takes them back."""
+    if message.opt_out or message.take_back:
         return True
     if include is None:
         return False

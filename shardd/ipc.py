@@ -90,6 +90,8 @@ class JobSpec(_OfClaim, frozen=True, array_like=True):
     """Whether it must not go to a recipient who opted out after it was claimed."""
     worker_deaths: int = 0
     """How many workers died, or were replaced for their memory, while they prepared it."""
+    heard: int = 0
+    """How many messages (`Arrived`) of this worker were received before the recipient's opt-out was last checked."""
 
     @property
     def alone(self) -> bool:
@@ -159,6 +161,8 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     """Seconds for which it takes one job at a time, because its predecessors died."""
     opt_out_words: list[str] = []
     """Words by which recipients opt out."""
+    take_back_words: list[str] = []
+    """Words by which they take that back."""
     inbox: list[str] | None = None
     """`inbox.include` of the config; None: of incoming messages, only opt-outs are kept."""
 

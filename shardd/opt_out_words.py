@@ -1,7 +1,7 @@
-"""Whether a message is an opt-out.
+"""Whether a message is an opt-out, or takes one back.
 
-An opt-out is final, so the whole message must be one of the words; only case, accents, punctuation, emoji and a "please" before
-or after it are ignored. A question is not an opt-out, and neither is "don't stop".
+Neither is easily undone, so the whole message must be one of the words; only case, accents, punctuation, emoji and a "please"
+before or after it are ignored. A question is neither, and "don't stop" is not an opt-out.
 """
 
 from __future__ import annotations
@@ -32,16 +32,32 @@ _PRESENTATION: Final = re.compile("[\ufe00-\ufe0f]")
 class OptOutWords:
     """The words, prepared for comparison with messages."""
 
-    def __init__(self, words: Iterable[str]) -> None:
-        """`words`: single words or short phrases in any spelling; one without a letter or a digit never matches."""
-        self._wanted = frozenset(filter(None, (plain(word) for word in words)))
+    def __init__(self, words: Iterable[str], take_back: Iterable[str] = ()) -> None:
+        """`words`: single words or short phrases in any spelling; one without a letter or a digit never matches.
+
+        `take_back`: those by which people take their opt-out back.
+        """
+        self._stop = _prepared(words)
+        self._take_back = _prepared(take_back)
 
     def ask_to_stop(self, text: str) -> bool:
         """Whether the message is an opt-out."""
-        if not self._wanted or len(text) > MOST or _QUESTION.search(text := unicodedata.normalize("NFKC", text)):
-            return False
-        words = plain(text)
-        return words in self._wanted or _AROUND.sub("", words) in self._wanted
+        return _is_one_of(self._stop, text)
+
+    def ask_to_start(self, text: str) -> bool:
+        """Whether the message takes an opt-out back."""
+        return _is_one_of(self._take_back, text)
+
+
+def _prepared(words: Iterable[str]) -> frozenset[str]:
+    return frozenset(filter(None, (plain(word) for word in words)))
+
+
+def _is_one_of(wanted: frozenset[str], text: str) -> bool:
+    if not wanted or len(text) > MOST or _QUESTION.search(text := unicodedata.normalize("NFKC", text)):
+        return False
+    words = plain(text)
+    return words in wanted or _AROUND.sub("", words) in wanted
 
 
 def plain(text: str) -> str:

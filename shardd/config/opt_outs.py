@@ -33,14 +33,24 @@ class OptOutsConfig(Section, reload="live"):
     words: OptOutPhrases | None = setting(
         DEFAULT_WORDS,
         "Words by which a recipient opts out, separated by commas. The message must contain nothing else; case, accents, "
-        'punctuation, emoji and a "please" do not matter, and a question never counts. An opt-out is final, so do not list words '
-        "that people also use for something else, such as cancel or end. null: no message opts anyone out.",
+        'punctuation, emoji and a "please" do not matter, and a question never counts. Do not list words that people also '
+        "use for something else, such as cancel or end. null: no message opts anyone out.",
         reload="shard",
     )
     confirm: Message | None = setting(
         None,
         "One-time confirmation sent to whoever opts out by a message, from the device that received it, as a job of class "
         "reply. null: none, because some jurisdictions forbid what others require.",
+    )
+    take_back_words: OptOutPhrases | None = setting(
+        None,
+        "Words by which somebody who opted out takes that back, such as start, unstop; compared like `words`. What counts is "
+        "what a person said last, to any device. null: an opt-out cannot be taken back.",
+        reload="shard",
+    )
+    take_back_confirm: Message | None = setting(
+        None,
+        "Confirmation sent to whoever takes an opt-out back, as a job of class reply. null: none.",
     )
     exempt: ExemptClasses | None = setting(
         None,

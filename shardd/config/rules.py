@@ -13,6 +13,7 @@ from typing import Final
 from shardd.config.fields import Keys, value_at
 from shardd.config.model import Config
 from shardd.config.values import format_duration
+from shardd.opt_out_words import plain
 from shardd.pacing import CLASSES
 
 MAX_SOCKET_PATH: Final = 100
@@ -51,6 +52,7 @@ def broken_rules(config: Config) -> list[Broken]:
         *_sandbox(config),
         *_whatsapp(config),
         *_platform_webhooks(config),
+        *_opt_outs(config),
         *_webhooks(config),
         *_socket(config),
     ]
@@ -158,6 +160,17 @@ def _platform_webhooks(config: Config) -> Iterator[Broken]:
             if webhook.listen is not None and getattr(webhook, name) is None:
                 text = f"has no {name} beside it; write {name}: ${{NAME}}, or listen: null"
                 yield Broken(((*above, "listen"), (*above, name)), webhook.listen, text)
+
+
+def _opt_outs(config: Config) -> Iterator[Broken]:
+    """A word that means both would end an opt-out as soon as it is repeated."""
+    stop = {plain(word) for word in config.opt_outs.words or ()}
+    both = next((word for word in config.opt_outs.take_back_words or () if plain(word) in stop), None)
+    if both is not None:
+        text = (
+            f"has {both}, which is one of opt_outs.words; write words that only ask for messages, such as start, unstop"
+        )
+        yield Broken((_path("opt_outs.take_back_words"), _path("opt_outs.words")), both, text)
 
 
 def _webhooks(config: Config) -> Iterator[Broken]:

@@ -134,8 +134,10 @@ def _claim_arrays(requests: Sequence[ClaimRequest]) -> Params:
     return {**arrays(requests, **fields), "low_ords": array(list(ords)), "low_ids": array(list(ids))}
 
 
-_SPEC: Final = tuple(name if name != "expires_at" else "expires_in" for name in JobSpec.__struct_fields__[5:])
-"""The columns of claim_jobs that follow claim and device in JobSpec, in its order."""
+_SPEC: Final = tuple(
+    name if name != "expires_at" else "expires_in" for name in JobSpec.__struct_fields__[5:] if name != "heard"
+)
+"""The columns of claim_jobs that follow claim and device in JobSpec, in its order; `heard` is of the worker, not of the row."""
 _MOST: Final = {
     "recipient": 100, "kind": 100, "body": 65_536, "media": 1_048_576, "file_name": 255, "mime_type": 255, "details": 8192,
     "quote": 8192,

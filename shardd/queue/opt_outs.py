@@ -22,7 +22,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class OptedOut:
-    """Somebody wrote to a device that they want no more messages."""
+    """Somebody wrote to a device that they want no more messages, or that they want them again."""
 
     device_id: str
     recipients: tuple[str, ...]
@@ -73,6 +73,31 @@ class OptOuts(Statements):
             addresses, others = zip(*pairs, strict=True)
             await self._database.execute("learn_addresses", {"addresses": list(addresses), "others": list(others)})
 
+    async def take_back(self, said: OptedOut, confirm: str | None) -> list[str]:
+        """A person takes all their opt-outs back, and is answered with `confirm`; returns the addresses.
+
+        None if they opted out at the same time or later. Raises RefusedDataError when the database refuses it.
+        """
+        try:
+            return await self._take_back(said, confirm)
+        except RefusedDataError as error:
+            if confirm is None:
+                raise
+            why = error
+        taken = await self._take_back(said, None)
+        log.error("who takes an opt-out back is not answered", action="opt_out", device=said.device_id, error=str(why))
+        return taken
+
+    async def _take_back(self, said: OptedOut, confirm: str | None) -> list[str]:
+        params = {
+            "device_id": said.device_id,
+            "recipients": list(said.recipients),
+            "words": said.words,
+            "said_at": said.at,
+            "confirm": confirm,
+        }
+        return await self._database.column("take_back_opt_outs", params)
+
     async def opted_out(self, addresses: Collection[str]) -> set[str]:
         """Those of these addresses that opted out. Raises DatabaseError."""
         return set(await self._database.column("opted_out_addresses", {"addresses": list(addresses)}))
@@ -112,9 +137,9 @@ class OptOut:
 
 @dataclass(frozen=True, slots=True)
 class LoggedOptOut:
-    """One time that a recipient opted out; `again`: not the first."""
+    """What a recipient said; `kind`: opted_out, repeated or taken_back."""
 
-    again: bool
+    kind: str
     source: str
     device_id: str | None
     words: str | None
@@ -170,7 +195,7 @@ class OptOutAdmin(Statements):
         return first(await self._database.rows_for(OptOut, "show_opt_out", {"address": address}))
 
     async def trail(self, address: str) -> list[LoggedOptOut]:
-        """Each time that an address opted out."""
+        """Each time that an address opted out, or took that back."""
         return await self._database.rows_for(LoggedOptOut, "opt_out_log", {"address": address})
 
     async def stopped(self, address: str, most: int) -> list[StoppedJob]:

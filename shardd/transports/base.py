@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from shardd.incoming import Incoming
 from shardd.incoming_spool import IncomingSpool
 from shardd.ipc import DeviceSpec, JobSpec
+from shardd.opt_out_words import OptOutWords
 
 
 class Events(Protocol):
@@ -34,8 +35,11 @@ class Events(Protocol):
     def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float, by: int = 0) -> None:
         """`kind` is `delivered`, `read` or `unreadable`; `at` in POSIX seconds; `by`: see `shardd.ipc.Receipt`."""
 
-    def incoming(self, name: str | None, message: Incoming) -> None:
-        """A message was received; `name`: of its file in the spool, None: it could not be written."""
+    def incoming(self, name: str | None, message: Incoming) -> int:
+        """A message was received; `name`: of its file in the spool, None: it could not be written.
+
+        Returns the number of the message among those of this worker, from 1: see `JobSpec.heard`.
+        """
 
     def defect(self, text: str) -> None:
         """Something was lost through a bug of shardd or of a library."""
@@ -52,7 +56,7 @@ class Surroundings:
     record_dir: Path | None = None
     """Where the sandbox records its messages."""
     sessions_dsn: str | None = None
-    opt_out_words: Sequence[str] = ()
+    opt_out_words: OptOutWords = field(default_factory=lambda: OptOutWords(()))
     spool: IncomingSpool | None = None
     """Where incoming messages are written; None: nowhere."""
     inbox: Collection[str] | None = None

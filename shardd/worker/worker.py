@@ -26,6 +26,7 @@ from shardd.incoming_spool import IncomingSpool
 from shardd.ipc import ClaimKey, DeviceSpec, JobSpec, Outcome
 from shardd.journal import Journal
 from shardd.logs import get_logger, set_log_level
+from shardd.opt_out_words import OptOutWords
 from shardd.states import DeviceState, Verdict
 from shardd.tasks import TaskSet
 from shardd.transports.base import Surroundings
@@ -56,6 +57,7 @@ class Worker:
         self._devices: dict[str, DeviceSpec] = {}
         self._outcomes: list[Outcome] = []
         self._questions = OptOutQuestions(self._send)
+        self._arrived = 0
         self._ended = asyncio.Event()
         self._exit_code = 0
         self._tasks = TaskSet()
@@ -89,9 +91,11 @@ class Worker:
         """A message was delivered or read, or a device of its recipient could not decrypt it."""
         self._send(ipc.Receipt(device_id=device_id, message_ids=message_ids, kind=kind, at=at, by=by))
 
-    def incoming(self, name: str | None, message: Incoming) -> None:
+    def incoming(self, name: str | None, message: Incoming) -> int:
         """A message was received."""
+        self._arrived += 1
         self._send(ipc.Arrived(name=name, unspooled=message if name is None else None))
+        return self._arrived
 
     def defect(self, text: str) -> None:
         """Something was lost through a bug of shardd or of a library."""
@@ -182,7 +186,7 @@ class Worker:
             shard=setup.shard,
             record_dir=state_dir / "sandbox",
             sessions_dsn=setup.sessions_dsn,
-            opt_out_words=setup.opt_out_words,
+            opt_out_words=OptOutWords(setup.opt_out_words, setup.take_back_words),
             spool=self._spool,
             inbox=setup.inbox,
         )

@@ -124,7 +124,7 @@ async def test_export_prints_what_import_reads(shardd: Command, producer: Produc
 
 
 async def test_there_is_no_way_back(shardd: Command) -> None:
-    assert "An opt-out is final" in (await shardd("opt-out", "--help")).out
+    assert "Only the person can take an opt-out back" in (await shardd("opt-out", "--help")).out
     assert (await shardd("opt-out", "remove", "+6281234567890")).code == 64
 
 

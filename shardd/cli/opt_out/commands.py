@@ -1,4 +1,4 @@
-"""The commands; none takes an opt-out back."""
+"""The commands; none takes an opt-out back, which only the person can do."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ OPT_OUTS: Final = Listing[OptOut](
         Column("words or note", lambda one: one.words or one.note or ""),
     ],
 )
+_SAID: Final = {"opted_out": "opted out", "repeated": "said again", "taken_back": "taken back"}
 _STOPPED: Final[list[Column[StoppedJob]]] = [
     Column("job", lambda job: str(job.id), right=True),
     Column("device", lambda job: job.device_id or ""),
@@ -58,9 +59,9 @@ _STOPPED: Final[list[Column[StoppedJob]]] = [
 def opt_out_group() -> None:
     """Add, import, list and export opt-outs.
 
-    An opt-out is final: no command takes one back, and the database refuses to delete or change one. A wrong deletion could not
-    be told from a right one later, and whoever asked to be left alone must be able to rely on it. To somebody who wants messages
-    again, write by hand from the phone.
+    Only the person can take an opt-out back, with a word of opt_outs.take_back_words: no command does, and the database refuses
+    to delete or change one. A wrong deletion could not be told from a right one later, and whoever asked to be left alone must
+    be able to rely on it.
     """
 
 
@@ -140,6 +141,8 @@ def show(recipient: str, as_json: bool, config: Config) -> None:
     console = make_console()
     if found is None:
         console.print(f"{address}: has not opted out")
+        if heard:
+            console.print(make_facts([(_SAID[one.kind], _said(one)) for one in heard]))
         return
     console.print(f"{address}: opted out")
     console.print(make_facts(_facts(found, heard)))
@@ -149,8 +152,11 @@ def show(recipient: str, as_json: bool, config: Config) -> None:
         console.print(table_of(_STOPPED, stopped, console.width))
 
 
+def _said(one: LoggedOptOut) -> str:
+    return f"{moment_text(one.said_at or one.created_at)}: {one.words or ''}"
+
+
 def _facts(found: OptOut, heard: list[LoggedOptOut]) -> Facts:
-    again = [f"{moment_text(one.said_at or one.created_at)}: {one.words or ''}" for one in heard if one.again]
     return [
         ("recipient", found.recipient),
         ("source", found.source),
@@ -160,7 +166,7 @@ def _facts(found: OptOut, heard: list[LoggedOptOut]) -> Facts:
         ("said", moment_text(found.said_at)),
         ("on the list", moment_text(found.created_at)),
         ("by", found.created_by),
-        *(("said again", words) for words in again),
+        *((_SAID[one.kind], _said(one)) for one in heard[1:]),
     ]
 
 

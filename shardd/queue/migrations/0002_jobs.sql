@@ -41,7 +41,7 @@ END $$;
 CREATE TRIGGER announce_campaigns AFTER INSERT OR UPDATE OR DELETE ON shardd.campaigns
     FOR EACH ROW EXECUTE FUNCTION shardd.announce_campaigns();
 
--- Recipients who want no more messages. Opt-outs are final; 0007_opt_outs enforces that and checks the rows.
+-- Recipients who want no more messages. Only the person can take an opt-out back; 0007_opt_outs enforces that and checks the rows.
 CREATE TABLE shardd.opt_outs (
     address    text PRIMARY KEY,           -- of the person, as shardd.resolve writes it
     recipient  text NOT NULL,              -- as it was given
@@ -50,6 +50,7 @@ CREATE TABLE shardd.opt_outs (
     words      text,                       -- what the recipient wrote
     note       text,
     said_at    timestamptz,                -- when the recipient said so, where that is known
+    heard_at   timestamptz NOT NULL DEFAULT now(),  -- the last time they did, as far as known: what they wrote before takes nothing back
     created_by text NOT NULL DEFAULT session_user,
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT opt_out_source_is_known CHECK (source IN ('producer', 'message', 'operator', 'import'))

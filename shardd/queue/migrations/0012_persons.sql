@@ -193,12 +193,14 @@ CREATE INDEX same_person_other ON shardd.same_person (other);
 -- An opt-out holds for the person: it is added to the list for each address of theirs that is known, now or later. So that one look at
 -- the list is enough, wherever a job is inserted, claimed or sent.
 CREATE FUNCTION shardd.spread_opt_outs(addresses text[], others text[]) RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO shardd.opt_outs (recipient, source, device_id, words, note, said_at, created_by)
+    INSERT INTO shardd.opt_outs (recipient, source, device_id, words, note, said_at, heard_at, created_by)
     SELECT DISTINCT ON (e.other) CASE WHEN strpos(e.other, '@') > 0 THEN '' ELSE '+' END || e.other, o.source, o.device_id, o.words,
-           'the same person as ' || o.address, o.said_at, o.created_by
+           'the same person as ' || o.address, o.said_at, o.heard_at, o.created_by
       FROM unnest(addresses, others) AS e(address, other)
       JOIN shardd.opt_outs o ON o.address = e.address
      WHERE NOT EXISTS (SELECT FROM shardd.opt_outs there WHERE there.address = e.other)
+       AND NOT EXISTS (SELECT FROM shardd.opt_out_log l
+                        WHERE l.address = e.other AND l.kind = 'taken_back' AND l.said_at > o.heard_at)
      ORDER BY e.other
     ON CONFLICT (address) DO NOTHING
 $$;

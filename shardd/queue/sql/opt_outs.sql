@@ -11,7 +11,7 @@ WITH heard AS (
     RETURNING address, recipient
 ), answer AS (
     INSERT INTO shardd.jobs (device_id, recipient, body, class, confirms, dedupe_key)
-    SELECT d.id, first.recipient, %(confirm)s, 'reply', true, 'opt-out:' || first.address
+    SELECT d.id, first.recipient, %(confirm)s, 'reply', true, format('opt-out:%%s:%%s', first.address, %(said_at)s::text)
       FROM shardd.devices d JOIN heard first ON first.recipient = (%(recipients)s::text[])[1]
      WHERE d.id = %(device_id)s AND d.removed_at IS NULL AND %(confirm)s::text IS NOT NULL
        AND (SELECT count(*) FROM heard) = cardinality(%(recipients)s::text[])
@@ -27,6 +27,19 @@ ON CONFLICT DO NOTHING;
 -- name: opted_out_addresses
 -- Those of these addresses that opted out.
 SELECT o.address FROM shardd.opt_outs o WHERE o.address = ANY (%(addresses)s::text[]);
+
+-- name: take_back_opt_outs
+-- A person takes their opt-outs back by a message: see shardd.take_back. With `confirm`, they are answered through the device that received
+-- it, in the same transaction. Returns the addresses.
+WITH taken AS MATERIALIZED (
+    SELECT address FROM shardd.take_back(%(recipients)s::text[], %(device_id)s, %(words)s, to_timestamp(%(said_at)s)) address
+), answer AS (
+    INSERT INTO shardd.jobs (device_id, recipient, body, class)
+    SELECT d.id, (%(recipients)s::text[])[1], %(confirm)s, 'reply'
+      FROM shardd.devices d
+     WHERE d.id = %(device_id)s AND d.removed_at IS NULL AND %(confirm)s::text IS NOT NULL AND EXISTS (SELECT FROM taken)
+)
+SELECT address FROM taken;
 
 -- name: configure_opt_outs
 -- Stores what triggers need of the config: the classes that an opt-out does not stop, and the calling codes of default regions by transport.
@@ -60,8 +73,8 @@ SELECT address, recipient, source, device_id, words, note, said_at, created_by, 
   FROM shardd.opt_outs WHERE address = %(address)s;
 
 -- name: opt_out_log
--- Each time that an address opted out, oldest first.
-SELECT again, source, device_id, words, said_at, created_by, created_at
+-- Each time that an address opted out, or took that back, oldest first.
+SELECT kind, source, device_id, words, said_at, created_by, created_at
   FROM shardd.opt_out_log WHERE address = %(address)s ORDER BY id;
 
 -- name: jobs_stopped

@@ -46,8 +46,10 @@ LOG_WORDS: Final = {
 }
 """Log messages for outcomes other than a success."""
 
-CheckOptOuts = Callable[[Sequence[ClaimedJob]], Awaitable[set[int]]]
-"""Returns which of these jobs must not be sent, because their recipients opted out. Raises DatabaseError."""
+CheckOptOuts = Callable[[Sequence[ClaimedJob], float], Awaitable[set[int]]]
+"""Returns which of these jobs must not be sent, because their recipients opted out. Raises DatabaseError.
+
+With the time at which their claim began, on the monotonic clock."""
 
 
 class Router(Service):
@@ -224,6 +226,7 @@ class Router(Service):
 
     async def _cycle(self, requests: list[ClaimRequest]) -> None:
         batch = self._in_flight.begin_settling(4 * self._batch())
+        began = time.monotonic()
         try:
             cycle, refused = await self._writer.write(batch, requests)
         except DatabaseError:
@@ -240,7 +243,7 @@ class Router(Service):
         self._scheduler.claimed(requests, cycle.claimed, now)
         for device_id, lane, position in cycle.advanced:
             self._scheduler.hint(device_id, lane, position, now)
-        await self._dispatch(cycle.claimed)
+        await self._dispatch(cycle.claimed, began)
         if batch:
             await self._finish([ended for ended in batch if ended.claim.id in cycle.settled])
             await self._resolve([ended for ended in batch if ended.claim.id not in cycle.settled])
@@ -249,8 +252,8 @@ class Router(Service):
         sends = (self._scheduler.send_to_count(ended.claim, ended.outcome) for ended in batch)
         return count_sends(send for send in sends if send is not None)
 
-    async def _dispatch(self, claimed: list[ClaimedJob]) -> None:
-        opted_out = await self._check_opt_outs(claimed) if claimed else set()
+    async def _dispatch(self, claimed: list[ClaimedJob], began: float) -> None:
+        opted_out = await self._check_opt_outs(claimed, began) if claimed else set()
         may_send = self._may_claim()
         for job in claimed:
             claim = job.claim
@@ -275,10 +278,10 @@ class Router(Service):
                 continue
             self.outcomes(shard, [ended])
 
-    async def _check_opt_outs(self, claimed: Sequence[ClaimedJob]) -> set[int] | None:
+    async def _check_opt_outs(self, claimed: Sequence[ClaimedJob], began: float) -> set[int] | None:
         """Jobs whose recipients opted out; None: unknown, so that none may be sent."""
         try:
-            return await self._opt_out_check([job for job in claimed if job.fault is None])
+            return await self._opt_out_check([job for job in claimed if job.fault is None], began)
         except DatabaseError as error:
             log.warning("opt-outs could not be checked; jobs go back", action="opt_out_check", error=str(error))
             return None

@@ -61,6 +61,8 @@ class _Waiting:
     message: Incoming | None = None
     opt_out_open: bool = False
     """It is an opt-out that is not on the list yet."""
+    taken_back: bool = False
+    """What it takes back is taken back."""
     job_by: float | None = None
     """Until when it waits for the job that it answers."""
 
@@ -99,7 +101,7 @@ class InboxWriter(Service):
 
     def configure(self, config: Config) -> None:
         """The config was reloaded."""
-        self._words = OptOutWords(config.opt_outs.words or ())
+        self._words = OptOutWords(config.opt_outs.words or (), config.opt_outs.take_back_words or ())
         self._include = (config.inbox.include or ()) if config.inbox.keep else None
 
     def arrived(self, arrived: ipc.Arrived) -> None:
@@ -115,8 +117,9 @@ class InboxWriter(Service):
 
         Raises OSError, UnsafeFileError when it could not be kept: the platform has to repeat it.
         """
-        if message.can_opt_out and self._words.ask_to_stop(message.text):
-            message = msgspec.structs.replace(message, opt_out=True)
+        if message.can_opt_out:
+            opt_out, take_back = self._words.ask_to_stop(message.text), self._words.ask_to_start(message.text)
+            message = msgspec.structs.replace(message, opt_out=opt_out, take_back=take_back)
         if is_wanted(message, self._include):
             self._take(self._spool.keep(message))
             self._wake.set()
@@ -209,9 +212,8 @@ class InboxWriter(Service):
             self._lost += 1
 
     def _take_opt_out(self, one: _Waiting, message: Incoming) -> bool:
-        opt_out = OptedOut(message.device_id, message.addresses, message.text[:MAX_WORDS], message.at)
         one.opt_out_open = True
-        return self._opt_outs.add(opt_out, partial(self._listed, one))
+        return self._opt_outs.add(_said(message), partial(self._listed, one))
 
     def _listed(self, one: _Waiting, refused: bool) -> None:
         """The opt-out is on the list, or `refused` by the database."""
@@ -223,13 +225,7 @@ class InboxWriter(Service):
 
     async def _store(self, batch: Sequence[_Waiting]) -> None:
         """Store these; each by itself if the database refuses them together. Raises DatabaseError, OSError."""
-        read = [(one, message) for one in batch if (message := self._read(one)) is not None]
-        messages = []
-        for one, message in read:
-            if self._include is None:
-                self._forget(one)
-            else:
-                messages.append((one, message))
+        messages = [prepared for one in batch if (prepared := await self._prepare(one)) is not None]
         jobs = await self._jobs_of([message for _, message in messages])
         now = time.monotonic()
         ready = []
@@ -253,6 +249,24 @@ class InboxWriter(Service):
             return
         for one, _ in ready:
             self._forget(one)
+
+    async def _prepare(self, one: _Waiting) -> tuple[_Waiting, Incoming] | None:
+        """Take back what it takes back; None: there is no row to store, at least not yet. Raises DatabaseError, OSError."""
+        message = self._read(one)
+        if message is None or not await self._take_back(one, message):
+            return None
+        if self._include is None:
+            self._forget(one)
+            return None
+        return one, message
+
+    async def _take_back(self, one: _Waiting, message: Incoming) -> bool:
+        """Whether the opt-outs that a message takes back are taken back; else it waits. Raises DatabaseError."""
+        if message.take_back and not one.taken_back:
+            said = _said(message)
+            one.taken_back = await self._opt_outs.take_back(said)
+            return one.taken_back
+        return True
 
     async def _jobs_of(self, messages: Sequence[Incoming]) -> dict[MessageKey, int]:
         return await self._inbox.jobs_of(
@@ -306,6 +320,10 @@ class InboxWriter(Service):
             self._spool.set_aside(name)
         except OSError as error:
             log.error("the file of a message cannot be set aside", action="inbox", file=name, error=str(error))
+
+
+def _said(message: Incoming) -> OptedOut:
+    return OptedOut(message.device_id, message.addresses, message.text[:MAX_WORDS], message.at)
 
 
 def _problem(text: str) -> Problem:

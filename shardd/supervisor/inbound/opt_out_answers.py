@@ -7,6 +7,7 @@ database first: from then on, an opt-out under one address holds for the others,
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -28,7 +29,7 @@ class OptOutAnswers(Service):
     def __init__(
         self,
         opt_outs: OptOuts,
-        opted_out: Callable[[str], bool],
+        opted_out: Callable[[str, float], bool],
         send: Callable[[int, ipc.ToWorker], bool],
     ) -> None:
         """`opted_out`: `OptOutInbox.contains`, for those that are not stored yet; `send`: to a shard's worker."""
@@ -64,6 +65,7 @@ class OptOutAnswers(Service):
     async def _answer(self, batch: list[tuple[int, ipc.OptOutQuestion]]) -> None:
         persons = [person for _, question in batch for person in question.persons]
         addresses = {one for address, others in persons for one in (address, *others)}
+        began = time.monotonic()
         opted_out: set[str] = set()
         error = None
         try:
@@ -73,7 +75,7 @@ class OptOutAnswers(Service):
             error = str(failure)
             log.warning("opt-outs could not be checked; jobs go back", action="opt_out_check", error=error)
         # Read last: one that came meanwhile may have been stored a moment after that look.
-        opted_out |= {address for address in addresses if self._opted_out(address)}
+        opted_out |= {address for address in addresses if self._opted_out(address, began)}
         for shard, question in batch:
             named = [one for address, others in question.persons for one in (address, *others) if one in opted_out]
             self._send(shard, ipc.OptOutAnswer(request=question.request, opted_out=named, error=error))

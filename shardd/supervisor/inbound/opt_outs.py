@@ -77,7 +77,8 @@ class OptOutInbox(Service):
         self._retries: deque[_Waiting] = deque()
         self._waiting_for: Counter[str] = Counter()
         """How many wait, by address."""
-        self._stored: OrderedDict[str, None] = OrderedDict()
+        self._stored: OrderedDict[str, float] = OrderedDict()
+        """When, on the monotonic clock, by address."""
         self._error = ""
         self._refusing = False
         """Whether the last one had no room."""
@@ -106,9 +107,36 @@ class OptOutInbox(Service):
         self._wake.set()
         return True
 
-    def contains(self, address: str) -> bool:
-        """Whether this address has opted out so recently that claims may not know it from the database."""
-        return address in self._waiting_for or address in self._stored
+    def contains(self, address: str, since: float) -> bool:
+        """Whether this address has opted out so recently that a claim may not know it from the database.
+
+        `since`: when the claim began, on the monotonic clock. Later claims know more: it may have been taken back.
+        """
+        return address in self._waiting_for or self._stored.get(address, since) > since
+
+    async def take_back(self, said: OptedOut) -> bool:
+        """A person took their opt-outs back; False: try again later. Raises DatabaseError.
+
+        What they said before must be on the list first: this, too, counts only against what is older.
+        """
+        if any(recipient_at(recipient).address in self._waiting_for for recipient in said.recipients):
+            return False
+        try:
+            taken = await self._opt_outs.take_back(said, self._config.opt_outs.take_back_confirm)
+        except BlockedError as error:
+            log.warning("taking an opt-out back waits for the database", action="opt_out", error=str(error))
+            return False
+        except RefusedDataError as error:
+            log.error(
+                "the database refuses to take an opt-out back",
+                action="opt_out",
+                device=said.device_id,
+                error=str(error),
+            )
+            return True
+        if taken:
+            log.info("a recipient took an opt-out back", action="opt_out", device=said.device_id)
+        return True
 
     async def serve(self) -> None:
         """Store opt-outs as they arrive, and retry."""
@@ -202,7 +230,7 @@ class OptOutInbox(Service):
             self._waiting_for[address] -= 1
             if not self._waiting_for[address]:
                 del self._waiting_for[address]
-            self._stored[address] = None
+            self._stored[address] = time.monotonic()
             self._stored.move_to_end(address)
         while len(self._stored) > REMEMBERED:
             self._stored.popitem(last=False)
@@ -227,10 +255,12 @@ class OptOutInbox(Service):
 class OptOutCheck:
     """Checks claimed jobs for opt-outs that are not stored yet."""
 
-    def __init__(self, opted_out: Callable[[str], bool]) -> None:
+    def __init__(self, opted_out: Callable[[str, float], bool]) -> None:
         """`opted_out`: `OptOutInbox.contains`."""
         self._opted_out = opted_out
 
-    async def __call__(self, claimed: Sequence[ClaimedJob]) -> set[int]:
-        """The ids of the jobs that must not be sent."""
-        return {job.claim.id for job in claimed if job.spec.heeds_opt_outs and self._opted_out(job.claim.address)}
+    async def __call__(self, claimed: Sequence[ClaimedJob], began: float) -> set[int]:
+        """The ids of the jobs that must not be sent; `began`: when their claim did, on the monotonic clock."""
+        return {
+            job.claim.id for job in claimed if job.spec.heeds_opt_outs and self._opted_out(job.claim.address, began)
+        }

@@ -109,6 +109,7 @@ class WorkerMessages:
                 handlers.opt_out_asked(shard.index, message)
             case ipc.Arrived():
                 handlers.arrived(message)
+                self._process.arrived += 1
             case ipc.Visited():
                 handlers.visited(message)
             case ipc.Defect():

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+import msgspec
+
 from shardd import ipc
 from shardd.config import TRANSPORTS, Config
 from shardd.errors import SharddError, UnsafeFileError, UsageError
@@ -84,6 +86,9 @@ class WorkerPool(Service):
             return False
         if isinstance(message, ipc.SendJob) and shard.state is not ShardState.RUNNING:
             return False
+        if isinstance(message, ipc.SendJob) and shard.process.arrived:
+            # Sent in the same turn of the loop in which the job was checked.
+            message = ipc.SendJob(msgspec.structs.replace(message.job, heard=shard.process.arrived))
         return shard.process.send(message)
 
     def leases(self, epochs: dict[int, int]) -> None:
@@ -248,6 +253,7 @@ class WorkerPool(Service):
             sessions_dsn=self._sessions_dsn,
             careful_for=self._config.supervisor.backoff.reset_after if self.shards[index].careful else 0.0,
             opt_out_words=list(self._config.opt_outs.words or ()),
+            take_back_words=list(self._config.opt_outs.take_back_words or ()),
             inbox=list(self._config.inbox.include or ()) if self._config.inbox.keep else None,
         )
 

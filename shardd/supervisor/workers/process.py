@@ -73,6 +73,8 @@ class WorkerProcess:
         self.beat_at: float | None = None
         self.beat: ipc.Heartbeat | None = None
         self.rss_at_start = 0
+        self.arrived = 0
+        """`Arrived` messages that were received."""
         """Bytes that it took when it was ready."""
         self.gone = asyncio.Event()
         self._status: int | None = None

@@ -94,7 +94,7 @@ async def until(what: Callable[[], Any]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def nobody_opted_out(_: Sequence[ClaimedJob]) -> set[int]:
+async def nobody_opted_out(_: Sequence[ClaimedJob], __: float) -> set[int]:
     return set()
 
 
@@ -293,7 +293,7 @@ async def test_what_nobody_wants_reaches_no_worker(dsn: str, node: Node, epoch: 
 
 
 async def test_a_second_look_keeps_back_what_it_finds(dsn: str, database: Database, epoch: int) -> None:
-    async def screen(taken: Sequence[ClaimedJob]) -> set[int]:
+    async def screen(taken: Sequence[ClaimedJob], _: float) -> set[int]:
         return {job.claim.id for job in taken if job.claim.address.endswith("9")}
 
     node = Node(database, opt_out_check=screen)
@@ -308,7 +308,7 @@ async def test_a_second_look_keeps_back_what_it_finds(dsn: str, database: Databa
 async def test_while_nobody_can_look_nothing_leaves(dsn: str, database: Database, epoch: int) -> None:
     tries = 0
 
-    async def screen(taken: Sequence[ClaimedJob]) -> set[int]:
+    async def screen(taken: Sequence[ClaimedJob], _: float) -> set[int]:
         nonlocal tries
         tries += 1
         if tries < 3:

@@ -130,9 +130,11 @@ def test_a_producer_may_neither_sign_for_others_nor_read_what_was_said(producer:
 @pytest.mark.parametrize("statement", ["DELETE FROM {}", "UPDATE {} SET created_at = now()", "TRUNCATE {}"])
 def test_what_came_in_stays(owner: Connection, table: str, statement: str) -> None:
     owner.execute(INSERT, [TO])
-    with pytest.raises(errors.ObjectNotInPrerequisiteState, match="an opt-out is final") as refused:
+    with pytest.raises(
+        errors.ObjectNotInPrerequisiteState, match="only the person can take an opt-out back"
+    ) as refused:
         owner.execute(statement.format(f"shardd.{table}"))
-    assert "by hand" in str(refused.value.diag.message_hint)
+    assert "take_back_words" in str(refused.value.diag.message_hint)
     assert owner.execute(f"SELECT count(*) FROM shardd.{table}").fetchall() == [(1,)]
 
 
@@ -241,9 +243,9 @@ async def test_who_has_to_say_it_again_is_on_the_trail_once_a_day(database: Data
         assert not await opt_outs.store(OptedOut("d1", (TO,), words, at), None)
     owner.execute(INSERT, [TO])
     trail = await admin.trail("6281234567890")
-    assert [(saying.again, saying.source, saying.words) for saying in trail] == [
-        (False, "producer", None),
-        (True, "message", "stop"),
+    assert [(saying.kind, saying.source, saying.words) for saying in trail] == [
+        ("opted_out", "producer", None),
+        ("repeated", "message", "stop"),
     ]
     assert trail[0].created_by == owner.execute("SELECT session_user").fetchall()[0][0]
 

@@ -21,6 +21,7 @@ from shardd.config import TransportsConfig
 from shardd.errors import DeviceUnavailableError, SendError, TransientError
 from shardd.incoming import Incoming
 from shardd.ipc import DeviceSpec, JobSpec
+from shardd.opt_out_words import OptOutWords
 from shardd.transports.base import Surroundings
 from shardd.transports.whatsapp.transport import WhatsappTransport
 
@@ -31,8 +32,11 @@ class Host:
     def __init__(self, settings: dict[str, Any], answers: int) -> None:
         """`settings`: options of the transport, and fields of its surroundings."""
         given = {field: settings.pop(field) for field in ("sessions_dsn", "opt_out_words") if field in settings}
+        if "opt_out_words" in given:
+            given["opt_out_words"] = OptOutWords(given["opt_out_words"])
         section = {**TransportsConfig().as_plain()["whatsapp"], **settings}
         self._answers = answers
+        self._arrived = 0
         self._transport = WhatsappTransport(SimpleNamespace(**section), Surroundings(**given), self)
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -44,10 +48,12 @@ class Host:
     def receipt(self, device_id: str, message_ids: list[str], kind: str, at: float, by: int = 0) -> None:
         self._say({"event": "receipt", "device": device_id, "ids": message_ids, "kind": kind, "at": at})
 
-    def incoming(self, name: str | None, message: Incoming) -> None:
+    def incoming(self, name: str | None, message: Incoming) -> int:
         kind = "opted_out" if message.opt_out else "incoming"
         words = {"recipients": message.addresses, "words": message.text, "at": message.at}
         self._say({"event": kind, "device": message.device_id, "name": name, **words})
+        self._arrived += 1
+        return self._arrived
 
     def defect(self, text: str) -> None:
         self._say({"event": "defect", "text": text})

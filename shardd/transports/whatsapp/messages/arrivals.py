@@ -62,5 +62,4 @@ class Arrivals:
         return partial(self._pass_on, name, message)
 
     def _pass_on(self, name: str | None, message: Incoming) -> None:
-        self._opt_outs.heard(message)
-        self._events.incoming(name, message)
+        self._opt_outs.heard(message, self._events.incoming(name, message))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Container, Iterable
+from collections.abc import Container
 from threading import Lock
 from typing import Final, TypeVar
 
@@ -63,31 +63,42 @@ class Directory:
 class OptOuts:
     """Who opted out by writing to a device of this worker."""
 
-    def __init__(self, words: Iterable[str], directory: Directory) -> None:
-        """`words`: by which people opt out; `directory`: other numbers by which a person may be known."""
-        self._words = OptOutWords(words)
+    def __init__(self, words: OptOutWords, directory: Directory) -> None:
+        """`directory`: other numbers by which a person may be known."""
+        self._words = words
         self._directory = directory
-        self._heard: OrderedDict[str, None] = OrderedDict()
+        self._heard: OrderedDict[str, int] = OrderedDict()
+        """The number of the message (`Events.incoming`), by address."""
 
     def marked(self, message: Incoming) -> Incoming:
-        """The message; if it is an opt-out, marked as one, with all addresses of its sender that are known. For any thread."""
-        if not message.can_opt_out or not self._words.ask_to_stop(message.text):
+        """The message; if it is an opt-out or takes one back, marked so, with all addresses of its sender that are known.
+
+        For any thread.
+        """
+        opt_out = message.can_opt_out and self._words.ask_to_stop(message.text)
+        take_back = message.can_opt_out and self._words.ask_to_start(message.text)
+        if not opt_out and not take_back:
             return message
         jids = [one if "@" in one else f"{one.removeprefix('+')}@{USER_SERVER}" for one in message.addresses]
         numbers = [f"+{number}" for number in self._directory.numbers_of(jids)]
         hidden = [one for one in message.addresses if "@" in one]
         known = dict.fromkeys([*(one for one in message.addresses if "@" not in one), *numbers, *hidden])
-        return msgspec.structs.replace(message, opt_out=True, addresses=tuple(known))
+        return msgspec.structs.replace(message, opt_out=opt_out, take_back=take_back, addresses=tuple(known))
 
-    def heard(self, message: Incoming) -> None:
-        """A message that `marked` returned: from now on, an opt-out is respected."""
+    def heard(self, message: Incoming, number: int) -> None:
+        """A message that `marked` returned, with its number: from now on, an opt-out is respected."""
         if message.opt_out:
             for address in message.addresses:
-                _put(self._heard, recipient_at(address).address, None)
+                _put(self._heard, recipient_at(address).address, number)
 
     def check(self, job: JobSpec, *jids: str) -> None:
-        """Raises OptedOutError when the job must not go to one of these JIDs."""
-        if job.heeds_opt_outs and any(recipient_at(jid).address in self._heard for jid in jids):
+        """Raises OptedOutError when the job must not go to one of these JIDs.
+
+        That is for a job that was already on its way here: of later ones, the supervisor knows better, because the person may
+        have taken the opt-out back.
+        """
+        known = job.heard
+        if job.heeds_opt_outs and any(self._heard.get(recipient_at(jid).address, 0) > known for jid in jids):
             raise OptedOutError("the recipient opted out")
 
 

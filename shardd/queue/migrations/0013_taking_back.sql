@@ -1,0 +1,48 @@
+-- Taking opt-outs back: only by a message of the person, and all that stand for them at once.
+
+-- The address of a person as WhatsApp or a platform names them, which is never refused.
+CREATE FUNCTION shardd.heard_address(recipient text) RETURNS text LANGUAGE sql STABLE
+    RETURN CASE WHEN recipient ~ '^\+[0-9]{1,40}$' THEN coalesce((shardd.read_number(substr(recipient, 2))).address, substr(recipient, 2))
+                ELSE (shardd.resolve(recipient, array[''], 'opt_outs')).address END;
+
+-- These addresses, and all that are known to be of the same person.
+CREATE FUNCTION shardd.all_addresses(addresses text[]) RETURNS text[] LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE person(address) AS (
+        SELECT unnest(addresses)
+        UNION
+        SELECT e.address FROM person p
+         CROSS JOIN LATERAL (SELECT s.other FROM shardd.same_person s WHERE s.address = p.address
+                             UNION ALL SELECT s.address FROM shardd.same_person s WHERE s.other = p.address) AS e(address)
+    )
+    SELECT coalesce(array_agg(address ORDER BY address), '{}') FROM person
+$$;
+
+-- Takes back the opt-outs of a person, who wrote so to a device: those under each address of theirs that is known. All of them, or none if
+-- the person opted out at the same time or later, whenever either message arrived. Returns the addresses whose opt-outs were taken back.
+CREATE FUNCTION shardd.take_back(recipients text[], device_id text, words text, said_at timestamptz) RETURNS SETOF text
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    addresses text[] := shardd.all_addresses(array(SELECT shardd.heard_address(recipient) FROM unnest(recipients) recipient));
+    standing  text[];
+    latest    timestamptz;
+BEGIN
+    SELECT array_agg(o.address), max(o.heard_at) INTO standing, latest
+      FROM (SELECT * FROM shardd.opt_outs WHERE address = ANY (addresses) ORDER BY address FOR UPDATE) o;
+    IF standing IS NULL OR latest >= take_back.said_at THEN
+        RETURN;
+    END IF;
+    PERFORM set_config('shardd.maintains_opt_outs', 'yes', true);
+    DELETE FROM shardd.opt_outs o WHERE o.address = ANY (standing);
+    UPDATE shardd.opt_out_log l SET ended = true WHERE l.address = ANY (standing) AND l.kind = 'opted_out' AND NOT l.ended;
+    PERFORM set_config('shardd.maintains_opt_outs', '', true);
+    INSERT INTO shardd.opt_out_log (address, kind, source, device_id, words, said_at, created_by)
+    SELECT address, 'taken_back', 'message', take_back.device_id, take_back.words, take_back.said_at, session_user
+      FROM unnest(addresses) address ORDER BY address;
+    IF shardd.events_enabled() THEN
+        INSERT INTO shardd.outbox (kind, device_id, detail) VALUES ('opt_out.taken_back', take_back.device_id, jsonb_build_object(
+            'recipient', recipients[1], 'addresses', to_jsonb(standing), 'device_id', take_back.device_id, 'words', take_back.words,
+            'said_at', shardd.iso_time(take_back.said_at)));
+        PERFORM shardd.announce_events();
+    END IF;
+    RETURN QUERY SELECT unnest(standing);
+END $$;
