@@ -53,7 +53,8 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     at: float
     """When it was written, POSIX seconds."""
     kind: str = "text"
-    """text, image, video, audio, voice, document, sticker, location, contact, button, list, reaction, edit, delete, other."""
+    """text, image, video, audio, voice, document, sticker, location, contact, button, list, reaction, edit, delete, other; or
+    preference: the person stopped or resumed marketing messages in WhatsApp itself."""
     text: str = ""
     """The text or caption; of a reaction the emoji, of a button or list entry its title."""
     name: str | None = None

@@ -307,6 +307,8 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True, tag="receipt"):
     """The claim with which the only message was sent, if the platform repeats it."""
     by: int = 0
     """Index of the recipient's device for which they are unreadable; 0 is the phone."""
+    addresses: tuple[str, ...] = ()
+    """The recipient's, as the platform names them, which may differ from the job's."""
 
     def __post_init__(self) -> None:
         """See Outcome."""

@@ -1,6 +1,7 @@
 """The address that identifies a person: one for each, however the number was written.
 
-An address is the digits of a phone number with its country code, `ID@lid` (WhatsApp hides the number) or `ID@g.us` (a group). The
+An address is the digits of a phone number with its country code, `ID@lid` or `ID@bsuid` (WhatsApp or Meta hides the number), or
+`ID@g.us` (a group). The
 database derives it when a job or an opt-out is inserted (`shardd.resolve`), and everything else uses that: workers get the
 recipient of a job as it spells it (`recipient_at`), and know nothing about numbering plans.
 
@@ -18,6 +19,8 @@ USER_SERVER: Final = "s.whatsapp.net"
 HIDDEN_SERVER: Final = "lid"
 """JIDs that hide the number."""
 GROUP_SERVER: Final = "g.us"
+BUSINESS_SERVER: Final = "bsuid"
+"""Of business-scoped ids, by which Meta's Cloud API names people whose number it hides, in our own spelling: `US.1349…@bsuid`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +85,10 @@ def of_number(number: str) -> Recipient:
 
 
 def recipient_at(written: str) -> Recipient:
-    """A recipient as the database or WhatsApp writes it: `+628123…`, `628123…:1@s.whatsapp.net`, `ID@lid`, `ID@g.us`."""
+    """A recipient as the database or WhatsApp writes it: `+628…`, `628…:1@s.whatsapp.net`, `ID@lid`, `ID@g.us`, `ID@bsuid`."""
     user, _, server = written.removeprefix("+").partition("@")
+    if server == BUSINESS_SERVER:
+        return Recipient(written)
     user = user.partition(":")[0].partition(".")[0]
     return of_number(user) if server in {"", USER_SERVER} else Recipient(f"{user}@{server}")
 

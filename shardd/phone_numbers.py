@@ -33,6 +33,8 @@ _SEPARATORS: Final = re.compile(f"[{SEPARATORS}]")
 _USER: Final = re.compile(
     r"(?P<user>[0-9]{5,20})(\.[0-9]{1,5})?(:[0-9]{1,5})?@(?P<server>s\.whatsapp\.net|c\.us|lid)", re.ASCII
 )
+_BUSINESS: Final = re.compile(r"[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}@bsuid", re.ASCII)
+"""Meta's page on business-scoped user ids: a country, and up to 128 letters and digits."""
 _GROUP: Final = re.compile(r"[0-9]{5,25}(-[0-9]{5,15})?@g\.us", re.ASCII)
 _NUMBER: Final = re.compile(r"\+?[0-9]+", re.ASCII)
 
@@ -45,7 +47,7 @@ def parse_recipient(text: str, default_region: str | None, *, transport: str = "
     clean = _INVISIBLE.sub("", text[: LONGEST + 1])
     if "@" in clean:
         address = clean.strip()
-        if _GROUP.fullmatch(address):
+        if _GROUP.fullmatch(address) or _BUSINESS.fullmatch(address):
             return Recipient(address)
         if (match := _USER.fullmatch(address)) is None:
             raise _refused(

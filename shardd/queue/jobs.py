@@ -14,6 +14,7 @@ from uuid import UUID
 
 from shardd.errors import ErrorClass
 from shardd.ipc import Receipt
+from shardd.persons import recipient_at
 from shardd.queue.cycle import CLAIM_KEY, Cycle, OrderGroup, Settlement, group_arrays, run_cycle
 from shardd.queue.database import Params, Record, Statements, first
 from shardd.queue.records import ClaimRequest, JobRow, WholeJob, WorkHint
@@ -210,8 +211,17 @@ class Jobs(Statements):
     async def save_receipt(self, receipt: Receipt) -> int:
         """Record what became of sent messages. Returns how many have a finished job.
 
-        A receipt that names its claim settles it first, if its answer was lost.
+        A receipt that names its claim settles it first, if its answer was lost. The recipient's addresses are remembered as
+        those of the person to whom the job was.
         """
+        found = await self._save_receipt(receipt)
+        if found and receipt.addresses:
+            others = sorted({recipient_at(address).address for address in receipt.addresses})
+            params = {"device_id": receipt.device_id, "message_ids": receipt.message_ids, "others": others}
+            await self._database.execute("learn_recipient", params)
+        return found
+
+    async def _save_receipt(self, receipt: Receipt) -> int:
         if receipt.kind == "unreadable":
             params = {name: getattr(receipt, name) for name in ("device_id", "message_ids", "at", "by")}
             return await self._database.execute("save_retry_receipt", {**params, "delay": RESEND_DELAY})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,77 @@ async def test_what_was_answered_with_200_is_not_lost_by_kill_9(
     await meta.daemon.start()
     await until(meta.daemon, lambda: all(row(producer, job)["read_at"] is not None for job in jobs))
     await until(meta.daemon, lambda: not spool.exists())
+
+
+async def test_an_opt_out_holds_for_the_person_whatever_meta_calls_them(
+    make_daemon: MakeDaemon, producer: Producer, platforms: PlatformServer
+) -> None:
+    """Meta's page on business-scoped user ids: people with a username are without `from`; `wa_id` may be another number."""
+    meta = Meta(make_daemon, platforms)
+    add_device(producer, "cloud_api", "p1", {"phone_number_id": "1", "token": "token"})
+    people = {
+        "+16505551234": {"recipient_id": "16505551234", "recipient_user_id": "US.1"},
+        "+5531987654321": {"recipient_id": "553187654321"},
+        "+5531987654322": {},
+        "+16505551235": {},
+        "+16505551236": {},
+        "+16505551237": {},
+    }
+    first = {number: insert(producer, "p1", "hello", number) for number in people}
+    await meta.daemon.start()
+    await producer.until_finished(meta.daemon, len(people))
+    for number, names in people.items():
+        if names:
+            await meta.report("1", row(producer, first[number])["message_id"], "delivered", **names)
+    await until(meta.daemon, lambda: ("US.1@bsuid",) in producer.execute("SELECT other FROM shardd.same_person"))
+
+    def said(**message: Any) -> dict[str, Any]:
+        return {
+            "id": f"wamid.{message}",
+            "timestamp": str(int(time.time())),
+            "type": "text",
+            "text": {"body": "STOP"},
+            **message,
+        }
+
+    button = {"type": "button", "button": {"text": "Stop promotions", "payload": "Stop promotions"}}
+    reply = said(**{"from": "16505551236", "from_user_id": "US.3", "text": {"body": "later"}})
+    preference = {
+        "wa_id": "16505551235", "detail": "User requested to stop marketing messages", "category": "marketing_messages",
+        "value": "stop", "timestamp": 1731705721,
+    }  # fmt: skip
+    for value in (
+        {"contacts": [{"profile": {"name": "Ana"}, "user_id": "US.1"}], "messages": [said(from_user_id="US.1")]},
+        {"contacts": [{"wa_id": "553187654321"}], "messages": [said(**{"from": "553187654321"})]},
+        {"contacts": [{"wa_id": "553187654322"}], "messages": [said(**{"from": "553187654322", **button})]},
+        {"contacts": [{"wa_id": "16505551235"}], "user_preferences": [preference]},
+        {"contacts": [{"wa_id": "16505551236", "user_id": "US.3"}], "messages": [reply]},
+    ):
+        assert await meta.post("1", **value) == 200
+    await until(meta.daemon, lambda: ("US.3@bsuid",) in producer.execute("SELECT other FROM shardd.same_person"))
+    assert await meta.post("1", messages=[said(from_user_id="US.3")]) == 200
+
+    def listed() -> set[str]:
+        return {address for (address,) in producer.execute("SELECT address FROM shardd.opt_outs")}
+
+    stopped = {
+        "16505551234",
+        "5531987654321",
+        "5531987654322",
+        "16505551235",
+        "16505551236",
+        "US.1@bsuid",
+        "US.3@bsuid",
+    }
+    await until(meta.daemon, lambda: listed() == stopped)
+    again = {number: insert(producer, "p1", "more", number) for number in people}
+    await until(meta.daemon, lambda: row(producer, again["+16505551237"])["state"] == "sent")
+    assert {number: row(producer, job)["state"] for number, job in again.items()} == {
+        **dict.fromkeys(people, "opted_out"),
+        "+16505551237": "sent",
+    }
+    assert len(platforms.received) == len(people) + 1
+    kinds = Counter(
+        data["kind"] for (data,) in producer.execute("SELECT data FROM shardd.events WHERE kind = 'message.received'")
+    )
+    assert kinds == {"text": 4, "button": 1, "preference": 1}

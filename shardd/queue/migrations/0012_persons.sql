@@ -116,7 +116,7 @@ BEGIN
         IF strpos(clean, '@') > 0 THEN
             clean := regexp_replace(clean, '^[\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]+|'
                 '[\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]+$', '', 'g');
-            IF clean ~ '^[0-9]{5,25}(-[0-9]{5,15})?@g\.us$' THEN
+            IF clean ~ '^[0-9]{5,25}(-[0-9]{5,15})?@g\.us$' OR clean ~ '^[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}@bsuid$' THEN
                 address := clean;
                 RETURN;
             END IF;

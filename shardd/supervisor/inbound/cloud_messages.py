@@ -1,20 +1,27 @@
-"""Reads messages in notifications of the Cloud API's webhook. Pure.
+"""Reads messages and preferences in notifications of the Cloud API's webhook. Pure.
 
 The fields are those of Meta's webhook reference ("messages object"): id, from, timestamp, type, and an object named like the
 type; context.id is the message that a reply or a button refers to. What has an unexpected type is skipped.
+
+A person has up to three names at Meta (its page on business-scoped user ids): the phone number in `from`, which is left out for
+people with a username; `wa_id` of the contact, which may be another number; and the business-scoped id, in `from_user_id` and in
+`user_id` of the contact. All are addresses of the sender.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from shardd.incoming import MAX_NAME, Incoming, IncomingMedia
+from shardd.persons import BUSINESS_SERVER
 from shardd.storable import storable
 
 _NUMBER: Final = re.compile(r"[0-9]{1,20}")
+_USER_ID: Final = re.compile(r"[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}")
+"""A business-scoped user id: a country, and up to 128 letters and digits."""
 _MEDIA: Final = frozenset({"image", "video", "audio", "document", "sticker"})
 _MOST_CONTACTS: Final = 20
 
@@ -24,23 +31,64 @@ def read_message(message: Mapping[str, Any], contacts: list[Mapping[str, Any]]) 
 
     `contacts`: of the notification, which have the senders' names, and their `wa_id` where it differs from the number.
     """
-    message_id, sender = text_at(message, "id"), text_at(message, "from")
-    if not message_id or not _NUMBER.fullmatch(sender):
+    message_id, sender, user = text_at(message, "id"), text_at(message, "from"), text_at(message, "from_user_id")
+    contact = _contact_of(sender, user, contacts)
+    addresses = addresses_of((sender, text_at(contact, "wa_id")), (user, text_at(contact, "user_id")))
+    if not message_id or not addresses:
         return None
-    contact = next(
-        (one for one in contacts if text_at(one, "wa_id") == sender), contacts[0] if len(contacts) == 1 else {}
-    )
-    other = text_at(contact, "wa_id")
-    addresses = dict.fromkeys(f"+{digits}" for digits in (sender, other) if _NUMBER.fullmatch(digits))
-    stamp = text_at(message, "timestamp")
     return Incoming(
         device_id="",
         message_id=message_id,
-        addresses=tuple(addresses),
-        at=float(stamp) if stamp.isascii() and stamp.isdigit() and len(stamp) < 12 else time.time(),
+        addresses=addresses,
+        at=_moment(message.get("timestamp")),
         name=text_at(contact.get("profile"), "name") or None,
         **{"quoted_id": text_at(message.get("context"), "id") or None, **_content(message)},
     )
+
+
+def read_preference(preference: Mapping[str, Any], contacts: list[Mapping[str, Any]]) -> Incoming | None:
+    """That a person stopped or resumed marketing messages in WhatsApp itself; None: it is of another kind.
+
+    `stop` is an opt-out. `resume` lifts none here: the person may have opted out by a message, too.
+    """
+    number, user = text_at(preference, "wa_id"), text_at(preference, "user_id")
+    contact = _contact_of(number, user, contacts)
+    addresses = addresses_of((number, text_at(contact, "wa_id")), (user, text_at(contact, "user_id")))
+    value, stamp = text_at(preference, "value"), preference.get("timestamp")
+    if not addresses or value not in ("stop", "resume") or text_at(preference, "category") != "marketing_messages":
+        return None
+    return Incoming(
+        device_id="",
+        message_id=f"preference-{addresses[0]}-{stamp if isinstance(stamp, int | str) else ''}",
+        addresses=addresses,
+        at=_moment(stamp),
+        kind="preference",
+        text=value,
+        name=text_at(contact.get("profile"), "name") or None,
+        details={"category": "marketing_messages", "detail": storable(text_at(preference, "detail"), MAX_NAME)},
+        opt_out=value == "stop",
+    )
+
+
+def addresses_of(numbers: Iterable[str], users: Iterable[str]) -> tuple[str, ...]:
+    """The addresses of one person, each once: phone numbers, then business-scoped ids."""
+    found = [f"+{number}" for number in numbers if _NUMBER.fullmatch(number)]
+    found += [f"{user}@{BUSINESS_SERVER}" for user in users if _USER_ID.fullmatch(user)]
+    return tuple(dict.fromkeys(found))
+
+
+def _contact_of(number: str, user: str, contacts: list[Mapping[str, Any]]) -> Mapping[str, Any]:
+    for name, value in (("wa_id", number), ("user_id", user)):
+        for contact in contacts:
+            if value and text_at(contact, name) == value:
+                return contact
+    return contacts[0] if len(contacts) == 1 else {}
+
+
+def _moment(stamp: object) -> float:
+    """Meta writes POSIX seconds as text, and of preferences as a number."""
+    digits = str(stamp) if isinstance(stamp, str | int) else ""
+    return float(digits) if digits.isascii() and digits.isdigit() and len(digits) < 12 else time.time()
 
 
 def _content(message: Mapping[str, Any]) -> dict[str, Any]:  # noqa: PLR0911  # one case for each type

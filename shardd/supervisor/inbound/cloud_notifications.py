@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardd.incoming import Incoming
-from shardd.supervisor.inbound.cloud_messages import objects_at, read_message, text_at
+from shardd.supervisor.inbound.cloud_messages import objects_at, read_message, read_preference, text_at
 from shardd.supervisor.inbound.cloud_statuses import Status, read_status
 
 
@@ -37,8 +37,9 @@ def read_notification(notification: Any) -> Iterator[Report]:
             if not number:
                 continue
             for status in objects_at(value, "statuses"):
-                if (found := read_status(number, status)) is not None:
-                    yield found
-            for message in objects_at(value, "messages"):
-                if (incoming := read_message(message, list(objects_at(value, "contacts")))) is not None:
-                    yield Wrote(number, incoming)
+                if (what := read_status(number, status)) is not None:
+                    yield what
+            contacts = list(objects_at(value, "contacts"))
+            found = [read_message(message, contacts) for message in objects_at(value, "messages")]
+            found += [read_preference(one, contacts) for one in objects_at(value, "user_preferences")]
+            yield from (Wrote(number, incoming) for incoming in found if incoming is not None)

@@ -241,6 +241,7 @@ def receipt_of(device_id: str, status: Status, now: float) -> ipc.Receipt:
         error,
         None if status.error is None else status.error.error_class.value,
         status.claim,
+        addresses=status.addresses,
     )
 
 

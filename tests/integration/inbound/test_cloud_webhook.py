@@ -93,7 +93,9 @@ async def test_signed_notifications_are_passed_on(ears: Ears) -> None:
     )
     assert await ears.notify(said) == 200
     delivered, failed = ears.receipts[:2], ears.receipts[2:]
-    assert delivered == [ipc.Receipt(device, ["wamid.1"], "delivered", 1700000000.0) for device in ("one", "two")]
+    assert delivered == [
+        ipc.Receipt(device, ["wamid.1"], "delivered", 1700000000.0, addresses=("+628",)) for device in ("one", "two")
+    ]
     assert [(r.device_id, r.message_ids, r.kind, r.error, r.error_class) for r in failed] == [
         (device, ["wamid.1"], "failed", "131026: no", "recipient") for device in ("one", "two")
     ]

@@ -44,7 +44,7 @@ def status(word: str, **more: Any) -> dict[str, Any]:
             },
             [],
         ),
-        ({"statuses": [status("read")]}, [Status(NUMBER, "wamid.1", "read", 1700000000.0)]),
+        ({"statuses": [status("read")]}, [Status(NUMBER, "wamid.1", "read", 1700000000.0, addresses=("+628",))]),
         ({"statuses": [{"status": "read"}, 7, None], "messages": {"from": "628"}}, []),
     ],
 )

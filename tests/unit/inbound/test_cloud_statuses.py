@@ -32,7 +32,9 @@ def read(**changed: Any) -> Status | None:
     ("word", "kind"), [("sent", "sent"), ("delivered", "delivered"), ("read", "read"), ("played", "read")]
 )
 def test_a_status_names_the_claim(word: str, kind: str) -> None:
-    assert read(status=word) == Status(NUMBER, str(MESSAGE), kind, 1750030073.0, (17, 3, 1, -5))
+    assert read(status=word) == Status(
+        NUMBER, str(MESSAGE), kind, 1750030073.0, (17, 3, 1, -5), addresses=("+16505551234",)
+    )
 
 
 @pytest.mark.parametrize("changed", [{"status": "warning"}, {"id": ""}, {"id": 7}, {"id": "x" * 201}, {"id": "a\nb"}])
@@ -43,7 +45,13 @@ def test_what_says_nothing_is_skipped(changed: dict[str, Any]) -> None:
 def test_sent_without_a_claim_only_repeats_the_answer() -> None:
     assert read(biz_opaque_callback_data="order-17") is None
     found = read(biz_opaque_callback_data="order-17", status="read", timestamp=1750030073)
-    assert found == Status(NUMBER, str(MESSAGE), "read", 1750030073.0, None)
+    assert found == Status(NUMBER, str(MESSAGE), "read", 1750030073.0, None, addresses=("+16505551234",))
+
+
+def test_a_recipient_with_a_username_is_named_by_the_business_scoped_id() -> None:
+    found = read(recipient_id=None, recipient_user_id="US.13491208655302741918")
+    assert found is not None
+    assert found.addresses == ("US.13491208655302741918@bsuid",)
 
 
 def error_in(*errors: dict[str, Any]) -> SendError:

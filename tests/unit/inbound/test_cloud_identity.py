@@ -1,0 +1,66 @@
+"""Who wrote, and what they want, by Meta's names of a person: the number, wa_id and the business-scoped id."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shardd.supervisor.inbound.cloud_messages import read_message, read_preference
+
+# developers.facebook.com/documentation/business-messaging/whatsapp/business-scoped-user-ids, updated on 28 May 2026: people with
+# a username may be without `from` and `wa_id`; the id has a country, a full stop and up to 128 letters and digits.
+USER = "US.13491208655302741918"
+PARENT = "US.ENT.11815799212886844830"
+MESSAGE = {"id": "wamid.1", "timestamp": "1749416383", "type": "text", "text": {"body": "STOP"}}
+
+
+def test_a_sender_has_every_address_by_which_meta_knows_them() -> None:
+    contact = {"profile": {"name": "Ana"}, "wa_id": "553187654321", "user_id": USER}
+    found = read_message(MESSAGE | {"from": "5531987654321", "from_user_id": USER}, [contact])
+    assert found is not None
+    assert found.addresses == ("+5531987654321", "+553187654321", f"{USER}@bsuid")
+    assert (found.name, found.number, found.can_opt_out) == ("Ana", "+5531987654321", True)
+
+
+@pytest.mark.parametrize("user", [USER, PARENT])
+def test_a_sender_with_a_username_has_no_number(user: str) -> None:
+    contacts = [{"profile": {"name": "Other"}, "user_id": "US.7"}, {"profile": {"name": "Ana"}, "user_id": user}]
+    found = read_message(MESSAGE | {"from_user_id": user}, contacts)
+    assert found is not None
+    assert (found.addresses, found.name, found.number) == ((f"{user}@bsuid",), "Ana", None)
+    assert found.can_opt_out
+
+
+@pytest.mark.parametrize("user", ["", "us.1", "US.", "US.a b", "US." + "1" * 129, "1349"])
+def test_what_names_nobody_is_skipped(user: str) -> None:
+    assert read_message(MESSAGE | {"from_user_id": user}, []) is None
+
+
+# The example of Meta's user_preferences webhook reference.
+PREFERENCE = {
+    "wa_id": "16505551234",
+    "detail": "User requested to stop marketing messages",
+    "category": "marketing_messages",
+    "value": "stop",
+    "timestamp": 1731705721,
+}
+
+
+def test_who_stops_marketing_messages_in_whatsapp_opts_out() -> None:
+    found = read_preference(PREFERENCE, [{"wa_id": "16505551234", "user_id": USER}])
+    assert found is not None
+    assert (found.addresses, found.at) == (("+16505551234", f"{USER}@bsuid"), 1731705721.0)
+    assert (found.kind, found.text, found.opt_out) == ("preference", "stop", True)
+    assert read_preference(PREFERENCE, []) != read_preference(PREFERENCE | {"timestamp": 1731705722}, [])
+
+
+def test_who_resumes_them_is_heard_and_stays_opted_out() -> None:
+    found = read_preference(PREFERENCE | {"value": "resume"}, [])
+    assert found is not None
+    assert (found.text, found.opt_out, found.can_opt_out) == ("resume", False, False)
+
+
+@pytest.mark.parametrize("change", [{"value": "pause"}, {"category": "calls"}, {"wa_id": 7}, {"value": None}])
+def test_another_preference_is_skipped(change: dict[str, Any]) -> None:
+    assert read_preference(PREFERENCE | change, []) is None
