@@ -15,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,8 @@ class Daemon:
             self.process.kill()
             await self.process.wait()
         for pid in self.worker_pids():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may have ended by itself, because its supervisor is gone
+                os.kill(pid, signal.SIGKILL)
         if self._notify is not None:
             self._notify.close()
 
