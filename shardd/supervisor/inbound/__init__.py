@@ -1,11 +1,13 @@
-"""What comes back from recipients: receipts, opt-outs, and the notifications of Meta's webhook.
+"""What comes back from recipients: receipts, messages with opt-outs among them, and the webhooks of platforms.
 
-Promises: an opt-out takes effect on this node as soon as it is received, before it is stored; a spool file keeps it over a crash,
-because WhatsApp delivers it only once. Receipts are written in batches and never move a job backwards. A message that the
-recipient's phone cannot decrypt is sent again by one new job at most, or reported.
+Promises: an opt-out takes effect on this node as soon as it is received, before it is stored; its message is in the spool until
+it is, because WhatsApp delivers it only once. A platform is answered with 200 only once what it reported is on the disk. Receipts
+are written in batches, in any order: a message that was delivered did not fail. A status that names a claim settles a job whose
+answer was lost. A message that the recipient's phone cannot decrypt is sent again by one new job at most, or reported.
 
-How it fails: while the database is unreachable, opt-outs wait in the spool and receipts in memory, up to a bound; an opt-out that
-waits for long, or is lost, is a problem in the status.
+How it fails: while the database is unreachable, messages and receipts of platforms wait on the disk, other receipts in memory, up
+to a bound; beyond it a platform is told to repeat. What waits for long, or is lost, is a problem in the status.
 
-Never: accepts a webhook call without a valid signature, or lets a slow or unsigned peer block a signed one.
+Never: accepts a report without Meta's signature or at another path than the secret one of a device, or lets a slow or unknown
+peer block a known one.
 """
