@@ -161,7 +161,7 @@ def _not_connected(_: re.Match[str], __: SendContext) -> SendError:
 
 
 def _query_failed(match: re.Match[str], __: SendContext) -> SendError:
-    refused = "info query returned" in match.string
+    refused = re.search("info query returned|<error ", match.string) is not None
     did = "refused" if refused else "did not answer"
     text = f"WhatsApp {did} a request that precedes the message: {match.string}"
     return TransientError(text, error_class=ErrorClass.SERVER if refused else _no_answer(match.string))
@@ -212,10 +212,10 @@ def send_error(text: str, context: SendContext) -> SendError:
 # Why a device cannot be encrypted for: what came of the request for its keys, or an error of the session store on the way
 # (`store/signal.go` and `store/sqlstore` of whatsmeow, `lib/pq`, Go's `net`). The first match decides.
 _KEY_ERRORS: Final[tuple[tuple[str, Callable[[re.Match[str], SendContext], SendError]], ...]] = (
-    (r"(info query returned status 429|rate-overlimit)", _rate_limited),
+    (r'(info query returned status 429|rate-overlimit|<error code="429")', _rate_limited),
     (r"websocket disconnected before info query( \(retry\))? returned response", _not_connected),
     (r"(websocket not connected|frame socket is closed)$", _not_connected),
-    (r"info query (timed out|returned)", _query_failed),
+    (r'info query (timed out|returned)|<error code="5\d\d"', _query_failed),
     (r"failed to (save|check|clear|load|store|deserialize) ", _store_failed),
     (r"\b(pq|sql): |driver: bad connection|dial tcp|read tcp|write tcp|\bEOF$", _store_failed),
 )

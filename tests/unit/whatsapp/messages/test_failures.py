@@ -75,6 +75,8 @@ def test_an_error_text_proves_what_it_proves_and_no_more(text: str, kind: type[S
             TransientError,
             ErrorClass.SERVER,
         ),
+        ('got error getting prekeys: <error code="429" text="x"/>', DeviceUnavailableError, ErrorClass.RATE_LIMIT),
+        ('got error getting prekeys: <error code="503" text="x"/>', TransientError, ErrorClass.SERVER),
         ("failed to send prekey request: info query timed out", TransientError, ErrorClass.TIMEOUT),
         (
             "failed to send prekey request: websocket disconnected before info query returned response",
