@@ -201,12 +201,22 @@ async def a_recipient_without_devices_is_tried_again(f: Faults, phone: Phone) ->
 
 @CASES.add
 async def prekeys_that_are_not_answered_are_no_doubt(f: Faults, phone: Phone) -> None:
-    f.strike(phone, "ignore", "prekeys")
-    job, _ = f.send(phone)
+    await waits_for_an_answer(f, phone, "prekeys")
+
+
+@CASES.add
+async def a_device_list_that_is_not_answered_is_no_doubt(f: Faults, phone: Phone) -> None:
+    await waits_for_an_answer(f, phone, "usync")
+
+
+async def waits_for_an_answer(f: Faults, phone: Phone, at: str) -> None:
+    f.strike(phone, "ignore", at)
+    job, body = f.send(phone)
     await f.fleet.until(lambda: f.fleet.job(job)["error"])
     row = f.fleet.job(job)
     assert (row["error_class"], row["failures"]) == ("timeout", 0), row
     await f.fleet.job_is(job, "sent")
+    assert f.arrivals(body) == ["ack"]
 
 
 @CASES.add
