@@ -16,7 +16,7 @@ from shardd.transports.base import Sent, Surroundings
 from shardd.transports.platforms.http_platform import HttpPlatform
 from shardd.worker.transports import Transports
 
-TO = "+62 812-3456-7890"
+TO = "+6281234567890"
 NUMBER = "6281234567890"
 _numbers = itertools.count(1)
 

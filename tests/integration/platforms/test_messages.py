@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -90,6 +91,19 @@ async def test_what_the_cloud_api_has_beside_text_and_images(
     await (await make_platform_device("cloud_api")).send(**job)
     (received,) = platforms.received
     assert (received.content["type"], received.content[kind]) == (kind, content)
+
+
+async def test_an_answer_quotes_the_message_that_it_answers(
+    platforms: PlatformServer, make_platform_device: MakeDevice
+) -> None:
+    """Meta's page on contextual replies: `context.message_id`."""
+    quote = json.dumps({"id": "wamid.7", "sender": "+6281234567890", "text": "?", "kind": "text"})
+    device = await make_platform_device("cloud_api")
+    await device.send(body="yes", quote=quote)
+    await device.send(body="no quote", quote="{}")
+    answer, other = platforms.received
+    assert answer.content["context"] == {"message_id": "wamid.7"}
+    assert "context" not in other.content
 
 
 async def test_a_devices_own_version_and_base_come_first(
