@@ -148,9 +148,10 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     inbox = InboxWriter(
         Inbox(pools.general),
         IncomingSpool(config.state_dir),
-        opt_outs,
-        config,
-        lambda: [shard.spool_error for shard in workers.shards if shard.spool_error is not None],
+        OptOuts(pools.general),
+        opt_outs=opt_outs,
+        config=config,
+        spool_errors=lambda: [shard.spool_error for shard in workers.shards if shard.spool_error is not None],
     )
     answers = OptOutAnswers(OptOuts(pools.opt_outs), opt_outs.contains, send)
     router = Router(

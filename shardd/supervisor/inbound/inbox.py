@@ -24,8 +24,9 @@ from shardd.incoming import Incoming, is_wanted
 from shardd.incoming_spool import OPT_OUT, IncomingSpool
 from shardd.logs import get_logger
 from shardd.opt_out_words import OptOutWords
+from shardd.persons import recipient_at
 from shardd.queue.inbox import Inbox, MessageKey
-from shardd.queue.opt_outs import OptedOut
+from shardd.queue.opt_outs import OptedOut, OptOuts
 from shardd.supervisor.inbound.opt_outs import OptOutInbox
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.services import Service
@@ -74,13 +75,19 @@ class InboxWriter(Service):
         self,
         inbox: Inbox,
         spool: IncomingSpool,
+        persons: OptOuts,
+        *,
         opt_outs: OptOutInbox,
         config: Config,
         spool_errors: Callable[[], Sequence[str]],
     ) -> None:
-        """`spool_errors`: why workers cannot write to the spool now. What is in the spool is in force from now on."""
+        """`persons` remembers which addresses are one person's; `spool_errors`: why workers cannot write to the spool now.
+
+        Opt-outs that are in the spool are in force from now on.
+        """
         self._inbox = inbox
         self._spool = spool
+        self._persons = persons
         self._opt_outs = opt_outs
         self._spool_errors = spool_errors
         self._waiting: dict[_Waiting, None] = {}
@@ -238,6 +245,7 @@ class InboxWriter(Service):
         if not ready:
             return
         try:
+            await self._persons.learn(pair for _, message in ready for pair in _pairs(message))
             await self._inbox.store([message for _, message in ready], jobs)
         except RefusedDataError as error:
             if len(ready) > 1:
@@ -324,6 +332,12 @@ class InboxWriter(Service):
 
 def _said(message: Incoming) -> OptedOut:
     return OptedOut(message.device_id, message.addresses, message.text[:MAX_WORDS], message.at)
+
+
+def _pairs(message: Incoming) -> Iterator[tuple[str, str]]:
+    """The sender's best address with each of the others, as the database knows them."""
+    first, *others = (recipient_at(one).address for one in message.addresses or ("",))
+    return ((first, other) for other in others)
 
 
 def _problem(text: str) -> Problem:

@@ -55,7 +55,14 @@ class Node:
     def __init__(self, database: Database, folder: Path, **opt_outs: str) -> None:
         self.spool = IncomingSpool(folder)
         self.opt_outs = OptOutInbox(OptOuts(database), config(**opt_outs))
-        self.inbox = InboxWriter(Inbox(database), self.spool, self.opt_outs, config(**opt_outs), list)
+        self.inbox = InboxWriter(
+            Inbox(database),
+            self.spool,
+            OptOuts(database),
+            opt_outs=self.opt_outs,
+            config=config(**opt_outs),
+            spool_errors=list,
+        )
 
     def hear(self, recipient: str, words: str = "stop", at: float = 5.0, message_id: str | None = None) -> None:
         """A worker has written it to the spool."""
