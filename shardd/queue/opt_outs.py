@@ -16,6 +16,9 @@ from shardd.queue.values import arrays
 
 log = get_logger(__name__)
 
+CHUNK: Final = 2000
+"""Rows of one statement: few enough that it delays no other session noticeably."""
+
 Pair = tuple[str, str]
 """Two addresses of one person."""
 
@@ -102,13 +105,15 @@ class OptOuts(Statements):
         """Those of these addresses that opted out. Raises DatabaseError."""
         return set(await self._database.column("opted_out_addresses", {"addresses": list(addresses)}))
 
+    async def refresh(self) -> None:
+        """Bring addresses up to date, in small transactions, after the rules or what is known changed. Raises DatabaseError."""
+        while await self._database.value("refresh_addresses", {"most": CHUNK}):
+            pass
+        await self._database.execute("spread_recent_opt_outs", {"most": CHUNK})
+
     async def configure(self, exempt: Sequence[str], codes: Mapping[str, str]) -> None:
         """Store the classes that an opt-out does not stop, and the calling codes of the default regions, by transport."""
         await self._database.execute("configure_opt_outs", {"exempt": list(exempt), "codes": json.dumps(dict(codes))})
-
-
-CHUNK: Final = 2000
-"""Rows of one statement: few enough that it delays no other session noticeably."""
 
 
 @dataclass(frozen=True, slots=True)

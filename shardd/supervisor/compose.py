@@ -40,6 +40,7 @@ from shardd.supervisor.cluster import cleanup, upkeep
 from shardd.supervisor.cluster.leases import LeaseKeeper, Ownership
 from shardd.supervisor.cluster.server_watch import EVERY as SERVER_EVERY
 from shardd.supervisor.cluster.server_watch import ServerWatch
+from shardd.supervisor.cluster.session_store import numbers_of
 from shardd.supervisor.cluster.state_folder import StateLock, StateWatch
 from shardd.supervisor.defects import Defects
 from shardd.supervisor.dispatch.claim_watch import ClaimWatch
@@ -144,7 +145,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
 
     # Dispatch
     in_flight, poison = InFlight(), PoisonJobs()
-    opt_outs = OptOutInbox(OptOuts(pools.opt_outs), config)
+    opt_outs = OptOutInbox(OptOuts(pools.opt_outs), config, partial(numbers_of, sessions_dsn))
     inbox = InboxWriter(
         Inbox(pools.general),
         IncomingSpool(config.state_dir),
@@ -355,6 +356,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
             partial(resend_unreadable, jobs, lambda: current.config.queue),
             every=RESENDS_EVERY,
         ),
+        long("bringing addresses up to date", OptOuts(pools.general).refresh, every=upkeep.SWEEP_EVERY),
         long("ending expired jobs", partial(cleanup.end_expired, jobs), every=upkeep.EXPIRE_EVERY),
         long(
             "ending jobs of cancelled campaigns",

@@ -248,9 +248,11 @@ BEGIN
         END IF;
     END IF;
 
-    -- A job that comes back from the archive keeps its address. Only the owner can give one.
-    IF NEW.address = '' THEN
-        who := shardd.resolve(NEW.recipient, CASE WHEN left(NEW.recipient, 1) <> '+'
+    -- A job that comes back from the archive keeps its address, by the rules of now. Only the owner can give one.
+    IF NEW.address <> '' THEN
+        NEW.address := coalesce((shardd.read_number(NEW.address)).address, NEW.address);
+    ELSE
+        who := shardd.resolve(NEW.recipient, CASE WHEN NEW.recipient !~ '^(\+|[1-9][0-9]*@)'
                                                   THEN shardd.codes_of_job(NEW.device_id, NEW.device_group) END, 'jobs');
         NEW.address := coalesce(who.address, '');  -- so that NOT NULL names the recipient when it was left out
         NEW.number := nullif(who.number, who.address);

@@ -38,7 +38,9 @@ BEGIN
     ELSIF octet_length(NEW.words) > 4000 OR length(NEW.words) > 1000 THEN
         fine := shardd.refuse('words', 'words are too long', 'Use at most 1000 characters.', 'opt_outs');
     END IF;
-    IF NEW.source = 'message' AND NEW.recipient ~ '^\+[0-9]{1,40}$' THEN
+    IF NEW.address IS NOT NULL THEN
+        NULL;  -- another address of the same person; only the owner can give one
+    ELSIF NEW.source = 'message' AND NEW.recipient ~ '^\+[0-9]{1,40}$' THEN
         -- As WhatsApp or a platform names the person: it is never refused.
         NEW.address := coalesce((shardd.read_number(substr(NEW.recipient, 2))).address, substr(NEW.recipient, 2));
     ELSE

@@ -104,11 +104,18 @@ DECLARE
     one    record;
     code   text;
 BEGIN
-    -- Nearly all.
+    -- Nearly all; cleaning costs more than everything else here.
     IF recipient ~ '^\+[1-9][0-9]{5,20}$' THEN
         one := shardd.read_number(substr(recipient, 2));
+    ELSIF recipient ~ '^[1-9][0-9]{4,19}@s\.whatsapp\.net$' THEN
+        one := shardd.read_number(split_part(recipient, '@', 1));
+    ELSIF recipient ~ '^[0-9]{5,20}@lid$' THEN
+        address := recipient;
+        RETURN;
     ELSIF recipient IS NOT NULL THEN
-        IF octet_length(recipient) <= 800 AND length(recipient) <= 200 THEN
+        IF recipient ~ '^[0-9]{1,40}$' THEN
+            clean := recipient;
+        ELSIF octet_length(recipient) <= 800 AND length(recipient) <= 200 THEN
             clean := regexp_replace(recipient, '[\u00AD\u061C\u200B-\u200F\u202A-\u202E\u2060-\u2064\u2066-\u2069\uFEFF]', '', 'g');
         ELSE
             clean := '';
@@ -126,7 +133,7 @@ BEGIN
                 RETURN;
             END IF;
             clean := CASE WHEN left(pieces[1], 1) = '0' THEN pieces[1] ELSE '+' || pieces[1] END;
-        ELSE
+        ELSIF clean ~ '[^0-9]' THEN
             clean := regexp_replace(clean, '[\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000()./'
                 '\u2010-\u2015\u2212-]', '', 'g');
         END IF;
@@ -193,8 +200,8 @@ CREATE INDEX same_person_other ON shardd.same_person (other);
 -- An opt-out holds for the person: it is added to the list for each address of theirs that is known, now or later. So that one look at
 -- the list is enough, wherever a job is inserted, claimed or sent.
 CREATE FUNCTION shardd.spread_opt_outs(addresses text[], others text[]) RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO shardd.opt_outs (recipient, source, device_id, words, note, said_at, heard_at, created_by)
-    SELECT DISTINCT ON (e.other) CASE WHEN strpos(e.other, '@') > 0 THEN '' ELSE '+' END || e.other, o.source, o.device_id, o.words,
+    INSERT INTO shardd.opt_outs (address, recipient, source, device_id, words, note, said_at, heard_at, created_by)
+    SELECT DISTINCT ON (e.other) e.other, CASE WHEN strpos(e.other, '@') > 0 THEN '' ELSE '+' END || e.other, o.source, o.device_id, o.words,
            'the same person as ' || o.address, o.said_at, o.heard_at, o.created_by
       FROM unnest(addresses, others) AS e(address, other)
       JOIN shardd.opt_outs o ON o.address = e.address
@@ -241,3 +248,61 @@ END $$;
 
 CREATE TRIGGER spread_opt_outs AFTER INSERT ON shardd.same_person REFERENCING NEW TABLE AS added
     FOR EACH STATEMENT EXECUTE FUNCTION shardd.spread_learned_addresses();
+
+-- Brings up to date what an earlier table of numbers stored: up to `most` rows of each table at a time, in the order of their keys. Old
+-- addresses of opt-outs stay on the list, and new ones join them. Returns the number of rows that it looked at; 0: nothing is left.
+CREATE FUNCTION shardd.refresh_addresses(most integer) RETURNS integer LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    rules jsonb := (SELECT s.value FROM shardd.settings s WHERE s.name = 'phone_numbers.version');
+    done  jsonb;
+    seen  integer := 0;
+    one   integer;
+    last  text[];
+BEGIN
+    INSERT INTO shardd.settings (name, value) VALUES ('phone_numbers.refreshed', '{}') ON CONFLICT (name) DO NOTHING;
+    SELECT s.value INTO done FROM shardd.settings s WHERE s.name = 'phone_numbers.refreshed' FOR UPDATE;
+    IF done -> 'version' IS DISTINCT FROM rules THEN
+        done := jsonb_build_object('version', rules, 'opt_out', '', 'address', '', 'other', '', 'job', 0);
+    ELSIF done ? 'done' THEN
+        RETURN 0;
+    END IF;
+
+    WITH old AS MATERIALIZED (
+        SELECT o.address FROM shardd.opt_outs o WHERE o.address > done ->> 'opt_out' ORDER BY o.address LIMIT most
+    ), learned AS (
+        INSERT INTO shardd.same_person (address, other)
+        SELECT old.address, n.address FROM old CROSS JOIN LATERAL shardd.read_number(old.address) n WHERE n.address <> old.address
+        ON CONFLICT DO NOTHING
+    )
+    SELECT count(*), array[max(old.address)] INTO one, last FROM old;
+    seen := seen + one;
+    done := done || jsonb_build_object('opt_out', coalesce(last[1], done ->> 'opt_out'));
+
+    WITH old AS MATERIALIZED (
+        SELECT p.address, p.other FROM shardd.same_person p WHERE (p.address, p.other) > (done ->> 'address', done ->> 'other')
+         ORDER BY p.address, p.other LIMIT most
+    ), learned AS (
+        INSERT INTO shardd.same_person (address, other)
+        SELECT DISTINCT e.address, n.address FROM (SELECT address FROM old UNION SELECT other FROM old) e(address)
+         CROSS JOIN LATERAL shardd.read_number(e.address) n WHERE n.address <> e.address
+        ON CONFLICT DO NOTHING
+    )
+    SELECT count(*), max(array[old.address, old.other]) INTO one, last FROM old;
+    seen := seen + one;
+    done := done || jsonb_build_object('address', coalesce(last[1], done ->> 'address'), 'other', coalesce(last[2], done ->> 'other'));
+
+    WITH old AS MATERIALIZED (
+        SELECT j.id, j.address FROM shardd.jobs j WHERE j.id > (done ->> 'job')::bigint ORDER BY j.id LIMIT most
+    ), changed AS (
+        UPDATE shardd.jobs j SET address = n.address, number = coalesce(j.number, j.address)
+          FROM old CROSS JOIN LATERAL shardd.read_number(old.address) n
+         WHERE j.id = old.id AND j.address = old.address AND n.address <> old.address
+    )
+    SELECT count(*), array[max(old.id)::text] INTO one, last FROM old;
+    seen := seen + one;
+    done := done || jsonb_build_object('job', coalesce(last[1]::bigint, (done ->> 'job')::bigint));
+
+    UPDATE shardd.settings SET value = CASE WHEN seen = 0 THEN done || '{"done": true}' ELSE done END
+     WHERE name = 'phone_numbers.refreshed';
+    RETURN seen;
+END $$;

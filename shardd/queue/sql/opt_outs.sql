@@ -41,6 +41,21 @@ WITH taken AS MATERIALIZED (
 )
 SELECT address FROM taken;
 
+-- name: refresh_addresses
+-- Brings addresses of an earlier table of numbers up to date, `most` rows of each table at a time; returns how many it looked at.
+SELECT shardd.refresh_addresses(%(most)s);
+
+-- name: spread_recent_opt_outs
+-- Adds to the list what belongs to the last `most` opt-outs: an address may have been learned in a transaction of the same moment.
+WITH recent AS MATERIALIZED (
+    SELECT l.address FROM shardd.opt_out_log l ORDER BY l.id DESC LIMIT %(most)s
+), pairs AS (
+    SELECT r.address, p.other FROM recent r JOIN shardd.same_person p ON p.address = r.address
+     UNION SELECT r.address, p.address FROM recent r JOIN shardd.same_person p ON p.other = r.address
+)
+SELECT shardd.spread_opt_outs(array_agg(address), array_agg(other)) FROM pairs
+ WHERE NOT EXISTS (SELECT FROM shardd.opt_outs o WHERE o.address = pairs.other);
+
 -- name: configure_opt_outs
 -- Stores what triggers need of the config: the classes that an opt-out does not stop, and the calling codes of default regions by transport.
 INSERT INTO shardd.settings AS s (name, value)

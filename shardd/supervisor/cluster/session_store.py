@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from shardd.config import Config
@@ -14,6 +15,7 @@ from shardd.queue.server_limits import ServerLimits
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
 from shardd.transports.whatsapp.sessions.setup import prepare_store
+from shardd.transports.whatsapp.sessions.store import SessionStore
 
 log = get_logger(__name__)
 
@@ -25,6 +27,15 @@ def sessions_dsn_of(config: Config, dsn: str) -> str:
     """The configured store, else a schema in the daemon's database (`dsn`); complete, so that any process can use it."""
     configured = config.database.sessions_dsn if config.database else None
     return complete_dsn(configured) if configured else sessions_dsn(complete_dsn(dsn))
+
+
+async def numbers_of(dsn: str, addresses: Sequence[str]) -> dict[str, str]:
+    """The numbers of these hidden ids, as far as sessions know them; asked seldom. Raises DatabaseError."""
+    store = SessionStore(dsn)
+    try:
+        return await store.numbers_of(addresses)
+    finally:
+        await store.close()
 
 
 async def prepare_sessions(config: Config, scheduler: Scheduler, database: Database, store: str) -> list[str]:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from shardd.config import Config
 from shardd.errors import BlockedError, DatabaseError, RefusedDataError
 from shardd.logs import get_logger
-from shardd.persons import recipient_at
+from shardd.persons import address_of_number, recipient_at
 from shardd.phone_numbers import calling_codes
 from shardd.queue.opt_outs import OptedOut, OptOuts
 from shardd.queue.records import ClaimedJob
@@ -48,6 +48,14 @@ Ended = Callable[[bool], None]
 """Called once an opt-out is stored; with True: the database refuses it."""
 
 
+NumbersOf = Callable[[Sequence[str]], Awaitable[Mapping[str, str]]]
+"""The numbers (digits) of LIDs, as far as they are known. Raises DatabaseError."""
+
+
+async def _no_numbers(_: Sequence[str]) -> Mapping[str, str]:
+    return {}
+
+
 @dataclass(slots=True, eq=False)
 class _Waiting:
     """One that is not stored yet."""
@@ -67,9 +75,10 @@ class _Waiting:
 class OptOutInbox(Service):
     """Collects opt-outs and stores them; stores the config's opt-out settings."""
 
-    def __init__(self, opt_outs: OptOuts, config: Config) -> None:
-        """`opt_outs`: over a database whose statements wait only briefly for a lock."""
+    def __init__(self, opt_outs: OptOuts, config: Config, numbers_of: NumbersOf = _no_numbers) -> None:
+        """`opt_outs`: over a database whose statements wait only briefly for a lock; `numbers_of`: from the session store."""
         self._opt_outs = opt_outs
+        self._numbers_of = numbers_of
         self._waiting: dict[_Waiting, None] = {}
         """All of them, the oldest first."""
         self._fresh: deque[_Waiting] = deque()
@@ -206,6 +215,7 @@ class OptOutInbox(Service):
         waiting = queue[0]  # it stays there until the end, which may be a cancellation
         refused = False
         try:
+            await self._learn_number(waiting.opt_out)
             await self._opt_outs.store(waiting.opt_out, self._config.opt_outs.confirm, without_answer=waiting.tried)
         except RefusedDataError as error:
             device = waiting.opt_out.device_id
@@ -222,6 +232,18 @@ class OptOutInbox(Service):
         queue.popleft()
         self._forget(waiting)
         waiting.ended(refused)
+
+    async def _learn_number(self, opt_out: OptedOut) -> None:
+        """WhatsApp hid the number of whoever opted out: a session may know it. Raises DatabaseError of shardd's database."""
+        if any("@" not in recipient for recipient in opt_out.recipients):
+            return
+        try:
+            numbers = await self._numbers_of([recipient_at(recipient).address for recipient in opt_out.recipients])
+        except DatabaseError as error:
+            # Right before a message leaves, its worker asks with the LID as well.
+            log.warning("the number of an opt-out is not known", action="opt_out", error=str(error))
+            return
+        await self._opt_outs.learn((address_of_number(number), hidden) for hidden, number in numbers.items())
 
     def _forget(self, waiting: _Waiting) -> None:
         """It is stored."""

@@ -7,6 +7,7 @@ connection per worker, opened when needed and closed when idle, serves all of it
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
@@ -15,6 +16,7 @@ from psycopg.rows import dict_row
 
 from shardd.errors import DatabaseError
 from shardd.logs import get_logger
+from shardd.persons import HIDDEN_SERVER
 from shardd.postgres.errors import describe_error
 from shardd.postgres.liveness import Deadline, is_fresh
 from shardd.postgres.servers import Connection, Servers, Terms
@@ -78,6 +80,11 @@ class SessionStore:
         """Whether WhatsApp gave this session a token for writing to `number`. Raises DatabaseError."""
         return bool((await self._rows("knows_recipient", jid=jid, number=number))[0]["found"])
 
+    async def numbers_of(self, addresses: Sequence[str]) -> dict[str, str]:
+        """The numbers (digits) of these hidden ids (`ID@lid`), as far as any session has learned them. Raises DatabaseError."""
+        lids = [address.partition("@")[0] for address in addresses]
+        return {f"{row['lid']}@{HIDDEN_SERVER}": row["pn"] for row in await self._rows("numbers_of", lids=lids)}
+
     async def list_sessions(self) -> list[StoredSession]:
         """Every stored session. Raises DatabaseError."""
         return [StoredSession(**row) for row in await self._rows("list_sessions")]
@@ -91,7 +98,7 @@ class SessionStore:
         async with self._lock:
             await self._drop()
 
-    async def _rows(self, name: str, **parameters: str) -> list[dict[str, Any]]:
+    async def _rows(self, name: str, **parameters: str | list[str]) -> list[dict[str, Any]]:
         async with self._lock:
             # A connection lost while idle is noticed only by using it: one more try, on a new one.
             for last in (not self._is_usable(), True):
@@ -116,7 +123,7 @@ class SessionStore:
             and asyncio.get_running_loop().time() < self._connected_at + LIFETIME
         )
 
-    async def _ask(self, name: str, parameters: dict[str, str]) -> list[dict[str, Any]]:
+    async def _ask(self, name: str, parameters: Mapping[str, str | list[str]]) -> list[dict[str, Any]]:
         loop = asyncio.get_running_loop()
         if not self._is_usable():
             await self._drop()

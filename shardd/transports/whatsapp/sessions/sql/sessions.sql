@@ -27,6 +27,10 @@ SELECT jid, lid, push_name, business_name, platform
 FROM whatsmeow_device
 ORDER BY jid;
 
+-- name: numbers_of
+-- The numbers of these hidden ids, as far as any session has learned them. `lids`: without server.
+SELECT lid, pn FROM whatsmeow_lid_map WHERE lid = ANY (%(lids)s::text[]);
+
 -- name: session_digest
 -- A digest of the keys of this JID's session; nothing when it is not stored. Asked before every connect: a JID without a row ends the
 -- whole process.
