@@ -223,7 +223,7 @@ class Jobs(Statements):
 
     async def _save_receipt(self, receipt: Receipt) -> int:
         if receipt.kind == "unreadable":
-            params = {name: getattr(receipt, name) for name in ("device_id", "message_ids", "at", "by")}
+            params = {name: getattr(receipt, name) for name in ("device_id", "message_ids", "by")}
             return await self._database.execute("save_retry_receipt", {**params, "delay": RESEND_DELAY})
         params = {
             name: getattr(receipt, name) for name in ("device_id", "message_ids", "kind", "at", "error", "error_class")

@@ -71,7 +71,7 @@ class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
     in_doubt: int = 0
     """Jobs in doubt that wait for a decision, of all nodes."""
     unreadable: int = 0
-    """Messages of all nodes that a device of their recipient said, within the last 24 hours, it cannot decrypt."""
+    """Messages that a device of the recipient cannot decrypt, as was heard within the last 24 hours, of all nodes."""
     resent: int = 0
     """How many of these were sent again."""
 

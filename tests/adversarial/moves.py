@@ -138,6 +138,7 @@ def jobs(devices: Sequence[str], groups: Sequence[str], campaigns: Sequence[str]
         "expires_at": times,
         "max_attempts": whole_numbers,
         "on_doubt": st.one_of(st.sampled_from(["hold", "retry"]), texts),
+        "on_unreadable": st.one_of(st.sampled_from(["resend", "report"]), texts),
         "dedupe_key": texts,
         "order_group": texts,
         "reference": texts,

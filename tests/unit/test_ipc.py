@@ -31,6 +31,11 @@ def test_texts_of_strangers_become_what_a_database_can_hold(said: str, kept: str
     assert ipc.Defect(said).text == kept
 
 
+@pytest.mark.parametrize(("said", "kept"), [(0, 0), (99, 99), (-1, ipc.MAX_INDEX), (2**40, ipc.MAX_INDEX)])
+def test_the_index_of_a_device_becomes_what_a_database_can_hold(said: int, kept: int) -> None:
+    assert ipc.Receipt("a", ["x"], "unreadable", 1.0, by=said).by == kept
+
+
 @given(st.text(st.characters()))
 def test_every_text_can_be_stored(said: str) -> None:
     kept = storable(said, ipc.MAX_TEXT)

@@ -199,7 +199,7 @@ CREATE TABLE shardd.archive (
     error_class   text,
     delivered_at  timestamptz,
     read_at       timestamptz,
-    unreadable_at timestamptz,             -- when a device of the recipient first said that it cannot decrypt the message
+    unreadable_at timestamptz,             -- when shardd first heard that a device of the recipient cannot decrypt it
     unreadable_why text,                   -- which device, and what came of it
     resend_at     timestamptz,             -- when shardd.resend_unreadable looks whether to send it again
     resent_as     bigint,                  -- the job that sends it again

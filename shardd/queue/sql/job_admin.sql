@@ -124,7 +124,8 @@ SELECT count(*) FILTER (WHERE j.claimed_epoch IS NULL AND NOT j.scheduled) AS qu
 SELECT count(*) FROM shardd.archive WHERE state = 'in_doubt';
 
 -- name: count_unreadable
--- Messages that a device of their recipient said, within the last 24 hours, it cannot decrypt, and how many of them were sent again.
+-- Messages of which shardd heard, within the last 24 hours, that a device of the recipient cannot decrypt them, and how many of them were
+-- sent again.
 SELECT count(*) AS unreadable, count(resent_as) AS resent FROM shardd.archive WHERE unreadable_at > now() - interval '1 day';
 
 -- name: count_campaigns

@@ -333,7 +333,7 @@ SELECT id, CASE WHEN resent_as IS NOT NULL AND %(kind)s IN ('delivered', 'read')
 -- Records that a device of the recipient cannot decrypt messages of a device. If it is the phone of a person (`by` 0), and the message was
 -- not sent again, `resend_unreadable` looks at it in `delay` seconds.
 UPDATE shardd.archive a
-   SET unreadable_at = least(a.unreadable_at, to_timestamp(%(at)s)),
+   SET unreadable_at = coalesce(a.unreadable_at, now()),
        resend_at = CASE WHEN a.resent_as IS NOT NULL OR %(by)s <> 0 OR a.recipient ~ '@g[.]us$' THEN a.resend_at
                         ELSE coalesce(a.resend_at, now() + make_interval(secs => %(delay)s)) END,
        unreadable_why = CASE WHEN a.recipient ~ '@g[.]us$' THEN 'a member of the group could not decrypt it'

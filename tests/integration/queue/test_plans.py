@@ -90,7 +90,7 @@ HOT: dict[str, dict[str, Any]] = {
     "confirm_claim": {
         "id": 1, "epoch": 1, "attempt": 1, "token": 5, "state": "sent", "message_id": "m1", "error": "", "error_class": "",
     },
-    "save_retry_receipt": {"device_id": "d1", "message_ids": ["m1"], "at": 1e9, "by": 0, "delay": 5.0},
+    "save_retry_receipt": {"device_id": "d1", "message_ids": ["m1"], "by": 0, "delay": 5.0},
     "resend_unreadable": {"policy": "resend", "max_resends": 2, "most": 100},
     "members_of_groups": {},
     "find_pools": {"after_group": "", "after_lane": "", "most": 100},

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from shardd.transports.whatsapp.clients.recent import KEPT
 from tests.whatsapp_server.client.device import PlainDevice
 from tests.whatsapp_server.client.process import ClientError, ClientProcess
 from tests.whatsapp_server.control_client import ControlError
@@ -192,3 +193,18 @@ async def test_a_device_that_logs_out_may_not_come_back(plain_device: PlainDevic
     await plain_device.control.wait_events("logout", device=plain_device.name)
     with pytest.raises(ControlError, match="no device"):
         await plain_device.control.write(plain_device.name, FRIEND, "hello?")
+
+
+@pytest.mark.timeout(120)
+async def test_the_library_can_encrypt_its_last_messages_again_and_no_earlier_one(plain_device: PlainDevice) -> None:
+    """How many these are decides which retry receipts shardd answers itself (whatsmeow, retry.go: `recentMessagesSize`)."""
+    ids = [await plain_device.send(FRIEND, f"message {number}") for number in range(KEPT + 1)]
+    forgotten, oldest = ids[:2]
+    await plain_device.control.reinstall(FRIEND)
+    for message_id in (forgotten, oldest):
+        await plain_device.control.receipt(plain_device.name, FRIEND, message_id, kind="retry")
+    [asked] = await plain_device.control.wait_events("retry_receipt", device=plain_device.name)
+
+    assert asked.details["id"] == oldest
+    [message] = await plain_device.control.messages(message_id=forgotten)
+    assert len(message.arrivals) == 1

@@ -99,12 +99,20 @@ def test_unknown_values_are_left_out() -> None:
 
 def test_the_queue_is_shown_with_the_age_of_its_count() -> None:
     queue = QueueStatus(
-        queued=2_000_000, scheduled=3, sending=4, in_doubt=7, oldest_due_age=None, as_of=1_799_999_961.0
+        queued=2_000_000,
+        scheduled=3,
+        sending=4,
+        in_doubt=7,
+        oldest_due_age=None,
+        as_of=1_799_999_961.0,
+        unreadable=5,
+        resent=2,
     )
     samples = parse(render_metrics(status(queue=queue)))
     states = ("queued", "scheduled", "sending", "in_doubt")
     assert [samples[f'shardd_jobs{{state="{state}"}}'] for state in states] == [2_000_000, 3, 4, 7]
     assert samples["shardd_queue_count_age_seconds"] == 40
+    assert [samples[f'shardd_unreadable_messages{{resent="{word}"}}'] for word in ("yes", "no")] == [2, 3]
     assert samples["shardd_oldest_due_job_seconds"] == 0
     aged = msgspec.structs.replace(queue, oldest_due_age=12.5)
     assert parse(render_metrics(status(queue=aged)))["shardd_oldest_due_job_seconds"] == 12.5

@@ -130,6 +130,15 @@ def test_jobs_in_doubt_are_told_with_what_to_do() -> None:
     assert "in doubt  2 jobs for you to decide: shardd job list --state=in_doubt" in "\n".join(paint(doubts, 80))
 
 
+def test_unreadable_messages_are_told_with_where_they_are() -> None:
+    status = node(2)
+    assert "unreadable" not in "\n".join(paint(status, 80))
+    assert status.queue is not None
+    unreadable = msgspec.structs.replace(status, queue=msgspec.structs.replace(status.queue, unreadable=3, resent=2))
+    text = "\n".join(paint(unreadable, 120))
+    assert "unreadable  3 messages in the last 24 hours, 2 sent again: shardd job list --unreadable" in text
+
+
 def test_campaigns_are_told_when_there_are_some() -> None:
     status = node(2)
     assert status.queue is not None

@@ -190,6 +190,10 @@ REFUSALS = [
         for policy in ("", "drop", "RETRY")
     ),
     *(
+        ({"on_unreadable": policy}, errors.CheckViolation, "on_unreadable", f"on_unreadable is '{policy}'", "resend (send it")
+        for policy in ("", "drop", "RESEND")
+    ),
+    *(
         ({"run_at": moment}, errors.CheckViolation, "run_at", "run_at is", "between the years 1971 and 2100")
         for moment in ("1970-12-31 23:59:59+00", "2100-01-01 00:00:01+00", "infinity", "-infinity")
     ),
@@ -261,6 +265,7 @@ ACCEPTED = [
     *({"priority": priority} for priority in (-100, 0, 100)),
     *({"max_attempts": most} for most in (1, 100)),
     *({"on_doubt": policy} for policy in ("hold", "retry")),
+    *({"on_unreadable": policy} for policy in ("resend", "report", None)),
     *({"run_at": moment} for moment in ("1971-01-01 00:00:00+00", "2100-01-01 00:00:00+00")),
     {"reference": "r" * 200, "dedupe_key": "\U0001f600" * 200, "order_group": "o" * 200},
     {"device_id": None, "device_group": "g"},
