@@ -341,13 +341,13 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     renew_every = config.lease.renew_every
     periodic = [
         Periodic(steps, "renewing the leases", ownership.renew, every=renew_every, first=renew_every),
-        Periodic(steps, "looking for claims of lost nodes", recovery.settle_lost_nodes, every=upkeep.SWEEP_EVERY),
-        Periodic(steps, "preparing months of the archive", jobs.prepare_archive, every=upkeep.SWEEP_EVERY),
+        Periodic(steps, "preparing months of the archive", jobs.prepare_archive, every=upkeep.ARCHIVE_EVERY),
         Periodic(steps, "settling what a journal covers", take_over.retry, every=JOURNAL_RETRY, first=JOURNAL_RETRY),
         Periodic(steps, "looking for held events", events.check, every=HELD_EVERY),
         Periodic(steps, "checking bound producers", bindings.check, every=upkeep.BINDINGS_EVERY),
         seldom("counting the queue", counter.count, every=upkeep.DEPTH_EVERY),
         seldom("looking for stuck claims", claim_watch.search, every=renew_every),
+        seldom("looking for claims of lost nodes", recovery.settle_lost_nodes, every=config.lease.ttl),
         seldom("advancing order groups", order_groups.advance, every=upkeep.ORDER_EVERY),
         seldom("checking the server's limits", server_watch.check, every=SERVER_EVERY),
         long("purging events", events.purge, every=PURGE_EVERY),

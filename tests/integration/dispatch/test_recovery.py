@@ -244,7 +244,8 @@ async def test_an_entry_speaks_of_no_row_that_got_the_same_id_after_a_restore(
     with connect(dsn) as connection:
         connection.execute("DELETE FROM shardd.jobs")
         connection.execute(
-            "INSERT INTO shardd.jobs (id, device_id, recipient, body) OVERRIDING SYSTEM VALUE VALUES (%s, 'a', '+62812345', 'x')",
+            "INSERT INTO shardd.jobs (id, device_id, recipient, body) OVERRIDING SYSTEM VALUE "
+            "VALUES (%s, 'a', '+6281234567', 'x')",
             [before.id],
         )
     (after,) = await claim(jobs, epoch, "a")

@@ -1,0 +1,185 @@
+"""Nodes that share a database: a node is its state folder, and whatever its journals prove ends a doubt, whoever had it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.support.daemon import Daemon, Producer
+
+LEASE = {"ttl": "8s", "renew_every": "500ms", "margin": "1s"}
+QUICK = {"dsn": "", "connect_timeout": "1s", "statement_timeout": "2s"}
+
+MakeNode = Callable[..., Daemon]
+
+
+def node_on(make_daemon: MakeNode, dsn: str, folder: Path | None = None, **config: Any) -> Daemon:
+    """A daemon whose silence is noticed soon."""
+    return make_daemon(folder, lease=LEASE, database={**QUICK, "dsn": dsn}, shards=2, **config)
+
+
+def problems(status: dict[str, Any]) -> str:
+    return "\n".join(status["problems"])
+
+
+def deliveries(*daemons: Daemon) -> Counter[int]:
+    return Counter(message["job"] for daemon in daemons for message in daemon.messages())
+
+
+async def refusal(daemon: Daemon) -> str:
+    """Start a daemon that is to be refused; returns why."""
+    await daemon.start(wait=False)
+    assert await daemon.wait_end() == 75, daemon.log_tail()
+    assert "Traceback" not in daemon.log_file.read_text()
+    return daemon.log_tail()
+
+
+def kill_all(daemon: Daemon) -> None:
+    """As when the host dies: the workers do not finish what they have begun."""
+    workers = daemon.worker_pids()
+    daemon.kill(signal.SIGSTOP)
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    daemon.kill(signal.SIGKILL)
+
+
+async def test_a_second_host_of_the_same_name_is_refused_and_both_are_named(
+    make_daemon: MakeNode, dsn: str, producer: Producer
+) -> None:
+    one, two = (node_on(make_daemon, dsn, node="twin") for _ in range(2))
+    producer.add_devices(20)
+    await one.start()
+    producer.add_jobs(400, 20)
+    why = await refusal(two)
+    for folder in (one.home, two.home):
+        assert f"state_dir {folder}" in why
+    assert "would be a second node of that name: change `node` in its config" in why
+    status = await one.until(lambda s: s["problem_kinds"]["node"] == 1)
+    assert f"state_dir {two.home}) was refused" in problems(status)
+    assert await producer.until_finished(one, 400) == {"sent": 400}
+    # With a name of its own it takes its part.
+    two.write_config(node="other")
+    await two.start()
+    await two.until(lambda s: any(shard["state"] == "running" for shard in s["shards"]) or s["healthy"])
+    # The name is free for another folder as soon as its node has stopped.
+    assert await one.stop() == 0
+    three = node_on(make_daemon, dsn, node="twin")
+    await three.start()
+    producer.add_jobs(400, 20)
+    assert await producer.until_finished(two, 800) == {"sent": 800}
+    assert set(deliveries(one, two, three).values()) == {1}
+
+
+async def test_a_folder_that_is_copied_while_it_is_in_use_is_refused_and_a_copy_proves_nothing(
+    make_daemon: MakeNode, dsn: str, producer: Producer, tmp_path: Path
+) -> None:
+    one = node_on(make_daemon, dsn, node="one", transports={"sandbox": {"connect_for": "10m"}})
+    producer.add_devices(8)
+    producer.add_jobs(8, 8)
+    await one.start()
+    await one.until(lambda s: s["totals"]["in_flight"] == 8)
+    folder = tmp_path / "copy"
+    shutil.copytree(one.home, folder, ignore=shutil.ignore_patterns("*.sock", "daemon.log"))
+    copy = node_on(make_daemon, dsn, folder, node="copy")
+    why = await refusal(copy)
+    assert f"state_dir {one.home}) is running, and node copy" in why
+    assert "one is a copy of the other" in why
+    assert f"state_dir {folder}) was refused" in problems(await one.until(lambda s: s["problem_kinds"]["node"] == 1))
+    assert copy.messages() == []
+
+    # The first host dies; a start on the copy waits until that is certain, and claims of the first stay in doubt.
+    kill_all(one)
+    await one.wait_end()
+    await copy.start()
+    assert await producer.until_finished(copy, 8) == {"in_doubt": 8}
+    assert producer.execute("SELECT DISTINCT error_class FROM shardd.outcomes") == [("node",)]
+    # The first one is refused now, and takes over from the copy once that has stopped: its journals know what it had.
+    assert f"state_dir {folder}) is running" in await refusal(one)
+    assert await copy.stop() == 0
+    one.write_config(transports={"sandbox": {"connect_for": 0}})
+    await one.start()
+    assert await producer.until_finished(one, 8) == {"sent": 8}
+    assert set(deliveries(one, copy).values()) == {1}
+
+
+async def test_a_supervisor_that_was_silent_ends_when_another_took_over_as_its_node(
+    make_daemon: MakeNode, dsn: str, producer: Producer, tmp_path: Path
+) -> None:
+    one = node_on(make_daemon, dsn, node="one")
+    producer.add_devices(8)
+    await one.start()
+    folder = tmp_path / "copy"
+    shutil.copytree(one.home, folder, ignore=shutil.ignore_patterns("*.sock", "daemon.log"))
+    one.kill(signal.SIGSTOP)
+    copy = node_on(make_daemon, dsn, folder, node="copy")
+    await copy.start()
+    one.kill(signal.SIGCONT)
+    assert await one.wait_end() == 75
+    why = one.log_tail()
+    assert f"state_dir {folder}) took over as this node" in why
+    assert f"state_dir {one.home}), was silent" in why
+    assert "Traceback" not in one.log_file.read_text()
+    producer.add_jobs(80, 8)
+    assert await producer.until_finished(copy, 80) == {"sent": 80}
+    assert set(deliveries(one, copy).values()) == {1}
+
+
+async def test_what_a_lost_node_never_handed_over_is_queued_again_when_its_folder_is_back_under_any_name(
+    make_daemon: MakeNode, dsn: str, producer: Producer
+) -> None:
+    """36 jobs in preparation, a folder under a new name, a job that was handed over, and one that a person has retried."""
+    sandbox = {"connect_for": "10m"}
+    one = node_on(make_daemon, dsn, node="one", transports={"sandbox": sandbox})
+    producer.add_devices(38)
+    producer.add_jobs(38, 38)
+    await one.start()
+    await one.until(lambda s: s["totals"]["in_flight"] == 38)
+    kill_all(one)
+    await one.wait_end()
+    other = node_on(make_daemon, dsn, node="other")
+    await other.start()
+    assert await producer.until_finished(other, 38) == {"in_doubt": 38}
+    # A person decides about one, and the other node sends it.
+    producer.execute("SELECT * FROM shardd.retry_jobs(array[7])")
+    states = await producer.until_finished(other, 38)
+    while states["sent"] != 1:
+        await other.wait_change()
+        states = producer.states()
+    assert states == {"sent": 1, "in_doubt": 37}
+
+    one.write_config(node="renamed", transports={"sandbox": {"connect_for": 0}})
+    await one.start()
+    while producer.states() != {"sent": 38}:
+        assert sum(producer.states().values()) == 38
+        await one.wait_change()
+    assert deliveries(one, other) == dict.fromkeys(range(1, 39), 1)
+    assert producer.execute("SELECT count(*) FROM shardd.outbox WHERE kind = 'job.retried'") == [(38,)]
+    assert producer.execute("SELECT DISTINCT failures FROM shardd.outcomes") == [(0,)]
+
+
+async def test_a_node_that_was_cut_off_answers_what_others_doubted(
+    make_daemon: MakeNode, dsn: str, producer: Producer
+) -> None:
+    """Its worker was preparing, and is killed when its lease is over: nothing left, and the doubt ends at once."""
+    one = node_on(make_daemon, dsn, node="one", transports={"sandbox": {"connect_for": "10m"}})
+    producer.add_devices(16)
+    producer.add_jobs(16, 16)
+    await one.start()
+    await one.until(lambda s: s["totals"]["in_flight"] == 16)
+    one.kill(signal.SIGSTOP)
+    other = node_on(make_daemon, dsn, node="other")
+    await other.start()
+    assert await producer.until_finished(other, 16) == {"in_doubt": 16}
+    one.kill(signal.SIGCONT)
+    while producer.states()["in_doubt"]:
+        await other.wait_change()
+    await asyncio.to_thread(one.write_config, transports={"sandbox": {"connect_for": 0}})
+    assert await one.stop() == 0
+    assert await producer.until_finished(other, 16) == {"sent": 16}
+    assert set(deliveries(one, other).values()) == {1}
