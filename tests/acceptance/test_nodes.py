@@ -11,7 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
+from shardd.queue.migrate import migrate
 from tests.support.daemon import Daemon, Producer
+from tests.support.servers import Server
 
 LEASE = {"ttl": "8s", "renew_every": "500ms", "margin": "1s"}
 QUICK = {"dsn": "", "connect_timeout": "1s", "statement_timeout": "2s"}
@@ -183,3 +187,71 @@ async def test_a_node_that_was_cut_off_answers_what_others_doubted(
     assert await one.stop() == 0
     assert await producer.until_finished(other, 16) == {"sent": 16}
     assert set(deliveries(one, other).values()) == {1}
+
+
+# ---- claims that reached no worker
+
+
+def hang_commits(server: Server, *, hang: bool) -> None:
+    """As with a synchronous standby that is gone: what is committed waits, and becomes visible only when it is given up."""
+    server.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{'gone' if hang else ''}'")
+    server.execute("SELECT pg_reload_conf()")
+
+
+def hanging(server: Server) -> int:
+    ((count,),) = server.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+    return int(count)
+
+
+async def test_claims_of_a_commit_that_hangs_are_sent_once_whatever_is_stopped_meanwhile(
+    tcp_server: Server, make_daemon: MakeNode
+) -> None:
+    await migrate(tcp_server.dsn())
+    config = {"database": {"dsn": tcp_server.dsn(), "connect_timeout": "1s", "statement_timeout": "1s"}, "shards": 8}
+    one, two = (
+        make_daemon(node=name, lease={"ttl": "10s", "renew_every": "500ms"}, **config) for name in ("one", "two")
+    )
+    producer = Producer(tcp_server.dsn())
+    producer.add_devices(60)
+    await one.start()
+    await two.start()
+    await two.until(lambda s: any(shard["state"] == "running" for shard in s["shards"]))
+    hang_commits(tcp_server, hang=True)
+    with psycopg.connect(tcp_server.dsn(), autocommit=True) as connection:
+        connection.execute("SET synchronous_commit = local")
+        connection.execute(
+            "INSERT INTO shardd.jobs (device_id, recipient, body) "
+            "SELECT 'd' || g, '+49151' || 1000000 + g, 'x' FROM generate_series(1, 60) g"
+        )
+    for daemon in (one, two):
+        await daemon.until(lambda _, log=daemon.log_file: "database does not answer" in log.read_text())  # type: ignore[misc]
+    assert hanging(tcp_server) > 0
+    assert producer.states() == {"queued": 60}, "the claims are not visible yet"
+    assert await one.stop() == 0
+    hang_commits(tcp_server, hang=False)
+    states = await producer.until_finished(two, 60)
+    assert states["sent"] + states["in_doubt"] == 60
+    # What the first could not write at its end, the second cannot know: its folder does.
+    await one.start()
+    await one.until(lambda _: producer.states() == {"sent": 60})
+    assert deliveries(one, two) == dict.fromkeys(range(1, 61), 1)
+
+
+async def test_a_claim_that_appears_after_its_node_has_stopped_is_sent_by_another(
+    make_daemon: MakeNode, dsn: str, producer: Producer, superuser_dsn: str
+) -> None:
+    one, two = (node_on(make_daemon, dsn, node=name) for name in ("one", "two"))
+    producer.add_devices(4)
+    await one.start()
+    await one.until(lambda s: all(shard["state"] == "running" for shard in s["shards"]))
+    assert await one.stop() == 0
+    producer.execute("UPDATE shardd.devices SET paused_at = now()")
+    producer.add_jobs(4, 4)
+    with psycopg.connect(superuser_dsn, autocommit=True) as owner:
+        owner.execute(
+            "UPDATE shardd.jobs SET attempt = 1, claimed_at = now(), claimed_epoch = (SELECT max(epoch) FROM shardd.epochs)"
+        )
+    await two.start()
+    await two.until(lambda _: producer.states() == {"queued": 4})
+    producer.execute("UPDATE shardd.devices SET paused_at = NULL")
+    assert await producer.until_finished(two, 4) == {"sent": 4}
