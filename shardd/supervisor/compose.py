@@ -341,7 +341,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     renew_every = config.lease.renew_every
     periodic = [
         Periodic(steps, "renewing the leases", ownership.renew, every=renew_every, first=renew_every),
-        Periodic(steps, "preparing months of the archive", jobs.prepare_archive, every=upkeep.ARCHIVE_EVERY),
+        Periodic(steps, "preparing months of the archive", jobs.prepare_archive, every=upkeep.SWEEP_EVERY),
         Periodic(steps, "settling what a journal covers", take_over.retry, every=JOURNAL_RETRY, first=JOURNAL_RETRY),
         Periodic(steps, "looking for held events", events.check, every=HELD_EVERY),
         Periodic(steps, "checking bound producers", bindings.check, every=upkeep.BINDINGS_EVERY),

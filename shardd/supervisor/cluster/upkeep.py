@@ -18,8 +18,8 @@ log = get_logger(__name__)
 
 SELDOM: Final = 20.0
 """Work that reads every live job pauses for this many times its own duration, to stay a small part of the database's load."""
-ARCHIVE_EVERY: Final = 60.0
-"""Seconds between checks of the archive's next months."""
+SWEEP_EVERY: Final = 60.0
+"""Seconds between checks of what changes seldom: the archive's next months, the rules of numbers."""
 DEPTH_EVERY: Final = 2.0
 """Seconds between counts of the queue, at least (see `SELDOM`)."""
 EXPIRE_EVERY: Final = 1.0
