@@ -39,6 +39,7 @@ _FINISH: Final = {
     "message_ids": _OF_CLAIMS.format("'sandbox-12345-1'::text"),
     "errors": _OF_CLAIMS.format("NULL::text"),
     "error_classes": _OF_CLAIMS.format("NULL::text"),
+    "members_without_keys": _OF_CLAIMS.format("NULL::integer"),
 }
 _CLAIM: Final = {
     "device_ids": ":devices",

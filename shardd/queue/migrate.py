@@ -225,11 +225,11 @@ async def _producer_role(connection: Connection) -> Record:
 
 async def _ensure_roles(connection: Connection) -> None:
     """Outside of the transaction: roles belong to the whole cluster, where another database may be migrated just now."""
-    for name in ("producer_role", "inbox_role"):
-        (role,) = await rows_of(connection, Record, QUERIES[name])
+    for look, create in (("producer_role", "create_producer_role"), ("inbox_role", "create_inbox_role")):
+        (role,) = await rows_of(connection, Record, QUERIES[look])
         if not role["is_there"] and role["may_create"]:
             with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
-                await connection.execute(QUERIES[f"create_{name}"])
+                await connection.execute(QUERIES[create])
 
 
 def _compare(migrations: Sequence[Migration], applied: Sequence[Record]) -> list[MigrationState]:

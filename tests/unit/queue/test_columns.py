@@ -19,7 +19,10 @@ def fields(of: type) -> list[str]:
 
 
 def test_a_claimed_job_is_sent_with_the_columns_in_the_order_of_its_message() -> None:
-    sent = ["expires_in" if name == "expires_at" else name for name in JobSpec.__struct_fields__]
+    of_the_worker = "heard"
+    sent = [
+        "expires_in" if name == "expires_at" else name for name in JobSpec.__struct_fields__ if name != of_the_worker
+    ]
     assert sent == ["id", "epoch", "attempt", "token", "device_id", *cycle._SPEC]
 
 
