@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 
 import psycopg
 import pytest
 
 from tests.fixtures.whatsapp_fleet import Fleet, Phone
+from tests.support.command import Command
 from tests.support.daemon import Daemon
 
 CLOSES_SOON = {"whatsapp": {"idle_close": "1s", "probe_after": "1s", "linger": "0", "visit_every": "never"}}
@@ -72,6 +74,16 @@ async def test_what_a_phone_cannot_decrypt_is_sent_again_when_its_device_is_hear
     assert (media.intact, media.file_name) == (True, "order.txt")
     counted = await daemon.until(lambda status: status["queue"] is not None and status["queue"]["resent"] == 2)
     assert counted["queue"]["unreadable"] == 2
+    shardd = Command(daemon.config_file)
+    listed = (await shardd("job", "list", "--unreadable", "--json")).json
+    assert [(one["id"], one["resend_of"], one["resent_as"] is None) for one in listed] == [
+        (file, None, False),
+        (text, None, False),
+    ]
+    again = fleet.job(text)["resent_as"]
+    assert re.search(rf"^sent again as +job {again}\b", (await shardd("job", "show", text)).out, re.MULTILINE)
+    assert re.search(rf"^repeats +job {text}\b", (await shardd("job", "show", again)).out, re.MULTILINE)
+    assert "unreadable  2 messages in the last 24 hours, 2 sent again" in (await shardd("status")).out
     sent = fleet.rows("SELECT sum(sent) AS sent FROM shardd.device_days WHERE device_id = %s", phone.id)
     assert sent == [{"sent": 5}], "what is sent again counts towards the limits"
     kinds = "SELECT count(*) AS told FROM shardd.events WHERE kind = 'job.unreadable' AND job_id = ANY (%s)"
@@ -135,12 +147,13 @@ async def test_what_must_not_be_sent_again_is_reported(fleet: Fleet) -> None:
     (phone,) = fleet.add(1)
     people = {name: fleet.stranger() for name in ("report", "linked", "inactive", "stopped", "own")}
     group = await fleet.control.create_group("friends", [phone.number, fleet.stranger()])
-    daemon = fleet.daemon(transports=CLOSES_SOON)
+    daemon = fleet.daemon(transports=CLOSES_SOON, queue={"on_unreadable": "report"})
     await daemon.start()
     for to in people.values():
         await fleet.control.switch_off(to)
+    # The policy of a job takes precedence over the config's.
     jobs = {
-        name: insert(fleet, phone, to, name, **({"on_unreadable": "report"} if name == "report" else {}))
+        name: insert(fleet, phone, to, name, on_unreadable=None if name == "report" else "resend")
         for name, to in people.items()
     }
     jobs["group"] = insert(fleet, phone, f"{group}@g.us", "group")
