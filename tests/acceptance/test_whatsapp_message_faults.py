@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -310,6 +310,31 @@ async def error_463_holds_jobs_to_new_contacts_until_it_ends(f: Faults, phone: P
         await f.fleet.job_is(job, "sent")
     assert (await f.fleet.device_is(phone, "ready"))["reason"] is None
     assert f.arrivals(body)[-1] == f.arrivals(other)[-1] == "ack"
+
+
+@CASES.add
+async def the_end_of_a_restriction_that_whatsapp_reports_is_believed(f: Faults, phone: Phone) -> None:
+    """The library has an event for it, which its Python side does not pass on: whatsmeow, NotifyAccountReachoutTimelock."""
+    f.control.restrict(phone.number, 3600)
+    job, body = f.send(phone)
+    await f.fleet.device_is(phone, "restricted")
+    f.control.cut(phone.name)
+    await f.fleet.until(lambda: f.control.events("disconnect", device=phone.name))
+    # Longer than `restricted_for`: nothing is tried meanwhile.
+    f.control.report_restriction(phone.name, active=True, seconds=3600)
+    f.control.add_contacts(phone.number, known := f.fleet.stranger())
+    f.fleet.rows(
+        "INSERT INTO shardd_sessions.whatsmeow_contacts (our_jid, their_jid, full_name) VALUES (%s, %s, 'Known')",
+        *(f"{phone.name}@s.whatsapp.net", f"{known}@s.whatsapp.net"),
+    )
+    other, _ = f.send(phone, known)
+    await f.fleet.job_is(other, "sent")
+    await f.fleet.until(lambda: f.fleet.device(phone)["state_until"] > datetime.now(UTC) + timedelta(minutes=50))
+    f.control.forgive(phone.number)
+    f.control.report_restriction(phone.name, active=False)
+    await f.fleet.job_is(job, "sent")
+    assert f.arrivals(body) == ["error 463", "ack"]
+    await f.fleet.device_is(phone, "ready")
 
 
 @CASES.add

@@ -25,7 +25,7 @@ from .record import EventFilter, MessageFilter
 from .state.accounts import LinkedDevice, UnknownDeviceError
 from .state.groups import UnknownGroupError
 from .state.network import Network, Receipts
-from .wire.nodes import GROUP_SERVER, JID, Attributes, lid_jid
+from .wire.nodes import GROUP_SERVER, JID, SERVER, Attributes, Node, lid_jid
 
 MAX_REQUEST = 64 * 1024 * 1024
 LOGGED_OUT = 401
@@ -311,6 +311,16 @@ class Commands:
     def restrict(self, number: str, seconds: float) -> None:
         """Refuse messages to strangers with 463 for ``seconds``."""
         self._network.accounts.account(number).restricted_until = time.time() + seconds
+
+    def report_restriction(self, device: str, *, active: bool, seconds: float = 0.0) -> None:
+        """Report to a device whether its account may not write to strangers, and for how long."""
+        found = {"is_active": active, "enforcement_type": "RESTRICT_ALL_COMPANIONS"}
+        if active:
+            found["time_enforcement_ends"] = str(int(time.time() + seconds))
+        data = json.dumps({"data": {"xwa2_notify_account_reachout_timelock": found}}).encode()
+        update = Node("update", {"op_name": "NotificationUserReachoutTimelockUpdate"}, data)
+        attributes: Attributes = {"from": SERVER, "type": "mex", "id": f"{time.time_ns()}", "t": int(time.time())}
+        self._device(device).deliver(Node("notification", attributes, [update]))
 
     def forgive(self, number: str) -> None:
         """End a ban and a restriction."""

@@ -297,6 +297,10 @@ class ControlClient:
         """Refuse messages to strangers with 463 for ``seconds``."""
         self.call("restrict", number=number, seconds=seconds)
 
+    def report_restriction(self, device: str, *, active: bool, seconds: float = 0.0) -> None:
+        """Report to a device whether its account may not write to strangers, and for how long."""
+        self.call("report_restriction", device=device, active=active, seconds=seconds)
+
     def forgive(self, number: str) -> None:
         """End a ban and a restriction."""
         self.call("forgive", number=number)

@@ -79,8 +79,8 @@ class WhatsappConfig(Section, reload="shard"):
     )
     restricted_for: Annotated[float, Seconds("1s", "30d")] = setting(
         "6h",
-        "How long a device that WhatsApp keeps from writing to new contacts waits before it tries again; WhatsApp does not "
-        "report how long that lasts.",
+        "How long a device that WhatsApp keeps from writing to new contacts waits before it tries again, unless WhatsApp "
+        "reports when that ends.",
     )
     proxy: ProxyUrl | None = setting(
         None, "Proxy of devices that name none of their own: http://user:${NAME}@host:port or socks5://… null: none."

@@ -40,10 +40,19 @@ UPDATE shardd.devices d SET backoff_until = now() + make_interval(secs => e.seco
 RETURNING d.id;
 
 -- name: heal_devices
--- Makes devices ready whose state ends by itself and has ended.
-UPDATE shardd.devices SET state = 'ready', reason = NULL, state_since = now(), state_until = NULL
- WHERE state IN (${healing}) AND state_until <= now() AND removed_at IS NULL
-RETURNING id;
+-- Makes devices ready whose state ends by itself and has ended. It may end before the time for which it held jobs back: these are due.
+WITH healed AS (
+    UPDATE shardd.devices SET state = 'ready', reason = NULL, state_since = now(), state_until = NULL
+     WHERE state IN (${healing}) AND state_until <= now() AND removed_at IS NULL
+    RETURNING id
+), held_back AS MATERIALIZED (
+    SELECT j.id FROM healed h JOIN shardd.jobs j ON j.device_id = h.id
+     WHERE j.scheduled AND NOT j.held AND j.error_class = 'account' AND j.due_at > now()
+       FOR UPDATE OF j SKIP LOCKED
+), due AS (
+    UPDATE shardd.jobs j SET due_at = now() FROM held_back b WHERE j.id = b.id
+)
+SELECT id FROM healed;
 
 -- name: save_visits
 -- When devices were online, and visits that failed. Arrays, one element per report, at most one for each device; its age in seconds. A

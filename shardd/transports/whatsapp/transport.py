@@ -86,8 +86,8 @@ class WhatsappTransport(Transport):
         self._directory = Directory()
         self._opt_outs = OptOuts(surroundings.opt_out_words, self._directory)
         arrivals = Arrivals(self._opt_outs, surroundings.spool, surroundings.inbox, events)
-        self._clients = Clients(settings, self._gate, self._store, events, arrivals)
         self._restrictions = Restrictions(self._store)
+        self._clients = Clients(settings, self._gate, self._store, events, arrivals, restrictions=self._restrictions)
         self._media = MediaFetcher(
             folder=settings.media_dir,
             hosts=settings.media_hosts or (),

@@ -38,7 +38,7 @@ from shardd.transports.whatsapp.clients.library import (
 from shardd.transports.whatsapp.clients.recent import RecentMessages, unanswered
 from shardd.transports.whatsapp.messages import failures
 from shardd.transports.whatsapp.messages.copies import Copies
-from shardd.transports.whatsapp.messages.failures import Failure
+from shardd.transports.whatsapp.messages.failures import Failure, RestrictionReport
 from shardd.transports.whatsapp.messages.incoming import Backlog
 from shardd.urls import scrub_urls
 
@@ -123,6 +123,9 @@ class Listener(Protocol):
     def lost_event(self, client: Client, text: str) -> None:
         """An event of the library could not be read."""
 
+    def restriction(self, client: Client, report: RestrictionReport) -> None:
+        """WhatsApp reported whether the account may write to new contacts."""
+
 
 class Client:
     """One neonize client. Open it once, use it while `alive`, close it always."""
@@ -137,8 +140,13 @@ class Client:
         library_lock: LibraryLock,
         proxy: Proxy | None,
         listener: Listener,
+        restricted: bool = False,
     ) -> None:
-        """`session`: a JID whose row has just been seen in the store; `dsn`: the store's URL for the library."""
+        """`session`: a JID whose row has just been seen in the store; `dsn`: the store's URL for the library.
+
+        `restricted`: the account may not write to new contacts now; then the end of that is listened for.
+        """
+        self._restricted = restricted
         self.device_id = device_id
         self.session = session
         self.handle = NewAClient(dsn, jid=parse_jid(session))
@@ -181,7 +189,7 @@ class Client:
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         async with self._library_lock.write():
-            self._running = await connect(self.handle, self.egress.url, self._logged)
+            self._running = await connect(self.handle, self.egress.url, self._logged, verbose=self._restricted)
             # Once it dials, it has written all that it writes.
             await _first(self._running, self.egress.dialled, timeout=WRITE_TIMEOUT)
         await _first(self._running, self._logged_in, self._failed, timeout=max(0.0, end - loop.time()))
@@ -321,6 +329,8 @@ class Client:
         """
         if (refused := unanswered(line)) is not None:
             self._loop.call_soon_threadsafe(self._not_answered, *refused)
+        if self._restricted and (report := failures.restriction_report(line)) is not None:
+            self._loop.call_soon_threadsafe(self._listener.restriction, self, report)
         copies = self._copies
         if copies is None:
             return

@@ -42,7 +42,8 @@ Work = tuple["Future[Any]", Callable[[], Any]]
 
 # The Go side logs at the level of this logger; the messages themselves go to loggers named whatsmeow.*. It must not be higher:
 # only warnings show that a message would leave without a copy for anybody (`messages.copies`).
-logging.getLogger("neonize.utils.log").setLevel(logging.WARNING)
+_level: Final = logging.getLogger("neonize.utils.log")
+_level.setLevel(logging.WARNING)
 neonize_ffmpeg._ffmpeg_checked = True  # noqa: SLF001 - or it warns that media cannot be sent, which is wrong
 
 
@@ -53,26 +54,35 @@ def adopt_loop() -> None:
     loop.set_default_executor(ElasticThreads())
 
 
-async def connect(handle: NewAClient, proxy: str, logged: Callable[[str], None]) -> asyncio.Task[None]:
+async def connect(
+    handle: NewAClient, proxy: str, logged: Callable[[str], None], *, verbose: bool = False
+) -> asyncio.Task[None]:
     """Start a client; the task ends when the client is stopped. One at a time.
 
     `logged` gets each line that this client logs, in a thread of the library, and the library waits for it to return: Go calls it
     inside its own call (`goneonize/utils/log.go`), while the library's own listener only queues the line for another thread. The
-    listener is a global that `connect` reads before it first awaits.
+    listener is a global that `connect` reads before it first awaits. `verbose`: also what the library logs at the level debug,
+    each stanza among it, which costs up to a quarter more CPU.
     """
     usual = neonize_client.log_whatsmeow
 
     def listen(address: int, size: int) -> None:
+        entry = LogEntry.FromString(ctypes.string_at(address, size))
         try:
-            logged(LogEntry.FromString(ctypes.string_at(address, size)).Message)
+            logged(entry.Message)
         finally:
-            usual(address, size)
+            if entry.Level != "DEBUG":
+                usual(address, size)
 
     neonize_client.log_whatsmeow = listen
+    _level.setLevel(logging.DEBUG if verbose else logging.WARNING)
     try:
         task: asyncio.Task[None] = await handle.connect(ProxySettings(proxy))
+        if verbose:
+            await asyncio.sleep(0)  # the task reads the level in its first step
     finally:
         neonize_client.log_whatsmeow = usual
+        _level.setLevel(logging.WARNING)
     return task
 
 

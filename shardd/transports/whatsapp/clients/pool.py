@@ -27,7 +27,8 @@ from shardd.transports.whatsapp.clients.client import Client, ClientFailedError
 from shardd.transports.whatsapp.clients.closing import LOOKS, Budget, Choice, OpenClient, choose
 from shardd.transports.whatsapp.clients.library import LibraryLock
 from shardd.transports.whatsapp.messages.arrivals import Arrivals
-from shardd.transports.whatsapp.messages.failures import Failure
+from shardd.transports.whatsapp.messages.failures import Failure, RestrictionReport
+from shardd.transports.whatsapp.messages.recipients import Restrictions
 from shardd.transports.whatsapp.sessions.dsn import library_dsn
 from shardd.transports.whatsapp.sessions.store import SessionStore
 
@@ -104,7 +105,14 @@ class Clients:
     """All clients of one worker."""
 
     def __init__(
-        self, settings: WhatsappConfig, gate: Gate, store: SessionStore, events: Events, arrivals: Arrivals
+        self,
+        settings: WhatsappConfig,
+        gate: Gate,
+        store: SessionStore,
+        events: Events,
+        arrivals: Arrivals,
+        *,
+        restrictions: Restrictions,
     ) -> None:
         self.connects = 0
         self._settings = settings
@@ -113,6 +121,7 @@ class Clients:
         self._store = store
         self._events = events
         self._arrivals = arrivals
+        self._restrictions = restrictions
         self._slots: dict[str, ClientSlot] = {}
         self._reserved = 0
         self._freed = asyncio.Event()
@@ -265,6 +274,12 @@ class Clients:
         """Reported to the worker."""
         self._events.defect(text)
 
+    def restriction(self, client: Client, report: RestrictionReport) -> None:
+        """WhatsApp knows better than `restricted_for` how long a restriction lasts."""
+        if (until := self._restrictions.reported(client.device_id, report)) is not None:
+            text = "WhatsApp does not let this account write to new contacts for now (463), until the time that it reported"
+            self._events.device_changed(client.device_id, DeviceState.RESTRICTED.value, text, until)
+
     # ---- inside
 
     def _slot(self, device_id: str) -> ClientSlot:
@@ -328,6 +343,7 @@ class Clients:
             library_lock=self._library_lock,
             proxy=proxy,
             listener=self,
+            restricted=self._restrictions.is_restricted(device.id),
         )
 
     async def _stored_session(self, slot: ClientSlot, device: DeviceSpec) -> str:

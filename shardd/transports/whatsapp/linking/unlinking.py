@@ -52,6 +52,8 @@ class _Ignore:
 
     def lost_event(self, client: Any, text: str) -> None: ...
 
+    def restriction(self, client: Any, report: Any) -> None: ...
+
 
 async def _unlink(request: dict[str, Any], report: oneshot.Report) -> None:
     # Only this process may load the library.

@@ -6,6 +6,7 @@ seen against a protocol-level server or is in whatsmeow's source. An unknown tex
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError, PermanentError, SendError, TransientError
+from shardd.ipc import MAX_TIME
 from shardd.states import DeviceState
 from shardd.urls import scrub_urls
 
@@ -108,6 +110,36 @@ def stream_error(event: Any) -> Failure:
     """StreamError: a code that whatsmeow does not know."""
     text = f"WhatsApp ended the connection (stream error {event.Code or 'without a code'})"
     return Failure(text, error_class=ErrorClass.CONNECTION)
+
+
+@dataclass(frozen=True, slots=True)
+class RestrictionReport:
+    """What WhatsApp reports about the restriction on writing to new contacts."""
+
+    active: bool
+    until: float | None
+    """POSIX seconds; None: WhatsApp did not report it."""
+
+
+_ATTRIBUTES: Final = r"(?: [a-z_]+=\"[^\"<>]*\")*"
+_REPORT: Final = re.compile(
+    rf"<notification{_ATTRIBUTES} type=\"mex\"{_ATTRIBUTES}><update{_ATTRIBUTES}>(\{{.*\}})</update></notification>"
+)
+
+
+def restriction_report(line: str) -> RestrictionReport | None:
+    """In a line of the library's debug log, which has each stanza that it receives; None: it is another line.
+
+    whatsmeow has an event for it (types/events/events.go: NotifyAccountReachoutTimelock), which neonize 0.5.2 does not pass on.
+    """
+    if "xwa2_notify_account_reachout_timelock" not in line or (match := _REPORT.fullmatch(line)) is None:
+        return None
+    try:
+        found = json.loads(match[1])["data"]["xwa2_notify_account_reachout_timelock"]
+        until = float(found.get("time_enforcement_ends") or 0)
+        return RestrictionReport(bool(found.get("is_active")), until if 0 < until < MAX_TIME else None)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from shardd.incoming import Incoming
 from shardd.ipc import JobSpec
 from shardd.opt_out_words import OptOutWords
 from shardd.persons import USER_SERVER, recipient_at
+from shardd.transports.whatsapp.messages.failures import RestrictionReport
 from shardd.transports.whatsapp.sessions.store import SessionStore
 
 ABSENT_FOR: Final = 24 * 3600.0
@@ -105,7 +106,7 @@ class OptOuts:
 class Restrictions:
     """Devices that WhatsApp keeps from writing to new contacts (463), and to whom they may write meanwhile.
 
-    WhatsApp neither announces the restriction nor its end, and every refused message may prolong it. So after the first refusal
+    WhatsApp may not announce the restriction or its end, and every refused message may prolong it. So after the first refusal
     a device writes only to known contacts until it is worth another try: those it has written to since this process started, and
     those for whom the session store has a token.
     """
@@ -118,6 +119,19 @@ class Restrictions:
     def refused(self, device_id: str, until: float) -> None:
         """WhatsApp refused a message to a stranger; `until`: POSIX seconds."""
         self._until[device_id] = until
+
+    def is_restricted(self, device_id: str) -> bool:
+        """Whether it is, as far as this process knows."""
+        return device_id in self._until
+
+    def reported(self, device_id: str, report: RestrictionReport) -> float | None:
+        """WhatsApp reported the restriction or its end; returns when it ends, in POSIX seconds, or None if that is not known."""
+        if not report.active:
+            self._until.pop(device_id, None)
+            return time.time()
+        if report.until is not None:
+            self._until[device_id] = report.until
+        return report.until
 
     def accepted(self, device_id: str, number: str) -> None:
         """WhatsApp took a message to this number: it is a known contact now."""

@@ -5,7 +5,14 @@ import pytest
 from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError, PermanentError, SendError, TransientError
 from shardd.states import DeviceState
 from shardd.transports.whatsapp.messages import failures
-from shardd.transports.whatsapp.messages.failures import SendContext, send_error, unreadable, upload_error
+from shardd.transports.whatsapp.messages.failures import (
+    RestrictionReport,
+    SendContext,
+    restriction_report,
+    send_error,
+    unreadable,
+    upload_error,
+)
 
 CONTEXT = SendContext("6281234567890", 1_900_000_000.0)
 
@@ -187,3 +194,36 @@ def test_an_event_moves_the_device(
     error = failure.as_error()
     assert error.state == (state.value if state else None)
     assert (error.until is not None) == (state in {DeviceState.BANNED, DeviceState.CLIENT_OUTDATED})
+
+
+def mex(data: str, attributes: str = 'from="s.whatsapp.net" id="7" t="1795902863" type="mex"') -> str:
+    """As the library logs a stanza (whatsmeow, binary/xml.go)."""
+    return f'<notification {attributes}><update op_name="NotificationUserReachoutTimelockUpdate">{data}</update></notification>'
+
+
+TIMELOCK = '{"data":{"xwa2_notify_account_reachout_timelock":%s}}'
+
+
+@pytest.mark.parametrize(
+    ("line", "report"),
+    [
+        (
+            mex(TIMELOCK % '{"is_active":true,"time_enforcement_ends":"1795990000"}'),
+            RestrictionReport(True, 1795990000.0),
+        ),
+        (mex(TIMELOCK % '{"is_active":true}'), RestrictionReport(True, None)),
+        (mex(TIMELOCK % '{"is_active":true,"time_enforcement_ends":"1e300"}'), RestrictionReport(True, None)),
+        (mex(TIMELOCK % '{"is_active":false}'), RestrictionReport(False, None)),
+        (mex(TIMELOCK % "{}"), RestrictionReport(False, None)),
+        (mex(TIMELOCK % '{"is_active":true,"time_enforcement_ends":"soon"}'), None),
+        (mex(TIMELOCK % "[]"), None),
+        (mex(TIMELOCK % '{"is_active":true'), None),
+        (mex(TIMELOCK % "null"), None),
+        (mex(TIMELOCK % '{"is_active":false}', 'from="s.whatsapp.net" type="picture"'), None),
+        # What a stranger calls himself is an attribute of what he writes.
+        ('<message from="1@lid" notify="' + mex(TIMELOCK % '{"is_active":false}') + '" type="text"></message>', None),
+        ("Connected", None),
+    ],
+)
+def test_what_whatsapp_reports_about_new_contacts(line: str, report: RestrictionReport | None) -> None:
+    assert restriction_report(line) == report
