@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+from collections.abc import Callable
 from typing import Any
 
+import aiohttp
 import psycopg
 
 from shardd.incoming_spool import IncomingSpool
 from tests.fixtures.whatsapp_fleet import Fleet, Phone
+from tests.integration.inbound.test_cloud_webhook import SECRET, WORD, free_port, signature
+from tests.platform_server.server import PlatformServer
 from tests.support.command import Command
+from tests.support.daemon import Daemon, Producer
+from tests.unit.inbound.test_cloud_notifications import NUMBER, notification
 from tests.whatsapp_server.state.phones import e2e
 from tests.whatsapp_server.wire.nodes import lid_jid
 
@@ -107,6 +114,38 @@ async def test_what_is_spooled_outlives_every_process(fleet: Fleet) -> None:
     assert sorted(one["id"] for one in events(fleet)) == [row["id"] for row in inbox(fleet)]
     assert await daemon.stop() == 0
     assert spool.names() == []
+
+
+async def test_a_reply_by_the_cloud_api_is_answered_in_its_context(
+    make_daemon: Callable[..., Daemon], producer: Producer, platforms: PlatformServer
+) -> None:
+    webhook = {"listen": f"127.0.0.1:{free_port()}", "app_secret": SECRET, "verify_token": WORD}
+    daemon = make_daemon(transports={"cloud_api": {"base": platforms.base, "webhook": webhook}})
+    settings = json.dumps({"phone_number_id": NUMBER, "token": "some-token"})
+    producer.execute("INSERT INTO shardd.devices (id, transport, settings) VALUES ('p1', 'cloud_api', %s)", settings)
+    await daemon.start()
+    said = {
+        "id": "wamid.A",
+        "from": "6281234567890",
+        "timestamp": "1700000000",
+        "type": "text",
+        "text": {"body": "two"},
+    }
+    contacts = [{"wa_id": "6281234567890", "profile": {"name": "Ada"}}]
+    body = json.dumps(notification(messages=[said], contacts=contacts)).encode()
+    headers = {"X-Hub-Signature-256": signature(body)}
+    async with aiohttp.ClientSession() as http:
+        for _ in range(2):  # Meta may repeat it
+            async with http.post(f"http://{webhook['listen']}/cloud_api", data=body, headers=headers) as answer:
+                assert answer.status == 200
+    while not (rows := producer.execute("SELECT id, sender, name, text FROM shardd.inbox")):
+        await daemon.wait_change()
+    ((message, *told),) = rows
+    assert told == ["+6281234567890", "Ada", "two"]
+    producer.execute("INSERT INTO shardd.jobs (reply_to, body) VALUES (%s, 'Two it is')", message)
+    (sent,) = await platforms.until_received(1)
+    assert (sent.recipient, sent.content["context"]) == ("6281234567890", {"message_id": "wamid.A"})
+    assert await daemon.stop() == 0
 
 
 def hostile() -> list[bytes]:

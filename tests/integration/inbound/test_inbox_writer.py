@@ -72,6 +72,7 @@ async def test_the_same_message_is_told_once_and_a_sender_cannot_occupy_anothers
     spool.keep(message("SAME"))
     await writer(database, tmp_path).close()
     assert stored(dsn, "sender") == [(PERSON,), ("+6281234567891",)]
+    assert list(spool.folder.iterdir()) == []
     with connect(dsn) as connection:
         assert connection.execute("SELECT count(*) FROM shardd.outbox WHERE kind = 'message.received'").fetchone() == (
             2,
