@@ -171,6 +171,7 @@ def test_the_chat_decides_what_it_is() -> None:
 def test_bytes_that_are_not_utf_8_become_a_text(wire: bytes) -> None:
     found = read(e2e.Message.FromString(wire))
     assert found is not None
+    assert found.text.startswith("\N{REPLACEMENT CHARACTER}")
     assert "\0" not in found.text
     assert found.text.encode().decode() == found.text
 
