@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -167,6 +168,42 @@ async def test_a_later_incarnation_is_not_forgotten_by_an_earlier_one(database: 
     new = await incarnation(database, "a")
     await old.forget()
     assert [node.name for node in await new.live_nodes()] == ["a"]
+
+
+async def test_another_place_takes_a_node_over_only_when_it_is_silent_and_has_no_lease(
+    dsn: str, database: Database
+) -> None:
+    """As of a copied folder, or of the same one after a restart of the machine: nobody knows whether the other is dead."""
+    here = await incarnation(database, "a")
+    assert await here.take(3) is not None
+
+    async def register_elsewhere(place: str | None) -> bool:
+        there = Leases(database, node=identity("renamed", id="a", place=place), incarnation=uuid4(), ttl=TTL)
+        return await there.register(8, "test")
+
+    for place in ("there", None):
+        assert not await register_elsewhere(place)
+    with connect(dsn) as connection:
+        connection.execute("UPDATE shardd.nodes SET seen_at = now() - interval '1 hour'")
+        assert not await register_elsewhere("there"), "its lease may be in use"
+        connection.execute("UPDATE shardd.leases SET expires_at = now()")
+        connection.execute("UPDATE shardd.nodes SET seen_at = now()")
+        assert not await register_elsewhere("there"), "it was seen just now"
+        connection.execute("UPDATE shardd.nodes SET seen_at = now() - interval '1 hour'")
+    assert await register_elsewhere("there")
+    assert await here.renew([]) == (False, set())
+
+
+async def test_who_holds_the_lock_of_a_folder_ends_what_had_it_under_another_id(dsn: str, database: Database) -> None:
+    old = Leases(database, node=identity("a", id="old", place="lock"), incarnation=uuid4(), ttl=TTL)
+    place = identity("a", id="old", place="lock").place
+    await old.register(8, "test")
+    assert await old.take(3) is not None
+    new = Leases(database, node=replace(identity("a", id="new"), place=place), incarnation=uuid4(), ttl=TTL)
+    assert await new.register(8, "test")
+    await new.release_earlier()
+    assert holders(dsn) == {}
+    assert [node.id for node in await new.live_nodes()] == ["new"]
 
 
 # ---- the keeper
@@ -352,7 +389,27 @@ async def test_a_restart_ends_every_lease_of_the_earlier_run(dsn: str, database:
     assert holders(dsn) == assignment(8, ["a", "b"])
 
 
-async def test_of_two_supervisors_under_one_name_the_later_one_wins_for_good(
+async def test_a_second_node_of_the_same_name_is_refused_and_both_are_named(
+    database: Database, drained: Drained
+) -> None:
+    first = keeper(database, "a")
+    await first.register()
+    await first.run_cycle(drained[1])
+    second = LeaseKeeper(database, node=identity("a", id="b"), incarnation=uuid4(), shards=8, ttl=TTL, margin=5.0)
+    registering = asyncio.create_task(second.register())
+    async with asyncio.timeout(60):
+        while not registering.done():
+            await first.run_cycle(drained[1])
+            await asyncio.sleep(0.1)
+    with pytest.raises(AlreadyRunningError, match="would be a second node of that name: change `node` in its config"):
+        await registering
+    await first.run_cycle(drained[1])
+    (problem,) = first.problems()
+    assert problem.text.startswith("node a on host host (pid ")
+    assert "was refused" in problem.text
+
+
+async def test_of_two_supervisors_on_one_folder_the_later_one_wins_for_good(
     dsn: str, database: Database, drained: Drained
 ) -> None:
     old = keeper(database, "a")

@@ -380,6 +380,25 @@ async def test_a_lease_that_ends_while_a_claim_is_under_way_lets_no_job_out(dsn:
 # ---- its end
 
 
+async def test_a_claim_whose_answer_comes_under_another_lease_lets_no_job_out(
+    dsn: str, database: Database, epoch: int
+) -> None:
+    """The shard went to another node and came back meanwhile: that node may have returned the job, and sent it."""
+
+    async def come_back(_: Sequence[ClaimedJob], __: float) -> set[int]:
+        node.router.shard_up(0, epoch + 1)
+        return set()
+
+    node = Node(database, opt_out_check=come_back)
+    (job,) = insert_jobs(dsn, "a")
+    await node.begin(epoch)
+    await until(lambda: node.totals[Verdict.RETURNED] == 1)
+    await node.settled()
+    assert node.workers.got == []
+    assert (states(dsn)[job], row_of(dsn, job)["failures"]) == ("queued", 0)
+    await node.end()
+
+
 async def test_it_stops_claiming_and_settles_what_is_in_hand(dsn: str, node: Node, epoch: int) -> None:
     node.workers.answer = lambda _: None
     first, second = insert_jobs(dsn, "a", 2)
