@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,17 +23,19 @@ from shardd import ipc
 from shardd.errors import DatabaseError
 from shardd.ipc import JobSpec, Outcome
 from shardd.pacing import DevicePace, Pace
+from shardd.queue.cycle import Settlement
 from shardd.queue.database import Database
 from shardd.queue.devices import Devices
 from shardd.queue.jobs import Jobs
 from shardd.queue.records import ClaimedJob
 from shardd.queue.settle import JobBackoff
-from shardd.states import Verdict
+from shardd.states import JobState, Verdict
 from shardd.supervisor.dispatch.cycle_writer import REDUCED
 from shardd.supervisor.dispatch.in_flight import InFlight, PoisonJobs
 from shardd.supervisor.dispatch.router import CheckOptOuts, Router
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from tests.support.queue_rows import add_devices, connect, find_work, insert_jobs, row_of, states, take_epoch
+from tests.support.queue_rows import finish as finish_job
 
 RUN = uuid4()
 """The supervisor."""
@@ -599,6 +602,36 @@ async def test_an_answer_too_large_for_an_index_is_stored_without_it_and_stops_n
     assert (row_of(dsn, first)["message_id"], row_of(dsn, first)["error"]) == (None, REDUCED)
     assert [row_of(dsn, job)["message_id"] for job in others] == [f"m-{job}" for job in others]
     assert node.router.database_error is None
+
+
+async def test_a_doubt_of_another_node_ends_with_what_is_known_here(
+    dsn: str, database: Database, node: Node, epoch: int
+) -> None:
+    """One that a worker has ends with its answer, and not before; one that reached no worker is queued again."""
+    node.workers.answer = lambda _: None
+    (held,) = insert_jobs(dsn, "a")
+    await node.begin(epoch)
+    await node.workers.until(lambda: node.workers.held)
+    (never,) = insert_jobs(dsn, "b")
+    jobs = Jobs(database)
+    with connect(dsn) as connection:
+        connection.execute(
+            "UPDATE shardd.jobs SET attempt = 1, claimed_epoch = %s, claimed_at = now() WHERE id = %s", [epoch, never]
+        )
+    doubted = [
+        replace(finish.finishes[0], error_class="node")
+        for finish in (finish_job(one, JobState.IN_DOUBT) for one in await jobs.claims_of_incarnation(RUN))
+    ]
+    await jobs.cycle(Settlement(finishes=doubted), [])
+    assert states(dsn) == {held: "in_doubt", never: "in_doubt"}
+    doubts = await jobs.find_doubts([], [RUN])
+    node.router.check_claims([], [doubt.claim for doubt in doubts])
+    await until(lambda: states(dsn)[never] == "queued")
+    assert states(dsn)[held] == "in_doubt"
+    node.workers.end_held()
+    await node.settled()
+    await until(lambda: states(dsn)[held] == "sent")
+    assert [job.id for job in node.workers.got if job.id == held] == [held]
 
 
 async def test_a_claim_that_nobody_here_knows_is_returned_and_one_that_is_known_is_not(
