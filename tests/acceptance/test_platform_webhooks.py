@@ -35,6 +35,9 @@ async def test_opt_outs_replies_and_statuses_are_heard_at_the_path_of_a_device(
     printed = await shardd("device", "webhook", "w1", "w2", "c1", "--json")
     paths = {one["id"]: one["path"] for one in printed.json}
     assert len(set(paths.values())) == 3
+    producer.add_devices(1)
+    assert "only those of wablas and whacenter have a path" in (await shardd("device", "webhook", "d1")).err
+    assert (await shardd("device", "webhook", "nobody")).code == 64
 
     async with aiohttp.ClientSession() as http:
 
