@@ -200,10 +200,40 @@ END $$;
 CREATE TRIGGER check_campaign BEFORE INSERT OR UPDATE ON shardd.campaigns
     FOR EACH ROW EXECUTE FUNCTION shardd.check_campaign();
 
+-- People who asked to be forgotten: of each address of theirs only a keyed hash is kept, which still stops messages. It is a pseudonym:
+-- whoever has the key can find out whether a given number is among them.
+CREATE TABLE shardd.forgotten (
+    pseudonym  bytea PRIMARY KEY,
+    heard_at   timestamptz NOT NULL DEFAULT now(),  -- as of an opt-out: what they wrote before takes nothing back
+    created_by text NOT NULL DEFAULT session_user,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- The key, made with the first person who is forgotten: two random blocks of SHA-256, as NMAC uses them (Bellare, Canetti and Krawczyk,
+-- Keying hash functions for message authentication, 1996), because SQL has no XOR for the pads of HMAC. Without a row, looking for a
+-- forgotten person costs a look at an empty table.
+CREATE TABLE shardd.pseudonym_key (
+    only_one   boolean PRIMARY KEY DEFAULT true CHECK (only_one),
+    inside     bytea NOT NULL CHECK (length(inside) = 64),
+    outside    bytea NOT NULL CHECK (length(outside) = 64),
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE FUNCTION shardd.pseudonym(address text) RETURNS bytea LANGUAGE sql STABLE
+    RETURN (SELECT sha256(k.outside || sha256(k.inside || convert_to(address, 'UTF8'))) FROM shardd.pseudonym_key k);
+
+CREATE FUNCTION shardd.is_forgotten(address text) RETURNS boolean LANGUAGE sql STABLE
+    RETURN EXISTS (SELECT FROM shardd.pseudonym_key k
+                     JOIN shardd.forgotten f ON f.pseudonym = sha256(k.outside || sha256(k.inside || convert_to(address, 'UTF8'))));
+
 -- Whether an opt-out of this address covers this message.
 CREATE FUNCTION shardd.opted_out(address text, class text, confirms boolean) RETURNS boolean
     LANGUAGE sql STABLE
-    RETURN EXISTS (SELECT FROM shardd.opt_outs o WHERE o.address = opted_out.address) AND NOT confirms
+    RETURN (EXISTS (SELECT FROM shardd.opt_outs o WHERE o.address = opted_out.address)
+            -- shardd.is_forgotten, whose call would cost more than itself
+            OR EXISTS (SELECT FROM shardd.pseudonym_key k JOIN shardd.forgotten f
+                           ON f.pseudonym = sha256(k.outside || sha256(k.inside || convert_to(opted_out.address, 'UTF8')))))
+           AND NOT confirms
            AND NOT coalesce((SELECT s.value ? class FROM shardd.settings s WHERE s.name = 'opt_outs.exempt'), false);
 
 -- Runs with its owner's rights, because producers may not read the tables that it reads.
@@ -213,6 +243,7 @@ DECLARE
     gone  timestamptz;
     state text;
     who   record;
+    forgotten boolean;
 BEGIN
     -- Nearly all rows are small: calling a function with the whole row would cost as much as everything else here.
     IF octet_length(NEW.body) > 65536 OR octet_length(NEW.media) > 65536 OR octet_length(NEW.reference) > 200
@@ -269,6 +300,15 @@ BEGIN
     fine := shardd.check_content(NEW);
     fine := shardd.check_terms(NEW);
 
+    -- Cheap, and nearly always false: shardd.is_forgotten, whose call would cost more than itself.
+    forgotten := EXISTS (SELECT FROM shardd.pseudonym_key k JOIN shardd.forgotten f
+                             ON f.pseudonym = sha256(k.outside || sha256(k.inside || convert_to(NEW.address, 'UTF8'))));
+    NEW.opted_out := (forgotten OR EXISTS (SELECT FROM shardd.opt_outs o WHERE o.address = NEW.address))
+        AND shardd.opted_out(NEW.address, NEW.class, NEW.confirms);
+    IF NEW.opted_out AND forgotten THEN
+        NEW := shardd.without_person(NEW);
+    END IF;
+
     -- Only the first unsent job of an order group may be in a lane. The group's row in order_groups is locked until the transaction
     -- ends, so that two transactions that add to one group see each other. Not with an advisory lock, which any login could take.
     -- Adding to several groups takes several locks, in the order of the rows; of two transactions that do so in different orders,
@@ -286,9 +326,6 @@ BEGIN
             OR EXISTS (SELECT FROM shardd.archive a WHERE a.producer = NEW.producer AND a.order_group = NEW.order_group
                           AND a.state <> 'sent' AND a.id < NEW.id);
     END IF;
-    -- The first condition is cheap, and nearly always false.
-    NEW.opted_out := EXISTS (SELECT FROM shardd.opt_outs o WHERE o.address = NEW.address)
-        AND shardd.opted_out(NEW.address, NEW.class, NEW.confirms);
     NEW.scheduled := NEW.held OR NEW.opted_out OR NEW.run_at > now();
     NEW.due_at := CASE WHEN NEW.scheduled AND NOT NEW.held THEN NEW.run_at END;
 

@@ -52,6 +52,11 @@ BEGIN
                                              AND l.said_at > NEW.heard_at) THEN
         RETURN NULL;
     END IF;
+    -- Nothing is stored of who was forgotten.
+    IF shardd.is_forgotten(NEW.address) THEN
+        UPDATE shardd.forgotten f SET heard_at = greatest(f.heard_at, NEW.heard_at) WHERE f.pseudonym = shardd.pseudonym(NEW.address);
+        RETURN NULL;
+    END IF;
     -- Again, if it is taken back between the two statements.
     FOR i IN 1 .. 10 LOOP
         INSERT INTO shardd.opt_out_log (address, kind, source, device_id, words, said_at, created_by, created_at)

@@ -23,16 +23,23 @@ CREATE FUNCTION shardd.take_back(recipients text[], device_id text, words text, 
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     addresses text[] := shardd.all_addresses(array(SELECT shardd.heard_address(recipient) FROM unnest(recipients) recipient));
+    pseudonyms bytea[] := array(SELECT shardd.pseudonym(address) FROM unnest(addresses) address);
     standing  text[];
     latest    timestamptz;
 BEGIN
-    SELECT array_agg(o.address), max(o.heard_at) INTO standing, latest
+    SELECT array_agg(o.address ORDER BY o.address), max(o.heard_at) INTO standing, latest
       FROM (SELECT * FROM shardd.opt_outs WHERE address = ANY (addresses) ORDER BY address FOR UPDATE) o;
+    -- Who was forgotten is known by what they wrote now.
+    IF EXISTS (SELECT FROM shardd.forgotten f WHERE f.pseudonym = ANY (pseudonyms)) THEN
+        SELECT addresses, greatest(latest, max(f.heard_at)) INTO standing, latest
+          FROM (SELECT * FROM shardd.forgotten WHERE pseudonym = ANY (pseudonyms) ORDER BY pseudonym FOR UPDATE) f;
+    END IF;
     IF standing IS NULL OR latest >= take_back.said_at THEN
         RETURN;
     END IF;
     PERFORM set_config('shardd.maintains_opt_outs', 'yes', true);
     DELETE FROM shardd.opt_outs o WHERE o.address = ANY (standing);
+    DELETE FROM shardd.forgotten f WHERE f.pseudonym = ANY (pseudonyms);
     UPDATE shardd.opt_out_log l SET ended = true WHERE l.address = ANY (standing) AND l.kind = 'opted_out' AND NOT l.ended;
     PERFORM set_config('shardd.maintains_opt_outs', '', true);
     INSERT INTO shardd.opt_out_log (address, kind, source, device_id, words, said_at, created_by)

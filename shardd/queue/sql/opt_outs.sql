@@ -19,14 +19,25 @@ WITH heard AS (
 SELECT count(*) FROM heard;
 
 -- name: learn_addresses
--- Remembers which addresses are the same person's. Arrays, one element per pair.
+-- Remembers which addresses are the same person's. Arrays, one element per pair. Of a person who was forgotten, the other address is
+-- forgotten, too.
+WITH pairs AS MATERIALIZED (
+    SELECT address, other, shardd.is_forgotten(address) AS first, shardd.is_forgotten(other) AS second
+      FROM (SELECT DISTINCT address, other FROM unnest(%(addresses)s::text[], %(others)s::text[]) AS e(address, other)) e
+     WHERE address <> other
+), forgotten AS (
+    INSERT INTO shardd.forgotten (pseudonym)
+    SELECT DISTINCT shardd.pseudonym(CASE WHEN first THEN other ELSE address END) FROM pairs WHERE first <> second
+    ON CONFLICT DO NOTHING
+)
 INSERT INTO shardd.same_person (address, other)
-SELECT DISTINCT address, other FROM unnest(%(addresses)s::text[], %(others)s::text[]) AS e(address, other) WHERE address <> other
+SELECT address, other FROM pairs WHERE NOT first AND NOT second
 ON CONFLICT DO NOTHING;
 
 -- name: opted_out_addresses
 -- Those of these addresses that opted out.
-SELECT o.address FROM shardd.opt_outs o WHERE o.address = ANY (%(addresses)s::text[]);
+SELECT e.address FROM unnest(%(addresses)s::text[]) AS e(address)
+ WHERE EXISTS (SELECT FROM shardd.opt_outs o WHERE o.address = e.address) OR shardd.is_forgotten(e.address);
 
 -- name: take_back_opt_outs
 -- A person takes their opt-outs back by a message: see shardd.take_back. With `confirm`, they are answered through the device that received
@@ -71,9 +82,12 @@ ON CONFLICT (address) DO NOTHING
 RETURNING address;
 
 -- name: list_opt_outs
--- Opt-outs, newest first; NULL filters pass everything.
+-- Opt-outs, newest first; NULL filters pass everything. Of people who were forgotten, the first digits of a pseudonym are the address.
 SELECT address, recipient, source, device_id, words, note, said_at, created_by, created_at
-  FROM shardd.opt_outs
+  FROM (SELECT address, recipient, source, device_id, words, note, said_at, created_by, created_at FROM shardd.opt_outs
+         UNION ALL
+        SELECT 'forgotten ' || left(encode(pseudonym, 'hex'), 12), 'forgotten', 'forgotten', NULL, NULL, NULL, NULL, created_by, created_at
+          FROM shardd.forgotten WHERE pseudonym <> shardd.pseudonym('forgotten')) listed
  WHERE (%(source)s::text IS NULL OR source = %(source)s) AND (%(device_id)s::text IS NULL OR device_id = %(device_id)s)
  ORDER BY created_at DESC, address LIMIT %(most)s;
 

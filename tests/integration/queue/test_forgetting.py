@@ -1,0 +1,177 @@
+"""Forgetting a person: nothing of them is left in the database, and nothing is sent to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from shardd.incoming import Incoming
+from shardd.queue.database import Database
+from shardd.queue.forgetting import Forgetting
+from shardd.queue.inbox import Inbox
+from shardd.queue.opt_outs import NewOptOut, OptedOut, OptOutAdmin, OptOuts
+from tests.support.queue_rows import add_devices, connect, insert_jobs, row_of
+
+Connection = psycopg.Connection[Any]
+
+TO, ADDRESS, HIDDEN, OTHER = "+6281234567890", "6281234567890", "999888777666@lid", "+6281100001"
+NOON = 1_700_000_000.0
+TRACES = ("6281234567890", "999888777666", "Adelheid", "secret text", "81234567890")
+
+
+@pytest.fixture
+def owner(dsn: str) -> Iterator[Connection]:
+    with connect(dsn) as connection:
+        yield connection
+
+
+def traces(owner: Connection) -> list[str]:
+    """Tables with a row that has something of the person in it, whatever the column."""
+    tables = owner.execute(
+        "SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'shardd'::regnamespace AND c.relkind = 'r'"
+    ).fetchall()
+    pattern = "|".join(TRACES)
+    return [
+        table
+        for (table,) in tables
+        if owner.execute(f"SELECT 1 FROM shardd.{table} t WHERE t::text ~ %s LIMIT 1", [pattern]).fetchone()
+    ]
+
+
+async def know(dsn: str, database: Database, owner: Connection) -> dict[str, int]:
+    """A person of whom every table knows something; returns their jobs."""
+    add_devices(dsn, "d1")
+    given = {
+        "recipient": TO,
+        "reference": "order of 6281234567890",
+        "dedupe_key": "a 62 812-3456-7890",
+        "body": "secret text",
+    }
+    (sent,) = insert_jobs(dsn, "d1", 1, metadata='{"name": "Adelheid"}', order_group=ADDRESS, **given)
+    owner.execute(
+        "SELECT shardd.end_jobs(%s, 'failed', 'wamid.6281234567890 is not on WhatsApp', 'recipient')", [[sent]]
+    )
+    owner.execute("UPDATE shardd.archive SET message_id = 'wamid.6281234567890'")
+    (waits,) = insert_jobs(dsn, "d1", 1, recipient="0062 812 3456 7890", body="secret text", reference="order-2")
+    message = Incoming(
+        device_id="d1",
+        message_id="A1",
+        addresses=(HIDDEN, TO),
+        at=NOON,
+        text="secret text",
+        name="Adelheid",
+        quoted_id="x",
+    )
+    await Inbox(database).store([message], {})
+    hidden_only = Incoming(device_id="d1", message_id="A2", addresses=(HIDDEN,), at=NOON, text="secret text")
+    await Inbox(database).store([hidden_only], {})
+    opt_outs = OptOuts(database)
+    await opt_outs.store(OptedOut("d1", (TO, HIDDEN), "stop", NOON), None)
+    await opt_outs.take_back(OptedOut("d1", (TO, HIDDEN), "start", NOON + 5), "secret text")
+    await OptOutAdmin(database).add([NewOptOut(HIDDEN, "Adelheid")], source="operator", created_by="ada")
+    owner.execute("INSERT INTO shardd.device_groups (id) VALUES ('g')")
+    owner.execute("INSERT INTO shardd.contacts (device_group, address, device_id) VALUES ('g', %s, 'd1')", [ADDRESS])
+    owner.execute(
+        "INSERT INTO shardd.webhook_cursors (name, kinds, target, node, incarnation, expires_at) "
+        "VALUES ('crm', '{*}', 'x', 'n', gen_random_uuid(), now())"
+    )
+    owner.execute(
+        "INSERT INTO shardd.webhook_failures (name, id, event_id, at, kind, body, tries, error) "
+        "SELECT 'crm', id, event_id, at, kind, jsonb_build_object('type', kind, 'data', data)::text, 9, 'HTTP 500' "
+        "FROM shardd.all_events"
+    )
+    return {"sent": sent, "waits": waits}
+
+
+async def test_nothing_of_the_person_is_left_and_what_others_have_stays(
+    dsn: str, database: Database, owner: Connection
+) -> None:
+    jobs = await know(dsn, database, owner)
+    (theirs,) = insert_jobs(dsn, "d1", 1, recipient=OTHER, body="for another", reference="order-3")
+    events = owner.execute("SELECT count(*) FROM shardd.outbox").fetchall()
+    assert {"jobs", "messages", "outbox", "same_person", "contacts", "webhook_failures", "opt_out_log"} <= set(
+        traces(owner)
+    )
+    done = await Forgetting(database).forget([ADDRESS], created_by="ada")
+    assert done.addresses == [ADDRESS, HIDDEN]
+    assert (done.messages, done.in_flight) == (2, 0)
+    assert traces(owner) == []
+    assert row_of(dsn, theirs)["recipient"] == OTHER
+    assert row_of(dsn, jobs["waits"])["state"] == "opted_out"
+    assert row_of(dsn, jobs["waits"])["reference"] == "order-2", "a key of the producer without the number"
+    assert row_of(dsn, jobs["sent"])["recipient"] == "forgotten"
+    # The events are there, for readers that have not come so far.
+    assert owner.execute("SELECT count(*) FROM shardd.outbox").fetchall() >= events
+    assert (await Forgetting(database).forget([ADDRESS], created_by="ada")).jobs == 0
+
+
+async def test_messages_are_still_stopped_and_their_inserts_leave_no_trace(
+    dsn: str, producer_dsn: str, database: Database, owner: Connection
+) -> None:
+    await know(dsn, database, owner)
+    await Forgetting(database).forget([HIDDEN], created_by="ada")
+    with connect(producer_dsn) as producer:
+        for recipient in (TO, "+62 (0)812-3456-7890", HIDDEN):
+            (row,) = producer.execute(
+                "INSERT INTO shardd.jobs (device_id, recipient, body, metadata, reference, dedupe_key, order_group) "
+                "VALUES ('d1', %s, 'secret text', '{\"name\": \"Adelheid\"}', 'order-9', %s, %s) RETURNING id",
+                [recipient, f"for {recipient}", recipient],
+            ).fetchall()
+            job = row_of(dsn, row[0])
+            assert (job["state"], job["recipient"], job["reference"]) == ("opted_out", "forgotten", "order-9")
+    assert traces(owner) == []
+    assert await OptOuts(database).opted_out([ADDRESS, HIDDEN, "6281100001"]) == {ADDRESS, HIDDEN}
+    # Their STOP is in force already, and what is learned about them is not kept.
+    opt_outs = OptOuts(database)
+    assert not await opt_outs.store(OptedOut("d1", (TO,), "stop", NOON + 9), None)
+    await opt_outs.learn([(ADDRESS, "111222333444@lid")])
+    assert owner.execute("SELECT count(*) FROM shardd.same_person").fetchall() == [(0,)]
+    assert await opt_outs.opted_out(["111222333444@lid"]) == {"111222333444@lid"}
+
+
+async def test_the_person_takes_it_back(dsn: str, database: Database, owner: Connection) -> None:
+    add_devices(dsn, "d1")
+    opt_outs, forgetting = OptOuts(database), Forgetting(database)
+    await opt_outs.learn([(ADDRESS, HIDDEN)])
+    await forgetting.forget([ADDRESS], created_by="ada")
+    (now,) = owner.execute("SELECT extract(epoch FROM now())::double precision").fetchall()[0]
+    assert await opt_outs.take_back(OptedOut("d1", (TO, HIDDEN), "start", now - 60), None) == []
+    assert await forgetting.since(ADDRESS) is not None
+    assert len(await opt_outs.take_back(OptedOut("d1", (TO, HIDDEN), "start", now + 60), None)) == 2
+    assert await forgetting.since(ADDRESS) is None
+    assert row_of(dsn, insert_jobs(dsn, "d1", 1, recipient=TO)[0])["state"] == "queued"
+
+
+async def test_what_was_erased_cannot_be_sent_again(dsn: str, database: Database, owner: Connection) -> None:
+    jobs = await know(dsn, database, owner)
+    await Forgetting(database).forget([ADDRESS], created_by="ada")
+    obstacles = owner.execute("SELECT obstacle FROM shardd.retries WHERE id = %s", [jobs["sent"]]).fetchall()
+    assert obstacles == [("opted_out",)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM shardd.pseudonym_key",
+        "SELECT * FROM shardd.forgotten",
+        "SELECT shardd.pseudonym('6281234567890')",
+        "SELECT shardd.is_forgotten('6281234567890')",
+        "DELETE FROM shardd.forgotten",
+        "SELECT shardd.forget('{6281234567890}', 'me')",
+    ],
+)
+async def test_no_producer_reads_or_removes_a_pseudonym(producer_dsn: str, database: Database, statement: str) -> None:
+    await Forgetting(database).forget([ADDRESS], created_by="ada")
+    with connect(producer_dsn) as producer, pytest.raises(errors.InsufficientPrivilege):
+        producer.execute(statement)
+
+
+async def test_the_list_shows_them_as_forgotten(database: Database) -> None:
+    await Forgetting(database).forget([ADDRESS], created_by="ada")
+    (shown,) = await OptOutAdmin(database).newest(10)
+    assert (shown.source, shown.recipient, shown.created_by) == ("forgotten", "forgotten", "ada")
+    assert ADDRESS not in shown.address
