@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
 from tests.acceptance.test_opt_outs import queue
 from tests.fixtures.whatsapp_fleet import Fleet
 from tests.whatsapp_server.wire.nodes import lid_jid
@@ -21,7 +22,7 @@ NEVER = ("+999123456789", "123456", "00000000000", "+62 81")
 
 async def test_an_opt_out_holds_for_the_person(fleet: Fleet) -> None:
     (phone,) = fleet.add(1)
-    known, hidden, proof = (fleet.stranger() for _ in range(3))
+    known, hidden, stored, dialled, listed_number, proof = (fleet.stranger() for _ in range(6))
     # Longer than this test takes: every message is the first client's.
     regions = {"whatsapp": {"default_region": "ID", "idle_close": "10m"}}
     daemon = fleet.daemon(transports=regions)
@@ -51,6 +52,19 @@ async def test_an_opt_out_holds_for_the_person(fleet: Fleet) -> None:
     await fleet.until(lambda: fleet.rows("SELECT 1 FROM shardd.opt_outs WHERE address = %s", str(lid_jid(hidden))))
     await fleet.job_is(fleet.send(phone, "an offer", hidden), "opted_out")
     assert fleet.job(fleet.send(phone, "an offer", hidden))["state"] == "opted_out", "known at its INSERT from now on"
+
+    # From somebody whose number only the session store knows.
+    with psycopg.connect(sessions_dsn(fleet.dsn), autocommit=True) as store:
+        lid = lid_jid(stored).user
+        store.execute("INSERT INTO whatsmeow_lid_map (lid, pn) VALUES (%s, %s)", [lid, stored])
+    control.write(phone.name, stored, "stop", hidden=True)
+    await fleet.until(lambda: fleet.rows("SELECT 1 FROM shardd.opt_outs WHERE address = %s", stored))
+
+    # The directory lists one number under another, and that one opted out.
+    control.listed_as({dialled: listed_number})
+    fleet.rows("INSERT INTO shardd.opt_outs (recipient) VALUES (%s)", f"+{listed_number}")
+    await fleet.job_is(fleet.send(phone, "an offer", dialled), "opted_out")
+    assert fleet.job(fleet.send(phone, "an offer", dialled))["state"] == "opted_out"
 
     # A number that opted out, written to by its LID.
     (job,) = queue(fleet, phone, ["an offer"], f"{lid_jid(known)}")

@@ -199,6 +199,10 @@ class Commands:
         """Set the numbers that are not on WhatsApp; all others are."""
         self._network.not_on_whatsapp = set(numbers)
 
+    def listed_as(self, numbers: dict[str, str]) -> None:
+        """Set the numbers of accounts that the directory lists under other numbers."""
+        self._network.listed_as = dict(numbers)
+
     def write(self, device: str, sender: str, text: str, group: str = "", *, hidden: bool = False) -> str:
         """A phone writes to a device; returns the message id."""
         message = incoming.text_message(text)

@@ -207,6 +207,10 @@ class ControlClient:
         """Set the numbers that are not on WhatsApp; all others are."""
         self.call("not_on_whatsapp", numbers=list(numbers))
 
+    def listed_as(self, numbers: dict[str, str]) -> None:
+        """Set the numbers of accounts that the directory lists under other numbers, as in Mexico and Brazil."""
+        self.call("listed_as", numbers=numbers)
+
     def write(self, device: str, sender: str, text: str, *, group: str = "", hidden: bool = False) -> str:
         """Send a text from a phone to a device, which gets it at its next login if it is offline; returns the message id.
 

@@ -27,7 +27,7 @@ def _user(network: Network, user: Node, wanted: list[str], has_devices: Callable
     if not isinstance(user.attributes.get("jid"), JID):
         return _contact_by_number(network, user)
     jid = user.jid("jid")
-    exists = jid.number not in network.not_on_whatsapp
+    exists = jid.number not in network.not_on_whatsapp and jid.number not in network.listed_as
     parts = [Node("contact", {"type": "in" if exists else "out"})] if "contact" in wanted else []
     if exists and "lid" in wanted:
         parts.append(Node("lid", {"val": lid_jid(jid.number)}))
@@ -45,6 +45,7 @@ def _contact_by_number(network: Network, user: Node) -> Node:
     number = typed.decode().lstrip("+").partition("@")[0]
     if not number.isdigit():
         raise MalformedStanzaError(f"not a phone number: {typed!r}")
+    number = network.listed_as.get(number, number)
     exists = number not in network.not_on_whatsapp
     attributes: Attributes = {"jid": lid_jid(number) if exists else number_jid(number)}
     attributes["pn_jid"] = number_jid(number)

@@ -66,6 +66,7 @@ class Network:
     record: Record = field(default_factory=Record)
     pairing_offers: dict[str, PairingOffer] = field(default_factory=dict)  # by each reference of its QR codes
     not_on_whatsapp: set[str] = field(default_factory=set)
+    listed_as: dict[str, str] = field(default_factory=dict)  # the number under which the directory lists another one
     connections: set[ChatConnection] = field(default_factory=set)  # logged in or connecting
     _phones: dict[str, Phone] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -102,5 +103,6 @@ class Network:
         self.groups.clear()
         self.media.clear()
         self.not_on_whatsapp.clear()
+        self.listed_as.clear()
         self.settings = Settings()
         self.accounts.clear_standing()

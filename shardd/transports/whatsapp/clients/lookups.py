@@ -13,7 +13,7 @@ from typing import TypeVar
 from neonize.exc import GetJIDFromStoreError, NeonizeError
 
 from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError, PermanentError, SendError, TransientError
-from shardd.persons import GROUP_SERVER, USER_SERVER, of_number, recipient_at
+from shardd.persons import GROUP_SERVER, HIDDEN_SERVER, USER_SERVER, of_number, recipient_at
 from shardd.transports.whatsapp.clients.client import Client, ClientFailedError
 from shardd.transports.whatsapp.clients.library import JID, format_jid, parse_jid
 from shardd.transports.whatsapp.messages.failures import SendContext, send_error, store_error
@@ -91,7 +91,7 @@ async def other_addresses(
     if readers is None:
         return ()
     found = {recipient_at(one).address for one in (jid, *readers)}
-    if "@" in address:
+    if jid.endswith(f"@{HIDDEN_SERVER}"):
         number = await ask(client, lambda: client.handle.get_pn_from_lid(parse_jid(jid)), timeout)
         found |= {of_number(number.User).address} if number.User else set()
     return tuple(sorted(found - {address}))
