@@ -83,10 +83,10 @@ def _prepare(connection: psycopg.Connection[Any], finished: int) -> None:
         connection.execute(
             "INSERT INTO shardd.archive (id, device_id, recipient, kind, body, priority, run_at, max_attempts, on_doubt, "
             "created_at, producer, token, attempt, failures, claimed_epoch, claimed_at, state, message_id, class, rendered, "
-            "confirms) "
+            "confirms, address) "
             "SELECT n, 'bench-' || to_char(n %% %s, 'FM0000'), '+49151' || to_char(n, 'FM00000000'), 'text', %s, 0, now(), 5, "
-            "'hold', now(), '', n, 1, 0, 1, now(), 'sent', 'sandbox-' || n || '-1', 'marketing', false, false "
-            "FROM generate_series(%s::bigint, %s) n",
+            "'hold', now(), '', n, 1, 0, 1, now(), 'sent', 'sandbox-' || n || '-1', 'marketing', false, false, "
+            "'49151' || to_char(n, 'FM00000000') FROM generate_series(%s::bigint, %s) n",
             (DEVICES, BODY, first, min(first + STEP - 1, finished)),
         )
     connection.execute("SELECT setval(pg_get_serial_sequence('shardd.jobs', 'id'), %s)", (finished,))

@@ -77,7 +77,7 @@ def outcome(connection: Connection, job: int | None) -> dict[str, Any]:
 
 # ---- what is refused
 
-PHONE = r"(?s)recipient '.*' is neither a phone number nor a WhatsApp address"
+PHONE = r"(?s)recipient '.*' (is neither|cannot be).* phone number"
 
 REFUSALS = [
     # fields, SQLSTATE's class, column, message, a word of the hint
@@ -144,8 +144,9 @@ REFUSALS = [
         for recipient in (
             "", " ", "ada", "12345", "+12345", "1234567890123456", "+49 151 123 45 6789 01234567", "++491511234567",
             "49a1511234567", "@s.whatsapp.net", "628@s.whatsapp.net", "628123456@example.org", "628123456@s.whatsapp.net.x",
-            "628123456@S.WHATSAPP.NET", "12@g.us", "628123456-12@g.us", "+628123456@s.whatsapp.net", "628123456\n",
-            "\u0661\u0662\u0663\u0664\u0665\u0666\u0667", "1" + " " * 100 + "23456", "628123456; DROP TABLE jobs",
+            "628123456@S.WHATSAPP.NET", "12@g.us", "628123456-12@g.us", "+628123456@s.whatsapp.net", "123456", "00000000000",
+            "+123456789012345", "0812-3456-7890", "+999123456789", "+6281234@s.whatsapp.net", "628123@s.whatsapp.net",
+            "+628123456x", "\u0661\u0662\u0663\u0664\u0665\u0666\u0667", "1" + " " * 300 + "23456", "628123456; DROP TABLE jobs",
         )
     ),
     *(({"body": body}, errors.CheckViolation, "body", "body is empty", "needs a body") for body in ("", " ", "\n\t \r\n")),
@@ -250,7 +251,8 @@ ACCEPTED = [
     *(
         {"recipient": recipient}
         for recipient in (
-            "123456", "+123456789012345", "0812-3456-7890", "+49 (151) 123-456/78", "(030) 1234.567", "628123456@s.whatsapp.net",
+            "+6281234567", "6281234567890", "+49 (151) 123-456/78", "+49 (0)30 1234.567", "6281234567@s.whatsapp.net",
+            "628123456789\n", "6281234567:3@c.us", "\u200e+62\u00a0812\u20113456\u20117890",
             "98765432101234@lid", "120363025246125486@g.us", "6281234567-1583934859@g.us",
         )
     ),
