@@ -21,7 +21,7 @@ DEFAULT_WORDS: Final = (
     "стоп, отписаться, отпишите меня, "  # ru
     "abonelikten çık, "  # tr  # noqa: RUF001 - a letter of Turkish
     "退订, 取消订阅, 配信停止, "  # zh, ja
-    # buttons of marketing templates; "Stop promotions" is the one that Meta proposes
+    # usual buttons of marketing templates
     "stop promotions, stop promo, unsubscribe from promos, unsubscribe from all, hentikan promosi, stop promosi, "
     "werbung beenden, detener promociones, parar promoções, arrêter les promotions, interrompi promozioni"
 )

@@ -155,11 +155,10 @@ async def test_a_status_that_means_not_carried_out(
         assert error.state == (DeviceState.LOGGED_OUT if status == 401 else None)
 
 
-WABLAS_DOCS = "wablas.com/documentation/api"
-CLIENTS = "answers that published clients record"
-NOWHERE = "published nowhere: what such a sentence would mean"
+CLIENTS = "answers that published clients record; the platform's own reference was not readable"
+NOWHERE = "no source was found: what such a sentence would mean"
 SENTENCES: list[tuple[str, type[SendError], ErrorClass, str]] = [
-    ("token invalid", DeviceUnavailableError, ErrorClass.ACCOUNT, WABLAS_DOCS),
+    ("token invalid", DeviceUnavailableError, ErrorClass.ACCOUNT, CLIENTS),
     ("secret key invalid", DeviceUnavailableError, ErrorClass.ACCOUNT, CLIENTS),
     ("device not found", DeviceUnavailableError, ErrorClass.ACCOUNT, CLIENTS),
     ("Invalid API Key", DeviceUnavailableError, ErrorClass.ACCOUNT, CLIENTS),
