@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import psycopg
+import pytest
 
 from shardd.incoming_spool import IncomingSpool
 from tests.fixtures.whatsapp_fleet import Fleet, Phone
@@ -238,4 +242,36 @@ async def test_a_spool_that_takes_nothing_is_reported_and_the_message_stored(fle
     await daemon.until(lambda status: not status["problem_kinds"]["inbox"])
     await online(fleet, phone, person, "still here")
     assert [one["text"] for one in events(fleet)] == ["can you hear me?"]
+    assert await daemon.stop() == 0
+
+
+@contextmanager
+def full_disk(folder: Path) -> Iterator[None]:
+    """A disk without a free byte in the place of a folder."""
+    folder.mkdir(0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", folder], check=True)
+    try:
+        (folder / "ballast").write_bytes(b"x" * (1 << 20))
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a disk")
+async def test_a_full_disk_ends_no_worker_and_loses_nothing(fleet: Fleet) -> None:
+    (phone,) = fleet.add(1)
+    person, other = fleet.stranger(), fleet.stranger()
+    daemon = fleet.daemon()
+    with full_disk(IncomingSpool(daemon.state_dir).folder):
+        await daemon.start()
+        await online(fleet, phone, person)
+        workers = set(daemon.worker_pids())
+        fleet.server.control.write(phone.name, person, "can you hear me?")
+        fleet.server.control.write(phone.name, other, "STOP")
+        await fleet.until(lambda: len(inbox(fleet)) == 2 and fleet.rows("SELECT 1 FROM shardd.opt_outs"))
+        status = await daemon.until(lambda status: bool(status["problem_kinds"]["inbox"]))
+        assert any("No space left on device" in text for text in status["problems"])
+        await online(fleet, phone, person, "still here")
+        assert set(daemon.worker_pids()) == workers
+    await daemon.until(lambda status: not status["problem_kinds"]["inbox"])
     assert await daemon.stop() == 0
