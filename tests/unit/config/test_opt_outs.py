@@ -40,6 +40,10 @@ def test_by_default_words_count_and_nothing_is_answered_or_exempt() -> None:
         (f"words: {'x' * 201}", "that is too long; write at most 200 characters"),
         ("confirm: ''", "is empty; write a sentence, or null"),
         (f"confirm: {'x' * (MOST_MESSAGE + 1)}", f"write at most {MOST_MESSAGE} characters"),
+        (
+            "take_back_words: start, STOP!",
+            "has STOP!, which is one of opt_outs.words; write words that only ask for messages",
+        ),
         ("exempt: marketing", "has a part marketing that an opt-out always stops; write service or reply"),
         ("exempt: service, marketing", "has a part marketing"),
         ("exempt: servise", "has a part servise that is not one of service, reply; write service"),

@@ -1,0 +1,65 @@
+"""Forgetting a person while the daemon runs: nothing of them stays, nothing is sent, and only they end it."""
+
+from __future__ import annotations
+
+from tests.fixtures.whatsapp_fleet import Fleet
+from tests.support.command import Command
+
+WORDS = {"take_back_words": "start", "take_back_confirm": "Welcome back."}
+
+
+async def test_a_forgotten_person_gets_nothing_until_they_write_start(fleet: Fleet) -> None:
+    (phone,) = fleet.add(1)
+    person = fleet.stranger()
+    daemon = fleet.daemon(opt_outs=WORDS)
+    shardd = Command(daemon.config_file)
+    await daemon.start()
+    await fleet.job_is(fleet.send(phone, "a secret", person), "sent")
+    fleet.server.control.write(phone.name, person, "I am Adelheid")
+    await fleet.until(lambda: fleet.rows("SELECT 1 FROM shardd.messages WHERE text = 'I am Adelheid'"))
+    (row,) = fleet.rows(
+        "INSERT INTO shardd.jobs (device_id, recipient, body, run_at) VALUES (%s, %s, %s, now() + interval '1 day') RETURNING id",
+        *(phone.id, f"+{person}", "another secret"),
+    )
+
+    done = (await shardd("opt-out", "forget", f"+{person}", "--yes", "--json")).json
+    assert person in done["addresses"]
+    assert (done["ended"], done["jobs"], done["messages"], done["in_flight"]) == (1, 2, 1, 0)
+    tables = (
+        "jobs",
+        "archive",
+        "messages",
+        "outbox",
+        "opt_outs",
+        "opt_out_log",
+        "same_person",
+        "contacts",
+        "dedupe_keys",
+    )
+    pattern = f"{person}|secret|Adelheid"
+    found = [table for table in tables if fleet.rows(f"SELECT 1 FROM shardd.{table} t WHERE t::text ~ %s", pattern)]
+    assert found == []
+    assert fleet.job(row["id"])["state"] == "opted_out"
+    assert "forgotten" in (await shardd("opt-out", "show", f"+{person}")).out
+    assert {row["source"] for row in (await shardd("opt-out", "list", "--json")).json} == {"forgotten"}
+
+    late = fleet.send(phone, "a third secret", person)
+    assert (fleet.job(late)["state"], fleet.job(late)["recipient"]) == ("opted_out", "forgotten")
+    fleet.server.control.write(phone.name, person, "start")
+    await fleet.until(lambda: fleet.seen("Welcome back."))
+    await fleet.job_is(fleet.send(phone, "welcome", person), "sent")
+    assert await daemon.stop() == 0
+    assert not [
+        message
+        for message in fleet.server.control.messages()
+        if "secret" in message.text and message.text != "a secret"
+    ]
+
+
+async def test_what_cannot_be_forgotten_is_said(fleet: Fleet) -> None:
+    daemon = fleet.daemon()
+    await daemon.start()
+    shardd = Command(daemon.config_file)
+    group = await shardd("opt-out", "forget", "120363041234567890@g.us", "--yes")
+    assert (group.code, "a group is not a person" in group.err) == (64, True)
+    assert await daemon.stop() == 0
