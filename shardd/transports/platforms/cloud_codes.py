@@ -1,9 +1,9 @@
 """What each error code of the Cloud API means for a message, a number and an account: one table of data. Pure.
 
 The list is Meta's: developers.facebook.com/documentation/business-messaging/whatsapp/support/error-codes, updated on 18 June
-2026 (`LIST`), with the general codes of the Graph API's page on error handling (17, 102, 104, 341, 613) and, at the end, codes
-that earlier versions of the list had. Meta returns an error in the answer to the request, later by webhook, or both; this table
-serves both ways. A code that is not in it is unknown, and its error says so.
+2026 (`LIST`; read in two public transcriptions), with the general codes of the Graph API's page on error handling (17, 102, 104,
+341, 613) and, at the end, codes that earlier versions of the list had. Meta returns an error in the answer to the request, later
+by webhook, or both; this table serves both ways. A code that is not in it is unknown, and its error says so.
 
 All codes mean that the message was not sent, 1 and 131000 included: Meta's words for them are "failed to send", and to try again.
 """

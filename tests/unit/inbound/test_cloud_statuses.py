@@ -10,9 +10,8 @@ from shardd.errors import DeviceUnavailableError, ErrorClass, PermanentError, Se
 from shardd.supervisor.inbound.cloud_statuses import Status, read_status
 
 NUMBER = "106540352242922"
-WEBHOOKS = "developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/reference/messages/status"
+# The fields are those that published clients read; biz_opaque_callback_data is what the message was sent with.
 SENT = {
-    # WEBHOOKS: of a message that was sent with biz_opaque_callback_data.
     "id": "wamid.HBgLMTY1MDM4Nzk0MzkVAgARGBI3MTE5MjVBOTE3MDk5QUVFM0YA",
     "status": "sent",
     "timestamp": "1750030073",
