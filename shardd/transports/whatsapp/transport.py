@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ from shardd.errors import (
     InDoubtError,
     PermanentError,
     SharddError,
-    TransientError,
 )
 from shardd.ipc import DeviceSpec, JobSpec
 from shardd.persons import Recipient, recipient_at
@@ -128,7 +126,7 @@ class WhatsappTransport(Transport):
         message = None if outgoing.needs_media(job) else add_quote(outgoing.plain_message(job), job)
         await self._check_restriction(device, recipient)
         client = await self._clients.get_or_refresh(device)
-        async with self._using(client):
+        async with self._clients.in_use(client):
             await client.caught_up()
             jid, readers = await self._find_readers(client, recipient, jid or recipient.jid)
             timeout = self._settings.answer_timeout
@@ -146,7 +144,7 @@ class WhatsappTransport(Transport):
     async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Prepared) -> Sent:  # noqa: ARG002 - it is prepared
         """One call of the library, and its result."""
         number = prepared.recipient.number
-        async with self._using(prepared.client):
+        async with self._clients.in_use(prepared.client):
             copies = Copies(prepared.readers, own=own_addresses(prepared.client))
             try:
                 message_id = await self._send(prepared, copies)
@@ -187,20 +185,6 @@ class WhatsappTransport(Transport):
         return self._clients.connects
 
     # ---- inside
-
-    @asynccontextmanager
-    async def _using(self, client: Client) -> AsyncIterator[None]:
-        """While a client is used. If an error is that of a session that was deleted meanwhile, that is raised and reported."""
-        async with self._clients.in_use(client):
-            try:
-                yield
-            except (TransientError, DeviceUnavailableError, InDoubtError) as error:
-                try:
-                    await self._clients.check_session(client)
-                except DeviceUnavailableError as missing:
-                    if not isinstance(error, InDoubtError):
-                        raise missing from None
-                raise
 
     async def _send(self, prepared: Prepared, copies: Copies) -> str:
         recipient = prepared.recipient

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import psycopg
+
 from tests.integration.whatsapp.conftest import MakeDevice, StartHost
 from tests.integration.whatsapp.host_process import HostProcess
 from tests.whatsapp_server.launch import ServerProcess
@@ -13,7 +15,7 @@ RECIPIENT = "+6281234567890"
 
 
 async def test_a_visit_hears_what_waited_however_long_that_takes_and_shows_presence(
-    host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
+    host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess, store: str
 ) -> None:
     # Longer than a send would wait for it.
     whatsapp.control.settings(backlog_delay=4.0)
@@ -31,6 +33,12 @@ async def test_a_visit_hears_what_waited_however_long_that_takes_and_shows_prese
     counts = await host.ask("counts")
     assert (counts["connects"], counts["open"]) == (2, 1)
     assert len(whatsapp.control.events("presence")) == 2
+    # Nor does it trust a client whose session was deleted meanwhile.
+    with psycopg.connect(store) as connection:
+        connection.execute("DELETE FROM whatsmeow_device WHERE jid = %s", [device["session"]])
+    assert "is not in the session store" in await host.ask("visit", device=device)
+    assert (await host.event("device_changed", device["id"]))["state"] == "unpaired"
+    await host.until(open=0)
 
 
 async def test_a_visit_that_connects_gives_way_to_a_send(

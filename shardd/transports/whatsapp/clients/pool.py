@@ -174,7 +174,7 @@ class Clients:
             raise DeviceUnavailableError(GAVE_WAY, retry_after=BUSY_RETRY)
         client = visit.result()
         if client is before:
-            await self.check_session(client)
+            await self._check_session(client)
         slot.visited_since = used_at
         self._attend(slot, client)
 
@@ -365,8 +365,11 @@ class Clients:
         slot.gone, slot.session, slot.digest = None, device.session, digest
         return device.session
 
-    async def check_session(self, client: Client) -> None:
-        """After an error of an open client. Raises DeviceUnavailableError if its session was deleted; then it is closed."""
+    async def _check_session(self, client: Client) -> None:
+        """At a visit of an open client. Raises DeviceUnavailableError if its session was deleted; then it is closed.
+
+        A send notices that by itself: nothing can be encrypted, so its client is closed, and the next one finds no session.
+        """
         try:
             digest = await self._store.session_digest(client.session)
         except DatabaseError:
