@@ -92,7 +92,7 @@ async def test_stop_stops_what_is_queued_and_is_confirmed_once(fleet: Fleet) -> 
     shardd = Command(daemon.config_file)
     shown = (await shardd("opt-out", "show", national, "--json")).json
     assert shown["address"] == person
-    assert (shown["heard"][0]["words"], shown["heard"][0]["again"]) == ("STOP!", False)
+    assert (shown["heard"][0]["words"], shown["heard"][0]["kind"]) == ("STOP!", "opted_out")
     assert {job["id"] for job in shown["jobs_stopped"]} == set(queued)
 
 
@@ -183,7 +183,9 @@ async def test_stop_at_the_cloud_api_stops_and_is_confirmed_there(
     )
     await daemon.start()
     body = json.dumps(
-        notification(messages=[{"from": "6281234567890", "type": "text", "text": {"body": "Berhenti!"}}])
+        notification(
+            messages=[{"id": "wamid.1", "from": "6281234567890", "type": "text", "text": {"body": "Berhenti!"}}]
+        )
     ).encode()
     async with aiohttp.ClientSession() as http:
         url = f"http://{webhook['listen']}/cloud_api"
