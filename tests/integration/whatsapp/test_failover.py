@@ -15,7 +15,7 @@ from tests.support.servers import Server
 from tests.whatsapp_server.launch import ServerProcess
 from tests.whatsapp_server.seed import seed_postgres
 
-RECIPIENT = "+62 812-3456-7890"
+RECIPIENT = "6281234567890"
 
 
 def store_of(*ports: int) -> str:
@@ -43,7 +43,7 @@ async def test_sessions_go_on_with_the_standby_that_is_promoted(
     await asyncio.to_thread(standby.promote)
     # The first has its client open, and writes to somebody new, which takes keys out of the store; the second is opened now.
     for device in devices:
-        assert "message_id" in await host.send(device, "+62 812-3456-7891", "after")
+        assert "message_id" in await host.send(device, "6281234567891", "after")
     assert (await host.ask("counts"))["connects"] == 2
     seen = await whatsapp.async_control.wait_messages(2, recipient="6281234567891")
     assert [message.text for message in seen] == ["after", "after"]

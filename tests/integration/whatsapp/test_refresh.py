@@ -9,7 +9,7 @@ from tests.integration.whatsapp.conftest import MakeDevice, StartHost
 from tests.integration.whatsapp.host_process import HostProcess
 from tests.whatsapp_server.launch import ServerProcess
 
-RECIPIENT = "+62 812-3456-7890"
+RECIPIENT = "6281234567890"
 NUMBER = "6281234567890"
 
 

@@ -28,6 +28,8 @@ class OpenClient:
     used_at: float
     """When it was last used."""
     busy: bool = False
+    hearing: bool = False
+    """It still hears what waited for it: it is not idle, but may be closed to make room."""
     undelivered: int = 0
     """Messages that it sent and that no device of their recipient has confirmed."""
     undelivered_at: float = 0.0
@@ -95,7 +97,7 @@ def _rank(client: OpenClient, budget: Budget, now: float) -> tuple[_Worth, float
 
 def _closes_at(client: OpenClient, budget: Budget, now: float) -> float:
     """When it is closed if nothing happens. A device that is due by then has sent, or is not going to."""
-    ends = [client.used_at + budget.idle_close]
+    ends = [(now if client.hearing else client.used_at) + budget.idle_close]
     if client.undelivered:
         ends.append(client.undelivered_at + budget.linger)
     if client.next_send is not None and _worth(client, budget, now) is _Worth.SENDS_SOON:
@@ -105,5 +107,5 @@ def _closes_at(client: OpenClient, budget: Budget, now: float) -> float:
 
 def _changes_at(client: OpenClient, budget: Budget, now: float) -> float:
     """The earliest time at which it may have to be closed: whatever is undelivered may be confirmed at any moment."""
-    idle = (now if client.busy else client.used_at) + budget.idle_close
+    idle = (now if client.busy or client.hearing else client.used_at) + budget.idle_close
     return max(idle, now)

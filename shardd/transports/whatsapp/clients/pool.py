@@ -93,12 +93,9 @@ class ClientSlot:
         """What is known about its client; None: it has none."""
         if self.client is None:
             return None
-        now = asyncio.get_running_loop().time()
-        busy = bool(self.in_use) or self.lock.locked() or self._held_until > now
+        busy = bool(self.in_use) or self.lock.locked() or self._held_until > asyncio.get_running_loop().time()
         undelivered, at = self.client.recent.undelivered()
-        # While it hears what waited for it, it is not idle, but it may be closed to make room.
-        used_at = self.used_at if self.attended is None else now
-        return OpenClient(self.device_id, used_at, busy, undelivered, at)
+        return OpenClient(self.device_id, self.used_at, busy, self.attended is not None, undelivered, at)
 
 
 class Clients:

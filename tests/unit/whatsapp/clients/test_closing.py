@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ def closed(*clients: OpenClient, needed: int = 0) -> str:
         ({"idle": 59.0}, False),
         ({"idle": 60.0}, True),
         ({"idle": 9999.0, "busy": True}, False),
+        ({"idle": 9999.0, "hearing": True}, False),
         ({"idle": 60.0, "sent": 60.0}, False),
         ({"idle": 299.0, "sent": 299.0}, False),
         ({"idle": 300.0, "sent": 300.0}, True),
@@ -51,7 +53,7 @@ def test_room_is_made_by_the_delivered_first_then_the_undelivered_then_who_sends
         client("waits longer", 40.0, sent=40.0),
         client("fresh", 1.0),
         client("used", 50.0, busy=True),
-        client("old", 9.0),
+        client("old", 9.0, hearing=True),
     ]
     order = ["old", "fresh", "waits longer", "waits", "later", "soon"]
     for needed in range(len(order) + 2):
@@ -69,6 +71,7 @@ def test_what_closes_anyway_makes_room_and_nothing_else_is_closed_for_it() -> No
             device_id=st.uuids().map(str),
             used_at=st.floats(NOW - 1000, NOW) | st.just(float("-inf")),
             busy=st.booleans(),
+            hearing=st.booleans(),
             undelivered=st.integers(0, 3),
             undelivered_at=st.floats(NOW - 1000, NOW),
             next_send=st.none() | st.floats(NOW - 100, NOW + 200),
@@ -89,5 +92,5 @@ def test_the_choice_is_safe_bounded_and_in_time(clients: list[OpenClient], neede
         assert NOW + IDLE / 4 <= choice.look_again <= NOW + IDLE
     # Without a send meanwhile, every client is closed in the end, whatever is undelivered.
     late = NOW + IDLE + LINGER + 201.0
-    idle = [OpenClient(one.device_id, one.used_at, False, one.undelivered, one.undelivered_at) for one in clients]
+    idle = [replace(one, busy=False, hearing=False, next_send=None) for one in clients]
     assert len(choose(idle, budget, late).close) == len(clients)
