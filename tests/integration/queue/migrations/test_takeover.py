@@ -242,7 +242,7 @@ def test_no_event_is_forged_or_deleted(producer: Connection) -> None:
         "INSERT INTO shardd.outbox (kind) VALUES ('x')", "INSERT INTO shardd.archive (id) VALUES (1)",
         "DELETE FROM shardd.events", "INSERT INTO shardd.events (kind) VALUES ('x')",
         "DELETE FROM shardd.opt_outs", "DELETE FROM shardd.opt_out_log",
-        "INSERT INTO shardd.opt_out_log (address, again, source, created_by) VALUES ('628', false, 'producer', 'x')",
+        "INSERT INTO shardd.opt_out_log (address, kind, source, created_by) VALUES ('628', 'taken_back', 'x', 'x')",
     ):  # fmt: skip
         with pytest.raises((errors.InsufficientPrivilege, errors.ObjectNotInPrerequisiteState)):
             producer.execute(statement)  # type: ignore[call-overload]  # the statements above
