@@ -58,7 +58,8 @@ class IncomingSpool:
         except (OSError, UnsafeFileError) as error:
             self._error = self._describe(error)
             raise
-        self._error = None
+        if not message.opt_out:  # an opt-out is also written while there is no room for others
+            self._error = None
         return name
 
     def check(self) -> str | None:

@@ -106,6 +106,7 @@ def test_a_disk_without_room_takes_only_opt_outs_and_recovers(tmp_path: Path, mo
     assert str(spool.check()).endswith(os.strerror(errno.ENOSPC))
     name = spool.keep(message(opt_out=True))
     assert spool.names() == [name]
+    assert spool._error is not None
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
         spool.keep(message())
     monkeypatch.setattr(incoming_spool, "SPARE", 0)

@@ -98,8 +98,8 @@ class InboxWriter(Service):
         self._lost = 0
         self._error = ""
         self._wake = asyncio.Event()
-        self._scanned_for = 0.0
-        """Seconds that the last look at the folder took."""
+        self._look_at = 0.0
+        """When to look at the folder again, on the monotonic clock."""
         self.configure(config)
         try:
             self._scan()
@@ -112,11 +112,15 @@ class InboxWriter(Service):
         self._include = (config.inbox.include or ()) if config.inbox.keep else None
 
     def arrived(self, arrived: ipc.Arrived) -> None:
-        """A worker has received a message. An opt-out is in force when this returns."""
+        """A worker has received a message. An opt-out is in force when this returns, unless its file cannot be read now."""
         if arrived.unspooled is not None:
             self._take_unspooled(arrived.unspooled)
-        elif arrived.name is not None and arrived.name.endswith(OPT_OUT):
-            self._take(arrived.name)
+        elif arrived.name is not None:
+            try:
+                self._take(arrived.name)
+            except OSError as error:
+                self._look_at = 0.0
+                log.warning("the file of a message cannot be read", action="inbox", file=arrived.name, error=str(error))
         self._wake.set()
 
     def receive(self, message: Incoming) -> None:
@@ -134,14 +138,14 @@ class InboxWriter(Service):
     async def serve(self) -> None:
         """Store messages as they arrive, and retry."""
         while True:
-            await wait_for_event(self._wake, max(POLL, SHARE * self._scanned_for))
+            await wait_for_event(self._wake, max(0.0, self._look_at - time.monotonic()))
             self._wake.clear()
-            if not await self._store_all():
+            if not await self._store_all(look=time.monotonic() >= self._look_at):
                 await asyncio.sleep(RETRY)
 
     async def close(self) -> None:
         """Store the last ones; the next start finds the others in the spool."""
-        await self._store_all()
+        await self._store_all(look=True)
 
     def problems(self) -> Iterator[Problem]:
         """Messages that wait for long, are lost or damaged, and a spool that takes none."""
@@ -169,11 +173,12 @@ class InboxWriter(Service):
 
     # ---- inside
 
-    async def _store_all(self) -> bool:
-        """Store all that can be stored now; False: something failed."""
+    async def _store_all(self, *, look: bool) -> bool:
+        """Store all that can be stored now, after a `look` at the folder; False: something failed."""
         error: Exception | None = None
         try:
-            self._scan()
+            if look:
+                self._scan()
         except OSError as unreadable:
             error = unreadable  # what is only in memory can be stored
         try:
@@ -189,22 +194,33 @@ class InboxWriter(Service):
         return error is None
 
     def _scan(self) -> None:
+        """Take what is in the folder. Raises OSError, also when only some files cannot be read: the others are taken."""
+        self._look_at = 0.0
         began = time.monotonic()
+        unreadable: OSError | None = None
         for name in self._spool.names():
-            self._take(name)
-        self._scanned_for = time.monotonic() - began
+            try:
+                self._take(name)
+            except OSError as error:
+                unreadable = error
+        if unreadable is not None:
+            raise unreadable
+        now = time.monotonic()
+        self._look_at = now + max(POLL, SHARE * (now - began))
 
     def _take(self, name: str) -> None:
-        """A file of the spool. An opt-out without room on the list's side is taken at a later look."""
+        """A file of the spool. An opt-out without room on the list's side is taken at a later look. Raises OSError."""
         if name in self._seen:
+            return
+        # Read first: of one that cannot be read now, nothing may be stored before it is an opt-out that waits for the list.
+        opt_out = self._spool.read(name) if name.endswith(OPT_OUT) else None
+        if opt_out is None and name.endswith(OPT_OUT):
             return
         one = _Waiting(time.monotonic(), name=name)
         self._seen.add(name)
         self._waiting[one] = None
-        if name.endswith(OPT_OUT):
-            message = self._spool.read(name)
-            if message is None or not self._take_opt_out(one, message):
-                self._drop(one)
+        if opt_out is not None and not self._take_opt_out(one, opt_out):
+            self._drop(one)
 
     def _take_unspooled(self, message: Incoming) -> None:
         if self._unspooled >= MOST_UNSPOOLED:

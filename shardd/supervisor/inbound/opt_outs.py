@@ -39,7 +39,7 @@ REPORT_AFTER: Final = 10.0
 MOST: Final = 100_000
 """Opt-outs that may wait here; beyond that new ones wait in the spool, and are not in force yet, which is reported."""
 MOST_OF_ONE: Final = 2
-"""Waiting opt-outs of one person: the database records a repetition, and no more."""
+"""Waiting opt-outs of the same addresses, the first and the latest: the database records a repetition, and no more."""
 REMEMBERED: Final = 10_000
 """Stored addresses that are still checked: a job may have been claimed just before they were stored."""
 
@@ -71,6 +71,13 @@ class _Waiting:
     def addresses(self) -> list[str]:
         return [recipient_at(recipient).address for recipient in self.opt_out.recipients]
 
+    def repeat(self, opt_out: OptedOut, ended: Ended) -> None:
+        """The same addresses opted out again. The later one is stored: a person takes back only what they said before."""
+        if opt_out.at > self.opt_out.at:
+            self.opt_out, opt_out = opt_out, self.opt_out
+            self.ended, ended = ended, self.ended
+        ended(False)
+
 
 class OptOutInbox(Service):
     """Collects opt-outs and stores them; stores the config's opt-out settings."""
@@ -86,6 +93,8 @@ class OptOutInbox(Service):
         self._retries: deque[_Waiting] = deque()
         self._waiting_for: Counter[str] = Counter()
         """How many wait, by address."""
+        self._repeated: dict[tuple[str, ...], deque[_Waiting]] = {}
+        """At most `MOST_OF_ONE`, by their addresses."""
         self._stored: OrderedDict[str, float] = OrderedDict()
         """When, on the monotonic clock, by address."""
         self._error = ""
@@ -103,14 +112,16 @@ class OptOutInbox(Service):
     def add(self, opt_out: OptedOut, ended: Ended = lambda _: None) -> bool:
         """Take over an opt-out, which is in force from now on; False: there is no room for it."""
         waiting = _Waiting(opt_out, ended, time.monotonic())
-        if min((self._waiting_for[address] for address in waiting.addresses()), default=0) >= MOST_OF_ONE:
-            ended(False)
+        same = self._repeated.get(tuple(waiting.addresses()))
+        if same is not None and len(same) >= MOST_OF_ONE:
+            same[-1].repeat(opt_out, ended)
             return True
         self._refusing = len(self._waiting) >= MOST
         if self._refusing:
             return False
         log.info("a recipient opted out", action="opt_out", device=opt_out.device_id)
         self._waiting_for.update(waiting.addresses())
+        self._repeated.setdefault(tuple(waiting.addresses()), deque()).append(waiting)
         self._waiting[waiting] = None
         self._fresh.append(waiting)
         self._wake.set()
@@ -213,13 +224,13 @@ class OptOutInbox(Service):
     async def _try(self, queue: deque[_Waiting]) -> None:
         """Store the first of a queue, or retry it later. Raises DatabaseError unless only this one is blocked."""
         waiting = queue[0]  # it stays there until the end, which may be a cancellation
+        opt_out = waiting.opt_out
         refused = False
         try:
-            await self._learn_number(waiting.opt_out)
-            await self._opt_outs.store(waiting.opt_out, self._config.opt_outs.confirm, without_answer=waiting.tried)
+            await self._learn_number(opt_out)
+            await self._opt_outs.store(opt_out, self._config.opt_outs.confirm, without_answer=waiting.tried)
         except RefusedDataError as error:
-            device = waiting.opt_out.device_id
-            log.error("the database refuses an opt-out", action="opt_out", device=device, error=str(error))
+            log.error("the database refuses an opt-out", action="opt_out", device=opt_out.device_id, error=str(error))
             refused = True
         except DatabaseError as error:
             queue.popleft()
@@ -229,6 +240,8 @@ class OptOutInbox(Service):
                 raise
             self._failed(error)
             return
+        if waiting.opt_out is not opt_out:
+            return  # a later one came meanwhile, and is next
         queue.popleft()
         self._forget(waiting)
         waiting.ended(refused)
@@ -248,7 +261,11 @@ class OptOutInbox(Service):
     def _forget(self, waiting: _Waiting) -> None:
         """It is stored."""
         del self._waiting[waiting]
-        for address in waiting.addresses():
+        addresses = tuple(waiting.addresses())
+        self._repeated[addresses].remove(waiting)
+        if not self._repeated[addresses]:
+            del self._repeated[addresses]
+        for address in addresses:
             self._waiting_for[address] -= 1
             if not self._waiting_for[address]:
                 del self._waiting_for[address]

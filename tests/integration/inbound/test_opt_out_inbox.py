@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -16,7 +18,7 @@ import pytest
 
 from shardd.config import Config, parse_config
 from shardd.incoming import Incoming
-from shardd.incoming_spool import IncomingSpool
+from shardd.incoming_spool import OPT_OUT, IncomingSpool
 from shardd.ipc import Arrived, JobSpec
 from shardd.queue.database import Database
 from shardd.queue.inbox import Inbox
@@ -202,6 +204,51 @@ async def test_repetitions_take_no_room(dsn: str, producer_dsn: str, impatient: 
         assert not await node.store()
         assert len(node.spool.names()) == MOST_OF_ONE
     assert rows(dsn, "SELECT count(*) FROM shardd.inbox") == [(50,)]
+
+
+async def test_one_whose_file_cannot_be_read_once_reaches_the_list(
+    dsn: str, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(database, tmp_path)
+    read, fails = node.spool.read, [OSError(errno.EMFILE, os.strerror(errno.EMFILE))] * 2
+
+    def read_or_fail(name: str) -> Incoming | None:
+        if name.endswith(OPT_OUT) and fails:
+            raise fails.pop()
+        return read(name)
+
+    monkeypatch.setattr(node.spool, "read", read_or_fail)
+    node.hear(TO)  # fails
+    node.spool.keep(Incoming(device_id="d1", message_id="later", addresses=("+6281100001",), text="hi", at=6.0))
+    await node.inbox.close()  # fails again, and costs the other message nothing
+    assert rows(dsn, "SELECT message_id FROM shardd.inbox") == [("later",)]
+    assert await node.store()
+    assert rows(dsn, "SELECT address FROM shardd.opt_outs") == [("6281234567890",)]
+    assert rows(dsn, "SELECT opt_out FROM shardd.inbox ORDER BY id") == [(False,), (True,)]
+    assert node.spool.names() == []
+
+
+async def test_the_latest_of_many_holds_against_a_start_between_them(
+    dsn: str, producer_dsn: str, impatient: Database, tmp_path: Path
+) -> None:
+    node = Node(impatient, tmp_path)
+    with psycopg.connect(producer_dsn) as producer:
+        producer.execute("INSERT INTO shardd.opt_outs (recipient) VALUES (%s)", [TO])
+        node.hear(TO, at=1.0)
+        node.hear(TO, at=2.0)
+        start = Incoming(device_id="d1", message_id="start", addresses=(TO,), text="start", at=3.0, take_back=True)
+        node.inbox.arrived(Arrived(node.spool.keep(start)))
+        node.hear(TO, at=4.0)
+        node.hear(TO, at=0.5)  # a late one changes nothing
+        assert not await node.store()
+        # The node dies, and comes back.
+        node = Node(impatient, tmp_path)
+        producer.rollback()
+    assert await node.store()
+    assert await node.store()
+    assert rows(dsn, "SELECT address FROM shardd.opt_outs") == [("6281234567890",)]
+    assert rows(dsn, "SELECT count(*) FROM shardd.inbox") == [(5,)]
+    assert node.spool.names() == []
 
 
 def taken(job: int, recipient: str, address: str) -> ClaimedJob:
