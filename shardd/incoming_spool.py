@@ -1,8 +1,9 @@
 """Incoming messages that are not in the database yet: a file for each in the state folder.
 
 A platform delivers a message once, so it is written to the disk before anything else happens to it, and its file is deleted once
-everything that it causes is stored. Workers write, in the threads in which they receive; the supervisor writes, reads and
-deletes. A file is one line with a checksum, so a damaged one costs only itself, and a flipped bit never opts out somebody else.
+everything that it causes is stored. Workers write, in the threads in which they receive; the supervisor writes in a thread of its
+own, reads and deletes. A file is one line with a checksum, so a damaged one costs only itself, and a flipped bit never opts out
+somebody else.
 
 Other messages than opt-outs are written only while the disk has space to spare: the journals are on the same one, and whoever
 writes to a device must not be able to stop the sending.
@@ -15,7 +16,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -53,20 +54,36 @@ class IncomingSpool:
 
     def keep(self, message: Incoming) -> str:
         """Write one, also to the disk itself; returns the name of its file. For any thread. Raises OSError, UnsafeFileError."""
+        return self.keep_all([message])[0]
+
+    def keep_all(self, messages: Sequence[Incoming]) -> list[str]:
+        """Write these, as `keep` does. Raises OSError, UnsafeFileError: then those that can be written are there."""
+        names = []
+        error: OSError | UnsafeFileError | None = None
+        for message in messages:
+            try:
+                names.append(self._write_file(message))
+            except (OSError, UnsafeFileError) as failed:
+                error = failed
         try:
-            name = self._keep(message)
-        except (OSError, UnsafeFileError) as error:
+            if names:
+                self._sync_folder()
+        except (OSError, UnsafeFileError) as failed:
+            error = failed
+        if error is not None:
             self._error = self._describe(error)
-            raise
-        if not message.opt_out:  # an opt-out is also written while there is no room for others
+            raise error
+        if not all(
+            message.opt_out for message in messages
+        ):  # an opt-out is also written while there is no room for others
             self._error = None
-        return name
+        return names
 
     def check(self) -> str | None:
         """Why the last message could not be written, if that is still so; None: the next one can be."""
         if self._error is not None:
             try:
-                self.delete(self._keep(_PROBE, f"probe-{os.getpid()}"))
+                self.delete(self._write_file(_PROBE, f"probe-{os.getpid()}"))
             except (OSError, UnsafeFileError) as error:
                 self._error = self._describe(error)
             else:
@@ -78,7 +95,7 @@ class IncomingSpool:
         """Where the files are."""
         return self._state_dir / FOLDER
 
-    def _keep(self, message: Incoming, name: str | None = None) -> str:
+    def _write_file(self, message: Incoming, name: str | None = None) -> str:
         name = name or f"{time.time_ns():020d}-{os.getpid()}-{next(_numbers)}{OPT_OUT if message.opt_out else ''}"
         path = f"{FOLDER}/{name}"
         fd = open_file(self._state_dir, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -92,13 +109,15 @@ class IncomingSpool:
             raise
         finally:
             os.close(fd)
-        # The file's name is in the folder, which is a file of its own.
+        return name
+
+    def _sync_folder(self) -> None:
+        """The names of files are in the folder, which is a file of its own."""
         folder = open_folder(self._state_dir, FOLDER)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
-        return name
 
     def names(self) -> list[str]:
         """The files, oldest first. Raises OSError."""

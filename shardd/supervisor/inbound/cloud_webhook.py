@@ -95,7 +95,7 @@ class CloudWebhook(Service):
         devices_of: Callable[[set[str]], Mapping[str, list[str]]],
         *,
         receipts: Callable[[Sequence[ipc.Receipt]], Awaitable[None]],
-        incoming: Callable[[Incoming], None],
+        incoming: Callable[[Sequence[Incoming]], Awaitable[None]],
         unavailable: Callable[[str, DeviceUnavailableError, float], None],
     ) -> None:
         """`devices_of` phone_number_ids: see CloudNumbers.
@@ -203,7 +203,7 @@ class CloudWebhook(Service):
         try:
             reports = list(read_notification(notification))
             devices_of = self._devices_of({report.phone_number_id for report in reports})
-            statuses = []
+            statuses, messages = [], []
             for report in reports:
                 devices = devices_of[report.phone_number_id]
                 if not devices:
@@ -212,10 +212,13 @@ class CloudWebhook(Service):
                     case Status():
                         statuses += [(device_id, report) for device_id in devices]
                     case Wrote():
-                        for device_id in devices:
-                            self._incoming(msgspec.structs.replace(report.message, device_id=device_id))
+                        messages += [
+                            msgspec.structs.replace(report.message, device_id=device_id) for device_id in devices
+                        ]
                     case _:
                         assert_never(report)
+            if messages:
+                await self._incoming(messages)
             now = time.time()
             await self._receipts([receipt_of(device_id, status, now) for device_id, status in statuses])
             for device_id, status in statuses:
@@ -250,7 +253,7 @@ def make_cloud_webhook(
     scheduler: Scheduler,
     *,
     receipts: Callable[[Sequence[ipc.Receipt]], Awaitable[None]],
-    incoming: Callable[[Incoming], None],
+    incoming: Callable[[Sequence[Incoming]], Awaitable[None]],
     unavailable: Callable[[str, DeviceUnavailableError, float], None],
 ) -> CloudWebhook | None:
     """None: the config has no webhook."""

@@ -123,16 +123,19 @@ class InboxWriter(Service):
                 log.warning("the file of a message cannot be read", action="inbox", file=arrived.name, error=str(error))
         self._wake.set()
 
-    def receive(self, message: Incoming) -> None:
-        """Keep what a platform reports; an opt-out is in force when this returns.
+    async def receive(self, messages: Sequence[Incoming]) -> None:
+        """Keep what a platform reports; opt-outs among them are in force when this returns.
 
-        Raises OSError, UnsafeFileError when it could not be kept: the platform has to repeat it.
+        Raises OSError, UnsafeFileError when not all could be kept: the platform has to repeat them.
         """
-        if message.can_opt_out:
-            opt_out, take_back = self._words.ask_to_stop(message.text), self._words.ask_to_start(message.text)
-            message = msgspec.structs.replace(message, opt_out=opt_out, take_back=take_back)
-        if is_wanted(message, self._include):
-            self._take(self._spool.keep(message))
+        wanted = [one for message in messages if is_wanted(one := self._with_words(message), self._include)]
+        try:
+            for name in await asyncio.to_thread(self._spool.keep_all, wanted):
+                self._take(name)
+        except BaseException:
+            self._look_at = 0.0  # some may be there
+            raise
+        finally:
             self._wake.set()
 
     async def serve(self) -> None:
@@ -207,6 +210,13 @@ class InboxWriter(Service):
             raise unreadable
         now = time.monotonic()
         self._look_at = now + max(POLL, SHARE * (now - began))
+
+    def _with_words(self, message: Incoming) -> Incoming:
+        """A message of a platform, with what its words ask for."""
+        if not message.can_opt_out:
+            return message
+        opt_out, take_back = self._words.ask_to_stop(message.text), self._words.ask_to_start(message.text)
+        return msgspec.structs.replace(message, opt_out=opt_out, take_back=take_back)
 
     def _take(self, name: str) -> None:
         """A file of the spool. An opt-out without room on the list's side is taken at a later look. Raises OSError."""

@@ -72,7 +72,7 @@ class PathWebhook(Service):
         device_of: Callable[[str], Path | None],
         *,
         receipts: Callable[[Sequence[ipc.Receipt]], Awaitable[None]],
-        incoming: Callable[[Incoming], None],
+        incoming: Callable[[Sequence[Incoming]], Awaitable[None]],
     ) -> None:
         """`setting`: where the address is from. `device_of` a path: see DevicePaths.
 
@@ -110,7 +110,7 @@ class PathWebhook(Service):
                     case ipc.Receipt():
                         await self._receipts([report])
                     case Incoming():
-                        self._incoming(report)
+                        await self._incoming([report])
                     case None:
                         log.debug("a report of no use", action="webhook", device=device_id)
             except Exception as error:  # of the one who should keep it
@@ -140,7 +140,7 @@ def make_path_webhooks(
     scheduler: Scheduler,
     *,
     receipts: Callable[[Sequence[ipc.Receipt]], Awaitable[None]],
-    incoming: Callable[[Incoming], None],
+    incoming: Callable[[Sequence[Incoming]], Awaitable[None]],
 ) -> list[PathWebhook]:
     """One for each address; none: the config has no such webhook."""
     by_address: dict[str, dict[str, str]] = {}

@@ -54,8 +54,8 @@ class Ears:
     def cannot_send(self, device_id: str, error: DeviceUnavailableError, at: float) -> None:
         self.unavailable.append((device_id, str(error), at))
 
-    def incoming(self, message: Incoming) -> None:
-        self.texts.append((message.device_id, str(message.number), message.text))
+    async def incoming(self, messages: Sequence[Incoming]) -> None:
+        self.texts += [(message.device_id, str(message.number), message.text) for message in messages]
 
     async def notify(self, said: Any, signed: str | None = None) -> int:
         """The status of the answer. `signed` None: as Meta would."""
@@ -161,7 +161,7 @@ async def test_the_registration_repeats_the_challenge_if_the_token_is_right(ears
 async def test_a_port_in_use_is_reported(ears: Ears) -> None:
     port = int(ears.url.split(":")[2].split("/")[0])
     second = CloudWebhook(
-        config_at(port), lambda _: {}, receipts=ears.keep, incoming=print, unavailable=ears.cannot_send
+        config_at(port), lambda _: {}, receipts=ears.keep, incoming=ears.incoming, unavailable=ears.cannot_send
     )
     with pytest.raises(SharddError, match=rf"webhook.listen 127.0.0.1:{port}: Address already in use: choose another"):
         await second.start()

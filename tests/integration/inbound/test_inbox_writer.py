@@ -88,8 +88,7 @@ async def test_an_answer_waits_a_moment_for_the_job_that_it_answers(
     add_devices(dsn, "d1")
     (job,) = insert_jobs(dsn, "d1")
     inbox = writer(database, tmp_path)
-    inbox.receive(message(quoted_id="3EB0"))
-    inbox.receive(message("A2", quoted_id="of the phone"))
+    await inbox.receive([message(quoted_id="3EB0"), message("A2", quoted_id="of the phone")])
     await inbox.close()
     assert stored(dsn) == []
     with connect(dsn) as connection:  # the settlement comes after the answer
@@ -107,8 +106,7 @@ async def test_without_an_inbox_only_opt_outs_are_kept(dsn: str, database: Datab
     spool = IncomingSpool(tmp_path)
     spool.keep(message())  # of before
     inbox = writer(database, tmp_path, "inbox: {keep: 0}")
-    inbox.receive(message("A2"))
-    inbox.receive(message("A3", text="STOP"))
+    await inbox.receive([message("A2"), message("A3", text="STOP")])
     assert [one.endswith(".stop") for one in spool.names()] == [False, True]
     await inbox.close()
     await inbox._opt_outs.flush()

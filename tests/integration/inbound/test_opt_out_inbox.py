@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ import msgspec
 import psycopg
 import pytest
 
+from shardd import incoming_spool
 from shardd.config import Config, parse_config
 from shardd.incoming import Incoming
 from shardd.incoming_spool import OPT_OUT, IncomingSpool
@@ -84,6 +86,10 @@ class Node:
         return await self.opt_outs.flush()
 
 
+def from_platform(number: str, text: str) -> Incoming:
+    return Incoming(device_id="d1", message_id=number, addresses=(number,), text=text, at=5.0)
+
+
 def rows(dsn: str, statement: str) -> list[tuple[Any, ...]]:
     with connect(dsn) as connection:
         return connection.execute(statement).fetchall()
@@ -111,8 +117,8 @@ async def test_a_text_from_a_platform_is_an_opt_out_only_with_a_word(
 ) -> None:
     add_devices(dsn, "d1")
     node = Node(database, tmp_path, words="halt", confirm="Bye.")
-    for number, text in (("+6281100001", "Halt!"), ("+6281100002", "stop"), ("+6281100003", "don't halt")):
-        node.inbox.receive(Incoming(device_id="d1", message_id=number, addresses=(number,), text=text, at=5.0))
+    texts = {"+6281100001": "Halt!", "+6281100002": "stop", "+6281100003": "don't halt"}
+    await node.inbox.receive([from_platform(number, text) for number, text in texts.items()])
     assert node.opt_outs.contains("6281100001", 0.0)
     assert await node.store()
     assert rows(dsn, "SELECT address, words, source FROM shardd.opt_outs") == [("6281100001", "Halt!", "message")]
@@ -120,6 +126,28 @@ async def test_a_text_from_a_platform_is_an_opt_out_only_with_a_word(
     found = rows(dsn, "SELECT sender, opt_out FROM shardd.inbox ORDER BY id")
     assert found == [("+6281100001", True), ("+6281100002", False), ("+6281100003", False)]
     assert node.spool.names() == []
+
+
+async def test_a_request_is_synchronised_beside_the_loop_and_its_opt_outs_need_no_spare_room(
+    dsn: str, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(database, tmp_path)
+    fsync, threads = os.fsync, []
+
+    def record(fd: int) -> None:
+        threads.append(threading.current_thread())
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", record)
+    await node.inbox.receive([from_platform(f"+628110000{number}", "hi") for number in range(5)])
+    assert len(threads) == 6, "a file each, and the folder once"
+    assert threading.main_thread() not in threads
+    monkeypatch.setattr(incoming_spool, "SPARE", 1 << 62)
+    with pytest.raises(OSError, match="No space"):  # the platform repeats them
+        await node.inbox.receive([from_platform("+6281100007", "hi"), from_platform("+6281100008", "stop")])
+    assert await node.store()
+    assert rows(dsn, "SELECT address FROM shardd.opt_outs") == [("6281100008",)]
+    assert rows(dsn, "SELECT count(*) FROM shardd.inbox") == [(6,)]
 
 
 async def test_one_that_the_database_refuses_blocks_no_other(dsn: str, database: Database, inbox_of: InboxOf) -> None:
