@@ -51,7 +51,7 @@ class WebhookConfig(Section, reload="live"):
     kinds: EventKinds = setting(
         "job.*, message.received, device.state",
         "Kinds of events to send, separated by commas: job.*, job.sent, job.failed, job.in_doubt, job.expired, job.opted_out, "
-        "job.cancelled, job.retried, job.delivered, job.read, job.unreadable, message.received, "
+        "job.cancelled, job.retried, job.delivered, job.read, job.unreadable, opt_out.taken_back, message.received, "
         "device.state.",
     )
     timeout: Annotated[float, Seconds("100ms", "5m")] = setting(

@@ -63,7 +63,7 @@ _STOPPED: Final[list[Column[StoppedJob]]] = [
 
 @click.group("opt-out")
 def opt_out_group() -> None:
-    """Add, import, list and export opt-outs.
+    """Add, import, list, export and forget opt-outs.
 
     Only the person can take an opt-out back, with a word of opt_outs.take_back_words: no command does, and the database refuses
     to delete or change one. A wrong deletion could not be told from a right one later, and whoever asked to be left alone must
