@@ -225,8 +225,17 @@ class OptOutAnswer(msgspec.Struct, frozen=True, tag="opt_out_answer"):
     request: int
     opted_out: list[str] = []
     """Those of its addresses that opted out."""
+    unknown: list[str] = []
+    """Addresses of jobs whose persons could not be checked: nothing may be sent to them."""
     error: str | None = None
-    """Why that is unknown: then nothing may be sent to any of them."""
+    """Why not."""
+
+
+class OptOutsHeard(msgspec.Struct, frozen=True, tag="opt_outs_heard"):
+    """A device of this node has received an opt-out, which may not be stored yet: answers about this person hold no more."""
+
+    addresses: list[str]
+    """Of the person."""
 
 
 class Visit(msgspec.Struct, frozen=True, tag="visit"):
@@ -387,7 +396,9 @@ class Closed(msgspec.Struct, frozen=True, tag="closed"):
     request: int
 
 
-ToWorker = Setup | SendJob | Devices | Settled | Drain | Close | Lease | LogLevel | Visit | Audit | OptOutAnswer
+ToWorker = (
+    Setup | SendJob | Devices | Settled | Drain | Close | Lease | LogLevel | Visit | Audit | OptOutAnswer | OptOutsHeard
+)
 ToSupervisor = (
     Ready
     | Heartbeat

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from shardd.incoming import Incoming, IncomingMedia
-from shardd.persons import recipient_at
 from shardd.queue.database import Record, Statements, first
 from shardd.queue.values import array
 
@@ -35,17 +34,10 @@ class Inbox(Statements):
     async def store(self, messages: Sequence[Incoming], jobs: Mapping[MessageKey, int]) -> int:
         """Store messages, each with its event, in one transaction; returns how many are new.
 
-        Then remember which addresses are the same person's.
-
         `jobs`: see `jobs_of`. Raises DatabaseError; RefusedDataError when the database refuses one of them.
         """
         rows = [msgspec.json.encode(_row(message, jobs)).decode() for message in messages]
-        new = int(await self._database.value("store_incoming", {"rows": array(list(rows))}))
-        persons = [[recipient_at(one).address for one in message.addresses] for message in messages]
-        if pairs := sorted({(first, other) for first, *others in filter(None, persons) for other in others}):
-            params = {"addresses": [first for first, _ in pairs], "others": [other for _, other in pairs]}
-            await self._database.execute("learn_addresses", params)
-        return new
+        return int(await self._database.value("store_incoming", {"rows": array(list(rows))}))
 
 
 @dataclass(frozen=True, slots=True)

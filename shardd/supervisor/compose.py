@@ -275,6 +275,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         lease_left=keeper.seconds_left,
     )
     keeper.on_renewed = workers.renewed
+    opt_outs.on_heard = workers.opted_out
     keeper.drained = router.drained
     state_watch = StateWatch(lock, lambda: workers.shards, router.wake)
     ownership = Ownership(

@@ -2,7 +2,8 @@
 
 A claim checks the address of its job. WhatsApp may list the person under another number, and the message goes to the LID: an
 opt-out may be known under one of these alone. The questions of one turn of the loop share a message. The database remembers what
-belongs together, so claims cover these addresses from then on, and the same question is not asked again for a while.
+belongs together, so claims cover these addresses from then on, and the same question is not asked again for a while: until one of
+these addresses opts out at this node, which the database may not know yet.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar
 
 from shardd import ipc
 from shardd.errors import DeviceUnavailableError, ErrorClass
@@ -26,6 +27,8 @@ MOST_KNOWN: Final = 100_000
 
 Person = tuple[str, tuple[str, ...]]
 
+K = TypeVar("K")
+
 
 class OptOutQuestions:
     """The questions of one worker."""
@@ -35,16 +38,19 @@ class OptOutQuestions:
         self._request = 0
         self._persons: list[Person] = []
         """To be asked in this turn of the loop."""
-        self._answer: asyncio.Future[frozenset[str]] | None = None
-        self._awaited: dict[int, asyncio.Future[frozenset[str]]] = {}
+        self._answer: asyncio.Future[ipc.OptOutAnswer] | None = None
+        self._awaited: dict[int, asyncio.Future[ipc.OptOutAnswer]] = {}
         self._known: OrderedDict[Person, float] = OrderedDict()
-        """What the database knows to be one person, and until when that is believed (monotonic)."""
+        """What the database knows to be one person, and when it was asked (monotonic)."""
+        self._heard: OrderedDict[str, float] = OrderedDict()
+        """When an address opted out at this node (monotonic)."""
 
     async def opted_out(self, address: str, others: Sequence[str]) -> bool:
         """Whether the person with this address opted out under one of the others. Raises DeviceUnavailableError: unknown."""
         person = (address, tuple(sorted({*others} - {address})))
-        if not person[1] or self._known.get(person, 0.0) > time.monotonic():
+        if not person[1] or self._is_known(person):
             return False
+        asked_at = time.monotonic()
         if self._answer is None:
             self._answer = asyncio.get_running_loop().create_future()
             asyncio.get_running_loop().call_soon(self._ask)
@@ -52,32 +58,40 @@ class OptOutQuestions:
         try:
             async with asyncio.timeout(TIMEOUT):
                 # Others wait for the same answer.
-                opted_out = await asyncio.shield(self._answer)
+                answer = await asyncio.shield(self._answer)
         except TimeoutError:
             raise DeviceUnavailableError(
                 "the supervisor did not say in time whether the recipient opted out",
                 retry_after=RETRY,
                 error_class=ErrorClass.TIMEOUT,
             ) from None
-        if opted_out.intersection((address, *person[1])):
+        if any(one in answer.opted_out for one in (address, *person[1])):
             return True
-        self._known[person] = time.monotonic() + KNOWN_FOR
-        self._known.move_to_end(person)
-        if len(self._known) > MOST_KNOWN:
-            self._known.popitem(last=False)
-        return False
+        if address in answer.unknown:
+            text = f"whether the recipient opted out is unknown: {answer.error}"
+            raise DeviceUnavailableError(text, retry_after=RETRY, error_class=ErrorClass.SERVER)
+        _put(self._known, person, asked_at)
+        # They may have opted out while the answer was on its way.
+        return not self._is_known(person) and await self.opted_out(address, others)
+
+    def heard(self, addresses: Iterable[str]) -> None:
+        """A person with these addresses opted out at this node: ask about them again."""
+        now = time.monotonic()
+        for address in addresses:
+            _put(self._heard, address, now)
 
     def answered(self, answer: ipc.OptOutAnswer) -> None:
         """The supervisor's answer to one message."""
         future = self._awaited.pop(answer.request, None)
-        if future is None or future.done():
-            return
-        if answer.error is None:
-            future.set_result(frozenset(answer.opted_out))
-        else:
-            text = f"whether the recipient opted out is unknown: {answer.error}"
-            future.set_exception(DeviceUnavailableError(text, retry_after=RETRY, error_class=ErrorClass.SERVER))
-            future.exception()  # whoever asked may be gone
+        if future is not None and not future.done():
+            future.set_result(answer)
+
+    def _is_known(self, person: Person) -> bool:
+        address, others = person
+        asked_at = self._known.get(person)
+        if asked_at is None or asked_at + KNOWN_FOR < time.monotonic():
+            return False
+        return all(self._heard.get(one, 0.0) < asked_at for one in (address, *others))
 
     def _ask(self) -> None:
         persons, self._persons = self._persons, []
@@ -91,3 +105,10 @@ class OptOutQuestions:
         loop.call_later(2 * TIMEOUT, self._awaited.pop, self._request, None)
         pairs = [(address, list(others)) for address, others in dict.fromkeys(persons)]
         self._send(ipc.OptOutQuestion(request=self._request, persons=pairs))
+
+
+def _put(memory: OrderedDict[K, float], key: K, at: float) -> None:
+    memory[key] = at
+    memory.move_to_end(key)
+    if len(memory) > MOST_KNOWN:
+        memory.popitem(last=False)

@@ -133,6 +133,8 @@ class Worker:
                 self._answer_audit(message.request)
             case ipc.OptOutAnswer():
                 self._questions.answered(message)
+            case ipc.OptOutsHeard():
+                self._questions.heard(message.addresses)
             case _:
                 assert_never(message)
 

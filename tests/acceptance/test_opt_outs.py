@@ -97,34 +97,43 @@ async def test_stop_stops_what_is_queued_and_is_confirmed_once(fleet: Fleet) -> 
 
 
 async def test_an_opt_out_that_waited_stops_the_job_that_woke_the_device(fleet: Fleet) -> None:
-    (phone,) = fleet.add(1)
-    person = fleet.stranger()
+    """Of somebody whom the device had written to, also when WhatsApp hides the number."""
+    phones = fleet.add(2)
+    people = [(phone, fleet.stranger(), hidden) for phone, hidden in zip(phones, (False, True), strict=True)]
     daemon = fleet.daemon(transports={"whatsapp": {"idle_close": "1s", "probe_after": "1s"}})
     await daemon.start()
-    await fleet.job_is(fleet.send(phone, "first", person), "sent")
+    for phone, person, _ in people:
+        await fleet.job_is(fleet.send(phone, "first", person), "sent")
     await fleet.asleep(daemon)
     fleet.server.control.settings(backlog_delay=0.5)
-    fleet.server.control.write(phone.name, person, "berhenti")
-    second = fleet.send(phone, "second", person)
-    await fleet.job_is(second, "opted_out")
-    await fleet.until(lambda: fleet.rows("SELECT 1 FROM shardd.opt_outs"))
-    third = fleet.send(phone, "third", person)
-    assert fleet.job(third)["state"] == "opted_out", "known at its INSERT"
+    for phone, person, hidden in people:
+        fleet.server.control.write(phone.name, person, "berhenti", hidden=hidden)
+    second = [fleet.send(phone, "second", person) for phone, person, _ in people]
+    for job in second:
+        await fleet.job_is(job, "opted_out")
+    listed = "SELECT 1 FROM shardd.opt_outs WHERE address = %s"
+    for phone, person, _ in people:
+        await fleet.until(lambda person=person: fleet.rows(listed, person))
+        assert fleet.job(fleet.send(phone, "third", person))["state"] == "opted_out", "known at its INSERT"
     assert await daemon.stop() == 0
-    assert [message.text for message in fleet.server.control.messages()] == ["first"]
+    assert [message.text for message in fleet.server.control.messages()] == ["first", "first"]
 
 
 async def test_an_opt_out_outlasts_a_database_that_is_away_and_the_death_of_its_node(fleet: Fleet) -> None:
     (phone,) = fleet.add(1)
-    person = fleet.stranger()
+    # WhatsApp hides the number of the second one, whom the device has written to.
+    person, hidden = people = fleet.stranger(), fleet.stranger()
     daemon = fleet.daemon()
     await daemon.start()
-    await fleet.job_is(fleet.send(phone, "first", person), "sent")
+    for one in people:
+        await fleet.job_is(fleet.send(phone, "first", one), "sent")
     with psycopg.connect(fleet.dsn) as nobody_can_write:
         nobody_can_write.execute("LOCK TABLE shardd.opt_outs IN EXCLUSIVE MODE")
         fleet.server.control.write(phone.name, person, "stop")
-        await fleet.until(lambda: "a recipient opted out" in daemon.log_tail(50))
-        await fleet.job_is(fleet.send(phone, "second", person), "opted_out")
+        fleet.server.control.write(phone.name, hidden, "stop", hidden=True)
+        await fleet.until(lambda: daemon.log_tail(50).count("a recipient opted out") == 2)
+        for one in people:
+            await fleet.job_is(fleet.send(phone, "second", one), "opted_out")
         await fleet.until(lambda: "opt-outs wait for the database" in daemon.log_tail(50))
         assert fleet.rows("SELECT * FROM shardd.opt_outs") == []
         daemon.kill()
@@ -132,10 +141,12 @@ async def test_an_opt_out_outlasts_a_database_that_is_away_and_the_death_of_its_
         # Or the statement that it left behind would go on.
         fleet.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'shardd/test'")
     await daemon.start()
-    await fleet.job_is(fleet.send(phone, "third", person), "opted_out")
-    await fleet.until(lambda: fleet.rows("SELECT 1 FROM shardd.opt_outs WHERE address = %s", person))
+    for one in people:
+        await fleet.job_is(fleet.send(phone, "third", one), "opted_out")
+    listed = "SELECT 1 FROM shardd.opt_outs WHERE address = ANY(%s)"
+    await fleet.until(lambda: len(fleet.rows(listed, list(people))) == len(people))
     assert await daemon.stop() == 0
-    assert [message.text for message in fleet.server.control.messages()] == ["first"]
+    assert [message.text for message in fleet.server.control.messages()] == ["first", "first"]
 
 
 async def test_what_a_producer_inserts_stops_and_only_explicit_exemptions_pass(

@@ -37,7 +37,8 @@ TO_WORKER: list[ipc.ToWorker] = [
     ipc.LogLevel("debug"),
     ipc.Close("a", 4),
     ipc.Visit("a"),
-    ipc.OptOutAnswer(3, ["628123"], "unknown"),
+    ipc.OptOutAnswer(3, ["628123"], ["628124"], "unknown"),
+    ipc.OptOutsHeard(["628123", "77@lid"]),
     ipc.Audit(5),
 ]
 TO_SUPERVISOR: list[ipc.ToSupervisor] = [

@@ -84,6 +84,8 @@ class OptOutInbox(Service):
 
     def __init__(self, opt_outs: OptOuts, config: Config, numbers_of: NumbersOf = _no_numbers) -> None:
         """`opt_outs`: over a database whose statements wait only briefly for a lock; `numbers_of`: from the session store."""
+        self.on_heard: Callable[[Sequence[str]], None] = lambda _: None
+        """Called with the addresses of a person as soon as their opt-out is in force."""
         self._opt_outs = opt_outs
         self._numbers_of = numbers_of
         self._waiting: dict[_Waiting, None] = {}
@@ -125,6 +127,8 @@ class OptOutInbox(Service):
         self._waiting[waiting] = None
         self._fresh.append(waiting)
         self._wake.set()
+        # A claim may not know that one of them is its job's: before the message leaves, its worker asks.
+        self.on_heard(waiting.addresses())
         return True
 
     def contains(self, address: str, since: float) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -90,6 +90,11 @@ class WorkerPool(Service):
             # Sent in the same turn of the loop in which the job was checked.
             message = ipc.SendJob(msgspec.structs.replace(message.job, heard=shard.process.arrived))
         return shard.process.send(message)
+
+    def opted_out(self, addresses: Sequence[str]) -> None:
+        """A person with these addresses opted out: no worker relies on an earlier answer about them."""
+        for shard in self.shards:
+            self.send(shard.index, ipc.OptOutsHeard(addresses=list(addresses)))
 
     def leases(self, epochs: dict[int, int]) -> None:
         """Which shards this node holds now."""

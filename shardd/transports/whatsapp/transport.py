@@ -133,7 +133,8 @@ class WhatsappTransport(Transport):
             others = await other_addresses(client, recipient.address, jid, readers, timeout)
             if message is None:
                 message = await self._upload(client, job, fetched)
-        self._opt_outs.check(job, recipient.jid, jid)
+        # Who wrote may be known by the LID only.
+        self._opt_outs.check(job, recipient.jid, jid, *others)
         self._clients.hold(client)
         return Prepared(client, recipient, jid, readers, message, others)
 

@@ -288,7 +288,10 @@ async def test_an_opt_out_that_is_not_stored_yet_holds_unless_the_class_is_exemp
     database: Database, inbox_of: InboxOf
 ) -> None:
     inbox = inbox_of(database)
+    heard: list[list[str]] = []
+    inbox.on_heard = lambda addresses: heard.append(list(addresses))
     inbox.add(OptedOut("d1", (TO, "77@lid"), "stop", 5.0))
+    assert heard == [["6281234567890", "77@lid"]]
     check = OptOutCheck(inbox.contains)
     jobs = [
         taken(1, TO, "6281234567890"),

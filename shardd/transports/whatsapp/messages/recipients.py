@@ -93,7 +93,7 @@ class OptOuts:
                 _put(self._heard, recipient_at(address).address, number)
 
     def check(self, job: JobSpec, *jids: str) -> None:
-        """Raises OptedOutError when the job must not go to one of these JIDs.
+        """Raises OptedOutError when the job must not go to one of these JIDs or addresses.
 
         That is for a job that was already on its way here: of later ones, the supervisor knows better, because the person may
         have taken the opt-out back.
