@@ -9,6 +9,7 @@ nodes learn of it from the database and cannot know before it is stored, so one 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -42,6 +43,11 @@ MOST_OF_ONE: Final = 2
 """Waiting opt-outs of the same addresses, the first and the latest: the database records a repetition, and no more."""
 REMEMBERED: Final = 10_000
 """Stored addresses that are still checked: a job may have been claimed just before they were stored."""
+
+ASK_AGAIN: Final = 30.0
+"""Seconds until the session store is asked again for numbers after it, or the database, did not answer."""
+ASK_MOST: Final = 500
+"""Hidden addresses of one question."""
 
 
 Ended = Callable[[bool], None]
@@ -99,6 +105,10 @@ class OptOutInbox(Service):
         """At most `MOST_OF_ONE`, by their addresses."""
         self._stored: OrderedDict[str, float] = OrderedDict()
         """When, on the monotonic clock, by address."""
+        self._hidden: OrderedDict[str, None] = OrderedDict()
+        """Addresses of stored opt-outs without a number, which a session may know; at most `REMEMBERED`."""
+        self._ask_at = 0.0
+        """When to ask for these, on the monotonic clock."""
         self._error = ""
         self._refusing = False
         """Whether the last one had no room."""
@@ -165,7 +175,10 @@ class OptOutInbox(Service):
     async def serve(self) -> None:
         """Store opt-outs as they arrive, and retry."""
         while True:
-            due = self._retries[0].due - time.monotonic() if self._retries else None
+            times = [waiting.due for waiting in itertools.islice(self._retries, 1)]
+            if self._hidden:
+                times.append(self._ask_at)
+            due = min(times) - time.monotonic() if times else None
             if not self._fresh and (due is None or due > 0):
                 await wait_for_event(self._wake, due)
             self._wake.clear()
@@ -173,6 +186,7 @@ class OptOutInbox(Service):
                 await self.configure_database()
                 while (queue := self._due()) is not None:
                     await self._try(queue)
+                await self._learn_numbers()
             except DatabaseError as error:
                 self._failed(error)
                 await asyncio.sleep(RETRY)
@@ -198,6 +212,8 @@ class OptOutInbox(Service):
                 if time.monotonic() >= until or not self._waiting:
                     break
                 await self._try(self._fresh or self._retries)
+            if time.monotonic() < until:
+                await self._learn_numbers()
         except DatabaseError as error:
             self._failed(error)
         return not self._waiting
@@ -231,7 +247,6 @@ class OptOutInbox(Service):
         opt_out = waiting.opt_out
         refused = False
         try:
-            await self._learn_number(opt_out)
             await self._opt_outs.store(opt_out, self._config.opt_outs.confirm, without_answer=waiting.tried)
         except RefusedDataError as error:
             log.error("the database refuses an opt-out", action="opt_out", device=opt_out.device_id, error=str(error))
@@ -249,18 +264,29 @@ class OptOutInbox(Service):
         queue.popleft()
         self._forget(waiting)
         waiting.ended(refused)
+        if not refused and all("@" in recipient for recipient in opt_out.recipients):
+            self._hidden.update(dict.fromkeys(waiting.addresses()))
+            while len(self._hidden) > REMEMBERED:
+                self._hidden.popitem(last=False)
 
-    async def _learn_number(self, opt_out: OptedOut) -> None:
-        """WhatsApp hid the number of whoever opted out: a session may know it. Raises DatabaseError of shardd's database."""
-        if any("@" not in recipient for recipient in opt_out.recipients):
+    async def _learn_numbers(self) -> None:
+        """WhatsApp hid the numbers of people who opted out: a session may know them, and the opt-outs hold for these, too.
+
+        Until then, and if none knows them, the worker asks with the LID as well right before a message leaves.
+        """
+        if not self._hidden or time.monotonic() < self._ask_at:
             return
+        hidden = list(itertools.islice(self._hidden, ASK_MOST))
         try:
-            numbers = await self._numbers_of([recipient_at(recipient).address for recipient in opt_out.recipients])
+            numbers = await self._numbers_of(hidden)
+            await self._opt_outs.learn((address_of_number(number), address) for address, number in numbers.items())
         except DatabaseError as error:
-            # Right before a message leaves, its worker asks with the LID as well.
-            log.warning("the number of an opt-out is not known", action="opt_out", error=str(error))
-            return
-        await self._opt_outs.learn((address_of_number(number), hidden) for hidden, number in numbers.items())
+            log.warning("the numbers of opt-outs are not known", action="opt_out", error=str(error))
+            self._ask_at = time.monotonic() + ASK_AGAIN
+            if not isinstance(error, RefusedDataError):
+                return
+        for address in hidden:
+            self._hidden.pop(address, None)
 
     def _forget(self, waiting: _Waiting) -> None:
         """It is stored."""

@@ -7,7 +7,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ import pytest
 
 from shardd import incoming_spool
 from shardd.config import Config, parse_config
+from shardd.errors import DatabaseError
 from shardd.incoming import Incoming
 from shardd.incoming_spool import OPT_OUT, IncomingSpool
 from shardd.ipc import Arrived, JobSpec
@@ -277,6 +278,32 @@ async def test_the_latest_of_many_holds_against_a_start_between_them(
     assert rows(dsn, "SELECT address FROM shardd.opt_outs") == [("6281234567890",)]
     assert rows(dsn, "SELECT count(*) FROM shardd.inbox") == [(5,)]
     assert node.spool.names() == []
+
+
+async def test_opt_outs_do_not_wait_for_the_sessions_that_may_know_their_numbers(dsn: str, database: Database) -> None:
+    listed = "SELECT address FROM shardd.opt_outs ORDER BY address"
+    asked: list[tuple[list[str], list[tuple[Any, ...]]]] = []
+
+    async def numbers_of(addresses: Sequence[str]) -> dict[str, str]:
+        asked.append((list(addresses), rows(dsn, listed)))
+        if len(asked) == 1:
+            raise DatabaseError("the session store does not answer")
+        return {"770012345677@lid": "6281100001"}
+
+    inbox = OptOutInbox(OptOuts(database), config(), numbers_of)
+    inbox.add(OptedOut("d1", ("770012345677@lid",), "stop", 5.0))
+    inbox.add(OptedOut("d1", ("770012345678@lid",), "stop", 5.0))
+    inbox.add(OptedOut("d1", (TO, "770012345679@lid"), "stop", 5.0))
+    assert await inbox.flush()
+    stored = [("6281234567890",), ("770012345677@lid",), ("770012345678@lid",), ("770012345679@lid",)]
+    assert asked == [(["770012345677@lid", "770012345678@lid"], stored)]
+    assert await inbox.flush()
+    assert len(asked) == 1, "asked again at once"
+    inbox._ask_at = 0.0
+    assert await inbox.flush()
+    assert rows(dsn, listed) == [("6281100001",), *stored]
+    assert await inbox.flush()
+    assert len(asked) == 2
 
 
 def taken(job: int, recipient: str, address: str) -> ClaimedJob:
