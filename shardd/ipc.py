@@ -349,7 +349,10 @@ class Arrived(msgspec.Struct, frozen=True, tag="arrived"):
 
 
 class Visited(msgspec.Struct, frozen=True, tag="visited"):
-    """A device was online, for a visit or for a send, and has what had waited for it; or a visit failed."""
+    """A device was online, for a visit or for a send; or a visit failed.
+
+    It has what had waited for it, unless it was opened for a send and closed to make room before all of that had arrived.
+    """
 
     device_id: str
     online: bool

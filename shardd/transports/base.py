@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,7 +46,7 @@ class Events(Protocol):
         """Something was lost through a bug of shardd or of a library."""
 
     def visited(self, device_id: str, *, online: bool, presence: bool = False, note: str | None = None) -> None:
-        """A device was online, for a visit or for a send, and has what had waited for it; or a visit failed (`note`)."""
+        """See `shardd.ipc.Visited`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +108,14 @@ class Transport(ABC):
     async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Any) -> Sent:
         """Hand the message over."""
 
+    def visit_turn(self) -> AbstractAsyncContextManager[Any]:
+        """Limits concurrent visits: entered before the device's lock is taken, because it may wait for long."""
+        return nullcontext()
+
     async def visit(self, device: DeviceSpec) -> None:
         """Open the device for a moment, to hear what was sent to it. Returns once it is open; `Events.visited` follows.
 
-        Called under the device's lock. Raises DeviceUnavailableError.
+        Called in a turn and under the device's lock. Raises DeviceUnavailableError.
         """
 
     async def close_device(self, device_id: str) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -40,6 +41,9 @@ JOURNAL_RETRY: Final = 5.0
 """Seconds before a device is tried again after its journal refused a line; the next heartbeat reports it."""
 TRANSPORT_RETRY: Final = 60.0
 """Seconds before a device is tried again whose transport could not be loaded: installing a library takes an operator."""
+VISIT_WAIT: Final = 10.0
+"""Seconds for which a visit waits until its device is not used otherwise: a send of it may hang."""
+GAVE_WAY: Final = "the visit gave way to another use of its device"
 GROWTH_SHARE: Final = 0.25
 """Of the memory that a worker may take: a job that was prepared alone is at fault if the worker grew by this much meanwhile."""
 _VERDICTS: Final[dict[type[SendError], Verdict]] = {
@@ -101,6 +105,8 @@ class Sender:
         self._events = events
         self._report = report
         self._send_timeout = send_timeout
+        self._visits: set[str] = set()
+        """Devices whose visit waits or runs."""
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._in_flight: dict[ClaimKey, InFlightJob] = {}
         self._gate = StartGate(self._begin, later=asyncio.get_running_loop().call_soon, careful=careful)
@@ -156,19 +162,44 @@ class Sender:
 
     async def visit(self, device_id: str) -> None:
         """Open a device for a moment, to hear what was sent to it; what came of it is reported."""
-        async with self.lock_of(device_id):
-            device = self._devices.get(device_id)
-            if device is None or self._draining:
-                return
-            try:
-                await (await self._transport_of(device)).visit(device)
-            except DeviceUnavailableError as error:
+        device = self._devices.get(device_id)
+        if device is None or device_id in self._visits:
+            return
+        self._visits.add(device_id)
+        try:
+            transport = await self._transport_of(device)
+            async with transport.visit_turn(), self._lock_for_visit(device_id):
+                device = self._devices.get(device_id)
+                if device is not None and not self._draining:
+                    await transport.visit(device)
+        except DeviceUnavailableError as error:
+            if device is not None:
                 self._note_state(error, device)
-                self._events.visited(device_id, online=False, note=str(error))
+            self._events.visited(device_id, online=False, note=str(error))
+        except Exception as error:
+            # Or it would be requested again, and fail, every few minutes.
+            self._events.visited(device_id, online=False, note=f"unexpected: {type(error).__name__}: {error}")
+            raise
+        finally:
+            self._visits.discard(device_id)
 
     def lock_of(self, device_id: str) -> asyncio.Lock:
         """The lock under which a device is used."""
         return self._locks[device_id]
+
+    @asynccontextmanager
+    async def _lock_for_visit(self, device_id: str) -> AsyncIterator[None]:
+        """The lock of a device. Raises DeviceUnavailableError if it is held for long."""
+        lock = self.lock_of(device_id)
+        try:
+            async with asyncio.timeout(VISIT_WAIT):
+                await lock.acquire()
+        except TimeoutError:
+            raise DeviceUnavailableError(GAVE_WAY) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     async def _wait(self, timeout: float) -> None:
         tasks = [entry.task for entry in self._in_flight.values()]

@@ -18,16 +18,12 @@ from shardd.queue.devices import Devices
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.scheduling.device_queue import DeviceQueue
 from shardd.supervisor.scheduling.scheduler import Scheduler
-from shardd.supervisor.scheduling.visits import VisitPlan
+from shardd.supervisor.scheduling.visits import LOOK_BOUNDS, VisitPlan, look_every
 from shardd.supervisor.services import Service, Step
 from shardd.tasks import run_together
 
 log = get_logger(__name__)
 
-LOOK_EVERY: Final = 1 / 3600
-"""Of the interval, between two looks at all devices."""
-LOOK_BOUNDS: Final = (0.1, 10.0)
-"""Seconds: the shortest and the longest time between two looks."""
 WRITE_EVERY: Final = 1.0
 """Seconds between writes of what was reported."""
 
@@ -91,11 +87,10 @@ class Visits(Service):
     async def _look(self) -> None:
         while True:
             every = self._every()
-            shortest, longest = LOOK_BOUNDS
-            await asyncio.sleep(min(longest, max(shortest, every * LOOK_EVERY)) if every else longest)
+            await asyncio.sleep(look_every(every) if every else LOOK_BOUNDS[1])
             if every:
                 now = time.time()
-                for queue in self._plan.next(self._reachable(), every, now):
+                for queue in self._plan.next(self._reachable(), every, now, time.monotonic()):
                     if self._send(queue.shard, ipc.Visit(device_id=queue.device.id)):
                         self._plan.asked(queue.device.id, now)
 

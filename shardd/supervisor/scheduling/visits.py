@@ -34,6 +34,12 @@ MOST_SPACING: Final = 1 / 3600
 """Of the interval, between two visits of a small fleet."""
 OVERDUE: Final = 0.3
 """Of the interval, for which a device may be due before that is a problem."""
+LOOK_EVERY: Final = 1 / 3600
+"""Of the interval, between two looks at all devices."""
+LOOK_BOUNDS: Final = (0.1, 10.0)
+"""Seconds: the shortest and the longest time between two looks."""
+MOST_LOOKS: Final = 2.0
+"""Looks whose visits one look may request: what was missed while visits were off, or the host slept, is not made up for."""
 UNANSWERED: Final = 300.0
 """Seconds after which a visit that a worker never reported is requested again."""
 
@@ -61,6 +67,12 @@ class Due:
     def next(self) -> float:
         """When it is visited, unless others precede it."""
         return max(self.at, self.retry_at)
+
+
+def look_every(every: float) -> float:
+    """Seconds between two looks."""
+    shortest, longest = LOOK_BOUNDS
+    return min(longest, max(shortest, every * LOOK_EVERY))
 
 
 def is_visited(device: Device, state: DeviceState) -> bool:
@@ -95,7 +107,7 @@ class VisitPlan:
 
     def __init__(self, now: float) -> None:
         self._began = now
-        self._turned = now
+        self._looked: float | None = None
         self._allowed = 1.0
         self._asked: dict[str, float] = {}
         """When a visit was requested whose report has not come."""
@@ -124,13 +136,17 @@ class VisitPlan:
             return LastVisit(online)
         return LastVisit(online, failure.failed, failure.error)
 
-    def next(self, queues: Iterable[DeviceQueue], every: float, now: float) -> list[DeviceQueue]:
-        """The devices to visit now, of those whose worker runs. Call it regularly: the time since then allows a number."""
+    def next(self, queues: Iterable[DeviceQueue], every: float, now: float, clock: float) -> list[DeviceQueue]:
+        """The devices to visit now, of those whose worker runs. Call it every `look_every` seconds.
+
+        `clock`: seconds of a monotonic clock; the time since the last call allows a number of visits.
+        """
         visited = {queue.device.id: queue for queue in queues if is_visited(queue.device, queue.state)}
         self._asked = {i: at for i, at in self._asked.items() if i in visited and now < at + UNANSWERED}
         spacing = every * min(MOST_SPACING, CATCH_UP / max(1, len(visited)))
-        self._allowed = min(1.0, self._allowed) + max(0.0, now - self._turned) / spacing
-        self._turned = now
+        since = 0.0 if self._looked is None else clock - self._looked
+        self._allowed = min(1.0, self._allowed) + min(since, MOST_LOOKS * look_every(every)) / spacing
+        self._looked = clock
         waiting = [
             (not due.fresh, due.at, queue.device.id)
             for queue in visited.values()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +161,10 @@ class WhatsappTransport(Transport):
                 self._restrictions.accepted(device.id, number)
         left_out = copies.phones_left_out if prepared.readers is None else None
         return Sent(message_id=message_id, members_without_keys=left_out)
+
+    def visit_turn(self) -> AbstractAsyncContextManager[Any]:
+        """Visits use half of the logins at most."""
+        return self._clients.visit_turn
 
     async def visit(self, device: DeviceSpec) -> None:
         """Open the device for a moment."""

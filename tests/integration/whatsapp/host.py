@@ -94,7 +94,7 @@ class Host:
         """Returns the error, if there is one."""
         spec = DeviceSpec(**{"transport": "whatsapp", **device})
         try:
-            async with self._locks.setdefault(spec.id, asyncio.Lock()):
+            async with self._transport.visit_turn(), self._locks.setdefault(spec.id, asyncio.Lock()):
                 await self._transport.visit(spec)
         except DeviceUnavailableError as error:
             return str(error)

@@ -66,3 +66,37 @@ async def test_a_visit_closes_no_client_that_is_in_use(
     assert not sending.done()
     assert (await sending)["error"] == "InDoubtError"
     assert await host.ask("visit", device=idle) is None
+
+
+async def test_a_visit_that_waits_for_its_turn_keeps_no_send_of_its_device_waiting(
+    start_host: StartHost, make_device: MakeDevice, whatsapp: ServerProcess, fresh_number: str
+) -> None:
+    host = await start_host(max_connecting=2, connect_timeout=60.0)
+    dead, healthy = (make_device(str(int(fresh_number) + 960_000 + n)) for n in range(2))
+    whatsapp.control.fault("mute", "login", device=dead["session"].partition("@")[0])
+    visits = [asyncio.create_task(host.ask("visit", device=dead))]
+    await whatsapp.async_control.wait_events("fault", 1)
+    visits.append(asyncio.create_task(host.ask("visit", device=healthy)))
+    assert "message_id" in await host.send(healthy, RECIPIENT)
+    assert not any(visit.done() for visit in visits)
+    for visit in visits:
+        visit.cancel()
+
+
+async def test_a_visit_closes_no_client_that_a_phone_may_need_and_a_login_that_makes_room_was_online(
+    start_host: StartHost, make_device: MakeDevice, whatsapp: ServerProcess, fresh_number: str
+) -> None:
+    host = await start_host(max_open_clients=1)
+    first, second, idle = (make_device(str(int(fresh_number) + 970_000 + n)) for n in range(3))
+    whatsapp.control.settings(backlog_delay=30.0, receipts="off")
+    assert "message_id" in await host.send(first, RECIPIENT)
+    # It still hears what waited when it is closed for another device's message.
+    whatsapp.control.settings(backlog_delay=0.0)
+    assert "message_id" in await host.send(second, RECIPIENT)
+    seen = await host.event("visited", first["id"])
+    assert (seen["online"], seen["presence"]) == (True, False)
+    assert "before it had heard all" in seen["note"]
+    # The message of the second is not delivered: only its client can encrypt it again.
+    assert (await host.event("visited", second["id"]))["presence"]
+    assert "gave way" in await host.ask("visit", device=idle)
+    assert (await host.ask("counts"))["open"] == 1

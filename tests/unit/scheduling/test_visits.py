@@ -13,13 +13,14 @@ from shardd.ipc import Visited
 from shardd.queue.records import Device
 from shardd.states import DeviceState
 from shardd.supervisor.scheduling.device_queue import DeviceQueue, SharedState
-from shardd.supervisor.scheduling.visits import CATCH_UP, EARLIEST, RETRY, VisitPlan
+from shardd.supervisor.scheduling.visits import CATCH_UP, EARLIEST, MOST_LOOKS, RETRY, VisitPlan, look_every
 from tests.support.scheduler_by_hand import device as any_device
 
 EVERY = 21_600.0
 """Seconds: six hours."""
 DAY = 86_400.0
-LOOK = 30.0
+LOOK = 10.0
+"""Seconds; less than two looks of this interval."""
 BEGIN = 1_800_000_000.0
 
 
@@ -56,7 +57,7 @@ class Sweep:
         end = self.now + seconds
         while self.now < end:
             self.now += LOOK
-            for queue in self.plan.next(self.queues, EVERY, self.now):
+            for queue in self.plan.next(self.queues, EVERY, self.now, self.now):
                 self.plan.asked(queue.device.id, self.now)
                 self.visits.append((self.now, queue.device.id))
                 self._online(queue.device.id)
@@ -96,6 +97,15 @@ def test_after_a_long_stop_they_are_visited_one_after_the_other() -> None:
     assert len({device_id for _, device_id in sweep.visits}) == 600
 
 
+@pytest.mark.parametrize(("wall", "clock"), [(3600.0, 3600.0), (3600.0, 10.0), (-3600.0, 10.0)])
+def test_neither_a_pause_nor_a_step_of_the_clock_makes_all_visits_due_at_once(wall: float, clock: float) -> None:
+    fleet = [queue_of(device(f"d{number}", online_at=moment(BEGIN - 10 * DAY))) for number in range(3000)]
+    plan = VisitPlan(BEGIN)
+    assert len(plan.next(fleet, EVERY, BEGIN, 0.0)) == 1
+    a_look = look_every(EVERY) / (EVERY * CATCH_UP / 3000)
+    assert 1 < len(plan.next(fleet, EVERY, BEGIN + wall, clock)) <= MOST_LOOKS * a_look + 1
+
+
 def test_one_that_was_just_paired_comes_first() -> None:
     fleet = [queue_of(device(f"d{number}", online_at=moment(BEGIN - DAY))) for number in range(60)]
     again = device("again", online_at=moment(BEGIN - 2 * DAY), state_since=moment(BEGIN - DAY))
@@ -123,7 +133,7 @@ def test_one_that_fails_is_tried_again_later_and_reported() -> None:
     plan, now, tries = VisitPlan(BEGIN), BEGIN, 0
     while now < BEGIN + EVERY:
         now += LOOK
-        for found in plan.next(fleet, EVERY, now):
+        for found in plan.next(fleet, EVERY, now, now):
             tries += 1
             plan.asked(found.device.id, now)
             plan.reported(Visited(device_id="d", online=False, at=now, note="its proxy is gone"))
@@ -133,7 +143,7 @@ def test_one_that_fails_is_tried_again_later_and_reported() -> None:
     # What is known in memory is written to the row; a later supervisor goes on from there.
     failed = replace(queue.device, visit_failed_at=moment(now), visit_note="its proxy is gone")
     again = [queue_of(failed)]
-    assert VisitPlan(now).next(again, EVERY, now + LOOK) == []
+    assert VisitPlan(now).next(again, EVERY, now + LOOK, now + LOOK) == []
     plan.reported(Visited(device_id="d", online=True, at=now))
     assert plan.overdue(fleet, EVERY, now) == []
 
@@ -143,13 +153,13 @@ def test_a_visit_that_no_worker_answers_is_requested_again() -> None:
     plan, now, tries = VisitPlan(BEGIN), BEGIN, 0
     while now < BEGIN + 1000:
         now += LOOK
-        for found in plan.next(fleet, EVERY, now):
+        for found in plan.next(fleet, EVERY, now, now):
             tries += 1
             plan.asked(found.device.id, now)
     assert 3 <= tries <= 4
     # Without its worker nothing is requested; with the next worker it is, at once.
-    assert plan.next([], EVERY, now + LOOK) == []
-    assert len(plan.next(fleet, EVERY, now + 2 * LOOK)) == 1
+    assert plan.next([], EVERY, now + LOOK, now + LOOK) == []
+    assert len(plan.next(fleet, EVERY, now + 2 * LOOK, now + 2 * LOOK)) == 1
 
 
 def test_devices_that_are_sent_to_at_random_are_in_time_too() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import resource
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +33,7 @@ class Scripted(Transport):
         self.steps: dict[str, Any] = {}
         self.seen: list[tuple[str, int]] = []
         self.news = asyncio.Condition()
+        self.turns = asyncio.Semaphore(1)
 
     async def fetch(self, device: DeviceSpec, job: JobSpec) -> Any:
         return await self._step("fetch", job)
@@ -48,6 +49,12 @@ class Scripted(Transport):
     def discard(self, fetched: Any) -> None:
         if fetched is not None:
             self.seen.append(("discarded", fetched))
+
+    def visit_turn(self) -> AbstractAsyncContextManager[None]:
+        return self.turns
+
+    async def visit(self, device: DeviceSpec) -> None:
+        await self._step("visit", job(0, device.id))
 
     async def until(self, what: Callable[[], Any]) -> None:
         async with asyncio.timeout(HANG), self.news:
@@ -81,6 +88,7 @@ class Rig:
         self.asked: list[tuple[str, ...]] = []
         self.stopped: set[str] = set()
         self.changes: list[tuple[str, str, str, float | None]] = []
+        self.visits: list[tuple[str, bool, str | None]] = []
         self.at_report: Callable[[Outcome], None] = lambda _: None
         self.sender = Sender(
             journal=journal,
@@ -98,6 +106,9 @@ class Rig:
 
     def device_changed(self, device_id: str, state: str, reason: str, until: float | None = None) -> None:
         self.changes.append((device_id, state, reason, until))
+
+    def visited(self, device_id: str, *, online: bool, presence: bool = False, note: str | None = None) -> None:
+        self.visits.append((device_id, online, note))
 
     async def opted_out(self, address: str, others: Sequence[str]) -> bool:
         self.asked.append((address, *others))
@@ -405,6 +416,45 @@ async def test_a_transport_may_take_several_of_a_device_at_once(rig: Rig, monkey
     rig.transport.steps["deliver"] = for_ever
     rig.take(*[job(number) for number in range(5)])
     await rig.transport.until(lambda: sum(step == "deliver" for step, _ in rig.transport.seen) == 5)
+
+
+# ---- visits
+
+
+async def test_a_visit_that_waits_for_its_turn_keeps_its_device_from_nothing(rig: Rig) -> None:
+    go_on = asyncio.Event()
+    rig.transport.steps["visit"] = lambda _: go_on.wait()
+    hangs = asyncio.create_task(rig.sender.visit("a"))
+    await rig.transport.until(lambda: ("visit", 0) in rig.transport.seen)
+    waits, again = (asyncio.create_task(rig.sender.visit("b")) for _ in range(2))
+    await again  # requested again, it is not visited twice
+    rig.take(job(1, "b"))
+    assert (await rig.until_ended()).verdict == "sent"
+    assert not rig.sender.lock_of("b").locked()
+    go_on.set()
+    await asyncio.gather(hangs, waits)
+    assert rig.transport.seen.count(("visit", 0)) == 2
+    assert rig.visits == []
+
+
+async def test_a_visit_gives_way_to_a_send_that_hangs(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender_module, "VISIT_WAIT", 0.05)
+    rig.transport.steps["prepare"] = for_ever
+    rig.take(job())
+    await rig.transport.until(lambda: ("prepare", 1) in rig.transport.seen)
+    await rig.sender.visit("a")
+    assert rig.visits == [("a", False, sender_module.GAVE_WAY)]
+    assert not rig.transport.turns.locked()
+    assert rig.sender.lock_of("a").locked()
+
+
+async def test_a_defect_of_a_visit_is_reported_as_a_failed_visit(rig: Rig) -> None:
+    rig.transport.steps["visit"] = RuntimeError("a defect")
+    with pytest.raises(RuntimeError):
+        await rig.sender.visit("a")
+    rig.transport.steps["visit"] = DeviceUnavailableError("away")
+    await rig.sender.visit("a")
+    assert rig.visits == [("a", False, "unexpected: RuntimeError: a defect"), ("a", False, "away")]
 
 
 # ---- drain

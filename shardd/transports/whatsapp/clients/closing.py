@@ -4,7 +4,8 @@ A client is worth its memory while its device is about to send, and while messag
 recipient's phone may be unable to decrypt one, and only the client that sent it can encrypt it again (the library keeps its last
 messages in memory; whatsmeow, retry.go). Both are bounded. When room is needed, clients are closed in this order: those without
 either reason, then those with undelivered messages, then those whose device sends soon; within each, the least recently used
-first, and the one that sends latest. A client that is in use is never closed.
+first, and the one that sends latest. A client that is in use is never closed. For a visit only those are closed that nothing is
+wanted from.
 
 Times are seconds of one monotonic clock.
 """
@@ -48,6 +49,8 @@ class Budget:
     """Seconds for which a message that is not delivered keeps its client open."""
     needed: int = 0
     """Clients that have to be closed for others to open."""
+    for_visit: bool = False
+    """The others open for a visit: only clients that nothing is wanted from are closed for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +75,17 @@ def choose(clients: Sequence[OpenClient], budget: Budget, now: float) -> Choice:
     """Which of the open clients are closed now."""
     free = sorted((one for one in clients if not one.busy), key=lambda one: _rank(one, budget, now))
     due = [one for one in free if _closes_at(one, budget, now) <= now]
-    others = [one for one in free if _closes_at(one, budget, now) > now]
+    others = [one for one in free if _closes_at(one, budget, now) > now and _may_close(one, budget, now)]
     more = max(0, budget.needed - len(due))
     close = [*due, *others[:more]]
     ends = [_changes_at(one, budget, now) for one in clients if one not in close]
     step = budget.idle_close / LOOKS
     return Choice(tuple(one.device_id for one in close), max(min(ends), now + step) if ends else None)
+
+
+def _may_close(client: OpenClient, budget: Budget, now: float) -> bool:
+    """Whether it may be closed, before it is due, for another to open."""
+    return not budget.for_visit or (not client.hearing and _worth(client, budget, now) is _Worth.NOTHING)
 
 
 def _worth(client: OpenClient, budget: Budget, now: float) -> _Worth:

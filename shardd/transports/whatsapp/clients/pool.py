@@ -46,6 +46,7 @@ BUSY_RETRY: Final = 1.0
 PRESENCE_SHARE: Final = 0.7
 """Of `visit_every`: a login shows the presence if the last one is longer ago. A visit comes later than that."""
 GAVE_WAY: Final = "the visit gave way to a message, because all clients of this worker are in use (max_open_clients)"
+CUT_SHORT: Final = "no presence was shown, because the client was closed before it had heard all that waited"
 NOT_USED: Final = float("-inf")
 CLOSED_AT_ONCE: Final = 4
 """Clients that one sweep closes concurrently."""
@@ -125,7 +126,8 @@ class Clients:
         self._visit_over = asyncio.Event()
         self._choosing = asyncio.Lock()
         self._connecting = asyncio.Semaphore(settings.max_connecting)
-        self._opening_visits = asyncio.Semaphore(max(1, settings.max_connecting // 2))
+        self.visit_turn = asyncio.Semaphore(max(1, settings.max_connecting // 2))
+        """A visit holds one; it waits for that without its device's lock, so that its device's sends do not wait, too."""
         self._visits: set[asyncio.Task[Client]] = set()
         """Those that open a client."""
         self._sweeping: asyncio.Task[None] | None = None
@@ -155,12 +157,12 @@ class Clients:
     async def visit(self, device: DeviceSpec) -> None:
         """Open a client for a moment, to hear what was sent to it; `Events.visited` follows. Raises DeviceUnavailableError.
 
-        It gives way to sends: it uses half of the logins at most, takes no room that a send waits for, and does not keep a
-        client open.
+        It gives way to sends: it uses half of the logins at most (the caller holds a `visit_turn`), takes no room that a send
+        waits for or whose client is still of use, and does not keep a client open.
         """
         slot = self._slot(device.id)
         before, used_at = slot.client, NOT_USED if slot.client is None else slot.used_at
-        visit = asyncio.create_task(self._open_for_visit(device))
+        visit = asyncio.create_task(self.get_or_refresh(device))
         self._visits.add(visit)
         try:
             await asyncio.wait([visit])
@@ -175,18 +177,17 @@ class Clients:
         slot.visited_since = used_at
         self._attend(slot, client)
 
-    async def _open_for_visit(self, device: DeviceSpec) -> Client:
-        async with self._opening_visits:
-            return await self.get_or_refresh(device)
-
     def _attend(self, slot: ClientSlot, client: Client) -> None:
         """After a login, or at a visit: hear what waited, show the presence if that is due, and report."""
         if slot.attended is not client:
+
+            def failed(error: Exception) -> None:
+                log.error("visit failed", action="visit", device=slot.device_id, exc_info=error)
+                note = f"unexpected: {type(error).__name__}: {error}"
+                self._events.visited(slot.device_id, online=False, note=note)
+
             slot.attended = client
-            self._attending.start(
-                self._hear(slot, client),
-                lambda error: log.error("visit failed", action="visit", device=slot.device_id, error=str(error)),
-            )
+            self._attending.start(self._hear(slot, client), failed)
 
     async def _hear(self, slot: ClientSlot, client: Client) -> None:
         try:
@@ -197,14 +198,23 @@ class Clients:
                     slot.presence_at = asyncio.get_running_loop().time()
                 self._events.visited(slot.device_id, online=True, presence=shown and note is None, note=note)
             else:
-                failed = GAVE_WAY if client.failure is None else client.failure.text
-                self._events.visited(slot.device_id, online=False, note=failed)
+                self._report_end(slot, client)
         finally:
-            slot.attended = None
-            if slot.visited_since is not None:
-                # Without a send since, it is closed as if the visit had not been.
-                slot.used_at, slot.visited_since = slot.visited_since, None
-                self._visit_over.set()
+            if slot.attended is client:
+                slot.attended = None
+                if slot.visited_since is not None:
+                    # Without a send since, it is closed as if the visit had not been.
+                    slot.used_at, slot.visited_since = slot.visited_since, None
+                    self._visit_over.set()
+
+    def _report_end(self, slot: ClientSlot, client: Client) -> None:
+        """Report a client that ended before it had heard all that waited. One that was opened for a send was online."""
+        if client.failure is not None:
+            self._events.visited(slot.device_id, online=False, note=client.failure.text)
+        elif slot.attended is client and slot.visited_since is not None:
+            self._events.visited(slot.device_id, online=False, note=GAVE_WAY)
+        else:
+            self._events.visited(slot.device_id, online=True, note=CUT_SHORT)
 
     def _presence_is_due(self, slot: ClientSlot) -> bool:
         every, now = self._settings.visit_every, asyncio.get_running_loop().time()
@@ -399,17 +409,18 @@ class Clients:
         async with self._choosing:
             while self._reserved >= self._settings.max_open_clients:
                 self._freed.clear()
-                if close := self._choose(self._slots.values(), needed=1).close:
+                visiting = asyncio.current_task() in self._visits
+                if close := self._choose(self._slots.values(), needed=1, for_visit=visiting).close:
                     return self._slots[close[0]]
-                if asyncio.current_task() in self._visits:
+                if visiting:
                     raise DeviceUnavailableError(GAVE_WAY, retry_after=BUSY_RETRY)
                 for visit in self._visits:
                     visit.cancel()
                 await wait_for_event(self._freed, HOLD)
         return None
 
-    def _choose(self, slots: Iterable[ClientSlot], *, needed: int = 0) -> Choice:
-        budget = Budget(self._settings.idle_close, self._settings.linger, needed)
+    def _choose(self, slots: Iterable[ClientSlot], *, needed: int = 0, for_visit: bool = False) -> Choice:
+        budget = Budget(self._settings.idle_close, self._settings.linger, needed, for_visit)
         facts = [one for slot in slots if (one := slot.facts()) is not None]
         return choose(facts, budget, asyncio.get_running_loop().time())
 

@@ -21,8 +21,8 @@ def client(device_id: str, idle: float = 0.0, *, sent: float | None = None, **fa
     return OpenClient(device_id, NOW - idle, **undelivered, **facts)
 
 
-def closed(*clients: OpenClient, needed: int = 0) -> str:
-    return " ".join(choose(clients, Budget(IDLE, LINGER, needed), NOW).close)
+def closed(*clients: OpenClient, needed: int = 0, for_visit: bool = False) -> str:
+    return " ".join(choose(clients, Budget(IDLE, LINGER, needed, for_visit), NOW).close)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,18 @@ def test_room_is_made_by_the_delivered_first_then_the_undelivered_then_who_sends
     order = ["old", "fresh", "waits longer", "waits", "later", "soon"]
     for needed in range(len(order) + 2):
         assert closed(*clients, needed=needed) == " ".join(order[:needed])
+
+
+def test_a_visit_closes_only_clients_that_nothing_is_wanted_from() -> None:
+    wanted = [
+        client("sends", 30.0, next_send=NOW + 5.0),
+        client("waits", 20.0, sent=20.0),
+        client("used", 50.0, busy=True),
+        client("hears", 9.0, hearing=True),
+    ]
+    assert closed(*wanted, needed=2, for_visit=True) == ""
+    assert closed(*wanted, client("old", 9.0), client("older", 10.0), needed=1, for_visit=True) == "older"
+    assert closed(*wanted, client("over", 400.0, sent=300.0), needed=1, for_visit=True) == "over"
 
 
 def test_what_closes_anyway_makes_room_and_nothing_else_is_closed_for_it() -> None:

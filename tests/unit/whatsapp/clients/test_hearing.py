@@ -1,0 +1,77 @@
+"""What a client that hears may change in the slot of its device, when a newer client has the slot."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from shardd.transports.whatsapp.clients.pool import Clients
+
+HANG = 30.0
+
+
+class Hearing:
+    """A client as far as `Clients` hears with it: it has heard all, and its presence takes until a test ends it."""
+
+    alive = True
+    failure = None
+
+    def __init__(self, device_id: str = "a") -> None:
+        self.device_id = device_id
+        self.shows = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def heard_all(self) -> None:
+        """At once."""
+
+    async def show_presence(self, timeout: float) -> str | None:
+        self.shows.set()
+        await self.go_on.wait()
+        return None
+
+
+class Seen:
+    """Receives what is reported."""
+
+    def __init__(self) -> None:
+        self.visits: asyncio.Queue[tuple[str, bool, str | None]] = asyncio.Queue()
+
+    def visited(self, device_id: str, *, online: bool, presence: bool = False, note: str | None = None) -> None:
+        self.visits.put_nowait((device_id, online, note))
+
+
+def make_clients(events: Seen) -> Clients:
+    settings: Any = SimpleNamespace(max_connecting=2, visit_every=60.0, answer_timeout=HANG, idle_close=60.0)
+    nothing: Any = None
+    return Clients(settings, nothing, nothing, events, nothing, restrictions=nothing)  # type: ignore[arg-type]  # only `visited`
+
+
+async def test_an_older_client_leaves_the_visit_of_a_newer_one_alone() -> None:
+    seen = Seen()
+    clients = make_clients(seen)
+    slot, older, newer = clients._slot("a"), Hearing(), Hearing()
+    clients._attend(slot, older)  # type: ignore[arg-type]
+    async with asyncio.timeout(HANG):
+        await older.shows.wait()
+        clients._attend(slot, newer)  # type: ignore[arg-type]
+        slot.visited_since = 5.0
+        older.go_on.set()
+        assert await seen.visits.get() == ("a", True, None)
+        assert (slot.attended, slot.visited_since) == (newer, 5.0)
+        newer.go_on.set()
+        assert await seen.visits.get() == ("a", True, None)
+        await clients._attending.end()
+    assert (slot.attended, slot.visited_since, slot.used_at) == (None, None, 5.0)
+
+
+async def test_a_defect_while_a_client_hears_is_reported_as_a_failed_visit() -> None:
+    class Broken(Hearing):
+        async def heard_all(self) -> None:
+            raise RuntimeError("a defect")
+
+    seen = Seen()
+    clients = make_clients(seen)
+    clients._attend(clients._slot("a"), Broken())  # type: ignore[arg-type]
+    async with asyncio.timeout(HANG):
+        assert await seen.visits.get() == ("a", False, "unexpected: RuntimeError: a defect")
