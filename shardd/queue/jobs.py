@@ -216,9 +216,12 @@ class Jobs(Statements):
         """
         found = await self._save_receipt(receipt)
         if found and receipt.addresses:
-            others = sorted({recipient_at(address).address for address in receipt.addresses})
-            params = {"device_id": receipt.device_id, "message_ids": receipt.message_ids, "others": others}
-            await self._database.execute("learn_recipient", params)
+            params = {"device_id": receipt.device_id, "message_ids": receipt.message_ids}
+            persons = await self._database.column("persons_of_messages", params)
+            others = {recipient_at(address).address for address in receipt.addresses}
+            if pairs := [(person, other) for person in persons for other in others]:
+                addresses, named = zip(*pairs, strict=True)
+                await self._database.execute("learn_addresses", {"addresses": list(addresses), "others": list(named)})
         return found
 
     async def _save_receipt(self, receipt: Receipt) -> int:
@@ -361,8 +364,12 @@ class JobAdmin(Statements):
         return sum([one.done async for handled in self.cancel(traits, why) for one in handled])
 
     async def move(self, *, old: str, new: str) -> int:
-        """Give the jobs of device `old` that are not in flight to `new`; returns how many moved."""
+        """Give the jobs of device `old` that are not in flight, and answer no message, to `new`; returns how many moved."""
         return await self._repeat("move_jobs", {"old": old, "new": new})
+
+    async def count_answers(self, device_id: str) -> int:
+        """How many jobs of a device answer messages that were written to it, and are not in flight."""
+        return int(await self._database.value("count_answers", {"device_id": device_id}))
 
     async def return_to_pools(self, device_ids: Sequence[str]) -> int:
         """Let other devices of their groups have the groups' jobs that these devices were given; returns how many."""

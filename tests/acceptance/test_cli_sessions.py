@@ -144,12 +144,17 @@ async def test_the_jobs_of_a_dead_number_move_to_another_device(shardd: Command,
     producer.execute("INSERT INTO shardd.device_groups (id) VALUES ('g')")
     producer.execute("INSERT INTO shardd.jobs (device_group, recipient, body) VALUES ('g', '+4915112345', 'shared')")
     producer.execute("UPDATE shardd.jobs SET device_id = 'd1' WHERE device_group = 'g'")
+    # An answer to a message that was written to d1.
+    producer.execute(
+        "INSERT INTO shardd.jobs (device_id, recipient, body, reply_to, quote) VALUES ('d1', '+4915112345', 'yes', 1, '{}')"
+    )
 
     done = await shardd("device", "replace", "d1", "d2")
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines() == [
         "moved 5 jobs from d1 to d2",
         "1 job of device groups went back to their groups",
+        "1 answer to messages (reply_to) stays with d1, because only d1 can send it",
         "1 job in flight stays with d1; repeat this command if it comes back to the queue",
         "they wait: d2 is unpaired; pair it: shardd device pair d2",
     ]
@@ -159,6 +164,7 @@ async def test_the_jobs_of_a_dead_number_move_to_another_device(shardd: Command,
         *((number, "d2", False, None) for number in (3, 4, 5)),
         (6, "d2", True, True),
         (7, None, False, None),
+        (8, "d1", False, None),
     ]
     for arguments, error in (
         (("d1", "d1"), "d1 cannot replace itself: name two devices"),

@@ -108,7 +108,7 @@ async def test_a_node_forgets_what_it_heard_when_the_person_tells_another_node(f
     await here.start()
     await there.start()
 
-    nodes = "SELECT DISTINCT node FROM shardd.leases WHERE expires_at > now()"
+    nodes = "SELECT DISTINCT node_id FROM shardd.leases WHERE expires_at > now()"
     await fleet.until(lambda: len(fleet.rows(nodes)) == 2)
     for phone in (first, second):
         await fleet.job_is(fleet.send(phone, f"hello from {phone.id}", person), "sent")

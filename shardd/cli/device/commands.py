@@ -197,8 +197,8 @@ async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) ->
 def replace(old: str, new: str, config: Config) -> None:
     """Move the waiting jobs of device OLD to device NEW.
 
-    A job in flight stays with OLD. The pace of NEW applies to all its jobs. OLD itself is unchanged: let the producers name NEW,
-    too. Jobs of device groups go back to their groups.
+    A job in flight stays with OLD, and so does an answer (reply_to): only OLD can send it. The pace of NEW applies to all its
+    jobs. OLD itself is unchanged: let the producers name NEW, too. Jobs of device groups go back to their groups.
     """
     if old == new:
         raise UsageError(f"{old} cannot replace itself: name two devices")
@@ -223,10 +223,14 @@ async def _replace(database: Database, old: str, new: str) -> DeviceRow:
     jobs = JobAdmin(database)
     back = await jobs.return_to_pools([old])
     moved = await jobs.move(old=old, new=new)
+    answers = await jobs.count_answers(old)
     counts = await jobs.count_cancels(Traits(state=JobState.SENDING, device_ids=[old]))
     say(f"moved {count(moved, 'job')} from {old} to {new}")
     if back:
         say(f"{count(back, 'job')} of device groups went back to their groups")
+    if answers:
+        stay, them = ("stays", "it") if answers == 1 else ("stay", "them")
+        say(f"{count(answers, 'answer')} to messages (reply_to) {stay} with {old}, because only {old} can send {them}")
     if left := sum(some.jobs for some in counts):
         stay, come = ("stays", "it comes") if left == 1 else ("stay", "they come")
         say(f"{count(left, 'job')} in flight {stay} with {old}; repeat this command if {come} back to the queue")

@@ -44,6 +44,7 @@ CREATE TRIGGER announce_campaigns AFTER INSERT OR UPDATE OR DELETE ON shardd.cam
 -- Recipients who want no more messages. Only the person can take an opt-out back; 0007_opt_outs enforces that and checks the rows.
 CREATE TABLE shardd.opt_outs (
     address    text PRIMARY KEY,           -- of the person, as shardd.resolve writes it
+    same_as    text,                       -- the listed address of the same person for which this one was added; NULL: it was given itself
     recipient  text NOT NULL,              -- as it was given
     source     text NOT NULL DEFAULT 'producer',
     device_id  text,                       -- that received it

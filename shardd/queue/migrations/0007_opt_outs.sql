@@ -23,8 +23,8 @@ CREATE INDEX archive_opted_out ON shardd.archive (address, id) WHERE state = 'op
 
 -- Runs with its owner's rights, because producers may not read the tables that it reads. An existing opt-out stays as it is, and the
 -- INSERT does nothing; a repetition by message is logged, once a day, because there may have been messages in between. One of the same
--- time is the same one: a node tries again when it gets no answer. What people said counts in the order in which they said it: a message
--- from before the one that took the opt-out back is not one.
+-- time is the same one: a node tries again when it gets no answer. What people said counts in the order in which they said it: what they
+-- said before the message that took the opt-out back is not one, whoever reports it, and however often.
 CREATE FUNCTION shardd.admit_opt_out() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     fine boolean;
@@ -46,9 +46,12 @@ BEGIN
     ELSE
         NEW.address := (shardd.resolve(NEW.recipient, shardd.codes_of_opt_out(), 'opt_outs')).address;
     END IF;
-    NEW.created_by := coalesce(shardd.bound_as(), NEW.created_by);
-    NEW.heard_at := CASE WHEN NEW.source = 'message' THEN coalesce(NEW.said_at, now()) ELSE least(coalesce(NEW.said_at, NEW.heard_at), now()) END;
-    IF NEW.source = 'message' AND EXISTS (SELECT FROM shardd.opt_out_log l WHERE l.address = NEW.address AND l.kind = 'taken_back'
+    IF NEW.same_as IS NULL THEN
+        NEW.created_by := coalesce(shardd.bound_as(), NEW.created_by);
+        NEW.heard_at := CASE WHEN NEW.source = 'message' THEN coalesce(NEW.said_at, now())
+                             ELSE least(coalesce(NEW.said_at, NEW.heard_at), now()) END;
+    END IF;
+    IF NEW.said_at IS NOT NULL AND EXISTS (SELECT FROM shardd.opt_out_log l WHERE l.address = NEW.address AND l.kind = 'taken_back'
                                              AND l.said_at > NEW.heard_at) THEN
         RETURN NULL;
     END IF;

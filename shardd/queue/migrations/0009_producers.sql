@@ -7,7 +7,8 @@
 -- bound exists. Bound roles cannot create campaigns. Everybody may add opt-outs.
 --
 -- Seeing. A bound role sees every job, event and reply whose device, device group or campaign is bound to it, whoever inserted it; its
--- campaigns; and the opt-outs that it added itself. A group means the jobs that name it, not its devices.
+-- campaigns; and the opt-outs that it added itself, not what was added for other addresses of the person: that would reveal the number
+-- behind a LID. A group means the jobs that name it, not its devices.
 --
 -- Keys. Dedupe keys and order groups of a bound role are its own; unbound roles share theirs.
 --
@@ -186,7 +187,7 @@ CREATE VIEW shardd.visible_campaigns WITH (security_barrier) AS
     SELECT * FROM shardd.campaigns WHERE coalesce((SELECT shardd.bindings()) ? ('campaign:' || id), true) OFFSET 0;
 CREATE VIEW shardd.visible_opt_outs WITH (security_barrier) AS
     SELECT address, recipient, source, said_at, created_at FROM shardd.opt_outs
-     WHERE coalesce(created_by = (SELECT shardd.bound_as()), true) OFFSET 0;
+     WHERE coalesce(CASE WHEN same_as IS NULL THEN created_by ELSE '' END = (SELECT shardd.bound_as()), true) OFFSET 0;
 
 -- Whether a statement of this session may be planned to read everything. IMMUTABLE is not true of it, on purpose: the planner then calls
 -- it itself and leaves out the half of a view that is not for this session, with its estimates. Whether the answer still holds when the

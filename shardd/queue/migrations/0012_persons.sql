@@ -17,7 +17,7 @@ CREATE TABLE shardd.country_codes (
 );
 
 -- The number that these digits, which begin with a country code, mean, without a prefix that is dialled only within the country; and the
--- address of the person. NULL: no country has the code, or no number of the country has so many digits.
+-- address of the person. NULL: no country has the code, no number of the country has so many digits, or there is more than digits.
 CREATE FUNCTION shardd.read_number(digits text, OUT number text, OUT address text) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     plan  record;
@@ -25,6 +25,9 @@ DECLARE
     local text;
     bare  text;
 BEGIN
+    IF digits ~ '[^0-9]' THEN
+        RETURN;
+    END IF;
     SELECT c.code, c.lengths, c.prefix, c.form, c.form_at, c.form_cut, c.form_add INTO plan
       FROM shardd.country_codes c WHERE c.code IN (left(digits, 1), left(digits, 2), left(digits, 3));
     IF NOT FOUND THEN
@@ -200,8 +203,8 @@ CREATE INDEX same_person_other ON shardd.same_person (other);
 -- An opt-out holds for the person: it is added to the list for each address of theirs that is known, now or later. So that one look at
 -- the list is enough, wherever a job is inserted, claimed or sent.
 CREATE FUNCTION shardd.spread_opt_outs(addresses text[], others text[]) RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO shardd.opt_outs (address, recipient, source, device_id, words, note, said_at, heard_at, created_by)
-    SELECT DISTINCT ON (e.other) e.other, CASE WHEN strpos(e.other, '@') > 0 THEN '' ELSE '+' END || e.other, o.source, o.device_id, o.words,
+    INSERT INTO shardd.opt_outs (address, same_as, recipient, source, device_id, words, note, said_at, heard_at, created_by)
+    SELECT DISTINCT ON (e.other) e.other, o.address, CASE WHEN strpos(e.other, '@') > 0 THEN '' ELSE '+' END || e.other, o.source, o.device_id, o.words,
            'the same person as ' || o.address, o.said_at, o.heard_at, o.created_by
       FROM unnest(addresses, others) AS e(address, other)
       JOIN shardd.opt_outs o ON o.address = e.address
@@ -272,6 +275,7 @@ BEGIN
     ), learned AS (
         INSERT INTO shardd.same_person (address, other)
         SELECT old.address, n.address FROM old CROSS JOIN LATERAL shardd.read_number(old.address) n WHERE n.address <> old.address
+         ORDER BY 1, 2
         ON CONFLICT DO NOTHING
     )
     SELECT count(*), array[max(old.address)] INTO one, last FROM old;
@@ -285,6 +289,7 @@ BEGIN
         INSERT INTO shardd.same_person (address, other)
         SELECT DISTINCT e.address, n.address FROM (SELECT address FROM old UNION SELECT other FROM old) e(address)
          CROSS JOIN LATERAL shardd.read_number(e.address) n WHERE n.address <> e.address
+         ORDER BY 1, 2
         ON CONFLICT DO NOTHING
     )
     SELECT count(*), max(array[old.address, old.other]) INTO one, last FROM old;

@@ -19,10 +19,15 @@ $$;
 
 -- Takes back the opt-outs of a person, who wrote so to a device: those under each address of theirs that is known. All of them, or none if
 -- the person opted out at the same time or later, whenever either message arrived. Returns the addresses whose opt-outs were taken back.
+--
+-- Of somebody who has not opted out it is logged, too, because an earlier opt-out may be heard later; once per address and day, so that
+-- strangers cannot fill the log. The event shows what the device itself heard: neither the words, which are for readers of the inbox, nor
+-- addresses that were learned elsewhere.
 CREATE FUNCTION shardd.take_back(recipients text[], device_id text, words text, said_at timestamptz) RETURNS SETOF text
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    addresses text[] := shardd.all_addresses(array(SELECT shardd.heard_address(recipient) FROM unnest(recipients) recipient));
+    heard     text[] := array(SELECT shardd.heard_address(recipient) FROM unnest(recipients) recipient);
+    addresses text[] := shardd.all_addresses(heard);
     pseudonyms bytea[] := array(SELECT shardd.pseudonym(address) FROM unnest(addresses) address);
     standing  text[];
     latest    timestamptz;
@@ -34,7 +39,16 @@ BEGIN
         SELECT addresses, greatest(latest, max(f.heard_at)) INTO standing, latest
           FROM (SELECT * FROM shardd.forgotten WHERE pseudonym = ANY (pseudonyms) ORDER BY pseudonym FOR UPDATE) f;
     END IF;
-    IF standing IS NULL OR latest >= take_back.said_at THEN
+    IF standing IS NULL THEN
+        INSERT INTO shardd.opt_out_log (address, kind, source, device_id, words, said_at, created_by)
+        SELECT address, 'taken_back', 'message', take_back.device_id, take_back.words, take_back.said_at, session_user
+          FROM unnest(addresses) address
+         WHERE NOT EXISTS (SELECT FROM shardd.opt_out_log l
+                            WHERE l.address = address.address AND l.kind = 'taken_back'
+                              AND (l.said_at >= take_back.said_at OR l.created_at > now() - interval '1 day'))
+         ORDER BY address;
+        RETURN;
+    ELSIF latest >= take_back.said_at THEN
         RETURN;
     END IF;
     PERFORM set_config('shardd.maintains_opt_outs', 'yes', true);
@@ -47,8 +61,9 @@ BEGIN
       FROM unnest(addresses) address ORDER BY address;
     IF shardd.events_enabled() THEN
         INSERT INTO shardd.outbox (kind, device_id, detail) VALUES ('opt_out.taken_back', take_back.device_id, jsonb_build_object(
-            'recipient', recipients[1], 'addresses', to_jsonb(standing), 'device_id', take_back.device_id, 'words', take_back.words,
-            'said_at', shardd.iso_time(take_back.said_at)));
+            'recipient', recipients[1], 'device_id', take_back.device_id, 'said_at', shardd.iso_time(take_back.said_at),
+            'addresses', (SELECT coalesce(jsonb_agg(address ORDER BY address), '[]') FROM unnest(standing) address
+                           WHERE address = ANY (heard))));
         PERFORM shardd.announce_events();
     END IF;
     RETURN QUERY SELECT unnest(standing);

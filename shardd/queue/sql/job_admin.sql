@@ -85,14 +85,19 @@ WITH picked AS MATERIALIZED (
 SELECT p.id, p.state, p.obstacle, g.id IS NOT NULL AS done FROM picked p LEFT JOIN gone g ON g.id = p.id ORDER BY p.id;
 
 -- name: move_jobs
--- Gives up to `most` jobs of one device that are not in flight, except those of groups, to another device. Their backoffs were the old
+-- Gives up to `most` jobs of one device that are not in flight, except those of groups, to another device; except also answers, which only
+-- the device of the message can send. Their backoffs were the old
 -- device's: only `run_at` and the place in an order group still delay them. Returns the ids of those that moved.
 UPDATE shardd.jobs
    SET device_id = %(new)s, scheduled = held OR run_at > now(), due_at = CASE WHEN NOT held AND run_at > now() THEN run_at END
  WHERE id = ANY (array(SELECT id FROM shardd.jobs
-                       WHERE device_id = %(old)s AND device_group IS NULL AND claimed_epoch IS NULL LIMIT %(most)s))
+                       WHERE device_id = %(old)s AND device_group IS NULL AND reply_to IS NULL AND claimed_epoch IS NULL LIMIT %(most)s))
    AND device_id = %(old)s AND claimed_epoch IS NULL
 RETURNING id;
+
+-- name: count_answers
+-- Jobs of a device that are not in flight and answer messages that were written to it.
+SELECT count(*) FROM shardd.jobs WHERE device_id = %(device_id)s AND reply_to IS NOT NULL AND claimed_epoch IS NULL;
 
 -- name: return_jobs_to_pools
 -- Puts up to `most` jobs of device groups that are not in flight back into their groups' pools: these devices will not send them.

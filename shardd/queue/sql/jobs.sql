@@ -367,12 +367,10 @@ SELECT EXISTS (SELECT FROM resolved) OR EXISTS (SELECT FROM ended)
        OR EXISTS (SELECT FROM shardd.archive a
                    WHERE a.id = %(id)s AND a.attempt = %(attempt)s AND a.token = %(token)s AND a.state || '' <> 'in_doubt');
 
--- name: learn_recipient
--- Remembers that these addresses (`others`) are of the person to whom these messages of a device were.
-INSERT INTO shardd.same_person (address, other)
-SELECT DISTINCT a.address, o.other FROM shardd.archive a CROSS JOIN unnest(%(others)s::text[]) AS o(other)
- WHERE a.message_id = ANY (%(message_ids)s::text[]) AND a.device_id = %(device_id)s AND a.address <> '' AND a.address <> o.other
-ON CONFLICT DO NOTHING;
+-- name: persons_of_messages
+-- The addresses of the persons to whom these messages of a device were.
+SELECT DISTINCT a.address FROM shardd.archive a
+ WHERE a.message_id = ANY (%(message_ids)s::text[]) AND a.device_id = %(device_id)s AND a.address NOT IN ('', 'forgotten');
 
 -- name: prepare_archive
 -- Creates the archive's partitions of this month and the next two.

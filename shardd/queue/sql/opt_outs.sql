@@ -20,18 +20,19 @@ SELECT count(*) FROM heard;
 
 -- name: learn_addresses
 -- Remembers which addresses are the same person's. Arrays, one element per pair. Of a person who was forgotten, the other address is
--- forgotten, too.
+-- forgotten, too. In the order of the keys: two transactions that insert the same rows must not wait for each other.
 WITH pairs AS MATERIALIZED (
     SELECT address, other, shardd.is_forgotten(address) AS first, shardd.is_forgotten(other) AS second
       FROM (SELECT DISTINCT address, other FROM unnest(%(addresses)s::text[], %(others)s::text[]) AS e(address, other)) e
      WHERE address <> other
 ), forgotten AS (
     INSERT INTO shardd.forgotten (pseudonym)
-    SELECT DISTINCT shardd.pseudonym(CASE WHEN first THEN other ELSE address END) FROM pairs WHERE first <> second
+    SELECT DISTINCT shardd.pseudonym(CASE WHEN first THEN other ELSE address END) AS pseudonym FROM pairs WHERE first <> second
+     ORDER BY pseudonym
     ON CONFLICT DO NOTHING
 )
 INSERT INTO shardd.same_person (address, other)
-SELECT address, other FROM pairs WHERE NOT first AND NOT second
+SELECT address, other FROM pairs WHERE NOT first AND NOT second ORDER BY address, other
 ON CONFLICT DO NOTHING;
 
 -- name: opted_out_addresses

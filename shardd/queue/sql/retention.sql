@@ -85,3 +85,18 @@ WITH gone AS (
     RETURNING 1
 )
 SELECT count(*) FROM gone;
+
+-- name: forget_nodes
+-- Deletes nodes that were silent for `finished` seconds, hold no lease, and have neither jobs in flight nor in doubt: their state folders
+-- may come back until then. Returns how many.
+WITH gone AS (
+    DELETE FROM shardd.nodes n
+     WHERE greatest(n.seen_at, n.started_at) < now() - make_interval(secs => %(finished)s)
+       AND NOT EXISTS (SELECT FROM shardd.leases l WHERE l.node_id = n.id)
+       AND NOT EXISTS (SELECT FROM shardd.jobs j JOIN shardd.epochs e ON e.epoch = j.claimed_epoch
+                        WHERE e.node = n.name OR e.incarnation = n.incarnation)
+       AND NOT EXISTS (SELECT FROM shardd.archive a JOIN shardd.epochs e ON e.epoch = a.claimed_epoch
+                        WHERE a.state = 'in_doubt' AND (e.node = n.name OR e.incarnation = n.incarnation))
+    RETURNING 1
+)
+SELECT count(*) FROM gone;

@@ -97,6 +97,7 @@ async def delete_old(database: Database, keep: RetentionConfig, inbox: InboxConf
         "order_groups": partial(_delete, "forget_order_groups", database, ages),
         "days": partial(_delete, "forget_days", database, ages),
         "messages": partial(_delete, "forget_messages", database, ages),
+        "nodes": partial(_delete, "forget_nodes", database, ages),
     }
     deleted: dict[str, int] = {}
     refused: DatabaseError | None = None

@@ -251,3 +251,35 @@ async def test_a_key_in_an_open_transaction_does_not_keep_others_from_being_dele
             producer.rollback()
         await delete_old(database, keep, InboxConfig())
     assert owner.execute(left_keys).fetchall() == []
+
+
+async def test_a_node_goes_when_it_was_silent_for_as_long_and_nothing_of_it_is_open(
+    owner: psycopg.Connection[Any], database: Database, keep: RetentionConfig
+) -> None:
+    nodes = ("silent", "stopped", "leases", "sends", "doubts", "young")
+    for name in nodes:
+        owner.execute(
+            "INSERT INTO shardd.nodes (id, name, incarnation, shards, version, started_at, seen_at) "
+            "VALUES (%s, %s, gen_random_uuid(), 4, 'x', %s, %s)",
+            [
+                name,
+                name,
+                NOW - (1 if name == "young" else 91) * DAY,
+                "-infinity" if name in ("stopped", "young") else NOW - 91 * DAY,
+            ],
+        )
+        owner.execute(
+            "INSERT INTO shardd.epochs (shard, node, incarnation) SELECT 1, name, incarnation FROM shardd.nodes WHERE id = %s",
+            [name],
+        )
+    epoch = "(SELECT epoch FROM shardd.epochs WHERE node = %s)"
+    owner.execute(
+        f"INSERT INTO shardd.leases (shard, epoch, node_id, expires_at) SELECT 1, {epoch}, 'leases', now()", ["leases"]
+    )
+    (job,) = insert_jobs(owner, "a")
+    owner.execute(f"UPDATE shardd.jobs SET claimed_epoch = {epoch}, claimed_at = now() WHERE id = %s", ["sends", job])
+    finished(owner, "in_doubt", NOW)
+    owner.execute(f"UPDATE shardd.archive SET claimed_epoch = {epoch}", ["doubts"])
+    await delete_old(database, keep, InboxConfig())
+    left_over = {row[0] for row in owner.execute("SELECT id FROM shardd.nodes")}
+    assert left_over == {"leases", "sends", "doubts", "young"}

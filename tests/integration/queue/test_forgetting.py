@@ -10,9 +10,11 @@ import pytest
 from psycopg import errors
 
 from shardd.incoming import Incoming
+from shardd.ipc import Receipt
 from shardd.queue.database import Database
 from shardd.queue.forgetting import Forgetting
 from shardd.queue.inbox import Inbox
+from shardd.queue.jobs import Jobs
 from shardd.queue.opt_outs import NewOptOut, OptedOut, OptOutAdmin, OptOuts
 from tests.support.queue_rows import add_devices, connect, insert_jobs, row_of
 
@@ -131,6 +133,24 @@ async def test_messages_are_still_stopped_and_their_inserts_leave_no_trace(
     await opt_outs.learn([(ADDRESS, "111222333444@lid")])
     assert owner.execute("SELECT count(*) FROM shardd.same_person").fetchall() == [(0,)]
     assert await opt_outs.opted_out(["111222333444@lid"]) == {"111222333444@lid"}
+
+
+async def test_another_name_of_theirs_that_a_platform_reports_is_forgotten_too(
+    dsn: str, database: Database, owner: Connection
+) -> None:
+    """By the status of a message of an exempt class, which still reaches them."""
+    add_devices(dsn, "d1")
+    opt_outs = OptOuts(database)
+    await opt_outs.configure(["service"], {})
+    await Forgetting(database).forget([ADDRESS], created_by="ada")
+    (job,) = insert_jobs(dsn, "d1", 1, recipient=TO, **{"class": "service"})
+    owner.execute("SELECT shardd.end_jobs(%s, 'sent', NULL, NULL)", [[job]])
+    owner.execute("UPDATE shardd.archive SET message_id = 'M1'")
+    report = Receipt("d1", ["M1"], "delivered", NOON, addresses=("+6281234567891", TO))
+    assert await Jobs(database).save_receipt(report) == 1
+    assert owner.execute("SELECT count(*) FROM shardd.same_person").fetchall() == [(0,)]
+    (marketing,) = insert_jobs(dsn, "d1", 1, recipient="+6281234567891")
+    assert row_of(dsn, marketing)["state"] == "opted_out"
 
 
 async def test_the_person_takes_it_back(dsn: str, database: Database, owner: Connection) -> None:

@@ -99,6 +99,22 @@ async def test_a_job_of_a_group_takes_a_region_only_if_all_agree(dsn: str, datab
         assert address("+62 812 3456 7890", device_group=group) == "6281234567890"
 
 
+async def test_addresses_are_learned_in_one_order(database: Database, owner: psycopg.Connection[Any]) -> None:
+    """Of two nodes that learn the same at once, neither waits for what the other waits for."""
+    pairs = [(f"62811{n:05}", f"{n * 7919 % 1000 + 10000}@lid") for n in range(1000)]
+    await OptOuts(database).learn(pairs)
+    rows = owner.execute("SELECT address, other FROM shardd.same_person ORDER BY ctid").fetchall()
+    assert rows == owner.execute("SELECT address, other FROM shardd.same_person ORDER BY 1, 2").fetchall()
+    assert len(rows) == 1000
+
+
+async def test_a_hidden_id_is_not_read_as_a_number(database: Database, owner: psycopg.Connection[Any]) -> None:
+    """This one has as many characters as a number of North America that is written with its prefix 1."""
+    owner.execute(INSERT, ["11234567@lid"])
+    await OptOuts(database).refresh()
+    assert listed(owner) == {"11234567@lid"}
+
+
 async def test_new_rules_change_what_is_stored(dsn: str, database: Database, owner: psycopg.Connection[Any]) -> None:
     """As if Indonesia's numbers that begin with 899 began with 8990 from now on."""
     add_devices(dsn, "d1")

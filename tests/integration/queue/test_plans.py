@@ -86,7 +86,7 @@ HOT: dict[str, dict[str, Any]] = {
     "save_receipt": {
         "device_id": "d1", "message_ids": ["m1"], "kind": "read", "at": 1e9, "error": "", "error_class": "",
     },
-    "learn_recipient": {"device_id": "d1", "message_ids": ["m1"], "others": ["628"]},
+    "persons_of_messages": {"device_id": "d1", "message_ids": ["m1"]},
     "confirm_claim": {
         "id": 1, "epoch": 1, "attempt": 1, "token": 5, "state": "sent", "message_id": "m1", "error": "", "error_class": "",
     },

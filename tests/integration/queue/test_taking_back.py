@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -118,18 +119,50 @@ async def test_every_known_address_of_the_person_is_taken_back(database: Databas
     assert len(await opt_outs.take_back(said(61, TO, words="start"), None)) == 2
 
 
-async def test_who_has_not_opted_out_takes_nothing_back(dsn: str, database: Database, owner: Connection) -> None:
+async def test_who_has_not_opted_out_takes_nothing_back_but_an_earlier_opt_out_is_void(
+    dsn: str, database: Database, owner: Connection
+) -> None:
+    """The opt-out waits at a device that is offline."""
     add_devices(dsn, "d1")
-    assert await OptOuts(database).take_back(said(0, words="start"), WELCOME) == []
-    counts = "SELECT (SELECT count(*) FROM shardd.jobs), (SELECT count(*) FROM shardd.opt_out_log)"
-    assert owner.execute(counts).fetchall() == [(0, 0)]
+    opt_outs = OptOuts(database)
+    assert await opt_outs.take_back(said(60, words="start"), WELCOME) == []
+    # Strangers cannot fill the log.
+    for at in (60, 61, 59):
+        assert await opt_outs.take_back(said(at, words="start"), WELCOME) == []
+    counts = (
+        "SELECT (SELECT count(*) FROM shardd.jobs), (SELECT count(*) FROM shardd.opt_out_log), "
+        "(SELECT count(*) FROM shardd.outbox WHERE kind = 'opt_out.taken_back')"
+    )
+    assert owner.execute(counts).fetchall() == [(0, 2, 0)], "one entry of each address"
+    assert not await opt_outs.store(said(0), "Bye.")
+    assert listed(owner) == []
+    assert await opt_outs.store(said(60), None), "of the same time, the opt-out counts"
+    assert listed(owner) == [HIDDEN, ADDRESS]
+
+
+async def test_an_import_that_is_repeated_does_not_undo_a_later_start(
+    producer_dsn: str, database: Database, owner: Connection
+) -> None:
+    opt_outs, admin = OptOuts(database), OptOutAdmin(database)
+    file = [NewOptOut(TO, said_at=datetime.fromtimestamp(NOON - 86400, UTC))]
+    assert len(await admin.add(file, source="import", created_by="ada")) == 1
+    assert await opt_outs.take_back(said(0, TO, words="start"), None) == [ADDRESS]
+    assert len(await admin.add(file, source="import", created_by="ada")) == 0
+    assert listed(owner) == []
+    later = [NewOptOut(TO, said_at=datetime.fromtimestamp(NOON + 60, UTC))]
+    assert len(await admin.add(later, source="import", created_by="ada")) == 1
+    assert await opt_outs.take_back(said(90, TO, words="start"), None) == [ADDRESS]
+    with connect(producer_dsn) as producer:
+        producer.execute("INSERT INTO shardd.opt_outs (recipient) VALUES (%s)", [TO])
+    assert listed(owner) == [ADDRESS], "without a time, it is one of now"
 
 
 async def test_programs_are_told(dsn: str, producer_dsn: str, database: Database, owner: Connection) -> None:
     add_devices(dsn, "d1")
     opt_outs = OptOuts(database)
+    await opt_outs.learn([(ADDRESS, "5511987654321")])
     await opt_outs.store(said(0), None)
-    await opt_outs.take_back(said(60, words="start"), None)
+    assert "5511987654321" in await opt_outs.take_back(said(60, words="start"), None)
     with connect(producer_dsn) as producer:
         (event,) = producer.execute("SELECT device_id, data FROM shardd.read_events(kinds => '{opt_out.*}')").fetchall()
     assert event == (
@@ -138,10 +171,9 @@ async def test_programs_are_told(dsn: str, producer_dsn: str, database: Database
             "recipient": TO,
             "addresses": [HIDDEN, ADDRESS],
             "device_id": "d1",
-            "words": "start",
             "said_at": "2023-11-14T22:14:20.000000Z",
         },
-    )
+    ), "neither the words nor an address that was learned elsewhere"
 
 
 @pytest.mark.parametrize(

@@ -203,8 +203,17 @@ def test_every_role_opts_people_out_and_a_bound_one_reads_its_own_only(
             session.execute(opt_out, [recipient])
         assert {row[0] for row in a.execute("SELECT address FROM shardd.visible_opt_outs")} == {"4915100000001"}
         assert {row[0] for row in b.execute("SELECT address FROM shardd.visible_opt_outs")} == {"4915100000002"}
+        # What was added for another address of the person would reveal the number behind a LID.
+        with connect(tenants.dsn) as owner:
+            owner.execute("INSERT INTO shardd.same_person (address, other) VALUES ('4915100000004', '123456789@lid')")
+            a.execute(opt_out, ["123456789@lid"])
+            assert owner.execute("SELECT 1 FROM shardd.opt_outs WHERE address = '4915100000004'").fetchall() == [(1,)]
+        assert {row[0] for row in a.execute("SELECT address FROM shardd.visible_opt_outs")} == {
+            "4915100000001",
+            "123456789@lid",
+        }
         for table in ("opt_outs", "visible_opt_outs"):
-            assert len(f.execute(f"SELECT address FROM shardd.{table}").fetchall()) == 3  # type: ignore[call-overload]  # the names above
+            assert len(f.execute(f"SELECT address FROM shardd.{table}").fetchall()) == 5  # type: ignore[call-overload]  # the names above
         # Who is free sees what it added, and what is there already, as before.
         returning = (
             "INSERT INTO shardd.opt_outs (recipient) VALUES (%s) ON CONFLICT (address) DO NOTHING RETURNING address"
