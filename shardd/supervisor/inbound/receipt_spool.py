@@ -19,7 +19,7 @@ from shardd.checked_lines import checked_line, text_of
 from shardd.errors import UnsafeFileError
 from shardd.ipc import Receipt
 from shardd.logs import get_logger
-from shardd.state_files import open_file
+from shardd.state_files import open_file, open_state_folder
 from shardd.supervisor.problems import Problem, ProblemKind
 
 log = get_logger(__name__)
@@ -126,6 +126,15 @@ class ReceiptSpool:
             os.fsync(fd)
         finally:
             os.close(fd)
+        self._synchronise_folder()
+
+    def _synchronise_folder(self) -> None:
+        """The file is made anew after each time that nothing waits, and its name is in the folder, which is a file of its own."""
+        fd = open_state_folder(self._state_dir)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
     def _rewrite(self, receipts: Sequence[Receipt]) -> None:
         fd = open_file(self._state_dir, f"{NAME}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -135,6 +144,7 @@ class ReceiptSpool:
         finally:
             os.close(fd)
         (self._state_dir / f"{NAME}.new").replace(self._state_dir / NAME)
+        self._synchronise_folder()
 
     def _failed(self, what: str, error: OSError | UnsafeFileError) -> None:
         path = self._state_dir / NAME

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,26 @@ async def test_a_file_that_cannot_be_written_refuses_and_is_a_problem(tmp_path: 
     (tmp_path / NAME).rmdir()
     await spool.keep([FIRST])
     assert list(spool.problems()) == []
+
+
+async def test_the_name_of_a_new_file_is_on_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync, synchronised = os.fsync, list[int]()
+
+    def record(fd: int) -> None:
+        synchronised.append(os.fstat(fd).st_ino)
+        fsync(fd)
+
+    def file_and_folder() -> list[int]:
+        return [(tmp_path / NAME).stat().st_ino, tmp_path.stat().st_ino]
+
+    monkeypatch.setattr(os, "fsync", record)
+    spool = ReceiptSpool(tmp_path)
+    await spool.keep([FIRST])
+    assert synchronised == file_and_folder()
+    spool.stored([])
+    synchronised.clear()
+    await spool.keep([FIRST] * (SPARE + 3))
+    assert synchronised == file_and_folder()
+    synchronised.clear()
+    spool.stored([SECOND])
+    assert synchronised == file_and_folder()
