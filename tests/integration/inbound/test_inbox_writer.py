@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +124,26 @@ async def test_one_that_is_only_in_memory_is_stored_too(dsn: str, database: Data
     inbox.arrived(Arrived(None, message("A2", text="stop", opt_out=True)))
     await inbox.close()
     assert stored(dsn, "message_id, kind, media_type, media_size") == [("A2", "text", None, None)]
+
+
+async def test_a_reported_message_is_taken_by_its_name_and_others_by_time(
+    dsn: str, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox_module, "POLL", 3600.0)
+    spool = IncomingSpool(tmp_path)
+    inbox = writer(database, tmp_path)
+    spool.keep(message("by time"))
+    running = asyncio.create_task(inbox.serve())
+    inbox.arrived(Arrived(spool.keep(message("by name"))))
+    async with asyncio.timeout(20):
+        while not stored(dsn):  # noqa: ASYNC110 - rows tell nobody
+            await asyncio.sleep(0.02)
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    assert stored(dsn) == [("by name",)]
+    await inbox.close()
+    assert stored(dsn) == [("by name",), ("by time",)]
 
 
 # ---- answering
