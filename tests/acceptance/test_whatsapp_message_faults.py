@@ -338,9 +338,11 @@ async def the_end_of_a_restriction_that_whatsapp_reports_is_believed(f: Faults, 
 
 
 @CASES.add
-async def error_463_for_a_known_contact_fails_that_job_alone(f: Faults, phone: Phone) -> None:
+async def error_463_for_a_contact_that_the_store_knows_fails_that_job_alone(f: Faults, phone: Phone) -> None:
     known = f.fleet.stranger()
     await f.works(phone, known)
+    f.control.write(phone.name, known, "yes please")
+    await f.fleet.until(lambda: f.knows(phone, known))
     f.strike(phone, "error", "message", code=463)
     job, body = f.send(phone, known)
     row = await f.fleet.job_is(job, "failed")
@@ -351,6 +353,24 @@ async def error_463_for_a_known_contact_fails_that_job_alone(f: Faults, phone: P
     assert f.fleet.device(phone)["state"] == "ready"
     await f.works(phone)
     await f.works(phone, known)
+
+
+@CASES.add
+async def error_463_for_somebody_who_never_replied_restricts_the_device(f: Faults, phone: Phone) -> None:
+    """One message makes nobody a contact: only the store says who is one."""
+    silent = f.fleet.stranger()
+    await f.works(phone, silent)
+    assert not f.knows(phone, silent)
+    f.strike(phone, "error", "message", code=463)
+    first, body = f.send(phone, silent)
+    assert "463" in (await f.fleet.device_is(phone, "restricted"))["reason"]
+    second, other = f.send(phone, silent)
+    await f.fleet.until(lambda: "463" in (f.fleet.job(second)["waits_for"] or ""))
+    assert (f.fleet.job(first)["state"], f.fleet.job(first)["failures"]) == ("scheduled", 0)
+    assert f.arrivals(body) + f.arrivals(other) == ["error 463"], "it was tried again in vain"
+    for job in (first, second):
+        await f.fleet.job_is(job, "sent")
+    await f.fleet.device_is(phone, "ready")
 
 
 @pytest.mark.parametrize("name", CASES)

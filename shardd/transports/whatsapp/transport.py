@@ -24,7 +24,7 @@ from shardd.errors import (
     SharddError,
 )
 from shardd.ipc import DeviceSpec, JobSpec
-from shardd.persons import Recipient, recipient_at
+from shardd.persons import BUSINESS_SERVER, Recipient, recipient_at
 from shardd.states import DeviceState
 from shardd.transports.base import Events, Sent, Surroundings, Transport
 from shardd.transports.egress.gate import Gate
@@ -120,6 +120,12 @@ class WhatsappTransport(Transport):
     async def prepare(self, device: DeviceSpec, job: JobSpec, fetched: Any) -> Prepared:
         """Check the recipient, refresh the client, upload."""
         recipient = recipient_at(job.recipient)
+        if recipient.jid.endswith(f"@{BUSINESS_SERVER}"):
+            text = (
+                f"{job.recipient} is a business-scoped id, which only transport cloud_api knows: "
+                "transport whatsapp sends to phone numbers, LIDs (ID@lid) and groups (ID@g.us)"
+            )
+            raise PermanentError(text, error_class=ErrorClass.RECIPIENT)
         known, jid = self._directory.lookup(recipient.number) if recipient.number else (False, None)
         if known and jid is None:
             raise PermanentError(f"{job.recipient} is not on WhatsApp", error_class=ErrorClass.RECIPIENT)
@@ -152,7 +158,7 @@ class WhatsappTransport(Transport):
                 message_id = await self._send(prepared, copies)
             except DeviceUnavailableError as error:
                 if error.state == DeviceState.RESTRICTED and error.until is not None:
-                    if number and await self._restrictions.knows(device.id, prepared.client.session, number):
+                    if number and await self._restrictions.is_contact(device.id, prepared.client.session, number):
                         text = f"WhatsApp refuses this account's messages to {number}, whom it knows (463)"
                         raise PermanentError(text, error_class=ErrorClass.RECIPIENT) from None
                     self._restrictions.refused(device.id, error.until.timestamp())

@@ -23,6 +23,7 @@ from shardd.incoming import Incoming
 from shardd.ipc import DeviceSpec, JobSpec
 from shardd.opt_out_words import OptOutWords
 from shardd.transports.base import Surroundings
+from shardd.transports.whatsapp.clients.client import Client
 from shardd.transports.whatsapp.transport import WhatsappTransport
 
 
@@ -66,8 +67,11 @@ class Host:
     async def start(self) -> None:
         await self._transport.start()
 
-    async def send(self, device: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
-        """fetch, prepare, deliver, in the order and under the lock of a worker."""
+    async def send(self, device: dict[str, Any], job: dict[str, Any], *, late: bool = False) -> dict[str, Any]:
+        """fetch, prepare, deliver, in the order and under the lock of a worker.
+
+        `late`: it is cancelled, as by `send_timeout`, while the client of the message is being closed.
+        """
         spec = DeviceSpec(**{"transport": "whatsapp", **device})
         work = JobSpec(**{"id": 1, "epoch": 1, "attempt": 1, "token": 1, "device_id": spec.id, **job})
         step = "fetch"
@@ -78,9 +82,13 @@ class Host:
                     step = "prepare"
                     prepared = await self._transport.prepare(spec, work, fetched)
                     step = "deliver"
+                    if late:
+                        _cancel_at_close(prepared.client)
                     sent = await self._transport.deliver(spec, work, prepared)
             finally:
                 self._transport.discard(fetched)
+        except asyncio.CancelledError:
+            return {"step": step, "error": "cancelled"}
         except SendError as error:
             told: dict[str, Any] = {"step": step, "error": type(error).__name__, "text": str(error)}
             if isinstance(error, DeviceUnavailableError):
@@ -135,6 +143,18 @@ class Host:
 
     def _say(self, words: dict[str, Any]) -> None:
         os.write(self._answers, json.dumps(words).encode() + b"\n")
+
+
+def _cancel_at_close(client: Client) -> None:
+    """Cancel the running task once it waits for the client's end."""
+    task, close = asyncio.current_task(), client.close
+    assert task is not None
+
+    async def closing() -> bool:
+        task.cancel()
+        return await close()
+
+    client.close = closing  # type: ignore[method-assign] # the very moment, which no event shows
 
 
 async def main(answers: int) -> None:

@@ -48,9 +48,12 @@ class HostProcess:
         self.process.stdin.write(json.dumps({"request": number, "do": do, **parameters}).encode() + b"\n")
         return await asyncio.wait_for(answer, DEADLINE)
 
-    async def send(self, device: dict[str, Any], recipient: str, body: str = "hello", **job: Any) -> dict[str, Any]:
-        """Send one job; returns its result."""
-        told: dict[str, Any] = await self.ask("send", device=device, job={"recipient": recipient, "body": body, **job})
+    async def send(
+        self, device: dict[str, Any], recipient: str, body: str = "hello", *, late: bool = False, **job: Any
+    ) -> dict[str, Any]:
+        """Send one job; returns its result. `late`: see `Host.send`."""
+        job = {"recipient": recipient, "body": body, **job}
+        told: dict[str, Any] = await self.ask("send", device=device, job=job, late=late)
         return told
 
     async def event(self, event: str, device: str, **fields: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from typing import Any
 
+import psycopg
 import pytest
 
 from shardd.transports.whatsapp.sessions.dsn import SCHEMA
@@ -77,6 +78,16 @@ async def test_a_connection_that_dies_at_the_message_is_in_doubt_and_nothing_is_
     assert [len(message.arrivals) for message in seen] == [1]
 
 
+async def test_a_send_that_is_late_after_its_message_was_held_back_is_no_doubt(
+    host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
+) -> None:
+    fault(whatsapp, device, "error", "prekeys", code=503)
+    told = await host.send(device, NUMBER, "held back", late=True)
+    assert (told["step"], told["error"]) == ("deliver", "TransientError")
+    await sends(host, device, whatsapp)
+    assert whatsapp.control.messages(text="held back", accepted_only=False, readable_only=False) == []
+
+
 async def test_463_restricts_the_device_to_those_it_knows(
     host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
 ) -> None:
@@ -93,6 +104,36 @@ async def test_463_restricts_the_device_to_those_it_knows(
     assert len(whatsapp.control.messages(accepted_only=False)) == 3
 
 
+async def test_463_for_a_contact_of_the_store_is_the_jobs_failure_and_leaves_the_device_alone(
+    host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess, store: str
+) -> None:
+    await sends(host, device, whatsapp, "before")
+    whatsapp.control.write(device["session"].partition("@")[0], NUMBER, "yes please")
+    query = "SELECT FROM whatsmeow_contacts WHERE our_jid = %s"
+    async with await psycopg.AsyncConnection.connect(store, autocommit=True) as connection, asyncio.timeout(30):
+        while not (await (await connection.execute(query, [device["session"]])).fetchall()):  # noqa: ASYNC110 - another process's rows
+            await asyncio.sleep(0.05)
+    fault(whatsapp, device, "error", "message", code=463)
+    told = await host.send(device, NUMBER, "refused")
+    assert (told["step"], told["error"]) == ("deliver", "PermanentError")
+    assert "463" in told["text"]
+    assert "message_id" in await host.send(device, "6281234567892", "to a stranger")
+    await sends(host, device, whatsapp)
+
+
+async def test_463_for_somebody_who_never_replied_restricts_the_device_for_them_too(
+    host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
+) -> None:
+    """One message makes nobody a contact: only the store says who is one."""
+    await sends(host, device, whatsapp, "before")
+    fault(whatsapp, device, "error", "message", code=463)
+    told = await host.send(device, NUMBER, "refused")
+    assert (told["step"], told["error"], told["state"]) == ("deliver", "DeviceUnavailableError", "restricted")
+    again = await host.send(device, NUMBER, "not tried")
+    assert (again["step"], again["state"], again["until"]) == ("prepare", "restricted", told["until"])
+    assert len(whatsapp.control.messages(accepted_only=False)) == 2
+
+
 async def test_a_number_without_an_account_fails_for_good_and_is_remembered(
     host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
 ) -> None:
@@ -105,6 +146,15 @@ async def test_a_number_without_an_account_fails_for_good_and_is_remembered(
     )
     told = await host.send(device, "+62 812 3456 7899")
     assert (told["step"], told["error"]) == ("prepare", "PermanentError")
+
+
+async def test_a_business_scoped_id_is_refused_with_what_can_be_sent_to(
+    host: HostProcess, device: dict[str, Any]
+) -> None:
+    told = await host.send(device, "US.13491208655302741918@bsuid")
+    assert (told["step"], told["error"]) == ("prepare", "PermanentError")
+    assert "sends to phone numbers, LIDs (ID@lid) and groups (ID@g.us)" in told["text"]
+    assert (await host.ask("counts"))["connects"] == 0
 
 
 async def test_too_many_questions_rest_the_device(

@@ -274,8 +274,14 @@ class Client:
                 )
                 await self.close()
         except asyncio.CancelledError:
+            before = self.failure
             if sending is None or not sending.done():
                 self.abandon("a send was cancelled before its answer arrived")
+            if copies.unreadable:
+                # It was blocked before it left; its close goes on by itself.
+                if before is None or before is UNREADABLE:
+                    raise UnreadableError(copies.reason) from None
+                raise ClientFailedError(before) from None
             raise
         finally:
             self._copies = None

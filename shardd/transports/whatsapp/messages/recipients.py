@@ -6,6 +6,7 @@ there, and a job may be on its way already, so each worker respects what it hear
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Container
@@ -141,11 +142,17 @@ class Restrictions:
         """Lift the restriction: the device was closed."""
         self._until.pop(device_id, None)
 
-    async def knows(self, device_id: str, session: str, number: str) -> bool:
-        """Whether this device has written to this number, or its account knows it; if the store does not answer, no."""
+    async def is_contact(self, device_id: str, session: str, number: str) -> bool:
+        """Whether the account knows this number, to which WhatsApp just refused a message (463).
+
+        Only the store says so: one message to somebody who never replied makes them no contact. If the store does not answer, or
+        the wait is cancelled, the answer is no.
+        """
+        self._written.pop((device_id, number), None)
         try:
-            return (device_id, number) in self._written or await self._store.knows_recipient(session, number)
-        except DatabaseError:
+            return await self._store.knows_recipient(session, number)
+        except (DatabaseError, asyncio.CancelledError):
+            # The refusal is known; a late answer of the store must not make it doubtful.
             return False
 
     async def blocked_until(self, device_id: str, session: str, number: str) -> float | None:

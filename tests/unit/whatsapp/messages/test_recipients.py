@@ -1,3 +1,6 @@
+import asyncio
+from typing import cast
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,7 +9,8 @@ from shardd.errors import PermanentError
 from shardd.persons import Recipient
 from shardd.phone_numbers import parse_recipient
 from shardd.transports.whatsapp.messages import recipients
-from shardd.transports.whatsapp.messages.recipients import Directory
+from shardd.transports.whatsapp.messages.recipients import Directory, Restrictions
+from shardd.transports.whatsapp.sessions.store import SessionStore
 
 
 @pytest.mark.parametrize(
@@ -81,3 +85,25 @@ def test_the_directory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in ("1", "2", "3"):
         directory.learn(number, None)
     assert [directory.lookup(number)[0] for number in ("1", "2", "3")] == [False, True, True]
+
+
+class SilentStore:
+    """A session store that does not answer in time."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def knows_recipient(self, jid: str, number: str) -> bool:
+        self.asked.set()
+        await asyncio.Event().wait()
+        return True
+
+
+async def test_a_refusal_stays_known_when_the_store_does_not_answer_in_time() -> None:
+    store = SilentStore()
+    restrictions = Restrictions(cast("SessionStore", store))
+    restrictions.accepted("d", "628")
+    judging = asyncio.ensure_future(restrictions.is_contact("d", "1:1@s.whatsapp.net", "628"))
+    await store.asked.wait()
+    judging.cancel()
+    assert await judging is False
