@@ -82,13 +82,16 @@ class IncomingSpool:
     def check(self) -> str | None:
         """Why the last message could not be written, if that is still so; None: the next one can be."""
         if self._error is not None:
-            try:
-                self.delete(self._write_file(_PROBE, f"probe-{os.getpid()}"))
-            except (OSError, UnsafeFileError) as error:
-                self._error = self._describe(error)
-            else:
-                self._error = None
+            self._error = self.probe()
         return self._error
+
+    def probe(self) -> str | None:
+        """Why a message could not be written now; None: it could be."""
+        try:
+            self.delete(self._write_file(_PROBE, f"probe-{os.getpid()}"))
+        except (OSError, UnsafeFileError) as error:
+            return self._describe(error)
+        return None
 
     @property
     def folder(self) -> Path:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from shardd.incoming_spool import IncomingSpool
 from shardd.states import DEVICE_REMEDY, DeviceState
 from shardd.transports.whatsapp.sessions.setup import prepare_store
+from tests.acceptance.test_platforms import until
 from tests.fixtures.pairing import Place
 from tests.support.command import Command
 from tests.support.daemon import Producer
@@ -32,6 +34,26 @@ async def test_a_logout_unlinks_the_session_that_a_worker_has_open_and_keeps_the
     assert place.producer.states() == {"sent": 1, "queued": 1}
     again = await place.shardd("device", "logout", "shop", "--yes")
     assert (again.code, again.err) == (64, "shardd: device shop has no session: there is nothing to log out\n")
+
+
+async def test_a_logout_keeps_what_waited_for_the_device(place: Place, fresh_number: str) -> None:
+    """WhatsApp gives the backlog to the login that ends the session, and to no other."""
+    await place.daemon.start()
+    await place.add_paired("shop", fresh_number)
+    place.send("shop", "before")
+    await place.producer.until_finished(place.daemon, 1)
+    assert await place.daemon.stop() == 0
+    for text in ("yes please", "STOP"):
+        await place.control.write(f"{fresh_number}:1", "6281234567890", text)
+    done = await place.shardd("device", "logout", "shop", "--yes")
+    assert (done.code, done.err) == (0, "")
+    spool = IncomingSpool(place.daemon.state_dir)
+    assert len(spool.names()) == 2
+    await place.daemon.start()
+    await until(place.daemon, lambda: not spool.names())
+    heard = place.producer.execute("SELECT text, opt_out FROM shardd.inbox ORDER BY id")
+    assert heard == [("yes please", False), ("STOP", True)]
+    assert place.producer.execute("SELECT address FROM shardd.opt_outs WHERE address = '6281234567890'")
 
 
 async def test_a_session_that_cannot_be_unlinked_stays_unless_it_is_to_be_forgotten(

@@ -28,7 +28,7 @@ from shardd.queue.sessions import number_of
 from shardd.states import CAN_SEND, DeviceState
 from shardd.transports.whatsapp.linking.pairing import TIMEOUT, PairingEvent
 from shardd.transports.whatsapp.linking.pairing import pair as pair_session
-from shardd.transports.whatsapp.linking.unlinking import forget_session, unlink
+from shardd.transports.whatsapp.linking.unlinking import forget_session
 from shardd.transports.whatsapp.sessions.setup import prepare_store
 
 LIMITS: Final = Seconds("1s", format_duration(TIMEOUT))
@@ -209,7 +209,7 @@ class Pairing:
     async def _unlink(self, context: SessionContext, device: DeviceRow, session: str) -> str | None:
         """Unlink a session; what is left to do by hand when WhatsApp cannot be reached."""
         try:
-            await unlink(context.store, session, pgbouncer=context.pgbouncer, proxy=context.proxy_of(device))
+            await context.unlink(device, session)
         except SharddError as error:
             await forget_session(context.store, session)
             return f"remove the linked device shardd on the phone of +{number_of(session)} yourself: {error}"

@@ -22,7 +22,7 @@ from shardd.queue.devices import DeviceAdmin, DeviceRow
 from shardd.queue.sessions import SessionAdmin, number_of
 from shardd.states import DEVICE_REMEDY, DeviceState
 from shardd.supervisor.cluster.session_store import sessions_dsn_of
-from shardd.transports.whatsapp.linking.unlinking import forget_session, unlink
+from shardd.transports.whatsapp.linking.unlinking import Hearing, forget_session, unlink
 
 CLOSE_GRACE: Final = 10.0
 """Seconds in which a worker closes a client, beyond the send timeout of one message."""
@@ -67,6 +67,18 @@ class SessionContext:
     def proxy_of(self, device: DeviceRow) -> str | None:
         """The proxy of the device's connections."""
         return device.proxy or self.config.transports.whatsapp.proxy
+
+    async def unlink(self, device: DeviceRow, session: str) -> None:
+        """End a session of a device at WhatsApp; the device's client must be closed. Raises SharddError."""
+        words, inbox = self.config.opt_outs, self.config.inbox
+        hearing = Hearing(
+            device_id=device.id,
+            state_dir=str(self.config.state_dir),
+            opt_out_words=list(words.words or ()),
+            take_back_words=list(words.take_back_words or ()),
+            include=list(inbox.include or ()) if inbox.keep else None,
+        )
+        await unlink(self.store, session, hearing, pgbouncer=self.pgbouncer, proxy=self.proxy_of(device))
 
     async def close_client(self, device_id: str) -> None:
         """Have a running daemon close the device's client.
@@ -138,8 +150,7 @@ async def logout(device_id: str, forget: bool, yes: bool, config: Config) -> Non
                 if forget:
                     await forget_session(context.store, device.session)
                 else:
-                    proxy = context.proxy_of(device)
-                    await unlink(context.store, device.session, pgbouncer=context.pgbouncer, proxy=proxy)
+                    await context.unlink(device, device.session)
             except BaseException as error:
                 # Also on ^C: a session that has not ended remains the device's.
                 await context.sessions.restore(device)

@@ -144,7 +144,7 @@ async def test_a_number_without_an_account_fails_for_good_and_is_remembered(
         "PermanentError",
         "+6281234567899 is not on WhatsApp",
     )
-    told = await host.send(device, "+62 812 3456 7899")
+    told = await host.send(device, "+6281234567899")
     assert (told["step"], told["error"]) == ("prepare", "PermanentError")
 
 

@@ -3,6 +3,8 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -10,7 +12,7 @@ import pytest
 
 from shardd.errors import SharddError
 from shardd.transports.whatsapp.linking.pairing import PairingEvent, pair
-from shardd.transports.whatsapp.linking.unlinking import unlink
+from shardd.transports.whatsapp.linking.unlinking import Hearing, unlink
 from shardd.transports.whatsapp.sessions.store import SessionStore
 from tests.integration.whatsapp.conftest import MakeDevice
 from tests.integration.whatsapp.host_process import HostProcess
@@ -25,6 +27,12 @@ def trusting(whatsapp: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in whatsapp.client_environment().items():
         if os.environ.get(name) != value:
             monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def hearing(device: dict[str, Any], tmp_path: Path) -> Hearing:
+    """What waited for the device is kept here."""
+    return Hearing(device_id=device["id"], state_dir=str(tmp_path))
 
 
 async def stored(store: str, number: str) -> list[str]:
@@ -107,20 +115,32 @@ async def test_a_proxy_that_cannot_be_is_told_before_anything_starts(store: str)
 
 @pytest.mark.usefixtures("trusting")
 async def test_unlinking_tells_whatsapp_and_forgets_the_session(
-    store: str, whatsapp: ServerProcess, device: dict[str, Any]
+    store: str, whatsapp: ServerProcess, device: dict[str, Any], hearing: Hearing
 ) -> None:
-    await unlink(store, device["session"], proxy=device["proxy"])
+    await unlink(store, device["session"], hearing, proxy=device["proxy"])
     number = device["session"].partition(":")[0]
     assert await stored(store, number) == []
     await whatsapp.async_control.wait_events("logout", device=number)
-    await unlink(store, device["session"], proxy=device["proxy"])  # nothing is left to do
+    await unlink(store, device["session"], hearing, proxy=device["proxy"])  # nothing is left to do
 
 
 @pytest.mark.usefixtures("trusting")
-async def test_a_session_that_cannot_be_unlinked_is_kept(store: str, device: dict[str, Any]) -> None:
+async def test_a_session_that_cannot_be_unlinked_is_kept(store: str, device: dict[str, Any], hearing: Hearing) -> None:
     with pytest.raises(SharddError, match=r"could not be logged out: .*cannot be reached"):
-        await unlink(store, device["session"], proxy="http://127.0.0.1:1")
+        await unlink(store, device["session"], hearing, proxy="http://127.0.0.1:1")
     assert await stored(store, device["session"].partition(":")[0]) == [device["session"]]
+
+
+@pytest.mark.usefixtures("trusting")
+async def test_a_session_whose_messages_could_not_be_kept_is_not_opened(
+    store: str, whatsapp: ServerProcess, device: dict[str, Any], hearing: Hearing
+) -> None:
+    nowhere = replace(hearing, state_dir=f"{hearing.state_dir}/missing")
+    with pytest.raises(SharddError, match=r"could not be kept: state_dir .*/missing: No such file"):
+        await unlink(store, device["session"], nowhere, proxy=device["proxy"])
+    number = device["session"].partition(":")[0]
+    assert await stored(store, number) == [device["session"]]
+    assert whatsapp.control.events("login", device=f"{number}:1") == []
 
 
 async def test_session_keys_are_the_daemons_alone(store: str, make_device: MakeDevice, cluster: Any) -> None:
