@@ -106,7 +106,8 @@ async def test_a_node_whose_folder_was_deleted_says_so_and_others_serve_its_devi
     one = make_daemon(tmp_path, node="one", shards=4, lease=lease)
     one.settings["state_dir"] = str(tmp_path / "state")
     two = make_daemon(node="two", shards=4, lease=lease)
-    for daemon in (one, two):
+    for place, daemon in enumerate((one, two)):
+        daemon.take_place(place)
         daemon.settings["database"] |= database
     producer.add_devices(20)
     await one.start()

@@ -204,7 +204,8 @@ async def test_a_node_that_takes_over_keeps_the_gap(make_daemon: Make, producer:
         "lease": {"ttl": "4s", "renew_every": "500ms", "margin": "1s"},
     }
     one, two = make_daemon(node="one", **config), make_daemon(node="two", **config)
-    for daemon in (one, two):
+    for place, daemon in enumerate((one, two)):
+        daemon.take_place(place)
         daemon.settings["database"] |= {"connect_timeout": "1s", "statement_timeout": "1s"}
     devices = producer.add_devices(8)
     await one.start()

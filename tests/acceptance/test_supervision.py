@@ -244,7 +244,8 @@ async def test_two_nodes_share_the_shards_and_one_takes_over(
     database = {"connect_timeout": "1s", "statement_timeout": "1s"}
     one = make_daemon(node="one", shards=8, lease=lease)
     two = make_daemon(node="two", shards=8, lease=lease)
-    for daemon in (one, two):
+    for place, daemon in enumerate((one, two)):
+        daemon.take_place(place)
         daemon.settings["database"] |= database
     producer.add_devices(40)
     await one.start()

@@ -93,7 +93,10 @@ def two_nodes(fleet: Fleet) -> tuple[Daemon, Daemon]:
         "lease": {"ttl": "8s", "renew_every": "1s", "margin": "2s"},
         "shards": 2,
     }
-    return fleet.daemon(node="node-1", **quick), fleet.daemon(node="node-2", **quick)
+    one, two = fleet.daemon(node="node-1", **quick), fleet.daemon(node="node-2", **quick)
+    for place, daemon in enumerate((one, two)):
+        daemon.take_place(place)
+    return one, two
 
 
 def shards_of(status: dict[str, Any]) -> set[int]:

@@ -23,6 +23,7 @@ import psycopg
 import yaml
 
 from shardd.cli.control import ask
+from shardd.state_files import ID_FILE
 
 PATIENCE = 60.0
 """Seconds after which a test fails because something hangs."""
@@ -69,6 +70,13 @@ class Daemon:
     @property
     def socket(self) -> Path:
         return Path(self.settings.get("control", {}).get("socket") or self.home / "control.sock")
+
+    def take_place(self, place: int) -> None:
+        """Fix the node's random id, by which shards are shared: places 0 and 1 get half of 2, 4 or 8 shards each."""
+        self.home.mkdir(mode=0o700, exist_ok=True)
+        file = self.home / ID_FILE
+        file.touch(mode=0o600)
+        file.write_text(f"{place}" * 32 + "\n")
 
     def write_config(self, **config: Any) -> None:
         self.settings = _merge(self.settings, config)

@@ -246,7 +246,9 @@ def _number(phone: str, config: Config) -> str:
     try:
         number = parse_recipient(phone, config.transports.whatsapp.default_region).number
     except PermanentError as error:
-        raise UsageError(f"--phone: {str(error).removeprefix('recipient ')}") from None
+        if "@" not in phone:
+            raise UsageError(f"--phone: {str(error).removeprefix('recipient ')}") from None
+        number = None
     if number is None:
         raise UsageError(f"--phone: {phone} is not a phone number; write it as +6281234567890")
     return number

@@ -354,6 +354,7 @@ class Client:
         finally:
             self._sends -= 1
             if not self._sends:
+                self.recent.sends_ended()
                 unclear, self._unclear = self._unclear, []
                 for receipt in unclear:
                     self._retry_receipt(*receipt)
@@ -366,7 +367,7 @@ class Client:
             for message_id in () if source.IsFromMe else event.MessageIDs:
                 self._retry_receipt(message_id, source.Sender.Device, at)
         elif kind := _RECEIPTS.get(event.Type):
-            self.recent.confirm(event.MessageIDs)
+            self.recent.confirm(event.MessageIDs, sending=self._sends > 0)
             self._listener.receipt(self, list(event.MessageIDs), kind, at)
 
     def _not_answered(self, message_id: str, by: int) -> None:

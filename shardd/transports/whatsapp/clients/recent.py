@@ -42,20 +42,33 @@ class RecentMessages:
         self._sent: OrderedDict[str, tuple[float, bool]] = OrderedDict()
         """By id: when it was sent, and whether a group got it."""
         self._undelivered: OrderedDict[str, None] = OrderedDict()
+        self._early: set[str] = set()
+        """Confirmed before it was known that they were sent: a phone may be faster than WhatsApp's answer."""
 
     def add(self, message_id: str, now: float, *, group: bool) -> None:
         """It was sent."""
         self._sent[message_id] = (now, group)
-        self._undelivered[message_id] = None
+        if group or message_id not in self._early:
+            self._undelivered[message_id] = None
         if len(self._sent) > KEPT:
             oldest, _ = self._sent.popitem(last=False)
             self._undelivered.pop(oldest, None)
 
-    def confirm(self, message_ids: Iterable[str]) -> None:
-        """A device of the recipient has them. Members of a group confirm one by one, so that its messages stay undelivered."""
+    def confirm(self, message_ids: Iterable[str], *, sending: bool = False) -> None:
+        """A device of the recipient has them. Members of a group confirm one by one, so that its messages stay undelivered.
+
+        `sending`: a message is being sent, and may be one of these.
+        """
         for message_id in message_ids:
-            if message_id in self._sent and not self._sent[message_id][1]:
+            if message_id not in self._sent:
+                if sending:
+                    self._early.add(message_id)
+            elif not self._sent[message_id][1]:
                 self._undelivered.pop(message_id, None)
+
+    def sends_ended(self) -> None:
+        """No message is being sent."""
+        self._early.clear()
 
     def holds(self, message_id: str) -> bool:
         """Whether the library can encrypt it again."""

@@ -20,6 +20,17 @@ def test_a_message_is_undelivered_until_a_device_of_its_recipient_confirms_it() 
     assert recent.holds("A")
 
 
+def test_a_device_may_confirm_before_the_server_has_answered() -> None:
+    recent = RecentMessages()
+    recent.confirm(["A", "G", "of another send"], sending=True)
+    recent.add("A", 1.0, group=False)
+    recent.add("G", 2.0, group=True)
+    assert recent.undelivered() == (1, 2.0)
+    recent.sends_ended()
+    recent.add("of another send", 3.0, group=False)
+    assert recent.undelivered() == (2, 3.0)
+
+
 def test_the_members_of_a_group_confirm_one_by_one() -> None:
     recent = RecentMessages()
     recent.add("G", 1.0, group=True)
