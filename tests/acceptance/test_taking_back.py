@@ -104,6 +104,8 @@ async def test_without_words_in_the_config_nothing_takes_an_opt_out_back(fleet: 
 async def test_a_node_forgets_what_it_heard_when_the_person_tells_another_node(fleet: Fleet) -> None:
     person = fleet.stranger()
     here, there = (fleet.daemon(node=name, shards=2, opt_outs=WORDS) for name in ("here", "there"))
+    for place, daemon in enumerate((here, there)):
+        daemon.take_place(place)
     first, second = on_two_shards(fleet)
     await here.start()
     await there.start()
