@@ -31,14 +31,10 @@ class IncomingMedia(msgspec.Struct, frozen=True, omit_defaults=True):
     size: int | None = None
     """Bytes."""
     name: str | None = None
-    path: str | None = None
-    """Where it was saved, below the configured folder; None: it was not."""
-    error: str | None = None
-    """Why it was not saved, although that is configured."""
 
     def __post_init__(self) -> None:
         """Adapt what the sender claims."""
-        _adapt(self, {"mime_type": MAX_NAME, "name": MAX_NAME, "path": MAX_NAME, "error": MAX_NAME})
+        _adapt(self, {"mime_type": MAX_NAME, "name": MAX_NAME})
         if self.size is not None and not 0 <= self.size <= MAX_SIZE:
             msgspec.structs.force_setattr(self, "size", None)
 

@@ -98,8 +98,6 @@ def _facts(message: InboxMessage) -> Facts:
         ("answers", message.quoted_id),
         ("which is job", "" if message.job_id is None else str(message.job_id)),
         ("media", ", ".join(filter(None, (message.media_type, size, message.media_name)))),
-        ("saved as", message.media_path),
-        ("not saved", message.media_error),
         ("details", "" if message.details is None else json.dumps(message.details, ensure_ascii=False)),
         ("message id", message.message_id),
         ("text", Lines(message.text)),

@@ -63,8 +63,6 @@ class InboxMessage:
     media_type: str | None
     media_size: int | None
     media_name: str | None
-    media_path: str | None
-    media_error: str | None
     opt_out: bool
     written_at: datetime
     received_at: datetime
@@ -106,8 +104,6 @@ def _row(message: Incoming, jobs: Mapping[MessageKey, int]) -> dict[str, Any]:
         "media_type": media.mime_type,
         "media_size": media.size,
         "media_name": media.name,
-        "media_path": media.path,
-        "media_error": media.error,
         "opt_out": message.opt_out,
         "written_at": message.at,
     }

@@ -22,8 +22,6 @@ CREATE TABLE shardd.messages (
     media_type  text,                      -- MIME type
     media_size  bigint,                    -- bytes
     media_name  text,
-    media_path  text,                      -- the file, below the configured folder
-    media_error text,                      -- why it was not saved, although that is configured
     opt_out     boolean NOT NULL,          -- it was taken as an opt-out
     written_at  timestamptz NOT NULL,      -- by the sender's clock or the platform's
     received_at timestamptz NOT NULL DEFAULT now(),
@@ -42,10 +40,8 @@ CREATE FUNCTION shardd.message_data(message shardd.messages) RETURNS jsonb LANGU
         'number', message.number, 'lid', message.lid, 'name', message.name, 'chat', message.chat, 'own', message.own,
         'status', message.status, 'kind', message.kind, 'text', message.text, 'choice', message.choice,
         'quoted_id', message.quoted_id, 'job_id', message.job_id, 'details', message.details,
-        'media', CASE WHEN coalesce(message.media_type, message.media_name, message.media_error) IS NOT NULL
-                           OR message.media_size IS NOT NULL
-                      THEN jsonb_build_object('type', message.media_type, 'size', message.media_size, 'name', message.media_name,
-                                              'path', message.media_path, 'error', message.media_error) END,
+        'media', CASE WHEN coalesce(message.media_type, message.media_name) IS NOT NULL OR message.media_size IS NOT NULL
+                      THEN jsonb_build_object('type', message.media_type, 'size', message.media_size, 'name', message.media_name) END,
         'opt_out', message.opt_out, 'written_at', shardd.iso_time(message.written_at),
         'received_at', shardd.iso_time(message.received_at)));
 
