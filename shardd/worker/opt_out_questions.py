@@ -12,9 +12,10 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 from shardd import ipc
+from shardd.bounded import remember
 from shardd.errors import DeviceUnavailableError, ErrorClass
 
 TIMEOUT: Final = 15.0
@@ -26,8 +27,6 @@ KNOWN_FOR: Final = 24 * 3600.0
 MOST_KNOWN: Final = 100_000
 
 Person = tuple[str, tuple[str, ...]]
-
-K = TypeVar("K")
 
 
 class OptOutQuestions:
@@ -70,7 +69,7 @@ class OptOutQuestions:
         if address in answer.unknown:
             text = f"whether the recipient opted out is unknown: {answer.error}"
             raise DeviceUnavailableError(text, retry_after=RETRY, error_class=ErrorClass.SERVER)
-        _put(self._known, person, asked_at)
+        remember(self._known, person, asked_at, MOST_KNOWN)
         # They may have opted out while the answer was on its way.
         return not self._is_known(person) and await self.opted_out(address, others)
 
@@ -78,7 +77,7 @@ class OptOutQuestions:
         """A person with these addresses opted out at this node: ask about them again."""
         now = time.monotonic()
         for address in addresses:
-            _put(self._heard, address, now)
+            remember(self._heard, address, now, MOST_KNOWN)
 
     def answered(self, answer: ipc.OptOutAnswer) -> None:
         """The supervisor's answer to one message."""
@@ -105,10 +104,3 @@ class OptOutQuestions:
         loop.call_later(2 * TIMEOUT, self._awaited.pop, self._request, None)
         pairs = [(address, list(others)) for address, others in dict.fromkeys(persons)]
         self._send(ipc.OptOutQuestion(request=self._request, persons=pairs))
-
-
-def _put(memory: OrderedDict[K, float], key: K, at: float) -> None:
-    memory[key] = at
-    memory.move_to_end(key)
-    if len(memory) > MOST_KNOWN:
-        memory.popitem(last=False)

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from shardd.bounded import remember
 from shardd.config import Config
 from shardd.errors import BlockedError, DatabaseError, RefusedDataError
 from shardd.logs import get_logger
@@ -265,9 +266,8 @@ class OptOutInbox(Service):
         self._forget(waiting)
         waiting.ended(refused)
         if not refused and all("@" in recipient for recipient in opt_out.recipients):
-            self._hidden.update(dict.fromkeys(waiting.addresses()))
-            while len(self._hidden) > REMEMBERED:
-                self._hidden.popitem(last=False)
+            for address in waiting.addresses():
+                remember(self._hidden, address, None, REMEMBERED)
 
     async def _learn_numbers(self) -> None:
         """WhatsApp hid the numbers of people who opted out: a session may know them, and the opt-outs hold for these, too.
@@ -299,10 +299,7 @@ class OptOutInbox(Service):
             self._waiting_for[address] -= 1
             if not self._waiting_for[address]:
                 del self._waiting_for[address]
-            self._stored[address] = time.monotonic()
-            self._stored.move_to_end(address)
-        while len(self._stored) > REMEMBERED:
-            self._stored.popitem(last=False)
+            remember(self._stored, address, time.monotonic(), REMEMBERED)
         if not self._waiting:
             self._error = ""
 

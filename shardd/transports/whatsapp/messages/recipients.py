@@ -11,10 +11,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Container
 from threading import Lock
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 
+from shardd.bounded import remember
 from shardd.errors import DatabaseError, OptedOutError
 from shardd.incoming import Incoming
 from shardd.ipc import JobSpec
@@ -27,9 +28,6 @@ ABSENT_FOR: Final = 24 * 3600.0
 PRESENT_FOR: Final = 7 * 24 * 3600.0
 """Seconds that an answer about a number is trusted: people join more often than numbers move."""
 MAX_KNOWN: Final = 100_000
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 class Directory:
@@ -59,7 +57,7 @@ class Directory:
         """`jid` None: there is no account."""
         until = time.monotonic() + (ABSENT_FOR if jid is None else PRESENT_FOR)
         with self._lock:
-            _put(self._known, number, (jid, until))
+            remember(self._known, number, (jid, until), MAX_KNOWN)
 
 
 class OptOuts:
@@ -91,7 +89,7 @@ class OptOuts:
         """A message that `marked` returned, with its number: from now on, an opt-out is respected."""
         if message.opt_out:
             for address in message.addresses:
-                _put(self._heard, recipient_at(address).address, number)
+                remember(self._heard, recipient_at(address).address, number, MAX_KNOWN)
 
     def check(self, job: JobSpec, *jids: str) -> None:
         """Raises OptedOutError when the job must not go to one of these JIDs or addresses.
@@ -136,7 +134,7 @@ class Restrictions:
 
     def accepted(self, device_id: str, number: str) -> None:
         """WhatsApp took a message to this number: it is a known contact now."""
-        _put(self._written, (device_id, number), None)
+        remember(self._written, (device_id, number), None, MAX_KNOWN)
 
     def forget(self, device_id: str) -> None:
         """Lift the restriction: the device was closed."""
@@ -164,10 +162,3 @@ class Restrictions:
             del self._until[device_id]
             return None
         return None if await self._store.knows_recipient(session, number) else until
-
-
-def _put(memory: OrderedDict[K, V], key: K, value: V) -> None:
-    memory[key] = value
-    memory.move_to_end(key)
-    if len(memory) > MAX_KNOWN:
-        memory.popitem(last=False)
