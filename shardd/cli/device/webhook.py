@@ -12,11 +12,10 @@ from shardd.cli.listing import Column, Listing
 from shardd.cli.names import ids_argument, unknown
 from shardd.cli.options import config_option, json_list_option
 from shardd.config import Config
+from shardd.config.transports.platforms import WITH_PATHS
 from shardd.config.transports.webhook_paths import webhook_path
 from shardd.errors import UsageError
 from shardd.queue.devices import DeviceAdmin
-
-WITH_PATHS: Final = ("wablas", "whacenter")
 
 
 @dataclass(frozen=True, slots=True)

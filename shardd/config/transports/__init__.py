@@ -45,8 +45,7 @@ class TransportsConfig(Section):
 
         Without the webhooks, whose secrets workers do not need.
         """
-        platforms = ("wablas", "whacenter", "cloud_api")
-        return self.model_dump(mode="json", exclude={name: {"webhook"} for name in platforms})
+        return self.model_dump(mode="json", exclude={name: {"webhook"} for name in TRANSPORTS})
 
     def _option(self, transport: str, option: str) -> Any:
         # A device may name a transport that only a newer release knows.

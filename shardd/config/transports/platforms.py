@@ -98,3 +98,6 @@ WHACENTER: Final = TransportDefinition(
     # The id is a secret: it is all that is needed to send with a Whacenter device.
     device_settings=(DeviceSetting("device_id", "the device id at Whacenter", secret=True), BASE),
 )
+
+WITH_PATHS: Final = (WABLAS.name, WHACENTER.name)
+"""Those that report to a secret path of each device: their sections have a `PathWebhookConfig`."""

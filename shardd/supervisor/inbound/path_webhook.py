@@ -16,6 +16,7 @@ from aiohttp import web
 
 from shardd import ipc
 from shardd.config import Config
+from shardd.config.transports.platforms import WITH_PATHS
 from shardd.config.transports.webhook_paths import webhook_path
 from shardd.incoming import Incoming
 from shardd.logs import get_logger
@@ -26,7 +27,6 @@ from shardd.supervisor.services import Service
 
 log = get_logger(__name__)
 
-TRANSPORTS: Final = ("wablas", "whacenter")
 MAX_BODY: Final = 1024 * 1024
 """Bytes; a platform posts no files, only their URLs."""
 MOST_CONNECTIONS: Final = 128
@@ -144,7 +144,7 @@ def make_path_webhooks(
 ) -> list[PathWebhook]:
     """One for each address; none: the config has no such webhook."""
     by_address: dict[str, dict[str, str]] = {}
-    for transport in TRANSPORTS:
+    for transport in WITH_PATHS:
         webhook = getattr(config.transports, transport).webhook
         if webhook.listen is not None:
             by_address.setdefault(webhook.listen, {})[transport] = webhook.secret
