@@ -10,14 +10,12 @@ from typing import Any, Final
 
 import msgspec
 
-from shardd.storable import storable
+from shardd.storable import possible_time, storable
 
 MAX_TEXT: Final = 65536
 """Characters; WhatsApp's own limit of a message."""
 MAX_NAME: Final = 500
 """Characters of a name, an id or a MIME type."""
-MAX_TIME: Final = 2.0**35
-"""POSIX seconds, in the year 3058."""
 MAX_SIZE: Final = 2**62
 """Bytes."""
 
@@ -83,9 +81,7 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
             },
         )
         msgspec.structs.force_setattr(self, "addresses", tuple(storable(one, MAX_NAME) for one in self.addresses))
-        # NaN compares false with everything, so it is out of bounds too.
-        if not 0.0 <= self.at <= MAX_TIME:
-            msgspec.structs.force_setattr(self, "at", MAX_TIME if self.at > MAX_TIME else 0.0)
+        msgspec.structs.force_setattr(self, "at", possible_time(self.at))
 
     @property
     def can_opt_out(self) -> bool:

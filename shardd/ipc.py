@@ -12,7 +12,7 @@ import msgspec
 
 from shardd.incoming import Incoming
 from shardd.states import ALONE_FROM, DeviceState, Verdict
-from shardd.storable import storable
+from shardd.storable import possible_time, storable
 
 MAX_TEXT: Final = 2000
 """Characters of an error, a reason or a message id."""
@@ -21,8 +21,6 @@ ClaimKey = tuple[int, int, int, int]
 out ids and epochs again; the row's random token is unique."""
 MAX_INDEX: Final = 2**31 - 1
 """Of a recipient's device, as PostgreSQL can represent it."""
-MAX_TIME: Final = 2.0**35
-"""POSIX seconds, in the year 3058: Python and PostgreSQL can represent it in every time zone."""
 
 
 def _keep_storable(message: msgspec.Struct, field: str, text: str | None) -> None:
@@ -31,9 +29,8 @@ def _keep_storable(message: msgspec.Struct, field: str, text: str | None) -> Non
 
 
 def _keep_possible(message: msgspec.Struct, field: str, seconds: float | None) -> None:
-    # NaN compares false with everything, so it is out of bounds too.
-    if seconds is not None and not 0.0 <= seconds <= MAX_TIME:
-        msgspec.structs.force_setattr(message, field, MAX_TIME if seconds > MAX_TIME else 0.0)
+    if seconds is not None and (possible := possible_time(seconds)) is not seconds:
+        msgspec.structs.force_setattr(message, field, possible)
 
 
 class DeviceSpec(msgspec.Struct, frozen=True, array_like=True):

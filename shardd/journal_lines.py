@@ -28,7 +28,8 @@ import msgspec
 
 from shardd.checked_lines import checked_line, text_of
 from shardd.errors import ErrorClass
-from shardd.ipc import MAX_TIME, ClaimKey, Outcome
+from shardd.ipc import ClaimKey, Outcome
+from shardd.storable import MAX_TIME
 
 VERSION: Final = 2
 """Of the format. Version 1 had no checksums; it was never part of a release."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shardd import ipc
 from shardd.states import DeviceState, Verdict
-from shardd.storable import storable
+from shardd.storable import MAX_TIME, storable
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,13 @@ def test_every_text_can_be_stored(said: str) -> None:
     [
         (0.0, 0.0),
         (1.5, 1.5),
-        (ipc.MAX_TIME, ipc.MAX_TIME),
+        (MAX_TIME, MAX_TIME),
         (-1.0, 0.0),
         (math.nan, 0.0),
         (-math.inf, 0.0),
-        (math.inf, ipc.MAX_TIME),
-        (1e300, ipc.MAX_TIME),
-        (10**400, ipc.MAX_TIME),
+        (math.inf, MAX_TIME),
+        (1e300, MAX_TIME),
+        (10**400, MAX_TIME),
     ],
 )
 def test_times_of_strangers_become_what_a_database_can_hold(said: float, kept: float) -> None:

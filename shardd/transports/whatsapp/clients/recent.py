@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final
 
+from shardd.persons import GROUP_SERVER
+
 KEPT: Final = 256
 """Messages that the library keeps."""
 _UNANSWERED: Final = re.compile(
@@ -19,7 +21,6 @@ _UNANSWERED: Final = re.compile(
 )
 """whatsmeow, retry.go: `tryHandleRetryReceipt`."""
 _JID: Final = re.compile(r"(?P<user>[^@:.]+)(\.\d+)?(:(?P<device>\d+))?@(?P<server>.+)")
-_GROUP: Final = "@g.us"
 
 
 def unanswered(line: str) -> tuple[str, int] | None:
@@ -30,7 +31,7 @@ def unanswered(line: str) -> tuple[str, int] | None:
     if (match := _UNANSWERED.fullmatch(line)) is None or (sender := _JID.fullmatch(match["sender"])) is None:
         return None
     chat = match["chat"]
-    if not chat.endswith(_GROUP) and re.split(r"[@:.]", chat)[0] != sender["user"]:
+    if not chat.endswith(f"@{GROUP_SERVER}") and re.split(r"[@:.]", chat)[0] != sender["user"]:
         return None
     return match["message"], int(sender["device"] or 0)
 

@@ -16,8 +16,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError, PermanentError, SendError, TransientError
-from shardd.ipc import MAX_TIME
 from shardd.states import DeviceState
+from shardd.storable import MAX_TIME
 from shardd.urls import scrub_urls
 
 RATE_BACKOFF: Final = 60.0

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from shardd.incoming import MAX_NAME, Incoming, IncomingMedia
-from shardd.persons import HIDDEN_SERVER, USER_SERVER
+from shardd.persons import GROUP_SERVER, HIDDEN_SERVER, USER_SERVER
 from shardd.storable import storable
 from shardd.tasks import wait_for_event
 
@@ -22,7 +22,6 @@ UNANNOUNCED: Final = 0.5
 COMPLETE: Final = 30.0
 """Seconds that all of them may take if nothing waits for them."""
 STATUS: Final = "status"
-_GROUP_SERVER: Final = "g.us"
 _BROADCAST_SERVER: Final = "broadcast"
 _WRAPPER: Final = "FutureProofMessage"
 """The type of messages around a message (waE2E.proto): ephemeral, view once, with a caption, edited …"""
@@ -65,7 +64,7 @@ def read_incoming(event: Any, device_id: str) -> Incoming | None:
     source, info = event.Info.MessageSource, event.Info
     server = source.Chat.Server
     status = server == _BROADCAST_SERVER and source.Chat.User == STATUS
-    group = f"{_text(source.Chat.User)}@{server}" if server == _GROUP_SERVER else None
+    group = f"{_text(source.Chat.User)}@{server}" if server == GROUP_SERVER else None
     if group is None and server not in (USER_SERVER, HIDDEN_SERVER, _BROADCAST_SERVER):
         return None
     content = _content(event.Message)
