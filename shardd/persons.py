@@ -1,9 +1,8 @@
 """The address that identifies a person: one for each, however the number was written.
 
 An address is the digits of a phone number with its country code, `ID@lid` or `ID@bsuid` (WhatsApp or Meta hides the number), or
-`ID@g.us` (a group). The
-database derives it when a job or an opt-out is inserted (`shardd.resolve`), and everything else uses that: workers get the
-recipient of a job as it spells it (`recipient_at`), and know nothing about numbering plans.
+`ID@g.us` (a group). The database derives it when a job or an opt-out is inserted (`shardd.resolve`), and everything else uses
+that: workers get the recipient of a job as it spells it (`recipient_at`), and know nothing about numbering plans.
 
 In a few countries, WhatsApp lists accounts under an older form of their numbers. The number is kept as it was written, because
 some platforms find an account under one form only; the address is the same for both.

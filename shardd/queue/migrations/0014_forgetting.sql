@@ -55,7 +55,7 @@ BEGIN
         EXIT WHEN more = addresses;
         addresses := more;
     END LOOP;
-    -- The last one stands for all whose rows are erased: they are not sent again.
+    -- The last one represents all whose rows are erased: they are not sent again.
     INSERT INTO shardd.forgotten (pseudonym, created_by)
     SELECT shardd.pseudonym(address), by_whom FROM unnest(addresses || array['forgotten']) address
     ON CONFLICT DO NOTHING;

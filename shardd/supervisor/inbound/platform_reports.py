@@ -3,9 +3,9 @@
 Wablas documents both in its samples ("all data POST sent from https://….wablas.com"): messages with id, phone, message, pushName,
 isGroup, group, messageType, file, url, mimeType, deviceId, sender, timestamp, and isFromMe; statuses (tracking) with id, phone,
 status and deviceId, where status is pending, sent, received, read, cancel or reject. Its clients disagree on whether `sent` means
-more than that the message left Wablas, so it is no news here.
+more than that the message left Wablas, so it is ignored here.
 
-Whacenter publishes no reference. Its clients read from, to, message, media and timestamp, and no id; nobody records a status,
+Whacenter publishes no reference. Its clients read from, to, message, media and timestamp, and no id; none records a status,
 so none is read.
 """
 
@@ -25,7 +25,7 @@ from shardd.incoming import Incoming, IncomingMedia
 WABLAS_STATUSES: Final = MappingProxyType(
     {"received": "delivered", "read": "read", "cancel": "failed", "reject": "failed"}
 )
-"""The kind of receipt of each status; the others are no news."""
+"""The kind of receipt of each status; the others are ignored."""
 _KINDS: Final = frozenset({"text", "image", "video", "audio", "document", "location", "sticker", "contact"})
 _NUMBER: Final = re.compile(r"\+?([1-9][0-9]{5,19})(@s\.whatsapp\.net|@c\.us)?")
 _GROUP: Final = re.compile(r"[0-9-]{5,40}(@g\.us)?")

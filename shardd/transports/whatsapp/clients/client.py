@@ -329,7 +329,7 @@ class Client:
         return handle
 
     def _logged(self, line: str) -> None:
-        """Called in a thread of the library, which goes on when this returns: with nobody to read it, the message must not leave.
+        """Called in a thread of the library, which goes on when this returns: a message that no device can read must not leave.
 
         Once it had left, the library would answer a phone that cannot read it with a copy, beside the one of the next try.
         """
@@ -386,11 +386,11 @@ class Client:
 
     def _message(self, _: Any, event: Any) -> Coroutine[Any, Any, None]:
         """Called in a thread of the library, which schedules the coroutine in the event loop and does not wait for it."""
-        rest = self._listener.message(self, event)
+        remaining = self._listener.message(self, event)
 
         async def finish() -> None:
-            if rest is not None:
-                rest()
+            if remaining is not None:
+                remaining()
 
         return finish()
 

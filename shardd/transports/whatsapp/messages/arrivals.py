@@ -39,7 +39,7 @@ class Arrivals:
         self._events = events
 
     def received(self, device_id: str, event: Any) -> Rest | None:
-        """A message event, in a thread of the library. Raises nothing, because nobody would see it."""
+        """A message event, in a thread of the library. Raises nothing: the library would swallow it."""
         try:
             message = read_incoming(event, device_id)
             if message is None:

@@ -1,7 +1,7 @@
 """Who could read a message, from what the library logs while it encrypts it.
 
 whatsmeow encrypts a message for each device of a list in turn (`send.go`, `encryptMessageForDevices`, August 2026). A device that
-it cannot encrypt for is left out with a warning, and the message is sent all the same, even if nobody is left: WhatsApp
+it cannot encrypt for is left out with a warning, and the message is sent all the same, even if none is left: WhatsApp
 acknowledges it, and the call succeeds. The warning names the message and the device; the reason may be in an earlier one
 (`prekeys.go`, `fetchPreKeysNoError`). An empty device list leaves no trace, so it has to be asked for before the message.
 """
