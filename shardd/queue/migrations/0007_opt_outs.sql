@@ -41,8 +41,7 @@ BEGIN
     IF NEW.address IS NOT NULL THEN
         NULL;  -- another address of the same person; only the owner can give one
     ELSIF NEW.source = 'message' AND NEW.recipient ~ '^\+[0-9]{1,40}$' THEN
-        -- As WhatsApp or a platform names the person: it is never refused.
-        NEW.address := coalesce((shardd.read_number(substr(NEW.recipient, 2))).address, substr(NEW.recipient, 2));
+        NEW.address := shardd.heard_address(NEW.recipient);
     ELSE
         NEW.address := (shardd.resolve(NEW.recipient, shardd.codes_of_opt_out(), 'opt_outs')).address;
     END IF;

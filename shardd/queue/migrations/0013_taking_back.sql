@@ -39,16 +39,18 @@ BEGIN
         SELECT addresses, greatest(latest, max(f.heard_at)) INTO standing, latest
           FROM (SELECT * FROM shardd.forgotten WHERE pseudonym = ANY (pseudonyms) ORDER BY pseudonym FOR UPDATE) f;
     END IF;
-    IF standing IS NULL THEN
-        INSERT INTO shardd.opt_out_log (address, kind, source, device_id, words, said_at, created_by)
-        SELECT address, 'taken_back', 'message', take_back.device_id, take_back.words, take_back.said_at, session_user
-          FROM unnest(addresses) address
-         WHERE NOT EXISTS (SELECT FROM shardd.opt_out_log l
-                            WHERE l.address = address.address AND l.kind = 'taken_back'
-                              AND (l.said_at >= take_back.said_at OR l.created_at > now() - interval '1 day'))
-         ORDER BY address;
+    IF latest >= take_back.said_at THEN
         RETURN;
-    ELSIF latest >= take_back.said_at THEN
+    END IF;
+    INSERT INTO shardd.opt_out_log (address, kind, source, device_id, words, said_at, created_by)
+    SELECT address, 'taken_back', 'message', take_back.device_id, take_back.words, take_back.said_at, session_user
+      FROM unnest(addresses) address
+     WHERE standing IS NOT NULL
+        OR NOT EXISTS (SELECT FROM shardd.opt_out_log l
+                        WHERE l.address = address.address AND l.kind = 'taken_back'
+                          AND (l.said_at >= take_back.said_at OR l.created_at > now() - interval '1 day'))
+     ORDER BY address;
+    IF standing IS NULL THEN
         RETURN;
     END IF;
     PERFORM set_config('shardd.maintains_opt_outs', 'yes', true);
@@ -56,9 +58,6 @@ BEGIN
     DELETE FROM shardd.forgotten f WHERE f.pseudonym = ANY (pseudonyms);
     UPDATE shardd.opt_out_log l SET ended = true WHERE l.address = ANY (standing) AND l.kind = 'opted_out' AND NOT l.ended;
     PERFORM set_config('shardd.maintains_opt_outs', '', true);
-    INSERT INTO shardd.opt_out_log (address, kind, source, device_id, words, said_at, created_by)
-    SELECT address, 'taken_back', 'message', take_back.device_id, take_back.words, take_back.said_at, session_user
-      FROM unnest(addresses) address ORDER BY address;
     IF shardd.events_enabled() THEN
         INSERT INTO shardd.outbox (kind, device_id, detail) VALUES ('opt_out.taken_back', take_back.device_id, jsonb_build_object(
             'recipient', recipients[1], 'device_id', take_back.device_id, 'said_at', shardd.iso_time(take_back.said_at),
