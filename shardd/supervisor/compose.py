@@ -320,6 +320,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         ),
         notes=(
             lambda: recovery.notes,
+            claim_watch.notes,
             notes,
             reload.notes,
             webhooks.notes,

@@ -152,7 +152,12 @@ async def test_claims_that_no_worker_has_are_found_and_returned(
             "claimed_epoch = (SELECT min(epoch) FROM shardd.leases) WHERE device_id = 'd3'"
         )
     assert producer.states() == {"sending": 1}
-    await running.until(has("claim", "1 job claimed", "without reaching a worker"))
+    await running.until(
+        lambda status: (
+            well(status)
+            and any("1 job claimed" in note and "without reaching a worker" in note for note in status["notes"])
+        )
+    )
     assert producer.states() == {"queued": 1}
     producer.execute("UPDATE shardd.devices SET paused_at = NULL WHERE id = 'd3'")
     assert await producer.until_finished(running, 1) == {"sent": 1}

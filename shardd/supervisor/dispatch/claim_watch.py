@@ -49,22 +49,24 @@ class ClaimWatch:
         self._router.check_claims([claim for claim, _, ours in found if ours], [doubt.claim for doubt in doubts])
         self._orphans = Counter(node for _, node, ours in found if not ours)
 
+    def notes(self) -> list[str]:
+        """Claims that were returned to the queue: told for a while, and no problem, since nothing waits for a person."""
+        lost, at = self._router.lost_claims
+        age = time.monotonic() - at
+        if age >= SHOWN:
+            return []
+        text = "the database's answer was lost, or its commit hung; they are back in the queue"
+        return [f"{_count(lost)} claimed {age:.0f} s ago or earlier without reaching a worker: {text}"]
+
     def problems(self) -> Iterator[Problem]:
         """See `shardd.supervisor.problems`."""
-        now = time.monotonic()
-        lost, at = self._router.lost_claims
-        if now < at + SHOWN:
-            yield Problem(
-                ProblemKind.CLAIM,
-                f"{_count(lost)} claimed {now - at:.0f} s ago or earlier without reaching a worker: the database's answer was "
-                "lost, or its commit hung; they are back in the queue",
-            )
         for node, jobs in sorted(self._orphans.items()):
             yield Problem(
                 ProblemKind.CLAIM,
                 f"{_count(jobs)} left `sending` by node {node}, whose leases have ended: in doubt shortly, unless that node "
                 "starts again and its journals know more",
             )
+        now = time.monotonic()
         limit = self._send_timeout() + LATE
         late: dict[int, list[Claim]] = {}
         for shard, claim in self._in_flight.since(now - limit):
