@@ -147,9 +147,9 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     in_flight, poison = InFlight(), PoisonJobs()
     opt_outs = OptOutInbox(OptOuts(pools.opt_outs), config, partial(numbers_of, sessions_dsn))
     inbox = InboxWriter(
-        Inbox(pools.general),
+        Inbox(pools.incoming),
         IncomingSpool(config.state_dir),
-        OptOuts(pools.general),
+        OptOuts(pools.incoming),
         opt_outs=opt_outs,
         config=config,
         spool_errors=lambda: [shard.spool_error for shard in workers.shards if shard.spool_error is not None],

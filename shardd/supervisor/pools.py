@@ -17,7 +17,7 @@ from shardd.queue.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """One database, five pools."""
+    """One database, six pools."""
 
     leases: Database
     queue: Database
@@ -28,10 +28,12 @@ class Pools:
     """One connection, to see what uses up the server when no other can be made."""
     opt_outs: Database
     """Stores opt-outs one by one: one that a producer's open transaction blocks gives way to the next."""
+    incoming: Database
+    """Stores incoming messages, likewise."""
 
 
-OPT_OUT_LOCK_TIMEOUT: Final = 0.25
-"""Seconds that an opt-out waits for another transaction: only meanwhile can its session be seen."""
+INBOUND_LOCK_TIMEOUT: Final = 0.25
+"""Seconds that an opt-out or a message waits for another transaction: only meanwhile can its session be seen."""
 
 
 @asynccontextmanager
@@ -54,9 +56,10 @@ async def open_pools(dsn: str, config: Config) -> AsyncGenerator[Pools]:
         queue=pool(5, index_plans=True),
         general=pool(4),
         watch=pool(1),
-        opt_outs=pool(2, lock_timeout=OPT_OUT_LOCK_TIMEOUT),
+        opt_outs=pool(2, lock_timeout=INBOUND_LOCK_TIMEOUT),
+        incoming=pool(2, lock_timeout=INBOUND_LOCK_TIMEOUT),
     )
     async with AsyncExitStack() as stack:
-        for database in (pools.opt_outs, pools.watch, pools.general, pools.queue, pools.leases):
+        for database in (pools.incoming, pools.opt_outs, pools.watch, pools.general, pools.queue, pools.leases):
             await stack.enter_async_context(database)
         yield pools

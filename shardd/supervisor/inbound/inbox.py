@@ -2,7 +2,8 @@
 
 A message is in the spool until its row and its event are committed, so a crash of this node or of the database costs nothing; one
 that is stored twice causes nothing the second time. Only a message that could not be written to the disk is in memory, and
-goes to the database from there. One that the database refuses blocks no other: its file is set aside.
+goes to the database from there. One that the database refuses blocks no other: its file is set aside. Neither does one whose rows
+another transaction has locked: it is retried by itself, and later ones of the same device may be stored before it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import msgspec
 
 from shardd import ipc
 from shardd.config import Config
-from shardd.errors import DatabaseError, RefusedDataError
+from shardd.errors import BlockedError, DatabaseError, RefusedDataError
 from shardd.incoming import Incoming, is_wanted
 from shardd.incoming_spool import OPT_OUT, IncomingSpool
 from shardd.logs import get_logger
@@ -44,6 +45,10 @@ BATCH: Final = 200
 """Messages of one transaction."""
 JOB_WAIT: Final = 5.0
 """Seconds that an answer waits for the job that it answers: a person's phone may be faster than the settlement of the job."""
+BLOCKED_RETRY: Final = (1.0, 30.0)
+"""Seconds until one is retried that another transaction blocks: the first time, doubled with each try, and at most."""
+BLOCKED_MOST: Final = 5
+"""Messages that may be found blocked before a round ends: if the table is locked, all of them are."""
 REPORT_AFTER: Final = 10.0
 """Seconds that one may wait before that is a problem: a database that restarts is back sooner."""
 MAX_WORDS: Final = 1000
@@ -64,8 +69,12 @@ class _Waiting:
     """It is an opt-out that is not on the list yet."""
     taken_back: bool = False
     """What it takes back is taken back."""
-    job_by: float | None = None
-    """Until when it waits for the job that it answers."""
+    due: float | None = None
+    """When to try it again: it waits for the job that it answers, or is blocked."""
+    tries: int = 0
+    """How often it was found blocked."""
+    blocked: str = ""
+    """By which transaction, as far as known."""
 
 
 class InboxWriter(Service):
@@ -83,6 +92,7 @@ class InboxWriter(Service):
     ) -> None:
         """`persons` remembers which addresses are one person's; `spool_errors`: why workers cannot write to the spool now.
 
+        `inbox` and `persons` are over a database whose statements wait only briefly for a lock.
         Opt-outs that are in the spool are in force from now on.
         """
         self._inbox = inbox
@@ -148,6 +158,9 @@ class InboxWriter(Service):
 
     async def close(self) -> None:
         """Store the last ones; the next start finds the others in the spool."""
+        for one in self._waiting:
+            if one.name is None:
+                one.due = 0.0  # there is no later for it
         await self._store_all(look=True)
 
     def problems(self) -> Iterator[Problem]:
@@ -171,7 +184,7 @@ class InboxWriter(Service):
         if oldest is not None and (seconds := time.monotonic() - oldest.since) >= REPORT_AFTER:
             yield _problem(
                 f"incoming messages that wait to be stored: {len(self._waiting):,}, the oldest for {seconds:.0f} s: "
-                f"{self._error or 'being written'}"
+                f"{self._error or oldest.blocked or 'being written'}"
             )
 
     # ---- inside
@@ -186,7 +199,7 @@ class InboxWriter(Service):
             error = unreadable  # what is only in memory can be stored
         try:
             now = time.monotonic()
-            due = deque(one for one in self._waiting if one.job_by is None or one.job_by <= now)
+            due = deque(one for one in self._waiting if one.due is None or one.due <= now)
             while due:
                 await self._store([due.popleft() for _ in range(min(BATCH, len(due)))])
         except (DatabaseError, OSError) as failed:
@@ -257,15 +270,13 @@ class InboxWriter(Service):
             self._delete(one)
 
     async def _store(self, batch: Sequence[_Waiting]) -> None:
-        """Store these; each by itself if the database refuses them together. Raises DatabaseError, OSError."""
+        """Store these; each by itself if the database refuses or blocks them together. Raises DatabaseError, OSError."""
         messages = [prepared for one in batch if (prepared := await self._prepare(one)) is not None]
         jobs = await self._jobs_of([message for _, message in messages])
-        now = time.monotonic()
         ready = []
         for one, message in messages:
-            if one.job_by is None and message.quoted_id and (message.device_id, message.quoted_id) not in jobs:
-                one.job_by = now + JOB_WAIT
-                asyncio.get_running_loop().call_later(JOB_WAIT, self._wake.set)
+            if one.due is None and message.quoted_id and (message.device_id, message.quoted_id) not in jobs:
+                self._retry(one, JOB_WAIT)
             else:
                 ready.append((one, message))
         if not ready:
@@ -273,16 +284,26 @@ class InboxWriter(Service):
         try:
             await self._persons.learn(pair for _, message in ready for pair in _pairs(message))
             await self._inbox.store([message for _, message in ready], jobs)
-        except RefusedDataError as error:
+        except (RefusedDataError, BlockedError) as error:
             if len(ready) > 1:
-                for one, _ in ready:
-                    one.job_by = one.job_by or now
-                    await self._store([one])
-                return
-            self._refused(*ready[0], error)
+                await self._store_each([one for one, _ in ready])
+            elif isinstance(error, BlockedError):
+                self._blocked(ready[0][0], error)
+            else:
+                self._refused(*ready[0], error)
             return
         for one, _ in ready:
             self._forget(one)
+
+    async def _store_each(self, batch: Sequence[_Waiting]) -> None:
+        """Raises DatabaseError, also when so many are blocked that the table may be."""
+        blocked = 0
+        for one in batch:
+            tries, one.due = one.tries, one.due or time.monotonic()
+            await self._store([one])
+            blocked += one.tries > tries
+            if blocked == BLOCKED_MOST:
+                raise BlockedError(one.blocked)
 
     async def _prepare(self, one: _Waiting) -> tuple[_Waiting, Incoming] | None:
         """Take back what it takes back; None: there is no row to store, at least not yet. Raises DatabaseError, OSError."""
@@ -315,6 +336,18 @@ class InboxWriter(Service):
             # It may be being written: the next scan finds it again, if it is still there.
             self._drop(one)
         return message
+
+    def _blocked(self, one: _Waiting, error: BlockedError) -> None:
+        if not one.tries:
+            log.warning("a message waits for another transaction", action="inbox", error=str(error))
+        first, longest = BLOCKED_RETRY
+        self._retry(one, min(longest, first * 2**one.tries))
+        one.tries += 1
+        one.blocked = str(error)
+
+    def _retry(self, one: _Waiting, delay: float) -> None:
+        one.due = time.monotonic() + delay
+        asyncio.get_running_loop().call_later(delay, self._wake.set)
 
     def _refused(self, one: _Waiting, message: Incoming, error: RefusedDataError) -> None:
         log.error("the database refuses a message", action="inbox", device=message.device_id, error=str(error))

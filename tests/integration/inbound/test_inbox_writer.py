@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
+import psycopg
 import pytest
 from psycopg import errors
 
@@ -20,6 +22,7 @@ from shardd.queue.opt_outs import OptOuts
 from shardd.supervisor.inbound import inbox as inbox_module
 from shardd.supervisor.inbound.inbox import InboxWriter
 from shardd.supervisor.inbound.opt_outs import OptOutInbox
+from shardd.supervisor.pools import INBOUND_LOCK_TIMEOUT
 from tests.fixtures.producers import Tenants, insert
 from tests.support.queue_rows import add_devices, connect, insert_jobs
 
@@ -62,6 +65,63 @@ async def test_one_that_the_database_refuses_is_set_aside_and_blocks_no_other(
     assert spool.names() == []
     (problem,) = inbox.problems()
     assert "cannot be stored: 1" in problem.text
+
+
+LOCKS = {
+    "the message": "INSERT INTO shardd.messages (device_id, message_id, sender, own, status, kind, text, opt_out, written_at) "
+    "VALUES ('d1', 'A2', '+6281234567892', false, false, 'text', 'x', false, now())",
+    "the addresses": "INSERT INTO shardd.same_person (address, other) VALUES ('6281234567892', '770012345672@lid')",
+}
+
+
+@pytest.mark.parametrize("lock", LOCKS.values(), ids=LOCKS)
+async def test_one_whose_rows_another_transaction_has_locked_waits_alone(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lock: LiteralString
+) -> None:
+    monkeypatch.setattr(inbox_module, "BLOCKED_RETRY", (0.1, 0.1))
+    monkeypatch.setattr(inbox_module, "REPORT_AFTER", 0.0)
+    spool = IncomingSpool(tmp_path)
+    for number in range(7):
+        spool.keep(message(f"A{number}", addresses=(f"+628123456789{number}", f"77001234567{number}@lid")))
+    async with Database(dsn, statement_timeout=20.0, max_size=2, lock_timeout=INBOUND_LOCK_TIMEOUT) as database:
+        inbox = writer(database, tmp_path)
+        with psycopg.connect(dsn) as other:
+            other.execute(lock)
+            running = asyncio.create_task(inbox.serve())
+            await until(lambda: len(stored(dsn)) == 6)
+            spool.keep(message("later"))
+            await until(lambda: ("later",) in stored(dsn))
+            await until(lambda: any("wait to be stored: 1," in one.text for one in inbox.problems()))
+            (problem,) = inbox.problems()
+            assert f"pid {other.info.backend_pid}" in problem.text
+            assert ("A2",) not in stored(dsn)
+            other.rollback()
+        await until(lambda: ("A2",) in stored(dsn) and not list(inbox.problems()))
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+    assert spool.names() == []
+
+
+async def test_a_locked_table_is_tried_with_a_few_messages_only(dsn: str, tmp_path: Path) -> None:
+    spool = IncomingSpool(tmp_path)
+    for number in range(20):
+        spool.keep(message(f"A{number}"))
+    async with Database(dsn, statement_timeout=20.0, max_size=2, lock_timeout=INBOUND_LOCK_TIMEOUT) as database:
+        inbox = writer(database, tmp_path)
+        with psycopg.connect(dsn) as other:
+            other.execute("LOCK TABLE shardd.messages IN SHARE MODE")
+            await inbox.close()
+        assert sum(one.tries for one in inbox._waiting) == inbox_module.BLOCKED_MOST
+        await inbox.close()
+    assert len(stored(dsn)) >= 20 - inbox_module.BLOCKED_MOST  # the others are tried again later
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Rows tell nobody."""
+    async with asyncio.timeout(30):
+        while not true():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.02)
 
 
 async def test_the_same_message_is_told_once_and_a_sender_cannot_occupy_anothers_id(
@@ -135,9 +195,7 @@ async def test_a_reported_message_is_taken_by_its_name_and_others_by_time(
     spool.keep(message("by time"))
     running = asyncio.create_task(inbox.serve())
     inbox.arrived(Arrived(spool.keep(message("by name"))))
-    async with asyncio.timeout(20):
-        while not stored(dsn):  # noqa: ASYNC110 - rows tell nobody
-            await asyncio.sleep(0.02)
+    await until(lambda: bool(stored(dsn)))
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running

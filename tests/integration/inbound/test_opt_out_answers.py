@@ -11,7 +11,7 @@ from shardd import ipc
 from shardd.queue.database import Database
 from shardd.queue.opt_outs import OptedOut, OptOuts
 from shardd.supervisor.inbound.opt_out_answers import OptOutAnswers
-from shardd.supervisor.pools import OPT_OUT_LOCK_TIMEOUT
+from shardd.supervisor.pools import INBOUND_LOCK_TIMEOUT
 from tests.support.queue_rows import connect
 
 LISTED = ("6281100001", ["77777@lid"])
@@ -34,7 +34,7 @@ async def test_who_is_blocked_holds_up_no_other(dsn: str, producer_dsn: str) -> 
         async with asyncio.timeout(20):
             return [await answers.get() for _ in questions]
 
-    async with Database(dsn, statement_timeout=20.0, max_size=2, lock_timeout=OPT_OUT_LOCK_TIMEOUT) as database:
+    async with Database(dsn, statement_timeout=20.0, max_size=2, lock_timeout=INBOUND_LOCK_TIMEOUT) as database:
         opt_outs = OptOuts(database)
         await opt_outs.store(OptedOut("d1", ("77777@lid",), "stop", 5.0), None)
         asked = OptOutAnswers(opt_outs, lambda *_: False, send)

@@ -30,7 +30,7 @@ from shardd.queue.records import ClaimedJob
 from shardd.queue.settle import Claim
 from shardd.supervisor.inbound.inbox import InboxWriter
 from shardd.supervisor.inbound.opt_outs import MOST_OF_ONE, OptOutCheck, OptOutInbox
-from shardd.supervisor.pools import OPT_OUT_LOCK_TIMEOUT
+from shardd.supervisor.pools import INBOUND_LOCK_TIMEOUT
 from tests.support.queue_rows import add_devices, connect
 
 TO = "+6281234567890"
@@ -162,7 +162,7 @@ async def test_one_that_the_database_refuses_blocks_no_other(dsn: str, database:
 @pytest.fixture
 async def impatient(dsn: str) -> AsyncIterator[Database]:
     """A database as the inbox of a node has it."""
-    async with Database(dsn, statement_timeout=20.0, max_size=2, lock_timeout=OPT_OUT_LOCK_TIMEOUT) as database:
+    async with Database(dsn, statement_timeout=20.0, max_size=2, lock_timeout=INBOUND_LOCK_TIMEOUT) as database:
         yield database
 
 
