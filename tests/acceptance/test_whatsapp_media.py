@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 from PIL import Image
 
 from tests.fixtures.whatsapp_fleet import Fleet, Phone
-from tests.support.media_files import HTML, peak, plain_image
+from tests.support.media_files import HTML, MP3, OPUS, peak, plain_image, upright
+from tests.support.recordings import film, sound, turned
 
 ROOM = 400 * 2**20
 """Bytes that a worker may take here; twelve decodings of the large image at once would take three times as much."""
@@ -133,3 +135,51 @@ async def test_no_secret_of_a_url_is_told_to_anybody(fleet: Fleet, intranet: tup
     told = str(errors) + str(events) + daemon.log_file.read_text(encoding="utf-8")
     assert "s3cret" not in told
     assert fleet.server.control.messages(accepted_only=False) == []
+
+
+async def test_voice_audio_and_video_arrive_as_people_send_them(fleet: Fleet, tmp_path: Path) -> None:
+    files = {
+        "note.ogg": ("voice", sound(3, loudness=lambda second: 0.05 if second < 1.5 else 0.8)),
+        "song.mp3": ("audio", sound(2, "mp3", "libmp3lame")),
+        "clip.mp4": ("video", turned(film(2, image=upright().transpose(Image.Transpose.ROTATE_90)))),
+        "cut.mp4": ("video", film(2)[:1500]),
+        "claim.ogg": ("voice", OPUS),
+        "song as voice.mp3": ("voice", MP3),
+    }
+    for name, (_, data) in files.items():
+        (tmp_path / name).write_bytes(data)
+    (phone,) = fleet.add(1)
+    daemon = fleet.daemon(shards=1, transports={"whatsapp": {"media_dir": str(tmp_path)}})
+    await daemon.start()
+    jobs = {name: send(fleet, phone, kind, name) for name, (kind, _) in files.items()}
+    assert await fleet.finished(len(jobs)) == {"sent": len(jobs) - 1, "failed": 1}
+    refused = fleet.job(jobs["song as voice.mp3"])["error"]
+    assert "phones play only Ogg with Opus as voice" in refused
+    assert "or send it as audio" in refused
+
+    messages = {message.id: message for message in fleet.server.control.messages()}
+    got = {name: messages[fleet.job(job)["message_id"]] for name, job in jobs.items() if "as voice" not in name}
+    media = {name: message.media for name, message in got.items() if message.media}
+    assert all(one.intact for one in media.values())
+    assert {
+        name: (got[name].kind, one.mime_type, one.seconds, one.width, one.height) for name, one in media.items()
+    } == {
+        "note.ogg": ("voice", "audio/ogg; codecs=opus", 3, 0, 0),
+        "song.mp3": ("audio", "audio/mpeg", 2, 0, 0),
+        "clip.mp4": ("video", "video/mp4", 2, 240, 400),
+        "cut.mp4": ("video", "video/mp4", 0, 0, 0),
+        "claim.ogg": ("voice", "audio/ogg; codecs=opus", 0, 0, 0),
+    }
+    bars = base64.b64decode(media["note.ogg"].waveform)
+    assert len(bars) == 64
+    assert max(bars[:31]) < 20
+    assert min(bars[34:62]) > 80
+    assert {name for name, one in media.items() if one.waveform} == {"note.ogg"}
+    with Image.open(io.BytesIO(base64.b64decode(media["clip.mp4"].thumbnail))) as thumbnail:
+        assert thumbnail.size == (43, 72)
+        red, _, blue = thumbnail.convert("RGB").getpixel((21, 5))  # type: ignore[misc]
+        assert red > blue
+    assert {name for name, one in media.items() if one.thumbnail} == {"clip.mp4"}
+    lines = [json.loads(line) for line in daemon.log_file.read_text(encoding="utf-8").splitlines()]
+    noted = {line["job"] for line in lines if line["event"] == "media not fully analysed"}
+    assert noted == {jobs["cut.mp4"], jobs["claim.ogg"]}

@@ -28,6 +28,8 @@ class Media:
     width: int = 0
     height: int = 0
     thumbnail: str = ""  # in base64
+    seconds: int = 0
+    waveform: str = ""  # in base64
 
 
 @dataclass(slots=True)

@@ -36,6 +36,7 @@ from shardd.transports.whatsapp.media.fetcher import MediaFetcher
 from shardd.transports.whatsapp.media.file_types import MediaInfo, inspect
 from shardd.transports.whatsapp.media.memory import Media
 from shardd.transports.whatsapp.media.previews import Previews
+from shardd.transports.whatsapp.media.recordings import Recordings
 from shardd.transports.whatsapp.messages import outgoing
 from shardd.transports.whatsapp.messages.arrivals import Arrivals
 from shardd.transports.whatsapp.messages.copies import Copies
@@ -95,6 +96,7 @@ class WhatsappTransport(Transport):
             timeout=settings.fetch_timeout,
         )
         self._previews = Previews()
+        self._recordings = Recordings()
 
     async def start(self) -> None:
         """Open the gate."""
@@ -107,7 +109,7 @@ class WhatsappTransport(Transport):
             return None
         media = await self._media.fetch(str(job.media))
         try:
-            return Attachment(media, await inspect(job, media, self._previews))
+            return Attachment(media, await inspect(job, media, self._previews, self._recordings))
         except BaseException:
             media.release()
             raise
@@ -184,6 +186,7 @@ class WhatsappTransport(Transport):
     async def close(self) -> None:
         """Close every client, then the gate."""
         await self._previews.close()
+        await self._recordings.close()
         await self._clients.close()
         await self._gate.close()
         await self._store.close()

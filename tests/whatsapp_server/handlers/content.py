@@ -64,6 +64,10 @@ def _fetch(part: Any, kind: str, storage: MediaStore, into: Message) -> Media:
     media = Media(part.mimetype, part.fileLength, part.fileSHA256.hex(), getattr(part, "fileName", ""))
     media.width, media.height = getattr(part, "width", 0), getattr(part, "height", 0)
     media.thumbnail = base64.b64encode(getattr(part, "JPEGThumbnail", b"")).decode()
+    media.seconds, media.waveform = (
+        getattr(part, "seconds", 0),
+        base64.b64encode(getattr(part, "waveform", b"")).decode(),
+    )
     blob = storage.get(part.directPath)
     if blob is None:
         into.error = f"no file at {part.directPath}"

@@ -20,9 +20,13 @@ import magic
 
 from shardd.errors import PermanentError
 from shardd.ipc import JobSpec
+from shardd.logs import get_logger
 from shardd.transports.details import content_error
 from shardd.transports.whatsapp.media.memory import Media
 from shardd.transports.whatsapp.media.previews import Previews
+from shardd.transports.whatsapp.media.recordings import Recordings
+
+log = get_logger(__name__)
 
 VOICE: Final = "audio/ogg; codecs=opus"
 """The only form in which phones play a voice message."""
@@ -52,16 +56,23 @@ _CONVERT: Final = "convert it, such as with: ffmpeg -i FILE -c:a libopus FILE.og
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """What a message says about its file. `preview`: a small JPEG of an image; `size`: width and height in pixels, as shown."""
+    """What a message says about its file; None is left out.
+
+    `preview`: a small JPEG; `size`: width and height in pixels, as shown; `seconds`: of audio or video; `waveform`: of voice.
+    """
 
     mime_type: str
     preview: bytes | None = None
     size: tuple[int, int] | None = None
+    seconds: int | None = None
+    waveform: bytes | None = None
 
 
-async def inspect(job: JobSpec, media: Media, previews: Previews) -> MediaInfo:
+async def inspect(job: JobSpec, media: Media, previews: Previews, recordings: Recordings) -> MediaInfo:
     """Raises PermanentError when the file does not fit the job's kind."""
     mime_type = await asyncio.to_thread(sent_as, job, media)
+    if job.kind in {"audio", "voice", "video"}:
+        return await _recording(job, media, mime_type, recordings)
     picture = await previews.make(media.data) if job.kind == "image" else None
     if picture is None:
         return MediaInfo(mime_type)
@@ -72,6 +83,16 @@ async def inspect(job: JobSpec, media: Media, previews: Previews) -> MediaInfo:
             f"the image has {picture.width} by {picture.height} pixels, which is too much: send it as a document"
         )
     return MediaInfo(mime_type, picture.preview, (picture.width, picture.height) if picture.width else None)
+
+
+async def _recording(job: JobSpec, media: Media, mime_type: str, recordings: Recordings) -> MediaInfo:
+    found = await recordings.read(media.data, job.kind, mime_type)
+    if found is None:
+        return MediaInfo(mime_type)
+    if found.error:
+        log.warning("media not fully analysed", action="preview", job=job.id, kind=job.kind, error=found.error)
+    size = (found.width, found.height) if found.width else None
+    return MediaInfo(mime_type, found.preview, size, found.seconds or None, found.waveform)
 
 
 def sent_as(job: JobSpec, media: Media) -> str:

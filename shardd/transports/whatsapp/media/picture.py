@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
+
+PREVIEW: Final = 72
+"""Pixels of a preview's longer side."""
 
 
 class Picture(msgspec.Struct, frozen=True):

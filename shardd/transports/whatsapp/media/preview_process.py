@@ -1,32 +1,17 @@
-"""The child process that decodes images: started by `previews`, given one image after the other, killed when one takes too long.
-
-An image is a program for its decoder, and small files can demand gigabytes or hours. This process has limits on memory and time,
-and neither secrets nor connections.
-
-In: 8 bytes of length (big endian) and the image. Out: 4 bytes of length and a `Picture` in msgpack.
-"""
+"""The child process that decodes images: started by `previews`, given one image after the other."""
 
 from __future__ import annotations
 
 import io
-import os
-import resource
-import signal
-import struct
 import sys
-import warnings
-from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
-import msgspec
 from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from shardd.transports.whatsapp.media.picture import Picture
+from shardd.transports.whatsapp.media.limited_child import serve
+from shardd.transports.whatsapp.media.picture import PREVIEW, Picture
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF")
-PREVIEW: Final = 72
-"""Pixels of a preview's longer side."""
 ROUGH: Final = 4 * PREVIEW
 """An image is first reduced to this size by dropping pixels, then smoothly."""
 SURE: Final = 8_000_000
@@ -48,7 +33,7 @@ _MODULES: Final = (GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlu
 """Loaded before the first image, so that Pillow loads no others."""
 
 
-def look(data: bytes) -> Picture:
+def look(data: bytes, _hint: str = "") -> Picture:
     """Size and preview of one image. Nothing that a file causes is raised."""
     Image.MAX_IMAGE_PIXELS = WEBP_PIXELS if data[8:12] == b"WEBP" else None  # the memory is limited instead
     size = (0, 0)
@@ -85,29 +70,6 @@ def _preview(image: Image.Image, turn: Image.Transpose | None) -> bytes:
     return out.getvalue()
 
 
-def main(memory: int, seconds: int) -> None:
-    """Answer until the input ends. `memory`: bytes for data; `seconds`: of CPU time for one image."""
-    # uvloop passes on inheritable descriptors, the worker's channel included, whose end must be seen when the worker exits.
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    warnings.simplefilter("ignore")
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    os.nice(10)
-    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    PngImagePlugin.MAX_TEXT_CHUNK = memory
-    source, target = sys.stdin.buffer, sys.stdout.buffer
-    while head := source.read(8):
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        resource.setrlimit(
-            resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + seconds + 1, resource.RLIM_INFINITY)
-        )
-        answer = msgspec.msgpack.encode(look(source.read(struct.unpack(">Q", head)[0])))
-        target.write(struct.pack(">I", len(answer)) + answer)
-        target.flush()
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    PngImagePlugin.MAX_TEXT_CHUNK = int(sys.argv[1])
+    serve(look)

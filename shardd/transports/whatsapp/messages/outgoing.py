@@ -81,14 +81,17 @@ def media_message(job: JobSpec, media: Media, info: MediaInfo, upload: UploadRes
         "mimetype": info.mime_type,
     }
     caption: dict[str, Any] = {"caption": job.body} if job.body else {}
+    size = {"width": info.size[0], "height": info.size[1]} if info.size else {}
     match job.kind:
         case "image":
-            size = {"width": info.size[0], "height": info.size[1]} if info.size else {}
             return Message(imageMessage=ImageMessage(**common, **caption, **size, JPEGThumbnail=info.preview))
         case "video":
-            return Message(videoMessage=VideoMessage(**common, **caption))
+            return Message(
+                videoMessage=VideoMessage(**common, **caption, **size, seconds=info.seconds, JPEGThumbnail=info.preview)
+            )
         case "audio" | "voice":
-            return Message(audioMessage=AudioMessage(**common, PTT=job.kind == "voice"))
+            audio = AudioMessage(**common, PTT=job.kind == "voice", seconds=info.seconds, waveform=info.waveform)
+            return Message(audioMessage=audio)
         case _:
             name = safe_name(job.file_name or "") or media.file_name or "document"
             return Message(documentMessage=DocumentMessage(**common, **caption, fileName=name, title=name))

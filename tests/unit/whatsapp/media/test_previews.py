@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from shardd.transports.whatsapp.media.picture import Picture
-from shardd.transports.whatsapp.media.preview_process import PREVIEW
-from shardd.transports.whatsapp.media.previews import MAX_IMAGE, MEMORY, Previews
+from shardd.transports.whatsapp.media.limited_process import MEMORY
+from shardd.transports.whatsapp.media.picture import PREVIEW, Picture
+from shardd.transports.whatsapp.media.previews import MAX_IMAGE, Previews
 from tests.support.media_files import BLUE, RED, encoded, photo, plain_image, png_chunk, scan_bomb, upright
 
 GOOD = encoded(upright())
