@@ -27,6 +27,9 @@ async def test_a_scanned_qr_pairs_a_device_that_the_running_daemon_then_sends_wi
     place.send("shop", "first words")
     pairing = await place.pair("shop")
     await place.control.scan(await pairing.code(), fresh_number)
+    # A phone that is linked gets what waits for it at once, before the device's first client.
+    await place.control.wait_events("paired", device=fresh_number)
+    await place.control.write(f"{fresh_number}:1", "6281234567891", "STOP")
     code, told, err = await pairing.end()
     session = f"{fresh_number}:1@s.whatsapp.net"
     assert (code, err) == (0, "")
@@ -38,6 +41,9 @@ async def test_a_scanned_qr_pairs_a_device_that_the_running_daemon_then_sends_wi
     (message,) = await place.control.wait_messages(1, sender=fresh_number)
     assert (message.recipient, message.text) == ("6281234567890", "first words")
     assert await place.producer.until_finished(place.daemon, 1) == {"sent": 1}
+    place.send("shop", "an offer", "+62 812-3456-7891")
+    while place.producer.states() != {"sent": 1, "opted_out": 1}:
+        await place.daemon.wait_change()
 
 
 async def test_a_typed_code_pairs_without_a_daemon(place: Place, fresh_number: str) -> None:

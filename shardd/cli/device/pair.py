@@ -61,8 +61,9 @@ def pair(*, device_id: str, phone: str | None, new_number: bool, timeout: float,
     By a QR code, or with --phone by a code that is typed on the phone. Works while shardd runs. A device keeps its number, unless
     --new-number is given.
 
-    The events of --json are qr (code), code (code), scanned (number), and at the end paired (session, number), failed or
-    timeout (reason), or given_up. Exit codes: 0 paired; 75 no phone was linked; 130 given up.
+    The events of --json are qr (code), code (code), scanned (number), and at the end paired (session, number; with a reason,
+    messages to the device may be lost), failed or timeout (reason), or given_up. Exit codes: 0 paired; 75 no phone was
+    linked; 130 given up.
     """
     number = None if phone is None else _number(phone, config)
     try:
@@ -130,7 +131,7 @@ class Pairing:
         if not bound:
             await self._undo(context, device, paired)
         self.number = paired.number
-        self._show(PairingEvent("paired", jid=paired.jid, number=paired.number))
+        self._show(PairingEvent("paired", jid=paired.jid, number=paired.number, reason=paired.reason))
         self._view.note("a running shardd changes over to the new session…")
         await self._retire(context, device, paired.jid)
         if device.paused_at is not None:
@@ -152,6 +153,7 @@ class Pairing:
         """The event `paired`. Raises PairingError."""
         events = pair_session(
             context.store,
+            context.hearing(device),
             pgbouncer=context.pgbouncer,
             phone=self.number if self._by_code else None,
             expected=expected,
@@ -162,6 +164,8 @@ class Pairing:
             async for event in events:
                 match event.kind:
                     case "paired":
+                        if event.reason is not None:
+                            self.remarks.append(event.reason)
                         return event
                     case "failed":
                         raise PairingError(

@@ -22,7 +22,8 @@ from shardd.queue.devices import DeviceAdmin, DeviceRow
 from shardd.queue.sessions import SessionAdmin, number_of
 from shardd.states import DEVICE_REMEDY, DeviceState
 from shardd.supervisor.cluster.session_store import sessions_dsn_of
-from shardd.transports.whatsapp.linking.unlinking import Hearing, forget_session, unlink
+from shardd.transports.whatsapp.linking.hearing import Hearing
+from shardd.transports.whatsapp.linking.unlinking import forget_session, unlink
 
 CLOSE_GRACE: Final = 10.0
 """Seconds in which a worker closes a client, beyond the send timeout of one message."""
@@ -70,15 +71,19 @@ class SessionContext:
 
     async def unlink(self, device: DeviceRow, session: str) -> None:
         """End a session of a device at WhatsApp; the device's client must be closed. Raises SharddError."""
+        hearing, proxy = self.hearing(device), self.proxy_of(device)
+        await unlink(self.store, session, hearing, pgbouncer=self.pgbouncer, proxy=proxy)
+
+    def hearing(self, device: DeviceRow) -> Hearing:
+        """What becomes of the messages to a device that no worker has open."""
         words, inbox = self.config.opt_outs, self.config.inbox
-        hearing = Hearing(
+        return Hearing(
             device_id=device.id,
             state_dir=str(self.config.state_dir),
             opt_out_words=list(words.words or ()),
             take_back_words=list(words.take_back_words or ()),
             include=list(inbox.include or ()) if inbox.keep else None,
         )
-        await unlink(self.store, session, hearing, pgbouncer=self.pgbouncer, proxy=self.proxy_of(device))
 
     async def close_client(self, device_id: str) -> None:
         """Have a running daemon close the device's client.

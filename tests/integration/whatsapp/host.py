@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ import uvloop
 from shardd.config import TransportsConfig
 from shardd.errors import DeviceUnavailableError, SendError, TransientError
 from shardd.incoming import Incoming
+from shardd.incoming_spool import IncomingSpool
 from shardd.ipc import DeviceSpec, JobSpec
 from shardd.opt_out_words import OptOutWords
 from shardd.transports.base import Surroundings
@@ -27,12 +29,29 @@ from shardd.transports.whatsapp.clients.client import Client
 from shardd.transports.whatsapp.transport import WhatsappTransport
 
 
+class SlowSpool(IncomingSpool):
+    """On a disk that is slow: the library's queue fills, as it would there."""
+
+    def __init__(self, state_dir: Path, delay: float) -> None:
+        super().__init__(state_dir)
+        self._delay = delay
+
+    def keep(self, message: Incoming) -> str:
+        time.sleep(self._delay)
+        return super().keep(message)
+
+
 class Host:
     """The transport, and the events that it reports."""
 
     def __init__(self, settings: dict[str, Any], answers: int) -> None:
-        """`settings`: options of the transport, and fields of its surroundings."""
-        given = {field: settings.pop(field) for field in ("sessions_dsn", "opt_out_words") if field in settings}
+        """`settings`: options of the transport, fields of its surroundings, and of its spool: `state_dir`, `slow_disk` (s)."""
+        given = {
+            field: settings.pop(field) for field in ("sessions_dsn", "opt_out_words", "inbox") if field in settings
+        }
+        slow_disk = settings.pop("slow_disk", 0.0)
+        if state_dir := settings.pop("state_dir", None):
+            given["spool"] = SlowSpool(Path(state_dir), slow_disk)
         if "opt_out_words" in given:
             given["opt_out_words"] = OptOutWords(given["opt_out_words"])
         section = {**TransportsConfig().as_plain()["whatsapp"], **settings}

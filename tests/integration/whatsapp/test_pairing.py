@@ -11,11 +11,13 @@ import psycopg
 import pytest
 
 from shardd.errors import SharddError
+from shardd.transports.whatsapp.linking.hearing import Hearing
 from shardd.transports.whatsapp.linking.pairing import PairingEvent, pair
-from shardd.transports.whatsapp.linking.unlinking import Hearing, unlink
+from shardd.transports.whatsapp.linking.unlinking import unlink
 from shardd.transports.whatsapp.sessions.store import SessionStore
 from tests.integration.whatsapp.conftest import MakeDevice
 from tests.integration.whatsapp.host_process import HostProcess
+from tests.integration.whatsapp.test_closing import spooled
 from tests.whatsapp_server.launch import ServerProcess
 
 NUMBER = "6281234567890"
@@ -30,9 +32,9 @@ def trusting(whatsapp: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def hearing(device: dict[str, Any], tmp_path: Path) -> Hearing:
-    """What waited for the device is kept here."""
-    return Hearing(device_id=device["id"], state_dir=str(tmp_path))
+def hearing(tmp_path: Path) -> Hearing:
+    """What people write meanwhile is kept here."""
+    return Hearing(device_id="dev", state_dir=str(tmp_path), opt_out_words=["stop"], include=())
 
 
 async def stored(store: str, number: str) -> list[str]:
@@ -54,25 +56,31 @@ async def next_of(events: AsyncIterator[PairingEvent], kind: str) -> PairingEven
 
 @pytest.mark.usefixtures("trusting")
 async def test_a_scanned_qr_becomes_a_session_that_sends(
-    store: str, whatsapp: ServerProcess, fresh_number: str, host: HostProcess
+    store: str, whatsapp: ServerProcess, fresh_number: str, host: HostProcess, hearing: Hearing
 ) -> None:
-    events = pair(store, proxy=whatsapp.proxy_url(), expected=f"+{fresh_number}", settle=0)
+    events = pair(store, hearing, proxy=whatsapp.proxy_url(), expected=f"+{fresh_number}", settle=1.0)
     qr = await next_of(events, "qr")
     await whatsapp.async_control.scan(qr.code, fresh_number)
+    # A phone that is linked gets what waits for it at once, and WhatsApp does not send it to the worker again.
+    await whatsapp.async_control.wait_events("paired", device=fresh_number)
+    written = [whatsapp.control.write(f"{fresh_number}:1", NUMBER, text) for text in ("hello", "STOP")]
     paired = await next_of(events, "paired")
     assert paired == PairingEvent("paired", jid=f"{fresh_number}:1@s.whatsapp.net", lid=paired.lid, number=fresh_number)
     assert paired.lid is not None
     assert paired.lid.endswith(":1@lid")
     assert [event async for event in events] == []
+    assert spooled(Path(hearing.state_dir)) == written
     told = await host.send({"id": "new", "session": paired.jid, "proxy": whatsapp.proxy_url()}, NUMBER, "first words")
     (message,) = await whatsapp.async_control.wait_messages(1, sender=fresh_number)
     assert (told, message.text) == ({"message_id": message.id}, "first words")
 
 
 @pytest.mark.usefixtures("trusting")
-async def test_a_typed_code_becomes_a_session(store: str, whatsapp: ServerProcess, fresh_number: str) -> None:
+async def test_a_typed_code_becomes_a_session(
+    store: str, whatsapp: ServerProcess, fresh_number: str, hearing: Hearing
+) -> None:
     proxy = whatsapp.proxy_url(scheme="socks5")
-    async with aclosing(pair(store, proxy=proxy, phone=f"+{fresh_number}", settle=0)) as events:
+    async with aclosing(pair(store, hearing, proxy=proxy, phone=f"+{fresh_number}", settle=0)) as events:
         typed = await next_of(events, "code")
         assert await whatsapp.async_control.enter_code(fresh_number, typed.code) == "paired"
         assert (await next_of(events, "paired")).number == fresh_number
@@ -80,10 +88,14 @@ async def test_a_typed_code_becomes_a_session(store: str, whatsapp: ServerProces
 
 
 @pytest.mark.usefixtures("trusting")
-async def test_the_wrong_phone_is_unlinked_again(store: str, whatsapp: ServerProcess, fresh_number: str) -> None:
-    events = pair(store, proxy=whatsapp.proxy_url(), expected="6280000000000", settle=0)
+async def test_the_wrong_phone_is_unlinked_again(
+    store: str, whatsapp: ServerProcess, fresh_number: str, hearing: Hearing
+) -> None:
+    events = pair(store, hearing, proxy=whatsapp.proxy_url(), expected="6280000000000", settle=0)
     qr = await next_of(events, "qr")
     await whatsapp.async_control.scan(qr.code, fresh_number)
+    await whatsapp.async_control.wait_events("paired", device=fresh_number)
+    whatsapp.control.write(f"{fresh_number}:1", NUMBER, "not to this device")
     assert (await next_of(events, "scanned")).number == fresh_number
     (failed,) = [event async for event in events]
     assert (failed.kind, failed.reason) == (
@@ -92,25 +104,26 @@ async def test_the_wrong_phone_is_unlinked_again(store: str, whatsapp: ServerPro
     )
     assert await stored(store, fresh_number) == []
     await whatsapp.async_control.wait_events("logout", device=fresh_number)
+    assert spooled(Path(hearing.state_dir)) == []
 
 
 @pytest.mark.usefixtures("trusting")
-async def test_a_phone_that_never_comes_is_a_timeout(store: str, whatsapp: ServerProcess) -> None:
-    events = [event async for event in pair(store, proxy=whatsapp.proxy_url(), timeout=2)]
+async def test_a_phone_that_never_comes_is_a_timeout(store: str, whatsapp: ServerProcess, hearing: Hearing) -> None:
+    events = [event async for event in pair(store, hearing, proxy=whatsapp.proxy_url(), timeout=2)]
     assert [event.kind for event in events] == ["qr", "timeout"]
     assert events[-1].reason == "no phone was linked within 2 seconds"
 
 
 @pytest.mark.usefixtures("trusting")
-async def test_an_unreachable_server_fails_at_once(store: str) -> None:
-    (failed,) = [event async for event in pair(store, proxy="http://127.0.0.1:1")]
+async def test_an_unreachable_server_fails_at_once(store: str, hearing: Hearing) -> None:
+    (failed,) = [event async for event in pair(store, hearing, proxy="http://127.0.0.1:1")]
     assert failed.kind == "failed"
     assert str(failed.reason).startswith("WhatsApp could not be reached: ")
 
 
-async def test_a_proxy_that_cannot_be_is_told_before_anything_starts(store: str) -> None:
+async def test_a_proxy_that_cannot_be_is_told_before_anything_starts(store: str, hearing: Hearing) -> None:
     with pytest.raises(SharddError, match="the proxy is not the URL of an http or socks5 proxy"):
-        await anext(pair(store, proxy="ftp://x"))
+        await anext(pair(store, hearing, proxy="ftp://x"))
 
 
 @pytest.mark.usefixtures("trusting")

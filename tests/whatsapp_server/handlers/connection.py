@@ -171,6 +171,7 @@ class ChatConnection:
             other = device.connection
             other.start(other.stream_error(conflict="replaced"))
         self.device, device.connection = device, self
+        device.wait_again()
         now = int(time.time())
         self.send(Node("success", {"t": now, "lid": device.lid, "props": 28, "creation": now - ACCOUNT_AGE}))
         kinds = Counter(node.tag for node in device.waiting)
@@ -189,7 +190,7 @@ class ChatConnection:
         """Send the stanzas that waited for the device, and mark their end."""
         count = len(device.waiting)
         while device.waiting:
-            self.send(device.waiting.popleft())
+            device.hand_over(self, device.waiting.popleft())
         self.send(_notice("offline", {"count": count}))
 
     async def _hand_over_late(self, device: LinkedDevice) -> None:

@@ -32,7 +32,10 @@ async def handle(connection: ChatConnection, node: Node) -> None:
         if fault is None or await _goes_on(connection, node, fault):
             await _handle_iq(connection, node, fault)
     elif node.tag == "receipt":
+        _confirm(connection, node)
         _acknowledge_receipt(connection, node)
+    elif node.tag == "ack" and node.text("class", "") == "message":
+        _confirm(connection, node)
     elif node.tag == "presence":
         _presence(connection, node)
     elif node.tag not in _SILENT:
@@ -138,6 +141,11 @@ def _multi_device(connection: ChatConnection, node: Node, _: Fault | None) -> No
 
 def _profile_picture(connection: ChatConnection, node: Node, _: Fault | None) -> None:
     connection.answer_error(node, NOT_FOUND, "item-not-found")
+
+
+def _confirm(connection: ChatConnection, node: Node) -> None:
+    if connection.device is not None:
+        connection.device.confirm(node.text("id"))
 
 
 def _acknowledge_receipt(connection: ChatConnection, node: Node) -> None:

@@ -43,6 +43,7 @@ class LinkedDevice:
     keys: PublicKeys | None = None
     connection: ChatConnection | None = None
     waiting: deque[Node] = field(default_factory=lambda: deque(maxlen=OFFLINE_QUEUE))
+    unconfirmed: dict[str, Node] = field(default_factory=dict)  # messages by id, delivered and not confirmed yet
     logins: int = 0
     presences: int = 0
     active_at: float = field(default_factory=time.time)  # when it was linked, or last showed itself as available
@@ -99,7 +100,22 @@ class LinkedDevice:
         if self.connection is None or self.connection.muted:
             self.waiting.append(node)
         else:
-            self.connection.send(node)
+            self.hand_over(self.connection, node)
+
+    def hand_over(self, connection: ChatConnection, node: Node) -> None:
+        """Send a stanza now; a message that the device does not confirm is sent again at its next login."""
+        if node.tag == "message":
+            self.unconfirmed[node.text("id")] = node
+        connection.send(node)
+
+    def confirm(self, message_id: str) -> None:
+        """It has received a message."""
+        self.unconfirmed.pop(message_id, None)
+
+    def wait_again(self) -> None:
+        """At a login: what it did not confirm waits for it, before everything else."""
+        self.waiting.extendleft(reversed(self.unconfirmed.values()))
+        self.unconfirmed.clear()
 
 
 @dataclass(eq=False)

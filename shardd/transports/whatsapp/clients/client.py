@@ -26,6 +26,7 @@ from shardd.logs import get_logger
 from shardd.persons import GROUP_SERVER
 from shardd.proxies import Proxy
 from shardd.transports.egress.gate import Gate, resolve
+from shardd.transports.whatsapp.clients.draining import Callbacks
 from shardd.transports.whatsapp.clients.library import (
     CHAT_HOST,
     JID,
@@ -166,6 +167,7 @@ class Client:
         self._logged_in: asyncio.Future[None] = self._loop.create_future()
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._backlog = Backlog()
+        self._callbacks = Callbacks()
         self.recent = RecentMessages()
         self._sends = 0
         self._unclear: list[tuple[str, int, float]] = []
@@ -399,7 +401,8 @@ class Client:
 
         def call(uuid: Any, binary: Any, size: Any, code: Any) -> None:
             try:
-                execute(uuid, binary, size, code)
+                with self._callbacks.running():
+                    execute(uuid, binary, size, code)
             except Exception as error:  # noqa: BLE001 - of the protobuf decoder, which has limits that the sender may exceed
                 text = f"an event of device {self.device_id} cannot be read: {type(error).__name__}: {error}"
                 self._loop.call_soon_threadsafe(self._listener.lost_event, self, text)
@@ -465,6 +468,13 @@ class Client:
             await asyncio.wait(ending, timeout=GRACEFUL)
             self.egress.kill()
             await asyncio.wait(ending, timeout=END_TIMEOUT)
+        if (
+            self._running is not None
+            and not self._running.done()
+            and not await self._callbacks.drain(self.silent_for())
+        ):
+            text = f"device {self.device_id} was closed before all of its events were read: messages to it may be lost"
+            self._listener.lost_event(self, text)
         ends = [await self._stop()]
         if self._running is not None:
             ends.append(self._running)

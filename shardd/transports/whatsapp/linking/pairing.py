@@ -2,15 +2,16 @@
 
 It runs in a child process, because an abandoned pairing leaves a thread in the library that never ends, and beside a running
 daemon, since a new session affects no other. A session belongs to the account whose phone scanned: if that is not the
-expected one, it is unlinked again before it can be used.
+expected one, it is unlinked again before it can be used. Until its end a pairing has the device's connection, so what people
+write meanwhile is kept (`hearing`), unless it is the wrong phone's.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 from uuid import uuid4
 
@@ -18,6 +19,8 @@ from shardd.errors import SharddError
 from shardd.persons import digits_of
 from shardd.proxies import parse_proxy
 from shardd.transports.whatsapp import oneshot
+from shardd.transports.whatsapp.clients.draining import Callbacks
+from shardd.transports.whatsapp.linking.hearing import Hearing, Losses, open_arrivals
 from shardd.transports.whatsapp.sessions.dsn import library_dsn
 from shardd.transports.whatsapp.sessions.store import SessionStore, StoredSession
 from shardd.urls import scrub_urls
@@ -28,6 +31,8 @@ TIMEOUT: Final = 180.0
 SETTLE: Final = 3.0
 """Seconds that a new session stays online, in which the phone transfers its data."""
 LOGIN_TIMEOUT: Final = 30.0
+DISCONNECT_TIMEOUT: Final = 5.0
+NOT_DRAINED: Final = "some of what people wrote to the device meanwhile may be lost: the disk was too slow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,8 @@ class PairingEvent:
     """An event of a pairing, by `kind`.
 
     `qr`: show `code` as a QR code in place of the last one. `code`: `code` is to be typed on the phone. `scanned`: the phone of
-    `number` linked us. The last one is `paired` (`jid`, `lid`, `number`), `failed` or `timeout` (`reason`).
+    `number` linked us. The last one is `paired` (`jid`, `lid`, `number`, and as `reason` why messages to the device may be lost),
+    `failed` or `timeout` (`reason`).
     """
 
     kind: str
@@ -48,6 +54,7 @@ class PairingEvent:
 
 async def pair(
     sessions_dsn: str,
+    hearing: Hearing,
     *,
     pgbouncer: bool = False,
     phone: str | None = None,
@@ -58,9 +65,10 @@ async def pair(
 ) -> AsyncGenerator[PairingEvent]:
     """Pair a new session; yields its events, the outcome last. Closing the generator aborts the pairing.
 
-    `sessions_dsn`: of a prepared store. `phone`: pair by a typed code with this number (with country code) instead of by QR.
-    `expected`: the only number that may be paired; by default `phone`. `proxy`: the device's upstream proxy. `timeout`:
-    seconds for the phone's owner. Raises SharddError when it cannot even start.
+    `sessions_dsn`: of a prepared store. `hearing`: what becomes of the messages to the device. `phone`: pair by a typed code
+    with this number (with country code) instead of by QR. `expected`: the only number that may be paired; by default `phone`.
+    `proxy`: the device's upstream proxy. `timeout`: seconds for the phone's owner. Raises SharddError when it cannot even
+    start.
     """
     request = {
         "dsn": sessions_dsn,
@@ -70,6 +78,7 @@ async def pair(
         "proxy": _proxy_url(proxy),
         "patience": timeout,
         "settle": settle,
+        "hearing": asdict(hearing),
     }
     # What follows a scan has deadlines of its own: a session that exists is never abandoned half-way.
     deadline = timeout + settle + 4 * LOGIN_TIMEOUT
@@ -96,6 +105,13 @@ class _Pairing:
 
         self._request = request
         self._report = report
+        hearing = Hearing(**request["hearing"])
+        self._losses = Losses()
+        self._arrivals = open_arrivals(hearing, self._losses)
+        self._device_id = hearing.device_id
+        self._callbacks = Callbacks()
+        self._is_wanted = False
+        """Whether the phone that was linked is the expected one."""
         self._scanned: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._connected = asyncio.Event()
         self._code_asked = False
@@ -106,6 +122,8 @@ class _Pairing:
         self._client._stop_finalizer.detach()  # noqa: SLF001 - it would stop the client at any time
         self._client.event.qr(self._qr)
         on = self._client.event
+        on.execute = self._counted(on.execute)
+        on(events.MessageEv)(self._message)
         on(events.PairStatusEv)(self._pair_status)
         on(events.ConnectedEv)(self._on_connected)
         on(events.ClientOutdatedEv)(self._refused("WhatsApp refuses this version of the library (405): upgrade shardd"))
@@ -140,9 +158,12 @@ class _Pairing:
             await self._undo(f"{number}:{jid.Device}@{jid.Server}")
             raise SharddError("the phone was linked, but the first login with the new session failed; please try again")
         await asyncio.sleep(self._request["settle"])
+        await asyncio.wait([asyncio.ensure_future(self._client.disconnect())], timeout=DISCONNECT_TIMEOUT)
+        drained = await self._callbacks.drain(silent_for=0.0)
         await self._client.stop()
         session = await self._stored(f"{number}:{jid.Device}@{jid.Server}")
-        self._report({"event": "paired", "jid": session.jid, "lid": session.lid, "number": number})
+        remark = "; ".join(self._losses.texts) or (None if drained else NOT_DRAINED)
+        self._report({"event": "paired", "jid": session.jid, "lid": session.lid, "number": number, "reason": remark})
 
     async def _undo(self, jid: str) -> None:
         from neonize.exc import NeonizeError  # noqa: PLC0415 - see above
@@ -181,11 +202,34 @@ class _Pairing:
             else:
                 self._report({"event": "code", "code": typed})
 
-    async def _pair_status(self, _: Any, status: Any) -> None:
-        if status.Error:
-            self._fail(f"the phone could not be linked: {status.Error}")
-        elif not self._scanned.done():
-            self._scanned.set_result(status.ID)
+    def _pair_status(self, _: Any, status: Any) -> Coroutine[Any, Any, None]:
+        """Called in the library's thread, before every message; the coroutine runs in the event loop."""
+        self._is_wanted = not self._request["expected"] or status.ID.User == self._request["expected"]
+
+        async def finish() -> None:
+            if status.Error:
+                self._fail(f"the phone could not be linked: {status.Error}")
+            elif not self._scanned.done():
+                self._scanned.set_result(status.ID)
+
+        return finish()
+
+    def _message(self, _: Any, event: Any) -> Coroutine[Any, Any, None]:
+        """Called as `_pair_status` is."""
+        remaining = self._arrivals.received(self._device_id, event) if self._is_wanted else None
+
+        async def finish() -> None:
+            if remaining is not None:
+                remaining()
+
+        return finish()
+
+    def _counted(self, execute: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: Any) -> None:
+            with self._callbacks.running():
+                execute(*arguments)
+
+        return call
 
     async def _on_connected(self, _: Any, __: Any) -> None:
         self._connected.set()

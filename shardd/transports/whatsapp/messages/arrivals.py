@@ -3,7 +3,7 @@
 The library calls `received` in a thread of its own, for one message of a client after the other. It reports a message to WhatsApp
 as received as soon as it has queued it for this call (goneonize/main.go: `eventChan`, 100 events of a client; whatsmeow's
 `SynchronousAck`, which only waits for the queue, is not set either). So a message is on the disk when the call returns, and a
-crash, or the close of the client, loses at most what the library has queued.
+crash loses at most what the library has queued; the close of a client waits for that (`clients.draining`).
 """
 
 from __future__ import annotations
