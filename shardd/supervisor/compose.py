@@ -25,6 +25,7 @@ from shardd.incoming_spool import IncomingSpool
 from shardd.queue.campaigns import Campaigns
 from shardd.queue.devices import Devices
 from shardd.queue.events import Events
+from shardd.queue.forgetting import Forgetting
 from shardd.queue.groups import Groups
 from shardd.queue.inbox import Inbox
 from shardd.queue.jobs import Counts, Jobs
@@ -292,6 +293,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     take_over = TakeOver(keeper, ownership, recovery, workers, jobs, device_sync, campaign_sync, opt_outs)
     counter = upkeep.QueueCounter(Counts(pools.general), lambda: scheduler.held_back(time.monotonic()))
     bindings = upkeep.BindingCheck(ProducerAdmin(pools.general))
+    forgetting = upkeep.ForgettingCheck(Forgetting(pools.general))
     events = EventUpkeep(Events(pools.general), WebhookAdmin(pools.general), lambda: current.config.events)
     server_watch = ServerWatch(ServerLimits(pools.watch))
 
@@ -316,7 +318,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         webhooks=webhooks.statuses,
         reporters=(
             *(defects, poison, workers, keeper, scheduler, state_watch, recovery, opt_outs, inbox, steps, bindings),
-            *(claim_watch, events, server_watch, visits, receipts),
+            *(claim_watch, events, server_watch, visits, receipts, forgetting),
         ),
         notes=(
             lambda: recovery.notes,
@@ -347,6 +349,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         Periodic(steps, "settling what a journal covers", take_over.retry, every=JOURNAL_RETRY, first=JOURNAL_RETRY),
         Periodic(steps, "looking for held events", events.check, every=HELD_EVERY),
         Periodic(steps, "checking bound producers", bindings.check, every=upkeep.BINDINGS_EVERY),
+        Periodic(steps, "looking for interrupted erasures", forgetting.check, every=upkeep.FORGETTING_EVERY),
         seldom("counting the queue", counter.count, every=upkeep.DEPTH_EVERY),
         seldom("looking for stuck claims", claim_watch.search, every=renew_every),
         seldom("looking for claims of lost nodes", recovery.settle_lost_nodes, every=config.lease.ttl),

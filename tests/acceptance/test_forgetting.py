@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import psycopg
+
 from tests.fixtures.whatsapp_fleet import Fleet
 from tests.support.command import Command
 
@@ -54,6 +56,46 @@ async def test_a_forgotten_person_gets_nothing_until_they_write_start(fleet: Fle
         for message in fleet.server.control.messages()
         if "secret" in message.text and message.text != "a secret"
     ]
+
+
+async def test_what_is_left_of_an_interrupted_erasure_is_said_and_erased_later(fleet: Fleet) -> None:
+    (phone,) = fleet.add(1)
+    person = fleet.stranger()
+    daemon = fleet.daemon()
+    shardd = Command(daemon.config_file)
+    await daemon.start()
+    await fleet.job_is(fleet.send(phone, "a secret", person), "sent")
+    inbox = daemon.state_dir / "inbox"
+    inbox.mkdir(mode=0o700, exist_ok=True)
+    (inbox / "00-1-1.damaged").write_text(f"half of a message of +{person}")
+    (inbox / "00-1-2.damaged").write_text("half of a message of +6281")
+    (daemon.state_dir / "receipts.spool").write_text(f"a receipt of +{person}")
+    fleet.rows(
+        "INSERT INTO shardd.nodes (id, name, incarnation, shards, version, host, state_dir) "
+        "VALUES ('another', 'berlin', gen_random_uuid(), 2, '0', 'host-b', '/srv/shardd')"
+    )
+
+    with psycopg.connect(fleet.dsn) as other:
+        other.execute("SELECT 1 FROM shardd.archive FOR UPDATE")
+        failed = await shardd("opt-out", "forget", f"+{person}", "--yes")
+    assert failed.code == 75
+    assert "Not erased yet: finished jobs, the list and the map of addresses." in failed.err
+    assert "not all is erased yet" in (await shardd("opt-out", "show", f"+{person}")).out
+    late = fleet.send(phone, "a third secret", person)
+    assert fleet.job(late)["state"] == "opted_out"
+    fleet.rows("UPDATE shardd.forgetting SET touched_at = now() - interval '1 hour'")
+    await daemon.until(lambda status: "are not erased yet" in " ".join(status["problems"]))
+
+    done = (await shardd("opt-out", "forget", "--yes", "--json")).json
+    assert (done["jobs"], done["files"]) == (1, 1)
+    assert done["waiting"] == [str(daemon.state_dir / "receipts.spool")]
+    assert done["not_reached"] == [{"name": "berlin", "host": "host-b", "state_dir": "/srv/shardd"}]
+    assert fleet.rows("SELECT 1 FROM shardd.archive a WHERE a::text LIKE %s", f"%{person}%") == []
+    assert "nothing else is kept" in (await shardd("opt-out", "show", f"+{person}")).out
+    nobody = await shardd("opt-out", "forget", "--yes")
+    assert (nobody.code, "nobody is named" in nobody.err) == (64, True)
+    await daemon.until(lambda status: "are not erased yet" not in " ".join(status["problems"]))
+    assert await daemon.stop() == 0
 
 
 async def test_what_cannot_be_forgotten_is_said(fleet: Fleet) -> None:

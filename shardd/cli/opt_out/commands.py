@@ -1,14 +1,10 @@
-"""The commands; none takes an opt-out back, which only the person can do."""
+"""The commands but `forget`; none takes an opt-out back, which only the person can do."""
 
 from __future__ import annotations
 
-import asyncio
 import csv
-import getpass
-import os
-import time
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
@@ -18,20 +14,18 @@ import click
 from shardd.cli.database import reach_database, with_database
 from shardd.cli.listing import WIDE, Column, Listing, table_of
 from shardd.cli.names import Refusals, read_names
+from shardd.cli.opt_out.forget import CONTINUE, forget, login_name
 from shardd.cli.opt_out.recipients import Spelling, read_file
 from shardd.cli.options import config_option, json_list_option, json_option, limit_option, run_async
-from shardd.cli.output import Facts, ask, make_console, make_facts, print_exactly, print_json, say
+from shardd.cli.output import Facts, make_console, make_facts, print_exactly, print_json, say
 from shardd.cli.words import ago, count, moment_text
 from shardd.config import Config
-from shardd.errors import SharddError, UsageError
-from shardd.incoming_spool import IncomingSpool
+from shardd.errors import UsageError
 from shardd.queue.database import Database
-from shardd.queue.forgetting import Forgetting, Forgotten, ForgottenSince
+from shardd.queue.forgetting import Forgetting, ForgottenSince
 from shardd.queue.opt_outs import LoggedOptOut, NewOptOut, OptOut, OptOutAdmin, StoppedJob
 
 SOURCES: Final = ("producer", "message", "operator", "import", "forgotten")
-FORGET_WAIT: Final = 30.0
-"""Seconds that `forget` waits for jobs that are in flight."""
 MOST_STOPPED: Final = 20
 """Stopped jobs that `show` lists."""
 _ROW_END: Final = "\r\n"
@@ -88,67 +82,7 @@ def add(recipients: tuple[str, ...], note: str | None, config: Config) -> None:
     _add(config, rows, source="operator", one="number", dry_run=False)
 
 
-@opt_out_group.command("forget")
-@click.argument("recipients", nargs=-1, required=True, metavar="NUMBER...")
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-@json_option()
-@config_option
-def forget(*, recipients: tuple[str, ...], yes: bool, as_json: bool, config: Config) -> None:
-    """Erase what is stored of people who ask to be forgotten.
-
-    Number, names and texts go from the jobs, the inbox, the events, the list and its log. Only keyed hashes of their addresses
-    stay, so that nothing is sent to them. Jobs that wait end as opted_out. It cannot be undone; repeating it erases what came
-    since. Not erased: backups, logs, journals, WhatsApp's own copies, and the sessions' contacts.
-    """
-    spelling = Spelling(config)
-    addresses = sorted({spelling.address(name) for name in read_names(recipients)})
-    if not addresses:
-        raise UsageError("nobody is named: write a phone number, several, or - for numbers on stdin, one per line")
-    if any(address.endswith("@g.us") for address in addresses):
-        raise UsageError("a group is not a person: write the numbers of people")
-    if not yes:
-        ask(f"erase what is stored of {', '.join(addresses)}, for good?")
-    done = with_database(config, partial(_forget, addresses=addresses))
-    files = _forget_files(config, done.addresses)
-    if as_json:
-        print_json({**asdict(done), "files": files})
-    else:
-        say(
-            f"forgotten: {count(len(done.addresses), 'address', 'addresses')}. Erased: {count(done.jobs, 'job')}, "
-            f"{count(done.messages, 'message')}, {count(done.events, 'event')}, {count(done.entries, 'entry', 'entries')} of the "
-            f"list, {count(files, 'file')}"
-        )
-    if done.in_flight:
-        raise SharddError(
-            f"{count(done.in_flight, 'job')} to them had started and not ended: run this again when "
-            "shardd job list --state=sending does not show them any more"
-        )
-
-
-async def _forget(database: Database, *, addresses: list[str]) -> Forgotten:
-    """Again while jobs that had started are ending."""
-    forgetting, until = Forgetting(database), time.monotonic() + FORGET_WAIT
-    total = await forgetting.forget(addresses, created_by=_login_name())
-    while total.in_flight and time.monotonic() < until:
-        await asyncio.sleep(0.5)
-        more = await forgetting.forget(addresses, created_by=_login_name())
-        sums = {
-            name: getattr(total, name) + getattr(more, name)
-            for name in ("entries", "messages", "ended", "jobs", "events")
-        }
-        total = replace(more, **sums)
-    return total
-
-
-def _forget_files(config: Config, addresses: list[str]) -> int:
-    """Delete incoming messages of these people that could not be stored, from this node's state folder; returns how many."""
-    digits = [address.partition("@")[0].encode() for address in addresses]
-    found = [
-        path for path in IncomingSpool(config.state_dir).damaged() if any(one in path.read_bytes() for one in digits)
-    ]
-    for path in found:
-        path.unlink(missing_ok=True)
-    return len(found)
+opt_out_group.add_command(forget)
 
 
 @opt_out_group.command("import")
@@ -214,7 +148,8 @@ def show(recipient: str, as_json: bool, config: Config) -> None:
     console = make_console()
     if forgotten is not None:
         when = moment_text(forgotten.created_at)
-        console.print(f"{address}: opted out, and forgotten ({when}, by {forgotten.created_by}): nothing else is kept")
+        kept = "nothing else is kept" if forgotten.erased else f"not all is erased yet: {CONTINUE}"
+        console.print(f"{address}: opted out, and forgotten ({when}, by {forgotten.created_by}): {kept}")
         return
     if found is None:
         console.print(f"{address}: has not opted out")
@@ -279,20 +214,13 @@ def _add(config: Config, rows: list[tuple[str, NewOptOut]], *, source: str, one:
     elif good:
         new = len(
             with_database(
-                config, lambda database: OptOutAdmin(database).add(good, source=source, created_by=_login_name())
+                config, lambda database: OptOutAdmin(database).add(good, source=source, created_by=login_name())
             )
         )
         addresses = len({row.recipient for row in good})
         known = f"; {addresses - new:,} already listed" if addresses > new else ""
         say(f"added {count(new, 'opt-out')}{known}")
     refusals.finish()
-
-
-def _login_name() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return f"user {os.getuid()}"
 
 
 class _Lines:

@@ -1,5 +1,6 @@
--- Forgetting a person: what is stored of them is erased, and pseudonyms of their addresses go on stopping messages. Everything here can be
--- repeated, and erases what came since.
+-- Forgetting a person: what is stored of them is erased, and pseudonyms of their addresses go on stopping messages. First the pseudonyms
+-- are stored; then large tables are read in parts, each in a transaction of its own; last goes what connects the addresses of a person.
+-- So it may be interrupted anywhere and repeated, which erases what is left and what came since.
 
 -- Whether a short text has one of these addresses in it, or a long one has one of them as it is written here.
 CREATE FUNCTION shardd.names_one_of(words text, addresses text[]) RETURNS boolean LANGUAGE sql IMMUTABLE
@@ -30,40 +31,98 @@ BEGIN
     RETURN job;
 END $$;
 
--- From now on, nothing is sent to these addresses, and no more is known of them by the list, the map of addresses and the inbox. Jobs that
--- are in flight go on; jobs that wait end as opted_out. Returns all addresses that are known of these persons, and how many rows went.
-CREATE FUNCTION shardd.forget(given text[], by_whom text, OUT addresses text[], OUT entries bigint, OUT messages bigint, OUT ended bigint)
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    counted bigint;
-    written bigint[];
-    more    text[];
-BEGIN
+-- People whose rows are being erased. A row is deleted with the last of them, so one that stays is the work of a command that was
+-- interrupted: the next one continues it.
+CREATE TABLE shardd.forgetting (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    addresses  text[] NOT NULL,            -- all that were known: some rows that connect them may be erased already
+    created_by text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    touched_at timestamptz NOT NULL DEFAULT now()  -- when a command last worked on it
+);
+
+-- Which of the next `most` messages after an id these persons wrote, and all their addresses there: the inbox may know addresses that the
+-- map does not. `last`: where to continue; NULL: there are no more.
+CREATE FUNCTION shardd.messages_of(addresses text[], after bigint, most integer,
+                                   OUT ids bigint[], OUT theirs text[], OUT last bigint, OUT looked bigint)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH part AS MATERIALIZED (
+        SELECT m.id, m.sender, m.number, m.lid FROM shardd.messages m WHERE m.id > after ORDER BY m.id LIMIT most
+    ), found AS (
+        SELECT p.id, p.lid, coalesce((shardd.read_number(ltrim(p.number, '+'))).address, p.sender) AS person
+          FROM part p
+         -- A number and its address end in the same digits: all others need not be read.
+         WHERE p.lid = ANY (addresses) OR p.sender = ANY (addresses)
+            OR right(p.number, 4) = ANY (array(SELECT right(address, 4) FROM unnest(addresses) address))
+    ), written AS (
+        SELECT * FROM found WHERE lid = ANY (addresses) OR person = ANY (addresses)
+    )
+    SELECT (SELECT coalesce(array_agg(id), '{}') FROM written),
+           array(SELECT DISTINCT e.address FROM written w CROSS JOIN unnest(array[w.person, w.lid]) AS e(address) WHERE e.address <> ''),
+           (SELECT max(id) FROM part), (SELECT count(*) FROM part)
+$$;
+
+-- Addresses of people whose erasure did not end, and who have not taken it back.
+CREATE FUNCTION shardd.unfinished_addresses() RETURNS text[] LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(array_agg(DISTINCT e.address), '{}') FROM shardd.forgetting f CROSS JOIN unnest(f.addresses) AS e(address)
+     WHERE shardd.is_forgotten(e.address)
+$$;
+
+-- From now on, nothing is sent to these addresses, and nothing new is stored of them. `unfinished`: addresses of earlier runs, which this
+-- one takes over. Returns the id of the run.
+CREATE FUNCTION shardd.begin_forgetting(addresses text[], unfinished text[], by_whom text) RETURNS bigint
+    LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO shardd.pseudonym_key (inside, outside)
     SELECT string_agg(block, '') FILTER (WHERE place <= 2), string_agg(block, '') FILTER (WHERE place > 2)
       FROM (SELECT place, sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())) AS block FROM generate_series(1, 4) place) random
     ON CONFLICT DO NOTHING;
-
-    -- The inbox may know addresses that the map does not.
-    addresses := shardd.all_addresses(given);
-    LOOP
-        SELECT array_agg(m.id), array_agg(m.person) || array_agg(m.lid) INTO written, more
-          FROM (SELECT m.id, m.lid, coalesce((shardd.read_number(ltrim(m.number, '+'))).address, m.sender) AS person
-                  FROM shardd.messages m) m
-         WHERE m.lid = ANY (addresses) OR m.person = ANY (addresses);
-        more := shardd.all_addresses(addresses || array_remove(array_remove(more, NULL), ''));
-        EXIT WHEN more = addresses;
-        addresses := more;
-    END LOOP;
     -- The last one represents all whose rows are erased: they are not sent again.
     INSERT INTO shardd.forgotten (pseudonym, created_by)
-    SELECT shardd.pseudonym(address), by_whom FROM unnest(addresses || array['forgotten']) address
+    SELECT shardd.pseudonym(address), by_whom FROM unnest(addresses || array['forgotten']) address ORDER BY 1
     ON CONFLICT DO NOTHING;
+    DELETE FROM shardd.forgetting f WHERE f.addresses <@ (begin_forgetting.addresses || unfinished);
+    INSERT INTO shardd.forgetting (addresses, created_by) VALUES (addresses || unfinished, by_whom) RETURNING id;
+$$;
 
-    ended := (SELECT count(*) FROM shardd.end_jobs(
-        array(SELECT j.id FROM shardd.jobs j WHERE j.address = ANY (addresses) AND j.claimed_epoch IS NULL),
-        'opted_out', 'the recipient opted out', 'opted_out'));
+-- Erases the persons with these addresses from the next `most` events after a position. `jobs`: those that were for them. The events stay,
+-- so that readers find what they expect. `last_xid` is NULL when there are no more.
+CREATE FUNCTION shardd.erase_events(addresses text[], jobs bigint[], after_xid xid8, after_id bigint, most integer,
+                                    OUT last_xid xid8, OUT last_id bigint, OUT looked bigint, OUT erased bigint)
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    -- What names_one_of may find: it is called for few rows, because a call costs more than everything else here.
+    pattern text := (SELECT string_agg(DISTINCT split_part(address, '@', 1), '|') FROM unnest(addresses) address);
+BEGIN
+    SELECT p.xid, p.id, p.looked INTO last_xid, last_id, looked
+      FROM (SELECT e.xid, e.id, count(*) OVER () AS looked
+              FROM (SELECT o.xid, o.id FROM shardd.outbox o WHERE (o.xid, o.id) > (after_xid, after_id) ORDER BY o.xid, o.id LIMIT most) e) p
+     ORDER BY p.xid DESC, p.id DESC LIMIT 1;
+    PERFORM set_config('shardd.maintains_outbox', 'yes', true);
+    UPDATE shardd.outbox o
+       SET recipient = CASE WHEN o.job_id IS NOT NULL THEN 'forgotten' END, metadata = NULL, message_id = NULL,
+           reference = CASE WHEN NOT shardd.names_one_of(o.reference, addresses) THEN o.reference END,
+           error = CASE WHEN shardd.names_one_of(o.error, addresses) THEN 'forgotten' ELSE o.error END,
+           detail = CASE WHEN o.job_id IS NULL THEN jsonb_build_object('device_id', o.device_id, 'forgotten', true) END
+     WHERE (o.xid, o.id) > (after_xid, after_id) AND (o.xid, o.id) <= (last_xid, last_id)
+       AND CASE WHEN o.job_id IS NOT NULL
+                THEN o.recipient IS DISTINCT FROM 'forgotten'
+                     AND (o.job_id = ANY (jobs) OR (o.recipient ~ pattern OR o.recipient ~ '[0-9][^0-9]+[0-9]')
+                                                   AND shardd.names_one_of(o.recipient, addresses))
+                WHEN o.kind IN ('message.received', 'opt_out.taken_back')
+                THEN (o.detail::text ~ pattern OR length(o.detail::text) <= 200) AND shardd.names_one_of(o.detail::text, addresses) END;
+    GET DIAGNOSTICS erased = ROW_COUNT;
+    PERFORM set_config('shardd.maintains_outbox', '', true);
+END $$;
 
+-- What the list, its log, the map of addresses and the contacts of device groups know of these persons; of who took it back meanwhile,
+-- nothing is erased. The run ends. Returns how many rows.
+CREATE FUNCTION shardd.finish_forgetting(run bigint, given text[]) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    addresses text[] := array(SELECT address FROM unnest(given) address WHERE shardd.is_forgotten(address));
+    entries   bigint := 0;
+    counted   bigint;
+BEGIN
     PERFORM set_config('shardd.maintains_opt_outs', 'yes', true);
     DELETE FROM shardd.opt_outs o WHERE o.address = ANY (addresses);
     GET DIAGNOSTICS entries = ROW_COUNT;
@@ -74,34 +133,11 @@ BEGIN
     DELETE FROM shardd.same_person s WHERE s.address = ANY (addresses) OR s.other = ANY (addresses);
     GET DIAGNOSTICS counted = ROW_COUNT;
     entries := entries + counted;
-    DELETE FROM shardd.contacts c WHERE c.address = ANY (addresses);
+    -- One probe of the index for each group and address.
+    DELETE FROM shardd.contacts c USING shardd.device_groups g WHERE c.device_group = g.id AND c.address = ANY (addresses);
     GET DIAGNOSTICS counted = ROW_COUNT;
-    entries := entries + counted;
-    DELETE FROM shardd.messages m WHERE m.id = ANY (written);
-    GET DIAGNOSTICS messages = ROW_COUNT;
-END $$;
-
--- Erases the persons with these addresses from events. `jobs`: those that were for them. The events stay, so that readers find what they
--- expect; what a webhook did not accept goes. Returns how many.
-CREATE FUNCTION shardd.erase_events(addresses text[], jobs bigint[]) RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    erased bigint;
-    failed bigint;
-BEGIN
-    PERFORM set_config('shardd.maintains_outbox', 'yes', true);
-    UPDATE shardd.outbox o
-       SET recipient = CASE WHEN o.job_id IS NOT NULL THEN 'forgotten' END, metadata = NULL, message_id = NULL,
-           reference = CASE WHEN NOT shardd.names_one_of(o.reference, addresses) THEN o.reference END,
-           error = CASE WHEN shardd.names_one_of(o.error, addresses) THEN 'forgotten' ELSE o.error END,
-           detail = CASE WHEN o.job_id IS NULL THEN jsonb_build_object('device_id', o.device_id, 'forgotten', true) END
-     WHERE CASE WHEN o.job_id IS NOT NULL THEN o.job_id = ANY (jobs) OR shardd.names_one_of(o.recipient, addresses)
-                WHEN o.kind IN ('message.received', 'opt_out.taken_back') THEN shardd.names_one_of(o.detail::text, addresses) END;
-    GET DIAGNOSTICS erased = ROW_COUNT;
-    PERFORM set_config('shardd.maintains_outbox', '', true);
-    DELETE FROM shardd.webhook_failures f
-     WHERE shardd.names_one_of(f.body, addresses) OR (f.body::jsonb #>> '{data,job_id}')::bigint = ANY (jobs);
-    GET DIAGNOSTICS failed = ROW_COUNT;
-    RETURN erased + failed;
+    DELETE FROM shardd.forgetting f WHERE f.id = run;
+    RETURN entries + counted;
 END $$;
 
 -- Erases the persons with these addresses from finished jobs that were for them, and from what producers named after them. Message ids go,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Final
 
 from shardd.embedded import EmbeddedPostgres
 from shardd.logs import get_logger
+from shardd.queue.forgetting import Forgetting
 from shardd.queue.jobs import Counts, Jobs
 from shardd.queue.producers import ProducerAdmin
 from shardd.queue.records import WorkHint
@@ -35,6 +37,8 @@ RETENTION_EVERY: Final = 3600.0
 """Seconds between checks for what is old enough to be deleted."""
 BINDINGS_EVERY: Final = 20.0
 """Seconds between checks of the bound roles."""
+FORGETTING_EVERY: Final = 20.0
+"""Seconds between checks for erasures that were interrupted."""
 POSTGRES_EVERY: Final = 0.5
 """Seconds between checks of the embedded PostgreSQL."""
 
@@ -95,6 +99,28 @@ class BindingCheck:
         """One for each role."""
         for role, why in self._unbound:
             yield Problem(ProblemKind.PRODUCER, f"producer {role} is bound, but {_UNBOUND[why]}")
+
+
+class ForgettingCheck:
+    """Whether the erasure of somebody who asked to be forgotten was interrupted."""
+
+    def __init__(self, forgetting: Forgetting) -> None:
+        self._forgetting = forgetting
+        self._interrupted: tuple[datetime, int] | None = None
+
+    async def check(self) -> None:
+        """Check now. Raises DatabaseError."""
+        self._interrupted = await self._forgetting.interrupted()
+
+    def problems(self) -> Iterable[Problem]:
+        """One, if there is any."""
+        if self._interrupted is not None:
+            since, runs = self._interrupted
+            yield Problem(
+                ProblemKind.OPT_OUTS,
+                f"people who asked to be forgotten are not erased yet: shardd opt-out forget was interrupted (runs: {runs:,}; "
+                f"the first began at {since:%Y-%m-%d %H:%M} UTC): shardd opt-out forget, without a number, continues it",
+            )
 
 
 async def revive(embedded: EmbeddedPostgres) -> None:

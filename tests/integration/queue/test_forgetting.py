@@ -11,8 +11,9 @@ from psycopg import errors
 
 from shardd.incoming import Incoming
 from shardd.ipc import Receipt
+from shardd.queue import forgetting
 from shardd.queue.database import Database
-from shardd.queue.forgetting import Forgetting
+from shardd.queue.forgetting import Forgetting, Progress
 from shardd.queue.inbox import Inbox
 from shardd.queue.jobs import Jobs
 from shardd.queue.opt_outs import NewOptOut, OptedOut, OptOutAdmin, OptOuts
@@ -155,14 +156,14 @@ async def test_another_name_of_theirs_that_a_platform_reports_is_forgotten_too(
 
 async def test_the_person_takes_it_back(dsn: str, database: Database, owner: Connection) -> None:
     add_devices(dsn, "d1")
-    opt_outs, forgetting = OptOuts(database), Forgetting(database)
+    opt_outs = OptOuts(database)
     await opt_outs.learn([(ADDRESS, HIDDEN)])
-    await forgetting.forget([ADDRESS], created_by="ada")
+    await Forgetting(database).forget([ADDRESS], created_by="ada")
     (now,) = owner.execute("SELECT extract(epoch FROM now())::double precision").fetchall()[0]
     assert await opt_outs.take_back(OptedOut("d1", (TO, HIDDEN), "start", now - 60), None) == []
-    assert await forgetting.since(ADDRESS) is not None
+    assert await Forgetting(database).since(ADDRESS) is not None
     assert len(await opt_outs.take_back(OptedOut("d1", (TO, HIDDEN), "start", now + 60), None)) == 2
-    assert await forgetting.since(ADDRESS) is None
+    assert await Forgetting(database).since(ADDRESS) is None
     assert row_of(dsn, insert_jobs(dsn, "d1", 1, recipient=TO)[0])["state"] == "queued"
 
 
@@ -181,7 +182,8 @@ async def test_what_was_erased_cannot_be_sent_again(dsn: str, database: Database
         "SELECT shardd.pseudonym('6281234567890')",
         "SELECT shardd.is_forgotten('6281234567890')",
         "DELETE FROM shardd.forgotten",
-        "SELECT shardd.forget('{6281234567890}', 'me')",
+        "SELECT shardd.begin_forgetting('{6281234567890}', '{}', 'me')",
+        "SELECT * FROM shardd.forgetting",
     ],
 )
 async def test_no_producer_reads_or_removes_a_pseudonym(producer_dsn: str, database: Database, statement: str) -> None:
@@ -195,3 +197,71 @@ async def test_the_list_shows_them_as_forgotten(database: Database) -> None:
     (shown,) = await OptOutAdmin(database).newest(10)
     assert (shown.source, shown.recipient, shown.created_by) == ("forgotten", "forgotten", "ada")
     assert ADDRESS not in shown.address
+
+
+class InterruptedHereError(Exception):
+    """The operator's Ctrl-C, or the end of the connection."""
+
+
+class Interrupting:
+    """Interrupts the work after so many of its transactions."""
+
+    def __init__(self, parts: int) -> None:
+        self.parts = parts
+        self.progress = Progress()
+
+    def __call__(self, progress: Progress) -> None:
+        self.progress, self.parts = progress, self.parts - 1
+        if self.parts < 0:
+            raise InterruptedHereError
+
+
+async def test_whoever_interrupts_it_is_told_what_is_left_and_the_next_one_continues(
+    dsn: str, database: Database, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each of its transactions: the rows that connect two addresses of a person are not erased before all others."""
+    monkeypatch.setattr(forgetting, "CHUNK", 2)
+    monkeypatch.setattr(forgetting, "IDLE", 0.0)
+    jobs = await know(dsn, database, owner)
+    (theirs,) = insert_jobs(dsn, "d1", 1, recipient=OTHER, body="for another", reference="order-3")
+    work = Forgetting(database)
+    for parts in range(100):
+        report = Interrupting(parts)
+        try:
+            # Nobody has to name them again.
+            named = [] if await work.unfinished() else [ADDRESS]
+            await work.forget(named, created_by="ada", report=report)
+            break
+        except InterruptedHereError:
+            unfinished = await work.unfinished()
+            assert bool(unfinished) == (await work.interrupted() is not None)
+            if report.progress.stopped and report.progress.remaining:
+                assert {ADDRESS, HIDDEN} <= set(unfinished)
+                since = await work.since(ADDRESS)
+                assert since is not None
+                assert not since.erased
+                assert await OptOuts(database).opted_out([ADDRESS, HIDDEN]) == {ADDRESS, HIDDEN}
+    assert 15 < parts < 99
+    assert (traces(owner), await work.unfinished(), await work.interrupted()) == ([], [], None)
+    assert row_of(dsn, theirs)["recipient"] == OTHER
+    assert row_of(dsn, jobs["sent"])["recipient"] == "forgotten"
+
+
+async def test_who_took_it_back_meanwhile_is_not_forgotten_again(
+    dsn: str, database: Database, owner: Connection
+) -> None:
+    await know(dsn, database, owner)
+
+    def stop(progress: Progress) -> None:
+        if progress.stopped:
+            raise InterruptedHereError
+
+    with pytest.raises(InterruptedHereError):
+        await Forgetting(database).forget([ADDRESS], created_by="ada", report=stop)
+    (now,) = owner.execute("SELECT extract(epoch FROM now())::double precision").fetchall()[0]
+    await OptOuts(database).take_back(OptedOut("d1", (TO, HIDDEN), "start", now + 60), None)
+    await OptOuts(database).store(OptedOut("d1", (HIDDEN,), "stop", now + 70), None)
+    assert await Forgetting(database).unfinished() == []
+    await Forgetting(database).forget(["6281100001"], created_by="ada")
+    assert await Forgetting(database).since(ADDRESS) is None
+    assert HIDDEN in await OptOuts(database).opted_out([HIDDEN]), "the later opt-out holds"
