@@ -79,6 +79,11 @@ class IncomingSpool:
             self._error = None
         return names
 
+    @property
+    def error(self) -> str | None:
+        """Why the last message could not be written, as far as known."""
+        return self._error
+
     def check(self) -> str | None:
         """Why the last message could not be written, if that is still so; None: the next one can be."""
         if self._error is not None:

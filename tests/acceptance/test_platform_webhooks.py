@@ -61,6 +61,26 @@ async def test_opt_outs_replies_and_statuses_are_heard_at_the_path_of_a_device(
         assert (await post(paths["w1"], data=b"[]"))[0] == 400
         assert (await post(paths["w1"], data=b"{"))[0] == 400
 
+        # A disk that takes nothing: the platform is told to repeat, and the status says so until that is over.
+        inbox, receipts = daemon.home / "inbox", daemon.home / "receipts.spool"
+        await until(daemon, lambda: not receipts.exists() and not any(inbox.iterdir()))
+        inbox.rename(daemon.home / "inbox.away")
+        inbox.touch()
+        receipts.mkdir()
+        late = {**WABLAS, "id": "M2", "phone": "6281234567891", "message": "and one for me"}
+        assert (await post(paths["w1"], json=late))[0] == 503
+        assert (await post(paths["w1"], json=read))[0] == 503
+
+        def refused(status: dict[str, Any]) -> list[str]:
+            return [text for text in status["problems_by_kind"].get("inbox", []) if "are refused" in text]
+
+        await daemon.until(lambda status: len(refused(status)) == 2)
+        inbox.unlink()
+        (daemon.home / "inbox.away").rename(inbox)
+        receipts.rmdir()
+        await daemon.until(lambda status: not refused(status))
+        assert await post(paths["w1"], json=late) == (200, "")
+
     await until(daemon, lambda: row(producer, jobs["w1"])["read_at"] is not None)
     await until(daemon, lambda: row(producer, jobs["w2"])["state"] == "failed")
     assert row(producer, jobs["w2"])["error"] == "Wablas reports: reject"
@@ -68,10 +88,15 @@ async def test_opt_outs_replies_and_statuses_are_heard_at_the_path_of_a_device(
     assert producer.execute("SELECT address, source FROM shardd.opt_outs") == [("6281234567890", "message")]
     stopped = insert(producer, "w1", "more", "+6281234567890")
     assert row(producer, stopped)["state"] == "opted_out"
+    await until(daemon, lambda: len(producer.execute("SELECT 1 FROM shardd.messages")) == 3)
     events = producer.execute("SELECT data FROM shardd.events WHERE kind = 'message.received' ORDER BY id")
     told = {(data["device_id"], data["sender"], data["text"]) for (data,) in events}
-    assert told == {("w1", "+6281234567891", "yes please, send me two"), ("c1", "+6281234567890", "Stop")}
-    assert len(events) == 2
+    assert told == {
+        ("w1", "+6281234567891", "yes please, send me two"),
+        ("w1", "+6281234567891", "and one for me"),
+        ("c1", "+6281234567890", "Stop"),
+    }
+    assert len(events) == 3
     assert await daemon.stop() == 0
     log = daemon.log_file.read_text()
     assert SECRET not in log

@@ -106,6 +106,8 @@ class InboxWriter(Service):
         """The names of the files among them."""
         self._unspooled = 0
         self._lost = 0
+        self._damaged = 0
+        """Files that were set aside, as of the last look."""
         self._error = ""
         self._wake = asyncio.Event()
         self._look_at = 0.0
@@ -153,6 +155,8 @@ class InboxWriter(Service):
         while True:
             await wait_for_event(self._wake, max(0.0, self._look_at - time.monotonic()))
             self._wake.clear()
+            if self._spool.error is not None:
+                await asyncio.to_thread(self._spool.check)
             if not await self._store_all(look=time.monotonic() >= self._look_at):
                 await asyncio.sleep(RETRY)
 
@@ -169,16 +173,16 @@ class InboxWriter(Service):
             yield _problem(
                 f"incoming messages cannot be written to the disk, and a crash would lose them: {error}: free some space"
             )
+        if (refused := self._spool.error) is not None:
+            yield _problem(
+                f"messages of platforms cannot be written to the disk, and are refused, so that they are repeated: {refused}"
+            )
         if self._lost:
             yield _problem(f"incoming messages that were lost since the start: {self._lost:,}")
-        try:
-            damaged = sum(1 for _ in self._spool.damaged())
-        except OSError:
-            damaged = 0
-        if damaged:
+        if self._damaged:
             yield _problem(
-                f"incoming messages that cannot be stored: {damaged:,}: look at the files *.damaged in {self._spool.folder}, "
-                "and delete them"
+                f"incoming messages that cannot be stored: {self._damaged:,}: look at the files *.damaged in "
+                f"{self._spool.folder}, and delete them"
             )
         oldest = next(iter(self._waiting), None)
         if oldest is not None and (seconds := time.monotonic() - oldest.since) >= REPORT_AFTER:
@@ -213,6 +217,7 @@ class InboxWriter(Service):
         """Take what is in the folder. Raises OSError, also when only some files cannot be read: the others are taken."""
         self._look_at = 0.0
         began = time.monotonic()
+        self._damaged = sum(1 for _ in self._spool.damaged())
         unreadable: OSError | None = None
         for name in self._spool.names():
             try:
@@ -385,6 +390,7 @@ class InboxWriter(Service):
     def _set_aside(self, name: str) -> None:
         try:
             self._spool.set_aside(name)
+            self._damaged += 1
         except OSError as error:
             log.error("the file of a message cannot be set aside", action="inbox", file=name, error=str(error))
 

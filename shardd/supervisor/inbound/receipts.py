@@ -91,10 +91,12 @@ class Receipts(Service):
         while True:
             await asyncio.sleep(EVERY)
             await self._write(time.monotonic())
+            await self._spool.check()
 
     async def close(self) -> None:
         """Write everything that matches a row now."""
         await self._write(float("inf"))
+        await self._spool.flush()
 
     def problems(self) -> Iterator[Problem]:
         """Receipts that wait for long, and a disk that takes none."""
@@ -123,7 +125,7 @@ class Receipts(Service):
                 waiting.due = now + FIRST_WAIT * 2 ** (waiting.tries - 1)
                 self._waiting.append(waiting)
         self._failing_since = None
-        self._spool.stored([waiting.receipt for waiting in self._waiting if waiting.spooled])
+        await self._spool.stored([waiting.receipt for waiting in self._waiting if waiting.spooled])
 
     async def _save(self, receipt: ipc.Receipt) -> bool:
         """Whether nothing is left to do for it. Raises DatabaseError: another try may succeed."""
