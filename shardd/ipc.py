@@ -78,7 +78,7 @@ class JobSpec(_OfClaim, frozen=True, array_like=True):
     mime_type: str | None = None
     details: str | None = None
     """JSON as in the row, parsed where it is used (`shardd.transports.details`). Location: latitude, longitude, name, address.
-    Contact: name, phone. Template: name, language, components."""
+    Contact: name, phone. Template: name, language, components. Text: link_preview."""
     quote: str | None = None
     """JSON of the message that it answers, as the row has it: id, sender, text, kind; None or {}: it quotes none."""
     expires_at: float | None = None

@@ -58,6 +58,14 @@ def read_contact(job: JobSpec) -> Contact:
     return Contact(name, phone)
 
 
+def read_link_preview(job: JobSpec) -> bool | None:
+    """Whether a text shall show a preview of its link, as the job's details choose; None: they do not."""
+    wanted = read_details(job).get("link_preview")
+    if wanted is not None and not isinstance(wanted, bool):
+        raise content_error(f"details.link_preview is {wanted!r}; write true or false, or leave it out")
+    return wanted
+
+
 @dataclass(frozen=True, slots=True)
 class Quote:
     """The message that a job answers. `sender`: a number with +, or a JID."""

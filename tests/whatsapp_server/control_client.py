@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from .record import Arrival, Event, Media, Message
+from .record import Arrival, Event, LinkPreview, Media, Message
 
 WAIT = 30.0
 _SLACK = 30.0  # seconds to wait for the server beyond the request's own timeout
@@ -331,4 +331,10 @@ class AsyncControlClient:
 def _message(found: dict[str, Any]) -> Message:
     media = found.pop("media")
     arrivals = [Arrival(**arrival) for arrival in found.pop("arrivals")]
-    return Message(**found, media=Media(**media) if media else None, arrivals=arrivals)
+    link = found.pop("link")
+    return Message(
+        **found,
+        media=Media(**media) if media else None,
+        link=LinkPreview(**link) if link else None,
+        arrivals=arrivals,
+    )

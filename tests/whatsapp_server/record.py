@@ -33,6 +33,16 @@ class Media:
 
 
 @dataclass(slots=True)
+class LinkPreview:
+    """What a phone shows below a text: the page of the link ``matched`` in it."""
+
+    matched: str
+    title: str
+    description: str = ""
+    thumbnail: str = ""  # in base64
+
+
+@dataclass(slots=True)
 class Arrival:
     """One arrival of a message: its time (Unix seconds), how the server answered, and its number of copies for the recipient."""
 
@@ -57,6 +67,7 @@ class Message:
     kind: str = "unreadable"
     text: str = ""
     media: Media | None = None
+    link: LinkPreview | None = None
     quoted_id: str = ""  # the message that it answers
     copies_for: list[str] = field(default_factory=list)
     read_by: list[str] = field(default_factory=list)
@@ -80,7 +91,7 @@ class Message:
         """The phones decrypted it once more, as ``other``: what was unreadable before may be readable now."""
         if self.kind == "unreadable":
             self.kind, self.text, self.media = other.kind, other.text, other.media
-            self.quoted_id = other.quoted_id
+            self.link, self.quoted_id = other.link, other.quoted_id
             self.copies_for, self.read_by, self.error = other.copies_for, other.read_by, other.error
             self.failed = other.failed
         else:

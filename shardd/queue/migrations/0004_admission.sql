@@ -95,6 +95,9 @@ BEGIN
         ELSIF job.media IS NOT NULL THEN
             RETURN shardd.refuse('kind', 'kind is ''text'', but media is given',
                 'Name the kind of the media: image, video, audio, voice or document.');
+        ELSIF jsonb_typeof(job.details -> 'link_preview') NOT IN ('boolean', 'null') THEN
+            RETURN shardd.refuse('details', format('link_preview is %s', left((job.details -> 'link_preview')::text, 40)),
+                'true or false; leave it out for what the config says.');
         END IF;
     ELSIF job.kind IN ('image', 'video', 'audio', 'voice', 'document') THEN
         IF job.media IS NULL OR shardd.is_blank(left(job.media, 100)) THEN

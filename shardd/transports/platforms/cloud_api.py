@@ -22,7 +22,14 @@ import msgspec
 from shardd.config.transports.cloud_api import CLOUD_API, CloudApiConfig
 from shardd.errors import ErrorClass, PermanentError
 from shardd.ipc import JobSpec
-from shardd.transports.details import content_error, read_contact, read_details, read_location, read_quote
+from shardd.transports.details import (
+    content_error,
+    read_contact,
+    read_details,
+    read_link_preview,
+    read_location,
+    read_quote,
+)
 from shardd.transports.platforms.answers import Accepted, Context, Reading, Refused, Unclear
 from shardd.transports.platforms.callback_data import callback_data
 from shardd.transports.platforms.cloud_codes import error_of, meaning_of, unknown
@@ -78,7 +85,8 @@ def _content(job: JobSpec) -> tuple[str, Any]:  # noqa: PLR0911  # one return fo
     caption = {"caption": job.body} if job.body else {}
     match job.kind:
         case "text":
-            return "text", {"body": job.body}
+            preview = read_link_preview(job)
+            return "text", {"body": job.body} | ({} if preview is None else {"preview_url": preview})
         case "image" | "video":
             return job.kind, {"link": job.media} | caption
         case "audio":

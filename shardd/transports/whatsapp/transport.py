@@ -27,11 +27,14 @@ from shardd.ipc import DeviceSpec, JobSpec
 from shardd.persons import BUSINESS_SERVER, Recipient, recipient_at
 from shardd.states import DeviceState
 from shardd.transports.base import Events, Sent, Surroundings, Transport
+from shardd.transports.details import read_link_preview
 from shardd.transports.egress.gate import Gate
 from shardd.transports.whatsapp.clients.client import Client, ClientFailedError, UnreadableError
 from shardd.transports.whatsapp.clients.library import adopt_loop, parse_jid
 from shardd.transports.whatsapp.clients.lookups import find_readers, not_sent, other_addresses, own_addresses
 from shardd.transports.whatsapp.clients.pool import Clients
+from shardd.transports.whatsapp.links.finder import find_link
+from shardd.transports.whatsapp.links.previews import LinkPreviews
 from shardd.transports.whatsapp.media.fetcher import MediaFetcher
 from shardd.transports.whatsapp.media.file_types import MediaInfo, inspect
 from shardd.transports.whatsapp.media.memory import Media
@@ -97,16 +100,21 @@ class WhatsappTransport(Transport):
         )
         self._previews = Previews()
         self._recordings = Recordings()
+        self._link_previews = LinkPreviews(self._media, self._previews)
 
     async def start(self) -> None:
         """Open the gate."""
         adopt_loop()
         await self._gate.start()
 
-    async def fetch(self, device: DeviceSpec, job: JobSpec) -> Attachment | None:  # noqa: ARG002 - any device may fetch it
-        """The job's media, if it has any."""
+    async def fetch(
+        self,
+        device: DeviceSpec,  # noqa: ARG002 - any device may fetch it
+        job: JobSpec,
+    ) -> Attachment | outgoing.ShownLink | None:
+        """The job's media, or the preview of the link in its text, if it has any."""
         if not outgoing.needs_media(job):
-            return None
+            return await self._find_preview(job)
         media = await self._media.fetch(str(job.media))
         try:
             return Attachment(media, await inspect(job, media, self._previews, self._recordings))
@@ -116,7 +124,7 @@ class WhatsappTransport(Transport):
 
     def discard(self, fetched: Any) -> None:
         """Free the job's media."""
-        if fetched is not None and not fetched.uploading:
+        if isinstance(fetched, Attachment) and not fetched.uploading:
             fetched.media.release()
 
     async def prepare(self, device: DeviceSpec, job: JobSpec, fetched: Any) -> Prepared:
@@ -132,7 +140,7 @@ class WhatsappTransport(Transport):
         if known and jid is None:
             raise PermanentError(f"{job.recipient} is not on WhatsApp", error_class=ErrorClass.RECIPIENT)
         self._opt_outs.check(job, recipient.jid, jid or recipient.jid)
-        message = None if outgoing.needs_media(job) else add_quote(outgoing.plain_message(job), job)
+        message = None if outgoing.needs_media(job) else add_quote(outgoing.plain_message(job, fetched), job)
         await self._check_restriction(device, recipient)
         client = await self._clients.get_or_refresh(device)
         async with self._clients.in_use(client):
@@ -185,6 +193,7 @@ class WhatsappTransport(Transport):
 
     async def close(self) -> None:
         """Close every client, then the gate."""
+        await self._link_previews.close()
         await self._previews.close()
         await self._recordings.close()
         await self._clients.close()
@@ -200,6 +209,15 @@ class WhatsappTransport(Transport):
         return self._clients.connects
 
     # ---- inside
+
+    async def _find_preview(self, job: JobSpec) -> outgoing.ShownLink | None:
+        if job.kind != "text":
+            return None
+        wanted = read_link_preview(job)
+        if not (self._settings.link_preview if wanted is None else wanted) or (link := find_link(job.body)) is None:
+            return None
+        preview = await self._link_previews.find(link.url)
+        return None if preview is None else outgoing.ShownLink(link.text, preview)
 
     async def _send(self, prepared: Prepared, copies: Copies) -> str:
         recipient = prepared.recipient

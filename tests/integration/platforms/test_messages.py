@@ -93,6 +93,14 @@ async def test_what_the_cloud_api_has_beside_text_and_images(
     assert (received.content["type"], received.content[kind]) == (kind, content)
 
 
+async def test_a_link_is_previewed_as_the_job_says(platforms: PlatformServer, make_platform_device: MakeDevice) -> None:
+    """Meta's page on text messages: `text.preview_url`."""
+    device = await make_platform_device("cloud_api")
+    for details in ('{"link_preview": true}', '{"link_preview": false}', "{}"):
+        await device.send(body="https://toko.example", details=details)
+    assert [received.content["text"].get("preview_url") for received in platforms.received] == [True, False, None]
+
+
 async def test_an_answer_quotes_the_message_that_it_answers(
     platforms: PlatformServer, make_platform_device: MakeDevice
 ) -> None:

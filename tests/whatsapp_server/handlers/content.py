@@ -7,7 +7,7 @@ import hashlib
 from typing import Any
 
 from ..crypto.ratchet import CannotDecryptError
-from ..record import Media, Message
+from ..record import LinkPreview, Media, Message
 from ..state.media import MediaStore, open_file
 from ..state.phones import e2e
 
@@ -39,6 +39,7 @@ def describe(message: e2e.Message, storage: MediaStore, into: Message) -> None:
     )
     if message.conversation or message.HasField("extendedTextMessage"):
         into.kind, into.text = "text", message.conversation or message.extendedTextMessage.text
+        into.link = _link(message.extendedTextMessage)
         return
     for field, kind in _MEDIA_FIELDS.items():
         if message.HasField(field):
@@ -54,6 +55,14 @@ def describe(message: e2e.Message, storage: MediaStore, into: Message) -> None:
         into.kind, into.text = "contact", message.contactMessage.vcard
     else:
         into.kind = next((field.name for field, _ in message.ListFields()), "empty")
+
+
+def _link(text: Any) -> LinkPreview | None:
+    """Phones show it below a text that contains the link, if it has a title."""
+    if not text.title or not text.matchedText or text.matchedText not in text.text:
+        return None
+    thumbnail = base64.b64encode(text.JPEGThumbnail).decode()
+    return LinkPreview(text.matchedText, text.title, text.description, thumbnail)
 
 
 def _fields_of(field: Any) -> Any:

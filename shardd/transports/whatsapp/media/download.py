@@ -87,28 +87,29 @@ class Downloader:
         self._timeout = timeout
         self._resolver = resolver
 
-    async def download(self, source: str, share: Share) -> Media:
+    async def download(self, source: str, share: Share, *, most: int | None = None) -> Media:
         """Download an http(s) URL, its bytes accounted to `share`.
 
-        Raises PermanentError or TransientError, whose texts contain no secret of the URL.
+        `most`: bytes after which it is not read any further. Raises PermanentError or TransientError, whose texts contain no
+        secret of the URL.
         """
         try:
             async with asyncio.timeout(self._timeout) as deadline:
-                return await self._follow(source, share, deadline)
+                return await self._follow(source, share, deadline, most)
         except TimeoutError:
             raise TransientError(
                 f"media {safe_url(source)} did not arrive within {self._timeout:g} seconds",
                 error_class=ErrorClass.TIMEOUT,
             ) from None
 
-    async def _follow(self, source: str, share: Share, deadline: asyncio.Timeout) -> Media:
+    async def _follow(self, source: str, share: Share, deadline: asyncio.Timeout, most: int | None) -> Media:
         url = _read_url(source)
         for _ in range(MAX_REDIRECTS + 1):
             try:
                 async with self._get(source, url) as response:
                     location = response.headers.get("Location")
                     if response.status not in REDIRECTS or location is None:
-                        return await self._read(source, response, share, deadline)
+                        return await self._read(source, response, share, deadline, most)
             except (aiohttp.InvalidURL, ValueError):
                 raise _not_fetched(source, "it is not an http(s) URL, or redirects to something else") from None
             except (aiohttp.ClientError, OSError) as error:
@@ -142,22 +143,37 @@ class Downloader:
                 yield response
 
     async def _read(
-        self, source: str, response: aiohttp.ClientResponse, share: Share, deadline: asyncio.Timeout
+        self,
+        source: str,
+        response: aiohttp.ClientResponse,
+        share: Share,
+        deadline: asyncio.Timeout,
+        most: int | None,
     ) -> Media:
         _check_status(source, response.status)
-        check_size(self._max_bytes, source, response.content_length or 0)
+        if most is None:
+            check_size(self._max_bytes, source, response.content_length or 0)
         data = io.BytesIO()
         # Counted as it is unpacked, in case the server compresses against our request.
         async for chunk in response.content.iter_chunked(CHUNK):
             size = data.tell() + len(chunk)
-            check_size(self._max_bytes, source, size)
+            if most is None:
+                check_size(self._max_bytes, source, size)
             await _off_the_clock(deadline, share.hold(size))
             data.write(chunk)
+            if most is not None and size >= most:
+                break
         # The server's headers are only hints.
         mime_type = response.content_type if "Content-Type" in response.headers else None
         disposition = response.headers.get("Content-Disposition")
         name = disposition_name(disposition) if disposition else None
-        return Media(data.getvalue(), mime_type, name or path_name(response.url.path))
+        return Media(
+            data.getvalue()[:most],
+            mime_type,
+            name or path_name(response.url.path),
+            charset=response.charset,
+            url=str(response.url),
+        )
 
 
 def _check_status(source: str, status: int) -> None:

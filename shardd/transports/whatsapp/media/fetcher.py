@@ -11,7 +11,7 @@ import base64
 import binascii
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
@@ -47,8 +47,9 @@ class MediaFetcher:
         self._folder = Path(folder).resolve() if folder else None
         self._max_bytes = max_bytes
         self._memory = MediaMemory(memory)
-        self._downloader = Downloader(
-            allowed=AllowedHosts(hosts), max_bytes=max_bytes, timeout=timeout, resolver=resolver
+        self._downloader, self._unlisted = (
+            Downloader(allowed=AllowedHosts(allowed), max_bytes=max_bytes, timeout=timeout, resolver=resolver)
+            for allowed in (hosts, ())
         )
 
     async def fetch(self, source: str) -> Media:
@@ -56,9 +57,20 @@ class MediaFetcher:
 
         Raises PermanentError, TransientError or, when there is no memory for it now, DeviceUnavailableError.
         """
+        return await self._held(lambda share: self._fetch(source.strip(), share))
+
+    async def fetch_url(self, url: str, *, most: int | None = None, listed: bool = True) -> Media:
+        """Like `fetch`, of an http(s) URL that no job names as its media.
+
+        `most`: bytes after which it is not read any further; `listed`: whether it may be on a host of `media_hosts`.
+        """
+        downloader = self._downloader if listed else self._unlisted
+        return await self._held(lambda share: downloader.download(url, share, most=most))
+
+    async def _held(self, fetch: Callable[[Share], Awaitable[Media]]) -> Media:
         share = self._memory.begin()
         try:
-            media = await self._fetch(source.strip(), share)
+            media = await fetch(share)
         except BaseException:
             share.release()
             raise

@@ -119,11 +119,16 @@ class Share:
 
 @dataclass(slots=True)
 class Media:
-    """What was fetched. `mime_type`, `file_name`: as the source names them, the latter made safe."""
+    """What was fetched. `mime_type`, `charset`, `file_name`: as the source names them, the last one made safe.
+
+    `url`: of the server that had it, after all redirects.
+    """
 
     data: bytes
     mime_type: str | None = None
     file_name: str | None = None
+    charset: str | None = None
+    url: str = ""
     share: Share | None = field(default=None, compare=False, repr=False)
 
     def release(self) -> None:

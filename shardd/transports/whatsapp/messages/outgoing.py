@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import (
     AudioMessage,
     ContactMessage,
     DocumentMessage,
+    ExtendedTextMessage,
     ImageMessage,
     LocationMessage,
     Message,
@@ -21,6 +23,7 @@ from neonize.utils.enum import MediaType
 from shardd.errors import ErrorClass, PermanentError
 from shardd.ipc import JobSpec
 from shardd.transports.details import read_contact, read_location
+from shardd.transports.whatsapp.links.previews import LinkPreview
 from shardd.transports.whatsapp.media.file_names import safe_name
 from shardd.transports.whatsapp.media.file_types import MediaInfo
 from shardd.transports.whatsapp.media.memory import Media
@@ -57,16 +60,38 @@ def needs_media(job: JobSpec) -> bool:
     return False
 
 
-def plain_message(job: JobSpec) -> Message:
-    """A message without media. Raises PermanentError when something in the job's details is missing or wrong."""
+@dataclass(frozen=True, slots=True)
+class ShownLink:
+    """A link in a text, as it is written there, and the preview of its page."""
+
+    text: str
+    preview: LinkPreview
+
+
+def plain_message(job: JobSpec, link: ShownLink | None = None) -> Message:
+    """A message without media. Raises PermanentError when something in the job's details is missing or wrong.
+
+    `link`: of a text.
+    """
     if job.kind == "text":
-        return Message(conversation=job.body)
+        return Message(conversation=job.body) if link is None else _text_with_link(job.body, link)
     if job.kind == "location":
         place = read_location(job)
         location = LocationMessage(degreesLatitude=place.latitude, degreesLongitude=place.longitude, **place.labels)
         return Message(locationMessage=location)
     contact = read_contact(job)
     return Message(contactMessage=ContactMessage(displayName=contact.name, vcard=_vcard(contact.name, contact.phone)))
+
+
+def _text_with_link(body: str, link: ShownLink) -> Message:
+    # The same fields as in Baileys (src/Utils/messages.ts) and mautrix-whatsapp (pkg/msgconv/urlpreview.go). What phones open is
+    # the link in the text; the field for another one, canonicalUrl, is gone from the protocol.
+    text = ExtendedTextMessage(text=body, matchedText=link.text, title=link.preview.title)
+    if link.preview.description:
+        text.description = link.preview.description
+    if link.preview.picture:
+        text.JPEGThumbnail = link.preview.picture
+    return Message(extendedTextMessage=text)
 
 
 def media_message(job: JobSpec, media: Media, info: MediaInfo, upload: UploadResponse) -> Message:

@@ -159,6 +159,10 @@ REFUSALS = [
     ({"kind": None}, errors.CheckViolation, "kind", "kind NULL is unknown", "text, image"),
     ({"media": "https://x/y"}, errors.CheckViolation, "kind", "kind is 'text', but media is given", "image, video"),
     *(
+        ({"details": {"link_preview": wanted}}, errors.CheckViolation, "details", f"link_preview is {shown}", "true or false")
+        for wanted, shown in (("yes", '"yes"'), (1, "1"), ({}, "{}"))
+    ),
+    *(
         ({"kind": kind, "media": media}, errors.CheckViolation, "media", f"media is empty, but kind is '{kind}'", "data: URI")
         for kind in ("image", "video", "audio", "voice", "document")
         for media in (None, "", "  ")
@@ -264,6 +268,7 @@ ACCEPTED = [
     {"kind": "image", "media": "x" * 2**20},
     {"kind": "location", "body": "", "details": {"latitude": -90, "longitude": 180.0, "name": "x"}},
     {"kind": "contact", "body": "", "details": {"name": "Ada", "phone": "+49 151 1234567"}},
+    *({"details": {"link_preview": wanted}} for wanted in (True, False, None)),
     *({"priority": priority} for priority in (-100, 0, 100)),
     *({"max_attempts": most} for most in (1, 100)),
     *({"on_doubt": policy} for policy in ("hold", "retry")),

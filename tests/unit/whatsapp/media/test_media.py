@@ -128,9 +128,25 @@ async def site() -> AsyncIterator[str]:
     await runner.cleanup()
 
 
-@pytest.mark.parametrize("path", ["fine.txt", "moved"])
-async def test_a_url_is_downloaded(fetcher: MediaFetcher, site: str, path: str) -> None:
-    assert await fetcher.fetch(f"{site}/{path}") == Media(b"fine", "text/plain", "fine.txt")
+@pytest.mark.parametrize(("path", "reached"), [("fine.txt", "fine.txt"), ("moved", "fine.txt?signature=x")])
+async def test_a_url_is_downloaded(fetcher: MediaFetcher, site: str, path: str, reached: str) -> None:
+    assert await fetcher.fetch(f"{site}/{path}") == Media(b"fine", "text/plain", "fine.txt", url=f"{site}/{reached}")
+
+
+async def test_of_a_page_no_more_is_read_than_asked_for(fetcher: MediaFetcher, site: str) -> None:
+    for page in ("endless", "fine.txt"):
+        media = await fetcher.fetch_url(f"{site}/{page}", most=250_000)
+        assert len(media.data) == {"endless": 250_000, "fine.txt": 4}[page]
+        media.release()
+    assert fetcher._memory.held == 0
+
+
+async def test_what_a_stranger_names_is_not_fetched_from_the_allowed_hosts(fetcher: MediaFetcher, site: str) -> None:
+    with pytest.raises(PermanentError, match=r"127\.0\.0\.1 has a loopback address"):
+        await fetcher.fetch_url(f"{site}/fine.txt", listed=False)
+    for scheme in ("file:///etc/passwd", "data:,x", "a.txt"):
+        with pytest.raises(PermanentError, match=r"it is not an http\(s\) URL"):
+            await fetcher.fetch_url(scheme)
 
 
 @pytest.mark.parametrize(
