@@ -1,25 +1,19 @@
-"""The child process that reads what one page says about itself: started by `page_reader`, killed when it takes too long.
+"""The child process that reads what pages say about themselves: started by `page_reader`, given one page after the other.
 
-`html.parser` of Python 3.11 needs minutes for some pages of 512 KiB. So it has limits on time and memory here, and neither
-secrets nor connections. It runs as a script without site-packages, which starts within 20 ms of CPU.
-
-Arguments: seconds of CPU time, bytes of memory, the charset in the HTTP header. In: the first bytes of the page. Out: one object
-in JSON with the texts `title`, `description` and `image`, each perhaps empty.
+`html.parser` of Python 3.11 needs minutes for some pages of 512 KiB, so it must not run in the worker.
 """
 
 from __future__ import annotations
 
 import codecs
-import json
-import os
 import re
-import resource
-import sys
 import unicodedata
 from contextlib import suppress
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Final
+
+from shardd.transports.whatsapp.links.page_info import PageInfo
+from shardd.transports.whatsapp.media.limited_child import serve
 
 TITLE: Final = 256
 """Characters."""
@@ -28,7 +22,7 @@ ADDRESS: Final = 2048
 HEAD: Final = 4096
 """Bytes in which a page names its charset."""
 
-# The first of these that a page has; the keys are those of Open Graph (ogp.me).
+# The first of these that a page has; those with og: are of Open Graph (ogp.me).
 _SOURCES: Final = {
     "title": ("og:title", "title"),
     "description": ("og:description", "description"),
@@ -101,7 +95,7 @@ class _Finder(HTMLParser):
             self.found[name] = text
 
 
-def read_page(data: bytes, charset: str = "") -> dict[str, str]:
+def look(data: bytes, charset: str = "") -> PageInfo:
     """What a page says; `data`: its first bytes, `charset`: of the HTTP header."""
     finder = _Finder()
     # It raises AssertionError for some malformed declarations; what came before counts.
@@ -109,16 +103,15 @@ def read_page(data: bytes, charset: str = "") -> dict[str, str]:
         finder.feed(_decode(data, charset))
         finder.close()
     finder.end_title()
-    said = {
-        field: next((finder.found[name] for name in names if name in finder.found), "")
-        for field, names in _SOURCES.items()
-    }
-    image = said["image"].strip()
-    return {
-        "title": _tidy(said["title"], TITLE),
-        "description": _tidy(said["description"], DESCRIPTION),
-        "image": image if len(image) <= ADDRESS and image.isprintable() else "",
-    }
+    title, description, image = (
+        next((finder.found[name] for name in names if name in finder.found), "") for names in _SOURCES.values()
+    )
+    image = image.strip()
+    return PageInfo(
+        _tidy(title, TITLE),
+        _tidy(description, DESCRIPTION),
+        image if len(image) <= ADDRESS and image.isprintable() else "",
+    )
 
 
 def _decode(data: bytes, charset: str) -> str:
@@ -157,18 +150,5 @@ def _tidy(text: str, most: int) -> str:
     return line if len(line) <= most else line[: most - 1].rstrip() + "…"
 
 
-def main(seconds: int, memory: int, charset: str) -> None:
-    """Answer once."""
-    # What the worker leaves inheritable is not for a page: its channel must end when the worker does.
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    os.nice(10)
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    json.dump(read_page(sys.stdin.buffer.read(), charset), sys.stdout)
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    serve(look)

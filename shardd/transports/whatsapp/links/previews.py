@@ -18,15 +18,13 @@ from yarl import URL
 from shardd.bounded import remember
 from shardd.errors import DeviceUnavailableError, ErrorClass, SendError
 from shardd.logs import get_logger
-from shardd.transports.whatsapp.links.page_reader import read_page
+from shardd.transports.whatsapp.links.page_reader import MAX_PAGE, PageReader
 from shardd.transports.whatsapp.media.fetcher import MediaFetcher
 from shardd.transports.whatsapp.media.previews import Previews
 from shardd.urls import safe_url
 
 log = get_logger(__name__)
 
-MAX_PAGE: Final = 512 * 1024
-"""Bytes of a page that are read; what it says about itself is at its beginning."""
 PAGE_SECONDS: Final = 6.0
 """For a page, including the wait for a turn and all redirects."""
 PICTURE_SECONDS: Final = 4.0
@@ -68,6 +66,7 @@ class LinkPreviews:
         """`clock`: in seconds."""
         self._media = media
         self._pictures = pictures
+        self._reader = PageReader()
         self._clock = clock
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._running: dict[str, asyncio.Task[LinkPreview | None]] = {}
@@ -90,6 +89,7 @@ class LinkPreviews:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        await self._reader.close()
 
     # ---- inside
 
@@ -127,7 +127,7 @@ class LinkPreviews:
                 try:
                     if page.mime_type not in _PAGES:
                         raise NoPreviewError(f"it is not a page, but {page.mime_type}")
-                    said = await read_page(page.data, page.charset)
+                    said = await self._reader.read(page.data, page.charset)
                 finally:
                     page.release()
         except TimeoutError:
