@@ -40,7 +40,7 @@ class WhatsappConfig(Section, reload="shard"):
     link_preview: Annotated[bool, Flag()] = setting(
         "false",
         "true: below a text with a link its recipient sees title, description and picture of the page. The worker fetches a "
-        "page once an hour, under the rules of media, and a text waits up to 10 seconds for it. A job chooses for itself "
+        "page once an hour, under the rules of media, and a text waits up to 15 seconds for it. A job chooses for itself "
         "with details.link_preview.",
     )
     connect_timeout: Annotated[float, Seconds("1s", "10m")] = setting(

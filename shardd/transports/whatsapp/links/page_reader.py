@@ -10,9 +10,9 @@ from shardd.transports.whatsapp.media.limited_process import LimitedProcess
 
 MAX_PAGE: Final = 512 * 1024
 """Bytes of a page that are read; what it says about itself is at its beginning."""
-SECONDS: Final = 3.0
+SECONDS: Final = 5.0
 """For one page, including the start of the child."""
-PATIENCE: Final = 5.0
+PATIENCE: Final = 8.0
 """Seconds that a page waits for its turn."""
 MEMORY: Final = 96 * 1024 * 1024
 """Bytes: 512 KiB that are one tag with 260,000 attributes take 60 MB."""
@@ -22,14 +22,14 @@ _CHARSET: Final = re.compile(r"[A-Za-z0-9_:.-]{1,40}")
 class PageReader(LimitedProcess[PageInfo]):
     """Reads the pages of one worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, seconds: float = SECONDS) -> None:
         super().__init__(
             "shardd.transports.whatsapp.links.page_process",
             PageInfo,
             without="text sent without link preview",
             max_bytes=MAX_PAGE,
             memory=MEMORY,
-            seconds=SECONDS,
+            seconds=seconds,
             patience=PATIENCE,
         )
 

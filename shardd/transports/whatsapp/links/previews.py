@@ -25,9 +25,9 @@ from shardd.urls import safe_url
 
 log = get_logger(__name__)
 
-PAGE_SECONDS: Final = 6.0
+PAGE_SECONDS: Final = 9.0
 """For a page, including the wait for a turn and all redirects."""
-PICTURE_SECONDS: Final = 4.0
+PICTURE_SECONDS: Final = 6.0
 """For its picture. A text waits for both at most."""
 KEPT: Final = 3600.0
 """Seconds for which a preview is used."""
