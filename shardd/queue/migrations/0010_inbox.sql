@@ -82,6 +82,18 @@ CREATE VIEW shardd.inbox AS
     (SELECT * FROM shardd.messages WHERE shardd.sees_inbox() AND (SELECT shardd.reads_inbox()) ORDER BY id DESC)
     UNION ALL (SELECT * FROM shardd.bound_inbox WHERE NOT shardd.sees_inbox() ORDER BY id DESC);
 
+-- A message by its id, if the session may read it. A bound session cannot use an index through shardd.inbox.
+CREATE FUNCTION shardd.message(id bigint) RETURNS SETOF shardd.messages ROWS 1 LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    bound jsonb := shardd.bindings();
+BEGIN
+    IF bound IS NULL AND NOT shardd.sees_inbox() THEN
+        RETURN;  -- bound since
+    END IF;
+    RETURN QUERY SELECT m.* FROM shardd.messages m WHERE m.id = message.id AND coalesce(bound ? ('device:' || m.device_id), true);
+END $$;
+
 -- A job that answers a message: it takes device and recipient from the message if they are empty, and a copy of what it quotes, because
 -- the message may be deleted before the job is sent. It runs before accept_producer and admit_job (triggers work in the order of their
 -- names), so that what it fills in is checked like what a producer gives. Reactions, edits and deletions cannot be quoted.

@@ -5,15 +5,18 @@ Members of shardd_inbox read all of them, bound producers those of their devices
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
 from psycopg import errors
 
 from shardd.incoming import Incoming
+from shardd.postgres.settings import settings_for
 from shardd.queue.database import Database
 from shardd.queue.inbox import Inbox
 from tests.fixtures.producers import Connection, Tenants, seen
+from tests.support.queue_rows import connect
 
 EVENTS = ("shardd.events", "shardd.read_events(NULL, 1000, '{message.received}')")
 
@@ -86,3 +89,46 @@ def test_a_bound_member_of_shardd_inbox_still_reads_its_devices_only(
         session.execute("DISCARD PLANS")
         assert session.execute("EXECUTE mine").fetchall() == [("a1",)]
         assert seen(session, "shardd.inbox") == {1}
+
+
+@pytest.mark.usefixtures("inbox")
+def test_a_message_is_found_by_its_id_whatever_the_inbox_has(tenants: Tenants, alpha: str, free: str) -> None:
+    with connect(tenants.dsn) as owner:
+        owner.execute(
+            "INSERT INTO shardd.messages (device_id, message_id, sender, own, status, kind, text, opt_out, written_at) "
+            "SELECT 'a1', 'M' || n, '+6281234567890', false, false, 'text', 'x', false, now() FROM generate_series(1, 2000) n"
+        )
+        ids = dict(owner.execute("SELECT device_id, min(id) FROM shardd.messages GROUP BY device_id").fetchall())
+    reader = tenants.role("reader", "shardd_inbox")
+    only = tenants.role("only_reader", "shardd_inbox", producer=False)
+    for role, sees in ((alpha, {"a1"}), (reader, {"a1", "a2", "b1"}), (only, {"a1", "a2", "b1"})):
+        with tenants.session(role) as session:
+            found = {device for device, number in ids.items() if seen(session, f"shardd.message({number})") == {number}}
+            assert found == sees
+            assert seen(session, "shardd.message(999999)") == set()
+            whole = session.execute("SELECT * FROM shardd.message(%s)", [ids["a1"]]).fetchall()
+            # What this session has read of the table: a row for each look, and none of 2000 others.
+            ((scanned, fetched),) = session.execute(
+                "SELECT seq_tup_read, idx_tup_fetch FROM pg_stat_xact_all_tables WHERE relname = 'messages'"
+            ).fetchall()
+            assert scanned == 0
+            assert fetched <= 4
+            assert whole == session.execute("SELECT * FROM shardd.inbox WHERE id = %s", [ids["a1"]]).fetchall()
+    with tenants.session(free) as session, pytest.raises(errors.InsufficientPrivilege, match="may not read the inbox"):
+        session.execute("SELECT 1 FROM shardd.message(1)")
+
+
+@pytest.mark.usefixtures("inbox")
+def test_the_plan_of_a_look_at_one_message_is_an_index_probe(tenants: Tenants) -> None:
+    """Whatever the planner believes of a table that nobody analysed: see test_plans."""
+    with connect(tenants.dsn) as owner:
+        body = owner.execute("SELECT prosrc FROM pg_proc WHERE proname = 'message'").fetchone()
+        assert body is not None
+        query = re.search(r"RETURN QUERY (SELECT .*);", body[0])
+        assert query is not None
+        text = query[1].replace("message.id", "$1").replace("bound", "$2")
+        for setting, value in settings_for(owner.info.server_version // 10_000, 5.0).items():
+            owner.execute("SELECT set_config(%s, %s, false)", [setting, value])
+        owner.execute(f"PREPARE look (bigint, jsonb) AS {text}".encode())
+        plan = owner.execute("EXPLAIN EXECUTE look (1, '{}')").fetchall()
+    assert "Index Scan using messages_pkey" in plan[0][0]
