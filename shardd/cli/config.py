@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
+from shardd.cli.options import DEFAULT_CONFIG
 from shardd.cli.output import say, say_error
 from shardd.cli.words import count
 from shardd.config import load_config, sample_config
@@ -18,9 +20,13 @@ def config_group() -> None:
 
 
 @config_group.command("check")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument(
+    "file", type=click.Path(path_type=Path), default=lambda: os.environ.get("SHARDD_CONFIG", DEFAULT_CONFIG)
+)
 def check(file: Path) -> None:
     """Report all errors in a config file.
+
+    Without FILE, in the one that other commands use: $SHARDD_CONFIG, else /etc/shardd/shards.yaml.
 
     Exit codes: 0 no error; 78 errors.
     """

@@ -28,7 +28,8 @@ async def ask(socket: Path, method: str, path: str, *, timeout: float = TIMEOUT)
     except (aiohttp.ClientError, OSError) as error:
         if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, PermissionError):
             raise SharddError(
-                f"{socket}: permission denied: run this as the user that runs shardd, or as root"
+                f"{socket}: permission denied: run this as root, as the user that runs shardd, or, with `control.group`, as a "
+                "member of its group"
             ) from error
         raise NotRunningError(f"no shardd answers at {socket}: is it running with this config?") from error
     if response.status == 400:

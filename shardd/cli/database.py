@@ -1,7 +1,7 @@
 """The connection of a command to the database.
 
 Without `database:` in the config that is the embedded PostgreSQL: the running one, or one started for the command and stopped
-after it.
+after it. For root, one in the state folder of another account must be running.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from shardd.cli.control import ask
 from shardd.cli.output import say
 from shardd.config import Config
-from shardd.embedded import EmbeddedPostgres, embedded_dsn
+from shardd.embedded import EmbeddedPostgres, embedded_dsn, others_dsn
 from shardd.errors import AlreadyRunningError, DatabaseError, SharddError
 from shardd.postgres.errors import has_no_room
 from shardd.queue.database import Database
@@ -37,6 +37,9 @@ async def reach_dsn(config: Config, *, make: bool) -> AsyncGenerator[str]:
         return
     if not make:
         embedded_dsn(config.state_dir)  # raises when there is none
+    if (dsn := others_dsn(config.state_dir)) is not None:
+        yield dsn
+        return
     server = EmbeddedPostgres(config.state_dir)
     try:
         dsn = await server.start()

@@ -208,7 +208,12 @@ class ControlConfig(Section, reload="restart"):
     """How to reach the running supervisor."""
 
     socket: Annotated[Path | None, FilePath()] = setting(
-        None, "Path of the control socket (mode 0600), at most 100 bytes long. null: control.sock in state_dir."
+        None, "Path of the control socket, at most 100 bytes long. null: control.sock in state_dir."
+    )
+    group: Annotated[bool, Flag()] = setting(
+        "false",
+        "Whether members of the group that shardd runs as may use the socket (mode 0660), if they can reach its folder. "
+        "Otherwise only shardd's user and root may (0600).",
     )
     metrics: LoopbackAddress | None = setting(
         None,

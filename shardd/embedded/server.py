@@ -61,9 +61,30 @@ def embedded_dsn(state_dir: Path, role: str = "shardd") -> str:
     return _dsn(folder, role)
 
 
+def others_dsn(state_dir: Path) -> str | None:
+    """For root: the DSN of the embedded database in the state folder of another account, or None if the folder is no such one.
+
+    Root opens no file there and so cannot start the server. Raises DatabaseError with the fix while it is not running.
+    """
+    try:
+        owner = state_dir.stat().st_uid
+    except OSError:
+        return None
+    if os.geteuid() != 0 or owner == 0:
+        return None
+    folder = find_home(state_dir)
+    pid = None if folder is None else pid_in(folder / "data" / "postmaster.pid")
+    if folder is None or pid is None or not _works_in(pid, folder / "data"):
+        raise DatabaseError(
+            f"the embedded database in {state_dir} is not running, and root does not start it in the folder of another account: "
+            "start shardd first"
+        )
+    return _dsn(folder, "shardd")
+
+
 def _dsn(folder: Path, role: str, database: str = "shardd") -> str:
-    # sslmode: a socket carries no TLS, and some drivers request it by default.
-    return f"postgresql://{role}@/{database}?host={quote(str(folder), safe='')}&sslmode=disable"
+    # port: Debian's psql takes that of a local cluster otherwise. sslmode: a socket carries no TLS, which some drivers request.
+    return f"postgresql://{role}@/{database}?host={quote(str(folder), safe='')}&port=5432&sslmode=disable"
 
 
 def pid_in(pid_file: Path) -> int | None:

@@ -332,7 +332,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         stop=ask_to_stop,
         reload=reload.reload,
     )
-    control = Control(node, socket=config.control_socket, metrics=config.control.metrics)
+    control = Control(node, socket=config.control_socket, group=config.control.group, metrics=config.control.metrics)
     # It also asks the node for its status, so it is made after the node.
     node.reporters = (*node.reporters, control)
 

@@ -227,7 +227,7 @@ class EvilNode:
 async def test_the_status_and_the_live_picture_are_harmless(tmp_path: Path) -> None:
     config = tmp_path / "shards.yaml"
     config.write_text(f"state_dir: {tmp_path}\n")
-    control = Control(EvilNode(), socket=tmp_path / "control.sock", metrics=None)  # type: ignore[arg-type]
+    control = Control(EvilNode(), socket=tmp_path / "control.sock", group=False, metrics=None)  # type: ignore[arg-type]
     await control.start()
     try:
         shardd = Command(config)

@@ -37,13 +37,16 @@ async def metrics(port: int, *words: str) -> None:
             await asyncio.sleep(LOOK_AGAIN)
 
 
-async def test_a_socket_that_was_deleted_is_made_anew(make_daemon: Callable[..., Daemon]) -> None:
-    daemon = make_daemon()
+@pytest.mark.parametrize(("group", "mode"), [(False, 0o600), (True, 0o660)])
+async def test_a_socket_that_was_deleted_is_made_anew(
+    make_daemon: Callable[..., Daemon], group: bool, mode: int
+) -> None:
+    daemon = make_daemon(control={"group": group})
     await daemon.start()
     command = Command(daemon.config_file)
     daemon.socket.unlink()
     await answered(command)
-    assert daemon.socket.lstat().st_mode & 0o777 == 0o600
+    assert daemon.socket.lstat().st_mode & 0o777 == mode
     # Of a shardd that was killed on a copy of the folder, say.
     daemon.socket.unlink()
     with socket.socket(socket.AF_UNIX) as dead:

@@ -92,6 +92,11 @@ def test_errors_that_stay_errors_are_not_tried_again() -> None:
     assert sorted(map(int, codes.split())) == sorted([UsageError.exit_code, ConfigError.exit_code])
 
 
+def test_the_unit_runs_only_programs_that_are_on_every_system() -> None:
+    commands = [value for key, values in _directives().items() if key.startswith("Exec") for value in values]
+    assert {command.split()[0] for command in commands} == {PROGRAM, "/bin/sh"}
+
+
 def test_a_stop_has_time_to_drain() -> None:
     grace = 30  # for workers that must be killed, and for the embedded PostgreSQL's last checkpoint
     (timeout,) = _directives()["TimeoutStopSec"]

@@ -1,4 +1,4 @@
-"""The control socket: HTTP over a UNIX socket (0600), for the `shardd` commands, and for curl.
+"""The control socket: HTTP over a UNIX socket (0600, or 0660 for a group), for the `shardd` commands, and for curl.
 
     curl --unix-socket /var/lib/shardd/control.sock http://shardd/status
 
@@ -59,10 +59,11 @@ _encode = msgspec.json.Encoder().encode
 class Control(Service):
     """Serves the socket, and the metrics page over TCP."""
 
-    def __init__(self, node: Node, *, socket: Path, metrics: str | None) -> None:
-        """`metrics`: host:port on loopback, or None."""
+    def __init__(self, node: Node, *, socket: Path, group: bool, metrics: str | None) -> None:
+        """`group`: the process's group may use it, too. `metrics`: host:port on loopback, or None."""
         self._node = node
         self._socket = socket
+        self._umask = 0o117 if group else 0o177
         self._metrics = metrics
         self._mine = (0, 0)
         """Device and inode of the socket."""
@@ -126,7 +127,7 @@ class Control(Service):
         return (found.st_dev, found.st_ino) == self._mine
 
     async def _create(self) -> None:
-        before = os.umask(0o177)
+        before = os.umask(self._umask)
         try:
             await self._listener.listen(self._socket)  # replaces a socket, and nothing else
             found = self._socket.lstat()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import importlib.util
 import multiprocessing
 import os
@@ -22,7 +23,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from shardd.embedded import EmbeddedPostgres, embedded_dsn
+from shardd.embedded import EmbeddedPostgres, embedded_dsn, others_dsn
 from shardd.embedded.binaries import find_binaries
 from shardd.embedded.home import Home, prepare_home
 from shardd.errors import AlreadyRunningError, DatabaseError, UnsafeFileError
@@ -427,6 +428,32 @@ def test_a_user_without_a_name_is_reported(state_dir: Path) -> None:
     assert f"cannot run as uid {uid}, which has no entry in /etc/passwd" in answer_as(
         uid, lambda: prepare_home(state_dir)
     )
+
+
+@as_root
+def test_an_ordinary_user_changes_no_owner(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = pwd.getpwnam("nobody").pw_uid
+    os.chown(state_dir, nobody, nobody)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "chown", refuse)  # as the filter of the shipped unit does
+    assert answer_as(nobody, lambda: prepare_home(state_dir).account.name) == "nobody"
+
+
+@as_root
+async def test_root_uses_the_server_of_another_account_while_it_runs(server: EmbeddedPostgres, state_dir: Path) -> None:
+    assert others_dsn(state_dir) is None
+    await server.start()
+    nobody = pwd.getpwnam("nobody").pw_uid
+    os.chown(state_dir, nobody, nobody)
+    dsn = others_dsn(state_dir)
+    assert dsn is not None
+    assert ask(dsn, "SELECT current_user::text") == "shardd"
+    await server.stop()
+    with pytest.raises(DatabaseError, match="is not running, and root does not start it"):
+        others_dsn(state_dir)
 
 
 @as_root

@@ -94,7 +94,7 @@ transports:
         "x.yaml:14: worker.recycle.rss: needs the variable RSS, which is not set; set it for shardd, or write ${RSS:-default}",
         "x.yaml:15: shards: is written twice, first in line 2; keep one of them",
         beats,
-        "x.yaml:18: control: is not a section; write its options below it, indented: socket, metrics",
+        "x.yaml:18: control: is not a section; write its options below it, indented: socket, group, metrics",
         "x.yaml:20: transports.sandbox.record: is a section; write one value",
         f"x.yaml:21: transports.telegram: is not an option of transports; known are {', '.join(TRANSPORTS)}",
     ]

@@ -83,6 +83,14 @@ def test_check_reports_the_errors_and_exits_with_78(tmp_path: Path) -> None:
     ]
 
 
+def test_check_without_a_file_takes_the_one_that_commands_use(tmp_path: Path) -> None:
+    file = tmp_path / "shards.yaml"
+    file.write_text("shards: 0\n")
+    checked = CliRunner(env={"SHARDD_CONFIG": str(file)}).invoke(config_group, ["check"])
+    assert (checked.exit_code, checked.stdout) == (78, "")
+    assert checked.stderr.startswith(f"{file}:1: shards: 0 is too small")
+
+
 def test_check_of_no_file_exits_with_78(tmp_path: Path) -> None:
     checked = CliRunner().invoke(config_group, ["check", str(tmp_path / "none.yaml")])
     assert checked.exit_code == 78

@@ -35,7 +35,8 @@ def serve(look: Callable[[bytes, str], Any], *, may_open: bool = True) -> None:
     warnings.simplefilter("ignore")
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    os.nice(10)
+    with suppress(OSError):  # a service's system call filter may refuse it
+        os.nice(10)
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if not may_open:

@@ -1,0 +1,79 @@
+"""See ./scripts/boot --help."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Final
+
+from bootlib.machine import CommandError, Machine, booted, why_not
+from bootlib.page import Page
+from bootlib.root import RELEASES, ImpossibleError, cache_folder, make_archive, python_version, unpacked
+from bootlib.steps import Steps
+from bootlib.story import Story, put_clone
+from bootlib.wheels import download_wheels
+
+CLONE: Final = Path(__file__).parents[2]
+LOCKS: Final = [CLONE / "requirements.build.txt", CLONE / "requirements.extras.txt"]
+_STATE: Final = (
+    "systemctl status shardd || true; journalctl --unit=shardd --boot | tail --lines=40; shardd status || true"
+)
+"""Prints what helps to understand a failure."""
+
+
+def main() -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(prog="./scripts/boot")
+    parser.add_argument("releases", nargs="*", metavar="RELEASE", help=f"{' or '.join(RELEASES)}; without one, both")
+    parser.add_argument(
+        "--if-possible", action="store_true", help="succeed where this machine cannot boot another system"
+    )
+    options = parser.parse_args()
+    if unknown := sorted({*options.releases} - {*RELEASES}):
+        parser.error(f"unknown release: {', '.join(unknown)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        results = [boot(release) for release in options.releases or RELEASES]
+    except ImpossibleError as error:
+        print(f"boot: not run: {error}")
+        return 0 if options.if_possible else 1
+    return 0 if all(results) else 1
+
+
+def boot(release: str) -> bool:
+    """Whether every step on one release succeeds. Raises ImpossibleError."""
+    steps = Steps(release)
+    page = Page(CLONE / "shardd/guide/install.md")
+    with steps.step("a root by mmdebstrap"):
+        archive = make_archive(release, page.packages(), cache_folder())
+    with unpacked(archive) as root:
+        if (reason := why_not(root)) is not None:
+            raise ImpossibleError(reason)
+        python = python_version(root)
+        wheels = cache_folder() / f"wheels-{python}"
+        with steps.step(f"locked wheels for Python {python}"):
+            download_wheels(LOCKS, python, wheels)
+        put_clone(CLONE, root)
+        with booted(root, wheels, f"shardd-{release}-{os.getpid()}") as machine:
+            succeeded = _play(machine, page, steps)
+    print(f"== {release}: {'all well' if succeeded else 'FAILED'} after {steps.total():.0f} s", flush=True)
+    return succeeded
+
+
+def _play(machine: Machine, page: Page, steps: Steps) -> bool:
+    try:
+        Story(machine, page, steps).play()
+    except (CommandError, TimeoutError, AssertionError) as error:
+        for frame in traceback.extract_tb(error.__traceback__):
+            print(f"  {Path(frame.filename).name}:{frame.lineno}: {frame.line}")
+        print(f"{error}\n{machine.run(_STATE)}", flush=True)
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""A Debian that runs: systemd as PID 1 in a container without a network, and commands in it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeVar
+
+Found = TypeVar("Found")
+
+CLONE: Final = "/root/shardd"
+"""The clone of the project in the machine."""
+WHEELS: Final = "/var/cache/wheels"
+
+_PIP_CONF: Final = f"""[global]
+no-index = true
+find-links = {WHEELS}
+disable-pip-version-check = true
+"""
+_ENVIRONMENT: Final = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+    "TERM": "dumb",
+    "DEBIAN_FRONTEND": "noninteractive",
+    "SYSTEMD_PAGER": "",
+}
+_LOOK_EVERY: Final = 0.2
+_BOOT_TIMEOUT: Final = 120.0
+_POWER_OFF: Final = signal.SIGRTMIN + 4
+"""What systemd(1) takes for poweroff."""
+
+
+class CommandError(Exception):
+    """A command in the machine failed."""
+
+
+class Machine:
+    """A running machine."""
+
+    def __init__(self, init: int) -> None:
+        """`init`: the process id of its PID 1."""
+        self._init = init
+
+    def run(
+        self, command: str, *, user: str = "root", folder: str = CLONE, timeout: float = 120, fails: bool = False
+    ) -> str:
+        """What a command of the shell prints, on both outputs.
+
+        Raises CommandError when it fails, or with `fails` when it does not.
+        """
+        if user != "root":
+            command = f"exec runuser --login {user} --command {_quoted(command)}"
+            folder = "/"
+        inside = ["nsenter", f"--target={self._init}", "--mount", "--pid", "--net", "--uts", "--ipc", "--cgroup"]
+        script = ["bash", "-e", "-o", "pipefail", "-c", f"cd {folder}\n{command}"]
+        done = subprocess.run(
+            [*inside, *script],
+            env=_ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+        if (done.returncode != 0) != fails:
+            raise CommandError(f"{command}\nexit code {done.returncode}\n{done.stdout}")
+        return done.stdout.strip()
+
+    def until(self, what: str, look: Callable[[], Found | None], seconds: float) -> Found:
+        """The first result that is true; a command that fails is run again. Raises TimeoutError with what was last seen."""
+        deadline = time.monotonic() + seconds
+        last: object = None
+        while time.monotonic() < deadline:
+            try:
+                last = found = look()
+            except CommandError as error:
+                last = error
+            else:
+                if found:
+                    return found
+            time.sleep(_LOOK_EVERY)
+        raise TimeoutError(f"after {seconds:.0f} s: {what}; last seen: {last}")
+
+
+def why_not(root: Path) -> str | None:
+    """Why this machine cannot run a container, in one line; None: it can."""
+    command = [*_nspawn(root, "shardd-possible"), "/bin/true"]
+    done = subprocess.run(
+        command,
+        env=_nspawn_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return None if done.returncode == 0 else f"systemd-nspawn: {(done.stderr.strip() or 'failed').splitlines()[-1]}"
+
+
+def _nspawn(root: Path, name: str) -> list[str]:
+    network = ["--private-network", "--register=no", "--keep-unit"]
+    return ["systemd-nspawn", "--quiet", f"--directory={root}", f"--machine={name}", *network]
+
+
+def _nspawn_environment() -> dict[str, str]:
+    return {**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
+
+
+@contextmanager
+def booted(root: Path, wheels: Path, name: str) -> Iterator[Machine]:
+    """Boot the machine, and power it off afterwards."""
+    (root / "etc/pip.conf").write_text(_PIP_CONF)
+    (root / "etc/hostname").write_text(f"{name}\n")
+    (root / WHEELS.lstrip("/")).mkdir(parents=True)
+    # setpriv: nothing is left running if this process is killed. No sync: a power loss is not among what is tried.
+    command = ["setpriv", "--pdeathsig", "KILL", *_nspawn(root, name), "--boot", "--console=pipe"]
+    command += [f"--bind-ro={wheels}:{WHEELS}", "--suppress-sync=yes"]
+    log = root.with_suffix(".console")
+    with log.open("wb") as console:
+        nspawn = subprocess.Popen(
+            command,
+            env=_nspawn_environment(),
+            stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield _wait_booted(nspawn, log)
+    finally:
+        _end(nspawn)
+        log.unlink()
+
+
+def _wait_booted(nspawn: subprocess.Popen[bytes], log: Path) -> Machine:
+    deadline = time.monotonic() + _BOOT_TIMEOUT
+    last = ""
+    while time.monotonic() < deadline and nspawn.poll() is None:
+        init = _child(nspawn.pid)
+        if init is not None:
+            machine = Machine(init)
+            try:
+                last = machine.run("systemctl is-system-running --wait", folder="/", timeout=_BOOT_TIMEOUT)
+            except CommandError as error:
+                last = str(error)
+            else:
+                return machine
+        time.sleep(_LOOK_EVERY)
+    raise CommandError(f"the machine did not boot: {last}\n{log.read_text(errors='replace')[-4000:]}")
+
+
+def _child(pid: int) -> int | None:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(children[0]) if children else None
+
+
+def _end(nspawn: subprocess.Popen[bytes]) -> None:
+    if nspawn.poll() is None:
+        init = _child(nspawn.pid)
+        if init is not None:
+            os.kill(init, _POWER_OFF)
+        try:
+            nspawn.wait(60)
+        except subprocess.TimeoutExpired:
+            nspawn.kill()
+            nspawn.wait(30)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
