@@ -32,8 +32,8 @@ MEASURED: Final = {
 }
 
 _COLUMNS: Final = (
-    "id, device_id, recipient, kind, body, class, priority, run_at, max_attempts, on_doubt, created_at, rendered, confirms, "
-    "attempt, failures, claimed_epoch, claimed_at"
+    "id, device_id, recipient, address, kind, body, class, priority, run_at, max_attempts, on_doubt, producer, created_at, "
+    "token, rendered, confirms, attempt, failures, claimed_epoch, claimed_at"
 )
 _LIVE: Final[LiteralString] = """
 CREATE SCHEMA bench;
@@ -61,8 +61,9 @@ _FLAG: Final[LiteralString] = """
 UPDATE bench.jobs SET state = 'sent', settled_at = now(), message_id = 'sandbox-' || id || '-1' WHERE id = ANY (%s)
 """
 _INSERT: Final[LiteralString] = """
-INSERT INTO bench.jobs (id, device_id, recipient, body, created_at)
-SELECT %s + n, 'bench-' || to_char(mod(n, %s), 'FM0000'), '+49151' || to_char(n, 'FM00000000'), %s, now()
+INSERT INTO bench.jobs (id, device_id, recipient, address, body, created_at)
+SELECT %s + n, 'bench-' || to_char(mod(n, %s), 'FM0000'), '+49151' || to_char(n, 'FM00000000'),
+       '49151' || to_char(n, 'FM00000000'), %s, now()
   FROM generate_series(1, %s) n
 """
 
@@ -106,14 +107,14 @@ async def run(*, quick: bool, say: Callable[[str], None]) -> FinishedResults:
                 say(f"round {number}/{rounds}: {way}")
                 async with cluster.database("finished") as dsn:
                     await migrate(dsn)
-                    for what, value in _Bed(cluster, dsn, way, finished, batches).measure().items():
+                    for what, value in Bed(cluster, dsn, way, finished, batches).measure().items():
                         found[way][what].append(value)
     return FinishedResults(
         finished, {way: {what: Spread(values) for what, values in by.items()} for way, by in found.items()}
     )
 
 
-class _Bed:
+class Bed:
     """One database with one way."""
 
     def __init__(self, cluster: Cluster, dsn: str, way: str, finished: int, batches: int) -> None:
@@ -144,8 +145,9 @@ class _Bed:
         target = {"archive": "shardd.archive", "one table": "bench.old", "flag": "bench.jobs"}[self._way]
         statement = (
             f"INSERT INTO {target} ({_COLUMNS}, state, settled_at, message_id) "
-            "SELECT n, 'bench-' || to_char(mod(n, %s), 'FM0000'), '+49151' || to_char(n, 'FM00000000'), 'text', %s, 'marketing', "
-            "0, now(), 5, 'hold', now(), false, false, 1, 0, 1, now(), 'sent', "
+            "SELECT n, 'bench-' || to_char(mod(n, %s), 'FM0000'), '+49151' || to_char(n, 'FM00000000'), "
+            "'49151' || to_char(n, 'FM00000000'), 'text', %s, 'marketing', 0, now(), 5, 'hold', '', now(), n, false, false, 1, "
+            "0, 1, now(), 'sent', "
             "CASE WHEN n <= %s / 2 THEN timestamptz '2026-01-15' ELSE now() END, 'sandbox-' || n || '-1' "
             "FROM generate_series(1, %s) n"
         )
