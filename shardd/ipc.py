@@ -239,6 +239,8 @@ class Visit(msgspec.Struct, frozen=True, tag="visit"):
     """Open a device for a moment, to hear what was sent to it; the answer is one Visited."""
 
     device_id: str
+    late: bool = False
+    """It could not be repeated in time."""
 
 
 class Audit(msgspec.Struct, frozen=True, tag="audit"):

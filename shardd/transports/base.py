@@ -112,9 +112,10 @@ class Transport(ABC):
         """Limits concurrent visits: entered before the device's lock is taken, because it may wait for long."""
         return nullcontext()
 
-    async def visit(self, device: DeviceSpec) -> None:
+    async def visit(self, device: DeviceSpec, *, late: bool = False) -> None:
         """Open the device for a moment, to hear what was sent to it. Returns once it is open; `Events.visited` follows.
 
+        `late`: it could not be repeated in time.
         Called in a turn and under the device's lock. Raises DeviceUnavailableError.
         """
 

@@ -248,7 +248,7 @@ class Worker:
 
     async def _visit(self, message: ipc.Visit) -> None:
         if self._sender is not None:
-            await self._sender.visit(message.device_id)
+            await self._sender.visit(message.device_id, late=message.late)
 
     async def _drain(
         self, timeout: float, *, code: int = 0, memory: int | None = None, disconnected: bool = False

@@ -326,6 +326,16 @@ class Commands:
         attributes: Attributes = {"from": SERVER, "type": "mex", "id": f"{time.time_ns()}", "t": int(time.time())}
         self._device(device).deliver(Node("notification", attributes, [update]))
 
+    def change_devices(self, device: str, number: str) -> None:
+        """Report to a device that the devices of a number's owner have changed."""
+        attributes: Attributes = {
+            "from": lid_jid(number),
+            "type": "devices",
+            "id": f"{time.time_ns()}",
+            "t": int(time.time()),
+        }
+        self._device(device).deliver(Node("notification", attributes, [Node("update", {"hash": "changed"})]))
+
     def forgive(self, number: str) -> None:
         """End a ban and a restriction."""
         account = self._network.accounts.account(number)

@@ -305,6 +305,10 @@ class ControlClient:
         """Report to a device whether its account may not write to strangers, and for how long."""
         self.call("report_restriction", device=device, active=active, seconds=seconds)
 
+    def change_devices(self, device: str, number: str) -> None:
+        """Report to a device that the devices of a number's owner have changed; the library asks for them anew."""
+        self.call("change_devices", device=device, number=number)
+
     def forgive(self, number: str) -> None:
         """End a ban and a restriction."""
         self.call("forgive", number=number)

@@ -90,8 +90,8 @@ class Visits(Service):
             await asyncio.sleep(look_every(every) if every else LOOK_BOUNDS[1])
             if every:
                 now = time.time()
-                for queue in self._plan.next(self._reachable(), every, now, time.monotonic()):
-                    if self._send(queue.shard, ipc.Visit(device_id=queue.device.id)):
+                for queue, last_chance in self._plan.next(self._reachable(), every, now):
+                    if self._send(queue.shard, ipc.Visit(device_id=queue.device.id, late=last_chance)):
                         self._plan.asked(queue.device.id, now)
 
     async def _write(self) -> None:

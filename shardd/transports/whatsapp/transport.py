@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from neonize.exc import NeonizeError, SendMessageError
 
@@ -29,9 +29,15 @@ from shardd.states import DeviceState
 from shardd.transports.base import Events, Sent, Surroundings, Transport
 from shardd.transports.details import read_link_preview
 from shardd.transports.egress.gate import Gate
-from shardd.transports.whatsapp.clients.client import Client, ClientFailedError, UnreadableError
+from shardd.transports.whatsapp.clients.client import Client, ClientFailedError, NoReaderError
 from shardd.transports.whatsapp.clients.library import adopt_loop, parse_jid
-from shardd.transports.whatsapp.clients.lookups import find_readers, not_sent, other_addresses, own_addresses
+from shardd.transports.whatsapp.clients.lookups import (
+    find_readers,
+    not_sent,
+    other_addresses,
+    own_addresses,
+    readers_after,
+)
 from shardd.transports.whatsapp.clients.pool import Clients
 from shardd.transports.whatsapp.links.finder import find_link
 from shardd.transports.whatsapp.links.previews import LinkPreviews
@@ -50,6 +56,9 @@ from shardd.transports.whatsapp.sessions.store import SessionStore
 
 if TYPE_CHECKING:
     from shardd.config.transports.whatsapp import WhatsappConfig
+
+
+NO_DEVICE: Final = "WhatsApp listed no device of them when it was encrypted"
 
 
 @dataclass(slots=True)
@@ -182,9 +191,9 @@ class WhatsappTransport(Transport):
         """Visits use half of the logins at most."""
         return self._clients.visit_turn
 
-    async def visit(self, device: DeviceSpec) -> None:
+    async def visit(self, device: DeviceSpec, *, late: bool = False) -> None:
         """Open the device for a moment."""
-        await self._clients.visit(device)
+        await self._clients.visit(device, late=late)
 
     async def close_device(self, device_id: str) -> None:
         """Close the device's client and wait for its end."""
@@ -223,12 +232,12 @@ class WhatsappTransport(Transport):
         recipient = prepared.recipient
         context = SendContext(recipient.number or recipient.jid, time.time() + self._settings.restricted_for)
         try:
-            return await prepared.client.send(
+            message_id = await prepared.client.send(
                 parse_jid(prepared.jid), prepared.message, copies, self._settings.answer_timeout
             )
         except ClientFailedError as error:
             raise error.failure.as_error() from None
-        except UnreadableError as error:
+        except NoReaderError as error:
             raise unreadable(error.reason, context) from None
         except TimeoutError:
             raise InDoubtError(
@@ -241,6 +250,12 @@ class WhatsappTransport(Transport):
                 # The library reports that the connection was closed, and it was closed because no answer came.
                 read.error_class = ErrorClass.TIMEOUT
             raise read from None
+        if prepared.readers is not None and (readers := await readers_after(prepared.client, prepared.jid)) is not None:
+            copies.encrypted_for(readers)
+            if copies.unreadable:
+                prepared.client.abandon("nobody could have read its message")
+                raise unreadable(copies.reason or NO_DEVICE, context)
+        return message_id
 
     async def _find_readers(self, client: Client, recipient: Recipient, jid: str) -> tuple[str, list[str] | None]:
         try:

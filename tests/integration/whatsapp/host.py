@@ -117,12 +117,12 @@ class Host:
             return told
         return {"message_id": sent.message_id}
 
-    async def visit(self, device: dict[str, Any]) -> str | None:
+    async def visit(self, device: dict[str, Any], *, late: bool = False) -> str | None:
         """Returns the error, if there is one."""
         spec = DeviceSpec(**{"transport": "whatsapp", **device})
         try:
             async with self._transport.visit_turn(), self._locks.setdefault(spec.id, asyncio.Lock()):
-                await self._transport.visit(spec)
+                await self._transport.visit(spec, late=late)
         except DeviceUnavailableError as error:
             return str(error)
         return None

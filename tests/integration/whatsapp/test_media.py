@@ -47,6 +47,26 @@ async def sender(start_host: StartHost, folder: Path) -> HostProcess:
     return await start_host(media_dir=str(folder), media_hosts=["127.0.0.1"])
 
 
+async def test_a_device_list_that_empties_during_the_upload_is_noticed(
+    sender: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
+) -> None:
+    """The library drops a list that WhatsApp reports as changed, and encrypts for whatever it is answered then."""
+    name = device["session"].partition("@")[0]
+    assert "message_id" in await sender.send(device, NUMBER)
+    whatsapp.control.fault("delay", "upload", seconds=3.0)
+    sending = asyncio.create_task(sender.send(device, NUMBER, "nobody sees it", kind="image", media="red.png"))
+    await whatsapp.async_control.wait_events("fault", 1)
+    whatsapp.control.fault("omit", "usync", device=name, times=None)
+    whatsapp.control.change_devices(name, NUMBER)
+    told = await sending
+    assert (told["step"], told["error"]) == ("deliver", "TransientError"), told
+    assert "could not have read the message: WhatsApp listed no device" in told["text"]
+    whatsapp.control.clear_faults()
+    assert "message_id" in await sender.send(device, NUMBER, "they do", kind="image", media="red.png")
+    seen = await whatsapp.async_control.wait_messages(2, recipient=NUMBER)
+    assert [message.text for message in seen] == ["hello", "they do"]
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "described"),
     [

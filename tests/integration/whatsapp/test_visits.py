@@ -100,3 +100,6 @@ async def test_a_visit_closes_no_client_that_a_phone_may_need_and_a_login_that_m
     assert (await host.event("visited", second["id"]))["presence"]
     assert "gave way" in await host.ask("visit", device=idle)
     assert (await host.ask("counts"))["open"] == 1
+    # Unless the visit would become late, and messages to the other device would wait for longer than promised.
+    assert await host.ask("visit", device=idle, late=True) is None
+    assert (await host.event("visited", idle["id"]))["presence"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,14 +14,14 @@ from shardd.ipc import Visited
 from shardd.queue.records import Device
 from shardd.states import DeviceState
 from shardd.supervisor.scheduling.device_queue import DeviceQueue, SharedState
-from shardd.supervisor.scheduling.visits import CATCH_UP, EARLIEST, MOST_LOOKS, RETRY, VisitPlan, look_every
+from shardd.supervisor.scheduling.visits import CATCH_UP, EARLIEST, RETRY, VisitPlan, look_every
+from shardd.transports.whatsapp.clients.visits import PRESENCE_SHARE
 from tests.support.scheduler_by_hand import device as any_device
 
 EVERY = 21_600.0
 """Seconds: six hours."""
 DAY = 86_400.0
-LOOK = 10.0
-"""Seconds; less than two looks of this interval."""
+LOOK = look_every(EVERY)
 BEGIN = 1_800_000_000.0
 
 
@@ -47,7 +48,9 @@ class Sweep:
         self.now = begin
         self.visits: list[tuple[float, str]] = []
         self.online = {queue.device.id: begin for queue in queues}
+        self.presence: dict[str, float] = {}
         self.longest = 0.0
+        self.longest_presence = 0.0
 
     def send(self, device_id: str) -> None:
         """A login for a send."""
@@ -57,7 +60,7 @@ class Sweep:
         end = self.now + seconds
         while self.now < end:
             self.now += LOOK
-            for queue in self.plan.next(self.queues, EVERY, self.now, self.now):
+            for queue, _ in self.plan.next(self.queues, EVERY, self.now):
                 self.plan.asked(queue.device.id, self.now)
                 self.visits.append((self.now, queue.device.id))
                 self._online(queue.device.id)
@@ -65,7 +68,11 @@ class Sweep:
     def _online(self, device_id: str) -> None:
         self.longest = max(self.longest, self.now - self.online[device_id])
         self.online[device_id] = self.now
-        self.plan.reported(Visited(device_id=device_id, online=True, at=self.now))
+        silence = self.now - self.presence.get(device_id, -math.inf)
+        if shows := silence > PRESENCE_SHARE * EVERY:
+            self.longest_presence = max(self.longest_presence, silence if math.isfinite(silence) else 0.0)
+            self.presence[device_id] = self.now
+        self.plan.reported(Visited(device_id=device_id, online=True, at=self.now, presence=shows))
 
 
 def test_every_device_is_visited_in_time_and_none_much_more_often_than_that() -> None:
@@ -83,7 +90,7 @@ def test_every_device_is_visited_in_time_and_none_much_more_often_than_that() ->
 def test_a_login_for_a_send_counts_as_a_visit() -> None:
     sweep = Sweep([queue_of(device("idle")), queue_of(device("busy"))])
     for _ in range(20):
-        sweep.run(EVERY / 2)
+        sweep.run(EVERY * (PRESENCE_SHARE + 0.01))
         sweep.send("busy")
     assert {device_id for _, device_id in sweep.visits} == {"idle"}
     assert sweep.longest <= EVERY
@@ -97,13 +104,13 @@ def test_after_a_long_stop_they_are_visited_one_after_the_other() -> None:
     assert len({device_id for _, device_id in sweep.visits}) == 600
 
 
-@pytest.mark.parametrize(("wall", "clock"), [(3600.0, 3600.0), (3600.0, 10.0), (-3600.0, 10.0)])
-def test_neither_a_pause_nor_a_step_of_the_clock_makes_all_visits_due_at_once(wall: float, clock: float) -> None:
+@pytest.mark.parametrize("wall", [3600.0, 10.0, -3600.0])
+def test_neither_a_pause_nor_a_step_of_the_clock_makes_all_visits_due_at_once(wall: float) -> None:
     fleet = [queue_of(device(f"d{number}", online_at=moment(BEGIN - 10 * DAY))) for number in range(3000)]
     plan = VisitPlan(BEGIN)
-    assert len(plan.next(fleet, EVERY, BEGIN, 0.0)) == 1
     a_look = look_every(EVERY) / (EVERY * CATCH_UP / 3000)
-    assert 1 < len(plan.next(fleet, EVERY, BEGIN + wall, clock)) <= MOST_LOOKS * a_look + 1
+    assert 1 < len(plan.next(fleet, EVERY, BEGIN)) <= a_look + 1
+    assert 1 < len(plan.next(fleet, EVERY, BEGIN + wall)) <= a_look + 1
 
 
 def test_one_that_was_just_paired_comes_first() -> None:
@@ -133,7 +140,7 @@ def test_one_that_fails_is_tried_again_later_and_reported() -> None:
     plan, now, tries = VisitPlan(BEGIN), BEGIN, 0
     while now < BEGIN + EVERY:
         now += LOOK
-        for found in plan.next(fleet, EVERY, now, now):
+        for found, _ in plan.next(fleet, EVERY, now):
             tries += 1
             plan.asked(found.device.id, now)
             plan.reported(Visited(device_id="d", online=False, at=now, note="its proxy is gone"))
@@ -143,7 +150,7 @@ def test_one_that_fails_is_tried_again_later_and_reported() -> None:
     # What is known in memory is written to the row; a later supervisor goes on from there.
     failed = replace(queue.device, visit_failed_at=moment(now), visit_note="its proxy is gone")
     again = [queue_of(failed)]
-    assert VisitPlan(now).next(again, EVERY, now + LOOK, now + LOOK) == []
+    assert VisitPlan(now).next(again, EVERY, now + LOOK) == []
     plan.reported(Visited(device_id="d", online=True, at=now))
     assert plan.overdue(fleet, EVERY, now) == []
 
@@ -153,13 +160,13 @@ def test_a_visit_that_no_worker_answers_is_requested_again() -> None:
     plan, now, tries = VisitPlan(BEGIN), BEGIN, 0
     while now < BEGIN + 1000:
         now += LOOK
-        for found in plan.next(fleet, EVERY, now, now):
+        for found, _ in plan.next(fleet, EVERY, now):
             tries += 1
             plan.asked(found.device.id, now)
     assert 3 <= tries <= 4
     # Without its worker nothing is requested; with the next worker it is, at once.
-    assert plan.next([], EVERY, now + LOOK, now + LOOK) == []
-    assert len(plan.next(fleet, EVERY, now + 2 * LOOK, now + 2 * LOOK)) == 1
+    assert plan.next([], EVERY, now + LOOK) == []
+    assert len(plan.next(fleet, EVERY, now + 2 * LOOK)) == 1
 
 
 def test_devices_that_are_sent_to_at_random_are_in_time_too() -> None:
@@ -169,3 +176,37 @@ def test_devices_that_are_sent_to_at_random_are_in_time_too() -> None:
         sweep.run(EVERY / 50)
         sweep.send(f"d{draw.randrange(25)}")
     assert sweep.longest <= EVERY
+    assert sweep.longest_presence <= EVERY
+
+
+def test_a_device_that_just_showed_its_presence_when_it_sends_shows_it_again_in_time() -> None:
+    sweep = Sweep([queue_of(device("d"))])
+    sweep.send("d")
+    for _ in range(10):
+        # A login that is too early to show it, and puts off the next visit.
+        sweep.run((PRESENCE_SHARE - 0.01) * EVERY)
+        sweep.send("d")
+        sweep.run(EVERY / 2)
+    assert sweep.longest_presence <= EVERY
+
+
+def test_a_presence_that_cannot_be_shown_is_not_tried_at_once_again() -> None:
+    plan, shown = VisitPlan(BEGIN), moment(BEGIN - 2 * DAY)
+    fleet = [queue_of(device("d", online_at=moment(BEGIN - DAY), presence_at=shown))]
+    assert len(plan.next(fleet, EVERY, BEGIN)) == 1
+    plan.reported(Visited(device_id="d", online=True, at=BEGIN, note="no presence was shown"))
+    assert plan.next(fleet, EVERY, BEGIN + EVERY / 2) == []
+    noted = [queue_of(device("d", online_at=moment(BEGIN), presence_at=shown, visit_note="no presence was shown"))]
+    assert VisitPlan(BEGIN).next(noted, EVERY, BEGIN + EVERY / 2) == []
+    assert len(plan.next(fleet, EVERY, BEGIN + EVERY)) == 1
+
+
+def test_the_last_chance_to_be_in_time_is_known() -> None:
+    fleet = [queue_of(device("d"))]
+
+    def chance(now: float) -> list[bool]:
+        return [last for _, last in VisitPlan(BEGIN).next(fleet, EVERY, BEGIN + now)]
+
+    assert chance(0.7 * EVERY) == []
+    assert chance((1 - RETRY) * EVERY - 1.0) == [False]
+    assert chance((1 - RETRY) * EVERY + 1.0) == [True]

@@ -9,7 +9,6 @@ library is freed by cutting its sockets.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
@@ -18,8 +17,6 @@ from uuid import uuid4
 
 from neonize.aioze import events as library_events
 from neonize.exc import NeonizeError
-from neonize.proto.Neonize_pb2 import Receipt
-from neonize.utils.enum import Presence
 
 from shardd.errors import ErrorClass
 from shardd.logs import get_logger
@@ -36,6 +33,7 @@ from shardd.transports.whatsapp.clients.library import (
     connect,
     parse_jid,
 )
+from shardd.transports.whatsapp.clients.receipts import Receipts
 from shardd.transports.whatsapp.clients.recent import RecentMessages, unanswered
 from shardd.transports.whatsapp.messages import failures
 from shardd.transports.whatsapp.messages.copies import Copies
@@ -53,26 +51,6 @@ GRACEFUL: Final = 1.0
 """Seconds for an orderly disconnect, before the sockets are cut."""
 END_TIMEOUT: Final = 10.0
 """Seconds in which a client whose sockets are cut must have ended."""
-
-PRESENT: Final = 1.0
-"""Seconds for which a presence is shown: while it is, the phone may show no notifications."""
-PUSH_NAME_WAIT: Final = 10.0
-"""Seconds that a presence waits for the account's name, which the phone sends after a pairing."""
-NO_PUSH_NAME: Final = "without PushName"
-"""In whatsmeow's ErrNoPushName."""
-WITHOUT_NAME: Final = (
-    "no presence was shown, because this session does not have the account's name yet: change the name in the phone's profile "
-    "once, and the phone sends it"
-)
-
-# Neonize.proto, Receipt.ReceiptType. A companion that its owner does not use confirms as inactive, which WhatsApp's apps do not
-# show; but it has the message (whatsmeow, receipt.go: SetForceActiveDeliveryReceipts).
-_RECEIPTS: Final = {
-    Receipt.DELIVERED: "delivered",
-    Receipt.INACTIVE: "delivered",
-    Receipt.READ: "read",
-    Receipt.PLAYED: "read",
-}
 
 _FAILURES: Final[tuple[tuple[Any, Callable[[Any], Failure]], ...]] = (
     (library_events.LoggedOutEv, failures.logged_out),
@@ -97,7 +75,7 @@ class ClientFailedError(Exception):
         self.failure = failure
 
 
-class UnreadableError(Exception):
+class NoReaderError(Exception):
     """No device of the recipient could be encrypted for; nothing left. `reason`: the library's words."""
 
     def __init__(self, reason: str) -> None:
@@ -168,10 +146,7 @@ class Client:
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._backlog = Backlog()
         self._callbacks = Callbacks()
-        self.recent = RecentMessages()
-        self._sends = 0
-        self._unclear: list[tuple[str, int, float]] = []
-        """Retry receipts that came during a send, whose message they may concern: its id is known when it ends."""
+        self._receipts = Receipts(device_id, partial(listener.receipt, self))
         self._calls: set[asyncio.Future[Any]] = set()
         self._closing: asyncio.Task[bool] | None = None
         self._register()
@@ -180,6 +155,11 @@ class Client:
     def alive(self) -> bool:
         """Logged in, and not known to have lost its connection."""
         return self._open and self.failure is None and self._closing is None
+
+    @property
+    def recent(self) -> RecentMessages:
+        """The messages that it can still encrypt again."""
+        return self._receipts.recent
 
     def silent_for(self) -> float:
         """Seconds since the server was last heard."""
@@ -210,32 +190,6 @@ class Client:
         """As `caught_up`, for as long as the messages take that arrived before the login."""
         await self._backlog.wait_for_end()
 
-    async def show_presence(self, timeout: float) -> str | None:
-        """Show this account as available and, a moment later, as unavailable; returns why that was not possible.
-
-        Without it WhatsApp deems the device inactive, and contacts may see no name. The library takes the name from the
-        session: the phone sends it some seconds after the pairing, and whenever it is changed there; an imported session
-        brings its own (whatsmeow, appstate.go: IndexSettingPushName).
-        """
-        end = asyncio.get_running_loop().time() + PUSH_NAME_WAIT
-        while True:
-            try:
-                await self.call(lambda: self.handle.send_presence(Presence.AVAILABLE), timeout)
-                await asyncio.sleep(PRESENT)
-                await self.call(lambda: self.handle.send_presence(Presence.UNAVAILABLE), timeout)
-            except NeonizeError as error:
-                if NO_PUSH_NAME not in str(error):
-                    return f"no presence was shown: {error}"
-                if asyncio.get_running_loop().time() >= end:
-                    return WITHOUT_NAME
-                await asyncio.sleep(PRESENT)
-            except ClientFailedError as error:
-                return f"no presence was shown: {error}"
-            except TimeoutError:
-                return "no presence was shown: WhatsApp did not answer in time"
-            else:
-                return None
-
     async def probe(self, timeout: float) -> bool:
         """Whether the server answers: one small round trip, bounded by `timeout` seconds."""
         try:
@@ -257,7 +211,7 @@ class Client:
     async def send(self, to: JID, message: Any, copies: Copies, timeout: float) -> str:
         """Hand a message over; returns its id once the server has taken it. `copies`: learns who can read it.
 
-        Raises ClientFailedError when nothing left, UnreadableError, NeonizeError with the library's text, or TimeoutError.
+        Raises ClientFailedError when nothing left, NoReaderError, NeonizeError with the library's text, or TimeoutError.
         Nothing of it leaves afterwards: a send without an answer is ended by closing the client, which makes the library report
         how far it got.
         """
@@ -269,7 +223,7 @@ class Client:
             if copies.unreadable:
                 self._fail(UNREADABLE)
                 await self.close()
-                raise UnreadableError(copies.reason)
+                raise NoReaderError(copies.reason)
             if not sending.done():
                 self._fail(
                     Failure(f"WhatsApp did not answer within {timeout:g} seconds", error_class=ErrorClass.TIMEOUT)
@@ -282,7 +236,7 @@ class Client:
             if copies.unreadable:
                 # It was blocked before it left; its close goes on by itself.
                 if before is None or before is UNREADABLE:
-                    raise UnreadableError(copies.reason) from None
+                    raise NoReaderError(copies.reason) from None
                 raise ClientFailedError(before) from None
             raise
         finally:
@@ -315,7 +269,7 @@ class Client:
             on(kind)(self._handler(partial(self._heard, read)))
         on(library_events.ConnectedEv)(self._handler(lambda _: resolve(self._logged_in)))
         on(library_events.DisconnectedEv)(self._handler(lambda _: None))
-        on(library_events.ReceiptEv)(self._handler(self._receipt))
+        on(library_events.ReceiptEv)(self._handler(self._receipts.received))
         on(library_events.MessageEv)(self._message)
         on(library_events.OfflineSyncPreviewEv)(self._handler(self._backlog.announced))
         on(library_events.OfflineSyncCompletedEv)(self._handler(self._backlog.finish))
@@ -336,7 +290,7 @@ class Client:
         Once it had left, the library would answer a phone that cannot read it with a copy, beside the one of the next try.
         """
         if (refused := unanswered(line)) is not None:
-            self._loop.call_soon_threadsafe(self._not_answered, *refused)
+            self._loop.call_soon_threadsafe(self._receipts.not_answered, *refused)
         if self._restricted and (report := failures.restriction_report(line)) is not None:
             self._loop.call_soon_threadsafe(self._listener.restriction, self, report)
         copies = self._copies
@@ -348,43 +302,10 @@ class Client:
             self._loop.call_soon_threadsafe(resolve, self._unreadable)
 
     async def _hand_over(self, to: JID, message: Any) -> Any:
-        self._sends += 1
-        try:
+        with self._receipts.sending():
             sent = await self.handle.send_message(to, message)
             self.recent.add(str(sent.ID), asyncio.get_running_loop().time(), group=to.Server == GROUP_SERVER)
             return sent
-        finally:
-            self._sends -= 1
-            if not self._sends:
-                self.recent.sends_ended()
-                unclear, self._unclear = self._unclear, []
-                for receipt in unclear:
-                    self._retry_receipt(*receipt)
-
-    def _receipt(self, event: Any) -> None:
-        at = float(event.Timestamp) or time.time()
-        source = event.MessageSource
-        if event.Type == Receipt.RETRY:
-            # Our own other devices get copies, too; whether they can read them says nothing about the recipient.
-            for message_id in () if source.IsFromMe else event.MessageIDs:
-                self._retry_receipt(message_id, source.Sender.Device, at)
-        elif kind := _RECEIPTS.get(event.Type):
-            self.recent.confirm(event.MessageIDs, sending=self._sends > 0)
-            self._listener.receipt(self, list(event.MessageIDs), kind, at)
-
-    def _not_answered(self, message_id: str, by: int) -> None:
-        """The library has the message, and could not encrypt it again."""
-        if self.recent.holds(message_id):
-            self._listener.receipt(self, [message_id], "unreadable", time.time(), by)
-
-    def _retry_receipt(self, message_id: str, by: int, at: float) -> None:
-        """A device asks for a message that it could not decrypt; the library answers from its memory, if it can."""
-        if self.recent.holds(message_id):
-            log.debug("retry receipt: answered", action="retry_receipt", device=self.device_id, message_id=message_id)
-        elif self._sends:
-            self._unclear.append((message_id, by, at))
-        else:
-            self._listener.receipt(self, [message_id], "unreadable", at, by)
 
     def _message(self, _: Any, event: Any) -> Coroutine[Any, Any, None]:
         """Called in a thread of the library, which schedules the coroutine in the event loop and does not wait for it."""

@@ -1,11 +1,10 @@
 """Which open clients are closed, and when to look again. Pure: facts in, a choice out.
 
-A client is worth its memory while its device is about to send, and while messages that it sent are not delivered: until then a
-recipient's phone may be unable to decrypt one, and only the client that sent it can encrypt it again (the library keeps its last
-messages in memory; whatsmeow, retry.go). Both are bounded. When room is needed, clients are closed in this order: those without
-either reason, then those with undelivered messages, then those whose device sends soon; within each, the least recently used
-first, and the one that sends latest. A client that is in use is never closed. For a visit only those are closed that nothing is
-wanted from.
+A client is worth its memory while its device sends, and while messages that it sent are not delivered: until then a recipient's
+phone may be unable to decrypt one, and only the client that sent it can encrypt it again (the library keeps its last messages in
+memory; whatsmeow, retry.go). Both are bounded. When room is needed, those without undelivered messages are closed first, and
+within each kind the least recently used. A client that is in use is never closed. For a visit only those are closed that nothing
+is wanted from, unless the visit would become late: then also one that has undelivered messages.
 
 Times are seconds of one monotonic clock.
 """
@@ -14,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum
 from typing import Final
 
 LOOKS: Final = 4
@@ -35,8 +34,15 @@ class OpenClient:
     """Messages that it sent and that no device of their recipient has confirmed."""
     undelivered_at: float = 0.0
     """When the last of these was sent."""
-    next_send: float | None = None
-    """When its device is due to send again; None: unknown."""
+
+
+class Purpose(Enum):
+    """What room is made for."""
+
+    SEND = "send"
+    VISIT = "visit"
+    LATE_VISIT = "late visit"
+    """It could not be repeated in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +50,12 @@ class Budget:
     """What open clients may take."""
 
     idle_close: float
-    """Seconds without use after which a client is closed; one whose device sends within them stays open."""
+    """Seconds without use after which a client is closed."""
     linger: float
     """Seconds for which a message that is not delivered keeps its client open."""
     needed: int = 0
     """Clients that have to be closed for others to open."""
-    for_visit: bool = False
-    """The others open for a visit: only clients that nothing is wanted from are closed for them."""
+    purpose: Purpose = Purpose.SEND
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +68,9 @@ class Choice:
     """The next look; None: when there is a client again."""
 
 
-class _Worth(IntEnum):
-    """Why a client is kept, the weakest reason first."""
-
-    NOTHING = 0
-    UNDELIVERED = 1
-    SENDS_SOON = 2
-
-
 def choose(clients: Sequence[OpenClient], budget: Budget, now: float) -> Choice:
     """Which of the open clients are closed now."""
-    free = sorted((one for one in clients if not one.busy), key=lambda one: _rank(one, budget, now))
+    free = sorted((one for one in clients if not one.busy), key=lambda one: (_is_needed(one, budget, now), one.used_at))
     due = [one for one in free if _closes_at(one, budget, now) <= now]
     others = [one for one in free if _closes_at(one, budget, now) > now and _may_close(one, budget, now)]
     more = max(0, budget.needed - len(due))
@@ -85,32 +82,24 @@ def choose(clients: Sequence[OpenClient], budget: Budget, now: float) -> Choice:
 
 def _may_close(client: OpenClient, budget: Budget, now: float) -> bool:
     """Whether it may be closed, before it is due, for another to open."""
-    return not budget.for_visit or (not client.hearing and _worth(client, budget, now) is _Worth.NOTHING)
+    match budget.purpose:
+        case Purpose.SEND:
+            return True
+        case Purpose.VISIT:
+            return not client.hearing and not _is_needed(client, budget, now)
+        case Purpose.LATE_VISIT:
+            return not client.hearing
 
 
-def _worth(client: OpenClient, budget: Budget, now: float) -> _Worth:
-    if client.next_send is not None and now <= client.next_send <= now + budget.idle_close:
-        return _Worth.SENDS_SOON
-    if client.undelivered and now < client.undelivered_at + budget.linger:
-        return _Worth.UNDELIVERED
-    return _Worth.NOTHING
-
-
-def _rank(client: OpenClient, budget: Budget, now: float) -> tuple[_Worth, float]:
-    worth = _worth(client, budget, now)
-    if worth is _Worth.SENDS_SOON and client.next_send is not None:
-        return worth, -client.next_send
-    return worth, client.used_at
+def _is_needed(client: OpenClient, budget: Budget, now: float) -> bool:
+    """Whether a recipient's phone may need it."""
+    return client.undelivered > 0 and now < client.undelivered_at + budget.linger
 
 
 def _closes_at(client: OpenClient, budget: Budget, now: float) -> float:
-    """When it is closed if nothing happens. A device that is due by then has sent, or is not going to."""
-    ends = [(now if client.hearing else client.used_at) + budget.idle_close]
-    if client.undelivered:
-        ends.append(client.undelivered_at + budget.linger)
-    if client.next_send is not None and _worth(client, budget, now) is _Worth.SENDS_SOON:
-        ends.append(client.next_send + budget.idle_close / LOOKS)
-    return max(ends)
+    """When it is closed if nothing happens."""
+    idle = (now if client.hearing else client.used_at) + budget.idle_close
+    return max(idle, client.undelivered_at + budget.linger) if client.undelivered else idle
 
 
 def _changes_at(client: OpenClient, budget: Budget, now: float) -> float:

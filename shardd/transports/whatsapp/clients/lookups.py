@@ -8,7 +8,7 @@ All of these raise `shardd.errors.SendError`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from neonize.exc import GetJIDFromStoreError, NeonizeError
 
@@ -17,6 +17,9 @@ from shardd.persons import GROUP_SERVER, HIDDEN_SERVER, USER_SERVER, of_number, 
 from shardd.transports.whatsapp.clients.client import Client, ClientFailedError
 from shardd.transports.whatsapp.clients.library import JID, format_jid, parse_jid
 from shardd.transports.whatsapp.messages.failures import SendContext, send_error, store_error
+
+AFTER_TIMEOUT: Final = 5.0
+"""Seconds for a question after the message, which is answered from the client's memory unless something has changed."""
 
 T = TypeVar("T")
 
@@ -79,6 +82,18 @@ async def readers_of(client: Client, address: JID, timeout: float) -> list[str]:
     asked = [address] if own is None else [address, own]
     devices = await ask(client, lambda: client.handle.get_user_devices(*asked), timeout)
     return [format_jid(device) for device in devices if own is None or device.User != own.User]
+
+
+async def readers_after(client: Client, jid: str) -> list[str] | None:
+    """The recipient's devices after a message to this JID: from the client, which keeps the list that it encrypted for.
+
+    Empty: it had none. None: that is not known now. `jid`: as `find_readers` returned it.
+    """
+    try:
+        hidden = await hidden_id(client, jid, AFTER_TIMEOUT)
+        return None if hidden is None else await readers_of(client, hidden, AFTER_TIMEOUT)
+    except SendError:
+        return None
 
 
 async def other_addresses(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from shardd.errors import DatabaseError, DeviceUnavailableError, ErrorClass
@@ -24,8 +23,10 @@ from shardd.tasks import TaskSet, wait_for_event
 from shardd.transports.base import Events
 from shardd.transports.egress.gate import Gate
 from shardd.transports.whatsapp.clients.client import Client, ClientFailedError
-from shardd.transports.whatsapp.clients.closing import LOOKS, Budget, Choice, OpenClient, choose
+from shardd.transports.whatsapp.clients.closing import LOOKS, Budget, Choice, Purpose, choose
 from shardd.transports.whatsapp.clients.library import LibraryLock
+from shardd.transports.whatsapp.clients.slot import HOLD, ClientSlot
+from shardd.transports.whatsapp.clients.visits import BUSY_RETRY, Visits
 from shardd.transports.whatsapp.messages.arrivals import Arrivals
 from shardd.transports.whatsapp.messages.failures import Failure, RestrictionReport
 from shardd.transports.whatsapp.messages.recipients import Restrictions
@@ -37,66 +38,11 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-HOLD: Final = 1.0
-"""Seconds between prepare and deliver in which a client is not closed."""
 CONNECT_COST: Final = 1.0
 """Seconds of a connect that count for `max_connecting`: after that it only waits for the network."""
-BUSY_RETRY: Final = 1.0
-"""Retry after, in seconds, for a device that this worker had no room for: it has no error, so the wait does not grow."""
-PRESENCE_SHARE: Final = 0.7
-"""Of `visit_every`: a login shows the presence if the last one is longer ago. A visit comes later than that."""
-GAVE_WAY: Final = "the visit gave way to a message, because all clients of this worker are in use (max_open_clients)"
-CUT_SHORT: Final = "no presence was shown, because the client was closed before it had heard all that waited"
 NOT_USED: Final = float("-inf")
 CLOSED_AT_ONCE: Final = 4
 """Clients that one sweep closes concurrently."""
-
-
-@dataclass(eq=False)
-class ClientSlot:
-    """A device's place in the pool: its lock, its client if there is one, and when that was used. Times are the event loop's.
-
-    Made once for each device and never removed: a task may be waiting for its lock.
-    """
-
-    device_id: str
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    client: Client | None = None
-    in_use: int = 0
-    used_at: float = 0.0
-    session: str | None = None
-    digest: str | None = None
-    """Of the session's keys."""
-    gone: Failure | None = None
-    """What ended the session, until the device has another or is paired again."""
-    presence_at: float | None = None
-    attended: Client | None = None
-    """The client that hears what waited for it; see `Clients._attend`."""
-    visited_since: float | None = None
-    """When it was used before a visit, if only that uses it now."""
-    _held_until: float = 0.0
-
-    def touch(self) -> None:
-        """It was used just now."""
-        self.used_at, self.visited_since = asyncio.get_running_loop().time(), None
-
-    def hold(self) -> None:
-        """It is about to be used: do not close it for a moment."""
-        self._held_until = asyncio.get_running_loop().time() + HOLD
-
-    def release(self) -> None:
-        """A use is over."""
-        self.in_use -= 1
-        self._held_until = 0.0
-        self.touch()
-
-    def facts(self) -> OpenClient | None:
-        """What is known about its client; None: it has none."""
-        if self.client is None:
-            return None
-        busy = bool(self.in_use) or self.lock.locked() or self._held_until > asyncio.get_running_loop().time()
-        undelivered, at = self.client.recent.undelivered()
-        return OpenClient(self.device_id, self.used_at, busy, self.attended is not None, undelivered, at)
 
 
 class Clients:
@@ -124,16 +70,17 @@ class Clients:
         self._reserved = 0
         self._freed = asyncio.Event()
         self._visit_over = asyncio.Event()
+        self._visits = Visits(settings, events, self._visit_over.set)
         self._choosing = asyncio.Lock()
         self._connecting = asyncio.Semaphore(settings.max_connecting)
-        self.visit_turn = asyncio.Semaphore(max(1, settings.max_connecting // 2))
-        """A visit holds one; it waits for that without its device's lock, so that its device's sends do not wait, too."""
-        self._visits: set[asyncio.Task[Client]] = set()
-        """Those that open a client."""
         self._sweeping: asyncio.Task[None] | None = None
         self._retiring = TaskSet()
-        self._attending = TaskSet()
         self._closed = False
+
+    @property
+    def visit_turn(self) -> asyncio.Semaphore:
+        """Held during a visit."""
+        return self._visits.turn
 
     @property
     def open_clients(self) -> int:
@@ -154,71 +101,18 @@ class Clients:
             await self._close_client(slot)
             return await self._rebuild(slot, device)
 
-    async def visit(self, device: DeviceSpec) -> None:
+    async def visit(self, device: DeviceSpec, *, late: bool) -> None:
         """Open a client for a moment, to hear what was sent to it; `Events.visited` follows. Raises DeviceUnavailableError.
 
-        It gives way to sends: it uses half of the logins at most (the caller holds a `visit_turn`), takes no room that a send
-        waits for or whose client is still of use, and does not keep a client open.
+        The caller holds a `visit_turn`. `late`: it could not be repeated in time.
         """
         slot = self._slot(device.id)
         before, used_at = slot.client, NOT_USED if slot.client is None else slot.used_at
-        visit = asyncio.create_task(self.get_or_refresh(device))
-        self._visits.add(visit)
-        try:
-            await asyncio.wait([visit])
-        finally:
-            self._visits.discard(visit)
-            visit.cancel()
-        if visit.cancelled():
-            raise DeviceUnavailableError(GAVE_WAY, retry_after=BUSY_RETRY)
-        client = visit.result()
+        client = await self._visits.open(self.get_or_refresh(device), late=late)
         if client is before:
             await self._check_session(client)
         slot.visited_since = used_at
-        self._attend(slot, client)
-
-    def _attend(self, slot: ClientSlot, client: Client) -> None:
-        """After a login, or at a visit: hear what waited, show the presence if that is due, and report."""
-        if slot.attended is not client:
-
-            def failed(error: Exception) -> None:
-                log.error("visit failed", action="visit", device=slot.device_id, exc_info=error)
-                note = f"unexpected: {type(error).__name__}: {error}"
-                self._events.visited(slot.device_id, online=False, note=note)
-
-            slot.attended = client
-            self._attending.start(self._hear(slot, client), failed)
-
-    async def _hear(self, slot: ClientSlot, client: Client) -> None:
-        try:
-            await client.heard_all()
-            if client.alive:
-                note, shown = None, self._presence_is_due(slot)
-                if shown and (note := await client.show_presence(self._settings.answer_timeout)) is None:
-                    slot.presence_at = asyncio.get_running_loop().time()
-                self._events.visited(slot.device_id, online=True, presence=shown and note is None, note=note)
-            else:
-                self._report_end(slot, client)
-        finally:
-            if slot.attended is client:
-                slot.attended = None
-                if slot.visited_since is not None:
-                    # Without a send since, it is closed as if the visit had not been.
-                    slot.used_at, slot.visited_since = slot.visited_since, None
-                    self._visit_over.set()
-
-    def _report_end(self, slot: ClientSlot, client: Client) -> None:
-        """Report a client that ended before it had heard all that waited. One that was opened for a send was online."""
-        if client.failure is not None:
-            self._events.visited(slot.device_id, online=False, note=client.failure.text)
-        elif slot.attended is client and slot.visited_since is not None:
-            self._events.visited(slot.device_id, online=False, note=GAVE_WAY)
-        else:
-            self._events.visited(slot.device_id, online=True, note=CUT_SHORT)
-
-    def _presence_is_due(self, slot: ClientSlot) -> bool:
-        every, now = self._settings.visit_every, asyncio.get_running_loop().time()
-        return bool(every) and (slot.presence_at is None or now >= slot.presence_at + every * PRESENCE_SHARE)
+        self._visits.attend(slot, client)
 
     @asynccontextmanager
     async def in_use(self, client: Client) -> AsyncIterator[None]:
@@ -248,7 +142,7 @@ class Clients:
         self._closed = True
         if self._sweeping is not None:
             self._sweeping.cancel()
-        await self._attending.end()
+        await self._visits.end()
         await asyncio.gather(*(self.close_device(device_id) for device_id in tuple(self._slots)))
         await self._retiring.end()
 
@@ -334,7 +228,7 @@ class Clients:
         slot.client, slot.session = client, session
         slot.touch()
         self._sweep()
-        self._attend(slot, client)
+        self._visits.attend(slot, client)
         return client
 
     def _make(self, device: DeviceSpec, session: str) -> Client:
@@ -409,18 +303,17 @@ class Clients:
         async with self._choosing:
             while self._reserved >= self._settings.max_open_clients:
                 self._freed.clear()
-                visiting = asyncio.current_task() in self._visits
-                if close := self._choose(self._slots.values(), needed=1, for_visit=visiting).close:
+                purpose = self._visits.purpose
+                if close := self._choose(self._slots.values(), needed=1, purpose=purpose).close:
                     return self._slots[close[0]]
-                if visiting:
-                    raise DeviceUnavailableError(GAVE_WAY, retry_after=BUSY_RETRY)
-                for visit in self._visits:
-                    visit.cancel()
+                if purpose is not Purpose.SEND:
+                    raise self._visits.gave_way()
+                self._visits.give_way()
                 await wait_for_event(self._freed, HOLD)
         return None
 
-    def _choose(self, slots: Iterable[ClientSlot], *, needed: int = 0, for_visit: bool = False) -> Choice:
-        budget = Budget(self._settings.idle_close, self._settings.linger, needed, for_visit)
+    def _choose(self, slots: Iterable[ClientSlot], *, needed: int = 0, purpose: Purpose = Purpose.SEND) -> Choice:
+        budget = Budget(self._settings.idle_close, self._settings.linger, needed, purpose)
         facts = [one for slot in slots if (one := slot.facts()) is not None]
         return choose(facts, budget, asyncio.get_running_loop().time())
 

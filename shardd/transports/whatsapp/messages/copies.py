@@ -1,9 +1,11 @@
 """Who could read a message, from what the library logs while it encrypts it.
 
-whatsmeow encrypts a message for each device of a list in turn (`send.go`, `encryptMessageForDevices`, August 2026). A device that
-it cannot encrypt for is left out with a warning, and the message is sent all the same, even if none is left: WhatsApp
+whatsmeow encrypts a message for each device of a list in turn (`send.go`, `encryptMessageForDevices`, August 2026). A device
+that it cannot encrypt for is left out with a warning, and the message is sent all the same, even if none is left: WhatsApp
 acknowledges it, and the call succeeds. The warning names the message and the device; the reason may be in an earlier one
-(`prekeys.go`, `fetchPreKeysNoError`). An empty device list leaves no trace, so it has to be asked for before the message.
+(`prekeys.go`, `fetchPreKeysNoError`). An empty device list leaves no trace, so the list is asked for before the message, and
+again after it: the library drops one that WhatsApp reports as changed (`notification.go`, `handleDeviceNotification`), and
+asks anew while it sends.
 """
 
 from __future__ import annotations
@@ -47,6 +49,10 @@ class Copies:
         elif match := _NO_BUNDLE.fullmatch(line):
             self._bundle_errors[match["device"]] = match["error"]
 
+    def encrypted_for(self, devices: Iterable[str]) -> None:
+        """These are the recipient's devices that the library had when it encrypted the message."""
+        self._devices = frozenset(devices)
+
     @property
     def unreadable(self) -> bool:
         """Whether no device of the recipient gets a copy."""
@@ -54,7 +60,7 @@ class Copies:
 
     @property
     def reason(self) -> str:
-        """Why the first device that got no copy got none; empty if all got one."""
+        """Why the first device that got no copy got none; empty if all got one, or if there was none."""
         ours = self._left_out if self._devices is None else self._left_out.keys() & self._devices
         return next((error for device, error in self._left_out.items() if device in ours), "")
 

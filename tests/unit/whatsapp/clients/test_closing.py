@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardd.transports.whatsapp.clients.closing import Budget, OpenClient, choose
+from shardd.transports.whatsapp.clients.closing import Budget, OpenClient, Purpose, choose
 
 NOW = 1000.0
 IDLE, LINGER = 60.0, 300.0
@@ -21,8 +21,8 @@ def client(device_id: str, idle: float = 0.0, *, sent: float | None = None, **fa
     return OpenClient(device_id, NOW - idle, **undelivered, **facts)
 
 
-def closed(*clients: OpenClient, needed: int = 0, for_visit: bool = False) -> str:
-    return " ".join(choose(clients, Budget(IDLE, LINGER, needed, for_visit), NOW).close)
+def closed(*clients: OpenClient, needed: int = 0, purpose: Purpose = Purpose.SEND) -> str:
+    return " ".join(choose(clients, Budget(IDLE, LINGER, needed, purpose), NOW).close)
 
 
 @pytest.mark.parametrize(
@@ -36,40 +36,44 @@ def closed(*clients: OpenClient, needed: int = 0, for_visit: bool = False) -> st
         ({"idle": 299.0, "sent": 299.0}, False),
         ({"idle": 300.0, "sent": 300.0}, True),
         ({"idle": 10.0, "sent": 900.0}, False),
-        ({"idle": 9999.0, "next_send": NOW + 59.0}, False),
-        ({"idle": 9999.0, "next_send": NOW + 61.0}, True),
-        ({"idle": 9999.0, "next_send": NOW - 1.0}, True),
     ],
 )
 def test_a_client_is_closed_when_it_is_of_no_use(facts: dict[str, Any], closes: bool) -> None:
     assert closed(client("a", **facts)) == ("a" if closes else "")
 
 
-def test_room_is_made_by_the_delivered_first_then_the_undelivered_then_who_sends_latest() -> None:
+def test_room_is_made_by_the_delivered_first_then_the_undelivered() -> None:
     clients = [
-        client("soon", 30.0, next_send=NOW + 5.0),
-        client("later", 30.0, next_send=NOW + 50.0),
         client("waits", 20.0, sent=20.0),
         client("waits longer", 40.0, sent=40.0),
         client("fresh", 1.0),
         client("used", 50.0, busy=True),
         client("old", 9.0, hearing=True),
     ]
-    order = ["old", "fresh", "waits longer", "waits", "later", "soon"]
+    order = ["old", "fresh", "waits longer", "waits"]
     for needed in range(len(order) + 2):
         assert closed(*clients, needed=needed) == " ".join(order[:needed])
 
 
 def test_a_visit_closes_only_clients_that_nothing_is_wanted_from() -> None:
+    visit = Purpose.VISIT
     wanted = [
-        client("sends", 30.0, next_send=NOW + 5.0),
         client("waits", 20.0, sent=20.0),
         client("used", 50.0, busy=True),
         client("hears", 9.0, hearing=True),
     ]
-    assert closed(*wanted, needed=2, for_visit=True) == ""
-    assert closed(*wanted, client("old", 9.0), client("older", 10.0), needed=1, for_visit=True) == "older"
-    assert closed(*wanted, client("over", 400.0, sent=300.0), needed=1, for_visit=True) == "over"
+    assert closed(*wanted, needed=2, purpose=visit) == ""
+    assert closed(*wanted, client("old", 9.0), client("older", 10.0), needed=1, purpose=visit) == "older"
+    assert closed(*wanted, client("over", 400.0, sent=300.0), needed=1, purpose=visit) == "over"
+
+
+def test_a_visit_that_would_become_late_closes_also_one_that_only_lingers() -> None:
+    late = Purpose.LATE_VISIT
+    used = [client("used", 50.0, busy=True), client("hears", 9.0, hearing=True)]
+    lingers = [client("waits", 20.0, sent=20.0), client("waits longer", 40.0, sent=40.0)]
+    assert closed(*used, needed=2, purpose=late) == ""
+    assert closed(*used, *lingers, needed=1, purpose=late) == "waits longer"
+    assert closed(*used, *lingers, client("old", 9.0), needed=1, purpose=late) == "old"
 
 
 def test_what_closes_anyway_makes_room_and_nothing_else_is_closed_for_it() -> None:
@@ -86,7 +90,6 @@ def test_what_closes_anyway_makes_room_and_nothing_else_is_closed_for_it() -> No
             hearing=st.booleans(),
             undelivered=st.integers(0, 3),
             undelivered_at=st.floats(NOW - 1000, NOW),
-            next_send=st.none() | st.floats(NOW - 100, NOW + 200),
         ),
         max_size=8,
     ),
@@ -103,6 +106,6 @@ def test_the_choice_is_safe_bounded_and_in_time(clients: list[OpenClient], neede
     if choice.look_again is not None:
         assert NOW + IDLE / 4 <= choice.look_again <= NOW + IDLE
     # Without a send meanwhile, every client is closed in the end, whatever is undelivered.
-    late = NOW + IDLE + LINGER + 201.0
-    idle = [replace(one, busy=False, hearing=False, next_send=None) for one in clients]
+    late = NOW + IDLE + LINGER + 1.0
+    idle = [replace(one, busy=False, hearing=False) for one in clients]
     assert len(choose(idle, budget, late).close) == len(clients)

@@ -6,13 +6,17 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from shardd.transports.whatsapp.clients.pool import Clients
+import pytest
+
+from shardd.transports.whatsapp.clients import visits as visits_module
+from shardd.transports.whatsapp.clients.slot import ClientSlot
+from shardd.transports.whatsapp.clients.visits import Visits
 
 HANG = 30.0
 
 
 class Hearing:
-    """A client as far as `Clients` hears with it: it has heard all, and its presence takes until a test ends it."""
+    """A client as far as `Visits` hears with it: it has heard all, and its presence takes until a test ends it."""
 
     alive = True
     failure = None
@@ -25,10 +29,15 @@ class Hearing:
     async def heard_all(self) -> None:
         """At once."""
 
-    async def show_presence(self, timeout: float) -> str | None:
-        self.shows.set()
-        await self.go_on.wait()
+
+@pytest.fixture(autouse=True)
+def presence(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def show_presence(client: Hearing, timeout: float) -> str | None:
+        client.shows.set()
+        await client.go_on.wait()
         return None
+
+    monkeypatch.setattr(visits_module, "show_presence", show_presence)
 
 
 class Seen:
@@ -41,27 +50,26 @@ class Seen:
         self.visits.put_nowait((device_id, online, note))
 
 
-def make_clients(events: Seen) -> Clients:
-    settings: Any = SimpleNamespace(max_connecting=2, visit_every=60.0, answer_timeout=HANG, idle_close=60.0)
-    nothing: Any = None
-    return Clients(settings, nothing, nothing, events, nothing, restrictions=nothing)  # type: ignore[arg-type]  # only `visited`
+def make_visits(events: Seen) -> Visits:
+    settings: Any = SimpleNamespace(max_connecting=2, visit_every=60.0, answer_timeout=HANG)
+    return Visits(settings, events, over=lambda: None)  # type: ignore[arg-type]  # only `visited`
 
 
 async def test_an_older_client_leaves_the_visit_of_a_newer_one_alone() -> None:
     seen = Seen()
-    clients = make_clients(seen)
-    slot, older, newer = clients._slot("a"), Hearing(), Hearing()
-    clients._attend(slot, older)  # type: ignore[arg-type]
+    visits = make_visits(seen)
+    slot, older, newer = ClientSlot("a"), Hearing(), Hearing()
+    visits.attend(slot, older)  # type: ignore[arg-type]
     async with asyncio.timeout(HANG):
         await older.shows.wait()
-        clients._attend(slot, newer)  # type: ignore[arg-type]
+        visits.attend(slot, newer)  # type: ignore[arg-type]
         slot.visited_since = 5.0
         older.go_on.set()
         assert await seen.visits.get() == ("a", True, None)
         assert (slot.attended, slot.visited_since) == (newer, 5.0)
         newer.go_on.set()
         assert await seen.visits.get() == ("a", True, None)
-        await clients._attending.end()
+        await visits.end()
     assert (slot.attended, slot.visited_since, slot.used_at) == (None, None, 5.0)
 
 
@@ -71,7 +79,7 @@ async def test_a_defect_while_a_client_hears_is_reported_as_a_failed_visit() -> 
             raise RuntimeError("a defect")
 
     seen = Seen()
-    clients = make_clients(seen)
-    clients._attend(clients._slot("a"), Broken())  # type: ignore[arg-type]
+    visits = make_visits(seen)
+    visits.attend(ClientSlot("a"), Broken())  # type: ignore[arg-type]
     async with asyncio.timeout(HANG):
         assert await seen.visits.get() == ("a", False, "unexpected: RuntimeError: a defect")
