@@ -24,6 +24,7 @@ class EventKind(StrEnum):
     JOB_READ = "job.read"
     JOB_UNREADABLE = "job.unreadable"  # a device of the recipient could not decrypt it
     MESSAGE_RECEIVED = "message.received"  # somebody wrote to a device
+    MESSAGE_MEDIA = "message.media"  # the file of such a message was downloaded, or could not be
     OPT_OUT_TAKEN_BACK = "opt_out.taken_back"  # a person asked for messages again
     DEVICE_STATE = "device.state"  # a device was added, paused, resumed or removed, or is in another state
 

@@ -22,6 +22,23 @@ MAX_SIZE: Final = 2**62
 _OPT_OUT_KINDS: Final = frozenset({"text", "button", "list", "edit"})
 
 
+class MediaSource(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where the encrypted file of a message is, and its key. A secret: whoever has it can read the file."""
+
+    kind: str
+    """Of the keys that are derived from `key`: image, video, audio or document."""
+    path: str
+    """At WhatsApp's storage, with its query."""
+    key: bytes
+    plain_sha256: bytes
+    sealed_sha256: bytes
+    """Of the encrypted file."""
+
+    def __repr__(self) -> str:
+        """Without the key, for logs and errors."""
+        return "MediaSource(…)"
+
+
 class IncomingMedia(msgspec.Struct, frozen=True, omit_defaults=True):
     """The file of a message, as the sender describes it."""
 
@@ -29,6 +46,10 @@ class IncomingMedia(msgspec.Struct, frozen=True, omit_defaults=True):
     size: int | None = None
     """Bytes."""
     name: str | None = None
+    source: MediaSource | None = None
+    """None: it is not to be downloaded, or cannot be."""
+    unavailable: str | None = None
+    """Why it cannot be."""
 
     def __post_init__(self) -> None:
         """Adapt what the sender claims."""

@@ -38,6 +38,8 @@ UNFINISHED: Final = 60.0
 """Seconds after which a file without a valid checksum is damaged; a younger one may be being written."""
 OPT_OUT: Final = ".stop"
 """Ending of the file of an opt-out, which must be in force before it is stored."""
+HELD: Final = ".media"
+"""Ending of the file of a message that is stored, and whose own file is to be downloaded."""
 _NAME: Final = re.compile(rf"[0-9]{{20}}-[0-9]+-[0-9]+({re.escape(OPT_OUT)})?")
 
 _encoder = msgspec.json.Encoder()
@@ -154,6 +156,20 @@ class IncomingSpool:
             if data.endswith(b"\n") or age > UNFINISHED:
                 self.set_aside(name)
             return None
+
+    def hold(self, name: str) -> str:
+        """A message is stored, except for the file that it describes; returns the new name. Raises OSError."""
+        held = name + HELD
+        (self.folder / name).rename(self.folder / held)
+        return held
+
+    def held(self) -> list[str]:
+        """The names of messages that wait for their files, oldest first. Raises OSError."""
+        try:
+            names = [path.name for path in self.folder.iterdir()]
+        except FileNotFoundError:
+            return []
+        return sorted(name for name in names if name.endswith(HELD) and _NAME.fullmatch(name.removesuffix(HELD)))
 
     def delete(self, name: str) -> None:
         """Everything that it causes is stored. Raises OSError."""

@@ -162,6 +162,8 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     """Words by which they take that back."""
     inbox: list[str] | None = None
     """`inbox.include` of the config; None: of incoming messages, only opt-outs are kept."""
+    inbox_media: bool = False
+    """Whether files of incoming messages are to be downloaded."""
 
 
 class SendJob(msgspec.Struct, frozen=True, tag="send_job"):

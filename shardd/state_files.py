@@ -34,8 +34,11 @@ _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _CAREFULLY: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
-def open_state_folder(state_dir: Path) -> int:
-    """A descriptor of the state folder. Raises UnsafeFileError when files in it are not safe, OSError."""
+def open_state_folder(state_dir: Path, setting: str = "state_dir") -> int:
+    """A descriptor of the state folder. Raises UnsafeFileError when files in it are not safe, OSError.
+
+    `setting`: the one that names this folder, for errors.
+    """
     fd = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     found, me = os.fstat(fd), os.geteuid()
     if found.st_uid not in (0, me):
@@ -48,7 +51,7 @@ def open_state_folder(state_dir: Path) -> int:
     else:
         return fd
     os.close(fd)
-    raise UnsafeFileError(f"state_dir {state_dir} {flaw}")
+    raise UnsafeFileError(f"{setting} {state_dir} {flaw}")
 
 
 def open_folder(state_dir: Path, name: str, *, make: bool = False) -> int:

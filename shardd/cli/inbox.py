@@ -79,6 +79,14 @@ def show(message_id: str, as_json: bool, config: Config) -> None:
         make_console().print(make_facts(_facts(message)))
 
 
+def _file(message: InboxMessage) -> str:
+    if message.media_path is not None:
+        return message.media_path
+    if message.media_error is not None:
+        return f"not downloaded: {message.media_error}"
+    return "" if message.media_node is None else "being downloaded"
+
+
 def _facts(message: InboxMessage) -> Facts:
     size = "" if message.media_size is None else f"{message.media_size:,} bytes"
     return [
@@ -98,6 +106,8 @@ def _facts(message: InboxMessage) -> Facts:
         ("answers", message.quoted_id),
         ("which is job", "" if message.job_id is None else str(message.job_id)),
         ("media", ", ".join(filter(None, (message.media_type, size, message.media_name)))),
+        ("file", _file(message)),
+        ("on node", message.media_node),
         ("details", "" if message.details is None else json.dumps(message.details, ensure_ascii=False)),
         ("message id", message.message_id),
         ("text", Lines(message.text)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,8 @@ from shardd.queue.values import array
 
 MessageKey = tuple[str, str]
 """(device id, message id)."""
+MediaPlan = tuple[str | None, str | None]
+"""The node that downloads a message's file, or why none does."""
 
 
 class Inbox(Statements):
@@ -31,13 +33,53 @@ class Inbox(Statements):
         rows = await self._database.rows(Record, "jobs_of_messages", params)
         return {(row["device_id"], row["message_id"]): row["job_id"] for row in rows}
 
-    async def store(self, messages: Sequence[Incoming], jobs: Mapping[MessageKey, int]) -> int:
+    async def store(
+        self, messages: Sequence[Incoming], jobs: Mapping[MessageKey, int], plan: Callable[[Incoming], MediaPlan]
+    ) -> int:
         """Store messages, each with its event, in one transaction; returns how many are new.
 
         `jobs`: see `jobs_of`. Raises DatabaseError; RefusedDataError when the database refuses one of them.
         """
-        rows = [msgspec.json.encode(_row(message, jobs)).decode() for message in messages]
+        rows = [msgspec.json.encode(_row(message, jobs, plan(message))).decode() for message in messages]
         return int(await self._database.value("store_incoming", {"rows": array(list(rows))}))
+
+    async def is_media_awaited(self, message: Incoming, node: str) -> bool:
+        """Whether the row of a message still awaits its file from this node. Raises DatabaseError."""
+        return bool(await self._database.value("is_media_awaited", {**_key(message), "node": node}))
+
+    async def set_media(
+        self, message: Incoming, node: str, *, path: str | None = None, error: str | None = None
+    ) -> bool:
+        """The file of a message is at `path`, or was not downloaded because of `error`; with an event if that is new.
+
+        False: the row is deleted, or has its file. Raises DatabaseError.
+        """
+        params = {**_key(message), "node": node, "path": path, "error": error}
+        return await self._database.value("set_media", params) is not None
+
+    async def lose_media(self, node: str, awaited: Sequence[str], *, after: float, error: str) -> int:
+        """Set an `error` for what awaits a file from this node for `after` seconds and is not of the message ids `awaited`.
+
+        Returns for how many. Raises DatabaseError.
+        """
+        params = {"node": node, "message_ids": list(awaited), "after": after, "error": error}
+        return int(await self._database.value("lose_media", params))
+
+    async def awaited_media(self, node: str, message_ids: Sequence[str]) -> set[str]:
+        """Those of these messages that still await their files from a node. Raises DatabaseError."""
+        return set(await self._database.column("awaited_media", {"node": node, "message_ids": list(message_ids)}))
+
+    async def known_media(self, node: str, paths: Sequence[str]) -> set[str]:
+        """Those of these files of a node that messages have. Raises DatabaseError."""
+        return set(await self._database.column("known_media", {"node": node, "paths": list(paths)}))
+
+    async def deleted_media(self, node: str, most: int) -> list[str]:
+        """Files of a node whose messages are deleted. Raises DatabaseError."""
+        return await self._database.column("deleted_media", {"node": node, "most": most})
+
+    async def forget_deleted_media(self, node: str, paths: Sequence[str]) -> None:
+        """These files are gone. Raises DatabaseError."""
+        await self._database.execute("forget_deleted_media", {"node": node, "paths": list(paths)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +105,9 @@ class InboxMessage:
     media_type: str | None
     media_size: int | None
     media_name: str | None
+    media_node: str | None
+    media_path: str | None
+    media_error: str | None
     opt_out: bool
     written_at: datetime
     received_at: datetime
@@ -83,12 +128,19 @@ class InboxAdmin(Statements):
         return first(await self._database.rows_for(InboxMessage, "show_message", {"id": message_id}))
 
 
-def _row(message: Incoming, jobs: Mapping[MessageKey, int]) -> dict[str, Any]:
-    media = message.media or IncomingMedia()
+def _key(message: Incoming) -> dict[str, Any]:
     return {
         "device_id": message.device_id,
         "message_id": message.message_id,
         "sender": next(iter(message.addresses), ""),
+    }
+
+
+def _row(message: Incoming, jobs: Mapping[MessageKey, int], plan: MediaPlan) -> dict[str, Any]:
+    media = message.media or IncomingMedia()
+    node, error = plan
+    return {
+        **_key(message),
         "number": message.number,
         "lid": message.lid,
         "name": message.name,
@@ -104,6 +156,8 @@ def _row(message: Incoming, jobs: Mapping[MessageKey, int]) -> dict[str, Any]:
         "media_type": media.mime_type,
         "media_size": media.size,
         "media_name": media.name,
+        "media_node": node,
+        "media_error": error,
         "opt_out": message.opt_out,
         "written_at": message.at,
     }

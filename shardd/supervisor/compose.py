@@ -51,6 +51,7 @@ from shardd.supervisor.dispatch.router import Router
 from shardd.supervisor.dispatch.verdicts import Death
 from shardd.supervisor.inbound.cloud_webhook import make_cloud_webhook
 from shardd.supervisor.inbound.inbox import InboxWriter
+from shardd.supervisor.inbound.media.downloads import MediaDownloads
 from shardd.supervisor.inbound.opt_out_answers import OptOutAnswers
 from shardd.supervisor.inbound.opt_outs import OptOutCheck, OptOutInbox
 from shardd.supervisor.inbound.path_webhook import make_path_webhooks
@@ -147,11 +148,26 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     # Dispatch
     in_flight, poison = InFlight(), PoisonJobs()
     opt_outs = OptOutInbox(OptOuts(pools.opt_outs), config, partial(numbers_of, sessions_dsn))
+
+    def proxy_of(device_id: str) -> str | None:
+        """Of a device's connections."""
+        queue = scheduler.queues.get(device_id)
+        return (None if queue is None else queue.device.spec.proxy) or current.config.transports.whatsapp.proxy
+
+    spool = IncomingSpool(config.state_dir)
+    media = MediaDownloads(
+        Inbox(pools.general),
+        spool,
+        steps.add("deleting files of messages"),
+        config=config,
+        proxy_of=proxy_of,
+    )
     inbox = InboxWriter(
         Inbox(pools.incoming),
-        IncomingSpool(config.state_dir),
+        spool,
         OptOuts(pools.incoming),
         opt_outs=opt_outs,
+        media=media,
         config=config,
         spool_errors=lambda: [shard.spool_error for shard in workers.shards if shard.spool_error is not None],
     )
@@ -301,6 +317,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         workers.configure(config)
         opt_outs.configure(config)
         inbox.configure(config)
+        media.configure(config)
         webhooks.configure(config.webhooks)
         scheduler.limits_changed(time.monotonic())
         router.wake()
@@ -318,7 +335,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         webhooks=webhooks.statuses,
         reporters=(
             *(defects, poison, workers, keeper, scheduler, state_watch, recovery, opt_outs, inbox, steps, bindings),
-            *(claim_watch, events, server_watch, visits, receipts, forgetting),
+            *(claim_watch, events, server_watch, visits, receipts, forgetting, media),
         ),
         notes=(
             lambda: recovery.notes,
@@ -386,6 +403,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         router,
         webhooks,
         opt_outs,
+        media,
         inbox,
         answers,
         receipts,

@@ -62,6 +62,8 @@ class Surroundings:
     """Where incoming messages are written; None: nowhere."""
     inbox: Collection[str] | None = None
     """`inbox.include` of the config; None: only opt-outs are kept."""
+    inbox_media: bool = False
+    """Whether files of incoming messages are to be downloaded: then their keys are kept until that is done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -191,6 +191,7 @@ class Worker:
             opt_out_words=OptOutWords(setup.opt_out_words, setup.take_back_words),
             spool=self._spool,
             inbox=setup.inbox,
+            inbox_media=setup.inbox_media,
         )
         self._transports = Transports(setup.transports, surroundings, self)
         self._sender = Sender(

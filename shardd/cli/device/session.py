@@ -83,6 +83,7 @@ class SessionContext:
             opt_out_words=list(words.words or ()),
             take_back_words=list(words.take_back_words or ()),
             include=list(inbox.include or ()) if inbox.keep else None,
+            media=inbox.downloads,
         )
 
     async def close_client(self, device_id: str) -> None:

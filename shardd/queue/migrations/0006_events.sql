@@ -206,7 +206,7 @@ DECLARE
     last_id  bigint := 0;
     patterns text[] := shardd.kind_patterns(kinds);
     bound    jsonb := shardd.bindings();
-    hidden   text := CASE WHEN bound IS NULL AND NOT shardd.reads_inbox() THEN 'message.received' END;
+    hidden   text[] := CASE WHEN bound IS NULL AND NOT shardd.reads_inbox() THEN '{message.received,message.media}' ELSE '{}' END;
     fine     boolean;
 BEGIN
     IF after IS NOT NULL THEN
@@ -227,7 +227,7 @@ BEGIN
           FROM shardd.all_events e
          WHERE (e.xid, e.id) > (last_xid, last_id) AND e.xid < pg_snapshot_xmin(pg_current_snapshot())
            AND CASE WHEN coalesce(bound ?| array['device:' || e.device_id, 'group:' || e.device_group, 'campaign:' || e.campaign], true)
-                    THEN e.kind LIKE ANY (patterns) AND e.kind IS DISTINCT FROM hidden END
+                    THEN e.kind LIKE ANY (patterns) AND e.kind <> ALL (hidden) END
          ORDER BY e.xid, e.id LIMIT most;
 END $$;
 

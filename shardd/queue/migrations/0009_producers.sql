@@ -276,7 +276,7 @@ END $$;
 -- Events for sessions that are not bound.
 CREATE VIEW shardd.unbound_events AS
     SELECT id, at, kind, job_id, device_id, campaign, reference, data, xid, event_id FROM shardd.all_events
-     WHERE kind <> 'message.received' OR (SELECT shardd.reads_inbox());
+     WHERE kind NOT IN ('message.received', 'message.media') OR (SELECT shardd.reads_inbox());
 
 -- What producers read while no role is bound; guard_producers adds the filters.
 CREATE VIEW shardd.outcomes AS SELECT * FROM shardd.all_outcomes;

@@ -22,6 +22,9 @@ CREATE TABLE shardd.messages (
     media_type  text,                      -- MIME type
     media_size  bigint,                    -- bytes
     media_name  text,
+    media_node  text,                      -- the node that downloads the file, or has it; NULL: it is not downloaded
+    media_path  text,                      -- of the file on that node; NULL: it is not there (yet)
+    media_error text,                      -- why not; the next attempt may succeed
     opt_out     boolean NOT NULL,          -- it was taken as an opt-out
     written_at  timestamptz NOT NULL,      -- by the sender's clock or the platform's
     received_at timestamptz NOT NULL DEFAULT now(),
@@ -40,8 +43,9 @@ CREATE FUNCTION shardd.message_data(message shardd.messages) RETURNS jsonb LANGU
         'number', message.number, 'lid', message.lid, 'name', message.name, 'chat', message.chat, 'own', message.own,
         'status', message.status, 'kind', message.kind, 'text', message.text, 'choice', message.choice,
         'quoted_id', message.quoted_id, 'job_id', message.job_id, 'details', message.details,
-        'media', CASE WHEN coalesce(message.media_type, message.media_name) IS NOT NULL OR message.media_size IS NOT NULL
-                      THEN jsonb_build_object('type', message.media_type, 'size', message.media_size, 'name', message.media_name) END,
+        'media', CASE WHEN num_nonnulls(message.media_type, message.media_name, message.media_size, message.media_error) > 0
+                      THEN jsonb_build_object('type', message.media_type, 'size', message.media_size, 'name', message.media_name,
+                                              'node', message.media_node, 'path', message.media_path, 'error', message.media_error) END,
         'opt_out', message.opt_out, 'written_at', shardd.iso_time(message.written_at),
         'received_at', shardd.iso_time(message.received_at)));
 

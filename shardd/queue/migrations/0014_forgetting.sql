@@ -108,7 +108,7 @@ BEGIN
                 THEN o.recipient IS DISTINCT FROM 'forgotten'
                      AND (o.job_id = ANY (jobs) OR (o.recipient ~ pattern OR o.recipient ~ '[0-9][^0-9]+[0-9]')
                                                    AND shardd.names_one_of(o.recipient, addresses))
-                WHEN o.kind IN ('message.received', 'opt_out.taken_back')
+                WHEN o.kind IN ('message.received', 'message.media', 'opt_out.taken_back')
                 THEN (o.detail::text ~ pattern OR length(o.detail::text) <= 200) AND shardd.names_one_of(o.detail::text, addresses) END;
     GET DIAGNOSTICS erased = ROW_COUNT;
     PERFORM set_config('shardd.maintains_outbox', '', true);

@@ -28,6 +28,7 @@ from shardd.opt_out_words import OptOutWords
 from shardd.persons import recipient_at
 from shardd.queue.inbox import Inbox, MessageKey
 from shardd.queue.opt_outs import OptedOut, OptOuts
+from shardd.supervisor.inbound.media.downloads import MediaDownloads
 from shardd.supervisor.inbound.opt_outs import OptOutInbox
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.services import Service
@@ -87,6 +88,7 @@ class InboxWriter(Service):
         persons: OptOuts,
         *,
         opt_outs: OptOutInbox,
+        media: MediaDownloads,
         config: Config,
         spool_errors: Callable[[], Sequence[str]],
     ) -> None:
@@ -99,6 +101,7 @@ class InboxWriter(Service):
         self._spool = spool
         self._persons = persons
         self._opt_outs = opt_outs
+        self._media = media
         self._spool_errors = spool_errors
         self._waiting: dict[_Waiting, None] = {}
         """All of them, the oldest first."""
@@ -288,7 +291,7 @@ class InboxWriter(Service):
             return
         try:
             await self._persons.learn(pair for _, message in ready for pair in _pairs(message))
-            await self._inbox.store([message for _, message in ready], jobs)
+            await self._inbox.store([message for _, message in ready], jobs, self._media.plan)
         except (RefusedDataError, BlockedError) as error:
             if len(ready) > 1:
                 await self._store_each([one for one, _ in ready])
@@ -297,8 +300,8 @@ class InboxWriter(Service):
             else:
                 self._refused(*ready[0], error)
             return
-        for one, _ in ready:
-            self._forget(one)
+        for one, message in ready:
+            self._forget(one, message)
 
     async def _store_each(self, batch: Sequence[_Waiting]) -> None:
         """Raises DatabaseError, also when so many are blocked that the table may be."""
@@ -316,7 +319,7 @@ class InboxWriter(Service):
         if message is None or not await self._take_back(one, message):
             return None
         if self._include is None:
-            self._forget(one)
+            self._forget(one, message)
             return None
         return one, message
 
@@ -360,10 +363,15 @@ class InboxWriter(Service):
             self._set_aside(one.name)
         self._drop(one)
 
-    def _forget(self, one: _Waiting) -> None:
-        """It is stored; its file goes, unless it is an opt-out that is not on the list yet."""
+    def _forget(self, one: _Waiting, message: Incoming) -> None:
+        """It is stored; its file goes, unless it is an opt-out that is not on the list yet, or has a file to be downloaded."""
         del self._waiting[one]
-        if not one.opt_out_open:
+        if one.opt_out_open:
+            return
+        if self._media.awaits(message):
+            if self._media.take(message, one.name):
+                self._gone(one)
+        else:
             self._delete(one)
 
     def _drop(self, one: _Waiting) -> None:

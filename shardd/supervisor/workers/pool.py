@@ -260,6 +260,7 @@ class WorkerPool(Service):
             opt_out_words=list(self._config.opt_outs.words or ()),
             take_back_words=list(self._config.opt_outs.take_back_words or ()),
             inbox=list(self._config.inbox.include or ()) if self._config.inbox.keep else None,
+            inbox_media=self._config.inbox.downloads,
         )
 
     def _watch(self, shard: Shard, now: float) -> None:

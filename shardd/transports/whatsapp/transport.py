@@ -97,7 +97,9 @@ class WhatsappTransport(Transport):
         self._store = SessionStore(surroundings.sessions_dsn)
         self._directory = Directory()
         self._opt_outs = OptOuts(surroundings.opt_out_words, self._directory)
-        arrivals = Arrivals(self._opt_outs, surroundings.spool, surroundings.inbox, events)
+        arrivals = Arrivals(
+            self._opt_outs, surroundings.spool, surroundings.inbox, events, media=surroundings.inbox_media
+        )
         self._restrictions = Restrictions(self._store)
         self._clients = Clients(settings, self._gate, self._store, events, arrivals, restrictions=self._restrictions)
         self._media = MediaFetcher(

@@ -21,8 +21,10 @@ from shardd.queue.inbox import Inbox
 from shardd.queue.opt_outs import OptOuts
 from shardd.supervisor.inbound import inbox as inbox_module
 from shardd.supervisor.inbound.inbox import InboxWriter
+from shardd.supervisor.inbound.media.downloads import MediaDownloads
 from shardd.supervisor.inbound.opt_outs import OptOutInbox
 from shardd.supervisor.pools import INBOUND_LOCK_TIMEOUT
+from shardd.supervisor.services import Step
 from tests.fixtures.producers import Tenants, insert
 from tests.support.queue_rows import add_devices, connect, insert_jobs
 
@@ -34,7 +36,10 @@ def writer(database: Database, folder: Path, text: str = "") -> InboxWriter:
     config = parse_config(text, "x.yaml", {"HOME": "/home/x"})
     opt_outs = OptOutInbox(OptOuts(database), config)
     spool = IncomingSpool(folder)
-    return InboxWriter(Inbox(database), spool, OptOuts(database), opt_outs=opt_outs, config=config, spool_errors=list)
+    media = MediaDownloads(Inbox(database), spool, Step("x"), config=config, proxy_of=lambda _: None)
+    return InboxWriter(
+        Inbox(database), spool, OptOuts(database), opt_outs=opt_outs, media=media, config=config, spool_errors=list
+    )
 
 
 def message(message_id: str = "A1", **fields: Any) -> Incoming:

@@ -33,6 +33,8 @@ class Hearing:
     take_back_words: Sequence[str] = ()
     include: Sequence[str] | None = None
     """See `inbox.include` of the config; None: only opt-outs are kept."""
+    media: bool = False
+    """Whether files are to be downloaded."""
 
 
 class Losses:
@@ -76,7 +78,7 @@ def open_arrivals(hearing: Hearing, losses: Losses) -> Arrivals:
     if (flaw := spool.probe()) is not None:
         raise SharddError(f"{NOT_KEPT}: {flaw}")
     words = OptOutWords(hearing.opt_out_words, hearing.take_back_words)
-    return Arrivals(OptOuts(words, Directory()), spool, hearing.include, losses)
+    return Arrivals(OptOuts(words, Directory()), spool, hearing.include, losses, media=hearing.media)
 
 
 def _become_owner(state_dir: Path) -> None:

@@ -30,18 +30,25 @@ class Arrivals:
     """Receives the messages of all clients of a worker."""
 
     def __init__(
-        self, opt_outs: OptOuts, spool: IncomingSpool | None, include: Collection[str] | None, events: Events
+        self,
+        opt_outs: OptOuts,
+        spool: IncomingSpool | None,
+        include: Collection[str] | None,
+        events: Events,
+        *,
+        media: bool,
     ) -> None:
-        """`include`: see `inbox.include` of the config; None: only opt-outs are kept."""
+        """`include`: see `inbox.include` of the config; None: only opt-outs are kept. `media`: files are to be downloaded."""
         self._opt_outs = opt_outs
         self._spool = spool
         self._include = include
+        self._media = media
         self._events = events
 
     def received(self, device_id: str, event: Any) -> Rest | None:
         """A message event, in a thread of the library. Raises nothing: the library would swallow it."""
         try:
-            message = read_incoming(event, device_id)
+            message = read_incoming(event, device_id, media=self._media)
             if message is None:
                 return None
             message = self._opt_outs.marked(message)

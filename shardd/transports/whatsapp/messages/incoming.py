@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from math import isfinite
 from types import MappingProxyType
@@ -10,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from shardd.incoming import MAX_NAME, Incoming, IncomingMedia
+from shardd.incoming import MAX_NAME, Incoming, IncomingMedia, MediaSource
 from shardd.persons import GROUP_SERVER, HIDDEN_SERVER, USER_SERVER
 from shardd.storable import storable
 from shardd.tasks import wait_for_event
@@ -40,6 +41,24 @@ _MEDIA: Final = MappingProxyType(
         "stickerMessage": "sticker",
     }
 )
+_MEDIA_KINDS: Final = frozenset({*_MEDIA.values(), "voice"})
+_KEYS: Final = MappingProxyType(
+    {
+        "imageMessage": "image",
+        "stickerMessage": "image",
+        "videoMessage": "video",
+        "ptvMessage": "video",
+        "audioMessage": "audio",
+        "documentMessage": "document",
+    }
+)
+"""Which keys a file is encrypted with (whatsmeow, download.go: classToMediaType)."""
+_DIRECT_PATH: Final = re.compile(r"/[!-~]{1,2000}")
+"""A path and a query of visible ASCII."""
+_KEY_SIZE: Final = 32
+"""Bytes of a media key, and of a SHA-256."""
+VIEW_ONCE: Final = "it is to be viewed once"
+NOWHERE: Final = "the message does not say where it is, or not with which key it can be read"
 _TECHNICAL: Final = frozenset(
     {
         "fastRatchetKeySenderKeyDistributionMessage",
@@ -56,10 +75,10 @@ _TECHNICAL: Final = frozenset(
 """Fields that no person wrote."""
 
 
-def read_incoming(event: Any, device_id: str) -> Incoming | None:
+def read_incoming(event: Any, device_id: str, *, media: bool = False) -> Incoming | None:
     """A message event of the library; None if it is neither a message nor a reaction, an edit or a deletion of one.
 
-    Its values are the sender's, of any length and with any bytes: raises nothing for them.
+    `media`: with the source of its file. Its values are the sender's, of any length and with any bytes: raises nothing for them.
     """
     source, info = event.Info.MessageSource, event.Info
     server = source.Chat.Server
@@ -70,6 +89,9 @@ def read_incoming(event: Any, device_id: str) -> Incoming | None:
     content = _content(event.Message)
     if content is None:
         return None
+    if media and content.get("kind") in _MEDIA_KINDS:
+        once = event.IsViewOnce or event.IsViewOnceV2 or event.IsViewOnceV2Extension
+        content["media"] = _with_source(content["media"], event.Message, once=once)
     # What the phone writes to a person belongs to that person's chat.
     theirs = (
         (source.RecipientAlt, source.Chat) if source.IsFromMe and group is None else (source.SenderAlt, source.Sender)
@@ -177,6 +199,18 @@ def _media(name: str, value: Any) -> dict[str, Any]:
         name=(_text(value.fileName) or _text(value.title) or None) if kind == "document" else None,
     )
     return {"kind": kind, "text": _text(getattr(value, "caption", "")), "media": media}
+
+
+def _with_source(media: IncomingMedia, message: Any, *, once: bool) -> IncomingMedia:
+    message = _unwrapped(message)
+    name, value = next((field.name, value) for field, value in message.ListFields() if field.name in _MEDIA)
+    if once or getattr(value, "viewOnce", False):
+        return msgspec.structs.replace(media, unavailable=VIEW_ONCE)
+    secrets = bytes(value.mediaKey), bytes(value.fileSHA256), bytes(value.fileEncSHA256)
+    path = _text(value.directPath)
+    if _DIRECT_PATH.fullmatch(path) is None or any(len(secret) != _KEY_SIZE for secret in secrets):
+        return msgspec.structs.replace(media, unavailable=NOWHERE)
+    return msgspec.structs.replace(media, source=MediaSource(_KEYS[name], path, *secrets))
 
 
 def _choice(kind: str, title: Any, choice: Any) -> dict[str, Any]:
