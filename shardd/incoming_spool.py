@@ -5,6 +5,8 @@ everything that it causes is stored. Workers write, in the threads in which they
 own, reads and deletes. A file is one line with a checksum, so a damaged one costs only itself, and a flipped bit never opts out
 somebody else.
 
+A message whose file is to be downloaded stays here under another name until that is done (`hold`): the key is in no other place.
+
 Other messages than opt-outs are written only while the disk has space to spare: the journals are on the same one, and whoever
 writes to a device must not be able to stop the sending.
 """

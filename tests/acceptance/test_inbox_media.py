@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import signal
 import stat
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.test_inbox import inbox, online
+import pytest
+
+from tests.acceptance.test_inbox import full_disk, inbox, online
 from tests.fixtures.whatsapp_fleet import Fleet
 from tests.support.command import Command
 
@@ -22,6 +26,10 @@ def media_events(fleet: Fleet) -> list[dict[str, Any]]:
 
 def content(path: Path) -> bytes:
     return path.read_bytes()
+
+
+def leave(path: Path) -> None:
+    path.write_bytes(b"an orphan")
 
 
 def mode(path: Path) -> int:
@@ -59,4 +67,147 @@ async def test_a_file_is_stored_with_its_bytes_and_told_and_goes_with_its_row(fl
     fleet.rows("DELETE FROM shardd.messages")
     await fleet.until(lambda: not files(folder))
     await fleet.until(lambda: not fleet.rows("SELECT 1 FROM shardd.deleted_media"))
+    assert await daemon.stop() == 0
+
+
+def downloads(fleet: Fleet) -> int:
+    """Requests for files that WhatsApp's storage answered, or that a fault struck."""
+    struck = [event for event in fleet.server.control.events("fault") if event.details["at"] == "download"]
+    return len(fleet.server.control.events("download")) + len(struck)
+
+
+def row_of(fleet: Fleet, message_id: str) -> dict[str, Any]:
+    (row,) = fleet.rows("SELECT * FROM shardd.inbox WHERE message_id = %s", message_id)
+    return row
+
+
+async def test_hostile_files_are_refused_each_in_words_and_mostly_without_a_request(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    (phone,) = fleet.add(1)
+    person = fleet.stranger()
+    daemon = fleet.daemon(inbox={"media": "download", "media_dir": str(tmp_path), "media_max_bytes": "512KiB"})
+    await daemon.start()
+    await online(fleet, phone, person)
+
+    def write(data: bytes = PICTURE[:1000], **claims: Any) -> str:
+        return fleet.server.control.write_media(phone.name, person, "image", data, "image/png", claims=claims)
+
+    without_request = {
+        write(PICTURE): "it has 700005 bytes, more than inbox.media_max_bytes (524288)",
+        write(fileLength=2**62): f"it has {2**62} bytes, more than inbox.media_max_bytes (524288)",
+        write(viewOnce=True): "it is to be viewed once",
+        write(directPath="http://127.0.0.1:1/x"): "the message does not say where it is",
+        write(directPath="/a b\r\nHost: evil.example"): "the message does not say where it is",
+        write(directPath=""): "the message does not say where it is",
+    }
+    await fleet.until(lambda: len(inbox(fleet)) == len(without_request))
+    for message_id, error in without_request.items():
+        row = row_of(fleet, message_id)
+        assert (row["media_path"], row["media_node"], row["media_error"][: len(error)]) == (None, None, error)
+    assert downloads(fleet) == 0
+
+    with_request = {
+        write(PICTURE, fileLength=1000): "it has more than 1000 bytes",
+        write(directPath="//evil.example/x?y"): "WhatsApp's storage does not have it any more (404)",
+        write(directPath="/@evil.example/../../x"): "WhatsApp's storage does not have it any more (404)",
+    }
+    await fleet.until(lambda: all(row["media_error"] for row in inbox(fleet)) and len(inbox(fleet)) == 9)
+    for message_id, error in with_request.items():
+        row = row_of(fleet, message_id)
+        assert (row["media_path"], row["media_error"][: len(error)]) == (None, error)
+    assert downloads(fleet) == 3
+    assert len(media_events(fleet)) == 3
+    assert files(tmp_path) == []
+    assert not (await daemon.status())["problem_kinds"].get("inbox")
+    assert await daemon.stop() == 0
+    assert not list((daemon.state_dir / "inbox").iterdir()), "no key is left"
+
+
+async def test_never_makes_no_request_and_keeps_no_key(fleet: Fleet) -> None:
+    (phone,) = fleet.add(1)
+    person = fleet.stranger()
+    daemon = fleet.daemon()
+    await daemon.start()
+    await online(fleet, phone, person)
+    daemon.kill(signal.SIGSTOP)
+    spool = daemon.state_dir / "inbox"
+    fleet.server.control.write_media(phone.name, person, "image", PICTURE, "image/png")
+    (spooled,) = await fleet.until(lambda: files(spool))
+    assert b'"source"' not in content(spooled)
+    daemon.kill(signal.SIGCONT)
+    (row,) = await fleet.until(lambda: inbox(fleet))
+    assert (row["media_type"], row["media_size"]) == ("image/png", len(PICTURE))
+    assert (row["media_node"], row["media_path"], row["media_error"]) == (None, None, None)
+    assert await daemon.stop() == 0
+    assert downloads(fleet) == 0
+    assert media_events(fleet) == []
+
+
+async def test_a_download_that_hangs_delays_no_send_and_keeps_no_client_and_outlives_a_crash(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    (phone,) = fleet.add(1)
+    person = fleet.stranger()
+    daemon = fleet.daemon(
+        inbox={"media": "download", "media_dir": str(tmp_path)}, transports={"whatsapp": {"idle_close": "1s"}}
+    )
+    await daemon.start()
+    await online(fleet, phone, person)
+    fault = await fleet.control.fault("mute", "download", times=None)
+    written = fleet.server.control.write_media(phone.name, person, "document", PICTURE, "application/pdf")
+    await fleet.until(lambda: downloads(fleet) == 1)
+    row = row_of(fleet, written)
+    assert (row["media_path"], row["media_error"], bool(row["media_node"])) == (None, None, True)
+    await online(fleet, phone, person, "sent meanwhile")
+    await fleet.asleep(daemon)
+    assert row_of(fleet, written)["media_path"] is None
+
+    workers = daemon.worker_pids()
+    daemon.kill(signal.SIGKILL)
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    await daemon.wait_end()
+    await fleet.control.remove_fault(fault)
+    (held,) = files(daemon.state_dir / "inbox")
+    assert b'"source"' in content(held)
+    assert mode(held) == 0o600
+    (part,) = files(tmp_path)
+    assert part.name.startswith(".part-")
+    # Renamed, but not on its row yet.
+    leave(part.parent / f"{'0' * 32}.pdf")
+    await daemon.start()
+    await fleet.until(lambda: row_of(fleet, written)["media_path"])
+    (file,) = files(tmp_path)
+    assert (content(file), file.suffix) == (PICTURE, ".pdf")
+    assert len(media_events(fleet)) == 1
+    assert await daemon.stop() == 0
+    assert files(daemon.state_dir / "inbox") == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a disk")
+async def test_a_full_disk_is_an_error_of_the_row_and_a_problem_until_there_is_room(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    (phone,) = fleet.add(1)
+    person = fleet.stranger()
+    folder = tmp_path / "files"
+    daemon = fleet.daemon(inbox={"media": "download", "media_dir": str(folder)})
+    with full_disk(folder):
+        await daemon.start()
+        await online(fleet, phone, person)
+        written = fleet.server.control.write_media(phone.name, person, "video", PICTURE, "video/mp4", caption="look")
+        await fleet.until(lambda: inbox(fleet) and row_of(fleet, written)["media_error"])
+        row = row_of(fleet, written)
+        assert (row["text"], row["media_path"]) == ("look", None)
+        assert "No space left on device" in row["media_error"]
+        status = await daemon.until(lambda status: bool(status["problem_kinds"].get("inbox")))
+        assert any("files of incoming messages cannot be stored" in text for text in status["problems"])
+        assert downloads(fleet) == 0
+    await fleet.until(lambda: row_of(fleet, written)["media_path"])
+    assert row_of(fleet, written)["media_error"] is None
+    await daemon.until(lambda status: not status["problem_kinds"].get("inbox"))
+    (file,) = files(folder)
+    assert (content(file), file.suffix) == (PICTURE, ".mp4")
+    assert [bool(event["media"].get("error")) for event in media_events(fleet)] == [True, False]
     assert await daemon.stop() == 0

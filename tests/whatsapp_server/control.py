@@ -12,7 +12,7 @@ import inspect
 import json
 import resource
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -214,11 +214,21 @@ class Commands:
         return incoming.write_to_device(self._network, self._device(device), sender, raw, group)
 
     def write_media(
-        self, device: str, sender: str, *, kind: str, data: str, mime_type: str, caption: str = "", group: str = ""
+        self,
+        device: str,
+        sender: str,
+        *,
+        kind: str,
+        data: str,
+        mime_type: str,
+        caption: str = "",
+        group: str = "",
+        claims: Mapping[str, Any] | None = None,
     ) -> str:
-        """A phone sends a file (base64) to a device; returns the message id."""
+        """A phone sends a file (base64) to a device; returns the message id. ``claims``: fields that are not true."""
         plain = base64.b64decode(data)
         message = incoming.media_message(self._network, kind, plain, mime_type, caption)
+        incoming.claim(message, claims or {})
         return incoming.write_to_device(self._network, self._device(device), sender, message, group)
 
     def receipt(

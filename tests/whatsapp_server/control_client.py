@@ -224,10 +224,22 @@ class ControlClient:
         return str(self.call("write_raw", device=device, sender=sender, content=encoded, group=group))
 
     def write_media(
-        self, device: str, sender: str, kind: str, data: bytes, mime_type: str, *, caption: str = "", group: str = ""
+        self,
+        device: str,
+        sender: str,
+        kind: str,
+        data: bytes,
+        mime_type: str,
+        *,
+        caption: str = "",
+        group: str = "",
+        claims: dict[str, Any] | None = None,
     ) -> str:
-        """Send an image, video, audio or document from a phone to a device; returns the message id."""
-        details = {"mime_type": mime_type, "caption": caption, "group": group}
+        """Send an image, video, audio or document from a phone to a device; returns the message id.
+
+        ``claims``: fields of the message that are not true, such as ``{"fileLength": 1}``.
+        """
+        details = {"mime_type": mime_type, "caption": caption, "group": group, "claims": claims or {}}
         encoded = base64.b64encode(data).decode()
         return str(self.call("write_media", device=device, sender=sender, kind=kind, data=encoded, **details))
 

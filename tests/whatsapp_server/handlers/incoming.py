@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from ..state.accounts import LinkedDevice
 from ..state.media import seal_file
@@ -26,6 +28,13 @@ class CannotWriteError(Exception):
 def text_message(text: str) -> e2e.Message:
     """A plain text."""
     return e2e.Message(conversation=text)
+
+
+def claim(message: e2e.Message, fields: Mapping[str, Any]) -> None:
+    """Set fields of a message with a file to something else."""
+    for _, content in message.ListFields():
+        for name, value in fields.items():
+            setattr(content, name, value)
 
 
 def media_message(network: Network, kind: str, data: bytes, mime_type: str, caption: str) -> e2e.Message:
