@@ -34,11 +34,14 @@ class Inbox(Statements):
         return {(row["device_id"], row["message_id"]): row["job_id"] for row in rows}
 
     async def store(
-        self, messages: Sequence[Incoming], jobs: Mapping[MessageKey, int], plan: Callable[[Incoming], MediaPlan]
+        self,
+        messages: Sequence[Incoming],
+        jobs: Mapping[MessageKey, int],
+        plan: Callable[[Incoming], MediaPlan] = lambda _: (None, None),
     ) -> int:
         """Store messages, each with its event, in one transaction; returns how many are new.
 
-        `jobs`: see `jobs_of`. Raises DatabaseError; RefusedDataError when the database refuses one of them.
+        `jobs`: see `jobs_of`; `plan`: for their files. Raises DatabaseError; RefusedDataError when one of them is refused.
         """
         rows = [msgspec.json.encode(_row(message, jobs, plan(message))).decode() for message in messages]
         return int(await self._database.value("store_incoming", {"rows": array(list(rows))}))
