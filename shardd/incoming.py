@@ -22,7 +22,13 @@ MAX_SIZE: Final = 2**62
 _OPT_OUT_KINDS: Final = frozenset({"text", "button", "list", "edit"})
 
 
-class MediaSource(msgspec.Struct, frozen=True, omit_defaults=True):
+class MetaMedia(msgspec.Struct, frozen=True, tag="cloud_api"):
+    """The file of a message that came by the Cloud API."""
+
+    id: str
+
+
+class MediaSource(msgspec.Struct, frozen=True, omit_defaults=True, tag="whatsapp"):
     """Where the encrypted file of a message is, and its key. A secret: whoever has it can read the file."""
 
     kind: str
@@ -46,7 +52,7 @@ class IncomingMedia(msgspec.Struct, frozen=True, omit_defaults=True):
     size: int | None = None
     """Bytes."""
     name: str | None = None
-    source: MediaSource | None = None
+    source: MediaSource | MetaMedia | None = None
     """None: it is not to be downloaded, or cannot be."""
     unavailable: str | None = None
     """Why it cannot be."""

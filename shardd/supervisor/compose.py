@@ -149,10 +149,9 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     in_flight, poison = InFlight(), PoisonJobs()
     opt_outs = OptOutInbox(OptOuts(pools.opt_outs), config, partial(numbers_of, sessions_dsn))
 
-    def proxy_of(device_id: str) -> str | None:
-        """Of a device's connections."""
+    def device_of(device_id: str) -> ipc.DeviceSpec | None:
         queue = scheduler.queues.get(device_id)
-        return (None if queue is None else queue.device.spec.proxy) or current.config.transports.whatsapp.proxy
+        return None if queue is None else queue.device.spec
 
     spool = IncomingSpool(config.state_dir)
     media = MediaDownloads(
@@ -160,7 +159,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         spool,
         steps.add("deleting files of messages"),
         config=config,
-        proxy_of=proxy_of,
+        device_of=device_of,
     )
     inbox = InboxWriter(
         Inbox(pools.incoming),

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import signal
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.acceptance.test_inbox import full_disk, inbox, online
 from tests.fixtures.whatsapp_fleet import Fleet
+from tests.integration.inbound.test_cloud_webhook import SECRET, WORD, free_port, signature
+from tests.platform_server.server import Connection, PlatformServer, Step
+from tests.platform_server.wire import Request, answer, read_request
 from tests.support.command import Command
+from tests.support.daemon import Daemon, Producer
+from tests.unit.inbound.test_cloud_notifications import NUMBER, notification
 
 PICTURE = b"\xff\xd8\xff\xe0" + hashlib.shake_256(b"a picture").digest(700_001)
 
@@ -108,7 +116,7 @@ async def test_hostile_files_are_refused_each_in_words_and_mostly_without_a_requ
     assert downloads(fleet) == 0
 
     with_request = {
-        write(PICTURE, fileLength=1000): "it has more than 1000 bytes",
+        write(PICTURE, fileLength=1000): "it is larger than its message",
         write(directPath="//evil.example/x?y"): "WhatsApp's storage does not have it any more (404)",
         write(directPath="/@evil.example/../../x"): "WhatsApp's storage does not have it any more (404)",
     }
@@ -210,4 +218,65 @@ async def test_a_full_disk_is_an_error_of_the_row_and_a_problem_until_there_is_r
     (file,) = files(folder)
     assert (content(file), file.suffix) == (PICTURE, ".mp4")
     assert [bool(event["media"].get("error")) for event in media_events(fleet)] == [True, False]
+    assert await daemon.stop() == 0
+
+
+def serves(asked: list[Request], body: dict[str, Any] | bytes) -> Step:
+    async def step(connection: Connection) -> None:
+        request = await read_request(connection.reader)
+        assert request is not None
+        asked.append(request)
+        connection.writer.write(answer(200, body))
+
+    return step
+
+
+async def test_a_file_by_the_cloud_api_is_downloaded_with_the_accounts_token_from_meta_only(
+    make_daemon: Callable[..., Daemon], producer: Producer, platforms: PlatformServer, tmp_path: Path
+) -> None:
+    webhook = {"listen": f"127.0.0.1:{free_port()}", "app_secret": SECRET, "verify_token": WORD}
+    daemon = make_daemon(
+        transports={"cloud_api": {"base": platforms.base, "webhook": webhook}},
+        inbox={"media": "download", "media_dir": str(tmp_path)},
+    )
+    settings = json.dumps({"phone_number_id": NUMBER, "token": "some-token"})
+    producer.execute("INSERT INTO shardd.devices (id, transport, settings) VALUES ('p1', 'cloud_api', %s)", settings)
+    await daemon.start()
+    asked: list[Request] = []
+    digest = hashlib.sha256(PICTURE).hexdigest()
+
+    async def receives(media_id: str, about: dict[str, Any], file: bytes) -> tuple[str | None, str | None]:
+        platforms.next(serves(asked, about), serves(asked, file))
+        said = {"id": f"wamid.{media_id}", "from": "6281234567890", "timestamp": "1700000000", "type": "image"}
+        image = {"id": media_id, "mime_type": "image/jpeg", "sha256": "x"}
+        body = json.dumps(notification(messages=[{**said, "image": image}], contacts=[])).encode()
+        headers = {"X-Hub-Signature-256": signature(body)}
+        async with (
+            aiohttp.ClientSession() as http,
+            http.post(f"http://{webhook['listen']}/cloud_api", data=body, headers=headers) as answered,
+        ):
+            assert answered.status == 200
+        ask = (
+            "SELECT media_path, media_error FROM shardd.inbox "
+            "WHERE message_id = %s AND num_nonnulls(media_path, media_error) > 0"
+        )
+        while not (rows := producer.execute(ask, said["id"])):
+            await daemon.wait_change()
+        ((path, error),) = rows
+        return path, error
+
+    url = f"{platforms.base}/file?mid=41&hash=abc"
+    path, error = await receives("41", {"url": url, "sha256": digest, "file_size": str(len(PICTURE))}, PICTURE)
+    assert error is None
+    assert path is not None
+    assert (content(Path(path)), Path(path).suffix) == (PICTURE, ".jpg")
+    assert [(one.method, one.path) for one in asked] == [("GET", "/v23.0/41"), ("GET", "/file?mid=41&hash=abc")]
+    assert {one.headers["authorization"] for one in asked} == {"Bearer some-token"}
+
+    path, error = await receives("42", {"url": url, "sha256": digest}, b"something else")
+    assert (path, error) == (None, "what arrived is not the one that the message describes")
+    path, error = await receives("43", {"url": "https://graph.facebook.com.evil.example/x"}, b"")
+    assert (path, error) == (None, "the Cloud API names a URL that is not Meta's")
+    assert len(asked) == 5
+    assert len(files(tmp_path)) == 1
     assert await daemon.stop() == 0

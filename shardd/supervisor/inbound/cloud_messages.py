@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from shardd.incoming import MAX_NAME, Incoming, IncomingMedia
+from shardd.incoming import MAX_NAME, Incoming, IncomingMedia, MetaMedia
 from shardd.persons import BUSINESS_SERVER
 from shardd.storable import storable
 
@@ -23,6 +23,8 @@ _NUMBER: Final = re.compile(r"[0-9]{1,20}")
 _USER_ID: Final = re.compile(r"[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}")
 """A business-scoped user id: a country, and up to 128 letters and digits."""
 _MEDIA: Final = frozenset({"image", "video", "audio", "document", "sticker"})
+_MEDIA_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
+"""It becomes part of a URL; Meta's are digits."""
 _MOST_CONTACTS: Final = 20
 
 
@@ -127,7 +129,12 @@ def _interactive(part: Any) -> dict[str, Any]:
 
 def _media(kind: str, part: Any) -> dict[str, Any]:
     voice = kind == "audio" and isinstance(part, dict) and part.get("voice") is True
-    media = IncomingMedia(mime_type=text_at(part, "mime_type") or None, name=text_at(part, "filename") or None)
+    media_id = text_at(part, "id")
+    media = IncomingMedia(
+        mime_type=text_at(part, "mime_type") or None,
+        name=text_at(part, "filename") or None,
+        source=MetaMedia(media_id) if _MEDIA_ID.fullmatch(media_id) else None,
+    )
     return {"kind": "voice" if voice else kind, "text": text_at(part, "caption"), "media": media}
 
 

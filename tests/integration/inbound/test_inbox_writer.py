@@ -36,7 +36,7 @@ def writer(database: Database, folder: Path, text: str = "") -> InboxWriter:
     config = parse_config(text, "x.yaml", {"HOME": "/home/x"})
     opt_outs = OptOutInbox(OptOuts(database), config)
     spool = IncomingSpool(folder)
-    media = MediaDownloads(Inbox(database), spool, Step("x"), config=config, proxy_of=lambda _: None)
+    media = MediaDownloads(Inbox(database), spool, Step("x"), config=config, device_of=lambda _: None)
     return InboxWriter(
         Inbox(database), spool, OptOuts(database), opt_outs=opt_outs, media=media, config=config, spool_errors=list
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardd.incoming import Incoming, IncomingMedia
+from shardd.incoming import Incoming, IncomingMedia, MetaMedia
 from shardd.supervisor.inbound.cloud_notifications import Report, Wrote, read_notification
 from shardd.supervisor.inbound.cloud_statuses import MAX_ID, Status
 
@@ -94,11 +94,15 @@ def message(kind: str, **parts: Any) -> dict[str, Any]:
             message(
                 "document", document={"id": "9", "mime_type": "application/pdf", "filename": "a.pdf", "caption": "x"}
             ),
-            {"kind": "document", "text": "x", "media": IncomingMedia(mime_type="application/pdf", name="a.pdf")},
+            {
+                "kind": "document",
+                "text": "x",
+                "media": IncomingMedia(mime_type="application/pdf", name="a.pdf", source=MetaMedia("9")),
+            },
         ),
         (
             message("audio", audio={"id": "9", "mime_type": "audio/ogg", "voice": True}),
-            {"kind": "voice", "media": IncomingMedia(mime_type="audio/ogg")},
+            {"kind": "voice", "media": IncomingMedia(mime_type="audio/ogg", source=MetaMedia("9"))},
         ),
         (
             message("location", location={"latitude": 1.5, "longitude": "x", "name": "Here"}),

@@ -20,6 +20,8 @@ sends wait for. The storage itself asks for no login: WhatsApp's files are publi
 key (whatsmeow signs no request; Baileys, messages-media.ts, fetches `https://mmg.whatsapp.net` and the path). So a file needs no
 session, no client and no lock, can be fetched after a restart, and is written as it arrives.
 
-`sealed` decrypts and checks; `storage` speaks with WhatsApp's storage; `folder` owns the files; `downloads` decides what happens
-when.
+Files of the Cloud API have an id, which Meta answers with a URL and the account's token; they come the same way.
+
+`sealed` decrypts and checks; `storage` knows where files are, and `transfer` gets them; `folder` owns them; `downloads` decides
+what happens when.
 """

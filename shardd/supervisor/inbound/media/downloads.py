@@ -9,22 +9,27 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NoReturn, ParamSpec, TypeVar
 
 from shardd.config import Config
-from shardd.errors import DatabaseError, UnsafeFileError
-from shardd.incoming import Incoming, MediaSource
+from shardd.config.transports.device_settings import read_settings
+from shardd.config.transports.whatsapp import WHATSAPP
+from shardd.errors import DatabaseError, DeviceSettingsError, UnsafeFileError
+from shardd.incoming import Incoming, IncomingMedia, MetaMedia
 from shardd.incoming_spool import IncomingSpool
+from shardd.ipc import DeviceSpec
 from shardd.logs import get_logger
-from shardd.proxies import parse_proxy
+from shardd.proxies import Proxy, parse_proxy
 from shardd.queue.inbox import Inbox, MediaPlan
 from shardd.supervisor.inbound.media.folder import MediaFolder, NewFile
-from shardd.supervisor.inbound.media.sealed import SealedFile, WrongFileError
-from shardd.supervisor.inbound.media.storage import MediaStorage, NotDownloadedError
+from shardd.supervisor.inbound.media.sealed import PlainFile, SealedFile, WrongFileError
+from shardd.supervisor.inbound.media.storage import fetch_from_meta, fetch_sealed
+from shardd.supervisor.inbound.media.transfer import NotDownloadedError, Transfer
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.services import Service, Step
 from shardd.tasks import TaskSet, run_together, wait_for_event
@@ -41,7 +46,7 @@ LOST_AFTER: Final = 3600.0
 """Seconds after which a row whose key is nowhere gets an error: the key may have been only in a process that crashed."""
 LOST: Final = "this node does not have its key any more"
 SWITCHED_OFF: Final = "inbox.media is never"
-NOT_HERE: Final = "this transport does not say where it is"
+NOT_HERE: Final = "files of this platform are not downloaded"
 POLL: Final = 5.0
 """Seconds between looks for files to delete, and at a disk that had no room."""
 CHECK: Final = 60.0
@@ -76,14 +81,20 @@ class MediaDownloads(Service):
     """The files of one node."""
 
     def __init__(
-        self, inbox: Inbox, spool: IncomingSpool, step: Step, *, config: Config, proxy_of: Callable[[str], str | None]
+        self,
+        inbox: Inbox,
+        spool: IncomingSpool,
+        step: Step,
+        *,
+        config: Config,
+        device_of: Callable[[str], DeviceSpec | None],
     ) -> None:
-        """`step`: for deleting files. `proxy_of`: the URL of a device's proxy."""
+        """`step`: for deleting files."""
         self._inbox = inbox
         self._spool = spool
         self._step = step
-        self._proxy_of = proxy_of
-        self._storage = MediaStorage()
+        self._device_of = device_of
+        self._transfer = Transfer()
         self._awaited: list[_Awaited] = []
         """A heap."""
         self._busy: set[str] = set()
@@ -100,6 +111,7 @@ class MediaDownloads(Service):
     def configure(self, config: Config) -> None:
         """The config was reloaded."""
         self._config = config.inbox
+        self._transports = config.transports
         self._folder = MediaFolder(self._state_dir, config.inbox.media_dir, self._node)
         self._wake.set()
 
@@ -135,7 +147,7 @@ class MediaDownloads(Service):
     async def close(self) -> None:
         """What is awaited is in the spool."""
         await self._tasks.end()
-        await self._storage.close()
+        await self._transfer.close()
 
     def problems(self) -> Iterator[Problem]:
         """A disk, or a limit, that keeps files from being stored."""
@@ -248,28 +260,56 @@ class MediaDownloads(Service):
             self._no_room(f"inbox.media_total ({self._config.media_total} bytes) is used up")
         self._reserved += size
         try:
-            path, bytes_ = await self._store(message.media.source, message.media.mime_type, message.device_id, size)
+            path, bytes_ = await self._store(message, message.media, size)
         finally:
             self._reserved -= size
         self._used += bytes_
         return path
 
-    async def _store(self, source: MediaSource, mime_type: str | None, device_id: str, size: int) -> tuple[str, int]:
+    async def _store(self, message: Incoming, media: IncomingMedia, most: int) -> tuple[str, int]:
         """Its path and its bytes. Raises NotDownloadedError."""
+        device = self._device_of(message.device_id)
+        proxy = self._proxy(device)
+        file = await self._on_disk(self._folder.begin, most)
+
+        def add(data: bytes) -> Awaitable[None]:
+            return self._on_disk(_decode, content, file, data)
+
+        content: SealedFile | PlainFile
         try:
-            url = self._proxy_of(device_id)
-            proxy = parse_proxy(url) if url else None
-        except ValueError as error:
-            raise NotDownloadedError(f"the proxy of its device {error}", final=False) from None
-        file = await self._on_disk(self._folder.begin, size)
-        try:
-            sealed = SealedFile(source)
-            await self._storage.fetch(source, proxy, size, lambda data: self._on_disk(_decrypt, sealed, file, data))
-            return await self._on_disk(_finish, sealed, file, mime_type), file.size
+            if isinstance(media.source, MetaMedia):
+                content = PlainFile()
+                account = self._account(device)
+                content.expected = await fetch_from_meta(self._transfer, media.source, account, proxy, most, add)
+            else:
+                assert media.source is not None
+                content = SealedFile(media.source)
+                await fetch_sealed(self._transfer, media.source, proxy, most, add)
+            return await self._on_disk(_finish, content, file, media.mime_type), file.size
         except WrongFileError as error:
-            raise NotDownloadedError(f"what WhatsApp's storage sent {error}", final=True) from None
+            raise NotDownloadedError(f"what arrived {error}", final=True) from None
         finally:
             file.abort()
+
+    def _proxy(self, device: DeviceSpec | None) -> Proxy | None:
+        url = device.proxy if device is not None else None
+        if device is None or device.transport == WHATSAPP.name:
+            url = url or self._transports.whatsapp.proxy
+        try:
+            return parse_proxy(url) if url else None
+        except ValueError as error:
+            raise NotDownloadedError(f"the proxy of its device {error}", final=False) from None
+
+    def _account(self, device: DeviceSpec | None) -> dict[str, str]:
+        """Base, version and token of a device of the Cloud API."""
+        if device is None:
+            raise NotDownloadedError("its device is not known to this node", final=False)
+        try:
+            own = read_settings(device.transport, device.settings, os.environ)
+        except DeviceSettingsError as error:
+            raise NotDownloadedError(str(error), final=False) from None
+        config = self._transports.cloud_api
+        return {"base": config.base, "version": config.version, **own}
 
     async def _on_disk(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call in a thread what waits for the disk. Raises NotDownloadedError for what that refuses."""
@@ -351,12 +391,12 @@ async def _in_thread(call: Callable[[], T]) -> T:
         raise
 
 
-def _decrypt(sealed: SealedFile, file: NewFile, data: bytes) -> None:
-    file.write(sealed.feed(data))
+def _decode(content: SealedFile | PlainFile, file: NewFile, data: bytes) -> None:
+    file.write(content.feed(data))
 
 
-def _finish(sealed: SealedFile, file: NewFile, mime_type: str | None) -> str:
-    file.write(sealed.finish())
+def _finish(content: SealedFile | PlainFile, file: NewFile, mime_type: str | None) -> str:
+    file.write(content.finish())
     return file.finish(mime_type)
 
 

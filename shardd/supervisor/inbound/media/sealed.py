@@ -37,6 +37,26 @@ class WrongFileError(Exception):
     """The file is not the one of the message; the text continues "the file"."""
 
 
+class PlainFile:
+    """One file that is not encrypted, from its first byte to its last."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self.expected: bytes | None = None
+        """Its SHA-256; None: not known."""
+
+    def feed(self, data: bytes) -> bytes:
+        """The next bytes."""
+        self._digest.update(data)
+        return data
+
+    def finish(self) -> bytes:
+        """No more bytes. Raises WrongFileError."""
+        if self.expected is not None and self._digest.digest() != self.expected:
+            raise WrongFileError("is not the one that the message describes")
+        return b""
+
+
 class SealedFile:
     """One encrypted file, from its first byte to its last."""
 
