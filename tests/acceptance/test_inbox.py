@@ -200,18 +200,26 @@ async def test_groups_and_more_are_left_out_unless_asked_for(fleet: Fleet) -> No
     await daemon.start()
     await online(fleet, phone, person)
     group = fleet.server.control.create_group("us", [phone.number, person])
-    fleet.server.control.write(phone.name, person, "to all", group=group)
-    fleet.server.control.write(phone.name, person, "to you")
+    control = fleet.server.control
+    control.write(phone.name, person, "to all", group=group)
+    control.post_status(phone.name, person, "at the beach")
+    control.write_from_owner(phone.name, person, "by hand")
+    control.write(phone.name, person, "to you")
     await fleet.until(lambda: inbox(fleet))
     assert [row["text"] for row in inbox(fleet)] == ["to you"]
-    daemon.write_config(inbox={"include": "groups"})
+    daemon.write_config(inbox={"include": "groups, own, status"})
     daemon.kill(signal.SIGHUP)
     shardd = Command(daemon.config_file)
     await shardd("restart")
     await online(fleet, phone, person, "once more")
-    fleet.server.control.write(phone.name, person, "to all again", group=group)
-    await fleet.until(lambda: len(inbox(fleet)) == 2)
-    row = inbox(fleet)[1]
+    control.write(phone.name, person, "to all again", group=group)
+    control.post_status(phone.name, person, "still at the beach")
+    control.write_from_owner(phone.name, person, "by hand again")
+    await fleet.until(lambda: len(inbox(fleet)) == 4)
+    row, status, own = sorted(inbox(fleet)[1:], key=lambda row: (row["own"], row["status"]))
+    assert (status["text"], status["status"], status["number"]) == ("still at the beach", True, f"+{person}")
+    # The sender is who it was written to.
+    assert (own["text"], own["own"], own["number"], own["chat"]) == ("by hand again", True, f"+{person}", None)
     assert (row["text"], row["chat"], row["number"]) == (
         "to all again",
         f"{group.removesuffix('@g.us')}@g.us",

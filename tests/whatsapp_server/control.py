@@ -208,6 +208,15 @@ class Commands:
         message = incoming.text_message(text)
         return incoming.write_to_device(self._network, self._device(device), sender, message, group, hidden=hidden)
 
+    def post_status(self, device: str, sender: str, text: str) -> str:
+        """A phone posts a status that a device sees; returns the message id."""
+        return incoming.post_status(self._network, self._device(device), sender, incoming.text_message(text))
+
+    def write_from_owner(self, device: str, recipient: str, text: str) -> str:
+        """The phone of a device's owner writes to somebody, and the device gets a copy; returns the message id."""
+        message = incoming.text_message(text)
+        return incoming.write_from_owner(self._network, self._device(device), recipient, message)
+
     def write_raw(self, device: str, sender: str, *, content: str, group: str = "") -> str:
         """A phone sends any content (the base64 of a message, or of bytes that are none) to a device; returns the message id."""
         raw = base64.b64decode(content)

@@ -218,6 +218,14 @@ class ControlClient:
         """
         return str(self.call("write", device=device, sender=sender, text=text, group=group, hidden=hidden))
 
+    def post_status(self, device: str, sender: str, text: str) -> str:
+        """Post a status as a phone that has the device's owner as a contact; returns the message id."""
+        return str(self.call("post_status", device=device, sender=sender, text=text))
+
+    def write_from_owner(self, device: str, recipient: str, text: str) -> str:
+        """Send a text from the phone of a device's owner, of which the device gets a copy; returns the message id."""
+        return str(self.call("write_from_owner", device=device, recipient=recipient, text=text))
+
     def write_raw(self, device: str, sender: str, content: bytes, *, group: str = "") -> str:
         """Send any serialised message, or bytes that are none, from a phone to a device; returns the message id."""
         encoded = base64.b64encode(content).decode()

@@ -13,6 +13,7 @@ from ..state.network import Network
 from ..state.phones import GROUP_KIND, Phone, e2e
 from ..wire.nodes import GROUP_SERVER, JID, Attributes, Node, lid_jid, number_jid
 
+STATUS = JID("status", "broadcast")
 _FIELDS = {
     "image": "imageMessage",
     "video": "videoMessage",
@@ -76,13 +77,41 @@ def write_to_device(
     attributes: Attributes = {"id": message_id, "type": kind, "t": int(time.time())}
     attributes |= {"notify": f"Phone {sender}", "addressing_mode": "lid"}
     if group_id:
-        copies = _group_copies(phone, network.groups.find(group_id).id, device, content)
+        copies = _group_copies(phone, JID(network.groups.find(group_id).id, GROUP_SERVER), device, content)
         participant = {"participant": lid_jid(sender), "participant_pn": number_jid(sender)}
         attributes |= {"from": JID(group_id, GROUP_SERVER), **participant}
     else:
         copies = [_copy(phone, device, content)]
         attributes |= {"from": lid_jid(sender), "sender_pn": None if hidden else number_jid(sender)}
     device.deliver(Node("message", attributes, copies))
+    return message_id
+
+
+def post_status(network: Network, device: LinkedDevice, sender: str, message: e2e.Message) -> str:
+    """The phone ``sender`` posts a status for its contacts, of which the device is one; returns the message id."""
+    message_id = "3A" + os.urandom(8).hex().upper()
+    participant = {"participant": lid_jid(sender), "participant_pn": number_jid(sender)}
+    attributes: Attributes = {"id": message_id, "type": "text", "t": int(time.time()), "from": STATUS}
+    attributes |= {"notify": f"Phone {sender}", "addressing_mode": "lid", **participant}
+    copies = _group_copies(network.phone(sender), STATUS, device, message.SerializeToString())
+    device.deliver(Node("message", attributes, copies))
+    return message_id
+
+
+def write_from_owner(network: Network, device: LinkedDevice, recipient: str, message: e2e.Message) -> str:
+    """The device's own phone writes to a person, or to itself: the device gets a copy. Returns the message id."""
+    message_id = "3A" + os.urandom(8).hex().upper()
+    own = device.number
+    copy = e2e.Message()
+    copy.deviceSentMessage.destinationJID = str(lid_jid(recipient))
+    copy.deviceSentMessage.message.CopyFrom(message)
+    attributes: Attributes = {"id": message_id, "type": "text", "t": int(time.time()), "from": lid_jid(own)}
+    attributes |= {
+        "addressing_mode": "lid",
+        "recipient": lid_jid(recipient),
+        "peer_recipient_pn": number_jid(recipient),
+    }
+    device.deliver(Node("message", attributes, [_copy(network.phone(own), device, copy.SerializeToString())]))
     return message_id
 
 
@@ -96,11 +125,11 @@ def _copy(phone: Phone, device: LinkedDevice, content: bytes) -> Node:
     return Node("enc", {"v": 2, "type": kind}, sealed)
 
 
-def _group_copies(phone: Phone, group_id: str, device: LinkedDevice, content: bytes) -> list[Node]:
+def _group_copies(phone: Phone, group: JID, device: LinkedDevice, content: bytes) -> list[Node]:
     """The message under the phone's sender key, and that key for this device alone."""
-    sender_key = phone.own_sender_key(group_id)
+    sender_key = phone.own_sender_key(group.user)
     introduction = e2e.Message()
-    introduction.senderKeyDistributionMessage.groupID = f"{group_id}@{GROUP_SERVER}"
+    introduction.senderKeyDistributionMessage.groupID = str(group)
     introduction.senderKeyDistributionMessage.axolotlSenderKeyDistributionMessage = sender_key.distribution()
     sealed = sender_key.encrypt(content)
     return [_copy(phone, device, introduction.SerializeToString()), Node("enc", {"v": 2, "type": GROUP_KIND}, sealed)]
