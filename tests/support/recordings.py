@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import math
+import tempfile
 from array import array
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -58,19 +60,27 @@ def film(
     *,
     image: Image.Image | None = None,
     rate: int = 10,
+    header_first: bool = False,
     **options: str,
 ) -> bytes:
-    """A video that shows one image, by default `upright`."""
+    """A video that shows one image, by default `upright`. `options`: of the encoder.
+
+    `header_first`: of an MP4 file, as servers want it, and not at its end, as cameras write it.
+    """
     av = _av()
     image = image or upright()
-    out = io.BytesIO()
-    with av.open(out, "w", format=form) as container:
+    how = {"movflags": "faststart"} if header_first else {}
+    with (
+        tempfile.NamedTemporaryFile() as out,  # FFmpeg reads it again to move the header
+        av.open(out.name, "w", format=form, options=how) as container,
+    ):
         stream = container.add_stream(codec, rate=rate, options={"x265-params": "log-level=none", **options})
         stream.width, stream.height, stream.pix_fmt = *image.size, "yuv420p"
         for _ in range(round(seconds * rate)):
             container.mux(stream.encode(av.VideoFrame.from_image(image)))
         container.mux(stream.encode(None))
-    return out.getvalue()
+        container.close()
+        return Path(out.name).read_bytes()
 
 
 def patched(data: bytes, box: bytes, at: int, value: bytes) -> bytes:

@@ -37,6 +37,8 @@ DECODER_OPTIONS: Final = {"max_pixels": str(MAX_PIXELS), "threads": "1"}
 MAX_SECONDS: Final = 24 * 3600
 LEAST_RATE: Final = 25
 """Bytes of a second: silence in AMR, the least of what phones record, has 37. A file that claims to be longer is not believed."""
+LONGEST_SOUND: Final = 1.0
+"""Seconds in a packet of sound: codecs have a small part of this."""
 MAX_KEY_FRAMES: Final = 5
 """Key frames that are tried for the preview."""
 WAVE_RATE: Final = 8000
@@ -53,11 +55,15 @@ def look(data: bytes, hint: str) -> Recording:
     error = ""
     try:
         with av.open(
-            io.BytesIO(data), format=file_format, container_options=OPTIONS, options=DECODER_OPTIONS
+            io.BytesIO(data),
+            format=file_format,
+            container_options=OPTIONS,
+            options=DECODER_OPTIONS,
+            metadata_errors="replace",  # tags of old files are not UTF-8
         ) as container:
             found.read(container)
     except Exception as cause:  # noqa: BLE001 - decoders raise anything; all of it means a bad file
-        error = type(cause).__name__
+        error = _words(cause)
     return found.result(error)
 
 
@@ -82,7 +88,8 @@ class _Reader:
         resampler = av.AudioResampler(format="s16", layout="mono", rate=WAVE_RATE)
         started = time.process_time()
         for stream in videos:
-            stream.codec_context.skip_frame = "NONKEY"
+            if stream.codec_context is not None:
+                stream.codec_context.skip_frame = "NONKEY"
         for packet in container.demux(*videos, *sounds):
             self._measure(packet)
             if packet.stream.type == "video":
@@ -111,9 +118,11 @@ class _Reader:
         at = packet.pts if packet.pts is not None else packet.dts
         if at is None or packet.size == 0:
             return
-        start = float(at * packet.time_base)
+        start, length = float(at * packet.time_base), float((packet.duration or 0) * packet.time_base)
+        if packet.stream.type == "audio":
+            length = min(length, LONGEST_SOUND)
         self._first = start if self._first is None else min(self._first, start)
-        self._last = max(self._last, start + float((packet.duration or 0) * packet.time_base))
+        self._last = max(self._last, start + length)
 
     def _show(self, packet: Any) -> None:
         """The first key frame, as soon as there is one."""
@@ -121,28 +130,36 @@ class _Reader:
             return
         self._tries += 1
         decoder = packet.stream.codec_context
-        if decoder.name not in DECODERS or decoder.width * decoder.height > MAX_PIXELS:
+        if decoder is None or decoder.name not in DECODERS or decoder.width * decoder.height > MAX_PIXELS:
             self._tries = MAX_KEY_FRAMES
             return
         try:
             frame = next(_frames(decoder, packet), None)
             self._shown = frame and _picture(frame)
         except (av.FFmpegError, ValueError, MemoryError) as error:
-            self._errors.append(type(error).__name__)
+            self._errors.append(_words(error))
         finally:
             decoder.flush_buffers()
 
     def _listen(self, packet: Any, resampler: Any) -> None:
         decoder = packet.stream.codec_context
-        if decoder.name not in DECODERS:
+        if decoder is None or decoder.name not in DECODERS:
             self._wave = False
             return
-        for frame in decoder.decode(packet):
+        try:
+            frames = decoder.decode(packet)
+        except av.FFmpegError:
+            return  # as a player, which goes on with the next packet
+        for frame in frames:
             for even in resampler.resample(frame):
                 samples = array("h", bytes(even.planes[0])[: 2 * even.samples])
                 self._blocks.extend(
                     sum(map(abs, samples[at : at + BLOCK])) / BLOCK for at in range(0, len(samples), BLOCK)
                 )
+
+
+def _words(error: Exception) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__
 
 
 def _is_cover(stream: Any) -> bool:
