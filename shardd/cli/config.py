@@ -12,6 +12,7 @@ from shardd.cli.output import say, say_error
 from shardd.cli.words import count
 from shardd.config import load_config, sample_config
 from shardd.errors import ConfigError
+from shardd.transports.whatsapp.media.recording import NOT_INSTALLED, is_installed
 
 
 @click.group("config")
@@ -42,6 +43,8 @@ def check(file: Path) -> None:
     database = "the database of dsn" if config.database else "a PostgreSQL of its own"
     summary = f"node {config.node}, {count(config.shards, 'shard')}, {database}, state in {config.state_dir}"
     say(f"{file}: good ({summary})")
+    if not is_installed():
+        say(f"note: {NOT_INSTALLED}", err=True)
 
 
 @config_group.command("sample")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from shardd.transports.whatsapp.media.recording import NOT_INSTALLED
 from tests.fixtures.whatsapp_fleet import Fleet, Phone
 from tests.support.media_files import HTML, MP3, OPUS, peak, plain_image, upright
 from tests.support.recordings import film, sound, turned
@@ -183,3 +184,25 @@ async def test_voice_audio_and_video_arrive_as_people_send_them(fleet: Fleet, tm
     lines = [json.loads(line) for line in daemon.log_file.read_text(encoding="utf-8").splitlines()]
     noted = {line["job"] for line in lines if line["event"] == "media not fully analysed"}
     assert noted == {jobs["cut.mp4"], jobs["claim.ogg"]}
+    assert NOT_INSTALLED not in (await daemon.status())["notes"]
+
+
+async def test_without_pyav_a_voice_message_is_sent_and_the_status_says_what_it_lacks(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    (tmp_path / "note.ogg").write_bytes(sound(1))
+    daemon = fleet.daemon(shards=1, transports={"whatsapp": {"media_dir": str(tmp_path)}})
+    before = daemon.environ["PYTHONPATH"]  # makes the library trust the test server
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import runpy, sys\nsys.modules['av'] = None\nrunpy.run_path({before + '/sitecustomize.py'!r})\n"
+    )
+    daemon.environ["PYTHONPATH"] = f"{tmp_path}:{before}"
+    await daemon.start()
+    assert (await daemon.status())["notes"] == []
+    (phone,) = fleet.add(1)
+    await fleet.job_is(send(fleet, phone, "voice", "note.ogg"), "sent")
+    (message,) = fleet.server.control.messages()
+    assert message.media is not None
+    assert (message.kind, message.media.intact, message.media.seconds, message.media.waveform) == ("voice", True, 0, "")
+    status = await daemon.status()
+    assert (status["healthy"], status["notes"]) == (True, [NOT_INSTALLED])

@@ -28,6 +28,7 @@ from shardd.supervisor.status import QueueStatus, ShardStatus, Status, Totals, W
 from shardd.supervisor.systemd import Notifier
 from shardd.supervisor.workers.pool import WorkerPool
 from shardd.supervisor.workers.shard import Shard
+from shardd.transports.whatsapp.media.recording import NOT_INSTALLED, is_installed
 
 State = Literal["starting", "running", "stopping"]
 
@@ -107,7 +108,7 @@ class Node:
             problems=[problem.text for problem in problems],
             problem_kinds={kind.value: len(by_kind.get(kind.value, ())) for kind in ProblemKind},
             problems_by_kind=by_kind,
-            notes=[note for notes in self.notes for note in notes()] + self._backing_off(),
+            notes=[note for notes in self.notes for note in notes()] + self._backing_off() + self._no_media(),
             started_at=self.started_at,
             now=time.time(),
             database=self.database,
@@ -141,6 +142,11 @@ class Node:
         queue, error = queues[0]
         devices = "1 device is" if len(queues) == 1 else f"{len(queues):,} devices are"
         return [f"{devices} backing off after errors; {queue.device.id}: {error}"]
+
+    def _no_media(self) -> list[str]:
+        if is_installed() or all(queue.device.transport != "whatsapp" for queue in self.scheduler.queues.values()):
+            return []
+        return [NOT_INSTALLED]
 
     def _why_down(self, shard: int) -> str | None:
         """Why no device of a shard can send, whatever its state; None: nothing is known to prevent it."""

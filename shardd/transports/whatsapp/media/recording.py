@@ -1,13 +1,20 @@
-"""What the recording process reports about audio or video."""
+"""What the recording process reports about audio or video, and whether there can be one."""
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Final
 
 import msgspec
 
 BARS: Final = 64
 """Values of a waveform, each between 0 and 100, as WhatsApp's own apps send it (tulir/whatsmeow, issue 121)."""
+
+
+NOT_INSTALLED: Final = (
+    "WhatsApp devices send voice messages, audio and video without duration, waveform and preview, because the package av is not "
+    "installed: install requirements.extras.txt into shardd's environment"
+)
 
 
 class Recording(msgspec.Struct, frozen=True):
@@ -22,3 +29,8 @@ class Recording(msgspec.Struct, frozen=True):
     preview: bytes | None = None
     waveform: bytes | None = None
     error: str = ""
+
+
+def is_installed() -> bool:
+    """Whether the package that reads audio and video is there; it may be installed while shardd runs."""
+    return importlib.util.find_spec("av") is not None

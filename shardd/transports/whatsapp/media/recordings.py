@@ -5,19 +5,14 @@ That takes the package `av` of the extra `media`. Without it, and when the analy
 
 from __future__ import annotations
 
-import importlib.util
 from types import MappingProxyType
 from typing import Final
 
 from shardd.transports.whatsapp.media.limited_process import MEMORY, PATIENCE, SECONDS, LimitedProcess
-from shardd.transports.whatsapp.media.recording import Recording
+from shardd.transports.whatsapp.media.recording import Recording, is_installed
 
 MAX_RECORDING: Final = 64 * 1024 * 1024
 """Bytes of a file."""
-NOT_INSTALLED: Final = (
-    "voice messages, audio and video are sent without duration, waveform and preview, because the package av is not installed: "
-    "pip install 'shardd[media]'"
-)
 FORMATS: Final = MappingProxyType(
     {
         "audio/3gpp": "mov",
@@ -45,11 +40,6 @@ FORMATS: Final = MappingProxyType(
 """FFmpeg's names of the formats that are read, by MIME type."""
 
 
-def is_installed() -> bool:
-    """Whether the package that reads audio and video is there."""
-    return importlib.util.find_spec("av") is not None
-
-
 class Recordings(LimitedProcess[Recording]):
     """Reads the audio and video of one worker."""
 
@@ -63,7 +53,6 @@ class Recordings(LimitedProcess[Recording]):
             seconds=seconds,
             patience=patience,
         )
-        self._installed = is_installed()
 
     def complete(self, answer: Recording) -> bool:
         """Whether everything was found."""
@@ -72,6 +61,6 @@ class Recordings(LimitedProcess[Recording]):
     async def read(self, data: bytes, kind: str, mime_type: str) -> Recording | None:
         """What is found in a file that is sent as `kind`; None when nothing can be."""
         file_format = FORMATS.get(mime_type.partition(";")[0].strip().lower())
-        if file_format is None or not self._installed:
+        if file_format is None or not is_installed():
             return None
         return await self.analyse(data, f"{kind} {file_format}")

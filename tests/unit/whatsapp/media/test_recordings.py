@@ -11,17 +11,19 @@ import struct
 import sys
 from array import array
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from shardd.transports.whatsapp.media import recordings as module
+from shardd.cli.config import config_group
 from shardd.transports.whatsapp.media.file_types import detect_type
 from shardd.transports.whatsapp.media.limited_process import MEMORY
 from shardd.transports.whatsapp.media.picture import PREVIEW
-from shardd.transports.whatsapp.media.recording import BARS, Recording
+from shardd.transports.whatsapp.media.recording import BARS, NOT_INSTALLED, Recording, is_installed
 from shardd.transports.whatsapp.media.recordings import FORMATS, MAX_RECORDING, Recordings
 from tests.support.media_files import BLUE, HTML, MP3, OPUS, RED, WEBM, box, mp4, upright
 from tests.support.recordings import film, patched, sound, turned
@@ -288,12 +290,20 @@ async def test_the_process_opens_nothing_and_has_no_library_of_whatsapp(recordin
     assert "neonize" not in loaded
 
 
-async def test_without_pyav_nothing_is_found_and_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_pyav_nothing_is_started_and_config_check_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "shards.yaml").write_text("")
     monkeypatch.setitem(sys.modules, "av", None)
-    assert not module.is_installed()
+    assert not is_installed()
     recordings = Recordings()
     assert await recordings.read(OPUS, "voice", "audio/ogg") is None
     assert recordings._process is None
+    checked = CliRunner().invoke(config_group, ["check", str(tmp_path / "shards.yaml")])
+    assert (checked.exit_code, checked.stderr) == (0, f"note: {NOT_INSTALLED}\n")
+    monkeypatch.undo()
+    checked = CliRunner().invoke(config_group, ["check", str(tmp_path / "shards.yaml")])
+    assert (checked.exit_code, checked.stderr) == (0, "")
 
 
 def test_every_format_is_one_that_ffmpeg_has() -> None:
