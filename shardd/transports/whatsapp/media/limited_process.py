@@ -84,6 +84,7 @@ class LimitedProcess(Generic[Answer]):
     async def analyse(self, data: bytes, hint: str = "") -> Answer | None:
         """What the child finds in a file; None when that would take too long or too much memory."""
         if len(data) > self._max_bytes:
+            log.info(self._without, action="preview", error=f"of {len(data)} bytes, more than {self._max_bytes}")
             return None
         try:
             async with asyncio.timeout(self._patience):

@@ -34,6 +34,7 @@ OPTIONS: Final = {"codec_whitelist": ",".join(sorted(PROBED)), "protocol_whiteli
 MAX_PIXELS: Final = 4096 * 4096
 """Of a frame: for this many the memory suffices, and 4K video has half as many."""
 DECODER_OPTIONS: Final = {"max_pixels": str(MAX_PIXELS), "threads": "1"}
+"""FFmpeg checks the pixels before it allocates a frame."""
 MAX_SECONDS: Final = 24 * 3600
 LEAST_RATE: Final = 25
 """Bytes of a second: silence in AMR, the least of what phones record, has 37. A file that claims to be longer is not believed."""
@@ -89,6 +90,7 @@ class _Reader:
         started = time.process_time()
         for stream in videos:
             if stream.codec_context is not None:
+                stream.codec_context.options = DECODER_OPTIONS
                 stream.codec_context.skip_frame = "NONKEY"
         for packet in container.demux(*videos, *sounds):
             self._measure(packet)
@@ -130,7 +132,7 @@ class _Reader:
             return
         self._tries += 1
         decoder = packet.stream.codec_context
-        if decoder is None or decoder.name not in DECODERS or decoder.width * decoder.height > MAX_PIXELS:
+        if decoder is None or decoder.name not in DECODERS:
             self._tries = MAX_KEY_FRAMES
             return
         try:
@@ -172,11 +174,9 @@ def _frames(decoder: Any, packet: Any) -> Iterator[Any]:
     yield from decoder.decode(None)
 
 
-def _picture(frame: Any) -> tuple[int, int, bytes] | None:
+def _picture(frame: Any) -> tuple[int, int, bytes]:
     """Width, height and preview of a frame, as shown."""
     width, height = frame.width, frame.height
-    if not 0 < width * height <= MAX_PIXELS:
-        return None
     scale = max(1.0, max(width, height) / PREVIEW)
     small = frame.to_image(width=max(1, round(width / scale)), height=max(1, round(height / scale)))
     turns = round(frame.rotation / 90) % 4

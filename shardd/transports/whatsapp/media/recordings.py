@@ -8,11 +8,15 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Final
 
+from shardd.logs import get_logger
 from shardd.transports.whatsapp.media.limited_process import MEMORY, PATIENCE, SECONDS, LimitedProcess
 from shardd.transports.whatsapp.media.recording import Recording, is_installed
 
+log = get_logger(__name__)
+
 MAX_RECORDING: Final = 64 * 1024 * 1024
 """Bytes of a file."""
+WITHOUT: Final = "audio or video sent without duration and preview"
 FORMATS: Final = MappingProxyType(
     {
         "audio/3gpp": "mov",
@@ -47,7 +51,7 @@ class Recordings(LimitedProcess[Recording]):
         super().__init__(
             "shardd.transports.whatsapp.media.recording_process",
             Recording,
-            without="audio or video sent without duration and preview",
+            without=WITHOUT,
             max_bytes=MAX_RECORDING,
             memory=memory,
             seconds=seconds,
@@ -61,6 +65,9 @@ class Recordings(LimitedProcess[Recording]):
     async def read(self, data: bytes, kind: str, mime_type: str) -> Recording | None:
         """What is found in a file that is sent as `kind`; None when nothing can be."""
         file_format = FORMATS.get(mime_type.partition(";")[0].strip().lower())
-        if file_format is None or not is_installed():
+        if not is_installed():
+            return None
+        if file_format is None:
+            log.info(WITHOUT, action="preview", error=f"{mime_type} is not read")
             return None
         return await self.analyse(data, f"{kind} {file_format}")
