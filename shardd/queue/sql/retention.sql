@@ -100,3 +100,22 @@ WITH gone AS (
     RETURNING 1
 )
 SELECT count(*) FROM gone;
+
+-- name: forget_epochs
+-- Deletes up to `most` epochs whose shard was taken again more than `finished` seconds and a month ago, by when no job that ended under
+-- them is kept. The last of each shard stays, and so does every epoch that still decides something: of a lease, of a job in flight, and of
+-- one in doubt, which a journal can settle only if its epoch names the incarnation. Nothing is claimed under an epoch that was superseded,
+-- and none is issued again. Returns how many.
+WITH gone AS (
+    DELETE FROM shardd.epochs
+     WHERE epoch = ANY (array(
+         SELECT e.epoch
+           FROM (SELECT epoch, lead(started_at) OVER (PARTITION BY shard ORDER BY epoch) AS superseded_at FROM shardd.epochs) e
+          WHERE e.superseded_at < now() - make_interval(secs => %(finished)s) - interval '31 days'
+            AND NOT EXISTS (SELECT FROM shardd.leases l WHERE l.epoch = e.epoch)
+            AND NOT EXISTS (SELECT FROM shardd.jobs j WHERE j.claimed_epoch = e.epoch)
+            AND NOT EXISTS (SELECT FROM shardd.archive a WHERE a.claimed_epoch = e.epoch AND a.state = 'in_doubt')
+          LIMIT %(most)s))
+    RETURNING 1
+)
+SELECT count(*) FROM gone;

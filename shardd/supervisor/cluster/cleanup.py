@@ -98,6 +98,7 @@ async def delete_old(database: Database, keep: RetentionConfig, inbox: InboxConf
         "days": partial(_delete, "forget_days", database, ages),
         "messages": partial(_delete, "forget_messages", database, ages),
         "nodes": partial(_delete, "forget_nodes", database, ages),
+        "epochs": partial(_delete, "forget_epochs", database, ages),
     }
     deleted: dict[str, int] = {}
     refused: DatabaseError | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -13,12 +14,27 @@ from shardd.config.inbox import InboxConfig
 from shardd.config.sections import RetentionConfig
 from shardd.errors import DatabaseError
 from shardd.queue.database import Database
+from shardd.queue.jobs import Jobs
 from shardd.supervisor.cluster.cleanup import RETENTION_CHUNK as CHUNK
 from shardd.supervisor.cluster.cleanup import delete_old
-from tests.support.queue_rows import add_devices, connect, insert_jobs
+from tests.support.queue_rows import add_devices, claim, connect, insert_jobs, take_epoch
 
 DAY = timedelta(days=1)
 NOW = datetime.now(UTC)
+
+
+FIXED = {"migrations", "settings", "transports", "device_states", "country_codes", "pseudonym_key"}
+WORKED_OFF = {"jobs", "order_groups", "forgetting", "webhook_failures", "deleted_media"}
+KEPT_FOR_A_TIME = {
+    *("archive", "dedupe_keys", "contacts", "device_days", "campaign_days", "messages", "outbox", "nodes", "epochs"),
+}
+ONE_EACH = {
+    *("devices", "device_groups", "device_group_members", "device_visits", "pairings", "leases", "campaigns"),
+    *("webhook_cursors", "producers", "producer_devices", "producer_groups", "producer_campaigns"),
+}
+"""For each thing that an operator or a program makes."""
+GROWING = {"opt_outs", "opt_out_log", "same_person", "forgotten"}
+"""With the people who are written to or opt out: a promise to them depends on each row."""
 
 
 @pytest.fixture
@@ -110,6 +126,54 @@ async def test_jobs_in_doubt_stay_until_they_are_decided(
     await delete_old(database, keep, InboxConfig())
     assert left(owner) == []
     assert month_of(old) not in partitions(owner)
+
+
+async def test_an_epoch_stays_as_long_as_it_decides_something(
+    owner: psycopg.Connection[Any], database: Database, keep: RetentionConfig
+) -> None:
+    """Of a lease, a claim or a doubt, whose journal may still come back; the last one of a shard, too."""
+    jobs = Jobs(database)
+    insert_jobs(owner, "a", 3)
+    epochs, incarnations = [], []
+    for _ in range(6):
+        incarnations.append(uuid4())
+        epochs.append(await take_epoch(database, incarnation=incarnations[-1]))
+        if len(epochs) <= 3:
+            await claim(jobs, epochs[-1], "a")
+    finished_one, doubtful, claimed, unused, recent, last = epochs
+    (row,) = owner.execute("SELECT id FROM shardd.jobs WHERE claimed_epoch = %s", [doubtful]).fetchall()
+    owner.execute("UPDATE shardd.jobs SET claimed_epoch = NULL WHERE claimed_epoch = %s", [finished_one])
+    owner.execute("UPDATE shardd.jobs SET claimed_epoch = NULL WHERE claimed_epoch = %s", [doubtful])
+    owner.execute("SELECT shardd.end_jobs(%s, 'in_doubt', 'the node was lost', 'node')", [[row[0]]])
+    owner.execute("UPDATE shardd.archive SET claimed_epoch = %s", [doubtful])
+    owner.execute("UPDATE shardd.epochs SET started_at = now() - interval '1 year' WHERE epoch < %s", [last])
+    await delete_old(database, keep, InboxConfig())
+    # The one before the last was superseded just now.
+    assert epochs_left(owner) == [doubtful, claimed, recent, last]
+    assert [doubt.incarnation for doubt in await jobs.find_doubts([row[0]], [incarnations[1]])] == [incarnations[1]]
+
+    owner.execute("UPDATE shardd.archive SET state = 'failed'")
+    owner.execute("UPDATE shardd.jobs SET claimed_epoch = NULL")
+    await delete_old(database, keep, InboxConfig())
+    assert epochs_left(owner) == [recent, last]
+    owner.execute("UPDATE shardd.epochs SET started_at = now() - interval '1 year'")
+    await delete_old(database, keep, InboxConfig())
+    assert epochs_left(owner) == [last]
+    assert await take_epoch(database) == last + 1, "never issued again"
+    assert unused not in epochs_left(owner)
+
+
+def epochs_left(owner: psycopg.Connection[Any]) -> list[int]:
+    return [row[0] for row in owner.execute("SELECT epoch FROM shardd.epochs ORDER BY epoch")]
+
+
+def test_every_table_is_bounded_or_known_to_grow(owner: psycopg.Connection[Any]) -> None:
+    """The README tells operators what grows: a new table must say what bounds it."""
+    tables = owner.execute(
+        "SELECT relname FROM pg_class "
+        "WHERE relnamespace = 'shardd'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition"
+    ).fetchall()
+    assert {name for (name,) in tables} <= FIXED | WORKED_OFF | KEPT_FOR_A_TIME | ONE_EACH | GROWING
 
 
 async def test_what_holds_back_an_order_group_stays(
