@@ -17,7 +17,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 from tests.platform_server.wire import Request
@@ -66,7 +66,9 @@ def accept(received: Received) -> Reply:
         case "whacenter":
             return 200, {"status": True, "message": "message sent", "data": {"id": 110_000_000 + received.number}}
         case _:
-            contacts = [{"input": received.content["to"], "wa_id": received.recipient}]
+            number = received.content.get("to")
+            known = {"user_id": received.recipient} if number is None else {"wa_id": received.recipient}
+            contacts = [{"input": number or received.recipient, **known}]
             return 200, {"messaging_product": "whatsapp", "contacts": contacts, "messages": [{"id": message_id}]}
 
 
@@ -93,6 +95,11 @@ def _whacenter(request: Request, at: float) -> Received:
     return Received("whacenter", form["device_id"], form["number"], form, request.headers, at)
 
 
+# developers.facebook.com/documentation/business-messaging/whatsapp/business-scoped-user-ids (March 2026): `to` is a phone
+# number, and the new field `recipient` a business-scoped id, of the same recipient_type; the answer then has user_id, no wa_id.
+_USER_ID: Final = re.compile(r"[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}")
+
+
 def _cloud_api(request: Request, at: float, version: str, phone_number_id: str) -> Received:
     _want_type(request, "application/json")
     said = json.loads(request.body)
@@ -102,12 +109,14 @@ def _cloud_api(request: Request, at: float, version: str, phone_number_id: str) 
     kind = said.get("type")
     if (
         said.get("messaging_product") != "whatsapp"
-        or not re.fullmatch(r"\+[0-9]+", said.get("to", ""))
+        or said.get("recipient_type") != "individual"
+        or not (re.fullmatch(r"\+[0-9]+", said.get("to", "")) or _USER_ID.fullmatch(said.get("recipient", "")))
         or kind not in said
     ):
         raise WrongShapeError(f"message {said}")
     where = {"version": version, "phone_number_id": phone_number_id}
-    return Received("cloud_api", token, said["to"].lstrip("+"), said | where, request.headers, at)
+    recipient = said["to"].lstrip("+") if "to" in said else said["recipient"]
+    return Received("cloud_api", token, recipient, said | where, request.headers, at)
 
 
 def _want_type(request: Request, kind: str) -> None:

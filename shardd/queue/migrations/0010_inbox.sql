@@ -100,7 +100,8 @@ END $$;
 
 -- A job that answers a message: it takes device and recipient from the message if they are empty, and a copy of what it quotes, because
 -- the message may be deleted before the job is sent. It runs before accept_producer and admit_job (triggers work in the order of their
--- names), so that what it fills in is checked like what a producer gives. Reactions, edits and deletions cannot be quoted.
+-- names), so that what it fills in is checked like what a producer gives. Reactions, edits and deletions cannot be quoted, and
+-- neither can what has no id of the platform.
 CREATE FUNCTION shardd.admit_answer() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     bound jsonb := shardd.bindings();
@@ -130,7 +131,7 @@ BEGIN
         fine := shardd.refuse('recipient', format('message %s is not of recipient %L', NEW.reply_to, left(NEW.recipient, 80)),
             'Leave recipient empty: the answer goes to the chat of the message.');
     END IF;
-    NEW.quote := CASE WHEN m.kind IN ('reaction', 'edit', 'delete') THEN '{}' ELSE jsonb_build_object(
+    NEW.quote := CASE WHEN m.kind IN ('reaction', 'edit', 'delete', 'preference') OR m.message_id LIKE 'no-id-%' THEN '{}' ELSE jsonb_build_object(
         'id', m.message_id, 'sender', coalesce(m.lid, m.sender), 'text', left(m.text, 500), 'kind', m.kind) END;
     RETURN NEW;
 END $$;

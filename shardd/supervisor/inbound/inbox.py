@@ -351,7 +351,10 @@ class InboxWriter(Service):
         first, longest = BLOCKED_RETRY
         self._retry(one, min(longest, first * 2**one.tries))
         one.tries += 1
-        one.blocked = str(error)
+        if (
+            error.blocker is not None or not one.blocked
+        ):  # on a busy server, not every look comes in time to see who it is
+            one.blocked = str(error)
 
     def _retry(self, one: _Waiting, delay: float) -> None:
         one.due = time.monotonic() + delay

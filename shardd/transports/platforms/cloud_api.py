@@ -8,8 +8,12 @@ The error codes are those of Meta's list (`cloud_codes`). One that is not in it 
 (4xx), and proves nothing when the server is (5xx).
 
 `to` has its +: without it, Meta may take the number for one without a country code, and put that of the business number before
-it (its page on phone numbers). `biz_opaque_callback_data` names the claim; Meta repeats it in every status of the message, so
-that a status settles a message whose answer was lost.
+it (its page on phone numbers). A business-scoped id is in `recipient` instead, over which `to` would take precedence
+(developers.facebook.com/documentation/business-messaging/whatsapp/business-scoped-user-ids, of March 2026). In `to`, Meta would
+accept it, take its digits for a number, and deliver nothing (chatwoot/chatwoot, pull request 15150).
+
+`biz_opaque_callback_data` names the claim; Meta repeats it in every status of the message, so that a status settles a message
+whose answer was lost.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import msgspec
 from shardd.config.transports.cloud_api import CLOUD_API, CloudApiConfig
 from shardd.errors import ErrorClass, PermanentError
 from shardd.ipc import JobSpec
+from shardd.persons import BUSINESS_SERVER
 from shardd.transports.details import (
     content_error,
     read_contact,
@@ -41,6 +46,7 @@ class CloudApiTransport(HttpPlatform):
     """Device settings: phone_number_id, token; optional: version, base."""
 
     definition: ClassVar = CLOUD_API
+    business_ids: ClassVar = True
     _config: CloudApiConfig
 
     def request(self, own: Mapping[str, str], job: JobSpec, number: str) -> Request:
@@ -67,18 +73,26 @@ class CloudApiTransport(HttpPlatform):
 
 
 def message_of(job: JobSpec, number: str) -> dict[str, Any]:
-    """What is posted for a job. `number`: digits only. Raises PermanentError when the job's details lack something."""
+    """What is posted for a job. `number`: digits only, or `ID@bsuid`.
+
+    Raises PermanentError when the job's details lack something.
+    """
     kind, content = _content(job)
     quote = read_quote(job)
     return {
         "messaging_product": "whatsapp",
         "recipient_type": "individual",
         **({} if quote is None else {"context": {"message_id": quote.id}}),
-        "to": f"+{number}",
+        **_address(number),
         "biz_opaque_callback_data": callback_data(job.key),
         "type": kind,
         kind: content,
     }
+
+
+def _address(number: str) -> dict[str, str]:
+    user, _, server = number.partition("@")
+    return {"recipient": user} if server == BUSINESS_SERVER else {"to": f"+{number}"}
 
 
 def _content(job: JobSpec) -> tuple[str, Any]:  # noqa: PLR0911  # one return for each shape

@@ -26,7 +26,7 @@ from shardd.errors import (
     PermanentError,
 )
 from shardd.ipc import DeviceSpec, JobSpec
-from shardd.persons import recipient_at
+from shardd.persons import BUSINESS_SERVER, recipient_at
 from shardd.transports.base import Events, Sent, Surroundings, Transport
 from shardd.transports.details import content_error
 from shardd.transports.platforms.account_limits import AccountLimits
@@ -52,6 +52,8 @@ class HttpPlatform(Transport):
     """A platform. It is given media by URL."""
 
     definition: ClassVar[TransportDefinition[Any]]
+    business_ids: ClassVar = False
+    """Whether it sends to business-scoped ids, too."""
     _config: PlatformConfig
 
     def __init__(self, settings: PlatformConfig, surroundings: Surroundings, events: Events) -> None:  # noqa: ARG002 - nothing is heard outside a call
@@ -73,13 +75,7 @@ class HttpPlatform(Transport):
         own = self._settings_of(device)
         account = account_of(self.name, device.settings) or device.id
         self._check_kind(job)
-        recipient = recipient_at(job.recipient)
-        if recipient.number is None:
-            raise PermanentError(
-                f"recipient {job.recipient!r} is not a phone number, and {self.name} sends to phone numbers only",
-                error_class=ErrorClass.RECIPIENT,
-            )
-        request = self.request(own, job, recipient.number)
+        request = self.request(own, job, self._recipient_of(job))
         await self._wait_for_rate(account)
         secrets = tuple(own[name] for name in secret_names(self.name) if name in own)
         return Prepared(request, account, Context(self.name, job.body, secrets))
@@ -111,7 +107,7 @@ class HttpPlatform(Transport):
 
     @abstractmethod
     def request(self, own: Mapping[str, str], job: JobSpec, number: str) -> Request:
-        """The request that sends a job. `own`: the device's settings; `number`: digits only.
+        """The request that sends a job. `own`: the device's settings; `number`: digits only, or `ID@bsuid` if it sends to such.
 
         Raises PermanentError when this platform cannot send the job.
         """
@@ -136,6 +132,18 @@ class HttpPlatform(Transport):
                 retry_after=SETUP_RETRY,
                 error_class=ErrorClass.ACCOUNT,
             ) from None
+
+    def _recipient_of(self, job: JobSpec) -> str:
+        recipient = recipient_at(job.recipient)
+        if recipient.number is not None:
+            return recipient.number
+        if self.business_ids and recipient.jid.endswith(f"@{BUSINESS_SERVER}"):
+            return recipient.jid
+        raise PermanentError(
+            f"recipient {job.recipient!r} is not a phone number, and {self.name} sends to phone numbers only"
+            + (" (and to business-scoped ids)" if self.business_ids else ""),
+            error_class=ErrorClass.RECIPIENT,
+        )
 
     def _check_kind(self, job: JobSpec) -> None:
         if job.kind not in self.definition.kinds:

@@ -96,9 +96,8 @@ async def test_one_whose_rows_another_transaction_has_locked_waits_alone(
             await until(lambda: len(stored(dsn)) == 6)
             spool.keep(message("later"))
             await until(lambda: ("later",) in stored(dsn))
-            await until(lambda: any("wait to be stored: 1," in one.text for one in inbox.problems()))
-            (problem,) = inbox.problems()
-            assert f"pid {other.info.backend_pid}" in problem.text
+            named = f"pid {other.info.backend_pid}"
+            await until(lambda: any("stored: 1," in one.text and named in one.text for one in inbox.problems()))
             assert ("A2",) not in stored(dsn)
             other.rollback()
         await until(lambda: ("A2",) in stored(dsn) and not list(inbox.problems()))
@@ -238,6 +237,16 @@ def test_an_answer_that_fits_no_message_is_refused(
         insert(session, **{"reply_to": written, "recipient": None, **fields})
     assert refused.value.diag.column_name == column
     assert refused.value.diag.message_hint
+
+
+async def test_what_has_no_id_of_the_platform_is_answered_without_a_quote(tenants: Tenants) -> None:
+    async with Database(tenants.dsn) as database:
+        named = {"device_id": "a1", "addresses": ("US.1@bsuid",)}
+        await Inbox(database).store([message("no-id-5f", **named), message("p", kind="preference", **named)], {})
+    with connect(tenants.dsn) as owner:
+        owner.execute("INSERT INTO shardd.jobs (reply_to, body) SELECT id, 'thanks' FROM shardd.messages")
+        found = owner.execute("SELECT quote, recipient, address FROM shardd.jobs").fetchall()
+    assert found == [({}, "US.1@bsuid", "US.1@bsuid")] * 2
 
 
 def test_an_answer_takes_device_and_recipient_from_its_message(

@@ -31,6 +31,17 @@ async def test_a_text_arrives_as_it_was_written(
     assert sent.message_id == ids.get(transport, f"{transport}.{received.number}")
 
 
+@pytest.mark.parametrize("user", ["US.13491208655302741918", "US.ENT.11815799212886844830"])
+async def test_a_business_scoped_id_is_in_a_field_of_its_own(
+    platforms: PlatformServer, make_platform_device: MakeDevice, user: str
+) -> None:
+    """The ids are the examples of Meta's page; in `to`, its digits would be taken for a number, and nothing delivered."""
+    await (await make_platform_device("cloud_api")).send(recipient=f"{user}@bsuid", body=TEXT)
+    (received,) = platforms.received
+    assert received.content["recipient"] == user
+    assert "to" not in received.content
+
+
 @pytest.mark.parametrize(
     ("transport", "content"),
     [
@@ -147,6 +158,7 @@ async def test_a_devices_own_version_and_base_come_first(
         ),
         ("wablas", {"recipient": "120363000@g.us"}, ("sends to phone numbers only", ErrorClass.RECIPIENT)),
         ("cloud_api", {"recipient": "12345678@lid"}, ("sends to phone numbers only", ErrorClass.RECIPIENT)),
+        ("wablas", {"recipient": "US.1349@bsuid"}, ("sends to phone numbers only", ErrorClass.RECIPIENT)),
     ],
 )
 async def test_what_cannot_be_told_a_platform_fails_before_anything_leaves(

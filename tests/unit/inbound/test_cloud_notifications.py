@@ -38,7 +38,6 @@ def status(word: str, **more: Any) -> dict[str, Any]:
         (
             {
                 "messages": [
-                    {"from": "628", "text": {"body": "no id"}},
                     {"id": "wamid.2", "text": {"body": "no sender"}},
                 ]
             },
@@ -151,6 +150,18 @@ _json = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_names, inner, max_size=4),
     max_leaves=20,
 )
+
+
+def test_a_message_without_an_id_is_named_after_its_content() -> None:
+    """Meta's reference of the webhook `messages` gives each type an id; should one lack it, a STOP must not be lost."""
+    stop = {"from": "628", "timestamp": "1700000000", "type": "text", "text": {"body": "STOP"}}
+    again = {name: stop[name] for name in reversed(stop)}
+    later = {**stop, "timestamp": "1700000001"}
+    told = [one for one in read_notification(notification(messages=[stop, again, later])) if isinstance(one, Wrote)]
+    names = [one.message.message_id for one in told]
+    assert names[0] == names[1] != names[2]
+    assert all(name.startswith("no-id-") for name in names)
+    assert {one.message.text for one in told} == {"STOP"}
 
 
 @given(_json, _json)
