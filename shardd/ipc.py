@@ -43,6 +43,8 @@ class DeviceSpec(msgspec.Struct, frozen=True, array_like=True):
     """The whatsmeow key of the stored session (`628…:1@s.whatsapp.net`); None: not paired."""
     proxy: str | None = None
     """Upstream proxy URL (http, socks5) of this device's connections."""
+    restricted_until: float | None = None
+    """Until when, in POSIX seconds, it may not write to new contacts, as far as the database knows."""
 
     def __repr__(self) -> str:
         """Without settings and proxy, which hold keys and passwords."""

@@ -109,8 +109,14 @@ class Device:
     @property
     def spec(self) -> DeviceSpec:
         """What its worker needs."""
+        restricted = self.state is DeviceState.RESTRICTED and self.state_until is not None
         return DeviceSpec(
-            id=self.id, transport=self.transport, settings=self.settings, session=self.session, proxy=self.proxy
+            id=self.id,
+            transport=self.transport,
+            settings=self.settings,
+            session=self.session,
+            proxy=self.proxy,
+            restricted_until=self.state_until.timestamp() if restricted and self.state_until is not None else None,
         )
 
 

@@ -151,6 +151,7 @@ class WhatsappTransport(Transport):
         if known and jid is None:
             raise PermanentError(f"{job.recipient} is not on WhatsApp", error_class=ErrorClass.RECIPIENT)
         self._opt_outs.check(job, recipient.jid, jid or recipient.jid)
+        self._restrictions.begin(device.id, device.restricted_until)
         message = None if outgoing.needs_media(job) else add_quote(outgoing.plain_message(job, fetched), job)
         await self._check_restriction(device, recipient)
         client = await self._clients.get_or_refresh(device)
@@ -195,6 +196,7 @@ class WhatsappTransport(Transport):
 
     async def visit(self, device: DeviceSpec, *, late: bool = False) -> None:
         """Open the device for a moment."""
+        self._restrictions.begin(device.id, device.restricted_until)
         await self._clients.visit(device, late=late)
 
     async def close_device(self, device_id: str) -> None:

@@ -263,3 +263,18 @@ async def test_a_refused_proxy_is_told_and_without_its_password(host: HostProces
     assert (told["step"], told["error"]) == ("prepare", "DeviceUnavailableError")
     assert "cannot be reached" in told["text"]
     assert "hidden" not in told["text"]
+
+
+async def test_a_restriction_that_an_earlier_process_learned_of_is_respected_and_ends(
+    host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
+) -> None:
+    told = await host.send({**device, "restricted_until": time.time() + 3600}, NUMBER, "too early")
+    assert (told["step"], told["error"], told["state"]) == ("prepare", "DeviceUnavailableError", "restricted")
+    # The row is read anew some time after the process has heard of the end.
+    assert await host.ask("visit", device=device) is None
+    name = device["session"].partition("@")[0]
+    whatsapp.control.report_restriction(name, active=False)
+    await host.event("device_changed", device["id"], state="restricted")
+    told = await host.send({**device, "restricted_until": time.time() + 3600}, NUMBER, "in time")
+    assert "message_id" in told, told
+    assert [message.text for message in whatsapp.control.messages(recipient=NUMBER)] == ["in time"]

@@ -113,7 +113,16 @@ class Restrictions:
     def __init__(self, store: SessionStore) -> None:
         self._store = store
         self._until: dict[str, float] = {}
+        self._known: set[str] = set()
+        """Devices about which this process knows better than the database."""
         self._written: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def begin(self, device_id: str, until: float | None) -> None:
+        """A device is used, perhaps for the first time in this process; `until`: of a restriction, as the database knows it."""
+        if device_id not in self._known:
+            self._known.add(device_id)
+            if until is not None:
+                self._until[device_id] = until
 
     def refused(self, device_id: str, until: float) -> None:
         """WhatsApp refused a message to a stranger; `until`: POSIX seconds."""
