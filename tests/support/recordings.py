@@ -8,6 +8,7 @@ import tempfile
 from array import array
 from collections.abc import Callable
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ def _full(_: float) -> float:
     return 0.5
 
 
-def _tone(at: int, loudness: float) -> bytes:
-    """A frame of a tone of 440 Hz."""
-    angle = 2 * math.pi * 440 / RATE
-    return array("h", (int(32767 * loudness * math.sin(angle * (at + n))) for n in range(FRAME))).tobytes()
+@lru_cache
+def _tone(loudness: float) -> bytes:
+    """A frame of a tone of 400 Hz, of which 8 periods are a frame."""
+    angle = 2 * math.pi * 400 / RATE
+    return array("h", (int(32767 * loudness * math.sin(angle * n)) for n in range(FRAME))).tobytes()
 
 
 def sound(
@@ -46,7 +48,7 @@ def sound(
         stream = container.add_stream(codec, rate=RATE, layout="mono")
         for at in range(0, int(seconds * RATE), FRAME):
             frame = av.AudioFrame(format="s16", layout="mono", samples=FRAME)
-            frame.planes[0].update(_tone(at, loudness(at / RATE)))
+            frame.planes[0].update(_tone(loudness(at / RATE)))
             frame.sample_rate, frame.pts, frame.time_base = RATE, at, Fraction(1, RATE)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
