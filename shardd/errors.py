@@ -52,6 +52,10 @@ class DatabaseError(SharddError):
     exit_code = 69
 
 
+class NotMigratedError(DatabaseError):
+    """There is no database yet, or it lacks tables, columns or functions of this release."""
+
+
 class BlockedError(DatabaseError):
     """An open transaction holds a lock that we need; nothing was changed, and another attempt may succeed.
 
@@ -89,6 +93,12 @@ class NotRunningError(SharddError):
     """No supervisor answers on the control socket."""
 
     exit_code = 3
+
+
+class NotStartedError(SharddError):
+    """The supervisor is starting, and cannot do yet what was asked."""
+
+    exit_code = 75
 
 
 class UnreachableError(SharddError):

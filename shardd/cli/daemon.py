@@ -32,6 +32,7 @@ def start(config: Config) -> None:
     # Only the daemon needs these; every other command starts in half the time without them.
     import uvloop  # noqa: PLC0415
 
+    from shardd.cli.early import reload_asked  # noqa: PLC0415
     from shardd.logs import configure_logs, log_uncaught  # noqa: PLC0415
     from shardd.supervisor.supervisor import Supervisor  # noqa: PLC0415
     from shardd.supervisor.systemd import Notifier  # noqa: PLC0415
@@ -55,7 +56,7 @@ def start(config: Config) -> None:
     notifier = (TerminalNotifier if silent else Notifier)(os.environ)
 
     async def run() -> None:
-        await Supervisor(config, notifier).run()
+        await Supervisor(config, notifier, reload_asked=reload_asked).run()
 
     uvloop.run(run())
 

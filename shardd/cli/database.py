@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
-from shardd.cli.control import ask
+from shardd.cli.control import ask, glance
 from shardd.cli.output import say
+from shardd.cli.processes import is_being_started
 from shardd.config import Config
-from shardd.embedded import EmbeddedPostgres, embedded_dsn, others_dsn
-from shardd.errors import AlreadyRunningError, DatabaseError, SharddError
+from shardd.embedded import EmbeddedPostgres, embedded_dsn, is_up, others_dsn
+from shardd.errors import AlreadyRunningError, DatabaseError, NotMigratedError, SharddError
 from shardd.postgres.errors import has_no_room
 from shardd.queue.database import Database
 from shardd.supervisor.problems import ProblemKind
 
 Result = TypeVar("Result")
+
+QUIET: Final = 1.0
+"""Seconds of waiting before it is reported."""
+POLL: Final = 0.1
+"""Seconds between looks at a shardd that is starting."""
+APPEARS: Final = 15.0
+"""Seconds in which a shardd that was called just now answers: Python has to load it."""
+JOIN_TIMEOUT: Final = 60.0
+"""Seconds for another process to start, or to stop, the embedded PostgreSQL."""
 
 STATEMENT_TIMEOUT: Final = 60.0
 """Seconds for one statement of a command: a person waits for it, no lease depends on it."""
@@ -31,25 +42,78 @@ LOCK_TIMEOUT: Final = 5.0
 
 @asynccontextmanager
 async def reach_dsn(config: Config, *, make: bool) -> AsyncGenerator[str]:
-    """The DSN of a database that answers; `make`: create the embedded one if it does not exist yet."""
+    """The DSN of a database that answers, after the start of a shardd that is starting.
+
+    `make`: create the embedded one if it does not exist yet; otherwise that is a NotMigratedError.
+    """
+    await wait_for_start(config)
     if config.database is not None:
         yield config.database.dsn
         return
     if not make:
-        embedded_dsn(config.state_dir)  # raises when there is none
+        await find_embedded_dsn(config)
     if (dsn := others_dsn(config.state_dir)) is not None:
         yield dsn
         return
     server = EmbeddedPostgres(config.state_dir)
-    try:
-        dsn = await server.start()
-    except AlreadyRunningError:
+    dsn = await _start_or_join(config, server)
+    if dsn is None:
         yield embedded_dsn(config.state_dir)
         return
     try:
         yield dsn
     finally:
         await server.stop()
+
+
+async def _start_or_join(config: Config, server: EmbeddedPostgres) -> str | None:
+    """The DSN of a server that was started for us; None: it is up, and belongs to another process."""
+    began = time.monotonic()
+    while True:
+        try:
+            return await server.start()
+        except AlreadyRunningError:
+            # Of the daemon, or of another command, which may be starting or stopping it.
+            if is_up(config.state_dir):
+                return None
+            if time.monotonic() > began + JOIN_TIMEOUT:
+                raise
+        await wait_for_start(config)
+        await asyncio.sleep(POLL)
+
+
+async def find_embedded_dsn(config: Config, role: str = "shardd") -> str:
+    """The DSN of the embedded database, after a start that makes it. Raises NotMigratedError when there is none."""
+    await wait_for_start(config)
+    try:
+        return embedded_dsn(config.state_dir, role)
+    except NotMigratedError as error:
+        if not await _start_follows(config, error):
+            raise
+    return embedded_dsn(config.state_dir, role)
+
+
+async def wait_for_start(config: Config) -> None:
+    """Wait while a shardd on this host is starting and has no database yet; what it does is reported on stderr."""
+    said, began = None, time.monotonic()
+    while (status := glance(config.control_socket)) is not None and not status.get("migrated", True):
+        if said != status["starting"] and time.monotonic() > began + QUIET:
+            said = status["starting"]
+            say(f"waiting: shardd is starting ({said})", err=True)
+        await asyncio.sleep(POLL)
+
+
+async def _start_follows(config: Config, error: NotMigratedError) -> bool:
+    """Whether a shardd that was called a moment before us has made the database meanwhile."""
+    if glance(config.control_socket) is None and is_being_started():
+        say(f"waiting up to {APPEARS:g} s for the shardd that is starting: {error}", err=True)
+        deadline = time.monotonic() + APPEARS
+        while glance(config.control_socket) is None and is_being_started() and time.monotonic() < deadline:  # noqa: ASYNC110  # no event announces it
+            await asyncio.sleep(POLL)
+    if glance(config.control_socket) is None:
+        return False
+    await wait_for_start(config)
+    return True
 
 
 def command_pool(config: Config, dsn: str, *, connections: int = 1) -> Database:
@@ -93,6 +157,12 @@ def with_database(config: Config, work: Callable[[Database], Awaitable[Result]])
         task = asyncio.current_task()
         assert task is not None  # this coroutine runs in one
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        try:
+            async with reach_database(config) as database:
+                return await work(database)
+        except NotMigratedError as error:
+            if not await _start_follows(config, error):
+                raise
         async with reach_database(config) as database:
             return await work(database)
 

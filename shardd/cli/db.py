@@ -7,11 +7,10 @@ from typing import Final
 
 import click
 
-from shardd.cli.database import reach_dsn
+from shardd.cli.database import find_embedded_dsn, reach_dsn
 from shardd.cli.options import config_option, database_config_option, json_option, run_async
 from shardd.cli.output import make_console, make_table, print_exactly, print_json, say
 from shardd.config import Config
-from shardd.embedded import embedded_dsn
 from shardd.embedded.server import ROLES
 from shardd.errors import UsageError
 from shardd.queue.migrate import NO_INBOX_ROLE, NO_PRODUCER_ROLE, DatabaseState, migrate, migration_status
@@ -70,13 +69,14 @@ async def status_command(config: Config, as_json: bool) -> None:
 @click.option(
     "--role", type=click.Choice(ROLES), default="shardd", show_default=True, help="Role of the embedded database."
 )
-def dsn_command(config: Config, role: str) -> None:
+@run_async
+async def dsn_command(config: Config, role: str) -> None:
     """Print the DSN of the database.
 
     For psql and other programs: psql "$(shardd db dsn)"
     """
     if config.database is None:
-        print_exactly(embedded_dsn(config.state_dir, role))
+        print_exactly(await find_embedded_dsn(config, role))
     elif role == "shardd":
         print_exactly(config.database.dsn)
     else:

@@ -15,6 +15,7 @@ from typing import Final
 import click
 
 from shardd import __version__
+from shardd.cli.early import report_failure, watch
 from shardd.cli.lazy import LazyGroup
 from shardd.cli.output import say, say_error
 from shardd.errors import ConfigError, SharddError, UsageError
@@ -51,6 +52,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit."""
+    watch()  # when it is called without the installed command
     _open_closed_streams()
     try:
         _check_encoding()
@@ -65,10 +67,12 @@ def main() -> None:
         say_error(f"shardd: {_usage_text(error)}")
         code = UsageError.exit_code
     except ConfigError as error:
+        report_failure(str(error), error.__cause__)
         for line in f"shardd: {error}".split("\n"):
             say_error(line)
         code = error.exit_code
     except SharddError as error:
+        report_failure(str(error), error.__cause__)
         say_error(f"shardd: {error}")
         code = error.exit_code
     except BrokenPipeError:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import stat
-from pathlib import Path
 from socket import gethostname
 from typing import Any, Final
 
 from shardd.cli.control import TIMEOUT, ask
+from shardd.cli.processes import is_start
 from shardd.config import Config
 from shardd.errors import DatabaseError, NotRunningError, UnreachableError
 
@@ -38,7 +38,7 @@ async def _look_for_node(config: Config) -> None:
 
     async with command_pool(config, config.database.dsn) as database:
         found = await find_registration(database, config.node, gethostname(), config.lease.ttl)
-    if found is None or found.pid is None or not _runs_here(found.pid):
+    if found is None or found.pid is None or not is_start(found.pid):
         return
     shards = f"holds {found.shards} shards" if found.shards else "serves no shards"
     raise UnreachableError(
@@ -60,12 +60,3 @@ def _why_unreachable(config: Config) -> str:
     if not stat.S_ISSOCK(mode):
         return f"{socket} is not a socket: move it away, and the socket is created again within seconds"
     return f"nothing listens at {socket}: if that lasts longer than a few seconds, {stop}"
-
-
-def _runs_here(pid: int) -> bool:
-    """Whether the process is a supervisor: after a crash its number may belong to another process."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return b"start" in words and any(b"shardd" in word for word in words)

@@ -24,7 +24,7 @@ from psycopg.rows import TupleRow
 
 from shardd.embedded.binaries import Binaries, find_binaries
 from shardd.embedded.home import SPARE, Home, find_home, my_name, open_own, prepare_home
-from shardd.errors import AlreadyRunningError, DatabaseError
+from shardd.errors import AlreadyRunningError, DatabaseError, NotMigratedError
 from shardd.postgres.sql_files import queries_of
 from shardd.state_files import open_file, read_others_file
 
@@ -54,17 +54,17 @@ _SETTINGS: Final[Mapping[str, str]] = {
 
 
 def embedded_dsn(state_dir: Path, role: str = "shardd") -> str:
-    """The DSN for programs of this machine; raises DatabaseError when there is no embedded database yet."""
+    """The DSN for programs of this machine; raises NotMigratedError when there is no embedded database yet."""
     folder = find_home(state_dir)
     if folder is None:
-        raise DatabaseError(f"there is no embedded database in {state_dir} yet: `shardd start` creates it")
+        raise NotMigratedError(f"there is no embedded database in {state_dir} yet: `shardd start` creates it")
     return _dsn(folder, role)
 
 
 def others_dsn(state_dir: Path) -> str | None:
     """For root: the DSN of the embedded database in the state folder of another account, or None if the folder is no such one.
 
-    Root opens no file there and so cannot start the server. Raises DatabaseError with the fix while it is not running.
+    Root opens no file there and so cannot start the server. Raises NotMigratedError with the fix while it is not running.
     """
     try:
         owner = state_dir.stat().st_uid
@@ -75,7 +75,7 @@ def others_dsn(state_dir: Path) -> str | None:
     folder = find_home(state_dir)
     pid = None if folder is None else pid_in(folder / "data" / "postmaster.pid")
     if folder is None or pid is None or not _works_in(pid, folder / "data"):
-        raise DatabaseError(
+        raise NotMigratedError(
             f"the embedded database in {state_dir} is not running, and root does not start it in the folder of another account: "
             "start shardd first"
         )
@@ -91,6 +91,14 @@ def pid_in(pid_file: Path) -> int | None:
     """Process id of the server that wrote the `postmaster.pid`, if there is one. Raises UnsafeFileError, OSError."""
     lines = _lines(pid_file)
     return int(lines[0]) if lines and lines[0].isdigit() else None
+
+
+def is_up(state_dir: Path) -> bool:
+    """Whether the embedded PostgreSQL of a state folder accepts connections. Raises UnsafeFileError, DatabaseError, OSError."""
+    folder = find_home(state_dir)
+    pid_file = None if folder is None else folder / "data" / "postmaster.pid"
+    pid = None if pid_file is None else pid_in(pid_file)
+    return pid_file is not None and pid is not None and _is_ready(pid_file, pid)
 
 
 class EmbeddedPostgres:
@@ -229,9 +237,18 @@ class EmbeddedPostgres:
         if self._settings.get("fsync") == "off":
             command.append("--no-sync")
         process = self._spawn(home, command)
-        if not await _wait_until(lambda: process.poll() is not None, _INITDB_TIMEOUT):
+        try:
+            ended = await _wait_until(lambda: process.poll() is not None, _INITDB_TIMEOUT)
+        finally:
+            self._process = None
+            if process.poll() is None:
+                # Asked to stop, it would first finish its step, which may take long; what it has made is of no use.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                shutil.rmtree(fresh, ignore_errors=True)
+        if not ended:
             raise DatabaseError(f"initdb did not end within {_INITDB_TIMEOUT:.0f} s; see {self.log_file}")
-        self._process = None
         if process.returncode != 0:
             raise DatabaseError(f"the embedded database cannot be created: {self._last_log_lines()}")
         fresh.rename(home.data)

@@ -13,7 +13,7 @@ from typing import Final
 import psycopg
 from psycopg_pool import PoolTimeout
 
-from shardd.errors import BlockedError, DatabaseError, RefusedDataError, RowRefusedError
+from shardd.errors import BlockedError, DatabaseError, NotMigratedError, RefusedDataError, RowRefusedError
 from shardd.postgres.dsn import addresses_of, parse_dsn
 from shardd.postgres.liveness import Deadline
 from shardd.postgres.refusals import RefusedError, explain
@@ -131,6 +131,8 @@ def _described(error: BaseException, dsn: str) -> DatabaseError:
     sentence = _sentence(error, words_of(dsn))
     if isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
         return BlockedError(sentence)
+    if isinstance(error, psycopg.Error) and _BY_CODE.get(error.sqlstate) is _NOT_MIGRATED:
+        return NotMigratedError(sentence)
     return (RefusedDataError if _is_bad_data(error) else DatabaseError)(sentence)
 
 

@@ -98,6 +98,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     earlier: Collection[UUID],
     lifeline: int,
     notifier: Notifier,
+    control: Control,
     embedded: EmbeddedPostgres | None,
     database: str,
     sessions_dsn: str,
@@ -348,8 +349,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         stop=ask_to_stop,
         reload=reload.reload,
     )
-    control = Control(node, socket=config.control_socket, group=config.control.group, metrics=config.control.metrics)
-    # It also asks the node for its status, so it is made after the node.
+    # It also asks the node for its status.
     node.reporters = (*node.reporters, control)
 
     # Upkeep
@@ -415,7 +415,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         group_assigner,
         state_watch,
         reload,
-        SystemdReporter(notifier, node, lambda: workers.ticked_at),
+        SystemdReporter(notifier, node, lambda: workers.ticked_at, end),
         work_poller,
         workers,
     ]

@@ -115,6 +115,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     state: str
     """starting, running or stopping."""
+    starting: str | None = None
+    """What the start is doing, in words; None: it is over."""
+    migrated: bool = True
+    """Whether the database answers and has the tables of this release; only a start is without them."""
+    ready: Annotated[
+        bool, Metric("shardd_ready", "1 when the node has started, and holds its leases or stands by.")
+    ] = False
+    """It has started, knows which leases it holds (a standby: none), and is not stopping."""
     healthy: Annotated[bool, Metric("shardd_up", "1 when the node is healthy.")]
     problems: list[str]
     """Why it is not healthy, in words."""

@@ -1,8 +1,9 @@
 """The supervisor: one per host, everything in one event loop.
 
-Its start: lock of the state folder → database (its own, when the config names none) → migrations → leases → what an earlier run
-left behind → sessions → services. Its end: claim nothing, drain the workers, settle, give the leases back. A service that fails
-with a defect ends the daemon in that order: systemd starts it again, and recovery is tested code.
+Its start: lock of the state folder → control socket → database (its own, when the config names none) → migrations → leases → what
+an earlier run left behind → sessions → services. Until the services run, a stop ends the start where it is. The end: claim
+nothing, drain the workers, settle, give the leases back. A service that fails with a defect ends the daemon in that order:
+systemd starts it again, and recovery is tested code.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 from shardd.config import Config
 from shardd.embedded import EmbeddedPostgres
-from shardd.errors import SharddError
+from shardd.errors import AlreadyRunningError, SharddError
 from shardd.logs import get_logger
 from shardd.postgres.dsn import server_of
 from shardd.queue.migrate import migrate
 from shardd.state_files import ID_FILE, STARTS_FILE, record_start, state_id
+from shardd.supervisor.admin.control import Control
+from shardd.supervisor.admin.starting import Starting
 from shardd.supervisor.cluster.session_store import prepare_sessions, sessions_dsn_of
 from shardd.supervisor.cluster.state_folder import StateLock
 from shardd.supervisor.compose import Composition, compose
@@ -30,15 +34,23 @@ from shardd.supervisor.systemd import Notifier
 
 log = get_logger(__name__)
 
+COMMAND_POLL: Final = 0.2
+"""Seconds between looks whether a command still runs the embedded PostgreSQL."""
+
 
 class Supervisor:
     """A node's daemon. `run` returns when it was stopped; SharddError when it cannot start."""
 
-    def __init__(self, config: Config, notifier: Notifier) -> None:
+    def __init__(self, config: Config, notifier: Notifier, *, reload_asked: Callable[[], bool] = lambda: False) -> None:
+        """`reload_asked`: whether SIGHUP came before `run`."""
         self._config = config
         self._notifier = notifier
+        self._reload_asked = reload_asked
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
+        self._starting = Starting(config, notifier)
+        self._start: asyncio.Task[Any] | None = None
+        """While it is starting."""
         self._store_notes: list[str] = []
         self._embedded: EmbeddedPostgres | None = None
         self._composition: Composition | None = None
@@ -50,13 +62,31 @@ class Supervisor:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        if self._reload_asked():
+            self._reload.set()
         _make_state_dir(self._config.state_dir)
         with StateLock(self._config.state_dir) as lock:
             # A pipe that is never written to: it closes with this process, however that ends.
             lifeline, _ = os.pipe()
+            config = self._config
+            control = Control(
+                self._starting,
+                self.stop,
+                socket=config.control_socket,
+                group=config.control.group,
+                metrics=config.control.metrics,
+            )
+            self._start = asyncio.current_task()
             try:
-                await self._serve(await self._open_database(), lifeline, lock)
+                await control.start()
+                await self._serve(await self._open_database(), lifeline, lock, control)
+            except asyncio.CancelledError:
+                if not self._stop.is_set():
+                    raise
+                log.info("stopped while starting", action="stop", step=self._starting.step)
             finally:
+                self._start = None
+                await control.close()
                 if self._embedded is not None:
                     await self._embedded.stop()
         if isinstance(self._failed, SharddError):
@@ -68,17 +98,34 @@ class Supervisor:
         """Drain and exit; on a second call, do not wait for what is in flight."""
         if self._stop.is_set() and self._composition is not None:
             self._composition.node.workers.drain_now()
+        if self._start is not None and not self._stop.is_set():
+            self._notifier.stopping("ending the start")
+            self._start.cancel()
         self._stop.set()
 
     async def _open_database(self) -> str:
         if self._config.database is not None:
             return self._config.database.dsn
         self._embedded = EmbeddedPostgres(self._config.state_dir)
-        return await self._embedded.start()
+        said = False
+        while True:
+            self._starting.enter("starting the embedded PostgreSQL")
+            try:
+                return await self._embedded.start()
+            except AlreadyRunningError as error:
+                # No other daemon, because this one holds the lock of the state folder: a command, which will end.
+                if not said:
+                    log.warning("waiting for a command to end", action="start", reason=str(error))
+                    said = True
+                self._starting.enter(f"waiting for a command to end: {error}")
+            await asyncio.sleep(COMMAND_POLL)
 
-    async def _serve(self, dsn: str, lifeline: int, lock: StateLock) -> None:
+    async def _serve(self, dsn: str, lifeline: int, lock: StateLock, control: Control) -> None:
+        self._starting.enter("migrating the database")
         for name in await migrate(dsn):
             log.info("migrated", action="migrate", migration=name)
+        self._starting.migrated = True
+        self._starting.enter("taking over what an earlier run left")
         config = self._config
         sessions = sessions_dsn_of(config, dsn)
         incarnation = uuid4()
@@ -92,6 +139,7 @@ class Supervisor:
                 earlier=_earlier_starts(config.state_dir, incarnation),
                 lifeline=lifeline,
                 notifier=self._notifier,
+                control=control,
                 embedded=self._embedded,
                 database="embedded" if self._embedded is not None else server_of(dsn),
                 sessions_dsn=sessions,
@@ -100,9 +148,17 @@ class Supervisor:
                 end=self._end,
                 reload_asked=self._reload,
             )
-            await composition.take_over.run()
-            self._store_notes = await prepare_sessions(config, composition.node.scheduler, pools.general, sessions)
+            try:
+                await composition.take_over.run()
+                self._starting.enter("preparing the sessions of devices")
+                self._store_notes = await prepare_sessions(config, composition.node.scheduler, pools.general, sessions)
+            except asyncio.CancelledError:
+                # No worker was started.
+                await composition.node.keeper.give_up()
+                raise
+            self._start = None
             self._composition = composition
+            control.node = composition.node
             await ServiceGroup(composition.services, self._service_failed).run(self._stop, self._stopping)
             log.info("stopped", action="stop")
 

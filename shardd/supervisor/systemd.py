@@ -66,6 +66,10 @@ class Notifier:
         """The shutdown begins."""
         self._send("STOPPING=1", status=status)
 
+    def failed(self, text: str, errno: int | None) -> None:
+        """The process is about to end with this error."""
+        self._send(*([] if errno is None else [f"ERRNO={errno}"]), status=text)
+
     def _send(self, *lines: str, status: str | None = None) -> None:
         if self._socket is None or self._address is None:
             return

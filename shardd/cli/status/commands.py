@@ -23,16 +23,21 @@ import msgspec
 from rich.console import Group, RenderableType
 from rich.live import Live
 
-from shardd.cli.control import ask
+from shardd.cli.control import ask, glance
 from shardd.cli.node import ask_daemon
-from shardd.cli.options import daemon_config_option, json_option
-from shardd.cli.output import Console, Lines, Text, make_console, print_json
+from shardd.cli.options import ReadBy, daemon_config_option, json_option
+from shardd.cli.output import Console, Lines, Text, make_console, print_json, say
 from shardd.cli.status.view import render_status
 from shardd.cli.words import span
 from shardd.config import Config
-from shardd.errors import SharddError, UsageError
+from shardd.config.values import Seconds
+from shardd.errors import NotRunningError, NotStartedError, SharddError, UsageError
 from shardd.supervisor.status import Status
 
+QUIET: Final = 1.0
+"""Seconds of waiting before it is reported."""
+POLL: Final = 0.2
+"""Seconds between looks while it waits."""
 DEGRADED: Final = 1
 """Exit code when shardd answers and is not healthy."""
 EVERY: Final = 1.0
@@ -46,14 +51,23 @@ _KEYS: Final = Text("q: quit", "dim")
 @click.command()
 @daemon_config_option
 @json_option("Print the object described above, for programs.")
+@click.option("--wait", is_flag=True, help="Wait until shardd is ready, also if it is not running yet.")
+@click.option(
+    "--timeout",
+    type=ReadBy(Seconds("0", "1d")),
+    default="60s",
+    show_default=True,
+    help="How long to --wait.",
+)
 @click.option("--watch", is_flag=True, help="Show a live picture, also while shardd stops and starts; q or ^C ends it.")
-def status(config: Config, as_json: bool, watch: bool) -> None:
+def status(config: Config, as_json: bool, watch: bool, wait: bool, timeout: float) -> None:
     """Show shards, queue and problems.
 
-    Exit codes: 0 healthy; 1 degraded; 3 not running; 69 running, but unreachable; 78 the config does not say where shardd is.
-    Other errors in the config file are only a warning.
+    Exit codes: 0 healthy; 1 degraded, starting or stopping; 3 not running; 69 running, but unreachable; 75 not ready in time
+    (--wait); 78 the config does not say where shardd is. Other errors in the config file are only a warning.
 
-    With --json: an object with version, node, pid, state (starting, running, stopping), healthy, problems and notes (lists of
+    With --json: an object with version, node, pid, state (starting, running, stopping), starting (what the start is doing, or
+    null), ready (started, and holding its leases or standing by), healthy, problems and notes (lists of
     sentences), problem_kinds (number of problems by kind), problems_by_kind, started_at, now, database, config, shards (a
     list), totals, and queue (null until it was counted). Times are POSIX seconds, durations seconds, sizes bytes. Fields are
     added over time, never renamed.
@@ -64,6 +78,8 @@ def status(config: Config, as_json: bool, watch: bool) -> None:
             raise UsageError("--watch needs a terminal; a program repeats: shardd status --json")
         asyncio.run(watch_status(Watch(config.control_socket), console))
         return
+    if wait:
+        asyncio.run(wait_until_ready(config, timeout))
     answer = asyncio.run(ask_daemon(config, "GET", "/status"))
     node = read_status(answer)
     if as_json:
@@ -73,6 +89,26 @@ def status(config: Config, as_json: bool, watch: bool) -> None:
         console.print(render_status(node, width=console.width))
     if not node.healthy:
         raise click.exceptions.Exit(DEGRADED)
+
+
+async def wait_until_ready(config: Config, timeout: float) -> None:
+    """Wait for the end of a start, also of one that has not begun yet. Raises NotRunningError, NotStartedError."""
+    began, said = time.monotonic(), ""
+    while True:
+        status = glance(config.control_socket)
+        if status is not None and status["ready"]:
+            return
+        waited = time.monotonic() - began
+        now = (
+            "no shardd answers" if status is None else status["starting"] or f"it is {status['state']}, without leases"
+        )
+        if waited >= timeout:
+            text = f"shardd is not ready after {timeout:g} s: {now}"
+            raise NotRunningError(text) if status is None else NotStartedError(text)
+        if now != said and waited >= QUIET:
+            said = now
+            say(f"waiting: {now}", err=True)
+        await asyncio.sleep(POLL)
 
 
 def read_status(answer: Any) -> Status:

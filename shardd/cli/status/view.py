@@ -52,7 +52,7 @@ def render_status(
         # The table's header has two lines, its total one, and the remark about hidden shards one or two.
         room = max(3, height - _height(Group(*head), width) - 5)
     shards, hidden = _choose(status.shards, room)
-    parts = [*head, _table(shards, status.totals, width)]
+    parts = [*head, *([_table(shards, status.totals, width)] if status.shards else [])]
     if hidden:
         parts.append(Text(_hidden_words(hidden), "dim"))
     return Group(*parts)
@@ -80,6 +80,8 @@ def _facts(status: Status, most: int | None) -> Table:
     facts = make_grid(2)
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column()
+    if status.starting is not None:
+        facts.add_row("starting", Text(status.starting, "yellow"))
     clients = count(totals.open_clients, "open client")
     facts.add_row("devices", f"{totals.ready:,} ready, {totals.parked:,} parked, {clients}")
     facts.add_row("queue", Text("not counted yet", "dim") if queue is None else _queue_words(queue, status.now))

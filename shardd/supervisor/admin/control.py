@@ -6,13 +6,16 @@
 |---|---|
 | GET /status | the health of the node (`shardd.supervisor.status.Status`) |
 | GET /metrics | the same as Prometheus text; also on loopback TCP when `control.metrics` names an address |
+| GET /health | liveness, also on that address: 200 while the supervisor works, whatever is degraded; 503 when it hangs |
+| GET /ready | readiness, also there: 200 while the node has started and holds its leases or stands by; otherwise 503 |
 | POST /stop | drain and exit, like SIGTERM |
 | POST /reload | read the config file again, like SIGHUP |
 | POST /shards/{n}/drain, /shards/{n}/restart | answers when it is done |
 | GET /devices/{id} | when the device may send, and what it waits for (`shardd.supervisor.scheduling.outlook.DeviceOutlook`) |
 | POST /devices/{id}/close | close the device's client, so that another process may use its session |
 
-Errors come as {"error": "…"} with status 400, 404, 405 or 500. A peer that sends or reads too slowly is disconnected.
+It answers from the begin of the start on; what needs a running node is refused until then. Errors come as {"error": "…"} with
+status 400, 404, 405, 500 or 503. A peer that sends or reads too slowly is disconnected.
 """
 
 from __future__ import annotations
@@ -31,13 +34,15 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from shardd.errors import ConfigError, SharddError, UsageError
+from shardd.errors import ConfigError, NotStartedError, SharddError, UsageError
 from shardd.logs import get_logger
 from shardd.supervisor.admin.metrics import render_metrics
 from shardd.supervisor.admin.node import Node
+from shardd.supervisor.admin.starting import Starting
 from shardd.supervisor.http_listener import Listener, refusal
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.services import Service
+from shardd.supervisor.status import Status
 
 log = get_logger(__name__)
 
@@ -47,11 +52,15 @@ MOST: Final = 32
 """Connections of each listener at once."""
 PATIENCE: Final = 10.0
 """Seconds in which a peer must have sent its request, or have taken its answer."""
+HANGS_AFTER: Final = 30.0
+"""Seconds without a check of the workers, which takes milliseconds, after which the supervisor hangs; as in the systemd unit."""
+NO_LEASES: Final = "its leases are unknown: the database does not answer"
 PAGE_FOR: Final = 0.5
 """Seconds for which a metrics page is served again, so that frequent requests cost little."""
 LONGEST_ID: Final = 64
 QUOTED: Final = 40
 """Characters of a path that an error repeats."""
+NOWHERE: Final = (0, 0)
 _SHARD: Final = re.compile("[0-9]{1,9}")
 _encode = msgspec.json.Encoder().encode
 
@@ -59,21 +68,33 @@ _encode = msgspec.json.Encoder().encode
 class Control(Service):
     """Serves the socket, and the metrics page over TCP."""
 
-    def __init__(self, node: Node, *, socket: Path, group: bool, metrics: str | None) -> None:
-        """`group`: the process's group may use it, too. `metrics`: host:port on loopback, or None."""
-        self._node = node
+    def __init__(
+        self, starting: Starting, stop: Callable[[], None], *, socket: Path, group: bool, metrics: str | None
+    ) -> None:
+        """`starting`: answers until `node` is set; `stop`: ends the start; `group`: the process's group may use it, too.
+
+        `metrics`: host:port on loopback, or None.
+        """
+        self.node: Node | None = None
+        """None until the start has made it."""
+        self._starting = starting
+        self._end_start = stop
         self._socket = socket
         self._umask = 0o117 if group else 0o177
         self._metrics = metrics
-        self._mine = (0, 0)
+        self._mine = NOWHERE
         """Device and inode of the socket."""
         self._error: str | None = None
         """Why commands do not reach this node; None: they do."""
         self._page = b""
         self._page_at = -PAGE_FOR
-        metrics_page = web.get("/metrics", self._get_metrics)
+        pages = [
+            web.get("/metrics", self._get_metrics),
+            web.get("/health", self._get_health),
+            web.get("/ready", self._get_ready),
+        ]
         routes = [
-            metrics_page,
+            *pages,
             self._route("GET", "/status", self._status),
             self._route("POST", "/stop", self._stop),
             self._route("POST", "/reload", self._reload),
@@ -83,10 +104,12 @@ class Control(Service):
             self._route("POST", "/devices/{device}/close", self._close_device),
         ]
         self._listener = Listener("control", routes, most=MOST, patience=PATIENCE)
-        self._page_listener = Listener("metrics", [metrics_page], most=MOST, patience=PATIENCE)
+        self._page_listener = Listener("metrics", pages, most=MOST, patience=PATIENCE)
 
     async def start(self) -> None:
-        """Listen. Raises SharddError when an address cannot be used."""
+        """Listen, unless it does. Raises SharddError when an address cannot be used."""
+        if self._mine != NOWHERE:
+            return
         # This process holds the state folder's lock, so a socket at the path is left over from a dead supervisor.
         await self._create()
         if self._metrics is not None:
@@ -157,6 +180,8 @@ class Control(Service):
                     return web.Response(body=_encode(await answer(request)), content_type="application/json")
                 except (UsageError, ConfigError) as error:
                     return refusal(400, str(error), close=False)
+                except NotStartedError as error:
+                    return refusal(503, str(error), close=False)
                 except SharddError as error:
                     return refusal(500, str(error), close=False)
 
@@ -165,14 +190,37 @@ class Control(Service):
     async def _get_metrics(self, _: web.Request) -> web.Response:
         now = time.monotonic()
         if now >= self._page_at + PAGE_FOR:
-            self._page, self._page_at = render_metrics(self._node.status()), now
+            self._page, self._page_at = render_metrics(self._now()), now
         return web.Response(body=self._page, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
+    async def _get_health(self, _: web.Request) -> web.Response:
+        # The start has no such deadline: systemd's, or a startup probe's, is the one who gives it up.
+        node = self.node
+        if node is None or node.state != "running":
+            return web.json_response({"alive": True})
+        silent = time.monotonic() - node.workers.ticked_at
+        alive = silent < HANGS_AFTER
+        return web.json_response({"alive": alive, "checked": round(silent, 3)}, status=200 if alive else 503)
+
+    async def _get_ready(self, _: web.Request) -> web.Response:
+        status = self._now()
+        why = None if status.ready else status.starting or (status.state if status.state != "running" else NO_LEASES)
+        return web.json_response({"ready": status.ready, "why": why}, status=200 if status.ready else 503)
+
+    def _now(self) -> Status:
+        return self._starting.status() if self.node is None else self.node.status()
+
+    @property
+    def _node(self) -> Node:
+        if self.node is None:
+            raise NotStartedError(f"shardd is starting ({self._starting.step}): wait with shardd status --wait")
+        return self.node
+
     async def _status(self, _: web.Request) -> object:
-        return self._node.status()
+        return self._now()
 
     async def _stop(self, _: web.Request) -> object:
-        self._node.stop()
+        self._end_start() if self.node is None else self.node.stop()
         return {"stopping": True}
 
     async def _reload(self, _: web.Request) -> object:

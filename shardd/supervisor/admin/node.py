@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from shardd import __version__
 from shardd.config.transports.sandbox import SANDBOX
-from shardd.errors import UsageError
+from shardd.errors import SharddError, UsageError
 from shardd.logs import get_logger
 from shardd.states import ShardState, Verdict
 from shardd.supervisor.cluster.leases import LeaseKeeper
@@ -34,6 +34,8 @@ State = Literal["starting", "running", "stopping"]
 
 TICK: Final = 0.1
 """Seconds between checks whether a report to systemd is due."""
+HOPELESS: Final = 2
+"""Workers of a shard that died before the start is given up, when no other shard runs."""
 STATUS_EVERY: Final = 1.0
 """Seconds between status lines for systemd."""
 
@@ -104,6 +106,8 @@ class Node:
             node=config.node,
             pid=os.getpid(),
             state=self.state,
+            starting=self.start_step() if self.state == "starting" else None,
+            ready=self.state == "running" and self.keeper.known(),
             healthy=self.state == "running" and not problems,
             problems=[problem.text for problem in problems],
             problem_kinds={kind.value: len(by_kind.get(kind.value, ())) for kind in ProblemKind},
@@ -127,6 +131,20 @@ class Node:
         settled = (ShardState.RUNNING, ShardState.BROKEN, ShardState.BACKOFF, ShardState.DRAINED)
         running = any(shard.state is ShardState.RUNNING for shard in shards)
         return (running or not shards) and all(shard.state in settled for shard in shards)
+
+    def cannot_start(self) -> str | None:
+        """Why the start cannot succeed: every worker of this node died again and again before one ran. None: it may."""
+        shards = [shard for shard in self.workers.shards if shard.epoch is not None and shard.blocked is None]
+        down = (ShardState.BACKOFF, ShardState.BROKEN)
+        if not shards or any(shard.state not in down or shard.restarts < HOPELESS for shard in shards):
+            return None
+        return f"no worker starts: shard {shards[0].index}: {shards[0].last_error}"
+
+    def start_step(self) -> str:
+        """What the start is doing, in words."""
+        mine = [shard for shard in self.workers.shards if shard.epoch is not None]
+        running = sum(shard.state is ShardState.RUNNING for shard in mine)
+        return f"starting the workers: {running} of {len(mine)} run"
 
     def _queue_of(self, device_id: str) -> DeviceQueue:
         queue = self.scheduler.queues.get(device_id)
@@ -160,11 +178,14 @@ class Node:
 class SystemdReporter(Service):
     """Reports to systemd: that the node has started, its status, and that the workers are still supervised."""
 
-    def __init__(self, notifier: Notifier, node: Node, watched_at: Callable[[], float]) -> None:
-        """`watched_at`: when the workers were last checked, on the monotonic clock."""
+    def __init__(
+        self, notifier: Notifier, node: Node, watched_at: Callable[[], float], end: Callable[[SharddError], None]
+    ) -> None:
+        """`watched_at`: when the workers were last checked, on the monotonic clock. `end`: ends the supervisor."""
         self._notifier = notifier
         self._node = node
         self._watched_at = watched_at
+        self._end = end
 
     async def serve(self) -> None:
         """Report periodically."""
@@ -182,11 +203,16 @@ class SystemdReporter(Service):
             await asyncio.sleep(TICK)
 
     def _report(self) -> None:
+        if self._node.state == "starting" and (hopeless := self._node.cannot_start()) is not None:
+            self._end(SharddError(hopeless))
+            return
         text = in_one_line(self._node.status())
         if self._node.state == "starting" and self._node.has_started():
             self._node.state = "running"
             self._notifier.ready(text)
             log.info("running", action="start", status=text)
+        elif self._node.state == "starting":
+            self._notifier.status(self._node.start_step())
         elif self._node.state == "running":
             self._notifier.status(text)
 

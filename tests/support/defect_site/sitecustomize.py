@@ -4,12 +4,13 @@ A job with the body `torn` is the trigger of several. `job`: its recipient is en
 msgpack. `outcomes`: each worker's first message with outcomes is not msgpack. `outcome N`: no message with the outcome of job N
 is msgpack. `step down`, `step up`: the message with that job, or the first with outcomes, starts with an impossible length.
 `settle`: settling the claims of a dead worker fails the first time. `hear`: so does receiving outcomes. `encoder`: that job, or
-a device with such a setting, cannot be encoded.
+a device with such a setting, cannot be encoded. `worker`: every worker ends at once with 70.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 defect = os.environ.get("SHARDD_TEST_DEFECT")
@@ -115,5 +116,8 @@ elif defect == "hear":
     fail_to_hear()
 elif defect == "encoder":
     refuse_to_encode()
+elif defect == "worker":
+    if "shardd.worker" in sys.orig_argv:
+        os._exit(70)
 elif defect:
     damage_messages(defect)
