@@ -19,6 +19,9 @@ LINE_EVERY = 1.0
 """Seconds between two lines without a terminal."""
 BAR = 24
 """Width of a shard's bar, in characters."""
+NARROW_BAR = 14
+WIDE = 90
+"""Width of a terminal from which on bars are long and all columns are shown."""
 RATE_WINDOW = 2.0
 """Seconds over which rates are averaged."""
 
@@ -81,40 +84,44 @@ class Picture:
         while self._lately[0].seconds < moment.seconds - RATE_WINDOW:
             self._lately.popleft()
         if self._live is not None:
-            self._live.update(_draw(moment, self._lately[0]), refresh=True)
+            self._live.update(_draw(moment, self._lately[0], self._console.width), refresh=True)
         elif last or time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_EVERY
             counts = ", ".join(f"{state} {count}" for state, count in sorted(moment.states.items()))
             self._console.print(f"{moment.seconds:5.1f} s  inserted {moment.inserted} of {moment.wanted}: {counts}")
 
 
-def _draw(moment: Moment, before: Moment) -> Group:
-    return Group(_progress(moment), Text(), _shards(moment, before), Text(), _footer(moment, before))
+def _draw(moment: Moment, before: Moment, width: int) -> Group:
+    bar = BAR if width >= WIDE else NARROW_BAR
+    return Group(_progress(moment, 2 * bar), Text(), _shards(moment, before, bar), Text(), _footer(moment, before))
 
 
-def _progress(moment: Moment) -> Table:
+def _progress(moment: Moment, width: int) -> Table:
     grid = Table.grid(padding=(0, 2))
     for name, count in (("inserted", moment.inserted), ("sent", moment.states.get("sent", 0))):
-        bar = ProgressBar(total=moment.wanted, completed=count, width=2 * BAR)
+        bar = ProgressBar(total=moment.wanted, completed=count, width=width)
         grid.add_row(name, bar, f"{count} of {moment.wanted}")
     return grid
 
 
-def _shards(moment: Moment, before: Moment) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+def _shards(moment: Moment, before: Moment, width: int) -> Table:
+    """Each shard with a bar of this width; beside a narrow one, without its process and its devices."""
+    wide = width >= BAR
+    table = Table(box=None, padding=(0, 2 if wide else 1, 0, 0), header_style="dim")
     table.add_column("shard", justify="right")
     table.add_column("state")
-    for name in ("pid", "devices", "in flight", "sent"):
+    for name in ("pid", "devices", "in flight", "sent") if wide else ("in flight", "sent"):
         table.add_column(name, justify="right")
-    table.add_column("", width=BAR)
+    table.add_column("", width=width)
     table.add_column("sent/s", justify="right")
     devices = sum(shard["devices"] for shard in moment.shards)
     for shard, earlier in zip(moment.shards, before.shards, strict=True):
         state = Text(shard["state"], style="green" if shard["state"] == "running" else "yellow")
         share = moment.wanted * shard["devices"] / max(devices, 1)
         table.add_row(
-            str(shard["shard"]), state, str(shard["pid"] or ""), str(shard["devices"]), str(shard["in_flight"]),
-            str(shard["sent"]), ProgressBar(total=max(share, 1), completed=shard["sent"], width=BAR),
+            str(shard["shard"]), state, *((str(shard["pid"] or ""), str(shard["devices"])) if wide else ()),
+            str(shard["in_flight"]),
+            str(shard["sent"]), ProgressBar(total=max(share, 1), completed=shard["sent"], width=width),
             f"{_rate(shard['sent'] - earlier['sent'], moment, before):.0f}",
         )  # fmt: skip
     return table

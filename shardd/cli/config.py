@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
-from shardd.cli.options import DEFAULT_CONFIG
+from shardd.cli.options import default_config
 from shardd.cli.output import say, say_error
 from shardd.cli.words import count
 from shardd.config import load_config, sample_config
@@ -21,9 +20,7 @@ def config_group() -> None:
 
 
 @config_group.command("check")
-@click.argument(
-    "file", type=click.Path(path_type=Path), default=lambda: os.environ.get("SHARDD_CONFIG", DEFAULT_CONFIG)
-)
+@click.argument("file", type=click.Path(path_type=Path), default=default_config, metavar="[FILE]")
 def check(file: Path) -> None:
     """Report all errors in a config file.
 

@@ -105,10 +105,10 @@ async def wait_for_start(config: Config) -> None:
 
 async def _start_follows(config: Config, error: NotMigratedError) -> bool:
     """Whether a shardd that was called a moment before us has made the database meanwhile."""
-    if glance(config.control_socket) is None and is_being_started():
+    if glance(config.control_socket) is None and is_being_started(config.source):
         say(f"waiting up to {APPEARS:g} s for the shardd that is starting: {error}", err=True)
         deadline = time.monotonic() + APPEARS
-        while glance(config.control_socket) is None and is_being_started() and time.monotonic() < deadline:  # noqa: ASYNC110  # no event announces it
+        while glance(config.control_socket) is None and is_being_started(config.source) and time.monotonic() < deadline:  # noqa: ASYNC110  # no event announces it
             await asyncio.sleep(POLL)
     if glance(config.control_socket) is None:
         return False

@@ -68,11 +68,16 @@ def run_async(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...
     return run
 
 
+def default_config() -> str:
+    """The config file of a command that names none."""
+    return os.environ.get("SHARDD_CONFIG", DEFAULT_CONFIG)
+
+
 def _config_option(load: Callable[[Path], Config]) -> Decorator:
     return click.option(
         "--config",
         type=click.Path(path_type=Path),
-        default=lambda: os.environ.get("SHARDD_CONFIG", DEFAULT_CONFIG),
+        default=default_config,
         show_default=f"$SHARDD_CONFIG, else {DEFAULT_CONFIG}",
         callback=lambda _context, _option, file: load(file),
         help="Config file.",

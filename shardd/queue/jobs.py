@@ -263,12 +263,13 @@ def hints(rows: Sequence[Mapping[str, Any]]) -> list[WorkHint]:
 class Counts(Statements):
     """Numbers that take reading whole tables, on a connection with the planner's own plans."""
 
-    async def depth(self, held: Sequence[str] = ()) -> dict[str, Any]:
+    async def depth(self, opens: Mapping[str, float] | None = None) -> dict[str, Any]:
         """Live jobs: queued, scheduled, sending, and oldest_due_age (seconds; None: none may be sent).
 
-        `held`: devices whose jobs do not count as due, because a limit, quiet hours or a backoff holds them.
+        `opens`: in how many seconds devices may send again, by id; negative: since when they may. Others may at any time.
         """
-        (depth,) = await self._database.rows(Record, "queue_depth", {"held": list(held)})
+        params = {"device_ids": list(opens or ()), "opens": list((opens or {}).values())}
+        (depth,) = await self._database.rows(Record, "queue_depth", params)
         oldest = depth["oldest_due_age"]
         return {**depth, "oldest_due_age": None if oldest is None else max(0.0, float(oldest))}
 

@@ -29,6 +29,7 @@ from shardd.queue.forgetting import Forgetting
 from shardd.queue.groups import Groups
 from shardd.queue.inbox import Inbox
 from shardd.queue.jobs import Counts, Jobs
+from shardd.queue.lane_waits import LaneWaits
 from shardd.queue.leases import NodeIdentity
 from shardd.queue.opt_outs import OptOuts
 from shardd.queue.producers import ProducerAdmin
@@ -66,6 +67,8 @@ from shardd.supervisor.pools import Pools
 from shardd.supervisor.reload import Reload
 from shardd.supervisor.scheduling.current_config import CurrentConfig
 from shardd.supervisor.scheduling.groups import GroupAssigner
+from shardd.supervisor.scheduling.lane_waits import EVERY as LANE_WAITS_EVERY
+from shardd.supervisor.scheduling.lane_waits import LaneWaitRecorder
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.scheduling.table_sync import CampaignSync, DeviceSync
 from shardd.supervisor.scheduling.visiting import Visits
@@ -307,7 +310,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
 
     # Start, status, reload
     take_over = TakeOver(keeper, ownership, recovery, workers, jobs, device_sync, campaign_sync, opt_outs)
-    counter = upkeep.QueueCounter(Counts(pools.general), lambda: scheduler.held_back(time.monotonic()))
+    counter = upkeep.QueueCounter(Counts(pools.general), lambda: scheduler.opens(time.monotonic()))
     bindings = upkeep.BindingCheck(ProducerAdmin(pools.general))
     forgetting = upkeep.ForgettingCheck(Forgetting(pools.general))
     events = EventUpkeep(Events(pools.general), WebhookAdmin(pools.general), lambda: current.config.events)
@@ -353,6 +356,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     node.reporters = (*node.reporters, control)
 
     # Upkeep
+    lane_waits = LaneWaitRecorder(LaneWaits(pools.general), scheduler)
     order_groups = upkeep.OrderGroups(jobs, work_poller.hint)
     # Work that may take long: no run of it is called hanging.
     long = partial(Periodic, steps, patience=None)
@@ -363,6 +367,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         Periodic(steps, "renewing the leases", ownership.renew, every=renew_every, first=renew_every),
         Periodic(steps, "preparing months of the archive", jobs.prepare_archive, every=upkeep.SWEEP_EVERY),
         Periodic(steps, "settling what a journal covers", take_over.retry, every=JOURNAL_RETRY, first=JOURNAL_RETRY),
+        Periodic(steps, "recording what lanes wait for", lane_waits.record, every=LANE_WAITS_EVERY),
         Periodic(steps, "looking for held events", events.check, every=HELD_EVERY),
         Periodic(steps, "checking bound producers", bindings.check, every=upkeep.BINDINGS_EVERY),
         Periodic(steps, "looking for interrupted erasures", forgetting.check, every=upkeep.FORGETTING_EVERY),

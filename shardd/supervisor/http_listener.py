@@ -159,7 +159,8 @@ class Listener:
                     self._drop(transport)
 
     def _failed(self, error: Exception) -> None:
-        log.critical("overdue peers are not dropped any more", action="defect", listener=self._name, exc_info=error)
+        log.critical("dropping overdue peers failed", action="defect", listener=self._name, exc_info=error)
+        self._tasks.start(self._drop_overdue(), self._failed)
 
     @web.middleware
     async def _serve(self, request: web.Request, handler: Handler) -> web.StreamResponse:

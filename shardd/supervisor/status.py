@@ -61,7 +61,8 @@ class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
     scheduled: int
     sending: int
     oldest_due_age: float | None
-    """For how long the oldest job is due whose device may send: not paused, parked, at a limit, quiet or backing off."""
+    """For how long the oldest job is due that may be sent, or since when it may: not paused, parked, at a limit, in a gap or
+    quiet hours, or backing off. None: there is none."""
     as_of: float
     running_campaigns: int = 0
     """Campaigns with live jobs, of all nodes; likewise the next two."""
@@ -134,6 +135,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What an operator should know although the node is healthy, such as a config file that was refused."""
     started_at: Annotated[float, Metric("shardd_start_time_seconds", "When the supervisor started.")]
     now: float
+    lease_margin: Annotated[
+        float | None, Metric("shardd_lease_margin_seconds", "Time until the leases lapse unless they are renewed.")
+    ] = None
+    """None: the node holds none."""
+    device_states: dict[str, int] = {}
+    """Devices by state, all of `shardd.states.DeviceState`; those that are paused count as `paused` only."""
     database: str
     """embedded, or where the server is."""
     config: str | None

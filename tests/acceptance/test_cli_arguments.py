@@ -160,6 +160,36 @@ async def test_bytes_that_are_no_utf_8_are_refused_as_a_shell_hands_them_over(sh
     assert ran.err == "shardd: the argument --campaign=x\\xff\\xfe is not UTF-8: write it in UTF-8\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (
+            ("stauts",),
+            "No such command 'stauts'. (Did you mean one of: 'restart', 'start', 'status'?); see shardd --help",
+        ),
+        (("devices", "list"), "No such command 'devices'. Did you mean 'device'?; see shardd --help"),
+        (("job", "rety", "1"), "No such command 'rety'. Did you mean 'retry'?; see shardd job --help"),
+        (("status", "--jsno"), "No such option '--jsno'. Did you mean '--json'?; see shardd status --help"),
+    ],
+)
+async def test_a_slip_of_the_pen_is_answered_with_what_was_meant(
+    shardd: Command, words: tuple[str, ...], error: str
+) -> None:
+    ran = await shardd(*words)
+    assert (ran.code, ran.out, ran.err) == (64, "", f"shardd: {error}\n")
+
+
+async def test_without_a_file_the_usual_config_is_checked(shardd: Command) -> None:
+    ran = await shardd("config", "check")
+    assert ran.code == 0
+    assert ran.out.startswith(f"{shardd.environ['SHARDD_CONFIG']}: good (")
+
+
+async def test_a_state_without_devices_is_not_called_a_fleet_without_any(shardd: Command) -> None:
+    ran = await shardd("device", "list", "--state=paused")
+    assert (ran.code, ran.out) == (0, "no such devices; all of them: shardd device list\n")
+
+
 STDIN = {
     "no UTF-8": b"one\n\xff\xfe\n",
     "NUL": b"on\0e\n",

@@ -61,6 +61,7 @@ async def test_failed_jobs_are_retried_and_sent_ones_stay_sent(
     assert "(sandbox: its messages reach nobody)" in words
     assert f"message id sandbox-{one}-2" in words
     assert "on test" in words
+    assert "tries 1 of 5, 0 failed; claimed 2 times" in words
     assert (await shardd("job", "show", one, "--json")).json["claims"] == 2
 
 
@@ -128,6 +129,11 @@ async def test_jobs_are_cancelled_by_reference_and_come_back(shardd: Command, pr
 
     again = await shardd("job", "cancel", rows[0]["id"])
     assert (again.code, again.out, again.err) == (0, "cancelled 0 jobs; 1 job was that already\n", "")
+    none = await shardd("job", "retry", "--reference", "order-7", "--yes")
+    assert (none.code, none.out) == (
+        0,
+        "retried 0 jobs\nno job of these failed; 2 jobs cancelled: name the state, such as --state=cancelled\n",
+    )
     await shardd("device", "remove", "d2", "--cancel-jobs")
     back = await shardd("job", "retry", "--state", "cancelled", "--yes")
     assert (back.code, back.out) == (64, "retried 1 job\n")

@@ -126,3 +126,13 @@ async def test_systemd_learns_why_a_start_failed(make_daemon: Callable[..., Daem
     said = await daemon.wait_said("lease.ttl")
     assert said.startswith("STATUS=")
     assert await daemon.wait_end() == 78
+
+
+async def test_a_part_that_dies_in_the_background_ends_the_daemon_with_its_error(
+    make_daemon: Callable[..., Daemon],
+) -> None:
+    daemon = make_daemon(webhooks={"crm": {"url": "http://127.0.0.1:9/", "secret": "whsec_" + "A" * 32}})
+    daemon.environ = {"PYTHONPATH": SITE, "SHARDD_TEST_DEFECT": "webhook"}
+    await daemon.start(wait=False)
+    await daemon.wait_said("STATUS=a service of the supervisor failed: planted")
+    assert await daemon.wait_end() == 70

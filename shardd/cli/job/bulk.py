@@ -92,6 +92,8 @@ class Seen:
 
     counts: list[JobCount]
     choices: list[Choice]
+    others: Mapping[str, int]
+    """Where there is nothing to do: jobs that the options describe in other states, which were not asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +154,10 @@ def retry(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, conf
     A job in doubt may have been sent. Retrying it may send it twice, so this is always asked first.
     """
     choice = read_choice(ids, options)
-    if choice.ids is None and choice.traits.state is None:
-        choice = Choice(None, replace(choice.traits, state=JobState.FAILED))
-    _carry_out(_RETRY, choice, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
+    any_state = choice.traits if choice.ids is None and choice.traits.state is None else None
+    if any_state is not None:
+        choice = Choice(None, replace(any_state, state=JobState.FAILED))
+    _carry_out(_RETRY, choice, any_state, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
 
 
 @click.command("cancel")
@@ -165,17 +168,32 @@ def cancel(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, con
     What a worker has in flight cannot be stopped. `shardd job retry` brings cancelled jobs back.
     """
     choice = read_choice(ids, options)
-    _carry_out(_CANCEL, choice, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
+    _carry_out(_CANCEL, choice, None, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
 
 
-def _carry_out(action: BulkAction, choice: Choice, *, dry_run: bool, yes: bool, as_json: bool, config: Config) -> None:
+def _carry_out(
+    action: BulkAction,
+    choice: Choice,
+    any_state: Traits | None,
+    *,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    config: Config,
+) -> None:
+    """`any_state`: what the operator asked for, if the state in `choice` was added to it."""
+
     async def look(database: Database) -> Seen:
         jobs = JobAdmin(database)
         choices = [choice] if choice.ids is None else await _by_state(action, jobs, choice.ids, choice.traits)
         counts = [count for part in choices for count in await action.count(jobs, part.traits, part.ids)]
         if not counts:
             await check_names(database, choice.traits)
-        return Seen(counts, choices)
+        others: Counter[str] = Counter()
+        if not counts and any_state is not None:
+            for some in await action.count(jobs, any_state, None):
+                others[some.state] += some.jobs
+        return Seen(counts, choices, others)
 
     # No connection is held while the operator thinks.
     seen = with_database(config, look)
@@ -191,6 +209,11 @@ def _carry_out(action: BulkAction, choice: Choice, *, dry_run: bool, yes: bool, 
         for some in seen.counts:
             report.left[_OBSTACLES[str(some.obstacle)]] += some.jobs
     _show_report(action, report, by_traits=choice.ids is None, as_json=as_json)
+    if seen.others and not as_json:
+        states = " and ".join(
+            f"{count(number, 'job')} {state.replace('_', ' ')}" for state, number in seen.others.items()
+        )
+        say(f"no job of these failed; {states}: name the state, such as --state={next(iter(seen.others))}")
 
 
 async def _by_state(action: BulkAction, jobs: JobAdmin, ids: list[int], traits: Traits) -> list[Choice]:

@@ -41,6 +41,11 @@ def _transport(job: JobRow) -> Text:
     return transport_text(job.transport or ("" if job.device_id is None else "?"))
 
 
+def _tries(job: JobRow) -> int:
+    """Attempts that failed, and the one that succeeded or is under way."""
+    return job.failures + (job.state in (JobState.SENT, JobState.SENDING))
+
+
 JOBS: Final = Listing[JobRow](
     one="job",
     none="no such jobs",
@@ -55,7 +60,7 @@ JOBS: Final = Listing[JobRow](
         Column("kind", lambda job: job.kind, at_least=AIRY),
         Column("class", lambda job: job.job_class, at_least=AIRY),
         Column("campaign", lambda job: job.campaign or "", at_least=WIDE),
-        Column("tries", lambda job: f"{job.failures}/{job.max_attempts}", right=True, at_least=WIDE),
+        Column("tries", lambda job: f"{_tries(job)}/{job.max_attempts}", right=True, at_least=WIDE),
         Column("reference", lambda job: job.reference or "", at_least=WIDE),
         Column("waits for, or error", lambda job: job.waits_for or job.error or job.unreadable_why or ""),
     ],
@@ -126,7 +131,7 @@ def _facts(job: WholeJob) -> Facts:
         ("campaign", job.campaign),
         ("order group", job.order_group),
         ("reference", job.reference),
-        ("tries", f"{job.failures} of {job.max_attempts} failed; claimed {count(job.claims, 'time')}"),
+        ("tries", f"{_tries(job)} of {job.max_attempts}, {job.failures} failed; claimed {count(job.claims, 'time')}"),
         ("on doubt", job.on_doubt),
         ("on unreadable", job.on_unreadable),
         ("priority", str(job.priority) if job.priority else ""),

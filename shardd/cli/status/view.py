@@ -13,13 +13,17 @@ from rich.console import Group, RenderableType
 
 from shardd.cli.output import Console, Table, Text, make_grid, make_table, sandbox_text, state_text
 from shardd.cli.words import count, span
-from shardd.states import ShardState
-from shardd.supervisor.status import QueueStatus, ShardStatus, Status, Totals
+from shardd.states import CAN_SEND, ShardState
+from shardd.supervisor.status import QueueStatus, ShardStatus, Status, Totals, WebhookStatus
 
 WIDE: Final = 110
 """Width from which on words are written out and the worker's resources are shown."""
 OLD: Final = 10.0
 """Seconds after which the age of a count is shown."""
+NARROW: Final = 80
+"""Width below which columns that one can do without are left out."""
+LITTLE: Final = 5.0
+"""Seconds until the leases lapse that are little."""
 AIRY: Final = 130
 """Width from which on columns are two spaces apart."""
 
@@ -32,6 +36,8 @@ class _Column:
     total: Callable[[Totals], str] = lambda _: ""
     only_wide: bool = False
     total_only_wide: bool = False
+    dispensable: bool = False
+    """Left out of a narrow picture."""
 
 
 def render_status(
@@ -83,7 +89,7 @@ def _facts(status: Status, most: int | None) -> Table:
     if status.starting is not None:
         facts.add_row("starting", Text(status.starting, "yellow"))
     clients = count(totals.open_clients, "open client")
-    facts.add_row("devices", f"{totals.ready:,} ready, {totals.parked:,} parked, {clients}")
+    facts.add_row("devices", Text(f"{totals.ready:,} ready, {totals.parked:,} parked{_parked(status)}, {clients}"))
     facts.add_row("queue", Text("not counted yet", "dim") if queue is None else _queue_words(queue, status.now))
     if queue is not None and queue.in_doubt:
         doubts = f"{count(queue.in_doubt, 'job')} for you to decide: shardd job list --state=in_doubt"
@@ -97,6 +103,10 @@ def _facts(status: Status, most: int | None) -> Table:
     sent.append(f"{totals.failed:,} failed, ", "red" if totals.failed else "")
     sent.append(f"{totals.in_doubt:,} in doubt", "bold yellow" if totals.in_doubt else "")
     facts.add_row("sent", sent)
+    if (leases := _lease_words(status)) is not None:
+        facts.add_row("leases", leases)
+    if status.webhooks:
+        facts.add_row("webhooks", _webhook_words(status.webhooks))
     for problem in status.problems[:most]:
         facts.add_row(Text("problem", "red"), problem)
     if most is not None and len(status.problems) > most:
@@ -112,6 +122,35 @@ def _queue_words(queue: QueueStatus, now: float) -> Text:
         words.append(f"; oldest due {span(max(0.0, queue.oldest_due_age))}")
     if now - queue.as_of >= OLD:
         words.append(f" (as of {span(now - queue.as_of)} ago)", "yellow")
+    return words
+
+
+def _parked(status: Status) -> str:
+    """The states of parked devices: ` (2 paused, 1 banned)`."""
+    states = {name: number for name, number in status.device_states.items() if number and name not in CAN_SEND}
+    return f" ({', '.join(f'{number:,} {name}' for name, number in states.items())})" if states else ""
+
+
+def _lease_words(status: Status) -> Text | None:
+    mine = sum(shard.epoch is not None for shard in status.shards)
+    if status.state == "starting":
+        return None
+    if not mine:
+        return Text("none: other nodes have the shards", "dim" if status.ready else "red")
+    margin = status.lease_margin or 0.0
+    text = f"{mine} of {count(len(status.shards), 'shard')}; without a renewal they lapse in {span(margin)}"
+    return Text(text, "bold red" if margin < LITTLE else "")
+
+
+def _webhook_words(webhooks: Sequence[WebhookStatus]) -> Text:
+    """The slowest first."""
+    words = Text()
+    for one in sorted(webhooks, key=lambda one: -(one.behind or 0.0)):
+        words.append("; " if words else "")
+        late = "disabled" if one.disabled else "up to date" if not one.behind else f"{span(one.behind)} behind"
+        words.append(
+            f"{one.name}: {late}{', failing' if one.failing and not one.disabled else ''}", "red" if one.failing else ""
+        )
     return words
 
 
@@ -142,7 +181,9 @@ def _is_healthy(shard: ShardStatus) -> bool:
 
 def _table(shards: Sequence[ShardStatus], totals: Totals, width: int) -> Table:
     wide = width >= WIDE
-    columns = [column for column in _COLUMNS if wide or not column.only_wide]
+    columns = [
+        column for column in _COLUMNS if (wide or not column.only_wide) and (width >= NARROW or not column.dispensable)
+    ]
     headers = [column.wide if wide else column.narrow for column in columns]
     table = make_table(*headers, right=[h for h in headers if h != "state"])
     if width < AIRY:
@@ -201,9 +242,14 @@ def _bytes(value: int | None) -> str | None:
 _COLUMNS = (
     _Column("shard", "#", lambda s: Text(str(s.shard)), lambda _: "all"),
     _Column("state", "state", lambda s: state_text(s.state)),
-    _Column("pid", "pid", lambda s: _or_dash(None if s.pid is None else str(s.pid))),
+    _Column("pid", "pid", lambda s: _or_dash(None if s.pid is None else str(s.pid)), dispensable=True),
     _Column(
-        "ready/\nparked", "ready/\nparked", _ready_and_parked, lambda t: f"{t.ready}/{t.parked}", total_only_wide=True
+        "ready/\nparked",
+        "ready/\nparked",
+        _ready_and_parked,
+        lambda t: f"{t.ready}/{t.parked}",
+        total_only_wide=True,
+        dispensable=True,
     ),
     _Column("open\nclients", "", _number("open_clients"), lambda t: str(t.open_clients), only_wide=True),
     _Column("in\nflight", "in\nflight", _number("in_flight"), lambda t: _amount(t.in_flight)),
@@ -211,8 +257,8 @@ _COLUMNS = (
     _Column("sent", "sent", _number("sent"), lambda t: _amount(t.sent)),
     _Column("failed", "failed", _number("failed", "red"), lambda t: _amount(t.failed)),
     _Column("in\ndoubt", "in\ndoubt", _number("in_doubt", "bold yellow"), lambda t: _amount(t.in_doubt)),
-    _Column("restarts", "re-\nstarts", _number("restarts", "yellow")),
-    _Column("lag", "lag", lambda s: _seconds(s.lag, 0.25, 1.0)),
+    _Column("restarts", "re-\nstarts", _number("restarts", "yellow"), dispensable=True),
+    _Column("lag", "lag", lambda s: _seconds(s.lag, 0.25, 1.0), dispensable=True),
     _Column("heartbeat\nage", "beat", lambda s: _seconds(s.heartbeat_age, 5.0, 10.0)),
     _Column("memory", "", lambda s: _or_dash(_bytes(s.rss)), only_wide=True),
     _Column("fds", "", lambda s: _or_dash(None if s.fds is None else str(s.fds)), only_wide=True),

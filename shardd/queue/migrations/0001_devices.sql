@@ -30,6 +30,7 @@ CREATE TABLE shardd.devices (
     backoff_reason text,
     paused_at    timestamptz,
     paused_why   text,
+    resumed_at   timestamptz,              -- when the last pause ended
     gap_min      double precision,         -- seconds; NULL here and below: the config's
     gap_max      double precision,
     hourly_limit integer,                  -- messages an hour of the device's clock; 0: none

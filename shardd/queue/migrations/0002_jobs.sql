@@ -139,6 +139,16 @@ CREATE INDEX jobs_foremost ON shardd.jobs (producer, order_group) WHERE order_gr
 CREATE INDEX jobs_campaign ON shardd.jobs (campaign, id) WHERE campaign IS NOT NULL;
 CREATE INDEX jobs_reference ON shardd.jobs (reference, producer) WHERE reference IS NOT NULL;
 
+-- Until when the pace of its device, or a backoff, keeps a lane from sending, as the node that serves it recorded: waits that are short
+-- are not. A row whose moment has passed tells since when the lane may send.
+CREATE TABLE shardd.lane_waits (
+    device_id text NOT NULL,
+    lane      text COLLATE "C" NOT NULL,
+    why       text NOT NULL,
+    until     timestamptz NOT NULL,
+    PRIMARY KEY (device_id, lane)
+) WITH (fillfactor = 70);
+
 -- A row to lock for each order group that jobs are added to. It contains nothing else, so retention may delete any.
 CREATE TABLE shardd.order_groups (
     producer text NOT NULL,

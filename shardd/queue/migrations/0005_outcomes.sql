@@ -19,7 +19,10 @@ CREATE VIEW shardd.all_outcomes AS
                 WHEN d.state NOT IN ('ready', 'restricted') THEN 'its device: ' || d.state || coalesce(', ' || d.reason, '')
                 WHEN d.settings <> '{}' AND shardd.json_fault(d.settings, 8192) IS NOT NULL
                     THEN 'its device: its settings cannot be read'
-                ELSE 'its turn' END AS waits_for,
+                ELSE coalesce(
+                    (SELECT format('%s, until %s UTC', w.why, to_char(w.until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'))
+                       FROM shardd.lane_waits w WHERE w.device_id = j.device_id AND w.lane = j.lane AND w.until > now()),
+                    'its turn') END AS waits_for,
            j.attempt, j.failures, j.max_attempts, j.priority, j.run_at, j.expires_at, j.due_at, j.created_at,
            NULL::timestamptz AS settled_at, NULL::text AS message_id, j.error, j.error_class,
            NULL::timestamptz AS delivered_at, NULL::timestamptz AS read_at, j.metadata, j.reply_to, j.resend_of,

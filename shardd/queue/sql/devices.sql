@@ -155,7 +155,8 @@ UPDATE shardd.devices SET paused_at = coalesce(paused_at, now()), paused_why = %
 
 -- name: resume_devices
 -- Resumes paused devices. Returns the ids that exist.
-UPDATE shardd.devices SET paused_at = NULL, paused_why = NULL
+UPDATE shardd.devices
+   SET paused_at = NULL, paused_why = NULL, resumed_at = CASE WHEN paused_at IS NULL THEN resumed_at ELSE now() END
  WHERE id = ANY (%(ids)s::text[]) AND removed_at IS NULL RETURNING id;
 
 -- name: remove_devices

@@ -109,19 +109,25 @@ UPDATE shardd.jobs SET device_id = NULL
 RETURNING id;
 
 -- name: queue_depth
--- Live jobs by state, and the age in seconds of the oldest that is due and whose device may send. Jobs that wait for an operator, or
--- whose device is `held` back by a limit, quiet hours or a backoff, do not count: they are no reason for an alarm about the queue.
+-- Live jobs by state, and for how many seconds the oldest has been due that may be sent. Jobs that wait for an operator, a limit, quiet
+-- hours, a gap or a backoff do not count, and others count from the end of that: they are no reason for an alarm about the queue. Arrays,
+-- one element per device whose pace or backoff matters: device_ids, and opens (in how many seconds it may send again; negative: since
+-- when it may).
 SELECT count(*) FILTER (WHERE j.claimed_epoch IS NULL AND NOT j.scheduled) AS queued,
        count(*) FILTER (WHERE j.scheduled) AS scheduled,
        count(*) FILTER (WHERE j.claimed_epoch IS NOT NULL) AS sending,
-       extract(epoch FROM now() - min(greatest(j.run_at, j.created_at))
-           FILTER (WHERE j.claimed_epoch IS NULL AND NOT j.scheduled AND d.open AND coalesce(c.state, 'running') = 'running'))
+       extract(epoch FROM now() - min(greatest(j.run_at, j.created_at, j.due_at, d.opened_at, w.until, c.state_since))
+           FILTER (WHERE j.claimed_epoch IS NULL AND NOT j.scheduled AND d.open AND coalesce(c.state, 'running') = 'running'
+                     AND coalesce(w.until <= now(), true)))
            AS oldest_due_age
   FROM shardd.jobs j
   LEFT JOIN (
-      SELECT d.id, d.paused_at IS NULL AND d.removed_at IS NULL AND d.state IN (${can_send}) AND h.id IS NULL AS open
-        FROM shardd.devices d LEFT JOIN unnest(%(held)s::text[]) AS h(id) ON h.id = d.id
+      SELECT d.id, d.paused_at IS NULL AND d.removed_at IS NULL AND d.state IN (${can_send}) AND coalesce(o.seconds <= 0, true) AS open,
+             greatest(d.state_since, d.resumed_at, now() + make_interval(secs => o.seconds)) AS opened_at
+        FROM shardd.devices d
+        LEFT JOIN unnest(%(device_ids)s::text[], %(opens)s::double precision[]) AS o(id, seconds) ON o.id = d.id
   ) d ON d.id = j.device_id
+  LEFT JOIN shardd.lane_waits w ON w.device_id = j.device_id AND w.lane = j.lane
   LEFT JOIN shardd.campaigns c ON c.id = j.campaign;
 
 -- name: count_doubts

@@ -220,7 +220,7 @@ WITH due AS MATERIALIZED (
     SELECT id FROM shardd.jobs WHERE scheduled AND NOT held AND due_at <= now()
      ORDER BY due_at LIMIT %(most)s FOR UPDATE SKIP LOCKED
 )
-UPDATE shardd.jobs j SET scheduled = false, due_at = NULL FROM due WHERE j.id = due.id
+UPDATE shardd.jobs j SET scheduled = false FROM due WHERE j.id = due.id
 RETURNING j.device_id, j.lane, j.ord, j.id;
 
 -- name: new_work

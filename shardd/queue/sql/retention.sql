@@ -65,13 +65,16 @@ WITH gone AS (
 SELECT count(*) FROM gone;
 
 -- name: forget_days
--- Deletes the counts of devices and campaigns for days older than `days`: no limit and no warm-up looks back that far. Returns how many.
+-- Deletes the counts of devices and campaigns for days older than `days`: no limit and no warm-up looks back that far; and what lanes
+-- waited for until then. Returns how many.
 WITH devices AS (
     DELETE FROM shardd.device_days WHERE day < current_date - %(days)s::integer RETURNING 1
 ), campaigns AS (
     DELETE FROM shardd.campaign_days WHERE day < current_date - %(days)s::integer RETURNING 1
+), waits AS (
+    DELETE FROM shardd.lane_waits WHERE until < current_date - %(days)s::integer RETURNING 1
 )
-SELECT (SELECT count(*) FROM devices) + (SELECT count(*) FROM campaigns);
+SELECT (SELECT count(*) FROM devices) + (SELECT count(*) FROM campaigns) + (SELECT count(*) FROM waits);
 
 -- name: forget_messages
 -- Deletes up to `most` incoming messages that are older than `inbox` seconds or have `messages` newer ones. Returns how many.

@@ -33,6 +33,7 @@ from typing import Final
 
 import msgspec
 from aiohttp import web
+from prometheus_client.core import Metric
 
 from shardd.errors import ConfigError, NotStartedError, SharddError, UsageError
 from shardd.logs import get_logger
@@ -190,8 +191,11 @@ class Control(Service):
     async def _get_metrics(self, _: web.Request) -> web.Response:
         now = time.monotonic()
         if now >= self._page_at + PAGE_FOR:
-            self._page, self._page_at = render_metrics(self._now()), now
+            self._page, self._page_at = render_metrics(self._now(), self._latencies), now
         return web.Response(body=self._page, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    def _latencies(self) -> Iterable[Metric]:
+        return () if self.node is None else self.node.router.latencies.collect()
 
     async def _get_health(self, _: web.Request) -> web.Response:
         # The start has no such deadline: systemd's, or a startup probe's, is the one who gives it up.

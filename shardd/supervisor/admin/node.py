@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -13,7 +14,8 @@ from shardd import __version__
 from shardd.config.transports.sandbox import SANDBOX
 from shardd.errors import SharddError, UsageError
 from shardd.logs import get_logger
-from shardd.states import ShardState, Verdict
+from shardd.queue.devices import PAUSED
+from shardd.states import DeviceState, ShardState, Verdict
 from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.cluster.state_folder import StateWatch
 from shardd.supervisor.dispatch.router import Router
@@ -101,6 +103,7 @@ class Node:
             by_kind.setdefault(problem.kind.value, []).append(problem.text)
         sandbox = sum(queue.device.transport == SANDBOX.name for queue in self.scheduler.queues.values())
         config = self.current.config
+        states = Counter(shown_state(queue) for queue in self.scheduler.queues.values())
         return Status(
             version=__version__,
             node=config.node,
@@ -115,6 +118,8 @@ class Node:
             notes=[note for notes in self.notes for note in notes()] + self._backing_off() + self._no_media(),
             started_at=self.started_at,
             now=time.time(),
+            lease_margin=round(max(0.0, self.keeper.seconds_left()), 3) if self.keeper.epochs else None,
+            device_states={state: states[state] for state in (*DeviceState, PAUSED)},
             database=self.database,
             config=str(config.source) if config.source else None,
             shards=shards,
@@ -215,6 +220,11 @@ class SystemdReporter(Service):
             self._notifier.status(self._node.start_step())
         elif self._node.state == "running":
             self._notifier.status(text)
+
+
+def shown_state(queue: DeviceQueue) -> str:
+    """The state of a device as `shardd device list` shows it."""
+    return PAUSED if queue.device.paused_at is not None else queue.state.value
 
 
 def problems_of(shards: list[ShardStatus], *, database_error: str | None, leases_known: bool) -> list[Problem]:

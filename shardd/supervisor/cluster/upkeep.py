@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -52,16 +52,16 @@ _UNBOUND: Final = {
 class QueueCounter:
     """Counts the live table periodically."""
 
-    def __init__(self, counts: Counts, held: Callable[[], list[str]]) -> None:
-        """`held`: the devices that may send nothing now, even if jobs are due."""
+    def __init__(self, counts: Counts, opens: Callable[[], Mapping[str, float]]) -> None:
+        """`opens`: when devices may send again; see `Scheduler.opens`."""
         self._counts = counts
-        self._held = held
+        self._opens = opens
         self.queue: QueueStatus | None = None
         """The last count; None: not counted yet."""
 
     async def count(self) -> None:
         """Count now. Raises DatabaseError."""
-        depth, doubts = await self._counts.depth(self._held()), await self._counts.doubts()
+        depth, doubts = await self._counts.depth(self._opens()), await self._counts.doubts()
         counts = await self._counts.campaigns() | await self._counts.unreadable()
         self.queue = QueueStatus(**depth, **counts, in_doubt=doubts, as_of=time.time())
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from shardd.ipc import ClaimKey, Outcome
@@ -34,6 +34,8 @@ class EndedClaim:
     claim: Claim
     outcome: Outcome
     decision: Finish | Release
+    at: float = field(default_factory=time.monotonic)
+    """When the outcome was known, on the monotonic clock."""
 
 
 class InFlight:
@@ -51,10 +53,9 @@ class InFlight:
         """A claim is with the worker of a shard from now on."""
         self._by_shard.setdefault(shard, {})[claim.key] = claim, time.monotonic()
 
-    def returned(self, shard: int, outcome: Outcome) -> Claim | None:
-        """Remove and return the claim of an outcome; None: the shard's worker did not have it."""
-        claim, _ = self._by_shard.get(shard, {}).pop(outcome.key, (None, 0.0))
-        return claim
+    def returned(self, shard: int, outcome: Outcome) -> tuple[Claim, float] | None:
+        """Remove and return the claim of an outcome, and since when the worker had it; None: it did not have it."""
+        return self._by_shard.get(shard, {}).pop(outcome.key, None)
 
     def of_shard(self, shard: int) -> list[Claim]:
         """What the worker of a shard has."""

@@ -27,6 +27,7 @@ from shardd.queue.settle import Claim, JobBackoff, Release, resolve, settle
 from shardd.states import Verdict
 from shardd.supervisor.dispatch.cycle_writer import REFUSED_FOR, CycleWriter, resolve_accepted
 from shardd.supervisor.dispatch.in_flight import EndedClaim, InFlight, PoisonJobs
+from shardd.supervisor.dispatch.latencies import Latencies
 from shardd.supervisor.scheduling.scheduler import NO_SHARD, Scheduler
 from shardd.supervisor.services import Service
 from shardd.tasks import wait_for_event
@@ -101,6 +102,7 @@ class Router(Service):
         self.shard_totals: defaultdict[int, Counter[str]] = defaultdict(Counter)
         """Outcomes by shard and verdict, since the supervisor's start."""
         self.database_error: str | None = None
+        self.latencies = Latencies()
 
     # ---- called by others
 
@@ -122,7 +124,10 @@ class Router(Service):
         """Claims of a shard ended. Outcomes of claims that its worker does not have are ignored: they were settled before."""
         now, wall = time.monotonic(), time.time()
         for outcome in outcomes:
-            if (claim := self._in_flight.returned(shard, outcome)) is not None:
+            if (found := self._in_flight.returned(shard, outcome)) is not None:
+                claim, since = found
+                if outcome.verdict == Verdict.SENT:
+                    self.latencies.send.observe(now - since)
                 self._end(shard, claim, outcome, now, wall)
         self._wake.set()
 
@@ -236,10 +241,14 @@ class Router(Service):
         finally:
             self._in_flight.settling_done()
         now = time.monotonic()
+        if requests:
+            self.latencies.claim.observe(now - began)
         for ended, error in refused:
             self._retry_refused_at = now + REFUSED_FOR
             self._in_flight.refuse(ended, error)
             batch.remove(ended)
+        for ended in batch:
+            self.latencies.settle.observe(now - ended.at)
         self._scheduler.claimed(requests, cycle.claimed, now)
         for device_id, lane, position in cycle.advanced:
             self._scheduler.hint(device_id, lane, position, now)

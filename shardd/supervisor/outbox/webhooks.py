@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from shardd.config import WebhookConfig
-from shardd.logs import get_logger
 from shardd.queue.database import Database
 from shardd.queue.webhooks import WebhookStore
 from shardd.supervisor.notifications import NotificationListener
@@ -15,8 +14,6 @@ from shardd.supervisor.outbox.endpoint import Endpoint
 from shardd.supervisor.services import Service, Step
 from shardd.supervisor.status import WebhookStatus
 from shardd.tasks import TaskSet, WakeUp
-
-log = get_logger(__name__)
 
 SPACING: Final = 0.05
 """Seconds between polls of the outbox, however many events are announced."""
@@ -43,6 +40,8 @@ class Webhooks(Service):
         self._new_events = False
         self._asked: set[str] = set()
         self._changed = asyncio.Event()
+        self._defect: Exception | None = None
+        """What ended an endpoint, or what it needs."""
 
     def configure(self, configs: Mapping[str, WebhookConfig]) -> None:
         """The config was reloaded."""
@@ -63,6 +62,9 @@ class Webhooks(Service):
         """Keep one endpoint for each webhook of the config."""
         while True:
             self._changed.clear()
+            if self._defect is not None:
+                # A webhook that is silently dead would be worse than a restart.
+                raise self._defect
             for name, endpoint in list(self._endpoints.items()):
                 if self._configs.get(name) != endpoint.config:
                     await self._end(name)
@@ -86,7 +88,8 @@ class Webhooks(Service):
         del self._endpoints[name]
 
     def _failed(self, error: Exception) -> None:
-        log.critical("listening to events failed", action="defect", exc_info=error)
+        self._defect = error
+        self._changed.set()
 
     def _heard(self, text: str) -> None:
         if not text:

@@ -31,6 +31,8 @@ UNUSED: Final = frozenset({Verdict.RETURNED, Verdict.EXPIRED, Verdict.OPTED_OUT}
 READY: Final = -math.inf
 """`DeviceQueue.due` of a device in the ready queue."""
 NO_SHARD: Final = -1
+FOREVER: Final = 1e9
+"""Seconds that stand for a wait without a known end: PostgreSQL has no infinite interval before version 17."""
 """Shard of a device that does not exist any more."""
 
 
@@ -217,6 +219,11 @@ class Scheduler:
         queue = self.queues.get(device_id)
         return NO_SHARD if queue is None else queue.shard
 
+    @property
+    def up(self) -> frozenset[int]:
+        """The shards that take jobs."""
+        return frozenset(self._epochs)
+
     def is_up(self, queue: DeviceQueue) -> bool:
         """Whether its shard takes jobs."""
         return queue.shard in self._epochs
@@ -396,17 +403,25 @@ class Scheduler:
         found = ((queue, queue.backing_off_after(now)) for queue in self.queues.values())
         return [(queue, error) for queue, error in found if error is not None and self._is_waiting(queue)]
 
-    def held_back(self, now: float) -> list[str]:
-        """Devices that are backing off, or that may send nothing for longer than any gap: at a limit, or in quiet hours."""
-        return [device_id for device_id, queue in self.queues.items() if self._is_held_back(queue, now)]
+    def opens(self, now: float) -> dict[str, float]:
+        """In how many seconds each device may send again, by id; negative: since when it may.
 
-    def _is_held_back(self, queue: DeviceQueue, now: float) -> bool:
+        Devices that neither wait nor have a gap are left out. A gap counts as its longest; single lanes may wait longer.
+        """
+        found = ((device_id, self._opens_at(queue, now)) for device_id, queue in self.queues.items())
+        return {device_id: min(at - now, FOREVER) for device_id, at in found if at is not None}
+
+    def _opens_at(self, queue: DeviceQueue, now: float) -> float | None:
         if queue.backoff_until > now:
-            return True
-        if queue.pace.free or queue.due == READY or queue.in_flight:
-            return False
-        soon = now + queue.pace.longest_gap
+            return queue.backoff_until
+        if queue.pace.free:
+            return None
+        gap = queue.tally.ended + queue.pace.longest_gap if queue.pace.has_gap else -math.inf
         if self.is_up(queue):
-            return queue.due is not None and queue.due > soon
-        # Another node's, or one whose shard is down: which lanes have work is unknown here.
-        return all(each.at > soon for each in queue.next_by_class(now).values())
+            # With a time of its own it waits, also for a limit or quiet hours; otherwise it may send, or is sending.
+            at = gap if queue.due is None or queue.due == READY else max(gap, queue.due)
+        else:
+            # Another node's, or one whose shard is down: which lanes have work is unknown here.
+            soonest = min(each.at for each in queue.next_by_class(now).values())
+            at = soonest if soonest > now + queue.pace.longest_gap else gap
+        return None if at == -math.inf else at

@@ -17,7 +17,9 @@ from shardd.errors import DatabaseError
 from shardd.ipc import Outcome, Receipt
 from shardd.queue.cycle import Cycle, Settlement
 from shardd.queue.database import Database
+from shardd.queue.devices import DeviceAdmin
 from shardd.queue.jobs import Counts, JobAdmin, Jobs, Traits
+from shardd.queue.lane_waits import LaneWaits
 from shardd.queue.records import ClaimRequest, Sends, WorkHint
 from shardd.queue.settle import Claim, Finish, JobBackoff, Release, resolve, settle
 from shardd.states import JobState, Verdict
@@ -662,8 +664,35 @@ async def test_a_device_that_is_held_back_has_no_job_that_is_due(dsn: str, datab
     counts = Counts(database)
     both = await counts.depth()
     assert both["oldest_due_age"] is not None
-    assert (await counts.depth(["b"]))["oldest_due_age"] is not None
-    assert await counts.depth(["b", "a", "unknown"]) == {**both, "oldest_due_age": None}
+    assert (await counts.depth({"b": 60.0}))["oldest_due_age"] is not None
+    assert await counts.depth({"b": 60.0, "a": 1e9, "unknown": 1.0}) == {**both, "oldest_due_age": None}
+
+
+async def test_a_job_is_due_since_its_pace_allows_it(dsn: str, database: Database, epoch: int) -> None:
+    insert_jobs(dsn, "a", 2, run_at="2020-01-01 00:00:00+00")
+    counts = Counts(database)
+
+    async def age(**opens: float) -> float | None:
+        found: float | None = (await counts.depth(opens))["oldest_due_age"]
+        return found
+
+    with connect(dsn) as connection:
+        connection.execute("UPDATE shardd.jobs SET created_at = run_at")
+        connection.execute("UPDATE shardd.devices SET state_since = '2020-01-01'")
+    year = 365 * 86400.0
+    assert await age() > year
+    # The end of its last gap, limit, quiet hours, backoff or pause.
+    assert await age(a=-3600.0) == pytest.approx(3600, abs=HANG)
+    await LaneWaits(database).save({("a", "/marketing"): ("its quiet hours", 0.0)})
+    assert await age() == pytest.approx(0, abs=HANG)
+    await LaneWaits(database).save({("a", "/marketing"): ("its quiet hours", 60.0)})
+    assert await age() is None
+    await LaneWaits(database).save({("a", "/marketing"): ("its quiet hours", -7200.0)})
+    assert await age() == pytest.approx(7200, abs=HANG)
+    await DeviceAdmin(database).pause(["a"], None)
+    assert await age() is None
+    await DeviceAdmin(database).resume(["a"])
+    assert await age() == pytest.approx(0, abs=HANG)
 
 
 async def test_jobs_in_doubt_are_counted_until_somebody_decides(dsn: str, database: Database, epoch: int) -> None:

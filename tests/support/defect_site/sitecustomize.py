@@ -5,6 +5,7 @@ msgpack. `outcomes`: each worker's first message with outcomes is not msgpack. `
 is msgpack. `step down`, `step up`: the message with that job, or the first with outcomes, starts with an impossible length.
 `settle`: settling the claims of a dead worker fails the first time. `hear`: so does receiving outcomes. `encoder`: that job, or
 a device with such a setting, cannot be encoded. `worker`: every worker ends at once with 70.
+`webhook`: the task of each webhook fails.
 """
 
 from __future__ import annotations
@@ -39,6 +40,16 @@ def fail_to_hear() -> None:
     from shardd.supervisor.dispatch.router import Router  # noqa: PLC0415
 
     fail_once(Router, "outcomes")
+
+
+def fail_webhooks() -> None:
+    """See above."""
+    from shardd.supervisor.outbox.endpoint import Endpoint  # noqa: PLC0415
+
+    async def run(_: Endpoint) -> None:
+        raise LookupError("planted")
+
+    Endpoint.run = run  # type: ignore[method-assign]
 
 
 def refuse_to_encode() -> None:
@@ -114,6 +125,8 @@ if defect == "settle":
     fail_to_settle()
 elif defect == "hear":
     fail_to_hear()
+elif defect == "webhook":
+    fail_webhooks()
 elif defect == "encoder":
     refuse_to_encode()
 elif defect == "worker":

@@ -73,7 +73,7 @@ def paint(status: Status, width: int, height: int | None = None) -> list[str]:
 
 
 @pytest.mark.parametrize("shards", [1, 8, 64])
-@pytest.mark.parametrize("width", [80, 100, 120, 160])
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 160])
 def test_no_cell_is_cut_off(width: int, shards: int) -> None:
     lines = paint(node(shards, down={0: ShardState.DRAINING}), width)
     assert "…" not in "".join(lines)

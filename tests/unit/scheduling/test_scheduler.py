@@ -449,29 +449,29 @@ def test_a_device_whose_shard_is_down_is_not_idle() -> None:
     assert idle(scheduler) == []
 
 
-# ---- what is held back
+# ---- when devices open
 
 
-def test_devices_at_a_limit_or_backing_off_are_held_back_and_others_are_not() -> None:
+def test_devices_at_a_limit_in_a_gap_or_backing_off_open_later_and_others_are_open() -> None:
     scheduler = ready(
         device("at-limit", hourly_limit=1),
         device("away"),
         device("gap", gap_min=30.0, gap_max=30.0),
         device("free"),
     )
-    assert scheduler.held_back(0.0) == []
+    assert scheduler.opens(0.0) == {}
     claims = {claim.device_id: claim for claim in take(scheduler)}
-    assert scheduler.held_back(0.0) == []
+    assert scheduler.opens(0.0) == {}
     for name in ("at-limit", "gap", "free"):
         end(scheduler, claims[name], 0.0)
     end(scheduler, claims["away"], 0.0, Verdict.UNAVAILABLE, error="no network", retry_after=60.0, back=True)
-    # A gap is part of sending; a limit and a backoff are not.
-    assert scheduler.held_back(1.0) == ["at-limit", "away"]
-    assert scheduler.held_back(61.0) == ["at-limit"]
+    assert scheduler.opens(1.0) == {"at-limit": 3599.0, "away": 59.0, "gap": 29.0}
+    # A gap that is over tells since when the device may send.
+    assert scheduler.opens(61.0) == {"at-limit": 3539.0, "gap": -31.0}
     # Also of a shard that does not run here.
     scheduler.shard_down(0)
-    assert scheduler.held_back(61.0) == ["at-limit"]
-    assert scheduler.held_back(3601.0) == []
+    assert scheduler.opens(61.0) == {"at-limit": 3539.0, "gap": -31.0}
+    assert scheduler.opens(3601.0) == {"gap": -3571.0}
 
 
 def test_a_row_that_a_person_changed_ends_the_backoff() -> None:
