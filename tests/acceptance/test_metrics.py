@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 import aiohttp
@@ -73,3 +74,30 @@ async def test_status_and_metrics_tell_what_an_operator_needs(
     assert "2 of 2 shards; without a renewal they lapse in " in shown
     assert "crm: " in shown
     assert " behind" in shown
+
+
+async def test_a_node_that_drains_is_alive_and_not_ready(
+    make_daemon: Callable[..., Daemon], producer: Producer
+) -> None:
+    daemon = make_daemon(
+        control={"metrics": f"127.0.0.1:{free_port()}"},
+        transports={"sandbox": {"latency_min": "8s", "latency_max": "8s"}},
+        supervisor={"drain_timeout": "30s"},
+    )
+    producer.add_devices(1)
+    await daemon.start()
+    producer.add_jobs(1, 1)
+    await daemon.until(lambda status: status["totals"]["in_flight"] == 1)
+    async with aiohttp.ClientSession(f"http://{daemon.settings['control']['metrics']}") as session:
+
+        async def ask(page: str) -> tuple[int, str]:
+            async with session.get(page) as answer:
+                return answer.status, await answer.text()
+
+        assert (await ask("/ready"))[0] == 200
+        daemon.kill(signal.SIGTERM)
+        await daemon.wait_said("STOPPING=1")
+        assert await ask("/ready") == (503, '{"ready": false, "why": "stopping"}')
+        assert (await ask("/health"))[0] == 200
+    assert await daemon.wait_end() == 0
+    assert producer.states() == {"sent": 1}

@@ -76,31 +76,32 @@ async def test_commands_and_a_reload_in_the_first_second_of_the_first_start(node
 async def test_a_stop_while_the_database_is_created_ends_the_start_cleanly(node: Daemon) -> None:
     await node.start(wait=False)
     await until(lambda: is_creating(node))
-    command = Command(node.config_file)
-    status = await node.status()
-    assert (status["state"], status["ready"], status["healthy"]) == ("starting", False, False)
-    shown = await command("status")
-    assert (shown.code, "starting the embedded PostgreSQL" in shown.out) == (1, True), shown.err
-    assert await probes(node) == (200, 503)
-    drained = await command("drain", "0")
-    assert (drained.code, "shardd is starting (" in drained.err) == (75, True), drained.err
     assert await node.stop() == 0
+    assert "stopped while starting" in node.log_tail(1)
     assert not is_creating(node)
+    assert not node.socket.exists()
     # Nothing of it is in the way of the next start.
     await node.start()
     assert (await node.status())["healthy"]
 
 
-async def test_a_start_waits_for_a_command_that_runs_the_database(node: Daemon) -> None:
-    await node.start()
-    assert await node.stop() == 0
+async def test_a_start_waits_for_a_command_that_runs_the_database_and_says_so(node: Daemon) -> None:
+    node.home.mkdir(exist_ok=True)
     with (node.home / "pg.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         await node.start(wait=False)
         await node.wait_said("waiting for a command to end")
-        assert (await node.status())["starting"].startswith("waiting for a command to end")
-        late = await Command(node.config_file)("status", "--wait", "--timeout=1500ms")
-        assert (late.code, "not ready after 1.5 s: waiting for a command to end" in late.err) == (75, True), late.err
+        status = await node.status()
+        assert (status["state"], status["ready"], status["healthy"]) == ("starting", False, False)
+        assert status["starting"].startswith("waiting for a command to end")
+        assert await probes(node) == (200, 503)
+        command = Command(node.config_file)
+        shown, drained, late = await asyncio.gather(
+            command("status"), command("drain", "0"), command("status", "--wait", "--timeout=1500ms")
+        )
+        assert (shown.code, "waiting for a command to end" in shown.out) == (1, True), shown.err
+        assert (drained.code, "shardd is starting (waiting for a command" in drained.err) == (75, True), drained.err
+        assert (late.code, "not ready after 1.5 s: waiting for a command" in late.err) == (75, True), late.err
     await node.wait_said("READY=1")
 
 

@@ -51,7 +51,8 @@ def bare_shard() -> Shard:
 SHAPES = {
     Status: {
         "version", "node", "pid", "state", "healthy", "problems", "problem_kinds", "problems_by_kind", "notes", "started_at",
-        "now", "database", "config", "shards", "totals", "queue",
+        "now", "database", "config", "shards", "totals", "queue", "starting", "migrated", "ready", "lease_margin",
+        "device_states",
     },
     ShardStatus: {
         "shard", "state", "since", "epoch", "pid", "devices", "ready", "parked", "open_clients", "in_flight", "sent", "failed",
