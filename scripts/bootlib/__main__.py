@@ -35,7 +35,8 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := sorted({*options.releases} - {*RELEASES}):
         parser.error(f"unknown release: {', '.join(unknown)}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGHUP):  # ends with what was mounted, made and started
+        signal.signal(number, lambda got, _: sys.exit(128 + got))
     try:
         results = [boot(release) for release in options.releases or RELEASES]
     except ImpossibleError as error:

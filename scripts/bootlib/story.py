@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -9,9 +10,30 @@ from pathlib import Path
 from typing import Any, Final
 
 from bootlib.machine import CLONE, CommandError, Machine
-from bootlib.page import Block, Page
+from bootlib.page import STAND_FOR, Block, Page
 from bootlib.steps import Steps
 
+UNPACED: Final = "pacing: {gap_min: 0, gap_max: 0, hourly_limit: 0, daily_limit: 0}"
+DECODE: Final = """
+import asyncio
+import io
+
+from PIL import Image
+
+from shardd.transports.whatsapp.media.previews import Previews
+
+
+async def decode() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (640, 480)).save(file, "PNG")
+    previews = Previews()
+    picture = await previews.make(file.getvalue())
+    await previews.close()
+    assert picture is not None and picture.preview is not None, picture
+
+
+asyncio.run(decode())
+"""
 HEALTHY_WITHIN: Final = 90.0
 """Seconds in which the service must recover."""
 
@@ -23,12 +45,18 @@ class Story:
         self._machine = machine
         self._page = page
         self._step = steps.step
+        self._config = ""
+        self._producer = ""
+        self._numbers = itertools.count(1)
 
     def play(self) -> None:
         """Everything. Raises what a step raises."""
         self._install()
         self._embedded()
+        self._server()
+        self._upgrade()
         self._uninstall()
+        assert self._page.left() == [], "commands of the page that nothing carries out"
 
     def _install(self) -> None:
         for heading in ("Program", "Service"):
@@ -37,8 +65,11 @@ class Story:
 
     def _embedded(self) -> None:
         with self._step("install page: Embedded database"):
+            self._producer = '"$(shardd db dsn --role=producer)"'
             self._carry_out("Embedded database")
         self._send_and_recover()
+        with self._step("an image is decoded under the restrictions of the unit"):
+            self._run_as_the_unit(DECODE)
         with self._step("PostgreSQL is killed: it runs again"):
             postgres = self._machine.run("head --lines=1 /var/lib/shardd/pg/data/postmaster.pid")
             self._machine.run(f"kill -KILL {postgres}")
@@ -50,8 +81,60 @@ class Story:
             self._machine.run("systemctl stop shardd", timeout=120)
             assert self._property("Result") == "success"
             assert self._machine.run("find /proc -maxdepth 1 -user shardd") == ""
-            self._machine.run("systemctl start shardd", timeout=320)
+
+    def _run_as_the_unit(self, program: str) -> None:
+        """Run a Python program as the shipped unit would run shardd."""
+        self._machine.run(f"cat > /opt/shardd/probe.py <<'END'\n{program}\nEND")
+        edits = (
+            "s|^ExecStart=.*|ExecStart=/opt/shardd/bin/python /opt/shardd/probe.py|",
+            "s|^Type=.*|Type=oneshot|",
+            # The folder of the running service's socket would be removed.
+            "/^WatchdogSec=/d; /^Restart/d; /^RuntimeDirectory/d",
+        )
+        sed = " ".join(f"--expression='{edit}'" for edit in edits)
+        self._machine.run(
+            f"sed {sed} systemd/shardd.service > /run/systemd/system/probe.service && systemctl daemon-reload\n"
+            "systemctl start probe || { journalctl --unit=probe; exit 1; }"
+        )
+
+    def _server(self) -> None:
+        with self._step("install page: Database on a server"):
+            self._machine.run("rm -rf /var/lib/shardd/*")
+            # A small disk, which a later step fills.
+            self._machine.run("mount -t tmpfs -o size=8m,mode=700,uid=shardd,gid=shardd none /var/lib/shardd")
+            self._producer = f"postgresql://shop:{STAND_FOR['…']}@{STAND_FOR['db.example']}/shardd"
+            self._carry_out("Database on a server")
+            self._with_environment("shardd device add me --transport=sandbox")
+            self._reload(UNPACED)
+            self._send()
+        with self._step(
+            "the state folder's disk is full: jobs wait, status reports it, and sending continues with room"
+        ):
+            self._fill_disk()
+        with self._step("the server's PostgreSQL restarts: sending continues"):
+            self._machine.run("systemctl restart postgresql")
             self._wait_healthy()
+            self._send()
+
+    def _fill_disk(self) -> None:
+        self._machine.run("cat /dev/zero > /var/lib/shardd/fill", fails=True)
+        many = self._insert(200)
+        self._machine.until("status reports the journal", lambda: "journal" in self._problem_kinds(), 60)
+        assert self._count(many, "sent") < 200
+        self._machine.run("rm /var/lib/shardd/fill")
+        self._machine.until("all are sent", lambda: self._count(many, "sent") == 200, HEALTHY_WITHIN)
+        self._wait_healthy()
+
+    def _upgrade(self) -> None:
+        with self._step("install page: Upgrade"):
+            waiting = self._insert(1, run_at="now() + interval '1 day'")
+            version = self._status()["version"]
+            self._machine.run(f'sed --in-place \'s/"{version}"/"{version}.1"/\' pyproject.toml shardd/__init__.py')
+            self._carry_out("Upgrade")
+            assert self._status()["version"] == f"{version}.1"
+            assert self._count(waiting, "scheduled") == 1
+            self._wait_healthy()
+            self._send()
 
     def _send_and_recover(self) -> None:
         with self._step("the service is active, and healthy as root"):
@@ -65,17 +148,14 @@ class Story:
         with self._step("a job of a producer is sent"):
             self._send()
         with self._step("a reload changes what it may"):
-            self._edit("log: {level: debug}")
-            self._machine.run("systemctl reload shardd")
-            self._wait_logged("log.level: info → debug")
+            self._reload(UNPACED)
+            self._wait_logged("pacing.hourly_limit")
         with self._step("a reload of a broken config is refused, and shardd continues"):
-            self._edit("pacing: {gap_min: soon}")
-            self._machine.run("systemctl reload shardd")
+            self._reload("pacing: {gap_min: soon}")
             self._machine.until("status reports the file", lambda: "gap_min" in str(self._status()["notes"]), 30)
             assert self._property("ActiveState") == "active"
             self._send()
-            self._edit("")
-            self._machine.run("systemctl reload shardd")
+            self._reload(UNPACED)
             self._wait_healthy()
         with self._step("a worker is killed: another takes its place"):
             pid = self._status()["shards"][0]["pid"]
@@ -98,6 +178,7 @@ class Story:
 
     def _uninstall(self) -> None:
         with self._step("install page: Uninstall"):
+            self._machine.run("systemctl stop shardd && umount /var/lib/shardd")
             self._carry_out("Uninstall")
             left = self._machine.run("find / -xdev -name '*shardd*' -not -path '/root/*'")
             assert left == "", left
@@ -122,8 +203,10 @@ class Story:
         self._machine.run(f"cat > {path} <<'END'\n{text}\nEND")
         self._config = text
 
-    def _edit(self, more: str) -> None:
+    def _reload(self, more: str) -> None:
+        """Add this to the page's config."""
         self._machine.run(f"cat > /etc/shardd/shards.yaml <<'END'\n{self._config}\n{more}\nEND")
+        self._machine.run("systemctl reload shardd")
 
     def _status(self) -> dict[str, Any]:
         return self._parsed("shardd status --json")
@@ -151,21 +234,31 @@ class Story:
 
     def _send(self) -> None:
         """Insert a job as the documented producer, and wait until it was sent."""
-        insert = (
-            "INSERT INTO shardd.jobs (device_id, recipient, body, class) "
-            "VALUES ('me', '+4915112345678', 'Hello', 'service') RETURNING id"
+        name = self._insert(1)
+        self._machine.until("the job is sent", lambda: self._count(name, "sent") == 1, HEALTHY_WITHIN)
+
+    def _insert(self, count: int, *, run_at: str = "now()") -> str:
+        """Insert jobs; returns their common reference."""
+        name = f"boot-{next(self._numbers)}"
+        self._psql(
+            "INSERT INTO shardd.jobs (device_id, recipient, body, class, reference, run_at) "
+            f"SELECT 'me', '+4915112345678', 'Hello', 'service', '{name}', {run_at} FROM generate_series(1, {count})"
         )
-        job = self._psql(insert)
-        self._machine.until(
-            "the job is sent",
-            lambda: self._psql(f"SELECT state FROM shardd.outcomes WHERE id = {job}") == "sent",
-            HEALTHY_WITHIN,
-        )
+        return name
+
+    def _count(self, name: str, state: str) -> int:
+        return int(self._psql(f"SELECT count(*) FROM shardd.outcomes WHERE reference = '{name}' AND state = '{state}'"))
+
+    def _problem_kinds(self) -> list[str]:
+        return [kind for kind, count in self._status()["problem_kinds"].items() if count]
+
+    def _with_environment(self, command: str) -> str:
+        return self._machine.run(f"set -a; . /etc/shardd/environment; set +a; {command}")
 
     def _psql(self, statement: str) -> str:
-        dsn = '"$(shardd db dsn --role=producer)"'
+        command = f'psql {self._producer} --no-align --tuples-only --quiet --command="{statement}"'
         # Only the last line: with an error in the config, `db dsn` warns.
-        return self._machine.run(f'psql {dsn} --no-align --tuples-only --quiet -c "{statement}"').splitlines()[-1]
+        return self._machine.run(command).rpartition("\n")[2]
 
 
 def put_clone(clone: Path, root: Path) -> None:

@@ -189,6 +189,12 @@ async def test_it_is_dumped_and_restored_as_ever(server: EmbeddedPostgres, state
     assert "Table" in program("psql", "--no-psqlrc", r"--command=\d shardd.jobs", server.dsn("producer"))
 
 
+async def test_its_dsn_holds_beside_another_cluster(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    await server.start()
+    monkeypatch.setenv("PGPORT", "5499")  # as Debian's psql sets it
+    assert ask(server.dsn(), "SELECT 1") == 1
+
+
 async def test_listens_on_no_network_and_in_a_closed_folder(server: EmbeddedPostgres) -> None:
     dsn = await server.start()
     assert ask(dsn, "SELECT current_setting('listen_addresses')") == ""
