@@ -278,6 +278,8 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
     """Why nothing may be handed over: an entry that is written now might not be found after a crash. None: it would be."""
     spool: str | None = None
     """Why incoming messages cannot be written to the disk; None: they can."""
+    previews_left_out: int = 0
+    """Texts since the start whose link has no preview, though one was wanted."""
 
 
 class Outcomes(msgspec.Struct, frozen=True, tag="outcomes"):

@@ -52,6 +52,13 @@ class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
     fds: Annotated[int | None, Metric("shardd_shard_open_fds", "Open file descriptors of the worker.")]
     connects: int | None
     error: str | None
+    previews_left_out: Annotated[
+        int,
+        Metric(
+            "shardd_shard_link_previews_left_out_total",
+            "Texts whose link has no preview, though one was wanted, since the worker's start.",
+        ),
+    ] = 0
 
 
 class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):

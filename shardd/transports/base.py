@@ -134,3 +134,7 @@ class Transport(ABC):
     def connects(self) -> int:
         """Connect cycles since the start."""
         return 0
+
+    def previews_left_out(self) -> int:
+        """Texts since the start whose link has no preview, though one was wanted."""
+        return 0

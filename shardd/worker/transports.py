@@ -71,3 +71,7 @@ class Transports:
     def connects(self) -> int:
         """Connect cycles since the start."""
         return sum(transport.connects() for transport in self._loaded.values())
+
+    def previews_left_out(self) -> int:
+        """Texts since the start whose link has no preview, though one was wanted."""
+        return sum(transport.previews_left_out() for transport in self._loaded.values())

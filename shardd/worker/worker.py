@@ -302,6 +302,7 @@ class Worker:
                     connects=self._transports.connects(),
                     journal=self._journal.check(),
                     spool=None if self._spool is None else self._spool.check(),
+                    previews_left_out=self._transports.previews_left_out(),
                 )
             )
             due = loop.time() + every

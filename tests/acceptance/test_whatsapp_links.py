@@ -169,6 +169,7 @@ async def test_a_text_whose_page_cannot_be_shown_is_sent_all_the_same(
     assert silent.visits == {"/silent": 1}
     in_order = fleet.server.control.messages(sender=phones[2].number)
     assert [message.text for message in in_order] == waited
+    await daemon.until(lambda status: status["shards"][0]["previews_left_out"] == 1 + len(bare) + 2)
     log = daemon.log_file.read_text(encoding="utf-8")
     for why in ("has a loopback address", "the server answered 404", "the page has no title", "takes too long to read"):
         assert why in log

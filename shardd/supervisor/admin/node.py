@@ -270,6 +270,7 @@ def shard_status(shard: Shard, queues: Sequence[DeviceQueue], totals: Mapping[st
         fds=None if beat is None else beat.fds,
         connects=None if beat is None else beat.connects,
         error=shard.blocked or shard.last_error,
+        previews_left_out=0 if beat is None else beat.previews_left_out,
     )
 
 

@@ -221,6 +221,10 @@ class WhatsappTransport(Transport):
         """Connect cycles since the start."""
         return self._clients.connects
 
+    def previews_left_out(self) -> int:
+        """Texts since the start whose link has no preview, though one was wanted."""
+        return self._link_previews.left_out
+
     # ---- inside
 
     async def _find_preview(self, job: JobSpec) -> outgoing.ShownLink | None:

@@ -57,6 +57,7 @@ SHAPES = {
     ShardStatus: {
         "shard", "state", "since", "epoch", "pid", "devices", "ready", "parked", "open_clients", "in_flight", "sent", "failed",
         "in_doubt", "sent_per_second", "restarts", "lag", "heartbeat_age", "rss", "fds", "connects", "error",
+        "previews_left_out",
     },
     Totals: {
         "devices", "ready", "parked", "sandbox_devices", "open_clients", "in_flight", "sent", "failed", "in_doubt",

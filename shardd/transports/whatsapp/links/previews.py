@@ -154,9 +154,7 @@ class LinkPreviews:
     async def _picture(self, page: URL, image: str) -> bytes | None:
         try:
             async with asyncio.timeout(PICTURE_SECONDS):
-                url = page.join(URL(image))
-                if page.scheme == "https" and url.scheme == "http":
-                    url = url.with_scheme("https")  # as browsers do: it could be tampered with on the way
+                url = picture_url(page, image)
                 # A page in the internet must not choose what is fetched from the hosts that an operator allows.
                 media = await self._media.fetch_url(str(url), listed=_place(url) == _place(page))
                 try:
@@ -168,6 +166,15 @@ class LinkPreviews:
             log.info("link preview without its picture", action="link_preview", url=safe_url(str(page)), error=why)
             return None
         return made.preview if made else None
+
+
+def picture_url(page: URL, image: str) -> URL:
+    """Where the picture of a page is, which may be named relative to it. Raises ValueError."""
+    url = page.join(URL(image))
+    if page.scheme == "https" and url.scheme == "http":
+        # As browsers do: on the way from an http server it could be tampered with.
+        return url.with_scheme("https")
+    return url
 
 
 def _place(url: URL) -> tuple[str | None, int | None]:
