@@ -173,6 +173,7 @@ async def test_a_text_whose_page_cannot_be_shown_is_sent_all_the_same(
     log = daemon.log_file.read_text(encoding="utf-8")
     for why in ("has a loopback address", "the server answered 404", "the page has no title", "takes too long to read"):
         assert why in log
+    assert "failed unexpectedly" not in log
 
 
 async def test_without_being_asked_for_no_page_is_fetched(fleet: Fleet, site: Site) -> None:

@@ -122,7 +122,7 @@ async def test_a_page_is_fetched_again_after_its_time(links: LinkPreviews, site:
     assert links.left_out == 0
 
 
-@pytest.mark.parametrize("page", [404, 500, "no title", b"\x89PNG"])
+@pytest.mark.parametrize("page", [404, 500, "no title", b"<title>a file, not a page</title>"])
 async def test_that_a_page_has_none_is_remembered_for_a_shorter_time(
     links: LinkPreviews, site: Site, clock: Clock, page: str | bytes | int
 ) -> None:
@@ -182,6 +182,14 @@ async def test_the_pages_own_site_may_show_its_picture_and_no_other_host_that_is
     await links.close()
     await pictures.close()
     assert media._memory.held == 0
+
+
+async def test_a_defect_costs_the_preview_and_not_the_text(
+    links: LinkPreviews, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links._reader, "read", None)
+    assert await links.find(f"http://{site.place}/x") is None
+    assert links.left_out == 1
 
 
 async def test_closing_ends_what_is_fetched_and_who_waits_goes_without(links: LinkPreviews, site: Site) -> None:
