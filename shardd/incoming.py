@@ -86,6 +86,8 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     """It was written on the device's own phone."""
     status: bool = False
     """It was posted as a status."""
+    history: bool = False
+    """It was written before the device was paired: nothing follows from it but its row."""
     choice: str | None = None
     """The id of the button or list entry that was chosen."""
     quoted_id: str | None = None
@@ -116,7 +118,7 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
 
         No caption is one, and only in a chat of two.
         """
-        in_chat_of_two = self.group is None and not self.own and not self.status
+        in_chat_of_two = self.group is None and not self.own and not self.status and not self.history
         return self.kind in _OPT_OUT_KINDS and in_chat_of_two and bool(self.addresses)
 
     @property
@@ -136,7 +138,12 @@ def is_wanted(message: Incoming, include: Collection[str] | None) -> bool:
         return True
     if include is None:
         return False
-    special = ((message.own, "own"), (message.status, "status"), (message.group is not None, "groups"))
+    special = (
+        (message.own, "own"),
+        (message.status, "status"),
+        (message.group is not None, "groups"),
+        (message.history, "history"),
+    )
     return all(word in include for applies, word in special if applies)
 
 

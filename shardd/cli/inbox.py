@@ -79,6 +79,15 @@ def show(message_id: str, as_json: bool, config: Config) -> None:
         make_console().print(make_facts(_facts(message)))
 
 
+def _note(message: InboxMessage) -> str:
+    notes = {
+        "written on the device's phone": message.own,
+        "a status": message.status,
+        "from before the pairing": message.history,
+    }
+    return ", ".join(note for note, applies in notes.items() if applies)
+
+
 def _file(message: InboxMessage) -> str:
     if message.media_path is not None:
         return message.media_path
@@ -97,7 +106,7 @@ def _facts(message: InboxMessage) -> Facts:
         ("lid", message.lid),
         ("name", message.name),
         ("chat", message.chat),
-        ("note", "written on the device's phone" if message.own else "a status" if message.status else ""),
+        ("note", _note(message)),
         ("written", moment_text(message.written_at)),
         ("received", moment_text(message.received_at)),
         ("opt-out", "yes" if message.opt_out else ""),

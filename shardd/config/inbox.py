@@ -25,7 +25,8 @@ class InboxConfig(Section, reload="live"):
     include: InboxExtras | None = setting(
         None,
         "What is kept besides messages that people write to a device: groups (messages in groups), own (messages written on the "
-        "device's phone), status (status posts of contacts), separated by commas. null: nothing else.",
+        "device's phone), status (status posts of contacts), history (what the phone sends of earlier messages after a pairing), "
+        "separated by commas. null: nothing else.",
         reload="shard",
     )
     media: Annotated[str, Choice(("never", "download"))] = setting(

@@ -99,6 +99,7 @@ class InboxMessage:
     chat: str | None
     own: bool
     status: bool
+    history: bool
     kind: str
     text: str
     choice: str | None
@@ -150,6 +151,7 @@ def _row(message: Incoming, jobs: Mapping[MessageKey, int], plan: MediaPlan) -> 
         "chat": message.group,
         "own": message.own,
         "status": message.status,
+        "history": message.history,
         "kind": message.kind,
         "text": message.text,
         "choice": message.choice,

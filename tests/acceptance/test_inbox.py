@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import psycopg
 import pytest
+from neonize.proto.waHistorySync.WAWebProtobufsHistorySync_pb2 import HistorySync
 
 from shardd.incoming_spool import IncomingSpool
 from tests.fixtures.whatsapp_fleet import Fleet, Phone
@@ -193,6 +194,23 @@ async def test_a_hostile_message_costs_only_itself(fleet: Fleet) -> None:
     assert await daemon.stop() == 0
 
 
+def earlier(person: str, group: str) -> bytes:
+    """What a phone sends of chats before the pairing."""
+    history = HistorySync(syncType=HistorySync.RECENT)
+    chat = history.conversations.add(ID=str(lid_jid(person)), pnJID=f"{person}@s.whatsapp.net")
+    for message_id, text, at, own in (
+        ("H2", "STOP", 1_700_000_100, False),
+        ("H1", "hello, this is us", 1_700_000_000, True),
+    ):
+        message = chat.messages.add().message
+        message.key.ID, message.key.fromMe, message.messageTimestamp = message_id, own, at
+        message.message.conversation = text
+    shared = history.conversations.add(ID=group).messages.add().message
+    shared.key.ID, shared.participant, shared.messageTimestamp = "H3", f"{person}@s.whatsapp.net", 1_700_000_200
+    shared.message.conversation = "all of you"
+    return history.SerializeToString()
+
+
 async def test_groups_and_more_are_left_out_unless_asked_for(fleet: Fleet) -> None:
     (phone,) = fleet.add(1)
     person = fleet.stranger()
@@ -207,7 +225,7 @@ async def test_groups_and_more_are_left_out_unless_asked_for(fleet: Fleet) -> No
     control.write(phone.name, person, "to you")
     await fleet.until(lambda: inbox(fleet))
     assert [row["text"] for row in inbox(fleet)] == ["to you"]
-    daemon.write_config(inbox={"include": "groups, own, status"})
+    daemon.write_config(inbox={"include": "groups, own, status, history"})
     daemon.kill(signal.SIGHUP)
     shardd = Command(daemon.config_file)
     await shardd("restart")
@@ -225,6 +243,19 @@ async def test_groups_and_more_are_left_out_unless_asked_for(fleet: Fleet) -> No
         f"{group.removesuffix('@g.us')}@g.us",
         f"+{person}",
     )
+    told = len(events(fleet))
+    control.send_history(phone.name, earlier(person, "12345-678@g.us"))
+    await fleet.until(lambda: len(inbox(fleet)) == 7)
+    past = inbox(fleet)[4:]
+    # Oldest first. Nothing follows from them: no event, and no opt-out.
+    assert [(one["text"], one["own"], one["chat"], one["history"]) for one in past] == [
+        ("hello, this is us", True, None, True),
+        ("STOP", False, None, True),
+        ("all of you", False, "12345-678@g.us", True),
+    ]
+    assert {(one["number"], one["written_at"].year) for one in past} == {(f"+{person}", 2023)}
+    assert not any(one["opt_out"] for one in past)
+    assert len(events(fleet)) == told
     fleet.rows("INSERT INTO shardd.jobs (reply_to, body) VALUES (%s, 'hello all')", row["id"])
     (answer,) = await fleet.until(lambda: fleet.seen("hello all"))
     assert answer.quoted_id == row["message_id"]

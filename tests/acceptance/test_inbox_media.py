@@ -48,7 +48,7 @@ def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-async def test_a_file_is_stored_with_its_bytes_and_told_and_goes_with_its_row(fleet: Fleet, tmp_path: Path) -> None:
+async def test_a_file_is_stored_with_its_bytes_under_a_name_of_its_own_and_told(fleet: Fleet, tmp_path: Path) -> None:
     (phone,) = fleet.add(1)
     person = fleet.stranger()
     folder = tmp_path / "files"
@@ -72,9 +72,6 @@ async def test_a_file_is_stored_with_its_bytes_and_told_and_goes_with_its_row(fl
     shown = (await Command(daemon.config_file)("inbox", "show", str(row["id"]), "--json")).json
     assert shown["media_path"] == str(path)
 
-    fleet.rows("DELETE FROM shardd.messages")
-    await fleet.until(lambda: not files(folder))
-    await fleet.until(lambda: not fleet.rows("SELECT 1 FROM shardd.deleted_media"))
     assert await daemon.stop() == 0
 
 
@@ -87,6 +84,40 @@ def downloads(fleet: Fleet) -> int:
 def row_of(fleet: Fleet, message_id: str) -> dict[str, Any]:
     (row,) = fleet.rows("SELECT * FROM shardd.inbox WHERE message_id = %s", message_id)
     return row
+
+
+async def test_a_file_and_a_key_go_with_the_person_and_with_the_age_of_the_message(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    (phone,) = fleet.add(1)
+    person = fleet.stranger()
+    daemon = fleet.daemon(inbox={"media": "download", "media_dir": str(tmp_path)})
+    await daemon.start()
+    await online(fleet, phone, person)
+    control = fleet.server.control
+    control.write_media(phone.name, person, "image", PICTURE, "image/jpeg")
+    await fleet.until(lambda: files(tmp_path) and inbox(fleet)[0]["media_path"])
+    fault = await fleet.control.fault("error", "download", code=503, times=None)
+    control.write_media(phone.name, person, "audio", PICTURE, "audio/ogg")
+    await fleet.until(lambda: any("503" in (row["media_error"] or "") for row in inbox(fleet)))
+    assert files(daemon.state_dir / "inbox")
+    forgotten = await Command(daemon.config_file)("opt-out", "forget", f"+{person}", "--yes")
+    assert forgotten.code == 0
+    await fleet.until(lambda: not files(tmp_path) and not files(daemon.state_dir / "inbox"))
+    await fleet.control.remove_fault(fault)
+
+    # What inbox.keep says is done at every start.
+    friend = fleet.stranger()
+    control.write_media(phone.name, friend, "image", PICTURE, "image/jpeg")
+    await fleet.until(lambda: inbox(fleet) and inbox(fleet)[0]["media_path"])
+    assert len(files(tmp_path)) == 1
+    fleet.rows("UPDATE shardd.messages SET received_at = now() - interval '31 days'")
+    assert await daemon.stop() == 0
+    await daemon.start()
+    await fleet.until(lambda: not files(tmp_path))
+    await fleet.until(lambda: not fleet.rows("SELECT 1 FROM shardd.deleted_media"))
+    assert inbox(fleet) == []
+    assert await daemon.stop() == 0
 
 
 async def test_hostile_files_are_refused_each_in_words_and_mostly_without_a_request(

@@ -12,6 +12,7 @@ import inspect
 import json
 import resource
 import time
+import zlib
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,14 @@ class Commands:
         """The phone of a device's owner writes to somebody, and the device gets a copy; returns the message id."""
         message = incoming.text_message(text)
         return incoming.write_from_owner(self._network, self._device(device), recipient, message)
+
+    def send_history(self, device: str, *, history: str) -> str:
+        """The phone of a device's owner sends the history (base64 of a HistorySync); returns the message id."""
+        message = incoming.e2e.Message()
+        notification = message.protocolMessage.historySyncNotification
+        notification.initialHistBootstrapInlinePayload = zlib.compress(base64.b64decode(history))
+        found = self._device(device)
+        return incoming.write_from_owner(self._network, found, found.number, message)
 
     def write_raw(self, device: str, sender: str, *, content: str, group: str = "") -> str:
         """A phone sends any content (the base64 of a message, or of bytes that are none) to a device; returns the message id."""

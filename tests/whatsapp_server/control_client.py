@@ -226,6 +226,10 @@ class ControlClient:
         """Send a text from the phone of a device's owner, of which the device gets a copy; returns the message id."""
         return str(self.call("write_from_owner", device=device, recipient=recipient, text=text))
 
+    def send_history(self, device: str, history: bytes) -> str:
+        """Send a serialised HistorySync from the phone of a device's owner; returns the message id."""
+        return str(self.call("send_history", device=device, history=base64.b64encode(history).decode()))
+
     def write_raw(self, device: str, sender: str, content: bytes, *, group: str = "") -> str:
         """Send any serialised message, or bytes that are none, from a phone to a device; returns the message id."""
         encoded = base64.b64encode(content).decode()

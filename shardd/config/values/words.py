@@ -192,7 +192,7 @@ OptOutPhrases = Annotated[tuple[str, ...], Listed(Text(_check_phrase), most=500)
 """Words and short phrases such as `stop, opt out`."""
 ExemptClasses = Annotated[tuple[str, ...], Listed(Text(_check_exempt), most=len(CLASSES))]
 """Classes of jobs that an opt-out does not stop."""
-InboxExtras = Annotated[tuple[str, ...], Listed(Choice(("groups", "own", "status")), most=3)]
+InboxExtras = Annotated[tuple[str, ...], Listed(Choice(("groups", "own", "status", "history")), most=4)]
 """What the inbox keeps besides messages to a device."""
 Message = Annotated[str, Text(_check_message)]
 """The text of a message."""

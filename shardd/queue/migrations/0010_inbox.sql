@@ -13,6 +13,7 @@ CREATE TABLE shardd.messages (
     chat        text,                      -- the group (ID@g.us); NULL: a chat of two
     own         boolean NOT NULL,          -- written on the device's own phone; the sender is who it was written to
     status      boolean NOT NULL,          -- posted as a status
+    history     boolean NOT NULL DEFAULT false,  -- written before the device was paired: it causes no event
     kind        text NOT NULL,
     text        text NOT NULL,             -- text or caption; of a reaction the emoji, of a choice its title
     choice      text,                      -- the id of the button or list entry
@@ -53,7 +54,7 @@ CREATE FUNCTION shardd.record_messages() RETURNS trigger LANGUAGE plpgsql SECURI
 BEGIN
     IF shardd.events_enabled() THEN
         INSERT INTO shardd.outbox (kind, device_id, detail)
-        SELECT 'message.received', m.device_id, shardd.message_data(m) FROM arrived m ORDER BY m.id;
+        SELECT 'message.received', m.device_id, shardd.message_data(m) FROM arrived m WHERE NOT m.history ORDER BY m.id;
         IF FOUND THEN
             PERFORM shardd.announce_events();
         END IF;

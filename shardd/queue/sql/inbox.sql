@@ -4,15 +4,15 @@
 -- Stores messages; one that is known already causes nothing. The arrays have an element for each message; `rows` are JSON objects with
 -- the columns of shardd.messages. Returns the number of new ones.
 WITH stored AS (
-    INSERT INTO shardd.messages (device_id, message_id, sender, number, lid, name, chat, own, status, kind, text, choice, quoted_id, job_id,
-                              details, media_type, media_size, media_name, media_node, media_error, opt_out, written_at)
-    SELECT m.device_id, m.message_id, m.sender, m.number, m.lid, m.name, m.chat, m.own, m.status, m.kind, m.text, m.choice, m.quoted_id,
+    INSERT INTO shardd.messages (device_id, message_id, sender, number, lid, name, chat, own, status, history, kind, text, choice, quoted_id,
+                              job_id, details, media_type, media_size, media_name, media_node, media_error, opt_out, written_at)
+    SELECT m.device_id, m.message_id, m.sender, m.number, m.lid, m.name, m.chat, m.own, m.status, m.history, m.kind, m.text, m.choice, m.quoted_id,
            m.job_id, m.details, m.media_type, m.media_size, m.media_name, m.media_node, m.media_error, m.opt_out,
            to_timestamp(m.written_at)
       FROM unnest(%(rows)s::jsonb[]) AS given(message)
      CROSS JOIN jsonb_to_record(given.message)
            AS m(device_id text, message_id text, sender text, number text, lid text, name text, chat text, own boolean, status boolean,
-                kind text, text text, choice text, quoted_id text, job_id bigint, details jsonb, media_type text, media_size bigint,
+                history boolean, kind text, text text, choice text, quoted_id text, job_id bigint, details jsonb, media_type text, media_size bigint,
                 media_name text, media_node text, media_error text, opt_out boolean, written_at double precision)
     ON CONFLICT (device_id, message_id, sender) DO NOTHING
     RETURNING 1
@@ -28,7 +28,7 @@ SELECT e.device_id, e.message_id, max(a.id) AS job_id
 
 -- name: list_messages
 -- Incoming messages, newest first; NULL filters pass everything.
-SELECT id, device_id, message_id, sender, number, lid, name, chat, own, status, kind, text, choice, quoted_id, job_id, details, media_type,
+SELECT id, device_id, message_id, sender, number, lid, name, chat, own, status, history, kind, text, choice, quoted_id, job_id, details, media_type,
        media_size, media_name, media_node, media_path, media_error, opt_out, written_at, received_at
   FROM shardd.messages
  WHERE (%(device_id)s::text IS NULL OR device_id = %(device_id)s) AND (%(job_id)s::bigint IS NULL OR job_id = %(job_id)s)
@@ -37,7 +37,7 @@ SELECT id, device_id, message_id, sender, number, lid, name, chat, own, status, 
 
 -- name: show_message
 -- One incoming message.
-SELECT id, device_id, message_id, sender, number, lid, name, chat, own, status, kind, text, choice, quoted_id, job_id, details, media_type,
+SELECT id, device_id, message_id, sender, number, lid, name, chat, own, status, history, kind, text, choice, quoted_id, job_id, details, media_type,
        media_size, media_name, media_node, media_path, media_error, opt_out, written_at, received_at
   FROM shardd.messages WHERE id = %(id)s;
 

@@ -46,10 +46,11 @@ LOST_AFTER: Final = 3600.0
 """Seconds after which a row whose key is nowhere gets an error: the key may have been only in a process that crashed."""
 LOST: Final = "this node does not have its key any more"
 SWITCHED_OFF: Final = "inbox.media is never"
+EARLIER: Final = "files from before the pairing are not downloaded"
 NOT_HERE: Final = "files of this platform are not downloaded"
 POLL: Final = 5.0
 """Seconds between looks for files to delete, and at a disk that had no room."""
-CHECK: Final = 60.0
+CHECK: Final = 15.0
 """Seconds between looks for messages that are deleted while they await their files."""
 RETRY: Final = 1.0
 """Seconds between attempts while the database does not answer."""
@@ -161,6 +162,8 @@ class MediaDownloads(Service):
 
     def _why_not(self, message: Incoming) -> str | None:
         media = message.media
+        if message.history:
+            return EARLIER
         if media is None or media.source is None:
             return (media.unavailable if media else None) or NOT_HERE
         if (media.size or 0) > self._config.media_max_bytes:

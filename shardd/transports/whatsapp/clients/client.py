@@ -99,6 +99,13 @@ class Listener(Protocol):
     def message(self, client: Client, event: Any) -> Callable[[], None] | None:
         """A message event, in a thread of the library; returns what remains to be done in the event loop."""
 
+    @property
+    def wants_history(self) -> bool:
+        """Whether `history` is called."""
+
+    def history(self, client: Client, event: Any) -> Callable[[], None] | None:
+        """A part of the history; see `message`."""
+
     def lost_event(self, client: Client, text: str) -> None:
         """An event of the library could not be read."""
 
@@ -271,6 +278,8 @@ class Client:
         on(library_events.DisconnectedEv)(self._handler(lambda _: None))
         on(library_events.ReceiptEv)(self._handler(self._receipts.received))
         on(library_events.MessageEv)(self._message)
+        if self._listener.wants_history:
+            on(library_events.HistorySyncEv)(self._history)
         on(library_events.OfflineSyncPreviewEv)(self._handler(self._backlog.announced))
         on(library_events.OfflineSyncCompletedEv)(self._handler(self._backlog.finish))
 
@@ -309,13 +318,11 @@ class Client:
 
     def _message(self, _: Any, event: Any) -> Coroutine[Any, Any, None]:
         """Called in a thread of the library, which schedules the coroutine in the event loop and does not wait for it."""
-        remaining = self._listener.message(self, event)
+        return _finish(self._listener.message(self, event))
 
-        async def finish() -> None:
-            if remaining is not None:
-                remaining()
-
-        return finish()
+    def _history(self, _: Any, event: Any) -> Coroutine[Any, Any, None]:
+        """Called as `_message` is."""
+        return _finish(self._listener.history(self, event))
 
     def _guarded(self, execute: Callable[..., None]) -> Callable[..., None]:
         """The library's callback, for every event. What it raises would only be printed: a message may be lost by it."""
@@ -413,6 +420,11 @@ class Client:
             stopping: asyncio.Future[None] = asyncio.ensure_future(self.handle.stop())
             await asyncio.wait([stopping], timeout=WRITE_TIMEOUT)
             return stopping
+
+
+async def _finish(remaining: Callable[[], None] | None) -> None:
+    if remaining is not None:
+        remaining()
 
 
 async def _first(*futures: asyncio.Future[Any], timeout: float) -> None:

@@ -171,6 +171,15 @@ class Clients:
         """In a thread of the library."""
         return self._arrivals.received(client.device_id, event)
 
+    @property
+    def wants_history(self) -> bool:
+        """As the config says."""
+        return self._arrivals.wants_history
+
+    def history(self, client: Client, event: Any) -> Callable[[], None] | None:
+        """In a thread of the library."""
+        return self._arrivals.history(client.device_id, event)
+
     def lost_event(self, client: Client, text: str) -> None:  # noqa: ARG002 - the text names the device
         """Reported to the worker."""
         self._events.defect(text)

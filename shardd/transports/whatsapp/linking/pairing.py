@@ -124,6 +124,8 @@ class _Pairing:
         on = self._client.event
         on.execute = self._counted(on.execute)
         on(events.MessageEv)(self._message)
+        if self._arrivals.wants_history:
+            on(events.HistorySyncEv)(self._history)
         on(events.PairStatusEv)(self._pair_status)
         on(events.ConnectedEv)(self._on_connected)
         on(events.ClientOutdatedEv)(self._refused("WhatsApp refuses this version of the library (405): upgrade shardd"))
@@ -216,13 +218,16 @@ class _Pairing:
 
     def _message(self, _: Any, event: Any) -> Coroutine[Any, Any, None]:
         """Called as `_pair_status` is."""
-        remaining = self._arrivals.received(self._device_id, event) if self._is_wanted else None
+        return self._finish(self._arrivals.received(self._device_id, event) if self._is_wanted else None)
 
-        async def finish() -> None:
-            if remaining is not None:
-                remaining()
+    def _history(self, _: Any, event: Any) -> Coroutine[Any, Any, None]:
+        """Called as `_pair_status` is."""
+        return self._finish(self._arrivals.history(self._device_id, event) if self._is_wanted else None)
 
-        return finish()
+    @staticmethod
+    async def _finish(remaining: Callable[[], None] | None) -> None:
+        if remaining is not None:
+            remaining()
 
     def _counted(self, execute: Callable[..., None]) -> Callable[..., None]:
         def call(*arguments: Any) -> None:

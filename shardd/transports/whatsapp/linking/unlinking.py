@@ -73,6 +73,13 @@ class _Listener:
     def message(self, client: Any, event: Any) -> Callable[[], None] | None:  # noqa: ARG002 - there is one client
         return self._arrivals.received(self._device_id, event)
 
+    @property
+    def wants_history(self) -> bool:
+        return self._arrivals.wants_history
+
+    def history(self, client: Any, event: Any) -> Callable[[], None] | None:  # noqa: ARG002 - there is one client
+        return self._arrivals.history(self._device_id, event)
+
     def lost_event(self, client: Any, text: str) -> None:  # noqa: ARG002 - the text names the device
         self._losses.defect(text)
 

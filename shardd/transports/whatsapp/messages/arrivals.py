@@ -17,6 +17,7 @@ from shardd.incoming import Incoming, is_wanted
 from shardd.incoming_spool import IncomingSpool
 from shardd.logs import get_logger
 from shardd.transports.base import Events
+from shardd.transports.whatsapp.messages.history import read_history
 from shardd.transports.whatsapp.messages.incoming import read_incoming
 from shardd.transports.whatsapp.messages.recipients import OptOuts
 
@@ -57,6 +58,25 @@ class Arrivals:
             return partial(
                 self._events.defect, f"a message of device {device_id} is lost: {type(error).__name__}: {error}"
             )
+
+    @property
+    def wants_history(self) -> bool:
+        """Whether the history is kept. Without that it need not be passed through the library."""
+        return self._include is not None and "history" in self._include
+
+    def history(self, device_id: str, event: Any) -> Rest | None:
+        """A part of the history, in a thread of the library; see `received`.
+
+        Its messages are reported to nobody: the supervisor finds them in the spool. They are no opt-outs.
+        """
+        try:
+            wanted = [one for one in read_history(event, device_id) if is_wanted(one, self._include)]
+            if self._spool is not None:
+                self._spool.keep_all(wanted)
+        except Exception as error:  # noqa: BLE001 - see `received`
+            text = f"a part of the history of device {device_id} is lost: {type(error).__name__}: {error}"
+            return partial(self._events.defect, text)
+        return None
 
     def _keep(self, message: Incoming) -> Rest:
         name: str | None = None

@@ -83,10 +83,10 @@ def read_incoming(event: Any, device_id: str, *, media: bool = False) -> Incomin
     source, info = event.Info.MessageSource, event.Info
     server = source.Chat.Server
     status = server == _BROADCAST_SERVER and source.Chat.User == STATUS
-    group = f"{_text(source.Chat.User)}@{server}" if server == GROUP_SERVER else None
+    group = f"{text_of(source.Chat.User)}@{server}" if server == GROUP_SERVER else None
     if group is None and server not in (USER_SERVER, HIDDEN_SERVER, _BROADCAST_SERVER):
         return None
-    content = _content(event.Message)
+    content = content_of(event.Message)
     if content is None:
         return None
     if media and content.get("kind") in _MEDIA_KINDS:
@@ -98,11 +98,11 @@ def read_incoming(event: Any, device_id: str, *, media: bool = False) -> Incomin
     )
     return Incoming(
         device_id=device_id,
-        message_id=_text(info.ID),
+        message_id=text_of(info.ID),
         addresses=_addresses(*theirs),
         # Milliseconds, unlike a receipt's.
         at=info.Timestamp / 1000 or time.time(),
-        name=_text(info.Pushname) or None,
+        name=text_of(info.Pushname) or None,
         group=group,
         own=bool(source.IsFromMe),
         status=status,
@@ -111,12 +111,12 @@ def read_incoming(event: Any, device_id: str, *, media: bool = False) -> Incomin
 
 
 def _addresses(*jids: Any) -> tuple[str, ...]:
-    users = {jid.Server: _text(jid.User) for jid in jids if jid.User}
+    users = {jid.Server: text_of(jid.User) for jid in jids if jid.User}
     number, hidden = users.get(USER_SERVER), users.get(HIDDEN_SERVER)
     return tuple(filter(None, (number and f"+{number}", hidden and f"{hidden}@{HIDDEN_SERVER}")))
 
 
-def _content(message: Any) -> dict[str, Any] | None:
+def content_of(message: Any) -> dict[str, Any] | None:
     """The fields of `Incoming` that follow from the content; None: it has none."""
     message = _unwrapped(message)
     if message.HasField("protocolMessage"):
@@ -151,9 +151,9 @@ def _unwrapped(message: Any) -> Any:
 
 def _change(protocol: Any) -> dict[str, Any] | None:
     """An edit or a deletion of an earlier message."""
-    target = _text(protocol.key.ID)
+    target = text_of(protocol.key.ID)
     if protocol.HasField("editedMessage"):
-        edited = _content(protocol.editedMessage) or {}
+        edited = content_of(protocol.editedMessage) or {}
         return {**edited, "kind": "edit", "quoted_id": target or None}
     if target and protocol.HasField("type") and protocol.type == protocol.REVOKE:
         return {"kind": "delete", "quoted_id": target}
@@ -165,11 +165,11 @@ def _read_field(name: str, value: Any) -> dict[str, Any]:  # noqa: C901, PLR0911
         return _media(name, value)
     match name:
         case "conversation":
-            return {"text": _text(value)}
+            return {"text": text_of(value)}
         case "extendedTextMessage":
-            return {"text": _text(value.text)}
+            return {"text": text_of(value.text)}
         case "reactionMessage":
-            return {"kind": "reaction", "text": _text(value.text), "quoted_id": _text(value.key.ID) or None}
+            return {"kind": "reaction", "text": text_of(value.text), "quoted_id": text_of(value.key.ID) or None}
         case "buttonsResponseMessage":
             return _choice("button", value.selectedDisplayText, value.selectedButtonID)
         case "templateButtonReplyMessage":
@@ -181,10 +181,10 @@ def _read_field(name: str, value: Any) -> dict[str, Any]:  # noqa: C901, PLR0911
         case "locationMessage" | "liveLocationMessage":
             return {"kind": "location", "details": _location(value)}
         case "contactMessage":
-            return {"kind": "contact", "text": _text(value.displayName), "details": {"contacts": [_contact(value)]}}
+            return {"kind": "contact", "text": text_of(value.displayName), "details": {"contacts": [_contact(value)]}}
         case "contactsArrayMessage":
             contacts = [_contact(one) for one in value.contacts[:_MOST_CONTACTS]]
-            return {"kind": "contact", "text": _text(value.displayName), "details": {"contacts": contacts}}
+            return {"kind": "contact", "text": text_of(value.displayName), "details": {"contacts": contacts}}
         case _:
             return {"kind": "other", "details": {"type": name}}
 
@@ -194,11 +194,11 @@ def _media(name: str, value: Any) -> dict[str, Any]:
     if kind == "audio" and value.PTT:
         kind = "voice"
     media = IncomingMedia(
-        mime_type=_text(value.mimetype) or None,
+        mime_type=text_of(value.mimetype) or None,
         size=value.fileLength or None,
-        name=(_text(value.fileName) or _text(value.title) or None) if kind == "document" else None,
+        name=(text_of(value.fileName) or text_of(value.title) or None) if kind == "document" else None,
     )
-    return {"kind": kind, "text": _text(getattr(value, "caption", "")), "media": media}
+    return {"kind": kind, "text": text_of(getattr(value, "caption", "")), "media": media}
 
 
 def _with_source(media: IncomingMedia, message: Any, *, once: bool) -> IncomingMedia:
@@ -207,19 +207,19 @@ def _with_source(media: IncomingMedia, message: Any, *, once: bool) -> IncomingM
     if once or getattr(value, "viewOnce", False):
         return msgspec.structs.replace(media, unavailable=VIEW_ONCE)
     secrets = bytes(value.mediaKey), bytes(value.fileSHA256), bytes(value.fileEncSHA256)
-    path = _text(value.directPath)
+    path = text_of(value.directPath)
     if _DIRECT_PATH.fullmatch(path) is None or any(len(secret) != _KEY_SIZE for secret in secrets):
         return msgspec.structs.replace(media, unavailable=NOWHERE)
     return msgspec.structs.replace(media, source=MediaSource(_KEYS[name], path, *secrets))
 
 
 def _choice(kind: str, title: Any, choice: Any) -> dict[str, Any]:
-    return {"kind": kind, "text": _text(title), "choice": _text(choice) or None}
+    return {"kind": kind, "text": text_of(title), "choice": text_of(choice) or None}
 
 
 def _flow_id(params: Any) -> str:
     try:
-        found = msgspec.json.decode(_text(params), type=dict[str, Any]).get("id")
+        found = msgspec.json.decode(text_of(params), type=dict[str, Any]).get("id")
     except (msgspec.MsgspecError, RecursionError):
         return ""
     return found if isinstance(found, str) else ""
@@ -229,24 +229,24 @@ def _location(value: Any) -> dict[str, Any]:
     place: dict[str, Any] = {"latitude": value.degreesLatitude, "longitude": value.degreesLongitude}
     place = {name: degrees if isfinite(degrees) else None for name, degrees in place.items()}
     for name in ("name", "address"):
-        if text := _text(getattr(value, name, "")):
+        if text := text_of(getattr(value, name, "")):
             place[name] = storable(text, MAX_NAME)
     return place
 
 
 def _contact(value: Any) -> dict[str, str]:
     return {
-        "name": storable(_text(value.displayName), MAX_NAME),
-        "vcard": storable(_text(value.vcard), _MAX_VCARD),
+        "name": storable(text_of(value.displayName), MAX_NAME),
+        "vcard": storable(text_of(value.vcard), _MAX_VCARD),
     }
 
 
 def _quoted_id(value: Any) -> str:
     context = getattr(value, "contextInfo", None)
-    return "" if context is None else _text(context.stanzaID)
+    return "" if context is None else text_of(context.stanzaID)
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """A text of the library. One that is not UTF-8, which the protocol does not check, is bytes."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
