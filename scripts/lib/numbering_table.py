@@ -59,6 +59,25 @@ def _ranges(all_metadata: list[PhoneMetadata]) -> list[str]:
     return list(dict.fromkeys(one.national_number_pattern for one in found if one and one.national_number_pattern))
 
 
+PLAIN = """
+-- Whether these digits are an address as they are, in a country where only a leading 0 may mean something else: true of most
+-- numbers, and an expression that becomes part of its caller's. So shardd.read_number need not look at the table, which costs
+-- more than all else in it. False: look. The constant has the possible lengths of each such country, and the first digit that
+-- a number may not have.
+DO $do$
+BEGIN
+    EXECUTE format(
+        'CREATE OR REPLACE FUNCTION shardd.plain_number(digits text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE '
+        'RETURN coalesce('
+        'strpos(%1$L::jsonb -> left(digits, 2) ->> (length(digits) - 2)::text, substr(digits, 3, 1)) = 0, '
+        'strpos(%1$L::jsonb -> left(digits, 3) ->> (length(digits) - 3)::text, substr(digits, 4, 1)) = 0, false)',
+        (SELECT jsonb_object_agg(c.code, (SELECT jsonb_object_agg(l::text, CASE WHEN c.prefix IS NULL THEN '' ELSE '0' END)
+                                            FROM unnest(c.lengths) l WHERE length(c.code) + l <= 15))
+           FROM shardd.country_codes c WHERE c.form IS NULL AND coalesce(c.prefix, '^(?:0)') = '^(?:0)'));
+END $do$;
+"""
+
+
 def _text(text: str | None) -> str:
     return "NULL" if text is None else "'" + text.replace("'", "''") + "'"
 
@@ -84,7 +103,7 @@ SELECT code, lengths::integer[], prefix, groups, transform, plan, ranges, form, 
  WHERE EXISTS (SELECT FROM newer)
 ON CONFLICT (code) DO UPDATE SET
     {updated};
-"""
+{PLAIN}"""
 
 
 def _joined() -> str:

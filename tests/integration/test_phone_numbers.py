@@ -201,3 +201,23 @@ def test_an_address_is_its_own(digits: str) -> None:
     assert address_of_number(address) == address
     assert recipient_at(f"+{recipient.number}").address == address
     assert parse_recipient(f"+{address}", None).address == address
+
+
+def test_what_is_not_looked_up_in_the_table_would_be_read_alike(connection: psycopg.Connection[Any]) -> None:
+    """Each country, with every number of digits and every first two of them."""
+    ((looks,),) = connection.execute("SELECT pg_get_functiondef('shardd.read_number'::regproc)").fetchall()
+    always = looks.replace("shardd.read_number(digits text", "pg_temp.looked_up(digits text")
+    assert "shardd.plain_number(digits)" in always
+    connection.execute(always.replace("shardd.plain_number(digits)", "false"))
+    connection.execute(
+        "CREATE TEMPORARY TABLE given AS SELECT c.code || left(lpad(first::text, 2, '0') || '3456789012345', length) AS digits "
+        "FROM shardd.country_codes c, generate_series(0, 99) first, generate_series(1, 16) length"
+    )
+    counts = connection.execute(
+        "SELECT count(*), count(*) FILTER (WHERE shardd.plain_number(digits)), "
+        "count(*) FILTER (WHERE shardd.read_number(digits) IS DISTINCT FROM pg_temp.looked_up(digits)) FROM given"
+    ).fetchone()
+    assert counts is not None
+    total, plain, different = counts
+    assert (total, different) == (215 * 100 * 16, 0)
+    assert plain > total / 20

@@ -28,6 +28,11 @@ BEGIN
     IF digits ~ '[^0-9]' THEN
         RETURN;
     END IF;
+    IF shardd.plain_number(digits) THEN
+        number := digits;
+        address := digits;
+        RETURN;
+    END IF;
     SELECT c.code, c.lengths, c.prefix, c.form, c.form_at, c.form_cut, c.form_add INTO plan
       FROM shardd.country_codes c WHERE c.code IN (left(digits, 1), left(digits, 2), left(digits, 3));
     IF NOT FOUND THEN
