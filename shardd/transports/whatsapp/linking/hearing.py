@@ -6,6 +6,7 @@ Without a spool that can be written to, the child does not connect.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,7 +77,8 @@ def open_arrivals(hearing: Hearing, losses: Losses) -> Arrivals:
         raise SharddError(text) from None
     spool = IncomingSpool(state_dir)
     if (flaw := spool.probe()) is not None:
-        raise SharddError(f"{NOT_KEPT}: {flaw}")
+        hint = "; run this as root, or as the account of shardd" if os.strerror(errno.EACCES) in flaw else ""
+        raise SharddError(f"{NOT_KEPT}: {flaw}{hint}")
     words = OptOutWords(hearing.opt_out_words, hearing.take_back_words)
     return Arrivals(OptOuts(words, Directory()), spool, hearing.include, losses, media=hearing.media)
 
