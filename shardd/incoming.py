@@ -73,6 +73,10 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     """Of the sender, the best first: `+628123…`, `ID@lid`; what else they are known by follows."""
     at: float
     """When it was written, POSIX seconds."""
+    timed: bool = True
+    """False: the platform gave no time that can be read, so `at` is when it arrived."""
+    identified: bool = True
+    """False: the platform gave neither an id nor a time, so its repetition is another message."""
     kind: str = "text"
     """text, image, video, audio, voice, document, sticker, location, contact, button, list, reaction, edit, delete, other; or
     preference: the person stopped or resumed marketing messages in WhatsApp itself."""

@@ -33,6 +33,13 @@ class OptedOut:
     words: str
     at: float
     """POSIX seconds."""
+    message_id: str = ""
+    """By which the inbox may have the message already."""
+
+    @property
+    def sender(self) -> str:
+        """As the inbox names the person."""
+        return next(iter(self.recipients), "")
 
 
 class OptOuts(Statements):
@@ -60,6 +67,8 @@ class OptOuts(Statements):
         persons = {recipient_at(recipient).address: recipient for recipient in reversed(opt_out.recipients)}
         params = {
             "device_id": opt_out.device_id,
+            "message_id": opt_out.message_id,
+            "sender": opt_out.sender,
             "recipients": [*reversed(persons.values())],
             "words": opt_out.words,
             "said_at": opt_out.at,
@@ -94,6 +103,8 @@ class OptOuts(Statements):
     async def _take_back(self, said: OptedOut, confirm: str | None) -> list[str]:
         params = {
             "device_id": said.device_id,
+            "message_id": said.message_id,
+            "sender": said.sender,
             "recipients": list(said.recipients),
             "words": said.words,
             "said_at": said.at,

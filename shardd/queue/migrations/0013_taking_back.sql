@@ -5,6 +5,11 @@ CREATE FUNCTION shardd.heard_address(recipient text) RETURNS text LANGUAGE sql S
     RETURN CASE WHEN recipient ~ '^\+[0-9]{1,40}$' THEN coalesce((shardd.read_number(substr(recipient, 2))).address, substr(recipient, 2))
                 ELSE (shardd.resolve(recipient, array[''], 'opt_outs')).address END;
 
+-- When a message was written. One that is in the inbox was written when it says there: the time of its repetition may be that of its arrival.
+CREATE FUNCTION shardd.first_said(device_id text, message_id text, sender text, said_at timestamptz) RETURNS timestamptz LANGUAGE sql STABLE
+    RETURN least(said_at, (SELECT m.written_at FROM shardd.messages m WHERE m.device_id = first_said.device_id
+                              AND m.message_id = first_said.message_id AND m.sender = first_said.sender));
+
 -- These addresses, and all that are known to be of the same person.
 CREATE FUNCTION shardd.all_addresses(addresses text[]) RETURNS text[] LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH RECURSIVE person(address) AS (

@@ -2,10 +2,12 @@
 
 -- name: hear_opt_out
 -- Records one person's opt-out by message, under each known address of that person, the best one first. With `confirm`, the first one is
--- answered through the device that received it, in the same transaction. Returns the number of new addresses.
+-- answered through the device that received it, in the same transaction. A message that is in the inbox already was said when that one
+-- was. Returns the number of new addresses.
 WITH heard AS (
     INSERT INTO shardd.opt_outs (recipient, source, device_id, words, said_at)
-    SELECT recipient, 'message', %(device_id)s, %(words)s, to_timestamp(%(said_at)s)
+    SELECT recipient, 'message', %(device_id)s, %(words)s,
+           shardd.first_said(%(device_id)s, %(message_id)s, %(sender)s, to_timestamp(%(said_at)s))
       FROM unnest(%(recipients)s::text[]) recipient
     ON CONFLICT (address) DO NOTHING
     RETURNING address, recipient
@@ -42,9 +44,11 @@ SELECT e.address FROM unnest(%(addresses)s::text[]) AS e(address)
 
 -- name: take_back_opt_outs
 -- A person takes their opt-outs back by a message: see shardd.take_back. With `confirm`, they are answered through the device that received
--- it, in the same transaction. Returns the addresses.
+-- it, in the same transaction. A message that is in the inbox already was said when that one was. Returns the addresses.
 WITH taken AS MATERIALIZED (
-    SELECT address FROM shardd.take_back(%(recipients)s::text[], %(device_id)s, %(words)s, to_timestamp(%(said_at)s)) address
+    SELECT address
+      FROM shardd.take_back(%(recipients)s::text[], %(device_id)s, %(words)s,
+                            shardd.first_said(%(device_id)s, %(message_id)s, %(sender)s, to_timestamp(%(said_at)s))) address
 ), answer AS (
     INSERT INTO shardd.jobs (device_id, recipient, body, class)
     SELECT d.id, (%(recipients)s::text[])[1], %(confirm)s, 'reply'

@@ -9,6 +9,7 @@ another transaction has locked: it is retried by itself, and later ones of the s
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -70,6 +71,8 @@ class _Waiting:
     """It is an opt-out that is not on the list yet."""
     taken_back: bool = False
     """What it takes back is taken back."""
+    said: OptedOut | None = None
+    """By which it takes something back."""
     due: float | None = None
     """When to try it again: it waits for the job that it answers, or is blocked."""
     tries: int = 0
@@ -237,6 +240,9 @@ class InboxWriter(Service):
         if not message.can_opt_out:
             return message
         opt_out, take_back = self._words.ask_to_stop(message.text), self._words.ask_to_start(message.text)
+        if not message.timed and not (message.identified and self._include is not None):
+            # A repetition of it, which comes after a later opt-out, could not be recognised.
+            take_back = False
         return msgspec.structs.replace(message, opt_out=opt_out, take_back=take_back)
 
     def _take(self, name: str) -> None:
@@ -327,7 +333,12 @@ class InboxWriter(Service):
         """Whether the opt-outs that a message takes back are taken back; else it waits. Raises DatabaseError."""
         if message.take_back and not one.taken_back:
             said = _said(message)
-            one.taken_back = await self._opt_outs.take_back(said)
+            # Repeated before the first one is in the inbox, which has its time.
+            repeated = [
+                other.said.at for other in self._waiting if other.said is not None and _is_same(other.said, said)
+            ]
+            one.said = dataclasses.replace(said, at=min([said.at, *repeated]))
+            one.taken_back = await self._opt_outs.take_back(one.said)
             return one.taken_back
         return True
 
@@ -407,7 +418,14 @@ class InboxWriter(Service):
 
 
 def _said(message: Incoming) -> OptedOut:
-    return OptedOut(message.device_id, message.addresses, message.text[:MAX_WORDS], message.at)
+    return OptedOut(
+        message.device_id, message.addresses, message.text[:MAX_WORDS], message.at, message_id=message.message_id
+    )
+
+
+def _is_same(one: OptedOut, other: OptedOut) -> bool:
+    """Whether both are one message."""
+    return (one.device_id, one.message_id, one.sender) == (other.device_id, other.message_id, other.sender)
 
 
 def _pairs(message: Incoming) -> Iterator[tuple[str, str]]:

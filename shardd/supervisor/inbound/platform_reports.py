@@ -58,7 +58,7 @@ def _wablas_message(device_id: str, body: Mapping[str, Any], now: float) -> Inco
     address = _address(_text(body, "phone"))
     if address is None:
         return None
-    at = _time(body.get("timestamp"), now)
+    at = _time(body.get("timestamp"))
     kind = _text(body, "messageType").lower()
     media = None
     if _text(body, "file") or _text(body, "url"):
@@ -68,7 +68,9 @@ def _wablas_message(device_id: str, body: Mapping[str, Any], now: float) -> Inco
         device_id=device_id,
         message_id=_text(body, "id") or _made_id("wablas", body, now),
         addresses=(address,),
-        at=at,
+        at=now if at is None else at,
+        timed=at is not None,
+        identified=bool(_text(body, "id") or _text(body, "timestamp")),
         kind=kind if kind in _KINDS else "text" if not kind else "other",
         text=_text(body, "message"),
         name=_text(body, "pushName") or None,
@@ -83,11 +85,14 @@ def _whacenter_message(device_id: str, body: Mapping[str, Any], now: float) -> I
     address = _address(sender)
     if address is None:
         return None
+    at = _time(body.get("timestamp"))
     return Incoming(
         device_id=device_id,
         message_id=_text(body, "id") or _made_id("whacenter", body, now),
         addresses=(address,),
-        at=_time(body.get("timestamp"), now),
+        at=now if at is None else at,
+        timed=at is not None,
+        identified=bool(_text(body, "id") or _text(body, "timestamp")),
         kind="other" if media else "text",
         text=_text(body, "message"),
         name=_text(body, "name") or None,
@@ -125,8 +130,8 @@ def _text(value: Any, name: str) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _time(value: Any, now: float) -> float:
-    """POSIX seconds; `now` if the platform's time cannot be read, or has no time zone."""
+def _time(value: Any) -> float | None:
+    """POSIX seconds; None: the platform's time cannot be read, or has no time zone."""
     text = str(value) if isinstance(value, str | int) else ""
     if text.isascii() and text.isdigit() and 9 < len(text) < 14:
         seconds = float(text)
@@ -134,5 +139,5 @@ def _time(value: Any, now: float) -> float:
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
-        return now
-    return at.astimezone(UTC).timestamp() if at.tzinfo is not None else now
+        return None
+    return at.astimezone(UTC).timestamp() if at.tzinfo is not None else None

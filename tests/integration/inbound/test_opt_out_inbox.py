@@ -29,17 +29,23 @@ from shardd.queue.opt_outs import OptedOut, OptOuts
 from shardd.queue.records import ClaimedJob
 from shardd.queue.settle import Claim
 from shardd.supervisor.inbound.inbox import InboxWriter
+from shardd.supervisor.inbound.media.downloads import MediaDownloads
 from shardd.supervisor.inbound.opt_outs import MOST_OF_ONE, OptOutCheck, OptOutInbox
+from shardd.supervisor.inbound.platform_reports import read_report
 from shardd.supervisor.pools import INBOUND_LOCK_TIMEOUT
+from shardd.supervisor.services import Step
 from tests.support.queue_rows import add_devices, connect
 
 TO = "+6281234567890"
+NOON = 1_700_000_000.0
 
 
-def config(**opt_outs: str) -> Config:
+def config(more: str = "", **opt_outs: str) -> Config:
     lines = "".join(f"  {name}: {value}\n" for name, value in opt_outs.items())
     return parse_config(
-        f"opt_outs:\n{lines or '  {}'}\ntransports: {{whatsapp: {{default_region: ID}}}}", "x.yaml", {"HOME": "/home/x"}
+        f"opt_outs:\n{lines or '  {}'}\ntransports: {{whatsapp: {{default_region: ID}}}}\n{more}",
+        "x.yaml",
+        {"HOME": "/home/x"},
     )
 
 
@@ -57,15 +63,17 @@ def inbox_of() -> InboxOf:
 class Node:
     """The ways of an opt-out in a supervisor; the next one with the same folder is the node after its end."""
 
-    def __init__(self, database: Database, folder: Path, **opt_outs: str) -> None:
+    def __init__(self, database: Database, folder: Path, more: str = "", **opt_outs: str) -> None:
+        now = config(more, **opt_outs)
         self.spool = IncomingSpool(folder)
-        self.opt_outs = OptOutInbox(OptOuts(database), config(**opt_outs))
+        self.opt_outs = OptOutInbox(OptOuts(database), now)
         self.inbox = InboxWriter(
             Inbox(database),
             self.spool,
             OptOuts(database),
             opt_outs=self.opt_outs,
-            config=config(**opt_outs),
+            media=MediaDownloads(Inbox(database), self.spool, Step("x"), config=now, device_of=lambda _: None),
+            config=now,
             spool_errors=list,
         )
 
@@ -333,3 +341,58 @@ async def test_an_opt_out_that_is_not_stored_yet_holds_unless_the_class_is_exemp
     assert await check([*jobs, exempt], 0.0) == {1, 3}
     # Of a later claim the database knows more: the person may have taken it back.
     assert await check([jobs[0]], time.monotonic()) == set()
+
+
+def posted(transport: str, text: str, now: float, **fields: str) -> Incoming:
+    """What a platform posts at `now`."""
+    body = {"id": "", "phone": TO, "from": TO, "message": text, **fields}
+    found = read_report(transport, "d1", body, now)
+    assert isinstance(found, Incoming)
+    return found
+
+
+@pytest.mark.parametrize("keep", ["30d", "0"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"id": "M1", "timestamp": ""},
+        {"id": "M1", "timestamp": "2023-11-14 12:00:00"},
+        {"timestamp": "2023-11-14 12:00:00"},
+        {"timestamp": ""},
+    ],
+)
+@pytest.mark.parametrize("transport", ["wablas", "whacenter"])
+async def test_a_repeated_message_takes_nothing_back_and_opts_nobody_out(
+    *, dsn: str, database: Database, tmp_path: Path, transport: str, fields: dict[str, str], keep: str
+) -> None:
+    """A platform repeats what was not answered with 200, and neither gives a time that can be read."""
+    add_devices(dsn, "d1")
+    node = Node(database, tmp_path, f"inbox: {{keep: {keep}}}", take_back_words="start")
+    listed = "SELECT address FROM shardd.opt_outs"
+    start = {"message": "start", **fields}
+    stop = fields | {"id": "M2"} if "id" in fields else fields | {"timestamp": "2023-11-14 12:00:01"}
+    for at, text, what in ((NOON, "start", start), (NOON + 60, "stop", stop), (NOON + 120, "start", start)):
+        await node.inbox.receive([posted(transport, text, at, **what)])
+        assert await node.store()
+    assert rows(dsn, listed) == [("6281234567890",)]
+    if keep == "0" or "id" not in fields:
+        return
+    # Said for the first time, it counts; and the repetition of what it took back does not.
+    await node.inbox.receive([posted(transport, "start", NOON + 180, **start | {"id": "M3"})])
+    assert await node.store()
+    assert rows(dsn, listed) == []
+    await node.inbox.receive([posted(transport, "stop", NOON + 240, **stop)])
+    assert await node.store()
+    assert rows(dsn, listed) == []
+
+
+async def test_a_message_is_recognised_before_its_first_copy_is_stored(
+    dsn: str, database: Database, tmp_path: Path
+) -> None:
+    add_devices(dsn, "d1")
+    node = Node(database, tmp_path, take_back_words="start")
+    for at, text, name in ((NOON, "start", "M1"), (NOON + 60, "stop", "M2"), (NOON + 120, "start", "M1")):
+        await node.inbox.receive([posted("wablas", text, at, id=name)])
+    assert await node.opt_outs.flush()
+    assert await node.store()
+    assert rows(dsn, "SELECT address FROM shardd.opt_outs") == [("6281234567890",)]
