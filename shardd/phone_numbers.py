@@ -36,6 +36,8 @@ _USER: Final = re.compile(
 _BUSINESS: Final = re.compile(r"[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}@bsuid", re.ASCII)
 """Meta's page on business-scoped user ids: a country, and up to 128 letters and digits."""
 _GROUP: Final = re.compile(r"[0-9]{5,25}(-[0-9]{5,15})?@g\.us", re.ASCII)
+_DECIMAL: Final = re.compile(rf"[{BLANK}]*\+?[0-9]{{7,}}\.[0-9]{{1,2}}[{BLANK}]*", re.ASCII)
+"""What a spreadsheet or pandas makes of a column with gaps. Read as a number, its decimals would make it somebody else's."""
 _NUMBER: Final = re.compile(r"\+?[0-9]+", re.ASCII)
 
 
@@ -57,10 +59,20 @@ def parse_recipient(text: str, default_region: str | None, *, transport: str = "
         if match["server"] == "lid":
             return Recipient(f"{match['user']}@lid")
         digits = match["user"] if match["user"].startswith("0") else f"+{match['user']}"
+    elif _DECIMAL.fullmatch(clean):
+        raise _refused(
+            f"recipient {text!r} is a decimal number, as a spreadsheet writes it: write its digits as text, such as "
+            "+6281234567890"
+        )
     else:
         digits = _SEPARATORS.sub("", clean)
     if _NUMBER.fullmatch(digits) is None or len(text) > LONGEST:
         raise _refused(f"recipient {text!r} is not a phone number: write it as +6281234567890")
+    return of_number(_number(digits, text, default_region, transport))
+
+
+def _number(digits: str, text: str, region: str | None, transport: str) -> str:
+    """The number that the digits of a text mean, with or without +. Raises PermanentError."""
     if digits.startswith("00"):
         digits = f"+{digits[2:]}"
     if digits.startswith("+"):
@@ -68,12 +80,11 @@ def parse_recipient(text: str, default_region: str | None, *, transport: str = "
             raise _refused(
                 f"recipient {text!r} cannot be a phone number: no country has the code, or it has too few or too many digits"
             )
-        return of_number(number)
-    if (number := _resolve(digits, default_region)) is None:
+    elif (number := _resolve(digits, region)) is None:
         fix = "write it with + and country code"
-        fix += "" if default_region else f", or set transports.{transport}.default_region"
+        fix += "" if region else f", or set transports.{transport}.default_region"
         raise _refused(f"recipient {text!r} cannot be resolved to a phone number without its country: {fix}")
-    return of_number(number)
+    return number
 
 
 def _resolve(digits: str, region: str | None) -> str | None:

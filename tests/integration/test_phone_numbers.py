@@ -169,7 +169,27 @@ def test_a_person_has_one_address(connection: psycopg.Connection[Any], texts: li
 
 @pytest.mark.parametrize(
     "text",
-    ["08123456789", "+999123456789", "123456", "00000000000", "+628123", "+62 812345678901234567", "somebody", "", "+"],
+    [
+        *(
+            "08123456789",
+            "+999123456789",
+            "123456",
+            "00000000000",
+            "+628123",
+            "+62 812345678901234567",
+            "somebody",
+            "",
+            "+",
+        ),
+        *(
+            "628111000001.0",
+            "+491511234567.0",
+            " +491511234567.00\u00a0",
+            "0811000001.0",
+            "6.28111e+11",
+            "628111000001,0",
+        ),
+    ],
 )
 def test_what_can_never_be_a_number_is_refused(connection: psycopg.Connection[Any], text: str) -> None:
     assert in_python(text, None) is None

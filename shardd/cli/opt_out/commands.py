@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
 from functools import partial
@@ -15,7 +15,7 @@ from shardd.cli.database import reach_database, with_database
 from shardd.cli.listing import WIDE, Column, Listing, table_of
 from shardd.cli.names import Refusals, read_names
 from shardd.cli.opt_out.forget import CONTINUE, forget, login_name
-from shardd.cli.opt_out.recipients import Spelling, read_file
+from shardd.cli.opt_out.recipients import Row, Spelling, make_row, read_file
 from shardd.cli.options import config_option, json_list_option, json_option, limit_option, run_async
 from shardd.cli.output import Facts, make_console, make_facts, print_exactly, print_json, say
 from shardd.cli.words import ago, count, moment_text
@@ -74,7 +74,7 @@ def add(recipients: tuple[str, ...], note: str | None, config: Config) -> None:
 
     NUMBER is a phone number, or an address that ends with @lid or @g.us; - stands for numbers on stdin, one per line.
     """
-    rows = [(name, NewOptOut(name, note)) for name in read_names(recipients)]
+    rows = [(name, make_row(name, note)) for name in read_names(recipients)]
     if not rows:
         raise UsageError(
             "no recipient is named: write a phone number, several, or - for numbers on stdin, one per line"
@@ -201,10 +201,13 @@ async def export(*, as_csv: bool, as_json: bool, config: Config) -> None:
                 write(one)
 
 
-def _add(config: Config, rows: list[tuple[str, NewOptOut]], *, source: str, one: str, dry_run: bool) -> None:
+def _add(config: Config, rows: Sequence[tuple[str, Row]], *, source: str, one: str, dry_run: bool) -> None:
     """Add the readable rows; the others are refused under their names, which come first in `rows`."""
     spelling, good, refusals = Spelling(config), [], Refusals()
     for name, row in rows:
+        if isinstance(row, UsageError):
+            refusals.add([name], one, str(row))
+            continue
         try:
             good.append(NewOptOut(spelling.read(row.recipient), row.note, row.said_at))
         except UsageError as error:

@@ -13,7 +13,12 @@ from shardd.persons import Recipient
 from shardd.phone_numbers import parse_recipient
 from shardd.queue.opt_outs import NewOptOut
 
+MOST_NOTE: Final = 1000
+"""Characters of a note, as the database accepts them."""
 _RECIPIENT: Final = ("recipient", "number", "phone", "address")
+
+Row = NewOptOut | UsageError
+"""An opt-out, or what is wrong with its line."""
 
 
 class Spelling:
@@ -38,8 +43,8 @@ class Spelling:
             raise UsageError(str(error)) from None
 
 
-def read_file(name: str, text: str, note: str | None) -> list[tuple[str, NewOptOut]]:
-    """Line numbers and opt-outs; `note` is for those without one. Raises UsageError."""
+def read_file(name: str, text: str, note: str | None) -> list[tuple[str, Row]]:
+    """Line numbers and opt-outs; `note` is for those without one. Raises UsageError for a file that has none."""
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise UsageError(f"{name}: line {line} has a NUL byte, which no text has; save it as UTF-8")
@@ -47,21 +52,21 @@ def read_file(name: str, text: str, note: str | None) -> list[tuple[str, NewOptO
     return _read_table(text, note) if "," in first or ";" in first else _read_lines(text, note)
 
 
-def _read_lines(text: str, note: str | None) -> list[tuple[str, NewOptOut]]:
+def _read_lines(text: str, note: str | None) -> list[tuple[str, Row]]:
     """Empty lines, lines with # and a header are skipped."""
-    rows = []
+    rows: list[tuple[str, Row]] = []
     for number, line in enumerate(text.splitlines(), 1):
         recipient = line.strip()
         if recipient and not recipient.startswith("#") and recipient.lower() not in _RECIPIENT:
-            rows.append((str(number), NewOptOut(recipient, note)))
+            rows.append((str(number), make_row(recipient, note)))
     return rows
 
 
-def _read_table(text: str, note: str | None) -> list[tuple[str, NewOptOut]]:
+def _read_table(text: str, note: str | None) -> list[tuple[str, Row]]:
     """CSV, with commas or semicolons; of what `shardd opt-out export` writes, the other columns are not needed."""
     delimiter = ";" if ";" in text.partition("\n")[0] else ","
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    rows = []
+    rows: list[tuple[str, Row]] = []
     try:
         columns = {name.strip().lower(): name for name in reader.fieldnames or ()}
         recipient = next((columns[name] for name in _RECIPIENT if name in columns), None)
@@ -76,18 +81,19 @@ def _read_table(text: str, note: str | None) -> list[tuple[str, NewOptOut]]:
                 continue
             line = str(reader.line_num)
             own_note = (row[note_column] or "").strip() if note_column else ""
-            said_at = _moment((row[time_column] or "").strip(), line) if time_column else None
-            rows.append((line, NewOptOut(text, own_note or note, said_at)))
+            said_at = (row[time_column] or "").strip() if time_column else ""
+            rows.append((line, make_row(text, own_note or note, said_at)))
     except csv.Error as error:
         raise UsageError(f"line {max(1, reader.line_num)}: this is not CSV: {error}") from None
     return rows
 
 
-def _moment(text: str, line: str) -> datetime | None:
-    if not text:
-        return None
+def make_row(recipient: str, note: str | None, said_at: str = "") -> Row:
+    """An opt-out from the texts of its fields."""
+    if note is not None and len(note) > MOST_NOTE:
+        return UsageError(f"the note has {len(note):,} characters: use at most {MOST_NOTE:,}")
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(said_at) if said_at else None
     except ValueError:
-        raise UsageError(f"line {line}: said_at {text!r} is not a time: write 2026-05-01T12:30:00Z") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return UsageError(f"said_at {said_at!r} is not a time: write 2026-05-01T12:30:00Z, or nothing")
+    return NewOptOut(recipient, note, moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC))

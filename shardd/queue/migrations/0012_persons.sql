@@ -141,6 +141,10 @@ BEGIN
                 RETURN;
             END IF;
             clean := CASE WHEN left(pieces[1], 1) = '0' THEN pieces[1] ELSE '+' || pieces[1] END;
+        ELSIF clean ~ '^[\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]*\+?[0-9]{7,}\.[0-9]{1,2}[\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]*$' THEN
+            -- Read as a number, its decimals would make it somebody else's.
+            fine := shardd.refuse('recipient', format('recipient %L is a decimal number, as a spreadsheet writes it', left(recipient, 80)),
+                'Write its digits as text, with + and country code, such as +4915112345678.', at_table);
         ELSIF clean ~ '[^0-9]' THEN
             clean := regexp_replace(clean, '[\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000()./'
                 '\u2010-\u2015\u2212-]', '', 'g');
