@@ -5,6 +5,7 @@ A record holds what the sender claims, so its values are adapted to what the dat
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from typing import Any, Final
 
@@ -72,9 +73,9 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     addresses: tuple[str, ...]
     """Of the sender, the best first: `+628123…`, `ID@lid`; what else they are known by follows."""
     at: float
-    """When it was written, POSIX seconds."""
+    """When it was written, POSIX seconds; never after it arrived."""
     timed: bool = True
-    """False: the platform gave no time that can be read, so `at` is when it arrived."""
+    """False: the platform gave no time that can be, so `at` is when it arrived."""
     identified: bool = True
     """False: the platform gave neither an id nor a time, so its repetition is another message."""
     kind: str = "text"
@@ -115,6 +116,10 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
         )
         msgspec.structs.force_setattr(self, "addresses", tuple(storable(one, MAX_NAME) for one in self.addresses))
         msgspec.structs.force_setattr(self, "at", possible_time(self.at))
+        # What is dated in the future would count against all that the person says until then.
+        if self.at > (now := time.time()):
+            msgspec.structs.force_setattr(self, "at", now)
+            msgspec.structs.force_setattr(self, "timed", False)
 
     @property
     def can_opt_out(self) -> bool:

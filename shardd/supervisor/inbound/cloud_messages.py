@@ -46,11 +46,13 @@ def read_message(message: Mapping[str, Any], contacts: list[Mapping[str, Any]]) 
         return None
     if not message_id:
         message_id = f"{NO_ID}{sha256(json.dumps(message, sort_keys=True).encode()).hexdigest()}"
+    at, timed = _moment(message.get("timestamp"))
     return Incoming(
         device_id="",
         message_id=message_id,
         addresses=addresses,
-        at=_moment(message.get("timestamp")),
+        at=at,
+        timed=timed,
         name=text_at(contact.get("profile"), "name") or None,
         **{"quoted_id": text_at(message.get("context"), "id") or None, **_content(message)},
     )
@@ -71,7 +73,7 @@ def read_preference(preference: Mapping[str, Any], contacts: list[Mapping[str, A
         device_id="",
         message_id=f"preference-{addresses[0]}-{stamp if isinstance(stamp, int | str) else ''}",
         addresses=addresses,
-        at=_moment(stamp),
+        at=_moment(stamp)[0],
         kind="preference",
         text=value,
         name=text_at(contact.get("profile"), "name") or None,
@@ -95,10 +97,11 @@ def _contact_of(number: str, user: str, contacts: list[Mapping[str, Any]]) -> Ma
     return contacts[0] if len(contacts) == 1 else {}
 
 
-def _moment(stamp: object) -> float:
-    """Meta writes POSIX seconds as text, and of preferences as a number."""
+def _moment(stamp: object) -> tuple[float, bool]:
+    """Now, and False, without a time. Meta writes POSIX seconds as text, and of preferences as a number."""
     digits = str(stamp) if isinstance(stamp, str | int) else ""
-    return float(digits) if digits.isascii() and digits.isdigit() and len(digits) < 12 else time.time()
+    timed = digits.isascii() and digits.isdigit() and len(digits) < 12
+    return float(digits) if timed else time.time(), timed
 
 
 def _content(message: Mapping[str, Any]) -> dict[str, Any]:  # noqa: PLR0911  # one case for each type

@@ -396,3 +396,18 @@ async def test_a_message_is_recognised_before_its_first_copy_is_stored(
     assert await node.opt_outs.flush()
     assert await node.store()
     assert rows(dsn, "SELECT address FROM shardd.opt_outs") == [("6281234567890",)]
+
+
+@pytest.mark.parametrize("transport", ["wablas", "whacenter"])
+async def test_what_is_dated_in_the_future_counts_as_of_its_arrival(
+    dsn: str, database: Database, tmp_path: Path, transport: str
+) -> None:
+    """A `start` would disable every `stop` until then, and a `stop` every `start`."""
+    node = Node(database, tmp_path, take_back_words="start")
+    expected = {"start": [], "stop": [("6281234567890",)]}
+    for number, text in enumerate(("start", "stop", "start", "stop")):
+        stamp = str(int(time.time()) + 7 * 3600 - number)
+        await node.inbox.receive([posted(transport, text, time.time(), id=f"M{number}", timestamp=stamp)])
+        assert await node.store()
+        assert rows(dsn, "SELECT address FROM shardd.opt_outs") == expected[text]
+    assert rows(dsn, "SELECT count(*) FROM shardd.opt_out_log WHERE said_at > clock_timestamp()") == [(0,)]

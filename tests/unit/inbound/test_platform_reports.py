@@ -26,7 +26,7 @@ WABLAS = {
     "mimeType": "",
     "deviceId": "ABC123",
     "sender": 6285156108635,
-    "timestamp": "2026-11-28T12:00:00Z",
+    "timestamp": "2023-11-14T12:00:00Z",
     "isFromMe": False,
 }
 TRACKING = {
@@ -51,7 +51,7 @@ def test_a_message_of_wablas() -> None:
         device_id="p1",
         message_id="3EB0C767D26A1B2C",
         addresses=("+6281234567890",),
-        at=1795867200.0,
+        at=1699963200.0,
         text="STOP",
         name="Budi",
     )
