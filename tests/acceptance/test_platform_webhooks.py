@@ -22,7 +22,9 @@ async def test_opt_outs_replies_and_statuses_are_heard_at_the_path_of_a_device(
     address = f"127.0.0.1:{free_port()}"
     webhook = {"listen": address, "secret": SECRET}
     daemon = make_daemon(
-        **platforms_config(platforms.base, wablas={"webhook": webhook}, whacenter={"webhook": dict(webhook)})
+        **platforms_config(
+            platforms.base, wablas={"webhook": webhook, "default_region": "ID"}, whacenter={"webhook": dict(webhook)}
+        )
     )
     daemon.write_config()
     shardd = Command(daemon.config_file)
@@ -53,6 +55,10 @@ async def test_opt_outs_replies_and_statuses_are_heard_at_the_path_of_a_device(
         assert await post(paths["w1"], json=reply) == (200, "")
         assert await post(paths["w1"], json=reply) == (200, "")
         assert await post(paths["c1"], json={**WHACENTER, "message": "Stop"}) == (200, "")
+        # A sender without country code, and one who cannot be read.
+        local = {**WABLAS, "id": "M3", "phone": "0812 3456 7893", "messageType": "conversation", "message": "stop"}
+        assert await post(paths["w1"], json=local) == (200, "")
+        assert await post(paths["w1"], json={**WABLAS, "id": "M4", "phone": "Budi", "message": "stop"}) == (200, "")
         # Who does not know a path reports nothing.
         wrong = paths["w1"][:-1] + ("0" if paths["w1"][-1] != "0" else "1")
         stop = {**WABLAS, "phone": "6281234567892"}
@@ -84,19 +90,23 @@ async def test_opt_outs_replies_and_statuses_are_heard_at_the_path_of_a_device(
     await until(daemon, lambda: row(producer, jobs["w1"])["read_at"] is not None)
     await until(daemon, lambda: row(producer, jobs["w2"])["state"] == "failed")
     assert row(producer, jobs["w2"])["error"] == "Wablas reports: reject"
-    await until(daemon, lambda: len(producer.execute("SELECT 1 FROM shardd.opt_outs")) == 1)
-    assert producer.execute("SELECT address, source FROM shardd.opt_outs") == [("6281234567890", "message")]
+    await until(daemon, lambda: len(producer.execute("SELECT 1 FROM shardd.opt_outs")) == 2)
+    listed = producer.execute("SELECT address, source FROM shardd.opt_outs ORDER BY address")
+    assert listed == [("6281234567890", "message"), ("6281234567893", "message")]
     stopped = insert(producer, "w1", "more", "+6281234567890")
     assert row(producer, stopped)["state"] == "opted_out"
-    await until(daemon, lambda: len(producer.execute("SELECT 1 FROM shardd.messages")) == 3)
+    await until(daemon, lambda: len(producer.execute("SELECT 1 FROM shardd.messages")) == 5)
     events = producer.execute("SELECT data FROM shardd.events WHERE kind = 'message.received' ORDER BY id")
     told = {(data["device_id"], data["sender"], data["text"]) for (data,) in events}
     assert told == {
         ("w1", "+6281234567891", "yes please, send me two"),
         ("w1", "+6281234567891", "and one for me"),
         ("c1", "+6281234567890", "Stop"),
+        ("w1", "+6281234567893", "stop"),
+        ("w1", "", "stop"),
     }
-    assert len(events) == 3
+    assert len(events) == 5
+    assert daemon.log_file.read_text().count("the sender of a message cannot be read") == 1
     assert await daemon.stop() == 0
     log = daemon.log_file.read_text()
     assert SECRET not in log

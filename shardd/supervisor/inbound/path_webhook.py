@@ -71,18 +71,22 @@ class PathWebhook(Service):
         setting: str,
         device_of: Callable[[str], Path | None],
         *,
+        regions: Mapping[str, str],
         receipts: Callable[[Sequence[ipc.Receipt]], Awaitable[None]],
         incoming: Callable[[Sequence[Incoming]], Awaitable[None]],
     ) -> None:
-        """`setting`: where the address is from. `device_of` a path: see DevicePaths.
+        """`setting`: where the address is from. `device_of` a path: see DevicePaths. `regions`: the default ones, by transport.
 
         `receipts` and `incoming` must keep what they get; if one of them raises, the platform is told to repeat it.
         """
         self._address = address
         self._setting = setting
         self._device_of = device_of
+        self._regions = regions
         self._receipts = receipts
         self._incoming = incoming
+        self._unread = 0
+        """Messages whose senders could not be read."""
         routes = [web.post("/{transport}/{key}", self._reported)]
         self._listener = Listener("path_webhook", routes, most=MOST_CONNECTIONS, patience=PATIENCE, max_body=MAX_BODY)
 
@@ -104,12 +108,18 @@ class PathWebhook(Service):
         if body is None:
             return refusal(400, "neither a JSON object nor a form", close=False)
         with self._listener.working(request):
-            report = read_report(transport, device_id, body, time.time())
+            report = read_report(transport, device_id, body, time.time(), region=self._regions.get(transport))
             try:
                 match report:
                     case ipc.Receipt():
                         await self._receipts([report])
                     case Incoming():
+                        if not report.addresses:
+                            self._unread += 1
+                            text = (
+                                "the sender of a message cannot be read, so it opts nobody out: see shardd inbox list"
+                            )
+                            log.warning(text, action="webhook", device=device_id, since_start=self._unread)
                         await self._incoming([report])
                     case None:
                         log.debug("a report of no use", action="webhook", device=device_id)
@@ -153,6 +163,7 @@ def make_path_webhooks(
             address,
             f"transports.{next(iter(secrets))}.webhook.listen",
             DevicePaths(scheduler, secrets),
+            regions=config.transports.regions,
             receipts=receipts,
             incoming=incoming,
         )

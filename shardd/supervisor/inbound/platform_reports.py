@@ -18,27 +18,46 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
 
+import msgspec
+
 from shardd import ipc
-from shardd.errors import ErrorClass
-from shardd.incoming import Incoming, IncomingMedia
+from shardd.errors import ErrorClass, PermanentError
+from shardd.incoming import MAX_NAME, Incoming, IncomingMedia
+from shardd.persons import HIDDEN_SERVER
+from shardd.phone_numbers import parse_recipient
+from shardd.storable import storable
 
 WABLAS_STATUSES: Final = MappingProxyType(
     {"received": "delivered", "read": "read", "cancel": "failed", "reject": "failed"}
 )
 """The kind of receipt of each status; the others are ignored."""
-_KINDS: Final = frozenset({"text", "image", "video", "audio", "document", "location", "sticker", "contact"})
-_NUMBER: Final = re.compile(r"\+?([1-9][0-9]{5,19})(@s\.whatsapp\.net|@c\.us)?")
+_KINDS: Final = frozenset({"image", "video", "audio", "document", "location", "sticker", "contact"})
+_DIGITS: Final = re.compile(r"[1-9][0-9]{5,19}", re.ASCII)
+_LID_DIGITS: Final = 13
+"""So many digits or more that no country can have are a LID without its server."""
+_NO_PERSON: Final = ("@broadcast", "@newsletter")
 _GROUP: Final = re.compile(r"[0-9-]{5,40}(@g\.us)?")
 _MAX_ID: Final = 200
 
 Report = Incoming | ipc.Receipt
 
 
-def read_report(transport: str, device_id: str, body: Mapping[str, Any], now: float) -> Report | None:
-    """What was reported for a device; None: nothing of use. `now`: POSIX seconds."""
-    if transport == "wablas":
-        return _wablas_status(device_id, body, now) if _is_status(body) else _wablas_message(device_id, body, now)
-    return _whacenter_message(device_id, body, now)
+def read_report(
+    transport: str, device_id: str, body: Mapping[str, Any], now: float, *, region: str | None = None
+) -> Report | None:
+    """What was reported for a device; None: nothing of use. `now`: POSIX seconds; `region`: of numbers without country code.
+
+    Of a sender who cannot be read, the message has no address, and `details` has the text.
+    """
+    if transport == "wablas" and _is_status(body):
+        return _wablas_status(device_id, body, now)
+    written = _text(body, "phone" if transport == "wablas" else "from").strip()
+    if not written or written.endswith(_NO_PERSON):
+        return None
+    message = (_wablas_message if transport == "wablas" else _whacenter_message)(device_id, body, now)
+    if (address := _address(written, region)) is None:
+        return msgspec.structs.replace(message, details={"sender": storable(written, MAX_NAME)})
+    return msgspec.structs.replace(message, addresses=(address,))
 
 
 def _is_status(body: Mapping[str, Any]) -> bool:
@@ -54,12 +73,9 @@ def _wablas_status(device_id: str, body: Mapping[str, Any], now: float) -> ipc.R
     return ipc.Receipt(device_id, [message_id], kind, now, error, ErrorClass.SERVER.value if error else None)
 
 
-def _wablas_message(device_id: str, body: Mapping[str, Any], now: float) -> Incoming | None:
-    address = _address(_text(body, "phone"))
-    if address is None:
-        return None
+def _wablas_message(device_id: str, body: Mapping[str, Any], now: float) -> Incoming:
     at = _time(body.get("timestamp"))
-    kind = _text(body, "messageType").lower()
+    kind, text = _text(body, "messageType").lower(), _text(body, "message")
     media = None
     if _text(body, "file") or _text(body, "url"):
         media = IncomingMedia(mime_type=_text(body, "mimeType") or None, name=_text(body, "file") or None)
@@ -67,12 +83,13 @@ def _wablas_message(device_id: str, body: Mapping[str, Any], now: float) -> Inco
     return Incoming(
         device_id=device_id,
         message_id=_text(body, "id") or _made_id("wablas", body, now),
-        addresses=(address,),
+        addresses=(),
         at=now if at is None else at,
         timed=at is not None,
         identified=bool(_text(body, "id") or _text(body, "timestamp")),
-        kind=kind if kind in _KINDS else "text" if not kind else "other",
-        text=_text(body, "message"),
+        # Texts come under several types: text, conversation, extendedTextMessage, chat, button, list.
+        kind=kind if kind in _KINDS else "text" if text and media is None else "other",
+        text=text,
         name=_text(body, "pushName") or None,
         group=_group(group, device_id) if _true(body.get("isGroup")) else None,
         own=_true(body.get("isFromMe")),
@@ -80,16 +97,13 @@ def _wablas_message(device_id: str, body: Mapping[str, Any], now: float) -> Inco
     )
 
 
-def _whacenter_message(device_id: str, body: Mapping[str, Any], now: float) -> Incoming | None:
-    sender, media = _text(body, "from"), _text(body, "media")
-    address = _address(sender)
-    if address is None:
-        return None
+def _whacenter_message(device_id: str, body: Mapping[str, Any], now: float) -> Incoming:
+    media = _text(body, "media")
     at = _time(body.get("timestamp"))
     return Incoming(
         device_id=device_id,
         message_id=_text(body, "id") or _made_id("whacenter", body, now),
-        addresses=(address,),
+        addresses=(),
         at=now if at is None else at,
         timed=at is not None,
         identified=bool(_text(body, "id") or _text(body, "timestamp")),
@@ -107,9 +121,17 @@ def _made_id(transport: str, body: Mapping[str, Any], now: float) -> str:
     return f"{transport}-{hashlib.sha256(chr(0).join([*parts[:-1], stamp]).encode()).hexdigest()[:32]}"
 
 
-def _address(text: str) -> str | None:
-    match = _NUMBER.fullmatch(text.strip())
-    return f"+{match[1]}" if match else None
+def _address(written: str, region: str | None) -> str | None:
+    """The address of a sender in any spelling. Digits alone that do not begin with 0 have their country code."""
+    digits = _DIGITS.fullmatch(written) is not None
+    try:
+        found = parse_recipient(f"+{written}" if digits else written, region)
+    except PermanentError:
+        if not digits:
+            return None
+    else:
+        return found.jid if found.number is None else f"+{found.number}"
+    return f"{written}@{HIDDEN_SERVER}" if len(written) >= _LID_DIGITS else f"+{written}"
 
 
 def _group(group: Any, device_id: str) -> str:

@@ -113,9 +113,54 @@ def test_a_message_of_whacenter_gets_an_id_that_its_repetition_has_too() -> None
     assert first.message_id != second.message_id
 
 
+SENDERS = {
+    "081234567890": "+6281234567890",
+    "6281234567890": "+6281234567890",
+    " 6281234567890": "+6281234567890",
+    "+62 812-3456-7890": "+6281234567890",
+    "6281234567890@s.whatsapp.net": "+6281234567890",
+    "6281234567890:3@s.whatsapp.net": "+6281234567890",
+    "6281234567890@c.us": "+6281234567890",
+    "100628123456789@lid": "100628123456789@lid",
+    "100628123456789:3@lid": "100628123456789@lid",
+    # No country's number: WhatsApp hides it.
+    "100628123456789": "100628123456789@lid",
+    # A length that our table of numbers does not have (yet).
+    "62812345": "+62812345",
+    "Budi": None,
+    "1234@unknown": None,
+}
+
+
+@pytest.mark.parametrize(("written", "address"), SENDERS.items())
+@pytest.mark.parametrize("transport", ["wablas", "whacenter"])
+def test_a_sender_is_read_in_every_spelling(transport: str, written: str, address: str | None) -> None:
+    body = {**WABLAS, **WHACENTER, "from": written, "phone": written, "message": "STOP"}
+    found = read_report(transport, "p1", body, NOW, region="ID")
+    assert isinstance(found, Incoming)
+    assert found.addresses == ((address,) if address else ())
+    assert found.can_opt_out == (address is not None)
+    assert found.details == (None if address else {"sender": written})
+
+
+@pytest.mark.parametrize(
+    "kind", ["text", "Text", "conversation", "extendedTextMessage", "button", "list", "buttonsResponse", "chat", ""]
+)
+def test_a_message_with_text_is_a_text(kind: str) -> None:
+    found = read_report("wablas", "p1", {**WABLAS, "messageType": kind}, NOW)
+    assert isinstance(found, Incoming)
+    assert (found.kind, found.can_opt_out) == ("text", True)
+    captioned = read_report("wablas", "p1", {**WABLAS, "messageType": kind, "file": "a.jpg"}, NOW)
+    assert isinstance(captioned, Incoming)
+    assert (captioned.kind, captioned.can_opt_out) == ("other", False)
+    empty = read_report("wablas", "p1", {**WABLAS, "messageType": kind, "message": ""}, NOW)
+    assert isinstance(empty, Incoming)
+    assert empty.kind == "other"
+
+
 @pytest.mark.parametrize(
     "body",
-    [{}, {"from": "", "message": "x"}, {"from": "status@broadcast", "message": "x"}, {"phone": 7, "message": "x"}],
+    [{}, {"from": "", "message": "x"}, {"from": "status@broadcast", "message": "x"}, {"phone": True, "message": "x"}],
 )
 def test_what_has_no_sender_is_skipped(body: dict[str, Any]) -> None:
     assert read_report("whacenter", "p1", body, NOW) is None
