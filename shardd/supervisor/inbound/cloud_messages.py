@@ -6,6 +6,8 @@ type; context.id is the message that a reply or a button refers to. What has an 
 A person has up to three names at Meta (its page on business-scoped user ids): the phone number in `from`, which is left out for
 people with a username; `wa_id` of the contact, which may be another number; and the business-scoped id, in `from_user_id` and in
 `user_id` of the contact. All are addresses of the sender.
+
+A message in a group has `group_id` (its page on messages of groups), which is an opaque text.
 """
 
 from __future__ import annotations
@@ -47,12 +49,14 @@ def read_message(message: Mapping[str, Any], contacts: list[Mapping[str, Any]]) 
     if not message_id:
         message_id = f"{NO_ID}{sha256(json.dumps(message, sort_keys=True).encode()).hexdigest()}"
     at, timed = _moment(message.get("timestamp"))
+    group = message.get("group_id")
     return Incoming(
         device_id="",
         message_id=message_id,
         addresses=addresses,
         at=at,
         timed=timed,
+        group=str(group) if group else None,
         name=text_at(contact.get("profile"), "name") or None,
         **{"quoted_id": text_at(message.get("context"), "id") or None, **_content(message)},
     )

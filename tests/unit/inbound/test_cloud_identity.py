@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from shardd.incoming import is_wanted
 from shardd.supervisor.inbound.cloud_messages import read_message, read_preference
 
 # developers.facebook.com/documentation/business-messaging/whatsapp/business-scoped-user-ids, updated on 28 May 2026: people with
@@ -21,6 +22,19 @@ def test_a_sender_has_every_address_by_which_meta_knows_them() -> None:
     assert found is not None
     assert found.addresses == ("+5531987654321", "+553187654321", f"{USER}@bsuid")
     assert (found.name, found.number, found.can_opt_out) == ("Ana", "+5531987654321", True)
+
+
+# Meta's reference of messages in groups (developers.facebook.com/docs/whatsapp/cloud-api/groups/webhooks).
+GROUP = "Y2FwaV9ncm91cDoxNzA1NTU1MDEzOToxMjAzNjM0MDQ2OTQyMzM4MjAZD"
+
+
+@pytest.mark.parametrize("group", [GROUP, 7, {"id": GROUP}])
+def test_a_message_in_a_group_opts_nobody_out(group: Any) -> None:
+    found = read_message(MESSAGE | {"from": "16505551234", "group_id": group}, [])
+    assert found is not None
+    assert (found.group, found.can_opt_out) == (str(group), False)
+    assert not is_wanted(found, ())
+    assert is_wanted(found, ["groups"])
 
 
 @pytest.mark.parametrize("user", [USER, PARENT])
