@@ -23,7 +23,8 @@ from shardd.incoming import MAX_NAME, Incoming, IncomingMedia, MetaMedia
 from shardd.persons import BUSINESS_SERVER
 from shardd.storable import storable
 
-_NUMBER: Final = re.compile(r"[0-9]{1,20}")
+_NUMBER: Final = re.compile(r"\+?([0-9]{1,20})")
+"""Meta's examples have no plus, and its tables of parameters have one."""
 _USER_ID: Final = re.compile(r"[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}")
 """A business-scoped user id: a country, and up to 128 letters and digits."""
 NO_ID: Final = "no-id-"
@@ -41,9 +42,9 @@ def read_message(message: Mapping[str, Any], contacts: list[Mapping[str, Any]]) 
     reference gives every type of message an id; one without it, perhaps an opt-out, is named after its content, which is the same
     when Meta repeats it.
     """
-    message_id, sender, user = text_at(message, "id"), text_at(message, "from"), text_at(message, "from_user_id")
+    message_id, sender, user = text_at(message, "id"), number_at(message, "from"), text_at(message, "from_user_id")
     contact = _contact_of(sender, user, contacts)
-    addresses = addresses_of((sender, text_at(contact, "wa_id")), (user, text_at(contact, "user_id")))
+    addresses = addresses_of((sender, number_at(contact, "wa_id")), (user, text_at(contact, "user_id")))
     if not addresses:
         return None
     if not message_id:
@@ -67,9 +68,9 @@ def read_preference(preference: Mapping[str, Any], contacts: list[Mapping[str, A
 
     `stop` is an opt-out. `resume` lifts none here: the person may have opted out by a message, too.
     """
-    number, user = text_at(preference, "wa_id"), text_at(preference, "user_id")
+    number, user = number_at(preference, "wa_id"), text_at(preference, "user_id")
     contact = _contact_of(number, user, contacts)
-    addresses = addresses_of((number, text_at(contact, "wa_id")), (user, text_at(contact, "user_id")))
+    addresses = addresses_of((number, number_at(contact, "wa_id")), (user, text_at(contact, "user_id")))
     value, stamp = text_at(preference, "value"), preference.get("timestamp")
     if not addresses or value not in ("stop", "resume") or text_at(preference, "category") != "marketing_messages":
         return None
@@ -88,15 +89,15 @@ def read_preference(preference: Mapping[str, Any], contacts: list[Mapping[str, A
 
 def addresses_of(numbers: Iterable[str], users: Iterable[str]) -> tuple[str, ...]:
     """The addresses of one person, each once: phone numbers, then business-scoped ids."""
-    found = [f"+{number}" for number in numbers if _NUMBER.fullmatch(number)]
+    found = [f"+{match[1]}" for number in numbers if (match := _NUMBER.fullmatch(number))]
     found += [f"{user}@{BUSINESS_SERVER}" for user in users if _USER_ID.fullmatch(user)]
     return tuple(dict.fromkeys(found))
 
 
 def _contact_of(number: str, user: str, contacts: list[Mapping[str, Any]]) -> Mapping[str, Any]:
-    for name, value in (("wa_id", number), ("user_id", user)):
+    for read, name, value in ((number_at, "wa_id", number), (text_at, "user_id", user)):
         for contact in contacts:
-            if value and text_at(contact, name) == value:
+            if value and read(contact, name) == value:
                 return contact
     return contacts[0] if len(contacts) == 1 else {}
 
@@ -179,6 +180,13 @@ def objects_at(value: Any, name: str) -> Iterator[Mapping[str, Any]]:
     """The objects in the list of this name."""
     found = value.get(name) if isinstance(value, dict) else None
     return (one for one in found if isinstance(one, dict)) if isinstance(found, list) else iter(())
+
+
+def number_at(value: Any, name: str) -> str:
+    """The digits of the phone number of this name; empty if there is none."""
+    found = value.get(name) if isinstance(value, dict) else None
+    match = _NUMBER.fullmatch(str(found)) if isinstance(found, str | int) and not isinstance(found, bool) else None
+    return match[1] if match else ""
 
 
 def text_at(value: Any, name: str) -> str:

@@ -24,6 +24,20 @@ def test_a_sender_has_every_address_by_which_meta_knows_them() -> None:
     assert (found.name, found.number, found.can_opt_out) == ("Ana", "+5531987654321", True)
 
 
+@pytest.mark.parametrize("written", ["16505551234", "+16505551234", 16505551234])
+@pytest.mark.parametrize("others", [0, 1, 2])
+def test_a_sender_is_heard_with_and_without_a_plus_and_contacts(written: object, others: int) -> None:
+    """Meta's table of parameters has `+16505551234`, its example `16505551234`."""
+    contacts = [{"profile": {"name": "Other"}, "wa_id": f"1650555000{number}"} for number in range(others)]
+    found = read_message(MESSAGE | {"from": written}, contacts if others != 1 else [])
+    assert found is not None
+    assert (found.addresses, found.can_opt_out) == (("+16505551234",), True)
+    mine = {"profile": {"name": "Ana"}, "wa_id": "16505551234", "user_id": USER}
+    found = read_message(MESSAGE | {"from": written}, [*contacts, mine])
+    assert found is not None
+    assert (found.addresses, found.name) == (("+16505551234", f"{USER}@bsuid"), "Ana")
+
+
 # Meta's reference of messages in groups (developers.facebook.com/docs/whatsapp/cloud-api/groups/webhooks).
 GROUP = "Y2FwaV9ncm91cDoxNzA1NTU1MDEzOToxMjAzNjM0MDQ2OTQyMzM4MjAZD"
 
@@ -75,6 +89,6 @@ def test_who_resumes_them_is_heard_and_stays_opted_out() -> None:
     assert (found.text, found.opt_out, found.can_opt_out) == ("resume", False, False)
 
 
-@pytest.mark.parametrize("change", [{"value": "pause"}, {"category": "calls"}, {"wa_id": 7}, {"value": None}])
+@pytest.mark.parametrize("change", [{"value": "pause"}, {"category": "calls"}, {"wa_id": True}, {"value": None}])
 def test_another_preference_is_skipped(change: dict[str, Any]) -> None:
     assert read_preference(PREFERENCE | change, []) is None
