@@ -22,7 +22,36 @@ CREATE FUNCTION shardd.all_addresses(addresses text[]) RETURNS text[] LANGUAGE s
     SELECT coalesce(array_agg(address ORDER BY address), '{}') FROM person
 $$;
 
--- Takes back the opt-outs of a person, who wrote so to a device: those under each address of theirs that is known. All of them, or none if
+-- These addresses, from which somebody wrote, and those of which it is certain that they are the same person's. A number may be given to
+-- somebody else, and a person may change theirs, so nothing is concluded from a number with several hidden ids, or whose hidden id was seen
+-- with another number later. A number under which WhatsApp's directory lists it is not another one.
+CREATE FUNCTION shardd.own_addresses(heard text[]) RETURNS text[] LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE known AS MATERIALIZED (
+        SELECT s.address, s.other, s.learned_at, strpos(s.address, '@') > 0 AS hides, strpos(s.other, '@') > 0 AS other_hides
+          FROM unnest(shardd.all_addresses(heard)) e(address) JOIN shardd.same_person s ON s.address = e.address
+    ), numbers AS MATERIALIZED (
+        SELECT e.number, e.hidden, max(e.at) AS at
+          FROM (SELECT k.address, k.other, k.learned_at FROM known k WHERE NOT k.hides AND k.other_hides
+                 UNION ALL SELECT k.other, k.address, k.learned_at FROM known k WHERE k.hides AND NOT k.other_hides
+                 UNION ALL SELECT n, h, 'infinity' FROM unnest(heard) n CROSS JOIN unnest(heard) h
+                            WHERE strpos(n, '@') = 0 AND strpos(h, '@') > 0) AS e(number, hidden, at)
+         GROUP BY e.number, e.hidden
+    ), uncertain AS MATERIALIZED (
+        SELECT n.number FROM numbers n GROUP BY n.number, split_part(n.hidden, '@', 2), n.hidden LIKE '%.ENT.%' HAVING count(*) > 1
+        UNION
+        SELECT n.number FROM numbers n JOIN numbers later ON later.hidden = n.hidden AND later.at > n.at
+         WHERE NOT EXISTS (SELECT FROM known k WHERE (n.number, later.number) IN ((k.address, k.other), (k.other, k.address)))
+    ), person(address) AS (
+        SELECT unnest(heard)
+        UNION
+        SELECT CASE WHEN k.address = p.address THEN k.other ELSE k.address END
+          FROM person p JOIN known k ON p.address IN (k.address, k.other)
+         WHERE NOT EXISTS (SELECT FROM uncertain u WHERE u.number IN (k.address, k.other))
+    )
+    SELECT coalesce(array_agg(address ORDER BY address), '{}') FROM person
+$$;
+
+-- Takes back the opt-outs of a person, who wrote so to a device: those under each address that is certainly theirs. All of them, or none if
 -- the person opted out at the same time or later, whenever either message arrived. Returns the addresses whose opt-outs were taken back.
 --
 -- Of somebody who has not opted out it is logged, too, because an earlier opt-out may be heard later; once per address and day, so that
@@ -32,7 +61,7 @@ CREATE FUNCTION shardd.take_back(recipients text[], device_id text, words text, 
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     heard     text[] := array(SELECT shardd.heard_address(recipient) FROM unnest(recipients) recipient);
-    addresses text[] := shardd.all_addresses(heard);
+    addresses text[] := shardd.own_addresses(heard);
     pseudonyms bytea[] := array(SELECT shardd.pseudonym(address) FROM unnest(addresses) address);
     standing  text[];
     latest    timestamptz;

@@ -112,11 +112,62 @@ async def test_every_known_address_of_the_person_is_taken_back(database: Databas
     assert len(await opt_outs.take_back(said(60, HIDDEN, words="start"), None)) == 3
     # One of the person's that was said before, and is heard now under another address, does not come back to any.
     assert not await opt_outs.store(said(30, "+551187654321"), None)
-    await opt_outs.learn([("447700900001", "777777@lid")])
-    await opt_outs.store(said(40, "777777@lid"), None)
-    await opt_outs.learn([("777777@lid", ADDRESS)])
-    assert listed(owner) == ["447700900001", "777777@lid"]
+    await opt_outs.learn([("447700900001", "447700900002")])
+    await opt_outs.store(said(40, "+447700900002"), None)
+    await opt_outs.learn([("447700900001", ADDRESS)])
+    assert listed(owner) == ["447700900001", "447700900002"]
     assert len(await opt_outs.take_back(said(61, TO, words="start"), None)) == 2
+
+
+P, Q = "111111111111111@lid", "222222222222222@lid"
+N, N2 = "6281100001", "6281100002"
+
+
+@pytest.mark.parametrize("with_id", [True, False])
+async def test_who_gets_a_number_takes_back_nothing_of_who_had_it(
+    database: Database, owner: Connection, with_id: bool
+) -> None:
+    """P wrote with N, then with N2, and opted out; N is Q's now, who may be heard without their id."""
+    opt_outs = OptOuts(database)
+    await opt_outs.learn([(N, P)])
+    await opt_outs.store(said(0, f"+{N2}", P), None)
+    assert listed(owner) == [P, N, N2]
+    heard = (f"+{N}", Q) if with_id else (f"+{N}",)
+    assert await opt_outs.take_back(said(60, *heard, words="start"), None) == [N]
+    await opt_outs.learn([(N, Q)])
+    await opt_outs.refresh()
+    assert listed(owner) == [P, N2]
+    assert await opt_outs.opted_out([P, Q, N, N2]) == {P, N2}
+    # Q's next one, now that both ids of the number are known, and from the id alone.
+    for addresses in ((f"+{N}", Q), (Q,)):
+        await opt_outs.take_back(said(90, *addresses, words="start"), None)
+        assert listed(owner) == [P, N2]
+    # And the person themselves.
+    assert await opt_outs.take_back(said(120, f"+{N2}", P, words="start"), None) == [P, N2]
+    assert listed(owner) == []
+
+
+async def test_who_has_another_number_does_not_free_the_earlier_one(database: Database, owner: Connection) -> None:
+    """Whether it is somebody else's by now is not known."""
+    opt_outs = OptOuts(database)
+    await opt_outs.store(said(0, f"+{N}", P), None)
+    assert await opt_outs.take_back(said(60, f"+{N2}", P, words="start"), None) == [P]
+    assert listed(owner) == [N]
+    # Unless they write from it again.
+    await opt_outs.learn([(N2, P)])
+    assert N in await opt_outs.take_back(said(90, f"+{N}", P, words="start"), None)
+    assert listed(owner) == []
+
+
+async def test_a_number_that_the_directory_lists_otherwise_is_the_same_one(
+    database: Database, owner: Connection
+) -> None:
+    opt_outs = OptOuts(database)
+    await opt_outs.learn([(N, N2), (N, P)])
+    await opt_outs.learn([(N2, P)])
+    await opt_outs.store(said(0, f"+{N2}", P), None)
+    assert listed(owner) == [P, N, N2]
+    assert await opt_outs.take_back(said(60, f"+{N2}", P, words="start"), None) == [P, N, N2]
 
 
 async def test_who_has_not_opted_out_takes_nothing_back_but_an_earlier_opt_out_is_void(
