@@ -105,7 +105,7 @@ async def test_an_opt_out_that_waited_stops_the_job_that_woke_the_device(fleet: 
     for phone, person, _ in people:
         await fleet.job_is(fleet.send(phone, "first", person), "sent")
     await fleet.asleep(daemon)
-    fleet.server.control.settings(backlog_delay=0.5)
+    fleet.server.control.settings(announce_delay=0.8, backlog_delay=0.4)
     for phone, person, hidden in people:
         fleet.server.control.write(phone.name, person, "berhenti", hidden=hidden)
     second = [fleet.send(phone, "second", person) for phone, person, _ in people]
@@ -117,6 +117,24 @@ async def test_an_opt_out_that_waited_stops_the_job_that_woke_the_device(fleet: 
         assert fleet.job(fleet.send(phone, "third", person))["state"] == "opted_out", "known at its INSERT"
     assert await daemon.stop() == 0
     assert [message.text for message in fleet.server.control.messages()] == ["first", "first"]
+
+
+async def test_a_receipt_that_the_library_cannot_report_hides_no_later_opt_out(fleet: Fleet) -> None:
+    (phone,) = fleet.add(1)
+    person, other = fleet.stranger(), fleet.stranger()
+    daemon = fleet.daemon()
+    await daemon.start()
+    job = fleet.send(phone, "first", person)
+    await fleet.job_is(job, "sent")
+    fleet.server.control.receipt(phone.name, person, fleet.job(job)["message_id"], kind="server-error")
+    await fleet.until(lambda: "stopped to report the events" in daemon.log_tail(50))
+    fleet.server.control.write(phone.name, person, "stop")
+    await fleet.job_is(fleet.send(phone, "second", person), "opted_out")
+    await fleet.job_is(fleet.send(phone, "second", other), "sent")
+    (problem,) = (await daemon.status())["problems"]
+    assert f"stopped to report the events of device {phone.id}" in problem
+    assert await daemon.stop() == 0
+    assert [message.recipient for message in fleet.server.control.messages(text="second")] == [other]
 
 
 async def test_an_opt_out_outlasts_a_database_that_is_away_and_the_death_of_its_node(fleet: Fleet) -> None:

@@ -64,6 +64,12 @@ class Egress:
             if self.is_main(tunnel):
                 tunnel.block()
 
+    def drop_inbound(self) -> None:
+        """Let nothing more in from the main host, while what the client has still to write leaves."""
+        for tunnel in self._tunnels:
+            if self.is_main(tunnel):
+                tunnel.drop_inbound()
+
     def kill(self) -> None:
         """Cut every connection now and admit no other; calls that wait for one fail."""
         self.closed = True
@@ -153,6 +159,11 @@ class Tunnel:
     def block(self) -> None:
         """Drop what still comes from the client."""
         self._client.blocked = True
+
+    def drop_inbound(self) -> None:
+        """Drop what still comes from the server."""
+        if self._upstream is not None:
+            self._upstream.blocked = True
 
     def abort(self) -> None:
         """Cut both sides, or the dial."""

@@ -59,7 +59,8 @@ async def test_what_waited_at_whatsapp_is_heard_before_the_first_send(
     host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
 ) -> None:
     await leave(host, device)
-    whatsapp.control.settings(backlog_delay=1.0)
+    # Neither its announcement nor the messages come with the login.
+    whatsapp.control.settings(announce_delay=1.0, backlog_delay=0.5)
     whatsapp.control.write(name_of(device), NUMBER, "hi there")
     whatsapp.control.write(name_of(device), NUMBER, "STOP")
     assert await host.send(device, RECIPIENT, "an offer") == REFUSED

@@ -174,17 +174,21 @@ class ChatConnection:
         device.wait_again()
         now = int(time.time())
         self.send(Node("success", {"t": now, "lid": device.lid, "props": 28, "creation": now - ACCOUNT_AGE}))
-        kinds = Counter(node.tag for node in device.waiting)
-        announced: Attributes = {"message": kinds["message"], "receipt": kinds["receipt"], "appdata": 0}
-        self.send(_notice("offline_preview", announced | {"count": len(device.waiting), "notification": 0}))
         network.record.note("login", name, proxy_user=self.proxy_user)
-        if network.settings.backlog_delay:
+        if network.settings.announce_delay or network.settings.backlog_delay:
             self.start(self._hand_over_late(device))
         else:
+            self._announce(device)
             self._hand_over(device)
         fault = network.faults.strike(Occasion(Stage.ONLINE, name))
         if fault is not None:
             await self.strike(fault)
+
+    def _announce(self, device: LinkedDevice) -> None:
+        """Tell how many stanzas waited for the device."""
+        kinds = Counter(node.tag for node in device.waiting)
+        announced: Attributes = {"message": kinds["message"], "receipt": kinds["receipt"], "appdata": 0}
+        self.send(_notice("offline_preview", announced | {"count": len(device.waiting), "notification": 0}))
 
     def _hand_over(self, device: LinkedDevice) -> None:
         """Send the stanzas that waited for the device, and mark their end."""
@@ -194,6 +198,8 @@ class ChatConnection:
         self.send(_notice("offline", {"count": count}))
 
     async def _hand_over_late(self, device: LinkedDevice) -> None:
+        await asyncio.sleep(self.network.settings.announce_delay)
+        self._announce(device)
         await asyncio.sleep(self.network.settings.backlog_delay)
         self._hand_over(device)
 

@@ -36,6 +36,8 @@ async def handle(connection: ChatConnection, node: Node) -> None:
         _acknowledge_receipt(connection, node)
     elif node.tag == "ack" and node.text("class", "") == "message":
         _confirm(connection, node)
+    elif node.tag == "ack" and node.text("class", "") == "receipt" and connection.device is not None:
+        connection.device.confirm_receipt(node)
     elif node.tag == "presence":
         _presence(connection, node)
     elif node.tag not in _SILENT:
@@ -145,7 +147,7 @@ def _profile_picture(connection: ChatConnection, node: Node, _: Fault | None) ->
 
 def _confirm(connection: ChatConnection, node: Node) -> None:
     if connection.device is not None:
-        connection.device.confirm(node.text("id"))
+        connection.device.confirm_message(node.text("id"))
 
 
 def _acknowledge_receipt(connection: ChatConnection, node: Node) -> None:

@@ -23,6 +23,10 @@ class UnknownDeviceError(LookupError):
     """No device of that name has logged in or paired."""
 
 
+Delivery = tuple[str, ...]
+"""What identifies a stanza that a device has to confirm."""
+
+
 class PublicKeys(NamedTuple):
     """A linked device's public Signal keys, without its one-time prekeys."""
 
@@ -31,6 +35,11 @@ class PublicKeys(NamedTuple):
     signed_prekey_id: int
     signed_prekey: bytes
     signature: bytes
+
+
+def _receipt(node: Node, peer: str) -> Delivery:
+    """Of a receipt or its ack, where the address of the peer has another name."""
+    return "receipt", *(str(node.attributes.get(name)) for name in ("id", "type", peer, "participant"))
 
 
 @dataclass(eq=False)
@@ -43,7 +52,7 @@ class LinkedDevice:
     keys: PublicKeys | None = None
     connection: ChatConnection | None = None
     waiting: deque[Node] = field(default_factory=lambda: deque(maxlen=OFFLINE_QUEUE))
-    unconfirmed: dict[str, Node] = field(default_factory=dict)  # messages by id, delivered and not confirmed yet
+    unconfirmed: dict[Delivery, Node] = field(default_factory=dict)  # handed over and not confirmed yet
     logins: int = 0
     presences: int = 0
     active_at: float = field(default_factory=time.time)  # when it was linked, or last showed itself as available
@@ -103,14 +112,20 @@ class LinkedDevice:
             self.hand_over(self.connection, node)
 
     def hand_over(self, connection: ChatConnection, node: Node) -> None:
-        """Send a stanza now; a message that the device does not confirm is sent again at its next login."""
+        """Send a stanza now; a message or a receipt that the device does not confirm is sent again at its next login."""
         if node.tag == "message":
-            self.unconfirmed[node.text("id")] = node
+            self.unconfirmed["message", node.text("id")] = node
+        elif node.tag == "receipt":
+            self.unconfirmed[_receipt(node, "from")] = node
         connection.send(node)
 
-    def confirm(self, message_id: str) -> None:
+    def confirm_message(self, message_id: str) -> None:
         """It has received a message."""
-        self.unconfirmed.pop(message_id, None)
+        self.unconfirmed.pop(("message", message_id), None)
+
+    def confirm_receipt(self, ack: Node) -> None:
+        """It has received a receipt."""
+        self.unconfirmed.pop(_receipt(ack, "to"), None)
 
     def wait_again(self) -> None:
         """At a login: what it did not confirm waits for it, before everything else."""

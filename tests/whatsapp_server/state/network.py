@@ -38,7 +38,8 @@ class Settings:
     Attributes:
         receipts: Which receipts they send.
         receipt_delay: Seconds before each receipt.
-        backlog_delay: Seconds between the login of a device and the stanzas that waited for it.
+        announce_delay: Seconds between the login of a device and the announcement of the stanzas that waited for it.
+        backlog_delay: Seconds between that announcement and the stanzas.
         unlink_after: Seconds for which a linked device may not be available before its next login finds it unlinked; 0: any.
         retry_receipts: Whether they ask for messages that they cannot decrypt.
         decrypt: Whether they decrypt messages; turn it off in a load test, which is to measure the client.
@@ -46,6 +47,7 @@ class Settings:
 
     receipts: Receipts = Receipts.DELIVERED
     receipt_delay: float = 0.0
+    announce_delay: float = 0.0
     backlog_delay: float = 0.0
     unlink_after: float = 0.0
     retry_receipts: bool = True

@@ -49,6 +49,8 @@ EXPLAIN: Final = 0.5
 """Seconds that an event may arrive after the end of the connection that it explains."""
 GRACEFUL: Final = 1.0
 """Seconds for an orderly disconnect, before the sockets are cut."""
+CONFIRMED: Final = 0.25
+"""Seconds for what a client still confirms once it hears nothing more."""
 END_TIMEOUT: Final = 10.0
 """Seconds in which a client whose sockets are cut must have ended."""
 
@@ -153,6 +155,9 @@ class Client:
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._backlog = Backlog()
         self._callbacks = Callbacks()
+        self._deaf = False
+        self._refusal: Failure | None = None
+        """Of the login, as the library logs it."""
         self._receipts = Receipts(device_id, partial(listener.receipt, self))
         self._calls: set[asyncio.Future[Any]] = set()
         self._closing: asyncio.Task[bool] | None = None
@@ -179,10 +184,11 @@ class Client:
         end = loop.time() + timeout
         async with self._library_lock.write():
             self._running = await connect(self.handle, self.egress.url, self._logged, verbose=self._restricted)
+            self._running.add_done_callback(self._reports_ended)
             # Once it dials, it has written all that it writes.
             await _first(self._running, self.egress.dialled, timeout=WRITE_TIMEOUT)
         await _first(self._running, self._logged_in, self._failed, timeout=max(0.0, end - loop.time()))
-        if self.failure is None and not self._logged_in.done():
+        if self.failure is None and (self._running.done() or not self._logged_in.done()):
             self._fail(self._unexplained(timeout))
         if self.failure is not None:
             raise ClientFailedError(self.failure)
@@ -280,7 +286,6 @@ class Client:
         on(library_events.MessageEv)(self._message)
         if self._listener.wants_history:
             on(library_events.HistorySyncEv)(self._history)
-        on(library_events.OfflineSyncPreviewEv)(self._handler(self._backlog.announced))
         on(library_events.OfflineSyncCompletedEv)(self._handler(self._backlog.finish))
 
     def _heard(self, read: Callable[[Any], Failure], event: Any) -> None:
@@ -298,6 +303,8 @@ class Client:
 
         Once it had left, the library would answer a phone that cannot read it with a copy, beside the one of the next try.
         """
+        if (refusal := failures.login_refusal(line)) is not None:
+            self._refusal = refusal
         if (refused := unanswered(line)) is not None:
             self._loop.call_soon_threadsafe(self._receipts.not_answered, *refused)
         if self._restricted and (report := failures.restriction_report(line)) is not None:
@@ -337,6 +344,27 @@ class Client:
 
         return call
 
+    def _reports_ended(self, running: asyncio.Task[None]) -> None:
+        """The library has left the loop in which it reports the client's events.
+
+        It does so by itself when it cannot encode one, such as a receipt of a type that it does not know (goneonize/main.go:
+        `CallbackFunction`, where `proto.Marshal` refuses a message without a required field). The connection goes on, and with it
+        the library confirms to WhatsApp what it can no longer report. So nothing more may come in; but the event itself must be
+        confirmed, or it would end the next client, too.
+        """
+        if self._closing is not None:
+            return
+        reason = scrub_urls(str(_read(running) or "without a reason"))
+        if not self._open and (self._refusal is not None or not failures.is_unencodable(reason)):
+            return  # the login failed, which `open` reports
+        self._deaf = True
+        self.egress.drop_inbound()
+        text = f"the library stopped to report the events of device {self.device_id} ({reason})"
+        self._listener.lost_event(
+            self, f"{text}: its client is replaced, messages to it that came in that moment may be lost"
+        )
+        self._fail(Failure(text, error_class=ErrorClass.CONNECTION))
+
     def _fail(self, failure: Failure) -> None:
         """The first reason counts, unless only this one names a device state."""
         first = self.failure is None
@@ -358,7 +386,7 @@ class Client:
     def _unexplained(self, timeout: float) -> Failure:
         if self._running is not None and self._running.done() and not self._running.cancelled():
             error = self._running.exception()
-            return Failure(
+            return self._refusal or Failure(
                 self.egress.dial_error or f"the login ended: {scrub_urls(str(error or 'without a reason'))}",
                 error_class=ErrorClass.CONNECTION,
             )
@@ -387,6 +415,8 @@ class Client:
         if self._running is not None and not self._open and self.failure is None:
             # Let the login finish: cut in the middle of the handshake, the library would wait 20 seconds.
             await _first(self._running, self._logged_in, self._failed, timeout=GRACEFUL)
+        if self._deaf:
+            await asyncio.sleep(CONFIRMED)
         if not self._open or self.failure is not None:
             self.egress.kill()  # there is no session to end, and a dial in progress blocks everything else
         if self._open:

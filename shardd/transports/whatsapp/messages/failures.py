@@ -22,6 +22,10 @@ from shardd.urls import scrub_urls
 
 RATE_BACKOFF: Final = 60.0
 """Seconds that a device backs off after WhatsApp reported too many requests."""
+UNKNOWN_BAN: Final = 3600.0
+"""Seconds for which a ban is assumed to last if WhatsApp does not say how long."""
+_MOST_DIGITS: Final = 10
+"""Of a number of seconds."""
 OUTDATED_RETRY: Final = 3600.0
 """Seconds until a device that was refused for the library's version may log in again: by then shardd may have been upgraded."""
 
@@ -106,6 +110,34 @@ def refused(event: Any) -> Failure:
     return Failure(f"WhatsApp refused the login ({name}){detail}", retry_after=RATE_BACKOFF, error_class=error_class)
 
 
+_ATTRIBUTES: Final = r"(?: [a-z_]+=\"[^\"<>]*\")*"
+_LOGIN_REFUSAL: Final = re.compile(rf"(Temporary ban|Unknown) connect failure: <failure({_ATTRIBUTES})/?>")
+
+
+def login_refusal(line: str) -> Failure | None:
+    """In a line of the library's log; None: it is another line.
+
+    The library cannot pass on a refusal with a number that it does not know (goneonize/utils/encoder.go:
+    `EncodeTemporaryBan`, `EncodeConnectFailureReason`), but whatsmeow logs its stanza (connectionevents.go:
+    `handleConnectFailure`).
+    """
+    if (match := _LOGIN_REFUSAL.match(line)) is None:
+        return None
+    fields = dict(re.findall(r'([a-z_]+)="([^"]*)"', match[2]))
+    if match[1] == "Unknown":
+        reason = fields.get("reason", "no reason")
+        return Failure(f"WhatsApp refused the login ({reason})", retry_after=RATE_BACKOFF)
+    expire = fields.get("expire", "")
+    seconds = float(expire) if expire.isdecimal() and len(expire) < _MOST_DIGITS else UNKNOWN_BAN
+    text = f"WhatsApp banned this account for a time: code {fields.get('code')}"
+    return Failure(text, DeviceState.BANNED, time.time() + seconds)
+
+
+def is_unencodable(text: str) -> bool:
+    """Whether the library ended because it could not encode an event: the error of Go's protobuf library."""
+    return text.startswith("proto:")
+
+
 def stream_error(event: Any) -> Failure:
     """StreamError: a code that whatsmeow does not know."""
     text = f"WhatsApp ended the connection (stream error {event.Code or 'without a code'})"
@@ -121,7 +153,6 @@ class RestrictionReport:
     """POSIX seconds; None: WhatsApp did not report it."""
 
 
-_ATTRIBUTES: Final = r"(?: [a-z_]+=\"[^\"<>]*\")*"
 _REPORT: Final = re.compile(
     rf"<notification{_ATTRIBUTES} type=\"mex\"{_ATTRIBUTES}><update{_ATTRIBUTES}>(\{{.*\}})</update></notification>"
 )

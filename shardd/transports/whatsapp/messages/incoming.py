@@ -16,10 +16,8 @@ from shardd.persons import GROUP_SERVER, HIDDEN_SERVER, USER_SERVER
 from shardd.storable import storable
 from shardd.tasks import wait_for_event
 
-ANNOUNCED: Final = 3.0
-"""Seconds that announced messages may take to arrive."""
-UNANNOUNCED: Final = 0.5
-"""Seconds that the announcement may take, or the report that nothing waited."""
+PATIENCE: Final = 3.0
+"""Seconds that a send waits for them."""
 COMPLETE: Final = 30.0
 """Seconds that all of them may take if nothing waits for them."""
 STATUS: Final = "status"
@@ -254,18 +252,14 @@ def text_of(value: Any) -> str:
 class Backlog:
     """The messages that waited at WhatsApp while the device of one client was not logged in.
 
-    They arrive right after the login, between an announcement of their number and a report that these were all. One of them may
-    be an opt-out, so the first send of a client waits for them.
+    They arrive right after the login, and then a report that these were all, which also comes if nothing waited: Baileys logs it
+    as "handled 0 offline messages/notifications" (`CB:ib,,offline`). One of them may be an opt-out, so the first send of a client
+    waits for the report. Their announcement (`offline_preview`) proves nothing: it may be late, too.
     """
 
     def __init__(self) -> None:
-        self._messages = 0
         self._over = asyncio.Event()
         self._complete = asyncio.Event()
-
-    def announced(self, event: Any) -> None:
-        """OfflineSyncPreview: how many messages wait."""
-        self._messages = event.Message
 
     def finish(self, _: Any = None) -> None:
         """OfflineSyncCompleted, or the connection is gone: nothing more comes."""
@@ -278,6 +272,5 @@ class Backlog:
 
     async def wait(self) -> None:
         """Wait until all have arrived or the time for it is up; returns at once when called again."""
-        if not await wait_for_event(self._over, UNANNOUNCED) and self._messages:
-            await wait_for_event(self._over, ANNOUNCED - UNANNOUNCED)
+        await wait_for_event(self._over, PATIENCE)
         self._over.set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -72,17 +71,14 @@ def test_of_a_job_that_was_checked_later_the_supervisor_knows_more() -> None:
 
 async def test_a_backlog_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = Backlog()
-    waiting.announced(SimpleNamespace(Message=1))
     task = asyncio.create_task(waiting.wait())
     await asyncio.sleep(0)
     assert not task.done()
     waiting.finish()
     await task
-    monkeypatch.setattr(incoming, "UNANNOUNCED", 0.01)
-    monkeypatch.setattr(incoming, "ANNOUNCED", 0.02)
+    monkeypatch.setattr(incoming, "PATIENCE", 0.01)
     never = Backlog()
-    never.announced(SimpleNamespace(Message=1))
     await never.wait()
-    monkeypatch.setattr(incoming, "UNANNOUNCED", 3600.0)
+    monkeypatch.setattr(incoming, "PATIENCE", 3600.0)
     async with asyncio.timeout(20):
         await never.wait()
