@@ -146,8 +146,9 @@ class Restrictions:
         remember(self._written, (device_id, number), None, MAX_KNOWN)
 
     def forget(self, device_id: str) -> None:
-        """Lift the restriction: the device was closed."""
+        """The device was closed, perhaps for another session: from now on the database knows better."""
         self._until.pop(device_id, None)
+        self._known.discard(device_id)
 
     async def is_contact(self, device_id: str, session: str, number: str) -> bool:
         """Whether the account knows this number, to which WhatsApp just refused a message (463).

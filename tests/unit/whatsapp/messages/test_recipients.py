@@ -107,3 +107,15 @@ async def test_a_refusal_stays_known_when_the_store_does_not_answer_in_time() ->
     await store.asked.wait()
     judging.cancel()
     assert await judging is False
+
+
+def test_a_restriction_that_the_database_still_knows_holds_after_a_close() -> None:
+    restrictions = Restrictions(cast("SessionStore", SilentStore()))
+    restrictions.begin("d", None)
+    restrictions.refused("d", 5e9)
+    restrictions.forget("d")  # it is to be unlinked, which fails
+    restrictions.begin("d", 5e9)
+    assert restrictions.is_restricted("d")
+    restrictions.forget("d")  # it gets another session
+    restrictions.begin("d", None)
+    assert not restrictions.is_restricted("d")
