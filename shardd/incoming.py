@@ -97,6 +97,8 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     """The id of the button or list entry that was chosen."""
     quoted_id: str | None = None
     """The id of the message that this one quotes, reacts to, edits or deletes."""
+    new_number: str | None = None
+    """With +: the platform reports that the sender has this number from now on."""
     details: dict[str, Any] | None = None
     """Location: latitude, longitude, name, address. Contact: name, vcard."""
     media: IncomingMedia | None = None
@@ -142,8 +144,8 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
 
 
 def is_wanted(message: Incoming, include: Collection[str] | None) -> bool:
-    """Whether a message is kept. `include`: see `inbox.include` of the config; None: only opt-outs, and what takes them back."""
-    if message.opt_out or message.take_back:
+    """Whether a message is kept. `include`: see `inbox.include` of the config; None: only what opt-outs depend on."""
+    if message.opt_out or message.take_back or message.new_number is not None:
         return True
     if include is None:
         return False

@@ -221,7 +221,9 @@ class Jobs(Statements):
             others = {recipient_at(address).address for address in receipt.addresses}
             if pairs := [(person, other) for person in persons for other in others]:
                 addresses, named = zip(*pairs, strict=True)
-                await self._database.execute("learn_addresses", {"addresses": list(addresses), "others": list(named)})
+                await self._database.execute(
+                    "learn_addresses", {"addresses": list(addresses), "others": list(named), "moved": False}
+                )
         return found
 
     async def _save_receipt(self, receipt: Receipt) -> int:

@@ -79,11 +79,15 @@ class OptOuts(Statements):
         await self.learn((best, other) for other in others)
         return new
 
-    async def learn(self, pairs: Iterable[Pair]) -> None:
-        """Remember which addresses are one person's: opt-outs of one hold for the other from then on. Raises DatabaseError."""
+    async def learn(self, pairs: Iterable[Pair], *, moved: bool = False) -> None:
+        """Remember which addresses are one person's: opt-outs of one hold for the other from then on. Raises DatabaseError.
+
+        `moved`: the first of each is a number that the person has no more.
+        """
         if pairs := sorted(set(pairs)):
             addresses, others = zip(*pairs, strict=True)
-            await self._database.execute("learn_addresses", {"addresses": list(addresses), "others": list(others)})
+            params = {"addresses": list(addresses), "others": list(others), "moved": moved}
+            await self._database.execute("learn_addresses", params)
 
     async def take_back(self, said: OptedOut, confirm: str | None) -> list[str]:
         """A person takes all their opt-outs back, and is answered with `confirm`; returns the addresses.

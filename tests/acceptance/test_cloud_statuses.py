@@ -223,6 +223,14 @@ async def test_an_opt_out_holds_for_the_person_whatever_meta_calls_them(
         "US.3@bsuid",
     }
     await until(meta.daemon, lambda: listed() == stopped)
+    # Meta's page on system messages: it has no contacts.
+    system = {"body": "User Bo changed from 16505551236 to 12195555358", "wa_id": "12195555358"}
+    changed = said(**{"from": "16505551236", "type": "system", "system": {**system, "type": "user_changed_number"}})
+    assert await meta.post("1", messages=[changed]) == 200
+    await until(meta.daemon, lambda: listed() == stopped | {"12195555358"})
+    assert row(producer, insert(producer, "p1", "more", "+12195555358"))["state"] == "opted_out"
+    # In a group, nobody opts out.
+    assert await meta.post("1", messages=[said(**{"from": "16505551237", "group_id": "Y2FwaV9ncm91cDox"})]) == 200
     again = {number: insert(producer, "p1", "more", number) for number in people}
     await until(meta.daemon, lambda: row(producer, again["+16505551237"])["state"] == "sent")
     assert {number: row(producer, job)["state"] for number, job in again.items()} == {
@@ -233,4 +241,4 @@ async def test_an_opt_out_holds_for_the_person_whatever_meta_calls_them(
     kinds = Counter(
         data["kind"] for (data,) in producer.execute("SELECT data FROM shardd.events WHERE kind = 'message.received'")
     )
-    assert kinds == {"text": 4, "button": 1, "preference": 1}
+    assert kinds == {"text": 4, "button": 1, "preference": 1, "other": 1}

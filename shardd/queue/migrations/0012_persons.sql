@@ -203,6 +203,7 @@ CREATE TABLE shardd.same_person (
     address    text NOT NULL,
     other      text NOT NULL,
     learned_at timestamptz NOT NULL DEFAULT now(),
+    moved      boolean NOT NULL DEFAULT false,  -- the address is a number that the person has no more
     PRIMARY KEY (address, other),
     CONSTRAINT two_addresses CHECK (address <> other)
 );

@@ -23,11 +23,11 @@ CREATE FUNCTION shardd.all_addresses(addresses text[]) RETURNS text[] LANGUAGE s
 $$;
 
 -- These addresses, from which somebody wrote, and those of which it is certain that they are the same person's. A number may be given to
--- somebody else, and a person may change theirs, so nothing is concluded from a number with several hidden ids, or whose hidden id was seen
--- with another number later. A number under which WhatsApp's directory lists it is not another one.
+-- somebody else, and a person may change theirs, so nothing is concluded from a number that a platform reported as changed, that has several
+-- hidden ids, or whose hidden id was seen with another number later. A number under which WhatsApp's directory lists it is not another one.
 CREATE FUNCTION shardd.own_addresses(heard text[]) RETURNS text[] LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH RECURSIVE known AS MATERIALIZED (
-        SELECT s.address, s.other, s.learned_at, strpos(s.address, '@') > 0 AS hides, strpos(s.other, '@') > 0 AS other_hides
+        SELECT s.address, s.other, s.learned_at, s.moved, strpos(s.address, '@') > 0 AS hides, strpos(s.other, '@') > 0 AS other_hides
           FROM unnest(shardd.all_addresses(heard)) e(address) JOIN shardd.same_person s ON s.address = e.address
     ), numbers AS MATERIALIZED (
         SELECT e.number, e.hidden, max(e.at) AS at
@@ -39,8 +39,10 @@ CREATE FUNCTION shardd.own_addresses(heard text[]) RETURNS text[] LANGUAGE sql S
     ), uncertain AS MATERIALIZED (
         SELECT n.number FROM numbers n GROUP BY n.number, split_part(n.hidden, '@', 2), n.hidden LIKE '%.ENT.%' HAVING count(*) > 1
         UNION
+        SELECT k.address FROM known k WHERE k.moved
+        UNION
         SELECT n.number FROM numbers n JOIN numbers later ON later.hidden = n.hidden AND later.at > n.at
-         WHERE NOT EXISTS (SELECT FROM known k WHERE (n.number, later.number) IN ((k.address, k.other), (k.other, k.address)))
+         WHERE NOT EXISTS (SELECT FROM known k WHERE NOT k.moved AND (n.number, later.number) IN ((k.address, k.other), (k.other, k.address)))
     ), person(address) AS (
         SELECT unnest(heard)
         UNION

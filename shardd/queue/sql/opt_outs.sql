@@ -21,7 +21,8 @@ WITH heard AS (
 SELECT count(*) FROM heard;
 
 -- name: learn_addresses
--- Remembers which addresses are the same person's. Arrays, one element per pair. Of a person who was forgotten, the other address is
+-- Remembers which addresses are the same person's. Arrays, one element per pair. `moved`: the first of each is a number that the person has
+-- no more. Of a person who was forgotten, the other address is
 -- forgotten, too. In the order of the keys: two transactions that insert the same rows must not wait for each other.
 WITH pairs AS MATERIALIZED (
     SELECT address, other, shardd.is_forgotten(address) AS first, shardd.is_forgotten(other) AS second
@@ -33,9 +34,9 @@ WITH pairs AS MATERIALIZED (
      ORDER BY pseudonym
     ON CONFLICT DO NOTHING
 )
-INSERT INTO shardd.same_person (address, other)
-SELECT address, other FROM pairs WHERE NOT first AND NOT second ORDER BY address, other
-ON CONFLICT DO NOTHING;
+INSERT INTO shardd.same_person AS s (address, other, moved)
+SELECT address, other, %(moved)s FROM pairs WHERE NOT first AND NOT second ORDER BY address, other
+ON CONFLICT (address, other) DO UPDATE SET moved = true WHERE EXCLUDED.moved AND NOT s.moved;
 
 -- name: opted_out_addresses
 -- Those of these addresses that opted out.

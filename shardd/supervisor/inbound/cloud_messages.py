@@ -33,6 +33,8 @@ _MEDIA: Final = frozenset({"image", "video", "audio", "document", "sticker"})
 _MEDIA_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
 """It becomes part of a URL; Meta's are digits."""
 _MOST_CONTACTS: Final = 20
+_CHANGES: Final = frozenset({"user_changed_number", "customer_changed_number"})
+"""Meta's page on system messages, updated on 21 May 2026, has the first; earlier versions of the API sent the second."""
 
 
 def read_message(message: Mapping[str, Any], contacts: list[Mapping[str, Any]]) -> Incoming | None:
@@ -131,6 +133,8 @@ def _content(message: Mapping[str, Any]) -> dict[str, Any]:  # noqa: PLR0911  # 
             return {"kind": "location", "details": _location(part)}
         case "contacts":
             return _contacts(part)
+        case "system":
+            return _system(part)
         case _:
             return {"kind": "other", "details": {"type": storable(kind, MAX_NAME)}}
 
@@ -152,6 +156,18 @@ def _media(kind: str, part: Any) -> dict[str, Any]:
         source=MetaMedia(media_id) if _MEDIA_ID.fullmatch(media_id) else None,
     )
     return {"kind": "voice" if voice else kind, "text": text_at(part, "caption"), "media": media}
+
+
+def _system(part: Any) -> dict[str, Any]:
+    """What Meta itself says: of a changed number, its page on system messages has the new one in `wa_id`."""
+    what = text_at(part, "type")
+    number = number_at(part, "wa_id") if what in _CHANGES else ""
+    return {
+        "kind": "other",
+        "text": text_at(part, "body"),
+        "details": {"type": storable(what or "system", MAX_NAME)} | ({"number": f"+{number}"} if number else {}),
+        "new_number": f"+{number}" if number else None,
+    }
 
 
 def _location(part: Any) -> dict[str, Any]:

@@ -297,7 +297,9 @@ class InboxWriter(Service):
             return
         try:
             await self._persons.learn(pair for _, message in ready for pair in _pairs(message))
-            await self._inbox.store([message for _, message in ready], jobs, self._media.plan)
+            await self._persons.learn((pair for _, message in ready for pair in _moves(message)), moved=True)
+            if self._include is not None:
+                await self._inbox.store([message for _, message in ready], jobs, self._media.plan)
         except (RefusedDataError, BlockedError) as error:
             if len(ready) > 1:
                 await self._store_each([one for one, _ in ready])
@@ -320,11 +322,11 @@ class InboxWriter(Service):
                 raise BlockedError(one.blocked)
 
     async def _prepare(self, one: _Waiting) -> tuple[_Waiting, Incoming] | None:
-        """Take back what it takes back; None: there is no row to store, at least not yet. Raises DatabaseError, OSError."""
+        """Take back what it takes back; None: there is nothing to store, at least not yet. Raises DatabaseError, OSError."""
         message = self._read(one)
         if message is None or not await self._take_back(one, message):
             return None
-        if self._include is None:
+        if self._include is None and message.new_number is None:
             self._forget(one, message)
             return None
         return one, message
@@ -432,6 +434,12 @@ def _pairs(message: Incoming) -> Iterator[tuple[str, str]]:
     """The sender's best address with each of the others, as the database knows them."""
     first, *others = (recipient_at(one).address for one in message.addresses or ("",))
     return ((first, other) for other in others)
+
+
+def _moves(message: Incoming) -> Iterator[tuple[str, str]]:
+    """The sender's old number with their new one."""
+    if message.new_number is not None and message.number is not None:
+        yield recipient_at(message.number).address, recipient_at(message.new_number).address
 
 
 def _problem(text: str) -> Problem:

@@ -411,3 +411,20 @@ async def test_what_is_dated_in_the_future_counts_as_of_its_arrival(
         assert await node.store()
         assert rows(dsn, "SELECT address FROM shardd.opt_outs") == expected[text]
     assert rows(dsn, "SELECT count(*) FROM shardd.opt_out_log WHERE said_at > clock_timestamp()") == [(0,)]
+
+
+@pytest.mark.parametrize("keep", ["30d", "0"])
+async def test_an_opt_out_follows_a_changed_number(dsn: str, database: Database, tmp_path: Path, keep: str) -> None:
+    node = Node(database, tmp_path, f"inbox: {{keep: {keep}}}")
+    node.hear(TO)
+    changed = Incoming(
+        device_id="d1", message_id="M1", addresses=(TO,), at=6.0, kind="other", new_number="+6281234567899"
+    )
+    await node.inbox.receive([changed])
+    assert await node.store()
+    assert rows(dsn, "SELECT address FROM shardd.opt_outs ORDER BY 1") == [("6281234567890",), ("6281234567899",)]
+    assert rows(dsn, "SELECT address, other, moved FROM shardd.same_person") == [
+        ("6281234567890", "6281234567899", True)
+    ]
+    assert rows(dsn, "SELECT count(*) FROM shardd.messages") == [(0 if keep == "0" else 2,)]
+    assert node.spool.names() == []

@@ -159,6 +159,22 @@ async def test_who_has_another_number_does_not_free_the_earlier_one(database: Da
     assert listed(owner) == []
 
 
+async def test_a_number_that_was_changed_carries_an_opt_out_and_frees_nothing(
+    database: Database, owner: Connection
+) -> None:
+    """Meta reports it. It may have been known otherwise that both are one person's."""
+    opt_outs = OptOuts(database)
+    await opt_outs.store(said(0, f"+{N}"), None)
+    await opt_outs.learn([(N, N2)])
+    await opt_outs.learn([(N, N2)], moved=True)
+    assert listed(owner) == [N, N2]
+    # Who has the old one now.
+    assert await opt_outs.take_back(said(60, f"+{N}", words="start"), None) == [N]
+    await opt_outs.refresh()
+    assert listed(owner) == [N2]
+    assert await opt_outs.take_back(said(90, f"+{N2}", words="start"), None) == [N2]
+
+
 async def test_a_number_that_the_directory_lists_otherwise_is_the_same_one(
     database: Database, owner: Connection
 ) -> None:

@@ -51,6 +51,22 @@ def test_a_message_in_a_group_opts_nobody_out(group: Any) -> None:
     assert is_wanted(found, ["groups"])
 
 
+@pytest.mark.parametrize(
+    ("what", "number"),
+    [("user_changed_number", "+12195555358"), ("customer_changed_number", "+12195555358"), ("other", None)],
+)
+def test_a_changed_number_is_read(what: str, number: str | None) -> None:
+    """The example of Meta's page on system messages, which has no contacts."""
+    system = {"body": "User Sheena changed from 16505551234 to 12195555358", "wa_id": "12195555358", "type": what}
+    message = {"id": "wamid.2", "timestamp": "1739321024", "from": "16505551234", "type": "system", "system": system}
+    found = read_message(message, [])
+    assert found is not None
+    assert (found.addresses, found.new_number, found.can_opt_out) == (("+16505551234",), number, False)
+    assert (found.kind, found.text) == ("other", system["body"])
+    assert found.details == {"type": what} | ({"number": number} if number else {})
+    assert is_wanted(found, None) == (number is not None)
+
+
 @pytest.mark.parametrize("user", [USER, PARENT])
 def test_a_sender_with_a_username_has_no_number(user: str) -> None:
     contacts = [{"profile": {"name": "Other"}, "user_id": "US.7"}, {"profile": {"name": "Ana"}, "user_id": user}]
