@@ -1,4 +1,4 @@
-"""Tools for asyncio: tasks that are certain to end, waits with a timeout, wake-ups at a bounded rate.
+"""Tools for asyncio: tasks and calls in threads that are certain to end, waits with a timeout, wake-ups at a bounded rate.
 
 Before Python 3.12 `asyncio.wait_for`, with which psycopg's pool waits for a connection, loses a cancellation that arrives
 together with its result (bpo-37658). A task that was cancelled once may live on, and `asyncio.TaskGroup`, which cancels its
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
 
 AGAIN: Final = 0.5
 """Seconds until a task that has not ended is cancelled again."""
@@ -44,6 +46,21 @@ async def run_together(*work: Coroutine[Any, Any, None]) -> None:
         await end_tasks(tasks)
     for task in ended:
         await task
+
+
+async def end_in_thread(call: Callable[[], T]) -> T:
+    """Call in a thread, and wait for its end however often this is cancelled: it uses what is closed afterwards."""
+    working = asyncio.create_task(asyncio.to_thread(call))
+    cancelled: asyncio.CancelledError | None = None
+    while not working.done():
+        try:
+            await asyncio.wait([working])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        await asyncio.gather(working, return_exceptions=True)
+        raise cancelled
+    return working.result()
 
 
 class TaskSet:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 
-from shardd.tasks import TaskSet, end_tasks
+import pytest
+
+from shardd.tasks import TaskSet, end_in_thread, end_tasks
 
 
 async def test_a_task_that_forgets_a_cancellation_is_cancelled_again() -> None:
@@ -67,3 +70,26 @@ async def test_a_task_set_ends_what_runs_and_passes_on_what_fails() -> None:
         await tasks.end()
     assert ended.is_set()
     assert [type(error) for error in errors] == [ZeroDivisionError]
+
+
+async def test_a_call_in_a_thread_is_waited_for_however_often_it_is_cancelled() -> None:
+    begun, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def work() -> None:
+        loop.call_soon_threadsafe(begun.set)
+        assert go_on.wait(20)
+        raise OSError
+
+    task = asyncio.create_task(end_in_thread(work))
+    try:
+        async with asyncio.timeout(20):
+            await begun.wait()
+        for _ in range(3):
+            task.cancel()
+            await asyncio.wait([task], timeout=0.01)
+            assert not task.done()
+    finally:
+        go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -32,7 +32,7 @@ from shardd.supervisor.inbound.media.storage import fetch_from_meta, fetch_seale
 from shardd.supervisor.inbound.media.transfer import NotDownloadedError, Transfer
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.services import Service, Step
-from shardd.tasks import TaskSet, run_together, wait_for_event
+from shardd.tasks import TaskSet, end_in_thread, run_together, wait_for_event
 
 log = get_logger(__name__)
 
@@ -317,7 +317,7 @@ class MediaDownloads(Service):
     async def _on_disk(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call in a thread what waits for the disk. Raises NotDownloadedError for what that refuses."""
         try:
-            done = await _in_thread(partial(call, *args, **kwargs))
+            done = await end_in_thread(partial(call, *args, **kwargs))
         except (OSError, UnsafeFileError) as error:
             self._no_room(_describe(error, self._folder))
         return done
@@ -382,16 +382,6 @@ class MediaDownloads(Service):
                 one.at = 0.0
         heapq.heapify(self._awaited)
         self._wake.set()
-
-
-async def _in_thread(call: Callable[[], T]) -> T:
-    """Call in a thread, and wait for its end even if cancelled: it uses descriptors that are closed then."""
-    working = asyncio.ensure_future(asyncio.to_thread(call))
-    try:
-        return await asyncio.shield(working)
-    except asyncio.CancelledError:
-        await asyncio.wait([working])
-        raise
 
 
 def _decode(content: SealedFile | PlainFile, file: NewFile, data: bytes) -> None:
