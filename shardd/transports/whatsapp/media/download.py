@@ -14,6 +14,7 @@ import io
 import socket
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
+from enum import Enum, auto
 from typing import Any, Final
 
 import aiohttp
@@ -39,6 +40,22 @@ RETRIED: Final = frozenset({408, 425, 429})
 WEB_PORTS: Final = frozenset({80, 443})
 SYSTEM_PORTS: Final = 1024
 """Below it other protocols listen, whose servers an HTTP request may confuse."""
+
+
+class Listed(Enum):
+    """For which hops of a download the allowed hosts count."""
+
+    ALL = auto()
+    FIRST = auto()
+    """The URL's own host and port, or https there; not another host that a redirect names."""
+    NONE = auto()
+
+    def counts(self, first: URL, hop: URL) -> bool:
+        """Whether they count for a hop of the download that began with `first`."""
+        if self is not Listed.FIRST:
+            return self is Listed.ALL
+        upgraded = (first.scheme, first.port, hop.scheme, hop.port) == ("http", 80, "https", 443)
+        return hop.host == first.host and (hop.port == first.port or upgraded)
 
 
 class Guard:
@@ -83,30 +100,35 @@ class Downloader:
     ) -> None:
         """`timeout`: seconds for one file with all redirects. `resolver`: of host names; None: the system's."""
         self._allowed = allowed
+        self._none_allowed = AllowedHosts(())
         self._max_bytes = max_bytes
         self._timeout = timeout
         self._resolver = resolver
 
-    async def download(self, source: str, share: Share, *, most: int | None = None) -> Media:
+    async def download(
+        self, source: str, share: Share, *, most: int | None = None, listed: Listed = Listed.ALL
+    ) -> Media:
         """Download an http(s) URL, its bytes accounted to `share`.
 
-        `most`: bytes after which it is not read any further. Raises PermanentError or TransientError, whose texts contain no
-        secret of the URL.
+        `most`: bytes after which it is not read any further; `listed`: for which hops the allowed hosts count. Raises
+        PermanentError or TransientError, whose texts contain no secret of the URL.
         """
         try:
             async with asyncio.timeout(self._timeout) as deadline:
-                return await self._follow(source, share, deadline, most)
+                return await self._follow(source, share, deadline, most, listed)
         except TimeoutError:
             raise TransientError(
                 f"media {safe_url(source)} did not arrive within {self._timeout:g} seconds",
                 error_class=ErrorClass.TIMEOUT,
             ) from None
 
-    async def _follow(self, source: str, share: Share, deadline: asyncio.Timeout, most: int | None) -> Media:
-        url = _read_url(source)
+    async def _follow(
+        self, source: str, share: Share, deadline: asyncio.Timeout, most: int | None, listed: Listed
+    ) -> Media:
+        first = url = _read_url(source)
         for _ in range(MAX_REDIRECTS + 1):
             try:
-                async with self._get(source, url) as response:
+                async with self._get(source, url, listed.counts(first, url)) as response:
                     location = response.headers.get("Location")
                     if response.status not in REDIRECTS or location is None:
                         return await self._read(source, response, share, deadline, most)
@@ -121,8 +143,8 @@ class Downloader:
         raise _not_fetched(source, f"more than {MAX_REDIRECTS} redirects")
 
     @asynccontextmanager
-    async def _get(self, source: str, url: URL) -> AsyncIterator[aiohttp.ClientResponse]:
-        guard = Guard(self._allowed, url.host or "")
+    async def _get(self, source: str, url: URL, listed: bool) -> AsyncIterator[aiohttp.ClientResponse]:
+        guard = Guard(self._allowed if listed else self._none_allowed, url.host or "")
         connector = aiohttp.TCPConnector(
             socket_factory=guard.make_socket, resolver=self._resolver, use_dns_cache=False, force_close=True
         )
@@ -138,7 +160,7 @@ class Downloader:
             except aiohttp.ClientConnectorError:
                 if guard.refusal is None:
                     raise
-                raise _refused(source, url, guard.refusal) from None
+                raise _refused(source, url, guard.refusal, listed) from None
             async with response:
                 yield response
 
@@ -235,12 +257,14 @@ def _not_fetched(source: str, why: str) -> PermanentError:
     return content_error(f"media {safe_url(source)} cannot be fetched: {why}")
 
 
-def _refused(source: str, url: URL, why: str) -> PermanentError:
+def _refused(source: str, url: URL, why: str, listed: bool) -> PermanentError:
     leads = "" if url == URL(source) else f"it redirects to {safe_url(str(url))}, and "
-    return content_error(
-        f"media {safe_url(source)} is refused: {leads}{(url.host or '')[:MAX_HOST]} has {why}; if media may come from there, "
-        "name the host or its address in transports.whatsapp.media_hosts"
+    fix = (
+        "; if media may come from there, name the host or its address in transports.whatsapp.media_hosts"
+        if listed
+        else ", where a page may not lead"
     )
+    return content_error(f"media {safe_url(source)} is refused: {leads}{(url.host or '')[:MAX_HOST]} has {why}{fix}")
 
 
 def _is_own(address: Address) -> bool:

@@ -20,7 +20,7 @@ from aiohttp.abc import AbstractResolver
 
 from shardd.addresses import AllowedHosts
 from shardd.transports.details import content_error
-from shardd.transports.whatsapp.media.download import Downloader, check_size
+from shardd.transports.whatsapp.media.download import Downloader, Listed, check_size
 from shardd.transports.whatsapp.media.file_names import safe_name
 from shardd.transports.whatsapp.media.memory import Media, MediaMemory, Share
 from shardd.urls import safe_url
@@ -47,9 +47,8 @@ class MediaFetcher:
         self._folder = Path(folder).resolve() if folder else None
         self._max_bytes = max_bytes
         self._memory = MediaMemory(memory)
-        self._downloader, self._unlisted = (
-            Downloader(allowed=AllowedHosts(allowed), max_bytes=max_bytes, timeout=timeout, resolver=resolver)
-            for allowed in (hosts, ())
+        self._downloader = Downloader(
+            allowed=AllowedHosts(hosts), max_bytes=max_bytes, timeout=timeout, resolver=resolver
         )
 
     async def fetch(self, source: str) -> Media:
@@ -62,10 +61,11 @@ class MediaFetcher:
     async def fetch_url(self, url: str, *, most: int | None = None, listed: bool = True) -> Media:
         """Like `fetch`, of an http(s) URL that no job names as its media.
 
-        `most`: bytes after which it is not read any further; `listed`: whether it may be on a host of `media_hosts`.
+        `most`: bytes after which it is not read any further; `listed`: whether it may be on a host of `media_hosts`, to which
+        another host never redirects.
         """
-        downloader = self._downloader if listed else self._unlisted
-        return await self._held(lambda share: downloader.download(url, share, most=most))
+        hops = Listed.FIRST if listed else Listed.NONE
+        return await self._held(lambda share: self._downloader.download(url, share, most=most, listed=hops))
 
     async def _held(self, fetch: Callable[[Share], Awaitable[Media]]) -> Media:
         share = self._memory.begin()

@@ -15,6 +15,7 @@ from yarl import URL
 
 from shardd.transports.whatsapp.links import previews as module
 from shardd.transports.whatsapp.links.previews import KEPT, KEPT_WITHOUT, LEFT_ALONE, LinkPreview, LinkPreviews
+from shardd.transports.whatsapp.media.download import Listed
 from shardd.transports.whatsapp.media.fetcher import MediaFetcher
 from shardd.transports.whatsapp.media.previews import Previews
 from tests.support.media_files import plain_image
@@ -32,11 +33,14 @@ class Site:
         self.visited = asyncio.Event()
         self.go = asyncio.Event()
         self.pages: dict[str, str | bytes | int] = {}
+        self.redirects: dict[str, str] = {}
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         self.visits[request.path_qs] += 1
         self.visited.set()
         await self.go.wait()
+        if target := self.redirects.get(request.path):
+            raise web.HTTPFound(target)
         page = self.pages.get(request.path, PLAIN)
         if isinstance(page, int):
             return web.Response(status=page)
@@ -166,14 +170,23 @@ async def test_the_pages_own_site_may_show_its_picture_and_no_other_host_that_is
         "/large": PAGE.format("huge.bin"),
         "/huge.bin": bytes(100_001),
         "/text": PAGE.format("own"),
+        "/moved": PAGE.format("moved.png"),
+        "/outward": PAGE.format("outward.png"),
+    }
+    site.redirects = {
+        "/start": "/own",
+        "/moved.png": "/kopi.png",
+        "/outward.png": f"http://{other.place}/kopi.png",
+        "/elsewhere": f"http://{other.place}/secrets",
     }
     found = {
         page: await links.find(f"http://{site.place}/{page}")
-        for page in ("own", "other", "file", "bad", "large", "text")
+        for page in ("own", "other", "file", "bad", "large", "text", "start", "moved", "outward")
     }
     assert {preview.title for preview in found.values() if preview} == {"Kopi"}
     assert all(found.values())
-    assert [page for page, preview in found.items() if preview and preview.picture] == ["own"]
+    assert [page for page, preview in found.items() if preview and preview.picture] == ["own", "start", "moved"]
+    assert await links.find(f"http://{site.place}/elsewhere") is None
     own = found["own"]
     assert own is not None
     with Image.open(io.BytesIO(own.picture or b"")) as picture:
@@ -198,6 +211,20 @@ async def test_closing_ends_what_is_fetched_and_who_waits_goes_without(links: Li
     await site.visited.wait()
     await links.close()
     assert await asking is None
+
+
+@pytest.mark.parametrize(
+    ("first", "hop", "counts"),
+    [
+        ("http://toko.internal/a", "http://toko.internal/b", True),
+        ("http://toko.internal/a", "https://toko.internal/a", True),
+        ("http://toko.internal:8080/a", "https://toko.internal/a", False),
+        ("http://toko.internal/a", "http://toko.internal:9000/a", False),
+        ("http://toko.example/a", "http://toko.internal/a", False),
+    ],
+)
+def test_a_redirect_of_a_page_stays_on_the_host_that_is_allowed(first: str, hop: str, counts: bool) -> None:
+    assert Listed.FIRST.counts(URL(first), URL(hop)) is counts
 
 
 @pytest.mark.parametrize(
