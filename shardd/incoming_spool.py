@@ -96,8 +96,10 @@ class IncomingSpool:
 
     def probe(self) -> str | None:
         """Why a message could not be written now; None: it could be."""
+        name = f"probe-{os.getpid()}"
         try:
-            self.delete(self._write_file(_PROBE, f"probe-{os.getpid()}"))
+            self.delete(name)  # an earlier process with this pid may have been killed here
+            self.delete(self._write_file(_PROBE, name))
         except (OSError, UnsafeFileError) as error:
             return self._describe(error)
         return None

@@ -98,6 +98,15 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     assert "is not a folder" in str(spool.check())
 
 
+def test_a_probe_that_an_earlier_process_did_not_end_is_no_error(tmp_path: Path) -> None:
+    spool = IncomingSpool(tmp_path)
+    spool.keep(message())
+    left = spool.folder / f"probe-{os.getpid()}"
+    left.touch()
+    assert spool.probe() is None
+    assert not left.exists()
+
+
 def test_a_disk_without_room_takes_only_opt_outs_and_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = IncomingSpool(tmp_path)
     monkeypatch.setattr(incoming_spool, "SPARE", 1 << 62)
