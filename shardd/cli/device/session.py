@@ -25,8 +25,8 @@ from shardd.supervisor.cluster.session_store import sessions_dsn_of
 from shardd.transports.whatsapp.linking.hearing import Hearing
 from shardd.transports.whatsapp.linking.unlinking import forget_session, unlink
 
-CLOSE_GRACE: Final = 10.0
-"""Seconds in which a worker closes a client, beyond the send timeout of one message."""
+CLOSE_TIMEOUT: Final = 70.0
+"""Seconds in which the daemon answers; it gives a worker one minute to close a client."""
 LOGOUT_TIMEOUT: Final = 600.0
 """Seconds for which a logout excludes a pairing; each of its steps has a shorter timeout."""
 WITH_SESSIONS: Final = tuple(name for name, definition in TRANSPORTS.items() if definition.has_sessions)
@@ -91,9 +91,9 @@ class SessionContext:
 
         On return no worker of this host uses a session other than the row's. Raises SharddError when that takes too long.
         """
-        timeout = self.config.queue.send_timeout + CLOSE_GRACE
+        path = f"/devices/{quote(device_id)}/close"
         with suppress(NotRunningError, UsageError):  # then there is no client
-            await ask(self.config.control_socket, "POST", f"/devices/{quote(device_id)}/close", timeout=timeout)
+            await ask(self.config.control_socket, "POST", path, timeout=CLOSE_TIMEOUT)
 
 
 @asynccontextmanager

@@ -40,8 +40,8 @@ OUT_OF_SYNC_GRACE: Final = 5.0
 """Seconds that a worker whose messages cannot be decoded gets to finish what has started."""
 EOF_GRACE: Final = 5.0
 """Seconds from its death to the end of its channel, at most; a child of its own may still hold the socket."""
-CLOSE_TIMEOUT: Final = 30.0
-"""Seconds that a device's send may take before its client can be closed."""
+CLOSE_TIMEOUT: Final = 60.0
+"""Seconds for the close of a client: its send must end before, then it may take 40 s to store what it has received."""
 TAIL: Final = 64 * 1024
 """Bytes at the end of stderr that are searched; a panic prints every goroutine after its first line."""
 _FATAL: Final = (
@@ -136,7 +136,8 @@ class WorkerProcess:
             del self._closing[request]
         if not done:
             raise SharddError(
-                f"device {device_id} is still sending after {CLOSE_TIMEOUT:g} s: pause it, then try again"
+                f"the client of device {device_id} did not close within {CLOSE_TIMEOUT:g} s: the device is still sending, or "
+                "what it received is still being stored; pause it, then try again"
             )
 
     def abort(self) -> None:

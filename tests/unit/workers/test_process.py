@@ -14,6 +14,7 @@ import pytest
 from shardd import ipc
 from shardd.config import Config
 from shardd.config.load import parse_config
+from shardd.errors import SharddError
 from shardd.supervisor.workers import process as process_module
 from shardd.supervisor.workers.process import WorkerProcess
 
@@ -98,3 +99,17 @@ async def test_a_channel_that_does_not_end_is_not_awaited_forever(
         await heard.process.gone.wait()
     assert heard.messages == []
     assert ends == ["exit code 3"]
+
+
+async def test_a_close_that_takes_too_long_names_both_causes(
+    tmp_path: Path, lifeline: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "CLOSE_TIMEOUT", 0.01)
+    process = (await died(tmp_path, lifeline, [])).process  # its channel is open, but nothing answers
+    with pytest.raises(
+        SharddError, match=r"device a did not close within 0\.01 s: .* still sending, or .* stored; pause"
+    ):
+        await process.close_client("a")
+    os.write(lifeline[1], b"x")
+    async with asyncio.timeout(HANG):
+        await process.gone.wait()
