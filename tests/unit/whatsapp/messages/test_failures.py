@@ -1,3 +1,4 @@
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from shardd.transports.whatsapp.messages import failures
 from shardd.transports.whatsapp.messages.failures import (
     RestrictionReport,
     SendContext,
+    login_refusal,
     restriction_report,
     send_error,
     unreadable,
@@ -194,6 +196,24 @@ def test_an_event_moves_the_device(
     error = failure.as_error()
     assert error.state == (state.value if state else None)
     assert (error.until is not None) == (state in {DeviceState.BANNED, DeviceState.CLIENT_OUTDATED})
+
+
+@pytest.mark.parametrize(
+    ("line", "state", "words", "seconds"),
+    [
+        ('Temporary ban connect failure: <failure code="105" expire="60" reason="402"/>', "banned", "code 105", 60),
+        ('Temporary ban connect failure: <failure code="105" reason="402"/>', "banned", "code 105", 3600),
+        (f'Temporary ban connect failure: <failure expire="{"9" * 400}"/>', "banned", "code None", 3600),
+        ('Unknown connect failure: <failure location="lla" reason="418"/>', None, "(418)", None),
+        ("Unknown connect failure: <failure/>", None, "(no reason)", None),
+    ],
+)
+def test_a_refusal_that_the_library_only_logs(line: str, state: str | None, words: str, seconds: float | None) -> None:
+    failure = login_refusal(line)
+    assert failure is not None
+    assert (failure.state, words in failure.text) == (state and DeviceState(state), True)
+    assert seconds is None if failure.until is None else failure.until - time.time() == pytest.approx(seconds, abs=60)
+    assert login_refusal(f'<message notify="{line}">') is None
 
 
 def mex(data: str, attributes: str = 'from="s.whatsapp.net" id="7" t="1795902863" type="mex"') -> str:
