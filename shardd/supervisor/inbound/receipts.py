@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -109,21 +110,23 @@ class Receipts(Service):
 
     async def _write(self, now: float) -> None:
         """Write what is due; what matches no row, or finds no database, waits."""
-        due = [waiting for waiting in self._waiting if waiting.due <= now]
+        due = deque(waiting for waiting in self._waiting if waiting.due <= now)
         self._waiting = [waiting for waiting in self._waiting if waiting.due > now]
-        while due:
-            try:
+        try:
+            while due:
                 found = await self._save(due[0].receipt)
-            except DatabaseError as error:
-                self._waiting = due + self._waiting
-                self._failing_since, self._error = self._failing_since or time.monotonic(), str(error)
-                return
-            waiting = due.pop(0)
-            waiting.tries += 1
-            most = TRIES if waiting.receipt.claim is None else CLAIM_TRIES
-            if not found and waiting.tries < most:
-                waiting.due = now + FIRST_WAIT * 2 ** (waiting.tries - 1)
-                self._waiting.append(waiting)
+                waiting = due.popleft()
+                waiting.tries += 1
+                most = TRIES if waiting.receipt.claim is None else CLAIM_TRIES
+                if not found and waiting.tries < most:
+                    waiting.due = now + FIRST_WAIT * 2 ** (waiting.tries - 1)
+                    self._waiting.append(waiting)
+        except DatabaseError as error:
+            self._failing_since, self._error = self._failing_since or time.monotonic(), str(error)
+            return
+        finally:
+            # Also when this is cancelled: the spool forgets what does not wait.
+            self._waiting[:0] = due
         self._failing_since = None
         await self._spool.stored([waiting.receipt for waiting in self._waiting if waiting.spooled])
 
