@@ -252,6 +252,37 @@ async def test_a_full_disk_is_an_error_of_the_row_and_a_problem_until_there_is_r
     assert await daemon.stop() == 0
 
 
+async def test_a_file_beyond_the_total_waits_without_a_request_until_another_one_is_deleted(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    (phone,) = fleet.add(1)
+    person, other = fleet.stranger(), fleet.stranger()
+    limits = {"media_total": "1MiB", "media_max_bytes": "1MiB"}
+    daemon = fleet.daemon(inbox={"media": "download", "media_dir": str(tmp_path), **limits})
+    await daemon.start()
+    await online(fleet, phone, person)
+    control = fleet.server.control
+    first = control.write_media(phone.name, person, "image", PICTURE, "image/jpeg")
+    await fleet.until(lambda: inbox(fleet) and row_of(fleet, first)["media_path"])
+    second = control.write_media(phone.name, other, "image", PICTURE, "image/png", caption="look")
+    await fleet.until(lambda: len(inbox(fleet)) == 2 and row_of(fleet, second)["media_error"])
+    used_up = "inbox.media_total (1048576 bytes) is used up"
+    assert row_of(fleet, second)["media_error"] == f"it cannot be stored: {used_up}"
+    status = await daemon.until(lambda status: bool(status["problem_kinds"].get("inbox")))
+    assert any(used_up in text for text in status["problems"])
+    small = control.write_media(phone.name, other, "image", PICTURE[:1000], "image/png")
+    await fleet.until(lambda: len(inbox(fleet)) == 3 and row_of(fleet, small)["media_path"])
+    assert downloads(fleet) == 2
+
+    assert (await Command(daemon.config_file)("opt-out", "forget", f"+{person}", "--yes")).code == 0
+    await fleet.until(lambda: row_of(fleet, second)["media_path"])
+    await daemon.until(lambda status: not status["problem_kinds"].get("inbox"))
+    assert {path.suffix: len(content(path)) for path in files(tmp_path) if path.stat().st_size > 1000} == {
+        ".png": len(PICTURE)
+    }
+    assert await daemon.stop() == 0
+
+
 def serves(asked: list[Request], body: dict[str, Any] | bytes) -> Step:
     async def step(connection: Connection) -> None:
         request = await read_request(connection.reader)

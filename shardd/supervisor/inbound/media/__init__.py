@@ -22,6 +22,6 @@ session, no client and no lock, can be fetched after a restart, and is written a
 
 Files of the Cloud API have an id, which Meta answers with a URL and the account's token; they come the same way.
 
-`sealed` decrypts and checks; `storage` knows where files are, and `transfer` gets them; `folder` owns them; `downloads` decides
-what happens when.
+`sealed` decrypts and checks; `storage` knows where files are, and `transfer` gets them; `folder` owns them; `room` knows how
+many bytes they may take; `downloads` decides what happens when.
 """

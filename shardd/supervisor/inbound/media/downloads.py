@@ -14,25 +14,26 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, NoReturn, ParamSpec, TypeVar
+from typing import Final, NoReturn
 
 from shardd.config import Config
 from shardd.config.transports.device_settings import read_settings
 from shardd.config.transports.whatsapp import WHATSAPP
-from shardd.errors import DatabaseError, DeviceSettingsError, UnsafeFileError
+from shardd.errors import DatabaseError, DeviceSettingsError
 from shardd.incoming import Incoming, IncomingMedia, MetaMedia
 from shardd.incoming_spool import IncomingSpool
 from shardd.ipc import DeviceSpec
 from shardd.logs import get_logger
 from shardd.proxies import Proxy, parse_proxy
 from shardd.queue.inbox import Inbox, MediaPlan
-from shardd.supervisor.inbound.media.folder import MediaFolder, NewFile
+from shardd.supervisor.inbound.media.folder import NewFile
+from shardd.supervisor.inbound.media.room import NoRoomError, Room
 from shardd.supervisor.inbound.media.sealed import PlainFile, SealedFile, WrongFileError
 from shardd.supervisor.inbound.media.storage import fetch_from_meta, fetch_sealed
 from shardd.supervisor.inbound.media.transfer import NotDownloadedError, Transfer
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.services import Service, Step
-from shardd.tasks import TaskSet, end_in_thread, run_together, wait_for_event
+from shardd.tasks import TaskSet, run_together, wait_for_event
 
 log = get_logger(__name__)
 
@@ -56,10 +57,6 @@ RETRY: Final = 1.0
 """Seconds between attempts while the database does not answer."""
 DELETED: Final = 1000
 """Files that are deleted at once."""
-
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 @dataclass(order=True, slots=True)
@@ -103,18 +100,16 @@ class MediaDownloads(Service):
         self._orders = itertools.count()
         self._tasks = TaskSet()
         self._wake = asyncio.Event()
-        self._used = 0
-        self._reserved = 0
-        self._disk_error: str | None = None
-        self._node, self._state_dir = config.node, config.state_dir
+        self._node = config.node
+        self._room = Room(config)
         self.configure(config)
 
     def configure(self, config: Config) -> None:
         """The config was reloaded."""
         self._config = config.inbox
         self._transports = config.transports
-        self._folder = MediaFolder(self._state_dir, config.inbox.media_dir, self._node)
-        self._wake.set()
+        self._room.configure(config)
+        self._hurry(lambda one: one.order in self._room.refused)
 
     def plan(self, message: Incoming) -> MediaPlan:
         """What the row of a message says about its file when it is stored."""
@@ -152,10 +147,10 @@ class MediaDownloads(Service):
 
     def problems(self) -> Iterator[Problem]:
         """A disk, or a limit, that keeps files from being stored."""
-        if self._disk_error is not None:
+        if (error := self._room.error) is not None:
             yield Problem(
                 ProblemKind.INBOX,
-                f"files of incoming messages cannot be stored: {self._disk_error}: make room; each is tried again for a day",
+                f"files of incoming messages cannot be stored: {error}: make room; each is tried again for a day",
             )
 
     # ---- inside
@@ -178,13 +173,13 @@ class MediaDownloads(Service):
         """Find what an earlier process left: messages that await their files, and files that no message has."""
         while True:
             try:
-                await asyncio.to_thread(self._folder.delete_parts)
-                paths = await asyncio.to_thread(self._folder.paths)
+                await asyncio.to_thread(self._room.folder.delete_parts)
+                paths = await asyncio.to_thread(self._room.folder.paths)
                 for start in range(0, len(paths), DELETED):
                     part = paths[start : start + DELETED]
                     known = await self._inbox.known_media(self._node, part)
-                    await asyncio.to_thread(self._folder.delete, [path for path in part if path not in known])
-                self._used = await asyncio.to_thread(self._folder.used)
+                    await self._room.delete([path for path in part if path not in known])
+                await self._room.count()
                 for name in await asyncio.to_thread(self._spool.held):
                     if (message := await asyncio.to_thread(self._spool.read, name)) is not None:
                         since = int(name[:20]) / 1e9
@@ -201,13 +196,14 @@ class MediaDownloads(Service):
             while self._awaited and self._awaited[0].at <= now and len(self._busy) < AT_ONCE:
                 one = heapq.heappop(self._awaited)
                 self._busy.add(one.message_id)
-                self._tasks.start(self._settle(one), self._failed)
+                self._tasks.start(self._settle(one), partial(self._failed, one))
             full = len(self._busy) >= AT_ONCE or not self._awaited
             await wait_for_event(self._wake, None if full else max(0.0, self._awaited[0].at - now))
             self._wake.clear()
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, one: _Awaited, error: Exception) -> None:
         log.error("a download failed", action="inbox_media", exc_info=error)
+        self._postpone(one)
 
     async def _settle(self, one: _Awaited) -> None:
         """One attempt, and what follows from it."""
@@ -240,14 +236,21 @@ class MediaDownloads(Service):
             if over:
                 self._discard(one)
                 return
-            one.at = time.monotonic() + PAUSES[min(one.failures, len(PAUSES) - 1)]
-            one.failures += 1
-            self._add(one)
+            if isinstance(error, NoRoomError):
+                self._room.refuse(one.order, error)
+            else:
+                self._room.forget(one.order)
+            self._postpone(one)
             return
         # If this fails, the row may be changed all the same: the file stays, and the next start deletes it if no message has it.
         if not await self._inbox.set_media(message, self._node, path=path):
-            self._used -= await asyncio.to_thread(self._folder.delete, [path])
+            await self._room.delete([path])
         self._discard(one)
+
+    def _postpone(self, one: _Awaited) -> None:
+        one.at = time.monotonic() + PAUSES[min(one.failures, len(PAUSES) - 1)]
+        one.failures += 1
+        self._add(one)
 
     async def _download(self, message: Incoming) -> str:
         """Download a message's file; returns its path. Raises NotDownloadedError."""
@@ -259,24 +262,17 @@ class MediaDownloads(Service):
         assert message.media.source is not None
         most = self._config.media_max_bytes
         size = min(most, message.media.size or most)
-        if self._used + self._reserved + size > self._config.media_total:
-            self._no_room(f"inbox.media_total ({self._config.media_total} bytes) is used up")
-        self._reserved += size
-        try:
-            path, bytes_ = await self._store(message, message.media, size)
-        finally:
-            self._reserved -= size
-        self._used += bytes_
-        return path
+        with self._room.reserve(size):
+            return await self._store(message, message.media, size)
 
-    async def _store(self, message: Incoming, media: IncomingMedia, most: int) -> tuple[str, int]:
-        """Its path and its bytes. Raises NotDownloadedError."""
+    async def _store(self, message: Incoming, media: IncomingMedia, most: int) -> str:
+        """Its path. Raises NotDownloadedError."""
         device = self._device_of(message.device_id)
         proxy = self._proxy(device)
-        file = await self._on_disk(self._folder.begin, most)
+        file = await self._room.on_disk(partial(self._room.folder.begin, most), needs=most)
 
         def add(data: bytes) -> Awaitable[None]:
-            return self._on_disk(_decode, content, file, data)
+            return self._room.on_disk(partial(_decode, content, file, data))
 
         content: SealedFile | PlainFile
         try:
@@ -288,7 +284,8 @@ class MediaDownloads(Service):
                 assert media.source is not None
                 content = SealedFile(media.source)
                 await fetch_sealed(self._transfer, media.source, proxy, most, add)
-            return await self._on_disk(_finish, content, file, media.mime_type), file.size
+            await self._room.on_disk(partial(_decode_rest, content, file))
+            return await self._room.store(partial(file.finish, media.mime_type), file.size)
         except WrongFileError as error:
             raise NotDownloadedError(f"what arrived {error}", final=True) from None
         finally:
@@ -314,20 +311,9 @@ class MediaDownloads(Service):
         config = self._transports.cloud_api
         return {"base": config.base, "version": config.version, **own}
 
-    async def _on_disk(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call in a thread what waits for the disk. Raises NotDownloadedError for what that refuses."""
-        try:
-            done = await end_in_thread(partial(call, *args, **kwargs))
-        except (OSError, UnsafeFileError) as error:
-            self._no_room(_describe(error, self._folder))
-        return done
-
-    def _no_room(self, why: str) -> NoReturn:
-        self._disk_error = why
-        raise NotDownloadedError(f"it cannot be stored: {why}", final=False)
-
     def _discard(self, one: _Awaited) -> None:
         """Nothing awaits it any more: its key goes, too."""
+        self._room.forget(one.order)
         if one.name is not None:
             try:
                 self._spool.delete(one.name)
@@ -339,8 +325,7 @@ class MediaDownloads(Service):
         while True:
             with self._step:
                 await self._delete_files()
-                if self._disk_error is not None:
-                    await self._look_for_room()
+                await self._look_for_room()
                 if time.monotonic() >= check_at:
                     check_at = time.monotonic() + CHECK
                     await self._look_for_lost()
@@ -350,23 +335,20 @@ class MediaDownloads(Service):
         """Delete the files of messages that are deleted. Raises DatabaseError."""
         while paths := await self._inbox.deleted_media(self._node, DELETED):
             try:
-                self._used -= await asyncio.to_thread(self._folder.delete, paths)
+                await self._room.delete(paths)
             except OSError as error:
                 log.error("files of messages cannot be deleted", action="inbox_media", error=str(error))
                 return
             await self._inbox.forget_deleted_media(self._node, paths)
 
     async def _look_for_room(self) -> None:
-        """Try all again, once the disk takes files and the limit is not reached."""
-        if self._used >= self._config.media_total:
-            return
+        """Attempt what found no room, once there is room for it."""
         try:
-            await asyncio.to_thread(self._folder.probe)
-        except (OSError, UnsafeFileError) as error:
-            self._disk_error = _describe(error, self._folder)
-            return
-        self._disk_error = None
-        self._hurry(lambda _: True)
+            await self._room.count()
+        except OSError as error:
+            log.error("files of messages cannot be counted", action="inbox_media", error=str(error))
+        if fits := await self._room.look():
+            self._hurry(lambda one: one.order in fits)
 
     async def _look_for_lost(self) -> None:
         """Keys whose messages are deleted, and messages whose keys are gone. Raises DatabaseError."""
@@ -388,10 +370,5 @@ def _decode(content: SealedFile | PlainFile, file: NewFile, data: bytes) -> None
     file.write(content.feed(data))
 
 
-def _finish(content: SealedFile | PlainFile, file: NewFile, mime_type: str | None) -> str:
+def _decode_rest(content: SealedFile | PlainFile, file: NewFile) -> None:
     file.write(content.finish())
-    return file.finish(mime_type)
-
-
-def _describe(error: OSError | UnsafeFileError, folder: MediaFolder) -> str:
-    return str(error) if isinstance(error, UnsafeFileError) else f"{folder.path}: {error.strerror}"

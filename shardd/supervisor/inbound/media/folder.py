@@ -81,11 +81,12 @@ class MediaFolder:
             raise
         return NewFile(self.path, folder, name, fd)
 
-    def probe(self) -> None:
-        """Write a file and delete it."""
+    def probe(self) -> int:
+        """Write a file and delete it; returns how many bytes of the disk files may take."""
         new = self.begin(1)
         try:
             new.write(b"x")
+            return _free(self.path)
         finally:
             new.abort()
 
@@ -192,8 +193,12 @@ class NewFile:
         os.close(self._folder)
 
 
-def _require_room(folder: int, size: int) -> None:
+def _free(place: int | Path) -> int:
     """The journals may be on the same disk: whoever writes to a device must not be able to stop the sending."""
-    disk = os.fstatvfs(folder)
-    if disk.f_bavail * disk.f_frsize < SPARE + size:
+    disk = os.statvfs(place)
+    return disk.f_bavail * disk.f_frsize - SPARE
+
+
+def _require_room(folder: int, size: int) -> None:
+    if _free(folder) < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
