@@ -211,13 +211,12 @@ class Pairing:
             self.remarks.append(f"the old session is not ended: {error}")
 
     async def _unlink(self, context: SessionContext, device: DeviceRow, session: str) -> str | None:
-        """Unlink a session; what is left to do by hand when WhatsApp cannot be reached."""
+        """Unlink a session; returns what may be lost, or what is left to do by hand when WhatsApp cannot be reached."""
         try:
-            await context.unlink(device, session)
+            return await context.unlink(device, session)
         except SharddError as error:
             await forget_session(context.store, session)
             return f"remove the linked device shardd on the phone of +{number_of(session)} yourself: {error}"
-        return None
 
     def _show(self, event: PairingEvent) -> None:
         try:

@@ -69,10 +69,10 @@ class SessionContext:
         """The proxy of the device's connections."""
         return device.proxy or self.config.transports.whatsapp.proxy
 
-    async def unlink(self, device: DeviceRow, session: str) -> None:
-        """End a session of a device at WhatsApp; the device's client must be closed. Raises SharddError."""
+    async def unlink(self, device: DeviceRow, session: str) -> str | None:
+        """End a session of a device at WhatsApp; returns a remark. The device's client must be closed. Raises SharddError."""
         hearing, proxy = self.hearing(device), self.proxy_of(device)
-        await unlink(self.store, session, hearing, pgbouncer=self.pgbouncer, proxy=proxy)
+        return await unlink(self.store, session, hearing, pgbouncer=self.pgbouncer, proxy=proxy)
 
     def hearing(self, device: DeviceRow) -> Hearing:
         """What becomes of the messages to a device that no worker has open."""
@@ -151,12 +151,13 @@ async def logout(device_id: str, forget: bool, yes: bool, config: Config) -> Non
                 raise PairingError(f"device {device_id} is being paired by another process right now")
             if not await context.sessions.unbind(device_id, device.session, "logged out by an operator"):
                 raise UsageError(f"device {device_id} was changed meanwhile; see: shardd device show {device_id}")
+            remark = None
             try:
                 await context.close_client(device_id)
                 if forget:
                     await forget_session(context.store, device.session)
                 else:
-                    await context.unlink(device, device.session)
+                    remark = await context.unlink(device, device.session)
             except BaseException as error:
                 # Also on ^C: a session that has not ended remains the device's.
                 await context.sessions.restore(device)
@@ -168,4 +169,6 @@ async def logout(device_id: str, forget: bool, yes: bool, config: Config) -> Non
         if forget
         else f"is logged out of +{number}"
     )
+    if remark is not None:
+        say(remark, err=True)
     say(f"device {device_id} {done}; pair it again: shardd device pair {device_id}")

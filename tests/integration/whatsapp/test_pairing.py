@@ -145,6 +145,21 @@ async def test_a_session_that_cannot_be_unlinked_is_kept(store: str, device: dic
 
 
 @pytest.mark.usefixtures("trusting")
+async def test_a_session_is_kept_until_all_that_waited_for_it_is_there(
+    store: str, whatsapp: ServerProcess, device: dict[str, Any], hearing: Hearing
+) -> None:
+    whatsapp.control.settings(backlog_delay=3600)
+    number = device["session"].partition(":")[0]
+    with pytest.raises(SharddError, match=r"did not all arrive within 0\.5 seconds; what did is kept, so try again"):
+        await unlink(store, device["session"], hearing, proxy=device["proxy"], patience=0.5)
+    assert await stored(store, number) == [device["session"]]
+    assert whatsapp.control.events("logout", device=number) == []
+    whatsapp.control.settings(backlog_delay=0)
+    assert await unlink(store, device["session"], hearing, proxy=device["proxy"]) is None
+    assert await stored(store, number) == []
+
+
+@pytest.mark.usefixtures("trusting")
 async def test_a_session_whose_messages_could_not_be_kept_is_not_opened(
     store: str, whatsapp: ServerProcess, device: dict[str, Any], hearing: Hearing
 ) -> None:

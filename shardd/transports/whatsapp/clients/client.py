@@ -38,7 +38,7 @@ from shardd.transports.whatsapp.clients.recent import RecentMessages, unanswered
 from shardd.transports.whatsapp.messages import failures
 from shardd.transports.whatsapp.messages.copies import Copies
 from shardd.transports.whatsapp.messages.failures import Failure, RestrictionReport
-from shardd.transports.whatsapp.messages.incoming import Backlog
+from shardd.transports.whatsapp.messages.incoming import COMPLETE, Backlog
 from shardd.urls import scrub_urls
 
 log = get_logger(__name__)
@@ -199,9 +199,9 @@ class Client:
         """Wait, for a bounded time, until the listener has the messages that arrived before the login."""
         await self._backlog.wait()
 
-    async def heard_all(self) -> None:
-        """As `caught_up`, for as long as the messages take that arrived before the login."""
-        await self._backlog.wait_for_end()
+    async def heard_all(self, timeout: float = COMPLETE) -> bool:
+        """As `caught_up`, for up to `timeout` seconds; False: more may come. True also if the client has failed meanwhile."""
+        return await self._backlog.wait_for_end(timeout)
 
     async def probe(self, timeout: float) -> bool:
         """Whether the server answers: one small round trip, bounded by `timeout` seconds."""

@@ -1,7 +1,8 @@
 """Unlinking: log a session out at WhatsApp, so that the phone no longer lists it, and delete it from the store.
 
 It runs in a child process with a client of its own: the worker must have closed the device's before. Its login is the last
-chance to hear what waited for the device (`hearing`): the session is not ended if these messages cannot be kept.
+chance to hear what waited for the device (`hearing`): the session is not ended before all of it is there and kept. What is
+lost in the moment between the logout and the end of the client is reported as a remark.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ from shardd.transports.whatsapp.sessions.dsn import library_dsn
 from shardd.transports.whatsapp.sessions.store import SessionStore
 
 MODULE: Final = "shardd.transports.whatsapp.linking.unlinking"
-TIMEOUT: Final = 100.0
+TIMEOUT: Final = 150.0
 CONNECT_TIMEOUT: Final = 20.0
+PATIENCE: Final = 60.0
+"""Seconds for the messages that waited for the device: some hundreds on a slow disk."""
+CLOSE_TIMEOUT: Final = 40.0
+NOT_CLOSED: Final = "what people wrote to the device in the last moment may be lost: its client did not end"
 
 
 async def unlink(
@@ -32,10 +37,12 @@ async def unlink(
     pgbouncer: bool = False,
     proxy: str | None = None,
     timeout: float = TIMEOUT,
-) -> None:
-    """Log a session out and delete it. A session that WhatsApp has ended already is only deleted.
+    patience: float = PATIENCE,
+) -> str | None:
+    """Log a session out and delete it; returns why messages to it may be lost. One that WhatsApp has ended is only deleted.
 
-    Raises SharddError when the logout fails; the session is kept then (`forget_session` deletes it all the same).
+    `patience`: seconds for the messages that waited for the device. Raises SharddError when the logout fails; the session is
+    kept then (`forget_session` deletes it all the same).
     """
     request = {
         "dsn": sessions_dsn,
@@ -43,10 +50,13 @@ async def unlink(
         "jid": jid,
         "proxy": proxy,
         "hearing": asdict(hearing),
+        "patience": patience,
     }
     event = [event async for event in oneshot.converse(MODULE, request, timeout=timeout)][-1]
     if event["event"] != "unlinked":
         raise SharddError(f"session {jid} could not be logged out: {event['reason']}")
+    remark: str | None = event.get("reason")
+    return remark
 
 
 async def forget_session(sessions_dsn: str, jid: str) -> None:
@@ -120,7 +130,9 @@ async def _unlink(request: dict[str, Any], report: oneshot.Report) -> None:
     )
     try:
         await client.open(CONNECT_TIMEOUT)
-        await client.heard_all()
+        if not await client.heard_all(request["patience"]):
+            text = f"what people wrote to the device did not all arrive within {request['patience']:g} seconds"
+            raise SharddError(f"{text}; what did is kept, so try again for the rest")
         if losses.texts:
             raise SharddError("; ".join(losses.texts))
         await client.call(client.handle.logout, CONNECT_TIMEOUT)
@@ -130,9 +142,9 @@ async def _unlink(request: dict[str, Any], report: oneshot.Report) -> None:
     except (NeonizeError, TimeoutError) as error:
         raise SharddError(str(error) or "WhatsApp did not answer") from None
     finally:
-        await asyncio.wait([asyncio.ensure_future(client.close())], timeout=CONNECT_TIMEOUT)
+        _, unclosed = await asyncio.wait([asyncio.ensure_future(client.close())], timeout=CLOSE_TIMEOUT)
     await store.delete_session(request["jid"])
-    report({"event": "unlinked"})
+    report({"event": "unlinked", "reason": "; ".join(losses.texts) or (NOT_CLOSED if unclosed else None)})
 
 
 if __name__ == "__main__":

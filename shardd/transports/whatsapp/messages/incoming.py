@@ -266,9 +266,9 @@ class Backlog:
         self._over.set()
         self._complete.set()
 
-    async def wait_for_end(self) -> None:
-        """Wait until all have arrived, however many: for whoever has nothing else to do."""
-        await wait_for_event(self._complete, COMPLETE)
+    async def wait_for_end(self, timeout: float = COMPLETE) -> bool:
+        """Wait until all have arrived; False: they have not within `timeout` seconds."""
+        return await wait_for_event(self._complete, timeout)
 
     async def wait(self) -> None:
         """Wait until all have arrived or the time for it is up; returns at once when called again."""
