@@ -13,6 +13,7 @@ writes to a device must not be able to stop the sending.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import itertools
 import os
@@ -42,6 +43,8 @@ OPT_OUT: Final = ".stop"
 """Ending of the file of an opt-out, which must be in force before it is stored."""
 HELD: Final = ".media"
 """Ending of the file of a message that is stored, and whose own file is to be downloaded."""
+MANY: Final = 16
+"""More messages than this are synced together, with whatever else that file system has to write."""
 _NAME: Final = re.compile(rf"[0-9]{{20}}-[0-9]+-[0-9]+({re.escape(OPT_OUT)})?")
 
 _encoder = msgspec.json.Encoder()
@@ -61,17 +64,21 @@ class IncomingSpool:
         return self.keep_all([message])[0]
 
     def keep_all(self, messages: Sequence[Incoming]) -> list[str]:
-        """Write these, as `keep` does. Raises OSError, UnsafeFileError: then those that can be written are there."""
+        """Write these, as `keep` does. Raises OSError, UnsafeFileError: then those that can be written are there.
+
+        A part of a history has thousands, and the thread that writes them has the next opt-out to write, too.
+        """
+        together = len(messages) > MANY
         names = []
         error: OSError | UnsafeFileError | None = None
         for message in messages:
             try:
-                names.append(self._write_file(message))
+                names.append(self._write_file(message, sync=not together))
             except (OSError, UnsafeFileError) as failed:
                 error = failed
         try:
             if names:
-                self._sync_folder()
+                self._sync_folder(together=together)
         except (OSError, UnsafeFileError) as failed:
             error = failed
         if error is not None:
@@ -109,7 +116,7 @@ class IncomingSpool:
         """Where the files are."""
         return self._state_dir / FOLDER
 
-    def _write_file(self, message: Incoming, name: str | None = None) -> str:
+    def _write_file(self, message: Incoming, name: str | None = None, *, sync: bool = True) -> str:
         name = name or f"{time.time_ns():020d}-{os.getpid()}-{next(_numbers)}{OPT_OUT if message.opt_out else ''}"
         path = f"{FOLDER}/{name}"
         fd = open_file(self._state_dir, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -117,7 +124,8 @@ class IncomingSpool:
             if not message.opt_out:
                 _require_room(fd)
             _write(fd, checked_line(_encoder.encode(message)))
-            os.fsync(fd)
+            if sync:
+                os.fsync(fd)
         except OSError:
             (self._state_dir / path).unlink()
             raise
@@ -125,11 +133,14 @@ class IncomingSpool:
             os.close(fd)
         return name
 
-    def _sync_folder(self) -> None:
-        """The names of files are in the folder, which is a file of its own."""
+    def _sync_folder(self, *, together: bool) -> None:
+        """The names of files are in the folder, which is a file of its own. `together`: with the files, which are not synced."""
         folder = open_folder(self._state_dir, FOLDER)
         try:
-            os.fsync(folder)
+            if together:
+                _sync_file_system(folder)
+            else:
+                os.fsync(folder)
         finally:
             os.close(folder)
 
@@ -200,6 +211,13 @@ def _require_room(fd: int) -> None:
     disk = os.fstatvfs(fd)
     if disk.f_bavail * disk.f_frsize < SPARE:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _sync_file_system(fd: int) -> None:
+    """syncfs(2), which Python does not have: everything on the file system of a descriptor; reports errors since Linux 5.8."""
+    if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -44,6 +44,36 @@ def test_what_is_written_by_many_threads_is_read_in_its_order(tmp_path: Path) ->
     assert spool.names() == []
 
 
+def test_a_part_of_a_history_is_synced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    fsync, file_system = os.fsync, incoming_spool._sync_file_system
+
+    def sync_file(fd: int) -> None:
+        synced.append("file")
+        fsync(fd)
+
+    def sync_all(fd: int) -> None:
+        assert len(spool.names()) == 1000  # all are written by then
+        synced.append("file system")
+        file_system(fd)
+
+    monkeypatch.setattr(os, "fsync", sync_file)
+    monkeypatch.setattr(incoming_spool, "_sync_file_system", sync_all)
+    spool = IncomingSpool(tmp_path)
+    messages = [message(number) for number in range(1000)]
+    names = spool.keep_all(messages)
+    assert synced == ["file system"]
+    assert [spool.read(name) for name in names] == messages
+
+    spool.keep_all(messages[:2])
+    assert synced == ["file system", "file", "file", "file"]  # the last one is the folder
+
+
+def test_an_error_of_the_sync_of_many_is_raised() -> None:
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        incoming_spool._sync_file_system(-1)
+
+
 def test_the_name_shows_an_opt_out(tmp_path: Path) -> None:
     spool = IncomingSpool(tmp_path)
     assert [spool.keep(message(opt_out=True)).endswith(OPT_OUT), spool.keep(message()).endswith(OPT_OUT)] == [
