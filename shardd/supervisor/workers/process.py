@@ -38,6 +38,8 @@ ABORT_GRACE: Final = 2.0
 """Seconds between SIGABRT, which makes a worker print its stacks, and SIGKILL."""
 OUT_OF_SYNC_GRACE: Final = 5.0
 """Seconds that a worker whose messages cannot be decoded gets to finish what has started."""
+CLOSE_GRACE: Final = 20.0
+"""Seconds beyond a drain in which a worker ends: its clients still have to store what WhatsApp was told they have received."""
 EOF_GRACE: Final = 5.0
 """Seconds from its death to the end of its channel, at most; a child of its own may still hold the socket."""
 CLOSE_TIMEOUT: Final = 60.0
@@ -180,7 +182,7 @@ class WorkerProcess:
         self._disconnected = True
         # It still receives: what has started may end, and is in its journal then.
         self.send(ipc.Drain(timeout=OUT_OF_SYNC_GRACE))
-        asyncio.get_running_loop().call_later(OUT_OF_SYNC_GRACE + ABORT_GRACE, self.kill)
+        asyncio.get_running_loop().call_later(OUT_OF_SYNC_GRACE + CLOSE_GRACE, self.kill)
 
     def disconnected(self) -> None:
         """Everything that it sent has arrived. Its death is noticed through the pidfd."""

@@ -14,7 +14,7 @@ from shardd.backoff import Breaker, full_jitter
 from shardd.config import SupervisorConfig
 from shardd.logs import get_logger
 from shardd.states import ALONE_FROM, SHARD_TRANSITIONS, ShardState
-from shardd.supervisor.workers.process import WorkerProcess
+from shardd.supervisor.workers.process import CLOSE_GRACE, WorkerProcess
 
 log = get_logger(__name__)
 
@@ -108,11 +108,11 @@ class Shard:
             self.last_error = None
 
     def drain(self, intent: Intent, timeout: float, now: float) -> None:
-        """Its worker was told to finish; it is killed `timeout` seconds and a grace later."""
+        """Its worker was told to finish; it is killed `timeout` seconds and `CLOSE_GRACE` later."""
         if self.state in (ShardState.STARTING, ShardState.RUNNING):
             self.move("drain")
         self.intent = intent
-        self.kill_at = now + timeout + 5.0
+        self.kill_at = now + timeout + CLOSE_GRACE
 
     def died(self, how: str, *, now: float) -> None:
         """Its worker is gone."""

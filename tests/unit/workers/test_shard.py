@@ -8,6 +8,7 @@ from shardd.config import SupervisorConfig
 from shardd.states import ShardState
 from shardd.supervisor.workers.process import WorkerProcess
 from shardd.supervisor.workers.shard import Intent, Shard
+from shardd.transports.whatsapp.clients import draining
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,11 @@ def test_a_death_that_a_job_is_to_blame_for_makes_no_later_worker_careful_and_no
         assert shard.careful is careful
     assert shard.crashes_in_a_row == 2
     assert shard.restarts == 5
+
+
+def test_a_worker_is_not_killed_while_its_clients_store_what_they_have_received() -> None:
+    shard = Shard(0, SupervisorConfig(), epoch=1, state=ShardState.RUNNING)
+    shard.drain("stop", 30.0, now=100.0)
+    assert shard.kill_at is not None
+    # A second for sends that are cancelled, one to disconnect, two to stop the library.
+    assert shard.kill_at - (100.0 + 30.0) >= draining.TIMEOUT + 4.0
