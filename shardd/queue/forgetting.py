@@ -36,13 +36,17 @@ class Forgotten:
     addresses: list[str]
     """All that were known of these persons."""
     entries: int
-    """On the list, in its log, in the map of addresses and the contacts of device groups."""
+    """On the list, in its log, in the map of addresses, the contacts of device groups and the states of devices."""
     messages: int
     """That they wrote."""
     ended: int
     """Jobs that had not started."""
     jobs: int
     events: int
+    quotes: int
+    """Jobs for groups that quoted them."""
+    spellings: list[str]
+    """The digits by which texts and files may name them."""
     in_flight: int
     """Jobs that have not ended yet, so that they are not erased."""
 
@@ -80,7 +84,7 @@ class Progress:
     done: list[str] = field(default_factory=list)
     """Those of `STEPS` that are complete."""
     counts: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("entries", "messages", "ended", "jobs", "events"), 0)
+        default_factory=lambda: dict.fromkeys(("entries", "messages", "ended", "jobs", "events", "quotes"), 0)
     )
     """Rows that were erased, by the fields of `Forgotten`."""
 
@@ -120,13 +124,15 @@ class Forgetting(Statements):
         await work.erase_events(everybody, jobs)
         work.complete(1)
         await work.erase_messages(everybody)
+        await work.erase_quotes(everybody)
         work.complete(2)
         await work.erase_jobs(everybody, jobs)
         work.complete(3)
         await work.finish(everybody)
         work.complete(4)
         left = await work.find("live_jobs_of_person", "waiting jobs", everybody)
-        return Forgotten(addresses=everybody, in_flight=len(left), **work.progress.counts)
+        spellings = await self._database.value("spellings_of_person", {"addresses": everybody})
+        return Forgotten(addresses=everybody, spellings=spellings, in_flight=len(left), **work.progress.counts)
 
     async def since(self, address: str) -> ForgottenSince | None:
         """When the person with this address was forgotten; None: they were not."""
@@ -225,6 +231,10 @@ class _Work(Statements):
             if part["ids"]:
                 self.progress.counts["messages"] += await self._database.value("erase_messages", {"ids": part["ids"]})
             after = part["last"]
+
+    async def erase_quotes(self, addresses: list[str]) -> None:
+        """After the messages: from then on, no new job can quote them."""
+        self.progress.counts["quotes"] += await self._database.value("erase_quotes", {"addresses": addresses})
 
     async def erase_jobs(self, addresses: list[str], jobs: list[int]) -> None:
         self._begin("finished jobs", "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg
 
 from tests.fixtures.whatsapp_fleet import Fleet
@@ -56,6 +58,60 @@ async def test_a_forgotten_person_gets_nothing_until_they_write_start(fleet: Fle
         for message in fleet.server.control.messages()
         if "secret" in message.text and message.text != "a secret"
     ]
+
+
+async def test_other_forms_of_the_number_quotes_in_groups_and_states_of_devices_go_too(fleet: Fleet) -> None:
+    (phone,) = fleet.add(1)
+    person, new = fleet.stranger(), fleet.stranger()
+    dialled, listed = "525512345678", "5215512345678"
+    group = fleet.server.control.create_group("friends", [phone.number, person])
+    daemon = fleet.daemon(inbox={"include": ["groups"]})
+    shardd = Command(daemon.config_file)
+    await daemon.start()
+    inserted = (
+        "INSERT INTO shardd.jobs (device_id, recipient, body, reference, dedupe_key) "
+        "VALUES (%s, %s, 'hi', %s, %s) RETURNING id"
+    )
+    (row,) = fleet.rows(inserted, phone.id, f"+{listed}", f"customer {listed}", "order of 55-1234-5678")
+    await fleet.job_is(row["id"], "sent")
+    inbox = daemon.state_dir / "inbox"
+    inbox.mkdir(mode=0o700, exist_ok=True)
+    (inbox / "00-1-1.damaged").write_text(f"half of a message of +{listed}")
+    fleet.server.control.write(phone.name, person, "I live in Elm street", group=group)
+    (message,) = await fleet.until(lambda: fleet.rows("SELECT id FROM shardd.messages"))
+    reply = "INSERT INTO shardd.jobs (reply_to, body) VALUES (%s, %s) RETURNING id"
+    (sent,) = fleet.rows(reply, message["id"], "to all")
+    await fleet.job_is(sent["id"], "sent")
+    await shardd("device", "pause", phone.id)
+    (waits,) = fleet.rows(reply, message["id"], "to all later")
+
+    async def forget(*numbers: str) -> dict[str, Any]:
+        done: dict[str, Any] = (await shardd("opt-out", "forget", *numbers, "--yes", "--json")).json
+        tables = ("jobs", "archive", "messages", "outbox", "devices", "dedupe_keys", "same_person")
+        pattern = "|".join([*done["spellings"], "55-1234", "Elm street"])
+        found = [table for table in tables if fleet.rows(f"SELECT 1 FROM shardd.{table} t WHERE t::text ~ %s", pattern)]
+        assert found == []
+        return done
+
+    done = await forget(f"+{person}", f"+{dialled}")
+    assert {person, dialled, listed} <= set(done["spellings"])
+    assert (done["quotes"], done["jobs"], done["files"], done["in_flight"]) == (2, 1, 1, 0)
+    (late,) = fleet.rows(inserted, phone.id, f"+{dialled}", f"customer {listed}", f"again {listed}")
+    assert (fleet.job(late["id"])["state"], fleet.job(late["id"])["reference"]) == ("opted_out", None)
+    # What waits for the group is sent, without the quote.
+    await shardd("device", "resume", phone.id)
+    await fleet.job_is(waits["id"], "sent")
+    (first,), (second,) = fleet.seen("to all"), fleet.seen("to all later")
+    assert (first.quoted_id != "", second.quoted_id) == (True, "")
+
+    fleet.server.control.restrict(phone.number, 3600)
+    refused = fleet.send(phone, "to somebody new", new)
+    await fleet.device_is(phone, "restricted")
+    assert new not in str(fleet.rows("SELECT d::text FROM shardd.devices d"))
+    assert new not in str(fleet.rows("SELECT detail FROM shardd.outbox WHERE kind = 'device.state'"))
+    await forget(f"+{new}")
+    assert fleet.job(refused)["recipient"] == "forgotten"
+    assert await daemon.stop() == 0
 
 
 async def test_what_is_left_of_an_interrupted_erasure_is_said_and_erased_later(fleet: Fleet) -> None:

@@ -32,6 +32,20 @@ WAIT: Final = 30.0
 SHOW_EVERY: Final = 5.0
 """Seconds between lines about the progress."""
 CONTINUE: Final = "shardd opt-out forget, without a number, continues it"
+NOT_SEARCHED: Final = (
+    "jobs to other people and to groups, but for quotes of what they wrote",
+    "messages of other people, but for those that have a number or hidden id of theirs",
+    "names of campaigns, devices and device groups",
+    "keys of programs with their name, or with their number without its area code",
+)
+"""Where something of them may be left in the database."""
+NOT_REACHED: Final = (
+    "backups, logs and journals",
+    "what programs and webhooks have read",
+    "the contacts in the sessions of devices",
+    "the copies of WhatsApp, the platforms and the phones",
+)
+"""Where something of them may be left outside of what this erases."""
 RECEIPTS: Final = "receipts.spool"
 """The file in the state folder with receipts that are not stored yet."""
 
@@ -46,8 +60,8 @@ def forget(*, recipients: tuple[str, ...], yes: bool, as_json: bool, config: Con
 
     Number, names and texts go from the jobs, the inbox, the events, the list and its log. Only keyed hashes of their addresses
     stay, so that nothing is sent to them. Jobs that wait end as opted_out. It cannot be undone; repeating it erases what came
-    since. Without NUMBER, it continues what was interrupted. Not erased: backups, logs, journals, WhatsApp's own copies, the
-    sessions' contacts, and the state folders of other nodes, which it names.
+    since. Without NUMBER, it continues what was interrupted. It ends with what it does not search or reach: among other things
+    jobs to other people that mention them, backups, logs, and the state folders of other nodes.
     """
     spelling = Spelling(config)
     addresses = sorted({spelling.address(name) for name in read_names(recipients)})
@@ -66,9 +80,11 @@ def forget(*, recipients: tuple[str, ...], yes: bool, as_json: bool, config: Con
         if not shown.ended:
             say(_interrupted(shown.progress), err=True)
         raise
-    files = _erase_files(config.state_dir, done.addresses)
+    files = _erase_files(config.state_dir, done.spellings)
     if as_json:
-        print_json({**asdict(done), **asdict(files), "not_reached": others})
+        print_json(
+            {**asdict(done), **asdict(files), "not_reached": others, "not_erased": [*NOT_SEARCHED, *NOT_REACHED]}
+        )
     else:
         say(
             f"forgotten: {count(len(done.addresses), 'address', 'addresses')}. Erased: {_erased(asdict(done))}, "
@@ -76,6 +92,8 @@ def forget(*, recipients: tuple[str, ...], yes: bool, as_json: bool, config: Con
         )
         for line in (*_left(files), *map(_other_node, others)):
             say(line)
+        say(f"not searched: {'; '.join(NOT_SEARCHED)}")
+        say(f"not reached: {'; '.join(NOT_REACHED)}")
     if done.in_flight:
         raise SharddError(
             f"{count(done.in_flight, 'job')} to them had started and not ended: run this again when "
@@ -138,9 +156,9 @@ class _Files:
     """Why some could not be read."""
 
 
-def _erase_files(folder: Path, addresses: list[str]) -> _Files:
+def _erase_files(folder: Path, spellings: list[str]) -> _Files:
     """Delete incoming messages of these people that could not be stored, and look for those that will be."""
-    digits = [address.partition("@")[0].encode() for address in addresses]
+    digits = [spelling.encode() for spelling in spellings]
     spool = IncomingSpool(folder)
     deleted = 0
     waiting: list[str] = []

@@ -137,6 +137,7 @@ CREATE INDEX jobs_held ON shardd.jobs (producer, order_group, id) WHERE held;
 CREATE INDEX jobs_order ON shardd.jobs (producer, order_group, id) WHERE order_group IS NOT NULL;
 CREATE INDEX jobs_foremost ON shardd.jobs (producer, order_group) WHERE order_group IS NOT NULL AND NOT held;
 CREATE INDEX jobs_campaign ON shardd.jobs (campaign, id) WHERE campaign IS NOT NULL;
+CREATE INDEX jobs_quoted ON shardd.jobs ((quote ->> 'sender')) WHERE quote IS NOT NULL;
 CREATE INDEX jobs_reference ON shardd.jobs (reference, producer) WHERE reference IS NOT NULL;
 
 -- Until when the pace of its device, or a backoff, keeps a lane from sending, as the node that serves it recorded: waits that are short
@@ -227,6 +228,7 @@ CREATE INDEX archive_order ON shardd.archive (producer, order_group, id) WHERE o
 CREATE INDEX archive_campaign ON shardd.archive (campaign, settled_at) INCLUDE (state) WHERE campaign IS NOT NULL;
 CREATE INDEX archive_unreadable ON shardd.archive (unreadable_at) WHERE unreadable_at IS NOT NULL;
 CREATE INDEX archive_resend ON shardd.archive (resend_at) WHERE resend_at IS NOT NULL;
+CREATE INDEX archive_quoted ON shardd.archive ((quote ->> 'sender')) WHERE quote IS NOT NULL;
 CREATE INDEX archive_reference ON shardd.archive (reference, producer) WHERE reference IS NOT NULL;
 
 -- Creates the partitions of this month and the next two. Called at every start and every minute; rows of a month without a partition go

@@ -2,18 +2,57 @@
 -- are stored; then large tables are read in parts, each in a transaction of its own; last goes what connects the addresses of a person.
 -- So it may be interrupted anywhere and repeated, which erases what is left and what came since.
 
--- Whether a short text has one of these addresses in it, or a long one has one of them as it is written here.
-CREATE FUNCTION shardd.names_one_of(words text, addresses text[]) RETURNS boolean LANGUAGE sql IMMUTABLE
-    RETURN EXISTS (SELECT FROM unnest(addresses) address
-                    WHERE strpos(words, split_part(address, '@', 1)) > 0
-                       OR length(words) <= 200 AND strpos(regexp_replace(words, '[^0-9]', '', 'g'), split_part(address, '@', 1)) > 0);
+-- The digits by which texts may name these persons: their addresses, the other forms of their numbers, and both with the 0 that is dialled
+-- within a country. `local_codes`: calling codes of which numbers may lack the code (and the 0); NULL: all that remain long enough to be
+-- recognised.
+CREATE FUNCTION shardd.spellings(addresses text[], local_codes text[] DEFAULT '{}') RETURNS text[]
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH given AS (
+        SELECT address FROM unnest(addresses) address
+        UNION SELECT n.address FROM unnest(addresses) address CROSS JOIN LATERAL shardd.read_number(address) n WHERE n.address IS NOT NULL
+    ), numbers AS (
+        SELECT c.*, substr(g.address, length(c.code) + 1) AS local
+          FROM given g JOIN shardd.country_codes c ON c.code IN (left(g.address, 1), left(g.address, 2), left(g.address, 3))
+         WHERE g.address ~ '^[0-9]+$'
+    ), forms AS (
+        SELECT code, local FROM numbers
+        UNION
+        -- What read_number makes this address of, for all digits that it may have cut.
+        SELECT code, other
+          FROM numbers
+         CROSS JOIN LATERAL generate_series(0, (10 ^ form_cut)::integer - 1) AS was
+         CROSS JOIN LATERAL (SELECT left(local, form_at) || CASE WHEN form_cut > 0 THEN lpad(was::text, form_cut, '0') ELSE '' END
+                                    || substr(local, form_at + length(form_add) + 1)) AS e(other)
+         WHERE substr(local, form_at + 1, length(form_add)) = form_add AND other ~ form
+        UNION
+        -- Mobile numbers of Argentina as they are dialled there: 15 after the area code, which has two to four digits.
+        SELECT code, substr(local, 2, area) || '15' || substr(local, 2 + area) FROM numbers CROSS JOIN generate_series(2, 4) area
+         WHERE code = '54' AND local ~ '^9[0-9]{10}$'
+    )
+    SELECT coalesce(array_agg(DISTINCT spelling), '{}')
+      FROM (SELECT split_part(address, '@', 1) FROM given
+            UNION ALL SELECT code || local FROM forms
+            UNION ALL SELECT code || '0' || local FROM forms
+            UNION ALL SELECT local FROM forms WHERE CASE WHEN local_codes IS NULL THEN length(local) >= 6 ELSE code = ANY (local_codes) END
+           ) AS e(spelling)
+$$;
+
+-- Whether a text has one of these spellings in it as it is written here; in a short one, whatever separates the digits.
+CREATE FUNCTION shardd.names_one_of(words text, spellings text[]) RETURNS boolean LANGUAGE sql IMMUTABLE
+    RETURN EXISTS (SELECT FROM (SELECT CASE WHEN length(words) <= 200 THEN regexp_replace(words, '[^0-9]', '', 'g') END) AS e(digits)
+                    CROSS JOIN unnest(spellings) spelling WHERE strpos(words, spelling) > 0 OR strpos(digits, spelling) > 0);
+
+-- Whether a recipient, as it was written, is one of these spellings.
+CREATE FUNCTION shardd.is_one_of(recipient text, spellings text[]) RETURNS boolean LANGUAGE sql IMMUTABLE
+    RETURN split_part(recipient, '@', 1) = ANY (spellings)
+        OR ltrim(regexp_replace(regexp_replace(recipient, '([.:][0-9]+)*@.*$', ''), '[^0-9]', '', 'g'), '0') = ANY (spellings);
 
 -- What remains of a new job for a person who is forgotten: that there was one, of which device and campaign. Of the producer's keys, those
 -- without the number in them.
 CREATE FUNCTION shardd.without_person(job shardd.jobs) RETURNS shardd.jobs
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    addresses text[] := array[job.address, coalesce(job.number, job.address)];
+    theirs text[] := shardd.spellings(array[job.address, coalesce(job.number, job.address)], NULL);
 BEGIN
     job.recipient := 'forgotten';
     job.address := 'forgotten';
@@ -25,9 +64,9 @@ BEGIN
     job.details := NULL;
     job.quote := NULL;
     job.metadata := NULL;
-    job.reference := CASE WHEN NOT shardd.names_one_of(job.reference, addresses) THEN job.reference END;
-    job.dedupe_key := CASE WHEN NOT shardd.names_one_of(job.dedupe_key, addresses) THEN job.dedupe_key END;
-    job.order_group := CASE WHEN NOT shardd.names_one_of(job.order_group, addresses) THEN job.order_group END;
+    job.reference := CASE WHEN NOT shardd.names_one_of(job.reference, theirs) THEN job.reference END;
+    job.dedupe_key := CASE WHEN NOT shardd.names_one_of(job.dedupe_key, theirs) THEN job.dedupe_key END;
+    job.order_group := CASE WHEN NOT shardd.names_one_of(job.order_group, theirs) THEN job.order_group END;
     RETURN job;
 END $$;
 
@@ -90,8 +129,12 @@ CREATE FUNCTION shardd.erase_events(addresses text[], jobs bigint[], after_xid x
                                     OUT last_xid xid8, OUT last_id bigint, OUT looked bigint, OUT erased bigint)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    -- What names_one_of may find: it is called for few rows, because a call costs more than everything else here.
-    pattern text := (SELECT string_agg(DISTINCT split_part(address, '@', 1), '|') FROM unnest(addresses) address);
+    anywhere   text[] := shardd.spellings(addresses);
+    recipients text[] := shardd.spellings(addresses, shardd.codes_of_opt_out());
+    in_keys    text[] := shardd.spellings(addresses, NULL);
+    -- What the functions may find: they are called for few rows, because a call costs more than everything else here.
+    pattern       text := array_to_string(anywhere, '|');
+    of_recipients text := array_to_string(recipients, '|');
 BEGIN
     SELECT p.xid, p.id, p.looked INTO last_xid, last_id, looked
       FROM (SELECT e.xid, e.id, count(*) OVER () AS looked
@@ -100,26 +143,29 @@ BEGIN
     PERFORM set_config('shardd.maintains_outbox', 'yes', true);
     UPDATE shardd.outbox o
        SET recipient = CASE WHEN o.job_id IS NOT NULL THEN 'forgotten' END, metadata = NULL, message_id = NULL,
-           reference = CASE WHEN NOT shardd.names_one_of(o.reference, addresses) THEN o.reference END,
-           error = CASE WHEN shardd.names_one_of(o.error, addresses) THEN 'forgotten' ELSE o.error END,
-           detail = CASE WHEN o.job_id IS NULL THEN jsonb_build_object('device_id', o.device_id, 'forgotten', true) END
+           reference = CASE WHEN NOT shardd.names_one_of(o.reference, in_keys) THEN o.reference END,
+           error = CASE WHEN shardd.names_one_of(o.error, in_keys) THEN 'forgotten' ELSE o.error END,
+           detail = CASE WHEN o.kind = 'device.state' THEN o.detail || '{"reason": "forgotten"}'
+                         WHEN o.job_id IS NULL THEN jsonb_build_object('device_id', o.device_id, 'forgotten', true) END
      WHERE (o.xid, o.id) > (after_xid, after_id) AND (o.xid, o.id) <= (last_xid, last_id)
        AND CASE WHEN o.job_id IS NOT NULL
                 THEN o.recipient IS DISTINCT FROM 'forgotten'
-                     AND (o.job_id = ANY (jobs) OR (o.recipient ~ pattern OR o.recipient ~ '[0-9][^0-9]+[0-9]')
-                                                   AND shardd.names_one_of(o.recipient, addresses))
+                     AND (o.job_id = ANY (jobs) OR (o.recipient ~ of_recipients OR o.recipient ~ '[0-9][^0-9]+[0-9]')
+                                                   AND shardd.is_one_of(o.recipient, recipients))
                 WHEN o.kind IN ('message.received', 'message.media', 'opt_out.taken_back')
-                THEN (o.detail::text ~ pattern OR length(o.detail::text) <= 200) AND shardd.names_one_of(o.detail::text, addresses) END;
+                THEN (o.detail::text ~ pattern OR length(o.detail::text) <= 200) AND shardd.names_one_of(o.detail::text, anywhere)
+                WHEN o.kind = 'device.state' THEN shardd.names_one_of(o.detail ->> 'reason', anywhere) END;
     GET DIAGNOSTICS erased = ROW_COUNT;
     PERFORM set_config('shardd.maintains_outbox', '', true);
 END $$;
 
--- What the list, its log, the map of addresses and the contacts of device groups know of these persons; of who took it back meanwhile,
+-- What the list, its log, the map of addresses, the contacts of device groups and the states of devices know of these persons; of who took it back meanwhile,
 -- nothing is erased. The run ends. Returns how many rows.
 CREATE FUNCTION shardd.finish_forgetting(run bigint, given text[]) RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     addresses text[] := array(SELECT address FROM unnest(given) address WHERE shardd.is_forgotten(address));
+    spellings text[] := shardd.spellings(addresses);
     entries   bigint := 0;
     counted   bigint;
 BEGIN
@@ -136,6 +182,14 @@ BEGIN
     -- One probe of the index for each group and address.
     DELETE FROM shardd.contacts c USING shardd.device_groups g WHERE c.device_group = g.id AND c.address = ANY (addresses);
     GET DIAGNOSTICS counted = ROW_COUNT;
+    entries := entries + counted;
+    UPDATE shardd.devices d
+       SET reason = CASE WHEN shardd.names_one_of(d.reason, spellings) THEN 'forgotten' ELSE d.reason END,
+           backoff_reason = CASE WHEN shardd.names_one_of(d.backoff_reason, spellings) THEN 'forgotten' ELSE d.backoff_reason END,
+           paused_why = CASE WHEN shardd.names_one_of(d.paused_why, spellings) THEN 'forgotten' ELSE d.paused_why END
+     WHERE shardd.names_one_of(d.reason, spellings) OR shardd.names_one_of(d.backoff_reason, spellings)
+        OR shardd.names_one_of(d.paused_why, spellings);
+    GET DIAGNOSTICS counted = ROW_COUNT;
     DELETE FROM shardd.forgetting f WHERE f.id = run;
     RETURN entries + counted;
 END $$;
@@ -143,24 +197,39 @@ END $$;
 -- Erases the persons with these addresses from finished jobs that were for them, and from what producers named after them. Message ids go,
 -- too: those of the Cloud API have the number in them. Returns how many jobs.
 CREATE FUNCTION shardd.erase_jobs(addresses text[], jobs bigint[]) RETURNS bigint LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    WITH found AS MATERIALIZED (
-        SELECT a.id, a.dedupe_key, a.order_group, a.producer FROM shardd.archive a WHERE a.id = ANY (jobs)
+    WITH theirs AS MATERIALIZED (
+        SELECT shardd.spellings(addresses, NULL) AS spellings
+    ), found AS MATERIALIZED (
+        SELECT a.id, a.dedupe_key, a.order_group, a.producer, t.spellings FROM shardd.archive a CROSS JOIN theirs t WHERE a.id = ANY (jobs)
     ), keys AS (
         DELETE FROM shardd.dedupe_keys k USING found f
-         WHERE k.key = f.dedupe_key AND k.producer = f.producer AND shardd.names_one_of(k.key, addresses)
+         WHERE k.key = f.dedupe_key AND k.producer = f.producer AND shardd.names_one_of(k.key, f.spellings)
     ), groups AS (
         DELETE FROM shardd.order_groups g USING found f
-         WHERE g.name = f.order_group AND g.producer = f.producer AND shardd.names_one_of(g.name, addresses)
+         WHERE g.name = f.order_group AND g.producer = f.producer AND shardd.names_one_of(g.name, f.spellings)
     ), scrubbed AS (
         UPDATE shardd.archive a
            SET recipient = 'forgotten', address = 'forgotten', number = NULL, body = 'forgotten', variables = NULL, media = NULL,
                file_name = NULL, details = NULL, quote = NULL, metadata = NULL, message_id = NULL, unreadable_why = NULL,
-               reference = CASE WHEN NOT shardd.names_one_of(a.reference, addresses) THEN a.reference END,
-               dedupe_key = CASE WHEN NOT shardd.names_one_of(a.dedupe_key, addresses) THEN a.dedupe_key END,
-               order_group = CASE WHEN NOT shardd.names_one_of(a.order_group, addresses) THEN a.order_group END,
-               error = CASE WHEN shardd.names_one_of(a.error, addresses) THEN 'forgotten' ELSE a.error END
+               reference = CASE WHEN NOT shardd.names_one_of(a.reference, f.spellings) THEN a.reference END,
+               dedupe_key = CASE WHEN NOT shardd.names_one_of(a.dedupe_key, f.spellings) THEN a.dedupe_key END,
+               order_group = CASE WHEN NOT shardd.names_one_of(a.order_group, f.spellings) THEN a.order_group END,
+               error = CASE WHEN shardd.names_one_of(a.error, f.spellings) THEN 'forgotten' ELSE a.error END
           FROM found f WHERE a.id = f.id
         RETURNING 1
     )
     SELECT count(*) FROM scrubbed
+$$;
+
+-- Erases what these persons wrote from the jobs that quote it, which are for a group; those that are not sent yet are sent without the
+-- quote. Returns how many.
+CREATE FUNCTION shardd.erase_quotes(addresses text[]) RETURNS bigint LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    WITH senders AS MATERIALIZED (
+        SELECT array_agg('+' || spelling) || addresses AS written FROM unnest(shardd.spellings(addresses)) spelling
+    ), waiting AS (
+        UPDATE shardd.jobs j SET quote = '{}' FROM senders s WHERE j.quote ->> 'sender' = ANY (s.written) AND j.quote IS NOT NULL RETURNING 1
+    ), finished AS (
+        UPDATE shardd.archive a SET quote = '{}' FROM senders s WHERE a.quote ->> 'sender' = ANY (s.written) AND a.quote IS NOT NULL RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM waiting) + (SELECT count(*) FROM finished)
 $$;

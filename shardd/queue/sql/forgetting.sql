@@ -19,6 +19,10 @@ SELECT sum(c.reltuples) FILTER (WHERE c.relname LIKE 'archive%%') AS jobs, sum(c
 -- These addresses, and all that the map has of the same persons.
 SELECT shardd.all_addresses(%(addresses)s::text[]);
 
+-- name: spellings_of_person
+-- The digits by which texts may name these persons: see shardd.spellings.
+SELECT shardd.spellings(%(addresses)s::text[]);
+
 -- name: messages_of_person
 -- Which of up to `most` messages after an id are theirs, with their addresses there: see shardd.messages_of.
 SELECT ids, theirs, last, looked FROM shardd.messages_of(%(addresses)s::text[], %(after)s, %(most)s);
@@ -59,7 +63,7 @@ SELECT last_xid::text AS last_xid, last_id, looked, erased
 -- Deletes what webhooks did not accept of these persons, at most a thousand events each. Returns how many.
 WITH gone AS (
     DELETE FROM shardd.webhook_failures f
-     WHERE shardd.names_one_of(f.body, %(addresses)s::text[]) OR (f.body::jsonb #>> '{data,job_id}')::bigint = ANY (%(jobs)s::bigint[])
+     WHERE shardd.names_one_of(f.body, shardd.spellings(%(addresses)s::text[])) OR (f.body::jsonb #>> '{data,job_id}')::bigint = ANY (%(jobs)s::bigint[])
     RETURNING 1
 )
 SELECT count(*) FROM gone;
@@ -68,6 +72,10 @@ SELECT count(*) FROM gone;
 -- Deletes these messages. Returns how many.
 WITH gone AS (DELETE FROM shardd.messages m WHERE m.id = ANY (%(ids)s::bigint[]) RETURNING 1)
 SELECT count(*) FROM gone;
+
+-- name: erase_quotes
+-- Erases what they wrote from the jobs that quote it: see shardd.erase_quotes. Returns how many.
+SELECT shardd.erase_quotes(%(addresses)s::text[]);
 
 -- name: erase_jobs
 -- Erases these persons from these jobs: see shardd.erase_jobs. Returns how many.

@@ -308,7 +308,6 @@ class WhatsappTransport(Transport):
         except DatabaseError as error:
             raise DeviceUnavailableError(str(error)) from error
         if until is not None:
-            text = (
-                f"WhatsApp does not let this account write to new contacts for now (463); {recipient.number} may be one"
-            )
+            # It becomes the device's reason: the number would stay there when the person is forgotten.
+            text = "WhatsApp does not let this account write to new contacts for now (463); the recipient may be one"
             raise Failure(text, DeviceState.RESTRICTED, until, error_class=ErrorClass.ACCOUNT).as_error()

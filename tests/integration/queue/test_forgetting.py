@@ -32,12 +32,11 @@ def owner(dsn: str) -> Iterator[Connection]:
         yield connection
 
 
-def traces(owner: Connection) -> list[str]:
+def traces(owner: Connection, pattern: str = "|".join(TRACES)) -> list[str]:
     """Tables with a row that has something of the person in it, whatever the column."""
     tables = owner.execute(
         "SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'shardd'::regnamespace AND c.relkind = 'r'"
     ).fetchall()
-    pattern = "|".join(TRACES)
     return [
         table
         for (table,) in tables
@@ -110,6 +109,119 @@ async def test_nothing_of_the_person_is_left_and_what_others_have_stays(
     # The events are there, for readers that have not come so far.
     assert owner.execute("SELECT count(*) FROM shardd.outbox").fetchall() >= events
     assert (await Forgetting(database).forget([ADDRESS], created_by="ada")).jobs == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "forms"),
+    [
+        ("525512345678", {"525512345678", "5215512345678", "5205512345678", "52015512345678"}),
+        ("5491123456789", {"5491123456789", "541123456789", "54111523456789", "54112153456789", "54112315456789"}),
+        ("5511987654321", {"5511987654321", "551187654321"}),
+        ("2290197123456", {"2290197123456", "22997123456"}),
+        ("6281234567890", {"6281234567890", "62081234567890"}),
+    ],
+)
+async def test_a_number_is_looked_for_in_every_form(
+    owner: Connection, database: Database, address: str, forms: set[str]
+) -> None:
+    (spellings,) = owner.execute("SELECT shardd.spellings(%s)", [[address]]).fetchone() or ([],)
+    assert forms <= set(spellings)
+    assert all(spelling.startswith(address[:2]) for spelling in spellings), "texts of others may have shorter numbers"
+    (locally,) = owner.execute("SELECT shardd.spellings(%s, NULL)", [[address]]).fetchone() or ([],)
+    assert len(locally) > len(spellings)
+    # Each form means the person.
+    for form in forms:
+        read = owner.execute("SELECT address FROM shardd.read_number(%s)", [form]).fetchall()
+        assert read in ([(address,)], [(None,)]) or form.startswith("54")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "keys"),
+    [
+        (("+5215512345678", "5512345678", "+525512345678"), ["cust-5215512345678", "order 55 1234 5678", "5512345678"]),
+        (("+5491123456789", "23456789", "+541123456789"), ["cust-541123456789", "011 15 2345-6789", "9 11 2345 6789"]),
+        (("+5511987654321", "87654321", "+551187654321"), ["cust-551187654321", "(11) 98765-4321", "+55 11 8765-4321"]),
+        (("+22997123456", "97123456", "+2290197123456"), ["cust-22997123456", "0197123456", "97 12 34 56"]),
+        (("0812-3456-7890", "81234567890", "+6281234567890"), ["cust-081234567890", "a0812.3456.7890", "81234567890"]),
+    ],
+)
+async def test_keys_have_the_number_in_another_form(
+    dsn: str, database: Database, owner: Connection, numbers: tuple[str, str, str], keys: list[str]
+) -> None:
+    to, form, again = numbers
+    add_devices(dsn, "d1")
+    owner.execute(
+        "INSERT INTO shardd.settings (name, value) VALUES ('default_codes', '{\"sandbox\": \"62\"}') "
+        "ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value"
+    )
+    (sent,) = insert_jobs(dsn, "d1", 1, recipient=to, reference=keys[0], dedupe_key=keys[1], order_group=keys[2])
+    # No finished job says whose this event is: it is recognised by the recipient.
+    (gone,) = insert_jobs(dsn, "d1", 1, recipient=to, reference=keys[0])
+    owner.execute(
+        "SELECT shardd.end_jobs(%s, 'failed', 'no such account: ' || %s, 'recipient')", [[sent, gone], keys[2]]
+    )
+    owner.execute("DELETE FROM shardd.archive WHERE id = %s", [gone])
+    (theirs,) = insert_jobs(dsn, "d1", 1, recipient=OTHER, reference=f"friend of {keys[0]}")
+    (address,) = [row[0] for row in owner.execute("SELECT address FROM shardd.archive WHERE id = %s", [sent])]
+    done = await Forgetting(database).forget([address], created_by="ada")
+    assert (done.jobs, done.addresses) == (1, [address])
+    (new,) = insert_jobs(dsn, "d1", 1, recipient=again, reference=keys[0], dedupe_key=keys[1], order_group=keys[2])
+    assert row_of(dsn, new)["state"] == "opted_out"
+    # What others' jobs have of the person is not searched.
+    assert row_of(dsn, theirs)["reference"] == f"friend of {keys[0]}"
+    owner.execute("UPDATE shardd.jobs SET reference = NULL WHERE id = %s", [theirs])
+    assert traces(owner, form) == []
+
+
+async def test_a_reply_to_a_group_does_not_quote_them_any_more(dsn: str, database: Database, owner: Connection) -> None:
+    add_devices(dsn, "d1")
+    group = "120363041234567890@g.us"
+    others = "111222333444@lid"
+    for message_id, addresses in (("A1", (HIDDEN, TO)), ("A2", (TO,)), ("A3", (others,))):
+        message = Incoming(
+            device_id="d1",
+            message_id=message_id,
+            addresses=addresses,
+            at=NOON,
+            text=f"secret text {message_id}",
+            group=group,
+        )
+        await Inbox(database).store([message], {})
+    ids = [row[0] for row in owner.execute("SELECT id FROM shardd.messages ORDER BY id")]
+    jobs = [
+        row[0]
+        for message in ids
+        for _ in range(2)
+        for row in owner.execute("INSERT INTO shardd.jobs (reply_to, body) VALUES (%s, 'ok') RETURNING id", [message])
+    ]
+    owner.execute("SELECT shardd.end_jobs(%s, 'failed', NULL, 'recipient')", [jobs[::2]])
+    done = await Forgetting(database).forget([ADDRESS], created_by="ada")
+    assert (done.messages, done.quotes, done.jobs, done.ended) == (2, 4, 0, 0)
+    rows = [row_of(dsn, job) for job in jobs]
+    assert [row["recipient"] for row in rows] == [group] * 6
+    assert [row["state"] for row in rows] == ["failed", "queued"] * 3, "they are for the group"
+    stored = "SELECT id, quote FROM shardd.jobs UNION ALL SELECT id, quote FROM shardd.archive"
+    quotes = dict(owner.execute(stored).fetchall())
+    assert [quotes[job] for job in jobs[:4]] == [{}] * 4
+    assert [quotes[job]["sender"] for job in jobs[4:]] == [others] * 2
+    assert traces(owner, "secret text A[12]|" + "|".join(TRACES[:2])) == []
+
+
+async def test_states_of_devices_do_not_name_them(dsn: str, database: Database, owner: Connection) -> None:
+    add_devices(dsn, "d1", "d2")
+    for device, reason in (("d1", f"+{ADDRESS} is new (463)"), ("d2", f"{OTHER} is new (463)")):
+        owner.execute(
+            "UPDATE shardd.devices SET state = 'restricted', reason = %s, backoff_reason = %s WHERE id = %s",
+            [reason, reason, device],
+        )
+    await Forgetting(database).forget([ADDRESS], created_by="ada")
+    assert traces(owner) == []
+    assert owner.execute("SELECT reason FROM shardd.devices ORDER BY id").fetchall() == [
+        ("forgotten",),
+        (f"{OTHER} is new (463)",),
+    ]
+    told = "SELECT detail ->> 'to', detail ->> 'reason' FROM shardd.outbox WHERE detail ->> 'to' = 'restricted' ORDER BY id"
+    assert owner.execute(told).fetchall() == [("restricted", "forgotten"), ("restricted", f"{OTHER} is new (463)")]
 
 
 async def test_messages_are_still_stopped_and_their_inserts_leave_no_trace(

@@ -187,7 +187,8 @@ def _server_refused(match: re.Match[str], context: SendContext) -> SendError:
     code = int(match[1])
     if code == 463:
         return Failure(
-            f"WhatsApp does not let this account write to new contacts for now (463); {context.recipient} is one",
+            # It becomes the device's reason: the number would stay there when the person is forgotten.
+            "WhatsApp does not let this account write to new contacts for now (463); the recipient is one",
             DeviceState.RESTRICTED,
             context.restricted_until,
         ).as_error()
