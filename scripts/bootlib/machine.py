@@ -57,6 +57,8 @@ class Machine:
         if user != "root":
             command = f"exec runuser --login {user} --command {_quoted(command)}"
             folder = "/"
+        if not _is_init(self._init):
+            raise CommandError(f"{command}\nthe machine has ended")
         inside = ["nsenter", f"--target={self._init}", "--mount", "--pid", "--net", "--uts", "--ipc", "--cgroup"]
         script = ["bash", "-e", "-o", "pipefail", "-c", f"cd {folder}\n{command}"]
         done = subprocess.run(
@@ -135,7 +137,7 @@ def _wait_booted(nspawn: subprocess.Popen[bytes], log: Path) -> Machine:
     deadline = time.monotonic() + _BOOT_TIMEOUT
     last = ""
     while time.monotonic() < deadline and nspawn.poll() is None:
-        init = _child(nspawn.pid)
+        init = _find_init(nspawn.pid)
         if init is not None:
             machine = Machine(init)
             try:
@@ -148,14 +150,26 @@ def _wait_booted(nspawn: subprocess.Popen[bytes], log: Path) -> Machine:
     raise CommandError(f"the machine did not boot: {last}\n{log.read_text(errors='replace')[-4000:]}")
 
 
-def _child(pid: int) -> int | None:
+def _find_init(pid: int) -> int | None:
+    """PID 1 of the machine; None: not yet. nspawn's first child is one of its own, which still has the host's root."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(children[0]) if children else None
+    return next((int(child) for child in children if _is_init(int(child))), None)
+
+
+def _is_init(pid: int) -> bool:
+    """Whether a process is the first of its PID namespace, with mounts that are not the host's: a command never runs outside."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        mounts = Path(f"/proc/{pid}/ns/mnt").readlink()
+    except OSError:
+        return False
+    numbers = next((line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")), [])
+    return len(numbers) > 1 and numbers[-1] == "1" and mounts != Path("/proc/self/ns/mnt").readlink()
 
 
 def _end(nspawn: subprocess.Popen[bytes]) -> None:
     if nspawn.poll() is None:
-        init = _child(nspawn.pid)
+        init = _find_init(nspawn.pid)
         if init is not None:
             os.kill(init, _POWER_OFF)
         try:
