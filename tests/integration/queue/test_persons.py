@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.resources import files
 from typing import Any
 
 import psycopg
@@ -16,6 +17,7 @@ from shardd.queue.records import ClaimRequest
 from shardd.supervisor.scheduling.device_queue import FIRST_POSITION
 from tests.support.queue_rows import add_devices, add_group, connect, insert_jobs, row_of, take_epoch
 
+NUMBERING = files("shardd.queue").joinpath("migrations", "numbering.sql").read_bytes()
 INSERT = "INSERT INTO shardd.opt_outs (recipient, note) VALUES (%s, 'by letter')"
 
 
@@ -133,6 +135,7 @@ async def test_new_rules_change_what_is_stored(dsn: str, database: Database, own
     await opt_outs.refresh()
     assert owner.execute("SELECT id, address, number FROM shardd.jobs ORDER BY id").fetchall() == before
     owner.execute("UPDATE shardd.settings SET value = '[99, 0, 0, 0]' WHERE name = 'phone_numbers.version'")
+    owner.execute(NUMBERING)  # leaves a newer table as it is, and derives the shortcut from it
     await opt_outs.refresh()
     rows = owner.execute("SELECT id, address, number FROM shardd.jobs ORDER BY id").fetchall()
     assert rows == [(waiting, "62899012301", "6289912301"), (other, "62899012302", "6289912302")]
