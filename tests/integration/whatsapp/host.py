@@ -59,6 +59,7 @@ class Host:
         self._arrived = 0
         self._transport = WhatsappTransport(SimpleNamespace(**section), Surroundings(**given), self)
         self._locks: dict[str, asyncio.Lock] = {}
+        self._sending: asyncio.Task[Any] | None = None
 
     # ---- Events
 
@@ -94,6 +95,7 @@ class Host:
         spec = DeviceSpec(**{"transport": "whatsapp", **device})
         work = JobSpec(**{"id": 1, "epoch": 1, "attempt": 1, "token": 1, "device_id": spec.id, **job})
         step = "fetch"
+        self._sending = asyncio.current_task()
         try:
             fetched = await self._transport.fetch(spec, work)
             try:
@@ -116,6 +118,11 @@ class Host:
                 told |= {"retry_after": error.retry_after}
             return told
         return {"message_id": sent.message_id}
+
+    async def cancel(self) -> None:
+        """Cancel the latest send, as `send_timeout` does."""
+        assert self._sending is not None
+        self._sending.cancel()
 
     async def visit(self, device: dict[str, Any], *, late: bool = False) -> str | None:
         """Returns the error, if there is one."""

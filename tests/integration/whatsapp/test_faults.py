@@ -88,6 +88,27 @@ async def test_a_send_that_is_late_after_its_message_was_held_back_is_no_doubt(
     assert whatsapp.control.messages(text="held back", accepted_only=False, readable_only=False) == []
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_question_after_the_message_makes_it_not_doubtful_and_does_not_end_its_client(
+    host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess, cancelled: bool
+) -> None:
+    """The client is asked whom it encrypted for, and asks WhatsApp if they changed meanwhile; only it can encrypt again."""
+    await sends(host, device, whatsapp, "before")
+    name = device["session"].partition("@")[0]
+    fault(whatsapp, device, "delay", "message", seconds=2)
+    fault(whatsapp, device, "ignore", "usync")
+    sending = asyncio.create_task(host.send(device, NUMBER, "acknowledged"))
+    (message,) = await whatsapp.async_control.wait_messages(1, text="acknowledged")
+    whatsapp.control.change_devices(name, NUMBER)
+    await whatsapp.async_control.wait_events("fault", 1, device=name)
+    if cancelled:
+        await host.ask("cancel")
+    assert await sending == {"message_id": message.id}
+    whatsapp.control.receipt(name, NUMBER, message.id, read=True)
+    await host.event("receipt", device["id"], ids=[message.id], kind="read")
+    assert (await host.ask("counts"))["connects"] == 1
+
+
 async def test_463_restricts_the_device_to_those_it_knows(
     host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
 ) -> None:

@@ -7,19 +7,23 @@ All of these raise `shardd.errors.SendError`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from neonize.exc import GetJIDFromStoreError, NeonizeError
 
 from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError, PermanentError, SendError, TransientError
+from shardd.logs import get_logger
 from shardd.persons import GROUP_SERVER, HIDDEN_SERVER, USER_SERVER, of_number, recipient_at
 from shardd.transports.whatsapp.clients.client import Client, ClientFailedError
 from shardd.transports.whatsapp.clients.library import JID, format_jid, parse_jid
 from shardd.transports.whatsapp.messages.failures import SendContext, send_error, store_error
 
+log = get_logger(__name__)
+
 AFTER_TIMEOUT: Final = 5.0
-"""Seconds for a question after the message, which is answered from the client's memory unless something has changed."""
+"""Seconds for the questions after the message, which are answered from the client's memory unless something has changed."""
 
 T = TypeVar("T")
 
@@ -87,12 +91,18 @@ async def readers_of(client: Client, address: JID, timeout: float) -> list[str]:
 async def readers_after(client: Client, jid: str) -> list[str] | None:
     """The recipient's devices after a message to this JID: from the client, which keeps the list that it encrypted for.
 
-    Empty: it had none. None: that is not known now. `jid`: as `find_readers` returned it.
+    Empty: it had none. None: that is not known now, also when the wait is cancelled: WhatsApp has acknowledged the message, and
+    nothing that happens here may make it doubtful. `jid`: as `find_readers` returned it.
     """
     try:
-        hidden = await hidden_id(client, jid, AFTER_TIMEOUT)
-        return None if hidden is None else await readers_of(client, hidden, AFTER_TIMEOUT)
-    except SendError:
+        # Its own limit comes before that of a question, which ends the client: only this one can encrypt the message again.
+        async with asyncio.timeout(AFTER_TIMEOUT):
+            hidden = await hidden_id(client, jid, 2 * AFTER_TIMEOUT)
+            return None if hidden is None else await readers_of(client, hidden, 2 * AFTER_TIMEOUT)
+    except (SendError, TimeoutError, asyncio.CancelledError):
+        return None
+    except Exception:
+        log.exception("the devices of a recipient cannot be read", action="send", device=client.device_id)
         return None
 
 
