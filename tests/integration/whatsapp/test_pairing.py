@@ -19,6 +19,7 @@ from tests.integration.whatsapp.conftest import MakeDevice
 from tests.integration.whatsapp.host_process import HostProcess
 from tests.integration.whatsapp.test_closing import spooled
 from tests.whatsapp_server.launch import ServerProcess
+from tests.whatsapp_server.state.phones import e2e
 
 NUMBER = "6281234567890"
 
@@ -73,6 +74,25 @@ async def test_a_scanned_qr_becomes_a_session_that_sends(
     told = await host.send({"id": "new", "session": paired.jid, "proxy": whatsapp.proxy_url()}, NUMBER, "first words")
     (message,) = await whatsapp.async_control.wait_messages(1, sender=fresh_number)
     assert (told, message.text) == ({"message_id": message.id}, "first words")
+
+
+@pytest.mark.usefixtures("trusting")
+async def test_a_message_that_cannot_be_read_meanwhile_is_a_remark_of_the_pairing(
+    store: str, whatsapp: ServerProcess, fresh_number: str, hearing: Hearing
+) -> None:
+    """Python's protobuf refuses what is nested in more than 100 levels, Go's accepts 10,000: WhatsApp does not send it again."""
+    nested = e2e.Message(conversation="STOP")
+    for _ in range(60):
+        outer = e2e.Message()
+        outer.ephemeralMessage.message.CopyFrom(nested)
+        nested = outer
+    events = pair(store, hearing, proxy=whatsapp.proxy_url(), expected=f"+{fresh_number}", settle=1.0)
+    qr = await next_of(events, "qr")
+    await whatsapp.async_control.scan(qr.code, fresh_number)
+    await whatsapp.async_control.wait_events("paired", device=fresh_number)
+    whatsapp.control.write_raw(f"{fresh_number}:1", NUMBER, nested.SerializeToString())
+    paired = await next_of(events, "paired")
+    assert str(paired.reason).startswith("an event of the device cannot be read: DecodeError")
 
 
 @pytest.mark.usefixtures("trusting")

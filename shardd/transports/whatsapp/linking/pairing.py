@@ -122,7 +122,7 @@ class _Pairing:
         self._client._stop_finalizer.detach()  # noqa: SLF001 - it would stop the client at any time
         self._client.event.qr(self._qr)
         on = self._client.event
-        on.execute = self._counted(on.execute)
+        on.execute = self._guarded(on.execute)
         on(events.MessageEv)(self._message)
         if self._arrivals.wants_history:
             on(events.HistorySyncEv)(self._history)
@@ -229,10 +229,15 @@ class _Pairing:
         if remaining is not None:
             remaining()
 
-    def _counted(self, execute: Callable[..., None]) -> Callable[..., None]:
+    def _guarded(self, execute: Callable[..., None]) -> Callable[..., None]:
+        """The library's callback, for every event. What it raises would only be printed: a message may be lost by it."""
+
         def call(*arguments: Any) -> None:
-            with self._callbacks.running():
-                execute(*arguments)
+            try:
+                with self._callbacks.running():
+                    execute(*arguments)
+            except Exception as error:  # noqa: BLE001 - of the protobuf decoder, which has limits that the sender may exceed
+                self._losses.defect(f"an event of the device cannot be read: {type(error).__name__}: {error}")
 
         return call
 
