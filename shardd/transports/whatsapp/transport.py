@@ -111,7 +111,7 @@ class WhatsappTransport(Transport):
         )
         self._previews = Previews()
         self._recordings = Recordings()
-        self._link_previews = LinkPreviews(self._media, self._previews)
+        self._link_previews = LinkPreviews(self._media)
 
     async def start(self) -> None:
         """Open the gate."""

@@ -28,7 +28,9 @@ log = get_logger(__name__)
 PAGE_SECONDS: Final = 9.0
 """For a page, including the wait for a turn and all redirects."""
 PICTURE_SECONDS: Final = 6.0
-"""For its picture. A text waits for both at most."""
+"""For its picture, including the wait for a turn. A text waits for both at most."""
+MAX_PICTURE: Final = 2 * 1024 * 1024
+"""Bytes of a picture; a larger one is not shown."""
 KEPT: Final = 3600.0
 """Seconds for which a preview is used."""
 KEPT_WITHOUT: Final = 300.0
@@ -62,10 +64,11 @@ class NoPreviewError(Exception):
 class LinkPreviews:
     """Makes the previews of one worker."""
 
-    def __init__(self, media: MediaFetcher, pictures: Previews, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, media: MediaFetcher, *, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock`: in seconds."""
         self._media = media
-        self._pictures = pictures
+        # Of its own: a picture that a stranger chose, and that takes long, must not hold up the images of jobs.
+        self._pictures = Previews(max_bytes=MAX_PICTURE)
         self._reader = PageReader()
         self._clock = clock
         self._turns = asyncio.Semaphore(AT_ONCE)
@@ -90,6 +93,7 @@ class LinkPreviews:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         await self._reader.close()
+        await self._pictures.close()
 
     # ---- inside
 
@@ -153,10 +157,10 @@ class LinkPreviews:
 
     async def _picture(self, page: URL, image: str) -> bytes | None:
         try:
-            async with asyncio.timeout(PICTURE_SECONDS):
+            async with asyncio.timeout(PICTURE_SECONDS), self._turns:
                 url = picture_url(page, image)
                 # A page in the internet must not choose what is fetched from the hosts that an operator allows.
-                media = await self._media.fetch_url(str(url), listed=_place(url) == _place(page))
+                media = await self._media.fetch_url(str(url), most=MAX_PICTURE + 1, listed=_place(url) == _place(page))
                 try:
                     made = await self._pictures.make(media.data)
                 finally:

@@ -14,12 +14,19 @@ MAX_IMAGE: Final = 32 * 1024 * 1024
 class Previews(LimitedProcess[Picture]):
     """Makes the previews of one worker."""
 
-    def __init__(self, *, memory: int = MEMORY, seconds: float = SECONDS, patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        *,
+        max_bytes: int = MAX_IMAGE,
+        memory: int = MEMORY,
+        seconds: float = SECONDS,
+        patience: float = PATIENCE,
+    ) -> None:
         super().__init__(
             "shardd.transports.whatsapp.media.preview_process",
             Picture,
             without="image sent without preview",
-            max_bytes=MAX_IMAGE,
+            max_bytes=max_bytes,
             memory=memory,
             seconds=seconds,
             patience=patience,

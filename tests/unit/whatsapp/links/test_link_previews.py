@@ -17,7 +17,6 @@ from shardd.transports.whatsapp.links import previews as module
 from shardd.transports.whatsapp.links.previews import KEPT, KEPT_WITHOUT, LEFT_ALONE, LinkPreview, LinkPreviews
 from shardd.transports.whatsapp.media.download import Listed
 from shardd.transports.whatsapp.media.fetcher import MediaFetcher
-from shardd.transports.whatsapp.media.previews import Previews
 from tests.support.media_files import plain_image
 
 PAGE = "<title>Kopi</title><meta property='og:image' content='{}'>"
@@ -93,11 +92,9 @@ def clock() -> Clock:
 @pytest.fixture
 async def links(site: Site, clock: Clock) -> AsyncIterator[LinkPreviews]:
     media = MediaFetcher(folder=None, hosts=[site.place], max_bytes=100_000, memory=10**7, timeout=30.0)
-    pictures = Previews()
-    links = LinkPreviews(media, pictures, clock=clock)
+    links = LinkPreviews(media, clock=clock)
     yield links
     await links.close()
-    await pictures.close()
     assert media._memory.held == 0
 
 
@@ -158,9 +155,8 @@ async def test_the_pages_own_site_may_show_its_picture_and_no_other_host_that_is
     site: Site, make_site: MakeSite
 ) -> None:
     other = await make_site()
-    media = MediaFetcher(folder=None, hosts=["127.0.0.1"], max_bytes=100_000, memory=10**7, timeout=30.0)
-    pictures = Previews()
-    links = LinkPreviews(media, pictures)
+    media = MediaFetcher(folder=None, hosts=["127.0.0.1"], max_bytes=10**7, memory=10**7, timeout=30.0)
+    links = LinkPreviews(media)
     site.pages = {
         "/kopi.png": plain_image(640, 320),
         "/own": PAGE.format("kopi.png"),
@@ -168,7 +164,7 @@ async def test_the_pages_own_site_may_show_its_picture_and_no_other_host_that_is
         "/file": PAGE.format("file:///etc/hostname"),
         "/bad": PAGE.format("http://[/"),
         "/large": PAGE.format("huge.bin"),
-        "/huge.bin": bytes(100_001),
+        "/huge.bin": plain_image(640, 320) + bytes(module.MAX_PICTURE),
         "/text": PAGE.format("own"),
         "/moved": PAGE.format("moved.png"),
         "/outward": PAGE.format("outward.png"),
@@ -193,7 +189,6 @@ async def test_the_pages_own_site_may_show_its_picture_and_no_other_host_that_is
         assert (picture.format, picture.size) == ("JPEG", (72, 36))
     assert other.visits == {}
     await links.close()
-    await pictures.close()
     assert media._memory.held == 0
 
 
