@@ -65,6 +65,12 @@ END $$;
 CREATE TRIGGER record_messages AFTER INSERT ON shardd.messages REFERENCING NEW TABLE AS arrived
     FOR EACH STATEMENT EXECUTE FUNCTION shardd.record_messages();
 
+-- Refuses a session that reads nothing of the inbox.
+CREATE FUNCTION shardd.refuse_inbox() RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN shardd.refuse('id', format('%s may not read the inbox', session_user),
+        format('An operator can let it read all messages: GRANT shardd_inbox TO %I; or those of its devices: shardd producer add.', session_user),
+        'inbox', 'insufficient_privilege');
+
 -- Whether this session reads the whole inbox (reads_inbox), when the statement is planned, like sees_all; refuses a session that reads
 -- nothing of it.
 CREATE FUNCTION shardd.sees_inbox() RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SECURITY DEFINER
@@ -75,9 +81,7 @@ BEGIN
     ELSIF shardd.reads_inbox() THEN
         RETURN true;
     END IF;
-    RETURN shardd.refuse('id', format('%s may not read the inbox', session_user),
-        format('An operator can let it read all messages: GRANT shardd_inbox TO %I; or those of its devices: shardd producer add.', session_user),
-        'inbox', 'insufficient_privilege');
+    RETURN shardd.refuse_inbox();
 END $$;
 
 CREATE VIEW shardd.bound_inbox WITH (security_barrier) AS
@@ -93,8 +97,9 @@ CREATE FUNCTION shardd.message(id bigint) RETURNS SETOF shardd.messages ROWS 1 L
 DECLARE
     bound jsonb := shardd.bindings();
 BEGIN
-    IF bound IS NULL AND NOT shardd.sees_inbox() THEN
-        RETURN;  -- bound since
+    -- Not sees_inbox: the session keeps the plan of this expression, with its answer.
+    IF bound IS NULL AND NOT shardd.reads_inbox() THEN
+        PERFORM shardd.refuse_inbox();
     END IF;
     RETURN QUERY SELECT m.* FROM shardd.messages m WHERE m.id = message.id AND coalesce(bound ? ('device:' || m.device_id), true);
 END $$;

@@ -119,6 +119,17 @@ def test_a_message_is_found_by_its_id_whatever_the_inbox_has(tenants: Tenants, a
 
 
 @pytest.mark.usefixtures("inbox")
+def test_a_right_that_is_revoked_ends_within_an_open_session(tenants: Tenants) -> None:
+    reader = tenants.role("reader", "shardd_inbox")
+    with tenants.cluster.superuser() as admin, tenants.session(reader) as session:
+        (first, *_) = sorted(seen(session, "shardd.inbox"))
+        assert seen(session, f"shardd.message({first})") == {first}
+        admin.execute(f"REVOKE shardd_inbox FROM {reader}".encode())
+        with pytest.raises(errors.InsufficientPrivilege, match="may not read the inbox"):
+            session.execute(f"SELECT 1 FROM shardd.message({first})".encode())
+
+
+@pytest.mark.usefixtures("inbox")
 def test_the_plan_of_a_look_at_one_message_is_an_index_probe(tenants: Tenants) -> None:
     """Whatever the planner believes of a table that nobody analysed: see test_plans."""
     with connect(tenants.dsn) as owner:
