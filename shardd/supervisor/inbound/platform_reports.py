@@ -23,7 +23,7 @@ import msgspec
 from shardd import ipc
 from shardd.errors import ErrorClass, PermanentError
 from shardd.incoming import MAX_NAME, Incoming, IncomingMedia
-from shardd.persons import HIDDEN_SERVER
+from shardd.persons import GROUP_SERVER, HIDDEN_SERVER
 from shardd.phone_numbers import parse_recipient
 from shardd.storable import storable
 
@@ -55,6 +55,10 @@ def read_report(
     if not written or written.endswith(_NO_PERSON):
         return None
     message = (_wablas_message if transport == "wablas" else _whacenter_message)(device_id, body, now)
+    if (group := written.lower()).endswith(f"@{GROUP_SERVER}"):
+        # Reported without `isGroup`. Which member wrote it is unknown, and none speaks for the group.
+        message = msgspec.structs.replace(message, group=_group({"id": group}, device_id))
+        return msgspec.structs.replace(message, details={"sender": storable(written, MAX_NAME)})
     if (address := _address(written, region)) is None:
         return msgspec.structs.replace(message, details={"sender": storable(written, MAX_NAME)})
     return msgspec.structs.replace(message, addresses=(address,))

@@ -129,6 +129,9 @@ SENDERS = {
     "62812345": "+62812345",
     "Budi": None,
     "1234@unknown": None,
+    # A member of a group, without `isGroup`.
+    "120363045069592672@g.us": None,
+    "6281234567890-1405159342@G.us": None,
 }
 
 
@@ -141,6 +144,7 @@ def test_a_sender_is_read_in_every_spelling(transport: str, written: str, addres
     assert found.addresses == ((address,) if address else ())
     assert found.can_opt_out == (address is not None)
     assert found.details == (None if address else {"sender": written})
+    assert found.group == (written.lower() if written.lower().endswith("@g.us") else None)
 
 
 @pytest.mark.parametrize(
