@@ -26,6 +26,7 @@ from shardd.incoming_spool import IncomingSpool
 from shardd.queue.database import Database
 from shardd.queue.forgetting import Forgetting, Forgotten, OtherNode, Progress
 from shardd.state_files import ID_FILE
+from shardd.supervisor.inbound import receipt_spool
 
 WAIT: Final = 30.0
 """Seconds that it waits for jobs that are in flight."""
@@ -46,8 +47,6 @@ NOT_REACHED: Final = (
     "the copies of WhatsApp, the platforms and the phones",
 )
 """Where something of them may be left outside of what this erases."""
-RECEIPTS: Final = "receipts.spool"
-"""The file in the state folder with receipts that are not stored yet."""
 
 
 @click.command("forget")
@@ -184,7 +183,7 @@ def _spooled(folder: Path, spool: IncomingSpool, unreadable: list[str]) -> Itera
     try:
         yield from ((path, True) for path in list(spool.damaged()))
         yield from ((spool.folder / name, False) for name in spool.names())
-        yield folder / RECEIPTS, False
+        yield folder / receipt_spool.NAME, False
     except OSError as error:
         unreadable.append(f"{error.filename or folder}: {error.strerror}")
 

@@ -31,9 +31,9 @@ UNUSED: Final = frozenset({Verdict.RETURNED, Verdict.EXPIRED, Verdict.OPTED_OUT}
 READY: Final = -math.inf
 """`DeviceQueue.due` of a device in the ready queue."""
 NO_SHARD: Final = -1
+"""Shard of a device that does not exist any more."""
 FOREVER: Final = 1e9
 """Seconds that stand for a wait without a known end: PostgreSQL has no infinite interval before version 17."""
-"""Shard of a device that does not exist any more."""
 
 
 class ReadyQueue:
