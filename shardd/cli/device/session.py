@@ -16,7 +16,7 @@ from shardd.cli.names import confirm, id_argument
 from shardd.cli.options import config_option, run_async, yes_option
 from shardd.cli.output import say
 from shardd.config import TRANSPORTS, Config
-from shardd.errors import DatabaseError, NotRunningError, PairingError, SharddError, UsageError
+from shardd.errors import DatabaseError, NotRunningError, NotStartedError, PairingError, SharddError, UsageError
 from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin, DeviceRow
 from shardd.queue.sessions import SessionAdmin, number_of
@@ -92,7 +92,7 @@ class SessionContext:
         On return no worker of this host uses a session other than the row's. Raises SharddError when that takes too long.
         """
         path = f"/devices/{quote(device_id)}/close"
-        with suppress(NotRunningError, UsageError):  # then there is no client
+        with suppress(NotRunningError, NotStartedError, UsageError):  # then no client is open
             await ask(self.config.control_socket, "POST", path, timeout=CLOSE_TIMEOUT)
 
 
