@@ -232,14 +232,14 @@ class MediaDownloads(Service):
             log.info(
                 "file not downloaded", action="inbox_media", device=message.device_id, error=str(error), final=over
             )
-            await self._inbox.set_media(message, self._node, error=str(error))
-            if over:
-                self._discard(one)
-                return
             if isinstance(error, NoRoomError):
                 self._room.refuse(one.order, error)
             else:
                 self._room.forget(one.order)
+            await self._inbox.set_media(message, self._node, error=str(error))
+            if over:
+                self._discard(one)
+                return
             self._postpone(one)
             return
         # If this fails, the row may be changed all the same: the file stays, and the next start deletes it if no message has it.
