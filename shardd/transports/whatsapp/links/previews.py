@@ -128,6 +128,7 @@ class LinkPreviews:
             async with asyncio.timeout(PAGE_SECONDS), self._turns:
                 asked = True
                 page = await self._media.fetch_url(url, most=MAX_PAGE)
+                asked = False  # it has answered
                 try:
                     if page.mime_type not in _PAGES:
                         raise NoPreviewError(f"it is not a page, but {page.mime_type}")
@@ -136,7 +137,7 @@ class LinkPreviews:
                     page.release()
         except TimeoutError:
             if not asked:
-                raise NoPreviewError(f"{AT_ONCE} other pages take too long", kept=0) from None
+                raise NoPreviewError("other pages take too long", kept=0) from None
             self._leave_alone(url)
             raise NoPreviewError(f"not fetched within {PAGE_SECONDS:g} seconds") from None
         except DeviceUnavailableError as error:

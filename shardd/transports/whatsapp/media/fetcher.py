@@ -14,6 +14,7 @@ import stat
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from aiohttp.abc import AbstractResolver
@@ -24,6 +25,9 @@ from shardd.transports.whatsapp.media.download import Downloader, Listed, check_
 from shardd.transports.whatsapp.media.file_names import safe_name
 from shardd.transports.whatsapp.media.memory import Media, MediaMemory, Share
 from shardd.urls import safe_url
+
+URL_PATIENCE: Final = 2.0
+"""Seconds that `fetch_url` waits for memory."""
 
 
 class MediaFetcher:
@@ -62,13 +66,19 @@ class MediaFetcher:
         """Like `fetch`, of an http(s) URL that no job names as its media.
 
         `most`: bytes after which it is not read any further; `listed`: whether it may be on a host of `media_hosts`, to which
-        another host never redirects.
+        another host never redirects. It waits for memory for at most URL_PATIENCE seconds, before the
+        server is asked.
         """
         hops = Listed.FIRST if listed else Listed.NONE
-        return await self._held(lambda share: self._downloader.download(url, share, most=most, listed=hops))
 
-    async def _held(self, fetch: Callable[[Share], Awaitable[Media]]) -> Media:
-        share = self._memory.begin()
+        async def fetch(share: Share) -> Media:
+            await share.hold(most or 0)
+            return await self._downloader.download(url, share, most=most, listed=hops)
+
+        return await self._held(fetch, patience=URL_PATIENCE)
+
+    async def _held(self, fetch: Callable[[Share], Awaitable[Media]], *, patience: float | None = None) -> Media:
+        share = self._memory.begin(patience)
         try:
             media = await fetch(share)
         except BaseException:

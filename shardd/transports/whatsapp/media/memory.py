@@ -32,9 +32,9 @@ class MediaMemory:
         self.held = 0
         """Bytes of all files."""
 
-    def begin(self) -> Share:
-        """A new, empty share, which the caller must release."""
-        share = Share(self)
+    def begin(self, patience: float | None = None) -> Share:
+        """A new, empty share, which the caller must release. `patience`: seconds of each wait, if not those of the memory."""
+        share = Share(self, self._patience if patience is None else patience)
         self._growing[share] = None
         return share
 
@@ -49,7 +49,7 @@ class MediaMemory:
         self._waiting[share] = (more, granted)
         self._grant()
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(share.patience):
                 await granted
         except TimeoutError:
             raise DeviceUnavailableError(
@@ -99,8 +99,9 @@ class MediaMemory:
 class Share:
     """The bytes of one file."""
 
-    def __init__(self, memory: MediaMemory) -> None:
+    def __init__(self, memory: MediaMemory, patience: float) -> None:
         self._memory = memory
+        self.patience = patience
         self.size = 0
 
     async def hold(self, size: int) -> None:

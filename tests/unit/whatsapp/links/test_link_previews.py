@@ -15,6 +15,7 @@ from yarl import URL
 
 from shardd.transports.whatsapp.links import previews as module
 from shardd.transports.whatsapp.links.previews import KEPT, KEPT_WITHOUT, LEFT_ALONE, LinkPreview, LinkPreviews
+from shardd.transports.whatsapp.media import fetcher
 from shardd.transports.whatsapp.media.download import Listed
 from shardd.transports.whatsapp.media.fetcher import MediaFetcher
 from tests.support.media_files import plain_image
@@ -149,6 +150,24 @@ async def test_a_server_that_does_not_answer_is_left_alone(
     monkeypatch.undo()
     clock.now += LEFT_ALONE
     assert await links.find(f"http://{site.place}/2") is not None
+
+
+async def test_no_server_is_blamed_for_full_memory_or_for_the_pages_before_its_own(
+    links: LinkPreviews, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"http://{site.place}/x"
+    monkeypatch.setattr(fetcher, "URL_PATIENCE", 0.1)
+    share = links._media._memory.begin()
+    await share.hold(10**7)
+    share.finish()
+    assert await links.find(url) is None
+    assert site.visits == {}
+    share.release()
+    monkeypatch.setattr(module, "PAGE_SECONDS", 0.5)
+    async with links._reader._busy:
+        assert await links.find(url) is None
+    monkeypatch.undo()
+    assert await links.find(url) == LinkPreview("Kopi", "", None)
 
 
 async def test_the_pages_own_site_may_show_its_picture_and_no_other_host_that_is_allowed(
