@@ -81,6 +81,8 @@ class Node:
 
     async def __aenter__(self) -> Self:
         self._running = asyncio.create_task(self.downloads.serve())
+        # It has looked for what an earlier process left, or would find there what comes now.
+        await self.rounds.pass_by(1)
         return self
 
     async def __aexit__(self, *_: object) -> None:
