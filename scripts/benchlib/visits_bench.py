@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
@@ -34,7 +35,7 @@ IDLE_CLOSE: Final = 60.0
 SHORTEST: Final = 1.0
 """Seconds: the least that `visit_every` and `idle_close` accept."""
 SHARDS: Final = 8
-LOOK_EVERY: Final = 1.0
+LOOK_EVERY: Final = 5.0
 DEADLINE: Final = 600.0
 
 
@@ -57,6 +58,8 @@ class VisitResults:
     unlinked: int
     worker_cpu: float
     """CPU seconds of all workers."""
+    workers_replaced: int
+    """Workers that another one replaced, mostly because their budget of connects or descriptors was used up."""
     supervisor_cpu: float
     server_cpu: float
     """CPU seconds of the test server, which runs on the same machine."""
@@ -87,6 +90,7 @@ class VisitResults:
             ("devices that were late", f"{self.late:,}"),
             ("devices that were unlinked", f"{self.unlinked:,}"),
             ("CPU of the workers", self._per_day(self.worker_cpu)),
+            ("workers that were replaced", f"{self.workers_replaced:,}"),
             ("CPU of the supervisor", self._per_day(self.supervisor_cpu)),
             ("CPU of the test server", self._per_day(self.server_cpu)),
         ):
@@ -109,14 +113,19 @@ async def run(*, devices: int, days: float, factor: float, say: Say) -> VisitRes
         }
         pooled = pooler.PROGRAM is not None
         async with fleet(cluster, server, stock, shards=SHARDS, pgbouncer=pooled, **intervals) as running:
-            workers, supervisor = await running.daemon.workers(), running.daemon.process.pid
-            cpu = _Cpu([*workers, supervisor])
+            workers, supervisor = _Cpu(), _Cpu()
+
+            async def look() -> None:
+                workers.look(await running.daemon.workers())
+                supervisor.look([running.daemon.process.pid])
+
+            await look()
             begun, reported = time.monotonic(), 0
             producing = asyncio.create_task(_produce(running, senders, DAY / factor))
             try:
                 while (left := begun + days * DAY / factor - time.monotonic()) > 0:
                     await asyncio.sleep(min(LOOK_EVERY, left))
-                    cpu.look()
+                    await look()
                     if (day := int((time.monotonic() - begun) * factor / DAY)) > reported:
                         reported = day
                         say(f"day {day} of {days:g}: {server.control.stats()['counts'].get('login', 0):,} logins")
@@ -139,8 +148,9 @@ async def run(*, devices: int, days: float, factor: float, say: Say) -> VisitRes
                 offline=[one.offline * factor for one in activity.values()],
                 silences=[one.silence * factor for one in activity.values()],
                 unlinked=devices - len(activity),
-                worker_cpu=sum(cpu.used(pid) for pid in workers),
-                supervisor_cpu=cpu.used(supervisor),
+                worker_cpu=workers.used(),
+                workers_replaced=workers.replaced,
+                supervisor_cpu=supervisor.used(),
                 server_cpu=server.control.stats()["cpu"],
                 pooled=pooled,
             )
@@ -163,16 +173,27 @@ async def _produce(running: Fleet, senders: int, every: float) -> None:
 
 
 class _Cpu:
-    """CPU seconds of processes since the first look; a worker that was replaced keeps what it had used."""
+    """CPU seconds of processes since the first look, also of those that others replaced meanwhile."""
 
-    def __init__(self, pids: list[int]) -> None:
-        self._first = {pid: cost_of(pid).cpu for pid in pids}
-        self._last = dict(self._first)
+    def __init__(self) -> None:
+        self._begins: dict[int, float] | None = None
+        self._now: dict[int, float] = {}
+        self._ended = 0.0
+        self.replaced = 0
 
-    def look(self) -> None:
-        for pid in self._last:
+    def look(self, pids: Iterable[int]) -> None:
+        """`pids`: of the processes that run now."""
+        costs = {}
+        for pid in pids:
             with suppress(FileNotFoundError, ProcessLookupError):
-                self._last[pid] = cost_of(pid).cpu
+                costs[pid] = cost_of(pid).cpu
+        if self._begins is None:
+            self._begins = dict(costs)
+        # Only processes that the daemon names: the number of one that has ended may be another's by now.
+        for pid in self._now.keys() - costs.keys():
+            self._ended += self._now.pop(pid) - self._begins.pop(pid, 0.0)
+            self.replaced += 1
+        self._now |= costs
 
-    def used(self, pid: int) -> float:
-        return self._last[pid] - self._first[pid]
+    def used(self) -> float:
+        return self._ended + sum(self._now.values()) - sum((self._begins or {}).values())
