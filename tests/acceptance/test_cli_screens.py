@@ -17,9 +17,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from shardd.config import load_config
 from shardd.states import ShardState
 from shardd.supervisor.admin.control import Control
+from shardd.supervisor.admin.starting import Starting
 from shardd.supervisor.status import Status
+from shardd.supervisor.systemd import Notifier
 from tests.support.command import Command
 from tests.support.daemon import Daemon
 from tests.support.queue_rows import connect
@@ -227,7 +230,9 @@ class EvilNode:
 async def test_the_status_and_the_live_picture_are_harmless(tmp_path: Path) -> None:
     config = tmp_path / "shards.yaml"
     config.write_text(f"state_dir: {tmp_path}\n")
-    control = Control(EvilNode(), socket=tmp_path / "control.sock", group=False, metrics=None)  # type: ignore[arg-type]
+    starting = Starting(load_config(config), Notifier({}))
+    control = Control(starting, lambda: None, socket=tmp_path / "control.sock", group=False, metrics=None)
+    control.node = EvilNode()  # type: ignore[assignment]
     await control.start()
     try:
         shardd = Command(config)

@@ -141,7 +141,7 @@ class Node:
         """Why the start cannot succeed: every worker of this node died again and again before one ran. None: it may."""
         shards = [shard for shard in self.workers.shards if shard.epoch is not None and shard.blocked is None]
         down = (ShardState.BACKOFF, ShardState.BROKEN)
-        if not shards or any(shard.state not in down or shard.restarts < HOPELESS for shard in shards):
+        if not shards or any(shard.ran or shard.state not in down or shard.restarts < HOPELESS for shard in shards):
             return None
         return f"no worker starts: shard {shards[0].index}: {shards[0].last_error}"
 

@@ -55,6 +55,8 @@ class Shard:
     """Drained by an operator: it stays down until it is restarted."""
     crashes_in_a_row: int = 0
     restarts: int = 0
+    ran: bool = False
+    """Whether one of its workers has taken jobs."""
     next_start: float = 0.0
     kill_at: float | None = None
     last_error: str | None = None
@@ -105,7 +107,7 @@ class Shard:
         """Its worker takes jobs."""
         if self.state is ShardState.STARTING:
             self.move("ready")
-            self.last_error = None
+            self.ran, self.last_error = True, None
 
     def drain(self, intent: Intent, timeout: float, now: float) -> None:
         """Its worker was told to finish; it is killed `timeout` seconds and `CLOSE_GRACE` later."""
