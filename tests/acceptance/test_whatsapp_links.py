@@ -17,6 +17,7 @@ from PIL import Image
 
 from tests.fixtures.whatsapp_fleet import Fleet, Phone
 from tests.support.media_files import plain_image
+from tests.support.web_site import serving
 from tests.whatsapp_server.record import Message
 
 PAGE = """<!doctype html><html><head><title>Toko</title>
@@ -59,15 +60,9 @@ class Site:
 @asynccontextmanager
 async def _serving() -> AsyncIterator[Site]:
     site = Site()
-    app = web.Application()
-    app.router.add_get("/{path:.*}", site.serve)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    site.place = f"127.0.0.1:{runner.addresses[0][1]}"
-    yield site
-    site.over.set()
-    await runner.cleanup()
+    async with serving(site.serve) as site.place:
+        yield site
+        site.over.set()
 
 
 @pytest.fixture

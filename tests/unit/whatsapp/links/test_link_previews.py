@@ -19,6 +19,7 @@ from shardd.transports.whatsapp.media import fetcher
 from shardd.transports.whatsapp.media.download import Listed
 from shardd.transports.whatsapp.media.fetcher import MediaFetcher
 from tests.support.media_files import plain_image
+from tests.support.web_site import serving
 
 PAGE = "<title>Kopi</title><meta property='og:image' content='{}'>"
 PLAIN = "<title>Kopi</title>"
@@ -56,15 +57,9 @@ MakeSite = Callable[[], Awaitable[Site]]
 async def _serving() -> AsyncIterator[Site]:
     site = Site()
     site.go.set()
-    app = web.Application()
-    app.router.add_get("/{path:.*}", site.serve)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    site.place = f"127.0.0.1:{runner.addresses[0][1]}"
-    yield site
-    site.go.set()
-    await runner.cleanup()
+    async with serving(site.serve) as site.place:
+        yield site
+        site.go.set()
 
 
 @pytest.fixture
