@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import re
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -89,6 +92,13 @@ class Picture:
             self._next_line = time.monotonic() + LINE_EVERY
             counts = ", ".join(f"{state} {count}" for state, count in sorted(moment.states.items()))
             self._console.print(f"{moment.seconds:5.1f} s  inserted {moment.inserted} of {moment.wanted}: {counts}")
+
+    def save(self, moment: Moment, file: Path) -> None:
+        """Write what a wide terminal would show of a moment as an SVG, which loads nothing from elsewhere."""
+        console = Console(record=True, file=io.StringIO(), width=WIDE, force_terminal=True, color_system="truecolor")
+        console.print(_draw(moment, self._lately[0], WIDE))
+        drawn = console.export_svg(title="./scripts/demo")
+        file.write_text(re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL), encoding="utf-8")
 
 
 def _draw(moment: Moment, before: Moment, width: int) -> Group:

@@ -76,6 +76,9 @@ def _options() -> argparse.Namespace:
         "--seconds", type=float, default=6.0, help="time over which the inserts are spread (default: %(default)s)"
     )
     parser.add_argument("--config", type=Path, default=HERE.parent / "config" / "demo.yaml", help="another config file")
+    parser.add_argument(
+        "--svg", type=Path, help="write the picture in the middle of the run to this file, as in the README"
+    )
     options = parser.parse_args()
     if options.devices < 1 or options.jobs < 1:
         parser.error("--devices and --jobs: 1 or more")
@@ -176,7 +179,7 @@ def _demonstrate(config: Config, options: argparse.Namespace, console: Console) 
     try:
         with psycopg.connect(dsn, autocommit=True) as connection:
             with Picture(console) as picture:
-                last = _watch(config, options.jobs, producer, connection, picture)
+                last = _watch(config, options, producer, connection, picture)
             return _sum_up(config, last, connection, console)
     finally:
         producer.kill()
@@ -193,7 +196,7 @@ def _add_devices(options: argparse.Namespace) -> None:
 
 def _watch(
     config: Config,
-    wanted: int,
+    options: argparse.Namespace,
     producer: subprocess.Popen[bytes],
     connection: psycopg.Connection[Any],
     picture: Picture,
@@ -201,12 +204,16 @@ def _watch(
     """Show progress until every job is finished."""
     began = changed_at = time.monotonic()
     before: dict[str, int] = {}
+    to_save: Path | None = options.svg
     while True:
         inserting = producer.poll() is None
         rows = connection.execute("SELECT state, count(*) FROM shardd.outcomes GROUP BY state").fetchall()
-        moment = Moment(wanted, time.monotonic() - began, states=dict(rows), node=_status(config))
+        moment = Moment(options.jobs, time.monotonic() - began, states=dict(rows), node=_status(config))
         done = not inserting and moment.live == 0
         picture.show(moment, last=done)
+        if to_save is not None and (done or moment.states.get("sent", 0) > options.jobs / 2):
+            picture.save(moment, to_save)
+            to_save = None
         if done:
             return moment
         if moment.states != before:

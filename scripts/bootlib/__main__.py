@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Final
 
 from bootlib.machine import CommandError, Machine, booted, why_not
-from bootlib.page import Page
+from bootlib.page import Pages
 from bootlib.root import RELEASES, ImpossibleError, cache_folder, make_archive, python_version, unpacked
 from bootlib.steps import Steps
 from bootlib.story import Story, put_clone
 from bootlib.wheels import download_wheels
 
 CLONE: Final = Path(__file__).parents[2]
+GUIDE: Final = CLONE / "shardd/guide"
 LOCKS: Final = [CLONE / "requirements.build.txt", CLONE / "requirements.extras.txt"]
 _STATE: Final = (
     "systemctl status shardd || true; journalctl --unit=shardd --boot | tail --lines=40; shardd status || true"
@@ -48,9 +49,9 @@ def main() -> int:
 def boot(release: str) -> bool:
     """Whether every step on one release succeeds. Raises ImpossibleError."""
     steps = Steps(release)
-    page = Page(CLONE / "shardd/guide/install.md")
+    pages = Pages(GUIDE / "install.md", GUIDE / "upgrade.md")
     with steps.step("a root by mmdebstrap"):
-        archive = make_archive(release, page.packages(), cache_folder())
+        archive = make_archive(release, pages.packages(), cache_folder())
     with unpacked(archive) as root:
         if (reason := why_not(root)) is not None:
             raise ImpossibleError(reason)
@@ -60,14 +61,14 @@ def boot(release: str) -> bool:
             download_wheels(LOCKS, python, wheels)
         put_clone(CLONE, root)
         with booted(root, wheels, f"shardd-{release}-{os.getpid()}") as machine:
-            succeeded = _play(machine, page, steps)
+            succeeded = _play(machine, pages, steps)
     print(f"== {release}: {'all well' if succeeded else 'FAILED'} after {steps.total():.0f} s", flush=True)
     return succeeded
 
 
-def _play(machine: Machine, page: Page, steps: Steps) -> bool:
+def _play(machine: Machine, pages: Pages, steps: Steps) -> bool:
     try:
-        Story(machine, page, steps).play()
+        Story(machine, pages, steps).play()
     except (CommandError, TimeoutError, AssertionError) as error:
         for frame in traceback.extract_tb(error.__traceback__):
             print(f"  {Path(frame.filename).name}:{frame.lineno}: {frame.line}")

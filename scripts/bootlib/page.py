@@ -1,7 +1,7 @@
-"""The commands of a page of the guide, as it has them: each fenced block, under its heading.
+"""The commands of pages of the guide, as they have them: each fenced block, under its heading.
 
-What stands for a page's placeholders is in one table, and a block that is not carried out is an error, so that the page and what
-is tested cannot differ.
+What stands for the pages' placeholders is in one table, and a block that is not carried out is an error, so that the pages and
+what is tested cannot differ.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ STAND_FOR: Final = {
     "db.example": "localhost",
     "NAME": "alice",
 }
-"""What stands for the placeholders of the page."""
+"""What stands for the placeholders of the pages."""
 
 
 @dataclass(frozen=True)
@@ -35,23 +35,23 @@ class Block:
         return found[1] if found and self.language == "yaml" else None
 
 
-class Page:
-    """The blocks of a page; `take` hands out those of a heading, and `left` has the others."""
+class Pages:
+    """The blocks of some pages; `take` hands out those of a heading, and `left` has the others."""
 
-    def __init__(self, file: Path) -> None:
-        self._blocks = list(_blocks(file.read_text(encoding="utf-8")))
+    def __init__(self, *files: Path) -> None:
+        self._blocks = [block for file in files for block in _blocks(file.read_text(encoding="utf-8"))]
         self._taken: set[Block] = set()
 
     def take(self, heading: str) -> list[Block]:
         """The blocks under this heading."""
         found = [block for block in self._blocks if block.heading == heading]
         if not found:
-            raise LookupError(f"the page has no commands under {heading!r}")
+            raise LookupError(f"no page has commands under {heading!r}")
         self._taken.update(found)
         return found
 
     def packages(self) -> list[str]:
-        """The Debian packages that the page installs."""
+        """The Debian packages that the pages install."""
         commands = [re.findall(r"^apt-get install --yes ([^#\n]+)", block.text, re.MULTILINE) for block in self._blocks]
         return [package for found in commands for names in found for package in names.split()]
 

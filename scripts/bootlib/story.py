@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bootlib.machine import CLONE, CommandError, Machine
-from bootlib.page import STAND_FOR, Block, Page
+from bootlib.page import STAND_FOR, Block, Pages
 from bootlib.steps import Steps
 
 UNPACED: Final = "pacing: {gap_min: 0, gap_max: 0, hourly_limit: 0, daily_limit: 0}"
@@ -41,9 +41,9 @@ HEALTHY_WITHIN: Final = 90.0
 class Story:
     """The steps on one machine; `play` goes through them in order."""
 
-    def __init__(self, machine: Machine, page: Page, steps: Steps) -> None:
+    def __init__(self, machine: Machine, pages: Pages, steps: Steps) -> None:
         self._machine = machine
-        self._page = page
+        self._pages = pages
         self._step = steps.step
         self._config = ""
         self._producer = ""
@@ -56,7 +56,7 @@ class Story:
         self._server()
         self._upgrade()
         self._uninstall()
-        assert self._page.left() == [], "commands of the page that nothing carries out"
+        assert self._pages.left() == [], "commands of the pages that nothing carries out"
 
     def _install(self) -> None:
         for heading in ("Program", "Service"):
@@ -126,7 +126,7 @@ class Story:
         self._wait_healthy()
 
     def _upgrade(self) -> None:
-        with self._step("install page: Upgrade"):
+        with self._step("upgrade page"):
             waiting = self._insert(1, run_at="now() + interval '1 day'")
             version = self._status()["version"]
             self._machine.run(f'sed --in-place \'s/"{version}"/"{version}.1"/\' pyproject.toml shardd/__init__.py')
@@ -187,7 +187,7 @@ class Story:
     # ---- small parts
 
     def _carry_out(self, heading: str) -> None:
-        for block in self._page.take(heading):
+        for block in self._pages.take(heading):
             self._carry_out_block(block)
 
     def _carry_out_block(self, block: Block) -> None:

@@ -57,7 +57,7 @@ async def status_command(config: Config, as_json: bool) -> None:
         if state.open_means:
             say(
                 f"note: every login may make {' and '.join(state.open_means)}, with which one alone can fill the server's lock "
-                "table or its disk: a superuser revokes that with the SQL in the README, under 'Who may insert what'",
+                "table or its disk: a superuser revokes that with the SQL at the end of `shardd guide producers`",
                 err=True,
             )
     if not state.current:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,15 +71,19 @@ def demo(tmp_path: Path, state_dir: Path) -> Iterator[Demo]:
 
 
 @pytest.mark.timeout(3 * PATIENCE)
-def test_every_run_begins_anew_and_sends_every_job_once(demo: Demo) -> None:
+def test_every_run_begins_anew_and_sends_every_job_once(demo: Demo, tmp_path: Path) -> None:
+    picture = tmp_path / "demo.svg"
     for jobs in (60, 90):
-        with demo.start("--devices=30", f"--jobs={jobs}", "--seconds=0.1") as process:
+        with demo.start("--devices=30", f"--jobs={jobs}", "--seconds=0.1", f"--svg={picture}") as process:
             said, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, said
         assert f"{jobs} jobs: {jobs} sent" in said
         assert f"messages that reached the sandbox: {jobs}, twice: 0" in said
         assert "every job was sent exactly once" in said
         assert demo.processes() == []
+        drawn = picture.read_text()
+        assert f"of&#160;{jobs}" in drawn
+        assert set(re.findall(r"https?://[^\"\s]+", drawn)) == {"http://www.w3.org/2000/svg"}
 
 
 @pytest.mark.timeout(2 * PATIENCE)

@@ -1,5 +1,5 @@
 -- Rights by device: an operator binds a role to devices, device groups and campaigns. This comment defines what that means for the role;
--- the README ("Who may insert what") explains it to users.
+-- `shardd guide producers` explains it to users.
 --
 -- Inserting. A job of a bound role names a device or a device group that is bound to it, and no campaign but those that are bound to
 -- it. A role that has been bound to campaigns only may use every device, and each of its jobs names one of these campaigns. A role with

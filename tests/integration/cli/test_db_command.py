@@ -64,13 +64,13 @@ def test_status_for_programs(named: Path) -> None:
     assert told["migrations"][0]["state"] == "applied"
 
 
-def readme_sql(heading: str, number: int) -> str:
-    """The SQL block with this number below a heading of the README."""
-    text = (Path(__file__).parents[3] / "README.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    return text.split("```sql\n")[1 + number].split("```")[0]
+def guide_sql(page: str, heading: str) -> str:
+    """The first SQL block below a heading of the guide."""
+    text = (Path(__file__).parents[3] / f"shardd/guide/{page}.md").read_text().split(f"\n## {heading}\n")[1]
+    return text.split("```sql\n")[1].split("```")[0]
 
 
-def test_status_tells_what_every_login_may_fill_and_the_readme_how_that_ends(
+def test_status_tells_what_every_login_may_fill_and_the_guide_how_that_ends(
     named: Path, empty_dsn: str, postgres: Cluster, make_role: Callable[..., str]
 ) -> None:
     shardd_db("migrate", "--config", named)
@@ -83,7 +83,7 @@ def test_status_tells_what_every_login_may_fill_and_the_readme_how_that_ends(
     make_role("shop", "shardd_producer")
     name = empty_dsn.partition("?")[0].rpartition("/")[2]
     with postgres.superuser(name) as superuser:
-        superuser.execute(readme_sql("Who may insert what", 0).encode())
+        superuser.execute(guide_sql("producers", "What every login can use up").encode())
     assert "every login may make" not in shardd_db("status", "--config", named).stderr
     with psycopg.connect(empty_dsn, autocommit=True) as owner:
         owner.execute("INSERT INTO shardd.devices (id, transport) VALUES ('me', 'sandbox')")

@@ -168,7 +168,7 @@ def epochs_left(owner: psycopg.Connection[Any]) -> list[int]:
 
 
 def test_every_table_is_bounded_or_known_to_grow(owner: psycopg.Connection[Any]) -> None:
-    """The README tells operators what grows: a new table must say what bounds it."""
+    """The guide (operate, Retention) tells operators what grows: a new table must say what bounds it."""
     tables = owner.execute(
         "SELECT relname FROM pg_class "
         "WHERE relnamespace = 'shardd'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition"

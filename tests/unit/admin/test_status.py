@@ -158,8 +158,9 @@ def test_no_shards_sum_up_to_nothing() -> None:
     assert all(getattr(totals, name) == 0 for name in SHAPES[Totals])
 
 
-def test_the_readme_has_the_fix_of_every_kind_of_problem() -> None:
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
-    rows = [line.split("|")[1] for line in readme.splitlines() if line.startswith("| `")]
+def test_the_guide_has_the_fix_of_every_kind_of_problem() -> None:
+    page = (Path(__file__).parents[3] / "shardd/guide/operate.md").read_text()
+    problems = page.partition("\n## Problems\n")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in problems.splitlines() if line.startswith("| `")]
     told = {word for row in rows for word in row.replace("`", "").replace(",", "").split()}
     assert {kind.value for kind in ProblemKind} <= told
