@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "drain": "shardd.cli.daemon:drain",
     "event": "shardd.cli.event:event_group",
     "group": "shardd.cli.group:group_group",
+    "guide": "shardd.cli.guide.commands:guide",
     "import": "shardd.cli.legacy.commands:import_group",
     "inbox": "shardd.cli.inbox:inbox_group",
     "job": "shardd.cli.job.commands:job_group",
