@@ -112,6 +112,11 @@ class ConfigError(SharddError):
 
     exit_code = 78
 
+    lacks_variables = False
+    """Whether a variable that the file names has no value."""
+    lacks_only_variables = False
+    """Whether that is all that is wrong."""
+
 
 class PairingError(SharddError):
     """A device was not paired; nothing has changed, so it can be tried again."""

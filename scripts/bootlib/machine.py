@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 Found = TypeVar("Found")
 
-CLONE: Final = "/root/shardd"
+CLONE: Final = "/usr/src/shardd"
 """The clone of the project in the machine."""
 WHEELS: Final = "/var/cache/wheels"
 

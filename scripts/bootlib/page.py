@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 STAND_FOR: Final = {
-    "…": "correct-horse-battery",
+    "…": "correct$horse",  # a shell that reads the environment file would expand it
     "db.example": "localhost",
     "NAME": "alice",
 }

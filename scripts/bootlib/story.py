@@ -34,6 +34,37 @@ async def decode() -> None:
 
 asyncio.run(decode())
 """
+CONFIG: Final = "/etc/shardd/shards.yaml"
+PECULIAR: Final = r"""
+# An environment file with all that systemd.exec(5) mentions.
+; This, too.
+A=b c  \
+  d
+B= 'it''s $HOME' "\$5 \"x\" \n\
+y" z
+ C = \'q\' "r" # s
+export D=e
+E
+F==
+G='a
+b'
+A_1=\\ \
+"""
+COMPARE: Final = """
+import subprocess
+from pathlib import Path
+
+from shardd.environment_file import parse_environment
+
+file = Path("/root/peculiar")
+command = ["systemd-run", "--quiet", "--wait", "--pipe", f"--property=EnvironmentFile={file}", "/usr/bin/env", "--null"]
+printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\\0")
+given = dict(one.split("=", 1) for one in printed if one)
+ours = parse_environment(file.read_bytes()).variables
+assert ours.keys() == {"A", "B", "C", "F", "G", "A_1"}, ours
+assert {name: given.get(name) for name in ours} == ours, (ours, given)
+assert not {"D", "E", "export D"} & given.keys(), given
+"""
 HEALTHY_WITHIN: Final = 90.0
 """Seconds in which the service must recover."""
 
@@ -59,14 +90,25 @@ class Story:
         assert self._pages.left() == [], "commands of the pages that nothing carries out"
 
     def _install(self) -> None:
-        for heading in ("Program", "Service"):
-            with self._step(f"install page: {heading}"):
-                self._carry_out(heading)
+        with self._step("install page: Program"):
+            self._carry_out("Program")
+            self._config = self._machine.run(f"cat {CONFIG}")
+        with self._step("a setup by another user is refused, and a second one by root changes nothing"):
+            self._machine.run("useradd --create-home alice; useradd --create-home stranger")
+            assert "run it as root" in self._machine.run("shardd setup systemd", user="alice", fails=True)
+            again = self._machine.run("shardd setup systemd").splitlines()
+            assert {line.split()[0] for line in again[:-1]} == {"unchanged", "kept"}, again
+        with self._step("commands read the environment file as systemd does"):
+            self._compare_with_systemd()
+
+    def _compare_with_systemd(self) -> None:
+        self._machine.run(f"cat > /root/peculiar <<'END'\n{PECULIAR}END\ncat > /root/compare.py <<'END'\n{COMPARE}END")
+        self._machine.run("/opt/shardd/bin/python /root/compare.py")
 
     def _embedded(self) -> None:
-        with self._step("install page: Embedded database"):
+        with self._step("install page: Start"):
             self._producer = '"$(shardd db dsn --role=producer)"'
-            self._carry_out("Embedded database")
+            self._carry_out("Start")
         self._send_and_recover()
         with self._step("an image is decoded under the restrictions of the unit"):
             self._run_as_the_unit(DECODE)
@@ -93,7 +135,7 @@ class Story:
         )
         sed = " ".join(f"--expression='{edit}'" for edit in edits)
         self._machine.run(
-            f"sed {sed} systemd/shardd.service > /run/systemd/system/probe.service && systemctl daemon-reload\n"
+            f"sed {sed} shardd/setup/shardd.service > /run/systemd/system/probe.service && systemctl daemon-reload\n"
             "systemctl start probe || { journalctl --unit=probe; exit 1; }"
         )
 
@@ -102,9 +144,12 @@ class Story:
             self._machine.run("rm -rf /var/lib/shardd/*")
             # A small disk, which a later step fills.
             self._machine.run("mount -t tmpfs -o size=8m,mode=700,uid=shardd,gid=shardd none /var/lib/shardd")
-            self._producer = f"postgresql://shop:{STAND_FOR['…']}@{STAND_FOR['db.example']}/shardd"
+            self._producer = f"'postgresql://shop:{STAND_FOR['…']}@{STAND_FOR['db.example']}/shardd'"
             self._carry_out("Database on a server")
-            self._with_environment("shardd device add me --transport=sandbox")
+            self._machine.run("shardd device add me --transport=sandbox")
+            # Members of the group may not read the password, which this command does not need.
+            assert "warning" not in self._machine.run("shardd status", user="alice")
+            assert "run this as root" in self._machine.run("shardd job list", user="alice", fails=True)
             self._reload(UNPACED)
             self._send()
         with self._step(
@@ -141,7 +186,6 @@ class Story:
             assert self._property("ActiveState") == "active"
             self._wait_healthy()
         with self._step("install page: Operators without root"):
-            self._machine.run("useradd --create-home alice; useradd --create-home stranger")
             self._carry_out("Operators without root")
             assert "healthy" in self._machine.run("shardd status", user="alice")
             assert "permission denied" in self._machine.run("shardd status", user="stranger", fails=True)
@@ -180,7 +224,7 @@ class Story:
         with self._step("install page: Uninstall"):
             self._machine.run("systemctl stop shardd && umount /var/lib/shardd")
             self._carry_out("Uninstall")
-            left = self._machine.run("find / -xdev -name '*shardd*' -not -path '/root/*'")
+            left = self._machine.run(f"find / -xdev -name '*shardd*' -not -path '{CLONE}*'")
             assert left == "", left
             assert "shardd" not in self._machine.run("cat /etc/passwd /etc/group")
 
@@ -205,7 +249,7 @@ class Story:
 
     def _reload(self, more: str) -> None:
         """Add this to the page's config."""
-        self._machine.run(f"cat > /etc/shardd/shards.yaml <<'END'\n{self._config}\n{more}\nEND")
+        self._machine.run(f"cat > {CONFIG} <<'END'\n{self._config}\n{more}\nEND")
         self._machine.run("systemctl reload shardd")
 
     def _status(self) -> dict[str, Any]:
@@ -251,9 +295,6 @@ class Story:
 
     def _problem_kinds(self) -> list[str]:
         return [kind for kind, count in self._status()["problem_kinds"].items() if count]
-
-    def _with_environment(self, command: str) -> str:
-        return self._machine.run(f"set -a; . /etc/shardd/environment; set +a; {command}")
 
     def _psql(self, statement: str) -> str:
         command = f'psql {self._producer} --no-align --tuples-only --quiet --command="{statement}"'

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from shardd.cli.environment import adopt_environment
 from shardd.cli.options import default_config
 from shardd.cli.output import say, say_error
 from shardd.cli.words import count
@@ -24,10 +25,12 @@ def config_group() -> None:
 def check(file: Path) -> None:
     """Report all errors in a config file.
 
-    Without FILE, in the one that other commands use: $SHARDD_CONFIG, else /etc/shardd/shards.yaml.
+    Without FILE, in the one that other commands use: $SHARDD_CONFIG, else /etc/shardd/shards.yaml. For a config in /etc/shardd,
+    /etc/shardd/environment is read, too; $SHARDD_ENVIRONMENT_FILE names another one.
 
     Exit codes: 0 no error; 78 errors.
     """
+    environment = adopt_environment(file)
     try:
         config = load_config(file)
     except ConfigError as error:
@@ -36,6 +39,8 @@ def check(file: Path) -> None:
             say_error(line)
         if len(lines) > 1:
             say(f"{len(lines)} errors", err=True)
+        for line in (environment.note_for(error) or "").splitlines():
+            say(f"note: {line}", err=True)
         raise click.exceptions.Exit(ConfigError.exit_code) from None
     database = "the database of dsn" if config.database else "a PostgreSQL of its own"
     summary = f"node {config.node}, {count(config.shards, 'shard')}, {database}, state in {config.state_dir}"

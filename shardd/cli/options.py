@@ -15,11 +15,12 @@ from typing import Any, Final
 
 import click
 
+from shardd.cli.environment import Environment, adopt_environment
 from shardd.cli.output import say_error
 from shardd.config import Config, load_config
 from shardd.config.load import TO_ASK_THE_DAEMON, TO_REACH_THE_DATABASE, load_readable
 from shardd.config.values import Number, Reader, RefusedError, Whole
-from shardd.errors import UsageError
+from shardd.errors import ConfigError, UsageError
 
 DEFAULT_CONFIG: Final = "/etc/shardd/shards.yaml"
 MOST_ROWS: Final = 100_000
@@ -73,22 +74,34 @@ def default_config() -> str:
     return os.environ.get("SHARDD_CONFIG", DEFAULT_CONFIG)
 
 
-def _config_option(load: Callable[[Path], Config]) -> Decorator:
+def _config_option(load: Callable[[Path, Environment], Config]) -> Decorator:
+    def read(context: click.Context, _option: click.Parameter, file: Path) -> Config | None:
+        if context.resilient_parsing:  # the shell asks for a completion
+            return None
+        environment = adopt_environment(file)
+        try:
+            return load(file, environment)
+        except ConfigError as error:
+            if (note := environment.note_for(error)) is None:
+                raise
+            raise ConfigError(f"{error}\n{note}") from None
+
     return click.option(
         "--config",
         type=click.Path(path_type=Path),
         default=default_config,
         show_default=f"$SHARDD_CONFIG, else {DEFAULT_CONFIG}",
-        callback=lambda _context, _option, file: load(file),
+        callback=read,
         help="Config file.",
     )
 
 
-def _tolerant(needed: Collection[tuple[str, ...]]) -> Callable[[Path], Config]:
-    def load(file: Path) -> Config:
+def _tolerant(needed: Collection[tuple[str, ...]]) -> Callable[[Path, Environment], Config]:
+    def load(file: Path, environment: Environment) -> Config:
         read = load_readable(file, needed)
-        if read.refused is not None:
-            first, *others = str(read.refused).splitlines()
+        refused = read.refused
+        if refused is not None and not (refused.lacks_only_variables and environment.is_secret):
+            first, *others = str(refused).splitlines()
             more = f" (and {len(others)} more; see: shardd config check {file})" if others else ""
             say_error(f"shardd: warning: {first}{more}; this command does not need it and goes on")
         return read.config
@@ -96,7 +109,7 @@ def _tolerant(needed: Collection[tuple[str, ...]]) -> Callable[[Path], Config]:
     return load
 
 
-config_option = _config_option(load_config)
+config_option = _config_option(lambda file, _environment: load_config(file))
 """For a command that needs the whole config: any error in the file is a ConfigError."""
 database_config_option = _config_option(_tolerant(TO_REACH_THE_DATABASE))
 """For a command that only needs the database: a ConfigError only when the file does not say where that is."""

@@ -64,17 +64,22 @@ class ConfigIssue:
     value: str | None = None
     """The value as it is shown; None when there is none, or when it must not be shown."""
     column: int | None = None
+    lacks_variable: bool = False
+    """Whether a variable has no value: it may have one for another process."""
 
 
 def config_error(name: str, issues: Iterable[ConfigIssue]) -> ConfigError:
     """The error with all issues, one a line, in the order of the file."""
-    lines = []
+    issues, lines = list(issues), []
     for issue in sorted(issues, key=lambda issue: (issue.line, issue.column or 0, issue.path)):
         place = f"{visible(name)}:{issue.line}" + (f":{issue.column}" if issue.column else "")
         path = f"{'.'.join(printable(key) for key in issue.path)}: " if issue.path else ""
         value = f"{issue.value} " if issue.value is not None else ""
         lines.append(f"{place}: {path}{value}{visible(issue.text)}")
-    return ConfigError("\n".join(dict.fromkeys(lines)))
+    error = ConfigError("\n".join(dict.fromkeys(lines)))
+    error.lacks_variables = any(issue.lacks_variable for issue in issues)
+    error.lacks_only_variables = all(issue.lacks_variable for issue in issues)
+    return error
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +139,20 @@ def substitute(text: str, environ: Mapping[str, str]) -> str:
         if default is not None:
             return default
         if value is not None:
-            raise RefusedError(
+            raise _NoValueError(
                 f"needs the variable {name}, which is empty; give it a value, or write ${{{name}:-}} if that is meant"
             )
         near = closest(name, environ)
         hint = f" ({near} is)" if near else ""
-        raise RefusedError(
+        raise _NoValueError(
             f"needs the variable {name}, which is not set{hint}; set it for shardd, or write ${{{name}:-default}}"
         )
 
     return _REFERENCE.sub(word, text)
+
+
+class _NoValueError(RefusedError):
+    """A variable has no value."""
 
 
 class _Refusal(Exception):  # noqa: N818 - never leaves this module: the way out of a file that cannot be read on
@@ -240,7 +249,8 @@ class _Builder:
             text = substitute(raw, self._environ)
         except RefusedError as refused:
             # The text may hold a secret beside the variable, so it is not shown; `refused` names the variable.
-            self._document.issues.append(ConfigIssue(line, path, str(refused)))
+            lacks_variable = isinstance(refused, _NoValueError)
+            self._document.issues.append(ConfigIssue(line, path, str(refused), lacks_variable=lacks_variable))
             self._document.unknown.add(path)
             return raw
         if text != raw:

@@ -1,0 +1,66 @@
+"""The files of an installed shardd, and where they belong.
+
+Those that shardd owns are below /usr/local, where systemd and the shells look, too: what the operator puts into /etc takes
+precedence (systemd.unit(5), sysusers.d(5)). /etc/shardd belongs to the operator, who only gets a first version of its files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+import click
+from click.shell_completion import get_completion_class
+
+MARK: Final = b"`shardd setup systemd` writes this file"
+"""Is in each file that shardd owns."""
+UNIT: Final = "/usr/local/lib/systemd/system/shardd.service"
+SYSUSERS: Final = "/usr/local/lib/sysusers.d/shardd.conf"
+COMPLETIONS: Final = {
+    "bash": "/usr/local/share/bash-completion/completions/shardd",
+    "zsh": "/usr/local/share/zsh/site-functions/_shardd",
+    "fish": "/usr/local/share/fish/vendor_completions.d/shardd.fish",
+}
+CONFIG: Final = "/etc/shardd/shards.yaml"
+ENVIRONMENT: Final = "/etc/shardd/environment"
+OVERRIDE: Final = "/etc/systemd/system/shardd.service"
+"""Takes precedence over UNIT."""
+_PROGRAM: Final = "ExecStart=/opt/shardd/bin/shardd "
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file to be installed."""
+
+    path: str
+    content: bytes
+    mode: int = 0o644
+    is_ours: bool = True
+    """False: the operator's, and written only if there is none."""
+
+
+def files(program: Path) -> Iterator[File]:
+    """All files, for a service that runs this program."""
+    yield File(SYSUSERS, _read("shardd.sysusers.conf").encode())
+    unit = _read("shardd.service")
+    assert unit.count(_PROGRAM) == 1
+    yield File(UNIT, unit.replace(_PROGRAM, f"ExecStart={program} ").encode())
+    for shell, path in COMPLETIONS.items():
+        yield File(path, _completion(shell).encode() + b"\n# " + MARK + b", and an upgrade replaces it.\n")
+    yield File(CONFIG, _read("first.yaml").encode(), is_ours=False)
+    yield File(ENVIRONMENT, _read("first.environment").encode(), mode=0o600, is_ours=False)
+
+
+def _read(name: str) -> str:
+    return (resources.files("shardd.setup") / name).read_text(encoding="utf-8")
+
+
+def _completion(shell: str) -> str:
+    """Click's own script; its `source` would run the shell to find out its version."""
+    found = get_completion_class(shell)
+    assert found is not None
+    script = found(click.Command("shardd"), {}, "shardd", "_SHARDD_COMPLETE")
+    return script.source_template % script.source_vars()
