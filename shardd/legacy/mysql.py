@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from shardd.errors import DatabaseError, SourceError, UsageError
+from shardd.extras import how_to_install
 from shardd.legacy.dump_values import as_text
 from shardd.legacy.tables import Row, Source, Table
 from shardd.postgres.sql_files import query_text
@@ -40,8 +41,7 @@ class MysqlSource(Source):
             from pymysql.cursors import SSCursor  # noqa: PLC0415
         except ImportError:
             raise SourceError(
-                "the MySQL driver is not installed: install requirements.extras.txt into shardd's environment, or import a "
-                "file of mysqldump"
+                f"the MySQL driver is not installed: {how_to_install('mysql')}, or import a file of mysqldump"
             ) from None
         self._failures: tuple[type[Exception], ...] = (pymysql.MySQLError, OSError, RuntimeError, UnicodeDecodeError)
         with self._errors():

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["-k", "router", "--help"]])
-@pytest.mark.parametrize("script", ["lock", "test"])
+@pytest.mark.parametrize("script", ["build", "lock", "test"])
 def test_a_script_that_is_asked_for_help_installs_and_runs_nothing(
     script: str, arguments: list[str], tmp_path: Path
 ) -> None:

@@ -248,5 +248,5 @@ def test_what_is_not_installed_is_named(
     ):
         list(old.scan(MESSAGES))
     monkeypatch.setitem(sys.modules, "pymysql", None)
-    with pytest.raises(SourceError, match=r"install requirements\.extras"):
+    with pytest.raises(SourceError, match=r"pip install 'PyMySQL\[rsa\]"):
         open_source("mysql://root@localhost/old")

@@ -7,13 +7,15 @@ from typing import Final
 
 import msgspec
 
+from shardd.extras import how_to_install
+
 BARS: Final = 64
 """Values of a waveform, each between 0 and 100, as WhatsApp's own apps send it (tulir/whatsmeow, issue 121)."""
 
 
 NOT_INSTALLED: Final = (
     "WhatsApp devices send voice messages, audio and video without duration, waveform and preview, because the package av is not "
-    "installed: install requirements.extras.txt into shardd's environment"
+    f"installed: {how_to_install('media')}"
 )
 
 
