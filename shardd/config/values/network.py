@@ -68,15 +68,6 @@ def _check_platform(text: str) -> str:
     return text.rstrip("/")
 
 
-def _check_loopback(text: str) -> str:
-    host, port = split_address(text)
-    if host != "localhost" and not is_loopback(host):
-        raise RefusedError(
-            f"can be reached from other hosts; write 127.0.0.1:{port} and put a proxy with a password before it"
-        )
-    return text
-
-
 def _check_listen(text: str) -> str:
     """An IP address, so that no name has to be resolved."""
     host, port = split_address(text)
@@ -99,8 +90,6 @@ WebhookUrl = Annotated[str, Text(_check_webhook, secret=True)]
 """The receiver of a webhook; secret, because the path of such a URL is often a key."""
 PlatformUrl = Annotated[str, PLATFORM_URL]
 """An HTTP platform: `https://host[:port][/path]`, without a slash at its end."""
-LoopbackAddress = Annotated[str, Text(_check_loopback)]
-"""`127.0.0.1:9464`: an address that only this host can reach, and a port."""
 ListenAddress = Annotated[str, Text(_check_listen)]
 """`127.0.0.1:8080`: an IP address of this host, and a port."""
 MediaHosts = Annotated[tuple[str, ...], Listed(Text(accepted_by(read_allowed_host)), most=200)]

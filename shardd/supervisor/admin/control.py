@@ -5,7 +5,7 @@
 | | |
 |---|---|
 | GET /status | the health of the node (`shardd.supervisor.status.Status`) |
-| GET /metrics | the same as Prometheus text; also on loopback TCP when `control.metrics` names an address |
+| GET /metrics | the same as Prometheus text; also on TCP when `control.metrics` names an address |
 | GET /health | liveness, also on that address: 200 while the supervisor works, whatever is degraded; 503 when it hangs |
 | GET /ready | readiness, also there: 200 while the node has started and holds its leases or stands by; otherwise 503 |
 | POST /stop | drain and exit, like SIGTERM |
@@ -74,7 +74,7 @@ class Control(Service):
     ) -> None:
         """`starting`: answers until `node` is set; `stop`: ends the start; `group`: the process's group may use it, too.
 
-        `metrics`: host:port on loopback, or None.
+        `metrics`: address and port, or None.
         """
         self.node: Node | None = None
         """None until the start has made it."""
