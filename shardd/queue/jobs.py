@@ -303,6 +303,18 @@ class Traits:
     reference: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job that a person writes by hand; `media` unless the kind is `text`."""
+
+    device_id: str
+    recipient: str
+    kind: str
+    body: str
+    media: str | None
+    job_class: str
+
+
 @dataclass(frozen=True, slots=True)
 class JobCount:
     """The number of jobs with the same state, class and campaign; `obstacle`: why the action cannot be done, None: it can."""
@@ -337,6 +349,10 @@ class JobAdmin(Statements):
     async def show(self, job_id: int) -> WholeJob | None:
         """One job, or None when there is none of this id."""
         return first(await self._database.rows_for(WholeJob, "show_job", {"id": job_id}))
+
+    async def insert(self, new: NewJob) -> int:
+        """Insert a job, by the rules of everybody's; returns its id. Raises RowRefusedError."""
+        return int(await self._database.value("insert_job", asdict(new)))
 
     async def states(self, ids: Sequence[int]) -> dict[int, JobState]:
         """The states of those of these jobs that exist."""

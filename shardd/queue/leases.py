@@ -75,6 +75,11 @@ async def find_registration(database: Database, name: str, host: str, ttl: float
     return first(await database.rows(Registration, "node_registration", {"name": name, "host": host, "ttl": ttl}))
 
 
+async def is_any_served(database: Database) -> bool:
+    """Whether a node, on whichever host, serves any shard. Raises DatabaseError."""
+    return bool(await database.value("any_lease"))
+
+
 class Leases:
     """The leases' statements, on behalf of one incarnation of one node."""
 

@@ -69,6 +69,10 @@ class Terminal:
         """The output without colours and cursor movements."""
         return SCREEN.sub(b"", COLOURS.sub(b"", self.painted)).decode(errors="replace")
 
+    def type(self, keys: str) -> None:
+        """What a person types."""
+        os.write(self.fd, keys.encode())
+
     async def until(self, words: str) -> None:
         """Wait until the output contains the words."""
         async with asyncio.timeout(PATIENCE):

@@ -11,8 +11,9 @@ import click
 
 from shardd.cli.database import with_database
 from shardd.cli.device.settings import check_pace, device_options, read_options
+from shardd.cli.device.unknown import unknown_device
 from shardd.cli.lazy import LazyGroup
-from shardd.cli.names import Refusals, id_argument, ids_argument, refuse, report, unknown, without
+from shardd.cli.names import Refusals, id_argument, ids_argument, refuse, report, without
 from shardd.cli.options import config_option, database_config_option
 from shardd.cli.output import SANDBOX, say
 from shardd.cli.words import count
@@ -213,7 +214,7 @@ async def _replace(database: Database, old: str, new: str) -> DeviceRow:
     """Move and report; NEW as it is now."""
     found = {device.id: device for device in await DeviceAdmin(database).find(ids=[old, new])}
     for one in without([old, new], found):
-        raise unknown("device", one)
+        raise await unknown_device(database, one)
     before, after = found[old], found[new]
     if (before.transport == SANDBOX) != (after.transport == SANDBOX):
         raise UsageError(

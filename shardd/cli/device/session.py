@@ -12,6 +12,7 @@ import click
 
 from shardd.cli.control import ask
 from shardd.cli.database import command_pool, reach_dsn
+from shardd.cli.device.unknown import unknown_device
 from shardd.cli.names import confirm, id_argument
 from shardd.cli.options import config_option, run_async, yes_option
 from shardd.cli.output import say
@@ -56,9 +57,8 @@ class SessionContext:
         """A device that can have a session. Raises UsageError for any other."""
         found = await DeviceAdmin(self.database).find(ids=[device_id])
         if not found:
-            raise UsageError(
-                f"device {device_id} is unknown; add it first: shardd device add {device_id} --transport {WITH_SESSIONS[0]}"
-            )
+            add = f"add it first: shardd device add {device_id} --transport {WITH_SESSIONS[0]}"
+            raise await unknown_device(self.database, device_id, add)
         if found[0].transport not in WITH_SESSIONS:
             raise UsageError(
                 f"device {device_id} sends by {found[0].transport}: only {' and '.join(WITH_SESSIONS)} devices have a session"

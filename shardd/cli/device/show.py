@@ -14,9 +14,10 @@ import click
 
 from shardd.cli.database import with_database
 from shardd.cli.device.outlook import Outlook, ask_outlook, next_words, outlook_json, sent_words, tally_of, warm_days
+from shardd.cli.device.unknown import unknown_device
 from shardd.cli.device.visits import visit_facts, visits_json
 from shardd.cli.listing import WIDE, Column, Listing
-from shardd.cli.names import id_argument, unknown
+from shardd.cli.names import id_argument
 from shardd.cli.options import database_config_option, json_option
 from shardd.cli.output import SANDBOX, Facts, Lines, make_console, make_facts, print_json, state_text, transport_text
 from shardd.cli.words import ago, count, moment_text
@@ -25,6 +26,7 @@ from shardd.config.transports.device_settings import MASK, masked_settings, reme
 from shardd.config.values import format_duration
 from shardd.hashing import shard_of
 from shardd.pacing import CLASSES, DevicePace, Pace, daily_limit
+from shardd.queue.database import Database
 from shardd.queue.devices import PAUSED, DeviceAdmin, DeviceRow
 from shardd.states import DeviceState
 from shardd.supervisor.scheduling.current_config import device_pace
@@ -82,16 +84,18 @@ def list_(state: str | None, transport: str | None, as_json: bool, config: Confi
 @database_config_option
 def show(device_id: str, as_json: bool, config: Config) -> None:
     """Show a device, and when it may send next."""
-    found = with_database(
-        config, lambda database: DeviceAdmin(database).find(ids=[device_id], warm_days=warm_days(config))
-    )
-    if not found:
-        raise unknown("device", device_id)
-    outlook = ask_outlook(found[0], config)
+
+    async def find(database: Database) -> DeviceRow:
+        for device in await DeviceAdmin(database).find(ids=[device_id], warm_days=warm_days(config)):
+            return device
+        raise await unknown_device(database, device_id)
+
+    device = with_database(config, find)
+    outlook = ask_outlook(device, config)
     if as_json:
-        print_json(_device_json(found[0], config) | outlook_json(outlook))
+        print_json(_device_json(device, config) | outlook_json(outlook))
     else:
-        make_console().print(make_facts(_facts(found[0], config, outlook)))
+        make_console().print(make_facts(_facts(device, config, outlook)))
 
 
 def _device_json(device: DeviceRow, config: Config) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import click
 
-from shardd.cli.names import job_ids, short_names, unknown
+from shardd.cli.device.unknown import unknown_device
+from shardd.cli.names import job_ids, short_names
 from shardd.cli.options import Decorator, all_of
 from shardd.errors import ErrorClass, UsageError
 from shardd.pacing import CLASSES
@@ -72,6 +73,6 @@ async def check_names(database: Database, traits: Traits) -> None:
     """Raise UsageError for a device or campaign that never existed: a typo must not look like "no such jobs"."""
     for device in traits.device_ids or ():
         if not await DeviceAdmin(database).was_there(device):
-            raise unknown("device", device)
+            raise await unknown_device(database, device)
     if traits.campaign is not None and not await CampaignAdmin(database).count_jobs([traits.campaign]):
         raise UsageError(f"campaign {traits.campaign!r} is unknown; the others: shardd campaign list")

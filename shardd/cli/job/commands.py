@@ -114,17 +114,22 @@ def show(job_id: str, as_json: bool, config: Config) -> None:
         make_console().print(make_facts(_facts(job)))
 
 
-def _facts(job: WholeJob) -> Facts:
+def device_text(job: JobRow) -> Text:
+    """The device, and whether its messages reach anybody."""
     device = Text(job.device_id or "")
     if job.transport == SANDBOX:
         device.append(" (sandbox: its messages reach nobody)", SANDBOX_STYLE)
+    return device
+
+
+def _facts(job: WholeJob) -> Facts:
     return [
         ("job", str(job.id)),
         ("state", state_text(job.state)),
         ("waits for", job.waits_for),
         ("error", job.error),
         ("error class", job.error_class),
-        ("device", device),
+        ("device", device_text(job)),
         ("device group", job.device_group),
         ("recipient", job.recipient),
         ("class", job.job_class),

@@ -37,6 +37,12 @@ SELECT ${shown}, d.transport, ${content}, o.attempt AS claims, e.node, e.shard
   LEFT JOIN shardd.devices d ON d.id = o.device_id
  WHERE o.id = %(id)s;
 
+-- name: insert_job
+-- Inserts a job as any producer does, with no rights of its own. Returns its id.
+INSERT INTO shardd.jobs (device_id, recipient, kind, body, media, class)
+VALUES (%(device_id)s, %(recipient)s, %(kind)s, %(body)s, %(media)s, %(job_class)s)
+RETURNING id;
+
 -- name: states_of_jobs
 -- The states of these jobs.
 SELECT id, state FROM shardd.all_outcomes WHERE id = ANY (%(ids)s::bigint[]);

@@ -74,6 +74,10 @@ WITH drained AS (
 )
 DELETE FROM shardd.leases WHERE epoch = ANY (%(epochs)s::bigint[]) RETURNING shard;
 
+-- name: any_lease
+-- Whether a node serves any shard.
+SELECT EXISTS (SELECT FROM shardd.leases WHERE expires_at > now());
+
 -- name: node_registration
 -- What a command can know about a node that does not answer: its process, seconds since its last sign of life, whether it is away, and the
 -- number of its shards. No row when there was no sign of life for `ttl` seconds, or the node was stopped cleanly. The command does not know
