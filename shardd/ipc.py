@@ -141,6 +141,15 @@ class TransportSpec(msgspec.Struct, frozen=True):
     """Jobs of one device at the same time."""
 
 
+class StoreAccess(msgspec.Struct, frozen=True):
+    """How the clients of sessions reach their store."""
+
+    pooler: str | None = None
+    """The DSN of a PgBouncer in transaction mode in front of it; None: as `Setup.sessions_dsn` says."""
+    clients: int | None = None
+    """Clients that may be open at once, because PostgreSQL has no connections for more; None: as many as the config says."""
+
+
 class Setup(msgspec.Struct, frozen=True, tag="setup"):
     """The first message: which shard the worker serves, and how it sends."""
 
@@ -156,6 +165,7 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     heartbeat_every: float = 1.0
     fsync: bool = False
     sessions_dsn: str | None = None
+    store_access: StoreAccess = StoreAccess()
     careful_for: float = 0.0
     """Seconds for which it takes one job at a time, because its predecessors died."""
     opt_out_words: list[str] = []
@@ -211,6 +221,12 @@ class LogLevel(msgspec.Struct, frozen=True, tag="log_level"):
     """Log from this level on."""
 
     level: str
+
+
+class ChangeStoreAccess(msgspec.Struct, frozen=True, tag="change_store_access"):
+    """Clients that open from now on reach the session store in this way."""
+
+    access: StoreAccess
 
 
 class Close(msgspec.Struct, frozen=True, tag="close"):
@@ -405,7 +421,19 @@ class Closed(msgspec.Struct, frozen=True, tag="closed"):
 
 
 ToWorker = (
-    Setup | SendJob | Devices | Settled | Drain | Close | Lease | LogLevel | Visit | Audit | OptOutAnswer | OptOutsHeard
+    Setup
+    | SendJob
+    | Devices
+    | Settled
+    | Drain
+    | Close
+    | Lease
+    | LogLevel
+    | Visit
+    | Audit
+    | OptOutAnswer
+    | OptOutsHeard
+    | ChangeStoreAccess
 )
 ToSupervisor = (
     Ready

@@ -10,8 +10,9 @@ from shardd.cli.environment import adopt_environment
 from shardd.cli.options import default_config
 from shardd.cli.output import say, say_error
 from shardd.cli.words import count
-from shardd.config import load_config, sample_config
+from shardd.config import Config, load_config, sample_config
 from shardd.errors import ConfigError
+from shardd.pgbouncer import PgBouncerError, find_program
 from shardd.transports.whatsapp.media.recording import NOT_INSTALLED, is_installed
 
 
@@ -45,8 +46,23 @@ def check(file: Path) -> None:
     database = "the database of dsn" if config.database else "a PostgreSQL of its own"
     summary = f"node {config.node}, {count(config.shards, 'shard')}, {database}, state in {config.state_dir}"
     say(f"{file}: good ({summary})")
+    _say_pooler(config)
     if not is_installed():
         say(f"note: {NOT_INSTALLED}", err=True)
+
+
+def _say_pooler(config: Config) -> None:
+    """Whether a PgBouncer could be run for the sessions of devices."""
+    settings = config.transports.whatsapp
+    if settings.pgbouncer or settings.pooler == "off":
+        return
+    when = "if WhatsApp devices need more connections than PostgreSQL has"
+    try:
+        program = find_program(None if settings.pooler == "auto" else settings.pooler)
+    except PgBouncerError as error:
+        say(f"note: {when}, fewer of them are open at once and the others wait: {error}", err=True)
+    else:
+        say(f"{when}, shardd runs PgBouncer {program.version} ({program.path})")
 
 
 @config_group.command("sample")

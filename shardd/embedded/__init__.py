@@ -6,7 +6,8 @@ created is never overwritten: an interrupted creation leaves nothing behind, and
 **Who can connect.** The server listens on one UNIX socket, in a folder of mode 0700, and on no network. `peer` authentication
 asks the kernel who is at the other end of the socket, and a map admits root and the user that shardd runs as, as any of the
 roles `shardd` (the daemon), `producer` (inserts jobs, reads outcomes), `inbox` (a producer that reads incoming messages, too) and
-`postgres` (superuser). With `trust`, another program
+`postgres` (superuser); the account that the server runs as is admitted as `shardd`, for a PgBouncer (`shardd.pgbouncer`). With
+`trust`, another program
 of the account that runs the server (`nobody` often runs several) could log in as superuser; a password would have to lie in a
 file beside the data, readable by the same people that `peer` admits. So a producer on the same machine runs as the daemon's
 user or as root; anything else needs a real server.

@@ -72,7 +72,7 @@ class Account:
         if status == 0:
             status, output = self.run(["/usr/bin/env", "tee", "--", str(path)], text=text)
         if status != 0:
-            raise DatabaseError(f"the embedded PostgreSQL's file {path} cannot be written: {output}")
+            raise DatabaseError(f"{path} cannot be written as {self.name}: {output}")
 
     def can_reach(self, folder: Path) -> bool:
         """Whether this account can enter the folder."""
@@ -136,7 +136,7 @@ def prepare_home(state_dir: Path, spare: Path = SPARE) -> Home:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = find_home(state_dir)
         if folder is None:
-            folder = _give(state_dir / "pg", me) if me.uid else _make_for_other(state_dir, _unprivileged(), spare)
+            folder = _give(state_dir / "pg", me) if me.uid else _make_for_other(state_dir, unprivileged(), spare)
     except OSError as error:
         raise DatabaseError(
             f"the embedded PostgreSQL's folder cannot be created in state_dir {state_dir}: {error.strerror or error}"
@@ -172,7 +172,8 @@ def _owner(folder: Path, me: Account) -> Account:
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
-def _unprivileged() -> Account:
+def unprivileged() -> Account:
+    """The account of programs that refuse to run as root. Raises DatabaseError if there is none."""
     for name in ("postgres", "nobody"):
         try:
             entry: Any = pwd.getpwnam(name)

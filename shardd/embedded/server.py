@@ -257,8 +257,10 @@ class EmbeddedPostgres:
         home.account.write(
             home.folder / "hba.conf", "# Written by shardd at every start.\nlocal all all peer map=shardd\n"
         )
-        users = dict.fromkeys(("root", my_name()))
-        rows = "".join(f'shardd "{user}" "{role}"\n' for user in users for role in ROLES)
+        pairs = [(user, role) for user in ("root", my_name()) for role in ROLES]
+        # The account of a PgBouncer that root runs; it can read and write the data anyway.
+        pairs.append((home.account.name, "shardd"))
+        rows = "".join(f'shardd "{user}" "{role}"\n' for user, role in dict.fromkeys(pairs))
         home.account.write(home.folder / "ident.conf", f"# Written by shardd at every start: map, user, role.\n{rows}")
 
     async def _serve(self, home: Home, binaries: Binaries) -> None:

@@ -42,7 +42,8 @@ from shardd.supervisor.cluster import cleanup, upkeep
 from shardd.supervisor.cluster.leases import LeaseKeeper, Ownership
 from shardd.supervisor.cluster.server_watch import EVERY as SERVER_EVERY
 from shardd.supervisor.cluster.server_watch import ServerWatch
-from shardd.supervisor.cluster.session_store import numbers_of
+from shardd.supervisor.cluster.session_pool import SessionPool
+from shardd.supervisor.cluster.session_store import devices_with_sessions, numbers_of
 from shardd.supervisor.cluster.state_folder import StateLock, StateWatch
 from shardd.supervisor.defects import Defects
 from shardd.supervisor.dispatch.claim_watch import ClaimWatch
@@ -315,6 +316,14 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     forgetting = upkeep.ForgettingCheck(Forgetting(pools.general))
     events = EventUpkeep(Events(pools.general), WebhookAdmin(pools.general), lambda: current.config.events)
     server_watch = ServerWatch(ServerLimits(pools.watch))
+    session_pool = SessionPool(
+        current,
+        sessions_dsn,
+        steps,
+        devices=lambda: devices_with_sessions(scheduler),
+        workers=lambda: len(keeper.epochs),
+        publish=workers.change_store_access,
+    )
 
     def apply(config: Config) -> None:
         workers.configure(config)
@@ -338,7 +347,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         webhooks=webhooks.statuses,
         reporters=(
             *(defects, poison, workers, keeper, scheduler, state_watch, recovery, opt_outs, inbox, steps, bindings),
-            *(claim_watch, events, server_watch, visits, receipts, forgetting, media),
+            *(claim_watch, events, server_watch, visits, receipts, forgetting, media, session_pool),
         ),
         notes=(
             lambda: recovery.notes,
@@ -346,9 +355,11 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
             notes,
             reload.notes,
             webhooks.notes,
+            session_pool.notes,
             *(each.notes for each in listeners),
         ),
         database=database,
+        sessions=lambda: session_pool.text,
         stop=ask_to_stop,
         reload=reload.reload,
     )
@@ -402,6 +413,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     # Stopped in the reverse order: the workers drain first, what they report is written, the leases go back last.
     services: list[Service] = [
         control,
+        session_pool,
         ownership,
         *periodic,
         router,

@@ -150,6 +150,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Devices by state, all of `shardd.states.DeviceState`; those that are paused count as `paused` only."""
     database: str
     """embedded, or where the server is."""
+    sessions: str | None = None
+    """How the sessions of devices reach PostgreSQL, and why, in words; None: no device has one."""
     config: str | None
     shards: list[ShardStatus]
     totals: Totals

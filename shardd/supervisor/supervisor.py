@@ -151,7 +151,7 @@ class Supervisor:
             try:
                 await composition.take_over.run()
                 self._starting.enter("preparing the sessions of devices")
-                self._store_notes = await prepare_sessions(config, composition.node.scheduler, pools.general, sessions)
+                self._store_notes = await prepare_sessions(config, composition.node.scheduler, sessions)
             except asyncio.CancelledError:
                 # No worker was started.
                 await composition.node.keeper.give_up()

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from shardd.incoming import Incoming
 from shardd.incoming_spool import IncomingSpool
-from shardd.ipc import DeviceSpec, JobSpec
+from shardd.ipc import DeviceSpec, JobSpec, StoreAccess
 from shardd.opt_out_words import OptOutWords
 
 
@@ -57,6 +57,7 @@ class Surroundings:
     record_dir: Path | None = None
     """Where the sandbox records its messages."""
     sessions_dsn: str | None = None
+    store_access: StoreAccess = field(default_factory=StoreAccess)
     opt_out_words: OptOutWords = field(default_factory=lambda: OptOutWords(()))
     spool: IncomingSpool | None = None
     """Where incoming messages are written; None: nowhere."""
@@ -120,6 +121,9 @@ class Transport(ABC):
         `late`: it could not be repeated in time.
         Called in a turn and under the device's lock. Raises DeviceUnavailableError.
         """
+
+    def change_store_access(self, access: StoreAccess) -> None:
+        """The session store is reached in another way from now on."""
 
     async def close_device(self, device_id: str) -> None:
         """Close what is open for this device and wait for its end."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from types import SimpleNamespace
 
 from shardd.errors import SharddError
-from shardd.ipc import TransportSpec
+from shardd.ipc import StoreAccess, TransportSpec
 from shardd.logs import get_logger
 from shardd.transports.base import Events, Surroundings, Transport
 
@@ -58,6 +59,12 @@ class Transports:
         transport = implementation(SimpleNamespace(**spec.settings), self._surroundings, self._events)
         transport.in_flight = spec.in_flight
         return transport
+
+    def change_store_access(self, access: StoreAccess) -> None:
+        """The session store is reached in another way from now on."""
+        self._surroundings = replace(self._surroundings, store_access=access)
+        for transport in self._loaded.values():
+            transport.change_store_access(access)
 
     async def close(self) -> None:
         """Close all."""

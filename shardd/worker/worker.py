@@ -63,6 +63,7 @@ class Worker:
         self._tasks = TaskSet()
         self._sigterm = asyncio.Event()
         self._lease_end: asyncio.TimerHandle | None = None
+        self._store_access: ipc.StoreAccess | None = None
 
     async def run(self, sock: socket.socket) -> int:
         """Run until the end; returns the exit code."""
@@ -133,6 +134,9 @@ class Worker:
                 self._answer_audit(message.request)
             case ipc.OptOutAnswer():
                 self._questions.answered(message)
+            case ipc.ChangeStoreAccess():
+                self._store_access = message.access
+                self._transports.change_store_access(message.access)
             case ipc.OptOutsHeard():
                 self._questions.heard(message.addresses)
             case _:
@@ -188,6 +192,8 @@ class Worker:
             shard=setup.shard,
             record_dir=state_dir / "sandbox",
             sessions_dsn=setup.sessions_dsn,
+            # A change may have come while the journal was being opened.
+            store_access=self._store_access or setup.store_access,
             opt_out_words=OptOutWords(setup.opt_out_words, setup.take_back_words),
             spool=self._spool,
             inbox=setup.inbox,

@@ -39,6 +39,7 @@ TO_WORKER: list[ipc.ToWorker] = [
     ipc.Visit("a"),
     ipc.OptOutAnswer(3, ["628123"], ["628124"], "unknown"),
     ipc.OptOutsHeard(["628123", "77@lid"]),
+    ipc.ChangeStoreAccess(ipc.StoreAccess("host=/run/p port=6432", 4)),
     ipc.Audit(5),
 ]
 TO_SUPERVISOR: list[ipc.ToSupervisor] = [

@@ -5,7 +5,7 @@ The most important comes first, so that a small terminal cuts off only healthy s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -105,8 +105,8 @@ def _facts(status: Status, most: int | None) -> Table:
     facts.add_row("sent", sent)
     if (leases := _lease_words(status)) is not None:
         facts.add_row("leases", leases)
-    if status.webhooks:
-        facts.add_row("webhooks", _webhook_words(status.webhooks))
+    for name, words in _way_words(status):
+        facts.add_row(name, words)
     for problem in status.problems[:most]:
         facts.add_row(Text("problem", "red"), problem)
     if most is not None and len(status.problems) > most:
@@ -114,6 +114,14 @@ def _facts(status: Status, most: int | None) -> Table:
     for note in status.notes:
         facts.add_row(Text("note", "yellow"), note)
     return facts
+
+
+def _way_words(status: Status) -> Iterator[tuple[str, Text]]:
+    """What is between the devices and the database, and between that and the receivers of events."""
+    if status.sessions is not None and status.sessions.startswith("through"):
+        yield "sessions", Text(status.sessions)
+    if status.webhooks:
+        yield "webhooks", _webhook_words(status.webhooks)
 
 
 def _queue_words(queue: QueueStatus, now: float) -> Text:

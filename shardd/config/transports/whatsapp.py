@@ -9,7 +9,7 @@ from shardd.config.fields import Section, setting
 from shardd.config.transports.definition import KINDS, TransportDefinition, region_option
 from shardd.config.values import Bytes, Flag, Seconds, SecondsOrNever, Whole
 from shardd.config.values.network import MediaHosts, ProxyUrl
-from shardd.config.values.words import FilePath, Region
+from shardd.config.values.words import FilePath, Pooler, Region
 
 
 class WhatsappConfig(Section, reload="shard"):
@@ -91,8 +91,16 @@ class WhatsappConfig(Section, reload="shard"):
     proxy: ProxyUrl | None = setting(
         None, "Proxy of devices that name none of their own: http://user:${NAME}@host:port or socks5://… null: none."
     )
+    pooler: Pooler = setting(
+        "auto",
+        "Whether shardd runs a PgBouncer of its own when devices need more connections than PostgreSQL has: auto (if the program "
+        "is installed), its path, or off. Without it, fewer clients are open at once, and other devices wait.",
+        reload="restart",
+    )
     pgbouncer: Annotated[bool, Flag()] = setting(
-        "false", "true if sessions are reached through PgBouncer in transaction mode."
+        "false",
+        "true if database.sessions_dsn leads through a PgBouncer in transaction mode that you run yourself; shardd then runs "
+        "none.",
     )
 
 

@@ -105,6 +105,14 @@ class _Steps(Listed):
         return steps
 
 
+def _check_pooler(text: str) -> str:
+    if text.lower() in {"auto", "off"}:
+        return text.lower()
+    if text.startswith("/") and "\0" not in text:
+        return text
+    raise RefusedError("is not auto, off or the path of a program; write auto, or a path such as /usr/sbin/pgbouncer")
+
+
 def webhook_key(secret: str) -> bytes:
     """The key in the secret of a webhook. Raises binascii.Error."""
     return base64.b64decode(secret.removeprefix(_SECRET_PREFIX), validate=True)
@@ -170,6 +178,8 @@ TimeZone = Annotated[str, TIME_ZONE]
 """A name of the time zone database, such as `Asia/Jakarta`."""
 Region = Annotated[str, Text(_check_region)]
 """A country by its two letters, as phone numbers know it (ISO 3166)."""
+Pooler = Annotated[str, Text(_check_pooler)]
+"""`auto`, `off`, or the path of PgBouncer."""
 Hours = Annotated[str, HOURS]
 """A part of the day such as `21:00-08:00`, or `none`."""
 Steps = Annotated[tuple[int, ...], _Steps(Whole(1, 1_000_000), most=60)]

@@ -62,6 +62,8 @@ class Node:
     notes: Sequence[Callable[[], Sequence[str]]]
     """What an operator should know although the node is healthy."""
     database: str
+    sessions: Callable[[], str | None]
+    """How the sessions of devices reach PostgreSQL, and why; None: no device has one."""
     stop: Callable[[], None]
     """Drain and exit; called again, do not wait for what is in flight."""
     reload: Callable[[], Awaitable[list[str]]]
@@ -121,6 +123,7 @@ class Node:
             lease_margin=round(max(0.0, self.keeper.seconds_left()), 3) if self.keeper.epochs else None,
             device_states={state: states[state] for state in (*DeviceState, PAUSED)},
             database=self.database,
+            sessions=self.sessions(),
             config=str(config.source) if config.source else None,
             shards=shards,
             totals=sum_up(shards, sandbox_devices=sandbox),

@@ -57,6 +57,7 @@ class WorkerPool(Service):
         self._dispatch = handlers.dispatch
         self._devices_of = devices_of
         self._sessions_dsn = sessions_dsn
+        self._store_access = ipc.StoreAccess()
         self._handlers = handlers
         self._lease_left = lease_left
         self.shards = [Shard(index, config.supervisor) for index in range(config.shards)]
@@ -95,6 +96,12 @@ class WorkerPool(Service):
         """A person with these addresses opted out: no worker relies on an earlier answer about them."""
         for shard in self.shards:
             self.send(shard.index, ipc.OptOutsHeard(addresses=list(addresses)))
+
+    def change_store_access(self, access: ipc.StoreAccess) -> None:
+        """How workers reach the session store from now on."""
+        self._store_access = access
+        for shard in self.shards:
+            self.send(shard.index, ipc.ChangeStoreAccess(access))
 
     def leases(self, epochs: dict[int, int]) -> None:
         """Which shards this node holds now."""
@@ -256,6 +263,7 @@ class WorkerPool(Service):
             heartbeat_every=self._config.supervisor.heartbeat_every,
             fsync=self._config.worker.journal_fsync,
             sessions_dsn=self._sessions_dsn,
+            store_access=self._store_access,
             careful_for=self._config.supervisor.backoff.reset_after if self.shards[index].careful else 0.0,
             opt_out_words=list(self._config.opt_outs.words or ()),
             take_back_words=list(self._config.opt_outs.take_back_words or ()),

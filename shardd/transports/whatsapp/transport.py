@@ -23,7 +23,7 @@ from shardd.errors import (
     PermanentError,
     SharddError,
 )
-from shardd.ipc import DeviceSpec, JobSpec
+from shardd.ipc import DeviceSpec, JobSpec, StoreAccess
 from shardd.persons import BUSINESS_SERVER, Recipient, recipient_at
 from shardd.states import DeviceState
 from shardd.transports.base import Events, Sent, Surroundings, Transport
@@ -94,14 +94,23 @@ class WhatsappTransport(Transport):
             raise SharddError("transport 'whatsapp' has no session store")
         self._settings = settings
         self._gate = Gate(connect_timeout=settings.connect_timeout)
-        self._store = SessionStore(surroundings.sessions_dsn)
+        self._sessions_dsn = surroundings.sessions_dsn
+        self._store = SessionStore(surroundings.store_access.pooler or self._sessions_dsn)
         self._directory = Directory()
         self._opt_outs = OptOuts(surroundings.opt_out_words, self._directory)
         arrivals = Arrivals(
             self._opt_outs, surroundings.spool, surroundings.inbox, events, media=surroundings.inbox_media
         )
         self._restrictions = Restrictions(self._store)
-        self._clients = Clients(settings, self._gate, self._store, events, arrivals, restrictions=self._restrictions)
+        self._clients = Clients(
+            settings,
+            self._gate,
+            self._store,
+            events,
+            arrivals,
+            restrictions=self._restrictions,
+            access=surroundings.store_access,
+        )
         self._media = MediaFetcher(
             folder=settings.media_dir,
             hosts=settings.media_hosts or (),
@@ -198,6 +207,11 @@ class WhatsappTransport(Transport):
         """Open the device for a moment."""
         self._restrictions.begin(device.id, device.restricted_until)
         await self._clients.visit(device, late=late)
+
+    def change_store_access(self, access: StoreAccess) -> None:
+        """Clients that open from now on use it; the others are replaced when they are needed next."""
+        self._store.lead_to(access.pooler or self._sessions_dsn)
+        self._clients.change_store_access(access)
 
     async def close_device(self, device_id: str) -> None:
         """Close the device's client and wait for its end."""

@@ -128,12 +128,15 @@ class Client:
         library_lock: LibraryLock,
         proxy: Proxy | None,
         listener: Listener,
+        pooler: str | None = None,
         restricted: bool = False,
     ) -> None:
         """`session`: a JID whose row has just been seen in the store; `dsn`: the store's URL for the library.
 
         `restricted`: the account may not write to new contacts now; then the end of that is listened for.
         """
+        self.pooler = pooler
+        """The DSN of the PgBouncer that `dsn` leads through."""
         self._restricted = restricted
         self.device_id = device_id
         self.session = session

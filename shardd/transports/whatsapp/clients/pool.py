@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from shardd.errors import DatabaseError, DeviceUnavailableError, ErrorClass
-from shardd.ipc import DeviceSpec
+from shardd.ipc import DeviceSpec, StoreAccess
 from shardd.logs import get_logger
 from shardd.proxies import Proxy, parse_proxy
 from shardd.states import DeviceState
@@ -30,7 +30,7 @@ from shardd.transports.whatsapp.clients.visits import BUSY_RETRY, Visits
 from shardd.transports.whatsapp.messages.arrivals import Arrivals
 from shardd.transports.whatsapp.messages.failures import Failure, RestrictionReport
 from shardd.transports.whatsapp.messages.recipients import Restrictions
-from shardd.transports.whatsapp.sessions.dsn import library_dsn
+from shardd.transports.whatsapp.sessions.dsn import IDLE_SECONDS, SCARCE_IDLE_SECONDS, library_dsn
 from shardd.transports.whatsapp.sessions.store import SessionStore
 
 if TYPE_CHECKING:
@@ -57,8 +57,10 @@ class Clients:
         arrivals: Arrivals,
         *,
         restrictions: Restrictions,
+        access: StoreAccess,
     ) -> None:
         self.connects = 0
+        self._access = access
         self._settings = settings
         self._gate = gate
         self._library_lock = LibraryLock()
@@ -68,6 +70,8 @@ class Clients:
         self._restrictions = restrictions
         self._slots: dict[str, ClientSlot] = {}
         self._reserved = 0
+        self._ending = 0
+        """Closed clients whose connections the server is about to end; `_reserved` contains them."""
         self._freed = asyncio.Event()
         self._visit_over = asyncio.Event()
         self._visits = Visits(settings, events, self._visit_over.set)
@@ -137,6 +141,15 @@ class Clients:
                 await self._close_client(slot)
                 slot.gone = slot.presence_at = None
 
+    def change_store_access(self, access: StoreAccess) -> None:
+        """How clients that open from now on reach the session store; the others are replaced when they are needed next."""
+        self._access = access
+        self._freed.set()
+        self._retiring.start(
+            self._close_surplus(),
+            lambda error: log.error("surplus clients not closed", action="client_ended", error=str(error)),
+        )
+
     async def close(self) -> None:
         """Close every client."""
         self._closed = True
@@ -196,7 +209,23 @@ class Clients:
         return self._slots.setdefault(device_id, ClientSlot(device_id))
 
     def _fits(self, client: Client, device: DeviceSpec) -> bool:
-        return client.alive and client.session == device.session and client.egress.proxy == self._proxy_of(device)
+        return (
+            client.alive
+            and client.session == device.session
+            and client.egress.proxy == self._proxy_of(device)
+            and client.pooler == self._access.pooler
+        )
+
+    @property
+    def _most(self) -> int:
+        """Clients that may be open."""
+        most = self._settings.max_open_clients
+        return most if self._access.clients is None else min(most, self._access.clients)
+
+    @property
+    def _scarce(self) -> bool:
+        """Whether each connection to PostgreSQL counts."""
+        return self._access.pooler is None and self._access.clients is not None
 
     def _fresh(self, slot: ClientSlot, device: DeviceSpec) -> Client | None:
         client = slot.client
@@ -243,12 +272,17 @@ class Clients:
     def _make(self, device: DeviceSpec, session: str) -> Client:
         if self._closed:
             raise DeviceUnavailableError("this worker is closing", error_class=ErrorClass.WORKER)
-        proxy = self._proxy_of(device)
+        proxy, pooler = self._proxy_of(device), self._access.pooler
         return Client(
             device.id,
             session,
             # Read anew, because the store may have another primary since the last time.
-            dsn=library_dsn(self._store.dsn, pgbouncer=self._settings.pgbouncer),
+            dsn=library_dsn(
+                self._store.dsn,
+                pgbouncer=self._settings.pgbouncer or pooler is not None,
+                idle=SCARCE_IDLE_SECONDS if self._scarce else IDLE_SECONDS,
+            ),
+            pooler=pooler,
             gate=self._gate,
             library_lock=self._library_lock,
             proxy=proxy,
@@ -298,19 +332,24 @@ class Clients:
         """Reserve room for one more client, by closing another one if need be."""
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
-                while self._reserved >= self._settings.max_open_clients:
+                while self._reserved >= self._most:
                     if (victim := await self._next_victim()) is not None:
                         async with victim.lock:
                             await self._close_client(victim)
+                    while self._ending and self._reserved >= self._most:
+                        # The client that was closed makes room in a moment, so no other is closed for that.
+                        self._freed.clear()
+                        await wait_for_event(self._freed, HOLD)
         except TimeoutError:
-            text = f"all {self._settings.max_open_clients} clients of this worker are in use (max_open_clients)"
+            why = "max_open_clients" if self._access.clients is None else "PostgreSQL has no connections for more"
+            text = f"all {self._most} clients of this worker are in use ({why})"
             raise DeviceUnavailableError(text, retry_after=BUSY_RETRY) from None
         self._reserved += 1
 
     async def _next_victim(self) -> ClientSlot | None:
         """Wait until a client may be closed to make room; None when there is room. Scans all slots, so one task at a time."""
         async with self._choosing:
-            while self._reserved >= self._settings.max_open_clients:
+            while self._reserved >= self._most:
                 self._freed.clear()
                 purpose = self._visits.purpose
                 if close := self._choose(self._slots.values(), needed=1, purpose=purpose).close:
@@ -327,8 +366,29 @@ class Clients:
         return choose(facts, budget, asyncio.get_running_loop().time())
 
     def _release(self) -> None:
+        """The client is closed. Its connections stay until the server ends them."""
+        if self._scarce and not self._closed:
+            self._ending += 1
+            asyncio.get_running_loop().call_later(1.5 * SCARCE_IDLE_SECONDS, self._ended)
+        else:
+            self._free()
+
+    def _ended(self) -> None:
+        self._ending -= 1
+        self._free()
+
+    def _free(self) -> None:
         self._reserved -= 1
         self._freed.set()
+
+    async def _close_surplus(self) -> None:
+        """Close what may not be open any more, as far as it is not in use."""
+        opened = [slot for slot in self._slots.values() if slot.client is not None]
+        for device_id in self._choose(opened, needed=max(0, len(opened) - self._most)).close:
+            slot = self._slots[device_id]
+            async with slot.lock:
+                if not slot.in_use:
+                    await self._close_client(slot)
 
     @asynccontextmanager
     async def _limit_connects(self, device: DeviceSpec) -> AsyncIterator[None]:

@@ -56,11 +56,24 @@ _LIBRARY_SETTINGS: Final = {
     **{s.name: s.value for s in SETTINGS if s.name in _RELIED_ON or s.name.startswith("enable_")},
     # A session row lost in a crash of the server would reuse message keys, and recipients could not decrypt what follows.
     "synchronous_commit": "on",
-    # Milliseconds. The library keeps up to two idle connections per client, even of closed ones: the server ends them.
-    "idle_session_timeout": "15000",
-    "idle_in_transaction_session_timeout": "60000",
+    "idle_in_transaction_session_timeout": "60000",  # milliseconds
     "statement_timeout": "30000",
 }
+_ALWAYS: Final = (
+    "bytea_output",
+    "default_transaction_isolation",
+    "idle_in_transaction_session_timeout",
+    "jit",
+    "lock_timeout",
+    "row_security",
+    "standard_conforming_strings",
+    "statement_timeout",
+    "synchronous_commit",
+)
+IDLE_SECONDS: Final = 15.0
+"""The library keeps up to two idle connections per client, even of closed ones: the server ends them after this time."""
+SCARCE_IDLE_SECONDS: Final = 1.0
+"""The same, while the server has too few connections."""
 
 
 def sessions_dsn(dsn: str) -> str:
@@ -69,11 +82,19 @@ def sessions_dsn(dsn: str) -> str:
     return make_conninfo(dsn, options=options)
 
 
-def library_dsn(dsn: str, *, pgbouncer: bool) -> str:
+def pooled_settings() -> dict[str, tuple[str, bool]]:
+    """What a PgBouncer in transaction mode sets for the library on its server connections, besides the settings of the DSN.
+
+    Each with its value, and whether it is set always, or only where it differs: a PgBouncer has no room for all of them.
+    """
+    return {name: (value, name in _ALWAYS) for name, value in _LIBRARY_SETTINGS.items()}
+
+
+def library_dsn(dsn: str, *, pgbouncer: bool, idle: float = IDLE_SECONDS) -> str:
     """`dsn` as the URL that the library needs. Raises DatabaseError for an unreadable `dsn`.
 
-    PgBouncer in transaction mode allows neither prepared statements nor settings at the start of a session: it sets the
-    search path (`connect_query`) and the lifetime of idle connections itself.
+    `idle`: seconds until the server ends an idle connection. PgBouncer in transaction mode allows neither prepared statements nor
+    settings at the start of a session: it sets the search path (`connect_query`) and the lifetime of idle connections itself.
     """
     parameters = _parse(dsn)
     query = {name: parameters[name] for name in _SHARED if parameters.get(name)}
@@ -81,7 +102,7 @@ def library_dsn(dsn: str, *, pgbouncer: bool) -> str:
     # Otherwise the driver prepares each statement with values in an extra round trip, and forgets it.
     query["binary_parameters"] = "yes"
     if not pgbouncer:
-        query |= _LIBRARY_SETTINGS
+        query |= _LIBRARY_SETTINGS | {"idle_session_timeout": str(round(idle * 1000))}
         if options := parameters.get("options"):
             query["options"] = options
     place = _place(parameters, query)

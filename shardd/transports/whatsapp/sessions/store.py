@@ -63,6 +63,11 @@ class SessionStore:
         self._idle: asyncio.TimerHandle | None = None
         self._closing = TaskSet()
 
+    def lead_to(self, dsn: str) -> None:
+        """Reach it by another DSN from now on. Raises DatabaseError if that cannot be read."""
+        self._servers = Servers(dsn, terms(foreign=self.foreign))
+        self._connected_at = float("-inf")
+
     @property
     def dsn(self) -> str:
         """Of the store; of several servers, the one that answered last comes first."""

@@ -1,0 +1,221 @@
+"""Runs a PgBouncer for the sessions of devices when they need more connections than PostgreSQL has, and leads it to the primary.
+
+Once in use it stays until the daemon stops. Without it, workers open so few clients at once that connections suffice, and other
+devices wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from shardd import ipc
+from shardd.backoff import full_jitter
+from shardd.errors import DatabaseError
+from shardd.logs import get_logger
+from shardd.pgbouncer import NotInstalledError, PgBouncer, PgBouncerError, find_program
+from shardd.supervisor.cluster.session_store import library_name
+from shardd.supervisor.cluster.store_plan import PER_CLIENT, Demand, Supply
+from shardd.supervisor.problems import Problem, ProblemKind
+from shardd.supervisor.scheduling.current_config import CurrentConfig
+from shardd.supervisor.services import Service, Steps
+from shardd.transports.whatsapp.sessions.server import StoreServer, search_path_through
+
+log = get_logger(__name__)
+
+EVERY: Final = 2.0
+"""Seconds between checks of the PgBouncer and of the primary."""
+COUNT_EVERY: Final = 10.0
+"""Seconds between checks whether connections suffice."""
+RETRY_FIRST, RETRY_CAP = 1.0, 60.0
+"""Seconds until a PgBouncer that could not be used is tried again, after the first failure and after many."""
+PATIENCE: Final = 2
+"""Checks that a PgBouncer may fail before it is replaced."""
+AUTO, OFF = "auto", "off"
+
+
+class SessionPool(Service):
+    """Decides, starts, watches, and tells the workers."""
+
+    def __init__(
+        self,
+        current: CurrentConfig,
+        store: str,
+        steps: Steps,
+        *,
+        devices: Callable[[], int],
+        workers: Callable[[], int],
+        publish: Callable[[ipc.StoreAccess], None],
+    ) -> None:
+        """`store`: the DSN of the sessions; `devices`: that have sessions; `workers`: of this node; `publish`: tells them."""
+        self.text: str | None = None
+        """What was decided, and why; None: no device has a session."""
+        self._current = current
+        self._server = StoreServer(store)
+        self._step = steps.add("watching the connections of sessions")
+        self._devices = devices
+        self._workers = workers
+        self._publish = publish
+        self._access = ipc.StoreAccess()
+        self._pooler: PgBouncer | None = None
+        self._in_use = False
+        """Whether clients are led through the PgBouncer."""
+        self._servers = 0
+        self._unanswered = 0
+        self._failure: PgBouncerError | None = None
+        """Why it cannot be used; None: it can, or was not needed."""
+        self._failures = 0
+        self._retry_at = self._count_at = float("-inf")
+
+    def notes(self) -> list[str]:
+        """For the status, while devices wait for connections."""
+        return [f"sessions: {self.text}"] if self._access.clients is not None and not self._in_use else []
+
+    def problems(self) -> Iterator[Problem]:
+        """See `shardd.supervisor.problems`."""
+        if self._failure is not None and not isinstance(self._failure, NotInstalledError):
+            yield Problem(ProblemKind.SERVER, f"the PgBouncer of the sessions cannot be used: {self._failure}")
+
+    async def start(self) -> None:
+        """Decide before the first worker starts."""
+        with self._step:
+            await self._check()
+
+    async def serve(self) -> None:
+        """Check again and again."""
+        while True:
+            await asyncio.sleep(self._step.pause(EVERY))
+            with self._step:
+                await self._check()
+
+    async def close(self) -> None:
+        """Stop the PgBouncer; the workers have ended before."""
+        await self._server.close()
+        if self._pooler is not None:
+            await self._pooler.close()
+
+    # ---- inside
+
+    async def _check(self) -> None:
+        """Raises DatabaseError."""
+        if self._current.config.transports.whatsapp.pgbouncer:
+            self.text = "through the PgBouncer that database.sessions_dsn names"
+        elif self._pooler is not None and self._in_use:
+            try:
+                await self._watch(self._pooler)
+            except PgBouncerError as error:
+                self._in_use = False
+                self._failed(error)
+                await self._decide()
+        elif time.monotonic() >= self._count_at:
+            await self._decide()
+
+    async def _decide(self) -> None:
+        """Raises DatabaseError."""
+        self._count_at = time.monotonic() + COUNT_EVERY
+        config = self._current.config
+        demand = Demand(self._devices(), config.shards, config.transports.whatsapp.max_open_clients)
+        if not demand.devices:
+            self.text = None
+            return
+        names = (f"shardd/{config.node}", library_name(config.node))
+        supply = Supply(await self._server.free_connections(names))
+        why = f"{demand.words}, {supply.words}"
+        if supply.suffices(demand):
+            self._failure, self._failures = None, 0
+            self._change(ipc.StoreAccess(), f"directly: {why}")
+        elif config.transports.whatsapp.pooler == OFF:
+            self._limit(supply, why, "set transports.whatsapp.pooler to auto, or raise max_connections of the server")
+        else:
+            if time.monotonic() >= self._retry_at:
+                try:
+                    await self._begin(supply, why)
+                except PgBouncerError as error:
+                    self._failed(error)
+                else:
+                    return
+            self._limit(supply, why, str(self._failure))
+
+    async def _begin(self, supply: Supply, why: str) -> None:
+        """Start a PgBouncer and lead clients through it. Raises PgBouncerError, DatabaseError."""
+        config = self._current.config
+        configured = config.transports.whatsapp.pooler
+        program = await asyncio.to_thread(find_program, None if configured == AUTO else configured)
+        pooler = self._pooler = PgBouncer(program, config.state_dir)
+        target, self._servers = await self._server.target(), supply.pooled()
+        await pooler.start(target, servers=self._servers)
+        try:
+            await self._verify(pooler)
+        except BaseException:
+            await pooler.stop()
+            raise
+        self._in_use, self._unanswered, self._failure, self._failures = True, 0, None, 0
+        most = pooler.most_clients // (2 * PER_CLIENT * max(1, self._workers()))
+        clients = most if most < config.transports.whatsapp.max_open_clients else None
+        text = f"through a PgBouncer ({program.version}) with {self._servers} connections: {why}"
+        self._change(ipc.StoreAccess(pooler.dsn, clients), text)
+
+    async def _watch(self, pooler: PgBouncer) -> None:
+        """Keep it running and leading to the primary. Raises PgBouncerError if it cannot be used; DatabaseError."""
+        if pooler.pid is None:
+            log.warning("PgBouncer had ended and is started again", action="pgbouncer")
+            assert pooler.target is not None
+            await pooler.start(pooler.target, servers=self._servers)
+        try:
+            await pooler.check()
+            self._unanswered = 0
+        except PgBouncerError as error:
+            self._unanswered += 1
+            if self._unanswered >= PATIENCE:
+                await pooler.stop()
+                raise
+            log.warning("PgBouncer was not heard", action="pgbouncer", error=str(error))
+            return
+        target = await self._server.target()
+        if target == pooler.target:
+            return
+        log.info("PgBouncer is led to another server", action="pgbouncer", host=target.host, port=target.port)
+        try:
+            await pooler.lead_to(target)
+            await self._verify(pooler)
+        except BaseException:
+            # It may lead to a server that is no longer the primary.
+            await pooler.stop()
+            raise
+
+    async def _verify(self, pooler: PgBouncer) -> None:
+        """Whether sessions are found through it. Raises PgBouncerError."""
+        assert pooler.target is not None
+        wanted = pooler.target.settings.get("search_path")
+        try:
+            found = await search_path_through(pooler.dsn)
+        except DatabaseError as error:
+            raise PgBouncerError(f"the session store is not reached through it: {error}") from error
+        if wanted is not None and found != wanted:
+            raise PgBouncerError(f"its server connections have the search_path {found} in place of {wanted}")
+
+    def _failed(self, error: PgBouncerError) -> None:
+        if str(error) != str(self._failure):
+            log.error("PgBouncer cannot be used", action="pgbouncer", error=str(error))
+        self._failure = error
+        if not isinstance(error, NotInstalledError):
+            self._failures += 1
+            self._retry_at = time.monotonic() + full_jitter(self._failures, RETRY_FIRST, RETRY_CAP)
+
+    def _limit(self, supply: Supply, why: str, remedy: str) -> None:
+        """Let so few clients be open that connections suffice."""
+        config = self._current.config.transports.whatsapp
+        clients = min(supply.clients(self._workers()), config.max_open_clients)
+        most = "1 client per worker is" if clients == 1 else f"{clients:,} clients per worker are"
+        text = f"directly: {why}: at most {most} open at once, other devices wait; {remedy}"
+        self._change(ipc.StoreAccess(clients=clients), text)
+
+    def _change(self, access: ipc.StoreAccess, text: str) -> None:
+        self.text = text
+        if access != self._access:
+            level = log.info if access.clients is None else log.warning
+            level("sessions reach PostgreSQL %s", text, action="sessions")
+            self._access = access
+            self._publish(access)
