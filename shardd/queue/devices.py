@@ -17,8 +17,8 @@ from psycopg.types.json import Jsonb
 from shardd.ipc import Visited
 from shardd.json_values import UnreadableError, read_object
 from shardd.pacing import CLASSES, check_class_settings
-from shardd.queue.database import Statements
-from shardd.queue.records import Device, StateChange
+from shardd.queue.database import Record, Statements
+from shardd.queue.records import Device, RemovedDevice, StateChange
 from shardd.queue.values import arrays
 from shardd.states import DeviceState
 
@@ -34,6 +34,13 @@ class Devices(Statements):
     async def all(self, warm_days: int) -> list[Device]:
         """Every device that is not removed; `warm_days`: how long the longest warm-up is."""
         return await self._database.rows(partial(_device, Device), "all_devices", {"warm_days": warm_days})
+
+    async def removed(self, transports: Sequence[str]) -> list[RemovedDevice]:
+        """The removed devices of these transports."""
+        rows = await self._database.rows(Record, "removed_devices", {"transports": list(transports)})
+        return [
+            RemovedDevice(row["id"], row["transport"], _read_json(row["id"], row["settings"], "{}")[0]) for row in rows
+        ]
 
     async def set_states(self, changes: Sequence[StateChange]) -> None:
         """Write what workers reported."""

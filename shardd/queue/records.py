@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, tzinfo
 from typing import Any, Final
@@ -56,6 +56,16 @@ class Campaign:
 
 
 NO_CAMPAIGN: Final = Campaign()
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedDevice:
+    """What is left of a device: its platform may go on reporting what people write to it."""
+
+    id: str
+    transport: str
+    settings: Mapping[str, Any] = field(repr=False)
+    """Empty if they cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)

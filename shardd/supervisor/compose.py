@@ -17,6 +17,7 @@ from uuid import UUID
 
 from shardd import ipc
 from shardd.config import Config
+from shardd.config.transports import REPORTING
 from shardd.config.transports.device_settings import account_of
 from shardd.embedded import EmbeddedPostgres
 from shardd.errors import JournalError, SharddError
@@ -60,6 +61,7 @@ from shardd.supervisor.inbound.path_webhook import make_path_webhooks
 from shardd.supervisor.inbound.receipt_spool import ReceiptSpool
 from shardd.supervisor.inbound.receipts import Receipts
 from shardd.supervisor.inbound.resends import RESENDS_EVERY, resend_unreadable
+from shardd.supervisor.inbound.unattributed import UnattributedReports
 from shardd.supervisor.notifications import NotificationListener
 from shardd.supervisor.outbox.upkeep import CHECK_EVERY as HELD_EVERY
 from shardd.supervisor.outbox.upkeep import PURGE_EVERY, EventUpkeep
@@ -174,6 +176,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         media=media,
         config=config,
         spool_errors=lambda: [shard.spool_error for shard in workers.shards if shard.spool_error is not None],
+        has_device=lambda device_id: device_id in scheduler.queues,
     )
     answers = OptOutAnswers(OptOuts(pools.opt_outs), opt_outs.contains, send)
     router = Router(
@@ -220,6 +223,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         send=send,
         defect=defects.note,
         warm_days=lambda: current.warm_days,
+        reporting=REPORTING,
     )
     work_poller = WorkPoller(
         jobs,
@@ -264,10 +268,24 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
 
     # What comes back
     receipts = Receipts(jobs, ReceiptSpool(config.state_dir))
+    unattributed = UnattributedReports()
     cloud_webhook = make_cloud_webhook(
-        config, scheduler, receipts=receipts.keep, incoming=inbox.receive, unavailable=device_sync.unavailable
+        config,
+        scheduler,
+        receipts=receipts.keep,
+        incoming=inbox.receive,
+        unavailable=device_sync.unavailable,
+        removed=lambda: device_sync.removed,
+        unattributed=unattributed,
     )
-    path_webhooks = make_path_webhooks(config, scheduler, receipts=receipts.keep, incoming=inbox.receive)
+    path_webhooks = make_path_webhooks(
+        config,
+        scheduler,
+        receipts=receipts.keep,
+        incoming=inbox.receive,
+        removed=lambda: device_sync.removed,
+        unattributed=unattributed,
+    )
     webhooks = Webhooks(
         pools.general,
         WebhookStore(pools.general, incarnation=incarnation, ttl=config.lease.ttl),
@@ -345,6 +363,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         state_watch=state_watch,
         queue=lambda: counter.queue,
         webhooks=webhooks.statuses,
+        unattributed=lambda: unattributed.count,
         reporters=(
             *(defects, poison, workers, keeper, scheduler, state_watch, recovery, opt_outs, inbox, steps, bindings),
             *(claim_watch, events, server_watch, visits, receipts, forgetting, media, session_pool),
@@ -356,6 +375,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
             reload.notes,
             webhooks.notes,
             session_pool.notes,
+            unattributed.notes,
             *(each.notes for each in listeners),
         ),
         database=database,

@@ -158,3 +158,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     queue: QueueStatus | None
     webhooks: list[WebhookStatus] = []
     """Those that this node delivers for."""
+    unattributed_reports: Annotated[
+        int,
+        Metric(
+            "shardd_unattributed_reports_total",
+            "Messages and statuses that platforms reported for no device: an unknown phone_number_id or path.",
+        ),
+    ] = 0

@@ -18,6 +18,7 @@ from shardd.cli.options import config_option, database_config_option
 from shardd.cli.output import SANDBOX, say
 from shardd.cli.words import count
 from shardd.config import TRANSPORTS, Config
+from shardd.config.transports import REPORTING
 from shardd.config.transports.device_settings import check_device, remedy_of
 from shardd.errors import SharddError, UsageError
 from shardd.pacing import CLASSES
@@ -29,6 +30,10 @@ from shardd.states import CAN_SEND, DeviceState, JobState
 IN_FLIGHT_TIMEOUT: Final = 10.0
 """Seconds that `device remove --cancel-jobs` waits for jobs in flight."""
 POLL_EVERY: Final = 0.2
+STILL_HEARD: Final = (
+    "what people write there is not stored from now on, but who asks for no more messages is heard for as long as the platform "
+    "reports to shardd: leave its webhook registered"
+)
 CANCELLED_WITH_DEVICE: Final = "cancelled: its device was removed"
 
 
@@ -152,7 +157,7 @@ def remove(ids: list[str], cancel_jobs: bool, config: Config) -> None:
     """Remove devices.
 
     Their ended jobs remain readable; `shardd device add` brings them back. Jobs that they got from a device group go back to
-    the group.
+    the group. What people write to them is not stored any more; an opt-out still counts where the platform goes on reporting.
     """
     with_database(config, lambda database: _remove(database, ids, cancel_jobs=cancel_jobs)).finish()
 
@@ -177,6 +182,8 @@ async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) ->
         say(f"cancelled {count(cancelled, 'job')}")
     if removed:
         say(f"removed {count(len(removed), 'device')}")
+        if any(found[name].transport in REPORTING for name in removed):
+            say(STILL_HEARD)
     why = (
         "not removed, because a worker has a job in flight (shardd job list --state sending); try again when it has ended, "
         "which needs shardd to run"

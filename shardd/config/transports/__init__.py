@@ -56,3 +56,5 @@ TRANSPORTS: Final[Mapping[str, TransportDefinition[Any]]] = MappingProxyType(
     {name: extra_of(field, "definition") for name, field in TransportsConfig.model_fields.items()}
 )
 """All of them, by name."""
+REPORTING: Final = tuple(name for name, one in TRANSPORTS.items() if "webhook" in one.config.model_fields)
+"""Those whose platforms report what people write, whether or not shardd has the device."""

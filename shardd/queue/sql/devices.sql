@@ -18,6 +18,10 @@ SELECT ${device}, t.day, coalesce(t.sent, 0) AS sent, coalesce(t.hour, 0) AS hou
 -- The ids of up to `most` devices that begin with a text, in their order.
 SELECT id FROM shardd.devices WHERE removed_at IS NULL AND starts_with(id, %(start)s) ORDER BY id LIMIT %(most)s;
 
+-- name: removed_devices
+-- The removed devices of these transports.
+SELECT id, transport, settings::text AS settings FROM shardd.devices WHERE removed_at IS NOT NULL AND transport = ANY (%(transports)s);
+
 -- name: set_device_states
 -- States that workers reported. Arrays, one element per device; the age of the report and the time until the state ends (NULL: not by
 -- itself) are in seconds, so that hosts and the database need no common clock. A report changes nothing when a later one was written,

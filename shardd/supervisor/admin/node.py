@@ -57,6 +57,8 @@ class Node:
     state_watch: StateWatch
     queue: Callable[[], QueueStatus | None]
     webhooks: Callable[[], list[WebhookStatus]]
+    unattributed: Callable[[], int]
+    """What platforms reported for no device."""
     reporters: Sequence[ReportsProblems]
     """Parts whose problems make the node unhealthy."""
     notes: Sequence[Callable[[], Sequence[str]]]
@@ -129,6 +131,7 @@ class Node:
             totals=sum_up(shards, sandbox_devices=sandbox),
             queue=self.queue(),
             webhooks=self.webhooks(),
+            unattributed_reports=self.unattributed(),
         )
 
     # ---- for systemd

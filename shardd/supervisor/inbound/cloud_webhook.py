@@ -6,7 +6,9 @@
 | POST path | a notification, signed over its bytes in X-Hub-Signature-256 |
 
 An unsigned body is not parsed. 200 means that the receipts and texts are on the disk; after anything else Meta repeats the
-notification for days. Notifications for numbers that are not a device of ours are answered with 200 and dropped.
+notification for days. Of what people write to a number that is not a device of ours, only opt-outs are kept, as written to
+`phone_number_id …`: Meta signed it with our secret, so it is a number of our account. Statuses of such a number are dropped. Both
+are counted.
 
 Anybody may reach this port. What a peer without the secret can hold is bounded: connections and time by `Listener`, the bytes of
 all incomplete bodies here (aiohttp's `request.read()` bounds only each one). Above the bound the oldest is dropped; a signed
@@ -19,7 +21,7 @@ import hmac
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
@@ -33,9 +35,12 @@ from shardd.config.values import RefusedError
 from shardd.errors import DeviceUnavailableError
 from shardd.incoming import Incoming
 from shardd.logs import get_logger
+from shardd.queue.records import Device, RemovedDevice
+from shardd.storable import storable
 from shardd.supervisor.http_listener import Listener, refusal
 from shardd.supervisor.inbound.cloud_notifications import Wrote, read_notification
 from shardd.supervisor.inbound.cloud_statuses import Status
+from shardd.supervisor.inbound.unattributed import UnattributedReports
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.services import Service
 
@@ -58,14 +63,18 @@ _SIGNATURE: Final = re.compile(r"sha256=[0-9a-f]{64}")
 class CloudNumbers:
     """The devices that send with each number of the Cloud API."""
 
-    def __init__(self, scheduler: Scheduler, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, scheduler: Scheduler, environ: Mapping[str, str], removed: Callable[[], Sequence[RemovedDevice]]
+    ) -> None:
+        """`removed`: see `DeviceSync.removed`."""
         self._scheduler = scheduler
         self._environ = environ
+        self._removed = removed
         self._devices: dict[str, list[str]] = {}
         self._read_at = -NUMBERS_FOR
 
     def devices(self, phone_number_ids: set[str]) -> dict[str, list[str]]:
-        """The ids of each number's devices: mostly one, none for an unknown number.
+        """The ids of each number's devices: mostly one, none for an unknown number, removed ones if there is no other.
 
         Takes many numbers at once, because reading all devices takes long and a notification may name ten thousand numbers.
         """
@@ -76,14 +85,20 @@ class CloudNumbers:
         return {number: self._devices.get(number, []) for number in phone_number_ids}
 
     def _read(self) -> None:
-        self._devices = {}
-        for queue in self._scheduler.queues.values():
-            number = queue.device.settings.get("phone_number_id")
-            if queue.device.transport == "cloud_api" and isinstance(number, str):
+        self._devices = self._by_number(queue.device for queue in self._scheduler.queues.values())
+        for number, devices in self._by_number(self._removed()).items():
+            self._devices.setdefault(number, devices)
+
+    def _by_number(self, devices: Iterable[Device | RemovedDevice]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for device in devices:
+            number = device.settings.get("phone_number_id")
+            if device.transport == "cloud_api" and isinstance(number, str):
                 try:
-                    self._devices.setdefault(substitute(number, self._environ), []).append(queue.device.id)
+                    found.setdefault(substitute(number, self._environ), []).append(device.id)
                 except RefusedError:
                     continue  # the device cannot send either, and reports why
+        return found
 
 
 class CloudWebhook(Service):
@@ -97,6 +112,7 @@ class CloudWebhook(Service):
         receipts: Callable[[Sequence[ipc.Receipt]], Awaitable[None]],
         incoming: Callable[[Sequence[Incoming]], Awaitable[None]],
         unavailable: Callable[[str, DeviceUnavailableError, float], None],
+        unattributed: UnattributedReports,
     ) -> None:
         """`devices_of` phone_number_ids: see CloudNumbers.
 
@@ -115,6 +131,7 @@ class CloudWebhook(Service):
         self._receipts = receipts
         self._incoming = incoming
         self._unavailable = unavailable
+        self._unattributed = unattributed
         self._arriving: dict[_Body, None] = {}
         """Incomplete bodies, the oldest first."""
         self._held = 0
@@ -206,14 +223,16 @@ class CloudWebhook(Service):
             statuses, messages = [], []
             for report in reports:
                 devices = devices_of[report.phone_number_id]
+                number = unknown_number(report.phone_number_id)
                 if not devices:
-                    log.debug("a notification for an unknown number", action="webhook", number=report.phone_number_id)
+                    self._unattributed.note(f"the Cloud API's {number}")
                 match report:
                     case Status():
                         statuses += [(device_id, report) for device_id in devices]
                     case Wrote():
                         messages += [
-                            msgspec.structs.replace(report.message, device_id=device_id) for device_id in devices
+                            msgspec.structs.replace(report.message, device_id=device_id)
+                            for device_id in devices or [number]
                         ]
                     case _:
                         assert_never(report)
@@ -228,6 +247,11 @@ class CloudWebhook(Service):
             log.exception("a notification was not kept; Meta repeats it", action="webhook", error=error)
             return refusal(503, "not kept: repeat it", close=False)
         return web.Response()
+
+
+def unknown_number(phone_number_id: str) -> str:
+    """What stands for the device of a message to a number that no device has. With a space: no device's id has one."""
+    return storable(f"phone_number_id {phone_number_id}", 80)
 
 
 def receipt_of(device_id: str, status: Status, now: float) -> ipc.Receipt:
@@ -255,13 +279,21 @@ def make_cloud_webhook(
     receipts: Callable[[Sequence[ipc.Receipt]], Awaitable[None]],
     incoming: Callable[[Sequence[Incoming]], Awaitable[None]],
     unavailable: Callable[[str, DeviceUnavailableError, float], None],
+    removed: Callable[[], Sequence[RemovedDevice]],
+    unattributed: UnattributedReports,
 ) -> CloudWebhook | None:
     """None: the config has no webhook."""
     webhook = config.transports.cloud_api.webhook
     if webhook.listen is None:
         return None
-    devices_of = CloudNumbers(scheduler, os.environ).devices
-    return CloudWebhook(webhook, devices_of, receipts=receipts, incoming=incoming, unavailable=unavailable)
+    return CloudWebhook(
+        webhook,
+        CloudNumbers(scheduler, os.environ, removed).devices,
+        receipts=receipts,
+        incoming=incoming,
+        unavailable=unavailable,
+        unattributed=unattributed,
+    )
 
 
 @dataclass(eq=False, slots=True)

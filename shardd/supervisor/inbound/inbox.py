@@ -94,9 +94,11 @@ class InboxWriter(Service):
         media: MediaDownloads,
         config: Config,
         spool_errors: Callable[[], Sequence[str]],
+        has_device: Callable[[str], bool],
     ) -> None:
         """`persons` remembers which addresses are one person's; `spool_errors`: why workers cannot write to the spool now.
 
+        `has_device`: whether there is a device of this id, to which more than opt-outs is kept.
         `inbox` and `persons` are over a database whose statements wait only briefly for a lock.
         Opt-outs that are in the spool are in force from now on.
         """
@@ -106,6 +108,7 @@ class InboxWriter(Service):
         self._opt_outs = opt_outs
         self._media = media
         self._spool_errors = spool_errors
+        self._has_device = has_device
         self._waiting: dict[_Waiting, None] = {}
         """All of them, the oldest first."""
         self._seen: set[str] = set()
@@ -144,9 +147,10 @@ class InboxWriter(Service):
     async def receive(self, messages: Sequence[Incoming]) -> None:
         """Keep what a platform reports; opt-outs among them are in force when this returns.
 
-        Raises OSError, UnsafeFileError when not all could be kept: the platform has to repeat them.
+        Of what is written to a device that is not there, only what opt-outs depend on: whoever asks for no more messages means
+        all devices. Raises OSError, UnsafeFileError when not all could be kept: the platform has to repeat them.
         """
-        wanted = [one for message in messages if is_wanted(one := self._with_words(message), self._include)]
+        wanted = [one for message in messages if self._is_wanted(one := self._with_words(message))]
         try:
             for name in await asyncio.to_thread(self._spool.keep_all, wanted):
                 self._take(name)
@@ -244,6 +248,9 @@ class InboxWriter(Service):
             # A repetition of it, which comes after a later opt-out, could not be recognised.
             take_back = False
         return msgspec.structs.replace(message, opt_out=opt_out, take_back=take_back)
+
+    def _is_wanted(self, message: Incoming) -> bool:
+        return is_wanted(message, self._include if self._has_device(message.device_id) else None)
 
     def _take(self, name: str) -> None:
         """A file of the spool. An opt-out without room on the list's side is taken at a later look. Raises OSError."""

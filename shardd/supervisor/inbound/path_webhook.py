@@ -1,12 +1,14 @@
 """The HTTP listener for Wablas and Whacenter, which sign nothing: each device has a secret path.
 
 POST /wablas/… or /whacenter/… with JSON or a form. 200 means that the message or status is on the disk. The answer has no body,
-because Wablas sends the body of an answer to whoever wrote. Anything else on this port is answered with 404 before its body is
-read, and `Listener` bounds what a peer can hold.
+because Wablas sends the body of an answer to whoever wrote. The path of a removed device goes on being read, for opt-outs.
+Anything else on this port is answered with 404 before its body is read, and counted if it has the shape of a path;
+`Listener` bounds what a peer can hold.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
@@ -20,8 +22,10 @@ from shardd.config.transports.platforms import WITH_PATHS
 from shardd.config.transports.webhook_paths import webhook_path
 from shardd.incoming import Incoming
 from shardd.logs import get_logger
+from shardd.queue.records import RemovedDevice
 from shardd.supervisor.http_listener import Listener, refusal
 from shardd.supervisor.inbound.platform_reports import read_report
+from shardd.supervisor.inbound.unattributed import UnattributedReports
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.services import Service
 
@@ -35,6 +39,9 @@ PATIENCE: Final = 10.0
 PATHS_FOR: Final = 5.0
 """Seconds for which the paths are cached, and for which an unknown path stays unknown."""
 
+_SHAPE: Final = re.compile(rf"/({'|'.join(WITH_PATHS)})/[0-9a-f]{{40}}")
+"""Of all paths, see `webhook_path`."""
+
 Path = tuple[str, str]
 """(transport, device id)."""
 
@@ -42,9 +49,15 @@ Path = tuple[str, str]
 class DevicePaths:
     """The devices by their paths."""
 
-    def __init__(self, scheduler: Scheduler, secrets: Mapping[str, str]) -> None:
-        """`secrets`: by transport, of the config."""
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        secrets: Mapping[str, str],
+        removed: Callable[[], Sequence[RemovedDevice]],
+    ) -> None:
+        """`secrets`: by transport, of the config; `removed`: see `DeviceSync.removed`."""
         self._scheduler = scheduler
+        self._removed = removed
         self._secrets = secrets
         self._paths: dict[str, Path] = {}
         self._read_at = -PATHS_FOR
@@ -54,10 +67,12 @@ class DevicePaths:
         now = time.monotonic()
         if now >= self._read_at + PATHS_FOR:
             self._read_at = now
+            devices = [(queue.device.transport, queue.device.id) for queue in self._scheduler.queues.values()]
+            devices += [(device.transport, device.id) for device in self._removed()]
             self._paths = {
-                webhook_path(secret, queue.device.transport, queue.device.id): (queue.device.transport, queue.device.id)
-                for queue in self._scheduler.queues.values()
-                if (secret := self._secrets.get(queue.device.transport)) is not None
+                webhook_path(secret, transport, device_id): (transport, device_id)
+                for transport, device_id in devices
+                if (secret := self._secrets.get(transport)) is not None
             }
         return self._paths.get(path)
 
@@ -74,6 +89,7 @@ class PathWebhook(Service):
         regions: Mapping[str, str],
         receipts: Callable[[Sequence[ipc.Receipt]], Awaitable[None]],
         incoming: Callable[[Sequence[Incoming]], Awaitable[None]],
+        unattributed: UnattributedReports,
     ) -> None:
         """`setting`: where the address is from. `device_of` a path: see DevicePaths. `regions`: the default ones, by transport.
 
@@ -85,6 +101,7 @@ class PathWebhook(Service):
         self._regions = regions
         self._receipts = receipts
         self._incoming = incoming
+        self._unattributed = unattributed
         self._unread = 0
         """Messages whose senders could not be read."""
         routes = [web.post("/{transport}/{key}", self._reported)]
@@ -102,6 +119,8 @@ class PathWebhook(Service):
     async def _reported(self, request: web.Request) -> web.Response:
         found = self._device_of(request.path)
         if found is None:
+            if (match := _SHAPE.fullmatch(request.path)) is not None:
+                self._unattributed.note(f"an unknown path of {match[1]}")
             return refusal(404, "there is nothing at this path")
         transport, device_id = found
         body = await _read(request)
@@ -151,6 +170,8 @@ def make_path_webhooks(
     *,
     receipts: Callable[[Sequence[ipc.Receipt]], Awaitable[None]],
     incoming: Callable[[Sequence[Incoming]], Awaitable[None]],
+    removed: Callable[[], Sequence[RemovedDevice]],
+    unattributed: UnattributedReports,
 ) -> list[PathWebhook]:
     """One for each address; none: the config has no such webhook."""
     by_address: dict[str, dict[str, str]] = {}
@@ -162,10 +183,11 @@ def make_path_webhooks(
         PathWebhook(
             address,
             f"transports.{next(iter(secrets))}.webhook.listen",
-            DevicePaths(scheduler, secrets),
+            DevicePaths(scheduler, secrets, removed),
             regions=config.transports.regions,
             receipts=receipts,
             incoming=incoming,
+            unattributed=unattributed,
         )
         for address, secrets in by_address.items()
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -14,7 +14,7 @@ from shardd.logs import get_logger
 from shardd.queue.campaigns import Campaigns
 from shardd.queue.database import write_accepted
 from shardd.queue.devices import Devices
-from shardd.queue.records import StateChange
+from shardd.queue.records import RemovedDevice, StateChange
 from shardd.states import DeviceState
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.services import Service, Step
@@ -64,8 +64,9 @@ class DeviceSync(TableSync):
         send: Callable[[int, ipc.ToWorker], bool],
         defect: Callable[[str], None],
         warm_days: Callable[[], int],
+        reporting: Sequence[str] = (),
     ) -> None:
-        """`changed` is called after each reading; `warm_days`: how many days a warm-up takes."""
+        """`changed` is called after each reading; `warm_days`: how many days a warm-up takes; `reporting`: see `removed`."""
         super().__init__(step, every=5.0, spacing=0.25)  # each reads every device
         self._devices = devices
         self._scheduler = scheduler
@@ -73,6 +74,9 @@ class DeviceSync(TableSync):
         self._send = send
         self._defect = defect
         self._warm_days = warm_days
+        self._reporting = reporting
+        self.removed: Sequence[RemovedDevice] = ()
+        """Of the transports whose platforms report what people write, as of the last reading."""
         self._unwritten: dict[str, StateChange] = {}
         self._waits: dict[str, tuple[float, str]] = {}
         """By device: until when it waits (POSIX seconds) and why; not written yet."""
@@ -80,6 +84,8 @@ class DeviceSync(TableSync):
 
     def unavailable(self, device_id: str, error: DeviceUnavailableError, at: float) -> None:
         """A platform reported that a device cannot send: it waits, or stops, on any node. `at`: when, in POSIX seconds."""
+        if device_id not in self._scheduler.queues:
+            return  # it was removed
         if error.state is not None:
             self.state_changed(ipc.DeviceChanged(device_id, DeviceState(error.state), str(error), None, at), None)
             return
@@ -122,6 +128,9 @@ class DeviceSync(TableSync):
                 self._waits = {name: wait for name, wait in self._waits.items() if waits.get(name) is not wait}
             await self._devices.heal()
             devices = await self._devices.all(self._warm_days())
+            # After the devices: one that is removed between the two is in both, and not in none.
+            if self._reporting:
+                self.removed = await self._devices.removed(self._reporting)
             changes = self._scheduler.set_devices(
                 devices, time.monotonic(), wall=time.time(), unwritten=self._unwritten
             )

@@ -18,6 +18,7 @@ from shardd.config import CloudWebhookConfig
 from shardd.errors import DeviceUnavailableError, SharddError
 from shardd.incoming import Incoming
 from shardd.supervisor.inbound.cloud_webhook import MAX_BODY, CloudWebhook
+from shardd.supervisor.inbound.unattributed import UnattributedReports
 from tests.unit.inbound.test_cloud_notifications import NUMBER, notification, status
 
 SECRET = "app-secret-of-this-test"
@@ -42,6 +43,7 @@ class Ears:
     http: aiohttp.ClientSession
     receipts: list[ipc.Receipt] = field(default_factory=list)
     texts: list[tuple[str, str, str]] = field(default_factory=list)
+    unattributed: UnattributedReports = field(default_factory=UnattributedReports)
     deaf: bool = False
 
     unavailable: list[tuple[str, str, float]] = field(default_factory=list)
@@ -80,6 +82,7 @@ async def ears() -> AsyncIterator[Ears]:
             receipts=ears.keep,
             incoming=ears.incoming,
             unavailable=ears.cannot_send,
+            unattributed=ears.unattributed,
         )
         await webhook.start()
         yield ears
@@ -113,10 +116,16 @@ async def test_an_error_of_the_account_is_passed_on_once_its_receipt_is_kept(ear
     assert ears.unavailable == [(device, "131042: unpaid", 1700000000.0) for device in ("one", "two")]
 
 
-async def test_an_unknown_number_is_ignored(ears: Ears) -> None:
-    said = notification(statuses=[status("read")], metadata={"phone_number_id": "999"})
+async def test_of_an_unknown_number_only_messages_are_passed_on(ears: Ears) -> None:
+    said = notification(
+        statuses=[status("read")],
+        messages=[{"id": "wamid.2", "from": "628", "text": {"body": "STOP"}}],
+        metadata={"phone_number_id": "999"},
+    )
     assert await ears.notify(said) == 200
     assert not ears.receipts
+    assert ears.texts == [("phone_number_id 999", "+628", "STOP")]
+    assert ears.unattributed.count == 2
 
 
 @pytest.mark.parametrize("signed", ["", "sha256=", "sha256=" + "0" * 64, "sha1=abc", "sha256=é", "sha256=\udcff"])
@@ -161,7 +170,12 @@ async def test_the_registration_repeats_the_challenge_if_the_token_is_right(ears
 async def test_a_port_in_use_is_reported(ears: Ears) -> None:
     port = int(ears.url.split(":")[2].split("/")[0])
     second = CloudWebhook(
-        config_at(port), lambda _: {}, receipts=ears.keep, incoming=ears.incoming, unavailable=ears.cannot_send
+        config_at(port),
+        lambda _: {},
+        receipts=ears.keep,
+        incoming=ears.incoming,
+        unavailable=ears.cannot_send,
+        unattributed=ears.unattributed,
     )
     with pytest.raises(SharddError, match=rf"webhook.listen 127.0.0.1:{port}: Address already in use: choose another"):
         await second.start()

@@ -38,7 +38,14 @@ def writer(database: Database, folder: Path, text: str = "") -> InboxWriter:
     spool = IncomingSpool(folder)
     media = MediaDownloads(Inbox(database), spool, Step("x"), config=config, device_of=lambda _: None)
     return InboxWriter(
-        Inbox(database), spool, OptOuts(database), opt_outs=opt_outs, media=media, config=config, spool_errors=list
+        Inbox(database),
+        spool,
+        OptOuts(database),
+        opt_outs=opt_outs,
+        media=media,
+        config=config,
+        spool_errors=list,
+        has_device=lambda _: True,
     )
 
 

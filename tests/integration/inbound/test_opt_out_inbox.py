@@ -75,6 +75,7 @@ class Node:
             media=MediaDownloads(Inbox(database), self.spool, Step("x"), config=now, device_of=lambda _: None),
             config=now,
             spool_errors=list,
+            has_device=lambda _: True,
         )
 
     def hear(self, recipient: str, words: str = "stop", at: float = 5.0, message_id: str | None = None) -> None:

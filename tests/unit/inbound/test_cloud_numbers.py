@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from shardd.queue.records import RemovedDevice
 from shardd.supervisor.inbound.cloud_webhook import CloudNumbers
 from tests.support.scheduler_by_hand import device, look, make_scheduler
 
 
 def test_numbers_are_found_by_the_settings() -> None:
     scheduler = make_scheduler()
-    numbers = CloudNumbers(scheduler, {"OFFICE": "200"})
-    assert numbers.devices({"100"}) == {"100": []}
+    removed = [
+        RemovedDevice("old", "cloud_api", {"phone_number_id": "100"}),
+        RemovedDevice("gone", "cloud_api", {"phone_number_id": "400"}),
+        RemovedDevice("other", "wablas", {"phone_number_id": "400"}),
+    ]
+    numbers = CloudNumbers(scheduler, {"OFFICE": "200"}, lambda: removed)
+    assert numbers.devices({"100", "500"}) == {"100": ["old"], "500": []}
     look(
         scheduler,
         device("a", transport="cloud_api", settings={"phone_number_id": "100"}),
@@ -20,4 +26,9 @@ def test_numbers_are_found_by_the_settings() -> None:
         device("f", transport="wablas", settings={"phone_number_id": "100"}),
         device("g", transport="cloud_api", settings={"phone_number_id": "100"}),
     )
-    assert numbers.devices({"100", "200", "300"}) == {"100": ["a", "g"], "200": ["b"], "300": []}
+    assert numbers.devices({"100", "200", "300", "400"}) == {
+        "100": ["a", "g"],
+        "200": ["b"],
+        "300": [],
+        "400": ["gone"],
+    }
