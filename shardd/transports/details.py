@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,10 +10,10 @@ from typing import Any, Final
 from shardd.errors import ErrorClass, PermanentError
 from shardd.ipc import JobSpec
 from shardd.json_values import UnreadableError, read_object
-from shardd.persons import digits_of
 
 MOST: Final = 8192
 """Bytes, as the gate has it (check_sizes in 0004_admission.sql)."""
+_NUMBER: Final = re.compile(r"\+[1-9][0-9]{4,14}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """`phone`: digits only."""
+    """`phone`: digits only, with the country code."""
 
     name: str
     phone: str
@@ -50,12 +51,16 @@ def read_location(job: JobSpec) -> Location:
 
 
 def read_contact(job: JobSpec) -> Contact:
-    """The details of a job of kind `contact`."""
+    """The details of a job of kind `contact`, whose number the gate has read (contact_details in 0012_persons.sql)."""
     details = read_details(job)
-    name, phone = str(details.get("name") or "").strip(), digits_of(str(details.get("phone") or ""))
-    if not name or not phone:
-        raise content_error("a contact needs details.name and details.phone, such as +6281234567890")
-    return Contact(name, phone)
+    name, phone = str(details.get("name") or "").strip(), details.get("phone")
+    if not name:
+        raise content_error("a contact needs details.name")
+    if not isinstance(phone, str) or _NUMBER.fullmatch(phone) is None:
+        raise content_error(
+            f"details.phone is {phone!r}; write a number with + and country code, such as +6281234567890"
+        )
+    return Contact(name, phone.removeprefix("+"))
 
 
 def read_link_preview(job: JobSpec) -> bool | None:

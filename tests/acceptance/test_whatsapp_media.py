@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from PIL import Image
 
@@ -54,6 +55,22 @@ async def test_twelve_large_images_at_once_cost_no_worker(fleet: Fleet, tmp_path
         assert (message.media.width, message.media.height, message.media.intact) == (6000, 4000, True)
         with Image.open(io.BytesIO(base64.b64decode(message.media.thumbnail))) as thumbnail:
             assert thumbnail.size == (72, 48)
+
+
+async def test_a_contact_card_has_a_number_that_can_be_dialled(fleet: Fleet) -> None:
+    """Numbers of cards are read like recipients: by the region of the device."""
+    (phone,) = fleet.add(1)
+    daemon = fleet.daemon(shards=1, transports={"whatsapp": {"default_region": "DE"}})
+    await daemon.start()
+    card = "INSERT INTO shardd.jobs (device_id, recipient, kind, details) VALUES (%s, %s, 'contact', %s) RETURNING id"
+    for number, written in enumerate(("030 1234567", "0049301234567", "+49 (0)30 1234567"), 1):
+        details = json.dumps({"name": "Praxis", "phone": written})
+        (job,) = fleet.rows(card, phone.id, "+" + fleet.stranger(), details)
+        await fleet.job_is(job["id"], "sent")
+        message = (await fleet.server.async_control.wait_messages(number))[-1]
+        assert "TEL;type=CELL;waid=49301234567:+49301234567" in message.text
+    with pytest.raises(psycopg.errors.CheckViolation, match=r"details\.phone '12' cannot be"):
+        fleet.rows(card, phone.id, "+" + fleet.stranger(), json.dumps({"name": "Praxis", "phone": "12"}))
 
 
 @pytest.fixture

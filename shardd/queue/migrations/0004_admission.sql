@@ -86,7 +86,47 @@ BEGIN
     RETURN true;
 END $$;
 
--- What each kind of message must have.
+-- The keys that details may have.
+CREATE FUNCTION shardd.details_of(kind text) RETURNS text[] LANGUAGE sql IMMUTABLE
+    RETURN CASE kind WHEN 'text' THEN '{link_preview}'::text[]
+                     WHEN 'location' THEN '{latitude,longitude,name,address}'
+                     WHEN 'contact' THEN '{name,phone}'
+                     WHEN 'template' THEN '{name,language,components}'
+                     ELSE '{}' END;
+
+-- Refuses what the kind of message has no place for: it would be left out, and nobody would notice. The caller knows that there is something.
+CREATE FUNCTION shardd.refuse_unsent(job shardd.jobs) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    has_file boolean := job.kind IN ('image', 'video', 'audio', 'voice', 'document');
+    has_body boolean := job.kind IN ('text', 'image', 'video', 'document');
+    known    text[] := shardd.details_of(job.kind);
+    unsent   text := CASE WHEN job.body <> '' AND NOT has_body THEN 'body'
+                          WHEN job.variables IS NOT NULL AND NOT has_body THEN 'variables'
+                          WHEN job.media IS NOT NULL AND NOT has_file THEN 'media'
+                          WHEN job.file_name IS NOT NULL AND NOT has_file THEN 'file_name'
+                          WHEN job.mime_type IS NOT NULL AND NOT has_file THEN 'mime_type'
+                          WHEN job.details <> '{}' AND known = '{}' THEN 'details' END;
+    alien    text := (SELECT key FROM jsonb_object_keys(job.details) key WHERE key <> ALL (known) ORDER BY key LIMIT 1);
+    meant    text := (SELECT name FROM unnest(known) name
+                       WHERE length(alien) > 2 AND (strpos(name, lower(alien)) > 0 OR strpos(lower(alien), name) > 0
+                                                    OR left(name, 3) = left(lower(alien), 3)) LIMIT 1);
+BEGIN
+    IF unsent IS NOT NULL THEN
+        RETURN shardd.refuse(unsent, format('%s is given, but kind %L has no place for it: it would not be sent', unsent, job.kind),
+            CASE WHEN job.kind = 'template' AND unsent IN ('body', 'variables')
+                     THEN 'Leave it out. The values of a template are in the components of its details.'
+                 WHEN unsent IN ('body', 'variables') THEN 'Leave it out, and send a text as a job of its own.'
+                 WHEN unsent = 'details' THEN 'Leave it out (NULL).'
+                 ELSE 'Leave it out (NULL), or name the kind of the file: image, video, audio, voice or document.' END);
+    ELSIF alien IS NOT NULL THEN
+        RETURN shardd.refuse('details', format('details have %L, which is unknown', left(alien, 80)),
+            format('%sThe details of kind %L: %s.', CASE WHEN meant IS NOT NULL THEN format('Did you mean %s? ', meant) END,
+                   job.kind, array_to_string(known, ', ')));
+    END IF;
+    RETURN true;
+END $$;
+
+-- What each kind of message must have, and what it has no place for.
 CREATE FUNCTION shardd.check_content(job shardd.jobs) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF job.kind = 'text' THEN
@@ -95,6 +135,8 @@ BEGIN
         ELSIF job.media IS NOT NULL THEN
             RETURN shardd.refuse('kind', 'kind is ''text'', but media is given',
                 'Name the kind of the media: image, video, audio, voice or document.');
+        ELSIF num_nonnulls(job.file_name, job.mime_type, job.details) = 0 THEN
+            RETURN true;
         ELSIF jsonb_typeof(job.details -> 'link_preview') NOT IN ('boolean', 'null') THEN
             RETURN shardd.refuse('details', format('link_preview is %s', left((job.details -> 'link_preview')::text, 40)),
                 'true or false; leave it out for what the config says.');
@@ -120,8 +162,7 @@ BEGIN
         END IF;
     ELSIF job.kind = 'contact' THEN
         IF jsonb_typeof(job.details -> 'name') IS DISTINCT FROM 'string' OR shardd.is_blank(job.details ->> 'name')
-            OR jsonb_typeof(job.details -> 'phone') NOT IN ('string', 'number')
-            OR coalesce(job.details ->> 'phone', '') !~ '[0-9]{3}' THEN
+            OR coalesce(jsonb_typeof(job.details -> 'phone'), '') NOT IN ('string', 'number') OR shardd.is_blank(job.details ->> 'phone') THEN
             RETURN shardd.refuse('details', 'details lack the name or the phone of the contact',
                 'Example: {"name": "Ada", "phone": "+4915112345678"}.');
         END IF;
@@ -139,7 +180,7 @@ BEGIN
         RETURN shardd.refuse('kind', format('kind %L is unknown', left(job.kind, 80)),
             'One of: text, image, video, audio, voice, document, location, contact, template.');
     END IF;
-    RETURN true;
+    RETURN shardd.refuse_unsent(job);
 END $$;
 
 -- How and when a job is to be sent.
@@ -302,6 +343,9 @@ BEGIN
             'Give variables, such as {"name": "Ada"}. To send literal braces, give {} and double them in the body: {{name}}.');
     END IF;
     fine := shardd.check_content(NEW);
+    IF NEW.kind = 'contact' THEN
+        NEW.details := shardd.contact_details(NEW.details, NEW.device_id, NEW.device_group);
+    END IF;
     fine := shardd.check_terms(NEW);
 
     -- Nearly always false. Written out, and in one statement: a call, or a second statement, would cost more than both looks.
@@ -355,6 +399,9 @@ DECLARE
 BEGIN
     fine := shardd.check_sizes(NEW);
     fine := shardd.check_content(NEW);
+    IF NEW.kind = 'contact' THEN
+        NEW.details := shardd.contact_details(NEW.details, NEW.device_id, NEW.device_group);
+    END IF;
     RETURN NEW;
 END $$;
 

@@ -101,11 +101,12 @@ BEGIN
 END $$;
 
 -- Reads a recipient as it was written, or refuses what can never be one. `codes`: the default calling codes by which a number without +
--- may be read (empty text: none); all of them must lead to the same address. `number`: digits, as WhatsApp or a platform may list the
--- person; NULL: a group or a hidden id. `address`: identifies the person.
-CREATE FUNCTION shardd.resolve(recipient text, codes text[], at_table text, OUT number text, OUT address text)
+-- may be read (empty text: none); all of them must lead to the same address. `field`: what is refused, a column or a key of details.
+-- `number`: digits, as WhatsApp or a platform may list the person; NULL: a group or a hidden id. `address`: identifies the person.
+CREATE FUNCTION shardd.resolve(recipient text, codes text[], at_table text, field text DEFAULT 'recipient', OUT number text, OUT address text)
     LANGUAGE plpgsql STABLE AS $$
 DECLARE
+    at_column text := split_part(field, '.', 1);
     clean  text := recipient;
     fine   boolean;
     pieces text[];
@@ -143,7 +144,7 @@ BEGIN
             clean := CASE WHEN left(pieces[1], 1) = '0' THEN pieces[1] ELSE '+' || pieces[1] END;
         ELSIF clean ~ '^[\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]*\+?[0-9]{7,}\.[0-9]{1,2}[\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]*$' THEN
             -- Read as a number, its decimals would make it somebody else's.
-            fine := shardd.refuse('recipient', format('recipient %L is a decimal number, as a spreadsheet writes it', left(recipient, 80)),
+            fine := shardd.refuse(at_column, format('%s %L is a decimal number, as a spreadsheet writes it', field, left(recipient, 80)),
                 'Write its digits as text, with + and country code, such as +4915112345678.', at_table);
         ELSIF clean ~ '[^0-9]' THEN
             clean := regexp_replace(clean, '[\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000()./'
@@ -151,8 +152,8 @@ BEGIN
         END IF;
         clean := regexp_replace(clean, '^00', '+');
         IF (clean ~ '^\+?[0-9]{1,40}$') IS NOT TRUE THEN
-            fine := shardd.refuse('recipient',
-                format('recipient %L is neither a phone number nor a WhatsApp address', left(recipient, 80)),
+            fine := shardd.refuse(at_column,
+                format('%s %L is neither a phone number nor a WhatsApp address', field, left(recipient, 80)),
                 'Write a phone number with its country code, such as +4915112345678, or an address that ends with '
                 '@s.whatsapp.net, @lid or @g.us.', at_table);
         ELSIF left(clean, 1) = '+' THEN
@@ -161,9 +162,9 @@ BEGIN
             FOREACH code IN ARRAY codes LOOP
                 one := shardd.read_local_number(clean, code);
                 IF one.address IS NULL OR address <> one.address THEN
-                    fine := shardd.refuse('recipient',
-                        format(CASE WHEN address IS NULL THEN 'recipient %L cannot be resolved to a phone number without its country'
-                                    ELSE 'recipient %L could be a number of several countries' END, left(recipient, 80)),
+                    fine := shardd.refuse(at_column,
+                        format(CASE WHEN address IS NULL THEN '%s %L cannot be resolved to a phone number without its country'
+                                    ELSE '%s %L could be a number of several countries' END, field, left(recipient, 80)),
                         'Write it with + and its country code, such as +4915112345678'
                         || CASE WHEN code = '' THEN ', or set default_region in the config.' ELSE '.' END, at_table);
                 END IF;
@@ -174,7 +175,7 @@ BEGIN
         RETURN;
     END IF;
     IF one.address IS NULL THEN
-        fine := shardd.refuse('recipient', format('recipient %L cannot be a phone number', left(recipient, 80)),
+        fine := shardd.refuse(at_column, format('%s %L cannot be a phone number', field, left(recipient, 80)),
             'No country has the code, or no number of the country has so many digits: write + and the country code, such as '
             '+4915112345678.', at_table);
     END IF;
@@ -191,6 +192,24 @@ CREATE FUNCTION shardd.codes_of_job(device_id text, device_group text) RETURNS t
          WHERE CASE WHEN codes_of_job.device_id IS NOT NULL THEN d.id = codes_of_job.device_id
                ELSE d.id IN (SELECT m.device_id FROM shardd.device_group_members m WHERE m.device_group = codes_of_job.device_group) END),
         array['']);
+
+-- The details of a contact with its number as it is sent, which is read like a recipient. Refuses what is not a phone number.
+CREATE FUNCTION shardd.contact_details(details jsonb, device_id text, device_group text) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    phone  text := details ->> 'phone';
+    digits text;
+    fine   boolean;
+BEGIN
+    IF strpos(phone, '@') = 0 THEN
+        digits := (shardd.resolve(phone, CASE WHEN left(phone, 1) <> '+' THEN shardd.codes_of_job(device_id, device_group) END,
+                                  'jobs', 'details.phone')).number;
+    END IF;
+    IF digits IS NULL THEN
+        fine := shardd.refuse('details', format('details.phone %L is not a phone number', left(phone, 80)),
+            'Write the number of the contact with its country code, such as +4915112345678.');
+    END IF;
+    RETURN jsonb_set(details, '{phone}', to_jsonb('+' || digits));
+END $$;
 
 -- The same for an opt-out, which is of no device: those of all transports that have one.
 CREATE FUNCTION shardd.codes_of_opt_out() RETURNS text[] LANGUAGE sql STABLE

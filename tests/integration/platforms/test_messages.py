@@ -75,12 +75,12 @@ async def test_an_image_goes_by_its_url(
             {"latitude": -6.2, "longitude": 106.0, "name": "Jakarta"},
         ),
         (
-            {"kind": "contact", "details": {"name": "Ada", "phone": "+62 812 1"}},
+            {"kind": "contact", "details": {"name": "Ada", "phone": "+6281234567"}},
             "contacts",
             [
                 {
                     "name": {"formatted_name": "Ada", "first_name": "Ada"},
-                    "phones": [{"phone": "+628121", "wa_id": "628121", "type": "CELL"}],
+                    "phones": [{"phone": "+6281234567", "wa_id": "6281234567", "type": "CELL"}],
                 }
             ],
         ),
@@ -150,7 +150,14 @@ async def test_a_devices_own_version_and_base_come_first(
             {"kind": "template", "details": {"name": "a", "language": "id", "components": {}}},
             ("components of a template is not a list", ErrorClass.CONTENT),
         ),
-        ("cloud_api", {"kind": "contact", "details": {"name": "Ada"}}, ("details.phone", ErrorClass.CONTENT)),
+        *(
+            (
+                "cloud_api",
+                {"kind": "contact", "details": {"name": "Ada", **phone}},
+                ("details.phone", ErrorClass.CONTENT),
+            )
+            for phone in ({}, {"phone": "0811 222"}, {"phone": "+0811222333"}, {"phone": 62811222333})
+        ),
         (
             "cloud_api",
             {"kind": "location", "details": {"latitude": "x"}},

@@ -214,7 +214,7 @@ async def test_what_ended_for_good_is_not_looked_at(
 
 EVERYTHING: dict[str, Any] = {
     "recipient": "+62 812-34567", "kind": "image", "body": "hi {name}, {{literally}}", "variables": '{"name": "{x}"}',
-    "media": "https://x/y.png", "file_name": "y.png", "mime_type": "image/png", "details": '{"x": 1}', "class": "service",
+    "media": "https://x/y.png", "file_name": "y.png", "mime_type": "image/png", "details": "{}", "class": "service",
     "campaign": "c1", "priority": 7, "run_at": "2026-01-01 00:00:00+00", "expires_at": "2090-01-01 00:00:00+00",
     "max_attempts": 3, "on_doubt": "retry", "dedupe_key": "k", "order_group": "o", "reference": "r", "metadata": '{"id": 7}',
 }  # fmt: skip

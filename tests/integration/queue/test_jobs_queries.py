@@ -93,16 +93,17 @@ async def retry(database: Database, job: int) -> bool:
 async def test_a_claim_brings_the_whole_job(dsn: str, jobs: Jobs, epoch: int) -> None:
     (job,) = insert_jobs(
         dsn, "a", kind="image", body="caption", media="https://x/y", file_name="y.png", mime_type="image/png",
-        details='{"x": [1, null]}', max_attempts=3, on_doubt="retry",
+        max_attempts=3, on_doubt="retry",
     )  # fmt: skip
-    cycle = await jobs.cycle(Settlement(), [ClaimRequest("a", LANE, epoch, FIRST_POSITION, 1)])
-    (taken,) = cycle.claimed
+    insert_jobs(dsn, "a", details='{"link_preview": true}')
+    cycle = await jobs.cycle(Settlement(), [ClaimRequest("a", LANE, epoch, FIRST_POSITION, 2)])
+    taken, preview = sorted(cycle.claimed, key=lambda one: one.spec.id)
     spec, its_claim = taken.spec, taken.claim
     assert (spec.id, spec.epoch, spec.attempt, spec.device_id, spec.recipient) == (job, epoch, 1, "a", "+6281234567")
     assert (spec.kind, spec.body, spec.media, spec.file_name, spec.mime_type) == (
         "image", "caption", "https://x/y", "y.png", "image/png",
     )  # fmt: skip
-    assert spec.details == '{"x": [1, null]}'
+    assert preview.spec.details == '{"link_preview": true}'
     assert its_claim == Claim(
         job, epoch, 1, its_claim.token, "a", 0, 3, "retry", its_claim.ord, LANE, None, "6281234567"
     )

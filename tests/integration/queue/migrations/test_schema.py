@@ -11,6 +11,7 @@ import pytest
 from psycopg import errors, sql
 
 from shardd.config import TRANSPORTS
+from shardd.config.transports.definition import MEDIA_KINDS
 from shardd.queue.database import Database
 from shardd.queue.jobs import JobAdmin, Jobs, Traits
 from shardd.states import FINISHED, DeviceState, JobState
@@ -26,6 +27,24 @@ INSERT INTO shardd.device_groups (id) VALUES ('g');
 INSERT INTO shardd.campaigns (id, state) VALUES ('c', 'running'), ('resting', 'paused'), ('over', 'cancelled');
 """
 JSON_COLUMNS = {"details", "variables", "metadata"}
+GOOD_OF_KIND: dict[str, dict[str, Any]] = {
+    "text": {"body": "hello"},
+    **{kind: {"kind": kind, "media": "https://x/y", "body": ""} for kind in MEDIA_KINDS},
+    "location": {"kind": "location", "body": "", "details": {"latitude": 52, "longitude": 13}},
+    "contact": {"kind": "contact", "body": "", "details": {"name": "Ada", "phone": "+4915112345678"}},
+    "template": {"kind": "template", "body": "", "details": {"name": "order_sent", "language": "en_US"}},
+}
+_WITHOUT_TEXT = {"audio", "voice", "location", "contact", "template"}
+_WITHOUT_FILE = {"location", "contact", "template"}
+UNSENT = {
+    "body": _WITHOUT_TEXT,
+    "variables": _WITHOUT_TEXT,
+    "media": _WITHOUT_FILE,
+    "file_name": {"text", *_WITHOUT_FILE},
+    "mime_type": {"text", *_WITHOUT_FILE},
+    "details": set(MEDIA_KINDS),
+}
+"""By column of a message, the kinds that have no place for it; media of a text has a refusal of its own."""
 
 
 @pytest.fixture(scope="module")
@@ -178,8 +197,57 @@ REFUSALS = [
     *(
         ({"kind": "contact", "body": "", "details": details}, errors.CheckViolation, "details", "lack the name", "Ada")
         for details in (
-            None, {"name": "A"}, {"phone": "+49151"}, {"name": "", "phone": "123"}, {"name": "Ada", "phone": "-"},
+            None, {"name": "A"}, {"phone": "+49151"}, {"name": "", "phone": "123"}, {"name": "Ada", "phone": " "},
             {"name": "\u3164\ufeff\u00ad", "phone": "123"}, {"name": ["Ada"], "phone": "123"}, {"name": "Ada", "phone": ["123"]},
+        )
+    ),
+    *(
+        (
+            {"kind": "contact", "body": "", "details": {"name": "Ada", "phone": phone}},
+            errors.CheckViolation, "details", f"details.phone {str(phone)!r} {why}", "+4915112345678",
+        )
+        for phone, why in (
+            ("-", "is neither a phone number nor"),
+            ("Praxis", "is neither a phone number nor"), ("49151", "cannot be resolved to a phone number"),
+            ("030 1234567", "cannot be resolved to a phone number"), (4915112345678.5, "is a decimal number"),
+            ("120363025246125486@g.us", "is not a phone number"), ("98765432101234@lid", "is not a phone number"),
+        )
+    ),
+    *(
+        (
+            {**GOOD_OF_KIND[kind], column: value},
+            errors.CheckViolation, column, f"{column} is given, but kind '{kind}' has no place", hint,
+        )
+        for column, value, hint in (
+            ("body", "hello", "as a job of its own"), ("variables", {"name": "Ada"}, "as a job of its own"),
+            ("media", "https://x/y", "kind of the file"), ("file_name", "a.pdf", "kind of the file"),
+            ("mime_type", "image/png", "kind of the file"), ("details", {"duration": 3}, "Leave it out (NULL)"),
+        )
+        for kind in UNSENT[column] - {"template"}
+    ),
+    *(
+        (
+            {**GOOD_OF_KIND["template"], column: value},
+            errors.CheckViolation, column, f"{column} is given, but kind 'template' has no place", hint,
+        )
+        for column, value, hint in (
+            ("body", "hello", "components of its details"), ("variables", {"name": "Ada"}, "components of its details"),
+            ("media", "https://x/y", "kind of the file"),
+        )
+    ),
+    *(
+        (
+            {"kind": kind, "body": body, "details": details},
+            errors.CheckViolation, "details", f"details have '{alien}', which is unknown", hint,
+        )
+        for kind, body, alien, details, hint in (
+            ("text", "x", "preview", {"preview": True}, "Did you mean link_preview? The details of kind 'text': link_preview."),
+            ("text", "x", "Link_Preview", {"Link_Preview": True}, "Did you mean link_preview?"),
+            ("location", "", "title", {"latitude": 1, "longitude": 2, "title": "x"},
+             "The details of kind 'location': latitude, longitude, name, address."),
+            ("contact", "", "phone_number", {"name": "Ada", "phone": "+4915112345678", "phone_number": "1"},
+             "Did you mean phone?"),
+            ("template", "", "component", {"name": "a", "language": "en", "component": []}, "Did you mean components?"),
         )
     ),
     *(
@@ -285,6 +353,62 @@ ACCEPTED = [
     {"body": '{"json": 1} { id } {{ https://x.example/?q=%7Bname%7D', "variables": None},
     {"body": "hi {name}", "variables": {"name": "Ada", "unused": [1]}},
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", GOOD_OF_KIND)
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("body", "x"), ("variables", {}), ("media", "https://x/z"), ("file_name", "a.pdf"), ("mime_type", "image/png"),
+        ("details", {}), ("metadata", {"id": 7}), ("reference", "r"), ("expires_at", "2100-01-01 00:00:00+00"),
+    ],
+)  # fmt: skip
+def test_each_kind_takes_what_it_sends_and_refuses_the_rest(
+    producer: Connection, kind: str, column: str, value: Any
+) -> None:
+    if column == "details":
+        value = GOOD_OF_KIND[kind].get("details", value)
+    fields = {**GOOD_OF_KIND[kind], column: value}
+    # Empty details are no details; a text with a file has a refusal of its own.
+    if (kind in UNSENT.get(column, ()) and column != "details") or (kind, column) == ("text", "media"):
+        with pytest.raises(errors.CheckViolation):
+            insert(producer, **fields)
+    else:
+        assert insert(producer, **fields) is not None
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("+49 (0)30 1234567", "+49301234567"),
+        ("0049301234567", "+49301234567"),
+        ("4915112345678", "+4915112345678"),
+        (4915112345678, "+4915112345678"),
+        ("4915112345678@c.us", None),
+        ("030 1234567", "+49301234567"),
+        ("+52 1 55 8765 4321", "+5215587654321"),
+    ],
+)
+def test_the_number_of_a_contact_is_read_like_a_recipient(owner: Connection, written: Any, sent: str | None) -> None:
+    owner.execute("INSERT INTO shardd.settings (name, value) VALUES ('default_codes', '{\"sandbox\": \"49\"}')")
+    fields = {"kind": "contact", "body": "", "details": {"name": "Ada", "phone": written}}
+    if sent is None:
+        with pytest.raises(errors.CheckViolation, match="is not a phone number"):
+            insert(owner, **fields)
+        return
+    job = insert(owner, **fields)
+    (stored,) = owner.execute("SELECT details FROM shardd.jobs WHERE id = %s", [job]).fetchone() or [None]
+    assert stored == {"name": "Ada", "phone": sent}
+    job = insert(owner, recipient=str(written))
+    (listed,) = owner.execute("SELECT coalesce(number, address) FROM shardd.jobs WHERE id = %s", [job]).fetchone() or [
+        None
+    ]
+    assert f"+{listed}" == sent
+    owner.execute(
+        'UPDATE shardd.jobs SET details = \'{"name": "Ada", "phone": "030 7654321"}\' WHERE kind = \'contact\''
+    )
+    (stored,) = owner.execute("SELECT details ->> 'phone' FROM shardd.jobs WHERE kind = 'contact'").fetchone() or [None]
+    assert stored == "+49307654321", "a row that is changed is held to the same"
 
 
 @pytest.mark.parametrize("fields", ACCEPTED)
