@@ -49,7 +49,7 @@ def main() -> int:
 def boot(release: str) -> bool:
     """Whether every step on one release succeeds. Raises ImpossibleError."""
     steps = Steps(release)
-    pages = Pages(GUIDE / "install.md", GUIDE / "upgrade.md")
+    pages = Pages(GUIDE / "install.md", GUIDE / "upgrade.md", GUIDE / "backup.md")
     with steps.step("a root by mmdebstrap"):
         archive = make_archive(release, pages.packages(), cache_folder())
     with unpacked(archive) as root:

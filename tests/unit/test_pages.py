@@ -14,10 +14,10 @@ from shardd.cli.guide.library import CHAPTERS, page_names, read_page
 from shardd.cli.main import cli
 from tests.support.guide import GUIDE, PAGES, README, ROOT, all_blocks, blocks
 
-FOLDERS = (".ci", "config", "scripts", "shardd", "systemd", "tests")
+FOLDERS = (".ci", "config", "scripts", "shardd", "tests")
 """Of the files that may name a page."""
 DOCUMENTS = [README, ROOT / "CHANGELOG.md", *sorted(GUIDE.glob("*.md")), *sorted((ROOT / "tests").rglob("*.md"))]
-ON_A_FRESH_DEBIAN = {"install", "upgrade"}
+ON_A_FRESH_DEBIAN = {"install", "upgrade", "backup"}
 """Pages that scripts/boot carries out."""
 ELSEWHERE = {("how-it-works", "mermaid")}
 """tests/unit/test_guide.py compares the diagrams with the tables."""

@@ -98,6 +98,13 @@ class SessionStore:
         """Delete a session here; the phone still lists the linked device. Raises DatabaseError."""
         await self._rows("delete_session", jid=jid)
 
+    async def forget_ratchets(self) -> int:
+        """Let every session agree keys anew with each contact; returns the number of sessions. Raises DatabaseError."""
+        if not (await self._rows("has_tables"))[0]["found"]:
+            return 0
+        await self._rows("forget_ratchets")
+        return len(await self.list_sessions())
+
     async def close(self) -> None:
         """End the connection, if there is one."""
         async with self._lock:

@@ -4,6 +4,10 @@
 -- Deletes a session and, by its foreign keys, all its rows. The phone still lists it.
 DELETE FROM whatsmeow_device WHERE jid = %(jid)s;
 
+-- name: forget_ratchets
+-- Deletes what the sessions have agreed with each contact and group; the sessions themselves stay. The next message to each agrees anew.
+TRUNCATE whatsmeow_sessions, whatsmeow_sender_keys;
+
 -- name: knows_recipient
 -- Whether this contact is known to the session's account: WhatsApp gave it a token for writing to it, or the phone has it as a
 -- contact or was written to by it. Looked up by its number and by its hidden id.

@@ -1,0 +1,154 @@
+"""`shardd db backup` and `shardd db restore`: the whole database in one file of pg_dump.
+
+A restored database does not know what happened since, so `restore` asks whether anything did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+from typing import IO, Final
+
+import click
+
+from shardd.cli.control import glance
+from shardd.cli.database import command_pool, reach_dsn
+from shardd.cli.options import config_option, database_config_option, run_async
+from shardd.cli.output import say
+from shardd.cli.psql import psql_surroundings
+from shardd.cli.words import count
+from shardd.config import Config
+from shardd.embedded.binaries import find_client
+from shardd.errors import DatabaseError, UsageError
+from shardd.queue.migrate import migrate
+from shardd.queue.restoring import closed, end_what_may_be_done, server_major
+from shardd.supervisor.cluster.session_store import sessions_dsn_of
+from shardd.transports.whatsapp.sessions.store import SessionStore
+
+_ARCHIVE: Final = b"PGDMP"
+_PLAIN: Final = ["--no-owner", "--no-privileges"]
+"""Rights are given by every start, roles belong to the server."""
+_ASK: Final = (
+    "was anything sent or received after this backup was made? The restored database does not know it. "
+    "--sent-since-backup=maybe: jobs that waited then are cancelled, those in flight become in doubt, and the keys that WhatsApp "
+    "devices had agreed with recipients are deleted: with old keys, recipients cannot decrypt what is sent. New ones are agreed, "
+    "and no phone is paired again. --sent-since-backup=no: all goes on as it was then; only if shardd was stopped before the "
+    "backup and did not run since"
+)
+
+
+@click.command("backup")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@database_config_option
+@run_async
+async def backup(file: Path, config: Config) -> None:
+    """Write the database to FILE, with the keys of the WhatsApp sessions.
+
+    shardd may run meanwhile. What reads FILE can send as your devices: only you may read it.
+    """
+    async with reach_dsn(config, make=False) as dsn:
+        with _new_file(file) as target:
+            await _run("pg_dump", dsn, ["--format=custom", *_PLAIN], stdout=target)
+            size = os.fstat(target.fileno()).st_size
+    say(f"{file}: {size:,} bytes")
+
+
+@contextmanager
+def _new_file(file: Path) -> Iterator[IO[bytes]]:
+    """A file that only this user may read, and that has its name once it is complete. Raises UsageError."""
+    if os.path.lexists(file):
+        raise UsageError(f"{file}: is there already: name another file, or delete it")
+    partial = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    try:
+        target = os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be written: {error.strerror}") from error
+    try:
+        with target:
+            yield target
+            os.fsync(target.fileno())
+        partial.rename(file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@click.command("restore")
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "--sent-since-backup",
+    "sent",
+    type=click.Choice(("maybe", "no")),
+    help="Whether anything was sent or received after the backup was made; must be given.",
+)
+@config_option
+@run_async
+async def restore(file: Path, sent: str | None, config: Config) -> None:
+    """Restore a file of `shardd db backup`, or `-` for stdin, into an empty database.
+
+    While shardd is stopped on every host. If this command is interrupted, the database stays read-only: empty it and repeat.
+    """
+    if sent is None:
+        raise UsageError(_ASK)
+    if glance(config.control_socket) is not None:
+        raise UsageError("shardd runs: stop it on every host first")
+    with _open(file) as archive:
+        async with reach_dsn(config, make=True) as dsn, closed(dsn) as writing:
+            await _run("pg_restore", writing, ["--single-transaction", *_PLAIN], stdin=archive)
+            await migrate(writing)
+            if sent == "maybe":
+                await _end(config, writing)
+    say("restored; next: add the opt-outs that were made since (shardd guide backup), then start shardd")
+
+
+async def _end(config: Config, dsn: str) -> None:
+    async with command_pool(config, dsn) as database:
+        ended = await end_what_may_be_done(database)
+    say(
+        f"cancelled {count(ended.waiting, 'job')} that waited; {count(ended.in_flight, 'job')} in flight will be in doubt"
+    )
+    if config.database is not None and config.database.sessions_dsn:
+        say("note: the WhatsApp sessions are in the database of sessions_dsn, which was not restored", err=True)
+        return
+    store = SessionStore(sessions_dsn_of(config, dsn))
+    try:
+        renewed = await store.forget_ratchets()
+    finally:
+        await store.close()
+    say(f"{count(renewed, 'WhatsApp session')} will agree new keys with every recipient")
+
+
+def _open(file: Path) -> FileIO:
+    """The archive, at its begin. Raises UsageError."""
+    if str(file) == "-":
+        return FileIO(os.dup(sys.stdin.fileno()))
+    try:
+        archive = file.open("rb", buffering=0)  # pg_restore begins where this descriptor is
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read: {error.strerror}") from error
+    if archive.read(len(_ARCHIVE)) != _ARCHIVE:
+        archive.close()
+        raise UsageError(f"{file}: is no file of `shardd db backup` (or of pg_dump --format=custom)")
+    archive.seek(0)
+    return archive
+
+
+async def _run(
+    name: str, dsn: str, arguments: list[str], *, stdin: FileIO | None = None, stdout: IO[bytes] | None = None
+) -> None:
+    """Run a client program of the server's version. Raises DatabaseError."""
+    program = find_client(name, await server_major(dsn))
+    options, environ = psql_surroundings(dsn, os.environ)
+    process = await asyncio.create_subprocess_exec(
+        str(program), *arguments, *(options or ["--dbname="]),  # empty: PGDATABASE
+        env=environ, stdin=stdin or asyncio.subprocess.DEVNULL, stdout=stdout, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    _, errors = await process.communicate()
+    if process.returncode != 0:
+        reason = " ".join(errors.decode(errors="replace").split()) or f"exit code {process.returncode}"
+        raise DatabaseError(f"{name} failed, and nothing was changed: {reason}")

@@ -1,0 +1,89 @@
+"""A database that was restored from a backup: what would be done twice is ended before anything runs on it.
+
+The database does not know what happened after the backup was made. Jobs that waited may have been sent, and so may those in
+flight, whatever the journals of the state folders say: these have been emptied since. Ids that were given since must not be given
+again, because programs know them.
+
+States: closed (`closed`), so that no daemon works on it, until everything is done. An interruption leaves it closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from shardd.errors import UsageError
+from shardd.postgres.dsn import parse_dsn
+from shardd.postgres.errors import describe_error
+from shardd.postgres.sql_files import query_text
+from shardd.queue.columns import QUERIES
+from shardd.queue.database import Database
+from shardd.queue.jobs import JobAdmin, Traits
+
+SKIPPED_IDS: Final = 10_000_000
+"""More than are given between two backups."""
+_WHY: Final = "it waited when the backup was made, from which the database was restored, and may have been sent since"
+_TIMEOUT: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What was ended."""
+
+    waiting: int
+    """Jobs that are cancelled."""
+    in_flight: int
+    """Jobs that become in doubt as soon as a daemon runs."""
+
+
+@asynccontextmanager
+async def closed(dsn: str) -> AsyncGenerator[str]:
+    """A database without a schema of shardd, closed to all but the given DSN for this block.
+
+    It is opened at the end, unless an error ends the block. Raises UsageError when there is such a schema, DatabaseError.
+    """
+    options = f"{parse_dsn(dsn).get('options') or ''} -c default_transaction_read_only=off".strip()
+    writing = make_conninfo(dsn, options=options)
+    try:
+        async with await psycopg.AsyncConnection.connect(
+            writing, autocommit=True, connect_timeout=_TIMEOUT
+        ) as connection:
+            name = connection.info.dbname
+            found = await (await connection.execute(QUERIES["has_schema"])).fetchone()
+            if found is not None and found[0]:
+                raise UsageError(
+                    f"the database {name} has tables of shardd, and nothing is overwritten: restore into an empty database, see: "
+                    "shardd guide backup"
+                )
+            await connection.execute(_naming("close_database", name))
+            yield writing
+            await connection.execute(_naming("open_database", name))
+    except (psycopg.Error, OSError) as error:
+        raise describe_error(error, dsn) from error
+
+
+def _naming(query: str, database: str) -> sql.Composed:
+    return sql.SQL(query_text("shardd.queue", query)).format(database=sql.Identifier(database))
+
+
+async def server_major(dsn: str) -> int:
+    """The major version of the server. Raises DatabaseError."""
+    try:
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True, connect_timeout=_TIMEOUT) as connection:
+            return connection.info.server_version // 10_000
+    except (psycopg.Error, OSError) as error:
+        raise describe_error(error, dsn) from error
+
+
+async def end_what_may_be_done(database: Database) -> Ended:
+    """End what may have been done after the backup. Raises DatabaseError; it may be repeated."""
+    in_flight = int(await database.value("disown_claims", {}))
+    await database.execute("skip_ids", {"skip": SKIPPED_IDS})
+    waiting = await JobAdmin(database).cancel_all(Traits(), _WHY)
+    return Ended(waiting, in_flight)
