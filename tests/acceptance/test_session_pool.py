@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from shardd.embedded.home import Home
+from shardd.pgbouncer.folder import prepare_folder
 from shardd.queue.migrate import migrate
 from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
 from shardd.transports.whatsapp.sessions.setup import prepare_store
-from tests.fixtures.whatsapp_fleet import Fleet
+from tests.fixtures.whatsapp_fleet import Fleet, Phone
+from tests.support.daemon import Daemon, wait_gone
 from tests.support.servers import Server
 from tests.whatsapp_server.launch import ServerProcess
 
 DEVICES = 60
+FEW = 20
+"""Devices of tests that take longer; still more than can connect directly."""
 ROOM = 40
 """`max_connections` of the server, of which a daemon alone may take half."""
-
-MakeFleet = Callable[..., Any]
 
 
 @pytest.fixture
@@ -79,3 +84,97 @@ async def test_without_a_pgbouncer_devices_wait_and_none_fails(small_fleet: Flee
     assert (status["problems"], status["totals"]["failed"]) == ([], 0)
     assert await daemon.stop() == 0
     assert small_fleet.check_deliveries() == {"sent": jobs}
+
+
+def send(fleet: Fleet, phones: list[Phone], body: str) -> int:
+    """A job of each device to a new recipient; returns how many."""
+    for phone in phones:
+        fleet.send(phone, f"{phone.id} {body}")
+    return len(phones)
+
+
+def poolers_of(daemon: Daemon) -> list[int]:
+    """Process ids of the PgBouncers of a state folder."""
+    ini = os.fsencode(prepare_folder(daemon.home).ini)
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if ini in (process / "cmdline").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+async def test_it_survives_reloads_and_deaths(small_fleet: Fleet) -> None:
+    phones = small_fleet.add(FEW)
+    daemon = small_fleet.daemon()
+    await daemon.start()
+    jobs = send(small_fleet, phones, "at first")
+    await small_fleet.finished(jobs)
+    (first,) = poolers_of(daemon)
+
+    daemon.write_config(log={"level": "debug"})
+    daemon.kill(signal.SIGHUP)
+    await daemon.wait_said("reloaded")
+    assert poolers_of(daemon) == [first]
+
+    os.kill(first, signal.SIGKILL)
+    await wait_gone(first)
+    jobs += send(small_fleet, phones, "with another PgBouncer")
+    await small_fleet.finished(jobs)
+    (second,) = poolers_of(daemon)
+    assert second != first
+
+    jobs += send(small_fleet, phones, "while the supervisor dies")
+    await daemon.until(lambda s: s["totals"]["sent"] >= 2 * FEW + 5)
+    daemon.kill(signal.SIGKILL)
+    await daemon.wait_end()
+    await daemon.start()
+    await small_fleet.finished(jobs)
+    (third,) = poolers_of(daemon)
+    assert third != second
+    assert await daemon.stop() == 0
+    assert poolers_of(daemon) == []
+    states = small_fleet.check_deliveries()
+    assert states["sent"] + states["in_doubt"] == jobs
+    assert small_fleet.rows("SELECT id FROM shardd.devices WHERE state <> 'ready'") == []
+
+
+async def test_it_follows_the_primary(
+    small_fleet: Fleet, small_server: Server, server_home: Home, whatsapp: ServerProcess
+) -> None:
+    """And no session is written to the former primary, which comes back as if nothing had happened."""
+    phones = small_fleet.add(FEW)
+    standby = small_server.make_standby(server_home.folder / "data-2")
+    try:
+        hosts = f"127.0.0.1:{small_server.port},127.0.0.1:{standby.port}"
+        daemon = small_fleet.daemon(database={"dsn": f"postgresql://shardd@{hosts}/shardd?sslmode=disable"})
+        small_fleet.reconnect()
+        await daemon.start()
+        jobs = send(small_fleet, phones, "to the primary")
+        await small_fleet.finished(jobs)
+        (pooler,) = poolers_of(daemon)
+        await asyncio.to_thread(standby.wait_caught_up, small_server)
+
+        await asyncio.to_thread(small_server.stop, signal.SIGQUIT)
+        await asyncio.to_thread(standby.promote)
+        await asyncio.to_thread(small_server.start)
+        before = identities(small_server)
+        small_fleet.dsn = standby.dsn()
+        small_fleet.reconnect()
+        jobs += send(small_fleet, phones, "to its successor")
+        assert await small_fleet.finished(jobs) == {"sent": jobs}
+        assert poolers_of(daemon) == [pooler]
+        assert identities(small_server) == before
+        assert identities(standby) >= before + FEW
+        assert await daemon.stop() == 0
+        assert small_fleet.check_deliveries() == {"sent": jobs}
+    finally:
+        standby.stop()
+
+
+def identities(server: Server) -> int:
+    """Recipients whose keys the sessions have."""
+    ((count,),) = server.execute("SELECT count(*) FROM shardd_sessions.whatsmeow_identity_keys", database="shardd")
+    return int(count)
