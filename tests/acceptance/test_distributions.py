@@ -223,9 +223,10 @@ def daemon(shardd: Path, empty: Path, state_dir: Path) -> Iterator[subprocess.Po
     log.close()
 
 
-def test_the_wheel_prints_its_version_and_sample_in_an_empty_folder(shardd: Path, empty: Path) -> None:
+def test_the_wheel_prints_its_version_sample_and_guide_in_an_empty_folder(shardd: Path, empty: Path) -> None:
     assert run(shardd, "--version", cwd=empty).startswith("shardd, version ")
     assert run(shardd, "config", "sample", cwd=empty) == sample_config()
+    assert run(shardd, "guide", "pace", cwd=empty).startswith("Pacing\n======\n")
     assert list(empty.iterdir()) == []
 
 

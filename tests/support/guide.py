@@ -18,6 +18,8 @@ ROOT: Final = Path(__file__).parents[2]
 GUIDE: Final = ROOT / "shardd/guide"
 README: Final = ROOT / "README.md"
 PAGES: Final = {"README": README, **{file.stem: file for file in sorted(GUIDE.glob("*.md"))}}
+ON_A_FRESH_DEBIAN: Final = {"install", "upgrade", "backup"}
+"""Pages that scripts/boot carries out."""
 
 _PARTS: Final = re.compile(
     r"^(?:<!-- (?P<word>[a-z ]+): (?P<value>[^\n]*?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$|^#+ (?P<heading>[^\n]+)$",
@@ -55,9 +57,3 @@ def blocks(page: str) -> list[Block]:
             continue
         found.append(Block(page, len(found) + 1, heading, part["language"], part["text"], part["word"], part["value"]))
     return found
-
-
-def all_blocks(*languages: str) -> list[Block]:
-    """Of all pages, in these languages (of all without one), without those that are not run."""
-    every = [block for page in PAGES for block in blocks(page)]
-    return [block for block in every if block.runs and (not languages or block.language in languages)]

@@ -12,17 +12,14 @@ import pytest
 
 from shardd.cli.guide.library import CHAPTERS, page_names, read_page
 from shardd.cli.main import cli
-from tests.support.guide import GUIDE, PAGES, README, ROOT, all_blocks, blocks
+from tests.acceptance.test_guide_blocks import RUNS
+from tests.support.guide import GUIDE, ON_A_FRESH_DEBIAN, PAGES, README, ROOT, blocks
 
 FOLDERS = (".ci", "config", "scripts", "shardd", "tests")
 """Of the files that may name a page."""
 DOCUMENTS = [README, ROOT / "CHANGELOG.md", *sorted(GUIDE.glob("*.md")), *sorted((ROOT / "tests").rglob("*.md"))]
-ON_A_FRESH_DEBIAN = {"install", "upgrade", "backup"}
-"""Pages that scripts/boot carries out."""
 ELSEWHERE = {("how-it-works", "mermaid")}
 """tests/unit/test_guide.py compares the diagrams with the tables."""
-LANGUAGES = {"sh", "sql", "yaml", "python", "js", "php", "go", "http", "text"}
-"""tests/acceptance/test_guide_blocks.py runs their blocks."""
 COMMAND = re.compile(r"(?<![\w./-])shardd ([a-z][a-z-]*(?: [a-z][a-z-]*)?)([^;&|#\n]*)")
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
@@ -103,10 +100,12 @@ def test_the_readme_and_the_guide_read_status_alike() -> None:
 def test_every_block_is_run_or_says_why_not() -> None:
     left = [
         block.name
-        for block in all_blocks()
-        if block.page not in ON_A_FRESH_DEBIAN
-        and (block.page, block.language) not in ELSEWHERE
-        and (block.language not in LANGUAGES or (block.language == "text") != (block.word == "output of"))
+        for page in PAGES
+        for block in blocks(page)
+        if block.runs
+        and page not in ON_A_FRESH_DEBIAN
+        and (page, block.language) not in ELSEWHERE
+        and (block.language not in RUNS or (block.language == "text") != (block.word == "output of"))
     ]
     assert left == []
     for page in PAGES:
