@@ -60,7 +60,8 @@ def _table(transitions: Mapping[State, Mapping[str, State]]) -> Mapping[State, M
 # `in_doubt_retry` an in-doubt verdict of a job whose producer asked for `on_doubt: retry`; `restricted` an unavailable
 # verdict that concerns this message only, because its recipient is a new contact; `returned_last` a job that was returned
 # because its worker died, once too often; `retry_later` a retry before the job's `run_at`, or behind its order group; `confirmed`
-# a platform's report that the message of an earlier claim, whose answer was lost, was sent.
+# a platform's report that the message of an earlier claim, whose answer was lost, was sent; `decide_sent` and `decide_not_sent`
+# what a person found out about a job in doubt.
 JOB_TRANSITIONS: Final = _table(
     {
         JobState.SCHEDULED: {
@@ -109,6 +110,8 @@ JOB_TRANSITIONS: Final = _table(
             Verdict.RETURNED: JobState.QUEUED,
             Verdict.EXPIRED: JobState.EXPIRED,
             Verdict.OPTED_OUT: JobState.OPTED_OUT,
+            "decide_sent": JobState.SENT,
+            "decide_not_sent": JobState.FAILED,
         },
         # A platform may accept a message and report later that it could not deliver it.
         JobState.SENT: {"refused": JobState.FAILED},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -164,3 +166,11 @@ def report(past: str, one: str, done: Collection[str], refused: Mapping[str, Seq
 def without(names: Iterable[str], *others: Collection[str]) -> list[str]:
     """The names that none of the others contains, in their order."""
     return [name for name in names if not any(name in other for other in others)]
+
+
+def login_name() -> str:
+    """Who runs the command."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return f"user {os.getuid()}"

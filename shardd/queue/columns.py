@@ -100,6 +100,7 @@ _LISTS: Final = {
     "device": ", ".join([*map(_as_json_text, DEVICE), *(f"v.{name}" for name in VISITS)]),
     "can_send": quoted(sorted(CAN_SEND)),
     "retryable": _from("retry", JOB_TRANSITIONS),
+    "decidable": _from("decide_sent", JOB_TRANSITIONS),
     "healing": _from("heal", DEVICE_TRANSITIONS),
     "taken_over": _from("take_over", DEVICE_TRANSITIONS),
     "restorable": _from(f"restore_{DeviceState.READY}", DEVICE_TRANSITIONS),

@@ -378,6 +378,18 @@ class JobAdmin(Statements):
         """End live jobs that are not in flight, chunk by chunk. `why` becomes their error."""
         return self._handle("cancel_jobs", traits, ids, {"why": why})
 
+    async def count_decisions(self, traits: Traits, ids: Sequence[int] | None = None) -> list[JobCount]:
+        """What `decide` would find."""
+        return await self._count("count_decisions", traits, ids)
+
+    def decide(
+        self, traits: Traits, ids: Sequence[int] | None = None, *, sent: bool, by: str
+    ) -> AsyncGenerator[list[JobResult]]:
+        """Give jobs in doubt the outcome that a person found out, chunk by chunk; `by`: that person."""
+        state = JOB_TRANSITIONS[JobState.IN_DOUBT]["decide_sent" if sent else "decide_not_sent"]
+        more = {"decided": state.value, "words": "sent" if sent else "not sent", "decided_by": by}
+        return self._handle("decide_jobs", traits, ids, more)
+
     async def cancel_all(self, traits: Traits, why: str) -> int:
         """Like `cancel`; returns how many ended."""
         return sum([one.done async for handled in self.cancel(traits, why) for one in handled])

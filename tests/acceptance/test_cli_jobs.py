@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import re
 from collections.abc import Callable
 
 import pytest
@@ -83,6 +85,56 @@ async def test_a_job_in_doubt_is_retried_only_knowingly(make_daemon: Callable[..
     assert (known.code, known.out) == (0, "retried 2 jobs\n")
     assert "2 jobs in doubt may have reached the recipient" in known.err
     assert producer.states() == {"queued": 2}
+
+
+async def test_a_person_resolves_jobs_in_doubt(make_daemon: Callable[..., Daemon], producer: Producer) -> None:
+    """The order group goes on, the count of doubts falls, and the job keeps who decided, and its error."""
+    daemon = make_daemon(transports={"sandbox": {"in_doubt_rate": 1.0}})
+    shardd = Command(daemon.config_file)
+    producer.add_devices(1)
+    insert = """INSERT INTO shardd.jobs (device_id, recipient, body, order_group)
+                VALUES ('d1', '+6281234567', 'x', %s) RETURNING id"""
+    (first, behind, alone) = (producer.execute(insert, group)[0][0] for group in ("o", "o", None))
+    await daemon.start()
+    await daemon.until(lambda status: (status["queue"] or {}).get("in_doubt") == 2)
+    shown = await shardd("job", "list", "--state", "in_doubt", "--json")
+    assert {row["waits_for"] for row in shown.json} == {"a person: shardd job retry or resolve"}
+
+    for arguments, why in (
+        (("resolve", first), "say what became of the message: --sent or --not-sent"),
+        (("resolve", "--sent"), "say which jobs: their ids, or --state"),
+        (("resolve", first, "--sent"), "add --yes (Resolve 1 in_doubt job?)"),
+    ):
+        refused = await shardd("job", *arguments)
+        assert (refused.code, refused.out) == (64, "")
+        assert why in refused.err
+    assert "1 job in doubt will be recorded as sent on your word" in refused.err
+    assert len(ids(producer, "in_doubt")) == 2
+
+    done = await shardd("job", "resolve", first, "--sent", "--yes")
+    assert (done.code, done.out) == (0, "resolved 1 job\n"), done.err
+    assert (await shardd("job", "resolve", alone, "--not-sent", "--yes")).out == "resolved 1 job\n"
+    assert (await shardd("job", "resolve", first, "--sent")).out == "resolved 0 jobs; 1 job was that already\n"
+    other = await shardd("job", "resolve", first, behind + 100, "--not-sent")
+    assert (other.code, other.err) == (64, f"job {first}: not in doubt, but sent\njob {behind + 100}: unknown\n")
+    # The job behind is sent now, and is in doubt itself.
+    await daemon.until(lambda status: (status["queue"] or {}).get("in_doubt") == 1)
+    assert (ids(producer, "sent"), ids(producer, "failed")) == ([first], [alone])
+
+    by = getpass.getuser()
+    for job, state, words in ((first, "sent", "sent"), (alone, "failed", "not sent")):
+        shown = (await shardd("job", "show", job, "--json")).json
+        assert shown["state"] == state
+        assert re.fullmatch(
+            rf"{words}: decided by {by} on 20..-..-.. ..:.. UTC; before, in doubt: sandbox: no answer, as configured",
+            shown["error"],
+        )
+        ((event, data),) = producer.execute(
+            "SELECT kind, data FROM shardd.events WHERE job_id = %s AND kind <> 'job.in_doubt'", job
+        )
+        assert (event, data["state"], data["error"]) == (f"job.{state}", state, shown["error"])
+    assert (await shardd("job", "retry", alone)).out == "retried 1 job\n"
+    await daemon.stop()
 
 
 async def test_what_a_worker_has_in_hand_is_not_cancelled(

@@ -1,6 +1,6 @@
-"""`shardd job retry` and `shardd job cancel`: one job or a million.
+"""`shardd job retry`, `cancel` and `resolve`: one job or a million.
 
-A job that a worker has in flight is left alone, and a sent message stays sent. Both commands may be repeated: a job that is
+A job that a worker has in flight is left alone, and a sent message stays sent. The commands may be repeated: a job that is
 already as requested is no error.
 """
 
@@ -17,7 +17,7 @@ import click
 from shardd.cli.database import with_database
 from shardd.cli.job.choice import Choice, check_names, read_choice, trait_options
 from shardd.cli.listing import Column, table_of
-from shardd.cli.names import SHOWN, Refusals, confirm
+from shardd.cli.names import SHOWN, Refusals, confirm, login_name
 from shardd.cli.options import Decorator, all_of, database_config_option, json_option, yes_option
 from shardd.cli.output import make_console, number_text, print_json, say, state_text
 from shardd.cli.words import count
@@ -32,6 +32,7 @@ PROGRESS_FROM: Final = 10_000
 """Jobs from which on a terminal shows a progress bar."""
 
 _CAN_RETRY: Final = tuple(state for state, events in JOB_TRANSITIONS.items() if "retry" in events)
+_CAN_RESOLVE: Final = tuple(state for state, events in JOB_TRANSITIONS.items() if "decide_sent" in events)
 _CAN_CANCEL: Final = tuple(state for state, events in JOB_TRANSITIONS.items() if "cancel" in events)
 _CHANGED: Final = "changed in the meantime; look again"
 
@@ -55,9 +56,12 @@ _NO_CANCEL: Final = {
     JobState.SENDING: _OBSTACLES["in_flight"],
     JobState.SENT: "sent already",
     JobState.FAILED: "ended already: failed",
-    JobState.IN_DOUBT: "ended already: in doubt",
+    JobState.IN_DOUBT: "ended already: in doubt; if you know what became of it: shardd job resolve",
     JobState.EXPIRED: "ended already: expired",
     JobState.OPTED_OUT: "ended already: the recipient opted out",
+}
+_NO_RESOLVE: Final = {
+    state: f"not in doubt, but {state.replace('_', ' ')}" for state in JobState if state not in _CAN_RESOLVE
 }
 _COUNTS: Final[Sequence[Column[JobCount]]] = (
     Column("jobs", lambda some: number_text(some.jobs), right=True),
@@ -98,7 +102,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class BulkAction:
-    """All that the two commands differ in."""
+    """All that the commands differ in."""
 
     verb: str
     past: str
@@ -108,6 +112,8 @@ class BulkAction:
     """Why named jobs in these states are not looked at."""
     wanted: frozenset[JobState]
     """Named jobs in these states are already as requested."""
+    warning: str = ""
+    """Completes `warning: 2 jobs in doubt …`."""
     only_as_seen: frozenset[JobState] = frozenset()
     """Of these states, only jobs that were in the same state when the operator was asked: one that is in doubt by now would
     have been another question."""
@@ -120,6 +126,7 @@ _RETRY: Final = BulkAction(
     handle=JobAdmin.retry,
     refusals=_NO_RETRY,
     wanted=frozenset({JobState.QUEUED, JobState.SCHEDULED, JobState.SENDING}),
+    warning="may have reached the recipient; retrying may send the message twice",
     only_as_seen=frozenset(_CAN_RETRY),
 )
 _CANCEL: Final = BulkAction(
@@ -130,6 +137,19 @@ _CANCEL: Final = BulkAction(
     refusals=_NO_CANCEL,
     wanted=frozenset({JobState.CANCELLED}),
 )
+
+
+def _resolving(*, sent: bool) -> BulkAction:
+    result = "as sent" if sent else "as not sent (failed)"
+    return BulkAction(
+        verb="resolve",
+        past="resolved",
+        count=JobAdmin.count_decisions,
+        handle=lambda jobs, traits, ids: jobs.decide(traits, ids, sent=sent, by=login_name()),
+        refusals=_NO_RESOLVE,
+        wanted=frozenset({JobState.SENT if sent else JobState.FAILED}),
+        warning=f"will be recorded {result} on your word; what a journal or a platform reports later changes it no more",
+    )
 
 
 def _bulk_options(states: Sequence[JobState]) -> Decorator:
@@ -169,6 +189,23 @@ def cancel(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, con
     """
     choice = read_choice(ids, options)
     _carry_out(_CANCEL, choice, None, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
+
+
+@click.command("resolve")
+@click.option("--sent/--not-sent", "sent", default=None, help="What you found out, such as on the phone.  [required]")
+@_bulk_options(_CAN_RESOLVE)
+def resolve(
+    *, sent: bool | None, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, config: Config, **options: Any
+) -> None:
+    """Decide jobs in doubt.
+
+    With --sent they are sent, and their order groups continue. With --not-sent they are failed: `shardd job retry` sends them
+    again. The job keeps who decided and when.
+    """
+    if sent is None:
+        raise UsageError("say what became of the message: --sent or --not-sent")
+    choice = read_choice(ids, options)
+    _carry_out(_resolving(sent=sent), choice, None, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
 
 
 def _carry_out(
@@ -275,10 +312,7 @@ def _ask(action: BulkAction, counts: list[JobCount], *, by_traits: bool, yes: bo
         by_state[some.state] += some.jobs
     doubts = by_state[JobState.IN_DOUBT]
     if doubts:
-        say(
-            f"warning: {count(doubts, 'job')} in doubt may have reached the recipient; retrying may send the message twice",
-            err=True,
-        )
+        say(f"warning: {count(doubts, 'job')} in doubt {action.warning}", err=True)
     if counts and (doubts or by_traits):
         what = " and ".join(f"{number:,} {state}" for state, number in sorted(by_state.items()) if number)
         confirm(f"{action.verb.title()} {what} {'job' if by_state.total() == 1 else 'jobs'}?", yes=yes)

@@ -70,12 +70,12 @@ JOBS: Final = Listing[JobRow](
 @click.group(
     "job",
     cls=LazyGroup,
-    lazy={"cancel": "shardd.cli.job.bulk:cancel", "retry": "shardd.cli.job.bulk:retry"},
+    lazy={name: f"shardd.cli.job.bulk:{name}" for name in ("cancel", "resolve", "retry")},
 )
 def job_group() -> None:
-    """List, show, retry and cancel jobs.
+    """List, show, retry, cancel and resolve jobs.
 
-    For retry and cancel, - stands for ids on stdin, one per line.
+    For retry, cancel and resolve, - stands for ids on stdin, one per line.
     """
 
 
@@ -127,7 +127,7 @@ def _facts(job: WholeJob) -> Facts:
         ("job", str(job.id)),
         ("state", state_text(job.state)),
         ("waits for", job.waits_for),
-        ("error", job.error),
+        ("note" if job.state == JobState.SENT else "error", job.error),
         ("error class", job.error_class),
         ("device", device_text(job)),
         ("device group", job.device_group),

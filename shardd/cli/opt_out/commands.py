@@ -13,8 +13,8 @@ import click
 
 from shardd.cli.database import reach_database, with_database
 from shardd.cli.listing import WIDE, Column, Listing, table_of
-from shardd.cli.names import Refusals, read_names
-from shardd.cli.opt_out.forget import CONTINUE, forget, login_name
+from shardd.cli.names import Refusals, login_name, read_names
+from shardd.cli.opt_out.forget import CONTINUE, forget
 from shardd.cli.opt_out.recipients import Row, Spelling, make_row, read_file
 from shardd.cli.options import config_option, json_list_option, json_option, limit_option, run_async
 from shardd.cli.output import Facts, make_console, make_facts, print_exactly, print_json, say

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,7 +13,7 @@ from typing import Final
 import click
 
 from shardd.cli.database import with_database
-from shardd.cli.names import read_names
+from shardd.cli.names import login_name, read_names
 from shardd.cli.opt_out.recipients import Spelling
 from shardd.cli.options import config_option, json_option
 from shardd.cli.output import ask, print_json, say
@@ -209,11 +207,3 @@ def _state_id(folder: Path) -> str:
     with contextlib.suppress(OSError, UnsafeFileError, UnicodeError):
         return (folder / ID_FILE).read_text("ascii").strip()
     return ""
-
-
-def login_name() -> str:
-    """Who runs the command."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return f"user {os.getuid()}"

@@ -90,6 +90,34 @@ WITH picked AS MATERIALIZED (
 )
 SELECT p.id, p.state, p.obstacle, g.id IS NOT NULL AS done FROM picked p LEFT JOIN gone g ON g.id = p.id ORDER BY p.id;
 
+-- name: count_decisions
+-- How many jobs a person may decide, because they are in doubt.
+SELECT state, class AS job_class, campaign, NULL::text AS obstacle, count(*) AS jobs
+  FROM shardd.archive
+ WHERE state IN (${decidable}) AND ${job_filter}
+ GROUP BY state, class, campaign;
+
+-- name: decide_jobs
+-- Gives up to `most` jobs in doubt after the id `after` the outcome that a person found out: `decided` is the state, and `words` says it.
+-- Who decided, when, and the error before become the error. Returns every job that it looked at, and whether it is `done`: no journal or
+-- report was faster.
+WITH picked AS MATERIALIZED (
+    SELECT id, state, settled_at FROM shardd.archive
+     WHERE id > %(after)s AND state IN (${decidable}) AND ${job_filter}
+     ORDER BY id LIMIT %(most)s
+), decided AS (
+    UPDATE shardd.archive a
+       SET state = %(decided)s::text,
+           error = left(format('%%s: decided by %%s on %%s UTC; before, in doubt: %%s', %(words)s::text, %(decided_by)s::text,
+                               to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), coalesce(a.error, 'no error')), 1000),
+           error_class = CASE WHEN %(decided)s::text <> 'sent' THEN a.error_class END
+      FROM picked p
+     WHERE a.id = p.id AND a.settled_at = p.settled_at AND a.state IN (${decidable})
+    RETURNING a.id
+)
+SELECT p.id, p.state, NULL::text AS obstacle, d.id IS NOT NULL AS done
+  FROM picked p LEFT JOIN decided d ON d.id = p.id ORDER BY p.id;
+
 -- name: move_jobs
 -- Gives up to `most` jobs of one device that are not in flight, except those of groups, to another device; except also answers, which only
 -- the device of the message can send. Their backoffs were the old
