@@ -10,6 +10,7 @@ import traceback
 from pathlib import Path
 from typing import Final
 
+from bootlib.container import try_container
 from bootlib.machine import CommandError, Machine, booted, why_not
 from bootlib.page import Pages
 from bootlib.root import RELEASES, ImpossibleError, cache_folder, make_archive, python_version, unpacked
@@ -33,13 +34,14 @@ def main() -> int:
     parser.add_argument(
         "--if-possible", action="store_true", help="succeed where this machine cannot boot another system"
     )
+    parser.add_argument("--container", action="store_true", help="build and run the container image instead")
     options = parser.parse_args()
     if unknown := sorted({*options.releases} - {*RELEASES}):
         parser.error(f"unknown release: {', '.join(unknown)}")
     for number in (signal.SIGTERM, signal.SIGHUP):  # ends with what was mounted, made and started
         signal.signal(number, lambda got, _: sys.exit(128 + got))
     try:
-        results = [boot(release) for release in options.releases or RELEASES]
+        results = [container()] if options.container else [boot(release) for release in options.releases or RELEASES]
     except ImpossibleError as error:
         print(f"boot: not run: {error}")
         return 0 if options.if_possible else 1
@@ -66,13 +68,28 @@ def boot(release: str) -> bool:
     return succeeded
 
 
+def container() -> bool:
+    """Whether the image can be built and does what it should. Raises ImpossibleError."""
+    try:
+        try_container(CLONE, LOCKS)
+    except (CommandError, TimeoutError, AssertionError) as error:
+        _explain(error)
+        return False
+    return True
+
+
+def _explain(error: Exception) -> None:
+    for frame in traceback.extract_tb(error.__traceback__):
+        print(f"  {Path(frame.filename).name}:{frame.lineno}: {frame.line}")
+    print(error, flush=True)
+
+
 def _play(machine: Machine, pages: Pages, steps: Steps) -> bool:
     try:
         Story(machine, pages, steps).play()
     except (CommandError, TimeoutError, AssertionError) as error:
-        for frame in traceback.extract_tb(error.__traceback__):
-            print(f"  {Path(frame.filename).name}:{frame.lineno}: {frame.line}")
-        print(f"{error}\n{machine.run(_STATE)}", flush=True)
+        _explain(error)
+        print(machine.run(_STATE), flush=True)
         return False
     return True
 

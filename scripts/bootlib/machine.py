@@ -17,7 +17,7 @@ CLONE: Final = "/usr/src/shardd"
 """The clone of the project in the machine."""
 WHEELS: Final = "/var/cache/wheels"
 
-_PIP_CONF: Final = f"""[global]
+PIP_CONF: Final = f"""[global]
 no-index = true
 find-links = {WHEELS}
 disable-pip-version-check = true
@@ -113,7 +113,7 @@ def _nspawn_environment() -> dict[str, str]:
 @contextmanager
 def booted(root: Path, wheels: Path, name: str) -> Iterator[Machine]:
     """Boot the machine, and power it off afterwards."""
-    (root / "etc/pip.conf").write_text(_PIP_CONF)
+    (root / "etc/pip.conf").write_text(PIP_CONF)
     (root / "etc/hostname").write_text(f"{name}\n")
     (root / WHEELS.lstrip("/")).mkdir(parents=True)
     # setpriv: nothing is left running if this process is killed. No sync: a power loss is not among what is tried.
@@ -137,7 +137,7 @@ def _wait_booted(nspawn: subprocess.Popen[bytes], log: Path) -> Machine:
     deadline = time.monotonic() + _BOOT_TIMEOUT
     last = ""
     while time.monotonic() < deadline and nspawn.poll() is None:
-        init = _find_init(nspawn.pid)
+        init = find_init(nspawn.pid)
         if init is not None:
             machine = Machine(init)
             try:
@@ -150,7 +150,7 @@ def _wait_booted(nspawn: subprocess.Popen[bytes], log: Path) -> Machine:
     raise CommandError(f"the machine did not boot: {last}\n{log.read_text(errors='replace')[-4000:]}")
 
 
-def _find_init(pid: int) -> int | None:
+def find_init(pid: int) -> int | None:
     """PID 1 of the machine; None: not yet. nspawn's first child is one of its own, which still has the host's root."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return next((int(child) for child in children if _is_init(int(child))), None)
@@ -169,7 +169,7 @@ def _is_init(pid: int) -> bool:
 
 def _end(nspawn: subprocess.Popen[bytes]) -> None:
     if nspawn.poll() is None:
-        init = _find_init(nspawn.pid)
+        init = find_init(nspawn.pid)
         if init is not None:
             os.kill(init, _POWER_OFF)
         try:

@@ -28,19 +28,22 @@ def debian_mirror() -> str | None:
     return next((uri for uri in listed if uri.rstrip("/").endswith("/debian")), None)
 
 
-def make_archive(release: str, packages: Sequence[str], cache: Path) -> Path:
+def make_archive(release: str, packages: Sequence[str], cache: Path, include: Sequence[str] = _FRESH) -> Path:
     """The archive of a root, made unless the cache has it; apt's cache in it has `packages`, because it will have no network.
+
+    `include`: what is installed beside the minimum.
 
     Raises ImpossibleError where the mirror cannot be reached.
     """
-    archive = cache / f"{release}-{'+'.join(packages)}.tar"
+    archive = cache / f"{release}{'' if include else '-slim'}-{'+'.join(packages)}.tar"
     if archive.exists():
         return archive
     cache.mkdir(parents=True, exist_ok=True)
     # mmdebstrap turns recommended packages off, which the machine's own apt-get will install.
     apt_get = "apt-get install -o APT::Install-Recommends=true --yes --download-only"
     fetch = f'chroot "$1" {apt_get} {" ".join(packages)} > /dev/null'
-    command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(_FRESH)}"]
+    command = ["mmdebstrap", "--quiet", "--variant=minbase"]
+    command += [f"--include={','.join(include)}"] if include else []
     command += ["--skip=cleanup/apt", f"--customize-hook={fetch}"]
     mirror = debian_mirror()
     with tempfile.TemporaryDirectory(dir=cache) as folder:

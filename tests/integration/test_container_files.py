@@ -77,13 +77,13 @@ def test_shardd_accepts_the_config_and_answers_probes_beyond_loopback(source: st
 def test_a_stop_has_time_to_drain() -> None:
     needed = SupervisorConfig().drain_timeout + GRACE
     assert manifests()["StatefulSet"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= needed
-    assert int(re.fullmatch(r"(\d+)s", service("shardd")["stop_grace_period"])[1]) >= needed  # type: ignore[index] # it matches
+    assert int(re.fullmatch(r"(\d+)s", service("node")["stop_grace_period"])[1]) >= needed  # type: ignore[index] # it matches
 
 
 def test_nothing_runs_as_root_or_writes_to_its_root_file_system() -> None:
     image = (FOLDER / "Containerfile").read_text(encoding="utf-8")
     assert f"\nUSER {UID}:{UID}\n" in image
-    for name in ("shardd", "pgbouncer", "prometheus"):
+    for name in ("node", "pgbouncer", "prometheus"):
         found = service(name)
         assert (found["read_only"], found["cap_drop"]) == (True, ["ALL"]), name
         assert found["security_opt"] == ["no-new-privileges:true"], name
@@ -132,8 +132,8 @@ def test_the_parts_find_each_other() -> None:
     for given in (config, _compose_config()):
         assert given.control.metrics == f"0.0.0.0:{port['containerPort']}"
     targets = yaml.safe_load((FOLDER / "prometheus.yaml").read_text())["scrape_configs"][0]["static_configs"]
-    assert targets == [{"targets": [f"shardd:{port['containerPort']}"]}]
-    assert f"127.0.0.1:{port['containerPort']}/health" in json.dumps(service("shardd")["healthcheck"])
+    assert targets == [{"targets": [f"node:{port['containerPort']}"]}]
+    assert f"127.0.0.1:{port['containerPort']}/health" in json.dumps(service("node")["healthcheck"])
 
 
 def test_pgbouncer_has_the_settings_of_the_documented_one() -> None:
