@@ -69,5 +69,6 @@ def _blocks(text: str) -> Iterator[Block]:
             continue
         block = match["block"]
         for placeholder, value in STAND_FOR.items():
-            block = block.replace(placeholder, value)
+            word = r"\b" if placeholder.isalnum() else ""  # NAME, but not RENAME
+            block = re.sub(f"{word}{re.escape(placeholder)}{word}", lambda _, value=value: value, block)
         yield Block(heading, match["language"], block)
