@@ -15,7 +15,7 @@ WORDS = {"take_back_words": "start", "take_back_confirm": "Welcome back."}
 async def test_a_forgotten_person_gets_nothing_until_they_write_start(fleet: Fleet) -> None:
     (phone,) = fleet.add(1)
     person = fleet.stranger()
-    daemon = fleet.daemon(opt_outs=WORDS)
+    daemon = fleet.daemon(opt_outs={**WORDS, "exempt": "service"})
     shardd = Command(daemon.config_file)
     await daemon.start()
     await fleet.job_is(fleet.send(phone, "a secret", person), "sent")
@@ -47,8 +47,23 @@ async def test_a_forgotten_person_gets_nothing_until_they_write_start(fleet: Fle
     assert "forgotten" in (await shardd("opt-out", "show", f"+{person}")).out
     assert {row["source"] for row in (await shardd("opt-out", "list", "--json")).json} == {"forgotten"}
 
-    late = fleet.send(phone, "a third secret", person)
+    insert = (
+        "INSERT INTO shardd.jobs (device_id, recipient, body, class, reference, dedupe_key) "
+        "VALUES (%s, %s, %s, %s, 'patient-77', %s) RETURNING id"
+    )
+    (row,) = fleet.rows(insert, phone.id, f"+{person}", "a third secret", "marketing", f"key of {person}")
+    late = int(row["id"])
     assert (fleet.job(late)["state"], fleet.job(late)["recipient"]) == ("opted_out", "forgotten")
+    # The program finds its job by a key that does not have the number in it.
+    assert fleet.job(late)["reference"] == "patient-77"
+    assert not fleet.rows("SELECT 1 FROM shardd.archive a WHERE a::text ~ %s", person)
+    # What is exempt is sent, which the command said, and erased by the next one.
+    assert done["still_sent"] == ["service"]
+    (row,) = fleet.rows(insert, phone.id, f"+{person}", "your code is 77", "service", None)
+    await fleet.job_is(row["id"], "sent")
+    again = await shardd("opt-out", "forget", f"+{person}", "--yes")
+    assert "still sent: jobs of class service (opt_outs.exempt), which are stored with their number" in again.out
+    assert not fleet.rows("SELECT 1 FROM shardd.archive a WHERE a::text ~ %s", f"{person}|your code")
     fleet.server.control.write(phone.name, person, "start")
     await fleet.until(lambda: fleet.seen("Welcome back."))
     await fleet.job_is(fleet.send(phone, "welcome", person), "sent")

@@ -56,9 +56,10 @@ def forget(*, recipients: tuple[str, ...], yes: bool, as_json: bool, config: Con
     """Erase what is stored of people who ask to be forgotten.
 
     Number, names and texts go from the jobs, the inbox, the events, the list and its log. Only keyed hashes of their addresses
-    stay, so that nothing is sent to them. Jobs that wait end as opted_out. It cannot be undone; repeating it erases what came
-    since. Without NUMBER, it continues what was interrupted. It ends with what it does not search or reach: among other things
-    jobs to other people that mention them, backups, logs, and the state folders of other nodes.
+    stay, so that nothing is sent to them but what opt_outs.exempt allows: such a job is stored with their number. Jobs that wait
+    end as opted_out. It cannot be undone; repeating it erases what came since. Without NUMBER, it continues what was
+    interrupted. It ends with what it does not search or reach: among other things jobs to other people that mention them,
+    backups, logs, and the state folders of other nodes.
     """
     spelling = Spelling(config)
     addresses = sorted({spelling.address(name) for name in read_names(recipients)})
@@ -79,15 +80,18 @@ def forget(*, recipients: tuple[str, ...], yes: bool, as_json: bool, config: Con
         raise
     files = _erase_files(config.state_dir, done.spellings)
     if as_json:
-        print_json(
-            {**asdict(done), **asdict(files), "not_reached": others, "not_erased": [*NOT_SEARCHED, *NOT_REACHED]}
-        )
+        more = {
+            "not_reached": others,
+            "not_erased": [*NOT_SEARCHED, *NOT_REACHED],
+            "still_sent": [*(config.opt_outs.exempt or ())],
+        }
+        print_json({**asdict(done), **asdict(files), **more})
     else:
         say(
             f"forgotten: {count(len(done.addresses), 'address', 'addresses')}. Erased: {_erased(asdict(done))}, "
             f"{count(files.files, 'file')}"
         )
-        for line in (*_left(files), *map(_other_node, others)):
+        for line in (*_left(files), *map(_other_node, others), *_still_sent(config)):
             say(line)
         say(f"not searched: {'; '.join(NOT_SEARCHED)}")
         say(f"not reached: {'; '.join(NOT_REACHED)}")
@@ -193,6 +197,15 @@ def _left(files: _Files) -> Iterator[str]:
         )
     for error in files.unreadable:
         yield f"not searched: {error}: run this as the account of shardd"
+
+
+def _still_sent(config: Config) -> Iterator[str]:
+    if config.opt_outs.exempt:
+        classes = " and ".join(config.opt_outs.exempt)
+        yield (
+            f"still sent: jobs of class {classes} (opt_outs.exempt), which are stored with their number: run this again "
+            "after one"
+        )
 
 
 def _other_node(node: OtherNode) -> str:
