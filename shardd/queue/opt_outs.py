@@ -198,6 +198,14 @@ class OptOutAdmin(Statements):
                 raise BlockedError(f"{done if start else 'nothing was changed'}: {error}") from error
         return new
 
+    async def listed(self, addresses: Sequence[str]) -> set[str]:
+        """Those of these addresses that are on the list, or forgotten."""
+        found: set[str] = set()
+        for start in range(0, len(addresses), CHUNK):
+            chunk = list(addresses[start : start + CHUNK])
+            found.update(await self._database.column("opted_out_addresses", {"addresses": chunk}))
+        return found
+
     async def newest(self, most: int, *, source: str | None = None, device_id: str | None = None) -> list[OptOut]:
         """The newest ones first."""
         params = {"most": most, "source": source, "device_id": device_id}

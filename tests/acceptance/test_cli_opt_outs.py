@@ -82,6 +82,25 @@ async def test_a_list_is_imported_as_often_as_one_likes(shardd: Command, produce
     assert f"{rows[0][2]}" == "2026-05-01 05:30:00"
 
 
+async def test_who_took_it_back_after_the_file_was_made_is_not_called_listed(
+    shardd: Command, producer: Producer
+) -> None:
+    one, other, listed = "+6281234567890", "+5215512345678", "+6281234567892"
+    await shardd("opt-out", "add", one, other, listed)
+    for number in (one, other):
+        producer.execute("SELECT shardd.take_back(ARRAY[%s], 'd1', 'start', now())", number)
+    # The Mexican number in both of its forms is one person.
+    time = "2020-05-01T12:30:00Z"
+    table = f"recipient,said_at\n{one},{time}\n{other},{time}\n+525512345678,{time}\n{listed},\n"
+    imported = await shardd("opt-out", "import", "-", stdin=table)
+    first, second = imported.out.splitlines()
+    assert (imported.code, first) == (0, "added 0 opt-outs; 1 already listed")
+    assert second.startswith(
+        "not added, because they took their opt-out back after said_at: +525512345678, +6281234567890;"
+    )
+    assert "has not opted out" in (await shardd("opt-out", "show", one)).out
+
+
 async def test_a_file_that_is_no_list_adds_nobody(shardd: Command, producer: Producer) -> None:
     refused = await shardd("opt-out", "import", "-", stdin="name,city\nAda,Bandung\n")
     assert (refused.code, refused.out) == (64, "")

@@ -26,6 +26,8 @@ from shardd.queue.forgetting import Forgetting, ForgottenSince
 from shardd.queue.opt_outs import LoggedOptOut, NewOptOut, OptOut, OptOutAdmin, StoppedJob
 
 SOURCES: Final = ("producer", "message", "operator", "import", "forgotten")
+MOST_NAMED: Final = 20
+"""Numbers that `import` names of those who took their opt-out back."""
 MOST_STOPPED: Final = 20
 """Stopped jobs that `show` lists."""
 _ROW_END: Final = "\r\n"
@@ -215,14 +217,22 @@ def _add(config: Config, rows: Sequence[tuple[str, Row]], *, source: str, one: s
     if dry_run:
         say(f"would add {count(len(good), 'recipient')}, including those that are already listed")
     elif good:
-        new = len(
-            with_database(
-                config, lambda database: OptOutAdmin(database).add(good, source=source, created_by=login_name())
+        said_for = {spelling.address(row.recipient): row.recipient for row in good}
+
+        async def add(database: Database) -> tuple[set[str], set[str]]:
+            admin = OptOutAdmin(database)
+            new = await admin.add(good, source=source, created_by=login_name())
+            return new, await admin.listed(sorted(said_for.keys() - new))
+
+        new, listed = with_database(config, add)
+        known = f"; {len(listed):,} already listed" if listed else ""
+        say(f"added {count(len(new), 'opt-out')}{known}")
+        if back := sorted(said_for.keys() - new - listed):
+            shown = ", ".join(said_for[address] for address in back[:MOST_NAMED])
+            more = f" and {len(back) - MOST_NAMED:,} more" if len(back) > MOST_NAMED else ""
+            say(
+                f"not added, because they took their opt-out back after said_at: {shown}{more}; see shardd opt-out show NUMBER"
             )
-        )
-        addresses = len({row.recipient for row in good})
-        known = f"; {addresses - new:,} already listed" if addresses > new else ""
-        say(f"added {count(new, 'opt-out')}{known}")
     refusals.finish()
 
 
