@@ -8,13 +8,17 @@ from typing import Final
 import click
 
 from shardd.cli.database import with_database
+from shardd.cli.device.unknown import unknown_device
 from shardd.cli.listing import WIDE, Column, Listing
 from shardd.cli.names import job_ids
+from shardd.cli.opt_out.recipients import Spelling
 from shardd.cli.options import database_config_option, json_list_option, json_option, limit_option
 from shardd.cli.output import Facts, Lines, make_console, make_facts, print_json
 from shardd.cli.words import ago, moment_text
 from shardd.config import Config
 from shardd.errors import UsageError
+from shardd.queue.database import Database
+from shardd.queue.devices import DeviceAdmin
 from shardd.queue.inbox import InboxAdmin, InboxMessage
 
 
@@ -46,7 +50,9 @@ def inbox_group() -> None:
 
 @inbox_group.command("list")
 @click.option("--device", "device_id", metavar="ID", help="Only messages to this device.")
-@click.option("--from", "sender", metavar="NUMBER", help="Only messages of this sender: a number with +, or ID@lid.")
+@click.option(
+    "--from", "sender", metavar="NUMBER", help="Only messages of this sender: a number in any spelling, or ID@lid."
+)
 @click.option("--job", "job", metavar="ID", help="Only answers to the message of this job.")
 @limit_option
 @json_list_option
@@ -56,10 +62,15 @@ def list_(
 ) -> None:
     """List incoming messages, newest first."""
     job_id = None if job is None else job_ids([job])[0]
-    found = with_database(
-        config, lambda database: InboxAdmin(database).newest(limit, device_id=device_id, sender=sender, job_id=job_id)
-    )
-    MESSAGES.show(found, as_json=as_json, limit=limit)
+    address = None if sender is None else Spelling(config).person(sender)
+
+    async def find(database: Database) -> list[InboxMessage]:
+        found = await InboxAdmin(database).newest(limit, device_id=device_id, address=address, job_id=job_id)
+        if not found and device_id is not None and not await DeviceAdmin(database).was_there(device_id):
+            raise await unknown_device(database, device_id)
+        return found
+
+    MESSAGES.show(with_database(config, find), as_json=as_json, limit=limit)
 
 
 @inbox_group.command("show")

@@ -121,10 +121,10 @@ class InboxAdmin(Statements):
     """What an operator asks."""
 
     async def newest(
-        self, most: int, *, device_id: str | None = None, sender: str | None = None, job_id: int | None = None
+        self, most: int, *, device_id: str | None = None, address: str | None = None, job_id: int | None = None
     ) -> list[InboxMessage]:
-        """The newest ones first; None passes everything. `sender`: a number with +, or an address with @."""
-        params = {"most": most, "device_id": device_id, "sender": sender, "job_id": job_id}
+        """The newest ones first; None passes everything. `address`: of the sender."""
+        params = {"most": most, "device_id": device_id, "address": address, "job_id": job_id}
         return await self._database.rows_for(InboxMessage, "list_messages", params)
 
     async def show(self, message_id: int) -> InboxMessage | None:

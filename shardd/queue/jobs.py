@@ -341,9 +341,14 @@ class JobResult:
 class JobAdmin(Statements):
     """What an operator asks and does about jobs."""
 
-    async def newest(self, most: int, traits: Traits, *, unreadable: bool = False) -> list[JobRow]:
-        """Up to `most` jobs, newest first; `unreadable`: only those whose message a device of the recipient could not decrypt."""
-        params = {**asdict(traits), "ids": None, "most": most, "unreadable": unreadable}
+    async def newest(
+        self, most: int, traits: Traits, *, unreadable: bool = False, address: str | None = None
+    ) -> list[JobRow]:
+        """Up to `most` jobs, newest first; `unreadable`: only those whose message a device of the recipient could not decrypt.
+
+        `address`: only those to this person or group, for which all jobs are read.
+        """
+        params = {**asdict(traits), "ids": None, "most": most, "unreadable": unreadable, "address": address}
         return await self._database.rows_for(JobRow, "list_jobs", params)
 
     async def show(self, job_id: int) -> WholeJob | None:

@@ -12,6 +12,7 @@ from shardd.cli.job.choice import check_names, read_traits, trait_options
 from shardd.cli.lazy import LazyGroup
 from shardd.cli.listing import AIRY, WIDE, Column, Listing
 from shardd.cli.names import job_ids
+from shardd.cli.opt_out.recipients import Spelling
 from shardd.cli.options import database_config_option, json_list_option, json_option, limit_option
 from shardd.cli.output import (
     SANDBOX,
@@ -81,16 +82,20 @@ def job_group() -> None:
 
 @job_group.command("list")
 @trait_options(JobState)
+@click.option("--recipient", metavar="NUMBER", help="Only jobs to this number, in any spelling, ID@lid or ID@g.us.")
 @click.option("--unreadable", is_flag=True, help="Only jobs whose message a device of the recipient could not decrypt.")
 @limit_option
 @json_list_option
 @database_config_option
-def list_(*, unreadable: bool, limit: int, as_json: bool, config: Config, **options: Any) -> None:
+def list_(
+    *, recipient: str | None, unreadable: bool, limit: int, as_json: bool, config: Config, **options: Any
+) -> None:
     """List jobs, newest first."""
     traits = read_traits(options)
+    address = None if recipient is None else Spelling(config).address(recipient)
 
     async def find(database: Database) -> list[JobRow]:
-        found = await JobAdmin(database).newest(limit, traits, unreadable=unreadable)
+        found = await JobAdmin(database).newest(limit, traits, unreadable=unreadable, address=address)
         if not found:
             await check_names(database, traits)
         return found

@@ -36,6 +36,13 @@ class Spelling:
         """The same as the database stores it. Raises UsageError."""
         return self._parse(text).address
 
+    def person(self, text: str) -> str:
+        """`address` of somebody who writes. Raises UsageError, also for a group."""
+        address = self.address(text)
+        if address.endswith("@g.us"):
+            raise UsageError(f"{text} is a group, not a person: write a phone number such as +6281234567890, or ID@lid")
+        return address
+
     def _parse(self, text: str) -> Recipient:
         try:
             return parse_recipient(text, self._region)

@@ -17,10 +17,14 @@ SELECT *, CASE WHEN claimed_epoch IS NOT NULL THEN 'sending' WHEN scheduled THEN
   FROM shardd.jobs;
 
 -- name: list_jobs
--- Jobs, newest first; `unreadable`: only those whose message a device of the recipient could not decrypt.
+-- Jobs, newest first; `unreadable`: only those whose message a device of the recipient could not decrypt; `address`: only those to it.
 SELECT ${shown}, d.transport
   FROM (SELECT * FROM shardd.all_outcomes
-         WHERE ${job_filter} AND (NOT %(unreadable)s OR unreadable_at IS NOT NULL) ORDER BY id DESC LIMIT %(most)s) o
+         WHERE ${job_filter} AND (NOT %(unreadable)s OR unreadable_at IS NOT NULL)
+           AND (%(address)s::text IS NULL
+                OR id = ANY (array(SELECT id FROM shardd.jobs WHERE address = %(address)s
+                                    UNION ALL SELECT id FROM shardd.archive WHERE address = %(address)s)))
+         ORDER BY id DESC LIMIT %(most)s) o
   LEFT JOIN shardd.devices d ON d.id = o.device_id
  ORDER BY o.id DESC;
 
