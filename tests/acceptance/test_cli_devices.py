@@ -10,7 +10,7 @@ import pytest
 from shardd.embedded.home import find_home
 from shardd.embedded.server import pid_in
 from shardd.hashing import shard_of
-from tests.support.command import Command
+from tests.support.command import Command, Ran
 from tests.support.daemon import Producer
 
 
@@ -204,3 +204,24 @@ def pids_on(folder: Path) -> list[int]:
     assert home is not None
     pid = pid_in(home / "data" / "postmaster.pid")
     return [] if pid is None else [pid]
+
+
+async def test_a_number_of_the_cloud_api_is_that_of_one_device(shardd: Command, producer: Producer) -> None:
+    def settings(number: str) -> str:
+        return json.dumps({"phone_number_id": number, "token": "${CLOUD_TOKEN}"})
+
+    async def add(*names: str, number: str) -> Ran:
+        return await shardd("device", "add", *names, "--transport=cloud_api", "--settings", settings(number))
+
+    assert (await add("support", number="123")).code == 0
+    second = await add("sales", number="123")
+    assert second.code == 64
+    assert "settings.phone_number_id: 123 is that of device support" in second.err
+    assert "cannot be that of several devices" in (await add("a", "b", number="124")).err
+    assert (await add("sales", number="124")).code == 0
+    changed = await shardd("device", "set", "sales", "--settings", settings("123"))
+    assert (changed.code, "is that of device support" in changed.err) == (64, True)
+    assert (await shardd("device", "set", "support", "--settings", settings("123"))).code == 0
+    assert (await shardd("device", "remove", "support")).code == 0
+    assert (await shardd("device", "set", "sales", "--settings", settings("123"))).code == 0
+    assert producer.execute("SELECT count(*) FROM shardd.devices WHERE removed_at IS NULL") == [(1,)]

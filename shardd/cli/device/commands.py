@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import click
@@ -19,6 +20,7 @@ from shardd.cli.output import SANDBOX, say
 from shardd.cli.words import count
 from shardd.config import TRANSPORTS, Config
 from shardd.config.transports import REPORTING
+from shardd.config.transports.cloud_api import CLOUD_API
 from shardd.config.transports.device_settings import check_device, remedy_of
 from shardd.errors import SharddError, UsageError
 from shardd.pacing import CLASSES
@@ -34,6 +36,7 @@ STILL_HEARD: Final = (
     "what people write there is not stored from now on, but who asks for no more messages is heard for as long as the platform "
     "reports to shardd: leave its webhook registered"
 )
+NUMBER: Final = "phone_number_id"
 CANCELLED_WITH_DEVICE: Final = "cancelled: its device was removed"
 
 
@@ -78,7 +81,12 @@ def add(*, ids: list[str], transport: str, config: Config, **options: Any) -> No
     )
     check_device(transport, new.settings or {}, new.proxy)
     check_pace(config, new)
-    added = with_database(config, lambda database: DeviceAdmin(database).add(new))
+
+    async def add_unless_taken(database: Database) -> set[str]:
+        await _check_number(database, new.ids, transport, new.settings or {})
+        return await DeviceAdmin(database).add(new)
+
+    added = with_database(config, add_unless_taken)
     if added:
         next_step = ": their messages reach nobody" if transport == SANDBOX else ""
         if has_sessions:
@@ -112,6 +120,21 @@ def set_(*, ids: list[str], cleared: tuple[str, ...], config: Config, **options:
     report("changed", "device", done, {"unknown": without(ids, done)})
 
 
+async def _check_number(database: Database, names: Sequence[str], transport: str, settings: Mapping[str, Any]) -> None:
+    """Raise UsageError if two devices would have one number of the Cloud API: Meta reports each message to it once."""
+    number = settings.get(NUMBER)
+    if transport != CLOUD_API.name or number is None:
+        return
+    others = await DeviceAdmin(database).find(transport=transport)
+    taken = [one.id for one in others if one.id not in names and one.settings.get(NUMBER) == number]
+    if taken or len(names) > 1:
+        whose = f"is that of device {taken[0]}" if taken else "cannot be that of several devices"
+        raise UsageError(
+            f"settings.{NUMBER}: {number} {whose}: one device sends and hears all of a number; change it with shardd device set"
+            " ID --settings; nothing was changed"
+        )
+
+
 async def _set(database: Database, config: Config, names: list[str], change: DeviceChange) -> set[str]:
     devices = DeviceAdmin(database)
     for device in await devices.find(ids=names):
@@ -122,6 +145,8 @@ async def _set(database: Database, config: Config, names: list[str], change: Dev
             check_pace(config, changed)
             if "settings" in change.fields or "proxy" in change.fields:
                 check_device(changed.transport, changed.settings, changed.proxy)
+                if "settings" in change.fields:
+                    await _check_number(database, names, changed.transport, changed.settings)
         except SharddError as error:
             raise UsageError(f"device {device.id}: {error}; nothing was changed") from None
     return await devices.change(names, change)

@@ -230,9 +230,10 @@ class CloudWebhook(Service):
                     case Status():
                         statuses += [(device_id, report) for device_id in devices]
                     case Wrote():
+                        # One message, however many devices have the number: two rows of it would be answered twice.
                         messages += [
                             msgspec.structs.replace(report.message, device_id=device_id)
-                            for device_id in devices or [number]
+                            for device_id in sorted(devices)[:1] or [number]
                         ]
                     case _:
                         assert_never(report)
