@@ -89,6 +89,12 @@ class AlreadyRunningError(SharddError):
     exit_code = 75
 
 
+class CopiedStateError(SharddError):
+    """The state folder with the embedded database is a copy of another one."""
+
+    exit_code = 75
+
+
 class NotRunningError(SharddError):
     """No supervisor answers on the control socket."""
 

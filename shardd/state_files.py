@@ -193,6 +193,22 @@ _START_SIZE: Final = 100
 """Bytes of a line: a number, the incarnation, the file's identity, blanks, and the line's end."""
 
 
+def is_copy(state_dir: Path) -> bool:
+    """Whether the last supervisor ran on another folder, of which this one is a copy; a folder that was moved is none.
+
+    A snapshot of the whole disk is not recognised: its files have the same inodes. Raises UnsafeFileError, OSError.
+    """
+    try:
+        fd = open_file(state_dir, STARTS_FILE, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        found = _START.findall(os.pread(fd, STARTS_KEPT * _START_SIZE, 0))
+        return bool(found) and max(found)[2] != file_identity(fd).encode()
+    finally:
+        os.close(fd)
+
+
 def record_start(state_dir: Path, incarnation: UUID) -> Collection[UUID]:
     """Add a start; returns the last starts of supervisors on this folder before it.
 

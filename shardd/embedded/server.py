@@ -23,10 +23,10 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from shardd.embedded.binaries import Binaries, find_binaries
-from shardd.embedded.home import SPARE, Home, find_home, my_name, open_own, prepare_home
-from shardd.errors import AlreadyRunningError, DatabaseError, NotMigratedError
+from shardd.embedded.home import SOCKET_NAME, SPARE, Home, find_home, my_name, open_own, prepare_home
+from shardd.errors import AlreadyRunningError, CopiedStateError, DatabaseError, NotMigratedError
 from shardd.postgres.sql_files import queries_of
-from shardd.state_files import open_file, read_others_file
+from shardd.state_files import STARTS_FILE, is_copy, open_file, read_others_file
 
 ROLES: Final = ("shardd", "producer", "inbox", "postgres")
 
@@ -149,10 +149,12 @@ class EmbeddedPostgres:
     async def start(self) -> str:
         """Create the database if there is none, start the server, return the daemon's DSN.
 
-        Raises DatabaseError with the fix where it cannot run, AlreadyRunningError while another process runs it.
+        Raises DatabaseError with the fix where it cannot run, AlreadyRunningError while another process runs it,
+        CopiedStateError.
         """
         if self.pid is not None:
             return self.dsn()
+        self._refuse_copy()
         self._home = home = prepare_home(self._state_dir, self._spare)
         self._take_lock()
         try:
@@ -198,6 +200,19 @@ class EmbeddedPostgres:
                 self._lock.close()
                 self._lock = None
 
+    def _refuse_copy(self) -> None:
+        try:
+            copied = is_copy(self._state_dir)
+        except OSError as error:
+            raise DatabaseError(f"{self._state_dir / STARTS_FILE}: {error.strerror}") from error
+        if copied:
+            raise CopiedStateError(
+                f"state_dir {self._state_dir} is a copy of another one, or was restored: with the embedded database in it, the "
+                "jobs that wait there would be sent from both. If this one is to take the other's place, stop that one for good, "
+                f"read shardd guide backup, delete {self._state_dir / STARTS_FILE}, and start again; for a node of its own, name "
+                "an empty state_dir"
+            )
+
     def _take_lock(self) -> None:
         if self._lock is not None:
             return
@@ -224,6 +239,8 @@ class EmbeddedPostgres:
                 )
         # The pid may be another program's by now (a container starts counting anew), and PostgreSQL would refuse to start.
         pid_file.unlink(missing_ok=True)
+        # In a copy that was made while the other one ran, it names that one's server.
+        (home.folder / f"{SOCKET_NAME}.lock").unlink(missing_ok=True)
 
     async def _make_data(self, home: Home, binaries: Binaries) -> None:
         """Run initdb beside the data folder and rename, so that an interrupted run leaves no half-made data."""

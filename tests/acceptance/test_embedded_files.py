@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from shardd.embedded.home import find_home
+from tests.support.command import Command
 from tests.support.daemon import Daemon
 
 
@@ -77,3 +80,57 @@ async def test_pipes_among_the_files_of_the_data_keep_nobody_waiting(node: Daemo
             aside.rename(path)
     await node.start()
     assert await node.stop() == 0
+
+
+def copy(one: Path, other: Path) -> None:
+    """As an operator does."""
+    subprocess.run(["cp", "-a", str(one), str(other)], check=True, timeout=60)
+
+
+def move(one: Path, other: Path) -> None:
+    one.rename(other)
+
+
+@pytest.mark.timeout(300)  # five starts, each with a PostgreSQL of its own
+async def test_a_copy_of_the_folder_is_refused_until_it_takes_the_others_place(node: Daemon, state_dir: Path) -> None:
+    """Both would send the jobs that wait, each from its own copy of the database."""
+    copied, moved = (state_dir.with_name(f"{state_dir.name}-{word}") for word in ("copy", "moved"))
+    try:
+        await node.start()
+        assert await node.stop() == 0
+        copy(state_dir, copied)
+        await node.start()
+        # It was made while the other one ran: PostgreSQL's own files name that one's server.
+        home, second_home = find_home(state_dir), find_home(copied)
+        assert home is not None
+        assert second_home is not None
+        for name in (".s.PGSQL.5432.lock", "data/postmaster.pid"):
+            copy(home / name, second_home / name)
+        second = Daemon(copied, None)
+        second.log_file.write_text("")
+        await second.start(wait=False)
+        assert await second.wait_end() == 75
+        log = second.log_file.read_text()
+        assert f"state_dir {copied} is a copy of another one, or was restored" in log
+        assert "postmaster" not in log
+        assert "Traceback" not in log
+        # Neither does a command start its database.
+        listed = await Command(second.config_file)("job", "list")
+        assert (listed.code, "is a copy of another one" in listed.err) == (75, True)
+        assert (await node.status())["healthy"]
+
+        (copied / "incarnations").unlink()
+        await second.start()
+        assert await second.stop() == 0
+        await second.close()
+        # A move is no copy.
+        assert await node.stop() == 0
+        move(state_dir, moved)
+        third = Daemon(moved, None)
+        await third.start()
+        assert await third.stop() == 0
+        await third.close()
+    finally:
+        if moved.exists():
+            move(moved, state_dir)
+        shutil.rmtree(copied, ignore_errors=True)
