@@ -27,6 +27,7 @@ class EventKind(StrEnum):
     MESSAGE_MEDIA = "message.media"  # the file of such a message was downloaded, or could not be
     OPT_OUT_TAKEN_BACK = "opt_out.taken_back"  # a person asked for messages again
     DEVICE_STATE = "device.state"  # a device was added, paused, resumed or removed, or is in another state
+    LIBRARY_STATE = "library.state"  # WhatsApp refuses a version of the library, or accepts one again
 
 
 def names_a_kind(pattern: str) -> bool:

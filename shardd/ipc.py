@@ -261,6 +261,15 @@ class Visit(msgspec.Struct, frozen=True, tag="visit"):
     device_id: str
     late: bool = False
     """It could not be repeated in time."""
+    probe: bool = False
+    """It logs in even while logins are held."""
+
+
+class HoldLogins(msgspec.Struct, frozen=True, tag="hold_logins"):
+    """Log in no device of this transport until further notice: the version of its library is refused. Open clients go on."""
+
+    transport: str
+    held: bool
 
 
 class Audit(msgspec.Struct, frozen=True, tag="audit"):
@@ -390,6 +399,13 @@ class Visited(msgspec.Struct, frozen=True, tag="visited"):
         _keep_possible(self, "at", self.at)
 
 
+class LoginAnswered(msgspec.Struct, frozen=True, tag="login_answered"):
+    """The other side accepted a login of a device, or refused it because of the version of the library."""
+
+    device_id: str
+    outdated: bool = False
+
+
 class Defect(msgspec.Struct, frozen=True, tag="defect"):
     """A defect of shardd itself in the worker."""
 
@@ -430,6 +446,7 @@ ToWorker = (
     | Lease
     | LogLevel
     | Visit
+    | HoldLogins
     | Audit
     | OptOutAnswer
     | OptOutsHeard
@@ -444,6 +461,7 @@ ToSupervisor = (
     | OptOutQuestion
     | Arrived
     | Visited
+    | LoginAnswered
     | Stopping
     | Closed
     | Defect

@@ -128,7 +128,7 @@ class DeviceState(StrEnum):
     REPLACED = "replaced"  # another client took over the session
     BANNED = "banned"  # for a time
     RESTRICTED = "restricted"  # may not write to new contacts, for a time
-    CLIENT_OUTDATED = "client_outdated"  # the library must be upgraded
+    CLIENT_OUTDATED = "client_outdated"  # WhatsApp refuses the version of the library
 
 
 # What a person does about a device in this state; shown by `shardd device show`.
@@ -140,7 +140,7 @@ DEVICE_REMEDY: Final = MappingProxyType(
         DeviceState.REPLACED: "another client uses this session; stop that client, then: shardd device take-over {id}",
         DeviceState.BANNED: "wait: WhatsApp lifts this ban by itself; write less, and only to people who want it",
         DeviceState.RESTRICTED: "wait: only messages to new contacts are held back; known chats are still served",
-        DeviceState.CLIENT_OUTDATED: "upgrade shardd: WhatsApp refuses this version of the library; it is tried again every hour",
+        DeviceState.CLIENT_OUTDATED: "upgrade the library, once for all devices: shardd guide library",
     }
 )
 
@@ -161,6 +161,28 @@ DEVICE_TRANSITIONS: Final = _table(
         DeviceState.BANNED: {**_REPORTED, **_BY_AN_OPERATOR, "heal": DeviceState.READY},
         DeviceState.RESTRICTED: {**_REPORTED, **_BY_AN_OPERATOR, "heal": DeviceState.READY},
         DeviceState.CLIENT_OUTDATED: {**_REPORTED, **_BY_AN_OPERATOR, "heal": DeviceState.READY},
+    }
+)
+
+
+class LibraryState(StrEnum):
+    """What WhatsApp thinks of the installed version of the library, as one node knows it."""
+
+    ACCEPTED = "accepted"
+    DOUBTED = "doubted"  # refused for some devices, which is no proof yet; the others go on
+    REFUSED = "refused"  # no device logs in, but for probes
+
+
+LIBRARY_PROOF: Final = 3
+"""Devices that must have been refused for the version, since the last accepted login, until it counts as refused for all."""
+
+# `refused`: a login of a device, for the version of the library; `proven`: of so many that it is the version, or another node has
+# found that out; `accepted`: a login of any device.
+LIBRARY_TRANSITIONS: Final = _table(
+    {
+        LibraryState.ACCEPTED: {"refused": LibraryState.DOUBTED, "proven": LibraryState.REFUSED},
+        LibraryState.DOUBTED: {"proven": LibraryState.REFUSED, "accepted": LibraryState.ACCEPTED},
+        LibraryState.REFUSED: {"accepted": LibraryState.ACCEPTED},
     }
 )
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from shardd.states import DEVICE_TRANSITIONS, FINISHED, JOB_TRANSITIONS, SHARD_TRANSITIONS
+from shardd.states import DEVICE_TRANSITIONS, FINISHED, JOB_TRANSITIONS, LIBRARY_TRANSITIONS, SHARD_TRANSITIONS
 
 PAGE = Path(__file__).parents[2] / "shardd/guide/how-it-works.md"
 SECTION = re.compile("(<!-- states: begin -->\n).*?(<!-- states: end -->)", re.DOTALL)
@@ -33,7 +33,11 @@ def section() -> str:
     jobs = diagram(JOB_TRANSITIONS, ("queued", "scheduled"), frozenset(FINISHED))
     devices = diagram(DEVICE_TRANSITIONS, ("ready", "unpaired"), frozenset())
     shards = diagram(SHARD_TRANSITIONS, ("waiting",), frozenset({"stopped"}))
-    return f"A job:\n\n{jobs}\n\nA device:\n\n{devices}\n\nA shard:\n\n{shards}\n"
+    library = diagram(LIBRARY_TRANSITIONS, ("accepted",), frozenset())
+    return (
+        f"A job:\n\n{jobs}\n\nA device:\n\n{devices}\n\nA shard:\n\n{shards}\n\n"
+        f"The installed version of the WhatsApp library:\n\n{library}\n"
+    )
 
 
 def main() -> None:

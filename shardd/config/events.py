@@ -49,10 +49,10 @@ class WebhookConfig(Section, reload="live"):
         None, "The previous key: events are signed with both until the receiver knows the new one. null: none."
     )
     kinds: EventKinds = setting(
-        "job.*, message.received, message.media, device.state",
+        "job.*, message.received, message.media, device.state, library.state",
         "Kinds of events to send, separated by commas: job.*, job.sent, job.failed, job.in_doubt, job.expired, job.opted_out, "
         "job.cancelled, job.retried, job.delivered, job.read, job.unreadable, opt_out.taken_back, message.received, "
-        "message.media, device.state.",
+        "message.media, device.state, library.state.",
     )
     timeout: Annotated[float, Seconds("100ms", "5m")] = setting(
         "15s", "How long the receiver may take to answer. It should only store the event and answer at once."

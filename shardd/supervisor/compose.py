@@ -32,6 +32,7 @@ from shardd.queue.inbox import Inbox
 from shardd.queue.jobs import Counts, Jobs
 from shardd.queue.lane_waits import LaneWaits
 from shardd.queue.leases import NodeIdentity
+from shardd.queue.library import LibraryRefusals
 from shardd.queue.opt_outs import OptOuts
 from shardd.queue.producers import ProducerAdmin
 from shardd.queue.server_limits import ServerLimits
@@ -72,6 +73,8 @@ from shardd.supervisor.scheduling.current_config import CurrentConfig
 from shardd.supervisor.scheduling.groups import GroupAssigner
 from shardd.supervisor.scheduling.lane_waits import EVERY as LANE_WAITS_EVERY
 from shardd.supervisor.scheduling.lane_waits import LaneWaitRecorder
+from shardd.supervisor.scheduling.library_watch import TRANSPORT as WHATSAPP
+from shardd.supervisor.scheduling.library_watch import LibraryWatch
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.scheduling.table_sync import CampaignSync, DeviceSync
 from shardd.supervisor.scheduling.visiting import Visits
@@ -82,6 +85,7 @@ from shardd.supervisor.takeover import TakeOver
 from shardd.supervisor.workers.deaths import JOURNAL_RETRY
 from shardd.supervisor.workers.messages import MessageHandlers
 from shardd.supervisor.workers.pool import WorkerPool
+from shardd.transports.whatsapp.version import installed_library
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +251,18 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         every=lambda: current.config.transports.whatsapp.visit_every,
         send=send,
     )
+
+    def hold_logins(held: bool) -> None:
+        workers.hold_logins(WHATSAPP, held=held)
+
+    library_watch = LibraryWatch(
+        LibraryRefusals(pools.general, library=installed_library(), node_id=state_id, node=config.node),
+        scheduler,
+        device_sync,
+        steps.add("watching the version of the library"),
+        hold=hold_logins,
+        send=send,
+    )
     group_assigner = GroupAssigner(
         Groups(pools.queue),
         scheduler,
@@ -304,11 +320,12 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         handlers=MessageHandlers(
             dispatch=router,
             defects=defects,
-            device_changed=device_sync.state_changed,
+            device_changed=library_watch.device_changed,
             receipt=receipts.add,
             opt_out_asked=answers.asked,
             arrived=inbox.arrived,
             visited=visits.reported,
+            login_answered=library_watch.answered,
             unencodable_device=scheduler.undeliverable,
         ),
         lease_left=keeper.seconds_left,
@@ -361,12 +378,13 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         keeper=keeper,
         device_sync=device_sync,
         state_watch=state_watch,
+        library_watch=library_watch,
         queue=lambda: counter.queue,
         webhooks=webhooks.statuses,
         unattributed=lambda: unattributed.count,
         reporters=(
             *(defects, poison, workers, keeper, scheduler, state_watch, recovery, opt_outs, inbox, steps, bindings),
-            *(claim_watch, events, server_watch, visits, receipts, forgetting, media, session_pool),
+            *(claim_watch, events, server_watch, visits, receipts, forgetting, media, session_pool, library_watch),
         ),
         notes=(
             lambda: recovery.notes,
@@ -448,6 +466,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         *path_webhooks,
         device_sync,
         campaign_sync,
+        library_watch,
         *listeners,
         group_assigner,
         state_watch,

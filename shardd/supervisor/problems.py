@@ -20,6 +20,8 @@ class ProblemKind(StrEnum):
     """Incoming messages wait to be stored, are lost, or cannot be written to the disk."""
     JOURNAL = "journal"
     LEASES = "leases"
+    LIBRARY = "library"
+    """WhatsApp refuses the installed version of its library."""
     MEMORY = "memory"
     OPT_OUTS = "opt_outs"
     POISON = "poison"

@@ -148,6 +148,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """None: the node holds none."""
     device_states: dict[str, int] = {}
     """Devices by state, all of `shardd.states.DeviceState`; those that are paused count as `paused` only."""
+    library: str = ""
+    """The WhatsApp library and its version, such as neonize 0.5.2."""
+    library_refused: Annotated[
+        bool, Metric("shardd_library_refused", "1 while WhatsApp refuses the installed version of its library.")
+    ] = False
+    library_refused_since: float | None = None
     database: str
     """embedded, or where the server is."""
     sessions: str | None = None

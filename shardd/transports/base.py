@@ -48,6 +48,9 @@ class Events(Protocol):
     def visited(self, device_id: str, *, online: bool, presence: bool = False, note: str | None = None) -> None:
         """See `shardd.ipc.Visited`."""
 
+    def login_answered(self, device_id: str, *, outdated: bool) -> None:
+        """See `shardd.ipc.LoginAnswered`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
@@ -115,10 +118,13 @@ class Transport(ABC):
         """Limits concurrent visits: entered before the device's lock is taken, because it may wait for long."""
         return nullcontext()
 
-    async def visit(self, device: DeviceSpec, *, late: bool = False) -> None:
+    def hold_logins(self, *, held: bool) -> None:
+        """Log in no device until further notice; see `shardd.ipc.HoldLogins`."""
+
+    async def visit(self, device: DeviceSpec, *, late: bool = False, probe: bool = False) -> None:
         """Open the device for a moment, to hear what was sent to it. Returns once it is open; `Events.visited` follows.
 
-        `late`: it could not be repeated in time.
+        `late`: it could not be repeated in time; `probe`: log in even while logins are held.
         Called in a turn and under the device's lock. Raises DeviceUnavailableError.
         """
 

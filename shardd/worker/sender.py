@@ -160,8 +160,8 @@ class Sender:
         # Cancelled tasks end at once, unless a transport swallows the cancellation; then the journal decides.
         await self._wait(1.0)
 
-    async def visit(self, device_id: str, *, late: bool = False) -> None:
-        """Open a device for a moment, to hear what was sent to it; what came of it is reported. `late`: see `ipc.Visit`."""
+    async def visit(self, device_id: str, *, late: bool = False, probe: bool = False) -> None:
+        """Open a device for a moment, to hear what was sent to it; what came of it is reported. See `ipc.Visit`."""
         device = self._devices.get(device_id)
         if device is None or device_id in self._visits:
             return
@@ -171,7 +171,7 @@ class Sender:
             async with transport.visit_turn(), self._lock_for_visit(device_id):
                 device = self._devices.get(device_id)
                 if device is not None and not self._draining:
-                    await transport.visit(device, late=late)
+                    await transport.visit(device, late=late, probe=probe)
         except DeviceUnavailableError as error:
             if device is not None:
                 self._note_state(error, device)

@@ -26,6 +26,7 @@ class Transports:
         self._events = events
         self._loaded: dict[str, Transport] = {}
         self._loading = asyncio.Lock()
+        self._held: set[str] = set()
 
     def get(self, name: str) -> Transport | None:
         """A transport that is loaded."""
@@ -43,6 +44,7 @@ class Transports:
                 # Devices of other transports go on; those of this one report `unavailable` with every job.
                 log.error("transport not available", action="transport", transport=name, error=str(error))
                 return None
+            transport.hold_logins(held=name in self._held)
             self._loaded[name] = transport
             return transport
 
@@ -65,6 +67,12 @@ class Transports:
         self._surroundings = replace(self._surroundings, store_access=access)
         for transport in self._loaded.values():
             transport.change_store_access(access)
+
+    def hold_logins(self, name: str, *, held: bool) -> None:
+        """See `shardd.ipc.HoldLogins`; also of one that is loaded later."""
+        (self._held.add if held else self._held.discard)(name)
+        if (transport := self._loaded.get(name)) is not None:
+            transport.hold_logins(held=held)
 
     async def close(self) -> None:
         """Close all."""

@@ -106,6 +106,10 @@ class Worker:
         """A device was online, or a visit failed."""
         self._send(ipc.Visited(device_id=device_id, online=online, at=time.time(), presence=presence, note=note))
 
+    def login_answered(self, device_id: str, *, outdated: bool) -> None:
+        """A login was accepted, or the version of the library refused."""
+        self._send(ipc.LoginAnswered(device_id=device_id, outdated=outdated))
+
     # ---- channel.Listener
 
     def received(self, message: ipc.ToWorker) -> None:  # noqa: C901, PLR0912  # one case for each type of message
@@ -124,6 +128,8 @@ class Worker:
                 self._start(self._close_device(message), message)
             case ipc.Visit():
                 self._start(self._visit(message), message)
+            case ipc.HoldLogins():
+                self._transports.hold_logins(message.transport, held=message.held)
             case ipc.Drain():
                 self._start(self._drain(message.timeout, memory=message.memory))
             case ipc.Lease():
@@ -255,7 +261,7 @@ class Worker:
 
     async def _visit(self, message: ipc.Visit) -> None:
         if self._sender is not None:
-            await self._sender.visit(message.device_id, late=message.late)
+            await self._sender.visit(message.device_id, late=message.late, probe=message.probe)
 
     async def _drain(
         self, timeout: float, *, code: int = 0, memory: int | None = None, disconnected: bool = False

@@ -39,6 +39,9 @@ class NoEvents:
     def visited(self, device_id: str, *, online: bool, presence: bool = False, note: str | None = None) -> None:
         raise AssertionError(f"{device_id}: {online} {presence} {note}")
 
+    def login_answered(self, device_id: str, *, outdated: bool) -> None:
+        raise AssertionError(f"{device_id}: {outdated}")
+
 
 def settings_of(transport: str) -> dict[str, str]:
     """Unique settings for a device."""

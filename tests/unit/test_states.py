@@ -14,9 +14,11 @@ from shardd.states import (
     DEVICE_TRANSITIONS,
     FINISHED,
     JOB_TRANSITIONS,
+    LIBRARY_TRANSITIONS,
     SHARD_TRANSITIONS,
     DeviceState,
     JobState,
+    LibraryState,
     ShardState,
     Verdict,
 )
@@ -51,10 +53,11 @@ def test_every_state_has_a_row_in_its_table() -> None:
     assert set(JOB_TRANSITIONS) == set(JobState)
     assert set(SHARD_TRANSITIONS) == set(ShardState)
     assert set(DEVICE_TRANSITIONS) == set(DeviceState)
+    assert set(LIBRARY_TRANSITIONS) == set(LibraryState)
     assert set(DEVICE_REMEDY) == set(DeviceState)
 
 
-@pytest.mark.parametrize("table", [JOB_TRANSITIONS, DEVICE_TRANSITIONS, SHARD_TRANSITIONS])
+@pytest.mark.parametrize("table", [JOB_TRANSITIONS, DEVICE_TRANSITIONS, SHARD_TRANSITIONS, LIBRARY_TRANSITIONS])
 def test_every_transition_leads_to_a_state_of_the_table(table: dict[str, dict[str, str]]) -> None:
     for events in table.values():
         assert set(events.values()) <= set(table)

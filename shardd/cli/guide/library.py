@@ -14,7 +14,18 @@ CHAPTERS: Final = {
     "Begin": ("install", "pair", "platforms"),
     "Send": ("insert", "outcomes", "pace", "campaigns", "media"),
     "Listen": ("replies", "opt-outs", "webhooks"),
-    "Run": ("operate", "failures", "producers", "several-hosts", "container", "sizing", "upgrade", "backup", "migrate"),
+    "Run": (
+        "operate",
+        "failures",
+        "producers",
+        "several-hosts",
+        "container",
+        "sizing",
+        "upgrade",
+        "library",
+        "backup",
+        "migrate",
+    ),
     "Background": ("how-it-works", "third-party"),
 }
 """The names of all pages, in the order in which they are listed."""

@@ -162,8 +162,13 @@ BEGIN
 END $$;
 
 CREATE TRIGGER record_new_device AFTER INSERT ON shardd.devices FOR EACH ROW EXECUTE FUNCTION shardd.record_device_state();
+-- Not for each of the devices that wait because WhatsApp refuses the version of the library (client_outdated, without an end): that is one
+-- event, library.state (0016_library).
 CREATE TRIGGER record_device_state AFTER UPDATE ON shardd.devices FOR EACH ROW
-    WHEN (OLD.state <> NEW.state OR shardd.shown_state(OLD) <> shardd.shown_state(NEW)) EXECUTE FUNCTION shardd.record_device_state();
+    WHEN ((OLD.state <> NEW.state OR shardd.shown_state(OLD) <> shardd.shown_state(NEW))
+          AND NOT (NEW.state = 'client_outdated' AND NEW.state_until IS NULL AND OLD.state IN ('ready', 'restricted'))
+          AND NOT (OLD.state = 'client_outdated' AND OLD.state_until IS NULL AND NEW.state = 'ready'))
+    EXECUTE FUNCTION shardd.record_device_state();
 
 -- An event's name: its `webhook-id`, and what a receiver compares to process an event once.
 CREATE FUNCTION shardd.event_id(id bigint, token bigint) RETURNS text LANGUAGE sql IMMUTABLE

@@ -22,6 +22,7 @@ from shardd.supervisor.dispatch.router import Router
 from shardd.supervisor.problems import Problem, ProblemKind, ReportsProblems
 from shardd.supervisor.scheduling.current_config import CurrentConfig
 from shardd.supervisor.scheduling.device_queue import DeviceQueue
+from shardd.supervisor.scheduling.library_watch import LibraryWatch
 from shardd.supervisor.scheduling.outlook import DeviceOutlook, device_outlook
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.scheduling.table_sync import DeviceSync
@@ -55,6 +56,7 @@ class Node:
     keeper: LeaseKeeper
     device_sync: DeviceSync
     state_watch: StateWatch
+    library_watch: LibraryWatch
     queue: Callable[[], QueueStatus | None]
     webhooks: Callable[[], list[WebhookStatus]]
     unattributed: Callable[[], int]
@@ -124,6 +126,9 @@ class Node:
             now=time.time(),
             lease_margin=round(max(0.0, self.keeper.seconds_left()), 3) if self.keeper.epochs else None,
             device_states={state: states[state] for state in (*DeviceState, PAUSED)},
+            library=self.library_watch.library,
+            library_refused=self.library_watch.refused_since is not None,
+            library_refused_since=self.library_watch.refused_since,
             database=self.database,
             sessions=self.sessions(),
             config=str(config.source) if config.source else None,

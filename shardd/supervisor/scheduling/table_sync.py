@@ -78,6 +78,8 @@ class DeviceSync(TableSync):
         self.removed: Sequence[RemovedDevice] = ()
         """Of the transports whose platforms report what people write, as of the last reading."""
         self._unwritten: dict[str, StateChange] = {}
+        self._withheld: dict[str, StateChange] = {}
+        """States that hold here, and that are not to be written yet."""
         self._waits: dict[str, tuple[float, str]] = {}
         """By device: until when it waits (POSIX seconds) and why; not written yet."""
         self._reading = asyncio.Lock()
@@ -97,9 +99,23 @@ class DeviceSync(TableSync):
         self._waits.update(dict.fromkeys(waiting, (time.time() + left, str(error))))
         self.wake()
 
-    def state_changed(self, message: ipc.DeviceChanged, epoch: int | None) -> None:
-        """A worker reported a new state of a device, under a lease; or, without one, its platform did."""
-        change = StateChange(message.device_id, message.state, message.reason, message.until, message.at, epoch)
+    def withhold(self, message: ipc.DeviceChanged, epoch: int) -> None:
+        """A worker reported a state that holds here until `end_withholding`, and is not written."""
+        change = _change_of(message, epoch)
+        if self._scheduler.state_changed(change):
+            self._withheld[change.device_id] = change
+
+    def end_withholding(self, device_id: str) -> None:
+        """The state of the device is again as its row says."""
+        if self._withheld.pop(device_id, None) is not None:
+            self.wake()
+
+    def state_changed(self, message: ipc.DeviceChanged, epoch: int | None, *, quietly: bool = False) -> None:
+        """A worker reported a new state of a device, under a lease; or, without one, its platform did.
+
+        `quietly`: it is one of many with one cause, which is logged elsewhere.
+        """
+        change = _change_of(message, epoch)
         what = {
             "device": change.device_id,
             "reason": change.reason,
@@ -109,7 +125,7 @@ class DeviceSync(TableSync):
             # Such as the end of a session that the device no longer has.
             log.info("report ignored: device is %s", change.state.value, action="device", **what)
             return
-        log.warning("device is %s", change.state.value, action="device", **what)
+        (log.debug if quietly else log.warning)("device is %s", change.state.value, action="device", **what)
         self._unwritten[change.device_id] = change
         self.wake()
 
@@ -132,7 +148,7 @@ class DeviceSync(TableSync):
             if self._reporting:
                 self.removed = await self._devices.removed(self._reporting)
             changes = self._scheduler.set_devices(
-                devices, time.monotonic(), wall=time.time(), unwritten=self._unwritten
+                devices, time.monotonic(), wall=time.time(), unwritten=self._withheld | self._unwritten
             )
             for shard, change in changes.items():
                 self._send(shard, change)
@@ -142,6 +158,10 @@ class DeviceSync(TableSync):
         """A state that the database refuses must not delay those of other devices."""
         log.error("a device's state cannot be stored", action="device", device=change.device_id, error=str(error))
         self._defect(f"the state of a device could not be stored: {error}")
+
+
+def _change_of(message: ipc.DeviceChanged, epoch: int | None) -> StateChange:
+    return StateChange(message.device_id, message.state, message.reason, message.until, message.at, epoch)
 
 
 class CampaignSync(TableSync):

@@ -62,6 +62,7 @@ class MessageHandlers:
     """With the shard."""
     arrived: Callable[[ipc.Arrived], None]
     visited: Callable[[ipc.Visited], None]
+    login_answered: Callable[[ipc.LoginAnswered], None]
     unencodable_device: Callable[[DeviceSpec, str], None]
     """A device whose settings cannot be sent to a worker, and why."""
 
@@ -112,6 +113,8 @@ class WorkerMessages:
                 self._process.arrived += 1
             case ipc.Visited():
                 handlers.visited(message)
+            case ipc.LoginAnswered():
+                handlers.login_answered(message)
             case ipc.Defect():
                 handlers.defects.note(message.text, shard=shard.index)
                 self.audit()

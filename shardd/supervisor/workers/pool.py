@@ -66,6 +66,7 @@ class WorkerPool(Service):
         self._last_spawn = 0.0
         self._stopping = False
         self._drain_now = False
+        self._held_logins: set[str] = set()
         self._spawning = asyncio.Lock()
         self._draining = TaskSet()
         self._changed = asyncio.Event()
@@ -102,6 +103,12 @@ class WorkerPool(Service):
         self._store_access = access
         for shard in self.shards:
             self.send(shard.index, ipc.ChangeStoreAccess(access))
+
+    def hold_logins(self, transport: str, *, held: bool) -> None:
+        """See `ipc.HoldLogins`; also of workers that start later."""
+        (self._held_logins.add if held else self._held_logins.discard)(transport)
+        for shard in self.shards:
+            self.send(shard.index, ipc.HoldLogins(transport=transport, held=held))
 
     def leases(self, epochs: dict[int, int]) -> None:
         """Which shards this node holds now."""
@@ -307,6 +314,8 @@ class WorkerPool(Service):
         if shard.state is ShardState.RUNNING and shard.epoch is not None:
             # Devices may have changed while it started.
             self.send(shard.index, ipc.Devices(changed=self._devices_of(shard.index)))
+            for transport in self._held_logins:
+                self.send(shard.index, ipc.HoldLogins(transport=transport, held=True))
             self._dispatch.shard_up(shard.index, shard.epoch)
         self._notify()
 

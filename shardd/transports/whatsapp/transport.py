@@ -203,10 +203,14 @@ class WhatsappTransport(Transport):
         """Visits use half of the logins at most."""
         return self._clients.visit_turn
 
-    async def visit(self, device: DeviceSpec, *, late: bool = False) -> None:
+    def hold_logins(self, *, held: bool) -> None:
+        """WhatsApp refuses this version of the library: open no client, and close none that is only idle."""
+        self._clients.hold_logins(held=held)
+
+    async def visit(self, device: DeviceSpec, *, late: bool = False, probe: bool = False) -> None:
         """Open the device for a moment."""
         self._restrictions.begin(device.id, device.restricted_until)
-        await self._clients.visit(device, late=late)
+        await self._clients.visit(device, late=late, probe=probe)
 
     def change_store_access(self, access: StoreAccess) -> None:
         """Clients that open from now on use it; the others are replaced when they are needed next."""

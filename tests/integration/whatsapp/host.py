@@ -82,6 +82,9 @@ class Host:
     def visited(self, device_id: str, *, online: bool, presence: bool = False, note: str | None = None) -> None:
         self._say({"event": "visited", "device": device_id, "online": online, "presence": presence, "note": note})
 
+    def login_answered(self, device_id: str, *, outdated: bool) -> None:
+        self._say({"event": "login_answered", "device": device_id, "outdated": outdated})
+
     # ---- requests
 
     async def start(self) -> None:

@@ -53,7 +53,7 @@ class Scripted(Transport):
     def visit_turn(self) -> AbstractAsyncContextManager[None]:
         return self.turns
 
-    async def visit(self, device: DeviceSpec, *, late: bool = False) -> None:
+    async def visit(self, device: DeviceSpec, *, late: bool = False, probe: bool = False) -> None:
         await self._step("visit", job(0, device.id))
 
     async def until(self, what: Callable[[], Any]) -> None:

@@ -75,6 +75,7 @@ def pool(config: Config) -> Iterator[WorkerPool]:
             opt_out_asked=lambda *_: None,
             arrived=lambda _: None,
             visited=lambda _: None,
+            login_answered=lambda _: None,
             unencodable_device=lambda *_: None,
         ),
         lease_left=lambda: 60.0,

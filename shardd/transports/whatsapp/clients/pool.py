@@ -18,7 +18,7 @@ from shardd.errors import DatabaseError, DeviceUnavailableError, ErrorClass
 from shardd.ipc import DeviceSpec, StoreAccess
 from shardd.logs import get_logger
 from shardd.proxies import Proxy, parse_proxy
-from shardd.states import DeviceState
+from shardd.states import LIBRARY_PROOF, DeviceState
 from shardd.tasks import TaskSet, wait_for_event
 from shardd.transports.base import Events
 from shardd.transports.egress.gate import Gate
@@ -28,7 +28,7 @@ from shardd.transports.whatsapp.clients.library import LibraryLock
 from shardd.transports.whatsapp.clients.slot import HOLD, ClientSlot
 from shardd.transports.whatsapp.clients.visits import BUSY_RETRY, Visits
 from shardd.transports.whatsapp.messages.arrivals import Arrivals
-from shardd.transports.whatsapp.messages.failures import Failure, RestrictionReport
+from shardd.transports.whatsapp.messages.failures import Failure, RestrictionReport, outdated
 from shardd.transports.whatsapp.messages.recipients import Restrictions
 from shardd.transports.whatsapp.sessions.dsn import IDLE_SECONDS, SCARCE_IDLE_SECONDS, library_dsn
 from shardd.transports.whatsapp.sessions.store import SessionStore
@@ -41,6 +41,8 @@ log = get_logger(__name__)
 CONNECT_COST: Final = 1.0
 """Seconds of a connect that count for `max_connecting`: after that it only waits for the network."""
 NOT_USED: Final = float("-inf")
+HELD_BY_ITSELF: Final = 10.0
+"""Seconds for which this worker holds logins after the version of the library was refused, until it hears what all have found."""
 CLOSED_AT_ONCE: Final = 4
 """Clients that one sweep closes concurrently."""
 
@@ -80,6 +82,10 @@ class Clients:
         self._sweeping: asyncio.Task[None] | None = None
         self._retiring = TaskSet()
         self._closed = False
+        self._logins_held = False
+        self._outdated: set[str] = set()
+        """Devices that were refused for the version of the library since the last login that was accepted."""
+        self._outdated_at = float("-inf")
 
     @property
     def visit_turn(self) -> asyncio.Semaphore:
@@ -91,8 +97,16 @@ class Clients:
         """Clients that are open, opening or closing."""
         return self._reserved
 
-    async def get_or_refresh(self, device: DeviceSpec) -> Client:
-        """A healthy client of this device. Raises DeviceUnavailableError with the reason why there is none."""
+    def hold_logins(self, *, held: bool) -> None:
+        """WhatsApp refuses this version of the library: a client that is closed now could not be replaced."""
+        self._logins_held = held
+        self._outdated.clear()
+
+    async def get_or_refresh(self, device: DeviceSpec, *, probe: bool = False) -> Client:
+        """A healthy client of this device. Raises DeviceUnavailableError with the reason why there is none.
+
+        `probe`: log in even while logins are held.
+        """
         slot = self._slot(device.id)
         if (client := self._fresh(slot, device)) is not None:
             return client
@@ -103,16 +117,16 @@ class Clients:
             if old is not None and self._fits(old, device) and await old.probe(self._settings.probe_timeout):
                 return old
             await self._close_client(slot)
-            return await self._rebuild(slot, device)
+            return await self._rebuild(slot, device, probe=probe)
 
-    async def visit(self, device: DeviceSpec, *, late: bool) -> None:
+    async def visit(self, device: DeviceSpec, *, late: bool, probe: bool = False) -> None:
         """Open a client for a moment, to hear what was sent to it; `Events.visited` follows. Raises DeviceUnavailableError.
 
-        The caller holds a `visit_turn`. `late`: it could not be repeated in time.
+        The caller holds a `visit_turn`. `late`: it could not be repeated in time; `probe`: see `get_or_refresh`.
         """
         slot = self._slot(device.id)
         before, used_at = slot.client, NOT_USED if slot.client is None else slot.used_at
-        client = await self._visits.open(self.get_or_refresh(device), late=late)
+        client = await self._visits.open(self.get_or_refresh(device, probe=probe), late=late)
         if client is before:
             await self._check_session(client)
         slot.visited_since = used_at
@@ -245,11 +259,14 @@ class Clients:
                 f"the proxy of device {device.id} {error}", error_class=ErrorClass.CONNECTION
             ) from None
 
-    async def _rebuild(self, slot: ClientSlot, device: DeviceSpec) -> Client:
+    async def _rebuild(self, slot: ClientSlot, device: DeviceSpec, *, probe: bool) -> Client:
         session = await self._stored_session(slot, device)
+        self._check_hold(probe=probe)
         await self._reserve()
         try:
             async with self._limit_connects(device):
+                # It may have waited for long.
+                self._check_hold(probe=probe)
                 client = self._make(device, session)
                 self.connects += 1
                 try:
@@ -260,14 +277,25 @@ class Clients:
         except BaseException as error:
             self._release()
             if isinstance(error, ClientFailedError):
+                if error.failure.state is DeviceState.CLIENT_OUTDATED:
+                    self._outdated.add(device.id)
+                    self._outdated_at = asyncio.get_running_loop().time()
+                    self._events.login_answered(device.id, outdated=True)
                 self._remember(slot, error.failure)
                 raise error.failure.as_error() from None
             raise
+        self._outdated.clear()
+        self._events.login_answered(device.id, outdated=False)
         slot.client, slot.session = client, session
         slot.touch()
         self._sweep()
         self._visits.attend(slot, client)
         return client
+
+    def _check_hold(self, *, probe: bool) -> None:
+        recent = asyncio.get_running_loop().time() < self._outdated_at + HELD_BY_ITSELF
+        if not probe and (self._logins_held or (recent and len(self._outdated) >= LIBRARY_PROOF)):
+            raise outdated().as_error()
 
     def _make(self, device: DeviceSpec, session: str) -> Client:
         if self._closed:
@@ -438,8 +466,9 @@ class Clients:
         while self._reserved:
             self._visit_over.clear()
             choice = self._choose(self._slots.values())
-            for start in range(0, len(choice.close), CLOSED_AT_ONCE):
-                await asyncio.gather(*map(self._close_if_due, choice.close[start : start + CLOSED_AT_ONCE]))
+            due = () if self._logins_held else choice.close
+            for start in range(0, len(due), CLOSED_AT_ONCE):
+                await asyncio.gather(*map(self._close_if_due, due[start : start + CLOSED_AT_ONCE]))
             # Without a client that could be closed, some are opening.
             pause = self._settings.idle_close if choice.look_again is None else choice.look_again - loop.time()
             await wait_for_event(self._visit_over, max(pause, self._settings.idle_close / LOOKS))

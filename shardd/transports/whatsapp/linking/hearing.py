@@ -64,6 +64,9 @@ class Losses:
     def visited(self, device_id: str, *, online: bool, presence: bool = False, note: str | None = None) -> None:
         """Not of interest."""
 
+    def login_answered(self, device_id: str, *, outdated: bool) -> None:
+        """Not of interest."""
+
 
 def open_arrivals(hearing: Hearing, losses: Losses) -> Arrivals:
     """Raises SharddError when the spool cannot be written to: then nothing may be received."""

@@ -23,6 +23,7 @@ from shardd.transports.whatsapp.clients.draining import Callbacks
 from shardd.transports.whatsapp.linking.hearing import Hearing, Losses, open_arrivals
 from shardd.transports.whatsapp.sessions.dsn import library_dsn
 from shardd.transports.whatsapp.sessions.store import SessionStore, StoredSession
+from shardd.transports.whatsapp.version import installed_library
 from shardd.urls import scrub_urls
 
 MODULE: Final = "shardd.transports.whatsapp.linking.pairing"
@@ -128,7 +129,9 @@ class _Pairing:
             on(events.HistorySyncEv)(self._history)
         on(events.PairStatusEv)(self._pair_status)
         on(events.ConnectedEv)(self._on_connected)
-        on(events.ClientOutdatedEv)(self._refused("WhatsApp refuses this version of the library (405): upgrade shardd"))
+        on(events.ClientOutdatedEv)(
+            self._refused(f"WhatsApp refuses {installed_library()} (failure 405): shardd guide library")
+        )
         on(events.ConnectFailureEv)(self._refused("WhatsApp refused the connection"))
         on(events.TemporaryBanEv)(self._refused("WhatsApp banned this account temporarily"))
 

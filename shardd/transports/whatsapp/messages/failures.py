@@ -18,6 +18,7 @@ from typing import Any, Final
 from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError, PermanentError, SendError, TransientError
 from shardd.states import DeviceState
 from shardd.storable import MAX_TIME
+from shardd.transports.whatsapp.version import installed_library
 from shardd.urls import scrub_urls
 
 RATE_BACKOFF: Final = 60.0
@@ -27,7 +28,7 @@ UNKNOWN_BAN: Final = 3600.0
 _MOST_DIGITS: Final = 10
 """Of a number of seconds."""
 OUTDATED_RETRY: Final = 3600.0
-"""Seconds until a device that was refused for the library's version may log in again: by then shardd may have been upgraded."""
+"""Seconds until a device may log in again that alone was refused for the library's version."""
 
 # Neonize.proto, ConnectFailureReason, in WhatsApp's own numbers.
 _LOGOUT_REASONS: Final = MappingProxyType(
@@ -92,10 +93,10 @@ def banned(event: Any) -> Failure:
     return Failure(f"WhatsApp banned this account for a time: {reason}", DeviceState.BANNED, time.time() + event.Expire)
 
 
-def outdated(_: Any) -> Failure:
-    """ClientOutdated: failure 405."""
+def outdated(_: Any = None) -> Failure:
+    """ClientOutdated: failure 405. Also what a login that is held would end with."""
     return Failure(
-        "WhatsApp refuses this version of the library (405)",
+        f"WhatsApp refuses this version of the library ({installed_library()}, failure 405)",
         DeviceState.CLIENT_OUTDATED,
         time.time() + OUTDATED_RETRY,
         error_class=ErrorClass.DEVICE,
