@@ -12,7 +12,7 @@ import click
 from rich.console import Group, RenderableType
 
 from shardd.cli.guide.library import CHAPTERS, GuidePage, page_names, read_page
-from shardd.cli.guide.page_view import MOST_COLUMNS, view
+from shardd.cli.guide.page_view import MOST_COLUMNS, THEME, view
 from shardd.cli.output import Console, Text, make_console, make_grid
 
 _WHOLE: Final = 200
@@ -64,7 +64,7 @@ def _list() -> RenderableType:
 
 def _lines(console: Console, page: RenderableType) -> Iterator[str]:
     """As printed, without the spaces that rich adds at the ends of lines."""
-    with console.capture() as captured:
+    with console.use_theme(THEME), console.capture() as captured:
         console.print(page, crop=False)
     for line in io.StringIO(captured.get()):
         yield line.rstrip() + "\n"

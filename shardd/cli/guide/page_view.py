@@ -15,6 +15,7 @@ from rich.cells import cell_len
 from rich.console import ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markdown import CodeBlock, Heading, Markdown, MarkdownElement, TableElement
 from rich.padding import Padding
+from rich.theme import Theme
 
 from shardd.cli.guide.library import GuidePage
 from shardd.cli.output import Lines, Text, make_grid
@@ -23,6 +24,8 @@ MOST_COLUMNS: Final = 100
 """Width of a page, at most: longer lines are hard to read."""
 INDENT: Final = 4
 """Spaces before commands, and before the text of a row that does not fit into a table."""
+THEME: Final = Theme({"markdown.code": "bold cyan", "markdown.h1": "", "markdown.h2": "", "markdown.h3": ""})
+"""Legible on dark and light terminals: rich's own has a black background for code."""
 _ROOM: Final = 40
 """Columns that the last column of a table needs."""
 _GAP: Final = 2
