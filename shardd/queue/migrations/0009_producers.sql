@@ -262,6 +262,20 @@ BEGIN
          ORDER BY o.id DESC;
 END $$;
 
+-- The job that has a dedupe key: the INSERT that repeats a key returns no row, and its author still needs the id. A bound session has keys
+-- of its own, and is shown a job that it may still see. No row: the key is free, or retention deleted its job.
+CREATE FUNCTION shardd.outcome_by_dedupe_key(dedupe_key text) RETURNS SETOF shardd.all_outcomes ROWS 1 LANGUAGE plpgsql STABLE
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    bound jsonb := shardd.bindings();
+    name  text := coalesce(shardd.bound_as(), '');
+BEGIN
+    RETURN QUERY
+        SELECT o.* FROM shardd.all_outcomes o
+         WHERE o.id = (SELECT k.job_id FROM shardd.dedupe_keys k WHERE k.key = outcome_by_dedupe_key.dedupe_key AND k.producer = name)
+           AND coalesce(bound ?| array['device:' || o.device_id, 'group:' || o.device_group, 'campaign:' || o.campaign], true);
+END $$;
+
 -- Whether this session reads the whole inbox, and events of it: it is not bound, and a member of shardd_inbox.
 CREATE FUNCTION shardd.reads_inbox() RETURNS boolean LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp AS $$
@@ -369,3 +383,18 @@ BEGIN
 END $$;
 
 CREATE TRIGGER admit_campaign BEFORE INSERT ON shardd.campaigns FOR EACH ROW EXECUTE FUNCTION shardd.admit_campaign();
+
+-- What psql shows (\d+, \df+) to who wonders why RETURNING * is refused: no hint can be added to PostgreSQL's own error.
+COMMENT ON TABLE shardd.jobs IS
+    'Insert jobs here. Producers may read only the column id: RETURNING id works, RETURNING * is "permission denied for table jobs". '
+    'State, error and receipts of every job: shardd.outcomes. A repeated dedupe_key inserts nothing and returns no row: '
+    'shardd.outcome_by_dedupe_key(key) finds the first job. All columns: shardd guide insert';
+COMMENT ON COLUMN shardd.jobs.dedupe_key IS
+    'A second INSERT with the same key does nothing, without an error. The first job: SELECT id FROM shardd.outcome_by_dedupe_key(key)';
+COMMENT ON VIEW shardd.outcomes IS
+    'Every job that this role may see, waiting or ended; bodies, media and dedupe keys are not shown. By id: shardd.outcome(id); by '
+    'reference: shardd.outcomes_by_reference(text); by dedupe key: shardd.outcome_by_dedupe_key(text)';
+COMMENT ON FUNCTION shardd.outcome(bigint) IS 'The job with this id, as in shardd.outcomes';
+COMMENT ON FUNCTION shardd.outcomes_by_reference(text) IS 'The jobs with this reference, as in shardd.outcomes, the newest first';
+COMMENT ON FUNCTION shardd.outcome_by_dedupe_key(text) IS
+    'The job that was inserted first with this dedupe key, as in shardd.outcomes; no row once retention deleted it';

@@ -15,8 +15,9 @@ from tests.fixtures.producers import Connection, Tenants, insert
 from tests.support.queue_rows import connect
 
 FILL = """
-INSERT INTO shardd.jobs (device_id, recipient, body, reference, order_group, campaign)
-SELECT 'b' || 1 + n % 2, '+49170' || 1000000 + n, 'x', 'secret-' || n, 'g' || n % 50, CASE WHEN n % 2 = 0 THEN 'cb' END
+INSERT INTO shardd.jobs (device_id, recipient, body, reference, order_group, campaign, dedupe_key)
+SELECT 'b' || 1 + n % 2, '+49170' || 1000000 + n, 'x', 'secret-' || n, 'g' || n % 50, CASE WHEN n % 2 = 0 THEN 'cb' END,
+       'key-' || n
   FROM generate_series(1, 2000) n;
 SELECT shardd.end_jobs(array(SELECT id FROM shardd.jobs WHERE id % 4 <> 1), 'failed', 'no such person', 'recipient');
 INSERT INTO shardd.jobs (device_id, recipient, body, reference) SELECT 'a1', '+49151' || 1000000 + n, 'x', 'mine-' || n
@@ -55,6 +56,7 @@ ASKED = [
     ("visible_opt_outs", "address BETWEEN '{}' AND '491701999999'", "491701000001", "491701900001"),
     ("visible_opt_outs", "recipient = '{}'", "+491701000001", "+491601000001"),
     ("outcomes_by_reference('{}')", "true", "secret-1", "absent-1"),
+    ("outcome_by_dedupe_key('{}')", "true", "key-1", "absent-1"),
 ]
 
 SHAPES = [

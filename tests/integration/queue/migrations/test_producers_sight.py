@@ -9,7 +9,7 @@ import pytest
 from psycopg import errors, sql
 
 from tests.fixtures.producers import Connection, Tenants, insert, seen
-from tests.support.queue_rows import connect
+from tests.support.queue_rows import add_devices, connect
 
 SECRET = "+4917099999999"
 """A recipient that alpha must never see."""
@@ -102,6 +102,38 @@ def test_a_job_is_found_by_its_id_or_reference_by_who_may_see_it(
         with connect(tenants.dsn) as owner:
             owner.execute("DELETE FROM shardd.producer_devices WHERE role = 'alpha'")
         assert a.execute(by_reference, ["order-17"]).fetchall() == [], "it is not bound to the device any more"
+
+
+def test_the_first_job_of_a_dedupe_key_is_found_by_who_owns_the_key(
+    tenants: Tenants, alpha: str, beta: str, free: str
+) -> None:
+    by_key = "SELECT id, state FROM shardd.outcome_by_dedupe_key('order-17')"
+    with tenants.session(alpha) as a, tenants.session(beta) as b, tenants.session(free) as f:
+        mine, theirs, others = (
+            insert(who, device_id=device, dedupe_key="order-17") for who, device in ((a, "a1"), (b, "b1"), (f, "a2"))
+        )
+        assert insert(a, device_id="a1", dedupe_key="order-17") is None, "a repeated key inserts nothing"
+        for session, job in ((a, mine), (b, theirs), (f, others)):
+            assert session.execute(by_key).fetchall() == [(job, "queued")]
+        assert a.execute("SELECT * FROM shardd.outcome_by_dedupe_key('order-18')").fetchall() == []
+        with connect(tenants.dsn) as owner:
+            owner.execute("SELECT shardd.end_jobs(array[%s::bigint], 'failed', NULL, NULL)", [mine])
+        assert a.execute(by_key).fetchall() == [(mine, "failed")]
+        with connect(tenants.dsn) as owner:
+            owner.execute("DELETE FROM shardd.producer_devices WHERE role = 'alpha'")
+        assert a.execute(by_key).fetchall() == [], "it is not bound to the device any more"
+
+
+def test_a_producer_reads_back_the_id_and_is_told_where_the_rest_is(producer_dsn: str, dsn: str) -> None:
+    add_devices(dsn, "d1")
+    statement = "INSERT INTO shardd.jobs (device_id, recipient, body) VALUES ('d1', '+4915112345678', 'x') RETURNING {}"
+    with connect(producer_dsn) as producer:
+        assert producer.execute(statement.format("id")).fetchone() == (1,)  # type: ignore[arg-type]  # of the line above
+        with pytest.raises(errors.InsufficientPrivilege, match="permission denied for table jobs"):
+            producer.execute(statement.format("*"))  # type: ignore[arg-type]  # likewise
+        ((told,),) = producer.execute("SELECT obj_description('shardd.jobs'::regclass)").fetchall()
+    assert "RETURNING id works, RETURNING * is" in told
+    assert "shardd.outcome_by_dedupe_key(key)" in told
 
 
 READABLE = {

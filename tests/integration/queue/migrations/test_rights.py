@@ -35,6 +35,7 @@ ALLOWED = {
     ("relation visible_opt_outs", "producers"): "SELECT",
     ("function outcome(bigint)", "producers"): "EXECUTE",
     ("function outcomes_by_reference(text)", "producers"): "EXECUTE",
+    ("function outcome_by_dedupe_key(text)", "producers"): "EXECUTE",
     ("function read_events(text,integer,text[])", "producers"): "EXECUTE",
     ("function events_end()", "producers"): "EXECUTE",
     ("function event_id(bigint,bigint)", "producers"): "EXECUTE",
