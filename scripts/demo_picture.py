@@ -98,7 +98,8 @@ class Picture:
         console = Console(record=True, file=io.StringIO(), width=WIDE, force_terminal=True, color_system="truecolor")
         console.print(_draw(moment, self._lately[0], WIDE))
         drawn = console.export_svg(title="./scripts/demo")
-        file.write_text(re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL), encoding="utf-8")
+        # Fonts, and a comment with an address.
+        file.write_text(re.sub(r"(@font-face \{.*?\}|<!--.*?-->)\s*", "", drawn, flags=re.DOTALL), encoding="utf-8")
 
 
 def _draw(moment: Moment, before: Moment, width: int) -> Group:

@@ -7,58 +7,45 @@ running. The state of the last run can be inspected with `shardd start --config=
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import psycopg
+from clone_daemon import SHARDD, Stopped, running_daemon, status_of, stop_on_signals
 from demo_picture import Moment, Picture
 from rich.console import Console
 
-from shardd.cli.control import ask_now
 from shardd.config import Config, load_config
-from shardd.embedded import embedded_dsn, launch
-from shardd.errors import NotRunningError, SharddError
+from shardd.embedded import embedded_dsn
+from shardd.errors import SharddError
 from shardd.supervisor.cluster.state_folder import StateLock
 
 HERE = Path(__file__).resolve().parent
-SHARDD = Path(sys.executable).with_name("shardd")
 OWN_STATE = HERE.parent / ".shardd" / "demo"
 """The state folder of config/demo.yaml, which may be deleted."""
 MARK = "made-by-demo"
 """A file that marks another state folder as one that may be deleted."""
-START_LIMIT = 180.0
-"""Seconds until all workers must be running, on a slow machine."""
 STUCK_AFTER = 60.0
 """Seconds without progress after which the demonstration gives up."""
-STOP_LIMIT = 90.0
-"""Seconds for the daemon to stop."""
 LOOK_EVERY = 0.2
-
-
-class Stopped(BaseException):
-    """A signal requests the end."""
 
 
 def main() -> int:
     """Run; returns the exit status."""
     options = _options()
     console = Console()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
+    stop_on_signals()
     try:
         config = load_config(options.config)
         _start_from_scratch(config)
-        with _daemon(options.config, config, console):
+        console.print("starting shardd and its embedded PostgreSQL …", style="dim")
+        with running_daemon(options.config, config):
             return _demonstrate(config, options, console)
     except Stopped:
         console.print("stopped")
@@ -83,10 +70,6 @@ def _options() -> argparse.Namespace:
     if options.devices < 1 or options.jobs < 1:
         parser.error("--devices and --jobs: 1 or more")
     return options
-
-
-def _stop(number: int, _: object) -> NoReturn:
-    raise Stopped(number)
 
 
 def _start_from_scratch(config: Config) -> None:
@@ -115,57 +98,6 @@ def _start_from_scratch(config: Config) -> None:
         raise SharddError(
             f"{folder} of an earlier run cannot be deleted: {error.strerror}: {error.filename}"
         ) from error
-
-
-@contextlib.contextmanager
-def _daemon(config_file: Path, config: Config, console: Console) -> Iterator[None]:
-    """A running shardd, which is stopped at the end."""
-    log = config.state_dir / "shardd.log"
-    # Bound to this process: if it is killed, the daemon stops too.
-    tie = [sys.executable, "-I", "-S", launch.__file__, str(os.geteuid()), str(os.getegid()), str(os.getpid())]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*tie, str(SHARDD), "start", f"--config={config_file}"],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip
-    try:
-        console.print("starting shardd and its embedded PostgreSQL …", style="dim")
-        _await_running(process, config, log)
-        yield
-    finally:
-        _end(process)
-
-
-def _await_running(process: subprocess.Popen[bytes], config: Config, log: Path) -> None:
-    deadline = time.monotonic() + START_LIMIT
-    while time.monotonic() < deadline:
-        with contextlib.suppress(NotRunningError):
-            if _status(config)["state"] == "running":
-                return
-        if process.poll() is not None:
-            break
-        time.sleep(0.1)
-    lines = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-    ended = f"ended with status {process.returncode}" if process.returncode is not None else "does not become ready"
-    raise SharddError(f"shardd {ended}. The end of {log}:\n{lines}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask the daemon to drain and stop, and wait; a second ^C makes it stop without draining."""
-    stop_now: Callable[..., None] = lambda *_: process.terminate()  # noqa: E731  # a handler in one expression
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop_now)
-    process.terminate()
-    try:
-        process.wait(STOP_LIMIT)
-    except subprocess.TimeoutExpired:
-        process.kill()  # its workers and its PostgreSQL end with it
-        process.wait()
-
-
-def _status(config: Config) -> dict[str, Any]:
-    status: dict[str, Any] = ask_now(config.control_socket, "GET", "/status")
-    return status
 
 
 def _demonstrate(config: Config, options: argparse.Namespace, console: Console) -> int:
@@ -208,7 +140,7 @@ def _watch(
     while True:
         inserting = producer.poll() is None
         rows = connection.execute("SELECT state, count(*) FROM shardd.outcomes GROUP BY state").fetchall()
-        moment = Moment(options.jobs, time.monotonic() - began, states=dict(rows), node=_status(config))
+        moment = Moment(options.jobs, time.monotonic() - began, states=dict(rows), node=status_of(config))
         done = not inserting and moment.live == 0
         picture.show(moment, last=done)
         if to_save is not None and (done or moment.states.get("sent", 0) > options.jobs / 2):
@@ -235,7 +167,7 @@ def _sum_up(config: Config, last: Moment, connection: psycopg.Connection[Any], c
     row = connection.execute(SUMMARY).fetchone()
     assert row is not None
     seconds, median, slow = (float(value or 0) for value in row)
-    node = _status(config)
+    node = status_of(config)
     sent = last.states.get("sent", 0)
     delivered = _delivered(config)
     twice = sum(1 for times in delivered.values() if times > 1)

@@ -43,6 +43,27 @@ install_packages() {
         die "apt-get could not install: ${missing[*]}"
 }
 
+_is_there() {
+    case $1 in
+        # Debian installs servers outside an ordinary user's PATH.
+        bin:*) PATH=$PATH:/usr/sbin:/usr/local/sbin command -v "${1#bin:}" > /dev/null ;;
+        lib:*) "$VENV/bin/python" -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "${1#lib:}" 2> /dev/null ;;
+    esac
+}
+
+# need_packages "WHAT PACKAGE"…: what must be on the system (bin:PROGRAM, lib:FILE), and the Debian package that has it. Installs what is
+# missing, where that is possible. After prepare_venv.
+need_packages() {
+    local entry what package missing=()
+    for entry in "$@"; do
+        read -r what package <<< "$entry"
+        _is_there "$what" || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    can_install || die "more system packages are needed." "As root: apt-get install ${missing[*]}"
+    install_packages "${missing[@]}"
+}
+
 _version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2> /dev/null; }
 _is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; }
 _makes_venvs() { "$1" -c 'import ensurepip, venv' 2> /dev/null; }

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.marked import Mark
 
 PROGRAM = Path(__file__).parents[2] / "scripts" / "demo_run.py"
 PATIENCE = 100.0
@@ -24,7 +24,7 @@ class Demo:
 
     def __init__(self, folder: Path, state_dir: Path) -> None:
         self.state_dir = state_dir
-        self._mark = f"DEMO_UNDER_TEST={uuid.uuid4()}"
+        self._mark = Mark()
         self._config = folder / "demo.yaml"
         self._config.write_text(
             f"node: demo\nstate_dir: {state_dir}\nshards: 2\n"
@@ -34,23 +34,14 @@ class Demo:
         )
 
     def start(self, *options: str) -> subprocess.Popen[str]:
-        name, _, value = self._mark.partition("=")
         return subprocess.Popen(
             [sys.executable, "-u", str(PROGRAM), f"--config={self._config}", *options],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, name: value},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self._mark.environ,
         )  # fmt: skip
 
     def processes(self) -> list[str]:
         """Command lines of everything that lives of this demonstration, its PostgreSQL too."""
-        found = []
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (entry / "cmdline").read_bytes()
-                if str(self.state_dir).encode() in command or self._mark.encode() in (entry / "environ").read_bytes():
-                    found.append(command.replace(b"\0", b" ").decode())
-            except OSError:  # ended meanwhile, or of somebody else
-                continue
-        return found
+        return self._mark.processes(self.state_dir)
 
 
 def read_until(demo: subprocess.Popen[str], word: str) -> None:

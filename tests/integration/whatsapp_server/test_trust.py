@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -25,10 +28,16 @@ print("planted", planted, "built in", built_in)
 """
 
 
-def run_child(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def run_child(code: str, folder: Path = IMPORT_ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(CLIENT_SITE), **variables}
     return subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -44,6 +53,27 @@ def test_a_root_that_cannot_be_planted_fails_the_import() -> None:
     child = run_child("import neonize", SHARDD_TEST_NOISE_ROOT="5a5a")
     assert child.returncode != 0
     assert "a Noise root key has 32 bytes, got 2" in child.stderr
+
+
+def test_an_installed_shardd_cannot_be_made_to_trust_a_test_server(tmp_path: Path) -> None:
+    """A copy of the package elsewhere, with the environment that makes the clone's own processes trust the server."""
+    shutil.copytree(IMPORT_ROOT / "shardd", tmp_path / "shardd")
+    search_path = os.pathsep.join([str(CLIENT_SITE), str(tmp_path)])
+    worker = "import shardd.transports.whatsapp.clients.library"
+    child = run_child(worker, tmp_path, SHARDD_TEST_NOISE_ROOT=ROOT, PYTHONPATH=search_path)
+    assert child.returncode != 0
+    assert f"{tmp_path}/shardd is an installed shardd, which does not trust a test server" in child.stderr
+    # The same, in the clone: what is refused is the installation.
+    assert run_child(worker, SHARDD_TEST_NOISE_ROOT=ROOT).returncode == 0
+
+
+def test_no_part_of_the_wheel_knows_of_another_root() -> None:
+    project = tomllib.loads((IMPORT_ROOT / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert (wheel["packages"], "force-include" in wheel) == (["shardd"], False)
+    naming = re.compile(r"NOISE_ROOT|noise_root|sitecustomize|whatsapp_server", re.IGNORECASE)
+    found = [file for file in (IMPORT_ROOT / "shardd").rglob("*.py") if naming.search(file.read_text())]
+    assert found == []
 
 
 def test_a_process_that_never_imports_neonize_pays_nothing() -> None:

@@ -3,6 +3,9 @@
 A test puts this folder first on PYTHONPATH and sets SHARDD_TEST_NOISE_ROOT to the root key as hex. The key is replaced
 right after the process loads neonize's library. Without the variable nothing happens. If the key cannot be replaced, the
 import of neonize fails, so no test continues with WhatsApp's own key.
+
+It fails, too, where a shardd is installed that is not the one of this clone: an installed shardd trusts WhatsApp and nobody else,
+whatever its environment names. (No part of this folder is in shardd's wheel.)
 """
 
 from __future__ import annotations
@@ -12,8 +15,10 @@ import importlib.machinery
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 
+CLONE = Path(__file__).resolve().parents[4]
 VARIABLE = "SHARDD_TEST_NOISE_ROOT"
 LOADING_MODULE = "neonize._binder"  # the module that loads the shared library
 
@@ -48,6 +53,13 @@ class _PlantingFinder(importlib.abc.MetaPathFinder):
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname != LOADING_MODULE:
             return None
+        installed = importlib.machinery.PathFinder.find_spec("shardd")
+        if installed is not None and installed.origin is not None:
+            package = Path(installed.origin).resolve().parent
+            if package != CLONE / "shardd":
+                raise ImportError(
+                    f"{package} is an installed shardd, which does not trust a test server: unset {VARIABLE}"
+                )
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
             spec.loader = _PlantingLoader(spec.loader, self._public_key)
