@@ -19,7 +19,8 @@ import click
 
 from shardd.cli.control import glance
 from shardd.cli.database import command_pool, reach_dsn
-from shardd.cli.options import config_option, database_config_option, run_async
+from shardd.cli.help import examples
+from shardd.cli.options import OneOf, config_option, database_config_option, run_async
 from shardd.cli.output import say
 from shardd.cli.psql import psql_surroundings
 from shardd.cli.words import count
@@ -43,7 +44,7 @@ _ASK: Final = (
 )
 
 
-@click.command("backup")
+@click.command("backup", epilog=examples("shardd db backup shardd.dump"))
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @database_config_option
 @run_async
@@ -78,12 +79,12 @@ def _new_file(file: Path) -> Iterator[IO[bytes]]:
         partial.unlink(missing_ok=True)
 
 
-@click.command("restore")
+@click.command("restore", epilog=examples("shardd db restore shardd.dump --sent-since-backup=no"))
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @click.option(
     "--sent-since-backup",
     "sent",
-    type=click.Choice(("maybe", "no")),
+    type=OneOf(("maybe", "no")),
     help="Whether anything was sent or received after the backup was made; must be given.",
 )
 @config_option

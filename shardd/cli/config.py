@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from shardd.cli.environment import adopt_environment
+from shardd.cli.help import examples
 from shardd.cli.options import default_config
 from shardd.cli.output import say, say_error
 from shardd.cli.words import count
@@ -16,12 +17,12 @@ from shardd.pgbouncer import PgBouncerError, find_program
 from shardd.transports.whatsapp.media.recording import NOT_INSTALLED, is_installed
 
 
-@click.group("config")
+@click.group("config", epilog=examples("shardd config check"))
 def config_group() -> None:
     """Check a config file, or print a sample."""
 
 
-@config_group.command("check")
+@config_group.command("check", epilog=examples("shardd config check", "shardd config check shards.yaml"))
 @click.argument("file", type=click.Path(path_type=Path), default=default_config, metavar="[FILE]")
 def check(file: Path) -> None:
     """Report all errors in a config file.
@@ -65,7 +66,7 @@ def _say_pooler(config: Config) -> None:
         say(f"{when}, shardd runs PgBouncer {program.version} ({program.path})")
 
 
-@config_group.command("sample")
+@config_group.command("sample", epilog=examples("shardd config sample > shards.yaml"))
 def sample() -> None:
     """Print a config file with all options.
 

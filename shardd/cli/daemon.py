@@ -11,6 +11,7 @@ from typing import Final
 
 import click
 
+from shardd.cli.help import examples
 from shardd.cli.node import ask_daemon
 from shardd.cli.options import ReadBy, config_option, daemon_config_option, run_async
 from shardd.cli.output import say
@@ -22,7 +23,7 @@ GRACE: Final = 30.0
 """Seconds beyond the drain timeout for starting, settling and closing."""
 
 
-@click.command()
+@click.command(epilog=examples("shardd start --config=shards.yaml"))
 @config_option
 def start(config: Config) -> None:
     """Run shardd in the foreground.
@@ -61,7 +62,7 @@ def start(config: Config) -> None:
     uvloop.run(run())
 
 
-@click.command()
+@click.command(epilog=examples("shardd stop"))
 @daemon_config_option
 def stop(config: Config) -> None:
     """Drain all shards and stop shardd.
@@ -92,7 +93,7 @@ async def _stop(config: Config) -> None:
         os.close(fd)
 
 
-@click.command()
+@click.command(epilog=examples("shardd drain 2"))
 @click.argument("shard", type=ReadBy(Whole()))
 @daemon_config_option
 @run_async
@@ -106,7 +107,7 @@ async def drain(shard: int, config: Config) -> None:
     say(f"shard {shard} is drained; bring it back with: shardd restart {shard}")
 
 
-@click.command()
+@click.command(epilog=examples("shardd restart", "shardd restart 2 3"))
 @click.argument("shards", type=ReadBy(Whole()), nargs=-1, metavar="[SHARD]...")
 @daemon_config_option
 @run_async

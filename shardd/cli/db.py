@@ -9,7 +9,8 @@ import click
 
 from shardd.cli.backup import backup, restore
 from shardd.cli.database import find_embedded_dsn, reach_dsn
-from shardd.cli.options import config_option, database_config_option, json_option, run_async
+from shardd.cli.help import examples
+from shardd.cli.options import OneOf, config_option, database_config_option, json_option, run_async
 from shardd.cli.output import make_console, make_table, print_exactly, print_json, say
 from shardd.cli.psql import run_psql
 from shardd.config import Config
@@ -23,11 +24,11 @@ NOT_CURRENT: Final = 1
 
 
 _role_option: Final = click.option(
-    "--role", type=click.Choice(ROLES), default="shardd", show_default=True, help="Role of the embedded database."
+    "--role", type=OneOf(ROLES), default="shardd", show_default=True, help="Role of the embedded database."
 )
 
 
-@click.group("db")
+@click.group("db", epilog=examples("shardd db status", "shardd db psql"))
 def db_group() -> None:
     """Migrate, back up or restore the database, show its state or DSN, or open psql."""
 
@@ -36,7 +37,7 @@ db_group.add_command(backup)
 db_group.add_command(restore)
 
 
-@db_group.command("migrate")
+@db_group.command("migrate", epilog=examples("shardd db migrate"))
 @config_option
 @run_async
 async def migrate_command(config: Config) -> None:
@@ -50,7 +51,7 @@ async def migrate_command(config: Config) -> None:
     _print_notes(state)
 
 
-@db_group.command("status")
+@db_group.command("status", epilog=examples("shardd db status"))
 @database_config_option
 @json_option()
 @run_async
@@ -76,7 +77,7 @@ async def status_command(config: Config, as_json: bool) -> None:
         raise click.exceptions.Exit(NOT_CURRENT)
 
 
-@db_group.command("dsn")
+@db_group.command("dsn", epilog=examples("export DATABASE_URL=$(shardd db dsn --role=producer)"))
 @database_config_option
 @_role_option
 @run_async
@@ -86,7 +87,9 @@ async def dsn_command(config: Config, role: str) -> None:
     print_exactly(await find_embedded_dsn(config, role) if config.database is None else config.database.dsn)
 
 
-@db_group.command("psql")
+@db_group.command(
+    "psql", epilog=examples("shardd db psql --role=producer", "shardd db psql -- -c 'TABLE shardd.campaigns'")
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- ARGUMENTS...]")
 @_role_option
 @database_config_option
@@ -112,12 +115,13 @@ def _check_role(config: Config, role: str) -> None:
 
 
 def _show(state: DatabaseState) -> None:
-    say(f"PostgreSQL {state.version}, database {state.database} ({state.size}), as {state.role}")
+    console = make_console()
+    console.print(f"PostgreSQL {state.version}, database {state.database} ({state.size}), as {state.role}")
     table = make_table("migration", "state", "applied", whole=("state", "applied"))
     for one in state.migrations:
         at = f"{one.applied_at:%Y-%m-%d %H:%M:%S %Z}" if one.applied_at else ""
         table.add_row(f"{one.version:04} {one.name}", one.state, at)
-    make_console().print(table)
+    console.print(table)
 
 
 def _print_notes(state: DatabaseState) -> None:

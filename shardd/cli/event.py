@@ -10,6 +10,7 @@ import click
 import psycopg
 
 from shardd.cli.database import with_database
+from shardd.cli.help import examples
 from shardd.cli.listing import WIDE, Column, Listing
 from shardd.cli.options import ReadBy, database_config_option, json_option, limit_option
 from shardd.cli.output import print_json, say
@@ -56,12 +57,14 @@ EVENTS: Final = Listing[EventRow](
 )
 
 
-@click.group("event")
+@click.group("event", epilog=examples("shardd event list --follow"))
 def event_group() -> None:
     """List and follow events."""
 
 
-@event_group.command("list")
+@event_group.command(
+    "list", epilog=examples("shardd event list --kind='job.*' --limit=10", "shardd event list --follow --json")
+)
 @click.option(
     "--kind",
     "kinds",

@@ -11,6 +11,7 @@ from typing import Final
 import click
 
 from shardd.cli.database import with_database
+from shardd.cli.help import examples
 from shardd.cli.listing import Column, Listing
 from shardd.cli.names import id_argument, ids_argument, refuse, unknown, without
 from shardd.cli.options import database_config_option, json_list_option, json_option
@@ -62,7 +63,7 @@ MEMBERS: Final = Listing[Member](
 _group = id_argument("group", "group", "GROUP")
 
 
-@click.group("group")
+@click.group("group", epilog=examples("shardd group show sales"))
 def group_group() -> None:
     """Add, list, change and delete device groups.
 
@@ -70,7 +71,7 @@ def group_group() -> None:
     """
 
 
-@group_group.command("add")
+@group_group.command("add", epilog=examples("shardd group add sales berlin-1 berlin-2"))
 @_group
 @ids_argument("device", "devices", "DEVICE...", required=False)
 @click.option("--label", help="A name for people.")
@@ -90,7 +91,7 @@ def add(group: str, devices: list[str], label: str | None, config: Config) -> No
     refuse("device", {"unknown; add devices with: shardd device add": without(devices, added.known)})
 
 
-@group_group.command("remove")
+@group_group.command("remove", epilog=examples("shardd group remove sales berlin-2"))
 @_group
 @ids_argument("device", "devices", "DEVICE...")
 @database_config_option
@@ -111,7 +112,7 @@ def remove(group: str, devices: list[str], config: Config) -> None:
         say(f"not in it: {', '.join(others)}")
 
 
-@group_group.command("list")
+@group_group.command("list", epilog=examples("shardd group list"))
 @json_list_option
 @database_config_option
 def list_(*, as_json: bool, config: Config) -> None:
@@ -119,7 +120,7 @@ def list_(*, as_json: bool, config: Config) -> None:
     GROUPS.show(with_database(config, lambda database: GroupAdmin(database).all()), as_json=as_json)
 
 
-@group_group.command("show")
+@group_group.command("show", epilog=examples("shardd group show sales"))
 @_group
 @json_option()
 @database_config_option
@@ -156,7 +157,7 @@ def _facts(group: GroupRow) -> Facts:
     ]
 
 
-@group_group.command("delete")
+@group_group.command("delete", epilog=examples("shardd group delete sales"))
 @_group
 @database_config_option
 def delete(group: str, config: Config) -> None:

@@ -7,8 +7,10 @@ from typing import Final
 
 import click
 
+from shardd.cli.completion import complete_devices
 from shardd.cli.database import with_database
 from shardd.cli.device.unknown import unknown_device
+from shardd.cli.help import examples
 from shardd.cli.listing import WIDE, Column, Listing
 from shardd.cli.names import job_ids
 from shardd.cli.opt_out.recipients import Spelling
@@ -43,13 +45,15 @@ MESSAGES: Final = Listing[InboxMessage](
 )
 
 
-@click.group("inbox")
+@click.group("inbox", epilog=examples("shardd inbox list"))
 def inbox_group() -> None:
     """List and show what people wrote to devices."""
 
 
-@inbox_group.command("list")
-@click.option("--device", "device_id", metavar="ID", help="Only messages to this device.")
+@inbox_group.command("list", epilog=examples("shardd inbox list --device=berlin-1", "shardd inbox list --job=4711"))
+@click.option(
+    "--device", "device_id", metavar="ID", shell_complete=complete_devices, help="Only messages to this device."
+)
 @click.option(
     "--from", "sender", metavar="NUMBER", help="Only messages of this sender: a number in any spelling, or ID@lid."
 )
@@ -73,7 +77,7 @@ def list_(
     MESSAGES.show(with_database(config, find), as_json=as_json, limit=limit)
 
 
-@inbox_group.command("show")
+@inbox_group.command("show", epilog=examples("shardd inbox show 4711"))
 @click.argument("message_id", metavar="ID")
 @json_option()
 @database_config_option

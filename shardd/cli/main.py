@@ -16,6 +16,7 @@ import click
 
 from shardd import __version__
 from shardd.cli.early import report_failure, watch
+from shardd.cli.help import examples
 from shardd.cli.lazy import LazyGroup
 from shardd.cli.output import say, say_error
 from shardd.errors import ConfigError, SharddError, UsageError
@@ -47,7 +48,12 @@ COMMANDS: Final = {
 }
 
 
-@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples("shardd status", "shardd send berlin-1 +4915112345678 'It is ready.'"),
+)
 @click.version_option(__version__, prog_name="shardd")
 def cli() -> None:
     """Keep thousands of WhatsApp devices sending, with a truthful state for every message."""

@@ -11,6 +11,7 @@ from typing import Final
 
 import click
 
+from shardd.cli.completion import complete_devices
 from shardd.cli.options import Decorator
 from shardd.cli.output import ask, say, say_error
 from shardd.cli.words import count
@@ -25,6 +26,10 @@ LONGEST_NAME: Final = 100
 """Characters of a name that are shown."""
 LONGEST_LINE: Final = 4096
 """Bytes of a line of stdin; no name is longer."""
+
+
+COMPLETE: Final = {"device": complete_devices}
+"""By what the ids are of."""
 
 
 def read_names(arguments: Iterable[str]) -> list[str]:
@@ -78,14 +83,21 @@ def ids_argument(one: str, name: str = "ids", metavar: str = "ID...", *, require
         nargs=-1,
         required=required,
         metavar=metavar,
-        callback=lambda _context, _option, given: short_names(given, one) if given or required else [],
+        shell_complete=COMPLETE.get(one),
+        # Not while a shell completes the line, whose stdin is the terminal.
+        callback=lambda context, _option, given: (
+            short_names(given, one) if (given or required) and not context.resilient_parsing else []
+        ),
     )
 
 
 def id_argument(one: str, name: str, metavar: str = "ID") -> Decorator:
     """The id of one thing called `one`."""
     return click.argument(
-        name, metavar=metavar, callback=lambda _context, _option, given: checked_names([given.strip()], one)[0]
+        name,
+        metavar=metavar,
+        shell_complete=COMPLETE.get(one),
+        callback=lambda _context, _option, given: checked_names([given.strip()], one)[0],
     )
 
 

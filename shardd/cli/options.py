@@ -19,7 +19,7 @@ from shardd.cli.environment import Environment, adopt_environment
 from shardd.cli.output import say_error
 from shardd.config import Config, load_config
 from shardd.config.load import TO_ASK_THE_DAEMON, TO_REACH_THE_DATABASE, load_readable
-from shardd.config.values import Number, Reader, RefusedError, Whole
+from shardd.config.values import Number, Reader, RefusedError, Whole, closest
 from shardd.errors import ConfigError, UsageError
 
 DEFAULT_CONFIG: Final = "/etc/shardd/shards.yaml"
@@ -40,6 +40,16 @@ class ReadBy(click.ParamType[Any]):
         """As in click."""
         assert param is not None  # only prompts have none
         return read_value(param.opts[0], self._reader, value) if isinstance(value, str) else value
+
+
+class OneOf(click.Choice[str]):
+    """One of some words; a slip of the pen is answered with what was probably meant."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """As in click."""
+        message = super().get_invalid_choice_message(value, ctx).rstrip(".")
+        near = closest(str(value).lower(), self.choices)
+        return f"{message}; did you mean {near}?" if near else message
 
 
 def read_value(option: str, reader: Reader, text: str) -> Any:
@@ -77,7 +87,7 @@ def default_config() -> str:
 def _config_option(load: Callable[[Path, Environment], Config]) -> Decorator:
     def read(context: click.Context, _option: click.Parameter, file: Path) -> Config | None:
         if context.resilient_parsing:  # the shell asks for a completion
-            return None
+            return _to_complete(file)
         environment = adopt_environment(file)
         try:
             return load(file, environment)
@@ -94,6 +104,15 @@ def _config_option(load: Callable[[Path, Environment], Config]) -> Decorator:
         callback=read,
         help="Config file.",
     )
+
+
+def _to_complete(file: Path) -> Config | None:
+    """For the completion of a command line, which must not print anything."""
+    adopt_environment(file)
+    try:
+        return load_readable(file, TO_REACH_THE_DATABASE).config
+    except ConfigError:
+        return None
 
 
 def _tolerant(needed: Collection[tuple[str, ...]]) -> Callable[[Path, Environment], Config]:

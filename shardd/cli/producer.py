@@ -7,8 +7,9 @@ from typing import Final
 import click
 
 from shardd.cli.database import with_database
+from shardd.cli.help import examples
 from shardd.cli.listing import Column, Listing
-from shardd.cli.names import Refusals, short_names, some
+from shardd.cli.names import COMPLETE, Refusals, short_names, some
 from shardd.cli.options import Decorator, all_of, database_config_option, json_list_option, json_option
 from shardd.cli.output import Facts, Text, make_console, make_facts, print_json, say
 from shardd.cli.words import count, moment_text
@@ -49,7 +50,10 @@ def _binding_option(kind: str, what: str) -> Decorator:
         multiple=True,
         metavar="ID",
         help=f"{what}; - for ids on stdin.",
-        callback=lambda _context, _option, given: short_names(given, kind) if given else [],
+        shell_complete=COMPLETE.get(kind),
+        callback=lambda context, _option, given: (
+            short_names(given, kind) if given and not context.resilient_parsing else []
+        ),
     )
 
 
@@ -60,7 +64,7 @@ _bindings = all_of(
 )
 
 
-@click.group("producer")
+@click.group("producer", epilog=examples("shardd producer list"))
 def producer_group() -> None:
     """Bind roles to devices, groups and campaigns.
 
@@ -68,7 +72,7 @@ def producer_group() -> None:
     """
 
 
-@producer_group.command("add")
+@producer_group.command("add", epilog=examples("shardd producer add shop --device=berlin-1"))
 @_role
 @_bindings
 @database_config_option
@@ -103,7 +107,9 @@ def add(*, role: str, config: Config, **ids: list[str]) -> None:
     say(f"{role} {_rights(row)}")
 
 
-@producer_group.command("remove")
+@producer_group.command(
+    "remove", epilog=examples("shardd producer remove shop --device=berlin-1", "shardd producer remove shop")
+)
 @_role
 @_bindings
 @database_config_option
@@ -133,7 +139,7 @@ def remove(*, role: str, config: Config, **ids: list[str]) -> None:
     with_database(config, work)
 
 
-@producer_group.command("list")
+@producer_group.command("list", epilog=examples("shardd producer list"))
 @json_list_option
 @database_config_option
 def list_(*, as_json: bool, config: Config) -> None:
@@ -141,7 +147,7 @@ def list_(*, as_json: bool, config: Config) -> None:
     PRODUCERS.show(with_database(config, lambda database: ProducerAdmin(database).all()), as_json=as_json)
 
 
-@producer_group.command("show")
+@producer_group.command("show", epilog=examples("shardd producer show shop"))
 @_role
 @json_option()
 @database_config_option

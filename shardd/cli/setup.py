@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from shardd.cli.help import examples
 from shardd.cli.output import say, say_error
 from shardd.errors import UsageError
 from shardd.setup.files import CONFIG, files
@@ -37,12 +38,12 @@ _WORDS: Final = {
 }
 
 
-@click.group("setup")
+@click.group("setup", epilog=examples("shardd setup systemd --dry-run"))
 def setup_group() -> None:
     """Install or remove the service."""
 
 
-@setup_group.command("systemd")
+@setup_group.command("systemd", epilog=examples("shardd setup systemd --dry-run", "shardd setup systemd"))
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and change nothing.")
 @click.option(
     "--remove", is_flag=True, help="Remove what this command installed, except user, config and environment file."

@@ -9,6 +9,7 @@ from typing import Any, Final
 import click
 
 from shardd.cli.database import with_database
+from shardd.cli.help import examples
 from shardd.cli.listing import Column, Listing
 from shardd.cli.names import unknown
 from shardd.cli.options import config_option, database_config_option, json_list_option, make_limit_option
@@ -76,7 +77,7 @@ FAILURES: Final = Listing[FailureRow](
 )
 
 
-@click.group("webhook")
+@click.group("webhook", epilog=examples("shardd webhook list"))
 def webhook_group() -> None:
     """List webhooks, and retry failed events.
 
@@ -84,7 +85,7 @@ def webhook_group() -> None:
     """
 
 
-@webhook_group.command("list")
+@webhook_group.command("list", epilog=examples("shardd webhook list"))
 @json_list_option
 @config_option
 def list_(as_json: bool, config: Config) -> None:
@@ -102,7 +103,7 @@ def list_(as_json: bool, config: Config) -> None:
         make_console().print(Text(words, "dim"))
 
 
-@webhook_group.command("failed")
+@webhook_group.command("failed", epilog=examples("shardd webhook failed crm"))
 @click.argument("name")
 @make_limit_option(FAILURES_KEPT)
 @json_list_option
@@ -123,7 +124,7 @@ def failed(name: str, limit: int, as_json: bool, config: Config) -> None:
     FAILURES.show(with_database(config, find), as_json=as_json, counted=False)
 
 
-@webhook_group.command("retry")
+@webhook_group.command("retry", epilog=examples("shardd webhook retry crm"))
 @click.argument("name")
 @database_config_option
 def retry(name: str, config: Config) -> None:

@@ -107,11 +107,13 @@ def cases() -> Iterator[Case]:
 
 
 @pytest.fixture
-def place(dsn: str, config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def place(dsn: str, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_devices(dsn, "one")
     insert_jobs(dsn, "one")
     monkeypatch.setenv("SHARDD_CONFIG", str(config_file))
     monkeypatch.setenv("COLUMNS", "100")
+    # Some commands write files: `setup systemd --root=` installs into this folder.
+    monkeypatch.chdir(tmp_path)
 
 
 def run(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, stdin: bytes = b"") -> object:

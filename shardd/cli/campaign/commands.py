@@ -12,9 +12,11 @@ from rich.progress_bar import ProgressBar
 
 from shardd.cli.campaign.progress import Progress, progress_of
 from shardd.cli.database import with_database
+from shardd.cli.help import examples
 from shardd.cli.listing import WIDE, Column, Listing, table_of
 from shardd.cli.names import confirm, id_argument, ids_argument, refuse, report, some, unknown, without
 from shardd.cli.options import (
+    OneOf,
     ReadBy,
     all_of,
     database_config_option,
@@ -60,6 +62,7 @@ NARROW: Final = 70
 BAR: Final = 30
 """Width of the progress bar."""
 _STEPS: Final = (JobState.QUEUED, JobState.SCHEDULED, JobState.SENDING)
+_STATES: Final = [state.value for state in CampaignState]
 _FINAL: Final = "cancelled, and that is final; begin a new one under another id"
 _UNKNOWN: Final = "unknown; the others: shardd campaign list"
 
@@ -90,7 +93,9 @@ _terms = all_of(
 )
 
 
-@click.group("campaign")
+@click.group(
+    "campaign", epilog=examples("shardd campaign show spring", "shardd campaign pause spring --why='typo in the text'")
+)
 def campaign_group() -> None:
     """Add, list, pause, resume and cancel campaigns.
 
@@ -99,7 +104,7 @@ def campaign_group() -> None:
     """
 
 
-@campaign_group.command("add")
+@campaign_group.command("add", epilog=examples("shardd campaign add spring --weight=2 --device-cap=200"))
 @ids_argument("campaign")
 @_terms
 @click.option("--paused", is_flag=True, help="Begin paused.")
@@ -128,7 +133,7 @@ def add(*, ids: list[str], paused: bool, config: Config, **terms: Any) -> None:
     refuse("campaign", {_FINAL: cancelled, changeable: differs})
 
 
-@campaign_group.command("set")
+@campaign_group.command("set", epilog=examples("shardd campaign set spring --device-cap=100"))
 @ids_argument("campaign")
 @_terms
 @database_config_option
@@ -145,9 +150,9 @@ def set_(*, ids: list[str], config: Config, **terms: Any) -> None:
     report("changed", "campaign", done, {_UNKNOWN: without(ids, done)})
 
 
-@campaign_group.command("list")
+@campaign_group.command("list", epilog=examples("shardd campaign list --state=paused"))
 @click.option(
-    "--state", type=click.Choice([state.value for state in CampaignState]), help="Only campaigns in this state."
+    "--state", type=OneOf(_STATES), metavar="STATE", help=f"Only campaigns in this state: {', '.join(_STATES)}."
 )
 @limit_option
 @json_list_option
@@ -159,7 +164,7 @@ def list_(*, state: str | None, limit: int, as_json: bool, config: Config) -> No
     CAMPAIGNS.show(rows, as_json=as_json, limit=limit)
 
 
-@campaign_group.command("show")
+@campaign_group.command("show", epilog=examples("shardd campaign show spring"))
 @id_argument("campaign", "campaign")
 @json_option("Print an object with all devices, for programs; times in ISO 8601.")
 @database_config_option
@@ -183,7 +188,7 @@ def show(campaign: str, as_json: bool, config: Config) -> None:
         _show(details, progress)
 
 
-@campaign_group.command("pause")
+@campaign_group.command("pause", epilog=examples("shardd campaign pause spring --why='typo in the text'"))
 @ids_argument("campaign")
 @click.option("--why", help="Shown as the reason why its jobs wait.")
 @database_config_option
@@ -195,7 +200,7 @@ def pause(ids: list[str], why: str | None, config: Config) -> None:
     _set_state("paused", ids, CampaignState.PAUSED, why, config)
 
 
-@campaign_group.command("resume")
+@campaign_group.command("resume", epilog=examples("shardd campaign resume spring"))
 @ids_argument("campaign")
 @database_config_option
 def resume(ids: list[str], config: Config) -> None:
@@ -203,7 +208,7 @@ def resume(ids: list[str], config: Config) -> None:
     _set_state("resumed", ids, CampaignState.RUNNING, None, config)
 
 
-@campaign_group.command("cancel")
+@campaign_group.command("cancel", epilog=examples("shardd campaign cancel spring --why='wrong text'"))
 @ids_argument("campaign")
 @click.option("--why", help="Becomes the error of its jobs.")
 @yes_option

@@ -16,6 +16,7 @@ import click
 
 from shardd.cli.device.session import WITH_SESSIONS, SessionContext, open_session_context
 from shardd.cli.device.settings import check_gaps, read_setting
+from shardd.cli.help import examples
 from shardd.cli.listing import Column, Listing
 from shardd.cli.names import Refusals, checked_names, confirm, without
 from shardd.cli.options import ReadBy, config_option, json_option, run_async
@@ -65,7 +66,12 @@ ITEMS: Final = Listing[Item](
 )
 
 
-@click.command("import")
+@click.command(
+    "import",
+    epilog=examples(
+        "shardd device import --from=postgresql://old/wa", "shardd device import --from=postgresql://old/wa --apply"
+    ),
+)
 @click.argument("numbers", nargs=-1, metavar="[NUMBER]...")
 @click.option(
     "--from",

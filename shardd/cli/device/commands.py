@@ -13,9 +13,10 @@ import click
 from shardd.cli.database import with_database
 from shardd.cli.device.settings import check_pace, device_options, read_options
 from shardd.cli.device.unknown import unknown_device
+from shardd.cli.help import examples
 from shardd.cli.lazy import LazyGroup
 from shardd.cli.names import Refusals, id_argument, ids_argument, refuse, report, without
-from shardd.cli.options import config_option, database_config_option
+from shardd.cli.options import OneOf, config_option, database_config_option
 from shardd.cli.output import SANDBOX, say
 from shardd.cli.words import count
 from shardd.config import TRANSPORTS, Config
@@ -42,6 +43,7 @@ CANCELLED_WITH_DEVICE: Final = "cancelled: its device was removed"
 
 @click.group(
     "device",
+    epilog=examples("shardd device list", "shardd device pause berlin-1 --why='new phone'"),
     cls=LazyGroup,
     lazy={
         "import": "shardd.cli.device.adopt:import_",
@@ -60,9 +62,14 @@ def device_group() -> None:
     """
 
 
-@device_group.command("add")
+@device_group.command(
+    "add",
+    epilog=examples(
+        "shardd device add berlin-1 --transport=whatsapp", "shardd device add --transport=sandbox - < ids.txt"
+    ),
+)
 @ids_argument("device")
-@click.option("--transport", required=True, type=click.Choice(list(TRANSPORTS)), help="How they send.")
+@click.option("--transport", required=True, type=OneOf(list(TRANSPORTS)), help="How they send.")
 @device_options
 @config_option
 def add(*, ids: list[str], transport: str, config: Config, **options: Any) -> None:
@@ -96,14 +103,17 @@ def add(*, ids: list[str], transport: str, config: Config, **options: Any) -> No
     refuse("device", {"already exists; nothing was changed": without(new.ids, added)})
 
 
-@device_group.command("set")
+@device_group.command(
+    "set",
+    epilog=examples("shardd device set berlin-1 --gap=10s..30s", "shardd device set berlin-1 --daily-limit=default"),
+)
 @ids_argument("device")
 @device_options
 @click.option(
     "--clear-class",
     "cleared",
     multiple=True,
-    type=click.Choice(CLASSES),
+    type=OneOf(CLASSES),
     help="Remove all settings of a class, so that it is as configured.",
 )
 @config_option
@@ -152,7 +162,7 @@ async def _set(database: Database, config: Config, names: list[str], change: Dev
     return await devices.change(names, change)
 
 
-@device_group.command("pause")
+@device_group.command("pause", epilog=examples("shardd device pause berlin-1 --why='new phone'"))
 @ids_argument("device")
 @click.option("--why", help="Shown as the reason why their jobs wait.")
 @database_config_option
@@ -165,7 +175,7 @@ def pause(ids: list[str], why: str | None, config: Config) -> None:
     report("paused", "device", done, {"unknown": without(ids, done)})
 
 
-@device_group.command("resume")
+@device_group.command("resume", epilog=examples("shardd device resume berlin-1"))
 @ids_argument("device")
 @database_config_option
 def resume(ids: list[str], config: Config) -> None:
@@ -174,7 +184,7 @@ def resume(ids: list[str], config: Config) -> None:
     report("resumed", "device", done, {"unknown": without(ids, done)})
 
 
-@device_group.command("remove")
+@device_group.command("remove", epilog=examples("shardd device remove berlin-1 --cancel-jobs"))
 @ids_argument("device")
 @click.option("--cancel-jobs", is_flag=True, help="Cancel the jobs that wait for them.")
 @database_config_option
@@ -223,7 +233,7 @@ async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) ->
     return refusals
 
 
-@device_group.command("replace")
+@device_group.command("replace", epilog=examples("shardd device replace berlin-1 berlin-2"))
 @id_argument("device", "old", "OLD")
 @id_argument("device", "new", "NEW")
 @database_config_option

@@ -16,6 +16,7 @@ import click
 
 from shardd.cli.device.pair_screen import ScreenView, View, open_view
 from shardd.cli.device.session import SessionContext, open_session_context
+from shardd.cli.help import examples
 from shardd.cli.names import id_argument
 from shardd.cli.options import ReadBy, config_option, json_option
 from shardd.cli.output import say
@@ -39,7 +40,9 @@ LOCK_GRACE: Final = 600.0
 """Seconds beyond the wait for the phone for which a pairing holds its lock; each of its steps has a shorter timeout."""
 
 
-@click.command("pair")
+@click.command(
+    "pair", epilog=examples("shardd device pair berlin-1", "shardd device pair berlin-1 --phone=+4915112345678")
+)
 @id_argument("device", "device_id")
 @click.option(
     "--phone", metavar="NUMBER", help="Show a code to type on the phone of this number, instead of a QR code."

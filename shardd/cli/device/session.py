@@ -13,6 +13,7 @@ import click
 from shardd.cli.control import ask
 from shardd.cli.database import command_pool, reach_dsn
 from shardd.cli.device.unknown import unknown_device
+from shardd.cli.help import examples
 from shardd.cli.names import confirm, id_argument
 from shardd.cli.options import config_option, run_async, yes_option
 from shardd.cli.output import say
@@ -106,7 +107,7 @@ async def open_session_context(config: Config) -> AsyncGenerator[SessionContext]
         yield SessionContext(config, database, sessions_dsn_of(config, dsn))
 
 
-@click.command("take-over")
+@click.command("take-over", epilog=examples("shardd device take-over berlin-1"))
 @id_argument("device", "device_id")
 @yes_option
 @config_option
@@ -129,7 +130,7 @@ async def take_over(device_id: str, yes: bool, config: Config) -> None:
     say(f"device {device_id} is ready; if it is replaced again, the other client still runs")
 
 
-@click.command("logout")
+@click.command("logout", epilog=examples("shardd device logout berlin-1"))
 @id_argument("device", "device_id")
 @click.option("--forget", is_flag=True, help="Only forget the session here; the phone still lists it as linked.")
 @yes_option

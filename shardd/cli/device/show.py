@@ -16,9 +16,10 @@ from shardd.cli.database import with_database
 from shardd.cli.device.outlook import Outlook, ask_outlook, next_words, outlook_json, sent_words, tally_of, warm_days
 from shardd.cli.device.unknown import unknown_device
 from shardd.cli.device.visits import visit_facts, visits_json
+from shardd.cli.help import examples
 from shardd.cli.listing import WIDE, Column, Listing
 from shardd.cli.names import id_argument
-from shardd.cli.options import database_config_option, json_option
+from shardd.cli.options import OneOf, database_config_option, json_option
 from shardd.cli.output import SANDBOX, Facts, Lines, make_console, make_facts, print_json, state_text, transport_text
 from shardd.cli.words import ago, count, moment_text
 from shardd.config import TRANSPORTS, Config
@@ -34,6 +35,7 @@ from shardd.supervisor.scheduling.current_config import device_pace
 BACKING_OFF: Final = (
     "nothing yet: it is backing off after the error below and tries again; if the error persists, fix what it names"
 )
+_STATES: Final = [*(state.value for state in DeviceState), PAUSED]
 _INNER: Final = frozenset({"day", "sent", "hour", "hour_sent", "days", "last_at"})
 """Fields of a row that only mean something together; JSON has what follows from them."""
 
@@ -59,11 +61,11 @@ def _listing(config: Config, *, chosen: bool) -> Listing[DeviceRow]:
     )
 
 
-@click.command("list")
+@click.command("list", epilog=examples("shardd device list --state=paused"))
 @click.option(
-    "--state", type=click.Choice([*(state.value for state in DeviceState), PAUSED]), help="Only devices in this state."
+    "--state", type=OneOf(_STATES), metavar="STATE", help=f"Only devices in this state: {', '.join(_STATES)}."
 )
-@click.option("--transport", type=click.Choice(list(TRANSPORTS)), help="Only devices of this transport.")
+@click.option("--transport", type=OneOf(list(TRANSPORTS)), help="Only devices of this transport.")
 @json_option("Print a list of objects as of `device show --json`, for programs.")
 @database_config_option
 def list_(state: str | None, transport: str | None, as_json: bool, config: Config) -> None:
@@ -78,7 +80,7 @@ def list_(state: str | None, transport: str | None, as_json: bool, config: Confi
     listing.show(found, as_json=as_json, total=total, plain=lambda device: _device_json(device, config))
 
 
-@click.command("show")
+@click.command("show", epilog=examples("shardd device show berlin-1"))
 @id_argument("device", "device_id")
 @json_option("Print an object, for programs; passwords are masked.")
 @database_config_option

@@ -9,6 +9,7 @@ import click
 
 from shardd.cli.database import with_database
 from shardd.cli.device.unknown import unknown_device
+from shardd.cli.help import examples
 from shardd.cli.listing import Column, Listing
 from shardd.cli.names import ids_argument, without
 from shardd.cli.options import config_option, json_list_option
@@ -33,7 +34,7 @@ _LISTING: Final = Listing[_Webhook](
 )
 
 
-@click.command("webhook")
+@click.command("webhook", epilog=examples("shardd device webhook jakarta-1"))
 @ids_argument("device")
 @json_list_option
 @config_option

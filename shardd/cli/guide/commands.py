@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 
 from shardd.cli.guide.library import CHAPTERS, GuidePage, page_names, read_page
 from shardd.cli.guide.page_view import MOST_COLUMNS, THEME, view
+from shardd.cli.help import examples
 from shardd.cli.output import Console, Text, make_console, make_grid
 
 _WHOLE: Final = 200
@@ -23,15 +24,13 @@ def _completions(_context: click.Context, _parameter: click.Parameter, begun: st
     return [name for name in page_names() if name.startswith(begun)]
 
 
-@click.command()
+@click.command(epilog=examples("shardd guide", "shardd guide pace"))
 @click.argument("page", required=False, metavar="[PAGE]", shell_complete=_completions)
 @click.pass_context
 def guide(context: click.Context, page: str | None) -> None:
     """Show a page of the guide, or list its pages.
 
     On a terminal with your pager ($PAGER, otherwise less); elsewhere as plain text.
-
-    Example: shardd guide pace
     """
     console = make_console()
     console.width = min(console.width, MOST_COLUMNS)

@@ -15,6 +15,7 @@ from typing import Any, Final
 import click
 
 from shardd.cli.database import with_database
+from shardd.cli.help import examples
 from shardd.cli.job.choice import Choice, check_names, read_choice, trait_options
 from shardd.cli.listing import Column, table_of
 from shardd.cli.names import SHOWN, Refusals, confirm, login_name
@@ -163,7 +164,7 @@ def _bulk_options(states: Sequence[JobState]) -> Decorator:
     )
 
 
-@click.command("retry")
+@click.command("retry", epilog=examples("shardd job retry 4711", "shardd job retry --error-class=connection --dry-run"))
 @_bulk_options(_CAN_RETRY)
 def retry(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, config: Config, **options: Any) -> None:
     """Put ended jobs back into the queue.
@@ -180,7 +181,7 @@ def retry(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, conf
     _carry_out(_RETRY, choice, any_state, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
 
 
-@click.command("cancel")
+@click.command("cancel", epilog=examples("shardd job cancel 4711", "shardd job cancel --campaign=spring --dry-run"))
 @_bulk_options(_CAN_CANCEL)
 def cancel(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, config: Config, **options: Any) -> None:
     """Cancel waiting jobs.
@@ -191,7 +192,7 @@ def cancel(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, con
     _carry_out(_CANCEL, choice, None, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
 
 
-@click.command("resolve")
+@click.command("resolve", epilog=examples("shardd job resolve 4711 --sent", "shardd job resolve 4711 --not-sent"))
 @click.option("--sent/--not-sent", "sent", default=None, help="What you found out, such as on the phone.  [required]")
 @_bulk_options(_CAN_RESOLVE)
 def resolve(

@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import click
 
+from shardd.cli.completion import complete_devices
 from shardd.cli.device.unknown import unknown_device
 from shardd.cli.names import job_ids, short_names
-from shardd.cli.options import Decorator, all_of
+from shardd.cli.options import Decorator, OneOf, all_of
 from shardd.errors import ErrorClass, UsageError
 from shardd.pacing import CLASSES
 from shardd.queue.campaigns import CampaignAdmin
@@ -21,12 +22,14 @@ from shardd.states import JobState
 
 _KINDS: Final = [one.value for one in ErrorClass]
 _traits: Final = all_of(
-    click.option("--device", "device_id", metavar="ID", help="Only jobs of this device."),
+    click.option(
+        "--device", "device_id", metavar="ID", shell_complete=complete_devices, help="Only jobs of this device."
+    ),
     click.option("--campaign", metavar="ID", help="Only jobs of this campaign."),
-    click.option("--class", "job_class", type=click.Choice(CLASSES), help="Only jobs of this class."),
+    click.option("--class", "job_class", type=OneOf(CLASSES), help="Only jobs of this class."),
     click.option(
         "--error-class",
-        type=click.Choice(_KINDS),
+        type=OneOf(_KINDS),
         metavar="KIND",
         help=f"Only jobs whose last error was of this kind: {', '.join(_KINDS)}.",
     ),
@@ -46,7 +49,8 @@ class Choice:
 def trait_options(states: Iterable[JobState]) -> Decorator:
     """Options for what jobs have in common; `states`: the choices of --state."""
     words = [state.value for state in states]
-    return all_of(click.option("--state", type=click.Choice(words), help="Only jobs in this state."), _traits)
+    help_text = f"Only jobs in this state: {', '.join(words)}."
+    return all_of(click.option("--state", type=OneOf(words), metavar="STATE", help=help_text), _traits)
 
 
 def read_traits(options: dict[str, Any]) -> Traits:

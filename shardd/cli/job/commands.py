@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 
 from shardd.cli.database import with_database
+from shardd.cli.help import examples
 from shardd.cli.job.choice import check_names, read_traits, trait_options
 from shardd.cli.lazy import LazyGroup
 from shardd.cli.listing import AIRY, WIDE, Column, Listing
@@ -70,6 +71,7 @@ JOBS: Final = Listing[JobRow](
 
 @click.group(
     "job",
+    epilog=examples("shardd job list --state=in_doubt", "shardd job show 4711"),
     cls=LazyGroup,
     lazy={name: f"shardd.cli.job.bulk:{name}" for name in ("cancel", "resolve", "retry")},
 )
@@ -80,7 +82,9 @@ def job_group() -> None:
     """
 
 
-@job_group.command("list")
+@job_group.command(
+    "list", epilog=examples("shardd job list --state=in_doubt", "shardd job list --device=berlin-1 --limit=10")
+)
 @trait_options(JobState)
 @click.option("--recipient", metavar="NUMBER", help="Only jobs to this number, in any spelling, ID@lid or ID@g.us.")
 @click.option("--unreadable", is_flag=True, help="Only jobs whose message a device of the recipient could not decrypt.")
@@ -103,7 +107,7 @@ def list_(
     JOBS.show(with_database(config, find), as_json=as_json, limit=limit)
 
 
-@job_group.command("show")
+@job_group.command("show", epilog=examples("shardd job show 4711"))
 @click.argument("job_id", metavar="ID")
 @json_option()
 @database_config_option

@@ -15,9 +15,10 @@ import click
 from shardd.cli.control import glance
 from shardd.cli.database import with_database
 from shardd.cli.device.unknown import unknown_device
+from shardd.cli.help import examples
 from shardd.cli.job.commands import device_text
 from shardd.cli.names import id_argument
-from shardd.cli.options import ReadBy, database_config_option, json_option
+from shardd.cli.options import OneOf, ReadBy, database_config_option, json_option
 from shardd.cli.output import Facts, make_console, make_facts, print_json, say, state_text
 from shardd.cli.words import moment_text
 from shardd.config import Config
@@ -54,8 +55,8 @@ EXIT_CODES: Final = {
 """By the state in which the job ended."""
 _REMARKS: Final = {
     JobState.FAILED: "not sent, and not tried again; once the cause is gone: shardd job retry {id}",
-    JobState.IN_DOUBT: "handed over, and nobody can know whether it was sent: ask the recipient; to send it again, perhaps "
-    "twice: shardd job retry {id}",
+    JobState.IN_DOUBT: "handed over, and nobody can know whether it was sent: ask the recipient, then: shardd job resolve {id}; "
+    "or send it again, perhaps twice: shardd job retry {id}",
     JobState.OPTED_OUT: "not sent: only the recipient can take the opt-out back (shardd opt-out show RECIPIENT)",
     JobState.CANCELLED: "not sent: somebody cancelled it; to bring it back: shardd job retry {id}",
 }
@@ -71,17 +72,20 @@ class Sent:
     interrupted: bool = False
 
 
-@click.command("send")
+@click.command(
+    "send",
+    epilog=examples(
+        "shardd send berlin-1 +4915112345678 'It is ready.'", "shardd send me +4915112345678 Menu --media=menu.pdf"
+    ),
+)
 @id_argument("device", "device_id", "DEVICE")
 @click.argument("recipient")
 @click.argument("text")
 @click.option(
     "--media", metavar="FILE", help="Send a file, with TEXT as its caption: a URL, or a path below the media folder."
 )
-@click.option("--kind", type=click.Choice(MEDIA_KINDS), help="What the file is; without it, a document.")
-@click.option(
-    "--class", "job_class", type=click.Choice(CLASSES), default=CLASSES[0], show_default=True, help="Its class."
-)
+@click.option("--kind", type=OneOf(MEDIA_KINDS), help="What the file is; without it, a document.")
+@click.option("--class", "job_class", type=OneOf(CLASSES), default=CLASSES[0], show_default=True, help="Its class.")
 @click.option(
     "--timeout",
     type=ReadBy(Seconds("0", "1d")),

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
+from shardd.cli.help import examples
 from shardd.cli.legacy.run import take_over
 from shardd.cli.names import confirm
 from shardd.cli.options import ReadBy, config_option, json_option
@@ -39,12 +40,15 @@ _HEADING: Final = 10
 """Width of the report's first column."""
 
 
-@click.group("import")
+@click.group("import", epilog=examples("shardd import legacy --from=dump.sql --dry-run"))
 def import_group() -> None:
     """Import from another system."""
 
 
-@import_group.command("legacy")
+@import_group.command(
+    "legacy",
+    epilog=examples("shardd import legacy --from=dump.sql --dry-run", "shardd import legacy --from=mysql://old/shop"),
+)
 @click.option(
     "--from",
     "source",

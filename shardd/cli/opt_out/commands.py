@@ -11,12 +11,14 @@ from typing import Any, Final
 
 import click
 
+from shardd.cli.completion import complete_devices
 from shardd.cli.database import reach_database, with_database
+from shardd.cli.help import examples
 from shardd.cli.listing import WIDE, Column, Listing, table_of
 from shardd.cli.names import Refusals, login_name, read_names
 from shardd.cli.opt_out.forget import CONTINUE, forget
 from shardd.cli.opt_out.recipients import Row, Spelling, make_row, read_file
-from shardd.cli.options import config_option, json_list_option, json_option, limit_option, run_async
+from shardd.cli.options import OneOf, config_option, json_list_option, json_option, limit_option, run_async
 from shardd.cli.output import Facts, make_console, make_facts, print_exactly, print_json, say
 from shardd.cli.words import ago, count, moment_text
 from shardd.config import Config
@@ -57,7 +59,7 @@ _STOPPED: Final[list[Column[StoppedJob]]] = [
 ]
 
 
-@click.group("opt-out")
+@click.group("opt-out", epilog=examples("shardd opt-out show +4915112345678"))
 def opt_out_group() -> None:
     """Add, import, list, export and forget opt-outs.
 
@@ -67,7 +69,7 @@ def opt_out_group() -> None:
     """
 
 
-@opt_out_group.command("add")
+@opt_out_group.command("add", epilog=examples("shardd opt-out add +4915112345678 --note='by phone'"))
 @click.argument("recipients", nargs=-1, required=True, metavar="NUMBER...")
 @click.option("--note", help="The reason or origin; shown with the opt-out.")
 @config_option
@@ -87,7 +89,7 @@ def add(recipients: tuple[str, ...], note: str | None, config: Config) -> None:
 opt_out_group.add_command(forget)
 
 
-@opt_out_group.command("import")
+@opt_out_group.command("import", epilog=examples("shardd opt-out import unsubscribed.csv --dry-run"))
 @click.argument("file", metavar="FILE", type=click.File(encoding="utf-8-sig"))
 @click.option("--note", help="The origin of the list; for each opt-out without a note of its own.")
 @click.option("--dry-run", is_flag=True, help="Check the file; add nothing.")
@@ -106,9 +108,15 @@ def import_(*, file: Any, note: str | None, dry_run: bool, config: Config) -> No
     _add(config, read_file(file.name, text, note), source="import", one="line", dry_run=dry_run)
 
 
-@opt_out_group.command("list")
-@click.option("--source", type=click.Choice(SOURCES), help="Only opt-outs of this source.")
-@click.option("--device", "device_id", metavar="ID", help="Only opt-outs received by this device.")
+@opt_out_group.command("list", epilog=examples("shardd opt-out list --device=berlin-1"))
+@click.option("--source", type=OneOf(SOURCES), help="Only opt-outs of this source.")
+@click.option(
+    "--device",
+    "device_id",
+    metavar="ID",
+    shell_complete=complete_devices,
+    help="Only opt-outs received by this device.",
+)
 @limit_option
 @json_list_option
 @config_option
@@ -122,7 +130,7 @@ def list_(*, source: str | None, device_id: str | None, limit: int, as_json: boo
     OPT_OUTS.show(with_database(config, find), as_json=as_json, limit=limit, more=more)
 
 
-@opt_out_group.command("show")
+@opt_out_group.command("show", epilog=examples("shardd opt-out show +4915112345678"))
 @click.argument("recipient", metavar="NUMBER")
 @json_option()
 @config_option
@@ -184,7 +192,7 @@ def _facts(found: OptOut, heard: list[LoggedOptOut]) -> Facts:
     ]
 
 
-@opt_out_group.command("export")
+@opt_out_group.command("export", epilog=examples("shardd opt-out export > opt-outs.csv"))
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header, which is the default.")
 @json_option("Print an object per line.")
 @config_option

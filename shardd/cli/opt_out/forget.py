@@ -13,6 +13,7 @@ from typing import Final
 import click
 
 from shardd.cli.database import with_database
+from shardd.cli.help import examples
 from shardd.cli.names import login_name, read_names
 from shardd.cli.opt_out.recipients import Spelling
 from shardd.cli.options import config_option, json_option
@@ -47,7 +48,7 @@ NOT_REACHED: Final = (
 """Where something of them may be left outside of what this erases."""
 
 
-@click.command("forget")
+@click.command("forget", epilog=examples("shardd opt-out forget +4915112345678"))
 @click.argument("recipients", nargs=-1, metavar="[NUMBER]...")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option()

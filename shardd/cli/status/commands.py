@@ -24,6 +24,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 
 from shardd.cli.control import ask, glance
+from shardd.cli.help import examples
 from shardd.cli.node import ask_daemon
 from shardd.cli.options import ReadBy, daemon_config_option, json_option
 from shardd.cli.output import Console, Lines, Text, make_console, print_json, say
@@ -48,7 +49,7 @@ BACK_SHOWN: Final = 10.0
 _KEYS: Final = Text("q: quit", "dim")
 
 
-@click.command()
+@click.command(epilog=examples("shardd status --watch", "shardd status --wait --timeout=5m"))
 @daemon_config_option
 @json_option("Print the object described above, for programs.")
 @click.option("--wait", is_flag=True, help="Wait until shardd is ready, also if it is not running yet.")
