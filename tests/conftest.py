@@ -2,6 +2,10 @@
 
 import signal
 
+import pytest
+
+from tests.support import facts
+
 # A shell ignores SIGINT in background jobs, which every process of a test would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -20,3 +24,7 @@ pytest_plugins = [
     "tests.fixtures.whatsapp_fleet",
     "tests.fixtures.whatsapp_faults",
 ]
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    facts.record(item)

@@ -9,6 +9,7 @@ from typing import Any
 from shardd.incoming_spool import IncomingSpool
 from tests.integration.whatsapp.conftest import StartHost
 from tests.integration.whatsapp.test_opt_outs import name_of
+from tests.support.facts import fact
 from tests.whatsapp_server.launch import ServerProcess
 
 PERSON = "6281234567003"
@@ -22,6 +23,12 @@ def spooled(state_dir: Path) -> list[str]:
     return [message.message_id for message in found if message is not None]
 
 
+@fact(
+    "Events of a client come one after the other, and are forgotten when it is stopped",
+    "clients/draining.py",
+    "clients/client.py",
+    "messages/arrivals.py",
+)
 async def test_a_client_that_is_closed_in_a_burst_loses_no_message(
     start_host: StartHost, device: dict[str, Any], whatsapp: ServerProcess, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.integration.whatsapp.conftest import StartHost
 from tests.integration.whatsapp.host_process import HostProcess
 from tests.integration.whatsapp.test_opt_outs import NUMBER, OTHER, RECIPIENT, REFUSED, heard, leave, name_of
+from tests.support.facts import fact
 from tests.whatsapp_server.launch import ServerProcess
 
 
@@ -24,6 +25,11 @@ def defects(host: HostProcess) -> list[str]:
 
 # whatsmeow knows `server-error` and passes every other type on as it is (types/presence.go: ReceiptType).
 @pytest.mark.parametrize("kind", ["server-error", "view"])
+@fact(
+    "An event that the library cannot encode ends the reports of its client",
+    "clients/client.py",
+    "messages/failures.py",
+)
 async def test_a_receipt_of_an_unknown_type_costs_the_client_and_no_later_message(
     host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess, kind: str
 ) -> None:
@@ -54,6 +60,9 @@ async def test_a_receipt_of_an_unknown_type_behind_an_opt_out_does_not_hide_it(
     assert len(defects(host)) == 1
 
 
+@fact(
+    "A refusal with an unknown number is only in the log, with its stanza", "messages/failures.py", "clients/client.py"
+)
 async def test_a_ban_and_a_refusal_with_unknown_numbers_are_what_they_are(
     host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
 ) -> None:

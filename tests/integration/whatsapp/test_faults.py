@@ -10,6 +10,7 @@ import pytest
 from shardd.transports.whatsapp.sessions.dsn import SCHEMA
 from tests.integration.whatsapp.conftest import MakeDevice, StartHost
 from tests.integration.whatsapp.host_process import HostProcess
+from tests.support.facts import fact
 from tests.whatsapp_server.launch import ServerProcess
 
 NUMBER = "6281234567890"
@@ -78,6 +79,12 @@ async def test_a_connection_that_dies_at_the_message_is_in_doubt_and_nothing_is_
     assert [len(message.arrivals) for message in seen] == [1]
 
 
+@fact(
+    "The log names a device that gets no copy, and the library waits for the listener before it sends",
+    "clients/library.py",
+    "clients/client.py",
+    "messages/copies.py",
+)
 async def test_a_send_that_is_late_after_its_message_was_held_back_is_no_doubt(
     host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
 ) -> None:
@@ -89,6 +96,7 @@ async def test_a_send_that_is_late_after_its_message_was_held_back_is_no_doubt(
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
+@fact("A client keeps the devices of a recipient until WhatsApp reports a change", "clients/lookups.py")
 async def test_a_question_after_the_message_makes_it_not_doubtful_and_does_not_end_its_client(
     host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess, cancelled: bool
 ) -> None:
@@ -253,6 +261,11 @@ async def test_an_open_client_that_is_thrown_out_is_reported_and_closed(
 
 
 @pytest.mark.parametrize("at", ["connect", "tls", "upgrade", "login", "online"])
+@fact(
+    "A client that hangs in the library ends when its sockets are cut",
+    "clients/client.py",
+    "shardd/transports/egress/gate.py",
+)
 async def test_a_hang_on_the_way_in_costs_its_device_the_deadline_and_others_nothing(
     start_host: StartHost, make_device: MakeDevice, whatsapp: ServerProcess, fresh_number: str, at: str
 ) -> None:
@@ -269,6 +282,7 @@ async def test_a_hang_on_the_way_in_costs_its_device_the_deadline_and_others_not
     await sends(host, hung, whatsapp)
 
 
+@fact("set_passive is one round trip", "clients/client.py")
 async def test_a_mute_connection_is_found_out_by_a_probe_and_replaced(
     start_host: StartHost, device: dict[str, Any], whatsapp: ServerProcess
 ) -> None:
@@ -286,6 +300,11 @@ async def test_a_refused_proxy_is_told_and_without_its_password(host: HostProces
     assert "hidden" not in told["text"]
 
 
+@fact(
+    "The debug log has each stanza that is received, with the reports of restrictions",
+    "clients/library.py",
+    "messages/failures.py",
+)
 async def test_a_restriction_that_an_earlier_process_learned_of_is_respected_and_ends(
     host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
 ) -> None:

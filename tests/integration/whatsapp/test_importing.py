@@ -7,6 +7,7 @@ from shardd.transports.whatsapp.sessions.importing import import_sessions, plan_
 from shardd.transports.whatsapp.sessions.setup import prepare_store
 from tests.fixtures.postgres import Cluster
 from tests.integration.whatsapp.host_process import HostProcess
+from tests.support.facts import fact
 from tests.whatsapp_server.launch import ServerProcess
 from tests.whatsapp_server.seed import seed_postgres
 
@@ -55,6 +56,7 @@ async def test_a_database_without_sessions_is_named(store: str, cluster: Cluster
     cluster.drop_database(name)
 
 
+@fact("GetAllDevices makes the tables of the store", "sessions/setup.py", "sessions/sql/store_setup.sql")
 async def test_the_store_is_made_once_by_many_and_keeps_what_it_has(empty_dsn: str, fresh_number: str) -> None:
     dsn = sessions_dsn(empty_dsn)
     await prepare_store(dsn)

@@ -14,6 +14,7 @@ from shardd.embedded.home import Home, prepare_home
 from shardd.transports.whatsapp.sessions.dsn import SCHEMA
 from shardd.transports.whatsapp.sessions.setup import prepare_store
 from tests.integration.whatsapp.conftest import StartHost
+from tests.support.facts import fact
 from tests.support.servers import PATIENCE, PGBOUNCER, Server, free_port, wait_for_port
 from tests.whatsapp_server.launch import ServerProcess
 from tests.whatsapp_server.seed import seed_postgres
@@ -63,6 +64,7 @@ def pooled(direct: str, home: Home) -> Iterator[str]:
     process.communicate(timeout=PATIENCE)
 
 
+@fact("With binary_parameters the store works through a pooler of transactions", "sessions/dsn.py")
 async def test_many_clients_share_few_connections(
     pooled: str, direct: str, start_host: StartHost, whatsapp: ServerProcess, fresh_number: str
 ) -> None:

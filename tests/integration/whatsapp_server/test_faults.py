@@ -11,6 +11,7 @@ import sqlite3
 import pytest
 from PIL import Image
 
+from tests.support.facts import fact
 from tests.whatsapp_server.client.device import PlainDevice
 from tests.whatsapp_server.client.process import ClientError
 
@@ -31,6 +32,7 @@ async def session_goes(device: PlainDevice) -> None:
 
 
 @pytest.mark.parametrize("code", [463, 479, 429])
+@fact("An ack with an error raises SendMessageError: server returned error N", "messages/failures.py", "transport.py")
 async def test_an_error_in_the_ack_fails_this_message_only(plain_device: PlainDevice, code: int) -> None:
     await plain_device.control.fault("error", "message", code=code, recipient=FRIEND)
 
@@ -71,6 +73,11 @@ async def test_a_late_ack_still_ends_the_send_well(plain_device: PlainDevice) ->
 
 
 @pytest.mark.parametrize("accepted", [True, False])
+@fact(
+    "A connection that drops before the ack: the library connects again and resends the same id",
+    "clients/client.py",
+    "transport.py",
+)
 async def test_a_drop_before_the_ack_brings_the_same_id_again(plain_device: PlainDevice, accepted: bool) -> None:
     await plain_device.control.fault("drop", "message", accepted=accepted)
 
@@ -93,6 +100,11 @@ async def test_the_same_text_sent_anew_is_a_second_message(plain_device: PlainDe
 
 
 @pytest.mark.parametrize("kind", ["ignore", "mute"])
+@fact(
+    "A send without an ack waits until the connection ends; a mute connection answers no probe",
+    "clients/client.py",
+    "clients/pool.py",
+)
 async def test_without_an_ack_the_send_waits_until_the_connection_ends(plain_device: PlainDevice, kind: str) -> None:
     control = plain_device.control
     await control.fault(kind, "message", accepted=True)
@@ -114,6 +126,11 @@ async def test_without_an_ack_the_send_waits_until_the_connection_ends(plain_dev
 
 
 @pytest.mark.parametrize("code", [515, 503])
+@fact(
+    "The library connects again by itself, and that cannot be switched off",
+    "clients/client.py",
+    "shardd/transports/egress/gate.py",
+)
 async def test_a_stream_error_makes_the_client_reconnect(plain_device: PlainDevice, code: int) -> None:
     await plain_device.control.stream_error(plain_device.name, code=code)
 
@@ -130,6 +147,11 @@ async def test_a_failure_503_at_login_is_tried_again(plain_device: PlainDevice) 
     assert struck.details == {"fault": "failure", "at": "login"}
 
 
+@fact(
+    "A login elsewhere is reported as StreamReplaced, and the session is kept",
+    "messages/failures.py",
+    "clients/client.py",
+)
 async def test_a_replaced_device_keeps_its_session(plain_device: PlainDevice) -> None:
     await plain_device.control.replace(plain_device.name)
 
@@ -149,6 +171,7 @@ async def test_a_device_that_logs_in_twice_replaces_itself(plain_device: PlainDe
     await plain_device.event("StreamReplaced")
 
 
+@fact("LoggedOut is reported first, and the session deleted a moment later", "clients/pool.py", "messages/failures.py")
 async def test_a_removed_device_is_logged_out_and_its_session_is_gone(plain_device: PlainDevice) -> None:
     await plain_device.control.remove_device(plain_device.name)
 
@@ -157,6 +180,7 @@ async def test_a_removed_device_is_logged_out_and_its_session_is_gone(plain_devi
 
 
 @pytest.mark.parametrize("code", [401, 403])
+@fact("The failures 401 and 403 delete the session", "clients/pool.py", "messages/failures.py")
 async def test_a_login_that_is_refused_for_good_deletes_the_session(plain_device: PlainDevice, code: int) -> None:
     await plain_device.close()
     await plain_device.control.fault("failure", "login", device=plain_device.name, code=code)
@@ -174,6 +198,11 @@ async def test_a_login_that_is_refused_for_good_deletes_the_session(plain_device
         ({"code": 400}, "ConnectFailure"),
     ],
 )
+@fact(
+    "The failures 400, 402 and 405 are events of their own, and the session is kept",
+    "messages/failures.py",
+    "clients/client.py",
+)
 async def test_any_other_failure_at_login_keeps_the_session(
     plain_device: PlainDevice, failure: dict[str, int], event: str
 ) -> None:
@@ -186,6 +215,7 @@ async def test_any_other_failure_at_login_keeps_the_session(
     assert session_rows(plain_device) == 1
 
 
+@fact("A temporary ban is reported with its seconds and its reason", "messages/failures.py")
 async def test_a_temporary_ban_says_when_it_ends_and_ends(plain_device: PlainDevice) -> None:
     control = plain_device.control
     await control.ban(plain_device.number, 3600, code=104)
@@ -216,6 +246,7 @@ async def test_a_restricted_account_writes_to_known_chats_only(plain_device: Pla
         await plain_device.send("6281299990010", "another stranger")
 
 
+@fact("Too many questions fail the send with 429", "messages/failures.py", "clients/lookups.py")
 async def test_usync_429_fails_the_first_contact(plain_device: PlainDevice) -> None:
     await plain_device.control.fault("error", "usync", code=429)
 
@@ -224,6 +255,7 @@ async def test_usync_429_fails_the_first_contact(plain_device: PlainDevice) -> N
     assert await plain_device.send(FRIEND, "slower")
 
 
+@fact("Without the recipient's keys the send succeeds, and nobody can read it", "messages/copies.py", "transport.py")
 async def test_a_prekey_error_lets_the_send_succeed_and_reach_nobody(plain_device: PlainDevice) -> None:
     await plain_device.control.fault("error", "prekeys", code=500)
 
@@ -240,6 +272,11 @@ async def test_a_prekey_error_lets_the_send_succeed_and_reach_nobody(plain_devic
 @pytest.mark.parametrize(
     ("kind", "at", "details"),
     [("omit", "prekeys", {}), ("omit", "usync", {"times": 2}), ("refuse", "prekeys", {"code": 404})],
+)
+@fact(
+    "Without the recipient's devices the send succeeds, and nobody can read it",
+    "messages/copies.py",
+    "clients/lookups.py",
 )
 async def test_keys_and_devices_can_be_left_out_of_an_answer(
     plain_device: PlainDevice, kind: str, at: str, details: dict[str, int]
@@ -296,6 +333,7 @@ async def test_starting_over_does_not_wait_for_what_a_fault_holds_up(plain_devic
     await plain_device.control.wait_events("login", device=plain_device.name)
 
 
+@fact("A failed upload raises an error with its HTTP status", "messages/failures.py", "transport.py")
 async def test_a_failed_upload_fails_the_send(plain_device: PlainDevice) -> None:
     await plain_device.control.fault("error", "upload", code=507, times=None)
     picture = io.BytesIO()

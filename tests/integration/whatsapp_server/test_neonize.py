@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from shardd.transports.whatsapp.clients.recent import KEPT
+from tests.support.facts import fact
 from tests.whatsapp_server.client.device import PlainDevice
 from tests.whatsapp_server.client.process import ClientError, ClientProcess
 from tests.whatsapp_server.control_client import ControlError
@@ -19,6 +20,7 @@ from tests.whatsapp_server.launch import ServerProcess
 FRIEND = "6281299990001"
 
 
+@fact("Pairing by QR code: the event qr, then PairStatus, then Connected", "linking/pairing.py")
 async def test_a_device_pairs_by_qr_and_its_text_is_decrypted(plain_device: PlainDevice) -> None:
     message_id = await plain_device.send(FRIEND, "selamat pagi")
 
@@ -38,6 +40,7 @@ async def test_a_device_pairs_by_qr_and_its_text_is_decrypted(plain_device: Plai
 
 
 @pytest.mark.parametrize("right", [True, False])
+@fact("Pairing by a typed code: PairPhone once the QR code is there", "linking/pairing.py")
 async def test_a_device_pairs_by_the_code_its_owner_types(
     whatsapp: ServerProcess, plain_process: ClientProcess, tmp_path: Path, fresh_number: str, right: bool
 ) -> None:
@@ -67,6 +70,7 @@ async def test_a_code_that_nobody_shows_is_refused(whatsapp: ServerProcess) -> N
         await whatsapp.async_control.scan("https://wa.me/settings/linked_devices#x,AA==,AA==,AA==,1", "62811")
 
 
+@fact("A client that was stopped is gone, and its session can be opened again", "clients/client.py", "clients/pool.py")
 async def test_a_session_logs_in_again_from_its_store(plain_device: PlainDevice) -> None:
     await plain_device.send(FRIEND, "before")
     await plain_device.close()
@@ -82,6 +86,7 @@ async def test_a_session_logs_in_again_from_its_store(plain_device: PlainDevice)
     assert [login.details["proxy_user"] for login in logins] == [plain_device.number, "somebody"]
 
 
+@fact("Receipts are events with the ids of their messages and a type", "clients/receipts.py")
 async def test_receipts_come_by_themselves_and_on_demand(plain_device: PlainDevice) -> None:
     control = plain_device.control
     await control.settings(receipts="read")
@@ -110,6 +115,11 @@ async def test_a_receipt_of_a_message_sent_before_a_drop_comes_after_it(plain_de
     assert (await plain_device.event("Receipt")).details["MessageIDs"] == [message_id]
 
 
+@fact(
+    "The library confirms a message by itself; one that was not confirmed comes again",
+    "messages/arrivals.py",
+    "clients/draining.py",
+)
 async def test_what_a_phone_writes_reaches_the_device_now_or_at_its_next_login(plain_device: PlainDevice) -> None:
     control = plain_device.control
     message_id = await control.write(plain_device.name, FRIEND, "stop")
@@ -128,6 +138,12 @@ async def test_what_a_phone_writes_reaches_the_device_now_or_at_its_next_login(p
     assert answer.text == "an answer"
 
 
+@fact(
+    "Files are encrypted with the keys of their kind",
+    "messages/incoming.py",
+    "messages/outgoing.py",
+    "shardd/supervisor/inbound/media/sealed.py",
+)
 async def test_a_picture_goes_up_and_a_document_comes_down_intact(plain_device: PlainDevice) -> None:
     control = plain_device.control
     picture = io.BytesIO()
@@ -165,6 +181,11 @@ async def test_a_group_reads_one_ciphertext_and_writes_back(plain_device: PlainD
         assert (received.details["text"], received.details["chat"]) == (text, group)
 
 
+@fact(
+    "A number without an account: IsIn is false, and a send says no LID found",
+    "messages/failures.py",
+    "clients/lookups.py",
+)
 async def test_numbers_that_are_not_on_whatsapp(plain_device: PlainDevice) -> None:
     await plain_device.control.not_on_whatsapp("6281200000404")
 
@@ -188,6 +209,7 @@ async def test_two_devices_of_this_server_write_to_each_other(
     assert (await process.event("Message", "other")).details["text"] == "from client to client"
 
 
+@fact("logout unlinks the device at WhatsApp", "linking/unlinking.py")
 async def test_a_device_that_logs_out_may_not_come_back(plain_device: PlainDevice) -> None:
     await plain_device.process.call("logout", client="device")
     await plain_device.control.wait_events("logout", device=plain_device.name)
@@ -196,6 +218,12 @@ async def test_a_device_that_logs_out_may_not_come_back(plain_device: PlainDevic
 
 
 @pytest.mark.timeout(120)
+@fact(
+    "The library keeps the last 256 messages of a client, and answers retry receipts from there",
+    "clients/recent.py",
+    "clients/receipts.py",
+    "clients/closing.py",
+)
 async def test_the_library_can_encrypt_its_last_messages_again_and_no_earlier_one(plain_device: PlainDevice) -> None:
     """How many these are decides which retry receipts shardd answers itself (whatsmeow, retry.go: `recentMessagesSize`)."""
     ids = [await plain_device.send(FRIEND, f"message {number}") for number in range(KEPT + 1)]

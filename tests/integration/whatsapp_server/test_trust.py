@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.facts import fact
 from tests.whatsapp_server.client.process import ClientProcess
 from tests.whatsapp_server.launch import CLIENT_SITE, IMPORT_ROOT, ServerProcess, ServerStartError, launch
 from tests.whatsapp_server.seed import seed_postgres
@@ -41,6 +42,7 @@ def run_child(code: str, folder: Path = IMPORT_ROOT, **variables: str) -> subpro
     )
 
 
+@fact("WhatsApp's root key is in the library's memory once, where a test can replace it", "tests/whatsapp_server")
 def test_the_root_is_planted_when_neonize_is_imported_late() -> None:
     assert "planted True built in False" in run_child(LATE_IMPORT, SHARDD_TEST_NOISE_ROOT=ROOT).stdout
 

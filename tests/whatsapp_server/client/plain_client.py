@@ -27,6 +27,7 @@ from neonize.aioze.client import NewAClient
 from neonize.exc import NeonizeError
 from neonize.proto.Neonize_pb2 import JID
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
+from neonize.utils.enum import Presence
 
 THREADS = 1200
 ANSWERS = os.fdopen(os.dup(sys.stdout.fileno()), "w")
@@ -43,6 +44,7 @@ EVENTS = (
     events.ClientOutdatedEv,
     events.KeepAliveTimeoutEv,
     events.ReceiptEv,
+    events.OfflineSyncCompletedEv,
 )
 
 
@@ -110,6 +112,28 @@ class PlainClients:
         """Send a text; returns the message id."""
         return str((await self._clients[client][0].send_message(address(to), Message(conversation=text))).ID)
 
+    async def send_as(self, client: str, to: str, text: str, message_id: str) -> str:
+        """Send a text under an id of our own, if the library lets us."""
+        neonize: Any = self._clients[client][0]
+        return str((await neonize.send_message(address(to), Message(conversation=text), message_id=message_id)).ID)
+
+    async def presence(self, client: str) -> None:
+        """Show the account as available."""
+        await self._clients[client][0].send_presence(Presence.AVAILABLE)
+
+    async def is_running(self, client: str) -> bool:
+        """Whether the client's thread still runs."""
+        return not self._clients[client][1].done()
+
+    async def fail_in_handlers(self, client: str) -> None:
+        """Raise an exception whenever a receipt comes, after the event `failing`."""
+
+        async def fail(_neonize: NewAClient, _event: Any) -> None:
+            say(event="failing", client=client, details={})
+            raise RuntimeError("of a handler")
+
+        self._clients[client][0].event(events.ReceiptEv)(fail)
+
     async def send_image(self, client: str, to: str, data: str, caption: str = "") -> str:
         """Send a picture (base64); returns the message id."""
         picture = base64.b64decode(data)
@@ -148,7 +172,7 @@ class PlainClients:
             text = event.Message.conversation or event.Message.extendedTextMessage.text
             source = event.Info.MessageSource
             details = {"id": event.Info.ID, "text": text, "chat": source.Chat.User, "sender": source.Sender.User}
-            say(event="Message", client=name, details=details)
+            say(event="Message", client=name, details=details | {"timestamp": event.Info.Timestamp})
 
         return receive
 

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,15 +43,17 @@ class ClientProcess:
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(cls, server: ServerProcess, log: Path) -> ClientProcess:
-        """Start a process that trusts ``server``; neonize's output goes to ``log``."""
+    async def start(
+        cls, server: ServerProcess, log: Path, settings: Mapping[str, str] = LIBRARY_SETTINGS
+    ) -> ClientProcess:
+        """Start a process that trusts ``server``; neonize's output goes to ``log``. ``settings``: of its environment."""
         with log.open("ab") as errors:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 f"{PACKAGE}.client.plain_client",
                 cwd=IMPORT_ROOT,
-                env=server.client_environment() | LIBRARY_SETTINGS,
+                env={**server.client_environment(), **settings},
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
@@ -104,6 +106,14 @@ class ClientProcess:
     def seen(self, kind: str, client: str) -> list[ClientEvent]:
         """Events of that kind that ``event`` has not returned yet."""
         return [event for event in self._events if event.kind == kind and event.client == client]
+
+    async def ended(self, deadline: float = DEADLINE) -> int:
+        """Wait until the process has ended by itself; returns its exit code.
+
+        Raises:
+            TimeoutError: It still runs after ``deadline`` seconds.
+        """
+        return await asyncio.wait_for(self._process.wait(), deadline)
 
     async def stop(self) -> None:
         """Kill the process."""
