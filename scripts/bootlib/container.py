@@ -88,6 +88,12 @@ def _use(container: _Container, steps: Steps) -> None:
     with steps.step("the volume's root is as Kubernetes left it, so it need not change the files at the next start"):
         found = container.state.stat()
         assert (found.st_uid, found.st_gid, oct(found.st_mode & 0o7777)) == (0, UID, "0o2775")
+    with steps.step("if it changes them (fsGroupChangePolicy: Always), the start is refused, with the reason"):
+        lock = container.state / "supervisor.lock"
+        lock.chmod(lock.stat().st_mode | 0o660)
+        assert (
+            "supervisor.lock is writable by others (mode 660): chown it to shardd and chmod 600 it" in container.fail()
+        )
 
 
 class _Image:
@@ -147,6 +153,7 @@ class _Container:
     def __init__(self, folder: Path, image: _Image) -> None:
         self._image = image
         self._folder = folder
+        self._log = folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
         self._init = 0
         self._dsn = ""
@@ -159,6 +166,10 @@ class _Container:
         (folder / "etc" / "shards.yaml").write_text(CONFIG)
 
     def start(self) -> None:
+        self._launch()
+        self._init = Machine(0).until("the container runs", self._find_init, PATIENCE)
+
+    def _launch(self) -> None:
         settings = self._image.settings
         command = [
             *("setpriv", "--pdeathsig", "KILL"),
@@ -168,16 +179,15 @@ class _Container:
             *(f"--bind={self.state}:{STATE}", f"--bind-ro={self._folder}/etc:/etc/shardd", "--tmpfs=/tmp:mode=1777"),
             *(f"--chdir={settings['WorkingDir']}", *(f"--setenv={value}" for value in settings["Env"])),
         ]
-        with (self._folder / "log").open("ab") as log:
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, *settings["Entrypoint"], *settings["Cmd"]],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
-        self._init = Machine(0).until("the container runs", self._find_init, PATIENCE)
 
     def _find_init(self) -> int | None:
         assert self._process is not None
-        assert self._process.poll() is None, (self._folder / "log").read_text()[-4000:]
+        assert self._process.poll() is None, self._log.read_text()[-4000:]
         init = find_init(self._process.pid)
         # Until then it is nspawn itself.
         return init if init is not None and Path(f"/proc/{init}/comm").read_text() == "tini\n" else None
@@ -212,6 +222,13 @@ class _Container:
         assert self._process is not None
         os.kill(self._init, signal.SIGTERM)
         return self._process.wait(PATIENCE)
+
+    def fail(self) -> str:
+        """Start it; returns its log once it has ended with an error."""
+        self._launch()
+        assert self._process is not None
+        assert self._process.wait(PATIENCE) != 0
+        return self._log.read_text()
 
     def kill(self) -> None:
         if self._process is not None and self._process.poll() is None:
