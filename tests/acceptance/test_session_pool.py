@@ -8,14 +8,16 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from shardd.embedded import embedded_dsn
 from shardd.embedded.home import Home
 from shardd.pgbouncer.folder import prepare_folder
 from shardd.queue.migrate import migrate
 from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
 from shardd.transports.whatsapp.sessions.setup import prepare_store
-from tests.fixtures.whatsapp_fleet import Fleet, Phone
+from tests.fixtures.whatsapp_fleet import QUICK, Fleet, Phone
 from tests.support.daemon import Daemon, wait_gone
 from tests.support.servers import Server
 from tests.whatsapp_server.launch import ServerProcess
@@ -25,6 +27,11 @@ FEW = 20
 """Devices of tests that take longer; still more than can connect directly."""
 ROOM = 40
 """`max_connections` of the server, of which a daemon alone may take half."""
+POOLED = {
+    "transports": {
+        "whatsapp": {**QUICK["transports"]["whatsapp"], "pooler": os.environ.get("SHARDD_PGBOUNCER", "auto")}
+    }
+}
 
 
 @pytest.fixture
@@ -52,7 +59,7 @@ async def small_fleet(
 
 async def test_sixty_devices_send_through_a_pgbouncer_of_the_daemons(small_fleet: Fleet, small_server: Server) -> None:
     phones = small_fleet.add(DEVICES)
-    daemon = small_fleet.daemon()
+    daemon = small_fleet.daemon(**POOLED)
     await daemon.start()
     status = await daemon.status()
     assert status["sessions"].startswith("through a PgBouncer")
@@ -108,7 +115,7 @@ def poolers_of(daemon: Daemon) -> list[int]:
 
 async def test_it_survives_reloads_and_deaths(small_fleet: Fleet) -> None:
     phones = small_fleet.add(FEW)
-    daemon = small_fleet.daemon()
+    daemon = small_fleet.daemon(**POOLED)
     await daemon.start()
     jobs = send(small_fleet, phones, "at first")
     await small_fleet.finished(jobs)
@@ -149,7 +156,7 @@ async def test_it_follows_the_primary(
     standby = small_server.make_standby(server_home.folder / "data-2")
     try:
         hosts = f"127.0.0.1:{small_server.port},127.0.0.1:{standby.port}"
-        daemon = small_fleet.daemon(database={"dsn": f"postgresql://shardd@{hosts}/shardd?sslmode=disable"})
+        daemon = small_fleet.daemon(database={"dsn": f"postgresql://shardd@{hosts}/shardd?sslmode=disable"}, **POOLED)
         small_fleet.reconnect()
         await daemon.start()
         jobs = send(small_fleet, phones, "to the primary")
@@ -172,6 +179,30 @@ async def test_it_follows_the_primary(
         assert small_fleet.check_deliveries() == {"sent": jobs}
     finally:
         standby.stop()
+
+
+async def test_the_embedded_database_gets_one_as_soon_as_it_is_needed(
+    whatsapp: ServerProcess, state_dir: Path, tmp_path: Path
+) -> None:
+    daemon = Daemon(state_dir, None, **QUICK)
+    daemon.environ = whatsapp.client_environment({})
+    await daemon.start()
+    dsn = embedded_dsn(state_dir)
+    await prepare_store(sessions_dsn(dsn))
+    fleet = Fleet(whatsapp, dsn, lambda: tmp_path)
+    fleet.daemons.append(daemon)
+    try:
+        assert (await daemon.status())["sessions"] is None
+        with psycopg.connect(embedded_dsn(state_dir, "postgres"), autocommit=True) as superuser:
+            superuser.execute(f"ALTER ROLE shardd CONNECTION LIMIT {ROOM}")
+        phones = fleet.add(FEW)
+        await daemon.until(lambda s: (s["sessions"] or "").startswith("through a PgBouncer"))
+        jobs = send(fleet, phones, "with the embedded database")
+        assert await fleet.finished(jobs) == {"sent": jobs}
+        assert await daemon.stop() == 0
+        assert poolers_of(daemon) == []
+    finally:
+        await fleet.close()
 
 
 def identities(server: Server) -> int:

@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from shardd.pgbouncer import PgBouncer, PgBouncerError, Program, Target, find_program
 from tests.support.daemon import wait_gone
-from tests.support.servers import Server
+from tests.support.servers import PGBOUNCER, Server
 
 PASSWORD = 'it\'s \\ "a" ;pass%word=#'
 HOSTILE = {"search_path": '"sch\'e ma", public', "statement_timeout": "12345", "work_mem": "5120"}
@@ -27,7 +27,7 @@ HOSTILE = {"search_path": '"sch\'e ma", public', "statement_timeout": "12345", "
 
 @pytest.fixture
 async def pooler(tmp_path: Path) -> AsyncIterator[PgBouncer]:
-    pooler = PgBouncer(find_program(), tmp_path)
+    pooler = PgBouncer(find_program(PGBOUNCER), tmp_path)
     yield pooler
     await pooler.close()
 
@@ -136,8 +136,9 @@ async def test_one_that_hangs_is_noticed_and_ended(
 START = """
 import asyncio, os, pathlib, sys
 from shardd.pgbouncer import PgBouncer, Target, find_program
+from tests.support.servers import PGBOUNCER
 async def main():
-    pooler = PgBouncer(find_program(), pathlib.Path(sys.argv[1]))
+    pooler = PgBouncer(find_program(PGBOUNCER), pathlib.Path(sys.argv[1]))
     await pooler.start(Target("127.0.0.1", int(sys.argv[2]), "shardd", "shardd"), servers=2)
     print(pooler.pid, flush=True)
     await asyncio.Event().wait()
