@@ -27,6 +27,8 @@ class Output(asyncio.Protocol):
     def __init__(self) -> None:
         self.last = ""
         """The last line that was a warning or an error."""
+        self.ended = asyncio.Event()
+        """Everything was read."""
         self._rest = b""
         self._transport: asyncio.BaseTransport | None = None
         self._since = float("-inf")
@@ -46,6 +48,10 @@ class Output(asyncio.Protocol):
         *lines, self._rest = (self._rest + data)[-_MOST:].split(b"\n")
         for line in lines:
             self._heard(line.decode(errors="replace").strip())
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - part of the protocol
+        """The process ended."""
+        self.ended.set()
 
     def _heard(self, line: str) -> None:
         found = _LINE.fullmatch(line)

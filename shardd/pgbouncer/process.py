@@ -24,6 +24,7 @@ from shardd.pgbouncer.ini import DATABASE, PORT, USER, Limits, Target, ini_text
 from shardd.pgbouncer.output import Output
 from shardd.pgbouncer.program import Program
 from shardd.postgres.sql_files import queries_of
+from shardd.tasks import wait_for_event
 
 log = get_logger(__name__)
 
@@ -87,6 +88,8 @@ class PgBouncer:
         await output.read(process.stderr)
         await _wait_until(lambda: self.pid is None or _listener(self._folder) is not None, START_TIMEOUT)
         if self.pid is None or _listener(self._folder) != self.pid:
+            if self.pid is None:
+                await wait_for_event(output.ended, 1.0)
             await self.stop()
             raise PgBouncerError(f"{self.program.path} does not start: {output.last or 'it does not report why'}")
         log.info("PgBouncer started", action="pgbouncer", pid=self.pid, version=self.program.version, servers=servers)
