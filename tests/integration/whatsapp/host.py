@@ -22,7 +22,7 @@ from shardd.config import TransportsConfig
 from shardd.errors import DeviceUnavailableError, SendError, TransientError
 from shardd.incoming import Incoming
 from shardd.incoming_spool import IncomingSpool
-from shardd.ipc import DeviceSpec, JobSpec
+from shardd.ipc import DeviceSpec, JobSpec, StoreAccess
 from shardd.opt_out_words import OptOutWords
 from shardd.transports.base import Surroundings
 from shardd.transports.whatsapp.clients.client import Client
@@ -52,6 +52,8 @@ class Host:
         slow_disk = settings.pop("slow_disk", 0.0)
         if state_dir := settings.pop("state_dir", None):
             given["spool"] = SlowSpool(Path(state_dir), slow_disk)
+        if (clients := settings.pop("clients_with_connections", None)) is not None:
+            given["store_access"] = StoreAccess(clients=clients)
         if "opt_out_words" in given:
             given["opt_out_words"] = OptOutWords(given["opt_out_words"])
         section = {**TransportsConfig().as_plain()["whatsapp"], **settings}
