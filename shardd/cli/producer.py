@@ -225,8 +225,8 @@ async def _find_role(admin: ProducerAdmin, config: Config, role: str) -> Role:
     found = await admin.role(role)
     if found is None and config.database is None:
         raise UsageError(
-            f"role {role} does not exist, and the embedded database has no roles of programs but `producer`: for others, name "
-            "a server under `database: dsn:`"
+            f"role {role} does not exist, and the embedded database has no roles of programs but `producer` and `inbox`: for "
+            "others, name a server under `database: dsn:`"
         )
     if found is None:
         say((await admin.statements(role))[0])

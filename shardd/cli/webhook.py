@@ -22,6 +22,7 @@ from shardd.queue.webhooks import FAILURES_KEPT, FailureRow, WebhookAdmin, Webho
 
 COUNT_MOST: Final = 100_000
 """Waiting events that are counted exactly."""
+NOT_CONFIGURED: Final = "not configured"
 _STYLES: Final = {"failing": "red", "disabled": "bold red", "delivering": "green"}
 
 
@@ -43,7 +44,8 @@ class _Webhook:
     def error(self) -> str:
         if self.row is None or not self.row.error:
             return ""
-        return self.row.error + (f"; next try {ago(self.row.next_at)}" if self.row.next_at is not None else "")
+        tries = self.row.next_at is not None and self.state != NOT_CONFIGURED
+        return self.row.error + (f"; next try {ago(self.row.next_at)}" if tries else "")
 
     def as_json(self) -> dict[str, Any]:
         return ({} if self.row is None else asdict(self.row)) | {"name": self.name, "state": self.state}
@@ -143,7 +145,7 @@ def retry(name: str, config: Config) -> None:
 def _state(name: str, row: WebhookRow | None, configs: Mapping[str, WebhookConfig]) -> str:
     """In one or two words."""
     if name not in configs:
-        return "not configured"
+        return NOT_CONFIGURED
     if row is None:
         return "not begun"
     if row.disabled_at is not None:

@@ -175,7 +175,8 @@ def show(recipient: str, as_json: bool, config: Config) -> None:
 
 
 def _said(one: LoggedOptOut) -> str:
-    return f"{moment_text(one.said_at or one.created_at)}: {one.words or ''}"
+    when = moment_text(one.said_at or one.created_at)
+    return f"{when}: {one.words}" if one.words else when
 
 
 def _facts(found: OptOut, heard: list[LoggedOptOut]) -> Facts:

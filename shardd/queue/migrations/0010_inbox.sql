@@ -68,7 +68,8 @@ CREATE TRIGGER record_messages AFTER INSERT ON shardd.messages REFERENCING NEW T
 -- Refuses a session that reads nothing of the inbox.
 CREATE FUNCTION shardd.refuse_inbox() RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE
     RETURN shardd.refuse('id', format('%s may not read the inbox', session_user),
-        format('An operator can let it read all messages: GRANT shardd_inbox TO %I; or those of its devices: shardd producer add.', session_user),
+        format('An operator can let it read all messages: GRANT shardd_inbox TO %I; or those of its devices: shardd producer add. '
+               'In the embedded database, connect as the role inbox: shardd db dsn --role=inbox.', session_user),
         'inbox', 'insufficient_privilege');
 
 -- Whether this session reads the whole inbox (reads_inbox), when the statement is planned, like sees_all; refuses a session that reads
