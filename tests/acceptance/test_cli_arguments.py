@@ -5,6 +5,7 @@ The commands run in this process, as `main` runs them, because there are some hu
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 import tempfile
@@ -107,19 +108,17 @@ def cases() -> Iterator[Case]:
 
 
 @pytest.fixture
-def place(dsn: str, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def place(dsn: str, config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_devices(dsn, "one")
     insert_jobs(dsn, "one")
     monkeypatch.setenv("SHARDD_CONFIG", str(config_file))
     monkeypatch.setenv("COLUMNS", "100")
-    # Some commands write files: `setup systemd --root=` installs into this folder.
-    monkeypatch.chdir(tmp_path)
 
 
 def run(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, stdin: bytes = b"") -> object:
-    """The exit code."""
+    """The exit code, in a folder of its own: `db backup FILE` and `setup systemd --root=` write there."""
     monkeypatch.setattr(sys, "argv", ["shardd", *words])
-    with tempfile.TemporaryFile() as file:
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), tempfile.TemporaryFile() as file:
         file.write(stdin)
         file.seek(0)
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file, "utf-8"))
