@@ -145,7 +145,7 @@ class Story:
         )
         sed = " ".join(f"--expression='{edit}'" for edit in edits)
         self._machine.run(
-            f"sed {sed} shardd/setup/shardd.service > /run/systemd/system/probe.service && systemctl daemon-reload\n"
+            f"sed {sed} systemd/shardd.service > /run/systemd/system/probe.service && systemctl daemon-reload\n"
             "systemctl start probe || { journalctl --unit=probe; exit 1; }"
         )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Final
 
@@ -55,7 +54,10 @@ def files(program: Path) -> Iterator[File]:
 
 
 def _read(name: str) -> str:
-    return (resources.files("shardd.setup") / name).read_text(encoding="utf-8")
+    """A file of this package. Its systemd files are in systemd/ in a clone, and put here by the build of a wheel."""
+    packaged = Path(__file__).with_name(name)
+    in_clone = Path(__file__).parents[2] / "systemd" / name
+    return (packaged if packaged.exists() else in_clone).read_text(encoding="utf-8")
 
 
 def _completion(shell: str) -> str:

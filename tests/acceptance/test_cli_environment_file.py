@@ -10,7 +10,7 @@ from shardd.cli.environment import ENVIRONMENT_FILE, VARIABLE, adopt_environment
 from shardd.errors import ConfigError
 from tests.support.command import Command
 
-UNIT = Path(__file__).parents[2] / "shardd" / "setup" / "shardd.service"
+UNIT = Path(__file__).parents[2] / "systemd" / "shardd.service"
 
 
 @dataclass(frozen=True)

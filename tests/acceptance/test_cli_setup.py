@@ -11,7 +11,7 @@ from shardd.setup.files import COMPLETIONS, CONFIG, ENVIRONMENT, MARK, OVERRIDE,
 from tests.support.command import PROGRAM, Ran
 
 OURS = [SYSUSERS, UNIT, *COMPLETIONS.values()]
-SHIPPED_UNIT = Path(__file__).parents[2] / "shardd" / "setup" / "shardd.service"
+SHIPPED_UNIT = Path(__file__).parents[2] / "systemd" / "shardd.service"
 
 
 class System:

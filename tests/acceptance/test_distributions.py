@@ -114,10 +114,13 @@ def test_the_wheel_has_the_package_its_licence_and_nothing_else(built: Built) ->
     with zipfile.ZipFile(built.wheel) as wheel:
         files = {name: wheel.read(name) for name in wheel.namelist()}
     made = {f"{info}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")}
-    expected = {name for name in names() if name.startswith("shardd/")}
-    assert set(files) == expected | made
-    for name in expected:
-        assert files[name] == (ROOT / name).read_bytes(), name
+    # In the wheel → in the clone.
+    expected = {name: name for name in names() if name.startswith("shardd/")}
+    expected |= {name.replace("systemd/", "shardd/setup/"): name for name in names() if name.startswith("systemd/")}
+    assert "shardd/setup/shardd.service" in expected
+    assert set(files) == {*expected, *made}
+    for name, source in expected.items():
+        assert files[name] == (ROOT / source).read_bytes(), name
     assert files[f"{info}/licenses/LICENSE"] == (ROOT / "LICENSE").read_bytes()
     assert files[f"{info}/entry_points.txt"].split() == b"[console_scripts] shardd = shardd.cli.entry:main".split()
     # What is read at run time and is not Python.

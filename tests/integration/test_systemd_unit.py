@@ -10,7 +10,7 @@ import pytest
 from shardd.config import SupervisorConfig
 from shardd.errors import ConfigError, UsageError
 
-UNIT = Path(__file__).parents[2] / "shardd" / "setup" / "shardd.service"
+UNIT = Path(__file__).parents[2] / "systemd" / "shardd.service"
 SYSUSERS = UNIT.with_name("shardd.sysusers.conf")
 PROGRAM = "/opt/shardd/bin/shardd"
 LARGEST_EXPOSURE = 2.0
