@@ -40,6 +40,8 @@ async def test_status_of_a_healthy_a_degraded_and_a_stopped_node(
     assert "6 of 8 devices are sandbox: their messages reach nobody" in shown.out
     assert "6 ready, 2 parked" in shown.out
     assert "12 since the start" in shown.out
+    assert "0 attempts failed, 0 in doubt" in shown.out
+    assert "not counted" in (await shardd("device", "list")).out, "the devices have neither a gap nor a limit"
     rows = [line.split()[:3] for line in shown.out.splitlines() if re.match(r" +\d ", line)]
     assert rows == [[str(s.shard), "running", str(s.pid)] for s in status.shards]
     assert "\x1b" not in shown.out

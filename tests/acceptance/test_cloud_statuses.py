@@ -16,6 +16,7 @@ from tests.acceptance.test_platforms import MakeDaemon, add_device, insert, plat
 from tests.integration.inbound.test_cloud_webhook import SECRET, WORD, free_port, signature
 from tests.platform_server import server as steps
 from tests.platform_server.server import PlatformServer
+from tests.support.command import Command
 from tests.support.daemon import Daemon, Producer
 from tests.unit.inbound.test_cloud_notifications import notification
 
@@ -90,6 +91,8 @@ async def test_what_is_delivered_did_not_fail(
     message = row(producer, job)["message_id"]
     await meta.report("1", message, "failed", errors=[{"code": 131053, "title": "Media upload error"}])
     await until(meta.daemon, lambda: row(producer, job)["state"] == "failed")
+    shown = await Command(meta.daemon.config_file)("job", "show", job)
+    assert "tries 1 of 5, 0 failed; claimed 1 time" in " ".join(shown.out.split())
     await meta.report("1", message, "delivered")
     await until(meta.daemon, lambda: row(producer, job)["state"] == "sent")
     assert (row(producer, job)["error"], row(producer, job)["error_class"]) == (None, None)

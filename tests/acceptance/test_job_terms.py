@@ -9,6 +9,9 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
+import pytest
+
 from tests.support.command import Command
 from tests.support.daemon import Daemon, Producer
 
@@ -99,6 +102,28 @@ async def test_an_order_group_goes_on_only_after_each_was_sent(
     await until_ended(daemon, producer, *steps)
     await daemon.stop()
     assert sent_bodies(daemon) == ["step 0", "step 1", "step 2", "step 3"]
+
+
+async def test_a_rehearsal_reads_numbers_as_the_transports_do(
+    make_daemon: Callable[..., Daemon], producer: Producer
+) -> None:
+    """Otherwise the sandbox sends to somebody else, past the opt-out that holds on the real device."""
+    producer.add_devices(1)
+    producer.execute("INSERT INTO shardd.opt_outs (recipient) VALUES ('+4915112345678')")
+    daemon = make_daemon(transports={"whatsapp": {"default_region": "DE"}})
+    await daemon.start()
+    spellings = ("0151 12345678", "151 12345678", "15112345678", "004915112345678")
+    jobs = [insert(producer, "d1", recipient=spelling) for spelling in spellings]
+    other = insert(producer, "d1", recipient="0151 22345678")
+    assert await until_ended(daemon, producer, *jobs, other) == {**dict.fromkeys(jobs, "opted_out"), other: "sent"}
+    assert [message["recipient"] for message in daemon.messages()] == ["+4915122345678"]
+
+    await daemon.stop()
+    daemon.write_config(transports={"whatsapp": {"default_region": "DE"}, "wablas": {"default_region": "ID"}})
+    await daemon.start()
+    with pytest.raises(psycopg.errors.CheckViolation, match="could be a number of several countries"):
+        insert(producer, "d1", recipient="0151 12345678")
+    await daemon.stop()
 
 
 async def test_what_a_person_reads_is_what_the_producer_meant(

@@ -36,6 +36,8 @@ BACKING_OFF: Final = (
     "nothing yet: it is backing off after the error below and tries again; if the error persists, fix what it names"
 )
 _STATES: Final = [*(state.value for state in DeviceState), PAUSED]
+NOT_COUNTED: Final = "not counted"
+"""Sends of a device without a gap and limits: counting them would cost every settlement a write for each device."""
 _INNER: Final = frozenset({"day", "sent", "hour", "hour_sent", "days", "last_at"})
 """Fields of a row that only mean something together; JSON has what follows from them."""
 
@@ -53,7 +55,7 @@ def _listing(config: Config, *, chosen: bool) -> Listing[DeviceRow]:
             Column("state", lambda device: state_text(device.shown_state), whole=True),
             Column("jobs", lambda device: str(device.jobs), right=True),
             Column("today", lambda device: _today(device, config), right=True),
-            Column("last sent", lambda device: ago(device.last_at), whole=True),
+            Column("last sent", lambda device: _last_sent(device, config), whole=True),
             Column("shard", lambda device: str(shard_of(device.id, config.shards)), right=True, at_least=WIDE),
             Column("label", lambda device: device.label or "", at_least=WIDE),
             Column("why", _why),
@@ -178,6 +180,11 @@ def _today(device: DeviceRow, config: Config) -> str:
     sent, _, days = tally_of(device, pace).today(datetime.now(pace.zone))
     limit, _ = daily_limit(pace, CLASSES[0], days)
     return f"{sent}/{limit}" if limit else str(sent)
+
+
+def _last_sent(device: DeviceRow, config: Config) -> str:
+    limited = device_pace(config.pacing, device).limited
+    return ago(device.last_at) if limited or device.last_at is not None else NOT_COUNTED
 
 
 def _pace_json(pace: Pace) -> dict[str, Any]:

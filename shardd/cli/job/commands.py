@@ -44,8 +44,10 @@ def _transport(job: JobRow) -> Text:
 
 
 def _tries(job: JobRow) -> int:
-    """Attempts that failed, and the one that succeeded or is under way."""
-    return job.failures + (job.state in (JobState.SENT, JobState.SENDING))
+    """Attempts that failed, and the one that is under way or was accepted, even if a failure was reported later."""
+    return job.failures + (
+        job.state in (JobState.SENT, JobState.SENDING) or (job.failures == 0 and job.message_id is not None)
+    )
 
 
 JOBS: Final = Listing[JobRow](

@@ -100,7 +100,7 @@ def _facts(status: Status, most: int | None) -> Table:
     if queue is not None and (words := _campaign_words(queue)):
         facts.add_row("campaigns", words)
     sent = Text(f"{totals.sent:,} since the start, {_rate(totals.sent_per_second)}/s; ")
-    sent.append(f"{totals.failed:,} failed, ", "red" if totals.failed else "")
+    sent.append(f"{count(totals.failed, 'attempt')} failed, ", "red" if totals.failed else "")
     sent.append(f"{totals.in_doubt:,} in doubt", "bold yellow" if totals.in_doubt else "")
     facts.add_row("sent", sent)
     if (leases := _lease_words(status)) is not None:

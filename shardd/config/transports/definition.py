@@ -26,7 +26,8 @@ def region_option() -> Any:
     """The option `default_region`."""
     return setting(
         None,
-        "Country of phone numbers that are written without + and country code, such as ID. null: such numbers are refused.",
+        "Country of phone numbers that are written without + and country code, such as ID; sandbox devices read numbers by "
+        "it, too. null: without +, only numbers that begin with a country code are read.",
     )
 
 

@@ -166,7 +166,7 @@ BEGIN
                         format(CASE WHEN address IS NULL THEN '%s %L cannot be resolved to a phone number without its country'
                                     ELSE '%s %L could be a number of several countries' END, field, left(recipient, 80)),
                         'Write it with + and its country code, such as +4915112345678'
-                        || CASE WHEN code = '' THEN ', or set default_region in the config.' ELSE '.' END, at_table);
+                        || CASE WHEN code = '' THEN ', or set default_region of a transport in the config.' ELSE '.' END, at_table);
                 END IF;
                 address := one.address;
             END LOOP;
@@ -183,12 +183,19 @@ BEGIN
     address := one.address;
 END $$;
 
--- The default calling codes by which a job's number without + may be read: those of its device, or of the devices of its group. Empty text:
--- a transport has none.
+-- The default calling codes by which an opt-out's number without + may be read, which is of no device: those of all transports that have one.
+CREATE FUNCTION shardd.codes_of_opt_out() RETURNS text[] LANGUAGE sql STABLE
+    RETURN coalesce((SELECT array_agg(DISTINCT e.value) FROM shardd.settings s CROSS JOIN jsonb_each_text(s.value) e
+                      WHERE s.name = 'default_codes'), array['']);
+
+-- The same for a job: those of its device, or of the devices of its group. Empty text: a transport has none. The sandbox rehearses for
+-- the others, and reads numbers as they do.
 CREATE FUNCTION shardd.codes_of_job(device_id text, device_group text) RETURNS text[] LANGUAGE sql STABLE
     RETURN coalesce((
-        SELECT array_agg(DISTINCT coalesce((SELECT s.value ->> d.transport FROM shardd.settings s WHERE s.name = 'default_codes'), ''))
+        SELECT array_agg(DISTINCT codes.code)
           FROM shardd.devices d
+         CROSS JOIN LATERAL unnest(CASE WHEN d.transport = 'sandbox' THEN shardd.codes_of_opt_out() ELSE array[coalesce(
+             (SELECT s.value ->> d.transport FROM shardd.settings s WHERE s.name = 'default_codes'), '')] END) codes(code)
          WHERE CASE WHEN codes_of_job.device_id IS NOT NULL THEN d.id = codes_of_job.device_id
                ELSE d.id IN (SELECT m.device_id FROM shardd.device_group_members m WHERE m.device_group = codes_of_job.device_group) END),
         array['']);
@@ -210,11 +217,6 @@ BEGIN
     END IF;
     RETURN jsonb_set(details, '{phone}', to_jsonb('+' || digits));
 END $$;
-
--- The same for an opt-out, which is of no device: those of all transports that have one.
-CREATE FUNCTION shardd.codes_of_opt_out() RETURNS text[] LANGUAGE sql STABLE
-    RETURN coalesce((SELECT array_agg(DISTINCT e.value) FROM shardd.settings s CROSS JOIN jsonb_each_text(s.value) e
-                      WHERE s.name = 'default_codes'), array['']);
 
 -- Addresses of one person, as they were learned: from WhatsApp's directory, which may list an account under another number than people dial,
 -- from the sessions of devices (a number and its LID), and from incoming messages.
