@@ -27,7 +27,7 @@ def test_a_webhook_and_its_defaults() -> None:
     crm = parse_config(webhook(), "x.yaml", HOME).webhooks["crm"]
     assert (crm.url, crm.kinds, crm.timeout, crm.concurrency) == (
         GOOD["url"],
-        ("job.*", "message.received", "message.media", "device.state"),
+        ("job.*", "message.received", "message.media", "device.state", "library.state"),
         15.0,
         8,
     )
