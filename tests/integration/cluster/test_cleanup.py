@@ -30,7 +30,7 @@ KEPT_FOR_A_TIME = {
 }
 ONE_EACH = {
     *("devices", "device_groups", "device_group_members", "device_visits", "pairings", "leases", "campaigns"),
-    *("webhook_cursors", "producers", "producer_devices", "producer_groups", "producer_campaigns"),
+    *("library_refusals", "webhook_cursors", "producers", "producer_devices", "producer_groups", "producer_campaigns"),
 }
 """For each thing that an operator or a program makes."""
 GROWING = {"opt_outs", "opt_out_log", "same_person", "forgotten"}

@@ -17,6 +17,7 @@ PACKAGES = (
     "shardd.queue",
     "shardd.transports.whatsapp.sessions",
     "shardd.legacy",
+    "shardd.pgbouncer",
 )
 FILES = sorted(PACKAGE.rglob("sql/*.sql"))
 
