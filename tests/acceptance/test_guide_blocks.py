@@ -105,7 +105,7 @@ class Story:
     @property
     def environ(self) -> dict[str, str]:
         path = os.pathsep.join([str(PROGRAM.parent), *self._programs(), os.environ["PATH"]])
-        given = {**os.environ, **ENVIRON, "PATH": path, "SHARDD_CONFIG": str(self.config)}
+        given = {**os.environ, **ENVIRON, "PATH": path, "SHARDD_CONFIG": str(self.config), "COLUMNS": "120"}
         if self.begun:
             given["DATABASE_URL"] = embedded_dsn(self.state_dir, "producer")
         return given
@@ -402,7 +402,8 @@ def test_status_has_the_labels_and_columns_of_the_readme(story: Story) -> None:
     real = story.run(["shardd", "status"]).stdout.splitlines()
 
     def read(lines: list[str]) -> tuple[list[str], list[str]]:
-        first = next(index for index, line in enumerate(lines) if line.startswith("shard  "))
+        (first, *_) = [index for index, line in enumerate(lines) if line.split()[:2] == ["shard", "state"]] or [0]
+        assert first, lines
         labels = [line.split()[0] for line in lines[1 : first - 2] if line.strip()]
         return labels, " ".join(lines[first - 1 : first + 1]).split()
 

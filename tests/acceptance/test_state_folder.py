@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.support.command import Command
-from tests.support.daemon import Daemon, Producer
+from tests.support.daemon import Daemon, Producer, wait_gone
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 QUICK = {"heartbeat_every": "100ms"}
@@ -229,8 +229,11 @@ async def test_a_start_on_a_journal_folder_that_is_read_only_waits_for_it(
     producer.add_jobs(4, 4)
     await node.start()
     await producer.until_finished(node, 4)
+    workers = node.worker_pids()
     _kill_everything(node)
     await node.wait_end()
+    for pid in workers:
+        await wait_gone(pid)  # until then their journals are open, and the disk is busy
     await remount(small_disk, "ro")
     producer.add_jobs(4, 4)
     await node.start()

@@ -297,15 +297,3 @@ async def test_workers_of_a_supervisor_that_hangs_end_with_their_lease(
     daemon.kill(signal.SIGCONT)
     producer.add_jobs(20, 10)
     assert await producer.until_finished(daemon, 20) == {"sent": 20}
-
-
-async def test_a_fleet_that_is_too_large_for_its_connections_is_told(
-    make_daemon: Callable[..., Daemon], producer: Producer
-) -> None:
-    daemon = make_daemon(transports={"whatsapp": {"max_open_clients": 40}})
-    producer.add_devices(100, transport="whatsapp")
-    await daemon.start()
-    status = await daemon.status()
-    assert status["healthy"]
-    (note,) = status["notes"]
-    assert note.startswith("100 WhatsApp devices may take up to 160 connections to PostgreSQL, which allows ")
