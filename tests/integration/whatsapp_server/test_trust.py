@@ -72,7 +72,7 @@ def test_an_installed_shardd_cannot_be_made_to_trust_a_test_server(tmp_path: Pat
 def test_no_part_of_the_wheel_knows_of_another_root() -> None:
     project = tomllib.loads((IMPORT_ROOT / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert (wheel["packages"], "force-include" in wheel) == (["shardd"], False)
+    assert (wheel["packages"], wheel["force-include"]) == (["shardd"], {"systemd": "shardd/setup"})
     naming = re.compile(r"NOISE_ROOT|noise_root|sitecustomize|whatsapp_server", re.IGNORECASE)
     found = [file for file in (IMPORT_ROOT / "shardd").rglob("*.py") if naming.search(file.read_text())]
     assert found == []
