@@ -155,6 +155,9 @@ class EmbeddedPostgres:
         if self.pid is not None:
             return self.dsn()
         self._refuse_copy()
+        # libpq would add what the caller's variables say of another server, such as PGSERVICE or PGHOSTADDR.
+        for name in [name for name in os.environ if name.startswith("PG")]:
+            del os.environ[name]
         self._home = home = prepare_home(self._state_dir, self._spare)
         self._take_lock()
         try:

@@ -23,7 +23,8 @@ async def test_a_dead_token_stops_the_device_and_no_secret_is_anywhere(
     added = await shardd("device", "add", "p1", "--transport", "cloud_api", "--settings", json.dumps(settings))
     assert "added 1 cloud_api device" in added.out, added
     settings["token"] = "${CLOUD_TOKEN_OF_TEST}"
-    await shardd("device", "add", "p2", "--transport", "cloud_api", "--settings", json.dumps(settings))
+    of_another = json.dumps(settings | {"phone_number_id": "43"})
+    await shardd("device", "add", "p2", "--transport", "cloud_api", "--settings", of_another)
     job = insert(producer, "p1", "hello")
     await daemon.start()
 

@@ -4,7 +4,7 @@ A test puts this folder first on PYTHONPATH and sets SHARDD_TEST_NOISE_ROOT to t
 right after the process loads neonize's library. Without the variable nothing happens. If the key cannot be replaced, the
 import of neonize fails, so no test continues with WhatsApp's own key.
 
-It fails, too, where a shardd is installed that is not the one of this clone: an installed shardd trusts WhatsApp and nobody else,
+It fails, too, where a shardd is installed that is not the one of a clone: an installed shardd trusts WhatsApp and nobody else,
 whatever its environment names. (No part of this folder is in shardd's wheel.)
 """
 
@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-CLONE = Path(__file__).resolve().parents[4]
 VARIABLE = "SHARDD_TEST_NOISE_ROOT"
 LOADING_MODULE = "neonize._binder"  # the module that loads the shared library
 
@@ -56,7 +55,7 @@ class _PlantingFinder(importlib.abc.MetaPathFinder):
         installed = importlib.machinery.PathFinder.find_spec("shardd")
         if installed is not None and installed.origin is not None:
             package = Path(installed.origin).resolve().parent
-            if package != CLONE / "shardd":
+            if not (package.parent / "pyproject.toml").is_file():
                 raise ImportError(
                     f"{package} is an installed shardd, which does not trust a test server: unset {VARIABLE}"
                 )
