@@ -25,6 +25,7 @@ from psycopg.rows import TupleRow
 from shardd.embedded.binaries import Binaries, find_binaries
 from shardd.embedded.home import SOCKET_NAME, SPARE, Home, find_home, my_name, open_own, prepare_home
 from shardd.errors import AlreadyRunningError, CopiedStateError, DatabaseError, NotMigratedError
+from shardd.postgres.dsn import without_libpq
 from shardd.postgres.sql_files import queries_of
 from shardd.state_files import STARTS_FILE, is_copy, open_file, read_others_file
 
@@ -156,7 +157,7 @@ class EmbeddedPostgres:
             return self.dsn()
         self._refuse_copy()
         # libpq would add what the caller's variables say of another server, such as PGSERVICE or PGHOSTADDR.
-        for name in [name for name in os.environ if name.startswith("PG")]:
+        for name in os.environ.keys() - without_libpq(os.environ).keys():
             del os.environ[name]
         self._home = home = prepare_home(self._state_dir, self._spare)
         self._take_lock()

@@ -19,6 +19,7 @@ from shardd import ipc
 from shardd.config import Config
 from shardd.config.transports import REPORTING
 from shardd.config.transports.device_settings import account_of
+from shardd.config.transports.whatsapp import WHATSAPP
 from shardd.embedded import EmbeddedPostgres
 from shardd.errors import JournalError, SharddError
 from shardd.hashing import shard_of
@@ -73,7 +74,6 @@ from shardd.supervisor.scheduling.current_config import CurrentConfig
 from shardd.supervisor.scheduling.groups import GroupAssigner
 from shardd.supervisor.scheduling.lane_waits import EVERY as LANE_WAITS_EVERY
 from shardd.supervisor.scheduling.lane_waits import LaneWaitRecorder
-from shardd.supervisor.scheduling.library_watch import TRANSPORT as WHATSAPP
 from shardd.supervisor.scheduling.library_watch import LibraryWatch
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.scheduling.table_sync import CampaignSync, DeviceSync
@@ -253,7 +253,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     )
 
     def hold_logins(held: bool) -> None:
-        workers.hold_logins(WHATSAPP, held=held)
+        workers.hold_logins(WHATSAPP.name, held=held)
 
     library_watch = LibraryWatch(
         LibraryRefusals(pools.general, library=installed_library(), node_id=state_id, node=config.node),

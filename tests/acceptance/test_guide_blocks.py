@@ -36,6 +36,7 @@ from tests.fixtures.postgres import Cluster, make_state_dir, remove_state_dir
 from tests.integration.inbound.test_cloud_webhook import free_port
 from tests.support.command import PROGRAM
 from tests.support.guide import ON_A_FRESH_DEBIAN, PAGES, ROOT, Block, blocks
+from tests.support.node import install_by_npm
 
 pytestmark = pytest.mark.timeout(300)
 PATIENCE = 200.0
@@ -288,25 +289,8 @@ def run_python(story: Story, block: Block, folder: Path) -> None:
 
 
 def run_node(story: Story, block: Block, folder: Path) -> None:
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("there is no Node with npm")
     (folder / "program.mjs").write_text(block.text)
-    install = [
-        npm,
-        "install",
-        "--prefix",
-        str(folder),
-        "--no-audit",
-        "--no-fund",
-        "--ignore-scripts",
-        "--fetch-retries=0",
-        "pg@8",
-    ]
-    try:
-        subprocess.run(install, check=True, capture_output=True, timeout=PATIENCE)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        pytest.skip(f"npm cannot install the library: {error}")
+    install_by_npm(folder, "--fetch-retries=0", "pg@8", timeout=PATIENCE)
     story.sent(story.run(["node", str(folder / "program.mjs")]).stdout)
 
 

@@ -24,6 +24,7 @@ from shardd.embedded import EmbeddedPostgres
 from tests.fixtures.postgres import Cluster
 from tests.fixtures.whatsapp_fleet import Fleet
 from tests.integration.inbound.test_cloud_webhook import free_port
+from tests.support.node import install_by_npm
 
 RECEIVERS = Path(__file__).parents[1] / "receivers"
 SECRET = "whsec_" + "c2hhcmRkLXRlc3Qtc2VjcmV0LW9mLTMyLWJ5dGVzIQ=="
@@ -35,25 +36,9 @@ def python(_: Path) -> list[str]:
 
 
 def node(folder: Path) -> list[str]:
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("there is no Node with npm")
     for file in ("receiver.mjs", "package.json"):
         shutil.copy(RECEIVERS / file, folder)
-    command = [
-        npm,
-        "install",
-        "--prefix",
-        str(folder),
-        "--no-audit",
-        "--no-fund",
-        "--ignore-scripts",
-        "--no-package-lock",
-    ]
-    try:
-        subprocess.run(command, check=True, capture_output=True, timeout=NPM_TIMEOUT)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        pytest.skip(f"npm cannot install the libraries: {error}")
+    install_by_npm(folder, "--no-package-lock", timeout=NPM_TIMEOUT)
     return ["node", str(folder / "receiver.mjs")]
 
 

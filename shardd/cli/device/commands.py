@@ -21,7 +21,7 @@ from shardd.cli.output import SANDBOX, say
 from shardd.cli.words import count
 from shardd.config import TRANSPORTS, Config
 from shardd.config.transports import REPORTING
-from shardd.config.transports.cloud_api import CLOUD_API
+from shardd.config.transports.cloud_api import CLOUD_API, PHONE_NUMBER_ID
 from shardd.config.transports.device_settings import check_device, remedy_of
 from shardd.errors import SharddError, UsageError
 from shardd.pacing import CLASSES
@@ -37,7 +37,6 @@ STILL_HEARD: Final = (
     "what people write there is not stored from now on, but who asks for no more messages is heard for as long as the platform "
     "reports to shardd: leave its webhook registered"
 )
-NUMBER: Final = "phone_number_id"
 CANCELLED_WITH_DEVICE: Final = "cancelled: its device was removed"
 
 
@@ -132,16 +131,16 @@ def set_(*, ids: list[str], cleared: tuple[str, ...], config: Config, **options:
 
 async def _check_number(database: Database, names: Sequence[str], transport: str, settings: Mapping[str, Any]) -> None:
     """Raise UsageError if two devices would have one number of the Cloud API: Meta reports each message to it once."""
-    number = settings.get(NUMBER)
+    number = settings.get(PHONE_NUMBER_ID)
     if transport != CLOUD_API.name or number is None:
         return
     others = await DeviceAdmin(database).find(transport=transport)
-    taken = [one.id for one in others if one.id not in names and one.settings.get(NUMBER) == number]
+    taken = [one.id for one in others if one.id not in names and one.settings.get(PHONE_NUMBER_ID) == number]
     if taken or len(names) > 1:
         whose = f"is that of device {taken[0]}" if taken else "cannot be that of several devices"
         raise UsageError(
-            f"settings.{NUMBER}: {number} {whose}: one device sends and hears all of a number; change it with shardd device set"
-            " ID --settings; nothing was changed"
+            f"settings.{PHONE_NUMBER_ID}: {number} {whose}: one device sends and hears all of a number; change it with "
+            "shardd device set ID --settings; nothing was changed"
         )
 
 

@@ -52,13 +52,16 @@ class CloudApiConfig(PlatformConfig, reload="shard"):
     )
 
 
+PHONE_NUMBER_ID: Final = "phone_number_id"
+"""The setting that names a device's number at Meta."""
+
 CLOUD_API: Final = TransportDefinition(
     name="cloud_api",
     summary="Devices that send through the official WhatsApp Business Cloud API.",
     implementation="shardd.transports.platforms.cloud_api:CloudApiTransport",
     config=CloudApiConfig,
     device_settings=(
-        DeviceSetting("phone_number_id", "the id of the phone number at Meta, digits only", r"[0-9]{1,32}"),
+        DeviceSetting(PHONE_NUMBER_ID, "the id of the phone number at Meta, digits only", r"[0-9]{1,32}"),
         DeviceSetting("token", "the access token of the system user at Meta", secret=True),
         DeviceSetting("version", "a version of the Graph API, such as v23.0", VERSION, needed=False),
         BASE,

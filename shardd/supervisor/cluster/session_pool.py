@@ -37,7 +37,7 @@ AUTO, OFF = "auto", "off"
 
 
 class SessionPool(Service):
-    """Decides, starts, watches, and tells the workers."""
+    """Decides, starts and watches, and publishes the result to the workers."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class SessionPool(Service):
         workers: Callable[[], int],
         publish: Callable[[ipc.StoreAccess], None],
     ) -> None:
-        """`store`: the DSN of the sessions; `devices`: that have sessions; `workers`: of this node; `publish`: tells them."""
+        """`store`: the DSN of the sessions; `devices`: that have sessions; `workers`: of this node; `publish`: to them."""
         self.text: str | None = None
         """What was decided, and why; None: no device has a session."""
         self._current = current

@@ -31,6 +31,7 @@ from aiohttp import web
 from shardd import ipc
 from shardd.config import CloudWebhookConfig, Config
 from shardd.config.source import substitute
+from shardd.config.transports.cloud_api import CLOUD_API, PHONE_NUMBER_ID
 from shardd.config.values import RefusedError
 from shardd.errors import DeviceUnavailableError
 from shardd.incoming import Incoming
@@ -92,8 +93,8 @@ class CloudNumbers:
     def _by_number(self, devices: Iterable[Device | RemovedDevice]) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
         for device in devices:
-            number = device.settings.get("phone_number_id")
-            if device.transport == "cloud_api" and isinstance(number, str):
+            number = device.settings.get(PHONE_NUMBER_ID)
+            if device.transport == CLOUD_API.name and isinstance(number, str):
                 try:
                     found.setdefault(substitute(number, self._environ), []).append(device.id)
                 except RefusedError:

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from shardd import ipc
+from shardd.config.transports.whatsapp import WHATSAPP
 from shardd.config.values import format_duration
 from shardd.errors import DatabaseError
 from shardd.logs import get_logger
@@ -30,7 +31,6 @@ from shardd.tasks import WakeUp
 
 log = get_logger(__name__)
 
-TRANSPORT: Final = "whatsapp"
 PROBE_EVERY: Final = 300.0
 """Seconds between logins of single devices while the version is refused."""
 LOOK_EVERY: Final = 5.0
@@ -132,7 +132,7 @@ class LibraryWatch(Service):
         """See `shardd.supervisor.problems`."""
         if (since := self.refused_since) is None:
             return
-        mine = [queue for queue in self._scheduler.queues.values() if queue.device.transport == TRANSPORT]
+        mine = [queue for queue in self._scheduler.queues.values() if queue.device.transport == WHATSAPP.name]
         waiting = sum(queue.state is DeviceState.CLIENT_OUTDATED for queue in mine)
         when = f"{datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M} UTC"
         yield Problem(
@@ -188,7 +188,7 @@ class LibraryWatch(Service):
         waiting = [
             queue.device.id
             for queue in self._scheduler.queues.values()
-            if queue.device.transport == TRANSPORT
+            if queue.device.transport == WHATSAPP.name
             and queue.device.state is DeviceState.CLIENT_OUTDATED
             and (everyone or (queue.device.state_until is None and self._scheduler.is_up(queue)))
         ]
@@ -234,7 +234,7 @@ class LibraryWatch(Service):
         return [
             queue
             for queue in self._scheduler.queues.values()
-            if queue.device.transport == TRANSPORT
+            if queue.device.transport == WHATSAPP.name
             and queue.device.session is not None
             and queue.state in states
             and queue.fault is None
