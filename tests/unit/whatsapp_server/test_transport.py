@@ -102,7 +102,9 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
 
 
 def client_context(pki: Pki) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=pki.ca)
+    context = ssl.create_default_context(cafile=pki.ca)
+    context.verify_flags |= ssl.VERIFY_X509_STRICT  # the default since Python 3.13
+    return context
 
 
 def test_a_pki_folder_is_made_once(pki: Pki) -> None:

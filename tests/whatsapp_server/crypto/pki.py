@@ -1,4 +1,8 @@
-"""The keys that a client must trust, in one folder: a TLS CA, the server's certificate, and the Noise root key."""
+"""The keys that a client must trust, in one folder: a TLS CA, the server's certificate, and the Noise root key.
+
+The certificates have the extensions that RFC 5280 wants (4.2.1.1 to 4.2.1.3). Python checks them since 3.13: its documentation of
+`ssl.create_default_context`, VERIFY_X509_STRICT.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,17 @@ from .keys import KeyPair
 
 HOST_NAMES = ("web.whatsapp.com", "*.whatsapp.com", "*.whatsapp.net", "localhost")
 VALID_DAYS = 365
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 class Pki(NamedTuple):
@@ -49,14 +64,20 @@ class Pki(NamedTuple):
 
     def _create(self) -> None:
         ca_key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-        authority = x509.BasicConstraints(ca=True, path_length=None)
+        issuer = x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key())
         names: list[x509.GeneralName] = [x509.DNSName(name) for name in HOST_NAMES]
         names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
-        ca = _builder("shardd test CA", ca_key.public_key()).add_extension(authority, critical=True)
+        ca = (
+            _builder("shardd test CA", ca_key.public_key())
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(_SIGNS_CERTIFICATES, critical=True)
+            .add_extension(issuer, critical=False)
+        )
         server = (
             _builder(HOST_NAMES[0], server_key.public_key())
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer), critical=False)
         )
         self.ca.write_bytes(_pem(ca, ca_key))
         self.certificate.write_bytes(_pem(server, ca_key))
