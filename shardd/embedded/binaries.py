@@ -64,6 +64,10 @@ def find_binaries(home: Home, bin_dir: Path | None = None) -> Binaries:
             return found
     tried = "".join(f"; {reason}" for reason in refused)
     needed = f"PostgreSQL {data_major}" if data_major else f"PostgreSQL {OLDEST} or newer"
+    if forced:
+        raise DatabaseError(
+            f"{'; '.join(refused)}: name the folder with the programs of {needed} in {BIN_VARIABLE}, or unset it"
+        )
     raise DatabaseError(f"found no {needed} to run the embedded database{tried}: {HOW_TO_GET}")
 
 
@@ -83,19 +87,36 @@ def is_of_wheel(program: Path) -> bool:
 def find_client(name: str, major: int) -> Path:
     """A client program such as pg_dump for a server of this major version: of the same one, else of the next newer one.
 
-    An older one refuses the server; a newer one writes settings that an older server does not know. Raises DatabaseError.
+    An older one refuses the server; a newer one writes settings that an older server does not know. One in the folder that
+    `SHARDD_POSTGRES_BIN` names goes before all others. Raises DatabaseError.
     """
+    for found in _clients(name):
+        if fitting := [version for version in found if version >= major]:
+            return found[min(fitting)]
+    raise DatabaseError(
+        f"there is no {name} of PostgreSQL {major} on this machine: install it (Debian, Ubuntu: apt install "
+        f"postgresql-client-{major}), or name the folder of one in {BIN_VARIABLE}"
+    )
+
+
+def find_newest_client(name: str) -> Path | None:
+    """That of the folder that `SHARDD_POSTGRES_BIN` names, else the newest of this machine; None: there is none.
+
+    For pg_restore, which does not read archives of a newer pg_dump.
+    """
+    return next((found[max(found)] for found in _clients(name) if found), None)
+
+
+def _clients(name: str) -> Iterator[dict[int, Path]]:
+    """By major version: first that of the named folder, then all others. Not Debian's wrapper without a program behind it."""
     forced = os.environ.get(BIN_VARIABLE)
-    found: dict[int, Path] = {}
-    for folder in [Path(forced)] if forced else [*_packaged(), *_on_path(name), *_in_wheel()]:
-        if os.access(folder / name, os.X_OK) and (version := _version_of(folder / name)) is not None:
-            found.setdefault(version, folder / name)
-    if not (fitting := [version for version in found if version >= major]):
-        raise DatabaseError(
-            f"there is no {name} of PostgreSQL {major} on this machine: install it (Debian, Ubuntu: apt install "
-            f"postgresql-client-{major}), or name the folder of one in {BIN_VARIABLE}"
-        )
-    return found[min(fitting)]
+    named = [Path(forced)] if forced else []
+    for folders in (named, [*_packaged(), *_on_path(name), *_in_wheel()]):
+        found: dict[int, Path] = {}
+        for folder in folders:
+            if os.access(folder / name, os.X_OK) and (version := _version_of(folder / name)) is not None:
+                found.setdefault(version, folder / name)
+        yield found
 
 
 def _version_of(program: Path) -> int | None:

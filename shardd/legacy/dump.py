@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import io
 import re
-import shutil
 import subprocess
 import tempfile
 import zlib
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final, cast
 
+from shardd.embedded.binaries import find_newest_client
 from shardd.errors import SourceError
 from shardd.legacy.dump_sql import DumpScanner
 from shardd.legacy.dump_text import DumpText, Stream
@@ -83,7 +83,7 @@ class Dump(Source):
     @contextmanager
     def _restore(self, tables: tuple[Table, ...]) -> Iterator[IO[bytes]]:
         """The archive as SQL, converted by pg_restore."""
-        program = shutil.which("pg_restore")
+        program = find_newest_client("pg_restore")
         if program is None:
             raise SourceError(
                 f"{self.name} is an archive of pg_dump, and pg_restore is not installed: install PostgreSQL's client "

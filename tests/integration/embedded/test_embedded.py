@@ -24,7 +24,7 @@ import psycopg
 import pytest
 
 from shardd.embedded import EmbeddedPostgres, embedded_dsn, others_dsn
-from shardd.embedded.binaries import find_binaries
+from shardd.embedded.binaries import BIN_VARIABLE, find_binaries, find_psql
 from shardd.embedded.home import Home, prepare_home
 from shardd.errors import AlreadyRunningError, DatabaseError, UnsafeFileError
 from shardd.queue.migrate import migrate
@@ -308,16 +308,28 @@ def test_no_database_yet_is_reported(state_dir: Path) -> None:
         embedded_dsn(state_dir)
 
 
-def test_a_folder_without_programs_is_reported_with_the_fix(state_dir: Path) -> None:
+def test_a_folder_without_programs_is_reported_with_the_fix(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = prepare_home(state_dir)
+    monkeypatch.setenv(BIN_VARIABLE, str(state_dir))
+    fix = f"name the folder with the programs of PostgreSQL 14 or newer in {BIN_VARIABLE}, or unset it"
+    with pytest.raises(DatabaseError, match=f"^{state_dir} has no initdb and postgres: {fix}$"):
+        find_binaries(home)
+
+
+def test_a_machine_without_postgresql_is_reported_with_the_fix(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(BIN_VARIABLE, raising=False)
+    monkeypatch.setattr("shardd.embedded.binaries._candidates", lambda: iter([state_dir]))
     with pytest.raises(DatabaseError, match=f"{state_dir} has no initdb and postgres: install the system's package"):
-        find_binaries(prepare_home(state_dir), state_dir)
+        find_binaries(prepare_home(state_dir))
 
 
 def test_data_of_another_major_version_is_reported(state_dir: Path) -> None:
     home = prepare_home(state_dir)
     home.account.run(["/usr/bin/env", "mkdir", str(home.data)])
     home.account.write(home.data / "PG_VERSION", "13\n")
-    with pytest.raises(DatabaseError, match=r"found no PostgreSQL 13 .* but the data in .*/data is of 13"):
+    with pytest.raises(DatabaseError, match=r"PostgreSQL 1\d, but the data in .*/data is of 13"):
         find_binaries(home)
 
 
@@ -401,8 +413,9 @@ async def test_root_copies_the_wheel_s_programs_when_the_way_to_them_is_closed(
 @as_root
 async def test_the_account_of_the_server_itself_is_not_let_in(server: EmbeddedPostgres, state_dir: Path) -> None:
     await server.start()
-    psql = shutil.which("psql") or str(find_binaries(server.home).folder / "psql")
-    status, said = server.home.account.run([psql, "--no-psqlrc", server.dsn("postgres"), "--command=SELECT 1"])
+    beside = find_binaries(server.home).folder / "psql"  # which the account can reach
+    psql = beside if beside.exists() else find_psql()
+    status, said = server.home.account.run([str(psql), "--no-psqlrc", server.dsn("postgres"), "--command=SELECT 1"])
     assert status != 0
     assert "Peer authentication failed" in said
 

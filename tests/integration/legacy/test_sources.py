@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 
+from shardd.embedded import binaries
 from shardd.errors import DatabaseError, SharddError, SourceError, UsageError
 from shardd.legacy.old_system import open_source
 from shardd.legacy.tables import MESSAGES, SESSIONS, USER_DEVICES, Row
@@ -241,7 +242,10 @@ def test_what_is_not_installed_is_named(
     old_postgresql: OldPostgresql, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = old_postgresql.dump(tmp_path / "archive", "--format=custom")
+    monkeypatch.delenv(binaries.BIN_VARIABLE, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(binaries, "_packaged", lambda: iter(()))
+    monkeypatch.setattr(binaries, "_in_wheel", lambda: iter(()))
     with (
         closing(open_source(str(archive))) as old,
         pytest.raises(SourceError, match="pg_restore is not installed"),
