@@ -7,11 +7,13 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from bootlib.container import try_container
 from bootlib.machine import CommandError, Machine, booted, why_not
+from bootlib.matrix import EXAMPLE, Cell, ChoiceError, choose, run_cell, table
 from bootlib.page import Pages
 from bootlib.root import RELEASES, ImpossibleError, cache_folder, make_archive, python_version, unpacked
 from bootlib.steps import Steps
@@ -35,13 +37,25 @@ def main() -> int:
         "--if-possible", action="store_true", help="succeed where this machine cannot boot another system"
     )
     parser.add_argument("--container", action="store_true", help="build and run the container image instead")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--tests",
+        nargs="*",
+        metavar="CELL",
+        help=f"run ./scripts/test instead, for example in {EXAMPLE}; without one, in all. Arguments for pytest follow --",
+    )
+    parser.add_argument("--slow", action="store_true", help="with --tests: beside busy processes")
+    boundary = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    options = parser.parse_args(sys.argv[1:boundary])
     if unknown := sorted({*options.releases} - {*RELEASES}):
         parser.error(f"unknown release: {', '.join(unknown)}")
     for number in (signal.SIGTERM, signal.SIGHUP):  # ends with what was mounted, made and started
         signal.signal(number, lambda got, _: sys.exit(128 + got))
     try:
+        if options.tests is not None:
+            return tests(choose(options.tests), sys.argv[boundary + 1 :], slow=options.slow)
         results = [container()] if options.container else [boot(release) for release in options.releases or RELEASES]
+    except ChoiceError as error:
+        parser.error(str(error))
     except ImpossibleError as error:
         print(f"boot: not run: {error}")
         return 0 if options.if_possible else 1
@@ -76,6 +90,13 @@ def container() -> bool:
         _explain(error)
         return False
     return True
+
+
+def tests(cells: Sequence[Cell], arguments: Sequence[str], *, slow: bool) -> int:
+    """The exit code after `./scripts/test` in each cell. Raises ImpossibleError."""
+    results = [run_cell(CLONE, cell, arguments, slow=slow) for cell in cells]
+    print(table(results), flush=True)
+    return 1 if any(result.error for result in results) else 0
 
 
 def _explain(error: Exception) -> None:

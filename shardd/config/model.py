@@ -64,7 +64,7 @@ class Config(Section, reload="restart"):
     )
     database: DatabaseConfig | None = Field(
         default=None,
-        description="The PostgreSQL server (14 or newer). Without this section, shardd runs an embedded one in state_dir.",
+        description="The PostgreSQL server (14 to 18). Without this section, shardd runs an embedded one in state_dir.",
     )
     lease: LeaseConfig = section(
         LeaseConfig,
