@@ -44,7 +44,9 @@ class Transports:
                 # Devices of other transports go on; those of this one report `unavailable` with every job.
                 log.error("transport not available", action="transport", transport=name, error=str(error))
                 return None
+            # What changed while it was started.
             transport.hold_logins(held=name in self._held)
+            transport.change_store_access(self._surroundings.store_access)
             self._loaded[name] = transport
             return transport
 
