@@ -22,7 +22,7 @@ class LibraryAnswers:
         """Devices that were refused since then."""
 
     def outdated(self, device_id: str, devices: int, now: float) -> None:
-        """A login was refused because of the version. `devices`: how many could log in, this one included."""
+        """A login was refused because of the version. `devices`: how many could log in, on any node."""
         self.refused.add(device_id)
         proven = len(self.refused) >= min(LIBRARY_PROOF, devices)
         self._move("proven" if proven else "refused", now)

@@ -72,6 +72,8 @@ class LibraryWatch(Service):
         """Also devices are ready again that wait for a certain time: the version may be another one."""
         self._unreported: set[str] = set()
         """Devices that were refused, and whose state was not reported yet."""
+        self._restricted: set[str] = set()
+        """Devices that wait for another version, and that are restricted in the database."""
         self._probe_at_once = False
 
     @property
@@ -91,7 +93,9 @@ class LibraryWatch(Service):
         before = self._answers.state
         if answer.outdated:
             self._unreported.add(answer.device_id)
-            self._answers.outdated(answer.device_id, len(self._candidates()), time.time())
+            # Also those of other nodes, and of shards that are not up yet: few devices prove nothing about many.
+            devices = sum(map(_logs_in, self._scheduler.queues.values()))
+            self._answers.outdated(answer.device_id, devices, time.time())
             if self._answers.state is LibraryState.REFUSED is not before:
                 self._record = True
                 self._refused()
@@ -102,7 +106,6 @@ class LibraryWatch(Service):
         if self._pending.pop(answer.device_id, None) is not None:
             self._devices.end_withholding(answer.device_id)
         if before is LibraryState.REFUSED:
-            self._end = True
             self._accepted()
         elif before is LibraryState.DOUBTED:
             self._settle_pending(alone=True)
@@ -212,7 +215,11 @@ class LibraryWatch(Service):
             # Other logins usually answer sooner.
             if now < (self._answers.since or now) + LOOK_EVERY:
                 return
-            candidates = [queue for queue in candidates if queue.device.id not in self._answers.refused] or candidates
+            candidates = [queue for queue in candidates if queue.device.id not in self._answers.refused]
+            if not candidates:
+                # Too few for a proof, and no other device of this node could show more.
+                self._settle_pending(alone=True)
+                return
         elif not self._probe_at_once and not await self._refusals.claim_probe(PROBE_EVERY):
             return
         queue = min(candidates, key=self._rank)
@@ -229,30 +236,26 @@ class LibraryWatch(Service):
         return open_perhaps, self._asked.get(queue.device.id, 0.0), queue.device.id
 
     def _candidates(self) -> list[DeviceQueue]:
-        """Devices that could log in but for the version."""
-        states = (*CAN_SEND, DeviceState.CLIENT_OUTDATED)
-        return [
-            queue
-            for queue in self._scheduler.queues.values()
-            if queue.device.transport == WHATSAPP.name
-            and queue.device.session is not None
-            and queue.state in states
-            and queue.fault is None
-            and self._scheduler.is_up(queue)
-        ]
+        """Devices of this node that could log in but for the version."""
+        return [queue for queue in self._scheduler.queues.values() if _logs_in(queue) and self._scheduler.is_up(queue)]
 
     # ---- the turns
 
     def _refused(self) -> None:
         log.error("WhatsApp refuses %s: logins are held; see `shardd guide library`", self.library, action="library")
+        self._end = False
         self._hold(True)
         self._settle_pending(alone=False)
         self._wake.set()
 
     def _accepted(self) -> None:
         log.warning("WhatsApp accepts %s again", self.library, action="library")
-        self._record, self._probe_at_once, self._free_all = False, False, True
+        self._record, self._end = False, True
+        self._probe_at_once, self._free_all = False, True
         self._unreported.clear()
+        restricted, self._restricted = self._restricted, set()
+        for device_id in restricted:
+            self._devices.end_withholding(device_id)
         self._hold(False)
         self._wake.set()
 
@@ -264,6 +267,24 @@ class LibraryWatch(Service):
     def _store(self, report: ipc.DeviceChanged, epoch: int, *, alone: bool) -> None:
         """`alone`: it is about this device, which tries again at its own time; otherwise it waits for the library."""
         self._devices.end_withholding(report.device_id)
-        if not alone:
-            report = msgspec.structs.replace(report, until=None)
-        self._devices.state_changed(report, epoch, quietly=not alone)
+        if alone:
+            self._devices.state_changed(report, epoch)
+            return
+        report = msgspec.structs.replace(report, until=None)
+        queue = self._scheduler.queues.get(report.device_id)
+        if queue is not None and queue.device.state is DeviceState.RESTRICTED:
+            # Its row goes on to say so: the restriction may outlast the refusal.
+            self._restricted.add(report.device_id)
+            self._devices.withhold(report, epoch)
+        else:
+            self._devices.state_changed(report, epoch, quietly=True)
+
+
+def _logs_in(queue: DeviceQueue) -> bool:
+    """Whether a device could log in but for the version."""
+    return (
+        queue.device.transport == WHATSAPP.name
+        and queue.device.session is not None
+        and queue.state in (*CAN_SEND, DeviceState.CLIENT_OUTDATED)
+        and queue.fault is None
+    )
