@@ -107,14 +107,14 @@ class PgBouncer:
         await self._command("show_version")
 
     async def stop(self) -> None:
-        """Stop it, if it runs; clients are cut off."""
-        process, self._process = self._process, None
-        if process is not None:
+        """Stop it, if it runs; clients are cut off. If this is cancelled, it can be called again."""
+        if (process := self._process) is not None:
             for signum, patience in ((signal.SIGINT, STOP_TIMEOUT), (signal.SIGKILL, STOP_TIMEOUT)):
                 if process.poll() is not None:
                     break
                 process.send_signal(signum)
                 await _wait_until(lambda: process.poll() is not None, patience)
+            self._process = None
         if self._output is not None:
             self._output.close()
             self._output = None
@@ -153,15 +153,17 @@ class PgBouncer:
         pid = _listener(self._folder)
         if pid is None:
             return
+        if pid == 0:  # to kill(2): our own process group
+            raise PgBouncerError(f"a process of another container listens on {self._folder.socket}: stop that one")
         log.warning("ending the PgBouncer of an earlier run", action="pgbouncer", pid=pid)
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
         if not await _wait_until(lambda: _listener(self._folder) is None, STOP_TIMEOUT):
             raise PgBouncerError(f"another process (pid {pid}) listens on {self._folder.socket} and does not end")
 
 
 def _listener(folder: Folder) -> int | None:
-    """Process id of who listens on the socket."""
+    """Process id of who listens on the socket; 0: of another process id namespace (unix(7), pid_namespaces(7))."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(CONSOLE_TIMEOUT)
         try:

@@ -33,6 +33,8 @@ RETRY_FIRST, RETRY_CAP = 1.0, 60.0
 """Seconds until a PgBouncer that could not be used is tried again, after the first failure and after many."""
 PATIENCE: Final = 2
 """Checks that a PgBouncer may fail before it is replaced."""
+SHORT_LIFE: Final = 10.0
+"""Seconds: a PgBouncer that had ended, was started again and ends that soon cannot be used."""
 AUTO, OFF = "auto", "off"
 
 
@@ -63,6 +65,7 @@ class SessionPool(Service):
         self._in_use = False
         """Whether clients are led through the PgBouncer."""
         self._servers = 0
+        self._restarted_at = float("-inf")
         self._unanswered = 0
         self._failure: PgBouncerError | None = None
         """Why it cannot be used; None: it can, or was not needed."""
@@ -106,15 +109,15 @@ class SessionPool(Service):
             try:
                 await self._watch(self._pooler)
             except PgBouncerError as error:
-                self._in_use = False
+                await self._pooler.stop()
+                self._in_use, self._count_at = False, float("-inf")
                 self._failed(error)
                 await self._decide()
         elif time.monotonic() >= self._count_at:
             await self._decide()
 
     async def _decide(self) -> None:
-        """Raises DatabaseError."""
-        self._count_at = time.monotonic() + COUNT_EVERY
+        """Raises DatabaseError; then it is tried again by the next check."""
         config = self._current.config
         demand = Demand(self._devices(), config.shards, config.transports.whatsapp.max_open_clients)
         if not demand.devices:
@@ -122,9 +125,10 @@ class SessionPool(Service):
             return
         names = (f"shardd/{config.node}", library_name(config.node))
         supply = Supply(await self._server.free_connections(names))
+        self._count_at = time.monotonic() + COUNT_EVERY
         why = f"{demand.words}, {supply.words}"
         if supply.suffices(demand):
-            self._failure, self._failures = None, 0
+            self._failure, self._failures, self._retry_at = None, 0, float("-inf")
             self._change(ipc.StoreAccess(), f"directly: {why}")
         elif config.transports.whatsapp.pooler == OFF:
             self._limit(supply, why, "set transports.whatsapp.pooler to auto, or raise max_connections of the server")
@@ -152,7 +156,7 @@ class SessionPool(Service):
             await pooler.stop()
             raise
         self._in_use, self._unanswered, self._failure, self._failures = True, 0, None, 0
-        most = pooler.most_clients // (2 * PER_CLIENT * max(1, self._workers()))
+        most = max(1, pooler.most_clients // (2 * PER_CLIENT * max(1, self._workers())))
         clients = most if most < config.transports.whatsapp.max_open_clients else None
         text = f"through a PgBouncer ({program.version}) with {self._servers} connections: {why}"
         self._change(ipc.StoreAccess(pooler.dsn, clients), text)
@@ -160,18 +164,20 @@ class SessionPool(Service):
     async def _watch(self, pooler: PgBouncer) -> None:
         """Keep it running and leading to the primary. Raises PgBouncerError if it cannot be used; DatabaseError."""
         if pooler.pid is None:
+            if time.monotonic() < self._restarted_at + SHORT_LIFE:
+                raise PgBouncerError(f"{pooler.program.path} ends again and again")
             log.warning("PgBouncer had ended and is started again", action="pgbouncer")
             assert pooler.target is not None
             await pooler.start(pooler.target, servers=self._servers)
+            self._restarted_at = time.monotonic()
         try:
             await pooler.check()
             self._unanswered = 0
         except PgBouncerError as error:
             self._unanswered += 1
             if self._unanswered >= PATIENCE:
-                await pooler.stop()
                 raise
-            log.warning("PgBouncer was not heard", action="pgbouncer", error=str(error))
+            log.warning("PgBouncer does not answer", action="pgbouncer", error=str(error))
             return
         target = await self._server.target()
         if target == pooler.target:
