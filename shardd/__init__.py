@@ -1,5 +1,3 @@
 """shardd keeps thousands of WhatsApp devices sending, and tells the truth about every message."""
 
-from typing import Final
-
-__version__: Final = "0.1.0"
+__version__ = "0.1.0"

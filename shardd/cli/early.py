@@ -1,6 +1,7 @@
 """The first moments of `shardd start`, before what it needs is loaded: signals are kept, and errors reach systemd.
 
-Imports nothing but the standard library's smallest parts, because a SIGHUP before `watch` would end the process.
+Imports nothing but the standard library's smallest parts, because a SIGHUP before `watch` ends the process. What is left is the
+start of the interpreter.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Any
 
 _asked = False
 
@@ -38,6 +38,6 @@ def report_failure(text: str, cause: BaseException | None) -> None:
     Notifier(os.environ).failed(text, cause.errno if isinstance(cause, OSError) else None)
 
 
-def _note(_number: int, _frame: Any) -> None:
+def _note(_number: int, _frame: object) -> None:
     global _asked  # noqa: PLW0603  # of the process, like the signal's handler
     _asked = True
