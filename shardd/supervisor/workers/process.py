@@ -230,6 +230,7 @@ class WorkerProcess:
     def _command(self, fd: int, log_fd: int) -> list[str]:
         return [
             sys.executable,
+            "-P",  # no module of the folder in which shardd was started
             "-m",
             "shardd.worker",
             f"--node={self._config.node}",

@@ -36,6 +36,7 @@ async def converse(module: str, request: dict[str, Any], *, timeout: float) -> A
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
+        "-P",  # no module of the folder in which the command was called
         "-m",
         module,
         env={**without_libpq(os.environ), **LIBRARY_ENVIRONMENT},
