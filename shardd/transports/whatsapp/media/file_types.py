@@ -125,7 +125,7 @@ def sent_as(job: JobSpec, media: Media) -> str:
 
 def detect_type(data: bytes) -> str:
     """The MIME type of a file by its bytes."""
-    found = str(magic.from_buffer(data[:HEAD], mime=True))
+    found = str(magic.from_buffer(data[:HEAD], mime=True)).lower()  # libmagic 5.46 calls audio/amr audio/AMR
     found = _NAMES.get(found, found)
     if data[4:8] == b"ftyp" and found.partition("/")[0] in {"audio", "video"}:
         tracks = track_kinds(data)

@@ -23,6 +23,7 @@ FORMATS: Final = MappingProxyType(
         "audio/3gpp2": "mov",
         "audio/aac": "aac",
         "audio/amr": "amr",
+        "audio/amr-wb": "amr",
         "audio/flac": "flac",
         "audio/mp4": "mov",
         "audio/mpeg": "mp3",

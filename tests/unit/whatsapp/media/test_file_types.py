@@ -8,6 +8,7 @@ from shardd.errors import ErrorClass, PermanentError
 from shardd.ipc import JobSpec
 from shardd.transports.whatsapp.media.file_types import MAX_BOXES, is_ogg_opus, sent_as, track_kinds
 from shardd.transports.whatsapp.media.memory import Media
+from shardd.transports.whatsapp.media.recordings import FORMATS
 from tests.support.media_files import HTML, MP3, OPUS, VORBIS, WEBM, box, mp4, ogg, plain_image
 
 
@@ -49,6 +50,12 @@ def test_a_file_is_sent_as_what_it_is(kind: str, data: bytes, mime_type: str) ->
     assert judge(kind, data) == mime_type
     if kind != "document":
         assert judge(kind, data, row="application/pdf", server="text/html") == mime_type
+
+
+@pytest.mark.parametrize("data", [b"#!AMR\n" + bytes(50), b"#!AMR-WB\n" + bytes(50)])
+def test_the_length_of_amr_is_read_whatever_libmagic_calls_it(data: bytes) -> None:
+    """libmagic 5.44 calls both audio/amr; 5.46 says audio/AMR and audio/AMR-WB."""
+    assert FORMATS[judge("audio", data)] == "amr"
 
 
 @pytest.mark.parametrize(
