@@ -98,7 +98,7 @@ def run_cell(clone: Path, cell: Cell, arguments: Sequence[str], *, slow: bool) -
     kept = cache_folder() / "tests"
     kept.mkdir(parents=True, exist_ok=True)
     with steps.step("a root by mmdebstrap"):
-        archive = make_archive(cell.release, [*_BASE, *_needed(clone), _SYSTEM], cache_folder())
+        archive = make_archive(cell.release, [*_BASE, *needed(clone), _SYSTEM], cache_folder())
     with unpacked(archive) as root:
         if (reason := why_not(root)) is not None:
             raise ImpossibleError(reason)
@@ -119,7 +119,7 @@ def run_cell(clone: Path, cell: Cell, arguments: Sequence[str], *, slow: bool) -
             for name in ("tests.log", "tests.xml"):
                 if (place.on_host / name).exists():
                     shutil.copyfile(place.on_host / name, kept / f"{cell.name.replace(':', '-')}.{name}")
-            passed, failed, skipped = _count(place.on_host / "tests.xml")
+            passed, failed, skipped = count(place.on_host / "tests.xml")
             found = re.search(r"^PostgreSQL: (\d+)", place.log(), re.MULTILINE)
     result = Result(cell, python, found[1] if found else "", passed, failed, skipped, steps.total(), error)
     print(f"== {cell.name}: {error or 'all well'} after {result.seconds:.0f} s", flush=True)
@@ -131,7 +131,7 @@ def table(results: Sequence[Result]) -> str:
     head = ("Debian", "Python", "PostgreSQL", "user", "passed", "failed", "skipped", "seconds", "")
     rows = [
         (
-            *(result.cell.release, result.python, f"{result.cell.source} {result.postgres}".strip(), result.cell.user),
+            *(result.cell.release, result.python, f"{result.postgres} {result.cell.source}".strip(), result.cell.user),
             *(str(number) for number in (result.passed, result.failed, result.skipped)),
             *(f"{result.seconds:.0f}", result.error or "ok"),
         )
@@ -148,7 +148,7 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join(aligned)
 
 
-def _needed(clone: Path) -> list[str]:
+def needed(clone: Path) -> list[str]:
     """The Debian packages in the list of scripts/test."""
     (listed,) = re.findall(r"^NEEDED=\(\n(.*?)^\)$", (clone / "scripts/test").read_text(), re.MULTILINE | re.DOTALL)
     return sorted(set(re.findall(r'^ *"\w+:\S+ +(\S+)"', listed, re.MULTILINE)) - {*_BASE, "systemd"})
@@ -220,7 +220,7 @@ class _Place:
         return "\n".join(line for line in lines[first:] if not line.startswith("SKIPPED"))
 
 
-def _count(report: Path) -> tuple[int, int, int]:
+def count(report: Path) -> tuple[int, int, int]:
     """Passed, failed and skipped tests of a report in JUnit's format; without one, none."""
     if not report.exists():
         return 0, 0, 0

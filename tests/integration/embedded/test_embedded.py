@@ -24,7 +24,7 @@ import psycopg
 import pytest
 
 from shardd.embedded import EmbeddedPostgres, embedded_dsn, others_dsn
-from shardd.embedded.binaries import BIN_VARIABLE, find_binaries, find_psql
+from shardd.embedded.binaries import BIN_VARIABLE, find_binaries, find_client, find_psql
 from shardd.embedded.home import Home, prepare_home
 from shardd.errors import AlreadyRunningError, DatabaseError, UnsafeFileError
 from shardd.queue.migrate import migrate
@@ -163,10 +163,12 @@ async def test_it_is_dumped_and_restored_as_ever(server: EmbeddedPostgres, state
         producer.execute(
             "INSERT INTO shardd.jobs (device_id, recipient, body) VALUES ('me', '+4915112345678', 'Hello')"
         )
-    programs = find_binaries(server.home).folder
+    major = find_binaries(server.home).major
 
     def program(name: str, *arguments: str) -> str:
-        done = subprocess.run([programs / name, *arguments], capture_output=True, text=True, check=False, timeout=HANG)
+        done = subprocess.run(
+            [find_client(name, major), *arguments], capture_output=True, text=True, check=False, timeout=HANG
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
