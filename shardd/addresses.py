@@ -79,18 +79,20 @@ def read_allowed_host(text: str) -> AllowedHost:
     Raises ValueError whose text continues `VALUE …`.
     """
     host, port = text.strip().lower(), None
+    if match := re.match(r"[a-z][a-z0-9+.-]*://([^/?#@]*)", host):
+        # With an @, a part of it may be a password.
+        fix = match[1] if match[1] and "@" not in host else "its host alone, such as media.internal"
+        raise ValueError(f"is a URL; write {fix}")
     if match := re.fullmatch(r"\[([^\]]*)\](?::([0-9]{1,5}))?|([^:]+):([0-9]{1,5})", host):
         host, digits = match[1] or match[3] or "", match[2] or match[4]
         port = int(digits) if digits else None
         if port is not None and not 0 < port < 65536:
-            raise ValueError("has a port that is not from 1 to 65535")
+            raise ValueError("has a port that is not from 1 to 65535; write one such as media.internal:9000")
     if "/" in host or read_address(host) is not None:
         try:
             network = ip_network(host)
         except ValueError:
-            raise ValueError(
-                "is not a network; write one such as 10.20.0.0/16, without bits after its length"
-            ) from None
+            raise ValueError(_not_a_network(host)) from None
         return AllowedHost(None, network, port)
     if re.fullmatch(r"[0-9.]+|0x[0-9a-fx.]*|.*[\[\]%].*", host) or not re.fullmatch(
         r"(?!-)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", host
@@ -99,6 +101,17 @@ def read_allowed_host(text: str) -> AllowedHost:
             "is neither a host name nor an address nor a network; write one such as media.internal or 10.20.0.5"
         )
     return AllowedHost(host, None, port)
+
+
+def _not_a_network(text: str) -> str:
+    try:
+        return f"is an address in a network; write {ip_network(text, strict=False)}, or {text.partition('/')[0]}"
+    except ValueError:
+        pass
+    host = text.partition("/")[0]
+    if re.fullmatch(r"(?=.*[a-z])[a-z0-9.-]+(:[0-9]+)?", host):
+        return f"is a host with a path; write {host}"
+    return "is not a network; write one such as 10.20.0.0/16"
 
 
 class AllowedHosts:

@@ -12,6 +12,7 @@ from shardd.cli.options import default_config
 from shardd.cli.output import say, say_error
 from shardd.cli.words import count
 from shardd.config import Config, load_config, sample_config
+from shardd.config.on_host import doubtful
 from shardd.errors import ConfigError
 from shardd.pgbouncer import PgBouncerError, find_program
 from shardd.transports.whatsapp.media.recording import NOT_INSTALLED, is_installed
@@ -27,6 +28,8 @@ def config_group() -> None:
 def check(file: Path) -> None:
     """Report all errors in a config file.
 
+    Also of folders and files that it names, if they are not what they should be on this host.
+
     Without FILE, in the one that other commands use: $SHARDD_CONFIG, else /etc/shardd/shards.yaml. For a config in /etc/shardd,
     /etc/shardd/environment is read, too; $SHARDD_ENVIRONMENT_FILE names another one.
 
@@ -34,7 +37,7 @@ def check(file: Path) -> None:
     """
     environment = adopt_environment(file)
     try:
-        config = load_config(file)
+        config = load_config(file, on_this_host=True)
     except ConfigError as error:
         lines = str(error).splitlines()
         for line in lines:
@@ -47,6 +50,8 @@ def check(file: Path) -> None:
     database = "the database of dsn" if config.database else "a PostgreSQL of its own"
     summary = f"node {config.node}, {count(config.shards, 'shard')}, {database}, state in {config.state_dir}"
     say(f"{file}: good ({summary})")
+    for doubt in doubtful(config):
+        say(f"note: {doubt}", err=True)
     _say_pooler(config)
     if not is_installed():
         say(f"note: {NOT_INSTALLED}", err=True)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,8 @@ from pydantic.fields import FieldInfo
 
 from shardd.config.fields import ANY_NAME, Keys, Section, extra_of, named_type, reader_of, section_type, walk
 from shardd.config.model import Config, default_state_dir
-from shardd.config.rules import broken_rules
+from shardd.config.on_host import wrong_on_this_host
+from shardd.config.rules import Broken, broken_rules
 from shardd.config.source import ConfigIssue, Document, config_error, read_document
 from shardd.config.values import Reader, closest
 from shardd.errors import ConfigError
@@ -51,20 +52,26 @@ class Readable:
     """All errors of the file; None: it has none."""
 
 
-def load_config(path: Path) -> Config:
-    """Read a config file. Raises ConfigError with all issues in it, one a line."""
-    return parse_config(_read_text(path), str(path), os.environ)
+def load_config(path: Path, *, on_this_host: bool = False) -> Config:
+    """Read a config file. Raises ConfigError with all issues in it, one a line.
+
+    `on_this_host`: also whether its paths lead to what they should.
+    """
+    return parse_config(_read_text(path), str(path), os.environ, on_this_host=on_this_host)
 
 
-def parse_config(text: str, name: str, environ: Mapping[str, str]) -> Config:
+def parse_config(text: str, name: str, environ: Mapping[str, str], *, on_this_host: bool = False) -> Config:
     """Read the text of a config file.
 
-    `name`: path of the file, for messages; relative paths in the text start at its folder. Raises ConfigError with all issues.
+    `name`: path of the file, for messages; relative paths in the text start at its folder. `on_this_host`: as in `load_config`.
+    Raises ConfigError with all issues.
     """
     document = read_document(text, environ)
     if not document.readable:
         raise config_error(name, document.issues)
-    config, _ = _check_document(document, name, environ)
+    config, wrong = _check_document(document, name, environ)
+    if on_this_host:
+        _note_broken(wrong_on_this_host(config), wrong, document)
     if document.issues:
         raise config_error(name, document.issues)
     return config
@@ -126,6 +133,7 @@ def _check_document(document: Document, name: str, environ: Mapping[str, str]) -
     source = Path(name).absolute()
     context: dict[str, Any] = {"base": source.parent, "source": source}
     wrong: set[Keys] = {issue.path for issue in issues if issue.path}
+    issues[:] = map(_with_default, issues)
     _open_empty_sections(data, Config)
     if "state_dir" not in data:
         if default := default_state_dir(environ):
@@ -149,11 +157,16 @@ def _check_document(document: Document, name: str, environ: Mapping[str, str]) -
         for keys in wrong:
             _take_out(data, keys)
         config = Config.model_validate(data, context=context)
-    for broken in broken_rules(config):
+    _note_broken(broken_rules(config), wrong, document)
+    return config, wrong
+
+
+def _note_broken(found: Iterable[Broken], wrong: Collection[Keys], document: Document) -> None:
+    """Add the broken rules to the issues, but for options that are wrong by themselves."""
+    for broken in found:
         if not any(keys == option[: len(keys)] for keys in wrong for option in broken.fields):
             blamed = next((option for option in broken.fields if option in document.places), broken.fields[0])
-            issues.append(ConfigIssue(document.line(blamed), broken.fields[0], broken.text, broken.value))
-    return config, wrong
+            document.issues.append(ConfigIssue(document.line(blamed), broken.fields[0], broken.text, broken.value))
 
 
 def _read_text(path: Path) -> str:
@@ -230,6 +243,15 @@ def _issue(keys: Keys, details: Any, document: Document) -> ConfigIssue:
         return ConfigIssue(line, keys, f"is null; {_instead_of_null(field, reader)}")
     error = details.get("ctx", {}).get("error")
     return ConfigIssue(line, keys, str(error) if error else f"is not valid ({details['msg']})", value)
+
+
+def _with_default(issue: ConfigIssue) -> ConfigIssue:
+    """A variable without a value may have a default, but a secret does not belong in the file."""
+    field = _field(issue.path)
+    reader = reader_of(field) if field else None
+    if issue.lacks is None or reader is None or reader.secret:
+        return issue
+    return replace(issue, text=f"{issue.text}, or write ${{{issue.lacks}:-default}}")
 
 
 def _instead_of_null(field: FieldInfo | None, reader: Reader | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from shardd.config.fields import Section, setting
-from shardd.config.values.words import ExemptClasses, Message, OptOutPhrases
+from shardd.config.values.words import ExemptClasses, Message, OptOutPhrases, TakeBackPhrases
 
 DEFAULT_WORDS: Final = (
     "stop, stop all, stopall, unsubscribe, unsubscribe me, opt out, opt-out, optout, remove me, "  # en
@@ -42,7 +42,7 @@ class OptOutsConfig(Section, reload="live"):
         "One-time confirmation sent to whoever opts out by a message, from the device that received it, as a job of class "
         "reply. null: none, because some jurisdictions forbid what others require.",
     )
-    take_back_words: OptOutPhrases | None = setting(
+    take_back_words: TakeBackPhrases | None = setting(
         None,
         "Words by which somebody who opted out takes that back, such as start, unstop; compared like `words`. What counts is "
         "what a person said last, to any device. null: an opt-out cannot be taken back.",

@@ -8,7 +8,8 @@ from typing import Annotated, Final
 
 from shardd.config.fields import Section, section, setting
 from shardd.config.values import Seconds, Whole
-from shardd.config.values.words import Hours, Steps, TimeZone
+from shardd.config.values.places import TimeZone
+from shardd.config.values.words import Hours, Steps
 
 # The command line reads a device's own settings with the same readers.
 GAP: Final = Seconds("0", "1d")

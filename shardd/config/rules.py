@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from shardd.config.events import WebhookConfig
 from shardd.config.fields import Keys, value_at
 from shardd.config.model import Config
-from shardd.config.values import format_duration
+from shardd.config.values import Bytes, format_duration
+from shardd.config.values.reader import printable
+from shardd.event_kinds import EventKind
 from shardd.opt_out_words import plain
 from shardd.pacing import CLASSES
 
@@ -53,6 +56,7 @@ def broken_rules(config: Config) -> list[Broken]:
         *_whatsapp(config),
         *_platform_webhooks(config),
         *_opt_outs(config),
+        *_inbox(config),
         *_webhooks(config),
         *_socket(config),
     ]
@@ -166,11 +170,37 @@ def _opt_outs(config: Config) -> Iterator[Broken]:
     """A word that means both would end an opt-out as soon as it is repeated."""
     stop = {plain(word) for word in config.opt_outs.words or ()}
     both = next((word for word in config.opt_outs.take_back_words or () if plain(word) in stop), None)
+    for confirm, words in (("confirm", "words"), ("take_back_confirm", "take_back_words")):
+        if getattr(config.opt_outs, confirm) is not None and not getattr(config.opt_outs, words):
+            text = f"is never sent, because opt_outs.{words} is null; write words there, or {confirm}: null"
+            yield Broken(
+                (("opt_outs", confirm), ("opt_outs", words)), printable(getattr(config.opt_outs, confirm)), text
+            )
     if both is not None:
         text = (
             f"has {both}, which is one of opt_outs.words; write words that only ask for messages, such as start, unstop"
         )
         yield Broken((_path("opt_outs.take_back_words"), _path("opt_outs.words")), both, text)
+
+
+def _inbox(config: Config) -> Iterator[Broken]:
+    """What is not kept cannot be downloaded, or sent to a webhook that asks for it; one with the default kinds does not."""
+    inbox, usual = config.inbox, WebhookConfig.model_fields["kinds"].default
+    if inbox.keep == 0 and inbox.media == "download":
+        text = "means that no message is stored, and no file without its message; write 1d or more, or media: never"
+        yield Broken((("inbox", "keep"), ("inbox", "media")), "0", text)
+    if inbox.media_max_bytes > inbox.media_total:
+        most = Bytes().show(inbox.media_total)
+        text = f"is more than inbox.media_total ({most}); write {most} or less, or a larger media_total"
+        yield Broken(
+            (("inbox", "media_max_bytes"), ("inbox", "media_total")), Bytes().show(inbox.media_max_bytes), text
+        )
+    for name, webhook in config.webhooks.items():
+        asked = set(webhook.kinds) if ", ".join(webhook.kinds) != usual else set()
+        kinds = ("webhooks", name, "kinds")
+        if inbox.keep == 0 and EventKind.MESSAGE_RECEIVED in asked:
+            text = f"means that there are no events message.received, which webhooks.{name}.kinds has; write 30d, or other kinds"
+            yield Broken((("inbox", "keep"), kinds), "0", text)
 
 
 def _webhooks(config: Config) -> Iterator[Broken]:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from shardd.config.fields import Section, section, setting
 from shardd.config.values import Bytes, Choice, Flag, Seconds, Whole
-from shardd.config.values.network import Dsn, ListenAddress
+from shardd.config.values.network import Dsn, MetricsAddress
 from shardd.config.values.words import FilePath
 
 
@@ -215,7 +215,7 @@ class ControlConfig(Section, reload="restart"):
         "Whether members of the group that shardd runs as may use the socket (mode 0660), if they can reach its folder. "
         "Otherwise only shardd's user and root may (0600).",
     )
-    metrics: ListenAddress | None = setting(
+    metrics: MetricsAddress | None = setting(
         None,
         "Address on which /metrics (Prometheus), /health and /ready are served too, such as 127.0.0.1:9464. Whoever reaches it "
         "can read them: no messages and no numbers, but how much is sent. 0.0.0.0:9464 is for containers. null: only on the "

@@ -29,6 +29,7 @@ MAX_DEPTH: Final = 16
 
 _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
 _REFERENCE: Final = re.compile(r"\$?\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})?")
+_WHERE: Final = "set it for shardd (the service reads /etc/shardd/environment)"
 _SYNTAX: Final[tuple[tuple[str, str], ...]] = (
     (r"'\\t' that cannot start any token", "found a tab; indent YAML with spaces only"),
     (r"character '(.*)' that cannot start any token", "a value cannot begin with {0}; put it in quotes"),
@@ -45,6 +46,10 @@ _SYNTAX: Final[tuple[tuple[str, str], ...]] = (
     (r"expected <block end>", "this line is indented unlike the lines it belongs to"),
     (r"expected alphabetic or numeric character", "a value cannot begin with * or &; put it in quotes"),
     (r"unknown escape character '(.*)'", "\\{0} means nothing in double quotes; use single quotes or \\\\"),
+    (r"expected the node content, but found '(.*)'", "a value cannot begin like this; put it in quotes"),
+    (r"sequence entries are not allowed here", "a value cannot begin with `- `; write values with commas between them"),
+    (r"mapping keys are not allowed here", "a value cannot begin with `? `; put it in quotes"),
+    (r"expected a comment or a line break", "a value cannot begin with | or >; put it in quotes"),
     (r"unexpected end of stream", "the text ends too early"),
     (
         r"expected <document start>",
@@ -64,8 +69,8 @@ class ConfigIssue:
     value: str | None = None
     """The value as it is shown; None when there is none, or when it must not be shown."""
     column: int | None = None
-    lacks_variable: bool = False
-    """Whether a variable has no value: it may have one for another process."""
+    lacks: str | None = None
+    """The variable that has no value: it may have one for another process."""
 
 
 def config_error(name: str, issues: Iterable[ConfigIssue]) -> ConfigError:
@@ -77,8 +82,8 @@ def config_error(name: str, issues: Iterable[ConfigIssue]) -> ConfigError:
         value = f"{issue.value} " if issue.value is not None else ""
         lines.append(f"{place}: {path}{value}{visible(issue.text)}")
     error = ConfigError("\n".join(dict.fromkeys(lines)))
-    error.lacks_variables = any(issue.lacks_variable for issue in issues)
-    error.lacks_only_variables = all(issue.lacks_variable for issue in issues)
+    error.lacks_variables = any(issue.lacks for issue in issues)
+    error.lacks_only_variables = all(issue.lacks for issue in issues)
     return error
 
 
@@ -139,20 +144,20 @@ def substitute(text: str, environ: Mapping[str, str]) -> str:
         if default is not None:
             return default
         if value is not None:
-            raise _NoValueError(
-                f"needs the variable {name}, which is empty; give it a value, or write ${{{name}:-}} if that is meant"
-            )
-        near = closest(name, environ)
+            raise _NoValueError(name, f"needs the variable {name}, which is empty; give it a value")
+        near = closest(name, environ, likeness=0.8)
         hint = f" ({near} is)" if near else ""
-        raise _NoValueError(
-            f"needs the variable {name}, which is not set{hint}; set it for shardd, or write ${{{name}:-default}}"
-        )
+        raise _NoValueError(name, f"needs the variable {name}, which is not set{hint}; {_WHERE}")
 
     return _REFERENCE.sub(word, text)
 
 
 class _NoValueError(RefusedError):
     """A variable has no value."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(text)
+        self.name = name
 
 
 class _Refusal(Exception):  # noqa: N818 - never leaves this module: the way out of a file that cannot be read on
@@ -249,8 +254,8 @@ class _Builder:
             text = substitute(raw, self._environ)
         except RefusedError as refused:
             # The text may hold a secret beside the variable, so it is not shown; `refused` names the variable.
-            lacks_variable = isinstance(refused, _NoValueError)
-            self._document.issues.append(ConfigIssue(line, path, str(refused), lacks_variable=lacks_variable))
+            lacks = refused.name if isinstance(refused, _NoValueError) else None
+            self._document.issues.append(ConfigIssue(line, path, str(refused), lacks=lacks))
             self._document.unknown.add(path)
             return raw
         if text != raw:

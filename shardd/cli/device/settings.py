@@ -12,7 +12,8 @@ from shardd.config import Config
 from shardd.config.pacing import BURST, GAP, LIMIT
 from shardd.config.values import Reader
 from shardd.config.values.network import PROXY_URL
-from shardd.config.values.words import HOURS, TIME_ZONE
+from shardd.config.values.places import TIME_ZONE
+from shardd.config.values.words import HOURS
 from shardd.errors import UsageError
 from shardd.json_values import UnreadableError, read_object
 from shardd.pacing import CLASSES

@@ -23,7 +23,7 @@ from shardd.cli.words import count
 from shardd.config import Config
 from shardd.config.values import Seconds
 from shardd.config.values.network import DSN
-from shardd.config.values.words import TIME_ZONE
+from shardd.config.values.places import TIME_ZONE
 from shardd.errors import SourceError
 from shardd.legacy.old_system import open_source, read_old_system
 from shardd.legacy.postgresql import PostgresqlSource

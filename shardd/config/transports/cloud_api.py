@@ -8,7 +8,7 @@ from shardd.config.fields import Section, section, setting
 from shardd.config.transports.definition import DeviceSetting, TransportDefinition
 from shardd.config.transports.platforms import BASE, PlatformConfig, base_option
 from shardd.config.values import Text
-from shardd.config.values.network import ListenAddress, PlatformUrl
+from shardd.config.values.network import CloudWebhookAddress, PlatformUrl
 from shardd.config.values.reader import matching
 from shardd.config.values.words import Secret
 
@@ -19,7 +19,7 @@ _PATH: Final = r"(/[A-Za-z0-9._~-]{1,100}){1,10}|/"
 class CloudWebhookConfig(Section, reload="restart"):
     """Where Meta reports what became of messages, and what recipients answer."""
 
-    listen: ListenAddress | None = setting(
+    listen: CloudWebhookAddress | None = setting(
         None,
         "Address and port of this host, such as 127.0.0.1:8081. Meta speaks only https: put a web server with a "
         "certificate before it. On one node only. null: receipts and answers are not received.",

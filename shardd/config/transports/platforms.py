@@ -10,9 +10,10 @@ from typing import Annotated, Any, Final
 from shardd.config.fields import Section, section, setting
 from shardd.config.transports.definition import DeviceSetting, TransportDefinition, region_option
 from shardd.config.values import Seconds
-from shardd.config.values.network import ListenAddress, PlatformUrl
+from shardd.config.values.network import PathWebhookAddress, PlatformUrl
 from shardd.config.values.numbers import Rate
-from shardd.config.values.words import Region, Secret
+from shardd.config.values.places import Region
+from shardd.config.values.words import Secret
 
 BASE: Final = DeviceSetting("base", "where the platform is, such as https://api.example.com", needed=False)
 
@@ -45,7 +46,7 @@ class PlatformConfig(Section, reload="shard"):
 class PathWebhookConfig(Section, reload="restart"):
     """Where a platform without signatures reports incoming messages and statuses: a secret path for each device."""
 
-    listen: ListenAddress | None = setting(
+    listen: PathWebhookAddress | None = setting(
         None,
         "Address and port of this host, such as 127.0.0.1:8082; platforms may share one. Put your https server before it. On "
         "one node only. null: messages and statuses are not received.",

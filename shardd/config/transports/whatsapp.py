@@ -9,7 +9,8 @@ from shardd.config.fields import Section, setting
 from shardd.config.transports.definition import KINDS, TransportDefinition, region_option
 from shardd.config.values import Bytes, Flag, Seconds, SecondsOrNever, Whole
 from shardd.config.values.network import MediaHosts, ProxyUrl
-from shardd.config.values.words import FilePath, Pooler, Region
+from shardd.config.values.places import Region
+from shardd.config.values.words import FilePath, Pooler
 
 
 class WhatsappConfig(Section, reload="shard"):

@@ -9,7 +9,8 @@ value that a field cannot take raises `RefusedError`, whose text continues a sen
 …`.
 
 `reader` what all readers share, and lists; `durations`; `numbers` (sizes, whole and decimal numbers, flags, choices); `network`
-(databases, proxies, URLs, addresses, hosts); `words` (names, paths, secrets, hours, time zones, countries, opt-out words).
+(databases, proxies, URLs, addresses, hosts); `places` (time zones, countries); `words` (names, paths, secrets, hours, opt-out
+words).
 """
 
 from shardd.config.values.durations import Seconds, SecondsOrNever, format_duration, parse_duration

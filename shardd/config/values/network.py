@@ -37,6 +37,9 @@ def _check_dsn(text: str) -> str:
         raise RefusedError(f"cannot be read as a PostgreSQL connection string; {fix}; {_DSN_HELP}") from None
     if scheme and "@" in str(parts.get("host", "")):
         raise RefusedError(f"has more than one @; {_ESCAPES}")
+    if scheme and "@" in text.partition("://")[2].partition("/")[2].partition("?")[0]:
+        # libpq would take the end of the password for the host, and the rest for the name of the database.
+        raise RefusedError(f"has an @ behind a /; {_ESCAPES}")
     for port in str(parts.get("port") or "5432").split(","):
         if not _is_port(port):
             raise RefusedError(f"has a port that is not a number from 1 to 65535; {_ESCAPES if scheme else _DSN_HELP}")
@@ -68,14 +71,39 @@ def _check_platform(text: str) -> str:
     return text.rstrip("/")
 
 
-def _check_listen(text: str) -> str:
-    """An IP address, so that no name has to be resolved."""
-    host, port = split_address(text)
+def _listen(port: int) -> Text:
+    """An IP address, so that no name has to be resolved, and a port; `port`: one for errors."""
+
+    def check(text: str) -> str:
+        try:
+            host, _ = split_address(text)
+            ipaddress.ip_address(host)  # with a zone, too, unlike `read_address`
+        except ValueError:
+            meant = _meant_address(text, port)
+            fault = "does not begin with an IP address of this host" if ":" in text else "is not an address with a port"
+            raise RefusedError(f"{fault}; write {meant}") from None
+        return text
+
+    return Text(check)
+
+
+def _meant_address(text: str, port: int) -> str:
+    """The address of this host that is nearest to what somebody wrote; in quotes, if YAML needs them."""
+    text = re.sub(r"^[a-z]+://|[/?#].*$", "", text, flags=re.IGNORECASE)
+    host, _, digits = text.rpartition(":")
+    if _is_port(text):
+        host, digits = "", text
+    elif not _is_port(digits) or ":" not in text or (host.endswith(":") and _address(text)):
+        host, digits = text, str(port)
+    address = _address("0.0.0.0" if host == "*" else host.strip("[]")) or _address("127.0.0.1")  # noqa: S104  # what * means
+    return f'"[{address}]:{digits}"' if ":" in str(address) else f"{address}:{digits}"
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        ipaddress.ip_address(host)  # with a zone, too, unlike `read_address`
+        return ipaddress.ip_address(text)
     except ValueError:
-        raise RefusedError(f"does not begin with an IP address of this host; write 127.0.0.1:{port}") from None
-    return text
+        return None
 
 
 DSN: Final = Text(_check_dsn, secret=True)
@@ -90,19 +118,21 @@ WebhookUrl = Annotated[str, Text(_check_webhook, secret=True)]
 """The receiver of a webhook; secret, because the path of such a URL is often a key."""
 PlatformUrl = Annotated[str, PLATFORM_URL]
 """An HTTP platform: `https://host[:port][/path]`, without a slash at its end."""
-ListenAddress = Annotated[str, Text(_check_listen)]
-"""`127.0.0.1:8080`: an IP address of this host, and a port."""
-MediaHosts = Annotated[tuple[str, ...], Listed(Text(accepted_by(read_allowed_host)), most=200)]
+MetricsAddress = Annotated[str, _listen(9464)]
+"""`127.0.0.1:9464`: an IP address of this host, and a port."""
+CloudWebhookAddress = Annotated[str, _listen(8081)]
+PathWebhookAddress = Annotated[str, _listen(8082)]
+MediaHosts = Annotated[
+    tuple[str, ...], Listed(Text(accepted_by(read_allowed_host)), most=200, like="media.internal, 10.20.0.0/16")
+]
 """Host names, addresses and networks, each with or without a port."""
 
 
 def split_address(text: str) -> tuple[str, int]:
     """Host (without brackets) and port of `host:port` or `[v6]:port`. Raises RefusedError."""
     host, _, port = text.rpartition(":")
-    if not _is_port(port) or ":" not in text:
-        raise RefusedError("is not an address with a port from 1 to 65535; write 127.0.0.1:9464")
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise RefusedError("is an IPv6 address without brackets; write [::1]:9464")
+    if not _is_port(port) or ":" not in text or (":" in host and not (host.startswith("[") and host.endswith("]"))):
+        raise RefusedError("is not an address with a port from 1 to 65535; write one such as 127.0.0.1:9464")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
@@ -117,9 +147,8 @@ def _is_port(text: str) -> bool:
 
 
 def _is_in_own_network(host: str) -> bool:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
+    address = _address(host)
+    if address is None:
         return _OWN_NETWORK.fullmatch(host) is not None
     return address.is_private or address.is_link_local
 
@@ -130,6 +159,8 @@ def _split_url(text: str, schemes: Collection[str], what: str, fix: str) -> Spli
         port = parts.port
     except ValueError:
         raise RefusedError(f"is not a URL with a port from 1 to 65535; {fix}") from None
+    if "://" not in text and re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+(:[0-9]+)?(/[!-~]*)?", text):
+        raise RefusedError("has no scheme; write https:// in front of it")  # without the value, which may be secret
     if parts.scheme not in schemes or not parts.hostname or port == 0:
         raise RefusedError(f"is not {what}; {fix}")
     return parts

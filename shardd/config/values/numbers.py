@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from shardd.config.values.reader import Reader, RefusedError, closest
+from shardd.config.values.reader import OtherSpellingError, Reader, RefusedError, closest
 
 
 @dataclass(frozen=True)
@@ -16,16 +16,35 @@ class Bounded(Reader):
     low: Any
     high: Any
 
+    def read(self, text: str) -> Any:
+        """As `Reader.read`; a fix that would be out of bounds is not offered."""
+        try:
+            return super().read(text)
+        except OtherSpellingError as other:
+            try:
+                super().read(other.meant)
+            except RefusedError:
+                raise RefusedError(f"{other.fault}; {self._range()}") from None
+            raise
+
     def check(self, value: Any) -> Any:
         """Within the bounds."""
-        low, high = self.convert(str(self.low)), self.convert(str(self.high))
+        low, high = self._bounds()
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if is_number and low <= value <= high:
             return value
         side = "too small" if is_number and value < low else "too large"
-        raise RefusedError(f"is {side}; write a value from {self.show(low)} to {self.show(high)}")
+        raise RefusedError(f"is {side}; {self._range()}")
+
+    def _bounds(self) -> tuple[Any, Any]:
+        return self.convert(str(self.low)), self.convert(str(self.high))
+
+    def _range(self) -> str:
+        low, high = self._bounds()
+        return f"write a value from {self.show(low)} to {self.show(high)}"
 
 
+_NUMBER: Final = r"[+-]?[0-9]{1,15}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?"
 DECIMAL: Final = r"[0-9]{1,15}(?:\.[0-9]{1,6})?"
 _SIZES: Final = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}
 
@@ -48,11 +67,11 @@ class Bytes(Bounded):
         if match := re.fullmatch(rf"({DECIMAL})(GiB|MiB|KiB|B)", text):
             return round(float(match[1]) * _SIZES[match[2]])
         if re.fullmatch(DECIMAL, text):
-            raise RefusedError(f"has no unit; write {text}MiB, or KiB, GiB, B")
+            raise OtherSpellingError("has no unit", f"{text}MiB", ", or KiB, GiB, B")
         if match := re.fullmatch(rf"({DECIMAL})\s*([kmgKMG])?[iI]?[bB]?(?:ytes)?", text):
             unit = f"{match[2].upper()}iB" if match[2] else "B"
-            raise RefusedError(f"is not a valid size; write {match[1]}{unit}")
-        raise RefusedError("is not a size; write one such as 512KiB, 16MiB or 1GiB")
+            raise OtherSpellingError("is not a valid size", f"{match[1]}{unit}")
+        raise RefusedError(f"is not a size; {self._range()}")
 
     def show(self, value: int) -> str:
         """In the largest unit that leaves a whole number."""
@@ -75,15 +94,22 @@ class Whole(Bounded):
         if re.fullmatch(r"[+-]?(0|[1-9][0-9]*)", text) and len(text) < 20:
             return int(text)
         meant = _other_spelling(text)
-        fix = f"write {meant}" if meant is not None else f"write a number from {self.low} to {self.high}"
-        if re.fullmatch(r"[+-]?0[0-9]+", text):
-            raise RefusedError(f"begins with 0, which some programs read as octal; {fix}")
-        raise RefusedError(f"is not a whole number in plain digits; {fix}")
+        is_octal = re.fullmatch(r"[+-]?0[0-9]+", text)
+        fault = (
+            "begins with 0, which some programs read as octal" if is_octal else "is not a whole number in plain digits"
+        )
+        if meant is None:
+            raise RefusedError(f"{fault}; {self._range()}")
+        raise OtherSpellingError(fault, str(meant))
 
 
 def _other_spelling(text: str) -> int | None:
     """The whole number that a text means in the notations that YAML or people use, if it is one."""
-    text = re.sub("[_,' ]", "", text)
+    if re.fullmatch(r"[+-]?[0-9]{1,3}([,' .][0-9]{3})+", text):
+        if "." in text:  # a thousand or one
+            return None
+        text = re.sub("[,' ]", "", text)
+    text = text.replace("_", "")
     try:
         if re.fullmatch(r"[+-]?0[oO][0-7]+", text):
             return int(text, 8)
@@ -107,8 +133,13 @@ class Number(Bounded):
         """A float."""
         text = text.strip()
         if self.high == 1 and (match := re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]+)?)\s*%", text)):
-            raise RefusedError(f"is a percentage; write {float(match[1]) / 100:g}")
-        if not re.fullmatch(r"[+-]?[0-9]{1,9}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?", text):
+            raise OtherSpellingError("is a percentage", f"{float(match[1]) / 100:g}")
+        if not re.fullmatch(_NUMBER, text):
+            if match := re.fullmatch(
+                r"([0-9]*)(?:[.,]([0-9]{1,2}))?(?:\s?/\s?s)?", text
+            ):  # 1,000 would mean two things
+                meant = f"{match[1] or 0}" + (f".{match[2]}" if match[2] else "")
+                raise OtherSpellingError("is not a number in plain digits", meant)
             raise RefusedError(f"is not a number; write {self.what}")
         return float(text)
 

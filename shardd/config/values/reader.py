@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import core_schema
@@ -14,9 +14,22 @@ from pydantic_core import core_schema
 from shardd.urls import safe_url, scrub_urls
 from shardd.visible import visible
 
+_SWITCHES: Final = frozenset({"true", "false", "yes", "no", "on", "off"})
+"""What YAML 1.1 reads as true or false."""
+
 
 class RefusedError(ValueError):
     """A value that its field cannot take; the text continues the sentence that begins with the value."""
+
+
+class OtherSpellingError(RefusedError):
+    """A value that was probably meant otherwise."""
+
+    def __init__(self, fault: str, meant: str, others: str = "") -> None:
+        """`meant`: as it is written in a file; `others`: what else it could be, such as `, or ms`."""
+        super().__init__(f"{fault}; write {meant}{others}")
+        self.fault = fault
+        self.meant = meant
 
 
 class Reader:
@@ -91,17 +104,26 @@ def accepted_by(parse: Callable[[str], object]) -> Callable[[str], str]:
 
 @dataclass(frozen=True)
 class Listed(Reader):
-    """Values with commas between them, also Arabic and Chinese ones, or a YAML list; in Python a tuple."""
+    """Values with commas between them, also Arabic and Chinese ones, or a YAML list; in Python a tuple.
+
+    `like`: some, for errors.
+    """
 
     part: Reader
     most: int
+    like: str
 
     def convert(self, text: str) -> Any:
-        """The texts between the commas."""
+        """The texts between the commas. A switch can be a value of a YAML list."""
+        refuse_switch(text, f"write values such as {self.like}")
         return re.split("[,\u060c\u3001\uff0c]", text)
 
     def check(self, value: Any) -> Any:
         """Not too many, and each one good."""
+        if not value or value == [""]:
+            raise RefusedError(f"is empty; write values such as {self.like}")
+        if any(isinstance(part, str) and not part.strip() for part in value):
+            raise RefusedError(f"has an empty part; write values with one comma between them, such as {self.like}")
         if len(value) > self.most:
             raise RefusedError(f"has {len(value)} parts; write at most {self.most}")
         return tuple(self._read_part(part) for part in value)
@@ -120,16 +142,24 @@ class Listed(Reader):
             raise RefusedError(f"has a part {shown} that {error}") from None
 
     def _validate(self, value: Any, info: core_schema.ValidationInfo) -> Any:
+        if isinstance(value, dict):
+            raise RefusedError(f"is a section; write values such as {self.like}")
         if not isinstance(value, list):
             return super()._validate(value, info)
         if any(isinstance(part, dict | list | None) for part in value):
-            raise RefusedError("has a part that is not a single value; write values with commas between them")
+            raise RefusedError(f"has a part that is not a single value; write values such as {self.like}")
         return self.check(value)
 
 
-def closest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was probably meant."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+def refuse_switch(text: str, fix: str) -> None:
+    """Refuse what YAML takes for true or false, in an option where it would mean something unintended. Raises RefusedError."""
+    if text.strip().lower() in _SWITCHES:
+        raise RefusedError(f"is a switch, but this option is not one; {fix}")
+
+
+def closest(word: str, known: Iterable[str], *, likeness: float = 0.6) -> str | None:
+    """The known word that was probably meant. `likeness`: from 0 to 1, that it must have at least."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=likeness)
     return near[0] if near else None
 
 

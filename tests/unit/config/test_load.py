@@ -91,7 +91,10 @@ transports:
         "x.yaml:9: ttl: is not an option; did you mean lease.ttl?",
         "x.yaml:10: log: is not a section; write its options below it, indented: level, format",
         "x.yaml:12: worker.journal_fsync: yes is neither true nor false; write true",
-        "x.yaml:14: worker.recycle.rss: needs the variable RSS, which is not set; set it for shardd, or write ${RSS:-default}",
+        (
+            "x.yaml:14: worker.recycle.rss: needs the variable RSS, which is not set; "
+            "set it for shardd (the service reads /etc/shardd/environment), or write ${RSS:-default}"
+        ),
         "x.yaml:15: shards: is written twice, first in line 2; keep one of them",
         beats,
         "x.yaml:18: control: is not a section; write its options below it, indented: socket, group, metrics",

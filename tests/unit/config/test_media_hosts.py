@@ -37,11 +37,16 @@ def test_a_password_in_a_list_of_hosts_is_not_shown() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("http://media.internal/", r"a part http://media.internal/ that is not a network"),
-        ('"a.internal, 10.0.0.1/8"', r"a part 10.0.0.1/8 that is not a network; write one such as"),
+        ("http://media.internal/", "a part http://media.internal/ that is a URL; write media.internal$"),
+        ('["http://media.internal:9000/x"]', "that is a URL; write media.internal:9000$"),
+        ("media.internal/files", "that is a host with a path; write media.internal$"),
+        (
+            '"a.internal, 10.0.0.1/8"',
+            "a part 10.0.0.1/8 that is an address in a network; write 10.0.0.0/8, or 10.0.0.1$",
+        ),
         ('"*.internal"', r"a part \*.internal that is neither a host name nor"),
         ("127.1", r"a part 127.1 that is neither a host name nor"),
-        ('"a.internal,"', 'a part "" that is neither'),
+        ('"a.internal,"', "has an empty part"),
         ('"a.internal:0"', r"that has a port that is not from 1 to 65535"),
     ],
 )

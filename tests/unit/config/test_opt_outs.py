@@ -34,9 +34,20 @@ def test_by_default_words_count_and_nothing_is_answered_or_exempt() -> None:
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        ("words: stop,, berhenti", 'has a part "" that has no letter or digit'),
+        (
+            "words: stop,, berhenti",
+            "has an empty part; write values with one comma between them, such as stop, opt out",
+        ),
+        ("words: []", "is empty; write values such as stop, opt out"),
+        ("words: off", "is a switch, but this option is not one; write values such as stop, opt out"),
+        ("take_back_words: yes", "is a switch, but this option is not one; write values such as start, unstop"),
+        (
+            "take_back_words: start, Ya!",
+            "has a part Ya! that answers many questions; write words that mean nothing else, such as",
+        ),
+        ("confirm: true", "is a switch, but this option is not one; write a sentence, or null to send nothing"),
         ("words: stop, 🛑", "has a part 🛑 that has no letter"),
-        ("words: {stop: berhenti}", "is a section; write one value"),
+        ("words: {stop: berhenti}", "is a section; write values such as stop, opt out"),
         (f"words: {'x' * 201}", "that is too long; write at most 200 characters"),
         ("confirm: ''", "is empty; write a sentence, or null"),
         (f"confirm: {'x' * (MOST_MESSAGE + 1)}", f"write at most {MOST_MESSAGE} characters"),

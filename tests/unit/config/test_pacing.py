@@ -35,7 +35,11 @@ def test_hours_are_two_times_or_none() -> None:
 @pytest.mark.parametrize(
     ("text", "fix"),
     [
-        ("21-8", "is not a range of hours; write two times such as 21:00-08:00, or none"),
+        ("21-8", "is not a range of hours; write 21:00-08:00"),
+        ("9pm - 8 am", "write 21:00-08:00"),
+        ("21.00 bis 8.00", "write 21:00-08:00"),
+        ("9-5", "is not a range of hours; write two times such as 21:00-08:00, or none"),
+        ("off", "write none"),
         ("21:00-24:00", "is not a range of hours"),
         ("night", "is not a range of hours"),
         ("", "is not a range of hours"),
@@ -57,7 +61,7 @@ def test_steps_are_numbers_that_grow() -> None:
     ("text", "fix"),
     [
         ("50, 1e2", "has a part 1e2 that is not a whole number in plain digits; write 100"),
-        ("50,,100", 'has a part "" that is not a whole number'),
+        ("50,,100", "has an empty part; write values with one comma between them, such as 50, 100, 200"),
         ("0, 50", "has a part 0 that is too small; write a value from 1 to 1000000"),
         ("50, 100, 20", "falls from 100 to 20; write numbers that grow, such as 50, 100, 200"),
         (", ".join("5" * 61), "has 61 parts; write at most 60"),
@@ -89,7 +93,7 @@ def test_defaults_and_nulls() -> None:
         ("pacing: {quiet_hours: 9pm}", "pacing.quiet_hours: 9pm is not a range of hours; write two times"),
         (
             "pacing: {warm_up: [50, [100]]}",
-            "has a part that is not a single value; write values with commas between them",
+            "has a part that is not a single value; write values such as 50, 100, 200",
         ),
         ("pacing: {classes: {reply: {gap: 5s}}}", "pacing.classes.reply.gap: is not an option of pacing.classes.reply"),
         (

@@ -120,7 +120,10 @@ def test_references_that_cannot_be_followed_name_the_variable() -> None:
     assert issue("a: 1\nx: {y: '${PASWORD}'}", PASSWORD="geheim") == (
         2,
         "x.y",
-        "needs the variable PASWORD, which is not set (PASSWORD is); set it for shardd, or write ${PASWORD:-default}",
+        (
+            "needs the variable PASWORD, which is not set (PASSWORD is); "
+            "set it for shardd (the service reads /etc/shardd/environment)"
+        ),
     )
     assert "which is empty" in issue("x: ${A}", A="")[2]
     for text in ("x: ${}", "x: ${", "x: ${1A}", "x: a${A-b}"):

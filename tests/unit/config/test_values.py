@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from shardd.config.values import Bytes, Choice, Flag, RefusedError, Seconds, Whole, format_duration, parse_duration
-from shardd.config.values.network import Dsn, ListenAddress, ProxyUrl
+from shardd.config.values.network import Dsn, MetricsAddress, ProxyUrl
 from shardd.config.values.numbers import Share
-from shardd.config.values.words import FilePath, NodeName, Region, TimeZone, node_name_from
+from shardd.config.values.places import Region, TimeZone
+from shardd.config.values.words import FilePath, NodeName, node_name_from
 
 BASE = Path("/etc/shardd")
 
@@ -59,10 +60,15 @@ def test_durations(text: str, seconds: float) -> None:
         ("30", "write 30s for seconds"),
         ("5min", "write 5m"),
         ("30 s", "write 30s"),
-        ("2 Hours", "is not a duration"),
+        ("2 Hours", "write 2h"),
+        ("1 hour and 30 min", "write 1h30m"),
+        ("2 weeks", "write 14d"),
+        ("0,5 h", "write 0.5h"),
+        ("2 months", "is not a duration"),
+        ("99999999999", "has no unit; write a value from 0 to 366d"),
         ("2 hours", "write 2h"),
-        ("30m1h", "largest first"),
-        ("1s1s", "out of order or twice"),
+        ("30m1h", "write 1h30m"),
+        ("1s1s", "has a unit twice; write a value from"),
         ("-5s", "is negative"),
         ("", "is not a duration"),
         ("1e3s", "is not a duration"),
@@ -112,16 +118,19 @@ def test_every_size_is_written_so_that_it_reads_back(size: int) -> None:
         ("010", "octal; write 10"),
         ("0o10", "write 8"),
         ("0x1F", "write 31"),
-        ("1e3", "write 1000"),
-        ("1_000", "write 1000"),
-        ("1,000", "write 1000"),
+        ("1e3", "in plain digits; write a value from 1 to 256"),
+        ("1e2", "write 100"),
+        ("1_00", "write 100"),
+        ("0,200", "write 200"),
+        ("1,5", "write a value from 1 to 256"),
+        ("1.000", "write a value from 1 to 256"),
         ("8.0", "write 8"),
-        ("8.5", "write a number from 1 to 256"),
-        ("12:30", "write a number from 1 to 256"),
-        (".inf", "write a number from 1 to 256"),
-        ("eight", "write a number from 1 to 256"),
-        ("٨", "write a number from 1 to 256"),
-        ("9" * 5000, "write a number from 1 to 256"),
+        ("8.5", "write a value from 1 to 256"),
+        ("12:30", "write a value from 1 to 256"),
+        (".inf", "write a value from 1 to 256"),
+        ("eight", "write a value from 1 to 256"),
+        ("٨", "write a value from 1 to 256"),
+        ("9" * 5000, "write a value from 1 to 256"),
         ("0", "is too small; write a value from 1 to 256"),
         ("-3", "is too small; write a value from 1 to 256"),
         ("257", "is too large; write a value from 1 to 256"),
@@ -176,6 +185,12 @@ def test_paths_start_at_the_folder_of_the_config(monkeypatch: pytest.MonkeyPatch
     assert read(FilePath(), "~/shardd") == Path("/home/x/shardd")
     assert "home folder" in refusal(FilePath(), "~nobody-of-this-name/x")
     assert "is not a path" in refusal(FilePath(), " ")
+    assert read(FilePath(), " /var/lib/x ") == Path("/var/lib/x")
+    assert "is a URL" in refusal(FilePath(), "https://files.example/x")
+    for text in ("yes", "False", "on"):
+        assert (
+            refusal(FilePath(), text) == "is a switch, but this option is not one; write a path such as /var/lib/shardd"
+        )
 
 
 @pytest.mark.parametrize(
@@ -200,6 +215,8 @@ def test_connection_strings(text: str) -> None:
         ("mysql://u:geheim@h/db", "write postgresql://"),
         ("postgresql://u:ge@heim@h/db", "%40 for @"),
         ("postgresql://u:ge/heim@h/db", "%2F for /"),
+        ("postgresql://u:p@ge/heim@h/db", "%2F for /"),
+        ("postgresql://u:12/heim@h/db", "%2F for /"),
         ("postgresql://u:ge%heim@h/db", "%25 for %"),
         ("postgresql://u:geheim@h:99999/db", "1 to 65535"),
         ("host=h port=x password=geheim", "1 to 65535"),
@@ -232,21 +249,36 @@ def test_proxies_never_show_a_password() -> None:
 
 def test_an_address_to_listen_on_is_one_of_this_host_and_a_port() -> None:
     for text in ("127.0.0.1:9464", "[::1]:9464", "0.0.0.0:9464", "[::]:9464", "10.0.0.7:1"):
-        assert read(ListenAddress, text) == text
+        assert read(MetricsAddress, text) == text
     for text, fix in (
-        ("localhost:9464", "write 127.0.0.1:9464"),
+        ("localhost:80", "write 127.0.0.1:80"),
         ("example.com:80", "write 127.0.0.1:80"),
-        ("::1:80", r"write [::1]:9464"),
-        ("9464", "not an address"),
-        ("127.0.0.1:0", "1 to 65535"),
+        ("::1", 'write "[::1]:9464"'),
+        ("fe80::1:80", 'write "[fe80::1]:80"'),
+        ("8081", "is not an address with a port; write 127.0.0.1:8081"),
+        ("0.0.0.0", "write 0.0.0.0:9464"),
+        ("*:80", "write 0.0.0.0:80"),
+        ("http://10.0.0.7:80/metrics", "write 10.0.0.7:80"),
+        ("127.0.0.1:0", "write 127.0.0.1:9464"),
         (":80", "write 127.0.0.1:80"),
     ):
-        assert fix in refusal(ListenAddress, text)
+        assert fix in refusal(MetricsAddress, text)
 
 
 def test_time_zones() -> None:
     assert read(TimeZone, "Asia/Jakarta") == "Asia/Jakarta"
-    assert refusal(TimeZone, "jakarta").endswith("write Asia/Jakarta")
+    for text, fix in (
+        ("jakarta", "write Asia/Jakarta"),
+        ("Asia/jakrta", "write Asia/Jakarta"),
+        ("Germany", "write Europe/Berlin or Europe/Busingen"),
+        ("de", "write Europe/Berlin or Europe/Busingen"),
+        ("wib", "write Asia/Jakarta or Asia/Pontianak"),
+        ("UTC+1", "write the zone of a large city there, such as Asia/Jakarta, or Etc/GMT-1 for this offset all year"),
+        ("gmt-3", "or Etc/GMT+3 for this offset all year"),
+        ("+05:30", "write the zone of a large city there, such as Asia/Jakarta"),
+        ("yes", "write the zone of a large city, such as Asia/Jakarta"),
+    ):
+        assert refusal(TimeZone, text).endswith(fix)
     for text in ("", "Europe", "../../etc/passwd", "/etc/passwd", "WIB/x", "a\x00b"):
         assert "is not a known time zone" in refusal(TimeZone, text)
 
@@ -267,5 +299,13 @@ def test_utc_needs_no_time_zone_database(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_regions() -> None:
     assert read(Region, "NO") == "NO"
-    for text, fix in (("UK", "GB"), ("id", "ID"), ("Indonesia", "two capital letters")):
+    for text, fix in (
+        ("UK", "GB"),
+        ("id", "ID"),
+        ("Indonesia", "ID"),
+        ("+49", "DE"),
+        ("no", "NO for Norway, or null"),
+        ("off", "two capital letters such as ID, DE or US, or null"),
+        ("Atlantis", "two capital letters"),
+    ):
         assert f"write {fix}" in refusal(Region, text)
