@@ -166,7 +166,7 @@ DEVICE_TRANSITIONS: Final = _table(
 
 
 class LibraryState(StrEnum):
-    """What WhatsApp thinks of the installed version of the library, as one node knows it."""
+    """Whether WhatsApp accepts the installed version of the library, as far as one node knows."""
 
     ACCEPTED = "accepted"
     DOUBTED = "doubted"  # refused for some devices, which is no proof yet; the others go on

@@ -4,7 +4,7 @@ The WhatsApp library keeps up to two connections to PostgreSQL for each open cli
 number of them with a few.
 
 **Promises.** It listens on one UNIX socket, in a folder of mode 0700 that belongs to the account it runs as, and on no network.
-It leads to one server, the one that `Target` names, and to no other: PgBouncer itself does not distinguish a primary from a
+It connects to one server, the one that `Target` names, and to no other: PgBouncer itself does not distinguish a primary from a
 standby. Its server connections have the settings that the target lists, which clients cannot set.
 
 **Who owns the process.** It is a child of shardd, never a daemon, and ends with it (`shardd.embedded.launch`). What an earlier

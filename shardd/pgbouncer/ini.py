@@ -29,7 +29,7 @@ of closed clients."""
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The one server that PgBouncer leads to."""
+    """The one server that PgBouncer connects to."""
 
     host: str
     """A name, an address, or the folder of a socket."""
@@ -108,7 +108,7 @@ def connect_query(settings: Mapping[str, str]) -> str:
     """The statements that apply the settings; empty without any. Raises PgBouncerError if there are too many."""
     path = [value for name, value in settings.items() if name == "search_path"]
     others = [f"SET {name} TO {_literal(value)}" for name, value in settings.items() if name != "search_path"]
-    # As it stands in the server: a list of names, some of them quoted.
+    # As the server shows it: a list of names, some of them quoted.
     query = ";".join(
         [f"SELECT pg_catalog.set_config('search_path',{_literal(value)},false)" for value in path] + others
     )

@@ -1,4 +1,4 @@
-"""The process: started, watched, led to another server, stopped."""
+"""The process: started, watched, redirected to another server, stopped."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class PgBouncer:
         """Nothing runs yet. Raises PgBouncerError."""
         self.program = program
         self.target: Target | None = None
-        """Where it leads."""
+        """The server that it connects to."""
         self._folder = prepare_folder(state_dir)
         self._servers = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -95,9 +95,9 @@ class PgBouncer:
         log.info("PgBouncer started", action="pgbouncer", pid=self.pid, version=self.program.version, servers=servers)
 
     async def lead_to(self, target: Target) -> None:
-        """Lead every client to another server from now on; what goes on at the earlier one is cut off.
+        """Connect every client to another server from now on; what goes on at the earlier one is cut off.
 
-        Raises PgBouncerError; then it may still lead to the earlier one, and has to be stopped.
+        Raises PgBouncerError; then it may still be connected to the earlier one, and has to be stopped.
         """
         await self._write(target)
         await self._command("reload", "kill_sessions", "resume_sessions")

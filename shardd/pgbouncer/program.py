@@ -42,7 +42,7 @@ def find_program(configured: str | None = None) -> Program:
         raise PgBouncerError(f"{path} cannot be run: {reason}") from None
     found = re.search(r"PgBouncer (\d+)\.(\d+)[.\w]*", ran.stdout, re.IGNORECASE)
     if ran.returncode != 0 or found is None:
-        raise PgBouncerError(f"{path} is not a PgBouncer: it does not tell its version")
+        raise PgBouncerError(f"{path} is not a PgBouncer: it does not print its version")
     if (int(found[1]), int(found[2])) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         raise PgBouncerError(f"{path} is {found[0]}, older than {oldest}: install a newer one")

@@ -17,6 +17,7 @@ from typing import Final
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from psycopg.rows import TupleRow
 
 from shardd.errors import UsageError
 from shardd.postgres.dsn import parse_dsn
@@ -50,20 +51,27 @@ async def closed(dsn: str) -> AsyncGenerator[str]:
     """
     options = f"{parse_dsn(dsn).get('options') or ''} -c default_transaction_read_only=off".strip()
     writing = make_conninfo(dsn, options=options)
+    async with _connection(writing) as connection:
+        name = connection.info.dbname
+        found = await (await connection.execute(QUERIES["has_schema"])).fetchone()
+        if found is not None and found[0]:
+            raise UsageError(
+                f"the database {name} has tables of shardd, and nothing is overwritten: restore into an empty database, see: "
+                "shardd guide backup"
+            )
+        await connection.execute(_naming("close_database", name))
+    yield writing
+    # On a new connection: one that is idle while a large database is restored may be lost.
+    async with _connection(writing) as connection:
+        await connection.execute(_naming("open_database", name))
+
+
+@asynccontextmanager
+async def _connection(dsn: str) -> AsyncGenerator[psycopg.AsyncConnection[TupleRow]]:
+    """Raises DatabaseError, also for what fails within the block."""
     try:
-        async with await psycopg.AsyncConnection.connect(
-            writing, autocommit=True, connect_timeout=_TIMEOUT
-        ) as connection:
-            name = connection.info.dbname
-            found = await (await connection.execute(QUERIES["has_schema"])).fetchone()
-            if found is not None and found[0]:
-                raise UsageError(
-                    f"the database {name} has tables of shardd, and nothing is overwritten: restore into an empty database, see: "
-                    "shardd guide backup"
-                )
-            await connection.execute(_naming("close_database", name))
-            yield writing
-            await connection.execute(_naming("open_database", name))
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True, connect_timeout=_TIMEOUT) as connection:
+            yield connection
     except (psycopg.Error, OSError) as error:
         raise describe_error(error, dsn) from error
 
@@ -74,11 +82,8 @@ def _naming(query: str, database: str) -> sql.Composed:
 
 async def server_major(dsn: str) -> int:
     """The major version of the server. Raises DatabaseError."""
-    try:
-        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True, connect_timeout=_TIMEOUT) as connection:
-            return connection.info.server_version // 10_000
-    except (psycopg.Error, OSError) as error:
-        raise describe_error(error, dsn) from error
+    async with _connection(dsn) as connection:
+        return connection.info.server_version // 10_000
 
 
 async def end_what_may_be_done(database: Database) -> Ended:

@@ -94,7 +94,7 @@ CREATE FUNCTION shardd.details_of(kind text) RETURNS text[] LANGUAGE sql IMMUTAB
                      WHEN 'template' THEN '{name,language,components}'
                      ELSE '{}' END;
 
--- Refuses what the kind of message has no place for: it would be left out, and nobody would notice. The caller knows that there is something.
+-- Refuses what the kind of message has no place for, because it would be left out unnoticed. Only called when there is something.
 CREATE FUNCTION shardd.refuse_unsent(job shardd.jobs) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 DECLARE
     has_file boolean := job.kind IN ('image', 'video', 'audio', 'voice', 'document');

@@ -13,8 +13,8 @@ ALTER DATABASE {database} SET default_transaction_read_only = on;
 ALTER DATABASE {database} RESET default_transaction_read_only;
 
 -- name: disown_claims
--- What was in flight belongs to nobody: no journal can prove that a job was not sent after the backup, so that it becomes in doubt. Returns
--- the number of jobs in flight.
+-- Takes the claims of jobs in flight from every node: no journal can prove that such a job was not sent after the backup, so it becomes in
+-- doubt. Returns the number of jobs in flight.
 WITH leases AS (DELETE FROM shardd.leases), nodes AS (DELETE FROM shardd.nodes),
      claims AS (UPDATE shardd.epochs SET incarnation = gen_random_uuid(), drained_at = NULL)
 SELECT count(*) FROM shardd.jobs WHERE claimed_epoch IS NOT NULL;

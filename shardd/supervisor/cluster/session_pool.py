@@ -1,4 +1,4 @@
-"""Runs a PgBouncer for the sessions of devices when they need more connections than PostgreSQL has, and leads it to the primary.
+"""Runs a PgBouncer for the sessions of devices when they need more connections than PostgreSQL has, connected to the primary.
 
 Once in use it stays until the daemon stops. Without it, workers open so few clients at once that connections suffice, and other
 devices wait.
@@ -63,7 +63,7 @@ class SessionPool(Service):
         self._access = ipc.StoreAccess()
         self._pooler: PgBouncer | None = None
         self._in_use = False
-        """Whether clients are led through the PgBouncer."""
+        """Whether clients use the PgBouncer."""
         self._servers = 0
         self._restarted_at = float("-inf")
         self._unanswered = 0
@@ -143,7 +143,7 @@ class SessionPool(Service):
             self._limit(supply, why, str(self._failure))
 
     async def _begin(self, supply: Supply, why: str) -> None:
-        """Start a PgBouncer and lead clients through it. Raises PgBouncerError, DatabaseError."""
+        """Start a PgBouncer and let clients use it. Raises PgBouncerError, DatabaseError."""
         config = self._current.config
         configured = config.transports.whatsapp.pooler
         program = await asyncio.to_thread(find_program, None if configured == AUTO else configured)
@@ -162,7 +162,7 @@ class SessionPool(Service):
         self._change(ipc.StoreAccess(pooler.dsn, clients), text)
 
     async def _watch(self, pooler: PgBouncer) -> None:
-        """Keep it running and leading to the primary. Raises PgBouncerError if it cannot be used; DatabaseError."""
+        """Keep it running and connected to the primary. Raises PgBouncerError if it cannot be used; DatabaseError."""
         if pooler.pid is None:
             if time.monotonic() < self._restarted_at + SHORT_LIFE:
                 raise PgBouncerError(f"{pooler.program.path} ends again and again")
@@ -182,12 +182,12 @@ class SessionPool(Service):
         target = await self._server.target()
         if target == pooler.target:
             return
-        log.info("PgBouncer is led to another server", action="pgbouncer", host=target.host, port=target.port)
+        log.info("PgBouncer is connected to another server", action="pgbouncer", host=target.host, port=target.port)
         try:
             await pooler.lead_to(target)
             await self._verify(pooler)
         except BaseException:
-            # It may lead to a server that is no longer the primary.
+            # It may be connected to a server that is no longer the primary.
             await pooler.stop()
             raise
 

@@ -252,7 +252,7 @@ class CloudWebhook(Service):
 
 
 def unknown_number(phone_number_id: str) -> str:
-    """What stands for the device of a message to a number that no device has. With a space: no device's id has one."""
+    """In place of the device's id, for a message to a number that no device has. It has a space, unlike any id."""
     return storable(f"phone_number_id {phone_number_id}", 80)
 
 

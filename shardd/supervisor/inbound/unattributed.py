@@ -1,4 +1,4 @@
-"""Counts what platforms report for no device: whoever misses answers or opt-outs finds here that they came.
+"""Counts what platforms report for no device, to show why answers or opt-outs are missing.
 
 The usual causes: another program's number at the same account, a device that has another key or number now, a new secret of the
 paths. A signed message to an unknown number can still opt its sender out; what is posted to an unknown path can not.

@@ -12,7 +12,7 @@ from shardd.states import LIBRARY_PROOF, LIBRARY_TRANSITIONS, LibraryState
 
 
 class LibraryAnswers:
-    """As one node has heard them."""
+    """Those that one node received."""
 
     def __init__(self) -> None:
         self.state = LibraryState.ACCEPTED

@@ -412,7 +412,9 @@ class Clients:
     async def _close_surplus(self) -> None:
         """Close what may not be open any more, as far as it is not in use."""
         opened = [slot for slot in self._slots.values() if slot.client is not None]
-        for device_id in self._choose(opened, needed=max(0, len(opened) - self._most)).close:
+        if (surplus := len(opened) - self._most) <= 0:
+            return
+        for device_id in self._choose(opened, needed=surplus).close:
             slot = self._slots[device_id]
             async with slot.lock:
                 if not slot.in_use:

@@ -109,7 +109,7 @@ async def search_path_through(dsn: str) -> str:
 
 
 def target_of(connection: psycopg.AsyncConnection[Any], settings: dict[str, str]) -> Target:
-    """Where a connection leads, with what it logged in with. Raises PgBouncerError."""
+    """The server of a connection, with what it logged in with. Raises PgBouncerError."""
     info = connection.info
     given = info.get_parameters()
     sslmode = given.get("sslmode", "prefer")

@@ -4,7 +4,7 @@ A test puts this folder first on PYTHONPATH and sets SHARDD_TEST_NOISE_ROOT to t
 right after the process loads neonize's library. Without the variable nothing happens. If the key cannot be replaced, the
 import of neonize fails, so no test continues with WhatsApp's own key.
 
-It fails, too, where a shardd is installed that is not the one of a clone: an installed shardd trusts WhatsApp and nobody else,
+It fails, too, where a shardd is installed that is not the one of a clone: an installed shardd trusts only WhatsApp,
 whatever its environment names. (No part of this folder is in shardd's wheel.)
 """
 
