@@ -300,7 +300,7 @@ def test_what_is_too_much_is_refused_at_once(producer: Connection, column: str, 
 )
 @pytest.mark.parametrize("column", JSON_LIMITS)
 def test_what_is_too_much_takes_little_memory(producer: Connection, column: str, text: str) -> None:
-    """Besides what the value itself takes."""
+    """At most four copies of the largest value, 24 MB as jsonb; some versions of PostgreSQL make one more than others."""
 
     def peak() -> int:
         status = Path(f"/proc/{producer.info.backend_pid}/status").read_text()
@@ -311,7 +311,7 @@ def test_what_is_too_much_takes_little_memory(producer: Connection, column: str,
     before = peak()
     with pytest.raises(errors.CheckViolation, match=f"{column} is too long"):
         insert(producer, **{column: text})
-    assert peak() - before < 60_000_000
+    assert peak() - before < 100_000_000
 
 
 @pytest.mark.parametrize(
