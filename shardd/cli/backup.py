@@ -11,6 +11,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import IO, Final
@@ -22,14 +23,16 @@ from shardd.cli.database import command_pool, reach_dsn
 from shardd.cli.help import examples
 from shardd.cli.options import OneOf, config_option, database_config_option, run_async
 from shardd.cli.output import say
-from shardd.cli.psql import psql_surroundings
+from shardd.cli.psql import check_tls, psql_surroundings
 from shardd.cli.words import count
 from shardd.config import Config
+from shardd.embedded import launch
 from shardd.embedded.binaries import find_client
 from shardd.errors import DatabaseError, UsageError
+from shardd.postgres.dsn import complete_dsn
 from shardd.queue.migrate import migrate
 from shardd.queue.restoring import closed, end_what_may_be_done, server_major
-from shardd.supervisor.cluster.session_store import sessions_dsn_of
+from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
 from shardd.transports.whatsapp.sessions.store import SessionStore
 
 _ARCHIVE: Final = b"PGDMP"
@@ -44,18 +47,32 @@ _ASK: Final = (
 )
 
 
+_NOT_COMPLETE: Final = (
+    "the restore is not complete, and the database stays read-only, so that shardd does not run on it: if it has tables, replace "
+    "it by an empty one; then repeat (shardd guide backup)"
+)
+
+
 @click.command("backup", epilog=examples("shardd db backup shardd.dump"))
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
 @database_config_option
 @run_async
 async def backup(file: Path, config: Config) -> None:
-    """Write the database to FILE, with the keys of the WhatsApp sessions.
+    """Write the database to FILE, or `-` for stdout, with the keys of the WhatsApp sessions.
 
     shardd may run meanwhile. What reads FILE can send as your devices: only you may read it.
     """
+    if str(file) == "-" and sys.stdout.isatty():
+        raise UsageError(
+            "a backup is not for a terminal: name a file, or pass it on, such as: shardd db backup - | gzip"
+        )
     async with reach_dsn(config, make=False) as dsn:
+        pg_dump = await _Client.find("pg_dump", dsn)
+        if str(file) == "-":
+            await pg_dump.run(dsn, ["--format=custom", *_PLAIN], stdout=sys.stdout.buffer)
+            return
         with _new_file(file) as target:
-            await _run("pg_dump", dsn, ["--format=custom", *_PLAIN], stdout=target)
+            await pg_dump.run(dsn, ["--format=custom", *_PLAIN], stdout=target)
             size = os.fstat(target.fileno()).st_size
     say(f"{file}: {size:,} bytes")
 
@@ -99,11 +116,17 @@ async def restore(file: Path, sent: str | None, config: Config) -> None:
     if glance(config.control_socket) is not None:
         raise UsageError("shardd runs: stop it on every host first")
     with _open(file) as archive:
-        async with reach_dsn(config, make=True) as dsn, closed(dsn) as writing:
-            await _run("pg_restore", writing, ["--single-transaction", *_PLAIN], stdin=archive)
-            await migrate(writing)
-            if sent == "maybe":
-                await _end(config, writing)
+        async with reach_dsn(config, make=True) as dsn:
+            pg_restore = await _Client.find("pg_restore", dsn)
+            async with closed(dsn) as writing:
+                try:
+                    await pg_restore.run(writing, ["--single-transaction", *_PLAIN], stdin=archive)
+                    await migrate(writing)
+                    if sent == "maybe":
+                        await _end(config, writing)
+                except BaseException:
+                    say(_NOT_COMPLETE, err=True)
+                    raise
     say("restored; next: add the opt-outs that were made since (shardd guide backup), then start shardd")
 
 
@@ -113,20 +136,22 @@ async def _end(config: Config, dsn: str) -> None:
     say(
         f"cancelled {count(ended.waiting, 'job')} that waited; {count(ended.in_flight, 'job')} in flight will be in doubt"
     )
-    if config.database is not None and config.database.sessions_dsn:
-        say("note: the WhatsApp sessions are in the database of sessions_dsn, which was not restored", err=True)
-        return
-    store = SessionStore(sessions_dsn_of(config, dsn))
+    # Those that were restored, also if the library reaches them through the PgBouncer of sessions_dsn.
+    store = SessionStore(sessions_dsn(complete_dsn(dsn)))
     try:
         renewed = await store.forget_ratchets()
     finally:
         await store.close()
     say(f"{count(renewed, 'WhatsApp session')} will agree new keys with every recipient")
+    if config.database is not None and config.database.sessions_dsn:
+        say("note: if sessions_dsn leads to another database, the WhatsApp sessions there were not restored", err=True)
 
 
 def _open(file: Path) -> FileIO:
     """The archive, at its begin. Raises UsageError."""
     if str(file) == "-":
+        if sys.stdin.isatty():
+            raise UsageError("a backup does not come from a terminal: shardd db restore - … < FILE")
         return FileIO(os.dup(sys.stdin.fileno()))
     try:
         archive = file.open("rb", buffering=0)  # pg_restore begins where this descriptor is
@@ -139,17 +164,36 @@ def _open(file: Path) -> FileIO:
     return archive
 
 
-async def _run(
-    name: str, dsn: str, arguments: list[str], *, stdin: FileIO | None = None, stdout: IO[bytes] | None = None
-) -> None:
-    """Run a client program of the server's version. Raises DatabaseError."""
-    program = find_client(name, await server_major(dsn))
-    options, environ = psql_surroundings(dsn, os.environ)
-    process = await asyncio.create_subprocess_exec(
-        str(program), *arguments, *(options or ["--dbname="]),  # empty: PGDATABASE
-        env=environ, stdin=stdin or asyncio.subprocess.DEVNULL, stdout=stdout, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    _, errors = await process.communicate()
-    if process.returncode != 0:
-        reason = " ".join(errors.decode(errors="replace").split()) or f"exit code {process.returncode}"
-        raise DatabaseError(f"{name} failed, and nothing was changed: {reason}")
+@dataclass(frozen=True, slots=True)
+class _Client:
+    """A client program of the server's version."""
+
+    name: str
+    program: Path
+
+    @classmethod
+    async def find(cls, name: str, dsn: str) -> _Client:
+        """Raises DatabaseError when there is none that can connect."""
+        program = find_client(name, await server_major(dsn))
+        check_tls(program, dsn)
+        return cls(name, program)
+
+    async def run(
+        self, dsn: str, arguments: list[str], *, stdin: FileIO | None = None, stdout: IO[bytes] | None = None
+    ) -> None:
+        """Run it until it ends, at the latest with this process. Raises DatabaseError."""
+        options, environ = psql_surroundings(dsn, os.environ)
+        tie = [sys.executable, "-I", "-S", launch.__file__, str(os.geteuid()), str(os.getegid()), str(os.getpid())]
+        process = await asyncio.create_subprocess_exec(
+            *tie, str(self.program), *arguments, *(options or ["--dbname="]),  # empty: PGDATABASE
+            env=environ, stdin=stdin or asyncio.subprocess.DEVNULL, stdout=stdout, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            _, errors = await process.communicate()
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            raise
+        if process.returncode != 0:
+            reason = " ".join(errors.decode(errors="replace").split()) or f"exit code {process.returncode}"
+            raise DatabaseError(f"{self.name} failed: {reason}")

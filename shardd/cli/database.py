@@ -7,7 +7,6 @@ after it. For root, one in the state folder of another account must be running.
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ from typing import Final, TypeVar
 from shardd.cli.control import ask, glance
 from shardd.cli.output import say
 from shardd.cli.processes import is_being_started
+from shardd.cli.running import run_coroutine
 from shardd.config import Config
 from shardd.embedded import EmbeddedPostgres, embedded_dsn, is_up, others_dsn
 from shardd.errors import AlreadyRunningError, DatabaseError, NotMigratedError, SharddError
@@ -154,9 +154,6 @@ def with_database(config: Config, work: Callable[[Database], Awaitable[Result]])
     """Do `work` on the database, from a program without an event loop; SIGTERM cancels it. Raises DatabaseError."""
 
     async def run() -> Result:
-        task = asyncio.current_task()
-        assert task is not None  # this coroutine runs in one
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         try:
             async with reach_database(config) as database:
                 return await work(database)
@@ -166,8 +163,4 @@ def with_database(config: Config, work: Callable[[Database], Awaitable[Result]])
         async with reach_database(config) as database:
             return await work(database)
 
-    try:
-        return asyncio.run(run())
-    except asyncio.CancelledError:
-        say("aborted", err=True)
-        raise SystemExit(128 + signal.SIGTERM) from None
+    return run_coroutine(run())

@@ -137,5 +137,11 @@ def _print_notes(state: DatabaseState) -> None:
             f"owner revokes it with: REVOKE {right} FROM PUBLIC",
             err=True,
         )
+    if state.closed:
+        say(
+            "note: this database is read-only (default_transaction_read_only), as after a restore that was interrupted: replace "
+            "it by an empty one, and repeat that (shardd guide backup)",
+            err=True,
+        )
     if state.read_only:
         say("note: this server is a read-only standby: name the primary in the DSN", err=True)

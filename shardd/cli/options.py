@@ -6,7 +6,6 @@ concern the command, and print a warning: an operator must reach the daemon alth
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Collection, Coroutine
 from functools import reduce, wraps
@@ -17,6 +16,7 @@ import click
 
 from shardd.cli.environment import Environment, adopt_environment
 from shardd.cli.output import say_error
+from shardd.cli.running import run_coroutine
 from shardd.config import Config, load_config
 from shardd.config.load import TO_ASK_THE_DAEMON, TO_REACH_THE_DATABASE, load_readable
 from shardd.config.values import Number, Reader, RefusedError, Whole, closest
@@ -74,7 +74,7 @@ def run_async(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...
 
     @wraps(command)
     def run(**values: Any) -> None:
-        asyncio.run(command(**values))
+        run_coroutine(command(**values))
 
     return run
 

@@ -51,11 +51,17 @@ def choose_psql(dsn: str) -> Path:
     program = find_psql()
     if program is None:
         raise DatabaseError(f"there is no psql on this machine: {HOW_TO_GET}")
+    check_tls(program, dsn)
+    return program
+
+
+def check_tls(program: Path, dsn: str) -> None:
+    """Raises DatabaseError for a program that cannot connect as the DSN says."""
     if is_of_wheel(program) and (mode := parse_dsn(dsn).get("sslmode")) in _NEEDS_TLS:
         raise DatabaseError(
-            f"the only psql on this machine, {program}, has no TLS, which the DSN requires (sslmode={mode}): {HOW_TO_GET}"
+            f"the only {program.name} on this machine, {program}, has no TLS, which the DSN requires (sslmode={mode}): "
+            f"{HOW_TO_GET}"
         )
-    return program
 
 
 def psql_surroundings(dsn: str, environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
@@ -71,7 +77,7 @@ def psql_surroundings(dsn: str, environ: Mapping[str, str]) -> tuple[list[str], 
     rest = {name: str(value) for name, value in parts.items() if name not in variables}
     if secret := next((name for name in rest if known[name].dispchar == b"*"), None):
         raise DatabaseError(
-            f"psql takes {secret} only on its command line, where everybody could read it: use another program"
+            f"PostgreSQL's clients take {secret} only on their command line, where everybody could read it: use another program"
         )
     kept = {name: value for name, value in environ.items() if name not in _WHERE}
     named = {variables[name]: str(value) for name, value in parts.items() if name in variables}

@@ -21,7 +21,10 @@ from shardd.postgres.refusals import RefusedError, explain
 _SLOW: Final = "{address} did not answer in time: is it the right host, and does a firewall let the connection through?"
 _NOT_PROVED: Final = "{where} refuses the password of user {user}: correct the DSN"
 _LOST: Final = "the connection to {where} was lost"
-_READ_ONLY: Final = "{where} is read-only: name the primary server in the DSN"
+READ_ONLY: Final = (
+    "{where} is read-only: name the primary server in the DSN, or, if that is a database whose restore was interrupted, see: "
+    "shardd guide backup"
+)
 _NOT_MIGRATED: Final = "{where} lacks tables, columns or functions of this release: run `shardd db migrate`"
 
 # Texts of libpq or PgBouncer, and the sentence for each. {where}, {address}, {user} and {database} are filled in.
@@ -41,14 +44,14 @@ _CONNECTING: Final = (
         "unsupported startup parameter",
         "{where} is a PgBouncer, which takes no options: for sessions, write database.sessions_dsn (config/pgbouncer.ini)",
     ),
-    ("session is read-only|server is in hot standby mode", _READ_ONLY),
+    ("session is read-only|server is in hot standby mode", READ_ONLY),
     ("Permission denied", "this user may not use the socket {address}: run as the user that owns it"),
 )
 
 _BROKEN: Final = ("closed|lost|EOF|reset by peer|Broken pipe", _LOST)
 
 _BY_CODE: Final[Mapping[str | None, str]] = {
-    "25006": _READ_ONLY,
+    "25006": READ_ONLY,
     "25P03": _LOST,
     "28000": "{where} does not accept this user: see its pg_hba.conf",
     "28P01": _NOT_PROVED,

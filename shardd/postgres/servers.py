@@ -20,7 +20,7 @@ from psycopg.rows import AsyncRowFactory, TupleRow, tuple_row
 
 from shardd.errors import DatabaseError
 from shardd.postgres.dsn import WRITABLE, complete_dsn, parse_dsn, reorder_hosts, split_hosts
-from shardd.postgres.errors import describe_error, explain_refusal, words_of
+from shardd.postgres.errors import READ_ONLY, describe_error, explain_refusal, words_of
 from shardd.postgres.liveness import KEEPALIVE, Deadline
 from shardd.postgres.poolers import REFUSAL, is_pooled, keeps_its_server
 from shardd.postgres.settings import settings_for
@@ -222,7 +222,7 @@ class Servers:
             )
         if self._terms.writable:
             if in_recovery or read_only == "on":
-                raise DatabaseError(f"{words['where']} is read-only: name the primary server in the DSN")
+                raise DatabaseError(READ_ONLY.format(**words))
             self._compare(await _identify(connection), words["address"])
         return int(backend)
 

@@ -87,6 +87,9 @@ class DatabaseState:
     size: str
     superuser: bool
     read_only: bool
+    """Whether the server is a standby."""
+    closed: bool
+    """Whether transactions only read, as after a restore that was interrupted."""
     producer_role: bool
     inbox_role: bool
     open_rights: list[str]
@@ -98,7 +101,7 @@ class DatabaseState:
     @property
     def current(self) -> bool:
         """Whether this release can run on the database as it is."""
-        return all(migration.state == "applied" for migration in self.migrations)
+        return not self.closed and all(migration.state == "applied" for migration in self.migrations)
 
 
 def load_migrations(folder: Traversable | None = None) -> list[Migration]:

@@ -4,11 +4,13 @@ The database does not know what happened after the backup was made. Jobs that wa
 flight, whatever the journals of the state folders say: these have been emptied since. Ids that were given since must not be given
 again, because programs know them.
 
-States: closed (`closed`), so that no daemon works on it, until everything is done. An interruption leaves it closed.
+States: closed (`closed`), so that no daemon works on it, until everything is done. An interruption leaves it closed. Sessions
+that began before it was closed may write all the same: while shardd has one, nothing is restored.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -31,6 +33,9 @@ SKIPPED_IDS: Final = 10_000_000
 """More than are given between two backups."""
 _WHY: Final = "it waited when the backup was made, from which the database was restored, and may have been sent since"
 _TIMEOUT: Final = 10
+_LOOKS: Final = 10
+_BETWEEN_LOOKS: Final = 0.3
+"""Seconds: sessions of a daemon that was just stopped end within a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,8 @@ class Ended:
 async def closed(dsn: str) -> AsyncGenerator[str]:
     """A database without a schema of shardd, closed to all but the given DSN for this block.
 
-    It is opened at the end, unless an error ends the block. Raises UsageError when there is such a schema, DatabaseError.
+    It is opened at the end, unless an error ends the block. Raises UsageError when there is such a schema, or a session of
+    shardd, and DatabaseError.
     """
     options = f"{parse_dsn(dsn).get('options') or ''} -c default_transaction_read_only=off".strip()
     writing = make_conninfo(dsn, options=options)
@@ -60,10 +66,27 @@ async def closed(dsn: str) -> AsyncGenerator[str]:
                 "shardd guide backup"
             )
         await connection.execute(_naming("close_database", name))
+        if others := await _earlier_sessions(connection):
+            await connection.execute(_naming("open_database", name))
+            raise UsageError(f"shardd runs: the database {name} has sessions of {others}: stop it on every host first")
     yield writing
     # On a new connection: one that is idle while a large database is restored may be lost.
     async with _connection(writing) as connection:
         await connection.execute(_naming("open_database", name))
+
+
+async def _earlier_sessions(connection: psycopg.AsyncConnection[TupleRow]) -> str:
+    """The sessions of shardd that began before the database was closed, and do not end; empty: none."""
+    moment = await (await connection.execute(QUERIES["this_moment"])).fetchone()
+    assert moment is not None  # a SELECT without FROM has one row
+    names: list[str] = []
+    for look in range(_LOOKS):
+        await asyncio.sleep(_BETWEEN_LOOKS if look else 0.0)
+        rows = await (await connection.execute(QUERIES["earlier_sessions"], {"moment": moment[0]})).fetchall()
+        names = [row[0] for row in rows]
+        if not names:
+            break
+    return ", ".join(names)
 
 
 @asynccontextmanager

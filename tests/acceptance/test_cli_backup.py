@@ -1,22 +1,37 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+import yaml
 
 from shardd.errors import DatabaseError, UsageError
 from shardd.postgres.dsn import parse_dsn
 from shardd.queue.restoring import SKIPPED_IDS
+from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
 from tests.fixtures.postgres import Cluster, make_state_dir, remove_state_dir
 from tests.fixtures.whatsapp_fleet import Fleet
-from tests.support.command import Command
+from tests.support.command import PROGRAM, Command
 from tests.support.daemon import Daemon, Producer
 
 INSERT = "INSERT INTO shardd.jobs (device_id, recipient, body) VALUES (%s, '+4915112345678', 'x') RETURNING id"
+SESSIONS = (
+    "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND application_name = 'shardd/other-host' AND state = 'idle'"
+)
+RESTORING = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND application_name = 'pg_restore'"
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Nothing reports what a process of PostgreSQL has begun, so it is asked again and again."""
+    async with asyncio.timeout(60.0):
+        while not true():  # noqa: ASYNC110  # see above
+            await asyncio.sleep(0.05)
 
 
 async def test_what_was_sent_after_a_backup_is_not_sent_again(
@@ -86,7 +101,8 @@ async def test_a_restore_that_fails_leaves_a_database_on_which_nothing_runs(
 
     ran = await shardd("db", "restore", broken, "--sent-since-backup=no")
     assert ran.code == DatabaseError.exit_code
-    assert "pg_restore failed, and nothing was changed" in ran.err
+    assert "pg_restore failed: " in ran.err
+    assert "the database stays read-only" in ran.err
     ran = await shardd("db", "migrate")
     assert (ran.code, "read-only" in ran.err) == (DatabaseError.exit_code, True)
     # It may be repeated. With nothing sent since, all goes on as it was.
@@ -96,6 +112,112 @@ async def test_a_restore_that_fails_leaves_a_database_on_which_nothing_runs(
     assert (await shardd("db", "migrate")).code == 0
     ran = await shardd("db", "restore", tmp_path / "shards.yaml", "--sent-since-backup=no")
     assert (ran.code, "is no file of `shardd db backup`" in ran.err) == (UsageError.exit_code, True)
+
+
+async def test_a_daemon_that_runs_on_another_host_is_noticed(
+    make_daemon: Callable[..., Daemon], producer: Producer, postgres: Cluster, dbname: str, tmp_path: Path
+) -> None:
+    """Its open sessions may write though the database was closed after they began: it would send what waits."""
+    daemon = make_daemon(node="other-host", shards=1)
+    config, file = tmp_path / "shards.yaml", tmp_path / "shardd.dump"
+    config.write_text(f"state_dir: {tmp_path}\nshards: 1\ndatabase: {{dsn: {producer.dsn!r}}}\n")
+    shardd = Command(config)
+    producer.add_devices(1)
+    producer.execute("INSERT INTO shardd.jobs (device_id, recipient, body) VALUES ('d1', '+4915112345678', 'x')")
+    assert (await shardd("db", "backup", file)).code == 0
+    await daemon.start()
+    await producer.until_finished(daemon, 1)
+
+    postgres.empty_database(dbname)
+    with postgres.superuser() as superuser:
+        await daemon.until(lambda _: bool(superuser.execute(SESSIONS, [dbname]).fetchone()))
+    ran = await shardd("db", "restore", file, "--sent-since-backup=maybe")
+    assert ran.code == UsageError.exit_code, ran.err
+    assert "shardd/other-host" in ran.err
+    assert producer.execute("SELECT to_regnamespace('shardd') IS NULL") == [(True,)]
+    assert await daemon.stop() == 0
+    ran = await shardd("db", "restore", file, "--sent-since-backup=maybe")
+    assert ran.code == 0, ran.err
+    assert len(daemon.messages()) == 1
+
+
+@pytest.fixture(params=[signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def ending(request: pytest.FixtureRequest) -> signal.Signals:
+    return signal.Signals(request.param)
+
+
+async def test_a_restore_that_is_ended_leaves_a_database_on_which_nothing_runs(
+    shardd: Command, producer: Producer, postgres: Cluster, tmp_path: Path, ending: signal.Signals
+) -> None:
+    file, dbname = tmp_path / "shardd.dump", str(parse_dsn(producer.dsn)["dbname"])
+    producer.add_devices(1)
+    producer.execute(INSERT, "d1")
+    assert (await shardd("db", "backup", file)).code == 0
+    postgres.empty_database(dbname)
+    # pg_restore waits for the rest of a file that comes by a pipe.
+    content = file.read_bytes()
+    process = await asyncio.create_subprocess_exec(
+        str(PROGRAM), "db", "restore", "-", "--sent-since-backup=maybe",
+        env=shardd.environ, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None
+    process.stdin.write(content[:-1])
+    with postgres.superuser() as superuser:
+
+        def restores() -> bool:
+            return superuser.execute(RESTORING, [dbname]).fetchone() is not None
+
+        await until(restores)
+        process.send_signal(ending)
+        _, errors = await process.communicate()
+        # pg_restore ends with it.
+        await until(lambda: not restores())
+    if ending != signal.SIGKILL:
+        assert process.returncode == 128 + ending
+        assert "the database stays read-only" in errors.decode()
+    ran = await shardd("db", "status")
+    assert (ran.code, "shardd guide backup" in ran.err) == (1, True)
+    ran = await shardd("device", "list")
+    assert (ran.code, "shardd guide backup" in ran.err) == (DatabaseError.exit_code, True)
+    ran = await shardd("db", "restore", file, "--sent-since-backup=maybe")
+    assert ran.code == 0, ran.err
+    assert producer.states() == {"cancelled": 1}
+
+
+def dumps(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir() if ".dump" in file.name]
+
+
+async def test_a_backup_that_is_ended_leaves_no_file(shardd: Command, tmp_path: Path, producer: Producer) -> None:
+    with psycopg.connect(producer.dsn) as blocker:
+        blocker.execute("LOCK TABLE shardd.devices IN ACCESS EXCLUSIVE MODE")
+        process = await asyncio.create_subprocess_exec(
+            str(PROGRAM),
+            "db",
+            "backup",
+            str(tmp_path / "shardd.dump"),
+            env=shardd.environ,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        await until(lambda: bool(dumps(tmp_path)))
+        process.terminate()
+        await process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not dumps(tmp_path)
+
+
+async def test_a_backup_goes_through_a_pipe(
+    shardd: Command, producer: Producer, postgres: Cluster, dbname: str, tmp_path: Path
+) -> None:
+    producer.add_devices(1)
+    pipe = f"set -o pipefail; {PROGRAM} db backup - | gzip > {tmp_path / 'shardd.dump.gz'}"
+    done = await asyncio.create_subprocess_exec("bash", "-c", pipe, env=shardd.environ)
+    assert await done.wait() == 0
+    postgres.empty_database(dbname)
+    pipe = f"gunzip < {tmp_path / 'shardd.dump.gz'} | {PROGRAM} db restore - --sent-since-backup=no"
+    done = await asyncio.create_subprocess_exec("bash", "-c", pipe, env=shardd.environ)
+    assert await done.wait() == 0
+    assert producer.execute("SELECT id FROM shardd.devices") == [("d1",)]
 
 
 @pytest.fixture
@@ -137,7 +259,12 @@ async def test_recipients_can_read_what_a_restored_session_sends(
 
     cluster, _ = fleet_cluster
     cluster.empty_database(str(parse_dsn(fleet.dsn)["dbname"]))
-    ran = await shardd("db", "restore", file, "--sent-since-backup=maybe")
+    # As with the PgBouncer of config/pgbouncer.ini, which leads to the same database.
+    config = yaml.safe_load(daemon.config_file.read_text())
+    config["database"]["sessions_dsn"] = sessions_dsn(fleet.dsn)
+    pooled = tmp_path / "pooled.yaml"
+    pooled.write_text(yaml.safe_dump(config))
+    ran = await shardd("db", "restore", file, "--sent-since-backup=maybe", "--config", pooled)
     assert ran.code == 0, ran.err
     assert "1 WhatsApp session will agree new keys with every recipient" in ran.out
     fleet.reconnect()

@@ -60,7 +60,8 @@ CREATE ROLE shardd_inbox NOLOGIN;
 SELECT current_setting('server_version') AS version, current_database() AS database, current_user AS role,
        pg_size_pretty(pg_database_size(current_database())) AS size,
        (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
-       pg_is_in_recovery() AS read_only;
+       pg_is_in_recovery() AS read_only,
+       current_setting('default_transaction_read_only') = 'on' AS closed;
 
 -- name: open_rights
 -- Rights of PUBLIC in this database through which one program could interfere with another: the right, and its object.

@@ -8,6 +8,17 @@ SELECT to_regnamespace('shardd') IS NOT NULL AS found;
 -- Every transaction in this database that does not say otherwise only reads from now on: shardd waits until it is opened.
 ALTER DATABASE {database} SET default_transaction_read_only = on;
 
+-- name: this_moment
+-- The server's time.
+SELECT clock_timestamp();
+
+-- name: earlier_sessions
+-- Programs of shardd with a session in this database that began up to a moment. Of other roles' sessions the begin may be hidden.
+SELECT DISTINCT application_name FROM pg_stat_activity
+ WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name LIKE 'shardd%%'
+   AND (backend_start <= %(moment)s) IS NOT FALSE
+ ORDER BY 1;
+
 -- name: open_database
 -- Undoes that.
 ALTER DATABASE {database} RESET default_transaction_read_only;

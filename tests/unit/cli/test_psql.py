@@ -59,7 +59,7 @@ def test_a_password_is_in_the_environment_only() -> None:
         "PGDATABASE": "queue",
         "PGSSLMODE": "require",
     }
-    with pytest.raises(DatabaseError, match="psql takes sslpassword only on its command line"):
+    with pytest.raises(DatabaseError, match="clients take sslpassword only on their command line"):
         psql_surroundings("host=db.example sslpassword=secret", {})
 
 
