@@ -333,18 +333,24 @@ class WorkerPool(Service):
         self._dispatch.shard_down(shard.index)
         async with self._spawning:
             pass  # a worker that is being started cannot receive yet
-        if shard.process is not None:
+        drained = shard.process
+        if drained is not None:
             shard.drain(intent, timeout, time.monotonic())
             memory = None
             if outgrows:
                 shard.outgrows, memory = True, self._config.worker.recycle.rss
                 shard.outgrown.append(time.monotonic())
-            shard.process.send(ipc.Drain(timeout=timeout, memory=memory))
-            await shard.process.gone.wait()
+            drained.send(ipc.Drain(timeout=timeout, memory=memory))
+            await drained.gone.wait()
+
+        def settled() -> bool:
+            # Another worker may be there before this task sees that the shard is clean, which it must have been.
+            return shard.clean or shard.process not in (None, drained)
+
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                await self._until(lambda: shard.clean or shard.unsettled is not None)
-        if not shard.clean:
+                await self._until(lambda: settled() or shard.unsettled is not None)
+        if not settled():
             log.warning("not settled yet; the journal has it", action="drain", shard=shard.index)
 
     def _defect(self, shard: Shard, what: str, error: Exception) -> None:

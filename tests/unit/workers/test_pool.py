@@ -1,4 +1,4 @@
-"""A lease that is lost while a worker is starting, with a real worker."""
+"""What happens to a shard at the very moment at which its worker starts, or is replaced, with real workers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ async def settled(shard: int, how: str, *, by_itself: bool) -> Claim | None:
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     tmp_path.chmod(0o700)
-    return parse_config(f"state_dir: {tmp_path}\nshards: 1\nsupervisor: {{spawn_every: 10ms}}\n", "test", {})
+    return parse_config(
+        f"state_dir: {tmp_path}\nshards: 1\nsupervisor: {{spawn_every: 10ms, drain_timeout: 10m}}\n", "test", {}
+    )
 
 
 @pytest.fixture
@@ -119,3 +121,34 @@ async def test_a_shard_that_is_given_back_while_its_worker_is_started_has_none_a
         await pool.give_back(0)
     await starting
     assert (pool.shards[0].process, pool.shards[0].state) == (None, ShardState.WAITING)
+
+
+async def test_a_restart_does_not_wait_for_what_is_settled_when_the_next_worker_comes_at_once(
+    pool: WorkerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reload that changes workers once took 30 s for a shard, and reported that something was not settled.
+
+    In a folder whose files a worker must not run.
+    """
+    (tmp_path / "json.py").write_text("raise SystemExit('of the folder')")
+    monkeypatch.chdir(tmp_path)
+    shard = pool.shards[0]
+
+    async def start_as_soon_as_allowed() -> None:
+        while not shard.clean:  # noqa: ASYNC110 - the very turn of the loop matters
+            await asyncio.sleep(0)
+        await pool.tick()
+
+    pool.leases({0: 1})
+    async with asyncio.timeout(HANG):
+        starting = asyncio.create_task(start_as_soon_as_allowed())
+        await pool.restart(0)
+        await starting
+        before = shard.process
+        starting = asyncio.create_task(start_as_soon_as_allowed())
+        await pool.restart(0)
+    await starting
+    assert shard.process is not None
+    assert shard.process is not before
+    shard.process.kill()
+    await end_of(shard.process)
