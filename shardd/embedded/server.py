@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -36,6 +37,7 @@ _INITDB_TIMEOUT: Final = 120.0
 _START_TIMEOUT: Final = 300.0  # recovery after a power loss replays up to max_wal_size
 _STOP_TIMEOUT: Final = 30.0
 _MAX_LOG: Final = 8 * 1024 * 1024
+_ROOM: Final = 16 * 1024 * 1024  # a segment of the write-ahead log, which a start may have to create
 _MAX_PID_FILE: Final = 8192  # bytes; PostgreSQL itself reads no more than BLCKSZ
 
 _SETTINGS: Final[Mapping[str, str]] = {
@@ -51,6 +53,9 @@ _SETTINGS: Final[Mapping[str, str]] = {
     # A row that a constraint refuses is the producer's error, and its text does not belong in a log.
     "log_min_messages": "log",
     "log_checkpoints": "off",
+    # `restart_if_dead` starts it again, and sees why it does not start. By itself PostgreSQL 18 has waited for ever for a
+    # recovery that had failed: seen on a full disk, and later with room.
+    "restart_after_crash": "off",
 }
 
 
@@ -340,8 +345,15 @@ class EmbeddedPostgres:
     def _last_log_lines(self) -> str:
         with os.fdopen(open_file(self._state_dir, self.log_file.name, os.O_RDONLY), "rb") as log:
             log.seek(self._log_start)
-            lines = log.read().decode(errors="replace").splitlines()[-4:]
-        return " / ".join(line.strip() for line in lines if line.strip()) + f" (see {self.log_file})"
+            lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+        fatal = [line for line in lines if re.search(r"\b(?:FATAL|PANIC): ", line)]
+        return " / ".join((fatal or lines)[-4:]) + f" (see {self.log_file}){self._lack_of_room()}"
+
+    def _lack_of_room(self) -> str:
+        """What to add to an error when the disk is full: then the log may lack its last lines."""
+        disk = os.statvfs(self._state_dir)
+        free = disk.f_bavail * disk.f_frsize
+        return f"; its disk is full: {free / 2**20:.1f} MiB are free, make room" if free < _ROOM else ""
 
 
 async def _wait_until(done: Callable[[], bool], seconds: float) -> bool:

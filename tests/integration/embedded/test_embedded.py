@@ -225,6 +225,37 @@ async def test_starts_again_after_it_was_killed(server: EmbeddedPostgres) -> Non
     assert ask(dsn, "SELECT 1") == 1
 
 
+@pytest.fixture
+def small_disk(state_dir: Path) -> Iterator[Path]:
+    """The state folder, on a disk that a database fits on."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m,mode=711", "tmpfs", state_dir], check=True)
+    yield state_dir
+    subprocess.run(["umount", "--lazy", state_dir], check=True)
+
+
+@as_root
+async def test_a_full_disk_is_named_and_it_runs_again_with_room(small_disk: Path, server: EmbeddedPostgres) -> None:
+    """Under a unit's PostgreSQL 18 it did not: its own recovery failed, and it waited for it for ever."""
+    dsn = await server.start()
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1 << 16))
+    superuser = psycopg.connect(server.dsn("postgres"), autocommit=True)
+    with contextlib.suppress(psycopg.OperationalError), superuser as connection:
+        while True:  # the next segment of the write-ahead log does not fit
+            connection.execute("SELECT pg_switch_wal(), pg_logical_emit_message(false, '', 'full')")
+    async with asyncio.timeout(HANG):
+        while server.pid is not None:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0.02)
+    for _ in range(2):
+        with pytest.raises(DatabaseError, match=r"No space left on device.*its disk is full"):
+            await server.restart_if_dead()
+    ballast.unlink()
+    assert await server.restart_if_dead()
+    assert ask(dsn, "SELECT 1") == 1
+
+
 async def test_stays_stopped_when_it_was_stopped(server: EmbeddedPostgres) -> None:
     await server.start()
     await server.stop()
