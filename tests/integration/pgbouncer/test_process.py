@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -18,6 +19,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from shardd.pgbouncer import PgBouncer, PgBouncerError, Program, Target, find_program
+from shardd.pgbouncer.folder import prepare_folder
 from tests.support.daemon import wait_gone
 from tests.support.servers import PGBOUNCER, Server
 
@@ -172,3 +174,19 @@ async def test_one_that_an_earlier_run_left_is_ended(tcp_server: Server, tmp_pat
         await pooler.start(target_of(tcp_server), servers=2)
         assert pooler.pid != pid
     assert await asyncio.to_thread(port_behind, pooler) == tcp_server.port
+
+
+async def test_a_listener_of_another_container_is_named_and_not_killed(tmp_path: Path) -> None:
+    """To kill(2), its process id, which is 0 in another namespace, means the caller's own process group."""
+    apart = ["unshare", "--pid", "--fork", *(["--map-current-user"] if os.geteuid() else [])]
+    if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode != 0:  # noqa: ASYNC221 - some ms
+        pytest.skip("no process id namespaces for this user")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(prepare_folder(tmp_path).socket))
+        listening.listen()
+        command = [*apart, sys.executable, "-c", START, str(tmp_path), "1"]
+        ran = await asyncio.to_thread(
+            subprocess.run, command, check=False, capture_output=True, text=True, start_new_session=True
+        )
+    assert ran.returncode == 1
+    assert "PgBouncerError: a process of another container listens on" in ran.stderr

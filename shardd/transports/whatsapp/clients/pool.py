@@ -18,19 +18,21 @@ from shardd.errors import DatabaseError, DeviceUnavailableError, ErrorClass
 from shardd.ipc import DeviceSpec, StoreAccess
 from shardd.logs import get_logger
 from shardd.proxies import Proxy, parse_proxy
-from shardd.states import LIBRARY_PROOF, DeviceState
+from shardd.states import DeviceState
 from shardd.tasks import TaskSet, wait_for_event
 from shardd.transports.base import Events
 from shardd.transports.egress.gate import Gate
 from shardd.transports.whatsapp.clients.client import Client, ClientFailedError
 from shardd.transports.whatsapp.clients.closing import LOOKS, Budget, Choice, Purpose, choose
 from shardd.transports.whatsapp.clients.library import LibraryLock
+from shardd.transports.whatsapp.clients.login_hold import LoginHold
+from shardd.transports.whatsapp.clients.room import Room
 from shardd.transports.whatsapp.clients.slot import HOLD, ClientSlot
 from shardd.transports.whatsapp.clients.visits import BUSY_RETRY, Visits
 from shardd.transports.whatsapp.messages.arrivals import Arrivals
-from shardd.transports.whatsapp.messages.failures import Failure, RestrictionReport, outdated
+from shardd.transports.whatsapp.messages.failures import Failure, RestrictionReport
 from shardd.transports.whatsapp.messages.recipients import Restrictions
-from shardd.transports.whatsapp.sessions.dsn import IDLE_SECONDS, SCARCE_IDLE_SECONDS, library_dsn
+from shardd.transports.whatsapp.sessions.dsn import library_dsn
 from shardd.transports.whatsapp.sessions.store import SessionStore
 
 if TYPE_CHECKING:
@@ -41,8 +43,6 @@ log = get_logger(__name__)
 CONNECT_COST: Final = 1.0
 """Seconds of a connect that count for `max_connecting`: after that it only waits for the network."""
 NOT_USED: Final = float("-inf")
-HELD_BY_ITSELF: Final = 10.0
-"""Seconds for which this worker holds logins after the version of the library was refused, until it hears what all have found."""
 CLOSED_AT_ONCE: Final = 4
 """Clients that one sweep closes concurrently."""
 
@@ -62,7 +62,6 @@ class Clients:
         access: StoreAccess,
     ) -> None:
         self.connects = 0
-        self._access = access
         self._settings = settings
         self._gate = gate
         self._library_lock = LibraryLock()
@@ -71,10 +70,7 @@ class Clients:
         self._arrivals = arrivals
         self._restrictions = restrictions
         self._slots: dict[str, ClientSlot] = {}
-        self._reserved = 0
-        self._ending = 0
-        """Closed clients whose connections the server is about to end; `_reserved` contains them."""
-        self._freed = asyncio.Event()
+        self._room = Room(settings.max_open_clients, access)
         self._visit_over = asyncio.Event()
         self._visits = Visits(settings, events, self._visit_over.set)
         self._choosing = asyncio.Lock()
@@ -82,10 +78,7 @@ class Clients:
         self._sweeping: asyncio.Task[None] | None = None
         self._retiring = TaskSet()
         self._closed = False
-        self._logins_held = False
-        self._outdated: set[str] = set()
-        """Devices that were refused for the version of the library since the last login that was accepted."""
-        self._outdated_at = float("-inf")
+        self._login_hold = LoginHold()
 
     @property
     def visit_turn(self) -> asyncio.Semaphore:
@@ -95,12 +88,11 @@ class Clients:
     @property
     def open_clients(self) -> int:
         """Clients that are open, opening or closing."""
-        return self._reserved
+        return self._room.taken
 
     def hold_logins(self, *, held: bool) -> None:
         """WhatsApp refuses this version of the library: a client that is closed now could not be replaced."""
-        self._logins_held = held
-        self._outdated.clear()
+        self._login_hold.hold(held=held)
 
     async def get_or_refresh(self, device: DeviceSpec, *, probe: bool = False) -> Client:
         """A healthy client of this device. Raises DeviceUnavailableError with the reason why there is none.
@@ -141,7 +133,7 @@ class Clients:
             yield
         finally:
             slot.release()
-            self._freed.set()
+            self._room.freed.set()
 
     def hold(self, client: Client) -> None:
         """It is about to be used: do not close it for a moment."""
@@ -157,8 +149,7 @@ class Clients:
 
     def change_store_access(self, access: StoreAccess) -> None:
         """How clients that open from now on reach the session store; the others are replaced when they are needed next."""
-        self._access = access
-        self._freed.set()
+        self._room.change(access)
         self._retiring.start(
             self._close_surplus(),
             lambda error: log.error("surplus clients not closed", action="client_ended", error=str(error)),
@@ -227,19 +218,8 @@ class Clients:
             client.alive
             and client.session == device.session
             and client.egress.proxy == self._proxy_of(device)
-            and client.pooler == self._access.pooler
+            and client.pooler == self._room.access.pooler
         )
-
-    @property
-    def _most(self) -> int:
-        """Clients that may be open."""
-        most = self._settings.max_open_clients
-        return most if self._access.clients is None else min(most, self._access.clients)
-
-    @property
-    def _scarce(self) -> bool:
-        """Whether each connection to PostgreSQL counts."""
-        return self._access.pooler is None and self._access.clients is not None
 
     def _fresh(self, slot: ClientSlot, device: DeviceSpec) -> Client | None:
         client = slot.client
@@ -260,13 +240,14 @@ class Clients:
             ) from None
 
     async def _rebuild(self, slot: ClientSlot, device: DeviceSpec, *, probe: bool) -> Client:
-        session = await self._stored_session(slot, device)
-        self._check_hold(probe=probe)
+        session, loop = await self._stored_session(slot, device), asyncio.get_running_loop()
+        if not probe:
+            self._login_hold.check(loop.time())
         await self._reserve()
         try:
             async with self._limit_connects(device):
-                # It may have waited for long.
-                self._check_hold(probe=probe)
+                if not probe:  # it may have waited for long
+                    self._login_hold.check(loop.time())
                 client = self._make(device, session)
                 self.connects += 1
                 try:
@@ -275,16 +256,15 @@ class Clients:
                     await client.close()
                     raise
         except BaseException as error:
-            self._release()
+            self._room.release(at_once=self._closed)
             if isinstance(error, ClientFailedError):
                 if error.failure.state is DeviceState.CLIENT_OUTDATED:
-                    self._outdated.add(device.id)
-                    self._outdated_at = asyncio.get_running_loop().time()
+                    self._login_hold.refused(device.id, loop.time())
                     self._events.login_answered(device.id, outdated=True)
                 self._remember(slot, error.failure)
                 raise error.failure.as_error() from None
             raise
-        self._outdated.clear()
+        self._login_hold.accepted()
         self._events.login_answered(device.id, outdated=False)
         slot.client, slot.session = client, session
         slot.touch()
@@ -292,15 +272,10 @@ class Clients:
         self._visits.attend(slot, client)
         return client
 
-    def _check_hold(self, *, probe: bool) -> None:
-        recent = asyncio.get_running_loop().time() < self._outdated_at + HELD_BY_ITSELF
-        if not probe and (self._logins_held or (recent and len(self._outdated) >= LIBRARY_PROOF)):
-            raise outdated().as_error()
-
     def _make(self, device: DeviceSpec, session: str) -> Client:
         if self._closed:
             raise DeviceUnavailableError("this worker is closing", error_class=ErrorClass.WORKER)
-        proxy, pooler = self._proxy_of(device), self._access.pooler
+        proxy, pooler = self._proxy_of(device), self._room.access.pooler
         return Client(
             device.id,
             session,
@@ -308,7 +283,7 @@ class Clients:
             dsn=library_dsn(
                 self._store.dsn,
                 pgbouncer=self._settings.pgbouncer or pooler is not None,
-                idle=SCARCE_IDLE_SECONDS if self._scarce else IDLE_SECONDS,
+                idle=self._room.idle_seconds,
             ),
             pooler=pooler,
             gate=self._gate,
@@ -360,32 +335,31 @@ class Clients:
         """Reserve room for one more client, by closing another one if need be."""
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
-                while self._reserved >= self._most:
+                while self._room.full:
                     if (victim := await self._next_victim()) is not None:
                         async with victim.lock:
                             await self._close_client(victim)
-                    while self._ending and self._reserved >= self._most:
+                    while self._room.ending and self._room.full:
                         # The client that was closed makes room in a moment, so no other is closed for that.
-                        self._freed.clear()
-                        await wait_for_event(self._freed, HOLD)
+                        self._room.freed.clear()
+                        await wait_for_event(self._room.freed, HOLD)
         except TimeoutError:
-            why = "max_open_clients" if self._access.clients is None else "PostgreSQL has no connections for more"
-            text = f"all {self._most} clients of this worker are in use ({why})"
+            text = f"all {self._room.most} clients of this worker are in use ({self._room.why_full})"
             raise DeviceUnavailableError(text, retry_after=BUSY_RETRY) from None
-        self._reserved += 1
+        self._room.taken += 1
 
     async def _next_victim(self) -> ClientSlot | None:
         """Wait until a client may be closed to make room; None when there is room. Scans all slots, so one task at a time."""
         async with self._choosing:
-            while self._reserved >= self._most:
-                self._freed.clear()
+            while self._room.full:
+                self._room.freed.clear()
                 purpose = self._visits.purpose
                 if close := self._choose(self._slots.values(), needed=1, purpose=purpose).close:
                     return self._slots[close[0]]
                 if purpose is not Purpose.SEND:
                     raise self._visits.gave_way()
                 self._visits.give_way()
-                await wait_for_event(self._freed, HOLD)
+                await wait_for_event(self._room.freed, HOLD)
         return None
 
     def _choose(self, slots: Iterable[ClientSlot], *, needed: int = 0, purpose: Purpose = Purpose.SEND) -> Choice:
@@ -393,26 +367,10 @@ class Clients:
         facts = [one for slot in slots if (one := slot.facts()) is not None]
         return choose(facts, budget, asyncio.get_running_loop().time())
 
-    def _release(self) -> None:
-        """The client is closed. Its connections stay until the server ends them."""
-        if self._scarce and not self._closed:
-            self._ending += 1
-            asyncio.get_running_loop().call_later(1.5 * SCARCE_IDLE_SECONDS, self._ended)
-        else:
-            self._free()
-
-    def _ended(self) -> None:
-        self._ending -= 1
-        self._free()
-
-    def _free(self) -> None:
-        self._reserved -= 1
-        self._freed.set()
-
     async def _close_surplus(self) -> None:
         """Close what may not be open any more, as far as it is not in use."""
         opened = [slot for slot in self._slots.values() if slot.client is not None]
-        if (surplus := len(opened) - self._most) <= 0:
+        if (surplus := len(opened) - self._room.most) <= 0:
             return
         for device_id in self._choose(opened, needed=surplus).close:
             slot = self._slots[device_id]
@@ -450,7 +408,7 @@ class Clients:
                 await asyncio.wait([closing])
                 raise
             finally:
-                self._release()
+                self._room.release(at_once=self._closed)
 
     async def _retire(self, client: Client) -> None:
         await client.close()
@@ -465,10 +423,10 @@ class Clients:
 
     async def _close_idle(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._reserved:
+        while self._room.taken:
             self._visit_over.clear()
             choice = self._choose(self._slots.values())
-            due = () if self._logins_held else choice.close
+            due = () if self._login_hold.held else choice.close
             for start in range(0, len(due), CLOSED_AT_ONCE):
                 await asyncio.gather(*map(self._close_if_due, due[start : start + CLOSED_AT_ONCE]))
             # Without a client that could be closed, some are opening.
