@@ -151,11 +151,12 @@ def prepare_home(state_dir: Path, spare: Path = SPARE) -> Home:
         raise DatabaseError(
             f"state_dir {state_dir} has a comma, which separates hosts in a connection string: choose a path without one"
         )
-    return Home(folder, _owner(folder, me))
+    return Home(folder, owner_of(folder))
 
 
-def _owner(folder: Path, me: Account) -> Account:
-    uid = folder.stat().st_uid
+def owner_of(folder: Path) -> Account:
+    """The account that runs the embedded PostgreSQL of this folder. Raises DatabaseError if it cannot."""
+    me, uid = Account(my_name(), os.geteuid(), os.getegid()), folder.stat().st_uid
     if uid == me.uid and uid != 0:
         return me
     if me.uid != 0 or uid == 0:

@@ -10,8 +10,8 @@ standby. Its server connections have the settings that the target lists, which c
 **Who owns the process.** It is a child of shardd, never a daemon, and ends with it (`shardd.embedded.launch`). What an earlier
 run left listening on the socket is ended by the next start.
 
-**As root.** PgBouncer refuses to run as root, so it runs as the account that the embedded PostgreSQL would have, in a folder
-below /run.
+**As root.** PgBouncer refuses to run as root, so it runs as the account that the embedded PostgreSQL has or would have, in a
+folder below /run.
 
 **Failures.** PgBouncerError with the cause: the program is missing or too old, it ends, does not answer, or the target has a
 parameter that it does not support.

@@ -1,7 +1,8 @@
 """The folder of PgBouncer's socket and config, and the account that it runs as.
 
-An ordinary user runs it as himself, in `STATE_DIR/pgbouncer`. For root it runs as the account that would run an embedded
-PostgreSQL, in a folder of that account below /run, because the state folder may be closed to it; nothing in it is kept.
+An ordinary user runs it as himself, in `STATE_DIR/pgbouncer`. For root it runs as the account of the embedded PostgreSQL, whose
+socket no other can reach, or else as postgres or nobody, in a folder of that account below /run, because the state folder may be
+closed to it; nothing in it is kept.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shardd.embedded.home import MAX_SOCKET_PATH, Account, unprivileged
+from shardd.embedded.home import MAX_SOCKET_PATH, Account, find_home, owner_of, unprivileged
 from shardd.errors import SharddError
 from shardd.pgbouncer.errors import PgBouncerError
 from shardd.pgbouncer.ini import PORT
@@ -64,7 +65,7 @@ def prepare_folder(state_dir: Path) -> Folder:
     """Find or create it. Raises PgBouncerError."""
     state_dir = state_dir.absolute()
     if os.geteuid() == 0:
-        account = _other_account()
+        account = _other_account(state_dir)
         path = RUN / f"shardd-pgbouncer-{hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:16]}"
     else:
         account = Account(str(os.geteuid()), os.geteuid(), os.getegid())
@@ -92,10 +93,15 @@ def prepare_folder(state_dir: Path) -> Folder:
     return folder
 
 
-def _other_account() -> Account:
+def _other_account(state_dir: Path) -> Account:
+    try:
+        if (home := find_home(state_dir)) is not None:
+            return owner_of(home)
+    except SharddError as error:
+        raise PgBouncerError(str(error)) from error
     try:
         return unprivileged()
     except SharddError:
         raise PgBouncerError(
-            "it refuses to run as root, and there is no user postgres or nobody to run it as"
+            "it refuses to run as root, and there is no user postgres or nobody to run it as: run shardd as an ordinary user"
         ) from None
