@@ -221,7 +221,8 @@ class SessionPool(Service):
     def _change(self, access: ipc.StoreAccess, text: str) -> None:
         self.text = text
         if access != self._access:
-            level = log.info if access.clients is None else log.warning
-            level("sessions reach PostgreSQL %s", text, action="sessions")
+            # How many exactly changes with the connections of other programs.
+            limited = access.clients is not None and self._access.clients is None
+            (log.warning if limited else log.info)("sessions reach PostgreSQL %s", text, action="sessions")
             self._access = access
             self._publish(access)
