@@ -31,7 +31,7 @@ _ENVIRONMENT: Final = {
     "SYSTEMD_PAGER": "",
 }
 _LOOK_EVERY: Final = 0.2
-_BOOT_TIMEOUT: Final = 120.0
+_BOOT_TIMEOUT: Final = 300.0
 _POWER_OFF: Final = signal.SIGRTMIN + 4
 """What systemd(1) takes for poweroff."""
 
@@ -48,7 +48,7 @@ class Machine:
         self._init = init
 
     def run(
-        self, command: str, *, user: str = "root", folder: str = CLONE, timeout: float = 120, fails: bool = False
+        self, command: str, *, user: str = "root", folder: str = CLONE, timeout: float = 300, fails: bool = False
     ) -> str:
         """What a command of the shell prints, on both outputs.
 
@@ -61,14 +61,26 @@ class Machine:
             raise CommandError(f"{command}\nthe machine has ended")
         inside = ["nsenter", f"--target={self._init}", "--mount", "--pid", "--net", "--uts", "--ipc", "--cgroup"]
         script = ["bash", "-e", "-o", "pipefail", "-c", f"cd {folder}\n{command}"]
-        done = subprocess.run(
-            [*inside, *script],
-            env=_ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, timeout=timeout, check=False,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                [*inside, *script],
+                env=_ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                text=True, timeout=timeout, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            printed = (error.stdout or b"").decode(errors="replace")
+            raise CommandError(f"{command}\ndid not end within {timeout:.0f} s\n{printed}") from None
         if (done.returncode != 0) != fails:
             raise CommandError(f"{command}\nexit code {done.returncode}\n{done.stdout}")
         return done.stdout.strip()
+
+    def path(self, path: str) -> Path:
+        """A path of the machine, as this process reaches it."""
+        return Path(f"/proc/{self._init}/root{path}")
+
+    def network_only(self) -> list[str]:
+        """The beginning of a command that runs here, in the machine's network."""
+        return ["nsenter", f"--net=/proc/{self._init}/ns/net"]
 
     def until(self, what: str, look: Callable[[], Found | None], seconds: float) -> Found:
         """The first result that is true; a command that fails is run again. Raises TimeoutError with what was last seen."""
@@ -89,16 +101,22 @@ class Machine:
 def why_not(root: Path) -> str | None:
     """Why this machine cannot run a container, in one line; None: it can."""
     command = [*_nspawn(root, "shardd-possible"), "/bin/true"]
-    done = subprocess.run(
-        command,
-        env=_nspawn_environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return None if done.returncode == 0 else f"systemd-nspawn: {(done.stderr.strip() or 'failed').splitlines()[-1]}"
+    try:
+        done = subprocess.run(
+            command,
+            env=_nspawn_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    except FileNotFoundError:
+        return "systemd-nspawn is not installed"
+    except subprocess.TimeoutExpired:
+        return "systemd-nspawn does not end within 60 s"
+    lines = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
+    return None if done.returncode == 0 else f"systemd-nspawn: {lines[-1]}"
 
 
 def _nspawn(root: Path, name: str) -> list[str]:
