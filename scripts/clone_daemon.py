@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from shardd.cli.control import ask_now
 from shardd.config import Config
@@ -29,14 +29,33 @@ class Stopped(BaseException):
     """A signal requests the end."""
 
 
+_held: list[int] | None = None
+"""The signals that came while they are held; None: they are not."""
+
+
 def stop_on_signals() -> None:
     """Raise Stopped when the script is asked to end."""
     for number in ENDING:
         signal.signal(number, _stop)
 
 
-def _stop(number: int, _: object) -> NoReturn:
-    raise Stopped(number)
+def _stop(number: int, _: object) -> None:
+    if _held is None:
+        raise Stopped(number)
+    _held.append(number)
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Raise Stopped at the end of the block, in which a process is started: by then it is known, and is ended."""
+    global _held  # noqa: PLW0603  # of the process, like the handlers
+    held = _held = []
+    try:
+        yield
+    finally:
+        _held = None
+    if held:
+        raise Stopped(held[0])
 
 
 @contextlib.contextmanager

@@ -8,16 +8,17 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psycopg
-from clone_daemon import SHARDD, Stopped, running_daemon, stop_on_signals
+from clone_daemon import SHARDD, Stopped, running_daemon, signals_held, stop_on_signals
 
 from shardd.config import load_config
 from shardd.embedded import embedded_dsn
@@ -105,8 +106,10 @@ class Rehearsal:
         phones = server.control
         self._shell("shardd device add shop --transport=whatsapp")
         self._command("shardd device pair shop")
-        screen = PairingScreen([str(SHARDD), "device", "pair", "shop"], self._environ, columns=self._width)
-        with screen:
+        with ExitStack() as ended:
+            with signals_held():
+                command = [str(SHARDD), "device", "pair", "shop"]
+                screen = ended.enter_context(PairingScreen(command, self._environ, columns=self._width))
             code = screen.code(PATIENCE)
             print("\n".join(screen.drawn(colours=sys.stdout.isatty())))
             self._say(f"The phone of +{OWNER} scans this code.")
@@ -127,19 +130,32 @@ class Rehearsal:
     def _shell(self, command: str) -> None:
         """Show a command, carry it out, and show what it prints. Raises SharddError when it fails."""
         self._command(command)
-        done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", command],
-            env=self._environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-        )  # fmt: skip
-        print(done.stdout, end="", flush=True)
-        if done.returncode != 0:
-            raise SharddError(f"`{command}` ended with status {done.returncode}")
+        with ExitStack() as ended:
+            with signals_held():
+                process = subprocess.Popen(
+                    ["bash", "-o", "pipefail", "-c", command],
+                    env=self._environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                    start_new_session=True,
+                )  # fmt: skip
+                ended.callback(_end_group, process)
+            said, _ = process.communicate()
+        print(said, end="", flush=True)
+        if process.returncode != 0:
+            raise SharddError(f"`{command}` ended with status {process.returncode}")
 
     def _command(self, command: str) -> None:
         print(f"\n$ {command}", flush=True)
 
     def _say(self, text: str) -> None:
         print("\n".join(f"# {line}" for line in textwrap.wrap(text, self._width - 2)), flush=True)
+
+
+def _end_group(process: subprocess.Popen[str]) -> None:
+    """End a shell and what it started, unless it has ended: it waits for that."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 class Events:

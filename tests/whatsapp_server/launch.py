@@ -98,8 +98,10 @@ def launch(folder: Path) -> ServerProcess:
     assert process.stdout is not None  # a pipe was asked for
     alarm = threading.Timer(START_DEADLINE, process.kill)
     alarm.start()
-    line = process.stdout.readline()
-    alarm.cancel()
+    try:
+        line = process.stdout.readline()
+    finally:
+        alarm.cancel()
     if not line:
         process.wait()
         raise ServerStartError(f"the WhatsApp test server did not start:\n{log_path.read_text()}")
