@@ -20,6 +20,7 @@ from shardd.cli.help import examples
 from shardd.cli.lazy import LazyGroup
 from shardd.cli.output import say, say_error
 from shardd.errors import ConfigError, SharddError, UsageError
+from shardd.setup.shells import register
 
 TRACEBACK_VARIABLE: Final = "SHARDD_TRACEBACK"
 """If set, the traceback of a defect is printed, too."""
@@ -63,6 +64,7 @@ def main() -> None:
     """Run the command line and exit."""
     watch()  # when it is called without the installed command
     _open_closed_streams()
+    register()
     try:
         _check_encoding()
         code = cli.main(standalone_mode=False)

@@ -1,6 +1,6 @@
 """The files of an installed shardd, and where they belong.
 
-Those that shardd owns are below /usr/local, where systemd and the shells look, too: what the operator puts into /etc takes
+Those that shardd owns are below /usr/local, where systemd and most shells look, too: what the operator puts into /etc takes
 precedence (systemd.unit(5), sysusers.d(5)). /etc/shardd belongs to the operator, who only gets a first version of its files.
 """
 
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import click
-from click.shell_completion import get_completion_class
+from shardd.setup.shells import completion_script
 
 MARK: Final = b"`shardd setup systemd` writes this file"
 """Is in each file that shardd owns."""
@@ -21,7 +20,7 @@ SYSUSERS: Final = "/usr/local/lib/sysusers.d/shardd.conf"
 COMPLETIONS: Final = {
     "bash": "/usr/local/share/bash-completion/completions/shardd",
     "zsh": "/usr/local/share/zsh/site-functions/_shardd",
-    "fish": "/usr/local/share/fish/vendor_completions.d/shardd.fish",
+    "fish": "/etc/fish/completions/shardd.fish",  # /usr/local is searched only where XDG_DATA_DIRS names it
 }
 CONFIG: Final = "/etc/shardd/shards.yaml"
 ENVIRONMENT: Final = "/etc/shardd/environment"
@@ -48,7 +47,7 @@ def files(program: Path) -> Iterator[File]:
     assert unit.count(_PROGRAM) == 1
     yield File(UNIT, unit.replace(_PROGRAM, f"ExecStart={program} ").encode())
     for shell, path in COMPLETIONS.items():
-        yield File(path, _completion(shell).encode() + b"\n# " + MARK + b", and an upgrade replaces it.\n")
+        yield File(path, completion_script(shell).encode() + b"\n# " + MARK + b", and an upgrade replaces it.\n")
     yield File(CONFIG, _read("first.yaml").encode(), is_ours=False)
     yield File(ENVIRONMENT, _read("first.environment").encode(), mode=0o600, is_ours=False)
 
@@ -58,11 +57,3 @@ def _read(name: str) -> str:
     packaged = Path(__file__).with_name(name)
     in_clone = Path(__file__).parents[2] / "systemd" / name
     return (packaged if packaged.exists() else in_clone).read_text(encoding="utf-8")
-
-
-def _completion(shell: str) -> str:
-    """Click's own script; its `source` would run the shell to find out its version."""
-    found = get_completion_class(shell)
-    assert found is not None
-    script = found(click.Command("shardd"), {}, "shardd", "_SHARDD_COMPLETE")
-    return script.source_template % script.source_vars()

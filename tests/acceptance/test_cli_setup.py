@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -144,6 +146,26 @@ def test_a_removal_takes_away_what_a_setup_made_except_what_is_the_operator_s(sy
     assert system.found().keys() == {CONFIG, ENVIRONMENT, COMPLETIONS["zsh"]}
     assert foreign.read_text() == "#compdef shardd\n"
     assert system.setup("--remove").code == 0
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_the_completion_of_other_shells_completes(shell: str, system: System) -> None:
+    """Where these are installed. In a zsh without a terminal, completion does not work: its script is only read."""
+    if (program := shutil.which(shell)) is None:
+        pytest.skip(f"there is no {shell} here")
+    system.setup()
+    script = system.at(COMPLETIONS[shell])
+    if shell == "zsh":
+        done = subprocess.run([program, "-n", script], capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        return
+    for line, words in (("shardd sta", ["start", "status"]), ("shardd device list --state=pa", ["--state=paused"])):
+        ask = f"source {script}; complete -C '{line}'"
+        environ = {**os.environ, "PATH": f"{PROGRAM.parent}:{os.environ['PATH']}"}
+        done = subprocess.run(
+            [program, "-c", ask], capture_output=True, text=True, timeout=60, check=False, env=environ
+        )
+        assert done.stdout.split() == words
 
 
 def test_the_completion_of_bash_completes(system: System) -> None:
