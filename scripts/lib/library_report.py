@@ -8,10 +8,15 @@ tested version.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 from xml.etree import ElementTree as ET
+
+MANY: Final = 5
+"""Tests with one cause."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ def report(name: str, locked: str, tested: str, folder: Path) -> tuple[list[str]
     others = [one for one in changed if not one.facts]
     lines = [
         f"{name} {locked} is locked; {name} {tested} was tested: {len(first)} tests.",
+        *_common_cause(changed),
         "",
         f"Facts that shardd relies on and that are different: {len(broken)}",
         *_facts(broken),
@@ -82,6 +88,13 @@ def report(name: str, locked: str, tested: str, folder: Path) -> tuple[list[str]
         else "Fix what relies on these facts before you move to it.",
     ]
     return lines, not changed
+
+
+def _common_cause(changed: list[Result]) -> Iterator[str]:
+    """The error of most of them: then it is probably not these facts that are different, but how the library is called."""
+    counted = Counter(one.why for one in changed).most_common(1)
+    if counted and (number := counted[0][1]) >= MANY and 2 * number >= len(changed):
+        yield f"{number} of the {len(changed)} tests that it fails have one cause: {counted[0][0]}"
 
 
 def _facts(broken: dict[str, list[Result]]) -> Iterator[str]:

@@ -157,10 +157,15 @@ async def _migrate(connection: Connection, folder: Traversable, migrations: Sequ
         for name in (DEFINITIONS, NUMBERING, REVOKES, GRANTS):
             file = folder.joinpath(name)
             if file.is_file() and (name != GRANTS or (await _producer_role(connection))["is_there"]):
-                await _apply(
-                    connection, name, fill_in(file.read_text(encoding="utf-8"), {"transports": quoted(TRANSPORTS)})
-                )
+                await _apply(connection, name, fill_in(file.read_text(encoding="utf-8"), {"transports": _transports()}))
     return [migration.file_name for migration in pending]
+
+
+def _transports() -> str:
+    """The rows of `shardd.transports`."""
+    return ", ".join(
+        f"('{name}', array[{quoted(one.kinds)}], {str(one.link_preview).lower()})" for name, one in TRANSPORTS.items()
+    )
 
 
 async def _lock(connection: Connection) -> None:

@@ -266,7 +266,7 @@ async def test_a_file_beyond_the_total_waits_without_a_request_until_another_one
     await fleet.until(lambda: inbox(fleet) and row_of(fleet, first)["media_path"])
     second = control.write_media(phone.name, other, "image", PICTURE, "image/png", caption="look")
     await fleet.until(lambda: len(inbox(fleet)) == 2 and row_of(fleet, second)["media_error"])
-    used_up = "inbox.media_total (1048576 bytes) is used up"
+    used_up = "inbox.media_total (1048576 bytes) is used up: make room"
     assert row_of(fleet, second)["media_error"] == f"it cannot be stored: {used_up}"
     status = await daemon.until(lambda status: bool(status["problem_kinds"].get("inbox")))
     assert any(used_up in text for text in status["problems"])

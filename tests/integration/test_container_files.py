@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from shardd.config import Config, SupervisorConfig, parse_config
+from shardd.config.values import Bytes
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "config" / "container"
@@ -115,6 +116,16 @@ def test_each_pod_keeps_a_state_folder_of_its_own() -> None:
     assert where[claim["metadata"]["name"]] == str(config.state_dir)
     assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
     assert stateful["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+
+
+def test_a_pod_may_grow_until_each_of_its_workers_is_replaced() -> None:
+    (container,) = manifests()["StatefulSet"]["spec"]["template"]["spec"]["containers"]
+    resources = container["resources"]
+    config = parse_config(manifests()["ConfigMap"]["data"]["shards.yaml"], "shards.yaml", ENVIRON)
+    read = Bytes().read
+    grown = config.shards * config.worker.recycle.rss
+    assert read(f"{resources['limits']['memory']}B") == grown + 2**30
+    assert read(f"{resources['requests']['memory']}B") < grown
 
 
 def test_the_parts_find_each_other() -> None:

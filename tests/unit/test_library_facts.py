@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -107,3 +109,40 @@ def test_a_report_tells_facts_from_other_failures_and_both_from_those_that_have_
     assert "fail with neonize 0.5.3: 1\n  - tests/integration/test_x.py::other" in text
     assert "fail with neonize 0.5.2, too: 1\n  - tests/integration/test_x.py::broken" in text
     assert "passed when they ran alone: 1\n  - tests/integration/test_x.py::slow" in text
+
+
+def test_a_report_names_the_one_cause_of_many_failures(reporting: Any, tmp_path: Path) -> None:
+    cause = '<error message="TypeError: NewAClient.__init__() got an unexpected keyword argument">long</error>'
+    write(tmp_path, "first", **{f"fact_{number}": FACT + cause for number in range(5)}, other=FAILURE, fine="")
+    lines, works = reporting.report("neonize", "0.5.2", "0.4.3", tmp_path)
+    assert not works
+    assert lines[1] == (
+        "5 of the 6 tests that it fails have one cause: TypeError: NewAClient.__init__() got an unexpected keyword argument"
+    )
+
+
+@pytest.mark.parametrize("version", ["latest", "0.0.1"])
+def test_an_index_that_cannot_be_reached_is_one_plain_line(tmp_path: Path, version: str) -> None:
+    script = """
+        set -euo pipefail
+        . scripts/lib/setup.sh; . scripts/lib/library.sh
+        prepare_venv() { :; }
+        LIBRARY_VENV=$1
+        cat pyproject.toml requirements.build.txt requirements.dev.txt | sha256sum | tr -d '\\n' > "$1/.installed"
+        mkdir "$1/bin"; touch "$1/constraints.txt"
+        printf '#!/bin/sh\\nexec %s/bin/python "$@"\\n' "$VENV" > "$1/bin/python"; chmod +x "$1/bin/python"
+        test_library "$2"
+    """
+    ran = subprocess.run(
+        ["bash", "-c", script, "./scripts/test", str(tmp_path), version],
+        cwd=ROOT,
+        env={**os.environ, "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": os.devnull},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 1
+    said = [line for line in ran.stderr.splitlines() if line.startswith("test: ")]
+    assert len(said) == 1, ran.stderr
+    assert said[0].startswith("test: the package index does not answer: ")

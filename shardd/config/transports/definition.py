@@ -54,7 +54,9 @@ class TransportDefinition(Generic[C]):
     """`module:Class` of the `shardd.transports.base.Transport`; a name, because only workers with such devices load it."""
     config: type[C]
     kinds: tuple[str, ...] = KINDS
-    """Jobs of another kind fail."""
+    """Jobs of another kind are refused, or fail if they are of a group with other transports."""
+    link_preview: bool = True
+    """Whether a job can choose that the recipient of a text sees a preview of its link."""
     device_settings: tuple[DeviceSetting, ...] = ()
     """Of an HTTP platform. Without any, a device's settings are ignored."""
     has_sessions: bool = False

@@ -73,6 +73,7 @@ WABLAS: Final = TransportDefinition(
     implementation="shardd.transports.platforms.wablas:WablasTransport",
     config=WablasConfig,
     kinds=("text", "image"),
+    link_preview=False,
     device_settings=(
         DeviceSetting("token", "the API token of the device at Wablas", secret=True),
         DeviceSetting(
@@ -96,6 +97,7 @@ WHACENTER: Final = TransportDefinition(
     implementation="shardd.transports.platforms.whacenter:WhacenterTransport",
     config=WhacenterConfig,
     kinds=("text", "image"),
+    link_preview=False,
     # The id is a secret: it is all that is needed to send with a Whacenter device.
     device_settings=(DeviceSetting("device_id", "the device id at Whacenter", secret=True), BASE),
 )

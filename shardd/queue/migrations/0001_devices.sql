@@ -7,7 +7,9 @@ CREATE FUNCTION shardd.are_hours(hours text) RETURNS boolean LANGUAGE sql IMMUTA
 
 -- The transports, and the states of devices with those that they may change to; definitions.sql fills them.
 CREATE TABLE shardd.transports (
-    name text PRIMARY KEY
+    name         text PRIMARY KEY,
+    kinds        text[] NOT NULL DEFAULT '{}',   -- of jobs that its devices send; empty: not known
+    link_preview boolean NOT NULL DEFAULT true   -- whether a job can choose that a text shows one
 );
 
 CREATE TABLE shardd.device_states (

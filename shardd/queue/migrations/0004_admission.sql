@@ -183,6 +183,39 @@ BEGIN
     RETURN shardd.refuse_unsent(job);
 END $$;
 
+-- Whether the device of a job, or any device of its group, can send it. The caller knows that it is not just a text.
+CREATE FUNCTION shardd.check_carried(job shardd.jobs) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    names    text[];
+    kinds    text[];
+    previews boolean;
+    any_kind boolean;
+    sender   text;
+BEGIN
+    SELECT array_agg(DISTINCT t.name), bool_or(t.kinds = '{}'), bool_or(t.link_preview),
+           array_agg(DISTINCT k.kind) FILTER (WHERE k.kind IS NOT NULL)
+      INTO names, any_kind, previews, kinds
+      FROM shardd.devices d JOIN shardd.transports t ON t.name = d.transport LEFT JOIN LATERAL unnest(t.kinds) k(kind) ON true
+     WHERE d.removed_at IS NULL AND (d.id = job.device_id OR d.id IN (
+         SELECT m.device_id FROM shardd.device_group_members m WHERE m.device_group = job.device_group AND job.device_id IS NULL));
+    IF names IS NULL OR any_kind THEN
+        RETURN true;
+    END IF;
+    sender := CASE WHEN job.device_id IS NULL THEN format('any device of the group %L', left(job.device_group, 80))
+                   ELSE format('device %L', left(job.device_id, 80)) END;
+    IF job.kind <> ALL (kinds) THEN
+        RETURN shardd.refuse('kind',
+            format('kind %L cannot be sent by %s (%s)', job.kind, sender, array_to_string(names, ', ')),
+            format('Name another device, or one of the kinds that it sends: %s.',
+                   (SELECT string_agg(kind, ', ' ORDER BY kind) FROM unnest(kinds) kind)));
+    ELSIF NOT previews AND job.details ->> 'link_preview' IS NOT NULL THEN
+        RETURN shardd.refuse('details',
+            format('link_preview cannot be chosen for %s (%s)', sender, array_to_string(names, ', ')),
+            'Leave it out: the platform decides whether a text shows a preview of its link.');
+    END IF;
+    RETURN true;
+END $$;
+
 -- How and when a job is to be sent.
 CREATE FUNCTION shardd.check_terms(job shardd.jobs) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
@@ -289,6 +322,7 @@ DECLARE
     who   record;
     forgotten boolean;
     listed    boolean;
+    is_new    boolean := NEW.address = '';  -- one that comes back from the archive was accepted once
 BEGIN
     -- Nearly all rows are small: calling a function with the whole row would cost as much as everything else here.
     IF octet_length(NEW.body) > 65536 OR octet_length(NEW.media) > 65536 OR octet_length(NEW.reference) > 200
@@ -343,6 +377,9 @@ BEGIN
             'Give variables, such as {"name": "Ada"}. To send literal braces, give {} and double them in the body: {{name}}.');
     END IF;
     fine := shardd.check_content(NEW);
+    IF is_new AND (NEW.kind <> 'text' OR NEW.details IS NOT NULL) THEN
+        fine := shardd.check_carried(NEW);
+    END IF;
     IF NEW.kind = 'contact' THEN
         NEW.details := shardd.contact_details(NEW.details, NEW.device_id, NEW.device_group);
     END IF;
@@ -399,6 +436,7 @@ DECLARE
 BEGIN
     fine := shardd.check_sizes(NEW);
     fine := shardd.check_content(NEW);
+    fine := shardd.check_carried(NEW);
     IF NEW.kind = 'contact' THEN
         NEW.details := shardd.contact_details(NEW.details, NEW.device_id, NEW.device_group);
     END IF;

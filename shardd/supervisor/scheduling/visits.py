@@ -111,6 +111,8 @@ def due_of(device: Device, last: LastVisit, every: float) -> Due:
         begin = online if last.presence is None or last.unshown else min(online, last.presence)
         at = begin + every * (LATEST - (LATEST - EARLIEST) * share_of(f"{device.id} {begin:.3f}"))
     failed_since = last.failed is not None and (last.failed >= since if fresh else True)
+    if last.failed is not None and online is not None and last.failed > online:
+        at = min(at, last.failed)  # it was online, and did not hear all that waited
     return Due(
         at, fresh, begin + every, last.failed + every * RETRY if failed_since and last.failed is not None else -math.inf
     )

@@ -24,7 +24,7 @@ from tests.support.queue_rows import connect
 
 UNKNOWN = "its device is not known to this node"
 """As far as an attempt comes here when there is room."""
-USED_UP = "it cannot be stored: inbox.media_total (1048576 bytes) is used up"
+USED_UP = "it cannot be stored: inbox.media_total (1048576 bytes) is used up: make room"
 
 
 class Rounds(Step):

@@ -28,7 +28,7 @@ LIBRARY = "neonize 0.5.2"
 class Node:
     """A node without workers: the test answers for them. Devices a… are on shard 0, b… on shard 1."""
 
-    def __init__(self, database: Database, dsn: str, name: str) -> None:
+    def __init__(self, database: Database, dsn: str, name: str, library: str) -> None:
         steps = Steps()
         self.dsn = dsn
         self.held = False
@@ -45,7 +45,7 @@ class Node:
             warm_days=lambda: 0,
         )
         self.watch = LibraryWatch(
-            LibraryRefusals(database, library=LIBRARY, node_id=name, node=name),
+            LibraryRefusals(database, library=library, node_id=name, node=name),
             self.scheduler,
             self.devices,
             steps.add("watching the version of the library"),
@@ -109,8 +109,8 @@ async def make_node(
     monkeypatch.setattr(library_watch, "LOOK_EVERY", LOOK_EVERY)
     nodes: list[Node] = []
 
-    def make(name: str) -> Node:
-        nodes.append(Node(database, dsn, name))
+    def make(name: str, library: str = LIBRARY) -> Node:
+        nodes.append(Node(database, dsn, name, library))
         return nodes[-1]
 
     yield make
@@ -142,6 +142,40 @@ async def test_the_only_device_of_one_node_proves_nothing_about_those_of_others(
     await until(lambda: small.row("a1") == ("client_outdated", True))
     assert small.asked == []
     assert (small.held, large.held, small.refusals) == (False, False, 0)
+
+
+async def test_a_node_whose_version_is_refused_stops_none_that_has_another(
+    make_node: Callable[..., Node], database: Database, dsn: str
+) -> None:
+    """As between the upgrades of two hosts: the one with the earlier version waits, the other goes on, and ends nothing of it."""
+    proof = [f"a{number}" for number in range(LIBRARY_PROOF)]
+    add_paired(dsn, *proof, "b1", "b2")
+    old, new = make_node("old"), make_node("new", "neonize 0.5.3")
+    await old.start({0: await take_epoch(database)})
+    for device in proof:
+        old.refused(device)
+    await until(lambda: old.refusals == 1 and old.row(proof[-1])[0] == "client_outdated")
+
+    await new.start({1: await take_epoch(database, 1)})
+    looks = 0
+
+    async def look_again() -> None:
+        nonlocal looks
+        age = await real_look()
+        looks += 1
+        return age
+
+    real_look, new.watch._look = new.watch._look, look_again  # type: ignore[method-assign]
+    await until(lambda: looks >= 3)
+    assert (old.held, new.held) == (True, False)
+    assert (new.watch.refused_since, list(new.watch.problems()), new.asked) == (None, [], [])
+    new.accepted("b1")
+    await until(lambda: looks >= 6)
+    assert (old.held, old.refusals) == (True, 1), "it says nothing about the other version"
+    assert next(problem.text for problem in old.watch.problems()).startswith(
+        f"WhatsApp refuses this version of its library ({LIBRARY}"
+    )
+    assert (new.row("b1"), new.row("b2")) == (("ready", False), ("ready", False))
 
 
 async def test_a_shard_that_is_up_first_proves_nothing_about_the_others(

@@ -14,7 +14,7 @@ from shardd.ipc import Visited
 from shardd.queue.records import Device
 from shardd.states import DeviceState
 from shardd.supervisor.scheduling.device_queue import DeviceQueue, SharedState
-from shardd.supervisor.scheduling.visits import CATCH_UP, EARLIEST, RETRY, VisitPlan, look_every
+from shardd.supervisor.scheduling.visits import CATCH_UP, EARLIEST, RETRY, VisitPlan, due_of, look_every
 from shardd.transports.whatsapp.clients.visits import PRESENCE_SHARE
 from tests.support.scheduler_by_hand import device as any_device
 
@@ -210,3 +210,14 @@ def test_the_last_chance_to_be_in_time_is_known() -> None:
     assert chance(0.7 * EVERY) == []
     assert chance((1 - RETRY) * EVERY - 1.0) == [False]
     assert chance((1 - RETRY) * EVERY + 1.0) == [True]
+
+
+def test_a_device_that_was_online_and_did_not_hear_all_is_visited_again_soon() -> None:
+    plan = VisitPlan(BEGIN)
+    queue = queue_of(device("d"))
+    plan.reported(Visited(device_id="d", online=True, at=BEGIN + 10))  # a login for a send
+    plan.reported(Visited(device_id="d", online=False, at=BEGIN + 20, note="its connection broke"))
+    due = due_of(queue.device, plan.last(queue.device), EVERY)
+    assert due.next == BEGIN + 20 + EVERY * RETRY
+    plan.reported(Visited(device_id="d", online=True, at=BEGIN + 30))
+    assert due_of(queue.device, plan.last(queue.device), EVERY).next >= BEGIN + EVERY * EARLIEST

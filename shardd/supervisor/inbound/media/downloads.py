@@ -150,7 +150,7 @@ class MediaDownloads(Service):
         if (error := self._room.error) is not None:
             yield Problem(
                 ProblemKind.INBOX,
-                f"files of incoming messages cannot be stored: {error}: make room; each is tried again for a day",
+                f"files of incoming messages cannot be stored: {error}; each is tried again for a day",
             )
 
     # ---- inside

@@ -129,7 +129,16 @@ class MediaFolder:
     def _open(self) -> int:
         if self._state_dir is not None:
             os.close(open_folder(self._state_dir, DEFAULT, make=True))
-        parent = open_state_folder(self._root, "inbox.media_dir")
+        try:
+            parent = open_state_folder(self._root, "inbox.media_dir")
+        except FileNotFoundError:
+            raise UnsafeFileError(
+                f"inbox.media_dir {self._root} does not exist: create it, for the account that shardd runs as"
+            ) from None
+        except NotADirectoryError:
+            raise UnsafeFileError(
+                f"inbox.media_dir {self._root} is not a folder: move it away, or name another"
+            ) from None
         try:
             try:
                 os.mkdir(self._node, 0o750, dir_fd=parent)

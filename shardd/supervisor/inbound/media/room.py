@@ -145,7 +145,10 @@ class Room:
 
     @property
     def _used_up(self) -> str:
-        return f"inbox.media_total ({self._total} bytes) is used up"
+        return f"inbox.media_total ({self._total} bytes) is used up: make room"
 
     def _describe(self, error: OSError | UnsafeFileError) -> str:
-        return str(error) if isinstance(error, UnsafeFileError) else f"{self.folder.path}: {error.strerror}"
+        if isinstance(error, UnsafeFileError):
+            return str(error)
+        fix = ": make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        return f"{self.folder.path}: {error.strerror}{fix}"

@@ -84,6 +84,9 @@ class Visits:
                 self._events.visited(slot.device_id, online=False, note=note)
 
             slot.attended = client
+            if client.alive and slot.visited_since is None and self.purpose is Purpose.SEND:
+                # It is online, whatever it hears and however long that takes. A visit that fails later was none.
+                self._events.visited(slot.device_id, online=True)
             self._attending.start(self._hear(slot, client), failed)
 
     async def end(self) -> None:

@@ -65,7 +65,8 @@ async def test_an_older_client_leaves_the_visit_of_a_newer_one_alone() -> None:
         visits.attend(slot, newer)  # type: ignore[arg-type]
         slot.visited_since = 5.0
         older.go_on.set()
-        assert await seen.visits.get() == ("a", True, None)
+        reports = [await seen.visits.get() for _ in range(3)]
+        assert reports == [("a", True, None)] * 3, "two logins, and what the older one heard"
         assert (slot.attended, slot.visited_since) == (newer, 5.0)
         newer.go_on.set()
         assert await seen.visits.get() == ("a", True, None)
@@ -82,4 +83,35 @@ async def test_a_defect_while_a_client_hears_is_reported_as_a_failed_visit() -> 
     visits = make_visits(seen)
     visits.attend(ClientSlot("a"), Broken())  # type: ignore[arg-type]
     async with asyncio.timeout(HANG):
+        assert await seen.visits.get() == ("a", True, None)
         assert await seen.visits.get() == ("a", False, "unexpected: RuntimeError: a defect")
+
+
+async def test_a_login_for_a_send_is_reported_before_all_is_heard_and_one_for_a_visit_is_not() -> None:
+    class Slow(Hearing):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hears = asyncio.Event()
+
+        async def heard_all(self) -> None:
+            await self.hears.wait()
+
+    seen = Seen()
+    visits = make_visits(seen)
+    sends, visited = Slow(), Slow()
+    visits.attend(ClientSlot("sends"), sends)  # type: ignore[arg-type]
+    assert seen.visits.get_nowait() == ("sends", True, None)
+
+    slot = ClientSlot("visited")
+
+    async def log_in() -> Any:
+        visits.attend(slot, visited)  # type: ignore[arg-type]  # as the pool does after each login
+        return visited
+
+    async with asyncio.timeout(HANG):
+        await visits.open(log_in(), late=False)
+        assert seen.visits.empty(), "it was opened to hear, and has heard nothing"
+        visited.hears.set()
+        visited.go_on.set()
+        assert await seen.visits.get() == ("visited", True, None)
+        await visits.end()
