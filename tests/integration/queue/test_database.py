@@ -215,7 +215,7 @@ async def test_an_error_of_the_caller_passes_unchanged(database: Database) -> No
 
 
 async def test_a_used_up_pool_is_told(dsn: str) -> None:
-    async with Database(dsn, max_size=1, connect_timeout=0.2) as database, database.connection(timeout=HANG):
+    async with Database(dsn, max_size=1, connect_timeout=2.0) as database, database.connection(timeout=HANG):
         with pytest.raises(DatabaseError, match="no connection became free in time"):
             await answers(database)
 
