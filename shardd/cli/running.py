@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -21,6 +22,8 @@ def run_coroutine(work: Coroutine[Any, Any, Result]) -> Result:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         return await work
 
+    # Without a handler, Python prints what the pool logs of a lost connection; the error says it in words.
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())
     try:
         return asyncio.run(run())
     except asyncio.CancelledError:

@@ -18,6 +18,7 @@ from shardd.setup.install import (
     Found,
     Place,
     conflicts,
+    delete,
     has_systemd,
     has_user,
     is_active,
@@ -118,7 +119,7 @@ def _remove(root: Path, places: list[Place], *, dry_run: bool) -> None:
     for place in places:
         is_ours = place.found in (Found.SAME, Found.OLDER)
         if is_ours and not dry_run:
-            place.path.unlink(missing_ok=True)
+            delete(place)
         if place.found is not Found.NOTHING:
             _say(str(place.path), "remove" if is_ours else "keep", dry_run=dry_run)
     if not dry_run:

@@ -48,8 +48,14 @@ class Place:
 
 
 def look(root: Path, wanted: Iterable[File]) -> list[Place]:
-    """What is in the places of the files. Raises SharddError for one that cannot be read."""
+    """What is in the places of the files. Raises SharddError for one that cannot be read, or is not below `root`."""
     places = [(file, root / file.path.lstrip("/")) for file in wanted]
+    for _, path in places:
+        # An absolute link in an image is meant for the image, and leads to this machine's files here.
+        if not path.parent.resolve().is_relative_to(root.resolve()):
+            raise SharddError(
+                f"{path.parent}: leads out of {root}, by a link to {path.parent.resolve()}: make it relative"
+            )
     return [Place(file, path, _found(path, file)) for file, path in places]
 
 
@@ -120,6 +126,14 @@ def write(place: Place) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise SharddError(f"{place.path}: cannot be written: {error.strerror}") from error
+
+
+def delete(place: Place) -> None:
+    """Delete a file of ours. Raises SharddError."""
+    try:
+        place.path.unlink(missing_ok=True)
+    except OSError as error:
+        raise SharddError(f"{place.path}: cannot be deleted: {error.strerror}") from error
 
 
 def _make_folders(folder: Path) -> None:

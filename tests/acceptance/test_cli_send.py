@@ -7,10 +7,14 @@ import signal
 from asyncio.subprocess import PIPE
 from collections.abc import Callable
 
+from tests.fixtures.postgres import Cluster
 from tests.support.command import PATIENCE, PROGRAM, Command
 from tests.support.daemon import Daemon, Producer
 
 TO = "+4915112345678"
+END_COMMANDS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND application_name = 'shardd/command'"
+)
 
 
 async def reload(daemon: Daemon, **sandbox: float) -> None:
@@ -78,7 +82,7 @@ async def test_the_outcome_is_awaited_and_said_in_its_own_words(
 
 
 async def test_what_it_waits_for_is_said_and_an_interrupt_leaves_the_job(
-    make_daemon: Callable[..., Daemon], producer: Producer
+    make_daemon: Callable[..., Daemon], producer: Producer, postgres: Cluster, dbname: str
 ) -> None:
     daemon = make_daemon()
     shardd = Command(daemon.config_file)
@@ -108,9 +112,26 @@ async def test_what_it_waits_for_is_said_and_an_interrupt_leaves_the_job(
             f"stop it: shardd job cancel {number}\n"
         )
     assert producer.states() == {"queued": 3}
-    assert (await shardd("job", "cancel", 1, 2)).code == 0
+    process = await asyncio.create_subprocess_exec(
+        *(str(PROGRAM), "send", "d1", TO, "Hello"), env=shardd.environ, stdout=PIPE, stderr=PIPE
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(PATIENCE):
+        assert b"paused, new phone" in await process.stderr.readline()
+        with postgres.superuser() as superuser:
+            superuser.execute(f"ALTER DATABASE {dbname} ALLOW_CONNECTIONS false")
+            try:
+                superuser.execute(END_COMMANDS, [dbname])
+                out, err = await process.communicate()
+            finally:
+                superuser.execute(f"ALTER DATABASE {dbname} ALLOW_CONNECTIONS true")
+    assert (process.returncode, out) == (69, b"")
+    assert err.decode().startswith(
+        "shardd: job 4 is in the queue and may still be sent, but its state cannot be read: "
+    )
+    assert (await shardd("job", "cancel", 1, 2, 4)).code == 0
     assert (await shardd("device", "resume", "d1")).code == 0
-    assert (await producer.until_finished(daemon, 3)) == {"sent": 1, "cancelled": 2}
+    assert (await producer.until_finished(daemon, 4)) == {"sent": 1, "cancelled": 3}
 
 
 async def test_what_could_never_be_sent_is_refused_in_one_line(shardd: Command, producer: Producer) -> None:

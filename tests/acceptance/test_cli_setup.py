@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shardd.environment_file import parse_environment
-from shardd.errors import UsageError
+from shardd.errors import SharddError, UsageError
 from shardd.setup.files import COMPLETIONS, CONFIG, ENVIRONMENT, MARK, OVERRIDE, SYSUSERS, UNIT
 from tests.support.command import PROGRAM, Ran
 
@@ -128,6 +128,14 @@ def test_a_unit_that_was_edited_as_a_whole_is_kept_and_reported(system: System) 
     assert ran.code == 0
     assert "takes precedence" in ran.err
     assert system.at(OVERRIDE).read_text().endswith("# mine\n")
+
+
+def test_a_link_in_an_image_does_not_lead_to_this_machine(system: System, tmp_path: Path) -> None:
+    (system.root / "etc" / "shardd").symlink_to(tmp_path)
+    ran = system.setup()
+    assert (ran.code, ran.err.count("\n")) == (SharddError.exit_code, 1)
+    assert f"leads out of {system.root}" in ran.err
+    assert not (tmp_path / "shards.yaml").exists()
 
 
 def test_a_dry_run_shows_what_a_setup_would_do(system: System) -> None:

@@ -24,7 +24,7 @@ from shardd.cli.words import moment_text
 from shardd.config import Config
 from shardd.config.transports.definition import MEDIA_KINDS
 from shardd.config.values import Seconds, format_duration
-from shardd.errors import NotRunningError, UsageError
+from shardd.errors import DatabaseError, NotRunningError, UsageError
 from shardd.pacing import CLASSES
 from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin
@@ -116,7 +116,8 @@ def send(
     wait: the job stays in the queue.
 
     Exit codes: 0 sent (with --no-wait: in the queue); 1 failed, expired or cancelled; 3 it waits, because shardd is not running;
-    4 in doubt; 5 the recipient opted out; 64 or 65 refused, nothing was inserted; 75 it still waits; 130 interrupted, it waits.
+    4 in doubt; 5 the recipient opted out; 64 or 65 refused, nothing was inserted; 69 the database does not answer; 75 it still
+    waits; 130 interrupted, it waits.
     """
     if kind is not None and media is None:
         raise UsageError("--kind is for a file: name it with --media")
@@ -155,9 +156,26 @@ async def _send(database: Database, config: Config, new: NewJob, patience: float
         assert task is not None  # this coroutine runs in one
         task.uncancel()
         interrupted = True
-    job = await jobs.show(await inserting)
-    assert job is not None  # nothing deletes a new one
-    return Sent(job, running if JobState(job.state) in EXIT_CODES else await _is_running(database, config), interrupted)
+    except DatabaseError as error:
+        raise _unread(inserting, error) from error
+    try:
+        job = await jobs.show(await inserting)
+        assert job is not None  # nothing deletes a new one
+        ended = JobState(job.state) in EXIT_CODES
+        return Sent(job, running if ended else await _is_running(database, config), interrupted)
+    except DatabaseError as error:
+        raise _unread(inserting, error) from error
+
+
+def _unread(inserting: asyncio.Future[int], error: DatabaseError) -> DatabaseError:
+    """The error of somebody who waits: the job may exist although its state cannot be read."""
+    if not inserting.done() or inserting.exception() is not None:
+        return error
+    number = inserting.result()
+    return DatabaseError(
+        f"job {number} is in the queue and may still be sent, but its state cannot be read: {error}; look later: shardd job show "
+        f"{number}"
+    )
 
 
 async def _is_running(database: Database, config: Config) -> bool:
