@@ -94,9 +94,11 @@ class Story:
             "$PWD/.venv/bin": str(PROGRAM.parent),
             "config/demo.yaml": str(self.config),
             "/var/lib/shardd": str(self.state_dir),
+            "/srv/inbox": str(folder / "inbox"),
             "postgresql://…": shlex.quote(old.dsn),
         }
         """What stands for what the pages name."""
+        (folder / "inbox").mkdir()
         (folder / "ids.txt").write_text("bulk-1\nbulk-2\n")
         (folder / "unsubscribed.csv").write_text("recipient\n+4915100000001\n")
         dump = old.dump(folder / "old.sql")
@@ -279,7 +281,7 @@ def compare_output(story: Story, block: Block, folder: Path) -> None:
 
 def check_config(story: Story, block: Block, folder: Path) -> None:
     file = folder / "shards.yaml"
-    file.write_text(block.text)
+    file.write_text(story.filled_in(block.text))
     story.run(["shardd", "config", "check", str(file)])
 
 
