@@ -8,7 +8,10 @@ The grammar is written by hand, as regular expressions over bytes. sqlglot 30 an
 text in memory, decoded; neither knows the data lines of COPY, commands of psql, or DELIMITER; and both read 2 to 3 MB/s where
 this reads 20. A PostgreSQL dump could be restored into a scratch database, but that runs whatever SQL the file contains, needs
 its size again on disk, and does not help with MySQL.
-Every quantifier that could match long text is possessive, so a pattern takes time in proportion to the text.
+
+A pattern takes time in proportion to the text: a quantifier that could match long text is possessive, or repeats alternatives of
+which only one can match at a place. No group is possessive or atomic: before 3.11.5 (Debian 12 has 3.11.2) Python moves past the
+beginning of a repetition that fails (gh-106052).
 """
 
 from __future__ import annotations
@@ -55,16 +58,21 @@ TIME_ZONE_SET: Final = re.compile(rb"\bTIME_ZONE\s*=", re.IGNORECASE)
 
 _DOLLARS: Final = rb"\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|\$(?!\w*\$|\w*\Z)"
 _PIECES: Final[dict[Dialect, bytes]] = {
-    "postgresql": rb"(?:[^;'\"$]++|(?<=\W[eE])'(?>[^'\\]+|\\.|'')*+'(?!\Z)|(?<!\W[eE])'[^']*+'|\"[^\"]*+\"|"
+    "postgresql": rb"(?:[^;'\"$]++|(?<=\W[eE])'(?:[^'\\]++|\\.|'')*'(?!'|\Z)|(?<!\W[eE])'[^']*+'|\"[^\"]*+\"|"
     + _DOLLARS
-    + rb")*+",
-    "mysql": rb"(?:[^;'\"`/]++|'(?>[^'\\]+|\\.)*+'|\"(?>[^\"\\]+|\\.)*+\"|`[^`]*+`|/\*.*?\*/|/(?!\*|\Z))*+",
+    + rb")",
+    "mysql": rb"(?:[^;'\"`/]++|'(?:[^'\\]++|\\.)*'|\"(?:[^\"\\]++|\\.)*\"|`[^`]*+`|/\*.*?\*/|/(?!\*|\Z))",
 }
-"""The parts of a statement; a match stops at the end of the statement, and before a part that is not read completely."""
-SKIPPED: Final = {dialect: re.compile(pieces, re.DOTALL) for dialect, pieces in _PIECES.items()}
-WHOLE: Final = {dialect: re.compile(pieces + rb";", re.DOTALL) for dialect, pieces in _PIECES.items()}
+"""The parts of a statement; a part that is not read completely does not match."""
+SKIPPED: Final = {dialect: re.compile(piece + rb"{1,1000}", re.DOTALL) for dialect, piece in _PIECES.items()}
+"""So many parts at once, because a repeated group takes memory for each repetition."""
+WHOLE: Final = {
+    # The lookahead is what an atomic group would be.
+    dialect: re.compile(rb"(?=(?P<parts>" + piece + rb"*))(?P=parts);", re.DOTALL)
+    for dialect, piece in _PIECES.items()
+}
 ROWS: Final[dict[Dialect, re.Pattern[bytes]]] = {
-    dialect: re.compile(rb"\s*+\(\s*+(" + value + rb"(?:\s*+,\s*+" + value + rb")*+)\s*+\)\s*+", re.DOTALL)
+    dialect: re.compile(rb"\s*+\(\s*+(" + value + rb"(?:\s*+,\s*+" + value + rb")*)\s*+\)\s*+", re.DOTALL)
     for dialect, value in VALUES.items()
 }
 LITERALS: Final = {dialect: re.compile(value, re.DOTALL) for dialect, value in VALUES.items()}
@@ -173,8 +181,9 @@ class DumpScanner:
     def _skip_statement(self) -> None:
         text, pattern = self._text, SKIPPED[self._dialect]
         while True:
-            text.take(pattern)
-            if text.place < len(text.data) and text.data[text.place : text.place + 1] == b";":
+            if text.take(pattern) is not None:
+                continue
+            if text.data.startswith(b";", text.place):
                 text.place += 1
                 return
             if not text.fill():

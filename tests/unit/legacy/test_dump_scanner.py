@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 from typing import Final
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardd.errors import SourceError
-from shardd.legacy import dump_sql
+from shardd.legacy import dump_sql, dump_values
 from shardd.legacy.dump_sql import DumpScanner
 from shardd.legacy.dump_text import DumpText
 from shardd.legacy.dump_values import Dialect
@@ -187,3 +188,18 @@ def test_a_row_without_an_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPat
     dump = b"INSERT INTO notes (id, text) VALUES (1, 'a" + b"x" * (20 << 20)
     with pytest.raises(SourceError, match="no end of a value or row after byte"):
         scan(dump, "mysql")
+
+
+def test_no_pattern_needs_a_possessive_or_atomic_group() -> None:
+    """Before 3.11.5, Python moves past the beginning of a repetition that fails (gh-106052); Debian 12 has 3.11.2."""
+    patterns = [
+        pattern
+        for module in (dump_sql, dump_values)
+        for value in vars(module).values()
+        for pattern in (value.values() if isinstance(value, dict) else [value])
+        if isinstance(pattern, re.Pattern)
+    ]
+    assert len(patterns) > 20
+    assert not [
+        pattern.pattern for pattern in patterns if re.search(rb"\)[*+?]\+|\)\{[\d,]+\}\+|\(\?>", pattern.pattern)
+    ]
