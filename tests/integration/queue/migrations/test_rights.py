@@ -161,6 +161,7 @@ async def test_a_new_month_of_the_archive_starts_closed(dsn: str) -> None:
 
 INHERITING = {
     "bound_roles",
+    "check_carried",
     "check_content",
     "check_json",
     "check_sizes",
