@@ -12,10 +12,14 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from shardd.config import EventsConfig
 from shardd.event_kinds import EventKind
 from shardd.queue.database import Database
+from shardd.queue.events import Events
 from shardd.queue.jobs import Jobs
+from shardd.queue.webhooks import WebhookAdmin
 from shardd.states import JobState
+from shardd.supervisor.outbox.upkeep import EventUpkeep
 from tests.support.queue_rows import add_devices, claim, connect, finish, insert_jobs, take_epoch
 
 Connection = psycopg.Connection[Any]
@@ -211,7 +215,8 @@ def test_a_reader_beside_many_writers_sees_each_event_once(owner: Connection, ds
     seen: list[int] = []
     after = begin
     while True:
-        ended = not any(thread.is_alive() for thread in threads)
+        # Also the server's own transactions, such as an ANALYZE, hold events back; the last ones wait for their end.
+        ended = not any(thread.is_alive() for thread in threads) and len(seen) >= writers * each * 4 // 5
         rows = read(owner, after, 7)
         seen += [row[3] for row in rows]
         after = rows[-1][0] if rows else after
@@ -240,6 +245,21 @@ def test_a_restored_copy_delivers_what_its_counter_has_not_reached(owner: Connec
     assert {row[3] for row in read(owner)} == {None, *ids}
     (cursor,) = owner.execute("SELECT xid || '-' || id FROM shardd.webhook_cursors").fetchall()[0]
     assert [row[3] for row in read(owner, cursor)][:2] == ids[1:]
+
+
+async def test_a_restored_copy_is_not_reported_as_held_back(owner: Connection, dsn: str) -> None:
+    """Its events wait for a transaction of the server that was dumped, whose number is far away here."""
+    (job,) = insert_jobs(dsn, "a", 1)
+    owner.execute(END, [job, "sent"])
+    owner.execute("SELECT set_config('shardd.maintains_outbox', 'yes', false)")
+    owner.execute(
+        "UPDATE shardd.outbox SET xid = '900000000000000', at = at - interval '1 hour' WHERE job_id IS NOT NULL"
+    )
+    async with Database(dsn) as database:
+        upkeep = EventUpkeep(Events(database), WebhookAdmin(database), EventsConfig)
+        await upkeep.check()
+        assert list(upkeep.problems()) == []
+    assert job in {row[3] for row in read(owner)}
 
 
 def test_an_event_id_is_not_used_again_when_a_restored_copy_issues_the_same_numbers(
