@@ -44,7 +44,8 @@ class EventUpkeep:
         """Delete old events and forgotten webhooks. Raises DatabaseError."""
         config = self._config()
         await self._events.configure(config.keep)
-        await self._reposition()
+        if restored := await self._events.reposition_restored():
+            log.warning("this database was restored: its events are read again", action="events", events=restored)
         while await self._events.purge(config.keep, config.most, CHUNK) == CHUNK:
             pass
         for name in await self._webhooks.forget(max(config.keep, FORGET_AFTER)):
@@ -52,16 +53,7 @@ class EventUpkeep:
 
     async def check(self) -> None:
         """See whether events are held back. Raises DatabaseError."""
-        held = await self._events.held(HELD)
-        if held is not None and held.pid is None and held.prepared is None and await self._reposition():
-            held = await self._events.held(HELD)  # they waited for a transaction of the server that was dumped
-        self._held = held
-
-    async def _reposition(self) -> int:
-        restored = await self._events.reposition_restored()
-        if restored:
-            log.warning("this database was restored: its events are read again", action="events", events=restored)
-        return restored
+        self._held = await self._events.held(HELD)
 
     def problems(self) -> Iterator[Problem]:
         """The transaction that holds events back, if one does."""

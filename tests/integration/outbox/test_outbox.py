@@ -259,6 +259,7 @@ async def test_a_restored_copy_is_not_reported_as_held_back(owner: Connection, d
         upkeep = EventUpkeep(Events(database), WebhookAdmin(database), EventsConfig)
         await upkeep.check()
         assert list(upkeep.problems()) == []
+        await upkeep.purge()
     assert job in {row[3] for row in read(owner)}
 
 
