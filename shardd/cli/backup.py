@@ -26,8 +26,8 @@ from shardd.cli.output import say
 from shardd.cli.psql import check_tls, psql_surroundings
 from shardd.cli.words import count
 from shardd.config import Config
-from shardd.embedded import launch
 from shardd.embedded.binaries import find_client
+from shardd.embedded.home import tied
 from shardd.errors import DatabaseError, UsageError
 from shardd.postgres.dsn import complete_dsn
 from shardd.queue.migrate import migrate
@@ -183,9 +183,9 @@ class _Client:
     ) -> None:
         """Run it until it ends, at the latest with this process. Raises DatabaseError."""
         options, environ = psql_surroundings(dsn, os.environ)
-        tie = [sys.executable, "-I", "-S", launch.__file__, str(os.geteuid()), str(os.getegid()), str(os.getpid())]
+        command = [str(self.program), *arguments, *(options or ["--dbname="])]  # empty: PGDATABASE
         process = await asyncio.create_subprocess_exec(
-            *tie, str(self.program), *arguments, *(options or ["--dbname="]),  # empty: PGDATABASE
+            *tied(command, os.geteuid(), os.getegid()),
             env=environ, stdin=stdin or asyncio.subprocess.DEVNULL, stdout=stdout, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:

