@@ -20,8 +20,9 @@ from shardd.cli.help import examples
 from shardd.cli.lazy import LazyGroup
 from shardd.cli.output import say, say_error
 from shardd.errors import ConfigError, SharddError, UsageError
-from shardd.setup.shells import register
 
+COMPLETE: Final = "_SHARDD_COMPLETE"
+"""Set by a shell that asks for a completion."""
 TRACEBACK_VARIABLE: Final = "SHARDD_TRACEBACK"
 """If set, the traceback of a defect is printed, too."""
 
@@ -64,7 +65,7 @@ def main() -> None:
     """Run the command line and exit."""
     watch()  # when it is called without the installed command
     _open_closed_streams()
-    register()
+    _register_scripts()
     try:
         _check_encoding()
         code = cli.main(standalone_mode=False)
@@ -96,6 +97,13 @@ def main() -> None:
         _report_defect(error)
         code = SharddError.exit_code
     sys.exit(code)
+
+
+def _register_scripts() -> None:
+    if COMPLETE in os.environ:
+        from shardd.setup.shells import register  # noqa: PLC0415  # loaded only when a shell asks
+
+        register()
 
 
 def _open_closed_streams() -> None:
