@@ -52,7 +52,7 @@ def _no_folder(keys: Keys, path: Path) -> Iterator[Broken]:
 
 
 def _state_dir(path: Path) -> Iterator[Broken]:
-    """It is created, so only what stands in its way counts."""
+    """It is created, so only a file in its place counts."""
     found = next(place for place in (path, *path.parents) if place.exists())
     if not found.is_dir():
         where = "is a file" if found == path else f"is below the file {visible(str(found))}"
@@ -60,11 +60,11 @@ def _state_dir(path: Path) -> Iterator[Broken]:
 
 
 def _socket(path: Path | None) -> Iterator[Broken]:
-    if path is not None and path.exists() and not path.is_socket():
-        what = "a folder" if path.is_dir() else "a file"
-        text = (
-            f"is {what}; name a socket in it, such as {visible(str(path))}/control.sock"
-            if path.is_dir()
-            else (f"is {what}; write a path where nothing is, such as /run/shardd/control.sock")
-        )
-        yield Broken((("control", "socket"),), visible(str(path)), text)
+    if path is None or not path.exists() or path.is_socket():
+        return
+    shown = visible(str(path))
+    if path.is_dir():
+        text = f"is a folder; name a socket in it, such as {shown}/control.sock"
+    else:
+        text = "is a file; write a path where nothing is, such as /run/shardd/control.sock"
+    yield Broken((("control", "socket"),), shown, text)

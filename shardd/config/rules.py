@@ -168,14 +168,14 @@ def _platform_webhooks(config: Config) -> Iterator[Broken]:
 
 def _opt_outs(config: Config) -> Iterator[Broken]:
     """A word that means both would end an opt-out as soon as it is repeated."""
-    stop = {plain(word) for word in config.opt_outs.words or ()}
-    both = next((word for word in config.opt_outs.take_back_words or () if plain(word) in stop), None)
     for confirm, words in (("confirm", "words"), ("take_back_confirm", "take_back_words")):
         if getattr(config.opt_outs, confirm) is not None and not getattr(config.opt_outs, words):
             text = f"is never sent, because opt_outs.{words} is null; write words there, or {confirm}: null"
             yield Broken(
                 (("opt_outs", confirm), ("opt_outs", words)), printable(getattr(config.opt_outs, confirm)), text
             )
+    stop = {plain(word) for word in config.opt_outs.words or ()}
+    both = next((word for word in config.opt_outs.take_back_words or () if plain(word) in stop), None)
     if both is not None:
         text = (
             f"has {both}, which is one of opt_outs.words; write words that only ask for messages, such as start, unstop"

@@ -62,9 +62,14 @@ def _zone_at(sign: str, hours: int, minutes: int, known: set[str]) -> str:
 
 
 def _zones_of_country(text: str) -> list[str]:
-    countries = {name.lower(): code for code, name in _table("iso3166.tab")}
-    code = countries.get(text.lower(), {"UK": "GB"}.get(text.upper(), text.upper()))
+    code = _code_of(text)
     return [row[2] for row in _table("zone.tab") if row[0] == code]
+
+
+def _code_of(country: str) -> str:
+    """The two letters of a country, from its name or other letters for it; in capitals also what is none."""
+    countries = {name.lower(): code for code, name in _table("iso3166.tab")}
+    return countries.get(country.lower(), {"UK": "GB"}.get(country.upper(), country.upper()))
 
 
 def _zones_called(text: str) -> list[str]:
@@ -108,8 +113,7 @@ def _check_region(text: str) -> str:
 
 
 def _meant_region(text: str) -> str | None:
-    countries = {name.lower(): code for code, name in _table("iso3166.tab")}
-    meant = countries.get(text.lower(), {"UK": "GB", "EN": "GB"}.get(text.upper(), text.upper()))
+    meant = "GB" if text.upper() == "EN" else _code_of(text)
     if match := re.fullmatch(r"(?:\+|00)?([1-9][0-9]{0,2})", text):
         meant = phonenumbers.region_code_for_country_code(int(match[1]))
     return meant if is_region(meant) else None

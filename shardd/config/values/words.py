@@ -22,33 +22,10 @@ from shardd.pacing import CLASSES, NO_QUIET, QuietHours
 MOST_MESSAGE: Final = 4096
 """Characters of the message that confirms an opt-out."""
 _SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - how Standard Webhooks marks a secret; not one itself
-_ANSWERS: Final = frozenset(
-    map(
-        plain,
-        (
-            *(
-                "yes",
-                "yeah",
-                "y",
-                "no",
-                "n",
-                "ok",
-                "okay",
-                "ja",
-                "nein",
-                "ya",
-                "iya",
-                "tidak",
-                "sí",
-                "oui",
-                "non",
-                "sim",
-                "não",
-            ),
-            *("да", "нет", "हाँ", "نعم", "لا", "evet", "是", "不", "はい"),
-        ),
-    )
-)
+_ANSWERS: Final = frozenset(map(plain, (
+    "yes", "yeah", "y", "no", "n", "ok", "okay", "ja", "nein", "ya", "iya", "tidak", "sí", "oui", "non", "sim", "não",
+    "да", "нет", "हाँ", "نعم", "لا", "evet", "是", "不", "はい",
+)))  # fmt: skip
 """Said about anything, so neither an opt-out nor its end."""
 _NEVER_EXEMPT: Final = "marketing"
 _EXEMPTIBLE: Final = Choice(tuple(name for name in CLASSES if name != _NEVER_EXEMPT))

@@ -183,7 +183,7 @@ BEGIN
     RETURN shardd.refuse_unsent(job);
 END $$;
 
--- Whether the device of a job, or any device of its group, can send it. The caller knows that it is not just a text.
+-- Refuses what neither the device of a job nor any device of its group can send. A plain text is sent by all of them.
 CREATE FUNCTION shardd.check_carried(job shardd.jobs) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 DECLARE
     names    text[];
