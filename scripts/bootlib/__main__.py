@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import traceback
@@ -12,13 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from bootlib.container import try_container
-from bootlib.machine import CommandError, Machine, booted, why_not
+from bootlib.fresh import fresh_machine
+from bootlib.machine import CommandError, Machine
 from bootlib.matrix import EXAMPLE, Cell, ChoiceError, choose, run_cell, table
 from bootlib.page import Pages
-from bootlib.root import RELEASES, ImpossibleError, cache_folder, make_archive, python_version, unpacked
+from bootlib.root import RELEASES, ImpossibleError
 from bootlib.steps import Steps
-from bootlib.story import Story, put_clone
-from bootlib.wheels import download_wheels
+from bootlib.story import Story
 
 CLONE: Final = Path(__file__).parents[2]
 GUIDE: Final = CLONE / "shardd/guide"
@@ -66,18 +65,8 @@ def boot(release: str) -> bool:
     """Whether every step on one release succeeds. Raises ImpossibleError."""
     steps = Steps(release)
     pages = Pages(GUIDE / "install.md", GUIDE / "upgrade.md", GUIDE / "backup.md")
-    with steps.step("a root by mmdebstrap"):
-        archive = make_archive(release, pages.packages(), cache_folder())
-    with unpacked(archive) as root:
-        if (reason := why_not(root)) is not None:
-            raise ImpossibleError(reason)
-        python = python_version(root)
-        wheels = cache_folder() / f"wheels-{python}"
-        with steps.step(f"locked wheels for Python {python}"):
-            download_wheels(LOCKS, python, wheels)
-        put_clone(CLONE, root)
-        with booted(root, wheels, f"shardd-{release}-{os.getpid()}") as machine:
-            succeeded = _play(machine, pages, steps)
+    with fresh_machine(release, pages.packages(), CLONE, LOCKS, steps, purpose="shardd") as fresh:
+        succeeded = _play(fresh.machine, pages, steps)
     print(f"== {release}: {'all well' if succeeded else 'FAILED'} after {steps.total():.0f} s", flush=True)
     return succeeded
 

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from bootlib.fresh import put_clone
 from bootlib.machine import CLONE as CLONE_IN_ROOT
 from bootlib.machine import PIP_CONF, WHEELS, Machine, find_init
 from bootlib.root import ImpossibleError, cache_folder, make_archive, python_version, unpacked
 from bootlib.steps import Steps
-from bootlib.story import put_clone
 from bootlib.wheels import download_wheels
 
 BASE: Final = "docker.io/library/debian:trixie-slim"
@@ -115,7 +115,7 @@ class _Image:
             self._run(*self._podman, "import", str(archive), BASE)
             with unpacked(archive) as root:
                 python = python_version(root)
-        wheels = cache_folder() / f"wheels-{python}"
+        wheels = cache_folder() / f"wheels-shardd-{python}"
         with steps.step(f"locked wheels for Python {python}"):
             download_wheels(locks, python, wheels)
         with steps.step("podman build"):

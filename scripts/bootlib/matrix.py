@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree as ET
 
+from bootlib.fresh import Fresh, fresh_machine
 from bootlib.machine import CLONE as COPIED_TO
-from bootlib.machine import CommandError, Machine, booted, why_not
-from bootlib.root import RELEASES, ImpossibleError, cache_folder, make_archive, python_version, unpacked
+from bootlib.machine import CommandError
+from bootlib.root import RELEASES, cache_folder
 from bootlib.steps import Steps
-from bootlib.story import put_clone
-from bootlib.wheels import download_wheels
 
 USERS: Final = ("root", "user")
 SOURCES: Final = ("wheel", "system")
@@ -97,31 +96,22 @@ def run_cell(clone: Path, cell: Cell, arguments: Sequence[str], *, slow: bool) -
     steps = Steps(cell.name)
     kept = cache_folder() / "tests"
     kept.mkdir(parents=True, exist_ok=True)
-    with steps.step("a root by mmdebstrap"):
-        archive = make_archive(cell.release, [*_BASE, *needed(clone), _SYSTEM], cache_folder())
-    with unpacked(archive) as root:
-        if (reason := why_not(root)) is not None:
-            raise ImpossibleError(reason)
-        python = python_version(root)
-        wheels = cache_folder() / f"wheels-tests-{python}"
-        with steps.step(f"locked wheels for Python {python}"):
-            download_wheels([clone / name for name in _LOCKS], python, wheels)
-        put_clone(clone, root)
-        with booted(root, wheels, f"tests-{cell.release}-{os.getpid()}") as machine:
-            place = _Place(machine, root, cell)
-            try:
-                place.prepare(steps)
-                with _slowed() if slow else nullcontext():
-                    error = place.test(steps, arguments)
-            except (CommandError, subprocess.TimeoutExpired) as failure:
-                print(failure, flush=True)
-                error = str(failure).splitlines()[0]
-            for name in ("tests.log", "tests.xml"):
-                if (place.on_host / name).exists():
-                    shutil.copyfile(place.on_host / name, kept / f"{cell.name.replace(':', '-')}.{name}")
-            passed, failed, skipped = count(place.on_host / "tests.xml")
-            found = re.search(r"^PostgreSQL: (\d+)", place.log(), re.MULTILINE)
-    result = Result(cell, python, found[1] if found else "", passed, failed, skipped, steps.total(), error)
+    packages, locks = [*_BASE, *needed(clone), _SYSTEM], [clone / name for name in _LOCKS]
+    with fresh_machine(cell.release, packages, clone, locks, steps, purpose="tests") as fresh:
+        place = _Place(fresh, cell)
+        try:
+            place.prepare(steps)
+            with _slowed() if slow else nullcontext():
+                error = place.test(steps, arguments)
+        except CommandError as failure:
+            print(failure, flush=True)
+            error = str(failure).splitlines()[0]
+        for name in ("tests.log", "tests.xml"):
+            if (place.on_host / name).exists():
+                shutil.copyfile(place.on_host / name, kept / f"{cell.name.replace(':', '-')}.{name}")
+        passed, failed, skipped = count(place.on_host / "tests.xml")
+        found = re.search(r"^PostgreSQL: (\d+)", place.log(), re.MULTILINE)
+    result = Result(cell, fresh.python, found[1] if found else "", passed, failed, skipped, steps.total(), error)
     print(f"== {cell.name}: {error or 'all well'} after {result.seconds:.0f} s", flush=True)
     return result
 
@@ -157,12 +147,12 @@ def needed(clone: Path) -> list[str]:
 class _Place:
     """Where the clone is in the machine, and who works there."""
 
-    def __init__(self, machine: Machine, root: Path, cell: Cell) -> None:
-        self._machine = machine
+    def __init__(self, fresh: Fresh, cell: Cell) -> None:
+        self._machine = fresh.machine
         self._cell = cell
         self._user = "root" if cell.user == "root" else _USER
         self._home = "/root" if cell.user == "root" else f"/home/{_USER}"
-        self.on_host = root / self._home.lstrip("/")
+        self.on_host = fresh.root / self._home.lstrip("/")
 
     def prepare(self, steps: Steps) -> None:
         """Install what a contributor has, and make the clone. Raises CommandError."""
@@ -179,7 +169,7 @@ class _Place:
             )
 
     def test(self, steps: Steps, arguments: Sequence[str]) -> str | None:
-        """Run the tests; returns why they are red. Raises CommandError, TimeoutExpired."""
+        """Run the tests; returns why they are red. Raises CommandError."""
         if self._user != "root":
             with steps.step("./scripts/test lists the packages that are missing"):
                 self._run_script("./scripts/test --collect-only", "first.log", fails=True)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Final
 
 from bootlib.machine import CLONE, Machine
@@ -261,15 +258,3 @@ class Story:
             left = self._service.run(f"find / -xdev -name '*shardd*' -not -path '{CLONE}*'")
             assert left == "", left
             assert "shardd" not in self._service.run("cat /etc/passwd /etc/group")
-
-
-def put_clone(clone: Path, root: Path) -> None:
-    """Copy what git knows of the clone, as it is now, into the root."""
-    target = root / CLONE.lstrip("/")
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=clone, capture_output=True, check=True).stdout.split(b"\0")
-    for name in filter(None, names):
-        source = clone / name.decode()
-        if source.exists():
-            copy = target / name.decode()
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, copy)

@@ -1,6 +1,6 @@
 """A device on the test WhatsApp server, in the service as the unit confines it.
 
-An installed shardd trusts WhatsApp and nobody else, whatever its environment names, so the service runs the clone's package here:
+An installed shardd trusts no server but WhatsApp's, whatever its environment names, so the service runs the clone's package here:
 a drop-in adds variables, the clone's folder on PYTHONPATH among them, and nothing else of the unit differs. The server runs on
 this machine with the clone's environment, but in the network of the booted one.
 """
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any, Final
 
 from bootlib.machine import CLONE, Machine
 from bootlib.service import UNPACED, Service
+from tests.whatsapp_server.launch import ServerProcess, launch
 
 OWNER: Final = "6281100000001"
 FRIEND: Final = "4915112345678"
@@ -25,7 +24,6 @@ TEXT: Final = "Your table is ready."
 CAPTION: Final = "The menu."
 ANSWER: Final = "Thank you!"
 
-_HERE: Final = Path(__file__).parents[2]
 _SITE: Final = f"{CLONE}/tests/whatsapp_server/client/site"
 _SERVER_FOLDER: Final = "/srv/whatsapp"
 _MEDIA: Final = "/srv/media"
@@ -112,13 +110,12 @@ def _check_confined(service: Service) -> None:
 class WhatsApp:
     """The test server, and how processes of the machine come to trust it."""
 
-    def __init__(self, machine: Machine, ready: dict[str, Any], ca: str) -> None:
-        """`ready`: what the server printed; `ca`: its file, in the machine."""
+    def __init__(self, machine: Machine, server: ServerProcess, ca: str) -> None:
+        """`ca`: the server's file, in the machine."""
         self._machine = machine
-        self._port = ready["control_port"]
-        self._trust = {"SSL_CERT_FILE": ca, "SHARDD_TEST_NOISE_ROOT": ready["noise_root"]}
-        proxy = f"http://127.0.0.1:{ready['proxy_port']}"
-        self.config = f"transports: {{whatsapp: {{proxy: '{proxy}', media_dir: {_MEDIA}}}}}"
+        self._port = server.control_port
+        self._trust = {"SSL_CERT_FILE": ca, "SHARDD_TEST_NOISE_ROOT": server.noise_root}
+        self.config = f"transports: {{whatsapp: {{proxy: '{server.proxy_url()}', media_dir: {_MEDIA}}}}}"
 
     def variables(self, *, of_clone: bool) -> str:
         """With these, Python runs shardd from the clone, or as it is installed, and the library is told to trust the server."""
@@ -174,22 +171,11 @@ class WhatsApp:
 def whatsapp_server(machine: Machine) -> Iterator[WhatsApp]:
     """Run the server until the end of the block."""
     folder = machine.path(_SERVER_FOLDER)
-    folder.mkdir(exist_ok=True)
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [*machine.network_only(), sys.executable, "-m", "tests.whatsapp_server", f"--pki={folder}", "--until-stdin-ends"],
-            cwd=_HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-        )  # fmt: skip
-    assert server.stdin is not None
-    assert server.stdout is not None
+    server = launch(folder, machine.network_only())
     try:
-        line = server.stdout.readline()
-        assert line, f"the WhatsApp test server did not start:\n{(folder / 'log').read_text()}"
-        ready = json.loads(line)
-        ca = folder / Path(ready["ca"]).name
+        ca = folder / Path(server.ca).name
         ca.chmod(0o644)
         folder.chmod(0o755)
-        yield WhatsApp(machine, ready, f"{_SERVER_FOLDER}/{ca.name}")
+        yield WhatsApp(machine, server, f"{_SERVER_FOLDER}/{ca.name}")
     finally:
-        server.stdin.close()
-        server.wait(30)
+        server.stop()

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,15 +77,17 @@ class ServerProcess:
             self.process.wait()
 
 
-def launch(folder: Path) -> ServerProcess:
+def launch(folder: Path, within: Sequence[str] = ()) -> ServerProcess:
     """Start a server with its keys and its log in ``folder``; it ends when this process ends, at the latest.
+
+    ``within``: the beginning of a command that runs it elsewhere, such as in another network.
 
     Raises:
         ServerStartError: It was not ready within START_DEADLINE seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log_path = folder / "server.log"
-    command = [sys.executable, "-m", PACKAGE, "--pki", str(folder), "--until-stdin-ends"]
+    command = [*within, sys.executable, "-m", PACKAGE, "--pki", str(folder), "--until-stdin-ends"]
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             command,
