@@ -8,12 +8,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from types import FrameType
+from typing import Final, NoReturn
 
 from bootlib.container import try_container
 from bootlib.fresh import fresh_machine
 from bootlib.machine import CommandError, Machine
-from bootlib.matrix import EXAMPLE, Cell, ChoiceError, choose, run_cell, table
+from bootlib.matrix import EXAMPLE, Cell, ChoiceError, Result, choose, run_cell, table
 from bootlib.page import Pages
 from bootlib.root import RELEASES, ImpossibleError
 from bootlib.steps import Steps
@@ -22,6 +23,7 @@ from bootlib.story import Story
 CLONE: Final = Path(__file__).parents[2]
 GUIDE: Final = CLONE / "shardd/guide"
 LOCKS: Final = [CLONE / "requirements.build.txt", CLONE / "requirements.extras.txt"]
+ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STATE: Final = (
     "systemctl status shardd || true; journalctl --unit=shardd --boot | tail --lines=40; shardd status || true"
 )
@@ -47,8 +49,8 @@ def main() -> int:
     options = parser.parse_args(sys.argv[1:boundary])
     if unknown := sorted({*options.releases} - {*RELEASES}):
         parser.error(f"unknown release: {', '.join(unknown)}")
-    for number in (signal.SIGTERM, signal.SIGHUP):  # ends with what was mounted, made and started
-        signal.signal(number, lambda got, _: sys.exit(128 + got))
+    for number in ENDING:
+        signal.signal(number, _end)
     try:
         if options.tests is not None:
             return tests(choose(options.tests), sys.argv[boundary + 1 :], slow=options.slow)
@@ -59,6 +61,14 @@ def main() -> int:
         print(f"boot: not run: {error}")
         return 0 if options.if_possible else 1
     return 0 if all(results) else 1
+
+
+def _end(number: int, _: FrameType | None) -> NoReturn:
+    """End with what was mounted, made and started; a second signal must not leave half of it."""
+    for other in ENDING:
+        signal.signal(other, signal.SIG_IGN)
+    print(f"boot: {signal.Signals(number).name}: removing what was started", file=sys.stderr, flush=True)
+    sys.exit(128 + number)
 
 
 def boot(release: str) -> bool:
@@ -83,8 +93,13 @@ def container() -> bool:
 
 def tests(cells: Sequence[Cell], arguments: Sequence[str], *, slow: bool) -> int:
     """The exit code after `./scripts/test` in each cell. Raises ImpossibleError."""
-    results = [run_cell(CLONE, cell, arguments, slow=slow) for cell in cells]
-    print(table(results), flush=True)
+    results: list[Result] = []
+    try:
+        for cell in cells:
+            results.append(run_cell(CLONE, cell, arguments, slow=slow))  # noqa: PERF401 — kept when the next one raises
+    finally:  # a run of hours may be interrupted
+        if results:
+            print(table(results), flush=True)
     return 1 if any(result.error for result in results) else 0
 
 

@@ -10,18 +10,17 @@ import itertools
 import os
 import re
 import shlex
-import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from xml.etree import ElementTree as ET
 
 from bootlib.fresh import Fresh, fresh_machine
 from bootlib.machine import CLONE as COPIED_TO
 from bootlib.machine import CommandError
+from bootlib.outputs import LOG, REPORT, Kept, why_red
 from bootlib.root import RELEASES, cache_folder
 from bootlib.steps import Steps
 
@@ -94,31 +93,31 @@ def choose(choices: Sequence[str]) -> list[Cell]:
 def run_cell(clone: Path, cell: Cell, arguments: Sequence[str], *, slow: bool) -> Result:
     """`./scripts/test ARGUMENT…` in a cell; `slow`: beside busy processes. Raises ImpossibleError."""
     steps = Steps(cell.name)
-    kept = cache_folder() / "tests"
-    kept.mkdir(parents=True, exist_ok=True)
+    kept = Kept(cache_folder() / "tests", cell.name)
     packages, locks = [*_BASE, *needed(clone), _SYSTEM], [clone / name for name in _LOCKS]
-    with fresh_machine(cell.release, packages, clone, locks, steps, purpose="tests") as fresh:
-        place = _Place(fresh, cell)
-        try:
-            place.prepare(steps)
-            with _slowed() if slow else nullcontext():
-                error = place.test(steps, arguments)
-        except CommandError as failure:
-            print(failure, flush=True)
-            error = str(failure).splitlines()[0]
-        for name in ("tests.log", "tests.xml"):
-            if (place.on_host / name).exists():
-                shutil.copyfile(place.on_host / name, kept / f"{cell.name.replace(':', '-')}.{name}")
-        passed, failed, skipped = count(place.on_host / "tests.xml")
-        found = re.search(r"^PostgreSQL: (\d+)", place.log(), re.MULTILINE)
-    result = Result(cell, fresh.python, found[1] if found else "", passed, failed, skipped, steps.total(), error)
-    print(f"== {cell.name}: {error or 'all well'} after {result.seconds:.0f} s", flush=True)
+    python = ""
+    try:
+        with fresh_machine(cell.release, packages, clone, locks, steps, purpose="tests") as fresh:
+            python = fresh.python
+            place = _Place(fresh, cell)
+            try:
+                place.prepare(steps)
+                with _slowed() if slow else nullcontext():
+                    error = place.test(steps, arguments)
+            finally:  # what an interrupted run has printed, too
+                kept.keep(place.on_host)
+    except CommandError as failure:
+        print(failure, flush=True)
+        error = str(failure).splitlines()[0]
+    passed, failed, skipped = kept.count()
+    result = Result(cell, python, kept.postgres(), passed, failed, skipped, steps.total(), error)
+    print(f"== {cell.name}: {error or 'all well'} after {result.seconds:.0f} s; its output: {kept.log}", flush=True)
     return result
 
 
 def table(results: Sequence[Result]) -> str:
     """One line a cell."""
-    head = ("Debian", "Python", "PostgreSQL", "user", "passed", "failed", "skipped", "seconds", "")
+    head = ("Debian", "Python", "PostgreSQL", "user", "passed", "failed", "skipped", "seconds", "result")
     rows = [
         (
             *(result.cell.release, result.python, f"{result.postgres} {result.cell.source}".strip(), result.cell.user),
@@ -178,21 +177,17 @@ class _Place:
                 if found is None:
                     raise CommandError(f"./scripts/test as {self._user}: no list of packages\n{said}")
                 self._as_root(f"{found[1]} --yes --no-install-recommends")
-        command = f"./scripts/test --junitxml=$HOME/tests.xml {shlex.join(arguments)}"
-        print(f"        its output: {self.on_host}/tests.log", flush=True)
+        command = f"./scripts/test --junitxml=$HOME/{REPORT} {shlex.join(arguments)}"
+        print(f"        its output: {self.on_host / LOG}", flush=True)
         try:
             with steps.step(command):
-                self._run_script(command, "tests.log")
+                self._run_script(command, LOG)
         except CommandError:
-            print(self._summary(), flush=True)
-            last = self.log().strip().splitlines()[-1:]
-            return last[0] if last else "./scripts/test printed nothing"
+            log = self.on_host / LOG
+            printed = log.read_text(errors="replace").strip() if log.exists() else ""
+            print(why_red(printed), flush=True)
+            return printed.splitlines()[-1] if printed else "./scripts/test printed nothing"
         return None
-
-    def log(self) -> str:
-        """What `./scripts/test` has printed."""
-        file = self.on_host / "tests.log"
-        return file.read_text(errors="replace") if file.exists() else ""
 
     def _as_root(self, command: str) -> None:
         self._machine.run(command, folder="/", timeout=1800)
@@ -200,26 +195,6 @@ class _Place:
     def _run_script(self, command: str, log: str, *, fails: bool = False) -> None:
         whole = f"cd {self._home}/shardd && {command} > {self._home}/{log} 2>&1"
         self._machine.run(whole, user=self._user, folder="/", timeout=_TIMEOUT, fails=fails)
-
-    def _summary(self) -> str:
-        """From pytest's summary on, or the last lines."""
-        lines = self.log().splitlines()
-        first = next(
-            (at for at, line in enumerate(lines) if "short test summary info" in line), max(0, len(lines) - 40)
-        )
-        return "\n".join(line for line in lines[first:] if not line.startswith("SKIPPED"))
-
-
-def count(report: Path) -> tuple[int, int, int]:
-    """Passed, failed and skipped tests of a report in JUnit's format; without one, none."""
-    if not report.exists():
-        return 0, 0, 0
-    suites = ET.parse(report).getroot().iter("testsuite")
-    totals = [
-        tuple(int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")) for suite in suites
-    ]
-    tests, failures, errors, skipped = (sum(column) for column in zip(*totals, strict=True))
-    return tests - failures - errors - skipped, failures + errors, skipped
 
 
 @contextmanager

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -49,16 +50,34 @@ def make_archive(release: str, packages: Sequence[str], cache: Path, include: Se
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         made = Path(folder) / "root.tar"
         command += [release, str(made), *([mirror] if mirror else [])]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=900, stdin=subprocess.DEVNULL, check=False
-        )
-        if done.returncode != 0:
-            lines = [line for line in done.stderr.splitlines() if line.startswith(("E:", "Err:"))] or [
-                "mmdebstrap failed"
-            ]
+        code, printed = _run_whole(command, {**os.environ, "TMPDIR": folder}, timeout=1800)
+        if code != 0:
+            lines = [line for line in printed.splitlines() if line.startswith(("E:", "Err:"))] or ["mmdebstrap failed"]
             raise ImpossibleError(f"no root of {release} can be made: {lines[0]}")
         made.rename(archive)
     return archive
+
+
+def _run_whole(command: Sequence[str], environment: Mapping[str, str], *, timeout: float) -> tuple[int, str]:
+    """The exit code, and what it printed as errors; when this is interrupted, nothing that it started is left running.
+
+    Killed alone, mmdebstrap would leave its apt-get, and the root that it makes.
+    """
+    with subprocess.Popen(
+        command,
+        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            _, printed = process.communicate(timeout=timeout)
+        except BaseException:
+            with suppress(subprocess.TimeoutExpired):
+                os.killpg(process.pid, signal.SIGTERM)
+                process.communicate(timeout=30)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, printed
 
 
 @contextmanager
