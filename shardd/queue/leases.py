@@ -124,7 +124,8 @@ class Leases:
 
     async def release(self, epochs: Sequence[int], drained: Sequence[int]) -> None:
         """Release leases; `drained`: the epochs under which nothing is in flight any more."""
-        await self._database.execute("release_leases", {"epochs": list(epochs), "drained": list(drained)})
+        params = {"id": self._who["id"], "epochs": list(epochs), "drained": list(drained)}
+        await self._database.execute("release_leases", params)
 
     async def forget(self) -> None:
         """Record that this incarnation has stopped."""

@@ -28,13 +28,14 @@ UPDATE shardd.nodes SET rival = %(rival)s, rival_at = now() WHERE incarnation = 
 -- name: renew_leases
 -- Records that this incarnation is alive, and whether it is away, and renews the leases under its epochs. An expired lease is not renewed:
 -- another node may be taking it over. Returns the epochs that are still valid, and whether this incarnation is the node's present one
--- (`current`): not, if another supervisor took over while this one was silent.
+-- (`current`): not, if another supervisor took over while this one was silent. An epoch identifies a lease only together with its node: a
+-- fail-over that loses commits can hand out a number again.
 WITH seen AS (
     UPDATE shardd.nodes SET seen_at = now(), away_since = CASE WHEN %(away)s THEN coalesce(away_since, now()) END
      WHERE id = %(id)s AND incarnation = %(incarnation)s RETURNING 1
 ), renewed AS (
     UPDATE shardd.leases SET expires_at = now() + make_interval(secs => %(ttl)s)
-     WHERE epoch = ANY (%(epochs)s::bigint[]) AND expires_at > now() AND EXISTS (SELECT FROM seen)
+     WHERE epoch = ANY (%(epochs)s::bigint[]) AND node_id = %(id)s AND expires_at > now() AND EXISTS (SELECT FROM seen)
     RETURNING epoch
 )
 SELECT EXISTS (SELECT FROM seen) AS current, array(SELECT epoch FROM renewed) AS epochs;
@@ -68,11 +69,11 @@ ON CONFLICT (shard) DO UPDATE SET epoch = EXCLUDED.epoch, node_id = EXCLUDED.nod
 RETURNING epoch;
 
 -- name: release_leases
--- Releases shards, so that another node need not wait for the leases to expire. `drained`: the epochs under which nothing is in flight.
+-- Releases a node's shards, so that another node need not wait for the leases to expire. `drained`: the epochs under which nothing is in flight.
 WITH drained AS (
     UPDATE shardd.epochs SET drained_at = now() WHERE epoch = ANY (%(drained)s::bigint[])
 )
-DELETE FROM shardd.leases WHERE epoch = ANY (%(epochs)s::bigint[]) RETURNING shard;
+DELETE FROM shardd.leases WHERE epoch = ANY (%(epochs)s::bigint[]) AND node_id = %(id)s RETURNING shard;
 
 -- name: any_lease
 -- Whether a node serves any shard.

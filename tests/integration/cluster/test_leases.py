@@ -96,6 +96,17 @@ async def test_a_renewal_counts_from_now(dsn: str, database: Database) -> None:
     assert row == (True,)
 
 
+async def test_an_epoch_that_another_node_has_too_is_neither_renewed_nor_released(dsn: str, database: Database) -> None:
+    # As after a fail-over that lost the takeover by `a`: the new primary hands its epoch out again, to `b`.
+    a, b = await incarnation(database, "a"), await incarnation(database, "b")
+    epoch = await b.take(3)
+    assert epoch is not None
+    assert await a.renew([epoch]) == (True, set())
+    await a.release([epoch], [])
+    assert holders(dsn) == {3: "b"}
+    assert await b.renew([epoch]) == (True, {epoch})
+
+
 async def test_a_new_incarnation_takes_over_its_nodes_shards_at_once(dsn: str, database: Database) -> None:
     old = await incarnation(database, "a")
     before = await old.take(3)
