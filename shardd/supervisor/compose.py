@@ -42,7 +42,8 @@ from shardd.queue.webhooks import WebhookAdmin, WebhookStore
 from shardd.supervisor.admin.control import Control
 from shardd.supervisor.admin.node import Node, SystemdReporter
 from shardd.supervisor.cluster import cleanup, upkeep
-from shardd.supervisor.cluster.leases import LeaseKeeper, Ownership
+from shardd.supervisor.cluster.leases import LeaseKeeper
+from shardd.supervisor.cluster.ownership import Ownership
 from shardd.supervisor.cluster.server_watch import EVERY as SERVER_EVERY
 from shardd.supervisor.cluster.server_watch import ServerWatch
 from shardd.supervisor.cluster.session_pool import SessionPool

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from shardd.errors import DatabaseError
 from shardd.logs import get_logger
 from shardd.queue.jobs import Jobs
-from shardd.supervisor.cluster.leases import LeaseKeeper, Ownership
+from shardd.supervisor.cluster.leases import LeaseKeeper
+from shardd.supervisor.cluster.ownership import Ownership
 from shardd.supervisor.dispatch.recovery import Recovery
 from shardd.supervisor.inbound.opt_outs import OptOutInbox
 from shardd.supervisor.scheduling.table_sync import CampaignSync, DeviceSync

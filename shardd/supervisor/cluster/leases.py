@@ -21,21 +21,17 @@ from typing import Final
 from uuid import UUID
 
 from shardd import __version__
-from shardd.errors import AlreadyRunningError, DatabaseError, SharddError
+from shardd.errors import AlreadyRunningError, DatabaseError
 from shardd.hashing import assignment
 from shardd.logs import get_logger
 from shardd.queue.database import Database
 from shardd.queue.leases import Leases, Node, NodeIdentity, describe
 from shardd.supervisor.problems import Problem, ProblemKind
-from shardd.supervisor.services import Service
-from shardd.supervisor.workers.pool import WorkerPool
 
 log = get_logger(__name__)
 
 RENEWALS: Final = 5
 """How often leases are renewed within their duration while shards are given back."""
-DEADLINE_EVERY: Final = 0.1
-"""Seconds between checks of the deadline."""
 WAIT_STEP: Final = 1.0
 """Seconds between checks whether an earlier incarnation is still alive."""
 RIVAL_SHOWN: Final = 300.0
@@ -240,73 +236,3 @@ class LeaseKeeper:
             elif node.name == self._node.name and node.id != self._node.id:
                 text = f"{node.where} and {self._me} have the same name: change `node` in one of the configs"
                 yield Problem(ProblemKind.NODE, text)
-
-
-class Ownership(Service):
-    """Runs the lease keeper for the worker pool: passes on what changed, and fences in time."""
-
-    def __init__(
-        self,
-        keeper: LeaseKeeper,
-        workers: WorkerPool,
-        *,
-        read_devices: Callable[[], Awaitable[None]],
-        renewed: Callable[[], None],
-        end: Callable[[SharddError], None],
-        hindered_for: Callable[[], float],
-        away_after: float,
-    ) -> None:
-        """`read_devices`: brings the devices up to date before a new shard sends. `renewed`: jobs may be claimed again.
-
-        `end`: ends the supervisor, because another one is this node now.
-
-        `hindered_for`: seconds for which this node has been unable to hand jobs over; it takes no shards then, and gives its
-        own to other nodes after `away_after` seconds.
-        """
-        self._keeper = keeper
-        self._workers = workers
-        self._read_devices = read_devices
-        self._renewed = renewed
-        self._end = end
-        self._hindered_for = hindered_for
-        self._away_after = away_after
-
-    async def serve(self) -> None:
-        """Watch the deadline; a `Periodic` calls `renew`."""
-        while True:
-            if self._keeper.epochs and not self._keeper.good():
-                self._workers.fence(self._keeper.drop_all())
-            await asyncio.sleep(DEADLINE_EVERY)
-
-    async def take(self) -> None:
-        """Take the shards for the first time; no worker runs yet. Raises DatabaseError."""
-        await self._keeper.run_cycle(self._workers.give_back)
-
-    async def renew(self) -> None:
-        """Renew once, and pass on what changed. Raises DatabaseError."""
-        hindered = self._hindered_for()
-        away = hindered > self._away_after
-        if away and self._keeper.epochs:
-            log.warning("this node cannot hand jobs over: its shards go to other nodes", action="lease")
-        await self._keeper.run_cycle(self._workers.give_back, may_take=not hindered, away=away)
-        if self._keeper.displaced_by is not None:
-            # What it has in flight is settled at the end, and resolves doubts that the other one had about it.
-            self._workers.fence(self._keeper.drop_all())
-            self._end(AlreadyRunningError(self._keeper.displacement()))
-            return
-        epochs = self._keeper.epochs
-        kept = {
-            shard.index: shard.epoch
-            for shard in self._workers.shards
-            if shard.epoch is not None and shard.epoch == epochs.get(shard.index)
-        }
-        if epochs.keys() - kept.keys():
-            # Until a moment ago another node sent for the new ones, which counts for gaps and limits. Fencing is not delayed.
-            self._workers.leases(kept)
-            await self._read_devices()
-        self._workers.leases(self._keeper.epochs)
-        self._renewed()
-
-    async def close(self) -> None:
-        """Give the leases back."""
-        await self._keeper.give_up()
