@@ -1,0 +1,138 @@
+"""What must hold between the records of a storm. Each check returns what contradicts it, in words."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from stormlib.records import Delivery, Records, Row
+
+FINAL = frozenset({"sent", "failed", "cancelled", "expired", "opted_out", "in_doubt"})
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A broken promise."""
+
+    promise: str
+    text: str
+
+
+def check(records: Records) -> list[Finding]:
+    """All findings."""
+    checks = {
+        "nothing is lost": _lost,
+        "everything ends": _unfinished,
+        "nothing is delivered twice": _twice,
+        "what is sent was delivered": _claimed,
+        "what was delivered is sent or in doubt": _hidden,
+        "only what nobody can know is in doubt": _needless_doubts,
+        "a lane keeps its order": _lanes,
+        "an order group keeps its order": _order_groups,
+    }
+    return [Finding(promise, text) for promise, texts in checks.items() for text in texts(records)]
+
+
+def _lost(records: Records) -> Iterator[str]:
+    found = Counter(row.reference for row in records.rows)
+    for reference in sorted(records.confirmed - found.keys()):
+        yield f"{reference} was confirmed, and there is no such job"
+    for reference, times in found.items():
+        if times > 1:
+            yield f"{reference} is in {times} jobs"
+        if reference not in records.asked:
+            yield f"{reference} was never asked for"
+
+
+def _unfinished(records: Records) -> Iterator[str]:
+    for row in records.rows:
+        if row.state not in FINAL and not (row.waits_for or "").endswith("of its order group, which is in_doubt"):
+            yield f"job {row.id} ({row.reference}) is {row.state}, and waits for {row.waits_for}: {row.error}"
+
+
+def _twice(records: Records) -> Iterator[str]:
+    for reference, deliveries in _by_reference(records).items():
+        asked = records.asked.get(reference)
+        if len(deliveries) > 1 and (asked is None or asked.on_doubt != "retry"):
+            said = ", ".join(f"{one.at:.3f} by {one.by} (attempt {one.attempt})" for one in deliveries)
+            yield f"{reference} was delivered {len(deliveries)} times: {said}"
+
+
+def _claimed(records: Records) -> Iterator[str]:
+    delivered = _by_reference(records)
+    for row in records.rows:
+        if row.state == "sent" and row.reference not in delivered:
+            yield f"job {row.id} ({row.reference}) is sent, and was never delivered"
+
+
+def _hidden(records: Records) -> Iterator[str]:
+    delivered = _by_reference(records)
+    for row in records.rows:
+        if row.state not in ("sent", "in_doubt") and row.reference in delivered:
+            yield f"job {row.id} ({row.reference}) is {row.state}, and was delivered: {row.error}"
+
+
+def _needless_doubts(records: Records) -> Iterator[str]:
+    for row in records.rows:
+        if row.state != "in_doubt":
+            continue
+        started = [claim for claim in records.witness.started[row.id] if claim[2] == row.attempt]
+        if not started:
+            yield f"job {row.id} ({row.reference}) is in doubt, and attempt {row.attempt} never started: {row.error}"
+        for claim in started:
+            verdict = records.witness.outcomes.get(claim, "in_doubt")
+            if verdict != "in_doubt":
+                yield f"job {row.id} ({row.reference}) is in doubt, and its worker knew that it was {verdict}: {row.error}"
+
+
+def _lanes(records: Records) -> Iterator[str]:
+    """By the start of each: one that was frozen after it had started is delivered late, and nobody can prevent that.
+
+    Only jobs that were sent at their first attempt: one that goes back to the queue may be overtaken meanwhile, such as a claim
+    of a lost node, which nobody else can know not to have started.
+    """
+    lanes: defaultdict[tuple[str, str | None], list[tuple[float, int, float, str]]] = defaultdict(list)
+    for row in records.rows:
+        asked = records.asked.get(row.reference)
+        if asked is None or asked.order_group or row.state != "sent" or row.attempt != 1:
+            continue
+        if (start := _start(records, row)) is not None:
+            lanes[row.device, asked.campaign].append((row.run_at, row.id, start, row.reference))
+    for (device, campaign), jobs in lanes.items():
+        for (*_, before, first), (*_, after, second) in pairwise(sorted(jobs)):
+            if after < before:
+                late = before - after
+                yield f"{second} started {late:.3f} s before {first}, on {device} in the lane of {campaign or 'no campaign'}"
+
+
+def _order_groups(records: Records) -> Iterator[str]:
+    delivered, groups = _by_reference(records), defaultdict[str, list[Row]](list)
+    for row in records.rows:
+        asked = records.asked.get(row.reference)
+        if asked is not None and asked.order_group:
+            groups[asked.order_group].append(row)
+    for group, rows in groups.items():
+        for before, after in pairwise(rows):
+            starts = records.witness.started[after.id].values()
+            if not starts or after.reference not in delivered:
+                continue
+            if before.state != "sent":
+                yield f"{after.reference} was delivered, and {before.reference} before it in {group} is {before.state}"
+            late = [one.at - min(starts) for one in delivered.get(before.reference, ()) if one.at > min(starts)]
+            if late:
+                yield f"{before.reference} was delivered {max(late):.3f} s after {after.reference} in {group} had started"
+
+
+def _start(records: Records, row: Row) -> float | None:
+    """When the attempt that was delivered started."""
+    starts = [at for claim, at in records.witness.started[row.id].items() if claim[2] == row.attempt]
+    return min(starts) if starts else None
+
+
+def _by_reference(records: Records) -> dict[str, list[Delivery]]:
+    found: defaultdict[str, list[Delivery]] = defaultdict(list)
+    for delivery in records.deliveries:
+        found[delivery.reference].append(delivery)
+    return dict(found)

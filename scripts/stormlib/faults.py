@@ -1,0 +1,141 @@
+"""Faults of nodes and of their network: how each is made, and repaired when its time is over.
+
+Each is a context: entered, the fault is there; left, it is repaired.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from stormlib.node import Node, send
+from stormlib.place import Place
+from stormlib.plan import Fault, Kind
+
+Make = Callable[[Place, Fault], AbstractAsyncContextManager[str]]
+"""Makes a fault; what it yields says what was struck."""
+
+KINDS = {
+    "kill worker": Kind(3),
+    "kill supervisor": Kind(2, 0.0, 0.2),
+    "kill node": Kind(3, 0.1, 1.8),
+    "stop node": Kind(2, 0.0, 1.0),
+    "freeze worker briefly": Kind(1, 0.1, 0.6),
+    "freeze worker": Kind(1, 1.2, 2.0),
+    "freeze supervisor briefly": Kind(1, 0.1, 0.6),
+    "freeze supervisor": Kind(1, 1.2, 2.2),
+    "freeze node": Kind(2, 1.2, 2.2),
+    "cut node from database": Kind(2, 0.1, 1.8),
+    "part node from database": Kind(2, 0.1, 1.8),
+}
+
+
+@asynccontextmanager
+async def _kill_worker(place: Place, fault: Fault) -> AsyncIterator[str]:
+    node = place.nodes[fault.node]
+    pid = _one_worker(node, fault)
+    if pid is not None:
+        send(pid, signal.SIGKILL)
+    yield f"{node.name} worker {pid}"
+
+
+@asynccontextmanager
+async def _kill_supervisor(place: Place, fault: Fault) -> AsyncIterator[str]:
+    node = place.nodes[fault.node]
+    node.signal_supervisor(signal.SIGKILL)
+    yield node.name
+
+
+@asynccontextmanager
+async def _kill_node(place: Place, fault: Fault) -> AsyncIterator[str]:
+    node = place.nodes[fault.node]
+    node.kill_all()
+    yield node.name
+    node.start()
+
+
+@asynccontextmanager
+async def _stop_node(place: Place, fault: Fault) -> AsyncIterator[str]:
+    node = place.nodes[fault.node]
+    code = await node.stop()
+    yield f"{node.name} exit code {code}"
+    node.start()
+
+
+@asynccontextmanager
+async def _freeze_worker(place: Place, fault: Fault) -> AsyncIterator[str]:
+    node = place.nodes[fault.node]
+    pid = _one_worker(node, fault)
+    if pid is not None:
+        send(pid, signal.SIGSTOP)
+    yield f"{node.name} worker {pid}"
+    if pid is not None:
+        send(pid, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def _freeze_supervisor(place: Place, fault: Fault) -> AsyncIterator[str]:
+    node = place.nodes[fault.node]
+    pids = [node.pid] if node.pid is not None else []
+    async with _frozen(pids):
+        yield node.name
+
+
+@asynccontextmanager
+async def _freeze_node(place: Place, fault: Fault) -> AsyncIterator[str]:
+    node = place.nodes[fault.node]
+    pids = [node.pid] if node.pid is not None else []
+    async with _frozen([*pids, *node.worker_pids()]):
+        yield node.name
+
+
+@asynccontextmanager
+async def _frozen(pids: list[int]) -> AsyncIterator[None]:
+    for pid in pids:
+        send(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            send(pid, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def _cut_from_database(place: Place, fault: Fault) -> AsyncIterator[str]:
+    node = place.nodes[fault.node]
+    for link in node.databases:
+        await link.cut()
+    yield node.name
+    for link in node.databases:
+        await link.repair()
+
+
+@asynccontextmanager
+async def _part_from_database(place: Place, fault: Fault) -> AsyncIterator[str]:
+    node = place.nodes[fault.node]
+    for link in node.databases:
+        link.hang()
+    yield node.name
+    for link in node.databases:
+        await link.repair()
+
+
+def _one_worker(node: Node, fault: Fault) -> int | None:
+    pids = node.worker_pids()
+    return pids[int(fault.pick * len(pids))] if pids else None
+
+
+MAKERS: dict[str, Make] = {
+    "kill worker": _kill_worker,
+    "kill supervisor": _kill_supervisor,
+    "kill node": _kill_node,
+    "stop node": _stop_node,
+    "freeze worker briefly": _freeze_worker,
+    "freeze worker": _freeze_worker,
+    "freeze supervisor briefly": _freeze_supervisor,
+    "freeze supervisor": _freeze_supervisor,
+    "freeze node": _freeze_node,
+    "cut node from database": _cut_from_database,
+    "part node from database": _part_from_database,
+}

@@ -1,0 +1,107 @@
+"""What a storm left behind, as plain values: the database's rows, what was delivered, and what workers knew."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stormlib.producers import Asked
+
+ROWS = (
+    "SELECT id, reference, device_id, state, attempt, failures, extract(epoch FROM run_at)::float8, error, error_class, "
+    "waits_for FROM shardd.all_outcomes ORDER BY id"
+)
+
+Claim = tuple[int, int, int, int]
+"""Job, epoch, attempt, token."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job in the database at the end."""
+
+    id: int
+    reference: str
+    device: str
+    state: str
+    attempt: int
+    failures: int
+    run_at: float
+    error: str | None = None
+    error_class: str | None = None
+    waits_for: str | None = None
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A message that reached its recipient, or would have."""
+
+    reference: str
+    device: str
+    at: float
+    by: str
+    """The node; empty: unknown."""
+    job: int = 0
+    attempt: int = 0
+
+
+@dataclass
+class Witness:
+    """What workers wrote to their journals, and when."""
+
+    started: defaultdict[int, dict[Claim, float]] = field(default_factory=lambda: defaultdict(dict))
+    """By job."""
+    outcomes: dict[Claim, str] = field(default_factory=dict)
+    """Verdicts."""
+
+
+@dataclass
+class Records:
+    """All of them."""
+
+    asked: Mapping[str, Asked]
+    confirmed: set[str]
+    rows: list[Row]
+    deliveries: list[Delivery]
+    witness: Witness
+
+
+def read_rows(found: Iterable[tuple[Any, ...]]) -> list[Row]:
+    """The result of ROWS."""
+    return [Row(*row) for row in found]
+
+
+def read_sandbox(nodes: Mapping[str, Path]) -> list[Delivery]:
+    """The deliveries of sandbox devices; `nodes`: state folders by name."""
+    deliveries = []
+    for name, state_dir in nodes.items():
+        for file in sorted((state_dir / "sandbox").glob("shard-*.jsonl")):
+            for line in _lines(file):
+                one = json.loads(line)
+                deliveries.append(
+                    Delivery(one["body"], one["device"], one["at"], name, job=one["job"], attempt=one["attempt"])
+                )
+    return deliveries
+
+
+def read_witness(folder: Path) -> Witness:
+    """What the workers of all nodes wrote down."""
+    witness = Witness()
+    for file in folder.glob("*.jsonl"):
+        for line in _lines(file):
+            at, what, *said = json.loads(line)
+            claim: Claim = (said[0], said[1], said[2], said[3])
+            if what == "started":
+                witness.started[claim[0]][claim] = at
+            else:
+                witness.outcomes[claim] = said[4]
+    return witness
+
+
+def _lines(file: Path) -> list[str]:
+    """Without one that is not complete, because its writer was killed."""
+    return file.read_text().split("\n")[:-1]

@@ -1,0 +1,216 @@
+"""One storm: nodes start, producers insert while faults happen, everything is repaired, and the records are compared."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+
+from stormlib import database_faults, faults
+from stormlib.checks import Finding, check
+from stormlib.place import Place, Size, prepared
+from stormlib.plan import Fault, Kind, make_plan
+from stormlib.producers import Asked, Producer
+from stormlib.records import ROWS, Records, read_rows, read_sandbox, read_witness
+from stormlib.tables import Loss, Result, failover_times
+
+QUIET_LIMIT = 240.0
+"""Seconds after the last repair, and six lease periods, in which everything must have ended, on a busy machine."""
+START_LIMIT = 240.0
+"""Seconds for the nodes to start."""
+LOOK_EVERY = 0.2
+PRODUCERS = 3
+TRACKS: Mapping[str, Mapping[str, Kind]] = {"nodes": faults.KINDS, "database": database_faults.KINDS}
+MAKERS: Mapping[str, faults.Make] = faults.MAKERS | database_faults.MAKERS
+LOSSES = frozenset({"kill node", "stop node", "freeze node", "cut node from database", "part node from database"})
+"""Kinds that take the shards of one node."""
+OUTAGES = frozenset(
+    {"restart database", "crash database", "fail over", "refuse all", "freeze database", "commits hang"}
+)
+"""Kinds that stop all nodes."""
+LIVE = (
+    "SELECT count(*) FROM shardd.all_outcomes WHERE state IN ('queued', 'sending', 'scheduled') "
+    "AND waits_for IS DISTINCT FROM 'the job before it in its order group' "
+    "AND coalesce(waits_for, '') NOT LIKE '%% of its order group, which is in_doubt'"
+)
+"""Jobs that something still happens to."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a storm is to be."""
+
+    seed: int
+    seconds: float
+    every: float = 0.1
+    """Mean seconds between the acts of a producer."""
+    size: Size = field(default_factory=Size)
+    package: Path | None = None
+    """A folder that has another shardd for the nodes."""
+    keep: bool = False
+    """Keep the folder even if nothing was found."""
+
+
+async def run(options: Options, say: Callable[[str], None]) -> Result:
+    """Run a storm to its end."""
+    keep = options.keep
+    async with prepared(options.size, options.package) as place:
+        try:
+            result = await _Storm(place, options, say).run()
+            keep = keep or bool(result.findings)
+        except Exception:
+            keep = True
+            raise
+        finally:
+            place.kept = keep
+    return result
+
+
+class _Storm:
+    def __init__(self, place: Place, options: Options, say: Callable[[str], None]) -> None:
+        self._place = place
+        self._options = options
+        self._say = say
+        self._holders: dict[int, str] = {}
+        """The node of each shard, as last seen."""
+        self._losses: list[Loss] = []
+        self._made: Counter[str] = Counter()
+        self._findings: list[Finding] = []
+
+    async def run(self) -> Result:
+        place, options = self._place, self._options
+        self._say(f"the log is {place.log.path}")
+        for node in place.nodes:
+            node.start()
+        await self._until_running()
+        self._say("all shards run: the storm begins")
+        producers = self._producers()
+        calm = asyncio.Event()
+        acting = [asyncio.create_task(producer.run(calm)) for producer in producers]
+        watching = asyncio.create_task(self._watch_leases())
+        plan = make_plan(options.seed, options.seconds, options.size.ttl, options.size.nodes, TRACKS)
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as tracks:
+            for planned in plan.values():
+                tracks.create_task(self._follow(planned, began))
+            tracks.create_task(asyncio.sleep(options.seconds))
+        calm.set()
+        self._say("the storm is over: everything is repaired, and what is left is sent")
+        await asyncio.gather(*acting)
+        await self._until_quiet()
+        watching.cancel()
+        await self._stop_nodes()
+        return await self._compare(producers)
+
+    def _producers(self) -> list[Producer]:
+        place, options = self._place, self._options
+        return [
+            Producer(
+                f"p{number}", place.databases.dsn("producer"), place.sandbox[number::PRODUCERS], ("spring", "summer"),
+                log=place.log, seed=options.seed, every=options.every,
+            )
+            for number in range(PRODUCERS)
+        ]  # fmt: skip
+
+    async def _follow(self, planned: Sequence[Fault], began: float) -> None:
+        """Make the faults of one track, one after the other."""
+        for fault in planned:
+            await asyncio.sleep(max(0.0, began + fault.at - time.monotonic()))
+            log, name = self._place.log, self._place.nodes[fault.node].name
+            shards = frozenset(shard for shard, holder in self._holders.items() if holder == name)
+            details = vars(fault) | {"planned": fault.at}
+            del details["at"]
+            at = log.write("fault", **details)
+            async with MAKERS[fault.kind](self._place, fault) as struck:
+                self._made[fault.kind] += 1
+                log.write("made", number=fault.number, track=fault.track, struck=struck)
+                if fault.kind in LOSSES and fault.length > 0:
+                    self._losses.append(Loss(fault.kind, at, name, shards))
+                if fault.kind in OUTAGES:
+                    self._losses.append(Loss(fault.kind, at, "", frozenset(range(self._options.size.shards))))
+                await asyncio.sleep(fault.length)
+            log.write("repaired", number=fault.number, track=fault.track, kind=fault.kind)
+
+    async def _watch_leases(self) -> None:
+        query = "SELECT l.shard, n.name FROM shardd.leases l JOIN shardd.nodes n ON n.id = l.node_id WHERE expires_at > now()"
+        while True:
+            with suppress(psycopg.Error, TimeoutError):
+                async with (
+                    asyncio.timeout(2),
+                    await psycopg.AsyncConnection.connect(
+                        self._place.databases.dsn(),
+                        autocommit=True,
+                        connect_timeout=2,
+                        target_session_attrs="read-write",
+                    ) as connection,
+                ):
+                    self._holders = dict(await (await connection.execute(query)).fetchall())
+            await asyncio.sleep(LOOK_EVERY)
+
+    async def _until_running(self) -> None:
+        async with asyncio.timeout(START_LIMIT):
+            while not await self._all_run():  # noqa: ASYNC110  # other processes' state
+                await asyncio.sleep(LOOK_EVERY)
+
+    async def _all_run(self) -> bool:
+        """Whether all nodes and all shards run."""
+        found = await asyncio.gather(*(node.status() for node in self._place.nodes))
+        running = sum(shard["state"] == "running" for status in found if status for shard in status["shards"])
+        return running == self._options.size.shards and all(status and status["state"] == "running" for status in found)
+
+    async def _until_quiet(self) -> None:
+        """Wait until nothing more happens to any job; what does is a finding of the checks."""
+        limit = QUIET_LIMIT + 6 * self._options.size.ttl
+        databases = self._place.databases
+        try:
+            async with asyncio.timeout(limit):
+                while True:
+                    ((live,),) = await databases.execute(LIVE, database="shardd")
+                    if not live and await self._all_run():
+                        return
+                    await asyncio.sleep(LOOK_EVERY)
+        except TimeoutError:
+            for node in self._place.nodes:
+                status = await node.status()
+                problems = status["problems"] if status else "no answer"
+                self._findings.append(
+                    Finding("it recovers by itself", f"after {limit:g} s {node.name} says: {problems}")
+                )
+
+    async def _stop_nodes(self) -> None:
+        for node in self._place.nodes:
+            code = await node.stop()
+            if code != 0:
+                self._findings.append(Finding("a planned stop succeeds", f"{node.name} ended with {code}"))
+            if left := node.worker_pids():
+                self._findings.append(Finding("a stop leaves no process", f"workers of {node.name}: {left}"))
+
+    async def _compare(self, producers: Sequence[Producer]) -> Result:
+        place = self._place
+        asked: dict[str, Asked] = {}
+        confirmed: set[str] = set()
+        for producer in producers:
+            asked |= producer.ledger.asked
+            confirmed |= producer.ledger.confirmed
+        rows = read_rows(await place.databases.execute(ROWS, database="shardd"))
+        deliveries = read_sandbox({node.name: node.state_dir for node in place.nodes})
+        records = Records(asked, confirmed, rows, deliveries, read_witness(place.witness))
+        self._findings += check(records)
+        for finding in self._findings:
+            place.log.write("finding", promise=finding.promise, text=finding.text)
+        return Result(
+            seed=self._options.seed,
+            seconds=self._options.seconds,
+            folder=str(place.folder),
+            states=Counter(row.state for row in rows),
+            delivered=len(deliveries),
+            faults=self._made,
+            failovers=failover_times(self._losses, deliveries, self._options.size.shards),
+            findings=self._findings,
+        )

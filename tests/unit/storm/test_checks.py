@@ -1,0 +1,109 @@
+"""Each check of a storm finds what it is for, and nothing in records that keep all promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from stormlib.checks import check
+from stormlib.producers import Asked
+from stormlib.records import Delivery, Records, Row, Witness
+
+
+def records() -> Records:
+    """Four jobs: two in a lane, two in an order group; all but the last, which is in doubt, are sent."""
+    asked = {
+        name: Asked(name, number, "d1", "+4915112345678", None, "g" if number > 2 else None, "hold")
+        for number, name in enumerate(("a-1", "a-2", "a-3", "a-4"), 1)
+    }
+    rows = [Row(n, f"a-{n}", "d1", "sent" if n < 4 else "in_doubt", 1, 0, 100.0 + n) for n in range(1, 5)]
+    witness = Witness()
+    for row in rows:
+        claim = (row.id, 1, 1, 77)
+        witness.started[row.id][claim] = 200.0 + row.id
+        if row.state == "sent":
+            witness.outcomes[claim] = "sent"
+    deliveries = [Delivery(row.reference, "d1", 200.5 + row.id, "node-1", row.id, 1) for row in rows]
+    return Records(asked, set(asked), rows, deliveries, witness)
+
+
+def lose(found: Records) -> None:
+    del found.rows[0]
+
+
+def double(found: Records) -> None:
+    found.deliveries.append(replace(found.deliveries[0], by="node-2"))
+
+
+def double_the_row(found: Records) -> None:
+    found.rows.append(replace(found.rows[0], id=9))
+
+
+def leave(found: Records) -> None:
+    found.rows[0] = replace(found.rows[0], state="sending")
+
+
+def claim(found: Records) -> None:
+    del found.deliveries[0]
+
+
+def hide(found: Records) -> None:
+    found.rows[0] = replace(found.rows[0], state="failed")
+
+
+def doubt_what_never_started(found: Records) -> None:
+    found.witness.started[4].clear()
+
+
+def doubt_what_was_known(found: Records) -> None:
+    found.witness.outcomes[4, 1, 1, 77] = "sent"
+
+
+def overtake(found: Records) -> None:
+    found.witness.started[2][2, 1, 1, 77] = 200.5
+
+
+def overtake_in_the_group(found: Records) -> None:
+    found.witness.started[4][4, 1, 1, 77] = 203.2
+
+
+@pytest.mark.parametrize(
+    ("spoil", "promise"),
+    [
+        (lose, "nothing is lost"),
+        (double, "nothing is delivered twice"),
+        (double_the_row, "nothing is lost"),
+        (leave, "everything ends"),
+        (claim, "what is sent was delivered"),
+        (hide, "what was delivered is sent or in doubt"),
+        (doubt_what_never_started, "only what nobody can know is in doubt"),
+        (doubt_what_was_known, "only what nobody can know is in doubt"),
+        (overtake, "a lane keeps its order"),
+        (overtake_in_the_group, "an order group keeps its order"),
+    ],
+)
+def test_a_broken_promise_is_found(spoil: Callable[[Records], None], promise: str) -> None:
+    found = records()
+    spoil(found)
+    assert promise in {one.promise for one in check(found)}
+
+
+def test_kept_promises_are_no_finding() -> None:
+    assert check(records()) == []
+
+
+def test_a_second_copy_is_none_where_the_job_asked_to_risk_it() -> None:
+    found = records()
+    found.asked["a-1"] = replace(found.asked["a-1"], on_doubt="retry")  # type: ignore[index]
+    double(found)
+    assert check(found) == []
+
+
+def test_a_job_behind_a_doubt_may_wait() -> None:
+    found = records()
+    found.rows.append(
+        Row(5, "a-5", "d1", "scheduled", 0, 0, 105.0, waits_for="job 4 of its order group, which is in_doubt")
+    )
+    found.asked["a-5"] = replace(found.asked["a-4"], reference="a-5", number=5)  # type: ignore[index]
+    assert check(found) == []
