@@ -368,6 +368,26 @@ async def test_a_renewal_that_fails_changes_nothing(dsn: str, database: Database
     assert a.seconds_left() <= left
 
 
+async def test_a_renewal_that_waits_in_the_database_counts_from_when_it_was_sent(
+    dsn: str, database: Database, drained: Drained
+) -> None:
+    """The row expires a lease's time after the statement began, however long it waited for a lock afterwards."""
+    a = keeper(database, "a")
+    await a.register()
+    await a.run_cycle(drained[1])
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid IN (SELECT pid FROM pg_stat_activity WHERE datname = %s)"
+    with connect(dsn) as watching, connect(dsn) as connection:
+        with connection.transaction():
+            connection.execute("SELECT FROM shardd.nodes FOR UPDATE")
+            turn = asyncio.create_task(a.run_cycle(drained[1]))
+            async with asyncio.timeout(60):
+                while watching.execute(waiting, [watching.info.dbname]).fetchone() == (0,):  # noqa: ASYNC110  # it is told by the database only
+                    await asyncio.sleep(0.01)
+            waited = time.monotonic()
+        await turn
+    assert time.monotonic() + a.seconds_left() <= waited + TTL - 5.0
+
+
 async def test_nodes_must_agree_about_the_number_of_shards(database: Database, drained: Drained) -> None:
     a = keeper(database, "a")
     await a.register()

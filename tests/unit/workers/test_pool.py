@@ -45,11 +45,6 @@ class NoDispatch:
         return []
 
 
-async def settled(shard: int, how: str, *, by_itself: bool) -> Claim | None:
-    """Nothing was in flight."""
-    return None
-
-
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     tmp_path.chmod(0o700)
@@ -59,9 +54,22 @@ def config(tmp_path: Path) -> Config:
 
 
 @pytest.fixture
-def pool(config: Config) -> Iterator[WorkerPool]:
+def may_settle() -> asyncio.Event:
+    """What a dead worker had in flight, which is nothing, is settled once this is set."""
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
+@pytest.fixture
+def pool(config: Config, may_settle: asyncio.Event) -> Iterator[WorkerPool]:
     lifeline, end = os.pipe()
     dispatch = NoDispatch()
+
+    async def settled(shard: int, how: str, *, by_itself: bool) -> Claim | None:
+        await may_settle.wait()
+        return None
+
     yield WorkerPool(
         config,
         lifeline=lifeline,
@@ -92,6 +100,18 @@ async def start_until_it_waits(pool: WorkerPool) -> asyncio.Task[None]:
     await asyncio.sleep(0)
     assert not starting.done()
     return starting
+
+
+async def run_first(pool: WorkerPool) -> WorkerProcess:
+    """Shard 0 is this node's, and its worker runs."""
+    pool.leases({0: 1})
+    async with asyncio.timeout(HANG):
+        while pool.shards[0].state is not ShardState.RUNNING:
+            await pool.tick()
+            await asyncio.sleep(0.01)
+    process = pool.shards[0].process
+    assert process is not None
+    return process
 
 
 async def end_of(process: WorkerProcess | None) -> None:
@@ -150,5 +170,39 @@ async def test_a_restart_does_not_wait_for_what_is_settled_when_the_next_worker_
     await starting
     assert shard.process is not None
     assert shard.process is not before
+    shard.process.kill()
+    await end_of(shard.process)
+
+
+async def test_a_shard_that_is_given_back_gets_no_worker_while_its_lease_is_still_held(pool: WorkerPool) -> None:
+    """Its lease is released a moment after its worker has ended: a new worker would have clients open beside another node."""
+    await run_first(pool)
+    giving = asyncio.create_task(pool.give_back(0))
+    async with asyncio.timeout(HANG):
+        while not giving.done():
+            await pool.tick()
+            await asyncio.sleep(0.01)
+    for _ in range(3):
+        await pool.tick()
+    assert (pool.shards[0].process, pool.shards[0].state) == (None, ShardState.WAITING)
+
+
+async def test_a_shard_gets_no_worker_before_its_dead_one_is_settled(
+    pool: WorkerPool, may_settle: asyncio.Event
+) -> None:
+    """A new worker begins a new journal: what the old one says about its messages would be gone."""
+    may_settle.clear()
+    first, shard = await run_first(pool), pool.shards[0]
+    first.kill()
+    await end_of(first)
+    shard.next_start = 0.0
+    for _ in range(3):
+        await pool.tick()
+    assert shard.process is None
+    may_settle.set()
+    async with asyncio.timeout(HANG):
+        while shard.process is None:
+            await pool.tick()
+            await asyncio.sleep(0.01)
     shard.process.kill()
     await end_of(shard.process)
