@@ -3,11 +3,16 @@
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import facts
 
 # A shell ignores SIGINT in background jobs, which every process of a test would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes, or to make one, says nothing on a busy machine. Before the modules that have settings of their own.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # Each after those that it imports, so that pytest can rewrite its asserts.
 pytest_plugins = [

@@ -54,7 +54,6 @@ class Attack:
             max_examples=EXAMPLES,
             derandomize=_WANTED is None,
             database=None,
-            deadline=None,
             # What was done to the daemon cannot be undone, so that an example cannot be made smaller by doing it again.
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),

@@ -109,7 +109,7 @@ def spellings(draw: st.DrawFn) -> tuple[str, str | None]:
     return draw(st.sampled_from(STARTS)) + digits + draw(st.sampled_from(ENDS)), draw(st.sampled_from(REGIONS))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     st.lists(
         st.one_of(

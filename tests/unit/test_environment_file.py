@@ -95,7 +95,7 @@ _PIECES = st.sampled_from(
 @pytest.mark.skipif(
     shutil.which("systemd-tmpfiles") is None, reason="needs systemd's own reader, in Debian's package systemd"
 )
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @example("ID='a'\\\n b \\\n  \nID")
 @example("ID=\"a\\\n\\b\\\"c\\$\\`\" 'd'e ' ")
 @example("ID=\\\n 'a'\\")

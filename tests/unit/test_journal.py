@@ -853,4 +853,4 @@ class JournalMachine(RuleBasedStateMachine):
 
 
 TestAnySequence = JournalMachine.TestCase
-TestAnySequence.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestAnySequence.settings = settings(max_examples=60, stateful_step_count=40)

@@ -256,7 +256,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(device_paces, changes_of_the_clock, st.integers(-100_000, 100_000), steps)
 def test_no_history_breaks_a_rule(
     pace: DevicePace, day: datetime, seconds: int, steps: list[tuple[str, float, float, bool]]

@@ -10,7 +10,9 @@ from tests.fixtures.postgres import Cluster
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 AWKWARD = st.sampled_from(["", "NULL", "null", "{}", "a,b", '"', "\\", '\\"', " leading", "{\\}", "\n"])
 
-with_cluster = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+with_cluster = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60
+)
 
 
 @with_cluster

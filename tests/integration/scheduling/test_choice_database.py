@@ -35,7 +35,7 @@ def play_all(dsn: str, examples: int, words: Mapping[str, int], **scene: bool) -
             await History(book, queue, number, timeless=True).run(history)
 
         @settings(
-            max_examples=examples, deadline=None, derandomize=True, database=None,
+            max_examples=examples, derandomize=True, database=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
             phases=[Phase.generate],  # a shorter example is found in memory, and sooner
         )  # fmt: skip

@@ -184,7 +184,7 @@ def test_a_lease_must_outlast_two_slow_database_calls() -> None:
     connect=st.integers(100, 15_000),
     statement=st.integers(100, 15_000),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_fix_of_a_lease_is_enough(ttl: int, renew: int, margin: int, connect: int, statement: int) -> None:
     def text(ttl: str) -> str:
         return (
@@ -312,7 +312,7 @@ def test_files_from_other_systems_are_read(tmp_path: Path) -> None:
 @given(
     st.text(max_size=80) | st.from_regex(r"([a-z_]{1,8}: ?[\[{'\"&*!|>$%@0-9a-z\n \t-]{0,12}\n){1,4}", fullmatch=True)
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_whatever_a_file_holds_the_answer_is_a_config_or_a_config_error(text: str) -> None:
     try:
         parse_config(text, "x.yaml", HOME)

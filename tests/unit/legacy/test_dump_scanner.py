@@ -139,7 +139,7 @@ def test_rows_are_the_same_wherever_a_read_ends(
 TEXTS = st.text(st.sampled_from("ab'\"`\\\n\r\t;,()$-/*#é{}_%\x00"), max_size=12)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(TEXTS, min_size=1, max_size=6), st.integers(0, 1000))
 def test_any_text_comes_back_from_mysql(texts: list[str], seed: int) -> None:
     def quote(text: str) -> str:
@@ -153,7 +153,7 @@ def test_any_text_comes_back_from_mysql(texts: list[str], seed: int) -> None:
     assert [row["text"] for row in scan(dump.encode(), "mysql", seed, 9)] == texts
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(TEXTS.map(lambda text: text.replace("\x00", "")), min_size=1, max_size=6), st.integers(0, 1000))
 def test_any_text_comes_back_from_postgresql(texts: list[str], seed: int) -> None:
     def quote(text: str) -> str:

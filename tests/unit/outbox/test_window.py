@@ -168,7 +168,7 @@ def test_unfinished_events_are_bounded() -> None:
     assert made.room() == UNFINISHED - 30
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     seed=st.integers(0, 2**32),
     abouts=st.lists(st.integers(1, 6), min_size=1, max_size=40),

@@ -27,7 +27,7 @@ def steps_of(**weights: int) -> st.SearchStrategy[list[Step]]:
 
 def histories(examples: int) -> settings:
     return settings(
-        max_examples=examples, deadline=None, derandomize=not os.environ.get("SHARDD_HUNT"), database=None,
+        max_examples=examples, derandomize=not os.environ.get("SHARDD_HUNT"), database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )  # fmt: skip
 

@@ -90,7 +90,7 @@ values = st.none() | st.booleans() | st.integers(-2, 2_000_000) | st.floats(-1, 
 fields = st.sampled_from(["gap_min", "gap_max", "hourly_limit", "daily_limit", "burst", "quiet_hours", "gap"])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(CLASSES), st.dictionaries(fields, values, max_size=2)))
 async def test_what_the_database_takes_makes_a_pace(
     dsn: str, database: Database, classes: dict[str, dict[str, Any]]

@@ -92,9 +92,7 @@ pieces = st.one_of(
 bodies = st.lists(pieces, max_size=8).map("".join)
 
 
-@settings(
-    max_examples=800, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=800, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(body=bodies, variables=st.dictionaries(names, values, max_size=4))
 def test_both_say_the_same(connection: psycopg.Connection[Any], body: str, variables: dict[str, Any]) -> None:
     wanted = blamed = None
@@ -111,7 +109,7 @@ def test_both_say_the_same(connection: psycopg.Connection[Any], body: str, varia
     assert caught.value.diag.message_hint
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(body=st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0{}")))
 def test_a_body_without_braces_is_not_touched(connection: psycopg.Connection[Any], body: str) -> None:
     assert rendered(connection, body, {"name": "Ada"}) == body

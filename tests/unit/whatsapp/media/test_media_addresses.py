@@ -136,7 +136,7 @@ _NAMES = st.sampled_from(
 _USERS = st.sampled_from(["", "", "example.com@", "user:pass@", "example.com:80@", "example.com%2F@", "example.com\\@"])
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(host=st.one_of(ipv4_spellings(), _IPV6, _NAMES), user=_USERS, scheme=st.sampled_from(["http", "https", "HTTP"]))
 @example(host="127.0.0.1", user="", scheme="http")
 @example(host="[::ffff:127.0.0.1]", user="", scheme="http")
@@ -351,7 +351,7 @@ def test_a_public_address_of_this_machine_is_refused_too() -> None:
     assert "nobody came" in done.stdout
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     start=st.sampled_from(["", "data:", "file:", "file://", "http:", "http://", "HTTPS://", "ftp://"]), text=st.text()
 )

@@ -105,7 +105,7 @@ async def test_who_finds_no_room_in_time_goes_back_to_the_queue() -> None:
     assert memory.held == 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seed=st.integers(0, 2**32), files=st.integers(1, 30), budget=st.integers(1, 200))
 def test_the_budget_holds_and_everybody_comes_through(seed: int, files: int, budget: int) -> None:
     chance = random.Random(seed)

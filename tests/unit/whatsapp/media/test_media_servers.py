@@ -182,7 +182,7 @@ _ANSWERS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     host=_HOSTS,
     user=st.sampled_from(["", "S3CRET@", "S3CRET:S3CRET@", ":S3CRET@", "user/name:S3CRET@", "é:S3CRET@"]),
