@@ -144,7 +144,7 @@ def queue(server: Cluster, request: pytest.FixtureRequest) -> Iterator[psycopg.C
         if request.param != "empty":
             connection.execute(FILL)
         version = connection.info.server_version // 10_000
-        for setting, value in settings_for(version, 5.0, index_plans=True).items():
+        for setting, value in settings_for(version, 60.0, index_plans=True).items():
             connection.execute("SELECT set_config(%s, %s, false)", [setting, value])
         yield connection
     server.drop_database(name)
