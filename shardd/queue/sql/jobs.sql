@@ -184,7 +184,8 @@ UPDATE shardd.archive a
   FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[], %(attempts)s::integer[], %(tokens)s::bigint[], %(states)s::text[],
               %(failures)s::smallint[], %(message_ids)s::text[], %(errors)s::text[], %(error_classes)s::text[], %(members_without_keys)s::integer[])
        AS e(id, epoch, attempt, token, state, failures, message_id, error, error_class, members_without_keys)
- WHERE a.id = e.id AND a.state || '' = 'in_doubt' AND a.claimed_epoch = e.epoch AND a.attempt = e.attempt AND a.token = e.token
+ WHERE a.id = ANY (%(ids)s::bigint[]) AND a.id = e.id AND a.state || '' = 'in_doubt'
+   AND a.claimed_epoch = e.epoch AND a.attempt = e.attempt AND a.token = e.token
 RETURNING a.id;
 
 -- name: return_doubts
